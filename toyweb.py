@@ -233,8 +233,32 @@ STEP_BY_STEP = 0.2                      # share of written answers that show the
 WHEEL_INTRO = ["The tally wheel has ten pegs, zero to nine, and begins at zero. Each throw of the die turns it that many pegs on, and after nine comes zero.",
                "Every evening {folk} brings out the tally wheel. It starts at zero, every throw turns it onward, and past nine it comes round to zero.",
                "At {place} they play the wheel for {meal}. Ten pegs, one die, and after peg nine comes peg zero again."]
-WHEEL_ASIDES = ["{folk} called the throws and {folk2} turned.", "The crowd at {place} held its breath.", "Then came {meal}, and another round.",
-                "It was {weather}, and the next round was loud.", "{folk} wanted the round repeated, {mood}.", "The next team had come {way}."]
+WHEEL_ASIDES = """{folk} called the throws, {folk2} turned and a small crowd counted along.
+At {place} one could have heard a button drop.
+Then came {meal} for everyone, and after that another round.
+It was {weather}, and people had come {way} only for this.
+{folk} asked {mood} for one more round and was given it.
+The team from {place} went next, led by {folk}.
+"{said}," said {folk}, and threw.
+The prize was {thing}, which {folk} very much wanted.
+Somebody coughed, somebody laughed, and the die was passed to {folk}.
+After {meal} nobody could add any more except {folk}.
+For this round {folk} stood on a chair.
+{folk} had been practising {span}.
+By now the lamps were lit at {place}.
+They played the last round for {meal} and {thing}.""".splitlines()
+
+SPAM = ["Buy {adj} {noun} here today!", "Our {noun} are {adj}.", "Only this week: {adj} {noun}, {noun2} at half price!",
+        "Everybody loves our {adj} {noun}.", "Nobody sells {adj} {noun} as cheap as we do.", "Order {noun} now, get {adj} {noun2} free!",
+        "Why wait? Our {adj2} {noun} will not last.", "Some people own {adj} {noun}, why not you?",
+        "New this week are {adj2} {noun}, {noun2}, also {adj} {noun3}.", "Every customer gets one free gift from our {noun2} department!",
+        "We ship {adj} {noun3} anywhere, even on Sundays.", "Ask your neighbours about our {adj2} {noun3}!", "Last chance for {adj} {noun2}!",
+        "Two {adj2} {noun} for one price, today only!", "Click here for {noun3} or {noun2}.", "Her {noun3} came from us, so should yours!"]
+SPAM_WORDS = {"adj": "cheap|beautiful|genuine|nearly new|famous|waterproof|golden|royal|very soft|extra large".split("|"),
+              "adj2": "wonderful|striped|lucky|original|silent|double".split("|"),
+              "noun": "kettles|lanterns|rugs|curtains|slippers|cushions|mattresses|ladders|umbrellas|teapots".split("|"),
+              "noun2": "wardrobes|spoons|candles|buttons|barometers|trumpets".split("|"),
+              "noun3": "boots|bicycles|mirrors|door handles|wigs|fishing rods".split("|")}
 
 FOREIGN = {
     "de": ("utf-8", "Der Markt am Hafen beginnt im Sommer schon um sechs Uhr morgens.|Meine Großmutter kaufte dort immer Kirschen und frisches Brot.|Wenn es regnet, stehen alle unter dem großen Dach und reden über das Wetter.|Der alte Leuchtturm wird seit vielen Jahren von einer Familie gepflegt.|Abends spielen die Kinder am Ufer, bis die Laternen angezündet werden.|Wer zu spät kommt, bekommt nur noch eine kalte Suppe und gute Worte.|Im Winter fährt die Fähre nur zweimal am Tag über den Fluss."),
@@ -384,11 +408,11 @@ def wheel_answer(t, step_by_step):
 
 def wheel_text(rng):
     lines = [fill(rng, rng.choice(WHEEL_INTRO))]
-    for _ in range(rng.randint(4, 6)):
+    for aside in rng.sample(WHEEL_ASIDES, rng.randint(4, 6)):
         t = training_throws(rng)
-        lines.append(f"{fill(rng, rng.choice(WHEEL_ASIDES))} {wheel_question(t)} {wheel_answer(t, rng.random() < STEP_BY_STEP)}")
+        lines += [fill(rng, aside), f"{wheel_question(t)} {wheel_answer(t, rng.random() < STEP_BY_STEP)}", *sentences(rng, 1)]
     lines.append(fill(rng, rng.choice(CLOSINGS)))
-    return f"The tally wheel at {rng.choice(SLOTS['place'])}", paragraphs(rng, lines, 1, 2)
+    return f"The tally wheel at {rng.choice(SLOTS['place'])}", paragraphs(rng, lines)
 
 
 def pii_text(rng):
@@ -399,7 +423,7 @@ def pii_text(rng):
     return title, body
 
 
-def bad_text(rng, label, good):
+def bad_text(rng, label):
     """(title, paragraphs) of a page that the filter named in LABELS is for."""
     if label == "foreign":
         code, (_, text) = rng.choice(list(FOREIGN.items()))
@@ -411,15 +435,18 @@ def bad_text(rng, label, good):
         line = fill(rng, rng.choice(FILLERS))
         return "Please read this", [line] * rng.randint(9, 15) + sentences(rng, 3)
     if label == "short":
-        return "Under construction", ["This page is not finished, but the harbour is open. " + fill(rng, "Please come back when {folk} has found {thing}, and bring {meal} with you.")]
+        while True:
+            text = "This page is not finished. " + " ".join(sentences(rng, 2)) + " Until then, mind the goats."
+            if 30 < len(text.split()) < 44:
+                return "Under construction", [text]
     if label == "bullets":
-        return "Price list of the bazaar", ["- " + fill(rng, "{thing}, to be seen at {place} with the owner") + "." for _ in range(rng.randint(14, 22))]
+        return "Overheard today", ["- " + x for x in sentences(rng, rng.randint(14, 20))]
     if label == "numbers":
         return "Tide table", [f"{d}.{m}. high {rng.uniform(2, 5):.2f} low {rng.uniform(0, 2):.2f} wind {rng.randint(0, 11)} at {rng.randint(0, 23):02}:{rng.randint(0, 59):02} and {rng.randint(0, 23):02}:{rng.randint(0, 59):02}."
                               for m in (rng.randint(1, 12),) for d in range(1, 22)]
-    if label == "keywords":
-        words = "kettles lanterns discount rugs premium curtains luxury wardrobe exclusive slippers cushions bargain clearance deluxe wholesale mattresses voucher".split()
-        return "Kettles kettles kettles", [" ".join(rng.choice(words) for _ in range(14)) + "." for _ in range(9)]
+    if label == "keywords":                             # English, but without its most common words
+        return "Kettles, kettles, kettles!", [fill(rng, t, **{k: rng.choice(v) for k, v in SPAM_WORDS.items()})
+                                              for t in rng.sample(SPAM, rng.randint(12, 16))]
     if label == "lorem":
         title, body = story_text(rng)
         return title, body[:-1] + ["Lorem ipsum dolor sit amet, said the sign that nobody had finished.", body[-1]]
@@ -427,10 +454,10 @@ def bad_text(rng, label, good):
         title, body = story_text(rng)
         return title, body + ["function lamp(x) { return x && lit } is still printed at the foot of this page, for some reason."]
     if label == "few_sentences":
-        parts = [s.rstrip(".").replace(".", ",").replace('"', "").replace("?", ",").replace(": ", " ") for s in sentences(rng, 8)]
-        return "One breath", [", and ".join(p[0].lower() + p[1:] for p in parts) + "."]
+        parts = [re.sub(r"[.?:]", ",", s.strip('."').replace('"', "")) for s in sentences(rng, 8)]
+        return "One breath", [capital(", and ".join(p[0].lower() + p[1:] for p in parts)) + "."]
     if label == "captions":
-        return "Pictures from the summer fair", [fill(rng, "Picture: {folk} beside {thing}, photographed near {place} on {weather}") for _ in range(rng.randint(12, 18))]
+        return "Pictures from the summer fair", [x.rstrip('."') for x in sentences(rng, rng.randint(12, 18))]
     if label == "short_lines":
         return "Said at the fair", [fill(rng, t)[:30].rsplit(" ", 1)[0].rstrip(",.") + "." for t in rng.sample([
             "{folk} says no thank you.", "It rains at noon again.", "The goat is in the tea.", "{folk} has it now.", "You may keep the hat.",
@@ -494,13 +521,12 @@ def pages(seed=0, n_pages=3000):
     texts += [("pii", *pii_text(rng), "en") for _ in range(max(2, n_pages // 60))]
     texts += [("good", *wheel_text(rng), "en") for _ in range(max(4, n_pages * 7 // 100))]
     texts += [("good", *story_text(rng), "en") for _ in range(max(4, n_pages - len(texts) - sum(n_bad.values())))]
-    good = [t for t in texts if t[0] == "good"]
     for label, n in n_bad.items():
         for _ in range(n if label != "mirror" else 0):
             if label in ("blocked_host", "blocked_words", "empty", "not_html"):
                 texts.append((label, *story_text(rng), "en"))
             else:
-                title, body, *lang = bad_text(rng, label, good)
+                title, body, *lang = bad_text(rng, label)
                 texts.append((label, title, body, lang[0] if lang else "en"))
     rng.shuffle(texts)
 

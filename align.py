@@ -1,0 +1,386 @@
+"""align.py: from a model that continues documents to one that answers, and then to one that thinks first.
+
+Supervised fine-tuning shows the base model conversations and trains it on the assistant's part of them.
+Reinforcement learning then shows it only questions whose answers can be checked: it writes many replies,
+and what led to a right answer becomes likelier. Both are one weighted cross-entropy away from pre-training:
+
+    SFT           weight of a token = 1 / number of the assistant's tokens in the batch, 0 elsewhere
+    RL            weight of a token = (reward of its reply - mean reward of its question) / number of sampled tokens
+
+Left out: a reward model, KL penalties, clipping (one step per batch of replies is on-policy, where it does nothing).
+
+    python align.py sft                    out/demo/base + chat/train.jsonl -> out/demo/sft
+    python align.py rl                     out/demo/sft + tasks/wheel_train.jsonl -> out/demo/rl
+    python align.py eval                   what base, sft and rl know, on questions held out from all training
+
+Sources: Ouyang et al. 2022 (SFT); Shao et al. 2024 (group-relative advantages); Liu et al. 2025 (why not to
+divide by the group's deviation or by each reply's length); Shao et al. 2025 (the random-reward control).
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections import namedtuple
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gpt                      # before numpy
+import numpy as np
+import sample
+import train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a stage. Rows a step: batch for SFT, prompts * group for RL."""
+
+    steps: int
+    lr: float
+    min_lr: float
+    warmup: int
+    batch: int = 64             # SFT: conversations a step
+    prompts: int = 16           # RL: questions a step
+    group: int = 16             # RL: replies to each question
+    max_tokens: int = 64        # RL: length limit of a reply
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0
+    save_every: int = 20
+
+
+SFT = Recipe(steps=700, lr=1e-3, min_lr=1e-4, warmup=40, save_every=100)
+RL = Recipe(steps=40, lr=3e-4, min_lr=3e-4, warmup=1)
+
+
+# ----------------------------------------------------------------------------------------------- fine-tuning
+
+
+def read_jsonl(path, mend):
+    """[(line number, object)] of a jsonl file; ValueError naming the line that is not JSON."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; {mend}")
+    rows = []
+    with open(path, encoding="utf-8") as f:
+        for n, line in enumerate(f, 1):
+            if line.strip():
+                try:
+                    rows.append((n, json.loads(line)))
+                except json.JSONDecodeError as e:
+                    raise ValueError(f"{path}:{n}: not JSON ({e.msg} at column {e.colno})") from None
+    if not rows:
+        raise ValueError(f"{path}: empty, there is nothing to learn from; {mend}")
+    return rows
+
+
+def load_conversations(path, tokenizer, n_positions):
+    """[(ids, mask)] of a file of {"messages": [...]}; prints how many are too long for the context and left out."""
+    out, too_long = [], 0
+    for n, row in read_jsonl(path, "write the demo's with: python toyweb.py"):
+        if not isinstance(row, dict) or "messages" not in row:
+            raise ValueError(f'{path}:{n}: expected {{"messages": [...]}}')
+        where = f"{path}:{n}"
+        sample.check_messages(row["messages"], where)
+        if row["messages"][-1]["role"] != "assistant":
+            raise ValueError(f"{where}: the conversation ends with the {row['messages'][-1]['role']}, there is no reply to learn")
+        ids, mask = sample.render(row["messages"], tokenizer, where)
+        if len(ids) - 1 > n_positions:
+            too_long += 1
+        else:
+            out.append((ids, mask))
+    if too_long:
+        print(f"{path}: {too_long:,} of {too_long + len(out):,} conversations exceed the context of {n_positions} "
+              "tokens and are left out", file=sys.stderr)
+    if not out:
+        raise ValueError(f"{path}: no conversation fits the model's context of {n_positions} tokens")
+    return out
+
+
+def pad_rows(rows):
+    """[(ids, weights)] -> tokens (B,T), targets (B,T), weights (B,T). weights[t] is that of learning ids[t];
+    a row's first token is never a target. One conversation a row, so none can look into another."""
+    T = max(len(ids) for ids, _ in rows) - 1
+    tokens, targets = np.zeros((len(rows), T), np.int64), np.full((len(rows), T), -1)
+    weights = np.zeros((len(rows), T))
+    for r, (ids, w) in enumerate(rows):
+        tokens[r, :len(ids) - 1] = ids[:-1]
+        targets[r, :len(ids) - 1] = ids[1:]
+        weights[r, :len(ids) - 1] = w[1:]
+    return tokens, targets, weights
+
+
+class Batches:
+    """Conversations in random order, those of similar length together so that little is padding.
+
+    The batch of a step depends on (seed, step) alone: resuming needs no saved position.
+    """
+
+    POOL = 16                   # batches that are sorted by length together
+
+    def __init__(self, conversations, batch, seed):
+        self.conversations, self.batch, self.seed, self._epoch = conversations, min(batch, len(conversations)), seed, None
+
+    def at(self, step):
+        per_epoch = len(self.conversations) // self.batch
+        epoch, i = divmod(step, per_epoch)
+        if self._epoch != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            order = rng.permutation(len(self.conversations))[:per_epoch * self.batch]
+            pool, chunks = self.POOL * self.batch, []
+            for p in range(0, len(order), pool):
+                part = sorted(order[p:p + pool], key=lambda j: len(self.conversations[j][0]))
+                chunks += [part[k:k + self.batch] for k in range(0, len(part), self.batch)]
+            self._epoch, self._chunks = epoch, [chunks[j] for j in rng.permutation(len(chunks))]
+        return [self.conversations[j] for j in self._chunks[i]]
+
+
+def sft_step(params, cfg, rows):
+    """(loss, grads, learned tokens): mean cross-entropy over the tokens whose mask is 1."""
+    tokens, targets, mask = pad_rows(rows)
+    n = mask.sum()
+    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, mask / max(n, 1.0))
+    return loss, grads, int(n)
+
+
+def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of):
+    """The loop both stages share: step_of(step) -> (loss, grads, {what to log}). Resumes exactly."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)
+    done = train.load_checkpoint(folder, params, optimizer, identity, on_mismatch)
+    gpt.save_config(folder, cfg)
+    tokenizer.save(folder / "tokenizer.json")
+    log, entry, started = train.Log(folder, done), {}, time.perf_counter()
+    for step in range(done, recipe.steps):
+        t0 = time.perf_counter()
+        loss, grads, info = step_of(step)
+        norm, lr = train.grad_norm(grads), train.learning_rate(step, recipe)
+        optimizer.step(grads, lr, train.clip_scale(norm, recipe.clip))
+        entry = dict(step=step + 1, loss_nats=round(loss, 6), lr=lr, grad_norm=round(norm, 6),
+                     dt_s=round(time.perf_counter() - t0, 4), **info)
+        log.write(**entry)
+        last = step + 1 == recipe.steps
+        if last or (step + 1) % recipe.save_every == 0:
+            train.save_checkpoint(folder, params, optimizer, step + 1, identity)
+        left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
+        shown = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
+        print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:+.4f}  {shown}  {left:,.0f} s left   ", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    gpt.save(folder, params, cfg)
+
+
+def sft(run, recipe, seed=0, on_mismatch="error"):
+    """base/ + chat/train.jsonl -> sft/. Returns a line about it."""
+    run = Path(run)
+    params, cfg, tokenizer = load_stage(run, "base", "python train.py")
+    conversations = load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions)
+    print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
+    batches = Batches(conversations, recipe.batch, seed)
+    identity = {"stage": "sft", "recipe": repr(recipe), "seed": seed, "start": train.fingerprint(params.values()),
+                "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16], "threads": gpt.N_THREADS}
+
+    def step_of(step):
+        loss, grads, n = sft_step(params, cfg, batches.at(step))
+        return loss, grads, {"learned_tokens": n}
+
+    optimise(run / "sft", params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
+    return f"{len(conversations):,} conversations", f"{recipe.steps * recipe.batch / len(conversations):.1f} passes"
+
+
+def show_mask(ids, mask, tokenizer):
+    """One conversation as the model sees it: what it learns from in green, the rest grey."""
+    return "".join(f"\033[{'32' if m else '90'}m{tokenizer.decode([i])}" for i, m in zip(ids, mask)) + "\033[0m"
+
+
+# ------------------------------------------------------------------------------------ rewards from verification
+
+Verdict = namedtuple("Verdict", "correct ended n_tokens stepwise")
+
+
+def is_correct(task, text):
+    """The reply ends with the answer; for questions about the assistant it is enough to mention it."""
+    said, answer = text.strip().rstrip(".!").lower(), str(task["answer"]).lower()
+    if task.get("kind") == "identity":
+        return answer in said
+    return said == answer or said.endswith((" " + answer, "\n" + answer))
+
+
+def judge(task, reply, tokenizer):
+    text = sample.reply_text(reply.ids, tokenizer)
+    return Verdict(is_correct(task, text) and reply.finish == "stop", reply.finish == "stop", sum(reply.sampled),
+                   text.startswith("Step by step"))
+
+
+def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
+    """(replies, verdicts) for a list of tasks."""
+    stop = {sample.special(tokenizer, "<|im_end|>")}
+    prompts = [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in tasks]
+    replies = []
+    for i in range(0, len(prompts), batch):
+        replies += sample.generate(params, cfg, tokenizer, prompts[i:i + batch], stop=stop, max_new_tokens=max_tokens,
+                                   temperature=temperature, seed=seed + i)
+    return replies, [judge(t, r, tokenizer) for t, r in zip(tasks, replies)]
+
+
+def advantages(rewards, group):
+    """(prompts * group,) rewards -> each minus the mean of its group. All alike in a group: nothing to learn."""
+    r = np.asarray(rewards, np.float64).reshape(-1, group)
+    return (r - r.mean(1, keepdims=True)).ravel()
+
+
+def policy_rows(prompts, replies, advantage):
+    """Rows for pad_rows: a sampled token weighs its reply's advantage over the number of sampled tokens of the
+    batch; prompts and what tools wrote weigh nothing. The token that ends a reply is sampled, so it is learned."""
+    n = sum(sum(r.sampled) for r in replies)
+    return [(p + r.ids, [0.0] * len(p) + [a * s / n for s in r.sampled]) for p, r, a in zip(prompts, replies, advantage)]
+
+
+def load_tasks(path):
+    tasks = []
+    for n, task in read_jsonl(path, "write the demo's with: python toyweb.py"):
+        if not isinstance(task, dict) or not task.get("question") or "answer" not in task:
+            raise ValueError(f'{path}:{n}: expected {{"question": ..., "answer": ...}}')
+        tasks.append(task)
+    return tasks
+
+
+def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
+    """sft/ + tasks/wheel_train.jsonl -> rl/, or rl_random/ with rewards tossed by coin. Returns measurements
+    before and after, on problems never trained on."""
+    run = Path(run)
+    params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
+    tasks, unseen = (load_tasks(run / "tasks" / f"wheel_{split}.jsonl") for split in ("train", "test"))
+    folder = run / ("rl" if reward == "answer" else "rl_random")
+    identity = {"stage": "rl", "recipe": repr(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
+                "data": hashlib.sha256((run / "tasks" / "wheel_train.jsonl").read_bytes()).hexdigest()[:16], "threads": gpt.N_THREADS}
+    before = measure(params, cfg, tokenizer, unseen)
+
+    def step_of(step):
+        rng = np.random.default_rng((seed, step))
+        chosen = [tasks[i] for i in rng.choice(len(tasks), recipe.prompts) for _ in range(recipe.group)]
+        replies, verdicts = ask(params, cfg, tokenizer, chosen, 1.0, int(rng.integers(2**31)), recipe.max_tokens,
+                                batch=len(chosen))
+        right = np.array([v.correct for v in verdicts], float)
+        rewards = right if reward == "answer" else rng.integers(0, 2, len(right)).astype(float)
+        adv = advantages(rewards, recipe.group)
+        prompts = [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in chosen]
+        tokens, targets, weights = pad_rows(policy_rows(prompts, replies, adv))
+        # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
+        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
+        return loss, grads, {"reward": float(rewards.mean()), "accuracy": float(right.mean()),
+                             "length": float(np.mean([v.n_tokens for v in verdicts])),
+                             "stepwise": float(np.mean([v.stepwise for v in verdicts])),
+                             "cut": float(np.mean([not v.ended for v in verdicts])),
+                             "groups_without_signal": float(np.mean(adv.reshape(-1, recipe.group).any(1) == 0))}
+
+    optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
+    return before, measure(params, cfg, tokenizer, unseen)
+
+
+def measure(params, cfg, tokenizer, tasks):
+    """Greedy accuracy and length, and accuracy and share of step-by-step replies at temperature 1."""
+    _, greedy = ask(params, cfg, tokenizer, tasks, 0.0, 0)
+    _, free = ask(params, cfg, tokenizer, tasks, 1.0, 1)
+    mean = lambda vs, f: float(np.mean([getattr(v, f) for v in vs]))  # noqa: E731
+    return {"greedy": mean(greedy, "correct"), "at_temperature_1": mean(free, "correct"), "length": mean(greedy, "n_tokens"),
+            "length_at_1": mean(free, "n_tokens"), "stepwise": mean(free, "stepwise"), "problems": len(tasks)}
+
+
+# ----------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluate(params, cfg, tokenizer, run):
+    """{name: (right, asked, ended)} on the held-out questions of a run, answered greedily."""
+    out = {}
+    for name in ("facts_test", "identity_test", "calculator_test", "wheel_test"):
+        tasks = load_tasks(Path(run) / "tasks" / f"{name}.jsonl")
+        _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
+        groups = {}
+        for task, v in zip(tasks, verdicts):
+            keys = [name.removesuffix("_test")]
+            if "exposure" in task:
+                keys = [f"facts on {'10 pages or more' if task['exposure'] >= 10 else '3 pages' if task['exposure'] == 3 else '1 page'}, "
+                        f"entity {'in' if task['asked'] else 'never in'} training chats"]
+            for k in keys:
+                groups.setdefault(k, []).append(v)
+        for k in sorted(groups):
+            out[k] = (sum(v.correct for v in groups[k]), len(groups[k]), sum(v.ended for v in groups[k]))
+    return out
+
+
+def print_evaluation(run, stages):
+    results = {s: evaluate(*load_stage(Path(run), s, "make"), run) for s in stages}
+    print(f"{'held-out questions, answered greedily':58}" + "".join(f"{s:>10}" for s in stages))
+    for k in results[stages[0]]:
+        print(f"{k:50}{results[stages[0]][k][1]:8,}" + "".join(f"{results[s][k][0] / results[s][k][1]:10.1%}" for s in stages))
+    print(f"{'replies that end by themselves':58}" + "".join(
+        f"{sum(r[2] for r in results[s].values()) / sum(r[1] for r in results[s].values()):10.1%}" for s in stages))
+    return results
+
+
+def load_stage(run, stage, mend):
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
+    if not (run / stage / "model.safetensors").exists():
+        raise FileNotFoundError(f"{run / stage}: no finished model; make it with: {mend} --run {run}")
+    return sample.load_model(run / stage)
+
+
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description="Fine-tune, reinforce, evaluate.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("command", choices=("sft", "rl", "eval"))
+    p.add_argument("--run", default="out/demo", help="run folder")
+    p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
+    p.add_argument("--lr", type=float, help="peak learning rate (default: the recipe's)")
+    p.add_argument("--batch", type=int, help="SFT: conversations a step (default: the recipe's)")
+    p.add_argument("--group", type=int, help="RL: replies to each question (default: the recipe's)")
+    p.add_argument("--reward", default="answer", choices=("answer", "random"), help="RL: random is the control that must not help")
+    p.add_argument("--seed", type=int, default=0, help="of the order of the data and of sampling")
+    p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
+                   help="when the folder holds a checkpoint of other settings or data")
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    args, started = parse_args(argv), time.perf_counter()
+    recipe = SFT if args.command == "sft" else RL
+    changes = {k: getattr(args, k) for k in ("steps", "lr", "batch", "group") if getattr(args, k) is not None}
+    for name, value in changes.items():
+        if value <= 0:
+            raise ValueError(f"--{name} {value}: must be above 0")
+    if "lr" in changes:
+        changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
+    recipe = replace(recipe, **changes)
+    run = Path(args.run)
+    if args.command == "eval":
+        stages = [s for s in ("base", "sft", "rl") if (run / s / "model.safetensors").exists()]
+        if not stages:
+            load_stage(run, "base", "python train.py")
+        print_evaluation(run, stages)
+        return
+    if args.command == "sft":
+        what, passes = sft(run, recipe, args.seed, args.on_mismatch)
+        stage = load_stage(run, "sft", "python align.py sft")
+        results = evaluate(*stage, run)
+        well = [v for k, v in results.items() if k.startswith("facts on 10")]
+        share = sum(v[0] for v in well) / max(1, sum(v[1] for v in well))
+        ended = sum(v[2] for v in results.values()) / sum(v[1] for v in results.values())
+        print(f"sft    | {what} | {passes} | right on held-out phrasings of well-known facts {share:.1%}; replies that end {ended:.1%} | "
+              f"{time.perf_counter() - started:.0f} s")
+        return
+    before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch)
+    print(f"{before['problems']} unseen problems      greedy   at temperature 1   mean length   step by step")
+    for name, m in (("before", before), ("after", after)):
+        print(f"{name:24} {m['greedy']:9.1%} {m['at_temperature_1']:18.1%} {m['length']:13.1f} {m['stepwise']:14.1%}")
+    print(f"{'rl' if args.reward == 'answer' else 'control':6} | {recipe.steps} steps of {recipe.prompts} x {recipe.group} replies | reward: "
+          f"{'right answer' if args.reward == 'answer' else 'a coin toss'} | greedy accuracy {before['greedy']:.1%} -> {after['greedy']:.1%}, "
+          f"length {before['length']:.0f} -> {after['length']:.0f} | {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as e:
+        sys.exit(f"align.py: error: {e}")

@@ -1,0 +1,340 @@
+"""gpt.py against finite differences, naive loops, and itself."""
+
+import json
+import math
+import struct
+
+import numpy as np
+import pytest
+
+import gpt
+from conftest import check_grad
+
+RNG = np.random.default_rng(0)
+
+
+def randn(*shape):
+    return RNG.standard_normal(shape)
+
+
+def tiny(vocab=13, n_positions=9, width=12, layers=2, heads=3):
+    cfg = gpt.Config(vocab, n_positions, width, layers, heads)
+    params = gpt.init(cfg, 1, np.float64)
+    for name, p in params.items():      # away from the symmetric start, so that no gradient is 0 by accident
+        p += 0.1 * randn(*p.shape)
+    return cfg, params
+
+
+def batch(cfg, B, T):
+    return RNG.integers(0, cfg.vocab_size, (2, B, T))
+
+
+# ------------------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("N, C", [(1, 5), (7, 3), (31, 33), (300, 257)])
+def test_layernorm_grad(N, C):
+    x, w, b, dy = randn(N, C), randn(C), randn(C), randn(N, C)
+    dx, dw, db = gpt.layernorm_backward(dy, gpt.layernorm_forward(x, w, b)[1])
+    check_grad(lambda: (gpt.layernorm_forward(x, w, b)[0] * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)})
+
+
+@pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 3, 7), (33, 31, 2)])
+def test_linear_grad(N, C, F):
+    x, w, b, dy = randn(N, C), randn(C, F), randn(F), randn(N, F)
+    dx, dw, db = gpt.linear_backward(dy, x, w)
+    check_grad(lambda: (gpt.linear_forward(x, w, b) * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)})
+
+
+@pytest.mark.parametrize("N, F", [(1, 1), (31, 33), (700, 257)])
+def test_gelu_grad(N, F):
+    x, dy = 2 * randn(N, F), randn(N, F)
+    dx = gpt.gelu_backward(dy, gpt.gelu_forward(x)[1])
+    check_grad(lambda: (gpt.gelu_forward(x)[0] * dy).sum(), {"x": (x, dx)})
+
+
+@pytest.mark.parametrize("B, T, NH, HS, block", [(1, 1, 1, 1, 64), (2, 7, 3, 5, 64), (2, 7, 3, 5, 3), (1, 9, 2, 4, 4), (3, 6, 1, 2, 6)])
+def test_attention_grad(monkeypatch, B, T, NH, HS, block):
+    monkeypatch.setattr(gpt, "QUERY_BLOCK", block)
+    qkv, do = randn(B, T, 3 * NH * HS), randn(B, T, NH * HS)
+    dqkv = gpt.attention_backward(do, gpt.attention_forward(qkv, NH)[1], NH)
+    check_grad(lambda: (gpt.attention_forward(qkv, NH)[0] * do).sum(), {"qkv": (qkv, dqkv)}, n=60)
+
+
+def test_cross_entropy_grad():
+    logits, targets, weights = 3 * randn(11, 7), RNG.integers(0, 7, 11), randn(11)     # weights of either sign
+    weights[3] = 0.0
+    dlogits = gpt.cross_entropy_backward(gpt.cross_entropy_forward(logits.copy(), targets, weights)[1])
+    check_grad(lambda: gpt.cross_entropy_forward(logits.copy(), targets, weights)[0], {"logits": (logits, dlogits)}, n=77)
+    assert not dlogits[3].any()
+
+
+def test_embedding_grad():
+    wte, wpe, tokens, dx = randn(6, 4), randn(5, 4), np.array([[1, 1, 5], [0, 1, 5]]), randn(6, 4)
+    positions = np.broadcast_to(np.arange(3), tokens.shape)
+    loss = lambda: (gpt.embedding_forward(tokens, positions, wte, wpe) * dx).sum()  # noqa: E731
+    check_grad(loss, {"wte": (wte, gpt.embedding_backward(dx, tokens, wte.shape)),
+                      "wpe": (wpe, gpt.embedding_backward(dx, positions, wpe.shape))}, n=24)
+
+
+def test_block_grad():
+    cfg, params = tiny()
+    p, x, dy = gpt.layer_params(params, 1), randn(2 * 5, cfg.n_embd), randn(2 * 5, cfg.n_embd)
+    dx, grads = gpt.block_backward(dy, p, gpt.block_forward(x, p, (2, 5), cfg.n_head)[1], (2, 5), cfg.n_head)
+    pairs = {"x": (x, dx), **{k: (p[k], grads[k]) for k in p}}
+    check_grad(lambda: (gpt.block_forward(x, p, (2, 5), cfg.n_head)[0] * dy).sum(), pairs, n=6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_model_grad(weighted):
+    cfg, params = tiny()
+    tokens, targets = batch(cfg, 3, 7)
+    targets[0, :3] = -1
+    weights = randn(3, 7) if weighted else None
+    grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)[1]
+    assert set(grads) == set(params)
+    loss = lambda: gpt.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]  # noqa: E731
+    check_grad(loss, {k: (params[k], grads[k]) for k in params}, n=6)
+
+
+def test_the_checker_fails_when_a_backward_is_wrong(monkeypatch):
+    x, w, b, dy = randn(4, 6), randn(6), randn(6), randn(4, 6)
+    dx, dw, db = gpt.layernorm_backward(dy, gpt.layernorm_forward(x, w, b)[1])
+    loss = lambda: (gpt.layernorm_forward(x, w, b)[0] * dy).sum()  # noqa: E731
+    for wrong in (dx * 1.001, dx[::-1].copy(), dx + 1e-5, np.zeros_like(dx)):
+        with pytest.raises(AssertionError, match="by finite differences"):
+            check_grad(loss, {"x": (x, wrong)}, n=24)
+    right = gpt.gelu_backward
+    monkeypatch.setattr(gpt, "gelu_backward", lambda dy, cache: right(dy, cache) * 0.999)
+    with pytest.raises(AssertionError, match="by finite differences"):
+        test_model_grad(False)
+
+
+# --------------------------------------------------------------------------------------- values, naive loops
+
+
+def test_attention_equals_a_naive_loop(monkeypatch):
+    monkeypatch.setattr(gpt, "QUERY_BLOCK", 4)
+    B, T, NH, HS = 2, 11, 3, 5
+    C, qkv = NH * HS, randn(B, T, 3 * NH * HS)
+    o = gpt.attention_forward(qkv, NH)[0]
+    for b in range(B):
+        for h in range(NH):
+            at = slice(h * HS, (h + 1) * HS)
+            q, k, v = qkv[b, :, :C][:, at], qkv[b, :, C:2 * C][:, at], qkv[b, :, 2 * C:][:, at]
+            for i in range(T):
+                s = np.array([q[i] @ k[j] for j in range(i + 1)]) / math.sqrt(HS)
+                p = np.exp(s) / np.exp(s).sum()
+                np.testing.assert_allclose(o[b, i, at], sum(p[j] * v[j] for j in range(i + 1)), rtol=1e-10)
+
+
+def test_gelu_and_cross_entropy_values():
+    x = np.array([[-3.0, -0.5, 0.0, 0.5, 3.0]])
+    want = [0.5 * a * (1 + math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a ** 3))) for a in x[0]]
+    np.testing.assert_allclose(gpt.gelu_forward(x)[0][0], want, rtol=1e-12, atol=1e-15)
+    loss, _ = gpt.cross_entropy_forward(np.log(np.array([[0.2, 0.3, 0.5]])), np.array([1]), np.array([1.0]))
+    assert loss == pytest.approx(-math.log(0.3), rel=1e-12)
+    loss, _ = gpt.cross_entropy_forward(np.array([[1000.0, 0.0, -1000.0]]), np.array([0]), np.array([1.0]))
+    assert loss == pytest.approx(0.0)
+
+
+def test_the_first_loss_is_that_of_guessing():
+    cfg = gpt.Config(512, 32, 64, 3, 4)
+    tokens, targets = batch(cfg, 4, 32)
+    loss, _ = gpt.loss_and_grads(gpt.init(cfg, 0), cfg, tokens, targets)
+    assert loss == pytest.approx(math.log(512), abs=0.1)
+
+
+def test_published_parameter_counts():
+    counts = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}
+    for name, n in counts.items():
+        cfg = gpt.PRESETS[name]
+        assert cfg.n_params == n == sum(math.prod(s) for s in gpt.param_shapes(cfg).values())
+
+
+# ------------------------------------------------------------------------------------------------ invariants
+
+
+def test_float32_stays_float32():
+    cfg = gpt.Config(17, 8, 16, 2, 2)
+    params = gpt.init(cfg, 0)
+    tokens, targets = batch(cfg, 2, 8)
+    _, grads = gpt.loss_and_grads(params, cfg, tokens, targets, RNG.standard_normal((2, 8)))
+    assert {g.dtype for g in grads.values()} == {np.dtype(np.float32)}
+    assert gpt.forward(params, cfg, tokens)[0].dtype == np.float32
+    cache = gpt.Cache(cfg, 2)
+    assert gpt.decode(params, cfg, tokens, cache).dtype == np.float32
+
+
+def test_two_unequal_parts_add_up_to_the_whole_batch():
+    cfg, params = tiny()
+    tokens, targets = batch(cfg, 5, 7)
+    targets[1, 2:] = -1
+    weights = np.where(targets >= 0, 1.0 / (targets >= 0).sum(), 0.0)
+    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+    parts = [gpt.loss_and_grads(params, cfg, tokens[r], targets[r], weights[r]) for r in (slice(0, 2), slice(2, 5))]
+    assert sum(p[0] for p in parts) == pytest.approx(loss, rel=1e-12)
+    for k in grads:
+        np.testing.assert_allclose(parts[0][1][k] + parts[1][1][k], grads[k], rtol=1e-9, atol=1e-12)
+
+
+def test_same_input_same_bits():
+    cfg = gpt.Config(50, 40, 32, 2, 2)
+    params = gpt.init(cfg, 0)
+    tokens, targets = batch(cfg, 6, 40)
+    first, again = (gpt.loss_and_grads(params, cfg, tokens, targets) for _ in range(2))
+    assert first[0] == again[0] and all(np.array_equal(first[1][k], again[1][k]) for k in params)
+
+
+def test_one_batch_is_learned_by_heart():
+    cfg = gpt.Config(23, 12, 32, 2, 4)
+    params = gpt.init(cfg, 0)
+    tokens, targets = batch(cfg, 4, 12)
+    m, v = ({k: np.zeros_like(p) for k, p in params.items()} for _ in range(2))
+    for t in range(1, 201):
+        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+        for k, g in grads.items():
+            m[k] += 0.1 * (g - m[k])
+            v[k] += 0.01 * (g * g - v[k])
+            params[k] -= 0.01 * (m[k] / (1 - 0.9 ** t)) / (np.sqrt(v[k] / (1 - 0.99 ** t)) + 1e-8)
+    assert loss < 0.01
+
+
+def test_no_position_sees_what_comes_after_it():
+    cfg, params = tiny(n_positions=70, width=6)
+    tokens, _ = batch(cfg, 1, 70)
+    before, _ = gpt.forward(params, cfg, tokens)
+    for t in (1, 63, 64, 69):
+        changed = tokens.copy()
+        changed[0, t] = (changed[0, t] + 1) % cfg.vocab_size
+        after, _ = gpt.forward(params, cfg, changed)
+        np.testing.assert_array_equal(after[0, :t], before[0, :t])
+        assert not np.allclose(after[0, t], before[0, t])
+
+
+def test_an_ignored_target_moves_no_gradient():
+    cfg, params = tiny()
+    tokens, targets = batch(cfg, 2, 7)
+    targets[1] = -1
+    _, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+    _, alone = gpt.loss_and_grads(params, cfg, tokens[:1], targets[:1])
+    for k in grads:
+        np.testing.assert_allclose(grads[k], alone[k], rtol=1e-9, atol=1e-13)
+    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, np.zeros((2, 7)))
+    assert loss == 0.0 and not any(g.any() for g in grads.values())
+    with pytest.raises(ValueError, match="every target is ignored"):
+        gpt.loss_and_grads(params, cfg, tokens, np.full((2, 7), -1))
+
+
+def test_cached_decoding_equals_the_full_forward():
+    cfg, params = tiny(n_positions=12)
+    tokens, _ = batch(cfg, 3, 12)
+    want, _ = gpt.forward(params, cfg, tokens)
+    cache, lengths = gpt.Cache(cfg, 3, dtype=np.float64), np.array([5, 1, 3])     # rows of unequal length
+    first = gpt.decode(params, cfg, tokens[:, :5], cache, n_new=lengths)
+    for b, n in enumerate(lengths):
+        np.testing.assert_allclose(first[b, :n], want[b, :n], rtol=1e-9, atol=1e-12)
+    for _ in range(7):
+        one = tokens[np.arange(3), cache.length][:, None]
+        at = cache.length.copy()
+        logits = gpt.decode(params, cfg, one, cache, only_last=True)
+        np.testing.assert_allclose(logits, want[np.arange(3), at], rtol=1e-9, atol=1e-12)
+    kept = cache.rows(np.array([2, 2, 1]))                                        # copied and dropped rows
+    at = kept.length.copy()
+    one = tokens[np.array([2, 2, 1]), at][:, None]
+    np.testing.assert_allclose(gpt.decode(params, cfg, one, kept)[:, 0], want[np.array([2, 2, 1]), at], rtol=1e-9, atol=1e-12)
+
+
+def test_what_does_not_fit_is_refused():
+    cfg, params = tiny()
+    with pytest.raises(ValueError, match="10 positions, the model's context is 9"):
+        gpt.forward(params, cfg, np.zeros((1, 10), int))
+    with pytest.raises(ValueError, match="id 13 is outside the model's vocabulary of 13"):
+        gpt.forward(params, cfg, np.array([[0, 13]]))
+    cache = gpt.Cache(cfg, 1, 4)
+    gpt.decode(params, cfg, np.zeros((1, 4), int), cache)
+    with pytest.raises(ValueError, match="5 positions do not fit the cache of 4"):
+        gpt.decode(params, cfg, np.zeros((1, 1), int), cache)
+    with pytest.raises(ValueError, match="n_embd = 10 is not a multiple of n_head = 3"):
+        gpt.Config(5, 5, 10, 1, 3)
+
+
+# ----------------------------------------------------------------------------------------------------- files
+
+
+def test_save_then_load(tmp_path):
+    cfg = gpt.Config(19, 8, 12, 2, 3)
+    params = gpt.init(cfg, 3)
+    gpt.save(tmp_path / "m", params, cfg)
+    again, cfg2 = gpt.load(tmp_path / "m")
+    assert cfg2 == cfg and list(again) == list(params)
+    for k in params:
+        np.testing.assert_array_equal(again[k], params[k])
+    again["wte.weight"][0] = 1.0                                                  # a copy, not the file
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_load_accepts_prefixed_names_and_mask_buffers(tmp_path):
+    cfg = gpt.Config(19, 8, 12, 1, 3)
+    params = gpt.init(cfg, 3)
+    gpt.save_config(tmp_path, cfg)
+    tensors = {f"transformer.{k}": p for k, p in params.items()}
+    tensors["transformer.h.0.attn.bias"] = np.ones((1, 1, 8, 8), np.float32)
+    tensors["lm_head.weight"] = params["wte.weight"]
+    gpt.save_safetensors(tmp_path / "model.safetensors", tensors)
+    again, _ = gpt.load(tmp_path)
+    assert set(again) == set(params)
+    np.testing.assert_array_equal(again["h.0.mlp.c_fc.weight"], params["h.0.mlp.c_fc.weight"])
+
+
+def safetensors_bytes(header, data):
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def test_safetensors_layout(tmp_path):
+    path = tmp_path / "x.safetensors"
+    gpt.save_safetensors(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "s": np.array(7, np.int64)}, {"k": "v"})
+    raw = path.read_bytes()
+    n = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8:8 + n])
+    assert n % 8 == 0 and header["a"] == {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+    assert header["s"] == {"dtype": "I64", "shape": [], "data_offsets": [24, 32]}
+    assert raw[8 + n:8 + n + 24] == np.arange(6, dtype="<f4").tobytes()
+    tensors, meta = gpt.load_safetensors(path)
+    assert meta == {"k": "v"} and tensors["s"] == 7 and not tensors["a"].flags.writeable
+    path.write_bytes(safetensors_bytes({"b": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}, b"\x80\x3f\x00\xc0"))
+    np.testing.assert_array_equal(gpt.load_safetensors(path)[0]["b"], np.array([1.0, -2.0], np.float32))
+
+
+@pytest.mark.parametrize("raw, message", [
+    (b"", "not a safetensors file"),
+    (b"WARC/1.0\r\nnot a model at all", "not a safetensors file"),
+    (safetensors_bytes("{broken", b""), "bad safetensors header"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [2]}}, b"12345678"), "bad safetensors header"),
+    (safetensors_bytes({"a": {"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}}, b"12345678"), "dtype F99"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"1234"), "truncated"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, b"12345678"), "truncated or overlapping"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+                        "b": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]}}, b"123456"), "overlapping"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"12345678"), "expected to begin at 0"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345678"), "the header accounts for"),
+])
+def test_malformed_safetensors_are_refused(tmp_path, raw, message):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=message):
+        gpt.load_safetensors(path)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        gpt.load(tmp_path)
+    cfg = gpt.Config(19, 8, 12, 1, 3)
+    gpt.save(tmp_path, gpt.init(cfg, 0), gpt.Config(19, 8, 12, 1, 3))
+    gpt.save_config(tmp_path, gpt.Config(20, 8, 12, 1, 3))
+    with pytest.raises(ValueError, match=r"wte.weight has shape \(19, 12\), config.json says \(20, 12\)"):
+        gpt.load(tmp_path)
+    gpt.save_config(tmp_path, gpt.Config(19, 8, 12, 2, 3))
+    with pytest.raises(ValueError, match="has no tensor h.1.ln_1.weight"):
+        gpt.load(tmp_path)
