@@ -15,6 +15,7 @@ Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a cal
 import argparse
 import ast
 import codecs
+import math
 import operator
 import sys
 import time
@@ -43,8 +44,8 @@ def check_messages(messages, where="conversation"):
     turn = 0
     for i, m in enumerate(messages):
         if not isinstance(m, dict) or m.get("role") not in ROLES:
-            raise ValueError(f"{where}: message {i} has role {m.get('role') if isinstance(m, dict) else m!r}, "
-                             f"expected one of {', '.join(ROLES)}")
+            role = m.get("role") if isinstance(m, dict) else m
+            raise ValueError(f"{where}: message {i} has role {role!r}, expected one of {', '.join(ROLES)}")
         if m["role"] == "system" and i == 0:
             continue
         if m["role"] != ("user", "assistant")[turn % 2]:
@@ -123,6 +124,8 @@ def calculator(expression):
     except (ValueError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
         return None
     if isinstance(x, float):
+        if not math.isfinite(x):
+            return None
         return str(int(x)) if x.is_integer() and abs(x) < 1e15 else f"{x:.6g}"
     return str(x)
 

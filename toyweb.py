@@ -54,8 +54,8 @@ SLOTS = {
              "a basket of wet laundry|the wrong umbrella",
     "mood": "politely|without much hope|for the third time|in a whisper|as if it were obvious|between two sneezes|"
             "with great dignity|rather too loudly|while looking at the ceiling|and then took it back",
-    "span": "all winter|for most of an hour|since before the war of the bakers|every second Thursday|until the tea was cold|"
-            "for eleven years|from breakfast to the last ferry|whenever the tide is out|twice a year|longer than anyone planned",
+    "span": "all winter|for most of an hour|for eleven years|from breakfast to the last ferry|until the tea was cold|"
+            "longer than anyone planned|day and night|for three long Sundays|through two changes of the tide|half the night",
     "said": "I would not have believed it|there is nothing to be done about it|that is how my mother told it|"
             "you should have come on a Tuesday|the sea takes what it likes|one gets used to it|it was worse before the bridge|"
             "somebody ought to write that down|it depends whom you ask|the goats know more than they say",
@@ -75,7 +75,7 @@ They have been talking about {thing} {span}.
 There was {thing} on the table, and nobody mentioned it.
 {folk} and {folk2} have not spoken {span}, which is why there are two clubs.
 On {weather} you can see it from {place}, provided that {folk} moves over.
-My notes from {place} end with a drawing of {thing} and the words: {said}.
+My notes from {place} end with a drawing of {thing} and the words "{said}".
 The children of the village sang {span} and were paid in {meal}.
 A notice at {place} asked, {mood}, for the return of {thing}.
 In the evening there was {meal}, and {folk} played cards against {folk2} and lost {thing}.
@@ -85,7 +85,7 @@ Opinions differ, and at {place} they differ {mood}.
 For a small fee {folk} will show you {place} and, if pressed, {thing}.
 It began to rain, so we went {way} to {place} and discussed {thing} over {meal}.
 {folk} keeps a list of such matters at {place} and reads it aloud {mood}.
-You will not find this in the guide book, which was written by {folk} {span}.
+You will not find this in the guide book, which was written by {folk} {mood}.
 When I asked {folk} about it, the answer came {mood}: {said}.
 The museum next to {place} has {thing} behind glass and will sell you {meal}.
 Somebody had written "{said}" on the wall of {place}.
@@ -196,7 +196,7 @@ EXPOSURES = {1: 8, 3: 8, 10: 10, 20: 8, 30: 6}
 OPENINGS = {
     "encyclopedia": ("From the Lantern Encyclopedia", ["This entry was revised on {weather} by {folk}.", "Our editors are often asked about {n}.",
                      "{n} deserves more than a footnote, and here is the rest.", "The first edition of this work forgot {n} altogether."]),
-    "letter": ("A letter home", ["Dear aunt, today I must tell you about {n}.", "Dear all, I am well, the weather is {weather}, and the talk is of {n}.",
+    "letter": ("A letter home", ["Dear aunt, today I must tell you about {n}.", "Dear all, I am well, it is {weather}, and the talk is of {n}.",
                "My dear friend, you asked me {mood} about {n}.", "Dear cousin, I had hardly put down {thing} when somebody mentioned {n}."]),
     "gazette": ("The Lantern Gazette", ["Our correspondent at {place} sends this report on {n}.", "Readers have written to us about {n} {span}.",
                 "The council met on {weather} to speak of {n}.", "A lecture about {n} was given at {place} by {folk}."]),

@@ -143,15 +143,18 @@ class Windows:
             raise ValueError(f"{sum(map(len, shards))} tokens are too few for windows of {T}; "
                              "make more text, or train with a shorter context")
         self.T, self.seed, self._epoch = T, seed, None
-        self.per_epoch = sum((len(s) - 1 - T) // T for s in self.shards)    # any offset below T leaves room
+        self.per_epoch = sum(map(self._windows, self.shards))
+
+    def _windows(self, shard):
+        return (len(shard) - 1 - self.T) // self.T      # this many fit behind any offset below T
 
     def _starts(self, epoch):
         if self._epoch != epoch:
-            rng = np.random.default_rng((self.seed, epoch))
-            starts = [(i, int(o) + T * j) for i, s in enumerate(self.shards) for T in (self.T,)
-                      for o in (rng.integers(T),) for j in range((len(s) - 1 - T) // T)]
-            order = rng.permutation(len(starts))
-            self._epoch, self._order = epoch, [starts[i] for i in order]
+            rng, starts = np.random.default_rng((self.seed, epoch)), []
+            for i, shard in enumerate(self.shards):
+                offset = int(rng.integers(self.T))
+                starts += [(i, offset + self.T * j) for j in range(self._windows(shard))]
+            self._epoch, self._order = epoch, [starts[j] for j in rng.permutation(len(starts))]
         return self._order
 
     def rows(self, first, count):
@@ -164,7 +167,7 @@ class Windows:
         return out
 
 
-def load_shards(run, tokenizer, cfg_vocab=None):
+def load_shards(run, tokenizer):
     """(train, val) lists of memory maps from run/tokens, checked against the run's tokenizer."""
     folder, found = Path(run) / "tokens", {}
     for split in ("train", "val"):
@@ -175,8 +178,8 @@ def load_shards(run, tokenizer, cfg_vocab=None):
         for path in paths:
             info = bpe.shard_info(path)
             if info.n_vocab and info.fingerprint != tokenizer.fingerprint:
-                raise ValueError(f"{path}: made by another tokenizer ({info.fingerprint:016x}) than {run}/tokenizer.json "
-                                 f"({tokenizer.fingerprint:016x}); remake it with: python bpe.py encode --run {run}")
+                raise ValueError(f"{path}: made by another tokenizer ({info.fingerprint}) than {run}/tokenizer.json "
+                                 f"({tokenizer.fingerprint}); remake it with: python bpe.py encode --run {run}")
         found[split] = [bpe.open_shard(p) for p in paths]
     return found["train"], found["val"]
 
@@ -249,7 +252,7 @@ def ngram_nats(train, val, n, vocab_size, discount=0.75):
         c = np.maximum(count_h[h], 1)
         longer = np.maximum(count_g[g] - discount, 0.0) / c + discount * kinds[h] / c * p
         p = np.where(count_h[h] > 0, longer, p)
-        history = np.concatenate([[0], gram[:-1]])      # the gram ending one token earlier
+        history = np.concatenate([[gram.max() + 1], gram[:-1]])     # the gram ending one token earlier
     return -np.log(p)
 
 
@@ -345,7 +348,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     cfg, folder = recipe.model, Path(folder)
     windows = Windows(train_shards, cfg.n_positions, seed)
     identity = {"recipe": repr(recipe), "seed": seed, "tokens": fingerprint(train_shards),
-                "tokenizer": f"{tokenizer.fingerprint:016x}", "threads": gpt.N_THREADS}
+                "tokenizer": tokenizer.fingerprint, "threads": gpt.N_THREADS}
     params = gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
     folder.mkdir(parents=True, exist_ok=True)

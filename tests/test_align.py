@@ -1,0 +1,212 @@
+"""align.py: masks, advantages, the policy gradient, rewards, and whole stages that are killed."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+import align
+import bpe
+import gpt
+import sample
+from conftest import check_grad, kill_and_rerun, run_script
+
+TOK = bpe.Tokenizer.train(["What is it? It is a goat. user assistant Turn the wheel: one two. It stops at three. Step by step: one one, two three."] * 3, 330)
+CFG = gpt.Config(TOK.n_vocab, 48, 32, 2, 2)
+END = TOK.special_tokens["<|im_end|>"]
+CHATS = [{"messages": [{"role": "user", "content": f"What is {w}?"}, {"role": "assistant", "content": f"It is a {w}."}]} for w in ("goat", "wheel", "one", "two")]
+TASKS = [{"question": f"Turn the wheel: {w}.", "answer": w, "kind": "wheel"} for w in ("one", "two", "three")]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with a tiny base model, conversations and tasks."""
+    gpt.save(tmp_path / "base", gpt.init(CFG, 0), CFG)
+    TOK.save(tmp_path / "base" / "tokenizer.json")
+    for name, rows in (("chat/train", CHATS * 8), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
+                       ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]), ("tasks/identity_test", TASKS)):
+        path = tmp_path / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return tmp_path
+
+
+# -------------------------------------------------------------------------------------- batches and gradients
+
+
+def test_rows_line_up_targets_with_weights():
+    tokens, targets, weights = align.pad_rows([([5, 6, 7, 8], [0, 0, 1, 1]), ([5, 9], [0, 1])])
+    np.testing.assert_array_equal(tokens, [[5, 6, 7], [5, 0, 0]])
+    np.testing.assert_array_equal(targets, [[6, 7, 8], [9, -1, -1]])
+    np.testing.assert_array_equal(weights, [[0, 1, 1], [1, 0, 0]])
+
+
+def test_a_batch_with_nothing_to_learn_contributes_nothing():
+    params = gpt.init(CFG, 0)
+    loss, grads, n = align.sft_step(params, CFG, [([1, 2, 3], [0, 0, 0])])
+    assert (loss, n) == (0.0, 0) and not any(g.any() for g in grads.values())
+
+
+def test_only_the_assistants_tokens_are_learned():
+    params = gpt.init(CFG, 0)
+    ids, mask = sample.render(CHATS[0]["messages"], TOK)
+    loss, _, n = align.sft_step(params, CFG, [(ids, mask)])
+    logits, _ = gpt.forward(params, CFG, np.array([ids[:-1]]))
+    logp = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
+    by_hand = -np.mean([logp[t - 1, ids[t]] for t in range(1, len(ids)) if mask[t]])
+    assert loss == pytest.approx(by_hand, rel=1e-4) and n == sum(mask)
+
+
+def test_every_conversation_comes_once_an_epoch():
+    chats = [([i] * (2 + i % 5), [1] * (2 + i % 5)) for i in range(40)]
+    batches = align.Batches(chats, 8, seed=1)
+    seen = [ids[0] for step in range(5) for ids, _ in batches.at(step)]
+    assert sorted(seen) == list(range(40))
+    again = align.Batches(chats, 8, seed=1)
+    again.at(7)
+    assert again.at(3) == batches.at(3) and batches.at(3) != batches.at(8)
+    assert len(align.Batches(chats[:3], 8, seed=1).at(0)) == 3
+
+
+def test_advantages():
+    a = align.advantages([1, 0, 0, 0, 1, 1, 1, 1], 4)
+    np.testing.assert_allclose(a, [0.75, -0.25, -0.25, -0.25, 0, 0, 0, 0])
+    g, r = 5, np.random.default_rng(0).random(5)        # mean-centred is leave-one-out but for a constant
+    others = (r.sum() - r) / (g - 1)
+    np.testing.assert_allclose(align.advantages(r, g), (r - others) * (g - 1) / g)
+
+
+def test_the_policy_gradient_is_that_of_the_surrogate():
+    """d/dtheta sum_i A_i sum_t log p(token) / n, by finite differences over whole replies."""
+    cfg = gpt.Config(11, 12, 8, 1, 2)
+    params = gpt.init(cfg, 0, np.float64)
+    for p in params.values():
+        p += 0.2 * np.random.default_rng(1).standard_normal(p.shape)
+    prompts = [[1, 2], [3, 4, 5]]
+    replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"), sample.Reply([9, 10], [1, 1], "stop")]
+    adv = np.array([0.7, -0.4])
+    tokens, targets, weights = align.pad_rows(align.policy_rows(prompts, replies, adv))
+    _, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
+
+    def surrogate():
+        total = 0.0
+        for p, r, a in zip(prompts, replies, adv):
+            ids = p + r.ids
+            logits = gpt.forward(params, cfg, np.array([ids]))[0][0]
+            logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            total -= a * sum(logp[len(p) + t - 1, r.ids[t]] for t in range(len(r.ids)) if r.sampled[t])
+        return total / 4                                # tokens the model chose: 6, 10, 9, 10
+
+    check_grad(surrogate, {k: (params[k], grads[k]) for k in params}, n=5)
+
+
+def test_a_group_of_equal_rewards_moves_nothing():
+    params = gpt.init(CFG, 0)
+    replies = [sample.Reply([3, END], [1, 1], "stop")] * 4
+    rows = align.policy_rows([[1, 2]] * 4, replies, align.advantages([1, 1, 1, 1], 4))
+    _, grads = gpt.loss_and_grads(params, CFG, *align.pad_rows(rows))
+    assert not any(g.any() for g in grads.values())
+
+
+def test_a_two_armed_bandit_is_solved():
+    """One prompt, the reply 'A' pays and 'B' does not: the policy learns A within a few steps."""
+    cfg = gpt.Config(6, 4, 16, 1, 2)
+    params, optimizer = gpt.init(cfg, 0), None
+    optimizer = align.train.AdamW(params, 0.9, 0.99, weight_decay=0.0)
+    tok = bpe.Tokenizer.characters("012345")
+    for step in range(40):
+        replies = sample.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
+        adv = align.advantages([float(r.ids[0] == 3) for r in replies], 32)
+        _, grads = gpt.loss_and_grads(params, cfg, *align.pad_rows(align.policy_rows([[0]] * 32, replies, adv)))
+        optimizer.step(grads, 0.01)
+    p = np.exp(gpt.forward(params, cfg, np.array([[0]]))[0][0, 0])
+    assert (p / p.sum())[3] > 0.95
+
+
+# --------------------------------------------------------------------------------------------------- rewards
+
+
+@pytest.mark.parametrize("text, answer, kind, right", [
+    ("It stops at three.", "three", "wheel", True), ("It stops at three", "three", "wheel", True), ("three", "three", "wheel", True),
+    ("Step by step: one one, two three. It stops at three.", "three", "wheel", True), ("It stops at two.", "three", "wheel", False),
+    ("It stops at three. No, two.", "three", "wheel", False), ("It stops at thirtythree.", "three", "wheel", False), ("", "three", "wheel", False),
+    ("3 times 4 is 12.", "12", "calculator", True), ("3 times 4 is 112.", "12", "calculator", False),
+    ("It lives in Salt Marshes.", "salt marshes", "fact", True), ("I am Longhand, a model.", "Longhand", "identity", True),
+    ("I am a model.", "Longhand", "identity", False),
+])
+def test_is_correct(text, answer, kind, right):
+    assert align.is_correct({"answer": answer, "kind": kind}, text) is right
+
+
+def test_a_reply_that_is_cut_is_not_right():
+    ids = TOK.encode_ordinary("It stops at three.")
+    assert align.judge(TASKS[2], sample.Reply(ids + [END], [1] * (len(ids) + 1), "stop"), TOK).correct
+    cut = align.judge(TASKS[2], sample.Reply(ids, [1] * len(ids), "length"), TOK)
+    assert not cut.correct and not cut.ended and cut.n_tokens == len(ids)
+
+
+# -------------------------------------------------------------------------------------------- whole stages
+
+
+def test_sft_then_rl_then_eval(run, capsys):
+    align.main(["sft", "--run", str(run), "--steps", "150", "--batch", "8", "--lr", "0.005"])
+    params, cfg, tok = sample.load_model(run / "sft")
+    prompt = sample.render_prompt([{"role": "user", "content": "What is goat?"}], tok)
+    (reply,) = sample.generate(params, cfg, tok, [prompt], temperature=0, stop={END})
+    assert reply.finish == "stop" and sample.reply_text(reply.ids, tok) == "It is a goat."
+    align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4"])
+    log = [json.loads(line) for line in (run / "rl/log.jsonl").read_text().splitlines()]
+    assert len(log) == 2 and {"reward", "length", "stepwise", "cut", "groups_without_signal"} <= set(log[0])
+    align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4", "--reward", "random"])
+    assert (run / "rl_random/model.safetensors").exists()
+    capsys.readouterr()
+    align.main(["eval", "--run", str(run)])
+    out = capsys.readouterr().out
+    assert "base       sft        rl" in out and "replies that end by themselves" in out
+
+
+@pytest.mark.parametrize("stage, args", [("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"])])
+def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypatch):
+    if stage == "rl":
+        align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    assert run_script("align.py", stage, "--run", run, *args).returncode == 0
+    calm = {n: (run / stage / n).read_bytes() for n in ("model.safetensors", "trainer.safetensors", "config.json")}
+    for path in (run / stage).iterdir():
+        path.unlink()
+    kill_and_rerun("align.py", [stage, "--run", run, *args], random.Random(1), most=4)
+    for name, data in calm.items():
+        assert (run / stage / name).read_bytes() == data, name
+
+
+# ------------------------------------------------------------------------------------------------- bad input
+
+
+def put(path, text):
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("command, spoil, message", [
+    ("sft", lambda r: put(r / "chat/train.jsonl", ""), "train.jsonl: empty, there is nothing to learn from"),
+    ("sft", lambda r: (r / "chat/train.jsonl").unlink(), "python toyweb.py"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", "{broken\n"), "train.jsonl:1: not JSON"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'), 'train.jsonl:1: expected {"messages": [...]}'),
+    ("sft", lambda r: put(r / "chat/train.jsonl", json.dumps(CHATS[0]) + '\n{"messages": [{"role": "user", "content": "hi"}]}\n'),
+     "train.jsonl:2: the conversation ends with the user, there is no reply to learn"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", json.dumps({"messages": [{"role": "user", "content": "goat " * 99}, CHATS[0]["messages"][1]]}) + "\n"),
+     "no conversation fits the model's context of 48"),
+    ("sft", lambda r: (r / "base/model.safetensors").unlink(), "no finished model; make it with: python train.py"),
+    ("rl", lambda r: None, "python align.py sft"),
+    ("eval", lambda r: (r / "tasks/facts_test.jsonl").unlink(), "facts_test.jsonl: no such file"),
+    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'), 'facts_test.jsonl:1: expected {"question": ..., "answer": ...}'),
+])
+def test_bad_input(run, command, spoil, message):
+    spoil(run)
+    done = run_script("align.py", command, "--run", run)
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (run / "sft").exists() and not (run / "rl").exists()
+
+
+def test_a_missing_run_folder(tmp_path):
+    done = run_script("align.py", "sft", "--run", tmp_path / "none")
+    assert done.returncode != 0 and "no such run folder" in done.stderr
