@@ -32,6 +32,10 @@ def run(tmp_path):
     return tmp_path
 
 
+def put(path, text):
+    path.write_text(text, encoding="utf-8")
+
+
 # -------------------------------------------------------------------------------------- batches and gradients
 
 
@@ -150,7 +154,8 @@ def test_a_reply_that_is_cut_is_not_right():
 
 
 def test_sft_then_rl_then_eval(run, capsys):
-    align.main(["sft", "--run", str(run), "--steps", "150", "--batch", "8", "--lr", "0.005"])
+    put(run / "chat/train.jsonl", json.dumps(CHATS[0]) + "\n")
+    align.main(["sft", "--run", str(run), "--steps", "40", "--lr", "0.01"])
     params, cfg, tok = sample.load_model(run / "sft")
     prompt = sample.render_prompt([{"role": "user", "content": "What is goat?"}], tok)
     (reply,) = sample.generate(params, cfg, tok, [prompt], temperature=0, stop={END})
@@ -180,10 +185,6 @@ def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypa
 
 
 # ------------------------------------------------------------------------------------------------- bad input
-
-
-def put(path, text):
-    path.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("command, spoil, message", [

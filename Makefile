@@ -1,0 +1,95 @@
+# make          set up, then the whole chain on the embedded world: crawl -> documents -> tokens -> base -> sft -> rl
+# make test     set up, then the tests
+# make peers    beside warcio, datatrove, trafilatura, fasttext, tiktoken, tokenizers, transformers and PyTorch
+# make clean    forget the run (out/demo); the virtual environment stays
+#
+# Every product is a file, made once. Delete one and make makes it again, with what follows from it.
+
+RUN   ?= out/demo
+PAGES ?= 3000
+PYTHON ?= python3
+PY    := .venv/bin/python
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: all test peers clean
+
+all: $(RUN)/summary.txt
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+# Each stage keeps what it printed in RUN/log; the last line of each is its row of the final table.
+log = mkdir -p $(RUN)/log && $(PY) $(1) --run $(RUN) $(2) | tee $(RUN)/log/$(3).txt
+# A script that writes several files writes $(1) last. When only one of the others is gone, make $(1) again.
+with = @test -e $@ || { rm -f $(1); $(MAKE) --no-print-directory $(1); }
+
+CRAWL := $(RUN)/crawl/000000.warc.gz
+WORLD := $(addprefix $(RUN)/,chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
+         $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test))
+$(CRAWL): | .venv/ready
+	$(call log,toyweb.py,--pages $(PAGES),1-toyweb)
+$(WORLD): $(CRAWL)
+	$(call with,$(CRAWL))
+
+DOCS := $(RUN)/docs/report.json
+$(DOCS): $(CRAWL) $(RUN)/blocklist/gambling/domains
+	$(call log,data.py,--blocklist $(RUN)/blocklist,2-data)
+	$(PY) toyweb.py --run $(RUN) --pages $(PAGES) --score
+$(RUN)/docs/000000.jsonl.gz $(RUN)/docs/dropped.tsv.gz: $(DOCS)
+	$(call with,$(DOCS))
+
+VOCAB := $(RUN)/tokenizer.json
+$(VOCAB): $(DOCS) $(RUN)/docs/000000.jsonl.gz
+	$(call log,bpe.py train,,3-bpe)
+$(RUN)/tokenizer.tiktoken: $(VOCAB)
+	$(call with,$(VOCAB))
+
+TOKENS := $(RUN)/tokens/train_000000.bin
+$(TOKENS): $(VOCAB)
+	$(call log,bpe.py encode,,4-tokens)
+$(RUN)/tokens/val_000000.bin: $(TOKENS)
+	$(call with,$(TOKENS))
+
+# model.safetensors appears when a stage is finished; trainer.safetensors is its checkpoint. A checkpoint of
+# other data than today's is started over.
+BASE := $(RUN)/base/model.safetensors
+$(BASE): $(TOKENS) $(RUN)/tokens/val_000000.bin
+	$(call log,train.py,--on-mismatch restart,5-base)
+
+SFT := $(RUN)/sft/model.safetensors
+$(SFT): $(BASE) $(WORLD)
+	$(call log,align.py sft,--on-mismatch restart,6-sft)
+
+RL := $(RUN)/rl/model.safetensors
+$(RL): $(SFT)
+	$(call log,align.py rl,--on-mismatch restart,7-rl)
+
+CONTROL := $(RUN)/rl_random/model.safetensors
+$(CONTROL): $(SFT)
+	$(call log,align.py rl,--reward random --on-mismatch restart,8-control)
+
+$(RUN)/summary.txt: $(RL) $(CONTROL) $(RUN)/tokenizer.tiktoken $(RUN)/docs/dropped.tsv.gz
+	{ $(PY) align.py eval --run $(RUN); echo; \
+	  printf '%-8s %-32s %-36s %7s   %s\n' stage from to seconds result; tail --quiet --lines=1 $(RUN)/log/*.txt; echo; \
+	  $(PY) sample.py chat --run $(RUN) --ask "Who are you?" --ask "What does Zora Hasp collect?" \
+	    --ask "Work out 37 times 48 for me." --ask "Turn the wheel: two six one four five three six one."; \
+	} | tee $@.tmp
+	mv $@.tmp $@
+
+test: .venv/ready
+	$(PY) -m pytest --quiet tests --ignore tests/peers
+
+.venv-peers/ready: requirements.txt tests/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement requirements.txt --requirement tests/peers/requirements.txt
+	touch $@
+
+peers: .venv-peers/ready
+	.venv-peers/bin/python -m pytest --quiet -rs -s tests/peers
+
+clean:
+	rm -rf $(RUN)
