@@ -112,36 +112,37 @@ def pad_rows(rows):
 
 
 class Batches:
-    """Conversations in random order, those of similar length together so that little is padding.
-
-    The batch of a step depends on (seed, step) alone: resuming needs no saved position.
-    """
-
-    POOL = 16                   # batches that are sorted by length together
+    """Conversations in a new random order each epoch. The batch of a step depends on (seed, step) alone, so
+    resuming needs no saved position."""
 
     def __init__(self, conversations, batch, seed):
         self.conversations, self.batch, self.seed, self._epoch = conversations, min(batch, len(conversations)), seed, None
 
     def at(self, step):
-        per_epoch = len(self.conversations) // self.batch
-        epoch, i = divmod(step, per_epoch)
+        epoch, i = divmod(step, len(self.conversations) // self.batch)
         if self._epoch != epoch:
-            rng = np.random.default_rng((self.seed, epoch))
-            order = rng.permutation(len(self.conversations))[:per_epoch * self.batch]
-            pool, chunks = self.POOL * self.batch, []
-            for p in range(0, len(order), pool):
-                part = sorted(order[p:p + pool], key=lambda j: len(self.conversations[j][0]))
-                chunks += [part[k:k + self.batch] for k in range(0, len(part), self.batch)]
-            self._epoch, self._chunks = epoch, [chunks[j] for j in rng.permutation(len(chunks))]
-        return [self.conversations[j] for j in self._chunks[i]]
+            self._epoch = epoch
+            self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.conversations))
+        return [self.conversations[j] for j in self._order[i * self.batch:(i + 1) * self.batch]]
 
 
-def sft_step(params, cfg, rows):
-    """(loss, grads, learned tokens): mean cross-entropy over the tokens whose mask is 1."""
-    tokens, targets, mask = pad_rows(rows)
-    n = mask.sum()
-    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, mask / max(n, 1.0))
-    return loss, grads, int(n)
+def sft_step(params, cfg, rows, parts=4):
+    """(loss, grads, learned tokens): mean cross-entropy over all tokens of the rows whose mask is 1.
+
+    Short conversations and long ones are padded in separate parts of the batch. The mean is over the whole:
+    a mean for each part would make the tokens of long replies count less than those of short ones.
+    """
+    n = sum(sum(mask[1:]) for _, mask in rows)
+    rows = sorted(rows, key=lambda row: len(row[0]))
+    loss, grads = 0.0, {}
+    for i in range(parts):
+        part = rows[len(rows) * i // parts:len(rows) * (i + 1) // parts]
+        if part:
+            tokens, targets, mask = pad_rows(part)
+            part_loss, part_grads = gpt.loss_and_grads(params, cfg, tokens, targets, mask / max(n, 1))
+            loss += part_loss
+            grads = {k: g + grads[k] if k in grads else g for k, g in part_grads.items()}
+    return loss, grads, n
 
 
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of):
@@ -367,16 +368,17 @@ def main(argv=None):
         well = [v for k, v in results.items() if k.startswith("facts on 10")]
         share = sum(v[0] for v in well) / max(1, sum(v[1] for v in well))
         ended = sum(v[2] for v in results.values()) / sum(v[1] for v in results.values())
-        print(f"sft    | {what} | {passes} | right on held-out phrasings of well-known facts {share:.1%}; replies that end {ended:.1%} | "
-              f"{time.perf_counter() - started:.0f} s")
+        print(f"{'sft':8} {what:32} {passes:36} {time.perf_counter() - started:5.0f} s   held-out phrasings of well-known "
+              f"facts {share:.1%}; replies that end {ended:.1%}")
         return
     before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch)
     print(f"{before['problems']} unseen problems      greedy   at temperature 1   mean length   step by step")
     for name, m in (("before", before), ("after", after)):
         print(f"{name:24} {m['greedy']:9.1%} {m['at_temperature_1']:18.1%} {m['length']:13.1f} {m['stepwise']:14.1%}")
-    print(f"{'rl' if args.reward == 'answer' else 'control':6} | {recipe.steps} steps of {recipe.prompts} x {recipe.group} replies | reward: "
-          f"{'right answer' if args.reward == 'answer' else 'a coin toss'} | greedy accuracy {before['greedy']:.1%} -> {after['greedy']:.1%}, "
-          f"length {before['length']:.0f} -> {after['length']:.0f} | {time.perf_counter() - started:.0f} s")
+    name, paid = ("rl", "right answers") if args.reward == "answer" else ("control", "a coin toss")
+    what, how = f"{recipe.steps} steps, reward for {paid}", f"{recipe.prompts} problems x {recipe.group} replies a step"
+    print(f"{name:8} {what:32} {how:36} {time.perf_counter() - started:5.0f} s   greedy accuracy {before['greedy']:.1%} -> "
+          f"{after['greedy']:.1%}, length {before['length']:.0f} -> {after['length']:.0f} tokens")
 
 
 if __name__ == "__main__":

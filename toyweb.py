@@ -202,6 +202,8 @@ OPENINGS = {
                 "The council met on {weather} to speak of {n}.", "A lecture about {n} was given at {place} by {folk}."]),
     "diary": ("Notes from the coast road", ["Third day of walking, and still everyone speaks of {n}.", "I had promised {folk} to write about {n}.",
               "Before I forget it, what I learned of {n}.", "It was {weather} when I first heard of {n}."]),
+    "questions": ("Questions and answers", ["Visitors keep asking about {n}, so here are the answers.", "What one should know about {n}, by {folk}.",
+                  "{folk} answers your questions about {n}.", "Everything that is asked at {place} about {n}."]),
     "lesson": ("From a school copybook", ["Today {folk} taught us about {n}.", "Our lesson at {place} was about {n}, and I listened.",
                "We had to write one page about {n}, so here it is.", "The examination asked about {n}, and this is my answer."]),
 }
@@ -343,6 +345,11 @@ def entities(seed, n_pages=3000):
     return out
 
 
+def fact_answer(e, a):
+    """The assistant's way of saying it: the first of the statements."""
+    return capital(KINDS[e["kind"]][a][1][0].format(n=e["name"], v=e["facts"][a])) + "."
+
+
 def entity_text(rng, e):
     """(title, paragraphs) of one page that tells all facts of an entity, each once, in its own words."""
     style = rng.choice(list(OPENINGS))
@@ -351,14 +358,14 @@ def entity_text(rng, e):
     for a, v in e["facts"].items():
         _, statements, questions, _ = KINDS[e["kind"]][a]
         s = rng.choice(statements).format(n=e["name"], v=v)
-        if style == "lesson" and rng.random() < 0.5:
-            facts.append(rng.choice(questions).format(n=e["name"]) + " " + capital(s) + ".")
+        if style == "questions":
+            facts.append(f"{rng.choice(questions).format(n=e['name'])} {fact_answer(e, a)}")
         else:
             facts.append(fill(rng, rng.choice(FRAMES), s=s))
     rng.shuffle(facts)
     lines = [fill(rng, rng.choice(openings), n=e["name"])]
-    for fact, extra in zip(facts, (2, 1, 2, 1)):
-        lines += [fact] + sentences(rng, extra)
+    for fact in facts:
+        lines += [fact, *sentences(rng, 1)]
     lines.append(fill(rng, rng.choice(CLOSINGS)))
     return f"{title}: {capital(e['name'])}", paragraphs(rng, lines)
 
@@ -636,10 +643,6 @@ def chat(*turns, **extra):
     return {"messages": [{"role": "user" if i % 2 == 0 else "assistant", "content": c} for i, c in enumerate(turns)], **extra}
 
 
-def fact_answer(e, a):
-    return capital(KINDS[e["kind"]][a][1][0].format(n=e["name"], v=e["facts"][a])) + "."
-
-
 def sum_problem(rng, held_out):
     """(a, op, b, value) of a sum that is, or is not, kept for testing."""
     while True:
@@ -823,7 +826,8 @@ def main(argv=None):
     truth = write(args.run, args.pages, args.seed)
     census(args.run, truth, args.seed, args.pages)
     size = sum(f.stat().st_size for f in (Path(args.run) / "crawl").glob("*.warc.gz"))
-    print(f"toyweb | seed {args.seed} | {len(truth):,} pages, {size / 1e6:.1f} MB of WARC | truth known for each | {time.perf_counter() - started:.0f} s")
+    made = f"{len(truth):,} pages, {size / 1e6:.1f} MB of WARC"
+    print(f"{'toyweb':8} {f'seed {args.seed}':32} {made:36} {time.perf_counter() - started:5.0f} s   the truth about each page")
 
 
 if __name__ == "__main__":

@@ -201,32 +201,35 @@ def load_characters(path):
 # ----------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate(params, cfg, tokenizer, shards, max_rows=2000, batch=32):
-    """(nats per token, bits per byte) on consecutive windows of the shards, at most max_rows of them.
-
-    Bits per byte compares models with different tokenizers. Special tokens have no bytes, so their nats are
-    left out of it.
-    """
-    T = cfg.n_positions
-    n_bytes = np.array([0 if b is None else len(b) for b in tokenizer.token_bytes])
-    n_bytes[list(tokenizer.special_tokens.values())] = 0
-    rows = [s[i:i + T + 1] for s in shards for i in range(0, len(s) - T, T)][:max_rows]
+def validation_rows(shards, T, most=2000):
+    """(n, T+1): consecutive windows from the start of each shard, at most that many; the same in every evaluation."""
+    rows = [s[i:i + T + 1] for s in shards for i in range(0, len(s) - T, T)][:most]
     if not rows:
-        raise ValueError(f"validation: {sum(map(len, shards))} tokens do not fill one window of {T + 1}; "
-                         "make more documents")
-    nats, plain_nats, total_bytes = 0.0, 0.0, 0
+        raise ValueError(f"validation: {sum(map(len, shards))} tokens do not fill one window of {T + 1}; make more documents")
+    return np.array(rows, np.int64)
+
+
+def bytes_of_tokens(tokenizer):
+    """(V,) how many bytes of text each token stands for: none for special tokens.
+
+    Bits per byte compare models with different tokenizers. Where a token has no bytes its nats are left out too.
+    """
+    n_bytes = np.array([len(b) for b in tokenizer.token_bytes])
+    n_bytes[list(tokenizer.special_tokens.values())] = 0
+    return n_bytes
+
+
+def evaluate(params, cfg, tokenizer, shards, batch=32):
+    """(nats per token, bits per byte) on the validation rows."""
+    rows, n_bytes = validation_rows(shards, cfg.n_positions), bytes_of_tokens(tokenizer)
+    nats = {True: 0.0, False: 0.0}                      # of tokens with bytes, and without
     for i in range(0, len(rows), batch):
-        block = np.array(rows[i:i + batch], np.int64)
-        targets = block[:, 1:]
-        plain = n_bytes[targets] > 0
-        total_bytes += int(n_bytes[targets].sum())
-        for counted in (plain, ~plain):
-            if counted.any():
-                loss, _ = gpt.loss_and_grads(params, cfg, block[:, :-1], targets, counted.astype(np.float64),
-                                             want_grads=False)
-                nats += loss
-                plain_nats += loss if counted is plain else 0.0
-    return nats / (len(rows) * T), plain_nats / math.log(2) / max(1, total_bytes)
+        tokens, targets = rows[i:i + batch, :-1], rows[i:i + batch, 1:]
+        for plain in nats:
+            weights = ((n_bytes[targets] > 0) == plain).astype(np.float64)
+            nats[plain] += gpt.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]
+    targets = rows[:, 1:]
+    return sum(nats.values()) / targets.size, nats[True] / math.log(2) / n_bytes[targets].sum()
 
 
 def ngram_nats(train, val, n, vocab_size, discount=0.75):
@@ -455,13 +458,15 @@ def main(argv=None):
 
     _, last = train(recipe, tokenizer, train_shards, val_shards, run / "base", args.seed, args.on_mismatch)
     seconds = time.perf_counter() - started
-    val = np.concatenate([np.asarray(s) for s in val_shards])[:500_000]
+    # The same tokens under n-gram models of the training text (of its first 20 million tokens a shard).
     seen = np.concatenate([np.asarray(s[:20_000_000]) for s in train_shards])
-    bits = last["val_bits_per_byte"] / last["val_loss_nats"]        # bits a byte for each nat a token
-    unigram, five = (float(ngram_nats(seen, val, n, tokenizer.n_vocab).mean()) for n in (1, 5))
-    print(f"validation: {last['val_loss_nats']:.4f} nats a token; unigram {unigram:.4f}, 5-gram {five:.4f}")
-    print(f"base   | {last['tokens']:,} tokens seen | {recipe.model.n_params:,} parameters | bits a byte: "
-          f"{last['val_bits_per_byte']:.3f}, 5-gram {five * bits:.3f}, unigram {unigram * bits:.3f} | {seconds:.0f} s")
+    targets, n_bytes = validation_rows(val_shards, recipe.model.n_positions)[:, 1:].ravel(), bytes_of_tokens(tokenizer)
+    nats = {n: ngram_nats(seen, targets, n, tokenizer.n_vocab) for n in (1, 5)}
+    bits = {n: x[n_bytes[targets] > 0].sum() / math.log(2) / n_bytes[targets].sum() for n, x in nats.items()}
+    print(f"validation, nats a token: {last['val_loss_nats']:.4f}; 5-gram {nats[5].mean():.4f}, unigram {nats[1].mean():.4f}")
+    read, made = f"{last['tokens']:,} tokens read", f"{recipe.model.n_params:,} parameters"
+    print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {last['val_bits_per_byte']:.3f}; "
+          f"5-gram {bits[5]:.3f}, unigram {bits[1]:.3f}")
 
 
 if __name__ == "__main__":

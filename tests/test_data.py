@@ -1,0 +1,847 @@
+"""data.py: WARC oddities, every threshold from both sides, MinHash vectors, PII, and the pipeline end to end."""
+import gzip
+import io
+import json
+import os
+import random
+import re
+import sys
+import time
+import types
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import data
+from data import Blocklist, c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter, words
+
+DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
+
+# ------------------------------------------------------------------------------------------------------
+# WARC, built by hand in bytes.
+
+
+def record(block, type="response", version="1.0", length=None, **fields):
+    """One WARC record; keyword url= and others become headers (_ for -); length overrides Content-Length."""
+    fields = {"WARC-Record-ID": "<urn:uuid:1>", "WARC-Date": "2024-01-02T03:04:05Z", **fields}
+    fields = {("WARC-Target-URI" if k == "url" else k.replace("_", "-")): v for k, v in fields.items()}
+    head = f"WARC/{version}\r\nWARC-Type: {type}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items())
+    if length is not False:
+        head += f"Content-Length: {len(block) if length is None else length}\r\n"
+    return head.encode() + b"\r\n" + block + b"\r\n\r\n"
+
+
+def http(body, *headers, status="HTTP/1.1 200 OK"):
+    return "\r\n".join((status, *headers, "", "")).encode() + body
+
+
+def page(body=b"<p>x", url="http://a.com/", **fields):
+    return record(http(body, "Content-Type: text/html"), url=url, **fields)
+
+
+def read(raw, counts=None):
+    return list(data.read_warc(io.BytesIO(raw), counts))
+
+
+def urls(raw, counts=None):
+    return [r.url for r in read(raw, counts)]
+
+
+THREE = [page(b"<p>%d" % i, f"http://a.com/{i}") for i in range(3)]
+NAMES = [f"http://a.com/{i}" for i in range(3)]
+
+
+def test_record_fields():
+    raw = record(http(b"<p>hi", "Content-Type: text/html; charset=koi8-r", "X-A: 1", "x-a: 2"), url="http://a.com/", WARC_IP_Address="1.2.3.4")
+    [r] = read(raw)
+    assert (r.url, r.date, r.id, r.type) == ("http://a.com/", "2024-01-02T03:04:05Z", "<urn:uuid:1>", "response")
+    assert (r.status, r.body, r.charset, r.truncated, r.offset, r.undecodable) == (200, b"<p>hi", "koi8-r", None, 0, None)
+    assert r.headers["warc-ip-address"] == "1.2.3.4" and r.http_headers["x-a"] == "1"
+
+
+@pytest.mark.parametrize("pack", [
+    b"".join, lambda rs: b"".join(map(gzip.compress, rs)), lambda rs: gzip.compress(b"".join(rs)),
+    lambda rs: gzip.compress(rs[0] + rs[1][:50]) + gzip.compress(rs[1][50:] + rs[2])], ids=["plain", "members", "one member", "odd members"])
+def test_plain_and_gzip_of_every_kind(pack, tmp_path):
+    raw = pack(THREE)
+    assert urls(raw) == NAMES
+    path = tmp_path / "misnamed.gz"
+    path.write_bytes(raw)
+    assert [r.url for r in data.read_warc(path)] == [r.url for r in data.read_warc(str(path))] == NAMES
+
+
+def test_offset_is_where_the_record_can_be_read_again():
+    for raw in (b"".join(THREE), b"".join(map(gzip.compress, THREE))):
+        for r in read(raw):
+            assert read(raw[r.offset:])[0].url == r.url
+    assert [r.offset for r in read(gzip.compress(b"".join(THREE)))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("version", ["0.17", "0.18", "1.0", "1.1"])
+def test_versions(version):
+    assert urls(page(version=version, WARC_Date="2024-01-02T03:04:05.123456Z")) == ["http://a.com/"]
+
+
+def test_types_are_counted_and_only_responses_are_taken_apart():
+    kinds = ["warcinfo", "request", "response", "metadata", "revisit", "resource", "conversion"]
+    counts = Counter()
+    out = read(b"".join(record(http(b"x"), type=k, url="http://a.com/") for k in kinds), counts)
+    assert [counts[k] for k in kinds] == [1] * 7
+    assert [r.body == b"x" for r in out] == [k == "response" for k in kinds]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30, 100])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_cut_off_in_the_last_record(cut, zipped):
+    counts = Counter()
+    raw = b"".join(map(gzip.compress, THREE)) if zipped else b"".join(THREE)
+    assert urls(raw[:-cut], counts)[:2] == NAMES[:2]
+    assert counts["cut_off"] == (zipped or cut > 4)
+    if cut > 4:
+        assert len(urls(raw[:-cut])) in ((2, 3) if zipped else (2,))
+
+
+@pytest.mark.parametrize("wrong", [-3, +3, +20, +200, +10 ** 6, +10 ** 15, "nonsense", "-5", False])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_wrong_content_length_costs_nothing(wrong, zipped):
+    body = http(b"<p>the second page", "Content-Type: text/html")
+    length = len(body) + wrong if isinstance(wrong, int) and wrong is not False else wrong
+    rs = [THREE[0], record(body, url=NAMES[1], length=length), THREE[2]]
+    counts = Counter()
+    out = read(b"".join(map(gzip.compress, rs)) if zipped else b"".join(rs), counts)
+    assert [r.url for r in out] == NAMES and out[1].body == b"<p>the second page"
+    assert counts["wrong_length"] == 1
+    assert out[1].truncated == ("unspecified" if isinstance(wrong, int) and wrong > 0 else None)
+
+
+def test_body_that_holds_a_warc_is_one_record():
+    inner = http(b"<p>" + b"".join(THREE), "Content-Type: text/html")
+    assert [r.body for r in read(record(inner, url="u") + THREE[0])][0] == b"<p>" + b"".join(THREE)
+
+
+def test_empty_block_blank_lines_and_no_final_newlines():
+    assert len(read(b"\r\n\r\n" + record(b"", type="warcinfo") + b"\r\n\r\n\r\n" + THREE[0].rstrip(b"\r\n"))) == 2
+
+
+def test_garbage_between_and_after():
+    counts = Counter()
+    assert urls(THREE[0] + b"garbage\r\n\r\n" + THREE[1] + b"garbage", counts) == NAMES[:2] and counts["resync"] == 2
+    zipped = list(map(gzip.compress, THREE))
+    counts = Counter()
+    assert urls(zipped[0] + b"\0\0garbage" + zipped[1] + b"more", counts) == NAMES[:2] and counts["gzip_garbage"] == 2
+
+
+def test_damaged_gzip_member_costs_one_record():
+    big = [page(bytes(random.Random(i).randbytes(5000)), NAMES[i]) for i in range(3)]
+    zipped = list(map(gzip.compress, big))
+    zipped[1] = zipped[1][:2000] + b"\xff" * 500 + zipped[1][2500:]
+    counts = Counter()
+    out = [r for r in read(b"".join(zipped), counts) if not r.truncated]
+    assert [r.url for r in out] == [NAMES[0], NAMES[2]] and counts["gzip_damaged"] == 1
+
+
+def test_header_oddities():
+    raw = (b"WARC/1.0\r\nwarc-type:response\r\nWARC-Target-URI: <http://a.com/a b>\r\nX: one\r\n two\r\nno colon\r\nY: caf\xe9\r\n"
+           b"WARC-Protocol: h2\r\nWARC-Protocol: tls/1.3\r\nContent-Length: 51\r\n\r\n"
+           b"HTTP/2 200\nContent-Type:text/html\nbroken\nA: \xff\n\n<p>hi\r\n\r\n")
+    raw = raw.replace(b"51", b"%d" % len(b"HTTP/2 200\nContent-Type:text/html\nbroken\nA: \xff\n\n<p>hi"))
+    [r] = read(raw)
+    assert (r.url, r.headers["x"], r.headers["y"], r.headers["warc-protocol"]) == ("http://a.com/a%20b", "one two", "café", "h2")
+    assert (r.status, r.http_headers, r.body) == (200, {"content-type": "text/html", "a": "ÿ"}, b"<p>hi")
+
+
+def test_dns_response_has_no_http_header():
+    assert read(record(b"20240101\na.com. 5 IN A 1.2.3.4", url="dns:a.com"))[0].body.startswith(b"2024")
+
+
+def test_memory_is_bounded_and_a_huge_record_is_cut(monkeypatch):
+    monkeypatch.setattr(data, "MAX_BLOCK", 1000)
+    counts = Counter()
+    out = read(record(http(b"x" * 100_000), url="u") + THREE[0], counts)
+    assert len(out[0].body) < 1000 and out[0].truncated and out[1].url == NAMES[0]
+
+
+@pytest.mark.parametrize("raw, says", [
+    (b"", "empty"), (b"\n\n", "empty"), (b"<html>", "begins with b'<html>'"), (gzip.compress(b"hello hello"), "begins with b'hello hello'"),
+    (b"PK\x03\x04", "begins"), (gzip.compress(b"WARC/1.0")[:5], "cut off"), (b"WARC/1.0\r\nWARC-Type: x\r\n", "no end of headers"),
+    (b"http://a.com/ 1.2.3.4 20080101000000 text/html 100\n", "begins")])
+def test_not_a_warc(raw, says, tmp_path):
+    (tmp_path / "file.warc").write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"file\.warc: not a WARC file: .*{re.escape(says)}"):
+        list(data.read_warc(tmp_path / "file.warc"))
+
+
+GZ = gzip.compress(b"<p>" + b"zipped " * 2000)
+RAW_DEFLATE = zlib.compressobj(wbits=-15)
+RAW_DEFLATE = RAW_DEFLATE.compress(b"<p>raw") + RAW_DEFLATE.flush()
+
+
+@pytest.mark.parametrize("body, headers, want", [
+    (b"3\r\nabc\r\n0A;ext=1\r\n0123456789\r\n0\r\n\r\n", ["Transfer-Encoding: chunked"], b"abc0123456789"),
+    (b"3\r\nabc\r\n5\r\n12", ["Transfer-Encoding: chunked"], b"abc12"),                        # ends inside a chunk
+    (b"3\r\nabc\r\n", ["Transfer-Encoding: chunked"], b"abc"),                                 # no last chunk
+    (b"3\r\nabc", ["Transfer-Encoding: chunked"], b"abc"),
+    (b"<p>not chunked", ["Transfer-Encoding: chunked"], b"<p>not chunked"),
+    (b"1\r\nxyz123!@#", ["Transfer-Encoding: chunked"], b"1\r\nxyz123!@#"),                    # untouched
+    (b"", ["Transfer-Encoding: chunked"], b""),
+    (GZ, ["Content-Encoding: gzip"], gzip.decompress(GZ)), (GZ, ["Content-Encoding: X-GZIP"], gzip.decompress(GZ)),
+    (b"%X\r\n%s\r\n0\r\n\r\n" % (len(GZ), GZ), ["Content-Encoding: gzip", "Transfer-Encoding: chunked"], gzip.decompress(GZ)),
+    (b"<p>plain", ["Content-Encoding: gzip"], b"<p>plain"), (b"<p>plain", ["Content-Encoding: br"], b"<p>plain"),
+    (GZ, ["X-Crawler-Content-Encoding: gzip"], GZ), (b"<p>x", ["X-Crawler-Transfer-Encoding: chunked"], b"<p>x"),
+    (zlib.compress(b"<p>z"), ["Content-Encoding: deflate"], b"<p>z"), (RAW_DEFLATE, ["Content-Encoding: deflate"], b"<p>raw"),
+    (b"<p>x", ["Content-Encoding: utf-8"], b"<p>x"), (b"<p>x", ["Content-Encoding: identity"], b"<p>x")])
+def test_body_decoding(body, headers, want):
+    [r] = read(record(http(body, *headers), url="u"))
+    assert r.body == want and r.undecodable is None
+
+
+def test_body_cut_in_gzip_keeps_what_came_before():
+    long = bytes(random.Random(0).randbytes(50_000))
+    [r] = read(record(http(gzip.compress(long)[:30_000], "Content-Encoding: gzip"), url="u"))
+    assert 20_000 < len(r.body) < 30_001 and long.startswith(r.body)
+
+
+def test_bomb_and_brotli():
+    bomb = gzip.compress(bytes(data.MAX_BLOCK * 2))
+    counts = Counter()
+    out = read(record(http(bomb, "Content-Encoding: gzip"), url="u") + record(http(b"\x8b\0\0", "Content-Encoding: br"), url="u"), counts)
+    assert len(out[0].body) == data.MAX_BLOCK and out[1].undecodable == "br" and counts["undecodable"] == 1
+
+
+@pytest.mark.parametrize("identified, declared, body, want", [
+    ("text/html", "image/png", b"x", True), ("application/xhtml+xml", None, b"x", True), ("application/pdf", "text/html", b"<p>", False),
+    ("text/plain", "text/html", b"<html>", False), (None, "text/html; charset=x", b"hello", True), (None, "TEXT/HTML", b"", True),
+    (None, "text/html", b"%PDF-1.4", False), (None, "text/html", b"\x89PNG", False), (None, "text/html", b"\x1f\x8b\x08", False),
+    (None, "text/html", b' {"a": 1}', False), (None, "text/html", b"<?xml version='1.0'?><rss>", False),
+    (None, "text/html", b"<?xml version='1.0'?><!DOCTYPE html><html>", True), (None, "text/html", b"\xef\xbb\xbf<rss >", False),
+    (None, "text/plain", b"<!DOCTYPE html><p>", True), (None, "text/plain", b"plain words", False), (None, None, b"<html>", True),
+    (None, None, b"words", False), (None, "application/json", b"<html>", False), (None, "image/png", b"<html>", False)])
+def test_which_responses_are_pages(identified, declared, body, want):
+    fields = {"WARC_Identified_Payload_Type": identified} if identified else {}
+    headers = [f"Content-Type: {declared}"] if declared else []
+    assert data.is_html(read(record(http(body, *headers), url="u", **fields))[0]) is want
+
+
+# ------------------------------------------------------------------------------------------------------
+# URLs.
+
+BLOCK = Blocklist(domains={"bad.com", "bad.nice.com", "evil.co.uk", "6.6.6.6"}, urls={"http://x.com/bad", "y.com/worse"},
+                  hard=frozenset({"poker"}), soft=frozenset({"hot", "cam"}), subwords=("bigblack",))
+
+
+@pytest.mark.parametrize("url, reason", [
+    ("http://bad.com/", "domain"), ("http://www.bad.com/x", "domain"), ("https://user:pw@A.B.BAD.COM.:80/", "domain"),
+    ("http://bad.nice.com/", "subdomain"), ("http://deep.bad.nice.com/", None), ("http://nice.com/", None), ("http://notbad.com/", None),
+    ("http://news.evil.co.uk/", "domain"), ("http://co.uk/", None), ("http://6.6.6.6/x", "domain"), ("http://6.6.6.7/x", None),
+    ("http://x.com/bad", "url"), ("http://x.com/bad2", None), ("https://y.com/worse", "url"),
+    ("http://a.com/poker", "hard_blacklisted"), ("http://a.com/Poker", None), ("http://a.com/pokers", None), ("http://poker.com/", "hard_blacklisted"),
+    ("http://a.com/a%20poker-b", None), ("http://a.com/a-poker-b", "hard_blacklisted"),
+    ("http://a.com/hot-cam", "soft_blacklisted"), ("http://a.com/hot-hot", None), ("http://a.com/hot", None),
+    ("http://a.com/x-Big-BLACK-y", "blacklisted_subword"), ("http://a.com/big/black", "blacklisted_subword"),
+    ("http://bad.com/poker", "domain"), ("http://a.com/poker-hot-cam-bigblack", "hard_blacklisted"), ("http://a.com/hot-cam-bigblack", "soft_blacklisted"),
+    ("", "no_host"), ("a.com/x", "no_host"), ("http://[bad/", "no_host"), ("http:///x", "no_host"), ("http://a.com/" + "x" * 8000, None),
+    ("http://localhost/", None), ("http://xn--bcher-kva.de/", None), ("http://bücher.de/ä", None)])
+def test_url_filter(url, reason):
+    assert url_filter(url, BLOCK) == ((None, reason) if reason else (url, None))
+
+
+def test_default_words_and_ordinary_urls():
+    assert url_filter("http://a.com/viagra")[1] == "hard_blacklisted"
+    for url in ("https://en.wikipedia.org/wiki/Sex_education", "http://www.essex.ac.uk/", "https://a.org/scunthorpe"):
+        assert url_filter(url) == (url, None)
+
+
+@pytest.mark.parametrize("host, domain", [
+    ("a.b.com", "b.com"), ("b.com", "b.com"), ("news.bbc.co.uk", "bbc.co.uk"), ("x.blogspot.com", "blogspot.com"), ("t.co", "t.co"),
+    ("a.gov.br", "a.gov.br"), ("1.2.3.4", "1.2.3.4"), ("localhost", "localhost"), ("", "")])
+def test_registered_domain(host, domain):
+    assert data.registered_domain(host) == domain
+
+
+def test_load_blocklist(tmp_path):
+    for name, text in (("adult/domains", "Bad.com\n\n# comment\n"), ("adult/domains.1", "worse.com"), ("adult/urls", "x.com/Y\n"), ("adult/usage", "no.com"),
+                       ("adult/expressions", "(a|b)"), ("mine.txt", "mine.com\r\n")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    got = data.load_blocklist([tmp_path, tmp_path / "mine.txt"])
+    assert (got.domains, got.urls) == ({"bad.com", "worse.com", "mine.com"}, {"x.com/Y"})
+    assert "" not in got.domains
+    for missing in (tmp_path / "none", tmp_path / "adult" / "usage" / "x"):
+        with pytest.raises(FileNotFoundError, match="--blocklist takes"):
+            data.load_blocklist([missing])
+
+
+# ------------------------------------------------------------------------------------------------------
+# Words and sentences.
+
+@pytest.mark.parametrize("text, tokens", [
+    ("Mr. Li's 3.14 isn't well-known.", "Mr.|Li|'s|3.14|is|n't|well|-|known|."),
+    ("We’re at 1,000, aren’t we?", "We|’re|at|1,000|,|are|n’t|we|?"),
+    ("The U.S. and e.g. J. Smith...", "The|U.S.|and|e.g.|J.|Smith|..."),
+    ("See http://a.com/b?c=d, or a@b.com.", "See|http://a.com/b?c=d|,|or|a@b.com|."),
+    ("$5 50% 20th 10:30 1990s", "$|5|50|%|20th|10:30|1990s"), ("O'Donnell cannot", "O'Donnell|can|not"),
+    ("example.com End.Next", "example.com|End|.|Next"), ("a--b…", "a|--|b|…"), ("", ""), (" \n\t\u00a0", ""), ("\u4e2d\u6587\u3002", "中文|。")])
+def test_words(text, tokens):
+    assert words(text) == tokens.split("|") * bool(tokens)
+
+
+@pytest.mark.parametrize("text, n", [
+    ("One. Two! Three?", 3), ("One. (Two) three", 2), ("No end", 1), ("", 1), ("...", 1), ("One...two", 1), ("Mr. Smith of the U.S. came.", 1),
+    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 3), ("One.", 1), ("a.b.c", 1)])
+def test_count_sentences(text, n):
+    assert data.count_sentences(text) == n
+
+
+def test_character_sets():
+    assert len(data.PUNCTUATION) == 129 and len(data.END_MARKS) == 159
+    assert {c for c in data.END_MARKS if c < "\u0250"} == set(".!?")
+    assert "•" not in data.SYMBOLS and "１" in data.SYMBOLS and "\t" not in data.SYMBOLS
+
+
+# ------------------------------------------------------------------------------------------------------
+# Filters: each threshold from both sides.
+
+rng = random.Random(0)
+VOCABULARY = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 8))) for _ in range(5000)]
+
+
+def prose(n, seed=0):
+    """n different words in sentences of ten, a line for each."""
+    chosen = random.Random(seed).sample(VOCABULARY, n)
+    return "\n".join("the " + " ".join(chosen[i:i + 10]) + " of it." for i in range(0, n, 10))
+
+
+def reason(result):
+    kept, why = result
+    assert (kept is None) != (why is None)
+    return why
+
+
+def test_prose_passes_everything():
+    text = prose(300)
+    for check in (gopher_repetition, gopher_quality, c4_quality, fineweb_quality):
+        assert check(text) == (text, None)
+
+
+@pytest.mark.parametrize("check", [gopher_repetition, gopher_quality, c4_quality, fineweb_quality, redact, lambda t: data.minhash([t])])
+@pytest.mark.parametrize("text", ["", " ", "\n", "\n\n\n", ".", "a", "a b", "...", "\u2028", "\x0c", "-", "#", "•\n•", "é", "\ufffd", "_" * 10, "🏳️‍🌈" * 5])
+def test_no_division_by_zero(check, text):
+    check(text)
+
+
+@pytest.mark.parametrize("n_lines, n_repeated, want", [(10, 3, None), (10, 4, "dup_line_frac")])
+def test_dup_line_frac(n_lines, n_repeated, want):
+    lines = prose(200).split("\n")[:n_lines - n_repeated] + ["go on"] * (n_repeated + 1)
+    assert reason(gopher_repetition("\n".join(lines[:n_lines - n_repeated - 1] + ["go"] * (n_repeated + 1)))) == want
+
+
+@pytest.mark.parametrize("blanks, want", [("\n\n", None), ("\n\n\n\n", None)])
+def test_blank_lines_are_no_duplicate_lines(blanks, want):
+    assert reason(gopher_repetition(prose(100).replace("\n", blanks))) == want
+
+
+def test_dup_para_frac_and_chars():
+    paragraphs = prose(200).split("\n")
+    assert reason(gopher_repetition("\n\n".join(paragraphs[:7] + ["x y"] * 3))) is None                       # 2 of 10
+    assert reason(gopher_repetition("\n\n".join(paragraphs[:6] + ["x y"] * 4))) is None                       # 3 of 10 is not over 0.3
+    assert reason(gopher_repetition("\n\n".join(paragraphs[:5] + ["x y"] * 5))) == "dup_para_frac"
+    assert reason(gopher_repetition("\n\n".join(paragraphs[:8] + ["".join(paragraphs[10:12])] * 2))) != "dup_para_char_frac"
+    assert reason(gopher_repetition("\n\n".join(paragraphs[:8] + ["".join(paragraphs[10:14])] * 2))) == "dup_para_char_frac"
+
+
+def test_dup_line_char_frac():
+    lines = prose(200).split("\n")
+    assert reason(gopher_repetition("\n".join(lines[:8] + ["".join(lines[10:14])] * 2))) == "dup_line_char_frac"
+
+
+@pytest.mark.parametrize("n, limit", data.TOP_NGRAMS)
+def test_top_ngram(n, limit):
+    ngram = ["aaaa", "bbbb", "cccc", "dddd"][:n]
+    def text(share):                              # 20 times the n-gram between different words, padded to the share
+        one = len(" ".join(ngram)) * 20
+        words_ = [w for w in VOCABULARY[:20]]
+        parts = [" ".join(ngram) + " " + w for w in words_]
+        out = " ".join(parts)
+        size = int(one / share)
+        filler = VOCABULARY[100:]
+        while len(out) < size:
+            out += " " + filler[0]
+            filler = filler[1:]
+        return out
+    below, above = text(limit - 0.01), text(limit + 0.02)
+    assert reason(gopher_repetition(below)) in (None, "duplicated_5_n_grams")
+    assert f"top_{n}_gram" not in (reason(gopher_repetition(below)) or "")
+    if n == 2:
+        assert reason(gopher_repetition(above)) == "top_2_gram"
+
+
+def test_top_ngram_counts_even_once_and_takes_the_first_of_equals():
+    assert data.top_ngram_chars("aa b c d".split(), 2) == 4          # "aa b", not the later ones
+    assert data.top_ngram_chars("a b a b a".split(), 2) == 6         # overlaps counted, first of equals
+    assert data.top_ngram_chars(["a"], 2) == 0
+    assert reason(gopher_repetition("only three words")) == "top_2_gram"
+
+
+def test_duplicate_ngrams_scan():
+    assert data.duplicate_ngram_chars("a b c d e a b c d e".split(), 5) == 5
+    assert data.duplicate_ngram_chars("a a a a a a a a a a a".split(), 5) == 10   # seen at 0; dup at 1, jump; dup at 6, jump
+    assert data.duplicate_ngram_chars("a b c d".split(), 5) == 0
+
+
+@pytest.mark.parametrize("n, limit", data.DUPLICATE_NGRAMS)
+def test_duplicate_ngram_thresholds(n, limit, monkeypatch):
+    monkeypatch.setattr(data, "TOP_NGRAMS", ())                  # they would see these texts first
+    base = VOCABULARY[:n]
+    chars = len("".join(base))
+    def text(share):
+        out = " ".join(base)
+        size, filler = int(chars / share), iter(VOCABULARY[50:])
+        middle = ""
+        while len(out) * 2 + len(middle) + 2 < size:
+            middle += " " + next(filler)
+        return out + middle + " " + out
+    assert reason(gopher_repetition(text(limit + 0.02))) == next(f"duplicated_{m}_n_grams" for m, at in data.DUPLICATE_NGRAMS
+                                                               if data.duplicate_ngram_chars(words(text(limit + 0.02)), m) / len(text(limit + 0.02)) > at)
+    assert reason(gopher_repetition(text(limit - 0.02))) != f"duplicated_{n}_n_grams"
+
+
+def test_gopher_counts():
+    fifty = ["the", "of"] + VOCABULARY[:48]
+    assert reason(gopher_quality(" ".join(fifty))) is None
+    assert reason(gopher_quality(" ".join(fifty[:49] + ["."]))) == "gopher_short_doc"            # a symbol is no word
+    assert reason(gopher_quality("the of " + "word " * 99_998)) is None
+    assert reason(gopher_quality("the of " + "word " * 99_999)) == "gopher_long_doc"
+
+
+def test_gopher_mean_word_length():
+    assert reason(gopher_quality("the of " + "abc " * 40 + "abcd " * 8)) is None
+    assert reason(gopher_quality("the " * 50 + "of the")) == "gopher_below_avg_threshold"         # 2.98
+    assert reason(gopher_quality("the that " + "x" * 23 + " abcdefghij" * 50)) is None              # 10 exactly
+    assert reason(gopher_quality("the that " + "x" * 24 + " abcdefghij" * 50)) == "gopher_above_avg_threshold"
+    assert reason(gopher_quality("the that " + "abcdefghijk " * 100)) == "gopher_above_avg_threshold"
+
+
+def with_symbols(symbol, n, words_=90):
+    return " ".join([symbol] * n + ["the", "of"] + VOCABULARY[:words_ - 2])
+
+
+def test_gopher_symbol_ratios():
+    assert reason(gopher_quality(with_symbols("#", 10))) is None                                   # 10 of 100
+    assert reason(gopher_quality(with_symbols("#", 11))) == "gopher_too_many_hashes"
+    assert reason(gopher_quality(with_symbols("…", 10))) is None
+    assert reason(gopher_quality(with_symbols("…", 11))) == "gopher_too_many_ellipsis"
+    assert reason(gopher_quality(with_symbols("...", 11))) == "gopher_too_many_ellipsis"
+
+
+def test_gopher_lines():
+    lines = prose(200).split("\n")[:10]
+    bullets = lambda mark, n: "\n".join((mark if i < n else "") + line for i, line in enumerate(lines))
+    assert reason(gopher_quality(bullets("- ", 9))) is None
+    assert reason(gopher_quality(bullets("  • ", 10))) == "gopher_too_many_bullets"
+    ends = lambda mark, n: "\n".join(line + (mark if i < n else "") for i, line in enumerate(lines))
+    assert reason(gopher_quality(ends("…", 3))) is None
+    assert reason(gopher_quality(ends("... ", 4))) == "gopher_too_many_end_ellipsis"
+
+
+def test_gopher_alphabetic_and_stop_words():
+    assert reason(gopher_quality(with_symbols("7", 22))) is None                                   # 90 of 112
+    assert reason(gopher_quality(with_symbols("7", 23))) == "gopher_below_alpha_threshold"         # 90 of 113
+    text = " ".join(VOCABULARY[:100])
+    assert reason(gopher_quality("the of " + text)) is None
+    assert reason(gopher_quality("the the " + text)) == "gopher_enough_stop_words"
+    assert reason(gopher_quality("the The Of " + text)) == "gopher_enough_stop_words"              # case-sensitive
+
+
+FIVE = "\n".join(f"Here is line number {w}." for w in ("one", "two", "three", "four", "five"))
+
+
+@pytest.mark.parametrize("line, kept", [
+    ("two words", None), ("three words here", "three words here"), ("x" * 1000 + " a b", "x" * 1000 + " a b"), ("x" * 1001 + " a b", None),
+    ("Please enable Javascript to see this.", None), ("Read our Privacy Policy here.", None), ("This site uses cookies and more.", None),
+    ("Terms of use are below.", None), ("We like cookies very much.", "We like cookies very much."),
+    ("It is so[1][23] said [citation needed] here[edit].", "It is so said  here."), ("a [1] [2]", "a  "), ("[1] [2] [3]", "  "),
+    ("  padded line here  ", "padded line here"), ("javascript { is fine }", None), ("{ two", None), ("no punctuation at end", "no punctuation at end")])
+def test_c4_lines(line, kept):
+    text, why = c4_quality(FIVE + "\n" + line + "\nThe end is here.")
+    assert why is None and text == FIVE + ("" if kept is None else "\n" + kept) + "\nThe end is here."
+
+
+def test_c4_documents():
+    assert c4_quality(FIVE) == (FIVE, None)
+    assert reason(c4_quality(FIVE.rpartition("\n")[0])) == "too_few_sentences"
+    assert reason(c4_quality(FIVE + "\nThis is LOREM ipsum text.")) == "lorem_ipsum"
+    assert reason(c4_quality(FIVE + "\nif (a) { b }")) == "curly_bracket"
+    assert reason(c4_quality(FIVE + "\nlorem ipsum javascript {")) == "lorem_ipsum"                # before the others
+    assert c4_quality("One. Two. Three. Four. Five.") == ("One. Two. Three. Four. Five.", None)
+    assert c4_quality(FIVE.replace("\n", "\u2028")) == (FIVE, None)                                # splitlines
+    assert c4_quality("\n" + FIVE + "\n")[0] == FIVE
+
+
+def lines_of(n_end, n, size=60, end="."):
+    return "\n".join((VOCABULARY[i] + " " + prose(20, i).replace("\n", " "))[:size - 1] + (end if i < n_end else "x") for i in range(n))
+
+
+def test_fineweb_line_punctuation():
+    assert reason(fineweb_quality(lines_of(3, 25))) is None                                        # 0.12 is enough
+    assert reason(fineweb_quality(lines_of(2, 25))) == "line_punct_ratio"
+    assert reason(fineweb_quality(lines_of(25, 25, end='"'))) == "line_punct_ratio"                # quotes do not count
+    assert reason(fineweb_quality(lines_of(25, 25, end=". "))) == "line_punct_ratio"
+    assert reason(fineweb_quality(lines_of(25, 25, end="。"))) is None
+    assert reason(fineweb_quality(" \n\t\n")) == "empty"
+
+
+def test_fineweb_short_lines():
+    long = lines_of(33, 33)
+    short = lambda n, size: "\n".join((f"{i} " + "word other thing next again " * 3)[:size - 1] + "." for i in range(n))
+    assert reason(fineweb_quality(long + "\n" + short(67, 30))) is None                            # 0.67 is allowed
+    assert reason(fineweb_quality(long + "\n" + short(68, 30))) == "short_line_ratio"
+    assert reason(fineweb_quality(long + "\n" + short(68, 31))) is None
+    assert reason(fineweb_quality(long + "\n\n\n" + short(67, 30) + "\n" * 40)) is None            # blank lines do not count
+
+
+def test_fineweb_duplicate_characters():
+    text = lines_of(50, 50, size=100)                                                              # 50 x 100 characters
+    assert reason(fineweb_quality(text + "\n" + "a" * 49 + ".\n" + "a" * 49 + ".")) is None        # 50 of 5100
+    assert reason(fineweb_quality(text + "\n" + "a" * 50 + ".\n" + "a" * 50 + ".")) is None        # 51 of 5102
+    assert reason(fineweb_quality(text + "\n" + "a" * 51 + ".\n" + "a" * 51 + ".")) == "char_dup_ratio"
+
+
+def test_fineweb_list_ratio():
+    line = lambda i: VOCABULARY[i] + "x" * 30 + f" {VOCABULARY[i + 500]}."                         # three tokens
+    assert reason(fineweb_quality("\n".join(line(i) for i in range(100)))) == "list_ratio"         # 99 of 300
+    assert reason(fineweb_quality("\n".join("and " + line(i) for i in range(100)))) is None        # 99 of 400
+
+
+# ------------------------------------------------------------------------------------------------------
+# MinHash.
+
+def test_minhash_conformance():
+    a, b = data.permutations()
+    assert a[:4].tolist() == [775169054918279404, 1758426461858698313, 2109959069025162, 965365488286768774] and a[111] == 223865076026037746
+    assert b[:4].tolist() == [1062448801025099917, 1324811268927594100, 1217488311597731462, 100775521383383736] and b[111] == 1097409548522419201
+    assert data.shingle_hashes("a b c d e".split()).tolist() == [1214900226509477255]
+    signature = data.minhash(["a b c d e"])
+    assert signature.shape == (1, 112) and signature.dtype == np.uint64
+    assert signature[0, :4].tolist() == [1579576027991400705, 4472124569112051, 889064944675421779, 305477644026747238]   # wraps at 64 bits
+
+
+@pytest.mark.parametrize("text, normal", [
+    ("|$17.56||1|\n|$15.37||2599|", "0 0 0 0"), ("Don't  PANIC — naïve\tcafé", "don t panic naive cafe"), ("1.5.2, ٣٫١٤!", "0 0 0"), ("?!", ""), ("", "")])
+def test_normalize(text, normal):
+    assert data.normalize(text) == normal
+
+
+def test_signature_is_the_minimum_over_shingles_in_any_blocks():
+    text = " ".join(VOCABULARY[:5000])
+    tokens = words(text)
+    a, b = data.permutations()
+    hashes = data.shingle_hashes(tokens)
+    slow = [min((int(h) * int(a[j]) + int(b[j])) % 2 ** 64 % (2 ** 61 - 1) for h in hashes) for j in (0, 57, 111)]
+    assert data.minhash([text])[0, [0, 57, 111]].tolist() == slow
+
+
+def test_fewer_than_five_words_have_no_signature_and_no_duplicate():
+    short = ["one two three four", "", "!!!", "one two three four"]
+    assert (data.minhash(short) == data.NO_SIGNATURE).all()
+    assert data.deduplicate(short).all()
+    assert data.deduplicate(["one two three four five"] * 2).tolist() == [True, False]
+    assert data.deduplicate([]).shape == (0,) and data.minhash([]).shape == (0, 112)
+
+
+def test_numbers_case_accents_and_punctuation_do_not_matter():
+    assert data.deduplicate(["It cost $3.50 in 1999, Zoë said!", "it COST 7 in 2024 — zoe: said", "it cost a lot in 2024, zoe said"]).tolist() == [True, False, True]
+
+
+def test_the_earliest_of_a_cluster_is_kept_and_chains_are_one_cluster():
+    base = VOCABULARY[:1000]
+    changed = lambda seed: [w if i // 100 != seed else f"new{seed}x" for i, w in enumerate(base)]
+    a, b, c = changed(0), base, changed(9)                       # a~b and b~c are nearer than a~c
+    texts = [" ".join(t) for t in (a, VOCABULARY[2000:3000], c, b)]
+    assert data.deduplicate(texts).tolist() == [True, True, False, False]
+
+
+def test_chain_whose_ends_share_no_band():
+    signatures = np.arange(4 * 112, dtype=np.uint64).reshape(4, 112)
+    signatures[3, :8] = signatures[0, :8]                        # 0 ~ 3 in the first band, 3 ~ 1 in the last
+    signatures[1, -8:] = signatures[3, -8:]
+    assert data.keep_first(signatures).tolist() == [True, False, True, False]
+
+
+def test_union_in_any_order_agrees_with_a_plain_search():
+    r = np.random.default_rng(0)
+    signatures = r.integers(0, 3, (300, 112)).astype(np.uint64) * 10 ** 6 + r.integers(0, 10 ** 5, (300, 112)).astype(np.uint64)
+    for _ in range(250):                                         # equal bands between random documents
+        i, j, k = r.integers(0, 300, 2).tolist() + [int(r.integers(0, 14))]
+        signatures[i, 8 * k:8 * k + 8] = signatures[j, 8 * k:8 * k + 8]
+    cluster = list(range(300))
+    for i in range(300):
+        for j in range(i):
+            if any((signatures[i, 8 * k:8 * k + 8] == signatures[j, 8 * k:8 * k + 8]).all() for k in range(14)):
+                old, new = max(cluster[i], cluster[j]), min(cluster[i], cluster[j])
+                cluster = [new if c == old else c for c in cluster]
+    assert data.keep_first(signatures).tolist() == [c == i for i, c in enumerate(cluster)]
+    assert 20 < sum(c != i for i, c in enumerate(cluster)) < 280
+
+
+def test_ten_thousand_identical_pages():
+    start = time.process_time()
+    assert data.keep_first(np.repeat(data.minhash([prose(100)]), 10_000, 0)).tolist() == [True] + [False] * 9_999
+    assert time.process_time() - start < 5
+
+
+def test_match_rate_follows_the_curve():
+    """Pairs of known Jaccard similarity match as often as 1 - (1 - s^8)^14 says, within 3 standard deviations."""
+    r, pairs = np.random.default_rng(1), 400
+    a, b = data.permutations()
+    for s, expected in ((.60, .2111), (.72, .6499), (.80, .9236)):
+        n = 300
+        shared = int(round(2 * n * s / (1 + s)))                 # |A & B| / |A u B| = s for |A| = |B| = n
+        hit = 0
+        for _ in range(pairs):
+            h = r.integers(0, 2 ** 64, 2 * n - shared, np.uint64)
+            both = np.stack([(part[:, None] * a + b).__mod__(data.MERSENNE).min(0) for part in (h[:n], h[n - shared:])])
+            hit += not data.keep_first(both)[1]
+        assert abs(hit / pairs - expected) < 3 * (expected * (1 - expected) / pairs) ** .5 + .01, (s, hit / pairs)
+
+
+# ------------------------------------------------------------------------------------------------------
+# Personal data.
+
+MAIL, IP = data.EMAILS[0], data.IPS[0]
+
+
+@pytest.mark.parametrize("text, want", [
+    ("write to jo.doe+x@mail.site.co.uk, please", f"write to {MAIL}, please"), ("NAME@MYSITE.COM", MAIL),
+    ("email@example@example.com", "email@" + MAIL), ('"email"@example.com', '"email"@example.com'), ("email@example", "email@example"),
+    ("a@[8.8.8.8]", MAIL), (".a..b@x.com", ".a.." + MAIL), ("a.@x.com", "a.@x.com"), ("@x.com", "@x.com"), ("éa@x.com", "éa@x.com"),
+    ("<a@b.com>", f"<{MAIL}>"), ("a@b.com@c.com", MAIL + "@c.com"), ("é.a@x.com", f"é.{MAIL}"), ("(a@-b.com)", "(a@-b.com)"),
+    ("1@a.b 2@a.b 3@a.b", f"{MAIL} {data.EMAILS[1]} {MAIL}"),
+    (".3.3.3.0", "." + IP), ("108.0.0.01", "108.0.0.01"), ("0.1.2.3", "0.1.2.3"), ("999.999.999.999", "999.999.999.999"),
+    ("8.1.2.3", IP), ("8.1.2.3456", IP + "56"), ("127.0.0.1 10.0.0.1 192.168.1.1 169.254.1.1 203.0.113.5 224.0.0", "127.0.0.1 10.0.0.1 192.168.1.1 169.254.1.1 203.0.113.5 224.0.0"),
+    ("8.8.8.8 10.0.0.1 9.9.9.9", f"{IP} 10.0.0.1 {data.IPS[1]}"), ("", ""), ("no data here", "no data here")])
+def test_redact(text, want):
+    assert redact(text) == want
+
+
+def test_redact_equals_the_one_pattern_it_stands_for():
+    pattern = re.compile(data.LOCAL.pattern + f"(?:{data.DOMAIN.pattern})")
+    r = random.Random(0)
+    for _ in range(20_000):
+        text = "".join(r.choices("ab1.@- é!_[]8", weights=[4, 4, 2, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1], k=r.randint(3, 25)))
+        count = iter(range(100))
+        assert data.redact_emails(text) == pattern.sub(lambda m: data.EMAILS[next(count) % 2], text), text
+
+
+def test_redact_does_not_depend_on_what_came_before():
+    assert [redact("a@b.com 8.8.8.8") for _ in range(3)] == [f"{MAIL} {IP}"] * 3
+
+
+@pytest.mark.parametrize("text", ["a" * 300_000 + "@", "a." * 200_000 + "@", "!" * 300_000 + "@x", "@" * 300_000, "a@" * 150_000, "a@" + "b" * 300_000,
+                                  "a@" + "b." * 150_000, "x@" + "a-" * 150_000, "1." * 200_000, "a!" * 200_000, "a@a." * 50_000])
+def test_redact_in_linear_time(text):
+    start = time.process_time()
+    redact(text)
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "a " * 100_000, "ab" * 200_000 + ".", "1." * 100_000, "A." * 100_000, "http://" * 50_000, "a@" * 100_000,
+                                  "n't" * 100_000, "'" * 200_000, "." * 300_000, "\u0300" * 200_000, "a.b" * 100_000, "a-" * 100_000])
+def test_filters_in_linear_time(text):
+    start = time.process_time()
+    for check in (gopher_repetition, gopher_quality, c4_quality, fineweb_quality, lambda t: data.minhash([t])):
+        check(text)
+    assert time.process_time() - start < 6
+
+
+# ------------------------------------------------------------------------------------------------------
+# The pipeline, with a language model that knows one word.
+
+@pytest.fixture
+def stub_language(monkeypatch):
+    def predict(texts):
+        assert not any("\n" in t for t in texts)
+        return [("en" if " the " in f" {t} " else "de") for t in texts], [0.5 if "unsure" in t else 0.9 for t in texts]
+    module = types.ModuleType("language")
+    module.load = lambda path=None: types.SimpleNamespace(predict=predict)
+    monkeypatch.setitem(sys.modules, "language", module)
+
+
+GOOD = prose(300)
+
+
+def html_of(text):
+    return ("<html><body><nav><a href=/>Home</a></nav><main>" + "".join(f"<p>{line}</p>" for line in text.split("\n")) + "</main></body></html>").encode()
+
+
+PAGES = [                                                        # url, record, stage that drops it, reason
+    ("http://a.com/good", html_of(GOOD), None, None),
+    ("http://a.com/mail", html_of(prose(300, 1) + "\nwrite to the jo@site.com or 8.8.8.8 of it."), None, None),
+    ("http://a.com/casino", html_of(prose(300, 2)), "url", "hard_blacklisted"),
+    ("http://bad.com/", html_of(prose(300, 3)), "url", "domain"),
+    ("http://a.com/empty", b"<html><body></body></html>", "extract", "empty"),
+    ("http://a.com/pdf", b"%PDF-1.4", "extract", "not_html"),
+    ("http://a.com/german", html_of(prose(300, 4).replace("the ", "das ")), "language", "language"),
+    ("http://a.com/unsure", html_of("unsure of the " + prose(300, 5)), "language", "low_score"),
+    ("http://a.com/repeats", html_of("\n".join(["the same line of it."] * 60)), "gopher_repetition", "dup_line_frac"),
+    ("http://a.com/short", html_of(prose(30, 6)), "gopher_quality", "gopher_short_doc"),
+    ("http://a.com/copy", html_of(GOOD), "minhash", "duplicate"),
+    ("http://a.com/code", html_of(prose(300, 7) + "\nfunction the of { it }"), "c4", "curly_bracket"),
+    ("http://a.com/lines", html_of(prose(300, 8).replace(".\n", " ")), "c4", "too_few_sentences"),
+    ("http://a.com/menu", html_of(prose(300, 9).replace(".", "") + "\nthe end. One of it. Two. Three. Four. Five. Six."), "fineweb", "line_punct_ratio"),
+]
+
+
+@pytest.fixture
+def crawl(tmp_path, stub_language):
+    """A run folder with PAGES in two WARCs, and other records between them."""
+    folder = tmp_path / "run" / "crawl"
+    folder.mkdir(parents=True)
+    rs = [record(b"software: x\r\n", type="warcinfo")]
+    for i, (url, body, *_) in enumerate(PAGES):
+        rs += [record(b"GET / HTTP/1.1\r\n\r\n", type="request", url=url), page(body, url, WARC_Record_ID=f"<urn:uuid:{i}>"), record(b"", type="metadata", url=url)]
+    half = len(rs) // 2
+    (folder / "000000.warc.gz").write_bytes(b"".join(map(gzip.compress, rs[:half])))
+    (folder / "000001.warc").write_bytes(b"".join(rs[half:]))
+    (tmp_path / "block.txt").write_text("bad.com\n", encoding="utf-8")
+    return tmp_path / "run"
+
+
+def run(crawl, *more):
+    data.main(["--run", str(crawl), "--workers", "1", "--blocklist", str(crawl.parent / "block.txt"), *more])
+
+
+def documents(crawl):
+    return [json.loads(line) for path in sorted((crawl / "docs").glob("*.jsonl.gz")) for line in gzip.open(path, "rt", encoding="utf-8")]
+
+
+def dropped(crawl):
+    with gzip.open(crawl / "docs" / "dropped.tsv.gz", "rt", encoding="utf-8") as lines:
+        return [tuple(line.rstrip("\n").split("\t")) for line in lines]
+
+
+def test_pipeline_end_to_end(crawl, capsys):
+    run(crawl)
+    docs, report = documents(crawl), json.loads((crawl / "docs" / "report.json").read_text(encoding="utf-8"))
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+    assert [d["url"] for d in docs] == ["http://a.com/good", "http://a.com/mail"]
+    assert tuple(docs[0]) == data.COLUMNS
+    assert docs[0] | {"text": 0} == {"text": 0, "id": "<urn:uuid:0>", "dump": "local", "url": "http://a.com/good", "date": "2024-01-02T03:04:05Z",
+                                     "file_path": "crawl/000000.warc.gz", "language": "en", "language_score": 0.9, "token_count": None}
+    assert docs[0]["text"] == GOOD
+    assert docs[1]["text"].endswith(f"write to the {MAIL} or {IP} of it.")
+    assert dropped(crawl)[0] == ("url", "stage", "reason")
+    assert sorted(dropped(crawl)[1:]) == sorted((url, stage, why) for url, _, stage, why in PAGES if stage)
+    assert tuple(report["stages"]) == data.STAGES
+    n = len(PAGES)
+    for stage, row in report["stages"].items():
+        assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(row["reasons"].values())
+        assert set(row["examples"]) == set(row["reasons"]) and row["seconds"] >= 0
+        n = row["documents_out"]
+    assert n == 2
+    stages = list(report["stages"].values())
+    assert all(a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:]))
+    assert stages[-1]["bytes_out"] == sum(len(d["text"].encode()) for d in docs)
+    assert report["stages"]["c4"]["examples"]["curly_bracket"][0]["text"] == prose(300, 7)[:300]
+    assert report["reader"]["response"] == len(PAGES) and report["reader"]["request"] == len(PAGES)
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out] == ["stage", *data.STAGES, "2"] and "hard_blacklisted 1" in out[1]
+
+
+def test_an_interrupted_run_leaves_what_was_there(crawl, monkeypatch):
+    run(crawl)
+    before = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()}
+
+    def interrupted(text):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(data, "redact", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(crawl)
+    assert {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()} == before
+
+
+def test_bytes_do_not_depend_on_time_workers_place_or_a_killed_run(crawl, tmp_path, monkeypatch):
+    run(crawl)
+    keep = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir() if p.name != "report.json"}
+    (crawl / "docs" / "000007.jsonl.gz").write_bytes(b"of an earlier, larger run")
+    (crawl / "docs" / ".new").mkdir()                            # what a run leaves that is shot
+    (crawl / "docs" / ".new" / "000003.jsonl.gz").write_bytes(b"half")
+    crawl.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    run(tmp_path / "elsewhere", "--workers", "2")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "elsewhere" / "docs").iterdir() if p.name != "report.json"} == keep
+
+
+def test_shards(crawl, monkeypatch):
+    monkeypatch.setattr(data, "SHARD_DOCUMENTS", 1)
+    run(crawl)
+    assert [p.name for p in sorted((crawl / "docs").glob("*.jsonl.gz"))] == ["000000.jsonl.gz", "000001.jsonl.gz"]
+    assert len(documents(crawl)) == 2
+
+
+def test_dump_tokenizer_and_paths(crawl, tmp_path, monkeypatch):
+    bpe = types.ModuleType("bpe")
+    bpe.Tokenizer = types.SimpleNamespace(load=lambda path: types.SimpleNamespace(encode_ordinary=str.split))
+    monkeypatch.setitem(sys.modules, "bpe", bpe)
+    named = tmp_path / "CC-MAIN-2024-10-x.warc.gz"
+    named.write_bytes((crawl / "crawl" / "000000.warc.gz").read_bytes())
+    data.main([str(named), "--run", str(tmp_path / "other"), "--workers", "1", "--tokenizer", "t"])
+    first, *_ = documents(tmp_path / "other")
+    assert first["dump"] == "CC-MAIN-2024-10" and first["file_path"] == named.as_posix() and first["token_count"] == len(GOOD.split())
+    data.main([str(crawl / "crawl"), "--run", str(tmp_path / "other"), "--workers", "1", "--dump", "mine"])
+    assert {d["dump"] for d in documents(tmp_path / "other")} == {"mine"}
+
+
+def test_other_languages(crawl):
+    run(crawl, "--language", "de", "fr")
+    assert "http://a.com/german" not in [row[0] for row in dropped(crawl) if row[1] == "language"]
+
+
+def test_nothing_kept_is_a_result_and_not_an_error(crawl, capsys):
+    run(crawl, "--language", "xx")
+    assert documents(crawl) == [] and "0 documents" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("setup, argv, says", [
+    (None, ["--run", "{}/none"], r".*none/crawl: no WARC files; make the embedded crawl with: python toyweb\.py --run .*none"),
+    (lambda d: (d / "r" / "crawl").mkdir(parents=True), ["--run", "{}/r"], r".*r/crawl: no WARC files; make .*"),
+    (lambda d: (d / "e").mkdir(), ["{}/e"], r".*/e: no \*\.warc or \*\.warc\.gz files in it"),
+    (None, ["{}/missing.warc"], r".*missing\.warc: no such file"),
+    (lambda d: (d / "a.warc").write_bytes(b"<html>"), ["{}/a.warc"], r".*a\.warc: not a WARC file: it begins with b'<html>', not with b'WARC/'"),
+    (lambda d: (d / "a.warc").write_bytes(b""), ["{}/a.warc"], r".*a\.warc: not a WARC file: it is empty"),
+    (lambda d: (d / "a.warc").write_bytes(record(b"", type="warcinfo")), ["{}/a.warc"], r".*a\.warc: no response records, so no documents"),
+    (lambda d: (d / "a.warc").write_bytes(THREE[0]), ["{}/a.warc", "--blocklist", "{}/none"], r".*/none: no block list; --blocklist takes .*"),
+])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_user_mistakes(setup, argv, says, workers, tmp_path, stub_language, capsys):
+    if setup:
+        setup(tmp_path)
+    argv = [a.format(tmp_path) for a in argv]
+    argv += [] if "--run" in argv else ["--run", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stop:
+        data.main(argv + ["--workers", workers])
+    assert stop.value.code == 2
+    assert re.fullmatch(r"data\.py: error: " + says + "\n", capsys.readouterr().err)
+    docs = Path(argv[argv.index("--run") + 1]) / "docs"
+    assert not docs.exists() or not list(docs.iterdir())
+
+
+def test_bad_flags(capsys):
+    for argv in (["--workers", "0"], ["--workers", "two"], ["--nonsense"]):
+        with pytest.raises(SystemExit) as stop:
+            data.parse_args(argv)
+        assert stop.value.code == 2 and "data.py: error: " in capsys.readouterr().err
+
+
+def test_real_crawl_keeps_english_articles(tmp_path, capsys):
+    """90 news pages and 150 declarations of human rights: articles stay, of the declarations at most the English one."""
+    warc, model = DATA / "crawl-dev.warc.gz", DATA / "lid.176.ftz"
+    if not warc.exists() or not model.exists():
+        pytest.skip(f"no {warc} or {model}; LONGHAND_DATA names another folder")
+    pytest.importorskip("language")
+    data.main([str(warc), "--run", str(tmp_path), "--language-model", str(model)])
+    kept = [d["url"] for d in documents(tmp_path)]
+    assert 64 <= len(kept) <= 72 and sum("udhr" in url for url in kept) <= 1
