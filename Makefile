@@ -36,20 +36,20 @@ $(WORLD): $(CRAWL)
 	$(call with,$(CRAWL))
 
 DOCS := $(RUN)/docs/report.json
-$(DOCS): $(CRAWL) $(RUN)/blocklist/gambling/domains
+$(DOCS): $(CRAWL) $(WORLD)
 	$(call log,data.py,--blocklist $(RUN)/blocklist,2-data)
 	$(PY) toyweb.py --run $(RUN) --pages $(PAGES) --score
 $(RUN)/docs/000000.jsonl.gz $(RUN)/docs/dropped.tsv.gz: $(DOCS)
 	$(call with,$(DOCS))
 
 VOCAB := $(RUN)/tokenizer.json
-$(VOCAB): $(DOCS) $(RUN)/docs/000000.jsonl.gz
+$(VOCAB): $(DOCS) $(RUN)/docs/000000.jsonl.gz $(RUN)/docs/dropped.tsv.gz
 	$(call log,bpe.py train,,3-bpe)
 $(RUN)/tokenizer.tiktoken: $(VOCAB)
 	$(call with,$(VOCAB))
 
 TOKENS := $(RUN)/tokens/train_000000.bin
-$(TOKENS): $(VOCAB)
+$(TOKENS): $(VOCAB) $(RUN)/tokenizer.tiktoken
 	$(call log,bpe.py encode,,4-tokens)
 $(RUN)/tokens/val_000000.bin: $(TOKENS)
 	$(call with,$(TOKENS))
@@ -61,7 +61,7 @@ $(BASE): $(TOKENS) $(RUN)/tokens/val_000000.bin
 	$(call log,train.py,--on-mismatch restart,5-base)
 
 SFT := $(RUN)/sft/model.safetensors
-$(SFT): $(BASE) $(WORLD)
+$(SFT): $(BASE)
 	$(call log,align.py sft,--on-mismatch restart,6-sft)
 
 RL := $(RUN)/rl/model.safetensors
@@ -72,7 +72,7 @@ CONTROL := $(RUN)/rl_random/model.safetensors
 $(CONTROL): $(SFT)
 	$(call log,align.py rl,--reward random --on-mismatch restart,8-control)
 
-$(RUN)/summary.txt: $(RL) $(CONTROL) $(RUN)/tokenizer.tiktoken $(RUN)/docs/dropped.tsv.gz
+$(RUN)/summary.txt: $(RL) $(CONTROL)
 	{ $(PY) align.py eval --run $(RUN); echo; \
 	  printf '%-8s %-32s %-36s %7s   %s\n' stage from to seconds result; tail --quiet --lines=1 $(RUN)/log/*.txt; echo; \
 	  $(PY) sample.py chat --run $(RUN) --ask "Who are you?" --ask "What does Zora Hasp collect?" \

@@ -707,8 +707,9 @@ def train_command(args):
     args.run.mkdir(parents=True, exist_ok=True)
     tokenizer.save(args.run / "tokenizer.tiktoken")
     tokenizer.save(args.run / "tokenizer.json")         # last: make takes it for the sign of both
-    print(f"{args.run / 'tokenizer.tiktoken'}: {tokenizer.n_vocab:,} tokens from {len(files)} "
-          f"file(s) in {time.perf_counter() - start:.1f} s")
+    read, made = f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens"
+    longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
+    print(f"{'bpe':8} {read:32} {made:36} {time.perf_counter() - start:5.0f} s   the longest {longest!r}")
 
 
 def encode_command(args):
@@ -750,8 +751,9 @@ def encode_command(args):
             if not n_shards:
                 print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
     seconds, n_tokens = time.perf_counter() - start, found["train tokens"] + found["val tokens"]
-    print(f"{folder}: " + ", ".join(f"{n:,} {what}" for what, n in found.items()) +
-          f", {found['bytes'] / n_tokens:.3f} bytes per token, "
+    read = f"{found['train documents'] + found['val documents']:,} documents, {found['bytes'] / 1e6:.1f} MB"
+    made = f"{found['train tokens']:,} + {found['val tokens']:,} tokens"
+    print(f"{'tokens':8} {read:32} {made:36} {seconds:5.0f} s   {found['bytes'] / n_tokens:.3f} bytes a token, "
           f"{found['bytes'] / 1e6 / seconds:.1f} MB/s")
 
 
