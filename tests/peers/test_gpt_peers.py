@@ -1,0 +1,160 @@
+"""gpt.py and train.py beside PyTorch and transformers: the same logits, gradients, steps and files.
+
+    python tests/peers/test_gpt_peers.py        training speed of both sides in one run
+"""
+
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+import gpt  # noqa: E402
+import train  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+CFG = gpt.Config(vocab_size=211, n_positions=70, n_embd=48, n_layer=3, n_head=4)
+
+
+def peer(cfg, seed=0):
+    """A GPT-2 made at random by transformers, without dropout."""
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(**vars(cfg), resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model = transformers.GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for p in model.parameters():                    # away from zero biases and unit norms
+            p += 0.05 * torch.randn_like(p)
+    return model
+
+
+def batch(cfg, B, T, seed=0):
+    return np.random.default_rng(seed).integers(0, cfg.vocab_size, (2, B, T))
+
+
+def peer_loss(model, tokens, targets):
+    logits = model(torch.tensor(tokens)).logits
+    return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), torch.tensor(targets).reshape(-1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("peer")
+    peer(CFG).save_pretrained(path)
+    return path
+
+
+def test_their_folder_gives_their_logits(folder):
+    params, cfg = gpt.load(folder)
+    assert cfg == CFG
+    tokens, _ = batch(cfg, 3, 70)
+    ours = gpt.forward(params, cfg, tokens)[0]
+    with torch.no_grad():
+        theirs = transformers.GPT2LMHeadModel.from_pretrained(folder)(torch.tensor(tokens)).logits.numpy()
+    assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype, tol", [(np.float64, 1e-10), (np.float32, 1e-4)])
+def test_every_gradient_equals_autograds(folder, dtype, tol):
+    params, cfg = gpt.load(folder)
+    params = {k: p.astype(dtype) for k, p in params.items()}
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder).to(torch.float64 if dtype == np.float64 else torch.float32)
+    tokens, targets = batch(cfg, 4, 70)
+    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+    theirs = peer_loss(model, tokens, targets)
+    theirs.backward()
+    assert loss == pytest.approx(theirs.item(), rel=1e-6)
+    named = {k.removeprefix("transformer."): p.grad.numpy() for k, p in model.named_parameters()}
+    assert set(named) == set(grads)
+    for k, g in grads.items():
+        assert np.abs(g - named[k]).max() / np.abs(named[k]).max() < tol, k
+
+
+def test_ten_steps_of_adamw(folder):
+    params, cfg = gpt.load(folder)
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder)
+    decay, rest = ([p for p in model.parameters() if (p.ndim >= 2) == d] for d in (True, False))
+    theirs = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+    ours = train.AdamW(params, 0.9, 0.95, 1e-8, weight_decay=0.1)
+    for step in range(10):
+        tokens, targets = batch(cfg, 4, 64, seed=step % 2)
+        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+        ours.step(grads, 1e-3, train.clip_scale(train.grad_norm(grads), 1.0))
+        their_loss = peer_loss(model, tokens, targets)
+        theirs.zero_grad()
+        their_loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        theirs.step()
+        assert loss == pytest.approx(their_loss.item(), abs=1e-4), step
+
+
+def test_they_open_our_folder_and_write_the_same_tokens(tmp_path):
+    params = gpt.init(CFG, 5)
+    for p in params.values():
+        p += 0.1 * np.random.default_rng(6).standard_normal(p.shape).astype(np.float32)
+    gpt.save(tmp_path, params, CFG)
+    model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
+    prompt = [3, 1, 4, 1, 5]
+    with torch.no_grad():
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=50, do_sample=False, pad_token_id=0, eos_token_id=None)[0].tolist()
+    cache, ids = gpt.Cache(CFG, 1), list(prompt)
+    logits = gpt.decode(params, CFG, np.array([prompt]), cache, only_last=True)
+    for _ in range(50):
+        ids.append(int(logits[0].argmax()))
+        logits = gpt.decode(params, CFG, np.array([ids[-1:]]), cache, only_last=True)
+    assert ids == theirs
+
+
+def test_safetensors_both_ways(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    arrays = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.array([1, 2], np.int64), "c": np.array(True), "d": np.float16([0.5])}
+    gpt.save_safetensors(tmp_path / "ours.safetensors", arrays, {"k": "v"})
+    theirs = safetensors.load_file(tmp_path / "ours.safetensors")
+    safetensors.save_file(arrays, tmp_path / "theirs.safetensors")
+    ours, _ = gpt.load_safetensors(tmp_path / "theirs.safetensors")
+    for k, a in arrays.items():
+        np.testing.assert_array_equal(theirs[k], a)
+        np.testing.assert_array_equal(ours[k], a)
+
+
+def step_seconds(cfg, B, T, repeats=8):
+    """Median seconds of one training step (forward, backward, clip, AdamW): ours, PyTorch's."""
+    tokens, targets = batch(cfg, B, T)
+    params = gpt.init(cfg, 0)
+    optimizer = train.AdamW(params)
+    model = peer(cfg)
+    theirs = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def ours_step():
+        _, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+        optimizer.step(grads, 1e-4, train.clip_scale(train.grad_norm(grads), 1.0))
+
+    def their_step():
+        theirs.zero_grad()
+        peer_loss(model, tokens, targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        theirs.step()
+
+    times = {ours_step: [], their_step: []}
+    for _ in range(repeats):
+        for f, seen in times.items():
+            t0 = time.perf_counter()
+            f()
+            seen.append(time.perf_counter() - t0)
+    return [float(np.median(seen[1:])) for seen in times.values()]
+
+
+def main():
+    torch.set_num_threads(gpt.N_THREADS)
+    print(f"training, tokens/s, {gpt.N_THREADS} threads, float32      longhand    PyTorch eager   ratio")
+    for V, B, T, C, L in ((65, 12, 64, 128, 4), (512, 16, 128, 128, 4), (65, 16, 256, 384, 6)):
+        ours, theirs = step_seconds(gpt.Config(V, T, C, L, C // 32 if C < 384 else 6), B, T)
+        print(f"  V {V:4} B {B:3} T {T:4} C {C:4} L {L:2} {B * T / ours:24,.0f} {B * T / theirs:16,.0f} {theirs / ours:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
