@@ -182,13 +182,13 @@ KINDS = {
 KINDS = {kind: {a: tuple(part.split("|") for part in parts) for a, parts in attributes.items()}
          for kind, attributes in KINDS.items()}
 
-NAME_PARTS = {
-    "animal": ("quil mum tav snor brim plo zib wod glim farn hob drel pif lorn murk yip crum fos nard tib",
-               "low bat ling pard vole wick fin tuck snout moth hare gull ferret newt mouse"),
-    "town": ("Bram Tull Quen Marl Osk Fenn Harb Lyst Pell Wim Dov Kest Sorr Thim Vand Yar Gris Nob Elv Corm",
-             "wick by ford mouth holt stead gate mere combe haven ness ley"),
-    "person": ("Pim Tovi Ilsa Jorun Nessa Odo Wenna Barto Suli Hesk Marra Quill Ruvo Dessa Alby Fenk Lumi Zora Temo Ottis",
-               "Tolloway Quarrow Venn Hasp Brindle Mostyn Krake Pellow Sorrel Vint Dapple Grue Lomax Ferrow Inkle Thrupp"),
+NAME_PARTS = {      # what begins a syllable, what ends it; then what ends a name of each kind
+    "onset": "b br cl cr d dr f fl g gl gr h j k kn l m n p pl pr qu r s sk sl sn sp st t tr v w y z".split(),
+    "vowel": "a e i o u".split(), "coda": "b d ff l lb lm lt m n nd rb sk st".split(),
+    "animal": "low bat ling pard vole wick tuck snout moth hare gull ferret newt mouse".split(),
+    "town": "wick by ford mouth holt stead gate mere combe haven ness ley".split(),
+    "person": "a o y us ine ette er am".split(),
+    "family": "Tolloway Quarrow Venn Hasp Brindle Mostyn Krake Pellow Sorrel Vint Dapple Grue Lomax Ferrow Inkle Thrupp".split(),
 }
 # How many pages tell of an entity, and how many of the 40 entities of a kind are told of so often.
 EXPOSURES = {1: 8, 3: 8, 10: 10, 20: 8, 30: 6}
@@ -331,16 +331,21 @@ def entities(seed, n_pages=3000):
 
     asked: whether training conversations may ask about it. The others are known from pages alone.
     """
-    rng, out = stream(seed, "entities"), []
+    rng, out, stems = stream(seed, "entities"), [], set()
+    part = lambda name: rng.choice(NAME_PARTS[name])  # noqa: E731
+
+    def new_name(kind):
+        while True:                                     # no two names begin alike
+            stem = part("onset") + part("vowel") + part("coda")
+            if stem not in stems:
+                stems.add(stem)
+                return {"animal": f"the {stem}{part('animal')}", "town": f"{stem.capitalize()}{part('town')}",
+                        "person": f"{stem.capitalize()}{part('person')} {part('family')}"}[kind]
+
     for kind, attributes in KINDS.items():
-        firsts, lasts = (s.split() for s in NAME_PARTS[kind])
-        join = " " if kind == "person" else ""
-        names = [a + join + b for a in firsts for b in lasts]
-        rng.shuffle(names)
         for exposure, count in EXPOSURES.items():
             for i in range(max(2, round(count * n_pages / 3000))):
-                name = names.pop()
-                out.append({"name": f"the {name}" if kind == "animal" else name, "kind": kind, "exposure": exposure, "asked": i % 2 == 0,
+                out.append({"name": new_name(kind), "kind": kind, "exposure": exposure, "asked": i % 2 == 0,
                             "facts": {a: rng.choice(values) for a, (values, *_) in attributes.items()}})
     return out
 
@@ -449,8 +454,9 @@ def bad_text(rng, label):
     if label == "bullets":
         return "Overheard today", ["- " + x for x in sentences(rng, rng.randint(14, 20))]
     if label == "numbers":
-        return "Tide table", [f"{d}.{m}. high {rng.uniform(2, 5):.2f} low {rng.uniform(0, 2):.2f} wind {rng.randint(0, 11)} at {rng.randint(0, 23):02}:{rng.randint(0, 59):02} and {rng.randint(0, 23):02}:{rng.randint(0, 59):02}."
-                              for m in (rng.randint(1, 12),) for d in range(1, 22)]
+        price = lambda: f"{rng.randint(0, 9)}.{rng.randint(10, 99)}"  # noqa: E731
+        goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + [f"lamp oil for {p}" for p in SLOTS["place"]], 32)
+        return "Prices of the year", [", ".join(f"{g} {price()} {price()} {price()}" for g in goods[i:i + 4]) + "." for i in range(0, 32, 4)]
     if label == "keywords":                             # English, but without its most common words
         return "Kettles, kettles, kettles!", [fill(rng, t, **{k: rng.choice(v) for k, v in SPAM_WORDS.items()})
                                               for t in rng.sample(SPAM, rng.randint(12, 16))]
