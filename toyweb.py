@@ -455,7 +455,7 @@ def bad_text(rng, label):
         return "Overheard today", ["- " + x for x in sentences(rng, rng.randint(14, 20))]
     if label == "numbers":
         price = lambda: f"{rng.randint(0, 9)}.{rng.randint(10, 99)}"  # noqa: E731
-        goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + [f"lamp oil for {p}" for p in SLOTS["place"]], 32)
+        goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + SLOTS["place"], 32)
         return "Prices of the year", [", ".join(f"{g} {price()} {price()} {price()}" for g in goods[i:i + 4]) + "." for i in range(0, 32, 4)]
     if label == "keywords":                             # English, but without its most common words
         return "Kettles, kettles, kettles!", [fill(rng, t, **{k: rng.choice(v) for k, v in SPAM_WORDS.items()})

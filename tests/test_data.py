@@ -17,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data
+import warc
 from data import Blocklist, c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter, words
 
 DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
@@ -118,6 +119,24 @@ def test_wrong_content_length_costs_nothing(wrong, zipped):
     assert out[1].truncated == ("unspecified" if isinstance(wrong, int) and wrong > 0 else None)
 
 
+@pytest.mark.parametrize("wrong", [-3, +3, +20, +10 ** 15])
+def test_wrong_content_length_of_the_last_record(wrong):
+    body = http(b"<p>the last page", "Content-Type: text/html")
+    last = record(body, url=NAMES[1], length=len(body) + wrong)
+    for raw in (THREE[0] + last, gzip.compress(THREE[0]) + gzip.compress(last)):
+        assert [r.body for r in read(raw)] == [b"<p>0", b"<p>the last page"]
+    counts = Counter()                                           # not if the end of the gzip is missing
+    assert urls(gzip.compress(THREE[0]) + gzip.compress(last)[:-8], counts)[:1] == NAMES[:1]
+    assert counts["cut_off"] == 1
+
+
+def test_last_record_without_length_or_without_line_ends():
+    unsized = record(http(b"<p>a long enough page to be cut", "Content-Type: text/html"), url=NAMES[1], length=False)
+    assert urls(gzip.compress(THREE[0]) + gzip.compress(unsized)) == NAMES[:2]
+    assert urls(gzip.compress(THREE[0]) + gzip.compress(unsized)[:-14]) == NAMES[:1]       # who knows what is missing
+    assert read(page(b"<p>x\n")[:-4])[0].body == b"<p>x\n"
+
+
 def test_body_that_holds_a_warc_is_one_record():
     inner = http(b"<p>" + b"".join(THREE), "Content-Type: text/html")
     assert [r.body for r in read(record(inner, url="u") + THREE[0])][0] == b"<p>" + b"".join(THREE)
@@ -159,7 +178,7 @@ def test_dns_response_has_no_http_header():
 
 
 def test_memory_is_bounded_and_a_huge_record_is_cut(monkeypatch):
-    monkeypatch.setattr(data, "MAX_BLOCK", 1000)
+    monkeypatch.setattr(warc, "MAX_BLOCK", 1000)
     counts = Counter()
     out = read(record(http(b"x" * 100_000), url="u") + THREE[0], counts)
     assert len(out[0].body) < 1000 and out[0].truncated and out[1].url == NAMES[0]
@@ -206,10 +225,10 @@ def test_body_cut_in_gzip_keeps_what_came_before():
 
 
 def test_bomb_and_brotli():
-    bomb = gzip.compress(bytes(data.MAX_BLOCK * 2))
+    bomb = gzip.compress(bytes(warc.MAX_BLOCK * 2))
     counts = Counter()
     out = read(record(http(bomb, "Content-Encoding: gzip"), url="u") + record(http(b"\x8b\0\0", "Content-Encoding: br"), url="u"), counts)
-    assert len(out[0].body) == data.MAX_BLOCK and out[1].undecodable == "br" and counts["undecodable"] == 1
+    assert len(out[0].body) == warc.MAX_BLOCK and out[1].undecodable == "br" and counts["undecodable"] == 1
 
 
 @pytest.mark.parametrize("identified, declared, body, want", [
@@ -223,7 +242,7 @@ def test_bomb_and_brotli():
 def test_which_responses_are_pages(identified, declared, body, want):
     fields = {"WARC_Identified_Payload_Type": identified} if identified else {}
     headers = [f"Content-Type: {declared}"] if declared else []
-    assert data.is_html(read(record(http(body, *headers), url="u", **fields))[0]) is want
+    assert warc.is_html(read(record(http(body, *headers), url="u", **fields))[0]) is want
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -775,6 +794,18 @@ def test_bytes_do_not_depend_on_time_workers_place_or_a_killed_run(crawl, tmp_pa
     assert {p.name: p.read_bytes() for p in (tmp_path / "elsewhere" / "docs").iterdir() if p.name != "report.json"} == keep
 
 
+def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
+    def broken(page, url, charset):
+        if url.endswith("/good"):
+            raise RecursionError
+        return main_text(page, url, charset)
+    main_text = data.extract.main_text
+    monkeypatch.setattr(data.extract, "main_text", broken)
+    run(crawl)
+    assert ("http://a.com/good", "extract", "error_RecursionError") in dropped(crawl)
+    assert [d["url"] for d in documents(crawl)] == ["http://a.com/mail", "http://a.com/copy"]
+
+
 def test_shards(crawl, monkeypatch):
     monkeypatch.setattr(data, "SHARD_DOCUMENTS", 1)
     run(crawl)
@@ -813,6 +844,7 @@ def test_nothing_kept_is_a_result_and_not_an_error(crawl, capsys):
     (lambda d: (d / "a.warc").write_bytes(b"<html>"), ["{}/a.warc"], r".*a\.warc: not a WARC file: it begins with b'<html>', not with b'WARC/'"),
     (lambda d: (d / "a.warc").write_bytes(b""), ["{}/a.warc"], r".*a\.warc: not a WARC file: it is empty"),
     (lambda d: (d / "a.warc").write_bytes(record(b"", type="warcinfo")), ["{}/a.warc"], r".*a\.warc: no response records, so no documents"),
+    (lambda d: (d / "run").write_bytes(b"a file"), ["{}/missing.warc", "--run", "{}/other"], r".*missing\.warc: no such file"),
     (lambda d: (d / "a.warc").write_bytes(THREE[0]), ["{}/a.warc", "--blocklist", "{}/none"], r".*/none: no block list; --blocklist takes .*"),
 ])
 @pytest.mark.parametrize("workers", ["1", "2"])

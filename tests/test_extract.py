@@ -202,6 +202,11 @@ def test_a_boilerplate_name_on_the_page_itself(name):
     assert main_text(page_of().replace("id=x", f"class='{name}'")) == EXPECTED
 
 
+def test_a_wrong_name_on_the_page_does_not_save_what_is_rightly_named():
+    page = page_of(f"<div class=related>{SENTENCE}</div>")
+    assert main_text(page.replace("id=x", "class=sidebar")) == EXPECTED
+
+
 def test_page_in_a_form_and_page_in_noscript():
     assert main_text(page_of().replace("div", "form")) == EXPECTED
     assert main_text(page_of().replace("div", "noscript")) == EXPECTED
