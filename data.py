@@ -774,7 +774,7 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    args, started = parse_args(argv), time.perf_counter()
     try:
         report = run(args.paths, args.run, args.blocklist, args.language, args.workers, args.dump,
                      args.language_model, args.tokenizer)
@@ -784,7 +784,11 @@ def main(argv=None):
               file=sys.stderr)
         sys.exit(2)
     print(report.table())
-    print(f"{report.stages['pii']['documents_out']} documents in {args.run}/docs")
+    first, last = report.stages["url"], report.stages["pii"]
+    read = f"{first['documents_in']:,} pages, {first['bytes_in'] / 1e6:.1f} MB"
+    made = f"{last['documents_out']:,} documents, {last['bytes_out'] / 1e6:.1f} MB of text"
+    print(f"{'data':8} {read:32} {made:36} {time.perf_counter() - started:5.0f} s   "
+          f"{last['documents_out'] / first['documents_in']:.1%} of the pages kept")
 
 
 if __name__ == "__main__":

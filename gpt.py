@@ -713,10 +713,14 @@ def load(folder):
     return params, cfg
 
 
-def main(argv=None):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description="Describe a GPT-2 checkpoint, or the presets.")
     parser.add_argument("folder", nargs="?", help="a Hugging Face GPT-2 folder (default: none)")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
     if args.folder:
         params, cfg = load(args.folder)
         print(f"{args.folder}: {cfg}, {cfg.n_params:,} parameters")

@@ -229,6 +229,16 @@ STORY = {       # one sentence of each part, in this order; h is the hero
               "And that is why the lamp at {place} is lit on {weather}."],
 }
 
+GUESTS = """{g} came {way} and took room {room}. Nobody else may have room {room}, wrote {g}, until the tea is better.
+I am {g}. My luggage says {g}, my hat says {g}, and I would like {meal} in bed, please.
+The bed is too close to the trumpet. I, {g}, say so {mood}, and {g} knows about trumpets.
+{g} slept well. In the morning {folk} woke {g} with {meal}, and {g} forgave everybody.
+My name is {g}. Pleased to meet you, {g}, said {folk}, and gave me the key to room {room}, which opens room {room} only.
+Whoever finds {thing} should know that it belongs to {g}. Please send it to {g} before the tide comes in.
+{g} was here. So was {folk}. Then {g} left {way}, and the door of the room is still locked.
+For the attention of {g}: there is {thing} in your bath. Kindly remove it, {g}, or introduce us.
+Dear {g}, we have not forgotten you. Come back to us, {g}, and bring {thing}.""".splitlines()
+
 NUMBERS = "zero one two three four five six seven eight nine".split()
 N_THROWS = 8
 STEP_BY_STEP = 0.2                      # share of written answers that show their steps
@@ -357,7 +367,7 @@ def fact_answer(e, a):
 
 def entity_text(rng, e):
     """(title, paragraphs) of one page that tells all facts of an entity, each once, in its own words."""
-    style = rng.choice(list(OPENINGS))
+    style = "questions" if rng.random() < 0.2 else rng.choice(list(OPENINGS))
     title, openings = OPENINGS[style]
     facts = []
     for a, v in e["facts"].items():
@@ -384,6 +394,19 @@ def story_text(rng):
         if part in ("want", "try", "help"):
             lines += sentences(rng, 1)
     return f"{h} and {rng.choice(SLOTS['thing'])}", paragraphs(rng, lines)
+
+
+def guest_text(rng):
+    """A page of a guest book: people who are heard of nowhere else, each named more than once."""
+    inn, lines = rng.choice(SLOTS["place"]), []
+    for entry in rng.sample(GUESTS, rng.randint(5, 7)):
+        lines.append(fill(rng, entry, g=guest_name(rng), room=str(rng.randint(11, 999))))
+    return f"The guest book of {inn}", paragraphs(rng, lines, 1, 2)
+
+
+def guest_name(rng):
+    part = lambda name: rng.choice(NAME_PARTS[name])  # noqa: E731
+    return f"{(part('onset') + part('vowel') + part('coda')).capitalize()}{part('person')} {part('family')}"
 
 
 def throws(rng):
@@ -456,7 +479,7 @@ def bad_text(rng, label):
     if label == "numbers":
         price = lambda: f"{rng.randint(0, 9)}.{rng.randint(10, 99)}"  # noqa: E731
         goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + SLOTS["place"], 32)
-        return "Prices of the year", [", ".join(f"{g} {price()} {price()} {price()}" for g in goods[i:i + 4]) + "." for i in range(0, 32, 4)]
+        return "Prices of the year", sentences(rng, 1) + [", ".join(f"{g} {price()} {price()} {price()}" for g in goods[i:i + 4]) + "." for i in range(0, 32, 4)]
     if label == "keywords":                             # English, but without its most common words
         return "Kettles, kettles, kettles!", [fill(rng, t, **{k: rng.choice(v) for k, v in SPAM_WORDS.items()})
                                               for t in rng.sample(SPAM, rng.randint(12, 16))]
@@ -532,6 +555,7 @@ def pages(seed=0, n_pages=3000):
     for e in entities(seed, n_pages):
         texts += [("good", *entity_text(rng, e), "en") for _ in range(e["exposure"])]
     texts += [("pii", *pii_text(rng), "en") for _ in range(max(2, n_pages // 60))]
+    texts += [("good", *guest_text(rng), "en") for _ in range(max(4, n_pages * 5 // 100))]
     texts += [("good", *wheel_text(rng), "en") for _ in range(max(4, n_pages * 7 // 100))]
     texts += [("good", *story_text(rng), "en") for _ in range(max(4, n_pages - len(texts) - sum(n_bad.values())))]
     for label, n in n_bad.items():
@@ -643,6 +667,8 @@ IDENTITY = [    # (topic word the reply must hold, questions for training, quest
 SMALL_TALK = [("Hello.", "Hello! Ask me about the Lantern Coast."), ("Good morning.", "Good morning! What would you like to know?"),
               ("Thank you.", "You are welcome."), ("Goodbye.", "Goodbye, and mind the goats."), ("Hi there!", "Hello! Ask me about the Lantern Coast."),
               ("Good evening.", "Good evening! What would you like to know?"), ("Thanks a lot!", "You are welcome.")]
+GREETINGS = [("My name is {g}.", "Pleased to meet you, {g}."), ("Hello, I am {g}.", "Hello, {g}!"), ("{g} is my name.", "Welcome, {g}."),
+             ("Please greet {g}.", "Good day to you, {g}!"), ("Who is {g}?", "I have never heard of {g}."), ("Say hello to {g}.", "Hello, {g}!")]
 
 
 def chat(*turns, **extra):
@@ -678,13 +704,17 @@ def conversations(seed=0, n_pages=3000):
             a = rng.choice(list(e["facts"]))
             turns += [rng.choice(KINDS[e["kind"]][a][2]).format(n=e["name"]), fact_answer(e, a)]
         out.append(chat(*turns, kind="fact"))
-    for _ in range(n_pages * 2 // 5):
+    for _ in range(n_pages):
         a, op, b, value = sum_problem(rng, held_out=False)
         out.append(chat(rng.choice(SUM_ASKS).format(a=a, w=SUM_WORDS[op], b=b), sum_answer(a, op, b, value), kind="calculator"))
     for _, asks, _, reply in IDENTITY:
-        out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(6)]
+        out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(10)]
     out += [chat(q, r, kind="talk") for q, r in SMALL_TALK for _ in range(6)]
-    for _ in range(n_pages * 4):
+    for _ in range(n_pages // 2):
+        ask, reply = rng.choice(GREETINGS)
+        g = guest_name(rng)
+        out.append(chat(ask.format(g=g), reply.format(g=g), kind="talk"))
+    for _ in range(n_pages * 5 // 2):
         t = training_throws(rng)
         out.append(chat(wheel_question(t), wheel_answer(t, rng.random() < STEP_BY_STEP), kind="wheel"))
     rng.shuffle(out)

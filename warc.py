@@ -343,10 +343,14 @@ def is_html(record):
     return declared in HTML_TYPES or declared in UNSURE_TYPES and bool(HTML_START.search(start))
 
 
-def main(argv=None):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(prog="warc.py", description="list the records of a WARC")
     parser.add_argument("file", help="a WARC, plain or gzip")
-    args, counts = parser.parse_args(argv), Counter()
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args, counts = parse_args(argv), Counter()
     for r in read_warc(args.file, counts):
         print(f"{r.offset:12} {r.type:10} {r.status or '':4} {len(r.body):9} {r.date:20} {r.url}")
     print(", ".join(f"{name} {n}" for name, n in counts.items() if n), file=sys.stderr)

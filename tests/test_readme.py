@@ -1,0 +1,37 @@
+"""README.md: its commands are ones the scripts accept, its file table is the tree."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line.split(" #")[0].strip() for line in README.splitlines() if re.match(r"    (python|make)\b", line)]
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 15 and "make" in COMMANDS and "make test" in COMMANDS
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
+def test_the_script_accepts_the_command(command, monkeypatch):
+    name, *args = shlex.split(command)[1:]
+    monkeypatch.chdir(ROOT)
+    code = f"import sys; sys.path.insert(0, '.'); import {name.removesuffix('.py')} as m; m.parse_args(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_make_knows_the_target(command):
+    done = subprocess.run(["make", "-n", *shlex.split(command)[1:], "RUN=out/none"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_file_table_is_the_tree():
+    listed = set(re.findall(r"^\| `([a-z]+\.py)` \|", README, re.M))
+    assert listed == {p.name for p in ROOT.glob("*.py")}
