@@ -478,8 +478,8 @@ def bad_text(rng, label):
         return "Overheard today", ["- " + x for x in sentences(rng, rng.randint(14, 20))]
     if label == "numbers":
         price = lambda: f"{rng.randint(0, 9)}.{rng.randint(10, 99)}"  # noqa: E731
-        goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + SLOTS["place"], 32)
-        return "Prices of the year", sentences(rng, 1) + [", ".join(f"{g} {price()} {price()} {price()}" for g in goods[i:i + 4]) + "." for i in range(0, 32, 4)]
+        goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + SLOTS["place"], 24)
+        return "Prices of the year", sentences(rng, 3) + [", ".join(f"{g} {price()} {price()} {price()}" for g in goods[i:i + 4]) + "." for i in range(0, 24, 4)]
     if label == "keywords":                             # English, but without its most common words
         return "Kettles, kettles, kettles!", [fill(rng, t, **{k: rng.choice(v) for k, v in SPAM_WORDS.items()})
                                               for t in rng.sample(SPAM, rng.randint(12, 16))]

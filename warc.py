@@ -62,6 +62,8 @@ class Stream:
         self.buf, self.at, self.base = bytearray(), 0, 0    # base: position of buf[0] in the stream
         self.members, self.cut = [], False                  # (position in stream, in file) of each
         first = file.read(1 << 16)
+        if len(first) == 1:
+            first += file.read(1 << 16)
         self.gzip = first[:2] == b"\x1f\x8b"
         self.pieces = self.gunzip(first) if self.gzip else self.plain(first)
 
@@ -72,13 +74,17 @@ class Stream:
 
     def gunzip(self, raw):
         """Gzip members one after the other, whether a record each or the whole file in one."""
-        member, offset, made = None, 0, 0                   # offset: position of raw[0] in the file
+        member, garbage = None, False
+        offset, made = 0, 0                                 # offset: position of raw[0] in the file
         while raw:
             out = b""
             if member is None:
+                while len(raw) < 3 and (more := self.file.read(1 << 18)):   # magic across two reads
+                    raw += more
                 skip = raw.find(b"\x1f\x8b\x08")
-                self.counts["gzip_garbage"] += skip != 0    # bytes between members
-                rest = raw[skip:] if skip >= 0 else b""
+                self.counts["gzip_garbage"] += skip != 0 and not garbage    # bytes between members
+                garbage = skip < 0
+                rest = raw[skip:] if skip >= 0 else raw[-2:] if len(raw) > 2 else b""
                 if skip == 0:
                     member = zlib.decompressobj(31)
                     self.members.append((made, offset))

@@ -173,6 +173,17 @@ def test_header_oddities():
     assert (r.status, r.http_headers, r.body) == (200, {"content-type": "text/html", "a": "ÿ"}, b"<p>hi")
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 500])
+def test_reads_of_any_size_find_every_gzip_member(n):
+    class Dribble(io.BytesIO):                              # a read may end anywhere, in a magic number too
+        def read(self, size=-1):
+            return super().read(min(size, n))
+    names = [f"http://a.com/{i}" for i in range(40)]
+    raw = b"".join(gzip.compress(record(http(b"<p>%d" % i), url=name)) for i, name in enumerate(names))
+    counts = Counter()
+    assert [r.url for r in warc.read_warc(Dribble(raw), counts)] == names and not counts["gzip_garbage"]
+
+
 def test_dns_response_has_no_http_header():
     assert read(record(b"20240101\na.com. 5 IN A 1.2.3.4", url="dns:a.com"))[0].body.startswith(b"2024")
 

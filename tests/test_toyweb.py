@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import random
 import re
 from collections import Counter
 
@@ -11,7 +12,7 @@ import pytest
 import data
 import extract
 import toyweb
-from conftest import run_script
+from conftest import kill_and_rerun, run_script
 
 N = 400
 
@@ -23,7 +24,8 @@ def world(tmp_path_factory):
 
 
 def files(run):
-    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.rglob("*"))
+            if p.is_file() and p.parent.name != "docs"}
 
 
 def jsonl(path):
@@ -153,6 +155,11 @@ def test_the_pipeline_finds_the_truth(world, tmp_path, capsys, seed):
     (run / "docs/dropped.tsv.gz").unlink()
     with pytest.raises(FileNotFoundError, match="python data.py"):
         toyweb.score(run, seed, N)
+
+
+def test_killed_at_any_moment_ends_with_the_same_bytes(world, tmp_path):
+    kill_and_rerun("toyweb.py", ["--run", tmp_path, "--pages", N], random.Random(2), most=5, slowest=0.6)
+    assert files(tmp_path) == files(world[0])
 
 
 def test_bad_input(tmp_path):
