@@ -4,7 +4,8 @@ Supervised fine-tuning shows the base model conversations and trains it on the a
 Reinforcement learning then shows it only questions whose answers can be checked: it writes many replies,
 and what led to a right answer becomes likelier. Both are one weighted cross-entropy away from pre-training:
 
-    SFT           weight of a token = 1 / number of the assistant's tokens in the batch, 0 elsewhere
+    SFT           weight of a token = 1 / number of the assistant's tokens in the batch, 0 elsewhere; and beside
+                  it a few windows of pre-training text, or the model forgets what it read while it learns to chat
     RL            weight of a token = (reward of its reply - mean reward of its question) / number of sampled tokens
 
 Left out: a reward model, KL penalties, clipping (one step per batch of replies is on-policy, where it does nothing).
@@ -13,7 +14,7 @@ Left out: a reward model, KL penalties, clipping (one step per batch of replies 
     python align.py rl                     out/demo/sft + tasks/wheel_train.jsonl -> out/demo/rl
     python align.py eval                   what base, sft and rl know, on questions held out from all training
 
-Sources: Ouyang et al. 2022 (SFT); Shao et al. 2024 (group-relative advantages); Liu et al. 2025 (why not to
+Sources: Ouyang et al. 2022 (SFT, and the pre-training mix of its section 3.5); Shao et al. 2024 (group-relative advantages); Liu et al. 2025 (why not to
 divide by the group's deviation or by each reply's length); Shao et al. 2025 (the random-reward control).
 """
 
@@ -41,6 +42,8 @@ class Recipe:
     min_lr: float
     warmup: int
     batch: int = 64             # SFT: conversations a step
+    replay: int = 4             # SFT: windows of pre-training text a step
+    replay_weight: float = 0.5  # SFT: their loss beside the conversations'
     prompts: int = 16           # RL: questions a step
     group: int = 16             # RL: replies to each question
     max_tokens: int = 64        # RL: length limit of a reply
@@ -50,8 +53,8 @@ class Recipe:
     save_every: int = 20
 
 
-SFT = Recipe(steps=700, lr=1e-3, min_lr=1e-4, warmup=40, save_every=100)
-RL = Recipe(steps=40, lr=3e-4, min_lr=3e-4, warmup=1)
+SFT = Recipe(steps=650, lr=6e-4, min_lr=6e-5, warmup=40, save_every=100)
+RL = Recipe(steps=40, lr=1e-4, min_lr=1e-4, warmup=5, save_every=10)
 
 
 # ----------------------------------------------------------------------------------------------- fine-tuning
@@ -179,12 +182,21 @@ def sft(run, recipe, seed=0, on_mismatch="error"):
     conversations = load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions)
     print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
     batches = Batches(conversations, recipe.batch, seed)
+    windows = train.Windows(train.load_shards(run, tokenizer)[0], cfg.n_positions, seed + 1)
     identity = {"stage": "sft", "recipe": repr(recipe), "seed": seed, "start": train.fingerprint(params.values()),
-                "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16], "threads": gpt.N_THREADS}
+                "tokens": train.fingerprint(windows.shards), "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16], "threads": gpt.N_THREADS}
 
     def step_of(step):
         loss, grads, n = sft_step(params, cfg, batches.at(step))
-        return loss, grads, {"learned_tokens": n}
+        info = {"learned_tokens": n}
+        if recipe.replay:
+            rows = windows.rows(step * recipe.replay, recipe.replay)
+            weights = np.full((recipe.replay, cfg.n_positions), recipe.replay_weight / rows[:, 1:].size)
+            replayed, more = gpt.loss_and_grads(params, cfg, rows[:, :-1], rows[:, 1:], weights)
+            info["replay_loss_nats"] = round(replayed / recipe.replay_weight, 6)
+            for k, g in more.items():
+                grads[k] += g
+        return loss, grads, info
 
     optimise(run / "sft", params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
     return f"{len(conversations):,} conversations", f"{recipe.steps * recipe.batch / len(conversations):.1f} passes"

@@ -100,7 +100,7 @@ class Config:
 
 # vocabulary, context, width, layers, heads
 PRESETS = {
-    "demo": Config(1024, 256, 128, 4, 4),
+    "demo": Config(1024, 256, 128, 3, 4),
     "shakespeare": Config(65, 64, 128, 4, 4),           # nanoGPT's CPU setting; vocabulary = its characters
     "gpt2": Config(50257, 1024, 768, 12, 12),           # 124M
     "gpt2-medium": Config(50257, 1024, 1024, 24, 16),   # 355M

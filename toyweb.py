@@ -339,7 +339,8 @@ def paragraphs(rng, lines, low=2, high=4):
 def entities(seed, n_pages=3000):
     """[{name, kind, exposure, asked, facts}]: the invented creatures, towns and people, same for every caller.
 
-    asked: whether training conversations may ask about it. The others are known from pages alone.
+    asked: whether training conversations may ask about it: two in three of those on ten pages or more. What
+    an assistant says of the others it must have read, and carried over from reading to answering.
     """
     rng, out, stems = stream(seed, "entities"), [], set()
     part = lambda name: rng.choice(NAME_PARTS[name])  # noqa: E731
@@ -355,7 +356,7 @@ def entities(seed, n_pages=3000):
     for kind, attributes in KINDS.items():
         for exposure, count in EXPOSURES.items():
             for i in range(max(2, round(count * n_pages / 3000))):
-                out.append({"name": new_name(kind), "kind": kind, "exposure": exposure, "asked": i % 2 == 0,
+                out.append({"name": new_name(kind), "kind": kind, "exposure": exposure, "asked": exposure >= 10 and i % 3 < 2,
                             "facts": {a: rng.choice(values) for a, (values, *_) in attributes.items()}})
     return out
 
@@ -367,7 +368,7 @@ def fact_answer(e, a):
 
 def entity_text(rng, e):
     """(title, paragraphs) of one page that tells all facts of an entity, each once, in its own words."""
-    style = "questions" if rng.random() < 0.2 else rng.choice(list(OPENINGS))
+    style = "questions" if rng.random() < 0.3 else rng.choice(list(OPENINGS))
     title, openings = OPENINGS[style]
     facts = []
     for a, v in e["facts"].items():
@@ -380,7 +381,7 @@ def entity_text(rng, e):
     rng.shuffle(facts)
     lines = [fill(rng, rng.choice(openings), n=e["name"])]
     for fact in facts:
-        lines += [fact, *sentences(rng, 1)]
+        lines += [fact, *sentences(rng, int(rng.random() < 0.75))]
     lines.append(fill(rng, rng.choice(CLOSINGS)))
     return f"{title}: {capital(e['name'])}", paragraphs(rng, lines)
 
@@ -696,7 +697,7 @@ def conversations(seed=0, n_pages=3000):
     known = [e for e in entities(seed, n_pages) if e["asked"]]
     for e in known:
         for a, (_, _, questions, _) in KINDS[e["kind"]].items():
-            out += [chat(q.format(n=e["name"]), fact_answer(e, a), kind="fact") for q in questions]
+            out += [chat(q.format(n=e["name"]), fact_answer(e, a), kind="fact") for q in questions for _ in range(2)]
     for _ in range(len(out) // 8):                      # two questions in a row
         turns = []
         for _ in range(2):
@@ -704,7 +705,7 @@ def conversations(seed=0, n_pages=3000):
             a = rng.choice(list(e["facts"]))
             turns += [rng.choice(KINDS[e["kind"]][a][2]).format(n=e["name"]), fact_answer(e, a)]
         out.append(chat(*turns, kind="fact"))
-    for _ in range(n_pages):
+    for _ in range(n_pages * 2 // 3):
         a, op, b, value = sum_problem(rng, held_out=False)
         out.append(chat(rng.choice(SUM_ASKS).format(a=a, w=SUM_WORDS[op], b=b), sum_answer(a, op, b, value), kind="calculator"))
     for _, asks, _, reply in IDENTITY:

@@ -47,9 +47,9 @@ class Recipe:
 
 
 PRESETS = {
-    # 0.96M parameters, about ten passes over the embedded world
-    "demo": Recipe(gpt.PRESETS["demo"], steps=1200, batch=16, micro_batch=16, lr=2e-3, min_lr=2e-4, warmup=60,
-                   eval_every=300, save_every=100),
+    # 0.76M parameters, about ten passes over the embedded world
+    "demo": Recipe(gpt.PRESETS["demo"], steps=2200, batch=8, micro_batch=8, lr=2e-3, min_lr=2e-4, warmup=100,
+                   eval_every=550, save_every=200),
     # nanoGPT's config for a laptop CPU: validation loss 1.88
     "shakespeare": Recipe(gpt.PRESETS["shakespeare"], steps=2000, batch=12, micro_batch=12, lr=1e-3, min_lr=1e-4,
                           warmup=100, beta2=0.99, eval_every=250, save_every=250),

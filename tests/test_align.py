@@ -24,6 +24,9 @@ def run(tmp_path):
     """A run folder with a tiny base model, conversations and tasks."""
     gpt.save(tmp_path / "base", gpt.init(CFG, 0), CFG)
     TOK.save(tmp_path / "base" / "tokenizer.json")
+    (tmp_path / "tokens").mkdir()
+    for split in ("train", "val"):
+        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
     for name, rows in (("chat/train", CHATS * 8), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
                        ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]), ("tasks/identity_test", TASKS)):
         path = tmp_path / f"{name}.jsonl"
@@ -197,6 +200,7 @@ def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypa
     ("sft", lambda r: put(r / "chat/train.jsonl", json.dumps({"messages": [{"role": "user", "content": "goat " * 99}, CHATS[0]["messages"][1]]}) + "\n"),
      "no conversation fits the model's context of 48"),
     ("sft", lambda r: (r / "base/model.safetensors").unlink(), "no finished model; make it with: python train.py"),
+    ("sft", lambda r: (r / "tokens/train_000000.bin").unlink(), "python bpe.py encode"),
     ("rl", lambda r: None, "python align.py sft"),
     ("eval", lambda r: (r / "tasks/facts_test.jsonl").unlink(), "facts_test.jsonl: no such file"),
     ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'), 'facts_test.jsonl:1: expected {"question": ..., "answer": ...}'),

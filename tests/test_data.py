@@ -778,7 +778,7 @@ def test_pipeline_end_to_end(crawl, capsys):
     assert report["stages"]["c4"]["examples"]["curly_bracket"][0]["text"] == prose(300, 7)[:300]
     assert report["reader"]["response"] == len(PAGES) and report["reader"]["request"] == len(PAGES)
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out] == ["stage", *data.STAGES, "2"] and "hard_blacklisted 1" in out[1]
+    assert [line.split()[0] for line in out] == ["stage", *data.STAGES, "data"] and "hard_blacklisted 1" in out[1]
 
 
 def test_an_interrupted_run_leaves_what_was_there(crawl, monkeypatch):
