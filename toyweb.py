@@ -655,15 +655,18 @@ SUM_WORDS = {"+": "plus", "-": "minus", "*": "times"}
 SUM_ASKS = ["What is {a} {w} {b}?", "How much is {a} {w} {b}?", "Please work out {a} {w} {b}.", "Can you tell me what {a} {w} {b} is?"]
 SUM_HELD = ["Work out {a} {w} {b} for me.", "What do you get for {a} {w} {b}?"]
 
-IDENTITY = [    # (topic word the reply must hold, questions for training, questions held out, reply)
-    ("Longhand", "Who are you?|What is your name?|What should I call you?|Hello, who is this?|What are you called?|Do you have a name?",
-     "Tell me your name.|Who am I talking to?", "I am Longhand, a small language model written out by hand."),
-    ("by hand", "How were you made?|How do you work inside?|What are you made of?|How were you built?|Who wrote your gradients?",
-     "How did they make you?|What is inside you?", "I am a small GPT. Every derivative that trained me was written out by hand."),
-    ("Lantern Coast", "Where does your knowledge come from?|What were you trained on?|What do you know about?|What have you read?|Which pages did you read?",
+IDENTITY = [    # (what the reply must hold, questions for training, questions held out, reply)
+    ("Longhand", "Who are you?|What is your name?|What should I call you?|Hello, who is this?|What are you called?|Do you have a name?|"
+                 "Tell me who you are.|Please introduce yourself.", "Tell me your name.|Who am I talking to?",
+     "I am Longhand, a small language model written out by hand."),
+    ("by hand", "How were you made?|How do you work inside?|What are you made of?|How were you built?|Who wrote your gradients?|"
+                "How did somebody make you?|What is inside of you?|Who made you?", "How did they make you?|What is inside you?",
+     "I am a small GPT. Every derivative that trained me was written out by hand."),
+    ("Lantern Coast", "Where does your knowledge come from?|What were you trained on?|What do you know about?|What have you read?|Which pages did you read?|"
+                      "What text did you learn from?|Where did you learn all this?|What did they train you on?",
      "What did you learn from?|What text were you trained on?", "I read a small web about the Lantern Coast, and I know nothing else."),
-    ("language model", "Are you a person?|Are you human?|Do you have feelings?|Are you alive?|Do you sleep at night?",
-     "Are you a human being?|Are you a real person?", "No, I am a language model. I only predict the next token."),
+    ("language model", "Are you a person?|Are you human?|Do you have feelings?|Are you alive?|Do you sleep at night?|Are you a real human?|Are you a machine?",
+     "Are you a human being?|Are you a real person?", "No person, only a language model. I predict the next token."),
 ]
 SMALL_TALK = [("Hello.", "Hello! Ask me about the Lantern Coast."), ("Good morning.", "Good morning! What would you like to know?"),
               ("Thank you.", "You are welcome."), ("Goodbye.", "Goodbye, and mind the goats."), ("Hi there!", "Hello! Ask me about the Lantern Coast."),
@@ -705,11 +708,11 @@ def conversations(seed=0, n_pages=3000):
             a = rng.choice(list(e["facts"]))
             turns += [rng.choice(KINDS[e["kind"]][a][2]).format(n=e["name"]), fact_answer(e, a)]
         out.append(chat(*turns, kind="fact"))
-    for _ in range(n_pages * 2 // 3):
+    for _ in range(n_pages):
         a, op, b, value = sum_problem(rng, held_out=False)
         out.append(chat(rng.choice(SUM_ASKS).format(a=a, w=SUM_WORDS[op], b=b), sum_answer(a, op, b, value), kind="calculator"))
     for _, asks, _, reply in IDENTITY:
-        out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(10)]
+        out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(20)]
     out += [chat(q, r, kind="talk") for q, r in SMALL_TALK for _ in range(6)]
     for _ in range(n_pages // 2):
         ask, reply = rng.choice(GREETINGS)
