@@ -53,8 +53,8 @@ class Recipe:
     save_every: int = 20
 
 
-SFT = Recipe(steps=750, lr=6e-4, min_lr=6e-5, warmup=40, save_every=100)
-RL = Recipe(steps=40, lr=1e-4, min_lr=1e-4, warmup=5, save_every=10)
+SFT = Recipe(steps=950, lr=6e-4, min_lr=6e-5, warmup=40, save_every=100)
+RL = Recipe(steps=16, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 
 
 # ----------------------------------------------------------------------------------------------- fine-tuning

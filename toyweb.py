@@ -698,26 +698,35 @@ def conversations(seed=0, n_pages=3000):
     """Training conversations. Only asked entities, training phrasings and rounds and sums not held out."""
     rng, out = stream(seed, "chat"), []
     known = [e for e in entities(seed, n_pages) if e["asked"]]
-    for e in known:
-        for a, (_, _, questions, _) in KINDS[e["kind"]].items():
-            out += [chat(q.format(n=e["name"]), fact_answer(e, a), kind="fact") for q in questions for _ in range(2)]
-    for _ in range(len(out) // 8):                      # two questions in a row
-        turns = []
-        for _ in range(2):
-            e = rng.choice(known)
-            a = rng.choice(list(e["facts"]))
-            turns += [rng.choice(KINDS[e["kind"]][a][2]).format(n=e["name"]), fact_answer(e, a)]
-        out.append(chat(*turns, kind="fact"))
-    for _ in range(n_pages):
+
+    def fact():
+        e = rng.choice(known)
+        a = rng.choice(list(e["facts"]))
+        return rng.choice(KINDS[e["kind"]][a][2]).format(n=e["name"]), fact_answer(e, a)
+
+    def calculation():
         a, op, b, value = sum_problem(rng, held_out=False)
-        out.append(chat(rng.choice(SUM_ASKS).format(a=a, w=SUM_WORDS[op], b=b), sum_answer(a, op, b, value), kind="calculator"))
+        return rng.choice(SUM_ASKS).format(a=a, w=SUM_WORDS[op], b=b), sum_answer(a, op, b, value)
+
+    def greeting():
+        (ask, reply), g = rng.choice(GREETINGS), guest_name(rng)
+        return ask.format(g=g), reply.format(g=g)
+
+    def identity():
+        _, asks, _, reply = rng.choice(IDENTITY)
+        return rng.choice(asks.split("|")), reply
+
+    for e in known:                                     # every way to ask for every fact, three times
+        for a, (_, _, questions, _) in KINDS[e["kind"]].items():
+            out += [chat(q.format(n=e["name"]), fact_answer(e, a), kind="fact") for q in questions for _ in range(3)]
     for _, asks, _, reply in IDENTITY:
         out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(20)]
     out += [chat(q, r, kind="talk") for q, r in SMALL_TALK for _ in range(6)]
-    for _ in range(n_pages // 2):
-        ask, reply = rng.choice(GREETINGS)
-        g = guest_name(rng)
-        out.append(chat(ask.format(g=g), reply.format(g=g), kind="talk"))
+    out += [chat(*greeting(), kind="talk") for _ in range(n_pages // 2)]
+    out += [chat(*calculation(), kind="calculator") for _ in range(n_pages * 3 // 4)]
+    for _ in range(n_pages // 2):                       # several turns, of one thing and another
+        turns = [f() for f in rng.choices((fact, calculation, greeting, identity), k=rng.randint(2, 4))]
+        out.append(chat(*(text for turn in turns for text in turn), kind="mixed"))
     for _ in range(n_pages * 5 // 2):
         t = training_throws(rng)
         out.append(chat(wheel_question(t), wheel_answer(t, rng.random() < STEP_BY_STEP), kind="wheel"))

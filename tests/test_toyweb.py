@@ -123,7 +123,7 @@ def test_wheel_answers():
 
 def test_conversations_are_of_every_kind_and_rarely_think(world):
     chats = jsonl(world[0] / "chat/train.jsonl")
-    assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity", "talk"}
+    assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity", "talk", "mixed"}
     wheel = [c["messages"][1]["content"].startswith("Step by step") for c in chats if c["kind"] == "wheel"]
     assert 0.15 < sum(wheel) / len(wheel) < 0.25
     for c in chats:
