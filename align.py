@@ -6,7 +6,8 @@ and what led to a right answer becomes likelier. Both are one weighted cross-ent
 
     SFT           weight of a token = 1 / number of the assistant's tokens in the batch, 0 elsewhere; and beside
                   it a few windows of pre-training text, or the model forgets what it read while it learns to chat
-    RL            weight of a token = (reward of its reply - mean reward of its question) / number of sampled tokens
+    RL            weight of a token = (reward of its reply - mean reward of its question) / number of sampled tokens;
+                  and beside it conversations about other things, for the same reason
 
 Left out: a reward model, KL penalties, clipping (one step per batch of replies is on-policy, where it does nothing).
 
@@ -78,12 +79,17 @@ def read_jsonl(path, mend):
     return rows
 
 
-def load_conversations(path, tokenizer, n_positions):
-    """[(ids, mask)] of a file of {"messages": [...]}; prints how many are too long for the context and left out."""
+def load_conversations(path, tokenizer, n_positions, but_not=()):
+    """[(ids, mask)] of a file of {"messages": [...]}; prints how many are too long for the context and left out.
+
+    but_not: kinds of conversation that are not wanted, where the lines say their "kind".
+    """
     out, too_long = [], 0
     for n, row in read_jsonl(path, "write the demo's with: python toyweb.py"):
         if not isinstance(row, dict) or "messages" not in row:
             raise ValueError(f'{path}:{n}: expected {{"messages": [...]}}')
+        if row.get("kind") in but_not and "kind" in row:
+            continue
         where = f"{path}:{n}"
         sample.check_messages(row["messages"], where)
         if row["messages"][-1]["role"] != "assistant":
@@ -184,7 +190,8 @@ def sft(run, recipe, seed=0, on_mismatch="error"):
     batches = Batches(conversations, recipe.batch, seed)
     windows = train.Windows(train.load_shards(run, tokenizer)[0], cfg.n_positions, seed + 1)
     identity = {"stage": "sft", "recipe": repr(recipe), "seed": seed, "start": train.fingerprint(params.values()),
-                "tokens": train.fingerprint(windows.shards), "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16], "threads": gpt.N_THREADS}
+                "tokens": train.fingerprint(windows.shards), "threads": gpt.N_THREADS,
+                "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16]}
 
     def step_of(step):
         loss, grads, n = sft_step(params, cfg, batches.at(step))
@@ -265,9 +272,13 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
     run = Path(run)
     params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
     tasks, unseen = (load_tasks(run / "tasks" / f"wheel_{split}.jsonl") for split in ("train", "test"))
+    # Beside the replies it goes on learning conversations about other things, or it forgets them.
+    kinds = {t.get("kind") for t in tasks}
+    others = Batches(load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
     folder = run / ("rl" if reward == "answer" else "rl_random")
     identity = {"stage": "rl", "recipe": repr(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
-                "data": hashlib.sha256((run / "tasks" / "wheel_train.jsonl").read_bytes()).hexdigest()[:16], "threads": gpt.N_THREADS}
+                "data": [hashlib.sha256((run / p).read_bytes()).hexdigest()[:16] for p in ("tasks/wheel_train.jsonl", "chat/train.jsonl")],
+                "threads": gpt.N_THREADS}
     before = measure(params, cfg, tokenizer, unseen)
 
     def step_of(step):
@@ -282,7 +293,10 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
         tokens, targets, weights = pad_rows(policy_rows(prompts, replies, adv))
         # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
         loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
-        return loss, grads, {"reward": float(rewards.mean()), "accuracy": float(right.mean()),
+        chat_loss, more, _ = sft_step(params, cfg, others.at(step))
+        for k, g in more.items():
+            grads[k] += g
+        return loss, grads, {"chat_loss_nats": round(chat_loss, 6), "reward": float(rewards.mean()), "accuracy": float(right.mean()),
                              "length": float(np.mean([v.n_tokens for v in verdicts])),
                              "stepwise": float(np.mean([v.stepwise for v in verdicts])),
                              "cut": float(np.mean([not v.ended for v in verdicts])),

@@ -380,8 +380,8 @@ def entity_text(rng, e):
             facts.append(fill(rng, rng.choice(FRAMES), s=s))
     rng.shuffle(facts)
     lines = [fill(rng, rng.choice(openings), n=e["name"])]
-    for fact in facts:
-        lines += [fact, *sentences(rng, int(rng.random() < 0.75))]
+    for i, fact in enumerate(facts):
+        lines += [fact, *sentences(rng, int(i < 2 or style == "questions" or rng.random() < 0.6))]
     lines.append(fill(rng, rng.choice(CLOSINGS)))
     return f"{title}: {capital(e['name'])}", paragraphs(rng, lines)
 
@@ -591,7 +591,7 @@ def pages(seed=0, n_pages=3000):
             originals.append((url, title, body))
     for i, (url, title, body) in enumerate(rng.choices(originals, k=n_bad["mirror"])):
         changed = [re.sub(r"\b(short|steep|small|great)\b", "little", x) for x in body]
-        changed[-1] += f" (Copied from our neighbours on day {i + 1}.)"
+        changed[-1] += " Copied from our neighbours."
         out.append(Page(f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, 9000 + i)}", "mirror", layout(rng, title, changed), "utf-8", url))
     return out
 
