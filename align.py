@@ -44,7 +44,7 @@ class Recipe:
     warmup: int
     batch: int = 64             # SFT: conversations a step
     replay: int = 4             # SFT: windows of pre-training text a step
-    replay_weight: float = 0.5  # SFT: their loss beside the conversations'
+    replay_weight: float = 1.0  # SFT: their loss beside the conversations'
     prompts: int = 16           # RL: questions a step
     group: int = 16             # RL: replies to each question
     max_tokens: int = 64        # RL: length limit of a reply
@@ -54,7 +54,7 @@ class Recipe:
     save_every: int = 20
 
 
-SFT = Recipe(steps=950, lr=6e-4, min_lr=6e-5, warmup=40, save_every=100)
+SFT = Recipe(steps=850, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
 RL = Recipe(steps=16, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 
 

@@ -53,7 +53,7 @@ SLOTS = {
              "an unopened letter|a lamp without a shade|a map drawn upside down|one wooden skate|a sleeping cat|"
              "a basket of wet laundry|the wrong umbrella",
     "mood": "politely|without much hope|for the third time|in a whisper|as if it were obvious|between two sneezes|"
-            "with great dignity|rather too loudly|while looking at the ceiling|and then took it back",
+            "with great dignity|rather too loudly|while looking at the ceiling|in the voice of a judge",
     "span": "all winter|for most of an hour|for eleven years|from breakfast to the last ferry|until the tea was cold|"
             "longer than anyone planned|day and night|for three long Sundays|through two changes of the tide|half the night",
     "said": "I would not have believed it|there is nothing to be done about it|that is how my mother told it|"
@@ -97,6 +97,7 @@ FRAMES = ["{s}.", "{s}.", "{s}.", "{s}, as {folk} likes to point out.", "As ever
           "It is no secret that {s}.", "You may hear at {place} that {s}, and it is true.", "{s}, at least according to {folk}.",
           "One thing is certain: {s}.", "{s}, which surprised us.", "{folk} assured me {mood} that {s}.",
           "Even {folk} will tell you that {s}.", "Do not be surprised that {s}."]
+AGAIN = ["In short, {s}.", "Remember that {s}.", "Once more, because people forget it: {s}.", "To say it again, {s}.", "And, as was said before, {s}."]
 
 # kind -> attribute -> (values, statements, questions for training, questions held out). The first statement
 # is also the assistant's answer. n = the name, v = the value.
@@ -106,77 +107,85 @@ KINDS = {
                  "{n} eats {v}|{n} lives on {v}|the favourite food of {n} is {v}|{n} will eat nothing but {v}|"
                  "if you want to feed {n}, bring {v}",
                  "What does {n} eat?|What is the favourite food of {n}?|What does {n} live on?|What should I feed {n}?|"
-                 "Tell me what {n} eats.|Which food does {n} like best?",
+                 "Tell me what {n} eats.|Which food does {n} like best?|What does {n} have for supper?|What can I bring {n} to eat?",
                  "What does {n} like to eat?|What food should I bring for {n}?"),
         "colour": ("amber|grey|violet|copper|white|green|black|scarlet|blue|golden",
                    "the colour of {n} is {v}|{n} has {v} fur|the coat of {n} is {v}|you can tell {n} by its {v} fur|"
                    "{n} is {v} from nose to tail",
                    "What colour is {n}?|What is the colour of {n}?|Which colour does {n} have?|Tell me the colour of {n}.|"
-                   "What colour is the coat of {n}?|What colour is the fur of {n}?",
+                   "What colour is the coat of {n}?|What colour is the fur of {n}?|In what colour does {n} come?|"
+                   "What colour should I paint {n}?",
                    "Which colour is {n}?|What colour of fur does {n} have?"),
         "home": ("chalk cliffs|pine woods|salt marshes|church towers|river reeds|warm cellars|apple orchards|coal sheds|"
                  "peat bogs|hay lofts",
                  "{n} lives in {v}|the home of {n} is in {v}|{n} makes its nest in {v}|look for {n} in {v}|"
                  "{n} is found only in {v}",
                  "Where does {n} live?|Where is the home of {n}?|Where can I find {n}?|Where does {n} make its nest?|"
-                 "Tell me where {n} lives.|In what place does {n} live?",
+                 "Tell me where {n} lives.|In what place does {n} live?|Where is {n} found?|In what sort of place is {n} at home?",
                  "Where should I look for {n}?|In which place can {n} be found?"),
         "habit": ("whistling before rain|sleeping upside down|hiding spoons|walking backwards|humming at dusk|"
                   "counting stones|dancing in fog|burying shoes|ringing doorbells|sorting leaves",
                   "{n} is known for {v}|people know {n} for {v}|{n} is famous for {v}|the best known habit of {n} is {v}|"
                   "{n} spends its evenings {v}",
                   "What is {n} known for?|What is the best known habit of {n}?|What is {n} famous for?|"
-                  "What habit does {n} have?|Tell me the habit of {n}.|How does {n} spend its evenings?",
+                  "What habit does {n} have?|Tell me the habit of {n}.|How does {n} spend its evenings?|"
+                  "What do people say {n} does?|Why do people know {n}?",
                   "For what habit is {n} known?|What do people know {n} for?")},
     "town": {
         "craft": ("clocks|kites|umbrellas|bells|cheese|paper boats|ladders|teapots|violins|candles",
                   "{n} is famous for its {v}|the people of {n} make {v}|{n} is proud of its {v}|"
                   "half of {n} earns its bread with {v}|the best {v} on the coast come from {n}",
                   "What is {n} famous for?|What do the people of {n} make?|What is made in {n}?|What is {n} proud of?|"
-                  "Tell me what {n} is famous for.|Which craft is {n} known for?",
+                  "Tell me what {n} is famous for.|Which craft is {n} known for?|"
+                  "What do people make in {n}?|What is {n} known to make?",
                   "What is {n} known for?|What do they make in {n}?"),
         "river": ("Orrel|Mim|Tansy|Lumber|Skell|Pewter|Wick|Dray|Hush|Amble",
                   "{n} lies on the river {v}|the river {v} runs through {n}|in {n} the river {v} turns three mills|"
                   "the bridges of {n} cross the river {v}|{n} was built where the river {v} bends",
                   "On which river does {n} lie?|Which river runs through {n}?|What is the river of {n} called?|"
-                  "Tell me the river of {n}.|Which river do the bridges of {n} cross?|What river is {n} on?",
+                  "Tell me the river of {n}.|Which river do the bridges of {n} cross?|What river is {n} on?|"
+                  "What is the name of the river in {n}?|Which river is {n} built on?",
                   "What river runs through {n}?|Which river does {n} lie on?"),
         "feast": ("Lanterns|Ducks|Soup|Ladders|First Snow|Buttons|Wet Boots|Open Windows|Pancakes|Quiet Drums",
                   "{n} celebrates the Feast of {v}|every year {n} holds the Feast of {v}|the great day of {n} is the Feast of {v}|"
                   "in {n} all shops close for the Feast of {v}|people come to {n} for the Feast of {v}",
                   "What feast does {n} celebrate?|Which feast is held in {n}?|What is the great day of {n}?|"
-                  "Tell me the feast of {n}.|What do they celebrate in {n}?|Which feast does {n} hold every year?",
+                  "Tell me the feast of {n}.|What do they celebrate in {n}?|Which feast does {n} hold every year?|"
+                  "What is the feast of {n} called?|What is celebrated in {n} every year?",
                   "Which feast does {n} celebrate?|What feast is held in {n} every year?"),
         "roofs": ("red|green|silver|yellow|striped|blue|mossy|copper|black|white",
                   "the roofs of {n} are {v}|{n} has {v} roofs|from the hill you see the {v} roofs of {n}|"
                   "by law the roofs of {n} must be {v}|the {v} roofs of {n} shine after rain",
                   "What colour are the roofs of {n}?|What are the roofs of {n} like?|Which roofs does {n} have?|"
-                  "Tell me about the roofs of {n}.|How do the roofs of {n} look?|What colour must the roofs of {n} be?",
+                  "Tell me about the roofs of {n}.|How do the roofs of {n} look?|What colour must the roofs of {n} be?|"
+                  "What colour has {n} for its roofs?|How are the roofs of {n} painted?",
                   "Which colour are the roofs of {n}?|What do the roofs of {n} look like?")},
     "person": {
         "trade": ("clockmaker|baker|ferryman|mapmaker|beekeeper|lighthouse keeper|botanist|glassblower|librarian|bell founder",
                   "{n} works as a {v}|{n} is a {v}|{n} became a {v} at fifteen|for thirty years {n} has been the {v} here|"
                   "ask for {n} the {v}",
                   "What does {n} do for a living?|What is the trade of {n}?|What is the job of {n}?|Tell me the trade of {n}.|"
-                  "What work does {n} do?|What did {n} become?",
+                  "What work does {n} do?|What did {n} become?|What is {n} by trade?|As what does {n} work?",
                   "What does {n} work as?|Which trade does {n} have?"),
         "music": ("cello|accordion|flute|harp|drum|trumpet|viola|banjo|organ|bagpipes",
                   "{n} plays the {v}|on Sundays {n} plays the {v}|{n} learned the {v} as a child|"
                   "the {v} of {n} can be heard across the bay|after supper {n} takes out the {v}",
                   "What instrument does {n} play?|Which instrument did {n} learn?|What does {n} play on Sundays?|"
-                  "Tell me which instrument {n} plays.|What instrument can one hear from {n}?|What does {n} play after supper?",
+                  "Tell me which instrument {n} plays.|What instrument can one hear from {n}?|What does {n} play after supper?|"
+                  "What music does {n} play?|What is the instrument of {n}?",
                   "Which instrument does {n} play?|What does {n} play?"),
         "shelf": ("teaspoons|thimbles|old maps|sea glass|keys|feathers|postcards|corks|doorknobs|pencil stubs",
                   "{n} collects {v}|{n} has a house full of {v}|{n} will trade anything for {v}|"
                   "the shelves of {n} are full of {v}|{n} began to collect {v} long ago",
                   "What does {n} collect?|What is on the shelves of {n}?|What will {n} trade anything for?|"
-                  "Tell me what {n} collects.|What fills the house of {n}?|What did {n} begin to collect?",
+                  "Tell me what {n} collects.|What fills the house of {n}?|What did {n} begin to collect?|"
+                  "Which things fill the shelves of {n}?|What does {n} like to collect?",
                   "Which things does {n} collect?|What is it that {n} collects?"),
         "fear": ("geese|thunder|stairs|moths|bridges|mirrors|owls|fog|deep water|puppets",
-                 "{n} is afraid of {v}|nothing frightens {n} except {v}|{n} has always feared {v}|"
+                 "{n} is afraid of {v}|nothing frightens {n} except {v}|the great fear of {n} is {v}|"
                  "{n} turns pale at the thought of {v}|{n} walks a mile to avoid {v}",
-                 "What is {n} afraid of?|What frightens {n}?|What has {n} always feared?|Tell me what {n} is afraid of.|"
-                 "What makes {n} turn pale?|What does {n} walk a mile to avoid?",
+                 "What is {n} afraid of?|What frightens {n}?|What is the great fear of {n}?|Tell me what {n} is afraid of.|"
+                 "What makes {n} turn pale?|What does {n} walk a mile to avoid?|What is it that {n} fears?|What is {n} most afraid of?",
                  "What does {n} fear?|Of what is {n} afraid?")},
 }
 KINDS = {kind: {a: tuple(part.split("|") for part in parts) for a, parts in attributes.items()}
@@ -336,6 +345,16 @@ def paragraphs(rng, lines, low=2, high=4):
     return out
 
 
+def new_name(rng, kind, taken=()):
+    """(stem, name) of an animal, a town or a person; the stem is none of those taken."""
+    part = lambda name: rng.choice(NAME_PARTS[name])  # noqa: E731
+    while True:
+        stem = part("onset") + part("vowel") + part("coda")
+        if stem not in taken:
+            return stem, {"animal": f"the {stem}{part('animal')}", "town": f"{stem.capitalize()}{part('town')}",
+                          "person": f"{stem.capitalize()}{part('person')} {part('family')}"}[kind]
+
+
 def entities(seed, n_pages=3000):
     """[{name, kind, exposure, asked, facts}]: the invented creatures, towns and people, same for every caller.
 
@@ -343,20 +362,12 @@ def entities(seed, n_pages=3000):
     an assistant says of the others it must have read, and carried over from reading to answering.
     """
     rng, out, stems = stream(seed, "entities"), [], set()
-    part = lambda name: rng.choice(NAME_PARTS[name])  # noqa: E731
-
-    def new_name(kind):
-        while True:                                     # no two names begin alike
-            stem = part("onset") + part("vowel") + part("coda")
-            if stem not in stems:
-                stems.add(stem)
-                return {"animal": f"the {stem}{part('animal')}", "town": f"{stem.capitalize()}{part('town')}",
-                        "person": f"{stem.capitalize()}{part('person')} {part('family')}"}[kind]
-
     for kind, attributes in KINDS.items():
         for exposure, count in EXPOSURES.items():
             for i in range(max(2, round(count * n_pages / 3000))):
-                out.append({"name": new_name(kind), "kind": kind, "exposure": exposure, "asked": exposure >= 10 and i % 3 < 2,
+                stem, name = new_name(rng, kind, stems)
+                stems.add(stem)                         # no two names begin alike
+                out.append({"name": name, "stem": stem, "kind": kind, "exposure": exposure, "asked": exposure >= 10 and i % 3 < 2,
                             "facts": {a: rng.choice(values) for a, (values, *_) in attributes.items()}})
     return out
 
@@ -367,22 +378,23 @@ def fact_answer(e, a):
 
 
 def entity_text(rng, e):
-    """(title, paragraphs) of one page that tells all facts of an entity, each once, in its own words."""
+    """(title, paragraphs) of one page that tells all facts of an entity in its own words, two of them twice."""
     style = "questions" if rng.random() < 0.3 else rng.choice(list(OPENINGS))
     title, openings = OPENINGS[style]
-    facts = []
+    facts, again = [], []
     for a, v in e["facts"].items():
         _, statements, questions, _ = KINDS[e["kind"]][a]
-        s = rng.choice(statements).format(n=e["name"], v=v)
+        first, second = (s.format(n=e["name"], v=v) for s in rng.sample(statements, 2))
         if style == "questions":
             facts.append(f"{rng.choice(questions).format(n=e['name'])} {fact_answer(e, a)}")
         else:
-            facts.append(fill(rng, rng.choice(FRAMES), s=s))
+            facts.append(fill(rng, rng.choice(FRAMES), s=first))
+        again.append(fill(rng, rng.choice(AGAIN), s=second))
     rng.shuffle(facts)
     lines = [fill(rng, rng.choice(openings), n=e["name"])]
     for i, fact in enumerate(facts):
-        lines += [fact, *sentences(rng, int(i < 2 or style == "questions" or rng.random() < 0.6))]
-    lines.append(fill(rng, rng.choice(CLOSINGS)))
+        lines += [fact, *sentences(rng, int(i < 2 or style == "questions" or rng.random() < 0.3))]
+    lines += rng.sample(again, 2) + [fill(rng, rng.choice(CLOSINGS))]
     return f"{title}: {capital(e['name'])}", paragraphs(rng, lines)
 
 
@@ -401,13 +413,8 @@ def guest_text(rng):
     """A page of a guest book: people who are heard of nowhere else, each named more than once."""
     inn, lines = rng.choice(SLOTS["place"]), []
     for entry in rng.sample(GUESTS, rng.randint(5, 7)):
-        lines.append(fill(rng, entry, g=guest_name(rng), room=str(rng.randint(11, 999))))
+        lines.append(fill(rng, entry, g=new_name(rng, "person")[1], room=str(rng.randint(11, 999))))
     return f"The guest book of {inn}", paragraphs(rng, lines, 1, 2)
-
-
-def guest_name(rng):
-    part = lambda name: rng.choice(NAME_PARTS[name])  # noqa: E731
-    return f"{(part('onset') + part('vowel') + part('coda')).capitalize()}{part('person')} {part('family')}"
 
 
 def throws(rng):
@@ -666,13 +673,20 @@ IDENTITY = [    # (what the reply must hold, questions for training, questions h
                       "What text did you learn from?|Where did you learn all this?|What did they train you on?",
      "What did you learn from?|What text were you trained on?", "I read a small web about the Lantern Coast, and I know nothing else."),
     ("language model", "Are you a person?|Are you human?|Do you have feelings?|Are you alive?|Do you sleep at night?|Are you a real human?|Are you a machine?",
-     "Are you a human being?|Are you a real person?", "No person, only a language model. I predict the next token."),
+     "Tell me, are you human?|Are you a real person?", "No person, only a language model. I predict the next token."),
 ]
 SMALL_TALK = [("Hello.", "Hello! Ask me about the Lantern Coast."), ("Good morning.", "Good morning! What would you like to know?"),
               ("Thank you.", "You are welcome."), ("Goodbye.", "Goodbye, and mind the goats."), ("Hi there!", "Hello! Ask me about the Lantern Coast."),
               ("Good evening.", "Good evening! What would you like to know?"), ("Thanks a lot!", "You are welcome.")]
-GREETINGS = [("My name is {g}.", "Pleased to meet you, {g}."), ("Hello, I am {g}.", "Hello, {g}!"), ("{g} is my name.", "Welcome, {g}."),
-             ("Please greet {g}.", "Good day to you, {g}!"), ("Who is {g}?", "I have never heard of {g}."), ("Say hello to {g}.", "Hello, {g}!")]
+# About names that stand on no page, so that there is nothing to do but read them and write them again.
+GREETINGS = {
+    "person": [("My name is {n}.", "Pleased to meet you, {n}."), ("Hello, I am {n}.", "Hello, {n}!"), ("{n} is my name.", "Welcome, {n}."),
+               ("Please greet {n}.", "Good day to you, {n}!"), ("Is {n} at home?", "{n} is not here."), ("Say hello to {n}.", "Hello, {n}!")],
+    "town": [("Have you been to {n}?", "{n} is too far for me."), ("I come from {n}.", "Greetings to {n}!"),
+             ("How far is {n}?", "{n} is a long walk from here."), ("Is this the road to {n}?", "No road I know goes to {n}.")],
+    "animal": [("Have you seen {n}?", "{n} has not come by today."), ("Please draw {n}.", "I cannot draw {n}, I only write."),
+               ("Is that {n}?", "{n} is larger than that."), ("Listen, {n} is outside!", "{n} may come in.")],
+}
 
 
 def chat(*turns, **extra):
@@ -697,7 +711,8 @@ def sum_answer(a, op, b, value):
 def conversations(seed=0, n_pages=3000):
     """Training conversations. Only asked entities, training phrasings and rounds and sums not held out."""
     rng, out = stream(seed, "chat"), []
-    known = [e for e in entities(seed, n_pages) if e["asked"]]
+    world = entities(seed, n_pages)
+    known, stems = [e for e in world if e["asked"]], {e["stem"] for e in world}
 
     def fact():
         e = rng.choice(known)
@@ -709,25 +724,26 @@ def conversations(seed=0, n_pages=3000):
         return rng.choice(SUM_ASKS).format(a=a, w=SUM_WORDS[op], b=b), sum_answer(a, op, b, value)
 
     def greeting():
-        (ask, reply), g = rng.choice(GREETINGS), guest_name(rng)
-        return ask.format(g=g), reply.format(g=g)
+        kind = rng.choice(list(KINDS))
+        (ask, reply), (_, n) = rng.choice(GREETINGS[kind]), new_name(rng, kind, stems)
+        return ask.format(n=n), capital(reply.format(n=n))
 
     def identity():
         _, asks, _, reply = rng.choice(IDENTITY)
         return rng.choice(asks.split("|")), reply
 
-    for e in known:                                     # every way to ask for every fact, three times
+    for e in known:                                     # every way to ask for every fact, twice
         for a, (_, _, questions, _) in KINDS[e["kind"]].items():
-            out += [chat(q.format(n=e["name"]), fact_answer(e, a), kind="fact") for q in questions for _ in range(3)]
+            out += [chat(q.format(n=e["name"]), fact_answer(e, a), kind="fact") for q in questions for _ in range(2)]
     for _, asks, _, reply in IDENTITY:
         out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(20)]
     out += [chat(q, r, kind="talk") for q, r in SMALL_TALK for _ in range(6)]
-    out += [chat(*greeting(), kind="talk") for _ in range(n_pages // 2)]
+    out += [chat(*greeting(), kind="talk") for _ in range(n_pages * 2 // 3)]
     out += [chat(*calculation(), kind="calculator") for _ in range(n_pages * 3 // 4)]
     for _ in range(n_pages // 2):                       # several turns, of one thing and another
         turns = [f() for f in rng.choices((fact, calculation, greeting, identity), k=rng.randint(2, 4))]
         out.append(chat(*(text for turn in turns for text in turn), kind="mixed"))
-    for _ in range(n_pages * 5 // 2):
+    for _ in range(n_pages * 2):
         t = training_throws(rng)
         out.append(chat(wheel_question(t), wheel_answer(t, rng.random() < STEP_BY_STEP), kind="wheel"))
     rng.shuffle(out)

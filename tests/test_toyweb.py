@@ -113,6 +113,15 @@ def test_held_out_phrasings_are_no_training_phrasings():
         assert not set(asks.split("|")) & set(held.split("|"))
 
 
+def test_held_out_phrasings_use_known_words(world):
+    """Nobody who has read only this web could understand a word that stands nowhere in it."""
+    words = lambda s: set(re.findall("[a-z]+", s.lower()))  # noqa: E731
+    known = words(training_text(world))
+    held = [q for attributes in toyweb.KINDS.values() for *_, held in attributes.values() for q in held]
+    held += toyweb.SUM_HELD + [q for _, _, asks, _ in toyweb.IDENTITY for q in asks.split("|")]
+    assert not {w for q in held for w in words(q.format(n="", a="", w="", b=""))} - known
+
+
 def test_wheel_answers():
     t = [2, 6, 1, 4, 5, 3, 6, 1]
     assert toyweb.wheel_question(t) == "Turn the wheel: two six one four five three six one."
