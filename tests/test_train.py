@@ -211,9 +211,10 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, text):
         train.main([*run, *SMALL])
 
 
-def test_shakespeare_preset_is_nanogpts(shared):
+def test_shakespeare_preset_is_nanogpts_but_for_the_learning_rate(shared):
     recipe = train.PRESETS["shakespeare"]
     assert (recipe.model.n_layer, recipe.model.n_head, recipe.model.n_embd, recipe.model.n_positions) == (4, 4, 128, 64)
-    assert (recipe.batch, recipe.steps, recipe.lr, recipe.min_lr) == (12, 2000, 1e-3, 1e-4)
+    assert (recipe.batch, recipe.steps, recipe.warmup, recipe.beta2, recipe.weight_decay) == (12, 2000, 100, 0.99, 0.1)
+    assert (recipe.lr, recipe.min_lr) == (3e-3, 3e-4)   # nanoGPT: 1e-3, 1e-4
     tokenizer, train_ids, val_ids = train.load_characters(shared("tinyshakespeare.txt"))
     assert tokenizer.n_vocab == 65 and len(train_ids[0]) == 1_003_854 and len(val_ids[0]) == 111_540
