@@ -189,7 +189,7 @@ def sft(run, recipe, seed=0, on_mismatch="error"):
     print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
     batches = Batches(conversations, recipe.batch, seed)
     windows = train.Windows(train.load_shards(run, tokenizer)[0], cfg.n_positions, seed + 1)
-    identity = {"stage": "sft", "recipe": repr(recipe), "seed": seed, "start": train.fingerprint(params.values()),
+    identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
                 "tokens": train.fingerprint(windows.shards), "threads": gpt.N_THREADS,
                 "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16]}
 
@@ -276,7 +276,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
     kinds = {t.get("kind") for t in tasks}
     others = Batches(load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
     folder = run / ("rl" if reward == "answer" else "rl_random")
-    identity = {"stage": "rl", "recipe": repr(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
+    identity = {"stage": "rl", **train.settings(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
                 "data": [hashlib.sha256((run / p).read_bytes()).hexdigest()[:16] for p in ("tasks/wheel_train.jsonl", "chat/train.jsonl")],
                 "threads": gpt.N_THREADS}
     before = measure(params, cfg, tokenizer, unseen)

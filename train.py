@@ -19,7 +19,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import gpt                      # before numpy: it tells NumPy's BLAS which CPU this is
@@ -274,6 +274,12 @@ def dream(params, cfg, tokenizer, seed, n_tokens=60):
 # ----------------------------------------------------------------------------- checkpoints, log, exact resume
 
 
+def settings(recipe):
+    """A recipe as one flat dict of plain values, the model's sizes among them."""
+    flat = asdict(recipe)
+    return {**flat.pop("model", {}), **flat}
+
+
 def save_checkpoint(folder, params, optimizer, step, identity):
     """One file holds all that resuming needs, and it appears whole or not at all."""
     tensors = dict(params)
@@ -298,12 +304,13 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
     except json.JSONDecodeError:
         theirs = {}
     differs = [f"{k}: checkpoint {theirs.get(k)!r}, now {identity.get(k)!r}"
-               for k in sorted(set(theirs) | set(identity)) if theirs.get(k) != identity.get(k)]
+               for k in {**identity, **theirs} if theirs.get(k) != identity.get(k)]
     if differs:
         if on_mismatch == "restart":
             print(f"{path}: belongs to another run ({differs[0]}); starting over", file=sys.stderr)
             return 0
-        raise ValueError(f"{path}: cannot resume, {'; '.join(differs)}. Give back the old settings, start over "
+        shown = "; ".join(differs[:6] + [f"and {len(differs) - 6} more"] * (len(differs) > 6))
+        raise ValueError(f"{path}: cannot resume, {shown}. Give back the old settings, start over "
                          f"with --on-mismatch restart, or train into another folder with --run")
     for kind, target in (("", params), ("adamw.m.", optimizer.m), ("adamw.v.", optimizer.v)):
         for k, a in target.items():
@@ -350,7 +357,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     """Run the recipe to its end, or on from where an earlier call was killed. Returns (params, last log entry)."""
     cfg, folder = recipe.model, Path(folder)
     windows = Windows(train_shards, cfg.n_positions, seed)
-    identity = {"recipe": repr(recipe), "seed": seed, "tokens": fingerprint(train_shards),
+    identity = {**settings(recipe), "seed": seed, "tokens": fingerprint(train_shards),
                 "tokenizer": tokenizer.fingerprint, "threads": gpt.N_THREADS}
     params = gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
