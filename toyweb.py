@@ -72,13 +72,13 @@ I wrote this on the back of a receipt for {meal}, so forgive the stains.
 "{said}," said {folk}, and went back to {place}.
 The path from {place} to {place2} is short and steep, and on {weather} it smells of {meal}.
 They have been talking about {thing} {span}.
-There was {thing} on the table, and nobody mentioned it.
+Somebody had put {thing} on the table, and nobody mentioned it.
 {folk} and {folk2} have not spoken {span}, which is why there are two clubs.
 On {weather} you can see it from {place}, provided that {folk} moves over.
 My notes from {place} end with a drawing of {thing} and the words "{said}".
 The children of the village sang {span} and were paid in {meal}.
 A notice at {place} asked, {mood}, for the return of {thing}.
-In the evening there was {meal}, and {folk} played cards against {folk2} and lost {thing}.
+In the evening we had {meal}, and {folk} played cards against {folk2} and lost {thing}.
 Later {folk} came {way} to say that it had all been a misunderstanding.
 I waited at {place} {span}, and all I learned was this: {said}.
 Opinions differ, and at {place} they differ {mood}.
@@ -216,7 +216,7 @@ OPENINGS = {
     "lesson": ("From a school copybook", ["Today {folk} taught us about {n}.", "Our lesson at {place} was about {n}, and I listened.",
                "We had to write one page about {n}, so here it is.", "The examination asked about {n}, and this is my answer."]),
 }
-CLOSINGS = ["That is all I know, and {folk} knows no more.", "More will follow when the ink arrives.", "Here the page was torn, and {meal} was served.",
+CLOSINGS = ["That is all I know, and {folk} knows no more.", "More will follow when the ink arrives.", "Here the page is torn and smells of {meal}.",
             "So much for that, and good night from {place}.", "The rest can be heard at {place} on any {weather2}.", "We thank {folk} for the correction."]
 SLOTS["weather2"] = ["Monday", "Tuesday", "market day", "evening after nine", "rainy afternoon"]
 
@@ -232,8 +232,8 @@ STORY = {       # one sentence of each part, in this order; h is the hero
             "{h} climbed up to {place} and called out, and only an echo came back."],
     "help": ["Then {folk} sat down beside {h} and shared {meal}.", "\"{said},\" said {folk}, and all at once {h} understood.", "At last {folk} remembered having seen {thing} near {place}.",
              "It was {folk} who helped in the end, {mood}."],
-    "end": ["So {h} came home {way}, and the lamp was lit.", "They put {thing} in the window, where it is still.", "And {h} kept the secret {span}.",
-            "There was {meal} for everyone, even for {folk}."],
+    "end": ["So {h} came home {way}, and the lamp was lit.", "They put {thing} in the window for all to see.", "And {h} kept the secret {span}.",
+            "Everyone had {meal}, even {folk}."],
     "moral": ["Those who tell the story add: {said}.", "To this day nobody moves {thing} without asking {h}.", "If you do not believe it, ask at {place}.",
               "And that is why the lamp at {place} is lit on {weather}."],
 }
@@ -256,7 +256,7 @@ WHEEL_INTRO = ["The tally wheel has ten pegs, zero to nine, and begins at zero. 
                "At {place} they play the wheel for {meal}. Ten pegs, one die, and after peg nine comes peg zero again."]
 WHEEL_ASIDES = """{folk} called the throws, {folk2} turned and a small crowd counted along.
 At {place} one could have heard a button drop.
-Then came {meal} for everyone, and after that another round.
+Then everyone had {meal}, and after that came another round.
 It was {weather}, and people had come {way} only for this.
 {folk} asked {mood} for one more round and was given it.
 The team from {place} went next, led by {folk}.
@@ -326,9 +326,18 @@ def capital(s):
 
 
 def fill(rng, template, **given):
-    """'{folk} at {place}' -> 'A carter at the harbour wall': choose for each slot, keep what is given."""
-    return capital(re.sub(r"\{(\w+)\}", lambda m: given[m[1]] if m[1] in given
-                          else rng.choice(SLOTS.get(m[1]) or SLOTS[m[1].rstrip("0123456789")]), template))
+    """'{folk} at {place}' -> 'A carter at the harbour wall': choose for each slot, keep what is given. A slot
+    named twice is the same twice; {folk} and {folk2} are two different people."""
+    taken = set(given.values())
+
+    def choose(m):
+        if m[1] not in given:
+            options = SLOTS.get(m[1]) or SLOTS[m[1].rstrip("0123456789")]
+            given[m[1]] = rng.choice([o for o in options if o not in taken])
+            taken.add(given[m[1]])
+        return given[m[1]]
+
+    return capital(re.sub(r"\{(\w+)\}", choose, template))
 
 
 def sentences(rng, n, **given):
@@ -743,7 +752,7 @@ def conversations(seed=0, n_pages=3000):
     for _ in range(n_pages // 2):                       # several turns, of one thing and another
         turns = [f() for f in rng.choices((fact, calculation, greeting, identity), k=rng.randint(2, 4))]
         out.append(chat(*(text for turn in turns for text in turn), kind="mixed"))
-    for _ in range(n_pages * 2):
+    for _ in range(n_pages * 7 // 2):
         t = training_throws(rng)
         out.append(chat(wheel_question(t), wheel_answer(t, rng.random() < STEP_BY_STEP), kind="wheel"))
     rng.shuffle(out)
