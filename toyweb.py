@@ -745,7 +745,7 @@ def conversations(seed=0, n_pages=3000):
         for a, (_, _, questions, _) in KINDS[e["kind"]].items():
             out += [chat(q.format(n=e["name"]), fact_answer(e, a), kind="fact") for q in questions for _ in range(2)]
     for _, asks, _, reply in IDENTITY:
-        out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(20)]
+        out += [chat(q, reply, kind="identity") for q in asks.split("|") for _ in range(40)]
     out += [chat(q, r, kind="talk") for q, r in SMALL_TALK for _ in range(6)]
     out += [chat(*greeting(), kind="talk") for _ in range(n_pages * 2 // 3)]
     out += [chat(*calculation(), kind="calculator") for _ in range(n_pages * 3 // 4)]
