@@ -36,13 +36,14 @@ import train
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a stage. Rows a step: batch for SFT, prompts * group for RL."""
+    """Settings of a stage. A step of SFT sees batch conversations and replay windows of pre-training text; a step of
+    RL sees prompts * group replies and batch conversations about other things."""
 
     steps: int
     lr: float
     min_lr: float
     warmup: int
-    batch: int = 64             # SFT: conversations a step
+    batch: int = 64             # conversations a step
     replay: int = 4             # SFT: windows of pre-training text a step
     replay_weight: float = 1.0  # SFT: their loss beside the conversations'
     prompts: int = 16           # RL: questions a step
@@ -108,7 +109,7 @@ def load_conversations(path, tokenizer, n_positions, but_not=()):
 
 
 def pad_rows(rows):
-    """[(ids, weights)] -> tokens (B,T), targets (B,T), weights (B,T). weights[t] is that of learning ids[t];
+    """[(ids, weights or mask)] -> tokens (B,T), targets (B,T), weights (B,T). weights[t] is that of learning ids[t];
     a row's first token is never a target. One conversation a row, so none can look into another."""
     T = max(len(ids) for ids, _ in rows) - 1
     tokens, targets = np.zeros((len(rows), T), np.int64), np.full((len(rows), T), -1)
@@ -147,8 +148,8 @@ def sft_step(params, cfg, rows, parts=4):
     for i in range(parts):
         part = rows[len(rows) * i // parts:len(rows) * (i + 1) // parts]
         if part:
-            tokens, targets, mask = pad_rows(part)
-            part_loss, part_grads = gpt.loss_and_grads(params, cfg, tokens, targets, mask / max(n, 1))
+            tokens, targets, weights = pad_rows(part)
+            part_loss, part_grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights / max(n, 1))
             loss += part_loss
             grads = {k: g + grads[k] if k in grads else g for k, g in part_grads.items()}
     return loss, grads, n
@@ -156,21 +157,15 @@ def sft_step(params, cfg, rows, parts=4):
 
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of):
     """The loop both stages share: step_of(step) -> (loss, grads, {what to log}). Resumes exactly."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)
-    done = train.load_checkpoint(folder, params, optimizer, identity, on_mismatch)
-    gpt.save_config(folder, cfg)
-    tokenizer.save(folder / "tokenizer.json")
-    log, entry, started = train.Log(folder, done), {}, time.perf_counter()
+    optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
+    done, log = train.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
+    started = time.perf_counter()
     for step in range(done, recipe.steps):
         t0 = time.perf_counter()
         loss, grads, info = step_of(step)
-        norm, lr = train.grad_norm(grads), train.learning_rate(step, recipe)
-        optimizer.step(grads, lr, train.clip_scale(norm, recipe.clip))
-        entry = dict(step=step + 1, loss_nats=round(loss, 6), lr=lr, grad_norm=round(norm, 6),
-                     dt_s=round(time.perf_counter() - t0, 4), **info)
-        log.write(**entry)
+        norm, lr = train.update(optimizer, grads, loss, step, recipe)
+        log.write(step=step + 1, loss_nats=round(loss, 6), lr=lr, grad_norm=round(norm, 6),
+                  dt_s=round(time.perf_counter() - t0, 4), **info)
         last = step + 1 == recipe.steps
         if last or (step + 1) % recipe.save_every == 0:
             train.save_checkpoint(folder, params, optimizer, step + 1, identity)
@@ -182,7 +177,7 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
 
 
 def sft(run, recipe, seed=0, on_mismatch="error"):
-    """base/ + chat/train.jsonl -> sft/. Returns a line about it."""
+    """base/ + chat/train.jsonl -> sft/. Returns what it learned from, and how often it saw it, in words."""
     run = Path(run)
     params, cfg, tokenizer = load_stage(run, "base", "python train.py")
     conversations = load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions)
@@ -325,20 +320,19 @@ def evaluate(params, cfg, tokenizer, run):
         tasks = load_tasks(Path(run) / "tasks" / f"{name}.jsonl")
         _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
         groups = {}
-        for task, v in zip(tasks, verdicts):
-            keys = [name.removesuffix("_test")]
-            if "exposure" in task:
-                keys = [f"facts on {'10 pages or more' if task['exposure'] >= 10 else '3 pages' if task['exposure'] == 3 else '1 page'}, "
-                        f"entity {'in' if task['asked'] else 'never in'} training chats"]
-            for k in keys:
-                groups.setdefault(k, []).append(v)
-        for k in sorted(groups):
-            out[k] = (sum(v.correct for v in groups[k]), len(groups[k]), sum(v.ended for v in groups[k]))
+        for task, v in sorted(zip(tasks, verdicts), key=lambda pair: pair[0].get("exposure", 0)):
+            key, exposure = name.removesuffix("_test"), task.get("exposure")
+            if exposure is not None:
+                pages = "10 pages or more" if exposure >= 10 else f"{exposure} page{'s' if exposure > 1 else ''}"
+                key = f"facts on {pages:16}  entity {'in' if task.get('asked') else 'never in'} training chats"
+            groups.setdefault(key, []).append(v)
+        for key, vs in groups.items():
+            out[key] = (sum(v.correct for v in vs), len(vs), sum(v.ended for v in vs))
     return out
 
 
 def print_evaluation(run, stages):
-    results = {s: evaluate(*load_stage(Path(run), s, "make"), run) for s in stages}
+    results = {s: evaluate(*sample.load_model(run / s), run) for s in stages}
     print(f"{'held-out questions, answered greedily':58}" + "".join(f"{s:>10}" for s in stages))
     for k in results[stages[0]]:
         print(f"{k:50}{results[stages[0]][k][1]:8,}" + "".join(f"{results[s][k][0] / results[s][k][1]:10.1%}" for s in stages))
@@ -361,7 +355,7 @@ def parse_args(argv=None):
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     p.add_argument("--lr", type=float, help="peak learning rate (default: the recipe's)")
-    p.add_argument("--batch", type=int, help="SFT: conversations a step (default: the recipe's)")
+    p.add_argument("--batch", type=int, help="conversations a step (default: the recipe's)")
     p.add_argument("--group", type=int, help="RL: replies to each question (default: the recipe's)")
     p.add_argument("--reward", default="answer", choices=("answer", "random"), help="RL: random is the control that must not help")
     p.add_argument("--seed", type=int, default=0, help="of the order of the data and of sampling")
@@ -379,7 +373,10 @@ def main(argv=None):
             raise ValueError(f"--{name} {value}: must be above 0")
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
+    if recipe is RL and changes.get("group") == 1:
+        raise ValueError("--group 1: a single reply has nothing to be compared with; give at least 2")
     recipe = replace(recipe, **changes)
+    recipe = replace(recipe, warmup=min(recipe.warmup, recipe.steps))
     run = Path(args.run)
     if args.command == "eval":
         stages = [s for s in ("base", "sft", "rl") if (run / s / "model.safetensors").exists()]

@@ -502,7 +502,7 @@ class Cache:
 def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     """Logits of the next token after each new position, given all that the cache has seen.
 
-    tokens (B,T) int, right-padded when rows differ; n_new (B,) says how many of each row count (default T).
+    tokens (B,T) int, right-padded when rows differ; n_new (B,) says how many of each row count (default T), at least 1.
     Returns (B,T,V), or (B,V) for the last counted position of each row with only_last, the case of
     generation. Adds the new positions to the cache.
     """
@@ -510,6 +510,10 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     B, T = tokens.shape
     if n_new is None:
         n_new = np.full(B, T)
+    if int(n_new.min()) < 1 or int(n_new.max()) > T:
+        raise ValueError(f"n_new = {n_new.tolist()[:8]}: expected 1 to {T} for each row")
+    if cache.k.dtype != params["wte.weight"].dtype:
+        raise ValueError(f"a {cache.k.dtype} cache for {params['wte.weight'].dtype} parameters; give Cache their dtype")
     if int((cache.length + n_new).max()) > cache.k.shape[3]:
         raise ValueError(f"{int((cache.length + n_new).max())} positions do not fit the cache of "
                          f"{cache.k.shape[3]}; the model's context is {cfg.n_positions}")
@@ -521,22 +525,22 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
 def _decode_rows(params, cfg, tokens, cache, n_new, only_last):
     (B, T), C, xp = tokens.shape, cfg.n_embd, array_module(tokens)
     scale = float((C // cfg.n_head) ** -0.5)
-    at = np.minimum(cache.length[:, None] + xp.arange(T), cache.k.shape[3] - 1)     # (B,T) places in the cache
-    S = int(cache.length.max()) + T if B else T
-    S = min(S, cache.k.shape[3])
-    hidden = xp.arange(S) > at[:, None, :, None]        # (B,1,T,S): keys that come after the query
-    rows = xp.arange(B)[:, None]
+    S = min(int(cache.length.max()) + T, cache.k.shape[3])
+    at = np.minimum(cache.length[:, None] + xp.arange(T), S - 1)        # (B,T) places in the cache
+    row, col = np.nonzero(xp.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
+    slot = at[row, col]
+    masked = xp.arange(S) > at[:, None, :, None]        # (B,1,T,S): keys that come after the query
     x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
     for i in range(cfg.n_layer):
         p = layer_params(params, i)
         a, _ = layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
         qkv = linear_forward(a, p["attn.c_attn.weight"], p["attn.c_attn.bias"]).reshape(B, T, -1)
         q, k, v = _split_heads(qkv, cfg.n_head)
-        cache.k[i][rows, :, at] = k.transpose(0, 2, 1, 3)
-        cache.v[i][rows, :, at] = v.transpose(0, 2, 1, 3)
+        cache.k[i][row, :, slot] = k[row, :, col]       # (n,NH,HS)
+        cache.v[i][row, :, slot] = v[row, :, col]
         s = q @ cache.k[i, :, :, :S].swapaxes(-1, -2)   # (B,NH,T,S)
         s *= scale
-        s[np.broadcast_to(hidden, s.shape)] = -np.inf
+        s[np.broadcast_to(masked, s.shape)] = -np.inf
         s -= s.max(-1, keepdims=True)
         np.exp(s, out=s)
         s /= s.sum(-1, keepdims=True)
@@ -672,16 +676,23 @@ def save(folder, params, cfg):
     save_safetensors(Path(folder) / "model.safetensors", params, {"format": "pt"})
 
 
+# What else a config.json may say that changes the arithmetic, and the values under which it is the model of this file.
+GPT2_SETTINGS = {
+    "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "layer_norm_epsilon": (1e-5,),
+    "tie_word_embeddings": (True,), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
+
 def load_config(folder):
     path = Path(folder) / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json and model.safetensors. "
                                 f"Make the demo's with: python train.py")
     config = json.loads(path.read_text(encoding="utf-8"))
-    act = config.get("activation_function", "gelu_new")
-    if config.get("model_type", "gpt2") != "gpt2" or act not in ("gelu_new", "gelu_pytorch_tanh"):
-        raise ValueError(f"{path}: model_type {config.get('model_type')!r} with activation {act!r}, expected gpt2 "
-                         "with gelu_new")
+    for key, ours in {**GPT2_SETTINGS, "n_inner": (None, 4 * config.get("n_embd", 0))}.items():
+        if config.get(key, ours[0]) not in ours:
+            raise ValueError(f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}")
     missing = [k for k in Config.__dataclass_fields__ if k not in config]
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}")

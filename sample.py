@@ -92,7 +92,9 @@ def render(messages, tokenizer, where="conversation"):
 
 
 def render_prompt(messages, tokenizer):
-    """Ids of a conversation up to where the assistant begins to speak; the last message is not its own."""
+    """Ids of a conversation up to where the assistant begins to speak; the last message must not be its own."""
+    if messages and messages[-1].get("role") == "assistant":
+        raise ValueError("the last message is the assistant's already: there is nothing to reply to")
     ids, _ = render(messages, tokenizer)
     return ids + [special(tokenizer, "<|im_start|>"), *tokenizer.encode_ordinary("assistant"), special(tokenizer, "<|im_sep|>")]
 
@@ -104,7 +106,7 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 
 
 def calculator(expression):
-    """'37*48' -> '1776'; None for anything that is not a small sum of numbers. Nothing is ever executed:
+    """'37*48' -> '1776'; None for anything that is not arithmetic of numbers. Nothing is ever executed:
     the expression's syntax tree is walked and only numbers and + - * / // % ( ) are known."""
     def value(node):
         if isinstance(node, ast.Expression):
@@ -167,8 +169,7 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
     """Generate for a batch of prompts (lists of ids); yields [(row, token, sampled)] once a position.
 
     A row ends with the first of its stop tokens, which is yielded too, with max_new_tokens, or at the end of
-    the model's context. Row r draws from its own stream (seed, r): the same text whatever else is in the
-    batch. When a row writes <|tool_end|>, the calculator's answer is put into its mouth.
+    the model's context. Row r draws from its own stream (seed, r), whatever else is in the batch. When a row writes <|tool_end|>, the calculator's answer is put into its mouth.
     """
     if not all(prompts):
         raise ValueError("an empty prompt: the model needs at least one token to go on from")
@@ -176,9 +177,10 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
     if longest >= cfg.n_positions:
         raise ValueError(f"a prompt of {longest} tokens does not fit the model's context of {cfg.n_positions} "
                          "with room for a reply; shorten it")
-    if min(temperature, top_k) < 0 or not 0 < top_p <= 1:
-        raise ValueError(f"temperature {temperature}, top-k {top_k}, top-p {top_p}: expected >= 0, >= 0 and within (0, 1]")
-    tool = [tokenizer.special_tokens.get(t) for t in ("<|tool_start|>", "<|tool_end|>", "<|output_start|>", "<|output_end|>")]
+    if not (0 <= temperature < math.inf and top_k >= 0 and 0 < top_p <= 1 and max_new_tokens >= 1):
+        raise ValueError(f"temperature {temperature}, top-k {top_k}, top-p {top_p}, max tokens {max_new_tokens}: "
+                         "expected >= 0, >= 0, within (0, 1] and >= 1")
+    tool_start, tool_end, output_start, output_end = (tokenizer.special_tokens.get(t) for t in ("<|tool_start|>", "<|tool_end|>", "<|output_start|>", "<|output_end|>"))
     rows = np.arange(len(prompts))                      # which prompt each row of the batch belongs to
     lengths = np.array([len(p) for p in prompts])
     room = np.minimum(max_new_tokens, cfg.n_positions - lengths)
@@ -198,12 +200,12 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
             token = int(chosen[i]) if sampled else forced[r].pop(0)
             chosen[i] = token
             events.append((int(r), token, sampled))
-            if tools and sampled and token == tool[0]:
+            if tools and sampled and token == tool_start:
                 call[r] = []
-            elif tools and sampled and token == tool[1] and call[r] is not None:
+            elif tools and sampled and token == tool_end and call[r] is not None:
                 result = calculator(tokenizer.decode(call[r]))
                 if result is not None:
-                    forced[r] = [tool[2], *tokenizer.encode_ordinary(result), tool[3]]
+                    forced[r] = [output_start, *tokenizer.encode_ordinary(result), output_end]
                 call[r] = None
             elif call[r] is not None:
                 call[r].append(token)
@@ -277,7 +279,7 @@ def load_model(folder):
 
 
 def say(model, prompt, args, seed, stop):
-    """Stream one reply to the terminal; returns (ids, seconds)."""
+    """Stream one reply to the terminal; returns (ids, seconds). Ctrl-C ends the reply where it is."""
     params, cfg, tokenizer = model
 
     def write(text):
@@ -285,20 +287,24 @@ def say(model, prompt, args, seed, stop):
         sys.stdout.flush()
 
     printer, ids, started = Printer(tokenizer, write), [], time.perf_counter()
-    for ((_, token, _),) in steps(params, cfg, tokenizer, [prompt], args.max_tokens, args.temperature, args.top_k,
-                                  args.top_p, seed, stop):
-        ids.append(token)
-        printer.put(token)
+    try:
+        for ((_, token, _),) in steps(params, cfg, tokenizer, [prompt], args.max_tokens, args.temperature, args.top_k,
+                                      args.top_p, seed, stop):
+            ids.append(token)
+            printer.put(token)
+    except KeyboardInterrupt:
+        pass
     printer.end()
     return ids, time.perf_counter() - started
 
 
 def complete(model, args):
     tokenizer = model[2]
-    stop = {tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens}
+    # Documents are told apart by this token: it stands before each, so it begins a text and ends it.
+    between = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
     for i in range(args.n):
         sys.stdout.write(args.prompt)
-        ids, seconds = say(model, [*sorted(stop), *tokenizer.encode_ordinary(args.prompt)], args, args.seed + i, stop)
+        ids, seconds = say(model, [*between, *tokenizer.encode_ordinary(args.prompt)], args, args.seed + i, set(between))
         print(f"\n[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
 
 
@@ -320,15 +326,19 @@ def chat(model, args):
             continue
         if args.ask or not sys.stdin.isatty():
             print(f"you> {question}")
-        turns.append(render_prompt([{"role": "user", "content": question}], tokenizer))
+        turn = render_prompt([{"role": "user", "content": question}], tokenizer)
+        if sum(map(len, turns[:keep])) + len(turn) >= cfg.n_positions:
+            problem = f"a question of {len(turn)} tokens does not fit the model's context of {cfg.n_positions} with room for a reply; ask something shorter"
+            if args.ask:
+                raise ValueError(problem)
+            print(f"[{problem}]", file=sys.stderr)
+            continue
+        turns.append(turn)
         while sum(map(len, turns)) + 32 > cfg.n_positions and len(turns) > keep + 1:
             turns.pop(keep)
             print(f"[the context of {cfg.n_positions} tokens is full: the oldest turn is forgotten]", file=sys.stderr)
         sys.stdout.write("longhand> ")
-        try:
-            ids, seconds = say(model, sum(turns, []), args, args.seed + n, {end})
-        except KeyboardInterrupt:                       # stops the reply, not the program
-            ids, seconds = [], 1.0
+        ids, seconds = say(model, sum(turns, []), args, args.seed + n, {end})
         print()
         turns[-1] = turns[-1] + ids + ([] if ids and ids[-1] == end else [end])
         if sys.stdin.isatty() and not args.ask:
@@ -357,6 +367,10 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     talking = args.prompt == "chat"
+    if (args.ask or args.system) and not talking:
+        raise ValueError(f'--ask and --system belong to a conversation; write: python sample.py chat, not {args.prompt!r}')
+    if args.n < 1:
+        raise ValueError(f"-n {args.n}: must be at least 1")
     if args.temperature is None:
         args.temperature = 0.0 if talking else 1.0
     folder = Path(args.model) if args.model else None

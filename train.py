@@ -119,7 +119,7 @@ def clip_scale(norm, limit):
 
 
 def learning_rate(step, recipe):
-    """Linear warm-up to lr, then a cosine down to min_lr at the last step. Steps count from 0."""
+    """Linear warm-up to lr, then a cosine towards min_lr, reached when the last step is done. Steps count from 0."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
@@ -138,7 +138,10 @@ class Windows:
     """
 
     def __init__(self, shards, T, seed):
-        self.shards = [s for s in shards if len(s) > 2 * T]
+        self.shards = [s for s in shards if len(s) >= 2 * T]
+        if 0 < len(self.shards) < len(shards):
+            print(f"{len(shards) - len(self.shards)} of {len(shards)} shards are shorter than two windows of {T} tokens "
+                  f"and are left out ({sum(len(s) for s in shards if len(s) < 2 * T):,} tokens)", file=sys.stderr)
         if not self.shards:
             raise ValueError(f"{sum(map(len, shards))} tokens are too few for windows of {T}; "
                              "make more text, or train with a shorter context")
@@ -146,7 +149,7 @@ class Windows:
         self.per_epoch = sum(map(self._windows, self.shards))
 
     def _windows(self, shard):
-        return (len(shard) - 1 - self.T) // self.T      # this many fit behind any offset below T
+        return len(shard) // self.T - 1                 # this many fit behind any offset below T
 
     def _starts(self, epoch):
         if self._epoch != epoch:
@@ -255,18 +258,19 @@ def ngram_nats(train, val, n, vocab_size, discount=0.75):
         c = np.maximum(count_h[h], 1)
         longer = np.maximum(count_g[g] - discount, 0.0) / c + discount * kinds[h] / c * p
         p = np.where(count_h[h] > 0, longer, p)
-        history = np.concatenate([[gram.max() + 1], gram[:-1]])     # the gram ending one token earlier
+        # The gram ending one token earlier; the first token has none before it, so it gets a number of its own.
+        history = np.concatenate([[gram.max() + 1], gram[:-1]])
     return -np.log(p)
 
 
 def dream(params, cfg, tokenizer, seed, n_tokens=60):
-    """What the model writes by itself after an end of text, sampled at temperature 1."""
+    """What the model writes by itself after an end of text (after token 0 where there is none), at temperature 1."""
     rng = np.random.default_rng(seed)
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
     cache, ids = gpt.Cache(cfg, 1), []
     for _ in range(min(n_tokens, cfg.n_positions)):
         logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0]
-        token = int(np.argmax(logits + rng.gumbel(size=logits.shape)))
+        token = int(np.argmax(logits + rng.gumbel(size=logits.shape)))      # the same as drawing from their softmax
         ids.append(token)
     return tokenizer.decode(ids)
 
@@ -275,9 +279,9 @@ def dream(params, cfg, tokenizer, seed, n_tokens=60):
 
 
 def settings(recipe):
-    """A recipe as one flat dict of plain values, the model's sizes among them."""
+    """What of a recipe decides the weights, as one flat dict: the model's sizes too, but not when to look and save."""
     flat = asdict(recipe)
-    return {**flat.pop("model", {}), **flat}
+    return {k: v for k, v in {**flat.pop("model", {}), **flat}.items() if k not in ("eval_every", "save_every")}
 
 
 def save_checkpoint(folder, params, optimizer, step, identity):
@@ -341,6 +345,35 @@ class Log:
         self.file.flush()
 
 
+def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="error"):
+    """Open a stage's folder: (steps done, log), with params and optimizer filled from a checkpoint of this run.
+
+    A model that some other run finished there is not overwritten unless on_mismatch says so; and then it goes
+    at once, so that no half-trained folder ever looks finished.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model.safetensors"
+    done = load_checkpoint(folder, params, optimizer, identity, on_mismatch)
+    if not done and model.exists():
+        if on_mismatch != "restart":
+            raise ValueError(f"{model}: a model that this run did not make is already there. Replace it with "
+                             "--on-mismatch restart, or train into another folder with --run")
+        model.unlink()
+    gpt.save_config(folder, cfg)
+    tokenizer.save(folder / "tokenizer.json")
+    return done, Log(folder, done)
+
+
+def update(optimizer, grads, loss, step, recipe):
+    """Clip and apply one step's gradients; returns (gradient norm, learning rate)."""
+    norm, lr = grad_norm(grads), learning_rate(step, recipe)
+    if not math.isfinite(norm):
+        raise ValueError(f"step {step + 1}: loss {loss}, gradient norm {norm}; lower --lr (now {recipe.lr})")
+    optimizer.step(grads, lr, clip_scale(norm, recipe.clip))
+    return norm, lr
+
+
 def fingerprint(arrays):
     """A short name for the exact contents of some arrays."""
     h = hashlib.sha256()
@@ -361,11 +394,8 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                 "tokenizer": tokenizer.fingerprint, "threads": gpt.N_THREADS}
     params = gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
-    folder.mkdir(parents=True, exist_ok=True)
-    done = load_checkpoint(folder, params, optimizer, identity, on_mismatch)
-    gpt.save_config(folder, cfg)
-    tokenizer.save(folder / "tokenizer.json")
-    log, started = Log(folder, done), time.perf_counter()
+    done, log = begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
+    started = time.perf_counter()
     tokens_per_step = recipe.batch * cfg.n_positions
     print(f"{folder}: {cfg.n_params:,} parameters, {recipe.steps:,} steps of {tokens_per_step:,} tokens, "
           f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * cfg.n_positions:,} tokens"
@@ -386,10 +416,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             else:
                 for k in grads:
                     grads[k] += part_grads[k]
-        norm, lr = grad_norm(grads), learning_rate(step, recipe)
-        if not math.isfinite(norm):
-            raise ValueError(f"step {step + 1}: loss {loss}, gradient norm {norm}; lower --lr (now {recipe.lr})")
-        optimizer.step(grads, lr, clip_scale(norm, recipe.clip))
+        norm, lr = update(optimizer, grads, loss, step, recipe)
         dt = time.perf_counter() - t0
         entry = dict(step=step + 1, tokens=(step + 1) * tokens_per_step, loss_nats=round(loss, 6), lr=lr,
                      grad_norm=round(norm, 6), dt_s=round(dt, 4), tokens_per_s=round(tokens_per_step / dt))
@@ -408,7 +435,8 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                   f"{entry['tokens_per_s']:,} tokens/s  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     if not entry:                                       # it was already finished
-        entry = json.loads(log.path.read_text(encoding="utf-8").splitlines()[-1])
+        entry["tokens"] = done * tokens_per_step
+        entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate(params, cfg, tokenizer, val_shards)
     gpt.save(folder, params, cfg)
     return params, entry
 

@@ -245,13 +245,28 @@ def test_cached_decoding_equals_the_full_forward():
     np.testing.assert_allclose(gpt.decode(params, cfg, one, kept)[:, 0], want[np.array([2, 2, 1]), at], rtol=1e-9, atol=1e-12)
 
 
+def test_padding_never_lands_on_a_token_of_the_cache():
+    cfg, params = tiny(n_positions=5)
+    tokens, _ = batch(cfg, 2, 5)
+    want, _ = gpt.forward(params, cfg, tokens)
+    cache = gpt.Cache(cfg, 2, dtype=np.float64)
+    gpt.decode(params, cfg, tokens[:, :3], cache, n_new=np.array([3, 1]))
+    new = np.stack([np.r_[tokens[0, 3:], 0, 0], tokens[1, 1:]])                   # row 0 is full after two of the four
+    logits = gpt.decode(params, cfg, new, cache, n_new=np.array([2, 4]), only_last=True)
+    np.testing.assert_allclose(logits, want[:, 4], rtol=1e-9, atol=1e-12)
+
+
 def test_what_does_not_fit_is_refused():
     cfg, params = tiny()
     with pytest.raises(ValueError, match="10 positions, the model's context is 9"):
         gpt.forward(params, cfg, np.zeros((1, 10), int))
     with pytest.raises(ValueError, match="id 13 is outside the model's vocabulary of 13"):
         gpt.forward(params, cfg, np.array([[0, 13]]))
-    cache = gpt.Cache(cfg, 1, 4)
+    cache = gpt.Cache(cfg, 1, 4, np.float64)
+    with pytest.raises(ValueError, match=r"n_new = \[0\]: expected 1 to 4"):
+        gpt.decode(params, cfg, np.zeros((1, 4), int), cache, n_new=np.array([0]))
+    with pytest.raises(ValueError, match="a float32 cache for float64 parameters"):
+        gpt.decode(params, cfg, np.zeros((1, 4), int), gpt.Cache(cfg, 1, 4))
     gpt.decode(params, cfg, np.zeros((1, 4), int), cache)
     with pytest.raises(ValueError, match="5 positions do not fit the cache of 4"):
         gpt.decode(params, cfg, np.zeros((1, 1), int), cache)
@@ -325,6 +340,16 @@ def test_malformed_safetensors_are_refused(tmp_path, raw, message):
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=message):
         gpt.load_safetensors(path)
+
+
+@pytest.mark.parametrize("key, value", [("model_type", "llama"), ("activation_function", "gelu"), ("layer_norm_epsilon", 1e-6),
+                                        ("tie_word_embeddings", False), ("scale_attn_by_inverse_layer_idx", True), ("n_inner", 40)])
+def test_a_config_of_other_arithmetic_is_refused(tmp_path, key, value):
+    gpt.save_config(tmp_path, gpt.Config(19, 8, 12, 1, 3))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ValueError, match=f"config.json: {key} is {value!r}"):
+        gpt.load_config(tmp_path)
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):

@@ -187,6 +187,28 @@ def test_resuming_with_other_settings_is_an_error(tmp_path, text):
     assert (tmp_path / "r/base/model.safetensors").read_bytes() != before
 
 
+def test_a_model_of_someone_else_is_not_overwritten(tmp_path, text, monkeypatch):
+    theirs = tmp_path / "r/base/model.safetensors"
+    gpt.save(theirs.parent, gpt.init(gpt.Config(9, 8, 16, 1, 2), 5), gpt.Config(9, 8, 16, 1, 2))
+    before = theirs.read_bytes()
+    run = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL]
+    with pytest.raises(ValueError, match="a model that this run did not make is already there"):
+        train.main(run)
+    assert theirs.read_bytes() == before
+    monkeypatch.setattr(train, "update", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.main([*run, "--on-mismatch", "restart"])
+    assert not theirs.exists()                          # half a training never looks finished
+
+
+def test_how_often_it_is_saved_does_not_matter_to_a_resume(tmp_path, text):
+    run = ["--data", str(text), "--run", str(tmp_path / "r")]
+    train.main([*run, *SMALL])
+    before = (tmp_path / "r/base/model.safetensors").read_bytes()
+    train.main([*run, *SMALL, "--save-every", "7", "--eval-every", "9"])
+    assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize("prepare, args, message", [
     (lambda d: None, [], "no such run folder"),
     (lambda d: d.joinpath("run").mkdir(), [], "python bpe.py train"),
