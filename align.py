@@ -333,10 +333,10 @@ def evaluate(params, cfg, tokenizer, run):
 
 def print_evaluation(run, stages):
     results = {s: evaluate(*sample.load_model(run / s), run) for s in stages}
-    print(f"{'held-out questions, answered greedily':58}" + "".join(f"{s:>10}" for s in stages))
+    print(f"{'held-out questions, answered greedily':64}" + "".join(f"{s:>10}" for s in stages))
     for k in results[stages[0]]:
-        print(f"{k:50}{results[stages[0]][k][1]:8,}" + "".join(f"{results[s][k][0] / results[s][k][1]:10.1%}" for s in stages))
-    print(f"{'replies that end by themselves':58}" + "".join(
+        print(f"{k:58}{results[stages[0]][k][1]:6,}" + "".join(f"{results[s][k][0] / results[s][k][1]:10.1%}" for s in stages))
+    print(f"{'replies that end by themselves':64}" + "".join(
         f"{sum(r[2] for r in results[s].values()) / sum(r[1] for r in results[s].values()):10.1%}" for s in stages))
     return results
 
