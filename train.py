@@ -24,6 +24,7 @@ from pathlib import Path
 
 import gpt                      # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
+import weights
 import numpy as np
 
 
@@ -289,7 +290,7 @@ def save_checkpoint(folder, params, optimizer, step, identity):
     tensors = dict(params)
     for kind in ("m", "v"):
         tensors.update({f"adamw.{kind}.{k}": a for k, a in getattr(optimizer, kind).items()})
-    gpt.save_safetensors(Path(folder) / "trainer.safetensors", tensors,
+    weights.save_safetensors(Path(folder) / "trainer.safetensors", tensors,
                          {"step": str(step), "adamw.t": str(optimizer.t), "identity": json.dumps(identity, sort_keys=True)})
 
 
@@ -302,7 +303,7 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
     path = Path(folder) / "trainer.safetensors"
     if not path.exists():
         return 0
-    tensors, meta = gpt.load_safetensors(path)
+    tensors, meta = weights.load_safetensors(path)
     try:
         theirs = json.loads(meta.get("identity", "{}"))
     except json.JSONDecodeError:
@@ -337,7 +338,7 @@ class Log:
                         kept.append(line)
                 except (json.JSONDecodeError, KeyError, TypeError):
                     break                               # the half line a kill left behind
-        gpt.write_text(self.path, "".join(f"{line}\n" for line in kept))
+        weights.write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.file = open(self.path, "a", encoding="utf-8")
 
     def write(self, **values):

@@ -3,11 +3,13 @@
 import json
 import math
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import gpt
+import weights
 from conftest import check_grad
 
 RNG = np.random.default_rng(0)
@@ -42,7 +44,10 @@ def test_layernorm_grad(N, C):
 @pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 3, 7), (33, 31, 2)])
 def test_linear_grad(N, C, F):
     x, w, b, dy = randn(N, C), randn(C, F), randn(F), randn(N, F)
-    dx, dw, db = gpt.linear_backward(dy, x, w)
+    dx, dw, db = gpt.linear_backward(dy, w), np.empty_like(w), np.empty_like(b)
+    for part in np.array_split(np.arange(C), 2):        # as threads divide it
+        if len(part):
+            gpt.linear_weight_backward(dy, x, dw, db, False, slice(part[0], part[-1] + 1))
     check_grad(lambda: (gpt.linear_forward(x, w, b) * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)})
 
 
@@ -73,16 +78,31 @@ def test_embedding_grad():
     wte, wpe, tokens, dx = randn(6, 4), randn(5, 4), np.array([[1, 1, 5], [0, 1, 5]]), randn(6, 4)
     positions = np.broadcast_to(np.arange(3), tokens.shape)
     loss = lambda: (gpt.embedding_forward(tokens, positions, wte, wpe) * dx).sum()  # noqa: E731
-    check_grad(loss, {"wte": (wte, gpt.embedding_backward(dx, tokens, wte.shape)),
-                      "wpe": (wpe, gpt.embedding_backward(dx, positions, wpe.shape))}, n=24)
+    dwte, dwpe = np.zeros_like(wte), np.zeros_like(wpe)
+    gpt.embedding_backward(dx, tokens.ravel(), dwte)
+    gpt.embedding_backward(dx, positions.ravel(), dwpe)
+    check_grad(loss, {"wte": (wte, dwte), "wpe": (wpe, dwpe)}, n=24)
 
 
 def test_block_grad():
     cfg, params = tiny()
     p, x, dy = gpt.layer_params(params, 1), randn(2 * 5, cfg.n_embd), randn(2 * 5, cfg.n_embd)
-    dx, grads = gpt.block_backward(dy, p, gpt.block_forward(x, p, (2, 5), cfg.n_head)[1], (2, 5), cfg.n_head)
-    pairs = {"x": (x, dx), **{k: (p[k], grads[k]) for k in p}}
-    check_grad(lambda: (gpt.block_forward(x, p, (2, 5), cfg.n_head)[0] * dy).sum(), pairs, n=6)
+
+    def arrays(shapes):
+        return SimpleNamespace(**{k: np.empty(shape) for k, shape in shapes(cfg, 2, 5).items()})
+
+    def forward():
+        s = arrays(gpt.block_shapes)
+        s.t = np.empty_like(x)
+        return gpt.block_forward(x.copy(), p, s, cfg.n_head), s
+
+    s, g = forward()[1], arrays(gpt.backward_shapes)
+    g.dx2[...] = dy
+    grads = {k: np.empty_like(a) for k, a in p.items()}
+    grads.update(gpt.block_backward(p, s, g, cfg.n_head))
+    for i in range(2):
+        gpt.block_weight_backward(s, g, grads, False, gpt.share(i, 2))
+    check_grad(lambda: (forward()[0] * dy).sum(), {"x": (x, g.dx), **{k: (p[k], grads[k]) for k in p}}, n=6)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -105,7 +125,7 @@ def test_the_checker_fails_when_a_backward_is_wrong(monkeypatch):
         with pytest.raises(AssertionError, match="by finite differences"):
             check_grad(loss, {"x": (x, wrong)}, n=24)
     right = gpt.gelu_backward
-    monkeypatch.setattr(gpt, "gelu_backward", lambda dy, cache: right(dy, cache) * 0.999)
+    monkeypatch.setattr(gpt, "gelu_backward", lambda dy, slope, out=None: right(dy, 0.999 * slope, out))
     with pytest.raises(AssertionError, match="by finite differences"):
         test_model_grad(False)
 
@@ -296,7 +316,7 @@ def test_load_accepts_prefixed_names_and_mask_buffers(tmp_path):
     tensors = {f"transformer.{k}": p for k, p in params.items()}
     tensors["transformer.h.0.attn.bias"] = np.ones((1, 1, 8, 8), np.float32)
     tensors["lm_head.weight"] = params["wte.weight"]
-    gpt.save_safetensors(tmp_path / "model.safetensors", tensors)
+    weights.save_safetensors(tmp_path / "model.safetensors", tensors)
     again, _ = gpt.load(tmp_path)
     assert set(again) == set(params)
     np.testing.assert_array_equal(again["h.0.mlp.c_fc.weight"], params["h.0.mlp.c_fc.weight"])
@@ -309,17 +329,17 @@ def safetensors_bytes(header, data):
 
 def test_safetensors_layout(tmp_path):
     path = tmp_path / "x.safetensors"
-    gpt.save_safetensors(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "s": np.array(7, np.int64)}, {"k": "v"})
+    weights.save_safetensors(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "s": np.array(7, np.int64)}, {"k": "v"})
     raw = path.read_bytes()
     n = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8:8 + n])
     assert n % 8 == 0 and header["a"] == {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     assert header["s"] == {"dtype": "I64", "shape": [], "data_offsets": [24, 32]}
     assert raw[8 + n:8 + n + 24] == np.arange(6, dtype="<f4").tobytes()
-    tensors, meta = gpt.load_safetensors(path)
+    tensors, meta = weights.load_safetensors(path)
     assert meta == {"k": "v"} and tensors["s"] == 7 and not tensors["a"].flags.writeable
     path.write_bytes(safetensors_bytes({"b": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}, b"\x80\x3f\x00\xc0"))
-    np.testing.assert_array_equal(gpt.load_safetensors(path)[0]["b"], np.array([1.0, -2.0], np.float32))
+    np.testing.assert_array_equal(weights.load_safetensors(path)[0]["b"], np.array([1.0, -2.0], np.float32))
 
 
 @pytest.mark.parametrize("raw, message", [
@@ -339,7 +359,7 @@ def test_malformed_safetensors_are_refused(tmp_path, raw, message):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=message):
-        gpt.load_safetensors(path)
+        weights.load_safetensors(path)
 
 
 @pytest.mark.parametrize("key, value", [("model_type", "llama"), ("activation_function", "gelu"), ("layer_norm_epsilon", 1e-6),

@@ -1,0 +1,114 @@
+"""The same GPT-2 in PyTorch, as lean as PyTorch is written well: what train.py is measured beside.
+
+    python tests/peers/torch_gpt.py char --mode eager|compile|bf16 [--steps N]
+
+Prints the line of JSON that `python train.py --bench` prints: full training steps (forward, backward, clip,
+AdamW) on random tokens. Fused attention, fused AdamW, no dropout. The threads are those the process may use.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# vocabulary, batch, context, width, layers, heads: those of train.BENCH
+SETTINGS = {
+    "char": (65, 12, 64, 128, 4, 4),
+    "small": (512, 16, 128, 128, 4, 4),
+    "baby": (65, 16, 256, 384, 6, 6),
+    "gpt2": (50304, 2, 512, 768, 12, 12),
+}
+
+
+class Block(nn.Module):
+    def __init__(self, C, NH):
+        super().__init__()
+        self.NH = NH
+        self.ln_1, self.ln_2 = nn.LayerNorm(C), nn.LayerNorm(C)
+        self.c_attn, self.c_proj = nn.Linear(C, 3 * C), nn.Linear(C, C)
+        self.fc, self.fc_proj = nn.Linear(C, 4 * C), nn.Linear(4 * C, C)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = (y.view(B, T, self.NH, -1).transpose(1, 2) for y in self.c_attn(self.ln_1(x)).split(C, dim=2))
+        o = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.c_proj(o.transpose(1, 2).reshape(B, T, C))
+        return x + self.fc_proj(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    def __init__(self, V, T, C, L, NH):
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(T, C)
+        self.blocks = nn.ModuleList(Block(C, NH) for _ in range(L))
+        self.ln_f = nn.LayerNorm(C)
+        for name, p in self.named_parameters():
+            if p.ndim >= 2:
+                nn.init.normal_(p, std=0.02 / (2 * L) ** 0.5 if "proj" in name else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def forward(self, tokens, targets=None):
+        x = self.wte(tokens) + self.wpe.weight[:tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        logits = F.linear(self.ln_f(x), self.wte.weight)
+        return logits if targets is None else F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+
+
+def adamw(model, lr, betas, weight_decay):
+    decay, rest = ([p for p in model.parameters() if (p.ndim >= 2) == d] for d in (True, False))
+    return torch.optim.AdamW([{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}],
+                             lr=lr, betas=betas, fused=True)
+
+
+def stepper(model, optimizer, mode, clip=1.0):
+    """A function (tokens, targets) -> loss that takes one training step."""
+    loss_of = torch.compile(model) if mode == "compile" else model
+
+    def step(tokens, targets):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bf16"):
+            loss = loss_of(tokens, targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def bench(setting, mode, seconds=10.0):
+    """Median over steps for about so many seconds, after two that warm up."""
+    V, B, T, C, L, NH = SETTINGS[setting]
+    torch.manual_seed(0)
+    model = GPT(V, T, C, L, NH)
+    step = stepper(model, adamw(model, 6e-4, (0.9, 0.95), 0.1), mode)
+    tokens, targets = torch.randint(V, (2, B, T))
+    for _ in range(2):
+        step(tokens, targets)
+    times, begun = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - begun < seconds:
+        t0 = time.perf_counter()
+        step(tokens, targets)
+        times.append(time.perf_counter() - t0)
+    dt = sorted(times)[len(times) // 2]
+    return {"bench": setting, "mode": mode, "tokens_per_s": round(B * T / dt, 1), "ms_per_step": round(1e3 * dt, 2), "steps": len(times),
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("setting", choices=sorted(SETTINGS))
+    p.add_argument("--mode", default="eager", choices=("eager", "compile", "bf16"))
+    p.add_argument("--seconds", type=float, default=10.0)
+    args = p.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    print(json.dumps(bench(args.setting, args.mode, args.seconds)))
+    sys.stdout.flush()
