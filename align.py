@@ -22,6 +22,8 @@ divide by the group's deviation or by each reply's length); Shao et al. 2025 (th
 import argparse
 import hashlib
 import json
+import math
+import os
 import sys
 import time
 from collections import namedtuple
@@ -68,13 +70,13 @@ def read_jsonl(path, mend):
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; {mend}")
     rows = []
-    with open(path, encoding="utf-8") as f:
+    with open(path, "rb") as f:
         for n, line in enumerate(f, 1):
             if line.strip():
                 try:
-                    rows.append((n, json.loads(line)))
-                except json.JSONDecodeError as e:
-                    raise ValueError(f"{path}:{n}: not JSON ({e.msg} at column {e.colno})") from None
+                    rows.append((n, json.loads(line.decode("utf-8"))))
+                except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, too deep, a number too long
+                    raise ValueError(f"{path}:{n}: not JSON ({str(e)[:100]})") from None
     if not rows:
         raise ValueError(f"{path}: empty, there is nothing to learn from; {mend}")
     return rows
@@ -89,7 +91,7 @@ def load_conversations(path, tokenizer, n_positions, but_not=()):
     for n, row in read_jsonl(path, "write the demo's with: python toyweb.py"):
         if not isinstance(row, dict) or "messages" not in row:
             raise ValueError(f'{path}:{n}: expected {{"messages": [...]}}')
-        if row.get("kind") in but_not and "kind" in row:
+        if "kind" in row and str(row["kind"]) in but_not:
             continue
         where = f"{path}:{n}"
         sample.check_messages(row["messages"], where)
@@ -126,6 +128,8 @@ class Batches:
     resuming needs no saved position."""
 
     def __init__(self, conversations, batch, seed):
+        if batch > len(conversations):
+            print(f"only {len(conversations)} conversations: a step sees all of them, not {batch}", file=sys.stderr)
         self.conversations, self.batch, self.seed, self._epoch = conversations, min(batch, len(conversations)), seed, None
 
     def at(self, step):
@@ -201,7 +205,7 @@ def sft(run, recipe, seed=0, on_mismatch="error"):
         return loss, grads, info
 
     optimise(run / "sft", params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
-    return f"{len(conversations):,} conversations", f"{recipe.steps * recipe.batch / len(conversations):.1f} passes"
+    return f"{len(conversations):,} conversations", f"{recipe.steps * batches.batch / len(conversations):.1f} passes"
 
 
 def show_mask(ids, mask, tokenizer):
@@ -255,8 +259,10 @@ def policy_rows(prompts, replies, advantage):
 def load_tasks(path):
     tasks = []
     for n, task in read_jsonl(path, "write the demo's with: python toyweb.py"):
-        if not isinstance(task, dict) or not task.get("question") or "answer" not in task:
-            raise ValueError(f'{path}:{n}: expected {{"question": ..., "answer": ...}}')
+        if not isinstance(task, dict) or not isinstance(task.get("question"), str) or not task["question"] or "answer" not in task:
+            raise ValueError(f'{path}:{n}: expected {{"question": "...", "answer": ...}}')
+        if type(task.get("exposure", 0)) is not int:
+            raise ValueError(f"{path}:{n}: exposure is {task['exposure']!r}, expected a number of pages")
         tasks.append(task)
     return tasks
 
@@ -268,7 +274,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
     params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
     tasks, unseen = (load_tasks(run / "tasks" / f"wheel_{split}.jsonl") for split in ("train", "test"))
     # Beside the replies it goes on learning conversations about other things, or it forgets them.
-    kinds = {t.get("kind") for t in tasks}
+    kinds = {str(t["kind"]) for t in tasks if "kind" in t}
     others = Batches(load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
     folder = run / ("rl" if reward == "answer" else "rl_random")
     identity = {"stage": "rl", **train.settings(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
@@ -369,8 +375,10 @@ def main(argv=None):
     recipe = SFT if args.command == "sft" else RL
     changes = {k: getattr(args, k) for k in ("steps", "lr", "batch", "group") if getattr(args, k) is not None}
     for name, value in changes.items():
-        if value <= 0:
-            raise ValueError(f"--{name} {value}: must be above 0")
+        if not 0 < value < math.inf:
+            raise ValueError(f"--{name} {value}: must be above 0 and finite")
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
     if recipe is RL and changes.get("group") == 1:
@@ -407,5 +415,9 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as e:
+    except BrokenPipeError:                             # whoever read our output has gone, as head does
+        os._exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, MemoryError) as e:
         sys.exit(f"align.py: error: {e}")

@@ -90,7 +90,7 @@ class Config:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if not (isinstance(value, int) and value >= 1):
+            if not (type(value) is int and value >= 1):
                 raise ValueError(f"config: {name} = {value!r}, expected an integer of at least 1")
         if self.n_embd % self.n_head:
             raise ValueError(f"config: n_embd = {self.n_embd} is not a multiple of n_head = {self.n_head}")
@@ -785,6 +785,10 @@ def save_config(folder, cfg):
 
 def save(folder, params, cfg):
     """Write a Hugging Face GPT-2 folder. model.safetensors comes last: where it is, the folder is whole."""
+    bad = [k for k, p in params.items() if not np.isfinite(p).all()]
+    if bad:
+        raise ValueError(f"{folder}: not saved, {bad[0]} and {len(bad) - 1} other tensors hold numbers that are not finite; "
+                         "train with a lower --lr")
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
     files.save_safetensors(Path(folder) / "model.safetensors", params, {"format": "pt"})
@@ -803,7 +807,7 @@ def load_config(folder):
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json and model.safetensors. "
                                 f"Make the demo's with: python train.py")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = files.read_json(path)
     for key, ours in {**GPT2_SETTINGS, "n_inner": (None, 4 * config.get("n_embd", 0))}.items():
         if config.get(key, ours[0]) not in ours:
             raise ValueError(f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}")
@@ -834,7 +838,9 @@ def load(folder):
             raise ValueError(f"{path}: has no tensor {name}, which config.json's {cfg.n_layer} layers need")
         if tensors[name].shape != shape:
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, config.json says {shape}")
-        params[name] = np.array(tensors[name], np.float32)
+        params[name] = np.require(tensors[name], np.float32, ["C", "W"])
+        if not np.isfinite(params[name]).all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite; save the model again from a checkpoint that is sound")
     return params, cfg
 
 
@@ -869,5 +875,9 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as e:
+    except BrokenPipeError:                             # whoever read our output has gone, as head does
+        os._exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, MemoryError) as e:
         sys.exit(f"gpt.py: error: {e}")

@@ -17,6 +17,7 @@ import ast
 import codecs
 import math
 import operator
+import os
 import sys
 import time
 from collections import namedtuple
@@ -46,12 +47,15 @@ def check_messages(messages, where="conversation"):
         if not isinstance(m, dict) or m.get("role") not in ROLES:
             role = m.get("role") if isinstance(m, dict) else m
             raise ValueError(f"{where}: message {i} has role {role!r}, expected one of {', '.join(ROLES)}")
+        content = m.get("content")
+        if not (isinstance(content, str) or isinstance(content, list) and all(isinstance(p, dict) for p in content)):
+            raise ValueError(f"{where}: message {i} of the {m['role']} has the content {repr(content)[:40]}, expected a text or a list of parts")
         if m["role"] == "system" and i == 0:
             continue
         if m["role"] != ("user", "assistant")[turn % 2]:
             raise ValueError(f"{where}: message {i} is the {m['role']}'s, expected the {('user', 'assistant')[turn % 2]}'s")
         turn += 1
-        if not m.get("content"):
+        if not content:
             raise ValueError(f"{where}: message {i} of the {m['role']} is empty")
 
 
@@ -119,7 +123,7 @@ def calculator(expression):
             return OPERATORS[type(node.op)](value(node.operand))
         raise ValueError("not arithmetic")
 
-    if len(expression) > 100:                           # also bounds the size of any number it can make
+    if len(expression) > 100 or not set(expression) <= set("0123456789.,+-*/%() "):     # 100 also bounds any number's size
         return None
     try:
         x = value(ast.parse(expression.replace(",", "").strip(), mode="eval"))
@@ -128,7 +132,7 @@ def calculator(expression):
     if isinstance(x, float):
         if not math.isfinite(x):
             return None
-        return str(int(x)) if x.is_integer() and abs(x) < 1e15 else f"{x:.6g}"
+        return str(int(x)) if x.is_integer() and abs(x) < 1e15 else f"{x:.12g}"
     return str(x)
 
 
@@ -283,8 +287,7 @@ def say(model, prompt, args, seed, stop):
     params, cfg, tokenizer = model
 
     def write(text):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        print(text, end="", flush=True)
 
     printer, ids, started = Printer(tokenizer, write), [], time.perf_counter()
     try:
@@ -303,9 +306,10 @@ def complete(model, args):
     # Documents are told apart by this token: it stands before each, so it begins a text and ends it.
     between = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
     for i in range(args.n):
-        sys.stdout.write(args.prompt)
+        print(args.prompt, end="")
         ids, seconds = say(model, [*between, *tokenizer.encode_ordinary(args.prompt)], args, args.seed + i, set(between))
-        print(f"\n[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
+        print()
+        print(f"[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
 
 
 def chat(model, args):
@@ -317,18 +321,22 @@ def chat(model, args):
     if args.system:
         turns.append(render([{"role": "system", "content": args.system}], tokenizer)[0])
     keep = len(turns)
+    at_terminal = not args.ask and sys.stdin is not None and sys.stdin.isatty()
+    if not args.ask and sys.stdin is None:
+        raise ValueError("standard input is closed; ask with --ask TEXT")
     for n in range(sys.maxsize):
         try:
-            question = next(asked) if args.ask else input("you> " if sys.stdin.isatty() else "").strip()
+            question = next(asked) if args.ask else input("you> " if at_terminal else "").strip()
         except (StopIteration, EOFError, KeyboardInterrupt):
             break
         if not question:
             continue
-        if args.ask or not sys.stdin.isatty():
+        if not at_terminal:
             print(f"you> {question}")
         turn = render_prompt([{"role": "user", "content": question}], tokenizer)
         if sum(map(len, turns[:keep])) + len(turn) >= cfg.n_positions:
-            problem = f"a question of {len(turn)} tokens does not fit the model's context of {cfg.n_positions} with room for a reply; ask something shorter"
+            system = f" after a system message of {len(turns[0])}" if keep else ""
+            problem = f"a question of {len(turn)} tokens{system} does not fit the model's context of {cfg.n_positions} with room for a reply; ask something shorter"
             if args.ask:
                 raise ValueError(problem)
             print(f"[{problem}]", file=sys.stderr)
@@ -337,11 +345,11 @@ def chat(model, args):
         while sum(map(len, turns)) + 32 > cfg.n_positions and len(turns) > keep + 1:
             turns.pop(keep)
             print(f"[the context of {cfg.n_positions} tokens is full: the oldest turn is forgotten]", file=sys.stderr)
-        sys.stdout.write("longhand> ")
+        print("longhand> ", end="")
         ids, seconds = say(model, sum(turns, []), args, args.seed + n, {end})
         print()
         turns[-1] = turns[-1] + ids + ([] if ids and ids[-1] == end else [end])
-        if sys.stdin.isatty() and not args.ask:
+        if at_terminal:
             print(f"[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
 
 
@@ -369,6 +377,8 @@ def main(argv=None):
     talking = args.prompt == "chat"
     if (args.ask or args.system) and not talking:
         raise ValueError(f'--ask and --system belong to a conversation; write: python sample.py chat, not {args.prompt!r}')
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.n < 1:
         raise ValueError(f"-n {args.n}: must be at least 1")
     if args.temperature is None:
@@ -391,5 +401,9 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as e:
+    except BrokenPipeError:                             # whoever read our output has gone, as head does
+        os._exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, MemoryError) as e:
         sys.exit(f"sample.py: error: {e}")

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -191,7 +192,7 @@ def load_shards(run, tokenizer):
 def load_characters(path):
     """(tokenizer, train, val) of a text file with its characters as tokens, the last tenth for validation."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_bytes().decode("utf-8")          # as it is: no newline is translated
     except UnicodeDecodeError as e:
         raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
     if not text:
@@ -303,25 +304,32 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
     path = Path(folder) / "trainer.safetensors"
     if not path.exists():
         return 0
-    tensors, meta = weights.load_safetensors(path)
+    places = {prefix + k: a for prefix, arrays in (("", params), ("adamw.m.", optimizer.m), ("adamw.v.", optimizer.v))
+              for k, a in arrays.items()}
     try:
-        theirs = json.loads(meta.get("identity", "{}"))
-    except json.JSONDecodeError:
-        theirs = {}
-    differs = [f"{k}: checkpoint {theirs.get(k)!r}, now {identity.get(k)!r}"
-               for k in {**identity, **theirs} if theirs.get(k) != identity.get(k)]
+        tensors, meta = weights.load_safetensors(path)
+        theirs = json.loads(meta["identity"])
+        step, t = int(meta["step"]), int(meta["adamw.t"])
+        differs = [f"{k}: checkpoint {theirs.get(k)!r}, now {identity.get(k)!r}"
+                   for k in {**identity, **theirs} if theirs.get(k) != identity.get(k)]
+        if not differs:
+            differs = [f"{k}: checkpoint {getattr(tensors.get(k), 'shape', None)}, now {a.shape}" for k, a in places.items()
+                       if k not in tensors or tensors[k].shape != a.shape or not np.isfinite(tensors[k]).all()]
+        if not 0 < t <= step <= identity.get("steps", step):
+            differs.append(f"step {step} with {t} updates: impossible")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        differs = [f"it is damaged ({type(e).__name__}: {e})"]
     if differs:
         if on_mismatch == "restart":
-            print(f"{path}: belongs to another run ({differs[0]}); starting over", file=sys.stderr)
+            print(f"{path}: cannot resume, {differs[0]}; starting over", file=sys.stderr)
             return 0
         shown = "; ".join(differs[:6] + [f"and {len(differs) - 6} more"] * (len(differs) > 6))
         raise ValueError(f"{path}: cannot resume, {shown}. Give back the old settings, start over "
                          f"with --on-mismatch restart, or train into another folder with --run")
-    for kind, target in (("", params), ("adamw.m.", optimizer.m), ("adamw.v.", optimizer.v)):
-        for k, a in target.items():
-            a[...] = tensors[kind + k]
-    optimizer.t = int(meta["adamw.t"])
-    return int(meta["step"])
+    for k, a in places.items():
+        a[...] = tensors[k]
+    optimizer.t = t
+    return step
 
 
 class Log:
@@ -332,11 +340,11 @@ class Log:
         self.path = Path(folder) / "log.jsonl"
         kept = []
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-                except (json.JSONDecodeError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     break                               # the half line a kill left behind
         weights.write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.file = open(self.path, "a", encoding="utf-8")
@@ -361,6 +369,8 @@ def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
             raise ValueError(f"{model}: a model that this run did not make is already there. Replace it with "
                              "--on-mismatch restart, or train into another folder with --run")
         model.unlink()
+    if not done:
+        (folder / "trainer.safetensors").unlink(missing_ok=True)       # it would stand beside a tokenizer that is not its own
     gpt.save_config(folder, cfg)
     tokenizer.save(folder / "tokenizer.json")
     return done, Log(folder, done)
@@ -391,6 +401,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     """Run the recipe to its end, or on from where an earlier call was killed. Returns (params, last log entry)."""
     cfg, folder = recipe.model, Path(folder)
     windows = Windows(train_shards, cfg.n_positions, seed)
+    validation_rows(val_shards, cfg.n_positions)        # an error now rather than after an hour
     identity = {**settings(recipe), "seed": seed, "tokens": fingerprint(train_shards),
                 "tokenizer": tokenizer.fingerprint, "threads": gpt.N_THREADS}
     params = gpt.init(cfg, seed)
@@ -463,12 +474,14 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args, started = parse_args(argv), time.perf_counter()
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
     recipe = PRESETS[args.preset]
     changes = {k: getattr(args, k) for k in ("steps", "batch", "micro_batch", "lr", "eval_every", "save_every")}
     changes = {k: v for k, v in changes.items() if v is not None}
     for name, value in changes.items():
-        if value <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        if not 0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
     recipe = replace(recipe, **changes)
@@ -508,5 +521,9 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as e:
+    except BrokenPipeError:                             # whoever read our output has gone, as head does
+        os._exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, MemoryError) as e:
         sys.exit(f"train.py: error: {e}")

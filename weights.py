@@ -43,6 +43,17 @@ def whole_file(path):
         raise
 
 
+def read_json(path):
+    """The object in a JSON file; ValueError naming the file if it is not one."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:           # ValueError: not UTF-8, not JSON, a number too long
+        raise ValueError(f"{path}: not JSON ({str(e)[:100]})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {str(found)[:40]!r}")
+    return found
+
+
 def write_text(path, text):
     with whole_file(path) as f:
         f.write(text.encode("utf-8"))

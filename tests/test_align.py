@@ -203,7 +203,15 @@ def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypa
     ("sft", lambda r: (r / "tokens/train_000000.bin").unlink(), "python bpe.py encode"),
     ("rl", lambda r: None, "python align.py sft"),
     ("eval", lambda r: (r / "tasks/facts_test.jsonl").unlink(), "facts_test.jsonl: no such file"),
-    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'), 'facts_test.jsonl:1: expected {"question": ..., "answer": ...}'),
+    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'), 'facts_test.jsonl:1: expected {"question": "...", "answer": ...}'),
+    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": 5, "answer": 5}\n'), "facts_test.jsonl:1: expected"),
+    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x", "answer": 5, "exposure": "3"}\n'), "facts_test.jsonl:1: exposure is '3'"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", "[" * 200_000 + "\n"), "train.jsonl:1: not JSON"),
+    ("sft", lambda r: (r / "chat/train.jsonl").write_bytes(b'{"messages": "\xff"}\n'), "train.jsonl:1: not JSON"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "system"}]}\n'), "train.jsonl:1: message 0 of the system has the content None"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": 5}]}\n'), "message 0 of the user has the content 5"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": ["hi"]}]}\n'), "message 0 of the user has the content ['hi']"),
+    ("sft", lambda r: put(r / "base/config.json", "[]"), "config.json: expected a JSON object"),
 ])
 def test_bad_input(run, command, spoil, message):
     spoil(run)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import struct
 from types import SimpleNamespace
 
@@ -322,6 +323,32 @@ def test_load_accepts_prefixed_names_and_mask_buffers(tmp_path):
     np.testing.assert_array_equal(again["h.0.mlp.c_fc.weight"], params["h.0.mlp.c_fc.weight"])
 
 
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    cfg = gpt.Config(19, 8, 12, 1, 3)
+    params = gpt.init(cfg, 3)
+    gpt.save(tmp_path / "m", params, cfg)
+    params["h.0.ln_1.bias"][2] = np.nan
+    with pytest.raises(ValueError, match="not saved, h.0.ln_1.bias and 0 other"):
+        gpt.save(tmp_path / "n", params, cfg)
+    assert not (tmp_path / "n").exists()
+    weights.save_safetensors(tmp_path / "m/model.safetensors", params)
+    with pytest.raises(ValueError, match="model.safetensors: h.0.ln_1.bias holds numbers that are not finite"):
+        gpt.load(tmp_path / "m")
+
+
+def test_a_failed_write_leaves_the_old_file_and_names_it(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    weights.save_safetensors(path, {"a": np.ones(4)})
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))     # a disk that is full
+    try:
+        with pytest.raises(OSError, match="x.safetensors"):
+            weights.save_safetensors(path, {"a": np.ones(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
 def safetensors_bytes(header, data):
     text = (header if isinstance(header, str) else json.dumps(header)).encode()
     return struct.pack("<Q", len(text)) + text + data
@@ -354,6 +381,17 @@ def test_safetensors_layout(tmp_path):
                         "b": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]}}, b"123456"), "overlapping"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"12345678"), "expected to begin at 0"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345678"), "the header accounts for"),
+    (safetensors_bytes('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {}}', b"1234"), "'a' appears twice"),
+    (safetensors_bytes({"a": {"shape": [1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header: 'dtype'"),
+    (safetensors_bytes({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": None, "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [2**70], "data_offsets": [0, 4]}}, b"1234"), "truncated or overlapping"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, "4"]}}, b"1234"), "bad safetensors header"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}, b"1234"), "bad safetensors header"),
+    (safetensors_bytes("[" * 100_000, b""), "bad safetensors header"),
+    (safetensors_bytes("[]", b""), "bad safetensors header"),
 ])
 def test_malformed_safetensors_are_refused(tmp_path, raw, message):
     path = tmp_path / "bad.safetensors"

@@ -10,6 +10,7 @@ import pytest
 import bpe
 import gpt
 import train
+import weights
 from conftest import kill_and_rerun, run_script
 
 TEXT = "".join(random.Random(1).choice(["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]) for _ in range(900))
@@ -209,6 +210,25 @@ def test_how_often_it_is_saved_does_not_matter_to_a_resume(tmp_path, text):
     assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("spoil, message", [
+    (lambda t, m: (t, {**m, "step": "two"}), "it is damaged"),
+    (lambda t, m: (t, {**m, "step": "999"}), "step 999 with 30 updates: impossible"),
+    (lambda t, m: (t, {**m, "identity": "[1]"}), "it is damaged"),
+    (lambda t, m: (t, {}), "it is damaged"),
+    (lambda t, m: ({**t, "wpe.weight": np.ones(1, np.float32)}, m), r"wpe.weight: checkpoint \(1,\), now \(64, 128\)"),
+    (lambda t, m: ({k: a for k, a in t.items() if k != "adamw.m.wpe.weight"}, m), "adamw.m.wpe.weight: checkpoint None"),
+])
+def test_a_damaged_checkpoint_is_refused_or_started_over(tmp_path, text, spoil, message, capsys):
+    run, path = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL], tmp_path / "r/base/trainer.safetensors"
+    train.main(run)
+    before = (tmp_path / "r/base/model.safetensors").read_bytes()
+    weights.save_safetensors(path, *spoil(*weights.load_safetensors(path)))
+    with pytest.raises(ValueError, match=f"trainer.safetensors: cannot resume, {message}"):
+        train.main(run)
+    train.main([*run, "--on-mismatch", "restart"])
+    assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize("prepare, args, message", [
     (lambda d: None, [], "no such run folder"),
     (lambda d: d.joinpath("run").mkdir(), [], "python bpe.py train"),
@@ -217,6 +237,8 @@ def test_how_often_it_is_saved_does_not_matter_to_a_resume(tmp_path, text):
     (lambda d: d.joinpath("short.txt").write_text("abc"), ["--preset", "shakespeare", "--data", "{d}/short.txt"], "too few for windows"),
     (lambda d: d.joinpath("bin.txt").write_bytes(b"\xff\xfe\x00"), ["--data", "{d}/bin.txt"], "not UTF-8"),
     (lambda d: None, ["--steps", "0"], "--steps 0: must be above 0"),
+    (lambda d: None, ["--lr", "nan"], "--lr nan: must be above 0"), (lambda d: None, ["--seed", "-1"], "--seed -1"),
+    (lambda d: d.joinpath("x.txt").write_text("ab" * 320), ["--preset", "shakespeare", "--data", "{d}/x.txt"], "do not fill one window"),
 ])
 def test_bad_input(tmp_path, prepare, args, message):
     prepare(tmp_path)
