@@ -254,9 +254,15 @@ def gelu_backward(dy, slope, out=None):                 # (N,F) -> (N,F)
     return np.multiply(dy, slope, out=out)
 
 
-def _heads(qkv, n_head):                                # (T,3C) -> three (NH,T,HS), views without a copy
-    T, C3 = qkv.shape
-    return qkv.reshape(T, 3, n_head, C3 // 3 // n_head).transpose(1, 2, 0, 3)
+def _heads(qkv, n_head):                                # (B,T,3C) -> three (B,NH,T,HS), views without a copy
+    B, T, C3 = qkv.shape
+    return qkv.reshape(B, T, 3, n_head, C3 // 3 // n_head).transpose(2, 0, 3, 1, 4)
+
+
+def _sequence_blocks(B, T, n_head):
+    """Slices of the batch, so many sequences that a block of their scores stays in cache."""
+    step = max(1, 2 * BLOCK_FLOATS // (n_head * min(T, QUERY_BLOCK) * T))
+    return [slice(i, min(i + step, B)) for i in range(0, B, step)]
 
 
 def _causal_mask(xp, T, dtype):                         # (T,T): 0 on and below the diagonal, -inf above
@@ -274,57 +280,60 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
     xp, C = array_module(qkv), C3 // 3
     scale, mask = float((C // n_head) ** -0.5), _causal_mask(xp, min(T, QUERY_BLOCK), qkv.dtype)
     o, lse = out or (xp.empty((B, T, C), qkv.dtype), xp.empty((B, n_head, T, 1), qkv.dtype))
-    for b in range(B):
+    for b in _sequence_blocks(B, T, n_head):
         q, k, v = _heads(qkv[b], n_head)
-        o_heads = o[b].reshape(T, n_head, -1).swapaxes(0, 1)    # (NH,T,HS), a view: writing to it fills o
+        o_heads = o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)       # (B,NH,T,HS), a view: writing fills o
         for t0 in range(0, T, QUERY_BLOCK):
             t1 = min(t0 + QUERY_BLOCK, T)
-            s = q[:, t0:t1] @ k[:, :t1].swapaxes(-1, -2)        # (NH,t1-t0,t1)
+            s = q[:, :, t0:t1] @ k[:, :, :t1].swapaxes(-1, -2)                  # (B,NH,t1-t0,t1)
             s *= scale
-            s[..., t0:] += mask[:t1 - t0, :t1 - t0]             # keys before t0 are the past of every query here
+            s[..., t0:] += mask[:t1 - t0, :t1 - t0]     # keys before t0 are the past of every query here
             top = s.max(-1, keepdims=True)
             s -= top
             p = np.exp(s, out=s)
-            total = np.einsum("hqk->hq", p)[..., None]
-            np.matmul(p, v[:, :t1], out=o_heads[:, t0:t1])
-            o_heads[:, t0:t1] /= total
+            total = np.einsum("bhqk->bhq", p)[..., None]
+            ot = np.matmul(p, v[:, :, :t1], out=o_heads[:, :, t0:t1])
+            ot /= total
             np.add(top, np.log(total), out=lse[b, :, t0:t1])
     return o, (qkv, o, lse)
 
 
-def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C)
+def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); out may be qkv itself
     qkv, o, lse = cache
     B, T, C3 = qkv.shape
     xp, C = array_module(qkv), C3 // 3
     scale, mask = float((C // n_head) ** -0.5), _causal_mask(xp, min(T, QUERY_BLOCK), qkv.dtype)
     dqkv = xp.empty((B, T, C3), qkv.dtype) if out is None else out
-    for b in range(B):
+    for b in _sequence_blocks(B, T, n_head):
         q, k, v = _heads(qkv[b], n_head)
-        dq, dk, dv = _heads(dqkv[b], n_head)            # views: writing to them fills dqkv
-        do_heads = do[b].reshape(T, n_head, -1).swapaxes(0, 1)
+        dq, dk_out, dv_out = _heads(dqkv[b], n_head)    # views: writing to them fills dqkv
+        dk, dv = xp.empty(k.shape, k.dtype), xp.empty(v.shape, v.dtype)
+        do_heads = do[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)
         # Softmax's backward needs sum_j p_ij dp_ij, and dp_ij = do_i . v_j: so that is do_i . (sum_j p_ij v_j),
         # which is do_i . o_i. No pass over the keys.
-        D = np.einsum("thd,thd->ht", do[b].reshape(T, n_head, -1), o[b].reshape(T, n_head, -1))[..., None]
+        D = np.einsum("bhtd,bhtd->bht", do_heads, o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2))[..., None]
         for t0 in reversed(range(0, T, QUERY_BLOCK)):   # the last queries see all keys: they write dk and dv first
             t1 = min(t0 + QUERY_BLOCK, T)
-            qt, kt, vt, dot = q[:, t0:t1], k[:, :t1], v[:, :t1], do_heads[:, t0:t1]
+            qt, kt, vt, dot = q[:, :, t0:t1], k[:, :, :t1], v[:, :, :t1], do_heads[:, :, t0:t1]
             s = qt @ kt.swapaxes(-1, -2)                # as in the forward
             s *= scale
             s[..., t0:] += mask[:t1 - t0, :t1 - t0]
             s -= lse[b, :, t0:t1]                       # no score is above its lse, so exp cannot overflow
             p = np.exp(s, out=s)
             dp = dot @ vt.swapaxes(-1, -2)              # forward was: o = p v
-            dv_t = p.swapaxes(-1, -2) @ dot
-            dp -= D[:, t0:t1]                           # forward was: p = softmax(s), so ds = p (dp - D)
+            if t1 == T:
+                np.matmul(p.swapaxes(-1, -2), dot, out=dv)
+            else:                                       # a key served the later queries too
+                dv[:, :, :t1] += p.swapaxes(-1, -2) @ dot
+            dp -= D[:, :, t0:t1]                        # forward was: p = softmax(s), so ds = p (dp - D)
             dp *= p
             dp *= scale                                 # forward was: s = scale q k^T; from here on it is d(q k^T)
-            np.matmul(dp, kt, out=dq[:, t0:t1])
-            dk_t = dp.swapaxes(-1, -2) @ qt
             if t1 == T:
-                dk[...], dv[...] = dk_t, dv_t
-            else:                                       # a key served the later queries too
-                dk[:, :t1] += dk_t
-                dv[:, :t1] += dv_t
+                np.matmul(dp.swapaxes(-1, -2), qt, out=dk)
+            else:
+                dk[:, :, :t1] += dp.swapaxes(-1, -2) @ qt
+            np.matmul(dp, kt, out=dq[:, :, t0:t1])
+        dk_out[...], dv_out[...] = dk, dv
     return dqkv
 
 
@@ -366,17 +375,17 @@ def layer_params(params, i):
 
 
 def block_shapes(cfg, B, T):
-    """What a block keeps for its backward. The first axis of each is B sequences long, in parts or whole."""
+    """What a block keeps for its backward. The first axis of each is B sequences long."""
     N, C = B * T, cfg.n_embd
     return {"a": (N, C), "n_1": (N, C), "rstd_1": (N, 1), "qkv": (N, 3 * C), "o": (N, C), "lse": (B, cfg.n_head, T, 1),
             "m": (N, C), "n_2": (N, C), "rstd_2": (N, 1), "u": (N, 4 * C), "h": (N, 4 * C)}
 
 
 def block_forward(x, p, s, n_head):                     # (N,C) in place, layer parameters, arrays of block_shapes
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)). s.t (N,C) is scratch."""
+    B, _, T, _ = s.lse.shape
     layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1))
     linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
-    B, _, T, _ = s.lse.shape
     attention_forward(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse))
     x += linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
     layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2))
@@ -386,37 +395,35 @@ def block_forward(x, p, s, n_head):                     # (N,C) in place, layer 
     return x
 
 
-def backward_shapes(cfg, B, T):
-    """What the backward of one block needs, the same arrays for every block."""
-    N, C = B * T, cfg.n_embd
-    return {"dx2": (N, C), "dx1": (N, C), "dx": (N, C), "dn": (N, C), "dh": (N, 4 * C), "dqkv": (N, 3 * C)}
+def block_backward(dx2, p, s, n_head, out):             # (N,C) -> (N,C), {name: gradient of a norm's parameter}
+    """From the gradient at the block's output to the one at its input, which goes to out.
 
-
-def block_backward(p, s, g, n_head):
-    """From g.dx2, the gradient at the block's output, to g.dx at its input: arrays of backward_shapes, for the
-    rows of s. Returns the gradients of the norms' parameters; those of the matrices are left to
-    block_weight_backward, which needs the rows of the whole batch."""
+    Each gradient takes the place of an activation that is not needed any more: dqkv that of qkv, dh that of h, dx1 that
+    of n_2 (and out may be s.n_1). Left standing, with them, are the inputs of the four matrices: all that
+    block_weight_backward needs. s.t (N,C) and s.t4 (N,4C) are scratch.
+    """
     B, _, T, _ = s.lse.shape
     grads = {}
     # x2 = x1 + mlp(norm(x1)): the gradient reaches x1 by both terms
-    du = linear_backward(g.dx2, p["mlp.c_proj.weight"], out=g.dh)
-    dh = gelu_backward(du, s.h, out=g.dh)
-    dm = linear_backward(dh, p["mlp.c_fc.weight"], out=g.dn)
-    _, grads["ln_2.weight"], grads["ln_2.bias"] = layernorm_backward(dm, (s.n_2, s.rstd_2, p["ln_2.weight"]), g.dx2, g.dx1)
+    du = linear_backward(dx2, p["mlp.c_proj.weight"], out=s.t4)
+    dh = gelu_backward(du, s.h, out=s.h)
+    dm = linear_backward(dh, p["mlp.c_fc.weight"], out=s.t)
+    dx1, grads["ln_2.weight"], grads["ln_2.bias"] = layernorm_backward(dm, (s.n_2, s.rstd_2, p["ln_2.weight"]), dx2, out=s.n_2)
     # x1 = x + attention(norm(x)): likewise
-    do = linear_backward(g.dx1, p["attn.c_proj.weight"], out=g.dn)
-    qkv, o, dqkv = (y.reshape(B, T, -1) for y in (s.qkv, s.o, g.dqkv))
-    attention_backward(do.reshape(B, T, -1), (qkv, o, s.lse), n_head, out=dqkv)
-    da = linear_backward(g.dqkv, p["attn.c_attn.weight"], out=g.dn)
-    _, grads["ln_1.weight"], grads["ln_1.bias"] = layernorm_backward(da, (s.n_1, s.rstd_1, p["ln_1.weight"]), g.dx1, g.dx)
-    return grads
+    do = linear_backward(dx1, p["attn.c_proj.weight"], out=s.t)
+    qkv, o, do = (y.reshape(B, T, -1) for y in (s.qkv, s.o, do))
+    dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=qkv).reshape(B * T, -1)
+    da = linear_backward(dqkv, p["attn.c_attn.weight"], out=s.t)
+    dx, grads["ln_1.weight"], grads["ln_1.bias"] = layernorm_backward(da, (s.n_1, s.rstd_1, p["ln_1.weight"]), dx1, out=out)
+    return dx, grads
 
 
-def block_weight_backward(s, g, grads, add, share):
-    """The gradients of a block's four matrices and their biases, into grads. share(n) is this thread's slice of n rows."""
-    for name, x, dy in (("attn.c_attn", s.a, g.dqkv), ("attn.c_proj", s.o, g.dx1), ("mlp.c_fc", s.m, g.dh), ("mlp.c_proj", s.u, g.dx2)):
-        dw, db = grads[f"{name}.weight"], grads[f"{name}.bias"]
-        linear_weight_backward(dy, x, dw, db, add, share(len(dw)))
+def block_weight_backward(dx2, s, grads, add, part):
+    """The gradients of a block's four matrices and their biases, after block_backward of all rows; part(n) is the
+    share of n rows of a matrix that is computed here."""
+    for name, x, dy in (("attn.c_attn", s.a, s.qkv), ("attn.c_proj", s.o, s.n_2), ("mlp.c_fc", s.m, s.h), ("mlp.c_proj", s.u, dx2)):
+        dw = grads[f"{name}.weight"]
+        linear_weight_backward(dy, x, dw, grads[f"{name}.bias"], add, part(len(dw)))
 
 
 # ------------------------------------------------------------------------------------- memory and threads
@@ -454,23 +461,18 @@ def step_shapes(cfg, B, T, want_grads=True, recompute=False):
     shapes = {f"h.{i}.{k}": shape for i in range(kept) for k, shape in block_shapes(cfg, B, T).items()}
     if want_grads and recompute:
         shapes.update({f"x.{i}": (N, C) for i in range(L)})
-    rows = min(N, max(1, LOGIT_FLOATS // cfg.vocab_size))
-    shapes.update({"x": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "xr": (rows, C)})
+    rows = min(N, max(N_THREADS, LOGIT_FLOATS // cfg.vocab_size))
+    shapes.update({"x": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C), "t": (N, C)})
     if want_grads:
-        shapes.update(backward_shapes(cfg, B, T))
-    else:
-        shapes["dn"] = (N, C)
+        shapes["t4"] = (N, 4 * C)
     return shapes
 
 
 def memory_plan(cfg, B, T, recompute=False, itemsize=4):
     """{what: bytes} of training with B sequences of T tokens at once, known before any of it is taken."""
-    shapes, n = step_shapes(cfg, B, T, True, recompute), cfg.n_params * itemsize
-    size = {k: -(-int(np.prod(shape)) * itemsize // 64) * 64 for k, shape in shapes.items()}
-    logits = size["logits"] + size["xr"]
-    activations = sum(v for k, v in size.items() if k not in backward_shapes(cfg, B, T)) - logits
-    return {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": activations,
-            "their gradients": sum(size.values()) - activations - logits, "logits": logits}
+    size = {k: -(-int(np.prod(shape)) * itemsize // 64) * 64 for k, shape in step_shapes(cfg, B, T, True, recompute).items()}
+    head, n = size["logits"] + size["y_rows"], cfg.n_params * itemsize
+    return {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": sum(size.values()) - head, "logits": head}
 
 
 _pool = ThreadPoolExecutor(max(1, N_THREADS - 1))       # the calling thread works too
@@ -501,125 +503,99 @@ def check_tokens(cfg, tokens, name="tokens"):
 
 
 class _Step:
-    """The arrays of one step, and its three walks through the model: trunk forward, head, trunk backward.
+    """The arrays of one step and the walks through the model, each for a part of the batch.
 
-    The sequences of the batch are divided among threads, and each thread takes its own through the whole trunk:
-    that needs no waiting. Only the gradients of the matrices, sums over all rows, are divided by rows of the matrix.
+    The sequences are divided among threads, and each takes its own through the whole trunk and back without waiting
+    for others. Only the gradients of the matrices, sums over all rows, come after, divided by rows of the matrix.
     """
 
     def __init__(self, params, cfg, tokens, arena, want_grads, recompute):
-        self.params, self.cfg, self.tokens = params, cfg, tokens
+        self.params, self.cfg, self.tokens, self.recompute = params, cfg, tokens, recompute and want_grads
         self.B, self.T = tokens.shape
-        self.n_parts = min(N_THREADS, self.B)
-        self.recompute = recompute and want_grads
         self.a = arena.divide(step_shapes(cfg, self.B, self.T, want_grads, recompute), params["wte.weight"].dtype)
         self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
         self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
 
-    def rows(self, names, part=None):
-        """The named arrays, or the rows of them that belong to a part of the batch."""
-        out = {}
-        for name, key in names.items():
-            x = self.a[key]
-            if part:
-                each = len(x) // self.B                 # rows of this array that a sequence has
-                s = part(self.B)
-                x = x[s.start * each:s.stop * each]
-            out[name] = x
-        return SimpleNamespace(**out)
+    def rows(self, part, *names):
+        """The rows of arrays that belong to a part of the batch; all rows where part is None."""
+        s, out = part(self.B) if part else slice(0, self.B), []
+        for name in names:
+            each = len(self.a[name]) // self.B          # rows of this array that a sequence has
+            out.append(self.a[name][s.start * each:s.stop * each])
+        return out if len(out) > 1 else out[0]
 
     def block(self, i, part=None):
-        names = {k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}
-        return self.rows({**names, "t": "dn"}, part)
+        names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t", "t4": "t4"}
+        names = {k: v for k, v in names.items() if v in self.a}
+        return SimpleNamespace(**dict(zip(names, self.rows(part, *names.values()))))
 
-    def trunk_forward(self):                            # -> (N,C) after the last norm
-        p, cfg = self.params, self.cfg
+    def dx_name(self, i):
+        """Where the gradient at the input of block i lies: a place that is free by the time it comes."""
+        if i == self.cfg.n_layer:
+            return "n_f"                                # the input of the last norm
+        return f"x.{i}" if self.recompute else f"h.{i}.n_1"
 
-        def work(part):
-            s = self.rows({k: k for k in ("x", "y", "n_f", "rstd_f")}, part)
-            tokens = self.tokens[part(self.B)]
-            positions = np.broadcast_to(np.arange(self.T), tokens.shape)
-            embedding_forward(tokens, positions, p["wte.weight"], p["wpe.weight"], out=s.x)
-            for i in range(cfg.n_layer):
-                if self.recompute:
-                    self.rows({"x": f"x.{i}"}, part).x[...] = s.x
-                block_forward(s.x, self.layers[i], self.block(i, part), cfg.n_head)
-            layernorm_forward(s.x, p["ln_f.weight"], p["ln_f.bias"], out=(s.y, s.n_f, s.rstd_f))
+    def trunk_forward(self, part):                      # fills y, (N,C) after the last norm
+        p, tokens = self.params, self.tokens[part(self.B)]
+        x, y, n_f, rstd_f = self.rows(part, "x", "y", "n_f", "rstd_f")
+        embedding_forward(tokens, np.broadcast_to(np.arange(self.T), tokens.shape), p["wte.weight"], p["wpe.weight"], out=x)
+        for i, layer in enumerate(self.layers):
+            if self.recompute:
+                self.rows(part, f"x.{i}")[...] = x
+            block_forward(x, layer, self.block(i, part), self.cfg.n_head)
+        layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], out=(y, n_f, rstd_f))
 
-        in_parallel(work, self.n_parts)
-        return self.a["y"]
+    def head(self, part, rows, targets, weights, want_grads):   # (n,) int -> loss of this part's share of the rows
+        """The loss under the tied head of some rows of the batch, and their dy, which goes to t.
 
-    def head(self, targets, weights, dwte, add):        # (N,), (N,), (V,C) or None -> loss
-        """The loss under the tied head, and its gradients: dy in the place of y, dwte.
-
-        Logits are the largest array of the model. They exist for some rows at a time, become their own gradient in
-        place, and are multiplied into dy and dwte before the next rows come.
+        Logits are the largest array of the model. They exist for some rows at a time, and become their own
+        gradient in place.
         """
-        y, logits, xr, wte = self.a["y"], self.a["logits"], self.a["xr"], self.params["wte.weight"][:self.cfg.vocab_size]
-        counted, loss = np.flatnonzero(weights), 0.0    # a row of weight 0 costs nothing
-        if dwte is not None and not add and (len(counted) == 0 or len(dwte) > len(wte)):
-            dwte[...] = 0.0
-        for i in range(0, len(counted), len(logits)):
-            rows = counted[i:i + len(logits)]
+        at, wte = part(len(rows)), self.params["wte.weight"][:self.cfg.vocab_size]
+        rows, y, z = rows[at], self.a["y_rows"][at], self.a["logits"][at]
+        np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
+        np.matmul(y, wte.T, out=z)
+        loss, cache = cross_entropy_forward(z, targets[rows], weights[rows])
+        if want_grads:
+            self.a["t"][rows] = cross_entropy_backward(cache) @ wte     # forward was: logits = y wte^T
+        return float(loss)
 
-            def work(part, rows=rows):
-                at = part(len(rows))
-                r, x = rows[at], xr[at]
-                np.take(y, r, axis=0, out=x, mode="clip")
-                z = np.matmul(x, wte.T, out=logits[at])
-                part_loss, cache = cross_entropy_forward(z, targets[r], weights[r])
-                if dwte is not None:
-                    y[r] = cross_entropy_backward(cache) @ wte      # forward was: logits = x wte^T
-                return float(part_loss)
+    def head_weight_backward(self, part, n, dwte, add):         # of the n rows that head was given last
+        v = part(self.cfg.vocab_size)
+        _product(self.a["logits"][:n].T[v], self.a["y_rows"][:n], dwte[v], add)
 
-            loss += sum(in_parallel(work))
-            if dwte is not None:
-                n = len(rows)
-                in_parallel(lambda part, n=n, i=i: _product(logits[:n].T[part(len(wte))], xr[:n], dwte[part(len(wte))], add or i > 0))
-        if dwte is not None and len(counted) < len(y):
-            y[weights == 0] = 0.0
-        return loss
+    def trunk_backward(self, part, blocks):             # from dy in t to dx in its places; {name: gradient}
+        """Through some blocks, last first; before the last one comes the last norm."""
+        p, grads = self.params, {}
+        if blocks[-1] == self.cfg.n_layer - 1:
+            dy, n_f, rstd_f = self.rows(part, "t", "n_f", "rstd_f")
+            _, grads["ln_f.weight"], grads["ln_f.bias"] = layernorm_backward(dy, (n_f, rstd_f, p["ln_f.weight"]), out=n_f)
+        for i in reversed(blocks):
+            s, dx2, dx = self.block(i, part), self.rows(part, self.dx_name(i + 1)), self.rows(part, self.dx_name(i))
+            if self.recompute:
+                block_forward(self.rows(part, f"x.{i}"), self.layers[i], s, self.cfg.n_head)
+            _, of_norms = block_backward(dx2, self.layers[i], s, self.cfg.n_head, out=dx)
+            grads.update({f"h.{i}.{k}": g for k, g in of_norms.items()})
+        return grads
 
-    def trunk_backward(self, grads, add):
-        """From dy, in the place of y, to all gradients but the head's."""
-        p, cfg, a = self.params, self.cfg, self.a
-        into = {f"h.{i}": layer_params(grads, i) for i in range(cfg.n_layer)}
-
-        def put(found, target, prefix=""):              # sums of the parts' gradients of the norms
-            for k in found[0]:
-                total = sum((f[k] for f in found[1:]), found[0][k])
-                target[prefix + k][...] = target[prefix + k] + total if add else total
-
-        def last_norm(part):
-            s = self.rows({k: k for k in ("y", "n_f", "rstd_f", "dx2")}, part)
-            return dict(zip(("weight", "bias"), layernorm_backward(s.y, (s.n_f, s.rstd_f, p["ln_f.weight"]), out=s.dx2)[1:]))
-
-        put(in_parallel(last_norm, self.n_parts), grads, "ln_f.")
-        for i in reversed(range(cfg.n_layer)):
-            def block(part, i=i):
-                s, g = self.block(i, part), self.rows({k: k for k in backward_shapes(cfg, 1, 1)}, part)
-                if self.recompute:
-                    block_forward(self.rows({"x": f"x.{i}"}, part).x, self.layers[i], s, cfg.n_head)
-                return block_backward(self.layers[i], s, g, cfg.n_head)
-
-            put(in_parallel(block, self.n_parts), into[f"h.{i}"])
-            s, g = self.block(i), self.rows({k: k for k in backward_shapes(cfg, 1, 1)})
-            in_parallel(lambda part, s=s, g=g, i=i: block_weight_backward(s, g, into[f"h.{i}"], add, part))
-            a["dx2"], a["dx"] = a["dx"], a["dx2"]       # this block's input is the output of the one before
-        dx, C = a["dx2"], cfg.n_embd
-        dwpe = dx.reshape(self.B, -1).sum(0).reshape(self.T, C)
-        if not add:
-            grads["wpe.weight"][...] = 0.0
-        grads["wpe.weight"][:self.T] += dwpe
-        in_parallel(lambda part: embedding_backward(dx[:, part(C)], self.tokens.ravel(), grads["wte.weight"][:, part(C)]))
+    def weights_backward(self, part, blocks, grads, add):
+        """The matrices of some blocks, after trunk_backward of all parts; after the first block, the embeddings."""
+        for i in blocks:
+            block_weight_backward(self.a[self.dx_name(i + 1)], self.block(i), layer_params(grads, i), add, part)
+        if blocks[0] > 0:
+            return
+        columns = part(self.cfg.n_embd)
+        dx = self.a[self.dx_name(0)][:, columns]
+        embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"][:, columns])
+        grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
 
 
 def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), {name: array}
     """Logits of the next token at every position, and all that was computed on the way, under the names of step_shapes."""
     check_tokens(cfg, tokens)
     step = _Step(params, cfg, tokens, Arena(array_module(params["wte.weight"])), True, False)
-    y = step.trunk_forward()
-    return (y @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
+    in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
+    return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
 
 
 def _as_weights(targets, weights, dtype):
@@ -652,11 +628,33 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     if want_grads and grads is None:
         grads = {k: array_module(p).empty(p.shape, p.dtype) for k, p in params.items()}
     step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), want_grads, recompute)
-    step.trunk_forward()
-    loss = step.head(targets.ravel(), weights.ravel(), grads["wte.weight"] if want_grads else None, add)
+    targets, weights, n_parts = targets.ravel(), weights.ravel(), min(N_THREADS, len(tokens))
+    in_parallel(step.trunk_forward, n_parts)
+
+    counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
     if want_grads:
-        step.trunk_backward(grads, add)
-    return loss, grads if want_grads else {}
+        if not add:                                     # where no product below will write
+            grads["wpe.weight"][...] = 0.0
+            grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
+        if len(counted) < len(weights):
+            step.a["t"][...] = 0.0
+    for i in range(0, len(counted), n):
+        rows = counted[i:i + n]
+        loss += sum(in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights, want_grads)))
+        if want_grads:
+            in_parallel(lambda part, rows=rows, i=i: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or i > 0))
+    if not want_grads:
+        return loss, {}
+
+    # With recomputation the arrays of a block serve the next one, so its matrices cannot wait until the end.
+    every = list(range(cfg.n_layer))
+    for blocks in [[i] for i in reversed(every)] if recompute else [every]:
+        parts = in_parallel(lambda part, blocks=blocks: step.trunk_backward(part, blocks), n_parts)
+        for k in parts[0]:
+            total = sum((of_part[k] for of_part in parts[1:]), parts[0][k])
+            grads[k][...] = grads[k] + total if add else total
+        in_parallel(lambda part, blocks=blocks: step.weights_backward(part, blocks, grads, add))
+    return loss, grads
 
 
 # -------------------------------------------------------------------------------------- cached generation
@@ -738,7 +736,7 @@ def _decode_rows(params, cfg, tokens, cache, n_new, only_last):
     if only_last:
         x = x.reshape(B, T, C)[xp.arange(B), n_new - 1]
     x, _ = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-    logits = x @ params["wte.weight"].T
+    logits = x @ params["wte.weight"][:cfg.vocab_size].T
     return logits if only_last else logits.reshape(B, T, -1)
 
 

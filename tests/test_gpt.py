@@ -89,21 +89,17 @@ def test_block_grad():
     cfg, params = tiny()
     p, x, dy = gpt.layer_params(params, 1), randn(2 * 5, cfg.n_embd), randn(2 * 5, cfg.n_embd)
 
-    def arrays(shapes):
-        return SimpleNamespace(**{k: np.empty(shape) for k, shape in shapes(cfg, 2, 5).items()})
-
     def forward():
-        s = arrays(gpt.block_shapes)
-        s.t = np.empty_like(x)
+        s = SimpleNamespace(**{k: np.empty(shape) for k, shape in gpt.block_shapes(cfg, 2, 5).items()})
+        s.t, s.t4 = np.empty_like(x), np.empty((len(x), 4 * cfg.n_embd))
         return gpt.block_forward(x.copy(), p, s, cfg.n_head), s
 
-    s, g = forward()[1], arrays(gpt.backward_shapes)
-    g.dx2[...] = dy
-    grads = {k: np.empty_like(a) for k, a in p.items()}
-    grads.update(gpt.block_backward(p, s, g, cfg.n_head))
+    _, s = forward()
+    dx, of_norms = gpt.block_backward(dy, p, s, cfg.n_head, out=s.n_1)
+    grads = {k: np.empty_like(a) for k, a in p.items()} | of_norms
     for i in range(2):
-        gpt.block_weight_backward(s, g, grads, False, gpt.share(i, 2))
-    check_grad(lambda: (forward()[0] * dy).sum(), {"x": (x, g.dx), **{k: (p[k], grads[k]) for k in p}}, n=6)
+        gpt.block_weight_backward(dy, s, grads, False, gpt.share(i, 2))
+    check_grad(lambda: (forward()[0] * dy).sum(), {"x": (x, dx), **{k: (p[k], grads[k]) for k in p}}, n=6)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -197,6 +193,60 @@ def test_two_unequal_parts_add_up_to_the_whole_batch():
     assert sum(p[0] for p in parts) == pytest.approx(loss, rel=1e-12)
     for k in grads:
         np.testing.assert_allclose(parts[0][1][k] + parts[1][1][k], grads[k], rtol=1e-9, atol=1e-12)
+
+
+def test_recomputing_activations_changes_no_bit():
+    cfg = gpt.Config(50, 20, 32, 3, 2)
+    params = gpt.init(cfg, 0)
+    tokens, targets = batch(cfg, 5, 20)
+    kept, again = (gpt.loss_and_grads(params, cfg, tokens, targets, recompute=r) for r in (False, True))
+    assert kept[0] == again[0]
+    for k in params:
+        np.testing.assert_array_equal(kept[1][k], again[1][k])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_logits_in_blocks_and_sums_over_batches(monkeypatch, recompute):
+    cfg, params = tiny()
+    tokens, targets = batch(cfg, 4, 7)
+    targets[1, 2:] = -1
+    weights = randn(4, 7)
+    loss, want = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
+    monkeypatch.setattr(gpt, "LOGIT_FLOATS", 5 * cfg.vocab_size)
+    grads, arena = {k: randn(*p.shape) for k, p in params.items()}, gpt.Arena()
+    for i in range(2):                                  # what the arrays held before does not matter; the second time it is added
+        again, same = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, add=i == 1, arena=arena, recompute=recompute)
+        assert same is grads and again == pytest.approx(loss, rel=1e-12)
+        for k in grads:
+            np.testing.assert_allclose(grads[k], (i + 1) * want[k], rtol=1e-9, atol=1e-12)
+
+
+def test_the_arena_is_as_large_as_planned_and_serves_other_shapes():
+    cfg = gpt.Config(50, 20, 32, 3, 2)
+    params, arena = gpt.init(cfg, 0), gpt.Arena()
+    for recompute in (True, False):
+        for B, T in ((2, 20), (5, 20), (3, 7)):
+            tokens, targets = batch(cfg, B, T)
+            want = gpt.loss_and_grads(params, cfg, tokens, targets, recompute=recompute)
+            got = gpt.loss_and_grads(params, cfg, tokens, targets, arena=arena, recompute=recompute)
+            assert got[0] == want[0] and all(np.array_equal(got[1][k], want[1][k]) for k in params)
+            if (B, T) == (5, 20):
+                plan = gpt.memory_plan(cfg, B, T, recompute)
+                assert arena.memory.nbytes == plan["activations"] + plan["logits"]
+    assert gpt.memory_plan(cfg, 5, 20, True)["activations"] < 0.6 * gpt.memory_plan(cfg, 5, 20, False)["activations"]
+
+
+def test_rows_that_pad_the_vocabulary_change_nothing():
+    cfg, params = tiny()
+    tokens, targets = batch(cfg, 3, 7)
+    loss, want = gpt.loss_and_grads(params, cfg, tokens, targets)
+    padded = {**params, "wte.weight": np.concatenate([params["wte.weight"], randn(3, cfg.n_embd)])}
+    again, grads = gpt.loss_and_grads(padded, cfg, tokens, targets)
+    assert again == loss and not grads["wte.weight"][cfg.vocab_size:].any()
+    np.testing.assert_array_equal(grads["wte.weight"][:cfg.vocab_size], want["wte.weight"])
+    np.testing.assert_array_equal(gpt.forward(padded, cfg, tokens)[0], gpt.forward(params, cfg, tokens)[0])
+    one = [gpt.decode(p, cfg, tokens, gpt.Cache(cfg, 3, dtype=np.float64)) for p in (params, padded)]
+    np.testing.assert_array_equal(*one)
 
 
 def test_same_input_same_bits():
