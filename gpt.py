@@ -337,12 +337,8 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
     return dqkv
 
 
-def cross_entropy_forward(logits, targets, weights):    # (N,V), (N,) int, (N,) -> (), cache
-    """sum_i w_i (-log softmax(logits_i)[target_i]), in nats. Overwrites logits.
-
-    The weights carry everything a training objective says about a token: 1/N for a mean, 0 for "ignore",
-    an advantage for policy gradients, of either sign.
-    """
+def cross_entropy_forward(logits, targets):             # (N,V), (N,) int -> (N,), cache
+    """-log softmax(logits_i)[target_i] of each row, in nats. Overwrites logits."""
     xp = array_module(logits)
     nll, total = xp.empty(len(logits), logits.dtype), xp.empty(len(logits), logits.dtype)
     for r in _row_blocks(logits):
@@ -352,13 +348,15 @@ def cross_entropy_forward(logits, targets, weights):    # (N,V), (N,) int, (N,) 
         e = np.exp(z, out=z)
         total[r] = np.einsum("nv->n", e)
     np.subtract(np.log(total), nll, out=nll)
-    return (weights * nll).sum(), (logits, total, targets, weights)
+    return nll, (logits, total, targets)
 
 
-def cross_entropy_backward(cache):                      # -> (N,V), in the place of the logits
-    e, total, targets, weights = cache                  # softmax = e / total
+def cross_entropy_backward(weights, cache):             # (N,) -> (N,V), in the place of the logits
+    """The gradient of sum_i weights_i nll_i. The weights carry everything a training objective says about a token:
+    1/N for a mean, 0 for "ignore", an advantage for policy gradients, of either sign."""
+    e, total, targets = cache                           # softmax = e / total
     xp, scale = array_module(e), (weights / total)[:, None]
-    for r in _row_blocks(e):                            # d(-log softmax_y)/dlogits = softmax - onehot(y)
+    for r in _row_blocks(e):                            # d nll/dlogits = softmax - onehot(target)
         d = e[r]
         d *= scale[r]
         d[xp.arange(len(d)), targets[r]] -= weights[r]
@@ -545,8 +543,8 @@ class _Step:
             block_forward(x, layer, self.block(i, part), self.cfg.n_head)
         layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], out=(y, n_f, rstd_f))
 
-    def head(self, part, rows, targets, weights, want_grads):   # (n,) int -> loss of this part's share of the rows
-        """The loss under the tied head of some rows of the batch, and their dy, which goes to t.
+    def head(self, part, rows, targets, weights=None):  # (n,) int -> nll of this part's share of the rows
+        """The losses under the tied head of some rows of the batch; with weights also their dy, which goes to t.
 
         Logits are the largest array of the model. They exist for some rows at a time, and become their own
         gradient in place.
@@ -555,10 +553,10 @@ class _Step:
         rows, y, z = rows[at], self.a["y_rows"][at], self.a["logits"][at]
         np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
         np.matmul(y, wte.T, out=z)
-        loss, cache = cross_entropy_forward(z, targets[rows], weights[rows])
-        if want_grads:
-            self.a["t"][rows] = cross_entropy_backward(cache) @ wte     # forward was: logits = y wte^T
-        return float(loss)
+        nll, cache = cross_entropy_forward(z, targets[rows])
+        if weights is not None:
+            self.a["t"][rows] = cross_entropy_backward(weights[rows], cache) @ wte      # forward was: logits = y wte^T
+        return nll
 
     def head_weight_backward(self, part, n, dwte, add):         # of the n rows that head was given last
         v = part(self.cfg.vocab_size)
@@ -598,16 +596,18 @@ def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), 
     return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
 
 
-def _as_weights(targets, weights, dtype):
-    """Per-token weights (B,T) and targets safe to index with. Default: a mean over targets that are not -1."""
-    counted = targets != -1
-    if weights is None:
-        if not counted.any():
-            raise ValueError("every target is ignored (-1): the mean of nothing is not zero")
-        weights = counted / counted.sum()
-    elif weights.shape != targets.shape:
-        raise ValueError(f"weights have shape {weights.shape}, targets {targets.shape}")
-    return np.where(counted, weights, 0.0).astype(dtype), np.where(counted, targets, 0)
+def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,T) int -> (B,T)
+    """-log probability of each target given the tokens up to its place, in nats; 0 where the target is -1."""
+    check_tokens(cfg, tokens)
+    check_tokens(cfg, np.maximum(targets, 0), "targets")
+    wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
+    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), False, False)
+    in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
+    nll, n = array_module(wte).zeros(targets.size, wte.dtype), len(step.a["logits"])
+    for i in range(0, len(counted), n):
+        rows = counted[i:i + n]
+        nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel())))
+    return nll.reshape(targets.shape)
 
 
 def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
@@ -619,32 +619,37 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     Returns (float, {name: array}); the dict is empty without want_grads.
 
     grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
-    arena: an Arena to work in; with both given, a step allocates nothing of size.
+    arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
     """
+    wte, counted = params["wte.weight"], targets != -1
+    if weights is None:
+        if not counted.any():
+            raise ValueError("every target is ignored (-1): the mean of nothing is not zero")
+        weights = counted / counted.sum()
+    elif weights.shape != targets.shape:
+        raise ValueError(f"weights have shape {weights.shape}, targets {targets.shape}")
+    weights = np.where(counted, weights, 0.0).astype(wte.dtype).ravel()
+    if not want_grads:
+        return float(weights @ token_losses(params, cfg, tokens, targets, arena).ravel()), {}
     check_tokens(cfg, tokens)
-    wte = params["wte.weight"]
-    weights, targets = _as_weights(targets, weights, wte.dtype)
-    check_tokens(cfg, targets, "targets")
-    if want_grads and grads is None:
+    check_tokens(cfg, np.maximum(targets, 0), "targets")
+    if grads is None:
         grads = {k: array_module(p).empty(p.shape, p.dtype) for k, p in params.items()}
-    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), want_grads, recompute)
-    targets, weights, n_parts = targets.ravel(), weights.ravel(), min(N_THREADS, len(tokens))
-    in_parallel(step.trunk_forward, n_parts)
 
+    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), True, recompute)
+    targets, n_parts = targets.ravel(), min(N_THREADS, len(tokens))
+    in_parallel(step.trunk_forward, n_parts)
     counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
-    if want_grads:
-        if not add:                                     # where no product below will write
-            grads["wpe.weight"][...] = 0.0
-            grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
-        if len(counted) < len(weights):
-            step.a["t"][...] = 0.0
+    if len(counted) < len(weights):
+        step.a["t"][...] = 0.0
+    if not add:                                         # where no product below will write
+        grads["wpe.weight"][...] = 0.0
+        grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
     for i in range(0, len(counted), n):
         rows = counted[i:i + n]
-        loss += sum(in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights, want_grads)))
-        if want_grads:
-            in_parallel(lambda part, rows=rows, i=i: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or i > 0))
-    if not want_grads:
-        return loss, {}
+        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights))
+        loss += float(weights[rows] @ np.concatenate(nll))
+        in_parallel(lambda part, rows=rows, i=i: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or i > 0))
 
     # With recomputation the arrays of a block serve the next one, so its matrices cannot wait until the end.
     every = list(range(cfg.n_layer))
