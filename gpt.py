@@ -285,8 +285,7 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
         o_heads = o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)       # (B,NH,T,HS), a view: writing fills o
         for t0 in range(0, T, QUERY_BLOCK):
             t1 = min(t0 + QUERY_BLOCK, T)
-            s = q[:, :, t0:t1] @ k[:, :, :t1].swapaxes(-1, -2)                  # (B,NH,t1-t0,t1)
-            s *= scale
+            s = (q[:, :, t0:t1] * scale) @ k[:, :, :t1].swapaxes(-1, -2)        # (B,NH,t1-t0,t1)
             s[..., t0:] += mask[:t1 - t0, :t1 - t0]     # keys before t0 are the past of every query here
             top = s.max(-1, keepdims=True)
             s -= top
@@ -314,9 +313,8 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
         D = np.einsum("bhtd,bhtd->bht", do_heads, o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2))[..., None]
         for t0 in reversed(range(0, T, QUERY_BLOCK)):   # the last queries see all keys: they write dk and dv first
             t1 = min(t0 + QUERY_BLOCK, T)
-            qt, kt, vt, dot = q[:, :, t0:t1], k[:, :, :t1], v[:, :, :t1], do_heads[:, :, t0:t1]
+            qt, kt, vt, dot = q[:, :, t0:t1] * scale, k[:, :, :t1], v[:, :, :t1], do_heads[:, :, t0:t1]
             s = qt @ kt.swapaxes(-1, -2)                # as in the forward
-            s *= scale
             s[..., t0:] += mask[:t1 - t0, :t1 - t0]
             s -= lse[b, :, t0:t1]                       # no score is above its lse, so exp cannot overflow
             p = np.exp(s, out=s)
@@ -326,13 +324,12 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
             else:                                       # a key served the later queries too
                 dv[:, :, :t1] += p.swapaxes(-1, -2) @ dot
             dp -= D[:, :, t0:t1]                        # forward was: p = softmax(s), so ds = p (dp - D)
-            dp *= p
-            dp *= scale                                 # forward was: s = scale q k^T; from here on it is d(q k^T)
-            if t1 == T:
-                np.matmul(dp.swapaxes(-1, -2), qt, out=dk)
+            ds = np.multiply(dp, p, out=dp)
+            if t1 == T:                                 # forward was: s = (scale q) k^T
+                np.matmul(ds.swapaxes(-1, -2), qt, out=dk)
             else:
-                dk[:, :, :t1] += dp.swapaxes(-1, -2) @ qt
-            np.matmul(dp, kt, out=dq[:, :, t0:t1])
+                dk[:, :, :t1] += ds.swapaxes(-1, -2) @ qt
+            np.multiply(ds @ kt, scale, out=dq[:, :, t0:t1])
         dk_out[...], dv_out[...] = dk, dv
     return dqkv
 

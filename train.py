@@ -71,7 +71,8 @@ class AdamW:
         m <- m + (1 - b1)(g - m)      v <- v + (1 - b2)(g^2 - v)
         p <- p - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + wd p),  t = 1, 2, ...
 
-    Works in place on the arrays of params, in blocks that stay in cache: memory is walked once.
+    Works in place on the arrays of params, in blocks that stay in cache: memory is walked once. Biases and norms are
+    small and many, so they are updated side by side as one vector.
     """
 
     BLOCK = 32768               # floats; six arrays of it fit a core's L2
@@ -79,35 +80,54 @@ class AdamW:
     def __init__(self, params, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1):
         self.params, self.t = params, 0
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
-        self.m = {k: np.zeros_like(p) for k, p in params.items()}
-        self.v = {k: np.zeros_like(p) for k, p in params.items()}
+        self.small = [k for k, p in params.items() if p.ndim < 2]
+        self.moments = np.zeros((2, sum(params[k].size for k in self.small)), next(iter(params.values())).dtype)
+        self.m, self.v, at = {}, {}, 0
+        for k, p in params.items():
+            if p.ndim < 2:
+                self.m[k], self.v[k] = self.moments[:, at:at + p.size]
+                at += p.size
+            else:
+                self.m[k], self.v[k] = np.zeros_like(p), np.zeros_like(p)
+        self.large = [(k, i, min(i + self.BLOCK, p.size)) for k, p in params.items() if p.ndim >= 2
+                      for i in range(0, p.size, self.BLOCK)]
 
     def step(self, grads, lr, scale=1.0):
         """One update with the gradients times scale, which is how clipping arrives here."""
         self.t += 1
-        c1 = 1.0 - self.beta1 ** self.t
-        c2 = math.sqrt(1.0 - self.beta2 ** self.t)
-        for name, param in self.params.items():
-            decay = lr * self.weight_decay if param.ndim >= 2 else 0.0
-            arrays = [a.reshape(-1) for a in (param, grads[name], self.m[name], self.v[name])]
-            for i in range(0, param.size, self.BLOCK):
-                p, g, m, v = (a[i:i + self.BLOCK] for a in arrays)
-                g = g * scale
-                d = g - m
-                d *= 1.0 - self.beta1
-                m += d
-                np.multiply(g, g, out=d)
-                d -= v
-                d *= 1.0 - self.beta2
-                v += d
-                np.sqrt(v, out=d)
-                d *= 1.0 / c2
-                d += self.eps
-                np.divide(m, d, out=d)
-                d *= lr / c1
-                if decay:
-                    p *= 1.0 - decay
-                p -= d
+        decay = lr * self.weight_decay                  # on matrices and embeddings
+
+        def blocks(part):
+            for k, i, j in self.large[part(len(self.large))]:
+                self._update(*(a[k].reshape(-1)[i:j] for a in (self.params, grads, self.m, self.v)), lr, scale, decay)
+
+        gpt.in_parallel(blocks)
+        if self.small:
+            p, g = (np.concatenate([a[k] for k in self.small]) for a in (self.params, grads))
+            self._update(p, g, *self.moments, lr, scale, 0.0)
+            at = 0
+            for k in self.small:
+                n = self.params[k].size
+                self.params[k][...] = p[at:at + n]
+                at += n
+
+    def _update(self, p, g, m, v, lr, scale, decay):
+        b1, b2 = self.beta1, self.beta2
+        c1, c2 = 1.0 - b1 ** self.t, math.sqrt(1.0 - b2 ** self.t)
+        d = g * ((1.0 - b1) * scale)
+        m *= b1
+        m += d
+        d *= d
+        d *= (1.0 - b2) / (1.0 - b1) ** 2
+        v *= b2
+        v += d
+        np.sqrt(v, out=d)                               # m / c1 / (sqrt(v) / c2 + eps) = (c2 / c1) m / (sqrt(v) + c2 eps)
+        d += c2 * self.eps
+        np.divide(m, d, out=d)
+        d *= lr * c2 / c1
+        if decay:
+            p *= 1.0 - decay
+        p -= d
 
 
 def grad_norm(grads):
