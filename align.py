@@ -21,7 +21,6 @@ divide by the group's deviation or by each reply's length); Shao et al. 2025 (th
 
 import argparse
 import hashlib
-import json
 import math
 import os
 import sys
@@ -34,6 +33,7 @@ import gpt                      # before numpy
 import numpy as np
 import sample
 import train
+import checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,10 @@ RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 # ----------------------------------------------------------------------------------------------- fine-tuning
 
 
-def read_jsonl(path, mend):
-    """[(line number, object)] of a jsonl file; ValueError naming the line that is not JSON."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; {mend}")
-    rows = []
-    with open(path, "rb") as f:
-        for n, line in enumerate(f, 1):
-            if line.strip():
-                try:
-                    rows.append((n, json.loads(line.decode("utf-8"))))
-                except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, too deep, a number too long
-                    raise ValueError(f"{path}:{n}: not JSON ({str(e)[:100]})") from None
-    if not rows:
-        raise ValueError(f"{path}: empty, there is nothing to learn from; {mend}")
-    return rows
+def read_jsonl(path):
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file; write the demo's with: python toyweb.py")
+    return checkpoint.read_jsonl(path)
 
 
 def load_conversations(path, tokenizer, n_positions, but_not=()):
@@ -88,7 +76,7 @@ def load_conversations(path, tokenizer, n_positions, but_not=()):
     but_not: kinds of conversation that are not wanted, where the lines say their "kind".
     """
     out, too_long = [], 0
-    for n, row in read_jsonl(path, "write the demo's with: python toyweb.py"):
+    for n, row in read_jsonl(path):
         if not isinstance(row, dict) or "messages" not in row:
             raise ValueError(f'{path}:{n}: expected {{"messages": [...]}}')
         if "kind" in row and str(row["kind"]) in but_not:
@@ -140,35 +128,36 @@ class Batches:
         return [self.conversations[j] for j in self._order[i * self.batch:(i + 1) * self.batch]]
 
 
-def sft_step(params, cfg, rows, parts=4):
-    """(loss, grads, learned tokens): mean cross-entropy over all tokens of the rows whose mask is 1.
+def add_conversations(grads, rows, parts=4):
+    """(loss, learned tokens) of the mean cross-entropy over all tokens of the rows whose mask is 1, added to grads.
 
     Short conversations and long ones are padded in separate parts of the batch. The mean is over the whole:
     a mean for each part would make the tokens of long replies count less than those of short ones.
     """
     n = sum(sum(mask[1:]) for _, mask in rows)
     rows = sorted(rows, key=lambda row: len(row[0]))
-    loss, grads = 0.0, {}
+    loss = 0.0
     for i in range(parts):
         part = rows[len(rows) * i // parts:len(rows) * (i + 1) // parts]
         if part:
-            tokens, targets, weights = pad_rows(part)
-            part_loss, part_grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights / max(n, 1))
-            loss += part_loss
-            grads = {k: g + grads[k] if k in grads else g for k, g in part_grads.items()}
-    return loss, grads, n
+            tokens, targets, mask = pad_rows(part)
+            loss += grads.add(tokens, targets, mask / max(n, 1))
+    return loss, n
 
 
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of):
-    """The loop both stages share: step_of(step) -> (loss, grads, {what to log}). Resumes exactly."""
+    """The loop both stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly."""
     optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
     done, log = train.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
-    started = time.perf_counter()
+    started, grads = time.perf_counter(), train.Gradients(params, cfg)
     for step in range(done, recipe.steps):
         t0 = time.perf_counter()
-        loss, grads, info = step_of(step)
-        norm, lr = train.update(optimizer, grads, loss, step, recipe)
-        log.write(step=step + 1, loss_nats=round(loss, 6), lr=lr, grad_norm=round(norm, 6),
+        grads.clear()
+        loss, info = step_of(step, grads)
+        norm, lr, skipped = train.update(optimizer, grads.sum, loss, step, recipe)
+        if skipped:
+            info["skipped"] = skipped
+        log.write(step=step + 1, loss_nats=None if skipped else round(loss, 6), lr=lr, grad_norm=None if skipped else round(norm, 6),
                   dt_s=round(time.perf_counter() - t0, 4), **info)
         last = step + 1 == recipe.steps
         if last or (step + 1) % recipe.save_every == 0:
@@ -187,22 +176,20 @@ def sft(run, recipe, seed=0, on_mismatch="error"):
     conversations = load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions)
     print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
     batches = Batches(conversations, recipe.batch, seed)
-    windows = train.Windows(train.load_shards(run, tokenizer)[0], cfg.n_positions, seed + 1)
+    windows = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
     identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
                 "tokens": train.fingerprint(windows.shards), "threads": gpt.N_THREADS,
                 "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16]}
 
-    def step_of(step):
-        loss, grads, n = sft_step(params, cfg, batches.at(step))
+    def step_of(step, grads):
+        loss, n = add_conversations(grads, batches.at(step))
         info = {"learned_tokens": n}
         if recipe.replay:
             rows = windows.rows(step * recipe.replay, recipe.replay)
             weights = np.full((recipe.replay, cfg.n_positions), recipe.replay_weight / rows[:, 1:].size)
-            replayed, more = gpt.loss_and_grads(params, cfg, rows[:, :-1], rows[:, 1:], weights)
+            replayed = grads.add(rows[:, :-1], rows[:, 1:], weights)
             info["replay_loss_nats"] = round(replayed / recipe.replay_weight, 6)
-            for k, g in more.items():
-                grads[k] += g
-        return loss, grads, info
+        return loss, info
 
     optimise(run / "sft", params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
     return f"{len(conversations):,} conversations", f"{recipe.steps * batches.batch / len(conversations):.1f} passes"
@@ -258,7 +245,7 @@ def policy_rows(prompts, replies, advantage):
 
 def load_tasks(path):
     tasks = []
-    for n, task in read_jsonl(path, "write the demo's with: python toyweb.py"):
+    for n, task in read_jsonl(path):
         if not isinstance(task, dict) or not isinstance(task.get("question"), str) or not task["question"] or "answer" not in task:
             raise ValueError(f'{path}:{n}: expected {{"question": "...", "answer": ...}}')
         if type(task.get("exposure", 0)) is not int:
@@ -282,7 +269,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
                 "threads": gpt.N_THREADS}
     before = measure(params, cfg, tokenizer, unseen)
 
-    def step_of(step):
+    def step_of(step, grads):
         rng = np.random.default_rng((seed, step))
         chosen = [tasks[i] for i in rng.choice(len(tasks), recipe.prompts) for _ in range(recipe.group)]
         replies, verdicts = ask(params, cfg, tokenizer, chosen, 1.0, int(rng.integers(2**31)), recipe.max_tokens,
@@ -293,11 +280,9 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
         prompts = [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in chosen]
         tokens, targets, weights = pad_rows(policy_rows(prompts, replies, adv))
         # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
-        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
-        chat_loss, more, _ = sft_step(params, cfg, others.at(step))
-        for k, g in more.items():
-            grads[k] += g
-        return loss, grads, {"chat_loss_nats": round(chat_loss, 6), "reward": float(rewards.mean()), "accuracy": float(right.mean()),
+        loss = grads.add(tokens, targets, weights)
+        chat_loss, _ = add_conversations(grads, others.at(step))
+        return loss, {"chat_loss_nats": round(chat_loss, 6), "reward": float(rewards.mean()), "accuracy": float(right.mean()),
                              "length": float(np.mean([v.n_tokens for v in verdicts])),
                              "stepwise": float(np.mean([v.stepwise for v in verdicts])),
                              "cut": float(np.mean([not v.ended for v in verdicts])),

@@ -49,7 +49,7 @@ from pathlib import Path  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
 
 import numpy as np  # noqa: E402
-import weights as files  # noqa: E402
+import checkpoint  # noqa: E402
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
 # L layers  NH heads            HS head size      C = NH*HS channels
@@ -777,7 +777,7 @@ def init(cfg, seed, dtype=np.float32):
 
 def save_config(folder, cfg):
     """config.json as Hugging Face transformers reads it."""
-    files.write_text(Path(folder) / "config.json", json.dumps({
+    checkpoint.write_text(Path(folder) / "config.json", json.dumps({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "torch_dtype": "float32",
         "n_ctx": cfg.n_positions, **vars(cfg)}, indent=2) + "\n")
@@ -791,7 +791,7 @@ def save(folder, params, cfg):
                          "train with a lower --lr")
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
-    files.save_safetensors(Path(folder) / "model.safetensors", params, {"format": "pt"})
+    checkpoint.save_safetensors(Path(folder) / "model.safetensors", params, {"format": "pt"})
 
 
 # What else a config.json may say that changes the arithmetic, and the values under which it is the model of this file.
@@ -807,7 +807,7 @@ def load_config(folder):
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json and model.safetensors. "
                                 f"Make the demo's with: python train.py")
-    config = files.read_json(path)
+    config = checkpoint.read_json(path)
     for key, ours in {**GPT2_SETTINGS, "n_inner": (None, 4 * config.get("n_embd", 0))}.items():
         if config.get(key, ours[0]) not in ours:
             raise ValueError(f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}")
@@ -830,7 +830,7 @@ def load(folder):
         path = folder / "trainer.safetensors"
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; finish the training that began {folder}")
-    tensors, _ = files.load_safetensors(path)
+    tensors, _ = checkpoint.load_safetensors(path)
     tensors = {k.removeprefix("transformer."): v for k, v in tensors.items()}
     params = {}
     for name, shape in param_shapes(cfg).items():

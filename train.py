@@ -1,13 +1,15 @@
 """train.py: pre-training. Token shards in, a base model out.
 
-The loop is the whole file read from the bottom: take a batch, get loss and gradients from gpt.py, clip,
-AdamW, log one line, now and then validate, dream a few lines and save. Everything that decides a step is
+The loop at the end of the file: take a batch, get loss and gradients from gpt.py, clip, AdamW, log one line, now
+and then validate, dream a few lines and save. Everything that decides a step is
 computed from (seed, step), so a run killed at any moment and started again ends with the same bits.
 
 Left out: several GPUs, mixed precision, dropout.
 
     python train.py                                                 the demo: out/demo/tokens -> out/demo/base
     python train.py --preset shakespeare --data FILE.txt --run out/shakespeare      nanoGPT's CPU run
+    python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2      shards of llm.c
+    python train.py --bench char                                    tokens a second on random tokens
 
 Sources: Loshchilov & Hutter 2019 (AdamW, cosine schedule); Karpathy's nanoGPT (the small recipes);
 Chen & Goodman 1999 (the n-gram model a neural one has to beat).
@@ -18,6 +20,7 @@ import hashlib
 import json
 import math
 import os
+import resource
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -25,18 +28,17 @@ from pathlib import Path
 
 import gpt                      # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
-import weights
+import checkpoint
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train and how. One step sees batch * T tokens, whatever the micro-batch."""
+    """What to train and how. One step sees batch * T tokens, however few of them fit in memory at once."""
 
     model: gpt.Config
     steps: int
     batch: int                  # rows a step
-    micro_batch: int            # rows that are in memory at once
     lr: float
     min_lr: float
     warmup: int                 # steps
@@ -50,15 +52,25 @@ class Recipe:
 
 PRESETS = {
     # 0.76M parameters, about seven passes over the embedded world
-    "demo": Recipe(gpt.PRESETS["demo"], steps=1900, batch=8, micro_batch=8, lr=4e-3, min_lr=4e-4, warmup=100,
-                   eval_every=500, save_every=200),
+    "demo": Recipe(gpt.PRESETS["demo"], steps=1900, batch=8, lr=4e-3, min_lr=4e-4, warmup=100, eval_every=500, save_every=200),
     # nanoGPT's config for a laptop CPU, at three times its learning rate: for the same work that brings the
     # validation loss from 1.90 to 1.77
-    "shakespeare": Recipe(gpt.PRESETS["shakespeare"], steps=2000, batch=12, micro_batch=12, lr=3e-3, min_lr=3e-4,
-                          warmup=100, beta2=0.99, eval_every=250, save_every=250),
-    # 124M on ten billion tokens, the recipe of llm.c: 524,288 tokens a step
-    "gpt2": Recipe(gpt.PRESETS["gpt2"], steps=18865, batch=512, micro_batch=4, lr=6e-4, min_lr=0.0, warmup=700,
-                   eval_every=250, save_every=250),
+    "shakespeare": Recipe(gpt.PRESETS["shakespeare"], steps=2000, batch=12, lr=3e-3, min_lr=3e-4, warmup=100, beta2=0.99),
+    # nanoGPT's config for a GPU and the same text, without its dropout: it will overfit before the end
+    "baby": Recipe(gpt.PRESETS["baby"], steps=5000, batch=64, lr=1e-3, min_lr=1e-4, warmup=100, beta2=0.99),
+    # llm.c's recipes on FineWeb: 10, 30 and 150 billion tokens, and 33.5 billion of FineWeb-Edu
+    "gpt2": Recipe(gpt.PRESETS["gpt2"], steps=18865, batch=512, lr=6e-4, min_lr=0.0, warmup=700),
+    "gpt2-medium": Recipe(gpt.PRESETS["gpt2-medium"], steps=60000, batch=512, lr=3e-4, min_lr=0.0, warmup=700),
+    "gpt2-large": Recipe(gpt.PRESETS["gpt2-large"], steps=286102, batch=512, lr=2.5e-4, min_lr=0.0, warmup=700),
+    "gpt2-xl": Recipe(gpt.PRESETS["gpt2-xl"], steps=32000, batch=1024, lr=6e-4, min_lr=6e-5, warmup=700),
+}
+
+# What --bench measures: model, rows a step
+BENCH = {
+    "char": (gpt.PRESETS["shakespeare"], 12),
+    "small": (gpt.Config(512, 128, 128, 4, 4), 16),
+    "baby": (gpt.PRESETS["baby"], 16),
+    "gpt2": (gpt.Config(50304, 512, 768, 12, 12), 2),
 }
 
 
@@ -78,7 +90,7 @@ class AdamW:
     BLOCK = 32768               # floats; six arrays of it fit a core's L2
 
     def __init__(self, params, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1):
-        self.params, self.t = params, 0
+        self.params, self.t, self.skipped = params, 0, 0
         self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
         self.small = [k for k, p in params.items() if p.ndim < 2]
         self.moments = np.zeros((2, sum(params[k].size for k in self.small)), next(iter(params.values())).dtype)
@@ -157,42 +169,58 @@ class Windows:
     Each epoch cuts the shards into windows from a new random offset and visits them all in a new random
     order. Which windows make up row i of the run depends on the seed and i alone, so the position of a
     loader is a number and needs no saving.
+
+    With document_start, the token before each document, every window begins where a document begins, and what lies
+    between the end of one window and the next such place is left out.
     """
 
-    def __init__(self, shards, T, seed):
+    def __init__(self, shards, T, seed, document_start=None):
         self.shards = [s for s in shards if len(s) >= 2 * T]
-        if 0 < len(self.shards) < len(shards):
-            print(f"{len(shards) - len(self.shards)} of {len(shards)} shards are shorter than two windows of {T} tokens "
-                  f"and are left out ({sum(len(s) for s in shards if len(s) < 2 * T):,} tokens)", file=sys.stderr)
         if not self.shards:
             raise ValueError(f"{sum(map(len, shards))} tokens are too few for windows of {T}; "
                              "make more text, or train with a shorter context")
-        self.T, self.seed, self._epoch = T, seed, None
-        self.per_epoch = sum(map(self._windows, self.shards))
+        if len(self.shards) < len(shards):
+            print(f"{len(shards) - len(self.shards)} of {len(shards)} shards are shorter than two windows of {T} tokens "
+                  f"and are left out ({sum(len(s) for s in shards if len(s) < 2 * T):,} tokens)", file=sys.stderr)
+        self.T, self.seed, self._epoch, self.aligned = T, seed, None, None
+        self.per_epoch = sum(len(s) // T - 1 for s in self.shards)      # so many fit behind any offset below T
+        if document_start is not None:
+            self.aligned = [self._at_documents(s, document_start) for s in self.shards]
+            self.per_epoch, n_tokens = sum(map(len, self.aligned)), sum(map(len, self.shards))
+            if not self.per_epoch:
+                raise ValueError(f"no document starts {T} tokens before the end of its shard; train without --align-documents")
+            print(f"windows at the start of documents: {self.per_epoch:,}; {1 - self.per_epoch * T / n_tokens:.1%} of the "
+                  "tokens are in none", file=sys.stderr)
 
-    def _windows(self, shard):
-        return len(shard) // self.T - 1                 # this many fit behind any offset below T
+    def _at_documents(self, shard, document_start):     # -> starts of windows that do not overlap
+        documents, starts, at = np.flatnonzero(np.asarray(shard) == document_start), [], 0
+        while (k := np.searchsorted(documents, at)) < len(documents) and documents[k] + self.T < len(shard):
+            starts.append(documents[k])
+            at = starts[-1] + self.T
+        return np.array(starts, np.int64)
 
-    def _starts(self, epoch):
+    def _starts(self, epoch):                           # (per_epoch, 2) int64: shard, first token
         if self._epoch != epoch:
-            rng, starts = np.random.default_rng((self.seed, epoch)), []
+            rng, found = np.random.default_rng((self.seed, epoch)), []
             for i, shard in enumerate(self.shards):
                 offset = int(rng.integers(self.T))
-                starts += [(i, offset + self.T * j) for j in range(self._windows(shard))]
-            self._epoch, self._order = epoch, [starts[j] for j in rng.permutation(len(starts))]
+                starts = self.aligned[i] if self.aligned else offset + self.T * np.arange(len(shard) // self.T - 1)
+                found.append(np.stack([np.full(len(starts), i), starts], 1))
+            found = np.concatenate(found)
+            self._epoch, self._order = epoch, found[rng.permutation(len(found))]
         return self._order
 
     def rows(self, first, count):
         """(count, T+1) int64: rows first .. first + count - 1 of the run."""
         out = np.empty((count, self.T + 1), np.int64)
-        for i in range(count):
-            epoch, j = divmod(first + i, self.per_epoch)
-            shard, start = self._starts(epoch)[j]
-            out[i] = self.shards[shard][start:start + self.T + 1]
+        for n in range(count):
+            epoch, j = divmod(first + n, self.per_epoch)
+            i, start = self._starts(epoch)[j]
+            out[n] = self.shards[i][start:start + self.T + 1]
         return out
 
 
-def load_shards(run, tokenizer):
+def load_run(run, tokenizer):
     """(train, val) lists of memory maps from run/tokens, checked against the run's tokenizer."""
     folder, found = Path(run) / "tokens", {}
     for split in ("train", "val"):
@@ -209,6 +237,22 @@ def load_shards(run, tokenizer):
     return found["train"], found["val"]
 
 
+def load_shards(paths, raw):
+    """(train, val) of token shards that any program wrote: llm.c, modded-nanogpt, and with raw nanoGPT, whose files are
+    uint16 tokens and nothing else. What has "val" in its name is for validation."""
+    paths = sorted(p for path in paths for p in (path.glob("*.bin") if path.is_dir() else [path]))
+    split = {True: [], False: []}
+    for path in paths:
+        if raw and path.stat().st_size % 2:
+            raise ValueError(f"{path}: {path.stat().st_size} bytes are no whole number of uint16 tokens")
+        split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else bpe.open_shard(path))
+    for name, found in (("val", split[True]), ("train", split[False])):
+        if not found:
+            raise FileNotFoundError(f"{', '.join(map(str, paths)) or 'no *.bin file'}: no shard for {name}; the validation shards "
+                                    'are those with "val" in their names')
+    return split[False], split[True]
+
+
 def load_characters(path):
     """(tokenizer, train, val) of a text file with its characters as tokens, the last tenth for validation."""
     try:
@@ -221,6 +265,18 @@ def load_characters(path):
     ids = tokenizer.encode_to_numpy(text)
     cut = int(len(ids) * 0.9)
     return tokenizer, [ids[:cut]], [ids[cut:]]
+
+
+def load_documents(paths, tokenizer):
+    """(train, val) of .txt, .jsonl and .jsonl.gz files in a tokenizer's tokens, about a tenth for validation. Before each
+    document stands <|endoftext|>, where the vocabulary has it."""
+    parts, start = {"train": [], "val": []}, tokenizer.special_tokens.get("<|endoftext|>")
+    for path in paths:
+        for split, text in bpe.read_documents(path, val_percent=10):
+            parts[split] += [np.array([start], np.uint32)] * (start is not None) + [tokenizer.encode_to_numpy(text)]
+    if not all(parts.values()):
+        raise ValueError(f"{', '.join(map(str, paths))}: too few documents for {' and '.join(k for k, v in parts.items() if not v)}")
+    return tuple([np.concatenate(parts[split])] for split in ("train", "val"))
 
 
 # ----------------------------------------------------------------------------------------------- evaluation
@@ -244,17 +300,46 @@ def bytes_of_tokens(tokenizer):
     return n_bytes
 
 
+def bits_per_byte(nats, targets, n_bytes):
+    return float(nats[n_bytes[targets] > 0].sum() / math.log(2) / n_bytes[targets].sum())
+
+
 def evaluate(params, cfg, tokenizer, shards, batch=32):
-    """(nats per token, bits per byte) on the validation rows."""
-    rows, n_bytes = validation_rows(shards, cfg.n_positions), bytes_of_tokens(tokenizer)
-    nats = {True: 0.0, False: 0.0}                      # of tokens with bytes, and without
-    for i in range(0, len(rows), batch):
-        tokens, targets = rows[i:i + batch, :-1], rows[i:i + batch, 1:]
-        for plain in nats:
-            weights = ((n_bytes[targets] > 0) == plain).astype(np.float64)
-            nats[plain] += gpt.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]
-    targets = rows[:, 1:]
-    return sum(nats.values()) / targets.size, nats[True] / math.log(2) / n_bytes[targets].sum()
+    """(nats per token, bits per byte or None without a tokenizer) on the validation rows."""
+    rows, arena = validation_rows(shards, cfg.n_positions), gpt.Arena()
+    nats = np.concatenate([gpt.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
+                           for i in range(0, len(rows), batch)])
+    return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer)) if tokenizer else None
+
+
+def hellaswag(params, cfg, tokenizer, path, most=None):
+    """(accuracy, accuracy by mean) on lines of {"ctx", "endings", "label"}; Zellers et al. 2019, as llm.c measures it.
+
+    Four endings of a context, each as " " + ending. The model chooses the ending of the lowest loss: summed over its
+    tokens, and as mean per token, which does not favour the short. What does not fit the context loses its beginning.
+    """
+    right, n, cut = np.zeros(2), 0, 0
+    for n, (at, row) in enumerate(checkpoint.read_jsonl(path), 1):
+        try:
+            context, endings, label = tokenizer.encode_ordinary(row["ctx"]), [tokenizer.encode_ordinary(" " + e) for e in row["endings"]], int(row["label"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise ValueError(f"{path}:{at}: expected ctx, endings and label ({type(e).__name__}: {e})") from None
+        most_ending = max(map(len, endings))
+        keep = context[max(0, len(context) + most_ending - cfg.n_positions - 1):]
+        cut += len(keep) < len(context)
+        tokens, targets = np.zeros((len(endings), len(keep) + most_ending - 1), np.int64), None
+        targets = np.full(tokens.shape, -1)
+        for i, ending in enumerate(endings):
+            whole = keep + ending
+            tokens[i, :len(whole) - 1] = whole[:-1]
+            targets[i, len(keep) - 1:len(whole) - 1] = ending
+        nats = gpt.token_losses(params, cfg, tokens, targets).sum(1)
+        right += [nats.argmin() == label, (nats / [len(e) for e in endings]).argmin() == label]
+        print(f"\r{n} examples, {right[0] / n:.4f}, {right[1] / n:.4f} by mean ", end="", file=sys.stderr, flush=True)
+        if n == most:
+            break
+    print(f"\n{path}: {cut} of {n} contexts lost their beginning" if cut else "", file=sys.stderr)
+    return *(right / n), n
 
 
 def ngram_nats(train, val, n, vocab_size, discount=0.75):
@@ -291,7 +376,7 @@ def dream(params, cfg, tokenizer, seed, n_tokens=60):
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
     cache, ids = gpt.Cache(cfg, 1), []
     for _ in range(min(n_tokens, cfg.n_positions)):
-        logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0]
+        logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
         token = int(np.argmax(logits + rng.gumbel(size=logits.shape)))      # the same as drawing from their softmax
         ids.append(token)
     return tokenizer.decode(ids)
@@ -311,7 +396,7 @@ def save_checkpoint(folder, params, optimizer, step, identity):
     tensors = dict(params)
     for kind in ("m", "v"):
         tensors.update({f"adamw.{kind}.{k}": a for k, a in getattr(optimizer, kind).items()})
-    weights.save_safetensors(Path(folder) / "trainer.safetensors", tensors,
+    checkpoint.save_safetensors(Path(folder) / "trainer.safetensors", tensors,
                          {"step": str(step), "adamw.t": str(optimizer.t), "identity": json.dumps(identity, sort_keys=True)})
 
 
@@ -327,7 +412,7 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
     places = {prefix + k: a for prefix, arrays in (("", params), ("adamw.m.", optimizer.m), ("adamw.v.", optimizer.v))
               for k, a in arrays.items()}
     try:
-        tensors, meta = weights.load_safetensors(path)
+        tensors, meta = checkpoint.load_safetensors(path)
         theirs = json.loads(meta["identity"])
         step, t = int(meta["step"]), int(meta["adamw.t"])
         differs = [f"{k}: checkpoint {theirs.get(k)!r}, now {identity.get(k)!r}"
@@ -352,6 +437,14 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
     return step
 
 
+def checkpoint_setting(folder, name):
+    """One entry of the identity of a folder's checkpoint; None where there is none to read."""
+    try:
+        return json.loads(checkpoint.load_safetensors(Path(folder) / "trainer.safetensors")[1]["identity"])[name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 class Log:
     """log.jsonl: one JSON object a line, each with its step. Lines after the resumed step are dropped,
     so that a run killed between two checkpoints does not leave steps twice."""
@@ -366,7 +459,7 @@ class Log:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError, RecursionError):
                     break                               # the half line a kill left behind
-        weights.write_text(self.path, "".join(f"{line}\n" for line in kept))
+        checkpoint.write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.file = open(self.path, "a", encoding="utf-8")
 
     def write(self, **values):
@@ -392,79 +485,180 @@ def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
     if not done:
         (folder / "trainer.safetensors").unlink(missing_ok=True)       # it would stand beside a tokenizer that is not its own
     gpt.save_config(folder, cfg)
-    tokenizer.save(folder / "tokenizer.json")
+    if tokenizer:
+        tokenizer.save(folder / "tokenizer.json")
     return done, Log(folder, done)
 
 
+MOST_SKIPPED = 10               # updates in a row that may fail before a run gives up
+
+
 def update(optimizer, grads, loss, step, recipe):
-    """Clip and apply one step's gradients; returns (gradient norm, learning rate)."""
+    """Clip and apply one step's gradients. Returns (gradient norm, learning rate, None or why the step was skipped):
+    one number that is not finite would spread to every weight."""
     norm, lr = grad_norm(grads), learning_rate(step, recipe)
-    if not math.isfinite(norm):
-        raise ValueError(f"step {step + 1}: loss {loss}, gradient norm {norm}; lower --lr (now {recipe.lr})")
-    optimizer.step(grads, lr, clip_scale(norm, recipe.clip))
-    return norm, lr
+    if math.isfinite(loss) and math.isfinite(norm):
+        optimizer.step(grads, lr, clip_scale(norm, recipe.clip))
+        optimizer.skipped = 0
+        return norm, lr, None
+    why = f"loss {loss}, gradient norm {norm}"
+    optimizer.skipped += 1
+    print(f"\nstep {step + 1}: skipped, {why}", file=sys.stderr)
+    if optimizer.skipped == MOST_SKIPPED:
+        raise ValueError(f"step {step + 1}: {MOST_SKIPPED} steps in a row were skipped, the last with {why}; lower --lr (now {recipe.lr})")
+    return norm, lr, why
 
 
 def fingerprint(arrays):
-    """A short name for the exact contents of some arrays."""
+    """A short name for the contents of some arrays; of one above 64 MB, of a thousand pieces of it."""
     h = hashlib.sha256()
     for a in arrays:
         h.update(str((a.shape, a.dtype.str)).encode())
-        h.update(np.ascontiguousarray(a).view(np.uint8).data)
+        flat = a.reshape(-1)
+        step = max(1, a.nbytes // (64 << 20)) * (1 << 16)
+        for i in range(0, a.size, step):
+            h.update(np.ascontiguousarray(flat[i:i + (1 << 16)]).view(np.uint8).data)
     return h.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------- memory and speed
+
+# bfloat16 matrix products, dense, 1e12 operations a second. What is not here has an unknown utilisation.
+PEAK_TFLOPS = {"A100": 312.0, "H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "RTX 4090": 165.2}
+
+
+class Gradients:
+    """The sum of the gradients of a step's micro-batches, in arrays made once."""
+
+    def __init__(self, params, cfg, recompute=False):
+        self.params, self.cfg, self.recompute, self.arena = params, cfg, recompute, gpt.Arena()
+        self.sum, self.begun = {k: np.empty_like(p) for k, p in params.items()}, False
+
+    def clear(self):
+        self.begun = False
+
+    def add(self, tokens, targets, weights):
+        """The batch's loss; its gradients are added to what came since clear()."""
+        loss, _ = gpt.loss_and_grads(self.params, self.cfg, tokens, targets, weights, grads=self.sum, add=self.begun,
+                                     arena=self.arena, recompute=self.recompute)
+        self.begun = True
+        return loss
+
+
+def flops_per_token(cfg, T):
+    """Of a training step: 6 for each parameter and 6 L C T for causal attention, llm.c's count."""
+    return 6 * cfg.n_params + 6 * cfg.n_layer * cfg.n_embd * T
+
+
+def available_bytes():
+    """Memory that can be had without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as f:
+            return next(int(line.split()[1]) << 10 for line in f if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False):
+    """(rows at once, recompute, plan in bytes) for a step of batch rows: as many rows as keep the machine busy and fit
+    the budget. Fewer rows at once never change what a step computes, so nothing else has to give."""
+    T = cfg.n_positions
+    rows = micro_batch or max(1, min(batch, max(gpt.N_THREADS, 8192 // T)))
+    smaller = [rows] if micro_batch else range(rows, 0, -1)
+    for again in {recompute, True}:
+        for rows in smaller:
+            plan = gpt.memory_plan(cfg, rows, T, again)
+            if sum(plan.values()) <= budget:
+                return rows, again, plan
+    raise ValueError(f"{cfg.n_params:,} parameters with {rows} row{'s' * (rows > 1)} of {T} tokens at once need {sum(plan.values()) / 1e9:.2f} GB, "
+                     f"{budget / 1e9:.2f} GB are to be had; train a smaller --preset, or raise --memory-gb")
+
+
+def print_plan(plan):
+    print("memory: " + ", ".join(f"{k} {v / 1e6:,.1f}" for k, v in plan.items()) + f" = {sum(plan.values()) / 1e6:,.1f} MB",
+          file=sys.stderr)
+
+
+def bench(setting, seconds=10.0):
+    """Full training steps on random tokens: {tokens_per_s, gflop_per_s, peak_rss_mb ...}, the median step of so many seconds."""
+    cfg, B = BENCH[setting]
+    T = cfg.n_positions
+    print_plan(gpt.memory_plan(cfg, B, T))
+    params = gpt.init(cfg, 0)
+    optimizer, grads = AdamW(params), Gradients(params, cfg)
+    tokens, targets = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, B, T))
+    times, begun = [], time.perf_counter()
+    while len(times) < 5 or time.perf_counter() - begun < seconds:
+        t0 = time.perf_counter()
+        grads.clear()
+        grads.add(tokens, targets, None)
+        optimizer.step(grads.sum, 6e-4, clip_scale(grad_norm(grads.sum), 1.0))
+        times.append(time.perf_counter() - t0)
+    dt = sorted(times[2:])[len(times[2:]) // 2]         # the first two warm up
+    return {"bench": setting, "tokens_per_s": round(B * T / dt, 1), "gflop_per_s": round(B * T / dt * flops_per_token(cfg, T) / 1e9, 1),
+            "ms_per_step": round(1e3 * dt, 2), "steps": len(times) - 2, "threads": gpt.N_THREADS,
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
 
 
 # ----------------------------------------------------------------------------------------------------- train
 
 
-def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismatch="error"):
-    """Run the recipe to its end, or on from where an earlier call was killed. Returns (params, last log entry)."""
+def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismatch="error", micro_batch=None, recompute=False,
+          budget=None, start=None, align_documents=False):
+    """Run the recipe to its end, or on from where an earlier call was killed. Returns (params, last log entry).
+
+    start: parameters to begin with instead of fresh ones. micro_batch, recompute and budget (bytes) as for fit_batch;
+    a run that goes on keeps the micro-batch it began with, because the order of a sum decides its last bits.
+    """
     cfg, folder = recipe.model, Path(folder)
-    windows = Windows(train_shards, cfg.n_positions, seed)
-    validation_rows(val_shards, cfg.n_positions)        # an error now rather than after an hour
-    identity = {**settings(recipe), "seed": seed, "tokens": fingerprint(train_shards),
-                "tokenizer": tokenizer.fingerprint, "threads": gpt.N_THREADS}
-    params = gpt.init(cfg, seed)
+    T, tokens_per_step = cfg.n_positions, recipe.batch * cfg.n_positions
+    document_start = tokenizer.special_tokens.get("<|endoftext|>") if align_documents and tokenizer else None
+    if align_documents and document_start is None:
+        raise ValueError("--align-documents needs a tokenizer with <|endoftext|>, which tells documents apart")
+    windows = Windows(train_shards, T, seed, document_start)
+    validation_rows(val_shards, T)                      # an error now rather than after an hour
+    micro_batch = micro_batch or checkpoint_setting(folder, "micro_batch")
+    micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget or 0.8 * available_bytes(), micro_batch, recompute)
+    identity = {**settings(recipe), "micro_batch": micro_batch, "seed": seed, "tokens": fingerprint(train_shards),
+                "tokenizer": tokenizer.fingerprint if tokenizer else None, "align_documents": align_documents,
+                "start": fingerprint(start.values()) if start else None, "threads": gpt.N_THREADS}
+    params = start or gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
     done, log = begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
     started = time.perf_counter()
-    tokens_per_step = recipe.batch * cfg.n_positions
-    print(f"{folder}: {cfg.n_params:,} parameters, {recipe.steps:,} steps of {tokens_per_step:,} tokens, "
-          f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * cfg.n_positions:,} tokens"
+    print(f"{folder}: {cfg.n_params:,} parameters, {recipe.steps:,} steps of {tokens_per_step:,} tokens, {micro_batch} of {recipe.batch} "
+          f"rows at once{', activations recomputed' * recompute}, "
+          f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * T:,} tokens"
           + (f"; resuming after step {done:,}" if done else ""), file=sys.stderr)
-
-    entry = {}
+    print_plan(plan)
+    grads, entry = Gradients(params, cfg, recompute), {}
     for step in range(done, recipe.steps):
-        t0 = time.perf_counter()
-        rows = windows.rows(step * recipe.batch, recipe.batch)
-        loss, grads = 0.0, None
-        for i in range(0, recipe.batch, recipe.micro_batch):
-            part = rows[i:i + recipe.micro_batch]
-            weights = np.full((len(part), cfg.n_positions), 1.0 / tokens_per_step)      # a mean over the whole step
-            part_loss, part_grads = gpt.loss_and_grads(params, cfg, part[:, :-1], part[:, 1:], weights)
-            loss += part_loss
-            if grads is None:
-                grads = part_grads
-            else:
-                for k in grads:
-                    grads[k] += part_grads[k]
-        norm, lr = update(optimizer, grads, loss, step, recipe)
+        t0, loss = time.perf_counter(), 0.0
+        grads.clear()
+        for i in range(0, recipe.batch, micro_batch):
+            rows = windows.rows(step * recipe.batch + i, min(micro_batch, recipe.batch - i))
+            each = np.full((len(rows), T), 1.0 / tokens_per_step)       # a mean over the whole step
+            loss += grads.add(rows[:, :-1], rows[:, 1:], each)
+        norm, lr, skipped = update(optimizer, grads.sum, loss, step, recipe)
         dt = time.perf_counter() - t0
         entry = dict(step=step + 1, tokens=(step + 1) * tokens_per_step, loss_nats=round(loss, 6), lr=lr,
-                     grad_norm=round(norm, 6), dt_s=round(dt, 4), tokens_per_s=round(tokens_per_step / dt))
+                     grad_norm=round(norm, 6), dt_s=round(dt, 4), tokens_per_s=round(tokens_per_step / dt), mfu=None)
+        if skipped:
+            entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
         last = step + 1 == recipe.steps
         if last or (step + 1) % recipe.eval_every == 0:
-            entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate(params, cfg, tokenizer, val_shards)
-            said = dream(params, cfg, tokenizer, seed + step)
-            print(f"\nstep {step + 1:,}: validation {entry['val_loss_nats']:.4f} nats a token, "
-                  f"{entry['val_bits_per_byte']:.4f} bits a byte. It dreams: {said!r}", file=sys.stderr)
+            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate(params, cfg, tokenizer, val_shards)
+            if not math.isfinite(nats):
+                raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
+            said = f". It dreams: {dream(params, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
+            print(f"\nstep {step + 1:,}: validation {nats:.4f} nats a token, {f'{bits:.4f}' if tokenizer else 'unknown'} bits a byte{said}",
+                  file=sys.stderr)
         log.write(**entry)
         if last or (step + 1) % recipe.save_every == 0:
             save_checkpoint(folder, params, optimizer, step + 1, identity)
-        if last or (step + 1) % 10 == 0:
-            left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
-            print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:.4f}  lr {lr:.2e}  norm {norm:.2f}  "
-                  f"{entry['tokens_per_s']:,} tokens/s  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
+        left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
+        print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:.4f}  norm {norm:.2f}  lr {lr:.2e}  {entry['tokens_per_s']:,} tokens/s  "
+              f"mfu unknown  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     if not entry:                                       # it was already finished
         entry["tokens"] = done * tokens_per_step
@@ -475,21 +669,63 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
 
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description="Pre-train a GPT.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    where = p.add_argument_group("where")
+    where = p.add_argument_group("from what to where")
     where.add_argument("--run", default="out/demo", help="run folder")
-    where.add_argument("--data", help="a text file to train on by its characters, in place of RUN/tokens")
+    where.add_argument("--data", nargs="+", type=Path, help="in place of RUN/tokens: .txt, .jsonl or .jsonl.gz files, token shards (.bin) or "
+                       "folders of them")
+    where.add_argument("--tokenizer", type=Path, help="of --data: tokenizer.json or .tiktoken. Without one, a text is learned by its "
+                       "characters, and shards are taken to be of the preset's vocabulary")
+    where.add_argument("--raw", action="store_true", help="the shards have no header: uint16 tokens, as nanoGPT writes them")
+    where.add_argument("--align-documents", action="store_true", help="let every row begin where a document begins")
+    where.add_argument("--init", type=Path, help="begin with this model: a GPT-2 folder, or a .bin of llm.c")
     what = p.add_argument_group("what; the defaults are the preset's")
     what.add_argument("--preset", default="demo", choices=sorted(PRESETS), help="model and recipe")
     what.add_argument("--steps", type=int, help="optimizer steps")
     what.add_argument("--batch", type=int, help="rows a step")
-    what.add_argument("--micro-batch", type=int, help="rows in memory at once; the step stays the same")
     what.add_argument("--lr", type=float, help="peak learning rate; the final one keeps its ratio to it")
     what.add_argument("--eval-every", type=int, help="steps between validations")
     what.add_argument("--save-every", type=int, help="steps between checkpoints")
+    fit = p.add_argument_group("what fits in memory; none of it changes what a step computes")
+    fit.add_argument("--micro-batch", type=int, help="rows in memory at once (default: what fits)")
+    fit.add_argument("--recompute", action="store_true", help="keep no activations but the blocks' inputs (default: when it must)")
+    fit.add_argument("--memory-gb", type=float, help="memory to plan for (default: four fifths of what is free)")
     p.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the data")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
                    help="when the folder holds a checkpoint of other settings or data")
+    instead = p.add_argument_group("instead of training")
+    instead.add_argument("--bench", choices=list(BENCH), help="time training steps on random tokens and print a line of JSON")
+    instead.add_argument("--hellaswag", type=Path, help="measure --init (default: RUN/base) on this jsonl")
+    instead.add_argument("--most", type=int, help="of its examples, this many")
     return p.parse_args(argv)
+
+
+def load_tokens(args, recipe):
+    """(tokenizer or None, train shards, val shards) as the command line says."""
+    run = Path(args.run)
+    tokenizer = bpe.Tokenizer.load(args.tokenizer) if args.tokenizer else None
+    if not args.data:
+        if not run.is_dir():
+            raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make, or name a text with --data")
+        path = run / "tokenizer.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no tokenizer; train one with: python bpe.py train --run {run}")
+        tokenizer = bpe.Tokenizer.load(path)
+        return tokenizer, *load_run(run, tokenizer)
+    for path in args.data:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: No such file or folder")
+    if all(p.suffix == ".bin" or p.is_dir() for p in args.data):
+        found = tokenizer, *load_shards(args.data, args.raw)
+    elif args.raw:
+        raise ValueError(f"--raw is for shards of tokens, and {args.data[0]} is none")
+    elif tokenizer:
+        found = tokenizer, *load_documents(args.data, tokenizer)
+    elif len(args.data) == 1 and args.data[0].suffix == ".txt":
+        found = load_characters(args.data[0])
+    else:
+        raise ValueError(f"{args.data[0]}: give the --tokenizer whose tokens it is to be learned in; make one with: python bpe.py train")
+    run.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def main(argv=None):
@@ -497,44 +733,51 @@ def main(argv=None):
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     recipe = PRESETS[args.preset]
-    changes = {k: getattr(args, k) for k in ("steps", "batch", "micro_batch", "lr", "eval_every", "save_every")}
+    changes = {k: getattr(args, k) for k in ("steps", "batch", "lr", "eval_every", "save_every")}
     changes = {k: v for k, v in changes.items() if v is not None}
-    for name, value in changes.items():
-        if not 0 < value < math.inf:
+    for name, value in {**changes, "micro_batch": args.micro_batch, "memory_gb": args.memory_gb, "most": args.most}.items():
+        if value is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
+    if args.bench:
+        print(json.dumps(bench(args.bench)))
+        return
+    run = Path(args.run)
+    if args.hellaswag:
+        folder = args.init or run / "base"
+        tokenizer = bpe.Tokenizer.load(args.tokenizer or folder / "tokenizer.json")
+        accuracy, by_mean, n = hellaswag(*gpt.load(folder), tokenizer, args.hellaswag, args.most)
+        print(f"{folder}: HellaSwag accuracy {accuracy:.4f}, {by_mean:.4f} by mean loss, {n:,} examples")
+        return
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
     recipe = replace(recipe, **changes)
-    recipe = replace(recipe, micro_batch=min(recipe.micro_batch, recipe.batch), warmup=min(recipe.warmup, recipe.steps))
+    recipe = replace(recipe, warmup=min(recipe.warmup, recipe.steps))
 
-    run = Path(args.run)
-    if args.data:
-        tokenizer, train_shards, val_shards = load_characters(args.data)
-        run.mkdir(parents=True, exist_ok=True)
-    else:
-        if not run.is_dir():
-            raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make, or name a text with --data")
-        path = run / "tokenizer.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no tokenizer; train one with: python bpe.py train --run {run}")
-        tokenizer = bpe.Tokenizer.load(path)
-        train_shards, val_shards = load_shards(run, tokenizer)
-    recipe = replace(recipe, model=replace(recipe.model, vocab_size=tokenizer.n_vocab))
+    tokenizer, train_shards, val_shards = load_tokens(args, recipe)
+    params = None
+    if args.init:
+        params, cfg = gpt.load(args.init)
+        recipe = replace(recipe, model=cfg)
+        if tokenizer and tokenizer.n_vocab > cfg.vocab_size:
+            raise ValueError(f"{args.init}: knows {cfg.vocab_size} tokens, the tokenizer has {tokenizer.n_vocab}")
+    elif tokenizer:
+        recipe = replace(recipe, model=replace(recipe.model, vocab_size=tokenizer.n_vocab))
+    V = recipe.model.vocab_size
     for shard in (*train_shards, *val_shards):
-        if int(shard.max()) >= tokenizer.n_vocab:
-            raise ValueError(f"{getattr(shard, 'filename', args.data)}: token {int(shard.max())} is beyond the "
-                             f"vocabulary of {tokenizer.n_vocab}")
+        if int(shard.max()) >= V:
+            raise ValueError(f"{getattr(shard, 'filename', args.data and args.data[0])}: token {int(shard.max())} is beyond the vocabulary of {V}")
 
-    _, last = train(recipe, tokenizer, train_shards, val_shards, run / "base", args.seed, args.on_mismatch)
+    _, last = train(recipe, tokenizer, train_shards, val_shards, run / "base", args.seed, args.on_mismatch,
+                    min(args.micro_batch, recipe.batch) if args.micro_batch else None, args.recompute,
+                    args.memory_gb and args.memory_gb * 1e9, params, args.align_documents)
     seconds = time.perf_counter() - started
-    # The same tokens under n-gram models of the training text (of its first 20 million tokens a shard).
-    seen = np.concatenate([np.asarray(s[:20_000_000]) for s in train_shards])
-    targets, n_bytes = validation_rows(val_shards, recipe.model.n_positions)[:, 1:].ravel(), bytes_of_tokens(tokenizer)
-    nats = {n: ngram_nats(seen, targets, n, tokenizer.n_vocab) for n in (1, 5)}
-    bits = {n: x[n_bytes[targets] > 0].sum() / math.log(2) / n_bytes[targets].sum() for n, x in nats.items()}
+    # The same tokens under n-gram models of the training text (of its first 20 million tokens).
+    seen, targets = np.concatenate([np.asarray(s[:20_000_000]) for s in train_shards[:1]]), validation_rows(val_shards, recipe.model.n_positions)[:, 1:].ravel()
+    nats = {n: ngram_nats(seen, targets, n, V) for n in (1, 5)}
     print(f"validation, nats a token: {last['val_loss_nats']:.4f}; 5-gram {nats[5].mean():.4f}, unigram {nats[1].mean():.4f}")
+    bits = {n: bits_per_byte(x, targets, bytes_of_tokens(tokenizer)) if tokenizer else math.nan for n, x in nats.items()}
     read, made = f"{last['tokens']:,} tokens read", f"{recipe.model.n_params:,} parameters"
-    print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {last['val_bits_per_byte']:.3f}; "
+    print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {last['val_bits_per_byte'] if tokenizer else math.nan:.3f}; "
           f"5-gram {bits[5]:.3f}, unigram {bits[1]:.3f}")
 
 

@@ -10,6 +10,7 @@ import align
 import bpe
 import gpt
 import sample
+import train
 from conftest import check_grad, kill_and_rerun, run_script
 
 TOK = bpe.Tokenizer.train(["What is it? It is a goat. user assistant Turn the wheel: one two. It stops at three. Step by step: one one, two three."] * 3, 330)
@@ -51,14 +52,15 @@ def test_rows_line_up_targets_with_weights():
 
 def test_a_batch_with_nothing_to_learn_contributes_nothing():
     params = gpt.init(CFG, 0)
-    loss, grads, n = align.sft_step(params, CFG, [([1, 2, 3], [0, 0, 0])])
-    assert (loss, n) == (0.0, 0) and not any(g.any() for g in grads.values())
+    grads = train.Gradients(params, CFG)
+    loss, n = align.add_conversations(grads, [([1, 2, 3], [0, 0, 0])])
+    assert (loss, n) == (0.0, 0) and not any(g.any() for g in grads.sum.values())
 
 
 def test_only_the_assistants_tokens_are_learned():
     params = gpt.init(CFG, 0)
     ids, mask = sample.render(CHATS[0]["messages"], TOK)
-    loss, _, n = align.sft_step(params, CFG, [(ids, mask)])
+    loss, n = align.add_conversations(train.Gradients(params, CFG), [(ids, mask)])
     logits, _ = gpt.forward(params, CFG, np.array([ids[:-1]]))
     logp = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
     by_hand = -np.mean([logp[t - 1, ids[t]] for t in range(1, len(ids)) if mask[t]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpt
-import weights
+import checkpoint
 from conftest import check_grad
 
 RNG = np.random.default_rng(0)
@@ -365,7 +365,7 @@ def test_load_accepts_prefixed_names_and_mask_buffers(tmp_path):
     tensors = {f"transformer.{k}": p for k, p in params.items()}
     tensors["transformer.h.0.attn.bias"] = np.ones((1, 1, 8, 8), np.float32)
     tensors["lm_head.weight"] = params["wte.weight"]
-    weights.save_safetensors(tmp_path / "model.safetensors", tensors)
+    checkpoint.save_safetensors(tmp_path / "model.safetensors", tensors)
     again, _ = gpt.load(tmp_path)
     assert set(again) == set(params)
     np.testing.assert_array_equal(again["h.0.mlp.c_fc.weight"], params["h.0.mlp.c_fc.weight"])
@@ -379,19 +379,19 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not saved, h.0.ln_1.bias and 0 other"):
         gpt.save(tmp_path / "n", params, cfg)
     assert not (tmp_path / "n").exists()
-    weights.save_safetensors(tmp_path / "m/model.safetensors", params)
+    checkpoint.save_safetensors(tmp_path / "m/model.safetensors", params)
     with pytest.raises(ValueError, match="model.safetensors: h.0.ln_1.bias holds numbers that are not finite"):
         gpt.load(tmp_path / "m")
 
 
 def test_a_failed_write_leaves_the_old_file_and_names_it(tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
-    weights.save_safetensors(path, {"a": np.ones(4)})
+    checkpoint.save_safetensors(path, {"a": np.ones(4)})
     before = path.read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))     # a disk that is full
     try:
         with pytest.raises(OSError, match="x.safetensors"):
-            weights.save_safetensors(path, {"a": np.ones(100_000)})
+            checkpoint.save_safetensors(path, {"a": np.ones(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
@@ -404,17 +404,17 @@ def safetensors_bytes(header, data):
 
 def test_safetensors_layout(tmp_path):
     path = tmp_path / "x.safetensors"
-    weights.save_safetensors(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "s": np.array(7, np.int64)}, {"k": "v"})
+    checkpoint.save_safetensors(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "s": np.array(7, np.int64)}, {"k": "v"})
     raw = path.read_bytes()
     n = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8:8 + n])
     assert n % 8 == 0 and header["a"] == {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     assert header["s"] == {"dtype": "I64", "shape": [], "data_offsets": [24, 32]}
     assert raw[8 + n:8 + n + 24] == np.arange(6, dtype="<f4").tobytes()
-    tensors, meta = weights.load_safetensors(path)
+    tensors, meta = checkpoint.load_safetensors(path)
     assert meta == {"k": "v"} and tensors["s"] == 7 and not tensors["a"].flags.writeable
     path.write_bytes(safetensors_bytes({"b": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}, b"\x80\x3f\x00\xc0"))
-    np.testing.assert_array_equal(weights.load_safetensors(path)[0]["b"], np.array([1.0, -2.0], np.float32))
+    np.testing.assert_array_equal(checkpoint.load_safetensors(path)[0]["b"], np.array([1.0, -2.0], np.float32))
 
 
 @pytest.mark.parametrize("raw, message", [
@@ -445,7 +445,7 @@ def test_malformed_safetensors_are_refused(tmp_path, raw, message):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=message):
-        weights.load_safetensors(path)
+        checkpoint.load_safetensors(path)
 
 
 @pytest.mark.parametrize("key, value", [("model_type", "llama"), ("activation_function", "gelu"), ("layer_norm_epsilon", 1e-6),

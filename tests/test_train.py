@@ -10,7 +10,7 @@ import pytest
 import bpe
 import gpt
 import train
-import weights
+import checkpoint
 from conftest import kill_and_rerun, run_script
 
 TEXT = "".join(random.Random(1).choice(["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]) for _ in range(900))
@@ -58,7 +58,7 @@ def test_adamw_does_not_depend_on_its_block_size(monkeypatch):
 
 
 def test_schedule_and_clipping():
-    recipe = train.Recipe(None, steps=100, batch=1, micro_batch=1, lr=1.0, min_lr=0.1, warmup=10)
+    recipe = train.Recipe(None, steps=100, batch=1, lr=1.0, min_lr=0.1, warmup=10)
     lr = [train.learning_rate(s, recipe) for s in range(101)]
     assert lr[0] == pytest.approx(0.1) and lr[9] == lr[10] == 1.0
     assert lr[55] == pytest.approx(0.55) and lr[100] == pytest.approx(0.1)
@@ -97,7 +97,86 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "base").exists()
 
 
+def test_windows_at_the_start_of_documents(capsys):
+    shard = np.arange(1, 200)
+    shard[[0, 30, 35, 90, 91, 150, 195]] = 0            # 0 begins a document
+    windows = train.Windows([shard], 10, 0, document_start=0)
+    rows = windows.rows(0, windows.per_epoch)
+    assert sorted(r[2] for r in rows) == [3, 33, 93, 153]       # from 0, 30, 90, 150; 35 and 91 are inside a window, 195 is too late
+    assert (rows[:, 0] == 0).all() and rows.shape == (4, 11)
+    assert "79.9% of the tokens are in none" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no document starts 100 tokens"):
+        train.Windows([np.ones(300, int)], 100, 0, document_start=0)
+
+
+def test_shards_of_other_programs(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 60, 3000)
+    for name, kind in (("fineweb_train_000001.bin", "<u2"), ("fineweb_val_000000.bin", "<u2")):
+        header = np.zeros(256, "<i4")
+        header[:3] = 20240520, 1, len(ids)
+        (tmp_path / name).write_bytes(header.tobytes() + ids.astype(kind).tobytes())
+    train_shards, val_shards = train.load_shards([tmp_path], raw=False)
+    np.testing.assert_array_equal(train_shards[0], ids)
+    assert len(train_shards) == len(val_shards) == 1
+    raw = tmp_path / "nano"
+    raw.mkdir()
+    for name in ("train.bin", "val.bin"):
+        (raw / name).write_bytes(ids.astype("<u2").tobytes())
+    np.testing.assert_array_equal(train.load_shards([raw / "train.bin", raw / "val.bin"], raw=True)[1][0], ids)
+    with pytest.raises(ValueError, match="train.bin: magic .* is no token shard's"):
+        train.load_shards([raw], raw=False)
+    (raw / "val.bin").write_bytes(b"abc")
+    with pytest.raises(ValueError, match="val.bin: 3 bytes are no whole number of uint16"):
+        train.load_shards([raw], raw=True)
+    with pytest.raises(FileNotFoundError, match="no shard for val"):
+        train.load_shards([raw / "train.bin"], raw=True)
+
+
+def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
+    tok = bpe.Tokenizer.train([TEXT], 300)
+    tok.save(tmp_path / "tokenizer.json")
+    docs = tmp_path / "docs.jsonl"
+    docs.write_text("".join(json.dumps({"text": TEXT[i:i + 300], "id": i}) + "\n" for i in range(0, len(TEXT), 300)))
+    small = ["--preset", "shakespeare", "--steps", "4", "--batch", "4"]
+    train.main(["--data", str(docs), "--tokenizer", str(tmp_path / "tokenizer.json"), "--run", str(tmp_path / "a"), *small, "--align-documents"])
+    params, cfg = gpt.load(tmp_path / "a/base")
+    assert cfg.vocab_size == tok.n_vocab
+    log = [json.loads(line) for line in (tmp_path / "a/base/log.jsonl").read_text().splitlines()]
+    assert log[-1]["mfu"] is None and log[-1]["val_bits_per_byte"] > 0
+    (tmp_path / "s").mkdir()
+    for split in ("train", "val"):
+        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
+    # without a tokenizer: the preset's vocabulary or the given model's, and no bits a byte
+    train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "b"), *small, "--init", str(tmp_path / "a/base"), "--lr", "1e-12"])
+    again, same = gpt.load(tmp_path / "b/base")
+    assert same == cfg and all(np.allclose(again[k], params[k], atol=1e-6) for k in params)
+    with pytest.raises(ValueError, match="is beyond the vocabulary of 65"):
+        train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small])
+    with pytest.raises(ValueError, match="give the --tokenizer"):
+        train.main(["--data", str(docs), "--run", str(tmp_path / "c"), *small])
+
+
 # ------------------------------------------------------------------------------------------------ evaluation
+
+
+def test_hellaswag_chooses_the_ending_of_the_lowest_loss(tmp_path, monkeypatch):
+    tok = bpe.Tokenizer.characters(" abcdxy")
+    cfg = gpt.Config(tok.n_vocab, 16, 16, 1, 2)
+    rows = [{"ctx": "ab", "endings": ["x", "xyx", "dd", "aaaa"], "label": 1}, {"ctx": "b" * 30, "endings": ["x", "y", "c", "d"], "label": "2"}]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    cost = np.array([9.0, 9, 9, 9, 9, 1.0, 1.5])        # of the characters " abcdxy"; " " costs 9
+
+    def losses(params, cfg, tokens, targets):
+        assert tokens.shape[1] <= cfg.n_positions
+        return np.where(targets == -1, 0.0, cost[targets])
+
+    monkeypatch.setattr(gpt, "token_losses", losses)
+    # sums 10, 12.5, 27, 45: x wins; means 5, 3.1, 9, 9: xyx wins. Second: x wins, the label is c
+    assert train.hellaswag(None, cfg, tok, tmp_path / "h.jsonl") == (0.0, 0.5, 2)
+    assert train.hellaswag(None, cfg, tok, tmp_path / "h.jsonl", most=1) == (0.0, 1.0, 1)
+    (tmp_path / "h.jsonl").write_text('{"ctx": "a"}\n')
+    with pytest.raises(ValueError, match="h.jsonl:1: expected ctx, endings and label"):
+        train.hellaswag(None, cfg, tok, tmp_path / "h.jsonl")
 
 
 def test_ngram_loss_equals_a_naive_count():
@@ -135,6 +214,45 @@ def test_bits_per_byte_leaves_special_tokens_out():
     plain = [t for t in targets if t != tok.eot_token]
     assert nats == pytest.approx(math.log(tok.n_vocab), rel=1e-5)
     assert bits == pytest.approx(len(plain) * math.log2(tok.n_vocab) / sum(len(tok.token_bytes[t]) for t in plain), rel=1e-5)
+
+
+# --------------------------------------------------------------------------------------------- memory and speed
+
+
+def test_fewer_rows_at_once_where_memory_is_short():
+    cfg = gpt.PRESETS["shakespeare"]
+    whole = sum(gpt.memory_plan(cfg, 12, 64).values())
+    assert train.fit_batch(cfg, 12, whole) == (12, False, gpt.memory_plan(cfg, 12, 64))
+    rows, recompute, plan = train.fit_batch(cfg, 12, whole - 1)
+    assert (rows, recompute) == (11, False) and sum(plan.values()) < whole
+    least = sum(gpt.memory_plan(cfg, 1, 64, True).values())
+    assert train.fit_batch(cfg, 12, least)[:2] == (1, True)
+    assert train.fit_batch(cfg, 12, whole, micro_batch=5)[:2] == (5, False)
+    with pytest.raises(ValueError, match="809,856 parameters with 1 row of 64 tokens at once need"):
+        train.fit_batch(cfg, 12, least - 1)
+    assert train.fit_batch(gpt.PRESETS["gpt2"], 512, 1e12)[0] <= 8
+
+
+def test_bench_prints_a_line_of_json(capsys, monkeypatch):
+    monkeypatch.setitem(train.BENCH, "char", (gpt.Config(20, 8, 16, 1, 2), 3))
+    monkeypatch.setattr(train, "bench", lambda setting, f=train.bench: f(setting, seconds=0.1))
+    train.main(["--bench", "char"])
+    line = json.loads(capsys.readouterr().out)
+    assert line["bench"] == "char" and min(line[k] for k in ("tokens_per_s", "gflop_per_s", "peak_rss_mb", "steps")) > 0
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_ten_are_too_many(capsys):
+    params = {"w": np.ones((2, 2), np.float32)}
+    optimizer, recipe = train.AdamW(params), train.PRESETS["shakespeare"]
+    good, bad = {"w": np.ones((2, 2), np.float32)}, {"w": np.full((2, 2), np.nan, np.float32)}
+    assert train.update(optimizer, bad, 1.0, 3, recipe)[2] == "loss 1.0, gradient norm nan"
+    assert train.update(optimizer, good, float("inf"), 4, recipe)[2].startswith("loss inf")
+    assert optimizer.t == 0 and (params["w"] == 1).all() and "step 4: skipped, loss 1.0" in capsys.readouterr().err
+    assert train.update(optimizer, good, 1.0, 5, recipe)[2] is None and (params["w"] < 1).all()
+    for step in range(train.MOST_SKIPPED - 1):
+        train.update(optimizer, bad, 1.0, step, recipe)
+    with pytest.raises(ValueError, match="10 steps in a row were skipped, the last with loss 1.0, gradient norm nan; lower --lr"):
+        train.update(optimizer, bad, 1.0, 9, recipe)
 
 
 # ------------------------------------------------------------------------------------------------- whole runs
@@ -222,7 +340,7 @@ def test_a_damaged_checkpoint_is_refused_or_started_over(tmp_path, text, spoil, 
     run, path = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL], tmp_path / "r/base/trainer.safetensors"
     train.main(run)
     before = (tmp_path / "r/base/model.safetensors").read_bytes()
-    weights.save_safetensors(path, *spoil(*weights.load_safetensors(path)))
+    checkpoint.save_safetensors(path, *spoil(*checkpoint.load_safetensors(path)))
     with pytest.raises(ValueError, match=f"trainer.safetensors: cannot resume, {message}"):
         train.main(run)
     train.main([*run, "--on-mismatch", "restart"])

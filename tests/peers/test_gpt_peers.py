@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 import gpt  # noqa: E402
 import train  # noqa: E402
-import weights  # noqa: E402
+import checkpoint  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
@@ -113,10 +113,10 @@ def test_they_open_our_folder_and_write_the_same_tokens(tmp_path):
 def test_safetensors_both_ways(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     arrays = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.array([1, 2], np.int64), "c": np.array(True), "d": np.float16([0.5])}
-    weights.save_safetensors(tmp_path / "ours.safetensors", arrays, {"k": "v"})
+    checkpoint.save_safetensors(tmp_path / "ours.safetensors", arrays, {"k": "v"})
     theirs = safetensors.load_file(tmp_path / "ours.safetensors")
     safetensors.save_file(arrays, tmp_path / "theirs.safetensors")
-    ours, _ = weights.load_safetensors(tmp_path / "theirs.safetensors")
+    ours, _ = checkpoint.load_safetensors(tmp_path / "theirs.safetensors")
     for k, a in arrays.items():
         np.testing.assert_array_equal(theirs[k], a)
         np.testing.assert_array_equal(ours[k], a)

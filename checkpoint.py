@@ -1,4 +1,4 @@
-"""weights.py: the files models are kept in.
+"""checkpoint.py: the files models are kept in.
 
 safetensors, the format of Hugging Face checkpoints, read by memory map and refused when it is not well formed;
 and the .bin files of llm.c. Nothing here knows what a transformer is: tensors are names, shapes and bytes.
@@ -52,6 +52,21 @@ def read_json(path):
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected a JSON object, found {str(found)[:40]!r}")
     return found
+
+
+def read_jsonl(path):
+    """[(line number, object)] of a file with one JSON object a line; ValueError naming the line that is none."""
+    rows = []
+    with open(path, "rb") as f:
+        for n, line in enumerate(f, 1):
+            if line.strip():
+                try:
+                    rows.append((n, json.loads(line.decode("utf-8"))))
+                except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, too deep, a number too long
+                    raise ValueError(f"{path}:{n}: not JSON ({str(e)[:100]})") from None
+    if not rows:
+        raise ValueError(f"{path}: empty, there is nothing to learn from")
+    return rows
 
 
 def write_text(path, text):
