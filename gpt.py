@@ -56,6 +56,7 @@ import checkpoint  # noqa: E402
 
 QUERY_BLOCK = 64        # attention works on this many queries at a time and never touches later keys
 BLOCK_FLOATS = 65536    # element-wise work goes in blocks of rows this large: 256 KB stays in a core's L2
+SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
 N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -363,10 +364,13 @@ def cross_entropy_backward(weights, cache):             # (N,) -> (N,V), in the 
 # ---------------------------------------------------------------------------------------------- the model
 
 
+LAYER = ("ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
+         "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias")
+
+
 def layer_params(params, i):
     """The parameters of block i without their "h.i." prefix. The arrays are the same, not copies."""
-    prefix = f"h.{i}."
-    return {k[len(prefix):]: v for k, v in params.items() if k.startswith(prefix)}
+    return {k: params[f"h.{i}.{k}"] for k in LAYER}
 
 
 def block_shapes(cfg, B, T):
@@ -677,10 +681,17 @@ class Cache:
         self.length = xp.zeros(batch, np.int64)
 
     def rows(self, index):
-        """A cache of some of the rows. A slice gives views on this one; an index array copies, which
+        """A cache of some of the rows. A slice gives views on this one; an index array copies what is in use, which
         is how one prefilled prompt becomes many rows ([0, 0, 0]) and finished rows are dropped."""
         part = Cache.__new__(Cache)
-        part.k, part.v, part.length = self.k[:, index], self.v[:, index], self.length[index]
+        part.length = self.length[index]
+        if isinstance(index, slice):
+            part.k, part.v = self.k[:, index], self.v[:, index]
+            return part
+        L, _, NH, S, HS = self.k.shape
+        used, xp = int(part.length.max()) if len(part.length) else 0, array_module(self.k)
+        part.k, part.v = (xp.zeros((L, len(part.length), NH, S, HS), self.k.dtype) for _ in "kv")
+        part.k[:, :, :, :used], part.v[:, :, :, :used] = self.k[:, index, :, :used], self.v[:, index, :, :used]
         return part
 
 
@@ -690,6 +701,9 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     tokens (B,T) int, right-padded when rows differ; n_new (B,) says how many of each row count (default T), at least 1.
     Returns (B,T,V), or (B,V) for the last counted position of each row with only_last, the case of
     generation. Adds the new positions to the cache.
+
+    A small model's rows are divided among threads. A large model's time goes into reading its weights, so they are
+    read once: each thread multiplies all rows by its share of the columns.
     """
     check_tokens(cfg, tokens)
     B, T = tokens.shape
@@ -702,43 +716,65 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     if int((cache.length + n_new).max()) > cache.k.shape[3]:
         raise ValueError(f"{int((cache.length + n_new).max())} positions do not fit the cache of "
                          f"{cache.k.shape[3]}; the model's context is {cfg.n_positions}")
-    parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last),
-                        min(N_THREADS, B))
+
+    def by_columns(x, w):                               # (N,C), (C,F) -> (N,F)
+        y = array_module(x).empty((len(x), w.shape[1]), x.dtype)
+        in_parallel(lambda part: np.matmul(x, w[:, part(w.shape[1])], out=y[:, part(w.shape[1])]))
+        return y
+
+    if cfg.n_params < SMALL_MODEL and B >= N_THREADS:
+        parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, np.matmul, 1))
+        logits = array_module(tokens).concatenate(parts)
+    else:
+        small = cfg.n_params < SMALL_MODEL
+        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, np.matmul if small else by_columns, min(B, N_THREADS))
     cache.length += n_new
-    return array_module(tokens).concatenate(parts)
+    return logits
 
 
-def _decode_rows(params, cfg, tokens, cache, n_new, only_last):
+def _decode_rows(params, cfg, tokens, cache, n_new, only_last, product, n_parts):
     (B, T), C, xp = tokens.shape, cfg.n_embd, array_module(tokens)
     scale = float((C // cfg.n_head) ** -0.5)
     S = min(int(cache.length.max()) + T, cache.k.shape[3])
     at = np.minimum(cache.length[:, None] + xp.arange(T), S - 1)        # (B,T) places in the cache
     row, col = np.nonzero(xp.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
     slot = at[row, col]
-    masked = xp.arange(S) > at[:, None, :, None]        # (B,1,T,S): keys that come after the query
+    later = xp.arange(S) > at[:, None, :, None]         # (B,1,T,S): keys that come after the query
+    mask = np.where(later, -np.inf, 0.0).astype(cache.k.dtype) if later.any() else None
     x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
+
+    def linear(x, name):
+        y = product(x, p[f"{name}.weight"])
+        y += p[f"{name}.bias"]
+        return y
+
     for i in range(cfg.n_layer):
         p = layer_params(params, i)
         a, _ = layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
-        qkv = linear_forward(a, p["attn.c_attn.weight"], p["attn.c_attn.bias"]).reshape(B, T, -1)
-        q, k, v = qkv.reshape(B, T, 3, cfg.n_head, -1).transpose(2, 0, 3, 1, 4)
+        q, k, v = _heads(linear(a, "attn.c_attn").reshape(B, T, -1), cfg.n_head)        # (B,NH,T,HS)
         cache.k[i][row, :, slot] = k[row, :, col]       # (n,NH,HS)
         cache.v[i][row, :, slot] = v[row, :, col]
-        s = q @ cache.k[i, :, :, :S].swapaxes(-1, -2)   # (B,NH,T,S)
-        s *= scale
-        s[np.broadcast_to(masked, s.shape)] = -np.inf
-        s -= s.max(-1, keepdims=True)
-        np.exp(s, out=s)
-        s /= s.sum(-1, keepdims=True)
-        o = (s @ cache.v[i, :, :, :S]).transpose(0, 2, 1, 3).reshape(B * T, C)
-        x = x + linear_forward(o, p["attn.c_proj.weight"], p["attn.c_proj.bias"])
+        o = xp.empty((B, T, C), x.dtype)
+
+        def attention(part, i=i, q=q, o=o):
+            b = part(B)
+            s = (q[b] * scale) @ cache.k[i, b, :, :S].swapaxes(-1, -2)  # (B,NH,T,S)
+            if mask is not None:
+                s += mask[b]
+            s -= s.max(-1, keepdims=True)
+            np.exp(s, out=s)
+            s /= s.sum(-1, keepdims=True)
+            np.matmul(s, cache.v[i, b, :, :S], out=o[b].reshape(-1, T, cfg.n_head, C // cfg.n_head).swapaxes(1, 2))
+
+        in_parallel(attention, n_parts)
+        x = x + linear(o.reshape(B * T, C), "attn.c_proj")
         m, _ = layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
-        u, _ = gelu_forward(linear_forward(m, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"]))
-        x = x + linear_forward(u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])
+        u, _ = gelu_forward(linear(m, "mlp.c_fc"))
+        x = x + linear(u, "mlp.c_proj")
     if only_last:
         x = x.reshape(B, T, C)[xp.arange(B), n_new - 1]
     x, _ = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-    logits = x @ params["wte.weight"][:cfg.vocab_size].T
+    logits = product(x, params["wte.weight"][:cfg.vocab_size].T)
     return logits if only_last else logits.reshape(B, T, -1)
 
 
@@ -791,6 +827,7 @@ def save(folder, params, cfg):
                          "train with a lower --lr")
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
+    params = {**params, "wte.weight": params["wte.weight"][:cfg.vocab_size]}        # what pads a vocabulary stays ours
     checkpoint.save_safetensors(Path(folder) / "model.safetensors", params, {"format": "pt"})
 
 
@@ -818,12 +855,16 @@ def load_config(folder):
 
 
 def load(folder):
-    """(params, cfg) of a Hugging Face GPT-2 folder; float32 arrays that may be written to.
+    """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c; float32 arrays that may be written to.
 
     Accepts names with and without "transformer.", ignores the causal-mask buffers some exports hold. A
     folder whose training is still going on has no model.safetensors yet: then the last checkpoint is read.
     """
     folder = Path(folder)
+    if folder.is_file():
+        params, sizes = checkpoint.load_llmc(folder)
+        cfg = Config(**sizes)
+        return {k: params[k] for k in param_shapes(cfg)}, cfg
     cfg = load_config(folder)
     path = folder / "model.safetensors"
     if not path.exists() and (folder / "trainer.safetensors").exists():
@@ -846,7 +887,7 @@ def load(folder):
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description="Describe a GPT-2 checkpoint, or the presets.")
-    parser.add_argument("folder", nargs="?", help="a Hugging Face GPT-2 folder (default: none)")
+    parser.add_argument("folder", nargs="?", help="a Hugging Face GPT-2 folder, or a .bin of llm.c (default: none)")
     return parser.parse_args(argv)
 
 

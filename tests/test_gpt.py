@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import resource
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 import gpt
 import checkpoint
+import train
 from conftest import check_grad
 
 RNG = np.random.default_rng(0)
@@ -295,7 +298,9 @@ def test_an_ignored_target_moves_no_gradient():
         gpt.loss_and_grads(params, cfg, tokens, np.full((2, 7), -1))
 
 
-def test_cached_decoding_equals_the_full_forward():
+@pytest.mark.parametrize("small", [True, False])
+def test_cached_decoding_equals_the_full_forward(monkeypatch, small):
+    monkeypatch.setattr(gpt, "SMALL_MODEL", 8 << 20 if small else 0)
     cfg, params = tiny(n_positions=12)
     tokens, _ = batch(cfg, 3, 12)
     want, _ = gpt.forward(params, cfg, tokens)
@@ -395,6 +400,57 @@ def test_a_failed_write_leaves_the_old_file_and_names_it(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def llmc_bytes(params, cfg, version, padded):
+    """What llm.c's train_gpt2.py writes: 256 words, then each tensor for all layers, matrices as (out, in)."""
+    header = np.zeros(256, "<i4")
+    header[:8] = 20240326, version, cfg.n_positions, cfg.vocab_size, cfg.n_layer, cfg.n_head, cfg.n_embd, padded
+    names = ["ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
+             "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias"]
+    body = [params["wte.weight"], np.zeros((padded - cfg.vocab_size, cfg.n_embd), np.float32), params["wpe.weight"]]
+    body += [params[f"h.{i}.{n}"].T for n in names for i in range(cfg.n_layer)] + [params["ln_f.weight"], params["ln_f.bias"]]
+    flat = np.concatenate([a.ravel() for a in body]).astype("<f4")
+    return header.tobytes() + (flat if version == 3 else (flat.view("<u4") >> 16).astype("<u2")).tobytes()
+
+
+@pytest.mark.parametrize("version", [3, 5])
+def test_a_model_of_llmc(tmp_path, version):
+    cfg, path = gpt.Config(19, 8, 12, 2, 3), tmp_path / "m.bin"
+    params = {k: p + 0.1 * randn(*p.shape).astype(np.float32) for k, p in gpt.init(cfg, 3).items()}
+    raw = llmc_bytes(params, cfg, version, 32)
+    path.write_bytes(raw)
+    again, same = gpt.load(path)
+    assert same == cfg and list(again) == list(params)
+    for k, p in params.items():
+        if version == 3:
+            np.testing.assert_array_equal(again[k], p)
+        else:                                           # bfloat16 keeps 8 bits
+            np.testing.assert_allclose(again[k], p, rtol=2 ** -7)
+        assert again[k].flags.c_contiguous and again[k].flags.writeable and again[k].dtype == np.float32
+    for bad, message in ((raw[:-4], "truncated, or another format"), (raw[:900], "not an llm.c model"),
+                         (b"\0" + raw[1:], "not an llm.c model"), (raw[:4] + b"\1\0\0\0" + raw[8:], "version 1, expected 3"),
+                         (raw[:28] + b"\1\0\0\0" + raw[32:], "impossible sizes")):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=message):
+            gpt.load(path)
+
+
+@pytest.mark.skipif("LLMC_GPT2" not in os.environ, reason="LLMC_GPT2: the folder with llm.c's gpt2_124M.bin and gpt2_124M_debug_state.bin")
+def test_ten_losses_of_llmc():
+    """Its own test of its CPU code: ten AdamW steps on one batch, from OpenAI's weights."""
+    folder = Path(os.environ["LLMC_GPT2"])
+    params, cfg = gpt.load(folder / "gpt2_124M.bin")
+    words = np.fromfile(folder / "gpt2_124M_debug_state.bin", "<i4", 256 + 2 * 4 * 64)
+    assert words[:4].tolist() == [20240327, 2, 4, 64]
+    tokens, targets = words[256:].reshape(2, 4, 64).astype(np.int64)
+    optimizer, losses = train.AdamW(params, 0.9, 0.999, 1e-8, weight_decay=0.01), []
+    for _ in range(10):
+        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+        optimizer.step(grads, 1e-4)
+        losses.append(loss)
+    want = [5.270007, 4.059707, 3.375123, 2.800783, 2.315382, 1.849029, 1.394656, 0.999147, 0.624080, 0.376511]
+    np.testing.assert_allclose(losses, want, atol=1e-2)
 
 
 def safetensors_bytes(header, data):
