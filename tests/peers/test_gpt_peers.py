@@ -1,10 +1,8 @@
 """gpt.py and train.py beside PyTorch and transformers: the same logits, gradients, steps and files.
 
-    python tests/peers/test_gpt_peers.py        training speed of both sides in one run
-"""
+How fast both sides are: python tests/peers/gpt_speed.py"""
 
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -120,42 +118,3 @@ def test_safetensors_both_ways(tmp_path):
     for k, a in arrays.items():
         np.testing.assert_array_equal(theirs[k], a)
         np.testing.assert_array_equal(ours[k], a)
-
-
-def step_seconds(cfg, B, T, repeats=8):
-    """Median seconds of one training step (forward, backward, clip, AdamW): ours, PyTorch's."""
-    tokens, targets = batch(cfg, B, T)
-    params = gpt.init(cfg, 0)
-    optimizer = train.AdamW(params)
-    model = peer(cfg)
-    theirs = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def ours_step():
-        _, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
-        optimizer.step(grads, 1e-4, train.clip_scale(train.grad_norm(grads), 1.0))
-
-    def their_step():
-        theirs.zero_grad()
-        peer_loss(model, tokens, targets).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        theirs.step()
-
-    times = {ours_step: [], their_step: []}
-    for _ in range(repeats):
-        for f, seen in times.items():
-            t0 = time.perf_counter()
-            f()
-            seen.append(time.perf_counter() - t0)
-    return [float(np.median(seen[1:])) for seen in times.values()]
-
-
-def main():
-    torch.set_num_threads(gpt.N_THREADS)
-    print(f"training, tokens/s, {gpt.N_THREADS} threads, float32      longhand    PyTorch eager   ratio")
-    for V, B, T, C, L in ((65, 12, 64, 128, 4), (512, 16, 128, 128, 4), (65, 16, 256, 384, 6)):
-        ours, theirs = step_seconds(gpt.Config(V, T, C, L, C // 32 if C < 384 else 6), B, T)
-        print(f"  V {V:4} B {B:3} T {T:4} C {C:4} L {L:2} {B * T / ours:24,.0f} {B * T / theirs:16,.0f} {theirs / ours:7.2f}")
-
-
-if __name__ == "__main__":
-    main()

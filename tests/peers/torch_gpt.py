@@ -1,6 +1,7 @@
 """The same GPT-2 in PyTorch, as lean as PyTorch is written well: what train.py is measured beside.
 
-    python tests/peers/torch_gpt.py char --mode eager|compile|bf16 [--steps N]
+    python tests/peers/torch_gpt.py char --mode eager|compile|bf16
+    python tests/peers/torch_gpt.py shakespeare --text tinyshakespeare.txt
 
 Prints the line of JSON that `python train.py --bench` prints: full training steps (forward, backward, clip,
 AdamW) on random tokens. Fused attention, fused AdamW, no dropout. The threads are those the process may use.
@@ -8,9 +9,9 @@ AdamW) on random tokens. Fused attention, fused AdamW, no dropout. The threads a
 
 import argparse
 import json
+import math
 import os
 import resource
-import sys
 import time
 
 import torch
@@ -103,12 +104,43 @@ def bench(setting, mode, seconds=10.0):
             "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
 
 
+def shakespeare(path, steps=2000, warmup=100, seed=0):
+    """nanoGPT's CPU run, with our learning rate so that both sides do the same work: seconds and the final loss."""
+    text = open(path, encoding="utf-8", newline="").read()
+    chars = sorted(set(text))
+    data = torch.tensor([chars.index(c) for c in text])
+    V, B, T, C, L, NH = SETTINGS["char"]
+    train, val = data[:int(0.9 * len(data))], data[int(0.9 * len(data)):]
+    torch.manual_seed(seed)
+    begun = time.perf_counter()
+    model = GPT(len(chars), T, C, L, NH)
+    optimizer = adamw(model, 3e-3, (0.9, 0.99), 0.1)
+    step = stepper(model, optimizer, "eager")
+
+    def evaluate():
+        rows = torch.stack([val[i:i + T + 1] for i in range(0, len(val) - T, T)])
+        with torch.no_grad():
+            losses = [(model(r[:, :-1], r[:, 1:]).item(), len(r)) for r in rows.split(32)]
+        return sum(x * n for x, n in losses) / sum(n for _, n in losses)
+
+    for i in range(steps):
+        progress = max(0.0, (i - warmup) / (steps - warmup))
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * (i + 1) / warmup if i < warmup else 3e-4 + 0.5 * 2.7e-3 * (1 + math.cos(math.pi * progress))
+        starts = torch.randint(len(train) - T, (B,))
+        rows = torch.stack([train[s:s + T + 1] for s in starts])
+        step(rows[:, :-1], rows[:, 1:])
+        if (i + 1) % 250 == 0:
+            loss = evaluate()
+    return {"seconds": time.perf_counter() - begun, "val_loss_nats": loss}
+
+
 if __name__ == "__main__":
     p = argparse.ArgumentParser()
-    p.add_argument("setting", choices=sorted(SETTINGS))
+    p.add_argument("setting", choices=[*SETTINGS, "shakespeare"])
     p.add_argument("--mode", default="eager", choices=("eager", "compile", "bf16"))
     p.add_argument("--seconds", type=float, default=10.0)
+    p.add_argument("--text", help="for shakespeare")
     args = p.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    print(json.dumps(bench(args.setting, args.mode, args.seconds)))
-    sys.stdout.flush()
+    print(json.dumps(shakespeare(args.text) if args.setting == "shakespeare" else bench(args.setting, args.mode, args.seconds)), flush=True)

@@ -1,0 +1,150 @@
+"""How fast gpt.py trains and writes, beside PyTorch and transformers, in one run on the same cores.
+
+    python tests/peers/gpt_speed.py [char small baby gpt2] [decode] [shakespeare]      (default: all)
+
+Both sides run in processes of their own, in turns, because these machines are noisy; the medians are compared.
+PyTorch is the better of eager and compiled. Ratios above 1 mean that we are faster.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE, THREADS = Path(__file__).resolve().parent, len(os.sched_getaffinity(0))
+TINY = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
+PROMPT, NEW = 64, 96                                    # tokens, of decode
+
+
+def run(*command):
+    """The object on the last line that a script prints; None if it fails."""
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        print(done.stderr.strip().splitlines()[-1], file=sys.stderr)
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def training(settings, rounds, seconds):
+    print(f"\ntraining steps, tokens a second, {THREADS} threads      longhand   eager  compiled   bf16  | float32 ratio  bf16 ratio | "
+          "peak MB longhand, PyTorch")
+    for setting in settings:
+        ours, theirs = [], {"eager": [], "compile": [], "bf16": []}
+        for _ in range(rounds):
+            ours.append(run("train.py", "--bench", setting))
+            for mode, seen in theirs.items():
+                if len(seen) == 0 or seen[0] is not None:
+                    seen.append(run(HERE / "torch_gpt.py", setting, "--mode", mode, "--seconds", seconds))
+
+        def middle(rows, key="tokens_per_s"):
+            values = sorted(r[key] for r in rows if r)
+            return values[len(values) // 2] if values else float("nan")
+
+        speed = {mode: middle(rows) for mode, rows in theirs.items()}
+        best = max(v for k, v in speed.items() if k != "bf16" and v == v)
+        print(f"  {setting:44} {middle(ours):10,.0f} {speed['eager']:8,.0f} {speed['compile']:8,.0f} {speed['bf16']:8,.0f}  "
+              f"| {middle(ours) / best:8.2f} {middle(ours) / speed['bf16']:12.2f}      | "
+              f"{middle(ours, 'peak_rss_mb'):,} {middle(theirs['eager'], 'peak_rss_mb'):,}", flush=True)
+
+
+def bandwidth():
+    """Bytes a second that all threads together read, from sums over more memory than any cache."""
+    sys.path.insert(0, str(ROOT))
+    import gpt
+    import numpy as np
+    x = np.ones(1 << 27, np.float32)
+    best = 0.0
+    for _ in range(5):
+        t0 = time.perf_counter()
+        gpt.in_parallel(lambda part: x[part(len(x))].reshape(64, -1).max(-1))
+        best = max(best, x.nbytes / (time.perf_counter() - t0))
+    return best
+
+
+def decode_ours(rows):
+    sys.path.insert(0, str(ROOT))
+    import gpt
+    import numpy as np
+    cfg = gpt.PRESETS["gpt2"]
+    params = gpt.init(cfg, 0)
+    cache = gpt.Cache(cfg, rows, PROMPT + NEW)
+    tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, (rows, PROMPT))
+    logits, times = gpt.decode(params, cfg, tokens, cache, only_last=True), []
+    for _ in range(NEW - 1):
+        t0 = time.perf_counter()
+        logits = gpt.decode(params, cfg, logits.argmax(-1)[:, None], cache, only_last=True)
+        times.append(time.perf_counter() - t0)
+    print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
+
+
+def decode_theirs(rows):
+    import torch
+    import transformers
+    torch.set_num_threads(THREADS)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    with torch.no_grad():
+        tokens = torch.randint(50257, (rows, PROMPT))
+        out, times = model(tokens, use_cache=True), []
+        for _ in range(NEW - 1):
+            t0 = time.perf_counter()
+            out = model(out.logits[:, -1:].argmax(-1), past_key_values=out.past_key_values, use_cache=True)
+            times.append(time.perf_counter() - t0)
+    print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
+
+
+def decoding(rounds):
+    limit = bandwidth() / (4 * 124_439_808)
+    print(f"\nwriting with the cache, the 124M shape, tokens a second, prompts of {PROMPT}, {NEW} new      longhand   transformers   ratio")
+    for rows in (1, 32):
+        found = {side: [] for side in ("ours", "theirs")}
+        for _ in range(rounds):
+            for side, seen in found.items():
+                seen.append(run(__file__, "--decode", side, rows)["tokens_per_s"])
+        ours, theirs = (sorted(seen)[len(seen) // 2] for seen in found.values())
+        share = f"   {ours / limit:.0%} of {limit:.0f}, reading all weights once a token" if rows == 1 else ""
+        print(f"  {rows:2} row{'s' * (rows > 1):82} {ours:8.1f} {theirs:12.1f} {ours / theirs:10.2f}{share}", flush=True)
+
+
+def shakespeare():
+    """nanoGPT's CPU run with 2,000 steps on both sides, and the validation loss of each over the whole last tenth."""
+    if not TINY.exists():
+        print(f"\nshakespeare: no {TINY}")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        t0 = time.perf_counter()
+        subprocess.run([sys.executable, "train.py", "--preset", "shakespeare", "--data", str(TINY), "--run", folder], cwd=ROOT,
+                       check=True, capture_output=True)
+        ours = time.perf_counter() - t0
+        loss = json.loads((Path(folder) / "base" / "log.jsonl").read_text().splitlines()[-1])["val_loss_nats"]
+    theirs = run(HERE / "torch_gpt.py", "shakespeare", "--text", TINY)
+    print(f"\nnanoGPT's run on tinyshakespeare: longhand {loss:.4f} in {ours:.0f} s, PyTorch {theirs['val_loss_nats']:.4f} in "
+          f"{theirs['seconds']:.0f} s: {theirs['seconds'] / ours:.2f} times as fast")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("what", nargs="*", help="char, small, baby, gpt2, decode, shakespeare (default: all)")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--seconds", type=float, default=10.0)
+    p.add_argument("--decode", nargs=2, help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.decode:
+        (decode_ours if args.decode[0] == "ours" else decode_theirs)(int(args.decode[1]))
+        return
+    what = args.what or ["char", "small", "baby", "gpt2", "decode", "shakespeare"]
+    settings = [w for w in what if w not in ("decode", "shakespeare")]
+    if settings:
+        training(settings, args.rounds, args.seconds)
+    if "decode" in what:
+        decoding(args.rounds)
+    if "shakespeare" in what:
+        shakespeare()
+
+
+if __name__ == "__main__":
+    main()
