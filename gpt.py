@@ -589,6 +589,11 @@ class _Step:
         grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
 
 
+def _even_blocks(rows, most):
+    """rows in as few blocks as possible of at most that many, all about as long."""
+    return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
+
+
 def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), {name: array}
     """Logits of the next token at every position, and all that was computed on the way, under the names of step_shapes."""
     check_tokens(cfg, tokens)
@@ -605,8 +610,7 @@ def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,
     step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), False, False)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     nll, n = array_module(wte).zeros(targets.size, wte.dtype), len(step.a["logits"])
-    for i in range(0, len(counted), n):
-        rows = counted[i:i + n]
+    for rows in _even_blocks(counted, n):
         nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel())))
     return nll.reshape(targets.shape)
 
@@ -646,8 +650,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     if not add:                                         # where no product below will write
         grads["wpe.weight"][...] = 0.0
         grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
-    for i in range(0, len(counted), n):
-        rows = counted[i:i + n]
+    for i, rows in enumerate(_even_blocks(counted, n)):
         nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights))
         loss += float(weights[rows] @ np.concatenate(nll))
         in_parallel(lambda part, rows=rows, i=i: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or i > 0))
