@@ -38,6 +38,7 @@ FNV_OFFSET, FNV_PRIME = 2166136261, 16777619
 NGRAM_STEP = 116049371                      # multiplier of fastText's word n-gram hash
 FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
 CHUNK_CHARS = 1 << 18                       # scored together: each distinct token is hashed once
+BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
 
 # ISO 639-3 -> the two-letter codes that lid.176 has. Individual languages stand for their group.
 ISO_639_1 = dict(pair.split(":") for pair in """
@@ -124,6 +125,15 @@ def segment_sum(x, lengths):                                # (M,...), (n,) -> (
     return total
 
 
+def gather_sum(x, rows, lengths):                           # (R,D), (M,), (n,) -> (n,D)
+    """segment_sum(x[rows], lengths), as few columns at a time as keep what is gathered small."""
+    total = np.empty((len(lengths), x.shape[1]), x.dtype)
+    step = max(GATHERED // max(len(rows), 1), 1)
+    for d in range(0, x.shape[1], step):
+        total[:, d:d + step] = segment_sum(x[rows, d:d + step], lengths)
+    return total
+
+
 def tree_paths(counts):                                     # L counts -> (L-1,L), (L-1,L) float32
     """Hierarchical softmax's Huffman tree: which inner nodes lead left, and right, to which label.
 
@@ -184,19 +194,24 @@ class Classifier:
         return list(index), np.array(ids, np.int64), np.array(lengths, np.int64)
 
     def bucket_rows(self, hashes):                          # (M,) -> (M,) int64, -1 if pruned away
-        ids = (hashes % np.uint64(max(self.args.bucket, 1))).astype(np.int64)
+        ids = (hashes % hashes.dtype.type(max(self.args.bucket, 1))).astype(np.int64)
         if self.prune is None:
-            return len(self.words) + ids
+            ids += len(self.words)
+            return ids
         old, new = self.prune
         if not len(old):
             return np.full(len(ids), -1)
         at = np.minimum(np.searchsorted(old, ids), len(old) - 1)
         return np.where(old[at] == ids, len(self.words) + new[at], -1)
 
-    def token_rows(self, tokens):                           # U bytes, EOS first -> (M,), (U,) int64
-        """The rows each token stands for: its word's if known, then its n-grams'; how many."""
-        hashes, n = ngram_hashes(tokens[1:], self.args.minn, self.args.maxn)
-        n = np.append(0, n)                                 # </s> has no n-grams
+    def token_rows(self, tokens):                           # U bytes -> (M,), (U,) int64
+        """The rows each token stands for: its word's if known, then its n-grams'; how many.
+
+        </s> has no n-grams; it can only be the first.
+        """
+        has_eos = int(tokens[0] == EOS)
+        hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn)
+        n = np.append(np.zeros(has_eos, np.int64), n)
         word_rows = [self.word_row.get(t, -1) for t in tokens]
         rows = np.insert(self.bucket_rows(hashes), np.cumsum(n) - n, word_rows)
         known = rows >= 0
@@ -215,14 +230,26 @@ class Classifier:
             x[at] += self.emb[rows[at]]
             n[at] += 1
 
+    def token_sums(self, tokens):                           # U bytes -> (U,D) float32, (U,) int64
+        """The sum of each token's rows, and how many; a block of tokens at a time, for memory."""
+        x, n = np.empty((len(tokens), self.args.dim), np.float32), np.empty(len(tokens), np.int64)
+        block = np.cumsum([len(t) for t in tokens]) // BLOCK_BYTES
+        starts = np.flatnonzero(np.diff(block, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(tokens)]):
+            rows, n[start:stop] = self.token_rows(tokens[start:stop])
+            x[start:stop] = gather_sum(self.emb, rows, n[start:stop])
+        return x, n
+
     def hidden(self, texts):                                # -> (N,D) float32, (N,) int features
         tokens, ids, lengths = self.tokenize(texts)
-        rows, n = self.token_rows(tokens)
-        x, n = segment_sum(self.emb[rows], n)[ids], n[ids]  # once a distinct token, then spread
+        x, n = self.token_sums(tokens)                      # once a distinct token, then spread
         if self.args.word_ngrams > 1:
+            x, n = x[ids], n[ids]
             self.add_word_ngrams(tokens, ids, lengths, x, n)
-        n = segment_sum(n, lengths)
-        return segment_sum(x, lengths) / np.maximum(n, 1).astype(np.float32)[:, None], n
+            ids = np.arange(len(ids))
+        n = segment_sum(n[ids], lengths)
+        total = gather_sum(x, ids, lengths)
+        return total / np.maximum(n, 1).astype(np.float32)[:, None], n
 
     def scores(self, texts):                                # -> (N,L) float32
         hidden, n = self.hidden(texts)
