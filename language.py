@@ -36,6 +36,7 @@ SUPERVISED = 3                              # the model kind; 1 and 2 are word v
 EOS, PREFIX = b"</s>", b"__label__"
 FNV_OFFSET, FNV_PRIME = 2166136261, 16777619
 NGRAM_STEP = 116049371                      # multiplier of fastText's word n-gram hash
+NO_COUNT = 10 ** 15                         # fastText's infinity, of inner nodes still to be made
 FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
 CHUNK_CHARS = 1 << 18                       # scored together: each distinct token is hashed once
 BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
@@ -141,7 +142,7 @@ def tree_paths(counts):                                     # L counts -> (L-1,L
     leaves, one up the inner nodes; a leaf is taken only if strictly rarer. First left, then right.
     """
     n_labels = len(counts)
-    count = [int(c) for c in counts] + [10 ** 15] * (n_labels - 1)
+    count = [int(c) for c in counts] + [NO_COUNT] * (n_labels - 1)
     parent, right_child = [0] * len(count), [0] * len(count)
     leaf, node = n_labels - 1, n_labels
     for i in range(n_labels, len(count)):
@@ -370,6 +371,8 @@ def load(path=None):
     w = r.matrix(n_labels, args.dim, quantised, "the output matrix").T
     r.check(r.at == len(r.data), f"{len(r.data) - r.at} bytes too many")
     names, counts, _ = zip(*entries)
+    r.check(args.loss != HS or max(counts[n_words:]) < NO_COUNT,
+            f"a label count of {max(counts[n_words:])}, which no Huffman tree of fastText's holds")
     return Classifier(args, names[:n_words], names[n_words:], counts[n_words:], emb, w, prune)
 
 

@@ -260,6 +260,19 @@ def test_malformed_files(tmp_path):
         language.load(tmp_path / "absent.ftz")
 
 
+def test_a_count_that_fasttext_takes_for_infinity(tmp_path):
+    """Counts of 1e15 and more made its Huffman tree run off the end of the nodes."""
+    data, path = model_bytes(loss=language.HS)[0], tmp_path / "m.bin"
+    for count, good in ((10 ** 15 - 1, True), (10 ** 15, False), (2 ** 63 - 1, False)):
+        path.write_bytes(data.replace(b"__label__en\0" + struct.pack("<q", 9),
+                                      b"__label__en\0" + struct.pack("<q", count)))
+        if good:
+            assert np.isfinite(language.load(path).predict_proba(["the cat"])).all()
+        else:
+            with pytest.raises(ValueError, match=f"m.bin: a label count of {count}"):
+                language.load(path)
+
+
 def test_lid_176(shared):
     model = language.load(shared("lid.176.ftz"))
     assert len(model.labels) == 176
