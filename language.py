@@ -521,6 +521,21 @@ def train(inputs, out, *, dim=32, bucket=7000, minn=1, maxn=4, epochs=8, n_texts
     buckets or the 60,000 commonest n-grams did no better than 1 MB of buckets; more epochs did
     worse. The same seed gives the same file on one machine with OPENBLAS_NUM_THREADS=1.
     """
+    most = 2 ** 31 - 1                                      # the file's integers have 32 bits
+    for option, value, low, high in (
+            ("dim", dim, 1, most), ("bucket", bucket, 1, most), ("minn", minn, 1, most),
+            ("maxn", maxn, 1, most), ("epochs", epochs, 1, most), ("n-texts", n_texts, 1, most),
+            ("batch", batch, 1, most), ("smoothing", smoothing, 0, 10), ("seed", seed, 0, 2 ** 63)):
+        if not low <= value <= high:
+            raise ValueError(f"--{option} {value} must be {low} to {high}")
+    if minn > maxn:
+        raise ValueError(f"--minn {minn} must be at most --maxn {maxn}")
+    if batch > n_texts:
+        raise ValueError(f"--n-texts {n_texts} must be at least --batch {batch}")
+    if not 0 < lr < np.inf:
+        raise ValueError(f"--lr {lr} must be a number above 0")
+    if not Path(out).parent.is_dir() or Path(out).is_dir():
+        raise FileNotFoundError(f"--out {out} must be a file in a folder that exists")
     rng = np.random.default_rng(seed)
     texts = {l: [s for s in ss if not held_out(s)] for l, ss in read_texts(inputs).items()}
     size = {label: sum(map(len, ss)) for label, ss in texts.items()}

@@ -358,6 +358,21 @@ def test_train_refuses(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option, value", [
+    ("dim", 0), ("bucket", 0), ("bucket", -1), ("bucket", 2 ** 31), ("minn", 0), ("minn", 5), ("maxn", 0),
+    ("epochs", 0), ("epochs", -1), ("n_texts", 3), ("batch", 0), ("lr", -1.0), ("lr", 0.0), ("lr", math.nan),
+    ("lr", math.inf), ("smoothing", -1.0), ("smoothing", math.nan), ("seed", -1)])
+def test_train_checks_its_options_first(tmp_path, option, value):
+    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} {value} must be "):
+        language.train(["no such file"], tmp_path / "x.ftz", **{option: value})
+
+
+def test_train_checks_where_to_write_first(tmp_path):
+    for out in (tmp_path / "absent" / "x.ftz", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"--out {out} "):
+            language.train(["no such file"], out)
+
+
 # ---- the default model ---------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
