@@ -631,6 +631,8 @@ def parse_args(argv=None):
 
 
 def main(args):
+    if sys.stdout is None:
+        raise ValueError("stdout is closed, and the results go there")
     if args.command == "train":
         options = {name: getattr(args, name) for name in train.__kwdefaults__ if name != "log"}
         model = train(args.input, args.out, log=sys.stderr, **options)
@@ -640,6 +642,8 @@ def main(args):
         for name, value in results.items():
             print(f"{name:22}", f"{value:.4f}" if isinstance(value, float) else value)
     else:
+        if args.texts == ["-"] and sys.stdin is None:
+            raise ValueError("stdin is closed; give the texts as arguments")
         texts = [line.rstrip("\n") for line in sys.stdin] if args.texts == ["-"] else args.texts
         for label, score in zip(*load(args.model).predict(texts)):
             print(f"{label}\t{score:.4f}")
@@ -648,6 +652,12 @@ def main(args):
 if __name__ == "__main__":
     try:
         main(parse_args())
+        sys.stdout.flush()
+    except BrokenPipeError:                                 # the reader, such as head, has enough
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("language.py: interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         print(f"language.py: error: {error}", file=sys.stderr)
         sys.exit(2)

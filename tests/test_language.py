@@ -1,7 +1,10 @@
 """language.py: fastText's hash, features and three losses against plain loops; training; the default model."""
 
 import math
+import runpy
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -448,3 +451,28 @@ def test_command_line_mistakes(args, message):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("language.py: error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_closed_and_broken_streams():
+    """sh closes stdin or stdout; a reader that has enough, such as head, closes the pipe."""
+    run = f"{sys.executable} {language.__file__} predict"
+    for command, message in ((f"{run} - <&-", "stdin is closed"), (f"{run} x >&-", "stdout is closed")):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    process = subprocess.Popen([*run.split(), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.write(b"one text\n")
+    process.stdin.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+        patch.setattr(language.Path, "read_bytes", interrupt)
+        patch.setattr(sys, "argv", ["language.py", "predict", "x"])
+        runpy.run_path(language.__file__, run_name="__main__")
+    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "language.py: interrupted\n")
