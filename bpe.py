@@ -478,12 +478,14 @@ def to_bytes(word):
 
 def all_merges(ranks):
     """All (left, right) whose joint bytes are a token, by the ranks of that, of left, of right."""
-    found = []
+    found, lengths = [], {len(token) for token in ranks}
     for token, rank in ranks.items():
-        for i in range(1, len(token)):
-            left, right = token[:i], token[i:]
-            if left in ranks and right in ranks:
-                found.append((rank, ranks[left], ranks[right], left, right))
+        n = len(token)                  # a run in the corpus makes tokens of 100,000 bytes and more
+        for i in range(1, n):
+            if i in lengths and n - i in lengths:
+                left, right = token[:i], token[i:]
+                if left in ranks and right in ranks:
+                    found.append((rank, ranks[left], ranks[right], left, right))
     return [(left, right) for *_, left, right in sorted(found)]
 
 
@@ -709,6 +711,7 @@ def train_command(args):
     tokenizer.save(args.run / "tokenizer.json")         # last: make takes it for the sign of both
     read, made = f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens"
     longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
+    longest = longest[:40] + "..." * (len(longest) > 40)
     print(f"{'bpe':8} {read:32} {made:36} {time.perf_counter() - start:5.0f} s   the longest {longest!r}")
 
 

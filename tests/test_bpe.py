@@ -273,6 +273,27 @@ def test_encode_equals_scanning(trained):
         assert trained.encode_ordinary(text) == expected
 
 
+def test_all_merges_equals_trying_every_cut(trained):
+    expected = []
+    for token, rank in trained.ranks.items():
+        for i in range(1, len(token)):
+            pair = token[:i], token[i:]
+            if all(part in trained.ranks for part in pair):
+                expected.append((rank, [trained.ranks[part] for part in pair], pair))
+    assert bpe.all_merges(trained.ranks) == [pair for *_, pair in sorted(expected)]
+
+
+def test_a_long_run_trains_and_loads(tmp_path, capsys):
+    """Its tokens are up to 2^18 bytes long; listing their merges took 37 s."""
+    (tmp_path / "a.txt").write_text("a" * 400_000)
+    start = time.process_time()
+    assert bpe.main(["train", "--run", str(tmp_path), "--input", str(tmp_path / "a.txt")]) == 0
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.tiktoken")
+    assert time.process_time() - start < 5
+    assert len(tokenizer.encode("a" * 400_000)) == 1
+    assert capsys.readouterr().out.endswith(f"the longest {'a' * 40 + '...'!r}\n")
+
+
 def test_long_pieces_finish(trained):
     for unit in ("a", "^", "'s", "0", "\n", " ", "the"):
         text = " " + unit * 100_000
