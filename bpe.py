@@ -78,6 +78,7 @@ _moved = [b for b in range(256) if b not in _kept]
 BYTE_TO_CHARACTER = {b: chr(b) for b in _kept} | {b: chr(256 + i) for i, b in enumerate(_moved)}
 CHARACTER_TO_BYTE = {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
 
+ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
 CACHE_PIECES, CACHE_CHARACTERS = 2**17, 64      # pieces remembered, at most; the longest of them
 SLICE_CHARACTERS = 2**20                        # text is split in slices of about this many
 
@@ -238,8 +239,11 @@ class Tokenizer:
             raise ValueError(f"pattern {self.pattern!r}: has a capturing group; write (?:...)")
         self._bytes_of = {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
         self._bytes_of |= {i: token for token, i in self.ranks.items()}
-        if not self.ranks or min(self._bytes_of) < 0:
-            raise ValueError("a tokenizer needs at least one token, and no id below 0")
+        if not self.ranks or "" in self.special_tokens:
+            raise ValueError("a tokenizer needs at least one token, and no special one named ''")
+        for i in self._bytes_of:
+            if not isinstance(i, (int, np.integer)) or not 0 <= i < ID_LIMIT:
+                raise ValueError(f"id {i!r} is no whole number from 0 to {ID_LIMIT - 1}")
         n_tokens = len(self.ranks) + len(self.special_tokens)
         if len(self._bytes_of) < n_tokens:
             raise ValueError(f"{n_tokens} tokens have only {len(self._bytes_of)} different ids")
@@ -456,6 +460,8 @@ def read_ranks(path):
             token, rank = base64.b64decode(token, validate=True), int(rank)
         except ValueError:
             raise ValueError(f"{path}:{n}: not base64 and a rank: {line[:60]!r}") from None
+        if not 0 <= rank < ID_LIMIT:
+            raise ValueError(f"{path}:{n}: rank {rank} is not 0 to {ID_LIMIT - 1}")
         if token in ranks or rank in line_of:
             first = line_of[ranks.get(token, rank)]
             raise ValueError(f"{path}:{n}: token {token!r} or rank {rank} is on line {first} too")

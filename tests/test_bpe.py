@@ -420,7 +420,12 @@ def test_missing_bytes_name_the_character():
 @pytest.mark.parametrize("arguments, message", [
     (({b"a": 0, b"b": 0}, "gpt2", {}), "2 tokens have only 1 different ids"),
     (({b"a": 0}, "gpt2", {"<|x|>": 0}), "2 tokens have only 1 different ids"),
-    (({b"a": -1}, "gpt2", {}), "no id below 0"),
+    (({b"a": -1}, "gpt2", {}), "id -1 is no whole number from 0 to 4194303"),
+    (({b"a": 0}, "gpt2", {"<|x|>": 2**22}), "id 4194304 is no whole number"),
+    (({b"a": 0}, "gpt2", {"<|x|>": 2**40}), "id 1099511627776 is no whole number"),
+    (({b"a": 0, b"b": 1.0}, "gpt2", {}), "id 1.0 is no whole number"),
+    (({b"a": 0}, "gpt2", {"<|x|>": "7"}), "id '7' is no whole number"),
+    (({b"a": 0}, "gpt2", {"": 1}), "no special one named ''"),
     (({}, "gpt2", {"<|x|>": 0}), "at least one token"),
     (({b"a": 0}, "[", {}), "pattern '['"),
 ])
@@ -493,7 +498,8 @@ def test_json_beside_must_agree(tmp_path, trained):
     (b"YQ== zero\n", "t.tiktoken:1: not base64 and a rank"),
     (b"YQ== 0\nYg== 1\nYQ== 2\n", "t.tiktoken:3: token b'a' or rank 2 is on line 1 too"),
     (b"YQ== 0\nYg== 1\nYw== 1\n", "t.tiktoken:3: token b'c' or rank 1 is on line 2 too"),
-    (b"YQ== -1\n", "below 0"),
+    (b"YQ== -1\n", "t.tiktoken:1: rank -1 is not 0 to 4194303"),
+    (b"YQ== 0\nYg== 200000000\n", "t.tiktoken:2: rank 200000000 is not 0 to 4194303"),
     (b"\n", "no ranks"),
     (b"\xff\xfe\x00", "t.tiktoken:1: not base64 and a rank"),
 ])
