@@ -225,7 +225,8 @@ class Tokenizer:
 
     ranks {bytes: id}, ids in order of merging; pattern a key of PATTERNS or a regular expression;
     special_tokens {name: id}. Ids may have holes. `token_bytes[id]` is the bytes of each id: for a
-    special token its name in UTF-8, for a hole b"". `n_vocab` is the largest id plus one.
+    special token its name in UTF-8, for a hole b"". `n_vocab` is the largest id plus one; `holes`
+    are the ids below it that mean nothing, so that a sampler can rule them out.
     """
 
     def __init__(self, ranks, pattern, special_tokens):
@@ -255,6 +256,10 @@ class Tokenizer:
     @property
     def eot_token(self):
         return self.special_tokens["<|endoftext|>"]
+
+    @cached_property
+    def holes(self):                    # -> (n,) int64, ascending; mostly n = 0
+        return np.array([i for i in range(self.n_vocab) if i not in self._bytes_of], np.int64)
 
     @cached_property
     def fingerprint(self):
@@ -327,9 +332,12 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors=errors)
 
     def decode_bytes(self, ids):
-        """Ids to the exact bytes; KeyError for an id that means nothing."""
+        """Ids to the exact bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
         ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        return b"".join(map(self._bytes_of.__getitem__, ids))
+        try:
+            return b"".join(map(self._bytes_of.__getitem__, ids))
+        except KeyError as error:
+            raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
 
     def decode_single_token_bytes(self, token):
         return self._bytes_of[token]
@@ -767,11 +775,17 @@ def encode_command(args):
 
 
 def decode_command(args):
-    tokenizer = Tokenizer.load(args.run / "tokenizer.tiktoken")
+    if not args.ids and sys.stdin is None:
+        raise ValueError("stdin is closed; give the ids as arguments")
+    path = args.run / "tokenizer.tiktoken"
+    tokenizer, ids = Tokenizer.load(path), args.ids or sys.stdin.read().split()
+    for word in ids:
+        if not word.isdecimal():
+            raise ValueError(f"{word[:60]!r} is no token id; ids are whole numbers")
     try:
-        print(tokenizer.decode([int(word) for word in args.ids or sys.stdin.read().split()]))
+        print(tokenizer.decode(map(int, ids)))
     except KeyError as error:
-        raise ValueError(f"id {error} means nothing in {args.run / 'tokenizer.tiktoken'}") from None
+        raise ValueError(f"{path}: {error.args[0]}") from None
 
 
 def show_command(args):

@@ -393,6 +393,22 @@ def test_decode_partial_characters_and_unknown_ids(trained):
             trained.decode(np.array([unknown]))
 
 
+def test_holes_are_listed_and_refused(trained):
+    moved = {name: i + 500 for name, i in trained.special_tokens.items()}
+    gappy = Tokenizer(trained.ranks, trained.pattern, moved)
+    first = min(trained.special_tokens.values())
+    assert gappy.holes.tolist() == list(range(first, first + 500))
+    assert gappy.n_vocab == trained.n_vocab + 500
+    assert all(gappy.token_bytes[i] == b"" for i in gappy.holes)
+    for hole in gappy.holes[[0, -1]]:
+        with pytest.raises(KeyError, match=f"Invalid token for decoding: {hole}"):
+            gappy.decode([1, int(hole)])
+    scores = np.ones((2, gappy.n_vocab))
+    scores[:, gappy.holes] = -np.inf        # what a sampler does
+    assert np.isfinite(scores).sum() == 2 * (len(gappy.ranks) + len(moved))
+    assert trained.holes.dtype == np.int64 and trained.holes.shape == (0,)
+
+
 def test_pickle(trained):
     copy = pickle.loads(pickle.dumps(trained))
     assert copy.encode(PROSE) == trained.encode(PROSE) and copy.fingerprint == trained.fingerprint
@@ -803,9 +819,10 @@ def test_decode_and_show_commands(tmp_path, capsys, monkeypatch):
     assert [int(i) for i, _ in shown] == tokenizer.encode("the little otter<|im_end|>", "all")
     assert "".join(eval(piece) for _, piece in shown) == "the little otter<|im_end|>"
     assert last.startswith(f"{len(lines)} tokens")
-    for word in ("99999", "-1", "xyz"):
+    for word, message in (("99999", "Invalid token for decoding: 99999"), ("-1", "'-1' is no"),
+                          ("xyz", "'xyz' is no token id; ids are whole"), ("1.0", "'1.0' is no")):
         assert bpe.main(["decode", word, *run]) == 2
-        assert word in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 GOOD = b'{"text": "hello hello"}\n'
