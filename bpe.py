@@ -590,7 +590,7 @@ def read_json(path):
                   for pair in model["merges"]]
         check_merges(ranks, merges, model.get("ignore_merges", False))
         return Tokenizer(ranks, pattern, specials)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error if isinstance(error, ValueError) else repr(error)
         raise ValueError(f"{path}: cannot be read with equal ids: {reason}") from None
 
@@ -660,6 +660,8 @@ def shard_info(path):
         kinds = " or ".join(f"{magic} version {version}" for magic, version in SHARD_KINDS)
         raise ValueError(f"{path}: magic {magic} version {version} is no token shard's, which are "
                          f"{kinds}; {remedy}")
+    if n_tokens < 1:
+        raise ValueError(f"{path}: its header says {n_tokens} tokens; {remedy}")
     dtype, n_bytes = SHARD_KINDS[magic, version], path.stat().st_size
     expected = SHARD_HEADER_BYTES + n_tokens * dtype.itemsize
     if n_bytes != expected:
@@ -712,7 +714,7 @@ def read_documents(path, val_percent=0):
                 key = well_formed(str(document.get("id", text))).encode("utf-8")
                 bucket = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
                 yield "val" if bucket < val_percent else "train", text
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}:{n}: cannot be read: {error}") from None
 
 

@@ -620,7 +620,8 @@ def test_unsupported_json_is_refused_by_name(tmp_path, edit, message):
 
 
 def test_other_bad_files(tmp_path, trained):
-    for name, content in (("a.json", b"{"), ("b.json", b"\xff"), ("c.json", b"[]")):
+    for name, content in (("a.json", b"{"), ("b.json", b"\xff"), ("c.json", b"[]"),
+                          ("d.json", b"[" * 200_000), ("e.json", b"9" * 5000)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=name):
             Tokenizer.load(tmp_path / name)
@@ -698,6 +699,8 @@ def test_damaged_shards(tmp_path, trained):
             (good + b"\0\0", "has 1046 bytes, but its header's 10 tokens make 1044"),
             (good[:100], "has 100 bytes"), (b"", "magic 0 version 0"),
             (b"\1" + good[1:], "is no token shard's"),
+            (good[:8] + bytes(4) + good[12:1024], "its header says 0 tokens"),
+            (good[:8] + b"\xff" * 4 + good[12:1022], "its header says -1 tokens"),
             (good[:4] + b"\2" + good[5:], "magic 20240520 version 2 is no token shard's")):
         path.write_bytes(content)
         for function in (bpe.shard_info, bpe.open_shard):
@@ -836,6 +839,8 @@ GOOD = b'{"text": "hello hello"}\n'
     ("a.jsonl", GOOD + b'{"text": null}\n', "a.jsonl:2: cannot be read"),
     ("a.jsonl", GOOD + b"[1]\n", "a.jsonl:2: cannot be read"),
     ("a.jsonl", b'{"text": "\xff"}\n', "a.jsonl:1: cannot be read"),
+    ("a.jsonl", GOOD + b"[" * 200_000, "a.jsonl:2: cannot be read: .*recursion"),
+    ("a.jsonl", GOOD + b'{"text": "x", "id": ' + b"9" * 5000 + b"}", "a.jsonl:2: cannot be read"),
     ("a.jsonl", b"", "empty corpus|no text in the input"),
     ("a.jsonl.gz", gzip.compress(GOOD * 1000)[:-9], "a.jsonl.gz:.*cannot be read"),
     ("a.jsonl.gz", GOOD, "a.jsonl.gz:0: cannot be read: Not a gzipped file"),
