@@ -451,10 +451,13 @@ def slices(text, pattern):
 def write(path, *chunks):
     """Write a file under a temporary name and rename it: it is there whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_ranks(path):
@@ -731,11 +734,19 @@ def train_command(args):
     print(f"{'bpe':8} {read:32} {made:36} {time.perf_counter() - start:5.0f} s   the longest {longest!r}")
 
 
+def remove_shards(folder):              # train_000000.bin, which make looks at, is the first to go
+    for path in sorted(folder.iterdir()):
+        if regex.fullmatch(r"(train|val)_\d{6,}\.bin(\.tmp)?", path.name):
+            path.unlink()
+
+
 def encode_command(args):
     """Each document begins with <|endoftext|>, if there is one, and may go on in the next shard.
 
     The ids of a split first gather in a nameless temporary file, so that memory holds one document
-    or one shard, and no shard is touched before all input has been read.
+    or one shard, and no shard is touched before all input has been read. Then the old ones go, all
+    of them before the first new one comes, and if a new one cannot be written, none stays: shards
+    of two ways to split would have the same documents in train and in val.
     """
     if not 0 <= args.val_percent < 100 or not 0 < args.shard_tokens < 2**31:
         raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
@@ -757,16 +768,18 @@ def encode_command(args):
                 found["bytes"] += len(text.encode("utf-8"))
         if not found["bytes"]:
             raise ValueError(f"{files[0]}: no text in the input")
+        remove_shards(folder)
         for split, file in raw.items():
             n_shards = -(-found[f"{split} tokens"] // args.shard_tokens)
             # From the last to the first: make takes train_000000.bin for the sign of all.
-            for k in reversed(range(n_shards)):
-                file.seek(k * args.shard_tokens * dtype.itemsize)
-                ids = np.fromfile(file, dtype, args.shard_tokens)
-                write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
-            for path in folder.glob(f"{split}_??????.bin"):
-                if path.name >= f"{split}_{n_shards:06d}.bin":      # left by an earlier, longer run
-                    path.unlink()
+            try:
+                for k in reversed(range(n_shards)):
+                    file.seek(k * args.shard_tokens * dtype.itemsize)
+                    ids = np.fromfile(file, dtype, args.shard_tokens)
+                    write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
+            except BaseException:
+                remove_shards(folder)
+                raise
             if not n_shards:
                 print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
     seconds, n_tokens = time.perf_counter() - start, found["train tokens"] + found["val tokens"]

@@ -648,7 +648,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk on fire"):
         trained.save(path)
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 # ---- shards --------------------------------------------------------------------------------------
@@ -889,6 +889,35 @@ def test_a_failed_encode_leaves_the_old_shards(tmp_path):
     (tmp_path / "docs" / "z.jsonl").write_bytes(b"{broken")
     assert bpe.main(["encode", *run]) == 2
     assert {path: path.read_bytes() for path in (tmp_path / "tokens").iterdir()} == before
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatch, error):
+    """Val of one --val-percent beside train of another would be the same documents twice."""
+    write_documents(tmp_path)
+    run = ["--run", str(tmp_path)]
+    assert bpe.main(["train", *run]) == 0
+    encode = ["encode", *run, "--shard-tokens", "300"]
+    assert bpe.main([*encode, "--val-percent", "10"]) == 0
+    tokens, seen = tmp_path / "tokens", []
+    (tokens / "train_000099.bin.tmp").write_bytes(b"left by a kill")
+    (tokens / "notes.txt").write_bytes(b"the user's")
+    write_shard = bpe.write_shard
+
+    def stop(path, *rest):
+        seen.append({p.name for p in tokens.iterdir() if p.name != "notes.txt"})
+        if "train" in path.name:
+            raise error
+        write_shard(path, *rest)
+
+    monkeypatch.setattr(bpe, "write_shard", stop)
+    if isinstance(error, OSError):
+        assert bpe.main([*encode, "--val-percent", "50"]) == 2
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            bpe.main([*encode, "--val-percent", "50"])
+    assert seen[0] == set() and len(seen) > 2       # the old shards were gone before the first
+    assert [path.name for path in tokens.iterdir()] == ["notes.txt"]
 
 
 def test_killed_and_rerun_gives_the_same_bytes(tmp_path):
