@@ -846,7 +846,12 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     try:
+        if sys.stdout is None:
+            raise ValueError("stdout is closed, and the results go there")
         args.function(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"bpe.py: error: {error}", file=sys.stderr)
         return 2
@@ -854,4 +859,10 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:             # the reader, such as head, has enough
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("bpe.py: interrupted", file=sys.stderr)
+        sys.exit(130)

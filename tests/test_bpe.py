@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 import time
@@ -959,6 +960,34 @@ def test_killed_and_rerun_gives_the_same_bytes(tmp_path):
     assert finals(victim) == expected
     left = {path.name for path in victim.rglob("*") if path.is_file()}
     assert left == {path.name for path in reference.rglob("*") if path.is_file()}
+
+
+def test_closed_and_broken_streams(tmp_path, trained):
+    """sh closes stdin or stdout; a reader that has enough, such as head, closes the pipe."""
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):
+        trained.save(tmp_path / name)
+    decode = f"{sys.executable} {ROOT / 'bpe.py'} decode --run {tmp_path}"
+    for command, message in ((f"{decode} <&-", "stdin is closed"),
+                             (f"{decode} 100 >&-", "stdout is closed")):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    process = subprocess.Popen([*decode.split(), "100"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    stopped = pytest.raises((SystemExit, KeyboardInterrupt))
+    with monkeypatch.context() as patch, stopped as caught:
+        patch.setattr(Path, "is_file", interrupt)
+        patch.setattr(sys, "argv", ["bpe.py", "decode", "1"])
+        runpy.run_path(str(ROOT / "bpe.py"), run_name="__main__")
+    assert repr(caught.value) == "SystemExit(130)"
+    assert capsys.readouterr() == ("", "bpe.py: interrupted\n")
 
 
 def test_importing_does_nothing():
