@@ -78,6 +78,7 @@ _moved = [b for b in range(256) if b not in _kept]
 BYTE_TO_CHARACTER = {b: chr(b) for b in _kept} | {b: chr(256 + i) for i, b in enumerate(_moved)}
 CHARACTER_TO_BYTE = {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
 
+ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
 CACHE_PIECES, CACHE_CHARACTERS = 2**17, 64      # pieces remembered, at most; the longest of them
 SLICE_CHARACTERS = 2**20                        # text is split in slices of about this many
 
@@ -224,7 +225,8 @@ class Tokenizer:
 
     ranks {bytes: id}, ids in order of merging; pattern a key of PATTERNS or a regular expression;
     special_tokens {name: id}. Ids may have holes. `token_bytes[id]` is the bytes of each id: for a
-    special token its name in UTF-8, for a hole b"". `n_vocab` is the largest id plus one.
+    special token its name in UTF-8, for a hole b"". `n_vocab` is the largest id plus one; `holes`
+    are the ids below it that mean nothing, so that a sampler can rule them out.
     """
 
     def __init__(self, ranks, pattern, special_tokens):
@@ -238,8 +240,11 @@ class Tokenizer:
             raise ValueError(f"pattern {self.pattern!r}: has a capturing group; write (?:...)")
         self._bytes_of = {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
         self._bytes_of |= {i: token for token, i in self.ranks.items()}
-        if not self.ranks or min(self._bytes_of) < 0:
-            raise ValueError("a tokenizer needs at least one token, and no id below 0")
+        if not self.ranks or "" in self.special_tokens:
+            raise ValueError("a tokenizer needs at least one token, and no special one named ''")
+        for i in self._bytes_of:
+            if not isinstance(i, (int, np.integer)) or not 0 <= i < ID_LIMIT:
+                raise ValueError(f"id {i!r} is no whole number from 0 to {ID_LIMIT - 1}")
         n_tokens = len(self.ranks) + len(self.special_tokens)
         if len(self._bytes_of) < n_tokens:
             raise ValueError(f"{n_tokens} tokens have only {len(self._bytes_of)} different ids")
@@ -251,6 +256,10 @@ class Tokenizer:
     @property
     def eot_token(self):
         return self.special_tokens["<|endoftext|>"]
+
+    @cached_property
+    def holes(self):                    # -> (n,) int64, ascending; mostly n = 0
+        return np.array([i for i in range(self.n_vocab) if i not in self._bytes_of], np.int64)
 
     @cached_property
     def fingerprint(self):
@@ -323,9 +332,12 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors=errors)
 
     def decode_bytes(self, ids):
-        """Ids to the exact bytes; KeyError for an id that means nothing."""
+        """Ids to the exact bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
         ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        return b"".join(map(self._bytes_of.__getitem__, ids))
+        try:
+            return b"".join(map(self._bytes_of.__getitem__, ids))
+        except KeyError as error:
+            raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
 
     def decode_single_token_bytes(self, token):
         return self._bytes_of[token]
@@ -439,10 +451,13 @@ def slices(text, pattern):
 def write(path, *chunks):
     """Write a file under a temporary name and rename it: it is there whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_ranks(path):
@@ -456,6 +471,8 @@ def read_ranks(path):
             token, rank = base64.b64decode(token, validate=True), int(rank)
         except ValueError:
             raise ValueError(f"{path}:{n}: not base64 and a rank: {line[:60]!r}") from None
+        if not 0 <= rank < ID_LIMIT:
+            raise ValueError(f"{path}:{n}: rank {rank} is not 0 to {ID_LIMIT - 1}")
         if token in ranks or rank in line_of:
             first = line_of[ranks.get(token, rank)]
             raise ValueError(f"{path}:{n}: token {token!r} or rank {rank} is on line {first} too")
@@ -478,12 +495,14 @@ def to_bytes(word):
 
 def all_merges(ranks):
     """All (left, right) whose joint bytes are a token, by the ranks of that, of left, of right."""
-    found = []
+    found, lengths = [], {len(token) for token in ranks}
     for token, rank in ranks.items():
-        for i in range(1, len(token)):
-            left, right = token[:i], token[i:]
-            if left in ranks and right in ranks:
-                found.append((rank, ranks[left], ranks[right], left, right))
+        n = len(token)                  # a run in the corpus makes tokens of 100,000 bytes and more
+        for i in range(1, n):
+            if i in lengths and n - i in lengths:
+                left, right = token[:i], token[i:]
+                if left in ranks and right in ranks:
+                    found.append((rank, ranks[left], ranks[right], left, right))
     return [(left, right) for *_, left, right in sorted(found)]
 
 
@@ -574,7 +593,7 @@ def read_json(path):
                   for pair in model["merges"]]
         check_merges(ranks, merges, model.get("ignore_merges", False))
         return Tokenizer(ranks, pattern, specials)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error if isinstance(error, ValueError) else repr(error)
         raise ValueError(f"{path}: cannot be read with equal ids: {reason}") from None
 
@@ -644,6 +663,8 @@ def shard_info(path):
         kinds = " or ".join(f"{magic} version {version}" for magic, version in SHARD_KINDS)
         raise ValueError(f"{path}: magic {magic} version {version} is no token shard's, which are "
                          f"{kinds}; {remedy}")
+    if n_tokens < 1:
+        raise ValueError(f"{path}: its header says {n_tokens} tokens; {remedy}")
     dtype, n_bytes = SHARD_KINDS[magic, version], path.stat().st_size
     expected = SHARD_HEADER_BYTES + n_tokens * dtype.itemsize
     if n_bytes != expected:
@@ -696,7 +717,7 @@ def read_documents(path, val_percent=0):
                 key = well_formed(str(document.get("id", text))).encode("utf-8")
                 bucket = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
                 yield "val" if bucket < val_percent else "train", text
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}:{n}: cannot be read: {error}") from None
 
 
@@ -709,14 +730,23 @@ def train_command(args):
     tokenizer.save(args.run / "tokenizer.json")         # last: make takes it for the sign of both
     read, made = f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens"
     longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
+    longest = longest[:40] + "..." * (len(longest) > 40)
     print(f"{'bpe':8} {read:32} {made:36} {time.perf_counter() - start:5.0f} s   the longest {longest!r}")
+
+
+def remove_shards(folder):              # train_000000.bin, which make looks at, is the first to go
+    for path in sorted(folder.iterdir()):
+        if regex.fullmatch(r"(train|val)_\d{6,}\.bin(\.tmp)?", path.name):
+            path.unlink()
 
 
 def encode_command(args):
     """Each document begins with <|endoftext|>, if there is one, and may go on in the next shard.
 
     The ids of a split first gather in a nameless temporary file, so that memory holds one document
-    or one shard, and no shard is touched before all input has been read.
+    or one shard, and no shard is touched before all input has been read. Then the old ones go, all
+    of them before the first new one comes, and if a new one cannot be written, none stays: shards
+    of two ways to split would have the same documents in train and in val.
     """
     if not 0 <= args.val_percent < 100 or not 0 < args.shard_tokens < 2**31:
         raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
@@ -738,16 +768,18 @@ def encode_command(args):
                 found["bytes"] += len(text.encode("utf-8"))
         if not found["bytes"]:
             raise ValueError(f"{files[0]}: no text in the input")
+        remove_shards(folder)
         for split, file in raw.items():
             n_shards = -(-found[f"{split} tokens"] // args.shard_tokens)
             # From the last to the first: make takes train_000000.bin for the sign of all.
-            for k in reversed(range(n_shards)):
-                file.seek(k * args.shard_tokens * dtype.itemsize)
-                ids = np.fromfile(file, dtype, args.shard_tokens)
-                write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
-            for path in folder.glob(f"{split}_??????.bin"):
-                if path.name >= f"{split}_{n_shards:06d}.bin":      # left by an earlier, longer run
-                    path.unlink()
+            try:
+                for k in reversed(range(n_shards)):
+                    file.seek(k * args.shard_tokens * dtype.itemsize)
+                    ids = np.fromfile(file, dtype, args.shard_tokens)
+                    write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
+            except BaseException:
+                remove_shards(folder)
+                raise
             if not n_shards:
                 print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
     seconds, n_tokens = time.perf_counter() - start, found["train tokens"] + found["val tokens"]
@@ -758,11 +790,17 @@ def encode_command(args):
 
 
 def decode_command(args):
-    tokenizer = Tokenizer.load(args.run / "tokenizer.tiktoken")
+    if not args.ids and sys.stdin is None:
+        raise ValueError("stdin is closed; give the ids as arguments")
+    path = args.run / "tokenizer.tiktoken"
+    tokenizer, ids = Tokenizer.load(path), args.ids or sys.stdin.read().split()
+    for word in ids:
+        if not word.isdecimal():
+            raise ValueError(f"{word[:60]!r} is no token id; ids are whole numbers")
     try:
-        print(tokenizer.decode([int(word) for word in args.ids or sys.stdin.read().split()]))
+        print(tokenizer.decode(map(int, ids)))
     except KeyError as error:
-        raise ValueError(f"id {error} means nothing in {args.run / 'tokenizer.tiktoken'}") from None
+        raise ValueError(f"{path}: {error.args[0]}") from None
 
 
 def show_command(args):
@@ -808,7 +846,12 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     try:
+        if sys.stdout is None:
+            raise ValueError("stdout is closed, and the results go there")
         args.function(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"bpe.py: error: {error}", file=sys.stderr)
         return 2
@@ -816,4 +859,10 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:             # the reader, such as head, has enough
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("bpe.py: interrupted", file=sys.stderr)
+        sys.exit(130)

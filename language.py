@@ -36,8 +36,10 @@ SUPERVISED = 3                              # the model kind; 1 and 2 are word v
 EOS, PREFIX = b"</s>", b"__label__"
 FNV_OFFSET, FNV_PRIME = 2166136261, 16777619
 NGRAM_STEP = 116049371                      # multiplier of fastText's word n-gram hash
+NO_COUNT = 10 ** 15                         # fastText's infinity, of inner nodes still to be made
 FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
 CHUNK_CHARS = 1 << 18                       # scored together: each distinct token is hashed once
+BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
 
 # ISO 639-3 -> the two-letter codes that lid.176 has. Individual languages stand for their group.
 ISO_639_1 = dict(pair.split(":") for pair in """
@@ -124,6 +126,15 @@ def segment_sum(x, lengths):                                # (M,...), (n,) -> (
     return total
 
 
+def gather_sum(x, rows, lengths):                           # (R,D), (M,), (n,) -> (n,D)
+    """segment_sum(x[rows], lengths), as few columns at a time as keep what is gathered small."""
+    total = np.empty((len(lengths), x.shape[1]), x.dtype)
+    step = max(GATHERED // max(len(rows), 1), 1)
+    for d in range(0, x.shape[1], step):
+        total[:, d:d + step] = segment_sum(x[rows, d:d + step], lengths)
+    return total
+
+
 def tree_paths(counts):                                     # L counts -> (L-1,L), (L-1,L) float32
     """Hierarchical softmax's Huffman tree: which inner nodes lead left, and right, to which label.
 
@@ -131,7 +142,7 @@ def tree_paths(counts):                                     # L counts -> (L-1,L
     leaves, one up the inner nodes; a leaf is taken only if strictly rarer. First left, then right.
     """
     n_labels = len(counts)
-    count = [int(c) for c in counts] + [10 ** 15] * (n_labels - 1)
+    count = [int(c) for c in counts] + [NO_COUNT] * (n_labels - 1)
     parent, right_child = [0] * len(count), [0] * len(count)
     leaf, node = n_labels - 1, n_labels
     for i in range(n_labels, len(count)):
@@ -184,19 +195,24 @@ class Classifier:
         return list(index), np.array(ids, np.int64), np.array(lengths, np.int64)
 
     def bucket_rows(self, hashes):                          # (M,) -> (M,) int64, -1 if pruned away
-        ids = (hashes % np.uint64(max(self.args.bucket, 1))).astype(np.int64)
+        ids = (hashes % hashes.dtype.type(max(self.args.bucket, 1))).astype(np.int64)
         if self.prune is None:
-            return len(self.words) + ids
+            ids += len(self.words)
+            return ids
         old, new = self.prune
         if not len(old):
             return np.full(len(ids), -1)
         at = np.minimum(np.searchsorted(old, ids), len(old) - 1)
         return np.where(old[at] == ids, len(self.words) + new[at], -1)
 
-    def token_rows(self, tokens):                           # U bytes, EOS first -> (M,), (U,) int64
-        """The rows each token stands for: its word's if known, then its n-grams'; how many."""
-        hashes, n = ngram_hashes(tokens[1:], self.args.minn, self.args.maxn)
-        n = np.append(0, n)                                 # </s> has no n-grams
+    def token_rows(self, tokens):                           # U bytes -> (M,), (U,) int64
+        """The rows each token stands for: its word's if known, then its n-grams'; how many.
+
+        </s> has no n-grams; it can only be the first.
+        """
+        has_eos = int(tokens[0] == EOS)
+        hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn)
+        n = np.append(np.zeros(has_eos, np.int64), n)
         word_rows = [self.word_row.get(t, -1) for t in tokens]
         rows = np.insert(self.bucket_rows(hashes), np.cumsum(n) - n, word_rows)
         known = rows >= 0
@@ -215,14 +231,26 @@ class Classifier:
             x[at] += self.emb[rows[at]]
             n[at] += 1
 
+    def token_sums(self, tokens):                           # U bytes -> (U,D) float32, (U,) int64
+        """The sum of each token's rows, and how many; a block of tokens at a time, for memory."""
+        x, n = np.empty((len(tokens), self.args.dim), np.float32), np.empty(len(tokens), np.int64)
+        block = np.cumsum([len(t) for t in tokens]) // BLOCK_BYTES
+        starts = np.flatnonzero(np.diff(block, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(tokens)]):
+            rows, n[start:stop] = self.token_rows(tokens[start:stop])
+            x[start:stop] = gather_sum(self.emb, rows, n[start:stop])
+        return x, n
+
     def hidden(self, texts):                                # -> (N,D) float32, (N,) int features
         tokens, ids, lengths = self.tokenize(texts)
-        rows, n = self.token_rows(tokens)
-        x, n = segment_sum(self.emb[rows], n)[ids], n[ids]  # once a distinct token, then spread
+        x, n = self.token_sums(tokens)                      # once a distinct token, then spread
         if self.args.word_ngrams > 1:
+            x, n = x[ids], n[ids]
             self.add_word_ngrams(tokens, ids, lengths, x, n)
-        n = segment_sum(n, lengths)
-        return segment_sum(x, lengths) / np.maximum(n, 1).astype(np.float32)[:, None], n
+            ids = np.arange(len(ids))
+        n = segment_sum(n[ids], lengths)
+        total = gather_sum(x, ids, lengths)
+        return total / np.maximum(n, 1).astype(np.float32)[:, None], n
 
     def scores(self, texts):                                # -> (N,L) float32
         hidden, n = self.hidden(texts)
@@ -343,6 +371,8 @@ def load(path=None):
     w = r.matrix(n_labels, args.dim, quantised, "the output matrix").T
     r.check(r.at == len(r.data), f"{len(r.data) - r.at} bytes too many")
     names, counts, _ = zip(*entries)
+    r.check(args.loss != HS or max(counts[n_words:]) < NO_COUNT,
+            f"a label count of {max(counts[n_words:])}, which no Huffman tree of fastText's holds")
     return Classifier(args, names[:n_words], names[n_words:], counts[n_words:], emb, w, prune)
 
 
@@ -491,6 +521,21 @@ def train(inputs, out, *, dim=32, bucket=7000, minn=1, maxn=4, epochs=8, n_texts
     buckets or the 60,000 commonest n-grams did no better than 1 MB of buckets; more epochs did
     worse. The same seed gives the same file on one machine with OPENBLAS_NUM_THREADS=1.
     """
+    most = 2 ** 31 - 1                                      # the file's integers have 32 bits
+    for option, value, low, high in (
+            ("dim", dim, 1, most), ("bucket", bucket, 1, most), ("minn", minn, 1, most),
+            ("maxn", maxn, 1, most), ("epochs", epochs, 1, most), ("n-texts", n_texts, 1, most),
+            ("batch", batch, 1, most), ("smoothing", smoothing, 0, 10), ("seed", seed, 0, 2 ** 63)):
+        if not low <= value <= high:
+            raise ValueError(f"--{option} {value} must be {low} to {high}")
+    if minn > maxn:
+        raise ValueError(f"--minn {minn} must be at most --maxn {maxn}")
+    if batch > n_texts:
+        raise ValueError(f"--n-texts {n_texts} must be at least --batch {batch}")
+    if not 0 < lr < np.inf:
+        raise ValueError(f"--lr {lr} must be a number above 0")
+    if not Path(out).parent.is_dir() or Path(out).is_dir():
+        raise FileNotFoundError(f"--out {out} must be a file in a folder that exists")
     rng = np.random.default_rng(seed)
     texts = {l: [s for s in ss if not held_out(s)] for l, ss in read_texts(inputs).items()}
     size = {label: sum(map(len, ss)) for label, ss in texts.items()}
@@ -586,6 +631,8 @@ def parse_args(argv=None):
 
 
 def main(args):
+    if sys.stdout is None:
+        raise ValueError("stdout is closed, and the results go there")
     if args.command == "train":
         options = {name: getattr(args, name) for name in train.__kwdefaults__ if name != "log"}
         model = train(args.input, args.out, log=sys.stderr, **options)
@@ -595,6 +642,8 @@ def main(args):
         for name, value in results.items():
             print(f"{name:22}", f"{value:.4f}" if isinstance(value, float) else value)
     else:
+        if args.texts == ["-"] and sys.stdin is None:
+            raise ValueError("stdin is closed; give the texts as arguments")
         texts = [line.rstrip("\n") for line in sys.stdin] if args.texts == ["-"] else args.texts
         for label, score in zip(*load(args.model).predict(texts)):
             print(f"{label}\t{score:.4f}")
@@ -603,6 +652,12 @@ def main(args):
 if __name__ == "__main__":
     try:
         main(parse_args())
+        sys.stdout.flush()
+    except BrokenPipeError:                                 # the reader, such as head, has enough
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("language.py: interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         print(f"language.py: error: {error}", file=sys.stderr)
         sys.exit(2)

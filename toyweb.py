@@ -803,8 +803,11 @@ def tasks(seed=0, n_pages=3000):
 def write_file(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(f"{path}.tmp")
-    tmp.write_bytes(data)
-    os.replace(tmp, path)
+    try:
+        tmp.write_bytes(data)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 
 def write_jsonl(path, rows):
@@ -894,6 +897,8 @@ def main(argv=None):
     args, started = parse_args(argv), time.perf_counter()
     if args.pages < 100:
         raise ValueError(f"--pages {args.pages}: the web needs at least 100 pages to hold one of each kind")
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.score:
         if not score(args.run, args.seed, args.pages):
             raise ValueError(f"{args.run}/docs: under 95 % right for some kind of page")
@@ -908,5 +913,11 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
+        print(end="", flush=True)
+    except BrokenPipeError:         # the reader, such as head, has enough
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("toyweb.py: interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as e:
         sys.exit(f"toyweb.py: error: {e}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 import time
@@ -273,6 +274,27 @@ def test_encode_equals_scanning(trained):
         assert trained.encode_ordinary(text) == expected
 
 
+def test_all_merges_equals_trying_every_cut(trained):
+    expected = []
+    for token, rank in trained.ranks.items():
+        for i in range(1, len(token)):
+            pair = token[:i], token[i:]
+            if all(part in trained.ranks for part in pair):
+                expected.append((rank, [trained.ranks[part] for part in pair], pair))
+    assert bpe.all_merges(trained.ranks) == [pair for *_, pair in sorted(expected)]
+
+
+def test_a_long_run_trains_and_loads(tmp_path, capsys):
+    """Its tokens are up to 2^18 bytes long; listing their merges took 37 s."""
+    (tmp_path / "a.txt").write_text("a" * 400_000)
+    start = time.process_time()
+    assert bpe.main(["train", "--run", str(tmp_path), "--input", str(tmp_path / "a.txt")]) == 0
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.tiktoken")
+    assert time.process_time() - start < 5
+    assert len(tokenizer.encode("a" * 400_000)) == 1
+    assert capsys.readouterr().out.endswith(f"the longest {'a' * 40 + '...'!r}\n")
+
+
 def test_long_pieces_finish(trained):
     for unit in ("a", "^", "'s", "0", "\n", " ", "the"):
         text = " " + unit * 100_000
@@ -372,6 +394,22 @@ def test_decode_partial_characters_and_unknown_ids(trained):
             trained.decode(np.array([unknown]))
 
 
+def test_holes_are_listed_and_refused(trained):
+    moved = {name: i + 500 for name, i in trained.special_tokens.items()}
+    gappy = Tokenizer(trained.ranks, trained.pattern, moved)
+    first = min(trained.special_tokens.values())
+    assert gappy.holes.tolist() == list(range(first, first + 500))
+    assert gappy.n_vocab == trained.n_vocab + 500
+    assert all(gappy.token_bytes[i] == b"" for i in gappy.holes)
+    for hole in gappy.holes[[0, -1]]:
+        with pytest.raises(KeyError, match=f"Invalid token for decoding: {hole}"):
+            gappy.decode([1, int(hole)])
+    scores = np.ones((2, gappy.n_vocab))
+    scores[:, gappy.holes] = -np.inf        # what a sampler does
+    assert np.isfinite(scores).sum() == 2 * (len(gappy.ranks) + len(moved))
+    assert trained.holes.dtype == np.int64 and trained.holes.shape == (0,)
+
+
 def test_pickle(trained):
     copy = pickle.loads(pickle.dumps(trained))
     assert copy.encode(PROSE) == trained.encode(PROSE) and copy.fingerprint == trained.fingerprint
@@ -399,7 +437,12 @@ def test_missing_bytes_name_the_character():
 @pytest.mark.parametrize("arguments, message", [
     (({b"a": 0, b"b": 0}, "gpt2", {}), "2 tokens have only 1 different ids"),
     (({b"a": 0}, "gpt2", {"<|x|>": 0}), "2 tokens have only 1 different ids"),
-    (({b"a": -1}, "gpt2", {}), "no id below 0"),
+    (({b"a": -1}, "gpt2", {}), "id -1 is no whole number from 0 to 4194303"),
+    (({b"a": 0}, "gpt2", {"<|x|>": 2**22}), "id 4194304 is no whole number"),
+    (({b"a": 0}, "gpt2", {"<|x|>": 2**40}), "id 1099511627776 is no whole number"),
+    (({b"a": 0, b"b": 1.0}, "gpt2", {}), "id 1.0 is no whole number"),
+    (({b"a": 0}, "gpt2", {"<|x|>": "7"}), "id '7' is no whole number"),
+    (({b"a": 0}, "gpt2", {"": 1}), "no special one named ''"),
     (({}, "gpt2", {"<|x|>": 0}), "at least one token"),
     (({b"a": 0}, "[", {}), "pattern '['"),
 ])
@@ -472,7 +515,8 @@ def test_json_beside_must_agree(tmp_path, trained):
     (b"YQ== zero\n", "t.tiktoken:1: not base64 and a rank"),
     (b"YQ== 0\nYg== 1\nYQ== 2\n", "t.tiktoken:3: token b'a' or rank 2 is on line 1 too"),
     (b"YQ== 0\nYg== 1\nYw== 1\n", "t.tiktoken:3: token b'c' or rank 1 is on line 2 too"),
-    (b"YQ== -1\n", "below 0"),
+    (b"YQ== -1\n", "t.tiktoken:1: rank -1 is not 0 to 4194303"),
+    (b"YQ== 0\nYg== 200000000\n", "t.tiktoken:2: rank 200000000 is not 0 to 4194303"),
     (b"\n", "no ranks"),
     (b"\xff\xfe\x00", "t.tiktoken:1: not base64 and a rank"),
 ])
@@ -577,7 +621,8 @@ def test_unsupported_json_is_refused_by_name(tmp_path, edit, message):
 
 
 def test_other_bad_files(tmp_path, trained):
-    for name, content in (("a.json", b"{"), ("b.json", b"\xff"), ("c.json", b"[]")):
+    for name, content in (("a.json", b"{"), ("b.json", b"\xff"), ("c.json", b"[]"),
+                          ("d.json", b"[" * 200_000), ("e.json", b"9" * 5000)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=name):
             Tokenizer.load(tmp_path / name)
@@ -604,7 +649,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk on fire"):
         trained.save(path)
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 # ---- shards --------------------------------------------------------------------------------------
@@ -655,6 +700,8 @@ def test_damaged_shards(tmp_path, trained):
             (good + b"\0\0", "has 1046 bytes, but its header's 10 tokens make 1044"),
             (good[:100], "has 100 bytes"), (b"", "magic 0 version 0"),
             (b"\1" + good[1:], "is no token shard's"),
+            (good[:8] + bytes(4) + good[12:1024], "its header says 0 tokens"),
+            (good[:8] + b"\xff" * 4 + good[12:1022], "its header says -1 tokens"),
             (good[:4] + b"\2" + good[5:], "magic 20240520 version 2 is no token shard's")):
         path.write_bytes(content)
         for function in (bpe.shard_info, bpe.open_shard):
@@ -776,9 +823,10 @@ def test_decode_and_show_commands(tmp_path, capsys, monkeypatch):
     assert [int(i) for i, _ in shown] == tokenizer.encode("the little otter<|im_end|>", "all")
     assert "".join(eval(piece) for _, piece in shown) == "the little otter<|im_end|>"
     assert last.startswith(f"{len(lines)} tokens")
-    for word in ("99999", "-1", "xyz"):
+    for word, message in (("99999", "Invalid token for decoding: 99999"), ("-1", "'-1' is no"),
+                          ("xyz", "'xyz' is no token id; ids are whole"), ("1.0", "'1.0' is no")):
         assert bpe.main(["decode", word, *run]) == 2
-        assert word in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 GOOD = b'{"text": "hello hello"}\n'
@@ -792,6 +840,8 @@ GOOD = b'{"text": "hello hello"}\n'
     ("a.jsonl", GOOD + b'{"text": null}\n', "a.jsonl:2: cannot be read"),
     ("a.jsonl", GOOD + b"[1]\n", "a.jsonl:2: cannot be read"),
     ("a.jsonl", b'{"text": "\xff"}\n', "a.jsonl:1: cannot be read"),
+    ("a.jsonl", GOOD + b"[" * 200_000, "a.jsonl:2: cannot be read: .*recursion"),
+    ("a.jsonl", GOOD + b'{"text": "x", "id": ' + b"9" * 5000 + b"}", "a.jsonl:2: cannot be read"),
     ("a.jsonl", b"", "empty corpus|no text in the input"),
     ("a.jsonl.gz", gzip.compress(GOOD * 1000)[:-9], "a.jsonl.gz:.*cannot be read"),
     ("a.jsonl.gz", GOOD, "a.jsonl.gz:0: cannot be read: Not a gzipped file"),
@@ -842,6 +892,35 @@ def test_a_failed_encode_leaves_the_old_shards(tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "tokens").iterdir()} == before
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatch, error):
+    """Val of one --val-percent beside train of another would be the same documents twice."""
+    write_documents(tmp_path)
+    run = ["--run", str(tmp_path)]
+    assert bpe.main(["train", *run]) == 0
+    encode = ["encode", *run, "--shard-tokens", "300"]
+    assert bpe.main([*encode, "--val-percent", "10"]) == 0
+    tokens, seen = tmp_path / "tokens", []
+    (tokens / "train_000099.bin.tmp").write_bytes(b"left by a kill")
+    (tokens / "notes.txt").write_bytes(b"the user's")
+    write_shard = bpe.write_shard
+
+    def stop(path, *rest):
+        seen.append({p.name for p in tokens.iterdir() if p.name != "notes.txt"})
+        if "train" in path.name:
+            raise error
+        write_shard(path, *rest)
+
+    monkeypatch.setattr(bpe, "write_shard", stop)
+    if isinstance(error, OSError):
+        assert bpe.main([*encode, "--val-percent", "50"]) == 2
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            bpe.main([*encode, "--val-percent", "50"])
+    assert seen[0] == set() and len(seen) > 2       # the old shards were gone before the first
+    assert [path.name for path in tokens.iterdir()] == ["notes.txt"]
+
+
 def test_killed_and_rerun_gives_the_same_bytes(tmp_path):
     """Kill train and encode at many moments: any file under its final name is whole, and a rerun
     mends the rest."""
@@ -881,6 +960,34 @@ def test_killed_and_rerun_gives_the_same_bytes(tmp_path):
     assert finals(victim) == expected
     left = {path.name for path in victim.rglob("*") if path.is_file()}
     assert left == {path.name for path in reference.rglob("*") if path.is_file()}
+
+
+def test_closed_and_broken_streams(tmp_path, trained):
+    """sh closes stdin or stdout; a reader that has enough, such as head, closes the pipe."""
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):
+        trained.save(tmp_path / name)
+    decode = f"{sys.executable} {ROOT / 'bpe.py'} decode --run {tmp_path}"
+    for command, message in ((f"{decode} <&-", "stdin is closed"),
+                             (f"{decode} 100 >&-", "stdout is closed")):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    process = subprocess.Popen([*decode.split(), "100"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    stopped = pytest.raises((SystemExit, KeyboardInterrupt))
+    with monkeypatch.context() as patch, stopped as caught:
+        patch.setattr(Path, "is_file", interrupt)
+        patch.setattr(sys, "argv", ["bpe.py", "decode", "1"])
+        runpy.run_path(str(ROOT / "bpe.py"), run_name="__main__")
+    assert repr(caught.value) == "SystemExit(130)"
+    assert capsys.readouterr() == ("", "bpe.py: interrupted\n")
 
 
 def test_importing_does_nothing():

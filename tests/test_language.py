@@ -1,7 +1,11 @@
 """language.py: fastText's hash, features and three losses against plain loops; training; the default model."""
 
 import math
+import runpy
 import struct
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -207,6 +211,31 @@ def test_batches_do_not_matter(tmp_path, monkeypatch):
     assert model.predict([]) == ([], pytest.approx(np.zeros(0)))
 
 
+def test_blocks_change_no_bit(tmp_path, monkeypatch):
+    for word_ngrams in (1, 2):
+        (tmp_path / "m.bin").write_bytes(model_bytes(word_ngrams=word_ngrams)[0])
+        model = language.load(tmp_path / "m.bin")
+        texts = TEXTS + [" ".join(TEXTS) + "x" * 500]
+        monkeypatch.undo()
+        whole = model.predict_proba(texts)
+        for name in ("BLOCK_BYTES", "GATHERED"):
+            for size in (1, 50):
+                monkeypatch.setattr(language, name, size)
+                np.testing.assert_array_equal(model.predict_proba(texts), whole)
+
+
+@pytest.mark.parametrize("space", [" ", ""])
+def test_memory_of_one_long_text(space):
+    """Gathering every row at once took 540 bytes of memory a byte of random words."""
+    rng, model = np.random.default_rng(0), language.load()
+    text = space.join(f"{x:015x}" for x in rng.integers(1 << 60, size=30_000))
+    tracemalloc.start()
+    model.predict_proba([text])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150 * len(text), peak / len(text)
+
+
 def test_malformed_files(tmp_path):
     path = tmp_path / "broken.ftz"
     dense, quantised = model_bytes()[0], model_bytes(quantised=True, prune=[(3, 0), (5, 1)])[0]
@@ -232,6 +261,19 @@ def test_malformed_files(tmp_path):
             assert "broken.ftz" in str(error)
     with pytest.raises(FileNotFoundError):
         language.load(tmp_path / "absent.ftz")
+
+
+def test_a_count_that_fasttext_takes_for_infinity(tmp_path):
+    """Counts of 1e15 and more made its Huffman tree run off the end of the nodes."""
+    data, path = model_bytes(loss=language.HS)[0], tmp_path / "m.bin"
+    for count, good in ((10 ** 15 - 1, True), (10 ** 15, False), (2 ** 63 - 1, False)):
+        path.write_bytes(data.replace(b"__label__en\0" + struct.pack("<q", 9),
+                                      b"__label__en\0" + struct.pack("<q", count)))
+        if good:
+            assert np.isfinite(language.load(path).predict_proba(["the cat"])).all()
+        else:
+            with pytest.raises(ValueError, match=f"m.bin: a label count of {count}"):
+                language.load(path)
 
 
 def test_lid_176(shared):
@@ -319,6 +361,21 @@ def test_train_refuses(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option, value", [
+    ("dim", 0), ("bucket", 0), ("bucket", -1), ("bucket", 2 ** 31), ("minn", 0), ("minn", 5), ("maxn", 0),
+    ("epochs", 0), ("epochs", -1), ("n_texts", 3), ("batch", 0), ("lr", -1.0), ("lr", 0.0), ("lr", math.nan),
+    ("lr", math.inf), ("smoothing", -1.0), ("smoothing", math.nan), ("seed", -1)])
+def test_train_checks_its_options_first(tmp_path, option, value):
+    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} {value} must be "):
+        language.train(["no such file"], tmp_path / "x.ftz", **{option: value})
+
+
+def test_train_checks_where_to_write_first(tmp_path):
+    for out in (tmp_path / "absent" / "x.ftz", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"--out {out} "):
+            language.train(["no such file"], out)
+
+
 # ---- the default model ---------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -394,3 +451,28 @@ def test_command_line_mistakes(args, message):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("language.py: error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_closed_and_broken_streams():
+    """sh closes stdin or stdout; a reader that has enough, such as head, closes the pipe."""
+    run = f"{sys.executable} {language.__file__} predict"
+    for command, message in ((f"{run} - <&-", "stdin is closed"), (f"{run} x >&-", "stdout is closed")):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    process = subprocess.Popen([*run.split(), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.write(b"one text\n")
+    process.stdin.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+        patch.setattr(language.Path, "read_bytes", interrupt)
+        patch.setattr(sys, "argv", ["language.py", "predict", "x"])
+        runpy.run_path(language.__file__, run_name="__main__")
+    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "language.py: interrupted\n")

@@ -5,6 +5,9 @@ import hashlib
 import json
 import random
 import re
+import runpy
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -172,5 +175,34 @@ def test_killed_at_any_moment_ends_with_the_same_bytes(world, tmp_path):
 def test_bad_input(tmp_path):
     done = run_script("toyweb.py", "--run", tmp_path, "--pages", "5")
     assert done.returncode != 0 and "--pages 5" in done.stderr and not list(tmp_path.iterdir())
+    done = run_script("toyweb.py", "--run", tmp_path, "--seed", "-1")
+    assert done.returncode != 0 and "--seed -1: must be" in done.stderr and not list(tmp_path.iterdir())
     done = run_script("toyweb.py", "--run", tmp_path / "none", "--score")
     assert done.returncode != 0 and "python data.py" in done.stderr
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, data):
+        self.touch()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(toyweb.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="disk full"):
+        toyweb.write_file(tmp_path / "x", b"abc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_broken_pipe_and_interrupt(tmp_path, monkeypatch, capsys):
+    process = subprocess.Popen([sys.executable, toyweb.__file__, "--run", tmp_path, "--pages", "100"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+        patch.setattr(toyweb.time, "perf_counter", interrupt)
+        patch.setattr(sys, "argv", ["toyweb.py"])
+        runpy.run_path(toyweb.__file__, run_name="__main__")
+    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "toyweb.py: interrupted\n")
