@@ -197,6 +197,7 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
     cache = gpt.Cache(cfg, len(prompts), min(cfg.n_positions, longest + int(room.max())), params["wte.weight"].dtype)
     logits = gpt.decode(params, cfg, tokens, cache, n_new=lengths, only_last=True)
     for t in range(int(room.max())):
+        logits[:, tokenizer.holes] = -np.inf            # ids that no token has
         chosen = draw(probabilities(logits[:, :tokenizer.n_vocab], temperature, top_k, top_p), uniform[rows, t])
         events, alive = [], np.ones(len(rows), bool)
         for i, r in enumerate(rows):

@@ -225,8 +225,8 @@ def load_run(run, tokenizer):
     folder, found = Path(run) / "tokens", {}
     for split in ("train", "val"):
         paths = sorted(folder.glob(f"{split}_*.bin"))
-        if not paths:
-            raise FileNotFoundError(f"{folder}/{split}_*.bin: no token shards; make them with: "
+        if folder / f"{split}_000000.bin" not in paths:
+            raise FileNotFoundError(f"{folder}/{split}_000000.bin: no such shard; make them with: "
                                     f"python bpe.py encode --run {run}")
         for path in paths:
             info = bpe.shard_info(path)
@@ -377,6 +377,7 @@ def dream(params, cfg, tokenizer, seed, n_tokens=60):
     cache, ids = gpt.Cache(cfg, 1), []
     for _ in range(min(n_tokens, cfg.n_positions)):
         logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
+        logits[tokenizer.holes] = -np.inf               # ids that no token has
         token = int(np.argmax(logits + rng.gumbel(size=logits.shape)))      # the same as drawing from their softmax
         ids.append(token)
     return tokenizer.decode(ids)

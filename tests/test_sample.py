@@ -69,6 +69,15 @@ def test_conversations_out_of_order_are_refused(messages, message):
         sample.check_messages(messages)
 
 
+def test_ids_that_no_token_has_are_never_drawn():
+    tok = bpe.Tokenizer({b"a": 0, b"b": 1}, "characters", {"<|endoftext|>": 6})
+    assert tok.holes.tolist() == [2, 3, 4, 5]
+    cfg = gpt.Config(7, 40, 8, 1, 1)
+    params = {k: 0 * p for k, p in gpt.init(cfg, 0).items()}        # every id as likely
+    (reply,) = sample.generate(params, cfg, tok, [[0]], max_new_tokens=39, seed=1)
+    assert set(reply.ids) == {0, 1, 6}
+
+
 def test_a_vocabulary_without_chat_tokens_is_refused():
     with pytest.raises(ValueError, match=r"no token <\|im_start\|>"):
         sample.render_prompt([{"role": "user", "content": "a"}], bpe.Tokenizer.characters("abc user"))
