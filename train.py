@@ -11,8 +11,7 @@ Left out: several GPUs, mixed precision, dropout.
     python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2      shards of llm.c
     python train.py --bench char                                    tokens a second on random tokens
 
-Sources: Loshchilov & Hutter 2019 (AdamW, cosine schedule); Karpathy's nanoGPT (the small recipes);
-Chen & Goodman 1999 (the n-gram model a neural one has to beat).
+Sources: Loshchilov & Hutter 2019 (AdamW, cosine schedule); Karpathy's nanoGPT and llm.c (the recipes).
 """
 
 import argparse
@@ -29,6 +28,7 @@ from pathlib import Path
 import gpt                      # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
 import checkpoint
+import evaluate
 import numpy as np
 
 
@@ -279,97 +279,6 @@ def load_documents(paths, tokenizer):
     return tuple([np.concatenate(parts[split])] for split in ("train", "val"))
 
 
-# ----------------------------------------------------------------------------------------------- evaluation
-
-
-def validation_rows(shards, T, most=2000):
-    """(n, T+1): consecutive windows from the start of each shard, at most that many; the same in every evaluation."""
-    rows = [s[i:i + T + 1] for s in shards for i in range(0, len(s) - T, T)][:most]
-    if not rows:
-        raise ValueError(f"validation: {sum(map(len, shards))} tokens do not fill one window of {T + 1}; make more documents")
-    return np.array(rows, np.int64)
-
-
-def bytes_of_tokens(tokenizer):
-    """(V,) how many bytes of text each token stands for: none for special tokens.
-
-    Bits per byte compare models with different tokenizers. Where a token has no bytes its nats are left out too.
-    """
-    n_bytes = np.array([len(b) for b in tokenizer.token_bytes])
-    n_bytes[list(tokenizer.special_tokens.values())] = 0
-    return n_bytes
-
-
-def bits_per_byte(nats, targets, n_bytes):
-    return float(nats[n_bytes[targets] > 0].sum() / math.log(2) / n_bytes[targets].sum())
-
-
-def evaluate(params, cfg, tokenizer, shards, batch=32):
-    """(nats per token, bits per byte or None without a tokenizer) on the validation rows."""
-    rows, arena = validation_rows(shards, cfg.n_positions), gpt.Arena()
-    nats = np.concatenate([gpt.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
-                           for i in range(0, len(rows), batch)])
-    return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer)) if tokenizer else None
-
-
-def hellaswag(params, cfg, tokenizer, path, most=None):
-    """(accuracy, accuracy by mean) on lines of {"ctx", "endings", "label"}; Zellers et al. 2019, as llm.c measures it.
-
-    Four endings of a context, each as " " + ending. The model chooses the ending of the lowest loss: summed over its
-    tokens, and as mean per token, which does not favour the short. What does not fit the context loses its beginning.
-    """
-    right, n, cut = np.zeros(2), 0, 0
-    for n, (at, row) in enumerate(checkpoint.read_jsonl(path), 1):
-        try:
-            context, endings, label = tokenizer.encode_ordinary(row["ctx"]), [tokenizer.encode_ordinary(" " + e) for e in row["endings"]], int(row["label"])
-        except (KeyError, TypeError, ValueError) as e:
-            raise ValueError(f"{path}:{at}: expected ctx, endings and label ({type(e).__name__}: {e})") from None
-        most_ending = max(map(len, endings))
-        keep = context[max(0, len(context) + most_ending - cfg.n_positions - 1):]
-        cut += len(keep) < len(context)
-        tokens, targets = np.zeros((len(endings), len(keep) + most_ending - 1), np.int64), None
-        targets = np.full(tokens.shape, -1)
-        for i, ending in enumerate(endings):
-            whole = keep + ending
-            tokens[i, :len(whole) - 1] = whole[:-1]
-            targets[i, len(keep) - 1:len(whole) - 1] = ending
-        nats = gpt.token_losses(params, cfg, tokens, targets).sum(1)
-        right += [nats.argmin() == label, (nats / [len(e) for e in endings]).argmin() == label]
-        print(f"\r{n} examples, {right[0] / n:.4f}, {right[1] / n:.4f} by mean ", end="", file=sys.stderr, flush=True)
-        if n == most:
-            break
-    print(f"\n{path}: {cut} of {n} contexts lost their beginning" if cut else "", file=sys.stderr)
-    return *(right / n), n
-
-
-def ngram_nats(train, val, n, vocab_size, discount=0.75):
-    """Nats of each validation token under an n-gram model counted on train: what memory of the last n-1
-    tokens alone can do. Interpolated absolute discounting (Chen & Goodman 1999, eq. 14):
-
-        p(w | h) = max(c(h w) - d, 0) / c(h) + d * kinds(h) / c(h) * p(w | shorter h)
-
-    ending in the uniform 1/V. Histories never seen pass everything on to the shorter one.
-    """
-    tokens = np.concatenate([np.asarray(train, np.int64), np.asarray(val, np.int64)])
-    n_train = len(train)
-    p = np.full(len(val), 1.0 / vocab_size)
-    history = np.zeros(len(tokens), np.int64)           # a number for the last k-1 tokens before each position
-    for k in range(1, n + 1):
-        gram = np.unique(history * vocab_size + tokens, return_inverse=True)[1].ravel()
-        seen_h, seen_g = history[:n_train], gram[:n_train]
-        count_h = np.bincount(seen_h, minlength=history.max() + 1)
-        count_g = np.bincount(seen_g, minlength=gram.max() + 1)
-        first = np.unique(seen_g, return_index=True)[1]
-        kinds = np.bincount(seen_h[first], minlength=len(count_h))
-        h, g = history[n_train:], gram[n_train:]
-        c = np.maximum(count_h[h], 1)
-        longer = np.maximum(count_g[g] - discount, 0.0) / c + discount * kinds[h] / c * p
-        p = np.where(count_h[h] > 0, longer, p)
-        # The gram ending one token earlier; the first token has none before it, so it gets a number of its own.
-        history = np.concatenate([[gram.max() + 1], gram[:-1]])
-    return -np.log(p)
-
-
 def dream(params, cfg, tokenizer, seed, n_tokens=60):
     """What the model writes by itself after an end of text (after token 0 where there is none), at temperature 1."""
     rng = np.random.default_rng(seed)
@@ -617,7 +526,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     if align_documents and document_start is None:
         raise ValueError("--align-documents needs a tokenizer with <|endoftext|>, which tells documents apart")
     windows = Windows(train_shards, T, seed, document_start)
-    validation_rows(val_shards, T)                      # an error now rather than after an hour
+    evaluate.validation_rows(val_shards, T)             # an error now rather than after an hour
     micro_batch = micro_batch or checkpoint_setting(folder, "micro_batch")
     micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget or 0.8 * available_bytes(), micro_batch, recompute)
     identity = {**settings(recipe), "micro_batch": micro_batch, "seed": seed, "tokens": fingerprint(train_shards),
@@ -648,7 +557,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
         last = step + 1 == recipe.steps
         if last or (step + 1) % recipe.eval_every == 0:
-            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate(params, cfg, tokenizer, val_shards)
+            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(params, cfg, tokenizer, val_shards)
             if not math.isfinite(nats):
                 raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
             said = f". It dreams: {dream(params, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
@@ -663,7 +572,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     print(file=sys.stderr)
     if not entry:                                       # it was already finished
         entry["tokens"] = done * tokens_per_step
-        entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate(params, cfg, tokenizer, val_shards)
+        entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(params, cfg, tokenizer, val_shards)
     gpt.save(folder, params, cfg)
     return params, entry
 
@@ -695,8 +604,6 @@ def parse_args(argv=None):
                    help="when the folder holds a checkpoint of other settings or data")
     instead = p.add_argument_group("instead of training")
     instead.add_argument("--bench", choices=list(BENCH), help="time training steps on random tokens and print a line of JSON")
-    instead.add_argument("--hellaswag", type=Path, help="measure --init (default: RUN/base) on this jsonl")
-    instead.add_argument("--most", type=int, help="of its examples, this many")
     return p.parse_args(argv)
 
 
@@ -736,18 +643,11 @@ def main(argv=None):
     recipe = PRESETS[args.preset]
     changes = {k: getattr(args, k) for k in ("steps", "batch", "lr", "eval_every", "save_every")}
     changes = {k: v for k, v in changes.items() if v is not None}
-    for name, value in {**changes, "micro_batch": args.micro_batch, "memory_gb": args.memory_gb, "most": args.most}.items():
+    for name, value in {**changes, "micro_batch": args.micro_batch, "memory_gb": args.memory_gb}.items():
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
     if args.bench:
         print(json.dumps(bench(args.bench)))
-        return
-    run = Path(args.run)
-    if args.hellaswag:
-        folder = args.init or run / "base"
-        tokenizer = bpe.Tokenizer.load(args.tokenizer or folder / "tokenizer.json")
-        accuracy, by_mean, n = hellaswag(*gpt.load(folder), tokenizer, args.hellaswag, args.most)
-        print(f"{folder}: HellaSwag accuracy {accuracy:.4f}, {by_mean:.4f} by mean loss, {n:,} examples")
         return
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
@@ -768,15 +668,15 @@ def main(argv=None):
         if int(shard.max()) >= V:
             raise ValueError(f"{getattr(shard, 'filename', args.data and args.data[0])}: token {int(shard.max())} is beyond the vocabulary of {V}")
 
-    _, last = train(recipe, tokenizer, train_shards, val_shards, run / "base", args.seed, args.on_mismatch,
+    _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
                     min(args.micro_batch, recipe.batch) if args.micro_batch else None, args.recompute,
                     args.memory_gb and args.memory_gb * 1e9, params, args.align_documents)
     seconds = time.perf_counter() - started
     # The same tokens under n-gram models of the training text (of its first 20 million tokens).
-    seen, targets = np.concatenate([np.asarray(s[:20_000_000]) for s in train_shards[:1]]), validation_rows(val_shards, recipe.model.n_positions)[:, 1:].ravel()
-    nats = {n: ngram_nats(seen, targets, n, V) for n in (1, 5)}
+    seen, targets = np.concatenate([np.asarray(s[:20_000_000]) for s in train_shards[:1]]), evaluate.validation_rows(val_shards, recipe.model.n_positions)[:, 1:].ravel()
+    nats = {n: evaluate.ngram_nats(seen, targets, n, V) for n in (1, 5)}
     print(f"validation, nats a token: {last['val_loss_nats']:.4f}; 5-gram {nats[5].mean():.4f}, unigram {nats[1].mean():.4f}")
-    bits = {n: bits_per_byte(x, targets, bytes_of_tokens(tokenizer)) if tokenizer else math.nan for n, x in nats.items()}
+    bits = {n: evaluate.bits_per_byte(x, targets, evaluate.bytes_of_tokens(tokenizer)) if tokenizer else math.nan for n, x in nats.items()}
     read, made = f"{last['tokens']:,} tokens read", f"{recipe.model.n_params:,} parameters"
     print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {last['val_bits_per_byte'] if tokenizer else math.nan:.3f}; "
           f"5-gram {bits[5]:.3f}, unigram {bits[1]:.3f}")

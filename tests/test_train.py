@@ -1,7 +1,6 @@
 """train.py: the optimizer against its formula, the loader, the n-gram model, and runs that are killed."""
 
 import json
-import math
 import random
 
 import numpy as np
@@ -154,66 +153,6 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
         train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small])
     with pytest.raises(ValueError, match="give the --tokenizer"):
         train.main(["--data", str(docs), "--run", str(tmp_path / "c"), *small])
-
-
-# ------------------------------------------------------------------------------------------------ evaluation
-
-
-def test_hellaswag_chooses_the_ending_of_the_lowest_loss(tmp_path, monkeypatch):
-    tok = bpe.Tokenizer.characters(" abcdxy")
-    cfg = gpt.Config(tok.n_vocab, 16, 16, 1, 2)
-    rows = [{"ctx": "ab", "endings": ["x", "xyx", "dd", "aaaa"], "label": 1}, {"ctx": "b" * 30, "endings": ["x", "y", "c", "d"], "label": "2"}]
-    (tmp_path / "h.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    cost = np.array([9.0, 9, 9, 9, 9, 1.0, 1.5])        # of the characters " abcdxy"; " " costs 9
-
-    def losses(params, cfg, tokens, targets):
-        assert tokens.shape[1] <= cfg.n_positions
-        return np.where(targets == -1, 0.0, cost[targets])
-
-    monkeypatch.setattr(gpt, "token_losses", losses)
-    # sums 10, 12.5, 27, 45: x wins; means 5, 3.1, 9, 9: xyx wins. Second: x wins, the label is c
-    assert train.hellaswag(None, cfg, tok, tmp_path / "h.jsonl") == (0.0, 0.5, 2)
-    assert train.hellaswag(None, cfg, tok, tmp_path / "h.jsonl", most=1) == (0.0, 1.0, 1)
-    (tmp_path / "h.jsonl").write_text('{"ctx": "a"}\n')
-    with pytest.raises(ValueError, match="h.jsonl:1: expected ctx, endings and label"):
-        train.hellaswag(None, cfg, tok, tmp_path / "h.jsonl")
-
-
-def test_ngram_loss_equals_a_naive_count():
-    train_ids, val_ids, V, n, d = np.array([0, 1, 2, 0, 1, 3, 0, 1, 2, 2]), np.array([0, 1, 2, 3, 0, 0]), 5, 3, 0.75
-    whole = np.concatenate([train_ids, val_ids])
-
-    def p(history, w, k):           # of the k-gram model
-        if k == 0:
-            return 1 / V
-        lower = p(history[1:], w, k - 1)
-        follow = [tuple(whole[i - k + 1:i + 1]) for i in range(len(train_ids)) if i >= k - 1 or k == 1]
-        after = [g[-1] for g in follow if g[:-1] == tuple(history[len(history) - k + 1:])]
-        if not after:
-            return lower
-        return max(after.count(w) - d, 0) / len(after) + d * len(set(after)) / len(after) * lower
-
-    got = train.ngram_nats(train_ids, val_ids, n, V)
-    for j in range(3, len(val_ids)):
-        i = len(train_ids) + j
-        assert got[j] == pytest.approx(-math.log(p(list(whole[i - n + 1:i]), whole[i], n)), rel=1e-9)
-    unigram = train.ngram_nats(train_ids, val_ids, 1, V)
-    counts = np.bincount(train_ids, minlength=V)
-    np.testing.assert_allclose(unigram, -np.log(np.maximum(counts - d, 0)[val_ids] / 10 + d * 4 / 10 / V))
-
-
-def test_bits_per_byte_leaves_special_tokens_out():
-    tok = bpe.Tokenizer.train([TEXT], 300)
-    cfg = gpt.Config(tok.n_vocab, 8, 16, 1, 2)
-    params = gpt.init(cfg, 0)
-    params["wte.weight"][:] = 0.0                       # a model that guesses evenly
-    ids = np.array(tok.encode("<|endoftext|>the lamp is lit. " * 20, allowed_special="all"))
-    nats, bits = train.evaluate(params, cfg, tok, [ids])
-    rows = [ids[i:i + 9] for i in range(0, len(ids) - 8, 8)]
-    targets = np.concatenate([r[1:] for r in rows])
-    plain = [t for t in targets if t != tok.eot_token]
-    assert nats == pytest.approx(math.log(tok.n_vocab), rel=1e-5)
-    assert bits == pytest.approx(len(plain) * math.log2(tok.n_vocab) / sum(len(tok.token_bytes[t]) for t in plain), rel=1e-5)
 
 
 # --------------------------------------------------------------------------------------------- memory and speed
