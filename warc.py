@@ -16,7 +16,7 @@ import argparse
 import re
 import sys
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 # --------------------------------------------------------------------------------------------------
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 MAX_BLOCK = 32 << 20              # bytes kept of one record; Common Crawl stores 5 MiB of a page
 MAX_HEAD = 1 << 20
+FIRST_BITE, REREAD = 1 << 12, 1 << 15       # of a gzip member: read at first; and again if it fails
 RECORD_START = re.compile(rb"\r?\n\r?\n(?=WARC/[01]\.\d+\r?\n)")
 AFTER_BLOCK = re.compile(rb"\r?\n\r?\n")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -60,7 +61,7 @@ class Stream:
     def __init__(self, file, counts):
         self.file, self.counts = file, counts
         self.buf, self.at, self.base = bytearray(), 0, 0    # base: position of buf[0] in the stream
-        self.members, self.cut = [], False                  # (position in stream, in file) of each
+        self.members, self.cut = deque(), False             # (position in stream, in file) of each
         first = file.read(1 << 16)
         if len(first) == 1:
             first += file.read(1 << 16)
@@ -73,34 +74,52 @@ class Stream:
             piece = self.file.read(1 << 20)
 
     def gunzip(self, raw):
-        """Gzip members one after the other, whether a record each or the whole file in one."""
-        member, garbage = None, False
-        offset, made = 0, 0                                 # offset: position of raw[0] in the file
-        while raw:
-            out = b""
-            if member is None:
-                while len(raw) < 3 and (more := self.file.read(1 << 18)):   # magic across two reads
-                    raw += more
-                skip = raw.find(b"\x1f\x8b\x08")
-                self.counts["gzip_garbage"] += skip != 0 and not garbage    # bytes between members
-                garbage = skip < 0
-                rest = raw[skip:] if skip >= 0 else raw[-2:] if len(raw) > 2 else b""
-                if skip == 0:
-                    member = zlib.decompressobj(31)
-                    self.members.append((made, offset))
+        """Gzip members one after the other, whether a record each or the whole file in one.
+
+        What of a member that fails was read last is looked through again for the start of another.
+        """
+        raw, at, base = bytearray(raw), 0, 0                # raw[at:] is unread; raw[0] is at base
+        member, garbage, start, step = None, False, 0, 0    # start: of the member, in raw
+        made = begun = 0                                    # bytes until now, and until the member
+        while True:
+            need = 1 if member else FIRST_BITE
+            while len(raw) - at < need and (more := self.file.read(1 << 18)):
+                old = max(start, at - REREAD, 0) if member else at
+                del raw[:old]
+                base, at, start = base + old, at - old, start - old
+                raw += more
+            if at == len(raw):
+                self.cut = self.cut or member is not None
+                if not member or made > begun:
+                    return
+                member, garbage, at = None, True, start + 1             # it had but a header
+            elif not member:
+                found = raw.find(b"\x1f\x8b\x08", at)
+                self.counts["gzip_garbage"] += found != at and not garbage
+                garbage = found < 0
+                if garbage:                                 # the last two may begin a member
+                    at = len(raw) - 2 if len(raw) - at > 2 else len(raw)
+                    continue
+                member, step, begun = zlib.decompressobj(31), FIRST_BITE, made
+                start = at = found
+                self.members.append((made, base + at))
             else:
+                piece = raw[at:at + step]
                 try:
-                    out = member.decompress(raw, 1 << 20)
-                    rest = member.unused_data if member.eof else member.unconsumed_tail
-                    member = None if member.eof else member
-                except zlib.error:                          # end the record, go on after it
+                    out = member.decompress(piece, 1 << 20)
+                    at += len(piece) - len(member.unused_data if member.eof
+                                           else member.unconsumed_tail)
+                    if not out and made == begun and not member.eof and at - start >= FIRST_BITE:
+                        raise zlib.error("a header without end")
+                    step = min(2 * step, 1 << 18)
+                    if member.eof:
+                        member, self.cut = None, False
+                except zlib.error:                          # end the record, go on after its start
                     self.counts["gzip_damaged"] += 1
-                    member, out, rest = None, b"\r\n\r\n", raw[1:]
-            offset, made, raw = offset + len(raw) - len(rest), made + len(out), rest
-            if out:
-                yield out
-            raw = raw or self.file.read(1 << 18)
-        self.cut = member is not None
+                    member, out, at = None, b"\r\n\r\n", max(start + 1, 0)
+                made += len(out)
+                if out:
+                    yield out
 
     def fill(self, n):
         """Have n unread bytes in buf if the stream still holds as many; False if not."""
@@ -139,7 +158,7 @@ class Stream:
         if not self.gzip:
             return self.base + self.at
         while len(self.members) > 1 and self.members[1][0] <= self.base + self.at:
-            self.members.pop(0)
+            self.members.popleft()
         return self.members[0][1]
 
 

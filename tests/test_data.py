@@ -163,6 +163,26 @@ def test_damaged_gzip_member_costs_one_record():
     assert [r.url for r in out] == [NAMES[0], NAMES[2]] and counts["gzip_damaged"] == 1
 
 
+@pytest.mark.parametrize("n", [1000, 5000, 1 << 20])
+def test_gzip_member_cut_short_costs_one_record(n):
+    class Dribble(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, n))
+    r = random.Random(0)
+    big = [gzip.compress(page("".join(r.choices("abcdefgh ", k=20_000)).encode(), name)) for name in NAMES]
+    for cut in (5, 15, 300, 3000, 5500, len(big[1]) - 3):
+        out = [x.url for x in warc.read_warc(Dribble(big[0] + big[1][:cut] + big[2]))]
+        assert out[0] == NAMES[0] and out[-1] == NAMES[2]
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08", b"\x1f\x8b\x08\x08\1\1\1\1\2\3", b"\x1f\x8b\x08\0\1\1\1\1\2\3", gzip.compress(b"")])
+def test_starts_of_gzip_members_in_linear_time(start):
+    began = time.process_time()
+    first, *rest = map(gzip.compress, THREE)
+    assert urls(first + start * (200_000 // len(start)) + b"".join(rest)) == NAMES
+    assert time.process_time() - began < 3
+
+
 def test_header_oddities():
     raw = (b"WARC/1.0\r\nwarc-type:response\r\nWARC-Target-URI: <http://a.com/a b>\r\nX: one\r\n two\r\nno colon\r\nY: caf\xe9\r\n"
            b"WARC-Protocol: h2\r\nWARC-Protocol: tls/1.3\r\nContent-Length: 51\r\n\r\n"
