@@ -38,8 +38,9 @@ class Record:
     """One WARC record. Header names are lower case; of repeated headers the first counts.
 
     body: of a response the HTTP payload, de-chunked and decompressed, of other types the block.
-    truncated: why the body is incomplete ("length", "time", ...), or None. undecodable: an encoding
-    that nobody here can undo, or None. offset: where the record, or its gzip member, begins.
+    truncated: why the body is incomplete, as the crawler says ("length", "time", ...) or as was
+    found here (see decode_body), or None. undecodable: an encoding that nobody here can undo, or
+    None. offset: where the record, or its gzip member, begins.
     """
     url: str = ""
     date: str = ""
@@ -211,59 +212,71 @@ def read_block(stream, declared):
 
 
 def dechunk(body):
-    """Undo Transfer-Encoding: chunked; what is not chunked stays, what is cut ends early."""
+    """Undo Transfer-Encoding: chunked: (body, whether it ends early). What is not chunked stays."""
     at, parts = 0, []
     while at < len(body):
         size = CHUNK_SIZE.match(body, at)
         if not size:
             cut = parts and len(body) - at < 10 and b"\n" not in body[at:]
-            return b"".join(parts) if cut else body
+            return (b"".join(parts), True) if cut else (body, False)
         n, at = int(size[1], 16), size.end()
         if n == 0:
-            break
+            return b"".join(parts), False
         parts.append(body[at:at + n])
         at += n
         if at < len(body) and body[at:at + 2] not in (b"\r\n", b"\r"):
-            return body
+            return body, False
         at += 2
-    return b"".join(parts)
+    return b"".join(parts), at > 0
 
 
 def inflate(body, wbits):
-    """What zlib makes of body, MAX_BLOCK bytes at most; None if it fails before the first."""
-    member, out, size = zlib.decompressobj(wbits), [], 0
-    for at in range(0, len(body), 4096):
+    """(what zlib makes of body, why that is not all or None); (None, None) if it makes nothing.
+
+    All members of a gzip are read, but not what is behind them; MAX_BLOCK bytes are kept.
+    """
+    member, out, size, at = zlib.decompressobj(wbits), [], 0, 0
+    while at < len(body):
+        piece = body[at:at + 4096]
         try:
-            out.append(member.decompress(body[at:at + 4096], MAX_BLOCK - size + 1))
+            out.append(member.decompress(piece, MAX_BLOCK - size + 1))
         except zlib.error:
-            return b"".join(out) if size else None
-        size += len(out[-1])
-        if member.eof or size > MAX_BLOCK:
-            break
-    return b"".join(out)[:MAX_BLOCK]
+            return (b"".join(out), "compressed_cut") if size else (None, None)
+        size, at = size + len(out[-1]), at + len(piece) - len(member.unused_data)
+        if size > MAX_BLOCK:
+            return b"".join(out)[:MAX_BLOCK], "inflated_too_long"
+        if member.eof:
+            if wbits < 31 or body[at:at + 2] != b"\x1f\x8b":
+                return b"".join(out), None
+            member = zlib.decompressobj(wbits)
+    return b"".join(out), "compressed_cut" if body else None
 
 
 def decode_body(body, http_headers):
-    """De-chunk, then decompress: (body, name of an encoding that could not be undone or None).
+    """De-chunk, then decompress: (body, an encoding that could not be undone, why it is not all).
 
-    Common Crawl has done both and renamed the headers to X-Crawler-*, which are not looked at. A
-    body that is not what its header says passes unchanged: old crawls kept headers that lie.
+    The last two may be None; the last is "chunked_cut", "compressed_cut" (or damaged), or
+    "inflated_too_long". Common Crawl has done both and renamed the headers to X-Crawler-*, which
+    are not looked at. A body that is not what its header says passes unchanged: old crawls kept
+    headers that lie.
     """
+    cut = None
     if "chunked" in http_headers.get("transfer-encoding", "").lower():
-        body = dechunk(body)
+        body, early = dechunk(body)
+        cut = "chunked_cut" if early else None
     codings = http_headers.get("content-encoding", "").lower().replace(" ", "").split(",")
     for coding in reversed(codings):
-        plain = None
+        plain = why = None
         if coding in ("gzip", "x-gzip"):
-            plain = inflate(body, 31)
+            plain, why = inflate(body, 31)
         elif coding == "deflate":
-            plain = inflate(body, 15)
-            plain = inflate(body, -15) if plain is None else plain
+            plain, why = inflate(body, 15)
+            plain, why = inflate(body, -15) if plain is None else (plain, why)
         elif coding in ("br", "zstd", "compress"):
             if b"\0" in body[:2000] or body.lstrip()[:1] != b"<":
-                return body, coding
-        body = body if plain is None else plain
-    return body, None
+                return body, coding, cut
+        body, cut = body if plain is None else plain, cut or why
+    return body, None, cut
 
 
 def parse_http(block):
@@ -276,24 +289,28 @@ def parse_http(block):
 
 
 def parse_record(headers, block, offset):
+    """(Record, what was found to be missing in its body: see decode_body; or None)."""
     record = Record(headers=headers, type=headers.get("warc-type", ""), body=block, offset=offset,
                     id=headers.get("warc-record-id", ""), date=headers.get("warc-date", ""),
                     truncated=headers.get("warc-truncated"))
-    record.url = "%20".join(headers.get("warc-target-uri", "").strip("<> ").split())
+    record.url, cut = "%20".join(headers.get("warc-target-uri", "").strip("<> ").split()), None
     if record.type == "response" and block.startswith(b"HTTP"):
         record.status, record.http_headers, body = parse_http(block)
         found = CHARSET.search(record.http_headers.get("content-type", ""))
         record.charset = found[1] if found else None
-        record.body, record.undecodable = decode_body(body, record.http_headers)
-    return record
+        record.body, record.undecodable, cut = decode_body(body, record.http_headers)
+        if not body and len(block) > MAX_HEAD:
+            cut = "http_head_too_long"
+        record.truncated = record.truncated or cut
+    return record, cut
 
 
 def read_warc(path_or_file, counts=None):
     """Yield the Records of a WARC, plain or gzip (by record or whole), in bounded memory.
 
     counts, a Counter, is told what was met: records by type, "wrong_length", "resync", "cut_off",
-    "truncated", "undecodable", "gzip_garbage", "gzip_damaged". Damage costs the record that it
-    hits and no other. ValueError if the file is no WARC.
+    "truncated", "undecodable", "gzip_garbage", "gzip_damaged", and what parse_record found missing.
+    Damage costs the record that it hits and no other. ValueError if the file is no WARC.
     """
     if not hasattr(path_or_file, "read"):
         with open(path_or_file, "rb") as file:
@@ -336,13 +353,15 @@ def read_warc(path_or_file, counts=None):
         if block is None:
             counts["cut_off"] += 1
             return
-        record = parse_record(headers, block, offset)
+        record, cut = parse_record(headers, block, offset)
         if not right and length is not None and length > len(block):
             record.truncated = record.truncated or "unspecified"
         counts[record.type or "no_type"] += 1
         counts["wrong_length"] += not right
         counts["truncated"] += record.truncated is not None
         counts["undecodable"] += record.undecodable is not None
+        if cut:
+            counts[cut] += 1
         yield record
 
 

@@ -255,6 +255,28 @@ def test_body_cut_in_gzip_keeps_what_came_before():
     assert 20_000 < len(r.body) < 30_001 and long.startswith(r.body)
 
 
+CUT = gzip.compress(bytes(random.Random(0).randbytes(9000)))[:5000]
+
+
+@pytest.mark.parametrize("body, headers, size, why", [
+    (gzip.compress(b"<p>one") + gzip.compress(b" and two"), ["Content-Encoding: gzip"], 14, None),
+    (gzip.compress(b"x" * 4000) * 300, ["Content-Encoding: gzip"], 1_200_000, None), (gzip.compress(b"<p>one") + b"\0\0more", ["Content-Encoding: gzip"], 6, None),
+    (gzip.compress(b"<p>one") + gzip.compress(b" two")[:-3], ["Content-Encoding: gzip"], 10, "compressed_cut"), (CUT, ["Content-Encoding: gzip"], None, "compressed_cut"),
+    (zlib.compress(b"<p>one")[:-2], ["Content-Encoding: deflate"], 6, "compressed_cut"), (b"", ["Content-Encoding: gzip"], 0, None),
+    (b"ff\r\nabc", ["Transfer-Encoding: chunked"], 3, "chunked_cut"), (b"3\r\nabc\r\n", ["Transfer-Encoding: chunked"], 3, "chunked_cut"),
+    (b"3\r\nabc\r\n0\r\n", ["Transfer-Encoding: chunked"], 3, None), (b"plain", ["Transfer-Encoding: chunked"], 5, None),
+    (b"FFFF\r\n" + CUT, ["Transfer-Encoding: chunked", "Content-Encoding: gzip"], None, "chunked_cut"),
+    (gzip.compress(bytes(100_001)), ["Content-Encoding: gzip"], 100_000, "inflated_too_long"), (gzip.compress(bytes(100_000)), ["Content-Encoding: gzip"], 100_000, None)])
+def test_bodies_that_are_not_all_there_are_counted(body, headers, size, why, monkeypatch):
+    monkeypatch.setattr(warc, "MAX_BLOCK", 100_000 if why == "inflated_too_long" or size == 100_000 else warc.MAX_BLOCK)
+    counts = Counter()
+    [r] = read(record(http(body, *headers), url="u"), counts)
+    assert size in (None, len(r.body)) and r.truncated == why
+    assert {k: n for k, n in counts.items() if n} == {"response": 1, **({why: 1, "truncated": 1} if why else {})}
+    [r] = read(record(http(body, *headers), url="u", WARC_Truncated="time"))
+    assert r.truncated == "time"
+
+
 def test_bomb_and_brotli():
     bomb = gzip.compress(bytes(warc.MAX_BLOCK * 2))
     counts = Counter()
