@@ -24,10 +24,12 @@ from dataclasses import dataclass, field
 # bytes, and two CRLF. In a .gz every record is a gzip member of its own, or should be.
 
 MAX_BLOCK = 32 << 20              # bytes kept of one record; Common Crawl stores 5 MiB of a page
-MAX_HEAD = 1 << 20
+MAX_HEAD = 1 << 20                # of the headers of a record, and of HTTP
 FIRST_BITE, REREAD = 1 << 12, 1 << 15       # of a gzip member: read at first; and again if it fails
-RECORD_START = re.compile(rb"\r?\n\r?\n(?=WARC/[01]\.\d+\r?\n)")
-AFTER_BLOCK = re.compile(rb"\r?\n\r?\n")
+VERSION = re.compile(rb"WARC/[01]\.\d+\r?\n")
+RECORD_START = re.compile(rb"\r?\n\r?\n(?=" + VERSION.pattern + rb")")
+AFTER_BLOCK = re.compile(rb"\r?\n\r?\n|WARC/[01]\.\d")
+SLOPPY_END = re.compile(rb"[\r\n]*(?:WARC/[01]\.\d|\Z)")          # too few line ends
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,256})?\r\n")
 CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s;"',]+)""", re.I)
@@ -151,6 +153,13 @@ class Stream:
                 return -1
             searched, want = len(self.buf) - self.at, want * 2
 
+    def to_next_record(self):
+        """Pass over what is no record; False if there is no other."""
+        while (n := self.find(RECORD_START, MAX_BLOCK)) < 0 and self.fill(1):
+            self.take(MAX_BLOCK)
+        self.take(max(n, 0))
+        return n >= 0
+
     def skip_blank(self):
         while self.fill(1) and self.buf[self.at] in b"\r\n":
             self.at += 1
@@ -165,22 +174,22 @@ class Stream:
 
 def parse_headers(lines):
     """Header lines -> {lower-case name: first value}; a line that begins with a blank goes on."""
-    headers, last = {}, None
+    headers, last = {}, None                                # name -> pieces of its value
     for line in lines:
         try:
             line = line.decode("utf-8")
         except UnicodeDecodeError:
             line = line.decode("latin-1")
         if line[:1] in (" ", "\t") and last:
-            headers[last] += " " + line.strip()
+            headers[last].append(line.strip())
             continue
         name, colon, value = line.partition(":")
         last = name.strip().lower() if colon else None
         if last in headers:
             last = None
         elif last:
-            headers[last] = value.strip()
-    return headers
+            headers[last] = [value.strip()]
+    return {name: " ".join(pieces) for name, pieces in headers.items()}
 
 
 def read_block(stream, declared):
@@ -192,23 +201,29 @@ def read_block(stream, declared):
     if declared is not None and declared <= MAX_BLOCK and stream.fill(declared):
         stream.fill(declared + 16)
         end = stream.at + declared
-        after, last = bytes(stream.buf[end:end + 16]), stream.buf[end - 1:end]
-        sloppy = not after.strip(b"\r\n") or after.startswith(b"WARC/")      # too few line ends
-        if AFTER_BLOCK.match(after) or sloppy and last not in b"\r\n":
+        after, in_line_end = stream.buf[end:end + 16], declared and stream.buf[end - 1] in b"\r\n"
+        if AFTER_BLOCK.match(after) or SLOPPY_END.match(after) and not in_line_end:
             return stream.take(declared), True
+    stream.fill(16)
+    if VERSION.match(stream.buf, stream.at):                # headers that were cut short
+        return b"", False
     n = stream.find(RECORD_START, MAX_BLOCK)
     if n >= 0:
         return stream.take(n), False
     block = stream.take(MAX_BLOCK)
-    if stream.fill(1):                                      # too long to keep: pass over the rest
-        left = (declared or 0) - len(block)
+    if stream.fill(1):                                      # too long to keep: pass over the rest,
+        left = (declared or 0) - len(block)                 # but over no other record
         while left > 0 and stream.fill(1):
+            n = stream.find(RECORD_START, min(left, 1 << 20))
+            if n >= 0:
+                stream.take(n)
+                return block, False
             left -= len(stream.take(min(left, 1 << 20)))
         return (block, False) if left <= 0 else (None, False)
     if block.endswith(b"\r\n\r\n"):                        # a good end: the length is wrong
         return block[:-4], False
-    complete = len(block) == declared or declared is None and not stream.cut
-    return (block if complete else None), False
+    right = len(block) == declared
+    return (block if right or declared is None and not stream.cut else None), right
 
 
 def dechunk(body):
@@ -280,12 +295,12 @@ def decode_body(body, http_headers):
 
 
 def parse_http(block):
-    """An HTTP message -> (status, headers, body)."""
-    end = HEAD_END.search(block)
-    head, body = (block[:end.start()], block[end.end():]) if end else (block, b"")
+    """An HTTP message -> (status, headers, body); a head without end has no body."""
+    end = HEAD_END.search(block, 0, MAX_HEAD)
+    head, body = (block[:end.start()], block[end.end():]) if end else (block[:MAX_HEAD], b"")
     first, *lines = head.splitlines() or [b""]
     status = (first.split(None, 2) + [b"", b""])[1]
-    return int(status) if status.isdigit() else 0, parse_headers(lines), body
+    return int(status) if re.fullmatch(rb"\d{1,3}", status) else 0, parse_headers(lines), body
 
 
 def parse_record(headers, block, offset):
@@ -332,23 +347,28 @@ def read_warc(path_or_file, counts=None):
             return
         stream.fill(12)
         start = bytes(stream.buf[stream.at:stream.at + 12])
-        if not check(start[:5] == b"WARC/", f"it begins with {start!r}, not with b'WARC/'"):
-            counts["resync"] += 1
-            while (n := stream.find(RECORD_START, MAX_BLOCK)) < 0 and stream.fill(1):
-                stream.take(MAX_BLOCK)
-            if n < 0:
-                return
-            stream.take(n)
-            continue
-        offset, n = stream.offset(), stream.find(HEAD_END, MAX_HEAD)
-        if not check(n >= 0, "its first record has no end of headers"):
+        good = check(start[:5] == b"WARC/", f"it begins with {start!r}, not with b'WARC/'")
+        n = stream.find(HEAD_END, MAX_HEAD) if good else -1
+        check(n >= 0, "its first record has no end of headers")
+        if good and n < 0 and not stream.fill(MAX_HEAD):
             counts["cut_off"] += 1
             return
-        seen = True
+        if n < 0:
+            counts["resync"] += 1
+            if not stream.to_next_record():
+                return
+            continue
+        again = stream.buf.rfind(b"\nWARC/", stream.at, stream.at + n) + 1
+        if again and VERSION.match(stream.buf, again):      # cut short, and another right behind
+            counts["resync"] += 1
+            stream.at = again
+            continue
+        seen, offset = True, stream.offset()
         headers = parse_headers(stream.take(n).splitlines()[1:])
         stream.take(HEAD_END.match(stream.buf, stream.at).end() - stream.at)
         length = headers.get("content-length")
-        length = int(length) if length and length.isdigit() and len(length) < 19 else length and 0
+        if length is not None:                              # one that is no number is a wrong one
+            length = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
         block, right = read_block(stream, length)
         if block is None:
             counts["cut_off"] += 1

@@ -134,7 +134,52 @@ def test_last_record_without_length_or_without_line_ends():
     unsized = record(http(b"<p>a long enough page to be cut", "Content-Type: text/html"), url=NAMES[1], length=False)
     assert urls(gzip.compress(THREE[0]) + gzip.compress(unsized)) == NAMES[:2]
     assert urls(gzip.compress(THREE[0]) + gzip.compress(unsized)[:-14]) == NAMES[:1]       # who knows what is missing
-    assert read(page(b"<p>x\n")[:-4])[0].body == b"<p>x\n"
+    counts = Counter()
+    assert read(page(b"<p>x\n")[:-4], counts)[0].body == b"<p>x\n" and not counts["wrong_length"]
+
+
+@pytest.mark.parametrize("pack", [b"".join, lambda rs: b"".join(map(gzip.compress, rs))], ids=["plain", "members"])
+def test_records_without_line_ends_between_them(pack):
+    counts = Counter()
+    assert [r.body for r in read(pack([page(b"<p>%d\n" % i)[:-4] for i in range(3)]), counts)] == [b"<p>0\n", b"<p>1\n", b"<p>2\n"]
+    assert not counts["wrong_length"]
+    assert [r.url for r in read(pack([record(b"", type="metadata", url="m")[:-4], *THREE]), counts)] == ["m", *NAMES] and not counts["wrong_length"]
+
+
+def test_headers_cut_short_cost_their_record_only():
+    for cut in (b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://cut.com/\r\n", b"WARC/1.0\r\nWARC-Type: res\r\n\r\n"):
+        for raw in (THREE[0] + cut + THREE[1] + THREE[2], b"".join(map(gzip.compress, [THREE[0], cut, *THREE[1:]]))):
+            out = [r for r in read(raw) if r.type == "response"]
+            assert [(r.url, r.body) for r in out] == [(name, b"<p>%d" % i) for i, name in enumerate(NAMES)]
+
+
+def test_headers_or_body_too_long_with_a_wrong_length_cost_one_record(monkeypatch):
+    monkeypatch.setattr(warc, "MAX_BLOCK", 1000)
+    monkeypatch.setattr(warc, "MAX_HEAD", 500)
+    for bad in (page(X="x" * 5000), page(b"y" * 5000, length=10 ** 12), page(b"y" * 5000, length=3000), page(b"y" * 5000, length=7)):
+        for raw in (THREE[0] + bad + THREE[1] + THREE[2], b"".join(map(gzip.compress, [THREE[0], bad, *THREE[1:]]))):
+            assert [url for url in urls(raw) if url != "http://a.com/"] == NAMES
+    counts = Counter()
+    assert urls(THREE[0] + b"WARC/1.0\r\nX: " + b"x" * 100, counts) == NAMES[:1] and counts["cut_off"] == 1
+
+
+@pytest.mark.parametrize("length", ["²745", "9" * 5000, "", "+7", "0x9"])
+def test_content_length_that_is_no_number(length):
+    assert [r.body for r in read(THREE[0] + page(b"<p>1", length=length) + THREE[2])] == [b"<p>0", b"<p>1", b"<p>2"]
+
+
+@pytest.mark.parametrize("status, want", [("200", 200), ("9" * 5000, 0), ("²00", 0), ("2000", 0), ("-20", 0), ("", 0), ("abc", 0)])
+def test_http_status(status, want):
+    assert read(record(http(b"<p>x", status=f"HTTP/1.1 {status} OK"), url="u"))[0].status == want
+
+
+def test_headers_in_linear_time_and_of_bounded_size():
+    start, lines, counts = time.process_time(), b" x\n" * (warc.MAX_HEAD // 3 - 100), Counter()
+    [r, cut, last] = read(record(b"HTTP/1.1 200 OK\r\nX: y\r\n" + lines + b"\r\n<p>", X="y\r\n" + lines.decode()[:-1])
+                          + record(b"HTTP/1.1 200 OK\r\n" + lines * 2 + b"\r\n<p>") + THREE[0], counts)
+    assert r.body == b"<p>" and r.http_headers["x"] == r.headers["x"] == "y" + " x" * (len(lines) // 3)
+    assert cut.body == b"" and cut.truncated == "http_head_too_long" and counts["http_head_too_long"] == 1 and last.url == NAMES[0]
+    assert time.process_time() - start < 2
 
 
 def test_body_that_holds_a_warc_is_one_record():
