@@ -1,4 +1,5 @@
 """extract.py: charsets, the shape of the text, what goes and what stays, hostile pages, and the benchmark."""
+import codecs
 import gzip
 import io
 import json
@@ -80,9 +81,18 @@ def test_benchmark_f1():
     ("ISO-8859-1", "cp1252"), ("latin1", "cp1252"), ("us-ascii", "cp1252"), ("iso-8859-9", "cp1254"), ("TIS-620", "cp874"),
     ("gb2312", "gb18030"), ("x-gbk", "gb18030"), ("Shift_JIS", "cp932"), ("windows-31j", "cp932"), ("ks_c_5601-1987", "cp949"),
     (" 'UTF8' ", "utf-8"), ("x-user-defined", "cp1252"), ("koi8-r", "koi8_r"), ("no-such-charset", None), ("", None),
-    (None, None), ("rot13", None), ("utf-7", None), ("\0", None), ("idna", None), ("ü", None)])
+    (None, None), ("rot13", None), ("utf-7", None), ("\0", None), ("idna", None), ("ü", None), ("x-cp1251", "cp1251"), ("ISO_8859-2:1987", "iso8859-2"),
+    ("unicode_escape", None), ("raw_unicode_escape", None), ("raw-unicode-escape", None), ("punycode", None), ("zlib", None), ("hex", None), ("base64", None),
+    ("undefined", None), ("charmap", None), ("mbcs", None), ("utf_8_sig", None), ("utf-32", None), ("hz-gb-2312", None), ("iso-2022-kr", None), ("cp037", None)])
 def test_charset_labels(label, codec):
     assert codec_of(label) == codec
+
+
+def test_every_label_has_a_codec_and_no_text_of_surrogates():
+    for codec in set(extract.LABELS.values()):
+        assert codecs.lookup(codec)
+        for tail in (b"\xff", b"\\ud800", b"\x1b$B", b"\x80\\u12", b"\xed\xa0\x80", b"\x00\xd8"):
+            main_text(b"<p>\xe9 One" + tail, charset=next(label for label, c in extract.LABELS.items() if c == codec)).encode()
 
 
 @pytest.mark.parametrize("data, charset, text", [
