@@ -373,7 +373,7 @@ def permutations():                                         # -> a, b (112,) uin
 def normalize(text):
     """By what documents are compared: lower case, numbers 0, no punctuation or accents."""
     text = NUMBER.sub("0", text.lower()).translate(TO_SPACE)
-    text = unicodedata.normalize("NFD", " ".join(text.split()))
+    text = unicodedata.normalize("NFD", extract.stream_safe(" ".join(text.split())))
     if not text.isascii():
         text = "".join(c for c in text if unicodedata.category(c) != "Mn")
     return text.strip()

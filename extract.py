@@ -200,10 +200,34 @@ class Block:
         self.text, self.node, self.linked = text, node, linked
 
 
+MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
+SURROGATE = re.compile("[\ud800-\udfff]")
+LONG_NUMBER = re.compile("&#([0-9]{8,})")
+
+
+def stream_safe(text):
+    """The text with U+034F after 30 combining marks in a row (UAX #15, section 13).
+
+    Normal forms sort such marks, in Python in quadratic time.
+    """
+    if text.isascii():
+        return text
+    for mark in "\u0f73\u0f75\u0f81":                       # show their class when decomposed
+        text = text.replace(mark, unicodedata.normalize("NFD", mark))
+    classes = bytes(map(unicodedata.combining, text))
+    cuts = [found.end() for found in MANY_MARKS.finditer(classes)]
+    return "\u034f".join(text[a:b] for a, b in zip([0, *cuts], [*cuts, None])) if cuts else text
+
+
+def unescape(text):
+    """html.unescape, which would refuse a number of more than 4300 digits."""
+    return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
+
+
 def clean(text):
     """Single spaces, no controls, entities resolved, twice as in trafilatura: many escape twice."""
     if "&" in text:
-        text = html.unescape(html.unescape(text))
+        text = unescape(unescape(text))
     return INVISIBLE.sub("", " ".join(text.split()))
 
 
@@ -514,7 +538,8 @@ def main_text(page, url=None, charset=None):
     """The main text of an HTML page: blocks joined by single newlines, in NFC; "" if it has none.
 
     page: str, or bytes, then charset is what the HTTP header says. url is not used: no rule depends
-    on the site. Raises for nothing that a page can hold; the time is linear in its length.
+    on the site. Raises for nothing that a page can hold; the time is linear in its length. Lone
+    surrogates become U+FFFD, and no more than 30 combining marks follow each other.
 
     >>> main_text("<nav><a href=/>Home</a></nav><h1>Owls</h1><p>Owls hunt at night.<p>Softly.")
     'Owls\\nOwls hunt at night.\\nSoftly.'
@@ -534,7 +559,9 @@ def main_text(page, url=None, charset=None):
             break
     else:
         best = max(best, article_in_json(source), key=len)
-    return unicodedata.normalize("NFC", best)
+    if best.isascii():
+        return best
+    return unicodedata.normalize("NFC", stream_safe(SURROGATE.sub("\ufffd", best)))
 
 
 def main(argv=None):

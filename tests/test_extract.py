@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,6 +161,8 @@ def test_http_charset_comes_before_meta():
     ("<p title=it's>One</p><p>it's", "One\nit's"),
     ("<P CLASS=x>One</P>", "One"),
     ("One", "One"), ("", ""), ("<p></p>", ""), ("<", "<"), ("<p", ""), ("a < b", "a < b"), ("<>x", "<>x"),
+    ("&#" + "9" * 5000 + ";", "\ufffd"), ("&amp;#" + "9" * 5000 + "x", "\ufffdx"), ("&#" + "0" * 5000 + "65;", "A"), ("&#x" + "9" * 5000 + ";", "\ufffd"),
+    ("&#" + "0" * 9 + ";", "\ufffd"), ("\ud800One \udfff", "\ufffdOne \ufffd"),
     ("\0<p>N\0UL", "NUL"), ("<plaintext><p>One", "One"), ("&#xD800;&#0;&#1114112;", "\ufffd\ufffd\ufffd"),
 ])
 def test_blocks(page, text):
@@ -253,6 +256,7 @@ def test_article_in_json_when_the_page_has_no_text():
     script = json.dumps({"@graph": [{"articleBody": f"{LONG}\n{LONG}"}]})
     assert main_text(f"<script type='application/ld+json'>{script}</script><p>Loading") == f"{LONG.strip()}\n{LONG.strip()}"
     assert main_text("<script type='application/ld+json'>{articleBody</script><p>One") == "One"
+    assert main_text('<script type="application/ld+json">{"articleBody": "One \\ud83d\\ude00 two \\ud800 three"}</script>') == "One 😀 two \ufffd three"
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -273,6 +277,20 @@ def test_hostile_page_in_linear_time(i):
     start = time.process_time()
     main_text(HOSTILE[i])
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("text, safe", [
+    ("plain", "plain"), ("e" + "\u0301" * 30, "e" + "\u0301" * 30), ("e" + "\u0301" * 31, "e" + "\u0301" * 30 + "\u034f\u0301"),
+    ("\u0315\u0300" * 40 + "x", ("\u0315\u0300" * 15 + "\u034f") * 2 + "\u0315\u0300" * 10 + "x"), ("e\u0301" * 100, "e\u0301" * 100),
+    ("\u0f73" * 16, "\u0f71\u0f72" * 15 + "\u034f\u0f71\u0f72"), ("\U0001e944" * 31, "\U0001e944" * 30 + "\u034f\U0001e944")])
+def test_stream_safe(text, safe):
+    assert extract.stream_safe(text) == safe
+    assert main_text("<p>a" + text) == unicodedata.normalize("NFC", extract.stream_safe("a" + text))
+
+
+def test_every_mark_that_has_no_class_of_its_own_is_decomposed():
+    odd = [chr(c) for c in range(0x110000) if unicodedata.combining(unicodedata.normalize("NFD", chr(c))[0]) and not unicodedata.combining(chr(c))]
+    assert odd == ["\u0f73", "\u0f75", "\u0f81"]
 
 
 def test_deep_text_is_found():
