@@ -31,7 +31,7 @@ import unicodedata
 from collections import Counter
 
 # A budget in characters and elements, never in seconds: what is beyond it is not read.
-MAX_CHARS, MAX_NODES, MAX_DEPTH = 8_000_000, 200_000, 256
+MAX_CHARS, MAX_NODES, MAX_DEPTH, MAX_TAG = 8_000_000, 200_000, 256, 250_000
 ENOUGH = 250                      # characters of text; with fewer, fewer rules are tried
 
 # --------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ ATTRIBUTE = re.compile(r"""([^\s"'>/=]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'
 def attributes(source):
     """What stands in a tag after its name -> {lower-case name: value}; of equal names the first."""
     found = {}
-    for name, double, single, bare in ATTRIBUTE.findall(source):
+    for name, double, single, bare in ATTRIBUTE.findall(source[:MAX_TAG]):
         found.setdefault(name.lower(), double or single or bare)
     return found
 
@@ -153,9 +153,12 @@ def decode(data, charset=None):
 # The scanner: characters to elements and blocks.
 
 # A tag ends at the first > outside a quoted attribute value, or with the input. Once begun, the
-# pattern cannot fail, so it never backtracks. Groups: slash, name, attributes, start of a comment.
-TAG = re.compile(r"""<(?:(/?)([a-zA-Z][^\s/>]*)((?:[^>=]+|=\s*(?:"[^"]*"|'[^']*')?)*)(?:>|\Z)"""
-                 r"""|(!--)|[!?/][^>]*(?:>|\Z))""")
+# pattern cannot fail, so it never backtracks. What is between = and = costs 430 bytes while it is
+# matched: MORE goes on in a tag that has a thousand. Groups: slash, name, attributes, start of a
+# comment.
+IN_TAG = r"""(?:[^>=]+|=\s*(?:"[^"]*"|'[^']*')?){,2000}"""
+TAG = re.compile(rf"<(?:(/?)([a-zA-Z][^\s/>]*)({IN_TAG})>?|(!--)|[!?/][^>]*(?:>|\Z))")
+MORE = re.compile(rf"{IN_TAG}>?")
 COMMENT_END = re.compile(r"--!?>")
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
                        "\ufff9-\ufffc\ufffe\uffff]+")
@@ -255,6 +258,8 @@ class Scanner:
                 return
             at = found.end()
             closing, tag, attrs, comment = found.groups()
+            while attrs and source[at - 1] != ">" and at < len(source):
+                at = MORE.match(source, at).end()
             if comment:                                     # if it never ends, to its first >
                 end = None if comment in hopeless else COMMENT_END.search(source, found.start() + 2)
                 if not end:
@@ -500,11 +505,11 @@ def render(blocks, top):
         item = node.item
         here = node.cell and is_row.get(node.cell.parent) and node.cell.parent
         if here and here is row:
-            lines[-1] += " | " + text
+            lines[-1].append(text)
         else:
-            lines.append(text)
+            lines.append([text])
         row = here
-    return lines
+    return list(map(" | ".join, lines))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import tracemalloc
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -269,6 +270,8 @@ HOSTILE = [
     "<div>" * 200 + "</section>" * 100_000, "<section><table><td>" + "<div>" * 200 + "</section>" * 10_000,
     "<div " + "class " * 100_000 + ">", '<div class="' + "-a" * 100_000 + '">x', "&" * 500_000, "<pre>" + "\n" * 100_000,
     "<script type=application/ld+json>" * 10_000 + "articleBody", "<script type=application/ld+json>" + '{"articleBody":[' * 50_000 + "</script>",
+    "<p>a" + "\u0315\u0300" * 50_000, "<p>a" + "\u0f73" * 100_000, "<table><tr>" + f"<td>{'cell ' * 20}</td>" * 60_000,
+    "<p>One<a " + "=" * 1_000_000 + ">", "<div " + "a=b " * 500_000 + ">x", "&#" + "9" * 1_000_000,
     "<div class" + " " * 500_000 + ">", "x" * 1_000_000, "<a href=x>" * 100_000, "<div>\u2028" * 1000]
 
 
@@ -277,6 +280,21 @@ def test_hostile_page_in_linear_time(i):
     start = time.process_time()
     main_text(HOSTILE[i])
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("attributes", ["=" * 300_000, "a=b " * 100_000, "".join(f"a{i} " for i in range(100_000)) + "class"])
+def test_a_tag_of_many_attributes_in_little_memory(attributes):
+    tracemalloc.start()
+    main_text(f"<p>One<div {attributes}>two")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+def test_a_tag_of_many_attributes_ends_where_it_ends():
+    for n in (999, 1000, 1001, 5000):
+        assert main_text("<p>One <b " + "a='>' " * n + ">two") == "One two"
+        assert main_text("<p>One <b " + "a='>' " * n) == "One"
 
 
 @pytest.mark.parametrize("text, safe", [
