@@ -557,9 +557,10 @@ def through(doc, stages):
         start = time.process_time()
         try:
             text, doc["reason"] = getattr(WORKER, stage)(doc)
+            n_out = 0 if text is None else size if stage == "url" else len(text.encode())
         except Exception as error:
-            text, doc["reason"] = None, f"error_{type(error).__name__}"
-        n_in, size = size, 0 if text is None else size if stage == "url" else len(text.encode())
+            text, n_out, doc["reason"] = None, 0, f"error_{type(error).__name__}"
+        n_in, size = size, n_out
         doc["trail"].append((stage, n_in, size, time.process_time() - start))
         if text is None:
             doc.pop("record", None)

@@ -905,6 +905,13 @@ def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
     assert [d["url"] for d in documents(crawl)] == ["http://a.com/mail", "http://a.com/copy"]
 
 
+def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
+    main_text = data.extract.main_text
+    monkeypatch.setattr(data.extract, "main_text", lambda page, url, charset: main_text(page, url, charset) + "\ud800" * url.endswith("/good"))
+    run(crawl)
+    assert ("http://a.com/good", "extract", "error_UnicodeEncodeError") in dropped(crawl)
+
+
 def test_shards(crawl, monkeypatch):
     monkeypatch.setattr(data, "SHARD_DOCUMENTS", 1)
     run(crawl)
