@@ -620,10 +620,23 @@ class Report:
         return "\n".join(lines)
 
 
+class GzipText(io.TextIOWrapper):
+    """Text that is gzipped into a file; the bytes depend on the text only: no name, no time."""
+
+    def __init__(self, file):
+        packer = gzip.GzipFile("", "wb", 6, file, mtime=0)
+        super().__init__(packer, encoding="utf-8", newline="\n")
+        self.file = file
+
+    def close(self):
+        try:
+            super().close()
+        finally:
+            self.file.close()                               # GzipFile leaves it and its last bytes
+
+
 def gzip_text(path):
-    """A gzip file to write text to; its bytes depend on the text only: no name, no time."""
-    return io.TextIOWrapper(gzip.GzipFile("", "wb", 6, open(path, "wb"), mtime=0),
-                            encoding="utf-8", newline="\n")
+    return GzipText(open(path, "wb"))
 
 
 def find_warcs(paths, run_dir):

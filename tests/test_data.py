@@ -912,6 +912,30 @@ def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
     assert ("http://a.com/good", "extract", "error_UnicodeEncodeError") in dropped(crawl)
 
 
+def test_a_disk_that_is_full_at_the_last_byte_is_seen():
+    class Disk(io.RawIOBase):
+        def __init__(self, space):
+            self.space, self.held = space, b""
+
+        def writable(self):
+            return True
+
+        def write(self, some):
+            if len(self.held) + len(some) > self.space:
+                raise OSError(28, "No space left on device")
+            self.held += some
+            return len(some)
+
+    def save(disk):
+        with data.GzipText(io.BufferedWriter(disk)) as out:
+            out.write("some words\n" * 100)
+        return bytes(disk.held)
+    whole = save(Disk(10 ** 6))
+    assert gzip.decompress(whole) == b"some words\n" * 100 and save(Disk(len(whole))) == whole
+    with pytest.raises(OSError, match="No space left"):
+        save(Disk(len(whole) - 1))
+
+
 def test_shards(crawl, monkeypatch):
     monkeypatch.setattr(data, "SHARD_DOCUMENTS", 1)
     run(crawl)
