@@ -5,6 +5,8 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
 import sys
 import time
 import types
@@ -912,6 +914,45 @@ def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
     assert ("http://a.com/good", "extract", "error_UnicodeEncodeError") in dropped(crawl)
 
 
+def test_a_worker_that_is_killed_ends_the_run(crawl, monkeypatch, capsys):
+    run(crawl)
+    before = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()}
+    monkeypatch.setattr(data, "redact", lambda text: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(SystemExit) as stop:
+        run(crawl, "--workers", "2")
+    assert stop.value.code == 2
+    assert re.fullmatch(r"data\.py: error: worker process \d+ has died \(exit code -9\), so nothing was written; .*\n", capsys.readouterr().err)
+    assert {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()} == before
+
+
+def slow_echo(i):
+    time.sleep(0.01 * (i % 50 == 0))
+    return i, os.getpid()
+
+
+def test_workers_answer_in_order(stub_language):
+    with data.worker_processes(3, ((), ["en"], None, None)) as each:
+        for n in (0, 1, 500):
+            out = list(each(slow_echo, range(n)))
+            assert [i for i, _ in out] == list(range(n)) and (n < 500 or len({pid for _, pid in out}) > 1)
+
+
+def test_a_second_run_on_the_same_folder_ends_at_once(crawl, capsys):
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    (crawl / "docs").mkdir()
+    other = subprocess.Popen([sys.executable, "-c", code, crawl / "docs" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(SystemExit) as stop:
+        run(crawl)
+    assert stop.value.code == 2
+    assert re.fullmatch(r"data\.py: error: .*/run/docs: another data\.py is writing there; .*\n", capsys.readouterr().err)
+    other.kill()
+    other.communicate()
+    assert (crawl / "docs" / ".lock").exists()                   # of a dead process: holds nobody up
+    run(crawl)
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+
+
 def test_a_disk_that_is_full_at_the_last_byte_is_seen():
     class Disk(io.RawIOBase):
         def __init__(self, space):
@@ -934,6 +975,16 @@ def test_a_disk_that_is_full_at_the_last_byte_is_seen():
     assert gzip.decompress(whole) == b"some words\n" * 100 and save(Disk(len(whole))) == whole
     with pytest.raises(OSError, match="No space left"):
         save(Disk(len(whole) - 1))
+
+
+def test_no_interrupt_while_files_are_moved(crawl, monkeypatch):
+    def replace(self, target, replace=Path.replace):
+        os.kill(os.getpid(), signal.SIGINT)
+        return replace(self, target)
+    monkeypatch.setattr(data.Path, "replace", replace)
+    run(crawl)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
 
 
 def test_shards(crawl, monkeypatch):
