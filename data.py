@@ -905,6 +905,8 @@ def main(argv=None):
     try:
         report = run(args.paths, args.run, args.blocklist, args.language, args.workers, args.dump,
                      args.language_model, args.tokenizer)
+    except BrokenPipeError:                                 # of standard error
+        raise
     except (ValueError, OSError) as error:
         named = isinstance(error, OSError) and error.filename
         print("data.py: error:", f"{error.filename}: {error.strerror}" if named else error,
@@ -919,4 +921,15 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:                                 # the reader has gone, as of | head
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("data.py: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:                                # standard output is full
+        print(f"data.py: error: {error.strerror}", file=sys.stderr)
+        os._exit(2)

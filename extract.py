@@ -25,6 +25,7 @@ Sources: Barbaresi 2021 (trafilatura, ACL demo); the HTML standard for tags and 
 import argparse
 import html
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -574,6 +575,10 @@ def main(argv=None):
     parser.add_argument("page", metavar="FILE.html", help="the page; - for standard input")
     parser.add_argument("--charset", help="what the HTTP header says (default: nothing)")
     args = parser.parse_args(argv)
+    closed = sys.stdout is None and "output" or args.page == "-" and sys.stdin is None and "input"
+    if closed:
+        print(f"extract.py: error: standard {closed} is closed", file=sys.stderr)
+        sys.exit(2)
     try:
         data = sys.stdin.buffer.read() if args.page == "-" else open(args.page, "rb").read()
     except OSError as error:
@@ -584,4 +589,14 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:                                 # the reader has gone, as of | head
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("extract.py: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:                                # standard output is full
+        print(f"extract.py: error: {error.strerror}", file=sys.stderr)
+        os._exit(2)

@@ -13,6 +13,7 @@ them are counted as undecodable.
 Sources: ISO 28500:2017 (WARC 1.1); RFC 9112 (HTTP, chunked bodies); warcio, for what real files contain.
 """
 import argparse
+import os
 import re
 import sys
 import zlib
@@ -423,5 +424,12 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:                                 # the reader has gone, as of | head
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("warc.py: interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         sys.exit(f"warc.py: error: {error}")

@@ -977,6 +977,20 @@ def test_a_disk_that_is_full_at_the_last_byte_is_seen():
         save(Disk(len(whole) - 1))
 
 
+SCRIPTS = Path(data.__file__).parent
+
+
+def test_interrupt_is_one_line_and_leaves_nothing(tmp_path):
+    os.mkfifo(tmp_path / "endless.warc")                         # data.py waits in it for a first record
+    process = subprocess.Popen([sys.executable, str(SCRIPTS / "data.py"), tmp_path / "endless.warc", "--run", tmp_path, "--workers", "2"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    with open(tmp_path / "endless.warc", "wb", buffering=0):     # opens when data.py has
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, b"", b"data.py: interrupted\n")
+    assert not list((tmp_path / "docs").iterdir())
+
+
 def test_no_interrupt_while_files_are_moved(crawl, monkeypatch):
     def replace(self, target, replace=Path.replace):
         os.kill(os.getpid(), signal.SIGINT)
@@ -985,6 +999,16 @@ def test_no_interrupt_while_files_are_moved(crawl, monkeypatch):
     run(crawl)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+
+
+@pytest.mark.parametrize("argv", [["warc.py", "{}/a.warc"], ["data.py", "{}/a.warc", "--run", "{}", "--workers", "1"], ["extract.py", "{}/a.warc"]])
+def test_a_closed_pipe_ends_silently(argv, tmp_path):
+    (tmp_path / "a.warc").write_bytes(b"".join(THREE))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run([sys.executable, *(a.format(tmp_path) for a in argv)], stdout=write_end, stderr=subprocess.PIPE, cwd=SCRIPTS)
+    os.close(write_end)
+    assert done.returncode == 141 and b"rror" not in done.stderr
 
 
 def test_shards(crawl, monkeypatch):

@@ -345,3 +345,11 @@ def test_main_names_a_missing_file(tmp_path, capsys):
         extract.main([str(tmp_path / "none.html")])
     assert stop.value.code == 2
     assert re.fullmatch(r"extract\.py: error: .*none\.html: No such file or directory\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("stream, name", [("stdin", "input"), ("stdout", "output")])
+def test_main_with_a_closed_stream(stream, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(SystemExit) as stop:
+        extract.main(["-"])
+    assert stop.value.code == 2 and capsys.readouterr().err == f"extract.py: error: standard {name} is closed\n"
