@@ -23,21 +23,26 @@ Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher
 et al. 2020 (C4); Broder 1997 (MinHash); ISO 28500 (WARC).
 """
 import argparse
+import contextlib
+import fcntl
 import functools
 import gzip
 import hashlib
 import io
 import ipaddress
+import itertools
 import json
 import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -373,7 +378,7 @@ def permutations():                                         # -> a, b (112,) uin
 def normalize(text):
     """By what documents are compared: lower case, numbers 0, no punctuation or accents."""
     text = NUMBER.sub("0", text.lower()).translate(TO_SPACE)
-    text = unicodedata.normalize("NFD", " ".join(text.split()))
+    text = unicodedata.normalize("NFD", extract.stream_safe(" ".join(text.split())))
     if not text.isascii():
         text = "".join(c for c in text if unicodedata.category(c) != "Mn")
     return text.strip()
@@ -557,9 +562,10 @@ def through(doc, stages):
         start = time.process_time()
         try:
             text, doc["reason"] = getattr(WORKER, stage)(doc)
+            n_out = 0 if text is None else size if stage == "url" else len(text.encode())
         except Exception as error:
-            text, doc["reason"] = None, f"error_{type(error).__name__}"
-        n_in, size = size, 0 if text is None else size if stage == "url" else len(text.encode())
+            text, n_out, doc["reason"] = None, 0, f"error_{type(error).__name__}"
+        n_in, size = size, n_out
         doc["trail"].append((stage, n_in, size, time.process_time() - start))
         if text is None:
             doc.pop("record", None)
@@ -571,6 +577,88 @@ def through(doc, stages):
 
 first_pass = functools.partial(through, stages=STAGES[:6])
 second_pass = functools.partial(through, stages=STAGES[6:])
+
+
+def work(pipe, far_end, settings):
+    """A worker process: answers lists of documents until the process at the far end is gone."""
+    far_end.close()                                         # a copy would keep the pipe alive
+    if WORKER is None:                                      # a forked one has its parent's
+        start_worker(*settings)
+    try:
+        while True:
+            each, docs = pipe.recv()
+            pipe.send([each(doc) for doc in docs])
+    except (EOFError, OSError):
+        pass
+
+
+@contextlib.contextmanager
+def alive(process):
+    try:
+        yield
+    except (EOFError, OSError):                             # of its pipe
+        process.join(1)
+        raise ChildProcessError(
+            f"worker process {process.pid} has died (exit code {process.exitcode}), so nothing was "
+            f"written; if it was for want of memory, use fewer --workers") from None
+
+
+def in_order(workers, each, docs):
+    """map(each, docs), done by workers, {pipe: process}, a few documents at a time.
+
+    ChildProcessError if one of them dies.
+    """
+    lists = enumerate(iter(lambda docs=iter(docs): list(itertools.islice(docs, 8)), []))
+    idle, busy, done, turn = list(workers), {}, {}, 0       # busy: pipe -> number of its list
+    todo = next(lists, None)
+    while todo or busy or done:
+        while todo and idle and todo[0] < turn + 4 * len(workers):
+            pipe = idle.pop()
+            with alive(workers[pipe]):
+                pipe.send((each, todo[1]))
+            busy[pipe] = todo[0]
+            todo = next(lists, None)                        # is read while they work
+        while turn in done:
+            yield from done.pop(turn)
+            turn += 1
+        for pipe in wait(busy) if busy else ():
+            with alive(workers[pipe]):
+                done[busy.pop(pipe)] = pipe.recv()
+            idle.append(pipe)
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Ctrl-C does nothing in the block, and never anything to processes that are started in it."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def worker_processes(n, settings):
+    """A function like map that has n processes do the work. They end with the block."""
+    if n == 1:
+        yield map
+        return
+    workers = {}
+    try:
+        with uninterrupted():
+            for _ in range(n):
+                pipe, end = multiprocessing.Pipe()
+                process = multiprocessing.Process(target=work, args=(end, pipe, settings),
+                                                  daemon=True)
+                process.start()
+                end.close()
+                workers[pipe] = process
+        yield functools.partial(in_order, workers)
+    finally:
+        for process in workers.values():
+            process.terminate()
+        for process in workers.values():
+            process.join()
 
 
 class Report:
@@ -619,10 +707,46 @@ class Report:
         return "\n".join(lines)
 
 
+class GzipText(io.TextIOWrapper):
+    """Text that is gzipped into a file; the bytes depend on the text only: no name, no time."""
+
+    def __init__(self, file):
+        packer = gzip.GzipFile("", "wb", 6, file, mtime=0)
+        super().__init__(packer, encoding="utf-8", newline="\n")
+        self.file = file
+
+    def close(self):
+        try:
+            super().close()
+        finally:
+            self.file.close()                               # GzipFile leaves it and its last bytes
+
+
 def gzip_text(path):
-    """A gzip file to write text to; its bytes depend on the text only: no name, no time."""
-    return io.TextIOWrapper(gzip.GzipFile("", "wb", 6, open(path, "wb"), mtime=0),
-                            encoding="utf-8", newline="\n")
+    return GzipText(open(path, "wb"))
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keeps a second data.py out of the folder: ValueError for that one.
+
+    The lock is not the file but the system's, for this process without its workers: a dead process
+    holds none, whatever it left.
+    """
+    path = folder / ".lock"
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = os.fstat(file.fileno()).st_nlink > 0     # else the other one has just ended
+        except (BlockingIOError, PermissionError):
+            free = False
+        if not free:
+            raise ValueError(f"{folder}: another data.py is writing there; wait for its end, or "
+                             f"name another folder with --run")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def find_warcs(paths, run_dir):
@@ -673,45 +797,48 @@ def run(paths, run_dir, blocklist=(), languages=("en",), workers=None, dump=None
     """
     files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
     settings = (load_blocklist(blocklist), languages, language_model, tokenizer)
-    start_worker(*settings)                                 # here too: mistakes show at once
+    start_worker(*settings)                                 # before all else: mistakes show at once
     docs = Path(run_dir) / "docs"
+    docs.mkdir(parents=True, exist_ok=True)
     new = docs / ".new"
-    shutil.rmtree(new, ignore_errors=True)                  # of a run that was killed
-    new.mkdir(parents=True)
-    pool = multiprocessing.Pool(workers, start_worker, settings) if workers > 1 else None
-    each = functools.partial(pool.imap, chunksize=8) if pool else map
-    try:
-        with gzip_text(new / "dropped.tsv.gz") as dropped:
-            dropped.write("url\tstage\treason\n")
-            report = Report(dropped)
-            found = documents(files, Path(run_dir), dump, report.reader)
-            spool, signatures = new / "spool.jsonl", []
-            with open(spool, "w", encoding="utf-8") as out:
-                for doc in progress(each(first_pass, found), "pass 1"):
-                    report.add(doc)
-                    if not doc["reason"]:
-                        signatures.append(doc.pop("signature"))
-                        out.write(json.dumps(doc, ensure_ascii=False) + "\n")
-            if not report.reader["response"]:
-                names = ", ".join(map(str, files))
-                raise ValueError(f"{names}: no response records, so no documents")
-            unique = first_of_each(spool, signatures, report)
-            write_shards(progress(each(second_pass, unique), "pass 2"), new, report)
-        spool.unlink()
-        with open(new / "report.json", "w", encoding="utf-8") as out:
-            out.write(json.dumps(report.as_dict(), ensure_ascii=False, indent=1) + "\n")
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    finally:
-        if pool:
-            pool.terminate()
-    (docs / "report.json").unlink(missing_ok=True)          # no report until the last move
-    for old in docs.glob("*.jsonl.gz"):
-        old.unlink()
-    for path in sorted(new.iterdir(), key=lambda path: (path.name == "report.json", path.name)):
-        path.replace(docs / path.name)
-    new.rmdir()
+    with locked(docs):
+        shutil.rmtree(new, ignore_errors=True)              # of a run that was killed
+        new.mkdir()
+        try:
+            with worker_processes(workers, settings) as each:
+                report = make(new, files, Path(run_dir), dump, each)
+            with uninterrupted():
+                (docs / "report.json").unlink(missing_ok=True)          # none until the last move
+                for old in docs.glob("*.jsonl.gz"):
+                    old.unlink()
+                for path in sorted(new.iterdir(), key=lambda p: (p.name == "report.json", p.name)):
+                    path.replace(docs / path.name)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return report
+
+
+def make(folder, files, run_dir, dump, each):
+    """Write all that run() promises into an empty folder; each is like map. -> Report"""
+    with gzip_text(folder / "dropped.tsv.gz") as dropped:
+        dropped.write("url\tstage\treason\n")
+        report = Report(dropped)
+        found = documents(files, run_dir, dump, report.reader)
+        spool, signatures = folder / "spool.jsonl", []
+        with open(spool, "w", encoding="utf-8") as out:
+            for doc in progress(each(first_pass, found), "pass 1"):
+                report.add(doc)
+                if not doc["reason"]:
+                    signatures.append(doc.pop("signature"))
+                    out.write(json.dumps(doc, ensure_ascii=False) + "\n")
+        if not report.reader["response"]:
+            names = ", ".join(map(str, files))
+            raise ValueError(f"{names}: no response records, so no documents")
+        unique = first_of_each(spool, signatures, report)
+        write_shards(progress(each(second_pass, unique), "pass 2"), folder, report)
+    spool.unlink()
+    with open(folder / "report.json", "w", encoding="utf-8") as out:
+        out.write(json.dumps(report.as_dict(), ensure_ascii=False, indent=1) + "\n")
     return report
 
 
@@ -778,6 +905,8 @@ def main(argv=None):
     try:
         report = run(args.paths, args.run, args.blocklist, args.language, args.workers, args.dump,
                      args.language_model, args.tokenizer)
+    except BrokenPipeError:                                 # of standard error
+        raise
     except (ValueError, OSError) as error:
         named = isinstance(error, OSError) and error.filename
         print("data.py: error:", f"{error.filename}: {error.strerror}" if named else error,
@@ -792,4 +921,15 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:                                 # the reader has gone, as of | head
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("data.py: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:                                # standard output is full
+        print(f"data.py: error: {error.strerror}", file=sys.stderr)
+        os._exit(2)

@@ -25,35 +25,72 @@ Sources: Barbaresi 2021 (trafilatura, ACL demo); the HTML standard for tags and 
 import argparse
 import html
 import json
+import os
 import re
 import sys
 import unicodedata
 from collections import Counter
 
 # A budget in characters and elements, never in seconds: what is beyond it is not read.
-MAX_CHARS, MAX_NODES, MAX_DEPTH = 8_000_000, 200_000, 256
+MAX_CHARS, MAX_NODES, MAX_DEPTH, MAX_TAG = 8_000_000, 200_000, 256, 250_000
 ENOUGH = 250                      # characters of text; with fewer, fewer rules are tried
 
 # --------------------------------------------------------------------------------------------------
 # Bytes to characters.
 
-# Labels that mean something else on the web than in Python, from the HTML standard's table.
+# The labels of the HTML standard, and four misspelt ones, with Python's codec for what they mean on
+# the web. No other name of a codec counts: Python has some that are not charsets.
 LABELS = {label: codec for codec, labels in {
-    "cp1252": "ascii us-ascii ansi_x3.4-1968 iso-8859-1 iso8859-1 iso88591 iso_8859-1 latin1 "
-              "latin-1 l1 cp819 ibm819 windows-1252 x-cp1252 x-user-defined",
-    "cp1254": "iso-8859-9 iso8859-9 iso88599 latin5 l5 windows-1254 x-cp1254",
-    "cp874": "iso-8859-11 iso8859-11 tis-620 windows-874 dos-874",
-    "iso8859-8": "iso-8859-8-i logical visual",
-    "gb18030": "gb2312 gbk x-gbk gb_2312-80 csgb2312 chinese gb18030",
-    "cp932": "shift_jis shift-jis sjis x-sjis windows-31j ms932 ms_kanji csshiftjis",
-    "cp949": "ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 euc-kr korean windows-949",
-    "big5hkscs": "big5 big5-hkscs cn-big5 x-x-big5 csbig5",
-    "euc_jp": "euc-jp x-euc-jp cseucpkdfmtjapanese",
-    "koi8_r": "koi8-r koi8 koi koi8_r cskoi8r",
-    "mac_roman": "macintosh mac x-mac-roman csmacintosh",
-    "utf-8": "utf-8 utf8 unicode-1-1-utf-8 x-unicode20utf8",
-    "utf-16-le": "utf-16 utf-16le unicode ucs-2 csunicode iso-10646-ucs-2",
+    "utf-8": "utf-8 utf8 unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
+    "utf-16-le": "utf-16 utf-16le unicode unicodefeff ucs-2 csunicode iso-10646-ucs-2",
     "utf-16-be": "utf-16be unicodefffe",
+    "cp1252": "ascii us-ascii ansi_x3.4-1968 iso-8859-1 iso8859-1 iso88591 iso_8859-1 "
+              "iso_8859-1:1987 iso-ir-100 csisolatin1 latin1 latin-1 l1 cp819 ibm819 cp1252 "
+              "windows-1252 x-cp1252 x-user-defined",
+    "iso8859-2": "iso-8859-2 iso8859-2 iso88592 iso_8859-2 iso_8859-2:1987 iso-ir-101 csisolatin2 "
+                 "latin2 l2",
+    "iso8859-3": "iso-8859-3 iso8859-3 iso88593 iso_8859-3 iso_8859-3:1988 iso-ir-109 csisolatin3 "
+                 "latin3 l3",
+    "iso8859-4": "iso-8859-4 iso8859-4 iso88594 iso_8859-4 iso_8859-4:1988 iso-ir-110 csisolatin4 "
+                 "latin4 l4",
+    "iso8859-5": "iso-8859-5 iso8859-5 iso88595 iso_8859-5 iso_8859-5:1988 iso-ir-144 cyrillic "
+                 "csisolatincyrillic",
+    "iso8859-6": "iso-8859-6 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987 iso-ir-127 arabic "
+                 "csisolatinarabic asmo-708 ecma-114 iso-8859-6-e iso-8859-6-i csiso88596e "
+                 "csiso88596i",
+    "iso8859-7": "iso-8859-7 iso8859-7 iso88597 iso_8859-7 iso_8859-7:1987 iso-ir-126 greek greek8 "
+                 "csisolatingreek ecma-118 elot_928 sun_eu_greek",
+    "iso8859-8": "iso-8859-8 iso8859-8 iso88598 iso_8859-8 iso_8859-8:1988 iso-ir-138 hebrew "
+                 "csisolatinhebrew iso-8859-8-e iso-8859-8-i csiso88598e csiso88598i logical "
+                 "visual",
+    "iso8859-10": "iso-8859-10 iso8859-10 iso885910 iso-ir-157 csisolatin6 latin6 l6",
+    "iso8859-13": "iso-8859-13 iso8859-13 iso885913",
+    "iso8859-14": "iso-8859-14 iso8859-14 iso885914",
+    "iso8859-15": "iso-8859-15 iso8859-15 iso885915 iso_8859-15 csisolatin9 l9",
+    "iso8859-16": "iso-8859-16",
+    "cp866": "ibm866 cp866 866 csibm866",
+    "cp874": "iso-8859-11 iso8859-11 iso885911 tis-620 windows-874 dos-874",
+    "cp1250": "windows-1250 cp1250 x-cp1250",
+    "cp1251": "windows-1251 cp1251 x-cp1251",
+    "cp1253": "windows-1253 cp1253 x-cp1253",
+    "cp1254": "windows-1254 cp1254 x-cp1254 iso-8859-9 iso8859-9 iso88599 iso_8859-9 "
+              "iso_8859-9:1989 iso-ir-148 csisolatin5 latin5 l5",
+    "cp1255": "windows-1255 cp1255 x-cp1255",
+    "cp1256": "windows-1256 cp1256 x-cp1256",
+    "cp1257": "windows-1257 cp1257 x-cp1257",
+    "cp1258": "windows-1258 cp1258 x-cp1258",
+    "koi8_r": "koi8-r koi8 koi koi8_r cskoi8r",
+    "koi8_u": "koi8-u koi8-ru",
+    "mac_roman": "macintosh mac x-mac-roman csmacintosh",
+    "mac_cyrillic": "x-mac-cyrillic x-mac-ukrainian",
+    "gb18030": "gb18030 gbk x-gbk gb2312 gb_2312 gb_2312-80 chinese csgb2312 csiso58gb231280 "
+               "iso-ir-58",
+    "big5hkscs": "big5 big5-hkscs cn-big5 csbig5 x-x-big5",
+    "euc_jp": "euc-jp x-euc-jp cseucpkdfmtjapanese",
+    "iso2022_jp": "iso-2022-jp csiso2022jp",
+    "cp932": "shift_jis shift-jis sjis x-sjis windows-31j ms932 ms_kanji csshiftjis",
+    "cp949": "euc-kr ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 korean windows-949 cseuckr "
+             "csksc56011987 iso-ir-149",
 }.items() for label in labels.split()}
 MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 META = re.compile(r"<meta\s([^>]*)>", re.I)
@@ -63,21 +100,14 @@ ATTRIBUTE = re.compile(r"""([^\s"'>/=]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'
 def attributes(source):
     """What stands in a tag after its name -> {lower-case name: value}; of equal names the first."""
     found = {}
-    for name, double, single, bare in ATTRIBUTE.findall(source):
+    for name, double, single, bare in ATTRIBUTE.findall(source[:MAX_TAG]):
         found.setdefault(name.lower(), double or single or bare)
     return found
 
 
 def codec_of(label):
     """Python's codec for a charset label as the web means it; None if nobody knows the label."""
-    label = (label or "").strip(" \t\r\n\f\"'").lower()
-    if label in LABELS:
-        return LABELS[label]
-    try:
-        "".encode(label)          # LookupError for rot13 and its like, too: no text encodings
-        return None if label.startswith(("utf_7", "utf-7", "utf7", "idna", "punycode")) else label
-    except (LookupError, ValueError):
-        return None
+    return LABELS.get((label or "").strip(" \t\r\n\f\"'").lower())
 
 
 def declared_in_meta(data):
@@ -115,7 +145,7 @@ def decode(data, charset=None):
                 return data.decode(codec)
         except UnicodeDecodeError as error:
             if error.start > len(data) - 4:                 # cut off in a character
-                return data[:error.start].decode(codec)
+                return data[:error.start].decode(codec, "replace")
     text = data.decode("utf-8", "replace")
     return text if text.count("\ufffd") < 0.005 * len(data) else data.decode("cp1252", "replace")
 
@@ -124,9 +154,12 @@ def decode(data, charset=None):
 # The scanner: characters to elements and blocks.
 
 # A tag ends at the first > outside a quoted attribute value, or with the input. Once begun, the
-# pattern cannot fail, so it never backtracks. Groups: slash, name, attributes, start of a comment.
-TAG = re.compile(r"""<(?:(/?)([a-zA-Z][^\s/>]*)((?:[^>=]+|=\s*(?:"[^"]*"|'[^']*')?)*)(?:>|\Z)"""
-                 r"""|(!--)|[!?/][^>]*(?:>|\Z))""")
+# pattern cannot fail, so it never backtracks. What is between = and = costs 430 bytes while it is
+# matched: MORE goes on in a tag that has a thousand. Groups: slash, name, attributes, start of a
+# comment.
+IN_TAG = r"""(?:[^>=]+|=\s*(?:"[^"]*"|'[^']*')?){,2000}"""
+TAG = re.compile(rf"<(?:(/?)([a-zA-Z][^\s/>]*)({IN_TAG})>?|(!--)|[!?/][^>]*(?:>|\Z))")
+MORE = re.compile(rf"{IN_TAG}>?")
 COMMENT_END = re.compile(r"--!?>")
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
                        "\ufff9-\ufffc\ufffe\uffff]+")
@@ -171,10 +204,34 @@ class Block:
         self.text, self.node, self.linked = text, node, linked
 
 
+MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
+SURROGATE = re.compile("[\ud800-\udfff]")
+LONG_NUMBER = re.compile("&#([0-9]{8,})")
+
+
+def stream_safe(text):
+    """The text with U+034F after 30 combining marks in a row (UAX #15, section 13).
+
+    Normal forms sort such marks, in Python in quadratic time.
+    """
+    if text.isascii():
+        return text
+    for mark in "\u0f73\u0f75\u0f81":                       # show their class when decomposed
+        text = text.replace(mark, unicodedata.normalize("NFD", mark))
+    classes = bytes(map(unicodedata.combining, text))
+    cuts = [found.end() for found in MANY_MARKS.finditer(classes)]
+    return "\u034f".join(text[a:b] for a, b in zip([0, *cuts], [*cuts, None])) if cuts else text
+
+
+def unescape(text):
+    """html.unescape, which would refuse a number of more than 4300 digits."""
+    return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
+
+
 def clean(text):
     """Single spaces, no controls, entities resolved, twice as in trafilatura: many escape twice."""
     if "&" in text:
-        text = html.unescape(html.unescape(text))
+        text = unescape(unescape(text))
     return INVISIBLE.sub("", " ".join(text.split()))
 
 
@@ -202,6 +259,8 @@ class Scanner:
                 return
             at = found.end()
             closing, tag, attrs, comment = found.groups()
+            while attrs and source[at - 1] != ">" and at < len(source):
+                at = MORE.match(source, at).end()
             if comment:                                     # if it never ends, to its first >
                 end = None if comment in hopeless else COMMENT_END.search(source, found.start() + 2)
                 if not end:
@@ -447,11 +506,11 @@ def render(blocks, top):
         item = node.item
         here = node.cell and is_row.get(node.cell.parent) and node.cell.parent
         if here and here is row:
-            lines[-1] += " | " + text
+            lines[-1].append(text)
         else:
-            lines.append(text)
+            lines.append([text])
         row = here
-    return lines
+    return list(map(" | ".join, lines))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -485,7 +544,8 @@ def main_text(page, url=None, charset=None):
     """The main text of an HTML page: blocks joined by single newlines, in NFC; "" if it has none.
 
     page: str, or bytes, then charset is what the HTTP header says. url is not used: no rule depends
-    on the site. Raises for nothing that a page can hold; the time is linear in its length.
+    on the site. Raises for nothing that a page can hold; the time is linear in its length. Lone
+    surrogates become U+FFFD, and no more than 30 combining marks follow each other.
 
     >>> main_text("<nav><a href=/>Home</a></nav><h1>Owls</h1><p>Owls hunt at night.<p>Softly.")
     'Owls\\nOwls hunt at night.\\nSoftly.'
@@ -505,7 +565,9 @@ def main_text(page, url=None, charset=None):
             break
     else:
         best = max(best, article_in_json(source), key=len)
-    return unicodedata.normalize("NFC", best)
+    if best.isascii():
+        return best
+    return unicodedata.normalize("NFC", stream_safe(SURROGATE.sub("\ufffd", best)))
 
 
 def main(argv=None):
@@ -513,6 +575,10 @@ def main(argv=None):
     parser.add_argument("page", metavar="FILE.html", help="the page; - for standard input")
     parser.add_argument("--charset", help="what the HTTP header says (default: nothing)")
     args = parser.parse_args(argv)
+    closed = sys.stdout is None and "output" or args.page == "-" and sys.stdin is None and "input"
+    if closed:
+        print(f"extract.py: error: standard {closed} is closed", file=sys.stderr)
+        sys.exit(2)
     try:
         data = sys.stdin.buffer.read() if args.page == "-" else open(args.page, "rb").read()
     except OSError as error:
@@ -523,4 +589,14 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:                                 # the reader has gone, as of | head
+        os._exit(141)
+    except KeyboardInterrupt:
+        print("extract.py: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:                                # standard output is full
+        print(f"extract.py: error: {error.strerror}", file=sys.stderr)
+        os._exit(2)

@@ -5,6 +5,8 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
 import sys
 import time
 import types
@@ -134,7 +136,52 @@ def test_last_record_without_length_or_without_line_ends():
     unsized = record(http(b"<p>a long enough page to be cut", "Content-Type: text/html"), url=NAMES[1], length=False)
     assert urls(gzip.compress(THREE[0]) + gzip.compress(unsized)) == NAMES[:2]
     assert urls(gzip.compress(THREE[0]) + gzip.compress(unsized)[:-14]) == NAMES[:1]       # who knows what is missing
-    assert read(page(b"<p>x\n")[:-4])[0].body == b"<p>x\n"
+    counts = Counter()
+    assert read(page(b"<p>x\n")[:-4], counts)[0].body == b"<p>x\n" and not counts["wrong_length"]
+
+
+@pytest.mark.parametrize("pack", [b"".join, lambda rs: b"".join(map(gzip.compress, rs))], ids=["plain", "members"])
+def test_records_without_line_ends_between_them(pack):
+    counts = Counter()
+    assert [r.body for r in read(pack([page(b"<p>%d\n" % i)[:-4] for i in range(3)]), counts)] == [b"<p>0\n", b"<p>1\n", b"<p>2\n"]
+    assert not counts["wrong_length"]
+    assert [r.url for r in read(pack([record(b"", type="metadata", url="m")[:-4], *THREE]), counts)] == ["m", *NAMES] and not counts["wrong_length"]
+
+
+def test_headers_cut_short_cost_their_record_only():
+    for cut in (b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://cut.com/\r\n", b"WARC/1.0\r\nWARC-Type: res\r\n\r\n"):
+        for raw in (THREE[0] + cut + THREE[1] + THREE[2], b"".join(map(gzip.compress, [THREE[0], cut, *THREE[1:]]))):
+            out = [r for r in read(raw) if r.type == "response"]
+            assert [(r.url, r.body) for r in out] == [(name, b"<p>%d" % i) for i, name in enumerate(NAMES)]
+
+
+def test_headers_or_body_too_long_with_a_wrong_length_cost_one_record(monkeypatch):
+    monkeypatch.setattr(warc, "MAX_BLOCK", 1000)
+    monkeypatch.setattr(warc, "MAX_HEAD", 500)
+    for bad in (page(X="x" * 5000), page(b"y" * 5000, length=10 ** 12), page(b"y" * 5000, length=3000), page(b"y" * 5000, length=7)):
+        for raw in (THREE[0] + bad + THREE[1] + THREE[2], b"".join(map(gzip.compress, [THREE[0], bad, *THREE[1:]]))):
+            assert [url for url in urls(raw) if url != "http://a.com/"] == NAMES
+    counts = Counter()
+    assert urls(THREE[0] + b"WARC/1.0\r\nX: " + b"x" * 100, counts) == NAMES[:1] and counts["cut_off"] == 1
+
+
+@pytest.mark.parametrize("length", ["²745", "9" * 5000, "", "+7", "0x9"])
+def test_content_length_that_is_no_number(length):
+    assert [r.body for r in read(THREE[0] + page(b"<p>1", length=length) + THREE[2])] == [b"<p>0", b"<p>1", b"<p>2"]
+
+
+@pytest.mark.parametrize("status, want", [("200", 200), ("9" * 5000, 0), ("²00", 0), ("2000", 0), ("-20", 0), ("", 0), ("abc", 0)])
+def test_http_status(status, want):
+    assert read(record(http(b"<p>x", status=f"HTTP/1.1 {status} OK"), url="u"))[0].status == want
+
+
+def test_headers_in_linear_time_and_of_bounded_size():
+    start, lines, counts = time.process_time(), b" x\n" * (warc.MAX_HEAD // 3 - 100), Counter()
+    [r, cut, last] = read(record(b"HTTP/1.1 200 OK\r\nX: y\r\n" + lines + b"\r\n<p>", X="y\r\n" + lines.decode()[:-1])
+                          + record(b"HTTP/1.1 200 OK\r\n" + lines * 2 + b"\r\n<p>") + THREE[0], counts)
+    assert r.body == b"<p>" and r.http_headers["x"] == r.headers["x"] == "y" + " x" * (len(lines) // 3)
+    assert cut.body == b"" and cut.truncated == "http_head_too_long" and counts["http_head_too_long"] == 1 and last.url == NAMES[0]
+    assert time.process_time() - start < 2
 
 
 def test_body_that_holds_a_warc_is_one_record():
@@ -161,6 +208,26 @@ def test_damaged_gzip_member_costs_one_record():
     counts = Counter()
     out = [r for r in read(b"".join(zipped), counts) if not r.truncated]
     assert [r.url for r in out] == [NAMES[0], NAMES[2]] and counts["gzip_damaged"] == 1
+
+
+@pytest.mark.parametrize("n", [1000, 5000, 1 << 20])
+def test_gzip_member_cut_short_costs_one_record(n):
+    class Dribble(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, n))
+    r = random.Random(0)
+    big = [gzip.compress(page("".join(r.choices("abcdefgh ", k=20_000)).encode(), name)) for name in NAMES]
+    for cut in (5, 15, 300, 3000, 5500, len(big[1]) - 3):
+        out = [x.url for x in warc.read_warc(Dribble(big[0] + big[1][:cut] + big[2]))]
+        assert out[0] == NAMES[0] and out[-1] == NAMES[2]
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08", b"\x1f\x8b\x08\x08\1\1\1\1\2\3", b"\x1f\x8b\x08\0\1\1\1\1\2\3", gzip.compress(b"")])
+def test_starts_of_gzip_members_in_linear_time(start):
+    began = time.process_time()
+    first, *rest = map(gzip.compress, THREE)
+    assert urls(first + start * (200_000 // len(start)) + b"".join(rest)) == NAMES
+    assert time.process_time() - began < 3
 
 
 def test_header_oddities():
@@ -233,6 +300,28 @@ def test_body_cut_in_gzip_keeps_what_came_before():
     long = bytes(random.Random(0).randbytes(50_000))
     [r] = read(record(http(gzip.compress(long)[:30_000], "Content-Encoding: gzip"), url="u"))
     assert 20_000 < len(r.body) < 30_001 and long.startswith(r.body)
+
+
+CUT = gzip.compress(bytes(random.Random(0).randbytes(9000)))[:5000]
+
+
+@pytest.mark.parametrize("body, headers, size, why", [
+    (gzip.compress(b"<p>one") + gzip.compress(b" and two"), ["Content-Encoding: gzip"], 14, None),
+    (gzip.compress(b"x" * 4000) * 300, ["Content-Encoding: gzip"], 1_200_000, None), (gzip.compress(b"<p>one") + b"\0\0more", ["Content-Encoding: gzip"], 6, None),
+    (gzip.compress(b"<p>one") + gzip.compress(b" two")[:-3], ["Content-Encoding: gzip"], 10, "compressed_cut"), (CUT, ["Content-Encoding: gzip"], None, "compressed_cut"),
+    (zlib.compress(b"<p>one")[:-2], ["Content-Encoding: deflate"], 6, "compressed_cut"), (b"", ["Content-Encoding: gzip"], 0, None),
+    (b"ff\r\nabc", ["Transfer-Encoding: chunked"], 3, "chunked_cut"), (b"3\r\nabc\r\n", ["Transfer-Encoding: chunked"], 3, "chunked_cut"),
+    (b"3\r\nabc\r\n0\r\n", ["Transfer-Encoding: chunked"], 3, None), (b"plain", ["Transfer-Encoding: chunked"], 5, None),
+    (b"FFFF\r\n" + CUT, ["Transfer-Encoding: chunked", "Content-Encoding: gzip"], None, "chunked_cut"),
+    (gzip.compress(bytes(100_001)), ["Content-Encoding: gzip"], 100_000, "inflated_too_long"), (gzip.compress(bytes(100_000)), ["Content-Encoding: gzip"], 100_000, None)])
+def test_bodies_that_are_not_all_there_are_counted(body, headers, size, why, monkeypatch):
+    monkeypatch.setattr(warc, "MAX_BLOCK", 100_000 if why == "inflated_too_long" or size == 100_000 else warc.MAX_BLOCK)
+    counts = Counter()
+    [r] = read(record(http(body, *headers), url="u"), counts)
+    assert size in (None, len(r.body)) and r.truncated == why
+    assert {k: n for k, n in counts.items() if n} == {"response": 1, **({why: 1, "truncated": 1} if why else {})}
+    [r] = read(record(http(body, *headers), url="u", WARC_Truncated="time"))
+    assert r.truncated == "time"
 
 
 def test_bomb_and_brotli():
@@ -679,7 +768,8 @@ def test_redact_in_linear_time(text):
 
 
 @pytest.mark.parametrize("text", ["x" * 1_000_000, "a " * 100_000, "ab" * 200_000 + ".", "1." * 100_000, "A." * 100_000, "http://" * 50_000, "a@" * 100_000,
-                                  "n't" * 100_000, "'" * 200_000, "." * 300_000, "\u0300" * 200_000, "a.b" * 100_000, "a-" * 100_000])
+                                  "n't" * 100_000, "'" * 200_000, "." * 300_000, "\u0300" * 200_000, "a.b" * 100_000, "a-" * 100_000,
+                                  "a" + "\u0315\u0300" * 50_000])
 def test_filters_in_linear_time(text):
     start = time.process_time()
     for check in (gopher_repetition, gopher_quality, c4_quality, fineweb_quality, lambda t: data.minhash([t])):
@@ -815,6 +905,110 @@ def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
     run(crawl)
     assert ("http://a.com/good", "extract", "error_RecursionError") in dropped(crawl)
     assert [d["url"] for d in documents(crawl)] == ["http://a.com/mail", "http://a.com/copy"]
+
+
+def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
+    main_text = data.extract.main_text
+    monkeypatch.setattr(data.extract, "main_text", lambda page, url, charset: main_text(page, url, charset) + "\ud800" * url.endswith("/good"))
+    run(crawl)
+    assert ("http://a.com/good", "extract", "error_UnicodeEncodeError") in dropped(crawl)
+
+
+def test_a_worker_that_is_killed_ends_the_run(crawl, monkeypatch, capsys):
+    run(crawl)
+    before = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()}
+    monkeypatch.setattr(data, "redact", lambda text: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(SystemExit) as stop:
+        run(crawl, "--workers", "2")
+    assert stop.value.code == 2
+    assert re.fullmatch(r"data\.py: error: worker process \d+ has died \(exit code -9\), so nothing was written; .*\n", capsys.readouterr().err)
+    assert {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()} == before
+
+
+def slow_echo(i):
+    time.sleep(0.01 * (i % 50 == 0))
+    return i, os.getpid()
+
+
+def test_workers_answer_in_order(stub_language):
+    with data.worker_processes(3, ((), ["en"], None, None)) as each:
+        for n in (0, 1, 500):
+            out = list(each(slow_echo, range(n)))
+            assert [i for i, _ in out] == list(range(n)) and (n < 500 or len({pid for _, pid in out}) > 1)
+
+
+def test_a_second_run_on_the_same_folder_ends_at_once(crawl, capsys):
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    (crawl / "docs").mkdir()
+    other = subprocess.Popen([sys.executable, "-c", code, crawl / "docs" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(SystemExit) as stop:
+        run(crawl)
+    assert stop.value.code == 2
+    assert re.fullmatch(r"data\.py: error: .*/run/docs: another data\.py is writing there; .*\n", capsys.readouterr().err)
+    other.kill()
+    other.communicate()
+    assert (crawl / "docs" / ".lock").exists()                   # of a dead process: holds nobody up
+    run(crawl)
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+
+
+def test_a_disk_that_is_full_at_the_last_byte_is_seen():
+    class Disk(io.RawIOBase):
+        def __init__(self, space):
+            self.space, self.held = space, b""
+
+        def writable(self):
+            return True
+
+        def write(self, some):
+            if len(self.held) + len(some) > self.space:
+                raise OSError(28, "No space left on device")
+            self.held += some
+            return len(some)
+
+    def save(disk):
+        with data.GzipText(io.BufferedWriter(disk)) as out:
+            out.write("some words\n" * 100)
+        return bytes(disk.held)
+    whole = save(Disk(10 ** 6))
+    assert gzip.decompress(whole) == b"some words\n" * 100 and save(Disk(len(whole))) == whole
+    with pytest.raises(OSError, match="No space left"):
+        save(Disk(len(whole) - 1))
+
+
+SCRIPTS = Path(data.__file__).parent
+
+
+def test_interrupt_is_one_line_and_leaves_nothing(tmp_path):
+    os.mkfifo(tmp_path / "endless.warc")                         # data.py waits in it for a first record
+    process = subprocess.Popen([sys.executable, str(SCRIPTS / "data.py"), tmp_path / "endless.warc", "--run", tmp_path, "--workers", "2"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    with open(tmp_path / "endless.warc", "wb", buffering=0):     # opens when data.py has
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, b"", b"data.py: interrupted\n")
+    assert not list((tmp_path / "docs").iterdir())
+
+
+def test_no_interrupt_while_files_are_moved(crawl, monkeypatch):
+    def replace(self, target, replace=Path.replace):
+        os.kill(os.getpid(), signal.SIGINT)
+        return replace(self, target)
+    monkeypatch.setattr(data.Path, "replace", replace)
+    run(crawl)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+
+
+@pytest.mark.parametrize("argv", [["warc.py", "{}/a.warc"], ["data.py", "{}/a.warc", "--run", "{}", "--workers", "1"], ["extract.py", "{}/a.warc"]])
+def test_a_closed_pipe_ends_silently(argv, tmp_path):
+    (tmp_path / "a.warc").write_bytes(b"".join(THREE))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run([sys.executable, *(a.format(tmp_path) for a in argv)], stdout=write_end, stderr=subprocess.PIPE, cwd=SCRIPTS)
+    os.close(write_end)
+    assert done.returncode == 141 and b"rror" not in done.stderr
 
 
 def test_shards(crawl, monkeypatch):

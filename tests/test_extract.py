@@ -1,4 +1,5 @@
 """extract.py: charsets, the shape of the text, what goes and what stays, hostile pages, and the benchmark."""
+import codecs
 import gzip
 import io
 import json
@@ -6,6 +7,8 @@ import os
 import re
 import sys
 import time
+import tracemalloc
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,9 +83,18 @@ def test_benchmark_f1():
     ("ISO-8859-1", "cp1252"), ("latin1", "cp1252"), ("us-ascii", "cp1252"), ("iso-8859-9", "cp1254"), ("TIS-620", "cp874"),
     ("gb2312", "gb18030"), ("x-gbk", "gb18030"), ("Shift_JIS", "cp932"), ("windows-31j", "cp932"), ("ks_c_5601-1987", "cp949"),
     (" 'UTF8' ", "utf-8"), ("x-user-defined", "cp1252"), ("koi8-r", "koi8_r"), ("no-such-charset", None), ("", None),
-    (None, None), ("rot13", None), ("utf-7", None), ("\0", None), ("idna", None), ("ü", None)])
+    (None, None), ("rot13", None), ("utf-7", None), ("\0", None), ("idna", None), ("ü", None), ("x-cp1251", "cp1251"), ("ISO_8859-2:1987", "iso8859-2"),
+    ("unicode_escape", None), ("raw_unicode_escape", None), ("raw-unicode-escape", None), ("punycode", None), ("zlib", None), ("hex", None), ("base64", None),
+    ("undefined", None), ("charmap", None), ("mbcs", None), ("utf_8_sig", None), ("utf-32", None), ("hz-gb-2312", None), ("iso-2022-kr", None), ("cp037", None)])
 def test_charset_labels(label, codec):
     assert codec_of(label) == codec
+
+
+def test_every_label_has_a_codec_and_no_text_of_surrogates():
+    for codec in set(extract.LABELS.values()):
+        assert codecs.lookup(codec)
+        for tail in (b"\xff", b"\\ud800", b"\x1b$B", b"\x80\\u12", b"\xed\xa0\x80", b"\x00\xd8"):
+            main_text(b"<p>\xe9 One" + tail, charset=next(label for label, c in extract.LABELS.items() if c == codec)).encode()
 
 
 @pytest.mark.parametrize("data, charset, text", [
@@ -150,6 +162,8 @@ def test_http_charset_comes_before_meta():
     ("<p title=it's>One</p><p>it's", "One\nit's"),
     ("<P CLASS=x>One</P>", "One"),
     ("One", "One"), ("", ""), ("<p></p>", ""), ("<", "<"), ("<p", ""), ("a < b", "a < b"), ("<>x", "<>x"),
+    ("&#" + "9" * 5000 + ";", "\ufffd"), ("&amp;#" + "9" * 5000 + "x", "\ufffdx"), ("&#" + "0" * 5000 + "65;", "A"), ("&#x" + "9" * 5000 + ";", "\ufffd"),
+    ("&#" + "0" * 9 + ";", "\ufffd"), ("\ud800One \udfff", "\ufffdOne \ufffd"),
     ("\0<p>N\0UL", "NUL"), ("<plaintext><p>One", "One"), ("&#xD800;&#0;&#1114112;", "\ufffd\ufffd\ufffd"),
 ])
 def test_blocks(page, text):
@@ -243,6 +257,7 @@ def test_article_in_json_when_the_page_has_no_text():
     script = json.dumps({"@graph": [{"articleBody": f"{LONG}\n{LONG}"}]})
     assert main_text(f"<script type='application/ld+json'>{script}</script><p>Loading") == f"{LONG.strip()}\n{LONG.strip()}"
     assert main_text("<script type='application/ld+json'>{articleBody</script><p>One") == "One"
+    assert main_text('<script type="application/ld+json">{"articleBody": "One \\ud83d\\ude00 two \\ud800 three"}</script>') == "One 😀 two \ufffd three"
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -255,6 +270,8 @@ HOSTILE = [
     "<div>" * 200 + "</section>" * 100_000, "<section><table><td>" + "<div>" * 200 + "</section>" * 10_000,
     "<div " + "class " * 100_000 + ">", '<div class="' + "-a" * 100_000 + '">x', "&" * 500_000, "<pre>" + "\n" * 100_000,
     "<script type=application/ld+json>" * 10_000 + "articleBody", "<script type=application/ld+json>" + '{"articleBody":[' * 50_000 + "</script>",
+    "<p>a" + "\u0315\u0300" * 50_000, "<p>a" + "\u0f73" * 100_000, "<table><tr>" + f"<td>{'cell ' * 20}</td>" * 60_000,
+    "<p>One<a " + "=" * 1_000_000 + ">", "<div " + "a=b " * 500_000 + ">x", "&#" + "9" * 1_000_000,
     "<div class" + " " * 500_000 + ">", "x" * 1_000_000, "<a href=x>" * 100_000, "<div>\u2028" * 1000]
 
 
@@ -263,6 +280,35 @@ def test_hostile_page_in_linear_time(i):
     start = time.process_time()
     main_text(HOSTILE[i])
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("attributes", ["=" * 300_000, "a=b " * 100_000, "".join(f"a{i} " for i in range(100_000)) + "class"])
+def test_a_tag_of_many_attributes_in_little_memory(attributes):
+    tracemalloc.start()
+    main_text(f"<p>One<div {attributes}>two")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+def test_a_tag_of_many_attributes_ends_where_it_ends():
+    for n in (999, 1000, 1001, 5000):
+        assert main_text("<p>One <b " + "a='>' " * n + ">two") == "One two"
+        assert main_text("<p>One <b " + "a='>' " * n) == "One"
+
+
+@pytest.mark.parametrize("text, safe", [
+    ("plain", "plain"), ("e" + "\u0301" * 30, "e" + "\u0301" * 30), ("e" + "\u0301" * 31, "e" + "\u0301" * 30 + "\u034f\u0301"),
+    ("\u0315\u0300" * 40 + "x", ("\u0315\u0300" * 15 + "\u034f") * 2 + "\u0315\u0300" * 10 + "x"), ("e\u0301" * 100, "e\u0301" * 100),
+    ("\u0f73" * 16, "\u0f71\u0f72" * 15 + "\u034f\u0f71\u0f72"), ("\U0001e944" * 31, "\U0001e944" * 30 + "\u034f\U0001e944")])
+def test_stream_safe(text, safe):
+    assert extract.stream_safe(text) == safe
+    assert main_text("<p>a" + text) == unicodedata.normalize("NFC", extract.stream_safe("a" + text))
+
+
+def test_every_mark_that_has_no_class_of_its_own_is_decomposed():
+    odd = [chr(c) for c in range(0x110000) if unicodedata.combining(unicodedata.normalize("NFD", chr(c))[0]) and not unicodedata.combining(chr(c))]
+    assert odd == ["\u0f73", "\u0f75", "\u0f81"]
 
 
 def test_deep_text_is_found():
@@ -299,3 +345,11 @@ def test_main_names_a_missing_file(tmp_path, capsys):
         extract.main([str(tmp_path / "none.html")])
     assert stop.value.code == 2
     assert re.fullmatch(r"extract\.py: error: .*none\.html: No such file or directory\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("stream, name", [("stdin", "input"), ("stdout", "output")])
+def test_main_with_a_closed_stream(stream, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(SystemExit) as stop:
+        extract.main(["-"])
+    assert stop.value.code == 2 and capsys.readouterr().err == f"extract.py: error: standard {name} is closed\n"
