@@ -55,7 +55,7 @@ import checkpoint  # noqa: E402
 # L layers  NH heads            HS head size      C = NH*HS channels
 
 QUERY_BLOCK = 64        # attention works on this many queries at a time and never touches later keys
-BLOCK_FLOATS = 65536    # element-wise work goes in blocks of rows this large: 256 KB stays in a core's L2
+BLOCK_FLOATS = 131072   # element-wise work goes in blocks of rows this large: 512 KB stays in a core's L2
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
 N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -199,16 +199,20 @@ def linear_backward(dy, w, out=None):                   # (N,F), (C,F) -> (N,C);
     return np.matmul(dy, w.T, out=out)
 
 
-def linear_weight_backward(dy, x, dw, db, add, part=slice(None)):   # (N,F), (N,C) into (C,F), (F,)
-    """dw = x^T dy and db = the column sums of dy, or added to what is there.
+def linear_weight_backward(dy, x, dw, db, add, part):   # (N,F), (N,C) into (C,F), (F,)
+    """dw = x^T dy and db = the column sums of dy, or added to what is there; part(n) is the slice of n that is done here.
 
-    Apart from linear_backward, because these sum over all rows of the batch: they can be split over threads by
-    rows of dw (`part`), while dx is each thread's for its own rows of the batch.
+    Apart from linear_backward, because these sum over all rows of the batch: threads divide them by rows or columns
+    of dw, while dx is each thread's for its own rows of the batch.
     """
-    _product(x.T[part], dy, dw[part], add)
-    if part.start in (None, 0):
-        ones = array_module(dy).ones((1, len(dy)), dy.dtype)
-        _product(ones, dy, db[None], add)               # a product with ones is the fastest column sum
+    C, F = dw.shape
+    columns = part(F)
+    if F >= C:                                          # the longer side is divided: less is read twice
+        _product(x.T, dy[:, columns], dw[:, columns], add)
+    else:
+        _product(x.T[part(C)], dy, dw[part(C)], add)
+    ones = array_module(dy).ones((1, len(dy)), dy.dtype)
+    _product(ones, dy[:, columns], db[None, columns], add)      # a product with ones is the fastest column sum
 
 
 def _product(a, b, out, add):
@@ -216,7 +220,7 @@ def _product(a, b, out, add):
     if not add:
         np.matmul(a, b, out=out)
         return
-    step = max(1, 4 * BLOCK_FLOATS // b.shape[1])
+    step = max(1, 2 * BLOCK_FLOATS // b.shape[1])
     for i in range(0, len(a), step):
         out[i:i + step] += a[i:i + step] @ b
 
@@ -262,7 +266,7 @@ def _heads(qkv, n_head):                                # (B,T,3C) -> three (B,N
 
 def _sequence_blocks(B, T, n_head):
     """Slices of the batch, so many sequences that a block of their scores stays in cache."""
-    step = max(1, 2 * BLOCK_FLOATS // (n_head * min(T, QUERY_BLOCK) * T))
+    step = max(1, BLOCK_FLOATS // (n_head * min(T, QUERY_BLOCK) * T))
     return [slice(i, min(i + step, B)) for i in range(0, B, step)]
 
 
@@ -419,10 +423,9 @@ def block_backward(dx2, p, s, n_head, out):             # (N,C) -> (N,C), {name:
 
 def block_weight_backward(dx2, s, grads, add, part):
     """The gradients of a block's four matrices and their biases, after block_backward of all rows; part(n) is the
-    share of n rows of a matrix that is computed here."""
+    slice of n rows or columns of a matrix that is computed here."""
     for name, x, dy in (("attn.c_attn", s.a, s.qkv), ("attn.c_proj", s.o, s.n_2), ("mlp.c_fc", s.m, s.h), ("mlp.c_proj", s.u, dx2)):
-        dw = grads[f"{name}.weight"]
-        linear_weight_backward(dy, x, dw, grads[f"{name}.bias"], add, part(len(dw)))
+        linear_weight_backward(dy, x, grads[f"{name}.weight"], grads[f"{name}.bias"], add, part)
 
 
 # ------------------------------------------------------------------------------------- memory and threads
