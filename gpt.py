@@ -608,7 +608,7 @@ def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), 
 def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,T) int -> (B,T)
     """-log probability of each target given the tokens up to its place, in nats; 0 where the target is -1."""
     check_tokens(cfg, tokens)
-    check_tokens(cfg, np.maximum(targets, 0), "targets")
+    check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
     wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
     step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), False, False)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
@@ -640,7 +640,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     if not want_grads:
         return float(weights @ token_losses(params, cfg, tokens, targets, arena).ravel()), {}
     check_tokens(cfg, tokens)
-    check_tokens(cfg, np.maximum(targets, 0), "targets")
+    check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
     if grads is None:
         grads = {k: array_module(p).empty(p.shape, p.dtype) for k, p in params.items()}
 

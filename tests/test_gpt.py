@@ -295,6 +295,8 @@ def test_an_ignored_target_moves_no_gradient():
     assert loss == 0.0 and not any(g.any() for g in grads.values())
     with pytest.raises(ValueError, match="every target is ignored"):
         gpt.loss_and_grads(params, cfg, tokens, np.full((2, 7), -1))
+    with pytest.raises(ValueError, match="targets: id -2 is outside"):
+        gpt.loss_and_grads(params, cfg, tokens, np.full((2, 7), -2))
 
 
 @pytest.mark.parametrize("small", [True, False])
