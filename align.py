@@ -166,6 +166,7 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
         shown = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
         print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:+.4f}  {shown}  {left:,.0f} s left   ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    grads.close()
     gpt.save(folder, params, cfg)
 
 

@@ -22,31 +22,38 @@ Chen et al. 2016 (recomputing activations).
 import os
 
 
-def _avx512():
-    """True where the CPU has the AVX-512 parts that OpenBLAS's SkylakeX kernels use."""
+def _blas_kernels():
+    """Which of OpenBLAS's kernels suit this CPU best; None where it finds out itself."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
-            flags = next((line for line in f if line.startswith("flags")), "").split()
+            cpu = dict(line.rstrip().partition(":")[::2] for line in f.read().split("\n\n")[0].splitlines())
     except OSError:
-        return False
-    return {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(flags)
+        return None
+    cpu = {k.strip(): v.split() for k, v in cpu.items()}
+    if cpu.get("vendor_id") != ["AuthenticAMD"] or not {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(cpu.get("flags", [])):
+        return None
+    # Zen 4 (family 25) does AVX-512 in two halves, and AVX2 is a little faster. Zen 5 does it in one, twice as fast,
+    # but the OpenBLAS in NumPy's wheels does not know it yet.
+    return "Zen" if cpu.get("cpu family") == ["25"] else "SkylakeX"
 
 
-# These must be in the environment before NumPy loads. Recent AMD CPUs are taken for older ones by the
-# OpenBLAS in NumPy's wheels, which then leaves half the speed unused. One BLAS thread, because we split
-# the work over Python threads ourselves: that also parallelises everything that is not a matrix product.
-if _avx512():
-    os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
+# These must be in the environment before NumPy loads. One BLAS thread, because we split the work over Python threads or
+# processes ourselves: that also parallelises everything that is not a matrix product.
+if _blas_kernels():
+    os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse  # noqa: E402
 import ctypes  # noqa: E402
+import functools  # noqa: E402
 import json  # noqa: E402
+import math  # noqa: E402
 import sys  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
+from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
 import checkpoint  # noqa: E402
@@ -172,8 +179,8 @@ def layernorm_backward(dy, cache, plus=0.0, out=None):  # (N,C) -> (N,C), (C,), 
     """
     n, rstd, w = cache
     xp, C = array_module(dy), dy.shape[1]
-    dx = xp.empty_like(dy) if out is None else out
-    dw, db, mean_w = xp.zeros_like(w), xp.zeros_like(w), (w / C)[:, None]
+    dx, dw, db = out or (xp.empty_like(dy), xp.empty_like(w), xp.empty_like(w))
+    dw[...], db[...], mean_w = 0.0, 0.0, (w / C)[:, None]
     for r in _row_blocks(dy):
         ones = xp.ones(len(dy[r]), dy.dtype)
         t = dy[r] * n[r]
@@ -195,34 +202,12 @@ def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> 
     return y
 
 
-def linear_backward(dy, w, out=None):                   # (N,F), (C,F) -> (N,C); for dw and db see below
-    return np.matmul(dy, w.T, out=out)
-
-
-def linear_weight_backward(dy, x, dw, db, add, part):   # (N,F), (N,C) into (C,F), (F,)
-    """dw = x^T dy and db = the column sums of dy, or added to what is there; part(n) is the slice of n that is done here.
-
-    Apart from linear_backward, because these sum over all rows of the batch: threads divide them by rows or columns
-    of dw, while dx is each thread's for its own rows of the batch.
-    """
-    C, F = dw.shape
-    columns = part(F)
-    if F >= C:                                          # the longer side is divided: less is read twice
-        _product(x.T, dy[:, columns], dw[:, columns], add)
-    else:
-        _product(x.T[part(C)], dy, dw[part(C)], add)
-    ones = array_module(dy).ones((1, len(dy)), dy.dtype)
-    _product(ones, dy[:, columns], db[None, columns], add)      # a product with ones is the fastest column sum
-
-
-def _product(a, b, out, add):
-    """out = a @ b, or out += a @ b in pieces whose temporary stays in cache."""
-    if not add:
-        np.matmul(a, b, out=out)
-        return
-    step = max(1, 2 * BLOCK_FLOATS // b.shape[1])
-    for i in range(0, len(a), step):
-        out[i:i + step] += a[i:i + step] @ b
+def linear_backward(dy, x, w, out=None):                # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,)
+    """dx = dy w^T,  dw = x^T dy,  db = the sum of dy's rows. In out, x itself may be the place of dx."""
+    dx, dw, db = out or (None, None, None)
+    dw = np.matmul(x.T, dy, out=dw)
+    db = np.matmul(array_module(dy).ones(len(dy), dy.dtype), dy, out=db)        # the fastest column sum
+    return np.matmul(dy, w.T, out=dx), dw, db
 
 
 GELU_K, GELU_C = 0.7978845608028654, 0.044715           # sqrt(2/pi); the cubic term of the tanh approximation
@@ -270,6 +255,7 @@ def _sequence_blocks(B, T, n_head):
     return [slice(i, min(i + step, B)) for i in range(0, B, step)]
 
 
+@functools.lru_cache(maxsize=16)
 def _causal_mask(xp, T, dtype):                         # (T,T): 0 on and below the diagonal, -inf above
     return xp.triu(xp.full((T, T), -np.inf, dtype), k=1)
 
@@ -377,6 +363,11 @@ def layer_params(params, i):
     return {k: params[f"h.{i}.{k}"] for k in LAYER}
 
 
+def _full(k, i):
+    """A parameter's name in the model, from its name in block i; the last norm belongs to no block."""
+    return k if k.startswith("ln_f") else f"h.{i}.{k}"
+
+
 def block_shapes(cfg, B, T):
     """What a block keeps for its backward. The first axis of each is B sequences long."""
     N, C = B * T, cfg.n_embd
@@ -398,34 +389,28 @@ def block_forward(x, p, s, n_head):                     # (N,C) in place, layer 
     return x
 
 
-def block_backward(dx2, p, s, n_head, out):             # (N,C) -> (N,C), {name: gradient of a norm's parameter}
-    """From the gradient at the block's output to the one at its input, which goes to out.
-
-    Each gradient takes the place of an activation that is not needed any more: dqkv that of qkv, dh that of h, dx1 that
-    of n_2 (and out may be s.n_1). Left standing, with them, are the inputs of the four matrices: all that
-    block_weight_backward needs. s.t (N,C) and s.t4 (N,4C) are scratch.
-    """
+def block_backward(dx, p, s, n_head, grads):            # (N,C) in place; fills {name: gradient} of the layer's parameters
+    """From the gradient at the block's output to the one at its input. Each gradient takes the place of an activation
+    that is not needed any more: du that of u, dh that of h, dqkv that of qkv."""
     B, _, T, _ = s.lse.shape
-    grads = {}
+
+    def linear(dy, x, name, out):
+        return linear_backward(dy, x, p[f"{name}.weight"], (out, grads[f"{name}.weight"], grads[f"{name}.bias"]))[0]
+
+    def norm(dy, n, rstd, name):                        # dx is what comes down beside the branch
+        layernorm_backward(dy, (n, rstd, p[f"{name}.weight"]), dx, (dx, grads[f"{name}.weight"], grads[f"{name}.bias"]))
+
     # x2 = x1 + mlp(norm(x1)): the gradient reaches x1 by both terms
-    du = linear_backward(dx2, p["mlp.c_proj.weight"], out=s.t4)
+    du = linear(dx, s.u, "mlp.c_proj", out=s.u)
     dh = gelu_backward(du, s.h, out=s.h)
-    dm = linear_backward(dh, p["mlp.c_fc.weight"], out=s.t)
-    dx1, grads["ln_2.weight"], grads["ln_2.bias"] = layernorm_backward(dm, (s.n_2, s.rstd_2, p["ln_2.weight"]), dx2, out=s.n_2)
+    dm = linear(dh, s.m, "mlp.c_fc", out=s.m)
+    norm(dm, s.n_2, s.rstd_2, "ln_2")
     # x1 = x + attention(norm(x)): likewise
-    do = linear_backward(dx1, p["attn.c_proj.weight"], out=s.t)
-    qkv, o, do = (y.reshape(B, T, -1) for y in (s.qkv, s.o, do))
+    qkv, o, do = (y.reshape(B, T, -1) for y in (s.qkv, s.o, linear(dx, s.o, "attn.c_proj", out=s.t)))
     dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=qkv).reshape(B * T, -1)
-    da = linear_backward(dqkv, p["attn.c_attn.weight"], out=s.t)
-    dx, grads["ln_1.weight"], grads["ln_1.bias"] = layernorm_backward(da, (s.n_1, s.rstd_1, p["ln_1.weight"]), dx1, out=out)
-    return dx, grads
-
-
-def block_weight_backward(dx2, s, grads, add, part):
-    """The gradients of a block's four matrices and their biases, after block_backward of all rows; part(n) is the
-    slice of n rows or columns of a matrix that is computed here."""
-    for name, x, dy in (("attn.c_attn", s.a, s.qkv), ("attn.c_proj", s.o, s.n_2), ("mlp.c_fc", s.m, s.h), ("mlp.c_proj", s.u, dx2)):
-        linear_weight_backward(dy, x, grads[f"{name}.weight"], grads[f"{name}.bias"], add, part)
+    da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
+    norm(da, s.n_1, s.rstd_1, "ln_1")
+    return dx
 
 
 # ------------------------------------------------------------------------------------- memory and threads
@@ -439,56 +424,75 @@ class Arena:
     """
 
     def __init__(self, xp=np):
-        self.xp, self.memory = xp, xp.empty(0, np.uint8)
+        self.xp, self.memory, self.last = xp, xp.empty(0, np.uint8), (None, None, {})
 
     def divide(self, shapes, dtype):
         """{name: array} for {name: shape}, back to back; what they held before is lost."""
-        sizes, itemsize = {k: int(np.prod(shape)) for k, shape in shapes.items()}, np.dtype(dtype).itemsize
-        need = sum(-(-n * itemsize // 64) * 64 for n in sizes.values())
+        if self.last[:2] == (shapes, dtype):
+            return self.last[2]
+        itemsize = np.dtype(dtype).itemsize
+        need = sum(_padded(shape, itemsize) for shape in shapes.values())
         if need > self.memory.size:
-            self.memory = None                          # free the old one first
+            self.memory = self.last = None              # free the old one first
             self.memory = self.xp.empty(need, np.uint8)
         arrays, at = {}, 0
-        for k, n in sizes.items():
-            arrays[k] = self.memory[at:at + n * itemsize].view(dtype).reshape(shapes[k])
-            at += -(-n * itemsize // 64) * 64
+        for k, shape in shapes.items():
+            arrays[k] = self.memory[at:at + math.prod(shape) * itemsize].view(dtype).reshape(shape)
+            at += _padded(shape, itemsize)
+        self.last = shapes, dtype, arrays
         return arrays
 
 
-def step_shapes(cfg, B, T, want_grads=True, recompute=False):
+def _padded(shape, itemsize):
+    """Bytes of an array in an arena, where each begins on a cache line of its own."""
+    return -(-math.prod(shape) * itemsize // 64) * 64
+
+
+@functools.lru_cache(maxsize=16)
+def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
     """Everything one call of loss_and_grads divides its arena into. With recompute only the input of each block is
     kept, and the backward runs the block's forward again: a third more work for a fraction of the memory."""
     N, C, L = B * T, cfg.n_embd, cfg.n_layer
     kept = L if want_grads and not recompute else 1
     shapes = {f"h.{i}.{k}": shape for i in range(kept) for k, shape in block_shapes(cfg, B, T).items()}
-    if want_grads and recompute:
-        shapes.update({f"x.{i}": (N, C) for i in range(L)})
-    rows = min(N, max(N_THREADS, LOGIT_FLOATS // cfg.vocab_size))
-    shapes.update({"x": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C), "t": (N, C)})
+    rows = min(N, max(threads, LOGIT_FLOATS // cfg.vocab_size))
+    shapes.update({"x": (N, C), "t": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C)})
     if want_grads:
-        shapes["t4"] = (N, 4 * C)
+        if recompute:
+            shapes.update({f"x.{i}": (N, C) for i in range(L)})
+        ours = {k.removeprefix("h.0."): shape for k, shape in param_shapes(cfg).items() if k.startswith(("h.0.", "ln_f."))}
+        shapes.update({f"grad.{i}.{k}": shape for i in range(min(threads, B)) for k, shape in ours.items()})
     return shapes
 
 
-def memory_plan(cfg, B, T, recompute=False, itemsize=4):
+def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
     """{what: bytes} of training with B sequences of T tokens at once, known before any of it is taken."""
-    size = {k: -(-int(np.prod(shape)) * itemsize // 64) * 64 for k, shape in step_shapes(cfg, B, T, True, recompute).items()}
-    head, n = size["logits"] + size["y_rows"], cfg.n_params * itemsize
-    return {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": sum(size.values()) - head, "logits": head}
+    shapes, n = step_shapes(cfg, B, T, threads or N_THREADS, True, recompute), cfg.n_params * itemsize
+    plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
+    for k, shape in shapes.items():
+        kind = "gradients" if k.startswith("grad.") else "logits" if k in ("logits", "y_rows") else "activations"
+        plan[kind] += _padded(shape, itemsize)
+    return plan
 
 
 _pool = ThreadPoolExecutor(max(1, N_THREADS - 1))       # the calling thread works too
 
 
-def share(part, n_parts):
-    """share(part, n_parts)(n) is the slice of n things that one of n_parts gets."""
-    return lambda n: slice(n * part // n_parts, n * (part + 1) // n_parts)
+class Share(NamedTuple):
+    """One of so many parts of the work: share(n) is the slice of n things that this part gets."""
+
+    index: int
+    parts: int
+
+    def __call__(self, n):
+        return slice(n * self.index // self.parts, n * (self.index + 1) // self.parts)
 
 
-def in_parallel(work, n_parts=N_THREADS):
+def in_parallel(work, n_parts=None):
     """[work(share) for each part], each on its own thread; the results in order, so that sums of them are exact."""
-    others = [_pool.submit(work, share(i, n_parts)) for i in range(1, n_parts)]
-    return [work(share(0, n_parts)), *(f.result() for f in others)]
+    n_parts = n_parts or N_THREADS
+    others = [_pool.submit(work, Share(i, n_parts)) for i in range(1, n_parts)]
+    return [work(Share(0, n_parts)), *(f.result() for f in others)]
 
 
 # --------------------------------------------------------------------------------------------- the whole model
@@ -508,34 +512,28 @@ class _Step:
     """The arrays of one step and the walks through the model, each for a part of the batch.
 
     The sequences are divided among threads, and each takes its own through the whole trunk and back without waiting
-    for others. Only the gradients of the matrices, sums over all rows, come after, divided by rows of the matrix.
+    for others. The gradients of parameters are sums over all rows: each thread sums those of its rows in arrays of its
+    own, which are then added up.
     """
 
-    def __init__(self, params, cfg, tokens, arena, want_grads, recompute):
+    def __init__(self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False):
         self.params, self.cfg, self.tokens, self.recompute = params, cfg, tokens, recompute and want_grads
         self.B, self.T = tokens.shape
-        self.a = arena.divide(step_shapes(cfg, self.B, self.T, want_grads, recompute), params["wte.weight"].dtype)
+        self.a = arena.divide(step_shapes(cfg, self.B, self.T, threads, want_grads, recompute), params["wte.weight"].dtype)
         self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
         self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
 
     def rows(self, part, *names):
-        """The rows of arrays that belong to a part of the batch; all rows where part is None."""
-        s, out = part(self.B) if part else slice(0, self.B), []
+        """The rows of arrays that belong to a part of the batch."""
+        s, out = part(self.B), []
         for name in names:
             each = len(self.a[name]) // self.B          # rows of this array that a sequence has
             out.append(self.a[name][s.start * each:s.stop * each])
         return out if len(out) > 1 else out[0]
 
-    def block(self, i, part=None):
-        names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t", "t4": "t4"}
-        names = {k: v for k, v in names.items() if v in self.a}
+    def block(self, i, part):
+        names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t"}
         return SimpleNamespace(**dict(zip(names, self.rows(part, *names.values()))))
-
-    def dx_name(self, i):
-        """Where the gradient at the input of block i lies: a place that is free by the time it comes."""
-        if i == self.cfg.n_layer:
-            return "n_f"                                # the input of the last norm
-        return f"x.{i}" if self.recompute else f"h.{i}.n_1"
 
     def trunk_forward(self, part):                      # fills y, (N,C) after the last norm
         p, tokens = self.params, self.tokens[part(self.B)]
@@ -548,7 +546,7 @@ class _Step:
         layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], out=(y, n_f, rstd_f))
 
     def head(self, part, rows, targets, weights=None):  # (n,) int -> nll of this part's share of the rows
-        """The losses under the tied head of some rows of the batch; with weights also their dy, which goes to t.
+        """The losses under the tied head of some rows of the batch; with weights also their dy, in the place of y.
 
         Logits are the largest array of the model. They exist for some rows at a time, and become their own
         gradient in place.
@@ -559,35 +557,46 @@ class _Step:
         np.matmul(y, wte.T, out=z)
         nll, cache = cross_entropy_forward(z, targets[rows])
         if weights is not None:
-            self.a["t"][rows] = cross_entropy_backward(weights[rows], cache) @ wte      # forward was: logits = y wte^T
+            self.a["y"][rows] = cross_entropy_backward(weights[rows], cache) @ wte      # forward was: logits = y wte^T
         return nll
 
     def head_weight_backward(self, part, n, dwte, add):         # of the n rows that head was given last
         v = part(self.cfg.vocab_size)
-        _product(self.a["logits"][:n].T[v], self.a["y_rows"][:n], dwte[v], add)
+        dz, y, dw = self.a["logits"][:n].T[v], self.a["y_rows"][:n], dwte[v]
+        if not add:
+            np.matmul(dz, y, out=dw)
+            return
+        for r in _row_blocks(dw):                       # a temporary that stays in cache
+            dw[r] += dz[r] @ y
 
-    def trunk_backward(self, part, blocks):             # from dy in t to dx in its places; {name: gradient}
-        """Through some blocks, last first; before the last one comes the last norm."""
-        p, grads = self.params, {}
-        if blocks[-1] == self.cfg.n_layer - 1:
-            dy, n_f, rstd_f = self.rows(part, "t", "n_f", "rstd_f")
-            _, grads["ln_f.weight"], grads["ln_f.bias"] = layernorm_backward(dy, (n_f, rstd_f, p["ln_f.weight"]), out=n_f)
-        for i in reversed(blocks):
-            s, dx2, dx = self.block(i, part), self.rows(part, self.dx_name(i + 1)), self.rows(part, self.dx_name(i))
-            if self.recompute:
-                block_forward(self.rows(part, f"x.{i}"), self.layers[i], s, self.cfg.n_head)
-            _, of_norms = block_backward(dx2, self.layers[i], s, self.cfg.n_head, out=dx)
-            grads.update({f"h.{i}.{k}": g for k, g in of_norms.items()})
-        return grads
+    def own_gradients(self, part, i, grads, add):
+        """{name: array} in which a thread sums the gradients of block i over its rows: those of grads where it may."""
+        names = [*LAYER, "ln_f.weight", "ln_f.bias"] if i == self.cfg.n_layer - 1 else LAYER
+        if part == 0 and not add:
+            return {k: grads[_full(k, i)] for k in names}
+        return {k: self.a[f"grad.{part}.{k}"] for k in names}
 
-    def weights_backward(self, part, blocks, grads, add):
-        """The matrices of some blocks, after trunk_backward of all parts; after the first block, the embeddings."""
-        for i in blocks:
-            block_weight_backward(self.a[self.dx_name(i + 1)], self.block(i), layer_params(grads, i), add, part)
-        if blocks[0] > 0:
+    def block_backward(self, part, i, own):             # from dy in y, or dx in x, to dx in x
+        dx, s = self.rows(part, "x"), self.block(i, part)
+        if i == self.cfg.n_layer - 1:
+            dy, n_f, rstd_f = self.rows(part, "y", "n_f", "rstd_f")
+            layernorm_backward(dy, (n_f, rstd_f, self.params["ln_f.weight"]), out=(dx, own["ln_f.weight"], own["ln_f.bias"]))
+        if self.recompute:
+            block_forward(self.rows(part, f"x.{i}"), self.layers[i], s, self.cfg.n_head)
+        block_backward(dx, self.layers[i], s, self.cfg.n_head, own)
+
+    def add_up(self, part, i, own, grads):              # own: what own_gradients gave to each thread
+        """Part of the rows of the gradients of block i; after the first block, part of the columns of the embeddings."""
+        for k in own[0]:
+            total = grads[_full(k, i)]
+            rows = part(len(total))
+            for of_thread in own:
+                if of_thread[k] is not total:
+                    total[rows] += of_thread[k][rows]
+        if i > 0:
             return
         columns = part(self.cfg.n_embd)
-        dx = self.a[self.dx_name(0)][:, columns]
+        dx = self.a["x"][:, columns]
         embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"][:, columns])
         grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
 
@@ -600,7 +609,7 @@ def _even_blocks(rows, most):
 def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), {name: array}
     """Logits of the next token at every position, and all that was computed on the way, under the names of step_shapes."""
     check_tokens(cfg, tokens)
-    step = _Step(params, cfg, tokens, Arena(array_module(params["wte.weight"])), True, False)
+    step = _Step(params, cfg, tokens, Arena(array_module(params["wte.weight"])), N_THREADS)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
 
@@ -610,7 +619,7 @@ def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,
     check_tokens(cfg, tokens)
     check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
     wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
-    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), False, False)
+    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), N_THREADS, want_grads=False)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     nll, n = array_module(wte).zeros(targets.size, wte.dtype), len(step.a["logits"])
     for rows in _even_blocks(counted, n):
@@ -619,7 +628,7 @@ def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,
 
 
 def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-                   recompute=False):
+                   recompute=False, threads=None):
     """Weighted cross-entropy of targets given tokens, and its gradient for every parameter.
 
     tokens, targets (B,T) int, a target of -1 is ignored; weights (B,T) float or None for the mean over
@@ -628,6 +637,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
 
     grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
     arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
+    threads: how many, by default one for each core.
     """
     wte, counted = params["wte.weight"], targets != -1
     if weights is None:
@@ -644,28 +654,24 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     if grads is None:
         grads = {k: array_module(p).empty(p.shape, p.dtype) for k, p in params.items()}
 
-    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), True, recompute)
-    targets, n_parts = targets.ravel(), min(N_THREADS, len(tokens))
+    threads = threads or N_THREADS
+    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), threads, True, recompute)
+    targets, n_parts = targets.ravel(), min(threads, len(tokens))
     in_parallel(step.trunk_forward, n_parts)
     counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
     if len(counted) < len(weights):
-        step.a["t"][...] = 0.0
+        step.a["y"][weights == 0.0] = 0.0
     if not add:                                         # where no product below will write
         grads["wpe.weight"][...] = 0.0
         grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
-    for i, rows in enumerate(_even_blocks(counted, n)):
-        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights))
+    for j, rows in enumerate(_even_blocks(counted, n)):
+        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights), threads)
         loss += float(weights[rows] @ np.concatenate(nll))
-        in_parallel(lambda part, rows=rows, i=i: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or i > 0))
-
-    # With recomputation the arrays of a block serve the next one, so its matrices cannot wait until the end.
-    every = list(range(cfg.n_layer))
-    for blocks in [[i] for i in reversed(every)] if recompute else [every]:
-        parts = in_parallel(lambda part, blocks=blocks: step.trunk_backward(part, blocks), n_parts)
-        for k in parts[0]:
-            total = sum((of_part[k] for of_part in parts[1:]), parts[0][k])
-            grads[k][...] = grads[k] + total if add else total
-        in_parallel(lambda part, blocks=blocks: step.weights_backward(part, blocks, grads, add))
+        in_parallel(lambda part, rows=rows, j=j: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or j > 0), threads)
+    for i in reversed(range(cfg.n_layer)):
+        own = [step.own_gradients(part, i, grads, add) for part in range(n_parts)]
+        in_parallel(lambda part, i=i, own=own: step.block_backward(part, i, own[part.index]), n_parts)
+        in_parallel(lambda part, i=i, own=own: step.add_up(part, i, own, grads), threads)
     return loss, grads
 
 
