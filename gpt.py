@@ -19,44 +19,18 @@ Hendrycks & Gimpel 2016 (GELU); Dao et al. 2022 (attention backward from the log
 Chen et al. 2016 (recomputing activations).
 """
 
+import argparse
+import functools
+import json
 import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
-
-def _blas_kernels():
-    """Which of OpenBLAS's kernels suit this CPU best; None where it finds out itself."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as f:
-            cpu = dict(line.rstrip().partition(":")[::2] for line in f.read().split("\n\n")[0].splitlines())
-    except OSError:
-        return None
-    cpu = {k.strip(): v.split() for k, v in cpu.items()}
-    if cpu.get("vendor_id") != ["AuthenticAMD"] or not {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(cpu.get("flags", [])):
-        return None
-    # Zen 4 (family 25) does AVX-512 in two halves, and AVX2 is a little faster. Zen 5 does it in one, twice as fast,
-    # but the OpenBLAS in NumPy's wheels does not know it yet.
-    return "Zen" if cpu.get("cpu family") == ["25"] else "SkylakeX"
-
-
-# These must be in the environment before NumPy loads. One BLAS thread, because we split the work over Python threads or
-# processes ourselves: that also parallelises everything that is not a matrix product.
-if _blas_kernels():
-    os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-import argparse  # noqa: E402
-import ctypes  # noqa: E402
-import functools  # noqa: E402
-import json  # noqa: E402
-import math  # noqa: E402
-import sys  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import SimpleNamespace  # noqa: E402
-from typing import NamedTuple  # noqa: E402
-
-import numpy as np  # noqa: E402
-import checkpoint  # noqa: E402
+from cores import N_THREADS, Arena, in_parallel, padded      # before numpy, whose BLAS it sets up
+import checkpoint
+import numpy as np
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
 # L layers  NH heads            HS head size      C = NH*HS channels
@@ -65,25 +39,6 @@ QUERY_BLOCK = 64        # attention works on this many queries at a time and nev
 BLOCK_FLOATS = 131072   # element-wise work goes in blocks of rows this large: 512 KB stays in a core's L2
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
-N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _keep_freed_memory():
-    """Tell glibc to keep freed blocks instead of giving them back to the kernel.
-
-    Scratch of a few hundred kilobytes comes and goes within each operation. By default it would be mapped anew
-    each time and its pages zeroed one fault at a time, which costs more than the arithmetic.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return                                          # not glibc: slower, not different
-    mallopt(-3, 32 << 20)                               # M_MMAP_THRESHOLD, at its documented maximum
-    mallopt(-1, 1 << 30)                                # M_TRIM_THRESHOLD
-    mallopt(-8, 1)                                      # M_ARENA_MAX: what one thread frees, all may use
-
-
-_keep_freed_memory()
 
 
 @dataclass(frozen=True)
@@ -413,39 +368,7 @@ def block_backward(dx, p, s, n_head, grads):            # (N,C) in place; fills 
     return dx
 
 
-# ------------------------------------------------------------------------------------- memory and threads
-
-
-class Arena:
-    """One block of memory, divided anew at each step.
-
-    A training step uses the same few dozen arrays every time. Taken fresh from the system, each page of them
-    would fault and be zeroed, step after step, which costs more than the arithmetic.
-    """
-
-    def __init__(self, xp=np):
-        self.xp, self.memory, self.last = xp, xp.empty(0, np.uint8), (None, None, {})
-
-    def divide(self, shapes, dtype):
-        """{name: array} for {name: shape}, back to back; what they held before is lost."""
-        if self.last[:2] == (shapes, dtype):
-            return self.last[2]
-        itemsize = np.dtype(dtype).itemsize
-        need = sum(_padded(shape, itemsize) for shape in shapes.values())
-        if need > self.memory.size:
-            self.memory = self.last = None              # free the old one first
-            self.memory = self.xp.empty(need, np.uint8)
-        arrays, at = {}, 0
-        for k, shape in shapes.items():
-            arrays[k] = self.memory[at:at + math.prod(shape) * itemsize].view(dtype).reshape(shape)
-            at += _padded(shape, itemsize)
-        self.last = shapes, dtype, arrays
-        return arrays
-
-
-def _padded(shape, itemsize):
-    """Bytes of an array in an arena, where each begins on a cache line of its own."""
-    return -(-math.prod(shape) * itemsize // 64) * 64
+# -------------------------------------------------------------------------------------------------- memory
 
 
 @functools.lru_cache(maxsize=16)
@@ -471,28 +394,8 @@ def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
     plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
     for k, shape in shapes.items():
         kind = "gradients" if k.startswith("grad.") else "logits" if k in ("logits", "y_rows") else "activations"
-        plan[kind] += _padded(shape, itemsize)
+        plan[kind] += padded(shape, itemsize)
     return plan
-
-
-_pool = ThreadPoolExecutor(max(1, N_THREADS - 1))       # the calling thread works too
-
-
-class Share(NamedTuple):
-    """One of so many parts of the work: share(n) is the slice of n things that this part gets."""
-
-    index: int
-    parts: int
-
-    def __call__(self, n):
-        return slice(n * self.index // self.parts, n * (self.index + 1) // self.parts)
-
-
-def in_parallel(work, n_parts=None):
-    """[work(share) for each part], each on its own thread; the results in order, so that sums of them are exact."""
-    n_parts = n_parts or N_THREADS
-    others = [_pool.submit(work, Share(i, n_parts)) for i in range(1, n_parts)]
-    return [work(Share(0, n_parts)), *(f.result() for f in others)]
 
 
 # --------------------------------------------------------------------------------------------- the whole model
@@ -714,8 +617,8 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     Returns (B,T,V), or (B,V) for the last counted position of each row with only_last, the case of
     generation. Adds the new positions to the cache.
 
-    A small model's rows are divided among threads. A large model's time goes into reading its weights, so they are
-    read once: each thread multiplies all rows by its share of the columns.
+    A small model's rows are divided among threads. A large model's time goes into reading its weights, so the weights
+    are divided, and each is read once for all rows.
     """
     check_tokens(cfg, tokens)
     B, T = tokens.shape
@@ -728,65 +631,74 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     if int((cache.length + n_new).max()) > cache.k.shape[3]:
         raise ValueError(f"{int((cache.length + n_new).max())} positions do not fit the cache of "
                          f"{cache.k.shape[3]}; the model's context is {cfg.n_positions}")
-
-    def by_columns(x, w):                               # (N,C), (C,F) -> (N,F)
-        y = array_module(x).empty((len(x), w.shape[1]), x.dtype)
-        in_parallel(lambda part: np.matmul(x, w[:, part(w.shape[1])], out=y[:, part(w.shape[1])]))
-        return y
-
-    if cfg.n_params < SMALL_MODEL and B >= N_THREADS:
-        parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, np.matmul, 1))
-        logits = array_module(tokens).concatenate(parts)
+    if cfg.n_params >= SMALL_MODEL:
+        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(N_THREADS, cfg.n_head))
     else:
-        small = cfg.n_params < SMALL_MODEL
-        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, np.matmul if small else by_columns, min(B, N_THREADS))
+        parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, 1),
+                            min(N_THREADS, B))
+        logits = array_module(tokens).concatenate(parts)
     cache.length += n_new
     return logits
 
 
-def _decode_rows(params, cfg, tokens, cache, n_new, only_last, product, n_parts):
-    (B, T), C, xp = tokens.shape, cfg.n_embd, array_module(tokens)
-    scale = float((C // cfg.n_head) ** -0.5)
+def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
+    """n_parts threads divide each block by its heads and by the hidden units of its MLP: both end in a sum over them,
+    the second projection, so a thread gets by with its own until then, and the sums of all are added."""
+    (B, T), C, HS, xp = tokens.shape, cfg.n_embd, cfg.n_embd // cfg.n_head, array_module(tokens)
+    scale = float(HS ** -0.5)
     S = min(int(cache.length.max()) + T, cache.k.shape[3])
     at = np.minimum(cache.length[:, None] + xp.arange(T), S - 1)        # (B,T) places in the cache
     row, col = np.nonzero(xp.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
     slot = at[row, col]
     later = xp.arange(S) > at[:, None, :, None]         # (B,1,T,S): keys that come after the query
     mask = np.where(later, -np.inf, 0.0).astype(cache.k.dtype) if later.any() else None
+
+    def qkv_of(part, a, p, qkv):                        # (N,C) -> (N,share of 3C)
+        c = part(3 * C)
+        linear_forward(a, p["attn.c_attn.weight"][:, c], p["attn.c_attn.bias"][c], out=qkv[:, c])
+
+    def attention(part, qkv, p, k_cache, v_cache):      # (N,3C) -> (N,C), what some heads contribute
+        heads = part(cfg.n_head)
+        q, k, v = _heads(qkv.reshape(B, T, -1), cfg.n_head)[:, :, heads]        # (B,heads,T,HS)
+        k_cache[row, heads, slot] = k[row, :, col]      # (n,heads,HS)
+        v_cache[row, heads, slot] = v[row, :, col]
+        s = (q * scale) @ k_cache[:, heads, :S].swapaxes(-1, -2)        # (B,heads,T,S)
+        if mask is not None:
+            s += mask
+        s -= s.max(-1, keepdims=True)
+        np.exp(s, out=s)
+        s /= s.sum(-1, keepdims=True)
+        o = xp.empty((B, T, heads.stop - heads.start, HS), x.dtype)
+        np.matmul(s, v_cache[:, heads, :S], out=o.swapaxes(1, 2))
+        return o.reshape(B * T, -1) @ p["attn.c_proj.weight"][heads.start * HS:heads.stop * HS]
+
+    def mlp(part, m, p):                                # (N,C) -> (N,C), what some hidden units contribute
+        f = part(4 * C)
+        u, _ = gelu_forward(linear_forward(m, p["mlp.c_fc.weight"][:, f], p["mlp.c_fc.bias"][f]))
+        return u @ p["mlp.c_proj.weight"][f]
+
+    def head(part):                                     # (N,C) -> (N,share of V), in blocks whose copy by the BLAS stays in cache
+        v = part(cfg.vocab_size)
+        for i in range(v.start, v.stop, 512):
+            j = min(i + 512, v.stop)
+            np.matmul(x, params["wte.weight"][i:j].T, out=logits[:, i:j])
+
     x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
-
-    def linear(x, name):
-        y = product(x, p[f"{name}.weight"])
-        y += p[f"{name}.bias"]
-        return y
-
+    qkv = xp.empty((B * T, 3 * C), x.dtype)
     for i in range(cfg.n_layer):
         p = layer_params(params, i)
         a, _ = layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
-        q, k, v = _heads(linear(a, "attn.c_attn").reshape(B, T, -1), cfg.n_head)        # (B,NH,T,HS)
-        cache.k[i][row, :, slot] = k[row, :, col]       # (n,NH,HS)
-        cache.v[i][row, :, slot] = v[row, :, col]
-        o = xp.empty((B, T, C), x.dtype)
-
-        def attention(part, i=i, q=q, o=o):
-            b = part(B)
-            s = (q[b] * scale) @ cache.k[i, b, :, :S].swapaxes(-1, -2)  # (B,NH,T,S)
-            if mask is not None:
-                s += mask[b]
-            s -= s.max(-1, keepdims=True)
-            np.exp(s, out=s)
-            s /= s.sum(-1, keepdims=True)
-            np.matmul(s, cache.v[i, b, :, :S], out=o[b].reshape(-1, T, cfg.n_head, C // cfg.n_head).swapaxes(1, 2))
-
-        in_parallel(attention, n_parts)
-        x = x + linear(o.reshape(B * T, C), "attn.c_proj")
+        in_parallel(lambda part, a=a, p=p: qkv_of(part, a, p, qkv), n_parts)
+        x += sum(in_parallel(lambda part, p=p, i=i: attention(part, qkv, p, cache.k[i], cache.v[i]), n_parts))
+        x += p["attn.c_proj.bias"]
         m, _ = layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
-        u, _ = gelu_forward(linear(m, "mlp.c_fc"))
-        x = x + linear(u, "mlp.c_proj")
+        x += sum(in_parallel(lambda part, m=m, p=p: mlp(part, m, p), n_parts))
+        x += p["mlp.c_proj.bias"]
     if only_last:
         x = x.reshape(B, T, C)[xp.arange(B), n_new - 1]
     x, _ = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-    logits = product(x, params["wte.weight"][:cfg.vocab_size].T)
+    logits = xp.empty((len(x), cfg.vocab_size), x.dtype)
+    in_parallel(head, n_parts)
     return logits if only_last else logits.reshape(B, T, -1)
 
 

@@ -29,10 +29,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import gpt                      # before numpy: it tells NumPy's BLAS which CPU this is
+import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
 import checkpoint
 import evaluate
+import gpt
 import numpy as np
 
 
@@ -117,7 +118,7 @@ class AdamW:
             for k, i, j in self.large[part(len(self.large))]:
                 self._update(*(a[k].reshape(-1)[i:j] for a in (self.params, grads, self.m, self.v)), lr, scale, decay)
 
-        gpt.in_parallel(blocks)
+        cores.in_parallel(blocks)
         if self.small:
             p, g = (np.concatenate([a[k] for k in self.small]) for a in (self.params, grads))
             self._update(p, g, *self.moments, lr, scale, 0.0)
@@ -442,8 +443,8 @@ PROCESS_FLOATS = 1 << 27        # gradients of all processes together: 512 MB
 
 def n_processes(cfg):
     """How many processes share the rows of a batch: one for each core, while each can have gradients of its own."""
-    fits = sys.platform == "linux" and cfg.n_params * gpt.N_THREADS <= PROCESS_FLOATS
-    return gpt.N_THREADS if fits else 1
+    fits = sys.platform == "linux" and cfg.n_params * cores.N_THREADS <= PROCESS_FLOATS
+    return cores.N_THREADS if fits else 1
 
 
 def shared_like(arrays):
@@ -467,7 +468,7 @@ class Gradients:
     """
 
     def __init__(self, params, cfg, recompute=False):
-        self.params, self.cfg, self.recompute, self.arena = params, cfg, recompute, gpt.Arena()
+        self.params, self.cfg, self.recompute, self.arena = params, cfg, recompute, cores.Arena()
         self.others, self.begun, n = [], False, n_processes(cfg)
         self.threads = None if n == 1 else 1
         if n == 1:
@@ -491,7 +492,7 @@ class Gradients:
     def add(self, tokens, targets, weights):            # (B,T) each
         """The batch's loss; its gradients are added to what came since clear()."""
         n = min(len(self.others) + 1, len(tokens))
-        rows, others = [gpt.Share(i, n)(len(tokens)) for i in range(n)], self.others[:n - 1]
+        rows, others = [cores.Share(i, n)(len(tokens)) for i in range(n)], self.others[:n - 1]
         for other, r in zip(others, rows[1:]):
             other.pipe.send((tokens[r], targets[r], weights[r]))
         try:
@@ -512,7 +513,7 @@ class Gradients:
                     self.flat[at] += other.flat[at]
 
         if others:
-            gpt.in_parallel(add_up)
+            cores.in_parallel(add_up)
         self.begun = True
         return loss
 
@@ -529,7 +530,7 @@ def _serve(pipe, inherited, params, cfg, recompute, grads):
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the process that asks
     for end in inherited:                               # held open here, they would never tell that it has ended
         end.close()
-    arena = gpt.Arena()
+    arena = cores.Arena()
     while True:
         try:
             tokens, targets, weights = pipe.recv()
@@ -574,7 +575,7 @@ def available_bytes():
 def memory_plan(cfg, rows, recompute=False):
     """{what: bytes} of training with so many rows at once, in all processes together."""
     n, T = min(n_processes(cfg), rows), cfg.n_positions
-    shares = [gpt.Share(i, n)(rows) for i in range(n)]
+    shares = [cores.Share(i, n)(rows) for i in range(n)]
     plans = [gpt.memory_plan(cfg, s.stop - s.start, T, recompute, threads=1 if n_processes(cfg) > 1 else None) for s in shares]
     return {k: plans[0][k] if k in ("parameters", "AdamW") else sum(plan[k] for plan in plans) for k in plans[0]}
 
@@ -583,7 +584,7 @@ def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False):
     """(rows at once, recompute, plan in bytes) for a step of batch rows: as many rows as keep the machine busy and fit
     the budget. Fewer rows at once never change what a step computes, so nothing else has to give."""
     T = cfg.n_positions
-    rows = micro_batch or max(1, min(batch, max(gpt.N_THREADS, 8192 // T)))
+    rows = micro_batch or max(1, min(batch, max(cores.N_THREADS, 8192 // T)))
     smaller = [rows] if micro_batch else range(rows, 0, -1)
     for again in {recompute, True}:
         for rows in smaller:
@@ -620,7 +621,7 @@ def bench(setting, seconds=10.0):
     peak += n * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss          # of the largest child; counts shared memory again
     dt = sorted(times[2:])[len(times[2:]) // 2]         # the first two warm up
     return {"bench": setting, "tokens_per_s": round(B * T / dt, 1), "gflop_per_s": round(B * T / dt * flops_per_token(cfg, T) / 1e9, 1),
-            "ms_per_step": round(1e3 * dt, 2), "steps": len(times) - 2, "cores": gpt.N_THREADS,
+            "ms_per_step": round(1e3 * dt, 2), "steps": len(times) - 2, "cores": cores.N_THREADS,
             "peak_rss_mb": round(peak / 1024)}
 
 
@@ -645,7 +646,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget or 0.8 * available_bytes(), micro_batch, recompute)
     identity = {**settings(recipe), "micro_batch": micro_batch, "seed": seed, "tokens": fingerprint(train_shards),
                 "tokenizer": tokenizer.fingerprint if tokenizer else None, "align_documents": align_documents,
-                "start": fingerprint(start.values()) if start else None, "threads": gpt.N_THREADS}
+                "start": fingerprint(start.values()) if start else None, "threads": cores.N_THREADS}
     params = start or gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
     done, log = begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import gpt
 import checkpoint
+import cores
+import gpt
 import train
 from conftest import check_grad
 
@@ -210,7 +211,7 @@ def test_logits_in_blocks_and_sums_over_batches(monkeypatch, recompute):
     loss, want = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
     monkeypatch.setattr(gpt, "LOGIT_FLOATS", 5 * cfg.vocab_size)
     monkeypatch.setattr(gpt, "step_shapes", gpt.step_shapes.__wrapped__)        # it remembers other limits
-    grads, arena = {k: randn(*p.shape) for k, p in params.items()}, gpt.Arena()
+    grads, arena = {k: randn(*p.shape) for k, p in params.items()}, cores.Arena()
     for i in range(2):                                  # what the arrays held before does not matter; the second time it is added
         again, same = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, add=i == 1, arena=arena, recompute=recompute)
         assert same is grads and again == pytest.approx(loss, rel=1e-12)
@@ -220,7 +221,7 @@ def test_logits_in_blocks_and_sums_over_batches(monkeypatch, recompute):
 
 def test_the_arena_is_as_large_as_planned_and_serves_other_shapes():
     cfg = gpt.Config(50, 20, 32, 3, 2)
-    params, arena = gpt.init(cfg, 0), gpt.Arena()
+    params, arena = gpt.init(cfg, 0), cores.Arena()
     for recompute in (True, False):
         for B, T in ((2, 20), (5, 20), (3, 7)):
             tokens, targets = batch(cfg, B, T)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import bpe
+import cores
 import gpt
 import train
 import checkpoint
@@ -235,7 +236,7 @@ def test_no_process_outlives_a_killed_run(tmp_path):
         assert run.poll() is None
         time.sleep(0.05)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    assert len(children) == gpt.N_THREADS - 1
+    assert len(children) == cores.N_THREADS - 1
     run.kill()
     run.wait()
     until = time.monotonic() + 20
