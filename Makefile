@@ -91,6 +91,7 @@ test: .venv/ready
 
 peers: .venv-peers/ready
 	.venv-peers/bin/python -m pytest --quiet -rs -s tests/peers
+	.venv-peers/bin/python tests/peers/gpt_speed.py
 
 clean:
 	rm -rf $(RUN)

@@ -29,11 +29,12 @@ from collections import namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import gpt                      # before numpy
+import cores                    # before numpy
+import checkpoint
+import gpt
 import numpy as np
 import sample
 import train
-import checkpoint
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
         shown = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
         print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:+.4f}  {shown}  {left:,.0f} s left   ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    grads.close()
     gpt.save(folder, params, cfg)
 
 
@@ -178,7 +180,7 @@ def sft(run, recipe, seed=0, on_mismatch="error"):
     batches = Batches(conversations, recipe.batch, seed)
     windows = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
     identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
-                "tokens": train.fingerprint(windows.shards), "threads": gpt.N_THREADS,
+                "tokens": train.fingerprint(windows.shards), "threads": cores.N_THREADS,
                 "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16]}
 
     def step_of(step, grads):
@@ -266,7 +268,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
     folder = run / ("rl" if reward == "answer" else "rl_random")
     identity = {"stage": "rl", **train.settings(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
                 "data": [hashlib.sha256((run / p).read_bytes()).hexdigest()[:16] for p in ("tasks/wheel_train.jsonl", "chat/train.jsonl")],
-                "threads": gpt.N_THREADS}
+                "threads": cores.N_THREADS}
     before = measure(params, cfg, tokenizer, unseen)
 
     def step_of(step, grads):

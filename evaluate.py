@@ -16,9 +16,10 @@ import os
 import sys
 from pathlib import Path
 
-import gpt                      # before numpy
+import cores                    # before numpy
 import bpe
 import checkpoint
+import gpt
 import numpy as np
 
 
@@ -46,7 +47,7 @@ def bits_per_byte(nats, targets, n_bytes):
 
 def validation_loss(params, cfg, tokenizer, shards, batch=32):
     """(nats per token, bits per byte or None without a tokenizer) on the validation rows."""
-    rows, arena = validation_rows(shards, cfg.n_positions), gpt.Arena()
+    rows, arena = validation_rows(shards, cfg.n_positions), cores.Arena()
     nats = np.concatenate([gpt.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
                            for i in range(0, len(rows), batch)])
     return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer)) if tokenizer else None

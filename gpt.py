@@ -19,37 +19,18 @@ Hendrycks & Gimpel 2016 (GELU); Dao et al. 2022 (attention backward from the log
 Chen et al. 2016 (recomputing activations).
 """
 
+import argparse
+import functools
+import json
 import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
-
-def _avx512():
-    """True where the CPU has the AVX-512 parts that OpenBLAS's SkylakeX kernels use."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as f:
-            flags = next((line for line in f if line.startswith("flags")), "").split()
-    except OSError:
-        return False
-    return {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(flags)
-
-
-# These must be in the environment before NumPy loads. Recent AMD CPUs are taken for older ones by the
-# OpenBLAS in NumPy's wheels, which then leaves half the speed unused. One BLAS thread, because we split
-# the work over Python threads ourselves: that also parallelises everything that is not a matrix product.
-if _avx512():
-    os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-import argparse  # noqa: E402
-import ctypes  # noqa: E402
-import json  # noqa: E402
-import sys  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import SimpleNamespace  # noqa: E402
-
-import numpy as np  # noqa: E402
-import checkpoint  # noqa: E402
+from cores import N_THREADS, Arena, in_parallel, padded      # before numpy, whose BLAS it sets up
+import checkpoint
+import numpy as np
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
 # L layers  NH heads            HS head size      C = NH*HS channels
@@ -58,25 +39,6 @@ QUERY_BLOCK = 64        # attention works on this many queries at a time and nev
 BLOCK_FLOATS = 131072   # element-wise work goes in blocks of rows this large: 512 KB stays in a core's L2
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
-N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _keep_freed_memory():
-    """Tell glibc to keep freed blocks instead of giving them back to the kernel.
-
-    Scratch of a few hundred kilobytes comes and goes within each operation. By default it would be mapped anew
-    each time and its pages zeroed one fault at a time, which costs more than the arithmetic.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return                                          # not glibc: slower, not different
-    mallopt(-3, 32 << 20)                               # M_MMAP_THRESHOLD, at its documented maximum
-    mallopt(-1, 1 << 30)                                # M_TRIM_THRESHOLD
-    mallopt(-8, 1)                                      # M_ARENA_MAX: what one thread frees, all may use
-
-
-_keep_freed_memory()
 
 
 @dataclass(frozen=True)
@@ -172,8 +134,8 @@ def layernorm_backward(dy, cache, plus=0.0, out=None):  # (N,C) -> (N,C), (C,), 
     """
     n, rstd, w = cache
     xp, C = array_module(dy), dy.shape[1]
-    dx = xp.empty_like(dy) if out is None else out
-    dw, db, mean_w = xp.zeros_like(w), xp.zeros_like(w), (w / C)[:, None]
+    dx, dw, db = out or (xp.empty_like(dy), xp.empty_like(w), xp.empty_like(w))
+    dw[...], db[...], mean_w = 0.0, 0.0, (w / C)[:, None]
     for r in _row_blocks(dy):
         ones = xp.ones(len(dy[r]), dy.dtype)
         t = dy[r] * n[r]
@@ -195,34 +157,12 @@ def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> 
     return y
 
 
-def linear_backward(dy, w, out=None):                   # (N,F), (C,F) -> (N,C); for dw and db see below
-    return np.matmul(dy, w.T, out=out)
-
-
-def linear_weight_backward(dy, x, dw, db, add, part):   # (N,F), (N,C) into (C,F), (F,)
-    """dw = x^T dy and db = the column sums of dy, or added to what is there; part(n) is the slice of n that is done here.
-
-    Apart from linear_backward, because these sum over all rows of the batch: threads divide them by rows or columns
-    of dw, while dx is each thread's for its own rows of the batch.
-    """
-    C, F = dw.shape
-    columns = part(F)
-    if F >= C:                                          # the longer side is divided: less is read twice
-        _product(x.T, dy[:, columns], dw[:, columns], add)
-    else:
-        _product(x.T[part(C)], dy, dw[part(C)], add)
-    ones = array_module(dy).ones((1, len(dy)), dy.dtype)
-    _product(ones, dy[:, columns], db[None, columns], add)      # a product with ones is the fastest column sum
-
-
-def _product(a, b, out, add):
-    """out = a @ b, or out += a @ b in pieces whose temporary stays in cache."""
-    if not add:
-        np.matmul(a, b, out=out)
-        return
-    step = max(1, 2 * BLOCK_FLOATS // b.shape[1])
-    for i in range(0, len(a), step):
-        out[i:i + step] += a[i:i + step] @ b
+def linear_backward(dy, x, w, out=None):                # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,)
+    """dx = dy w^T,  dw = x^T dy,  db = the sum of dy's rows. In out, x itself may be the place of dx."""
+    dx, dw, db = out or (None, None, None)
+    dw = np.matmul(x.T, dy, out=dw)
+    db = np.matmul(array_module(dy).ones(len(dy), dy.dtype), dy, out=db)        # the fastest column sum
+    return np.matmul(dy, w.T, out=dx), dw, db
 
 
 GELU_K, GELU_C = 0.7978845608028654, 0.044715           # sqrt(2/pi); the cubic term of the tanh approximation
@@ -270,6 +210,7 @@ def _sequence_blocks(B, T, n_head):
     return [slice(i, min(i + step, B)) for i in range(0, B, step)]
 
 
+@functools.lru_cache(maxsize=16)
 def _causal_mask(xp, T, dtype):                         # (T,T): 0 on and below the diagonal, -inf above
     return xp.triu(xp.full((T, T), -np.inf, dtype), k=1)
 
@@ -377,6 +318,11 @@ def layer_params(params, i):
     return {k: params[f"h.{i}.{k}"] for k in LAYER}
 
 
+def _full(k, i):
+    """A parameter's name in the model, from its name in block i; the last norm belongs to no block."""
+    return k if k.startswith("ln_f") else f"h.{i}.{k}"
+
+
 def block_shapes(cfg, B, T):
     """What a block keeps for its backward. The first axis of each is B sequences long."""
     N, C = B * T, cfg.n_embd
@@ -398,97 +344,58 @@ def block_forward(x, p, s, n_head):                     # (N,C) in place, layer 
     return x
 
 
-def block_backward(dx2, p, s, n_head, out):             # (N,C) -> (N,C), {name: gradient of a norm's parameter}
-    """From the gradient at the block's output to the one at its input, which goes to out.
-
-    Each gradient takes the place of an activation that is not needed any more: dqkv that of qkv, dh that of h, dx1 that
-    of n_2 (and out may be s.n_1). Left standing, with them, are the inputs of the four matrices: all that
-    block_weight_backward needs. s.t (N,C) and s.t4 (N,4C) are scratch.
-    """
+def block_backward(dx, p, s, n_head, grads):            # (N,C) in place; fills {name: gradient} of the layer's parameters
+    """From the gradient at the block's output to the one at its input. Each gradient takes the place of an activation
+    that is not needed any more: du that of u, dh that of h, dqkv that of qkv."""
     B, _, T, _ = s.lse.shape
-    grads = {}
+
+    def linear(dy, x, name, out):
+        return linear_backward(dy, x, p[f"{name}.weight"], (out, grads[f"{name}.weight"], grads[f"{name}.bias"]))[0]
+
+    def norm(dy, n, rstd, name):                        # dx is what comes down beside the branch
+        layernorm_backward(dy, (n, rstd, p[f"{name}.weight"]), dx, (dx, grads[f"{name}.weight"], grads[f"{name}.bias"]))
+
     # x2 = x1 + mlp(norm(x1)): the gradient reaches x1 by both terms
-    du = linear_backward(dx2, p["mlp.c_proj.weight"], out=s.t4)
+    du = linear(dx, s.u, "mlp.c_proj", out=s.u)
     dh = gelu_backward(du, s.h, out=s.h)
-    dm = linear_backward(dh, p["mlp.c_fc.weight"], out=s.t)
-    dx1, grads["ln_2.weight"], grads["ln_2.bias"] = layernorm_backward(dm, (s.n_2, s.rstd_2, p["ln_2.weight"]), dx2, out=s.n_2)
+    dm = linear(dh, s.m, "mlp.c_fc", out=s.m)
+    norm(dm, s.n_2, s.rstd_2, "ln_2")
     # x1 = x + attention(norm(x)): likewise
-    do = linear_backward(dx1, p["attn.c_proj.weight"], out=s.t)
-    qkv, o, do = (y.reshape(B, T, -1) for y in (s.qkv, s.o, do))
+    qkv, o, do = (y.reshape(B, T, -1) for y in (s.qkv, s.o, linear(dx, s.o, "attn.c_proj", out=s.t)))
     dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=qkv).reshape(B * T, -1)
-    da = linear_backward(dqkv, p["attn.c_attn.weight"], out=s.t)
-    dx, grads["ln_1.weight"], grads["ln_1.bias"] = layernorm_backward(da, (s.n_1, s.rstd_1, p["ln_1.weight"]), dx1, out=out)
-    return dx, grads
+    da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
+    norm(da, s.n_1, s.rstd_1, "ln_1")
+    return dx
 
 
-def block_weight_backward(dx2, s, grads, add, part):
-    """The gradients of a block's four matrices and their biases, after block_backward of all rows; part(n) is the
-    slice of n rows or columns of a matrix that is computed here."""
-    for name, x, dy in (("attn.c_attn", s.a, s.qkv), ("attn.c_proj", s.o, s.n_2), ("mlp.c_fc", s.m, s.h), ("mlp.c_proj", s.u, dx2)):
-        linear_weight_backward(dy, x, grads[f"{name}.weight"], grads[f"{name}.bias"], add, part)
+# -------------------------------------------------------------------------------------------------- memory
 
 
-# ------------------------------------------------------------------------------------- memory and threads
-
-
-class Arena:
-    """One block of memory, divided anew at each step.
-
-    A training step uses the same few dozen arrays every time. Taken fresh from the system, each page of them
-    would fault and be zeroed, step after step, which costs more than the arithmetic.
-    """
-
-    def __init__(self, xp=np):
-        self.xp, self.memory = xp, xp.empty(0, np.uint8)
-
-    def divide(self, shapes, dtype):
-        """{name: array} for {name: shape}, back to back; what they held before is lost."""
-        sizes, itemsize = {k: int(np.prod(shape)) for k, shape in shapes.items()}, np.dtype(dtype).itemsize
-        need = sum(-(-n * itemsize // 64) * 64 for n in sizes.values())
-        if need > self.memory.size:
-            self.memory = None                          # free the old one first
-            self.memory = self.xp.empty(need, np.uint8)
-        arrays, at = {}, 0
-        for k, n in sizes.items():
-            arrays[k] = self.memory[at:at + n * itemsize].view(dtype).reshape(shapes[k])
-            at += -(-n * itemsize // 64) * 64
-        return arrays
-
-
-def step_shapes(cfg, B, T, want_grads=True, recompute=False):
+@functools.lru_cache(maxsize=16)
+def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
     """Everything one call of loss_and_grads divides its arena into. With recompute only the input of each block is
     kept, and the backward runs the block's forward again: a third more work for a fraction of the memory."""
     N, C, L = B * T, cfg.n_embd, cfg.n_layer
     kept = L if want_grads and not recompute else 1
     shapes = {f"h.{i}.{k}": shape for i in range(kept) for k, shape in block_shapes(cfg, B, T).items()}
-    if want_grads and recompute:
-        shapes.update({f"x.{i}": (N, C) for i in range(L)})
-    rows = min(N, max(N_THREADS, LOGIT_FLOATS // cfg.vocab_size))
-    shapes.update({"x": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C), "t": (N, C)})
+    rows = min(N, max(threads, LOGIT_FLOATS // cfg.vocab_size))
+    shapes.update({"x": (N, C), "t": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C)})
     if want_grads:
-        shapes["t4"] = (N, 4 * C)
+        if recompute:
+            shapes.update({f"x.{i}": (N, C) for i in range(L)})
+        ours = {k.removeprefix("h.0."): shape for k, shape in param_shapes(cfg).items() if k.startswith(("h.0.", "ln_f."))}
+        shapes.update({f"grad.{i}.{k}": shape for i in range(min(threads, B)) for k, shape in ours.items()})
     return shapes
 
 
-def memory_plan(cfg, B, T, recompute=False, itemsize=4):
+def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
     """{what: bytes} of training with B sequences of T tokens at once, known before any of it is taken."""
-    size = {k: -(-int(np.prod(shape)) * itemsize // 64) * 64 for k, shape in step_shapes(cfg, B, T, True, recompute).items()}
-    head, n = size["logits"] + size["y_rows"], cfg.n_params * itemsize
-    return {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": sum(size.values()) - head, "logits": head}
-
-
-_pool = ThreadPoolExecutor(max(1, N_THREADS - 1))       # the calling thread works too
-
-
-def share(part, n_parts):
-    """share(part, n_parts)(n) is the slice of n things that one of n_parts gets."""
-    return lambda n: slice(n * part // n_parts, n * (part + 1) // n_parts)
-
-
-def in_parallel(work, n_parts=N_THREADS):
-    """[work(share) for each part], each on its own thread; the results in order, so that sums of them are exact."""
-    others = [_pool.submit(work, share(i, n_parts)) for i in range(1, n_parts)]
-    return [work(share(0, n_parts)), *(f.result() for f in others)]
+    shapes, n = step_shapes(cfg, B, T, threads or N_THREADS, True, recompute), cfg.n_params * itemsize
+    plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
+    for k, shape in shapes.items():
+        kind = "gradients" if k.startswith("grad.") else "logits" if k in ("logits", "y_rows") else "activations"
+        plan[kind] += padded(shape, itemsize)
+    return plan
 
 
 # --------------------------------------------------------------------------------------------- the whole model
@@ -508,34 +415,28 @@ class _Step:
     """The arrays of one step and the walks through the model, each for a part of the batch.
 
     The sequences are divided among threads, and each takes its own through the whole trunk and back without waiting
-    for others. Only the gradients of the matrices, sums over all rows, come after, divided by rows of the matrix.
+    for others. The gradients of parameters are sums over all rows: each thread sums those of its rows in arrays of its
+    own, which are then added up.
     """
 
-    def __init__(self, params, cfg, tokens, arena, want_grads, recompute):
+    def __init__(self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False):
         self.params, self.cfg, self.tokens, self.recompute = params, cfg, tokens, recompute and want_grads
         self.B, self.T = tokens.shape
-        self.a = arena.divide(step_shapes(cfg, self.B, self.T, want_grads, recompute), params["wte.weight"].dtype)
+        self.a = arena.divide(step_shapes(cfg, self.B, self.T, threads, want_grads, recompute), params["wte.weight"].dtype)
         self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
         self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
 
     def rows(self, part, *names):
-        """The rows of arrays that belong to a part of the batch; all rows where part is None."""
-        s, out = part(self.B) if part else slice(0, self.B), []
+        """The rows of arrays that belong to a part of the batch."""
+        s, out = part(self.B), []
         for name in names:
             each = len(self.a[name]) // self.B          # rows of this array that a sequence has
             out.append(self.a[name][s.start * each:s.stop * each])
         return out if len(out) > 1 else out[0]
 
-    def block(self, i, part=None):
-        names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t", "t4": "t4"}
-        names = {k: v for k, v in names.items() if v in self.a}
+    def block(self, i, part):
+        names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t"}
         return SimpleNamespace(**dict(zip(names, self.rows(part, *names.values()))))
-
-    def dx_name(self, i):
-        """Where the gradient at the input of block i lies: a place that is free by the time it comes."""
-        if i == self.cfg.n_layer:
-            return "n_f"                                # the input of the last norm
-        return f"x.{i}" if self.recompute else f"h.{i}.n_1"
 
     def trunk_forward(self, part):                      # fills y, (N,C) after the last norm
         p, tokens = self.params, self.tokens[part(self.B)]
@@ -548,7 +449,7 @@ class _Step:
         layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], out=(y, n_f, rstd_f))
 
     def head(self, part, rows, targets, weights=None):  # (n,) int -> nll of this part's share of the rows
-        """The losses under the tied head of some rows of the batch; with weights also their dy, which goes to t.
+        """The losses under the tied head of some rows of the batch; with weights also their dy, in the place of y.
 
         Logits are the largest array of the model. They exist for some rows at a time, and become their own
         gradient in place.
@@ -559,35 +460,46 @@ class _Step:
         np.matmul(y, wte.T, out=z)
         nll, cache = cross_entropy_forward(z, targets[rows])
         if weights is not None:
-            self.a["t"][rows] = cross_entropy_backward(weights[rows], cache) @ wte      # forward was: logits = y wte^T
+            self.a["y"][rows] = cross_entropy_backward(weights[rows], cache) @ wte      # forward was: logits = y wte^T
         return nll
 
     def head_weight_backward(self, part, n, dwte, add):         # of the n rows that head was given last
         v = part(self.cfg.vocab_size)
-        _product(self.a["logits"][:n].T[v], self.a["y_rows"][:n], dwte[v], add)
+        dz, y, dw = self.a["logits"][:n].T[v], self.a["y_rows"][:n], dwte[v]
+        if not add:
+            np.matmul(dz, y, out=dw)
+            return
+        for r in _row_blocks(dw):                       # a temporary that stays in cache
+            dw[r] += dz[r] @ y
 
-    def trunk_backward(self, part, blocks):             # from dy in t to dx in its places; {name: gradient}
-        """Through some blocks, last first; before the last one comes the last norm."""
-        p, grads = self.params, {}
-        if blocks[-1] == self.cfg.n_layer - 1:
-            dy, n_f, rstd_f = self.rows(part, "t", "n_f", "rstd_f")
-            _, grads["ln_f.weight"], grads["ln_f.bias"] = layernorm_backward(dy, (n_f, rstd_f, p["ln_f.weight"]), out=n_f)
-        for i in reversed(blocks):
-            s, dx2, dx = self.block(i, part), self.rows(part, self.dx_name(i + 1)), self.rows(part, self.dx_name(i))
-            if self.recompute:
-                block_forward(self.rows(part, f"x.{i}"), self.layers[i], s, self.cfg.n_head)
-            _, of_norms = block_backward(dx2, self.layers[i], s, self.cfg.n_head, out=dx)
-            grads.update({f"h.{i}.{k}": g for k, g in of_norms.items()})
-        return grads
+    def own_gradients(self, part, i, grads, add):
+        """{name: array} in which a thread sums the gradients of block i over its rows: those of grads where it may."""
+        names = [*LAYER, "ln_f.weight", "ln_f.bias"] if i == self.cfg.n_layer - 1 else LAYER
+        if part == 0 and not add:
+            return {k: grads[_full(k, i)] for k in names}
+        return {k: self.a[f"grad.{part}.{k}"] for k in names}
 
-    def weights_backward(self, part, blocks, grads, add):
-        """The matrices of some blocks, after trunk_backward of all parts; after the first block, the embeddings."""
-        for i in blocks:
-            block_weight_backward(self.a[self.dx_name(i + 1)], self.block(i), layer_params(grads, i), add, part)
-        if blocks[0] > 0:
+    def block_backward(self, part, i, own):             # from dy in y, or dx in x, to dx in x
+        dx, s = self.rows(part, "x"), self.block(i, part)
+        if i == self.cfg.n_layer - 1:
+            dy, n_f, rstd_f = self.rows(part, "y", "n_f", "rstd_f")
+            layernorm_backward(dy, (n_f, rstd_f, self.params["ln_f.weight"]), out=(dx, own["ln_f.weight"], own["ln_f.bias"]))
+        if self.recompute:
+            block_forward(self.rows(part, f"x.{i}"), self.layers[i], s, self.cfg.n_head)
+        block_backward(dx, self.layers[i], s, self.cfg.n_head, own)
+
+    def add_up(self, part, i, own, grads):              # own: what own_gradients gave to each thread
+        """Part of the rows of the gradients of block i; after the first block, part of the columns of the embeddings."""
+        for k in own[0]:
+            total = grads[_full(k, i)]
+            rows = part(len(total))
+            for of_thread in own:
+                if of_thread[k] is not total:
+                    total[rows] += of_thread[k][rows]
+        if i > 0:
             return
         columns = part(self.cfg.n_embd)
-        dx = self.a[self.dx_name(0)][:, columns]
+        dx = self.a["x"][:, columns]
         embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"][:, columns])
         grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
 
@@ -600,7 +512,7 @@ def _even_blocks(rows, most):
 def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), {name: array}
     """Logits of the next token at every position, and all that was computed on the way, under the names of step_shapes."""
     check_tokens(cfg, tokens)
-    step = _Step(params, cfg, tokens, Arena(array_module(params["wte.weight"])), True, False)
+    step = _Step(params, cfg, tokens, Arena(array_module(params["wte.weight"])), N_THREADS)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
 
@@ -610,7 +522,7 @@ def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,
     check_tokens(cfg, tokens)
     check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
     wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
-    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), False, False)
+    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), N_THREADS, want_grads=False)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     nll, n = array_module(wte).zeros(targets.size, wte.dtype), len(step.a["logits"])
     for rows in _even_blocks(counted, n):
@@ -619,7 +531,7 @@ def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,
 
 
 def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-                   recompute=False):
+                   recompute=False, threads=None):
     """Weighted cross-entropy of targets given tokens, and its gradient for every parameter.
 
     tokens, targets (B,T) int, a target of -1 is ignored; weights (B,T) float or None for the mean over
@@ -628,6 +540,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
 
     grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
     arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
+    threads: how many, by default one for each core.
     """
     wte, counted = params["wte.weight"], targets != -1
     if weights is None:
@@ -644,28 +557,24 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     if grads is None:
         grads = {k: array_module(p).empty(p.shape, p.dtype) for k, p in params.items()}
 
-    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), True, recompute)
-    targets, n_parts = targets.ravel(), min(N_THREADS, len(tokens))
+    threads = threads or N_THREADS
+    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), threads, True, recompute)
+    targets, n_parts = targets.ravel(), min(threads, len(tokens))
     in_parallel(step.trunk_forward, n_parts)
     counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
     if len(counted) < len(weights):
-        step.a["t"][...] = 0.0
+        step.a["y"][weights == 0.0] = 0.0
     if not add:                                         # where no product below will write
         grads["wpe.weight"][...] = 0.0
         grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
-    for i, rows in enumerate(_even_blocks(counted, n)):
-        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights))
+    for j, rows in enumerate(_even_blocks(counted, n)):
+        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights), threads)
         loss += float(weights[rows] @ np.concatenate(nll))
-        in_parallel(lambda part, rows=rows, i=i: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or i > 0))
-
-    # With recomputation the arrays of a block serve the next one, so its matrices cannot wait until the end.
-    every = list(range(cfg.n_layer))
-    for blocks in [[i] for i in reversed(every)] if recompute else [every]:
-        parts = in_parallel(lambda part, blocks=blocks: step.trunk_backward(part, blocks), n_parts)
-        for k in parts[0]:
-            total = sum((of_part[k] for of_part in parts[1:]), parts[0][k])
-            grads[k][...] = grads[k] + total if add else total
-        in_parallel(lambda part, blocks=blocks: step.weights_backward(part, blocks, grads, add))
+        in_parallel(lambda part, rows=rows, j=j: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or j > 0), threads)
+    for i in reversed(range(cfg.n_layer)):
+        own = [step.own_gradients(part, i, grads, add) for part in range(n_parts)]
+        in_parallel(lambda part, i=i, own=own: step.block_backward(part, i, own[part.index]), n_parts)
+        in_parallel(lambda part, i=i, own=own: step.add_up(part, i, own, grads), threads)
     return loss, grads
 
 
@@ -708,8 +617,8 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     Returns (B,T,V), or (B,V) for the last counted position of each row with only_last, the case of
     generation. Adds the new positions to the cache.
 
-    A small model's rows are divided among threads. A large model's time goes into reading its weights, so they are
-    read once: each thread multiplies all rows by its share of the columns.
+    A small model's rows are divided among threads. A large model's time goes into reading its weights, so the weights
+    are divided, and each is read once for all rows.
     """
     check_tokens(cfg, tokens)
     B, T = tokens.shape
@@ -722,65 +631,74 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     if int((cache.length + n_new).max()) > cache.k.shape[3]:
         raise ValueError(f"{int((cache.length + n_new).max())} positions do not fit the cache of "
                          f"{cache.k.shape[3]}; the model's context is {cfg.n_positions}")
-
-    def by_columns(x, w):                               # (N,C), (C,F) -> (N,F)
-        y = array_module(x).empty((len(x), w.shape[1]), x.dtype)
-        in_parallel(lambda part: np.matmul(x, w[:, part(w.shape[1])], out=y[:, part(w.shape[1])]))
-        return y
-
-    if cfg.n_params < SMALL_MODEL and B >= N_THREADS:
-        parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, np.matmul, 1))
-        logits = array_module(tokens).concatenate(parts)
+    if cfg.n_params >= SMALL_MODEL:
+        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(N_THREADS, cfg.n_head))
     else:
-        small = cfg.n_params < SMALL_MODEL
-        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, np.matmul if small else by_columns, min(B, N_THREADS))
+        parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, 1),
+                            min(N_THREADS, B))
+        logits = array_module(tokens).concatenate(parts)
     cache.length += n_new
     return logits
 
 
-def _decode_rows(params, cfg, tokens, cache, n_new, only_last, product, n_parts):
-    (B, T), C, xp = tokens.shape, cfg.n_embd, array_module(tokens)
-    scale = float((C // cfg.n_head) ** -0.5)
+def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
+    """n_parts threads divide each block by its heads and by the hidden units of its MLP: both end in a sum over them,
+    the second projection, so a thread gets by with its own until then, and the sums of all are added."""
+    (B, T), C, HS, xp = tokens.shape, cfg.n_embd, cfg.n_embd // cfg.n_head, array_module(tokens)
+    scale = float(HS ** -0.5)
     S = min(int(cache.length.max()) + T, cache.k.shape[3])
     at = np.minimum(cache.length[:, None] + xp.arange(T), S - 1)        # (B,T) places in the cache
     row, col = np.nonzero(xp.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
     slot = at[row, col]
     later = xp.arange(S) > at[:, None, :, None]         # (B,1,T,S): keys that come after the query
     mask = np.where(later, -np.inf, 0.0).astype(cache.k.dtype) if later.any() else None
+
+    def qkv_of(part, a, p, qkv):                        # (N,C) -> (N,share of 3C)
+        c = part(3 * C)
+        linear_forward(a, p["attn.c_attn.weight"][:, c], p["attn.c_attn.bias"][c], out=qkv[:, c])
+
+    def attention(part, qkv, p, k_cache, v_cache):      # (N,3C) -> (N,C), what some heads contribute
+        heads = part(cfg.n_head)
+        q, k, v = _heads(qkv.reshape(B, T, -1), cfg.n_head)[:, :, heads]        # (B,heads,T,HS)
+        k_cache[row, heads, slot] = k[row, :, col]      # (n,heads,HS)
+        v_cache[row, heads, slot] = v[row, :, col]
+        s = (q * scale) @ k_cache[:, heads, :S].swapaxes(-1, -2)        # (B,heads,T,S)
+        if mask is not None:
+            s += mask
+        s -= s.max(-1, keepdims=True)
+        np.exp(s, out=s)
+        s /= s.sum(-1, keepdims=True)
+        o = xp.empty((B, T, heads.stop - heads.start, HS), x.dtype)
+        np.matmul(s, v_cache[:, heads, :S], out=o.swapaxes(1, 2))
+        return o.reshape(B * T, -1) @ p["attn.c_proj.weight"][heads.start * HS:heads.stop * HS]
+
+    def mlp(part, m, p):                                # (N,C) -> (N,C), what some hidden units contribute
+        f = part(4 * C)
+        u, _ = gelu_forward(linear_forward(m, p["mlp.c_fc.weight"][:, f], p["mlp.c_fc.bias"][f]))
+        return u @ p["mlp.c_proj.weight"][f]
+
+    def head(part):                                     # (N,C) -> (N,share of V), in blocks whose copy by the BLAS stays in cache
+        v = part(cfg.vocab_size)
+        for i in range(v.start, v.stop, 512):
+            j = min(i + 512, v.stop)
+            np.matmul(x, params["wte.weight"][i:j].T, out=logits[:, i:j])
+
     x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
-
-    def linear(x, name):
-        y = product(x, p[f"{name}.weight"])
-        y += p[f"{name}.bias"]
-        return y
-
+    qkv = xp.empty((B * T, 3 * C), x.dtype)
     for i in range(cfg.n_layer):
         p = layer_params(params, i)
         a, _ = layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
-        q, k, v = _heads(linear(a, "attn.c_attn").reshape(B, T, -1), cfg.n_head)        # (B,NH,T,HS)
-        cache.k[i][row, :, slot] = k[row, :, col]       # (n,NH,HS)
-        cache.v[i][row, :, slot] = v[row, :, col]
-        o = xp.empty((B, T, C), x.dtype)
-
-        def attention(part, i=i, q=q, o=o):
-            b = part(B)
-            s = (q[b] * scale) @ cache.k[i, b, :, :S].swapaxes(-1, -2)  # (B,NH,T,S)
-            if mask is not None:
-                s += mask[b]
-            s -= s.max(-1, keepdims=True)
-            np.exp(s, out=s)
-            s /= s.sum(-1, keepdims=True)
-            np.matmul(s, cache.v[i, b, :, :S], out=o[b].reshape(-1, T, cfg.n_head, C // cfg.n_head).swapaxes(1, 2))
-
-        in_parallel(attention, n_parts)
-        x = x + linear(o.reshape(B * T, C), "attn.c_proj")
+        in_parallel(lambda part, a=a, p=p: qkv_of(part, a, p, qkv), n_parts)
+        x += sum(in_parallel(lambda part, p=p, i=i: attention(part, qkv, p, cache.k[i], cache.v[i]), n_parts))
+        x += p["attn.c_proj.bias"]
         m, _ = layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
-        u, _ = gelu_forward(linear(m, "mlp.c_fc"))
-        x = x + linear(u, "mlp.c_proj")
+        x += sum(in_parallel(lambda part, m=m, p=p: mlp(part, m, p), n_parts))
+        x += p["mlp.c_proj.bias"]
     if only_last:
         x = x.reshape(B, T, C)[xp.arange(B), n_new - 1]
     x, _ = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-    logits = product(x, params["wte.weight"][:cfg.vocab_size].T)
+    logits = xp.empty((len(x), cfg.vocab_size), x.dtype)
+    in_parallel(head, n_parts)
     return logits if only_last else logits.reshape(B, T, -1)
 
 

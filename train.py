@@ -18,17 +18,22 @@ import argparse
 import hashlib
 import json
 import math
+import mmap
+import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
-import gpt                      # before numpy: it tells NumPy's BLAS which CPU this is
+import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
 import checkpoint
 import evaluate
+import gpt
 import numpy as np
 
 
@@ -113,7 +118,7 @@ class AdamW:
             for k, i, j in self.large[part(len(self.large))]:
                 self._update(*(a[k].reshape(-1)[i:j] for a in (self.params, grads, self.m, self.v)), lr, scale, decay)
 
-        gpt.in_parallel(blocks)
+        cores.in_parallel(blocks)
         if self.small:
             p, g = (np.concatenate([a[k] for k in self.small]) for a in (self.params, grads))
             self._update(p, g, *self.moments, lr, scale, 0.0)
@@ -431,28 +436,126 @@ def fingerprint(arrays):
     return h.hexdigest()[:16]
 
 
-# ------------------------------------------------------------------------------------------- memory and speed
+# ------------------------------------------------------------------------------------------- data parallelism
 
-# bfloat16 matrix products, dense, 1e12 operations a second. What is not here has an unknown utilisation.
-PEAK_TFLOPS = {"A100": 312.0, "H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "RTX 4090": 165.2}
+PROCESS_FLOATS = 1 << 27        # gradients of all processes together: 512 MB
+
+
+def n_processes(cfg):
+    """How many processes share the rows of a batch: one for each core, while each can have gradients of its own."""
+    fits = sys.platform == "linux" and cfg.n_params * cores.N_THREADS <= PROCESS_FLOATS
+    return cores.N_THREADS if fits else 1
+
+
+def shared_like(arrays):
+    """{name: array} of the same shapes in memory that processes forked from this one will share; and all of it as one vector."""
+    dtype, n = next(iter(arrays.values())).dtype, sum(a.size for a in arrays.values())
+    flat, views, at = np.frombuffer(mmap.mmap(-1, n * dtype.itemsize), dtype), {}, 0
+    for k, a in arrays.items():
+        views[k] = flat[at:at + a.size].reshape(a.shape)
+        at += a.size
+    return views, flat
 
 
 class Gradients:
-    """The sum of the gradients of a step's micro-batches, in arrays made once."""
+    """The sum of the gradients of a step's micro-batches, in arrays made once.
+
+    A small model's rows are divided among processes, as a cluster divides them among machines: all have the same weights,
+    each has rows and gradients of its own, and the gradients are added up. Threads could do the same, but Python runs only
+    one of them at a time, and where NumPy's calls are short they would wait for each other a sixth of the time. Weights
+    and gradients lie in memory that the processes share: the arrays in params move there. A large model stays with the
+    threads of gpt.py, which need no second gradient.
+    """
 
     def __init__(self, params, cfg, recompute=False):
-        self.params, self.cfg, self.recompute, self.arena = params, cfg, recompute, gpt.Arena()
-        self.sum, self.begun = {k: np.empty_like(p) for k, p in params.items()}, False
+        self.params, self.cfg, self.recompute, self.arena = params, cfg, recompute, cores.Arena()
+        self.others, self.begun, n = [], False, n_processes(cfg)
+        self.threads = None if n == 1 else 1
+        if n == 1:
+            self.sum = {k: np.empty_like(p) for k, p in params.items()}
+            return
+        self.sum, self.flat = shared_like(params)
+        for k, a in shared_like(params)[0].items():
+            a[...] = params[k]
+            params[k] = a
+        for _ in range(1, n):
+            (grads, flat), (pipe, end) = shared_like(params), multiprocessing.Pipe()
+            inherited = [pipe, *(other.pipe for other in self.others)]
+            process = multiprocessing.get_context("fork").Process(target=_serve, args=(end, inherited, params, cfg, recompute, grads), daemon=True)
+            process.start()
+            end.close()
+            self.others.append(SimpleNamespace(process=process, pipe=pipe, flat=flat))
 
     def clear(self):
         self.begun = False
 
-    def add(self, tokens, targets, weights):
+    def add(self, tokens, targets, weights):            # (B,T) each
         """The batch's loss; its gradients are added to what came since clear()."""
-        loss, _ = gpt.loss_and_grads(self.params, self.cfg, tokens, targets, weights, grads=self.sum, add=self.begun,
-                                     arena=self.arena, recompute=self.recompute)
+        n = min(len(self.others) + 1, len(tokens))
+        rows, others = [cores.Share(i, n)(len(tokens)) for i in range(n)], self.others[:n - 1]
+        for other, r in zip(others, rows[1:]):
+            other.pipe.send((tokens[r], targets[r], weights[r]))
+        try:
+            loss, _ = gpt.loss_and_grads(self.params, self.cfg, tokens[rows[0]], targets[rows[0]], weights[rows[0]], grads=self.sum,
+                                         add=self.begun, arena=self.arena, recompute=self.recompute, threads=self.threads)
+        finally:                                        # whatever happened here, hear them all
+            losses = [_answer(other) for other in others]
+        for of_rows in losses:
+            if isinstance(of_rows, Exception):
+                raise of_rows
+            loss += of_rows
+
+        def add_up(part):
+            mine = part(self.flat.size)
+            for i in range(mine.start, mine.stop, gpt.BLOCK_FLOATS):
+                at = slice(i, min(i + gpt.BLOCK_FLOATS, mine.stop))
+                for other in others:
+                    self.flat[at] += other.flat[at]
+
+        if others:
+            cores.in_parallel(add_up)
         self.begun = True
         return loss
+
+    def close(self):
+        """End the other processes, as losing sight of this object does."""
+        for other in self.others:
+            other.pipe.close()
+            other.process.join()
+        self.others = []
+
+
+def _serve(pipe, inherited, params, cfg, recompute, grads):
+    """A process that answers rows with their loss and leaves their gradients in grads, until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the process that asks
+    for end in inherited:                               # held open here, they would never tell that it has ended
+        end.close()
+    arena = cores.Arena()
+    while True:
+        try:
+            tokens, targets, weights = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            answer = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, arena=arena, recompute=recompute, threads=1)[0]
+        except Exception as e:
+            answer = e
+        pipe.send(answer)
+
+
+def _answer(other):
+    try:
+        return other.pipe.recv()
+    except (EOFError, ConnectionError):
+        other.process.join()
+        return ChildProcessError(f"a process of the training ended (exit code {other.process.exitcode}; -9 is what comes when memory runs "
+                                 "out); the same command goes on from the last checkpoint")
+
+
+# ------------------------------------------------------------------------------------------- memory and speed
+
+# bfloat16 matrix products, dense, 1e12 operations a second. What is not here has an unknown utilisation.
+PEAK_TFLOPS = {"A100": 312.0, "H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "RTX 4090": 165.2}
 
 
 def flops_per_token(cfg, T):
@@ -469,15 +572,23 @@ def available_bytes():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
+def memory_plan(cfg, rows, recompute=False):
+    """{what: bytes} of training with so many rows at once, in all processes together."""
+    n, T = min(n_processes(cfg), rows), cfg.n_positions
+    shares = [cores.Share(i, n)(rows) for i in range(n)]
+    plans = [gpt.memory_plan(cfg, s.stop - s.start, T, recompute, threads=1 if n_processes(cfg) > 1 else None) for s in shares]
+    return {k: plans[0][k] if k in ("parameters", "AdamW") else sum(plan[k] for plan in plans) for k in plans[0]}
+
+
 def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False):
     """(rows at once, recompute, plan in bytes) for a step of batch rows: as many rows as keep the machine busy and fit
     the budget. Fewer rows at once never change what a step computes, so nothing else has to give."""
     T = cfg.n_positions
-    rows = micro_batch or max(1, min(batch, max(gpt.N_THREADS, 8192 // T)))
+    rows = micro_batch or max(1, min(batch, max(cores.N_THREADS, 8192 // T)))
     smaller = [rows] if micro_batch else range(rows, 0, -1)
     for again in {recompute, True}:
         for rows in smaller:
-            plan = gpt.memory_plan(cfg, rows, T, again)
+            plan = memory_plan(cfg, rows, again)
             if sum(plan.values()) <= budget:
                 return rows, again, plan
     raise ValueError(f"{cfg.n_params:,} parameters with {rows} row{'s' * (rows > 1)} of {T} tokens at once need {sum(plan.values()) / 1e9:.2f} GB, "
@@ -493,21 +604,25 @@ def bench(setting, seconds=10.0):
     """Full training steps on random tokens: {tokens_per_s, gflop_per_s, peak_rss_mb ...}, the median step of so many seconds."""
     cfg, B = BENCH[setting]
     T = cfg.n_positions
-    print_plan(gpt.memory_plan(cfg, B, T))
+    print_plan(memory_plan(cfg, B))
     params = gpt.init(cfg, 0)
     optimizer, grads = AdamW(params), Gradients(params, cfg)
     tokens, targets = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, B, T))
+    weights = np.full((B, T), 1.0 / (B * T))
     times, begun = [], time.perf_counter()
     while len(times) < 5 or time.perf_counter() - begun < seconds:
         t0 = time.perf_counter()
         grads.clear()
-        grads.add(tokens, targets, None)
+        grads.add(tokens, targets, weights)
         optimizer.step(grads.sum, 6e-4, clip_scale(grad_norm(grads.sum), 1.0))
         times.append(time.perf_counter() - t0)
+    peak, n = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(grads.others)
+    grads.close()
+    peak += n * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss          # of the largest child; counts shared memory again
     dt = sorted(times[2:])[len(times[2:]) // 2]         # the first two warm up
     return {"bench": setting, "tokens_per_s": round(B * T / dt, 1), "gflop_per_s": round(B * T / dt * flops_per_token(cfg, T) / 1e9, 1),
-            "ms_per_step": round(1e3 * dt, 2), "steps": len(times) - 2, "threads": gpt.N_THREADS,
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+            "ms_per_step": round(1e3 * dt, 2), "steps": len(times) - 2, "cores": cores.N_THREADS,
+            "peak_rss_mb": round(peak / 1024)}
 
 
 # ----------------------------------------------------------------------------------------------------- train
@@ -531,7 +646,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget or 0.8 * available_bytes(), micro_batch, recompute)
     identity = {**settings(recipe), "micro_batch": micro_batch, "seed": seed, "tokens": fingerprint(train_shards),
                 "tokenizer": tokenizer.fingerprint if tokenizer else None, "align_documents": align_documents,
-                "start": fingerprint(start.values()) if start else None, "threads": gpt.N_THREADS}
+                "start": fingerprint(start.values()) if start else None, "threads": cores.N_THREADS}
     params = start or gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
     done, log = begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
@@ -570,6 +685,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:.4f}  norm {norm:.2f}  lr {lr:.2e}  {entry['tokens_per_s']:,} tokens/s  "
               f"mfu unknown  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    grads.close()
     if not entry:                                       # it was already finished
         entry["tokens"] = done * tokens_per_step
         entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(params, cfg, tokenizer, val_shards)

@@ -1,16 +1,23 @@
 """train.py: the optimizer against its formula, the loader, the n-gram model, and runs that are killed."""
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bpe
+import cores
 import gpt
 import train
 import checkpoint
-from conftest import kill_and_rerun, run_script
+from conftest import ROOT, kill_and_rerun, run_script
 
 TEXT = "".join(random.Random(1).choice(["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]) for _ in range(900))
 SMALL = ("--preset", "shakespeare", "--steps", "30", "--batch", "4", "--eval-every", "15", "--save-every", "4")
@@ -160,16 +167,82 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
 
 def test_fewer_rows_at_once_where_memory_is_short():
     cfg = gpt.PRESETS["shakespeare"]
-    whole = sum(gpt.memory_plan(cfg, 12, 64).values())
-    assert train.fit_batch(cfg, 12, whole) == (12, False, gpt.memory_plan(cfg, 12, 64))
+    whole = sum(train.memory_plan(cfg, 12).values())
+    assert train.fit_batch(cfg, 12, whole) == (12, False, train.memory_plan(cfg, 12))
     rows, recompute, plan = train.fit_batch(cfg, 12, whole - 1)
     assert (rows, recompute) == (11, False) and sum(plan.values()) < whole
-    least = sum(gpt.memory_plan(cfg, 1, 64, True).values())
+    least = sum(train.memory_plan(cfg, 1, True).values())
     assert train.fit_batch(cfg, 12, least)[:2] == (1, True)
     assert train.fit_batch(cfg, 12, whole, micro_batch=5)[:2] == (5, False)
     with pytest.raises(ValueError, match="809,856 parameters with 1 row of 64 tokens at once need"):
         train.fit_batch(cfg, 12, least - 1)
     assert train.fit_batch(gpt.PRESETS["gpt2"], 512, 1e12)[0] <= 8
+
+
+def test_processes_add_up_to_the_whole_batch(monkeypatch):
+    cfg = gpt.Config(50, 12, 16, 2, 2)
+    params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
+    batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 1, 4)]
+    losses, want = [], {k: 0.0 for k in params}
+    for tokens, targets, weights in batches:
+        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
+        losses.append(loss)
+        want = {k: want[k] + grads[k] for k in want}
+    before = {k: p.copy() for k, p in params.items()}
+    for n in (1, 2, 3):                                 # how many does not depend on this machine's cores
+        monkeypatch.setattr(train, "n_processes", lambda cfg, n=n: n)
+        grads = train.Gradients(params, cfg)
+        for _ in range(2):                              # clear() forgets the first time
+            grads.clear()
+            np.testing.assert_allclose([grads.add(*batch) for batch in batches], losses, rtol=1e-4, atol=1e-4)
+        for k in params:
+            np.testing.assert_allclose(grads.sum[k], want[k], rtol=1e-3, atol=1e-4, err_msg=k)
+        assert len(grads.others) == n - 1 and all(np.array_equal(params[k], before[k]) for k in params)
+        optimizer, (tokens, targets, weights) = train.AdamW(params), batches[0]
+        optimizer.step(grads.sum, 0.01)                 # the processes see what the optimizer does
+        want_loss = gpt.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]
+        assert grads.add(tokens, targets, weights) == pytest.approx(want_loss, rel=1e-4) and want_loss != pytest.approx(losses[0], rel=1e-3)
+        for k in params:
+            params[k][...] = before[k]
+
+
+def test_what_goes_wrong_in_another_process(monkeypatch):
+    cfg = gpt.Config(50, 12, 16, 2, 2)
+    monkeypatch.setattr(train, "n_processes", lambda cfg: 3)
+    grads = train.Gradients(gpt.init(cfg, 0), cfg)
+    good, weights = np.zeros((3, 12), int), np.ones((3, 12))
+    for row in range(3):                                # the first row is this process's own
+        bad = good.copy()
+        bad[row, 5] = 50 + row
+        with pytest.raises(ValueError, match=f"id {50 + row} is outside the model's vocabulary of 50"):
+            grads.add(bad, good, weights)
+        assert grads.add(good, good, weights) > 0.0     # nothing is left over from the failure
+    processes = [other.process for other in grads.others]
+    os.kill(processes[1].pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match="exit code -9"):
+        grads.add(good, good, weights)
+    grads.close()
+    assert processes[0].exitcode == 0                   # it ends when nobody can ask any more
+
+
+def test_no_process_outlives_a_killed_run(tmp_path):
+    if train.n_processes(train.PRESETS["shakespeare"].model) == 1:
+        pytest.skip("one core, one process")
+    (tmp_path / "a.txt").write_text("ab" * 5000)
+    run = subprocess.Popen([sys.executable, "train.py", "--preset", "shakespeare", "--data", str(tmp_path / "a.txt"), "--run", str(tmp_path)],
+                           cwd=ROOT, stderr=subprocess.DEVNULL)
+    log = tmp_path / "base" / "log.jsonl"
+    while not log.exists() or not log.read_text():
+        assert run.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    assert len(children) == cores.N_THREADS - 1
+    run.kill()
+    run.wait()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_bench_prints_a_line_of_json(capsys, monkeypatch):

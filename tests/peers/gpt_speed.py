@@ -18,6 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE, THREADS = Path(__file__).resolve().parent, len(os.sched_getaffinity(0))
 TINY = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
+SHAPES = {
+    "char": "char   V 65,     B 12, T 64,  C 128, L 4",
+    "small": "small  V 512,    B 16, T 128, C 128, L 4",
+    "baby": "baby   V 65,     B 16, T 256, C 384, L 6",
+    "gpt2": "gpt2   V 50,304, B 2,  T 512, C 768, L 12",
+}
 PROMPT, NEW = 64, 96                                    # tokens, of decode
 
 
@@ -47,7 +53,7 @@ def training(settings, rounds, seconds):
 
         speed = {mode: middle(rows) for mode, rows in theirs.items()}
         best = max(v for k, v in speed.items() if k != "bf16" and v == v)
-        print(f"  {setting:44} {middle(ours):10,.0f} {speed['eager']:8,.0f} {speed['compile']:8,.0f} {speed['bf16']:8,.0f}  "
+        print(f"  {SHAPES[setting]:44} {middle(ours):10,.0f} {speed['eager']:8,.0f} {speed['compile']:8,.0f} {speed['bf16']:8,.0f}  "
               f"| {middle(ours) / best:8.2f} {middle(ours) / speed['bf16']:12.2f}      | "
               f"{middle(ours, 'peak_rss_mb'):,} {middle(theirs['eager'], 'peak_rss_mb'):,}", flush=True)
 
@@ -55,13 +61,13 @@ def training(settings, rounds, seconds):
 def bandwidth():
     """Bytes a second that all threads together read, from sums over more memory than any cache."""
     sys.path.insert(0, str(ROOT))
-    import gpt
+    import cores
     import numpy as np
     x = np.ones(1 << 27, np.float32)
     best = 0.0
     for _ in range(5):
         t0 = time.perf_counter()
-        gpt.in_parallel(lambda part: x[part(len(x))].reshape(64, -1).max(-1))
+        cores.in_parallel(lambda part: x[part(len(x))].reshape(64, -1).max(-1))
         best = max(best, x.nbytes / (time.perf_counter() - t0))
     return best
 

@@ -1,0 +1,109 @@
+"""cores.py: what this machine has, and how work is divided over it.
+
+NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
+keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it
+computes. (train.py goes one step further, to processes.) Import it before NumPy; gpt.py does.
+"""
+
+import os
+
+
+def _blas_kernels():
+    """Which of OpenBLAS's kernels suit this CPU best; None where it finds out itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            cpu = dict(line.rstrip().partition(":")[::2] for line in f.read().split("\n\n")[0].splitlines())
+    except OSError:
+        return None
+    cpu = {k.strip(): v.split() for k, v in cpu.items()}
+    if cpu.get("vendor_id") != ["AuthenticAMD"] or not {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(cpu.get("flags", [])):
+        return None
+    # Zen 4 (family 25) does AVX-512 in two halves, and AVX2 is a little faster. Zen 5 does it in one, twice as fast,
+    # but the OpenBLAS in NumPy's wheels does not know it yet.
+    return "Zen" if cpu.get("cpu family") == ["25"] else "SkylakeX"
+
+
+# These must be in the environment before NumPy loads. One BLAS thread, because we split the work over Python threads or
+# processes ourselves: that also parallelises everything that is not a matrix product.
+if _blas_kernels():
+    os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import ctypes  # noqa: E402
+import math  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from typing import NamedTuple  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keep_freed_memory():
+    """Tell glibc to keep freed blocks instead of giving them back to the kernel.
+
+    Scratch of a few hundred kilobytes comes and goes within each operation. By default it would be mapped anew
+    each time and its pages zeroed one fault at a time, which costs more than the arithmetic.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return                                          # not glibc: slower, not different
+    mallopt(-3, 32 << 20)                               # M_MMAP_THRESHOLD, at its documented maximum
+    mallopt(-1, 1 << 30)                                # M_TRIM_THRESHOLD
+    mallopt(-8, 1)                                      # M_ARENA_MAX: what one thread frees, all may use
+
+
+_keep_freed_memory()
+
+
+class Arena:
+    """One block of memory, divided anew at each step.
+
+    A training step uses the same few dozen arrays every time. Taken fresh from the system, each page of them
+    would fault and be zeroed, step after step, which costs more than the arithmetic.
+    """
+
+    def __init__(self, xp=np):
+        self.xp, self.memory, self.last = xp, xp.empty(0, np.uint8), (None, None, {})
+
+    def divide(self, shapes, dtype):
+        """{name: array} for {name: shape}, back to back; what they held before is lost."""
+        if self.last[:2] == (shapes, dtype):
+            return self.last[2]
+        itemsize = np.dtype(dtype).itemsize
+        need = sum(padded(shape, itemsize) for shape in shapes.values())
+        if need > self.memory.size:
+            self.memory = self.last = None              # free the old one first
+            self.memory = self.xp.empty(need, np.uint8)
+        arrays, at = {}, 0
+        for k, shape in shapes.items():
+            arrays[k] = self.memory[at:at + math.prod(shape) * itemsize].view(dtype).reshape(shape)
+            at += padded(shape, itemsize)
+        self.last = shapes, dtype, arrays
+        return arrays
+
+
+def padded(shape, itemsize):
+    """Bytes of an array in an arena, where each begins on a cache line of its own."""
+    return -(-math.prod(shape) * itemsize // 64) * 64
+
+
+_pool = ThreadPoolExecutor(max(1, N_THREADS - 1))       # the calling thread works too
+
+
+class Share(NamedTuple):
+    """One of so many parts of the work: share(n) is the slice of n things that this part gets."""
+
+    index: int
+    parts: int
+
+    def __call__(self, n):
+        return slice(n * self.index // self.parts, n * (self.index + 1) // self.parts)
+
+
+def in_parallel(work, n_parts=None):
+    """[work(share) for each part], each on its own thread; the results in order, so that sums of them are exact."""
+    n_parts = n_parts or N_THREADS
+    others = [_pool.submit(work, Share(i, n_parts)) for i in range(1, n_parts)]
+    return [work(Share(0, n_parts)), *(f.result() for f in others)]
