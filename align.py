@@ -58,7 +58,7 @@ class Recipe:
     save_every: int = 20
 
 
-SFT = Recipe(steps=1400, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
+SFT = Recipe(steps=1250, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
 RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 
 
