@@ -173,6 +173,71 @@ def position_backward(dx, B, dwpe):                     # (B*T,C), adds to the f
     launch("embedding.cu", "position_backward", dtype, ceil_div(T * packs(C, dtype), 128), 128, (dx, dwpe, np.int32(B), np.int32(T), np.int32(C)))
 
 
+# -------------------------------------------------------------------------------------------------- attention.cu
+
+TILE = 64                       # queries, and keys, of a tile of the tensor-core kernels
+MOST_HEAD_SIZE = 256
+
+
+def _attention(B, T, NH, HS, dtype, name, args, tiles, floats=0):
+    """Tensor cores where they fit: bfloat16 and heads of 64 or 128; tiles of them and so many floats in shared memory. Else the plain kernel."""
+    scale = np.float32(HS ** -0.5)
+    if dtype == np.uint16 and HS in (64, 128):
+        launch("attention.cu", f"{name}_{HS}", dtype, (ceil_div(T, TILE), NH, B), 128, (*args, np.int32(T), np.int32(NH), scale),
+               shared=tiles * TILE * HS * 2 + 4 * floats)
+    else:
+        launch("attention.cu", f"{name}_v1", dtype, (ceil_div(T, 4), NH, B), 128, (*args, np.int32(T), np.int32(NH), np.int32(HS), scale))
+
+
+def _head_size(qkv, n_head):
+    B, T, C3 = qkv.shape
+    if C3 % (3 * n_head) or C3 // (3 * n_head) > MOST_HEAD_SIZE:
+        raise ValueError(f"qkv: {C3} columns for {n_head} heads; three times a multiple of {n_head}, and heads of {MOST_HEAD_SIZE} at most")
+    return C3 // (3 * n_head)
+
+
+def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), cache
+    (B, T, C3), dtype, HS = qkv.shape, real("qkv", qkv), _head_size(qkv, n_head)
+    o, lse = out or (cp.empty((B, T, C3 // 3), dtype), cp.empty((B, n_head, T, 1), np.float32))
+    check("qkv", qkv, (B, T, C3), dtype)
+    check("o", o, (B, T, C3 // 3), dtype)
+    check("lse", lse, (B, n_head, T, 1), np.float32)
+    _attention(B, T, n_head, HS, dtype, "attention_forward", (qkv, o, lse), tiles=5)
+    return o, (qkv, o, lse)
+
+
+def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); out may not be qkv: its tiles are read to the end
+    qkv, o, lse = cache
+    (B, T, C3), dtype, HS = qkv.shape, real("qkv", qkv), _head_size(qkv, n_head)
+    dqkv, D = cp.empty((B, T, C3), dtype) if out is None else out, cp.empty((B, n_head, T), np.float32)
+    for what, a, shape in (("qkv", qkv, (B, T, C3)), ("dqkv", dqkv, (B, T, C3)), ("o", o, (B, T, C3 // 3)), ("do", do, (B, T, C3 // 3))):
+        check(what, a, shape, dtype)
+    check("lse", lse, (B, n_head, T, 1), np.float32)
+    launch("attention.cu", "attention_backward_rows", dtype, (ceil_div(T, 4), n_head, B), 128, (o, do, D, np.int32(T), np.int32(n_head), np.int32(HS)))
+    _attention(B, T, n_head, HS, dtype, "attention_backward_q", (qkv, do, lse, D, dqkv), tiles=6)
+    _attention(B, T, n_head, HS, dtype, "attention_backward_kv", (qkv, do, lse, D, dqkv), tiles=6, floats=4 * TILE)
+    return dqkv
+
+
+# ----------------------------------------------------------------------------------------------------- decode.cu
+
+
+def decode_attention(qkv, k_cache, v_cache, length, out=None):          # (B,3C), (B,NH,S,HS) twice, (B,) int32 -> (B,C)
+    """One new position a row: its key and value go into the cache at place length, which must be below S."""
+    B, NH, S, HS = k_cache.shape
+    C, dtype = NH * HS, real("qkv", qkv)
+    o = cp.empty((B, C), dtype) if out is None else out
+    for what, a, shape in (("qkv", qkv, (B, 3 * C)), ("k_cache", k_cache, (B, NH, S, HS)), ("v_cache", v_cache, (B, NH, S, HS)), ("o", o, (B, C))):
+        check(what, a, shape, dtype)
+    check("length", length, (B,), np.int32)
+    if HS > MOST_HEAD_SIZE:
+        raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
+    lanes = min(32, 1 << (packs(HS, dtype) - 1).bit_length())
+    launch("decode.cu", "decode_attention", dtype, (NH, B), 256,
+           (qkv, k_cache, v_cache, length, o, np.int32(NH), np.int32(S), np.int32(HS), np.float32(HS ** -0.5)), shared=4 * (256 // lanes) * (HS + 2))
+    return o
+
+
 # ---------------------------------------------------------------------------------------------- cross_entropy.cu
 
 

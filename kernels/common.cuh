@@ -4,6 +4,10 @@
    files. It compiles each twice: real is float, or with -DBF16 bfloat16, of which only the bits are needed here.
    Arithmetic and sums are float32 either way. */
 
+#ifndef INFINITY                                        /* CuPy's compiler knows no <math.h> */
+#define INFINITY __uint_as_float(0x7f800000u)
+#endif
+
 typedef unsigned short u16;
 
 struct bf16 { u16 bits; };                              /* the upper half of a float32 */
@@ -67,11 +71,60 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
+/* Tensor cores, as thin as they come; tests/cuda has their twins for a CPU.
+   Lane l has g = l / 4 and t = l % 4. Of c (16,8) it holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1); of a (16,16) the pairs at
+   (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8); of b (16,8) the pairs of rows 2t and 2t+8 in column g. So the c of two tiles side by
+   side, rounded and packed, is the a of the next product. */
+#ifndef CUDA_CPU
+
+__device__ __forceinline__ void mma_bf16(float *c, const unsigned *a, const unsigned *b) {      /* c += a b */
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
+
+/* Four 8x8 matrices: lane l names row l % 8 of matrix l / 8, and gets (l / 4, 2 (l % 4)) and its right neighbour of each; with
+   _trans of their transposes. */
+__device__ __forceinline__ void ldmatrix_x4(unsigned *r, const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x4_trans(unsigned *r, const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+
+/* 16 bytes to shared memory in the background: the first n from src, the rest 0. */
+__device__ __forceinline__ void cp_async_16(void *to, const void *src, int n) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared_address(to)), "l"(src), "r"(n) : "memory");
+}
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LATEST> __device__ __forceinline__ void cp_async_wait() {     /* for all but the latest groups */
+    asm volatile("cp.async.wait_group %0;" :: "n"(LATEST) : "memory");
+}
+
+#endif
+
+/* Two float32 as a pair of bfloat16, the first in the lower half. */
+__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
+#ifdef CUDA_CPU
+    bf16 l, h;
+    from_float(low, &l);
+    from_float(high, &h);
+    return l.bits | (unsigned)h.bits << 16;
+#else
+    unsigned r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+#endif
+}
+
 /* The dynamic shared memory of a block. */
 #ifdef CUDA_CPU
 #define DYNAMIC_SHARED(type, name) type *name = (type *)cuda_cpu::m.dynamic
 #else
-#define DYNAMIC_SHARED(type, name)                      \
-    extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
-    type *name = (type *)dynamic_shared
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+#define DYNAMIC_SHARED(type, name) type *name = (type *)dynamic_shared
 #endif

@@ -106,6 +106,41 @@ def test_embedding(N, C, dtype):
     same(dwpe, dwpe64 + dx64.reshape(B, N // B, C).sum(0), dtype, "dwpe")
 
 
+@pytest.mark.parametrize("dtype, B, T, NH, HS", [
+    ("float32", 1, 1, 1, 1), ("float32", 2, 33, 3, 5), ("float32", 1, 70, 2, 64), ("float32", 1, 9, 1, 256), ("bf16", 2, 33, 2, 32),
+    ("bf16", 1, 1, 1, 64), ("bf16", 2, 63, 1, 64), ("bf16", 1, 64, 2, 64), ("bf16", 1, 65, 1, 64), ("bf16", 1, 150, 1, 64), ("bf16", 1, 129, 1, 128)])
+def test_attention(dtype, B, T, NH, HS):
+    (qkv, qkv64), (do, do64) = device(randn(B, T, 3 * NH * HS), dtype), device(randn(B, T, NH * HS), dtype)
+    o, cache = kernels.attention_forward(qkv, NH)
+    want, want_cache = gpt.attention_forward(qkv64, NH)
+    same(o, want, dtype, "o")
+    same(cache[2], want_cache[2], "float32" if dtype == "float32" else "bf16", "lse")
+    dqkv = kernels.attention_backward(do, cache, NH)
+    want = gpt.attention_backward(do64, want_cache, NH).reshape(B, T, 3, -1)
+    got = host(dqkv).astype(np.float64).reshape(B, T, 3, -1)
+    for i, what in enumerate(("dq", "dk", "dv")):       # each against its own largest number
+        error, most = np.abs(got[:, :, i] - want[:, :, i]).max(), np.abs(want[:, :, i]).max()
+        assert error <= TOLERANCE[dtype] * max(most, 1e-2), f"{what}: off by {error:.2e}, the largest is {most:.2e}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("B, NH, S, HS", [(1, 1, 1, 1), (3, 2, 9, 5), (2, 3, 40, 32), (2, 1, 70, 64), (1, 2, 33, 128), (1, 1, 20, 256)])
+def test_decode_attention(B, NH, S, HS, dtype):
+    (qkv, qkv64), (k, k64), (v, v64) = (device(randn(*s), dtype) for s in ((B, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS)))
+    length = RNG.integers(0, S, B).astype(np.int32)
+    length[0] = S - 1
+    o = host(kernels.decode_attention(qkv, k, v, cp.asarray(length)))
+    q, k_new, v_new = qkv64.reshape(B, 3, NH, HS).swapaxes(0, 1)
+    for b in range(B):
+        k64[b, :, length[b]], v64[b, :, length[b]] = k_new[b], v_new[b]
+        s = np.einsum("hd,hjd->hj", q[b], k64[b, :, :length[b] + 1]) / HS ** 0.5
+        p = np.exp(s - s.max(-1, keepdims=True))
+        want = np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, :length[b] + 1])
+        same(cp.asarray(o[b].astype(np.float32)), want.ravel(), dtype, f"o of row {b}")
+    np.testing.assert_array_equal(host(k), k64.astype(np.float32))      # the cache has the new keys and nothing else is changed
+    np.testing.assert_array_equal(host(v), v64.astype(np.float32))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("N, V, stride", [(1, 1, 1), (3, 31, 31), (5, 65, 65), (33, 257, 264), (4, 1000, 1000), (2, 9001, 9008)])
 def test_cross_entropy(N, V, stride, dtype):

@@ -353,3 +353,63 @@ inline float atomicAdd(float *p, float v) { float old = *p; *p = old + v; return
 inline int atomicAdd(int *p, int v) { int old = *p; *p = old + v; return old; }
 inline unsigned atomicAdd(unsigned *p, unsigned v) { unsigned old = *p; *p = old + v; return old; }
 inline unsigned atomicInc(unsigned *p, unsigned limit) { unsigned old = *p; *p = old >= limit ? 0 : old + 1; return old; }
+
+/* ------------------------------------------------------------------------- tensor cores, for the wrappers of common.cuh */
+
+/* Four 8x8 matrices of 16-bit numbers; lane l names row l % 8 of matrix l / 8, and gets two neighbours of each. */
+inline void ldmatrix_x4(uint32_t *r, const void *row) {
+    uint32_t(*all)[8] = cuda_cpu::gather("ldmatrix", row);
+    int lane = cuda_cpu::m.self->lane;
+    for (int i = 0; i < 4; i++) {
+        const char *from;
+        memcpy(&from, all[8 * i + lane / 4], sizeof from);
+        memcpy(&r[i], from + 4 * (lane % 4), 4);
+    }
+}
+inline void ldmatrix_x4_trans(uint32_t *r, const void *row) {
+    uint32_t(*all)[8] = cuda_cpu::gather("ldmatrix.trans", row);
+    int lane = cuda_cpu::m.self->lane;
+    for (int i = 0; i < 4; i++) {
+        uint16_t half[2];
+        for (int j = 0; j < 2; j++) {
+            const char *from;
+            memcpy(&from, all[8 * i + 2 * (lane % 4) + j], sizeof from);
+            memcpy(&half[j], from + 2 * (lane / 4), 2);
+        }
+        r[i] = half[0] | (uint32_t)half[1] << 16;
+    }
+}
+
+/* c (16,8) += a (16,16) b (16,8), the numbers of each matrix spread over the lanes as the hardware has them. */
+inline void mma_bf16(float *c, const uint32_t *a, const uint32_t *b) {
+    struct { uint32_t a[4], b[2]; } mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    uint32_t(*all)[8] = cuda_cpu::gather("mma", mine);
+    int lane = cuda_cpu::m.self->lane, g = lane / 4, t = lane % 4;
+    auto half = [](uint32_t r, int high) { return __uint_as_float(high ? r & 0xffff0000u : r << 16); };
+    for (int i = 0; i < 4; i++) {
+        int row = g + i / 2 * 8, column = 2 * t + i % 2;
+        for (int k = 0; k < 16; k++) {
+            float x = half(all[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k % 2);
+            float y = half(all[column * 4 + k % 8 / 2][4 + k / 8], k % 2);
+            c[i] += x * y;
+        }
+    }
+}
+
+/* 16 bytes to shared memory in the background, the first n of them from src and the rest 0. Here they arrive when they are
+   waited for, and until then the place holds NaN. */
+inline void cp_async_16(void *to, const void *src, int n) {
+    cuda_cpu::Copy copy = {to, {}, cuda_cpu::m.self->group};
+    memcpy(copy.data, src, n);
+    memset(to, 0xff, 16);
+    cuda_cpu::m.self->copies.push_back(copy);
+}
+inline void cp_async_commit() { cuda_cpu::m.self->group++; }
+template <int LATEST> inline void cp_async_wait() {     /* for all but the latest groups */
+    cuda_cpu::Thread &me = *cuda_cpu::m.self;
+    std::vector<cuda_cpu::Copy> rest;
+    for (cuda_cpu::Copy &c : me.copies)
+        if (c.group < me.group - LATEST) memcpy(c.to, c.data, 16);
+        else rest.push_back(c);
+    me.copies.swap(rest);
+}

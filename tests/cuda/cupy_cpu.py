@@ -87,9 +87,10 @@ def is_available():
 
 class RawModule:
     def __init__(self, code, options=(), backend="nvrtc"):
-        names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", code)
-        source = f'#include "{HEADER}"\n{code}\n' + "".join(f"CUDA_CPU_KERNEL({name})\n" for name in names)
         defines = [o for o in options if o.startswith("-D")]
+        seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"], input=code, capture_output=True, text=True).stdout
+        names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen)
+        source = f'#include "{HEADER}"\n{code}\n' + "".join(f"CUDA_CPU_KERNEL({name})\n" for name in names)
         key = hashlib.sha256("\0".join([source, HEADER.read_text(), *FLAGS, *defines]).encode()).hexdigest()[:24]
         BUILD.mkdir(parents=True, exist_ok=True)
         path = BUILD / f"{key}.so"
