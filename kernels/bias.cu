@@ -1,0 +1,59 @@
+/* bias.cu: y <- y + b for every row, and db = the column sums of dy    spec: gpt.linear_forward, gpt.linear_backward
+   y, dy (N,F) real; b, db (F,) real. Any N, F >= 1. Forward moves 2 N F numbers, backward N F: memory bound.
+   Backward v1: one thread per column. v2: a block sums a strip of 32*WIDTH columns over its share of the rows, warps
+   taking turns; column_sums adds up the shares, in order: same bits every time. */
+
+/* One thread, WIDTH columns of one row. */
+extern "C" __global__ void bias_forward(real *y, const real *b, int N, int F) {
+    int packs = (F + WIDTH - 1) / WIDTH;
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)N * packs) return;
+    int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
+    bool packed = F % WIDTH == 0;
+    float v[WIDTH], more[WIDTH];
+    load_pack(v, y + (size_t)row * F + c, F - c, packed);
+    load_pack(more, b + c, F - c, packed);
+#pragma unroll
+    for (int k = 0; k < WIDTH; k++) v[k] += more[k];
+    store_pack(y + (size_t)row * F + c, v, F - c, packed);
+}
+
+/* One thread, one column. */
+extern "C" __global__ void bias_backward_v1(const real *dy, real *db, int N, int F) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= F) return;
+    float sum = 0.0f;
+    for (int row = 0; row < N; row++) sum += to_float(dy[(size_t)row * F + c]);
+    from_float(sum, &db[c]);
+}
+
+/* Block (strip, share): lane l has WIDTH columns; the warps of all shares take turns at the rows. partial (gridDim.y, F). */
+extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int N, int F) {
+    DYNAMIC_SHARED(float, sums);                        /* (warps, 32 * WIDTH) */
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, c = (blockIdx.x * 32 + lane) * WIDTH;
+    bool packed = F % WIDTH == 0;
+    float sum[WIDTH] = {}, v[WIDTH];
+    if (c < F)
+        for (int row = blockIdx.y * warps + warp; row < N; row += gridDim.y * warps) {
+            load_pack(v, dy + (size_t)row * F + c, F - c, packed);
+#pragma unroll
+            for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
+        }
+    for (int k = 0; k < WIDTH; k++) sums[warp * 32 * WIDTH + lane * WIDTH + k] = sum[k];
+    __syncthreads();                                    /* all warps have left their sums */
+    for (int i = threadIdx.x; i < 32 * WIDTH; i += blockDim.x) {
+        float total = 0.0f;
+        for (int j = 0; j < warps; j++) total += sums[j * 32 * WIDTH + i];
+        int column = blockIdx.x * 32 * WIDTH + i;
+        if (column < F) partial[(size_t)blockIdx.y * F + column] = total;
+    }
+}
+
+/* One thread adds up one column of the shares; add: to what db holds. */
+extern "C" __global__ void column_sums(const float *partial, real *db, int shares, int F, int add) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= F) return;
+    float sum = add ? to_float(db[c]) : 0.0f;
+    for (int i = 0; i < shares; i++) sum += partial[(size_t)i * F + c];
+    from_float(sum, &db[c]);
+}

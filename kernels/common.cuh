@@ -1,0 +1,130 @@
+/* common.cuh: what the kernels share: number types, 16 bytes at a time, sums over a warp.
+
+   kernels/__init__.py puts this file in front of each .cu, because CuPy's compile cache does not see the contents of included
+   files. It compiles each twice: real is float, or with -DBF16 bfloat16, of which only the bits are needed here.
+   Arithmetic and sums are float32 either way. */
+
+#ifndef INFINITY                                        /* CuPy's compiler knows no <math.h> */
+#define INFINITY __uint_as_float(0x7f800000u)
+#endif
+
+typedef unsigned short u16;
+
+struct bf16 { u16 bits; };                              /* the upper half of a float32 */
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
+
+/* To the nearest, ties to even; a NaN stays one. */
+__device__ __forceinline__ void from_float(float x, float *to) { *to = x; }
+__device__ __forceinline__ void from_float(float x, bf16 *to) {
+    unsigned u = __float_as_uint(x);
+    to->bits = (u & 0x7fffffffu) > 0x7f800000u ? (u16)(u >> 16 | 64) : (u16)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+#ifdef BF16
+typedef bf16 real;
+#else
+typedef float real;
+#endif
+
+#define WIDTH ((int)(16 / sizeof(real)))                /* numbers in 16 bytes, the most a thread loads at once */
+#define ALL_LANES 0xffffffffu
+
+/* WIDTH numbers from p as float32, of which only the first n exist; the rest are 0. packed: p is a multiple of 16 bytes and
+   all exist, which is so for every pack of an array whose last axis is a multiple of WIDTH. */
+__device__ __forceinline__ void load_pack(float *v, const real *p, int n, bool packed) {
+    if (packed) {
+        uint4 raw = *(const uint4 *)p;
+        const real *each = (const real *)&raw;
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) v[k] = to_float(each[k]);
+    } else {
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) v[k] = k < n ? to_float(p[k]) : 0.0f;
+    }
+}
+
+__device__ __forceinline__ void store_pack(real *p, const float *v, int n, bool packed) {
+    if (packed) {
+        uint4 raw;
+        real *each = (real *)&raw;
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) from_float(v[k], &each[k]);
+        *(uint4 *)p = raw;
+    } else {
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++)
+            if (k < n) from_float(v[k], &p[k]);
+    }
+}
+
+__device__ __forceinline__ float warp_sum(float x) {    /* every lane gets it, added in the same order */
+#pragma unroll
+    for (int lanes = 16; lanes; lanes >>= 1) x += __shfl_xor_sync(ALL_LANES, x, lanes);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+    for (int lanes = 16; lanes; lanes >>= 1) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, lanes));
+    return x;
+}
+
+/* Tensor cores, as thin as they come; tests/cuda has their twins for a CPU.
+   Lane l has g = l / 4 and t = l % 4. Of c (16,8) it holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1); of a (16,16) the pairs at
+   (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8); of b (16,8) the pairs of rows 2t and 2t+8 in column g. So the c of two tiles side by
+   side, rounded and packed, is the a of the next product. */
+#ifndef CUDA_CPU
+
+__device__ __forceinline__ void mma_bf16(float *c, const unsigned *a, const unsigned *b) {      /* c += a b */
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
+
+/* Four 8x8 matrices: lane l names row l % 8 of matrix l / 8, and gets (l / 4, 2 (l % 4)) and its right neighbour of each; with
+   _trans of their transposes. */
+__device__ __forceinline__ void ldmatrix_x4(unsigned *r, const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x4_trans(unsigned *r, const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+
+/* 16 bytes to shared memory in the background: the first n from src, the rest 0. */
+__device__ __forceinline__ void cp_async_16(void *to, const void *src, int n) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared_address(to)), "l"(src), "r"(n) : "memory");
+}
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LATEST> __device__ __forceinline__ void cp_async_wait() {     /* for all but the latest groups */
+    asm volatile("cp.async.wait_group %0;" :: "n"(LATEST) : "memory");
+}
+
+#endif
+
+/* Two float32 as a pair of bfloat16, the first in the lower half. */
+__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
+#ifdef CUDA_CPU
+    bf16 l, h;
+    from_float(low, &l);
+    from_float(high, &h);
+    return l.bits | (unsigned)h.bits << 16;
+#else
+    unsigned r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+#endif
+}
+
+/* The dynamic shared memory of a block. */
+#ifdef CUDA_CPU
+#define DYNAMIC_SHARED(type, name) type *name = (type *)cuda_cpu::m.dynamic
+#else
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+#define DYNAMIC_SHARED(type, name) type *name = (type *)dynamic_shared
+#endif

@@ -1,0 +1,69 @@
+/* cross_entropy.cu: nll_i = log sum_v exp(z_iv) - z_i,target, and z <- weight_i (softmax(z_i) - onehot(target_i))
+       spec: gpt.cross_entropy_forward, gpt.cross_entropy_backward
+   z (N,stride) real, of which the first V columns are logits and the rest padding, which becomes 0; targets (N,) int;
+   weights (N,) float, or null where only the losses are wanted and z stays; nll (N,) float. Any N, V >= 1.
+   Moves 3 N V numbers (reads twice, the second time from the cache where a row fits; writes once): memory bound.
+   v1 one thread per row, three passes. v2 one block per row: the running maximum and the sum belonging to it in one
+   pass, merged over lanes and warps; then the gradient. */
+
+/* One thread, one row. */
+extern "C" __global__ void cross_entropy_v1(real *z, const int *targets, const float *weights, float *nll, int N, int V, int stride) {
+    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= N) return;
+    z += (size_t)row * stride;
+    float top = -INFINITY, sum = 0.0f;
+    for (int v = 0; v < V; v++) top = fmaxf(top, to_float(z[v]));
+    for (int v = 0; v < V; v++) sum += expf(to_float(z[v]) - top);
+    nll[row] = logf(sum) + top - to_float(z[targets[row]]);
+    if (!weights) return;
+    for (int v = 0; v < stride; v++)
+        from_float(v < V ? weights[row] * (expf(to_float(z[v]) - top) / sum - (v == targets[row])) : 0.0f, &z[v]);
+}
+
+/* Two pairs (maximum, sum of exp(z - maximum)) become the pair of both. */
+__device__ __forceinline__ void merge(float *top, float *sum, float other_top, float other_sum) {
+    float t = fmaxf(*top, other_top);
+    if (t > -INFINITY) *sum = *sum * __expf(*top - t) + other_sum * __expf(other_top - t);
+    *top = t;
+}
+
+/* One block, one row; the last rows first, because the product that wrote z left them in the cache. */
+extern "C" __global__ void cross_entropy_v2(real *z, const int *targets, const float *weights, float *nll, int N, int V, int stride) {
+    __shared__ float tops[32], sums[32];
+    int row = N - 1 - (int)blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    bool packed = stride % WIDTH == 0;
+    z += (size_t)row * stride;
+    float top = -INFINITY, sum = 0.0f, v[WIDTH], at_target = to_float(z[targets[row]]);
+    for (int c = threadIdx.x * WIDTH; c < V; c += blockDim.x * WIDTH) {
+        load_pack(v, z + c, stride - c, packed);
+        float most = top;
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++)
+            if (c + k < V) most = fmaxf(most, v[k]);
+        sum *= __expf(top - most);                      /* exp(-inf) = 0 the first time: sum is 0 */
+        top = most;
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++)
+            if (c + k < V) sum += __expf(v[k] - top);
+    }
+    for (int lanes = 16; lanes; lanes >>= 1) {
+        float other_top = __shfl_xor_sync(ALL_LANES, top, lanes), other_sum = __shfl_xor_sync(ALL_LANES, sum, lanes);
+        merge(&top, &sum, other_top, other_sum);
+    }
+    if (lane == 0) tops[warp] = top, sums[warp] = sum;
+    __syncthreads();                                    /* the pairs of all warps are there, and everyone has read the target */
+    top = tops[0], sum = sums[0];
+    for (int i = 1; i < warps; i++) merge(&top, &sum, tops[i], sums[i]);
+    if (threadIdx.x == 0) nll[row] = logf(sum) + top - at_target;
+    if (!weights) return;
+    float weight = weights[row], scale = weight / sum;
+    for (int c = threadIdx.x * WIDTH; c < stride; c += blockDim.x * WIDTH) {
+        load_pack(v, z + c, stride - c, packed);
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) {
+            v[k] = c + k < V ? __expf(v[k] - top) * scale : 0.0f;
+            if (c + k == targets[row]) v[k] -= weight;
+        }
+        store_pack(z + c, v, stride - c, packed);
+    }
+}

@@ -1,0 +1,72 @@
+/* embedding.cu: x[i] = wte[token[i]] + wpe[position[i]]    spec: gpt.embedding_forward
+   and backward table[v] += the sum of dx over the rows where v was looked up    spec: gpt.embedding_backward
+   tokens, positions (N,) int; wte (V,C), wpe (P,C), dx, x (N,C) real. Any N, C >= 1.
+   Forward moves 3 N C numbers, backward about N C: memory bound, floor = bytes / bandwidth.
+   Forward: one thread per 16 bytes. Backward v1: one thread per number of the table, reading all indices. v2: the rows come
+   sorted by index; a block sums the rows of one index, its warps taking turns, and adds up the warps in order. */
+
+/* One thread, WIDTH columns of one row. */
+extern "C" __global__ void embedding_forward(const int *tokens, const int *positions, const real *wte, const real *wpe, real *x, int N, int C) {
+    int packs = (C + WIDTH - 1) / WIDTH;
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)N * packs) return;
+    int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
+    bool packed = C % WIDTH == 0;
+    float v[WIDTH], more[WIDTH];
+    load_pack(v, wte + (size_t)tokens[row] * C + c, C - c, packed);
+    load_pack(more, wpe + (size_t)positions[row] * C + c, C - c, packed);
+#pragma unroll
+    for (int k = 0; k < WIDTH; k++) v[k] += more[k];
+    store_pack(x + (size_t)row * C + c, v, C - c, packed);
+}
+
+/* One thread, one number of the table. */
+extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indices, real *table, int N, int V, int C) {
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)V * C) return;
+    int v = (int)(i / C), c = (int)(i % C);
+    float sum = 0.0f;
+    for (int row = 0; row < N; row++)
+        if (indices[row] == v) sum += to_float(dx[(size_t)row * C + c]);
+    from_float(to_float(table[i]) + sum, &table[i]);
+}
+
+/* Block (j, g): the rows order[starts[j]] .. order[starts[j+1]-1], all looked up at values[j]; lane l sums WIDTH columns of the
+   g-th 32*WIDTH. Warps take every warps-th row. */
+extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order, const int *starts, const int *values, real *table, int C) {
+    DYNAMIC_SHARED(float, sums);                        /* (warps, 32 * WIDTH) */
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, c = (blockIdx.y * 32 + lane) * WIDTH;
+    bool packed = C % WIDTH == 0;
+    float sum[WIDTH] = {}, v[WIDTH];
+    if (c < C)
+        for (int i = starts[blockIdx.x] + warp; i < starts[blockIdx.x + 1]; i += warps) {
+            load_pack(v, dx + (size_t)order[i] * C + c, C - c, packed);
+#pragma unroll
+            for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
+        }
+    for (int k = 0; k < WIDTH; k++) sums[warp * 32 * WIDTH + lane * WIDTH + k] = sum[k];
+    __syncthreads();                                    /* all warps have left their sums */
+    if (warp || c >= C) return;
+    real *to = table + (size_t)values[blockIdx.x] * C + c;
+    load_pack(v, to, C - c, packed);
+    for (int i = 0; i < warps; i++)
+        for (int k = 0; k < WIDTH; k++) v[k] += sums[i * 32 * WIDTH + lane * WIDTH + k];
+    store_pack(to, v, C - c, packed);
+}
+
+/* dwpe[t] += the sum of dx[b, t] over the batch. One thread, WIDTH columns of one position. */
+extern "C" __global__ void position_backward(const real *dx, real *dwpe, int B, int T, int C) {
+    int packs = (C + WIDTH - 1) / WIDTH;
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)T * packs) return;
+    int t = (int)(i / packs), c = (int)(i % packs) * WIDTH;
+    bool packed = C % WIDTH == 0;
+    float sum[WIDTH], v[WIDTH];
+    load_pack(sum, dwpe + (size_t)t * C + c, C - c, packed);
+    for (int b = 0; b < B; b++) {
+        load_pack(v, dx + ((size_t)b * T + t) * C + c, C - c, packed);
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
+    }
+    store_pack(dwpe + (size_t)t * C + c, sum, C - c, packed);
+}

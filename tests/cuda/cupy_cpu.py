@@ -1,0 +1,154 @@
+"""cupy_cpu.py: the few names of CuPy that kernels/ uses, on a machine without a GPU.
+
+Arrays are NumPy's, each ending at a page that traps. RawModule compiles the .cu text with g++ behind cuda_cpu.h, and a
+launch runs the kernel several times, its threads and blocks taking turns in a different order each time: what it
+wrote must be the same to the bit, or there is a race.
+
+    import cupy_cpu; sys.modules["cupy"] = cupy_cpu
+"""
+
+import ctypes
+import hashlib
+import mmap
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+HEADER = Path(__file__).resolve().parent / "cuda_cpu.h"
+BUILD = Path(os.environ.get("LONGHAND_CUDA_BUILD", Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"))
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
+ORDERS = (0, 1, 2)              # of threads and blocks: ascending, descending, at random
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ndarray(np.ndarray):
+    """A NumPy array that also says where its first number lies, and knows the bytes between its end and the trap."""
+
+    def __array_finalize__(self, parent):
+        self.gap = getattr(parent, "gap", None)
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    def get(self):
+        return np.array(self)
+
+    def set(self, values):
+        self[...] = values
+
+
+def empty(shape, dtype=np.float32):
+    """An array of ones in every bit, NaN in every float format, that begins at a multiple of 16 bytes, as the kernels may
+    expect, and ends before a page that traps: at it, or less than 16 bytes earlier."""
+    dtype, n = np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
+    size = max(n * dtype.itemsize, 1)
+    padded, pages = -(-size // 16) * 16, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    if libc.mprotect(ctypes.c_void_p(start + pages), mmap.PAGESIZE, 0):
+        raise OSError(ctypes.get_errno(), "mprotect")
+    bytes_ = np.frombuffer(memory, np.uint8, padded, pages - padded)
+    bytes_[...] = 0xFF
+    a = bytes_[:n * dtype.itemsize].view(dtype).reshape(shape).view(ndarray)
+    a.gap = bytes_[size:]
+    return a
+
+
+def zeros(shape, dtype=np.float32):
+    a = empty(shape, dtype)
+    a.view(np.ndarray)[...] = 0
+    return a
+
+
+def asarray(values, dtype=None):
+    values = np.asarray(values, dtype)
+    a = empty(values.shape, values.dtype)
+    a.view(np.ndarray)[...] = values
+    return a
+
+
+array = asarray
+
+
+def asnumpy(a):
+    return np.array(a)
+
+
+def is_available():
+    return True
+
+
+class RawModule:
+    def __init__(self, code, options=(), backend="nvrtc"):
+        defines = [o for o in options if o.startswith("-D")]
+        seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"], input=code, capture_output=True, text=True).stdout
+        names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen)
+        source = f'#include "{HEADER}"\n{code}\n' + "".join(f"CUDA_CPU_KERNEL({name})\n" for name in names)
+        key = hashlib.sha256("\0".join([source, HEADER.read_text(), *FLAGS, *defines]).encode()).hexdigest()[:24]
+        BUILD.mkdir(parents=True, exist_ok=True)
+        path = BUILD / f"{key}.so"
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+                cu, so = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+                cu.write_text(source)
+                done = subprocess.run(["g++", *FLAGS, *defines, "-o", so, cu], capture_output=True, text=True)
+                if done.returncode:
+                    raise RuntimeError(f"the kernels do not compile as C++:\n{done.stderr[:4000]}")
+                so.rename(path)
+        self.library, self.names = ctypes.CDLL(str(path)), names
+
+    def get_function(self, name):
+        if name not in self.names:
+            raise RuntimeError(f"no kernel {name} among {', '.join(self.names)}")
+        return Function(self.library, name)
+
+
+class Function:
+    """A kernel to launch with (grid, block, args), as CuPy's. Arguments are arrays, NumPy scalars, or None for no array."""
+
+    def __init__(self, library, name):
+        self.name, self.run, self.n_args = name, library[f"{name}_run"], library[f"{name}_n_args"]()
+        self.run.restype, self.max_dynamic_shared_size_bytes = ctypes.c_char_p, 48 << 10
+
+    def __call__(self, grid, block, args, shared_mem=0, stream=None):
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise RuntimeError(f"{self.name}: {shared_mem} bytes of shared memory, {self.max_dynamic_shared_size_bytes} were asked for")
+        if len(args) != self.n_args:
+            raise TypeError(f"{self.name} takes {self.n_args} arguments, {len(args)} were given")
+        boxes, arrays = [], []
+        for a in args:
+            if a is None:
+                boxes.append(ctypes.c_void_p(None))
+            elif isinstance(a, ndarray):
+                boxes.append(ctypes.c_void_p(a.ctypes.data))
+                arrays.append(a)
+            elif isinstance(a, np.generic):
+                boxes.append((ctypes.c_char * a.nbytes).from_buffer_copy(a.tobytes()))
+            else:
+                raise TypeError(f"{self.name}: argument {a!r} is a {type(a).__name__}; CuPy would pass a Python number as 64 bits")
+        pointers = (ctypes.c_void_p * len(boxes))(*(ctypes.addressof(b) for b in boxes))
+        sizes = [(ctypes.c_uint * 3)(*(tuple(s) + (1, 1, 1))[:3]) for s in (grid, block)]
+        before, first = [bytes_of(a).copy() for a in arrays], None
+        for order in ORDERS:
+            for a, was in zip(arrays, before):
+                bytes_of(a)[...] = was
+            error = self.run(pointers, *sizes, ctypes.c_uint(shared_mem), ctypes.c_int(order))
+            if error:
+                raise RuntimeError(f"{self.name}: {error.decode()}")
+            if any((a.gap != 0xFF).any() for a in arrays):
+                raise RuntimeError(f"{self.name}: access outside an array: it wrote right behind its end")
+            after = [bytes_of(a).copy() for a in arrays]
+            if first and any(not np.array_equal(x, y) for x, y in zip(first, after)):
+                raise RuntimeError(f"{self.name}: a race: what it writes depends on the order in which its threads run")
+            first = after
+
+
+def bytes_of(a):
+    return np.ctypeslib.as_array(ctypes.cast(a.ctypes.data, ctypes.POINTER(ctypes.c_uint8)), (a.nbytes,))

@@ -1,0 +1,139 @@
+"""tests/cuda: does the CPU that plays GPU find what it is there to find? Kernels with planted faults, each caught."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "cuda"))
+import cupy_cpu as cp
+
+KERNELS = HERE.parent / "kernels"
+
+FAULTS = r"""
+extern "C" __global__ void reverse(const float *x, float *y, int barrier) {
+    __shared__ float kept[64];
+    kept[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
+    if (barrier) __syncthreads();
+    y[blockIdx.x * 64 + threadIdx.x] = kept[63 - threadIdx.x];
+}
+extern "C" __global__ void write_at(float *y, int i) { if (threadIdx.x == 0) y[i] = 1.0f; }
+extern "C" __global__ void read_at(const float *x, float *y, int i) { if (threadIdx.x == 0) y[0] = x[i]; }
+extern "C" __global__ void last_one_wins(float *y) { y[0] = threadIdx.x; }
+extern "C" __global__ void blocks_add(float *y) { if (threadIdx.x == 0) y[0] = y[0] * 2.0f + blockIdx.x; }
+extern "C" __global__ void some_wait(float *y) { if (threadIdx.x < 40) __syncthreads(); y[threadIdx.x] = 1.0f; }
+extern "C" __global__ void half_a_warp(float *y) { if (threadIdx.x < 16) y[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.0f, 1); }
+extern "C" __global__ void half_a_mask(float *y) { y[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, 1.0f, 1); }
+extern "C" __global__ void unwritten(float *y) { __shared__ float s[32]; if (threadIdx.x) s[threadIdx.x] = 1.0f; __syncthreads(); y[threadIdx.x] = s[threadIdx.x]; }
+extern "C" __global__ void dynamic(float *y, int n) {
+    float *s = (float *)cuda_cpu::m.dynamic;
+    s[n] = 1.0f;
+    __syncthreads();
+    y[threadIdx.x] = s[0];
+}
+extern "C" __global__ void where(int *y) {
+    int i = ((blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x) * blockDim.x * blockDim.y + threadIdx.y * blockDim.x + threadIdx.x;
+    y[i] = i * 32 + __shfl_sync(0xffffffffu, (int)threadIdx.x, 5);
+}
+extern "C" __global__ void votes(unsigned *y) { y[threadIdx.x] = __ballot_sync(0xffffffffu, threadIdx.x % 3 == 0); }
+"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    module = cp.RawModule(code=FAULTS)
+
+    def launch(name, *args, grid=(1,), block=(64,), shared=0):
+        module.get_function(name)(grid, block, args, shared_mem=shared)
+    return launch
+
+
+def test_a_right_kernel_runs(run):
+    x, y = cp.asarray(np.arange(128, dtype=np.float32)), cp.empty((128,))
+    run("reverse", x, y, np.int32(1), grid=(2,))
+    np.testing.assert_array_equal(y, np.arange(128).reshape(2, 64)[:, ::-1].ravel())
+    z = cp.empty((2 * 3 * 2 * 64,), np.int32)
+    run("where", z, grid=(2, 3, 2), block=(32, 2))
+    np.testing.assert_array_equal(z, np.arange(768) * 32 + 5)
+    v = cp.empty((64,), np.uint32)
+    run("votes", v)
+    assert set(v[:32].tolist()) == {sum(1 << i for i in range(0, 32, 3))} and v[32] == sum(1 << i for i in range(32) if (i + 32) % 3 == 0)
+
+
+def test_a_missing_barrier_is_a_race(run):
+    with pytest.raises(RuntimeError, match="reverse: a race"):
+        run("reverse", cp.asarray(np.arange(64, dtype=np.float32)), cp.empty((64,)), np.int32(0))
+
+
+def test_races_between_threads_and_between_blocks(run):
+    with pytest.raises(RuntimeError, match="last_one_wins: a race"):
+        run("last_one_wins", cp.empty((1,)))
+    with pytest.raises(RuntimeError, match="blocks_add: a race"):
+        run("blocks_add", cp.zeros((1,)), grid=(4,))
+
+
+@pytest.mark.parametrize("n", [4, 4096, 5000])
+def test_an_access_outside_an_array(run, n):
+    x, y = cp.zeros((n,)), cp.zeros((1,))
+    run("write_at", x, np.int32(n - 1))
+    assert x[-1] == 1.0
+    with pytest.raises(RuntimeError, match=r"write_at: block \(0,0,0\) thread \(0,0,0\): access outside an array"):
+        run("write_at", x, np.int32(n))
+    with pytest.raises(RuntimeError, match="read_at: .*access outside an array"):
+        run("read_at", x, y, np.int32(n))
+    run("read_at", x, y, np.int32(0))                   # and the next launch is none the worse
+    run("dynamic", cp.empty((64,)), np.int32(0), shared=256)
+    with pytest.raises(RuntimeError, match="dynamic: .*access outside an array"):
+        run("dynamic", cp.empty((64,)), np.int32(64), shared=256)
+
+
+def test_an_access_right_behind_an_array_of_odd_size(run):
+    x, y = cp.zeros((31,)), cp.zeros((4,))
+    run("read_at", x, y, np.int32(31))
+    assert np.isnan(y[0])                               # what lies there is nobody's, and shows in the result
+    with pytest.raises(RuntimeError, match="write_at: access outside an array: it wrote right behind its end"):
+        run("write_at", x, np.int32(31))
+
+
+def test_threads_that_wait_for_ever(run):
+    with pytest.raises(RuntimeError, match="40 threads of the block are at __syncthreads, 0 at a warp-wide operation, 24 have ended"):
+        run("some_wait", cp.empty((64,)))
+    with pytest.raises(RuntimeError, match="0 threads of the block are at __syncthreads, 16 at a warp-wide operation, 48 have ended"):
+        run("half_a_warp", cp.empty((64,)))
+    with pytest.raises(RuntimeError, match="a warp-wide operation without all 32 lanes"):
+        run("half_a_mask", cp.empty((64,)))
+
+
+def test_shared_memory_starts_as_nan(run):
+    y = cp.zeros((32,))
+    run("unwritten", y, block=(32,))
+    assert np.isnan(y[0]) and (y[1:] == 1.0).all()
+
+
+def test_what_a_launch_refuses(run):
+    x = cp.zeros((4,))
+    with pytest.raises(TypeError, match="argument 3 is a int; CuPy would pass a Python number as 64 bits"):
+        run("write_at", x, 3)
+    with pytest.raises(TypeError, match="takes 2 arguments, 1 were given"):
+        run("write_at", x)
+    with pytest.raises(RuntimeError, match="cannot launch blocks of 2048 threads"):
+        run("write_at", x, np.int32(0), block=(2048,))
+    with pytest.raises(RuntimeError, match="100000 bytes of shared memory, 49152 were asked for"):
+        run("dynamic", x, np.int32(0), shared=100000)
+
+
+@pytest.mark.parametrize("options", [[], ["-DBF16"]])
+def test_the_kernels_compile_for_real_gpus(tmp_path, options):
+    if not shutil.which("nvcc"):
+        pytest.skip("no nvcc here")
+    source = tmp_path / "all.cu"
+    source.write_text((KERNELS / "common.cuh").read_text() + "".join(p.read_text() for p in sorted(KERNELS.glob("*.cu"))))
+    archs = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in (80, 90, 120)]
+    done = subprocess.run(["nvcc", "--fatbin", "--std=c++17", "--threads", "2", *archs, *options, "-o", tmp_path / "all.fatbin", source],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr, done.stderr

@@ -1,0 +1,253 @@
+"""kernels/: every kernel against gpt.py's NumPy operation in float64, on a GPU where there is one, else on the CPU."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "cuda"))
+try:
+    import cupy as cp
+    cp.cuda.runtime.getDeviceCount()
+    ON_GPU = True
+except Exception:               # no CuPy, no driver, no device: whatever it is, the stand-in runs the same kernels
+    import cupy_cpu as cp
+    sys.modules["cupy"] = cp
+    ON_GPU = False
+
+import gpt
+import kernels
+
+RNG = np.random.default_rng(0)
+TOLERANCE = {"float32": 2e-5, "bf16": 2e-2}     # of the largest number of the result: some roundings of 2^-24, of 2^-9
+DTYPES = list(TOLERANCE)
+SIZES = [(1, 1), (1, 31), (31, 33), (33, 8), (257, 40), (5, 257), (7, 1032)]
+
+
+def bits_of(x):                                         # float -> bfloat16 as uint16, to the nearest, ties to even
+    u = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def value_of(bits):
+    return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32)
+
+
+def device(x, dtype):
+    """(array for the kernels, the same numbers in float64, as the kernels see them)"""
+    a = cp.asarray(bits_of(x) if dtype == "bf16" else np.asarray(x, np.float32))
+    return a, host(a).astype(np.float64)
+
+
+def host(a):
+    a = cp.asnumpy(a)
+    return value_of(a) if a.dtype == np.uint16 else a
+
+
+def same(got, want, dtype, what=""):
+    got, want = host(got).astype(np.float64), np.asarray(want)
+    assert got.shape == want.shape, what
+    error = np.abs(got - want).max() if want.size else 0.0
+    assert error <= TOLERANCE[dtype] * max(np.abs(want).max(), 1e-3), f"{what}: off by {error:.2e}, the largest is {np.abs(want).max():.2e}"
+
+
+def randn(*shape):
+    return RNG.standard_normal(shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N, C", SIZES)
+@pytest.mark.parametrize("fused", [False, True])
+def test_layernorm(N, C, dtype, fused):
+    (x, x64), (w, w64), (b, b64), (dy, dy64), (plus, plus64) = (device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C), (N, C)))
+    y, cache = kernels.layernorm_forward(x, w, b, plus=plus if fused else None)
+    if fused:
+        x64 = x64 + plus64
+        same(x, x64, dtype, "x")
+    want, want_cache = gpt.layernorm_forward(x64, w64, b64)
+    if C > 1:                                           # the deviation of one number is 0, and its inverse all rounding
+        same(y, want, dtype, "y")
+        same(cache[0], want_cache[0], dtype, "n")
+    n64, rstd64 = host(cache[0]).astype(np.float64), host(cache[1]).astype(np.float64)
+    got = kernels.layernorm_backward(dy, cache, plus=plus if fused else None)
+    want = gpt.layernorm_backward(dy64, (n64, rstd64, w64), plus64 if fused else 0.0)
+    for what, a, a64 in zip(("dx", "dw", "db"), got, want):
+        same(a, a64, dtype, what)
+    again = kernels.layernorm_backward(dy, cache, plus=plus if fused else None, out=tuple(map(cp.array, map(cp.asnumpy, got))), add=True)
+    same(again[1], 2 * want[1], dtype, "dw added")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 31, 33, 257, 5000])
+def test_gelu(n, dtype):
+    (x, x64), (dy, dy64) = device(3 * randn(n), dtype), device(randn(n), dtype)
+    y, slope = kernels.gelu_forward(x)
+    want, want_slope = gpt.gelu_forward(x64[None].copy())
+    same(y, want[0], dtype, "y")
+    same(slope, want_slope[0], dtype, "slope")
+    same(kernels.gelu_backward(dy, slope), dy64 * host(slope), dtype, "dx")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N, C", SIZES)
+def test_embedding(N, C, dtype):
+    V, P = 11, 300
+    tokens, positions = RNG.integers(0, V, N).astype(np.int32), (np.arange(N) % P).astype(np.int32)
+    (wte, wte64), (wpe, wpe64), (dx, dx64), (dtable, dtable64) = (device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C), (V, C)))
+    x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(positions), wte, wpe)
+    same(x, gpt.embedding_forward(tokens, positions, wte64, wpe64), dtype, "x")
+    kernels.embedding_backward(dx, kernels.look_ups(tokens), dtable)
+    gpt.embedding_backward(dx64, tokens, dtable64)
+    same(dtable, dtable64, dtype, "dtable")
+    B = 3 if N % 3 == 0 else 1
+    dwpe, dwpe64 = device(randn(N // B, C), dtype)
+    kernels.position_backward(dx, B, dwpe)
+    same(dwpe, dwpe64 + dx64.reshape(B, N // B, C).sum(0), dtype, "dwpe")
+
+
+@pytest.mark.parametrize("dtype, B, T, NH, HS", [
+    ("float32", 1, 1, 1, 1), ("float32", 2, 33, 3, 5), ("float32", 1, 70, 2, 64), ("float32", 1, 9, 1, 256), ("bf16", 2, 33, 2, 32),
+    ("bf16", 1, 1, 1, 64), ("bf16", 2, 63, 1, 64), ("bf16", 1, 64, 2, 64), ("bf16", 1, 65, 1, 64), ("bf16", 1, 150, 1, 64), ("bf16", 1, 129, 1, 128)])
+def test_attention(dtype, B, T, NH, HS):
+    (qkv, qkv64), (do, do64) = device(randn(B, T, 3 * NH * HS), dtype), device(randn(B, T, NH * HS), dtype)
+    o, cache = kernels.attention_forward(qkv, NH)
+    want, want_cache = gpt.attention_forward(qkv64, NH)
+    same(o, want, dtype, "o")
+    same(cache[2], want_cache[2], "float32" if dtype == "float32" else "bf16", "lse")
+    dqkv = kernels.attention_backward(do, cache, NH)
+    want = gpt.attention_backward(do64, want_cache, NH).reshape(B, T, 3, -1)
+    got = host(dqkv).astype(np.float64).reshape(B, T, 3, -1)
+    for i, what in enumerate(("dq", "dk", "dv")):       # each against its own largest number
+        error, most = np.abs(got[:, :, i] - want[:, :, i]).max(), np.abs(want[:, :, i]).max()
+        assert error <= TOLERANCE[dtype] * max(most, 1e-2), f"{what}: off by {error:.2e}, the largest is {most:.2e}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("B, NH, S, HS", [(1, 1, 1, 1), (3, 2, 9, 5), (2, 3, 40, 32), (2, 1, 70, 64), (1, 2, 33, 128), (1, 1, 20, 256)])
+def test_decode_attention(B, NH, S, HS, dtype):
+    (qkv, qkv64), (k, k64), (v, v64) = (device(randn(*s), dtype) for s in ((B, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS)))
+    length = RNG.integers(0, S, B).astype(np.int32)
+    length[0] = S - 1
+    o = host(kernels.decode_attention(qkv, k, v, cp.asarray(length)))
+    q, k_new, v_new = qkv64.reshape(B, 3, NH, HS).swapaxes(0, 1)
+    for b in range(B):
+        k64[b, :, length[b]], v64[b, :, length[b]] = k_new[b], v_new[b]
+        s = np.einsum("hd,hjd->hj", q[b], k64[b, :, :length[b] + 1]) / HS ** 0.5
+        p = np.exp(s - s.max(-1, keepdims=True))
+        want = np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, :length[b] + 1])
+        same(cp.asarray(o[b].astype(np.float32)), want.ravel(), dtype, f"o of row {b}")
+    np.testing.assert_array_equal(host(k), k64.astype(np.float32))      # the cache has the new keys and nothing else is changed
+    np.testing.assert_array_equal(host(v), v64.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N, V, stride", [(1, 1, 1), (3, 31, 31), (5, 65, 65), (33, 257, 264), (4, 1000, 1000), (2, 9001, 9008)])
+def test_cross_entropy(N, V, stride, dtype):
+    z, z64 = device(3 * randn(N, stride), dtype)
+    targets, weights = RNG.integers(0, V, N).astype(np.int32), randn(N).astype(np.float32)
+    before = host(z).copy()
+    nll = kernels.cross_entropy(z, cp.asarray(targets), n_vocab=V)
+    want, cache = gpt.cross_entropy_forward(z64[:, :V].copy(), targets)
+    same(nll, want, "float32", "nll")                   # from logits as they are: only the sum is rounded
+    np.testing.assert_array_equal(host(z), before)
+    same(kernels.cross_entropy(z, cp.asarray(targets), cp.asarray(weights), n_vocab=V), want, "float32", "nll again")
+    same(z[:, :V] if not ON_GPU else cp.ascontiguousarray(z[:, :V]), gpt.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
+    assert not host(z)[:, V:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N, F", SIZES)
+def test_bias(N, F, dtype):
+    (y, y64), (b, b64), (db, db64) = (device(randn(*s), dtype) for s in ((N, F), (F,), (F,)))
+    same(kernels.bias_backward(y), y64.sum(0), dtype, "db")
+    same(kernels.bias_backward(y, out=db, add=True), db64 + y64.sum(0), dtype, "db added")
+    same(kernels.bias_forward(y, b), y64 + b64, dtype, "y")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n, n_decayed", [(1, 0), (33, 33), (5000, 1234)])
+def test_adamw_and_norm(n, n_decayed, dtype):
+    (grads, g), lr, clip, b1, b2, eps, decay = device(randn(n), dtype), 0.01, 0.5, 0.9, 0.95, 1e-8, 0.1
+    p, m, v = randn(n), 0.1 * randn(n), 0.1 * randn(n) ** 2
+    master, dm, dv, params = *map(lambda a: cp.asarray(a.astype(np.float32)), (p, m, v)), cp.zeros((n,), grads.dtype)
+    state, partial, t = cp.zeros((3,), np.float32), cp.zeros((7,), np.float32), 3
+    rates = cp.asarray(np.array([lr, 1 / (1 - b1 ** t), 1 / (1 - b2 ** t)], np.float32))
+    kernels.grad_norm(grads, clip, state, partial)
+    norm = np.sqrt((g * g).sum())
+    np.testing.assert_allclose(host(state), [norm, min(1.0, clip / norm), 0], rtol=1e-5)
+    kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
+    g = g * min(1.0, clip / norm)
+    m, v = m + (1 - b1) * (g - m), v + (1 - b2) * (g * g - v)
+    p = p - lr * (m / (1 - b1 ** t) / (np.sqrt(v / (1 - b2 ** t)) + eps) + decay * p * (np.arange(n) < n_decayed))
+    for what, a, want in (("m", dm, m), ("v", dv, v), ("master", master, p)):
+        same(a, want, "float32", what)
+    same(params, p, dtype, "params")
+    kept = host(master).copy()
+    bad = host(grads).copy()
+    bad[n // 2] = np.nan
+    grads = device(bad, dtype)[0] if dtype == "float32" else cp.asarray(np.where(np.isnan(bad), 0x7FC0, bits_of(np.nan_to_num(bad))).astype(np.uint16))
+    kernels.grad_norm(grads, clip, state, partial)
+    kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
+    assert host(state)[2] == 1 and np.array_equal(host(master), kept)           # a step that would spoil everything is not taken
+
+
+def test_conversion_rounds_to_the_nearest_even():
+    x = np.concatenate([randn(1000), [0.0, -0.0, 1.0, np.inf, -np.inf, 1.00390625, 1.01171875, 3.3e38, 1e-40]]).astype(np.float32)
+    y = kernels.to_bf16(cp.asarray(x))
+    np.testing.assert_array_equal(cp.asnumpy(y), bits_of(x))
+    np.testing.assert_array_equal(cp.asnumpy(kernels.to_float32(y)), value_of(bits_of(x)))
+    assert np.isnan(value_of(cp.asnumpy(kernels.to_bf16(cp.asarray(np.array([np.nan], np.float32))))))
+
+
+def test_what_a_launcher_refuses():
+    x, w = cp.zeros((4, 8), np.float32), cp.zeros((8,), np.float32)
+    with pytest.raises(ValueError, match=r"w: float32 \(8,\), expected float32 \(6,\)"):
+        kernels.layernorm_forward(cp.zeros((4, 6), np.float32), w, w)
+    with pytest.raises(ValueError, match="b: uint16"):
+        kernels.layernorm_forward(x, w, cp.zeros((8,), np.uint16))
+    with pytest.raises(ValueError, match="x: float64, expected float32, or uint16"):
+        kernels.gelu_forward(cp.zeros((4,), np.float64))
+    with pytest.raises(ValueError, match="dy: its rows do not lie one behind the other"):
+        kernels.bias_backward(cp.zeros((4, 16), np.float32)[:, :8])
+    with pytest.raises(TypeError, match="w: a ndarray, expected a CuPy array"):
+        kernels.layernorm_forward(x, np.zeros(8, np.float32), w)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N, C", [(5, 31), (33, 40)])
+def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
+    (x, x64), (plus, plus64), (w, w64), (b, b64), (dy, dy64) = (device(randn(*s), dtype) for s in ((N, C), (N, C), (C,), (C,), (N, C)))
+    kind, empty = x.dtype, lambda *shape: cp.empty(shape, x.dtype)
+    run = lambda file, name, n, *args: kernels.launch(file, name, kind, kernels.ceil_div(n, 64), 64, args)  # noqa: E731
+    size = [np.int32(N), np.int32(C)]
+
+    y, n, rstd, dx = empty(N, C), empty(N, C), cp.empty((N, 1), np.float32), empty(N, C)
+    run("layernorm.cu", "layernorm_forward_v1", N, x, plus, w, b, y, n, rstd, *size, np.float32(1e-5))
+    want, cache = gpt.layernorm_forward(x64 + plus64, w64, b64)
+    same(y, want, dtype, "y")
+    run("layernorm.cu", "layernorm_backward_v1", N, dy, n, rstd, w, plus, dx, *size)
+    same(dx, gpt.layernorm_backward(dy64, cache, plus64)[0], dtype, "dx")
+
+    h, h64 = device(randn(N * C), dtype)
+    u = empty(N * C)
+    run("gelu.cu", "gelu_forward_v1", N * C, h, u, np.int64(N * C))
+    want, slope = gpt.gelu_forward(h64[None].copy())
+    same(u, want[0], dtype, "u")
+    same(h, slope[0], dtype, "slope")
+
+    tokens, (table, table64) = RNG.integers(0, 7, N).astype(np.int32), device(randn(7, C), dtype)
+    run("embedding.cu", "embedding_backward_v1", 7 * C, dy, cp.asarray(tokens), table, np.int32(N), np.int32(7), np.int32(C))
+    gpt.embedding_backward(dy64, tokens, table64)
+    same(table, table64, dtype, "table")
+
+    (z, z64), weights, nll = device(randn(N, C), dtype), randn(N).astype(np.float32), cp.empty((N,), np.float32)
+    targets = RNG.integers(0, C, N).astype(np.int32)
+    run("cross_entropy.cu", "cross_entropy_v1", N, z, cp.asarray(targets), cp.asarray(weights), nll, *size, np.int32(C))
+    want, cache = gpt.cross_entropy_forward(z64.copy(), targets)
+    same(nll, want, "float32", "nll")
+    same(z, gpt.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
+
+    db = empty(C)
+    run("bias.cu", "bias_backward_v1", C, dy, db, *size)
+    same(db, dy64.sum(0), dtype, "db")
