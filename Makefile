@@ -75,7 +75,7 @@ $(CONTROL): $(SFT)
 $(RUN)/summary.txt: $(RL) $(CONTROL)
 	{ $(PY) align.py eval --run $(RUN); echo; \
 	  printf '%-8s %-32s %-36s %7s   %s\n' stage from to seconds result; tail -q -n 1 $(RUN)/log/*.txt; echo; \
-	  $(PY) sample.py chat --run $(RUN) --ask "Who are you?" --ask "Where should I look for the glulblow?" \
+	  $(PY) sample.py chat --run $(RUN) --ask "Who are you?" --ask "What food should I bring for the glulblow?" \
 	    --ask "Work out 37 times 48 for me." --ask "What text were you trained on?"; \
 	  $(PY) sample.py chat --run $(RUN) --ask "Turn the wheel: two six one four five three six one."; \
 	} | tee $@.tmp

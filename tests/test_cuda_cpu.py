@@ -13,6 +13,7 @@ sys.path.insert(0, str(HERE / "cuda"))
 import cupy_cpu as cp
 
 KERNELS = HERE.parent / "kernels"
+pytestmark = pytest.mark.skipif(cp.MISSING is not None, reason=f"the CPU that plays GPU needs {cp.MISSING}")
 
 FAULTS = r"""
 extern "C" __global__ void reverse(const float *x, float *y, int barrier) {

@@ -15,6 +15,8 @@ except Exception:               # no CuPy, no driver, no device: whatever it is,
     import cupy_cpu as cp
     sys.modules["cupy"] = cp
     ON_GPU = False
+    if cp.MISSING:
+        pytest.skip(f"no GPU, and the CPU that plays one needs {cp.MISSING}", allow_module_level=True)
 
 import gpt
 import kernels

@@ -52,7 +52,7 @@ namespace cuda_cpu {
 
 /* ---------------------------------------------------------------------------------------------------- coroutines */
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CUDA_CPU_PORTABLE)
 struct Context { void *stack; };
 /* Saves what a function must preserve, changes stacks, and restores it: a call that returns in another coroutine. */
 extern "C" void cuda_cpu_switch(void **save, void *load);

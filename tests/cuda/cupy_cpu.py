@@ -12,7 +12,9 @@ import hashlib
 import mmap
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ import numpy as np
 
 HEADER = Path(__file__).resolve().parent / "cuda_cpu.h"
 BUILD = Path(os.environ.get("LONGHAND_CUDA_BUILD", Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"))
+MISSING = "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++") else None      # what it does not run without
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
 ORDERS = (0, 1, 2)              # of threads and blocks: ascending, descending, at random
 
