@@ -282,13 +282,18 @@ def test_a_run_learns_logs_and_can_be_loaded(tmp_path, text):
 
 
 def test_micro_batches_do_not_change_the_step(tmp_path, text):
-    weights = []
+    weights, logs = [], []
     for micro in ("4", "3", "1"):
+        base = tmp_path / micro / "base"
         train.main(["--data", str(text), "--run", str(tmp_path / micro), *SMALL, "--steps", "3", "--micro-batch", micro])
-        weights.append(gpt.load(tmp_path / micro / "base")[0])
-    for other in weights[1:]:
-        for k, w in weights[0].items():
-            np.testing.assert_allclose(other[k], w, atol=2e-5)
+        weights.append(gpt.load(base)[0])
+        logs.append([json.loads(line) for line in (base / "log.jsonl").read_text().splitlines()])
+    for i in (1, 2):
+        for other, whole in zip(logs[i], logs[0]):      # AdamW would forgive a gradient of the wrong length; these do not
+            assert other["loss_nats"] == pytest.approx(whole["loss_nats"], rel=2e-6)
+            assert other["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
+        for k, w in weights[0].items():                 # by tensor: where a gradient is all rounding, AdamW makes much of it
+            assert np.linalg.norm(weights[i][k] - w) <= 1e-3 * np.linalg.norm(w), k
 
 
 def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path, text):
