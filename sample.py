@@ -194,7 +194,7 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
     tokens = np.zeros((len(prompts), longest), np.int64)
     for r, p in enumerate(prompts):
         tokens[r, :len(p)] = p
-    cache = gpt.Cache(cfg, len(prompts), min(cfg.n_positions, longest + int(room.max())), params["wte.weight"].dtype)
+    cache = gpt.Cache(cfg, len(prompts), min(cfg.n_positions, longest + int(room.max())), like=params["wte.weight"])
     logits = gpt.decode(params, cfg, tokens, cache, n_new=lengths, only_last=True)
     for t in range(int(room.max())):
         logits[:, tokenizer.holes] = -np.inf            # ids that no token has

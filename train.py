@@ -288,7 +288,7 @@ def dream(params, cfg, tokenizer, seed, n_tokens=60):
     """What the model writes by itself after an end of text (after token 0 where there is none), at temperature 1."""
     rng = np.random.default_rng(seed)
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
-    cache, ids = gpt.Cache(cfg, 1), []
+    cache, ids = gpt.Cache(cfg, 1, like=params["wte.weight"]), []
     for _ in range(min(n_tokens, cfg.n_positions)):
         logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
         logits[tokenizer.holes] = -np.inf               # ids that no token has

@@ -264,6 +264,25 @@ def _cublas_handle():
     return 1
 
 
+class Event:
+    def __init__(self, disable_timing=False):
+        pass
+
+    def record(self, stream=None):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+runtime = SimpleNamespace(
+    CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1, memGetInfo=lambda: (4 << 30, 8 << 30),
+    getDeviceProperties=lambda i: {"name": b"a CPU that plays GPU", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30},
+)
 cuda = SimpleNamespace(
-    Stream=Stream, get_current_stream=Stream, cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle),
+    Device=lambda: SimpleNamespace(id=0), Event=Event, runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream, cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle),
 )
