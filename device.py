@@ -15,6 +15,7 @@ Sources: Micikevicius et al. 2018 (master weights); karpathy/llm.c (the plan of 
 
 import functools
 import math
+import sys
 from types import SimpleNamespace
 
 import cores                    # before numpy
@@ -27,8 +28,11 @@ ROW_TOKENS = 1 << 16            # tokens at once that keep a GPU busy
 cp = kernels = None             # CuPy and the kernels, once there is a GPU to use them on
 
 
-def connect():
-    """The GPU's properties, {"name", "major", "minor", ...}; ValueError that says what is missing where there is none."""
+def connect(dtype=None):
+    """The GPU, with name, bf16 (whether to compute in it) and free_bytes; ValueError that says what is missing where there is none.
+
+    dtype: "bf16", "float32", or None for the first where the GPU has it.
+    """
     global cp, kernels
     try:
         import cupy
@@ -48,12 +52,10 @@ def connect():
     cp = cupy
     import kernels as launchers
     kernels = launchers
-    return {**found, "name": found["name"].decode() if isinstance(found["name"], bytes) else found["name"]}
-
-
-def has_bf16(gpu):
-    """Tensor cores for bfloat16 came with compute capability 8.0."""
-    return gpu["major"] >= 8
+    name, capability = found["name"].decode() if isinstance(found["name"], bytes) else found["name"], found["major"]
+    if capability < 8 and dtype != "float32":           # its tensor cores came with compute capability 8.0
+        print(f"{name}: no bfloat16 (compute capability {capability}.{found['minor']}, 8.0 has it); computing in float32", file=sys.stderr)
+    return SimpleNamespace(name=name, bf16=capability >= 8 and dtype != "float32", free_bytes=cp.cuda.runtime.memGetInfo()[0])
 
 
 # ----------------------------------------------------------------------------------------------------- parameters
@@ -243,7 +245,8 @@ class Training:
         self.params = self.layout.views(self.copy if bf16 else self.master)
         self.flat = cp.zeros((self.layout.size,), np.float32)           # what pads it stays 0
         self.grads, self.rates = self.layout.views(self.flat), cp.zeros((3,), np.float32)
-        self.step = Step(self.params, cfg, rows, cfg.n_positions, cores.Arena(), True, recompute)
+        self.arena = cores.Arena()
+        self.step = Step(self.params, cfg, rows, cfg.n_positions, self.arena, True, recompute)
         self.state, self.clip = self.step.a["state"], None
         self.first, self.more = (kernels.Recording(functools.partial(self.step.run, self.grads, add)) for add in (False, True))
         self.finish = kernels.Recording(self._finish)
@@ -251,10 +254,12 @@ class Training:
     def clear(self):
         self.begun = False
 
-    def add(self, tokens, targets, weights):            # (B,T) each; returns while the GPU is at work
+    def add(self, tokens, targets, weights):            # (B,T) each
+        """Returns while the GPU is at work: 0.0, for the loss is not known before update()."""
         self.step.put(tokens, targets, weights)
         (self.more if self.begun else self.first)()
         self.begun = True
+        return 0.0
 
     def _finish(self):
         o = self.optimizer
@@ -273,6 +278,9 @@ class Training:
         loss, norm, scale = cp.asnumpy(self.state).tolist()
         o.t += scale != 0.0
         return loss, norm
+
+    def close(self):
+        self.download()
 
     def download(self):
         for flat, arrays in ((self.master, self.host), (self.m, self.optimizer.m), (self.v, self.optimizer.v)):

@@ -45,9 +45,9 @@ def bits_per_byte(nats, targets, n_bytes):
     return float(nats[n_bytes[targets] > 0].sum() / math.log(2) / n_bytes[targets].sum())
 
 
-def validation_loss(params, cfg, tokenizer, shards, batch=32):
-    """(nats per token, bits per byte or None without a tokenizer) on the validation rows."""
-    rows, arena = validation_rows(shards, cfg.n_positions), cores.Arena()
+def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None):
+    """(nats per token, bits per byte or None without a tokenizer) on the validation rows, so many at once."""
+    rows, arena = validation_rows(shards, cfg.n_positions), arena or cores.Arena()
     nats = np.concatenate([gpt.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
                            for i in range(0, len(rows), batch)])
     return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer)) if tokenizer else None

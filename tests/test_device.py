@@ -1,8 +1,10 @@
 """device.py: training and decoding on a GPU against gpt.py in NumPy; on the CPU that plays GPU where there is none."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,3 +115,76 @@ def test_decode(bf16, tolerance):
     assert both[1].shape == (3, 2, CFG.vocab_size)
     close(both[1], both[0], tolerance, "two more, all logits")
     np.testing.assert_array_equal(caches[0].length, caches[1].length)
+
+
+def run(tmp_path, name, gpu, steps=4, save_every=250):
+    text = np.random.default_rng(2).integers(0, CFG.vocab_size, 4000).astype(np.uint16)
+    recipe = train.Recipe(CFG, steps=steps, batch=4, lr=1e-2, min_lr=1e-3, warmup=2, eval_every=2, save_every=save_every)
+    train.train(recipe, None, [text[:3000]], [text[3000:3100]], tmp_path / name, micro_batch=2, gpu=gpu)
+    return [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+
+
+def test_train_on_a_gpu(tmp_path):
+    gpu = device.connect("float32")
+    ours, theirs = run(tmp_path, "cpu", None), run(tmp_path, "gpu", gpu)
+    for a, b in zip(ours, theirs):
+        for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
+            assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
+    assert train.checkpoint_setting(tmp_path / "gpu", "device") == f"{gpu.name}, float32"
+    assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (CFG.vocab_size, CFG.n_embd)     # without what pads it
+    with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
+        run(tmp_path, "gpu", device.connect())
+
+
+def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    gpu, save = device.connect(), train.save_checkpoint
+    run(tmp_path, "whole", gpu)
+
+    def save_and_die(*args):
+        save(*args)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(train, "save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "killed", gpu, save_every=3)
+    monkeypatch.undo()
+    run(tmp_path, "killed", gpu, save_every=3)
+    whole, resumed = (gpt.load(tmp_path / name)[0] for name in ("whole", "killed"))
+    assert all(np.array_equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_what_is_missing_is_said(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(ValueError, match="no CuPy.*pip install cupy-cuda12x or cupy-cuda13x; or leave out --device cuda"):
+        device.connect()
+    runtime = SimpleNamespace(**vars(cp.cuda.runtime))
+    fake = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0)), empty=cp.empty)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+
+    def fails(with_what):
+        def get():
+            raise RuntimeError(with_what)
+        return get
+    runtime.getDeviceCount = fails("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")
+    with pytest.raises(ValueError, match="InsufficientDriver.*older than this CuPy needs: update it"):
+        device.connect()
+    runtime.getDeviceCount = fails("cudaErrorNoDevice: no CUDA-capable device is detected")
+    with pytest.raises(ValueError, match="NoDevice.*See whether nvidia-smi shows one; or leave out --device cuda"):
+        device.connect()
+    runtime.getDeviceCount, runtime.getDeviceProperties = (lambda: 1), (lambda i: {"name": b"Old One", "major": 7, "minor": 5})
+    monkeypatch.setattr(device, "cp", cp)               # connect() changes both
+    monkeypatch.setattr(device, "kernels", kernels)
+    assert not device.connect().bf16
+    assert "Old One: no bfloat16 (compute capability 7.5, 8.0 has it); computing in float32" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="need .* GB, .* GB are to be had"):
+        train.fit_batch(gpt.PRESETS["gpt2"], 8, 1e9, gpu=SimpleNamespace(bf16=True))
+    with pytest.raises(ValueError, match="--dtype bf16: the CPU computes in float32"):
+        train.main(["--dtype", "bf16"])
+
+
+def test_the_plan_is_what_is_taken():
+    cfg, taken = replace(CFG, vocab_size=300), 0
+    plan = device.memory_plan(cfg, 3, bf16=True)
+    params = gpt.init(cfg, 0)
+    gpu = device.Training(params, train.AdamW(params), cfg, 3)
+    taken = sum(a.nbytes for a in (gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory))
+    assert taken == sum(plan.values()) - plan["scratch"]
