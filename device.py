@@ -58,6 +58,19 @@ def connect(dtype=None):
     return SimpleNamespace(name=name, bf16=capability >= 8 and dtype != "float32", free_bytes=cp.cuda.runtime.memGetInfo()[0])
 
 
+def add_arguments(parser):
+    where = parser.add_argument_group("on what")
+    where.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the GPU, through CuPy")
+    where.add_argument("--dtype", choices=("bf16", "float32"), help="of weights and activations on the GPU (default: bf16 where it can)")
+
+
+def chosen(args):
+    """The GPU that add_arguments' options ask for, or None for the CPU."""
+    if args.dtype and args.device == "cpu":
+        raise ValueError(f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
+    return connect(args.dtype) if args.device == "cuda" else None
+
+
 # ----------------------------------------------------------------------------------------------------- parameters
 
 
@@ -91,7 +104,7 @@ class Layout:
 
 
 def upload(params, cfg, bf16=True):
-    """{name: CuPy array} of the parameters for computing with, in bfloat16 or float32."""
+    """{name: CuPy array} of the parameters: gpt's functions compute with them on the GPU, in bfloat16 or float32."""
     layout = Layout(cfg)
     flat = cp.asarray(layout.gather(params))
     return layout.views(kernels.to_bf16(flat) if bf16 else flat)
@@ -116,7 +129,7 @@ class Inbox:
         for part in parts:
             here[at:at + part.size] = part.view(np.int32).ravel()
             at += part.size
-        self.there.set(here)
+        self.there.set(here, cp.cuda.get_current_stream())
         self.sent[self.turn] = cp.cuda.Event(disable_timing=True)
         self.sent[self.turn].record()
 

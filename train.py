@@ -747,9 +747,7 @@ def parse_args(argv=None):
     fit.add_argument("--micro-batch", type=int, help="rows in memory at once (default: what fits)")
     fit.add_argument("--recompute", action="store_true", help="keep no activations but the blocks' inputs (default: when it must)")
     fit.add_argument("--memory-gb", type=float, help="memory to plan for (default: four fifths of what is free)")
-    where_to = p.add_argument_group("on what")
-    where_to.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the GPU, through CuPy")
-    where_to.add_argument("--dtype", choices=("bf16", "float32"), help="of weights and activations on the GPU (default: bf16 where it can)")
+    device.add_arguments(p)
     p.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the data")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
                    help="when the folder holds a checkpoint of other settings or data")
@@ -797,11 +795,9 @@ def main(argv=None):
     for name, value in {**changes, "micro_batch": args.micro_batch, "memory_gb": args.memory_gb}.items():
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
-    if args.dtype and args.device == "cpu":
-        raise ValueError(f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
     if args.bench and args.device != "cpu":
         raise ValueError("--bench measures the CPU; for the GPU there is: make gpu")
-    gpu = device.connect(args.dtype) if args.device == "cuda" else None
+    gpu = device.chosen(args)
     if args.bench:
         print(json.dumps(bench(args.bench)))
         return

@@ -10,12 +10,13 @@ parameters are float32 either way: they are sums over many rows, and the batches
 
 import functools
 import math
+import sys
 from pathlib import Path
 
 import cupy as cp
 import numpy as np
 
-from kernels.cublas import cublaslt, matmul
+from kernels.cublas import cublaslt, matmul  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parent
 SHARED_BYTES = 227 << 10        # of a block on sm_80 and later, at most (sm_86 and sm_89: 99 KB)
@@ -58,9 +59,9 @@ def scratch(shape):
 class Recording:
     """Launches that are made again and again with the same arguments, as one CUDA graph.
 
-    work() is called as it is the first time, which compiles and measures what it needs. The second time it is recorded, and
-    from then on replayed. What changes between calls must lie in arrays. Without cublasLt there is nothing to
-    record: CuPy's own matrix products refuse.
+    work() is called as it is the first time, which compiles what it needs and takes what memory it needs. The second time it is
+    recorded, and from then on replayed. What changes between calls must lie in arrays. A product that cublasLt has nothing
+    for cannot be recorded: then work() is called every time.
     """
 
     def __init__(self, work):
@@ -68,20 +69,24 @@ class Recording:
 
     def __call__(self):
         self.calls += 1
+        if self.calls == 2:
+            self._record()
         if self.graph:
             self.graph.launch()
-        elif self.calls != 2 or not cublaslt():
-            self.work()
         else:
-            stream = cp.cuda.Stream(non_blocking=True)
-            with stream:
-                stream.begin_capture()
-                try:
-                    self.work()
-                finally:
-                    graph = stream.end_capture()
-            self.graph, self.kept = graph, _memory["scratch"]           # the graph knows where it lies
-            self.graph.launch()
+            self.work()
+
+    def _record(self):
+        stream = cp.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                self.work()
+            except NotImplementedError as e:            # CuPy's gemmEx says so before it does anything
+                stream.end_capture()
+                print(f"kernels: not recorded as a CUDA graph ({e})", file=sys.stderr)
+                return
+            self.graph, self.kept = stream.end_capture(), _memory["scratch"]    # the graph knows where it lies
 
 
 def check(what, a, shape, dtype):

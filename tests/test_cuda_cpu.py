@@ -139,3 +139,25 @@ def test_the_kernels_compile_for_real_gpus(tmp_path, options):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr, done.stderr
+
+
+NVRTC = """
+import sys
+from pathlib import Path
+from cupy.cuda import nvrtc
+if nvrtc.getVersion()[0] < 12:
+    raise ImportError("NVRTC older than 12")
+for path in sys.argv[2:]:
+    program = nvrtc.createProgram(Path(sys.argv[1]).read_text() + Path(path).read_text(), path, (), ())
+    for define in ((), ("-DBF16",)):
+        for arch in ("sm_80", "sm_90"):
+            nvrtc.compileProgram(program, ("--std=c++17", "-ftz=true", "--device-as-default-execution-space", f"-arch={arch}", *define))
+            assert not nvrtc.getProgramLog(program).strip(chr(0)).strip(), nvrtc.getProgramLog(program)
+"""
+
+
+def test_the_kernels_compile_as_cupy_compiles_them():
+    done = subprocess.run([sys.executable, "-c", NVRTC, KERNELS / "common.cuh", *sorted(KERNELS.glob("*.cu"))], capture_output=True, text=True)
+    if "ImportError" in done.stderr or "ModuleNotFoundError" in done.stderr:
+        pytest.skip("no CuPy with NVRTC here")
+    assert done.returncode == 0, done.stderr

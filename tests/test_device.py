@@ -12,9 +12,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from test_kernels import bits_of, cp, value_of          # skips where neither a GPU nor g++ is there
 
+import bpe
 import device
 import gpt
 import kernels
+import sample
 import train
 
 device.connect()
@@ -100,8 +102,10 @@ def test_training_equals_numpy(bf16):
     np.testing.assert_array_equal(kernels.on_host(gpu.master), before)
 
 
-@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-4), (True, 0.04)])
-def test_decode(bf16, tolerance):
+@pytest.mark.parametrize("bf16, tolerance, backend", [(False, 1e-4, "cublasLt"), (True, 0.04, "cublasLt"), (False, 1e-4, "gemmEx")])
+def test_decode(bf16, tolerance, backend, monkeypatch, capsys):
+    if backend == "gemmEx":
+        monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
     params, tokens, lengths = model(bf16=bf16), RNG.integers(0, CFG.vocab_size, (3, 4)), np.array([4, 1, 2])
     there = device.upload(params, CFG, bf16)
     caches = [gpt.Cache(CFG, 3, 16, p["wte.weight"]) for p in (params, there)]
@@ -115,6 +119,7 @@ def test_decode(bf16, tolerance):
     assert both[1].shape == (3, 2, CFG.vocab_size)
     close(both[1], both[0], tolerance, "two more, all logits")
     np.testing.assert_array_equal(caches[0].length, caches[1].length)
+    assert ("not recorded as a CUDA graph" in capsys.readouterr().err) == (backend == "gemmEx")
 
 
 def run(tmp_path, name, gpu, steps=4, save_every=250):
@@ -188,3 +193,10 @@ def test_the_plan_is_what_is_taken():
     gpu = device.Training(params, train.AdamW(params), cfg, 3)
     taken = sum(a.nbytes for a in (gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory))
     assert taken == sum(plan.values()) - plan["scratch"]
+
+
+def test_sampling_on_a_gpu_says_what_the_cpu_says():
+    params, tokenizer = model(), bpe.Tokenizer.characters("abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ")
+    prompts, n = [[3, 5, 7], [2], [9, 9, 1, 4]], 8
+    said = [sample.generate(p, CFG, tokenizer, prompts, max_new_tokens=n, seed=1) for p in (params, device.upload(params, CFG, False))]
+    assert [r.ids for r in said[0]] == [r.ids for r in said[1]]

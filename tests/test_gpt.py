@@ -46,6 +46,20 @@ def test_layernorm_grad(N, C):
     check_grad(lambda: (gpt.layernorm_forward(x, w, b)[0] * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)})
 
 
+def test_what_plus_and_add_add():
+    x, plus, w, b, dy = randn(40, 9), randn(40, 9), randn(9), randn(9), randn(40, 9)
+    want, cache = gpt.layernorm_forward(x + plus, w, b)
+    stream = x.copy()
+    np.testing.assert_allclose(gpt.layernorm_forward(stream, w, b, plus=plus)[0], want, atol=1e-12)
+    np.testing.assert_allclose(stream, x + plus)
+    weight = randn(9, 9)
+    for backward in (lambda **how: gpt.layernorm_backward(dy, cache, **how), lambda **how: gpt.linear_backward(dy, x, weight, **how)):
+        once = backward()
+        twice = backward(out=tuple(a.copy() for a in once), add=True)
+        for a, b, times in zip(once, twice, (1, 2, 2)):         # dx is not a sum over rows
+            np.testing.assert_allclose(b, times * a, atol=1e-12)
+
+
 @pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 3, 7), (33, 31, 2)])
 def test_linear_grad(N, C, F):
     x, w, b, dy = randn(N, C), randn(C, F), randn(F), randn(N, F)

@@ -69,7 +69,7 @@ class ndarray:
     def get(self):
         return self.a.copy()
 
-    def set(self, values):
+    def set(self, values, stream=None):
         if values.shape != self.shape or values.dtype != self.dtype:
             raise ValueError(f"set: {values.dtype} {values.shape} into {self.dtype} {self.shape}")
         self.a[...] = values
