@@ -1,6 +1,7 @@
 # make          set up, then the whole chain on the embedded world: crawl -> documents -> tokens -> base -> sft -> rl
 # make test     set up, then the tests
 # make peers    beside warcio, datatrove, trafilatura, fasttext, tiktoken, tokenizers, transformers and PyTorch
+# make gpu      on a machine with an NVIDIA GPU: the same kernel tests on it, and the tables beside PyTorch (also in out/gpu.txt)
 # make clean    forget the run (out/demo); the virtual environment stays
 #
 # Every product is a file, made once. Delete one and make makes it again, with what follows from it.
@@ -13,7 +14,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all test peers clean
+.PHONY: all test peers gpu clean
 
 all: $(RUN)/summary.txt
 
@@ -92,6 +93,18 @@ test: .venv/ready
 peers: .venv-peers/ready
 	.venv-peers/bin/python -m pytest --quiet -rs -s tests/peers
 	.venv-peers/bin/python tests/peers/gpt_speed.py
+
+# What the machine has of CuPy and PyTorch is used: two CuPy packages in one environment break each other.
+.venv-gpu/ready: requirements.txt
+	$(PYTHON) -m venv --system-site-packages .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --requirement requirements.txt
+	.venv-gpu/bin/python -c "import cupy" || .venv-gpu/bin/python -m pip install --quiet "cupy-cuda12x[ctk]"
+	.venv-gpu/bin/python -c "import torch" || .venv-gpu/bin/python -m pip install --quiet torch
+	touch $@
+
+gpu: .venv-gpu/ready
+	.venv-gpu/bin/python -m pytest --quiet -rs tests/test_kernels.py tests/test_device.py
+	.venv-gpu/bin/python tests/peers/gpu_speed.py
 
 clean:
 	rm -rf $(RUN)

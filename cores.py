@@ -64,29 +64,30 @@ class Arena:
     would fault and be zeroed, step after step, which costs more than the arithmetic.
     """
 
-    def __init__(self, xp=np):
-        self.xp, self.memory, self.last = xp, xp.empty(0, np.uint8), (None, None, {})
+    def __init__(self):
+        self.memory, self.last = None, (None, None, {})
 
-    def divide(self, shapes, dtype):
-        """{name: array} for {name: shape}, back to back; what they held before is lost."""
+    def divide(self, shapes, dtype, others=None, xp=np):
+        """{name: array} for {name: shape}, back to back; what they held before is lost. others: {name: dtype} of those of
+        another one. xp: cupy for memory on a GPU."""
         if self.last[:2] == (shapes, dtype):
             return self.last[2]
-        itemsize = np.dtype(dtype).itemsize
-        need = sum(padded(shape, itemsize) for shape in shapes.values())
-        if need > self.memory.size:
+        kinds = {k: np.dtype((others or {}).get(k, dtype)) for k in shapes}
+        need = sum(padded(shape, kinds[k].itemsize) for k, shape in shapes.items())
+        if self.memory is None or need > self.memory.size:
             self.memory = self.last = None              # free the old one first
-            self.memory = self.xp.empty(need, np.uint8)
+            self.memory = xp.empty((need,), np.uint8)
         arrays, at = {}, 0
         for k, shape in shapes.items():
-            arrays[k] = self.memory[at:at + math.prod(shape) * itemsize].view(dtype).reshape(shape)
-            at += padded(shape, itemsize)
+            arrays[k] = self.memory[at:at + math.prod(shape) * kinds[k].itemsize].view(kinds[k]).reshape(shape)
+            at += padded(shape, kinds[k].itemsize)
         self.last = shapes, dtype, arrays
         return arrays
 
 
 def padded(shape, itemsize):
-    """Bytes of an array in an arena, where each begins on a cache line of its own."""
-    return -(-math.prod(shape) * itemsize // 64) * 64
+    """Bytes of an array in an arena, where each begins on cache lines of its own, two on a GPU."""
+    return -(-math.prod(shape) * itemsize // 256) * 256
 
 
 _pool = ThreadPoolExecutor(max(1, N_THREADS - 1))       # the calling thread works too

@@ -19,6 +19,7 @@ from pathlib import Path
 import cores                    # before numpy
 import bpe
 import checkpoint
+import device
 import gpt
 import numpy as np
 
@@ -45,9 +46,9 @@ def bits_per_byte(nats, targets, n_bytes):
     return float(nats[n_bytes[targets] > 0].sum() / math.log(2) / n_bytes[targets].sum())
 
 
-def validation_loss(params, cfg, tokenizer, shards, batch=32):
-    """(nats per token, bits per byte or None without a tokenizer) on the validation rows."""
-    rows, arena = validation_rows(shards, cfg.n_positions), cores.Arena()
+def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None):
+    """(nats per token, bits per byte or None without a tokenizer) on the validation rows, so many at once."""
+    rows, arena = validation_rows(shards, cfg.n_positions), arena or cores.Arena()
     nats = np.concatenate([gpt.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
                            for i in range(0, len(rows), batch)])
     return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer)) if tokenizer else None
@@ -118,6 +119,7 @@ def parse_args(argv=None):
     p.add_argument("--tokens", type=Path, nargs="+", help="token shards: nats a token and bits a byte on their first windows")
     p.add_argument("--hellaswag", type=Path, help="jsonl of HellaSwag: share of right endings")
     p.add_argument("--most", type=int, help="of its examples, this many (default: all)")
+    device.add_arguments(p)
     return p.parse_args(argv)
 
 
@@ -127,10 +129,12 @@ def main(argv=None):
         raise ValueError("nothing to measure; give --tokens or --hellaswag")
     if args.most is not None and args.most < 1:
         raise ValueError(f"--most {args.most}: must be at least 1")
+    gpu = device.chosen(args)
     params, cfg = gpt.load(args.model)
     tokenizer = bpe.Tokenizer.load(args.tokenizer or args.model / "tokenizer.json")
     if tokenizer.n_vocab > cfg.vocab_size:
         raise ValueError(f"{args.tokenizer or args.model}: the tokenizer has {tokenizer.n_vocab} tokens, the model knows {cfg.vocab_size}")
+    params = device.upload(params, cfg, gpu.bf16) if gpu else params
     if args.tokens:
         nats, bits = validation_loss(params, cfg, tokenizer, [bpe.open_shard(p) for p in args.tokens])
         print(f"{args.model}: {nats:.4f} nats a token, {bits:.4f} bits a byte")

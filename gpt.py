@@ -77,9 +77,19 @@ PRESETS = {
 
 
 def array_module(x):
-    """The library an array belongs to: numpy, or cupy for an array on a GPU. Only creation needs it;
-    ufuncs and methods find their own way."""
+    """The library an array belongs to: numpy, or cupy for an array on a GPU."""
     return np if isinstance(x, np.ndarray) else sys.modules["cupy"]
+
+
+def or_kernel(operation):
+    """The operation for NumPy arrays, and for CuPy arrays the kernel of the same name in kernels/."""
+    @functools.wraps(operation)
+    def either(x, *args, **kwargs):
+        if isinstance(x, np.ndarray):
+            return operation(x, *args, **kwargs)
+        import kernels                                  # needs CuPy, which a machine without a GPU has not
+        return getattr(kernels, operation.__name__)(x, *args, **kwargs)
+    return either
 
 
 def _row_blocks(x):
@@ -91,8 +101,10 @@ def _row_blocks(x):
 # ---------------------------------------------------------------------------------------------- operations
 # Rows are flattened: x is (N,C) wherever positions do not interact. `dx` is dLoss/dx, of x's shape.
 # `out` is where results go, NumPy's way: training passes arrays of its arena, anyone else passes nothing.
+# With `add`, gradients of parameters are added to what their arrays in `out` hold.
 
 
+@or_kernel
 def embedding_forward(tokens, positions, wte, wpe, out=None):   # (B,T) int twice, (V,C), (n_positions,C) -> (N,C)
     x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # ids are checked; "raise" would copy
     x += wpe[positions.ravel()]
@@ -109,13 +121,17 @@ def embedding_backward(dx, indices, dtable):            # (N,C), (N,) int, adds 
     dtable[values] += np.add.reduceat(dx[order], starts, axis=0)
 
 
-def layernorm_forward(x, w, b, eps=1e-5, out=None):     # (N,C), (C,), (C,) -> (N,C), cache
-    """y = n * w + b with n = (x - mean(x)) * rstd(x): every row at mean 0 and variance 1, then scaled and shifted."""
-    xp, C = array_module(x), x.shape[1]
-    y, n, rstd = out or (xp.empty_like(x), xp.empty_like(x), xp.empty((len(x), 1), x.dtype))
-    mean_of = xp.full((C, 1), 1.0 / C, x.dtype)         # a product with it is the fastest mean of short rows
+@or_kernel
+def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C), (C,), (C,) -> (N,C), cache
+    """y = n * w + b with n = (x - mean(x)) * rstd(x): every row at mean 0 and variance 1, then scaled and shifted.
+    With plus (N,C), what a branch adds to the stream: first x += plus, in place."""
+    C = x.shape[1]
+    y, n, rstd = out or (np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype))
+    mean_of = np.full((C, 1), 1.0 / C, x.dtype)         # a product with it is the fastest mean of short rows
     for r in _row_blocks(x):
         nr, yr = n[r], y[r]
+        if plus is not None:
+            x[r] += plus[r]
         np.subtract(x[r], x[r] @ mean_of, out=nr)
         np.multiply(nr, nr, out=yr)
         rstd[r] = 1.0 / np.sqrt(yr @ mean_of + eps)     # variance of the whole row, no Bessel correction
@@ -125,7 +141,8 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None):     # (N,C), (C,), (C,) -> (
     return y, (n, rstd, w)
 
 
-def layernorm_backward(dy, cache, plus=0.0, out=None):  # (N,C) -> (N,C), (C,), (C,)
+@or_kernel
+def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) -> (N,C), (C,), (C,)
     """Returns plus + dx, dw, db: where the norm stands on a branch, plus is what comes down the other one.
 
     With dn = dy * w, and mean() along C:  dx = rstd * (dn - mean(dn) - n * mean(dn * n)).
@@ -133,11 +150,12 @@ def layernorm_backward(dy, cache, plus=0.0, out=None):  # (N,C) -> (N,C), (C,), 
     takes the one along n. Moving x in either direction does not change n (but for the tiny eps).
     """
     n, rstd, w = cache
-    xp, C = array_module(dy), dy.shape[1]
-    dx, dw, db = out or (xp.empty_like(dy), xp.empty_like(w), xp.empty_like(w))
-    dw[...], db[...], mean_w = 0.0, 0.0, (w / C)[:, None]
+    dx, dw, db = out or (np.empty_like(dy), np.empty_like(w), np.empty_like(w))
+    mean_w = (w / dy.shape[1])[:, None]
+    if not add:
+        dw[...], db[...] = 0.0, 0.0
     for r in _row_blocks(dy):
-        ones = xp.ones(len(dy[r]), dy.dtype)
+        ones = np.ones(len(dy[r]), dy.dtype)
         t = dy[r] * n[r]
         dw += ones @ t                                  # forward was: y = n * w + b
         db += ones @ dy[r]
@@ -147,27 +165,34 @@ def layernorm_backward(dy, cache, plus=0.0, out=None):  # (N,C) -> (N,C), (C,), 
         np.multiply(n[r], along_n, out=t)
         d -= t
         d *= rstd[r]
-        np.add(d, plus if np.isscalar(plus) else plus[r], out=dx[r])
+        np.add(d, 0.0 if plus is None else plus[r], out=dx[r])
     return dx, dw, db
 
 
+@or_kernel
 def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> (N,F)
     y = np.matmul(x, w, out=out)
     y += b
     return y
 
 
-def linear_backward(dy, x, w, out=None):                # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,)
+@or_kernel
+def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,)
     """dx = dy w^T,  dw = x^T dy,  db = the sum of dy's rows. In out, x itself may be the place of dx."""
     dx, dw, db = out or (None, None, None)
-    dw = np.matmul(x.T, dy, out=dw)
-    db = np.matmul(array_module(dy).ones(len(dy), dy.dtype), dy, out=db)        # the fastest column sum
+    ones = np.ones(len(dy), dy.dtype)                   # a product with it is the fastest column sum
+    if add:
+        dw += x.T @ dy
+        db += ones @ dy
+    else:
+        dw, db = np.matmul(x.T, dy, out=dw), np.matmul(ones, dy, out=db)
     return np.matmul(dy, w.T, out=dx), dw, db
 
 
 GELU_K, GELU_C = 0.7978845608028654, 0.044715           # sqrt(2/pi); the cubic term of the tanh approximation
 
 
+@or_kernel
 def gelu_forward(x, out=None):                          # (N,F) -> (N,F), cache
     """y = x s with s = (1 + tanh(k (x + c x^3))) / 2, the form GPT-2 was trained with.
 
@@ -175,7 +200,7 @@ def gelu_forward(x, out=None):                          # (N,F) -> (N,F), cache
         dy/dx = s + x ds/dx = s + x s (1 - s) 2k (1 + 3 c x^2)
     `out` may be (y, x): then the derivative takes x's place.
     """
-    y, slope = out or (array_module(x).empty_like(x), array_module(x).empty_like(x))
+    y, slope = out or (np.empty_like(x), np.empty_like(x))
     for r in _row_blocks(x):
         xr, yr = x[r], y[r]
         s = xr * xr
@@ -195,6 +220,7 @@ def gelu_forward(x, out=None):                          # (N,F) -> (N,F), cache
     return y, slope
 
 
+@or_kernel
 def gelu_backward(dy, slope, out=None):                 # (N,F) -> (N,F)
     return np.multiply(dy, slope, out=out)
 
@@ -211,10 +237,11 @@ def _sequence_blocks(B, T, n_head):
 
 
 @functools.lru_cache(maxsize=16)
-def _causal_mask(xp, T, dtype):                         # (T,T): 0 on and below the diagonal, -inf above
-    return xp.triu(xp.full((T, T), -np.inf, dtype), k=1)
+def _causal_mask(T, dtype):                             # (T,T): 0 on and below the diagonal, -inf above
+    return np.triu(np.full((T, T), -np.inf, dtype), k=1)
 
 
+@or_kernel
 def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), cache
     """o_i = sum_{j<=i} p_ij v_j, with p_i = softmax_j(s_ij) and s_ij = q_i . k_j / sqrt(HS), over the keys up to i.
 
@@ -223,9 +250,9 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
     are exp(s - lse), quicker to make again than to keep.
     """
     B, T, C3 = qkv.shape
-    xp, C = array_module(qkv), C3 // 3
-    scale, mask = float((C // n_head) ** -0.5), _causal_mask(xp, min(T, QUERY_BLOCK), qkv.dtype)
-    o, lse = out or (xp.empty((B, T, C), qkv.dtype), xp.empty((B, n_head, T, 1), qkv.dtype))
+    C = C3 // 3
+    scale, mask = float((C // n_head) ** -0.5), _causal_mask(min(T, QUERY_BLOCK), qkv.dtype)
+    o, lse = out or (np.empty((B, T, C), qkv.dtype), np.empty((B, n_head, T, 1), qkv.dtype))
     for b in _sequence_blocks(B, T, n_head):
         q, k, v = _heads(qkv[b], n_head)
         o_heads = o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)       # (B,NH,T,HS), a view: writing fills o
@@ -243,16 +270,17 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
     return o, (qkv, o, lse)
 
 
-def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); out may be qkv itself
+@or_kernel
+def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); out may be qkv itself (not on a GPU)
     qkv, o, lse = cache
     B, T, C3 = qkv.shape
-    xp, C = array_module(qkv), C3 // 3
-    scale, mask = float((C // n_head) ** -0.5), _causal_mask(xp, min(T, QUERY_BLOCK), qkv.dtype)
-    dqkv = xp.empty((B, T, C3), qkv.dtype) if out is None else out
+    C = C3 // 3
+    scale, mask = float((C // n_head) ** -0.5), _causal_mask(min(T, QUERY_BLOCK), qkv.dtype)
+    dqkv = np.empty((B, T, C3), qkv.dtype) if out is None else out
     for b in _sequence_blocks(B, T, n_head):
         q, k, v = _heads(qkv[b], n_head)
         dq, dk_out, dv_out = _heads(dqkv[b], n_head)    # views: writing to them fills dqkv
-        dk, dv = xp.empty(k.shape, k.dtype), xp.empty(v.shape, v.dtype)
+        dk, dv = np.empty(k.shape, k.dtype), np.empty(v.shape, v.dtype)
         do_heads = do[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)
         # Softmax's backward needs sum_j p_ij dp_ij, and dp_ij = do_i . v_j: so that is do_i . (sum_j p_ij v_j),
         # which is do_i . o_i. No pass over the keys.
@@ -282,12 +310,11 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
 
 def cross_entropy_forward(logits, targets):             # (N,V), (N,) int -> (N,), cache
     """-log softmax(logits_i)[target_i] of each row, in nats. Overwrites logits."""
-    xp = array_module(logits)
-    nll, total = xp.empty(len(logits), logits.dtype), xp.empty(len(logits), logits.dtype)
+    nll, total = np.empty(len(logits), logits.dtype), np.empty(len(logits), logits.dtype)
     for r in _row_blocks(logits):
         z = logits[r]
         z -= z.max(-1, keepdims=True)
-        nll[r] = z[xp.arange(len(z)), targets[r]]
+        nll[r] = z[np.arange(len(z)), targets[r]]
         e = np.exp(z, out=z)
         total[r] = np.einsum("nv->n", e)
     np.subtract(np.log(total), nll, out=nll)
@@ -298,11 +325,11 @@ def cross_entropy_backward(weights, cache):             # (N,) -> (N,V), in the 
     """The gradient of sum_i weights_i nll_i. The weights carry everything a training objective says about a token:
     1/N for a mean, 0 for "ignore", an advantage for policy gradients, of either sign."""
     e, total, targets = cache                           # softmax = e / total
-    xp, scale = array_module(e), (weights / total)[:, None]
+    scale = (weights / total)[:, None]
     for r in _row_blocks(e):                            # d nll/dlogits = softmax - onehot(target)
         d = e[r]
         d *= scale[r]
-        d[xp.arange(len(d)), targets[r]] -= weights[r]
+        d[np.arange(len(d)), targets[r]] -= weights[r]
     return e
 
 
@@ -330,30 +357,36 @@ def block_shapes(cfg, B, T):
             "m": (N, C), "n_2": (N, C), "rstd_2": (N, 1), "u": (N, 4 * C), "h": (N, 4 * C)}
 
 
-def block_forward(x, p, s, n_head):                     # (N,C) in place, layer parameters, arrays of block_shapes
-    """x + attention(norm(x)), then x + mlp(norm(x)). s.t (N,C) is scratch."""
+def block_forward(x, plus, p, s, n_head, keep=None, attend=attention_forward):
+    """x + attention(norm(x)), then x + mlp(norm(x)); p: layer parameters, s: arrays of block_shapes, and t (N,C).
+
+    The last sum is left to the next norm, which reads x anyway: x (N,C) is updated in place up to there, what is still to be
+    added is returned, and plus is what the block before returned, or None. keep: an array for the block's input.
+    """
     B, _, T, _ = s.lse.shape
-    layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1))
+    layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1), plus=plus)
+    if keep is not None:
+        keep[...] = x
     linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
-    attention_forward(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse))
-    x += linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
-    layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2))
+    attend(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse))
+    linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
+    layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t)
     linear_forward(s.m, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"], out=s.h)
     gelu_forward(s.h, out=(s.u, s.h))                   # h becomes du/dh
-    x += linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
-    return x
+    return linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
 
 
-def block_backward(dx, p, s, n_head, grads):            # (N,C) in place; fills {name: gradient} of the layer's parameters
-    """From the gradient at the block's output to the one at its input. Each gradient takes the place of an activation
-    that is not needed any more: du that of u, dh that of h, dqkv that of qkv."""
+def block_backward(dx, p, s, n_head, grads, add=False):
+    """From the gradient at the block's output to the one at its input, (N,C) in place; fills grads, {name: gradient} of the
+    layer's parameters. Each gradient takes the place of an activation that is not needed any more: du that of u, dh
+    that of h, dqkv that of qkv unless s has one of its own."""
     B, _, T, _ = s.lse.shape
 
     def linear(dy, x, name, out):
-        return linear_backward(dy, x, p[f"{name}.weight"], (out, grads[f"{name}.weight"], grads[f"{name}.bias"]))[0]
+        return linear_backward(dy, x, p[f"{name}.weight"], (out, grads[f"{name}.weight"], grads[f"{name}.bias"]), add)[0]
 
     def norm(dy, n, rstd, name):                        # dx is what comes down beside the branch
-        layernorm_backward(dy, (n, rstd, p[f"{name}.weight"]), dx, (dx, grads[f"{name}.weight"], grads[f"{name}.bias"]))
+        layernorm_backward(dy, (n, rstd, p[f"{name}.weight"]), dx, (dx, grads[f"{name}.weight"], grads[f"{name}.bias"]), add)
 
     # x2 = x1 + mlp(norm(x1)): the gradient reaches x1 by both terms
     du = linear(dx, s.u, "mlp.c_proj", out=s.u)
@@ -361,8 +394,8 @@ def block_backward(dx, p, s, n_head, grads):            # (N,C) in place; fills 
     dm = linear(dh, s.m, "mlp.c_fc", out=s.m)
     norm(dm, s.n_2, s.rstd_2, "ln_2")
     # x1 = x + attention(norm(x)): likewise
-    qkv, o, do = (y.reshape(B, T, -1) for y in (s.qkv, s.o, linear(dx, s.o, "attn.c_proj", out=s.t)))
-    dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=qkv).reshape(B * T, -1)
+    qkv, o, do, dqkv = (y.reshape(B, T, -1) for y in (s.qkv, s.o, linear(dx, s.o, "attn.c_proj", out=s.t), getattr(s, "dqkv", s.qkv)))
+    dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=dqkv).reshape(B * T, -1)
     da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
     norm(da, s.n_1, s.rstd_1, "ln_1")
     return dx
@@ -442,11 +475,10 @@ class _Step:
         p, tokens = self.params, self.tokens[part(self.B)]
         x, y, n_f, rstd_f = self.rows(part, "x", "y", "n_f", "rstd_f")
         embedding_forward(tokens, np.broadcast_to(np.arange(self.T), tokens.shape), p["wte.weight"], p["wpe.weight"], out=x)
+        plus = None
         for i, layer in enumerate(self.layers):
-            if self.recompute:
-                self.rows(part, f"x.{i}")[...] = x
-            block_forward(x, layer, self.block(i, part), self.cfg.n_head)
-        layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], out=(y, n_f, rstd_f))
+            plus = block_forward(x, plus, layer, self.block(i, part), self.cfg.n_head, self.rows(part, f"x.{i}") if self.recompute else None)
+        layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], out=(y, n_f, rstd_f), plus=plus)
 
     def head(self, part, rows, targets, weights=None):  # (n,) int -> nll of this part's share of the rows
         """The losses under the tied head of some rows of the batch; with weights also their dy, in the place of y.
@@ -485,7 +517,7 @@ class _Step:
             dy, n_f, rstd_f = self.rows(part, "y", "n_f", "rstd_f")
             layernorm_backward(dy, (n_f, rstd_f, self.params["ln_f.weight"]), out=(dx, own["ln_f.weight"], own["ln_f.bias"]))
         if self.recompute:
-            block_forward(self.rows(part, f"x.{i}"), self.layers[i], s, self.cfg.n_head)
+            block_forward(self.rows(part, f"x.{i}"), None, self.layers[i], s, self.cfg.n_head)
         block_backward(dx, self.layers[i], s, self.cfg.n_head, own)
 
     def add_up(self, part, i, own, grads):              # own: what own_gradients gave to each thread
@@ -504,6 +536,12 @@ class _Step:
         grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
 
 
+def _device():
+    """The same model on a GPU, for parameters that lie there."""
+    import device                                       # which imports this file
+    return device
+
+
 def _even_blocks(rows, most):
     """rows in as few blocks as possible of at most that many, all about as long."""
     return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
@@ -512,7 +550,7 @@ def _even_blocks(rows, most):
 def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), {name: array}
     """Logits of the next token at every position, and all that was computed on the way, under the names of step_shapes."""
     check_tokens(cfg, tokens)
-    step = _Step(params, cfg, tokens, Arena(array_module(params["wte.weight"])), N_THREADS)
+    step = _Step(params, cfg, tokens, Arena(), N_THREADS)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
 
@@ -522,9 +560,11 @@ def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,
     check_tokens(cfg, tokens)
     check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
     wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
-    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), N_THREADS, want_grads=False)
+    if not isinstance(wte, np.ndarray):
+        return _device().token_losses(params, cfg, tokens, targets, arena)
+    step = _Step(params, cfg, tokens, arena or Arena(), N_THREADS, want_grads=False)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
-    nll, n = array_module(wte).zeros(targets.size, wte.dtype), len(step.a["logits"])
+    nll, n = np.zeros(targets.size, wte.dtype), len(step.a["logits"])
     for rows in _even_blocks(counted, n):
         nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel())))
     return nll.reshape(targets.shape)
@@ -536,7 +576,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
 
     tokens, targets (B,T) int, a target of -1 is ignored; weights (B,T) float or None for the mean over
     the counted targets. The loss is sum(weights * nll) in nats: with weights given, the caller normalises.
-    Returns (float, {name: array}); the dict is empty without want_grads.
+    Returns (float, {name: array}); the dict is empty without want_grads. Parameters on a GPU get their gradients there.
 
     grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
     arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
@@ -549,16 +589,19 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
         weights = counted / counted.sum()
     elif weights.shape != targets.shape:
         raise ValueError(f"weights have shape {weights.shape}, targets {targets.shape}")
-    weights = np.where(counted, weights, 0.0).astype(wte.dtype).ravel()
+    on_host = isinstance(wte, np.ndarray)
+    weights = np.where(counted, weights, 0.0).astype(wte.dtype if on_host else np.float32).ravel()
     if not want_grads:
         return float(weights @ token_losses(params, cfg, tokens, targets, arena).ravel()), {}
     check_tokens(cfg, tokens)
     check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
+    if not on_host:
+        return _device().loss_and_grads(params, cfg, tokens, targets, weights, grads, add, arena, recompute)
     if grads is None:
-        grads = {k: array_module(p).empty(p.shape, p.dtype) for k, p in params.items()}
+        grads = {k: np.empty_like(p) for k, p in params.items()}
 
     threads = threads or N_THREADS
-    step = _Step(params, cfg, tokens, arena or Arena(array_module(wte)), threads, True, recompute)
+    step = _Step(params, cfg, tokens, arena or Arena(), threads, True, recompute)
     targets, n_parts = targets.ravel(), min(threads, len(tokens))
     in_parallel(step.trunk_forward, n_parts)
     counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
@@ -584,28 +627,30 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
 class Cache:
     """Keys and values of the positions a batch has already seen, so that a new token costs one position.
 
-    k, v (L,B,NH,S,HS); length (B,) int: positions in use, row by row, so rows may differ in length.
+    k, v (L,B,NH,S,HS), of the kind of `like`, one of the model's parameters (default: float32 in NumPy); length (B,) int in
+    NumPy: positions in use, row by row, so rows may differ in length.
     """
 
-    def __init__(self, cfg, batch, n_positions=None, dtype=np.float32, xp=np):
-        S = n_positions or cfg.n_positions
+    def __init__(self, cfg, batch, n_positions=None, like=None):
+        S, dtype, xp = n_positions or cfg.n_positions, np.float32 if like is None else like.dtype, np if like is None else array_module(like)
         if S > cfg.n_positions:
             raise ValueError(f"cache of {S} positions, the model's context is {cfg.n_positions}")
         shape = (cfg.n_layer, batch, cfg.n_head, S, cfg.n_embd // cfg.n_head)
         self.k, self.v = xp.zeros(shape, dtype), xp.zeros(shape, dtype)
-        self.length = xp.zeros(batch, np.int64)
+        self.length, self.step = np.zeros(batch, np.int64), None       # step: what decoding on a GPU keeps
 
     def rows(self, index):
         """A cache of some of the rows. A slice gives views on this one; an index array copies what is in use, which
         is how one prefilled prompt becomes many rows ([0, 0, 0]) and finished rows are dropped."""
         part = Cache.__new__(Cache)
-        part.length = self.length[index]
+        part.length, part.step = self.length[index], None
         if isinstance(index, slice):
             part.k, part.v = self.k[:, index], self.v[:, index]
             return part
         L, _, NH, S, HS = self.k.shape
         used, xp = int(part.length.max()) if len(part.length) else 0, array_module(self.k)
         part.k, part.v = (xp.zeros((L, len(part.length), NH, S, HS), self.k.dtype) for _ in "kv")
+        index = xp.asarray(index)
         part.k[:, :, :, :used], part.v[:, :, :, :used] = self.k[:, index, :, :used], self.v[:, index, :, :used]
         return part
 
@@ -615,7 +660,7 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
 
     tokens (B,T) int, right-padded when rows differ; n_new (B,) says how many of each row count (default T), at least 1.
     Returns (B,T,V), or (B,V) for the last counted position of each row with only_last, the case of
-    generation. Adds the new positions to the cache.
+    generation. Adds the new positions to the cache. The logits are NumPy's, also those of a model on a GPU.
 
     A small model's rows are divided among threads. A large model's time goes into reading its weights, so the weights
     are divided, and each is read once for all rows.
@@ -627,16 +672,18 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     if int(n_new.min()) < 1 or int(n_new.max()) > T:
         raise ValueError(f"n_new = {n_new.tolist()[:8]}: expected 1 to {T} for each row")
     if cache.k.dtype != params["wte.weight"].dtype:
-        raise ValueError(f"a {cache.k.dtype} cache for {params['wte.weight'].dtype} parameters; give Cache their dtype")
+        raise ValueError(f"a {cache.k.dtype} cache for {params['wte.weight'].dtype} parameters; give Cache one of them as like")
     if int((cache.length + n_new).max()) > cache.k.shape[3]:
         raise ValueError(f"{int((cache.length + n_new).max())} positions do not fit the cache of "
                          f"{cache.k.shape[3]}; the model's context is {cfg.n_positions}")
-    if cfg.n_params >= SMALL_MODEL:
+    if not isinstance(cache.k, np.ndarray):
+        logits = _device().decode(params, cfg, tokens, cache, n_new, only_last)
+    elif cfg.n_params >= SMALL_MODEL:
         logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(N_THREADS, cfg.n_head))
     else:
         parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, 1),
                             min(N_THREADS, B))
-        logits = array_module(tokens).concatenate(parts)
+        logits = np.concatenate(parts)
     cache.length += n_new
     return logits
 
@@ -644,13 +691,13 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
 def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
     """n_parts threads divide each block by its heads and by the hidden units of its MLP: both end in a sum over them,
     the second projection, so a thread gets by with its own until then, and the sums of all are added."""
-    (B, T), C, HS, xp = tokens.shape, cfg.n_embd, cfg.n_embd // cfg.n_head, array_module(tokens)
+    (B, T), C, HS = tokens.shape, cfg.n_embd, cfg.n_embd // cfg.n_head
     scale = float(HS ** -0.5)
     S = min(int(cache.length.max()) + T, cache.k.shape[3])
-    at = np.minimum(cache.length[:, None] + xp.arange(T), S - 1)        # (B,T) places in the cache
-    row, col = np.nonzero(xp.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
+    at = np.minimum(cache.length[:, None] + np.arange(T), S - 1)        # (B,T) places in the cache
+    row, col = np.nonzero(np.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
     slot = at[row, col]
-    later = xp.arange(S) > at[:, None, :, None]         # (B,1,T,S): keys that come after the query
+    later = np.arange(S) > at[:, None, :, None]         # (B,1,T,S): keys that come after the query
     mask = np.where(later, -np.inf, 0.0).astype(cache.k.dtype) if later.any() else None
 
     def qkv_of(part, a, p, qkv):                        # (N,C) -> (N,share of 3C)
@@ -668,7 +715,7 @@ def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
         s -= s.max(-1, keepdims=True)
         np.exp(s, out=s)
         s /= s.sum(-1, keepdims=True)
-        o = xp.empty((B, T, heads.stop - heads.start, HS), x.dtype)
+        o = np.empty((B, T, heads.stop - heads.start, HS), x.dtype)
         np.matmul(s, v_cache[:, heads, :S], out=o.swapaxes(1, 2))
         return o.reshape(B * T, -1) @ p["attn.c_proj.weight"][heads.start * HS:heads.stop * HS]
 
@@ -684,7 +731,7 @@ def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
             np.matmul(x, params["wte.weight"][i:j].T, out=logits[:, i:j])
 
     x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
-    qkv = xp.empty((B * T, 3 * C), x.dtype)
+    qkv = np.empty((B * T, 3 * C), x.dtype)
     for i in range(cfg.n_layer):
         p = layer_params(params, i)
         a, _ = layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
@@ -695,9 +742,9 @@ def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
         x += sum(in_parallel(lambda part, m=m, p=p: mlp(part, m, p), n_parts))
         x += p["mlp.c_proj.bias"]
     if only_last:
-        x = x.reshape(B, T, C)[xp.arange(B), n_new - 1]
+        x = x.reshape(B, T, C)[np.arange(B), n_new - 1]
     x, _ = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-    logits = xp.empty((len(x), cfg.vocab_size), x.dtype)
+    logits = np.empty((len(x), cfg.vocab_size), x.dtype)
     in_parallel(head, n_parts)
     return logits if only_last else logits.reshape(B, T, -1)
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import gpt                      # before numpy
 import bpe
+import device
 import numpy as np
 
 # ------------------------------------------------------------------------------------------ the chat format
@@ -194,7 +195,7 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
     tokens = np.zeros((len(prompts), longest), np.int64)
     for r, p in enumerate(prompts):
         tokens[r, :len(p)] = p
-    cache = gpt.Cache(cfg, len(prompts), min(cfg.n_positions, longest + int(room.max())), params["wte.weight"].dtype)
+    cache = gpt.Cache(cfg, len(prompts), min(cfg.n_positions, longest + int(room.max())), like=params["wte.weight"])
     logits = gpt.decode(params, cfg, tokens, cache, n_new=lengths, only_last=True)
     for t in range(int(room.max())):
         logits[:, tokenizer.holes] = -np.inf            # ids that no token has
@@ -370,6 +371,7 @@ def parse_args(argv=None):
     talk = p.add_argument_group("chat")
     talk.add_argument("--ask", action="append", help="ask this and do not wait for input; may be repeated")
     talk.add_argument("--system", help="a system message to begin with")
+    device.add_arguments(p)
     return p.parse_args(argv)
 
 
@@ -394,7 +396,9 @@ def main(argv=None):
             raise FileNotFoundError(f"{run}: no {'assistant' if talking else 'base model'} in it yet; make one with: "
                                     f"python {'align.py sft' if talking else 'train.py'} --run {run}")
         folder = found[0]
-    model = load_model(folder)
+    gpu, model = device.chosen(args), load_model(folder)
+    if gpu:
+        model = device.upload(*model[:2], gpu.bf16), *model[1:]
     print(f"[{folder}: {model[1].n_params:,} parameters]", file=sys.stderr)
     (chat if talking else complete)(model, args)
 

@@ -4,11 +4,12 @@ The loop at the end of the file: take a batch, get loss and gradients from gpt.p
 and then validate, dream a few lines and save. Everything that decides a step is
 computed from (seed, step), so a run killed at any moment and started again ends with the same bits.
 
-Left out: several GPUs, mixed precision, dropout.
+Left out: several GPUs, dropout.
 
     python train.py                                                 the demo: out/demo/tokens -> out/demo/base
     python train.py --preset shakespeare --data FILE.txt --run out/shakespeare      nanoGPT's CPU run
     python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2      shards of llm.c
+    python train.py --device cuda ...                               the same on a GPU, in bfloat16 (device.py)
     python train.py --bench char                                    tokens a second on random tokens
 
 Sources: Loshchilov & Hutter 2019 (AdamW, cosine schedule); Karpathy's nanoGPT and llm.c (the recipes).
@@ -32,6 +33,7 @@ from types import SimpleNamespace
 import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
 import checkpoint
+import device
 import evaluate
 import gpt
 import numpy as np
@@ -288,7 +290,7 @@ def dream(params, cfg, tokenizer, seed, n_tokens=60):
     """What the model writes by itself after an end of text (after token 0 where there is none), at temperature 1."""
     rng = np.random.default_rng(seed)
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
-    cache, ids = gpt.Cache(cfg, 1), []
+    cache, ids = gpt.Cache(cfg, 1, like=params["wte.weight"]), []
     for _ in range(min(n_tokens, cfg.n_positions)):
         logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
         logits[tokenizer.holes] = -np.inf               # ids that no token has
@@ -412,16 +414,23 @@ def update(optimizer, grads, loss, step, recipe):
     """Clip and apply one step's gradients. Returns (gradient norm, learning rate, None or why the step was skipped):
     one number that is not finite would spread to every weight."""
     norm, lr = grad_norm(grads), learning_rate(step, recipe)
-    if math.isfinite(loss) and math.isfinite(norm):
+    why = why_skipped(optimizer, loss, norm, step, recipe)
+    if not why:
         optimizer.step(grads, lr, clip_scale(norm, recipe.clip))
+    return norm, lr, why
+
+
+def why_skipped(optimizer, loss, norm, step, recipe):
+    """None for a step that may be taken, else the reason, also said aloud; ValueError when it is one too many in a row."""
+    if math.isfinite(loss) and math.isfinite(norm):
         optimizer.skipped = 0
-        return norm, lr, None
+        return None
     why = f"loss {loss}, gradient norm {norm}"
     optimizer.skipped += 1
     print(f"\nstep {step + 1}: skipped, {why}", file=sys.stderr)
     if optimizer.skipped == MOST_SKIPPED:
         raise ValueError(f"step {step + 1}: {MOST_SKIPPED} steps in a row were skipped, the last with {why}; lower --lr (now {recipe.lr})")
-    return norm, lr, why
+    return why
 
 
 def fingerprint(arrays):
@@ -563,6 +572,12 @@ def flops_per_token(cfg, T):
     return 6 * cfg.n_params + 6 * cfg.n_layer * cfg.n_embd * T
 
 
+def peak_flops(gpu):
+    """Operations a second that a GPU's tensor cores can do, None where the table does not know it."""
+    known = [k for k in PEAK_TFLOPS if k in gpu.name] if gpu and gpu.bf16 else []
+    return 1e12 * PEAK_TFLOPS[max(known, key=len)] if known else None
+
+
 def available_bytes():
     """Memory that can be had without swapping."""
     try:
@@ -580,15 +595,15 @@ def memory_plan(cfg, rows, recompute=False):
     return {k: plans[0][k] if k in ("parameters", "AdamW") else sum(plan[k] for plan in plans) for k in plans[0]}
 
 
-def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False):
+def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False, gpu=None):
     """(rows at once, recompute, plan in bytes) for a step of batch rows: as many rows as keep the machine busy and fit
     the budget. Fewer rows at once never change what a step computes, so nothing else has to give."""
     T = cfg.n_positions
-    rows = micro_batch or max(1, min(batch, max(cores.N_THREADS, 8192 // T)))
+    rows = micro_batch or max(1, min(batch, device.ROW_TOKENS // T if gpu else max(cores.N_THREADS, 8192 // T)))
     smaller = [rows] if micro_batch else range(rows, 0, -1)
-    for again in {recompute, True}:
+    for again in sorted({recompute, True}):
         for rows in smaller:
-            plan = memory_plan(cfg, rows, again)
+            plan = device.memory_plan(cfg, rows, again, gpu.bf16) if gpu else memory_plan(cfg, rows, again)
             if sum(plan.values()) <= budget:
                 return rows, again, plan
     raise ValueError(f"{cfg.n_params:,} parameters with {rows} row{'s' * (rows > 1)} of {T} tokens at once need {sum(plan.values()) / 1e9:.2f} GB, "
@@ -629,11 +644,12 @@ def bench(setting, seconds=10.0):
 
 
 def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismatch="error", micro_batch=None, recompute=False,
-          budget=None, start=None, align_documents=False):
+          budget=None, start=None, align_documents=False, gpu=None):
     """Run the recipe to its end, or on from where an earlier call was killed. Returns (params, last log entry).
 
     start: parameters to begin with instead of fresh ones. micro_batch, recompute and budget (bytes) as for fit_batch;
-    a run that goes on keeps the micro-batch it began with, because the order of a sum decides its last bits.
+    a run that goes on keeps the micro-batch it began with, because the order of a sum decides its last bits. gpu: what
+    device.connect() found, to train there.
     """
     cfg, folder = recipe.model, Path(folder)
     T, tokens_per_step = cfg.n_positions, recipe.batch * cfg.n_positions
@@ -643,10 +659,12 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     windows = Windows(train_shards, T, seed, document_start)
     evaluate.validation_rows(val_shards, T)             # an error now rather than after an hour
     micro_batch = micro_batch or checkpoint_setting(folder, "micro_batch")
-    micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget or 0.8 * available_bytes(), micro_batch, recompute)
+    budget = budget or (0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes())
+    micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget, micro_batch, recompute, gpu)
     identity = {**settings(recipe), "micro_batch": micro_batch, "seed": seed, "tokens": fingerprint(train_shards),
                 "tokenizer": tokenizer.fingerprint if tokenizer else None, "align_documents": align_documents,
-                "start": fingerprint(start.values()) if start else None, "threads": cores.N_THREADS}
+                "start": fingerprint(start.values()) if start else None,
+                **({"device": f"{gpu.name}, {'bf16' if gpu.bf16 else 'float32'}"} if gpu else {"threads": cores.N_THREADS})}
     params = start or gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
     done, log = begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
@@ -656,39 +674,53 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
           f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * T:,} tokens"
           + (f"; resuming after step {done:,}" if done else ""), file=sys.stderr)
     print_plan(plan)
-    grads, entry = Gradients(params, cfg, recompute), {}
+    if gpu:
+        work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
+        for_evaluation, rows_at_once, arena, peak = work.params, min(32, micro_batch), work.arena, peak_flops(gpu)
+    else:
+        work = Gradients(params, cfg, recompute)
+        for_evaluation, rows_at_once, arena, peak = params, 32, None, None
+    entry = {}
     for step in range(done, recipe.steps):
         t0, loss = time.perf_counter(), 0.0
-        grads.clear()
+        work.clear()
         for i in range(0, recipe.batch, micro_batch):
             rows = windows.rows(step * recipe.batch + i, min(micro_batch, recipe.batch - i))
             each = np.full((len(rows), T), 1.0 / tokens_per_step)       # a mean over the whole step
-            loss += grads.add(rows[:, :-1], rows[:, 1:], each)
-        norm, lr, skipped = update(optimizer, grads.sum, loss, step, recipe)
+            loss += work.add(rows[:, :-1], rows[:, 1:], each)
+        if gpu:                                         # the loss stays there until all is done
+            lr = learning_rate(step, recipe)
+            loss, norm = work.update(lr, recipe.clip)
+            skipped = why_skipped(optimizer, loss, norm, step, recipe)
+        else:
+            norm, lr, skipped = update(optimizer, work.sum, loss, step, recipe)
         dt = time.perf_counter() - t0
+        mfu = tokens_per_step / dt * flops_per_token(cfg, T) / peak if peak else None
         entry = dict(step=step + 1, tokens=(step + 1) * tokens_per_step, loss_nats=round(loss, 6), lr=lr,
-                     grad_norm=round(norm, 6), dt_s=round(dt, 4), tokens_per_s=round(tokens_per_step / dt), mfu=None)
+                     grad_norm=round(norm, 6), dt_s=round(dt, 4), tokens_per_s=round(tokens_per_step / dt), mfu=mfu and round(mfu, 4))
         if skipped:
             entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
         last = step + 1 == recipe.steps
         if last or (step + 1) % recipe.eval_every == 0:
-            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(params, cfg, tokenizer, val_shards)
+            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, rows_at_once, arena)
             if not math.isfinite(nats):
                 raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
-            said = f". It dreams: {dream(params, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
+            said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
             print(f"\nstep {step + 1:,}: validation {nats:.4f} nats a token, {f'{bits:.4f}' if tokenizer else 'unknown'} bits a byte{said}",
                   file=sys.stderr)
         log.write(**entry)
         if last or (step + 1) % recipe.save_every == 0:
+            if gpu:
+                work.download()
             save_checkpoint(folder, params, optimizer, step + 1, identity)
         left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
         print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:.4f}  norm {norm:.2f}  lr {lr:.2e}  {entry['tokens_per_s']:,} tokens/s  "
-              f"mfu unknown  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
+              f"mfu {f'{mfu:.1%}' if mfu else 'unknown'}  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    grads.close()
+    work.close()
     if not entry:                                       # it was already finished
         entry["tokens"] = done * tokens_per_step
-        entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(params, cfg, tokenizer, val_shards)
+        entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, rows_at_once, arena)
     gpt.save(folder, params, cfg)
     return params, entry
 
@@ -715,6 +747,7 @@ def parse_args(argv=None):
     fit.add_argument("--micro-batch", type=int, help="rows in memory at once (default: what fits)")
     fit.add_argument("--recompute", action="store_true", help="keep no activations but the blocks' inputs (default: when it must)")
     fit.add_argument("--memory-gb", type=float, help="memory to plan for (default: four fifths of what is free)")
+    device.add_arguments(p)
     p.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the data")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
                    help="when the folder holds a checkpoint of other settings or data")
@@ -762,6 +795,9 @@ def main(argv=None):
     for name, value in {**changes, "micro_batch": args.micro_batch, "memory_gb": args.memory_gb}.items():
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
+    if args.bench and args.device != "cpu":
+        raise ValueError("--bench measures the CPU; for the GPU there is: make gpu")
+    gpu = device.chosen(args)
     if args.bench:
         print(json.dumps(bench(args.bench)))
         return
@@ -786,7 +822,7 @@ def main(argv=None):
 
     _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
                     min(args.micro_batch, recipe.batch) if args.micro_batch else None, args.recompute,
-                    args.memory_gb and args.memory_gb * 1e9, params, args.align_documents)
+                    args.memory_gb and args.memory_gb * 1e9, params, args.align_documents, gpu)
     seconds = time.perf_counter() - started
     # The same tokens under n-gram models of the training text (of its first 20 million tokens).
     seen, targets = np.concatenate([np.asarray(s[:20_000_000]) for s in train_shards[:1]]), evaluate.validation_rows(val_shards, recipe.model.n_positions)[:, 1:].ravel()

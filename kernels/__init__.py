@@ -4,14 +4,19 @@ The functions here have the names and the meanings of gpt.py's NumPy operations,
 arrays and it calls these. They check what a kernel cannot: shape, dtype, contiguity; a launch itself checks nothing, and
 CuPy passes a Python number as 64 bits whatever the kernel expects.
 
-Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither NumPy nor CuPy has a type of its own.
+Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither NumPy nor CuPy has a type of its own. Gradients of
+parameters are float32 either way: they are sums over many rows, and the batches of a step are added up in them.
 """
 
 import functools
+import math
+import sys
 from pathlib import Path
 
 import cupy as cp
 import numpy as np
+
+from kernels.cublas import cublaslt, matmul  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parent
 SHARED_BYTES = 227 << 10        # of a block on sm_80 and later, at most (sm_86 and sm_89: 99 KB)
@@ -36,6 +41,52 @@ def launch(file, name, dtype, blocks, threads, args, shared=0):
     if shared > 48 << 10:
         f.max_dynamic_shared_size_bytes = shared
     f((blocks,) if isinstance(blocks, int) else blocks, (threads,), args, shared_mem=shared)
+
+
+_memory = {"scratch": None}
+
+
+def scratch(shape):
+    """A float32 array for what one launch leaves to the next. All share one memory, which grows to the largest need: launches
+    run one after the other."""
+    n = math.prod(shape)
+    if _memory["scratch"] is None or _memory["scratch"].size < n:
+        _memory["scratch"] = None                       # free the old one first
+        _memory["scratch"] = cp.empty((n,), np.float32)
+    return _memory["scratch"][:n].reshape(shape)
+
+
+class Recording:
+    """Launches that are made again and again with the same arguments, as one CUDA graph.
+
+    work() is called as it is the first time, which compiles what it needs and takes what memory it needs. The second time it is
+    recorded, and from then on replayed. What changes between calls must lie in arrays. A product that cublasLt has nothing
+    for cannot be recorded: then work() is called every time.
+    """
+
+    def __init__(self, work):
+        self.work, self.calls, self.graph, self.kept = work, 0, None, None
+
+    def __call__(self):
+        self.calls += 1
+        if self.calls == 2:
+            self._record()
+        if self.graph:
+            self.graph.launch()
+        else:
+            self.work()
+
+    def _record(self):
+        stream = cp.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                self.work()
+            except NotImplementedError as e:            # CuPy's gemmEx says so before it does anything
+                stream.end_capture()
+                print(f"kernels: not recorded as a CUDA graph ({e})", file=sys.stderr)
+                return
+            self.graph, self.kept = stream.end_capture(), _memory["scratch"]    # the graph knows where it lies
 
 
 def check(what, a, shape, dtype):
@@ -92,16 +143,17 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C),
 def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) -> (N,C), (C,), (C,)
     n, rstd, w = cache
     (N, C), dtype = dy.shape, real("dy", dy)
-    dx, dw, db = out or (cp.empty((N, C), dtype), cp.empty((C,), dtype), cp.empty((C,), dtype))
-    for what, a, shape in (("dy", dy, (N, C)), ("n", n, (N, C)), ("w", w, (C,)), ("dx", dx, (N, C)), ("dw", dw, (C,)), ("db", db, (C,))):
+    dx, dw, db = out or (cp.empty((N, C), dtype), cp.empty((C,), np.float32), cp.empty((C,), np.float32))
+    for what, a, shape in (("dy", dy, (N, C)), ("n", n, (N, C)), ("w", w, (C,)), ("dx", dx, (N, C))):
         check(what, a, shape, dtype)
-    check("rstd", rstd, (N, 1), np.float32)
+    for what, a, shape in (("rstd", rstd, (N, 1)), ("dw", dw, (C,)), ("db", db, (C,))):
+        check(what, a, shape, np.float32)
     if plus is not None:
         check("plus", plus, (N, C), dtype)
     row = ceil_div(C, width(dtype)) * width(dtype)
     warps = rows_that_fit(2 * row, 8)
     blocks = min(BACKWARD_BLOCKS, ceil_div(N, warps))
-    partial = cp.empty((blocks, 2, C), np.float32)
+    partial = scratch((blocks, 2, C))
     launch("layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps,
            (dy, n, rstd, w, plus, dx, partial, np.int32(N), np.int32(C)), shared=8 * warps * row)
     launch("layernorm.cu", "layernorm_backward_sums", dtype, ceil_div(2 * C, 256), 256,
@@ -138,10 +190,10 @@ def gelu_backward(dy, slope, out=None):
 # -------------------------------------------------------------------------------------------------- embedding.cu
 
 
-def embedding_forward(tokens, positions, wte, wpe, out=None):           # (N,) int32 twice, (V,C), (P,C) -> (N,C)
-    (N,), C, dtype = tokens.shape, wte.shape[1], real("wte", wte)
+def embedding_forward(tokens, positions, wte, wpe, out=None):           # N int32 of any shape twice, (V,C), (P,C) -> (N,C)
+    N, C, dtype = tokens.size, wte.shape[1], real("wte", wte)
     x = cp.empty((N, C), dtype) if out is None else out
-    for what, a, shape, kind in (("tokens", tokens, (N,), np.int32), ("positions", positions, (N,), np.int32), ("wte", wte, wte.shape, dtype),
+    for what, a, shape, kind in (("tokens", tokens, tokens.shape, np.int32), ("positions", positions, tokens.shape, np.int32), ("wte", wte, wte.shape, dtype),
                                  ("wpe", wpe, (len(wpe), C), dtype), ("x", x, (N, C), dtype)):
         check(what, a, shape, kind)
     launch("embedding.cu", "embedding_forward", dtype, ceil_div(N * packs(C, dtype), 256), 256,
@@ -149,28 +201,32 @@ def embedding_forward(tokens, positions, wte, wpe, out=None):           # (N,) i
     return x
 
 
-def look_ups(tokens):                                   # (N,) int on the host -> what embedding_backward wants to know of them
-    """(order, starts, values): the rows sorted by token, where each token's rows begin, and which token it is."""
-    order = np.argsort(tokens, kind="stable").astype(np.int32)
-    values, starts = np.unique(tokens[order], return_index=True)
-    return tuple(cp.asarray(a.astype(np.int32)) for a in (order, np.append(starts, len(tokens)), values))
+def look_ups(tokens):                                   # (N,) int on the host -> (order, starts, values), int32 on the host
+    """What embedding_backward wants to know: the rows sorted by token (N,), where the j-th token's rows begin (N + 1,), and which
+    token that is (N,). Behind the last different token, starts is N."""
+    N, order = len(tokens), np.argsort(tokens, kind="stable").astype(np.int32)
+    different, first = np.unique(tokens[order], return_index=True)
+    starts, values = np.full(N + 1, N, np.int32), np.zeros(N, np.int32)
+    starts[:len(first)], values[:len(first)] = first, different
+    return order, starts, values
 
 
-def embedding_backward(dx, sorted_rows, dtable):        # (N,C), look_ups(), adds to (V,C)
+def embedding_backward(dx, sorted_rows, dtable):        # (N,C), look_ups() as CuPy arrays, adds to (V,C)
     (order, starts, values), (N, C), dtype = sorted_rows, dx.shape, real("dx", dx)
-    for what, a, shape, kind in (("dx", dx, (N, C), dtype), ("order", order, (N,), np.int32), ("values", values, values.shape, np.int32),
-                                 ("starts", starts, (len(values) + 1,), np.int32), ("dtable", dtable, (len(dtable), C), dtype)):
+    for what, a, shape, kind in (("dx", dx, (N, C), dtype), ("order", order, (N,), np.int32), ("values", values, (N,), np.int32),
+                                 ("starts", starts, (N + 1,), np.int32), ("dtable", dtable, (len(dtable), C), np.float32)):
         check(what, a, shape, kind)
-    launch("embedding.cu", "embedding_backward_v2", dtype, (len(values), ceil_div(packs(C, dtype), 32)), 256,
-           (dx, order, starts, values, dtable, np.int32(C)), shared=4 * 8 * 32 * width(dtype))
+    launch("embedding.cu", "embedding_backward_v2", dtype, (N, ceil_div(packs(C, dtype), 32)), 256,
+           (dx, order, starts, values, dtable, np.int32(N), np.int32(C)), shared=4 * 8 * 32 * width(dtype))
 
 
-def position_backward(dx, B, dwpe):                     # (B*T,C), adds to the first T rows of (P,C)
-    (N, C), dtype = dx.shape, real("dx", dx)
+def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the first T rows of (P,C); without add the others become 0
+    (N, C), dtype, P = dx.shape, real("dx", dx), len(dwpe)
     T = N // B
     check("dx", dx, (B * T, C), dtype)
-    check("dwpe", dwpe, (max(len(dwpe), T), C), dtype)
-    launch("embedding.cu", "position_backward", dtype, ceil_div(T * packs(C, dtype), 128), 128, (dx, dwpe, np.int32(B), np.int32(T), np.int32(C)))
+    check("dwpe", dwpe, (max(P, T), C), np.float32)
+    launch("embedding.cu", "position_backward", dtype, ceil_div(P * packs(C, dtype), 128), 128,
+           (dx, dwpe, np.int32(B), np.int32(T), np.int32(P), np.int32(C), np.int32(add)))
 
 
 # -------------------------------------------------------------------------------------------------- attention.cu
@@ -209,7 +265,7 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
 def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); out may not be qkv: its tiles are read to the end
     qkv, o, lse = cache
     (B, T, C3), dtype, HS = qkv.shape, real("qkv", qkv), _head_size(qkv, n_head)
-    dqkv, D = cp.empty((B, T, C3), dtype) if out is None else out, cp.empty((B, n_head, T), np.float32)
+    dqkv, D = cp.empty((B, T, C3), dtype) if out is None else out, scratch((B, n_head, T))
     for what, a, shape in (("qkv", qkv, (B, T, C3)), ("dqkv", dqkv, (B, T, C3)), ("o", o, (B, T, C3 // 3)), ("do", do, (B, T, C3 // 3))):
         check(what, a, shape, dtype)
     check("lse", lse, (B, n_head, T, 1), np.float32)
@@ -222,20 +278,31 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
 # ----------------------------------------------------------------------------------------------------- decode.cu
 
 
-def decode_attention(qkv, k_cache, v_cache, length, out=None):          # (B,3C), (B,NH,S,HS) twice, (B,) int32 -> (B,C)
-    """One new position a row: its key and value go into the cache at place length, which must be below S."""
-    B, NH, S, HS = k_cache.shape
+def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):   # (B,T,3C), (B,NH,S,HS) twice, (B,) int32 twice -> (B,T,C)
+    """T new positions a row, of which n_new count: their keys and values go into the cache behind its first length, where they must fit."""
+    (B, NH, S, HS), T = k_cache.shape, qkv.shape[1]
     C, dtype = NH * HS, real("qkv", qkv)
-    o = cp.empty((B, C), dtype) if out is None else out
-    for what, a, shape in (("qkv", qkv, (B, 3 * C)), ("k_cache", k_cache, (B, NH, S, HS)), ("v_cache", v_cache, (B, NH, S, HS)), ("o", o, (B, C))):
+    o = cp.empty((B, T, C), dtype) if out is None else out
+    for what, a, shape in (("qkv", qkv, (B, T, 3 * C)), ("k_cache", k_cache, (B, NH, S, HS)), ("v_cache", v_cache, (B, NH, S, HS)), ("o", o, (B, T, C))):
         check(what, a, shape, dtype)
     check("length", length, (B,), np.int32)
+    check("n_new", n_new, (B,), np.int32)
     if HS > MOST_HEAD_SIZE:
         raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
     lanes = min(32, 1 << (packs(HS, dtype) - 1).bit_length())
-    launch("decode.cu", "decode_attention", dtype, (NH, B), 256,
-           (qkv, k_cache, v_cache, length, o, np.int32(NH), np.int32(S), np.int32(HS), np.float32(HS ** -0.5)), shared=4 * (256 // lanes) * (HS + 2))
+    launch("decode.cu", "cache_append", dtype, ceil_div(B * T * C, 256), 256,
+           (qkv, k_cache, v_cache, length, n_new, *map(np.int32, (B, T, NH, S, HS))))
+    launch("decode.cu", "decode_attention", dtype, (NH, T, B), 256,
+           (qkv, k_cache, v_cache, length, n_new, o, *map(np.int32, (T, NH, S, HS)), np.float32(HS ** -0.5)), shared=4 * (256 // lanes) * (HS + 2))
     return o
+
+
+def take_rows(x, rows, out):                            # (N,C), (n,) int32 -> (n,C)
+    (N, C), n, dtype = x.shape, len(rows), real("x", x)
+    for what, a, shape, kind in (("x", x, (N, C), dtype), ("rows", rows, (n,), np.int32), ("out", out, (n, C), dtype)):
+        check(what, a, shape, kind)
+    launch("decode.cu", "take_rows", dtype, ceil_div(n * C, 256), 256, (x, rows, out, np.int32(n), np.int32(C)))
+    return out
 
 
 # ---------------------------------------------------------------------------------------------- cross_entropy.cu
@@ -257,6 +324,12 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):       
     return nll
 
 
+def loss_sum(nll, weights, state, add=False):           # (N,), (N,), (3,): state[0] becomes sum(weights * nll), or grows by it
+    for what, a, shape in (("nll", nll, nll.shape), ("weights", weights, nll.shape), ("state", state, (3,))):
+        check(what, a, shape, np.float32)
+    launch("cross_entropy.cu", "loss_sum", np.float32, 1, min(1024, ceil_div(nll.size, 32) * 32), (nll, weights, state, np.int32(nll.size), np.int32(add)))
+
+
 # -------------------------------------------------------------------------------------------------------- bias.cu
 
 
@@ -270,47 +343,68 @@ def bias_forward(y, b):                                 # (N,F) in place, (F,)
 
 def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
     (N, F), dtype = dy.shape, real("dy", dy)
-    db = cp.empty((F,), dtype) if out is None else out
+    db = cp.empty((F,), np.float32) if out is None else out
     check("dy", dy, (N, F), dtype)
-    check("db", db, (F,), dtype)
+    check("db", db, (F,), np.float32)
     strips = ceil_div(packs(F, dtype), 32)
     shares = min(ceil_div(N, 8), max(1, BACKWARD_BLOCKS // strips))
-    partial = cp.empty((shares, F), np.float32)
+    partial = scratch((shares, F))
     launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)), shared=4 * 8 * 32 * width(dtype))
     launch("bias.cu", "column_sums", dtype, ceil_div(F, 256), 256, (partial, db, np.int32(shares), np.int32(F), np.int32(add)))
     return db
 
 
+# ---------------------------------------------------------------------------------- linear: cublas.py and bias.cu
+
+
+def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> (N,F)
+    y = cp.empty((len(x), w.shape[1]), real("x", x)) if out is None else out
+    return matmul(x, w, y, bias=b)
+
+
+def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,); dx may take x's place
+    dx, dw, db = out or (cp.empty(x.shape, real("dy", dy)), cp.empty(w.shape, np.float32), cp.empty((w.shape[1],), np.float32))
+    matmul(x, dy, dw, x_t=True, add=add)
+    bias_backward(dy, db, add)
+    return matmul(dy, w, dx, w_t=True), dw, db
+
+
 # ------------------------------------------------------------------------------------------------------- adamw.cu
 
+NORM_BLOCKS = 1024
 
-def grad_norm(grads, clip, state, partial):             # (n,), float, (3,) float32, (blocks,) float32
-    """Puts the norm, the scale that clips it and the number of skipped steps into state, without asking the host."""
-    dtype = real("grads", grads)
-    check("grads", grads, (grads.size,), dtype)
+
+def grad_norm(grads, clip, state):                      # (n,), float, (3,)
+    """Puts the norm and the scale that clips it into state behind the loss, without asking the host."""
+    check("grads", grads, (grads.size,), np.float32)
     check("state", state, (3,), np.float32)
-    check("partial", partial, (partial.size,), np.float32)
-    launch("adamw.cu", "norm_partials", dtype, partial.size, 512, (grads, partial, np.int64(grads.size)))
-    launch("adamw.cu", "norm_and_scale", dtype, 1, 32, (partial, state, np.int32(partial.size), np.float32(clip)))
+    blocks = min(NORM_BLOCKS, ceil_div(grads.size, 4 * 512))
+    partial = scratch((blocks,))
+    launch("adamw.cu", "norm_partials", np.float32, blocks, 512, (grads, partial, np.int64(grads.size)))
+    launch("adamw.cu", "norm_and_scale", np.float32, 1, 32, (partial, state, np.int32(blocks), np.float32(clip)))
 
 
 def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, decay):    # (n,) five times, (3,) float32 twice
-    """One step for all parameters. rates: lr, 1 / (1 - b1^t), 1 / (1 - b2^t); the first n_decayed parameters decay."""
-    n, dtype = grads.size, real("grads", grads)
-    for what, a, kind in (("grads", grads, dtype), ("master", master, np.float32), ("m", m, np.float32), ("v", v, np.float32), ("params", params, dtype)):
-        check(what, a, (n,), kind)
+    """One step for all parameters. rates: lr, 1 / (1 - b1^t), 1 / (1 - b2^t); the first n_decayed parameters decay. params: the
+    copy of master in bfloat16, or None."""
+    n = grads.size
+    for what, a in (("grads", grads), ("master", master), ("m", m), ("v", v)):
+        check(what, a, (n,), np.float32)
+    if params is not None:
+        check("params", params, (n,), np.uint16)
     check("state", state, (3,), np.float32)
     check("rates", rates, (3,), np.float32)
-    launch("adamw.cu", "adamw", dtype, ceil_div(packs(n, dtype), 256), 256,
+    launch("adamw.cu", "adamw", np.uint16 if params is not None else np.float32, ceil_div(n, 4 * 256), 256,
            (grads, master, m, v, params, state, rates, np.int64(n), np.int64(n_decayed), *map(np.float32, (b1, b2, eps, decay))))
 
 
 # ----------------------------------------------------------------------------------------------------- convert.cu
 
 
-def to_bf16(x):                                         # float32 -> uint16
+def to_bf16(x, out=None):                               # float32 -> uint16
+    y = cp.empty(x.shape, np.uint16) if out is None else out
     check("x", x, x.shape, np.float32)
-    y = cp.empty(x.shape, np.uint16)
+    check("y", y, x.shape, np.uint16)
     launch("convert.cu", "to_real", np.uint16, ceil_div(x.size, 256), 256, (x, y, np.int64(x.size)))
     return y
 
@@ -320,3 +414,8 @@ def to_float32(x):
     y = cp.empty(x.shape, np.float32)
     launch("convert.cu", "to_float32", np.uint16, ceil_div(x.size, 256), 256, (x, y, np.int64(x.size)))
     return y
+
+
+def on_host(a):                                         # float32 or bfloat16 on the GPU -> a NumPy array of float32
+    a = cp.asnumpy(a)
+    return (a.astype(np.uint32) << 16).view(np.float32) if a.dtype == np.uint16 else a

@@ -1,21 +1,20 @@
 /* adamw.cu: the global norm of the gradients, the scale that clips it, and AdamW for all parameters    spec: train.AdamW
        m <- m + (1 - b1)(g - m)    v <- v + (1 - b2)(g^2 - v)    p <- p - lr (m / c1 / (sqrt(v / c2) + eps) + decay p)
        with g = scale * gradient, scale = min(1, clip / norm), c1 = 1 - b1^t, c2 = 1 - b2^t
-   All parameters lie behind each other: grads (n,) real, master, m, v (n,) float, params (n,) real. The first n_decayed
-   are decayed. Moves 2 n numbers for the norm and 8 n for the update: memory bound, floor = bytes / bandwidth.
-   The norm never visits the host: state (3,) float is the norm, the scale (0 where the norm is not finite: nothing changes
-   then) and the number of steps skipped for it. Sums are in double over blocks in order: same bits every time. */
+   All parameters lie behind each other: grads, master, m, v (n,) float; params (n,) real, the copy of master that the model
+   computes with, or null where it computes with master itself. The first n_decayed are decayed. Moves 4 n bytes for the
+   norm and 28 n, or 30 n with params in bfloat16, for the update: memory bound, floor = bytes / bandwidth.
+   The norm never visits the host: state (3,) float is the step's loss, the norm, and the scale, which is 0 where loss or norm
+   is not finite: then nothing changes. Sums over blocks are in double and in order: same bits every time. */
 
 /* A grid-stride sum of squares for each block; partial (gridDim.x,). */
-extern "C" __global__ void norm_partials(const real *grads, float *partial, long long n) {
+extern "C" __global__ void norm_partials(const float *grads, float *partial, long long n) {
     __shared__ float sums[32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    float sum = 0.0f, v[WIDTH];
-    for (long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * WIDTH; i < n; i += (long long)gridDim.x * blockDim.x * WIDTH) {
-        int left = (int)min(n - i, (long long)WIDTH);
-        load_pack(v, grads + i, left, left == WIDTH);
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++) sum += v[k] * v[k];
+    float sum = 0.0f;
+    for (long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < n; i += (long long)gridDim.x * blockDim.x * 4) {
+        float4 g = load_four(grads + i, n - i);
+        sum += g.x * g.x + g.y * g.y + g.z * g.z + g.w * g.w;
     }
     sum = warp_sum(sum);
     if (lane == 0) sums[warp] = sum;
@@ -32,30 +31,27 @@ extern "C" __global__ void norm_and_scale(const float *partial, float *state, in
     for (int lanes = 16; lanes; lanes >>= 1) sum += __shfl_xor_sync(ALL_LANES, sum, lanes);
     if (threadIdx.x) return;
     float norm = (float)sqrt(sum);
-    bool finite = norm < INFINITY;                      /* false for a NaN too */
-    state[0] = norm;
-    state[1] = finite ? (norm > clip ? clip / norm : 1.0f) : 0.0f;
-    state[2] += finite ? 0.0f : 1.0f;
+    state[1] = norm;                                    /* the comparison below is false for a NaN too */
+    state[2] = norm < INFINITY && fabsf(state[0]) < INFINITY ? (norm > clip ? clip / norm : 1.0f) : 0.0f;
 }
 
-/* One thread updates WIDTH parameters. rates (3,) float: lr, 1 / c1, 1 / c2, which change with every step. */
-extern "C" __global__ void adamw(const real *grads, float *master, float *m, float *v, real *params, const float *state, const float *rates,
+/* One thread updates four parameters. rates (3,) float: lr, 1 / c1, 1 / c2, which change with every step. */
+extern "C" __global__ void adamw(const float *grads, float *master, float *m, float *v, real *params, const float *state, const float *rates,
                                  long long n, long long n_decayed, float b1, float b2, float eps, float decay) {
-    long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= n || state[1] == 0.0f) return;
-    int left = (int)min(n - i, (long long)WIDTH);
-    float g[WIDTH], new_p[WIDTH], lr = rates[0];
-    load_pack(g, grads + i, left, left == WIDTH);
+    long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    if (i >= n || state[2] == 0.0f) return;
+    float4 g = load_four(grads + i, n - i), mi = load_four(m + i, n - i), vi = load_four(v + i, n - i), pi = load_four(master + i, n - i);
+    float *gs = &g.x, *ms = &mi.x, *vs = &vi.x, *ps = &pi.x, lr = rates[0];
 #pragma unroll
-    for (int k = 0; k < WIDTH; k++) {
-        new_p[k] = 0.0f;
-        if (k >= left) continue;
-        float gk = g[k] * state[1], mk = m[i + k], vk = v[i + k], p = master[i + k];
-        mk += (1.0f - b1) * (gk - mk);
-        vk += (1.0f - b2) * (gk * gk - vk);
-        p -= lr * (mk * rates[1] / (sqrtf(vk * rates[2]) + eps) + (i + k < n_decayed ? decay * p : 0.0f));
-        m[i + k] = mk, v[i + k] = vk, master[i + k] = p;
-        new_p[k] = p;
+    for (int k = 0; k < 4; k++) {
+        float gk = gs[k] * state[2];
+        ms[k] += (1.0f - b1) * (gk - ms[k]);
+        vs[k] += (1.0f - b2) * (gk * gk - vs[k]);
+        ps[k] -= lr * (ms[k] * rates[1] / (sqrtf(vs[k] * rates[2]) + eps) + (i + k < n_decayed ? decay * ps[k] : 0.0f));
     }
-    store_pack(params + i, new_p, left, left == WIDTH);
+    store_four(m + i, mi, n - i), store_four(v + i, vi, n - i), store_four(master + i, pi, n - i);
+    if (!params) return;
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        if (i + k < n) from_float(ps[k], &params[i + k]);
 }

@@ -1,5 +1,5 @@
 /* bias.cu: y <- y + b for every row, and db = the column sums of dy    spec: gpt.linear_forward, gpt.linear_backward
-   y, dy (N,F) real; b, db (F,) real. Any N, F >= 1. Forward moves 2 N F numbers, backward N F: memory bound.
+   y, dy (N,F), b (F,) real; db (F,) float. Any N, F >= 1. Forward moves 2 N F numbers, backward N F: memory bound.
    Backward v1: one thread per column. v2: a block sums a strip of 32*WIDTH columns over its share of the rows, warps
    taking turns; column_sums adds up the shares, in order: same bits every time. */
 
@@ -19,12 +19,12 @@ extern "C" __global__ void bias_forward(real *y, const real *b, int N, int F) {
 }
 
 /* One thread, one column. */
-extern "C" __global__ void bias_backward_v1(const real *dy, real *db, int N, int F) {
+extern "C" __global__ void bias_backward_v1(const real *dy, float *db, int N, int F) {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= F) return;
     float sum = 0.0f;
     for (int row = 0; row < N; row++) sum += to_float(dy[(size_t)row * F + c]);
-    from_float(sum, &db[c]);
+    db[c] = sum;
 }
 
 /* Block (strip, share): lane l has WIDTH columns; the warps of all shares take turns at the rows. partial (gridDim.y, F). */
@@ -50,10 +50,10 @@ extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int 
 }
 
 /* One thread adds up one column of the shares; add: to what db holds. */
-extern "C" __global__ void column_sums(const float *partial, real *db, int shares, int F, int add) {
+extern "C" __global__ void column_sums(const float *partial, float *db, int shares, int F, int add) {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= F) return;
-    float sum = add ? to_float(db[c]) : 0.0f;
+    float sum = add ? db[c] : 0.0f;
     for (int i = 0; i < shares; i++) sum += partial[(size_t)i * F + c];
-    from_float(sum, &db[c]);
+    db[c] = sum;
 }

@@ -59,6 +59,21 @@ __device__ __forceinline__ void store_pack(real *p, const float *v, int n, bool 
     }
 }
 
+/* Four float32 from p, or to it, of which only the first n exist; p is a multiple of 16 bytes. */
+__device__ __forceinline__ float4 load_four(const float *p, long long n) {
+    if (n >= 4) return *(const float4 *)p;
+    float4 v;
+    v.x = p[0], v.y = n > 1 ? p[1] : 0.0f, v.z = n > 2 ? p[2] : 0.0f, v.w = 0.0f;
+    return v;
+}
+
+__device__ __forceinline__ void store_four(float *p, float4 v, long long n) {
+    if (n >= 4) *(float4 *)p = v;
+    else p[0] = v.x;
+    if (n == 2 || n == 3) p[1] = v.y;
+    if (n == 3) p[2] = v.z;
+}
+
 __device__ __forceinline__ float warp_sum(float x) {    /* every lane gets it, added in the same order */
 #pragma unroll
     for (int lanes = 16; lanes; lanes >>= 1) x += __shfl_xor_sync(ALL_LANES, x, lanes);

@@ -67,3 +67,16 @@ extern "C" __global__ void cross_entropy_v2(real *z, const int *targets, const f
         store_pack(z + c, v, stride - c, packed);
     }
 }
+
+/* One block adds up weights * nll over the rows, in order: state[0] becomes the sum, or with add grows by it. */
+extern "C" __global__ void loss_sum(const float *nll, const float *weights, float *state, int N, int add) {
+    __shared__ double sums[1024];
+    double sum = 0.0;
+    for (int i = threadIdx.x; i < N; i += blockDim.x)
+        if (weights[i] != 0.0f) sum += (double)weights[i] * nll[i];
+    sums[threadIdx.x] = sum;
+    __syncthreads();                                    /* the sums of all threads are there */
+    if (threadIdx.x) return;
+    for (int i = 1; i < blockDim.x; i++) sum += sums[i];
+    state[0] = (float)(add ? state[0] + sum : sum);
+}

@@ -1,33 +1,50 @@
-/* decode.cu: attention of one new position to itself and all before it, which are in the cache    spec: gpt.decode
-       k_cache[b,:,n] <- k_b, v_cache[b,:,n] <- v_b with n = length[b];   o_b = softmax(q_b . k_j / sqrt(HS), j <= n) v
-   qkv (B,3,NH,HS), o (B,NH,HS), k_cache and v_cache (B,NH,S,HS) real; length (B,) int, below S: the rows may differ. Any sizes,
-   HS up to 256. Reads each key and value once, 2 B NH n HS numbers: memory bound, floor = bytes / bandwidth.
+/* decode.cu: attention of T new positions of each row to all before them, which are in the cache    spec: gpt.decode
+       k_cache[b,:,n+t] <- k_bt, v_cache[b,:,n+t] <- v_bt with n = length[b], for t < n_new[b]
+       o_bt = softmax(q_bt . k_j / sqrt(HS), j <= n + t) v
+   qkv (B,T,3,NH,HS), o (B,T,NH,HS), k_cache and v_cache (B,NH,S,HS) real; length, n_new (B,) int with
+   length + n_new <= S: the rows may differ. Any sizes, HS up to 256. With T = 1 it reads each key and
+   value once, 2 B NH n HS numbers: memory bound, floor = bytes / bandwidth. Longer prompts read them again for each position.
    One version: as many lanes share a key as it has 16 bytes, groups of lanes take turns at the keys with a running maximum,
    and the groups of a block are merged in order. */
 
 #define MOST_PACKS 2                                    /* of a key, a lane has at most this many 16 bytes */
 
-/* Block (h, b). */
-extern "C" __global__ void decode_attention(const real *qkv, real *k_cache, real *v_cache, const int *length, real *o, int NH, int S, int HS, float scale) {
+/* One thread, one number of a new key and of its value. Row b, position t; padding stays out of the cache. */
+extern "C" __global__ void cache_append(const real *qkv, real *k_cache, real *v_cache, const int *length, const int *n_new,
+                                        int B, int T, int NH, int S, int HS) {
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    int C = NH * HS, c = (int)(i % C), t = (int)(i / C % T);
+    long long b = i / C / T;
+    if (b >= B || t >= n_new[b]) return;
+    const real *k = qkv + (b * T + t) * 3 * C + C;
+    size_t to = ((b * NH + c / HS) * S + length[b] + t) * HS + c % HS;
+    k_cache[to] = k[c];
+    v_cache[to] = k[C + c];
+}
+
+/* Block (h, t, b). The new keys are in the cache already. */
+extern "C" __global__ void decode_attention(const real *qkv, const real *k_cache, const real *v_cache, const int *length, const int *n_new, real *o,
+                                            int T, int NH, int S, int HS, float scale) {
     DYNAMIC_SHARED(float, merged);                      /* (groups, HS + 2): the sum of p v, the maximum, the sum of p */
-    int h = blockIdx.x, b = blockIdx.y, C = NH * HS, n = length[b], lanes = 1;
+    int h = blockIdx.x, t = blockIdx.y, b = blockIdx.z, C = NH * HS, lanes = 1;
     while (lanes * WIDTH < HS && lanes < 32) lanes *= 2;
     int group = threadIdx.x / lanes, groups = blockDim.x / lanes, mine = threadIdx.x % lanes * WIDTH;
     bool packed = HS % WIDTH == 0;
-    const real *q = qkv + (size_t)b * 3 * C + h * HS, *k_new = q + C, *v_new = q + 2 * C;
-    size_t head = ((size_t)b * NH + h) * S * HS;
-    for (int d = threadIdx.x; d < HS; d += blockDim.x) {        /* for later calls; this one takes them from qkv */
-        k_cache[head + (size_t)n * HS + d] = k_new[d];
-        v_cache[head + (size_t)n * HS + d] = v_new[d];
+    size_t at = ((size_t)b * T + t) * C + h * HS, head = ((size_t)b * NH + h) * S * HS;
+    if (t >= n_new[b]) {                                /* padding: any number will do, if it is one */
+        for (int d = threadIdx.x; d < HS; d += blockDim.x) from_float(0.0f, &o[at + d]);
+        return;
     }
+    const real *q = qkv + ((size_t)b * T + t) * 3 * C + h * HS;
+    int n = length[b] + t;                              /* the last key it sees */
     float query[MOST_PACKS][WIDTH], acc[MOST_PACKS][WIDTH] = {}, v[WIDTH], top = -INFINITY, total = 0.0f;
     for (int i = 0; i < MOST_PACKS; i++) load_pack(query[i], q + min(mine + i * lanes * WIDTH, HS), HS - mine - i * lanes * WIDTH, packed && mine + i * lanes * WIDTH < HS);
     for (int j0 = 0; j0 <= n; j0 += groups) {           /* as often for every lane: they meet in the shuffles */
         int j = j0 + group;
-        const real *key = j < n ? k_cache + head + (size_t)j * HS : k_new, *value = j < n ? v_cache + head + (size_t)j * HS : v_new;
+        size_t key = head + (size_t)min(j, n) * HS;
         float s = 0.0f;
         for (int i = 0, d = mine; i < MOST_PACKS && d < HS; i++, d += lanes * WIDTH) {
-            load_pack(v, key + d, HS - d, packed);
+            load_pack(v, k_cache + key + d, HS - d, packed);
 #pragma unroll
             for (int w = 0; w < WIDTH; w++) s += query[i][w] * v[w];
         }
@@ -37,7 +54,7 @@ extern "C" __global__ void decode_attention(const real *qkv, real *k_cache, real
         float new_top = fmaxf(top, s), p = __expf(s - new_top), shrink = __expf(top - new_top);
         top = new_top, total = total * shrink + p;
         for (int i = 0, d = mine; i < MOST_PACKS && d < HS; i++, d += lanes * WIDTH) {
-            load_pack(v, value + d, HS - d, packed);
+            load_pack(v, v_cache + key + d, HS - d, packed);
 #pragma unroll
             for (int w = 0; w < WIDTH; w++) acc[i][w] = acc[i][w] * shrink + p * v[w];
         }
@@ -55,6 +72,12 @@ extern "C" __global__ void decode_attention(const real *qkv, real *k_cache, real
             sum += by * merged[i * (HS + 2) + d];
             all += by * merged[i * (HS + 2) + HS + 1];
         }
-        from_float(sum / all, &o[(size_t)b * C + h * HS + d]);
+        from_float(sum / all, &o[at + d]);
     }
+}
+
+/* y[i] = x[rows[i]]: the last position of each row of the batch, the only one whose logits generation needs. */
+extern "C" __global__ void take_rows(const real *x, const int *rows, real *y, int n, int C) {
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < (long long)n * C) y[i] = x[(size_t)rows[i / C] * C + i % C];
 }

@@ -1,6 +1,6 @@
 /* embedding.cu: x[i] = wte[token[i]] + wpe[position[i]]    spec: gpt.embedding_forward
    and backward table[v] += the sum of dx over the rows where v was looked up    spec: gpt.embedding_backward
-   tokens, positions (N,) int; wte (V,C), wpe (P,C), dx, x (N,C) real. Any N, C >= 1.
+   tokens, positions (N,) int; wte (V,C), wpe (P,C), dx, x (N,C) real; the gradients of the tables float. Any N, C >= 1.
    Forward moves 3 N C numbers, backward about N C: memory bound, floor = bytes / bandwidth.
    Forward: one thread per 16 bytes. Backward v1: one thread per number of the table, reading all indices. v2: the rows come
    sorted by index; a block sums the rows of one index, its warps taking turns, and adds up the warps in order. */
@@ -21,23 +21,25 @@ extern "C" __global__ void embedding_forward(const int *tokens, const int *posit
 }
 
 /* One thread, one number of the table. */
-extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indices, real *table, int N, int V, int C) {
+extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indices, float *table, int N, int V, int C) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)V * C) return;
     int v = (int)(i / C), c = (int)(i % C);
     float sum = 0.0f;
     for (int row = 0; row < N; row++)
         if (indices[row] == v) sum += to_float(dx[(size_t)row * C + c]);
-    from_float(to_float(table[i]) + sum, &table[i]);
+    table[i] += sum;
 }
 
 /* Block (j, g): the rows order[starts[j]] .. order[starts[j+1]-1], all looked up at values[j]; lane l sums WIDTH columns of the
-   g-th 32*WIDTH. Warps take every warps-th row. */
-extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order, const int *starts, const int *values, real *table, int C) {
+   g-th 32*WIDTH. Warps take every warps-th row. There are as many blocks as rows; the first without rows of its own has starts[j] = N,
+   and the values behind it do not matter: so one recorded launch serves every batch. */
+extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order, const int *starts, const int *values, float *table, int N, int C) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, 32 * WIDTH) */
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, c = (blockIdx.y * 32 + lane) * WIDTH;
     bool packed = C % WIDTH == 0;
     float sum[WIDTH] = {}, v[WIDTH];
+    if (starts[blockIdx.x] == N) return;                /* the whole block */
     if (c < C)
         for (int i = starts[blockIdx.x] + warp; i < starts[blockIdx.x + 1]; i += warps) {
             load_pack(v, dx + (size_t)order[i] * C + c, C - c, packed);
@@ -47,26 +49,29 @@ extern "C" __global__ void embedding_backward_v2(const real *dx, const int *orde
     for (int k = 0; k < WIDTH; k++) sums[warp * 32 * WIDTH + lane * WIDTH + k] = sum[k];
     __syncthreads();                                    /* all warps have left their sums */
     if (warp || c >= C) return;
-    real *to = table + (size_t)values[blockIdx.x] * C + c;
-    load_pack(v, to, C - c, packed);
-    for (int i = 0; i < warps; i++)
-        for (int k = 0; k < WIDTH; k++) v[k] += sums[i * 32 * WIDTH + lane * WIDTH + k];
-    store_pack(to, v, C - c, packed);
+    float *to = table + (size_t)values[blockIdx.x] * C + c;
+    for (int k = 0; k < WIDTH && c + k < C; k++) {
+        float total = to[k];
+        for (int i = 0; i < warps; i++) total += sums[i * 32 * WIDTH + lane * WIDTH + k];
+        to[k] = total;
+    }
 }
 
-/* dwpe[t] += the sum of dx[b, t] over the batch. One thread, WIDTH columns of one position. */
-extern "C" __global__ void position_backward(const real *dx, real *dwpe, int B, int T, int C) {
+/* dwpe[t] = the sum of dx[b, t] over the batch, 0 from t = T on; add: to what dwpe holds. One thread, WIDTH columns of one position. */
+extern "C" __global__ void position_backward(const real *dx, float *dwpe, int B, int T, int P, int C, int add) {
     int packs = (C + WIDTH - 1) / WIDTH;
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)T * packs) return;
+    if (i >= (long long)P * packs) return;
     int t = (int)(i / packs), c = (int)(i % packs) * WIDTH;
     bool packed = C % WIDTH == 0;
-    float sum[WIDTH], v[WIDTH];
-    load_pack(sum, dwpe + (size_t)t * C + c, C - c, packed);
-    for (int b = 0; b < B; b++) {
+    float sum[WIDTH] = {}, v[WIDTH];
+    for (int b = 0; b < B && t < T; b++) {
         load_pack(v, dx + ((size_t)b * T + t) * C + c, C - c, packed);
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
     }
-    store_pack(dwpe + (size_t)t * C + c, sum, C - c, packed);
+    for (int k = 0; k < WIDTH && c + k < C; k++) {
+        float *to = dwpe + (size_t)t * C + c + k;
+        *to = add ? *to + sum[k] : sum[k];
+    }
 }

@@ -150,11 +150,10 @@ extern "C" __global__ void layernorm_backward_v2(const real *dy, const real *n, 
 }
 
 /* One thread adds up one column of the blocks' sums; add: to what dw and db hold. */
-extern "C" __global__ void layernorm_backward_sums(const float *partial, real *dw, real *db, int blocks, int C, int add) {
+extern "C" __global__ void layernorm_backward_sums(const float *partial, float *dw, float *db, int blocks, int C, int add) {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= 2 * C) return;
-    real *to = c < C ? dw + c : db + c - C;
-    float sum = add ? to_float(*to) : 0.0f;
+    float *to = c < C ? dw + c : db + c - C, sum = add ? *to : 0.0f;
     for (int i = 0; i < blocks; i++) sum += partial[(size_t)i * 2 * C + c];
-    from_float(sum, to);
+    *to = sum;
 }

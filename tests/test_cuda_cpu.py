@@ -56,12 +56,13 @@ def run():
 def test_a_right_kernel_runs(run):
     x, y = cp.asarray(np.arange(128, dtype=np.float32)), cp.empty((128,))
     run("reverse", x, y, np.int32(1), grid=(2,))
-    np.testing.assert_array_equal(y, np.arange(128).reshape(2, 64)[:, ::-1].ravel())
+    np.testing.assert_array_equal(y.get(), np.arange(128).reshape(2, 64)[:, ::-1].ravel())
     z = cp.empty((2 * 3 * 2 * 64,), np.int32)
     run("where", z, grid=(2, 3, 2), block=(32, 2))
-    np.testing.assert_array_equal(z, np.arange(768) * 32 + 5)
+    np.testing.assert_array_equal(z.get(), np.arange(768) * 32 + 5)
     v = cp.empty((64,), np.uint32)
     run("votes", v)
+    v = v.get()
     assert set(v[:32].tolist()) == {sum(1 << i for i in range(0, 32, 3))} and v[32] == sum(1 << i for i in range(32) if (i + 32) % 3 == 0)
 
 
@@ -81,7 +82,7 @@ def test_races_between_threads_and_between_blocks(run):
 def test_an_access_outside_an_array(run, n):
     x, y = cp.zeros((n,)), cp.zeros((1,))
     run("write_at", x, np.int32(n - 1))
-    assert x[-1] == 1.0
+    assert x.get()[-1] == 1.0
     with pytest.raises(RuntimeError, match=r"write_at: block \(0,0,0\) thread \(0,0,0\): access outside an array"):
         run("write_at", x, np.int32(n))
     with pytest.raises(RuntimeError, match="read_at: .*access outside an array"):
@@ -95,7 +96,7 @@ def test_an_access_outside_an_array(run, n):
 def test_an_access_right_behind_an_array_of_odd_size(run):
     x, y = cp.zeros((31,)), cp.zeros((4,))
     run("read_at", x, y, np.int32(31))
-    assert np.isnan(y[0])                               # what lies there is nobody's, and shows in the result
+    assert np.isnan(y.get()[0])                         # what lies there is nobody's, and shows in the result
     with pytest.raises(RuntimeError, match="write_at: access outside an array: it wrote right behind its end"):
         run("write_at", x, np.int32(31))
 
@@ -112,7 +113,7 @@ def test_threads_that_wait_for_ever(run):
 def test_shared_memory_starts_as_nan(run):
     y = cp.zeros((32,))
     run("unwritten", y, block=(32,))
-    assert np.isnan(y[0]) and (y[1:] == 1.0).all()
+    assert np.isnan(y.get()[0]) and (y.get()[1:] == 1.0).all()
 
 
 def test_what_a_launch_refuses(run):
@@ -138,3 +139,25 @@ def test_the_kernels_compile_for_real_gpus(tmp_path, options):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr, done.stderr
+
+
+NVRTC = """
+import sys
+from pathlib import Path
+from cupy.cuda import nvrtc
+if nvrtc.getVersion()[0] < 12:
+    raise ImportError("NVRTC older than 12")
+for path in sys.argv[2:]:
+    program = nvrtc.createProgram(Path(sys.argv[1]).read_text() + Path(path).read_text(), path, (), ())
+    for define in ((), ("-DBF16",)):
+        for arch in ("sm_80", "sm_90"):
+            nvrtc.compileProgram(program, ("--std=c++17", "-ftz=true", "--device-as-default-execution-space", f"-arch={arch}", *define))
+            assert not nvrtc.getProgramLog(program).strip(chr(0)).strip(), nvrtc.getProgramLog(program)
+"""
+
+
+def test_the_kernels_compile_as_cupy_compiles_them():
+    done = subprocess.run([sys.executable, "-c", NVRTC, KERNELS / "common.cuh", *sorted(KERNELS.glob("*.cu"))], capture_output=True, text=True)
+    if "ImportError" in done.stderr or "ModuleNotFoundError" in done.stderr:
+        pytest.skip("no CuPy with NVRTC here")
+    assert done.returncode == 0, done.stderr

@@ -46,6 +46,20 @@ def test_layernorm_grad(N, C):
     check_grad(lambda: (gpt.layernorm_forward(x, w, b)[0] * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)})
 
 
+def test_what_plus_and_add_add():
+    x, plus, w, b, dy = randn(40, 9), randn(40, 9), randn(9), randn(9), randn(40, 9)
+    want, cache = gpt.layernorm_forward(x + plus, w, b)
+    stream = x.copy()
+    np.testing.assert_allclose(gpt.layernorm_forward(stream, w, b, plus=plus)[0], want, atol=1e-12)
+    np.testing.assert_allclose(stream, x + plus)
+    weight = randn(9, 9)
+    for backward in (lambda **how: gpt.layernorm_backward(dy, cache, **how), lambda **how: gpt.linear_backward(dy, x, weight, **how)):
+        once = backward()
+        twice = backward(out=tuple(a.copy() for a in once), add=True)
+        for a, b, times in zip(once, twice, (1, 2, 2)):         # dx is not a sum over rows
+            np.testing.assert_allclose(b, times * a, atol=1e-12)
+
+
 @pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 3, 7), (33, 31, 2)])
 def test_linear_grad(N, C, F):
     x, w, b, dy = randn(N, C), randn(C, F), randn(F), randn(N, F)
@@ -93,7 +107,8 @@ def test_block_grad():
     def forward():
         s = SimpleNamespace(**{k: np.empty(shape) for k, shape in gpt.block_shapes(cfg, 2, 5).items()})
         s.t = np.empty_like(x)
-        return gpt.block_forward(x.copy(), p, s, cfg.n_head), s
+        y = x.copy()
+        return y + gpt.block_forward(y, None, p, s, cfg.n_head), s
 
     _, s = forward()
     grads = {k: np.empty_like(a) for k, a in p.items()}
@@ -243,7 +258,7 @@ def test_rows_that_pad_the_vocabulary_change_nothing():
     assert again == loss and not grads["wte.weight"][cfg.vocab_size:].any()
     np.testing.assert_array_equal(grads["wte.weight"][:cfg.vocab_size], want["wte.weight"])
     np.testing.assert_array_equal(gpt.forward(padded, cfg, tokens)[0], gpt.forward(params, cfg, tokens)[0])
-    one = [gpt.decode(p, cfg, tokens, gpt.Cache(cfg, 3, dtype=np.float64)) for p in (params, padded)]
+    one = [gpt.decode(p, cfg, tokens, gpt.Cache(cfg, 3, like=params["wte.weight"])) for p in (params, padded)]
     np.testing.assert_array_equal(*one)
 
 
@@ -303,7 +318,7 @@ def test_cached_decoding_equals_the_full_forward(monkeypatch, small):
     cfg, params = tiny(n_positions=12)
     tokens, _ = batch(cfg, 3, 12)
     want, _ = gpt.forward(params, cfg, tokens)
-    cache, lengths = gpt.Cache(cfg, 3, dtype=np.float64), np.array([5, 1, 3])     # rows of unequal length
+    cache, lengths = gpt.Cache(cfg, 3, like=params["wte.weight"]), np.array([5, 1, 3])     # rows of unequal length
     first = gpt.decode(params, cfg, tokens[:, :5], cache, n_new=lengths)
     for b, n in enumerate(lengths):
         np.testing.assert_allclose(first[b, :n], want[b, :n], rtol=1e-9, atol=1e-12)
@@ -322,7 +337,7 @@ def test_padding_never_lands_on_a_token_of_the_cache():
     cfg, params = tiny(n_positions=5)
     tokens, _ = batch(cfg, 2, 5)
     want, _ = gpt.forward(params, cfg, tokens)
-    cache = gpt.Cache(cfg, 2, dtype=np.float64)
+    cache = gpt.Cache(cfg, 2, like=params["wte.weight"])
     gpt.decode(params, cfg, tokens[:, :3], cache, n_new=np.array([3, 1]))
     new = np.stack([np.r_[tokens[0, 3:], 0, 0], tokens[1, 1:]])                   # row 0 is full after two of the four
     logits = gpt.decode(params, cfg, new, cache, n_new=np.array([2, 4]), only_last=True)
@@ -335,7 +350,7 @@ def test_what_does_not_fit_is_refused():
         gpt.forward(params, cfg, np.zeros((1, 10), int))
     with pytest.raises(ValueError, match="id 13 is outside the model's vocabulary of 13"):
         gpt.forward(params, cfg, np.array([[0, 13]]))
-    cache = gpt.Cache(cfg, 1, 4, np.float64)
+    cache = gpt.Cache(cfg, 1, 4, params["wte.weight"])
     with pytest.raises(ValueError, match=r"n_new = \[0\]: expected 1 to 4"):
         gpt.decode(params, cfg, np.zeros((1, 4), int), cache, n_new=np.array([0]))
     with pytest.raises(ValueError, match="a float32 cache for float64 parameters"):

@@ -73,11 +73,12 @@ def test_layernorm(N, C, dtype, fused):
         same(cache[0], want_cache[0], dtype, "n")
     n64, rstd64 = host(cache[0]).astype(np.float64), host(cache[1]).astype(np.float64)
     got = kernels.layernorm_backward(dy, cache, plus=plus if fused else None)
-    want = gpt.layernorm_backward(dy64, (n64, rstd64, w64), plus64 if fused else 0.0)
+    want = gpt.layernorm_backward(dy64, (n64, rstd64, w64), plus64 if fused else None)
     for what, a, a64 in zip(("dx", "dw", "db"), got, want):
         same(a, a64, dtype, what)
     again = kernels.layernorm_backward(dy, cache, plus=plus if fused else None, out=tuple(map(cp.array, map(cp.asnumpy, got))), add=True)
     same(again[1], 2 * want[1], dtype, "dw added")
+    assert got[1].dtype == got[2].dtype == np.float32   # gradients of parameters
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,16 +97,20 @@ def test_gelu(n, dtype):
 def test_embedding(N, C, dtype):
     V, P = 11, 300
     tokens, positions = RNG.integers(0, V, N).astype(np.int32), (np.arange(N) % P).astype(np.int32)
-    (wte, wte64), (wpe, wpe64), (dx, dx64), (dtable, dtable64) = (device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C), (V, C)))
+    (wte, wte64), (wpe, wpe64), (dx, dx64) = (device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C)))
+    dtable, dtable64 = device(randn(V, C), "float32")
     x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(positions), wte, wpe)
     same(x, gpt.embedding_forward(tokens, positions, wte64, wpe64), dtype, "x")
-    kernels.embedding_backward(dx, kernels.look_ups(tokens), dtable)
+    kernels.embedding_backward(dx, tuple(map(cp.asarray, kernels.look_ups(tokens))), dtable)
     gpt.embedding_backward(dx64, tokens, dtable64)
     same(dtable, dtable64, dtype, "dtable")
     B = 3 if N % 3 == 0 else 1
-    dwpe, dwpe64 = device(randn(N // B, C), dtype)
+    dwpe, dwpe64 = device(randn(N // B + 2, C), "float32")
     kernels.position_backward(dx, B, dwpe)
-    same(dwpe, dwpe64 + dx64.reshape(B, N // B, C).sum(0), dtype, "dwpe")
+    dwpe64[:N // B] += dx64.reshape(B, N // B, C).sum(0)
+    same(dwpe, dwpe64, dtype, "dwpe")
+    kernels.position_backward(dx, B, dwpe, add=False)
+    same(dwpe, np.concatenate([dx64.reshape(B, N // B, C).sum(0), np.zeros((2, C))]), dtype, "dwpe not added")
 
 
 @pytest.mark.parametrize("dtype, B, T, NH, HS", [
@@ -126,21 +131,25 @@ def test_attention(dtype, B, T, NH, HS):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("B, NH, S, HS", [(1, 1, 1, 1), (3, 2, 9, 5), (2, 3, 40, 32), (2, 1, 70, 64), (1, 2, 33, 128), (1, 1, 20, 256)])
-def test_decode_attention(B, NH, S, HS, dtype):
-    (qkv, qkv64), (k, k64), (v, v64) = (device(randn(*s), dtype) for s in ((B, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS)))
-    length = RNG.integers(0, S, B).astype(np.int32)
-    length[0] = S - 1
-    o = host(kernels.decode_attention(qkv, k, v, cp.asarray(length)))
-    q, k_new, v_new = qkv64.reshape(B, 3, NH, HS).swapaxes(0, 1)
+@pytest.mark.parametrize("B, T, NH, S, HS", [(1, 1, 1, 1, 1), (3, 1, 2, 9, 5), (2, 4, 3, 40, 32), (2, 1, 1, 70, 64), (1, 3, 2, 33, 128), (1, 1, 1, 20, 256)])
+def test_decode_attention(B, T, NH, S, HS, dtype):
+    (qkv, qkv64), (k, k64), (v, v64) = (device(randn(*s), dtype) for s in ((B, T, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS)))
+    length, n_new = RNG.integers(0, S - T + 1, B).astype(np.int32), RNG.integers(1, T + 1, B).astype(np.int32)
+    length[0], n_new[0] = S - T, T
+    o = host(kernels.decode_attention(qkv, k, v, cp.asarray(length), cp.asarray(n_new)))
+    q, k_new, v_new = qkv64.reshape(B, T, 3, NH, HS).transpose(2, 0, 1, 3, 4)
     for b in range(B):
-        k64[b, :, length[b]], v64[b, :, length[b]] = k_new[b], v_new[b]
-        s = np.einsum("hd,hjd->hj", q[b], k64[b, :, :length[b] + 1]) / HS ** 0.5
-        p = np.exp(s - s.max(-1, keepdims=True))
-        want = np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, :length[b] + 1])
-        same(cp.asarray(o[b].astype(np.float32)), want.ravel(), dtype, f"o of row {b}")
+        for t in range(n_new[b]):
+            seen = slice(0, length[b] + t + 1)
+            k64[b, :, length[b] + t], v64[b, :, length[b] + t] = k_new[b, t], v_new[b, t]
+            s = np.einsum("hd,hjd->hj", q[b, t], k64[b, :, seen]) / HS ** 0.5
+            p = np.exp(s - s.max(-1, keepdims=True))
+            same(cp.asarray(o[b, t]), np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, seen]).ravel(), dtype, f"o of row {b}, {t}")
     np.testing.assert_array_equal(host(k), k64.astype(np.float32))      # the cache has the new keys and nothing else is changed
     np.testing.assert_array_equal(host(v), v64.astype(np.float32))
+    rows = RNG.integers(0, B * T, 3).astype(np.int32)
+    np.testing.assert_array_equal(host(kernels.take_rows(qkv.reshape(B * T, -1), cp.asarray(rows), cp.empty((3, 3 * NH * HS), qkv.dtype))),
+                                  qkv64.reshape(B * T, -1)[rows].astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -154,14 +163,19 @@ def test_cross_entropy(N, V, stride, dtype):
     same(nll, want, "float32", "nll")                   # from logits as they are: only the sum is rounded
     np.testing.assert_array_equal(host(z), before)
     same(kernels.cross_entropy(z, cp.asarray(targets), cp.asarray(weights), n_vocab=V), want, "float32", "nll again")
-    same(z[:, :V] if not ON_GPU else cp.ascontiguousarray(z[:, :V]), gpt.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
+    same(cp.asarray(host(z)[:, :V]), gpt.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
     assert not host(z)[:, V:].any()
+    state = cp.zeros((3,), np.float32)
+    for times in (1, 2):
+        kernels.loss_sum(nll, cp.asarray(weights), state, add=times > 1)
+        np.testing.assert_allclose(host(state), [times * (want * weights).sum(), 0, 0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("N, F", SIZES)
 def test_bias(N, F, dtype):
-    (y, y64), (b, b64), (db, db64) = (device(randn(*s), dtype) for s in ((N, F), (F,), (F,)))
+    (y, y64), (b, b64) = (device(randn(*s), dtype) for s in ((N, F), (F,)))
+    db, db64 = device(randn(F), "float32")
     same(kernels.bias_backward(y), y64.sum(0), dtype, "db")
     same(kernels.bias_backward(y, out=db, add=True), db64 + y64.sum(0), dtype, "db added")
     same(kernels.bias_forward(y, b), y64 + b64, dtype, "y")
@@ -170,28 +184,50 @@ def test_bias(N, F, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n, n_decayed", [(1, 0), (33, 33), (5000, 1234)])
 def test_adamw_and_norm(n, n_decayed, dtype):
-    (grads, g), lr, clip, b1, b2, eps, decay = device(randn(n), dtype), 0.01, 0.5, 0.9, 0.95, 1e-8, 0.1
+    (grads, g), lr, clip, b1, b2, eps, decay = device(randn(n), "float32"), 0.01, 0.5, 0.9, 0.95, 1e-8, 0.1
     p, m, v = randn(n), 0.1 * randn(n), 0.1 * randn(n) ** 2
-    master, dm, dv, params = *map(lambda a: cp.asarray(a.astype(np.float32)), (p, m, v)), cp.zeros((n,), grads.dtype)
-    state, partial, t = cp.zeros((3,), np.float32), cp.zeros((7,), np.float32), 3
+    master, dm, dv = (cp.asarray(a.astype(np.float32)) for a in (p, m, v))
+    params = cp.zeros((n,), np.uint16) if dtype == "bf16" else None
+    state, t = cp.asarray(np.array([2.5, 0.0, 0.0], np.float32)), 3
     rates = cp.asarray(np.array([lr, 1 / (1 - b1 ** t), 1 / (1 - b2 ** t)], np.float32))
-    kernels.grad_norm(grads, clip, state, partial)
+    kernels.grad_norm(grads, clip, state)
     norm = np.sqrt((g * g).sum())
-    np.testing.assert_allclose(host(state), [norm, min(1.0, clip / norm), 0], rtol=1e-5)
+    np.testing.assert_allclose(host(state), [2.5, norm, min(1.0, clip / norm)], rtol=1e-5)
     kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
     g = g * min(1.0, clip / norm)
     m, v = m + (1 - b1) * (g - m), v + (1 - b2) * (g * g - v)
     p = p - lr * (m / (1 - b1 ** t) / (np.sqrt(v / (1 - b2 ** t)) + eps) + decay * p * (np.arange(n) < n_decayed))
     for what, a, want in (("m", dm, m), ("v", dv, v), ("master", master, p)):
         same(a, want, "float32", what)
-    same(params, p, dtype, "params")
-    kept = host(master).copy()
-    bad = host(grads).copy()
+    if params is not None:
+        np.testing.assert_array_equal(cp.asnumpy(params), bits_of(host(master)))
+    kept, bad = host(master).copy(), host(grads).copy()
     bad[n // 2] = np.nan
-    grads = device(bad, dtype)[0] if dtype == "float32" else cp.asarray(np.where(np.isnan(bad), 0x7FC0, bits_of(np.nan_to_num(bad))).astype(np.uint16))
-    kernels.grad_norm(grads, clip, state, partial)
-    kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
-    assert host(state)[2] == 1 and np.array_equal(host(master), kept)           # a step that would spoil everything is not taken
+    for loss, values in ((2.5, bad), (np.nan, host(grads)), (np.inf, host(grads))):     # a step that would spoil everything is not taken
+        state.set(np.array([loss, 0.0, 1.0], np.float32))
+        kernels.grad_norm(cp.asarray(values), clip, state)
+        kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
+        assert host(state)[2] == 0 and np.array_equal(host(master), kept)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", ["cublasLt", "gemmEx"])
+@pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 31, 33), (33, 8, 40), (257, 40, 24)])
+def test_linear(N, C, F, backend, dtype, monkeypatch):
+    if backend == "gemmEx":
+        monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
+    (x, x64), (w, w64), (b, b64), (dy, dy64) = (device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (N, F)))
+    same(kernels.linear_forward(x, w, b), x64 @ w64 + b64, dtype, "y")
+    want, x_before = gpt.linear_backward(dy64, x64, w64), host(x).copy()
+    got = kernels.linear_backward(dy, x, w)
+    for what, a, a64 in zip(("dx", "dw", "db"), got, want):
+        same(a, a64, dtype if what == "dx" else "float32", what)
+    np.testing.assert_array_equal(host(x), x_before)
+    again = kernels.linear_backward(dy, x, w, out=(x, *got[1:]), add=True)      # dx in the place of x, the others added up
+    for what, a, a64, times in zip(("dx", "dw", "db"), again, want, (1, 2, 2)):
+        same(a, times * a64, dtype if what == "dx" else "float32", what)
+    with pytest.raises(ValueError, match="a product of"):
+        kernels.linear_forward(x, cp.zeros((C + 1, F), x.dtype), b)
 
 
 def test_conversion_rounds_to_the_nearest_even():
@@ -238,7 +274,7 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     same(u, want[0], dtype, "u")
     same(h, slope[0], dtype, "slope")
 
-    tokens, (table, table64) = RNG.integers(0, 7, N).astype(np.int32), device(randn(7, C), dtype)
+    tokens, (table, table64) = RNG.integers(0, 7, N).astype(np.int32), device(randn(7, C), "float32")
     run("embedding.cu", "embedding_backward_v1", 7 * C, dy, cp.asarray(tokens), table, np.int32(N), np.int32(7), np.int32(C))
     gpt.embedding_backward(dy64, tokens, table64)
     same(table, table64, dtype, "table")
@@ -250,6 +286,6 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     same(nll, want, "float32", "nll")
     same(z, gpt.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
 
-    db = empty(C)
+    db = cp.empty((C,), np.float32)
     run("bias.cu", "bias_backward_v1", C, dy, db, *size)
     same(db, dy64.sum(0), dtype, "db")

@@ -1,6 +1,6 @@
 """cupy_cpu.py: the few names of CuPy that kernels/ uses, on a machine without a GPU.
 
-Arrays are NumPy's, each ending at a page that traps. RawModule compiles the .cu text with g++ behind cuda_cpu.h, and a
+Arrays lie in ordinary memory, each ending at a page that traps. RawModule compiles the .cu text with g++ behind cuda_cpu.h, and a
 launch runs the kernel several times, its threads and blocks taking turns in a different order each time: what it
 wrote must be the same to the bit, or there is a race.
 
@@ -8,6 +8,7 @@ wrote must be the same to the bit, or there is a race.
 """
 
 import ctypes
+import functools
 import hashlib
 import mmap
 import os
@@ -30,21 +31,54 @@ ORDERS = (0, 1, 2)              # of threads and blocks: ascending, descending, 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-class ndarray(np.ndarray):
-    """A NumPy array that also says where its first number lies, and knows the bytes between its end and the trap."""
+class ndarray:
+    """An array "on the device": as with CuPy's, NumPy does not get at its numbers by accident, only through get() and set()."""
 
-    def __array_finalize__(self, parent):
-        self.gap = getattr(parent, "gap", None)
+    def __init__(self, a, gap):
+        self.a, self.gap = a, gap                       # the gap: the bytes between the end of its memory and the trap
+        self.shape, self.dtype, self.size, self.nbytes, self.ndim, self.flags = a.shape, a.dtype, a.size, a.nbytes, a.ndim, a.flags
 
     @property
     def data(self):
-        return SimpleNamespace(ptr=self.ctypes.data)
+        return SimpleNamespace(ptr=self.a.ctypes.data)
+
+    def __len__(self):
+        return len(self.a)
+
+    def __array__(self, *_):
+        raise TypeError("implicit conversion to a NumPy array is not allowed; use get()")
+
+    def __getitem__(self, key):
+        found = self.a[_on_host(key)]
+        return ndarray(found, self.gap) if np.shares_memory(found, self.a) or not found.size else asarray(found)
+
+    def __setitem__(self, key, value):
+        if isinstance(value, np.ndarray) and value.ndim:
+            raise ValueError("a NumPy array cannot be put into a CuPy array this way; use set()")
+        self.a[_on_host(key)] = _on_host(value)
+
+    def reshape(self, *shape):
+        return ndarray(self.a.reshape(*shape), self.gap)
+
+    def ravel(self):
+        return ndarray(self.a.ravel(), self.gap)
+
+    def view(self, dtype):
+        return ndarray(self.a.view(dtype), self.gap)
 
     def get(self):
-        return np.array(self)
+        return self.a.copy()
 
-    def set(self, values):
-        self[...] = values
+    def set(self, values, stream=None):
+        if values.shape != self.shape or values.dtype != self.dtype:
+            raise ValueError(f"set: {values.dtype} {values.shape} into {self.dtype} {self.shape}")
+        self.a[...] = values
+
+
+def _on_host(key):
+    if isinstance(key, tuple):
+        return tuple(map(_on_host, key))
+    return key.a if isinstance(key, ndarray) else key
 
 
 def empty(shape, dtype=np.float32):
@@ -59,29 +93,27 @@ def empty(shape, dtype=np.float32):
         raise OSError(ctypes.get_errno(), "mprotect")
     bytes_ = np.frombuffer(memory, np.uint8, padded, pages - padded)
     bytes_[...] = 0xFF
-    a = bytes_[:n * dtype.itemsize].view(dtype).reshape(shape).view(ndarray)
-    a.gap = bytes_[size:]
-    return a
+    return ndarray(bytes_[:n * dtype.itemsize].view(dtype).reshape(shape), bytes_[size:])
 
 
 def zeros(shape, dtype=np.float32):
-    a = empty(shape, dtype)
-    a.view(np.ndarray)[...] = 0
-    return a
+    made = empty(shape, dtype)
+    made.a[...] = 0
+    return made
 
 
 def asarray(values, dtype=None):
     values = np.asarray(values, dtype)
-    a = empty(values.shape, values.dtype)
-    a.view(np.ndarray)[...] = values
-    return a
+    made = empty(values.shape, values.dtype)
+    made.a[...] = values
+    return made
 
 
 array = asarray
 
 
 def asnumpy(a):
-    return np.array(a)
+    return a.get()
 
 
 def is_available():
@@ -121,6 +153,9 @@ class Function:
         self.run.restype, self.max_dynamic_shared_size_bytes = ctypes.c_char_p, 48 << 10
 
     def __call__(self, grid, block, args, shared_mem=0, stream=None):
+        if _tape is not None:
+            _tape.append(lambda: self(grid, block, args, shared_mem))
+            return
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise RuntimeError(f"{self.name}: {shared_mem} bytes of shared memory, {self.max_dynamic_shared_size_bytes} were asked for")
         if len(args) != self.n_args:
@@ -130,7 +165,7 @@ class Function:
             if a is None:
                 boxes.append(ctypes.c_void_p(None))
             elif isinstance(a, ndarray):
-                boxes.append(ctypes.c_void_p(a.ctypes.data))
+                boxes.append(ctypes.c_void_p(a.data.ptr))
                 arrays.append(a)
             elif isinstance(a, np.generic):
                 boxes.append((ctypes.c_char * a.nbytes).from_buffer_copy(a.tobytes()))
@@ -154,4 +189,100 @@ class Function:
 
 
 def bytes_of(a):
-    return np.ctypeslib.as_array(ctypes.cast(a.ctypes.data, ctypes.POINTER(ctypes.c_uint8)), (a.nbytes,))
+    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)), (a.nbytes,))
+
+
+# ------------------------------------------------------------------------------------------ matrix products, graphs
+
+_tape = None                    # while a stream is captured: what it was asked to do
+
+
+class Stream:
+    ptr = 0
+
+    def __init__(self, non_blocking=False):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def begin_capture(self):
+        global _tape
+        _tape = []
+
+    def end_capture(self):
+        global _tape
+        graph, _tape = Graph(_tape), None
+        return graph
+
+
+class Graph:
+    def __init__(self, tape):
+        self.tape = tape
+
+    def launch(self, stream=None):
+        for launch in self.tape:
+            launch()
+
+
+def gemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo):
+    if _tape is not None:
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+    number = lambda p: ctypes.c_float.from_address(p)  # noqa: E731
+    cublaslt().cublaslt_cpu_gemm(transa, transb, *map(ctypes.c_longlong, (m, n, k)), number(alpha), ctypes.c_void_p(A), Atype, ctypes.c_longlong(lda),
+                                 ctypes.c_void_p(B), Btype, ctypes.c_longlong(ldb), number(beta), ctypes.c_void_p(C), Ctype, ctypes.c_longlong(ldc))
+
+
+@functools.lru_cache(maxsize=None)
+def cublaslt():
+    """A libcublasLt.so with the few functions that kernels/cublas.py calls, built from cublaslt_cpu.cpp; loaded, it is found where
+    the real one would be."""
+    source = HEADER.parent / "cublaslt_cpu.cpp"
+    folder = BUILD / hashlib.sha256(source.read_bytes()).hexdigest()[:24]
+    path = folder / "libcublasLt.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD) as made:
+            subprocess.run(["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-o", f"{made}/so", source], check=True)
+            Path(f"{made}/so").rename(path)
+    return ctypes.CDLL(str(path))
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+def _take(call):                # the library asks before each product: is it to be recorded, under this number?
+    if _tape is None:
+        return 0
+    _tape.append(lambda: cublaslt().cublaslt_cpu_replay(call))
+    return 1
+
+
+def _cublas_handle():
+    cublaslt().cublaslt_cpu_recorder(_take)
+    return 1
+
+
+class Event:
+    def __init__(self, disable_timing=False):
+        pass
+
+    def record(self, stream=None):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+runtime = SimpleNamespace(
+    CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1, memGetInfo=lambda: (4 << 30, 8 << 30),
+    getDeviceProperties=lambda i: {"name": b"a CPU that plays GPU", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30},
+)
+cuda = SimpleNamespace(
+    Device=lambda: SimpleNamespace(id=0), Event=Event, runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream, cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle),
+)
