@@ -105,6 +105,8 @@ class Stages:
         record = doc.pop("record")
         if record.undecodable:
             return None, "undecodable"
+        if record.status and not 200 <= record.status < 300:            # Common Crawl keeps those elsewhere
+            return None, "http_status"
         kind, why = document_kind(record)
         if kind == "text":                                  # of a WET file: somebody has extracted it
             text = extract.decode(record.body, record.charset)

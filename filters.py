@@ -19,6 +19,7 @@ regular expression only once for each different piece between white space: texts
 Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher, table A1); Raffel et al. 2020 (C4).
 """
 
+import array
 import functools
 import gzip
 import hashlib
@@ -283,7 +284,8 @@ WORD = regex.compile(r"""(?x)
   | [Cc]an(?=not\b)
   | (?:(?!n['’]t\b)[\p{L}\p{M}\p{N}])++                     # a word, up to the n't of don't
     (?:['’](?!(?:s|m|d|ll|re|ve)\b)[\p{L}\p{M}]++           # ... and on: O'Neill
-      |\.\p{Ll}[\p{L}\p{M}\p{N}]*+)*+                       # ... node.js
+      |\.\p{Ll}[\p{L}\p{M}\p{N}]*+                          # ... node.js
+      |[、。，；：？！（）「」『』《》〈〉【】]++[\p{L}\p{M}\p{N}]++)*+      # ... 東京」は、日本: to spaCy's English one word
   | n['’]t\b | ['’](?:s|m|d|ll|re|ve)\b
   | \.{2,}+ | -{2,}+
   | \S
@@ -299,6 +301,11 @@ def words(text):
     return WORD.findall(text)
 
 
+SYMBOL, ALPHABETIC, STOP, END, MARKS = 1, 2, 4, 8, 16       # what a word is, in bits
+STOP_WORDS = frozenset("the be to of and that have with".split())
+NOT_REGEX_SPACE = re.compile("[\x1c-\x1f]")                 # white space for str.split, but not for the pattern
+
+
 class Vocabulary:
     """Every different piece between white space that was met, and the words in it, as numbers. What the filters ask of a word
     stands in arrays. Only a memory of what words() says: how much of it there is changes no result."""
@@ -307,47 +314,41 @@ class Vocabulary:
 
     def __init__(self):
         self.pieces, self.words = {}, {}                    # piece -> its number; word -> its number
-        self.first, self.count = np.zeros((2, 1024), np.int32)              # of piece i: words[first:first + count]
-        self.in_pieces, self.n_in_pieces = np.zeros(1024, np.int32), 0
-        self.length, self.kind = np.zeros(1024, np.int32), np.zeros(1024, np.uint8)
+        self.first, self.count = array.array("i"), array.array("i")        # of piece i: in_pieces[first:first + count]
+        self.in_pieces, self.length, self.kind = array.array("i"), array.array("i"), array.array("B")
         self.spaced = []                                    # piece i with spaces between its words
 
     def number(self, piece):
         """Of a piece that is not known yet."""
-        plain = piece.isalpha() and piece.isascii() and piece not in ("cannot", "Cannot")
-        found, i = [piece] if plain else words(piece), len(self.pieces)
-        self.first, self.count = room(self.first, i + 1), room(self.count, i + 1)
-        self.in_pieces = room(self.in_pieces, self.n_in_pieces + len(found))
-        self.first[i], self.count[i] = self.n_in_pieces, len(found)
-        for word in found:
-            self.in_pieces[self.n_in_pieces] = self._word(word)
-            self.n_in_pieces += 1
-        self.pieces[piece] = i
+        if plain(piece):
+            found = [piece]
+        elif piece[-1] in ",;!?" and plain(piece[:-1]):
+            found = [piece[:-1], piece[-1]]
+        else:
+            found = words(piece)
+        self.first.append(len(self.in_pieces))
+        self.count.append(len(found))
+        self.in_pieces.extend([self.words[word] if word in self.words else self.number_of_word(word) for word in found])
         self.spaced.append(" ".join(found))
+        self.pieces[piece] = i = len(self.pieces)
         return i
 
-    def _word(self, word):
-        i = self.words.setdefault(word, len(self.words))
-        if i == len(self.words) - 1:
-            self.length, self.kind = room(self.length, i + 1), room(self.kind, i + 1)
-            self.length[i] = len(word)
-            self.kind[i] = (SYMBOL * SYMBOLS.issuperset(word) + ALPHABETIC * any(map(str.isalpha, word)) + STOP * (word in STOP_WORDS)
-                            + END * (word in END_MARKS) + MARKS * all(unicodedata.category(c)[0] == "P" for c in word))
+    def number_of_word(self, word):
+        self.length.append(len(word))
+        if plain(word):
+            self.kind.append(ALPHABETIC | STOP * (word in STOP_WORDS))
+        else:
+            self.kind.append(SYMBOL * SYMBOLS.issuperset(word) | ALPHABETIC * any(map(str.isalpha, word)) | END * (word in END_MARKS)
+                             | MARKS * all(unicodedata.category(c)[0] == "P" for c in word))
+        self.words[word] = i = len(self.words)
         return i
 
 
-SYMBOL, ALPHABETIC, STOP, END, MARKS = 1, 2, 4, 8, 16       # what a word is, in bits
-STOP_WORDS = frozenset("the be to of and that have with".split())
-NOT_REGEX_SPACE = re.compile("[\x1c-\x1f]")                 # white space for str.split, but not for the pattern
+def plain(piece):                                           # what the pattern of words takes whole, without asking it
+    return piece.isalpha() and piece.isascii() and piece not in ("cannot", "Cannot")
+
+
 vocabulary = Vocabulary()
-
-
-def room(a, n):                                             # an array of at least n numbers that begins with a's
-    if n <= len(a):
-        return a
-    bigger = np.zeros(max(n, 2 * len(a)), a.dtype)
-    bigger[:len(a)] = a
-    return bigger
 
 
 def split(text):
@@ -364,14 +365,18 @@ class Words:
             vocabulary = Vocabulary()
         v, self.pieces = vocabulary, split(text) if pieces is None else pieces
         try:
-            numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
+            self.numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
         except KeyError:                                    # some are new
-            numbers = np.array([v.pieces[p] if p in v.pieces else v.number(p) for p in self.pieces], np.int32)
-        self.numbers, self.vocabulary, self.per_piece = numbers, v, v.count[numbers]
-        begins = np.cumsum(self.per_piece) - self.per_piece
-        at = np.repeat(v.first[numbers] - begins, self.per_piece)
-        self.ids = v.in_pieces[at + np.arange(len(at), dtype=np.int32)]
-        self.length, self.kind = v.length[self.ids], v.kind[self.ids]
+            self.numbers = np.array([v.pieces[p] if p in v.pieces else v.number(p) for p in self.pieces], np.int32)
+        self.vocabulary = v
+        if not self.pieces:
+            self.ids = self.per_piece = self.length = self.kind = np.zeros(0, np.int32)
+            return
+        # Views of arrays that grow must not be kept: what is taken by number is a copy.
+        first, self.per_piece = (np.frombuffer(a, np.int32)[self.numbers] for a in (v.first, v.count))
+        at = np.repeat(first - (np.cumsum(self.per_piece) - self.per_piece), self.per_piece)
+        self.ids = np.frombuffer(v.in_pieces, np.int32)[at + np.arange(len(at))]
+        self.length, self.kind = (np.frombuffer(a, a.typecode)[self.ids] for a in (v.length, v.kind))
 
     def __len__(self):
         return len(self.ids)
