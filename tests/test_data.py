@@ -1251,3 +1251,61 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     assert {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"} == want
     assert went_on                                               # it was killed in the middle at least once
+
+
+# ------------------------------------------------------------------------------------------------------
+# Whatever comes: LONGHAND_FUZZ pages are damaged, and files of them.
+
+def damaged(raw, r):
+    """Some bytes after bits were flipped, pieces cut, doubled, swapped in or repeated."""
+    raw = bytearray(raw)
+    for _ in range(r.randint(1, 6)):
+        a, b = sorted(r.randrange(len(raw) + 1) for _ in "ab")
+        how = r.randrange(7)
+        if how == 0:
+            for _ in range(r.randint(1, 50)):
+                raw[r.randrange(len(raw))] ^= 1 << r.randrange(8)
+        elif how == 1:
+            del raw[a:min(b, a + len(raw) // 2)]
+        elif how == 2:
+            raw[a:a] = raw[a:b][:5000]
+        elif how == 3:
+            raw[a:a] = r.choice([b"<table><tr><td>", b"<div>", b"<!--", b"<script>", b"&#x110000;", b"<a href='", b"\xff\xfe", b"\0", b"]]>", b"</p>", b"<plaintext>",
+                                 b"<td colspan=9007199254740991>", "\u0301".encode(), b"a@b.", b"1.2.3.", b"{", "é".encode("utf-16-le")]) * r.choice([1, 2, 50, 3000])
+        elif how == 4:
+            del raw[r.randrange(1, len(raw)):]
+        elif how == 5:
+            raw[a:b] = bytes(r.randrange(256) for _ in range(min(b - a, 300)))
+        else:
+            raw = raw.replace(r.choice([b"<p>", b" ", b"</", b"\n", b">"]), r.choice([b"", b"<", b"\n\n", b"\xa0", b"<br>"]))
+        raw = raw or bytearray(b"x")
+    return bytes(raw[:2_000_000])
+
+
+def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
+    r, n = random.Random(int(os.environ.get("LONGHAND_FUZZ_SEED", 0))), int(os.environ.get("LONGHAND_FUZZ", 300))
+    real = [x.body for x in data.read_warc(DATA / "crawl-dev.warc.gz") if x.type == "response"][:40] if (DATA / "crawl-dev.warc.gz").exists() else []
+    whole = [body for _, body, *_ in PAGES] + real
+    hostile = [b"<div>" * 100_000 + b"the end of it", b"<table>" + b"<tr><td>a" * 300_000, b"<p>" + b"the word of it " * 60_000, b"<p>" + b"x" * 900_000, b"", b"\0" * 10_000]
+    bodies = hostile + [damaged(r.choice(whole), r) for _ in range(n)]
+    records = [page(body, f"http://a.com/{i}", WARC_Record_ID=f"<urn:uuid:{i}>") for i, body in enumerate(bodies)]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(gzip.compress(x, 1) for x in records))
+    few = b"".join(gzip.compress(x, 1) for x in r.sample(records, 5))
+    for i in range(n // 20):
+        (tmp_path / f"b{i}.warc.gz").write_bytes(THREE_ZIPPED + damaged(few, r))
+    start = time.process_time()
+    data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "2"])
+    report = json.loads((tmp_path / "run" / "docs" / "report.json").read_text(encoding="utf-8"))
+    count = lambda row: sum(row["reasons"].values())
+    n_in = sum(report["reader"].get(kind, 0) for kind in ("response", "resource", "conversion"))
+    for stage, row in report["stages"].items():
+        assert row["documents_in"] == n_in and row["documents_out"] == n_in - count(row)
+        assert not [why for why in row["reasons"] if why.startswith("error_")], (stage, row["reasons"])
+        n_in = row["documents_out"]
+    assert n_in == len(documents(tmp_path / "run")) and len(dropped(tmp_path / "run")) - 1 == sum(map(count, report["stages"].values()))
+    urls_seen = [row[0] for row in dropped(tmp_path / "run")[1:]] + [d["url"] for d in documents(tmp_path / "run")]
+    assert {f"http://a.com/{i}" for i in range(len(bodies))} <= set(urls_seen)      # of the whole file, every page
+    assert time.process_time() - start < 60 + n / 5
+
+
+THREE_ZIPPED = b"".join(map(gzip.compress, THREE))
