@@ -192,6 +192,7 @@ DIRECTIVES = frozenset("all index follow nofollow noarchive nocache nosnippet no
                        "max-snippet max-image-preview max-video-preview unavailable_after".split()) | set(RESERVED)
 ATTRIBUTE = re.compile(rb"""([^\s=>"'/]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+))""")
 COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
+LINK = re.compile(rb"<(?:a|link)[\s/]")
 MAX_TAG = 4096                                              # bytes
 
 
@@ -226,24 +227,29 @@ def robots_say(value):
 
 
 def rights(headers, html):
-    """(why a page may not be used or None, the address of its licence or None), from the HTTP headers and the bytes of the page."""
+    """(why a page may not be used or None, the address of its licence or None), from the HTTP headers and the bytes of the page.
+    Directives count in its head, a licence link anywhere but in a comment."""
     said = robots_say(headers.get("x-robots-tag", ""))
     if said or headers.get("tdm-reservation", "").strip() == "1":
         return said or "tdm_reservation", None
     lower = html.lower()
-    if b"robots" not in lower and b"tdm-reservation" not in lower and b"license" not in lower:
-        return None, None
-    html = COMMENT.sub(b"", html)
-    lower = html.lower()
-    for tag in tags(html, lower, b"<meta"):
+    end = lower.find(b"<body")
+    head = COMMENT.sub(b"", html if end < 0 else html[:end])
+    for tag in tags(head, head.lower(), b"<meta"):
         name, content = tag.get(b"name", b"").lower(), tag.get(b"content", b"").decode("latin-1")
         said = robots_say(content) if name == b"robots" else "tdm_reservation" if name == b"tdm-reservation" and content == "1" else None
         if said:
             return said, None
-    if b"license" in lower:
-        for tag in tags(html, lower, b"<link", b"<a"):
-            if b"license" in tag.get(b"rel", b"").lower().split() and tag.get(b"href"):
+    at = lower.find(b"license")
+    while at >= 0:
+        begin, end = lower.rfind(b"<", max(0, at - MAX_TAG), at), lower.find(b">", at, at + MAX_TAG)
+        if LINK.match(lower, max(begin, 0)) and begin >= 0 and end >= 0:
+            tag = attributes(html[begin:end])
+            comment = lower.rfind(b"<!--", max(0, begin - MAX_TAG), begin)
+            hidden = comment >= 0 and lower.find(b"-->", comment, begin) < 0
+            if b"license" in tag.get(b"rel", b"").lower().split() and tag.get(b"href") and not hidden:
                 return None, tag[b"href"].decode("utf-8", "replace")
+        at = lower.find(b"license", max(at + 1, end))
     return None, None
 
 

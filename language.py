@@ -176,6 +176,7 @@ class Classifier:
         self.args, self.words, self.emb, self.w, self.prune = args, words, emb, w, prune
         self.raw_labels, self.label_counts = labels, label_counts
         self.labels = [name.removeprefix(PREFIX).decode("utf-8", "replace") for name in labels]
+        self.odd_labels = not all(name.startswith(PREFIX) for name in labels)
         self.label_names, self.word_row = set(labels), {t: i for i, t in enumerate(words)}
         self.forget()
         if args.loss == HS:
@@ -259,15 +260,17 @@ class Classifier:
             try:
                 found = list(map(self.known.__getitem__, tokens))
             except KeyError:
-                self.learn([t for t in dict.fromkeys(tokens) if t not in self.known])
+                self.learn([t for t in dict.fromkeys(tokens) if t not in self.known], PREFIX in raw or self.odd_labels)
                 found = list(map(self.known.__getitem__, tokens))
             ids += found
             lengths.append(len(tokens))
         return np.array(ids, np.int64), np.array(lengths, np.int64)
 
-    def learn(self, tokens):
-        labels = {t: 0 for t in tokens if self.is_label(t)}
-        tokens = sorted((t for t in tokens if t not in labels), key=EOS.__ne__)         # EOS first, as token_rows wants it
+    def learn(self, tokens, with_labels):
+        labels = {t: 0 for t in tokens if self.is_label(t)} if with_labels else {}
+        tokens = [t for t in tokens if t not in labels] if labels else tokens
+        if EOS in tokens[-1:]:                              # a text ends with it, token_rows wants it first
+            tokens = [EOS, *tokens[:-1]]
         x, n = self.token_sums(tokens)
         begin, end = self.n_known, self.n_known + len(tokens)
         if end > len(self.sums):                            # twice the room, so that it rarely happens

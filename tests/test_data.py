@@ -465,7 +465,8 @@ def test_rights_in_linear_time(html):
     ("The U.S. and e.g. J. Smith...", "The|U.S.|and|e.g.|J.|Smith|..."),
     ("See http://a.com/b?c=d, or a@b.com.", "See|http://a.com/b?c=d|,|or|a@b.com|."),
     ("$5 50% 20th 10:30 1990s", "$|5|50|%|20th|10:30|1990s"), ("O'Donnell cannot", "O'Donnell|can|not"),
-    ("example.com End.Next", "example.com|End|.|Next"), ("a--b…", "a|--|b|…"), ("", ""), (" \n\t\u00a0", ""), ("\u4e2d\u6587\u3002", "中文|。")])
+    ("example.com End.Next", "example.com|End|.|Next"), ("a--b…", "a|--|b|…"), ("", ""), (" \n\t\u00a0", ""), ("\u4e2d\u6587\u3002", "中文|。"),
+    ("「東京」は、日本の首都です。 好（一）《书》", "「|東京」は、日本の首都です|。|好（一）《书|》")])
 def test_words(text, tokens):
     assert words(text) == tokens.split("|") * bool(tokens)
 
@@ -489,7 +490,7 @@ def test_words_as_numbers_are_the_words():
 
 @pytest.mark.parametrize("text, n", [
     ("One. Two! Three?", 3), ("One. (Two) three", 2), ("No end", 1), ("", 1), ("...", 1), ("One...two", 1), ("Mr. Smith of the U.S. came.", 1),
-    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 3), ("One.", 1), ("a.b.c", 1)])
+    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 1), ("一。 二。 三", 3), ("One.", 1), ("a.b.c", 1)])
 def test_count_sentences(text, n):
     assert filters.count_sentences(text) == n
 
