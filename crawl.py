@@ -39,7 +39,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
-from extract import SCRIPTS, TAG, attributes, decode, end_of, unescape
+from extract import SCRIPTS, TAG, WHOLE, attributes, decode, end_of, unescape
 from warc import HEAD_END, is_html, parse_record, read_warc
 
 AGENT = "longhand"                                      # robots.txt may call us by it
@@ -260,14 +260,15 @@ def links_of(page, counts):
     source, at, base, links = decode(page.body, page.charset), 0, None, []
     stay = bool(NOFOLLOW.search(page.http_headers.get("x-robots-tag", "")))
     while at >= 0 and (found := TAG.search(source, at)):
-        closing, tag, attrs, comment = found.groups()
+        closing, tag, _, comment = found.groups()
         at, tag = found.end(), (tag or "").lower()
         if comment:
             at = source.find("-->", found.start() + 2)
         elif tag in SCRIPTS and not closing:
             at = end_of(source, tag, at)
         elif tag in ("a", "area", "base", "meta") and not closing:
-            has = {name: unescape(value or "") for name, value in attributes(attrs).items()}
+            whole = WHOLE.match(source, found.start())  # TAG ends at the first >, and that may be quoted
+            at, has = whole.end(), {name: unescape(value or "") for name, value in attributes(whole[1]).items()}
             if tag == "meta" and has.get("name", "").lower() in ("robots", AGENT):
                 stay = stay or bool(NOFOLLOW.search(has.get("content", "")))
             elif tag == "base":

@@ -1274,7 +1274,7 @@ def damaged(raw, r):
             raw[a:a] = r.choice([b"<table><tr><td>", b"<div>", b"<!--", b"<script>", b"&#x110000;", b"<a href='", b"\xff\xfe", b"\0", b"]]>", b"</p>", b"<plaintext>",
                                  b"<td colspan=9007199254740991>", "\u0301".encode(), b"a@b.", b"1.2.3.", b"{", "é".encode("utf-16-le")]) * r.choice([1, 2, 50, 3000])
         elif how == 4:
-            del raw[r.randrange(1, len(raw)):]
+            del raw[r.randrange(len(raw)) + 1:]
         elif how == 5:
             raw[a:b] = bytes(r.randrange(256) for _ in range(min(b - a, 300)))
         else:
