@@ -449,6 +449,146 @@ def test_lines_of_an_arc_are_matched_in_linear_time(line):
 
 
 # ------------------------------------------------------------------------------------------------------
+# Small files, damaged at random. LONGHAND_FUZZ="10000 50000" takes other seeds than the fixed ones.
+
+SEEDS = range(*map(int, os.environ.get("LONGHAND_FUZZ", "0 4000").split()))
+FLIP, CUT, DELETE, INSERT, SPLICE, REPEAT, OVERWRITE, ZEROS_IN, TOKEN, BOMB, LENGTH = range(11)
+WORDS = "the of and a to in is you that it\n he was <p> for on \n\n are </p>\r\n as with his they I at be".split(" ")
+
+
+def some_warc(rng):
+    """A few records of many kinds, each as its bytes."""
+    records = [record(b"software: x\r\n", "warcinfo", id="info")]
+    for i in range(rng.randint(1, 6)):
+        body, headers = f"<html>page {i} {' '.join(rng.choices(WORDS, k=rng.randint(5, 300)))}".encode(), ["Content-Type: text/html"]
+        how = rng.random()
+        if how < 0.2:
+            body, headers = zipped(body), headers + ["Content-Encoding: gzip"]
+        elif how < 0.4:
+            body, headers = chunked(*(body[j:j + 99] for j in range(0, len(body), 99))) + b"0\r\n\r\n", headers + ["Transfer-Encoding: chunked"]
+        elif how < 0.5:
+            body, headers = zlib.compress(body), headers + ["Content-Encoding: deflate"]
+        kind = rng.choice(["response"] * 5 + ["revisit", "resource", "conversion", "metadata"])
+        records.append(record(http(body, *headers) if kind == "response" else body, kind, f"http://a.com/{i}", i))
+    return records
+
+
+def some_arc(rng):
+    pages = (f"<html>page {i} {' '.join(rng.choices(WORDS, k=rng.randint(5, 300)))}".encode() for i in range(rng.randint(1, 6)))
+    return [arc_start()] + [arc(http(body, "Content-Type: text/html"), f"http://a.com/{i}") for i, body in enumerate(pages)]
+
+
+TOKENS = [b"\r\n\r\nWARC/1.0\r\n", b"\x1f\x8b\x08", arc(b"<p>x\n"), b"\r\n\r\n", b"WARC/1.0\r\nContent-Length: 10\r\n\r\n", zipped(bytes(30_000)), zipped(b"\r\n" * 50_000),
+          b"Content-Length: 99999999\r\n", zipped(PAGES[0])[:9], b"\0\xff\xff\0\0"]
+SMALL_BOMB = record(http(zipped(bytes(1 << 20)), "Content-Encoding: gzip"), id="bomb")
+
+
+def mutated(rng, packed):
+    """(the file with one kind of damage, that kind, where it begins)."""
+    raw, kind = bytearray(b"".join(packed)), rng.randrange(11)
+    at = rng.randrange(len(raw))
+    if kind == FLIP:
+        for place in (at, *(rng.randrange(at, len(raw)) for _ in range(rng.randrange(4)))):
+            raw[place] ^= 1 << rng.randrange(8)
+    elif kind == CUT:
+        del raw[at:]
+    elif kind == DELETE:
+        del raw[at:at + rng.randint(1, 2000)]
+    elif kind == INSERT:
+        raw[at:at] = rng.randbytes(rng.randint(1, 3000))
+    elif kind == SPLICE:
+        other = rng.randrange(len(raw))
+        raw[at:at] = raw[other:other + rng.randint(1, 5000)]
+    elif kind == REPEAT:
+        i = rng.randrange(len(packed))
+        at = sum(map(len, packed[:i + 1]))
+        raw[at:at] = packed[i] * rng.randint(1, 3)
+    elif kind == OVERWRITE:
+        n = rng.randint(1, 300)
+        raw[at:at + n] = rng.randbytes(n)
+    elif kind == ZEROS_IN:
+        n = rng.randint(1, 3000)
+        raw[at:at + n] = bytes(n)
+    elif kind == TOKEN:
+        raw[at:at] = rng.choice(TOKENS)
+    elif kind == BOMB:
+        raw[at:at] = rng.choice([SMALL_BOMB, zipped(SMALL_BOMB)])
+    elif kind == LENGTH:
+        places = [m.span(1) for m in re.finditer(rb"(?:Content-Length: |text/html )([0-9]+)\r?\n", raw)]
+        if places:                                                                       # none can be seen in a gzip
+            at, end = rng.choice(places)
+            near = int(raw[at:end]) + rng.randint(-5, 5)
+            raw[at:end] = rng.choice([b"0", b"-1", b"9" * 12, b"", b"x", b"%d" % rng.randrange(5000), b"%d" % near, b"9" * 200])
+    return bytes(raw), kind, at
+
+
+def one_case(seed):
+    """Damage one file and read it; -> what happened, after all that must hold has been asserted."""
+    rng = random.Random(seed)
+    is_arc = rng.random() < 0.3
+    records = some_arc(rng) if is_arc else some_warc(rng)
+    how = rng.choice(["plain", "members", "one member"])
+    packed = {"plain": records, "members": list(map(zipped, records)), "one member": [zipped(b"".join(records))]}[how]
+    sound = [asdict(r) | {"offset": 0} for r in read(b"".join(packed))]
+    assert len(sound) == len(records)
+    raw, kind, at = mutated(rng, packed)
+    file = Pipe(raw, rng.choice([1, 7, 100, 5000, 1 << 20])) if rng.random() < 0.3 else io.BytesIO(raw)
+    out, counts, why = [], Counter(), None
+    began = time.process_time()
+    try:
+        out = [asdict(r) | {"offset": 0} for r in read_warc(file, counts)]
+    except ValueError as error:
+        why = str(error)
+        assert why.startswith("stream: not a WARC file: ")
+    assert time.process_time() - began < 2, "slow"
+
+    assert all(len(r["body"]) <= warc.MAX_BLOCK for r in out)
+    inflated = sum(len(r["body"]) for r in out if "content-encoding" in r["http_headers"])
+    assert sum(len(r["body"]) for r in out) - inflated <= len(raw) if how == "plain" else inflated <= len(out) * warc.MAX_BLOCK
+    assert sum(counts[name] for name in (*warc.TYPES, "other_type")) == len(out)
+    for name, key in (("truncated", "truncated"), ("undecodable", "undecodable")):
+        assert counts[name] == sum(r[key] is not None for r in out)
+    for r in read(raw) if out else []:
+        document_kind(r)
+
+    ends = [sum(map(len, packed[:i + 1])) for i in range(len(packed))]
+    if how != "one member" and at:                                                       # at 0 another format may have been put in front
+        before = sum(end <= at for end in ends)
+        assert out[:before] == sound[:before], "a record before the damage has changed"
+        assert not (why and any(p in raw for p in packed)), "no WARC, they say, but a whole record is in it"
+    if how == "members" and at:
+        assert all(r in out for p, r in zip(packed, sound) if p in raw), "a record that is whole in its gzip member is lost"
+    silent = len(out) < len(sound) and not why and not damage(counts)
+    if how == "members" and kind not in (CUT, DELETE) or kind in (FLIP, INSERT, REPEAT, BOMB):         # a wrong length may end where a later record does
+        assert not silent, "a record is lost, and no count tells"
+    return kind, how, why, tuple(sorted(damage(counts)))
+
+
+def test_random_damage(monkeypatch):
+    monkeypatch.setattr(warc, "MAX_BLOCK", 1 << 19)
+    monkeypatch.setattr(warc, "MAX_HEAD", 1 << 12)
+    seen, failures = Counter(), []
+    for seed in SEEDS:
+        try:
+            kind, how, why, counts = one_case(seed)
+            seen.update([(kind, how), why and why[:40], *counts])
+        except Exception as error:
+            failures.append(f"seed {seed}: {type(error).__name__}: {str(error)[:200]}")
+    assert not failures, "\n".join(failures[:20])
+    if len(SEEDS) >= 4000:                                                               # it has put all of it to the test
+        assert all(seen[kind, how] > 50 for kind in range(11) for how in ("plain", "members", "one member"))
+        assert all(seen[name] > 20 for name in ("wrong_length", "resync", "cut_off", "truncated", "gzip_garbage", "gzip_damaged", "chunked_cut", "compressed_cut", "inflated_too_long"))
+        assert 50 < sum(n for why, n in seen.items() if isinstance(why, str) and why.startswith("stream")) < len(SEEDS) / 4
+
+
+def test_the_fuzz_sees_a_reader_that_loses_records(monkeypatch):
+    """A length that is believed whatever follows: the next record goes, and the fuzz must say so."""
+    monkeypatch.setattr(warc, "read_block", lambda stream, form, declared: (stream.take(declared or 0), True) if stream.fill(declared or 0) else (None, False))
+    with pytest.raises(AssertionError, match="seed"):
+        test_random_damage(monkeypatch)
+
+
+# ------------------------------------------------------------------------------------------------------
 # On the command line.
 
 def test_a_line_for_each_record(tmp_path):
