@@ -28,7 +28,7 @@ MAX_BLOCK = 32 << 20              # bytes kept of one record; Common Crawl store
 MAX_HEAD = 1 << 20                # of the headers of a record, and of HTTP
 MAX_START = 1 << 28               # of something else in front of the first record
 FIRST_BITE, REREAD = 1 << 13, 1 << 15       # of a gzip member: read at first; and again if it fails
-MAX_PLACES = 1 << 16              # gzip members whose place is remembered
+MAX_PLACES = 1 << 16              # gzip members, or damages, whose place is remembered
 MAX_CODINGS, MAX_MEMBERS = 5, 10_000        # of one body: compressions; gzip members
 SMALL_STEP = 64                   # bytes by which a damaged body is inflated up to the damage
 
@@ -210,14 +210,15 @@ class Stream:
         self.take(max(n, 0))
         return n >= 0
 
-    def is_broken(self, n):
-        """Whether damage lies within the next n bytes."""
-        while self.breaks and self.breaks[0] < self.base + self.at:
-            self.breaks.popleft()
-        return bool(self.breaks) and self.breaks[0] < self.base + self.at + n
-
     def find_next(self, form, limit):
         return self.find(form.next, limit, form.look, form.mark)
+
+    def is_broken(self, n):
+        """Whether damage to the gzip lies within the next n bytes."""
+        here = self.base + self.at
+        while self.breaks and self.breaks[0] < here:
+            self.breaks.popleft()
+        return bool(self.breaks) and self.breaks[0] < here + n
 
     def offset(self):
         if not self.gzip:
@@ -245,6 +246,13 @@ DATE14 = re.compile("([0-9]{4})" + "([0-9]{2})" * 5 + "[0-9]{0,3}")
 CONTROL = re.compile(r"[\0-\x20\x7f\x85\u2028\u2029]")
 
 
+def decode_line(line):
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
+
+
 def parse_headers(head):
     """Header lines -> {lower-case name: first value}; a line that begins with a blank goes on."""
     if b"\n " in head or b"\n\t" in head:
@@ -262,24 +270,13 @@ def parse_headers(head):
     return headers
 
 
-def decode_line(line):
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        return line.decode("latin-1")
-
-
 def parse_arc_line(head):
-    """The line of an ARC record -> its fields under WARC's names, with an id made from the line.
-
-    >>> parse_arc_line(b"http://a.com/ 1.2.3.4 20080102030405 text/html 9")["content-length"]
-    '9'
-    """
+    """The line of an ARC record -> its fields under WARC's names, with an id made from the line."""
     url, ip, date, rest = map(decode_line, re.match(ARC_LINE, head + b"\n").groups()[1:])
     *kind, length = rest.rstrip().split(" ")
     headers = {"warc-type": "warcinfo" if url.startswith("filedesc:") else "response",
                "warc-target-uri": url, "warc-ip-address": ip, "warc-date": date,
-               "warc-record-id": uuid.uuid5(uuid.NAMESPACE_URL, decode_line(head).strip()).urn}
+               "warc-record-id": f"<{uuid.uuid5(uuid.NAMESPACE_URL, decode_line(head)).urn}>"}
     if len(kind) > len(ARC_V2) and re.fullmatch("[0-9]{3}|-", kind[-len(ARC_V2)]):
         headers.update(zip(ARC_V2, kind[-len(ARC_V2):]))
         del kind[-len(ARC_V2):]
