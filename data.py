@@ -54,7 +54,7 @@ import extract
 import filters
 from dedup import deduplicate, minhash  # noqa: F401   these too are how others call them
 from filters import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
-from warc import Record, document_kind, read_warc  # noqa: F401
+from warc import DOCUMENT_TYPES, FILE_ENDS, document_kind, read_warc
 
 STAGES = ("url", "rights", "extract", "language", "gopher_repetition", "gopher_quality", "minhash",
           "c4", "fineweb", "pii")
@@ -103,8 +103,6 @@ class Stages:
 
     def extract(self, doc):
         record = doc.pop("record")
-        if record.undecodable:
-            return None, "undecodable"
         if record.status and not 200 <= record.status < 300:            # Common Crawl keeps those elsewhere
             return None, "http_status"
         kind, why = document_kind(record)
@@ -383,7 +381,7 @@ def find_warcs(paths, run_dir):
         path = Path(path)
         here = [path]
         if path.is_dir():
-            here = sorted(p for p in path.iterdir() if p.name.removesuffix(".gz").endswith((".warc", ".warc.wet", ".arc")))
+            here = sorted(p for p in path.iterdir() if p.name.endswith(FILE_ENDS))
         if not paths and not (path.is_dir() and here):
             raise FileNotFoundError(f"{path}: no WARC files; make the embedded crawl with: "
                                     f"python toyweb.py --run {run_dir}")
@@ -403,7 +401,7 @@ def documents(files, run_dir, dump, counts, rows):
         with contextlib.closing(crawl.open_url(path) if is_address(path) else open(path, "rb")) as file:
             size = getattr(file, "size", None) if is_address(path) else path.stat().st_size
             for record in read_warc(Meter(file, size, rows), counts):
-                if record.type in ("response", "resource", "conversion"):
+                if record.type in DOCUMENT_TYPES:
                     yield {"url": record.url, "id": record.id, "date": record.date, "license": None,
                            "dump": dump or (snapshot[0] if snapshot else "local"), "file_path": name, "record": record}
 
