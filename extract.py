@@ -30,10 +30,11 @@ import re
 import sys
 import unicodedata
 from collections import Counter
+from itertools import accumulate
 
 # A budget in characters and elements, never in seconds: what is beyond it is not read.
 MAX_CHARS, MAX_NODES, MAX_DEPTH, MAX_TAG = 8_000_000, 200_000, 256, 250_000
-ENOUGH = 250                      # characters of text; with fewer, fewer rules are tried
+ENOUGH = 150                      # letters of text; with fewer, fewer rules are tried
 
 # --------------------------------------------------------------------------------------------------
 # Bytes to characters.
@@ -151,22 +152,80 @@ def decode(data, charset=None):
 
 
 # --------------------------------------------------------------------------------------------------
-# The scanner: characters to elements and blocks.
+# The tokenizer: characters to tags and the text between them.
 
-# A tag ends at the first > outside a quoted attribute value, or with the input. Once begun, the
-# pattern cannot fail, so it never backtracks. What is between = and = costs 430 bytes while it is
-# matched: MORE goes on in a tag that has a thousand. Groups: slash, name, attributes, start of a
-# comment.
+# TAG ends a tag at the first >. Where that leaves a quote open, WHOLE finds the > outside of quoted
+# values, and MORE goes on in a tag of a thousand attributes: once begun these two cannot fail, so
+# they never backtrack, and the bound keeps their memory small.
+TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]*)([^>]*)>?|(!--)|[!?/][^>]*>?)")
 IN_TAG = r"""(?:[^>=]+|=\s*(?:"[^"]*"|'[^']*')?){,2000}"""
-TAG = re.compile(rf"<(?:(/?)([a-zA-Z][^\s/>]*)({IN_TAG})>?|(!--)|[!?/][^>]*(?:>|\Z))")
-MORE = re.compile(rf"{IN_TAG}>?")
+WHOLE, MORE = re.compile(rf"</?[a-zA-Z][^\s/>]*({IN_TAG})>?"), re.compile(rf"{IN_TAG}>?")
 COMMENT_END = re.compile(r"--!?>")
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
-                       "\ufff9-\ufffc\ufffe\uffff]+")
-
 SCRIPTS = {"script", "style", "textarea", "xmp"}            # what is in them is no markup
 SKIP = SCRIPTS | set("title iframe noembed noframes svg math template object audio video canvas "
                      "map select datalist".split())
+MENUS = {"nav", "footer"}                                   # may hold others of their kind
+EDGES = {tag: re.compile(rf"<(/{'?' if tag in MENUS else ''}){tag}(?![^\s/>])[^>]*>?", re.I)
+         for tag in SKIP | MENUS}
+
+
+def end_of(source, tag, at):
+    """Behind the end tag of the element whose start tag ended at `at`, or -1 if it has none."""
+    depth = 1
+    for found in EDGES[tag].finditer(source, at):
+        depth += -1 if found[1] else 1
+        if not depth:
+            return found.end()
+    return -1
+
+
+def tokens(source, skip):
+    """Yield (text before a tag, "/" if it is an end tag, its name in lower case, its attributes).
+
+    Elements in skip go with all that is in them. They, comments and the end have no name.
+    """
+    at, going, hopeless = 0, True, set()                    # hopeless: what nothing ends any more
+    while going:
+        going = False
+        for found in TAG.finditer(source, at):
+            start, end = found.span()
+            text, at = source[at:start], end
+            closing, tag, attrs, comment = found.groups()
+            if tag:
+                tag = tag.lower()
+                if attrs and (attrs[-1] != '"' or "'" in attrs) and (
+                        attrs.count('"') % 2 or attrs.count("'") % 2):
+                    found = WHOLE.match(source, start)
+                    attrs, at = found[1], found.end()
+                    while source[at - 1] != ">" and at < len(source):
+                        at = MORE.match(source, at).end()
+                if tag in skip and not closing:
+                    behind = -1 if tag in hopeless else end_of(source, tag, at)
+                    if behind >= 0:
+                        at, tag = behind, ""
+                    elif tag in SCRIPTS:                    # the page was cut off in a script
+                        at, tag = len(source), ""
+                    else:
+                        hopeless.add(tag)
+            elif comment:                                   # if it never ends, to its first >
+                found = comment not in hopeless and COMMENT_END.search(source, start + 2)
+                if not found:
+                    hopeless.add(comment)
+                at = found.end() if found else source.find(">", at) + 1 or len(source)
+            yield text, closing, tag, attrs
+            if at != end:                                   # begin again behind what was skipped
+                going = True
+                break
+    yield source[at:], "", "", ""
+
+
+# --------------------------------------------------------------------------------------------------
+# The tree: elements and lines.
+
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
+                       "\ufff9-\ufffc\ufffe\uffff]+")
+WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
+                  "\U0001b000-\U0001b2ff\U00020000-\U0003ffff]+")
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 ITEMS, CELLS = {"li", "dt", "dd"}, {"td", "th"}
 ROWS = CELLS | {"tr", "tbody", "thead", "tfoot", "table", "caption"}
@@ -180,31 +239,17 @@ CLOSES = {tag: (set(closed.split()), set(wall.split())) for tags, closed, wall i
     ("li", "li", "ul ol menu dir"), ("dt dd", "dt dd", "dl"), ("option", "option", "select"),
     ("td th", "td th", "tr table"), ("tr", "tr td th", "table"),
     ("tbody thead tfoot", "tbody thead tfoot tr", "table")) for tag in tags.split()}
-
-
-class Node:
-    """An element: names (class, id, role ...), blocks [first, last), and sums over these."""
-    __slots__ = ("tag", "names", "parent", "item", "cell", "pre", "first", "last",
-                 "chars", "linked", "prose", "dead")
-
-    def __init__(self, tag, names, parent, first):
-        self.tag, self.names, self.parent, self.first, self.last = tag, names, parent, first, first
-        self.item = self if tag in ITEMS else parent and parent.item    # list item that it is in
-        self.cell = self if tag in CELLS else parent and parent.cell    # table cell that it is in
-        self.pre = tag == "pre" or bool(parent and parent.pre)
-        self.chars = self.linked = self.prose = 0
-        self.dead = False
-
-
-class Block:
-    """A line of text, the element it hangs in, and how many of its characters are links."""
-    __slots__ = ("text", "node", "linked")
-
-    def __init__(self, text, node, linked):
-        self.text, self.node, self.linked = text, node, linked
+BLOCK, LINK, BREAK, INLINE = range(1, 5)
+KINDS = dict.fromkeys(BLOCKS, BLOCK) | {"a": LINK, "br": BREAK, "hr": BREAK,
+                                        "span": INLINE, "time": INLINE}
+WITHIN = {"li": "item", "dt": "item", "dd": "item", "td": "cell", "th": "cell", "pre": "pre",
+          "figure": "figure"}
+PROSE = 40                        # letters from which a line may be a sentence
 
 
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
+MAY_COMBINE = re.compile("[\u0300-\u1dff\u20d0-\u20ff\u2cef-\u2dff\u302a-\u309a\ua66f-\uabff"
+                         "\ufb1e\ufe20-\ufe2f\U00010000-\U0010ffff]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONG_NUMBER = re.compile("&#([0-9]{8,})")
 
@@ -214,7 +259,7 @@ def stream_safe(text):
 
     Normal forms sort such marks, in Python in quadratic time.
     """
-    if text.isascii():
+    if not MAY_COMBINE.search(text):
         return text
     for mark in "\u0f73\u0f75\u0f81":                       # show their class when decomposed
         text = text.replace(mark, unicodedata.normalize("NFD", mark))
@@ -235,282 +280,402 @@ def clean(text):
     return INVISIBLE.sub("", " ".join(text.split()))
 
 
-class Scanner:
-    """Builds nodes and blocks, in document order; nodes[0] is a root that no end tag closes."""
+def size_of(text):
+    """Its length in letters: a character that is as wide as two counts as two."""
+    return len(text) if text.isascii() else len(text) + sum(map(len, WIDE.findall(text)))
 
-    def __init__(self, source):
+
+class Node:
+    """An element: its lines are [first, last), the nodes in it end before nodes[below]."""
+    __slots__ = ("tag", "attrs", "parent", "first", "last", "below", "inside")
+
+    def __init__(self, tag, attrs, parent, first):
+        self.tag, self.attrs, self.parent, self.first = tag, attrs, parent, first
+        self.inside = parent.inside if parent else {}       # the item, cell ... that it is in
+        if tag in WITHIN:
+            self.inside = {**self.inside, WITHIN[tag]: self}
+
+
+class Line:
+    """Text between two boundaries, the node it hangs in, and its size in letters.
+
+    Of the size, linked is in links; prose is all or nothing of it: a line that is long enough for a
+    sentence, not mostly links and no heading. live turns False when the line is found boilerplate.
+    """
+    __slots__ = ("text", "node", "size", "linked", "prose", "live")
+
+    def __init__(self, text, node, linked):
+        self.text, self.node, self.size, self.live = text, node, size_of(text), True
+        self.linked = min(linked, len(text)) * self.size // len(text)
+        prose = self.size >= PROSE and self.linked < 0.4 * self.size and node.tag not in HEADINGS
+        self.prose = self.size if prose else 0
+
+
+class Span:
+    """Boilerplate in a line, or a time: goes if the rest of it is no sentence; if hidden, always."""
+
+    def __init__(self, tag, attrs, hidden, node, mark):
+        self.tag, self.attrs, self.hidden, self.node, self.mark = tag, attrs, hidden, node, mark
+        self.depth = 1
+
+    def ends(self, tag, closing):
+        if tag == self.tag:
+            self.depth += -1 if closing else 1
+        return not self.depth
+
+
+class Page:
+    """The nodes and lines of a page, in document order; nodes[0] is a root that nothing closes."""
+
+    def __init__(self, source, skip):
         root = Node("root", "", None, 0)
-        self.nodes, self.blocks, self.stack = [root], [], [root]
-        self.opened = Counter()                             # tags of the stack
-        self.parts, self.linked, self.link = [], 0, None    # link: where the open <a> began
-        self.scan(source)
+        self.nodes, self.lines = [root], []
+        self.stack, self.tags = [root], ["root"]            # the open nodes, their tags
+        self.parts, self.linked, self.link = [], 0, None    # link: the node the open <a> is in
+        self.span, self.cuts = None, []                     # the open boilerplate within a line
+        self.verdicts = {"": ()}
+        self.scan(source, skip)
         self.close_to(0)
 
-    def scan(self, source):
-        at, hopeless = 0, set()                             # hopeless: what nothing ends any more
-        while len(self.nodes) < MAX_NODES:
-            found = TAG.search(source, at)
-            text = source[at:found.start()] if found else source[at:]
-            if text:
-                self.parts.append(text)
+    def verdict(self, attrs):
+        if attrs not in self.verdicts:
+            self.verdicts[attrs] = boilerplate(attrs)
+        return self.verdicts[attrs]
+
+    def scan(self, source, skip):
+        parts, stack = self.parts, self.stack
+        for text, closing, tag, attrs in tokens(source, skip):
+            if text and (parts or not text.isspace()):
+                parts.append(text)
                 if self.link:
-                    self.linked += len(text.strip())
-            if not found:
-                return
-            at = found.end()
-            closing, tag, attrs, comment = found.groups()
-            while attrs and source[at - 1] != ">" and at < len(source):
-                at = MORE.match(source, at).end()
-            if comment:                                     # if it never ends, to its first >
-                end = None if comment in hopeless else COMMENT_END.search(source, found.start() + 2)
-                if not end:
-                    hopeless.add(comment)
-                at = end.end() if end else source.find(">", at) + 1 or len(source)
-            elif not tag:
+                    self.linked += len(text)
+            kind = KINDS.get(tag)
+            if kind is None:
                 continue
-            elif (tag := tag.lower()) in SKIP:
-                end = -1 if closing or tag in hopeless else end_of(source, tag, at)
-                if end >= 0:
-                    at = end
-                elif not closing:
-                    hopeless.add(tag)
-                    if tag in SCRIPTS:                      # the page was cut off in a script
-                        return
-            elif tag == "a":
-                self.link = self.stack[-1] if not closing and "href" in attrs.lower() else None
-            elif tag in ("br", "hr"):
-                self.flush()
-            elif tag in BLOCKS or tag in ("span", "time"):
+            if kind == BLOCK:
                 if closing:
                     self.end(tag)
                 else:
                     self.start(tag, attrs)
+                    if len(self.nodes) >= MAX_NODES:
+                        return
+            elif kind == LINK:
+                self.link = stack[-1] if not closing and "href" in attrs.lower() else None
+            elif kind == BREAK:
+                self.flush()
+            elif self.span:
+                if self.span.ends(tag, closing):
+                    self.cut()
+                    self.span = None
+            elif not closing and (tag == "time" or self.verdict(attrs)):
+                hidden = "hidden" in self.verdict(attrs)
+                self.span = Span(tag, attrs, hidden, stack[-1], len(parts))
 
     def start(self, tag, attrs):
-        names = names_of(attrs) if attrs else ""
-        if tag == "span" and not boilerplate(names) and self.stack[-1].tag != "span":
-            return                                          # markup within a sentence
-        if tag in BLOCKS and tag not in KEEPS_P and self.stack[-1].tag == "p":
-            self.close_to(len(self.stack) - 1)
+        self.flush()
+        if self.tags[-1] == "p" and tag not in KEEPS_P:
+            self.close_to(-1)
         if tag in CLOSES:
             closed, wall = CLOSES[tag]
             for depth in range(len(self.stack) - 1, 0, -1):
-                if self.stack[depth].tag in closed:
+                if self.tags[depth] in closed:
                     self.close_to(depth)
                     if tag not in ROWS:
                         break
-                elif self.stack[depth].tag in wall:
+                elif self.tags[depth] in wall:
                     break
-        self.flush()
-        node = Node(tag, names, self.stack[-1], len(self.blocks))
+        if self.span:                                       # what is in it is boilerplate too
+            attrs = self.span.attrs
+        node = Node(tag, attrs, self.stack[-1], len(self.lines))
+        if tag in ("table", "pre") and "figure" in node.inside:
+            node.inside["figure"].tag = "div"               # no picture
         self.nodes.append(node)
         if len(self.stack) < MAX_DEPTH:                     # deeper ones stay empty, their text
             self.stack.append(node)                         # goes to the one above
-            self.opened[tag] += 1
+            self.tags.append(tag)
+        else:
+            node.last, node.below = node.first, len(self.nodes)
 
     def end(self, tag):
-        if not self.opened[tag]:
-            return self.flush()
-        for depth in range(len(self.stack) - 1, 0, -1):
-            here = self.stack[depth].tag
-            if here == tag:
-                return self.close_to(depth)
-            if tag in ("span", "time") or here in CELLS and tag not in ROWS:
-                return                                      # no end tag reaches out of a cell
+        self.flush()
+        tags = self.tags
+        if tags[-1] == tag:
+            self.close_to(-1)
+        elif tag in tags:
+            for depth in range(len(tags) - 1, 0, -1):
+                if tags[depth] == tag:
+                    return self.close_to(depth)
+                if tags[depth] in CELLS and tag not in ROWS:
+                    return                                  # no end tag reaches out of a cell
 
     def close_to(self, depth):
         self.flush()
         for node in self.stack[depth:]:
-            node.last = len(self.blocks)
-            self.opened[node.tag] -= 1
-            if node is self.link:                           # an <a> ends with its element
+            node.last, node.below = len(self.lines), len(self.nodes)
+            if node is self.link:                           # an <a> or a span ends with its node
                 self.link = None
-        del self.stack[depth:]
+            if self.span and node is self.span.node:
+                self.span = None
+        del self.stack[depth:], self.tags[depth:]
+
+    def cut(self):
+        here = slice(self.span.mark, len(self.parts))
+        if self.span.hidden:
+            del self.parts[here]
+        else:
+            self.cuts.append(here)
 
     def flush(self):
-        """What was read since the last boundary becomes a block, in <pre> a block for each line."""
-        if self.parts:
-            text, node = "".join(self.parts), self.stack[-1]
-            for line in text.split("\n") if node.pre else (text,):
-                line = clean(line)
-                if line:
-                    self.blocks.append(Block(line, node, min(self.linked, len(line))))
-            self.parts, self.linked = [], 0
-
-
-def end_of(source, tag, at):
-    """Behind the end tag of the element whose start tag ended at `at`, or -1 if it has none."""
-    while (at := source.find("</", at)) >= 0:
-        name_end = at + 2 + len(tag)
-        if source[at + 2:name_end].lower() == tag and not source[name_end:name_end + 1].isalnum():
-            return source.find(">", name_end) + 1 or len(source)
-        at += 2
-    return -1
+        """What was read since the last boundary becomes a line, in <pre> a line for each line."""
+        parts, node = self.parts, self.stack[-1]
+        if not parts:
+            return
+        if self.span:
+            self.cut()
+            self.span.mark = 0
+        text = "".join(parts)
+        if self.cuts:
+            for cut in reversed(self.cuts):
+                del parts[cut]
+            rest = "".join(parts)
+            text = rest if len(rest.strip()) < PROSE else text
+        share = self.linked / len(text) if text else 0
+        for line in text.split("\n") if "pre" in node.inside else (text,):
+            linked, line = round(share * len(line)), clean(line)
+            if line:
+                self.lines.append(Line(line, node, linked))
+        parts.clear()
+        self.cuts.clear()
+        self.linked = 0
 
 
 # --------------------------------------------------------------------------------------------------
-# What is boilerplate.
+# What speaks against an element: its tag, a word of its names, links.
 
 DROP = set("aside footer nav menu form fieldset button label legend option dialog figure "
-           "figcaption head noscript time".split())
-# Parts of class, id and role that speak against an element; the core of the list is trafilatura's.
-NAMES = re.compile(r"""(?x)
-    foot(?:er)?(?!note|ball) | related | viral | \bshar(?:e|ing)\b | share(?:bar|tools|-) | social
-  | syndication | newsletter | subscri | cookie | consent | \btags?(?:\s|$) | tag-?list | side-?bar
-  | banner | \bmeta\b | \bmenu | sub-?nav | \bnav\b | navigation | nav(?:bar|box) | breadcrumb
-  | pagination | \bpager | author | byline | rating | widget | attachment | timestamp | dateline
-  | \bdate\b | \btime\b | user-info | -ad-|\bads?\b | advert | outbrain | taboola | criteo | sponsor
-  | promo | modal | pop-?up | overlay | premium | paywall | side-stories | most-?popular | trending
-  | recommend | \bmore-(?:stories|news|from) | read-(?:more|next) | teaser | caption | credit
-  | copyright | tool-?bar | skip-?link | sr-only | screen-?reader | noprint | notloaded | info-?box
-  | (?:^|\s)hidden(?:\s|$) | \bhide-
-  | role=(?:navigation|banner|complementary|contentinfo|search|dialog|menu)""")
-COMMENTS = re.compile(r"comment|disqus|akismet|\breplies\b|\brespond\b")
+           "figcaption head noscript".split())
+EXEMPT = {"root", "html", "body", "main"}
+# Words of class, id, role and itemprop, the core of them trafilatura's. One of six letters stands
+# for all words that begin with it. Names are mostly English everywhere; not all are.
+VOCABULARY = set("""
+    nav navi naviga navbar navbox subnav menu menus submen megame dropdo breadc pagina pager paging
+    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba toc catlin editse
+    login signin signup modal popup popups overlay overlays toolti lightb offcan noprin print search
+    dialog cookie consen newsle subscr paywal premiu promo promos syndic
+    ad ads adv advert sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce
+    publicidad publicidade publicite pubblicita
+    share shares sharin shareb sharet sharedaddy social addthi addtoa viral teilen partag compartir
+    compartilhar condiv paylas bagika
+    relate relaci recomm simila sugges trendi popula mostre readmo upsell recirc teaser widget
+    verwan correl powiaz terkai ilgili
+    meta date dates time datum fecha dateli timest byline author autor autore auteur avtor yazar
+    tag tags taglis tagclo rating vote votes credit credits captio attach carous slides galler infobo
+    signat userin postpr
+    """.split())
+TALK = dict.fromkeys("commen koment coment kommen disqus akisme respond reply replie yorum yoruml "
+                     "reacties".split(), "comments")
+REASONS = {word: word for word in VOCABULARY} | TALK
+CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 # Names of the article itself. It may carry others: blogs put a post's tags among its classes.
-ARTICLE = re.compile(r"itemprop=articlebody|\bhentry\b"
-                     r"|(?:article|entry|post|story)-*(?:body|content|text)(?![a-z])")
-NAMED = ("class", "id", "role", "itemprop", "style", "hidden")
-# Lines that are buttons, whatever holds them.
-LABEL = re.compile(r"(?i)(?:advert(?:isement)?s?|share(?: this)?(?: article| story)?|tweet"
-                   r"|pin(?: it)?|e-?mail|print|facebook|twitter|pinterest|whatsapp|linkedin|reddit"
-                   r"|comments?|read more|continue reading|loading|copy link)[.:…!]*")
-VERDICTS = {}                     # names -> boilerplate(names): sites repeat themselves
+ARTICLE = re.compile(r"(?i)articlebody|\b(?:hentry|status-publish)\b"
+                     r"|(?:article|entry|post|story)[-_]*(?:body|content|text)(?![a-z])")
+NAMES = re.compile(r"""(?i)\s(?:class|id|role|itemprop)\s*=\s*"""
+                   r"""(?:"([^"]*)|'([^']*)|([^\s"'>]+))""")
+WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")                    # sideBar-left_2 -> side Bar left
+HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 
 
-def names_of(attrs):
-    """Class, id, role and itemprop in one lower-case string; what is hidden is named "hidden"."""
-    lower = attrs.lower()
-    if not any(name in lower for name in NAMED):
-        return ""
-    found = attributes(lower)
-    names = f"{found.get('class', '')} {found.get('id', '')}"
-    for name in ("role", "itemprop"):
-        if name in found:
-            names += f" {name}={found[name]}"
-    style = found.get("style", "").replace(" ", "")
-    if ("hidden" in found or found.get("aria-hidden") == "true"
-            or "display:none" in style or "visibility:hidden" in style):
-        names += " hidden"
-    return names.replace("_", "-")
+def boilerplate(attrs):
+    """The reasons that an element's attributes give against it.
 
-
-def boilerplate(names):
-    """0: nothing in the names speaks against the element; 1: something does; 2: it is comments."""
-    if names not in VERDICTS:
-        if len(VERDICTS) > 100_000:
-            VERDICTS.clear()
-        comments, other = COMMENTS.search(names), NAMES.search(names)
-        VERDICTS[names] = 0 if ARTICLE.search(names) else 2 if comments else 1 if other else 0
-    return VERDICTS[names]
-
-
-def is_prose(block):
-    """Long enough for a sentence, not mostly links, and no heading."""
-    size = len(block.text)
-    return size >= 40 and block.linked < 0.4 * size and block.node.tag not in HEADINGS
-
-
-def weigh(nodes, blocks):
-    """Fill every node's chars, linked and prose with the sums over the live blocks under it.
-
-    On a page with next to no prose, any text that is no link counts as prose.
+    >>> boilerplate(' class="post-footer relatedPosts"'), boilerplate(' class="footnote"')
+    (('footer', 'relate'), ())
     """
-    live = [block for block in blocks if not block.node.dead]
-    prose = [len(block.text) if is_prose(block) else 0 for block in live]
-    if sum(prose) < ENOUGH:
-        prose = [len(block.text) - block.linked for block in live]
-    for node in nodes:
-        node.chars = node.linked = node.prose = 0
-    for block, n in zip(live, prose):
-        block.node.chars += len(block.text)
-        block.node.linked += block.linked
-        block.node.prose += n
-    for node in reversed(nodes[1:]):                        # children come after their parents
-        node.parent.chars += node.chars
-        node.parent.linked += node.linked
-        node.parent.prose += node.prose
+    if any(hint in attrs for hint in ("hidden", "none", "sr-only", "reader")):
+        found = attributes(attrs)
+        if ("hidden" in found or found.get("aria-hidden") == "true"
+                or HIDDEN.search(found.get("style", ""))
+                or not CONCEALED.isdisjoint(found.get("class", "").split())):
+            return ("hidden",)
+    names = " ".join(a or b or c for a, b, c in NAMES.findall(attrs))
+    reasons = {}
+    for word in WORD.findall(names):
+        word = word.lower()
+        reason = REASONS.get(word) or REASONS.get(word[:6])
+        if reason:
+            reasons[reason] = True
+    return () if reasons and ARTICLE.search(names) else tuple(reasons)
 
 
-def prune(nodes, blocks, by_tag=True, by_name=True):
-    """Mark boilerplate as dead, with all that is under it, and weigh the rest.
+def running(values):
+    """Sums from the start: the sum over lines [a, b) is running(values)[b] - running(values)[a]."""
+    return list(accumulate(values, initial=0))
 
-    What holds over half of the page's prose is no boilerplate; comments may hold up to 6/7 of it.
+
+def remove(lines):
+    for line in lines:
+        line.live = False
+
+
+def teasers(nodes, lines):
+    """The lists of links to other pages, each with a few words of it.
+
+    Three or more cards, and little else. A card is an element with a linked heading or a line of 20
+    letters that is a link, and with at most two lines of prose and 400 letters besides.
     """
-    for node in nodes:
-        node.dead = False
-    weigh(nodes, blocks)
-    total = nodes[0].prose
+    titles = running(line.linked > 0.8 * line.size and (line.size >= 20 or line.node.tag in HEADINGS)
+                     for line in lines)
+    plain = running(line.size - line.linked for line in lines)
+    prose = running(line.prose > 0 for line in lines)
+    children, cards = Counter(), Counter()
     for node in nodes[1:]:
-        named = boilerplate(node.names) if by_name else 0
-        named = 0 if node.tag in ("html", "body", "main") else named
-        limit = total * 6 / 7 if named == 2 else total / 2
-        suspect = named or by_tag and node.tag in DROP
-        node.dead = node.parent.dead or bool(suspect) and (node.prose < limit or not node.prose)
-    weigh(nodes, blocks)
+        a, b = node.first, node.last
+        if a < b and node.tag not in HEADINGS:
+            children[node.parent] += 1
+            if titles[a] < titles[b] and plain[b] - plain[a] < 400 and prose[b] - prose[a] < 3:
+                cards[node.parent] += 1
+    return {node for node, n in cards.items() if n >= 3 and n > 0.8 * children[node]
+            and node.tag not in ROWS and node.tag not in EXEMPT}
+
+
+def prune(page, by_tag, by_name):
+    """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
+
+    An element stays that holds over 6/7 of the prose, or half of it with the title (h1). A reason
+    counts for nothing if all the elements that give it hold over 6/7 of the prose together: there
+    are pages all of whose parts are called widgets, and threads all of whose posts are comments.
+    """
+    nodes, lines = page.nodes, page.lines
+    prose, titles = running(line.prose for line in lines), running(line.node.tag == "h1" for line in lines)
+    total = prose[-1]
+    lists = teasers(nodes, lines) if by_name else ()
+    suspects, held, until = [], Counter(), Counter()
+    for node in nodes:
+        a, b = node.first, node.last
+        if a == b or node.tag in EXEMPT:
+            continue
+        reasons = page.verdict(node.attrs) if by_name else ()
+        if node in lists:
+            reasons += ("teasers",)
+        if by_tag and node.tag in DROP:
+            reasons += (node.tag,)
+        if reasons:
+            suspects.append((node, reasons))
+            for reason in reasons:
+                if a >= until[reason] and reason != "hidden":
+                    held[reason] += prose[b] - prose[a]
+                    until[reason] = b
+    end = 0                                                 # of what was removed last
+    for node, reasons in suspects:
+        a, b = node.first, node.last
+        reasons = [r for r in reasons if not held[r] or held[r] < total * 6 / 7]
+        if a < end or not reasons:
+            continue
+        titled = titles[a] < titles[b] or not titles[-1]
+        share = 1 / 2 if titled and not {"comments", "teasers"}.intersection(reasons) else 6 / 7
+        if prose[b] - prose[a] < total * share or prose[b] == prose[a]:
+            remove(lines[a:b])
+            end = b
 
 
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
 
 
-def container(nodes):
-    """The smallest element with nearly all prose: from the root down while one child has 3/4."""
-    best = nodes[0]
-    for node in nodes[1:]:
-        if node.parent is best and node.tag in HOLDERS and node.prose > 0.75 * best.prose:
-            best = node
-    return best
+def container(nodes, prose):
+    """The smallest element that still holds the text, and its index.
 
-
-def thin_out(nodes, blocks, top):
-    """In the container, mark as dead what is mostly links, and lists of teasers.
-
-    A teaser is an item with a linked heading; a list is one if it has three or more and no other.
+    From the root down while one child has 2/3 of the prose and the rest is less than a tenth of it
+    or 2000 letters: that much is no blurb, it is another chapter.
     """
-    headings = [b for b in blocks if b.node.tag in HEADINGS]
-    headed = {b.node.item for b in headings if b.linked > 0.8 * len(b.text)}
-    items, teasers = Counter(), Counter()                   # list -> how many it has
-    for node in nodes:
-        if node.tag == "li":
-            items[node.parent] += 1
-            teasers[node.parent] += node in headed
-    inside = {top}
-    for node in nodes:
-        if node.parent in inside:
-            inside.add(node)
-            if node.tag == "p" or node.tag in ITEMS:
-                links = node.linked > 0.8 * node.chars and node.chars < 200
-            else:
-                links = node.linked > 0.5 * node.chars and node.prose < 0.3 * node.chars
-                links = links and node.tag not in HEADINGS
-            teaser_list = items[node] > 2 and items[node] == teasers[node]
-            node.dead = node.dead or node.parent.dead or links or teaser_list
-
-
-def render(blocks, top):
-    """The live blocks of the container as lines: each once, on its own or in its table row."""
-    live = [b for b in blocks[top.first:top.last]
-            if not b.node.dead and not LABEL.fullmatch(b.text)]
-    texts = [i for i, b in enumerate(live, 1) if b.node.tag not in HEADINGS]
-    live = live[:texts[-1]] if texts else live              # no headings with nothing under them
-    in_cell = Counter(b.node.cell for b in live)
-    is_row = {}                                             # rows of one-line cells; not layout
-    for block in live:
-        cell = block.node.cell
-        if cell is not None and cell is not top.cell:
-            is_row[cell.parent] = is_row.get(cell.parent, True) and in_cell[cell] == 1
-    lines, item, row = [], top.item, None
-    for block in live:
-        node, text = block.node, block.text
-        if node.item is not None and node.item is not item and node.item is not top.item:
-            text = "- " + text
-        item = node.item
-        here = node.cell and is_row.get(node.cell.parent) and node.cell.parent
-        if here and here is row:
-            lines[-1].append(text)
+    at, i = 0, 1
+    while i < nodes[at].below:
+        node, have = nodes[i], prose[nodes[at].last] - prose[nodes[at].first]
+        mine = prose[node.last] - prose[node.first]
+        if node.tag in HOLDERS and mine > have * 2 / 3 and have - mine < max(2000, have / 10):
+            at, i = i, i + 1
         else:
-            lines.append([text])
+            i = node.below
+    return at
+
+
+def thin_out(page, at):
+    """In the container, remove what is links for 2/3 or more.
+
+    A cell of one line is judged with its row, an item of one line with its list; a heading with
+    what is under it. Rows and tables must be links for 9/10: data tables are full of linked names.
+    """
+    nodes, lines, end = page.nodes, page.lines, page.nodes[at].below
+    chars = running(line.size * line.live for line in lines)
+    linked = running(line.linked * line.live for line in lines)
+    while (at := at + 1) < end:
+        node = nodes[at]
+        a, b, tag = node.first, node.last, node.tag
+        alone = b - a == 1
+        if tag in HEADINGS or alone and (
+                tag in ITEMS or tag in CELLS and node.parent.last - node.parent.first > 1):
+            continue
+        share = 9 / 10 if tag in ROWS and tag not in CELLS and not alone else 2 / 3
+        if linked[b] - linked[a] > share * (chars[b] - chars[a]):
+            remove(lines[a:b])
+            at = node.below - 1
+
+
+# --------------------------------------------------------------------------------------------------
+# Lines to text.
+
+# Lines that are buttons, whatever holds them.
+BUTTONS = set("""
+    advertisement|advertisements|advert|adverts|sponsored|anzeige|werbung|publicité|publicidad
+    publicidade|pubblicità|advertentie|annons|annonse|mainos|reklama|reklam|реклама|διαφήμιση|إعلان
+    פרסומת|विज्ञापन|โฆษณา|quảng cáo|iklan|广告|廣告|広告|スポンサーリンク|광고
+    share|share this|share article|share story|share this article|share this story|teilen|partager
+    compartir|compartilhar|condividi|delen|dela|udostępnij|sdílet|paylaş|поделиться|مشاركة|שתף
+    शेयर करें|แชร์|chia sẻ|bagikan|分享|シェア|공유
+    read more|continue reading|weiterlesen|mehr lesen|lire la suite|leer más|leia mais|leggi tutto
+    lees meer|läs mer|czytaj więcej|číst dále|devamını oku|читать далее|اقرأ المزيد|और पढ़ें|อ่านต่อ
+    đọc thêm|baca selengkapnya|阅读更多|続きを読む|더 보기
+    comment|comments|kommentare|commentaires|comentarios|comentários|commenti|reacties|kommentarer
+    komentarze|yorumlar|комментарии|تعليقات|टिप्पणियाँ|ความคิดเห็น|bình luận|komentar|评论|コメント|댓글
+    print|drucken|imprimer|imprimir|stampa|drukuj|yazdır|печать|طباعة|打印|印刷
+    email|e-mail|copy link|loading|tweet|pin|pin it|facebook|twitter|pinterest|whatsapp|telegram
+    linkedin|reddit|line
+    """.strip().replace("\n", "|").split("|"))
+BUTTONS = {button.strip() for button in BUTTONS}
+
+
+def render(page, top):
+    """The live lines of the container as text: each once, on its own or in its table row.
+
+    A heading goes when all that stood under it is gone.
+    """
+    live, below, emptied = [], "", True                     # below: the tag of what comes next
+    for line in reversed(page.lines[top.first:top.last]):
+        tag = line.node.tag
+        button = line.size < PROSE and line.text.lower().strip(" .:…!") in BUTTONS
+        if button or not line.live or emptied and tag in HEADINGS and tag >= below:
+            emptied = True
+        else:
+            live.append(line)
+            emptied, below = False, tag if tag in HEADINGS else "p"
+    live = live[::-1] or [line for line in page.lines[top.first:top.last] if line.live]
+    outer_cell, outer_item = top.inside.get("cell"), top.inside.get("item")
+    in_cell = Counter(line.node.inside.get("cell") for line in live)
+    is_row = {}                                             # rows of one-line cells; not layout
+    for cell, n in in_cell.items():
+        if cell is not None and cell is not outer_cell:
+            is_row[cell.parent] = is_row.get(cell.parent, True) and n == 1
+    text, item, row = [], outer_item, None
+    for line in live:
+        inside = line.node.inside
+        bullet = "- " if inside.get("item") not in (None, item, outer_item) else ""
+        item, cell = inside.get("item"), inside.get("cell")
+        here = cell and is_row.get(cell.parent) and cell.parent
+        if here and here is row:
+            text[-1].append(bullet + line.text)
+        else:
+            text.append([bullet + line.text])
         row = here
-    return list(map(" | ".join, lines))
+    return "\n".join(map(" | ".join, text))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -541,7 +706,7 @@ def article_in_json(source):
 
 
 def main_text(page, url=None, charset=None):
-    """The main text of an HTML page: blocks joined by single newlines, in NFC; "" if it has none.
+    """The main text of an HTML page: lines joined by single newlines, in NFC; "" if it has none.
 
     page: str, or bytes, then charset is what the HTTP header says. url is not used: no rule depends
     on the site. Raises for nothing that a page can hold; the time is linear in its length. Lone
@@ -552,16 +717,19 @@ def main_text(page, url=None, charset=None):
     """
     source = page if isinstance(page, str) else decode(bytes(page[:4 * MAX_CHARS]), charset)
     source = source[:MAX_CHARS].replace("\0", "")
-    scanner = Scanner(source)
-    nodes, blocks, best = scanner.nodes, scanner.blocks, ""
-    for rules in ((True, True), (True, False), (False, False)):         # by tag, by name
-        prune(nodes, blocks, *rules)
-        top = container(nodes)
-        thin_out(nodes, blocks, top)
-        text = "\n".join(render(blocks, top))
+    best = ""
+    for by_tag, by_name in ((True, True), (True, False), (False, False)):
+        page = Page(source, SKIP | MENUS if by_tag else SKIP)
+        if sum(line.prose for line in page.lines) < ENOUGH:
+            for line in page.lines:                         # next to no prose: all text counts
+                line.prose = line.size - line.linked
+        prune(page, by_tag, by_name)
+        at = container(page.nodes, running(line.prose * line.live for line in page.lines))
+        thin_out(page, at)
+        text = render(page, page.nodes[at])
         if not best or len(text) > 2 * len(best):
             best = text
-        if len(best) >= ENOUGH:
+        if size_of(best) >= ENOUGH:
             break
     else:
         best = max(best, article_in_json(source), key=len)

@@ -40,6 +40,7 @@ NO_COUNT = 10 ** 15                         # fastText's infinity, of inner node
 FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
 CHUNK_CHARS = 1 << 18                       # scored together: each distinct token is hashed once
 BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
+MOST_REMEMBERED = 1 << 23                   # floats: the sums of known tokens, 32 MB
 
 # ISO 639-3 -> the two-letter codes that lid.176 has. Individual languages stand for their group.
 ISO_639_1 = dict(pair.split(":") for pair in """
@@ -131,7 +132,7 @@ def gather_sum(x, rows, lengths):                           # (R,D), (M,), (n,) 
     total = np.empty((len(lengths), x.shape[1]), x.dtype)
     step = max(GATHERED // max(len(rows), 1), 1)
     for d in range(0, x.shape[1], step):
-        total[:, d:d + step] = segment_sum(x[rows, d:d + step], lengths)
+        total[:, d:d + step] = segment_sum(np.take(x[:, d:d + step], rows, axis=0), lengths)
     return total
 
 
@@ -175,7 +176,9 @@ class Classifier:
         self.args, self.words, self.emb, self.w, self.prune = args, words, emb, w, prune
         self.raw_labels, self.label_counts = labels, label_counts
         self.labels = [name.removeprefix(PREFIX).decode("utf-8", "replace") for name in labels]
+        self.odd_labels = not all(name.startswith(PREFIX) for name in labels)
         self.label_names, self.word_row = set(labels), {t: i for i, t in enumerate(words)}
+        self.forget()
         if args.loss == HS:
             self.left, self.right = tree_paths(label_counts)
 
@@ -241,13 +244,56 @@ class Classifier:
             x[start:stop] = gather_sum(self.emb, rows, n[start:stop])
         return x, n
 
+    def forget(self):
+        """Begin anew the memory of tokens: what token_sums said of each, as most come again in the next text."""
+        self.known = {}                                     # token -> its row in sums and counts; a label has the first, of zeros
+        self.sums, self.counts, self.n_known = np.zeros((1, self.args.dim), np.float32), np.zeros(1, np.int64), 1
+
+    def remembered(self, texts):                            # -> (K,) rows of self.sums, (N,) tokens of each text
+        ids, lengths = [], []
+        for text in texts:
+            raw = text.encode("utf-8", "replace").replace(b"\0", b" ")
+            tokens = raw.split()
+            if EOS in raw and EOS in tokens:                # to fastText the line ends here
+                tokens = tokens[:tokens.index(EOS)]
+            tokens.append(EOS)
+            try:
+                found = list(map(self.known.__getitem__, tokens))
+            except KeyError:
+                self.learn([t for t in dict.fromkeys(tokens) if t not in self.known], PREFIX in raw or self.odd_labels)
+                found = list(map(self.known.__getitem__, tokens))
+            ids += found
+            lengths.append(len(tokens))
+        return np.array(ids, np.int64), np.array(lengths, np.int64)
+
+    def learn(self, tokens, with_labels):
+        labels = {t: 0 for t in tokens if self.is_label(t)} if with_labels else {}
+        tokens = [t for t in tokens if t not in labels] if labels else tokens
+        if EOS in tokens[-1:]:                              # a text ends with it, token_rows wants it first
+            tokens = [EOS, *tokens[:-1]]
+        x, n = self.token_sums(tokens)
+        begin, end = self.n_known, self.n_known + len(tokens)
+        if end > len(self.sums):                            # twice the room, so that it rarely happens
+            for name in ("sums", "counts"):
+                old = getattr(self, name)
+                more = np.zeros((2 * end - len(old), *old.shape[1:]), old.dtype)
+                setattr(self, name, np.concatenate([old, more]))
+        self.sums[begin:end], self.counts[begin:end], self.n_known = x, n, end
+        self.known.update(labels)
+        self.known.update(zip(tokens, range(begin, end)))
+
     def hidden(self, texts):                                # -> (N,D) float32, (N,) int features
-        tokens, ids, lengths = self.tokenize(texts)
-        x, n = self.token_sums(tokens)                      # once a distinct token, then spread
         if self.args.word_ngrams > 1:
+            tokens, ids, lengths = self.tokenize(texts)
+            x, n = self.token_sums(tokens)                  # once a distinct token, then spread
             x, n = x[ids], n[ids]
             self.add_word_ngrams(tokens, ids, lengths, x, n)
             ids = np.arange(len(ids))
+        else:
+            if self.n_known * self.args.dim > MOST_REMEMBERED:
+                self.forget()
+            ids, lengths = self.remembered(texts)
+            x, n = self.sums, self.counts
         n = segment_sum(n[ids], lengths)
         total = gather_sum(x, ids, lengths)
         return total / np.maximum(n, 1).astype(np.float32)[:, None], n

@@ -1,13 +1,18 @@
 """data.py: WARC oddities, every threshold from both sides, MinHash vectors, PII, and the pipeline end to end."""
+import contextlib
+import functools
 import gzip
+import http.server as http_server
 import io
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 import zlib
@@ -16,11 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import regex
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data
+import dedup
+import filters
 import warc
-from data import Blocklist, c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter, words
+from data import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
+from filters import Blocklist, Words, words
 
 DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
 
@@ -378,7 +387,7 @@ def test_default_words_and_ordinary_urls():
     ("a.b.com", "b.com"), ("b.com", "b.com"), ("news.bbc.co.uk", "bbc.co.uk"), ("x.blogspot.com", "blogspot.com"), ("t.co", "t.co"),
     ("a.gov.br", "a.gov.br"), ("1.2.3.4", "1.2.3.4"), ("localhost", "localhost"), ("", "")])
 def test_registered_domain(host, domain):
-    assert data.registered_domain(host) == domain
+    assert filters.registered_domain(host) == domain
 
 
 def test_load_blocklist(tmp_path):
@@ -386,12 +395,65 @@ def test_load_blocklist(tmp_path):
                        ("adult/expressions", "(a|b)"), ("mine.txt", "mine.com\r\n")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    got = data.load_blocklist([tmp_path, tmp_path / "mine.txt"])
-    assert (got.domains, got.urls) == ({"bad.com", "worse.com", "mine.com"}, {"x.com/Y"})
-    assert "" not in got.domains
+    got = filters.load_blocklist([tmp_path, tmp_path / "mine.txt"])
+    (tmp_path / "adult" / "urls.1.gz").write_bytes(gzip.compress(b"y.com/Z\n"))
+    got = filters.load_blocklist([tmp_path, tmp_path / "mine.txt"])
+    assert all(name in got.domains for name in ("bad.com", "worse.com", "mine.com")) and len(got.domains.hashes) == 3
+    assert all(name in got.urls for name in ("x.com/Y", "y.com/Z")) and "x.com/y" not in got.urls and "" not in got.domains
+    (tmp_path / "words").write_text("Big-Word\n\n# no\n")
+    got = filters.load_blocklist([], hard=tmp_path / "words", soft=tmp_path / "words", subwords=tmp_path / "words")
+    assert (got.hard, got.soft, got.subwords) == ({"bigword"}, {"bigword"}, ("bigword",))
+    (tmp_path / "adult" / "urls.1.gz").write_bytes(gzip.compress(b"y.com/Z\n")[:-9])
+    with pytest.raises(ValueError, match="urls.1.gz: damaged gzip"):
+        filters.load_blocklist([tmp_path])
     for missing in (tmp_path / "none", tmp_path / "adult" / "usage" / "x"):
         with pytest.raises(FileNotFoundError, match="--blocklist takes"):
-            data.load_blocklist([missing])
+            filters.load_blocklist([missing])
+
+
+def test_public_suffixes(tmp_path):
+    """The rules of the list's own description, and its examples."""
+    path = tmp_path / "list.dat"
+    path.write_text("// ===BEGIN ICANN DOMAINS===\ncom\nuk\nco.uk\n*.ck\n!www.ck\njp\n*.kobe.jp\n!city.kobe.jp\n公司.cn\n"
+                    "// ===BEGIN PRIVATE DOMAINS===\nblogspot.com\n", encoding="utf-8")
+    rules = filters.load_suffixes(path)
+    for host, want in (("a.b.example.com", "example.com"), ("x.bbc.co.uk", "bbc.co.uk"), ("co.uk", "co.uk"), ("a.b.c.ck", "b.c.ck"), ("www.ck", "www.ck"),
+                       ("x.www.ck", "www.ck"), ("a.city.kobe.jp", "city.kobe.jp"), ("a.b.c.kobe.jp", "b.c.kobe.jp"), ("x.y.blogspot.com", "blogspot.com"),
+                       ("a.b.unheard", "b.unheard"), ("8.8.8.8", "8.8.8.8"), ("localhost", "localhost"), ("a.xn--55qx5d.cn", "a.xn--55qx5d.cn")):
+        assert filters.registered_domain(host, rules) == want, host
+    assert url_filter("http://x.bad.c.ck/", Blocklist(domains={"bad.c.ck"}, suffixes=rules)) == (None, "domain")
+    path.write_text("// nothing\n")
+    with pytest.raises(ValueError, match="no rules"):
+        filters.load_suffixes(path)
+
+
+# ------------------------------------------------------------------------------------------------------
+# Rights.
+
+@pytest.mark.parametrize("headers, html, said", [
+    ({}, b'<meta name="robots" content="index, follow">', None), ({}, b'<META CONTENT="NoAI, noimageai" NAME=Robots>', "noai"),
+    ({}, b"<meta name='robots' content='noindex'/>", "noindex"), ({}, b'<meta name="robots" content="none">', "none"),
+    ({}, b'<!-- <meta name="robots" content="noindex"> -->', None), ({}, b'<meta name="googlebot" content="noindex">', None),
+    ({}, b'<meta name="tdm-reservation" content="1">', "tdm_reservation"), ({}, b'<meta name="tdm-reservation" content="0">', None),
+    ({"x-robots-tag": "noarchive, noai"}, b"", "noai"), ({"x-robots-tag": "googlebot: noindex, nofollow"}, b"", None),
+    ({"x-robots-tag": "unavailable_after: 25 Jun 2010, noindex"}, b"", "noindex"), ({"tdm-reservation": "1"}, b"", "tdm_reservation"),
+    ({"tdm-reservation": "0"}, b"", None), ({}, b"<p>robots say noindex", None), ({}, b'<metal name="robots" content="noindex">', None)])
+def test_rights(headers, html, said):
+    assert filters.rights(headers, html) == (said, None)
+
+
+@pytest.mark.parametrize("html, licence", [
+    (b'<a rel="license" href="https://creativecommons.org/licenses/by/4.0/">CC</a>', "https://creativecommons.org/licenses/by/4.0/"),
+    (b"<LINK HREF=/terms REL='nofollow License'>", "/terms"), (b'<a rel="licenses" href="x">', None), (b'<a href="license">', None), (b'<a rel="license">', None)])
+def test_a_licence_is_kept(html, licence):
+    assert filters.rights({}, html) == (None, licence)
+
+
+@pytest.mark.parametrize("html", [b"<meta " * 100_000 + b"robots", b"<a rel=license " * 60_000, b"<!--" * 200_000 + b"robots", b"<meta a=" + b'"' * 400_000 + b"robots>"])
+def test_rights_in_linear_time(html):
+    start = time.process_time()
+    filters.rights({}, html)
+    assert time.process_time() - start < 3
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -403,22 +465,40 @@ def test_load_blocklist(tmp_path):
     ("The U.S. and e.g. J. Smith...", "The|U.S.|and|e.g.|J.|Smith|..."),
     ("See http://a.com/b?c=d, or a@b.com.", "See|http://a.com/b?c=d|,|or|a@b.com|."),
     ("$5 50% 20th 10:30 1990s", "$|5|50|%|20th|10:30|1990s"), ("O'Donnell cannot", "O'Donnell|can|not"),
-    ("example.com End.Next", "example.com|End|.|Next"), ("a--b…", "a|--|b|…"), ("", ""), (" \n\t\u00a0", ""), ("\u4e2d\u6587\u3002", "中文|。")])
+    ("example.com End.Next", "example.com|End|.|Next"), ("a--b…", "a|--|b|…"), ("", ""), (" \n\t\u00a0", ""), ("\u4e2d\u6587\u3002", "中文|。"),
+    ("「東京」は、日本の首都です。 好（一）《书》", "「|東京」は、日本の首都です|。|好（一）《书|》")])
 def test_words(text, tokens):
     assert words(text) == tokens.split("|") * bool(tokens)
 
 
+def test_words_as_numbers_are_the_words():
+    """Of every white space and many odd pieces, in contexts that the pattern looks at."""
+    pieces = ["can", "cannot", "Cannot", "cannots", "don't", "n't", "U.S.", "e.g.", "3.14abc4", "0a0", "Mr.", "x@y.z.", "http://a.b/c?", "'s", "é", "\u0301", "中文。",
+              "a\u00adb", "...", "--", "(", "a" * 300, "1,000", "O'Neill's", "\ud800"]
+    spaces = [chr(c) for c in range(0x3001) if chr(c).isspace() or regex.match(r"\s", chr(c))]
+    r = random.Random(0)
+    for _ in range(3000):
+        text = "".join(r.choice(pieces) + r.choice(spaces) * r.randint(0, 2) for _ in range(r.randint(0, 8)))
+        found, names = Words(text), {i: w for w, i in filters.vocabulary.words.items()}
+        assert [names[i] for i in found.ids.tolist()] == words(text), repr(text)
+        assert found.length.tolist() == list(map(len, words(text)))
+        assert " ".join(" ".join(found.spaced()).split(" ")) == " ".join(words(text))
+    known = len(filters.vocabulary.pieces)
+    filters.vocabulary.MOST = known - 1                          # it begins anew
+    assert len(Words("a new beginning")) == 3 and len(filters.vocabulary.pieces) == 3
+
+
 @pytest.mark.parametrize("text, n", [
     ("One. Two! Three?", 3), ("One. (Two) three", 2), ("No end", 1), ("", 1), ("...", 1), ("One...two", 1), ("Mr. Smith of the U.S. came.", 1),
-    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 3), ("One.", 1), ("a.b.c", 1)])
+    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 1), ("一。 二。 三", 3), ("One.", 1), ("a.b.c", 1)])
 def test_count_sentences(text, n):
-    assert data.count_sentences(text) == n
+    assert filters.count_sentences(text) == n
 
 
 def test_character_sets():
-    assert len(data.PUNCTUATION) == 129 and len(data.END_MARKS) == 159
-    assert {c for c in data.END_MARKS if c < "\u0250"} == set(".!?")
-    assert "•" not in data.SYMBOLS and "１" in data.SYMBOLS and "\t" not in data.SYMBOLS
+    assert len(filters.PUNCTUATION) == 129 and len(filters.END_MARKS) == 159
+    assert {c for c in filters.END_MARKS if c < "\u0250"} == set(".!?")
+    assert "•" not in filters.SYMBOLS and "１" in filters.SYMBOLS and "\t" not in filters.SYMBOLS
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -477,7 +557,7 @@ def test_dup_line_char_frac():
     assert reason(gopher_repetition("\n".join(lines[:8] + ["".join(lines[10:14])] * 2))) == "dup_line_char_frac"
 
 
-@pytest.mark.parametrize("n, limit", data.TOP_NGRAMS)
+@pytest.mark.parametrize("n, limit", filters.TOP_NGRAMS)
 def test_top_ngram(n, limit):
     ngram = ["aaaa", "bbbb", "cccc", "dddd"][:n]
     def text(share):                              # 20 times the n-gram between different words, padded to the share
@@ -499,21 +579,25 @@ def test_top_ngram(n, limit):
 
 
 def test_top_ngram_counts_even_once_and_takes_the_first_of_equals():
-    assert data.top_ngram_chars("aa b c d".split(), 2) == 4          # "aa b", not the later ones
-    assert data.top_ngram_chars("a b a b a".split(), 2) == 6         # overlaps counted, first of equals
-    assert data.top_ngram_chars(["a"], 2) == 0
+    assert filters.top_ngram_chars(Words("aa b c d"), 2) == 4          # "aa b", not the later ones
+    assert filters.top_ngram_chars(Words("a b a b a"), 2) == 6         # overlaps counted, first of equals
+    assert filters.top_ngram_chars(Words("a"), 2) == 0
     assert reason(gopher_repetition("only three words")) == "top_2_gram"
 
 
+def repeated(text, n):
+    return filters.duplicate_ngram_chars(filters.WithoutSpaces(Words(text)), n)
+
+
 def test_duplicate_ngrams_scan():
-    assert data.duplicate_ngram_chars("a b c d e a b c d e".split(), 5) == 5
-    assert data.duplicate_ngram_chars("a a a a a a a a a a a".split(), 5) == 10   # seen at 0; dup at 1, jump; dup at 6, jump
-    assert data.duplicate_ngram_chars("a b c d".split(), 5) == 0
+    assert repeated("a b c d e a b c d e", 5) == 5
+    assert repeated("a a a a a a a a a a a", 5) == 10   # seen at 0; dup at 1, jump; dup at 6, jump
+    assert repeated("a b c d", 5) == 0
 
 
-@pytest.mark.parametrize("n, limit", data.DUPLICATE_NGRAMS)
+@pytest.mark.parametrize("n, limit", filters.DUPLICATE_NGRAMS)
 def test_duplicate_ngram_thresholds(n, limit, monkeypatch):
-    monkeypatch.setattr(data, "TOP_NGRAMS", ())                  # they would see these texts first
+    monkeypatch.setattr(filters, "TOP_NGRAMS", ())                  # they would see these texts first
     base = VOCABULARY[:n]
     chars = len("".join(base))
     def text(share):
@@ -523,8 +607,8 @@ def test_duplicate_ngram_thresholds(n, limit, monkeypatch):
         while len(out) * 2 + len(middle) + 2 < size:
             middle += " " + next(filler)
         return out + middle + " " + out
-    assert reason(gopher_repetition(text(limit + 0.02))) == next(f"duplicated_{m}_n_grams" for m, at in data.DUPLICATE_NGRAMS
-                                                               if data.duplicate_ngram_chars(words(text(limit + 0.02)), m) / len(text(limit + 0.02)) > at)
+    assert reason(gopher_repetition(text(limit + 0.02))) == next(f"duplicated_{m}_n_grams" for m, at in filters.DUPLICATE_NGRAMS
+                                                               if repeated(text(limit + 0.02), m) / len(text(limit + 0.02)) > at)
     assert reason(gopher_repetition(text(limit - 0.02))) != f"duplicated_{n}_n_grams"
 
 
@@ -639,10 +723,10 @@ def test_fineweb_list_ratio():
 # MinHash.
 
 def test_minhash_conformance():
-    a, b = data.permutations()
+    a, b = dedup.permutations()
     assert a[:4].tolist() == [775169054918279404, 1758426461858698313, 2109959069025162, 965365488286768774] and a[111] == 223865076026037746
     assert b[:4].tolist() == [1062448801025099917, 1324811268927594100, 1217488311597731462, 100775521383383736] and b[111] == 1097409548522419201
-    assert data.shingle_hashes("a b c d e".split()).tolist() == [1214900226509477255]
+    assert dedup.shingle_hashes("a b c d e").tolist() == [1214900226509477255]
     signature = data.minhash(["a b c d e"])
     assert signature.shape == (1, 112) and signature.dtype == np.uint64
     assert signature[0, :4].tolist() == [1579576027991400705, 4472124569112051, 889064944675421779, 305477644026747238]   # wraps at 64 bits
@@ -651,21 +735,20 @@ def test_minhash_conformance():
 @pytest.mark.parametrize("text, normal", [
     ("|$17.56||1|\n|$15.37||2599|", "0 0 0 0"), ("Don't  PANIC — naïve\tcafé", "don t panic naive cafe"), ("1.5.2, ٣٫١٤!", "0 0 0"), ("?!", ""), ("", "")])
 def test_normalize(text, normal):
-    assert data.normalize(text) == normal
+    assert dedup.normalize(text) == normal
 
 
 def test_signature_is_the_minimum_over_shingles_in_any_blocks():
     text = " ".join(VOCABULARY[:5000])
-    tokens = words(text)
-    a, b = data.permutations()
-    hashes = data.shingle_hashes(tokens)
+    a, b = dedup.permutations()
+    hashes = dedup.shingle_hashes(text)
     slow = [min((int(h) * int(a[j]) + int(b[j])) % 2 ** 64 % (2 ** 61 - 1) for h in hashes) for j in (0, 57, 111)]
     assert data.minhash([text])[0, [0, 57, 111]].tolist() == slow
 
 
 def test_fewer_than_five_words_have_no_signature_and_no_duplicate():
     short = ["one two three four", "", "!!!", "one two three four"]
-    assert (data.minhash(short) == data.NO_SIGNATURE).all()
+    assert (data.minhash(short) == dedup.NO_SIGNATURE).all()
     assert data.deduplicate(short).all()
     assert data.deduplicate(["one two three four five"] * 2).tolist() == [True, False]
     assert data.deduplicate([]).shape == (0,) and data.minhash([]).shape == (0, 112)
@@ -687,7 +770,7 @@ def test_chain_whose_ends_share_no_band():
     signatures = np.arange(4 * 112, dtype=np.uint64).reshape(4, 112)
     signatures[3, :8] = signatures[0, :8]                        # 0 ~ 3 in the first band, 3 ~ 1 in the last
     signatures[1, -8:] = signatures[3, -8:]
-    assert data.keep_first(signatures).tolist() == [True, False, True, False]
+    assert dedup.keep_first(signatures).tolist() == [True, False, True, False]
 
 
 def test_union_in_any_order_agrees_with_a_plain_search():
@@ -702,35 +785,35 @@ def test_union_in_any_order_agrees_with_a_plain_search():
             if any((signatures[i, 8 * k:8 * k + 8] == signatures[j, 8 * k:8 * k + 8]).all() for k in range(14)):
                 old, new = max(cluster[i], cluster[j]), min(cluster[i], cluster[j])
                 cluster = [new if c == old else c for c in cluster]
-    assert data.keep_first(signatures).tolist() == [c == i for i, c in enumerate(cluster)]
+    assert dedup.keep_first(signatures).tolist() == [c == i for i, c in enumerate(cluster)]
     assert 20 < sum(c != i for i, c in enumerate(cluster)) < 280
 
 
 def test_ten_thousand_identical_pages():
     start = time.process_time()
-    assert data.keep_first(np.repeat(data.minhash([prose(100)]), 10_000, 0)).tolist() == [True] + [False] * 9_999
+    assert dedup.keep_first(np.repeat(data.minhash([prose(100)]), 10_000, 0)).tolist() == [True] + [False] * 9_999
     assert time.process_time() - start < 5
 
 
 def test_match_rate_follows_the_curve():
     """Pairs of known Jaccard similarity match as often as 1 - (1 - s^8)^14 says, within 3 standard deviations."""
     r, pairs = np.random.default_rng(1), 400
-    a, b = data.permutations()
+    a, b = dedup.permutations()
     for s, expected in ((.60, .2111), (.72, .6499), (.80, .9236)):
         n = 300
         shared = int(round(2 * n * s / (1 + s)))                 # |A & B| / |A u B| = s for |A| = |B| = n
         hit = 0
         for _ in range(pairs):
             h = r.integers(0, 2 ** 64, 2 * n - shared, np.uint64)
-            both = np.stack([(part[:, None] * a + b).__mod__(data.MERSENNE).min(0) for part in (h[:n], h[n - shared:])])
-            hit += not data.keep_first(both)[1]
+            both = np.stack([(part[:, None] * a + b).__mod__(dedup.MERSENNE).min(0) for part in (h[:n], h[n - shared:])])
+            hit += not dedup.keep_first(both)[1]
         assert abs(hit / pairs - expected) < 3 * (expected * (1 - expected) / pairs) ** .5 + .01, (s, hit / pairs)
 
 
 # ------------------------------------------------------------------------------------------------------
 # Personal data.
 
-MAIL, IP = data.EMAILS[0], data.IPS[0]
+MAIL, IP = filters.EMAILS[0], filters.IPS[0]
 
 
 @pytest.mark.parametrize("text, want", [
@@ -738,21 +821,29 @@ MAIL, IP = data.EMAILS[0], data.IPS[0]
     ("email@example@example.com", "email@" + MAIL), ('"email"@example.com', '"email"@example.com'), ("email@example", "email@example"),
     ("a@[8.8.8.8]", MAIL), (".a..b@x.com", ".a.." + MAIL), ("a.@x.com", "a.@x.com"), ("@x.com", "@x.com"), ("éa@x.com", "éa@x.com"),
     ("<a@b.com>", f"<{MAIL}>"), ("a@b.com@c.com", MAIL + "@c.com"), ("é.a@x.com", f"é.{MAIL}"), ("(a@-b.com)", "(a@-b.com)"),
-    ("1@a.b 2@a.b 3@a.b", f"{MAIL} {data.EMAILS[1]} {MAIL}"),
+    ("1@a.b 2@a.b 3@a.b", f"{MAIL} {filters.EMAILS[1]} {MAIL}"),
     (".3.3.3.0", "." + IP), ("108.0.0.01", "108.0.0.01"), ("0.1.2.3", "0.1.2.3"), ("999.999.999.999", "999.999.999.999"),
     ("8.1.2.3", IP), ("8.1.2.3456", IP + "56"), ("127.0.0.1 10.0.0.1 192.168.1.1 169.254.1.1 203.0.113.5 224.0.0", "127.0.0.1 10.0.0.1 192.168.1.1 169.254.1.1 203.0.113.5 224.0.0"),
-    ("8.8.8.8 10.0.0.1 9.9.9.9", f"{IP} 10.0.0.1 {data.IPS[1]}"), ("", ""), ("no data here", "no data here")])
+    ("8.8.8.8 10.0.0.1 9.9.9.9", f"{IP} 10.0.0.1 {filters.IPS[1]}"), ("", ""), ("no data here", "no data here")])
 def test_redact(text, want):
     assert redact(text) == want
 
 
 def test_redact_equals_the_one_pattern_it_stands_for():
-    pattern = re.compile(data.LOCAL.pattern + f"(?:{data.DOMAIN.pattern})")
+    pattern = re.compile(filters.LOCAL.pattern + f"(?:{filters.DOMAIN.pattern})")
     r = random.Random(0)
     for _ in range(20_000):
         text = "".join(r.choices("ab1.@- é!_[]8", weights=[4, 4, 2, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1], k=r.randint(3, 25)))
         count = iter(range(100))
-        assert data.redact_emails(text) == pattern.sub(lambda m: data.EMAILS[next(count) % 2], text), text
+        assert filters.redact_emails(text) == pattern.sub(lambda m: filters.EMAILS[next(count) % 2], text), text
+
+
+@pytest.mark.parametrize("text, want", [
+    ("123-45-6789", "000-00-0000"), ("000-12-3456 666-12-3456 912-34-5678 123-00-4567 123-45-0000 1123-45-6789", None),
+    ("call (212) 555-2368 or 415.555.2671, +1 415 555 2671", "call 555-0100 or 555-0100, 555-0100"), ("a@b.com 8.8.8.8", None),
+    ("order 12345-415-555-2671 of 1415-555-26710", None)])
+def test_numbers_of_persons_when_asked(text, want):
+    assert redact(text, ("ssn", "phone")) == (want or text) and redact(text, ()) == text
 
 
 def test_redact_does_not_depend_on_what_came_before():
@@ -822,7 +913,7 @@ def crawl(tmp_path, stub_language):
     folder.mkdir(parents=True)
     rs = [record(b"software: x\r\n", type="warcinfo")]
     for i, (url, body, *_) in enumerate(PAGES):
-        rs += [record(b"GET / HTTP/1.1\r\n\r\n", type="request", url=url), page(body, url, WARC_Record_ID=f"<urn:uuid:{i}>"), record(b"", type="metadata", url=url)]
+        rs += [record(b"GET / HTTP/1.1\r\n\r\n", type="request", url=url), page(body, url, WARC_Record_ID=f"<urn:uuid:{i}>", WARC_Date=f"2024-01-02T03:04:{5 + i:02}Z"), record(b"", type="metadata", url=url)]
     half = len(rs) // 2
     (folder / "000000.warc.gz").write_bytes(b"".join(map(gzip.compress, rs[:half])))
     (folder / "000001.warc").write_bytes(b"".join(rs[half:]))
@@ -850,7 +941,7 @@ def test_pipeline_end_to_end(crawl, capsys):
     assert [d["url"] for d in docs] == ["http://a.com/good", "http://a.com/mail"]
     assert tuple(docs[0]) == data.COLUMNS
     assert docs[0] | {"text": 0} == {"text": 0, "id": "<urn:uuid:0>", "dump": "local", "url": "http://a.com/good", "date": "2024-01-02T03:04:05Z",
-                                     "file_path": "crawl/000000.warc.gz", "language": "en", "language_score": 0.9, "token_count": None}
+                                     "file_path": "crawl/000000.warc.gz", "language": "en", "language_score": 0.9, "token_count": None, "license": None}
     assert docs[0]["text"] == GOOD
     assert docs[1]["text"].endswith(f"write to the {MAIL} or {IP} of it.")
     assert dropped(crawl)[0] == ("url", "stage", "reason")
@@ -871,16 +962,31 @@ def test_pipeline_end_to_end(crawl, capsys):
     assert [line.split()[0] for line in out] == ["stage", *data.STAGES, "data"] and "hard_blacklisted 1" in out[1]
 
 
-def test_an_interrupted_run_leaves_what_was_there(crawl, monkeypatch):
-    run(crawl)
-    before = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()}
+def files_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
-    def interrupted(text):
+
+def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch, capsys):
+    monkeypatch.setattr(data, "UNIT", 4)
+    run(crawl)
+    before, main_text = files_of(crawl / "docs"), data.extract.main_text
+
+    def interrupted(*args):
         raise KeyboardInterrupt
-    monkeypatch.setattr(data, "redact", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(crawl)
-    assert {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()} == before
+    monkeypatch.setattr(data.extract, "main_text", interrupted)
+    with pytest.raises(KeyboardInterrupt):                       # in the first pass, in the first unit: nothing to go on from
+        run(crawl, "--dump", "x")
+    assert files_of(crawl / "docs") == before and not (crawl / "docs" / ".new").exists()
+    monkeypatch.setattr(data.extract, "main_text", main_text)
+    with monkeypatch.context() as m:
+        m.setattr(data, "redact", interrupted)
+        with pytest.raises(KeyboardInterrupt):                   # in the second
+            run(crawl)
+    assert files_of(crawl / "docs") == before and len(list((crawl / "docs" / ".new" / "units").glob("*.jsonl"))) == 4
+    monkeypatch.setattr(data.extract, "main_text", lambda *args: pytest.fail("a page is worked on again"))
+    run(crawl)
+    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == {k: v for k, v in before.items() if k != "report.json"}
+    assert not (crawl / "docs" / ".new").exists()
 
 
 def test_bytes_do_not_depend_on_time_workers_place_or_a_killed_run(crawl, tmp_path, monkeypatch):
@@ -916,13 +1022,13 @@ def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
 
 def test_a_worker_that_is_killed_ends_the_run(crawl, monkeypatch, capsys):
     run(crawl)
-    before = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()}
-    monkeypatch.setattr(data, "redact", lambda text: os.kill(os.getpid(), signal.SIGKILL))
+    before = files_of(crawl / "docs")
+    monkeypatch.setattr(data, "redact", lambda text, kinds: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(SystemExit) as stop:
         run(crawl, "--workers", "2")
     assert stop.value.code == 2
-    assert re.fullmatch(r"data\.py: error: worker process \d+ has died \(exit code -9\), so nothing was written; .*\n", capsys.readouterr().err)
-    assert {p.name: p.read_bytes() for p in (crawl / "docs").iterdir()} == before
+    assert re.fullmatch(r"data\.py: error: worker process \d+ has died \(exit code -9\); the same command goes on from the last unit.*\n", capsys.readouterr().err)
+    assert files_of(crawl / "docs") == before
 
 
 def slow_echo(i):
@@ -931,7 +1037,7 @@ def slow_echo(i):
 
 
 def test_workers_answer_in_order(stub_language):
-    with data.worker_processes(3, ((), ["en"], None, None)) as each:
+    with data.worker_processes(3, data.Settings()) as each:
         for n in (0, 1, 500):
             out = list(each(slow_echo, range(n)))
             assert [i for i, _ in out] == list(range(n)) and (n < 500 or len({pid for _, pid in out}) > 1)
@@ -1082,3 +1188,126 @@ def test_real_crawl_keeps_english_articles(tmp_path, capsys):
     data.main([str(warc), "--run", str(tmp_path), "--language-model", str(model)])
     kept = [d["url"] for d in documents(tmp_path)]
     assert 64 <= len(kept) <= 72 and sum("udhr" in url for url in kept) <= 1
+
+
+# ------------------------------------------------------------------------------------------------------
+# Sources, and a run that is killed.
+
+def test_wet_and_resources_become_documents(tmp_path, stub_language):
+    wet = record(GOOD.encode(), type="conversion", url="http://a.com/wet", Content_Type="text/plain", WARC_Record_ID="<urn:uuid:w>")
+    res = record(html_of(prose(300, 1)), type="resource", url="http://a.com/res", Content_Type="text/html", WARC_Record_ID="<urn:uuid:r>")
+    (tmp_path / "x.warc.wet.gz").write_bytes(gzip.compress(wet) + gzip.compress(res))
+    data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "1"])
+    assert [(d["url"], d["text"]) for d in documents(tmp_path / "run")] == [("http://a.com/wet", GOOD), ("http://a.com/res", prose(300, 1))]
+
+
+def test_a_page_that_reserves_itself_and_one_with_a_licence(tmp_path, stub_language):
+    head = b'<html><head><meta name="robots" content="noai"></head>'
+    licensed = html_of(prose(300, 1)).replace(b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>')
+    (tmp_path / "a.warc").write_bytes(page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2"))
+    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
+    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [("http://a.com/2", "https://a.com/by")]
+    assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "noai")]
+
+
+def test_an_address_as_source(crawl, tmp_path):
+    class Quiet(http_server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+    server = http_server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=crawl / "crawl"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/000000.warc.gz"
+    data.main([address, "--run", str(tmp_path / "net"), "--workers", "1"])
+    data.main([str(crawl / "crawl" / "000000.warc.gz"), "--run", str(tmp_path / "disk"), "--workers", "1"])
+    server.shutdown()
+    net, disk = documents(tmp_path / "net"), documents(tmp_path / "disk")
+    assert [{**d, "file_path": 0} for d in net] == [{**d, "file_path": 0} for d in disk] and {d["file_path"] for d in net} == {address}
+
+
+def test_an_index_of_an_earlier_crawl(crawl, tmp_path):
+    run(crawl, "--save-index", str(tmp_path / "index.npy"))
+    assert [d["url"] for d in documents(crawl)] == ["http://a.com/good", "http://a.com/mail"]
+    run(crawl, "--index", str(tmp_path / "index.npy"))
+    assert documents(crawl) == [] and ("http://a.com/good", "minhash", "duplicate") in dropped(crawl)
+    (tmp_path / "index.npy").write_bytes(b"not an array")
+    with pytest.raises(SystemExit):
+        run(crawl, "--index", str(tmp_path / "index.npy"))
+
+
+def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
+    """With the real language model, in small units, two workers, killed with all that belongs to it."""
+    subprocess.run([sys.executable, "toyweb.py", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
+    command = [sys.executable, "-c", "import sys, data; data.UNIT = 8; data.main(sys.argv[1:])", "--run", str(tmp_path), "--workers", "2"]
+    subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
+    want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}
+    shutil.rmtree(tmp_path / "docs")
+    r, went_on, units = random.Random(0), 0, tmp_path / "docs" / ".new" / "units"
+    for n_units in (1, 5, 5, 12, 17, 19):                        # of 19: before, between and behind them, and a little later
+        process = subprocess.Popen(command, cwd=SCRIPTS, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and len(list(units.glob("*.jsonl"))) < n_units:
+            time.sleep(0.005)
+        time.sleep(r.uniform(0, 0.1))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        went_on += b"going on behind" in process.communicate()[1]
+    subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
+    assert {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"} == want
+    assert went_on                                               # it was killed in the middle at least once
+
+
+# ------------------------------------------------------------------------------------------------------
+# Whatever comes: LONGHAND_FUZZ_PAGES pages are damaged, and files of them.
+
+def damaged(raw, r):
+    """Some bytes after bits were flipped, pieces cut, doubled, swapped in or repeated."""
+    raw = bytearray(raw)
+    for _ in range(r.randint(1, 6)):
+        a, b = sorted(r.randrange(len(raw) + 1) for _ in "ab")
+        how = r.randrange(7)
+        if how == 0:
+            for _ in range(r.randint(1, 50)):
+                raw[r.randrange(len(raw))] ^= 1 << r.randrange(8)
+        elif how == 1:
+            del raw[a:min(b, a + len(raw) // 2)]
+        elif how == 2:
+            raw[a:a] = raw[a:b][:5000]
+        elif how == 3:
+            raw[a:a] = r.choice([b"<table><tr><td>", b"<div>", b"<!--", b"<script>", b"&#x110000;", b"<a href='", b"\xff\xfe", b"\0", b"]]>", b"</p>", b"<plaintext>",
+                                 b"<td colspan=9007199254740991>", "\u0301".encode(), b"a@b.", b"1.2.3.", b"{", "é".encode("utf-16-le")]) * r.choice([1, 2, 50, 3000])
+        elif how == 4:
+            del raw[r.randrange(len(raw)) + 1:]
+        elif how == 5:
+            raw[a:b] = bytes(r.randrange(256) for _ in range(min(b - a, 300)))
+        else:
+            raw = raw.replace(r.choice([b"<p>", b" ", b"</", b"\n", b">"]), r.choice([b"", b"<", b"\n\n", b"\xa0", b"<br>"]))
+        raw = raw or bytearray(b"x")
+    return bytes(raw[:2_000_000])
+
+
+def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
+    r, n = random.Random(int(os.environ.get("LONGHAND_FUZZ_PAGES_SEED", 0))), int(os.environ.get("LONGHAND_FUZZ_PAGES", 300))
+    real = [x.body for x in data.read_warc(DATA / "crawl-dev.warc.gz") if x.type == "response"][:40] if (DATA / "crawl-dev.warc.gz").exists() else []
+    whole = [body for _, body, *_ in PAGES] + real
+    hostile = [b"<div>" * 100_000 + b"the end of it", b"<table>" + b"<tr><td>a" * 300_000, b"<p>" + b"the word of it " * 60_000, b"<p>" + b"x" * 900_000, b"", b"\0" * 10_000]
+    bodies = hostile + [damaged(r.choice(whole), r) for _ in range(n)]
+    records = [page(body, f"http://a.com/{i}", WARC_Record_ID=f"<urn:uuid:{i}>") for i, body in enumerate(bodies)]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(gzip.compress(x, 1) for x in records))
+    few = b"".join(gzip.compress(x, 1) for x in r.sample(records, 5))
+    for i in range(n // 20):
+        (tmp_path / f"b{i}.warc.gz").write_bytes(THREE_ZIPPED + damaged(few, r))
+    start = time.process_time()
+    data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "2"])
+    report = json.loads((tmp_path / "run" / "docs" / "report.json").read_text(encoding="utf-8"))
+    count = lambda row: sum(row["reasons"].values())
+    n_in = sum(report["reader"].get(kind, 0) for kind in ("response", "resource", "conversion"))
+    for stage, row in report["stages"].items():
+        assert row["documents_in"] == n_in and row["documents_out"] == n_in - count(row)
+        assert not [why for why in row["reasons"] if why.startswith("error_")], (stage, row["reasons"])
+        n_in = row["documents_out"]
+    assert n_in == len(documents(tmp_path / "run")) and len(dropped(tmp_path / "run")) - 1 == sum(map(count, report["stages"].values()))
+    urls_seen = [row[0] for row in dropped(tmp_path / "run")[1:]] + [d["url"] for d in documents(tmp_path / "run")]
+    assert {f"http://a.com/{i}" for i in range(len(bodies))} <= set(urls_seen)      # of the whole file, every page
+    assert time.process_time() - start < 60 + n / 5
+
+
+THREE_ZIPPED = b"".join(map(gzip.compress, THREE))

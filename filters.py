@@ -1,0 +1,660 @@
+"""filters.py: what a page must be like to be kept, judged one document at a time.
+
+    url_filter          hosts and words that need no reading
+    rights              pages that are not to be used, by their own word
+    gopher_repetition   text that repeats itself
+    gopher_quality      text that is not sentences
+    c4_quality          lines, then documents, that are code, notices or stubs
+    fineweb_quality     lists, menus, lines said twice
+    redact              e-mail and public IP addresses are replaced
+
+Each takes a text and returns (kept text, None) or (None, reason as in FineWeb). Thresholds and counts are those of datatrove
+0.10, the code that FineWeb runs. Different from it: words come from one regular expression and not from spaCy
+(tests/peers/test_data_peers.py has the effect), replaced addresses do not depend on earlier documents, and the lists of words
+in URLs are short.
+
+All filters look at the same words. A Words has a text's words as numbers in an array, and finding them costs the
+regular expression only once for each different piece between white space: texts repeat themselves a lot.
+
+Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher, table A1); Raffel et al. 2020 (C4).
+"""
+
+import array
+import functools
+import gzip
+import hashlib
+import ipaddress
+import itertools
+import re
+import unicodedata
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import regex
+
+# ---------------------------------------------------------------------------------------------------------------------
+# URLs. FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.
+
+HARD_WORDS = ("porn porno xxx sex nude nudes hentai milf camgirl webcamsex viagra cialis escorts "
+              "casino poker").split()
+SOFT_WORDS = ("adult dating cam cams girls hot naked teen teens bet betting slots jackpot roulette "
+              "pills hookup sexy").split()
+SUBWORDS = ("pornhub freeporn xxxvideo sexcam livesex onlinecasino casinobonus pokeronline "
+            "buyviagra cheapviagra cialisonline escortservice").split()
+# Under a country's domain these second labels are registries and not sites: co.uk, com.au.
+REGISTRIES = set("ac co com edu gen go gob gov gouv gv id info ltd me mil ne net nic nom or org "
+                 "plc sch web".split())
+URL_PIECES = re.compile(r"[^A-Za-z0-9]+")
+IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+
+
+class Names:
+    """A set of strings as sorted hashes: 8 bytes each, where Python's sets take a hundred. UT1 lists 4.6 million hosts."""
+
+    def __init__(self, names=()):
+        self.hashes = np.unique(np.fromiter(map(self.hash, names), np.uint64))
+
+    @staticmethod
+    def hash(name):
+        return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+    def __contains__(self, name):
+        wanted = np.uint64(self.hash(name))
+        at = np.searchsorted(self.hashes, wanted)
+        return bool(at < len(self.hashes) and self.hashes[at] == wanted)
+
+
+@dataclass
+class Blocklist:
+    """What url_filter refuses. Words are lower case without punctuation, as FineWeb's become."""
+    domains: Names | set = field(default_factory=set)
+    urls: Names | set = field(default_factory=set)
+    hard: frozenset = frozenset(HARD_WORDS)
+    soft: frozenset = frozenset(SOFT_WORDS)
+    subwords: tuple = tuple(SUBWORDS)
+    suffixes: dict | None = None                            # of load_suffixes
+
+
+def read_list(path):
+    """The lines of a list, gzipped or not, without blank ones and comments."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", errors="replace") as f:
+        try:
+            yield from (line for line in map(str.strip, f) if line and line[0] != "#")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+            raise ValueError(f"{path}: damaged gzip ({e}); fetch the list again") from None
+
+
+def load_blocklist(paths, hard=None, soft=None, subwords=None, suffixes=None):
+    """A Blocklist from UT1 folders (category/domains, category/urls, also split and gzipped: domains.0, urls.gz) or plain files
+    of domains. The others are files that replace the lists of words above, and a public suffix list."""
+    found = {"domains": [], "urls": []}
+    for path in map(Path, paths):
+        lists = [(path, "domains")] if path.is_file() else []
+        if path.is_dir():
+            lists = [(p, p.name.split(".")[0]) for p in sorted(path.rglob("*")) if p.is_file()]
+            lists = [(p, kind) for p, kind in lists if kind in found]
+        if not lists:
+            raise FileNotFoundError(
+                f"{path}: no block list; --blocklist takes a UT1 folder with files named domains "
+                f"and urls, or a text file with a domain on each line")
+        for p, kind in lists:
+            found[kind].append(map(str.lower, read_list(p)) if kind == "domains" else read_list(p))
+    blocklist = Blocklist(*(Names(itertools.chain.from_iterable(found[kind])) for kind in found))
+    for kind, path in (("hard", hard), ("soft", soft), ("subwords", subwords)):
+        if path:
+            entries = sorted({URL_PIECES.sub("", line).lower() for line in read_list(Path(path))} - {""})
+            setattr(blocklist, kind, tuple(entries) if kind == "subwords" else frozenset(entries))
+    blocklist.suffixes = load_suffixes(suffixes) if suffixes else None
+    return blocklist
+
+
+def load_suffixes(path):
+    """The rules of a public suffix list (publicsuffix.org) up to its private part: {"co.uk": "", "*.ck": "*", "www.ck": "!"}."""
+    rules = {}
+    with open(path, encoding="utf-8") as f:
+        for line in f:
+            if "===BEGIN PRIVATE DOMAINS===" in line:
+                break
+            rule = line.split("//")[0].strip()
+            if rule:
+                name = rule.lstrip("!")
+                rules[name if name.isascii() else name.encode("idna").decode()] = rule[0] if rule[0] in "*!" else ""
+    if not rules:
+        raise ValueError(f"{path}: no rules in it; fetch https://publicsuffix.org/list/public_suffix_list.dat")
+    return rules
+
+
+def host_of(url):
+    """Host of a URL in lower case, without user, port or final dot; "" if there is none."""
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def registered_domain(host, suffixes=None):
+    """What somebody registered: news.bbc.co.uk -> bbc.co.uk, a.b.com -> b.com; an IP is itself.
+
+    By the rules of load_suffixes, of which the longest counts; without them two labels, or three under a registry such as co.uk.
+    """
+    labels = host.split(".")
+    if IPV4.fullmatch(host) or len(labels) < 2:
+        return host
+    if suffixes:
+        for i in range(len(labels)):                        # from the longest
+            name = ".".join(labels[i:])
+            if suffixes.get(name) == "!":                   # an exception: the suffix is one label shorter
+                return name
+            if name in suffixes or ".".join(["*", *labels[i + 1:]]) in suffixes:
+                return ".".join(labels[max(i - 1, 0):])
+        return ".".join(labels[-2:])                        # no rule: the last label is the suffix
+    if len(labels) < 3:
+        return host
+    return ".".join(labels[-3 if len(labels[-1]) == 2 and labels[-2] in REGISTRIES else -2:])
+
+
+def url_filter(url, blocklist=Blocklist()):
+    """(url, None) or (None, reason). Of the host, only its registered domain and all of it count.
+
+    FineWeb's ways are kept: words are whole pieces of the URL in the case that they have there.
+    Two are mended: UT1's `urls` carry no scheme, so the URL is looked up without its scheme too;
+    and hosts that are IP addresses are looked up.
+    """
+    host = host_of(url)
+    if not host:
+        return None, "no_host"
+    if registered_domain(host, blocklist.suffixes) in blocklist.domains:
+        return None, "domain"
+    if host in blocklist.domains:
+        return None, "subdomain"
+    if url in blocklist.urls or url.partition("://")[2] in blocklist.urls:
+        return None, "url"
+    pieces = set(URL_PIECES.split(url))
+    if not pieces.isdisjoint(blocklist.hard):
+        return None, "hard_blacklisted"
+    if len(pieces & blocklist.soft) >= 2:
+        return None, "soft_blacklisted"
+    squeezed = URL_PIECES.sub("", url).lower()
+    if any(word in squeezed for word in blocklist.subwords):
+        return None, "blacklisted_subword"
+    return url, None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rights. A page can say that it is not to be used: robots directives, and the TDM Reservation Protocol (W3C community group).
+
+RESERVED = ("noai", "noindex", "none")                      # of robots; none is noindex and nofollow
+DIRECTIVES = frozenset("all index follow nofollow noarchive nocache nosnippet noimageindex noimageai notranslate indexifembedded "
+                       "max-snippet max-image-preview max-video-preview unavailable_after".split()) | set(RESERVED)
+ATTRIBUTE = re.compile(rb"""([^\s=>"'/]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+))""")
+COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
+LINK = re.compile(rb"<(?:a|link)[\s/]")
+MAX_TAG = 4096                                              # bytes
+
+
+def attributes(tag):                                        # b'<a HREF="x"' -> {b"href": b"x"}
+    found = {}
+    for name, *values in ATTRIBUTE.findall(tag):
+        found.setdefault(name.lower(), b"".join(values).strip())
+    return found
+
+
+def tags(html, lower, *names):
+    """The attributes of each tag of these names (b"<meta") that ends within MAX_TAG bytes."""
+    for name in names:
+        at = lower.find(name)
+        while at >= 0:
+            end = lower.find(b">", at, at + MAX_TAG)
+            if end >= 0 and lower[at + len(name):at + len(name) + 1] in (b" ", b"\t", b"\r", b"\n", b"/"):
+                yield attributes(html[at + len(name):end])
+            at = lower.find(name, at + 1)
+
+
+def robots_say(value):
+    """The first of RESERVED in a list of directives for everybody; those for a named robot ("googlebot: noindex") are not ours."""
+    ours = True
+    for part in value.lower().split(","):
+        name, colon, rest = map(str.strip, part.partition(":"))
+        if colon and name not in DIRECTIVES:
+            ours, name = False, rest
+        if ours and name in RESERVED:
+            return name
+    return None
+
+
+def rights(headers, html):
+    """(why a page may not be used or None, the address of its licence or None), from the HTTP headers and the bytes of the page.
+    Directives count in its head, a licence link anywhere but in a comment."""
+    said = robots_say(headers.get("x-robots-tag", ""))
+    if said or headers.get("tdm-reservation", "").strip() == "1":
+        return said or "tdm_reservation", None
+    lower = html.lower()
+    end = lower.find(b"<body")
+    head = COMMENT.sub(b"", html if end < 0 else html[:end])
+    for tag in tags(head, head.lower(), b"<meta"):
+        name, content = tag.get(b"name", b"").lower(), tag.get(b"content", b"").decode("latin-1")
+        said = robots_say(content) if name == b"robots" else "tdm_reservation" if name == b"tdm-reservation" and content == "1" else None
+        if said:
+            return said, None
+    at = lower.find(b"license")
+    while at >= 0:
+        begin, end = lower.rfind(b"<", max(0, at - MAX_TAG), at), lower.find(b">", at, at + MAX_TAG)
+        if LINK.match(lower, max(begin, 0)) and begin >= 0 and end >= 0:
+            tag = attributes(html[begin:end])
+            comment = lower.rfind(b"<!--", max(0, begin - MAX_TAG), begin)
+            hidden = comment >= 0 and lower.find(b"-->", comment, begin) < 0
+            if b"license" in tag.get(b"rel", b"").lower().split() and tag.get(b"href") and not hidden:
+                return None, tag[b"href"].decode("utf-8", "replace")
+        at = lower.find(b"license", max(at + 1, end))
+    return None, None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words and sentences, shared by every filter.
+
+def characters(ranges):                                     # "21 61d-61f" -> {"!", "؝", "؞", "؟"}
+    spans = [r.split("-") for r in ranges.split()]
+    return frozenset(chr(c) for s in spans for c in range(int(s[0], 16), int(s[-1], 16) + 1))
+
+
+# datatrove's 129 punctuation marks, and its 159 marks that end a sentence in some script.
+PUNCTUATION = characters("""
+    0-8 b-1f 21-2f 3a-40 5b-60 7b-9f ab b4 bb 2013-2014 2019 201c-201e 2026 2236 2501 25ba 3001-3002
+    3008-300d 3010-3011 ff01 ff05 ff08-ff09 ff0c ff0e ff11 ff1a-ff1b ff1f ff5e""")
+END_MARKS = characters("""
+    21 2e 3f 589 61d-61f 6d4 700-702 7f9 837 839 83d-83e 964-965 104a-104b 1362 1367-1368 166e
+    1735-1736 17d4-17d6 17d9-17da 1803 1809 1944-1945 1aa8-1aab 1b5a-1b5b 1b5e-1b5f 1b7d-1b7e
+    1c3b-1c3c 1c7e-1c7f 203c-203d 2047-2049 2e2e 2e3c 2e53-2e54 3002 a4ff a60e-a60f a6f3 a6f7
+    a876-a877 a8ce-a8cf a92f a9c8-a9c9 aa5d-aa5f aaf0-aaf1 abeb fe52 fe56-fe57 ff01 ff0e ff1f ff61
+    10a56-10a57 10f55-10f59 10f86-10f89 11047-11048 110be-110c1 11141-11143 111c5-111c6 111cd
+    111de-111df 11238-11239 1123b-1123c 112a9 1144b-1144c 115c2-115c3 115c9-115d7 11641-11642
+    1173c-1173e 11944 11946 11a42-11a43 11a9b-11a9c 11c41-11c42 11ef7-11ef8 11f43-11f44 16a6e-16a6f
+    16af5 16b37-16b38 16b44 16e98 1bc9f 1da88""")
+SYMBOLS = PUNCTUATION | END_MARKS
+
+# Alternatives in the order they are tried; abbreviations, of spaCy's list, keep their stop so that
+# it ends no sentence. Possessive (++), and the e-mail bounded, so that no text costs more than its
+# length. 99 % of the tokens of 90 news pages are spaCy's (tests/peers/test_data_peers.py).
+WORD = regex.compile(r"""(?x)
+    (?:https?://|www\.)[^\s<>"']*[\w/]                      # a URL
+  | [\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+                      # an e-mail address
+  | (?:\p{L}\.){2,}+ | \b\p{L}\.(?!\S)                      # U.S.  e.g.  J. Smith
+  | \b(?:Mrs?|Ms|Dr|Prof|St|Jr|Messrs|Bros|Inc|Ltd|Co|Corp|Gen|Gov|Sen|Rep|Rev|Adm|Mt|vs|Jan|Feb|Mar
+        |Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Ark|Calif|Fla|Ga|Ill|Ind|Ky|Mass|Mich|Minn|Neb|Va|Wash
+        |Wis)\.
+  | \d++(?:[.,:/]\d++)*+\p{L}*+                             # 3.14  1,000  10:30  20th
+  | [Cc]an(?=not\b)
+  | (?:(?!n['’]t\b)[\p{L}\p{M}\p{N}])++                     # a word, up to the n't of don't
+    (?:['’](?!(?:s|m|d|ll|re|ve)\b)[\p{L}\p{M}]++           # ... and on: O'Neill
+      |\.\p{Ll}[\p{L}\p{M}\p{N}]*+                          # ... node.js
+      |[、。，；：？！（）「」『』《》〈〉【】]++[\p{L}\p{M}\p{N}]++)*+      # ... 東京」は、日本: to spaCy's English one word
+  | n['’]t\b | ['’](?:s|m|d|ll|re|ve)\b
+  | \.{2,}+ | -{2,}+
+  | \S
+""")
+
+
+def words(text):
+    """Tokens of a text: words, numbers, clitics, single marks. None holds white space.
+
+    >>> words("Mr. Li's 3.14 isn't well-known.")
+    ['Mr.', 'Li', "'s", '3.14', 'is', "n't", 'well', '-', 'known', '.']
+    """
+    return WORD.findall(text)
+
+
+SYMBOL, ALPHABETIC, STOP, END, MARKS = 1, 2, 4, 8, 16       # what a word is, in bits
+STOP_WORDS = frozenset("the be to of and that have with".split())
+NOT_REGEX_SPACE = re.compile("[\x1c-\x1f]")                 # white space for str.split, but not for the pattern
+
+
+class Vocabulary:
+    """Every different piece between white space that was met, and the words in it, as numbers. What the filters ask of a word
+    stands in arrays. Only a memory of what words() says: how much of it there is changes no result."""
+
+    MOST = 1 << 20                                          # pieces; with the next it begins anew
+
+    def __init__(self):
+        self.pieces, self.words = {}, {}                    # piece -> its number; word -> its number
+        self.first, self.count = array.array("i"), array.array("i")        # of piece i: in_pieces[first:first + count]
+        self.in_pieces, self.length, self.kind = array.array("i"), array.array("i"), array.array("B")
+        self.spaced = []                                    # piece i with spaces between its words
+
+    def number(self, piece):
+        """Of a piece that is not known yet."""
+        if plain(piece):
+            found = [piece]
+        elif piece[-1] in ",;!?" and plain(piece[:-1]):
+            found = [piece[:-1], piece[-1]]
+        else:
+            found = words(piece)
+        self.first.append(len(self.in_pieces))
+        self.count.append(len(found))
+        self.in_pieces.extend([self.words[word] if word in self.words else self.number_of_word(word) for word in found])
+        self.spaced.append(" ".join(found))
+        self.pieces[piece] = i = len(self.pieces)
+        return i
+
+    def number_of_word(self, word):
+        self.length.append(len(word))
+        if plain(word):
+            self.kind.append(ALPHABETIC | STOP * (word in STOP_WORDS))
+        else:
+            self.kind.append(SYMBOL * SYMBOLS.issuperset(word) | ALPHABETIC * any(map(str.isalpha, word)) | END * (word in END_MARKS)
+                             | MARKS * all(unicodedata.category(c)[0] == "P" for c in word))
+        self.words[word] = i = len(self.words)
+        return i
+
+
+def plain(piece):                                           # what the pattern of words takes whole, without asking it
+    return piece.isalpha() and piece.isascii() and piece not in ("cannot", "Cannot")
+
+
+vocabulary = Vocabulary()
+
+
+def split(text):
+    """Between white space, as the pattern of words sees it."""
+    return regex.findall(r"\S+", text) if NOT_REGEX_SPACE.search(text) else text.split()
+
+
+class Words:
+    """words(text) as numbers: equal words have equal ones. ids, length, kind (n,); per_piece (pieces,): how many words each has."""
+
+    def __init__(self, text="", pieces=None):
+        global vocabulary
+        if len(vocabulary.pieces) > vocabulary.MOST:
+            vocabulary = Vocabulary()
+        v, self.pieces = vocabulary, split(text) if pieces is None else pieces
+        try:
+            self.numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
+        except KeyError:                                    # some are new
+            self.numbers = np.array([v.pieces[p] if p in v.pieces else v.number(p) for p in self.pieces], np.int32)
+        self.vocabulary = v
+        if not self.pieces:
+            self.ids = self.per_piece = self.length = self.kind = np.zeros(0, np.int32)
+            return
+        # Views of arrays that grow must not be kept: what is taken by number is a copy.
+        first, self.per_piece = (np.frombuffer(a, np.int32)[self.numbers] for a in (v.first, v.count))
+        at = np.repeat(first - (np.cumsum(self.per_piece) - self.per_piece), self.per_piece)
+        self.ids = np.frombuffer(v.in_pieces, np.int32)[at + np.arange(len(at))]
+        self.length, self.kind = (np.frombuffer(a, a.typecode)[self.ids] for a in (v.length, v.kind))
+
+    def __len__(self):
+        return len(self.ids)
+
+    def spaced(self):
+        """The pieces, with spaces between the words of each."""
+        if len(self.ids) == len(self.pieces):               # one word in each
+            return self.pieces
+        spaced = self.vocabulary.spaced
+        return [spaced[i] for i in self.numbers.tolist()]
+
+
+def sentence_starts(found, line):                           # Words, (n,) the line of each -> (m,) lines: one entry for each start
+    """After an end mark, the next word that is no punctuation begins a sentence, in the same line."""
+    end = (found.kind & END) > 0
+    counts = end | ((found.kind & MARKS) == 0)
+    end, line = end[counts], line[counts]
+    return line[1:][end[:-1] & ~end[1:] & (line[1:] == line[:-1])]
+
+
+def count_sentences(text):
+    """1 and one more for each start of a sentence in the text: "" is one."""
+    found = Words(text)
+    return 1 + len(sentence_starts(found, np.zeros(len(found), np.int32)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Quality filters: (kept text, None) or (None, reason as in FineWeb). Comparisons are strict.
+
+TOP_NGRAMS = ((2, 0.20), (3, 0.18), (4, 0.16))
+FACTOR = 0x9E3779B97F4A7C15                                 # odd: has an inverse modulo 2^64
+DUPLICATE_NGRAMS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+
+
+def repeats(parts):
+    """How many parts have come before, and how many characters they hold: (n, chars)."""
+    seen, n, chars = set(), 0, 0
+    for part in parts:
+        if part in seen:
+            n, chars = n + 1, chars + len(part)
+        seen.add(part)
+    return n, chars
+
+
+def top_ngram_chars(found, n):
+    """Length of the most frequent n-gram, spaces included, times its count; of equals the first."""
+    if len(found) < n:
+        return 0
+    ids, N = found.ids.astype(np.uint64), len(found) - n + 1
+    numbers = ids[:N].copy()                                # equal for equal n-grams, and for no others but by a miracle
+    for k in range(1, n):
+        numbers *= np.uint64(FACTOR)
+        numbers += ids[k:N + k]
+    inorder = np.sort(numbers)
+    begins = np.flatnonzero(np.concatenate([[True], inorder[1:] != inorder[:-1]]))
+    counts = np.diff(begins, append=N)
+    count = int(counts.max())
+    most = inorder[begins[counts == count]]
+    first = 0 if count == 1 else int((numbers == most[0] if len(most) == 1 else np.isin(numbers, most)).argmax())
+    return (int(found.length[first:first + n].sum()) + n - 1) * count
+
+
+
+
+@functools.lru_cache(maxsize=8)
+def powers(n):                                              # -> FACTOR^i and FACTOR^-i modulo 2^64, (n,) uint64 each
+    return tuple(np.cumprod(np.array([1] + [f] * (n - 1), np.uint64)) for f in (FACTOR, pow(FACTOR, -1, 1 << 64)))
+
+
+class WithoutSpaces:
+    """A text's words behind each other, and a number for each piece of it, equal for equal pieces: the characters as digits
+    to the base FACTOR, from sums over all characters up to a place."""
+
+    def __init__(self, found):
+        self.text = "".join(found.pieces)
+        self.at = np.concatenate([[0], np.cumsum(found.length)])        # where each word begins
+        digits = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+        size = 1 << max(12, (len(digits) + 1).bit_length())
+        up, self.down = powers(size)
+        self.sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((digits + np.uint64(1)) * up[:len(digits)])])
+
+    def numbers(self, n):                                   # -> (N - n + 1,) of n words from each on
+        begin, end = self.at[:-n], self.at[n:]
+        return (self.sums[end] - self.sums[begin]) * self.down[begin]
+
+
+def duplicate_ngram_chars(joined, n):
+    """Characters in n-grams seen before, scanning from the left and jumping over each one found. As in datatrove n-grams are
+    told apart by their characters without the spaces."""
+    numbers, at, text = joined.numbers(n), joined.at, joined.text
+    inorder = np.sort(numbers)
+    if not (inorder[1:] == inorder[:-1]).any():             # the rule
+        return 0
+    order = np.argsort(numbers, kind="stable")
+    same = numbers[order[1:]] == numbers[order[:-1]]
+    again = np.zeros(len(numbers), bool)
+    again[order[1:][same]] = again[order[:-1][same]] = True             # what occurs once neither counts nor is found
+    seen, chars, free = {}, 0, 0
+    for i in np.flatnonzero(again).tolist():
+        if i < free:
+            continue
+        ngram = text[at[i]:at[i + n]]
+        if ngram in seen:
+            chars, free = chars + len(ngram), i + n
+        else:
+            seen[ngram] = i
+    return chars
+
+
+def gopher_repetition(text, found=None):
+    """Drops text that repeats paragraphs, lines or runs of words, as shares of its characters.
+
+    Lines count when they come again, n-grams as the constants above say. found: its Words, to save time.
+    """
+    size = max(len(text), 1)
+    paragraphs, lines = [text], text.split("\n")
+    if "\n\n" in text:
+        paragraphs, lines = re.split(r"\n{2,}", text.strip()), re.split(r"\n+", text)
+    for what, parts in (("para", paragraphs), ("line", lines)):
+        n, chars = repeats(parts)
+        if n / len(parts) > 0.3:
+            return None, f"dup_{what}_frac"
+        if chars / size > 0.2:
+            return None, f"dup_{what}_char_frac"
+    found = found or Words(text)
+    for n, limit in TOP_NGRAMS:
+        if top_ngram_chars(found, n) / size > limit:
+            return None, f"top_{n}_gram"
+    joined = WithoutSpaces(found)
+    for n, limit in DUPLICATE_NGRAMS:
+        if duplicate_ngram_chars(joined, n) / size > limit:
+            return None, f"duplicated_{n}_n_grams"
+    return text, None
+
+
+def gopher_quality(text, found=None):
+    """Drops text that is no prose: its length, its words, hashes, ellipses, bullets, stop words."""
+    found = found or Words(text)
+    real = (found.kind & SYMBOL) == 0
+    n_real, n_words = int(real.sum()), len(found)
+    if n_real < 50:
+        return None, "gopher_short_doc"
+    if n_real > 100_000:
+        return None, "gopher_long_doc"
+    mean = int(found.length[real].sum()) / n_real
+    if mean < 3:
+        return None, "gopher_below_avg_threshold"
+    if mean > 10:
+        return None, "gopher_above_avg_threshold"
+    if text.count("#") / n_words > 0.1:
+        return None, "gopher_too_many_hashes"
+    if (text.count("...") + text.count("…")) / n_words > 0.1:
+        return None, "gopher_too_many_ellipsis"
+    lines = text.splitlines()
+    if sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines) > 0.9:
+        return None, "gopher_too_many_bullets"
+    if sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines) > 0.3:
+        return None, "gopher_too_many_end_ellipsis"
+    if int(((found.kind & ALPHABETIC) > 0).sum()) / n_words < 0.8:
+        return None, "gopher_below_alpha_threshold"
+    if len(np.unique(found.ids[(found.kind & STOP) > 0])) < 2:          # in lower case: The does not count
+        return None, "gopher_enough_stop_words"
+    return text, None
+
+
+CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies",
+          "use cookies")
+
+
+def c4_quality(text):
+    """Drops lines that are scripts, notices or stubs, and documents of code. Rewrites the text.
+
+    As FineWeb runs it: no line needs to end in a full stop, and two numbers of the C4 paper are
+    swapped, so that a line needs 3 words and a document 5 sentences.
+    """
+    kept, pieces = [], []                                   # lines, and of each what stands between white space
+    for line in text.splitlines():
+        line = line.strip()
+        of_line = line.split()
+        if len(of_line) < 3 or len(line) > 1000 and max(map(len, of_line)) > 1000:
+            continue
+        if "[" in line or "\x1f" in line:
+            line = CITATION.sub("", line)
+            of_line = split(line)
+        lower = line.lower()
+        if "lorem ipsum" in lower:
+            return None, "lorem_ipsum"
+        if "javascript" in lower:
+            continue
+        if "{" in line:
+            return None, "curly_bracket"
+        if ("policy" in lower or "cookies" in lower or "terms" in lower) and any(notice in lower for notice in POLICY):
+            continue
+        kept.append(line)
+        pieces.append(of_line)
+    found = Words(pieces=list(itertools.chain.from_iterable(pieces)))
+    line = np.repeat(np.repeat(np.arange(len(kept)), list(map(len, pieces))), found.per_piece)
+    if len(kept) + len(sentence_starts(found, line)) < 5:   # every line begins one
+        return None, "too_few_sentences"
+    return "\n".join(kept).strip(), None
+
+
+def fineweb_quality(text):
+    """Drops what looks like a list or a menu: FineWeb's three rules, and one only in its code."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        return None, "empty"
+    if sum(line[-1] in END_MARKS for line in lines) / len(lines) < 0.12:
+        return None, "line_punct_ratio"
+    if sum(len(line) <= 30 for line in lines) / len(lines) > 0.67:
+        return None, "short_line_ratio"
+    if repeats(lines)[1] / len(text.replace("\n", "")) > 0.01:
+        return None, "char_dup_ratio"
+    if text.count("\n") / len(Words(text)) > 0.3:
+        return None, "list_ratio"
+    return text, None
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Personal data: e-mail addresses and public IPv4 addresses give way to reserved or dead ones.
+
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
+LOCAL = re.compile(rf"\b{ATOM}+(?:\.{ATOM}+)*@")
+DOMAIN = re.compile(rf"(?:{LABEL}\.)+{LABEL}"
+                    rf"|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]")
+IP = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}")
+EMAILS = ("email@example.com", "firstname.lastname@example.org")
+IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220.127.116.11",
+       "18.104.22.168")
+# US social security numbers as they are given out, and North American telephone numbers; and numbers that belong to nobody.
+SSN = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
+PHONE = re.compile(r"(?<![\w.+-])(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}(?![\w-])")
+NOBODYS_SSN, NOBODYS_PHONE = "000-00-0000", "555-0100"
+MAX_LOCAL = 256                   # characters looked at before an @: keeps hostile text linear
+
+
+def redact_emails(text):
+    """As if LOCAL DOMAIN were one pattern, but begun at each @: long runs cost nothing."""
+    out, done, before, at = [], 0, 0, text.find("@")
+    while at >= 0:
+        local = LOCAL.search(text, max(before, at - MAX_LOCAL), at + 1)
+        domain = local and DOMAIN.match(text, at + 1)
+        if domain:
+            out += text[done:local.start()], EMAILS[len(out) // 2 % len(EMAILS)]
+            done = domain.end()
+        before = max(done, at + 1)
+        at = text.find("@", before)
+    return "".join(out) + text[done:]
+
+
+def redact(text, kinds=("email", "ip")):
+    """The text with e-mail and public IPv4 addresses replaced by the above, in turn; of kinds also "ssn" and "phone".
+
+    datatrove goes on through the replacements from document to document; here each begins anew.
+    """
+    n = 0
+
+    def replace(found):
+        nonlocal n
+        try:
+            if not ipaddress.ip_address(found[0]).is_global:
+                return found[0]
+        except ValueError:                                  # octets with leading zeros
+            return found[0]
+        n += 1
+        return IPS[(n - 1) % len(IPS)]
+    if "email" in kinds:
+        text = redact_emails(text)
+    if "ip" in kinds:
+        text = IP.sub(replace, text)
+    if "ssn" in kinds:
+        text = SSN.sub(NOBODYS_SSN, text)
+    return PHONE.sub(NOBODYS_PHONE, text) if "phone" in kinds else text
