@@ -1,21 +1,23 @@
 """HTML in, the main text out: what a reader would copy, without menus, adverts and footers.
 
-The page is scanned once into two flat lists: its elements in document order, each knowing its
-parent, and its blocks (text between two boundaries), each knowing its element. All the rest is sums
-over those lists, in loops and without recursion: no page is too deep, and none costs more than its
-length.
+The page is read once into two flat lists: its elements in document order, and its lines (text
+between two boundaries). An element is a range of both, so all the rest is running sums, in loops
+and without recursion: no page is too deep, and none costs more than its length.
 
-    scan        tags -> elements and blocks; scripts, comments and drawings never enter
-    prune       elements go that are boilerplate by tag (nav, footer) or by name (class="related"),
-                unless the page's prose hangs in them: then the name is wrong and not the page
-    container   the smallest element that still holds nearly all of the prose
-    thin_out    in it, what is mostly links goes, and lists of teasers
-    render      a line for a block, "- " before a list item, " | " between the cells of a row
+    tokens      tags and the text between them; scripts, drawings and menus are skipped in one jump
+    Page        tags -> elements and lines
+    prune       elements go that are boilerplate by tag (aside), by name (class="related") or by
+                shape (a list of teasers), unless the page's prose hangs in them: then the name is
+                wrong and not the page
+    container   the smallest element that still holds the prose
+    thin_out    in it, what is mostly links goes
+    render      a line for a line, "- " before a list item, " | " between the cells of a row
 
-A page that comes out with too little is read again with fewer rules. What is kept follows
-trafilatura, the extractor of FineWeb, but not its memory of earlier pages and not its stopwatch:
-the same page always gives the same text. Not here: scripts are not run, style sheets are not read;
-PDF and pictures are not text.
+A page that comes out with too little is read again without prune. No rule knows a site; none knows
+a language but the words in names and on buttons. Sizes are in letters; a Chinese character is two.
+What is kept follows trafilatura, the extractor of FineWeb, but not its memory of earlier pages and
+not its stopwatch: the same page always gives the same text. Scripts are not run, style sheets are
+not read; PDF and pictures are not text.
 
     python extract.py page.html             the text of one page
     curl -s URL | python extract.py -       of a page from a pipe
@@ -30,69 +32,50 @@ import re
 import sys
 import unicodedata
 from collections import Counter
+from functools import cache
 from itertools import accumulate
 
 # A budget in characters and elements, never in seconds: what is beyond it is not read.
 MAX_CHARS, MAX_NODES, MAX_DEPTH, MAX_TAG = 8_000_000, 200_000, 256, 250_000
-ENOUGH = 150                      # letters of text; with fewer, fewer rules are tried
+ENOUGH = 150                      # letters of text; with fewer, it is tried without the rules
 
 # --------------------------------------------------------------------------------------------------
 # Bytes to characters.
 
-# The labels of the HTML standard, and four misspelt ones, with Python's codec for what they mean on
-# the web. No other name of a codec counts: Python has some that are not charsets.
-LABELS = {label: codec for codec, labels in {
-    "utf-8": "utf-8 utf8 unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
-    "utf-16-le": "utf-16 utf-16le unicode unicodefeff ucs-2 csunicode iso-10646-ucs-2",
-    "utf-16-be": "utf-16be unicodefffe",
-    "cp1252": "ascii us-ascii ansi_x3.4-1968 iso-8859-1 iso8859-1 iso88591 iso_8859-1 "
-              "iso_8859-1:1987 iso-ir-100 csisolatin1 latin1 latin-1 l1 cp819 ibm819 cp1252 "
-              "windows-1252 x-cp1252 x-user-defined",
-    "iso8859-2": "iso-8859-2 iso8859-2 iso88592 iso_8859-2 iso_8859-2:1987 iso-ir-101 csisolatin2 "
-                 "latin2 l2",
-    "iso8859-3": "iso-8859-3 iso8859-3 iso88593 iso_8859-3 iso_8859-3:1988 iso-ir-109 csisolatin3 "
-                 "latin3 l3",
-    "iso8859-4": "iso-8859-4 iso8859-4 iso88594 iso_8859-4 iso_8859-4:1988 iso-ir-110 csisolatin4 "
-                 "latin4 l4",
-    "iso8859-5": "iso-8859-5 iso8859-5 iso88595 iso_8859-5 iso_8859-5:1988 iso-ir-144 cyrillic "
-                 "csisolatincyrillic",
-    "iso8859-6": "iso-8859-6 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987 iso-ir-127 arabic "
-                 "csisolatinarabic asmo-708 ecma-114 iso-8859-6-e iso-8859-6-i csiso88596e "
-                 "csiso88596i",
-    "iso8859-7": "iso-8859-7 iso8859-7 iso88597 iso_8859-7 iso_8859-7:1987 iso-ir-126 greek greek8 "
-                 "csisolatingreek ecma-118 elot_928 sun_eu_greek",
-    "iso8859-8": "iso-8859-8 iso8859-8 iso88598 iso_8859-8 iso_8859-8:1988 iso-ir-138 hebrew "
-                 "csisolatinhebrew iso-8859-8-e iso-8859-8-i csiso88598e csiso88598i logical "
-                 "visual",
-    "iso8859-10": "iso-8859-10 iso8859-10 iso885910 iso-ir-157 csisolatin6 latin6 l6",
-    "iso8859-13": "iso-8859-13 iso8859-13 iso885913",
-    "iso8859-14": "iso-8859-14 iso8859-14 iso885914",
-    "iso8859-15": "iso-8859-15 iso8859-15 iso885915 iso_8859-15 csisolatin9 l9",
-    "iso8859-16": "iso-8859-16",
-    "cp866": "ibm866 cp866 866 csibm866",
-    "cp874": "iso-8859-11 iso8859-11 iso885911 tis-620 windows-874 dos-874",
-    "cp1250": "windows-1250 cp1250 x-cp1250",
-    "cp1251": "windows-1251 cp1251 x-cp1251",
-    "cp1253": "windows-1253 cp1253 x-cp1253",
-    "cp1254": "windows-1254 cp1254 x-cp1254 iso-8859-9 iso8859-9 iso88599 iso_8859-9 "
-              "iso_8859-9:1989 iso-ir-148 csisolatin5 latin5 l5",
-    "cp1255": "windows-1255 cp1255 x-cp1255",
-    "cp1256": "windows-1256 cp1256 x-cp1256",
-    "cp1257": "windows-1257 cp1257 x-cp1257",
-    "cp1258": "windows-1258 cp1258 x-cp1258",
-    "koi8_r": "koi8-r koi8 koi koi8_r cskoi8r",
-    "koi8_u": "koi8-u koi8-ru",
-    "mac_roman": "macintosh mac x-mac-roman csmacintosh",
-    "mac_cyrillic": "x-mac-cyrillic x-mac-ukrainian",
-    "gb18030": "gb18030 gbk x-gbk gb2312 gb_2312 gb_2312-80 chinese csgb2312 csiso58gb231280 "
-               "iso-ir-58",
-    "big5hkscs": "big5 big5-hkscs cn-big5 csbig5 x-x-big5",
-    "euc_jp": "euc-jp x-euc-jp cseucpkdfmtjapanese",
-    "iso2022_jp": "iso-2022-jp csiso2022jp",
-    "cp932": "shift_jis shift-jis sjis x-sjis windows-31j ms932 ms_kanji csshiftjis",
-    "cp949": "euc-kr ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 korean windows-949 cseuckr "
-             "csksc56011987 iso-ir-149",
-}.items() for label in labels.split()}
+# The labels of the HTML standard, and four misspelt ones, behind Python's codec for what they mean
+# on the web. No other name of a codec counts: Python has some that are not charsets.
+LABELS = {label: group.split()[0] for group in """
+    =utf-8 utf-8 utf8 unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8 =utf-16-le
+    utf-16 utf-16le unicode unicodefeff ucs-2 csunicode iso-10646-ucs-2 =utf-16-be utf-16be
+    unicodefffe =cp1252 ascii us-ascii ansi_x3.4-1968 iso-8859-1 iso8859-1 iso88591 iso_8859-1
+    iso_8859-1:1987 iso-ir-100 csisolatin1 latin1 latin-1 l1 cp819 ibm819 cp1252 windows-1252
+    x-cp1252 x-user-defined =iso8859-2 iso-8859-2 iso8859-2 iso88592 iso_8859-2 iso_8859-2:1987
+    iso-ir-101 csisolatin2 latin2 l2 =iso8859-3 iso-8859-3 iso8859-3 iso88593 iso_8859-3
+    iso_8859-3:1988 iso-ir-109 csisolatin3 latin3 l3 =iso8859-4 iso-8859-4 iso8859-4 iso88594
+    iso_8859-4 iso_8859-4:1988 iso-ir-110 csisolatin4 latin4 l4 =iso8859-5 iso-8859-5 iso8859-5
+    iso88595 iso_8859-5 iso_8859-5:1988 iso-ir-144 cyrillic csisolatincyrillic =iso8859-6
+    iso-8859-6 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987 iso-ir-127 arabic csisolatinarabic
+    asmo-708 ecma-114 iso-8859-6-e iso-8859-6-i csiso88596e csiso88596i =iso8859-7 iso-8859-7
+    iso8859-7 iso88597 iso_8859-7 iso_8859-7:1987 iso-ir-126 greek greek8 csisolatingreek
+    ecma-118 elot_928 sun_eu_greek =iso8859-8 iso-8859-8 iso8859-8 iso88598 iso_8859-8
+    iso_8859-8:1988 iso-ir-138 hebrew csisolatinhebrew iso-8859-8-e iso-8859-8-i csiso88598e
+    csiso88598i logical visual =iso8859-10 iso-8859-10 iso8859-10 iso885910 iso-ir-157
+    csisolatin6 latin6 l6 =iso8859-13 iso-8859-13 iso8859-13 iso885913 =iso8859-14 iso-8859-14
+    iso8859-14 iso885914 =iso8859-15 iso-8859-15 iso8859-15 iso885915 iso_8859-15 csisolatin9 l9
+    =iso8859-16 iso-8859-16 =cp866 ibm866 cp866 866 csibm866 =cp874 iso-8859-11 iso8859-11
+    iso885911 tis-620 windows-874 dos-874 =cp1250 windows-1250 cp1250 x-cp1250 =cp1251
+    windows-1251 cp1251 x-cp1251 =cp1253 windows-1253 cp1253 x-cp1253 =cp1254 windows-1254
+    cp1254 x-cp1254 iso-8859-9 iso8859-9 iso88599 iso_8859-9 iso_8859-9:1989 iso-ir-148
+    csisolatin5 latin5 l5 =cp1255 windows-1255 cp1255 x-cp1255 =cp1256 windows-1256 cp1256
+    x-cp1256 =cp1257 windows-1257 cp1257 x-cp1257 =cp1258 windows-1258 cp1258 x-cp1258 =koi8_r
+    koi8-r koi8 koi koi8_r cskoi8r =koi8_u koi8-u koi8-ru =mac_roman macintosh mac x-mac-roman
+    csmacintosh =mac_cyrillic x-mac-cyrillic x-mac-ukrainian =gb18030 gb18030 gbk x-gbk gb2312
+    gb_2312 gb_2312-80 chinese csgb2312 csiso58gb231280 iso-ir-58 =big5hkscs big5 big5-hkscs
+    cn-big5 csbig5 x-x-big5 =euc_jp euc-jp x-euc-jp cseucpkdfmtjapanese =iso2022_jp iso-2022-jp
+    csiso2022jp =cp932 shift_jis shift-jis sjis x-sjis windows-31j ms932 ms_kanji csshiftjis
+    =cp949 euc-kr ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 korean windows-949 cseuckr
+    csksc56011987 iso-ir-149
+    """.split("=")[1:] for label in group.split()[1:]}
 MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 META = re.compile(r"<meta\s([^>]*)>", re.I)
 ATTRIBUTE = re.compile(r"""([^\s"'>/=]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+)))?""")
@@ -152,6 +135,55 @@ def decode(data, charset=None):
 
 
 # --------------------------------------------------------------------------------------------------
+# Characters to text.
+
+INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
+                       "\ufff9-\ufffc\ufffe\uffff]+")
+WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
+                  "\U0001b000-\U0001b2ff\U00020000-\U0003ffff]+")
+WRAPPED = re.compile("(?<=[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60])\\s*\n\\s*"
+                     "(?=[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60])")
+MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
+MAY_COMBINE = re.compile("[\u0300-\u1dff\u20d0-\u20ff\u2cef-\u2dff\u302a-\u309a\ua66f-\uabff"
+                         "\ufb1e\ufe20-\ufe2f\U00010000-\U0010ffff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
+LONG_NUMBER = re.compile("&#([0-9]{8,})")
+
+
+def stream_safe(text):
+    """The text with U+034F after 30 combining marks in a row (UAX #15, section 13).
+
+    Normal forms sort such marks, in Python in quadratic time.
+    """
+    if not MAY_COMBINE.search(text):
+        return text
+    for mark in "\u0f73\u0f75\u0f81":                       # show their class when decomposed
+        text = text.replace(mark, unicodedata.normalize("NFD", mark))
+    classes = bytes(map(unicodedata.combining, text))
+    cuts = [found.end() for found in MANY_MARKS.finditer(classes)]
+    return "\u034f".join(text[a:b] for a, b in zip([0, *cuts], [*cuts, None])) if cuts else text
+
+
+def unescape(text):
+    """html.unescape, which would refuse a number of more than 4300 digits."""
+    return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
+
+
+def clean(text):
+    """Single spaces, no controls, entities resolved, twice as in trafilatura: many escape twice."""
+    if "&" in text:
+        text = unescape(unescape(text))
+    if "\n" in text and not text.isascii():
+        text = WRAPPED.sub("", text)
+    return INVISIBLE.sub("", " ".join(text.split())).rstrip(" ¶")
+
+
+def size_of(text):
+    """Its length in letters: a character that is as wide as two counts as two."""
+    return len(text) if text.isascii() else len(text) + sum(map(len, WIDE.findall(text)))
+
+
+# --------------------------------------------------------------------------------------------------
 # The tokenizer: characters to tags and the text between them.
 
 # TAG ends a tag at the first >. Where that leaves a quote open, WHOLE finds the > outside of quoted
@@ -163,7 +195,7 @@ WHOLE, MORE = re.compile(rf"</?[a-zA-Z][^\s/>]*({IN_TAG})>?"), re.compile(rf"{IN
 COMMENT_END = re.compile(r"--!?>")
 SCRIPTS = {"script", "style", "textarea", "xmp"}            # what is in them is no markup
 SKIP = SCRIPTS | set("title iframe noembed noframes svg math template object audio video canvas "
-                     "map select datalist".split())
+                     "map select datalist rt rp".split())
 MENUS = {"nav", "footer"}                                   # may hold others of their kind
 EDGES = {tag: re.compile(rf"<(/{'?' if tag in MENUS else ''}){tag}(?![^\s/>])[^>]*>?", re.I)
          for tag in SKIP | MENUS}
@@ -199,7 +231,7 @@ def tokens(source, skip):
                     attrs, at = found[1], found.end()
                     while source[at - 1] != ">" and at < len(source):
                         at = MORE.match(source, at).end()
-                if tag in skip and not closing:
+                if tag in skip and not closing and not attrs.endswith("/"):
                     behind = -1 if tag in hopeless else end_of(source, tag, at)
                     if behind >= 0:
                         at, tag = behind, ""
@@ -222,10 +254,6 @@ def tokens(source, skip):
 # --------------------------------------------------------------------------------------------------
 # The tree: elements and lines.
 
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
-                       "\ufff9-\ufffc\ufffe\uffff]+")
-WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
-                  "\U0001b000-\U0001b2ff\U00020000-\U0003ffff]+")
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 ITEMS, CELLS = {"li", "dt", "dd"}, {"td", "th"}
 ROWS = CELLS | {"tr", "tbody", "thead", "tfoot", "table", "caption"}
@@ -239,50 +267,11 @@ CLOSES = {tag: (set(closed.split()), set(wall.split())) for tags, closed, wall i
     ("li", "li", "ul ol menu dir"), ("dt dd", "dt dd", "dl"), ("option", "option", "select"),
     ("td th", "td th", "tr table"), ("tr", "tr td th", "table"),
     ("tbody thead tfoot", "tbody thead tfoot tr", "table")) for tag in tags.split()}
-BLOCK, LINK, BREAK, INLINE = range(1, 5)
-KINDS = dict.fromkeys(BLOCKS, BLOCK) | {"a": LINK, "br": BREAK, "hr": BREAK,
-                                        "span": INLINE, "time": INLINE}
+BLOCK, LINK, BREAK, SPAN = range(1, 5)
+KINDS = dict.fromkeys(BLOCKS, BLOCK) | {"a": LINK, "br": BREAK, "hr": BREAK, "span": SPAN}
 WITHIN = {"li": "item", "dt": "item", "dd": "item", "td": "cell", "th": "cell", "pre": "pre",
           "figure": "figure"}
 PROSE = 40                        # letters from which a line may be a sentence
-
-
-MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
-MAY_COMBINE = re.compile("[\u0300-\u1dff\u20d0-\u20ff\u2cef-\u2dff\u302a-\u309a\ua66f-\uabff"
-                         "\ufb1e\ufe20-\ufe2f\U00010000-\U0010ffff]")
-SURROGATE = re.compile("[\ud800-\udfff]")
-LONG_NUMBER = re.compile("&#([0-9]{8,})")
-
-
-def stream_safe(text):
-    """The text with U+034F after 30 combining marks in a row (UAX #15, section 13).
-
-    Normal forms sort such marks, in Python in quadratic time.
-    """
-    if not MAY_COMBINE.search(text):
-        return text
-    for mark in "\u0f73\u0f75\u0f81":                       # show their class when decomposed
-        text = text.replace(mark, unicodedata.normalize("NFD", mark))
-    classes = bytes(map(unicodedata.combining, text))
-    cuts = [found.end() for found in MANY_MARKS.finditer(classes)]
-    return "\u034f".join(text[a:b] for a, b in zip([0, *cuts], [*cuts, None])) if cuts else text
-
-
-def unescape(text):
-    """html.unescape, which would refuse a number of more than 4300 digits."""
-    return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
-
-
-def clean(text):
-    """Single spaces, no controls, entities resolved, twice as in trafilatura: many escape twice."""
-    if "&" in text:
-        text = unescape(unescape(text))
-    return INVISIBLE.sub("", " ".join(text.split()))
-
-
-def size_of(text):
-    """Its length in letters: a character that is as wide as two counts as two."""
-    return len(text) if text.isascii() else len(text) + sum(map(len, WIDE.findall(text)))
 
 
 class Node:
@@ -311,19 +300,6 @@ class Line:
         self.prose = self.size if prose else 0
 
 
-class Span:
-    """Boilerplate in a line, or a time: goes if the rest of it is no sentence; if hidden, always."""
-
-    def __init__(self, tag, attrs, hidden, node, mark):
-        self.tag, self.attrs, self.hidden, self.node, self.mark = tag, attrs, hidden, node, mark
-        self.depth = 1
-
-    def ends(self, tag, closing):
-        if tag == self.tag:
-            self.depth += -1 if closing else 1
-        return not self.depth
-
-
 class Page:
     """The nodes and lines of a page, in document order; nodes[0] is a root that nothing closes."""
 
@@ -331,24 +307,24 @@ class Page:
         root = Node("root", "", None, 0)
         self.nodes, self.lines = [root], []
         self.stack, self.tags = [root], ["root"]            # the open nodes, their tags
-        self.parts, self.linked, self.link = [], 0, None    # link: the node the open <a> is in
-        self.span, self.cuts = None, []                     # the open boilerplate within a line
-        self.verdicts = {"": ()}
+        self.parts, self.letters, self.linked = [], 0, 0    # of a line so far
+        self.link = None                                    # the node the open <a> is in
+        self.after_link = -1                                # how many parts when an <a> ended
+        self.span = ""                                      # attributes of an open span that goes
+        self.verdict = cache(boilerplate)                   # of this page: sites repeat themselves
         self.scan(source, skip)
         self.close_to(0)
-
-    def verdict(self, attrs):
-        if attrs not in self.verdicts:
-            self.verdicts[attrs] = boilerplate(attrs)
-        return self.verdicts[attrs]
+        if sum(line.prose for line in self.lines) < ENOUGH:
+            for line in self.lines:                         # next to no prose: all text counts
+                line.prose = line.size - line.linked
 
     def scan(self, source, skip):
         parts, stack = self.parts, self.stack
         for text, closing, tag, attrs in tokens(source, skip):
             if text and (parts or not text.isspace()):
                 parts.append(text)
-                if self.link:
-                    self.linked += len(text)
+                self.letters += (letters := len(text.strip()))
+                self.linked += letters if self.link else 0
             kind = KINDS.get(tag)
             if kind is None:
                 continue
@@ -360,16 +336,20 @@ class Page:
                     if len(self.nodes) >= MAX_NODES:
                         return
             elif kind == LINK:
+                if len(parts) == self.after_link:           # two links with nothing in between
+                    parts.append(" ")
+                self.after_link = len(parts) if closing and parts else -1
                 self.link = stack[-1] if not closing and "href" in attrs.lower() else None
             elif kind == BREAK:
                 self.flush()
-            elif self.span:
-                if self.span.ends(tag, closing):
+            elif self.span:                                 # others may be nested in it
+                self.depth += -1 if closing else 1
+                if not self.depth:
                     self.cut()
-                    self.span = None
-            elif not closing and (tag == "time" or self.verdict(attrs)):
-                hidden = "hidden" in self.verdict(attrs)
-                self.span = Span(tag, attrs, hidden, stack[-1], len(parts))
+                    self.span = ""
+            elif not closing and (verdict := self.verdict(attrs)):
+                self.span, self.depth, self.holder = attrs, 1, stack[-1]
+                self.mark, self.goes = len(parts), self.letters < PROSE or "hidden" in verdict
 
     def start(self, tag, attrs):
         self.flush()
@@ -384,9 +364,7 @@ class Page:
                         break
                 elif self.tags[depth] in wall:
                     break
-        if self.span:                                       # what is in it is boilerplate too
-            attrs = self.span.attrs
-        node = Node(tag, attrs, self.stack[-1], len(self.lines))
+        node = Node(tag, self.span or attrs, self.stack[-1], len(self.lines))
         if tag in ("table", "pre") and "figure" in node.inside:
             node.inside["figure"].tag = "div"               # no picture
         self.nodes.append(node)
@@ -414,39 +392,31 @@ class Page:
             node.last, node.below = len(self.lines), len(self.nodes)
             if node is self.link:                           # an <a> or a span ends with its node
                 self.link = None
-            if self.span and node is self.span.node:
-                self.span = None
+            if self.span and node is self.holder:
+                self.span = ""
         del self.stack[depth:], self.tags[depth:]
 
     def cut(self):
-        here = slice(self.span.mark, len(self.parts))
-        if self.span.hidden:
-            del self.parts[here]
-        else:
-            self.cuts.append(here)
+        """A boilerplate span goes, if hidden or unless a sentence stands before it in its line."""
+        if self.goes:
+            del self.parts[self.mark:]
 
     def flush(self):
         """What was read since the last boundary becomes a line, in <pre> a line for each line."""
+        if self.span:
+            self.cut()
+            self.mark, self.goes = 0, True
         parts, node = self.parts, self.stack[-1]
         if not parts:
             return
-        if self.span:
-            self.cut()
-            self.span.mark = 0
         text = "".join(parts)
-        if self.cuts:
-            for cut in reversed(self.cuts):
-                del parts[cut]
-            rest = "".join(parts)
-            text = rest if len(rest.strip()) < PROSE else text
         share = self.linked / len(text) if text else 0
         for line in text.split("\n") if "pre" in node.inside else (text,):
             linked, line = round(share * len(line)), clean(line)
             if line:
                 self.lines.append(Line(line, node, linked))
         parts.clear()
-        self.cuts.clear()
-        self.linked = 0
+        self.letters, self.linked, self.after_link = 0, 0, -1
 
 
 # --------------------------------------------------------------------------------------------------
@@ -471,11 +441,10 @@ VOCABULARY = set("""
     meta date dates time datum fecha dateli timest byline author autor autore auteur avtor yazar
     tag tags taglis tagclo rating vote votes credit credits captio attach carous slides galler infobo
     signat userin postpr
+    commen koment coment kommen disqus akisme respond reply replie yorum yoruml reacties
     """.split())
-TALK = dict.fromkeys("commen koment coment kommen disqus akisme respond reply replie yorum yoruml "
-                     "reacties".split(), "comments")
-REASONS = {word: word for word in VOCABULARY} | TALK
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
+TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
 # Names of the article itself. It may carry others: blogs put a post's tags among its classes.
 ARTICLE = re.compile(r"(?i)articlebody|\b(?:hentry|status-publish)\b"
                      r"|(?:article|entry|post|story)[-_]*(?:body|content|text)(?![a-z])")
@@ -501,9 +470,8 @@ def boilerplate(attrs):
     reasons = {}
     for word in WORD.findall(names):
         word = word.lower()
-        reason = REASONS.get(word) or REASONS.get(word[:6])
-        if reason:
-            reasons[reason] = True
+        if word in VOCABULARY or word[:6] in VOCABULARY or word.endswith(TAILS):
+            reasons[word[:6]] = True
     return () if reasons and ARTICLE.search(names) else tuple(reasons)
 
 
@@ -517,18 +485,19 @@ def remove(lines):
         line.live = False
 
 
-def teasers(nodes, lines):
+def teasers(page):
     """The lists of links to other pages, each with a few words of it.
 
     Three or more cards, and little else. A card is an element with a linked heading or a line of 20
     letters that is a link, and with at most two lines of prose and 400 letters besides.
     """
+    lines = page.lines
     titles = running(line.linked > 0.8 * line.size and (line.size >= 20 or line.node.tag in HEADINGS)
                      for line in lines)
     plain = running(line.size - line.linked for line in lines)
     prose = running(line.prose > 0 for line in lines)
     children, cards = Counter(), Counter()
-    for node in nodes[1:]:
+    for node in page.nodes[1:]:
         a, b = node.first, node.last
         if a < b and node.tag not in HEADINGS:
             children[node.parent] += 1
@@ -538,42 +507,39 @@ def teasers(nodes, lines):
             and node.tag not in ROWS and node.tag not in EXEMPT}
 
 
-def prune(page, by_tag, by_name):
+def prune(page):
     """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
 
-    An element stays that holds over 6/7 of the prose, or half of it with the title (h1). A reason
-    counts for nothing if all the elements that give it hold over 6/7 of the prose together: there
-    are pages all of whose parts are called widgets, and threads all of whose posts are comments.
+    A reason counts for nothing if the elements that give it hold over 6/7 of the prose together:
+    all parts of a page may be called widgets, all posts of a thread comments. What is hidden, or
+    holds the title (h1), stays if half of the prose is in it.
     """
-    nodes, lines = page.nodes, page.lines
-    prose, titles = running(line.prose for line in lines), running(line.node.tag == "h1" for line in lines)
-    total = prose[-1]
-    lists = teasers(nodes, lines) if by_name else ()
+    lines, lists = page.lines, teasers(page)
+    prose = running(line.prose for line in lines)
+    titles = running(line.node.tag == "h1" for line in lines)
     suspects, held, until = [], Counter(), Counter()
-    for node in nodes:
+    for node in page.nodes:
         a, b = node.first, node.last
         if a == b or node.tag in EXEMPT:
             continue
-        reasons = page.verdict(node.attrs) if by_name else ()
+        reasons = page.verdict(node.attrs)
+        if node.tag in DROP:
+            reasons += (node.tag,)
         if node in lists:
             reasons += ("teasers",)
-        if by_tag and node.tag in DROP:
-            reasons += (node.tag,)
         if reasons:
             suspects.append((node, reasons))
-            for reason in reasons:
-                if a >= until[reason] and reason != "hidden":
-                    held[reason] += prose[b] - prose[a]
-                    until[reason] = b
+        for reason in reasons:
+            if a >= until[reason] and reason != "hidden":
+                held[reason] += prose[b] - prose[a]
+                until[reason] = b
     end = 0                                                 # of what was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
-        reasons = [r for r in reasons if not held[r] or held[r] < total * 6 / 7]
-        if a < end or not reasons:
-            continue
-        titled = titles[a] < titles[b] or not titles[-1]
-        share = 1 / 2 if titled and not {"comments", "teasers"}.intersection(reasons) else 6 / 7
-        if prose[b] - prose[a] < total * share or prose[b] == prose[a]:
+        valid = any(not held[reason] or held[reason] < prose[-1] * 6 / 7 for reason in reasons)
+        half = "hidden" in reasons or titles[a] < titles[b]
+        spared = prose[b] - prose[a] > prose[-1] * (1 / 2 if half else 3 / 4)
+        if a >= end and valid and not spared:
             remove(lines[a:b])
             end = b
 
@@ -581,12 +547,13 @@ def prune(page, by_tag, by_name):
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
 
 
-def container(nodes, prose):
-    """The smallest element that still holds the text, and its index.
+def container(page):
+    """The index of the smallest element that still holds the text.
 
-    From the root down while one child has 2/3 of the prose and the rest is less than a tenth of it
-    or 2000 letters: that much is no blurb, it is another chapter.
+    From the root down while one child has 2/3 of the prose, and the rest is below 2000 letters or a
+    tenth of it: more is no blurb, but another chapter.
     """
+    nodes, prose = page.nodes, running(line.prose * line.live for line in page.lines)
     at, i = 0, 1
     while i < nodes[at].below:
         node, have = nodes[i], prose[nodes[at].last] - prose[nodes[at].first]
@@ -623,24 +590,17 @@ def thin_out(page, at):
 # --------------------------------------------------------------------------------------------------
 # Lines to text.
 
-# Lines that are buttons, whatever holds them.
+# Lines that are buttons, whatever holds them: an advert, share, read more, comments, a network.
 BUTTONS = set("""
-    advertisement|advertisements|advert|adverts|sponsored|anzeige|werbung|publicité|publicidad
-    publicidade|pubblicità|advertentie|annons|annonse|mainos|reklama|reklam|реклама|διαφήμιση|إعلان
-    פרסומת|विज्ञापन|โฆษณา|quảng cáo|iklan|广告|廣告|広告|スポンサーリンク|광고
-    share|share this|share article|share story|share this article|share this story|teilen|partager
-    compartir|compartilhar|condividi|delen|dela|udostępnij|sdílet|paylaş|поделиться|مشاركة|שתף
-    शेयर करें|แชร์|chia sẻ|bagikan|分享|シェア|공유
-    read more|continue reading|weiterlesen|mehr lesen|lire la suite|leer más|leia mais|leggi tutto
-    lees meer|läs mer|czytaj więcej|číst dále|devamını oku|читать далее|اقرأ المزيد|और पढ़ें|อ่านต่อ
-    đọc thêm|baca selengkapnya|阅读更多|続きを読む|더 보기
-    comment|comments|kommentare|commentaires|comentarios|comentários|commenti|reacties|kommentarer
-    komentarze|yorumlar|комментарии|تعليقات|टिप्पणियाँ|ความคิดเห็น|bình luận|komentar|评论|コメント|댓글
-    print|drucken|imprimer|imprimir|stampa|drukuj|yazdır|печать|طباعة|打印|印刷
-    email|e-mail|copy link|loading|tweet|pin|pin it|facebook|twitter|pinterest|whatsapp|telegram
-    linkedin|reddit|line
-    """.strip().replace("\n", "|").split("|"))
-BUTTONS = {button.strip() for button in BUTTONS}
+advertisement|advertisements|advert|sponsored|anzeige|werbung|publicité|publicidad|publicidade
+pubblicità|advertentie|annons|annonse|mainos|reklama|reklam|реклама|διαφήμιση|إعلان|विज्ञापन|โฆษณา
+quảng cáo|iklan|广告|廣告|広告|광고|share|share this|share article|share story|share this article
+share this story|teilen|partager|compartir|compartilhar|condividi|delen|dela|udostępnij|paylaş
+поделиться|مشاركة|शेयर करें|chia sẻ|bagikan|分享|シェア|공유|read more|continue reading|weiterlesen
+lire la suite|leer más|leia mais|leggi tutto|lees meer|läs mer|czytaj więcej|devamını oku
+читать далее|اقرأ المزيد|और पढ़ें|อ่านต่อ|đọc thêm|阅读更多|続きを読む|더 보기|comment|comments|print
+email|e-mail|copy link|loading|tweet|pin|pin it|facebook|twitter|pinterest|whatsapp|telegram
+linkedin|reddit""".replace("\n", "|").split("|"))
 
 
 def render(page, top):
@@ -681,27 +641,17 @@ def render(page, top):
 # --------------------------------------------------------------------------------------------------
 # All of it.
 
+ARTICLE_BODY = re.compile(r'"articleBody"\s*:\s*("[^"\\]*(?:\\.[^"\\]*){,50000}")', re.S)
+
+
 def article_in_json(source):
-    """The longest articleBody that the page carries for search engines, as JSON-LD; or ""."""
-    best, at = "", source.find("ld+json") if "articleBody" in source else -1
-    while at >= 0:
-        at = source.find(">", at) + 1
-        end = end_of(source, "script", at) if at else -1
-        if end < 0:
-            break
+    """The longest articleBody in the JSON that the page carries for search engines, or ""."""
+    best = ""
+    for found in ARTICLE_BODY.finditer(source):
         try:
-            waiting = [json.loads(source[at:source.rfind("</", at, end)])]
-        except (ValueError, RecursionError):
-            waiting = []
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, dict):
-                body = value.get("articleBody")
-                best = body if isinstance(body, str) and len(body) > len(best) else best
-                value = list(value.values())
-            if isinstance(value, list):
-                waiting += value
-        at = source.find("ld+json", end)
+            best = max(best, json.loads(found[1], strict=False), key=len)
+        except ValueError:
+            pass
     return "\n".join(filter(None, map(clean, best.split("\n"))))
 
 
@@ -718,15 +668,13 @@ def main_text(page, url=None, charset=None):
     source = page if isinstance(page, str) else decode(bytes(page[:4 * MAX_CHARS]), charset)
     source = source[:MAX_CHARS].replace("\0", "")
     best = ""
-    for by_tag, by_name in ((True, True), (True, False), (False, False)):
-        page = Page(source, SKIP | MENUS if by_tag else SKIP)
-        if sum(line.prose for line in page.lines) < ENOUGH:
-            for line in page.lines:                         # next to no prose: all text counts
-                line.prose = line.size - line.linked
-        prune(page, by_tag, by_name)
-        at = container(page.nodes, running(line.prose * line.live for line in page.lines))
-        thin_out(page, at)
-        text = render(page, page.nodes[at])
+    for skip, rules in ((SKIP | MENUS, True), (SKIP, False)):
+        tree = Page(source, skip)
+        if rules:
+            prune(tree)
+        at = container(tree)
+        thin_out(tree, at)
+        text = render(tree, tree.nodes[at])
         if not best or len(text) > 2 * len(best):
             best = text
         if size_of(best) >= ENOUGH:
