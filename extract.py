@@ -141,7 +141,7 @@ INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u2
                        "\ufff9-\ufffc\ufffe\uffff]+")
 WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
                   "\U0001b000-\U0001b2ff\U00020000-\U0003ffff]+")
-WRAPPED = re.compile("(?<=[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60])\\s*\n\\s*"
+WRAPPED = re.compile("(?<=[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60])[^\\S\n]*\n\\s*"
                      "(?=[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60])")
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
 MAY_COMBINE = re.compile("[\u0300-\u1dff\u20d0-\u20ff\u2cef-\u2dff\u302a-\u309a\ua66f-\uabff"
@@ -303,7 +303,7 @@ class Line:
 class Page:
     """The nodes and lines of a page, in document order; nodes[0] is a root that nothing closes."""
 
-    def __init__(self, source, skip):
+    def __init__(self, source, rules):
         root = Node("root", "", None, 0)
         self.nodes, self.lines = [root], []
         self.stack, self.tags = [root], ["root"]            # the open nodes, their tags
@@ -312,15 +312,15 @@ class Page:
         self.after_link = -1                                # how many parts when an <a> ended
         self.span = ""                                      # attributes of an open span that goes
         self.verdict = cache(boilerplate)                   # of this page: sites repeat themselves
-        self.scan(source, skip)
+        self.scan(source, rules)
         self.close_to(0)
         if sum(line.prose for line in self.lines) < ENOUGH:
             for line in self.lines:                         # next to no prose: all text counts
                 line.prose = line.size - line.linked
 
-    def scan(self, source, skip):
+    def scan(self, source, rules):
         parts, stack = self.parts, self.stack
-        for text, closing, tag, attrs in tokens(source, skip):
+        for text, closing, tag, attrs in tokens(source, SKIP | MENUS if rules else SKIP):
             if text and (parts or not text.isspace()):
                 parts.append(text)
                 self.letters += (letters := len(text.strip()))
@@ -347,9 +347,9 @@ class Page:
                 if not self.depth:
                     self.cut()
                     self.span = ""
-            elif not closing and (verdict := self.verdict(attrs)):
-                self.span, self.depth, self.holder = attrs, 1, stack[-1]
-                self.mark, self.goes = len(parts), self.letters < PROSE or "hidden" in verdict
+            elif rules and not closing and (verdict := self.verdict(attrs)):
+                self.span, self.hidden, self.depth = attrs, "hidden" in verdict, 1
+                self.holder, self.before = stack[-1], (len(parts), self.letters, self.linked)
 
     def start(self, tag, attrs):
         self.flush()
@@ -397,15 +397,17 @@ class Page:
         del self.stack[depth:], self.tags[depth:]
 
     def cut(self):
-        """A boilerplate span goes, if hidden or unless a sentence stands before it in its line."""
-        if self.goes:
-            del self.parts[self.mark:]
+        """A boilerplate span goes, unless it is long or behind a sentence; if hidden, always."""
+        n_parts, letters, linked = self.before
+        if self.hidden or letters < PROSE and self.letters - letters < 200:
+            del self.parts[n_parts:]
+            self.letters, self.linked = letters, linked
 
     def flush(self):
         """What was read since the last boundary becomes a line, in <pre> a line for each line."""
         if self.span:
             self.cut()
-            self.mark, self.goes = 0, True
+            self.before = 0, 0, 0
         parts, node = self.parts, self.stack[-1]
         if not parts:
             return
@@ -424,24 +426,22 @@ class Page:
 
 DROP = set("aside footer nav menu form fieldset button label legend option dialog figure "
            "figcaption head noscript".split())
-EXEMPT = {"root", "html", "body", "main"}
+EXEMPT = {"root", "html", "body", "main"}                   # whatever their names
 # Words of class, id, role and itemprop, the core of them trafilatura's. One of six letters stands
 # for all words that begin with it. Names are mostly English everywhere; not all are.
 VOCABULARY = set("""
     nav navi naviga navbar navbox subnav menu menus submen megame dropdo breadc pagina pager paging
     toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba toc catlin editse
     login signin signup modal popup popups overlay overlays toolti lightb offcan noprin print search
-    dialog cookie consen newsle subscr paywal premiu promo promos syndic
+    dialog cookie consen newsle subscr paywal premiu promo promos syndic signat userin postpr
     ad ads adv advert sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce
-    publicidad publicidade publicite pubblicita
-    share shares sharin shareb sharet sharedaddy social addthi addtoa viral teilen partag compartir
-    compartilhar condiv paylas bagika
+    publicidad publicidade publicite pubblicita share shares sharin shareb sharet sharedaddy social
+    addthi addtoa viral teilen partag compartir compartilhar condiv paylas bagika
     relate relaci recomm simila sugges trendi popula mostre readmo upsell recirc teaser widget
-    verwan correl powiaz terkai ilgili
-    meta date dates time datum fecha dateli timest byline author autor autore auteur avtor yazar
-    tag tags taglis tagclo rating vote votes credit credits captio attach carous slides galler infobo
-    signat userin postpr
-    commen koment coment kommen disqus akisme respond reply replie yorum yoruml reacties
+    verwan correl powiaz terkai ilgili commen koment coment kommen disqus akisme respond reply
+    replie yorum yoruml reacties meta date dates time datum fecha dateli timest byline author autor
+    autore auteur avtor yazar tag tags taglis tagclo rating vote votes credit credits captio attach carous
+    slides galler infobo
     """.split())
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
@@ -450,7 +450,7 @@ ARTICLE = re.compile(r"(?i)articlebody|\b(?:hentry|status-publish)\b"
                      r"|(?:article|entry|post|story)[-_]*(?:body|content|text)(?![a-z])")
 NAMES = re.compile(r"""(?i)\s(?:class|id|role|itemprop)\s*=\s*"""
                    r"""(?:"([^"]*)|'([^']*)|([^\s"'>]+))""")
-WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")                    # sideBar-left_2 -> side Bar left
+WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")                    # navLinks_2 -> nav Links
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 
 
@@ -467,9 +467,9 @@ def boilerplate(attrs):
                 or not CONCEALED.isdisjoint(found.get("class", "").split())):
             return ("hidden",)
     names = " ".join(a or b or c for a, b, c in NAMES.findall(attrs))
-    reasons = {}
-    for word in WORD.findall(names):
-        word = word.lower()
+    lower, reasons = names.lower(), {}
+    words = WORD.findall(lower) if names == lower else WORD.findall(names) + WORD.findall(lower)
+    for word in map(str.lower, words):
         if word in VOCABULARY or word[:6] in VOCABULARY or word.endswith(TAILS):
             reasons[word[:6]] = True
     return () if reasons and ARTICLE.search(names) else tuple(reasons)
@@ -480,11 +480,6 @@ def running(values):
     return list(accumulate(values, initial=0))
 
 
-def remove(lines):
-    for line in lines:
-        line.live = False
-
-
 def teasers(page):
     """The lists of links to other pages, each with a few words of it.
 
@@ -492,8 +487,8 @@ def teasers(page):
     letters that is a link, and with at most two lines of prose and 400 letters besides.
     """
     lines = page.lines
-    titles = running(line.linked > 0.8 * line.size and (line.size >= 20 or line.node.tag in HEADINGS)
-                     for line in lines)
+    titles = running((line.size >= 20 or line.node.tag in HEADINGS)
+                     and line.linked > 0.8 * line.size for line in lines)
     plain = running(line.size - line.linked for line in lines)
     prose = running(line.prose > 0 for line in lines)
     children, cards = Counter(), Counter()
@@ -537,11 +532,11 @@ def prune(page):
     for node, reasons in suspects:
         a, b = node.first, node.last
         valid = any(not held[reason] or held[reason] < prose[-1] * 6 / 7 for reason in reasons)
-        half = "hidden" in reasons or titles[a] < titles[b]
-        spared = prose[b] - prose[a] > prose[-1] * (1 / 2 if half else 3 / 4)
-        if a >= end and valid and not spared:
-            remove(lines[a:b])
+        spared = "hidden" in reasons or titles[a] < titles[b]
+        if a >= end and valid and not (spared and prose[b] - prose[a] > prose[-1] / 2):
             end = b
+            for line in lines[a:b]:
+                line.live = False
 
 
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
@@ -583,8 +578,9 @@ def thin_out(page, at):
             continue
         share = 9 / 10 if tag in ROWS and tag not in CELLS and not alone else 2 / 3
         if linked[b] - linked[a] > share * (chars[b] - chars[a]):
-            remove(lines[a:b])
             at = node.below - 1
+            for line in lines[a:b]:
+                line.live = False
 
 
 # --------------------------------------------------------------------------------------------------
@@ -592,15 +588,14 @@ def thin_out(page, at):
 
 # Lines that are buttons, whatever holds them: an advert, share, read more, comments, a network.
 BUTTONS = set("""
-advertisement|advertisements|advert|sponsored|anzeige|werbung|publicité|publicidad|publicidade
-pubblicità|advertentie|annons|annonse|mainos|reklama|reklam|реклама|διαφήμιση|إعلان|विज्ञापन|โฆษณา
-quảng cáo|iklan|广告|廣告|広告|광고|share|share this|share article|share story|share this article
-share this story|teilen|partager|compartir|compartilhar|condividi|delen|dela|udostępnij|paylaş
-поделиться|مشاركة|शेयर करें|chia sẻ|bagikan|分享|シェア|공유|read more|continue reading|weiterlesen
-lire la suite|leer más|leia mais|leggi tutto|lees meer|läs mer|czytaj więcej|devamını oku
-читать далее|اقرأ المزيد|और पढ़ें|อ่านต่อ|đọc thêm|阅读更多|続きを読む|더 보기|comment|comments|print
-email|e-mail|copy link|loading|tweet|pin|pin it|facebook|twitter|pinterest|whatsapp|telegram
-linkedin|reddit""".replace("\n", "|").split("|"))
+ad|advertisement|advertisements|advert|sponsored|anzeige|werbung|publicité|publicidad|publicidade
+pubblicità|advertentie|annons|reklama|reklam|реклама|إعلان|विज्ञापन|โฆษณา|quảng cáo|iklan|广告|廣告|広告
+광고|share|share this|share article|share story|share this article|share this story|teilen|partager
+compartir|compartilhar|condividi|delen|dela|udostępnij|paylaş|поделиться|مشاركة|शेयर करें|chia sẻ
+bagikan|分享|シェア|공유|read more|continue reading|weiterlesen|lire la suite|leer más|leia mais
+leggi tutto|lees meer|läs mer|czytaj więcej|devamını oku|читать далее|اقرأ المزيد|और पढ़ें|อ่านต่อ
+đọc thêm|阅读更多|続きを読む|더 보기|comment|comments|print|email|e-mail|copy link|loading|tweet|pin
+pin it|facebook|twitter|pinterest|whatsapp|telegram|linkedin|reddit""".replace("\n", "|").split("|"))
 
 
 def render(page, top):
@@ -620,21 +615,17 @@ def render(page, top):
     live = live[::-1] or [line for line in page.lines[top.first:top.last] if line.live]
     outer_cell, outer_item = top.inside.get("cell"), top.inside.get("item")
     in_cell = Counter(line.node.inside.get("cell") for line in live)
-    is_row = {}                                             # rows of one-line cells; not layout
-    for cell, n in in_cell.items():
-        if cell is not None and cell is not outer_cell:
-            is_row[cell.parent] = is_row.get(cell.parent, True) and n == 1
+    layout = {cell.parent for cell, n in in_cell.items() if cell and n > 1}
     text, item, row = [], outer_item, None
     for line in live:
-        inside = line.node.inside
+        inside, before = line.node.inside, row
         bullet = "- " if inside.get("item") not in (None, item, outer_item) else ""
         item, cell = inside.get("item"), inside.get("cell")
-        here = cell and is_row.get(cell.parent) and cell.parent
-        if here and here is row:
+        row = cell.parent if cell and cell is not outer_cell and cell.parent not in layout else None
+        if row and row is before:
             text[-1].append(bullet + line.text)
         else:
             text.append([bullet + line.text])
-        row = here
     return "\n".join(map(" | ".join, text))
 
 
@@ -668,8 +659,8 @@ def main_text(page, url=None, charset=None):
     source = page if isinstance(page, str) else decode(bytes(page[:4 * MAX_CHARS]), charset)
     source = source[:MAX_CHARS].replace("\0", "")
     best = ""
-    for skip, rules in ((SKIP | MENUS, True), (SKIP, False)):
-        tree = Page(source, skip)
+    for rules in (True, False):
+        tree = Page(source, rules)
         if rules:
             prune(tree)
         at = container(tree)

@@ -84,7 +84,8 @@ def test_benchmark_f1():
     for name, keys in (("all", rows), ("to work with", work), ("held out", held_out)):
         print("%-12s %2d pages: F1 %.4f precision %.4f recall %.4f" % (name, len(keys), *f1([rows[k] for k in keys])))
     print(f"{ms:.1f} ms a page")
-    assert f1(list(rows.values()))[0] >= 0.97     # trafilatura 2.3.1: 0.9646, with favor_precision 0.9751
+    for keys in (rows, work, held_out):           # trafilatura 2.3.1 on all: fast 0.9688, default 0.9646, precision 0.9751
+        assert f1([rows[k] for k in keys])[0] >= 0.98
 
 
 def in_chinese(text):
@@ -275,6 +276,7 @@ def test_content_stays(extra, line):
     (f"<p>{SENTENCE}<span style='display: none'>x</span>Always.</p>", SENTENCE + "Always."),
     ("<div><span class=share>Share <div>on a network</div> now</span>Text.</div>", "Text."),
     ("<div><span class=share>Share</div><div>Text.</div>", "Text."),           # never closed: ends with its element
+    (f"<p><span class=caption>{LONG}</span></p>", LONG.strip()),
     ("<p><span>W</span>hile</p>", "While")])
 def test_boilerplate_in_a_line(line, text):
     assert main_text(page_of(line)) == EXPECTED + "\n" + text
@@ -282,7 +284,7 @@ def test_boilerplate_in_a_line(line, text):
 
 @pytest.mark.parametrize("attrs, reasons", [
     ("", ()), (' class="post-footer relatedPosts"', ("footer", "relate")), (" class=footnote", ()), (' CLASS="SIDEBAR"', ("sideba",)),
-    (' id=sideBar-left_2', ()), (' class="rightsidebar"', ("rights",)), (' role="navigation"', ("naviga",)), (" itemprop=datePublished", ("date",)),
+    (' id=sideBar-left_2', ("sideba",)), (' class="topNav"', ("nav",)), (' class="rightsidebar"', ("rights",)), (' role="navigation"', ("naviga",)), (" itemprop=datePublished", ("date",)),
     (' class="operating-system overlap unrelated"', ()), (' class="post type-post hentry tag-social"', ()), (' class="entry-content share"', ()),
     (' class="Kommentare"', ("kommen",)), (' class="comentarios"', ("coment",)), (" hidden", ("hidden",)), (' title="hidden"', ()),
     (' class="sr-only"', ("hidden",)), (' aria-hidden="true"', ("hidden",)), (' aria-hidden="false"', ()), (' data-class="ad"', ())])
@@ -702,7 +704,7 @@ HOSTILE = [
     "<div>" + "<div><h3><a href=x>title</a></h3><p>text</div>" * 50_000, "<div>" * 250 + "</section>" * 100_000, "<div class='" + "a-b " * 500_000 + "'>x",
     "".join(f"<div class='a{i} share' id={i} hidden>x" for i in range(50_000)), "<plaintext>" + "<p>x" * 100_000, "<select><option>x" * 50_000,
     "<pre>" + "<a href=x>1</a> code\n" * 100_000, "<p" * 1_000_000, "<" + "a" * 1_000_000, "<div class=share>" * 250 + "<p>x" * 50_000,
-    "<DIV><Script>a</sCRIPT>" * 50_000, "<p>" + "漢a" * 500_000, "<p>" + "漢\n" * 500_000]
+    "<DIV><Script>a</sCRIPT>" * 50_000, "<p>" + "漢a" * 500_000, "<p>" + "漢\n" * 500_000, "<p>漢" + "\n" * 500_000 + "a", "<p>" + "漢 \n \n" * 200_000]
 
 
 @pytest.mark.parametrize("i", range(len(HOSTILE)))

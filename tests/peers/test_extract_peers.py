@@ -31,7 +31,7 @@ def seconds(function, pages):
     return time.process_time() - start
 
 
-def test_as_good_as_trafilatura_and_twice_as_fast():
+def test_better_than_trafilatura_and_twice_as_fast():
     """Times are medians of rounds in which all systems take turns; a ratio is the median of the rounds' ratios."""
     work, held_out = scorer.benchmark()
     pages = [*work.values(), *held_out.values()]
@@ -46,5 +46,5 @@ def test_as_good_as_trafilatura_and_twice_as_fast():
         print("to work with %.4f, held out %.4f" % (scorer.f1(rows[:len(work)])[0], scorer.f1(rows[len(work):])[0]), end="")
         print(f" {ms:7.2f} ms a page, extract.py takes {ratios[name]:.2f} of that")
     theirs = [name for name in SYSTEMS if name != "extract.py"]
-    assert scores["extract.py"] > max(scores[name] for name in theirs) - 0.005
+    assert scores["extract.py"] > max(scores[name] for name in theirs)
     assert all(ratios[name] < 0.5 for name in theirs)
