@@ -433,15 +433,15 @@ VOCABULARY = set("""
     nav navi naviga navbar navbox subnav menu menus submen megame dropdo breadc pagina pager paging
     toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba toc catlin editse
     login signin signup modal popup popups overlay overlays toolti lightb offcan noprin print search
-    dialog cookie consen newsle subscr paywal premiu promo promos syndic signat userin postpr
-    ad ads adv advert sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce
-    publicidad publicidade publicite pubblicita share shares sharin shareb sharet sharedaddy social
-    addthi addtoa viral teilen partag compartir compartilhar condiv paylas bagika
-    relate relaci recomm simila sugges trendi popula mostre readmo upsell recirc teaser widget
-    verwan correl powiaz terkai ilgili commen koment coment kommen disqus akisme respond reply
-    replie yorum yoruml reacties meta date dates time datum fecha dateli timest byline author autor
-    autore auteur avtor yazar tag tags taglis tagclo rating vote votes credit credits captio attach carous
-    slides galler infobo
+    dialog cookie consen newsle subscr paywal premiu promo promos syndic signat userin postpr ad ads
+    adv advert sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce publicidad
+    publicidade publicite pubblicita share shares sharin shareb sharet sharedaddy social addthi
+    addtoa viral teilen partag compartir compartilhar condiv paylas bagika relate relaci recomm
+    simila sugges trendi popula mostre readmo upsell recirc teaser widget verwan correl powiaz
+    terkai ilgili commen koment coment kommen disqus akisme respond reply replie yorum yoruml
+    reacties meta date dates time datum fecha dateli timest byline author autor autore auteur avtor
+    yazar tag tags taglis tagclo rating vote votes credit credits captio attach carous slides galler
+    infobo
     """.split())
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
@@ -586,7 +586,7 @@ def thin_out(page, at):
 # --------------------------------------------------------------------------------------------------
 # Lines to text.
 
-# Lines that are buttons, whatever holds them: an advert, share, read more, comments, a network.
+# Lines that are buttons, but for items and cells: advert, share, read more, comments, a network.
 BUTTONS = set("""
 ad|advertisement|advertisements|advert|sponsored|anzeige|werbung|publicité|publicidad|publicidade
 pubblicità|advertentie|annons|reklama|reklam|реклама|إعلان|विज्ञापन|โฆษณา|quảng cáo|iklan|广告|廣告|広告
@@ -595,7 +595,8 @@ compartir|compartilhar|condividi|delen|dela|udostępnij|paylaş|поделить
 bagikan|分享|シェア|공유|read more|continue reading|weiterlesen|lire la suite|leer más|leia mais
 leggi tutto|lees meer|läs mer|czytaj więcej|devamını oku|читать далее|اقرأ المزيد|और पढ़ें|อ่านต่อ
 đọc thêm|阅读更多|続きを読む|더 보기|comment|comments|print|email|e-mail|copy link|loading|tweet|pin
-pin it|facebook|twitter|pinterest|whatsapp|telegram|linkedin|reddit""".replace("\n", "|").split("|"))
+pin it|facebook|twitter|pinterest|whatsapp|telegram|linkedin|reddit
+""".strip().replace("\n", "|").split("|"))
 
 
 def render(page, top):
@@ -606,7 +607,7 @@ def render(page, top):
     live, below, emptied = [], "", True                     # below: the tag of what comes next
     for line in reversed(page.lines[top.first:top.last]):
         tag = line.node.tag
-        button = line.size < PROSE and line.text.lower().strip(" .:…!") in BUTTONS
+        button = line.text.lower().strip(" .:…!") in BUTTONS and not line.node.inside
         if button or not line.live or emptied and tag in HEADINGS and tag >= below:
             emptied = True
         else:
