@@ -48,6 +48,7 @@ from pathlib import Path
 
 import numpy as np
 
+import checkpoint
 import crawl
 import dedup
 import extract
@@ -454,7 +455,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
         if not resumable(new, made_of):
             shutil.rmtree(new, ignore_errors=True)
             (new / "units").mkdir(parents=True)
-            checkpoint_json(new / "identity.json", made_of)
+            write_json(new / "identity.json", made_of)
         try:
             with worker_processes(workers, settings) as each:
                 first(new, files, Path(run_dir), dump, each)
@@ -474,11 +475,8 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
     return report
 
 
-def checkpoint_json(path, value):
-    """Written under another name and renamed: it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+def write_json(path, value):
+    checkpoint.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def resumable(new, made_of):
@@ -506,14 +504,12 @@ def first(new, files, run_dir, dump, each):
         kept = [doc for doc in unit if not doc["reason"]]
         signatures = np.array([doc.pop("signature") for doc in kept], np.uint64).reshape(-1, dedup.BANDS * dedup.ROWS)
         dedup.save_keys(units, f"{number:06}", signatures, map(dedup.name_of, kept))
-        part = units / f"{number:06}.part"
-        with open(part, "w", encoding="utf-8") as out:
+        with checkpoint.whole_file(units / f"{number:06}.jsonl") as out:
             for doc in unit:
                 if doc["reason"]:
                     doc = {"url": doc["url"], "trail": doc["trail"], "reason": doc["reason"], "text": doc.get("text", "")[:300]}
-                out.write(json.dumps(doc, ensure_ascii=False) + "\n")
-        os.replace(part, part.with_suffix(".jsonl"))
-    checkpoint_json(new / "first.json", counts)
+                out.write(json.dumps(doc, ensure_ascii=False).encode() + b"\n")
+    write_json(new / "first.json", counts)
 
 
 def second(new, files, each, index, save_index):
@@ -539,7 +535,7 @@ def second(new, files, each, index, save_index):
                 report.drop(doc, "minhash", "duplicate")
         left = (doc for doc, duplicate in after_first(paths) if not (doc["reason"] or duplicate))
         write_shards(progress(each(second_pass, left), "pass 2"), shards, report)
-    checkpoint_json(shards / "report.json", report.as_dict())
+    write_json(shards / "report.json", report.as_dict())
     return report
 
 

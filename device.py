@@ -203,12 +203,12 @@ class Step:
         if not grads:
             return
 
-        dx, names = a["x"], [*gpt.LAYER]
+        dx = a["x"]
         gpt.layernorm_backward(a["y"], (a["n_f"], a["rstd_f"], p["ln_f.weight"]), None, (dx, grads["ln_f.weight"], grads["ln_f.bias"]), add)
         for i in reversed(range(cfg.n_layer)):
             if self.recompute:
                 gpt.block_forward(a[f"x.{i}"], None, self.layers[i], self.block(i), cfg.n_head)
-            gpt.block_backward(dx, self.layers[i], self.block(i), cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in names}, add)
+            gpt.block_backward(dx, self.layers[i], self.block(i), cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in gpt.LAYER}, add)
         kernels.embedding_backward(dx, tuple(self.i[k] for k in ("order", "starts", "values")), grads["wte.weight"])
         kernels.position_backward(dx, self.B, grads["wpe.weight"], add)
 
