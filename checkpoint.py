@@ -14,9 +14,11 @@ Sources: huggingface/safetensors, README (the format and what a reader must refu
 """
 
 import contextlib
+import gzip
 import json
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,17 @@ def read_jsonl(path):
     if not rows:
         raise ValueError(f"{path}: empty, there is nothing to learn from")
     return rows
+
+
+def read_lines(path, errors="strict"):
+    """The lines of a text file, gzipped or not; ValueError naming the file if it is damaged. errors: of UTF-8, as for open."""
+    try:
+        with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8", errors=errors) as f:
+            yield from f
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        raise ValueError(f"{path}: damaged gzip ({e}); fetch or make it again") from None
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
 
 
 def write_text(path, text):

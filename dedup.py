@@ -170,11 +170,6 @@ def load_array(path, width, remake):
     return a
 
 
-def read_lines(path):                                       # of jsonl, gzipped or not
-    with gzip.open(path, "rt", encoding="utf-8") if str(path).endswith(".gz") else open(path, encoding="utf-8") as f:
-        yield from f
-
-
 def name_of(doc):
     """What decides which document of a cluster is kept, and the least is: fetched first, then by url and id."""
     return "\t".join(str(doc.get(k, "")).translate({9: " ", 10: " ", 13: " "}) for k in ("date", "url", "id"))
@@ -195,7 +190,7 @@ def sign(path, work):
     if (Path(work) / f"{stem_of(path)}.keys.npy").exists():
         return len(load_array(Path(work) / f"{stem_of(path)}.keys.npy", BANDS, "python dedup.py sign"))
     signatures, names = [], []
-    for n, line in enumerate(read_lines(path), 1):
+    for n, line in enumerate(checkpoint.read_lines(path), 1):
         try:
             doc = json.loads(line)
             signatures.append(minhash([doc["text"]])[0])
@@ -242,7 +237,7 @@ def drop_lines(path, work, to):
     drop = load_array(Path(work) / f"{stem_of(path)}.drop.npy", None, f"python dedup.py match --work {work}")
     kept, i = 0, -1
     with checkpoint.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f, gzip.GzipFile("", "wb", 6, f, mtime=0) as out:
-        for i, line in enumerate(read_lines(path)):
+        for i, line in enumerate(checkpoint.read_lines(path)):
             if i >= len(drop):
                 break
             if not drop[i]:

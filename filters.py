@@ -21,17 +21,16 @@ Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher
 
 import array
 import functools
-import gzip
 import hashlib
 import ipaddress
 import itertools
 import re
 import unicodedata
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import checkpoint
 import numpy as np
 import regex
 
@@ -80,12 +79,7 @@ class Blocklist:
 
 def read_list(path):
     """The lines of a list, gzipped or not, without blank ones and comments."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", errors="replace") as f:
-        try:
-            yield from (line for line in map(str.strip, f) if line and line[0] != "#")
-        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-            raise ValueError(f"{path}: damaged gzip ({e}); fetch the list again") from None
+    return (line for line in map(str.strip, checkpoint.read_lines(path, "replace")) if line and line[0] != "#")
 
 
 def load_blocklist(paths, hard=None, soft=None, subwords=None, suffixes=None):
@@ -106,7 +100,7 @@ def load_blocklist(paths, hard=None, soft=None, subwords=None, suffixes=None):
     blocklist = Blocklist(*(Names(itertools.chain.from_iterable(found[kind])) for kind in found))
     for kind, path in (("hard", hard), ("soft", soft), ("subwords", subwords)):
         if path:
-            entries = sorted({URL_PIECES.sub("", line).lower() for line in read_list(Path(path))} - {""})
+            entries = sorted({URL_PIECES.sub("", line).lower() for line in read_list(path)} - {""})
             setattr(blocklist, kind, tuple(entries) if kind == "subwords" else frozenset(entries))
     blocklist.suffixes = load_suffixes(suffixes) if suffixes else None
     return blocklist

@@ -92,6 +92,10 @@ def test_mistakes_and_damage(tmp_path):
     assert not list((tmp_path / "out").iterdir())
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"no": 1}\n')
     assert "b.jsonl:2: no document with a text" in fails("sign", tmp_path / "b.jsonl", "--work", tmp_path)
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "fine"}\n' * 100)[:-9])
+    assert "c.jsonl.gz: damaged gzip" in fails("sign", tmp_path / "c.jsonl.gz", "--work", tmp_path)
+    (tmp_path / "d.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    assert "d.jsonl: not UTF-8 text" in fails("sign", tmp_path / "d.jsonl", "--work", tmp_path)
     assert "No such file" in fails("sign", tmp_path / "none.jsonl", "--work", tmp_path / "w")
     for argv in (["sign", "--work", tmp_path], ["match", path, "--work", tmp_path], ["drop", path, "--work", tmp_path], ["sign", path, path, "--work", tmp_path]):
         assert "error:" in fails(*argv)
