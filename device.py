@@ -185,10 +185,9 @@ class Step:
         add both are added to what is there."""
         a, p, cfg = self.a, self.params, self.cfg
         gpt.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=a["x"])
-        plus = None
-        for i, layer in enumerate(self.layers):
-            plus = gpt.block_forward(a["x"], plus, layer, self.block(i), cfg.n_head, a[f"x.{i}"] if self.recompute else None)
-        gpt.layernorm_forward(a["x"], p["ln_f.weight"], p["ln_f.bias"], out=(a["y"], a["n_f"], a["rstd_f"]), plus=plus)
+        blocks = [self.block(i) for i in range(cfg.n_layer)]
+        keep = [a[f"x.{i}"] for i in range(cfg.n_layer)] if self.recompute else None
+        gpt.trunk_forward(a["x"], p, self.layers, blocks, cfg.n_head, (a["y"], a["n_f"], a["rstd_f"]), keep)
 
         N, rows = len(a["y"]), len(a["logits"])
         for begin in range(0, N, rows):                 # logits become their own gradient in place
@@ -207,8 +206,8 @@ class Step:
         gpt.layernorm_backward(a["y"], (a["n_f"], a["rstd_f"], p["ln_f.weight"]), None, (dx, grads["ln_f.weight"], grads["ln_f.bias"]), add)
         for i in reversed(range(cfg.n_layer)):
             if self.recompute:
-                gpt.block_forward(a[f"x.{i}"], None, self.layers[i], self.block(i), cfg.n_head)
-            gpt.block_backward(dx, self.layers[i], self.block(i), cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in gpt.LAYER}, add)
+                gpt.block_forward(a[f"x.{i}"], None, self.layers[i], blocks[i], cfg.n_head)
+            gpt.block_backward(dx, self.layers[i], blocks[i], cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in gpt.LAYER}, add)
         kernels.embedding_backward(dx, tuple(self.i[k] for k in ("order", "starts", "values")), grads["wte.weight"])
         kernels.position_backward(dx, self.B, grads["wpe.weight"], add)
 
@@ -319,12 +318,11 @@ class DecodeStep:
     def run(self):
         s, p, cfg, cache = self.s, self.params, self.cfg, self.cache
         gpt.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=s.x)
-        plus = None
-        for i, layer in enumerate(self.layers):
-            def attend(qkv, n_head, out, i=i):
-                kernels.decode_attention(qkv, cache.k[i], cache.v[i], self.i["length"], self.i["n_new"], out=out[0])
-            plus = gpt.block_forward(s.x, plus, layer, s, cfg.n_head, attend=attend)
-        gpt.layernorm_forward(s.x, p["ln_f.weight"], p["ln_f.bias"], out=(s.a, s.n_1, s.rstd_1), plus=plus)
+
+        def attend(i):
+            return lambda qkv, n_head, out: kernels.decode_attention(qkv, cache.k[i], cache.v[i], self.i["length"], self.i["n_new"], out=out[0])
+        L = cfg.n_layer
+        gpt.trunk_forward(s.x, p, self.layers, [s] * L, cfg.n_head, (s.a, s.n_1, s.rstd_1), attend=list(map(attend, range(L))))
         y = kernels.take_rows(s.a, self.i["last"], s.y) if self.only_last else s.a
         kernels.matmul(y, p["wte.weight"], s.logits, w_t=True)
 

@@ -376,6 +376,15 @@ def block_forward(x, plus, p, s, n_head, keep=None, attend=attention_forward):
     return linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
 
 
+def trunk_forward(x, params, layers, blocks, n_head, out, keep=None, attend=None):
+    """All blocks, then the last norm, into out (y, n, rstd). Block by block: layers' parameters, blocks' arrays, and where they are
+    given keep and attend, as for block_forward."""
+    plus = None
+    for i, (layer, s) in enumerate(zip(layers, blocks)):
+        plus = block_forward(x, plus, layer, s, n_head, keep and keep[i], attend[i] if attend else attention_forward)
+    layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus)
+
+
 def block_backward(dx, p, s, n_head, grads, add=False):
     """From the gradient at the block's output to the one at its input, (N,C) in place; fills grads, {name: gradient} of the
     layer's parameters. Each gradient takes the place of an activation that is not needed any more: du that of u, dh
@@ -475,10 +484,9 @@ class _Step:
         p, tokens = self.params, self.tokens[part(self.B)]
         x, y, n_f, rstd_f = self.rows(part, "x", "y", "n_f", "rstd_f")
         embedding_forward(tokens, np.broadcast_to(np.arange(self.T), tokens.shape), p["wte.weight"], p["wpe.weight"], out=x)
-        plus = None
-        for i, layer in enumerate(self.layers):
-            plus = block_forward(x, plus, layer, self.block(i, part), self.cfg.n_head, self.rows(part, f"x.{i}") if self.recompute else None)
-        layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], out=(y, n_f, rstd_f), plus=plus)
+        blocks = [self.block(i, part) for i in range(self.cfg.n_layer)]
+        keep = [self.rows(part, f"x.{i}") for i in range(self.cfg.n_layer)] if self.recompute else None
+        trunk_forward(x, p, self.layers, blocks, self.cfg.n_head, (y, n_f, rstd_f), keep)
 
     def head(self, part, rows, targets, weights=None):  # (n,) int -> nll of this part's share of the rows
         """The losses under the tied head of some rows of the batch; with weights also their dy, in the place of y.
