@@ -133,6 +133,19 @@ template <int HS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf
     }
 }
 
+/* Two tiles a round, each with room for two: waits for those of this round, and sends for the next, in the other place, if they begin
+   before `end`. */
+template <int HS> __device__ __forceinline__ void turn_tiles(bf16 *a, const bf16 *head_a, int row_a, bf16 *b, const bf16 *head_b, int row_b,
+                                                             int other, int next, int end, int T) {
+    cp_async_wait<0>();
+    __syncthreads();                                    /* this round's are there, and nobody reads the others any more */
+    if (next < end) {
+        load_tile<HS>(a + other * TILE * HS, head_a, row_a, next, T);
+        load_tile<HS>(b + other * TILE * HS, head_b, row_b, next, T);
+    }
+    cp_async_commit();
+}
+
 /* The a of rows row0 .. row0+15, columns column .. column+15. */
 template <int HS> __device__ __forceinline__ void load_a(unsigned *a, bf16 *tile, int row0, int column) {
     int lane = threadIdx.x % 32;
@@ -203,13 +216,7 @@ template <int HS> __device__ __forceinline__ void attention_forward_tiles(const 
     load_tile<HS>(V, qkv + at.v, at.row, 0, T);
     cp_async_commit();
     for (int k0 = 0, now = 0; k0 <= q0; k0 += TILE, now ^= 1) {
-        cp_async_wait<0>();
-        __syncthreads();                                /* this tile is there, and nobody reads the other one any more */
-        if (k0 + TILE <= q0) {
-            load_tile<HS>(K + (now ^ 1) * TILE * HS, qkv + at.k, at.row, k0 + TILE, T);
-            load_tile<HS>(V + (now ^ 1) * TILE * HS, qkv + at.v, at.row, k0 + TILE, T);
-        }
-        cp_async_commit();
+        turn_tiles<HS>(K, qkv + at.k, at.row, V, qkv + at.v, at.row, now ^ 1, k0 + TILE, q0 + 1, T);
         float s[TILE / 8][4] = {};
         product_transposed<HS>(s, Q, 16 * warp, K + now * TILE * HS);
         if (k0 == q0) {                                 /* the diagonal: keys after the query do not count */
@@ -260,13 +267,7 @@ template <int HS> __device__ __forceinline__ void attention_backward_q_tiles(con
     load_tile<HS>(V, qkv + at.v, at.row, 0, T);
     cp_async_commit();
     for (int k0 = 0, now = 0; k0 <= q0; k0 += TILE, now ^= 1) {
-        cp_async_wait<0>();
-        __syncthreads();                                /* this tile is there, and nobody reads the other one any more */
-        if (k0 + TILE <= q0) {
-            load_tile<HS>(K + (now ^ 1) * TILE * HS, qkv + at.k, at.row, k0 + TILE, T);
-            load_tile<HS>(V + (now ^ 1) * TILE * HS, qkv + at.v, at.row, k0 + TILE, T);
-        }
-        cp_async_commit();
+        turn_tiles<HS>(K, qkv + at.k, at.row, V, qkv + at.v, at.row, now ^ 1, k0 + TILE, q0 + 1, T);
         float s[TILE / 8][4] = {}, dp[TILE / 8][4] = {};
         product_transposed<HS>(s, Q, 16 * warp, K + now * TILE * HS);
         product_transposed<HS>(dp, dO, 16 * warp, V + now * TILE * HS);
@@ -304,13 +305,7 @@ template <int HS> __device__ __forceinline__ void attention_backward_kv_tiles(co
             lses[now * TILE + threadIdx.x] = i < T ? lse[at.stat + i] * LOG2E : 0.0f;
             Ds[now * TILE + threadIdx.x] = i < T ? D[at.stat + i] : 0.0f;
         }
-        cp_async_wait<0>();
-        __syncthreads();                                /* this tile is there, and nobody reads the other one any more */
-        if (q0 + TILE < T) {
-            load_tile<HS>(Q + (now ^ 1) * TILE * HS, qkv + at.q, at.row, q0 + TILE, T);
-            load_tile<HS>(dO + (now ^ 1) * TILE * HS, d_o + at.o, at.out_row, q0 + TILE, T);
-        }
-        cp_async_commit();
+        turn_tiles<HS>(Q, qkv + at.q, at.row, dO, d_o + at.o, at.out_row, now ^ 1, q0 + TILE, T, T);
         float p[TILE / 8][4] = {}, ds[TILE / 8][4] = {};
         product_transposed<HS>(p, K, 16 * warp, Q + now * TILE * HS);
         product_transposed<HS>(ds, V, 16 * warp, dO + now * TILE * HS);
