@@ -20,11 +20,13 @@ the file format of fastText. Shapes: N texts, K tokens of all texts in a row, U 
 M features, R rows, D hidden size, L labels, B texts of a minibatch.
 """
 import argparse
+import itertools
 import os
 import re
 import struct
 import sys
 import zlib
+from collections import defaultdict
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -38,9 +40,8 @@ FNV_OFFSET, FNV_PRIME = 2166136261, 16777619
 NGRAM_STEP = 116049371                      # multiplier of fastText's word n-gram hash
 NO_COUNT = 10 ** 15                         # fastText's infinity, of inner nodes still to be made
 FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
-CHUNK_CHARS = 1 << 18                       # scored together: each distinct token is hashed once
+CHUNK_CHARS, CHUNK_TEXTS = 1 << 14, 256     # scored together: each distinct token is hashed once
 BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
-MOST_REMEMBERED = 1 << 23                   # floats: the sums of known tokens, 32 MB
 
 # ISO 639-3 -> the two-letter codes that lid.176 has. Individual languages stand for their group.
 ISO_639_1 = dict(pair.split(":") for pair in """
@@ -93,29 +94,34 @@ def ngram_hashes(tokens, minn, maxn):                       # U bytes -> (M,) ui
     """
     if not tokens:
         return np.zeros(0, np.uint32), np.zeros(0, np.int64)
-    data = np.frombuffer(b"".join(b"<" + t + b">" for t in tokens), np.uint8)
+    data = np.frombuffer(b"".join([b"<" + t + b">" for t in tokens]), np.uint8)
     signed = data.view(np.int8).astype(np.int32).view(np.uint32)      # 0xE9 -> 0xFFFFFFE9
     first = np.flatnonzero((data & 0xC0) != 0x80)           # (C,) first byte of each character
     width = np.diff(first, append=len(data))                # (C,) bytes
-    bounds = np.cumsum([0] + [len(t) + 2 for t in tokens])  # (U+1,) in bytes,
+    bounds = 2 * np.arange(len(tokens) + 1)                 # (U+1,) in bytes,
+    bounds[1:] += np.cumsum(list(map(len, tokens)))
     bounds = np.searchsorted(first, bounds)                 # now in characters
-    end = np.repeat(bounds[1:], np.diff(bounds))            # (C,) where the character's token ends
-    minn, maxn = max(minn, 1), min(maxn, int(np.diff(bounds).max()))
-    hashes = np.zeros((len(first), max(maxn - minn + 1, 0)), np.uint32)
-    inside = np.zeros(hashes.shape, bool)
+    size = np.diff(bounds)                                  # (U,)
+    left = np.repeat(bounds[1:], size) - np.arange(len(first))        # (C,) characters to the token's end
+    minn, maxn = max(minn, 1), min(maxn, int(size.max()))
+    lengths = np.arange(minn, maxn + 1)
+    inside = left[:, None] >= lengths
+    hashes = np.empty(inside.shape, np.uint32)
+    signed = [signed[np.minimum(first + i, len(data) - 1)] for i in range(width.max())]
+    wider = [width > i for i in range(width.max())]
     h = np.full(len(first), FNV_OFFSET, np.uint32)
     for n in range(1, maxn + 1):                            # h: of the n-gram at each character
-        h, at, w = h[:len(first) - n + 1], first[n - 1:], width[n - 1:]
-        h = (h ^ signed[at]) * np.uint32(FNV_PRIME)
-        for byte in range(1, int(w.max())):
-            more = np.flatnonzero(w > byte)
-            h[more] = (h[more] ^ signed[at[more] + byte]) * np.uint32(FNV_PRIME)
+        h = h[:len(first) - n + 1]
+        for byte, has in zip(signed, wider):
+            grown = (h ^ byte[n - 1:]) * np.uint32(FNV_PRIME)
+            h = grown if byte is signed[0] else np.where(has[n - 1:], grown, h)
         if n >= minn:
             hashes[:len(h), n - minn] = h
-            inside[:len(h), n - minn] = np.arange(n, len(first) + 1) <= end[:len(h)]
-        if n == minn == 1:
-            inside[bounds[:-1], 0] = inside[bounds[1:] - 1, 0] = False
-    return hashes[inside], np.add.reduceat(inside.sum(1, dtype=np.int64), bounds[:-1])
+    n_grams = np.maximum(size[:, None] - lengths + 1, 0).sum(1)
+    if minn == 1 <= maxn:
+        inside[bounds[:-1], 0] = inside[bounds[1:] - 1, 0] = False
+        n_grams -= 2
+    return hashes[inside], n_grams
 
 
 def segment_sum(x, lengths):                                # (M,...), (n,) -> (n,...)
@@ -178,7 +184,6 @@ class Classifier:
         self.labels = [name.removeprefix(PREFIX).decode("utf-8", "replace") for name in labels]
         self.odd_labels = not all(name.startswith(PREFIX) for name in labels)
         self.label_names, self.word_row = set(labels), {t: i for i, t in enumerate(words)}
-        self.forget()
         if args.loss == HS:
             self.left, self.right = tree_paths(label_counts)
 
@@ -187,13 +192,18 @@ class Classifier:
 
     def tokenize(self, texts):                              # N -> U bytes, (K,) ids, (N,) lengths
         """Distinct tokens, and the texts as ids of them. A text ends in </s>, has no labels."""
-        index, ids, lengths = {EOS: 0}, [], []
+        index, ids, lengths = defaultdict(), [], []
+        index.default_factory = index.__len__               # a new token gets the next id
+        index[EOS]
         for text in texts:
-            tokens = text.encode("utf-8", "replace").replace(b"\0", b" ").split()
-            if EOS in tokens:                               # to fastText the line ends here
+            raw = text.encode("utf-8", "replace").replace(b"\0", b" ")
+            tokens = raw.split()
+            if EOS in raw and EOS in tokens:                # to fastText the line ends here
                 tokens = tokens[:tokens.index(EOS)]
-            tokens = [t for t in tokens if not self.is_label(t)] + [EOS]
-            ids += [index.setdefault(t, len(index)) for t in tokens]
+            if self.odd_labels or PREFIX in raw:
+                tokens = [t for t in tokens if not self.is_label(t)]
+            tokens.append(EOS)
+            ids += map(index.__getitem__, tokens)
             lengths.append(len(tokens))
         return list(index), np.array(ids, np.int64), np.array(lengths, np.int64)
 
@@ -216,86 +226,47 @@ class Classifier:
         has_eos = int(tokens[0] == EOS)
         hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn)
         n = np.append(np.zeros(has_eos, np.int64), n)
-        word_rows = [self.word_row.get(t, -1) for t in tokens]
+        word_rows = list(map(self.word_row.get, tokens, itertools.repeat(-1)))
         rows = np.insert(self.bucket_rows(hashes), np.cumsum(n) - n, word_rows)
         known = rows >= 0
         return rows[known], segment_sum(known.astype(np.int64), n + 1)
 
-    def add_word_ngrams(self, tokens, ids, lengths, x, n):
-        """Adds the rows of runs of 2..word_ngrams tokens to x (K,D), n (K,) where they start."""
+    def add_word_ngrams(self, tokens, ids, text, total, n):
+        """Adds the rows of runs of 2..word_ngrams tokens to total (N,D), their numbers to n (N,). text: (K,) of each id."""
         each = np.array([fnv_hash(t) for t in tokens], np.uint32).view(np.int32)
         each = each.astype(np.int64).view(np.uint64)[ids]   # (K,) sign-extended; sums mod 2^64
-        text = np.repeat(np.arange(len(lengths)), lengths)  # (K,)
         run = each
         for more in range(1, min(self.args.word_ngrams, len(ids))):
             run = run[:-1] * np.uint64(NGRAM_STEP) + each[more:]
             rows = self.bucket_rows(run)
             at = np.flatnonzero((text[:-more] == text[more:]) & (rows >= 0))
-            x[at] += self.emb[rows[at]]
-            n[at] += 1
-
-    def token_sums(self, tokens):                           # U bytes -> (U,D) float32, (U,) int64
-        """The sum of each token's rows, and how many; a block of tokens at a time, for memory."""
-        x, n = np.empty((len(tokens), self.args.dim), np.float32), np.empty(len(tokens), np.int64)
-        block = np.cumsum([len(t) for t in tokens]) // BLOCK_BYTES
-        starts = np.flatnonzero(np.diff(block, prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(tokens)]):
-            rows, n[start:stop] = self.token_rows(tokens[start:stop])
-            x[start:stop] = gather_sum(self.emb, rows, n[start:stop])
-        return x, n
-
-    def forget(self):
-        """Begin anew the memory of tokens: what token_sums said of each, as most come again in the next text."""
-        self.known = {}                                     # token -> its row in sums and counts; a label has the first, of zeros
-        self.sums, self.counts, self.n_known = np.zeros((1, self.args.dim), np.float32), np.zeros(1, np.int64), 1
-
-    def remembered(self, texts):                            # -> (K,) rows of self.sums, (N,) tokens of each text
-        ids, lengths = [], []
-        for text in texts:
-            raw = text.encode("utf-8", "replace").replace(b"\0", b" ")
-            tokens = raw.split()
-            if EOS in raw and EOS in tokens:                # to fastText the line ends here
-                tokens = tokens[:tokens.index(EOS)]
-            tokens.append(EOS)
-            try:
-                found = list(map(self.known.__getitem__, tokens))
-            except KeyError:
-                self.learn([t for t in dict.fromkeys(tokens) if t not in self.known], PREFIX in raw or self.odd_labels)
-                found = list(map(self.known.__getitem__, tokens))
-            ids += found
-            lengths.append(len(tokens))
-        return np.array(ids, np.int64), np.array(lengths, np.int64)
-
-    def learn(self, tokens, with_labels):
-        labels = {t: 0 for t in tokens if self.is_label(t)} if with_labels else {}
-        tokens = [t for t in tokens if t not in labels] if labels else tokens
-        if EOS in tokens[-1:]:                              # a text ends with it, token_rows wants it first
-            tokens = [EOS, *tokens[:-1]]
-        x, n = self.token_sums(tokens)
-        begin, end = self.n_known, self.n_known + len(tokens)
-        if end > len(self.sums):                            # twice the room, so that it rarely happens
-            for name in ("sums", "counts"):
-                old = getattr(self, name)
-                more = np.zeros((2 * end - len(old), *old.shape[1:]), old.dtype)
-                setattr(self, name, np.concatenate([old, more]))
-        self.sums[begin:end], self.counts[begin:end], self.n_known = x, n, end
-        self.known.update(labels)
-        self.known.update(zip(tokens, range(begin, end)))
+            found = np.bincount(text[at], minlength=len(n))
+            total += gather_sum(self.emb, rows[at], found)
+            n += found
 
     def hidden(self, texts):                                # -> (N,D) float32, (N,) int features
+        """The mean of the rows each text stands for. Every distinct token is hashed once, a block of them at a time, for memory.
+
+        There are two ways to the same sum. A short text has few rows: they are fetched and added up. A long one comes
+        to most rows again and again: how often to which is counted, and the counts multiply the whole matrix.
+        """
+        tokens, ids, lengths = self.tokenize(texts)
+        text = np.repeat(np.arange(len(texts)), lengths)    # (K,)
+        times = np.bincount(text * len(tokens) + ids, minlength=len(texts) * len(tokens)).reshape(len(texts), -1)   # (N,U)
+        total, n = np.zeros((len(texts), self.args.dim), np.float32), np.zeros(len(texts), np.int64)
+        block = np.cumsum(list(map(len, tokens))) // BLOCK_BYTES
+        starts = np.flatnonzero(np.diff(block, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(tokens)]):
+            rows, n_rows = self.token_rows(tokens[start:stop])
+            of_each = times[:, start:stop]
+            n += of_each @ n_rows
+            if len(rows) > len(texts) * len(self.emb):
+                counts = [np.bincount(rows, np.repeat(t, n_rows), len(self.emb)) for t in of_each]
+                total += np.array(counts, np.float32) @ self.emb
+            else:
+                total += of_each.astype(np.float32) @ gather_sum(self.emb, rows, n_rows)
         if self.args.word_ngrams > 1:
-            tokens, ids, lengths = self.tokenize(texts)
-            x, n = self.token_sums(tokens)                  # once a distinct token, then spread
-            x, n = x[ids], n[ids]
-            self.add_word_ngrams(tokens, ids, lengths, x, n)
-            ids = np.arange(len(ids))
-        else:
-            if self.n_known * self.args.dim > MOST_REMEMBERED:
-                self.forget()
-            ids, lengths = self.remembered(texts)
-            x, n = self.sums, self.counts
-        n = segment_sum(n[ids], lengths)
-        total = gather_sum(x, ids, lengths)
+            self.add_word_ngrams(tokens, ids, text, total, n)
         return total / np.maximum(n, 1).astype(np.float32)[:, None], n
 
     def scores(self, texts):                                # -> (N,L) float32
@@ -321,10 +292,10 @@ class Classifier:
             raise ValueError("predict takes a list of texts; for one text write predict([text])")
         chunks, size = [[]], 0
         for text in texts:
-            if size > CHUNK_CHARS:
+            if size + len(text) > CHUNK_CHARS or len(chunks[-1]) == CHUNK_TEXTS:
                 chunks, size = chunks + [[]], 0
             chunks[-1].append(text)
-            size += len(text) + 1
+            size += len(text)
         parts = [np.zeros((0, len(self.labels)), np.float32)]
         return np.concatenate(parts + [self.scores(chunk) for chunk in chunks if chunk])
 

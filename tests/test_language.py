@@ -211,7 +211,7 @@ def test_batches_do_not_matter(tmp_path, monkeypatch):
     assert model.predict([]) == ([], pytest.approx(np.zeros(0)))
 
 
-def test_blocks_change_no_bit(tmp_path, monkeypatch):
+def test_blocks_do_not_matter(tmp_path, monkeypatch):
     for word_ngrams in (1, 2):
         (tmp_path / "m.bin").write_bytes(model_bytes(word_ngrams=word_ngrams)[0])
         model = language.load(tmp_path / "m.bin")
@@ -221,7 +221,20 @@ def test_blocks_change_no_bit(tmp_path, monkeypatch):
         for name in ("BLOCK_BYTES", "GATHERED"):
             for size in (1, 50):
                 monkeypatch.setattr(language, name, size)
-                np.testing.assert_array_equal(model.predict_proba(texts), whole)
+                np.testing.assert_allclose(model.predict_proba(texts), whole, rtol=1e-5)
+
+
+def test_counting_rows_is_fetching_them(tmp_path):
+    """A long text alone has its rows counted; among many short ones they are fetched."""
+    for word_ngrams in (1, 2):
+        (tmp_path / "m.bin").write_bytes(model_bytes(word_ngrams=word_ngrams)[0])
+        model = language.load(tmp_path / "m.bin")
+        text = " ".join(TEXTS).replace("</s>", "") * 3
+        n_rows = len(model.token_rows(model.tokenize([text])[0])[0])
+        assert len(model.emb) < n_rows < 200 * len(model.emb)
+        alone, among = model.hidden([text]), model.hidden([text] + [""] * 199)
+        np.testing.assert_allclose(alone[0][0], among[0][0], rtol=1e-5, atol=1e-7)
+        assert alone[1][0] == among[1][0]
 
 
 @pytest.mark.parametrize("space", [" ", ""])
