@@ -121,11 +121,10 @@ class Stages:
         return (doc["text"], None) if score > LANGUAGE_THRESHOLD else (None, "low_score")
 
     def gopher_repetition(self, doc):
-        doc["words"] = filters.Words(doc["text"])
-        return gopher_repetition(doc["text"], doc["words"])
+        return gopher_repetition(doc["text"])
 
     def gopher_quality(self, doc):
-        return gopher_quality(doc["text"], doc.pop("words"))
+        return gopher_quality(doc["text"])
 
     def minhash(self, doc):
         doc["signature"] = minhash([doc["text"]])[0]
@@ -169,7 +168,7 @@ def through(doc, stages):
         n_in, size = size, n_out
         doc["trail"].append((stage, n_in, size, time.process_time() - start))
         if text is None:
-            for what in ("record", "words", "signature"):
+            for what in ("record", "signature"):
                 doc.pop(what, None)
             break
         if stage not in BEFORE_TEXT:
@@ -210,7 +209,7 @@ def in_order(workers, each, docs):
 
     ChildProcessError if one of them dies.
     """
-    lists = enumerate(iter(lambda docs=iter(docs): list(itertools.islice(docs, 8)), []))
+    lists = enumerate(iter(lambda docs=iter(docs): list(itertools.islice(docs, 4)), []))
     idle, busy, done, turn = list(workers), {}, {}, 0       # busy: pipe -> number of its list
     todo = next(lists, None)
     while todo or busy or done:

@@ -67,7 +67,7 @@ def normalize(text):
 def shingle_hashes(text):                                   # a normalized text of T words -> (T-4,) uint64
     """The first 8 bytes of each shingle's SHA-1, its words joined by spaces."""
     if not text.isascii() or "cannot" in text or TWO_WORDS.search(text):        # else its words are what stands between spaces
-        text = " ".join(Words(text).spaced())
+        text = " ".join(Words(text).strings())
     joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
     begins, ends = [0, *(spaces + 1).tolist()], [*spaces.tolist(), len(joined)]

@@ -141,11 +141,10 @@ INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u2
                        "\ufff9-\ufffc\ufffe\uffff]+")
 WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
                   "\U0001b000-\U0001b2ff\U00020000-\U0003ffff]+")
-WRAPPED = re.compile("(?<=[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60])[^\\S\n]*\n\\s*"
-                     "(?=[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60])")
+CJK = re.compile("[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60]")          # without Hangul, which has spaces
+WRAPPED = re.compile(rf"(?<={CJK.pattern})[^\S\n]*\n\s*(?={CJK.pattern})")
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
-MAY_COMBINE = re.compile("[\u0300-\u1dff\u20d0-\u20ff\u2cef-\u2dff\u302a-\u309a\ua66f-\uabff"
-                         "\ufb1e\ufe20-\ufe2f\U00010000-\U0010ffff]")
+MAY_BE_MARKS = re.compile(r"[^\w\s\x00-\u02ff]{16}")         # marks are no letters, and three of them are two each
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONG_NUMBER = re.compile("&#([0-9]{8,})")
 
@@ -155,7 +154,7 @@ def stream_safe(text):
 
     Normal forms sort such marks, in Python in quadratic time.
     """
-    if not MAY_COMBINE.search(text):
+    if not MAY_BE_MARKS.search(text):
         return text
     for mark in "\u0f73\u0f75\u0f81":                       # show their class when decomposed
         text = text.replace(mark, unicodedata.normalize("NFD", mark))
@@ -173,7 +172,7 @@ def clean(text):
     """Single spaces, no controls, entities resolved, twice as in trafilatura: many escape twice."""
     if "&" in text:
         text = unescape(unescape(text))
-    if "\n" in text and not text.isascii():
+    if "\n" in text and CJK.search(text):
         text = WRAPPED.sub("", text)
     return INVISIBLE.sub("", " ".join(text.split())).rstrip(" ¶")
 
@@ -313,6 +312,7 @@ class Page:
         self.span = ""                                      # attributes of an open span that goes
         self.verdict = cache(boilerplate)                   # of this page: sites repeat themselves
         self.scan(source, rules)
+        self.flush()
         self.close_to(0)
         if sum(line.prose for line in self.lines) < ENOUGH:
             for line in self.lines:                         # next to no prose: all text counts
@@ -324,7 +324,8 @@ class Page:
             if text and (parts or not text.isspace()):
                 parts.append(text)
                 self.letters += (letters := len(text.strip()))
-                self.linked += letters if self.link else 0
+                if self.link:
+                    self.linked += letters
             kind = KINDS.get(tag)
             if kind is None:
                 continue
@@ -352,9 +353,10 @@ class Page:
                 self.holder, self.before = stack[-1], (len(parts), self.letters, self.linked)
 
     def start(self, tag, attrs):
-        self.flush()
+        if self.parts or self.span:
+            self.flush()
         if self.tags[-1] == "p" and tag not in KEEPS_P:
-            self.close_to(-1)
+            self.close_to(len(self.tags) - 1)
         if tag in CLOSES:
             closed, wall = CLOSES[tag]
             for depth in range(len(self.stack) - 1, 0, -1):
@@ -375,10 +377,11 @@ class Page:
             node.last, node.below = node.first, len(self.nodes)
 
     def end(self, tag):
-        self.flush()
+        if self.parts or self.span:
+            self.flush()
         tags = self.tags
         if tags[-1] == tag:
-            self.close_to(-1)
+            self.close_to(len(tags) - 1)
         elif tag in tags:
             for depth in range(len(tags) - 1, 0, -1):
                 if tags[depth] == tag:
@@ -387,14 +390,15 @@ class Page:
                     return                                  # no end tag reaches out of a cell
 
     def close_to(self, depth):
-        self.flush()
-        for node in self.stack[depth:]:
-            node.last, node.below = len(self.lines), len(self.nodes)
+        last, below = len(self.lines), len(self.nodes)
+        while len(self.stack) > depth:
+            node = self.stack.pop()
+            self.tags.pop()
+            node.last, node.below = last, below
             if node is self.link:                           # an <a> or a span ends with its node
                 self.link = None
             if self.span and node is self.holder:
                 self.span = ""
-        del self.stack[depth:], self.tags[depth:]
 
     def cut(self):
         """A boilerplate span goes, unless it is long or behind a sentence; if hidden, always."""
@@ -460,7 +464,7 @@ def boilerplate(attrs):
     >>> boilerplate(' class="post-footer relatedPosts"'), boilerplate(' class="footnote"')
     (('footer', 'relate'), ())
     """
-    if any(hint in attrs for hint in ("hidden", "none", "sr-only", "reader")):
+    if "hidden" in attrs or "none" in attrs or "sr-only" in attrs or "reader" in attrs:
         found = attributes(attrs)
         if ("hidden" in found or found.get("aria-hidden") == "true"
                 or HIDDEN.search(found.get("style", ""))

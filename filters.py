@@ -277,12 +277,12 @@ WORD = regex.compile(r"""(?x)
     (?:https?://|www\.)[^\s<>"']*[\w/]                      # a URL
   | [\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+                      # an e-mail address
   | (?:\p{L}\.){2,}+ | \b\p{L}\.(?!\S)                      # U.S.  e.g.  J. Smith
-  | \b(?:Mrs?|Ms|Dr|Prof|St|Jr|Messrs|Bros|Inc|Ltd|Co|Corp|Gen|Gov|Sen|Rep|Rev|Adm|Mt|vs|Jan|Feb|Mar
+  | \b(?=[A-Zv])(?:Mrs?|Ms|Dr|Prof|St|Jr|Messrs|Bros|Inc|Ltd|Co|Corp|Gen|Gov|Sen|Rep|Rev|Adm|Mt|vs|Jan|Feb|Mar
         |Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Ark|Calif|Fla|Ga|Ill|Ind|Ky|Mass|Mich|Minn|Neb|Va|Wash
         |Wis)\.
   | \d++(?:[.,:/]\d++)*+\p{L}*+                             # 3.14  1,000  10:30  20th
   | [Cc]an(?=not\b)
-  | (?:(?!n['’]t\b)[\p{L}\p{M}\p{N}])++                     # a word, up to the n't of don't
+  | (?:[\p{L}\p{M}\p{N}]++(?!['’]t\b)|(?:(?!n['’]t\b)[\p{L}\p{M}\p{N}])++)      # a word, up to the n't of don't
     (?:['’](?!(?:s|m|d|ll|re|ve)\b)[\p{L}\p{M}]++           # ... and on: O'Neill
       |\.\p{Ll}[\p{L}\p{M}\p{N}]*+                          # ... node.js
       |[、。，；：？！（）「」『』《》〈〉【】]++[\p{L}\p{M}\p{N}]++)*+      # ... 東京」は、日本: to spaCy's English one word
@@ -313,41 +313,36 @@ class Vocabulary:
     MOST = 1 << 20                                          # pieces; with the next it begins anew
 
     def __init__(self):
-        self.pieces, self.words = {}, {}                    # piece -> its number; word -> its number
+        self.pieces, self.words, self.names = {}, {}, []    # piece -> its number; word -> its number, and back
         self.first, self.count = array.array("i"), array.array("i")        # of piece i: in_pieces[first:first + count]
         self.in_pieces, self.length, self.kind = array.array("i"), array.array("i"), array.array("B")
-        self.spaced = []                                    # piece i with spaces between its words
 
-    def number(self, piece):
-        """Of a piece that is not known yet."""
-        if plain(piece):
-            found = [piece]
-        elif piece[-1] in ",;!?" and plain(piece[:-1]):
-            found = [piece[:-1], piece[-1]]
-        else:
-            found = words(piece)
-        self.first.append(len(self.in_pieces))
-        self.count.append(len(found))
-        self.in_pieces.extend([self.words[word] if word in self.words else self.number_of_word(word) for word in found])
-        self.spaced.append(" ".join(found))
-        self.pieces[piece] = i = len(self.pieces)
-        return i
-
-    def number_of_word(self, word):
-        self.length.append(len(word))
-        if plain(word):
-            self.kind.append(ALPHABETIC | STOP * (word in STOP_WORDS))
-        else:
-            self.kind.append(SYMBOL * SYMBOLS.issuperset(word) | ALPHABETIC * any(map(str.isalpha, word)) | END * (word in END_MARKS)
-                             | MARKS * all(unicodedata.category(c)[0] == "P" for c in word))
-        self.words[word] = i = len(self.words)
-        return i
+    def learn(self, pieces):
+        """Give numbers to those of the pieces that have none, and to their words."""
+        new = list(itertools.filterfalse(self.pieces.__contains__, dict.fromkeys(pieces)))
+        whole = [p for p in new if p.isalpha() and p.isascii() and p not in ("cannot", "Cannot")]   # are one word to the pattern
+        others = list(itertools.filterfalse(set(whole).__contains__, new))
+        found = words("\n".join(others))                    # all at once; a piece ends where its characters do
+        ends = np.searchsorted(np.cumsum(list(map(len, found))), np.cumsum(list(map(len, others))), "right")
+        in_pieces = whole + found
+        unknown = list(itertools.filterfalse(self.words.__contains__, dict.fromkeys(in_pieces)))
+        self.words.update(zip(unknown, itertools.count(len(self.words))))
+        self.names += unknown
+        self.length.extend(map(len, unknown))
+        self.kind.extend([KIND_OF_PLAIN.get(w, ALPHABETIC) if w.isalpha() and w.isascii() else kind_of(w) for w in unknown])
+        count = np.concatenate([np.ones(len(whole), np.int64), np.diff(ends, prepend=0)])
+        self.first.extend((len(self.in_pieces) + np.cumsum(count) - count).tolist())
+        self.count.extend(count.tolist())
+        self.in_pieces.extend(map(self.words.__getitem__, in_pieces))
+        self.pieces.update(zip(itertools.chain(whole, others), itertools.count(len(self.pieces))))
 
 
-def plain(piece):                                           # what the pattern of words takes whole, without asking it
-    return piece.isalpha() and piece.isascii() and piece not in ("cannot", "Cannot")
+def kind_of(word):
+    return (SYMBOL * SYMBOLS.issuperset(word) | ALPHABETIC * any(map(str.isalpha, word)) | END * (word in END_MARKS)
+            | MARKS * all(unicodedata.category(c)[0] == "P" for c in word))
 
 
+KIND_OF_PLAIN = dict.fromkeys(STOP_WORDS, ALPHABETIC | STOP)
 vocabulary = Vocabulary()
 
 
@@ -359,21 +354,19 @@ def split(text):
 class Words:
     """words(text) as numbers: equal words have equal ones. ids, length, kind (n,); per_piece (pieces,): how many words each has."""
 
-    def __init__(self, text="", pieces=None):
+    def __init__(self, text):
         global vocabulary
         if len(vocabulary.pieces) > vocabulary.MOST:
             vocabulary = Vocabulary()
-        v, self.pieces = vocabulary, split(text) if pieces is None else pieces
+        v, self.pieces = vocabulary, split(text)
         try:
-            self.numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
+            numbers = list(map(v.pieces.__getitem__, self.pieces))
         except KeyError:                                    # some are new
-            self.numbers = np.array([v.pieces[p] if p in v.pieces else v.number(p) for p in self.pieces], np.int32)
-        self.vocabulary = v
-        if not self.pieces:
-            self.ids = self.per_piece = self.length = self.kind = np.zeros(0, np.int32)
-            return
+            v.learn(self.pieces)
+            numbers = list(map(v.pieces.__getitem__, self.pieces))
+        self.vocabulary, numbers = v, np.array(numbers, np.int32)
         # Views of arrays that grow must not be kept: what is taken by number is a copy.
-        first, self.per_piece = (np.frombuffer(a, np.int32)[self.numbers] for a in (v.first, v.count))
+        first, self.per_piece = (np.frombuffer(a, np.int32)[numbers] for a in (v.first, v.count))
         at = np.repeat(first - (np.cumsum(self.per_piece) - self.per_piece), self.per_piece)
         self.ids = np.frombuffer(v.in_pieces, np.int32)[at + np.arange(len(at))]
         self.length, self.kind = (np.frombuffer(a, a.typecode)[self.ids] for a in (v.length, v.kind))
@@ -381,12 +374,11 @@ class Words:
     def __len__(self):
         return len(self.ids)
 
-    def spaced(self):
-        """The pieces, with spaces between the words of each."""
-        if len(self.ids) == len(self.pieces):               # one word in each
-            return self.pieces
-        spaced = self.vocabulary.spaced
-        return [spaced[i] for i in self.numbers.tolist()]
+    def strings(self):
+        return list(map(self.vocabulary.names.__getitem__, self.ids.tolist()))
+
+
+words_of = functools.lru_cache(maxsize=2)(Words)            # one filter after the other asks for those of the same text
 
 
 def sentence_starts(found, line):                           # Words, (n,) the line of each -> (m,) lines: one entry for each start
@@ -399,7 +391,7 @@ def sentence_starts(found, line):                           # Words, (n,) the li
 
 def count_sentences(text):
     """1 and one more for each start of a sentence in the text: "" is one."""
-    found = Words(text)
+    found = words_of(text)
     return 1 + len(sentence_starts(found, np.zeros(len(found), np.int32)))
 
 
@@ -431,11 +423,11 @@ def top_ngram_chars(found, n):
         numbers *= np.uint64(FACTOR)
         numbers += ids[k:N + k]
     inorder = np.sort(numbers)
-    begins = np.flatnonzero(np.concatenate([[True], inorder[1:] != inorder[:-1]]))
-    counts = np.diff(begins, append=N)
+    bounds = np.concatenate([[0], np.flatnonzero(inorder[1:] != inorder[:-1]) + 1, [N]])
+    counts = bounds[1:] - bounds[:-1]
     count = int(counts.max())
-    most = inorder[begins[counts == count]]
-    first = 0 if count == 1 else int((numbers == most[0] if len(most) == 1 else np.isin(numbers, most)).argmax())
+    most = inorder[bounds[:-1][counts == count]]
+    first = int((most[np.minimum(np.searchsorted(most, numbers), len(most) - 1)] == numbers).argmax()) if count > 1 else 0
     return (int(found.length[first:first + n].sum()) + n - 1) * count
 
 
@@ -446,50 +438,53 @@ def powers(n):                                              # -> FACTOR^i and FA
     return tuple(np.cumprod(np.array([1] + [f] * (n - 1), np.uint64)) for f in (FACTOR, pow(FACTOR, -1, 1 << 64)))
 
 
+def come_again(numbers):                                    # (n,) -> (n,) bool: those that are there more than once
+    order, again = np.argsort(numbers), np.zeros(len(numbers), bool)
+    same = numbers[order[1:]] == numbers[order[:-1]]
+    again[order[1:][same]] = again[order[:-1][same]] = True
+    return again
+
+
 class WithoutSpaces:
     """A text's words behind each other, and a number for each piece of it, equal for equal pieces: the characters as digits
     to the base FACTOR, from sums over all characters up to a place."""
 
-    def __init__(self, found):
+    def __init__(self, found, least=DUPLICATE_NGRAMS[0][0]):
         self.text = "".join(found.pieces)
-        self.at = np.concatenate([[0], np.cumsum(found.length)])        # where each word begins
+        self.at = at = np.concatenate([[0], np.cumsum(found.length)])   # where each word begins
         digits = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
-        size = 1 << max(12, (len(digits) + 1).bit_length())
-        up, self.down = powers(size)
+        up, self.down = powers(1 << max(12, (len(digits) + 1).bit_length()))
         self.sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((digits + np.uint64(1)) * up[:len(digits)])])
+        # What comes again also does so in its first characters. `likely` are the words where as many characters as `least`
+        # words have at least begin, and come again: nearly none, so that the search for longer ones is short.
+        shortest = (at[least:] - at[:-least]).min(initial=len(digits))
+        begin = at[:np.searchsorted(at, len(digits) - shortest, "right")]
+        self.likely = np.flatnonzero(come_again(self.numbers(begin, begin + shortest)))
 
-    def numbers(self, n):                                   # -> (N - n + 1,) of n words from each on
-        begin, end = self.at[:-n], self.at[n:]
+    def numbers(self, begin, end):                          # of the characters [begin, end)
         return (self.sums[end] - self.sums[begin]) * self.down[begin]
 
 
 def duplicate_ngram_chars(joined, n):
     """Characters in n-grams seen before, scanning from the left and jumping over each one found. As in datatrove n-grams are
     told apart by their characters without the spaces."""
-    numbers, at, text = joined.numbers(n), joined.at, joined.text
-    inorder = np.sort(numbers)
-    if not (inorder[1:] == inorder[:-1]).any():             # the rule
-        return 0
-    order = np.argsort(numbers, kind="stable")
-    same = numbers[order[1:]] == numbers[order[:-1]]
-    again = np.zeros(len(numbers), bool)
-    again[order[1:][same]] = again[order[:-1][same]] = True             # what occurs once neither counts nor is found
-    seen, chars, free = {}, 0, 0
-    for i in np.flatnonzero(again).tolist():
-        if i < free:
-            continue
-        ngram = text[at[i]:at[i + n]]
-        if ngram in seen:
-            chars, free = chars + len(ngram), i + n
-        else:
-            seen[ngram] = i
+    at, text = joined.at, joined.text
+    i = joined.likely[joined.likely + n < len(at)]
+    i = i[come_again(joined.numbers(at[i], at[i + n]))]     # what occurs once neither counts nor is found
+    seen, chars, free = set(), 0, 0
+    for i, begin, end in zip(i.tolist(), at[i].tolist(), at[i + n].tolist()):
+        if i >= free:
+            ngram = text[begin:end]
+            if ngram in seen:
+                chars, free = chars + len(ngram), i + n
+            seen.add(ngram)
     return chars
 
 
-def gopher_repetition(text, found=None):
+def gopher_repetition(text):
     """Drops text that repeats paragraphs, lines or runs of words, as shares of its characters.
 
-    Lines count when they come again, n-grams as the constants above say. found: its Words, to save time.
+    Lines count when they come again, n-grams as the constants above say.
     """
     size = max(len(text), 1)
     paragraphs, lines = [text], text.split("\n")
@@ -501,7 +496,7 @@ def gopher_repetition(text, found=None):
             return None, f"dup_{what}_frac"
         if chars / size > 0.2:
             return None, f"dup_{what}_char_frac"
-    found = found or Words(text)
+    found = words_of(text)
     for n, limit in TOP_NGRAMS:
         if top_ngram_chars(found, n) / size > limit:
             return None, f"top_{n}_gram"
@@ -512,9 +507,9 @@ def gopher_repetition(text, found=None):
     return text, None
 
 
-def gopher_quality(text, found=None):
+def gopher_quality(text):
     """Drops text that is no prose: its length, its words, hashes, ellipses, bullets, stop words."""
-    found = found or Words(text)
+    found = words_of(text)
     real = (found.kind & SYMBOL) == 0
     n_real, n_words = int(real.sum()), len(found)
     if n_real < 50:
@@ -553,31 +548,35 @@ def c4_quality(text):
     As FineWeb runs it: no line needs to end in a full stop, and two numbers of the C4 paper are
     swapped, so that a line needs 3 words and a document 5 sentences.
     """
-    kept, pieces = [], []                                   # lines, and of each what stands between white space
+    kept, n_pieces = [], []                                 # lines, and how much stands between white space in each
+    lower = text.lower()
+    suspect = any(word in lower for word in ("[", "{", "\x1f", "lorem ipsum", "javascript", "policy", "cookies", "terms"))
     for line in text.splitlines():
         line = line.strip()
-        of_line = line.split()
-        if len(of_line) < 3 or len(line) > 1000 and max(map(len, of_line)) > 1000:
+        pieces = line.split()
+        if len(pieces) < 3 or len(line) > 1000 and max(map(len, pieces)) > 1000:
             continue
-        if "[" in line or "\x1f" in line:
-            line = CITATION.sub("", line)
-            of_line = split(line)
-        lower = line.lower()
-        if "lorem ipsum" in lower:
-            return None, "lorem_ipsum"
-        if "javascript" in lower:
-            continue
-        if "{" in line:
-            return None, "curly_bracket"
-        if ("policy" in lower or "cookies" in lower or "terms" in lower) and any(notice in lower for notice in POLICY):
-            continue
+        if suspect:
+            if "[" in line or "\x1f" in line:
+                line = CITATION.sub("", line)
+                pieces = split(line)
+            lower = line.lower()
+            if "lorem ipsum" in lower:
+                return None, "lorem_ipsum"
+            if "javascript" in lower:
+                continue
+            if "{" in line:
+                return None, "curly_bracket"
+            if any(notice in lower for notice in POLICY):
+                continue
         kept.append(line)
-        pieces.append(of_line)
-    found = Words(pieces=list(itertools.chain.from_iterable(pieces)))
-    line = np.repeat(np.repeat(np.arange(len(kept)), list(map(len, pieces))), found.per_piece)
+        n_pieces.append(len(pieces))
+    text = "\n".join(kept)
+    found = words_of(text)
+    line = np.repeat(np.repeat(np.arange(len(kept)), n_pieces), found.per_piece)
     if len(kept) + len(sentence_starts(found, line)) < 5:   # every line begins one
         return None, "too_few_sentences"
-    return "\n".join(kept).strip(), None
+    return text.strip(), None
 
 
 def fineweb_quality(text):
@@ -591,7 +590,7 @@ def fineweb_quality(text):
         return None, "short_line_ratio"
     if repeats(lines)[1] / len(text.replace("\n", "")) > 0.01:
         return None, "char_dup_ratio"
-    if text.count("\n") / len(Words(text)) > 0.3:
+    if text.count("\n") / len(words_of(text)) > 0.3:
         return None, "list_ratio"
     return text, None
 

@@ -226,10 +226,13 @@ class Classifier:
         has_eos = int(tokens[0] == EOS)
         hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn)
         n = np.append(np.zeros(has_eos, np.int64), n)
-        word_rows = list(map(self.word_row.get, tokens, itertools.repeat(-1)))
-        rows = np.insert(self.bucket_rows(hashes), np.cumsum(n) - n, word_rows)
-        known = rows >= 0
-        return rows[known], segment_sum(known.astype(np.int64), n + 1)
+        rows = self.bucket_rows(hashes)
+        if self.prune is not None:
+            kept = rows >= 0
+            rows, n = rows[kept], segment_sum(kept.astype(np.int64), n)
+        word_rows = np.array(list(map(self.word_row.get, tokens, itertools.repeat(-1))), np.int64)
+        known = word_rows >= 0
+        return np.insert(rows, (np.cumsum(n) - n)[known], word_rows[known]), n + known
 
     def add_word_ngrams(self, tokens, ids, text, total, n):
         """Adds the rows of runs of 2..word_ngrams tokens to total (N,D), their numbers to n (N,). text: (K,) of each id."""

@@ -96,9 +96,8 @@ def test_decisions_and_speed_beside_datatrove(texts, checks):
         filters.vocabulary = filters.Vocabulary()
         start = time.process_time()
         for text in sample:
-            found = filters.Words(text)
-            filters.gopher_repetition(text, found)
-            filters.gopher_quality(text, found)
+            filters.gopher_repetition(text)
+            filters.gopher_quality(text)
             filters.fineweb_quality(filters.c4_quality(text)[0] or text)
         middle = time.process_time()
         for text in sample:
@@ -110,9 +109,8 @@ def test_decisions_and_speed_beside_datatrove(texts, checks):
     print(f"four filters: ours {n / mine / 1e6:.2f} MB/s, datatrove {n / other / 1e6:.3f} MB/s, ratio {other / mine:.1f}")
     start = time.process_time()
     for text in sample:
-        found = filters.Words(text)
-        filters.gopher_repetition(text, found)
-        filters.gopher_quality(text, found)
+        filters.gopher_repetition(text)
+        filters.gopher_quality(text)
         filters.fineweb_quality(filters.c4_quality(text)[0] or text)
     print(f"ours with these words known: {n / (time.process_time() - start) / 1e6:.2f} MB/s, ratio {other / (time.process_time() - start):.1f}")
 
