@@ -360,11 +360,11 @@ class Words:
             vocabulary = Vocabulary()
         v, self.pieces = vocabulary, split(text)
         try:
-            numbers = list(map(v.pieces.__getitem__, self.pieces))
+            numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
         except KeyError:                                    # some are new
             v.learn(self.pieces)
-            numbers = list(map(v.pieces.__getitem__, self.pieces))
-        self.vocabulary, numbers = v, np.array(numbers, np.int32)
+            numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
+        self.vocabulary = v
         # Views of arrays that grow must not be kept: what is taken by number is a copy.
         first, self.per_piece = (np.frombuffer(a, np.int32)[numbers] for a in (v.first, v.count))
         at = np.repeat(first - (np.cumsum(self.per_piece) - self.per_piece), self.per_piece)
@@ -381,18 +381,18 @@ class Words:
 words_of = functools.lru_cache(maxsize=2)(Words)            # one filter after the other asks for those of the same text
 
 
-def sentence_starts(found, line):                           # Words, (n,) the line of each -> (m,) lines: one entry for each start
+def sentence_starts(kind, line):                            # (n,) of words, (n,) the line of each -> (m,) lines: one entry for each start
     """After an end mark, the next word that is no punctuation begins a sentence, in the same line."""
-    end = (found.kind & END) > 0
-    counts = end | ((found.kind & MARKS) == 0)
+    end = (kind & END) > 0
+    counts = end | ((kind & MARKS) == 0)
     end, line = end[counts], line[counts]
     return line[1:][end[:-1] & ~end[1:] & (line[1:] == line[:-1])]
 
 
 def count_sentences(text):
     """1 and one more for each start of a sentence in the text: "" is one."""
-    found = words_of(text)
-    return 1 + len(sentence_starts(found, np.zeros(len(found), np.int32)))
+    kind = words_of(text).kind
+    return 1 + len(sentence_starts(kind, np.zeros(len(kind), np.int32)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -439,7 +439,7 @@ def powers(n):                                              # -> FACTOR^i and FA
 
 
 def come_again(numbers):                                    # (n,) -> (n,) bool: those that are there more than once
-    order, again = np.argsort(numbers), np.zeros(len(numbers), bool)
+    order, again = np.argsort(numbers, kind="stable"), np.zeros(len(numbers), bool)
     same = numbers[order[1:]] == numbers[order[:-1]]
     again[order[1:][same]] = again[order[:-1][same]] = True
     return again
@@ -489,7 +489,8 @@ def gopher_repetition(text):
     size = max(len(text), 1)
     paragraphs, lines = [text], text.split("\n")
     if "\n\n" in text:
-        paragraphs, lines = re.split(r"\n{2,}", text.strip()), re.split(r"\n+", text)
+        paragraphs = [part.lstrip("\n") for part in text.strip().split("\n\n") if part.strip("\n")] or [""]
+        lines = [line for line in lines if line] + [""] * (text.startswith("\n") + text.endswith("\n"))
     for what, parts in (("para", paragraphs), ("line", lines)):
         n, chars = repeats(parts)
         if n / len(parts) > 0.3:
@@ -548,18 +549,19 @@ def c4_quality(text):
     As FineWeb runs it: no line needs to end in a full stop, and two numbers of the C4 paper are
     swapped, so that a line needs 3 words and a document 5 sentences.
     """
-    kept, n_pieces = [], []                                 # lines, and how much stands between white space in each
-    lower = text.lower()
-    suspect = any(word in lower for word in ("[", "{", "\x1f", "lorem ipsum", "javascript", "policy", "cookies", "terms"))
+    kept, n_pieces, keep = [], [], []                       # lines; of every line what stands between white space, and whether it stays
+    lower, unchanged = text.lower(), not NOT_REGEX_SPACE.search(text)
+    suspect = any(word in lower for word in ("[", "{", "lorem ipsum", "javascript", "policy", "cookies", "terms"))
     for line in text.splitlines():
         line = line.strip()
         pieces = line.split()
+        n_pieces.append(len(pieces))
+        keep.append(False)
         if len(pieces) < 3 or len(line) > 1000 and max(map(len, pieces)) > 1000:
             continue
         if suspect:
-            if "[" in line or "\x1f" in line:
-                line = CITATION.sub("", line)
-                pieces = split(line)
+            if CITATION.search(line):
+                line, unchanged = CITATION.sub("", line), False
             lower = line.lower()
             if "lorem ipsum" in lower:
                 return None, "lorem_ipsum"
@@ -569,14 +571,17 @@ def c4_quality(text):
                 return None, "curly_bracket"
             if any(notice in lower for notice in POLICY):
                 continue
+        keep[-1] = True
         kept.append(line)
-        n_pieces.append(len(pieces))
-    text = "\n".join(kept)
+    new = "\n".join(kept)
+    if not unchanged:                                       # else the words are known, and some of them stay
+        text, n_pieces, keep = new, [len(split(line)) for line in kept], [True] * len(kept)
     found = words_of(text)
-    line = np.repeat(np.repeat(np.arange(len(kept)), n_pieces), found.per_piece)
-    if len(kept) + len(sentence_starts(found, line)) < 5:   # every line begins one
+    line = np.repeat(np.repeat(np.arange(len(keep)), n_pieces), found.per_piece)
+    stays = np.array(keep, bool)[line]
+    if len(kept) + len(sentence_starts(found.kind[stays], line[stays])) < 5:        # every line begins one
         return None, "too_few_sentences"
-    return text.strip(), None
+    return new.strip(), None
 
 
 def fineweb_quality(text):
@@ -590,7 +595,8 @@ def fineweb_quality(text):
         return None, "short_line_ratio"
     if repeats(lines)[1] / len(text.replace("\n", "")) > 0.01:
         return None, "char_dup_ratio"
-    if text.count("\n") / len(words_of(text)) > 0.3:
+    n_breaks = text.count("\n")                             # the pieces between white space are no more than the words, and cheap
+    if n_breaks / len(text.split()) > 0.3 and n_breaks / len(words_of(text)) > 0.3:
         return None, "list_ratio"
     return text, None
 
