@@ -46,6 +46,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
+import cores  # noqa: F401   before NumPy: one BLAS thread for each worker, and freed memory is kept
 import numpy as np
 
 import checkpoint

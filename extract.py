@@ -144,7 +144,7 @@ WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\
 CJK = re.compile("[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60]")          # without Hangul, which has spaces
 WRAPPED = re.compile(rf"(?<={CJK.pattern})[^\S\n]*\n\s*(?={CJK.pattern})")
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
-MAY_BE_MARKS = re.compile(r"[^\w\s\x00-\u02ff]{16}")         # marks are no letters, and three of them are two each
+MAY_BE_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{16}")         # marks are no letters, and three of them are two each
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONG_NUMBER = re.compile("&#([0-9]{8,})")
 
@@ -174,7 +174,11 @@ def clean(text):
         text = unescape(unescape(text))
     if "\n" in text and CJK.search(text):
         text = WRAPPED.sub("", text)
-    return INVISIBLE.sub("", " ".join(text.split())).rstrip(" ¶")
+    if text.isprintable() and "  " not in text and "\ufffc" not in text:         # the rule, and no space but " " is printable
+        text = text.strip(" ")
+    else:
+        text = INVISIBLE.sub("", " ".join(text.split()))
+    return text.rstrip(" ¶")
 
 
 def size_of(text):
@@ -470,7 +474,9 @@ def boilerplate(attrs):
                 or HIDDEN.search(found.get("style", ""))
                 or not CONCEALED.isdisjoint(found.get("class", "").split())):
             return ("hidden",)
-    names = " ".join(a or b or c for a, b, c in NAMES.findall(attrs))
+    names = " ".join([a or b or c for a, b, c in NAMES.findall(attrs)])
+    if not names:
+        return ()
     lower, reasons = names.lower(), {}
     words = WORD.findall(lower) if names == lower else WORD.findall(names) + WORD.findall(lower)
     for word in map(str.lower, words):

@@ -1235,18 +1235,19 @@ def test_an_index_of_an_earlier_crawl(crawl, tmp_path):
 
 
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
-    """With the real language model, in small units, two workers, killed with all that belongs to it."""
+    """With the real language model, in small units, two workers, killed with all that belongs to it LONGHAND_KILLS times."""
     subprocess.run([sys.executable, "toyweb.py", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
     command = [sys.executable, "-c", "import sys, data; data.UNIT = 8; data.main(sys.argv[1:])", "--run", str(tmp_path), "--workers", "2"]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}
     shutil.rmtree(tmp_path / "docs")
     r, went_on, units = random.Random(0), 0, tmp_path / "docs" / ".new" / "units"
-    for n_units in (1, 5, 5, 12, 17, 19):                        # of 19: before, between and behind them, and a little later
+    for _ in range(int(os.environ.get("LONGHAND_KILLS", 6))):
+        wanted = len(list(units.glob("*.jsonl"))) + r.randint(0, 20)            # of 62 units; behind the last one it begins anew
         process = subprocess.Popen(command, cwd=SCRIPTS, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-        while process.poll() is None and len(list(units.glob("*.jsonl"))) < n_units:
+        while process.poll() is None and (not units.exists() or len(list(units.glob("*.jsonl"))) < wanted):
             time.sleep(0.005)
-        time.sleep(r.uniform(0, 0.1))
+        time.sleep(r.uniform(0, 0.2))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         went_on += b"going on behind" in process.communicate()[1]
