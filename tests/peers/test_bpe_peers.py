@@ -197,7 +197,7 @@ def test_json_that_tokenizers_trained(tmp_path):
 
 
 def test_transformers_opens_our_json(tmp_path):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("hugging_face", exc_type=ImportError).transformers
     ours = Tokenizer.train([english(100_000)], 600)
     ours.save(tmp_path / "tokenizer.json")
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))

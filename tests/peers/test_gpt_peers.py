@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("hugging_face", exc_type=ImportError).transformers
 
 CFG = gpt.Config(vocab_size=211, n_positions=70, n_embd=48, n_layer=3, n_head=4)
 
