@@ -28,6 +28,7 @@ import math
 import os
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections import Counter, namedtuple
@@ -37,26 +38,7 @@ from pathlib import Path
 import numpy as np
 import regex
 
-# How text is cut before any merge; no token ever crosses a cut. gpt2 and cl100k stand as they were
-# first published: tiktoken has since rewritten both for speed, with equal ids, using `{1,3}+` and
-# `$`, which Oniguruma, the engine of Hugging Face's tokenizers, reads differently. gpt4 is what
-# rustbpe and minbpe train with. Every pattern here matches every character, so nothing is lost.
-PATTERNS = {
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-              r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-             r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-             r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
-            r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
-    # gpt4 with every digit on its own: a small model then sees arithmetic column by column.
-    "digits": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
-              r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
-    "characters": r"[\s\S]",        # not (?s:.), which Oniguruma cannot read
-}
+from pieces import PATTERNS, SURE, Pieces, Table, cut, parts_of, words_of
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>",
@@ -79,8 +61,10 @@ BYTE_TO_CHARACTER = {b: chr(b) for b in _kept} | {b: chr(256 + i) for i, b in en
 CHARACTER_TO_BYTE = {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
-CACHE_PIECES, CACHE_CHARACTERS = 2**17, 64      # pieces remembered, at most; the longest of them
-SLICE_CHARACTERS = 2**20                        # text is split in slices of about this many
+REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
+TOGETHER = 2**22        # characters whose new pieces are merged together
+MANY = 2**15            # ids from which decoding is worth arrays
+WIDE, ROWS = 64, 2**13  # bytes; longer pieces are merged one at a time, others so many together
 
 
 # ---- merging: one piece into parts ---------------------------------------------------------------
@@ -125,26 +109,173 @@ def merge(ranks, piece, limit=math.inf):
     return parts
 
 
-class PieceCache(dict):
-    """piece (str) -> its ids (uint32, as bytes), working out what is missing.
+NEVER = np.int32(2**31 - 1)     # the rank of a pair that is no token
 
-    Words repeat, so nearly all of encoding is one look-up here. Holds up to CACHE_PIECES pieces of
-    up to CACHE_CHARACTERS characters, tens of MB; when full it starts again from nothing.
+
+class Pairs:
+    """The rank of every two tokens whose joint bytes are a token."""
+
+    def __init__(self, ranks, tokens):                      # tokens: Pieces that holds those of ranks, numbered in this order
+        ids = np.array(list(ranks.values()), np.int64)
+        length = np.array(list(map(len, ranks)), np.int64)
+        data, begin = np.frombuffer(b"".join(ranks) + bytes(32), np.uint8), np.cumsum(length) - length
+        left, right, rank = [], [], []
+        for n in range(1, SURE):                            # bytes of the left one
+            at = np.flatnonzero((length > n) & (length <= SURE))
+            a, b = (tokens.known(data, begin[at] + skip, size) for skip, size in ((0, np.full(len(at), n)), (n, length[at] - n)))
+            both = (a >= 0) & (b >= 0) & (a < len(ids)) & (b < len(ids))        # there may be pieces that are no tokens
+            left.append(ids[a[both]])
+            right.append(ids[b[both]])
+            rank.append(ids[at[both]])
+        for token in (token for token in ranks if len(token) > SURE):
+            halves = [(token[:n], token[n:]) for n in range(1, len(token)) if token[:n] in ranks and token[n:] in ranks]
+            left.append([ranks[a] for a, _ in halves])
+            right.append([ranks[b] for _, b in halves])
+            rank.append([ranks[token]] * len(halves))
+        left, right, rank = (np.concatenate(x).astype(np.int64) for x in (left, right, rank))
+        self.table = Table(1 << max(12, len(rank).bit_length()))
+        self.table.add(np.stack([(left << 32 | right).view(np.uint64), np.ones(len(left), np.uint64)], 1))
+        self.rank = np.concatenate([rank, [NEVER]]).astype(np.int32)    # -1, what is not found, is the last
+
+    def __call__(self, left, right):                        # (n,), (n,) ids, -1 for none -> (n,) int32 ranks or NEVER
+        key = left.astype(np.int64) << 32 | right
+        found = self.table.find(key.view(np.uint64), np.ones(len(key), np.uint64))
+        return self.rank[found]
+
+
+def merge_all(ids, pairs):                                  # (n, w) int32, -1 behind each end -> the same, -1 where eaten
+    """What merge does, for n pieces a step each at a time: in every row the pair of the lowest rank, the leftmost of equals.
+
+    Column 0 and the last are borders that hold no id; `after` and `before` link what is left of a row.
     """
+    n, w = len(ids), ids.shape[1] + 2
+    row, out = np.arange(n), np.full_like(ids, -1)
+    padded = np.full((n, w), -1, np.int32)
+    padded[:, 1:-1] = ids
+    ids = padded
+    after, before = (np.tile(np.arange(w, dtype=np.int16) + step, (n, 1)) for step in (1, -1))
+    rank = np.full((n, w), NEVER)
+    rank[:, 1:-2] = pairs(ids[:, 1:-2].ravel(), ids[:, 2:-1].ravel()).reshape(n, w - 3)
+    while True:
+        at = rank.argmin(1)
+        best = rank.ravel().take(at + np.arange(0, rank.size, w))
+        done = best == NEVER
+        if done.any():
+            out[row[done]] = ids[done, 1:-1]
+            row, ids, after, before, rank, at, best = (x[~done] for x in (row, ids, after, before, rank, at, best))
+        if not len(ids):
+            return out
+        # Places in the arrays as if they had one dimension.
+        flat_ids, flat_after, flat_before, flat_rank, line = ids.ravel(), after.ravel(), before.ravel(), rank.ravel(), np.arange(0, ids.size, w)
+        eaten = line + flat_after.take(line + at)
+        following, previous, here = line + flat_after.take(eaten), line + flat_before.take(line + at), line + at
+        flat_ids[here], flat_ids[eaten], flat_rank[eaten] = best, -1, NEVER
+        flat_after[here], flat_before[following] = following - line, at
+        new = pairs(np.concatenate([best, flat_ids.take(previous)]), np.concatenate([flat_ids.take(following), best]))
+        flat_rank[here], flat_rank[previous] = np.split(new, 2)
 
-    def __init__(self, encode_piece):
-        self.encode_piece = encode_piece
 
-    def __missing__(self, piece):
-        ids = np.array(self.encode_piece(piece), np.uint32).tobytes()
-        if len(piece) <= CACHE_CHARACTERS:
-            if len(self) >= CACHE_PIECES:
-                self.clear()
-            self[piece] = ids
-        return ids
+class Encoder:
+    """The ids of pieces: of tokens from the start, of others once they are met. What is new in some millions of characters is merged
+    together; so nearly all of encoding is a look-up, and an array does that for all pieces of a block at once."""
+
+    def __init__(self, ranks, pattern):
+        self.ranks, self.pattern = ranks, pattern
+        self.lock = threading.Lock()                        # what is remembered grows
+        self.by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)], np.int32)
+        self.forget()
+
+    def forget(self):
+        self.pieces, self.n = Pieces(), len(self.ranks)
+        length = np.array(list(map(len, self.ranks)), np.int64)
+        self.pieces.find(np.frombuffer(b"".join(self.ranks) + bytes(SURE), np.uint8), np.cumsum(length) - length, length)
+        self.pool = np.array(list(self.ranks.values()), np.uint32)      # of all pieces, one behind the other
+        self.begin, self.count = np.arange(self.n), np.ones(self.n, np.int64)       # of each piece, in the pool
+
+    @cached_property
+    def pairs(self):
+        return Pairs(self.ranks, self.pieces)
+
+    def encode(self, text):                                 # -> (n,) uint32
+        with self.lock:
+            parts = []
+            for group in parts_of(text, self.pattern, TOGETHER):
+                if self.n > len(self.ranks) + REMEMBERED or len(self.pool) > len(self.ranks) + 8 * REMEMBERED:
+                    self.forget()
+                numbers = [self.pieces.find(*block) for block in cut(group, self.pattern)]
+                try:
+                    self.learn()
+                except ValueError:                          # a piece has no ids, and must not stay
+                    self.forget()
+                    raise
+                parts += map(self.ids_of, numbers)
+        return np.concatenate(parts)
+
+    def ids_of(self, numbers):                              # (n,) of pieces -> (m,) uint32
+        count = self.count[numbers]
+        ends = np.cumsum(count)
+        if not len(ends) or ends[-1] == len(ends):
+            return self.pool[self.begin[numbers]]
+        return self.pool[np.repeat(self.begin[numbers] - (ends - count), count) + np.arange(ends[-1])]
+
+    def learn(self):
+        """Merge the pieces that are new."""
+        if self.n == self.pieces.n:
+            return
+        numbers, raw, length = self.pieces.short_from(self.n)
+        long = self.pieces.long_from(self.n)                # number -> piece
+        found = []                                          # [(numbers, ids of all of them in a row, how many of each)]
+        if self.by_byte.min() < 0:                          # a vocabulary may lack single bytes
+            long |= {i: row[:n].tobytes() for i, row, n in zip(numbers.tolist(), raw, length.tolist())}
+        else:
+            fits = {i: piece for i, piece in long.items() if len(piece) <= WIDE}
+            rows = [(numbers, raw, length)]
+            if fits:
+                rows.append((np.array(list(fits)), np.array([np.frombuffer(piece.ljust(WIDE, b"\0"), np.uint8) for piece in fits.values()]),
+                             np.array(list(map(len, fits.values())))))
+            for numbers, raw, length in rows:
+                for low, high in ((0, 6), (6, 9), (9, SURE), (SURE, 24), (24, 36), (36, WIDE)):
+                    some = np.flatnonzero((length > low) & (length <= high))
+                    for at in range(0, len(some), ROWS):
+                        which = some[at:at + ROWS]
+                        ids = np.where(np.arange(high) < length[which, None], self.by_byte[raw[which, :high]], -1)
+                        ids = merge_all(ids, self.pairs)
+                        alive = ids >= 0
+                        found.append((numbers[which], ids[alive], alive.sum(1)))
+            long = {i: piece for i, piece in long.items() if i not in fits}
+        for i, piece in long.items():
+            ids = self.one(piece)
+            found.append(([i], ids, [len(ids)]))
+        numbers, ids, count = (np.concatenate(x) for x in zip(*found))
+        grown = np.zeros((2, self.pieces.n), np.int64)
+        grown[:, :self.n] = self.begin, self.count
+        grown[:, numbers] = len(self.pool) + np.cumsum(count) - count, count
+        self.begin, self.count = grown
+        self.pool, self.n = np.concatenate([self.pool, ids.astype(np.uint32)]), self.pieces.n
+
+    def one(self, piece):
+        try:
+            return [self.ranks[part] for part in merge(self.ranks, piece)]
+        except KeyError as error:                           # a vocabulary without all single bytes
+            offset = piece.index(error.args[0])
+            character = piece.decode("utf-8", "replace")[len(piece[:offset].decode("utf-8", errors="ignore"))]
+            raise ValueError(f"the vocabulary has no token for the character {character!r} "
+                             f"(U+{ord(character):04X})") from None
 
 
 # ---- training: a corpus into merges --------------------------------------------------------------
+
+def count_pieces(texts, pattern):
+    """{piece (bytes): how often it is there}, in the order of their first time; the only thing kept of the corpus."""
+    pieces, counts = Pieces(), np.zeros(0, np.int64)
+    for text in texts:
+        for group in parts_of(well_formed(text), pattern, TOGETHER):
+            numbers = [pieces.find(*block) for block in cut(group, pattern)]
+            more = np.bincount(np.concatenate(numbers), minlength=pieces.n)
+            more[:len(counts)] += counts
+            counts = more
+    return dict(zip(pieces.all(), counts.tolist()))
+
 
 def learn_tokens(piece_counts, n_tokens):
     """{piece (bytes): count} -> [token (bytes), ...], the 256 bytes and then one token a merge.
@@ -250,8 +381,6 @@ class Tokenizer:
             raise ValueError(f"{n_tokens} tokens have only {len(self._bytes_of)} different ids")
         self.n_vocab = max(self._bytes_of) + 1
         self.token_bytes = [self._bytes_of.get(i, b"") for i in range(self.n_vocab)]
-        self._find_pieces = compiled.findall            # str -> list of str
-        self._cache = PieceCache(self._encode_piece)
 
     @property
     def eot_token(self):
@@ -303,23 +432,14 @@ class Tokenizer:
         return self.encode_to_numpy(text).tolist()
 
     def encode_to_numpy(self, text):    # -> (n,) uint32
-        look_up = self._cache.__getitem__
-        joined = [b"".join(map(look_up, self._find_pieces(part)))
-                  for part in slices(text, self.pattern)]
-        return np.concatenate([np.frombuffer(ids, np.uint32) for ids in joined])
+        return self._encoder.encode(well_formed(text))
 
-    def _encode_piece(self, piece):
-        data = piece.encode("utf-8")
-        if data in self.ranks:
-            return [self.ranks[data]]
-        parts = merge(self.ranks, data)
-        try:
-            return [self.ranks[part] for part in parts]
-        except KeyError as error:       # a vocabulary without all single bytes
-            offset = data.index(error.args[0])
-            character = piece[len(data[:offset].decode("utf-8", errors="ignore"))]
-            raise ValueError(f"the vocabulary has no token for the character {character!r} "
-                             f"(U+{ord(character):04X})") from None
+    @cached_property
+    def _encoder(self):
+        return Encoder(self.ranks, self.pattern)
+
+    def __reduce__(self):               # to pickle it: without what encoding remembers
+        return Tokenizer, (self.ranks, self.pattern, self.special_tokens)
 
     def encode_single_token(self, token):
         """The id of one whole token, str or bytes, special or not; KeyError if there is none."""
@@ -333,11 +453,37 @@ class Tokenizer:
 
     def decode_bytes(self, ids):
         """Ids to the exact bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
-        ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        ids = ids.tolist() if isinstance(ids, np.ndarray) and len(ids) < MANY else ids if isinstance(ids, np.ndarray) else list(ids)
         try:
-            return b"".join(map(self._bytes_of.__getitem__, ids))
+            if len(ids) < MANY:
+                return b"".join(map(self._bytes_of.__getitem__, ids))
+            return b"".join(map(self._spell, np.array_split(np.asarray(ids, np.int64), len(ids) // MANY)))
         except KeyError as error:
             raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
+
+    @cached_property
+    def _spelling(self):                # (n_vocab,) each: the first 8 bytes of every token, the next 7, how many it has; 0: a hole
+        length = np.array(list(map(len, self.token_bytes)), np.int64)
+        data = np.frombuffer(b"".join(self.token_bytes) + bytes(SURE + 1), np.uint8)
+        low, high = words_of(data, np.cumsum(length) - length, np.minimum(length, SURE))
+        return low, high & np.uint64(2**56 - 1), length
+
+    def _spell(self, ids):              # (n,) int64 -> bytes
+        """Every token is written 8 bytes long, and the next one over what was too much. The second 8 bytes of long ones come
+        before, as they begin behind all of that; the few beyond 15 bytes come last."""
+        low, high, length = self._spelling
+        if ids.min() < 0 or ids.max() >= self.n_vocab or not length.take(ids).all():
+            raise KeyError(next(i for i in ids.tolist() if i not in self._bytes_of))
+        n = length.take(ids)
+        ends = np.cumsum(n)
+        begin, out = ends - n, np.empty(ends[-1] + 16, np.uint8)
+        words = np.ndarray(len(out) - 7, "<u8", out, 0, (1,))           # the one at each byte
+        long = np.flatnonzero(n > 8)
+        words[begin[long] + 8] = high.take(ids[long])
+        words[begin] = low.take(ids)
+        for i in np.flatnonzero(n > SURE).tolist():
+            out[begin[i]:ends[i]] = np.frombuffer(self.token_bytes[ids[i]], np.uint8)
+        return out[:ends[-1]].tobytes()
 
     def decode_single_token_bytes(self, token):
         return self._bytes_of[token]
@@ -357,13 +503,10 @@ class Tokenizer:
             raise ValueError(f"vocab_size {vocab_size}: vocabulary smaller than 256 bytes and "
                              f"{len(special_tokens)} special tokens")
         untrained = cls({bytes([b]): b for b in range(256)}, pattern, {})   # checks the pattern
-        counts = Counter()              # of each different piece; the only thing kept of the corpus
-        for text in texts:
-            for part in slices(text, untrained.pattern):
-                counts.update(untrained._find_pieces(part))
+        counts = count_pieces(texts, untrained.pattern)
         if not counts:
             raise ValueError("cannot train on an empty corpus")
-        tokens = learn_tokens({piece.encode("utf-8"): n for piece, n in counts.items()}, n_tokens)
+        tokens = learn_tokens(counts, n_tokens)
         if len(tokens) < n_tokens:
             print(f"bpe.py: no pair is left after {len(tokens) - 256:,} of {n_tokens - 256:,} "
                   f"merges; the vocabulary is smaller than {vocab_size:,}", file=sys.stderr)
@@ -427,23 +570,6 @@ def well_formed(text):
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def slices(text, pattern):
-    """Yield text in slices of about SLICE_CHARACTERS whose pieces are those of the whole text.
-
-    Splitting takes some 30 times the text in memory, so a long text is cut first, between a letter
-    and a space or newline, where none of PATTERNS looks across. Other patterns: one slice.
-    """
-    text, start = well_formed(text), 0
-    safe_cut = regex.compile(r"\p{L}(?=[ \n])")
-    while len(text) - start > SLICE_CHARACTERS and pattern in PATTERNS.values():
-        cut = safe_cut.search(text, start + SLICE_CHARACTERS)
-        if cut is None:
-            break
-        yield text[start:cut.end()]
-        start = cut.end()
-    yield text[start:]
 
 
 # ---- the ecosystem's files -----------------------------------------------------------------------

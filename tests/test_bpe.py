@@ -299,29 +299,16 @@ def test_long_pieces_finish(trained):
     for unit in ("a", "^", "'s", "0", "\n", " ", "the"):
         text = " " + unit * 100_000
         assert trained.decode(trained.encode_ordinary(text)) == text
-    assert max(map(len, trained._cache)) <= bpe.CACHE_CHARACTERS
 
 
-def test_cache_is_bounded_and_harmless(trained, monkeypatch):
+def test_what_is_remembered_is_bounded_and_harmless(trained, monkeypatch):
     fresh = Tokenizer(trained.ranks, trained.pattern, trained.special_tokens)
-    monkeypatch.setattr(bpe, "CACHE_PIECES", 3)
-    assert fresh.encode_ordinary(PROSE) == trained.encode_ordinary(PROSE)
-    assert len(fresh._cache) <= 3
-
-
-@pytest.mark.parametrize("name", PATTERNS)
-def test_patterns_lose_nothing_and_slices_change_nothing(name, monkeypatch):
-    rng = np.random.default_rng(6)
-    monkeypatch.setattr(bpe, "SLICE_CHARACTERS", 20)
-    n_slices = 0
-    for text in AWKWARD + [PROSE] + [random_text(rng, 200) for _ in range(60)]:
-        whole = regex.findall(PATTERNS[name], text)
-        assert "".join(whole) == text
-        parts = list(bpe.slices(text, PATTERNS[name]))
-        assert [piece for part in parts for piece in regex.findall(PATTERNS[name], part)] == whole
-        n_slices += len(parts)
-    assert n_slices > 200
-    assert list(bpe.slices(PROSE, r"\w+ \w+|\s")) == [PROSE]    # a foreign pattern is never cut
+    monkeypatch.setattr(bpe, "REMEMBERED", 3)
+    monkeypatch.setattr(bpe, "TOGETHER", 100)
+    rng = np.random.default_rng(5)
+    text = " ".join(random_text(rng, 50) + " so" for _ in range(40))
+    assert fresh.encode_ordinary(text) == trained.encode_ordinary(text)
+    assert fresh._encoder.n < trained._encoder.n
 
 
 PIECES_OF = {                           # of "I'LL don't12345  (x)!\n\n  HTMLparser/\n "
@@ -335,6 +322,8 @@ PIECES_OF = {                           # of "I'LL don't12345  (x)!\n\n  HTMLpar
              "/\n", " "],
     "digits": ["I", "'LL", " don", "'t", *"12345", " ", " (", "x", ")!\n\n", " ", " HTMLparser",
                "/\n", " "],
+    "nanochat": ["I", "'LL", " don", "'t", "12", "34", "5", " ", " (", "x", ")!\n\n", " ", " HTMLparser", "/\n", " "],
+    "qwen2": ["I", "'LL", " don", "'t", *"12345", " ", " (", "x", ")!\n\n", " ", " HTMLparser", "/\n", " "],
     "characters": list("I'LL don't12345  (x)!\n\n  HTMLparser/\n "),
 }
 

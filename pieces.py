@@ -1,0 +1,414 @@
+"""pieces.py: text to pieces, and pieces to numbers, with arrays in place of a regular expression.
+
+Byte-level BPE first cuts text into pieces by a regular expression: words with the space before them, digits, punctuation, white
+space. PATTERNS has those in use, and they are the definition. Here is a second way to the same cuts, some ten times as
+fast: every character gets its kind from a table, and where a piece begins follows from the kinds of its neighbours, for a
+block of characters at a time.
+
+    kinds       letters, digits, white space (newlines among it), others
+    rule 1      a piece begins where the kind changes, and at the last white space before something else
+    rule 2      but not behind what the pattern takes along: a space, or one mark in front of a word
+    rule 3      newlines end a piece, digits come in threes, 's 'll and the like stand alone, o200k cuts fooBar
+
+What hangs on more than that (a combining mark behind punctuation, for instance) is rare: the words around it are left to the
+regular expression. A Pieces numbers the pieces in the order they are met, all of a block at once: up to 15 bytes of a piece are
+two 64-bit words in a hash table made of arrays.
+
+Sources: the patterns are those of GPT-2, tiktoken, rustbpe and Qwen; tests/test_pieces.py compares with `regex` over all of Unicode.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import regex
+
+# How text is cut before any merge; no token ever crosses a cut. gpt2 and cl100k stand as they were first published: tiktoken
+# has since rewritten both for speed, with equal ids, using `{1,3}+` and `$`, which Oniguruma, the engine of Hugging
+# Face's tokenizers, reads differently. gpt4 is what rustbpe and minbpe train with. Every pattern here matches every
+# character, so nothing is lost.
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+              r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+             r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+             r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
+            r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    # gpt4 with every digit on its own: a small model then sees arithmetic column by column.
+    "digits": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+              r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "nanochat": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
+                r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "characters": r"[\s\S]",        # not (?s:.), which Oniguruma cannot read
+}
+
+
+class Rules(NamedTuple):
+    """What a pattern does, in the words of `starts`."""
+    modern: bool = True             # since cl100k: any one mark goes with a word, newlines end a piece, 'S is like 's
+    digits: int = 3                 # at most so many together; 0: any number
+    cases: bool = False             # o200k: fooBar is two pieces, don't is one, combining marks are letters
+
+
+RULES = {PATTERNS[name]: rules for name, rules in {
+    "gpt2": Rules(modern=False, digits=0), "cl100k": Rules(), "gpt4": Rules(), "o200k": Rules(cases=True),
+    "nanochat": Rules(digits=2), "digits": Rules(digits=1), "qwen2": Rules(digits=1)}.items()}
+BLOCK = 1 << 16                     # characters worked on at a time: their arrays stay in the cache
+SAFE_CUT = regex.compile(r"\p{L}(?=[ \n])")         # no pattern of RULES looks across
+SURE = 15                           # bytes of a piece that a Pieces finds by its arrays
+
+
+# ---- kinds ----------------------------------------------------------------------------------------------------------
+
+LETTER, DIGIT, SPACE, NEWLINE, BLANK, QUOTE, UPPER, LOWER = (1 << i for i in range(8))
+KIND = LETTER | DIGIT | SPACE       # none of them: other
+CASE = UPPER | LOWER                # both: a letter without case, for o200k also a combining mark
+EDGE = KIND | NEWLINE               # what stands before the text: of no kind
+
+
+def mark(table, bits, characters, ranges=((0, 0x40000), (0xE0000, 0xE1000))):
+    """Set the bits where the table's index is one of these characters, by `regex`; outside the ranges Unicode has none."""
+    for low, high in ranges:
+        everything = np.arange(low, min(high, len(table)), dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        for run in regex.finditer(rf"{characters}+", everything):
+            table[low + run.start():low + run.end()] |= bits
+
+
+@cache
+def kinds(cases, n=0x110000):                               # -> (n,) uint8, a sum of the above for each of the first n characters
+    table = np.zeros(n, np.uint8)
+    for bits, characters in ((LETTER, r"\p{L}"), (DIGIT, r"\p{N}"), (SPACE, r"\s"), (NEWLINE, r"[\r\n]"), (BLANK, " "), (QUOTE, "'"),
+                             (UPPER, r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"), (LOWER, r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]")):
+        mark(table, bits, characters)
+    if cases:
+        table[(table & CASE) > 0] |= LETTER
+    return table
+
+
+@cache
+def ascii_kinds(cases):
+    return bytes(kinds(cases, 256))
+
+
+@cache
+def marks():                                                # -> (0x110000,) bool: combining marks
+    table = np.zeros(0x110000, bool)
+    mark(table, True, r"\p{M}")
+    return table
+
+
+# ---- where pieces begin ---------------------------------------------------------------------------------------------
+
+def starts(text, rules):                                    # str of n characters -> (n,) bool, and (n,) their code points
+    """Where the pattern's pieces begin. The text is whole, or cut at SAFE_CUT: what is around it is not known here."""
+    n = len(text)
+    if text.isascii():
+        raw = text.encode()
+        code, kind = np.frombuffer(raw, np.uint8), np.frombuffer(raw.translate(ascii_kinds(rules.cases)), np.uint8)
+    else:
+        code = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        kind = kinds(rules.cases)[code]
+    padded = np.full(n + 4, SPACE, np.uint8)                # behind the text as if white space went on
+    padded[:2], padded[2:-2] = EDGE, kind
+    before2, before, kind, after = padded[:-4], padded[1:-3], padded[2:-2], padded[3:-1]
+    is_kind = kind & KIND
+    start = is_kind != (before & KIND)                                  # rule 1
+    last = (is_kind == SPACE) & ((after & SPACE) == 0)                  # of a run of white space
+    if rules.modern:
+        start |= last & ((kind & NEWLINE) == 0)
+        word = is_kind == LETTER                                        # rule 2
+        start &= ~(word & ((before & (SPACE | NEWLINE)) == SPACE))
+        start &= ~(((kind & KIND) == 0) & ((before & BLANK) > 0))
+        single = ((before & KIND) == 0) & ((before2 & KIND) > 0) & ((before2 & BLANK) == 0)
+        start &= ~(word & single)
+    else:
+        start |= last
+        start &= ((before & BLANK) == 0) | (is_kind == SPACE)
+    odd = [np.zeros(0, np.int64)]                           # where to ask the pattern
+    if rules.modern:                                                    # rule 3
+        newlines(start, kind, before, last, code, rules, odd)
+    if rules.digits:
+        digits(start, is_kind, rules.digits)
+    if rules.cases:
+        cases(start, kind, before)
+        behind_marks = np.flatnonzero(word & ((before & KIND) == 0) & ~single & ((kind & CASE) == CASE))
+        odd.append(behind_marks[marks()[code[behind_marks]]])           # a combining mark that may be punctuation
+    contractions(start, kind, before, code, rules, odd)
+    odd = np.concatenate(odd)
+    if len(odd):
+        ask_pattern(start, text, np.unique(odd), code, before, rules)
+    return start, code
+
+
+def newlines(start, kind, before, last, code, rules, odd):
+    """They belong to the punctuation in front of them, else to the white space; a piece ends behind the last of either."""
+    at = np.flatnonzero(kind & NEWLINE)
+    if not len(at):
+        return
+    first = np.concatenate([[True], at[1:] != at[:-1] + 1])             # of newlines in a row
+    begin, end = at[first], at[np.concatenate([first[1:], [True]])] + 1
+    with_mark = (before[begin] & KIND) == 0
+    start[begin[with_mark]] = False
+    inside = end < len(start)
+    if rules.cases:                                                     # [\r\n/]*
+        odd.append(end[inside & with_mark][code[end[inside & with_mark]] == ord("/")])
+    inside[inside] = (kind[end[inside]] & SPACE) > 0                    # more white space follows
+    if inside.any():
+        runs_end = np.concatenate([np.flatnonzero(last) + 1, [len(start)]])
+        end_of_run = runs_end[np.searchsorted(runs_end, end[inside], "right")]
+        next_newline = np.concatenate([begin[1:], [len(start)]])[inside]
+        final = (next_newline >= end_of_run)
+        start[end[inside][final | with_mark[inside]]] = True
+
+
+def contractions(start, kind, before, code, rules, odd):
+    """'s 't 're 've 'm 'll 'd: a piece, o200k: the end of one."""
+    at = np.flatnonzero(kind & QUOTE)
+    at = at[at + 1 < len(start)]
+    p = before[at]
+    at = at[(p & KIND) == LETTER] if rules.cases else at[((p & KIND) > 0) & ((p & BLANK) == 0)]
+    if not len(at):
+        return
+    one, two = code[at + 1].astype(np.uint32), code[np.minimum(at + 2, len(code) - 1)].astype(np.uint32)
+    two[at + 2 >= len(code)] = 0
+    if rules.modern:
+        one, two = (np.where((c >= ord("A")) & (c <= ord("Z")), c + 32, c) for c in (one, two))
+        one = np.where(one == 0x17F, ord("s"), one)                     # ſ is an s to (?i:)
+    length = np.zeros(len(at), np.int64)
+    for letter in "stmd":
+        length[one == ord(letter)] = 2
+    for a, b in ("re", "ve", "ll"):
+        length[(one == ord(a)) & (two == ord(b))] = 3
+    at, length = at[length > 0], length[length > 0]
+    start[at] = not rules.cases
+    start[at + 1] = False
+    start[at + length - 1] = False
+    end = at + length
+    end = end[end < len(start)]
+    start[end] = True
+    if rules.cases:
+        odd.append(end[((kind[end] & CASE) == CASE) | ((kind[end] & QUOTE) > 0)])
+
+
+def digits(start, is_kind, most):
+    """Runs of digits begin a new piece with every `most`-th."""
+    if most == 1:
+        start |= is_kind == DIGIT
+        return
+    at = np.flatnonzero(is_kind == DIGIT)
+    if not len(at):
+        return
+    index = np.arange(len(at))
+    run_start = np.maximum.accumulate(np.where(np.concatenate([[True], at[1:] != at[:-1] + 1]), index, 0))
+    start[at] = (index - run_start) % most == 0
+
+
+def cases(start, kind, before):
+    """A capital behind a small letter begins a piece. Letters without case belong to what is in front of them: to small letters,
+    or to capitals that small letters follow; capitals at the end of a word stand alone behind them."""
+    case, case_before = kind & CASE, before & CASE
+    start |= (case == UPPER) & (case_before == LOWER)
+    at = np.flatnonzero((case == UPPER) & (case_before == CASE))
+    if len(at):
+        index = np.arange(len(kind))
+        cased = np.maximum.accumulate(np.where(case == CASE, 0, index))[at - 1]
+        others = np.concatenate([np.flatnonzero(case != UPPER), [len(kind)]])
+        end = others[np.searchsorted(others, at)]                       # of the capitals
+        at_end = np.concatenate([kind & KIND, [0]])[end] != LETTER
+        start[at[(case[cased] == LOWER) | at_end]] = True
+
+
+def ask_pattern(start, text, odd, code, before, rules):
+    """Cut the words around odd places by the pattern itself."""
+    find = regex.compile(next(pattern for pattern, r in RULES.items() if r == rules)).finditer
+    cased = ((before & CASE) == UPPER) | ((before & CASE) == LOWER)     # surely a letter and no mark
+    safe = np.flatnonzero(cased & ((code == 32) | (code == 10)))
+    safe = np.concatenate([[0], safe, [len(text)]])
+    begins, done = safe[np.searchsorted(safe, odd, "right") - 1], 0
+    ends = safe[np.searchsorted(safe, odd, "right")]
+    for begin, end in zip(begins.tolist(), ends.tolist()):
+        if begin >= done:
+            start[begin:end] = False
+            start[[begin + m.start() for m in find(text[begin:end])]] = True
+            done = end
+
+
+# ---- numbers for pieces ---------------------------------------------------------------------------------------------
+
+class Table:
+    """A hash table of arrays: numbers 0, 1, 2 ... for keys of two 64-bit words, looked up many at a time. Open addressing: a key
+    stands at its home or behind it, where the first place was free."""
+
+    def __init__(self, room=1 << 12):
+        self.n, self.keys = 0, np.zeros((room, 2), np.uint64)           # of each number
+        self.build(1 << (2 * room - 1).bit_length())
+
+    def build(self, size):
+        self.size, self.number = size, np.full(size, -1, np.int32)
+        self.low, self.high = np.zeros((2, size), np.uint64)
+        self.place(self.keys[:self.n], np.arange(self.n, dtype=np.int32))
+
+    def home(self, low, high):
+        h = (low ^ (high * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
+        h ^= h >> np.uint64(32)
+        h *= np.uint64(0xD6E8FEB86659FD93)
+        return (h >> np.uint64(65 - self.size.bit_length())).view(np.int64)
+
+    def find(self, low, high):                              # (n,), (n,) uint64 -> (n,) int32, -1: unknown
+        place = self.home(low, high)
+        number = self.number.take(place)
+        other = (self.low.take(place) != low) | (self.high.take(place) != high)
+        rest = np.flatnonzero(other & (number >= 0))
+        number[other] = -1
+        place = place[rest]
+        while len(rest):                                    # somebody else's key stands there
+            place = (place + 1) & (self.size - 1)
+            found = self.number.take(place)
+            same = (self.low.take(place) == low.take(rest)) & (self.high.take(place) == high.take(rest))
+            number[rest[same]] = found[same]
+            on = ~same & (found >= 0)
+            rest, place = rest[on], place[on]
+        return number
+
+    def add(self, keys):                                    # (n, 2) uint64, all new and different
+        while self.n + len(keys) > len(self.keys):
+            self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)])
+        self.keys[self.n:self.n + len(keys)] = keys
+        numbers = np.arange(self.n, self.n + len(keys), dtype=np.int32)
+        self.n += len(keys)
+        if 2 * self.n > self.size:
+            self.build(1 << (4 * self.n).bit_length())
+        else:
+            self.place(keys, numbers)
+
+    def place(self, keys, numbers):
+        place = self.home(keys[:, 0], keys[:, 1])
+        todo = np.arange(len(keys))
+        while len(todo):
+            free = todo[self.number[place[todo]] < 0]
+            self.number[place[free]] = numbers[free]        # of several at one place the last stays
+            stays = free[self.number[place[free]] == numbers[free]]
+            self.low[place[stays]], self.high[place[stays]] = keys[stays].T
+            todo = todo[self.number[place[todo]] != numbers[todo]]
+            place[todo] = (place[todo] + 1) & (self.size - 1)
+
+
+# A piece of n <= SURE bytes as two words: its bytes, zeros behind them, and n as the last byte.
+BYTES_OF = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(SURE + 1)], np.uint64), np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(SURE + 1)], np.uint64)
+LENGTH_OF = np.array([n << 56 for n in range(SURE + 1)], np.uint64)
+
+
+def words_of(data, begin, length):
+    """Keys of the pieces data[begin:begin + length], of up to SURE bytes each. data (uint8) goes on for 15 bytes behind them."""
+    every = np.ndarray(len(data) - 7, "<u8", data, 0, (1,))             # the word from each byte on
+    low, high = every.take(begin), every.take(begin + 8)
+    low &= BYTES_OF[0].take(length)
+    high &= BYTES_OF[1].take(length)
+    high |= LENGTH_OF.take(length)
+    return low, high
+
+
+class Pieces:
+    """Numbers for pieces (byte strings), in the order they were met first."""
+
+    def __init__(self):
+        self.table, self.number_in_table = Table(), np.zeros(1 << 12, np.int32)
+        self.long, self.n = {}, 0                           # pieces beyond SURE bytes -> number
+
+    def find(self, data, begin, length):                    # -> (n,) int32; new ones get the next numbers
+        long = np.flatnonzero(length > SURE).tolist()
+        low, high = words_of(data, begin, np.minimum(length, SURE))
+        row = self.table.find(low, high)
+        pieces = {i: data[begin[i]:begin[i] + length[i]].tobytes() for i in long}
+        new = row < 0
+        new[long] = False
+        if new.any() or not self.long.keys() >= set(pieces.values()):
+            self.add(low, high, row, np.flatnonzero(new), pieces)
+        number = self.number_in_table.take(row)
+        for i, piece in pieces.items():
+            number[i] = self.long[piece]
+        return number
+
+    def add(self, low, high, row, new, long):
+        """Number the new ones and the long ones, place -> piece; puts into row those of the table."""
+        order = new[np.lexsort((high[new], low[new]))]      # equal ones together, the first met first
+        differ = np.ones(len(order), bool)
+        differ[1:] = (low[order[1:]] != low[order[:-1]]) | (high[order[1:]] != high[order[:-1]])
+        first = order[differ]
+        by_time, n = np.argsort(first), self.table.n
+        rank = np.empty(len(first), np.int32)
+        rank[by_time] = np.arange(n, n + len(first), dtype=np.int32)
+        row[order] = rank[np.cumsum(differ) - 1]
+        first = first[by_time]
+        self.table.add(np.stack([low[first], high[first]], 1))
+        new_long = {}
+        for place, piece in long.items():
+            if piece not in self.long:
+                new_long.setdefault(piece, place)
+        met = np.concatenate([first, np.array(list(new_long.values()), np.int64)])
+        number = np.empty(len(met), np.int32)
+        number[np.argsort(met)] = np.arange(self.n, self.n + len(met), dtype=np.int32)
+        while self.table.n > len(self.number_in_table):
+            self.number_in_table = np.concatenate([self.number_in_table, np.zeros_like(self.number_in_table)])
+        self.number_in_table[n:self.table.n] = number[:len(first)]
+        self.long |= zip(new_long, number[len(first):].tolist())
+        self.n += len(met)
+
+    def known(self, data, begin, length):                   # all of at most SURE bytes -> (n,) int32, -1: unknown
+        row = self.table.find(*words_of(data, begin, length))
+        return np.where(row < 0, -1, self.number_in_table.take(row))
+
+    def short_from(self, first):                            # -> (n,) numbers from first on, (n, 16) uint8 bytes, (n,) lengths
+        at = np.searchsorted(self.number_in_table[:self.table.n], first)
+        raw = self.table.keys[at:self.table.n].view(np.uint8).reshape(-1, 16)
+        return self.number_in_table[at:self.table.n].astype(np.int64), raw, raw[:, 15].astype(np.int64)
+
+    def long_from(self, first):                             # -> {number: piece}
+        return {i: piece for piece, i in self.long.items() if i >= first}
+
+    def all(self):                                          # -> every piece, in order
+        numbers, raw, length = self.short_from(0)
+        pieces, joined = self.long_from(0), raw.tobytes()
+        pieces |= {i: joined[16 * k:16 * k + n] for k, (i, n) in enumerate(zip(numbers.tolist(), length.tolist()))}
+        return [pieces[i] for i in range(self.n)]
+
+
+# ---- text to numbers ------------------------------------------------------------------------------------------------
+
+def parts_of(text, pattern, size=BLOCK):
+    """The text in parts of about `size` characters, cut where no pattern of RULES looks across; by any other pattern whole."""
+    at = 0
+    while len(text) - at > size and pattern in RULES:
+        cut = SAFE_CUT.search(text, at + size)
+        if cut is None:
+            break
+        yield text[at:cut.end()]
+        at = cut.end()
+    yield text[at:]
+
+
+def cut(text, pattern):
+    """Yield (data, begin, length) for block after block: its pieces are data[begin:begin + length], and 15 bytes are behind them."""
+    rules = RULES.get(pattern)
+    if rules is None:                                       # a pattern of somebody's own: only it knows, and what it
+        found = [piece.encode() for piece in regex.findall(pattern, text)]      # does not match is dropped, as in tiktoken
+        length = np.array(list(map(len, found)), np.int64)
+        yield np.frombuffer(b"".join(found) + bytes(15), np.uint8), np.cumsum(length) - length, length
+        return
+    for block in parts_of(text, pattern):
+        start, code = starts(block, rules)
+        begin = np.flatnonzero(start)
+        data = np.frombuffer(block.encode() + bytes(15), np.uint8)
+        if len(data) - 15 != len(block):                    # characters of several bytes
+            width = np.ones(len(code) + 1, np.uint8)
+            for limit in (0x80, 0x800, 0x10000):
+                width[1:] += code >= limit
+            width[0] = 0
+            begin = np.cumsum(width, dtype=np.int64)[begin]
+        yield data, begin, np.diff(begin, append=len(data) - 15)

@@ -1,0 +1,107 @@
+"""pieces.py: the cuts of the patterns, from arrays; and numbers for pieces beside a dict."""
+
+import itertools
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import regex
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import pieces
+from pieces import PATTERNS, RULES, Pieces, Table
+
+NAMES = [name for name, pattern in PATTERNS.items() if pattern in RULES]
+# Of every kind some: letters of each case, contractions, digits, spaces, marks that combine, signs, an emoji.
+REPRESENTATIVES = "aBs'tlredmvS1\u0663 \t\n\r\u00a0\u2028-!/.\u0301\u4e2d\u01c5\u02b0\u017f\U0001f44d\ufe0f\u0939\u093f"
+
+
+def agree(text, name):
+    got = np.flatnonzero(pieces.starts(text, RULES[PATTERNS[name]])[0])
+    want = np.array([found.start() for found in regex.finditer(PATTERNS[name], text)])
+    if not np.array_equal(got, want):
+        first = min(set(got.tolist()) ^ set(want.tolist()))
+        raise AssertionError((name, text[max(0, first - 20):first + 20], first))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_short_texts_are_cut_as_the_pattern_cuts(name):
+    for n in (1, 2):
+        for characters in itertools.product(REPRESENTATIVES, repeat=n):
+            agree("".join(characters), name)
+    rng = np.random.default_rng(0)
+    for _ in range(1500):
+        agree("".join(rng.choice(list(REPRESENTATIVES), rng.integers(3, 12))), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_long_texts_are_cut_as_the_pattern_cuts(name):
+    """Every four of them in a row, most fives; and texts with much of one kind."""
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        agree("".join(rng.choice(list(REPRESENTATIVES), 300_000)), name)
+    for common in ("a ", "\n ", "'s", "aB\u4e2d", "1a", "!\u0301", "\u0301\u4e2d", "!/\n"):
+        weights = np.array([8 if c in common else 0.3 for c in REPRESENTATIVES])
+        agree("".join(rng.choice(list(REPRESENTATIVES), 50_000, p=weights / weights.sum())), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_character_of_unicode(name):
+    """Each with three neighbours of other kinds on either side, drawn at random."""
+    rng = np.random.default_rng(2)
+    every = np.array([c for c in range(0x110000) if not 0xD800 <= c < 0xE000], "<u4")
+    around = np.array([ord(c) for c in REPRESENTATIVES], "<u4")
+    text = np.concatenate([rng.choice(around, (3, len(every))), every[None], rng.choice(around, (3, len(every)))]).T
+    agree(np.ascontiguousarray(text).tobytes().decode("utf-32-le"), name)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_parts_change_no_piece(name, monkeypatch):
+    monkeypatch.setattr(pieces, "BLOCK", 20)
+    rng = np.random.default_rng(3)
+    n_parts = 0
+    for _ in range(60):
+        text = "".join(rng.choice(list(REPRESENTATIVES + "abc de fg\n" * 6), rng.integers(0, 300)))
+        whole = regex.findall(PATTERNS[name], text)
+        assert "".join(whole) == text
+        parts = list(pieces.parts_of(text, PATTERNS[name], 20))
+        assert [piece for part in parts for piece in regex.findall(PATTERNS[name], part)] == whole
+        got = [data[b:b + n].tobytes().decode() for data, begin, length in pieces.cut(text, PATTERNS[name]) for b, n in zip(begin, length)]
+        assert got == whole
+        n_parts += len(parts)
+    assert n_parts > 200 or name == "characters"
+    assert list(pieces.parts_of("a b " * 20, r"\w+ \w+|\s", 20)) == ["a b " * 20]           # a pattern of one's own is never cut
+
+
+def test_text_that_a_pattern_does_not_match_is_dropped():
+    [(data, begin, length)] = pieces.cut("ab1é2", r"\p{L}")
+    assert [data[b:b + n].tobytes() for b, n in zip(begin, length)] == [b"a", b"b", "é".encode()]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_are_numbered_as_they_are_met(seed):
+    """Beside a dict: bytes of all values, zeros among them, of 1 to 40, in calls of all sizes."""
+    rng, ours, theirs, seen = np.random.default_rng(seed), Pieces(), {}, Counter()
+    letters = [b"\0", b"a", b"ab", b"\xff", b"\0\0", b"abcdefgh", b"\x01" * 15]
+    for n in [0, 1, 2, 5000, 300, 20_000, 1]:
+        some = [b"".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(1, 6))) for _ in range(n)]
+        length = np.array([len(piece) for piece in some], np.int64)
+        data = np.frombuffer(b"".join(some) + bytes(15), np.uint8)
+        got = ours.find(data, np.cumsum(length) - length, length)
+        assert got.tolist() == [theirs.setdefault(piece, len(theirs)) for piece in some]
+        seen.update(got.tolist())
+    assert ours.all() == list(theirs) and ours.n == len(theirs) > 5000
+    assert any(len(piece) > pieces.SURE for piece in theirs) and any(len(piece) == pieces.SURE for piece in theirs)
+
+
+def test_keys_that_share_a_home(monkeypatch):
+    """All at one place: each search walks over all of them."""
+    monkeypatch.setattr(Table, "home", lambda self, low, high: np.zeros(len(low), np.int64) + self.size - 3)
+    table, keys = Table(), np.arange(1, 201, dtype=np.uint64).reshape(-1, 2)
+    table.add(keys[:60])
+    table.add(keys[60:])
+    assert table.find(keys[:, 0], keys[:, 1]).tolist() == list(range(100))
+    assert table.find(keys[:, 1], keys[:, 0]).tolist() == [-1] * 100
