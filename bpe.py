@@ -19,17 +19,22 @@ for tokenizer.json; llm.c for the shards. tests/peers/test_bpe_peers.py compares
 """
 
 import argparse
-import base64
+import collections
+import concurrent.futures
+import functools
 import gzip
 import hashlib
 import heapq
+import itertools
 import json
 import math
+import multiprocessing
 import os
 import sys
 import tempfile
 import threading
 import time
+import unicodedata
 import zlib
 from collections import Counter, namedtuple
 from functools import cached_property
@@ -38,29 +43,15 @@ from pathlib import Path
 import numpy as np
 import regex
 
+import vocabularies
+from checkpoint import whole_file
 from pieces import PATTERNS, SURE, Pieces, Table, cut, parts_of, words_of
+from vocabularies import GPT2_BYTES, ID_LIMIT, PUBLISHED
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>",
                   "<|tool_start|>", "<|tool_end|>", "<|output_start|>", "<|output_end|>")
 
-# A .tiktoken file holds neither pattern nor special tokens; OpenAI's are known by the file's name.
-PUBLISHED = {
-    **dict.fromkeys(("gpt2", "r50k_base", "p50k_base"), ("gpt2", {"<|endoftext|>": 50256})),
-    "cl100k_base": ("cl100k", {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258,
-                               "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
-                               "<|endofprompt|>": 100276}),
-    "o200k_base": ("o200k", {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
-}
-
-# GPT-2's printable alphabet, in which tokenizer.json spells tokens: a byte whose Latin-1 character
-# is printable and no space keeps that character; the other 68 become U+0100, U+0101 ... in order.
-_kept = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-_moved = [b for b in range(256) if b not in _kept]
-BYTE_TO_CHARACTER = {b: chr(b) for b in _kept} | {b: chr(256 + i) for i, b in enumerate(_moved)}
-CHARACTER_TO_BYTE = {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
-
-ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
 MANY = 2**15            # ids from which decoding is worth arrays
@@ -265,24 +256,61 @@ class Encoder:
 
 # ---- training: a corpus into merges --------------------------------------------------------------
 
-def count_pieces(texts, pattern):
-    """{piece (bytes): how often it is there}, in the order of their first time; the only thing kept of the corpus."""
-    pieces, counts = Pieces(), np.zeros(0, np.int64)
+def batches(texts, pattern):
+    """Lists of texts of about TOGETHER characters; longer ones in parts."""
+    batch, size = [], 0
     for text in texts:
-        for group in parts_of(well_formed(text), pattern, TOGETHER):
-            numbers = [pieces.find(*block) for block in cut(group, pattern)]
-            more = np.bincount(np.concatenate(numbers), minlength=pieces.n)
-            more[:len(counts)] += counts
-            counts = more
-    return dict(zip(pieces.all(), counts.tolist()))
+        for part in parts_of(well_formed(text), pattern, TOGETHER):
+            batch.append(part)
+            size += len(part)
+            if size >= TOGETHER:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def learn_tokens(piece_counts, n_tokens):
+def count_batch(batch, pattern):
+    """{piece (bytes): how often it is there}, in the order of their first time."""
+    pieces = Pieces()
+    numbers = [pieces.find(*block) for text in batch for block in cut(text, pattern)]
+    return dict(zip(pieces.all(), np.bincount(np.concatenate(numbers)).tolist()))
+
+
+def count_pieces(texts, pattern, workers=1):
+    """count_batch of all texts; the counts are the only thing kept of the corpus."""
+    counts = Counter()
+    for found in in_processes(functools.partial(count_batch, pattern=pattern), batches(texts, pattern), workers):
+        counts.update(found)                            # new ones behind those that are known, so in order
+    return counts
+
+
+def in_processes(function, items, workers):
+    """map, in order, by processes; a few items at a time, so that memory does not grow with their number."""
+    first = list(itertools.islice(items, 2))
+    items = itertools.chain(first, items)
+    if workers < 2 or len(first) < 2:
+        yield from map(function, items)
+        return
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        waiting = collections.deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+TIES = ("rustbpe", "huggingface", "minbpe")
+
+
+def learn_tokens(piece_counts, n_tokens, ties="rustbpe", min_frequency=1):
     """{piece (bytes): count} -> [token (bytes), ...], the 256 bytes and then one token a merge.
 
-    Each merge joins the pair of neighbours with the highest count; among equals the one with the
-    smallest (left id, right id), which is rustbpe's rule and Hugging Face's. `aaa` counts as two
-    pairs and is joined once. Fewer than n_tokens when no pair is left.
+    Each merge joins the pair of neighbours with the highest count. Of equals rustbpe takes the smallest (left id, right id);
+    so does Hugging Face, whose single bytes are numbered in another order; minbpe the one that is met first in the
+    corpus. `aaa` counts as two pairs and is joined once. Fewer than n_tokens when no pair comes min_frequency times.
 
     All different pieces lie in one array of ids with -1 between them. A merge overwrites the left
     id, blanks the right one and relinks. Ids only ever grow, so a pair never returns to a place it
@@ -293,52 +321,63 @@ def learn_tokens(piece_counts, n_tokens):
     """
     joined = b"\0" + b"\0".join(piece_counts) + b"\0"                     # N bytes
     lengths = np.array([len(piece) + 1 for piece in piece_counts])
-    ids = np.frombuffer(joined, np.uint8).astype(np.int32)                # (N,)
+    single = GPT2_BYTES if ties == "huggingface" else bytes(range(256))
+    number = np.empty(256, np.int32)
+    number[list(single)] = np.arange(256)
+    ids = number[np.frombuffer(joined, np.uint8)]                         # (N,)
     ids[np.concatenate([[0], np.cumsum(lengths)])] = -1
     weight = np.concatenate([[0], np.repeat(list(piece_counts.values()), lengths)])     # (N,)
     after, before = np.arange(1, len(ids) + 1), np.arange(-1, len(ids) - 1)             # (N,), (N,)
 
     first = np.flatnonzero((ids[:-1] >= 0) & (ids[1:] >= 0))
-    heap = [(-count, key >> 8, key & 255, places)       # no two have the same left and right,
-            for key, count, places in _grouped(ids[first] << 8 | ids[first + 1], first, weight)]
-    heapq.heapify(heap)                                 # so places are never compared
+    by_place = ties == "minbpe"
 
-    tokens = [bytes([b]) for b in range(256)]
+    def entry(count, left, right, places):              # no two have the same left and right, so places are never compared
+        return -count, int(places[0]) if by_place else 0, left, right, places
+
+    heap = [entry(count, key >> 8, key & 255, places)
+            for key, count, places in _grouped(ids[first] << 8 | ids[first + 1], first, weight)]
+    heapq.heapify(heap)
+    tokens = [bytes([b]) for b in single]
     while heap and len(tokens) < n_tokens:
-        bound, left, right, at = heapq.heappop(heap)
-        at = at[(ids[at] == left) & (ids[after[at]] == right)]      # where the pair still stands
-        count = int(weight[at].sum())
+        bound, _, left, right, at = heapq.heappop(heap)
+        at = at[(ids.take(at) == left) & (ids.take(after.take(at)) == right)]       # where the pair still stands
+        count = int(weight.take(at).sum())
         if count < -bound:
             if count:
-                heapq.heappush(heap, (-count, left, right, at))
+                heapq.heappush(heap, entry(count, left, right, at))
             continue
+        if count < min_frequency:
+            break
         new = len(tokens)
         tokens.append(tokens[left] + tokens[right])
         if left == right:
             at = _every_second(at, after)
-        eaten = after[at]                                           # (n,), as at
+        eaten = after.take(at)                                      # (n,), as at
         ids[at], ids[eaten] = new, -1
-        after[at] = after[eaten]        # which may be the next of these places: abab becomes
-        before[after[at]] = at          # two new ids side by side
+        after[at] = after.take(eaten)   # which may be the next of these places: abab becomes
+        before[after.take(at)] = at     # two new ids side by side
         # The new neighbours, to the left and to the right of each new id. A (new, new) pair is seen
         # from both; it is entered from its left end.
-        left_id, right_id = ids[before[at]], ids[after[at]]
+        previous = before.take(at)
+        left_id, right_id = ids.take(previous), ids.take(after.take(at))
         has_left, has_right = (left_id >= 0) & (left_id != new), right_id >= 0
-        for key, count, places in _grouped(left_id[has_left], before[at[has_left]], weight):
-            heapq.heappush(heap, (-count, key, new, places))
+        for key, count, places in _grouped(left_id[has_left], previous[has_left], weight):
+            heapq.heappush(heap, entry(count, key, new, places))
         for key, count, places in _grouped(right_id[has_right], at[has_right], weight):
-            heapq.heappush(heap, (-count, new, key, places))
+            heapq.heappush(heap, entry(count, new, key, places))
     return tokens
 
 
 def _grouped(keys, places, weight):     # (n,), (n,), (N,) -> [(key, summed weight, its places)]
     if len(keys) == 0:
         return []
-    order = np.argsort(keys, kind="stable")         # stable: places stay in ascending order
-    keys, places = keys[order], places[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))     # of each group
-    counts = np.add.reduceat(weight[places], starts)
-    return zip(keys[starts].tolist(), counts.tolist(), np.split(places, starts[1:]))
+    order = keys.argsort(kind="stable")             # stable: places stay in ascending order
+    keys, places = keys.take(order), places.take(order)
+    starts = np.concatenate([[0], (keys[1:] != keys[:-1]).nonzero()[0] + 1])     # of each group
+    counts = np.add.reduceat(weight.take(places), starts)
+    bounds = [*starts.tolist(), len(keys)]
+    return zip(keys.take(starts).tolist(), counts.tolist(), [places[i:j] for i, j in zip(bounds, bounds[1:])])
 
 
 def _every_second(at, after):           # (n,) -> (<=n,)
@@ -357,11 +396,12 @@ class Tokenizer:
     ranks {bytes: id}, ids in order of merging; pattern a key of PATTERNS or a regular expression;
     special_tokens {name: id}. Ids may have holes. `token_bytes[id]` is the bytes of each id: for a
     special token its name in UTF-8, for a hole b"". `n_vocab` is the largest id plus one; `holes`
-    are the ids below it that mean nothing, so that a sampler can rule them out.
+    are the ids below it that mean nothing, so that a sampler can rule them out. normalize: None, or a
+    Unicode normal form that text is brought to first ("NFC" for Qwen).
     """
 
-    def __init__(self, ranks, pattern, special_tokens):
-        self.ranks, self.special_tokens = dict(ranks), dict(special_tokens)
+    def __init__(self, ranks, pattern, special_tokens, normalize=None):
+        self.ranks, self.special_tokens, self.normalize = dict(ranks), dict(special_tokens), normalize
         self.pattern = PATTERNS.get(pattern, pattern)
         try:
             compiled = regex.compile(self.pattern)
@@ -393,8 +433,8 @@ class Tokenizer:
     @cached_property
     def fingerprint(self):
         """16 hex digits, the first 8 bytes of SHA-256 over ranks, pattern and special tokens."""
-        rest = json.dumps([self.pattern, sorted(self.special_tokens.items())])
-        return hashlib.sha256(self._tiktoken_file() + rest.encode("utf-8")).hexdigest()[:16]
+        rest = json.dumps([self.pattern, sorted(self.special_tokens.items())] + ([self.normalize] if self.normalize else []))
+        return hashlib.sha256(vocabularies.ranks_file(self.ranks) + rest.encode("utf-8")).hexdigest()[:16]
 
     def encode(self, text, allowed_special=frozenset(), disallowed_special="all"):
         """Text to a list of ids, special tokens only where allowed.
@@ -432,14 +472,15 @@ class Tokenizer:
         return self.encode_to_numpy(text).tolist()
 
     def encode_to_numpy(self, text):    # -> (n,) uint32
-        return self._encoder.encode(well_formed(text))
+        text = well_formed(text)
+        return self._encoder.encode(unicodedata.normalize(self.normalize, text) if self.normalize else text)
 
     @cached_property
     def _encoder(self):
         return Encoder(self.ranks, self.pattern)
 
     def __reduce__(self):               # to pickle it: without what encoding remembers
-        return Tokenizer, (self.ranks, self.pattern, self.special_tokens)
+        return Tokenizer, (self.ranks, self.pattern, self.special_tokens, self.normalize)
 
     def encode_single_token(self, token):
         """The id of one whole token, str or bytes, special or not; KeyError if there is none."""
@@ -489,26 +530,28 @@ class Tokenizer:
         return self._bytes_of[token]
 
     @classmethod
-    def train(cls, texts, vocab_size, pattern="digits", special_tokens=SPECIAL_TOKENS):
+    def train(cls, texts, vocab_size, pattern="digits", special_tokens=SPECIAL_TOKENS, ties="rustbpe", min_frequency=1, workers=1):
         """Learn a vocabulary of vocab_size ids in all: 256 bytes, merges, then the special tokens.
 
         texts: an iterable of str, each cut into pieces by itself and then forgotten; memory grows
-        with the number of different pieces. If pairs run out the vocabulary is smaller, and stderr
-        says so. ValueError for an empty corpus or a vocab_size without room for the bytes.
+        with the number of different pieces. ties, min_frequency: see learn_tokens. If pairs run out the vocabulary is
+        smaller, and stderr says so. ValueError for an empty corpus or a vocab_size without room for the bytes.
         """
         if isinstance(texts, str):
             raise ValueError("texts: pass an iterable of documents, such as [text]")
+        if ties not in TIES:
+            raise ValueError(f"ties {ties!r}: one of {', '.join(TIES)}")
         n_tokens = vocab_size - len(special_tokens)
         if n_tokens < 256:
             raise ValueError(f"vocab_size {vocab_size}: vocabulary smaller than 256 bytes and "
                              f"{len(special_tokens)} special tokens")
         untrained = cls({bytes([b]): b for b in range(256)}, pattern, {})   # checks the pattern
-        counts = count_pieces(texts, untrained.pattern)
+        counts = count_pieces(texts, untrained.pattern, workers)
         if not counts:
             raise ValueError("cannot train on an empty corpus")
-        tokens = learn_tokens(counts, n_tokens)
+        tokens = learn_tokens(counts, n_tokens, ties, min_frequency)
         if len(tokens) < n_tokens:
-            print(f"bpe.py: no pair is left after {len(tokens) - 256:,} of {n_tokens - 256:,} "
+            print(f"bpe.py: no pair{f' that comes {min_frequency} times' * (min_frequency > 1)} is left after {len(tokens) - 256:,} of {n_tokens - 256:,} "
                   f"merges; the vocabulary is smaller than {vocab_size:,}", file=sys.stderr)
         return cls({token: i for i, token in enumerate(tokens)}, pattern,
                    {name: len(tokens) + i for i, name in enumerate(special_tokens)})
@@ -520,47 +563,62 @@ class Tokenizer:
         return cls({c.encode("utf-8"): i for i, c in enumerate(found)}, "characters", {})
 
     def save(self, path):
-        """Write `.tiktoken` (the ranks) or `.json` (all, as Hugging Face's tokenizers reads it)."""
+        """Write `NAME.tiktoken` (the ranks), `vocab.json` (GPT-2's files, merges.txt beside it) or another
+        `NAME.json` (all, as Hugging Face's tokenizers reads it)."""
         path = Path(path)
         if path.suffix not in (".tiktoken", ".json"):
             raise ValueError(f"{path}: a tokenizer's name ends in .tiktoken or .json")
-        write(path, self._tiktoken_file() if path.suffix == ".tiktoken" else json_file(self, path))
-
-    def _tiktoken_file(self):
-        """One line a token, in rank order: base64 of its bytes, a space, its rank."""
-        return b"".join(b"%s %d\n" % (base64.b64encode(token), i)
-                        for token, i in sorted(self.ranks.items(), key=lambda item: item[1]))
+        if path.suffix == ".tiktoken":
+            vocabularies.write(path, vocabularies.ranks_file(self.ranks))
+        elif path.name == "vocab.json":
+            vocabularies.write_gpt2(path, self, merge)
+        else:
+            vocabularies.write(path, vocabularies.json_file(self, path))
 
     @classmethod
-    def load(cls, path, pattern=None, special_tokens=None):
-        """Read a tokenizer.json, or a .tiktoken file together with what that does not hold.
+    def load(cls, path, pattern=None, special_tokens=None, folder=None):
+        """Read a tokenizer.json; a vocab.json with its merges.txt; a .tiktoken file together with what that does not hold; or
+        a published encoding by its name, such as cl100k_base, from `folder` or where tiktoken keeps what it has fetched.
 
         For .tiktoken, pattern and special tokens are the arguments if given; else those of the
         .json of the same stem beside it, which must have the same ranks; else those that OpenAI
         publishes for a file of that name. ValueError if there is no pattern by then.
         """
         path = Path(path)
+        if str(path) in PUBLISHED and not path.is_file():
+            published = PUBLISHED[str(path)]
+            ranks = vocabularies.read_ranks(vocabularies.find(str(path), folder))
+            return cls(ranks, pattern or published.pattern, published.special_tokens if special_tokens is None else special_tokens)
+        if path.is_dir():
+            names = [name for name in ("tokenizer.json", "vocab.json", "tokenizer.tiktoken") if (path / name).is_file()]
+            path = path / (names or ["tokenizer.tiktoken"])[0]
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no tokenizer; make it with: "
                                     f"python bpe.py train --run {path.parent}")
         if path.suffix == ".json":
             if pattern is not None or special_tokens is not None:
                 raise ValueError(f"{path}: brings its own pattern and special tokens; pass neither")
-            return read_json(path)
-        ranks, beside = read_ranks(path), path.with_suffix(".json")
-        known_pattern, known_specials = PUBLISHED.get(path.stem, (None, {}))
+            read = vocabularies.read_gpt2 if path.name in ("vocab.json", "encoder.json") else vocabularies.read_json
+            vocabulary = read(path, merge)
+            try:
+                return cls(*vocabulary)
+            except ValueError as error:
+                raise ValueError(f"{path}: cannot be read with equal ids: {error}") from None
+        ranks, beside = vocabularies.read_ranks(path), path.with_suffix(".json")
+        known = PUBLISHED.get(path.stem)
+        known_pattern, known_specials, normalize = (known.pattern, known.special_tokens, None) if known else (None, {}, None)
         if None in (pattern, special_tokens) and beside.is_file():
-            other = read_json(beside)
+            other = vocabularies.read_json(beside, merge)
             if other.ranks != ranks:
                 raise ValueError(f"{path}: has other ranks than {beside.name} beside it; make both "
                                  f"again with: python bpe.py train --run {path.parent}")
-            known_pattern, known_specials = other.pattern, other.special_tokens
+            known_pattern, known_specials, normalize = other[1:]
         pattern = known_pattern if pattern is None else pattern
         if pattern is None:
             raise ValueError(f"{path}: holds no pattern, and there is no {beside.name} beside it; "
                              f"pass pattern= (any regular expression, or {', '.join(PATTERNS)}) "
                              f"and special_tokens={{name: id}}")
-        return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens)
+        return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens, normalize)
 
 
 def well_formed(text):
@@ -570,176 +628,6 @@ def well_formed(text):
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-# ---- the ecosystem's files -----------------------------------------------------------------------
-
-def write(path, *chunks):
-    """Write a file under a temporary name and rename it: it is there whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_ranks(path):
-    """.tiktoken -> {bytes: rank}; ValueError with file and line for a broken or doubled one."""
-    ranks, line_of = {}, {}
-    for n, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            token, rank = line.split()
-            token, rank = base64.b64decode(token, validate=True), int(rank)
-        except ValueError:
-            raise ValueError(f"{path}:{n}: not base64 and a rank: {line[:60]!r}") from None
-        if not 0 <= rank < ID_LIMIT:
-            raise ValueError(f"{path}:{n}: rank {rank} is not 0 to {ID_LIMIT - 1}")
-        if token in ranks or rank in line_of:
-            first = line_of[ranks.get(token, rank)]
-            raise ValueError(f"{path}:{n}: token {token!r} or rank {rank} is on line {first} too")
-        ranks[token], line_of[rank] = rank, n
-    if not ranks:
-        raise ValueError(f"{path}: no ranks in it")
-    return ranks
-
-
-def to_characters(token):               # b" caf\xc3\xa9" -> "ĠcafÃ©", see BYTE_TO_CHARACTER
-    return token.decode("latin-1").translate(BYTE_TO_CHARACTER)
-
-
-def to_bytes(word):
-    token = word.translate(CHARACTER_TO_BYTE).encode("latin-1", "replace")
-    if to_characters(token) != word:
-        raise ValueError(f"token {word!r} is not byte-level")
-    return token
-
-
-def all_merges(ranks):
-    """All (left, right) whose joint bytes are a token, by the ranks of that, of left, of right."""
-    found, lengths = [], {len(token) for token in ranks}
-    for token, rank in ranks.items():
-        n = len(token)                  # a run in the corpus makes tokens of 100,000 bytes and more
-        for i in range(1, n):
-            if i in lengths and n - i in lengths:
-                left, right = token[:i], token[i:]
-                if left in ranks and right in ranks:
-                    found.append((rank, ranks[left], ranks[right], left, right))
-    return [(left, right) for *_, left, right in sorted(found)]
-
-
-def check_portable(pattern):
-    """Refuse what Oniguruma, which runs tokenizer.json's patterns, takes for something else."""
-    for construct, what in ((r"\{[\d,]+\}\+", "a possessive {m,n}+"), (r"(?<!\\)\$", "a $")):
-        if regex.search(construct, pattern):
-            raise ValueError(f"pattern {pattern!r} has {what}, which means something else in "
-                             f"tokenizer.json; write it another way, or save as .tiktoken")
-
-
-# What a tokenizer.json must say for its ids to be ours; a key that is not there reads as the first.
-JSON_CONTENT = {"truncation": [None], "padding": [None], "normalizer": [None]}
-JSON_MODEL = {"type": ["BPE"], "dropout": [None, 0], "unk_token": [None],
-              "continuing_subword_prefix": [None, ""], "end_of_word_suffix": [None, ""],
-              "fuse_unk": [False, True], "byte_fallback": [False]}
-JSON_ADDED = {"single_word": [False], "lstrip": [False], "rstrip": [False],
-              "normalized": [False, True], "special": [True]}
-JSON_BYTE_LEVEL = {"type": ["ByteLevel"], "add_prefix_space": [False],
-                   "trim_offsets": [True, False]}
-JSON_SPLIT = {"type": ["Split"], "behavior": ["Isolated"], "invert": [False]}
-
-
-def json_file(tokenizer, path):
-    """tokenizer.json, for which Hugging Face's tokenizers gives the same ids.
-
-    tiktoken asks for the rank of joint bytes, tokenizers for the rank of a pair, so every way of
-    cutting a token in two tokens is listed as a merge. ignore_merges: a piece that is a token as a
-    whole is that token. The special tokens stand in vocab too, which fixes their ids.
-    """
-    ranks, specials = tokenizer.ranks, tokenizer.special_tokens
-    check_portable(tokenizer.pattern)
-    vocab = {to_characters(token): i for token, i in ranks.items()} | specials
-    if len(vocab) != len(ranks) + len(specials):
-        raise ValueError(f"{path}: a special token's name is how tokenizer.json spells a token")
-
-    def usual(table):
-        return {key: values[0] for key, values in table.items()}
-
-    byte_level = usual(JSON_BYTE_LEVEL) | {"use_regex": False}
-    split = usual(JSON_SPLIT) | {"pattern": {"Regex": tokenizer.pattern}}
-    vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
-    content = {"version": "1.0", **usual(JSON_CONTENT),
-               "added_tokens": [{"id": i, "content": name, **usual(JSON_ADDED)}
-                                for name, i in vocab.items() if name in specials],
-               "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-               "post_processor": None, "decoder": byte_level,
-               "model": {**usual(JSON_MODEL), "ignore_merges": True, "vocab": vocab,
-                         "merges": [f"{to_characters(left)} {to_characters(right)}"
-                                    for left, right in all_merges(ranks)]}}
-    return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8")
-
-
-def read_json(path):
-    """tokenizer.json -> Tokenizer with the same ids, or ValueError naming what this cannot do.
-
-    Read: byte-level BPE, no normaliser, split by ByteLevel's own GPT-2 pattern or by one isolated
-    regular expression, special added tokens. All else would change ids.
-    """
-    def require(part, table):
-        for key, values in table.items():
-            if part.get(key, values[0]) not in values:
-                raise ValueError(f"{part.get('content', '')} {key} {part[key]!r} is not supported")
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        model, added, pre = content["model"], content["added_tokens"], content["pre_tokenizer"]
-        steps = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
-        kinds = [step["type"] for step in steps]        # GPT-2's form, or Llama-3's and ours
-        if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
-            raise ValueError(f"pre_tokenizer {kinds} is not supported")
-        *splits, byte_level = steps
-        require(content, JSON_CONTENT)
-        require(model, JSON_MODEL)
-        require({"use_regex": True} | byte_level, JSON_BYTE_LEVEL | {"use_regex": [not splits]})
-        require(content.get("post_processor") or {}, {"type": ["ByteLevel"]})
-        for token in added:
-            require(token, JSON_ADDED)
-        pattern = PATTERNS["gpt2"]
-        for split in splits:
-            require(split, JSON_SPLIT)
-            pattern = split["pattern"]["Regex"]
-            check_portable(pattern)
-        # GPT-2 lists its special tokens in vocab too, where they are no tokens that bytes make.
-        specials = {token["content"]: token["id"] for token in added}
-        ranks = {to_bytes(word): i for word, i in model["vocab"].items() if word not in specials}
-        merges = [tuple(map(to_bytes, pair.split(" ") if isinstance(pair, str) else pair))
-                  for pair in model["merges"]]
-        check_merges(ranks, merges, model.get("ignore_merges", False))
-        return Tokenizer(ranks, pattern, specials)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = error if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{path}: cannot be read with equal ids: {reason}") from None
-
-
-def check_merges(ranks, merges, ignore_merges):
-    """ValueError unless merging by this list is the same function as merging by joint bytes.
-
-    It is when the products come in order of rank and each token, merged by the ranks below its own,
-    ends as two parts that the list joins: other entries then never come up. And it is when the list
-    is the full one that we write ourselves.
-    """
-    if ignore_merges and merges == all_merges(ranks):
-        return
-    products = [ranks[left + right] for left, right in merges]
-    if products != sorted(products):
-        raise ValueError("its merges are not in the order of their ids")
-    listed = set(merges)
-    for token, rank in ranks.items():
-        if len(token) > 1 and tuple(merge(ranks, token, limit=rank)) not in listed:
-            raise ValueError(f"token {token!r} is not what its merges make of it")
 
 
 # ---- token shards --------------------------------------------------------------------------------
@@ -770,7 +658,9 @@ def write_shard(path, ids, tokenizer=None):
     header = np.zeros(SHARD_HEADER_BYTES // 4, "<i4")
     header[:4] = *kind, len(ids), n_vocab                   # kind is (magic, version)
     header[4:6] = np.frombuffer(bytes.fromhex(mark), "<i4")
-    write(Path(path), header, ids.astype(dtype, copy=False))
+    with whole_file(Path(path)) as file:
+        file.write(header)
+        file.write(ids.astype(dtype, copy=False))
 
 
 def shard_info(path):

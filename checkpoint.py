@@ -40,7 +40,7 @@ def whole_file(path):
     except BaseException as e:
         with contextlib.suppress(OSError):
             tmp.unlink()
-        if isinstance(e, OSError) and e.filename is None:       # a failed write does not say where
+        if isinstance(e, OSError) and e.errno and e.filename is None:       # a failed write does not say where
             raise OSError(e.errno, e.strerror, str(path)) from None
         raise
 

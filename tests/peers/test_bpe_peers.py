@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 import bpe
+import vocabularies
 from bpe import PATTERNS, Tokenizer
 
 DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
@@ -267,7 +268,7 @@ def speed_table():
     for name in ENCODINGS:
         tokenizer = Tokenizer.load(data_file(f"{name}.tiktoken"))
         peer = tiktoken_encoding(name, tokenizer)
-        fast = tokenizers.Tokenizer.from_str(bpe.json_file(tokenizer, "-").decode())
+        fast = tokenizers.Tokenizer.from_str(vocabularies.json_file(tokenizer, "-").decode())
 
         def fresh():
             Tokenizer(tokenizer.ranks, tokenizer.pattern, tokenizer.special_tokens) \
