@@ -19,8 +19,6 @@ for tokenizer.json; llm.c for the shards. tests/peers/test_bpe_peers.py compares
 """
 
 import argparse
-import collections
-import concurrent.futures
 import functools
 import gzip
 import hashlib
@@ -28,7 +26,6 @@ import heapq
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -40,6 +37,7 @@ from collections import Counter, namedtuple
 from functools import cached_property
 from pathlib import Path
 
+import cores                    # before NumPy
 import numpy as np
 import regex
 
@@ -124,7 +122,7 @@ class Pairs:
             right.append([ranks[b] for _, b in halves])
             rank.append([ranks[token]] * len(halves))
         left, right, rank = (np.concatenate(x).astype(np.int64) for x in (left, right, rank))
-        self.table = Table(1 << max(12, len(rank).bit_length()))
+        self.table = Table(max(len(rank), 1))
         self.table.add(np.stack([(left << 32 | right).view(np.uint64), np.ones(len(left), np.uint64)], 1))
         self.rank = np.concatenate([rank, [NEVER]]).astype(np.int32)    # -1, what is not found, is the last
 
@@ -187,20 +185,31 @@ class Encoder:
     def pairs(self):
         return Pairs(self.ranks, self.pieces)
 
-    def encode(self, text):                                 # -> (n,) uint32
+    def encode(self, texts):                                # [str] -> [(n,) uint32]
         with self.lock:
-            parts = []
-            for group in parts_of(text, self.pattern, TOGETHER):
-                if self.n > len(self.ranks) + REMEMBERED or len(self.pool) > len(self.ranks) + 8 * REMEMBERED:
-                    self.forget()
-                numbers = [self.pieces.find(*block) for block in cut(group, self.pattern)]
-                try:
-                    self.learn()
-                except ValueError:                          # a piece has no ids, and must not stay
-                    self.forget()
-                    raise
-                parts += map(self.ids_of, numbers)
-        return np.concatenate(parts)
+            found, waiting, size = [[] for _ in texts], [], 0
+            for ids, text in zip(found, texts):
+                for part in parts_of(text, self.pattern, TOGETHER):
+                    waiting += [(ids, self.pieces.find(*block)) for block in cut(part, self.pattern)]
+                    size += len(part)
+                    if size >= TOGETHER:
+                        self.flush(waiting)
+                        size = 0
+            self.flush(waiting)
+        return [np.concatenate(ids) for ids in found]
+
+    def flush(self, waiting):
+        """Merge what is new in [(list of ids, numbers of pieces)], and put the ids into the lists."""
+        try:
+            self.learn()
+        except ValueError:                                  # a piece has no ids, and must not stay
+            self.forget()
+            raise
+        for ids, numbers in waiting:
+            ids.append(self.ids_of(numbers))
+        waiting.clear()
+        if self.n > len(self.ranks) + REMEMBERED or len(self.pool) > len(self.ranks) + 8 * REMEMBERED:
+            self.forget()
 
     def ids_of(self, numbers):                              # (n,) of pieces -> (m,) uint32
         count = self.count[numbers]
@@ -256,16 +265,15 @@ class Encoder:
 
 # ---- training: a corpus into merges --------------------------------------------------------------
 
-def batches(texts, pattern):
-    """Lists of texts of about TOGETHER characters; longer ones in parts."""
-    batch, size = [], 0
-    for text in texts:
-        for part in parts_of(well_formed(text), pattern, TOGETHER):
-            batch.append(part)
-            size += len(part)
-            if size >= TOGETHER:
-                yield batch
-                batch, size = [], 0
+def batches_of(items, size_of, size=TOGETHER):
+    """Lists of items that come to about that size."""
+    batch, have = [], 0
+    for item in items:
+        batch.append(item)
+        have += size_of(item)
+        if have >= size:
+            yield batch
+            batch, have = [], 0
     if batch:
         yield batch
 
@@ -279,27 +287,35 @@ def count_batch(batch, pattern):
 
 def count_pieces(texts, pattern, workers=1):
     """count_batch of all texts; the counts are the only thing kept of the corpus."""
+    parts = (part for text in texts for part in parts_of(well_formed(text), pattern, TOGETHER))
     counts = Counter()
-    for found in in_processes(functools.partial(count_batch, pattern=pattern), batches(texts, pattern), workers):
+    for found in in_processes(count_batch, batches_of(parts, len), workers, pattern):
         counts.update(found)                            # new ones behind those that are known, so in order
     return counts
 
 
-def in_processes(function, items, workers):
-    """map, in order, by processes; a few items at a time, so that memory does not grow with their number."""
+SHARED = None           # of a worker process: what all its calls get
+
+
+def share(shared):
+    global SHARED
+    SHARED = shared
+
+
+def in_worker(function, item):
+    return function(item, SHARED)
+
+
+def in_processes(function, items, workers, shared):
+    """function(item, shared) of each, in order, by processes; a few items at a time, so that memory does not grow with their number."""
+    items = iter(items)
     first = list(itertools.islice(items, 2))
     items = itertools.chain(first, items)
     if workers < 2 or len(first) < 2:
-        yield from map(function, items)
+        yield from (function(item, shared) for item in items)
         return
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        waiting = collections.deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    with cores.processes(workers, functools.partial(share, shared)) as in_order:
+        yield from in_order(functools.partial(in_worker, function), items)
 
 
 TIES = ("rustbpe", "huggingface", "minbpe")
@@ -472,8 +488,11 @@ class Tokenizer:
         return self.encode_to_numpy(text).tolist()
 
     def encode_to_numpy(self, text):    # -> (n,) uint32
-        text = well_formed(text)
-        return self._encoder.encode(unicodedata.normalize(self.normalize, text) if self.normalize else text)
+        return self._encode_texts([text])[0]
+
+    def _encode_texts(self, texts):     # [str] -> [(n,) uint32]
+        texts = list(map(well_formed, texts))
+        return self._encoder.encode([unicodedata.normalize(self.normalize, text) for text in texts] if self.normalize else texts)
 
     @cached_property
     def _encoder(self):
@@ -528,6 +547,64 @@ class Tokenizer:
 
     def decode_single_token_bytes(self, token):
         return self._bytes_of[token]
+
+    def decode_tokens_bytes(self, ids):
+        return [self._bytes_of[i] for i in ids]
+
+    def decode_batch(self, batch, errors="replace"):
+        return [self.decode(ids, errors) for ids in batch]
+
+    def decode_with_offsets(self, ids):
+        """The text, and for each id the character it begins in. A token that begins inside of a character counts to that."""
+        tokens, offsets, n = self.decode_tokens_bytes(ids), [], 0
+        for token in tokens:
+            offsets.append(max(0, n - (0x80 <= token[0] < 0xC0)))
+            n += sum(not 0x80 <= b < 0xC0 for b in token)
+        return b"".join(tokens).decode("utf-8"), offsets
+
+    def encode_ordinary_batch(self, texts, workers=1):
+        """encode_ordinary of each; with more workers by that many processes."""
+        return [ids.tolist() for ids in self.encode_many(texts, workers)]
+
+    def encode_batch(self, texts, allowed_special=frozenset(), disallowed_special="all"):
+        return [self.encode(text, allowed_special, disallowed_special) for text in texts]
+
+    def encode_many(self, texts, workers=1):                # iterable of str -> yields (n,) uint32, in order
+        if workers > 1:
+            self._encoder.pairs         # once, and not in each process
+        texts = list(texts)
+        sizes, starts = np.cumsum(list(map(len, texts))), [0]
+        for k in range(1, 3 * workers):                     # parts of about the same size, by number: processes share the texts
+            starts.append(int(np.searchsorted(sizes, sizes[-1] * k // (3 * workers))))
+        spans = [span for span in zip(starts, [*starts[1:], len(texts)]) if span[0] < span[1]] if workers > 1 else [(0, len(texts))]
+        for found in in_processes(_encode_span, spans, workers, (self, texts)):
+            yield from found
+
+    def encode_bytes(self, data):
+        """Any bytes to ids that decode to them. What is no UTF-8 at the end of a text, and the piece before it, are merged as one piece."""
+        try:
+            return self.encode_ordinary(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            ids = self.encode_ordinary(data[:error.start].decode("utf-8"))
+            if ids:                                         # without those of its last piece
+                *_, last = regex.finditer(self.pattern, data[:error.start].decode("utf-8"))
+                ids = ids[:len(ids) - len(self.encode_ordinary(last[0]))]
+            tail = data[len(self.decode_bytes(ids)):]
+            return ids + ([self.ranks[tail]] if tail in self.ranks else [self.ranks[part] for part in merge(self.ranks, tail)])
+
+    @property
+    def max_token_value(self):
+        return self.n_vocab - 1
+
+    @property
+    def special_tokens_set(self):
+        return set(self.special_tokens)
+
+    def is_special_token(self, token):
+        return token in self.special_tokens.values()
+
+    def token_byte_values(self):
+        return sorted(self.ranks)
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="digits", special_tokens=SPECIAL_TOKENS, ties="rustbpe", min_frequency=1, workers=1):
@@ -619,6 +696,11 @@ class Tokenizer:
                              f"pass pattern= (any regular expression, or {', '.join(PATTERNS)}) "
                              f"and special_tokens={{name: id}}")
         return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens, normalize)
+
+
+def _encode_span(span, shared):
+    tokenizer, texts = shared
+    return tokenizer._encode_texts(texts[slice(*span)])
 
 
 def well_formed(text):
@@ -740,7 +822,7 @@ def read_documents(path, val_percent=0):
 def train_command(args):
     files, start = input_files(args), time.perf_counter()
     texts = (text for path in files for _, text in read_documents(path))
-    tokenizer = Tokenizer.train(texts, args.vocab_size, args.pattern)
+    tokenizer = Tokenizer.train(texts, args.vocab_size, args.pattern, ties=args.ties, min_frequency=args.min_frequency, workers=args.workers)
     args.run.mkdir(parents=True, exist_ok=True)
     tokenizer.save(args.run / "tokenizer.tiktoken")
     tokenizer.save(args.run / "tokenizer.json")         # last: make takes it for the sign of both
@@ -756,6 +838,19 @@ def remove_shards(folder):              # train_000000.bin, which make looks at,
             path.unlink()
 
 
+def _encode_documents(documents, shared):
+    tokenizer, eot, dtype = shared
+    each = tokenizer._encode_texts([text for _, text in documents])
+    return [(split, np.concatenate([np.array(eot, dtype), ids.astype(dtype)]), len(text.encode("utf-8")))
+            for (split, text), ids in zip(documents, each)]
+
+
+def vocabulary_of(args, name=None):
+    """The tokenizer that --vocab names, by default the run's."""
+    name = name or args.vocab
+    return Tokenizer.load(name, folder=args.ranks) if name else Tokenizer.load(args.run / "tokenizer.tiktoken")
+
+
 def encode_command(args):
     """Each document begins with <|endoftext|>, if there is one, and may go on in the next shard.
 
@@ -767,21 +862,27 @@ def encode_command(args):
     if not 0 <= args.val_percent < 100 or not 0 < args.shard_tokens < 2**31:
         raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
                          f"{args.shard_tokens} 1 to {2**31 - 1}")
-    files, tokenizer = input_files(args), Tokenizer.load(args.run / "tokenizer.tiktoken")
+    files, tokenizer = input_files(args), vocabulary_of(args)
     dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= 2**16 else np.uint32)
     eot = [tokenizer.eot_token] if "<|endoftext|>" in tokenizer.special_tokens else []
     folder, found, start = args.run / "tokens", Counter(), time.perf_counter()
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as train, tempfile.TemporaryFile(dir=folder) as val:
         raw = {"val": val, "train": train}
-        for path in files:
-            for split, text in read_documents(path, args.val_percent):
-                ids = tokenizer.encode_to_numpy(text)
-                raw[split].write(np.array(eot, dtype))
-                raw[split].write(ids.astype(dtype))
+        documents = (document for path in files for document in read_documents(path, args.val_percent))
+        batches = batches_of(documents, lambda document: len(document[1]), 2**20)
+        for batch in in_processes(_encode_documents, batches, args.workers, (tokenizer, eot, dtype)):
+            for split, ids, n_bytes in batch:
+                raw[split].write(ids)
                 found[f"{split} documents"] += 1
-                found[f"{split} tokens"] += len(eot) + len(ids)
-                found["bytes"] += len(text.encode("utf-8"))
+                found[f"{split} tokens"] += len(ids)
+                found["bytes"] += n_bytes
+            seconds = time.perf_counter() - start
+            if seconds > 2:
+                print(f"\rencode: {found['train documents'] + found['val documents']:,} documents, {found['bytes'] / 1e6:,.0f} MB, "
+                      f"{found['bytes'] / 1e6 / seconds:.1f} MB/s ", end="", file=sys.stderr, flush=True)
+        if time.perf_counter() - start > 2:
+            print(file=sys.stderr)
         if not found["bytes"]:
             raise ValueError(f"{files[0]}: no text in the input")
         remove_shards(folder)
@@ -808,8 +909,8 @@ def encode_command(args):
 def decode_command(args):
     if not args.ids and sys.stdin is None:
         raise ValueError("stdin is closed; give the ids as arguments")
-    path = args.run / "tokenizer.tiktoken"
-    tokenizer, ids = Tokenizer.load(path), args.ids or sys.stdin.read().split()
+    path = args.vocab or args.run / "tokenizer.tiktoken"
+    tokenizer, ids = vocabulary_of(args), args.ids or sys.stdin.read().split()
     for word in ids:
         if not word.isdecimal():
             raise ValueError(f"{word[:60]!r} is no token id; ids are whole numbers")
@@ -819,12 +920,77 @@ def decode_command(args):
         raise ValueError(f"{path}: {error.args[0]}") from None
 
 
-def show_command(args):
-    tokenizer = Tokenizer.load(args.run / "tokenizer.tiktoken")
-    ids = tokenizer.encode(args.text, allowed_special="all")
+EXAMPLES = (
+    (" hello  world", "a space belongs to the word behind it; of two, the first stands alone"),
+    ("hello world helloworld HELLO WORLD", "a word is another token with a space before it, without one, in capitals"),
+    ("1 12 123 1234 12345.67", "digits come in groups from the left, so the same digit is sometimes one of three, sometimes alone"),
+    ("for i in range(3):\n        print(i)", "how many tokens the spaces of a program cost"),
+    ("Egg. I have an Egg. egg. EGG.", "four ways to write a word"),
+    ("안녕하세요 naïve", "other scripts take more tokens for the same"),
+    ("🙂 👩\u200d🚀", "an emoji is several tokens, none of them a character"))
+
+
+def segments(tokenizer, ids):
+    """[(text, ids)]: tokens, and where characters are spread over several those together."""
+    found, part = [], []
     for i in ids:
-        print(f"{i:7d}  {tokenizer.decode([i])!r}")
-    print(f"{len(ids)} tokens, {len(args.text)} characters")
+        part.append(i)
+        try:
+            found.append((tokenizer.decode(part, "strict"), part))
+        except UnicodeDecodeError:
+            continue
+        part = []
+    return found + [(tokenizer.decode(part), part)] * bool(part)
+
+
+def merge_steps(ranks, piece):
+    """Yield the parts of a piece (bytes): single bytes at first, then after every merge; and the rank of what was merged."""
+    parts = [piece[i:i + 1] for i in range(len(piece))]
+    yield parts, None
+    while True:
+        found = [(ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in ranks]
+        if not found:
+            return
+        rank, i = min(found)
+        parts = [*parts[:i], parts[i] + parts[i + 1], *parts[i + 2:]]
+        yield parts, rank
+
+
+def show_text(tokenizer, text, colour, steps):
+    ids = tokenizer.encode(text, allowed_special="all")
+    shown = []
+    for k, (part, _) in enumerate(segments(tokenizer, ids)):
+        part = part.replace("\n", "\\n\n")
+        shown.append(f"\x1b[30;48;5;{(153, 223, 194, 217, 189, 229)[k % 6]}m{part}\x1b[0m" if colour else part)
+    print(("" if colour else "|").join(shown))
+    print(" ".join("+".join(map(str, some)) for _, some in segments(tokenizer, ids)))
+    if steps:
+        for piece in regex.findall(tokenizer.pattern, text):
+            print(f"  {piece!r}")
+            for parts, rank in merge_steps(tokenizer.ranks, piece.encode("utf-8")):
+                spelled = " ".join(part.decode("utf-8", "backslashreplace").replace(" ", "␣").replace("\n", "\\n") for part in parts)
+                print(f"    {'bytes' if rank is None else f'rank {rank}':>12}  {spelled}")
+    return ids
+
+
+def show_command(args):
+    """A text's tokens; without a text, some that explain what tokens are."""
+    tokenizers = {name or str(args.run / "tokenizer.tiktoken"): vocabulary_of(args, name) for name in args.vocab or [None]}
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for text, why in EXAMPLES if args.text is None else [(args.text, None)]:
+        if why:
+            print(f"{why}:")
+        rows = []
+        for name, tokenizer in tokenizers.items():
+            if len(tokenizers) > 1:
+                print(f"{name}:")
+            ids = show_text(tokenizer, text, colour, args.steps)
+            n_bytes = len(well_formed(text).encode("utf-8"))
+            rows.append(f"{name:32}{len(text):12,}{n_bytes:9,}{len(ids):9,}{n_bytes / max(len(ids), 1):18.2f}")
+        if len(tokenizers) > 1 or not why:
+            print(f"{'':32}{'characters':>12}{'bytes':>9}{'tokens':>9}{'bytes a token':>18}", *rows, sep="\n")
+        if why:
+            print()
 
 
 def parse_args(argv=None):
@@ -843,6 +1009,9 @@ def parse_args(argv=None):
     for sub in (train, encode):
         sub.add_argument("--input", type=Path, nargs="+", metavar="FILE",
                          help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
+        sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one per CPU)")
+    train.add_argument("--ties", choices=TIES, default="rustbpe", help="which of the most frequent pairs is merged: as these do (default: %(default)s)")
+    train.add_argument("--min-frequency", type=int, default=1, metavar="N", help="a pair must come so often (default: %(default)s)")
     train.add_argument("--vocab-size", type=int, default=1024, metavar="N",
                        help="number of ids, special tokens included (default: %(default)s)")
     train.add_argument("--pattern", choices=PATTERNS, default="digits",
@@ -854,9 +1023,18 @@ def parse_args(argv=None):
                              "a .txt file, its last lines (default: %(default)s)")
     decode = command(decode_command, "turn ids back into text")
     decode.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
-    show = command(show_command, "print the tokens of a text, special tokens recognised")
-    show.add_argument("text", metavar="TEXT")
-    return parser.parse_args(argv)
+    show = command(show_command, "print the tokens of a text, special tokens recognised; without one, some examples")
+    show.add_argument("text", nargs="?", metavar="TEXT")
+    show.add_argument("--steps", action="store_true", help="the merges that made them, one at a time")
+    for sub in (encode, decode, show):
+        sub.add_argument("--vocab", metavar="NAME", **({"nargs": "+"} if sub is show else {}),
+                         help=f"a tokenizer.json, vocab.json or .tiktoken, or {', '.join(PUBLISHED)} (default: the run's tokenizer)")
+        sub.add_argument("--ranks", type=Path, metavar="DIR", help="folder of the published .tiktoken files (default: tiktoken's cache)")
+    args = parser.parse_args(argv)
+    for option in ("workers", "min_frequency"):
+        if getattr(args, option, 1) < 1:
+            parser.error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
+    return args
 
 
 def main(argv=None):

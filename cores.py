@@ -29,9 +29,14 @@ if _blas_kernels():
     os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import contextlib  # noqa: E402
 import ctypes  # noqa: E402
 import math  # noqa: E402
+import multiprocessing  # noqa: E402
+import signal  # noqa: E402
+import threading  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from multiprocessing.connection import wait  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -108,3 +113,80 @@ def in_parallel(work, n_parts=None):
     n_parts = n_parts or N_THREADS
     others = [_pool.submit(work, Share(i, n_parts)) for i in range(1, n_parts)]
     return [work(Share(0, n_parts)), *(f.result() for f in others)]
+
+
+# --------------------------------------------------------------------------------------------------
+# Processes, for work that holds the interpreter.
+
+
+def _work(pipe, far_end, begin):
+    """A worker process: answers until the process at the far end is gone."""
+    far_end.close()                                         # a copy would keep the pipe alive
+    if begin:
+        begin()
+    try:
+        while True:
+            function, item = pipe.recv()
+            pipe.send(function(item))
+    except (EOFError, OSError):
+        pass
+
+
+@contextlib.contextmanager
+def _alive(process):
+    try:
+        yield
+    except (EOFError, OSError):                             # of its pipe
+        process.join(1)
+        raise ChildProcessError(f"worker process {process.pid} has died (exit code {process.exitcode})") from None
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Ctrl-C does nothing in the block, and never anything to processes that are started in it."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def processes(n, begin=None):
+    """Gives in_order(function, items), a map that n processes do, a few items at a time; each calls begin() first. They end with the
+    block. The order of results is that of items; ChildProcessError if a process dies."""
+    fork = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
+    workers = {}
+
+    def in_order(function, items):
+        items, idle, busy, done, turn = enumerate(items), list(workers), {}, {}, 0      # busy: pipe -> number of its item
+        todo = next(items, None)
+        while todo or busy or done:
+            while todo and idle and todo[0] < turn + 4 * n:
+                pipe = idle.pop()
+                with _alive(workers[pipe]):
+                    pipe.send((function, todo[1]))
+                busy[pipe] = todo[0]
+                todo = next(items, None)                    # is read while they work
+            while turn in done:
+                yield done.pop(turn)
+                turn += 1
+            for pipe in wait(busy) if busy else ():
+                with _alive(workers[pipe]):
+                    done[busy.pop(pipe)] = pipe.recv()
+                idle.append(pipe)
+
+    try:
+        with uninterrupted() if threading.current_thread() is threading.main_thread() else contextlib.nullcontext():
+            for _ in range(n):
+                pipe, end = fork.Pipe()
+                process = fork.Process(target=_work, args=(end, pipe, begin), daemon=True)
+                process.start()
+                end.close()
+                workers[pipe] = process
+        yield in_order
+    finally:
+        for process in workers.values():
+            process.terminate()
+        for process in workers.values():
+            process.join()

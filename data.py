@@ -34,19 +34,16 @@ import gzip
 import io
 import itertools
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 
-import cores  # noqa: F401   before NumPy: one BLAS thread for each worker, and freed memory is kept
+import cores                # before NumPy: one BLAS thread for each worker, and freed memory is kept
 import numpy as np
 
 import checkpoint
@@ -181,62 +178,13 @@ first_pass = functools.partial(through, stages=STAGES[:7])
 second_pass = functools.partial(through, stages=STAGES[7:])
 
 
-def work(pipe, far_end, settings):
-    """A worker process: answers lists of documents until the process at the far end is gone."""
-    far_end.close()                                         # a copy would keep the pipe alive
-    if WORKER is None:                                      # a forked one has its parent's
+def ready_worker(settings):                                 # a forked one has its parent's
+    if WORKER is None:
         start_worker(settings)
-    try:
-        while True:
-            each, docs = pipe.recv()
-            pipe.send([each(doc) for doc in docs])
-    except (EOFError, OSError):
-        pass
 
 
-@contextlib.contextmanager
-def alive(process):
-    try:
-        yield
-    except (EOFError, OSError):                             # of its pipe
-        process.join(1)
-        raise ChildProcessError(
-            f"worker process {process.pid} has died (exit code {process.exitcode}); the same command goes on "
-            f"from the last unit, and if it was for want of memory, with fewer --workers") from None
-
-
-def in_order(workers, each, docs):
-    """map(each, docs), done by workers, {pipe: process}, a few documents at a time.
-
-    ChildProcessError if one of them dies.
-    """
-    lists = enumerate(iter(lambda docs=iter(docs): list(itertools.islice(docs, 4)), []))
-    idle, busy, done, turn = list(workers), {}, {}, 0       # busy: pipe -> number of its list
-    todo = next(lists, None)
-    while todo or busy or done:
-        while todo and idle and todo[0] < turn + 4 * len(workers):
-            pipe = idle.pop()
-            with alive(workers[pipe]):
-                pipe.send((each, todo[1]))
-            busy[pipe] = todo[0]
-            todo = next(lists, None)                        # is read while they work
-        while turn in done:
-            yield from done.pop(turn)
-            turn += 1
-        for pipe in wait(busy) if busy else ():
-            with alive(workers[pipe]):
-                done[busy.pop(pipe)] = pipe.recv()
-            idle.append(pipe)
-
-
-@contextlib.contextmanager
-def uninterrupted():
-    """Ctrl-C does nothing in the block, and never anything to processes that are started in it."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+def each_of(each, docs):
+    return [each(doc) for doc in docs]
 
 
 @contextlib.contextmanager
@@ -245,22 +193,15 @@ def worker_processes(n, settings):
     if n == 1:
         yield map
         return
-    workers = {}
-    try:
-        with uninterrupted():
-            for _ in range(n):
-                pipe, end = multiprocessing.Pipe()
-                process = multiprocessing.Process(target=work, args=(end, pipe, settings),
-                                                  daemon=True)
-                process.start()
-                end.close()
-                workers[pipe] = process
-        yield functools.partial(in_order, workers)
-    finally:
-        for process in workers.values():
-            process.terminate()
-        for process in workers.values():
-            process.join()
+    with cores.processes(n, functools.partial(ready_worker, settings)) as in_order:
+        def each_in_order(each, docs):                      # a few documents at a time
+            lists = iter(lambda docs=iter(docs): list(itertools.islice(docs, 4)), [])
+            return itertools.chain.from_iterable(in_order(functools.partial(each_of, each), lists))
+        try:
+            yield each_in_order
+        except ChildProcessError as error:
+            raise ChildProcessError(f"{error}; the same command goes on from the last unit, and if it was for want of memory, "
+                                    f"with fewer --workers") from None
 
 
 class Report:
@@ -463,7 +404,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
         finally:
             if not any((new / "units").glob("*.jsonl")):    # nothing to go on from
                 shutil.rmtree(new, ignore_errors=True)
-        with uninterrupted():
+        with cores.uninterrupted():
             (docs / "report.json").unlink(missing_ok=True)              # none until the last move
             for old in docs.glob("*.jsonl.gz"):
                 old.unlink()

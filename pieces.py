@@ -247,7 +247,7 @@ class Table:
 
     def __init__(self, room=1 << 12):
         self.n, self.keys = 0, np.zeros((room, 2), np.uint64)           # of each number
-        self.build(1 << (2 * room - 1).bit_length())
+        self.build(1 << (4 * room - 1).bit_length())
 
     def build(self, size):
         self.size, self.number = size, np.full(size, -1, np.int32)
@@ -282,8 +282,8 @@ class Table:
         self.keys[self.n:self.n + len(keys)] = keys
         numbers = np.arange(self.n, self.n + len(keys), dtype=np.int32)
         self.n += len(keys)
-        if 2 * self.n > self.size:
-            self.build(1 << (4 * self.n).bit_length())
+        if 4 * self.n > self.size:                          # fuller, and searches for what is not there get long
+            self.build(1 << (8 * self.n).bit_length())
         else:
             self.place(keys, numbers)
 
