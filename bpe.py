@@ -573,11 +573,10 @@ class Tokenizer:
         if workers > 1:
             self._encoder.pairs         # once, and not in each process
         texts = list(texts)
-        sizes, starts = np.cumsum(list(map(len, texts))), [0]
-        for k in range(1, 3 * workers):                     # parts of about the same size, by number: processes share the texts
-            starts.append(int(np.searchsorted(sizes, sizes[-1] * k // (3 * workers))))
-        spans = [span for span in zip(starts, [*starts[1:], len(texts)]) if span[0] < span[1]] if workers > 1 else [(0, len(texts))]
-        for found in in_processes(_encode_span, spans, workers, (self, texts)):
+        sizes, n_spans = np.cumsum([0, *map(len, texts)]), 3 * workers if workers > 1 else 1
+        bounds = np.searchsorted(sizes, sizes[-1] * np.arange(n_spans + 1) // n_spans)  # of spans of about the same size:
+        bounds[-1] = len(texts)                                                         # the processes share the texts
+        for found in in_processes(_encode_span, zip(bounds.tolist(), bounds[1:].tolist()), workers, (self, texts)):
             yield from found
 
     def encode_bytes(self, data):
