@@ -52,6 +52,7 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>",
 
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
+SHORT, CACHE_PIECES = 2000, 2**17       # characters up to which arrays do not pay; pieces kept for that
 MANY = 2**15            # ids from which decoding is worth arrays
 WIDE, ROWS = 64, 2**13  # bytes; longer pieces are merged one at a time, others so many together
 
@@ -164,15 +165,33 @@ def merge_all(ids, pairs):                                  # (n, w) int32, -1 b
         flat_rank[here], flat_rank[previous] = np.split(new, 2)
 
 
+class PieceCache(dict):
+    """piece (str) -> its ids (uint32, as bytes), working out what is missing. Holds up to CACHE_PIECES of up to 64 characters;
+    when full it starts again from nothing."""
+
+    def __init__(self, encode_piece):
+        self.encode_piece = encode_piece
+
+    def __missing__(self, piece):
+        ids = np.array(self.encode_piece(piece.encode("utf-8")), np.uint32).tobytes()
+        if len(piece) <= 64:
+            if len(self) >= CACHE_PIECES:
+                self.clear()
+            self[piece] = ids
+        return ids
+
+
 class Encoder:
     """The ids of pieces: of tokens from the start, of others once they are met. What is new in some millions of characters is merged
-    together; so nearly all of encoding is a look-up, and an array does that for all pieces of a block at once."""
+    together; so nearly all of encoding is a look-up, and an array does that for all pieces of a block at once. For a short text
+    arrays do not pay, and the pattern itself and a dict serve."""
 
     def __init__(self, ranks, pattern):
         self.ranks, self.pattern = ranks, pattern
         self.lock = threading.Lock()                        # what is remembered grows
         self.by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)], np.int32)
-        self.forget()
+        self.pieces, self.n, self.pool = None, 0, ()        # made when a text is long
+        self.find, self.short = regex.compile(pattern).findall, PieceCache(self.one)
 
     def forget(self):
         self.pieces, self.n = Pieces(), len(self.ranks)
@@ -183,12 +202,19 @@ class Encoder:
 
     @cached_property
     def pairs(self):
+        if self.pieces is None:
+            self.forget()
         return Pairs(self.ranks, self.pieces)
 
     def encode(self, texts):                                # [str] -> [(n,) uint32]
         with self.lock:
             found, waiting, size = [[] for _ in texts], [], 0
             for ids, text in zip(found, texts):
+                if len(text) <= SHORT:
+                    ids.append(np.frombuffer(b"".join(map(self.short.__getitem__, self.find(text))), np.uint32))
+                    continue
+                if self.pieces is None:
+                    self.forget()
                 for part in parts_of(text, self.pattern, TOGETHER):
                     waiting += [(ids, self.pieces.find(*block)) for block in cut(part, self.pattern)]
                     size += len(part)
@@ -208,7 +234,7 @@ class Encoder:
         for ids, numbers in waiting:
             ids.append(self.ids_of(numbers))
         waiting.clear()
-        if self.n > len(self.ranks) + REMEMBERED or len(self.pool) > len(self.ranks) + 8 * REMEMBERED:
+        if self.pieces and self.n > len(self.ranks) + REMEMBERED or len(self.pool) > len(self.ranks) + 8 * REMEMBERED:
             self.forget()
 
     def ids_of(self, numbers):                              # (n,) of pieces -> (m,) uint32
@@ -220,7 +246,7 @@ class Encoder:
 
     def learn(self):
         """Merge the pieces that are new."""
-        if self.n == self.pieces.n:
+        if self.pieces is None or self.n == self.pieces.n:
             return
         numbers, raw, length = self.pieces.short_from(self.n)
         long = self.pieces.long_from(self.n)                # number -> piece
@@ -254,6 +280,8 @@ class Encoder:
         self.pool, self.n = np.concatenate([self.pool, ids.astype(np.uint32)]), self.pieces.n
 
     def one(self, piece):
+        if piece in self.ranks:
+            return [self.ranks[piece]]
         try:
             return [self.ranks[part] for part in merge(self.ranks, piece)]
         except KeyError as error:                           # a vocabulary without all single bytes

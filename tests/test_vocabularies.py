@@ -274,3 +274,28 @@ def test_broken_ranks(tmp_path, text):
 def test_base64_of_the_first_line():
     ranks = {b"!": 0, b"\"": 1}
     assert vocabularies.ranks_file(ranks).split(b"\n")[0] == base64.b64encode(b"!") + b" 0"
+
+
+def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
+    rng = np.random.default_rng(3)
+    letters = list("aBs'tlrevm \n\t1\u0663-!/.\u0301\u4e2d\u01c5\u017f\U0001f44d\u0939\u093f\ud800")
+    texts = ["".join(rng.choice(letters, rng.integers(0, 200))) for _ in range(150)] + [PROSE, "", "a" * 300, "\u4e2d" * 100, "x" * 3000]
+    published = [DATA / f"{name}.tiktoken" for name in ("cl100k_base", "o200k_base")]
+    tokenizers = [Tokenizer.train([PROSE, *texts], 400, name) for name in PATTERNS] + [Tokenizer.load(path) for path in published if path.exists()]
+    tokenizers += [Tokenizer.characters("".join(texts)), Tokenizer({b"ab": 0, b"cd": 1, b"abcd": 7}, r"[\s\S]+", {})]
+    for tokenizer in tokenizers:
+        some = texts if len(tokenizer.ranks) > 3 else ["abcd", "cdab", "abab" * 20, ""]
+        monkeypatch.setattr(bpe, "SHORT", 10**9)
+        want = list(map(tokenizer.encode_ordinary, some))
+        for short in (0, 50):
+            monkeypatch.setattr(bpe, "SHORT", short)
+            assert list(map(tokenizer.encode_ordinary, some)) == want == tokenizer.encode_ordinary_batch(some)
+    lacking = Tokenizer.characters("abc")
+    for short in (0, 10**9):
+        monkeypatch.setattr(bpe, "SHORT", short)
+        for text, name in (("abxc", "'x'"), ("\u4e2d" * 20, "'\u4e2d'"), ("ab", None)):
+            if name is None:
+                assert lacking.encode(text) == [0, 1]                   # also after one that failed
+                continue
+            with pytest.raises(ValueError, match=f"no token for the character {name}"):
+                lacking.encode(text)
