@@ -19,6 +19,7 @@ for tokenizer.json; llm.c for the shards. tests/peers/test_bpe_peers.py compares
 """
 
 import argparse
+import copy
 import functools
 import gzip
 import hashlib
@@ -113,7 +114,7 @@ class Pairs:
         for n in range(1, SURE):                            # bytes of the left one
             at = np.flatnonzero((length > n) & (length <= SURE))
             a, b = (tokens.known(data, begin[at] + skip, size) for skip, size in ((0, np.full(len(at), n)), (n, length[at] - n)))
-            both = (a >= 0) & (b >= 0) & (a < len(ids)) & (b < len(ids))        # there may be pieces that are no tokens
+            both = (a >= 0) & (b >= 0)
             left.append(ids[a[both]])
             right.append(ids[b[both]])
             rank.append(ids[at[both]])
@@ -193,18 +194,20 @@ class Encoder:
         self.pieces, self.n, self.pool = None, 0, ()        # made when a text is long
         self.find, self.short = regex.compile(pattern).findall, PieceCache(self.one)
 
+    @cached_property
+    def tokens(self):                                       # Pieces of nothing but tokens
+        tokens, length = Pieces(), np.array(list(map(len, self.ranks)), np.int64)
+        tokens.find(np.frombuffer(b"".join(self.ranks) + bytes(SURE), np.uint8), np.cumsum(length) - length, length)
+        return tokens
+
     def forget(self):
-        self.pieces, self.n = Pieces(), len(self.ranks)
-        length = np.array(list(map(len, self.ranks)), np.int64)
-        self.pieces.find(np.frombuffer(b"".join(self.ranks) + bytes(SURE), np.uint8), np.cumsum(length) - length, length)
+        self.pieces, self.n = copy.deepcopy(self.tokens), len(self.ranks)
         self.pool = np.array(list(self.ranks.values()), np.uint32)      # of all pieces, one behind the other
         self.begin, self.count = np.arange(self.n), np.ones(self.n, np.int64)       # of each piece, in the pool
 
     @cached_property
     def pairs(self):
-        if self.pieces is None:
-            self.forget()
-        return Pairs(self.ranks, self.pieces)
+        return Pairs(self.ranks, self.tokens)
 
     def encode(self, texts):                                # [str] -> [(n,) uint32]
         with self.lock:
@@ -541,11 +544,12 @@ class Tokenizer:
 
     def decode_bytes(self, ids):
         """Ids to the exact bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
-        ids = ids.tolist() if isinstance(ids, np.ndarray) and len(ids) < MANY else ids if isinstance(ids, np.ndarray) else list(ids)
+        ids = ids if hasattr(ids, "__len__") else list(ids)
         try:
             if len(ids) < MANY:
-                return b"".join(map(self._bytes_of.__getitem__, ids))
-            return b"".join(map(self._spell, np.array_split(np.asarray(ids, np.int64), len(ids) // MANY)))
+                return b"".join(map(self._bytes_of.__getitem__, ids.tolist() if isinstance(ids, np.ndarray) else ids))
+            ids = ids.astype(np.int64) if isinstance(ids, np.ndarray) else np.fromiter(ids, np.int64, len(ids))
+            return b"".join(map(self._spell, np.array_split(ids, len(ids) // MANY)))
         except KeyError as error:
             raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
 
@@ -556,13 +560,13 @@ class Tokenizer:
         low, high = words_of(data, np.cumsum(length) - length, np.minimum(length, SURE))
         return low, high & np.uint64(2**56 - 1), length
 
-    def _spell(self, ids):              # (n,) int64 -> bytes
+    def _spell(self, ids):              # (n,) int64 -> (m,) uint8
         """Every token is written 8 bytes long, and the next one over what was too much. The second 8 bytes of long ones come
         before, as they begin behind all of that; the few beyond 15 bytes come last."""
         low, high, length = self._spelling
-        if ids.min() < 0 or ids.max() >= self.n_vocab or not length.take(ids).all():
+        n = length.take(ids, mode="clip")
+        if ids.min() < 0 or ids.max() >= self.n_vocab or not n.all():
             raise KeyError(next(i for i in ids.tolist() if i not in self._bytes_of))
-        n = length.take(ids)
         ends = np.cumsum(n)
         begin, out = ends - n, np.empty(ends[-1] + 16, np.uint8)
         words = np.ndarray(len(out) - 7, "<u8", out, 0, (1,))           # the one at each byte
@@ -571,7 +575,7 @@ class Tokenizer:
         words[begin] = low.take(ids)
         for i in np.flatnonzero(n > SURE).tolist():
             out[begin[i]:ends[i]] = np.frombuffer(self.token_bytes[ids[i]], np.uint8)
-        return out[:ends[-1]].tobytes()
+        return out[:ends[-1]]
 
     def decode_single_token_bytes(self, token):
         return self._bytes_of[token]
