@@ -5,17 +5,20 @@ digit groups, punctuation, white space); *ranks* give each known byte string a n
 tokens* such as <|endoftext|> are names with a number and stand outside the text. To encode a piece,
 start from its single bytes and keep joining the two neighbours whose joint bytes have the lowest
 rank. To train, start from the 256 bytes and keep joining the most frequent pair of neighbours in
-the corpus: each join is the next rank. That is all of it; the rest of this file is files.
+the corpus: each join is the next rank. `merge` and `learn_tokens` are that; the rest makes it fast, and useful.
 
     python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
     python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
+    python bpe.py show "hello world" --vocab cl100k_base o200k_base --steps
 
-Also here: the token shards (llm.c's format) that train.py reads. Left out: normalisation, parallel
-work, and every tokenizer that is not byte-level BPE; `load` refuses those by name.
+What makes it fast is to do everything for many pieces at once, in arrays: pieces.py cuts text and numbers the pieces, and
+`merge_all` merges those that are new, one step of each at a time. vocabularies.py has the files of others. Also here: the
+token shards (llm.c's format) that train.py reads. Left out: every tokenizer that is not byte-level BPE;
+`load` refuses those by name.
 
 Sources: Sennrich et al. 2016 (arXiv 1508.07909); GPT-2 (Radford et al. 2019) for bytes and pattern;
-tiktoken for the meaning of every method; rustbpe for the order of merges; Hugging Face tokenizers
-for tokenizer.json; llm.c for the shards. tests/peers/test_bpe_peers.py compares with all but llm.c.
+tiktoken for the meaning of every method; minbpe, rustbpe and Hugging Face tokenizers for the order of
+merges; llm.c for the shards. tests/peers/test_bpe_peers.py compares with all but llm.c.
 """
 
 import argparse

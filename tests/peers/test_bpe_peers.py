@@ -370,6 +370,7 @@ def speed_table():
         table_line(f"encode {name}, again, numpy", n_bytes, {"bpe.py": lambda: tokenizer.encode_to_numpy(text), **one})
         two = {"tiktoken 2 threads": lambda: peer.encode_ordinary_batch(documents, num_threads=2)}
         table_line(f"encode {name}, 2 processes, first time", n_bytes, {"bpe.py": first(lambda: tokenizer.encode_ordinary_batch(documents, 2)), **two})
+        table_line(f"encode {name}, 2 processes, first, numpy", n_bytes, {"bpe.py": first(lambda: list(tokenizer.encode_many(documents, 2))), **two})
         tokenizer.encode_ordinary_batch(documents)
         table_line(f"encode {name}, 2 processes, again", n_bytes, {"bpe.py": lambda: tokenizer.encode_ordinary_batch(documents, 2), **two})
         each = {"tiktoken": lambda: [peer.encode_ordinary(t) for t in many]}
