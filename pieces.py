@@ -17,6 +17,7 @@ two 64-bit words in a hash table made of arrays.
 Sources: the patterns are those of GPT-2, tiktoken, rustbpe and Qwen; tests/test_pieces.py compares with `regex` over all of Unicode.
 """
 
+import os
 from functools import cache
 from typing import NamedTuple
 
@@ -243,7 +244,10 @@ def ask_pattern(start, text, odd, code, before, rules):
 
 class Table:
     """A hash table of arrays: numbers 0, 1, 2 ... for keys of two 64-bit words, looked up many at a time. Open addressing: a key
-    stands at its home or behind it, where the first place was free."""
+    stands at its home or behind it, where the first place was free. The salt changes no number, but nobody can write a text whose
+    pieces all have the same home."""
+
+    SALT = np.uint64(int.from_bytes(os.urandom(8), "little"))
 
     def __init__(self, room=1 << 12):
         self.n, self.keys = 0, np.zeros((room, 2), np.uint64)           # of each number
@@ -255,7 +259,7 @@ class Table:
         self.place(self.keys[:self.n], np.arange(self.n, dtype=np.int32))
 
     def home(self, low, high):
-        h = (low ^ (high * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
+        h = (low ^ self.SALT ^ (high * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
         h ^= h >> np.uint64(32)
         h *= np.uint64(0xD6E8FEB86659FD93)
         return (h >> np.uint64(65 - self.size.bit_length())).view(np.int64)
