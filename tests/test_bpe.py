@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import bpe
+import encoder
 import vocabularies
 from bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
 
@@ -307,8 +308,8 @@ def test_what_is_remembered_is_bounded_and_harmless(trained, monkeypatch):
     rng = np.random.default_rng(5)
     text = " ".join(random_text(rng, 50) + " so" for _ in range(40))
     want = trained.encode_ordinary(text)
-    monkeypatch.setattr(bpe, "REMEMBERED", 3)
-    monkeypatch.setattr(bpe, "TOGETHER", 100)
+    monkeypatch.setattr(encoder, "REMEMBERED", 3)
+    monkeypatch.setattr(encoder, "TOGETHER", 100)
     assert fresh.encode_ordinary(text) == want
     assert fresh._encoder.n < trained._encoder.n - 100
 

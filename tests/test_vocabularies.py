@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import bpe
+import encoder
 import vocabularies
 from bpe import Tokenizer
 from pieces import PATTERNS
@@ -78,17 +79,18 @@ def test_minbpes_merges_are_those_of_counting_anew():
     assert list(trained.ranks)[256:] == slowly(texts, 300, PATTERNS["gpt4"])
 
 
-def test_a_minimum_frequency_and_processes(capsys):
+def test_a_minimum_frequency_and_processes(capsys, monkeypatch):
     texts = [PROSE] * 40
     often = Tokenizer.train(texts, 2000, "gpt4", (), min_frequency=200)
     assert "no pair that comes 200 times is left" in capsys.readouterr().err
     rest = list(Tokenizer.train(texts, len(often.ranks) + 1, "gpt4", ()).ranks)
     assert rest[:-1] == list(often.ranks)
-    bpe.TOGETHER, was = 1000, bpe.TOGETHER
-    try:
-        assert Tokenizer.train(iter(texts), 700, "gpt4", workers=3).ranks == Tokenizer.train(texts, 700, "gpt4").ranks
-    finally:
-        bpe.TOGETHER = was
+    monkeypatch.setattr(bpe, "TOGETHER", 1000)
+    calls = []
+    monkeypatch.setattr(bpe.cores, "processes", lambda *args, processes=bpe.cores.processes: (calls.append(args[0]), processes(*args))[1])
+    for ties in bpe.TIES:
+        assert Tokenizer.train(iter(texts), 340, "gpt4", ties=ties, workers=3).ranks == Tokenizer.train(texts, 340, "gpt4", ties=ties).ranks
+    assert calls == [3] * len(bpe.TIES)
     with pytest.raises(ValueError, match="ties 'fair': one of rustbpe, huggingface, minbpe"):
         Tokenizer.train(texts, 300, ties="fair")
 
@@ -285,14 +287,14 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
     tokenizers += [Tokenizer.characters("".join(texts)), Tokenizer({b"ab": 0, b"cd": 1, b"abcd": 7}, r"[\s\S]+", {})]
     for tokenizer in tokenizers:
         some = texts if len(tokenizer.ranks) > 3 else ["abcd", "cdab", "abab" * 20, ""]
-        monkeypatch.setattr(bpe, "SHORT", 10**9)
+        monkeypatch.setattr(encoder, "SHORT", 10**9)
         want = list(map(tokenizer.encode_ordinary, some))
         for short in (0, 50):
-            monkeypatch.setattr(bpe, "SHORT", short)
+            monkeypatch.setattr(encoder, "SHORT", short)
             assert list(map(tokenizer.encode_ordinary, some)) == want == tokenizer.encode_ordinary_batch(some)
     lacking = Tokenizer.characters("abc")
     for short in (0, 10**9):
-        monkeypatch.setattr(bpe, "SHORT", short)
+        monkeypatch.setattr(encoder, "SHORT", short)
         for text, name in (("abxc", "'x'"), ("\u4e2d" * 20, "'\u4e2d'"), ("ab", None)):
             if name is None:
                 assert lacking.encode(text) == [0, 1]                   # also after one that failed
