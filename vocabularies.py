@@ -261,6 +261,7 @@ JSON_ADDED = {"single_word": [False], "lstrip": [False], "rstrip": [False],
 JSON_BYTE_LEVEL = {"type": ["ByteLevel"], "add_prefix_space": [False],
                    "trim_offsets": [True, False]}
 JSON_SPLIT = {"type": ["Split"], "behavior": ["Isolated"], "invert": [False]}
+ALL_ELSE = r"[\s\S]"
 # What is put around a text when asked for, such as Llama 3's <|begin_of_text|>, is not asked for here.
 JSON_AROUND = {"ByteLevel", "TemplateProcessing", "Sequence"}
 
@@ -328,6 +329,9 @@ def read_json(path, merge):
             require(split, JSON_SPLIT)
             pattern = split["pattern"]["Regex"]
             check_portable(pattern)
+            if pattern not in PATTERNS.values() and ALL_ELSE not in pattern:
+                # What it does not match tiktoken drops, but tokenizers keeps as pieces of their own.
+                pattern = f"{pattern}|(?:(?!{pattern}){ALL_ELSE})+"
         # GPT-2 lists its special tokens in vocab too, where they are no tokens that bytes make.
         specials = {token["content"]: token["id"] for token in added}
         ranks = {to_bytes(word): i for word, i in model["vocab"].items() if word not in specials}

@@ -253,6 +253,26 @@ def test_llamas_and_qwens_json(tmp_path):
         same_ids(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")), texts)
 
 
+@pytest.mark.parametrize("pattern", [r"\p{L}+", r" ?\p{L}+|\p{N}", r"(?i:the)|of"])
+def test_json_of_a_pattern_that_leaves_gaps(tmp_path, pattern):
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+    theirs = tokenizers.Tokenizer(models.BPE())
+    theirs.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"),
+                                                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    theirs.decoder = decoders.ByteLevel()
+    theirs.train_from_iterator([english(100_000)], trainers.BpeTrainer(vocab_size=600, show_progress=False,
+                                                                       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.load(tmp_path / "tokenizer.json")
+    texts = [english(50_000), *languages(300), *random_texts(200, seed=10)]
+    same_ids(ours, theirs, texts)
+    assert all(ours.decode(ours.encode_ordinary(text)) == text for text in texts if text.isascii())
+    ours.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").pattern == ours.pattern
+    same_ids(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")), texts)
+
+
 def test_gpt2s_files_in_tokenizers(tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     from tokenizers import models, pre_tokenizers
