@@ -22,7 +22,8 @@ from pieces import SURE, Pieces, Table, cut, parts_of
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
 SHORT, CACHE_PIECES = 2000, 2**17       # characters up to which arrays do not pay; pieces kept for that
-WIDE, ROWS = 64, 2**13  # bytes; longer pieces are merged one at a time, others so many together
+# Pieces of up to so many bytes are merged together, in rows of that width, if there are not too few; longer ones one at a time.
+WIDTHS, FEW, ROWS = (6, 9, SURE, 24, 36, 64, 128, 256), 24, 2**13
 
 NEVER = np.int32(2**31 - 1)     # the rank of a pair that is no token
 
@@ -175,28 +176,25 @@ class Encoder:
         """Merge the pieces that are new."""
         if self.pieces is None or self.n == self.pieces.n:
             return
-        numbers, raw, length = self.pieces.short_from(self.n)
-        long = self.pieces.long_from(self.n)                # number -> piece
+        short, long = self.pieces.short_from(self.n), self.pieces.long_from(self.n)
+        wide = {i: piece for i, piece in long.items() if len(piece) <= WIDTHS[-1]}
+        alone = {i: piece for i, piece in long.items() if i not in wide}        # number -> piece
+        rows = np.frombuffer(b"".join([piece.ljust(WIDTHS[-1], b"\0") for piece in wide.values()]), np.uint8).reshape(-1, WIDTHS[-1])
+        wide = np.array(list(wide), np.int64), rows, np.array(list(map(len, wide.values())), np.int64)
         found = []                                          # [(numbers, ids of all of them in a row, how many of each)]
-        if self.by_byte.min() < 0:                          # a vocabulary may lack single bytes
-            long |= {i: row[:n].tobytes() for i, row, n in zip(numbers.tolist(), raw, length.tolist())}
-        else:
-            fits = {i: piece for i, piece in long.items() if len(piece) <= WIDE}
-            rows = [(numbers, raw, length)]
-            if fits:
-                rows.append((np.array(list(fits)), np.array([np.frombuffer(piece.ljust(WIDE, b"\0"), np.uint8) for piece in fits.values()]),
-                             np.array(list(map(len, fits.values())))))
-            for numbers, raw, length in rows:
-                for low, high in ((0, 6), (6, 9), (9, SURE), (SURE, 24), (24, 36), (36, WIDE)):
-                    some = np.flatnonzero((length > low) & (length <= high))
-                    for at in range(0, len(some), ROWS):
-                        which = some[at:at + ROWS]
-                        ids = np.where(np.arange(high) < length[which, None], self.by_byte[raw[which, :high]], -1)
-                        ids = merge_all(ids, self.pairs)
-                        alive = ids >= 0
-                        found.append((numbers[which], ids[alive], alive.sum(1)))
-            long = {i: piece for i, piece in long.items() if i not in fits}
-        for i, piece in long.items():
+        for numbers, raw, length in (short, wide):
+            for low, high in zip((0, *WIDTHS), WIDTHS):
+                some = np.flatnonzero((length > low) & (length <= high))
+                if len(some) < FEW or self.by_byte.min() < 0:           # or a vocabulary without all single bytes
+                    alone |= {int(numbers[i]): raw[i, :length[i]].tobytes() for i in some.tolist()}
+                    continue
+                for at in range(0, len(some), ROWS):
+                    which = some[at:at + ROWS]
+                    ids = np.where(np.arange(high) < length[which, None], self.by_byte[raw[which, :high]], -1)
+                    ids = merge_all(ids, self.pairs)
+                    alive = ids >= 0
+                    found.append((numbers[which], ids[alive], alive.sum(1)))
+        for i, piece in alone.items():
             ids = self.one(piece)
             found.append(([i], ids, [len(ids)]))
         numbers, ids, count = (np.concatenate(x) for x in zip(*found))
