@@ -2,7 +2,8 @@
 
 NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
 keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it
-computes. (train.py goes one step further, to processes.) Import it before NumPy; gpt.py does.
+computes. What holds the interpreter goes to processes (data.py, bpe.py; train.py has its own). Import it before NumPy; gpt.py
+does.
 """
 
 import os
