@@ -113,7 +113,7 @@ def batches_of(items, size_of, size):
         yield batch
 
 
-def count_batch(batch, pattern):
+def count_batch(pattern, batch):
     """{piece (bytes): how often it is there}, in the order of their first time."""
     pieces = Pieces()
     numbers = [pieces.find(*block) for text in batch for block in cut(text, pattern)]
@@ -124,33 +124,21 @@ def count_pieces(texts, pattern, workers=1):
     """count_batch of all texts; the counts are the only thing kept of the corpus."""
     parts = (part for text in texts for part in parts_of(well_formed(text), pattern, TOGETHER))
     counts = Counter()
-    for found in in_processes(count_batch, batches_of(parts, len, TOGETHER), workers, pattern):
+    for found in in_processes(functools.partial(count_batch, pattern), batches_of(parts, len, TOGETHER), workers):
         counts.update(found)                            # new ones behind those that are known, so in order
     return counts
 
 
-SHARED = None           # of a worker process: what all its calls get
-
-
-def share(shared):
-    global SHARED
-    SHARED = shared
-
-
-def in_worker(function, item):
-    return function(item, SHARED)
-
-
-def in_processes(function, items, workers, shared):
-    """function(item, shared) of each, in order, by processes; a few items at a time, so that memory does not grow with their number."""
+def in_processes(function, items, workers):
+    """function(item) of each, in order, by processes; a few items at a time, so that memory does not grow with their number."""
     items = iter(items)
     first = list(itertools.islice(items, 2))
     items = itertools.chain(first, items)
     if workers < 2 or len(first) < 2:
-        yield from (function(item, shared) for item in items)
+        yield from map(function, items)
         return
-    with cores.processes(workers, functools.partial(share, shared)) as in_order:
-        yield from in_order(functools.partial(in_worker, function), items)
+    with cores.processes(workers, function) as in_order:
+        yield from in_order(items)
 
 
 TIES = ("rustbpe", "huggingface", "minbpe")
@@ -412,7 +400,7 @@ class Tokenizer:
         sizes, n_spans = np.cumsum([0, *map(len, texts)]), 3 * workers if workers > 1 else 1
         bounds = np.searchsorted(sizes, sizes[-1] * np.arange(n_spans + 1) // n_spans)  # of spans of about the same size:
         bounds[-1] = len(texts)                                                         # the processes share the texts
-        for found in in_processes(_encode_span, zip(bounds.tolist(), bounds[1:].tolist()), workers, (self, texts)):
+        for found in in_processes(functools.partial(_encode_span, self, texts), zip(bounds.tolist(), bounds[1:].tolist()), workers):
             yield from found
 
     def encode_bytes(self, data):
@@ -424,8 +412,7 @@ class Tokenizer:
             if ids:                                         # without those of its last piece
                 *_, last = regex.finditer(self.pattern, data[:error.start].decode("utf-8"))
                 ids = ids[:len(ids) - len(self.encode_ordinary(last[0]))]
-            tail = data[len(self.decode_bytes(ids)):]
-            return ids + ([self.ranks[tail]] if tail in self.ranks else [self.ranks[part] for part in merge(self.ranks, tail)])
+            return ids + self._encoder.one(data[len(self.decode_bytes(ids)):])
 
     @property
     def max_token_value(self):
@@ -533,8 +520,7 @@ class Tokenizer:
         return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens, normalize)
 
 
-def _encode_span(span, shared):
-    tokenizer, texts = shared
+def _encode_span(tokenizer, texts, span):
     return tokenizer._encode_texts(texts[slice(*span)])
 
 
@@ -673,8 +659,7 @@ def remove_shards(folder):              # train_000000.bin, which make looks at,
             path.unlink()
 
 
-def _encode_documents(documents, shared):
-    tokenizer, eot, dtype = shared
+def _encode_documents(tokenizer, eot, dtype, documents):
     each = tokenizer._encode_texts([text for _, text in documents])
     return [(split, np.concatenate([np.array(eot, dtype), ids.astype(dtype)]), len(text.encode("utf-8")))
             for (split, text), ids in zip(documents, each)]
@@ -706,7 +691,7 @@ def encode_command(args):
         raw = {"val": val, "train": train}
         documents = (document for path in files for document in read_documents(path, args.val_percent))
         batches = batches_of(documents, lambda document: len(document[1]), 2**20)
-        for batch in in_processes(_encode_documents, batches, args.workers, (tokenizer, eot, dtype)):
+        for batch in in_processes(functools.partial(_encode_documents, tokenizer, eot, dtype), batches, args.workers):
             for split, ids, n_bytes in batch:
                 raw[split].write(ids)
                 found[f"{split} documents"] += 1
@@ -793,12 +778,12 @@ def merge_steps(ranks, piece):
 
 def show_text(tokenizer, text, colour, steps):
     ids = tokenizer.encode(text, allowed_special="all")
-    shown = []
-    for k, (part, _) in enumerate(segments(tokenizer, ids)):
+    found, shown = segments(tokenizer, ids), []
+    for k, (part, _) in enumerate(found):
         part = part.replace("\n", "\\n\n")
         shown.append(f"\x1b[30;48;5;{(153, 223, 194, 217, 189, 229)[k % 6]}m{part}\x1b[0m" if colour else part)
     print(("" if colour else "|").join(shown))
-    print(" ".join("+".join(map(str, some)) for _, some in segments(tokenizer, ids)))
+    print(" ".join("+".join(map(str, some)) for _, some in found))
     if steps:
         for piece in regex.findall(tokenizer.pattern, text):
             print(f"  {piece!r}")

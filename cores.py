@@ -120,17 +120,17 @@ def in_parallel(work, n_parts=None):
 # Processes, for work that holds the interpreter.
 
 
-def _work(pipe, far_end, begin):
-    """A worker process: answers until the process at the far end is gone."""
+def _work(pipe, far_end, function):
+    """A worker process: answers (result, error) until the process at the far end is gone."""
     far_end.close()                                         # a copy would keep the pipe alive
-    if begin:
-        begin()
-    try:
+    with contextlib.suppress(EOFError, OSError):            # of the pipe
         while True:
-            function, item = pipe.recv()
-            pipe.send(function(item))
-    except (EOFError, OSError):
-        pass
+            item = pipe.recv()
+            try:
+                answer = function(item), None
+            except Exception as error:
+                answer = None, error
+            pipe.send(answer)
 
 
 @contextlib.contextmanager
@@ -153,24 +153,28 @@ def uninterrupted():
 
 
 @contextlib.contextmanager
-def processes(n, begin=None):
-    """Gives in_order(function, items), a map that n processes do, a few items at a time; each calls begin() first. They end with the
-    block. The order of results is that of items; ChildProcessError if a process dies."""
+def processes(n, function):
+    """Gives in_order(items), a map of function that n processes do, a few items at a time. They end with the block. What function
+    brings along is forked and not sent. Results come in the order of items; an error of function is raised here, ChildProcessError
+    if a process dies."""
     fork = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
     workers = {}
 
-    def in_order(function, items):
+    def in_order(items):
         items, idle, busy, done, turn = enumerate(items), list(workers), {}, {}, 0      # busy: pipe -> number of its item
         todo = next(items, None)
         while todo or busy or done:
             while todo and idle and todo[0] < turn + 4 * n:
                 pipe = idle.pop()
                 with _alive(workers[pipe]):
-                    pipe.send((function, todo[1]))
+                    pipe.send(todo[1])
                 busy[pipe] = todo[0]
                 todo = next(items, None)                    # is read while they work
             while turn in done:
-                yield done.pop(turn)
+                result, error = done.pop(turn)
+                if error:
+                    raise error
+                yield result
                 turn += 1
             for pipe in wait(busy) if busy else ():
                 with _alive(workers[pipe]):
@@ -181,7 +185,7 @@ def processes(n, begin=None):
         with uninterrupted() if threading.current_thread() is threading.main_thread() else contextlib.nullcontext():
             for _ in range(n):
                 pipe, end = fork.Pipe()
-                process = fork.Process(target=_work, args=(end, pipe, begin), daemon=True)
+                process = fork.Process(target=_work, args=(end, pipe, function), daemon=True)
                 process.start()
                 end.close()
                 workers[pipe] = process

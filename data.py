@@ -178,12 +178,10 @@ first_pass = functools.partial(through, stages=STAGES[:7])
 second_pass = functools.partial(through, stages=STAGES[7:])
 
 
-def ready_worker(settings):                                 # a forked one has its parent's
-    if WORKER is None:
+def work(settings, item):                                   # in a worker process
+    if WORKER is None:                                      # a forked one has its parent's
         start_worker(settings)
-
-
-def each_of(each, docs):
+    each, docs = item
     return [each(doc) for doc in docs]
 
 
@@ -193,10 +191,10 @@ def worker_processes(n, settings):
     if n == 1:
         yield map
         return
-    with cores.processes(n, functools.partial(ready_worker, settings)) as in_order:
+    with cores.processes(n, functools.partial(work, settings)) as in_order:
         def each_in_order(each, docs):                      # a few documents at a time
             lists = iter(lambda docs=iter(docs): list(itertools.islice(docs, 4)), [])
-            return itertools.chain.from_iterable(in_order(functools.partial(each_of, each), lists))
+            return itertools.chain.from_iterable(in_order((each, docs) for docs in lists))
         try:
             yield each_in_order
         except ChildProcessError as error:

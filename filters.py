@@ -431,8 +431,6 @@ def top_ngram_chars(found, n):
     return (int(found.length[first:first + n].sum()) + n - 1) * count
 
 
-
-
 @functools.lru_cache(maxsize=8)
 def powers(n):                                              # -> FACTOR^i and FACTOR^-i modulo 2^64, (n,) uint64 each
     return tuple(np.cumprod(np.array([1] + [f] * (n - 1), np.uint64)) for f in (FACTOR, pow(FACTOR, -1, 1 << 64)))

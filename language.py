@@ -421,7 +421,6 @@ def save(path, model):
 SENTENCE_END = re.compile(r"(?<=[.!?;:…؟۔।])\s+|(?<=[。！？；])|\n+")
 
 
-
 def read_texts(inputs):
     """{label: [sentence, ...]} of inputs that are each one of
 

@@ -571,7 +571,6 @@ def swap_merges(content):
 
 SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", "invert": False}
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-NFC = {"type": "NFC"}
 
 
 @pytest.mark.parametrize("edit, message", [

@@ -304,3 +304,11 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
                 continue
             with pytest.raises(ValueError, match=f"no token for the character {name}"):
                 lacking.encode(text)
+
+
+def test_an_error_in_a_process_is_the_error():
+    """Of a vocabulary that lacks a character, as without processes."""
+    texts = ["abc" * 100] * 20 + ["abx"]
+    for workers in (1, 2):
+        with pytest.raises(ValueError, match="no token for the character 'x'"):
+            Tokenizer.characters("abc").encode_ordinary_batch(texts, workers)
