@@ -17,21 +17,22 @@ from functools import cached_property
 import numpy as np
 import regex
 
-from pieces import SURE, Pieces, Table, cut, parts_of
+from pieces import SURE, Pieces, cut, parts_of
 
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
 SHORT, CACHE_PIECES = 2000, 2**17       # characters up to which arrays do not pay; pieces kept for that
 # Pieces of up to so many bytes are merged together, in rows of that width, if there are not too few; longer ones one at a time.
-WIDTHS, FEW, ROWS = (6, 9, SURE, 24, 36, 64, 128, 256), 24, 2**13
+WIDTHS, FEW, ROWS = (6, 9, SURE, 24, 36, 64, 128, 256), 24, 2**14
 
-NEVER = np.int32(2**31 - 1)     # the rank of a pair that is no token
+BITS = 21                       # of an id in the table of pairs: two of a pair and its rank make an int64
+NEVER = np.int32(2**BITS - 1)   # the rank of a pair that is no token
 
 
 class Pairs:
     """The rank of every two tokens whose joint bytes are a token."""
 
-    def __init__(self, ranks, tokens):                      # tokens: Pieces that holds those of ranks, numbered in this order
+    def __init__(self, ranks, tokens, by_byte):             # tokens: Pieces that holds those of ranks, numbered in this order
         ids = np.array(list(ranks.values()), np.int64)
         length = np.array(list(map(len, ranks)), np.int64)
         data, begin = np.frombuffer(b"".join(ranks) + bytes(32), np.uint8), np.cumsum(length) - length
@@ -49,46 +50,73 @@ class Pairs:
             right.append([ranks[b] for _, b in halves])
             rank.append([ranks[token]] * len(halves))
         left, right, rank = (np.concatenate(x).astype(np.int64) for x in (left, right, rank))
-        self.table = Table(max(len(rank), 1))
-        self.table.add(np.stack([(left << 32 | right).view(np.uint64), np.ones(len(left), np.uint64)], 1))
-        self.rank = np.concatenate([rank, [NEVER]]).astype(np.int32)    # -1, what is not found, is the last
+        self.size = 1 << (4 * len(rank)).bit_length()       # so sparse that most pairs that are not there are seen at once
+        self.entry = np.full(self.size, -1, np.int64)       # a hash table like pieces.Table, a word each: left, right, rank
+        entry = (left << BITS | right) << BITS | rank
+        place, todo = self.home(entry >> BITS), np.arange(len(entry))
+        while len(todo):
+            free = todo[self.entry[place[todo]] < 0]
+            self.entry[place[free]] = entry[free]           # of several at one place the last stays
+            todo = todo[self.entry[place[todo]] != entry[todo]]
+            place[todo] = (place[todo] + 1) & (self.size - 1)
+
+        self.by_byte, self.of_bytes = by_byte, self(np.repeat(by_byte, 256), np.tile(by_byte, 256))
+
+    def home(self, pair):
+        h = pair.view(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+        h >>= np.uint64(65 - self.size.bit_length())
+        return h.view(np.int64)
 
     def __call__(self, left, right):                        # (n,), (n,) ids, -1 for none -> (n,) int32 ranks or NEVER
-        key = left.astype(np.int64) << 32 | right
-        found = self.table.find(key.view(np.uint64), np.ones(len(key), np.uint64))
-        return self.rank[found]
+        pair = left.astype(np.int64)
+        pair <<= BITS
+        pair |= right
+        place = self.home(pair)
+        entry = self.entry.take(place)
+        rank = (entry & NEVER).astype(np.int32)
+        other = (entry >> BITS) != pair
+        rank[other] = NEVER
+        rest = np.flatnonzero(other & (entry >= 0))
+        while len(rest):                                    # another pair stands there
+            place[rest] = (place[rest] + 1) & (self.size - 1)
+            entry = self.entry.take(place[rest])
+            same = (entry >> BITS) == pair[rest]
+            rank[rest[same]] = entry[same] & NEVER
+            rest = rest[~same & (entry >= 0)]
+        return rank
 
 
-def merge_all(ids, pairs):                                  # (n, w) int32, -1 behind each end -> the same, -1 where eaten
-    """What merge does, for n pieces a step each at a time: in every row the pair of the lowest rank, the leftmost of equals.
+def merge_all(raw, length, pairs):                          # (n, w) uint8, (n,) -> (m,) int32 ids of all rows, (n,) how many of each
+    """What merge does, for n pieces of up to w bytes a step each at a time: in every row the pair of the lowest rank, the leftmost
+    of equals.
 
-    Column 0 and the last are borders that hold no id; `after` and `before` link what is left of a row.
+    The arrays are (w + 2, n): a step looks for the lowest of all rows at once, in what is a word of rank and place. Their first and
+    last lines are borders that hold no id; `after` and `before` link what is left of a row.
     """
-    n, w = len(ids), ids.shape[1] + 2
-    row, out = np.arange(n), np.full_like(ids, -1)
-    padded = np.full((n, w), -1, np.int32)
-    padded[:, 1:-1] = ids
-    ids = padded
-    after, before = (np.tile(np.arange(w, dtype=np.int16) + step, (n, 1)) for step in (1, -1))
-    rank = np.full((n, w), NEVER)
-    rank[:, 1:-2] = pairs(ids[:, 1:-2].ravel(), ids[:, 2:-1].ravel()).reshape(n, w - 3)
+    n, w = raw.shape
+    inside = np.arange(w)[:, None] < length
+    ids = np.full((w + 2, n), -1, np.int32)
+    ids[1:-1] = np.where(inside, pairs.by_byte[raw.T], -1)
+    lowest = np.full((w + 2, n), NEVER << 9)                # of the pair that begins here
+    two = raw.T[:-1].astype(np.int32) << 8 | raw.T[1:]
+    lowest[1:-2] = np.where(inside[1:], pairs.of_bytes[two], NEVER) << 9 | np.arange(1, w, dtype=np.int32)[:, None]
+    after, before = (np.repeat(np.arange(w + 2, dtype=np.int32)[:, None] + np.int32(step), n, 1).ravel() for step in (1, -1))
+    flat_ids, flat_lowest = ids.ravel(), lowest.ravel()
     while True:
-        at = rank.argmin(1)
-        best = rank.ravel().take(at + np.arange(0, rank.size, w))
-        done = best == NEVER
-        if done.any():
-            out[row[done]] = ids[done, 1:-1]
-            row, ids, after, before, rank, at, best = (x[~done] for x in (row, ids, after, before, rank, at, best))
-        if not len(ids):
-            return out
-        # Places in the arrays as if they had one dimension.
-        flat_ids, flat_after, flat_before, flat_rank, line = ids.ravel(), after.ravel(), before.ravel(), rank.ravel(), np.arange(0, ids.size, w)
-        eaten = line + flat_after.take(line + at)
-        following, previous, here = line + flat_after.take(eaten), line + flat_before.take(line + at), line + at
-        flat_ids[here], flat_ids[eaten], flat_rank[eaten] = best, -1, NEVER
-        flat_after[here], flat_before[following] = following - line, at
-        new = pairs(np.concatenate([best, flat_ids.take(previous)]), np.concatenate([flat_ids.take(following), best]))
-        flat_rank[here], flat_rank[previous] = np.split(new, 2)
+        best = lowest.min(0)
+        row = np.flatnonzero(best < NEVER << 9)
+        if not len(row):
+            alive = ids.T >= 0
+            return ids.T[alive], alive.sum(1)
+        best, at = best[row] >> 9, best[row] & 511
+        here = at * n + row                                 # places in the arrays as if they had one dimension
+        eaten = after.take(here) * n + row
+        next_at, previous_at = after.take(eaten), before.take(here)
+        following, previous = next_at * n + row, previous_at * n + row
+        flat_ids[here], flat_ids[eaten], flat_lowest[eaten] = best, -1, NEVER << 9
+        after[here], before[following] = next_at, at
+        new = pairs(np.concatenate([best, flat_ids.take(previous)]), np.concatenate([flat_ids.take(following), best])) << 9
+        flat_lowest[here], flat_lowest[previous] = new[:len(row)] | at, new[len(row):] | previous_at
 
 
 class PieceCache(dict):
@@ -132,7 +160,7 @@ class Encoder:
 
     @cached_property
     def pairs(self):
-        return Pairs(self.ranks, self.tokens)
+        return Pairs(self.ranks, self.tokens, self.by_byte)
 
     def encode(self, texts):                                # [str] -> [(n,) uint32]
         with self.lock:
@@ -190,10 +218,7 @@ class Encoder:
                     continue
                 for at in range(0, len(some), ROWS):
                     which = some[at:at + ROWS]
-                    ids = np.where(np.arange(high) < length[which, None], self.by_byte[raw[which, :high]], -1)
-                    ids = merge_all(ids, self.pairs)
-                    alive = ids >= 0
-                    found.append((numbers[which], ids[alive], alive.sum(1)))
+                    found.append((numbers[which], *merge_all(raw[which, :high], length[which], self.pairs)))
         for i, piece in alone.items():
             ids = self.one(piece)
             found.append(([i], ids, [len(ids)]))
