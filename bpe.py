@@ -46,7 +46,7 @@ import regex
 import vocabularies
 from checkpoint import whole_file
 from encoder import TOGETHER, Encoder
-from pieces import PATTERNS, SURE, Pieces, cut, parts_of, words_of
+from pieces import PATTERNS, SURE, Pieces, batches_of, blocks_of, cut, parts_of, words_of
 from vocabularies import GPT2_BYTES, ID_LIMIT, PUBLISHED
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.
@@ -100,23 +100,13 @@ def merge(ranks, piece, limit=math.inf):
 
 # ---- training: a corpus into merges --------------------------------------------------------------
 
-def batches_of(items, size_of, size):
-    """Lists of items that come to about that size."""
-    batch, have = [], 0
-    for item in items:
-        batch.append(item)
-        have += size_of(item)
-        if have >= size:
-            yield batch
-            batch, have = [], 0
-    if batch:
-        yield batch
-
-
 def count_batch(pattern, batch):
     """{piece (bytes): how often it is there}, in the order of their first time."""
     pieces = Pieces()
-    numbers = [pieces.find(*block) for text in batch for block in cut(text, pattern)]
+    numbers = []
+    for block in blocks_of(batch, pattern):
+        data, begin, length, _ = cut([part for _, part in block], pattern)
+        numbers += pieces.find([pieces.look(data, begin, length)])
     return dict(zip(pieces.all(), np.bincount(np.concatenate(numbers)).tolist()))
 
 
@@ -283,6 +273,15 @@ class Tokenizer:
         that what a user typed never turns into control tokens unseen. A special token that is
         neither is ordinary text. Where one name begins with another, the longer is taken.
         """
+        return self.encode_batch([text], num_threads=1, allowed_special=allowed_special, disallowed_special=disallowed_special)[0]
+
+    def encode_batch(self, texts, *, num_threads=cores.N_THREADS, allowed_special=frozenset(), disallowed_special="all"):
+        """encode of each; the text between special tokens is all encoded together."""
+        each = [list(self._between_special(text, allowed_special, disallowed_special)) for text in texts]
+        ordinary = iter(self.encode_many([text for parts in each for text, _ in parts], num_threads=num_threads))
+        return [[i for _, special in parts for i in next(ordinary).tolist() + special] for parts in each]
+
+    def _between_special(self, text, allowed_special, disallowed_special):      # yields text, and [] or the [special token] behind it
         for value in (allowed_special, disallowed_special):
             if isinstance(value, str) and value != "all":
                 raise ValueError(f'special tokens {value!r}: pass a set of names, or "all"')
@@ -294,13 +293,11 @@ class Tokenizer:
                 raise ValueError(f"text contains the special token {name!r}: for that token pass "
                                  f"allowed_special={{{name!r}}}, for ordinary text pass "
                                  f"disallowed_special=() or use encode_ordinary")
-        names = sorted(allowed & set(self.special_tokens), key=len, reverse=True)
-        ids, start = [], 0              # the text between special tokens is encoded slice by slice
+        names, start = sorted(allowed & set(self.special_tokens), key=len, reverse=True), 0
         for match in regex.finditer("|".join(map(regex.escape, names)), text) if names else ():
-            ids += self.encode_ordinary(text[start:match.start()])
-            ids.append(self.special_tokens[match.group()])
+            yield text[start:match.start()], [self.special_tokens[match.group()]]
             start = match.end()
-        return ids + self.encode_ordinary(text[start:])
+        yield text[start:], []
 
     def encode_ordinary(self, text):
         """Text to a list of ids; the names of special tokens are text like any other.
@@ -311,11 +308,11 @@ class Tokenizer:
         return self.encode_to_numpy(text).tolist()
 
     def encode_to_numpy(self, text):    # -> (n,) uint32
-        return self._encode_texts([text])[0]
+        return self.encode_many([text], num_threads=1)[0]
 
-    def _encode_texts(self, texts):     # [str] -> [(n,) uint32]
+    def encode_many(self, texts, *, num_threads=cores.N_THREADS):          # [str] -> [(n,) uint32]
         texts = list(map(well_formed, texts))
-        return self._encoder.encode([unicodedata.normalize(self.normalize, text) for text in texts] if self.normalize else texts)
+        return self._encoder.encode([unicodedata.normalize(self.normalize, text) for text in texts] if self.normalize else texts, num_threads)
 
     @cached_property
     def _encoder(self):
@@ -386,22 +383,8 @@ class Tokenizer:
             n += sum(not 0x80 <= b < 0xC0 for b in token)
         return b"".join(tokens).decode("utf-8"), offsets
 
-    def encode_ordinary_batch(self, texts, workers=1):
-        """encode_ordinary of each; with more workers by that many processes."""
-        return [ids.tolist() for ids in self.encode_many(texts, workers)]
-
-    def encode_batch(self, texts, allowed_special=frozenset(), disallowed_special="all"):
-        return [self.encode(text, allowed_special, disallowed_special) for text in texts]
-
-    def encode_many(self, texts, workers=1):                # iterable of str -> yields (n,) uint32, in order
-        if workers > 1:
-            self._encoder.pairs         # once, and not in each process
-        texts = list(texts)
-        sizes, n_spans = np.cumsum([0, *map(len, texts)]), 3 * workers if workers > 1 else 1
-        bounds = np.searchsorted(sizes, sizes[-1] * np.arange(n_spans + 1) // n_spans)  # of spans of about the same size:
-        bounds[-1] = len(texts)                                                         # the processes share the texts
-        for found in in_processes(functools.partial(_encode_span, self, texts), zip(bounds.tolist(), bounds[1:].tolist()), workers):
-            yield from found
+    def encode_ordinary_batch(self, texts, *, num_threads=cores.N_THREADS):
+        return [ids.tolist() for ids in self.encode_many(texts, num_threads=num_threads)]
 
     def encode_bytes(self, data):
         """Any bytes to ids that decode to them. What is no UTF-8 at the end of a text, and the piece before it, are merged as one piece."""
@@ -518,10 +501,6 @@ class Tokenizer:
                              f"pass pattern= (any regular expression, or {', '.join(PATTERNS)}) "
                              f"and special_tokens={{name: id}}")
         return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens, normalize)
-
-
-def _encode_span(tokenizer, texts, span):
-    return tokenizer._encode_texts(texts[slice(*span)])
 
 
 def well_formed(text):
@@ -660,7 +639,7 @@ def remove_shards(folder):              # train_000000.bin, which make looks at,
 
 
 def _encode_documents(tokenizer, eot, dtype, documents):
-    each = tokenizer._encode_texts([text for _, text in documents])
+    each = tokenizer.encode_many([text for _, text in documents], num_threads=1)
     return [(split, np.concatenate([np.array(eot, dtype), ids.astype(dtype)]), len(text.encode("utf-8")))
             for (split, text), ids in zip(documents, each)]
 

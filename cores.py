@@ -96,7 +96,14 @@ def padded(shape, itemsize):
     return -(-math.prod(shape) * itemsize // 256) * 256
 
 
-_pool = ThreadPoolExecutor(max(1, N_THREADS - 1))       # the calling thread works too
+def _new_pool():
+    global _pool
+    _pool = ThreadPoolExecutor(max(1, N_THREADS - 1))   # the calling thread works too
+
+
+_new_pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_pool)       # where its threads are not
 
 
 class Share(NamedTuple):

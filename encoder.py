@@ -17,11 +17,12 @@ from functools import cached_property
 import numpy as np
 import regex
 
-from pieces import SURE, Pieces, cut, parts_of
+import cores
+from pieces import SURE, Pieces, batches_of, blocks_of, cut
 
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
-SHORT, CACHE_PIECES = 2000, 2**17       # characters up to which arrays do not pay; pieces kept for that
+SHORT, CACHE_PIECES = 4000, 2**17       # characters up to which arrays do not pay; pieces kept for that
 # Pieces of up to so many bytes are merged together, in rows of that width, if there are not too few; longer ones one at a time.
 WIDTHS, FEW, ROWS = (6, 9, SURE, 24, 36, 64, 128, 256), 24, 2**14
 
@@ -135,6 +136,12 @@ class PieceCache(dict):
         return ids
 
 
+def in_threads(function, items, n):                         # -> [function(item)]
+    items = list(items)
+    each = cores.in_parallel(lambda share: list(map(function, items[share(len(items))])), n)
+    return [result for some in each for result in some]
+
+
 class Encoder:
     """The ids of pieces: of tokens from the start, of others once they are met. What is new in some millions of characters is merged
     together; so nearly all of encoding is a look-up, and an array does that for all pieces of a block at once. For a short text
@@ -143,14 +150,15 @@ class Encoder:
     def __init__(self, ranks, pattern, merge):              # merge: bpe.py's, for pieces that come alone
         self.ranks, self.pattern, self.merge = ranks, pattern, merge
         self.lock = threading.Lock()                        # what is remembered grows
-        self.by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)], np.int32)
+        self.by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)])
+        self.together = self.by_byte.min() >= 0 and max(ranks.values()) < NEVER         # what Pairs asks for
         self.pieces, self.n, self.pool = None, 0, ()        # made when a text is long
         self.find, self.short = regex.compile(pattern).findall, PieceCache(self.one)
 
     @cached_property
     def tokens(self):                                       # Pieces of nothing but tokens
         tokens, length = Pieces(), np.array(list(map(len, self.ranks)), np.int64)
-        tokens.find(np.frombuffer(b"".join(self.ranks) + bytes(SURE), np.uint8), np.cumsum(length) - length, length)
+        tokens.find([tokens.look(np.frombuffer(b"".join(self.ranks) + bytes(SURE), np.uint8), np.cumsum(length) - length, length)])
         return tokens
 
     def forget(self):
@@ -162,67 +170,63 @@ class Encoder:
     def pairs(self):
         return Pairs(self.ranks, self.tokens, self.by_byte)
 
-    def encode(self, texts):                                # [str] -> [(n,) uint32]
+    def encode(self, texts, n_threads=1):                   # [str] -> [(n,) uint32]
         with self.lock:
-            found, waiting, size = [[] for _ in texts], [], 0
-            for ids, text in zip(found, texts):
-                if len(text) <= SHORT:
-                    ids.append(np.frombuffer(b"".join(map(self.short.__getitem__, self.find(text))), np.uint32))
-                    continue
-                if self.pieces is None:
+            if sum(map(len, texts)) <= SHORT:
+                return [np.frombuffer(b"".join(map(self.short.__getitem__, self.find(text))), np.uint32) for text in texts]
+            if self.pieces is None:
+                self.forget()
+            found = [[] for _ in texts]
+            for blocks in batches_of(blocks_of(texts, self.pattern), lambda block: sum(len(part) for _, part in block), TOGETHER):
+                looked, ends = zip(*in_threads(self.look, blocks, n_threads))
+                numbers = self.pieces.find(looked)
+                try:
+                    self.learn(n_threads)
+                except ValueError:                          # a piece has no ids, and must not stay
                     self.forget()
-                for part in parts_of(text, self.pattern, TOGETHER):
-                    waiting += [(ids, self.pieces.find(*block)) for block in cut(part, self.pattern)]
-                    size += len(part)
-                    if size >= TOGETHER:
-                        self.flush(waiting)
-                        size = 0
-            self.flush(waiting)
+                    raise
+                for block, ids in zip(blocks, in_threads(self.ids_of, zip(numbers, ends), n_threads)):
+                    for (i, _), part in zip(block, ids):
+                        found[i].append(part)
+                if self.n > len(self.ranks) + REMEMBERED or len(self.pool) > len(self.ranks) + 8 * REMEMBERED:
+                    self.forget()
         return [np.concatenate(ids) for ids in found]
 
-    def flush(self, waiting):
-        """Merge what is new in [(list of ids, numbers of pieces)], and put the ids into the lists."""
-        try:
-            self.learn()
-        except ValueError:                                  # a piece has no ids, and must not stay
-            self.forget()
-            raise
-        for ids, numbers in waiting:
-            ids.append(self.ids_of(numbers))
-        waiting.clear()
-        if self.pieces and self.n > len(self.ranks) + REMEMBERED or len(self.pool) > len(self.ranks) + 8 * REMEMBERED:
-            self.forget()
+    def look(self, block):
+        *pieces, ends = cut([part for _, part in block], self.pattern)
+        return self.pieces.look(*pieces), ends
 
-    def ids_of(self, numbers):                              # (n,) of pieces -> (m,) uint32
-        count = self.count[numbers]
-        ends = np.cumsum(count)
-        if not len(ends) or ends[-1] == len(ends):
-            return self.pool[self.begin[numbers]]
-        return self.pool[np.repeat(self.begin[numbers] - (ends - count), count) + np.arange(ends[-1])]
+    def ids_of(self, found):                                # (n,) numbers of pieces, where each part of them ends -> [(m,) uint32]
+        numbers, ends = found
+        count, begin = self.count[numbers], self.begin[numbers]
+        behind = np.cumsum(count)
+        if len(count) and behind[-1] > len(count):
+            begin = np.repeat(begin - (behind - count), count) + np.arange(behind[-1])
+        return np.split(self.pool[begin], np.concatenate([[0], behind])[ends[:-1]])
 
-    def learn(self):
+    def learn(self, n_threads):
         """Merge the pieces that are new."""
-        if self.pieces is None or self.n == self.pieces.n:
+        if self.n == self.pieces.n:
             return
         short, long = self.pieces.short_from(self.n), self.pieces.long_from(self.n)
         wide = {i: piece for i, piece in long.items() if len(piece) <= WIDTHS[-1]}
         alone = {i: piece for i, piece in long.items() if i not in wide}        # number -> piece
         rows = np.frombuffer(b"".join([piece.ljust(WIDTHS[-1], b"\0") for piece in wide.values()]), np.uint8).reshape(-1, WIDTHS[-1])
         wide = np.array(list(wide), np.int64), rows, np.array(list(map(len, wide.values())), np.int64)
-        found = []                                          # [(numbers, ids of all of them in a row, how many of each)]
+        numbers_of, rows_of = [], []
         for numbers, raw, length in (short, wide):
             for low, high in zip((0, *WIDTHS), WIDTHS):
                 some = np.flatnonzero((length > low) & (length <= high))
-                if len(some) < FEW or self.by_byte.min() < 0:           # or a vocabulary without all single bytes
+                if len(some) < FEW or not self.together:
                     alone |= {int(numbers[i]): raw[i, :length[i]].tobytes() for i in some.tolist()}
                     continue
                 for at in range(0, len(some), ROWS):
                     which = some[at:at + ROWS]
-                    found.append((numbers[which], *merge_all(raw[which, :high], length[which], self.pairs)))
-        for i, piece in alone.items():
-            ids = self.one(piece)
-            found.append(([i], ids, [len(ids)]))
-        numbers, ids, count = (np.concatenate(x) for x in zip(*found))
+                    numbers_of.append(numbers[which])
+                    rows_of.append((raw[which, :high], length[which]))
+        merged = in_threads(lambda rows: merge_all(*rows, self.pairs), rows_of, n_threads)
+        merged += [(ids, [len(ids)]) for ids in map(self.one, alone.values())]
+        numbers, (ids, count) = np.concatenate([*numbers_of, np.array(list(alone), np.int64)]), map(np.concatenate, zip(*merged))
         grown = np.zeros((2, self.pieces.n), np.int64)
         grown[:, :self.n] = self.begin, self.count
         grown[:, numbers] = len(self.pool) + np.cumsum(count) - count, count

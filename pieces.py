@@ -60,7 +60,7 @@ class Rules(NamedTuple):
 RULES = {PATTERNS[name]: rules for name, rules in {
     "gpt2": Rules(modern=False, digits=0), "cl100k": Rules(), "gpt4": Rules(), "o200k": Rules(cases=True),
     "nanochat": Rules(digits=2), "digits": Rules(digits=1), "qwen2": Rules(digits=1)}.items()}
-BLOCK = 1 << 16                     # characters worked on at a time: their arrays stay in the cache
+BLOCK = 1 << 17                     # characters worked on at a time: their arrays stay in the cache
 SAFE_CUT = regex.compile(r"\p{L}(?=[ \n])")         # no pattern of RULES looks across
 SURE = 15                           # bytes of a piece that a Pieces finds by its arrays
 
@@ -106,8 +106,12 @@ def marks():                                                # -> (0x110000,) boo
 
 # ---- where pieces begin ---------------------------------------------------------------------------------------------
 
-def starts(text, rules):                                    # str of n characters -> (n,) bool, and (n,) their code points
-    """Where the pattern's pieces begin. The text is whole, or cut at SAFE_CUT: what is around it is not known here."""
+NOWHERE = np.zeros(0, np.int64)
+
+
+def starts(text, rules, borders=NOWHERE):                   # str of n characters -> (n,) bool, and (n,) their code points
+    """Where the pattern's pieces begin. A text is whole, or cut at SAFE_CUT: what is around it is not known here. At borders, the
+    places of characters that count for nothing, one text ends and the next begins."""
     n = len(text)
     if text.isascii():
         raw = text.encode()
@@ -117,6 +121,7 @@ def starts(text, rules):                                    # str of n character
         kind = kinds(rules.cases)[code]
     padded = np.full(n + 4, SPACE, np.uint8)                # behind the text as if white space went on
     padded[:2], padded[2:-2] = EDGE, kind
+    padded[2:-2][borders] = EDGE
     before2, before, kind, after = padded[:-4], padded[1:-3], padded[2:-2], padded[3:-1]
     is_kind = kind & KIND
     start = is_kind != (before & KIND)                                  # rule 1
@@ -131,9 +136,9 @@ def starts(text, rules):                                    # str of n character
     else:
         start |= last
         start &= ((before & BLANK) == 0) | (is_kind == SPACE)
-    odd = [np.zeros(0, np.int64)]                           # where to ask the pattern
+    odd = [NOWHERE]                                         # where to ask the pattern
     if rules.modern:                                                    # rule 3
-        newlines(start, kind, before, last, code, rules, odd)
+        newlines(start, kind, before, last, code, rules, borders, odd)
     if rules.digits:
         digits(start, is_kind, rules.digits)
     if rules.cases:
@@ -143,13 +148,14 @@ def starts(text, rules):                                    # str of n character
     contractions(start, kind, before, code, rules, odd)
     odd = np.concatenate(odd)
     if len(odd):
-        ask_pattern(start, text, np.unique(odd), code, before, rules)
+        ask_pattern(start, text, np.unique(odd), code, before, rules, borders)
+    start[borders] = True
     return start, code
 
 
-def newlines(start, kind, before, last, code, rules, odd):
+def newlines(start, kind, before, last, code, rules, borders, odd):
     """They belong to the punctuation in front of them, else to the white space; a piece ends behind the last of either."""
-    at = np.flatnonzero(kind & NEWLINE)
+    at = np.flatnonzero((kind & EDGE) == SPACE | NEWLINE)
     if not len(at):
         return
     first = np.concatenate([[True], at[1:] != at[:-1] + 1])             # of newlines in a row
@@ -159,9 +165,11 @@ def newlines(start, kind, before, last, code, rules, odd):
     inside = end < len(start)
     if rules.cases:                                                     # [\r\n/]*
         odd.append(end[inside & with_mark][code[end[inside & with_mark]] == ord("/")])
-    inside[inside] = (kind[end[inside]] & SPACE) > 0                    # more white space follows
+    inside[inside] = (kind[end[inside]] & KIND) == SPACE                # more white space follows
     if inside.any():
-        runs_end = np.concatenate([np.flatnonzero(last) + 1, [len(start)]])
+        runs_end = np.concatenate([np.flatnonzero(last) + 1, borders, [len(start)]])
+        if len(borders):
+            runs_end.sort(kind="stable")                    # two rows that are sorted
         end_of_run = runs_end[np.searchsorted(runs_end, end[inside], "right")]
         next_newline = np.concatenate([begin[1:], [len(start)]])[inside]
         final = (next_newline >= end_of_run)
@@ -225,12 +233,12 @@ def cases(start, kind, before):
         start[at[(case[cased] == LOWER) | at_end]] = True
 
 
-def ask_pattern(start, text, odd, code, before, rules):
+def ask_pattern(start, text, odd, code, before, rules, borders):
     """Cut the words around odd places by the pattern itself."""
     find = regex.compile(next(pattern for pattern, r in RULES.items() if r == rules)).finditer
     cased = ((before & CASE) == UPPER) | ((before & CASE) == LOWER)     # surely a letter and no mark
     safe = np.flatnonzero(cased & ((code == 32) | (code == 10)))
-    safe = np.concatenate([[0], safe, [len(text)]])
+    safe = np.unique(np.concatenate([[0], safe, borders, borders + 1, [len(text)]]))
     begins, done = safe[np.searchsorted(safe, odd, "right") - 1], 0
     ends = safe[np.searchsorted(safe, odd, "right")]
     for begin, end in zip(begins.tolist(), ends.tolist()):
@@ -249,14 +257,15 @@ class Table:
 
     SALT = np.uint64(int.from_bytes(os.urandom(8), "little"))
 
-    def __init__(self, room=1 << 12):
-        self.n, self.keys = 0, np.zeros((room, 2), np.uint64)           # of each number
-        self.build(1 << (4 * room - 1).bit_length())
+    def __init__(self):
+        self.n, self.keys = 0, np.zeros((1 << 12, 2), np.uint64)        # of each number
+        self.build(1 << 14)
 
     def build(self, size):
         self.size, self.number = size, np.full(size, -1, np.int32)
         self.low, self.high = np.zeros((2, size), np.uint64)
-        self.place(self.keys[:self.n], np.arange(self.n, dtype=np.int32))
+        keys, self.n = self.keys[:self.n], 0
+        self.add(keys[:, 0], keys[:, 1])
 
     def home(self, low, high):
         h = (low ^ self.SALT ^ (high * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
@@ -280,27 +289,30 @@ class Table:
             rest, place = rest[on], place[on]
         return number
 
-    def add(self, keys):                                    # (n, 2) uint64, all new and different
-        while self.n + len(keys) > len(self.keys):
-            self.keys = np.concatenate([self.keys, np.zeros_like(self.keys)])
-        self.keys[self.n:self.n + len(keys)] = keys
-        numbers = np.arange(self.n, self.n + len(keys), dtype=np.int32)
-        self.n += len(keys)
-        if 4 * self.n > self.size:                          # fuller, and searches for what is not there get long
-            self.build(1 << (8 * self.n).bit_length())
-        else:
-            self.place(keys, numbers)
-
-    def place(self, keys, numbers):
-        place = self.home(keys[:, 0], keys[:, 1])
-        todo = np.arange(len(keys))
+    def add(self, low, high):                               # (n,), (n,) uint64, none of them known -> (n,) int32, (m,) the firsts of equals
+        """Give them the next numbers; equal ones get one, all in the order they are met."""
+        n = self.n + len(low)
+        if 4 * n > self.size:                               # fuller, and searches for what is not there get long
+            self.build(1 << (6 * n).bit_length())
+        first, todo, place = np.empty(len(low), np.int32), np.arange(len(low)), self.home(low, high)
         while len(todo):
-            free = todo[self.number[place[todo]] < 0]
-            self.number[place[free]] = numbers[free]        # of several at one place the last stays
-            stays = free[self.number[place[free]] == numbers[free]]
-            self.low[place[stays]], self.high[place[stays]] = keys[stays].T
-            todo = todo[self.number[place[todo]] != numbers[todo]]
+            free = todo[self.number[place[todo]] < 0][::-1]
+            self.number[place[free]] = free                 # of several at one place the last stays, the first one met
+            stays = free[self.number[place[free]] == free]
+            self.low[place[stays]], self.high[place[stays]] = low[stays], high[stays]
+            same = (self.low[place[todo]] == low[todo]) & (self.high[place[todo]] == high[todo])
+            first[todo[same]] = self.number[place[todo[same]]]
+            todo = todo[~same]                              # somebody else's key stands there
             place[todo] = (place[todo] + 1) & (self.size - 1)
+        firsts = np.flatnonzero(first == np.arange(len(low)))
+        number = np.empty(len(low), np.int32)
+        number[firsts] = np.arange(self.n, self.n + len(firsts))
+        self.number[place[firsts]] = number[firsts]
+        if len(self.keys) < self.n + len(firsts):
+            self.keys = np.concatenate([self.keys[:self.n], np.zeros((n, 2), np.uint64)])
+        self.keys[self.n:self.n + len(firsts)] = np.stack([low[firsts], high[firsts]], 1)
+        self.n += len(firsts)
+        return number[first], firsts
 
 
 # A piece of n <= SURE bytes as two words: its bytes, zeros behind them, and n as the last byte.
@@ -322,56 +334,48 @@ class Pieces:
     """Numbers for pieces (byte strings), in the order they were met first."""
 
     def __init__(self):
-        self.table, self.number_in_table = Table(), np.zeros(1 << 12, np.int32)
+        self.table, self.number_in_table = Table(), np.array([-1], np.int32)        # the last is for what is not there
         self.long, self.n = {}, 0                           # pieces beyond SURE bytes -> number
 
-    def find(self, data, begin, length):                    # -> (n,) int32; new ones get the next numbers
-        long = np.flatnonzero(length > SURE).tolist()
+    def look(self, data, begin, length):                    # -> what find wants to know; changes nothing, so threads may look
         low, high = words_of(data, begin, np.minimum(length, SURE))
         row = self.table.find(low, high)
-        pieces = {i: data[begin[i]:begin[i] + length[i]].tobytes() for i in long}
-        new = row < 0
-        new[long] = False
-        if new.any() or not self.long.keys() >= set(pieces.values()):
-            self.add(low, high, row, np.flatnonzero(new), pieces)
-        number = self.number_in_table.take(row)
-        for i, piece in pieces.items():
-            number[i] = self.long[piece]
-        return number
+        long = np.flatnonzero(length > SURE)
+        row[long] = 0
+        return low, high, row, {i: data[begin[i]:begin[i] + length[i]].tobytes() for i in long.tolist()}
 
-    def add(self, low, high, row, new, long):
-        """Number the new ones and the long ones, place -> piece; puts into row those of the table."""
-        order = new[np.lexsort((high[new], low[new]))]      # equal ones together, the first met first
-        differ = np.ones(len(order), bool)
-        differ[1:] = (low[order[1:]] != low[order[:-1]]) | (high[order[1:]] != high[order[:-1]])
-        first = order[differ]
-        by_time, n = np.argsort(first), self.table.n
-        rank = np.empty(len(first), np.int32)
-        rank[by_time] = np.arange(n, n + len(first), dtype=np.int32)
-        row[order] = rank[np.cumsum(differ) - 1]
-        first = first[by_time]
-        self.table.add(np.stack([low[first], high[first]], 1))
-        new_long = {}
-        for place, piece in long.items():
-            if piece not in self.long:
-                new_long.setdefault(piece, place)
-        met = np.concatenate([first, np.array(list(new_long.values()), np.int64)])
-        number = np.empty(len(met), np.int32)
-        number[np.argsort(met)] = np.arange(self.n, self.n + len(met), dtype=np.int32)
-        while self.table.n > len(self.number_in_table):
-            self.number_in_table = np.concatenate([self.number_in_table, np.zeros_like(self.number_in_table)])
-        self.number_in_table[n:self.table.n] = number[:len(first)]
-        self.long |= zip(new_long, number[len(first):].tolist())
-        self.n += len(met)
+    def find(self, looked):                                 # [of look] -> [(n,) int32]; new ones get the next numbers
+        new = [np.flatnonzero(row < 0) for _, _, row, _ in looked]
+        time = np.cumsum([0] + [len(row) for _, _, row, _ in looked])
+        new_long = {}                                       # piece -> when it was met first
+        for (*_, long), then in zip(looked, time.tolist()):
+            for i, piece in long.items():
+                if piece not in self.long:
+                    new_long.setdefault(piece, then + i)
+        if new_long or any(map(len, new)):
+            low, high, met = (np.concatenate(x) for x in zip(*[(low[at], high[at], then + at) for (low, high, *_), at, then in zip(looked, new, time)]))
+            rows, firsts = self.table.add(low, high)
+            for (_, _, row, _), at, part in zip(looked, new, np.split(rows, np.cumsum(list(map(len, new)))[:-1])):
+                row[at] = part
+            met = np.concatenate([met[firsts], np.array(list(new_long.values()), np.int64)])
+            number = np.empty(len(met), np.int32)
+            number[np.argsort(met)] = np.arange(self.n, self.n + len(met))
+            self.number_in_table = np.concatenate([self.number_in_table[:-1], number[:len(firsts)], np.array([-1], np.int32)])
+            self.long |= zip(new_long, number[len(firsts):].tolist())
+            self.n += len(met)
+        numbers = [self.number_in_table.take(row) for _, _, row, _ in looked]
+        for number, (*_, long) in zip(numbers, looked):
+            for i, piece in long.items():
+                number[i] = self.long[piece]
+        return numbers
 
     def known(self, data, begin, length):                   # all of at most SURE bytes -> (n,) int32, -1: unknown
-        row = self.table.find(*words_of(data, begin, length))
-        return np.where(row < 0, -1, self.number_in_table.take(row))
+        return self.number_in_table.take(self.table.find(*words_of(data, begin, length)))
 
     def short_from(self, first):                            # -> (n,) numbers from first on, (n, 16) uint8 bytes, (n,) lengths
-        at = np.searchsorted(self.number_in_table[:self.table.n], first)
+        at = np.searchsorted(self.number_in_table[:-1], first)
         raw = self.table.keys[at:self.table.n].view(np.uint8).reshape(-1, 16)
-        return self.number_in_table[at:self.table.n].astype(np.int64), raw, raw[:, 15].astype(np.int64)
+        return self.number_in_table[at:-1].astype(np.int64), raw, raw[:, 15].astype(np.int64)
 
     def long_from(self, first):                             # -> {number: piece}
         return {i: piece for piece, i in self.long.items() if i >= first}
@@ -397,22 +401,45 @@ def parts_of(text, pattern, size=BLOCK):
     yield text[at:]
 
 
-def cut(text, pattern):
-    """Yield (data, begin, length) for block after block: its pieces are data[begin:begin + length], and 15 bytes are behind them."""
+def batches_of(items, size_of, size):
+    """Lists of items that come to about that size."""
+    batch, have = [], 0
+    for item in items:
+        batch.append(item)
+        have += size_of(item)
+        if have >= size:
+            yield batch
+            batch, have = [], 0
+    if batch:
+        yield batch
+
+
+def blocks_of(texts, pattern):
+    """Lists of (number of a text, a part of it), a block each: long texts are cut, short ones come together."""
+    parts = ((i, part) for i, text in enumerate(texts) for part in parts_of(text, pattern))
+    return batches_of(parts, lambda part: len(part[1]), BLOCK)
+
+
+def cut(parts, pattern):
+    """The pieces of all parts, each cut by itself: (data, begin, length, ends). Piece i is data[begin[i]:begin[i] + length[i]], 15
+    bytes are behind the last, and the pieces of part k end before ends[k]."""
     rules = RULES.get(pattern)
     if rules is None:                                       # a pattern of somebody's own: only it knows, and what it
-        found = [piece.encode() for piece in regex.findall(pattern, text)]      # does not match is dropped, as in tiktoken
+        each = [regex.findall(pattern, part) for part in parts]         # does not match is dropped, as in tiktoken
+        found = [piece.encode() for some in each for piece in some]
         length = np.array(list(map(len, found)), np.int64)
-        yield np.frombuffer(b"".join(found) + bytes(15), np.uint8), np.cumsum(length) - length, length
-        return
-    for block in parts_of(text, pattern):
-        start, code = starts(block, rules)
-        begin = np.flatnonzero(start)
-        data = np.frombuffer(block.encode() + bytes(15), np.uint8)
-        if len(data) - 15 != len(block):                    # characters of several bytes
-            width = np.ones(len(code) + 1, np.uint8)
-            for limit in (0x80, 0x800, 0x10000):
-                width[1:] += code >= limit
-            width[0] = 0
-            begin = np.cumsum(width, dtype=np.int64)[begin]
-        yield data, begin, np.diff(begin, append=len(data) - 15)
+        return np.frombuffer(b"".join(found) + bytes(15), np.uint8), np.cumsum(length) - length, length, np.cumsum(list(map(len, each)))
+    text, borders = "\n".join(parts), np.cumsum([len(part) + 1 for part in parts]) - 1
+    start, code = starts(text, rules, borders[:-1])
+    begin = np.flatnonzero(start)
+    ends = np.searchsorted(begin, borders)
+    data = np.frombuffer(text.encode() + bytes(15), np.uint8)
+    if len(data) - 15 != len(text):                         # characters of several bytes
+        width = np.ones(len(code) + 1, np.uint8)
+        for limit in (0x80, 0x800, 0x10000):
+            width[1:] += code >= limit
+        width[0] = 0
+        begin = np.cumsum(width, dtype=np.int64)[begin]
+    length = np.diff(begin, append=len(data) - 15)
+    begin, length = (np.delete(x, ends[:-1]) if len(parts) > 1 else x for x in (begin, length))     # without the borders
+    return data, begin, length, ends - np.arange(len(parts))

@@ -19,6 +19,12 @@ NAMES = [name for name, pattern in PATTERNS.items() if pattern in RULES]
 REPRESENTATIVES = "aBs'tlredmvS1\u0663 \t\n\r\u00a0\u2028-!/.\u0301\u4e2d\u01c5\u02b0\u017f\U0001f44d\ufe0f\u0939\u093f"
 
 
+def cut(parts, pattern):                                    # -> the pieces of each part
+    data, begin, length, ends = pieces.cut(parts, pattern)
+    every = [data[b:b + n].tobytes().decode() for b, n in zip(begin, length)]
+    return [every[a:b] for a, b in zip([0, *ends], ends)]
+
+
 def agree(text, name):
     got = np.flatnonzero(pieces.starts(text, RULES[PATTERNS[name]])[0])
     want = np.array([found.start() for found in regex.finditer(PATTERNS[name], text)])
@@ -69,16 +75,38 @@ def test_parts_change_no_piece(name, monkeypatch):
         assert "".join(whole) == text
         parts = list(pieces.parts_of(text, PATTERNS[name], 20))
         assert [piece for part in parts for piece in regex.findall(PATTERNS[name], part)] == whole
-        got = [data[b:b + n].tobytes().decode() for data, begin, length in pieces.cut(text, PATTERNS[name]) for b, n in zip(begin, length)]
+        blocks = pieces.blocks_of([text], PATTERNS[name])
+        got = [piece for block in blocks for part in cut([part for _, part in block], PATTERNS[name]) for piece in part]
         assert got == whole
         n_parts += len(parts)
     assert n_parts > 200 or name == "characters"
     assert list(pieces.parts_of("a b " * 20, r"\w+ \w+|\s", 20)) == ["a b " * 20]           # a pattern of one's own is never cut
 
 
+@pytest.mark.parametrize("name", PATTERNS)
+def test_texts_cut_together_are_cut_alone(name):
+    """All endings with all beginnings of two characters, empty ones between them, and longer ones at random."""
+    rng = np.random.default_rng(4)
+    two = ["".join(x) for x in itertools.product(REPRESENTATIVES, repeat=2)]
+    for texts in (two, rng.permutation(two * 3).tolist(), ["", *two[::7], "", ""],
+                  ["".join(rng.choice(list(REPRESENTATIVES), rng.integers(0, 9))) for _ in range(3000)],
+                  ["".join(rng.choice(list("a's \n!\n1B"), rng.integers(0, 9))) for _ in range(3000)]):
+        assert cut(texts, PATTERNS[name]) == [regex.findall(PATTERNS[name], text) for text in texts]
+
+
+def test_blocks_hold_all_of_the_texts_in_order(monkeypatch):
+    monkeypatch.setattr(pieces, "BLOCK", 50)
+    monkeypatch.setattr(pieces.parts_of, "__defaults__", (50,))
+    texts = ["a b " * n for n in (0, 1, 100, 3, 0, 5, 50, 2)]
+    blocks = list(pieces.blocks_of(texts, PATTERNS["gpt2"]))
+    assert [i for block in blocks for i, _ in block] == sorted(i for block in blocks for i, _ in block)
+    for i, text in enumerate(texts):
+        assert "".join(part for block in blocks for k, part in block if k == i) == text
+    assert len(blocks) > 10 and max(map(len, blocks)) > 1 and max(len(part) for block in blocks for _, part in block) < 60
+
+
 def test_text_that_a_pattern_does_not_match_is_dropped():
-    [(data, begin, length)] = pieces.cut("ab1é2", r"\p{L}")
-    assert [data[b:b + n].tobytes() for b, n in zip(begin, length)] == [b"a", b"b", "é".encode()]
+    assert cut(["ab1é2", "", "1", "2c"], r"\p{L}") == [["a", "b", "é"], [], [], ["c"]]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -90,7 +118,8 @@ def test_pieces_are_numbered_as_they_are_met(seed):
         some = [b"".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(1, 6))) for _ in range(n)]
         length = np.array([len(piece) for piece in some], np.int64)
         data = np.frombuffer(b"".join(some) + bytes(15), np.uint8)
-        got = ours.find(data, np.cumsum(length) - length, length)
+        begin, half = np.cumsum(length) - length, n // 3
+        got = np.concatenate(ours.find([ours.look(data, begin[some], length[some]) for some in (slice(half), slice(half, None))]))
         assert got.tolist() == [theirs.setdefault(piece, len(theirs)) for piece in some]
         seen.update(got.tolist())
     assert ours.all() == list(theirs) and ours.n == len(theirs) > 5000
@@ -100,8 +129,11 @@ def test_pieces_are_numbered_as_they_are_met(seed):
 def test_keys_that_share_a_home(monkeypatch):
     """All at one place: each search walks over all of them."""
     monkeypatch.setattr(Table, "home", lambda self, low, high: np.zeros(len(low), np.int64) + self.size - 3)
-    table, keys = Table(), np.arange(1, 201, dtype=np.uint64).reshape(-1, 2)
-    table.add(keys[:60])
-    table.add(keys[60:])
-    assert table.find(keys[:, 0], keys[:, 1]).tolist() == list(range(100))
+    table, keys, numbers = Table(), np.arange(1, 201, dtype=np.uint64).reshape(-1, 2), {}
+    for some in (list(range(60)), [62, 60, 62, 61, 60, *range(63, 100)]):
+        before = len(numbers)
+        rows, firsts = table.add(*keys[some].T)
+        assert rows.tolist() == [numbers.setdefault(i, len(numbers)) for i in some]
+        assert [some[i] for i in firsts] == list(numbers)[before:]
+    assert table.find(keys[:, 0], keys[:, 1]).tolist() == [numbers[i] for i in range(100)]
     assert table.find(keys[:, 1], keys[:, 0]).tolist() == [-1] * 100

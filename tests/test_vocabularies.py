@@ -4,6 +4,7 @@ with texts by the batch, with offsets, with bytes."""
 import base64
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -185,9 +186,9 @@ def test_batches_and_bytes():
     trained = Tokenizer.train([PROSE], 340)
     rng = np.random.default_rng(1)
     texts = ["", "a", PROSE, "<|im_end|>", "\ud800", *("".join(map(chr, rng.integers(32, 0x2000, 300))) for _ in range(50))]
-    for workers in (1, 2, 3):
-        assert trained.encode_ordinary_batch(texts, workers) == list(map(trained.encode_ordinary, texts))
-    assert trained.encode_batch(["a<|im_end|>", ""], "all") == [trained.encode("a<|im_end|>", "all"), []]
+    for n in (1, 2, 3):
+        assert trained.encode_ordinary_batch(texts, num_threads=n) == list(map(trained.encode_ordinary, texts))
+    assert trained.encode_batch(["a<|im_end|>", ""], allowed_special="all") == [trained.encode("a<|im_end|>", "all"), []]
     with pytest.raises(ValueError, match="special token"):
         trained.encode_batch(["a", "<|im_end|>"])
     assert trained.decode_batch(trained.encode_ordinary_batch([PROSE, "é"])) == [PROSE, "é"]
@@ -306,9 +307,23 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
                 lacking.encode(text)
 
 
-def test_an_error_in_a_process_is_the_error():
-    """Of a vocabulary that lacks a character, as without processes."""
-    texts = ["abc" * 100] * 20 + ["abx"]
-    for workers in (1, 2):
+def test_a_batch_in_threads_is_the_same():
+    """Texts of all lengths, in a child process too, where the threads of its parent are not."""
+    rng = np.random.default_rng(8)
+    texts = [" ".join(rng.choice(PROSE.split(), n)) for n in rng.integers(0, 3000, 300)] + ["\u4e2d\n" * 50_000, "ab" * 100_000]
+    tokenizer = Tokenizer.train([PROSE], 340, "o200k")
+    want = tokenizer.encode_ordinary_batch(texts, num_threads=1)
+    assert want[:100] == list(map(tokenizer.encode_ordinary, texts[:100]))
+    for n in (2, 3, 7):
+        assert Tokenizer(tokenizer.ranks, tokenizer.pattern, {}).encode_ordinary_batch(texts, num_threads=n) == want
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(tokenizer.encode_ordinary_batch, (texts,), {"num_threads": 2}) == want
+    for n in (1, 2):
         with pytest.raises(ValueError, match="no token for the character 'x'"):
-            Tokenizer.characters("abc").encode_ordinary_batch(texts, workers)
+            Tokenizer.characters("abc").encode_ordinary_batch(["abc" * 3000] * 20 + ["abx"], num_threads=n)
+
+
+def test_an_error_in_a_process_is_the_error():
+    assert list(bpe.in_processes(int, map(str, range(50)), 2)) == list(range(50))
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(bpe.in_processes(int, ["1", "x", "2"], 2))
