@@ -387,15 +387,19 @@ class Tokenizer:
         return [ids.tolist() for ids in self.encode_many(texts, num_threads=num_threads)]
 
     def encode_bytes(self, data):
-        """Any bytes to ids that decode to them. What is no UTF-8 at the end of a text, and the piece before it, are merged as one piece."""
+        """Any bytes to ids that decode to them. Where UTF-8 ends, the rest is merged as one piece, with the piece before it and, if that
+        begins with white space, the white space before that: tiktoken's _encode_bytes."""
         try:
             return self.encode_ordinary(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            ids = self.encode_ordinary(data[:error.start].decode("utf-8"))
-            if ids:                                         # without those of its last piece
-                *_, last = regex.finditer(self.pattern, data[:error.start].decode("utf-8"))
-                ids = ids[:len(ids) - len(self.encode_ordinary(last[0]))]
-            return ids + self._encoder.one(data[len(self.decode_bytes(ids)):])
+            text = data[:error.start].decode("utf-8")
+            ids, kept = self.encode_ordinary(text), 0
+            if ids:
+                *_, last = regex.finditer(self.pattern, text)
+                kept = len(ids) - len(self.encode_ordinary(last[0]))
+                while 0 < kept < len(ids) and not (self._bytes_of[ids[kept]] + self._bytes_of[ids[kept - 1]]).strip(b" \n\t"):
+                    kept -= 1
+            return ids[:kept] + self._encoder.one(data[len(self.decode_bytes(ids[:kept])):])
 
     @property
     def max_token_value(self):
@@ -670,6 +674,7 @@ def encode_command(args):
         raw = {"val": val, "train": train}
         documents = (document for path in files for document in read_documents(path, args.val_percent))
         batches = batches_of(documents, lambda document: len(document[1]), 2**20)
+        tokenizer._encoder.prepare()
         for batch in in_processes(functools.partial(_encode_documents, tokenizer, eot, dtype), batches, args.workers):
             for split, ids, n_bytes in batch:
                 raw[split].write(ids)

@@ -1,8 +1,8 @@
 """encoder.py: byte-level BPE for many pieces at once, in arrays.
 
-bpe.py's merge takes a piece and joins the two neighbours of the lowest rank until none are left. Here a row of an array is a piece:
-every step finds the lowest rank of each row, joins there, and looks up the ranks of the two new pairs. The table of pairs says
-what merge asks of joint bytes, as every two tokens whose joint bytes are a token stand in it.
+bpe.py's merge takes a piece and joins the two neighbours of the lowest rank until none are left. Here a column of an array is a
+piece: every step finds the lowest rank of each column, joins there, and looks up the ranks of the two new pairs. The table of pairs
+says what merge asks of joint bytes, as every two tokens whose joint bytes are a token stand in it.
 
     pieces.py       text -> numbers of pieces
     Encoder         numbers -> ids, remembered; of pieces that are new, merged together
@@ -23,8 +23,8 @@ from pieces import SURE, Pieces, batches_of, blocks_of, cut
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
 SHORT, CACHE_PIECES = 4000, 2**17       # characters up to which arrays do not pay; pieces kept for that
-# Pieces of up to so many bytes are merged together, in rows of that width, if there are not too few; longer ones one at a time.
-WIDTHS, FEW, ROWS = (6, 9, SURE, 24, 36, 64, 128, 256), 24, 2**14
+# Pieces of up to so many bytes are merged together, if there are not too few, so many at a time; longer ones one by one.
+WIDTHS, FEW, MANY = (6, 9, SURE, 24, 36, 64, 128, 256), 24, 2**14
 
 BITS = 21                       # of an id in the table of pairs: two of a pair and its rank make an int64
 NEVER = np.int32(2**BITS - 1)   # the rank of a pair that is no token
@@ -60,7 +60,6 @@ class Pairs:
             self.entry[place[free]] = entry[free]           # of several at one place the last stays
             todo = todo[self.entry[place[todo]] != entry[todo]]
             place[todo] = (place[todo] + 1) & (self.size - 1)
-
         self.by_byte, self.of_bytes = by_byte, self(np.repeat(by_byte, 256), np.tile(by_byte, 256))
 
     def home(self, pair):
@@ -87,12 +86,12 @@ class Pairs:
         return rank
 
 
-def merge_all(raw, length, pairs):                          # (n, w) uint8, (n,) -> (m,) int32 ids of all rows, (n,) how many of each
-    """What merge does, for n pieces of up to w bytes a step each at a time: in every row the pair of the lowest rank, the leftmost
+def merge_all(raw, length, pairs):                          # (n, w) uint8, (n,) -> (m,) int32 ids of all, (n,) how many of each
+    """What merge does, for n pieces of up to w bytes a step each at a time: in every piece the pair of the lowest rank, the leftmost
     of equals.
 
-    The arrays are (w + 2, n): a step looks for the lowest of all rows at once, in what is a word of rank and place. Their first and
-    last lines are borders that hold no id; `after` and `before` link what is left of a row.
+    The arrays are (w + 2, n), a piece a column, and a word of `lowest` holds rank and place: one minimum finds the pairs of all
+    pieces. The first and the last row are borders that hold no id; `after` and `before` link what is left of a piece.
     """
     n, w = raw.shape
     inside = np.arange(w)[:, None] < length
@@ -105,19 +104,19 @@ def merge_all(raw, length, pairs):                          # (n, w) uint8, (n,)
     flat_ids, flat_lowest = ids.ravel(), lowest.ravel()
     while True:
         best = lowest.min(0)
-        row = np.flatnonzero(best < NEVER << 9)
-        if not len(row):
+        column = np.flatnonzero(best < NEVER << 9)
+        if not len(column):
             alive = ids.T >= 0
             return ids.T[alive], alive.sum(1)
-        best, at = best[row] >> 9, best[row] & 511
-        here = at * n + row                                 # places in the arrays as if they had one dimension
-        eaten = after.take(here) * n + row
+        best, at = best[column] >> 9, best[column] & 511
+        here = at * n + column                              # places in the arrays as if they had one dimension
+        eaten = after.take(here) * n + column
         next_at, previous_at = after.take(eaten), before.take(here)
-        following, previous = next_at * n + row, previous_at * n + row
+        following, previous = next_at * n + column, previous_at * n + column
         flat_ids[here], flat_ids[eaten], flat_lowest[eaten] = best, -1, NEVER << 9
         after[here], before[following] = next_at, at
         new = pairs(np.concatenate([best, flat_ids.take(previous)]), np.concatenate([flat_ids.take(following), best])) << 9
-        flat_lowest[here], flat_lowest[previous] = new[:len(row)] | at, new[len(row):] | previous_at
+        flat_lowest[here], flat_lowest[previous] = new[:len(column)] | at, new[len(column):] | previous_at
 
 
 class PieceCache(dict):
@@ -170,6 +169,10 @@ class Encoder:
     def pairs(self):
         return Pairs(self.ranks, self.tokens, self.by_byte)
 
+    def prepare(self):                                      # before a fork: once, and not in each process
+        if self.together:
+            self.pairs                                      # and with it the tokens
+
     def encode(self, texts, n_threads=1):                   # [str] -> [(n,) uint32]
         with self.lock:
             if sum(map(len, texts)) <= SHORT:
@@ -220,8 +223,8 @@ class Encoder:
                 if len(some) < FEW or not self.together:
                     alone |= {int(numbers[i]): raw[i, :length[i]].tobytes() for i in some.tolist()}
                     continue
-                for at in range(0, len(some), ROWS):
-                    which = some[at:at + ROWS]
+                for at in range(0, len(some), MANY):
+                    which = some[at:at + MANY]
                     numbers_of.append(numbers[which])
                     rows_of.append((raw[which, :high], length[which]))
         merged = in_threads(lambda rows: merge_all(*rows, self.pairs), rows_of, n_threads)

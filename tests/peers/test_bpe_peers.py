@@ -117,6 +117,15 @@ def test_ids_of_everything_equal_tiktoken(pair):
     print(f"{n_bytes / 1e6:.0f} MB of files, {len(texts):,} random texts, runs of {len(units)} characters: the same ids")
 
 
+def test_bytes_equal_tiktoken(pair):
+    ours, theirs = pair
+    rng = np.random.default_rng(9)
+    parts = [b" ", b"\n", b"\t", b"a", b"the", b"'s", b"1", b"!", "\u4e2d".encode(), b"\xe4", b"\xb8", b"\xff", b"  ", b"\n\n ", b"\xc3"]
+    for _ in range(20_000):
+        data = b"".join(parts[k] for k in rng.integers(len(parts), size=rng.integers(1, 12)))
+        assert ours.encode_bytes(data) == theirs._encode_bytes(data), data
+
+
 def test_decoding_and_offsets_equal_tiktoken(pair):
     ours, theirs = pair
     for text in languages(2000) + random_texts(300, seed=8):
@@ -311,11 +320,12 @@ def test_merges_equal_hugging_faces(name):
 
 
 def test_merges_equal_those_of_tiktokens_own_trainer():
-    """Its ties are minbpe's. It counts all anew for every merge, so the text is short and the merges few."""
+    """Its ties are minbpe's. It counts all anew for every merge: LONGHAND_MERGES=4096 takes five minutes, nearly all of them its own."""
     educational = pytest.importorskip("tiktoken._educational")
-    text = english(30_000)
-    theirs = educational.bpe_train(text, 256 + 400, PATTERNS["gpt4"], visualise=None)
-    ours = Tokenizer.train([text], 256 + 400, "gpt4", special_tokens=(), ties="minbpe")
+    n = int(os.environ.get("LONGHAND_MERGES", 400))
+    text = english(75 * n)
+    theirs = educational.bpe_train(text, 256 + n, PATTERNS["gpt4"], visualise=None)
+    ours = Tokenizer.train([text], 256 + n, "gpt4", special_tokens=(), ties="minbpe")
     assert ours.ranks == theirs
 
 
@@ -370,6 +380,7 @@ def speed_table():
     from importlib.metadata import version
     text, many = english(-1), languages(10**9)
     documents = [text[i:i + 100_000] for i in range(0, len(text), 100_000)]
+    short = [text[i:i + 1500] for i in range(0, len(text), 1500)]
     n_bytes, n_many = len(text.encode()), sum(len(t.encode()) for t in many)
     peers = ("tiktoken", "tokenizers", "rustbpe")
     versions = ", ".join(f"{name} {version(name)}" for name in peers)
@@ -388,13 +399,16 @@ def speed_table():
         table_line(f"encode {name}, first time, numpy", n_bytes, {"bpe.py": first(lambda: tokenizer.encode_to_numpy(text)), **one})
         table_line(f"encode {name}, first time, list", n_bytes, {"bpe.py": first(lambda: tokenizer.encode_ordinary(text)), **one})
         table_line(f"encode {name}, again, numpy", n_bytes, {"bpe.py": lambda: tokenizer.encode_to_numpy(text), **one})
-        two = {"tiktoken 2 threads": lambda: peer.encode_ordinary_batch(documents, num_threads=2)}
-        table_line(f"encode {name}, 2 processes, first time", n_bytes, {"bpe.py": first(lambda: tokenizer.encode_ordinary_batch(documents, 2)), **two})
-        table_line(f"encode {name}, 2 processes, first, numpy", n_bytes, {"bpe.py": first(lambda: list(tokenizer.encode_many(documents, 2))), **two})
-        tokenizer.encode_ordinary_batch(documents)
-        table_line(f"encode {name}, 2 processes, again", n_bytes, {"bpe.py": lambda: tokenizer.encode_ordinary_batch(documents, 2), **two})
+        two = {"tiktoken": lambda: peer.encode_ordinary_batch(documents, num_threads=2)}
+        lists, arrays = (lambda f=f: f(documents, num_threads=2) for f in (tokenizer.encode_ordinary_batch, tokenizer.encode_many))
+        table_line(f"encode {name}, 2 threads, first, list", n_bytes, {"bpe.py": first(lists), **two})
+        table_line(f"encode {name}, 2 threads, first, numpy", n_bytes, {"bpe.py": first(arrays), **two})
+        table_line(f"encode {name}, 2 threads, again, list", n_bytes, {"bpe.py": lists, **two})
+        table_line(f"encode {name}, 2 threads, again, numpy", n_bytes, {"bpe.py": arrays, **two})
+        table_line(f"encode {name}, 8,000 short texts, again", n_bytes, {
+            "bpe.py": lambda: tokenizer.encode_ordinary_batch(short, num_threads=2), "tiktoken": lambda: peer.encode_ordinary_batch(short, num_threads=2)})
         each = {"tiktoken": lambda: [peer.encode_ordinary(t) for t in many]}
-        table_line(f"encode {name}, udhr, first time", n_many, {"bpe.py": first(lambda: tokenizer.encode_ordinary_batch(many)), **each})
+        table_line(f"encode {name}, udhr, first time, list", n_many, {"bpe.py": first(lambda: tokenizer.encode_ordinary_batch(many, num_threads=1)), **each})
         ids = peer.encode_ordinary(text)
         array = np.array(ids)
         table_line(f"decode {name}, from a list", n_bytes, {"bpe.py": lambda: tokenizer.decode(ids), "tiktoken": lambda: peer.decode(ids)})
