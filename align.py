@@ -25,12 +25,12 @@ import math
 import os
 import sys
 import time
-from collections import namedtuple
+from collections import Counter, namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cores                    # before numpy
-import checkpoint
+import chats
 import gpt
 import numpy as np
 import sample
@@ -65,37 +65,35 @@ RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 # ----------------------------------------------------------------------------------------------- fine-tuning
 
 
-def read_jsonl(path):
+def existing(path):
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file; write the demo's with: python toyweb.py")
-    return checkpoint.read_jsonl(path)
+    return path
 
 
-def load_conversations(path, tokenizer, n_positions, but_not=()):
-    """[(ids, mask)] of a file of {"messages": [...]}; prints how many are too long for the context and left out.
+def load_conversations(paths, tokenizer, n_positions, but_not=()):
+    """[(ids, mask)] of the conversations in files of any schema of chats.py; prints what is left out, and why.
 
-    but_not: kinds of conversation that are not wanted, where the lines say their "kind".
+    but_not: kinds of conversation that are not wanted, where the rows say their "kind".
     """
-    out, too_long = [], 0
-    for n, row in read_jsonl(path):
-        if not isinstance(row, dict) or "messages" not in row:
-            raise ValueError(f'{path}:{n}: expected {{"messages": [...]}}')
-        if "kind" in row and str(row["kind"]) in but_not:
-            continue
-        where = f"{path}:{n}"
-        sample.check_messages(row["messages"], where)
-        if row["messages"][-1]["role"] != "assistant":
-            raise ValueError(f"{where}: the conversation ends with the {row['messages'][-1]['role']}, there is no reply to learn")
-        ids, mask = sample.render(row["messages"], tokenizer, where)
-        if len(ids) - 1 > n_positions:
-            too_long += 1
-        else:
-            out.append((ids, mask))
+    out, too_long, notes = [], 0, Counter()
+    for path in paths:
+        for where, messages, kind in chats.conversations(existing(path), notes):
+            if kind is not None and kind in but_not:
+                continue
+            ids, mask = sample.render(messages, tokenizer, where)
+            if len(ids) - 1 > n_positions:
+                too_long += 1
+            else:
+                out.append((ids, mask))
+    names = ", ".join(map(str, paths))
+    if notes.total():
+        print(f"{names}: {chats.report(notes)}", file=sys.stderr)
     if too_long:
-        print(f"{path}: {too_long:,} of {too_long + len(out):,} conversations exceed the context of {n_positions} "
+        print(f"{names}: {too_long:,} of {too_long + len(out):,} conversations exceed the context of {n_positions} "
               "tokens and are left out", file=sys.stderr)
     if not out:
-        raise ValueError(f"{path}: no conversation fits the model's context of {n_positions} tokens")
+        raise ValueError(f"{names}: no conversation fits the model's context of {n_positions} tokens")
     return out
 
 
@@ -175,7 +173,7 @@ def sft(run, recipe, seed=0, on_mismatch="error"):
     """base/ + chat/train.jsonl -> sft/. Returns what it learned from, and how often it saw it, in words."""
     run = Path(run)
     params, cfg, tokenizer = load_stage(run, "base", "python train.py")
-    conversations = load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions)
+    conversations = load_conversations([run / "chat" / "train.jsonl"], tokenizer, cfg.n_positions)
     print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
     batches = Batches(conversations, recipe.batch, seed)
     windows = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
@@ -212,6 +210,8 @@ def is_correct(task, text):
     said, answer = text.strip().rstrip(".!").lower(), str(task["answer"]).lower()
     if task.get("kind") == "identity":
         return answer in said
+    if task.get("kind") == "gsm8k":
+        return chats.final_answer(text) == answer
     return said == answer or said.endswith((" " + answer, "\n" + answer))
 
 
@@ -245,26 +245,15 @@ def policy_rows(prompts, replies, advantage):
     return [(p + r.ids, [0.0] * len(p) + [a * s / n for s in r.sampled]) for p, r, a in zip(prompts, replies, advantage)]
 
 
-def load_tasks(path):
-    tasks = []
-    for n, task in read_jsonl(path):
-        if not isinstance(task, dict) or not isinstance(task.get("question"), str) or not task["question"] or "answer" not in task:
-            raise ValueError(f'{path}:{n}: expected {{"question": "...", "answer": ...}}')
-        if type(task.get("exposure", 0)) is not int:
-            raise ValueError(f"{path}:{n}: exposure is {task['exposure']!r}, expected a number of pages")
-        tasks.append(task)
-    return tasks
-
-
 def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
     """sft/ + tasks/wheel_train.jsonl -> rl/, or rl_random/ with rewards tossed by coin. Returns measurements
     before and after, on problems never trained on."""
     run = Path(run)
     params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
-    tasks, unseen = (load_tasks(run / "tasks" / f"wheel_{split}.jsonl") for split in ("train", "test"))
+    tasks, unseen = (chats.tasks(existing(run / "tasks" / f"wheel_{split}.jsonl")) for split in ("train", "test"))
     # Beside the replies it goes on learning conversations about other things, or it forgets them.
     kinds = {str(t["kind"]) for t in tasks if "kind" in t}
-    others = Batches(load_conversations(run / "chat" / "train.jsonl", tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
+    others = Batches(load_conversations([run / "chat" / "train.jsonl"], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
     folder = run / ("rl" if reward == "answer" else "rl_random")
     identity = {"stage": "rl", **train.settings(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
                 "data": [hashlib.sha256((run / p).read_bytes()).hexdigest()[:16] for p in ("tasks/wheel_train.jsonl", "chat/train.jsonl")],
@@ -310,7 +299,7 @@ def evaluate(params, cfg, tokenizer, run):
     """{name: (right, asked, ended)} on the held-out questions of a run, answered greedily."""
     out = {}
     for name in ("facts_test", "identity_test", "calculator_test", "wheel_test"):
-        tasks = load_tasks(Path(run) / "tasks" / f"{name}.jsonl")
+        tasks = chats.tasks(existing(Path(run) / "tasks" / f"{name}.jsonl"))
         _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
         groups = {}
         for task, v in sorted(zip(tasks, verdicts), key=lambda pair: pair[0].get("exposure", 0)):

@@ -196,7 +196,7 @@ def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypa
     ("sft", lambda r: put(r / "chat/train.jsonl", ""), "train.jsonl: empty, there is nothing to learn from"),
     ("sft", lambda r: (r / "chat/train.jsonl").unlink(), "python toyweb.py"),
     ("sft", lambda r: put(r / "chat/train.jsonl", "{broken\n"), "train.jsonl:1: not JSON"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'), 'train.jsonl:1: expected {"messages": [...]}'),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'), "train.jsonl:1: of no known schema: the keys text"),
     ("sft", lambda r: put(r / "chat/train.jsonl", json.dumps(CHATS[0]) + '\n{"messages": [{"role": "user", "content": "hi"}]}\n'),
      "train.jsonl:2: the conversation ends with the user, there is no reply to learn"),
     ("sft", lambda r: put(r / "chat/train.jsonl", json.dumps({"messages": [{"role": "user", "content": "goat " * 99}, CHATS[0]["messages"][1]]}) + "\n"),
