@@ -212,8 +212,14 @@ class Step:
         kernels.position_backward(dx, self.B, grads["wpe.weight"], add)
 
 
-def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False, arena=None, recompute=False):
+def no_temperature(temperature):
+    if temperature != 1.0:
+        raise ValueError(f"temperature {temperature}: losses of a model on a GPU are those at temperature 1")
+
+
+def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False, arena=None, recompute=False, temperature=1.0):
     """gpt.loss_and_grads of parameters on the GPU, where the gradients are then, in float32."""
+    no_temperature(temperature)
     if grads is None:
         grads = {k: cp.empty(p.shape, np.float32) for k, p in params.items()}
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), True, recompute)
@@ -222,8 +228,9 @@ def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False,
     return float(cp.asnumpy(step.a["state"])[0]), grads
 
 
-def token_losses(params, cfg, tokens, targets, arena=None):
+def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
     """gpt.token_losses of parameters on the GPU; the losses are on the host."""
+    no_temperature(temperature)
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), False)
     step.put(tokens, targets, np.zeros(tokens.shape))
     step.run()

@@ -488,7 +488,7 @@ class _Step:
         keep = [self.rows(part, f"x.{i}") for i in range(self.cfg.n_layer)] if self.recompute else None
         trunk_forward(x, p, self.layers, blocks, self.cfg.n_head, (y, n_f, rstd_f), keep)
 
-    def head(self, part, rows, targets, weights=None):  # (n,) int -> nll of this part's share of the rows
+    def head(self, part, rows, targets, weights=None, temperature=1.0):        # (n,) int -> nll of this part's share of the rows
         """The losses under the tied head of some rows of the batch; with weights also their dy, in the place of y.
 
         Logits are the largest array of the model. They exist for some rows at a time, and become their own
@@ -497,10 +497,13 @@ class _Step:
         at, wte = part(len(rows)), self.params["wte.weight"][:self.cfg.vocab_size]
         rows, y, z = rows[at], self.a["y_rows"][at], self.a["logits"][at]
         np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
+        if temperature != 1.0:                          # softmax(y wte^T / temperature)
+            y /= temperature
         np.matmul(y, wte.T, out=z)
         nll, cache = cross_entropy_forward(z, targets[rows])
         if weights is not None:
-            self.a["y"][rows] = cross_entropy_backward(weights[rows], cache) @ wte      # forward was: logits = y wte^T
+            dy = cross_entropy_backward(weights[rows], cache) @ wte     # forward was: logits = y wte^T
+            self.a["y"][rows] = dy if temperature == 1.0 else dy / temperature
         return nll
 
     def head_weight_backward(self, part, n, dwte, add):         # of the n rows that head was given last
@@ -527,6 +530,12 @@ class _Step:
         if self.recompute:
             block_forward(self.rows(part, f"x.{i}"), None, self.layers[i], s, self.cfg.n_head)
         block_backward(dx, self.layers[i], s, self.cfg.n_head, own)
+
+    def trunk_backward(self, n_parts, threads, grads, add):
+        for i in reversed(range(self.cfg.n_layer)):
+            own = [self.own_gradients(part, i, grads, add) for part in range(n_parts)]
+            in_parallel(lambda part, i=i, own=own: self.block_backward(part, i, own[part.index]), n_parts)
+            in_parallel(lambda part, i=i, own=own: self.add_up(part, i, own, grads), threads)
 
     def add_up(self, part, i, own, grads):              # own: what own_gradients gave to each thread
         """Part of the rows of the gradients of block i; after the first block, part of the columns of the embeddings."""
@@ -563,23 +572,24 @@ def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), 
     return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
 
 
-def token_losses(params, cfg, tokens, targets, arena=None):     # (B,T) int, (B,T) int -> (B,T)
-    """-log probability of each target given the tokens up to its place, in nats; 0 where the target is -1."""
+def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):       # (B,T) int, (B,T) int -> (B,T)
+    """-log probability of each target given the tokens up to its place, in nats; 0 where the target is -1. temperature: what the
+    logits are divided by."""
     check_tokens(cfg, tokens)
     check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
     wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
     if not isinstance(wte, np.ndarray):
-        return _device().token_losses(params, cfg, tokens, targets, arena)
+        return _device().token_losses(params, cfg, tokens, targets, arena, temperature)
     step = _Step(params, cfg, tokens, arena or Arena(), N_THREADS, want_grads=False)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     nll, n = np.zeros(targets.size, wte.dtype), len(step.a["logits"])
     for rows in _even_blocks(counted, n):
-        nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel())))
+        nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel(), None, temperature)))
     return nll.reshape(targets.shape)
 
 
 def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-                   recompute=False, threads=None):
+                   recompute=False, threads=None, temperature=1.0):
     """Weighted cross-entropy of targets given tokens, and its gradient for every parameter.
 
     tokens, targets (B,T) int, a target of -1 is ignored; weights (B,T) float or None for the mean over
@@ -588,7 +598,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
 
     grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
     arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
-    threads: how many, by default one for each core.
+    threads: how many, by default one for each core. temperature: what the logits are divided by, as in token_losses.
     """
     wte, counted = params["wte.weight"], targets != -1
     if weights is None:
@@ -600,11 +610,11 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     on_host = isinstance(wte, np.ndarray)
     weights = np.where(counted, weights, 0.0).astype(wte.dtype if on_host else np.float32).ravel()
     if not want_grads:
-        return float(weights @ token_losses(params, cfg, tokens, targets, arena).ravel()), {}
+        return float(weights @ token_losses(params, cfg, tokens, targets, arena, temperature).ravel()), {}
     check_tokens(cfg, tokens)
     check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
     if not on_host:
-        return _device().loss_and_grads(params, cfg, tokens, targets, weights, grads, add, arena, recompute)
+        return _device().loss_and_grads(params, cfg, tokens, targets, weights, grads, add, arena, recompute, temperature)
     if grads is None:
         grads = {k: np.empty_like(p) for k, p in params.items()}
 
@@ -619,13 +629,33 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
         grads["wpe.weight"][...] = 0.0
         grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
     for j, rows in enumerate(_even_blocks(counted, n)):
-        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights), threads)
+        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights, temperature), threads)
         loss += float(weights[rows] @ np.concatenate(nll))
         in_parallel(lambda part, rows=rows, j=j: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or j > 0), threads)
-    for i in reversed(range(cfg.n_layer)):
-        own = [step.own_gradients(part, i, grads, add) for part in range(n_parts)]
-        in_parallel(lambda part, i=i, own=own: step.block_backward(part, i, own[part.index]), n_parts)
-        in_parallel(lambda part, i=i, own=own: step.add_up(part, i, own, grads), threads)
+    step.trunk_backward(n_parts, threads, grads, add)
+    return loss, grads
+
+
+def hidden_and_grads(params, cfg, tokens, head, grads=None, add=False, arena=None):
+    """For another head than the tied one, such as a reward's: head(y) -> (loss, dy, dwte or None) of the last hidden states y,
+    (B,T,C) after the final norm; dy is the gradient there, dwte what the head has to add to that of wte.weight.
+
+    Returns (loss, {name: array}) as loss_and_grads does. A head that returns dy None asks for no gradients: then {}.
+    """
+    check_tokens(cfg, tokens)
+    step = _Step(params, cfg, tokens, arena or Arena(), N_THREADS)
+    in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
+    loss, dy, dwte = head(step.a["y"].reshape(*tokens.shape, -1))
+    if dy is None:
+        return loss, {}
+    if grads is None:
+        grads = {k: np.empty_like(p) for k, p in params.items()}
+    step.a["y"][...] = dy.reshape(step.a["y"].shape)
+    if not add:
+        grads["wpe.weight"][...], grads["wte.weight"][...] = 0.0, 0.0
+    if dwte is not None:
+        grads["wte.weight"] += dwte
+    step.trunk_backward(min(N_THREADS, len(tokens)), N_THREADS, grads, add)
     return loss, grads
 
 
