@@ -1,0 +1,122 @@
+"""arena.py: intervals, pass@k, votes and ratings, against brute force and planted truth."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import arena
+import bpe
+import gpt
+from conftest import run_script
+
+
+def test_wilson():
+    """The share of Wilson's intervals that hold the truth, over all that may be seen: near 95 % where n is not tiny."""
+    for n, p in ((30, 0.5), (100, 0.1), (300, 0.95)):
+        chance = [math.comb(n, k) * p ** k * (1 - p) ** (n - k) for k in range(n + 1)]
+        held = sum(c for k, c in enumerate(chance) if arena.wilson(k, n)[0] <= p <= arena.wilson(k, n)[1])
+        assert 0.92 < held < 0.985
+    assert arena.wilson(0, 10)[0] == 0.0 and 0.2 < arena.wilson(0, 10)[1] < 0.35 and arena.wilson(0, 0) == (0.0, 1.0)
+    assert arena.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=2e-4)           # Newcombe 1998, table I
+
+
+def test_pass_at_k():
+    for n, right in itertools.product(range(1, 9), range(9)):
+        for k in range(1, n + 1):
+            if right <= n:
+                drawn = list(itertools.combinations([1] * right + [0] * (n - right), k))
+                assert arena.pass_at_k(n, right, k) == pytest.approx(np.mean([any(d) for d in drawn]))
+    with pytest.raises(ValueError, match="pass@5 of 4"):
+        arena.pass_at_k(4, 1, 5)
+
+
+def test_votes():
+    assert arena.majority(["3", None, "4", "4", None, None, "3"]) == "3" and arena.majority([None]) is None
+
+
+def test_best_of():
+    rng = np.random.default_rng(0)
+    for tries in (1, 2, 7):
+        scores, right = rng.standard_normal(tries), rng.integers(0, 2, tries)
+        for n in range(1, tries + 1):
+            drawn = [right[max(some, key=lambda i: scores[i])] for some in itertools.combinations(range(tries), n)]
+            assert arena.best_of(scores, right, n) == pytest.approx(np.mean(drawn))
+
+
+def test_options_by_likelihood():
+    tok = bpe.Tokenizer.train(["The goat is grey. The wheel is red."], 300)
+    cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
+    params, prompt, options = gpt.init(cfg, 3), tok.encode_ordinary("The goat is"), [" grey.", " red.", " a wheel of grey."]
+    for p in params.values():
+        p *= 8.0
+    for per_token in (True, False):
+        best, nll = arena.choose(params, cfg, tok, prompt, options, per_token)
+        for option, found in zip(options, nll):
+            ids = tok.encode_ordinary(option)
+            logits = gpt.forward(params, cfg, np.array([prompt + ids]))[0][0].astype(float)
+            logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            want = -sum(logp[len(prompt) - 1 + i, t] for i, t in enumerate(ids))
+            assert found == pytest.approx(want / (len(ids) if per_token else 1), rel=1e-4)
+        assert best == int(np.argmin(nll))
+
+
+PLANTED = {"a": 1300.0, "b": 1150.0, "c": 1000.0, "d": 950.0, "e": 600.0}
+
+
+def battles(n, seed=0):
+    rng, names = np.random.default_rng(seed), list(PLANTED)
+    out = []
+    for _ in range(n):
+        a, b = rng.choice(names, 2, replace=False)
+        p = 1 / (1 + 10 ** ((PLANTED[b] - PLANTED[a]) / 400))
+        out.append(arena.Battle(str(a), str(b), 0.5 if rng.random() < 0.1 else float(rng.random() < p)))
+    return out
+
+
+def test_planted_ratings_come_back():
+    """400 points are 10 to 1; a tenth of draws pulls all a little together."""
+    names, some = list(PLANTED), battles(40_000)
+    decided = [b for b in some if b.score != 0.5]
+    fitted = arena.bradley_terry(arena.tally(decided, names))
+    assert np.allclose(fitted, list(PLANTED.values()), atol=15)
+    assert np.isclose(fitted.mean(), 1000)
+    p = 1 / (1 + 10 ** ((fitted[1] - fitted[0]) / 400))
+    wins = arena.tally(decided, names[:2] + names[2:])
+    assert p == pytest.approx(wins[0, 1] / (wins[0, 1] + wins[1, 0]), abs=0.02)
+
+
+def test_the_fit_is_the_likeliest():
+    wins = arena.tally(battles(300, 1), list(PLANTED))
+    full = wins + 0.25 * (1 - np.eye(5))
+
+    def nll(r):
+        return -(full * -np.log1p(10 ** ((r[None, :] - r[:, None]) / 400))).sum()
+
+    r = arena.bradley_terry(wins)
+    for _ in range(200):
+        step = np.random.default_rng(_).standard_normal(5)
+        assert nll(r) <= nll(r + step) + 1e-9
+
+
+def test_ratings_have_intervals_and_ranks():
+    """The truth, apart from the pull of draws, lies within; who cannot be told apart shares a rank; Elo hangs on the order."""
+    some = [b for b in battles(1500, 2) if b.score != 0.5]
+    rated = arena.ratings(some)
+    assert [r.name for r in rated][0] == "a" and rated[-1].name == "e" and [r.rank for r in rated][:2] == [1, 2]
+    assert sum(r.low <= PLANTED[r.name] <= r.high for r in rated) >= 4
+    assert len({r.rank for r in rated}) > len({r.rank for r in arena.ratings(some[:60])})
+    assert sum(r.battles for r in rated) == 2 * len(some)
+    one, other = arena.elo(some), arena.elo(some[::-1])
+    assert max(abs(one[k] - other[k]) for k in one) > 1
+    assert "1  a" in arena.table(rated)
+    unbeaten = arena.ratings([arena.Battle("x", "y", 1.0)] * 20)
+    assert np.isfinite([unbeaten[0].rating, unbeaten[1].rating]).all() and unbeaten[0].name == "x"
+    with pytest.raises(ValueError, match="two models"):
+        arena.ratings([])
+
+
+def test_the_command_needs_models(tmp_path):
+    done = run_script("arena.py", "--run", tmp_path)
+    assert done.returncode == 1 and "needs two models at least, found 0; make the demo's with: make" in done.stderr
