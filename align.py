@@ -1,26 +1,31 @@
 """align.py: from a model that continues documents to one that answers, and then to one that thinks first.
 
 Supervised fine-tuning shows the base model conversations and trains it on the assistant's part of them.
-Reinforcement learning then shows it only questions whose answers can be checked: it writes many replies,
-and what led to a right answer becomes likelier. Both are one weighted cross-entropy away from pre-training:
+Reinforcement learning then shows it only questions: it writes many replies, and what led to a good one becomes
+likelier. Good is what can be checked, or what a reward model says, which learned from comparisons what people like.
+DPO learns from the comparisons at once. All are one weighted cross-entropy away from pre-training:
 
     SFT           weight of a token = 1 / number of the assistant's tokens in the batch, 0 elsewhere; and beside
                   it a few windows of pre-training text, or the model forgets what it read while it learns to chat
     RL            weight of a token = (reward of its reply - mean reward of its question) / number of sampled tokens;
                   and beside it conversations about other things, for the same reason
-
-Left out: a reward model, KL penalties, clipping (one step per batch of replies is on-policy, where it does nothing).
+    others        objectives.py: ratios and clipping, KL to where it began, DPO, the reward model's comparisons
 
     python align.py sft                    out/demo/base + chat/train.jsonl -> out/demo/sft
     python align.py rl                     out/demo/sft + tasks/wheel_train.jsonl -> out/demo/rl
+    python align.py reward                 out/demo/sft + pairs/train.jsonl -> out/demo/reward
+    python align.py dpo                    out/demo/sft + pairs/train.jsonl -> out/demo/dpo
     python align.py eval                   what base, sft and rl know, on questions held out from all training
+    python align.py arena [MODEL ...]      ratings of models, by their answers to those questions
 
-Sources: Ouyang et al. 2022 (SFT, and the pre-training mix of its section 3.5); Shao et al. 2024 (group-relative advantages); Liu et al. 2025 (why not to
-divide by the group's deviation or by each reply's length); Shao et al. 2025 (the random-reward control).
+Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of its section 3.5); Shao et al. 2024 (group-relative
+advantages); Liu et al. 2025 (why not to divide by the group's deviation or by each reply's length); Shao et al. 2025 (the
+random-reward control); Rafailov et al. 2023 (DPO).
 """
 
 import argparse
 import hashlib
+import json
 import math
 import os
 import sys
@@ -28,11 +33,15 @@ import time
 from collections import Counter, namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cores                    # before numpy
+import arena
 import chats
+import checkpoint
 import gpt
 import numpy as np
+import objectives
 import sample
 import train
 
@@ -52,6 +61,13 @@ class Recipe:
     prompts: int = 16           # RL: questions a step
     group: int = 16             # RL: replies to each question
     max_tokens: int = 64        # RL: length limit of a reply
+    epochs: int = 1             # RL: steps on the same replies; with more than one their ratios are clipped
+    clip_low: float = 0.2       # RL: how far a ratio may go below 1 and above
+    clip_high: float = 0.2
+    baseline: str = "mean"      # RL: of a group (objectives.advantages)
+    normaliser: str = "tokens"  # RL: what a token counts (objectives.normaliser)
+    kl: float = 0.0             # RL: how strongly to stay near the model it began with; DPO: beta
+    kl_kind: str = "k2"         # RL: the estimate (objectives.kl_estimate)
     beta1: float = 0.9
     beta2: float = 0.99
     clip: float = 1.0
@@ -60,6 +76,8 @@ class Recipe:
 
 SFT = Recipe(steps=1250, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
 RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
+REWARD = Recipe(steps=150, lr=3e-4, min_lr=0.0, warmup=10, batch=16, save_every=50)     # batch: comparisons a step
+DPO = Recipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, kl=0.1, save_every=25)
 
 
 # ----------------------------------------------------------------------------------------------- fine-tuning
@@ -144,8 +162,8 @@ def add_conversations(grads, rows, parts=4):
     return loss, n
 
 
-def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of):
-    """The loop both stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly."""
+def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save):
+    """The loop all stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly."""
     optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
     done, log = train.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
     started, grads = time.perf_counter(), train.Gradients(params, cfg)
@@ -166,20 +184,29 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
         print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:+.4f}  {shown}  {left:,.0f} s left   ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     grads.close()
-    gpt.save(folder, params, cfg)
+    save(folder, params, cfg)
 
 
-def sft(run, recipe, seed=0, on_mismatch="error"):
-    """base/ + chat/train.jsonl -> sft/. Returns what it learned from, and how often it saw it, in words."""
+def digest(paths):
+    """A short name for the contents of files."""
+    h = hashlib.sha256()
+    for path in paths:
+        h.update(Path(path).read_bytes())
+    return h.hexdigest()[:16]
+
+
+def sft(run, recipe, seed=0, on_mismatch="error", data=()):
+    """base/ + chat/train.jsonl, or other files of chats, -> sft/. Returns what it learned from, and how often it saw it, in words."""
     run = Path(run)
+    data = data or [run / "chat" / "train.jsonl"]
     params, cfg, tokenizer = load_stage(run, "base", "python train.py")
-    conversations = load_conversations([run / "chat" / "train.jsonl"], tokenizer, cfg.n_positions)
+    conversations = load_conversations(data, tokenizer, cfg.n_positions)
     print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
     batches = Batches(conversations, recipe.batch, seed)
     windows = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
     identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
                 "tokens": train.fingerprint(windows.shards), "threads": cores.N_THREADS,
-                "data": hashlib.sha256((run / "chat" / "train.jsonl").read_bytes()).hexdigest()[:16]}
+                "data": digest(data)}
 
     def step_of(step, grads):
         loss, n = add_conversations(grads, batches.at(step))
@@ -232,67 +259,294 @@ def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=2
     return replies, [judge(t, r, tokenizer) for t, r in zip(tasks, replies)]
 
 
-def advantages(rewards, group):
-    """(prompts * group,) rewards -> each minus the mean of its group. All alike in a group: nothing to learn."""
-    r = np.asarray(rewards, np.float64).reshape(-1, group)
-    return (r - r.mean(1, keepdims=True)).ravel()
+class Replies(NamedTuple):
+    """What a batch of questions brought, kept for as many steps as are made with it. (B,) for each reply, (B,T) for each token."""
+
+    rows: tuple                 # tokens, targets, mask: 1 on what was sampled
+    counts: np.ndarray          # (B,T) what each token counts in the objective
+    advantage: np.ndarray       # (B,)
+    l_old: np.ndarray           # (B,T) log-probabilities before the first step; None where none are needed
+    l_ref: np.ndarray           # (B,T) those of the model it began with
+    info: dict                  # what to log
 
 
-def policy_rows(prompts, replies, advantage):
-    """Rows for pad_rows: a sampled token weighs its reply's advantage over the number of sampled tokens of the
-    batch; prompts and what tools wrote weigh nothing. The token that ends a reply is sampled, so it is learned."""
-    n = sum(sum(r.sampled) for r in replies)
-    return [(p + r.ids, [0.0] * len(p) + [a * s / n for s in r.sampled]) for p, r, a in zip(prompts, replies, advantage)]
+def log_probabilities(params, cfg, rows):                   # (tokens, targets, mask) -> (B,T), 0 where the mask is
+    tokens, targets, mask = rows
+    return -gpt.token_losses(params, cfg, tokens, np.where(mask > 0, targets, -1))
 
 
-def rl(run, recipe, reward="answer", seed=0, on_mismatch="error"):
-    """sft/ + tasks/wheel_train.jsonl -> rl/, or rl_random/ with rewards tossed by coin. Returns measurements
-    before and after, on problems never trained on."""
+def policy_rows(prompts, replies):
+    """Rows whose mask is 1 on what the model chose; prompts and what tools wrote are not. The token that ends a reply is sampled, so it is
+    learned."""
+    return pad_rows([(p + r.ids, [0] * len(p) + r.sampled) for p, r in zip(prompts, replies)])
+
+
+def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None, out=None):
+    """sft/ + tasks/wheel_train.jsonl -> rl/. Returns measurements before and after, on problems never trained on.
+
+    reward: answer, whether the reply is right; random, tossed by coin, the control; model, what reward/ says of it; or a function
+    (tasks, texts) -> rewards. tasks, unseen: files of other tasks. out: name of the stage's folder.
+    """
     run = Path(run)
+    name = reward if isinstance(reward, str) else reward.__name__
     params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
-    tasks, unseen = (chats.tasks(existing(run / "tasks" / f"wheel_{split}.jsonl")) for split in ("train", "test"))
+    files = [existing(tasks or run / "tasks" / "wheel_train.jsonl"), existing(unseen or run / "tasks" / "wheel_test.jsonl")]
+    tasks, unseen = map(chats.tasks, files)
     # Beside the replies it goes on learning conversations about other things, or it forgets them.
     kinds = {str(t["kind"]) for t in tasks if "kind" in t}
     others = Batches(load_conversations([run / "chat" / "train.jsonl"], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
-    folder = run / ("rl" if reward == "answer" else "rl_random")
-    identity = {"stage": "rl", **train.settings(recipe), "reward": reward, "seed": seed, "start": train.fingerprint(params.values()),
-                "data": [hashlib.sha256((run / p).read_bytes()).hexdigest()[:16] for p in ("tasks/wheel_train.jsonl", "chat/train.jsonl")],
-                "threads": cores.N_THREADS}
-    before = measure(params, cfg, tokenizer, unseen)
+    folder = run / (out or {"answer": "rl", "random": "rl_random", "model": "rlhf"}.get(name, f"rl_{name}"))
+    identity = {"stage": "rl", **train.settings(recipe), "reward": name, "seed": seed, "start": train.fingerprint(params.values()),
+                "data": digest([files[0], run / "chat" / "train.jsonl"]), "threads": cores.N_THREADS}
+    judge_of = load_reward(run / "reward") if reward == "model" else None
+    if judge_of:
+        identity["judge"] = train.fingerprint(judge_of[0].values())
+    reference = {k: p.copy() for k, p in params.items()} if recipe.kl else None
+    before = measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
+    state, warned = [None, None], set()                     # number of a batch and its Replies
 
-    def step_of(step, grads):
-        rng = np.random.default_rng((seed, step))
+    def warn(what, text):                                   # once
+        if what not in warned:
+            warned.add(what)
+            print(f"\nalign.py: {text}", file=sys.stderr)
+
+    def rewards_of(chosen, prompts, replies, verdicts, rng):
+        if reward == "answer":
+            return np.array([v.correct for v in verdicts], float)
+        if reward == "random":
+            return rng.integers(0, 2, len(verdicts)).astype(float)
+        if judge_of:
+            found = score(judge_of, [p + r.ids for p, r in zip(prompts, replies)])
+        else:
+            found = reward(chosen, [sample.reply_text(r.ids, tokenizer) for r in replies])
+        found = np.array(found, float)
+        if found.shape != (len(replies),) or not np.isfinite(found).all():
+            raise ValueError(f"the reward {name} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
+        ended = np.array([v.ended for v in verdicts])
+        found[~ended] = found.min()                         # a reply that was cut off is as bad as any
+        return found
+
+    def replies_of(batch):
+        rng = np.random.default_rng((seed, batch))
         chosen = [tasks[i] for i in rng.choice(len(tasks), recipe.prompts) for _ in range(recipe.group)]
         replies, verdicts = ask(params, cfg, tokenizer, chosen, 1.0, int(rng.integers(2**31)), recipe.max_tokens,
                                 batch=len(chosen))
-        right = np.array([v.correct for v in verdicts], float)
-        rewards = right if reward == "answer" else rng.integers(0, 2, len(right)).astype(float)
-        adv = advantages(rewards, recipe.group)
         prompts = [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in chosen]
-        tokens, targets, weights = pad_rows(policy_rows(prompts, replies, adv))
-        # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
-        loss = grads.add(tokens, targets, weights)
+        rewards = rewards_of(chosen, prompts, replies, verdicts, rng)
+        advantage = objectives.advantages(rewards, recipe.group, recipe.baseline)
+        right, length = (np.array([getattr(v, k) for v in verdicts], float) for k in ("correct", "n_tokens"))
+        silent = (advantage.reshape(-1, recipe.group) == 0).all(1)
+        info = {"reward": float(rewards.mean()), "accuracy": float(right.mean()), "length": float(length.mean()),
+                "length_right": float(length[right > 0].mean()) if right.any() else None,
+                "length_wrong": float(length[right == 0].mean()) if not right.all() else None,
+                "pass_at_4": float(np.mean([arena.pass_at_k(recipe.group, int(r.sum()), min(4, recipe.group)) for r in right.reshape(-1, recipe.group)])),
+                "stepwise": float(np.mean([v.stepwise for v in verdicts])), "cut": float(np.mean([not v.ended for v in verdicts])),
+                "entropy": -float(np.mean([x for r in replies for x, s in zip(r.logp, r.sampled) if s])),
+                "groups_without_signal": float(silent.mean())}
+        if info["cut"] > 0.2:
+            warn("cut", f"{info['cut']:.0%} of the replies do not end within {recipe.max_tokens} tokens or the context of {cfg.n_positions}, "
+                 "and count as wrong; give more with --max-tokens")
+        if silent.all():
+            warn("silent", "no group has replies of different rewards: there is nothing to learn from")
+        rows = policy_rows(prompts, replies)
+        counts = objectives.normaliser(rows[2], recipe.normaliser, recipe.max_tokens)
+        l_ref = None
+        if recipe.kl:
+            l_ref = log_probabilities(reference, cfg, rows)
+        else:                                               # what has no advantage has no gradient
+            learned = np.flatnonzero(advantage)
+            rows, counts, advantage = tuple(a[learned] for a in rows), counts[learned], advantage[learned]
+        l_old = log_probabilities(params, cfg, rows) if len(advantage) and (recipe.kl or recipe.epochs > 1) else None
+        return Replies(rows, counts, advantage, l_old, l_ref, info)
+
+    def step_of(step, grads):
+        batch, again = divmod(step, recipe.epochs)
+        if state[0] != batch:
+            state[:] = batch, replies_of(batch)
+        rows, counts, advantage, l_old, l_ref, info = state[1]
+        info, loss = dict(info), 0.0
+        if step % recipe.save_every == 0:
+            info["greedy"] = float(np.mean([v.correct for v in ask(params, cfg, tokenizer, unseen[:64], 0.0, 0, recipe.max_tokens)[1]]))
+        if len(advantage):
+            if recipe.epochs == 1:                          # on policy: every ratio is 1, nothing is clipped
+                _, weights = objectives.policy(0.0, counts, advantage)
+                l = l_old
+            else:
+                l = log_probabilities(params, cfg, rows) if again else l_old
+                _, weights = objectives.clipped(l, l_old, counts, advantage, recipe.clip_low, recipe.clip_high)
+                info["clipped"] = float(((weights == 0) & (counts * advantage[:, None] != 0)).sum() / max(1, (rows[2] > 0).sum()))
+            if recipe.kl:
+                weights = weights + recipe.kl * objectives.kl_estimate(l, l_ref, counts, recipe.kl_kind)[1]
+                info["kl_nats"] = float(((l - l_ref) * rows[2]).sum() / len(rows[2]))       # of a reply
+            # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
+            loss = grads.add(rows[0], rows[1], weights)
         chat_loss, _ = add_conversations(grads, others.at(step))
-        return loss, {"chat_loss_nats": round(chat_loss, 6), "reward": float(rewards.mean()), "accuracy": float(right.mean()),
-                             "length": float(np.mean([v.n_tokens for v in verdicts])),
-                             "stepwise": float(np.mean([v.stepwise for v in verdicts])),
-                             "cut": float(np.mean([not v.ended for v in verdicts])),
-                             "groups_without_signal": float(np.mean(adv.reshape(-1, recipe.group).any(1) == 0))}
+        return loss, {"chat_loss_nats": round(chat_loss, 6), **info}
 
     optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
-    return before, measure(params, cfg, tokenizer, unseen)
+    return before, measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
 
 
-def measure(params, cfg, tokenizer, tasks):
-    """Greedy accuracy and length, and accuracy and share of step-by-step replies at temperature 1."""
-    _, greedy = ask(params, cfg, tokenizer, tasks, 0.0, 0)
-    _, free = ask(params, cfg, tokenizer, tasks, 1.0, 1)
-    mean = lambda vs, f: float(np.mean([getattr(v, f) for v in vs]))  # noqa: E731
-    return {"greedy": mean(greedy, "correct"), "at_temperature_1": mean(free, "correct"), "length": mean(greedy, "n_tokens"),
-            "length_at_1": mean(free, "n_tokens"), "stepwise": mean(free, "stepwise"), "problems": len(tasks)}
+# ------------------------------------------------------------------------------------------- learning from comparisons
+
+
+def load_comparisons(paths, tokenizer, n_positions):
+    """[(rows, scores)] of files of comparisons: for each prompt the (ids, mask) of its replies, and what people thought of them."""
+    out, notes = [], Counter()
+    for path in paths:
+        for where, (prompt, replies, scores) in chats.comparisons(existing(path), notes):
+            rows = []
+            for reply in replies:
+                ids, mask = sample.render([*prompt, {"role": "assistant", "content": reply}], tokenizer, where)
+                begin = len(sample.render_prompt(prompt, tokenizer))
+                rows.append((ids, [0] * begin + mask[begin:]))          # earlier replies are part of the prompt
+            if max(len(ids) for ids, _ in rows) - 1 > n_positions:
+                notes[f"longer than the context of {n_positions} tokens"] += 1
+            else:
+                out.append((rows, np.array(scores, float)))
+    names = ", ".join(map(str, paths))
+    if notes.total():
+        print(f"{names}: {chats.report(notes)}", file=sys.stderr)
+    if not out:
+        raise ValueError(f"{names}: no comparison fits the model's context of {n_positions} tokens")
+    return out
+
+
+def score_rows(params, cfg, rows, grads=None, loss_of=None, arena_=None):
+    """Rewards of rows of ids, (n,): the score of the hidden state at the last token. With loss_of, rewards -> (loss, dr, ...), the
+    gradients are added to grads, an object with sum and begun, and what loss_of gave is returned."""
+    T = max(map(len, rows))
+    tokens, last, out = np.zeros((len(rows), T), np.int64), np.array([len(ids) - 1 for ids in rows]), []
+    for r, ids in enumerate(rows):
+        tokens[r, :len(ids)] = ids
+
+    def head(y):
+        h = y[np.arange(len(rows)), last]                   # (n,C)
+        rewards = h @ params["score.weight"]
+        if not loss_of:
+            out.append(rewards)
+            return 0.0, None, None
+        out.append(loss_of(rewards))
+        dr, dy = out[0][1].astype(y.dtype), np.zeros_like(y)
+        dy[np.arange(len(rows)), last] = dr[:, None] * params["score.weight"]
+        d = dr @ h
+        grads.sum["score.weight"][...] = grads.sum["score.weight"] + d if grads.begun else d
+        return out[0][0], dy, None
+
+    gpt.hidden_and_grads(params, cfg, tokens, head, grads and grads.sum, bool(grads and grads.begun), arena_ or (grads and grads.arena))
+    if grads:
+        grads.begun = True
+    return out[0]
+
+
+def score(model, rows, batch=64):
+    """(n,) rewards a reward model gives to conversations, lists of ids that end with a reply."""
+    params, cfg, tokenizer, bias = model
+    return np.concatenate([score_rows(params, cfg, rows[i:i + batch]) for i in range(0, len(rows), batch)]) + bias
+
+
+def save_reward(folder, params, cfg, bias):
+    """As transformers' GPT2ForSequenceClassification with one label reads it."""
+    config = checkpoint.read_json(Path(folder) / "config.json")
+    config |= {"architectures": ["GPT2ForSequenceClassification"], "num_labels": 1, "id2label": {"0": "reward"}, "label2id": {"reward": 0}, "reward_bias": bias}
+    checkpoint.write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+    tensors = {f"transformer.{k}": p for k, p in params.items() if k != "score.weight"}
+    checkpoint.save_safetensors(Path(folder) / "model.safetensors", {**tensors, "score.weight": params["score.weight"][None]}, {"format": "pt"})
+
+
+def load_reward(folder):
+    """(params with score.weight, cfg, tokenizer, bias) of a reward model."""
+    path = Path(folder) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder}: no finished reward model; make it with: python align.py reward")
+    params, cfg, tokenizer = sample.load_model(folder)
+    tensors = checkpoint.load_safetensors(path)[0]
+    if "score.weight" not in tensors or tensors["score.weight"].size != cfg.n_embd:
+        raise ValueError(f"{path}: has no score.weight of {cfg.n_embd} numbers, so it is no reward model")
+    params["score.weight"] = np.array(tensors["score.weight"], np.float32).reshape(-1)
+    return params, cfg, tokenizer, float(checkpoint.read_json(Path(folder) / "config.json").get("reward_bias", 0.0))
+
+
+def agreement(model, comparisons):
+    """Share of the pairs of replies of different scores that a reward model puts in the right order; and how many there are."""
+    rewards = score(model, [ids for rows, _ in comparisons for ids, _ in rows])
+    scores = np.concatenate([s for _, s in comparisons])
+    prompts = np.repeat(np.arange(len(comparisons)), [len(s) for _, s in comparisons])
+    _, _, right, n = objectives.preferences(rewards, scores, prompts)
+    return right / max(n, 1), n
+
+
+def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="reward"):
+    """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, share of held-out pairs in order, number of those)."""
+    run = Path(run)
+    data, held_out = data or [run / "pairs" / "train.jsonl"], held_out or run / "pairs" / "test.jsonl"
+    params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
+    comparisons, test = (load_comparisons(files, tokenizer, cfg.n_positions) for files in (data, [held_out]))
+    params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
+    identity = {"stage": "reward", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
+                "data": digest(data), "threads": cores.N_THREADS}
+    batches = Batches(comparisons, recipe.batch, seed)
+
+    def step_of(step, grads):
+        chosen = batches.at(step)
+        scores, prompts = np.concatenate([s for _, s in chosen]), np.repeat(np.arange(len(chosen)), [len(s) for _, s in chosen])
+        loss, _, right, n = score_rows(params, cfg, [ids for rows, _ in chosen for ids, _ in rows], grads,
+                                       lambda rewards: objectives.preferences(rewards.astype(np.float64), scores, prompts, centre=0.01))
+        return loss, {"pairs": n, "in_order": right / max(n, 1)}
+
+    def save(folder, params, cfg):                          # what people liked scores 0 on average
+        best = [rows[int(s.argmax())][0] for rows, s in comparisons[:500]]
+        save_reward(folder, params, cfg, -float(score((params, cfg, tokenizer, 0.0), best).mean()))
+
+    optimise(run / out, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save)
+    return len(comparisons), *agreement(load_reward(run / out), test)
+
+
+def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo"):
+    """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, share of held-out pairs whose better reply gained more, number of those)."""
+    run = Path(run)
+    data, held_out = data or [run / "pairs" / "train.jsonl"], held_out or run / "pairs" / "test.jsonl"
+    params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
+
+    def pairs_of(files):                                    # [(chosen, rejected)] of ids and mask: the best reply and each that is worse
+        return [(rows[int(s.argmax())], rows[i]) for rows, s in load_comparisons(files, tokenizer, cfg.n_positions) for i in np.flatnonzero(s < s.max())]
+
+    pairs, test = pairs_of(data), pairs_of([held_out])
+    reference = {k: p.copy() for k, p in params.items()}
+    identity = {"stage": "dpo", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
+                "data": digest(data), "threads": cores.N_THREADS}
+    batches = Batches(pairs, recipe.batch, seed)
+
+    def deltas(rows, l):
+        gained = ((l - log_probabilities(reference, cfg, rows)) * rows[2]).sum(1)
+        return gained[0::2] - gained[1::2]
+
+    def step_of(step, grads):
+        rows = pad_rows([row for pair in batches.at(step) for row in pair])
+        l, l_ref = log_probabilities(params, cfg, rows), log_probabilities(reference, cfg, rows)
+        loss, weights = objectives.dpo(l, l_ref, rows[2], recipe.kl)
+        grads.add(rows[0], rows[1], weights)
+        gained = ((l - l_ref) * rows[2]).sum(1)
+        return loss, {"in_order": float((gained[0::2] > gained[1::2]).mean()), "chosen": float(gained[0::2].mean()), "rejected": float(gained[1::2].mean())}
+
+    optimise(run / out, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
+    right = 0
+    for i in range(0, len(test), 32):
+        rows = pad_rows([row for pair in test[i:i + 32] for row in pair])
+        right += int((deltas(rows, log_probabilities(params, cfg, rows)) > 0).sum())
+    return len(pairs), right / max(len(test), 1), len(test)
 
 
 # ----------------------------------------------------------------------------------------------- evaluation
+
+
+def measure(params, cfg, tokenizer, tasks, max_tokens=64):
+    """Greedy accuracy and length, and accuracy and share of step-by-step replies at temperature 1."""
+    _, greedy = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)
+    _, free = ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)
+    mean = lambda vs, f: float(np.mean([getattr(v, f) for v in vs]))  # noqa: E731
+    return {"greedy": mean(greedy, "correct"), "at_temperature_1": mean(free, "correct"), "length": mean(greedy, "n_tokens"),
+            "length_at_1": mean(free, "n_tokens"), "stepwise": mean(free, "stepwise"), "problems": len(tasks)}
 
 
 def evaluate(params, cfg, tokenizer, run):
@@ -323,6 +577,21 @@ def print_evaluation(run, stages):
     return results
 
 
+def fight(run, folders=(), seed=0, n=300):
+    """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
+    beats a wrong one, and a wrong one beats one that never ends."""
+    folders = folders or sorted(p.parent for p in run.glob("*/model.safetensors") if (p.parent / "tokenizer.json").exists())
+    if len(folders) < 2:
+        raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
+    tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(existing(run / "tasks" / f"{name}_test.jsonl"))]
+    tasks = [tasks[i] for i in np.random.default_rng(seed).permutation(len(tasks))[:n]]
+    answers = {}
+    for folder in folders:
+        _, verdicts = ask(*sample.load_model(folder), tasks, 1.0, seed)
+        answers[folder.name if folder.parent == run else str(folder)] = [v.correct + 0.5 * v.ended for v in verdicts]
+    return arena.ratings(arena.battles(answers), seed)
+
+
 def load_stage(run, stage, mend):
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
@@ -332,35 +601,55 @@ def load_stage(run, stage, mend):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Fine-tune, reinforce, evaluate.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("command", choices=("sft", "rl", "eval"))
+    p = argparse.ArgumentParser(description="Fine-tune, reinforce, learn from comparisons, evaluate.",
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("command", choices=("sft", "rl", "reward", "dpo", "eval", "arena"))
+    p.add_argument("models", nargs="*", type=Path, help="arena: model folders (default: all of the run)")
     p.add_argument("--run", default="out/demo", help="run folder")
+    p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chats.py (default: the run's)")
+    p.add_argument("--tasks", type=Path, help="RL: questions with answers (default: the run's wheel_train.jsonl)")
+    p.add_argument("--held-out", type=Path, help="what to measure on (default: the run's)")
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     p.add_argument("--lr", type=float, help="peak learning rate (default: the recipe's)")
     p.add_argument("--batch", type=int, help="conversations a step (default: the recipe's)")
+    p.add_argument("--prompts", type=int, help="RL: questions a step (default: the recipe's)")
     p.add_argument("--group", type=int, help="RL: replies to each question (default: the recipe's)")
-    p.add_argument("--reward", default="answer", choices=("answer", "random"), help="RL: random is the control that must not help")
+    p.add_argument("--max-tokens", type=int, help="RL: longest reply (default: the recipe's)")
+    p.add_argument("--epochs", type=int, help="RL: steps on the same replies, clipped if more than one (default: the recipe's)")
+    p.add_argument("--baseline", choices=("mean", "rloo", "std", "none"), help="RL: what a reward is compared with (default: the recipe's)")
+    p.add_argument("--normaliser", choices=("tokens", "replies", "constant"), help="RL: what a token counts (default: the recipe's)")
+    p.add_argument("--kl", type=float, help="RL: weight of the KL to the model it began with; dpo: beta (default: the recipe's)")
+    p.add_argument("--reward", default="answer", choices=("answer", "random", "model"), help="RL: random is the control that must not help")
+    p.add_argument("--out", help="name of the stage's folder in the run (default: that of the command)")
     p.add_argument("--seed", type=int, default=0, help="of the order of the data and of sampling")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
                    help="when the folder holds a checkpoint of other settings or data")
     return p.parse_args(argv)
 
 
-def main(argv=None):
-    args, started = parse_args(argv), time.perf_counter()
-    recipe = SFT if args.command == "sft" else RL
-    changes = {k: getattr(args, k) for k in ("steps", "lr", "batch", "group") if getattr(args, k) is not None}
+def recipe_of(args):
+    """The command's recipe with what the command line says otherwise."""
+    recipe = {"sft": SFT, "rl": RL, "reward": REWARD, "dpo": DPO}[args.command]
+    names = ("steps", "lr", "batch", "prompts", "group", "max_tokens", "epochs", "baseline", "normaliser", "kl")
+    changes = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
     for name, value in changes.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"--{name} {value}: must be above 0 and finite")
+        if not isinstance(value, str) and not (0 < value < math.inf or name == "kl" and value == 0 and args.command == "rl"):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
+    if args.command == "rl" and changes.get("group") == 1:
+        raise ValueError("--group 1: a single reply has nothing to be compared with; give at least 2")
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
-    if recipe is RL and changes.get("group") == 1:
-        raise ValueError("--group 1: a single reply has nothing to be compared with; give at least 2")
     recipe = replace(recipe, **changes)
-    recipe = replace(recipe, warmup=min(recipe.warmup, recipe.steps))
+    every = max(recipe.epochs, recipe.save_every // recipe.epochs * recipe.epochs)      # a batch of replies is not kept in a checkpoint
+    if recipe.steps % recipe.epochs:
+        raise ValueError(f"--steps {recipe.steps} is no multiple of --epochs {recipe.epochs}")
+    return replace(recipe, warmup=min(recipe.warmup, recipe.steps), save_every=every)
+
+
+def main(argv=None):
+    args, started = parse_args(argv), time.perf_counter()
     run = Path(args.run)
     if args.command == "eval":
         stages = [s for s in ("base", "sft", "rl") if (run / s / "model.safetensors").exists()]
@@ -368,24 +657,36 @@ def main(argv=None):
             load_stage(run, "base", "python train.py")
         print_evaluation(run, stages)
         return
+    if args.command == "arena":
+        print(arena.table(fight(run, args.models, args.seed)))
+        return
+    if args.models:
+        raise ValueError(f"{args.models[0]}: only the arena takes models")
+    recipe, seconds = recipe_of(args), lambda: time.perf_counter() - started
     if args.command == "sft":
-        what, passes = sft(run, recipe, args.seed, args.on_mismatch)
+        what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data)
         stage = load_stage(run, "sft", "python align.py sft")
         results = evaluate(*stage, run)
         well = [v for k, v in results.items() if k.startswith("facts on 10")]
         share = sum(v[0] for v in well) / max(1, sum(v[1] for v in well))
         ended = sum(v[2] for v in results.values()) / sum(v[1] for v in results.values())
-        print(f"{'sft':8} {what:32} {passes:36} {time.perf_counter() - started:5.0f} s   held-out phrasings of well-known "
+        print(f"{'sft':8} {what:32} {passes:36} {seconds():5.0f} s   held-out phrasings of well-known "
               f"facts {share:.1%}; replies that end {ended:.1%}")
-        return
-    before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch)
-    print(f"{before['problems']} unseen problems      greedy   at temperature 1   mean length   step by step")
-    for name, m in (("before", before), ("after", after)):
-        print(f"{name:24} {m['greedy']:9.1%} {m['at_temperature_1']:18.1%} {m['length']:13.1f} {m['stepwise']:14.1%}")
-    name, paid = ("rl", "right answers") if args.reward == "answer" else ("control", "a coin toss")
-    what, how = f"{recipe.steps} steps, reward for {paid}", f"{recipe.prompts} problems x {recipe.group} replies a step"
-    print(f"{name:8} {what:32} {how:36} {time.perf_counter() - started:5.0f} s   greedy accuracy {before['greedy']:.1%} -> "
-          f"{after['greedy']:.1%}, length {before['length']:.0f} -> {after['length']:.0f} tokens")
+    elif args.command in ("reward", "dpo"):
+        n, share, pairs = (reward if args.command == "reward" else dpo)(
+            run, recipe, args.seed, args.on_mismatch, args.data, args.held_out, args.out or args.command)
+        low, high = arena.wilson(round(share * pairs), pairs)
+        print(f"{args.command:8} {f'{n:,} comparisons':32} {f'{recipe.steps} steps of {recipe.batch}':36} {seconds():5.0f} s   "
+              f"held-out pairs in order {share:.1%} ({low:.1%} to {high:.1%} of {pairs:,})")
+    else:
+        before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch, args.tasks, args.held_out, args.out)
+        print(f"{before['problems']} unseen problems      greedy   at temperature 1   mean length   step by step")
+        for name, m in (("before", before), ("after", after)):
+            print(f"{name:24} {m['greedy']:9.1%} {m['at_temperature_1']:18.1%} {m['length']:13.1f} {m['stepwise']:14.1%}")
+        name, paid = {"answer": ("rl", "right answers"), "random": ("control", "a coin toss"), "model": ("rlhf", "the reward model")}[args.reward]
+        what, how = f"{recipe.steps} steps, reward for {paid}", f"{recipe.prompts} problems x {recipe.group} replies a step"
+        print(f"{name:8} {what:32} {how:36} {seconds():5.0f} s   greedy accuracy {before['greedy']:.1%} -> "
+              f"{after['greedy']:.1%}, length {before['length']:.0f} -> {after['length']:.0f} tokens")
 
 
 if __name__ == "__main__":

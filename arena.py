@@ -14,25 +14,17 @@ And against each other, as in Chatbot Arena: battles, of which each is won, lost
 
 the likeliest ratings (Bradley and Terry), which no order of the battles can change; intervals from battles drawn again.
 
-    python arena.py [MODEL ...]         all models of a run battle over its held-out questions
+align.py arena lets the models of a run battle over its held-out questions.
 
 Sources: Wilson 1927; Chen et al. 2021 (pass@k); Wang et al. 2022 (self-consistency); Bradley and Terry 1952; Hunter 2004 (the
 iteration); Chiang et al. 2024 (Chatbot Arena: intervals and ranks).
 """
 
-import argparse
 import itertools
-import os
-import sys
 from collections import Counter, namedtuple
-from pathlib import Path
 
-import cores                    # noqa: F401  before numpy
-import align
-import chats
-import gpt
+import gpt                      # before numpy
 import numpy as np
-import sample
 
 # ------------------------------------------------------------------------------------------------ one model
 
@@ -77,9 +69,13 @@ def choose(params, cfg, tokenizer, prompt, options, per_token=True):
     """The number of the option that the model finds likeliest behind the prompt, a list of ids; and -log probability of each, the mean
     over its tokens unless per_token is False."""
     rows = [prompt + tokenizer.encode_ordinary(option) for option in options]
-    tokens, targets, weights = align.pad_rows([(ids, [0] * len(prompt) + [1] * (len(ids) - len(prompt))) for ids in rows])
-    nll = (gpt.token_losses(params, cfg, tokens, np.where(weights > 0, targets, -1))).sum(1)
-    nll = nll / np.maximum(weights.sum(1), 1) if per_token else nll
+    n, T = np.array([len(ids) - len(prompt) for ids in rows]), max(map(len, rows)) - 1
+    tokens, targets = np.zeros((len(rows), T), np.int64), np.full((len(rows), T), -1)
+    for r, ids in enumerate(rows):
+        tokens[r, :len(ids) - 1] = ids[:-1]
+        targets[r, len(prompt) - 1:len(ids) - 1] = ids[len(prompt):]
+    nll = gpt.token_losses(params, cfg, tokens, targets).sum(1)
+    nll = nll / np.maximum(n, 1) if per_token else nll
     return int(nll.argmin()), nll.tolist()
 
 
@@ -145,48 +141,9 @@ def table(rated):
     return "\n".join(lines)
 
 
-def battle(answers):
+def battles(answers):
     """{model: [how good its answer to each question was]} -> the battles of all pairs over all questions."""
     out = []
     for a, b in itertools.combinations(answers, 2):
         out += [Battle(a, b, 0.5 if x == y else float(x > y)) for x, y in zip(answers[a], answers[b])]
     return out
-
-
-def answers_of(folder, tasks, n=300, seed=0):
-    """How good the answers of a model to n of the tasks are: 1 right, 0 wrong, and -1 if it never stops."""
-    model = sample.load_model(folder)
-    picked = np.random.default_rng(seed).permutation(len(tasks))[:n]
-    _, verdicts = align.ask(*model, [tasks[i] for i in picked], 1.0, seed)
-    return [1 if v.correct else 0 if v.ended else -1 for v in verdicts]
-
-
-def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Rate models by their answers to held-out questions.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("models", nargs="*", help="model folders (default: all of the run)")
-    p.add_argument("--run", default="out/demo", help="run folder, for its questions")
-    p.add_argument("--questions", type=int, default=300, help="how many")
-    p.add_argument("--seed", type=int, default=0, help="of the questions and of the answers")
-    return p.parse_args(argv)
-
-
-def main(argv=None):
-    args = parse_args(argv)
-    run = Path(args.run)
-    folders = [Path(m) for m in args.models] or sorted(p.parent for p in run.glob("*/model.safetensors"))
-    if len(folders) < 2:
-        raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
-    tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(align.existing(run / "tasks" / f"{name}_test.jsonl"))]
-    answers = {f.name if not args.models else str(f): answers_of(f, tasks, args.questions, args.seed) for f in folders}
-    print(table(ratings(battle(answers), args.seed)))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"arena.py: error: {e}")

@@ -166,12 +166,13 @@ def draw(p, u):
     return (c <= u[:, None] * c[:, -1:]).sum(-1)
 
 
-Reply = namedtuple("Reply", "ids sampled finish")       # sampled: 1 where the model chose the token, 0 where a tool wrote it
+# sampled: 1 where the model chose the token, 0 where a tool wrote it; logp: log of the chance it had when it was drawn, 0 a tool's
+Reply = namedtuple("Reply", "ids sampled finish logp", defaults=((),))
 
 
 def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(),
           tools=True):
-    """Generate for a batch of prompts (lists of ids); yields [(row, token, sampled)] once a position.
+    """Generate for a batch of prompts (lists of ids); yields [(row, token, sampled, log probability)] once a position.
 
     A row ends with the first of its stop tokens, which is yielded too, with max_new_tokens, or at the end of
     the model's context. Row r draws from its own stream (seed, r), whatever else is in the batch. When a row writes <|tool_end|>, the calculator's answer is put into its mouth.
@@ -199,13 +200,15 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
     logits = gpt.decode(params, cfg, tokens, cache, n_new=lengths, only_last=True)
     for t in range(int(room.max())):
         logits[:, tokenizer.holes] = -np.inf            # ids that no token has
-        chosen = draw(probabilities(logits[:, :tokenizer.n_vocab], temperature, top_k, top_p), uniform[rows, t])
+        p = probabilities(logits[:, :tokenizer.n_vocab], temperature, top_k, top_p)
+        chosen = draw(p, uniform[rows, t])
+        logp = np.log(p[np.arange(len(p)), chosen]).tolist()
         events, alive = [], np.ones(len(rows), bool)
         for i, r in enumerate(rows):
             sampled = not forced[r]
             token = int(chosen[i]) if sampled else forced[r].pop(0)
             chosen[i] = token
-            events.append((int(r), token, sampled))
+            events.append((int(r), token, sampled, logp[i] if sampled else 0.0))
             if tools and sampled and token == tool_start:
                 call[r] = []
             elif tools and sampled and token == tool_end and call[r] is not None:
@@ -226,11 +229,12 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
 
 def generate(params, cfg, tokenizer, prompts, stop=(), **settings):
     """[Reply] for a list of prompts; settings as for steps(). finish is "stop" or "length"."""
-    replies = [Reply([], [], "length") for _ in prompts]
+    replies = [Reply([], [], "length", []) for _ in prompts]
     for events in steps(params, cfg, tokenizer, prompts, stop=stop, **settings):
-        for r, token, sampled in events:
+        for r, token, sampled, logp in events:
             replies[r].ids.append(token)
             replies[r].sampled.append(int(sampled))
+            replies[r].logp.append(logp)
     return [reply._replace(finish="stop") if reply.ids and reply.ids[-1] in stop else reply for reply in replies]
 
 
@@ -293,7 +297,7 @@ def say(model, prompt, args, seed, stop):
 
     printer, ids, started = Printer(tokenizer, write), [], time.perf_counter()
     try:
-        for ((_, token, _),) in steps(params, cfg, tokenizer, [prompt], args.max_tokens, args.temperature, args.top_k,
+        for ((_, token, *_),) in steps(params, cfg, tokenizer, [prompt], args.max_tokens, args.temperature, args.top_k,
                                       args.top_p, seed, stop):
             ids.append(token)
             printer.put(token)

@@ -1,5 +1,6 @@
 """align.py: masks, advantages, the policy gradient, rewards, and whole stages that are killed."""
 
+import dataclasses
 import json
 import random
 
@@ -9,6 +10,7 @@ import pytest
 import align
 import bpe
 import gpt
+import objectives
 import sample
 import train
 from conftest import check_grad, kill_and_rerun, run_script
@@ -18,6 +20,8 @@ CFG = gpt.Config(TOK.n_vocab, 48, 32, 2, 2)
 END = TOK.special_tokens["<|im_end|>"]
 CHATS = [{"messages": [{"role": "user", "content": f"What is {w}?"}, {"role": "assistant", "content": f"It is a {w}."}]} for w in ("goat", "wheel", "one", "two")]
 TASKS = [{"question": f"Turn the wheel: {w}.", "answer": w, "kind": "wheel"} for w in ("one", "two", "three")]
+PAIRS = [{"chosen": c["messages"], "rejected": [c["messages"][0], {"role": "assistant", "content": f"one {w} two."}]}
+         for c in CHATS for w in ("goat", "wheel", "three")]
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def run(tmp_path):
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
         bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
-    for name, rows in (("chat/train", CHATS * 8), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
+    for name, rows in (("chat/train", CHATS * 8), ("pairs/train", PAIRS), ("pairs/test", PAIRS), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
                        ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]), ("tasks/identity_test", TASKS)):
         path = tmp_path / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
@@ -78,14 +82,6 @@ def test_every_conversation_comes_once_an_epoch():
     assert len(align.Batches(chats[:3], 8, seed=1).at(0)) == 3
 
 
-def test_advantages():
-    a = align.advantages([1, 0, 0, 0, 1, 1, 1, 1], 4)
-    np.testing.assert_allclose(a, [0.75, -0.25, -0.25, -0.25, 0, 0, 0, 0])
-    g, r = 5, np.random.default_rng(0).random(5)        # mean-centred is leave-one-out but for a constant
-    others = (r.sum() - r) / (g - 1)
-    np.testing.assert_allclose(align.advantages(r, g), (r - others) * (g - 1) / g)
-
-
 def test_the_policy_gradient_is_that_of_the_surrogate():
     """d/dtheta sum_i A_i sum_t log p(token) / n, by finite differences over whole replies."""
     cfg = gpt.Config(11, 12, 8, 1, 2)
@@ -95,8 +91,8 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
     prompts = [[1, 2], [3, 4, 5]]
     replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"), sample.Reply([9, 10], [1, 1], "stop")]
     adv = np.array([0.7, -0.4])
-    tokens, targets, weights = align.pad_rows(align.policy_rows(prompts, replies, adv))
-    _, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
+    tokens, targets, mask = align.policy_rows(prompts, replies)
+    _, grads = gpt.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
 
     def surrogate():
         total = 0.0
@@ -110,14 +106,6 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
     check_grad(surrogate, {k: (params[k], grads[k]) for k in params}, n=5)
 
 
-def test_a_group_of_equal_rewards_moves_nothing():
-    params = gpt.init(CFG, 0)
-    replies = [sample.Reply([3, END], [1, 1], "stop")] * 4
-    rows = align.policy_rows([[1, 2]] * 4, replies, align.advantages([1, 1, 1, 1], 4))
-    _, grads = gpt.loss_and_grads(params, CFG, *align.pad_rows(rows))
-    assert not any(g.any() for g in grads.values())
-
-
 def test_a_two_armed_bandit_is_solved():
     """One prompt, the reply 'A' pays and 'B' does not: the policy learns A within a few steps."""
     cfg = gpt.Config(6, 4, 16, 1, 2)
@@ -126,8 +114,9 @@ def test_a_two_armed_bandit_is_solved():
     tok = bpe.Tokenizer.characters("012345")
     for step in range(40):
         replies = sample.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
-        adv = align.advantages([float(r.ids[0] == 3) for r in replies], 32)
-        _, grads = gpt.loss_and_grads(params, cfg, *align.pad_rows(align.policy_rows([[0]] * 32, replies, adv)))
+        adv = objectives.advantages([float(r.ids[0] == 3) for r in replies], 32)
+        tokens, targets, mask = align.policy_rows([[0]] * 32, replies)
+        _, grads = gpt.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
         optimizer.step(grads, 0.01)
     p = np.exp(gpt.forward(params, cfg, np.array([[0]]))[0][0, 0])
     assert (p / p.sum())[3] > 0.95
@@ -176,9 +165,90 @@ def test_sft_then_rl_then_eval(run, capsys):
     assert "base       sft        rl" in out and "replies that end by themselves" in out
 
 
-@pytest.mark.parametrize("stage, args", [("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"])])
+def test_reward_model_then_rl_against_it(run, capsys):
+    """The reward model puts the pairs in order, transformers' shape; RL against it raises what it says, and stays near where it began."""
+    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    align.main(["reward", "--run", str(run), "--steps", "60", "--batch", "4", "--lr", "0.003"])
+    out = capsys.readouterr().out
+    assert "12 comparisons" in out and "held-out pairs in order 100.0%" in out
+    judge = align.load_reward(run / "reward")
+    assert set(judge[0]) == {*gpt.param_shapes(CFG), "score.weight"}
+    rows = [ids for rows, _ in align.load_comparisons([run / "pairs/train.jsonl"], TOK, 48) for ids, _ in rows]
+    rewards = align.score(judge, rows)
+    assert np.abs(rewards[0::2].mean()) < 1e-4 and (rewards[0::2] > rewards[1::2]).all()
+    assert np.allclose(align.score(judge, rows, batch=3), rewards, atol=1e-5)           # alone and padded the same
+    hidden = []
+    gpt.hidden_and_grads(judge[0], CFG, np.array([rows[0]]), lambda y: (hidden.append(y[0, -1] @ judge[0]["score.weight"] + judge[3]), None, None))
+    assert rewards[0] == pytest.approx(hidden[0], abs=1e-5)
+    said = {}
+    for kl in ("0", "5"):
+        align.main(["rl", "--run", str(run), "--steps", "12", "--group", "8", "--prompts", "4", "--batch", "1", "--reward", "model", "--lr", "0.003", "--kl", kl,
+                    "--out", f"rlhf{kl}", "--max-tokens", "12"])
+        said[kl] = [json.loads(line) for line in (run / f"rlhf{kl}/log.jsonl").read_text().splitlines()]
+    assert np.mean([x["reward"] for x in said["0"][-4:]]) > np.mean([x["reward"] for x in said["0"][:4]])
+    assert "kl_nats" in said["5"][0] and abs(said["5"][0]["kl_nats"]) < 1e-3            # where it began
+    gpt.load(run / "rlhf5")
+
+
+def test_dpo(run, capsys):
+    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    align.main(["dpo", "--run", str(run), "--steps", "30", "--batch", "4", "--lr", "0.003"])
+    assert "held-out pairs in order 100.0%" in capsys.readouterr().out
+    log = [json.loads(line) for line in (run / "dpo/log.jsonl").read_text().splitlines()]
+    assert log[0]["loss_nats"] == pytest.approx(np.log(2), abs=1e-4) and log[-1]["loss_nats"] < 0.5 and log[-1]["chosen"] > log[-1]["rejected"]
+
+
+def test_steps_on_the_same_replies_are_clipped(run, capsys):
+    """--epochs 3 asks once in three steps, the first of which is that of --epochs 1."""
+    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    for epochs in ("1", "3"):
+        align.main(["rl", "--run", str(run), "--steps", "3", "--group", "8", "--lr", "0.02", "--epochs", epochs, "--reward", "random", "--out", f"rl{epochs}", "--normaliser", "replies", "--baseline", "std"])
+    log = {n: [json.loads(line) for line in (run / f"rl{n}/log.jsonl").read_text().splitlines()] for n in "13"}
+    assert len({x["length"] for x in log["3"]}) == 1 and len({x["length"] for x in log["1"]}) == 3
+    assert log["3"][0]["grad_norm"] == pytest.approx(log["1"][0]["grad_norm"], rel=1e-3)
+    assert log["3"][0]["clipped"] == 0 and log["3"][2]["clipped"] > 0
+    assert log["1"][0]["pass_at_4"] >= log["1"][0]["accuracy"] and log["1"][0]["entropy"] > 0 and 0 <= log["1"][0]["greedy"] <= 1
+
+
+def test_a_reward_of_ones_own(run):
+    """Any function of tasks and texts; one that gives nonsense is an error, and nothing finished is left behind."""
+    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    recipe = dataclasses.replace(align.RL, steps=2, group=4, prompts=2, max_tokens=12, warmup=1)
+
+    def brevity(tasks, texts):
+        return [-len(text) for text in texts]
+
+    align.rl(run, recipe, brevity)
+    assert json.loads((run / "rl_brevity/log.jsonl").read_text().splitlines()[0])["reward"] < 0
+    for nonsense in (lambda tasks, texts: [1.0], lambda tasks, texts: [np.nan] * len(texts)):
+        with pytest.raises(ValueError, match="expected a finite number for each"):
+            align.rl(run, recipe, nonsense, out="nonsense")
+    assert not (run / "nonsense/model.safetensors").exists()
+
+
+def test_arena(run, capsys):
+    align.main(["sft", "--run", str(run), "--steps", "60", "--batch", "8", "--lr", "0.01"])
+    align.main(["arena", "--run", str(run)])
+    out = capsys.readouterr().out
+    assert "rank  model" in out and "base" in out and "sft" in out
+    with pytest.raises(ValueError, match="only the arena takes models"):
+        align.main(["sft", "x", "--run", str(run)])
+    with pytest.raises(ValueError, match="needs two models at least, found 1"):
+        align.fight(run, [run / "sft"])
+
+
+def test_chats_of_others(run):
+    """A file of GSM8K's kind in place of the run's chats."""
+    (run / "gsm.jsonl").write_text(json.dumps({"question": "one two", "answer": "<<1+1=2>>two\n#### 2"}) + "\n")
+    align.main(["sft", "--run", str(run), "--steps", "2", "--data", str(run / "gsm.jsonl")])
+    assert (run / "sft/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("stage, args", [
+    ("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"]), ("reward", ["--steps", "120", "--batch", "4"]),
+    ("dpo", ["--steps", "60", "--batch", "2"]), ("rl", ["--steps", "12", "--group", "4", "--epochs", "3", "--kl", "0.1"])])
 def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypatch):
-    if stage == "rl":
+    if stage != "sft":
         align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     assert run_script("align.py", stage, "--run", run, *args).returncode == 0
     calm = {n: (run / stage / n).read_bytes() for n in ("model.safetensors", "trainer.safetensors", "config.json")}

@@ -9,7 +9,6 @@ import pytest
 import arena
 import bpe
 import gpt
-from conftest import run_script
 
 
 def test_wilson():
@@ -115,8 +114,3 @@ def test_ratings_have_intervals_and_ranks():
     assert np.isfinite([unbeaten[0].rating, unbeaten[1].rating]).all() and unbeaten[0].name == "x"
     with pytest.raises(ValueError, match="two models"):
         arena.ratings([])
-
-
-def test_the_command_needs_models(tmp_path):
-    done = run_script("arena.py", "--run", tmp_path)
-    assert done.returncode == 1 and "needs two models at least, found 0; make the demo's with: make" in done.stderr

@@ -134,7 +134,8 @@ def test_same_seed_same_text_whatever_the_batch():
     kw = dict(max_new_tokens=10, temperature=1.0, tools=False)
     together = sample.generate(PARAMS, CFG, TOK, prompts, seed=7, **kw)
     assert together == sample.generate(PARAMS, CFG, TOK, prompts, seed=7, **kw)
-    assert together[0] == sample.generate(PARAMS, CFG, TOK, prompts[:1], seed=7, **kw)[0]
+    alone = sample.generate(PARAMS, CFG, TOK, prompts[:1], seed=7, **kw)[0]
+    assert together[0][:3] == alone[:3] and together[0].logp == pytest.approx(alone.logp, abs=1e-5)
     assert together != sample.generate(PARAMS, CFG, TOK, prompts, seed=8, **kw)
     same = sample.generate(PARAMS, CFG, TOK, prompts[:1] * 8, seed=7, **kw)
     assert len({r.ids[0] for r in same}) > 1            # the first token too is drawn row by row
@@ -240,3 +241,12 @@ def test_completion_and_chat_from_the_command_line(model):
 def test_bad_input(tmp_path, model, args, message):
     done = run_script("sample.py", *[a.format(d=tmp_path, m=model) for a in args])
     assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_log_probabilities_are_those_of_the_model():
+    """What a reply says of its tokens is what a forward pass over all of it says; nothing of a tool's tokens."""
+    prompt = enc("the lamp")
+    (reply,) = sample.generate(PARAMS, CFG, TOK, [prompt], max_new_tokens=10, seed=3, tools=False)
+    ids = np.array([prompt + reply.ids])
+    nll = gpt.token_losses(PARAMS, CFG, ids[:, :-1], ids[:, 1:])[0, len(prompt) - 1:]
+    assert reply.logp == pytest.approx((-nll).tolist(), abs=1e-4)
