@@ -1,5 +1,6 @@
 # make          set up, then the whole chain on the embedded world: crawl -> documents -> tokens -> base -> sft -> rl
 # make test     set up, then the tests
+# make claims   the whole chain, then the talk's claims put to the test on what it made
 # make peers    beside warcio, datatrove, trafilatura, fasttext, tiktoken, tokenizers, transformers and PyTorch
 # make gpu      on a machine with an NVIDIA GPU: the same kernel tests on it, and the tables beside PyTorch (also in out/gpu.txt)
 # make clean    forget the run (out/demo); the virtual environment stays
@@ -14,7 +15,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all test peers gpu clean
+.PHONY: all test claims peers gpu clean
 
 all: $(RUN)/summary.txt
 
@@ -30,7 +31,7 @@ with = @test -e $@ || { rm -f $(1); $(MAKE) --no-print-directory $(1); }
 
 CRAWL := $(RUN)/crawl/000000.warc.gz
 WORLD := $(addprefix $(RUN)/,chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
-         $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test))
+         $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test))
 $(CRAWL): | .venv/ready
 	$(call log,toyweb.py,--pages $(PAGES),1-toyweb)
 $(WORLD): $(CRAWL)
@@ -84,6 +85,9 @@ $(RUN)/summary.txt: $(RL) $(CONTROL)
 
 test: .venv/ready
 	$(PY) -m pytest --quiet tests --ignore tests/peers
+
+claims: all
+	$(PY) tests/claims.py --run $(RUN)
 
 .venv-peers/ready: requirements.txt tests/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers

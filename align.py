@@ -195,11 +195,12 @@ def digest(paths):
     return h.hexdigest()[:16]
 
 
-def sft(run, recipe, seed=0, on_mismatch="error", data=()):
-    """base/ + chat/train.jsonl, or other files of chats, -> sft/. Returns what it learned from, and how often it saw it, in words."""
+def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):
+    """base/ + chat/train.jsonl -> sft/; or another stage, other files of chats, another folder. Returns what it learned from, and how
+    often it saw it, in words."""
     run = Path(run)
     data = data or [run / "chat" / "train.jsonl"]
-    params, cfg, tokenizer = load_stage(run, "base", "python train.py")
+    params, cfg, tokenizer = load_stage(run, start, "python train.py" if start == "base" else "python align.py sft")
     conversations = load_conversations(data, tokenizer, cfg.n_positions)
     print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
     batches = Batches(conversations, recipe.batch, seed)
@@ -218,7 +219,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=()):
             info["replay_loss_nats"] = round(replayed / recipe.replay_weight, 6)
         return loss, info
 
-    optimise(run / "sft", params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
+    optimise(run / out, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
     return f"{len(conversations):,} conversations", f"{recipe.steps * batches.batch / len(conversations):.1f} passes"
 
 
@@ -454,6 +455,10 @@ def save_reward(folder, params, cfg, bias):
     checkpoint.save_safetensors(Path(folder) / "model.safetensors", {**tensors, "score.weight": params["score.weight"][None]}, {"format": "pt"})
 
 
+def is_reward(folder):
+    return "GPT2ForSequenceClassification" in checkpoint.read_json(folder / "config.json").get("architectures", ())
+
+
 def load_reward(folder):
     """(params with score.weight, cfg, tokenizer, bias) of a reward model."""
     path = Path(folder) / "model.safetensors"
@@ -580,7 +585,7 @@ def print_evaluation(run, stages):
 def fight(run, folders=(), seed=0, n=300):
     """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
     beats a wrong one, and a wrong one beats one that never ends."""
-    folders = folders or sorted(p.parent for p in run.glob("*/model.safetensors") if (p.parent / "tokenizer.json").exists())
+    folders = folders or sorted(p.parent for p in run.glob("*/model.safetensors") if not is_reward(p.parent))
     if len(folders) < 2:
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
     tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(existing(run / "tasks" / f"{name}_test.jsonl"))]
@@ -607,6 +612,7 @@ def parse_args(argv=None):
     p.add_argument("models", nargs="*", type=Path, help="arena: model folders (default: all of the run)")
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chats.py (default: the run's)")
+    p.add_argument("--start", default="base", help="sft: the stage to begin with")
     p.add_argument("--tasks", type=Path, help="RL: questions with answers (default: the run's wheel_train.jsonl)")
     p.add_argument("--held-out", type=Path, help="what to measure on (default: the run's)")
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
@@ -664,13 +670,14 @@ def main(argv=None):
         raise ValueError(f"{args.models[0]}: only the arena takes models")
     recipe, seconds = recipe_of(args), lambda: time.perf_counter() - started
     if args.command == "sft":
-        what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data)
-        stage = load_stage(run, "sft", "python align.py sft")
+        out = args.out or "sft"
+        what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data, args.start, out)
+        stage = load_stage(run, out, "python align.py sft")
         results = evaluate(*stage, run)
         well = [v for k, v in results.items() if k.startswith("facts on 10")]
         share = sum(v[0] for v in well) / max(1, sum(v[1] for v in well))
         ended = sum(v[2] for v in results.values()) / sum(v[1] for v in results.values())
-        print(f"{'sft':8} {what:32} {passes:36} {seconds():5.0f} s   held-out phrasings of well-known "
+        print(f"{out:8} {what:32} {passes:36} {seconds():5.0f} s   held-out phrasings of well-known "
               f"facts {share:.1%}; replies that end {ended:.1%}")
     elif args.command in ("reward", "dpo"):
         n, share, pairs = (reward if args.command == "reward" else dpo)(

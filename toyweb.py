@@ -797,6 +797,24 @@ def tasks(seed=0, n_pages=3000):
     return found
 
 
+def probes(seed=0, n_pages=3000):
+    """{file name: [task]} for probe.py: questions about every second entity to find out what a model knows, and about the others to
+    test what it learned from that; with as many about names that stand on no page (exposure 0), whose answer is a mere draw."""
+    rng, world = stream(seed, "probe"), entities(seed, n_pages)
+    stems, found = {e["stem"] for e in world}, {"probe_train": [], "probe_test": []}
+    for kind, attributes in KINDS.items():
+        for _ in range(max(4, n_pages // 50)):
+            stem, name = new_name(rng, kind, stems)
+            stems.add(stem)
+            world.append({"name": name, "kind": kind, "exposure": 0, "asked": False, "facts": {a: rng.choice(values) for a, (values, *_) in attributes.items()}})
+    for i, e in enumerate(world):
+        for a, (_, _, questions, held) in KINDS[e["kind"]].items():
+            found["probe_test" if i % 2 else "probe_train"] += [
+                {"question": q.format(n=e["name"]), "answer": e["facts"][a], "kind": "fact", "entity": e["name"], "exposure": e["exposure"], "asked": e["asked"]}
+                for q in (held if i % 2 else rng.sample(questions, 2))]
+    return found
+
+
 # ---------------------------------------------------------------------------------------------------- output
 
 
@@ -822,7 +840,7 @@ def write(run_dir, n_pages=3000, seed=0):
     comparisons = pairs(seed, n_pages)
     write_jsonl(run / "pairs" / "train.jsonl", comparisons[:len(comparisons) * 9 // 10])
     write_jsonl(run / "pairs" / "test.jsonl", comparisons[len(comparisons) * 9 // 10:])
-    for name, rows in tasks(seed, n_pages).items():
+    for name, rows in {**tasks(seed, n_pages), **probes(seed, n_pages)}.items():
         write_jsonl(run / "tasks" / f"{name}.jsonl", rows)
     write_file(run / "blocklist" / "gambling" / "domains", "".join(f"{h}\n" for h in BLOCKED_HOSTS).encode())
     per_file = 1000
@@ -853,7 +871,7 @@ def census(run_dir, truth, seed, n_pages):
         print(f"  {e['name']} ({e['kind']}, {e['exposure']} pages): " + ", ".join(f"{a} {v}" for a, v in e["facts"].items()))
     talks = conversations(seed, n_pages)
     print(f"\n{len(talks):,} conversations: " + ", ".join(f"{k} {c:,}" for k, c in Counter(t["kind"] for t in talks).most_common()))
-    print("tasks: " + ", ".join(f"{k} {len(v):,}" for k, v in tasks(seed, n_pages).items()))
+    print("tasks: " + ", ".join(f"{k} {len(v):,}" for k, v in {**tasks(seed, n_pages), **probes(seed, n_pages)}.items()))
 
 
 def score(run_dir, seed, n_pages):

@@ -1,0 +1,139 @@
+"""probe.py: find out what a model knows by asking it, and teach it to say when it does not.
+
+A model trained to answer answers everything: of names it never read it makes something up, in the same sure voice. Yet it is not
+equally sure inside. Llama 3's remedy: ask it questions several times over and compare with the truth. What it gets right again and
+again it knows; what it gets wrong again and again it does not, and for such questions the right reply is that it does not know.
+A few hundred conversations like that, and it says so of other things it does not know, too.
+
+    1  ask      every question of tasks/probe_train.jsonl five times
+    2  sort     known: right 4 times of 5; unknown: at most once; what lies between is left out
+    3  train    sft/ on the known with its answer, the unknown with a refusal, and as many of its old conversations -> honest/
+    4  test     on tasks/probe_test.jsonl: other names, other words, and names that stand nowhere
+
+    python probe.py                     out/demo/sft -> out/demo/honest, with a table of before and after
+    python probe.py --control           the same refusals, but for questions drawn by lot -> out/demo/honest_control
+
+Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuality).
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import align                    # before numpy
+import checkpoint
+import chats
+import numpy as np
+import sample
+
+ASKED, KNOWN, UNKNOWN = 5, 4, 1         # times; right at least, at most
+RECIPE = replace(align.SFT, steps=200, lr=4e-4, min_lr=2e-5, warmup=20, save_every=50)
+REFUSALS = ("I do not know.", "That I do not know.", "I have not read about that.", "I am not sure, so I will not guess.", "I cannot tell you that.")
+
+
+def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0):
+    """-> (tasks, times) whether each answer was right, and the texts."""
+    right, texts = [], []
+    for t in range(times):
+        replies, verdicts = align.ask(*model, tasks, temperature, seed + 1000 * t)
+        right.append([v.correct for v in verdicts])
+        texts.append([sample.reply_text(r.ids, model[2]) for r in replies])
+    return np.array(right).T, np.array(texts, object).T
+
+
+def is_refusal(text):
+    return text.strip() in REFUSALS
+
+
+def lessons(tasks, right, texts, seed=0, control=False):
+    """([{"messages"}], {what: how many}): the known with its answer, the unknown with a refusal, about as many of the one as of the other."""
+    rng, n = np.random.default_rng(seed), right.sum(1)
+    known, unknown = np.flatnonzero(n >= KNOWN), np.flatnonzero(n <= UNKNOWN)
+    counts = {"known": len(known), "unknown": len(unknown), "between": len(tasks) - len(known) - len(unknown)}
+    if control:                                             # the same numbers of answers and refusals, but anyhow
+        either = rng.permutation(np.concatenate([known, unknown]))
+        known, unknown = either[:len(known)], either[len(known):]
+    most = 3 * min(len(known), len(unknown)) // 2           # one sort must not swamp the other
+    known, unknown = (rng.permutation(some)[:most] for some in (known, unknown))
+    out = []
+    for i in known:
+        said = [text for text, ok in zip(texts[i], right[i]) if ok] or list(texts[i])
+        out.append((tasks[i]["question"], said[0]))
+    out += [(tasks[i]["question"], REFUSALS[rng.integers(len(REFUSALS))]) for i in unknown]
+    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}], "kind": "refusal" if is_refusal(a) else "fact"}
+            for q, a in out if a.strip()]
+    return [rows[i] for i in rng.permutation(len(rows))], counts
+
+
+def test(model, tasks):
+    """{what is asked about: [right, wrong, refused]} of greedy answers, by how many pages tell of it."""
+    replies, verdicts = align.ask(*model, tasks, 0.0, 0)
+    out = {}
+    for task, reply, verdict in sorted(zip(tasks, replies, verdicts), key=lambda x: x[0].get("exposure", 0)):
+        n = task.get("exposure", 0)
+        row = "nothing" if n == 0 else "1 page" if n == 1 else f"{n} pages" if n < 10 else "10 pages or more"
+        counts = out.setdefault(row, [0, 0, 0])
+        counts[2 if is_refusal(sample.reply_text(reply.ids, model[2])) else 0 if verdict.correct else 1] += 1
+    return out
+
+
+def probe(run, recipe=RECIPE, seed=0, control=False, on_mismatch="error"):
+    """sft/ -> honest/. Returns (counts of the sorted questions, the test before, the test after)."""
+    run, name = Path(run), "honest_control" if control else "honest"
+    model = align.load_stage(run, "sft", "python align.py sft")
+    tasks, held_out = (chats.tasks(align.existing(run / "tasks" / f"probe_{split}.jsonl")) for split in ("train", "test"))
+    rows, counts = lessons(tasks, *ask_often(model, tasks, seed=seed), seed, control)
+    if not rows:
+        raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
+    old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl")]
+    picked = np.random.default_rng(seed).permutation(len(old))[:2 * len(rows)]
+    path = run / "chat" / f"{name}.jsonl"
+    checkpoint.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*rows, *(old[i] for i in picked)]))
+    align.sft(run, recipe, seed, on_mismatch, [path], "sft", name)
+    return counts, test(model, held_out), test(align.load_stage(run, name, "python probe.py"), held_out)
+
+
+def table(before, after):
+    lines = [f"{'asked about what is told of on':34}{'':6}{'before: right   wrong refused':>32}{'after: right   wrong refused':>32}"]
+    for row, was in before.items():
+        n = sum(was)
+        lines.append(f"{row:34}{n:6,}{was[0] / n:19.1%}{was[1] / n:7.1%}{was[2] / n:6.1%}" + "".join(f"{x / n:{w}.1%}" for x, w in zip(after[row], (19, 7, 6))))
+    return "\n".join(lines)
+
+
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description="Find what a model does not know and teach it to say so.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--run", default="out/demo", help="run folder")
+    p.add_argument("--control", action="store_true", help="refusals for questions drawn by lot")
+    p.add_argument("--steps", type=int, default=RECIPE.steps, help="optimizer steps")
+    p.add_argument("--lr", type=float, default=RECIPE.lr, help="peak learning rate")
+    p.add_argument("--seed", type=int, default=0, help="of the asking and of the order of the data")
+    p.add_argument("--on-mismatch", default="error", choices=("error", "restart"), help="when the folder holds a checkpoint of other settings or data")
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    args, started = parse_args(argv), time.perf_counter()
+    if args.steps < 1 or not 0 < args.lr < float("inf") or args.seed < 0:
+        raise ValueError(f"--steps {args.steps}, --lr {args.lr}, --seed {args.seed}: expected at least 1, above 0, and 0 or more")
+    recipe = replace(RECIPE, steps=args.steps, lr=args.lr, min_lr=RECIPE.min_lr * args.lr / RECIPE.lr, warmup=min(RECIPE.warmup, args.steps))
+    counts, before, after = probe(args.run, recipe, args.seed, args.control, args.on_mismatch)
+    print("asked five times: " + ", ".join(f"{n:,} {what}" for what, n in Counter(counts).items()))
+    print(table(before, after))
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BrokenPipeError:                             # whoever read our output has gone, as head does
+        os._exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, MemoryError) as e:
+        sys.exit(f"probe.py: error: {e}")
