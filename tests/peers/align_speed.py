@@ -1,0 +1,100 @@
+"""How long a step of reinforcement learning takes: 256 replies of up to 48 tokens and the update, a model of 0.8M parameters, beside
+TRL's GRPOTrainer on the same weights, prompts and cores.
+
+    python tests/peers/align_speed.py
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+import align
+import bpe
+import gpt
+import sample
+import toyweb
+
+PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4
+
+
+def make_run(run):
+    """A run folder with an untrained model of the demo's shape: nearly all of its replies are as long as they may be."""
+    documents = [toyweb.story_text(toyweb.stream(0, "speed", i)) for i in range(400)]
+    tok = bpe.Tokenizer.train([" ".join(text) for _, text in documents], 1024)
+    cfg = gpt.Config(tok.n_vocab, 256, 128, 3, 4)
+    gpt.save(run / "sft", gpt.init(cfg, 0), cfg)
+    tok.save(run / "sft" / "tokenizer.json")
+    tasks = [{"question": toyweb.wheel_question(toyweb.throws(toyweb.stream(0, "t", i))), "answer": "one"} for i in range(PROMPTS * STEPS)]
+    chat = [{"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]}]
+    for name, rows in (("tasks/wheel_train", tasks), ("tasks/wheel_test", tasks[:1]), ("chat/train", chat)):
+        toyweb.write_jsonl(run / f"{name}.jsonl", rows)
+    return tasks
+
+
+def ours(run):
+    recipe = dataclasses.replace(align.RL, steps=STEPS, prompts=PROMPTS, group=GROUP, max_tokens=LONGEST, batch=1, save_every=100)
+    align.rl(run, recipe, "random")
+    log = [json.loads(line) for line in (run / "rl_random" / "log.jsonl").read_text().splitlines()]
+    return [x["dt_s"] for x in log], sum(x["length"] for x in log) / len(log)
+
+
+def theirs(run, tasks):
+    from hugging_face import transformers
+    import datasets
+    import torch
+    import trl
+    torch.set_num_threads(2)
+    tok = transformers.PreTrainedTokenizerFast(tokenizer_file=str(run / "sft" / "tokenizer.json"), pad_token="<|endoftext|>", eos_token="<|im_end|>")
+    model = transformers.GPT2LMHeadModel.from_pretrained(run / "sft", attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = tok.eos_token_id, tok.pad_token_id
+    ours = bpe.Tokenizer.load(run / "sft" / "tokenizer.json")
+    prompts = [ours.decode(sample.render_prompt([{"role": "user", "content": t["question"]}], ours)) for t in tasks]
+    lengths, begun, seconds = [], [], []
+
+    def reward(completion_ids, **_):
+        lengths.extend(map(len, completion_ids))
+        return [float(i % 2) for i in range(len(completion_ids))]
+
+    class Clock(transformers.TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            begun.append(time.perf_counter())
+
+        def on_step_end(self, *_, **__):
+            seconds.append(time.perf_counter() - begun[-1])
+
+    args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=True, bf16=False, per_device_train_batch_size=PROMPTS * GROUP,
+                          num_generations=GROUP, max_completion_length=LONGEST, max_steps=STEPS, learning_rate=1e-4, temperature=1.0, save_strategy="no",
+                          logging_steps=1000, beta=0.0, gradient_checkpointing=False, disable_tqdm=True)
+    trainer = trl.GRPOTrainer(model=model, reward_funcs=[reward], args=args, processing_class=tok, callbacks=[Clock()],
+                              train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in prompts]))
+    started = time.perf_counter()
+    trainer.train()
+    # generation comes before the step begins, so the whole is divided by the steps
+    return [(time.perf_counter() - started) / STEPS] * STEPS, sum(lengths) / len(lengths)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        tasks = make_run(run)
+        n = sum(p.size for p in gpt.load(run / "sft")[0].values())
+        found = {"longhand": ours(run), "TRL": theirs(run, tasks)}
+    print(f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, {n:,} parameters, 2 cores")
+    for name, (seconds, length) in found.items():
+        print(f"  {name:10} {statistics.median(seconds):6.2f} s, replies of {length:.1f} tokens")
+    print(f"  ratio {statistics.median(found['TRL'][0]) / statistics.median(found['longhand'][0]):.1f}")
+
+
+if __name__ == "__main__":
+    main()
