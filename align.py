@@ -162,6 +162,17 @@ def add_conversations(grads, rows, parts=4):
     return loss, n
 
 
+def add_in_parts(grads, rows, weights, parts=4):
+    """Adds rows of pad_rows to grads, short ones and long ones apart, so that little of it is padding. Returns the loss."""
+    tokens, targets, _ = rows
+    length, loss = (targets >= 0).sum(1), 0.0
+    for part in np.array_split(np.argsort(length, kind="stable"), parts):
+        if len(part):
+            n = length[part].max()
+            loss += grads.add(tokens[part, :n], targets[part, :n], weights[part, :n])
+    return loss
+
+
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save):
     """The loop all stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly."""
     optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
@@ -380,7 +391,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
                 weights = weights + recipe.kl * objectives.kl_estimate(l, l_ref, counts, recipe.kl_kind)[1]
                 info["kl_nats"] = float(((l - l_ref) * rows[2]).sum() / len(rows[2]))       # of a reply
             # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
-            loss = grads.add(rows[0], rows[1], weights)
+            loss = add_in_parts(grads, rows, weights)
         chat_loss, _ = add_conversations(grads, others.at(step))
         return loss, {"chat_loss_nats": round(chat_loss, 6), **info}
 

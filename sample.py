@@ -193,18 +193,26 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
     uniform = np.array([np.random.default_rng((seed, r)).random(int(room.max())) for r in rows])
     forced, call = [[] for _ in rows], [None for _ in rows]     # tokens to come from a tool; a call being written
 
-    tokens = np.zeros((len(prompts), longest), np.int64)
-    for r, p in enumerate(prompts):
+    different = list(dict.fromkeys(map(tuple, prompts)))        # a prompt that comes many times is read once
+    tokens, of_prompt = np.zeros((len(different), longest), np.int64), np.array([len(p) for p in different])
+    for r, p in enumerate(different):
         tokens[r, :len(p)] = p
-    cache = gpt.Cache(cfg, len(prompts), min(cfg.n_positions, longest + int(room.max())), like=params["wte.weight"])
-    logits = gpt.decode(params, cfg, tokens, cache, n_new=lengths, only_last=True)
+    cache = gpt.Cache(cfg, len(different), min(cfg.n_positions, longest + int(room.max())), like=params["wte.weight"])
+    logits = gpt.decode(params, cfg, tokens, cache, n_new=of_prompt, only_last=True)
+    if len(different) < len(prompts):
+        number = {p: r for r, p in enumerate(different)}
+        copies = np.array([number[tuple(p)] for p in prompts])
+        cache, logits = cache.rows(copies), logits[copies]
+    done = np.zeros(len(rows), bool)
     for t in range(int(room.max())):
         logits[:, tokenizer.holes] = -np.inf            # ids that no token has
         p = probabilities(logits[:, :tokenizer.n_vocab], temperature, top_k, top_p)
         chosen = draw(p, uniform[rows, t])
         logp = np.log(p[np.arange(len(p)), chosen]).tolist()
-        events, alive = [], np.ones(len(rows), bool)
+        events = []
         for i, r in enumerate(rows):
+            if done[i]:
+                continue
             sampled = not forced[r]
             token = int(chosen[i]) if sampled else forced[r].pop(0)
             chosen[i] = token
@@ -218,12 +226,14 @@ def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, 
                 call[r] = None
             elif call[r] is not None:
                 call[r].append(token)
-            alive[i] = token not in stop and t + 1 < room[r]
+            done[i] = token in stop or t + 1 >= room[r]
         yield events
-        if not alive.any():
+        if done.all():
             return
-        if not alive.all():                             # a finished row costs nothing more
-            cache, rows, chosen = cache.rows(np.flatnonzero(alive)), rows[alive], chosen[alive]
+        # Finished rows are dropped, which copies the others, once they are an eighth of all, or when the context has no place for them.
+        if 8 * done.sum() >= len(done) or done.any() and (cache.length[done] + 2 > cfg.n_positions).any():
+            left = ~done
+            cache, rows, chosen, done = cache.rows(np.flatnonzero(left)), rows[left], chosen[left], done[left]
         logits = gpt.decode(params, cfg, chosen[:, None], cache, only_last=True)
 
 

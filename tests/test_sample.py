@@ -250,3 +250,16 @@ def test_log_probabilities_are_those_of_the_model():
     ids = np.array([prompt + reply.ids])
     nll = gpt.token_losses(PARAMS, CFG, ids[:, :-1], ids[:, 1:])[0, len(prompt) - 1:]
     assert reply.logp == pytest.approx((-nll).tolist(), abs=1e-4)
+
+
+def test_rows_that_end_at_any_time_change_no_other():
+    """Prompts of all lengths up to the end of the context, some of them many times, and stops at any token: each as if alone."""
+    rng = np.random.default_rng(4)
+    prompts = [rng.integers(0, 200, n).tolist() for n in range(1, CFG.n_positions, 3)]
+    prompts = [prompts[i] for i in rng.integers(0, len(prompts), 40)]
+    free = sample.generate(PARAMS, CFG, TOK, prompts, max_new_tokens=200, temperature=0.0, tools=False)
+    stop = {i for reply in free for i in reply.ids[2:]} - {i for reply in free[:2] for i in reply.ids}
+    together = sample.generate(PARAMS, CFG, TOK, prompts, stop=stop, max_new_tokens=200, temperature=0.0, tools=False)
+    assert len({len(r.ids) for r in together}) > 3 and {r.finish for r in together} == {"stop", "length"}
+    for prompt, reply in zip(prompts, together):
+        assert reply[:3] == sample.generate(PARAMS, CFG, TOK, [prompt], stop=stop, max_new_tokens=200, temperature=0.0, tools=False)[0][:3]

@@ -1,12 +1,14 @@
 """How long a step of reinforcement learning takes: 256 replies of up to 48 tokens and the update, a model of 0.8M parameters, beside
 TRL's GRPOTrainer on the same weights, prompts and cores.
 
-    python tests/peers/align_speed.py
+    python tests/peers/align_speed.py [RUN]     first with the run's sft model (default: out/demo), where it is there, on its own tasks:
+                                                replies are short or long; then untrained, where nearly all are as long as they may be
 """
 
 import dataclasses
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -28,23 +30,35 @@ import toyweb
 PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4
 
 
+def copy_run(source, run):
+    """The trained model, its tasks, and a single conversation to go on learning beside them."""
+    shutil.copytree(source / "sft", run / "sft", ignore=shutil.ignore_patterns("trainer*", "log*"))
+    tasks = align.chats.tasks(source / "tasks" / "wheel_train.jsonl")
+    small_files(run, tasks)
+    return tasks[:PROMPTS * STEPS]
+
+
+def small_files(run, tasks):
+    chat = [{"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]}]
+    for name, rows in (("tasks/wheel_train", tasks), ("tasks/wheel_test", tasks[:1]), ("chat/train", chat)):
+        toyweb.write_jsonl(run / f"{name}.jsonl", rows)
+
+
 def make_run(run):
-    """A run folder with an untrained model of the demo's shape: nearly all of its replies are as long as they may be."""
+    """A run folder with an untrained model of the demo's shape."""
     documents = [toyweb.story_text(toyweb.stream(0, "speed", i)) for i in range(400)]
     tok = bpe.Tokenizer.train([" ".join(text) for _, text in documents], 1024)
     cfg = gpt.Config(tok.n_vocab, 256, 128, 3, 4)
     gpt.save(run / "sft", gpt.init(cfg, 0), cfg)
     tok.save(run / "sft" / "tokenizer.json")
     tasks = [{"question": toyweb.wheel_question(toyweb.throws(toyweb.stream(0, "t", i))), "answer": "one"} for i in range(PROMPTS * STEPS)]
-    chat = [{"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]}]
-    for name, rows in (("tasks/wheel_train", tasks), ("tasks/wheel_test", tasks[:1]), ("chat/train", chat)):
-        toyweb.write_jsonl(run / f"{name}.jsonl", rows)
+    small_files(run, tasks)
     return tasks
 
 
 def ours(run):
     recipe = dataclasses.replace(align.RL, steps=STEPS, prompts=PROMPTS, group=GROUP, max_tokens=LONGEST, batch=1, save_every=100)
-    align.rl(run, recipe, "random")
+    align.rl(run, recipe, "random")                         # by lot: of no group all rewards are equal, so nothing is left out
     log = [json.loads(line) for line in (run / "rl_random" / "log.jsonl").read_text().splitlines()]
     return [x["dt_s"] for x in log], sum(x["length"] for x in log) / len(log)
 
@@ -84,16 +98,24 @@ def theirs(run, tasks):
     return [(time.perf_counter() - started) / STEPS] * STEPS, sum(lengths) / len(lengths)
 
 
-def main():
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        tasks = make_run(run)
-        n = sum(p.size for p in gpt.load(run / "sft")[0].values())
-        found = {"longhand": ours(run), "TRL": theirs(run, tasks)}
-    print(f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, {n:,} parameters, 2 cores")
+def compare(what, run, tasks):
+    n = sum(p.size for p in gpt.load(run / "sft")[0].values())
+    found = {"longhand": ours(run), "TRL": theirs(run, tasks)}
+    print(f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, {n:,} parameters, 2 cores, {what}")
     for name, (seconds, length) in found.items():
         print(f"  {name:10} {statistics.median(seconds):6.2f} s, replies of {length:.1f} tokens")
-    print(f"  ratio {statistics.median(found['TRL'][0]) / statistics.median(found['longhand'][0]):.1f}")
+    print(f"  ratio {statistics.median(found['TRL'][0]) / statistics.median(found['longhand'][0]):.1f}", flush=True)
+
+
+def main():
+    source = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "out" / "demo")
+    for what in ("the run's own model and tasks", "an untrained model"):
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder)
+            if what == "an untrained model":
+                compare(what, run, make_run(run))
+            elif (source / "sft" / "model.safetensors").exists():
+                compare(what, run, copy_run(source, run))
 
 
 if __name__ == "__main__":
