@@ -7,8 +7,11 @@ A few hundred conversations like that, and it says so of other things it does no
 
     1  ask      every question of tasks/probe_train.jsonl five times
     2  sort     known: right 4 times of 5; unknown: at most once; what lies between is left out
-    3  train    sft/ on the known with its answer, the unknown with a refusal, and as many of its old conversations -> honest/
+    3  train    sft/ on the known with its answer, the unknown with a refusal, and some of its old conversations -> honest/
     4  test     on tasks/probe_test.jsonl: other names, other words, and names that stand nowhere
+
+A refusal is the right reply with its answer taken out, "The kistbat eats something I have not read about.": it parts from an answer
+only where the model, having said whom it speaks of, would have to know.
 
     python probe.py                     out/demo/sft -> out/demo/honest, with a table of before and after
     python probe.py --control           the same refusals, but for questions drawn by lot -> out/demo/honest_control
@@ -32,8 +35,8 @@ import numpy as np
 import sample
 
 ASKED, KNOWN, UNKNOWN = 5, 4, 1         # times; right at least, at most
-RECIPE = replace(align.SFT, steps=200, lr=4e-4, min_lr=2e-5, warmup=20, save_every=50)
-REFUSALS = ("I do not know.", "That I do not know.", "I have not read about that.", "I am not sure, so I will not guess.", "I cannot tell you that.")
+RECIPE = replace(align.SFT, steps=500, lr=4e-4, min_lr=2e-5, warmup=20, save_every=100)
+UNSAID, REFUSAL = "something I have not read about", "I do not know."
 
 
 def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0):
@@ -47,36 +50,42 @@ def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0):
 
 
 def is_refusal(text):
-    return text.strip() in REFUSALS
+    return UNSAID in text or text.strip() == REFUSAL
+
+
+def refusal(task):
+    """The task's "reply" without its answer; where there is none, that one does not know."""
+    reply, answer = str(task.get("reply", "")), str(task["answer"])
+    return reply.replace(answer, UNSAID, 1) if answer in reply else REFUSAL
 
 
 def lessons(tasks, right, texts, seed=0, control=False):
-    """([{"messages"}], {what: how many}): the known with its answer, the unknown with a refusal, about as many of the one as of the other."""
+    """([{"messages"}], {what: how many}): every unknown question with a refusal, and twice as many of the known with the model's own
+    right answer, or it would refuse those as well."""
     rng, n = np.random.default_rng(seed), right.sum(1)
     known, unknown = np.flatnonzero(n >= KNOWN), np.flatnonzero(n <= UNKNOWN)
     counts = {"known": len(known), "unknown": len(unknown), "between": len(tasks) - len(known) - len(unknown)}
     if control:                                             # the same numbers of answers and refusals, but anyhow
         either = rng.permutation(np.concatenate([known, unknown]))
         known, unknown = either[:len(known)], either[len(known):]
-    most = 3 * min(len(known), len(unknown)) // 2           # one sort must not swamp the other
-    known, unknown = (rng.permutation(some)[:most] for some in (known, unknown))
-    out = []
-    for i in known:
-        said = [text for text, ok in zip(texts[i], right[i]) if ok] or list(texts[i])
-        out.append((tasks[i]["question"], said[0]))
-    out += [(tasks[i]["question"], REFUSALS[rng.integers(len(REFUSALS))]) for i in unknown]
-    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}], "kind": "refusal" if is_refusal(a) else "fact"}
-            for q, a in out if a.strip()]
+    if not len(known) or not len(unknown):
+        return [], counts
+    out = [(tasks[i], refusal(tasks[i])) for i in unknown]
+    for i in np.resize(rng.permutation(known), 2 * len(unknown)):
+        said = [text for text, ok in zip(texts[i], right[i]) if ok] or [text for text in texts[i] if text.strip()] or [REFUSAL]
+        out.append((tasks[i], said[0]))
+    rows = [{"messages": [{"role": "user", "content": task["question"]}, {"role": "assistant", "content": reply}],
+             "kind": "refusal" if is_refusal(reply) else "fact"} for task, reply in out]
     return [rows[i] for i in rng.permutation(len(rows))], counts
 
 
 def test(model, tasks):
-    """{what is asked about: [right, wrong, refused]} of greedy answers, by how many pages tell of it."""
+    """{what is asked about: [right, wrong, refused]} of greedy answers, by how many pages tell of it, and whether chats asked of it."""
     replies, verdicts = align.ask(*model, tasks, 0.0, 0)
     out = {}
     for task, reply, verdict in sorted(zip(tasks, replies, verdicts), key=lambda x: x[0].get("exposure", 0)):
         n = task.get("exposure", 0)
-        row = "nothing" if n == 0 else "1 page" if n == 1 else f"{n} pages" if n < 10 else "10 pages or more"
+        row = "no page" if n == 0 else "1 page" if n == 1 else f"{n} pages" if n < 10 else "10 pages or more" + ", asked before" * bool(task.get("asked"))
         counts = out.setdefault(row, [0, 0, 0])
         counts[2 if is_refusal(sample.reply_text(reply.ids, model[2])) else 0 if verdict.correct else 1] += 1
     return out
@@ -91,7 +100,7 @@ def probe(run, recipe=RECIPE, seed=0, control=False, on_mismatch="error"):
     if not rows:
         raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
     old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl")]
-    picked = np.random.default_rng(seed).permutation(len(old))[:2 * len(rows)]
+    picked = np.random.default_rng(seed).permutation(len(old))[:2 * len(rows) // 3]
     path = run / "chat" / f"{name}.jsonl"
     checkpoint.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*rows, *(old[i] for i in picked)]))
     align.sft(run, recipe, seed, on_mismatch, [path], "sft", name)
@@ -99,7 +108,7 @@ def probe(run, recipe=RECIPE, seed=0, control=False, on_mismatch="error"):
 
 
 def table(before, after):
-    lines = [f"{'asked about what is told of on':34}{'':6}{'before: right   wrong refused':>32}{'after: right   wrong refused':>32}"]
+    lines = [f"{'what is told of on':34}{'':6}{'before: right   wrong refused':>32}{'after: right   wrong refused':>32}"]
     for row, was in before.items():
         n = sum(was)
         lines.append(f"{row:34}{n:6,}{was[0] / n:19.1%}{was[1] / n:7.1%}{was[2] / n:6.1%}" + "".join(f"{x / n:{w}.1%}" for x, w in zip(after[row], (19, 7, 6))))

@@ -799,19 +799,22 @@ def tasks(seed=0, n_pages=3000):
 
 def probes(seed=0, n_pages=3000):
     """{file name: [task]} for probe.py: questions about every second entity to find out what a model knows, and about the others to
-    test what it learned from that; with as many about names that stand on no page (exposure 0), whose answer is a mere draw."""
+    test what it learned from that; and about names that stand on no page (exposure 0), whose answer is a mere draw, four times as many
+    to learn from as to test with. "reply" is the answer in the assistant's words."""
     rng, world = stream(seed, "probe"), entities(seed, n_pages)
     stems, found = {e["stem"] for e in world}, {"probe_train": [], "probe_test": []}
     for kind, attributes in KINDS.items():
-        for _ in range(max(4, n_pages // 50)):
+        for _ in range(max(5, n_pages // 15)):
             stem, name = new_name(rng, kind, stems)
             stems.add(stem)
             world.append({"name": name, "kind": kind, "exposure": 0, "asked": False, "facts": {a: rng.choice(values) for a, (values, *_) in attributes.items()}})
     for i, e in enumerate(world):
+        test = i % (2 if e["exposure"] else 5) == 1
         for a, (_, _, questions, held) in KINDS[e["kind"]].items():
-            found["probe_test" if i % 2 else "probe_train"] += [
-                {"question": q.format(n=e["name"]), "answer": e["facts"][a], "kind": "fact", "entity": e["name"], "exposure": e["exposure"], "asked": e["asked"]}
-                for q in (held if i % 2 else rng.sample(questions, 2))]
+            asks = held if test else rng.sample(questions, {0: 1, 1: 2, 3: 2}.get(e["exposure"], len(questions)))
+            found["probe_test" if test else "probe_train"] += [
+                {"question": q.format(n=e["name"]), "answer": e["facts"][a], "kind": "fact", "entity": e["name"], "exposure": e["exposure"], "asked": e["asked"],
+                 "reply": fact_answer(e, a)} for q in asks]
     return found
 
 

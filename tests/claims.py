@@ -25,6 +25,7 @@ import chats                    # noqa: E402
 import evaluate                 # noqa: E402
 import gpt                      # noqa: E402
 import numpy as np              # noqa: E402
+import probe                    # noqa: E402
 import sample                   # noqa: E402
 import toyweb                   # noqa: E402
 import train                    # noqa: E402
@@ -123,6 +124,22 @@ def tools(run, seed):
               ", ".join(f"{n}: {by_digits[0][n] / by_digits[1][n]:.0%}" for n in sorted(by_digits[1])))
         out[name] = sum(right) / len(right)
     return out
+
+
+@claim
+def hallucination(run, seed):
+    """A model trained to answer makes things up about names it never read; asked what it knows, and trained to refuse what it does not,
+    it says so, of other names too. Refuted if wrong answers about unknown names stay, if it refuses what it knows, or if refusals
+    taught for questions drawn by lot do as well.
+    """
+    out = {}
+    for name, control in (("taught by what it knows", False), ("taught by lot", True)):
+        counts, before, after = probe.probe(run, seed=seed, control=control, on_mismatch="restart")
+        print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+        print("   " + probe.table(before, after).replace("\n", "\n   "))
+        known = [sum(after[row][i] for row in after if row.startswith("10 pages")) for i in range(3)]
+        out |= {f"{name}, wrong of no page": after["no page"][1] / sum(after["no page"]), f"{name}, refused of well known": known[2] / sum(known)}
+    return out | {"wrong of no page before": before["no page"][1] / sum(before["no page"])}
 
 
 @claim
