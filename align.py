@@ -293,15 +293,15 @@ def policy_rows(prompts, replies):
     return pad_rows([(p + r.ids, [0] * len(p) + r.sampled) for p, r in zip(prompts, replies)])
 
 
-def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None, out=None):
+def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None, out=None, start="sft"):
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns measurements before and after, on problems never trained on.
 
     reward: answer, whether the reply is right; random, tossed by coin, the control; model, what reward/ says of it; or a function
-    (tasks, texts) -> rewards. tasks, unseen: files of other tasks. out: name of the stage's folder.
+    (tasks, texts) -> rewards. tasks, unseen: files of other tasks. start, out: the stages it begins with and makes.
     """
     run = Path(run)
     name = reward if isinstance(reward, str) else reward.__name__
-    params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
+    params, cfg, tokenizer = load_stage(run, start, "python align.py sft")
     files = [existing(tasks or run / "tasks" / "wheel_train.jsonl"), existing(unseen or run / "tasks" / "wheel_test.jsonl")]
     tasks, unseen = map(chats.tasks, files)
     # Beside the replies it goes on learning conversations about other things, or it forgets them.
@@ -492,11 +492,11 @@ def agreement(model, comparisons):
     return right / max(n, 1), n
 
 
-def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="reward"):
+def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="reward", start="sft"):
     """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, share of held-out pairs in order, number of those)."""
     run = Path(run)
     data, held_out = data or [run / "pairs" / "train.jsonl"], held_out or run / "pairs" / "test.jsonl"
-    params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
+    params, cfg, tokenizer = load_stage(run, start, "python align.py sft")
     comparisons, test = (load_comparisons(files, tokenizer, cfg.n_positions) for files in (data, [held_out]))
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
     identity = {"stage": "reward", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
@@ -518,11 +518,11 @@ def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out
     return len(comparisons), *agreement(load_reward(run / out), test)
 
 
-def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo"):
+def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo", start="sft"):
     """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, share of held-out pairs whose better reply gained more, number of those)."""
     run = Path(run)
     data, held_out = data or [run / "pairs" / "train.jsonl"], held_out or run / "pairs" / "test.jsonl"
-    params, cfg, tokenizer = load_stage(run, "sft", "python align.py sft")
+    params, cfg, tokenizer = load_stage(run, start, "python align.py sft")
 
     def pairs_of(files):                                    # [(chosen, rejected)] of ids and mask: the best reply and each that is worse
         return [(rows[int(s.argmax())], rows[i]) for rows, s in load_comparisons(files, tokenizer, cfg.n_positions) for i in np.flatnonzero(s < s.max())]
@@ -623,7 +623,7 @@ def parse_args(argv=None):
     p.add_argument("models", nargs="*", type=Path, help="arena: model folders (default: all of the run)")
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chats.py (default: the run's)")
-    p.add_argument("--start", default="base", help="sft: the stage to begin with")
+    p.add_argument("--start", help="the stage to begin with (default: base for sft, else sft)")
     p.add_argument("--tasks", type=Path, help="RL: questions with answers (default: the run's wheel_train.jsonl)")
     p.add_argument("--held-out", type=Path, help="what to measure on (default: the run's)")
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
@@ -682,7 +682,7 @@ def main(argv=None):
     recipe, seconds = recipe_of(args), lambda: time.perf_counter() - started
     if args.command == "sft":
         out = args.out or "sft"
-        what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data, args.start, out)
+        what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data, args.start or "base", out)
         stage = load_stage(run, out, "python align.py sft")
         results = evaluate(*stage, run)
         well = [v for k, v in results.items() if k.startswith("facts on 10")]
@@ -692,12 +692,12 @@ def main(argv=None):
               f"facts {share:.1%}; replies that end {ended:.1%}")
     elif args.command in ("reward", "dpo"):
         n, share, pairs = (reward if args.command == "reward" else dpo)(
-            run, recipe, args.seed, args.on_mismatch, args.data, args.held_out, args.out or args.command)
+            run, recipe, args.seed, args.on_mismatch, args.data, args.held_out, args.out or args.command, args.start or "sft")
         low, high = arena.wilson(round(share * pairs), pairs)
         print(f"{args.command:8} {f'{n:,} comparisons':32} {f'{recipe.steps} steps of {recipe.batch}':36} {seconds():5.0f} s   "
               f"held-out pairs in order {share:.1%} ({low:.1%} to {high:.1%} of {pairs:,})")
     else:
-        before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch, args.tasks, args.held_out, args.out)
+        before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch, args.tasks, args.held_out, args.out, args.start or "sft")
         print(f"{before['problems']} unseen problems      greedy   at temperature 1   mean length   step by step")
         for name, m in (("before", before), ("after", after)):
             print(f"{name:24} {m['greedy']:9.1%} {m['at_temperature_1']:18.1%} {m['length']:13.1f} {m['stepwise']:14.1%}")

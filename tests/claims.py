@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,6 +141,57 @@ def hallucination(run, seed):
         known = [sum(after[row][i] for row in after if row.startswith("10 pages")) for i in range(3)]
         out |= {f"{name}, wrong of no page": after["no page"][1] / sum(after["no page"]), f"{name}, refused of well known": known[2] / sum(known)}
     return out | {"wrong of no page before": before["no page"][1] / sum(before["no page"])}
+
+
+LIKED = ("soup", "pears", "tart", "biscuits", "milk", "eel", "dumplings", "egg", "bread", "lemonade", "toast", "pie", "tea", "honey")
+
+
+def gold(text):
+    """What a reader of stories in truth likes: different things to eat, few words twice, about twenty words."""
+    words = [w.strip(".,:;!?\"'").lower() for w in text.split()]
+    long = [w for w in words if len(w) > 3]
+    return 1.5 * len(set(words) & set(LIKED)) - 0.7 * (len(long) - len(set(long))) - abs(len(words) - 20) / 10
+
+
+@claim
+def gamed(run, seed):
+    """A reward model is a stand-in for what people like, and can be gamed: pressed hard enough, replies that it likes ever better get
+    worse in truth, and staying near where one began prevents it. Refuted if truth goes on rising with the reward without a leash.
+    """
+    rng, out, folder = toyweb.stream(seed, "gamed"), {}, run / "gamed"
+    folk = toyweb.SLOTS["folk"]
+    ask = lambda: f"Tell me of {rng.choice(folk)}."  # noqa: E731
+    toyweb.write_jsonl(folder / "stories.jsonl", [toyweb.chat(ask(), " ".join(toyweb.sentences(rng, 2))) for _ in range(1500)])
+    toyweb.write_jsonl(folder / "tasks.jsonl", [{"question": ask(), "answer": "-"} for _ in range(300)])
+    align.sft(run, replace(align.SFT, steps=120, lr=6e-4, warmup=10), seed, "restart", [folder / "stories.jsonl"], "sft", "gamed_sft")
+    model, tasks = align.load_stage(run, "gamed_sft", "make"), [{"question": ask(), "answer": "-"} for _ in range(500) for _ in range(4)]
+    texts = [sample.reply_text(r.ids, model[2]) for r in align.ask(*model, [tasks[i - i % 4] for i in range(len(tasks))], 1.0, seed)[0]]
+    noise = np.random.default_rng(seed).gumbel(size=len(texts))     # so a labeller prefers a to b with sigma(gold a - gold b)
+    rows = [{"instruction": tasks[i]["question"], "completions": [{"response": texts[j] or "-", "overall_score": gold(texts[j]) + noise[j]} for j in range(i, i + 4)]}
+            for i in range(0, len(texts), 4)]
+    toyweb.write_jsonl(folder / "train.jsonl", rows[:400])
+    toyweb.write_jsonl(folder / "test.jsonl", rows[400:])
+    difference = [abs(gold(texts[i + a]) - gold(texts[i + b])) for i in range(1600, 2000, 4) for a in range(4) for b in range(a)]
+    bayes = float(np.mean(1 / (1 + np.exp(-np.array(difference)))))
+    _, right, n = align.reward(run, align.REWARD, seed, "restart", [folder / "train.jsonl"], folder / "test.jsonl", "gamed_reward", "gamed_sft")
+    print(f"   reward model: held-out pairs in order {interval(round(right * n), n)}; who knew the truth would have {bayes:.1%}")
+    judge, history = align.load_reward(run / "gamed_reward"), []
+
+    def proxy(tasks, texts):
+        history.append(float(np.mean([gold(text) for text in texts])))
+        prompts = [[{"role": "user", "content": t["question"]}, {"role": "assistant", "content": text or "-"}] for t, text in zip(tasks, texts)]
+        return align.score(judge, [sample.render(m, judge[2])[0][-judge[1].n_positions:] for m in prompts])
+
+    for name, kl in (("no leash", 1e-9), ("KL 0.1", 0.1)):
+        history.clear()
+        recipe = replace(align.RL, steps=120, lr=3e-4, min_lr=3e-4, warmup=5, batch=1, kl=kl, save_every=40)
+        align.rl(run, recipe, proxy, seed, "restart", folder / "tasks.jsonl", folder / "tasks.jsonl", f"gamed_{'kl' if kl > 1e-6 else 'free'}", "gamed_sft")
+        log = [json.loads(line) for line in (run / f"gamed_{'kl' if kl > 1e-6 else 'free'}" / "log.jsonl").read_text().splitlines()]
+        print(f"   {name:9} step  sqrt(KL)   reward model   truth")
+        for i in [*range(0, len(log), 12), len(log) - 1]:
+            print(f"   {'':9} {i + 1:4}  {max(0.0, log[i]['kl_nats']) ** 0.5:8.2f}  {log[i]['reward']:12.2f}  {history[i]:6.2f}")
+        out |= {f"{name}: best truth": max(history), f"{name}: last truth": history[-1], f"{name}: reward gained": log[-1]["reward"] - log[0]["reward"]}
+    return out | {"right of pairs / what truth would have": right / bayes}
 
 
 @claim
