@@ -162,15 +162,26 @@ def add_conversations(grads, rows, parts=4):
     return loss, n
 
 
-def add_in_parts(grads, rows, weights, parts=4):
-    """Adds rows of pad_rows to grads, short ones and long ones apart, so that little of it is padding. Returns the loss."""
-    tokens, targets, _ = rows
-    length, loss = (targets >= 0).sum(1), 0.0
-    for part in np.array_split(np.argsort(length, kind="stable"), parts):
-        if len(part):
-            n = length[part].max()
-            loss += grads.add(tokens[part, :n], targets[part, :n], weights[part, :n])
-    return loss
+def share_prompts(rows, weights, n_positions):
+    """Rows of policy_rows, many of which begin with the same prompt -> (tokens, targets, weights, positions, segments) of rows that
+    hold a prompt once and behind it as many of its replies as fit, each of which sees the prompt and itself. The gradient is the
+    same for a fraction of the work."""
+    tokens, targets, mask = rows
+    groups, out = {}, []
+    for r in range(len(tokens)):                            # the prompt's last token predicts the reply's first: it goes with the reply
+        begin, end = int((mask[r] > 0).argmax()), int((targets[r] >= 0).sum())
+        groups.setdefault(tokens[r, :begin].tobytes(), []).append((r, begin, end))
+    for group in groups.values():
+        begin, row = group[0][1], None
+        prompt = tokens[group[0][0], :begin]
+        for r, _, end in sorted(group, key=lambda x: -x[2]):
+            if row is None or len(row[0]) + end - begin > n_positions:
+                row = [[*prompt], [-1] * begin, [0.0] * begin, [*range(begin)], [0] * begin]
+                out.append(row)
+            for values, more in zip(row, (tokens[r, begin:end], targets[r, begin:end], weights[r, begin:end], range(begin, end), [r + 1] * (end - begin))):
+                values.extend(more)
+    T = max(len(row[0]) for row in out)
+    return tuple(np.array([[*row[i], *[fill] * (T - len(row[i]))] for row in out]) for i, fill in enumerate((0, -1, 0.0, 0, -1)))
 
 
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save):
@@ -391,7 +402,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
                 weights = weights + recipe.kl * objectives.kl_estimate(l, l_ref, counts, recipe.kl_kind)[1]
                 info["kl_nats"] = float(((l - l_ref) * rows[2]).sum() / len(rows[2]))       # of a reply
             # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
-            loss = add_in_parts(grads, rows, weights)
+            loss = grads.add(*share_prompts(rows, weights, cfg.n_positions))
         chat_loss, _ = add_conversations(grads, others.at(step))
         return loss, {"chat_loss_nats": round(chat_loss, 6), **info}
 

@@ -242,8 +242,8 @@ def _causal_mask(T, dtype):                             # (T,T): 0 on and below 
 
 
 @or_kernel
-def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), cache
-    """o_i = sum_{j<=i} p_ij v_j, with p_i = softmax_j(s_ij) and s_ij = q_i . k_j / sqrt(HS), over the keys up to i.
+def attention_forward(qkv, n_head, out=None, hidden=None):      # (B,T,3C) -> (B,T,C), cache
+    """o_i = sum_{j<=i} p_ij v_j, with p_i = softmax_j(s_ij) and s_ij = q_i . k_j / sqrt(HS), over the keys up to i. hidden: see segments.
 
     Queries go in blocks, and a block never looks at keys later than its last query: half of the square is not
     computed. Kept for the backward: lse, the log of each row's sum of exp(s), (B,NH,T,1). The probabilities
@@ -259,7 +259,10 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
         for t0 in range(0, T, QUERY_BLOCK):
             t1 = min(t0 + QUERY_BLOCK, T)
             s = (q[:, :, t0:t1] * scale) @ k[:, :, :t1].swapaxes(-1, -2)        # (B,NH,t1-t0,t1)
-            s[..., t0:] += mask[:t1 - t0, :t1 - t0]     # keys before t0 are the past of every query here
+            if hidden is None:
+                s[..., t0:] += mask[:t1 - t0, :t1 - t0]         # keys before t0 are the past of every query here
+            else:
+                s += hidden[b, None, t0:t1, :t1]
             top = s.max(-1, keepdims=True)
             s -= top
             p = np.exp(s, out=s)
@@ -271,7 +274,7 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
 
 
 @or_kernel
-def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); out may be qkv itself (not on a GPU)
+def attention_backward(do, cache, n_head, out=None, hidden=None):       # (B,T,C) -> (B,T,3C); out may be qkv itself (not on a GPU)
     qkv, o, lse = cache
     B, T, C3 = qkv.shape
     C = C3 // 3
@@ -289,7 +292,10 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
             t1 = min(t0 + QUERY_BLOCK, T)
             qt, kt, vt, dot = q[:, :, t0:t1] * scale, k[:, :, :t1], v[:, :, :t1], do_heads[:, :, t0:t1]
             s = qt @ kt.swapaxes(-1, -2)                # as in the forward
-            s[..., t0:] += mask[:t1 - t0, :t1 - t0]
+            if hidden is None:
+                s[..., t0:] += mask[:t1 - t0, :t1 - t0]
+            else:
+                s += hidden[b, None, t0:t1, :t1]
             s -= lse[b, :, t0:t1]                       # no score is above its lse, so exp cannot overflow
             p = np.exp(s, out=s)
             dp = dot @ vt.swapaxes(-1, -2)              # forward was: o = p v
@@ -306,6 +312,14 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
             np.multiply(ds @ kt, scale, out=dq[:, :, t0:t1])
         dk_out[...], dv_out[...] = dk, dv
     return dqkv
+
+
+def segments_hidden(segments, dtype):                   # (B,T) int -> (B,T,T): 0 where query i sees key j, else -inf
+    """Several texts in a row, each as if alone: a key is seen by later queries of its own segment, and if its segment is 0, the
+    beginning that the texts share, by those of all."""
+    T = segments.shape[1]
+    seen = (segments[:, :, None] == segments[:, None]) | (segments[:, None] == 0)
+    return np.where(seen & np.tri(T, dtype=bool), 0, -np.inf).astype(dtype)
 
 
 def cross_entropy_forward(logits, targets):             # (N,V), (N,) int -> (N,), cache
@@ -368,7 +382,7 @@ def block_forward(x, plus, p, s, n_head, keep=None, attend=attention_forward):
     if keep is not None:
         keep[...] = x
     linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
-    attend(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse))
+    attend(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse), **getattr(s, "only", {}))
     linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
     layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t)
     linear_forward(s.m, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"], out=s.h)
@@ -404,7 +418,7 @@ def block_backward(dx, p, s, n_head, grads, add=False):
     norm(dm, s.n_2, s.rstd_2, "ln_2")
     # x1 = x + attention(norm(x)): likewise
     qkv, o, do, dqkv = (y.reshape(B, T, -1) for y in (s.qkv, s.o, linear(dx, s.o, "attn.c_proj", out=s.t), getattr(s, "dqkv", s.qkv)))
-    dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=dqkv).reshape(B * T, -1)
+    dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=dqkv, **getattr(s, "only", {})).reshape(B * T, -1)
     da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
     norm(da, s.n_1, s.rstd_1, "ln_1")
     return dx
@@ -461,8 +475,9 @@ class _Step:
     own, which are then added up.
     """
 
-    def __init__(self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False):
-        self.params, self.cfg, self.tokens, self.recompute = params, cfg, tokens, recompute and want_grads
+    def __init__(self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False, positions=None, segments=None):
+        self.params, self.cfg, self.tokens, self.recompute, self.positions = params, cfg, tokens, recompute and want_grads, positions
+        self.hidden = None if segments is None else segments_hidden(segments, params["wte.weight"].dtype)
         self.B, self.T = tokens.shape
         self.a = arena.divide(step_shapes(cfg, self.B, self.T, threads, want_grads, recompute), params["wte.weight"].dtype)
         self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
@@ -478,12 +493,14 @@ class _Step:
 
     def block(self, i, part):
         names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t"}
-        return SimpleNamespace(**dict(zip(names, self.rows(part, *names.values()))))
+        only = {} if self.hidden is None else {"hidden": self.hidden[part(self.B)]}
+        return SimpleNamespace(**dict(zip(names, self.rows(part, *names.values()))), only=only)
 
     def trunk_forward(self, part):                      # fills y, (N,C) after the last norm
         p, tokens = self.params, self.tokens[part(self.B)]
         x, y, n_f, rstd_f = self.rows(part, "x", "y", "n_f", "rstd_f")
-        embedding_forward(tokens, np.broadcast_to(np.arange(self.T), tokens.shape), p["wte.weight"], p["wpe.weight"], out=x)
+        positions = np.broadcast_to(np.arange(self.T), tokens.shape) if self.positions is None else self.positions[part(self.B)]
+        embedding_forward(tokens, positions, p["wte.weight"], p["wpe.weight"], out=x)
         blocks = [self.block(i, part) for i in range(self.cfg.n_layer)]
         keep = [self.rows(part, f"x.{i}") for i in range(self.cfg.n_layer)] if self.recompute else None
         trunk_forward(x, p, self.layers, blocks, self.cfg.n_head, (y, n_f, rstd_f), keep)
@@ -550,7 +567,10 @@ class _Step:
         columns = part(self.cfg.n_embd)
         dx = self.a["x"][:, columns]
         embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"][:, columns])
-        grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
+        if self.positions is None:
+            grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
+        else:
+            embedding_backward(dx, self.positions.ravel(), grads["wpe.weight"][:, columns])
 
 
 def _device():
@@ -589,7 +609,7 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):    
 
 
 def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-                   recompute=False, threads=None, temperature=1.0):
+                   recompute=False, threads=None, temperature=1.0, positions=None, segments=None):
     """Weighted cross-entropy of targets given tokens, and its gradient for every parameter.
 
     tokens, targets (B,T) int, a target of -1 is ignored; weights (B,T) float or None for the mean over
@@ -599,6 +619,8 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
     arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
     threads: how many, by default one for each core. temperature: what the logits are divided by, as in token_losses.
+    positions, segments (B,T) int: for rows of several texts, where each token stands in its own, and which it belongs to
+    (segments_hidden).
     """
     wte, counted = params["wte.weight"], targets != -1
     if weights is None:
@@ -609,6 +631,8 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
         raise ValueError(f"weights have shape {weights.shape}, targets {targets.shape}")
     on_host = isinstance(wte, np.ndarray)
     weights = np.where(counted, weights, 0.0).astype(wte.dtype if on_host else np.float32).ravel()
+    if (positions is not None or segments is not None) and not (want_grads and on_host):
+        raise ValueError("positions and segments are for gradients of NumPy arrays")
     if not want_grads:
         return float(weights @ token_losses(params, cfg, tokens, targets, arena, temperature).ravel()), {}
     check_tokens(cfg, tokens)
@@ -619,7 +643,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
         grads = {k: np.empty_like(p) for k, p in params.items()}
 
     threads = threads or N_THREADS
-    step = _Step(params, cfg, tokens, arena or Arena(), threads, True, recompute)
+    step = _Step(params, cfg, tokens, arena or Arena(), threads, True, recompute, positions, segments)
     targets, n_parts = targets.ravel(), min(threads, len(tokens))
     in_parallel(step.trunk_forward, n_parts)
     counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits

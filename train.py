@@ -498,15 +498,16 @@ class Gradients:
     def clear(self):
         self.begun = False
 
-    def add(self, tokens, targets, weights):            # (B,T) each
+    def add(self, tokens, targets, weights, positions=None, segments=None):     # (B,T) each
         """The batch's loss; its gradients are added to what came since clear()."""
         n = min(len(self.others) + 1, len(tokens))
         rows, others = [cores.Share(i, n)(len(tokens)) for i in range(n)], self.others[:n - 1]
         for other, r in zip(others, rows[1:]):
-            other.pipe.send((tokens[r], targets[r], weights[r]))
+            other.pipe.send((tokens[r], targets[r], weights[r], *(a if a is None else a[r] for a in (positions, segments))))
         try:
+            more = {k: a[rows[0]] for k, a in (("positions", positions), ("segments", segments)) if a is not None}
             loss, _ = gpt.loss_and_grads(self.params, self.cfg, tokens[rows[0]], targets[rows[0]], weights[rows[0]], grads=self.sum,
-                                         add=self.begun, arena=self.arena, recompute=self.recompute, threads=self.threads)
+                                         add=self.begun, arena=self.arena, recompute=self.recompute, threads=self.threads, **more)
         finally:                                        # whatever happened here, hear them all
             losses = [_answer(other) for other in others]
         for of_rows in losses:
@@ -542,11 +543,12 @@ def _serve(pipe, inherited, params, cfg, recompute, grads):
     arena = cores.Arena()
     while True:
         try:
-            tokens, targets, weights = pipe.recv()
+            tokens, targets, weights, positions, segments = pipe.recv()
         except (EOFError, ConnectionError):
             return
         try:
-            answer = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, arena=arena, recompute=recompute, threads=1)[0]
+            answer = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, arena=arena, recompute=recompute, threads=1,
+                                        positions=positions, segments=segments)[0]
         except Exception as e:
             answer = e
         pipe.send(answer)

@@ -295,3 +295,25 @@ def test_bad_input(run, command, spoil, message):
 def test_a_missing_run_folder(tmp_path):
     done = run_script("align.py", "sft", "--run", tmp_path / "none")
     assert done.returncode != 0 and "no such run folder" in done.stderr
+
+
+def test_prompts_that_are_shared_change_no_gradient():
+    """Rows of many replies behind one prompt, with calls of a tool in them, have the gradient of a row for each."""
+    rng = np.random.default_rng(5)
+    cfg = gpt.Config(30, 24, 16, 2, 2)
+    params = gpt.init(cfg, 1, np.float64)
+    for p in params.values():
+        p += 0.2 * rng.standard_normal(p.shape)
+    prompts = [[1, 2, 3]] * 7 + [[1, 2]] * 2 + [[4, 5, 6, 7]] + [[1, 2, 3]] * 2
+    replies = [sample.Reply(rng.integers(0, 30, n).tolist(), [1, *rng.integers(0, 2, n - 1).tolist()], "stop") for n in (1, 5, 9, 2, 3, 20, 4, 6, 1, 8, 2, 21)]
+    rows = align.policy_rows(prompts, replies)
+    weights = rows[2] * rng.standard_normal(rows[2].shape)
+    alone_loss, alone = gpt.loss_and_grads(params, cfg, rows[0], rows[1], weights)
+    shared = align.share_prompts(rows, weights, cfg.n_positions)
+    assert shared[0].shape[1] <= 24 and shared[0].size < 0.7 * rows[0].size and (shared[2] != 0).sum() == (weights != 0).sum()
+    loss, grads = gpt.loss_and_grads(params, cfg, *shared[:3], positions=shared[3], segments=shared[4])
+    assert loss == pytest.approx(alone_loss, rel=1e-10)
+    for k in grads:
+        np.testing.assert_allclose(grads[k], alone[k], atol=1e-10 * np.abs(alone[k]).max() + 1e-14)
+    with pytest.raises(ValueError, match="positions and segments"):
+        gpt.loss_and_grads(params, cfg, *shared[:3], want_grads=False, positions=shared[3], segments=shared[4])
