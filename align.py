@@ -163,25 +163,31 @@ def add_conversations(grads, rows, parts=4):
 
 
 def share_prompts(rows, weights, n_positions):
-    """Rows of policy_rows, many of which begin with the same prompt -> (tokens, targets, weights, positions, segments) of rows that
-    hold a prompt once and behind it as many of its replies as fit, each of which sees the prompt and itself. The gradient is the
-    same for a fraction of the work."""
+    """Rows of policy_rows, many of which begin with the same prompt: yields (tokens, targets, weights, positions, segments) of rows
+    that hold a prompt once and behind it as many of its replies as fit, each of which sees the prompt and itself. The gradient is
+    the same for a fraction of the work."""
     tokens, targets, mask = rows
     groups, out = {}, []
     for r in range(len(tokens)):                            # the prompt's last token predicts the reply's first: it goes with the reply
         begin, end = int((mask[r] > 0).argmax()), int((targets[r] >= 0).sum())
         groups.setdefault(tokens[r, :begin].tobytes(), []).append((r, begin, end))
     for group in groups.values():
-        begin, row = group[0][1], None
-        prompt = tokens[group[0][0], :begin]
-        for r, _, end in sorted(group, key=lambda x: -x[2]):
-            if row is None or len(row[0]) + end - begin > n_positions:
+        begin = group[0][1]
+        prompt, n = tokens[group[0][0], :begin], -(-sum(end - begin for *_, end in group) // (n_positions - begin))
+        some = [[[*prompt], [-1] * begin, [0.0] * begin, [*range(begin)], [0] * begin] for _ in range(n)]
+        for r, _, end in sorted(group, key=lambda x: -x[2]):    # the longest first, each into the row that has least
+            row = min(some, key=lambda row: len(row[0]))
+            if len(row[0]) + end - begin > n_positions:
                 row = [[*prompt], [-1] * begin, [0.0] * begin, [*range(begin)], [0] * begin]
-                out.append(row)
+                some.append(row)
             for values, more in zip(row, (tokens[r, begin:end], targets[r, begin:end], weights[r, begin:end], range(begin, end), [r + 1] * (end - begin))):
                 values.extend(more)
-    T = max(len(row[0]) for row in out)
-    return tuple(np.array([[*row[i], *[fill] * (T - len(row[i]))] for row in out]) for i, fill in enumerate((0, -1, 0.0, 0, -1)))
+        out += some
+    out.sort(key=lambda row: len(row[0]))
+    for part in (out[:len(out) // 2], out[len(out) // 2:]):     # short rows and long ones apart, so that little of them is padding
+        if part:
+            T = len(part[-1][0])
+            yield tuple(np.array([[*row[i], *[fill] * (T - len(row[i]))] for row in part]) for i, fill in enumerate((0, -1, 0.0, 0, -1)))
 
 
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save):
@@ -402,7 +408,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
                 weights = weights + recipe.kl * objectives.kl_estimate(l, l_ref, counts, recipe.kl_kind)[1]
                 info["kl_nats"] = float(((l - l_ref) * rows[2]).sum() / len(rows[2]))       # of a reply
             # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
-            loss = grads.add(*share_prompts(rows, weights, cfg.n_positions))
+            loss = sum(grads.add(*part) for part in share_prompts(rows, weights, cfg.n_positions))
         chat_loss, _ = add_conversations(grads, others.at(step))
         return loss, {"chat_loss_nats": round(chat_loss, 6), **info}
 

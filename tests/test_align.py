@@ -309,11 +309,14 @@ def test_prompts_that_are_shared_change_no_gradient():
     rows = align.policy_rows(prompts, replies)
     weights = rows[2] * rng.standard_normal(rows[2].shape)
     alone_loss, alone = gpt.loss_and_grads(params, cfg, rows[0], rows[1], weights)
-    shared = align.share_prompts(rows, weights, cfg.n_positions)
-    assert shared[0].shape[1] <= 24 and shared[0].size < 0.7 * rows[0].size and (shared[2] != 0).sum() == (weights != 0).sum()
-    loss, grads = gpt.loss_and_grads(params, cfg, *shared[:3], positions=shared[3], segments=shared[4])
+    shared, loss, grads = list(align.share_prompts(rows, weights, cfg.n_positions)), 0.0, None
+    assert max(part[0].shape[1] for part in shared) <= 24 and sum(part[0].size for part in shared) < 0.7 * rows[0].size
+    assert sum((part[2] != 0).sum() for part in shared) == (weights != 0).sum()
+    for part in shared:
+        more, grads = gpt.loss_and_grads(params, cfg, *part[:3], positions=part[3], segments=part[4], grads=grads, add=grads is not None)
+        loss += more
     assert loss == pytest.approx(alone_loss, rel=1e-10)
     for k in grads:
         np.testing.assert_allclose(grads[k], alone[k], atol=1e-10 * np.abs(alone[k]).max() + 1e-14)
     with pytest.raises(ValueError, match="positions and segments"):
-        gpt.loss_and_grads(params, cfg, *shared[:3], want_grads=False, positions=shared[3], segments=shared[4])
+        gpt.loss_and_grads(params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4])
