@@ -171,14 +171,17 @@ def share_prompts(rows, weights, n_positions):
     for r in range(len(tokens)):                            # the prompt's last token predicts the reply's first: it goes with the reply
         begin, end = int((mask[r] > 0).argmax()), int((targets[r] >= 0).sum())
         groups.setdefault(tokens[r, :begin].tobytes(), []).append((r, begin, end))
+
+    def begun(r, begin):                                    # a row that holds nothing but the prompt of row r
+        return [tokens[r, :begin].tolist(), [-1] * begin, [0.0] * begin, [*range(begin)], [0] * begin]
+
     for group in groups.values():
-        begin = group[0][1]
-        prompt, n = tokens[group[0][0], :begin], -(-sum(end - begin for *_, end in group) // (n_positions - begin))
-        some = [[[*prompt], [-1] * begin, [0.0] * begin, [*range(begin)], [0] * begin] for _ in range(n)]
+        first, begin, _ = group[0]
+        some = [begun(first, begin) for _ in range(-(-sum(end - begin for *_, end in group) // (n_positions - begin)))]
         for r, _, end in sorted(group, key=lambda x: -x[2]):    # the longest first, each into the row that has least
             row = min(some, key=lambda row: len(row[0]))
             if len(row[0]) + end - begin > n_positions:
-                row = [[*prompt], [-1] * begin, [0.0] * begin, [*range(begin)], [0] * begin]
+                row = begun(first, begin)
                 some.append(row)
             for values, more in zip(row, (tokens[r, begin:end], targets[r, begin:end], weights[r, begin:end], range(begin, end), [r + 1] * (end - begin))):
                 values.extend(more)
@@ -441,7 +444,7 @@ def load_comparisons(paths, tokenizer, n_positions):
     return out
 
 
-def score_rows(params, cfg, rows, grads=None, loss_of=None, arena_=None):
+def score_rows(params, cfg, rows, grads=None, loss_of=None):
     """Rewards of rows of ids, (n,): the score of the hidden state at the last token. With loss_of, rewards -> (loss, dr, ...), the
     gradients are added to grads, an object with sum and begun, and what loss_of gave is returned."""
     T = max(map(len, rows))
@@ -462,7 +465,7 @@ def score_rows(params, cfg, rows, grads=None, loss_of=None, arena_=None):
         grads.sum["score.weight"][...] = grads.sum["score.weight"] + d if grads.begun else d
         return out[0][0], dy, None
 
-    gpt.hidden_and_grads(params, cfg, tokens, head, grads and grads.sum, bool(grads and grads.begun), arena_ or (grads and grads.arena))
+    gpt.hidden_and_grads(params, cfg, tokens, head, grads and grads.sum, bool(grads and grads.begun), grads and grads.arena)
     if grads:
         grads.begun = True
     return out[0]
@@ -550,23 +553,23 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
                 "data": digest(data), "threads": cores.N_THREADS}
     batches = Batches(pairs, recipe.batch, seed)
 
-    def deltas(rows, l):
-        gained = ((l - log_probabilities(reference, cfg, rows)) * rows[2]).sum(1)
-        return gained[0::2] - gained[1::2]
+    def compared(pairs):                                    # -> rows, their log-probabilities, the reference's; (n,), (n,) what each side gained
+        rows = pad_rows([row for pair in pairs for row in pair])
+        l, l_ref = log_probabilities(params, cfg, rows), log_probabilities(reference, cfg, rows)
+        gained = ((l - l_ref) * rows[2]).sum(1)
+        return rows, l, l_ref, gained[0::2], gained[1::2]
 
     def step_of(step, grads):
-        rows = pad_rows([row for pair in batches.at(step) for row in pair])
-        l, l_ref = log_probabilities(params, cfg, rows), log_probabilities(reference, cfg, rows)
+        rows, l, l_ref, chosen, rejected = compared(batches.at(step))
         loss, weights = objectives.dpo(l, l_ref, rows[2], recipe.kl)
         grads.add(rows[0], rows[1], weights)
-        gained = ((l - l_ref) * rows[2]).sum(1)
-        return loss, {"in_order": float((gained[0::2] > gained[1::2]).mean()), "chosen": float(gained[0::2].mean()), "rejected": float(gained[1::2].mean())}
+        return loss, {"in_order": float((chosen > rejected).mean()), "chosen": float(chosen.mean()), "rejected": float(rejected.mean())}
 
     optimise(run / out, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
     right = 0
     for i in range(0, len(test), 32):
-        rows = pad_rows([row for pair in test[i:i + 32] for row in pair])
-        right += int((deltas(rows, log_probabilities(params, cfg, rows)) > 0).sum())
+        *_, chosen, rejected = compared(test[i:i + 32])
+        right += int((chosen > rejected).sum())
     return len(pairs), right / max(len(test), 1), len(test)
 
 

@@ -502,12 +502,12 @@ class Gradients:
         """The batch's loss; its gradients are added to what came since clear()."""
         n = min(len(self.others) + 1, len(tokens))
         rows, others = [cores.Share(i, n)(len(tokens)) for i in range(n)], self.others[:n - 1]
-        for other, r in zip(others, rows[1:]):
-            other.pipe.send((tokens[r], targets[r], weights[r], *(a if a is None else a[r] for a in (positions, segments))))
+        mine, *theirs = [[a if a is None else a[r] for a in (tokens, targets, weights, positions, segments)] for r in rows]
+        for other, part in zip(others, theirs):
+            other.pipe.send(part)
         try:
-            more = {k: a[rows[0]] for k, a in (("positions", positions), ("segments", segments)) if a is not None}
-            loss, _ = gpt.loss_and_grads(self.params, self.cfg, tokens[rows[0]], targets[rows[0]], weights[rows[0]], grads=self.sum,
-                                         add=self.begun, arena=self.arena, recompute=self.recompute, threads=self.threads, **more)
+            loss, _ = gpt.loss_and_grads(self.params, self.cfg, *mine[:3], grads=self.sum, add=self.begun, arena=self.arena,
+                                         recompute=self.recompute, threads=self.threads, positions=mine[3], segments=mine[4])
         finally:                                        # whatever happened here, hear them all
             losses = [_answer(other) for other in others]
         for of_rows in losses:

@@ -182,11 +182,11 @@ def gamed(run, seed):
         prompts = [[{"role": "user", "content": t["question"]}, {"role": "assistant", "content": text or "-"}] for t, text in zip(tasks, texts)]
         return align.score(judge, [sample.render(m, judge[2])[0][-judge[1].n_positions:] for m in prompts])
 
-    for name, kl in (("no leash", 1e-9), ("KL 0.1", 0.1)):
+    for name, kl, stage in (("no leash", 1e-9, "gamed_free"), ("KL 0.1", 0.1, "gamed_kl")):
         history.clear()
         recipe = replace(align.RL, steps=120, lr=3e-4, min_lr=3e-4, warmup=5, batch=1, kl=kl, save_every=40)
-        align.rl(run, recipe, proxy, seed, "restart", folder / "tasks.jsonl", folder / "tasks.jsonl", f"gamed_{'kl' if kl > 1e-6 else 'free'}", "gamed_sft")
-        log = [json.loads(line) for line in (run / f"gamed_{'kl' if kl > 1e-6 else 'free'}" / "log.jsonl").read_text().splitlines()]
+        align.rl(run, recipe, proxy, seed, "restart", folder / "tasks.jsonl", folder / "tasks.jsonl", stage, "gamed_sft")
+        log = [json.loads(line) for line in (run / stage / "log.jsonl").read_text().splitlines()]
         print(f"   {name:9} step  sqrt(KL)   reward model   truth")
         for i in [*range(0, len(log), 12), len(log) - 1]:
             print(f"   {'':9} {i + 1:4}  {max(0.0, log[i]['kl_nats']) ** 0.5:8.2f}  {log[i]['reward']:12.2f}  {history[i]:6.2f}")

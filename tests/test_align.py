@@ -106,6 +106,15 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
     check_grad(surrogate, {k: (params[k], grads[k]) for k in params}, n=5)
 
 
+def test_a_group_of_equal_rewards_moves_nothing():
+    params = gpt.init(CFG, 0)
+    replies = [sample.Reply([3, END], [1, 1], "stop")] * 4
+    tokens, targets, mask = align.policy_rows([[1, 2]] * 4, replies)
+    weights = objectives.policy(0.0, objectives.normaliser(mask), objectives.advantages([1, 1, 1, 1], 4))[1]
+    _, grads = gpt.loss_and_grads(params, CFG, tokens, targets, weights)
+    assert not any(g.any() for g in grads.values())
+
+
 def test_a_two_armed_bandit_is_solved():
     """One prompt, the reply 'A' pays and 'B' does not: the policy learns A within a few steps."""
     cfg = gpt.Config(6, 4, 16, 1, 2)

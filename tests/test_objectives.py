@@ -75,6 +75,7 @@ def test_who_is_clipped():
 
 
 def test_advantages():
+    np.testing.assert_allclose(o.advantages([1, 0, 0, 0, 1, 1, 1, 1], 4), [0.75, -0.25, -0.25, -0.25, 0, 0, 0, 0])
     r = [1, 0, 0, 1, 0.3, 0.3, 0.3, 0.3]
     assert not o.advantages(r, 4)[4:].any() and not o.advantages(r, 4, "std")[4:].any()
     for baseline in ("mean", "rloo", "std"):

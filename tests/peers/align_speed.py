@@ -74,23 +74,16 @@ def theirs(run, tasks):
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = tok.eos_token_id, tok.pad_token_id
     ours = bpe.Tokenizer.load(run / "sft" / "tokenizer.json")
     prompts = [ours.decode(sample.render_prompt([{"role": "user", "content": t["question"]}], ours)) for t in tasks]
-    lengths, begun, seconds = [], [], []
+    lengths = []
 
     def reward(completion_ids, **_):
         lengths.extend(map(len, completion_ids))
         return [float(i % 2) for i in range(len(completion_ids))]
 
-    class Clock(transformers.TrainerCallback):
-        def on_step_begin(self, *_, **__):
-            begun.append(time.perf_counter())
-
-        def on_step_end(self, *_, **__):
-            seconds.append(time.perf_counter() - begun[-1])
-
     args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=True, bf16=False, per_device_train_batch_size=PROMPTS * GROUP,
                           num_generations=GROUP, max_completion_length=LONGEST, max_steps=STEPS, learning_rate=1e-4, temperature=1.0, save_strategy="no",
                           logging_steps=1000, beta=0.0, gradient_checkpointing=False, disable_tqdm=True)
-    trainer = trl.GRPOTrainer(model=model, reward_funcs=[reward], args=args, processing_class=tok, callbacks=[Clock()],
+    trainer = trl.GRPOTrainer(model=model, reward_funcs=[reward], args=args, processing_class=tok,
                               train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in prompts]))
     started = time.perf_counter()
     trainer.train()

@@ -77,11 +77,10 @@ def test_grpo(folder, tmp_path, loss_type, beta):
     l = -gpt.token_losses(params, CFG, tokens, targets, temperature=TAU)
     l_old, l_ref = (np.where(mask > 0, l + 0.4 * RNG.standard_normal(l.shape), 0.0) for _ in "or")
     as_theirs = lambda x: torch.tensor(x[:, P - 1:], dtype=torch.float32)  # noqa: E731
+    # The mask has holes, as where a tool wrote: those tokens are attended to.
     inputs = {"prompt_ids": torch.tensor(IDS[:, :P]), "prompt_mask": torch.ones(B, P, dtype=torch.long), "completion_ids": torch.tensor(IDS[:, P:]),
-              "completion_mask": torch.tensor(MASK), "advantages": torch.tensor(ADVANTAGE, dtype=torch.float32), "old_per_token_logps": as_theirs(l_old),
+              "completion_mask": torch.ones(B, T, dtype=torch.long), "tool_mask": torch.tensor(MASK), "advantages": torch.tensor(ADVANTAGE, dtype=torch.float32), "old_per_token_logps": as_theirs(l_old),
               "ref_per_token_logps": as_theirs(l_ref), "num_items_in_batch": torch.tensor(MASK.sum())}
-    # the mask has holes, as where a tool wrote: those tokens are attended to
-    inputs |= {"completion_mask": torch.ones(B, T, dtype=torch.long), "tool_mask": torch.tensor(MASK)}
     loss = trainer._compute_loss(trainer.model, inputs)
     loss.backward()
     counts = objectives.normaliser(mask, {"grpo": "replies", "dr_grpo": "constant"}.get(name, "tokens"), T)
