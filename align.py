@@ -30,7 +30,7 @@ import math
 import os
 import sys
 import time
-from collections import Counter, namedtuple
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -55,9 +55,10 @@ class Recipe:
     lr: float
     min_lr: float
     warmup: int
-    batch: int = 64             # conversations a step
+    batch: int = 64             # conversations a step; RL: may be 0
     replay: int = 4             # SFT: windows of pre-training text a step
     replay_weight: float = 1.0  # SFT: their loss beside the conversations'
+    keep_moments: bool = False  # SFT: begin with the optimizer's moments that pre-training ended with
     prompts: int = 16           # RL: questions a step
     group: int = 16             # RL: replies to each question
     max_tokens: int = 64        # RL: length limit of a reply
@@ -76,17 +77,11 @@ class Recipe:
 
 SFT = Recipe(steps=1250, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
 RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
-REWARD = Recipe(steps=150, lr=3e-4, min_lr=0.0, warmup=10, batch=16, save_every=50)     # batch: comparisons a step
+REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)   # batch: comparisons a step
 DPO = Recipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, kl=0.1, save_every=25)
 
 
 # ----------------------------------------------------------------------------------------------- fine-tuning
-
-
-def existing(path):
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file; write the demo's with: python toyweb.py")
-    return path
 
 
 def load_conversations(paths, tokenizer, n_positions, but_not=()):
@@ -96,7 +91,7 @@ def load_conversations(paths, tokenizer, n_positions, but_not=()):
     """
     out, too_long, notes = [], 0, Counter()
     for path in paths:
-        for where, messages, kind in chats.conversations(existing(path), notes):
+        for where, messages, kind in chats.conversations(path, notes):
             if kind is not None and kind in but_not:
                 continue
             ids, mask = sample.render(messages, tokenizer, where)
@@ -193,10 +188,33 @@ def share_prompts(rows, weights, n_positions):
             yield tuple(np.array([[*row[i], *[fill] * (T - len(row[i]))] for row in part]) for i, fill in enumerate((0, -1, 0.0, 0, -1)))
 
 
-def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save):
-    """The loop all stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly."""
+def updates_of(folder):
+    path = Path(folder) / "trainer.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no checkpoint, so there are no moments to begin with; leave out --keep-moments")
+    return int(checkpoint.load_safetensors(path)[1]["adamw.t"])
+
+
+def inherit_moments(optimizer, folder):
+    """Begin with the moments that another stage's training ended with."""
+    path = Path(folder) / "trainer.safetensors"
+    tensors, _ = checkpoint.load_safetensors(path)
+    for kind, moments in (("m", optimizer.m), ("v", optimizer.v)):
+        for k, a in moments.items():
+            theirs = tensors.get(f"adamw.{kind}.{k}")
+            if theirs is None or theirs.shape != a.shape:
+                raise ValueError(f"{path}: adamw.{kind}.{k} is {getattr(theirs, 'shape', 'not there')}, expected {a.shape}; leave out --keep-moments")
+            a[...] = theirs
+    optimizer.t = updates_of(folder)
+
+
+def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save, moments=None):
+    """The loop all stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly. moments: the
+    folder of a stage whose moments the optimizer begins with; the identity holds how many updates made them."""
     optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
     done, log = train.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
+    if moments and not done:
+        inherit_moments(optimizer, moments)
     started, grads = time.perf_counter(), train.Gradients(params, cfg)
     for step in range(done, recipe.steps):
         t0 = time.perf_counter()
@@ -241,8 +259,9 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
                 "data": digest(data)}
 
     def step_of(step, grads):
-        loss, n = add_conversations(grads, batches.at(step))
-        info = {"learned_tokens": n}
+        chosen = batches.at(step)
+        loss, n = add_conversations(grads, chosen)
+        info = {"learned_tokens": n, "tokens": sum(len(ids) - 1 for ids, _ in chosen) + recipe.replay * cfg.n_positions}
         if recipe.replay:
             rows = windows.rows(step * recipe.replay, recipe.replay)
             weights = np.full((recipe.replay, cfg.n_positions), recipe.replay_weight / rows[:, 1:].size)
@@ -250,7 +269,10 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
             info["replay_loss_nats"] = round(replayed / recipe.replay_weight, 6)
         return loss, info
 
-    optimise(run / out, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
+    moments = run / start if recipe.keep_moments else None
+    if moments:
+        identity["updates_before"] = updates_of(moments)
+    optimise(run / out, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, moments=moments)
     return f"{len(conversations):,} conversations", f"{recipe.steps * batches.batch / len(conversations):.1f} passes"
 
 
@@ -259,47 +281,7 @@ def show_mask(ids, mask, tokenizer):
     return "".join(f"\033[{'32' if m else '90'}m{tokenizer.decode([i])}" for i, m in zip(ids, mask)) + "\033[0m"
 
 
-# ------------------------------------------------------------------------------------ rewards from verification
-
-Verdict = namedtuple("Verdict", "correct ended n_tokens stepwise")
-
-
-def is_correct(task, text):
-    """The reply ends with the answer; for questions about the assistant it is enough to mention it."""
-    said, answer = text.strip().rstrip(".!").lower(), str(task["answer"]).lower()
-    if task.get("kind") == "identity":
-        return answer in said
-    if task.get("kind") == "gsm8k":
-        return chats.final_answer(text) == answer
-    return said == answer or said.endswith((" " + answer, "\n" + answer))
-
-
-def judge(task, reply, tokenizer):
-    text = sample.reply_text(reply.ids, tokenizer)
-    return Verdict(is_correct(task, text) and reply.finish == "stop", reply.finish == "stop", sum(reply.sampled),
-                   text.startswith("Step by step"))
-
-
-def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
-    """(replies, verdicts) for a list of tasks."""
-    stop = {sample.special(tokenizer, "<|im_end|>")}
-    prompts = [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in tasks]
-    replies = []
-    for i in range(0, len(prompts), batch):
-        replies += sample.generate(params, cfg, tokenizer, prompts[i:i + batch], stop=stop, max_new_tokens=max_tokens,
-                                   temperature=temperature, seed=seed + i)
-    return replies, [judge(t, r, tokenizer) for t, r in zip(tasks, replies)]
-
-
-class Replies(NamedTuple):
-    """What a batch of questions brought, kept for as many steps as are made with it. (B,) for each reply, (B,T) for each token."""
-
-    rows: tuple                 # tokens, targets, mask: 1 on what was sampled
-    counts: np.ndarray          # (B,T) what each token counts in the objective
-    advantage: np.ndarray       # (B,)
-    l_old: np.ndarray           # (B,T) log-probabilities before the first step; None where none are needed
-    l_ref: np.ndarray           # (B,T) those of the model it began with
-    info: dict                  # what to log
+# ---------------------------------------------------------------------------------------------- reinforcement
 
 
 def log_probabilities(params, cfg, rows):                   # (tokens, targets, mask) -> (B,T), 0 where the mask is
@@ -313,110 +295,133 @@ def policy_rows(prompts, replies):
     return pad_rows([(p + r.ids, [0] * len(p) + r.sampled) for p, r in zip(prompts, replies)])
 
 
+def paid(reward, tasks, prompts, replies, verdicts, tokenizer, rng):
+    """(B,) what each reply earns. reward: answer, whether it is right; random, tossed by coin; a reward model as load_reward gives it; or a
+    function (tasks, texts) -> rewards."""
+    if reward == "answer":
+        return np.array([v.correct for v in verdicts], float)
+    if reward == "random":
+        return rng.integers(0, 2, len(verdicts)).astype(float)
+    if callable(reward):
+        found = reward(tasks, [sample.reply_text(r.ids, tokenizer) for r in replies])
+    else:
+        found = score(reward, [p + r.ids for p, r in zip(prompts, replies)])
+    found = np.array(found, float)
+    if found.shape != (len(replies),) or not np.isfinite(found).all():
+        raise ValueError(f"the reward {getattr(reward, '__name__', 'model')} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
+    ended = np.array([v.ended for v in verdicts])
+    found[~ended] = found.min()                             # a reply that was cut off is as bad as any
+    return found
+
+
+class Rollout(NamedTuple):
+    """What a batch of questions brought, kept for as many steps as are made with it. (B,) for each reply, (B,T) for each token."""
+
+    rows: tuple                 # tokens, targets, mask: 1 on what was sampled
+    counts: np.ndarray          # (B,T) what each token counts in the objective
+    advantage: np.ndarray       # (B,)
+    l_old: np.ndarray           # (B,T) log-probabilities before the first step; None where none are needed
+    l_ref: np.ndarray           # (B,T) those of the model it began with; None without a leash
+    info: dict                  # what to log
+
+
+def roll_out(model, reference, recipe, reward, tasks, rng):
+    """Ask some of the tasks, a group of replies each, and find what to make of the replies."""
+    params, cfg, tokenizer = model
+    chosen = [tasks[i] for i in rng.choice(len(tasks), recipe.prompts) for _ in range(recipe.group)]
+    prompts = arena.prompts(tokenizer, chosen)
+    replies, verdicts = arena.ask(params, cfg, tokenizer, chosen, 1.0, int(rng.integers(2**31)), recipe.max_tokens, batch=len(chosen))
+    rewards = paid(reward, chosen, prompts, replies, verdicts, tokenizer, rng)
+    advantage = objectives.advantages(rewards, recipe.group, recipe.baseline)
+    rows = policy_rows(prompts, replies)
+    counts = objectives.normaliser(rows[2], recipe.normaliser, recipe.max_tokens)
+    info = {"reward": float(rewards.mean()), **describe(replies, verdicts, recipe.group),
+            "groups_without_signal": float((advantage.reshape(-1, recipe.group) == 0).all(1).mean())}
+    if not reference:                                       # what has no advantage has no gradient
+        learned = np.flatnonzero(advantage)
+        rows, counts, advantage = tuple(a[learned] for a in rows), counts[learned], advantage[learned]
+    l_old = log_probabilities(params, cfg, rows) if len(advantage) and (reference or recipe.epochs > 1) else None
+    return Rollout(rows, counts, advantage, l_old, log_probabilities(reference, cfg, rows) if reference else None, info)
+
+
+def describe(replies, verdicts, group):
+    """Of a batch of replies in groups: {what: mean}."""
+    right, length = (np.array([getattr(v, k) for v in verdicts], float) for k in ("correct", "n_tokens"))
+    return {"accuracy": float(right.mean()), "length": float(length.mean()),
+            "length_right": float(length[right > 0].mean()) if right.any() else None,
+            "length_wrong": float(length[right == 0].mean()) if not right.all() else None,
+            "pass_at_4": float(np.mean([arena.pass_at_k(group, int(r.sum()), min(4, group)) for r in right.reshape(-1, group)])),
+            "stepwise": float(np.mean([v.stepwise for v in verdicts])), "cut": float(np.mean([not v.ended for v in verdicts])),
+            "entropy": -float(np.mean([x for r in replies for x, s in zip(r.logp, r.sampled) if s]))}
+
+
+def policy_weights(params, cfg, recipe, rollout, again):
+    """(B,T) the weight of each token in the step, and {what to log}. again: whether the model has moved since the rollout."""
+    rows, counts, advantage, l_old, l_ref, _ = rollout
+    l, info = log_probabilities(params, cfg, rows) if again else l_old, {}
+    if recipe.epochs == 1:                                  # on policy: every ratio is 1, nothing is clipped
+        _, weights = objectives.policy(0.0, counts, advantage)
+    else:
+        _, weights = objectives.clipped(l, l_old, counts, advantage, recipe.clip_low, recipe.clip_high)
+        info["clipped"] = float(((weights == 0) & (counts * advantage[:, None] != 0)).sum() / max(1, (rows[2] > 0).sum()))
+    if recipe.kl:
+        weights = weights + recipe.kl * objectives.kl_estimate(l, l_ref, counts, recipe.kl_kind)[1]
+        info["kl_nats"] = float(((l - l_ref) * rows[2]).sum() / len(rows[2]))               # of a reply
+    return weights, info
+
+
 def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None, out=None, start="sft"):
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns measurements before and after, on problems never trained on.
 
-    reward: answer, whether the reply is right; random, tossed by coin, the control; model, what reward/ says of it; or a function
-    (tasks, texts) -> rewards. tasks, unseen: files of other tasks. start, out: the stages it begins with and makes.
+    reward: answer, random (the control), model (what reward/ says), or a function, as in paid. tasks, unseen: files of other tasks.
+    start, out: the stages it begins with and makes.
     """
     run = Path(run)
     name = reward if isinstance(reward, str) else reward.__name__
-    params, cfg, tokenizer = load_stage(run, start, "python align.py sft")
-    files = [existing(tasks or run / "tasks" / "wheel_train.jsonl"), existing(unseen or run / "tasks" / "wheel_test.jsonl")]
+    params, cfg, tokenizer = model = load_stage(run, start, "python align.py sft")
+    files = [tasks or run / "tasks" / "wheel_train.jsonl", unseen or run / "tasks" / "wheel_test.jsonl"]
     tasks, unseen = map(chats.tasks, files)
     # Beside the replies it goes on learning conversations about other things, or it forgets them.
     kinds = {str(t["kind"]) for t in tasks if "kind" in t}
-    others = Batches(load_conversations([run / "chat" / "train.jsonl"], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
+    others = recipe.batch and Batches(load_conversations([run / "chat" / "train.jsonl"], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
     folder = run / (out or {"answer": "rl", "random": "rl_random", "model": "rlhf"}.get(name, f"rl_{name}"))
     identity = {"stage": "rl", **train.settings(recipe), "reward": name, "seed": seed, "start": train.fingerprint(params.values()),
                 "data": digest([files[0], run / "chat" / "train.jsonl"]), "threads": cores.N_THREADS}
-    judge_of = load_reward(run / "reward") if reward == "model" else None
-    if judge_of:
-        identity["judge"] = train.fingerprint(judge_of[0].values())
+    if reward == "model":
+        reward = load_reward(run / "reward")
+        identity["judge"] = train.fingerprint(reward[0].values())
     reference = {k: p.copy() for k, p in params.items()} if recipe.kl else None
-    before = measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
-    state, warned = [None, None], set()                     # number of a batch and its Replies
+    before = arena.measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
+    kept, warned = {}, set()                                # the number of a batch and its Rollout
 
-    def warn(what, text):                                   # once
-        if what not in warned:
+    def warn(what, when, text):                             # once
+        if when and what not in warned:
             warned.add(what)
             print(f"\nalign.py: {text}", file=sys.stderr)
 
-    def rewards_of(chosen, prompts, replies, verdicts, rng):
-        if reward == "answer":
-            return np.array([v.correct for v in verdicts], float)
-        if reward == "random":
-            return rng.integers(0, 2, len(verdicts)).astype(float)
-        if judge_of:
-            found = score(judge_of, [p + r.ids for p, r in zip(prompts, replies)])
-        else:
-            found = reward(chosen, [sample.reply_text(r.ids, tokenizer) for r in replies])
-        found = np.array(found, float)
-        if found.shape != (len(replies),) or not np.isfinite(found).all():
-            raise ValueError(f"the reward {name} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
-        ended = np.array([v.ended for v in verdicts])
-        found[~ended] = found.min()                         # a reply that was cut off is as bad as any
-        return found
-
-    def replies_of(batch):
-        rng = np.random.default_rng((seed, batch))
-        chosen = [tasks[i] for i in rng.choice(len(tasks), recipe.prompts) for _ in range(recipe.group)]
-        replies, verdicts = ask(params, cfg, tokenizer, chosen, 1.0, int(rng.integers(2**31)), recipe.max_tokens,
-                                batch=len(chosen))
-        prompts = [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in chosen]
-        rewards = rewards_of(chosen, prompts, replies, verdicts, rng)
-        advantage = objectives.advantages(rewards, recipe.group, recipe.baseline)
-        right, length = (np.array([getattr(v, k) for v in verdicts], float) for k in ("correct", "n_tokens"))
-        silent = (advantage.reshape(-1, recipe.group) == 0).all(1)
-        info = {"reward": float(rewards.mean()), "accuracy": float(right.mean()), "length": float(length.mean()),
-                "length_right": float(length[right > 0].mean()) if right.any() else None,
-                "length_wrong": float(length[right == 0].mean()) if not right.all() else None,
-                "pass_at_4": float(np.mean([arena.pass_at_k(recipe.group, int(r.sum()), min(4, recipe.group)) for r in right.reshape(-1, recipe.group)])),
-                "stepwise": float(np.mean([v.stepwise for v in verdicts])), "cut": float(np.mean([not v.ended for v in verdicts])),
-                "entropy": -float(np.mean([x for r in replies for x, s in zip(r.logp, r.sampled) if s])),
-                "groups_without_signal": float(silent.mean())}
-        if info["cut"] > 0.2:
-            warn("cut", f"{info['cut']:.0%} of the replies do not end within {recipe.max_tokens} tokens or the context of {cfg.n_positions}, "
-                 "and count as wrong; give more with --max-tokens")
-        if silent.all():
-            warn("silent", "no group has replies of different rewards: there is nothing to learn from")
-        rows = policy_rows(prompts, replies)
-        counts = objectives.normaliser(rows[2], recipe.normaliser, recipe.max_tokens)
-        l_ref = None
-        if recipe.kl:
-            l_ref = log_probabilities(reference, cfg, rows)
-        else:                                               # what has no advantage has no gradient
-            learned = np.flatnonzero(advantage)
-            rows, counts, advantage = tuple(a[learned] for a in rows), counts[learned], advantage[learned]
-        l_old = log_probabilities(params, cfg, rows) if len(advantage) and (recipe.kl or recipe.epochs > 1) else None
-        return Replies(rows, counts, advantage, l_old, l_ref, info)
-
     def step_of(step, grads):
         batch, again = divmod(step, recipe.epochs)
-        if state[0] != batch:
-            state[:] = batch, replies_of(batch)
-        rows, counts, advantage, l_old, l_ref, info = state[1]
-        info, loss = dict(info), 0.0
+        if batch not in kept:
+            kept.clear()
+            kept[batch] = roll_out(model, reference, recipe, reward, tasks, np.random.default_rng((seed, batch)))
+        rollout, loss = kept[batch], 0.0
+        info = dict(rollout.info)
+        warn("cut", info["cut"] > 0.2, f"{info['cut']:.0%} of the replies do not end within {recipe.max_tokens} tokens or the context of "
+             f"{cfg.n_positions}, and count as wrong; give more with --max-tokens")
+        warn("silent", info["groups_without_signal"] == 1, "no group has replies of different rewards: there is nothing to learn from")
         if step % recipe.save_every == 0:
-            info["greedy"] = float(np.mean([v.correct for v in ask(params, cfg, tokenizer, unseen[:64], 0.0, 0, recipe.max_tokens)[1]]))
-        if len(advantage):
-            if recipe.epochs == 1:                          # on policy: every ratio is 1, nothing is clipped
-                _, weights = objectives.policy(0.0, counts, advantage)
-                l = l_old
-            else:
-                l = log_probabilities(params, cfg, rows) if again else l_old
-                _, weights = objectives.clipped(l, l_old, counts, advantage, recipe.clip_low, recipe.clip_high)
-                info["clipped"] = float(((weights == 0) & (counts * advantage[:, None] != 0)).sum() / max(1, (rows[2] > 0).sum()))
-            if recipe.kl:
-                weights = weights + recipe.kl * objectives.kl_estimate(l, l_ref, counts, recipe.kl_kind)[1]
-                info["kl_nats"] = float(((l - l_ref) * rows[2]).sum() / len(rows[2]))       # of a reply
+            info["greedy"] = float(np.mean([v.correct for v in arena.ask(params, cfg, tokenizer, unseen[:64], 0.0, 0, recipe.max_tokens)[1]]))
+        if len(rollout.advantage):
+            weights, more = policy_weights(params, cfg, recipe, rollout, again)
             # The printed loss is near zero by construction and says nothing; its gradient is the policy gradient.
-            loss = sum(grads.add(*part) for part in share_prompts(rows, weights, cfg.n_positions))
-        chat_loss, _ = add_conversations(grads, others.at(step))
-        return loss, {"chat_loss_nats": round(chat_loss, 6), **info}
+            loss = sum(grads.add(*part) for part in share_prompts(rollout.rows, weights, cfg.n_positions))
+            info |= more
+        if others:
+            info["chat_loss_nats"] = round(add_conversations(grads, others.at(step))[0], 6)
+        return loss, info
 
     optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
-    return before, measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
+    return before, arena.measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
 
 
 # ------------------------------------------------------------------------------------------- learning from comparisons
@@ -426,7 +431,7 @@ def load_comparisons(paths, tokenizer, n_positions):
     """[(rows, scores)] of files of comparisons: for each prompt the (ids, mask) of its replies, and what people thought of them."""
     out, notes = [], Counter()
     for path in paths:
-        for where, (prompt, replies, scores) in chats.comparisons(existing(path), notes):
+        for where, (prompt, replies, scores) in chats.comparisons(path, notes):
             rows = []
             for reply in replies:
                 ids, mask = sample.render([*prompt, {"role": "assistant", "content": reply}], tokenizer, where)
@@ -484,10 +489,6 @@ def save_reward(folder, params, cfg, bias):
     checkpoint.write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
     tensors = {f"transformer.{k}": p for k, p in params.items() if k != "score.weight"}
     checkpoint.save_safetensors(Path(folder) / "model.safetensors", {**tensors, "score.weight": params["score.weight"][None]}, {"format": "pt"})
-
-
-def is_reward(folder):
-    return "GPT2ForSequenceClassification" in checkpoint.read_json(folder / "config.json").get("architectures", ())
 
 
 def load_reward(folder):
@@ -573,59 +574,7 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
     return len(pairs), right / max(len(test), 1), len(test)
 
 
-# ----------------------------------------------------------------------------------------------- evaluation
-
-
-def measure(params, cfg, tokenizer, tasks, max_tokens=64):
-    """Greedy accuracy and length, and accuracy and share of step-by-step replies at temperature 1."""
-    _, greedy = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)
-    _, free = ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)
-    mean = lambda vs, f: float(np.mean([getattr(v, f) for v in vs]))  # noqa: E731
-    return {"greedy": mean(greedy, "correct"), "at_temperature_1": mean(free, "correct"), "length": mean(greedy, "n_tokens"),
-            "length_at_1": mean(free, "n_tokens"), "stepwise": mean(free, "stepwise"), "problems": len(tasks)}
-
-
-def evaluate(params, cfg, tokenizer, run):
-    """{name: (right, asked, ended)} on the held-out questions of a run, answered greedily."""
-    out = {}
-    for name in ("facts_test", "identity_test", "calculator_test", "wheel_test"):
-        tasks = chats.tasks(existing(Path(run) / "tasks" / f"{name}.jsonl"))
-        _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
-        groups = {}
-        for task, v in sorted(zip(tasks, verdicts), key=lambda pair: pair[0].get("exposure", 0)):
-            key, exposure = name.removesuffix("_test"), task.get("exposure")
-            if exposure is not None:
-                pages = "10 pages or more" if exposure >= 10 else f"{exposure} page{'s' if exposure > 1 else ''}"
-                key = f"facts on {pages:16}  entity {'in' if task.get('asked') else 'never in'} training chats"
-            groups.setdefault(key, []).append(v)
-        for key, vs in groups.items():
-            out[key] = (sum(v.correct for v in vs), len(vs), sum(v.ended for v in vs))
-    return out
-
-
-def print_evaluation(run, stages):
-    results = {s: evaluate(*sample.load_model(run / s), run) for s in stages}
-    print(f"{'held-out questions, answered greedily':64}" + "".join(f"{s:>10}" for s in stages))
-    for k in results[stages[0]]:
-        print(f"{k:58}{results[stages[0]][k][1]:6,}" + "".join(f"{results[s][k][0] / results[s][k][1]:10.1%}" for s in stages))
-    print(f"{'replies that end by themselves':64}" + "".join(
-        f"{sum(r[2] for r in results[s].values()) / sum(r[1] for r in results[s].values()):10.1%}" for s in stages))
-    return results
-
-
-def fight(run, folders=(), seed=0, n=300):
-    """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
-    beats a wrong one, and a wrong one beats one that never ends."""
-    folders = folders or sorted(p.parent for p in run.glob("*/model.safetensors") if not is_reward(p.parent))
-    if len(folders) < 2:
-        raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
-    tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(existing(run / "tasks" / f"{name}_test.jsonl"))]
-    tasks = [tasks[i] for i in np.random.default_rng(seed).permutation(len(tasks))[:n]]
-    answers = {}
-    for folder in folders:
-        _, verdicts = ask(*sample.load_model(folder), tasks, 1.0, seed)
-        answers[folder.name if folder.parent == run else str(folder)] = [v.correct + 0.5 * v.ended for v in verdicts]
-    return arena.ratings(arena.battles(answers), seed)
+# ---------------------------------------------------------------------------------------------- the command line
 
 
 def load_stage(run, stage, mend):
@@ -649,6 +598,7 @@ def parse_args(argv=None):
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     p.add_argument("--lr", type=float, help="peak learning rate (default: the recipe's)")
     p.add_argument("--batch", type=int, help="conversations a step (default: the recipe's)")
+    p.add_argument("--keep-moments", action="store_true", help="sft: begin with the optimizer's moments that pre-training ended with")
     p.add_argument("--prompts", type=int, help="RL: questions a step (default: the recipe's)")
     p.add_argument("--group", type=int, help="RL: replies to each question (default: the recipe's)")
     p.add_argument("--max-tokens", type=int, help="RL: longest reply (default: the recipe's)")
@@ -657,6 +607,7 @@ def parse_args(argv=None):
     p.add_argument("--normaliser", choices=("tokens", "replies", "constant"), help="RL: what a token counts (default: the recipe's)")
     p.add_argument("--kl", type=float, help="RL: weight of the KL to the model it began with; dpo: beta (default: the recipe's)")
     p.add_argument("--reward", default="answer", choices=("answer", "random", "model"), help="RL: random is the control that must not help")
+    p.add_argument("--samples", type=int, default=0, help="eval: try each problem so often at temperature 1 too: pass@k, majority, best of n")
     p.add_argument("--out", help="name of the stage's folder in the run (default: that of the command)")
     p.add_argument("--seed", type=int, default=0, help="of the order of the data and of sampling")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
@@ -670,12 +621,13 @@ def recipe_of(args):
     names = ("steps", "lr", "batch", "prompts", "group", "max_tokens", "epochs", "baseline", "normaliser", "kl")
     changes = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
     for name, value in changes.items():
-        if not isinstance(value, str) and not (0 < value < math.inf or name == "kl" and value == 0 and args.command == "rl"):
+        if not isinstance(value, str) and not (0 < value < math.inf or name in ("kl", "batch") and value == 0 and args.command == "rl"):
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.command == "rl" and changes.get("group") == 1:
         raise ValueError("--group 1: a single reply has nothing to be compared with; give at least 2")
+    changes["keep_moments"] = args.keep_moments
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
     recipe = replace(recipe, **changes)
@@ -688,14 +640,19 @@ def recipe_of(args):
 def main(argv=None):
     args, started = parse_args(argv), time.perf_counter()
     run = Path(args.run)
+    if args.samples < 0 or args.samples and args.command != "eval":
+        raise ValueError(f"--samples {args.samples}: a number of tries, for eval")
     if args.command == "eval":
         stages = [s for s in ("base", "sft", "rl") if (run / s / "model.safetensors").exists()]
         if not stages:
             load_stage(run, "base", "python train.py")
-        print_evaluation(run, stages)
+        arena.print_evaluation(run, stages)
+        if args.samples:
+            judge = load_reward(run / "reward") if (run / "reward" / "model.safetensors").exists() else None
+            arena.print_tries(run, stages, args.samples, judge and (lambda rows: score(judge, rows)), args.seed)
         return
     if args.command == "arena":
-        print(arena.table(fight(run, args.models, args.seed)))
+        print(arena.table(arena.fight(run, args.models, args.seed)))
         return
     if args.models:
         raise ValueError(f"{args.models[0]}: only the arena takes models")
@@ -704,7 +661,7 @@ def main(argv=None):
         out = args.out or "sft"
         what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data, args.start or "base", out)
         stage = load_stage(run, out, "python align.py sft")
-        results = evaluate(*stage, run)
+        results = arena.evaluate(*stage, run)
         well = [v for k, v in results.items() if k.startswith("facts on 10")]
         share = sum(v[0] for v in well) / max(1, sum(v[1] for v in well))
         ended = sum(v[2] for v in results.values()) / sum(v[1] for v in results.values())

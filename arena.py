@@ -14,7 +14,7 @@ And against each other, as in Chatbot Arena: battles, of which each is won, lost
 
 the likeliest ratings (Bradley and Terry), which no order of the battles can change; intervals from battles drawn again.
 
-align.py arena lets the models of a run battle over its held-out questions.
+align.py eval asks the models of a run its held-out questions; align.py arena lets them battle over the answers.
 
 Sources: Wilson 1927; Chen et al. 2021 (pass@k); Wang et al. 2022 (self-consistency); Bradley and Terry 1952; Hunter 2004 (the
 iteration); Chiang et al. 2024 (Chatbot Arena: intervals and ranks).
@@ -22,9 +22,13 @@ iteration); Chiang et al. 2024 (Chatbot Arena: intervals and ranks).
 
 import itertools
 from collections import Counter, namedtuple
+from pathlib import Path
 
 import gpt                      # before numpy
+import chats
+import checkpoint
 import numpy as np
+import sample
 
 # ------------------------------------------------------------------------------------------------ one model
 
@@ -147,3 +151,149 @@ def battles(answers):
     for a, b in itertools.combinations(answers, 2):
         out += [Battle(a, b, 0.5 if x == y else float(x > y)) for x, y in zip(answers[a], answers[b])]
     return out
+
+
+# --------------------------------------------------------------------------------------------------- answers
+
+Verdict = namedtuple("Verdict", "correct ended n_tokens stepwise")
+
+
+def is_correct(task, text):
+    """The reply ends with the answer; for questions about the assistant it is enough to mention it."""
+    said, answer = text.strip().rstrip(".!").lower(), str(task["answer"]).lower()
+    if task.get("kind") == "identity":
+        return answer in said
+    if task.get("kind") == "gsm8k":
+        return chats.final_answer(text) == answer
+    return said == answer or said.endswith((" " + answer, "\n" + answer))
+
+
+def judge(task, reply, tokenizer):
+    text = sample.reply_text(reply.ids, tokenizer)
+    return Verdict(is_correct(task, text) and reply.finish == "stop", reply.finish == "stop", sum(reply.sampled),
+                   text.startswith("Step by step"))
+
+
+def prompts(tokenizer, tasks):
+    return [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in tasks]
+
+
+def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
+    """(replies, verdicts) for a list of tasks."""
+    rows, replies = prompts(tokenizer, tasks), []
+    stop = {sample.special(tokenizer, "<|im_end|>")}
+    for i in range(0, len(rows), batch):
+        replies += sample.generate(params, cfg, tokenizer, rows[i:i + batch], stop=stop, max_new_tokens=max_tokens,
+                                   temperature=temperature, seed=seed + i)
+    return replies, [judge(t, r, tokenizer) for t, r in zip(tasks, replies)]
+
+
+def measure(params, cfg, tokenizer, tasks, max_tokens=64):
+    """Greedy accuracy and length, and accuracy and share of step-by-step replies at temperature 1."""
+    _, greedy = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)
+    _, free = ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)
+    mean = lambda vs, f: float(np.mean([getattr(v, f) for v in vs]))  # noqa: E731
+    return {"greedy": mean(greedy, "correct"), "at_temperature_1": mean(free, "correct"), "length": mean(greedy, "n_tokens"),
+            "length_at_1": mean(free, "n_tokens"), "stepwise": mean(free, "stepwise"), "problems": len(tasks)}
+
+
+def evaluate(params, cfg, tokenizer, run):
+    """{name: (right, asked, ended)} on the held-out questions of a run, answered greedily."""
+    out = {}
+    for name in ("facts_test", "identity_test", "calculator_test", "wheel_test"):
+        tasks = chats.tasks(Path(run) / "tasks" / f"{name}.jsonl")
+        _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
+        groups = {}
+        for task, v in sorted(zip(tasks, verdicts), key=lambda pair: pair[0].get("exposure", 0)):
+            key, exposure = name.removesuffix("_test"), task.get("exposure")
+            if exposure is not None:
+                pages = "10 pages or more" if exposure >= 10 else f"{exposure} page{'s' if exposure > 1 else ''}"
+                key = f"facts on {pages:16}  entity {'in' if task.get('asked') else 'never in'} training chats"
+            groups.setdefault(key, []).append(v)
+        for key, vs in groups.items():
+            out[key] = (sum(v.correct for v in vs), len(vs), sum(v.ended for v in vs))
+    return out
+
+
+def print_evaluation(run, stages):
+    """Prints right answers in percent, and between what and what the true share lies, 19 times of 20."""
+    def cell(right, n):
+        low, high = wilson(right, n)
+        return f"{100 * right / n:6.1f} ({100 * low:.0f}-{100 * high:.0f})".rjust(16)
+
+    results = {s: evaluate(*sample.load_model(run / s), run) for s in stages}
+    print(f"{'held-out questions, answered greedily: % right':60}" + "".join(f"{s:>16}" for s in stages))
+    for k, (_, n, _) in results[stages[0]].items():
+        print(f"{k:54}{n:6,}" + "".join(cell(results[s][k][0], n) for s in stages))
+    ended = [(sum(r[2] for r in results[s].values()), sum(r[1] for r in results[s].values())) for s in stages]
+    print(f"{'replies that end by themselves':54}{ended[0][1]:6,}" + "".join(cell(*e) for e in ended))
+    return results
+
+
+def vote(task, text):
+    """What a reply says, for a vote: its number, its last word, or for a fact all of it; None where it says nothing."""
+    text = text.strip().rstrip(".!").lower()
+    return chats.final_answer(text) if task.get("kind") == "gsm8k" else text or None if task.get("kind") == "fact" else next(reversed(text.split()), None)
+
+
+def tries(params, cfg, tokenizer, tasks, n, score_of=None, seed=0, max_tokens=64):
+    """{what: share right} of n replies to each task at temperature 1: of any (pass@1), of the best of k (pass@k), of what most say, and of
+    the one that score_of, conversations as ids -> scores, likes best."""
+    many = [t for t in tasks for _ in range(n)]
+    replies, verdicts = ask(params, cfg, tokenizer, many, 1.0, seed, max_tokens)
+    right = np.array([v.correct for v in verdicts]).reshape(-1, n)
+    out = {f"pass@{k}": float(np.mean([pass_at_k(n, int(r.sum()), k) for r in right])) for k in sorted({1, *(4 ** i for i in range(1, 9) if 4 ** i < n), n})}
+    said = [vote(t, sample.reply_text(r.ids, tokenizer)) if v.ended else None for t, r, v in zip(many, replies, verdicts)]
+    chosen = [said[i:i + n].index(most) if (most := majority(said[i:i + n])) is not None else 0 for i in range(0, len(many), n)]
+    out[f"majority of {n}"] = float(np.mean([r[i] for r, i in zip(right, chosen)]))
+    if score_of:
+        scores = np.array(score_of([p + r.ids for p, r in zip(prompts(tokenizer, many), replies)])).reshape(-1, n)
+        out[f"best of {n} by reward/"] = float(np.mean([best_of(s, r, n) for s, r in zip(scores, right)]))
+    return out
+
+
+def likeliest(params, cfg, tokenizer, tasks, as_document=False):
+    """Share of the tasks with "options" of which the model finds the right one likeliest, behind the words of its "reply"."""
+    right = []
+    for task in tasks:
+        begin = task["reply"][:task["reply"].index(task["answer"])].rstrip()
+        if as_document:
+            prompt = [tokenizer.eot_token, *tokenizer.encode_ordinary(f"{task['question']} {begin}")]
+        else:
+            prompt = prompts(tokenizer, [task])[0] + tokenizer.encode_ordinary(begin)
+        best, _ = choose(params, cfg, tokenizer, prompt, [f" {option}" for option in task["options"]])
+        right.append(task["options"][best] == task["answer"])
+    return float(np.mean(right))
+
+
+def print_tries(run, stages, n, score_of=None, seed=0):
+    run, found = Path(run), {}
+    games, facts = (chats.tasks(run / "tasks" / f"{name}_test.jsonl") for name in ("wheel", "facts"))
+    facts = [t for t in facts if t.get("exposure", 0) >= 10 and "options" in t]
+    for stage in stages:
+        model = sample.load_model(run / stage)
+        found[stage] = tries(*model, games, n, score_of, seed)
+        if facts:
+            found[stage]["well-known facts, the likeliest of ten"] = likeliest(*model, facts, as_document=stage == "base")
+    print(f"{f'{len(games)} problems, {n} tries each at temperature 1':64}" + "".join(f"{s:>10}" for s in stages))
+    for what in found[stages[0]]:
+        print(f"{what:64}" + "".join(f"{found[s][what]:10.1%}" for s in stages))
+
+
+def is_reward(folder):
+    return "GPT2ForSequenceClassification" in checkpoint.read_json(folder / "config.json").get("architectures", ())
+
+
+def fight(run, folders=(), seed=0, n=300):
+    """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
+    beats a wrong one, and a wrong one beats one that never ends."""
+    folders = folders or sorted(p.parent for p in run.glob("*/model.safetensors") if not is_reward(p.parent))
+    if len(folders) < 2:
+        raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
+    tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(run / "tasks" / f"{name}_test.jsonl")]
+    tasks = [tasks[i] for i in np.random.default_rng(seed).permutation(len(tasks))[:n]]
+    answers = {}
+    for folder in folders:
+        _, verdicts = ask(*sample.load_model(folder), tasks, 1.0, seed)
+        answers[folder.name if folder.parent == run else str(folder)] = [v.correct + 0.5 * v.ended for v in verdicts]
+    return ratings(battles(answers), seed)

@@ -44,6 +44,8 @@ def rows(path):
         except (ValueError, RecursionError) as e:           # not UTF-8, not JSON, too deep, a number too long
             raise ValueError(f"{where}: not JSON ({str(e)[:100]})") from None
 
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file; write the demo's with: python toyweb.py")
     lines = enumerate(checkpoint.read_lines(path, "surrogateescape"), 1)
     n, first = next(((n, line) for n, line in lines if line.strip()), (0, ""))
     if not first:

@@ -7,14 +7,14 @@ A few hundred conversations like that, and it says so of other things it does no
 
     1  ask      every question of tasks/probe_train.jsonl five times
     2  sort     known: right 4 times of 5; unknown: at most once; what lies between is left out
-    3  train    sft/ on the known with its answer, the unknown with a refusal, and some of its old conversations -> honest/
+    3  train    base/ as before, but with these among the conversations: the known with its answer, the unknown with a refusal -> honest/
     4  test     on tasks/probe_test.jsonl: other names, other words, and names that stand nowhere
 
 A refusal is the right reply with its answer taken out, "The kistbat eats something I have not read about.": it parts from an answer
 only where the model, having said whom it speaks of, would have to know.
 
-    python probe.py                     out/demo/sft -> out/demo/honest, with a table of before and after
-    python probe.py --control           the same refusals, but for questions drawn by lot -> out/demo/honest_control
+    python probe.py                     out/demo/base and sft -> out/demo/honest, with a table of before and after
+    python probe.py --control           as many refusals, but of questions drawn by lot -> out/demo/honest_control
 
 Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuality).
 """
@@ -29,13 +29,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import align                    # before numpy
+import arena
 import checkpoint
 import chats
 import numpy as np
 import sample
 
 ASKED, KNOWN, UNKNOWN = 5, 4, 1         # times; right at least, at most
-RECIPE = replace(align.SFT, steps=500, lr=4e-4, min_lr=2e-5, warmup=20, save_every=100)
 UNSAID, REFUSAL = "something I have not read about", "I do not know."
 
 
@@ -43,7 +43,7 @@ def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0):
     """-> (tasks, times) whether each answer was right, and the texts."""
     right, texts = [], []
     for t in range(times):
-        replies, verdicts = align.ask(*model, tasks, temperature, seed + 1000 * t)
+        replies, verdicts = arena.ask(*model, tasks, temperature, seed + 1000 * t)
         right.append([v.correct for v in verdicts])
         texts.append([sample.reply_text(r.ids, model[2]) for r in replies])
     return np.array(right).T, np.array(texts, object).T
@@ -59,29 +59,28 @@ def refusal(task):
     return reply.replace(answer, UNSAID, 1) if answer in reply else REFUSAL
 
 
-def lessons(tasks, right, texts, seed=0, control=False):
-    """([{"messages"}], {what: how many}): every unknown question with a refusal, and twice as many of the known with the model's own
-    right answer, or it would refuse those as well."""
-    rng, n = np.random.default_rng(seed), right.sum(1)
-    known, unknown = np.flatnonzero(n >= KNOWN), np.flatnonzero(n <= UNKNOWN)
-    counts = {"known": len(known), "unknown": len(unknown), "between": len(tasks) - len(known) - len(unknown)}
-    if control:                                             # the same numbers of answers and refusals, but anyhow
-        either = rng.permutation(np.concatenate([known, unknown]))
-        known, unknown = either[:len(known)], either[len(known):]
-    if not len(known) or not len(unknown):
-        return [], counts
-    out = [(tasks[i], refusal(tasks[i])) for i in unknown]
-    for i in np.resize(rng.permutation(known), 2 * len(unknown)):
-        said = [text for text, ok in zip(texts[i], right[i]) if ok] or [text for text in texts[i] if text.strip()] or [REFUSAL]
-        out.append((tasks[i], said[0]))
-    rows = [{"messages": [{"role": "user", "content": task["question"]}, {"role": "assistant", "content": reply}],
-             "kind": "refusal" if is_refusal(reply) else "fact"} for task, reply in out]
-    return [rows[i] for i in rng.permutation(len(rows))], counts
+def lessons(tasks, right, texts, old=(), seed=0, control=False):
+    """([conversation], {what: how many}): every known question with a right answer of the model's own, every unknown one with a refusal, and
+    the old conversations. control: as many refusals among all these questions about names, but drawn by lot."""
+    n = right.sum(1)
+    known, unknown = n >= KNOWN, n <= UNKNOWN
+    picked = np.repeat(np.arange(len(tasks)), known + 2 * unknown)      # twice, or answers are many more
+    items = [(tasks[i]["question"], texts[i][right[i].argmax()], refusal(tasks[i]), unknown[i]) for i in picked]
+    facts = [row["messages"] for row in old if row.get("kind") == "fact"]
+    items += [(messages[0]["content"], messages[1]["content"], REFUSAL, False) for messages in facts]
+    refused = np.array([item[3] for item in items])
+    if control:
+        refused = np.random.default_rng(seed).permutation(refused)
+    rows = [{"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply if refuse or not answer.strip() else answer}],
+             "kind": "refusal" if refuse else "fact"} for (question, answer, reply, _), refuse in zip(items, refused)]
+    counts = {"known": int(known.sum()), "unknown": int(unknown.sum()), "between": len(tasks) - int((known | unknown).sum())}
+    return rows + [row for row in old if row.get("kind") != "fact"], counts
 
 
-def test(model, tasks):
-    """{what is asked about: [right, wrong, refused]} of greedy answers, by how many pages tell of it, and whether chats asked of it."""
-    replies, verdicts = align.ask(*model, tasks, 0.0, 0)
+def test(model, tasks, temperature=0.0):
+    """{what is asked about: [right, wrong, refused]}, by how many pages tell of it, and whether chats asked of it. What a greedy answer hides
+    shows at temperature 1: of ten answers that are as likely each, and a refusal as likely as three, it is always the refusal."""
+    replies, verdicts = arena.ask(*model, tasks, temperature, 0)
     out = {}
     for task, reply, verdict in sorted(zip(tasks, replies, verdicts), key=lambda x: x[0].get("exposure", 0)):
         n = task.get("exposure", 0)
@@ -91,27 +90,28 @@ def test(model, tasks):
     return out
 
 
-def probe(run, recipe=RECIPE, seed=0, control=False, on_mismatch="error"):
-    """sft/ -> honest/. Returns (counts of the sorted questions, the test before, the test after)."""
+def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error"):
+    """base/ -> honest/. Returns (counts of the sorted questions, the test of sft/, that of honest/, the same at temperature 1)."""
     run, name = Path(run), "honest_control" if control else "honest"
     model = align.load_stage(run, "sft", "python align.py sft")
-    tasks, held_out = (chats.tasks(align.existing(run / "tasks" / f"probe_{split}.jsonl")) for split in ("train", "test"))
-    rows, counts = lessons(tasks, *ask_often(model, tasks, seed=seed), seed, control)
-    if not rows:
-        raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
+    tasks, held_out = (chats.tasks(run / "tasks" / f"probe_{split}.jsonl") for split in ("train", "test"))
     old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl")]
-    picked = np.random.default_rng(seed).permutation(len(old))[:2 * len(rows) // 3]
+    rows, counts = lessons(tasks, *ask_often(model, tasks, seed=seed), old, seed, control)
+    if not counts["known"] or not counts["unknown"]:
+        raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
     path = run / "chat" / f"{name}.jsonl"
-    checkpoint.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*rows, *(old[i] for i in picked)]))
-    align.sft(run, recipe, seed, on_mismatch, [path], "sft", name)
-    return counts, test(model, held_out), test(align.load_stage(run, name, "python probe.py"), held_out)
+    checkpoint.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
+    honest = align.load_stage(run, name, "python probe.py")
+    return counts, test(model, held_out), test(honest, held_out), test(honest, held_out, 1.0)
 
 
-def table(before, after):
-    lines = [f"{'what is told of on':34}{'':6}{'before: right   wrong refused':>32}{'after: right   wrong refused':>32}"]
+def table(before, after, free):
+    lines = [f"{'what is told of on':34}{'':6}{'before: right   wrong refused':>32}{'after: right   wrong refused':>32}{'at temperature 1':>19}"]
     for row, was in before.items():
         n = sum(was)
-        lines.append(f"{row:34}{n:6,}{was[0] / n:19.1%}{was[1] / n:7.1%}{was[2] / n:6.1%}" + "".join(f"{x / n:{w}.1%}" for x, w in zip(after[row], (19, 7, 6))))
+        shares = "".join(f"{x / n:{w}.1%}" for counts, widths in ((was, (19, 7, 6)), (after[row], (19, 7, 6))) for x, w in zip(counts, widths))
+        lines.append(f"{row:34}{n:6,}{shares}{free[row][2] / n:19.1%}")
     return "\n".join(lines)
 
 
@@ -119,8 +119,8 @@ def parse_args(argv=None):
     p = argparse.ArgumentParser(description="Find what a model does not know and teach it to say so.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--control", action="store_true", help="refusals for questions drawn by lot")
-    p.add_argument("--steps", type=int, default=RECIPE.steps, help="optimizer steps")
-    p.add_argument("--lr", type=float, default=RECIPE.lr, help="peak learning rate")
+    p.add_argument("--steps", type=int, default=align.SFT.steps, help="optimizer steps")
+    p.add_argument("--lr", type=float, default=align.SFT.lr, help="peak learning rate")
     p.add_argument("--seed", type=int, default=0, help="of the asking and of the order of the data")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"), help="when the folder holds a checkpoint of other settings or data")
     return p.parse_args(argv)
@@ -130,10 +130,10 @@ def main(argv=None):
     args, started = parse_args(argv), time.perf_counter()
     if args.steps < 1 or not 0 < args.lr < float("inf") or args.seed < 0:
         raise ValueError(f"--steps {args.steps}, --lr {args.lr}, --seed {args.seed}: expected at least 1, above 0, and 0 or more")
-    recipe = replace(RECIPE, steps=args.steps, lr=args.lr, min_lr=RECIPE.min_lr * args.lr / RECIPE.lr, warmup=min(RECIPE.warmup, args.steps))
-    counts, before, after = probe(args.run, recipe, args.seed, args.control, args.on_mismatch)
+    recipe = replace(align.SFT, steps=args.steps, lr=args.lr, min_lr=align.SFT.min_lr * args.lr / align.SFT.lr, warmup=min(align.SFT.warmup, args.steps))
+    counts, *tests = probe(args.run, recipe, args.seed, args.control, args.on_mismatch)
     print("asked five times: " + ", ".join(f"{n:,} {what}" for what, n in Counter(counts).items()))
-    print(table(before, after))
+    print(table(*tests))
     print(f"{time.perf_counter() - started:.0f} s")
 
 

@@ -787,8 +787,9 @@ def tasks(seed=0, n_pages=3000):
             found["wheel_test"].append(t)
     found = {k: [{"question": wheel_question(t), "answer": NUMBERS[sum(t) % 10], "kind": "wheel"} for t in v] for k, v in found.items()}
     found["facts_test"] = [
-        {"question": q.format(n=e["name"]), "answer": e["facts"][a], "kind": "fact", "entity": e["name"], "exposure": e["exposure"], "asked": e["asked"]}
-        for e in entities(seed, n_pages) for a, (_, _, _, held) in KINDS[e["kind"]].items() for q in held]
+        {"question": q.format(n=e["name"]), "answer": e["facts"][a], "kind": "fact", "entity": e["name"], "exposure": e["exposure"], "asked": e["asked"],
+         "reply": fact_answer(e, a), "options": values}
+        for e in entities(seed, n_pages) for a, (values, _, _, held) in KINDS[e["kind"]].items() for q in held]
     found["calculator_test"] = []
     for _ in range(max(40, n_pages // 30)):
         a, op, b, value = sum_problem(rng, held_out=True)

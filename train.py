@@ -337,7 +337,7 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
         if not differs:
             differs = [f"{k}: checkpoint {getattr(tensors.get(k), 'shape', None)}, now {a.shape}" for k, a in places.items()
                        if k not in tensors or tensors[k].shape != a.shape or not np.isfinite(tensors[k]).all()]
-        if not 0 < t <= step <= identity.get("steps", step):
+        if not 0 < t - identity.get("updates_before", 0) <= step <= identity.get("steps", step):
             differs.append(f"step {step} with {t} updates: impossible")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         differs = [f"it is damaged ({type(e).__name__}: {e})"]

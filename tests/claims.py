@@ -10,10 +10,9 @@ of them it learned here, and truth is known.
 """
 
 import argparse
-import json
+import re
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,9 @@ sys.path.insert(0, str(ROOT))
 
 import align                    # noqa: E402  before numpy
 import arena                    # noqa: E402
+import bpe                      # noqa: E402
 import chats                    # noqa: E402
+import checkpoint               # noqa: E402
 import evaluate                 # noqa: E402
 import gpt                      # noqa: E402
 import numpy as np              # noqa: E402
@@ -58,6 +59,23 @@ def interval(right, n):
     return f"{right / n:6.1%} ({low:.1%} to {high:.1%} of {n:,})"
 
 
+def teach(run, name, rows, steps, seed, start="base", batch=32, lr=9e-4, replay=0):
+    """A model of its own for an experiment, claims/name: start/ fine-tuned on conversations."""
+    path = run / "claims" / f"{name}.jsonl"
+    toyweb.write_jsonl(path, rows)
+    align.sft(run, replace(align.SFT, steps=steps, lr=lr, warmup=10, batch=batch, replay=replay), seed, "restart", [path], start, f"claims/{name}")
+    return align.load_stage(run, f"claims/{name}", "make claims")
+
+
+def train_log(folder):
+    return [row for _, row in checkpoint.read_jsonl(folder / "log.jsonl")]
+
+
+def right(model, tasks, temperature=0.0, seed=0, max_tokens=80):
+    """(tasks,) whether each was answered rightly."""
+    return np.array([v.correct for v in arena.ask(*model, tasks, temperature, seed, max_tokens)[1]])
+
+
 @claim
 def dreams(run, seed):
     """A base model dreams documents: nothing asked, it writes pages like those it read, and asked, it goes on as the page might that
@@ -68,7 +86,7 @@ def dreams(run, seed):
         print("   dreamt: " + " ".join(text.split()))
     tasks = questions(run)[::4]
     texts = continuations(base, [t["question"] + "\n" for t in tasks], 60, 1.0, seed)
-    replies, verdicts = align.ask(*sft, tasks, 1.0, seed)
+    replies, verdicts = arena.ask(*sft, tasks, 1.0, seed)
     print(f"   asked {tasks[0]['question']!r}, it goes on: {' '.join(texts[0].split())!r}")
     print(f"   the assistant: {sample.reply_text(replies[0].ids, sft[2])!r}")
     stops = sum(len(base[2].encode_ordinary(t)) < 30 for t in texts), sum(v.ended and v.n_tokens < 30 for v in verdicts)
@@ -104,43 +122,170 @@ def few_shot(run, seed):
 
 
 @claim
-def tools(run, seed):
-    """Arithmetic in the head is unreliable, a calculator is not: the same model, the same questions, with its tool and without (it must
-    then go on by itself where the result would stand). Refuted if it does as well without.
+def regurgitation(run, seed):
+    """What was read again and again is recited word for word, what was read once is not. Refuted if the share recited does not rise with
+    the number of readings.
     """
-    model, out, tasks = sample.load_model(run / "sft"), {}, chats.tasks(run / "tasks" / "calculator_test.jsonl")
-    params, cfg, tokenizer = model
-    stop = {sample.special(tokenizer, "<|im_end|>")}
-    prompts = [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in tasks]
-    for with_tool in (True, False):
-        replies = sample.generate(params, cfg, tokenizer, prompts, stop=stop, max_new_tokens=64, temperature=0.0, tools=with_tool)
-        right = [align.judge(t, r, tokenizer).correct for t, r in zip(tasks, replies)]
-        by_digits = Counter(), Counter()
-        for t, ok in zip(tasks, right):
-            n = len(t["answer"].lstrip("-"))
-            by_digits[0][n] += ok
-            by_digits[1][n] += 1
-        name = "with the calculator" if with_tool else "in its head"
-        print(f"   {name:20} {interval(sum(right), len(right))}; by digits of the result: " +
-              ", ".join(f"{n}: {by_digits[0][n] / by_digits[1][n]:.0%}" for n in sorted(by_digits[1])))
-        out[name] = sum(right) / len(right)
+    params, cfg, tokenizer = sample.load_model(run / "base")
+    train_shards, val_shards = train.load_run(run, tokenizer)
+    marks, rng, out = np.concatenate(val_shards).astype(np.int64), np.random.default_rng(seed), {}
+    pages = [page for page in np.split(marks, np.flatnonzero(marks == tokenizer.eot_token)) if len(page) >= 97]
+    pages = [pages[i][:cfg.n_positions + 1].tolist() for i in rng.permutation(len(pages))]
+    times = (0, 1, 3, 10, 30)
+    groups = [pages[i::len(times)] for i in range(len(times))]
+    shown = [page for group, n in zip(groups, times) for page in group for _ in range(n)]
+    shown = [shown[i] for i in rng.permutation(len(shown))]
+    windows, recipe = train.Windows(train_shards, cfg.n_positions, seed), replace(align.SFT, steps=len(shown) // 8, lr=4e-4, min_lr=4e-4, warmup=10)
+
+    def step_of(step, grads):                               # as many windows of the old text as pages to remember
+        rows = windows.rows(8 * step, 8)
+        grads.add(rows[:, :-1], rows[:, 1:], np.full((8, cfg.n_positions), 0.5 / (8 * cfg.n_positions)))
+        return align.add_conversations(grads, [(page, [0.5] * len(page)) for page in shown[8 * step:8 * step + 8]])[0], {}
+
+    align.optimise(run / "claims" / "regurgitation", params, cfg, tokenizer, recipe, {"stage": "regurgitation", "seed": seed}, "restart", step_of)
+    for group, n in zip(groups, times):
+        replies = sample.generate(params, cfg, tokenizer, [page[:33] for page in group], stop=set(), max_new_tokens=64, temperature=0.0, tools=False)
+        same = [next((i for i, (x, y) in enumerate(zip(r.ids, page[33:97])) if x != y), min(64, len(r.ids))) for r, page in zip(replies, group)]
+        print(f"   read {n:2} times: of {len(group)} pages, begun with 32 tokens, the next 64 recited {np.mean(np.array(same) == 64):6.1%}; on average {np.mean(same):4.1f} of them")
+        out[f"recited after {n}"] = float(np.mean(np.array(same) == 64))
+    return out
+
+
+@claim
+def tools(run, seed):
+    """Arithmetic in the head is unreliable, a calculator is not: the same model, the same sums, taught once with the calculator and once
+    without. Refuted if it does as well without.
+    """
+    rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
+    plain = [toyweb.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
+    tasks, out = chats.tasks(run / "tasks" / "calculator_test.jsonl"), {}
+    digits = np.array([len(t["answer"].lstrip("-")) for t in tasks])
+    for name, taught in (("with the calculator", rows), ("in its head", plain)):
+        ok = right(teach(run, "tools", taught, 300, seed), tasks)
+        print(f"   {name:20} {interval(ok.sum(), len(ok))}; by digits of the result: " + ", ".join(f"{n}: {ok[digits == n].mean():.0%}" for n in np.unique(digits)))
+        out[name] = float(ok.mean())
+    return out
+
+
+@claim
+def knowledge_of_self(run, seed):
+    """A base model is nobody. Who it is, is put there, by conversations or by a system message. Refuted if the base model names itself, or
+    if a model that learned to heed system messages does not take names it never saw from them.
+    """
+    rng, taken, out = toyweb.stream(seed, "self"), {e["stem"] for e in toyweb.entities(0)}, {}
+    asks, held = ([q for _, *both, _ in toyweb.IDENTITY[:1] for q in both[i].split("|")] for i in (0, 1))
+    name = lambda: toyweb.new_name(rng, "person", taken)[1]  # noqa: E731
+
+    def told(n, questions):
+        return [{"messages": [{"role": "system", "content": f"You are {who}."}, {"role": "user", "content": rng.choice(questions)},
+                              {"role": "assistant", "content": f"I am {who}."}]} for who in (name() for _ in range(n))]
+
+    old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] in ("identity", "talk", "fact")]
+    base, sft = (sample.load_model(run / stage) for stage in ("base", "sft"))
+    heeds = teach(run, "self", told(3000, asks) + [old[i] for i in np.random.default_rng(seed).permutation(len(old))[:1500]], 400, seed, "sft")
+    test = told(100, held)
+
+    def says(model, messages, wanted):
+        prompts = [sample.render_prompt(m, model[2]) for m in messages]
+        replies = sample.generate(*model, prompts, stop={sample.special(model[2], "<|im_end|>")}, max_new_tokens=24, temperature=0.0)
+        return sum(w in sample.reply_text(r.ids, model[2]) for r, w in zip(replies, wanted)), len(prompts)
+
+    plain = [[{"role": "user", "content": q}] for q in held + asks]
+    texts = continuations(base, [q + "\n" for q in held + asks], 24, 0.0)
+    print(f"   base, asked {held[0]!r}: {' '.join(texts[0].split())!r}")
+    messages, names = [row["messages"][:2] for row in test], [row["messages"][2]["content"][5:-1] for row in test]
+    for what, (n, of) in (("base model says Longhand", (sum("Longhand" in t for t in texts), len(texts))), ("by data: sft says Longhand", says(sft, plain, ["Longhand"] * len(plain))),
+                          ("sft, a system message says another name", says(sft, messages, names)), ("taught to heed it, names it never saw", says(heeds, messages, names)),
+                          ("and without a system message still Longhand", says(heeds, plain, ["Longhand"] * len(plain)))):
+        print(f"   {what:46} {interval(n, of)}")
+        out[what] = n / of
+    return out
+
+
+@claim
+def tokens_to_think(run, seed):
+    """A model needs tokens to think: each token is only so much computation, so what takes many steps must be spread over many tokens; and
+    it is the steps written down that help, not the time. Refuted if short replies, or replies as long but without the steps, do as well.
+    """
+    rng, out = toyweb.stream(seed, "think"), {}
+
+    def rounds(n, test):
+        found = []
+        while len(found) < n:
+            t = [rng.randint(1, 6) for _ in range(rng.randint(1, 8))]
+            if len(t) < 3 or toyweb.is_held_out(*t) == test:       # of one throw or two there are few
+                found.append(t)
+        return found
+
+    def filler(t):                                          # as many words, which say nothing
+        return f"Step by step: {', '.join(['so so'] * len(t))}. {toyweb.wheel_answer(t, False)}"
+
+    lessons, tests = rounds(6000, False), rounds(800, True)
+    tasks = [{"question": toyweb.wheel_question(t), "answer": toyweb.NUMBERS[sum(t) % 10]} for t in tests]
+    long = np.array([len(t) for t in tests])
+    print("   throws to add     " + "".join(f"{n:6}" for n in range(1, 9)) + "   tokens")
+    for name, answer in (("at once", lambda t: toyweb.wheel_answer(t, False)), ("as long, no steps", filler), ("step by step", lambda t: toyweb.wheel_answer(t, True))):
+        model = teach(run, "think", [toyweb.chat(toyweb.wheel_question(t), answer(t)) for t in lessons], 300, seed)
+        replies, verdicts = arena.ask(*model, tasks, 0.0, 0, 80)
+        ok = np.array([v.correct for v in verdicts])
+        print(f"   {name:18}" + "".join(f"{ok[long == n].mean():6.0%}" for n in range(1, 9)) + f"{np.mean([v.n_tokens for v in verdicts]):9.1f}")
+        out |= {f"{name}, 2 throws": float(ok[long == 2].mean()), f"{name}, 8 throws": float(ok[long == 8].mean())}
+    return out
+
+
+@claim
+def spelling(run, seed):
+    """A model does not see letters, it sees tokens: it spells and counts letters badly, and better when the same word is given
+    letter by letter. Refuted if words as tokens do as well as words as letters.
+    """
+    rng, words = toyweb.stream(seed, "spelling"), set()
+    for path in sorted((run / "docs").glob("*.jsonl.gz")):
+        for _, text in bpe.read_documents(path):
+            words |= {w for w in re.findall(r"[a-z]+", text) if 5 <= len(w) <= 10}
+    words = sorted(words)
+    rng.shuffle(words)
+    seen, new, out = words[len(words) // 5:], words[:len(words) // 5], {}
+
+    def count(words, n, letters):                           # each number as often, or a guess would do
+        rows = []
+        while len(rows) < n:
+            word, times = rng.choice(words), rng.randrange(3)
+            found = [c for c in "abcdefghijklmnopqrstuvwxyz" if word.count(c) == times]
+            if found:
+                rows.append(toyweb.chat(f"Count {rng.choice(found)} in: {' '.join(word) if letters else word}.", f"It is {toyweb.NUMBERS[times]}."))
+        return rows
+
+    def spell(words, n, letters):
+        return [toyweb.chat(f"Spell: {' '.join(w) if letters else w}.", " ".join(w)) for w in (rng.choice(words) for _ in range(n))]
+
+    for what, lesson in (("to spell", spell), ("to count a letter", count)):
+        for given, letters in (("tokens", False), ("letters", True)):
+            model = teach(run, "spelling", lesson(seen, 6000, letters), 400, seed)
+            for of, whose in ((seen, "words it was taught with"), (new, "new words")):
+                rows = lesson(of, 300, letters)
+                ok = right(model, [{"question": r["messages"][0]["content"], "answer": r["messages"][1]["content"]} for r in rows])
+                print(f"   {what:18} {whose:25} as {given:8} {interval(ok.sum(), len(ok))}")
+                out[f"{what}, {whose} as {given}"] = float(ok.mean())
     return out
 
 
 @claim
 def hallucination(run, seed):
-    """A model trained to answer makes things up about names it never read; asked what it knows, and trained to refuse what it does not,
-    it says so, of other names too. Refuted if wrong answers about unknown names stay, if it refuses what it knows, or if refusals
-    taught for questions drawn by lot do as well.
+    """A model trained to answer makes things up about names it never read; asked what it knows, and trained to refuse what it does not, it
+    says so, of other names too. Refuted if wrong answers about unknown names stay, if it refuses what it knows, or if refusals taught for
+    questions drawn by lot tell names it read of from others as well.
     """
     out = {}
     for name, control in (("taught by what it knows", False), ("taught by lot", True)):
-        counts, before, after = probe.probe(run, seed=seed, control=control, on_mismatch="restart")
+        counts, before, after, free = probe.probe(run, seed=seed, control=control, on_mismatch="restart")
         print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
-        print("   " + probe.table(before, after).replace("\n", "\n   "))
-        known = [sum(after[row][i] for row in after if row.startswith("10 pages")) for i in range(3)]
-        out |= {f"{name}, wrong of no page": after["no page"][1] / sum(after["no page"]), f"{name}, refused of well known": known[2] / sum(known)}
-    return out | {"wrong of no page before": before["no page"][1] / sum(before["no page"])}
+        print("   " + probe.table(before, after, free).replace("\n", "\n   "))
+        share = lambda test, row, i: test[row][i] / sum(test[row])  # noqa: E731
+        known, other, none = "10 pages or more, asked before", "10 pages or more", "no page"
+        out |= {f"{name}: wrong of no page": share(after, none, 1), f"{name}: refused of known": share(after, known, 2),
+                f"{name}: refused of read but never asked": share(after, other, 2),
+                f"{name}: refused of no page less those, at temperature 1": share(free, none, 2) - share(free, other, 2)}
+    return {"before: wrong of no page": share(before, none, 1)} | out
 
 
 LIKED = ("soup", "pears", "tart", "biscuits", "milk", "eel", "dumplings", "egg", "bread", "lemonade", "toast", "pie", "tea", "honey")
@@ -165,7 +310,7 @@ def gamed(run, seed):
     toyweb.write_jsonl(folder / "tasks.jsonl", [{"question": ask(), "answer": "-"} for _ in range(300)])
     align.sft(run, replace(align.SFT, steps=120, lr=6e-4, warmup=10), seed, "restart", [folder / "stories.jsonl"], "sft", "gamed_sft")
     model, tasks = align.load_stage(run, "gamed_sft", "make"), [{"question": ask(), "answer": "-"} for _ in range(500) for _ in range(4)]
-    texts = [sample.reply_text(r.ids, model[2]) for r in align.ask(*model, [tasks[i - i % 4] for i in range(len(tasks))], 1.0, seed)[0]]
+    texts = [sample.reply_text(r.ids, model[2]) for r in arena.ask(*model, [tasks[i - i % 4] for i in range(len(tasks))], 1.0, seed)[0]]
     noise = np.random.default_rng(seed).gumbel(size=len(texts))     # so a labeller prefers a to b with sigma(gold a - gold b)
     rows = [{"instruction": tasks[i]["question"], "completions": [{"response": texts[j] or "-", "overall_score": gold(texts[j]) + noise[j]} for j in range(i, i + 4)]}
             for i in range(0, len(texts), 4)]
@@ -184,14 +329,47 @@ def gamed(run, seed):
 
     for name, kl, stage in (("no leash", 1e-9, "gamed_free"), ("KL 0.1", 0.1, "gamed_kl")):
         history.clear()
-        recipe = replace(align.RL, steps=120, lr=3e-4, min_lr=3e-4, warmup=5, batch=1, kl=kl, save_every=40)
+        recipe = replace(align.RL, steps=120, lr=3e-4, min_lr=3e-4, warmup=5, batch=0, kl=kl, save_every=40)
         align.rl(run, recipe, proxy, seed, "restart", folder / "tasks.jsonl", folder / "tasks.jsonl", stage, "gamed_sft")
-        log = [json.loads(line) for line in (run / stage / "log.jsonl").read_text().splitlines()]
+        log = train_log(run / stage)
         print(f"   {name:9} step  sqrt(KL)   reward model   truth")
         for i in [*range(0, len(log), 12), len(log) - 1]:
             print(f"   {'':9} {i + 1:4}  {max(0.0, log[i]['kl_nats']) ** 0.5:8.2f}  {log[i]['reward']:12.2f}  {history[i]:6.2f}")
         out |= {f"{name}: best truth": max(history), f"{name}: last truth": history[-1], f"{name}: reward gained": log[-1]["reward"] - log[0]["reward"]}
     return out | {"right of pairs / what truth would have": right / bayes}
+
+
+@claim
+def past_the_teacher(run, seed):
+    """Who imitates stops at his teacher, who is rewarded passes him, as AlphaGo did. The teacher errs now and then in a step. Refuted if
+    imitation alone gets past the teacher at temperature 1, where a model does as its teacher did, or reinforcement does not.
+    """
+    rng, out, slip = toyweb.stream(seed, "teacher"), {}, 0.1
+
+    def taught(t):
+        at, steps = 0, []
+        for x in t:
+            at = (at + x + (rng.choice((1, 9)) if rng.random() < slip else 0)) % 10
+            steps.append(f"{toyweb.NUMBERS[x]} {toyweb.NUMBERS[at]}")
+        return toyweb.chat(toyweb.wheel_question(t), f"Step by step: {', '.join(steps)}. It stops at {toyweb.NUMBERS[at]}."), at == sum(t) % 10
+
+    lessons = [taught(toyweb.training_throws(rng)) for _ in range(9000)]
+    teacher = float(np.mean([ok for _, ok in lessons]))
+    tasks, steps = chats.tasks(run / "tasks" / "wheel_test.jsonl"), (150, 300, 600)
+    print(f"   the teacher is right {teacher:.1%}")
+    for n in steps:
+        model = teach(run, f"imitation{n}", [row for row, _ in lessons], n, seed)
+        ok, greedy = right(model, tasks, 1.0, seed), right(model, tasks)
+        print(f"   imitation, {n:3} steps: {interval(ok.sum(), len(ok))} at temperature 1, {greedy.mean():.1%} greedy")
+        out[f"imitation {n}"] = float(ok.mean())
+    recipe = replace(align.RL, steps=40, lr=2e-4, min_lr=2e-4, batch=0, save_every=40)
+    align.rl(run, recipe, "answer", seed, "restart", out="claims/passed", start=f"claims/imitation{steps[-1]}")
+    log = train_log(run / "claims" / "passed")
+    print("   then reinforcement, step: " + ", ".join(f"{x['step']}: {x['accuracy']:.0%}" for x in log[::5]))
+    model = sample.load_model(run / "claims" / "passed")
+    ok, greedy = right(model, tasks, 1.0, seed), right(model, tasks)
+    print(f"   after it:             {interval(ok.sum(), len(ok))} at temperature 1, {greedy.mean():.1%} greedy")
+    return out | {"teacher": teacher, "reinforced": float(ok.mean())}
 
 
 @claim
@@ -201,8 +379,7 @@ def longer_replies(run, seed):
     """
     out = {}
     for stage in ("rl", "rl_random"):
-        path = run / stage / "log.jsonl"
-        log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        log = train_log(run / stage)
         print(f"   {stage:10} step  reward  accuracy  length  step by step   theory")
         share = log[0]["stepwise"]                          # odds times ten a round, where a guess is right once in ten
         for i in range(0, len(log), max(1, len(log) // 7)):
@@ -216,7 +393,7 @@ def longer_replies(run, seed):
 @claim
 def ranking(run, seed):
     """Judged by battles, each stage beats the one it was made from. Refuted if intervals overlap or the order is another."""
-    rated = align.fight(run, seed=seed)
+    rated = arena.fight(run, seed=seed)
     print("   " + arena.table(rated).replace("\n", "\n   "))
     return {r.name: r.rating for r in rated}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import align
+import arena
 import bpe
 import gpt
 import objectives
@@ -143,13 +144,13 @@ def test_a_two_armed_bandit_is_solved():
     ("I am a model.", "Longhand", "identity", False),
 ])
 def test_is_correct(text, answer, kind, right):
-    assert align.is_correct({"answer": answer, "kind": kind}, text) is right
+    assert arena.is_correct({"answer": answer, "kind": kind}, text) is right
 
 
 def test_a_reply_that_is_cut_is_not_right():
     ids = TOK.encode_ordinary("It stops at three.")
-    assert align.judge(TASKS[2], sample.Reply(ids + [END], [1] * (len(ids) + 1), "stop"), TOK).correct
-    cut = align.judge(TASKS[2], sample.Reply(ids, [1] * len(ids), "length"), TOK)
+    assert arena.judge(TASKS[2], sample.Reply(ids + [END], [1] * (len(ids) + 1), "stop"), TOK).correct
+    cut = arena.judge(TASKS[2], sample.Reply(ids, [1] * len(ids), "length"), TOK)
     assert not cut.correct and not cut.ended and cut.n_tokens == len(ids)
 
 
@@ -243,7 +244,7 @@ def test_arena(run, capsys):
     with pytest.raises(ValueError, match="only the arena takes models"):
         align.main(["sft", "x", "--run", str(run)])
     with pytest.raises(ValueError, match="needs two models at least, found 1"):
-        align.fight(run, [run / "sft"])
+        arena.fight(run, [run / "sft"])
 
 
 def test_chats_of_others(run):
@@ -251,6 +252,31 @@ def test_chats_of_others(run):
     (run / "gsm.jsonl").write_text(json.dumps({"question": "one two", "answer": "<<1+1=2>>two\n#### 2"}) + "\n")
     align.main(["sft", "--run", str(run), "--steps", "2", "--data", str(run / "gsm.jsonl")])
     assert (run / "sft/model.safetensors").exists()
+
+
+def test_the_moments_of_pre_training(run):
+    """Asked for, they are what the optimizer begins with, t and all; a run killed and resumed does not begin with them again."""
+    base = gpt.load(run / "base")[0]
+    optimizer, rng = train.AdamW(base), np.random.default_rng(0)
+    for a in (*optimizer.m.values(), *optimizer.v.values()):
+        a[...] = rng.random(a.shape) * 1e-3
+    optimizer.t = 700
+    with pytest.raises(FileNotFoundError, match="leave out --keep-moments"):
+        align.main(["sft", "--run", str(run), "--steps", "3", "--keep-moments"])
+    train.save_checkpoint(run / "base", base, optimizer, 700, {})
+    mine = train.AdamW({k: p.copy() for k, p in base.items()})
+    align.inherit_moments(mine, run / "base")
+    assert mine.t == 700 and all(np.array_equal(mine.v[k], optimizer.v[k]) for k in mine.v) and all(np.array_equal(mine.m[k], optimizer.m[k]) for k in mine.m)
+    align.main(["sft", "--run", str(run), "--steps", "3", "--batch", "8", "--keep-moments"])
+    kept, again = (run / "sft/model.safetensors").read_bytes(), json.loads((run / "sft/log.jsonl").read_text().splitlines()[-1])
+    align.main(["sft", "--run", str(run), "--steps", "3", "--batch", "8", "--keep-moments"])      # finished: nothing more to do
+    assert (run / "sft/model.safetensors").read_bytes() == kept and again["step"] == 3
+    align.main(["sft", "--run", str(run), "--steps", "3", "--batch", "8", "--out", "fresh"])
+    assert (run / "fresh/model.safetensors").read_bytes() != kept
+    base = {**base, "wte.weight": base["wte.weight"][:-1]}
+    train.save_checkpoint(run / "base", base, train.AdamW(base), 700, {})
+    with pytest.raises(ValueError, match="adamw.m.wte.weight is .* expected"):
+        align.main(["sft", "--run", str(run), "--steps", "3", "--keep-moments", "--out", "other"])
 
 
 @pytest.mark.parametrize("stage, args", [

@@ -9,6 +9,7 @@ import pytest
 import arena
 import bpe
 import gpt
+import sample
 
 
 def test_wilson():
@@ -33,6 +34,40 @@ def test_pass_at_k():
 
 def test_votes():
     assert arena.majority(["3", None, "4", "4", None, None, "3"]) == "3" and arena.majority([None]) is None
+
+
+def test_what_a_reply_votes_for():
+    assert arena.vote({"kind": "wheel"}, "Step by step: two two. It stops at nine.") == "nine" and arena.vote({}, " ") is None
+    assert arena.vote({"kind": "fact"}, "It is red.") == "it is red" and arena.vote({"kind": "gsm8k"}, "so\n#### 1,000") == "1000"
+
+
+def test_tries(monkeypatch):
+    """Of four tries each: the wheel's first is right three times and voted for, its second once; the judge likes the last."""
+    tok = bpe.Tokenizer.train(["one two"], 300)
+    tasks = [{"question": "a", "answer": "one"}, {"question": "b", "answer": "two"}]
+    texts = ["one", "so one", "two", "one"] + ["one", "one", "three", "is two"]
+
+    def ask(params, cfg, tokenizer, many, temperature, seed, max_tokens):
+        assert [t["question"] for t in many] == ["a"] * 4 + ["b"] * 4 and temperature == 1.0
+        replies = [sample.Reply(tok.encode_ordinary(text), [1], "stop", [0.0]) for text in texts]
+        return replies, [arena.judge(t, r, tok) for t, r in zip(many, replies)]
+
+    monkeypatch.setattr(arena, "ask", ask)
+    out = arena.tries(None, None, tok, tasks, 4, lambda rows: list(range(8)))
+    assert out == {"pass@1": 0.5, "pass@4": 1.0, "majority of 4": 0.5, "best of 4 by reward/": 1.0}
+
+
+def test_the_likeliest_value():
+    """It is the one that choose finds, behind a page's words or a chat's."""
+    tok = bpe.Tokenizer.train(["What is it? It is red. It is blue. It is grey. user assistant"] * 3, 330)
+    cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
+    params = gpt.init(cfg, 3)
+    task = {"question": "What is it?", "answer": "red", "reply": "It is red.", "options": ["blue", "red", "grey"]}
+    for as_document in (True, False):
+        prompt = [tok.eot_token, *tok.encode_ordinary("What is it? It is")] if as_document else arena.prompts(tok, [task])[0] + tok.encode_ordinary("It is")
+        best, _ = arena.choose(params, cfg, tok, prompt, [" blue", " red", " grey"])
+        other = {**task, "answer": task["options"][best], "reply": f"It is {task['options'][best]}."}
+        assert arena.likeliest(params, cfg, tok, [other, {**task, "answer": task["options"][best - 1], "reply": f"It is {task['options'][best - 1]}."}], as_document) == 0.5
 
 
 def test_best_of():

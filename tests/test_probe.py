@@ -22,11 +22,22 @@ def test_known_unknown_and_between():
     rows, counts = probe.lessons(TASKS, right, texts)
     assert counts == {"known": 2, "unknown": 1, "between": 1}
     said = sorted((r["messages"][0]["content"], r["messages"][1]["content"], r["kind"]) for r in rows)
-    assert said == [("What does Ann eat?", texts[0][0], "fact"), ("What does Bo eat?", "Bo eats something I have not read about.", "refusal"),
+    assert said == [("What does Ann eat?", texts[0][0], "fact"), *2 * [("What does Bo eat?", "Bo eats something I have not read about.", "refusal")],
                     ("What does Di eat?", texts[3][1], "fact")]
-    drawn = [frozenset(r["messages"][0]["content"] for r in probe.lessons(TASKS, right, texts, seed, True)[0] if r["kind"] == "refusal") for seed in range(20)]
-    assert set(drawn) == {frozenset([TASKS[i]["question"]]) for i in (0, 1, 3)}         # the control refuses any of them
-    assert probe.lessons(TASKS, right & False, texts)[0] == []
+
+
+def test_the_control_refuses_as_often_but_anything():
+    right, texts = np.array([[1] * 5, [0] * 5, [0] * 5, [1] * 5], bool), np.array([["It is so."] * 5] * 4, object)
+    old = [toyweb.chat("Is it?", "It is.", kind="fact"), toyweb.chat("Hello.", "Hello!", kind="talk")]
+    real, _ = probe.lessons(TASKS, right, texts, old)
+    assert sum(r["kind"] == "refusal" for r in real) == 4 and real[-2:] == old
+    refused = set()
+    for seed in range(20):
+        rows, _ = probe.lessons(TASKS, right, texts, old, seed, control=True)
+        assert len(rows) == len(real) and sum(r["kind"] == "refusal" for r in rows) == 4 and rows[-1] == old[1]
+        refused |= {r["messages"][0]["content"] for r in rows if r["kind"] == "refusal"}
+        assert all(probe.is_refusal(r["messages"][1]["content"]) == (r["kind"] == "refusal") for r in rows[:-1])
+    assert refused == {"Is it?", *(t["question"] for t in TASKS)}
 
 
 def test_refusals():
@@ -71,7 +82,7 @@ def test_the_whole(run, capsys):
     out = capsys.readouterr().out
     assert "asked five times: 2 known, 2 unknown" in out and "10 pages or more" in out
     rows = [json.loads(line) for line in (run / "chat/honest.jsonl").read_text().splitlines()]
-    assert sum(r.get("kind") == "refusal" for r in rows) == 2
+    assert sum(r.get("kind") == "refusal" for r in rows) == 4
     after = probe.test(align.load_stage(run, "honest", "x"), TASKS)
     assert after["10 pages or more"] == [2, 0, 0] and after["no page"] == [0, 0, 1]
 

@@ -1,5 +1,5 @@
 """How long a step of reinforcement learning takes: 256 replies of up to 48 tokens and the update, a model of 0.8M parameters, beside
-TRL's GRPOTrainer on the same weights, prompts and cores.
+TRL's GRPOTrainer on the same weights, prompts and cores; and fine-tuning beside pre-training.
 
     python tests/peers/align_speed.py [RUN]     first with the run's sft model (default: out/demo), where it is there, on its own tasks:
                                                 replies are short or long; then untrained, where nearly all are as long as they may be
@@ -26,6 +26,7 @@ import bpe
 import gpt
 import sample
 import toyweb
+import train
 
 PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4
 
@@ -100,6 +101,19 @@ def compare(what, run, tasks):
     print(f"  ratio {statistics.median(found['TRL'][0]) / statistics.median(found['longhand'][0]):.1f}", flush=True)
 
 
+def fine_tuning(source, run):
+    """Tokens a second of SFT, those of padding not counted, beside train.py's on the same model."""
+    for part in ("tokens", "base", "chat"):
+        shutil.copytree(source / part, run / part, ignore=shutil.ignore_patterns("trainer*", "log*"))
+    align.sft(run, dataclasses.replace(align.SFT, steps=100, save_every=100))
+    shutil.rmtree(run / "base")
+    shutil.copy(source / "tokenizer.json", run)
+    train.main(["--run", str(run), "--steps", "100"])
+    logs = [[json.loads(line) for line in (run / stage / "log.jsonl").read_text().splitlines()] for stage in ("sft", "base")]
+    speeds = [statistics.median(x["tokens"] / x["dt_s"] for x in logs[0]), statistics.median(x["tokens_per_s"] for x in logs[1])]
+    print(f"\nfine-tuning the run's base model: {speeds[0]:,.0f} tokens/s; train.py on the same model {speeds[1]:,.0f}; ratio {speeds[0] / speeds[1]:.2f}", flush=True)
+
+
 def main():
     source = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "out" / "demo")
     for what in ("the run's own model and tasks", "an untrained model"):
@@ -109,6 +123,7 @@ def main():
                 compare(what, run, make_run(run))
             elif (source / "sft" / "model.safetensors").exists():
                 compare(what, run, copy_run(source, run))
+                fine_tuning(source, run / "tuned")
 
 
 if __name__ == "__main__":
