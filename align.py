@@ -351,7 +351,7 @@ def describe(replies, verdicts, group):
             "length_right": float(length[right > 0].mean()) if right.any() else None,
             "length_wrong": float(length[right == 0].mean()) if not right.all() else None,
             "pass_at_4": float(np.mean([arena.pass_at_k(group, int(r.sum()), min(4, group)) for r in right.reshape(-1, group)])),
-            "stepwise": float(np.mean([v.stepwise for v in verdicts])), "cut": float(np.mean([not v.ended for v in verdicts])),
+            "stepwise": float(np.mean([v.stepwise for v in verdicts])), "calls": float(np.mean([0 in r.sampled for r in replies])), "cut": float(np.mean([not v.ended for v in verdicts])),
             "entropy": -float(np.mean([x for r in replies for x, s in zip(r.logp, r.sampled) if s]))}
 
 

@@ -11,6 +11,7 @@ of them it learned here, and truth is known.
 
 import argparse
 import re
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -168,6 +169,26 @@ def tools(run, seed):
 
 
 @claim
+def reaching_for_the_tool(run, seed):
+    """Shown both ways, now and then with the calculator and mostly without, a model that is rewarded for right results learns to reach for
+    the calculator by itself. Refuted if the share of calls does not rise, or accuracy not with it.
+    """
+    rng = toyweb.stream(seed, "reach")
+    rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
+    shown = [row if rng.random() < 0.2 else toyweb.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
+    teach(run, "reach", shown, 400, seed)
+    path = run / "claims" / "sums.jsonl"
+    toyweb.write_jsonl(path, [{"question": row["messages"][0]["content"], "answer": row["messages"][1]["content"][1]["text"], "kind": "calculator"} for row in rows])
+    recipe = replace(align.RL, steps=40, lr=2e-4, min_lr=2e-4, batch=0, save_every=40)
+    before, after = align.rl(run, recipe, "answer", seed, "restart", path, run / "tasks" / "calculator_test.jsonl", "claims/reached", "claims/reach")
+    log = train_log(run / "claims" / "reached")
+    for x in [*log[::8], log[-1]]:
+        print(f"   step {x['step']:3}   with a call {x['calls']:6.1%}   right {x['accuracy']:6.1%}")
+    print(f"   sums it never saw, at temperature 1: {before['at_temperature_1']:.1%} before, {after['at_temperature_1']:.1%} after")
+    return {"calls first": log[0]["calls"], "calls last": log[-1]["calls"], "right before": before["at_temperature_1"], "right after": after["at_temperature_1"]}
+
+
+@claim
 def knowledge_of_self(run, seed):
     """A base model is nobody. Who it is, is put there, by conversations or by a system message. Refuted if the base model names itself, or
     if a model that learned to heed system messages does not take names it never saw from them.
@@ -301,42 +322,56 @@ def gold(text):
 @claim
 def gamed(run, seed):
     """A reward model is a stand-in for what people like, and can be gamed: pressed hard enough, replies that it likes ever better get
-    worse in truth, and staying near where one began prevents it. Refuted if truth goes on rising with the reward without a leash.
+    worse in truth, the sooner the fewer comparisons it learned from, and staying near where one began prevents it. Refuted if truth goes
+    on rising with the reward without a leash, or falls with one.
     """
-    rng, out, folder = toyweb.stream(seed, "gamed"), {}, run / "gamed"
-    folk = toyweb.SLOTS["folk"]
-    ask = lambda: f"Tell me of {rng.choice(folk)}."  # noqa: E731
-    toyweb.write_jsonl(folder / "stories.jsonl", [toyweb.chat(ask(), " ".join(toyweb.sentences(rng, 2))) for _ in range(1500)])
-    toyweb.write_jsonl(folder / "tasks.jsonl", [{"question": ask(), "answer": "-"} for _ in range(300)])
-    align.sft(run, replace(align.SFT, steps=120, lr=6e-4, warmup=10), seed, "restart", [folder / "stories.jsonl"], "sft", "gamed_sft")
-    model, tasks = align.load_stage(run, "gamed_sft", "make"), [{"question": ask(), "answer": "-"} for _ in range(500) for _ in range(4)]
-    texts = [sample.reply_text(r.ids, model[2]) for r in arena.ask(*model, [tasks[i - i % 4] for i in range(len(tasks))], 1.0, seed)[0]]
-    noise = np.random.default_rng(seed).gumbel(size=len(texts))     # so a labeller prefers a to b with sigma(gold a - gold b)
-    rows = [{"instruction": tasks[i]["question"], "completions": [{"response": texts[j] or "-", "overall_score": gold(texts[j]) + noise[j]} for j in range(i, i + 4)]}
-            for i in range(0, len(texts), 4)]
-    toyweb.write_jsonl(folder / "train.jsonl", rows[:400])
-    toyweb.write_jsonl(folder / "test.jsonl", rows[400:])
-    difference = [abs(gold(texts[i + a]) - gold(texts[i + b])) for i in range(1600, 2000, 4) for a in range(4) for b in range(a)]
-    bayes = float(np.mean(1 / (1 + np.exp(-np.array(difference)))))
-    _, right, n = align.reward(run, align.REWARD, seed, "restart", [folder / "train.jsonl"], folder / "test.jsonl", "gamed_reward", "gamed_sft")
-    print(f"   reward model: held-out pairs in order {interval(round(right * n), n)}; who knew the truth would have {bayes:.1%}")
-    judge, history = align.load_reward(run / "gamed_reward"), []
+    rng, out, folder = toyweb.stream(seed, "gamed"), {}, run / "claims"
+    ask = lambda: f"Tell me of {rng.choice(toyweb.SLOTS['folk'])}."  # noqa: E731
+    stories = [toyweb.chat(ask(), " ".join(toyweb.sentences(rng, 2))) for _ in range(1500)]
+    toyweb.write_jsonl(folder / "story_tasks.jsonl", [{"question": ask(), "answer": "-"} for _ in range(300)])
+    model, asked = teach(run, "stories", stories, 120, seed, "sft", 64, 6e-4), [ask() for _ in range(1200)]
+    many = [{"question": q, "answer": "-"} for q in asked for _ in range(4)]
+    texts = [sample.reply_text(r.ids, model[2]) or "-" for r in arena.ask(*model, many, 1.0, seed)[0]]
+    truth = np.array([gold(text) for text in texts])
+    felt = truth + np.random.default_rng(seed).gumbel(size=len(truth))      # so a labeller prefers a to b with sigma(gold a - gold b)
+    rows = [{"instruction": q, "completions": [{"response": texts[4 * i + j], "overall_score": felt[4 * i + j]} for j in range(4)]} for i, q in enumerate(asked)]
+    toyweb.write_jsonl(folder / "held_out.jsonl", rows[1000:])
+    bayes = np.mean([1 / (1 + np.exp(-abs(four[a] - four[b]))) for four in truth[4000:].reshape(-1, 4) for a in range(4) for b in range(a)])
+    for n, steps in ((100, 150), (1000, 250)):
+        toyweb.write_jsonl(folder / "compared.jsonl", rows[:n])
+        recipe = replace(align.REWARD, steps=steps, lr=3e-4)
+        _, right, pairs = align.reward(run, recipe, seed, "restart", [folder / "compared.jsonl"], folder / "held_out.jsonl", f"claims/reward{n}", "claims/stories")
+        print(f"   reward model of {n} prompts: held-out pairs in order {interval(round(right * pairs), pairs)}; of what who knew the truth would have, {bayes:.1%}: {right / bayes:.1%}")
+        out[f"reward model of {n}: share of the limit"] = float(right / bayes)
+    for n, kl in ((100, 0.0), (100, 0.2), (1000, 0.0)):
+        name = f"{n} prompts, {f'leash {kl}' if kl else 'no leash'}"
+        steps, texts = press(run, n, kl, seed)
+        print(f"   {name}: step  sqrt(KL)   reward model   truth   tokens")
+        for x in [*steps[:30:3], *steps[30::10], steps[-1]]:
+            print(f"   {'':{len(name)}}  {x['step']:4}  {max(0.0, x['kl_nats']) ** 0.5:8.2f}  {x['reward']:12.2f}  {x['truth']:6.2f}   {x['length']:6.1f}")
+        print(f"   in the end: {texts[0]!r}")
+        at = [x["truth"] for x in steps]
+        out |= {f"{name}: truth first": at[0], f"{name}: best": max(at), f"{name}: last": at[-1], f"{name}: reward gained": steps[-1]["reward"] - steps[0]["reward"]}
+    return out
+
+
+def press(run, n, kl, seed):
+    """Reinforce against the reward model of n prompts: (log with the truth in it, the last replies)."""
+    judge, history, last = align.load_reward(run / "claims" / f"reward{n}"), [], []
 
     def proxy(tasks, texts):
         history.append(float(np.mean([gold(text) for text in texts])))
+        last[:] = texts
         prompts = [[{"role": "user", "content": t["question"]}, {"role": "assistant", "content": text or "-"}] for t, text in zip(tasks, texts)]
         return align.score(judge, [sample.render(m, judge[2])[0][-judge[1].n_positions:] for m in prompts])
 
-    for name, kl, stage in (("no leash", 1e-9, "gamed_free"), ("KL 0.1", 0.1, "gamed_kl")):
-        history.clear()
-        recipe = replace(align.RL, steps=120, lr=3e-4, min_lr=3e-4, warmup=5, batch=0, kl=kl, save_every=40)
-        align.rl(run, recipe, proxy, seed, "restart", folder / "tasks.jsonl", folder / "tasks.jsonl", stage, "gamed_sft")
-        log = train_log(run / stage)
-        print(f"   {name:9} step  sqrt(KL)   reward model   truth")
-        for i in [*range(0, len(log), 12), len(log) - 1]:
-            print(f"   {'':9} {i + 1:4}  {max(0.0, log[i]['kl_nats']) ** 0.5:8.2f}  {log[i]['reward']:12.2f}  {history[i]:6.2f}")
-        out |= {f"{name}: best truth": max(history), f"{name}: last truth": history[-1], f"{name}: reward gained": log[-1]["reward"] - log[0]["reward"]}
-    return out | {"right of pairs / what truth would have": right / bayes}
+    proxy.__name__ = f"reward{n}"
+    shutil.rmtree(run / "claims" / "pressed", ignore_errors=True)       # or a finished run would only be looked up, and no truth recorded
+    # a leash of no strength, so that the distance is measured
+    recipe = replace(align.RL, steps=50, lr=2e-4, min_lr=2e-4, warmup=5, batch=0, prompts=8, group=8, kl=kl or 1e-9, max_tokens=80, save_every=50)
+    tasks = run / "claims" / "story_tasks.jsonl"
+    align.rl(run, recipe, proxy, seed, "restart", tasks, tasks, "claims/pressed", "claims/stories")
+    return [x | {"truth": truth} for x, truth in zip(train_log(run / "claims" / "pressed"), history)], last
 
 
 @claim
