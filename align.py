@@ -302,13 +302,17 @@ def paid(reward, tasks, prompts, replies, verdicts, tokenizer, rng):
         return np.array([v.correct for v in verdicts], float)
     if reward == "random":
         return rng.integers(0, 2, len(verdicts)).astype(float)
+    name = getattr(reward, "__name__", "model")
     if callable(reward):
-        found = reward(tasks, [sample.reply_text(r.ids, tokenizer) for r in replies])
+        try:
+            found = reward(tasks, [sample.reply_text(r.ids, tokenizer) for r in replies])
+        except Exception as e:
+            raise ValueError(f"the reward {name} raised {type(e).__name__}: {e}") from e
     else:
         found = score(reward, [p + r.ids for p, r in zip(prompts, replies)])
     found = np.array(found, float)
     if found.shape != (len(replies),) or not np.isfinite(found).all():
-        raise ValueError(f"the reward {getattr(reward, '__name__', 'model')} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
+        raise ValueError(f"the reward {name} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
     ended = np.array([v.ended for v in verdicts])
     found[~ended] = found.min()                             # a reply that was cut off is as bad as any
     return found
@@ -370,11 +374,23 @@ def policy_weights(params, cfg, recipe, rollout, again):
     return weights, info
 
 
-def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None, out=None, start="sft"):
+def load_reference(run, stage, start, params, cfg):
+    """The weights a leash is tied to, a copy of params where the stage is the one to begin with."""
+    if stage in (None, start):
+        return {k: p.copy() for k, p in params.items()}
+    reference, theirs, _ = load_stage(run, stage, "python align.py sft")
+    differs = [f"{k} {getattr(theirs, k)}, expected {getattr(cfg, k)}" for k in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+               if getattr(theirs, k) != getattr(cfg, k)]
+    if differs:
+        raise ValueError(f"{run / stage}: a reference of another shape than {start}: {'; '.join(differs)}")
+    return reference
+
+
+def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None, out=None, start="sft", reference=None):
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns measurements before and after, on problems never trained on.
 
     reward: answer, random (the control), model (what reward/ says), or a function, as in paid. tasks, unseen: files of other tasks.
-    start, out: the stages it begins with and makes.
+    start, out: the stages it begins with and makes. reference: the one to stay near, where the recipe has a KL; the start if not said.
     """
     run = Path(run)
     name = reward if isinstance(reward, str) else reward.__name__
@@ -390,7 +406,11 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
     if reward == "model":
         reward = load_reward(run / "reward")
         identity["judge"] = train.fingerprint(reward[0].values())
-    reference = {k: p.copy() for k, p in params.items()} if recipe.kl else None
+        if reward[1].vocab_size != cfg.vocab_size:
+            raise ValueError(f"{run / 'reward'}: knows {reward[1].vocab_size} tokens, {run / start} {cfg.vocab_size}: they do not read the same ids")
+    reference = load_reference(run, reference, start, params, cfg) if recipe.kl else None
+    if reference:
+        identity["reference"] = train.fingerprint(reference.values())
     before = arena.measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
     kept, warned = {}, set()                                # the number of a batch and its Rollout
 
@@ -539,7 +559,7 @@ def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out
     return len(comparisons), *agreement(load_reward(run / out), test)
 
 
-def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo", start="sft"):
+def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo", start="sft", reference=None):
     """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, share of held-out pairs whose better reply gained more, number of those)."""
     run = Path(run)
     data, held_out = data or [run / "pairs" / "train.jsonl"], held_out or run / "pairs" / "test.jsonl"
@@ -549,8 +569,8 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
         return [(rows[int(s.argmax())], rows[i]) for rows, s in load_comparisons(files, tokenizer, cfg.n_positions) for i in np.flatnonzero(s < s.max())]
 
     pairs, test = pairs_of(data), pairs_of([held_out])
-    reference = {k: p.copy() for k, p in params.items()}
-    identity = {"stage": "dpo", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
+    reference = load_reference(run, reference, start, params, cfg)
+    identity = {"stage": "dpo", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()), "reference": train.fingerprint(reference.values()),
                 "data": digest(data), "threads": cores.N_THREADS}
     batches = Batches(pairs, recipe.batch, seed)
 
@@ -593,6 +613,7 @@ def parse_args(argv=None):
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chats.py (default: the run's)")
     p.add_argument("--start", help="the stage to begin with (default: base for sft, else sft)")
+    p.add_argument("--reference", help="RL with --kl, dpo: the stage to stay near (default: the one it begins with)")
     p.add_argument("--tasks", type=Path, help="RL: questions with answers (default: the run's wheel_train.jsonl)")
     p.add_argument("--held-out", type=Path, help="what to measure on (default: the run's)")
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
@@ -668,13 +689,13 @@ def main(argv=None):
         print(f"{out:8} {what:32} {passes:36} {seconds():5.0f} s   held-out phrasings of well-known "
               f"facts {share:.1%}; replies that end {ended:.1%}")
     elif args.command in ("reward", "dpo"):
-        n, share, pairs = (reward if args.command == "reward" else dpo)(
-            run, recipe, args.seed, args.on_mismatch, args.data, args.held_out, args.out or args.command, args.start or "sft")
+        what = run, recipe, args.seed, args.on_mismatch, args.data, args.held_out, args.out or args.command, args.start or "sft"
+        n, share, pairs = reward(*what) if args.command == "reward" else dpo(*what, args.reference)
         low, high = arena.wilson(round(share * pairs), pairs)
         print(f"{args.command:8} {f'{n:,} comparisons':32} {f'{recipe.steps} steps of {recipe.batch}':36} {seconds():5.0f} s   "
               f"held-out pairs in order {share:.1%} ({low:.1%} to {high:.1%} of {pairs:,})")
     else:
-        before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch, args.tasks, args.held_out, args.out, args.start or "sft")
+        before, after = rl(run, recipe, args.reward, args.seed, args.on_mismatch, args.tasks, args.held_out, args.out, args.start or "sft", args.reference)
         print(f"{before['problems']} unseen problems      greedy   at temperature 1   mean length   step by step")
         for name, m in (("before", before), ("after", after)):
             print(f"{name:24} {m['greedy']:9.1%} {m['at_temperature_1']:18.1%} {m['length']:13.1f} {m['stepwise']:14.1%}")

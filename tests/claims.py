@@ -114,6 +114,8 @@ def few_shot(run, seed):
         right = sum(value in text for value, text in zip(values, continuations(base, prompts, 8, 0.0)))
         print(f"   {k} examples in front: {interval(right, len(prompts))}")
         out[f"{k} examples"] = right / len(prompts)
+    if out["8 examples"] <= out["0 examples"] + 0.02:
+        print("   examples in front do not help a model of this size")
     params, cfg, tokenizer = base
     rows = evaluate.validation_rows(train.load_run(run, tokenizer)[1], cfg.n_positions, 128).astype(np.int64)
     nll = gpt.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
@@ -176,13 +178,13 @@ def reaching_for_the_tool(run, seed):
     rng = toyweb.stream(seed, "reach")
     rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
     shown = [row if rng.random() < 0.2 else toyweb.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
-    teach(run, "reach", shown, 400, seed)
+    teach(run, "reach", shown, 120, seed, "sft", lr=3e-4)
     path = run / "claims" / "sums.jsonl"
     toyweb.write_jsonl(path, [{"question": row["messages"][0]["content"], "answer": row["messages"][1]["content"][1]["text"], "kind": "calculator"} for row in rows])
-    recipe = replace(align.RL, steps=40, lr=2e-4, min_lr=2e-4, batch=0, save_every=40)
+    recipe = replace(align.RL, steps=25, lr=2e-4, min_lr=2e-4, batch=0, save_every=25)
     before, after = align.rl(run, recipe, "answer", seed, "restart", path, run / "tasks" / "calculator_test.jsonl", "claims/reached", "claims/reach")
     log = train_log(run / "claims" / "reached")
-    for x in [*log[::8], log[-1]]:
+    for x in log[::4]:
         print(f"   step {x['step']:3}   with a call {x['calls']:6.1%}   right {x['accuracy']:6.1%}")
     print(f"   sums it never saw, at temperature 1: {before['at_temperature_1']:.1%} before, {after['at_temperature_1']:.1%} after")
     return {"calls first": log[0]["calls"], "calls last": log[-1]["calls"], "right before": before["at_temperature_1"], "right after": after["at_temperature_1"]}
@@ -246,7 +248,7 @@ def tokens_to_think(run, seed):
     long = np.array([len(t) for t in tests])
     print("   throws to add     " + "".join(f"{n:6}" for n in range(1, 9)) + "   tokens")
     for name, answer in (("at once", lambda t: toyweb.wheel_answer(t, False)), ("as long, no steps", filler), ("step by step", lambda t: toyweb.wheel_answer(t, True))):
-        model = teach(run, "think", [toyweb.chat(toyweb.wheel_question(t), answer(t)) for t in lessons], 300, seed)
+        model = teach(run, "think", [toyweb.chat(toyweb.wheel_question(t), answer(t)) for t in lessons], 450, seed)
         replies, verdicts = arena.ask(*model, tasks, 0.0, 0, 80)
         ok = np.array([v.correct for v in verdicts])
         print(f"   {name:18}" + "".join(f"{ok[long == n].mean():6.0%}" for n in range(1, 9)) + f"{np.mean([v.n_tokens for v in verdicts]):9.1f}")
@@ -284,7 +286,7 @@ def spelling(run, seed):
             model = teach(run, "spelling", lesson(seen, 6000, letters), 400, seed)
             for of, whose in ((seen, "words it was taught with"), (new, "new words")):
                 rows = lesson(of, 300, letters)
-                ok = right(model, [{"question": r["messages"][0]["content"], "answer": r["messages"][1]["content"]} for r in rows])
+                ok = right(model, [{"question": r["messages"][0]["content"], "answer": r["messages"][1]["content"].rstrip(".")} for r in rows])
                 print(f"   {what:18} {whose:25} as {given:8} {interval(ok.sum(), len(ok))}")
                 out[f"{what}, {whose} as {given}"] = float(ok.mean())
     return out

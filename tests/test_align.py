@@ -172,7 +172,7 @@ def test_sft_then_rl_then_eval(run, capsys):
     capsys.readouterr()
     align.main(["eval", "--run", str(run)])
     out = capsys.readouterr().out
-    assert "base       sft        rl" in out and "replies that end by themselves" in out
+    assert out.split("\n")[0].split()[-3:] == ["base", "sft", "rl"] and "replies that end by themselves" in out
 
 
 def test_reward_model_then_rl_against_it(run, capsys):
@@ -234,6 +234,41 @@ def test_a_reward_of_ones_own(run):
         with pytest.raises(ValueError, match="expected a finite number for each"):
             align.rl(run, recipe, nonsense, out="nonsense")
     assert not (run / "nonsense/model.safetensors").exists()
+
+    def broken(tasks, texts):
+        return texts[0]["no such key"]
+
+    with pytest.raises(ValueError, match="the reward broken raised TypeError: string indices"):
+        align.rl(run, recipe, broken, out="broken")
+
+
+def test_a_leash_to_another_stage(run):
+    """It may be tied to any model of the same shape and to none of another; a reward model must read the same ids."""
+    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    args = ["rl", "--run", str(run), "--steps", "2", "--group", "4", "--prompts", "2", "--kl", "0.1"]
+    for out, more in (("near", []), ("far", ["--reference", "base"])):
+        align.main([*args, "--out", out, *more])
+    near, far = (json.loads((run / out / "log.jsonl").read_text().splitlines()[0])["kl_nats"] for out in ("near", "far"))
+    assert near == 0.0 and abs(far) > 0.1
+    cfg = gpt.Config(TOK.n_vocab, 48, 32, 1, 2)
+    gpt.save(run / "small", gpt.init(cfg, 0), cfg)
+    TOK.save(run / "small" / "tokenizer.json")
+    for command in (args, ["dpo", "--run", str(run), "--steps", "2"]):
+        with pytest.raises(ValueError, match="small: a reference of another shape than sft: n_layer 1, expected 2"):
+            align.main([*command, "--out", "other", "--reference", "small"])
+    align.main(["dpo", "--run", str(run), "--steps", "2", "--reference", "base"])
+
+
+def test_tries(run, capsys):
+    align.main(["sft", "--run", str(run), "--steps", "60", "--batch", "8", "--lr", "0.01"])
+    align.main(["reward", "--run", str(run), "--steps", "5", "--batch", "4"])
+    (run / "tasks/facts_test.jsonl").write_text(json.dumps({"question": "What is goat?", "answer": "goat", "reply": "It is a goat.", "options": ["wheel", "goat"], "exposure": 10}) + "\n")
+    align.main(["eval", "--run", str(run), "--samples", "5"])
+    out = capsys.readouterr().out
+    for what in ("% right", "3 problems, 5 tries each", "pass@1 ", "pass@4 ", "pass@5 ", "majority of 5", "best of 5 by reward/", "likeliest of ten"):
+        assert what in out, out
+    with pytest.raises(ValueError, match="--samples 3: a number of tries, for eval"):
+        align.main(["sft", "--run", str(run), "--samples", "3"])
 
 
 def test_arena(run, capsys):
