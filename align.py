@@ -28,6 +28,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -230,7 +231,9 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
             train.save_checkpoint(folder, params, optimizer, step + 1, identity)
         left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
         shown = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
-        print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:+.4f}  {shown}  {left:,.0f} s left   ", end="", file=sys.stderr, flush=True)
+        line = f"step {step + 1:,}/{recipe.steps:,}  {left:,.0f} s left  loss {loss:+.4f}  {shown}"
+        width = shutil.get_terminal_size().columns - 1      # a line that is longer could not be written over
+        print("\r" + line[:width].ljust(width), end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     grads.close()
     save(folder, params, cfg)
@@ -673,7 +676,10 @@ def main(argv=None):
             arena.print_tries(run, stages, args.samples, judge and (lambda rows: score(judge, rows)), args.seed)
         return
     if args.command == "arena":
-        print(arena.table(arena.fight(run, args.models, args.seed)))
+        rated = arena.fight(run, args.models, args.seed)
+        print(arena.table(rated))
+        if not args.models:                                 # for the page
+            checkpoint.write_text(run / "arena.json", json.dumps([{k: float(x) if k != "name" else x for k, x in r._asdict().items()} for r in rated]) + "\n")
         return
     if args.models:
         raise ValueError(f"{args.models[0]}: only the arena takes models")

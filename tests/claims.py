@@ -114,8 +114,8 @@ def few_shot(run, seed):
         right = sum(value in text for value, text in zip(values, continuations(base, prompts, 8, 0.0)))
         print(f"   {k} examples in front: {interval(right, len(prompts))}")
         out[f"{k} examples"] = right / len(prompts)
-    if out["8 examples"] <= out["0 examples"] + 0.02:
-        print("   examples in front do not help a model of this size")
+    if out["8 examples"] <= 0.1:
+        print("   no better than a guess among ten: a model of this size does not take it from examples")
     params, cfg, tokenizer = base
     rows = evaluate.validation_rows(train.load_run(run, tokenizer)[1], cfg.n_positions, 128).astype(np.int64)
     nll = gpt.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
@@ -248,7 +248,7 @@ def tokens_to_think(run, seed):
     long = np.array([len(t) for t in tests])
     print("   throws to add     " + "".join(f"{n:6}" for n in range(1, 9)) + "   tokens")
     for name, answer in (("at once", lambda t: toyweb.wheel_answer(t, False)), ("as long, no steps", filler), ("step by step", lambda t: toyweb.wheel_answer(t, True))):
-        model = teach(run, "think", [toyweb.chat(toyweb.wheel_question(t), answer(t)) for t in lessons], 450, seed)
+        model = teach(run, "think", [toyweb.chat(toyweb.wheel_question(t), answer(t)) for t in lessons], 400, seed)
         replies, verdicts = arena.ask(*model, tasks, 0.0, 0, 80)
         ok = np.array([v.correct for v in verdicts])
         print(f"   {name:18}" + "".join(f"{ok[long == n].mean():6.0%}" for n in range(1, 9)) + f"{np.mean([v.n_tokens for v in verdicts]):9.1f}")
@@ -283,7 +283,7 @@ def spelling(run, seed):
 
     for what, lesson in (("to spell", spell), ("to count a letter", count)):
         for given, letters in (("tokens", False), ("letters", True)):
-            model = teach(run, "spelling", lesson(seen, 6000, letters), 400, seed)
+            model = teach(run, "spelling", lesson(seen, 6000, letters), 350, seed)
             for of, whose in ((seen, "words it was taught with"), (new, "new words")):
                 rows = lesson(of, 300, letters)
                 ok = right(model, [{"question": r["messages"][0]["content"], "answer": r["messages"][1]["content"].rstrip(".")} for r in rows])
@@ -299,8 +299,8 @@ def hallucination(run, seed):
     questions drawn by lot tell names it read of from others as well.
     """
     out = {}
-    for name, control in (("taught by what it knows", False), ("taught by lot", True)):
-        counts, before, after, free = probe.probe(run, seed=seed, control=control, on_mismatch="restart")
+    for name, control, steps in (("taught by what it knows", False, 1250), ("taught by lot", True, 800)):
+        counts, before, after, free = probe.probe(run, replace(align.SFT, steps=steps), seed, control, "restart")
         print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
         print("   " + probe.table(before, after, free).replace("\n", "\n   "))
         share = lambda test, row, i: test[row][i] / sum(test[row])  # noqa: E731

@@ -276,6 +276,7 @@ def test_arena(run, capsys):
     align.main(["arena", "--run", str(run)])
     out = capsys.readouterr().out
     assert "rank  model" in out and "base" in out and "sft" in out
+    assert [row["rank"] for row in json.loads((run / "arena.json").read_text())] == [1.0, 2.0]
     with pytest.raises(ValueError, match="only the arena takes models"):
         align.main(["sft", "x", "--run", str(run)])
     with pytest.raises(ValueError, match="needs two models at least, found 1"):
