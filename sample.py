@@ -4,10 +4,11 @@ Three things live here because training, evaluation and talking must agree on th
 conversation becomes ids (and which of them are learned from), how the next token is drawn, and what
 happens when the model calls a tool.
 
-Left out: an HTTP server, penalties, more tools than one.
+Left out: more tools than one.
 
     python sample.py "Once, on a foggy evening,"         the base model dreams on
-    python sample.py chat                                talk to the assistant; --ask TEXT for one question
+    python sample.py chat                                talk to the assistant; --ask TEXT for one question, /help for commands
+    python sample.py serve                               over HTTP (serve.py)
 
 Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a calculator inside the answer).
 """
@@ -15,13 +16,14 @@ Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a cal
 import argparse
 import ast
 import codecs
+import json
 import math
 import operator
 import os
 import sys
 import time
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gpt                      # before numpy
@@ -482,88 +484,137 @@ class Text:
 
 
 def load_model(folder):
-    """(params, cfg, tokenizer) of a model folder."""
+    """(params, cfg, tokenizer) of a model folder, of our runs or GPT-2's own."""
     params, cfg = gpt.load(folder)
-    path = Path(folder) / "tokenizer.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no tokenizer beside the model; copy the one it was trained with")
-    tokenizer = bpe.Tokenizer.load(path)
+    found = [path for path in (Path(folder) / "tokenizer.json", Path(folder) / "vocab.json") if path.exists()]
+    if not found:
+        raise FileNotFoundError(f"{Path(folder) / 'tokenizer.json'}: no tokenizer beside the model; copy the one it was trained with")
+    tokenizer = bpe.Tokenizer.load(found[0])
     if tokenizer.n_vocab > cfg.vocab_size:
-        raise ValueError(f"{path}: {tokenizer.n_vocab} tokens, the model beside it knows {cfg.vocab_size}")
+        raise ValueError(f"{found[0]}: {tokenizer.n_vocab} tokens, the model beside it knows {cfg.vocab_size}")
     return params, cfg, tokenizer
 
 
-def say(model, prompt, args, seed, stop):
-    """Stream one reply to the terminal; returns (ids, seconds). Ctrl-C ends the reply where it is."""
-    params, cfg, tokenizer = model
+def settings_of(args, stop):
+    return Settings(args.max_tokens, args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, args.presence_penalty,
+                    args.frequency_penalty, seed=args.seed, stop=frozenset(stop)).check()
 
-    text, ids, started = Text(tokenizer, calls=True), [], time.perf_counter()
+
+def say(batch, prompt, settings, stop):
+    """Stream one reply to the terminal; returns its ids. Ctrl-C ends the reply where it is."""
+    text, started = Text(batch.tokenizer, stop, calls=True), time.perf_counter()
+    (row,) = batch.add([prompt], settings)
     try:
-        for ((_, token, *_),) in steps(params, cfg, tokenizer, [prompt], max_new_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
-                                       top_p=args.top_p, seed=seed, stop=stop):
-            ids.append(token)
-            print(text.put(token), end="", flush=True)
+        while not row.finish and not text.stopped:
+            for _, token, *_ in batch.step():
+                print(text.put(token), end="", flush=True)
+            if not row.finish:
+                batch.read()
     except KeyboardInterrupt:
         pass
-    print(text.end(), end="", flush=True)
-    return ids, time.perf_counter() - started
+    if not row.finish:
+        batch.drop(row)
+    print(text.end(), flush=True)
+    if sys.stderr.isatty():
+        print(f"[{len(row.ids)} tokens, {len(row.ids) / (time.perf_counter() - started):,.0f} a second]", file=sys.stderr)
+    return row.ids
 
 
 def complete(model, args):
     tokenizer = model[2]
     # Documents are told apart by this token: it stands before each, so it begins a text and ends it.
     between = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
+    batch, settings = Batch(*model, 1), settings_of(args, between)
     for i in range(args.n):
         print(args.prompt, end="")
-        ids, seconds = say(model, [*between, *tokenizer.encode_ordinary(args.prompt)], args, args.seed + i, set(between))
-        print()
-        print(f"[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
+        say(batch, [*between, *tokenizer.encode_ordinary(args.prompt)], replace(settings, seed=args.seed + i), args.stop)
+
+
+COMMANDS = {"/system": "TEXT  begin anew, with a system message", "/temperature": "X  0 is without chance", "/retry": "another reply to the last question",
+            "/save": "FILE  add the conversation to a file of chats, as align.py learns from", "/help": "this list"}
+
+
+class Conversation:
+    """Turns kept as ids, so that the cache need only read what is new. When they outgrow the context the oldest are forgotten, and that is
+    said."""
+
+    def __init__(self, model, args):
+        self.batch, self.cfg, self.tokenizer, self.args = Batch(*model, 1), *model[1:], args
+        self.end, self.asked = special(self.tokenizer, "<|im_end|>"), 0
+        self.settings = settings_of(args, [self.end])
+        self.begin(args.system)
+
+    def begin(self, system):
+        self.messages, self.turns = [{"role": "system", "content": system}] if system else [], []
+        self.head = render(self.messages, self.tokenizer)[0] if system else []
+
+    def ask(self, question):
+        """Print the reply to a question; ValueError where it does not fit."""
+        turn = render_prompt([{"role": "user", "content": question}], self.tokenizer)
+        if len(self.head) + len(turn) >= self.cfg.n_positions:
+            system = f" after a system message of {len(self.head)}" if self.head else ""
+            raise ValueError(f"a question of {len(turn)} tokens{system} does not fit the model's context of {self.cfg.n_positions} with room for a reply; ask something shorter")
+        self.turns.append(turn)
+        while len(self.head) + sum(map(len, self.turns)) + 32 > self.cfg.n_positions and len(self.turns) > 1:
+            self.turns.pop(0)
+            print(f"[the context of {self.cfg.n_positions} tokens is full: the oldest turn is forgotten]", file=sys.stderr)
+        print("longhand> ", end="", flush=True)
+        ids = say(self.batch, self.head + sum(self.turns, []), replace(self.settings, seed=self.args.seed + self.asked), self.args.stop)
+        self.asked += 1
+        self.turns[-1] = turn + ids + ([] if ids and ids[-1] == self.end else [self.end])
+        self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply_text(ids, self.tokenizer)}]
+
+    def command(self, line):
+        name, _, value = line.partition(" ")
+        if name == "/system":
+            self.begin(value.strip())
+        elif name == "/temperature":
+            try:
+                self.settings = replace(self.settings, temperature=float(value)).check()
+            except ValueError:
+                raise ValueError(f"/temperature {value}: expected a number, 0 or more") from None
+        elif name == "/retry":
+            if not self.turns:
+                raise ValueError("/retry: nothing has been asked yet")
+            self.turns.pop()
+            (question, _), self.messages = self.messages[-2:], self.messages[:-2]
+            self.ask(question["content"])
+        elif name == "/save":
+            if not value.strip() or not self.turns:
+                raise ValueError("/save FILE: a file to add to, and a conversation to save")
+            with open(value.strip(), "a", encoding="utf-8") as f:
+                f.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
+        else:
+            print("\n".join(f"{name} {what}" for name, what in COMMANDS.items()), file=sys.stderr)
 
 
 def chat(model, args):
-    """Questions from --ask, or from the terminal until it ends. The conversation is kept as ids; when it
-    outgrows the context the oldest turns are forgotten, and that is said."""
-    cfg, tokenizer = model[1:]
-    end = special(tokenizer, "<|im_end|>")
-    turns, asked = [], iter(args.ask or ())
-    if args.system:
-        turns.append(render([{"role": "system", "content": args.system}], tokenizer)[0])
-    keep = len(turns)
+    """Questions from --ask, or from the terminal until it ends."""
+    talk, asked = Conversation(model, args), iter(args.ask or ())
     at_terminal = not args.ask and sys.stdin is not None and sys.stdin.isatty()
     if not args.ask and sys.stdin is None:
         raise ValueError("standard input is closed; ask with --ask TEXT")
-    for n in range(sys.maxsize):
+    while True:
         try:
-            question = next(asked) if args.ask else input("you> " if at_terminal else "").strip()
+            line = next(asked) if args.ask else input("you> " if at_terminal else "").strip()
         except (StopIteration, EOFError, KeyboardInterrupt):
-            break
-        if not question:
-            continue
-        if not at_terminal:
-            print(f"you> {question}")
-        turn = render_prompt([{"role": "user", "content": question}], tokenizer)
-        if sum(map(len, turns[:keep])) + len(turn) >= cfg.n_positions:
-            system = f" after a system message of {len(turns[0])}" if keep else ""
-            problem = f"a question of {len(turn)} tokens{system} does not fit the model's context of {cfg.n_positions} with room for a reply; ask something shorter"
+            return
+        if line and not at_terminal:
+            print(f"you> {line}")
+        try:
+            if line.startswith("/") and not args.ask:
+                talk.command(line)
+            elif line:
+                talk.ask(line)
+        except (ValueError, OSError) as e:
             if args.ask:
-                raise ValueError(problem)
-            print(f"[{problem}]", file=sys.stderr)
-            continue
-        turns.append(turn)
-        while sum(map(len, turns)) + 32 > cfg.n_positions and len(turns) > keep + 1:
-            turns.pop(keep)
-            print(f"[the context of {cfg.n_positions} tokens is full: the oldest turn is forgotten]", file=sys.stderr)
-        print("longhand> ", end="")
-        ids, seconds = say(model, sum(turns, []), args, args.seed + n, {end})
-        print()
-        turns[-1] = turns[-1] + ids + ([] if ids and ids[-1] == end else [end])
-        if at_terminal:
-            print(f"[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
+                raise
+            print(f"[{e}]", file=sys.stderr)
 
 
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description="Complete a text, or chat.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("prompt", nargs="?", default="", help='the beginning of a text; the word "chat" begins a conversation')
+    p.add_argument("prompt", nargs="?", default="", help='the beginning of a text; the word "chat" begins a conversation, "serve" serves the models over HTTP')
     where = p.add_argument_group("which model")
     where.add_argument("--run", default="out/demo", help="run folder: its base for completion, the best assistant in it for chat")
     where.add_argument("--model", help="a model folder, in place of the run's")
@@ -574,9 +625,19 @@ def parse_args(argv=None):
     how.add_argument("--seed", type=int, default=0, help="same seed, same text")
     how.add_argument("--max-tokens", type=int, default=200, help="length limit of a reply")
     how.add_argument("-n", type=int, default=1, help="completions to write")
+    how.add_argument("--min-p", type=float, default=0.0, help="only tokens at least this times as likely as the likeliest")
+    how.add_argument("--repetition-penalty", type=float, default=1.0, help="divides logits above 0 of tokens in prompt or reply, multiplies those below")
+    how.add_argument("--presence-penalty", type=float, default=0.0, help="off the logits of tokens in the reply")
+    how.add_argument("--frequency-penalty", type=float, default=0.0, help="the same for every time they are in it")
+    how.add_argument("--stop", action="append", default=[], help="a text that ends a reply; may be repeated")
     talk = p.add_argument_group("chat")
     talk.add_argument("--ask", action="append", help="ask this and do not wait for input; may be repeated")
     talk.add_argument("--system", help="a system message to begin with")
+    serve = p.add_argument_group("serve")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every one of this machine")
+    serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
+    serve.add_argument("--key", help="what clients must send as Authorization: Bearer KEY")
+    serve.add_argument("--origin", help="the web pages that may ask from a browser, * for all (default: none but our own)")
     device.add_arguments(p)
     return p.parse_args(argv)
 
@@ -590,6 +651,9 @@ def main(argv=None):
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.n < 1:
         raise ValueError(f"-n {args.n}: must be at least 1")
+    if args.prompt == "serve":
+        import serve                                        # which imports this file
+        return serve.run(args)
     if args.temperature is None:
         args.temperature = 0.0 if talking else 1.0
     folder = Path(args.model) if args.model else None

@@ -1,6 +1,8 @@
 """sample.py: the chat format token by token, the calculator, drawing, batches, the terminal."""
 
 import itertools
+import json
+import re
 
 import numpy as np
 import pytest
@@ -288,6 +290,41 @@ def test_completion_and_chat_from_the_command_line(model):
     done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "30", input="who?\n\nwhy?\nwhat?\n")
     assert done.returncode == 0 and done.stdout.count("longhand> ") == 3
     assert "the oldest turn is forgotten" in done.stderr
+
+
+def test_commands_of_the_chat(model, tmp_path):
+    saved = tmp_path / "chats.jsonl"
+    lines = ["/retry", "who?", "/retry", "/temperature 1", "why?", f"/save {saved}", "/system a lamp", "/save", "/temperature hot", "/help", "who?", "/save " + str(tmp_path)]
+    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "6", input="\n".join(lines) + "\n")
+    assert done.returncode == 0 and done.stdout.count("longhand> ") == 4, done.stderr
+    for said in ("nothing has been asked yet", "/save FILE: a file to add to", "/temperature hot: expected a number", "another reply to the last question", "Is a directory"):
+        assert said in done.stderr, said
+    (row,) = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    assert [m["content"] for m in row["messages"][0::2]] == ["who?", "why?"] and [m["role"] for m in row["messages"]] == ["user", "assistant"] * 2
+
+
+def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
+    """And says what it says when all of the conversation is read anew."""
+    monkeypatch.setattr("sys.stdin", None)
+    read, decode = [], gpt.decode
+    monkeypatch.setattr(gpt, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.shape[1]) or decode(params, cfg, tokens, *a, **k))
+    sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+    said = capsys.readouterr().out
+    prompts = [n for n in read if n > 1]
+    assert prompts[1] <= prompts[0] + 3                     # not the first turn again: only its last token and end
+    with monkeypatch.context() as m:
+        m.setattr(sample, "_common", lambda a, b: 0)
+        sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+    assert capsys.readouterr().out == said
+
+
+def test_stop_and_penalties_from_the_command_line(model):
+    free = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "20", "--temperature", "0").stdout.rstrip("\n")
+    stop = re.findall(r"[ -~]{2,}", free[9:])[-1]
+    cut = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "20", "--temperature", "0", "--stop", stop).stdout.rstrip("\n")
+    assert free.startswith(cut) and len(cut) < len(free) and stop not in cut[len("the lamp"):]
+    other = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "20", "--temperature", "0", "--presence-penalty", "50").stdout
+    assert other.rstrip("\n") != free
 
 
 @pytest.mark.parametrize("args, message", [
