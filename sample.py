@@ -9,6 +9,7 @@ Left out: more tools than one.
     python sample.py "Once, on a foggy evening,"         the base model dreams on
     python sample.py chat                                talk to the assistant; --ask TEXT for one question, /help for commands
     python sample.py serve                               over HTTP (serve.py)
+    python sample.py export --gguf longhand.gguf         for llama.cpp and LM Studio (export.py)
 
 Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a calculator inside the answer).
 """
@@ -638,13 +639,16 @@ def parse_args(argv=None):
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     serve.add_argument("--key", help="what clients must send as Authorization: Bearer KEY")
     serve.add_argument("--origin", help="the web pages that may ask from a browser, * for all (default: none but our own)")
+    out = p.add_argument_group("export")
+    out.add_argument("--gguf", help="the file to write, for llama.cpp and LM Studio")
+    out.add_argument("--type", default="f32", choices=("f32", "q8_0"), help="of the matrices in it")
     device.add_arguments(p)
     return p.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    talking = args.prompt == "chat"
+    talking, exporting = args.prompt == "chat", args.prompt == "export"
     if (args.ask or args.system) and not talking:
         raise ValueError(f'--ask and --system belong to a conversation; write: python sample.py chat, not {args.prompt!r}')
     if args.seed < 0:
@@ -654,6 +658,8 @@ def main(argv=None):
     if args.prompt == "serve":
         import serve                                        # which imports this file
         return serve.run(args)
+    if exporting != bool(args.gguf):
+        raise ValueError("a model is exported with: python sample.py export --gguf FILE")
     if args.temperature is None:
         args.temperature = 0.0 if talking else 1.0
     folder = Path(args.model) if args.model else None
@@ -661,11 +667,16 @@ def main(argv=None):
         run = Path(args.run)
         if not run.is_dir():
             raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
-        found = [run / s for s in (("rl", "sft") if talking else ("base",)) if (run / s / "model.safetensors").exists()]
+        found = [run / s for s in (("rl", "sft") if talking else ("rl", "sft", "base") if exporting else ("base",)) if (run / s / "model.safetensors").exists()]
         if not found:
             raise FileNotFoundError(f"{run}: no {'assistant' if talking else 'base model'} in it yet; make one with: "
                                     f"python {'align.py sft' if talking else 'train.py'} --run {run}")
         folder = found[0]
+    if exporting:
+        import export
+        export.save(args.gguf, *load_model(folder), args.type, folder.name)
+        print(f"{args.gguf}: {folder} as {args.type}, {Path(args.gguf).stat().st_size / 1e6:,.1f} MB")
+        return
     gpu, model = device.chosen(args), load_model(folder)
     if gpu:
         model = device.upload(*model[:2], gpu.bf16), *model[1:]
