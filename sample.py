@@ -639,6 +639,7 @@ def parse_args(argv=None):
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     serve.add_argument("--key", help="what clients must send as Authorization: Bearer KEY")
     serve.add_argument("--origin", help="the web pages that may ask from a browser, * for all (default: none but our own)")
+    serve.add_argument("--ranks", help="the folder of tiktoken's vocabularies, for the page to show beside the run's")
     out = p.add_argument_group("export")
     out.add_argument("--gguf", help="the file to write, for llama.cpp and LM Studio")
     out.add_argument("--type", default="f32", choices=("f32", "q8_0"), help="of the matrices in it")

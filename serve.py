@@ -7,12 +7,13 @@ what the writer puts into its queue. What a reply says does not hang on who else
     python sample.py serve                           http://127.0.0.1:8000, the page; http://127.0.0.1:8000/v1 for clients
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'
 
-GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize. The name of a stage of the run as model picks
+The page (chat.html) asks for more: /api/about, report, arena, log, look and cut. GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize. The name of a stage of the run as model picks
 it; any other name is the best assistant, or for completions the base model. Fields that are not known are ignored, as clients expect.
 
 Sources: OpenAI's API reference; Yu et al. 2022 (Orca: batches whose rows come and go).
 """
 
+import base64
 import collections
 import hmac
 import http.server
@@ -25,11 +26,16 @@ import socket
 import sys
 import threading
 import time
+import urllib.parse
 import uuid
 from pathlib import Path
 
 import sample                   # before numpy
+import bpe
 import checkpoint
+import inside
+import numpy as np
+import vocabularies
 
 LARGEST_BODY = 1 << 20          # bytes
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
@@ -309,7 +315,8 @@ def room_for(prompt, cfg):
 class Models:
     """The models of a run, or one folder: each is loaded when it is first asked for, and has a writer of its own."""
 
-    def __init__(self, run=None, folder=None):
+    def __init__(self, run=None, folder=None, ranks=None):
+        self.run, self.ranks, self.vocabularies = Path(run) if run and not folder else None, ranks, {}
         self.folders = {Path(folder).name: Path(folder)} if folder else {
             p.parent.name: p.parent for p in sorted(Path(run).glob("*/model.safetensors")) if "GPT2LMHeadModel" in checkpoint.read_json(p.parent / "config.json").get("architectures", ())}
         if not self.folders:
@@ -328,6 +335,20 @@ class Models:
                 writer.start()
                 self.writers[name] = writer
             return self.writers[name]
+
+    def has_vocabulary(self, name):
+        try:
+            return bool(vocabularies.find(name, self.ranks))
+        except OSError:
+            return False
+
+    def vocabulary(self, name):
+        """The tokenizer of a model, or a published one."""
+        if name in self.folders:
+            return self.writer(name).tokenizer
+        if name not in self.vocabularies:
+            self.vocabularies[name] = bpe.Tokenizer.load(vocabularies.find(name, self.ranks))
+        return self.vocabularies[name]
 
     def close(self):
         for writer in self.writers.values():
@@ -486,6 +507,106 @@ class Handler(http.server.BaseHTTPRequestHandler):
         text = tokenizer.decode(ids)
         self.send(200, {"content": text, "prompt": text})
 
+    # ---- what the page shows
+
+    def page(self, _):
+        self.send(200, (Path(__file__).parent / "chat.html").read_bytes(), "text/html; charset=utf-8")
+
+    def query(self):
+        return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+
+    def about(self, _):
+        """What there is to see of the run."""
+        models = self.server.models
+        run = models.run
+        logs = [p.parent.name for p in sorted(run.glob("*/log.jsonl"), key=lambda p: p.stat().st_mtime)] if run else []
+        known = [name for name in vocabularies.PUBLISHED if models.has_vocabulary(name)]
+        self.send(200, {"models": list(models.folders), "assistant": models.name_of(None, ASSISTANTS + BASES), "base": models.name_of(None, BASES + ASSISTANTS), "logs": logs,
+                        "report": bool(run and (run / "docs" / "report.json").exists()), "arena": bool(run and (run / "arena.json").exists()), "vocabularies": known})
+
+    def run_file(self, *parts):
+        run = self.server.models.run
+        if not run or not run.joinpath(*parts).exists():
+            raise Refused(404, f"{'/'.join(parts)}: the run has none yet")
+        return run.joinpath(*parts)
+
+    def report(self, _):
+        self.send(200, self.run_file("docs", "report.json").read_bytes())
+
+    def ranking(self, _):
+        self.send(200, self.run_file("arena.json").read_bytes())
+
+    def log_of(self, _):
+        """The lines of a stage's log from a byte on, as columns; of very many only every so manieth."""
+        query = self.query()
+        run = self.server.models.run
+        if not run or query.get("stage") not in [p.parent.name for p in run.glob("*/log.jsonl")]:
+            raise Refused(404, f"{query.get('stage', '')[:40]!r}: no stage of the run with a log", "stage")
+        path, after = self.run_file(query["stage"], "log.jsonl"), int(query["after"]) if query.get("after", "").isdecimal() else 0
+        with open(path, "rb") as f:
+            size = f.seek(0, 2)
+            after = 0 if after > size else after            # begun anew
+            f.seek(after)
+            data = f.read()
+        data = data[:data.rfind(b"\n") + 1]                 # what is not written to its end comes next time
+        lines = data.splitlines()
+        every = -(-len(lines) // 4000)
+        columns = {}
+        shown = [line for i, line in enumerate(lines) if i % every == 0 or i + 1 == len(lines) or b'"val_' in line]      # evaluations are few
+        for n, line in enumerate(shown):
+            for key, value in json.loads(line).items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool) or value is None:
+                    columns.setdefault(key, [None] * n).append(value)
+            for column in columns.values():
+                column += [None] * (n + 1 - len(column))
+        self.send(200, {"stage": query["stage"], "next": after + len(data), "lines": len(lines), "columns": columns})
+
+    def look(self, body):
+        """inside.describe of a text, of tokens, or of a conversation; with layer and head their attention as bytes of 255ths."""
+        models = self.server.models
+        name = models.name_of(field(body, "model", "", str), BASES + ASSISTANTS)
+        writer = models.writer(name)
+        model = writer.params, writer.cfg, writer.tokenizer
+        ids = field(body, "tokens", None, list)
+        if ids is None and body.get("messages") is not None:
+            try:
+                ids = sample.render_prompt(messages_of(body), writer.tokenizer)
+            except ValueError as e:
+                raise Refused(400, str(e), "messages") from None
+        elif ids is None:
+            ids = [*(writer.tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in writer.tokenizer.special_tokens), *writer.tokenizer.encode_ordinary(field(body, "text", "", str))]
+        if not ids or not all(type(i) is int and 0 <= i < writer.tokenizer.n_vocab for i in ids):
+            raise Refused(400, "tokens must be numbers of tokens, and at least one", "tokens")
+        if len(ids) > writer.cfg.n_positions:
+            raise Refused(400, f"{len(ids)} tokens, the model's context is {writer.cfg.n_positions}", "text", "context_length_exceeded")
+        layer, head = (field(body, key, None, int, 0, most - 1) for key, most in (("layer", writer.cfg.n_layer), ("head", writer.cfg.n_head)))
+        if layer is not None and head is not None:
+            seen, _ = inside.look(writer.params, writer.cfg, ids)
+            self.send(200, {"size": len(ids), "attention": base64.b64encode(np.round(seen[layer, head] * 255).astype(np.uint8).tobytes()).decode()})
+            return
+        settings, _ = settings_of(body, writer.cfg, writer.tokenizer, 1, -1, ())
+        self.send(200, {"model": name, **inside.describe(model, ids, field(body, "n", 12, int, 1, 50), settings.temperature, settings.top_k, settings.top_p, settings.min_p)})
+
+    def cut(self, body):
+        """A text in the pieces of a vocabulary: {"ids", "pieces"}; a piece that is no whole character shows its bytes."""
+        name, text = field(body, "vocabulary", "", str), field(body, "text", "", str)
+        models = self.server.models
+        if name not in models.folders and name not in vocabularies.PUBLISHED:
+            raise Refused(404, f"{name[:40]!r}: no vocabulary of that name", "vocabulary")
+        try:
+            tokenizer = models.vocabulary(name)
+        except OSError as e:
+            raise Refused(404, f"{name}: {e}", "vocabulary") from None
+        ids = tokenizer.encode_ordinary(text)
+        pieces = []
+        for i in ids:
+            data = tokenizer.token_bytes[i]
+            try:
+                pieces.append(data.decode("utf-8"))
+            except UnicodeDecodeError:
+                pieces.append("".join(f"\\x{b:02x}" for b in data))
+        self.send(200, {"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": pieces})
+
     def chat(self, body):
         return self.write(body, Chat, ASSISTANTS + BASES)
 
@@ -567,7 +688,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 ROUTES = {"/health": ("GET", "health"), "/v1/models": ("GET", "models"), "/v1/chat/completions": ("POST", "chat"), "/v1/completions": ("POST", "complete"),
-          "/tokenize": ("POST", "tokenize"), "/detokenize": ("POST", "detokenize")}
+          "/tokenize": ("POST", "tokenize"), "/detokenize": ("POST", "detokenize"),
+          "/": ("GET", "page"), "/api/about": ("GET", "about"), "/api/report": ("GET", "report"), "/api/arena": ("GET", "ranking"), "/api/log": ("GET", "log_of"),
+          "/api/look": ("POST", "look"), "/api/cut": ("POST", "cut")}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -603,7 +726,7 @@ def run(args):
     """sample.py serve: until SIGINT or SIGTERM; then what was begun is finished."""
     if args.model is None and not Path(args.run).is_dir():
         raise FileNotFoundError(f"{args.run}: no such run folder; make the demo's with: make")
-    models = Models(args.run, args.model)
+    models = Models(args.run, args.model, args.ranks)
     server = Server(models, args.host, args.port, args.key, args.origin)
     models.writer(models.name_of(None, ASSISTANTS + BASES))
     ended = threading.Event()
