@@ -627,7 +627,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if stream:
                 self.stream(request, base, options.get("include_usage") is True)
             else:
-                self.send(200, self.whole(request, base))
+                self.send(200, self.whole(request, base, field(body, "return_token_ids", False, bool)))
         finally:
             request.job.gone = True
 
@@ -652,13 +652,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         prompt = sum(len(p) for p in {id(p): p for p in job.prompts}.values())
         return {"prompt_tokens": prompt, "completion_tokens": job.tokens, "total_tokens": prompt + job.tokens}
 
-    def whole(self, request, base):
+    def whole(self, request, base, with_ids):
         texts, entries, ends = [[] for _ in request.job.prompts], [[] for _ in request.job.prompts], {}
         for i, text, entry, finish in self.events(request.job):
             texts[i].append(text)
             entries[i] += [entry] if entry else []
             ends[i] = finish
         choices = [request.choice(i, "".join(texts[i]), entries[i], ends[i]) for i in range(len(texts))]
+        if with_ids:                                        # a name that vLLM gave them
+            for choice, row in zip(choices, request.job.rows):
+                choice["token_ids"] = row.ids
         return {**base, "choices": choices, "usage": self.usage(request.job)}
 
     def stream(self, request, base, include_usage):

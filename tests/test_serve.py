@@ -111,6 +111,7 @@ def test_completions(server):
         (want,) = sample.generate(PARAMS, CFG, TOK, [ids], max_new_tokens=16, seed=5, stop=frozenset([between]))
         answer = post(server, "/v1/completions", {"prompt": prompt, "seed": 5})
         assert answer["choices"][0]["text"] == sample.reply_text(want.ids, TOK) and answer["system_fingerprint"] == "base" and answer["object"] == "text_completion"
+    assert post(server, "/v1/completions", {"prompt": prompt, "seed": 5, "return_token_ids": True})["choices"][0]["token_ids"] == want.ids
     both = post(server, "/v1/completions", {"prompt": ["the lamp", "goat"], "n": 2, "seed": 5, "echo": True, "max_tokens": 3})
     assert [c["index"] for c in both["choices"]] == [0, 1, 2, 3] and [c["text"][:4] for c in both["choices"]] == ["the ", "the ", "goat", "goat"]
     events = chunks(server, "/v1/completions", {"prompt": ["the lamp", "goat"], "n": 2, "seed": 5, "echo": True, "max_tokens": 3})
