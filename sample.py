@@ -4,10 +4,12 @@ Three things live here because training, evaluation and talking must agree on th
 conversation becomes ids (and which of them are learned from), how the next token is drawn, and what
 happens when the model calls a tool.
 
-Left out: an HTTP server, penalties, more tools than one.
+Left out: more tools than one.
 
     python sample.py "Once, on a foggy evening,"         the base model dreams on
-    python sample.py chat                                talk to the assistant; --ask TEXT for one question
+    python sample.py chat                                talk to the assistant; --ask TEXT for one question, /help for commands
+    python sample.py serve                               over HTTP (serve.py)
+    python sample.py export --gguf longhand.gguf         for llama.cpp and LM Studio (export.py)
 
 Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a calculator inside the answer).
 """
@@ -15,12 +17,14 @@ Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a cal
 import argparse
 import ast
 import codecs
+import json
 import math
 import operator
 import os
 import sys
 import time
 from collections import namedtuple
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gpt                      # before numpy
@@ -138,25 +142,75 @@ def calculator(expression):
 
 
 # ------------------------------------------------------------------------------------------------- sampling
+#
+# From logits to a token, in this order: penalties, bias, temperature, the k likeliest, of these the likeliest that hold a share p, of
+# these the ones at least min_p times as likely as the likeliest, and a draw.
 
 
-def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
-    """(B,V) -> (B,V) float64: softmax(logits / temperature), then the k likeliest, then the smallest set
-    that holds a share p of what is left. temperature 0 is all on the likeliest token, the lowest id of equals."""
+@dataclass(frozen=True)
+class Settings:
+    """How a reply is written. Those of reinforcement learning are the defaults: nothing is cut off and nothing discouraged."""
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0            # 0: the likeliest token always, the lowest id of equals
+    top_k: int = 0                      # 0: all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0     # logits of tokens in prompt or reply: divided if above 0, times it if below
+    presence_penalty: float = 0.0       # off the logits of tokens in the reply
+    frequency_penalty: float = 0.0      # the same for every time they are in it
+    logit_bias: tuple = ()              # ((token, what is added to its logit), ...)
+    seed: int = 0
+    stop: frozenset = frozenset()       # tokens that end the reply
+    tools: bool = True                  # whether the calculator answers
+    alternatives: int = -1              # how many to report for each token; -1 reports none, nor the token's own log probability
+
+    def check(self):
+        bad = [f"{name} {getattr(self, name)}, expected {what}" for name, ok, what in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"), ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 or more"), ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "0 to 1"), ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
+            ("presence_penalty", math.isfinite(self.presence_penalty), "a number"), ("frequency_penalty", math.isfinite(self.frequency_penalty), "a number"),
+            ("logit_bias", all(math.isfinite(b) for _, b in self.logit_bias), "numbers"), ("seed", self.seed >= 0, "0 or more")) if not ok]
+        if bad:
+            raise ValueError("; ".join(bad))
+        return self
+
+
+def penalise(z, seen, written, settings):
+    """(V,) logits -> (V,). seen (V,) bool: the tokens of prompt and reply; written (V,): how often each is in the reply."""
+    z = np.where(seen, np.where(z > 0, z / settings.repetition_penalty, z * settings.repetition_penalty), z)
+    z -= settings.presence_penalty * (written > 0) + settings.frequency_penalty * written
+    for token, bias in settings.logit_bias:
+        z[token] += bias
+    return z
+
+
+def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """(B,V) -> (B,V) float64, what a token is drawn from. Each setting is one for all rows or (B,)."""
     z = logits.astype(np.float64)
-    if temperature == 0:
-        return np.eye(z.shape[1])[z.argmax(-1)]
-    z = z / temperature
-    if 0 < top_k < z.shape[1]:
-        z[z < np.partition(z, -top_k, axis=-1)[:, -top_k, None]] = -np.inf
-    p = np.exp(z - z.max(-1, keepdims=True))
+    temperature, top_k, top_p, min_p = (np.broadcast_to(np.asarray(x), len(z)) for x in (temperature, top_k, top_p, min_p))
+    cold = np.flatnonzero(temperature == 0)
+    best = z[cold].argmax(-1)
+    z /= np.where(temperature == 0, 1.0, temperature)[:, None]
+    for k in np.unique(top_k[(top_k > 0) & (top_k < z.shape[1])]):
+        rows = np.flatnonzero(top_k == k)
+        z[rows] = np.where(z[rows] < np.partition(z[rows], -k, axis=-1)[:, -k, None], -np.inf, z[rows])
+    z -= z.max(-1, keepdims=True)
+    p = np.exp(z, out=z)
     p /= p.sum(-1, keepdims=True)
-    if top_p < 1.0:
-        order = np.argsort(-p, axis=-1, kind="stable")
-        ranked = np.take_along_axis(p, order, -1)
-        ranked[np.cumsum(ranked, -1) - ranked >= top_p] = 0.0       # reached p before this token
-        np.put_along_axis(p, order, ranked, -1)
+    for rows in (np.flatnonzero(top_p < 1.0),):
+        if len(rows):
+            order = np.argsort(-p[rows], axis=-1, kind="stable")
+            ranked = np.take_along_axis(p[rows], order, -1)
+            ranked[np.cumsum(ranked, -1) - ranked >= top_p[rows, None]] = 0.0       # reached p before this token
+            np.put_along_axis(some := p[rows], order, ranked, -1)
+            p[rows] = some / some.sum(-1, keepdims=True)
+    if (min_p > 0).any():
+        p[p < min_p[:, None] * p.max(-1, keepdims=True)] = 0.0
         p /= p.sum(-1, keepdims=True)
+    p[cold] = 0.0
+    p[cold, best] = 1.0
     return p
 
 
@@ -166,86 +220,213 @@ def draw(p, u):
     return (c <= u[:, None] * c[:, -1:]).sum(-1)
 
 
-# sampled: 1 where the model chose the token, 0 where a tool wrote it; logp: log of the chance it had when it was drawn, 0 a tool's
-Reply = namedtuple("Reply", "ids sampled finish logp", defaults=((),))
+class Row:
+    """A reply being written, and what it came to. sampled: 1 where the model chose the token, 0 where a tool wrote it; logp: log of the
+    chance it had when it was drawn, 0 a tool's; likely: with alternatives, (log probability, [(token, log probability)]) at temperature 1."""
+
+    def __init__(self, prompt, settings, stream, n_positions):
+        self.prompt, self.settings, self.finish = prompt, settings, None        # finish: None, "stop" or "length"
+        self.ids, self.sampled, self.logp, self.likely = [], [], [], []
+        self.room = min(settings.max_new_tokens, n_positions - len(prompt))
+        self.uniform = np.random.default_rng((settings.seed, stream)).random(self.room)
+        self.forced, self.call = [], None           # tokens to come from a tool; a call being written
+        self.penalised = settings.repetition_penalty != 1 or settings.presence_penalty != 0 or settings.frequency_penalty != 0 or bool(settings.logit_bias)
 
 
-def steps(params, cfg, tokenizer, prompts, max_new_tokens=256, temperature=1.0, top_k=0, top_p=1.0, seed=0, stop=(),
-          tools=True):
-    """Generate for a batch of prompts (lists of ids); yields [(row, token, sampled, log probability)] once a position.
-
-    A row ends with the first of its stop tokens, which is yielded too, with max_new_tokens, or at the end of
-    the model's context. Row r draws from its own stream (seed, r), whatever else is in the batch. When a row writes <|tool_end|>, the calculator's answer is put into its mouth.
+class Batch:
+    """Rows that are written side by side. They come and go one by one, each with settings and chance of its own, so that what a row
+    says does not hang on who is beside it. The cache has a place for each of most rows; a place keeps what it held when its row has
+    gone, and a prompt that begins with that (the next turn of a conversation) is only read from where it goes on.
     """
-    if not all(prompts):
-        raise ValueError("an empty prompt: the model needs at least one token to go on from")
-    longest = max(map(len, prompts))
-    if longest >= cfg.n_positions:
-        raise ValueError(f"a prompt of {longest} tokens does not fit the model's context of {cfg.n_positions} "
-                         "with room for a reply; shorten it")
-    if not (0 <= temperature < math.inf and top_k >= 0 and 0 < top_p <= 1 and max_new_tokens >= 1):
-        raise ValueError(f"temperature {temperature}, top-k {top_k}, top-p {top_p}, max tokens {max_new_tokens}: "
-                         "expected >= 0, >= 0, within (0, 1] and >= 1")
-    tool_start, tool_end, output_start, output_end = (tokenizer.special_tokens.get(t) for t in ("<|tool_start|>", "<|tool_end|>", "<|output_start|>", "<|output_end|>"))
-    rows = np.arange(len(prompts))                      # which prompt each row of the batch belongs to
-    lengths = np.array([len(p) for p in prompts])
-    room = np.minimum(max_new_tokens, cfg.n_positions - lengths)
-    uniform = np.array([np.random.default_rng((seed, r)).random(int(room.max())) for r in rows])
-    forced, call = [[] for _ in rows], [None for _ in rows]     # tokens to come from a tool; a call being written
 
-    different = list(dict.fromkeys(map(tuple, prompts)))        # a prompt that comes many times is read once
-    tokens, of_prompt = np.zeros((len(different), longest), np.int64), np.array([len(p) for p in different])
-    for r, p in enumerate(different):
-        tokens[r, :len(p)] = p
-    cache = gpt.Cache(cfg, len(different), min(cfg.n_positions, longest + int(room.max())), like=params["wte.weight"])
-    logits = gpt.decode(params, cfg, tokens, cache, n_new=of_prompt, only_last=True)
-    if len(different) < len(prompts):
-        number = {p: r for r, p in enumerate(different)}
-        copies = np.array([number[tuple(p)] for p in prompts])
-        cache, logits = cache.rows(copies), logits[copies]
-    done = np.zeros(len(rows), bool)
-    for t in range(int(room.max())):
-        logits[:, tokenizer.holes] = -np.inf            # ids that no token has
-        p = probabilities(logits[:, :tokenizer.n_vocab], temperature, top_k, top_p)
-        chosen = draw(p, uniform[rows, t])
-        logp = np.log(p[np.arange(len(p)), chosen]).tolist()
-        events = []
-        for i, r in enumerate(rows):
-            if done[i]:
-                continue
-            sampled = not forced[r]
-            token = int(chosen[i]) if sampled else forced[r].pop(0)
-            chosen[i] = token
-            events.append((int(r), token, sampled, logp[i] if sampled else 0.0))
-            if tools and sampled and token == tool_start:
-                call[r] = []
-            elif tools and sampled and token == tool_end and call[r] is not None:
-                result = calculator(tokenizer.decode(call[r]))
-                if result is not None:
-                    forced[r] = [output_start, *tokenizer.encode_ordinary(result), output_end]
-                call[r] = None
-            elif call[r] is not None:
-                call[r].append(token)
-            done[i] = token in stop or t + 1 >= room[r]
-        yield events
-        if done.all():
+    def __init__(self, params, cfg, tokenizer, most, n_positions=None):
+        self.params, self.cfg, self.tokenizer, self.most = params, cfg, tokenizer, most
+        self.cache = gpt.Cache(cfg, most, n_positions or cfg.n_positions, like=params["wte.weight"])
+        self.held = [[] for _ in range(most)]       # the tokens whose keys and values are in each place
+        self.rows, self.done = [], []               # the rows in the first places, and which of them are finished
+        self.logits, self.chosen, self.active, self.how = None, np.zeros(0, np.int64), None, None
+        self.tool_start, self.tool_end, self.output_start, self.output_end = (
+            tokenizer.special_tokens.get(t) for t in ("<|tool_start|>", "<|tool_end|>", "<|output_start|>", "<|output_end|>"))
+
+    def __len__(self):
+        return len(self.rows) - sum(self.done)
+
+    def add(self, prompts, settings, streams=None):
+        """Begin a row for each prompt, a list of ids; settings are one for all or one for each. streams: which stream of its seed each
+        draws from (default: their numbers here). Returns the rows."""
+        if not all(prompts):
+            raise ValueError("an empty prompt: the model needs at least one token to go on from")
+        longest = max(map(len, prompts))
+        if longest >= self.cfg.n_positions:
+            raise ValueError(f"a prompt of {longest} tokens does not fit the model's context of {self.cfg.n_positions} with room for a reply; shorten it")
+        settings = [s.check() for s in ([settings] * len(prompts) if isinstance(settings, Settings) else settings)]
+        self._leave()
+        if len(self.rows) + len(prompts) > self.most:
+            raise ValueError(f"{len(prompts)} more rows, and {self.most - len(self.rows)} of {self.most} places are free")
+        rows = [Row(p, s, r, self.cfg.n_positions) for p, s, r in zip(prompts, settings, streams or range(len(prompts)))]
+        # A prompt that comes many times is read once.
+        number, first = {}, []
+        for row in rows:
+            number.setdefault(tuple(row.prompt), len(number))
+            if len(number) > len(first):
+                first.append(row)
+        at = len(self.rows)
+        new, common = range(at, at + len(first)), []
+        for place, row in zip(new, first):
+            known = [_common(held, row.prompt) for held in self.held[place:]]
+            self._swap(place, place + int(np.argmax(known)))
+            common.append(min(max(known), len(row.prompt) - 1))
+        rest = [row.prompt[n:] for row, n in zip(first, common)]
+        tokens, n_new = np.zeros((len(first), max(map(len, rest))), np.int64), np.array([len(r) for r in rest])
+        for r, ids in enumerate(rest):
+            tokens[r, :len(ids)] = ids
+        part = self.cache.rows(slice(at, at + len(first)))
+        part.length[:] = common
+        logits = gpt.decode(self.params, self.cfg, tokens, part, n_new, only_last=True)
+        read = {id(row) for row in first}
+        copied = [row for row in rows if id(row) not in read]
+        if copied:
+            to, source = np.arange(new.stop, new.stop + len(copied)), np.array([number[tuple(row.prompt)] for row in copied])
+            used = int(part.length.max())
+            for a in (self.cache.k, self.cache.v):
+                a[:, new.stop:new.stop + len(copied), :, :used] = a[:, at + source, :, :used]
+            self.cache.length[to] = self.cache.length[at + source]
+            logits = np.concatenate([logits, logits[source]])
+        for place, row in enumerate([*first, *copied], at):
+            self.held[place] = list(row.prompt)
+        self.logits = logits if not self.rows else np.concatenate([self.logits, logits])
+        self.chosen = np.concatenate([self.chosen[:at], np.zeros(len(rows), np.int64)])
+        self.rows, self.done = self.rows + first + copied, self.done + [False] * len(rows)
+        self._changed()
+        return rows
+
+    def _swap(self, a, b):
+        if a != b:
+            used = int(self.cache.length[[a, b]].max())
+            for x in (self.cache.k, self.cache.v):
+                x[:, [a, b], :, :used] = x[:, [b, a], :, :used]
+            self.cache.length[[a, b]] = self.cache.length[[b, a]]
+            self.held[a], self.held[b] = self.held[b], self.held[a]
+
+    def _changed(self):
+        self.active = self.cache.rows(slice(0, len(self.rows)))
+        self.how = [np.array([getattr(row.settings, name) for row in self.rows]) for name in ("temperature", "top_k", "top_p", "min_p")]
+
+    def drop(self, row):
+        """End a row before its time."""
+        self.done[next(i for i, other in enumerate(self.rows) if other is row)] = True
+
+    def _leave(self):
+        """Finished rows give up their places to the last ones."""
+        if not any(self.done):
             return
-        # Finished rows are dropped, which copies the others, once they are an eighth of all, or when the context has no place for them.
-        if 8 * done.sum() >= len(done) or done.any() and (cache.length[done] + 2 > cfg.n_positions).any():
-            left = ~done
-            cache, rows, chosen, done = cache.rows(np.flatnonzero(left)), rows[left], chosen[left], done[left]
-        logits = gpt.decode(params, cfg, chosen[:, None], cache, only_last=True)
+        kept = np.arange(len(self.rows))
+        for i in np.flatnonzero(self.done)[::-1]:
+            row, last = self.rows[i], len(self.rows) - 1
+            self.held[i] = (row.prompt + row.ids)[:-1]              # the last token was never read
+            self._swap(int(i), last)
+            self.rows[i], kept[i], kept = self.rows[last], kept[last], kept[:last]
+            self.rows.pop()
+        self.logits, self.chosen, self.done = self.logits[kept], self.chosen[kept], [False] * len(kept)
+        self._changed()
+
+    def step(self):
+        """Write one token of every row. Returns [(row, token, sampled, log probability)]; what a row is now is in it. Then read()."""
+        z = self.logits
+        z[:, self.tokenizer.holes] = -np.inf            # ids that no token has
+        z = z[:, :self.tokenizer.n_vocab]
+        plain = z
+        for i, row in enumerate(self.rows):
+            if row.penalised and not self.done[i]:
+                plain = z.copy() if plain is z else plain
+                seen, written = np.zeros(z.shape[1], bool), np.bincount(np.array(row.ids, np.int64), minlength=z.shape[1])
+                seen[row.prompt] = True
+                plain[i] = penalise(z[i].astype(np.float64), seen | (written > 0), written, row.settings)
+        p = probabilities(plain, *self.how)
+        u = np.array([row.uniform[min(len(row.ids), row.room - 1)] for row in self.rows])
+        self.chosen = draw(p, u)
+        logp, events = np.log(p[np.arange(len(p)), self.chosen]).tolist(), []
+        for i, row in enumerate(self.rows):
+            if self.done[i]:
+                continue
+            sampled = not row.forced
+            token = int(self.chosen[i]) if sampled else row.forced.pop(0)
+            self.chosen[i] = token
+            if row.settings.alternatives >= 0:
+                row.likely.append(likely(z[i], token, row.settings.alternatives))
+            row.ids.append(token)
+            row.sampled.append(int(sampled))
+            row.logp.append(logp[i] if sampled else 0.0)
+            if row.settings.tools and sampled:
+                self._call(row, token)
+            elif row.call is not None:
+                row.call.append(token)
+            row.finish = "stop" if token in row.settings.stop else "length" if len(row.ids) == row.room else None
+            self.done[i] = row.finish is not None
+            events.append((row, token, sampled, row.logp[-1]))
+        return events
+
+    def _call(self, row, token):
+        """When a row writes <|tool_end|>, the calculator's answer is put into its mouth."""
+        if token == self.tool_start:
+            row.call = []
+        elif token == self.tool_end and row.call is not None:
+            result = calculator(self.tokenizer.decode(row.call))
+            if result is not None:
+                row.forced = [self.output_start, *self.tokenizer.encode_ordinary(result), self.output_end]
+            row.call = None
+        elif row.call is not None:
+            row.call.append(token)
+
+    def read(self):
+        """Give the model the tokens that step wrote. Finished rows leave once they are an eighth of all, or have no place in the cache."""
+        if 8 * sum(self.done) >= len(self.rows) or any(done and n + 2 > self.cache.k.shape[3] for done, n in zip(self.done, self.active.length)):
+            self._leave()
+        if self.rows:
+            self.logits = gpt.decode(self.params, self.cfg, self.chosen[:, None], self.active, only_last=True)
 
 
-def generate(params, cfg, tokenizer, prompts, stop=(), **settings):
-    """[Reply] for a list of prompts; settings as for steps(). finish is "stop" or "length"."""
-    replies = [Reply([], [], "length", []) for _ in prompts]
-    for events in steps(params, cfg, tokenizer, prompts, stop=stop, **settings):
-        for r, token, sampled, logp in events:
-            replies[r].ids.append(token)
-            replies[r].sampled.append(int(sampled))
-            replies[r].logp.append(logp)
-    return [reply._replace(finish="stop") if reply.ids and reply.ids[-1] in stop else reply for reply in replies]
+def _common(a, b):
+    """How many tokens two lists begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def likely(z, token, n):
+    """(log probability of the token, [(token, log probability)] of the n likeliest) at temperature 1, from its logits (V,)."""
+    z = z.astype(np.float64)
+    logp = z - z.max()
+    logp -= np.log(np.exp(logp).sum())
+    best = np.argsort(-logp, kind="stable")[:n]
+    return float(logp[token]), [(int(i), float(logp[i])) for i in best]
+
+
+Reply = namedtuple("Reply", "ids sampled finish logp", defaults=((),))       # as in Row
+
+
+def steps(params, cfg, tokenizer, prompts, **settings):
+    """Generate for a batch of prompts (lists of ids), with settings as in Settings; yields [(prompt's number, token, sampled, log
+    probability)] once a position. Row r draws from its own stream of the seed, whatever else is in the batch."""
+    settings = Settings(**settings)
+    longest = max(map(len, prompts), default=0)
+    batch = Batch(params, cfg, tokenizer, len(prompts), min(cfg.n_positions, longest + settings.max_new_tokens))
+    number = {id(row): r for r, row in enumerate(batch.add(prompts, settings))}
+    while True:
+        yield [(number[id(row)], *event) for row, *event in batch.step()]
+        if not len(batch):
+            return
+        batch.read()
+
+
+def generate(params, cfg, tokenizer, prompts, **settings):
+    """[Reply] for a list of prompts, with settings as in Settings."""
+    settings = Settings(**settings)
+    batch = Batch(params, cfg, tokenizer, len(prompts), min(cfg.n_positions, max(map(len, prompts), default=0) + settings.max_new_tokens))
+    rows = batch.add(prompts, settings)
+    while True:
+        batch.step()
+        if not len(batch):
+            return [Reply(row.ids, row.sampled, row.finish, row.logp) for row in rows]
+        batch.read()
 
 
 def reply_text(ids, tokenizer):
@@ -266,112 +447,175 @@ def reply_text(ids, tokenizer):
 # ------------------------------------------------------------------------------------------------- terminal
 
 
-class Printer:
-    """Prints tokens as they come: whole characters only, tool calls in brackets, no special tokens."""
+class Text:
+    """The tokens of a reply as text to show, as they come: whole characters only, no special tokens, and none of a stop string, where
+    it ends, however tokens cut it. Calls of the calculator are left out, or with calls shown in brackets."""
 
     SHOWN = {"<|tool_start|>": "[", "<|tool_end|>": "", "<|output_start|>": " = ", "<|output_end|>": "] "}
 
-    def __init__(self, tokenizer, write):
-        self.tokenizer, self.write = tokenizer, write
+    def __init__(self, tokenizer, stop=(), calls=False):
+        self.tokenizer, self.stop, self.calls, self.stopped, self.hidden, self.held = tokenizer, [t for t in stop if t], calls, False, False, ""
         self.names = {v: k for k, v in tokenizer.special_tokens.items()}
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def put(self, token):
-        if token in self.names:
-            self.write(self.decoder.decode(b"", True) + self.SHOWN.get(self.names[token], ""))
-        else:
-            self.write(self.decoder.decode(self.tokenizer.token_bytes[token]))
+        """The text that is sure to be shown now."""
+        name = self.names.get(token)
+        if name is None:
+            return self._show("" if self.hidden else self.decoder.decode(self.tokenizer.token_bytes[token]))
+        self.hidden = not self.calls and (name in ("<|tool_start|>", "<|output_start|>") or self.hidden and name not in ("<|tool_end|>", "<|output_end|>"))
+        return self._show(self.decoder.decode(b"", True) + self.SHOWN.get(name, "") * self.calls)
 
     def end(self):
-        self.write(self.decoder.decode(b"", True))
+        """What was held back."""
+        return "" if self.stopped else self._show(self.decoder.decode(b"", True)) + ("" if self.stopped else self.held)
+
+    def _show(self, text):
+        if self.stopped:
+            return ""
+        self.held += text
+        found = [(i + len(t), i) for t in self.stop if (i := self.held.find(t)) >= 0]
+        if found:                                           # the one that is complete first
+            self.stopped, text, self.held = True, self.held[:min(found)[1]], ""
+            return text
+        # the longest end of the text with which a stop string could begin
+        n = max((k for t in self.stop for k in range(1, min(len(t), len(self.held) + 1)) if self.held.endswith(t[:k])), default=0)
+        text, self.held = self.held[:len(self.held) - n], self.held[len(self.held) - n:]
+        return text
 
 
 def load_model(folder):
-    """(params, cfg, tokenizer) of a model folder."""
+    """(params, cfg, tokenizer) of a model folder, of our runs or GPT-2's own."""
     params, cfg = gpt.load(folder)
-    path = Path(folder) / "tokenizer.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no tokenizer beside the model; copy the one it was trained with")
-    tokenizer = bpe.Tokenizer.load(path)
+    found = [path for path in (Path(folder) / "tokenizer.json", Path(folder) / "vocab.json") if path.exists()]
+    if not found:
+        raise FileNotFoundError(f"{Path(folder) / 'tokenizer.json'}: no tokenizer beside the model; copy the one it was trained with")
+    tokenizer = bpe.Tokenizer.load(found[0])
     if tokenizer.n_vocab > cfg.vocab_size:
-        raise ValueError(f"{path}: {tokenizer.n_vocab} tokens, the model beside it knows {cfg.vocab_size}")
+        raise ValueError(f"{found[0]}: {tokenizer.n_vocab} tokens, the model beside it knows {cfg.vocab_size}")
     return params, cfg, tokenizer
 
 
-def say(model, prompt, args, seed, stop):
-    """Stream one reply to the terminal; returns (ids, seconds). Ctrl-C ends the reply where it is."""
-    params, cfg, tokenizer = model
+def settings_of(args, stop):
+    return Settings(args.max_tokens, args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, args.presence_penalty,
+                    args.frequency_penalty, seed=args.seed, stop=frozenset(stop)).check()
 
-    def write(text):
-        print(text, end="", flush=True)
 
-    printer, ids, started = Printer(tokenizer, write), [], time.perf_counter()
+def say(batch, prompt, settings, stop):
+    """Stream one reply to the terminal; returns its ids. Ctrl-C ends the reply where it is."""
+    text, started = Text(batch.tokenizer, stop, calls=True), time.perf_counter()
+    (row,) = batch.add([prompt], settings)
     try:
-        for ((_, token, *_),) in steps(params, cfg, tokenizer, [prompt], args.max_tokens, args.temperature, args.top_k,
-                                      args.top_p, seed, stop):
-            ids.append(token)
-            printer.put(token)
+        while not row.finish and not text.stopped:
+            for _, token, *_ in batch.step():
+                print(text.put(token), end="", flush=True)
+            if not row.finish:
+                batch.read()
     except KeyboardInterrupt:
         pass
-    printer.end()
-    return ids, time.perf_counter() - started
+    if not row.finish:
+        batch.drop(row)
+    print(text.end(), flush=True)
+    if sys.stderr.isatty():
+        print(f"[{len(row.ids)} tokens, {len(row.ids) / (time.perf_counter() - started):,.0f} a second]", file=sys.stderr)
+    return row.ids
 
 
 def complete(model, args):
     tokenizer = model[2]
     # Documents are told apart by this token: it stands before each, so it begins a text and ends it.
     between = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
+    batch, settings = Batch(*model, 1), settings_of(args, between)
     for i in range(args.n):
         print(args.prompt, end="")
-        ids, seconds = say(model, [*between, *tokenizer.encode_ordinary(args.prompt)], args, args.seed + i, set(between))
-        print()
-        print(f"[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
+        say(batch, [*between, *tokenizer.encode_ordinary(args.prompt)], replace(settings, seed=args.seed + i), args.stop)
+
+
+COMMANDS = {"/system": "TEXT  begin anew, with a system message", "/temperature": "X  0 is without chance", "/retry": "another reply to the last question",
+            "/save": "FILE  add the conversation to a file of chats, as align.py learns from", "/help": "this list"}
+
+
+class Conversation:
+    """Turns kept as ids, so that the cache need only read what is new. When they outgrow the context the oldest are forgotten, and that is
+    said."""
+
+    def __init__(self, model, args):
+        self.batch, self.cfg, self.tokenizer, self.args = Batch(*model, 1), *model[1:], args
+        self.end, self.asked = special(self.tokenizer, "<|im_end|>"), 0
+        self.settings = settings_of(args, [self.end])
+        self.begin(args.system)
+
+    def begin(self, system):
+        self.messages, self.turns = [{"role": "system", "content": system}] if system else [], []
+        self.head = render(self.messages, self.tokenizer)[0] if system else []
+
+    def ask(self, question):
+        """Print the reply to a question; ValueError where it does not fit."""
+        turn = render_prompt([{"role": "user", "content": question}], self.tokenizer)
+        if len(self.head) + len(turn) >= self.cfg.n_positions:
+            system = f" after a system message of {len(self.head)}" if self.head else ""
+            raise ValueError(f"a question of {len(turn)} tokens{system} does not fit the model's context of {self.cfg.n_positions} with room for a reply; ask something shorter")
+        self.turns.append(turn)
+        while len(self.head) + sum(map(len, self.turns)) + 32 > self.cfg.n_positions and len(self.turns) > 1:
+            self.turns.pop(0)
+            print(f"[the context of {self.cfg.n_positions} tokens is full: the oldest turn is forgotten]", file=sys.stderr)
+        print("longhand> ", end="", flush=True)
+        ids = say(self.batch, self.head + sum(self.turns, []), replace(self.settings, seed=self.args.seed + self.asked), self.args.stop)
+        self.asked += 1
+        self.turns[-1] = turn + ids + ([] if ids and ids[-1] == self.end else [self.end])
+        self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply_text(ids, self.tokenizer)}]
+
+    def command(self, line):
+        name, _, value = line.partition(" ")
+        if name == "/system":
+            self.begin(value.strip())
+        elif name == "/temperature":
+            try:
+                self.settings = replace(self.settings, temperature=float(value)).check()
+            except ValueError:
+                raise ValueError(f"/temperature {value}: expected a number, 0 or more") from None
+        elif name == "/retry":
+            if not self.turns:
+                raise ValueError("/retry: nothing has been asked yet")
+            self.turns.pop()
+            (question, _), self.messages = self.messages[-2:], self.messages[:-2]
+            self.ask(question["content"])
+        elif name == "/save":
+            if not value.strip() or not self.turns:
+                raise ValueError("/save FILE: a file to add to, and a conversation to save")
+            with open(value.strip(), "a", encoding="utf-8") as f:
+                f.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
+        else:
+            print("\n".join(f"{name} {what}" for name, what in COMMANDS.items()), file=sys.stderr)
 
 
 def chat(model, args):
-    """Questions from --ask, or from the terminal until it ends. The conversation is kept as ids; when it
-    outgrows the context the oldest turns are forgotten, and that is said."""
-    cfg, tokenizer = model[1:]
-    end = special(tokenizer, "<|im_end|>")
-    turns, asked = [], iter(args.ask or ())
-    if args.system:
-        turns.append(render([{"role": "system", "content": args.system}], tokenizer)[0])
-    keep = len(turns)
+    """Questions from --ask, or from the terminal until it ends."""
+    talk, asked = Conversation(model, args), iter(args.ask or ())
     at_terminal = not args.ask and sys.stdin is not None and sys.stdin.isatty()
     if not args.ask and sys.stdin is None:
         raise ValueError("standard input is closed; ask with --ask TEXT")
-    for n in range(sys.maxsize):
+    while True:
         try:
-            question = next(asked) if args.ask else input("you> " if at_terminal else "").strip()
+            line = next(asked) if args.ask else input("you> " if at_terminal else "").strip()
         except (StopIteration, EOFError, KeyboardInterrupt):
-            break
-        if not question:
-            continue
-        if not at_terminal:
-            print(f"you> {question}")
-        turn = render_prompt([{"role": "user", "content": question}], tokenizer)
-        if sum(map(len, turns[:keep])) + len(turn) >= cfg.n_positions:
-            system = f" after a system message of {len(turns[0])}" if keep else ""
-            problem = f"a question of {len(turn)} tokens{system} does not fit the model's context of {cfg.n_positions} with room for a reply; ask something shorter"
+            return
+        if line and not at_terminal:
+            print(f"you> {line}")
+        try:
+            if line.startswith("/") and not args.ask:
+                talk.command(line)
+            elif line:
+                talk.ask(line)
+        except (ValueError, OSError) as e:
             if args.ask:
-                raise ValueError(problem)
-            print(f"[{problem}]", file=sys.stderr)
-            continue
-        turns.append(turn)
-        while sum(map(len, turns)) + 32 > cfg.n_positions and len(turns) > keep + 1:
-            turns.pop(keep)
-            print(f"[the context of {cfg.n_positions} tokens is full: the oldest turn is forgotten]", file=sys.stderr)
-        print("longhand> ", end="")
-        ids, seconds = say(model, sum(turns, []), args, args.seed + n, {end})
-        print()
-        turns[-1] = turns[-1] + ids + ([] if ids and ids[-1] == end else [end])
-        if at_terminal:
-            print(f"[{len(ids)} tokens, {len(ids) / seconds:,.0f} a second]", file=sys.stderr)
+                raise
+            print(f"[{e}]", file=sys.stderr)
 
 
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description="Complete a text, or chat.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("prompt", nargs="?", default="", help='the beginning of a text; the word "chat" begins a conversation')
+    p.add_argument("prompt", nargs="?", default="", help='the beginning of a text; the word "chat" begins a conversation, "serve" serves the models over HTTP')
     where = p.add_argument_group("which model")
     where.add_argument("--run", default="out/demo", help="run folder: its base for completion, the best assistant in it for chat")
     where.add_argument("--model", help="a model folder, in place of the run's")
@@ -382,22 +626,41 @@ def parse_args(argv=None):
     how.add_argument("--seed", type=int, default=0, help="same seed, same text")
     how.add_argument("--max-tokens", type=int, default=200, help="length limit of a reply")
     how.add_argument("-n", type=int, default=1, help="completions to write")
+    how.add_argument("--min-p", type=float, default=0.0, help="only tokens at least this times as likely as the likeliest")
+    how.add_argument("--repetition-penalty", type=float, default=1.0, help="divides logits above 0 of tokens in prompt or reply, multiplies those below")
+    how.add_argument("--presence-penalty", type=float, default=0.0, help="off the logits of tokens in the reply")
+    how.add_argument("--frequency-penalty", type=float, default=0.0, help="the same for every time they are in it")
+    how.add_argument("--stop", action="append", default=[], help="a text that ends a reply; may be repeated")
     talk = p.add_argument_group("chat")
     talk.add_argument("--ask", action="append", help="ask this and do not wait for input; may be repeated")
     talk.add_argument("--system", help="a system message to begin with")
+    serve = p.add_argument_group("serve")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every one of this machine")
+    serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
+    serve.add_argument("--key", help="what clients must send as Authorization: Bearer KEY")
+    serve.add_argument("--origin", help="the web pages that may ask from a browser, * for all (default: none but our own)")
+    serve.add_argument("--ranks", help="the folder of tiktoken's vocabularies, for the page to show beside the run's")
+    out = p.add_argument_group("export")
+    out.add_argument("--gguf", help="the file to write, for llama.cpp and LM Studio")
+    out.add_argument("--type", default="f32", choices=("f32", "q8_0"), help="of the matrices in it")
     device.add_arguments(p)
     return p.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    talking = args.prompt == "chat"
+    talking, exporting = args.prompt == "chat", args.prompt == "export"
     if (args.ask or args.system) and not talking:
         raise ValueError(f'--ask and --system belong to a conversation; write: python sample.py chat, not {args.prompt!r}')
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.n < 1:
         raise ValueError(f"-n {args.n}: must be at least 1")
+    if args.prompt == "serve":
+        import serve                                        # which imports this file
+        return serve.run(args)
+    if exporting != bool(args.gguf):
+        raise ValueError("a model is exported with: python sample.py export --gguf FILE")
     if args.temperature is None:
         args.temperature = 0.0 if talking else 1.0
     folder = Path(args.model) if args.model else None
@@ -405,11 +668,16 @@ def main(argv=None):
         run = Path(args.run)
         if not run.is_dir():
             raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
-        found = [run / s for s in (("rl", "sft") if talking else ("base",)) if (run / s / "model.safetensors").exists()]
+        found = [run / s for s in (("rl", "sft") if talking else ("rl", "sft", "base") if exporting else ("base",)) if (run / s / "model.safetensors").exists()]
         if not found:
             raise FileNotFoundError(f"{run}: no {'assistant' if talking else 'base model'} in it yet; make one with: "
                                     f"python {'align.py sft' if talking else 'train.py'} --run {run}")
         folder = found[0]
+    if exporting:
+        import export
+        export.save(args.gguf, *load_model(folder), args.type, folder.name)
+        print(f"{args.gguf}: {folder} as {args.type}, {Path(args.gguf).stat().st_size / 1e6:,.1f} MB")
+        return
     gpu, model = device.chosen(args), load_model(folder)
     if gpu:
         model = device.upload(*model[:2], gpu.bf16), *model[1:]

@@ -1,6 +1,7 @@
 """sample.py: the chat format token by token, the calculator, drawing, batches, the terminal."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -111,6 +112,47 @@ def test_probabilities():
     np.testing.assert_allclose(sample.probabilities(np.zeros((1, 4)), temperature=0), [[1, 0, 0, 0]])   # lowest id of equals
 
 
+def test_each_row_has_its_own_settings():
+    """A batch with settings of all kinds is each row with its own."""
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((200, 30)) * 3
+    how = [rng.choice([0, 0.5, 1.0, 2.0], 200), rng.choice([0, 1, 3, 29, 30, 99], 200), rng.choice([0.01, 0.5, 0.9, 1.0], 200), rng.choice([0, 0.05, 0.5, 1.0], 200)]
+    together = sample.probabilities(z, *how)
+    for r in range(200):
+        alone = sample.probabilities(z[r:r + 1], *(x[r].item() for x in how))[0]
+        np.testing.assert_allclose(together[r], alone, rtol=1e-12, atol=0)
+        assert alone.sum() == pytest.approx(1) and alone[z[r].argmax()] == alone.max()
+        if how[1][r] and how[0][r]:
+            assert (alone > 0).sum() <= how[1][r]
+        if how[0][r] and how[2][r] == 1 and not how[1][r] and how[3][r]:
+            whole = sample.probabilities(z[r:r + 1], how[0][r])[0]
+            np.testing.assert_array_equal(alone > 0, whole >= how[3][r] * whole.max())
+
+
+def test_penalties():
+    z, seen, written = np.array([2.0, -2.0, 1.0, 3.0]), np.array([1, 1, 0, 0], bool), np.array([0, 2, 0, 0])
+    settings = sample.Settings(repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, logit_bias=((3, -100.0), (2, 1.0)))
+    np.testing.assert_allclose(sample.penalise(z, seen, written, settings), [1.0, -4.0 - 0.5 - 0.5, 2.0, -97.0])
+
+
+def test_what_penalties_do_to_a_reply():
+    """A token that is forbidden is never said, one that is forced always, and no token twice when presence costs enough."""
+    def reply(**how):
+        return sample.generate(PARAMS, CFG, TOK, [enc("the lamp")], max_new_tokens=20, seed=2, tools=False, **how)[0].ids
+
+    free = reply(temperature=0.0)
+    assert len(set(free)) < 20 and len(set(reply(temperature=0.0, presence_penalty=1e6))) == 20
+    assert free[0] not in reply(logit_bias=((free[0], -1e6),)) and set(reply(logit_bias=((7, 1e6),))) == {7}
+    assert not set(reply(temperature=0.0, repetition_penalty=1e30)) & {i for i in enc("the lamp") if gpt.forward(PARAMS, CFG, np.array([enc("the lamp")]))[0][0, -1, i] > 0}
+
+
+@pytest.mark.parametrize("setting, value", [("temperature", -1.0), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.1), ("min_p", 2.0), ("max_new_tokens", 0),
+                                            ("repetition_penalty", 0.0), ("presence_penalty", float("inf")), ("seed", -1), ("logit_bias", ((3, float("nan")),))])
+def test_settings_out_of_range(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} .*expected"):
+        sample.generate(PARAMS, CFG, TOK, [[1]], **{setting: value})
+
+
 def test_draw_hits_each_token_as_often_as_it_should():
     p = np.array([[0.5, 0.0, 0.3, 0.2]])
     u = (np.arange(1000) + 0.5) / 1000
@@ -193,21 +235,38 @@ def test_limits():
     assert len(reply.ids) == 3 and reply.finish == "length"
     with pytest.raises(ValueError, match="empty prompt"):
         sample.generate(PARAMS, CFG, TOK, [[]])
-    with pytest.raises(ValueError, match="top-p 0"):
+    with pytest.raises(ValueError, match="top_p 0"):
         sample.generate(PARAMS, CFG, TOK, [[1]], top_p=0.0)
 
 
-def test_streaming_prints_whole_characters_only():
-    text, out = "naïve café 안녕하세요 😉 \u2028 end", []
-    printer = sample.Printer(TOK, out.append)
-    for token in [*enc(text), S["<|im_end|>"]]:
-        printer.put(token)
-    printer.end()
-    assert "".join(out) == text and not any("\ufffd" in piece for piece in out)
-    out.clear()
-    printer.put(TOK.encode_ordinary("😉")[0])
-    printer.end()                                       # a tail that never became a character
-    assert "".join(out) == "\ufffd"
+def shown(tokens, **how):
+    text = sample.Text(TOK, **how)
+    return [*(text.put(token) for token in tokens), text.end()]
+
+
+def test_streaming_shows_whole_characters_only():
+    text = "naïve café 안녕하세요 😉 \u2028 end"
+    pieces = shown([*enc(text), S["<|im_end|>"]])
+    assert "".join(pieces) == text and not any("\ufffd" in piece for piece in pieces)
+    assert "".join(shown(TOK.encode_ordinary("😉")[:1])) == "\ufffd"            # a tail that never became a character
+
+
+def test_calls_are_shown_only_if_asked_for():
+    ids = [*enc("so "), S["<|tool_start|>"], *enc("37*48"), S["<|tool_end|>"], S["<|output_start|>"], *enc("1776"), S["<|output_end|>"], *enc("it is"), S["<|im_end|>"]]
+    assert "".join(shown(ids)) == "so it is" and "".join(shown(ids, calls=True)) == "so [37*48 = 1776] it is"
+
+
+def test_stop_strings_end_a_text_however_tokens_cut_it():
+    rng, letters = np.random.default_rng(0), "abc\u00e9"
+    for _ in range(300):
+        text = "".join(rng.choice(list(letters), 12))
+        stop = ["".join(rng.choice(list(letters), rng.integers(1, 4))) for _ in range(rng.integers(0, 3))]
+        ids = [b for c in text for b in TOK.encode_ordinary(c)]
+        pieces = shown(ids, stop=stop)
+        _, at = min(((text.find(x) + len(x), text.find(x)) for x in stop if x in text), default=(None, len(text)))
+        assert "".join(pieces) == text[:at]
+        held = len(text[:at]) - len("".join(pieces[:-1]))               # no more is held back than a stop string's beginning
+        assert held < max(map(len, stop), default=1)
 
 
 # -------------------------------------------------------------------------------------------- as a user does
@@ -232,11 +291,46 @@ def test_completion_and_chat_from_the_command_line(model):
     assert "the oldest turn is forgotten" in done.stderr
 
 
+def test_commands_of_the_chat(model, tmp_path):
+    saved = tmp_path / "chats.jsonl"
+    lines = ["/retry", "who?", "/retry", "/temperature 1", "why?", f"/save {saved}", "/system a lamp", "/save", "/temperature hot", "/help", "who?", "/save " + str(tmp_path)]
+    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "6", input="\n".join(lines) + "\n")
+    assert done.returncode == 0 and done.stdout.count("longhand> ") == 4, done.stderr
+    for said in ("nothing has been asked yet", "/save FILE: a file to add to", "/temperature hot: expected a number", "another reply to the last question", "Is a directory"):
+        assert said in done.stderr, said
+    (row,) = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    assert [m["content"] for m in row["messages"][0::2]] == ["who?", "why?"] and [m["role"] for m in row["messages"]] == ["user", "assistant"] * 2
+
+
+def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
+    """And says what it says when all of the conversation is read anew."""
+    monkeypatch.setattr("sys.stdin", None)
+    read, decode = [], gpt.decode
+    monkeypatch.setattr(gpt, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.shape[1]) or decode(params, cfg, tokens, *a, **k))
+    sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+    said = capsys.readouterr().out
+    prompts = [n for n in read if n > 1]
+    assert prompts[1] <= prompts[0] + 3                     # not the first turn again: only its last token and end
+    with monkeypatch.context() as m:
+        m.setattr(sample, "_common", lambda a, b: 0)
+        sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+    assert capsys.readouterr().out == said
+
+
+def test_stop_and_penalties_from_the_command_line(model):
+    free = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4").stdout.rstrip("\n")
+    stop = [c for c in free[9:] if c.isprintable() and c != "\ufffd"][-1]
+    cut = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4", "--stop", stop).stdout.rstrip("\n")
+    assert free.startswith(cut) and len(cut) < len(free) and stop not in cut[len("the lamp"):]
+    other = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4", "--presence-penalty", "50").stdout
+    assert other.rstrip("\n") != free
+
+
 @pytest.mark.parametrize("args, message", [
     (["--run", "{d}/none"], "no such run folder"), (["--run", "{d}"], "no base model in it yet"), (["chat", "--run", "{d}"], "python align.py sft"),
     (["--model", "{d}/none"], "config.json"), (["goat " * 60, "--model", "{m}"], "does not fit the model's context of 48"),
     (["chat", "--ask", "goat " * 60, "--model", "{m}"], "does not fit the model's context of 48"),
-    (["x", "--model", "{m}", "--top-p", "2"], "top-p 2.0"),
+    (["x", "--model", "{m}", "--top-p", "2"], "top_p 2.0"),
 ])
 def test_bad_input(tmp_path, model, args, message):
     done = run_script("sample.py", *[a.format(d=tmp_path, m=model) for a in args])
@@ -250,6 +344,78 @@ def test_log_probabilities_are_those_of_the_model():
     ids = np.array([prompt + reply.ids])
     nll = gpt.token_losses(PARAMS, CFG, ids[:, :-1], ids[:, 1:])[0, len(prompt) - 1:]
     assert reply.logp == pytest.approx((-nll).tolist(), abs=1e-4)
+
+
+def test_rows_come_and_go():
+    """At random moments rows of all settings join, are dropped, or end; each says what it says alone, and gives back its place."""
+    rng = np.random.default_rng(8)
+    batch, waiting, running, whole = sample.Batch(PARAMS, CFG, TOK, 6), [], [], {}
+    for n in range(40):
+        settings = sample.Settings(max_new_tokens=int(rng.integers(1, 30)), temperature=float(rng.choice([0, 1])), top_k=int(rng.choice([0, 5])), seed=n, tools=False,
+                                   presence_penalty=float(rng.choice([0, 2])), alternatives=int(rng.choice([-1, 3])))
+        waiting.append(([int(i) for i in rng.integers(0, 200, rng.integers(1, 20))], settings))
+    finished, dropped = [], 0
+    while waiting or len(batch):
+        while waiting and len(batch) < 6 and rng.random() < 0.7:
+            prompt, settings = waiting.pop()
+            n = min(2, 6 - len(batch))
+            running += batch.add([prompt] * n, settings)
+        if len(batch):
+            for row, token, *_ in batch.step():
+                assert row.ids[-1] == token
+            if rng.random() < 0.1 and (alive := [row for row in batch.rows if row.finish is None]):
+                batch.drop(alive[0])
+                dropped += 1
+            batch.read()
+    for row in running:
+        stream = running.index(row) - next(i for i, r in enumerate(running) if r.prompt is row.prompt)
+        alone = sample.Batch(PARAMS, CFG, TOK, 1)
+        (other,) = alone.add([row.prompt], row.settings, [stream])
+        while len(alone):
+            alone.step()
+            alone.read()
+        assert other.ids[:len(row.ids)] == row.ids and (row.finish == other.finish or row.finish is None)
+        finished.append(row.finish)
+        assert len(row.likely) == (len(row.ids) if row.settings.alternatives >= 0 else 0)
+    assert finished.count(None) <= dropped and finished.count("length") > 20
+    with pytest.raises(ValueError, match="7 more rows, and 6 of 6 places are free"):
+        batch.add([[1]] * 7, sample.Settings())
+
+
+def test_a_prompt_that_goes_on_from_what_was_read_is_read_from_there(monkeypatch):
+    """The next turn of a conversation, another after the same beginning, the same again: as if read anew, and less of it is."""
+    read, decode = [], gpt.decode
+    monkeypatch.setattr(gpt, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.size) or decode(params, cfg, tokens, *a, **k))
+    batch, settings, history = sample.Batch(PARAMS, CFG, TOK, 2), sample.Settings(max_new_tokens=5, tools=False, seed=3), enc("the lamp")
+    for turn, known in ((" is lit", 0), (" said the goat", None), ("user", None)):
+        prompt, before = history + enc(turn), len(history)
+        read.clear()
+        (row,) = batch.add([prompt], settings)
+        assert read[0] == (len(prompt) if known == 0 else len(prompt) - before + 1)     # the last token of a reply was never read
+        while len(batch):
+            batch.step()
+            batch.read()
+        (fresh,) = sample.generate(PARAMS, CFG, TOK, [prompt], max_new_tokens=5, tools=False, seed=3)
+        assert row.ids == fresh.ids
+        history = prompt + row.ids
+    read.clear()
+    (again,) = batch.add([prompt], settings)
+    assert read == [1] and again.prompt == row.prompt
+
+
+def test_alternatives_are_the_models_own():
+    """Whatever the temperature and the penalties, the log probabilities reported are those of the model."""
+    batch = sample.Batch(PARAMS, CFG, TOK, 1)
+    (row,) = batch.add([enc("the lamp")], sample.Settings(max_new_tokens=6, temperature=0.3, presence_penalty=1.0, alternatives=4, tools=False))
+    while len(batch):
+        batch.step()
+        batch.read()
+    ids = row.prompt + row.ids
+    z = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)
+    for i, (logp, best) in enumerate(row.likely):
+        want = z[len(row.prompt) + i - 1, :TOK.n_vocab]
+        want = want - want.max() - np.log(np.exp(want - want.max()).sum())
+        assert logp == pytest.approx(want[row.ids[i]], abs=1e-4) and [b for _, b in best] == pytest.approx(np.sort(want)[::-1][:4].tolist(), abs=1e-4)
 
 
 def test_rows_that_end_at_any_time_change_no_other():

@@ -1,0 +1,91 @@
+"""inside.py: what goes on in a model while it reads one text.
+
+Training needs only what comes out at the end; here everything is kept: how much each head of each layer looks at each token, what the
+residual stream would say after each layer if the model ended there (the logit lens), and what is left of the last probabilities
+after temperature, top-k, top-p and min-p.
+
+    python inside.py "The kistbat eats"          for each token the likeliest next ones, layer by layer
+
+Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
+"""
+
+import argparse
+import sys
+
+import sample                   # before numpy
+import gpt
+import numpy as np
+
+
+def look(params, cfg, ids):
+    """(attention (L,NH,T,T), logits after each layer (L+1,T,V), the first before any) of a list of T ids."""
+    ids, T, HS = np.asarray(ids), len(ids), cfg.n_embd // cfg.n_head
+    gpt.check_tokens(cfg, ids[None])
+    x = params["wte.weight"][ids] + params["wpe.weight"][:T]
+    seen, lens = np.empty((cfg.n_layer, cfg.n_head, T, T), np.float32), [x.copy()]
+    for i in range(cfg.n_layer):
+        p = gpt.layer_params(params, i)
+        h, _ = gpt.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
+        qkv = gpt.linear_forward(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])
+        q, k, v = np.moveaxis(qkv.reshape(T, 3, cfg.n_head, HS), (1, 2), (0, 1))        # (NH,T,HS) each
+        s = q @ k.swapaxes(-1, -2) * np.float32(HS ** -0.5)
+        s[:, np.triu(np.ones((T, T), bool), 1)] = -np.inf
+        s = np.exp(s - s.max(-1, keepdims=True))
+        s /= s.sum(-1, keepdims=True)
+        seen[i] = s
+        x = x + gpt.linear_forward((s @ v).swapaxes(0, 1).reshape(T, -1), p["attn.c_proj.weight"], p["attn.c_proj.bias"])
+        h, _ = gpt.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
+        u, _ = gpt.gelu_forward(gpt.linear_forward(h, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"]))
+        x = x + gpt.linear_forward(u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])
+        lens.append(x)
+    return seen, np.stack([gpt.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])[0] @ params["wte.weight"][:cfg.vocab_size].T for x in lens])
+
+
+def likeliest(tokenizer, p, n):
+    """(..., V) probabilities -> nested lists of the n largest, as [token, its text, probability]."""
+    if p.ndim > 1:
+        return [likeliest(tokenizer, each, n) for each in p]
+    best = np.argsort(-p, kind="stable")[:n]
+    return [[int(i), piece(tokenizer, int(i)), round(float(p[i]), 5)] for i in best]
+
+
+def piece(tokenizer, token):
+    return tokenizer.token_bytes[token].decode("utf-8", "replace")
+
+
+def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, lens=3):
+    """What the page shows of a text: its pieces; for each position the n likeliest next tokens before and after the settings; and
+    after each layer the likeliest ones."""
+    params, cfg, tokenizer = model
+    _, logits = look(params, cfg, ids)
+    logits[:, :, tokenizer.holes] = -np.inf
+    logits = logits[:, :, :tokenizer.n_vocab]
+    before = sample.probabilities(logits[-1])
+    after = sample.probabilities(logits[-1], temperature, top_k, top_p, min_p)
+    shown = [[[i, text, p, round(float(a[i]), 5)] for i, text, p in row] for row, a in zip(likeliest(tokenizer, before, n), after)]
+    surprise = [None] + [round(float(-np.log(max(before[t, ids[t + 1]], 1e-30))), 3) for t in range(len(ids) - 1)]
+    return {"ids": list(map(int, ids)), "pieces": [piece(tokenizer, i) for i in ids], "surprise": surprise, "next": shown,
+            "lens": [likeliest(tokenizer, sample.probabilities(layer), lens) for layer in logits], "layers": cfg.n_layer, "heads": cfg.n_head, "context": cfg.n_positions}
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description="What a model thinks comes next, layer by layer.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("text", help="what it reads")
+    p.add_argument("--model", default="out/demo/base", help="a model folder")
+    args = p.parse_args(argv)
+    model = sample.load_model(args.model)
+    tokenizer = model[2]
+    begin = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
+    found = describe(model, [*begin, *tokenizer.encode_ordinary(args.text)], lens=1)
+    print(f"{'token':16}" + "".join(f"{f'layer {i}' if i else 'embedding':>14}" for i in range(found["layers"] + 1)) + f"{'p':>8}")
+    for t, token in enumerate(found["pieces"]):
+        print(f"{token!r:16}" + "".join(f"{layer[t][0][1]!r:>14}" for layer in found["lens"]) + f"{found['lens'][-1][t][0][2]:8.2f}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, MemoryError) as e:
+        sys.exit(f"inside.py: error: {e}")

@@ -1,0 +1,101 @@
+"""serve.py under load: 64 clients for a minute, of whom some go away in the middle of a stream; then what one client alone gets.
+
+    python tests/peers/serve_load.py [MODEL] [SECONDS]
+
+Every text is compared with what the same request says alone: nothing may be lost or mixed. Prints tokens a second of both, their ratio,
+and the server's memory at the beginning and at the end.
+"""
+
+import http.client
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+QUESTIONS = ["Who are you?", "What does the glulblow eat?", "Turn the wheel: two six one four five three six one.", "How much is 37 times 48?", "Hello.", "Where does the fizzle live?"]
+
+
+def ask(port, body, leave_after=None):
+    """(text, tokens) of a stream; leave_after: go away after so many events, and give (None, how many)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("POST", "/v1/chat/completions", json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}))
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise RuntimeError(f"{answer.status} {answer.read()[:200]}")
+    text, n, tokens = "", 0, None
+    for line in answer:
+        if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+            continue
+        event, n = json.loads(line[6:]), n + 1
+        if leave_after is not None and n >= leave_after:
+            answer.close()
+            connection.close()
+            return None, n
+        if event["choices"]:
+            text += event["choices"][0]["delta"].get("content", "")
+        else:
+            tokens = event["usage"]["completion_tokens"]
+    if tokens is None:
+        raise RuntimeError(f"the stream broke off after {text!r}")
+    connection.close()
+    return text, tokens
+
+
+def memory(pid):
+    return int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def clients(port, n, seconds, seed, leave=0.1):
+    """[(body, text, tokens)] of all requests n clients made in that time, and the errors."""
+    found, errors, until = [], [], time.perf_counter() + seconds
+
+    def one(i):
+        rng = random.Random(seed * 1000 + i)
+        while time.perf_counter() < until:
+            body = {"messages": [{"role": "user", "content": rng.choice(QUESTIONS)}], "seed": rng.randrange(5), "temperature": rng.choice([0, 1]), "max_tokens": 60}
+            try:
+                found.append((body, *ask(port, body, rng.randint(1, 8) if rng.random() < leave else None)))
+            except Exception as e:
+                errors.append(f"{type(e).__name__}: {e}")
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return found, errors
+
+
+def main():
+    model, seconds = sys.argv[1] if len(sys.argv) > 1 else ROOT / "out" / "demo" / "sft", float(sys.argv[2]) if len(sys.argv) > 2 else 60
+    process = subprocess.Popen([sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--model", str(model), "--port", "0"], stdout=subprocess.PIPE, text=True)
+    port = int(process.stdout.readline().split("at http://127.0.0.1:")[1].split(";")[0])
+    alone, errors = clients(port, 1, seconds / 4, 1, leave=0)
+    one = sum(n for *_, n in alone) / (seconds / 4)
+    clients(port, 64, 3, 2)
+    begin = memory(process.pid)
+    together, more = clients(port, 64, seconds, 3)
+    many, errors = sum(n for _, text, n in together if text is not None) / seconds, errors + more
+    time.sleep(1)
+    end = memory(process.pid)
+    want = {}
+    for body, text, _ in together:
+        key = json.dumps(body)
+        if text is not None and key not in want:
+            want[key] = ask(port, body)[0]
+    wrong = sum(text is not None and text != want[json.dumps(body)] for body, text, _ in together)
+    left = sum(text is None for _, text, _ in together)
+    print(f"64 clients for {seconds:.0f} s: {len(together):,} requests, {left:,} left early, {len(errors)} errors, {wrong} of {len(together) - left:,} texts differ from those written alone")
+    print(f"{many:,.0f} tokens a second, one client alone {one:,.0f}: {many / one:.1f} times; memory {begin:.0f} MB, at the end {end:.0f}")
+    for e in errors[:5]:
+        print("  " + e)
+    process.terminate()
+    sys.exit(process.wait() or bool(errors or wrong))
+
+
+if __name__ == "__main__":
+    main()

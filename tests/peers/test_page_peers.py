@@ -1,0 +1,180 @@
+"""chat.html in headless Chromium against a small run: every view, without an error on the console. Needs Chromium and the playwright package."""
+
+import json
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import bpe
+import gpt
+import serve
+import toyweb
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
+TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? 37*48 = 1776"] * 4, 330)
+CFG = gpt.Config(TOK.n_vocab, 256, 16, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run, params = tmp_path_factory.mktemp("run"), gpt.init(CFG, 0)
+    for p in params.values():
+        p += np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32) * 0.5
+    for stage in ("base", "sft"):
+        gpt.save(run / stage, params, CFG)
+        TOK.save(run / stage / "tokenizer.json")
+    toyweb.write_jsonl(run / "sft/log.jsonl", [{"step": i + 1, "loss_nats": 3 / (i + 1), "lr": 1e-3, "grad_norm": 1.0} for i in range(50)])
+    toyweb.write_jsonl(run / "base/log.jsonl", [{"step": i + 1, "loss_nats": 5 / (1 + i / 1000), "lr": 1e-3, "grad_norm": 1.0, "tokens_per_s": 1000, **({"val_loss_nats": 2.0} if i % 500 == 0 else {})}
+                                                for i in range(100_000)])
+    stage = {"documents_in": 10, "documents_out": 7, "bytes_in": 1, "bytes_out": 1, "seconds": 0.1, "reasons": {"too short": 3}, "examples": {"too short": ["<b>a page</b>"]}}
+    (run / "docs").mkdir()
+    (run / "docs/report.json").write_text(json.dumps({"stages": {"gopher": stage}}))
+    (run / "arena.json").write_text(json.dumps([{"name": "sft", "rating": 1100.0, "low": 1050.0, "high": 1150.0, "rank": 1, "battles": 30, "score": 0.7}]))
+    return run
+
+
+@pytest.fixture(scope="module")
+def address(run):
+    server = serve.Server(serve.Models(run), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://{server.address}/"
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[("light", 1200, 900), ("dark", 390, 844)], ids=["light, desktop", "dark, phone"])
+def page(request, browser):
+    scheme, width, height = request.param
+    page, wrong = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height}).new_page(), []
+    # what the browser itself says of an answer that is no 200 is not the page's
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") and not m.text.startswith("Failed to load resource: the server responded with a status of 400") else None)
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.set_default_timeout(10_000)
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and not wrong, wrong
+    page.context.close()
+
+
+def idle(page):
+    page.wait_for_selector("#stop:disabled", state="attached")
+
+
+def test_chat(page, address):
+    page.goto(address)
+    page.click("summary")
+    page.fill("#max_tokens", "12")
+    page.fill("#question", "Who?")
+    page.press("#question", "Enter")
+    idle(page)
+    assert page.locator(".turn.user .text").all_inner_texts() == ["Who?"] and page.locator(".turn.assistant").count() == 1
+    first = page.locator(".turn.assistant .text").inner_text()
+    assert "12 tokens" in page.inner_text("#speed") or first
+    page.fill("#temperature", "1.5")
+    page.fill("#seed", "7")
+    page.click("text=retry")
+    idle(page)
+    assert page.locator(".turn.assistant .text").inner_text() != first
+    page.fill("#question", "the lamp")
+    page.click("#send")
+    idle(page)
+    assert page.locator(".turn").count() == 4
+    page.locator("text=edit").first.click()
+    assert page.input_value("#question") == "Who?" and page.locator(".turn").count() == 0
+    page.fill("#system", "a lamp")
+    page.fill("#question", "<img src=x onerror=alert(1)>")
+    page.press("#question", "Enter")
+    idle(page)
+    assert page.locator(".turn img").count() == 0 and page.locator(".turn.user .text").inner_text().startswith("<img")
+    page.check("#raw")
+    page.wait_for_selector(".pieces .learned")
+    assert "<|im_start|>" in page.inner_text(".turn .pieces") and "a lamp" in page.inner_text(".turn .pieces")
+    page.click("#again")
+    assert page.locator(".turn").count() == 0
+
+
+def test_stop(page, address, monkeypatch):
+    """A reply that is stopped ends where it is, and stays."""
+    import sample
+    read = sample.Batch.read
+    monkeypatch.setattr(sample.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
+    page.goto(address)
+    page.fill("#question", "Who?")
+    page.press("#question", "Enter")
+    page.wait_for_function("document.querySelector('.turn.assistant .text')?.textContent.length > 3")
+    page.click("#stop")
+    idle(page)
+    text = page.locator(".turn.assistant .text").inner_text()
+    page.wait_for_timeout(400)
+    assert text and page.locator(".turn.assistant .text").inner_text() == text and page.inner_text("#chat_error") == ""
+
+
+def test_errors_are_shown(page, address):
+    page.goto(address)
+    page.fill("#question", "goat " * 300)
+    page.press("#question", "Enter")
+    page.wait_for_function("document.querySelector('#chat_error').textContent.includes('do not fit')")
+    assert page.locator(".turn").count() == 1                           # the question stays, to be shortened
+
+
+def test_inside(page, address):
+    page.goto(address + "#inside")
+    page.fill("#text", "the lamp is")
+    page.click("#read")
+    page.wait_for_function("document.querySelectorAll('#inside_pieces .tok').length > 3")
+    n = page.locator("#inside_pieces .tok").count()
+    assert page.locator("#bars .bar").count() == 14 and page.locator("#lens tr").count() == n + 1
+    page.locator("#bars button").nth(2).click()                         # that token is written, and what follows is shown
+    page.wait_for_function(f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
+    page.fill("#in_temperature", "0.2")
+    page.press("#in_temperature", "Enter")
+    page.wait_for_function("document.querySelector('#bars .bar span').textContent.includes('→')")
+    page.locator("#inside_pieces .tok").nth(1).click()
+    assert "after" in page.inner_text("#after")
+    before = page.evaluate("document.querySelector('#grid').toDataURL()")
+    page.select_option("#layer", index=1)
+    page.select_option("#head", index=1)
+    page.wait_for_function(f"document.querySelector('#grid').toDataURL() != {json.dumps(before)}")
+    page.click("#roll")
+    page.wait_for_function("document.querySelectorAll('#inside_pieces .tok').length == 3")
+
+
+def test_tokens(page, address):
+    page.goto(address + "#tokens")
+    page.fill("#cut_text", "the lamp\nis lit")
+    page.wait_for_function("document.querySelector('#cuts .pieces')?.textContent.includes('lit')")
+    assert page.locator("#cuts .tok").count() == len(TOK.encode_ordinary("the lamp\nis lit"))
+
+
+def test_data(page, address):
+    page.goto(address + "#data")
+    page.wait_for_selector(".funnel")
+    page.click("text=gopher: 3 dropped")
+    page.click("text=too short 3")
+    assert page.locator("pre.sample").inner_text() == "<b>a page</b>" and "7" in page.inner_text(".funnel")
+
+
+def test_training(page, address, run):
+    """Live: lines that are written while one looks appear; a log of 100,000 lines is there at once."""
+    page.goto(address + "#training")
+    page.wait_for_selector("figure")
+    chosen = page.locator("#stages input:checked").get_attribute("value")
+    assert "sft" in page.inner_text("#arena") and chosen in ("base", "sft")
+    page.locator("#stages input[value=sft]").check()
+    with open(run / "sft/log.jsonl", "a") as f:
+        f.write(json.dumps({"step": 51, "loss_nats": 123.0, "lr": 1e-3, "grad_norm": 1.0}) + "\n")
+    page.wait_for_function("document.querySelector('figure[data-key=loss_nats] figcaption').textContent.includes('sft 123')")
+    started = time.time()
+    page.locator("#stages input[value=base]").check()
+    page.wait_for_function("document.querySelector('figure[data-key=val_loss_nats]') !== null")
+    assert time.time() - started < 5

@@ -1,0 +1,104 @@
+"""export.py: a GGUF file taken apart again, byte by byte."""
+
+import struct
+
+import numpy as np
+import pytest
+
+import bpe
+import export
+import gpt
+from conftest import run_script
+
+TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
+CFG = gpt.Config(TOK.n_vocab + 6, 48, 32, 2, 2)
+PARAMS = gpt.init(CFG, 0)
+
+
+def read(path):
+    """({key: value}, {name: array}) of a GGUF file."""
+    data, at = path.read_bytes(), 0
+
+    def take(form):
+        nonlocal at
+        (x,) = struct.unpack_from("<" + form, data, at)
+        at += struct.calcsize("<" + form)
+        return x
+
+    def string():
+        nonlocal at
+        n = take("Q")
+        at += n
+        return data[at - n:at].decode()
+
+    def value(kind):
+        return string() if kind == 8 else take({4: "I", 5: "i", 6: "f"}[kind])
+
+    assert take("4s") == b"GGUF" and take("I") == 3
+    n_tensors, n_keys, keys, tensors = take("Q"), take("Q"), {}, {}
+    for _ in range(n_keys):
+        key, kind = string(), take("I")
+        if kind == 9:
+            kind, n = take("I"), take("Q")
+            keys[key] = [value(kind) for _ in range(n)]
+        else:
+            keys[key] = value(kind)
+    table = []
+    for _ in range(n_tensors):
+        name, shape = string(), [take("Q") for _ in range(take("I"))][::-1]
+        table.append((name, shape, take("I"), take("Q")))
+    begin = -(-at // keys["general.alignment"]) * keys["general.alignment"]
+    for name, shape, kind, offset in table:
+        assert offset % keys["general.alignment"] == 0
+        n = int(np.prod(shape))
+        tensors[name] = (export.dequantize(data[begin + offset:begin + offset + n // 32 * 34], shape) if kind == 8 else
+                         np.frombuffer(data, "<f4", n, begin + offset).reshape(shape))
+    return keys, tensors
+
+
+def test_what_was_written_is_read(tmp_path):
+    path = tmp_path / "m.gguf"
+    export.save(path, PARAMS, CFG, TOK)
+    keys, tensors = read(path)
+    assert keys["general.architecture"] == "gpt2" and keys["gpt2.block_count"] == 2 and keys["gpt2.context_length"] == 48 and keys["tokenizer.ggml.pre"] == "qwen2"
+    assert len(keys["tokenizer.ggml.tokens"]) == CFG.vocab_size == len(keys["tokenizer.ggml.token_type"]) and len(set(keys["tokenizer.ggml.tokens"])) == CFG.vocab_size
+    assert keys["tokenizer.ggml.tokens"][TOK.encode_ordinary(" the")[0]] == "Ġthe" and keys["tokenizer.ggml.token_type"][-1] == 5
+    assert keys["tokenizer.ggml.token_type"][TOK.special_tokens["<|im_end|>"]] == 3 and keys["tokenizer.ggml.eos_token_id"] == TOK.special_tokens["<|im_end|>"]
+    assert sum(t.size for t in tensors.values()) == sum(p.size for p in PARAMS.values())
+    np.testing.assert_array_equal(tensors["token_embd.weight"], PARAMS["wte.weight"])
+    np.testing.assert_array_equal(tensors["blk.1.attn_qkv.weight"], PARAMS["h.1.attn.c_attn.weight"].T)
+    np.testing.assert_array_equal(tensors["blk.0.ffn_norm.bias"], PARAMS["h.0.ln_2.bias"])
+
+
+def test_q8_0(tmp_path):
+    """Each number is off by half a step of its block at most, and by what float16 makes of the step; blocks of zeros are zeros."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 64)).astype(np.float32) * rng.choice([1e-3, 1, 50], (40, 1))
+    x[3] = 0
+    back = export.dequantize(export.quantize(x), x.shape)
+    step = np.abs(x.reshape(40, 2, 32)).max(-1, keepdims=True) / 127
+    assert (np.abs(back - x).reshape(40, 2, 32) <= 0.5 * step * 1.001 + 127 * np.maximum(step * 2.0 ** -11, 2.0 ** -25)).all() and not back[3].any()
+    export.save(tmp_path / "a", PARAMS, CFG, TOK)
+    export.save(tmp_path / "b", PARAMS, CFG, TOK, "q8_0")
+    (_, a), (_, b) = read(tmp_path / "a"), read(tmp_path / "b")
+    changed = {k for k in a if not np.array_equal(a[k], b[k])}
+    assert "position_embd.weight" not in changed and "token_embd.weight" in changed and all(a[k].ndim == 2 for k in changed)
+    assert (tmp_path / "b").stat().st_size < 0.6 * (tmp_path / "a").stat().st_size
+
+
+def test_from_the_command_line(tmp_path):
+    gpt.save(tmp_path / "run/sft", PARAMS, CFG)
+    TOK.save(tmp_path / "run/sft/tokenizer.json")
+    done = run_script("sample.py", "export", "--run", tmp_path / "run", "--gguf", tmp_path / "m.gguf", "--type", "q8_0")
+    assert done.returncode == 0 and "as q8_0" in done.stdout and (tmp_path / "m.gguf").read_bytes()[:4] == b"GGUF", done.stderr
+    for args in (["export"], ["the lamp", "--gguf", "x"]):
+        done = run_script("sample.py", *args, "--run", tmp_path / "run")
+        assert done.returncode == 1 and "python sample.py export --gguf FILE" in done.stderr
+
+
+def test_a_pattern_of_ones_own_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="none that llama.cpp knows"):
+        export.save(tmp_path / "m.gguf", PARAMS, CFG, bpe.Tokenizer(TOK.ranks, r"\S+|\s+", TOK.special_tokens))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="expected f32 or q8_0"):
+        export.save(tmp_path / "m.gguf", PARAMS, CFG, TOK, "q4")

@@ -1,0 +1,275 @@
+"""serve.py: what OpenAI's clients send and expect, clients that go away, requests that are wrong, an orderly end."""
+
+import concurrent.futures
+import http.client
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import bpe
+import gpt
+import sample
+import serve
+from conftest import ROOT
+
+TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"] * 4, 330)
+CFG = gpt.Config(TOK.n_vocab, 64, 16, 2, 2)
+PARAMS = gpt.init(CFG, 0)
+for _p in PARAMS.values():
+    _p += np.random.default_rng(5).standard_normal(_p.shape).astype(np.float32) * 0.1
+ASK = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 12, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    for stage in ("base", "sft"):
+        gpt.save(run / stage, PARAMS, CFG)
+        TOK.save(run / stage / "tokenizer.json")
+    (run / "secret.txt").write_text("secret")
+    return run
+
+
+def started(run, **how):
+    server = serve.Server(serve.Models(run), port=0, **how)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def server(run):
+    server = started(run)
+    yield server
+    server.close()
+
+
+def send(server, method, path, body=None, headers=()):
+    """(status, headers, bytes) of one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
+    connection.request(method, path, body if body is None or isinstance(body, (bytes, str)) else json.dumps(body), dict(headers))
+    answer = connection.getresponse()
+    return answer.status, answer.headers, answer.read()
+
+
+def post(server, path, body, status=200):
+    got, _, data = send(server, "POST", path, body)
+    assert got == status, data
+    return json.loads(data)
+
+
+def chunks(server, path, body):
+    """The events of a stream, without the last, which is [DONE]."""
+    status, headers, data = send(server, "POST", path, {**body, "stream": True})
+    assert status == 200 and headers["Content-Type"] == "text/event-stream", data
+    events = data.decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""] and all(e.startswith("data: ") for e in events[:-1])
+    return [json.loads(e[6:]) for e in events[:-2]]
+
+
+def said(**settings):
+    """What sample.py says to ASK."""
+    prompt = sample.render_prompt(ASK["messages"], TOK)
+    (reply,) = sample.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), **{"max_new_tokens": 12, "seed": 3, **settings})
+    return sample.reply_text(reply.ids, TOK), reply
+
+
+def test_a_chat_says_what_sample_says(server):
+    answer = post(server, "/v1/chat/completions", {**ASK, "model": "gpt-4o", "unknown": 1, "user": None})
+    text, reply = said()
+    (choice,) = answer["choices"]
+    assert choice["message"]["content"] == text and choice["finish_reason"] == reply.finish and answer["model"] == "gpt-4o"
+    assert answer["object"] == "chat.completion" and answer["id"].startswith("chatcmpl-") and choice["logprobs"] is None
+    prompt = len(sample.render_prompt(ASK["messages"], TOK))
+    assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": len(reply.ids), "total_tokens": prompt + len(reply.ids)}
+
+
+def test_a_stream_is_the_same_in_pieces(server):
+    events = chunks(server, "/v1/chat/completions", {**ASK, "n": 2, "stream_options": {"include_usage": True}})
+    assert len({e["id"] for e in events}) == 1 and {e["object"] for e in events} == {"chat.completion.chunk"}
+    whole = post(server, "/v1/chat/completions", {**ASK, "n": 2})
+    assert [e["choices"][0]["delta"] for e in events[:2]] == [{"role": "assistant", "content": ""}] * 2
+    assert events[-1]["choices"] == [] and events[-1]["usage"] == whole["usage"] and all(e["usage"] is None for e in events[:-1])
+    for i in range(2):
+        mine = [e["choices"][0] for e in events[:-1] if e["choices"][0]["index"] == i]
+        assert "".join(c["delta"].get("content", "") for c in mine) == whole["choices"][i]["message"]["content"]
+        assert [c["finish_reason"] for c in mine if c["finish_reason"]] == [whole["choices"][i]["finish_reason"]]
+    assert whole["choices"][0]["message"]["content"] == said()[0] != whole["choices"][1]["message"]["content"]
+
+
+def test_completions(server):
+    """Of texts and of tokens, several at once, with echo; the base model's by default."""
+    between = TOK.special_tokens["<|endoftext|>"]
+    for prompt, ids in (("the lamp", [between, *TOK.encode_ordinary("the lamp")]), (TOK.encode_ordinary("goat"), TOK.encode_ordinary("goat"))):
+        (want,) = sample.generate(PARAMS, CFG, TOK, [ids], max_new_tokens=16, seed=5, stop=frozenset([between]))
+        answer = post(server, "/v1/completions", {"prompt": prompt, "seed": 5})
+        assert answer["choices"][0]["text"] == sample.reply_text(want.ids, TOK) and answer["system_fingerprint"] == "base" and answer["object"] == "text_completion"
+    assert post(server, "/v1/completions", {"prompt": prompt, "seed": 5, "return_token_ids": True})["choices"][0]["token_ids"] == want.ids
+    both = post(server, "/v1/completions", {"prompt": ["the lamp", "goat"], "n": 2, "seed": 5, "echo": True, "max_tokens": 3})
+    assert [c["index"] for c in both["choices"]] == [0, 1, 2, 3] and [c["text"][:4] for c in both["choices"]] == ["the ", "the ", "goat", "goat"]
+    events = chunks(server, "/v1/completions", {"prompt": ["the lamp", "goat"], "n": 2, "seed": 5, "echo": True, "max_tokens": 3})
+    for i in range(4):
+        assert "".join(e["choices"][0]["text"] for e in events if e["choices"][0]["index"] == i) == both["choices"][i]["text"]
+
+
+def test_log_probabilities(server):
+    answer = post(server, "/v1/chat/completions", {**ASK, "logprobs": True, "top_logprobs": 3, "temperature": 0.2})
+    content = answer["choices"][0]["logprobs"]["content"]
+    assert b"".join(bytes(e["bytes"]) for e in content).decode("utf-8", "replace") == answer["choices"][0]["message"]["content"]
+    for e in content:
+        tops = [t["logprob"] for t in e["top_logprobs"]]
+        assert len(tops) == 3 and tops == sorted(tops, reverse=True) and e["logprob"] <= tops[0] <= 0
+    events = chunks(server, "/v1/chat/completions", {**ASK, "logprobs": True, "top_logprobs": 3, "temperature": 0.2})
+    assert [t for e in events for c in e["choices"] if c["logprobs"] for t in c["logprobs"]["content"]] == content
+    old = post(server, "/v1/completions", {"prompt": "the lamp", "seed": 5, "logprobs": 2})["choices"][0]["logprobs"]
+    assert len(old["tokens"]) == len(old["token_logprobs"]) == len(old["top_logprobs"]) == len(old["text_offset"]) and old["text_offset"][0] == 0
+
+
+def test_stop_strings_and_settings(server):
+    text, _ = said(temperature=0.0)
+    assert post(server, "/v1/chat/completions", {**ASK, "temperature": 0})["choices"][0]["message"]["content"] == text
+    cut = post(server, "/v1/chat/completions", {**ASK, "temperature": 0, "stop": [text[3:5], "never said"]})["choices"][0]
+    assert cut["message"]["content"] == text[:text.index(text[3:5])] and cut["finish_reason"] == "stop"
+    banned = TOK.encode_ordinary(text)[0]
+    assert post(server, "/v1/chat/completions", {**ASK, "temperature": 0, "logit_bias": {str(banned): -100}})["choices"][0]["message"]["content"] != text
+    forced = post(server, "/v1/chat/completions", {**ASK, "logit_bias": {str(TOK.encode_ordinary("g")[0]): 100}, "max_tokens": 5})["choices"][0]
+    assert forced["message"]["content"] == "ggggg" and forced["finish_reason"] == "length"
+    penalised = post(server, "/v1/chat/completions", {**ASK, "temperature": 0, "presence_penalty": 2, "frequency_penalty": 2, "top_k": 5, "min_p": 0.1, "top_p": 0.9})
+    assert penalised["choices"][0]["message"]["content"] == said(temperature=0.0, presence_penalty=2.0, frequency_penalty=2.0)[0]
+    free = {post(server, "/v1/chat/completions", {**ASK, "seed": None})["choices"][0]["message"]["content"] for _ in range(3)}
+    assert len(free) > 1                                    # without a seed it is another reply every time
+
+
+def test_the_rest(server, run):
+    status, _, data = send(server, "GET", "/v1/models")
+    assert status == 200 and [m["id"] for m in json.loads(data)["data"]] == ["base", "sft"]
+    assert json.loads(send(server, "GET", "/health")[2])["status"] == "ok"
+    cut = post(server, "/tokenize", {"content": "the lamp <|im_end|>"})
+    assert cut["tokens"] == TOK.encode_ordinary("the lamp <|im_end|>") and "".join(cut["pieces"]) == "the lamp <|im_end|>" and cut["count"] == len(cut["tokens"])
+    assert post(server, "/detokenize", {"tokens": cut["tokens"]})["content"] == "the lamp <|im_end|>"
+    status, headers, data = send(server, "HEAD", "/health")
+    assert status == 200 and data == b"" and int(headers["Content-Length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/secret.txt", "/../secret.txt", "/base/model.safetensors", "/%2e%2e/etc/passwd", "/v1", "//etc/passwd"])
+def test_no_file_is_served(server, path):
+    status, _, data = send(server, "GET", path)
+    assert status == 404 and b"secret" not in data.replace(path.encode(), b"") and json.loads(data)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("path, body, status, message", [
+    ("/v1/chat/completions", "{broken", 400, "not JSON"), ("/v1/chat/completions", "[]", 400, "no JSON object"), ("/v1/chat/completions", {}, 400, "messages is missing"),
+    ("/v1/chat/completions", {"messages": []}, 400, "messages is missing"), ("/v1/chat/completions", {"messages": ["x"]}, 400, "messages[0]"),
+    ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, 400, "role 'robot'"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "no text"),
+    ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, 400, "calculator of its own"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "goat " * 80}]}, 400, "do not fit the model's context of 64"),
+    ("/v1/chat/completions", {**ASK, "temperature": 3}, 400, "temperature is 3, expected a number from 0 to 2"), ("/v1/chat/completions", {**ASK, "temperature": "hot"}, 400, "temperature"),
+    ("/v1/chat/completions", {**ASK, "temperature": True}, 400, "temperature"), ("/v1/chat/completions", {**ASK, "n": 99}, 400, "n is 99"), ("/v1/chat/completions", {**ASK, "n": 0}, 400, "n is 0"),
+    ("/v1/chat/completions", {**ASK, "max_tokens": 0}, 400, "max_tokens"), ("/v1/chat/completions", {**ASK, "stop": ["a"] * 5}, 400, "up to four"), ("/v1/chat/completions", {**ASK, "stop": [""]}, 400, "stop"),
+    ("/v1/chat/completions", {**ASK, "logit_bias": {"x": 1}}, 400, "logit_bias"), ("/v1/chat/completions", {**ASK, "logit_bias": {"99999": 1}}, 400, "logit_bias"),
+    ("/v1/chat/completions", {**ASK, "top_logprobs": 3}, 400, "needs logprobs"), ("/v1/chat/completions", {**ASK, "response_format": {"type": "json_object"}}, 400, "only text"),
+    ("/v1/completions", {"prompt": [[99999]]}, 400, "prompt"), ("/v1/completions", {"prompt": {"a": 1}}, 400, "prompt"), ("/v1/completions", {"prompt": ["a"] * 40}, 400, "at most 32"),
+    ("/v1/completions", {"prompt": "goat " * 99}, 400, "do not fit"), ("/tokenize", {}, 400, "content is missing"), ("/detokenize", {"tokens": [99999]}, 400, "below"),
+    ("/v1/chat/nothing", {}, 404, "no such route"), ("/health", {}, 405, "GET only"), ("/v1/chat/completions", " " * (serve.LARGEST_BODY + 1), 413, "at most"),
+])
+def test_bad_requests(server, path, body, status, message):
+    answer = post(server, path, body, status)
+    assert message in answer["error"]["message"] and set(answer["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_get_where_a_post_belongs(server):
+    assert send(server, "GET", "/v1/chat/completions")[0] == 405
+
+
+def test_a_key(run):
+    server = started(run, key="sesame", origin="*")
+    try:
+        assert send(server, "POST", "/v1/chat/completions", ASK)[0] == 401 and send(server, "GET", "/v1/models", headers={"Authorization": "Bearer wrong"})[0] == 401
+        status, headers, _ = send(server, "POST", "/v1/chat/completions", ASK, {"Authorization": "Bearer sesame"})
+        assert status == 200 and headers["Access-Control-Allow-Origin"] == "*" and send(server, "OPTIONS", "/v1/chat/completions")[0] == 204
+        assert send(server, "GET", "/v1/models", headers={"Authorization": "Bearer sesame", "Host": "evil.example"})[0] == 403
+    finally:
+        server.close()
+
+
+def test_many_at_once_are_each_as_alone(server):
+    """Sixty requests of all kinds together, some of whose clients go away: nothing is lost, nothing mixed."""
+    rng = random.Random(4)
+    asked = [{"messages": [{"role": "user", "content": rng.choice(["Who?", "the lamp", "said the goat"])}], "seed": rng.randrange(9), "max_tokens": rng.randint(1, 30),
+              "temperature": rng.choice([0, 1]), "n": rng.randint(1, 3)} for _ in range(60)]
+
+    def one(body):
+        if body["seed"] == 0:                               # goes away
+            with socket.create_connection(server.server_address) as s:
+                data = json.dumps({**body, "stream": True, "max_tokens": 40}).encode()
+                s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+                s.recv(10)
+            return None
+        return [c["message"]["content"] for c in post(server, "/v1/chat/completions", body)["choices"]]
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        together = list(pool.map(one, asked))
+    for body, texts in zip(asked, together):
+        if texts is not None:
+            assert texts == [c["message"]["content"] for c in post(server, "/v1/chat/completions", body)["choices"]]
+    deadline = time.time() + 10
+    writer = server.models.writers["sft"]
+    while (len(writer.batch) or writer.texts) and time.time() < deadline:
+        time.sleep(0.05)
+    assert not len(writer.batch) and not writer.texts and not writer.waiting
+
+
+def test_who_cannot_wait_is_told_so(run):
+    """One place, one may wait: the third is refused with 429."""
+    writer = serve.Writer((PARAMS, CFG, TOK), places=1, waiting=1)          # not started: nobody leaves
+    prompt = [TOK.encode_ordinary("goat")]
+    writer.submit(serve.Job(prompt, sample.Settings()))
+    with pytest.raises(serve.Refused, match="1 requests are waiting already") as e:
+        writer.submit(serve.Job(prompt, sample.Settings()))
+    assert e.value.status == 429
+    writer.close()
+    with pytest.raises(serve.Refused, match="shutting down"):
+        writer.submit(serve.Job(prompt, sample.Settings()))
+
+
+def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch):
+    server = started(run)
+    try:
+        monkeypatch.setattr(sample.Batch, "step", lambda self: 1 / 0)
+        monkeypatch.setattr(threading, "excepthook", lambda args: None)
+        assert "failed" in post(server, "/v1/chat/completions", ASK, 500)["error"]["message"]
+        assert post(server, "/v1/chat/completions", ASK, 503)["error"]["type"] == "server_error"
+    finally:
+        server.close()
+
+
+def test_a_reply_begun_is_finished_at_the_end(run):
+    """SIGTERM in the middle of a stream: the stream goes on to its end, then the server is gone."""
+    process = subprocess.Popen([sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--run", str(run), "--port", "0"], stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    port = int(line.split("at http://127.0.0.1:")[1].split(";")[0])
+    whole = None
+    for end in (False, True):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/v1/chat/completions", json.dumps({**ASK, "max_tokens": 45, "stream": True, "logit_bias": {str(TOK.special_tokens["<|im_end|>"]): -100}}))
+        answer = connection.getresponse()
+        data = answer.read1(10)
+        if end:
+            process.send_signal(signal.SIGTERM)
+        data += answer.read()
+        assert data.endswith(b"data: [DONE]\n\n")
+        text = "".join(c["delta"].get("content", "") for e in data.decode().split("\n\n")[:-2] for c in json.loads(e[6:])["choices"])
+        assert whole in (None, text)
+        whole = text
+    assert process.wait(timeout=20) == 0
+    assert "finishing what was begun" in process.stdout.read()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
