@@ -68,11 +68,15 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
             "lens": [likeliest(tokenizer, sample.probabilities(layer), lens) for layer in logits], "layers": cfg.n_layer, "heads": cfg.n_head, "context": cfg.n_positions}
 
 
-def main(argv=None):
+def parse_args(argv=None):
     p = argparse.ArgumentParser(description="What a model thinks comes next, layer by layer.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("text", help="what it reads")
     p.add_argument("--model", default="out/demo/base", help="a model folder")
-    args = p.parse_args(argv)
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
     model = sample.load_model(args.model)
     tokenizer = model[2]
     begin = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
