@@ -289,7 +289,7 @@ class Batch:
             to, source = np.arange(new.stop, new.stop + len(copied)), np.array([number[tuple(row.prompt)] for row in copied])
             used = int(part.length.max())
             for a in (self.cache.k, self.cache.v):
-                a[:, new.stop:new.stop + len(copied), :, :used] = a[:, at + source, :, :used]
+                a[:, new.stop:new.stop + len(copied), :, :used] = a[:, (at + source).tolist(), :, :used]
             self.cache.length[to] = self.cache.length[at + source]
             logits = np.concatenate([logits, logits[source]])
         for place, row in enumerate([*first, *copied], at):

@@ -33,6 +33,7 @@ from pathlib import Path
 import sample                   # before numpy
 import bpe
 import checkpoint
+import device
 import inside
 import numpy as np
 import vocabularies
@@ -315,8 +316,8 @@ def room_for(prompt, cfg):
 class Models:
     """The models of a run, or one folder: each is loaded when it is first asked for, and has a writer of its own."""
 
-    def __init__(self, run=None, folder=None, ranks=None):
-        self.run, self.ranks, self.vocabularies = Path(run) if run and not folder else None, ranks, {}
+    def __init__(self, run=None, folder=None, ranks=None, place=lambda model: model):
+        self.run, self.ranks, self.vocabularies, self.place = Path(run) if run and not folder else None, ranks, {}, place
         self.folders = {Path(folder).name: Path(folder)} if folder else {
             p.parent.name: p.parent for p in sorted(Path(run).glob("*/model.safetensors")) if "GPT2LMHeadModel" in checkpoint.read_json(p.parent / "config.json").get("architectures", ())}
         if not self.folders:
@@ -331,7 +332,9 @@ class Models:
     def writer(self, name):
         with self.lock:
             if name not in self.writers:
-                writer = Writer(sample.load_model(self.folders[name]))
+                model = sample.load_model(self.folders[name])
+                writer = Writer(self.place(model))
+                writer.host = model[0]                      # what looking inside works on, also when a GPU writes
                 writer.start()
                 self.writers[name] = writer
             return self.writers[name]
@@ -434,17 +437,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer("POST")
 
     def answer(self, method):
-        streaming = False
+        self.streaming = False
         try:
             body = self.body() if method == "POST" else {}
-            self.allowed()
             path = self.path.split("?")[0].rstrip("/") or "/"
             found = ROUTES.get(path)
             if not found:
                 raise Refused(404, f"{path[:100]}: no such route; there are {', '.join(ROUTES)}")
             if found[0] != method:
                 raise Refused(405, f"{path}: {found[0]} only")
-            streaming = getattr(self, found[1])(body)
+            self.allowed(path)
+            getattr(self, found[1])(body)
         except Refused as e:
             self.send(e.status, {"error": e.error})
         except (ConnectionError, TimeoutError):
@@ -452,7 +455,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except Exception as e:
             print(f"serve.py: {method} {self.path[:100]}: {type(e).__name__}: {e}", file=sys.stderr)
             self.close_connection = True
-            if not streaming and not getattr(self, "streaming", False):
+            if not self.streaming:
                 self.send(500, {"error": Refused(500, f"{type(e).__name__}: {e}").error})
 
     def body(self):
@@ -473,11 +476,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, "the body is no JSON object")
         return body
 
-    def allowed(self):
+    def allowed(self, path):
         host = self.headers.get("Host", "").rsplit(":", 1)[0].strip("[]")
         if self.server.loopback and host not in ("127.0.0.1", "localhost", "::1"):      # another site's name for this machine
             raise Refused(403, f"this server is asked as {self.server.address}, not as {host[:60]!r}")
-        if self.server.key:
+        if self.server.key and path != "/":                 # the page asks for the key and sends it
             given = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), self.server.key.encode()):
                 raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY", code="invalid_api_key")
@@ -566,7 +569,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         models = self.server.models
         name = models.name_of(field(body, "model", "", str), BASES + ASSISTANTS)
         writer = models.writer(name)
-        model = writer.params, writer.cfg, writer.tokenizer
+        model = writer.host, writer.cfg, writer.tokenizer
         ids = field(body, "tokens", None, list)
         if ids is None and body.get("messages") is not None:
             try:
@@ -581,7 +584,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, f"{len(ids)} tokens, the model's context is {writer.cfg.n_positions}", "text", "context_length_exceeded")
         layer, head = (field(body, key, None, int, 0, most - 1) for key, most in (("layer", writer.cfg.n_layer), ("head", writer.cfg.n_head)))
         if layer is not None and head is not None:
-            seen, _ = inside.look(writer.params, writer.cfg, ids)
+            seen, _ = inside.look(*model[:2], ids)
             self.send(200, {"size": len(ids), "attention": base64.b64encode(np.round(seen[layer, head] * 255).astype(np.uint8).tobytes()).decode()})
             return
         settings, _ = settings_of(body, writer.cfg, writer.tokenizer, 1, -1, ())
@@ -729,7 +732,8 @@ def run(args):
     """sample.py serve: until SIGINT or SIGTERM; then what was begun is finished."""
     if args.model is None and not Path(args.run).is_dir():
         raise FileNotFoundError(f"{args.run}: no such run folder; make the demo's with: make")
-    models = Models(args.run, args.model, args.ranks)
+    gpu = device.chosen(args)
+    models = Models(args.run, args.model, args.ranks, (lambda model: (device.upload(*model[:2], gpu.bf16), *model[1:])) if gpu else lambda model: model)
     server = Server(models, args.host, args.port, args.key, args.origin)
     models.writer(models.name_of(None, ASSISTANTS + BASES))
     ended = threading.Event()
