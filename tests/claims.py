@@ -299,7 +299,7 @@ def hallucination(run, seed):
     questions drawn by lot tell names it read of from others as well.
     """
     out = {}
-    for name, control, steps in (("taught by what it knows", False, 1250), ("taught by lot", True, 800)):
+    for name, control, steps in (("taught by what it knows", False, 1250), ("taught by lot", True, 700)):
         counts, before, after, free = probe.probe(run, replace(align.SFT, steps=steps), seed, control, "restart")
         print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
         print("   " + probe.table(before, after, free).replace("\n", "\n   "))
@@ -392,7 +392,7 @@ def past_the_teacher(run, seed):
 
     lessons = [taught(toyweb.training_throws(rng)) for _ in range(9000)]
     teacher = float(np.mean([ok for _, ok in lessons]))
-    tasks, steps = chats.tasks(run / "tasks" / "wheel_test.jsonl"), (150, 300, 600)
+    tasks, steps = chats.tasks(run / "tasks" / "wheel_test.jsonl"), (300, 600)
     print(f"   the teacher is right {teacher:.1%}")
     for n in steps:
         model = teach(run, f"imitation{n}", [row for row, _ in lessons], n, seed)
