@@ -199,14 +199,14 @@ def updates_of(folder):
 def inherit_moments(optimizer, folder):
     """Begin with the moments that another stage's training ended with."""
     path = Path(folder) / "trainer.safetensors"
-    tensors, _ = checkpoint.load_safetensors(path)
+    tensors, meta = checkpoint.load_safetensors(path)
     for kind, moments in (("m", optimizer.m), ("v", optimizer.v)):
         for k, a in moments.items():
             theirs = tensors.get(f"adamw.{kind}.{k}")
             if theirs is None or theirs.shape != a.shape:
                 raise ValueError(f"{path}: adamw.{kind}.{k} is {getattr(theirs, 'shape', 'not there')}, expected {a.shape}; leave out --keep-moments")
             a[...] = theirs
-    optimizer.t = updates_of(folder)
+    optimizer.t = int(meta["adamw.t"])
 
 
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save, moments=None):
@@ -298,7 +298,7 @@ def policy_rows(prompts, replies):
     return pad_rows([(p + r.ids, [0] * len(p) + r.sampled) for p, r in zip(prompts, replies)])
 
 
-def paid(reward, tasks, prompts, replies, verdicts, tokenizer, rng):
+def paid(reward, tasks, replies, verdicts, tokenizer, rng):
     """(B,) what each reply earns. reward: answer, whether it is right; random, tossed by coin; a reward model as load_reward gives it; or a
     function (tasks, texts) -> rewards."""
     if reward == "answer":
@@ -312,7 +312,7 @@ def paid(reward, tasks, prompts, replies, verdicts, tokenizer, rng):
         except Exception as e:
             raise ValueError(f"the reward {name} raised {type(e).__name__}: {e}") from e
     else:
-        found = score(reward, [p + r.ids for p, r in zip(prompts, replies)])
+        found = score(reward, [r.prompt + r.ids for r in replies])
     found = np.array(found, float)
     if found.shape != (len(replies),) or not np.isfinite(found).all():
         raise ValueError(f"the reward {name} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
@@ -336,11 +336,10 @@ def roll_out(model, reference, recipe, reward, tasks, rng):
     """Ask some of the tasks, a group of replies each, and find what to make of the replies."""
     params, cfg, tokenizer = model
     chosen = [tasks[i] for i in rng.choice(len(tasks), recipe.prompts) for _ in range(recipe.group)]
-    prompts = arena.prompts(tokenizer, chosen)
     replies, verdicts = arena.ask(params, cfg, tokenizer, chosen, 1.0, int(rng.integers(2**31)), recipe.max_tokens, batch=len(chosen))
-    rewards = paid(reward, chosen, prompts, replies, verdicts, tokenizer, rng)
+    rewards = paid(reward, chosen, replies, verdicts, tokenizer, rng)
     advantage = objectives.advantages(rewards, recipe.group, recipe.baseline)
-    rows = policy_rows(prompts, replies)
+    rows = policy_rows([r.prompt for r in replies], replies)
     counts = objectives.normaliser(rows[2], recipe.normaliser, recipe.max_tokens)
     info = {"reward": float(rewards.mean()), **describe(replies, verdicts, recipe.group),
             "groups_without_signal": float((advantage.reshape(-1, recipe.group) == 0).all(1).mean())}

@@ -26,7 +26,6 @@ from pathlib import Path
 
 import gpt                      # before numpy
 import chats
-import checkpoint
 import numpy as np
 import sample
 
@@ -247,7 +246,7 @@ def tries(params, cfg, tokenizer, tasks, n, score_of=None, seed=0, max_tokens=64
     chosen = [said[i:i + n].index(most) if (most := majority(said[i:i + n])) is not None else 0 for i in range(0, len(many), n)]
     out[f"majority of {n}"] = float(np.mean([r[i] for r, i in zip(right, chosen)]))
     if score_of:
-        scores = np.array(score_of([p + r.ids for p, r in zip(prompts(tokenizer, many), replies)])).reshape(-1, n)
+        scores = np.array(score_of([[*r.prompt, *r.ids] for r in replies])).reshape(-1, n)
         out[f"best of {n} by reward/"] = float(np.mean([best_of(s, r, n) for s, r in zip(scores, right)]))
     return out
 
@@ -280,14 +279,10 @@ def print_tries(run, stages, n, score_of=None, seed=0):
         print(f"{what:64}" + "".join(f"{found[s][what]:10.1%}" for s in stages))
 
 
-def is_reward(folder):
-    return "GPT2ForSequenceClassification" in checkpoint.read_json(folder / "config.json").get("architectures", ())
-
-
 def fight(run, folders=(), seed=0, n=300):
     """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
     beats a wrong one, and a wrong one beats one that never ends."""
-    folders = folders or sorted(p.parent for p in run.glob("*/model.safetensors") if not is_reward(p.parent))
+    folders = folders or sample.models_in(run)
     if len(folders) < 2:
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
     tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(run / "tasks" / f"{name}_test.jsonl")]

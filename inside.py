@@ -79,8 +79,7 @@ def main(argv=None):
     args = parse_args(argv)
     model = sample.load_model(args.model)
     tokenizer = model[2]
-    begin = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
-    found = describe(model, [*begin, *tokenizer.encode_ordinary(args.text)], lens=1)
+    found = describe(model, [*sample.document_begin(tokenizer), *tokenizer.encode_ordinary(args.text)], lens=1)
     print(f"{'token':16}" + "".join(f"{f'layer {i}' if i else 'embedding':>14}" for i in range(found["layers"] + 1)) + f"{'p':>8}")
     for t, token in enumerate(found["pieces"]):
         print(f"{token!r:16}" + "".join(f"{layer[t][0][1]!r:>14}" for layer in found["lens"]) + f"{found['lens'][-1][t][0][2]:8.2f}")

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import gpt                      # before numpy
 import bpe
+import checkpoint
 import device
 import numpy as np
 
@@ -199,13 +200,13 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     z -= z.max(-1, keepdims=True)
     p = np.exp(z, out=z)
     p /= p.sum(-1, keepdims=True)
-    for rows in (np.flatnonzero(top_p < 1.0),):
-        if len(rows):
-            order = np.argsort(-p[rows], axis=-1, kind="stable")
-            ranked = np.take_along_axis(p[rows], order, -1)
-            ranked[np.cumsum(ranked, -1) - ranked >= top_p[rows, None]] = 0.0       # reached p before this token
-            np.put_along_axis(some := p[rows], order, ranked, -1)
-            p[rows] = some / some.sum(-1, keepdims=True)
+    rows = np.flatnonzero(top_p < 1.0)
+    if len(rows):
+        order = np.argsort(-p[rows], axis=-1, kind="stable")
+        ranked = np.take_along_axis(p[rows], order, -1)
+        ranked[np.cumsum(ranked, -1) - ranked >= top_p[rows, None]] = 0.0           # reached p before this token
+        np.put_along_axis(some := p[rows], order, ranked, -1)
+        p[rows] = some / some.sum(-1, keepdims=True)
     if (min_p > 0).any():
         p[p < min_p[:, None] * p.max(-1, keepdims=True)] = 0.0
         p /= p.sum(-1, keepdims=True)
@@ -273,9 +274,8 @@ class Batch:
         at = len(self.rows)
         new, common = range(at, at + len(first)), []
         for place, row in zip(new, first):
-            known = [_common(held, row.prompt) for held in self.held[place:]]
-            self._swap(place, place + int(np.argmax(known)))
-            common.append(min(max(known), len(row.prompt) - 1))
+            self._swap(place, max(range(place, self.most), key=lambda i: _common(self.held[i], row.prompt)))
+            common.append(min(_common(self.held[place], row.prompt), len(row.prompt) - 1))
         rest = [row.prompt[n:] for row, n in zip(first, common)]
         tokens, n_new = np.zeros((len(first), max(map(len, rest))), np.int64), np.array([len(r) for r in rest])
         for r, ids in enumerate(rest):
@@ -400,21 +400,7 @@ def likely(z, token, n):
     return float(logp[token]), [(int(i), float(logp[i])) for i in best]
 
 
-Reply = namedtuple("Reply", "ids sampled finish logp", defaults=((),))       # as in Row
-
-
-def steps(params, cfg, tokenizer, prompts, **settings):
-    """Generate for a batch of prompts (lists of ids), with settings as in Settings; yields [(prompt's number, token, sampled, log
-    probability)] once a position. Row r draws from its own stream of the seed, whatever else is in the batch."""
-    settings = Settings(**settings)
-    longest = max(map(len, prompts), default=0)
-    batch = Batch(params, cfg, tokenizer, len(prompts), min(cfg.n_positions, longest + settings.max_new_tokens))
-    number = {id(row): r for r, row in enumerate(batch.add(prompts, settings))}
-    while True:
-        yield [(number[id(row)], *event) for row, *event in batch.step()]
-        if not len(batch):
-            return
-        batch.read()
+Reply = namedtuple("Reply", "ids sampled finish logp prompt", defaults=((), ()))     # as in Row
 
 
 def generate(params, cfg, tokenizer, prompts, **settings):
@@ -425,7 +411,7 @@ def generate(params, cfg, tokenizer, prompts, **settings):
     while True:
         batch.step()
         if not len(batch):
-            return [Reply(row.ids, row.sampled, row.finish, row.logp) for row in rows]
+            return [Reply(row.ids, row.sampled, row.finish, row.logp, row.prompt) for row in rows]
         batch.read()
 
 
@@ -496,6 +482,17 @@ def load_model(folder):
     return params, cfg, tokenizer
 
 
+def document_begin(tokenizer):
+    """[the token that stands before each document, and so begins a text and ends it], or [] where the vocabulary has none."""
+    return [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
+
+
+def models_in(run):
+    """The folders of a run's language models, by name; a reward model is none."""
+    return [p.parent for p in sorted(Path(run).glob("*/model.safetensors"))
+            if "GPT2ForSequenceClassification" not in checkpoint.read_json(p.parent / "config.json").get("architectures", ())]
+
+
 def settings_of(args, stop):
     return Settings(args.max_tokens, args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, args.presence_penalty,
                     args.frequency_penalty, seed=args.seed, stop=frozenset(stop)).check()
@@ -523,8 +520,7 @@ def say(batch, prompt, settings, stop):
 
 def complete(model, args):
     tokenizer = model[2]
-    # Documents are told apart by this token: it stands before each, so it begins a text and ends it.
-    between = [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
+    between = document_begin(tokenizer)
     batch, settings = Batch(*model, 1), settings_of(args, between)
     for i in range(args.n):
         print(args.prompt, end="")

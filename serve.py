@@ -7,14 +7,16 @@ what the writer puts into its queue. What a reply says does not hang on who else
     python sample.py serve                           http://127.0.0.1:8000, the page; http://127.0.0.1:8000/v1 for clients
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'
 
-The page (chat.html) asks for more: /api/about, report, arena, log, look and cut. GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize. The name of a stage of the run as model picks
-it; any other name is the best assistant, or for completions the base model. Fields that are not known are ignored, as clients expect.
+GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize. The page (chat.html) asks for more:
+/api/about, report, arena, log, look and cut. The name of a stage of the run as model picks it; any other name is the best assistant,
+or for completions the base model. Fields that are not known are ignored, as clients expect.
 
 Sources: OpenAI's API reference; Yu et al. 2022 (Orca: batches whose rows come and go).
 """
 
 import base64
 import collections
+import functools
 import hmac
 import http.server
 import itertools
@@ -32,7 +34,6 @@ from pathlib import Path
 
 import sample                   # before numpy
 import bpe
-import checkpoint
 import device
 import inside
 import numpy as np
@@ -65,13 +66,14 @@ class Job:
 
 
 class Writer(threading.Thread):
-    """Writes the replies of all jobs, one token of each at a time."""
+    """Writes the replies of all jobs, one token of each at a time. upload (params, cfg) -> params: to the GPU that is to write; what looks
+    inside the model works on params as they came."""
 
-    def __init__(self, model, places=PLACES, waiting=WAITING):
+    def __init__(self, model, places=PLACES, waiting=WAITING, upload=None):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
         self.places, self.most_waiting = places, waiting
-        self.batch = sample.Batch(*model, places)
+        self.batch = sample.Batch(upload(self.params, self.cfg) if upload else self.params, self.cfg, self.tokenizer, places)
         self.waiting, self.changed, self.closing, self.texts = collections.deque(), threading.Condition(), False, {}
 
     def submit(self, job):
@@ -210,15 +212,15 @@ def messages_of(body):
     return out
 
 
-def token_text(tokenizer, token):
-    return tokenizer.token_bytes[token].decode("utf-8", "replace")
+def are_tokens(ids, tokenizer):
+    return isinstance(ids, list) and bool(ids) and all(type(i) is int and 0 <= i < tokenizer.n_vocab for i in ids)
 
 
 def chat_entry(tokenizer, entry):
     """One token of logprobs.content."""
     token, logp, best = entry
     def one(i, x):
-        return {"token": token_text(tokenizer, i), "logprob": max(x, -9999.0), "bytes": list(tokenizer.token_bytes[i])}
+        return {"token": inside.piece(tokenizer, i), "logprob": max(x, -9999.0), "bytes": list(tokenizer.token_bytes[i])}
     return {**one(token, logp), "top_logprobs": [one(i, x) for i, x in best]}
 
 
@@ -264,11 +266,11 @@ class Completion:
         self.tokenizer, prompt = tokenizer, body.get("prompt", "")
         self.logprobs = field(body, "logprobs", None, int, 0, 5)
         many = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
-        ids, between = [], [tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in tokenizer.special_tokens]
+        ids, between = [], sample.document_begin(tokenizer)
         for p in many:
             if isinstance(p, str):                          # a document begins behind the token that ends the one before
                 p = [*between, *tokenizer.encode_ordinary(p)]
-            elif not (isinstance(p, list) and p and all(type(i) is int and 0 <= i < tokenizer.n_vocab for i in p)):
+            elif not are_tokens(p, tokenizer):
                 raise Refused(400, f"prompt is {json.dumps(p)[:60]}, expected a text, a list of tokens, or a list of these", "prompt")
             ids.append(p)
         n = field(body, "n", 1, int, 1, PLACES)
@@ -287,8 +289,8 @@ class Completion:
             return None
         out = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token, logp, best in entries:
-            text = token_text(self.tokenizer, token)
-            for key, value in zip(out, (text, max(logp, -9999.0), {token_text(self.tokenizer, j): x for j, x in best}, self.at[i])):
+            text = inside.piece(self.tokenizer, token)
+            for key, value in zip(out, (text, max(logp, -9999.0), {inside.piece(self.tokenizer, j): x for j, x in best}, self.at[i])):
                 out[key].append(value)
             self.at[i] += len(text)
         return out
@@ -316,10 +318,9 @@ def room_for(prompt, cfg):
 class Models:
     """The models of a run, or one folder: each is loaded when it is first asked for, and has a writer of its own."""
 
-    def __init__(self, run=None, folder=None, ranks=None, place=lambda model: model):
-        self.run, self.ranks, self.vocabularies, self.place = Path(run) if run and not folder else None, ranks, {}, place
-        self.folders = {Path(folder).name: Path(folder)} if folder else {
-            p.parent.name: p.parent for p in sorted(Path(run).glob("*/model.safetensors")) if "GPT2LMHeadModel" in checkpoint.read_json(p.parent / "config.json").get("architectures", ())}
+    def __init__(self, run=None, folder=None, ranks=None, upload=None):
+        self.run, self.ranks, self.vocabularies, self.upload = Path(run) if run and not folder else None, ranks, {}, upload
+        self.folders = {p.name: p for p in ([Path(folder)] if folder else sample.models_in(run))}
         if not self.folders:
             raise FileNotFoundError(f"{run}: no model in it yet; make the demo's with: make")
         self.writers, self.lock = {}, threading.Lock()
@@ -332,9 +333,7 @@ class Models:
     def writer(self, name):
         with self.lock:
             if name not in self.writers:
-                model = sample.load_model(self.folders[name])
-                writer = Writer(self.place(model))
-                writer.host = model[0]                      # what looking inside works on, also when a GPU writes
+                writer = Writer(sample.load_model(self.folders[name]), upload=self.upload)
                 writer.start()
                 self.writers[name] = writer
             return self.writers[name]
@@ -492,20 +491,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send(200, {"object": "list", "data": [{"id": name, "object": "model", "created": int((folder / "model.safetensors").stat().st_mtime), "owned_by": "longhand"}
                                                    for name, folder in self.server.models.folders.items()]})
 
-    def tokenizer_of(self, body):
+    def model_of(self, body, preferred):
+        """(the name of the model that a request asks for, its writer)."""
         models = self.server.models
-        return models.writer(models.name_of(body.get("model"), ASSISTANTS + BASES)).tokenizer
+        name = models.name_of(field(body, "model", "", str), preferred)
+        return name, models.writer(name)
 
     def tokenize(self, body):
-        text, tokenizer = field(body, "content", field(body, "prompt", None, str), str), self.tokenizer_of(body)
+        text, tokenizer = field(body, "content", field(body, "prompt", None, str), str), self.model_of(body, ASSISTANTS + BASES)[1].tokenizer
         if text is None:
             raise Refused(400, "content is missing: the text to cut into tokens", "content")
         ids = tokenizer.encode_ordinary(text)
-        self.send(200, {"tokens": ids, "count": len(ids), "pieces": [token_text(tokenizer, i) for i in ids]})
+        self.send(200, {"tokens": ids, "count": len(ids), "pieces": [inside.piece(tokenizer, i) for i in ids]})
 
     def detokenize(self, body):
-        ids, tokenizer = field(body, "tokens", None, list), self.tokenizer_of(body)
-        if ids is None or not all(type(i) is int and 0 <= i < tokenizer.n_vocab for i in ids):
+        ids, tokenizer = field(body, "tokens", None, list), self.model_of(body, ASSISTANTS + BASES)[1].tokenizer
+        if ids != [] and not are_tokens(ids, tokenizer):
             raise Refused(400, f"tokens is {json.dumps(ids)[:60]}, expected a list of numbers below {tokenizer.n_vocab}", "tokens")
         text = tokenizer.decode(ids)
         self.send(200, {"content": text, "prompt": text})
@@ -566,10 +567,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def look(self, body):
         """inside.describe of a text, of tokens, or of a conversation; with layer and head their attention as bytes of 255ths."""
-        models = self.server.models
-        name = models.name_of(field(body, "model", "", str), BASES + ASSISTANTS)
-        writer = models.writer(name)
-        model = writer.host, writer.cfg, writer.tokenizer
+        name, writer = self.model_of(body, BASES + ASSISTANTS)
+        model = writer.params, writer.cfg, writer.tokenizer
         ids = field(body, "tokens", None, list)
         if ids is None and body.get("messages") is not None:
             try:
@@ -577,8 +576,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             except ValueError as e:
                 raise Refused(400, str(e), "messages") from None
         elif ids is None:
-            ids = [*(writer.tokenizer.special_tokens[t] for t in ("<|endoftext|>",) if t in writer.tokenizer.special_tokens), *writer.tokenizer.encode_ordinary(field(body, "text", "", str))]
-        if not ids or not all(type(i) is int and 0 <= i < writer.tokenizer.n_vocab for i in ids):
+            ids = [*sample.document_begin(writer.tokenizer), *writer.tokenizer.encode_ordinary(field(body, "text", "", str))]
+        if not are_tokens(ids, writer.tokenizer):
             raise Refused(400, "tokens must be numbers of tokens, and at least one", "tokens")
         if len(ids) > writer.cfg.n_positions:
             raise Refused(400, f"{len(ids)} tokens, the model's context is {writer.cfg.n_positions}", "text", "context_length_exceeded")
@@ -617,13 +616,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.write(body, Completion, BASES + ASSISTANTS)
 
     def write(self, body, kind, preferred):
-        models = self.server.models
-        asked = field(body, "model", "", str)
-        name = models.name_of(asked, preferred)
-        writer = models.writer(name)
+        name, writer = self.model_of(body, preferred)
         request = kind(body, writer.cfg, writer.tokenizer)
         stream, options = field(body, "stream", False, bool), field(body, "stream_options", {}, dict)
-        base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if stream else kind.whole, "created": int(time.time()), "model": asked or name,
+        base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if stream else kind.whole, "created": int(time.time()), "model": body.get("model") or name,
                 "system_fingerprint": name}
         writer.submit(request.job)
         try:
@@ -733,7 +729,7 @@ def run(args):
     if args.model is None and not Path(args.run).is_dir():
         raise FileNotFoundError(f"{args.run}: no such run folder; make the demo's with: make")
     gpu = device.chosen(args)
-    models = Models(args.run, args.model, args.ranks, (lambda model: (device.upload(*model[:2], gpu.bf16), *model[1:])) if gpu else lambda model: model)
+    models = Models(args.run, args.model, args.ranks, functools.partial(device.upload, bf16=gpu.bf16) if gpu else None)
     server = Server(models, args.host, args.port, args.key, args.origin)
     models.writer(models.name_of(None, ASSISTANTS + BASES))
     ended = threading.Event()

@@ -154,13 +154,18 @@ def regurgitation(run, seed):
     return out
 
 
+def sums(run):
+    """The run's conversations with sums in them, as they are and with the calls of the calculator left out."""
+    rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
+    return rows, [toyweb.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
+
+
 @claim
 def tools(run, seed):
     """Arithmetic in the head is unreliable, a calculator is not: the same model, the same sums, taught once with the calculator and once
     without. Refuted if it does as well without.
     """
-    rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
-    plain = [toyweb.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
+    rows, plain = sums(run)
     tasks, out = chats.tasks(run / "tasks" / "calculator_test.jsonl"), {}
     digits = np.array([len(t["answer"].lstrip("-")) for t in tasks])
     for name, taught in (("with the calculator", rows), ("in its head", plain)):
@@ -176,8 +181,8 @@ def reaching_for_the_tool(run, seed):
     the calculator by itself. Refuted if the share of calls does not rise, or accuracy not with it.
     """
     rng = toyweb.stream(seed, "reach")
-    rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
-    shown = [row if rng.random() < 0.2 else toyweb.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
+    rows, plain = sums(run)
+    shown = [row if rng.random() < 0.2 else without for row, without in zip(rows, plain)]
     teach(run, "reach", shown, 120, seed, "sft", lr=3e-4)
     path = run / "claims" / "sums.jsonl"
     toyweb.write_jsonl(path, [{"question": row["messages"][0]["content"], "answer": row["messages"][1]["content"][1]["text"], "kind": "calculator"} for row in rows])
