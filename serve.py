@@ -40,6 +40,7 @@ import numpy as np
 import vocabularies
 
 LARGEST_BODY = 1 << 20          # bytes
+CONNECTIONS = 256
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)
 
@@ -251,9 +252,9 @@ class Chat:
     def begin(self, i):
         return {"index": i, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
 
-    def chunk(self, i, text, entry, finish):
-        logprobs = {"content": [chat_entry(self.tokenizer, entry)], "refusal": None} if entry else None
-        return {"index": i, "delta": {"content": text} if text or entry else {}, "logprobs": logprobs, "finish_reason": finish}
+    def chunk(self, i, text, entries, finish):
+        logprobs = {"content": [chat_entry(self.tokenizer, e) for e in entries], "refusal": None} if entries else None
+        return {"index": i, "delta": {"content": text} if text or entries else {}, "logprobs": logprobs, "finish_reason": finish}
 
 
 class Completion:
@@ -301,8 +302,8 @@ class Completion:
     def begin(self, i):
         return {"index": i, "text": self.echo[i], "logprobs": None, "finish_reason": None} if self.echo[i] else None
 
-    def chunk(self, i, text, entry, finish):
-        return {"index": i, "text": text, "logprobs": self.entries(i, [entry] if entry else []), "finish_reason": finish}
+    def chunk(self, i, text, entries, finish):
+        return {"index": i, "text": text, "logprobs": self.entries(i, entries), "finish_reason": finish}
 
 
 def room_for(prompt, cfg):
@@ -372,13 +373,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def setup(self):
         super().setup()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.server.idle.add(self)
+        self.since = time.monotonic()                       # when the request that is being read, or waited for, may have begun
+        self.server.handlers.add(self)
 
     def finish(self):
-        self.server.idle.discard(self)
+        """A client that is still sending hears no answer once the connection is closed; so what it sends is read for a moment more."""
+        until = time.monotonic() + 2
         try:
             super().finish()
+            self.connection.settimeout(1)
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.connection.recv(1 << 16) and time.monotonic() < until:
+                pass
         except OSError:
+            pass
+        self.server.handlers.discard(self)
+
+    def end(self, how):
+        try:
+            self.connection.shutdown(how)
+        except OSError:                                     # it has ended
             pass
 
     def handle_one_request(self):
@@ -386,15 +400,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             super().handle_one_request()
         except (ConnectionError, TimeoutError):
             self.close_connection = True
-        self.server.idle.add(self)
+        self.since = time.monotonic()
         if self.server.closing:
             self.close_connection = True
 
-    def parse_request(self):
-        self.server.idle.discard(self)                      # a request has begun
-        return super().parse_request()
-
     # ---- answers
+
+    def send_error(self, status, message=None, explain=None):
+        """What the standard library finds wrong with a request, said as everything here is."""
+        self.close_connection, self.request_version = True, self.protocol_version      # also where it could not be made out
+        self.send(status, {"error": Refused(int(status), message or "the request is not HTTP as it is spoken here").error})
 
     def send(self, status, body, kind="application/json"):
         data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
@@ -439,6 +454,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.streaming = False
         try:
             body = self.body() if method == "POST" else {}
+            self.since = None                               # it was read in time
             path = self.path.split("?")[0].rstrip("/") or "/"
             found = ROUTES.get(path)
             if not found:
@@ -463,10 +479,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") or not length.isdecimal():
             self.close_connection = True
             raise Refused(411, "give the length of the body in Content-Length")
-        if int(length) > LARGEST_BODY:
+        if len(length) > 9 or int(length) > LARGEST_BODY:
             self.close_connection = True
-            raise Refused(413, f"a body of {length} bytes, at most {LARGEST_BODY:,} are read")
+            raise Refused(413, f"a body of {length[:20]} bytes, at most {LARGEST_BODY:,} are read")
         data = self.rfile.read(int(length))
+        if len(data) < int(length):
+            raise Refused(400, f"the body ended after {len(data):,} of {length} bytes")
         try:
             body = json.loads(data)
         except (ValueError, RecursionError) as e:
@@ -631,21 +649,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
             request.job.gone = True
 
     def events(self, job):
-        """What the writer puts out, until every row has ended. ConnectionError when the client has gone."""
+        """(number of the row, text, entries, finish) until every row has ended; what the writer put out while this thread waited for its
+        turn comes as one. ConnectionError when the client has gone."""
         left = len(job.prompts)
         while left:
             try:
-                event = job.events.get(timeout=0.25)
+                come = [job.events.get(timeout=0.25)]
             except queue.Empty:
                 if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK):
                     raise ConnectionResetError("the client has gone") from None
                 continue
-            if isinstance(event, Refused):
-                raise event
-            if event is None:
+            while not job.events.empty():
+                come.append(job.events.get())
+            parts = {}
+            for i, text, entry, finish in (e for e in come if isinstance(e, tuple)):
+                before, entries, _ = parts.get(i, ("", [], None))
+                parts[i] = before + text, entries + ([entry] if entry else []), finish
+            for i, part in parts.items():
+                left -= part[2] is not None
+                yield i, *part
+            if isinstance(come[-1], Refused):
+                raise come[-1]
+            if come[-1] is None:
                 raise Refused(500, "the model failed; see the server's own output")
-            left -= event[3] is not None
-            yield event
 
     def usage(self, job):
         prompt = sum(len(p) for p in {id(p): p for p in job.prompts}.values())
@@ -653,9 +679,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def whole(self, request, base, with_ids):
         texts, entries, ends = [[] for _ in request.job.prompts], [[] for _ in request.job.prompts], {}
-        for i, text, entry, finish in self.events(request.job):
+        for i, text, more, finish in self.events(request.job):
             texts[i].append(text)
-            entries[i] += [entry] if entry else []
+            entries[i] += more
             ends[i] = finish
         choices = [request.choice(i, "".join(texts[i]), entries[i], ends[i]) for i in range(len(texts))]
         if with_ids:                                        # a name that vLLM gave them
@@ -676,11 +702,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for i in range(len(request.job.prompts)):
                 if begun := request.begin(i):
                     self.event({**base, "choices": [begun], **more})
-            for i, text, entry, finish in itertools.chain([first], events):
-                if text or entry:
-                    self.event({**base, "choices": [request.chunk(i, text, entry, None)], **more})
+            for i, text, entries, finish in itertools.chain([first], events):
+                if text or entries:
+                    self.event({**base, "choices": [request.chunk(i, text, entries, None)], **more})
                 if finish:
-                    self.event({**base, "choices": [request.chunk(i, "", None, finish)], **more})
+                    self.event({**base, "choices": [request.chunk(i, "", [], finish)], **more})
             if include_usage:
                 self.event({**base, "choices": [], "usage": self.usage(request.job)})
             self.event("[DONE]")
@@ -700,7 +726,7 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, models, host="127.0.0.1", port=8000, key=None, origin=None):
-        self.models, self.key, self.origin, self.closing, self.idle = models, key, origin, False, set()
+        self.models, self.key, self.origin, self.closing, self.handlers = models, key, origin, False, set()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler)
         self.loopback = host in ("127.0.0.1", "localhost", "::1")
@@ -711,15 +737,25 @@ class Server(http.server.ThreadingHTTPServer):
         if not issubclass(kind, (ConnectionError, TimeoutError)):
             print(f"serve.py: {kind.__name__}: {e}", file=sys.stderr)
 
+    def verify_request(self, request, client_address):
+        if len(self.handlers) < CONNECTIONS:
+            return True
+        request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        return False
+
+    def service_actions(self):
+        """Every now and then: who has not sent the whole of a request in time, however busily, is cut off."""
+        for handler in list(self.handlers):
+            if handler.since is not None and time.monotonic() - handler.since > Handler.timeout:
+                handler.end(socket.SHUT_RDWR)
+
     def close(self):
         """Finish what was begun, and be gone. To be called while serve_forever runs, in another thread."""
         self.closing = True
         self.shutdown()
-        for handler in list(self.idle):
-            try:
-                handler.connection.shutdown(socket.SHUT_RD)
-            except OSError:
-                pass
+        for handler in list(self.handlers):
+            if handler.since is not None:
+                handler.end(socket.SHUT_RD)
         self.server_close()                                 # waits for the connections' threads
         self.models.close()
 

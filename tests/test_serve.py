@@ -16,6 +16,7 @@ import pytest
 
 import bpe
 import gpt
+import malformed
 import sample
 import serve
 from conftest import ROOT
@@ -183,6 +184,46 @@ def test_no_file_is_served(server, path):
 def test_bad_requests(server, path, body, status, message):
     answer = post(server, path, body, status)
     assert message in answer["error"]["message"] and set(answer["error"]) == {"message", "type", "param", "code"}
+
+
+def test_malformed_requests(server, capfd):
+    """Six hundred of them; python tests/malformed.py sends ten thousand."""
+    before = post(server, "/v1/chat/completions", ASK)["choices"]
+    answers = malformed.attack(server.server_address[1], 600)
+    assert {status for _, status in answers} >= {400, 404, 405, 411, 413, 501, "closed"}
+    assert post(server, "/v1/chat/completions", ASK)["choices"] == before and capfd.readouterr().err == ""
+
+
+def test_who_dawdles_is_cut_off(run, monkeypatch):
+    """One sends a byte now and then, one half a body and then nothing; a good request beside them is answered."""
+    monkeypatch.setattr(serve.Handler, "timeout", 0.5)
+    server = started(run)
+    with socket.create_connection(server.server_address) as drips, socket.create_connection(server.server_address) as stops:
+        stops.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
+        began = time.time()
+        with pytest.raises(ConnectionError):
+            for byte in b"GET /health HTTP/1.1\r\nX-Header: " + b"x" * 1000:
+                drips.sendall(bytes([byte]))
+                time.sleep(0.02)
+        assert 0.4 < time.time() - began < 10 and send(server, "GET", "/health")[0] == 200
+        stops.settimeout(10)
+        while stops.recv(1000):                             # an answer or none, but an end
+            pass
+    server.close()
+
+
+def test_so_many_connections_and_no_more(run, monkeypatch):
+    monkeypatch.setattr(serve, "CONNECTIONS", 2)
+    server = started(run)
+    with socket.create_connection(server.server_address), socket.create_connection(server.server_address):
+        deadline = time.time() + 10
+        while len(server.handlers) < 2 and time.time() < deadline:
+            time.sleep(0.01)
+        assert send(server, "GET", "/health")[0] == 503
+    while server.handlers and time.time() < deadline:
+        time.sleep(0.01)
+    assert send(server, "GET", "/health")[0] == 200
+    server.close()
 
 
 def test_a_get_where_a_post_belongs(server):
