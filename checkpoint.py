@@ -152,7 +152,7 @@ def load_safetensors(path):
     """
     size = os.path.getsize(path)
     header, metadata, start = _header(path, size)
-    data, tensors, end = np.memmap(path, np.uint8, "r"), {}, 0
+    data, tensors, end = np.asarray(np.memmap(path, np.uint8, "r")), {}, 0       # an array: each slice of a memmap runs Python
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         (a, b), shape = entry["data_offsets"], tuple(entry["shape"])
         if entry["dtype"] not in DTYPES:
@@ -206,7 +206,7 @@ def load_llmc(path):
     need = 1024 + dtype.itemsize * sum(int(np.prod(s, dtype=np.int64)) for _, s in layout)
     if size != need:
         raise ValueError(f"{path}: {size} bytes, the header's sizes need {need}: truncated, or another format")
-    body, tensors, at = np.memmap(path, dtype, "r", offset=1024), {}, 0
+    body, tensors, at = np.asarray(np.memmap(path, dtype, "r", offset=1024)), {}, 0
     for name, shape in layout:
         n = int(np.prod(shape, dtype=np.int64))
         array = body[at:at + n].reshape(shape)

@@ -38,6 +38,7 @@ import numpy as np
 QUERY_BLOCK = 64        # attention works on this many queries at a time and never touches later keys
 BLOCK_FLOATS = 131072   # element-wise work goes in blocks of rows this large: 512 KB stays in a core's L2
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
+PART = 64 << 20         # parameters x tokens; with less to do, a thread of decode waits for its turn at the interpreter more than it works
 LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
 
 
@@ -744,7 +745,7 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
         logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(N_THREADS, cfg.n_head))
     else:
         parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, 1),
-                            min(N_THREADS, B))
+                            max(1, min(N_THREADS, B, cfg.n_params * tokens.size // PART)))
         logits = np.concatenate(parts)
     cache.length += n_new
     return logits

@@ -42,6 +42,8 @@ import vocabularies
 LARGEST_BODY = 1 << 20          # bytes
 CONNECTIONS = 256
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
+PADDED = 1024                   # tokens, padding among them, in the prompts that are read side by side
+PACE = 2e-3                     # seconds between two messages to streams: with more, the writer waits for its turn at the interpreter
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)
 
 
@@ -58,12 +60,17 @@ class Refused(Exception):
 
 
 class Job:
-    """One request: prompts, each of which becomes a row; events, what is written: (number of the row, text, entries, finish) with an entry
-    of logprobs for each token shown. An event of None says that the writer gave up."""
+    """One request: prompts, each of which becomes a row; events, what is written: {number of the row: [text, entries, finish]} with an
+    entry of logprobs for each token shown. An event of None says that the writer gave up."""
 
     def __init__(self, prompts, settings, stop=(), calls=False):
-        self.prompts, self.settings, self.stop, self.calls = prompts, settings, stop, calls
+        self.prompts, self.settings, self.stop, self.calls, self.stream = prompts, settings.check(), stop, calls, True
         self.events, self.gone, self.rows, self.tokens = queue.SimpleQueue(), False, [], 0
+        self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
+
+    def hand_over(self):
+        self.events.put(self.written)
+        self.written, self.handed = {}, time.monotonic()
 
 
 class Writer(threading.Thread):
@@ -115,19 +122,28 @@ class Writer(threading.Thread):
             with self.changed:
                 while not self.waiting and not len(self.batch) and not self.closing:
                     self.changed.wait()
-                fits = self.waiting and len(self.waiting[0].prompts) <= self.places - len(self.batch)
-                job = self.waiting.popleft() if fits else None
-            if not job:
-                return len(self.batch) > 0 or not self.closing
-            if job.gone:
-                continue
-            try:
-                job.rows = self.batch.add(job.prompts, job.settings)
-            except ValueError as e:                         # what its fields were not checked for
-                job.events.put(Refused(400, str(e)))
-                continue
-            for i, row in enumerate(job.rows):
-                self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop, job.calls)
+                jobs = self._next()
+                if not jobs and (len(self.batch) or self.closing and not self.waiting):
+                    return len(self.batch) > 0
+            if jobs:
+                each = [(job, i) for job in jobs for i in range(len(job.prompts))]
+                rows = self.batch.add([job.prompts[i] for job, i in each], [job.settings for job, _ in each], [i for _, i in each])
+                for (job, i), row in zip(each, rows):
+                    job.rows.append(row)
+                    self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop, job.calls)
+
+    def _next(self):
+        """The jobs that come in together."""
+        jobs, n, longest = [], 0, 0
+        while self.waiting:
+            job = self.waiting[0]
+            if not job.gone:
+                n, longest = n + len(job.prompts), max(longest, *map(len, job.prompts))
+                if n > self.places - len(self.batch) or jobs and n * longest > PADDED:
+                    break
+                jobs.append(job)
+            self.waiting.popleft()
+        return jobs
 
     def _pass_on(self, row, token):
         job, i, text = self.texts[row]
@@ -144,7 +160,12 @@ class Writer(threading.Thread):
             shown += text.end()
             del self.texts[row]
         if shown or entry or finish:
-            job.events.put((i, shown, entry, finish))
+            part = job.written.setdefault(i, ["", [], None])
+            part[0] += shown
+            part[1] += [entry] if entry else []
+            part[2] = finish
+            if finish or job.stream and time.monotonic() - job.handed >= PACE * len(self.batch):
+                job.hand_over()
 
     def _drop(self, row):
         self.batch.drop(row)
@@ -428,10 +449,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Access-Control-Allow-Origin", self.server.origin)
             self.send_header("Access-Control-Allow-Headers", "*")
 
-    def event(self, value):
-        data = f"data: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}\n\n".encode()
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        self.wfile.flush()
+    def send_events(self, values, last=b""):
+        data = "".join(f"data: {v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}\n\n" for v in values).encode()
+        self.wfile.write(b"%x\r\n%s\r\n%s" % (len(data), data, last))
 
     # ---- requests
 
@@ -636,12 +656,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def write(self, body, kind, preferred):
         name, writer = self.model_of(body, preferred)
         request = kind(body, writer.cfg, writer.tokenizer)
-        stream, options = field(body, "stream", False, bool), field(body, "stream_options", {}, dict)
-        base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if stream else kind.whole, "created": int(time.time()), "model": body.get("model") or name,
+        request.job.stream, options = field(body, "stream", False, bool), field(body, "stream_options", {}, dict)
+        base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()), "model": body.get("model") or name,
                 "system_fingerprint": name}
         writer.submit(request.job)
         try:
-            if stream:
+            if request.job.stream:
                 self.stream(request, base, options.get("include_usage") is True)
             else:
                 self.send(200, self.whole(request, base, field(body, "return_token_ids", False, bool)))
@@ -649,29 +669,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             request.job.gone = True
 
     def events(self, job):
-        """(number of the row, text, entries, finish) until every row has ended; what the writer put out while this thread waited for its
-        turn comes as one. ConnectionError when the client has gone."""
-        left = len(job.prompts)
-        while left:
+        """What the writer hands over, until every row has ended. ConnectionError when the client has gone."""
+        while job.left:
             try:
-                come = [job.events.get(timeout=0.25)]
+                event = job.events.get(timeout=0.5)
             except queue.Empty:
                 if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK):
                     raise ConnectionResetError("the client has gone") from None
                 continue
-            while not job.events.empty():
-                come.append(job.events.get())
-            parts = {}
-            for i, text, entry, finish in (e for e in come if isinstance(e, tuple)):
-                before, entries, _ = parts.get(i, ("", [], None))
-                parts[i] = before + text, entries + ([entry] if entry else []), finish
-            for i, part in parts.items():
-                left -= part[2] is not None
-                yield i, *part
-            if isinstance(come[-1], Refused):
-                raise come[-1]
-            if come[-1] is None:
+            if event is None:
                 raise Refused(500, "the model failed; see the server's own output")
+            job.left -= sum(finish is not None for *_, finish in event.values())
+            yield event
 
     def usage(self, job):
         prompt = sum(len(p) for p in {id(p): p for p in job.prompts}.values())
@@ -679,10 +688,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def whole(self, request, base, with_ids):
         texts, entries, ends = [[] for _ in request.job.prompts], [[] for _ in request.job.prompts], {}
-        for i, text, more, finish in self.events(request.job):
-            texts[i].append(text)
-            entries[i] += more
-            ends[i] = finish
+        for event in self.events(request.job):
+            for i, (text, more, finish) in event.items():
+                texts[i].append(text)
+                entries[i] += more
+                ends[i] = finish
         choices = [request.choice(i, "".join(texts[i]), entries[i], ends[i]) for i in range(len(texts))]
         if with_ids:                                        # a name that vLLM gave them
             for choice, row in zip(choices, request.job.rows):
@@ -698,21 +708,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.headers_for("text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        values = [{**base, "choices": [begun], **more} for i in range(len(request.job.prompts)) if (begun := request.begin(i))]
         try:
-            for i in range(len(request.job.prompts)):
-                if begun := request.begin(i):
-                    self.event({**base, "choices": [begun], **more})
-            for i, text, entries, finish in itertools.chain([first], events):
-                if text or entries:
-                    self.event({**base, "choices": [request.chunk(i, text, entries, None)], **more})
-                if finish:
-                    self.event({**base, "choices": [request.chunk(i, "", [], finish)], **more})
-            if include_usage:
-                self.event({**base, "choices": [], "usage": self.usage(request.job)})
-            self.event("[DONE]")
+            for event in itertools.chain([first], events):
+                for i, (text, entries, finish) in event.items():
+                    parts = [request.chunk(i, text, entries, None)] * bool(text or entries) + [request.chunk(i, "", [], finish)] * bool(finish)
+                    values += [{**base, "choices": [part], **more} for part in parts]
+                if request.job.left:
+                    self.send_events(values)
+                    values = []
+            usage = [{**base, "choices": [], "usage": self.usage(request.job)}] if include_usage else []
+            self.send_events([*values, *usage, "[DONE]"], b"0\r\n\r\n")
         except Refused as e:
-            self.event({"error": e.error})
-        self.wfile.write(b"0\r\n\r\n")
+            self.send_events([{"error": e.error}], b"0\r\n\r\n")
 
 
 ROUTES = {"/health": ("GET", "health"), "/v1/models": ("GET", "models"), "/v1/chat/completions": ("POST", "chat"), "/v1/completions": ("POST", "complete"),
