@@ -9,6 +9,7 @@
 
 RUN   ?= out/demo
 PAGES ?= 3000
+SEED  ?= 0
 PYTHON ?= python3
 PY    := .venv/bin/python
 SHELL := bash
@@ -33,14 +34,14 @@ CRAWL := $(RUN)/crawl/000000.warc.gz
 WORLD := $(addprefix $(RUN)/,chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
          $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test))
 $(CRAWL): | .venv/ready
-	$(call log,toyweb.py,--pages $(PAGES),1-toyweb)
+	$(call log,toyweb.py,--pages $(PAGES) --seed $(SEED),1-toyweb)
 $(WORLD): $(CRAWL)
 	$(call with,$(CRAWL))
 
 DOCS := $(RUN)/docs/report.json
 $(DOCS): $(CRAWL) $(WORLD)
 	$(call log,data.py,--blocklist $(RUN)/blocklist,2-data)
-	$(PY) toyweb.py --run $(RUN) --pages $(PAGES) --score
+	$(PY) toyweb.py --run $(RUN) --pages $(PAGES) --seed $(SEED) --score
 $(RUN)/docs/000000.jsonl.gz $(RUN)/docs/dropped.tsv.gz: $(DOCS)
 	$(call with,$(DOCS))
 
@@ -60,19 +61,19 @@ $(RUN)/tokens/val_000000.bin: $(TOKENS)
 # other data than today's is started over.
 BASE := $(RUN)/base/model.safetensors
 $(BASE): $(TOKENS) $(RUN)/tokens/val_000000.bin
-	$(call log,train.py,--on-mismatch restart,5-base)
+	$(call log,train.py,--seed $(SEED) --on-mismatch restart,5-base)
 
 SFT := $(RUN)/sft/model.safetensors
 $(SFT): $(BASE)
-	$(call log,align.py sft,--on-mismatch restart,6-sft)
+	$(call log,align.py sft,--seed $(SEED) --on-mismatch restart,6-sft)
 
 RL := $(RUN)/rl/model.safetensors
 $(RL): $(SFT)
-	$(call log,align.py rl,--on-mismatch restart,7-rl)
+	$(call log,align.py rl,--seed $(SEED) --on-mismatch restart,7-rl)
 
 CONTROL := $(RUN)/rl_random/model.safetensors
 $(CONTROL): $(SFT)
-	$(call log,align.py rl,--reward random --on-mismatch restart,8-control)
+	$(call log,align.py rl,--reward random --seed $(SEED) --on-mismatch restart,8-control)
 
 $(RUN)/summary.txt: $(RL) $(CONTROL)
 	{ $(PY) align.py eval --run $(RUN); echo; \

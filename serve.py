@@ -224,10 +224,12 @@ def messages_of(body):
         if not isinstance(m, dict):
             raise Refused(400, f"messages[{i}] is {json.dumps(m)[:40]}, expected an object", "messages")
         content = m.get("content")
-        if isinstance(content, list):
-            if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content):
+        if isinstance(content, list):                       # what the calculator was asked and said may come back as parts of its own
+            known = ("text", "tool", "output") if m.get("role") == "assistant" else ("text",)
+            if not all(isinstance(p, dict) and p.get("type") in known and isinstance(p.get("text"), str) for p in content):
                 raise Refused(400, f"messages[{i}] has a part that is no text; this model reads text alone", "messages")
-            content = "".join(p["text"] for p in content)
+            if all(p["type"] == "text" for p in content):
+                content = "".join(p["text"] for p in content)
         if m.get("role") == "tool" or m.get("tool_calls"):
             raise Refused(400, f"messages[{i}]: the model has a calculator of its own and calls no tools of clients", "messages")
         out.append({"role": "system" if m.get("role") == "developer" else m.get("role"), "content": content})
@@ -657,14 +659,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name, writer = self.model_of(body, preferred)
         request = kind(body, writer.cfg, writer.tokenizer)
         request.job.stream, options = field(body, "stream", False, bool), field(body, "stream_options", {}, dict)
+        with_ids = field(body, "return_token_ids", False, bool)
         base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()), "model": body.get("model") or name,
                 "system_fingerprint": name}
         writer.submit(request.job)
         try:
             if request.job.stream:
-                self.stream(request, base, options.get("include_usage") is True)
+                self.stream(request, base, options.get("include_usage") is True, with_ids)
             else:
-                self.send(200, self.whole(request, base, field(body, "return_token_ids", False, bool)))
+                self.send(200, self.whole(request, base, with_ids))
         finally:
             request.job.gone = True
 
@@ -686,6 +689,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         prompt = sum(len(p) for p in {id(p): p for p in job.prompts}.values())
         return {"prompt_tokens": prompt, "completion_tokens": job.tokens, "total_tokens": prompt + job.tokens}
 
+    def ids(self, job, i, wanted):                          # names that vLLM gave them
+        return {"prompt_token_ids": job.prompts[i], "token_ids": job.rows[i].ids} if wanted else {}
+
     def whole(self, request, base, with_ids):
         texts, entries, ends = [[] for _ in request.job.prompts], [[] for _ in request.job.prompts], {}
         for event in self.events(request.job):
@@ -694,12 +700,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 entries[i] += more
                 ends[i] = finish
         choices = [request.choice(i, "".join(texts[i]), entries[i], ends[i]) for i in range(len(texts))]
-        if with_ids:                                        # a name that vLLM gave them
-            for choice, row in zip(choices, request.job.rows):
-                choice["token_ids"] = row.ids
-        return {**base, "choices": choices, "usage": self.usage(request.job)}
+        return {**base, "choices": [choice | self.ids(request.job, i, with_ids) for i, choice in enumerate(choices)], "usage": self.usage(request.job)}
 
-    def stream(self, request, base, include_usage):
+    def stream(self, request, base, include_usage, with_ids):
         more = {"usage": None} if include_usage else {}
         events = self.events(request.job)
         first = next(events)                                # what is refused now is still an answer of its own
@@ -712,7 +715,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             for event in itertools.chain([first], events):
                 for i, (text, entries, finish) in event.items():
-                    parts = [request.chunk(i, text, entries, None)] * bool(text or entries) + [request.chunk(i, "", [], finish)] * bool(finish)
+                    parts = [request.chunk(i, text, entries, None)] * bool(text or entries) + [request.chunk(i, "", [], finish) | self.ids(request.job, i, with_ids)] * bool(finish)
                     values += [{**base, "choices": [part], **more} for part in parts]
                 if request.job.left:
                     self.send_events(values)

@@ -105,6 +105,17 @@ def test_a_stream_is_the_same_in_pieces(server):
     assert whole["choices"][0]["message"]["content"] == said()[0] != whole["choices"][1]["message"]["content"]
 
 
+def test_tokens_of_a_conversation_with_a_call(server):
+    """The page sends calls of the calculator back as what they were, and is told the tokens."""
+    call = [{"type": "tool", "text": "1+2"}, {"type": "output", "text": "3"}, {"type": "text", "text": "3."}]
+    messages = [{"role": "user", "content": "1 2"}, {"role": "assistant", "content": call}, {"role": "user", "content": [{"type": "text", "text": "Who"}, {"type": "text", "text": "?"}]}]
+    last = chunks(server, "/v1/chat/completions", {**ASK, "messages": messages, "return_token_ids": True})[-1]["choices"][0]
+    prompt = sample.render_prompt([*messages[:2], ASK["messages"][0]], TOK)
+    assert last["prompt_token_ids"] == prompt and TOK.special_tokens["<|output_start|>"] in prompt
+    assert last["token_ids"] == sample.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), max_new_tokens=12, seed=3)[0].ids
+    post(server, "/v1/chat/completions", {"messages": [{"role": "user", "content": call}]}, 400)
+
+
 def test_completions(server):
     """Of texts and of tokens, several at once, with echo; the base model's by default."""
     between = TOK.special_tokens["<|endoftext|>"]

@@ -98,7 +98,7 @@ def test_chat(page, address):
     assert page.locator(".turn img").count() == 0 and page.locator(".turn.user .text").inner_text().startswith("<img")
     page.check("#raw")
     page.wait_for_selector(".pieces .learned")
-    assert "<|im_start|>" in page.inner_text(".turn .pieces") and "a lamp" in page.inner_text(".turn .pieces")
+    assert "<|im_start|>" in page.inner_text("#turns .pieces") and "a lamp" in page.inner_text("#turns .pieces")
     page.click("#again")
     assert page.locator(".turn").count() == 0
 
