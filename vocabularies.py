@@ -76,7 +76,7 @@ MODELS = {name: encoding for encoding, names in {
 _kept = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
 _moved = [b for b in range(256) if b not in _kept]
 BYTE_TO_CHARACTER = {b: chr(b) for b in _kept} | {b: chr(256 + i) for i, b in enumerate(_moved)}
-CHARACTER_TO_BYTE = {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
+CHARACTER_TO_BYTE = {b: "\uffff" for b in _moved} | {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
 GPT2_BYTES = bytes(_kept + _moved)      # the order of the single bytes in OpenAI's and Hugging Face's vocabularies
 
 
@@ -85,10 +85,16 @@ def to_characters(token):               # b" caf\xc3\xa9" -> "ĠcafÃ©", see BY
 
 
 def to_bytes(word):
-    token = word.translate(CHARACTER_TO_BYTE).encode("latin-1", "replace")
-    if to_characters(token) != word:
-        raise ValueError(f"token {word!r} is not byte-level")
-    return token
+    try:
+        return word.translate(CHARACTER_TO_BYTE).encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"token {word!r} is not byte-level") from None
+
+
+class Words(dict):                      # to_bytes, once for each word
+    def __missing__(self, word):
+        self[word] = to_bytes(word)
+        return self[word]
 
 
 def write(path, data):
@@ -213,14 +219,14 @@ def read_gpt2(path, merge):
         vocab = json.loads(path.read_text(encoding="utf-8"))
         lines = merges_file.read_text(encoding="utf-8").split("\n")
         lines = [line for line in lines[lines[0].startswith("#version"):] if line.strip()]
-        merges = []
+        merges, known = [], Words()
         for n, line in enumerate(lines, 2):
-            pair = tuple(map(to_bytes, line.split()))
+            pair = tuple([known[word] for word in line.split()])
             if len(pair) != 2:
                 raise ValueError(f"{merges_file.name}:{n}: {line[:60]!r} is no pair")
             merges.append(pair)
         made = {word for word in vocab if word not in ("<|endoftext|>", "<|startoftext|>")}
-        ranks = {to_bytes(word): vocab[word] for word in made}
+        ranks = {known[word]: vocab[word] for word in made}
         missing = [left + right for left, right in merges if left + right not in ranks]
         if missing:
             raise ValueError(f"{merges_file.name} makes {missing[0]!r}, which {path.name} lacks")
@@ -334,9 +340,9 @@ def read_json(path, merge):
                 pattern = f"{pattern}|(?:(?!{pattern}){ALL_ELSE})+"
         # GPT-2 lists its special tokens in vocab too, where they are no tokens that bytes make.
         specials = {token["content"]: token["id"] for token in added}
-        ranks = {to_bytes(word): i for word, i in model["vocab"].items() if word not in specials}
-        merges = [tuple(map(to_bytes, pair.split(" ") if isinstance(pair, str) else pair))
-                  for pair in model["merges"]]
+        known = Words()
+        ranks = {known[word]: i for word, i in model["vocab"].items() if word not in specials}
+        merges = [tuple([known[word] for word in (pair.split(" ") if isinstance(pair, str) else pair)]) for pair in model["merges"]]
         check_merges(ranks, merges, model.get("ignore_merges", False), merge)
         return Vocabulary(ranks, pattern, specials, content.get("normalizer") and "NFC")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
