@@ -660,8 +660,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request = kind(body, writer.cfg, writer.tokenizer)
         request.job.stream, options = field(body, "stream", False, bool), field(body, "stream_options", {}, dict)
         with_ids = field(body, "return_token_ids", False, bool)
-        base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()), "model": body.get("model") or name,
-                "system_fingerprint": name}
+        base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()),
+                "model": body.get("model") or name, "system_fingerprint": name}
         writer.submit(request.job)
         try:
             if request.job.stream:
@@ -703,7 +703,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return {**base, "choices": [choice | self.ids(request.job, i, with_ids) for i, choice in enumerate(choices)], "usage": self.usage(request.job)}
 
     def stream(self, request, base, include_usage, with_ids):
-        more = {"usage": None} if include_usage else {}
+        def event_of(choices, usage=None):
+            return {**base, "choices": choices, **({"usage": usage} if include_usage else {})}
+
         events = self.events(request.job)
         first = next(events)                                # what is refused now is still an answer of its own
         self.streaming = True
@@ -711,16 +713,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.headers_for("text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        values = [{**base, "choices": [begun], **more} for i in range(len(request.job.prompts)) if (begun := request.begin(i))]
+        values = [event_of([begun]) for i in range(len(request.job.prompts)) if (begun := request.begin(i))]
         try:
             for event in itertools.chain([first], events):
                 for i, (text, entries, finish) in event.items():
-                    parts = [request.chunk(i, text, entries, None)] * bool(text or entries) + [request.chunk(i, "", [], finish) | self.ids(request.job, i, with_ids)] * bool(finish)
-                    values += [{**base, "choices": [part], **more} for part in parts]
-                if request.job.left:
+                    if text or entries:
+                        values.append(event_of([request.chunk(i, text, entries, None)]))
+                    if finish:
+                        values.append(event_of([request.chunk(i, "", [], finish) | self.ids(request.job, i, with_ids)]))
+                if request.job.left:                        # the last of them goes out with what ends the stream
                     self.send_events(values)
                     values = []
-            usage = [{**base, "choices": [], "usage": self.usage(request.job)}] if include_usage else []
+            usage = [event_of([], self.usage(request.job))] if include_usage else []
             self.send_events([*values, *usage, "[DONE]"], b"0\r\n\r\n")
         except Refused as e:
             self.send_events([{"error": e.error}], b"0\r\n\r\n")
