@@ -604,7 +604,7 @@ def load_stage(run, stage, mend):
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     if not (run / stage / "model.safetensors").exists():
         raise FileNotFoundError(f"{run / stage}: no finished model; make it with: {mend} --run {run}")
-    return sample.load_model(run / stage)
+    return sample.load_model(run / stage, writable=True)
 
 
 def parse_args(argv=None):

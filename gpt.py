@@ -888,8 +888,9 @@ def load_config(folder):
     return Config(**{k: config[k] for k in Config.__dataclass_fields__})
 
 
-def load(folder):
-    """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c; float32 arrays that may be written to.
+def load(folder, writable=True):
+    """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c; float32 arrays that may be written to, or else
+    the file itself where it holds float32, mapped and read when it is needed.
 
     Accepts names with and without "transformer.", ignores the causal-mask buffers some exports hold. A
     folder whose training is still going on has no model.safetensors yet: then the last checkpoint is read.
@@ -913,7 +914,7 @@ def load(folder):
             raise ValueError(f"{path}: has no tensor {name}, which config.json's {cfg.n_layer} layers need")
         if tensors[name].shape != shape:
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, config.json says {shape}")
-        params[name] = np.require(tensors[name], np.float32, ["C", "W"])
+        params[name] = np.require(tensors[name], np.float32, ["C", "A", "W"] if writable else ["C", "A"])
         with np.errstate(all="ignore"):                 # a sum takes no memory, and is not finite where one number is not
             finite = np.isfinite(params[name].sum()) or np.isfinite(params[name]).all()
         if not finite:

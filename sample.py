@@ -470,9 +470,9 @@ class Text:
         return text
 
 
-def load_model(folder):
-    """(params, cfg, tokenizer) of a model folder, of our runs or GPT-2's own."""
-    params, cfg = gpt.load(folder)
+def load_model(folder, writable=False):
+    """(params, cfg, tokenizer) of a model folder, of our runs or GPT-2's own; to be trained further only if writable."""
+    params, cfg = gpt.load(folder, writable)
     found = [path for path in (Path(folder) / "tokenizer.json", Path(folder) / "vocab.json") if path.exists()]
     if not found:
         raise FileNotFoundError(f"{Path(folder) / 'tokenizer.json'}: no tokenizer beside the model; copy the one it was trained with")
