@@ -98,6 +98,7 @@ claims: all
 peers: .venv-peers/ready
 	.venv-peers/bin/python -m pytest --quiet -rs -s tests/peers
 	.venv-peers/bin/python tests/peers/align_speed.py $(RUN)
+	[ ! -e $(SFT) ] || .venv-peers/bin/python tests/peers/serve_load.py $(RUN)/sft
 	.venv-peers/bin/python tests/peers/gpt_speed.py
 
 # What the machine has of CuPy and PyTorch is used: two CuPy packages in one environment break each other.
