@@ -80,6 +80,7 @@ SFT = Recipe(steps=1250, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
 RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)   # batch: comparisons a step
 DPO = Recipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, kl=0.1, save_every=25)
+AT_ONCE = 8192                  # tokens whose activations are in memory at once
 
 
 # ----------------------------------------------------------------------------------------------- fine-tuning
@@ -141,52 +142,53 @@ class Batches:
         return [self.conversations[j] for j in self._order[i * self.batch:(i + 1) * self.batch]]
 
 
-def add_conversations(grads, rows, parts=4):
-    """(loss, learned tokens) of the mean cross-entropy over all tokens of the rows whose mask is 1, added to grads.
+def pack(texts, n_positions, prompt=()):
+    """Rows [tokens, targets, weights, positions, segments] with the prompt, a list of ids, and behind it as many of the texts
+    [(tokens, targets, weights)] as fit: each text sees the prompt and itself, so the gradient is that of one text a row, for a fraction
+    of the work."""
+    def begun():
+        return [[*prompt], [-1] * len(prompt), [0.0] * len(prompt), [*range(len(prompt))], [0] * len(prompt)]
 
-    Short conversations and long ones are padded in separate parts of the batch. The mean is over the whole:
-    a mean for each part would make the tokens of long replies count less than those of short ones.
-    """
+    rows = [begun() for _ in range(-(-sum(len(tokens) for tokens, *_ in texts) // (n_positions - len(prompt))))]
+    for i, text in enumerate(sorted(texts, key=lambda text: -len(text[0])), 1):     # the longest first, each into the row that has least
+        row, n = min(rows, key=lambda row: len(row[0])), len(text[0])
+        if len(row[0]) + n > n_positions:
+            row = begun()
+            rows.append(row)
+        for values, more in zip(row, (*text, range(len(prompt), len(prompt) + n), [i] * n)):
+            values.extend(more)
+    return rows
+
+
+def stack(rows):
+    """Rows of pack -> (tokens, targets, weights, positions, segments), (B,T) each, as Gradients.add takes them."""
+    T = max(len(row[0]) for row in rows)
+    return tuple(np.array([[*row[i], *[fill] * (T - len(row[i]))] for row in rows]) for i, fill in enumerate((0, -1, 0.0, 0, -1)))
+
+
+def add_conversations(grads, rows, n_positions):
+    """(loss, learned tokens) of the mean cross-entropy over all tokens of the rows whose mask is 1, added to grads. The mean is over
+    the whole: a mean for each conversation would make the tokens of long replies count less than those of short ones."""
     n = sum(sum(mask[1:]) for _, mask in rows)
-    rows = sorted(rows, key=lambda row: len(row[0]))
-    loss = 0.0
-    for i in range(parts):
-        part = rows[len(rows) * i // parts:len(rows) * (i + 1) // parts]
-        if part:
-            tokens, targets, mask = pad_rows(part)
-            loss += grads.add(tokens, targets, mask / max(n, 1))
-    return loss, n
+    packed = pack([(ids[:-1], ids[1:], [m / max(n, 1) for m in mask[1:]]) for ids, mask in rows], n_positions)
+    most = max(cores.N_THREADS, AT_ONCE // n_positions)
+    return sum(grads.add(*stack(packed[i:i + most])) for i in range(0, len(packed), most)), n
 
 
 def share_prompts(rows, weights, n_positions):
     """Rows of policy_rows, many of which begin with the same prompt: yields (tokens, targets, weights, positions, segments) of rows
-    that hold a prompt once and behind it as many of its replies as fit, each of which sees the prompt and itself. The gradient is
-    the same for a fraction of the work."""
+    that hold it once."""
     tokens, targets, mask = rows
     groups, out = {}, []
     for r in range(len(tokens)):                            # the prompt's last token predicts the reply's first: it goes with the reply
         begin, end = int((mask[r] > 0).argmax()), int((targets[r] >= 0).sum())
-        groups.setdefault(tokens[r, :begin].tobytes(), []).append((r, begin, end))
-
-    def begun(r, begin):                                    # a row that holds nothing but the prompt of row r
-        return [tokens[r, :begin].tolist(), [-1] * begin, [0.0] * begin, [*range(begin)], [0] * begin]
-
-    for group in groups.values():
-        first, begin, _ = group[0]
-        some = [begun(first, begin) for _ in range(-(-sum(end - begin for *_, end in group) // (n_positions - begin)))]
-        for r, _, end in sorted(group, key=lambda x: -x[2]):    # the longest first, each into the row that has least
-            row = min(some, key=lambda row: len(row[0]))
-            if len(row[0]) + end - begin > n_positions:
-                row = begun(first, begin)
-                some.append(row)
-            for values, more in zip(row, (tokens[r, begin:end], targets[r, begin:end], weights[r, begin:end], range(begin, end), [r + 1] * (end - begin))):
-                values.extend(more)
-        out += some
+        groups.setdefault(tokens[r, :begin].tobytes(), (tokens[r, :begin].tolist(), []))[1].append([a[r, begin:end] for a in (tokens, targets, weights)])
+    for prompt, replies in groups.values():
+        out += pack(replies, n_positions, prompt)
     out.sort(key=lambda row: len(row[0]))
     for part in (out[:len(out) // 2], out[len(out) // 2:]):     # short rows and long ones apart, so that little of them is padding
         if part:
-            T = len(part[-1][0])
-            yield tuple(np.array([[*row[i], *[fill] * (T - len(row[i]))] for row in part]) for i, fill in enumerate((0, -1, 0.0, 0, -1)))
+            yield stack(part)
 
 
 def updates_of(folder):
@@ -263,7 +265,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 
     def step_of(step, grads):
         chosen = batches.at(step)
-        loss, n = add_conversations(grads, chosen)
+        loss, n = add_conversations(grads, chosen, cfg.n_positions)
         info = {"learned_tokens": n, "tokens": sum(len(ids) - 1 for ids, _ in chosen) + recipe.replay * cfg.n_positions}
         if recipe.replay:
             rows = windows.rows(step * recipe.replay, recipe.replay)
@@ -439,7 +441,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
             loss = sum(grads.add(*part) for part in share_prompts(rollout.rows, weights, cfg.n_positions))
             info |= more
         if others:
-            info["chat_loss_nats"] = round(add_conversations(grads, others.at(step))[0], 6)
+            info["chat_loss_nats"] = round(add_conversations(grads, others.at(step), cfg.n_positions)[0], 6)
         return loss, info
 
     optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)

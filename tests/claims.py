@@ -144,7 +144,7 @@ def regurgitation(run, seed):
     def step_of(step, grads):                               # as many windows of the old text as pages to remember
         rows = windows.rows(8 * step, 8)
         grads.add(rows[:, :-1], rows[:, 1:], np.full((8, cfg.n_positions), 0.5 / (8 * cfg.n_positions)))
-        return align.add_conversations(grads, [(page, [0.5] * len(page)) for page in shown[8 * step:8 * step + 8]])[0], {}
+        return align.add_conversations(grads, [(page, [0.5] * len(page)) for page in shown[8 * step:8 * step + 8]], cfg.n_positions)[0], {}
 
     align.optimise(run / "claims" / "regurgitation", params, cfg, tokenizer, recipe, {"stage": "regurgitation", "seed": seed}, "restart", step_of)
     for group, n in zip(groups, times):

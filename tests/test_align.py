@@ -58,18 +58,38 @@ def test_rows_line_up_targets_with_weights():
 def test_a_batch_with_nothing_to_learn_contributes_nothing():
     params = gpt.init(CFG, 0)
     grads = train.Gradients(params, CFG)
-    loss, n = align.add_conversations(grads, [([1, 2, 3], [0, 0, 0])])
+    loss, n = align.add_conversations(grads, [([1, 2, 3], [0, 0, 0])], CFG.n_positions)
     assert (loss, n) == (0.0, 0) and not any(g.any() for g in grads.sum.values())
 
 
 def test_only_the_assistants_tokens_are_learned():
     params = gpt.init(CFG, 0)
     ids, mask = sample.render(CHATS[0]["messages"], TOK)
-    loss, n = align.add_conversations(train.Gradients(params, CFG), [(ids, mask)])
+    loss, n = align.add_conversations(train.Gradients(params, CFG), [(ids, mask)], CFG.n_positions)
     logits, _ = gpt.forward(params, CFG, np.array([ids[:-1]]))
     logp = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
     by_hand = -np.mean([logp[t - 1, ids[t]] for t in range(1, len(ids)) if mask[t]])
     assert loss == pytest.approx(by_hand, rel=1e-4) and n == sum(mask)
+
+
+def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
+    rng = np.random.default_rng(2)
+    cfg = gpt.Config(30, 24, 16, 2, 2)
+    params = gpt.init(cfg, 1, np.float64)
+    for p in params.values():
+        p += 0.2 * rng.standard_normal(p.shape)
+    rows = [(rng.integers(0, 30, n).tolist(), rng.integers(0, 2, n).tolist()) for n in (25, 2, 3, 9, 9, 4, 12, 20, 3, 6)]
+    tokens, targets, mask = align.pad_rows(rows)
+    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, mask / mask.sum())
+    packed = align.stack(align.pack([(ids[:-1], ids[1:], m[1:]) for ids, m in rows], cfg.n_positions))
+    assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
+    for at_once in (10_000, 48):
+        monkeypatch.setattr(align, "AT_ONCE", at_once)
+        added = train.Gradients(params, cfg)
+        found, n = align.add_conversations(added, rows, cfg.n_positions)
+        assert found == pytest.approx(loss, rel=1e-10) and n == mask.sum()
+        for k, g in grads.items():
+            np.testing.assert_allclose(added.sum[k], g, atol=1e-10 * np.abs(g).max() + 1e-14)
 
 
 def test_every_conversation_comes_once_an_epoch():
