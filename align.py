@@ -80,7 +80,6 @@ SFT = Recipe(steps=1250, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
 RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)   # batch: comparisons a step
 DPO = Recipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, kl=0.1, save_every=25)
-AT_ONCE = 8192                  # tokens whose activations are in memory at once
 
 
 # ----------------------------------------------------------------------------------------------- fine-tuning
@@ -171,7 +170,7 @@ def add_conversations(grads, rows, n_positions):
     the whole: a mean for each conversation would make the tokens of long replies count less than those of short ones."""
     n = sum(sum(mask[1:]) for _, mask in rows)
     packed = pack([(ids[:-1], ids[1:], [m / max(n, 1) for m in mask[1:]]) for ids, mask in rows], n_positions)
-    most = max(cores.N_THREADS, AT_ONCE // n_positions)
+    most = max(cores.N_THREADS, train.AT_ONCE // n_positions)
     return sum(grads.add(*stack(packed[i:i + most])) for i in range(0, len(packed), most)), n
 
 

@@ -448,6 +448,7 @@ def fingerprint(arrays):
 # ------------------------------------------------------------------------------------------- data parallelism
 
 PROCESS_FLOATS = 1 << 27        # gradients of all processes together: 512 MB
+AT_ONCE = 8192                  # tokens at once that keep a CPU busy; more only take memory
 
 
 def n_processes(cfg):
@@ -601,7 +602,7 @@ def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False, gpu=None):
     """(rows at once, recompute, plan in bytes) for a step of batch rows: as many rows as keep the machine busy and fit
     the budget. Fewer rows at once never change what a step computes, so nothing else has to give."""
     T = cfg.n_positions
-    rows = micro_batch or max(1, min(batch, device.ROW_TOKENS // T if gpu else max(cores.N_THREADS, 8192 // T)))
+    rows = micro_batch or max(1, min(batch, device.ROW_TOKENS // T if gpu else max(cores.N_THREADS, AT_ONCE // T)))
     smaller = [rows] if micro_batch else range(rows, 0, -1)
     for again in sorted({recompute, True}):
         for rows in smaller:
