@@ -19,7 +19,7 @@ import numpy as np
 import vocabularies
 
 ALIGNMENT = 32
-UINT32, INT32, FLOAT32, STRING, ARRAY = 4, 5, 6, 8, 9                       # kinds of values
+UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9              # kinds of values
 F32, Q8_0 = 0, 8                                                            # kinds of tensors
 NORMAL, CONTROL, UNUSED = 1, 3, 5                                           # kinds of tokens
 # Our patterns cut as these of llama.cpp do.
@@ -54,7 +54,7 @@ def text(s):
 def value(kind, x):
     if kind == STRING:
         return text(x)
-    return struct.pack({UINT32: "<I", INT32: "<i", FLOAT32: "<f"}[kind], x)
+    return struct.pack({UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?"}[kind], x)
 
 
 def entry(key, kind, x):
@@ -74,8 +74,9 @@ def tensors_of(params, cfg):
     return out | {"output_norm.weight": params["ln_f.weight"], "output_norm.bias": params["ln_f.bias"]}
 
 
-def vocabulary(tokenizer, size):
-    """The entries that describe the tokenizer, for a model that knows size tokens."""
+def vocabulary(tokenizer, size, chats):
+    """The entries that describe the tokenizer, for a model that knows size tokens and chats, or else goes on with documents, before each
+    of which one token stands."""
     cut = next((theirs for ours, theirs in CUTS.items() if bpe.PATTERNS[ours] == tokenizer.pattern), None)
     if cut is None or tokenizer.normalize:
         raise ValueError(f"the tokenizer's pattern {tokenizer.pattern[:60]!r} is none that llama.cpp knows; a GGUF file needs one of {', '.join(CUTS)}")
@@ -88,22 +89,24 @@ def vocabulary(tokenizer, size):
     special = tokenizer.special_tokens
     out = [("tokenizer.ggml.model", STRING, "gpt2"), ("tokenizer.ggml.pre", STRING, cut), ("tokenizer.ggml.tokens", STRING, tokens),
            ("tokenizer.ggml.token_type", INT32, kinds), ("tokenizer.ggml.merges", STRING, merges)]
-    if "<|endoftext|>" in special:
-        out += [("tokenizer.ggml.bos_token_id", UINT32, special["<|endoftext|>"])]
-    end = special.get("<|im_end|>", special.get("<|endoftext|>"))
-    out += [("tokenizer.ggml.eos_token_id", UINT32, end)] if end is not None else []
-    return out + ([("tokenizer.chat_template", STRING, CHAT)] if "<|im_sep|>" in special else [])
+    begin, end = special.get("<|endoftext|>"), special.get("<|im_end|>" if chats else "<|endoftext|>")
+    out += [(f"tokenizer.ggml.{name}_token_id", UINT32, token) for name, token in (("bos", begin), ("eos", end)) if token is not None]
+    out += [("tokenizer.ggml.add_bos_token", BOOL, not chats and begin is not None)]
+    return out + [("tokenizer.chat_template", STRING, CHAT)] * chats
 
 
-def save(path, params, cfg, tokenizer, kind="f32", name="longhand"):
-    """Write a model as GGUF; the file appears whole or not at all."""
+def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):
+    """Write a model as GGUF; the file appears whole or not at all. chats: whether it was taught to (default: if the vocabulary is one for
+    chats and the name is not base)."""
     if kind not in ("f32", "q8_0"):
         raise ValueError(f"type {kind!r}: expected f32 or q8_0")
+    if chats is None:
+        chats = "<|im_sep|>" in tokenizer.special_tokens and name != "base"
     entries = [("general.architecture", STRING, "gpt2"), ("general.name", STRING, name), ("general.alignment", UINT32, ALIGNMENT),
                ("general.file_type", UINT32, 0 if kind == "f32" else 7), ("general.quantization_version", UINT32, 2),
                ("gpt2.context_length", UINT32, cfg.n_positions), ("gpt2.embedding_length", UINT32, cfg.n_embd), ("gpt2.block_count", UINT32, cfg.n_layer),
                ("gpt2.feed_forward_length", UINT32, 4 * cfg.n_embd), ("gpt2.attention.head_count", UINT32, cfg.n_head),
-               ("gpt2.attention.layer_norm_epsilon", FLOAT32, 1e-5), ("gpt2.vocab_size", UINT32, cfg.vocab_size), *vocabulary(tokenizer, cfg.vocab_size)]
+               ("gpt2.attention.layer_norm_epsilon", FLOAT32, 1e-5), ("gpt2.vocab_size", UINT32, cfg.vocab_size), *vocabulary(tokenizer, cfg.vocab_size, chats)]
     head, table, at, parts = b"".join(entry(*e) for e in entries), [], 0, []
     for key, a in tensors_of(params, cfg).items():
         # as llama.cpp's own tool: matrices, but not the positions, which are added and not multiplied

@@ -193,11 +193,12 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     temperature, top_k, top_p, min_p = (np.broadcast_to(np.asarray(x), len(z)) for x in (temperature, top_k, top_p, min_p))
     cold = np.flatnonzero(temperature == 0)
     best = z[cold].argmax(-1)
-    z /= np.where(temperature == 0, 1.0, temperature)[:, None]
+    z -= z.max(-1, keepdims=True)                           # before the division: a tiny temperature overflows to the right side
+    with np.errstate(over="ignore"):
+        z /= np.where(temperature == 0, 1.0, temperature)[:, None]
     for k in np.unique(top_k[(top_k > 0) & (top_k < z.shape[1])]):
         rows = np.flatnonzero(top_k == k)
         z[rows] = np.where(z[rows] < np.partition(z[rows], -k, axis=-1)[:, -k, None], -np.inf, z[rows])
-    z -= z.max(-1, keepdims=True)
     p = np.exp(z, out=z)
     p /= p.sum(-1, keepdims=True)
     rows = np.flatnonzero(top_p < 1.0)
@@ -280,6 +281,8 @@ class Batch:
         tokens, n_new = np.zeros((len(first), max(map(len, rest))), np.int64), np.array([len(r) for r in rest])
         for r, ids in enumerate(rest):
             tokens[r, :len(ids)] = ids
+        for place, n in zip(new, common):                   # what comes behind is overwritten
+            self.held[place] = self.held[place][:n]
         part = self.cache.rows(slice(at, at + len(first)))
         part.length[:] = common
         logits = gpt.decode(self.params, self.cfg, tokens, part, n_new, only_last=True)
@@ -415,6 +418,19 @@ def generate(params, cfg, tokenizer, prompts, **settings):
         batch.read()
 
 
+def reply_parts(ids, tokenizer):
+    """A reply as render takes it back: a text, or parts where a tool was called."""
+    names, parts = {v: k for k, v in tokenizer.special_tokens.items()}, [("text", [])]
+    begun = {begin: kind for kind, (begin, _) in PART_TOKENS.items()} | {end: "text" for _, end in PART_TOKENS.values()}
+    for i in ids:
+        if i not in names:
+            parts[-1][1].append(i)
+        elif names[i] in begun:
+            parts.append((begun[names[i]], []))
+    parts = [{"type": kind, "text": tokenizer.decode(ids)} for kind, ids in parts if ids]
+    return parts if any(part["type"] != "text" for part in parts) else "".join(part["text"] for part in parts)
+
+
 def reply_text(ids, tokenizer):
     """What the assistant says to the user: tool calls and their outputs are left out, special tokens too."""
     out, hidden = [], False
@@ -501,15 +517,18 @@ def settings_of(args, stop):
 def say(batch, prompt, settings, stop):
     """Stream one reply to the terminal; returns its ids. Ctrl-C ends the reply where it is."""
     text, started = Text(batch.tokenizer, stop, calls=True), time.perf_counter()
-    (row,) = batch.add([prompt], settings)
+    row = None
     try:
+        (row,) = batch.add([prompt], settings)
         while not row.finish and not text.stopped:
             for _, token, *_ in batch.step():
                 print(text.put(token), end="", flush=True)
             if not row.finish:
                 batch.read()
     except KeyboardInterrupt:
-        pass
+        if row is None:                                     # the prompt was being read
+            print(flush=True)
+            return []
     if not row.finish:
         batch.drop(row)
     print(text.end(), flush=True)
@@ -558,8 +577,11 @@ class Conversation:
         print("longhand> ", end="", flush=True)
         ids = say(self.batch, self.head + sum(self.turns, []), replace(self.settings, seed=self.args.seed + self.asked), self.args.stop)
         self.asked += 1
-        self.turns[-1] = turn + ids + ([] if ids and ids[-1] == self.end else [self.end])
-        self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply_text(ids, self.tokenizer)}]
+        if not ids:                                         # it was stopped before it began
+            self.turns.pop()
+            return
+        self.turns[-1] = turn + ids + ([] if ids[-1] == self.end else [self.end])
+        self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply_parts(ids, self.tokenizer) or " "}]
 
     def command(self, line):
         name, _, value = line.partition(" ")
@@ -604,7 +626,7 @@ def chat(model, args):
             elif line:
                 talk.ask(line)
         except (ValueError, OSError) as e:
-            if args.ask:
+            if args.ask or isinstance(e, BrokenPipeError):
                 raise
             print(f"[{e}]", file=sys.stderr)
 

@@ -15,6 +15,7 @@ Sources: OpenAI's API reference; Yu et al. 2022 (Orca: batches whose rows come a
 """
 
 import base64
+import codecs
 import collections
 import functools
 import hmac
@@ -22,6 +23,7 @@ import http.server
 import itertools
 import json
 import queue
+import re
 import select
 import signal
 import socket
@@ -35,6 +37,7 @@ from pathlib import Path
 import sample                   # before numpy
 import bpe
 import device
+import gpt
 import inside
 import numpy as np
 import vocabularies
@@ -65,7 +68,7 @@ class Job:
 
     def __init__(self, prompts, settings, stop=(), calls=False):
         self.prompts, self.settings, self.stop, self.calls, self.stream = prompts, settings.check(), stop, calls, True
-        self.events, self.gone, self.rows, self.tokens = queue.SimpleQueue(), False, [], 0
+        self.events, self.gone, self.begun, self.rows, self.tokens = queue.SimpleQueue(), False, 0, [], 0
         self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
 
     def hand_over(self):
@@ -81,13 +84,17 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
         self.places, self.most_waiting = places, waiting
+        self.coming = set()                                 # jobs of which rows are just being read
         self.batch = sample.Batch(upload(self.params, self.cfg) if upload else self.params, self.cfg, self.tokenizer, places)
-        self.waiting, self.changed, self.closing, self.texts = collections.deque(), threading.Condition(), False, {}
+        self.waiting, self.changed, self.closing, self.failed, self.texts = collections.deque(), threading.Condition(), False, False, {}
 
     def submit(self, job):
         with self.changed:
+            if self.failed:
+                raise Refused(500, "the model failed; see the server's own output")
             if self.closing:
                 raise Refused(503, "the server is shutting down")
+            self.waiting = collections.deque(other for other in self.waiting if not other.gone)
             if len(self.waiting) >= self.most_waiting:
                 raise Refused(429, f"{len(self.waiting)} requests are waiting already; try again later", code="queue_full")
             self.waiting.append(job)
@@ -111,39 +118,43 @@ class Writer(threading.Thread):
         except Exception as e:                              # nobody may wait for a writer that is no more
             print(f"serve.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
             with self.changed:
-                self.closing = True
-                for job in {id(job): job for job in [*(job for job, _, _ in self.texts.values()), *self.waiting]}.values():
+                self.failed = True
+                for job in {id(job): job for job in [*(job for job, _, _ in self.texts.values()), *self.coming, *self.waiting]}.values():
                     job.events.put(None)
             raise
 
     def _admit(self):
         """Let in who fits, in the order of their coming; wait while there is nothing to do. False when there never will be."""
-        while True:
-            with self.changed:
-                while not self.waiting and not len(self.batch) and not self.closing:
-                    self.changed.wait()
-                jobs = self._next()
-                if not jobs and (len(self.batch) or self.closing and not self.waiting):
-                    return len(self.batch) > 0
-            if jobs:
-                each = [(job, i) for job in jobs for i in range(len(job.prompts))]
-                rows = self.batch.add([job.prompts[i] for job, i in each], [job.settings for job, _ in each], [i for _, i in each])
-                for (job, i), row in zip(each, rows):
-                    job.rows.append(row)
-                    self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop, job.calls)
+        with self.changed:
+            while True:
+                each = self._next()
+                if each or len(self.batch):
+                    break
+                if self.closing:
+                    return False
+                self.changed.wait()
+        if each:
+            rows = self.batch.add([job.prompts[i] for job, i in each], [job.settings for job, _ in each], [i for _, i in each])
+            for (job, i), row in zip(each, rows):
+                job.rows.append(row)
+                self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop, job.calls)
+        return True
 
     def _next(self):
-        """The jobs that come in together."""
-        jobs, n, longest = [], 0, 0
-        while self.waiting:
+        """[(job, number of its prompt)] that come in together: a job of many prompts fills the places as they become free."""
+        each, longest = [], 0
+        while self.waiting and len(each) < self.places - len(self.batch):
             job = self.waiting[0]
-            if not job.gone:
-                n, longest = n + len(job.prompts), max(longest, *map(len, job.prompts))
-                if n > self.places - len(self.batch) or jobs and n * longest > PADDED:
-                    break
-                jobs.append(job)
-            self.waiting.popleft()
-        return jobs
+            if job.gone or job.begun == len(job.prompts):
+                self.waiting.popleft()
+                continue
+            longest = max(longest, len(job.prompts[job.begun]))
+            if each and (len(each) + 1) * longest > PADDED:
+                break
+            each.append((job, job.begun))
+            job.begun += 1
+        self.coming = {job for job, _ in each}
+        return each
 
     def _pass_on(self, row, token):
         job, i, text = self.texts[row]
@@ -153,9 +164,10 @@ class Writer(threading.Thread):
         if row.likely and token not in text.names and not text.hidden:
             entry = (token, *row.likely[-1])
         finish = row.finish
-        if text.stopped and not finish:
+        if text.stopped:
+            if not finish:
+                self.batch.drop(row)
             finish = "stop"
-            self.batch.drop(row)
         if finish:
             shown += text.end()
             del self.texts[row]
@@ -188,6 +200,11 @@ def field(body, name, default, kinds, low=None, high=None):
 
 
 NUMBER = (int, float)
+
+
+def as_json(value):
+    """Text that is no Unicode (half a surrogate pair, from a request) is shown as question marks."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def settings_of(body, cfg, tokenizer, room, alternatives, stop_tokens):
@@ -232,12 +249,22 @@ def messages_of(body):
                 content = "".join(p["text"] for p in content)
         if m.get("role") == "tool" or m.get("tool_calls"):
             raise Refused(400, f"messages[{i}]: the model has a calculator of its own and calls no tools of clients", "messages")
+        if content == "" and m.get("role") == "assistant":
+            content = [{"type": "text", "text": ""}]        # it may have said nothing
         out.append({"role": "system" if m.get("role") == "developer" else m.get("role"), "content": content})
     return out
 
 
 def are_tokens(ids, tokenizer):
     return isinstance(ids, list) and bool(ids) and all(type(i) is int and 0 <= i < tokenizer.n_vocab for i in ids)
+
+
+def token_text(tokenizer, i):
+    """A token of logprobs.tokens; one that is no whole character by its bytes, so that different ones have different names."""
+    try:
+        return tokenizer.token_bytes[i].decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{b:02x}" for b in tokenizer.token_bytes[i])
 
 
 def chat_entry(tokenizer, entry):
@@ -287,7 +314,7 @@ class Completion:
     whole = part = "text_completion"
 
     def __init__(self, body, cfg, tokenizer):
-        self.tokenizer, prompt = tokenizer, body.get("prompt", "")
+        self.tokenizer, prompt = tokenizer, "" if body.get("prompt") is None else body["prompt"]
         self.logprobs = field(body, "logprobs", None, int, 0, 5)
         many = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
         ids, between = [], sample.document_begin(tokenizer)
@@ -296,6 +323,8 @@ class Completion:
                 p = [*between, *tokenizer.encode_ordinary(p)]
             elif not are_tokens(p, tokenizer):
                 raise Refused(400, f"prompt is {json.dumps(p)[:60]}, expected a text, a list of tokens, or a list of these", "prompt")
+            if not p:
+                raise Refused(400, "prompt is empty, and this vocabulary has no token with which a document begins", "prompt")
             ids.append(p)
         n = field(body, "n", 1, int, 1, PLACES)
         if n * len(ids) > PLACES:
@@ -303,27 +332,38 @@ class Completion:
         if body.get("suffix"):
             raise Refused(400, "suffix: this model only goes on from where a text ends", "suffix")
         room = min(room_for(p, cfg) for p in ids)
-        settings, stop = settings_of({"max_tokens": 16, **body}, cfg, tokenizer, room, -1 if self.logprobs is None else self.logprobs, between)
+        settings, stop = settings_of({**body, "max_tokens": 16 if body.get("max_tokens") is None else body["max_tokens"]}, cfg, tokenizer, room, -1 if self.logprobs is None else self.logprobs, between)
         self.job = Job([p for p in ids for _ in range(n)], settings, stop)
         self.echo = [tokenizer.decode([i for i in p if i not in between]) if field(body, "echo", False, bool) else "" for p in self.job.prompts]
-        self.at = [len(text) for text in self.echo]
+        self.begun, self.at, self.decoders = between, [0] * len(self.echo), [codecs.getincrementaldecoder("utf-8")("replace") for _ in self.echo]
+        self.echoed = [[] for _ in self.echo]               # an entry for each token of a prompt, where they are asked for
+
+    def read(self, params, cfg):
+        """With echo and logprobs the prompt's tokens have theirs too; the first has none, unless something stood before it."""
+        if self.logprobs is None or not any(self.echo):
+            return
+        for i, prompt in enumerate(self.job.prompts):
+            logits = gpt.forward(params, cfg, np.array([prompt]))[0][0]
+            logits[:, self.tokenizer.holes] = -np.inf
+            logits = logits[:, :self.tokenizer.n_vocab]
+            self.echoed[i] = [(token, *(sample.likely(logits[t - 1], token, self.logprobs) if t else (None, [])))
+                              for t, token in enumerate(prompt) if token not in self.begun]
 
     def entries(self, i, entries):
         if self.logprobs is None:
             return None
         out = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token, logp, best in entries:
-            text = inside.piece(self.tokenizer, token)
-            for key, value in zip(out, (text, max(logp, -9999.0), {inside.piece(self.tokenizer, j): x for j, x in best}, self.at[i])):
+            for key, value in zip(out, (token_text(self.tokenizer, token), logp if logp is None else max(logp, -9999.0), {token_text(self.tokenizer, j): x for j, x in best}, self.at[i])):
                 out[key].append(value)
-            self.at[i] += len(text)
+            self.at[i] += len(self.decoders[i].decode(self.tokenizer.token_bytes[token]))
         return out
 
     def choice(self, i, text, entries, finish):
-        return {"index": i, "text": self.echo[i] + text, "logprobs": self.entries(i, entries), "finish_reason": finish}
+        return {"index": i, "text": self.echo[i] + text, "logprobs": self.entries(i, self.echoed[i] + entries), "finish_reason": finish}
 
     def begin(self, i):
-        return {"index": i, "text": self.echo[i], "logprobs": None, "finish_reason": None} if self.echo[i] else None
+        return {"index": i, "text": self.echo[i], "logprobs": self.entries(i, self.echoed[i]), "finish_reason": None} if self.echo[i] else None
 
     def chunk(self, i, text, entries, finish):
         return {"index": i, "text": text, "logprobs": self.entries(i, entries), "finish_reason": finish}
@@ -427,6 +467,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.closing:
             self.close_connection = True
 
+    def parse_request(self):
+        self.since = time.monotonic()
+        return super().parse_request()
+
     # ---- answers
 
     def send_error(self, status, message=None, explain=None):
@@ -435,7 +479,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send(status, {"error": Refused(int(status), message or "the request is not HTTP as it is spoken here").error})
 
     def send(self, status, body, kind="application/json"):
-        data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+        data = body if isinstance(body, bytes) else as_json(body).encode()
         self.send_response(status)
         self.headers_for(kind)
         self.send_header("Content-Length", str(len(data)))
@@ -449,10 +493,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         if self.server.origin:
             self.send_header("Access-Control-Allow-Origin", self.server.origin)
-            self.send_header("Access-Control-Allow-Headers", "*")
+            self.send_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
 
     def send_events(self, values, last=b""):
-        data = "".join(f"data: {v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}\n\n" for v in values).encode()
+        data = "".join(f"data: {v if isinstance(v, str) else as_json(v)}\n\n" for v in values).encode()
         self.wfile.write(b"%x\r\n%s\r\n%s" % (len(data), data, last))
 
     # ---- requests
@@ -478,7 +522,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = self.body() if method == "POST" else {}
             self.since = None                               # it was read in time
             path = self.path.split("?")[0].rstrip("/") or "/"
-            found = ROUTES.get(path)
+            found = ROUTES.get(path) or ("GET", "model") * path.startswith("/v1/models/")
             if not found:
                 raise Refused(404, f"{path[:100]}: no such route; there are {', '.join(ROUTES)}")
             if found[0] != method:
@@ -516,20 +560,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return body
 
     def allowed(self, path):
-        host = self.headers.get("Host", "").rsplit(":", 1)[0].strip("[]")
-        if self.server.loopback and host not in ("127.0.0.1", "localhost", "::1"):      # another site's name for this machine
+        host, origin = self.headers.get("Host", "").lower(), self.headers.get("Origin")
+        if self.server.loopback and not re.fullmatch(r"(127\.0\.0\.1|localhost\.?|\[::1\])(:\d+)?", host):      # another site's name for this machine
             raise Refused(403, f"this server is asked as {self.server.address}, not as {host[:60]!r}")
+        if origin and self.command == "POST" and self.server.origin not in ("*", origin) and origin.lower().partition("://")[2] != host:
+            raise Refused(403, f"pages of {origin[:60]!r} may not ask; name them with --origin")
         if self.server.key and path != "/":                 # the page asks for the key and sends it
             given = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), self.server.key.encode()):
                 raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY", code="invalid_api_key")
 
     def health(self, _):
-        self.send(200, {"status": "ok", "models": {name: {"writing": len(w.batch), "waiting": len(w.waiting)} for name, w in self.server.models.writers.items()}})
+        failed = [name for name, w in self.server.models.writers.items() if w.failed]
+        self.send(500 if failed else 200, {"status": f"failed: {', '.join(failed)}" if failed else "ok", "models": {name: {"writing": len(w.batch), "waiting": len(w.waiting)} for name, w in self.server.models.writers.items()}})
 
     def models(self, _):
-        self.send(200, {"object": "list", "data": [{"id": name, "object": "model", "created": int((folder / "model.safetensors").stat().st_mtime), "owned_by": "longhand"}
-                                                   for name, folder in self.server.models.folders.items()]})
+        self.send(200, {"object": "list", "data": [self.card(name) for name in self.server.models.folders]})
+
+    def model(self, _):
+        name = urllib.parse.unquote(self.path.split("?")[0].rstrip("/").removeprefix("/v1/models/"))
+        if name not in self.server.models.folders:
+            raise Refused(404, f"{name[:60]!r}: no such model; there are {', '.join(self.server.models.folders)}", "model", "model_not_found")
+        self.send(200, self.card(name))
+
+    def card(self, name):
+        return {"id": name, "object": "model", "created": int((self.server.models.folders[name] / "model.safetensors").stat().st_mtime), "owned_by": "longhand"}
 
     def model_of(self, body, preferred):
         """(the name of the model that a request asks for, its writer)."""
@@ -586,11 +641,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         run = self.server.models.run
         if not run or query.get("stage") not in [p.parent.name for p in run.glob("*/log.jsonl")]:
             raise Refused(404, f"{query.get('stage', '')[:40]!r}: no stage of the run with a log", "stage")
-        path, after = self.run_file(query["stage"], "log.jsonl"), int(query["after"]) if query.get("after", "").isdecimal() else 0
+        path, after = self.run_file(query["stage"], "log.jsonl"), int(query["after"]) if query.get("after", "").isdecimal() and len(query["after"]) < 16 else 0
         with open(path, "rb") as f:
             size = f.seek(0, 2)
-            after = 0 if after > size else after            # begun anew
-            f.seek(after)
+            f.seek(min(max(after - 1, 0), size))
+            if after and f.read(1) != b"\n":                # begun anew
+                after = f.seek(0)
             data = f.read()
         data = data[:data.rfind(b"\n") + 1]                 # what is not written to its end comes next time
         lines = data.splitlines()
@@ -598,7 +654,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         columns = {}
         shown = [line for i, line in enumerate(lines) if i % every == 0 or i + 1 == len(lines) or b'"val_' in line]      # evaluations are few
         for n, line in enumerate(shown):
-            for key, value in json.loads(line).items():
+            try:
+                row = json.loads(line, parse_constant=lambda _: None)       # NaN is none of JSON's
+                row = row if isinstance(row, dict) else {}
+            except ValueError:
+                row = {}
+            for key, value in row.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool) or value is None:
                     columns.setdefault(key, [None] * n).append(value)
             for column in columns.values():
@@ -623,11 +684,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, f"{len(ids)} tokens, the model's context is {writer.cfg.n_positions}", "text", "context_length_exceeded")
         layer, head = (field(body, key, None, int, 0, most - 1) for key, most in (("layer", writer.cfg.n_layer), ("head", writer.cfg.n_head)))
         if layer is not None and head is not None:
-            seen, _ = inside.look(*model[:2], ids)
+            with self.server.looking:
+                seen, _ = inside.look(*model[:2], ids)
             self.send(200, {"size": len(ids), "attention": base64.b64encode(np.round(seen[layer, head] * 255).astype(np.uint8).tobytes()).decode()})
             return
         settings, _ = settings_of(body, writer.cfg, writer.tokenizer, 1, -1, ())
-        self.send(200, {"model": name, **inside.describe(model, ids, field(body, "n", 12, int, 1, 50), settings.temperature, settings.top_k, settings.top_p, settings.min_p)})
+        with self.server.looking:                           # all logits of all layers, so one at a time
+            found = inside.describe(model, ids, field(body, "n", 12, int, 1, 50), settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+        self.send(200, {"model": name, **found})
 
     def cut(self, body):
         """A text in the pieces of a vocabulary: {"ids", "pieces"}; a piece that is no whole character shows its bytes."""
@@ -662,6 +726,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with_ids = field(body, "return_token_ids", False, bool)
         base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()),
                 "model": body.get("model") or name, "system_fingerprint": name}
+        if kind is Completion:
+            with self.server.looking:
+                request.read(writer.params, writer.cfg)
         writer.submit(request.job)
         try:
             if request.job.stream:
@@ -741,7 +808,7 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, models, host="127.0.0.1", port=8000, key=None, origin=None):
-        self.models, self.key, self.origin, self.closing, self.handlers = models, key, origin, False, set()
+        self.models, self.key, self.origin, self.closing, self.handlers, self.looking = models, key, origin, False, set(), threading.Lock()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler)
         self.loopback = host in ("127.0.0.1", "localhost", "::1")

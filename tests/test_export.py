@@ -32,7 +32,7 @@ def read(path):
         return data[at - n:at].decode()
 
     def value(kind):
-        return string() if kind == 8 else take({4: "I", 5: "i", 6: "f"}[kind])
+        return string() if kind == 8 else take({4: "I", 5: "i", 6: "f", 7: "?"}[kind])
 
     assert take("4s") == b"GGUF" and take("I") == 3
     n_tensors, n_keys, keys, tensors = take("Q"), take("Q"), {}, {}
@@ -64,6 +64,11 @@ def test_what_was_written_is_read(tmp_path):
     assert len(keys["tokenizer.ggml.tokens"]) == CFG.vocab_size == len(keys["tokenizer.ggml.token_type"]) and len(set(keys["tokenizer.ggml.tokens"])) == CFG.vocab_size
     assert keys["tokenizer.ggml.tokens"][TOK.encode_ordinary(" the")[0]] == "Ġthe" and keys["tokenizer.ggml.token_type"][-1] == 5
     assert keys["tokenizer.ggml.token_type"][TOK.special_tokens["<|im_end|>"]] == 3 and keys["tokenizer.ggml.eos_token_id"] == TOK.special_tokens["<|im_end|>"]
+    assert not keys["tokenizer.ggml.add_bos_token"] and "im_sep" in keys["tokenizer.chat_template"]
+    export.save(tmp_path / "base.gguf", PARAMS, CFG, TOK, name="base")      # documents begin behind a token, and with the next one they end
+    base = read(tmp_path / "base.gguf")[0]
+    assert base["tokenizer.ggml.add_bos_token"] and base["tokenizer.ggml.bos_token_id"] == base["tokenizer.ggml.eos_token_id"] == TOK.eot_token
+    assert "tokenizer.chat_template" not in base
     assert sum(t.size for t in tensors.values()) == sum(p.size for p in PARAMS.values())
     np.testing.assert_array_equal(tensors["token_embd.weight"], PARAMS["wte.weight"])
     np.testing.assert_array_equal(tensors["blk.1.attn_qkv.weight"], PARAMS["h.1.attn.c_attn.weight"].T)

@@ -317,6 +317,38 @@ def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
     assert capsys.readouterr().out == said
 
 
+def test_a_question_stopped_while_it_is_read(model, monkeypatch, capsys):
+    """Ctrl-C before the first token: no turn remains of it, and what was half read is read again."""
+    talk = sample.Conversation(sample.load_model(model), sample.parse_args(["chat", "--model", str(model), "--max-tokens", "3", "--temperature", "0"]))
+    talk.ask("w")
+    first = capsys.readouterr().out
+
+    def stopped(params, cfg, tokens, cache, *a, **k):
+        n = int(cache.length[0])
+        cache.k[:, :, :, n:] = cache.v[:, :, :, n:] = 9
+        raise KeyboardInterrupt
+
+    for question in ("y", "w"):                             # one that goes on, one begun anew over what is held
+        with monkeypatch.context() as m:
+            m.setattr(gpt, "decode", stopped)
+            talk.ask(question)
+        assert len(talk.turns) == 1 and len(talk.messages) == 2
+        capsys.readouterr()
+        talk.command("/retry")
+        assert capsys.readouterr().out == first
+
+
+def test_a_reply_goes_back_as_it_was():
+    for parts in ("12.", [{"type": "tool", "text": "1+2"}, {"type": "output", "text": "3"}, {"type": "text", "text": "3."}]):
+        ids, mask = sample.render([{"role": "user", "content": "1"}, {"role": "assistant", "content": parts}], TOK)
+        assert sample.reply_parts(ids[mask.index(1):], TOK) == parts
+
+
+def test_a_temperature_next_to_nothing_is_greedy():
+    logits = np.array([[1.0, 3.0, 2.0]], np.float32)
+    np.testing.assert_array_equal(sample.probabilities(logits, 1e-310), sample.probabilities(logits, 0.0))
+
+
 def test_stop_and_penalties_from_the_command_line(model):
     free = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4").stdout.rstrip("\n")
     stop = [c for c in free[9:] if c.isprintable() and c != "\ufffd"][-1]
@@ -349,7 +381,7 @@ def test_log_probabilities_are_those_of_the_model():
 def test_rows_come_and_go():
     """At random moments rows of all settings join, are dropped, or end; each says what it says alone, and gives back its place."""
     rng = np.random.default_rng(8)
-    batch, waiting, running, whole = sample.Batch(PARAMS, CFG, TOK, 6), [], [], {}
+    batch, waiting, running = sample.Batch(PARAMS, CFG, TOK, 6), [], []
     for n in range(40):
         settings = sample.Settings(max_new_tokens=int(rng.integers(1, 30)), temperature=float(rng.choice([0, 1])), top_k=int(rng.choice([0, 5])), seed=n, tools=False,
                                    presence_penalty=float(rng.choice([0, 2])), alternatives=int(rng.choice([-1, 3])))

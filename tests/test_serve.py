@@ -159,6 +159,61 @@ def test_stop_strings_and_settings(server):
     assert len(free) > 1                                    # without a seed it is another reply every time
 
 
+def test_log_probabilities_of_parts_of_characters(server):
+    """Bytes that are no character each have a name, and offsets are those of the text."""
+    cut = {str(i): -100 for i in range(TOK.n_vocab) if i not in (b := [TOK.encode_ordinary(c)[0] for c in "ä"] + TOK.encode_ordinary("ä"))}
+    found = post(server, "/v1/completions", {"prompt": "the lamp", "logit_bias": cut, "max_tokens": 8, "logprobs": 2, "seed": 1})["choices"][0]
+    assert all(t.startswith("bytes:") or len(t) == 1 for t in found["logprobs"]["tokens"]) and len(set(map(str, found["logprobs"]["top_logprobs"][0]))) == min(2, len(set(b)))
+    assert found["logprobs"]["text_offset"][0] == 0 and max(found["logprobs"]["text_offset"]) <= len(found["text"])
+
+
+def test_log_probabilities_of_the_prompt(server):
+    """What evaluation harnesses ask for: echo, and how likely each token of the prompt was."""
+    text = "the lamp is lit"
+    ids = [TOK.eot_token, *TOK.encode_ordinary(text)]
+    logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    want = [float(logp[t, token]) for t, token in enumerate(ids[1:])]
+    body = {"prompt": text, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+    for prompt, first in ((text, want[0]), (ids[1:], None)):
+        found = post(server, "/v1/completions", {**body, "prompt": prompt})["choices"][0]
+        n = len(ids) - 1
+        assert "".join(found["logprobs"]["tokens"][:n]) == text and found["text"].startswith(text) and len(found["logprobs"]["tokens"]) == n + 1
+        if first is None:
+            assert found["logprobs"]["token_logprobs"][0] is None
+        else:
+            np.testing.assert_allclose(found["logprobs"]["token_logprobs"][:n], want, atol=1e-4)
+        assert found["logprobs"]["text_offset"][n] == len(text)
+    begun = chunks(server, "/v1/completions", body)[0]["choices"][0]
+    assert begun["text"] == text and len(begun["logprobs"]["tokens"]) == n
+
+
+def test_a_stop_string_at_the_last_token(server):
+    text = post(server, "/v1/completions", {"prompt": "the lamp", "max_tokens": 6, "seed": 2})["choices"][0]["text"]
+    found = post(server, "/v1/completions", {"prompt": "the lamp", "max_tokens": 6, "seed": 2, "stop": text[-1:]})["choices"][0]
+    assert found["finish_reason"] == "stop" and found["text"] == text[:text.index(text[-1])]
+
+
+def test_what_odd_clients_send(server):
+    for body in ({**ASK, "model": "\ud800"}, {**ASK, "model": "\ud800", "stream": True}, {"messages": [ASK["messages"][0], {"role": "assistant", "content": ""}, ASK["messages"][0]], "max_tokens": 2}):
+        assert send(server, "POST", "/v1/chat/completions", body)[0] == 200
+    assert post(server, "/v1/completions", {"prompt": None, "max_tokens": None, "seed": 1})["usage"]["completion_tokens"] <= 16
+    assert json.loads(send(server, "GET", "/v1/models/sft")[2])["id"] == "sft" and send(server, "GET", "/v1/models/none")[0] == 404
+    for host, origin, status in (("LOCALHOST:1", None, 200), ("[::1]", None, 200), ("localhost.", None, 200), ("evil.example", None, 403), ("localhost:1", "http://localhost:1", 200),
+                                 ("localhost:1", "http://evil.example", 403), ("localhost:1", "null", 403)):
+        assert send(server, "POST", "/tokenize", {"content": "x"}, {"Host": host, **({"Origin": origin} if origin else {})})[0] == status, (host, origin)
+
+
+def test_a_log_that_is_broken_or_begun_anew(server, run):
+    log = run / "base" / "log.jsonl"
+    log.write_text('{"step": 1, "loss_nats": 2.5}\nbroken\n[1]\n{"step": 2, "loss_nats": NaN}\n{"step": 3')
+    get = lambda after: json.loads(send(server, "GET", f"/api/log?stage=base&after={after}")[2])  # noqa: E731
+    whole = get(0)
+    assert whole["columns"] == {"step": [1, None, None, 2], "loss_nats": [2.5, None, None, None]}
+    assert get(7) == get("9" * 5000) == get(10**9) == whole and get(whole["next"])["columns"] == {}
+    log.unlink()
+
+
 def test_the_rest(server, run):
     status, _, data = send(server, "GET", "/v1/models")
     assert status == 200 and [m["id"] for m in json.loads(data)["data"]] == ["base", "sft"]
@@ -292,15 +347,37 @@ def test_who_cannot_wait_is_told_so(run):
         writer.submit(serve.Job(prompt, sample.Settings()))
 
 
-def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch):
+@pytest.mark.parametrize("where", ["add", "step"])
+def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch, where):
     server = started(run)
     try:
-        monkeypatch.setattr(sample.Batch, "step", lambda self: 1 / 0)
+        monkeypatch.setattr(sample.Batch, where, lambda self, *_: 1 / 0)
         monkeypatch.setattr(threading, "excepthook", lambda args: None)
         assert "failed" in post(server, "/v1/chat/completions", ASK, 500)["error"]["message"]
-        assert post(server, "/v1/chat/completions", ASK, 503)["error"]["type"] == "server_error"
+        assert "failed" in post(server, "/v1/chat/completions", ASK, 500)["error"]["message"] and send(server, "GET", "/health")[0] == 500
     finally:
         server.close()
+
+
+def test_many_prompts_come_in_as_places_become_free(run):
+    """Who asks for as many texts as there are places does not keep the others out, and those gone count as nobody."""
+    writer = serve.Writer((PARAMS, CFG, TOK), places=4, waiting=2)          # not started: it is stepped here
+    prompt = TOK.encode_ordinary("goat")
+    jobs = [serve.Job([prompt] * n, sample.Settings(max_new_tokens=most, seed=1)) for n, most in ((1, 40), (4, 2), (1, 2))]
+    for job in jobs[:2]:
+        writer.submit(job)
+    writer._admit()
+    assert [len(job.rows) for job in jobs] == [1, 3, 0]
+    gone = serve.Job([prompt], sample.Settings())
+    writer.submit(gone)
+    gone.gone = True
+    writer.submit(jobs[2])
+    for _ in range(6):
+        for row, token, *_ in writer.batch.step():
+            writer._pass_on(row, token)
+        writer.batch.read()
+        writer._admit()
+    assert [len(job.rows) for job in jobs] == [1, 4, 1] and gone.rows == [] and [len(row.ids) for row in jobs[1].rows + jobs[2].rows] == [2] * 5
 
 
 def test_a_reply_begun_is_finished_at_the_end(run):

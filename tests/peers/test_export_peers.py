@@ -68,5 +68,7 @@ def test_llama_cpp_says_the_same(model, tmp_path, kind):
         logits = theirs.scores[theirs.n_tokens - 1] if theirs._logits_all else np.ctypeslib.as_array(theirs._ctx.get_logits(), (cfg.vocab_size,))
         said.append(int(logits[:tok.n_vocab].argmax()))
         theirs.eval([said[-1]])
+    export.save(tmp_path / "base.gguf", *model, kind, name="base")
+    assert llama(tmp_path / "base.gguf").tokenize(TEXT.encode(), add_bos=True, special=False) == [tok.eot_token, *ids]
     same = next((i for i, (a, b) in enumerate(zip(said, want.ids)) if a != b), 50)
     assert same == 50 if kind == "f32" else same >= 10      # llama.cpp rounds what it multiplies with q8_0 weights to 8 bits too

@@ -124,7 +124,25 @@ def test_errors_are_shown(page, address):
     page.fill("#question", "goat " * 300)
     page.press("#question", "Enter")
     page.wait_for_function("document.querySelector('#chat_error').textContent.includes('do not fit')")
-    assert page.locator(".turn").count() == 1                           # the question stays, to be shortened
+    assert page.locator(".turn").count() == 0 and page.input_value("#question").startswith("goat goat")     # to be shortened
+    page.fill("#question", "Who?")
+    page.press("#question", "Enter")
+    idle(page)
+    assert page.locator(".turn").count() == 2 and page.inner_text("#chat_error") == ""
+
+
+def test_a_conversation_longer_than_the_context(page, address):
+    """Its oldest turns are forgotten, and that is said."""
+    page.goto(address)
+    page.click("summary")
+    page.fill("#max_tokens", "8")
+    for _ in range(12):
+        page.fill("#question", "the lamp is lit, said the goat.")
+        page.press("#question", "Enter")
+        idle(page)
+        if "forgotten" in page.inner_text("#chat_error"):
+            break
+    assert "forgotten" in page.inner_text("#chat_error") and page.locator(".turn.assistant .text").last.inner_text() != ""
 
 
 def test_inside(page, address):
