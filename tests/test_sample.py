@@ -317,9 +317,10 @@ def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
     assert capsys.readouterr().out == said
 
 
-def test_a_question_stopped_while_it_is_read(model, monkeypatch, capsys):
+def test_a_question_stopped_while_it_is_read(monkeypatch, capsys):
     """Ctrl-C before the first token: no turn remains of it, and what was half read is read again."""
-    talk = sample.Conversation(sample.load_model(model), sample.parse_args(["chat", "--model", str(model), "--max-tokens", "3", "--temperature", "0"]))
+    cfg = gpt.Config(CFG.vocab_size, 128, CFG.n_embd, CFG.n_layer, CFG.n_head)
+    talk = sample.Conversation((gpt.init(cfg, 3), cfg, TOK), sample.parse_args(["chat", "--max-tokens", "3", "--temperature", "0"]))
     talk.ask("w")
     first = capsys.readouterr().out
 
