@@ -259,12 +259,12 @@ def are_tokens(ids, tokenizer):
     return isinstance(ids, list) and bool(ids) and all(type(i) is int and 0 <= i < tokenizer.n_vocab for i in ids)
 
 
-def token_text(tokenizer, i):
-    """A token of logprobs.tokens; one that is no whole character by its bytes, so that different ones have different names."""
+def spelled(tokenizer, i, mark=""):
+    """A token's text; of one that is no whole character its bytes, behind a mark, so that different ones look different."""
     try:
         return tokenizer.token_bytes[i].decode("utf-8")
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{b:02x}" for b in tokenizer.token_bytes[i])
+        return mark + "".join(f"\\x{b:02x}" for b in tokenizer.token_bytes[i])
 
 
 def chat_entry(tokenizer, entry):
@@ -343,6 +343,9 @@ class Completion:
         if self.logprobs is None or not any(self.echo):
             return
         for i, prompt in enumerate(self.job.prompts):
+            if i and prompt is self.job.prompts[i - 1]:     # n texts of one prompt stand beside each other
+                self.echoed[i] = self.echoed[i - 1]
+                continue
             logits = gpt.forward(params, cfg, np.array([prompt]))[0][0]
             logits[:, self.tokenizer.holes] = -np.inf
             logits = logits[:, :self.tokenizer.n_vocab]
@@ -354,7 +357,8 @@ class Completion:
             return None
         out = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token, logp, best in entries:
-            for key, value in zip(out, (token_text(self.tokenizer, token), logp if logp is None else max(logp, -9999.0), {token_text(self.tokenizer, j): x for j, x in best}, self.at[i])):
+            name, others = spelled(self.tokenizer, token, "bytes:"), {spelled(self.tokenizer, j, "bytes:"): x for j, x in best}
+            for key, value in zip(out, (name, logp if logp is None else max(logp, -9999.0), others, self.at[i])):
                 out[key].append(value)
             self.at[i] += len(self.decoders[i].decode(self.tokenizer.token_bytes[token]))
         return out
@@ -704,14 +708,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError as e:
             raise Refused(404, f"{name}: {e}", "vocabulary") from None
         ids = tokenizer.encode_ordinary(text)
-        pieces = []
-        for i in ids:
-            data = tokenizer.token_bytes[i]
-            try:
-                pieces.append(data.decode("utf-8"))
-            except UnicodeDecodeError:
-                pieces.append("".join(f"\\x{b:02x}" for b in data))
-        self.send(200, {"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": pieces})
+        self.send(200, {"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": [spelled(tokenizer, i) for i in ids]})
 
     def chat(self, body):
         return self.write(body, Chat, ASSISTANTS + BASES)
