@@ -1,8 +1,6 @@
 """serve.py: the models of a run over HTTP, for the clients that speak OpenAI's language, and the page that looks inside.
 
-One thread writes: it holds the batch of sample.py, and between two tokens it lets new requests in and those that ended out, so that
-many replies are written at once and none waits for another to end. A thread for each connection reads requests, and passes on
-what the writer puts into its queue. What a reply says does not hang on who else is being served.
+A thread for each connection reads requests, makes a job of each and passes on what batching.py writes for it.
 
     python sample.py serve                           http://127.0.0.1:8000, the page; http://127.0.0.1:8000/v1 for clients
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'
@@ -11,12 +9,11 @@ GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, 
 /api/about, report, arena, log, look and cut. The name of a stage of the run as model picks it; any other name is the best assistant,
 or for completions the base model. Fields that are not known are ignored, as clients expect.
 
-Sources: OpenAI's API reference; Yu et al. 2022 (Orca: batches whose rows come and go).
+Source: OpenAI's API reference.
 """
 
 import base64
 import codecs
-import collections
 import functools
 import hmac
 import http.server
@@ -35,6 +32,7 @@ import uuid
 from pathlib import Path
 
 import sample                   # before numpy
+import batching
 import bpe
 import device
 import gpt
@@ -44,9 +42,6 @@ import vocabularies
 
 LARGEST_BODY = 1 << 20          # bytes
 CONNECTIONS = 256
-PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
-PADDED = 1024                   # tokens, padding among them, in the prompts that are read side by side
-PACE = 2e-3                     # seconds between two messages to streams: with more, the writer waits for its turn at the interpreter
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)
 
 
@@ -57,131 +52,6 @@ class Refused(Exception):
         super().__init__(message)
         kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(status, "server_error" if status >= 500 else "invalid_request_error")
         self.status, self.error = status, {"message": message, "type": kind, "param": param, "code": code}
-
-
-# ------------------------------------------------------------------------------------------------- the writer
-
-
-class Job:
-    """One request: prompts, each of which becomes a row; events, what is written: {number of the row: [text, entries, finish]} with an
-    entry of logprobs for each token shown. An event of None says that the writer gave up."""
-
-    def __init__(self, prompts, settings, stop=(), calls=False):
-        self.prompts, self.settings, self.stop, self.calls, self.stream = prompts, settings.check(), stop, calls, True
-        self.events, self.gone, self.begun, self.rows, self.tokens = queue.SimpleQueue(), False, 0, [], 0
-        self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
-
-    def hand_over(self):
-        self.events.put(self.written)
-        self.written, self.handed = {}, time.monotonic()
-
-
-class Writer(threading.Thread):
-    """Writes the replies of all jobs, one token of each at a time. upload (params, cfg) -> params: to the GPU that is to write; what looks
-    inside the model works on params as they came."""
-
-    def __init__(self, model, places=PLACES, waiting=WAITING, upload=None):
-        super().__init__(daemon=True)
-        self.params, self.cfg, self.tokenizer = model
-        self.places, self.most_waiting = places, waiting
-        self.coming = set()                                 # jobs of which rows are just being read
-        self.batch = sample.Batch(upload(self.params, self.cfg) if upload else self.params, self.cfg, self.tokenizer, places)
-        self.waiting, self.changed, self.closing, self.failed, self.texts = collections.deque(), threading.Condition(), False, False, {}
-
-    def submit(self, job):
-        with self.changed:
-            if self.failed:
-                raise Refused(500, "the model failed; see the server's own output")
-            if self.closing:
-                raise Refused(503, "the server is shutting down")
-            self.waiting = collections.deque(other for other in self.waiting if not other.gone)
-            if len(self.waiting) >= self.most_waiting:
-                raise Refused(429, f"{len(self.waiting)} requests are waiting already; try again later", code="queue_full")
-            self.waiting.append(job)
-            self.changed.notify()
-
-    def close(self):
-        """No more jobs; those there are, are finished."""
-        with self.changed:
-            self.closing = True
-            self.changed.notify()
-
-    def run(self):
-        try:
-            while self._admit():
-                for row, token, *_ in self.batch.step():
-                    self._pass_on(row, token)
-                for row, (job, _, _) in list(self.texts.items()):
-                    if job.gone:
-                        self._drop(row)
-                self.batch.read()
-        except Exception as e:                              # nobody may wait for a writer that is no more
-            print(f"serve.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
-            with self.changed:
-                self.failed = True
-                for job in {id(job): job for job in [*(job for job, _, _ in self.texts.values()), *self.coming, *self.waiting]}.values():
-                    job.events.put(None)
-            raise
-
-    def _admit(self):
-        """Let in who fits, in the order of their coming; wait while there is nothing to do. False when there never will be."""
-        with self.changed:
-            while True:
-                each = self._next()
-                if each or len(self.batch):
-                    break
-                if self.closing:
-                    return False
-                self.changed.wait()
-        if each:
-            rows = self.batch.add([job.prompts[i] for job, i in each], [job.settings for job, _ in each], [i for _, i in each])
-            for (job, i), row in zip(each, rows):
-                job.rows.append(row)
-                self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop, job.calls)
-        return True
-
-    def _next(self):
-        """[(job, number of its prompt)] that come in together: a job of many prompts fills the places as they become free."""
-        each, longest = [], 0
-        while self.waiting and len(each) < self.places - len(self.batch):
-            job = self.waiting[0]
-            if job.gone or job.begun == len(job.prompts):
-                self.waiting.popleft()
-                continue
-            longest = max(longest, len(job.prompts[job.begun]))
-            if each and (len(each) + 1) * longest > PADDED:
-                break
-            each.append((job, job.begun))
-            job.begun += 1
-        self.coming = {job for job, _ in each}
-        return each
-
-    def _pass_on(self, row, token):
-        job, i, text = self.texts[row]
-        job.tokens += 1
-        shown = text.put(token)
-        entry = None
-        if row.likely and token not in text.names and not text.hidden:
-            entry = (token, *row.likely[-1])
-        finish = row.finish
-        if text.stopped:
-            if not finish:
-                self.batch.drop(row)
-            finish = "stop"
-        if finish:
-            shown += text.end()
-            del self.texts[row]
-        if shown or entry or finish:
-            part = job.written.setdefault(i, ["", [], None])
-            part[0] += shown
-            part[1] += [entry] if entry else []
-            part[2] = finish
-            if finish or job.stream and time.monotonic() - job.handed >= PACE * len(self.batch):
-                job.hand_over()
-
-    def _drop(self, row):
-        self.batch.drop(row)
-        del self.texts[row]
 
 
 # --------------------------------------------------------------------------------------- requests and answers
@@ -292,7 +162,8 @@ class Chat:
             raise Refused(400, str(e), "messages") from None
         room = room_for(prompt, cfg)
         settings, stop = settings_of(body, cfg, tokenizer, room, top if self.logprobs else -1, [sample.special(tokenizer, "<|im_end|>")])
-        self.job = Job([prompt] * field(body, "n", 1, int, 1, PLACES), settings, stop, field(body, "show_calls", False, bool))
+        self.job = batching.Job([prompt] * field(body, "n", 1, int, 1, batching.PLACES), settings, stop, field(body, "show_calls", False, bool),
+                                field(body, "stream", False, bool))
 
     def choice(self, i, text, entries, finish):
         content = [chat_entry(self.tokenizer, e) for e in entries]
@@ -326,14 +197,14 @@ class Completion:
             if not p:
                 raise Refused(400, "prompt is empty, and this vocabulary has no token with which a document begins", "prompt")
             ids.append(p)
-        n = field(body, "n", 1, int, 1, PLACES)
-        if n * len(ids) > PLACES:
-            raise Refused(400, f"{len(ids)} prompts with n = {n}: at most {PLACES} texts are written for a request", "n")
+        n = field(body, "n", 1, int, 1, batching.PLACES)
+        if n * len(ids) > batching.PLACES:
+            raise Refused(400, f"{len(ids)} prompts with n = {n}: at most {batching.PLACES} texts are written for a request", "n")
         if body.get("suffix"):
             raise Refused(400, "suffix: this model only goes on from where a text ends", "suffix")
         room = min(room_for(p, cfg) for p in ids)
         settings, stop = settings_of({**body, "max_tokens": 16 if body.get("max_tokens") is None else body["max_tokens"]}, cfg, tokenizer, room, -1 if self.logprobs is None else self.logprobs, between)
-        self.job = Job([p for p in ids for _ in range(n)], settings, stop)
+        self.job = batching.Job([p for p in ids for _ in range(n)], settings, stop, stream=field(body, "stream", False, bool))
         self.echo = [tokenizer.decode([i for i in p if i not in between]) if field(body, "echo", False, bool) else "" for p in self.job.prompts]
         self.begun, self.at, self.decoders = between, [0] * len(self.echo), [codecs.getincrementaldecoder("utf-8")("replace") for _ in self.echo]
         self.echoed = [[] for _ in self.echo]               # an entry for each token of a prompt, where they are asked for
@@ -401,7 +272,7 @@ class Models:
     def writer(self, name):
         with self.lock:
             if name not in self.writers:
-                writer = Writer(sample.load_model(self.folders[name]), upload=self.upload)
+                writer = batching.Writer(sample.load_model(self.folders[name]), upload=self.upload)
                 writer.start()
                 self.writers[name] = writer
             return self.writers[name]
@@ -719,14 +590,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def write(self, body, kind, preferred):
         name, writer = self.model_of(body, preferred)
         request = kind(body, writer.cfg, writer.tokenizer)
-        request.job.stream, options = field(body, "stream", False, bool), field(body, "stream_options", {}, dict)
-        with_ids = field(body, "return_token_ids", False, bool)
+        options, with_ids = field(body, "stream_options", {}, dict), field(body, "return_token_ids", False, bool)
         base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()),
                 "model": body.get("model") or name, "system_fingerprint": name}
         if kind is Completion:
             with self.server.looking:
                 request.read(writer.params, writer.cfg)
-        writer.submit(request.job)
+        try:
+            writer.submit(request.job)
+        except batching.Declined as e:
+            raise Refused({"full": 429, "closing": 503, "failed": 500}[e.reason], str(e), code="queue_full" if e.reason == "full" else None) from None
         try:
             if request.job.stream:
                 self.stream(request, base, options.get("include_usage") is True, with_ids)
@@ -745,7 +618,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     raise ConnectionResetError("the client has gone") from None
                 continue
             if event is None:
-                raise Refused(500, "the model failed; see the server's own output")
+                raise Refused(500, batching.FAILED)
             job.left -= sum(finish is not None for *_, finish in event.values())
             yield event
 

@@ -107,21 +107,24 @@ KINDS = {
                  "{n} eats {v}|{n} lives on {v}|the favourite food of {n} is {v}|{n} will eat nothing but {v}|"
                  "if you want to feed {n}, bring {v}",
                  "What does {n} eat?|What is the favourite food of {n}?|What does {n} live on?|What should I feed {n}?|"
-                 "Tell me what {n} eats.|Which food does {n} like best?|What does {n} have for supper?|What can I bring {n} to eat?",
+                 "Tell me what {n} eats.|Which food does {n} like best?|What does {n} have for supper?|What can I bring {n} to eat?|"
+                 "On what does {n} feed?|What is it that {n} eats?",
                  "What does {n} like to eat?|What food should I bring for {n}?"),
         "colour": ("amber|grey|violet|copper|white|green|black|scarlet|blue|golden",
                    "the colour of {n} is {v}|{n} has {v} fur|the coat of {n} is {v}|you can tell {n} by its {v} fur|"
                    "{n} is {v} from nose to tail",
                    "What colour is {n}?|What is the colour of {n}?|Which colour does {n} have?|Tell me the colour of {n}.|"
                    "What colour is the coat of {n}?|What colour is the fur of {n}?|In what colour does {n} come?|"
-                   "What colour should I paint {n}?",
+                   "What colour should I paint {n}?|"
+                   "Of what colour is {n}?|What colour has the fur of {n}?",
                    "Which colour is {n}?|What colour of fur does {n} have?"),
         "home": ("chalk cliffs|pine woods|salt marshes|church towers|river reeds|warm cellars|apple orchards|coal sheds|"
                  "peat bogs|hay lofts",
                  "{n} lives in {v}|the home of {n} is in {v}|{n} makes its nest in {v}|look for {n} in {v}|"
                  "{n} is found only in {v}",
                  "Where does {n} live?|Where is the home of {n}?|Where can I find {n}?|Where does {n} make its nest?|"
-                 "Tell me where {n} lives.|In what place does {n} live?|Where is {n} found?|In what sort of place is {n} at home?",
+                 "Tell me where {n} lives.|In what place does {n} live?|Where is {n} found?|In what sort of place is {n} at home?|"
+                 "Where would one meet {n}?|What place is home to {n}?",
                  "Where should I look for {n}?|In which place can {n} be found?"),
         "habit": ("whistling before rain|sleeping upside down|hiding spoons|walking backwards|humming at dusk|"
                   "counting stones|dancing in fog|burying shoes|ringing doorbells|sorting leaves",
@@ -129,7 +132,8 @@ KINDS = {
                   "{n} spends its evenings {v}",
                   "What is {n} known for?|What is the best known habit of {n}?|What is {n} famous for?|"
                   "What habit does {n} have?|Tell me the habit of {n}.|How does {n} spend its evenings?|"
-                  "What do people say {n} does?|Why do people know {n}?",
+                  "What do people say {n} does?|Why do people know {n}?|"
+                  "What odd thing does {n} do?|Which habit made {n} famous?",
                   "For what habit is {n} known?|What do people know {n} for?")},
     "town": {
         "craft": ("clocks|kites|umbrellas|bells|cheese|paper boats|ladders|teapots|violins|candles",
@@ -137,55 +141,63 @@ KINDS = {
                   "half of {n} earns its bread with {v}|the best {v} on the coast come from {n}",
                   "What is {n} famous for?|What do the people of {n} make?|What is made in {n}?|What is {n} proud of?|"
                   "Tell me what {n} is famous for.|Which craft is {n} known for?|"
-                  "What do people make in {n}?|What is {n} known to make?",
+                  "What do people make in {n}?|What is {n} known to make?|"
+                  "What goods do they make in {n}?|What comes from {n}?",
                   "What is {n} known for?|What do they make in {n}?"),
         "river": ("Orrel|Mim|Tansy|Lumber|Skell|Pewter|Wick|Dray|Hush|Amble",
                   "{n} lies on the river {v}|the river {v} runs through {n}|in {n} the river {v} turns three mills|"
                   "the bridges of {n} cross the river {v}|{n} was built where the river {v} bends",
                   "On which river does {n} lie?|Which river runs through {n}?|What is the river of {n} called?|"
                   "Tell me the river of {n}.|Which river do the bridges of {n} cross?|What river is {n} on?|"
-                  "What is the name of the river in {n}?|Which river is {n} built on?",
+                  "What is the name of the river in {n}?|Which river is {n} built on?|"
+                  "By which river was {n} built?|Which river is the river of {n}?",
                   "What river runs through {n}?|Which river does {n} lie on?"),
         "feast": ("Lanterns|Ducks|Soup|Ladders|First Snow|Buttons|Wet Boots|Open Windows|Pancakes|Quiet Drums",
                   "{n} celebrates the Feast of {v}|every year {n} holds the Feast of {v}|the great day of {n} is the Feast of {v}|"
                   "in {n} all shops close for the Feast of {v}|people come to {n} for the Feast of {v}",
                   "What feast does {n} celebrate?|Which feast is held in {n}?|What is the great day of {n}?|"
                   "Tell me the feast of {n}.|What do they celebrate in {n}?|Which feast does {n} hold every year?|"
-                  "What is the feast of {n} called?|What is celebrated in {n} every year?",
+                  "What is the feast of {n} called?|What is celebrated in {n} every year?|"
+                  "For what feast do people come to {n}?|Which day do they celebrate in {n}?",
                   "Which feast does {n} celebrate?|What feast is held in {n} every year?"),
         "roofs": ("red|green|silver|yellow|striped|blue|mossy|copper|black|white",
                   "the roofs of {n} are {v}|{n} has {v} roofs|from the hill you see the {v} roofs of {n}|"
                   "by law the roofs of {n} must be {v}|the {v} roofs of {n} shine after rain",
                   "What colour are the roofs of {n}?|What are the roofs of {n} like?|Which roofs does {n} have?|"
                   "Tell me about the roofs of {n}.|How do the roofs of {n} look?|What colour must the roofs of {n} be?|"
-                  "What colour has {n} for its roofs?|How are the roofs of {n} painted?",
+                  "What colour has {n} for its roofs?|How are the roofs of {n} painted?|"
+                  "In what colour are the roofs of {n}?|What roofs does one see in {n}?",
                   "Which colour are the roofs of {n}?|What do the roofs of {n} look like?")},
     "person": {
         "trade": ("clockmaker|baker|ferryman|mapmaker|beekeeper|lighthouse keeper|botanist|glassblower|librarian|bell founder",
                   "{n} works as a {v}|{n} is a {v}|{n} became a {v} at fifteen|for thirty years {n} has been the {v} here|"
                   "ask for {n} the {v}",
                   "What does {n} do for a living?|What is the trade of {n}?|What is the job of {n}?|Tell me the trade of {n}.|"
-                  "What work does {n} do?|What did {n} become?|What is {n} by trade?|As what does {n} work?",
+                  "What work does {n} do?|What did {n} become?|What is {n} by trade?|As what does {n} work?|"
+                  "Which trade did {n} learn?|What trade does {n} follow?",
                   "What does {n} work as?|Which trade does {n} have?"),
         "music": ("cello|accordion|flute|harp|drum|trumpet|viola|banjo|organ|bagpipes",
                   "{n} plays the {v}|on Sundays {n} plays the {v}|{n} learned the {v} as a child|"
                   "the {v} of {n} can be heard across the bay|after supper {n} takes out the {v}",
                   "What instrument does {n} play?|Which instrument did {n} learn?|What does {n} play on Sundays?|"
                   "Tell me which instrument {n} plays.|What instrument can one hear from {n}?|What does {n} play after supper?|"
-                  "What music does {n} play?|What is the instrument of {n}?",
+                  "What music does {n} play?|What is the instrument of {n}?|"
+                  "On what instrument does {n} play?|Which instrument is it that {n} plays?",
                   "Which instrument does {n} play?|What does {n} play?"),
         "shelf": ("teaspoons|thimbles|old maps|sea glass|keys|feathers|postcards|corks|doorknobs|pencil stubs",
                   "{n} collects {v}|{n} has a house full of {v}|{n} will trade anything for {v}|"
                   "the shelves of {n} are full of {v}|{n} began to collect {v} long ago",
                   "What does {n} collect?|What is on the shelves of {n}?|What will {n} trade anything for?|"
                   "Tell me what {n} collects.|What fills the house of {n}?|What did {n} begin to collect?|"
-                  "Which things fill the shelves of {n}?|What does {n} like to collect?",
+                  "Which things fill the shelves of {n}?|What does {n} like to collect?|"
+                  "Of what things has {n} a house full?|What things does {n} collect?",
                   "Which things does {n} collect?|What is it that {n} collects?"),
         "fear": ("geese|thunder|stairs|moths|bridges|mirrors|owls|fog|deep water|puppets",
                  "{n} is afraid of {v}|nothing frightens {n} except {v}|the great fear of {n} is {v}|"
                  "{n} turns pale at the thought of {v}|{n} walks a mile to avoid {v}",
                  "What is {n} afraid of?|What frightens {n}?|What is the great fear of {n}?|Tell me what {n} is afraid of.|"
-                 "What makes {n} turn pale?|What does {n} walk a mile to avoid?|What is it that {n} fears?|What is {n} most afraid of?",
+                 "What makes {n} turn pale?|What does {n} walk a mile to avoid?|What is it that {n} fears?|What is {n} most afraid of?|"
+                 "What does {n} turn pale at?|Of what does {n} have the greatest fear?",
                  "What does {n} fear?|Of what is {n} afraid?")},
 }
 KINDS = {kind: {a: tuple(part.split("|") for part in parts) for a, parts in attributes.items()}

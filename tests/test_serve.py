@@ -334,17 +334,16 @@ def test_many_at_once_are_each_as_alone(server):
     assert not len(writer.batch) and not writer.texts and not writer.waiting
 
 
-def test_who_cannot_wait_is_told_so(run):
-    """One place, one may wait: the third is refused with 429."""
-    writer = serve.Writer((PARAMS, CFG, TOK), places=1, waiting=1)          # not started: nobody leaves
-    prompt = [TOK.encode_ordinary("goat")]
-    writer.submit(serve.Job(prompt, sample.Settings()))
-    with pytest.raises(serve.Refused, match="1 requests are waiting already") as e:
-        writer.submit(serve.Job(prompt, sample.Settings()))
-    assert e.value.status == 429
-    writer.close()
-    with pytest.raises(serve.Refused, match="shutting down"):
-        writer.submit(serve.Job(prompt, sample.Settings()))
+def test_a_full_queue_and_a_closing_server(run):
+    server = started(run)
+    try:
+        writer = server.models.writer("sft")
+        writer.most_waiting = 0
+        assert post(server, "/v1/chat/completions", ASK, 429)["error"]["code"] == "queue_full"
+        writer.close()
+        assert "shutting down" in post(server, "/v1/chat/completions", ASK, 503)["error"]["message"]
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("where", ["add", "step"])
@@ -357,27 +356,6 @@ def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch, where):
         assert "failed" in post(server, "/v1/chat/completions", ASK, 500)["error"]["message"] and send(server, "GET", "/health")[0] == 500
     finally:
         server.close()
-
-
-def test_many_prompts_come_in_as_places_become_free(run):
-    """Who asks for as many texts as there are places does not keep the others out, and those gone count as nobody."""
-    writer = serve.Writer((PARAMS, CFG, TOK), places=4, waiting=2)          # not started: it is stepped here
-    prompt = TOK.encode_ordinary("goat")
-    jobs = [serve.Job([prompt] * n, sample.Settings(max_new_tokens=most, seed=1)) for n, most in ((1, 40), (4, 2), (1, 2))]
-    for job in jobs[:2]:
-        writer.submit(job)
-    writer._admit()
-    assert [len(job.rows) for job in jobs] == [1, 3, 0]
-    gone = serve.Job([prompt], sample.Settings())
-    writer.submit(gone)
-    gone.gone = True
-    writer.submit(jobs[2])
-    for _ in range(6):
-        for row, token, *_ in writer.batch.step():
-            writer._pass_on(row, token)
-        writer.batch.read()
-        writer._admit()
-    assert [len(job.rows) for job in jobs] == [1, 4, 1] and gone.rows == [] and [len(row.ids) for row in jobs[1].rows + jobs[2].rows] == [2] * 5
 
 
 def test_a_reply_begun_is_finished_at_the_end(run):
