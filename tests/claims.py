@@ -104,15 +104,13 @@ def few_shot(run, seed):
     does not fall with what stands before a token.
     """
     base, rng, out = sample.load_model(run / "base"), np.random.default_rng(seed), {}
-    world = [e for e in toyweb.entities(0) if e["exposure"] >= 10]
+    asked = list({(t["entity"], *t["options"]): t for t in questions(run)}.values())      # one of each fact; the options tell the kind
     for k in (0, 1, 2, 4, 8):                               # name: value; what is asked of the name only the examples tell
-        prompts, values = [], []
-        for e in world:
-            for a in list(e["facts"])[:3]:
-                others = [x for x in (world[j] for j in rng.permutation(len(world))) if x["kind"] == e["kind"] and x is not e][:k]
-                prompts.append("\n".join([*(f"{x['name']}: {x['facts'][a]}." for x in others), f"{e['name']}:"]))
-                values.append(e["facts"][a])
-        right = sum(value in text for value, text in zip(values, continuations(base, prompts, 8, 0.0)))
+        prompts = []
+        for t in asked:
+            others = [x for x in (asked[j] for j in rng.permutation(len(asked))) if x["options"] == t["options"] and x is not t][:k]
+            prompts.append("\n".join([*(f"{x['entity']}: {x['answer']}." for x in others), f"{t['entity']}:"]))
+        right = sum(t["answer"] in text for t, text in zip(asked, continuations(base, prompts, 8, 0.0)))
         print(f"   {k} examples in front: {interval(right, len(prompts))}")
         out[f"{k} examples"] = right / len(prompts)
     if out["8 examples"] <= 0.1:
