@@ -57,8 +57,8 @@ class Recipe:
     min_lr: float
     warmup: int
     batch: int = 64             # conversations a step; RL: may be 0
-    replay: int = 4             # SFT: windows of pre-training text a step
-    replay_weight: float = 1.0  # SFT: their loss beside the conversations'
+    replay: int = 2             # SFT: windows of pre-training text a step
+    replay_weight: float = 0.5  # SFT: their loss beside the conversations'
     keep_moments: bool = False  # SFT: begin with the optimizer's moments that pre-training ended with
     prompts: int = 16           # RL: questions a step
     group: int = 16             # RL: replies to each question
