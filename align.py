@@ -76,7 +76,7 @@ class Recipe:
     save_every: int = 20
 
 
-SFT = Recipe(steps=1250, lr=9e-4, min_lr=5e-5, warmup=40, save_every=100)
+SFT = Recipe(steps=1250, lr=2e-3, min_lr=5e-5, warmup=40, save_every=100)
 RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
 REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)   # batch: comparisons a step
 DPO = Recipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, kl=0.1, save_every=25)
