@@ -61,7 +61,7 @@ def interval(right, n):
     return f"{right / n:6.1%} ({low:.1%} to {high:.1%} of {n:,})"
 
 
-def teach(run, name, rows, steps, seed, start="base", batch=32, lr=9e-4, replay=0):
+def teach(run, name, rows, steps, seed, start="base", batch=32, lr=2e-3, replay=0):
     """A model of its own for an experiment, claims/name: start/ fine-tuned on conversations."""
     path = run / "claims" / f"{name}.jsonl"
     toyweb.write_jsonl(path, rows)
