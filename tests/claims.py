@@ -168,7 +168,7 @@ def tools(run, seed):
     tasks, out = chats.tasks(run / "tasks" / "calculator_test.jsonl"), {}
     digits = np.array([len(t["answer"].lstrip("-")) for t in tasks])
     for name, taught in (("with the calculator", rows), ("in its head", plain)):
-        ok = right(teach(run, "tools", taught, 300, seed), tasks)
+        ok = right(teach(run, "tools", taught, 700, seed), tasks)
         print(f"   {name:20} {interval(ok.sum(), len(ok))}; by digits of the result: " + ", ".join(f"{n}: {ok[digits == n].mean():.0%}" for n in np.unique(digits)))
         out[name] = float(ok.mean())
     return out
