@@ -128,7 +128,7 @@ def regurgitation(run, seed):
     """What was read again and again is recited word for word, what was read once is not. Refuted if the share recited does not rise with
     the number of readings.
     """
-    params, cfg, tokenizer = sample.load_model(run / "base")
+    params, cfg, tokenizer = align.load_stage(run, "base", "python train.py")
     train_shards, val_shards = train.load_run(run, tokenizer)
     marks, rng, out = np.concatenate(val_shards).astype(np.int64), np.random.default_rng(seed), {}
     pages = [page for page in np.split(marks, np.flatnonzero(marks == tokenizer.eot_token)) if len(page) >= 97]
