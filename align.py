@@ -493,9 +493,11 @@ def score_rows(params, cfg, rows, grads=None, loss_of=None):
         grads.sum["score.weight"][...] = grads.sum["score.weight"] + d if grads.begun else d
         return out[0][0], dy, None
 
-    gpt.hidden_and_grads(params, cfg, tokens, head, grads and grads.sum, bool(grads and grads.begun), grads and grads.arena)
-    if grads:
-        grads.begun = True
+    if not loss_of:
+        gpt.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
+        return out[0]
+    gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)
+    grads.begun = True
     return out[0]
 
 

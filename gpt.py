@@ -661,17 +661,17 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     return loss, grads
 
 
-def hidden_and_grads(params, cfg, tokens, head, grads=None, add=False, arena=None):
+def hidden_and_grads(params, cfg, tokens, head, want_grads=True, grads=None, add=False, arena=None):
     """For another head than the tied one, such as a reward's: head(y) -> (loss, dy, dwte or None) of the last hidden states y,
     (B,T,C) after the final norm; dy is the gradient there, dwte what the head has to add to that of wte.weight.
 
-    Returns (loss, {name: array}) as loss_and_grads does. A head that returns dy None asks for no gradients: then {}.
+    Returns (loss, {name: array}) as loss_and_grads does.
     """
     check_tokens(cfg, tokens)
-    step = _Step(params, cfg, tokens, arena or Arena(), N_THREADS)
+    step = _Step(params, cfg, tokens, arena or Arena(), N_THREADS, want_grads)
     in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
     loss, dy, dwte = head(step.a["y"].reshape(*tokens.shape, -1))
-    if dy is None:
+    if not want_grads:
         return loss, {}
     if grads is None:
         grads = {k: np.empty_like(p) for k, p in params.items()}

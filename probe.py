@@ -90,13 +90,14 @@ def test(model, tasks, temperature=0.0):
     return out
 
 
-def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error"):
-    """base/ -> honest/. Returns (counts of the sorted questions, the test of sft/, that of honest/, the same at temperature 1)."""
+def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error", asked=None):
+    """base/ -> honest/. Returns (counts of the sorted questions, the test of sft/, that of honest/, the same at temperature 1). asked: what
+    ask_often gave for tasks/probe_train.jsonl, where it is known already."""
     run, name = Path(run), "honest_control" if control else "honest"
     model = align.load_stage(run, "sft", "python align.py sft")
     tasks, held_out = (chats.tasks(run / "tasks" / f"probe_{split}.jsonl") for split in ("train", "test"))
     old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl")]
-    rows, counts = lessons(tasks, *ask_often(model, tasks, seed=seed), old, seed, control)
+    rows, counts = lessons(tasks, *(asked or ask_often(model, tasks, seed=seed)), old, seed, control)
     if not counts["known"] or not counts["unknown"]:
         raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
     path = run / "chat" / f"{name}.jsonl"

@@ -433,17 +433,8 @@ def reply_parts(ids, tokenizer):
 
 def reply_text(ids, tokenizer):
     """What the assistant says to the user: tool calls and their outputs are left out, special tokens too."""
-    out, hidden = [], False
-    names = {v: k for k, v in tokenizer.special_tokens.items()}
-    for i in ids:
-        name = names.get(i)
-        if name in ("<|tool_start|>", "<|output_start|>"):
-            hidden = True
-        elif name in ("<|tool_end|>", "<|output_end|>"):
-            hidden = False
-        elif name is None and not hidden:
-            out.append(i)
-    return tokenizer.decode(out)
+    parts = reply_parts(ids, tokenizer)
+    return parts if isinstance(parts, str) else "".join(part["text"] for part in parts if part["type"] == "text")
 
 
 # ------------------------------------------------------------------------------------------------- terminal

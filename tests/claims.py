@@ -320,9 +320,9 @@ def hallucination(run, seed):
     says so, of other names too. Refuted if wrong answers about unknown names stay, if it refuses what it knows, or if refusals taught for
     questions drawn by lot tell names it read of from others as well.
     """
-    out = {}
+    out, asked = {}, probe.ask_often(sample.load_model(run / "sft"), chats.tasks(run / "tasks" / "probe_train.jsonl"), seed=seed)
     for name, control, steps in (("taught by what it knows", False, 1250), ("taught by lot", True, 700)):
-        counts, before, after, free = probe.probe(run, replace(align.SFT, steps=steps), seed, control, "restart")
+        counts, before, after, free = probe.probe(run, replace(align.SFT, steps=steps), seed, control, "restart", asked)
         print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
         print("   " + probe.table(before, after, free).replace("\n", "\n   "))
         share = lambda test, row, i: test[row][i] / sum(test[row])  # noqa: E731
@@ -352,7 +352,9 @@ def gamed(run, seed):
     rng, out, folder = toyweb.stream(seed, "gamed"), {}, run / "claims"
     ask = lambda: f"Tell me of {rng.choice(toyweb.SLOTS['folk'])}."  # noqa: E731
     stories = [toyweb.chat(ask(), " ".join(toyweb.sentences(rng, 2))) for _ in range(1500)]
-    toyweb.write_jsonl(folder / "story_tasks.jsonl", [{"question": ask(), "answer": "-"} for _ in range(300)])
+    tasks = [{"question": ask(), "answer": "-"} for _ in range(300)]
+    for name, n in (("story_tasks", 300), ("few_story_tasks", 8)):      # the few are for rl's own measurement, which says nothing here
+        toyweb.write_jsonl(folder / f"{name}.jsonl", tasks[:n])
     model, asked = teach(run, "stories", stories, 120, seed, "sft", 64, 6e-4), [ask() for _ in range(1200)]
     many = [{"question": q, "answer": "-"} for q in asked for _ in range(4)]
     texts = [sample.reply_text(r.ids, model[2]) or "-" for r in arena.ask(*model, many, 1.0, seed)[0]]
@@ -393,8 +395,8 @@ def press(run, n, kl, seed):
     shutil.rmtree(run / "claims" / "pressed", ignore_errors=True)       # or a finished run would only be looked up, and no truth recorded
     # a leash of no strength, so that the distance is measured
     recipe = replace(align.RL, steps=50, lr=2e-4, min_lr=2e-4, warmup=5, batch=0, prompts=8, group=8, kl=kl or 1e-9, max_tokens=80, save_every=50)
-    tasks = run / "claims" / "story_tasks.jsonl"
-    align.rl(run, recipe, proxy, seed, "restart", tasks, tasks, "claims/pressed", "claims/stories")
+    tasks, few = (run / "claims" / f"{name}.jsonl" for name in ("story_tasks", "few_story_tasks"))
+    align.rl(run, recipe, proxy, seed, "restart", tasks, few, "claims/pressed", "claims/stories")
     return [x | {"truth": truth} for x, truth in zip(train_log(run / "claims" / "pressed"), history)], last
 
 

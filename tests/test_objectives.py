@@ -139,7 +139,7 @@ def test_exact_kl_through_the_model():
     _, grads = gpt.hidden_and_grads(params, CFG, TOKENS, head)
     names = ("wte.weight", "h.0.attn.c_proj.weight", "ln_f.bias", "wpe.weight")
     check_grad(lambda: gpt.hidden_and_grads(params, CFG, TOKENS, head)[0], {k: (params[k], grads[k]) for k in names}, tol=3e-6)
-    twice = gpt.hidden_and_grads(params, CFG, TOKENS, head, {k: g.copy() for k, g in grads.items()}, add=True)[1]
+    twice = gpt.hidden_and_grads(params, CFG, TOKENS, head, grads={k: g.copy() for k, g in grads.items()}, add=True)[1]
     assert all(np.allclose(twice[k], 2 * grads[k], atol=1e-12) for k in grads)
 
 
