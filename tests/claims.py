@@ -11,8 +11,14 @@ of them it learned here, and truth is known.
 """
 
 import argparse
+import concurrent.futures
+import contextlib
+import io
+import multiprocessing
+import os
 import re
 import shutil
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -161,14 +167,13 @@ def sums(run):
 
 @claim
 def tools(run, seed):
-    """Arithmetic in the head is unreliable, a calculator is not: the same model, the same sums, taught once with the calculator and once
-    without. Refuted if it does as well without.
+    """Arithmetic in the head is unreliable, a calculator is not: the assistant, and the same taught its sums once more without the
+    calculator. Refuted if it does as well without.
     """
-    rows, plain = sums(run)
     tasks, out = chats.tasks(run / "tasks" / "calculator_test.jsonl"), {}
     digits = np.array([len(t["answer"].lstrip("-")) for t in tasks])
-    for name, taught in (("with the calculator", rows), ("in its head", plain)):
-        ok = right(teach(run, "tools", taught, 700, seed), tasks)
+    for name, model in (("with the calculator", sample.load_model(run / "sft")), ("in its head", teach(run, "tools", sums(run)[1], 300, seed, "sft", lr=1e-3))):
+        ok = right(model, tasks)
         print(f"   {name:20} {interval(ok.sum(), len(ok))}; by digits of the result: " + ", ".join(f"{n}: {ok[digits == n].mean():.0%}" for n in np.unique(digits)))
         out[name] = float(ok.mean())
     return out
@@ -467,6 +472,60 @@ def parse_args(argv=None):
     return p.parse_args(argv)
 
 
+def alone(pipe, name, run, seeds):
+    """A claim in a process of its own: [(what it printed, what it found, seconds)] of the seeds goes through the pipe, or its error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C is for the process that waits
+    claim, found = next(f for f in CLAIMS if f.__name__ == name), []
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+        try:
+            for seed in seeds:
+                started = time.perf_counter()
+                with contextlib.redirect_stdout(io.StringIO()) as said:
+                    numbers = claim(run, seed)
+                found.append((said.getvalue(), numbers, time.perf_counter() - started))
+        except Exception as e:
+            found = ValueError(f"{name} of {run}: {type(e).__name__}: {e}")
+    pipe.send(found)
+
+
+def spread(jobs):
+    """Yields what alone finds for each job, (name, run, seeds), in their order. Each has one core, for most are too small to keep more of
+    them busy; so what comes out does not hang on how many there are."""
+    free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [None]
+    context, futures = multiprocessing.get_context("spawn"), []
+
+    def pin():                                              # what a thread starts inherits its core
+        if free[-1] is not None:
+            os.sched_setaffinity(0, {free.pop()})
+
+    def one(i):
+        if jobs[i][0] == "ranking":                         # of what the others made
+            concurrent.futures.wait(futures[:i])
+        here, there = context.Pipe(False)
+        process = context.Process(target=alone, args=(there, *jobs[i]), daemon=True)
+        process.start()
+        there.close()
+        try:
+            return here.recv()
+        except EOFError:
+            process.join()
+            return ValueError(f"{jobs[i][0]} of {jobs[i][1]}: its process ended with {process.exitcode}")
+
+    with concurrent.futures.ThreadPoolExecutor(len(free), initializer=pin) as pool:
+        try:
+            for i in range(len(jobs)):
+                futures.append(pool.submit(one, i))
+            for future in futures:
+                found = future.result()
+                if isinstance(found, Exception):
+                    raise found
+                yield found
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+
+
 def main(argv=None):
     args, begun = parse_args(argv), time.perf_counter()
     known = {f.__name__: f for f in CLAIMS}
@@ -476,15 +535,19 @@ def main(argv=None):
     for run in args.run:
         for stage in ("base", "sft", "rl", "rl_random"):
             align.load_stage(run, stage, f"make RUN={run}")
-    for name in args.claims or known:
-        started, found = time.perf_counter(), []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))             # so that the processes end as well
+    names, n = [name for name in known if name in (args.claims or known)], len(args.run)
+    results = spread([(name, run, range(i, args.seeds * n, n)) for name in names for i, run in enumerate(args.run)])
+    for name in names:
         print(f"\n{name}: {' '.join(known[name].__doc__.split())}\n", flush=True)
-        for seed in range(args.seeds * len(args.run)):
-            found.append(known[name](args.run[seed % len(args.run)], seed))
+        found = []
+        for _ in args.run:
+            found += next(results)
+            print("".join(said for said, *_ in found[-args.seeds:]), end="", flush=True)
         if len(found) > 1:
-            print(f"   mean and spread of {len(found)}:\n" + "\n".join(
-                f"   {np.mean([x[k] for x in found]):9.3f} +- {np.std([x[k] for x in found], ddof=1):.3f}  {k}" for k in found[0]))
-        print(f"   {time.perf_counter() - started:.0f} s", flush=True)
+            print(f"   mean and spread of {len(found)}:\n" + "\n".join(f"   {np.mean(x):9.3f} +- {np.std(x, ddof=1):.3f}  {k}" for k in found[0][1]
+                  for x in [[numbers[k] for _, numbers, _ in found]]))
+        print(f"   {sum(seconds for *_, seconds in found):.0f} s on one core", flush=True)
     print(f"\n{time.perf_counter() - begun:.0f} s in all")
 
 
