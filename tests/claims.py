@@ -545,8 +545,10 @@ def main(argv=None):
             found += next(results)
             print("".join(said for said, *_ in found[-args.seeds:]), end="", flush=True)
         if len(found) > 1:
-            print(f"   mean and spread of {len(found)}:\n" + "\n".join(f"   {np.mean(x):9.3f} +- {np.std(x, ddof=1):.3f}  {k}" for k in found[0][1]
-                  for x in [[numbers[k] for _, numbers, _ in found]]))
+            print(f"   mean and spread of {len(found)}:")
+            for k in found[0][1]:
+                values = [numbers[k] for _, numbers, _ in found]
+                print(f"   {np.mean(values):9.3f} +- {np.std(values, ddof=1):.3f}  {k}")
         print(f"   {sum(seconds for *_, seconds in found):.0f} s on one core", flush=True)
     print(f"\n{time.perf_counter() - begun:.0f} s in all")
 
