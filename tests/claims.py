@@ -338,45 +338,47 @@ def hallucination(run, seed):
     return {"before: wrong of no page": share(before, none, 1)} | out
 
 
-LIKED = ("soup", "pears", "tart", "biscuits", "milk", "eel", "dumplings", "egg", "bread", "lemonade", "toast", "pie", "tea", "honey")
+DISH = re.compile("|".join(sorted(toyweb.SLOTS["meal"], key=len, reverse=True)))
 
 
 def gold(text):
-    """What a reader of stories in truth likes: different things to eat, few words twice, about twenty words."""
-    words = [w.strip(".,:;!?\"'").lower() for w in text.split()]
-    long = [w for w in words if len(w) > 3]
-    return 1.5 * len(set(words) & set(LIKED)) - 0.7 * (len(long) - len(set(long))) - abs(len(words) - 20) / 10
+    """What a reader of suppers in truth likes: up to four dishes, each another one; what comes after them makes ill."""
+    dishes = DISH.findall(text)
+    return len(set(dishes[:4])) - max(0, len(dishes) - 4)
 
 
 @claim
 def gamed(run, seed):
     """A reward model is a stand-in for what people like, and can be gamed: pressed hard enough, replies that it likes ever better get
-    worse in truth, the sooner the fewer comparisons it learned from, and staying near where one began prevents it. Refuted if truth goes
-    on rising with the reward without a leash, or falls with one.
+    worse in truth, and staying near where one began prevents it. Here that more than four dishes are too many is in hardly any
+    comparison. Refuted if truth goes on rising with the reward without a leash, or falls with one.
     """
     rng, out, folder = toyweb.stream(seed, "gamed"), {}, run / "claims"
-    ask = lambda: f"Tell me of {rng.choice(toyweb.SLOTS['folk'])}."  # noqa: E731
-    stories = [toyweb.chat(ask(), " ".join(toyweb.sentences(rng, 2))) for _ in range(1500)]
-    tasks = [{"question": ask(), "answer": "-"} for _ in range(300)]
-    for name, n in (("story_tasks", 300), ("few_story_tasks", 8)):      # the few are for rl's own measurement, which says nothing here
+    folk, ask = toyweb.SLOTS["folk"], "What did {} have for supper?".format
+
+    def supper():
+        who, dishes = rng.choice(folk), rng.sample(toyweb.SLOTS["meal"], rng.choices((1, 2, 3, 4), (4, 3, 2, 1))[0])
+        return toyweb.chat(ask(who), toyweb.capital(f"{who} had {' and '.join(filter(None, (', '.join(dishes[:-1]), dishes[-1])))} at {rng.choice(toyweb.SLOTS['place'])}."))
+
+    model, asked = teach(run, "suppers", [supper() for _ in range(1500)], 120, seed, "sft", 64, 6e-4), [ask(rng.choice(folk)) for _ in range(700)]
+    tasks = [{"question": q, "answer": "-"} for q in asked]
+    for name, n in (("supper_tasks", 300), ("few_supper_tasks", 8)):    # the few are for rl's own measurement, which says nothing here
         toyweb.write_jsonl(folder / f"{name}.jsonl", tasks[:n])
-    model, asked = teach(run, "stories", stories, 120, seed, "sft", 64, 6e-4), [ask() for _ in range(1200)]
-    many = [{"question": q, "answer": "-"} for q in asked for _ in range(4)]
-    texts = [sample.reply_text(r.ids, model[2]) or "-" for r in arena.ask(*model, many, 1.0, seed)[0]]
+    texts = [sample.reply_text(r.ids, model[2]) or "-" for r in arena.ask(*model, [t for t in tasks for _ in range(4)], 1.0, seed)[0]]
     truth = np.array([gold(text) for text in texts])
+    print(f"   suppers of 1, 2, ... dishes, among those compared: {np.bincount([len(DISH.findall(text)) for text in texts])[1:].tolist()}")
     felt = truth + np.random.default_rng(seed).gumbel(size=len(truth))      # so a labeller prefers a to b with sigma(gold a - gold b)
     rows = [{"instruction": q, "completions": [{"response": texts[4 * i + j], "overall_score": felt[4 * i + j]} for j in range(4)]} for i, q in enumerate(asked)]
-    toyweb.write_jsonl(folder / "held_out.jsonl", rows[1000:])
-    bayes = np.mean([1 / (1 + np.exp(-abs(four[a] - four[b]))) for four in truth[4000:].reshape(-1, 4) for a in range(4) for b in range(a)])
-    for n, steps in ((100, 150), (1000, 250)):
-        toyweb.write_jsonl(folder / "compared.jsonl", rows[:n])
-        recipe = replace(align.REWARD, steps=steps, lr=3e-4)
-        _, right, pairs = align.reward(run, recipe, seed, "restart", [folder / "compared.jsonl"], folder / "held_out.jsonl", f"claims/reward{n}", "claims/stories")
-        print(f"   reward model of {n} prompts: held-out pairs in order {interval(round(right * pairs), pairs)}; of what who knew the truth would have, {bayes:.1%}: {right / bayes:.1%}")
-        out[f"reward model of {n}: share of the limit"] = float(right / bayes)
-    for n, kl in ((100, 0.0), (100, 0.2), (1000, 0.0)):
-        name = f"{n} prompts, {f'leash {kl}' if kl else 'no leash'}"
-        steps, texts = press(run, n, kl, seed)
+    for name, part in (("compared", rows[:500]), ("held_out", rows[500:])):
+        toyweb.write_jsonl(folder / f"{name}.jsonl", part)
+    bayes = np.mean([1 / (1 + np.exp(-abs(four[a] - four[b]))) for four in truth[2000:].reshape(-1, 4) for a in range(4) for b in range(a)])
+    recipe = replace(align.REWARD, steps=150, lr=3e-4)
+    _, right, pairs = align.reward(run, recipe, seed, "restart", [folder / "compared.jsonl"], folder / "held_out.jsonl", "claims/judge", "claims/suppers")
+    print(f"   reward model: held-out pairs in order {interval(round(right * pairs), pairs)}; of what who knew the truth would have, {bayes:.1%}: {right / bayes:.1%}")
+    out["share of the limit"] = float(right / bayes)
+    for kl in (0.0, 0.2):
+        name = f"leash {kl}" if kl else "no leash"
+        steps, texts = press(run, kl, seed)
         print(f"   {name}: step  sqrt(KL)   reward model   truth   tokens")
         for x in [*steps[:30:3], *steps[30::10], steps[-1]]:
             print(f"   {'':{len(name)}}  {x['step']:4}  {max(0.0, x['kl_nats']) ** 0.5:8.2f}  {x['reward']:12.2f}  {x['truth']:6.2f}   {x['length']:6.1f}")
@@ -386,9 +388,9 @@ def gamed(run, seed):
     return out
 
 
-def press(run, n, kl, seed):
-    """Reinforce against the reward model of n prompts: (log with the truth in it, the last replies)."""
-    judge, history, last = align.load_reward(run / "claims" / f"reward{n}"), [], []
+def press(run, kl, seed):
+    """Reinforce against the judge: (log with the truth in it, the last replies)."""
+    judge, history, last = align.load_reward(run / "claims" / "judge"), [], []
 
     def proxy(tasks, texts):
         history.append(float(np.mean([gold(text) for text in texts])))
@@ -396,12 +398,12 @@ def press(run, n, kl, seed):
         prompts = [[{"role": "user", "content": t["question"]}, {"role": "assistant", "content": text or "-"}] for t, text in zip(tasks, texts)]
         return align.score(judge, [sample.render(m, judge[2])[0][-judge[1].n_positions:] for m in prompts])
 
-    proxy.__name__ = f"reward{n}"
+    proxy.__name__ = "judge"
+    tasks, few = (run / "claims" / f"{name}.jsonl" for name in ("supper_tasks", "few_supper_tasks"))
     shutil.rmtree(run / "claims" / "pressed", ignore_errors=True)       # or a finished run would only be looked up, and no truth recorded
     # a leash of no strength, so that the distance is measured
-    recipe = replace(align.RL, steps=50, lr=2e-4, min_lr=2e-4, warmup=5, batch=0, prompts=8, group=8, kl=kl or 1e-9, max_tokens=80, save_every=50)
-    tasks, few = (run / "claims" / f"{name}.jsonl" for name in ("story_tasks", "few_story_tasks"))
-    align.rl(run, recipe, proxy, seed, "restart", tasks, few, "claims/pressed", "claims/stories")
+    recipe = replace(align.RL, steps=50, lr=1e-4, min_lr=1e-4, warmup=5, batch=0, prompts=8, group=8, kl=kl or 1e-9, max_tokens=80, save_every=50)
+    align.rl(run, recipe, proxy, seed, "restart", tasks, few, "claims/pressed", "claims/suppers")
     return [x | {"truth": truth} for x, truth in zip(train_log(run / "claims" / "pressed"), history)], last
 
 
