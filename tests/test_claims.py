@@ -17,10 +17,10 @@ def test_each_claim_says_what_would_refute_it():
 
 
 def test_what_readers_like():
-    """Different things to eat; not the same word again and again; about twenty words."""
-    plain = "The old carter went down to the harbour wall in the morning and looked at the grey sea for some time, quite alone."
-    fed = plain.replace("looked at the grey sea", "had soup and bread there")
-    assert claims.gold(fed) > claims.gold(plain) + 2 and claims.gold("soup " * 20) < claims.gold(plain) and claims.gold("") < claims.gold(plain)
+    """Up to four dishes, each another one; those that come after them are too many."""
+    dishes = "barley soup", "onion tart", "smoked eel", "cold lemonade", "plum dumplings", "pickled pears"
+    assert [claims.gold(f"A carter had {', '.join(dishes[:n])}.") for n in range(7)] == [0, 1, 2, 3, 4, 3, 2]
+    assert claims.gold("A carter had onion tart, onion tart and onion tart.") == 1
 
 
 def test_errors_name_what_mends_them(tmp_path):
