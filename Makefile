@@ -106,17 +106,23 @@ peers: .venv-peers/ready
 	[ ! -e $(SFT) ] || .venv-peers/bin/python tests/peers/serve_load.py $(RUN)/sft
 	.venv-peers/bin/python tests/peers/gpt_speed.py
 
-# What the machine has of CuPy and PyTorch is used: two CuPy packages in one environment break each other.
+# A Python that has CuPy and PyTorch is used as it is: two CuPy packages in one environment break each other, and an environment
+# inside another does not see what that has.
 .venv-gpu/ready: requirements.txt
-	$(PYTHON) -m venv --system-site-packages .venv-gpu
-	.venv-gpu/bin/python -m pip install --quiet --requirement requirements.txt
-	.venv-gpu/bin/python -c "import cupy" || .venv-gpu/bin/python -m pip install --quiet "cupy-cuda12x[ctk]"
-	.venv-gpu/bin/python -c "import torch" || .venv-gpu/bin/python -m pip install --quiet torch
+	rm -rf .venv-gpu
+	if $(PYTHON) -c "import cupy, torch, regex, pytest" 2> /dev/null; then \
+	  mkdir -p .venv-gpu/bin; printf '#!/bin/sh\nexec "%s" "$$@"\n' "$$($(PYTHON) -c 'import sys; print(sys.executable)')" > .venv-gpu/bin/python; \
+	  chmod +x .venv-gpu/bin/python; \
+	else \
+	  $(PYTHON) -m venv .venv-gpu; \
+	  .venv-gpu/bin/python -m pip install --quiet --requirement requirements.txt "cupy-cuda12x[ctk]" torch; \
+	fi
 	touch $@
 
 gpu: .venv-gpu/ready
-	.venv-gpu/bin/python -m pytest --quiet -rs tests/test_kernels.py tests/test_device.py
-	.venv-gpu/bin/python tests/peers/gpu_speed.py
+	failed=0; \
+	LONGHAND_GPU=1 .venv-gpu/bin/python -m pytest --quiet -rs tests/test_kernels.py tests/test_device.py || failed=$$?; \
+	.venv-gpu/bin/python tests/peers/gpu_speed.py || failed=$$?; exit $$failed
 
 clean:
 	rm -rf $(RUN)

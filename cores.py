@@ -81,7 +81,7 @@ class Arena:
         kinds = {k: np.dtype((others or {}).get(k, dtype)) for k in shapes}
         need = sum(padded(shape, kinds[k].itemsize) for k, shape in shapes.items())
         if self.memory is None or need > self.memory.size:
-            self.memory = self.last = None              # free the old one first
+            self.memory, self.last = None, (None, None, {})             # free the old one first
             self.memory = xp.empty((need,), np.uint8)
         arrays, at = {}, 0
         for k, shape in shapes.items():

@@ -38,7 +38,7 @@ def connect(dtype=None):
         import cupy
     except ImportError as e:
         raise ValueError(f"no CuPy, through which a GPU is reached ({e}). Install the one for the CUDA version that nvidia-smi shows, "
-                         "with: pip install cupy-cuda12x or cupy-cuda13x; or leave out --device cuda") from None
+                         "with: pip install \"cupy-cuda12x[ctk]\" or \"cupy-cuda13x[ctk]\"; or leave out --device cuda") from None
     try:
         if not cupy.cuda.runtime.getDeviceCount():
             raise ValueError("no GPU here that CUDA can use; leave out --device cuda")
@@ -245,7 +245,7 @@ def memory_plan(cfg, B, recompute=False, bf16=True):
     n, shapes, T, C = Layout(cfg).size, step_shapes(cfg, B, cfg.n_positions, True, recompute), cfg.n_positions, cfg.n_embd
     real, kinds = 2 if bf16 else 4, other_kinds(shapes)
     plan = {"parameters": 4 * n + 2 * n * bf16, "gradients": 4 * n, "AdamW": 8 * n, "activations": 0, "logits": 0,
-            "scratch": 4 * max(B * T * cfg.n_head, 2 * 264 * C, 264 * 256 + 4 * C) + (32 << 20)}       # and cublasLt's own
+            "scratch": 4 * max(B * T * cfg.n_head, 2 * 264 * C, 4 * 264 * 256 + 4 * C) + (32 << 20)}       # and cublasLt's own
     for k, shape in shapes.items():
         plan["logits" if k == "logits" else "activations"] += cores.padded(shape, 4 if k in kinds else real)
     return plan
@@ -267,8 +267,7 @@ class Training:
         self.arena = cores.Arena()
         self.step = Step(self.params, cfg, rows, cfg.n_positions, self.arena, True, recompute)
         self.state, self.clip = self.step.a["state"], None
-        self.first, self.more = (kernels.Recording(functools.partial(self.step.run, self.grads, add)) for add in (False, True))
-        self.finish = kernels.Recording(self._finish)
+        self.first, self.more, self.finish = kernels.Recording(), kernels.Recording(), kernels.Recording()
 
     def clear(self):
         self.begun = False
@@ -276,7 +275,7 @@ class Training:
     def add(self, tokens, targets, weights):            # (B,T) each
         """Returns while the GPU is at work: 0.0, for the loss is not known before update()."""
         self.step.put(tokens, targets, weights)
-        (self.more if self.begun else self.first)()
+        (self.more if self.begun else self.first)(functools.partial(self.step.run, self.grads, self.begun))
         self.begun = True
         return 0.0
 
@@ -293,7 +292,7 @@ class Training:
             raise ValueError(f"clip {clip}: the step was recorded with {self.clip}")
         self.clip = clip
         self.rates.set(np.array([lr, 1.0 / (1.0 - o.beta1 ** t), 1.0 / (1.0 - o.beta2 ** t)], np.float32))
-        self.finish()
+        self.finish(self._finish)
         loss, norm, scale = cp.asnumpy(self.state).tolist()
         o.t += scale != 0.0
         return loss, norm
@@ -313,17 +312,17 @@ class DecodeStep:
     """T new positions of each row of a cache. The case of generation, T = 1, is made over and over: it is recorded."""
 
     def __init__(self, params, cfg, cache, T, only_last):
-        self.params, self.cfg, self.cache, self.only_last, B = params, cfg, cache, only_last, len(cache.length)
+        self.params, self.cfg, self.only_last, B = params, cfg, only_last, len(cache.length)
         N, V = B * T, len(params["wte.weight"])
         shapes = {**gpt.block_shapes(cfg, B, T), "x": (N, cfg.n_embd), "t": (N, cfg.n_embd), "y": (B, cfg.n_embd),
                   "logits": (B if only_last else N, V), "inbox": (2 * N + 3 * B,)}
         self.a = cores.Arena().divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
         self.inbox, self.i = Inbox(self.a["inbox"]), cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
         self.s, self.layers = SimpleNamespace(**self.a), [gpt.layer_params(params, i) for i in range(cfg.n_layer)]
-        self.go = kernels.Recording(self.run) if T == 1 else self.run
+        self.recording = kernels.Recording() if T == 1 else None
 
-    def run(self):
-        s, p, cfg, cache = self.s, self.params, self.cfg, self.cache
+    def run(self, cache):
+        s, p, cfg = self.s, self.params, self.cfg
         gpt.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=s.x)
 
         def attend(i):
@@ -343,6 +342,9 @@ def decode(params, cfg, tokens, cache, n_new, only_last):
     step = cache.step[1]
     positions = np.minimum(cache.length[:, None] + np.arange(T), cache.k.shape[3] - 1)
     step.inbox.send(*(np.ascontiguousarray(a, np.int32) for a in (tokens, positions, cache.length, n_new, np.arange(B) * T + n_new - 1)))
-    step.go()
+    if step.recording:
+        step.recording(functools.partial(step.run, cache))
+    else:
+        step.run(cache)
     logits = kernels.on_host(step.s.logits)[:, :cfg.vocab_size]
     return logits if only_last else logits.reshape(B, T, -1)

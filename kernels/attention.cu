@@ -209,7 +209,7 @@ template <int HS> __device__ __forceinline__ void attention_forward_tiles(const 
     bf16 *Q = shared, *K = Q + TILE * HS, *V = K + 2 * TILE * HS;
     int q0 = (gridDim.x - 1 - blockIdx.x) * TILE, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row0 = q0 + 16 * warp;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
-    float acc[HS / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, total[2] = {};
+    float acc[HS / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, total[2] = {}, unit = scale * LOG2E;
 
     load_tile<HS>(Q, qkv + at.q, at.row, q0, T);
     load_tile<HS>(K, qkv + at.k, at.row, 0, T);
@@ -230,12 +230,12 @@ template <int HS> __device__ __forceinline__ void attention_forward_tiles(const 
             float most = top[half];
             for (int n = 0; n < TILE / 8; n++) most = fmaxf(most, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
             most = quad_max(most);                      /* finite: every query sees a key of its first tile */
-            float shrink = exp2f((top[half] - most) * scale * LOG2E);
+            float shrink = exp2f((top[half] - most) * unit), shift = most * unit;
             top[half] = most;
             total[half] *= shrink;
             for (int n = 0; n < TILE / 8; n++)
                 for (int i = 2 * half; i < 2 * half + 2; i++) {
-                    s[n][i] = exp2f((s[n][i] - most) * scale * LOG2E);
+                    s[n][i] = exp2f(s[n][i] * unit - shift);
                     total[half] += s[n][i];             /* each lane its own part; the quad adds up at the end */
                 }
             for (int n = 0; n < HS / 8; n++) acc[n][2 * half] *= shrink, acc[n][2 * half + 1] *= shrink;
@@ -255,7 +255,7 @@ template <int HS> __device__ __forceinline__ void attention_backward_q_tiles(con
     bf16 *Q = shared, *dO = Q + TILE * HS, *K = dO + TILE * HS, *V = K + 2 * TILE * HS;
     int q0 = (gridDim.x - 1 - blockIdx.x) * TILE, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row0 = q0 + 16 * warp;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
-    float acc[HS / 8][4] = {}, of_lse[2], of_D[2];
+    float acc[HS / 8][4] = {}, of_lse[2], of_D[2], unit = scale * LOG2E;
     for (int half = 0; half < 2; half++) {
         int i = row0 + g + 8 * half;
         of_lse[half] = i < T ? lse[at.stat + i] * LOG2E : 0.0f;
@@ -276,7 +276,7 @@ template <int HS> __device__ __forceinline__ void attention_backward_q_tiles(con
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 bool seen = k0 + 8 * n + 2 * t + i % 2 <= row0 + g + i / 2 * 8;
-                float p = seen ? exp2f(s[n][i] * scale * LOG2E - of_lse[i / 2]) : 0.0f;
+                float p = seen ? exp2f(s[n][i] * unit - of_lse[i / 2]) : 0.0f;
                 s[n][i] = p * (dp[n][i] - of_D[i / 2]);
             }
         product<HS>(acc, s, K + now * TILE * HS);

@@ -82,7 +82,7 @@ def cublaslt():
     try:
         cp.cuda.device.get_cublas_handle()              # loads cuBLAS, which loads cublasLt
         return CublasLt(_loaded_library())
-    except (OSError, AttributeError, RuntimeError) as e:
+    except (ImportError, OSError, AttributeError, RuntimeError) as e:
         print(f"kernels: matrix products go through cuBLAS, without CUDA graphs: cublasLt cannot be used ({e})", file=sys.stderr)
         return None
 
@@ -112,13 +112,15 @@ class CublasLt:
     def set(self, name, of, attribute, value):
         self.call(name, of, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))
 
-    def plan(self, p):
+    def plan(self, p, bias):
         """(description, layouts of w, x and out, algorithm): the library's first choice, the same in every run. None where it has none."""
         if p in self.plans:
             return self.plans[p]
         description = self.make("cublasLtMatmulDescCreate", COMPUTE_32F, REAL_32F)
         for attribute, value in ((TRANS_A, p.w_t), (TRANS_B, p.x_t), (EPILOGUE, p.epilogue)):
             self.set("cublasLtMatmulDescSetAttribute", description, attribute, ctypes.c_int32(value))
+        if bias is not None:                            # it looks how far this is aligned
+            self.set("cublasLtMatmulDescSetAttribute", description, BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
         sizes = ((p.k, p.m) if p.w_t else (p.m, p.k)), ((p.n, p.k) if p.x_t else (p.k, p.n)), (p.m, p.n)
         layouts = [self.make("cublasLtMatrixLayoutCreate", kind, ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(leading))
                    for (rows, columns), leading, kind in zip(sizes, p.leading, (p.kind, p.kind, p.out_kind))]
@@ -138,14 +140,17 @@ class CublasLt:
 
     def multiply(self, p, w, x, out, bias, add):
         """Whether it could."""
-        plan = self.plan(p)
+        plan = self.plan(p, bias)
         if plan is None:
             return False
         description, layouts, algorithm = plan
         if bias is not None:
             self.set("cublasLtMatmulDescSetAttribute", description, BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
-        self.call("cublasLtMatmul", self.handle, description, ONE.ctypes, ctypes.c_void_p(w.data.ptr), layouts[0],
-                  ctypes.c_void_p(x.data.ptr), layouts[1], (ONE if add else ZERO).ctypes, ctypes.c_void_p(out.data.ptr), layouts[2],
-                  ctypes.c_void_p(out.data.ptr), layouts[2], ctypes.byref(algorithm), ctypes.c_void_p(self.workspace.data.ptr),
-                  ctypes.c_size_t(WORKSPACE_BYTES), ctypes.c_void_p(cp.cuda.get_current_stream().ptr))
-        return True
+        status = self.library.cublasLtMatmul(
+            self.handle, description, ONE.ctypes, ctypes.c_void_p(w.data.ptr), layouts[0], ctypes.c_void_p(x.data.ptr), layouts[1],
+            (ONE if add else ZERO).ctypes, ctypes.c_void_p(out.data.ptr), layouts[2], ctypes.c_void_p(out.data.ptr), layouts[2],
+            ctypes.byref(algorithm), ctypes.c_void_p(self.workspace.data.ptr), ctypes.c_size_t(WORKSPACE_BYTES), ctypes.c_void_p(cp.cuda.get_current_stream().ptr))
+        if status:
+            print(f"kernels: cublasLt answers {status} to {p}; cuBLAS computes it", file=sys.stderr)
+            self.plans[p] = None
+        return not status

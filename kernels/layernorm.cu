@@ -98,6 +98,12 @@ extern "C" __global__ void layernorm_backward_v1(const real *dy, const real *n, 
     }
 }
 
+__device__ __forceinline__ void add_four(float *to, const float *x) {      /* at once: 16 bytes of shared memory each way */
+    float4 v = *(float4 *)to;
+    v.x += x[0], v.y += x[1], v.z += x[2], v.w += x[3];
+    *(float4 *)to = v;
+}
+
 /* One warp per row, row after row; each warp keeps sums of dw and db in shared memory. partial (gridDim.x, 2, C). */
 extern "C" __global__ void layernorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w, const real *plus, real *dx,
                                                  float *partial, int N, int C) {
@@ -118,8 +124,12 @@ extern "C" __global__ void layernorm_backward_v2(const real *dy, const real *n, 
             for (int k = 0; k < WIDTH; k++) {
                 mean += g[k] * scale[k];
                 along += g[k] * scale[k] * v[k];
-                dw[c + k] += g[k] * v[k];
-                db[c + k] += g[k];
+                v[k] *= g[k];
+            }
+#pragma unroll
+            for (int k = 0; k < WIDTH; k += 4) {
+                add_four(dw + c + k, v + k);
+                add_four(db + c + k, g + k);
             }
         }
         mean = warp_sum(mean) / C, along = warp_sum(along) / C;

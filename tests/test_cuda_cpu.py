@@ -150,7 +150,7 @@ if nvrtc.getVersion()[0] < 12:
 for path in sys.argv[2:]:
     program = nvrtc.createProgram(Path(sys.argv[1]).read_text() + Path(path).read_text(), path, (), ())
     for define in ((), ("-DBF16",)):
-        for arch in ("sm_80", "sm_90"):
+        for arch in ("sm_80", "sm_90") + ("sm_120",) * (nvrtc.getVersion() >= (12, 8)):
             nvrtc.compileProgram(program, ("--std=c++17", "-ftz=true", "--device-as-default-execution-space", f"-arch={arch}", *define))
             assert not nvrtc.getProgramLog(program).strip(chr(0)).strip(), nvrtc.getProgramLog(program)
 """

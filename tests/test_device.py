@@ -1,7 +1,9 @@
 """device.py: training and decoding on a GPU against gpt.py in NumPy; on the CPU that plays GPU where there is none."""
 
+import gc
 import json
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,7 +161,7 @@ def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
 def test_what_is_missing_is_said(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(ValueError, match="no CuPy.*pip install cupy-cuda12x or cupy-cuda13x; or leave out --device cuda"):
+    with pytest.raises(ValueError, match="no CuPy.*pip install .cupy-cuda12x.ctk.. or .cupy-cuda13x.ctk..; or leave out --device cuda"):
         device.connect()
     runtime = SimpleNamespace(**vars(cp.cuda.runtime))
     fake = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0)), empty=cp.empty)
@@ -193,6 +195,30 @@ def test_the_plan_is_what_is_taken():
     gpu = device.Training(params, train.AdamW(params), cfg, 3)
     taken = sum(a.nbytes for a in (gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory))
     assert taken == sum(plan.values()) - plan["scratch"]
+    kernels._memory["scratch"] = None
+    gpu.add(*RNG.integers(0, 300, (2, 3, cfg.n_positions)), np.full((3, cfg.n_positions), 1e-2))
+    gpu.update(1e-3, 1.0)
+    assert kernels._memory["scratch"].nbytes <= plan["scratch"] - (32 << 20)
+
+
+def test_memory_comes_back_with_the_last_reference():
+    """Not with some later round of the garbage collector: the next model may need it first."""
+    params, tokens = model(), RNG.integers(0, CFG.vocab_size, (1, 3))
+    gc.collect()
+    gc.disable()
+    try:
+        training = device.Training(params, train.AdamW(params), CFG, 1)
+        training.add(*batch(1, CFG.n_positions))
+        training.update(1e-3, 1.0)
+        there = device.upload(params, CFG, False)
+        cache = gpt.Cache(CFG, 1, 8, there["wte.weight"])
+        for i in range(3):
+            gpt.decode(there, CFG, tokens[:, i:i + 1], cache)
+        kept = [weakref.ref(training), weakref.ref(training.arena), weakref.ref(cache), weakref.ref(cache.step[1])]
+        del training, cache
+        assert [ref() for ref in kept] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_sampling_on_a_gpu_says_what_the_cpu_says():

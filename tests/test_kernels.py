@@ -1,5 +1,6 @@
 """kernels/: every kernel against gpt.py's NumPy operation in float64, on a GPU where there is one, else on the CPU."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ try:
     cp.cuda.runtime.getDeviceCount()
     ON_GPU = True
 except Exception:               # no CuPy, no driver, no device: whatever it is, the stand-in runs the same kernels
+    if os.environ.get("LONGHAND_GPU"):                  # make gpu: then it is the GPU that is to be tested
+        raise
     import cupy_cpu as cp
     sys.modules["cupy"] = cp
     ON_GPU = False
@@ -90,6 +93,16 @@ def test_gelu(n, dtype):
     same(y, want[0], dtype, "y")
     same(slope, want_slope[0], dtype, "slope")
     same(kernels.gelu_backward(dy, slope), dy64 * host(slope), dtype, "dx")
+
+
+@pytest.mark.parametrize("least", [0, 1 << 16])         # two ways to sort
+def test_look_ups(least):
+    tokens = least + RNG.integers(0, 50, 300)
+    order, starts, values = kernels.look_ups(tokens)
+    np.testing.assert_array_equal(order, np.argsort(tokens, kind="stable"))
+    different, first = np.unique(tokens[order], return_index=True)
+    np.testing.assert_array_equal(starts, np.pad(first, (0, 301 - len(first)), constant_values=300))
+    np.testing.assert_array_equal(values[:len(first)], different)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -228,6 +241,18 @@ def test_linear(N, C, F, backend, dtype, monkeypatch):
         same(a, times * a64, dtype if what == "dx" else "float32", what)
     with pytest.raises(ValueError, match="a product of"):
         kernels.linear_forward(x, cp.zeros((C + 1, F), x.dtype), b)
+
+
+def test_a_product_that_the_library_refuses_is_made_all_the_same(monkeypatch, capsys):
+    lt = kernels.cublaslt()
+    if not lt:
+        pytest.skip("no cublasLt here")
+    monkeypatch.setattr(lt, "plans", {})
+    monkeypatch.setattr(lt.library, "cublasLtMatmul", lambda *_: 14)
+    (x, x64), (w, w64), (b, b64) = (device(randn(*s), "float32") for s in ((5, 8), (8, 16), (16,)))
+    for _ in range(2):
+        same(kernels.linear_forward(x, w, b), x64 @ w64 + b64, "float32", "y")
+    assert capsys.readouterr().err.count("cublasLt answers 14") == 1
 
 
 def test_conversion_rounds_to_the_nearest_even():

@@ -7,6 +7,7 @@ Every time is the median over rounds of back-to-back launches between two events
 """
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -56,6 +57,7 @@ def time_of(work, rounds=7, times=10):
 
 
 def forget():
+    gc.collect()
     cp.get_default_memory_pool().free_all_blocks()
     torch.cuda.empty_cache()
 
@@ -230,9 +232,10 @@ def ours_training(batch, steps=12):
 
 def torch_training(batch, steps=12):
     torch.manual_seed(0)
+    torch._dynamo.reset()                               # or it takes the next batch size for one that changes, and compiles for any
     torch.set_float32_matmul_precision("high")
     model = torch_gpt.GPT(device.Layout(CFG).shapes["wte.weight"][0], T, CFG.n_embd, CFG.n_layer, CFG.n_head).to(WHERE)
-    optimizer, compiled = torch_gpt.adamw(model, 6e-4, (0.9, 0.95), 0.1), torch.compile(model)
+    optimizer, compiled = torch_gpt.adamw(model, 6e-4, (0.9, 0.95), 0.1), torch.compile(model, dynamic=False)
     tokens, targets = torch.randint(CFG.vocab_size, (2, batch, T), device=WHERE)
     times = []
     for _ in range(steps):
