@@ -306,7 +306,8 @@ def main():
     gpu = device.connect()
     say(f"{gpu.name}; {time.strftime('%Y-%m-%d')}; CuPy {cp.__version__}, PyTorch {torch.__version__}, cublasLt {'in use' if kernels.cublaslt() else 'not to be had'}")
     bandwidth, matrix = peaks()
-    for part in (beside_autograd, lambda: training_table(matrix), lambda: decode_table(bandwidth), lambda: kernel_table(bandwidth, matrix)):
+    # PyTorch compiles anew for each number of rows, which takes minutes: last, for what is done is in the file
+    for part in (beside_autograd, lambda: kernel_table(bandwidth, matrix), lambda: decode_table(bandwidth), lambda: training_table(matrix)):
         try:
             part()
         except Exception:
