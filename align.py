@@ -57,8 +57,8 @@ class Recipe:
     min_lr: float
     warmup: int
     batch: int = 64             # conversations a step; RL: may be 0
-    replay: int = 2             # SFT: windows of pre-training text a step
-    replay_weight: float = 0.5  # SFT: their loss beside the conversations'
+    replay: int = 2             # windows of pre-training text a step
+    replay_weight: float = 0.5  # their loss beside the conversations'
     keep_moments: bool = False  # SFT: begin with the optimizer's moments that pre-training ended with
     prompts: int = 16           # RL: questions a step
     group: int = 16             # RL: replies to each question
@@ -77,7 +77,7 @@ class Recipe:
 
 
 SFT = Recipe(steps=1250, lr=2e-3, min_lr=5e-5, warmup=40, save_every=100)
-RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, save_every=4)
+RL = Recipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, replay=0, save_every=4)
 REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)   # batch: comparisons a step
 DPO = Recipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, kl=0.1, save_every=25)
 
@@ -107,7 +107,7 @@ def load_conversations(paths, tokenizer, n_positions, but_not=()):
         print(f"{names}: {too_long:,} of {too_long + len(out):,} conversations exceed the context of {n_positions} "
               "tokens and are left out", file=sys.stderr)
     if not out:
-        raise ValueError(f"{names}: no conversation fits the model's context of {n_positions} tokens")
+        raise ValueError(f"{names}: " + (f"no conversation fits the model's context of {n_positions} tokens" if too_long else "no conversation in it"))
     return out
 
 
@@ -222,7 +222,10 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
         t0 = time.perf_counter()
         grads.clear()
         loss, info = step_of(step, grads)
-        norm, lr, skipped = train.update(optimizer, grads.sum, loss, step, recipe)
+        if grads.begun:
+            norm, lr, skipped = train.update(optimizer, grads.sum, loss, step, recipe)
+        else:                                               # nothing to learn from: the model stays as it is
+            norm, lr, skipped = 0.0, train.learning_rate(step, recipe), None
         if skipped:
             info["skipped"] = skipped
         log.write(step=step + 1, loss_nats=None if skipped else round(loss, 6), lr=lr, grad_norm=None if skipped else round(norm, 6),
@@ -248,30 +251,39 @@ def digest(paths):
     return h.hexdigest()[:16]
 
 
+def replayed(run, recipe, tokenizer, cfg, seed):
+    """(add(step, grads) -> what to log, identity) of the pre-training text that is read on beside what a stage is about; or the model
+    forgets what it knew."""
+    if not recipe.replay:
+        return lambda step, grads: {}, {}
+    windows = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
+
+    def add(step, grads):
+        rows = windows.rows(step * recipe.replay, recipe.replay)
+        weights = np.full((recipe.replay, cfg.n_positions), recipe.replay_weight / rows[:, 1:].size)
+        return {"replay_loss_nats": round(grads.add(rows[:, :-1], rows[:, 1:], weights) / recipe.replay_weight, 6)}
+
+    return add, {"tokens": train.fingerprint(windows.shards)}
+
+
 def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):
     """base/ + chat/train.jsonl -> sft/; or another stage, other files of chats, another folder. Returns what it learned from, and how
     often it saw it, in words."""
     run = Path(run)
     data = data or [run / "chat" / "train.jsonl"]
-    params, cfg, tokenizer = load_stage(run, start, "python train.py" if start == "base" else "python align.py sft")
+    params, cfg, tokenizer = load_stage(run, start, "python train.py" if start == "base" else "python align.py sft", out)
     conversations = load_conversations(data, tokenizer, cfg.n_positions)
     print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
     batches = Batches(conversations, recipe.batch, seed)
-    windows = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
+    add_replay, of_replay = replayed(run, recipe, tokenizer, cfg, seed)
     identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
-                "tokens": train.fingerprint(windows.shards), "threads": cores.N_THREADS,
-                "data": digest(data)}
+                **of_replay, "threads": cores.N_THREADS, "data": digest(data)}
 
     def step_of(step, grads):
         chosen = batches.at(step)
         loss, n = add_conversations(grads, chosen, cfg.n_positions)
         info = {"learned_tokens": n, "tokens": sum(len(ids) - 1 for ids, _ in chosen) + recipe.replay * cfg.n_positions}
-        if recipe.replay:
-            rows = windows.rows(step * recipe.replay, recipe.replay)
-            weights = np.full((recipe.replay, cfg.n_positions), recipe.replay_weight / rows[:, 1:].size)
-            replayed = grads.add(rows[:, :-1], rows[:, 1:], weights)
-            info["replay_loss_nats"] = round(replayed / recipe.replay_weight, 6)
-        return loss, info
+        return loss, info | add_replay(step, grads)
 
     moments = run / start if recipe.keep_moments else None
     if moments:
@@ -299,6 +311,11 @@ def policy_rows(prompts, replies):
     return pad_rows([(p + r.ids, [0] * len(p) + r.sampled) for p, r in zip(prompts, replies)])
 
 
+def named(reward):
+    """What a reward that is not one of ours is called: a function by its name, an object by that of its class."""
+    return getattr(reward, "__name__", type(reward).__name__ if callable(reward) else "model")
+
+
 def paid(reward, tasks, replies, verdicts, tokenizer, rng):
     """(B,) what each reply earns. reward: answer, whether it is right; random, tossed by coin; a reward model as load_reward gives it; or a
     function (tasks, texts) -> rewards."""
@@ -306,15 +323,14 @@ def paid(reward, tasks, replies, verdicts, tokenizer, rng):
         return np.array([v.correct for v in verdicts], float)
     if reward == "random":
         return rng.integers(0, 2, len(verdicts)).astype(float)
-    name = getattr(reward, "__name__", "model")
+    name = named(reward)
     if callable(reward):
         try:
-            found = reward(tasks, [sample.reply_text(r.ids, tokenizer) for r in replies])
+            found = np.array(reward(tasks, [sample.reply_text(r.ids, tokenizer) for r in replies]), float)
         except Exception as e:
             raise ValueError(f"the reward {name} raised {type(e).__name__}: {e}") from e
     else:
-        found = score(reward, [r.prompt + r.ids for r in replies])
-    found = np.array(found, float)
+        found = np.array(score(reward, [r.prompt + r.ids for r in replies]), float)
     if found.shape != (len(replies),) or not np.isfinite(found).all():
         raise ValueError(f"the reward {name} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
     ended = np.array([v.ended for v in verdicts])
@@ -392,20 +408,29 @@ def load_reference(run, stage, start, params, cfg):
 def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None, out=None, start="sft", reference=None):
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns measurements before and after, on problems never trained on.
 
-    reward: answer, random (the control), model (what reward/ says), or a function, as in paid. tasks, unseen: files of other tasks.
-    start, out: the stages it begins with and makes. reference: the one to stay near, where the recipe has a KL; the start if not said.
+    reward: answer, random (the control), model (what reward/ says), or a function, as in paid. tasks, unseen: files of other tasks; of
+    tasks without unseen, every tenth is kept to measure on, 300 at most. start, out: the stages it begins with and makes. reference: the one to stay near, where the recipe has a KL; the start if not said.
     """
     run = Path(run)
-    name = reward if isinstance(reward, str) else reward.__name__
-    params, cfg, tokenizer = model = load_stage(run, start, "python align.py sft")
-    files = [tasks or run / "tasks" / "wheel_train.jsonl", unseen or run / "tasks" / "wheel_test.jsonl"]
-    tasks, unseen = map(chats.tasks, files)
+    name = reward if isinstance(reward, str) else named(reward)
+    out = out or {"answer": "rl", "random": "rl_random", "model": "rlhf"}.get(name, f"rl_{name}")
+    params, cfg, tokenizer = model = load_stage(run, start, "python align.py sft", out)
+    files = [tasks or run / "tasks" / "wheel_train.jsonl", *([run / "chat" / "train.jsonl"] if recipe.batch else [])]
+    if recipe.batch and not files[1].exists():
+        raise FileNotFoundError(f"{files[1]}: no conversations about other things to learn beside the replies; leave them out with --batch 0")
+    unseen = unseen or (None if tasks else run / "tasks" / "wheel_test.jsonl")
+    tasks = arena.fitting(files[0], tokenizer, cfg.n_positions)
+    if unseen:
+        unseen = arena.fitting(unseen, tokenizer, cfg.n_positions)
+    else:
+        unseen = tasks[::max(10, -(-len(tasks) // 300))]
+        tasks = [t for i, t in enumerate(tasks) if i % max(10, -(-len(tasks) // 300))] or tasks
     # Beside the replies it goes on learning conversations about other things, or it forgets them.
     kinds = {str(t["kind"]) for t in tasks if "kind" in t}
-    others = recipe.batch and Batches(load_conversations([run / "chat" / "train.jsonl"], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
-    folder = run / (out or {"answer": "rl", "random": "rl_random", "model": "rlhf"}.get(name, f"rl_{name}"))
+    others = recipe.batch and Batches(load_conversations(files[1:], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
+    add_replay, of_replay = replayed(run, recipe, tokenizer, cfg, seed)
     identity = {"stage": "rl", **train.settings(recipe), "reward": name, "seed": seed, "start": train.fingerprint(params.values()),
-                "data": digest([files[0], run / "chat" / "train.jsonl"]), "threads": cores.N_THREADS}
+                **of_replay, "data": digest(files), "threads": cores.N_THREADS}
     if reward == "model":
         reward = load_reward(run / "reward")
         identity["judge"] = train.fingerprint(reward[0].values())
@@ -441,9 +466,9 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
             info |= more
         if others:
             info["chat_loss_nats"] = round(add_conversations(grads, others.at(step), cfg.n_positions)[0], 6)
-        return loss, info
+        return loss, info | add_replay(step, grads)
 
-    optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
+    optimise(run / out, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of)
     return before, arena.measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
 
 
@@ -542,7 +567,7 @@ def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out
     """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, share of held-out pairs in order, number of those)."""
     run = Path(run)
     data, held_out = data or [run / "pairs" / "train.jsonl"], held_out or run / "pairs" / "test.jsonl"
-    params, cfg, tokenizer = load_stage(run, start, "python align.py sft")
+    params, cfg, tokenizer = load_stage(run, start, "python align.py sft", out)
     comparisons, test = (load_comparisons(files, tokenizer, cfg.n_positions) for files in (data, [held_out]))
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
     identity = {"stage": "reward", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
@@ -568,7 +593,7 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
     """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, share of held-out pairs whose better reply gained more, number of those)."""
     run = Path(run)
     data, held_out = data or [run / "pairs" / "train.jsonl"], held_out or run / "pairs" / "test.jsonl"
-    params, cfg, tokenizer = load_stage(run, start, "python align.py sft")
+    params, cfg, tokenizer = load_stage(run, start, "python align.py sft", out)
 
     def pairs_of(files):                                    # [(chosen, rejected)] of ids and mask: the best reply and each that is worse
         return [(rows[int(s.argmax())], rows[i]) for rows, s in load_comparisons(files, tokenizer, cfg.n_positions) for i in np.flatnonzero(s < s.max())]
@@ -602,11 +627,15 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
 # ---------------------------------------------------------------------------------------------- the command line
 
 
-def load_stage(run, stage, mend):
+def load_stage(run, stage, mend, out=None):
+    """The model that a stage ended with. out: the folder of the stage that is to come."""
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     if not (run / stage / "model.safetensors").exists():
         raise FileNotFoundError(f"{run / stage}: no finished model; make it with: {mend} --run {run}")
+    if out and (run / out).resolve() == (run / stage).resolve():
+        raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; give another name")
+    arena.refuse_judges([run / stage])
     return sample.load_model(run / stage, writable=True)
 
 
@@ -614,7 +643,7 @@ def parse_args(argv=None):
     p = argparse.ArgumentParser(description="Fine-tune, reinforce, learn from comparisons, evaluate.",
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("command", choices=("sft", "rl", "reward", "dpo", "eval", "arena"))
-    p.add_argument("models", nargs="*", type=Path, help="arena: model folders (default: all of the run)")
+    p.add_argument("models", nargs="*", type=Path, help="arena: model folders, or stages of the run (default: all of them)")
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chats.py (default: the run's)")
     p.add_argument("--start", help="the stage to begin with (default: base for sft, else sft)")
@@ -624,6 +653,7 @@ def parse_args(argv=None):
     p.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     p.add_argument("--lr", type=float, help="peak learning rate (default: the recipe's)")
     p.add_argument("--batch", type=int, help="conversations a step (default: the recipe's)")
+    p.add_argument("--replay", type=int, help="sft, RL: windows of pre-training text a step (default: the recipe's)")
     p.add_argument("--keep-moments", action="store_true", help="sft: begin with the optimizer's moments that pre-training ended with")
     p.add_argument("--prompts", type=int, help="RL: questions a step (default: the recipe's)")
     p.add_argument("--group", type=int, help="RL: replies to each question (default: the recipe's)")
@@ -638,17 +668,18 @@ def parse_args(argv=None):
     p.add_argument("--seed", type=int, default=0, help="of the order of the data and of sampling")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
                    help="when the folder holds a checkpoint of other settings or data")
-    return p.parse_args(argv)
+    return p.parse_intermixed_args(argv)
 
 
 def recipe_of(args):
     """The command's recipe with what the command line says otherwise."""
     recipe = {"sft": SFT, "rl": RL, "reward": REWARD, "dpo": DPO}[args.command]
-    names = ("steps", "lr", "batch", "prompts", "group", "max_tokens", "epochs", "baseline", "normaliser", "kl")
+    names = ("steps", "lr", "batch", "replay", "prompts", "group", "max_tokens", "epochs", "baseline", "normaliser", "kl")
     changes = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
     for name, value in changes.items():
-        if not isinstance(value, str) and not (0 < value < math.inf or name in ("kl", "batch") and value == 0 and args.command == "rl"):
-            raise ValueError(f"--{name.replace('_', '-')} {value}: must be above 0 and finite")
+        may_be_0 = args.command == "rl" and name in ("kl", "batch") or name == "replay"
+        if not isinstance(value, str) and not (0 < value < math.inf or value == 0 and may_be_0):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: must be {'0 or more' if may_be_0 else 'above 0'} and finite")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.command == "rl" and changes.get("group") == 1:
@@ -668,6 +699,8 @@ def main(argv=None):
     run = Path(args.run)
     if args.samples < 0 or args.samples and args.command != "eval":
         raise ValueError(f"--samples {args.samples}: a number of tries, for eval")
+    if args.models and args.command != "arena":
+        raise ValueError(f"{args.models[0]}: only the arena takes models" + "; eval asks those of --run" * (args.command == "eval"))
     if args.command == "eval":
         stages = [s for s in ("base", "sft", "rl") if (run / s / "model.safetensors").exists()]
         if not stages:
@@ -678,24 +711,22 @@ def main(argv=None):
             arena.print_tries(run, stages, args.samples, judge and (lambda rows: score(judge, rows)), args.seed)
         return
     if args.command == "arena":
-        rated = arena.fight(run, args.models, args.seed)
+        rated = arena.fight(run, [m if m.is_dir() else run / m for m in args.models], args.seed)
         print(arena.table(rated))
         if not args.models:                                 # for the page
             checkpoint.write_text(run / "arena.json", json.dumps([{k: float(x) if k != "name" else x for k, x in r._asdict().items()} for r in rated]) + "\n")
         return
-    if args.models:
-        raise ValueError(f"{args.models[0]}: only the arena takes models")
     recipe, seconds = recipe_of(args), lambda: time.perf_counter() - started
     if args.command == "sft":
         out = args.out or "sft"
         what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data, args.start or "base", out)
         stage = load_stage(run, out, "python align.py sft")
-        results = arena.evaluate(*stage, run)
+        results = arena.evaluate(*stage, run) if (run / "tasks" / "facts_test.jsonl").exists() else {}
         well = [v for k, v in results.items() if k.startswith("facts on 10")]
         share = sum(v[0] for v in well) / max(1, sum(v[1] for v in well))
-        ended = sum(v[2] for v in results.values()) / sum(v[1] for v in results.values())
-        print(f"{out:8} {what:32} {passes:36} {seconds():5.0f} s   held-out phrasings of well-known "
-              f"facts {share:.1%}; replies that end {ended:.1%}")
+        ended = sum(v[2] for v in results.values()) / max(1, sum(v[1] for v in results.values()))
+        print(f"{out:8} {what:32} {passes:36} {seconds():5.0f} s   " + (f"held-out phrasings of well-known facts {share:.1%}; replies that end {ended:.1%}"
+                                                                        if results else f"not examined: no questions in {run / 'tasks'}"))
     elif args.command in ("reward", "dpo"):
         what = run, recipe, args.seed, args.on_mismatch, args.data, args.held_out, args.out or args.command, args.start or "sft"
         n, share, pairs = reward(*what) if args.command == "reward" else dpo(*what, args.reference)

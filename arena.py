@@ -21,11 +21,13 @@ iteration); Chiang et al. 2024 (Chatbot Arena: intervals and ranks).
 """
 
 import itertools
+import sys
 from collections import Counter, namedtuple
 from pathlib import Path
 
 import gpt                      # before numpy
 import chats
+import checkpoint
 import numpy as np
 import sample
 
@@ -159,7 +161,7 @@ Verdict = namedtuple("Verdict", "correct ended n_tokens stepwise")
 
 def is_correct(task, text):
     """The reply ends with the answer; for questions about the assistant it is enough to mention it."""
-    said, answer = text.strip().rstrip(".!").lower(), str(task["answer"]).lower()
+    said, answer = (str(what).strip().rstrip(".!").lower() for what in (text, task["answer"]))
     if task.get("kind") == "identity":
         return answer in said
     if task.get("kind") == "gsm8k":
@@ -175,6 +177,17 @@ def judge(task, reply, tokenizer):
 
 def prompts(tokenizer, tasks):
     return [sample.render_prompt([{"role": "user", "content": t["question"]}], tokenizer) for t in tasks]
+
+
+def fitting(path, tokenizer, n_positions):
+    """The tasks of a file whose questions leave room for a reply; prints how many do not."""
+    tasks = chats.tasks(path)
+    fit = [t for t, prompt in zip(tasks, prompts(tokenizer, tasks)) if len(prompt) < n_positions]
+    if len(fit) < len(tasks):
+        print(f"{path}: {len(tasks) - len(fit):,} of {len(tasks):,} questions fill the context of {n_positions} tokens and are left out", file=sys.stderr)
+    if not fit:
+        raise ValueError(f"{path}: no question that fits the model's context of {n_positions} tokens")
+    return fit
 
 
 def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
@@ -200,7 +213,7 @@ def evaluate(params, cfg, tokenizer, run):
     """{name: (right, asked, ended)} on the held-out questions of a run, answered greedily."""
     out = {}
     for name in ("facts_test", "identity_test", "calculator_test", "wheel_test"):
-        tasks = chats.tasks(Path(run) / "tasks" / f"{name}.jsonl")
+        tasks = fitting(Path(run) / "tasks" / f"{name}.jsonl", tokenizer, cfg.n_positions)
         _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
         groups = {}
         for task, v in sorted(zip(tasks, verdicts), key=lambda pair: pair[0].get("exposure", 0)):
@@ -279,10 +292,25 @@ def print_tries(run, stages, n, score_of=None, seed=0):
         print(f"{what:64}" + "".join(f"{found[s][what]:10.1%}" for s in stages))
 
 
+def is_judge(folder):
+    path = Path(folder) / "config.json"
+    return path.exists() and "ForSequenceClassification" in str(checkpoint.read_json(path).get("architectures"))
+
+
+def refuse_judges(folders):
+    for folder in folders:
+        if is_judge(folder):
+            raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
+
+
 def fight(run, folders=(), seed=0, n=300):
     """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
     beats a wrong one, and a wrong one beats one that never ends."""
-    folders = folders or sample.models_in(run)
+    folders = folders or [folder for folder in sample.models_in(run) if not is_judge(folder)]
+    twice = [str(folder) for folder, n in Counter(folder.resolve() for folder in folders).items() if n > 1]
+    if twice:
+        raise ValueError(f"{twice[0]}: named twice; nobody battles against himself")
+    refuse_judges(folders)
     if len(folders) < 2:
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
     tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(run / "tasks" / f"{name}_test.jsonl")]

@@ -397,13 +397,14 @@ def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
     if not done and model.exists():
         if on_mismatch != "restart":
             raise ValueError(f"{model}: a model that this run did not make is already there. Replace it with "
-                             "--on-mismatch restart, or train into another folder with --run")
+                             "--on-mismatch restart, or train into another folder with --run or --out")
         model.unlink()
     if not done:
         (folder / "trainer.safetensors").unlink(missing_ok=True)       # it would stand beside a tokenizer that is not its own
-    gpt.save_config(folder, cfg)
-    if tokenizer:
-        tokenizer.save(folder / "tokenizer.json")
+    if not done or not (folder / "config.json").exists():              # what a stage wrote in it when it ended stays
+        gpt.save_config(folder, cfg)
+        if tokenizer:
+            tokenizer.save(folder / "tokenizer.json")
     return done, Log(folder, done)
 
 
