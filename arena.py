@@ -27,7 +27,6 @@ from pathlib import Path
 
 import gpt                      # before numpy
 import chats
-import checkpoint
 import numpy as np
 import sample
 
@@ -292,21 +291,16 @@ def print_tries(run, stages, n, score_of=None, seed=0):
         print(f"{what:64}" + "".join(f"{found[s][what]:10.1%}" for s in stages))
 
 
-def is_judge(folder):
-    path = Path(folder) / "config.json"
-    return path.exists() and "ForSequenceClassification" in str(checkpoint.read_json(path).get("architectures"))
-
-
 def refuse_judges(folders):
     for folder in folders:
-        if is_judge(folder):
+        if sample.is_judge(folder):
             raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
 
 
 def fight(run, folders=(), seed=0, n=300):
     """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
     beats a wrong one, and a wrong one beats one that never ends."""
-    folders = folders or [folder for folder in sample.models_in(run) if not is_judge(folder)]
+    folders = folders or sample.models_in(run)
     twice = [str(folder) for folder, n in Counter(folder.resolve() for folder in folders).items() if n > 1]
     if twice:
         raise ValueError(f"{twice[0]}: named twice; nobody battles against himself")

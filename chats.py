@@ -22,6 +22,7 @@ Sources: the data sets' cards; openai/grade-school-math (the calculator's annota
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -51,15 +52,15 @@ def rows(path):
     if not first:
         raise ValueError(f"{path}: empty, there is nothing to learn from")
     if first.lstrip().startswith("["):                      # one list of rows, or lines that are lists of messages
-        rest = list(lines)
+        rest = lines = [(i, line) for i, line in lines if line.strip()]
+        one_list = not rest
         try:
             row = parse(first, f"{path}:{n}")
         except ValueError:
             if not rest:
                 raise
-            row = parse("".join([first, *(line for _, line in rest)]), path)
-        lines = rest
-        if not (row and isinstance(row[0], dict) and "role" in row[0]):
+            row, one_list = parse("\n".join([first, *(line for _, line in rest)]), path), True
+        if one_list and not (row and isinstance(row[0], dict) and "role" in row[0]):
             yield from ((f"{path}: row {i}", each) for i, each in enumerate(row, 1))
             return
     yield f"{path}:{n}", parse(first, f"{path}:{n}")
@@ -104,15 +105,26 @@ def from_messages(messages, where, notes):
     for m in list_of(messages, where, "messages"):
         if not isinstance(m, dict):
             raise ValueError(f"{where}: {str(m)[:60]!r} is no message")
-        role = {"developer": "system", "human": "user", "gpt": "assistant"}.get(m.get("role"), m.get("role"))
-        if role != "tool" and not m.get("tool_calls"):
+        role = text_of(m.get("role"), where, "role")
+        role, calls = {"developer": "system", "human": "user", "gpt": "assistant"}.get(role, role), list_of(m.get("tool_calls") or [], where, "tool_calls")
+        if calls and role != "assistant":
+            raise ValueError(f"{where}: a message of the {role} that calls tools")
+        if role != "tool" and not calls:
             if out and out[-1]["role"] == role == "assistant" and isinstance(out[-1]["content"], list):
                 out[-1]["content"].append({"type": "text", "text": text_of(m.get("content"), where, "content")})
             else:
                 out.append({**m, "role": role})
             continue
-        parts = [{"type": "text", "text": m.get("content")}] * bool(m.get("content") and role != "tool")
-        for call in m.get("tool_calls") or ():
+        if role == "tool":                              # of several calls at once, each result goes behind its own
+            said = out[-1]["content"] if out and out[-1]["role"] == "assistant" and isinstance(out[-1]["content"], list) else []
+            kinds = [isinstance(part, dict) and part.get("type") for part in said]
+            at = next((i for i, kind in enumerate(kinds, 1) if kind == "tool" and kinds[i:i + 1] != ["output"]), None)
+            if at is None:
+                raise ValueError(f"{where}: a tool's message that nobody called for")
+            said.insert(at, {"type": "output", "text": text_of(m.get("content"), where, "a tool's content")})
+            continue
+        parts = [{"type": "text", "text": text_of(m["content"], where, "content")}] if m.get("content") else []
+        for call in calls:
             function = call.get("function") if isinstance(call, dict) else None
             name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None, None)
             try:
@@ -124,12 +136,8 @@ def from_messages(messages, where, notes):
                 notes[f"calls the tool {name}, we have only calculator(expression)"] += 1
                 return None
             parts.append({"type": "tool", "text": expression})
-        if role == "tool":
-            parts.append({"type": "output", "text": text_of(m.get("content"), where, "a tool's content")})
         if out and out[-1]["role"] == "assistant" and isinstance(out[-1]["content"], list):
             out[-1]["content"] += parts
-        elif role == "tool":
-            raise ValueError(f"{where}: a tool's message that nobody called for")
         else:
             out.append({"role": role, "content": parts})
     return out
@@ -168,6 +176,8 @@ def walk_tree(root, where, notes, lang):
     def usable(m):
         if not isinstance(m, dict) or m.get("role") not in ("prompter", "assistant") or not isinstance(m.get("text"), str):
             raise ValueError(f"{where}: expected a message with role prompter or assistant and a text, found {str(m)[:60]!r}")
+        if type(m.get("rank")) not in (int, float, type(None)):
+            raise ValueError(f"{where}: rank is {str(m['rank'])[:60]!r}, expected a number")
         why = ("not in " + lang if m.get("lang", lang) != lang else "deleted" if m.get("deleted") else
                "not passed by review" if m.get("review_result") is False else "empty message" if not m["text"].strip() else None)
         if why:
@@ -183,7 +193,7 @@ def walk_tree(root, where, notes, lang):
         path = [*before, message(m)]
         if on_best:
             best = path
-        replies = best_first([r for r in m.get("replies") or () if usable(r)])
+        replies = best_first([r for r in list_of(m.get("replies") or [], where, "replies") if usable(r)])
         ranked = [r for r in replies if r.get("rank") is not None and r["role"] == "assistant"]
         if len(ranked) > 1:
             comparisons.append(Comparison(path, [r["text"] for r in ranked], [-r["rank"] for r in ranked]))
@@ -193,7 +203,13 @@ def walk_tree(root, where, notes, lang):
 
 def trees(messages):
     """[(where, root)] of OpenAssistant's messages that came a row each."""
-    by_id = {row["message_id"]: {**row, "replies": []} for _, row in messages}
+    by_id = {}
+    for where, row in messages:
+        if row["parent_id"] is not None:
+            text_of(row["parent_id"], where, "parent_id")
+        if text_of(row["message_id"], where, "message_id") in by_id:
+            raise ValueError(f"{where}: a second message of the message_id {row['message_id'][:60]!r}")
+        by_id[row["message_id"]] = {**row, "replies": []}
     for _, row in messages:
         if row["parent_id"] in by_id:                       # a parent that was not exported: nobody can reach the reply
             by_id[row["parent_id"]]["replies"].append(by_id[row["message_id"]])
@@ -222,6 +238,9 @@ def from_pair(row, where, notes):
         if isinstance(side, str) and prompt:
             side = [{"role": "assistant", "content": side}]
         messages = from_transcript(side, where) if isinstance(side, str) else list_of(side, where, "chosen or rejected")
+        for m in [*prompt, *messages]:
+            if not isinstance(m, dict):
+                raise ValueError(f"{where}: {str(m)[:60]!r} is no message")
         if prompt and messages[:len(prompt)] != prompt:     # the prompt may stand in both as well
             messages = prompt + messages
         sides.append(messages)
@@ -245,7 +264,7 @@ def from_ultrafeedback(row, where, notes):
     replies, scores = [], []
     for completion in list_of(row["completions"], where, "completions"):
         score = completion.get("overall_score") if isinstance(completion, dict) else None
-        if type(score) not in (int, float):
+        if type(score) not in (int, float) or not -math.inf < score < math.inf:
             raise ValueError(f"{where}: a completion without a number as overall_score: {str(completion)[:60]!r}")
         replies.append(text_of(completion.get("response"), where, "response"))
         scores.append(score)

@@ -50,7 +50,7 @@ def check_messages(messages, where="conversation"):
         raise ValueError(f"{where}: expected a list of messages, got {str(messages)[:60]!r}")
     turn = 0
     for i, m in enumerate(messages):
-        if not isinstance(m, dict) or m.get("role") not in ROLES:
+        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or m["role"] not in ROLES:
             role = m.get("role") if isinstance(m, dict) else m
             raise ValueError(f"{where}: message {i} has role {role!r}, expected one of {', '.join(ROLES)}")
         content = m.get("content")
@@ -61,7 +61,9 @@ def check_messages(messages, where="conversation"):
         if m["role"] != ("user", "assistant")[turn % 2]:
             raise ValueError(f"{where}: message {i} is the {m['role']}'s, expected the {('user', 'assistant')[turn % 2]}'s")
         turn += 1
-        if not content:
+        if m["role"] == "user" and isinstance(content, list) and any(part.get("type") in PART_TOKENS for part in content):
+            raise ValueError(f"{where}: message {i} has parts of a tool, which only the assistant can call")
+        if not content or isinstance(content, list) and not any(part.get("text") for part in content):
             raise ValueError(f"{where}: message {i} of the {m['role']} is empty")
 
 
@@ -496,8 +498,12 @@ def document_begin(tokenizer):
 
 def models_in(run):
     """The folders of a run's language models, by name; a reward model is none."""
-    return [p.parent for p in sorted(Path(run).glob("*/model.safetensors"))
-            if "GPT2ForSequenceClassification" not in checkpoint.read_json(p.parent / "config.json").get("architectures", ())]
+    return [p.parent for p in sorted(Path(run).glob("*/model.safetensors")) if not is_judge(p.parent)]
+
+
+def is_judge(folder):
+    path = Path(folder) / "config.json"
+    return path.exists() and "GPT2ForSequenceClassification" in checkpoint.read_json(path).get("architectures", ())
 
 
 def settings_of(args, stop):

@@ -1,8 +1,11 @@
 """align.py: masks, advantages, the policy gradient, rewards, and whole stages that are killed."""
 
 import dataclasses
+import functools
 import json
 import random
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -136,6 +139,31 @@ def test_a_group_of_equal_rewards_moves_nothing():
     assert not any(g.any() for g in grads.values())
 
 
+def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
+    """It must not take the gradient of the step before once more; nor may where a run was killed matter."""
+    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    recipe = dataclasses.replace(align.RL, steps=6, group=4, prompts=2, max_tokens=12, warmup=1, batch=0, save_every=1)
+    asked, weights = [], []
+
+    def only_once(tasks, texts):                            # rewards that differ at the first step, never again
+        asked.append(len(texts))
+        return np.arange(len(texts)) if len(asked) == 1 else np.ones(len(texts))
+
+    save = train.save_checkpoint
+
+    def keep(folder, params, *rest):
+        weights.append({k: p.copy() for k, p in params.items()})
+        save(folder, params, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "save_checkpoint", keep)
+        align.rl(run, recipe, only_once)
+    before = sample.load_model(run / "sft")[0]
+    assert any((weights[0][k] != before[k]).any() for k in before)
+    assert all((w[k] == weights[0][k]).all() for w in weights[1:] for k in before)
+    assert [json.loads(line)["grad_norm"] for line in (run / "rl_only_once/log.jsonl").read_text().splitlines()][1:] == [0.0] * 5
+
+
 def test_a_two_armed_bandit_is_solved():
     """One prompt, the reply 'A' pays and 'B' does not: the policy learns A within a few steps."""
     cfg = gpt.Config(6, 4, 16, 1, 2)
@@ -260,6 +288,48 @@ def test_a_reward_of_ones_own(run):
 
     with pytest.raises(ValueError, match="the reward broken raised TypeError: string indices"):
         align.rl(run, recipe, broken, out="broken")
+    with pytest.raises(ValueError, match="the reward <lambda> raised"):
+        align.rl(run, recipe, lambda tasks, texts: [[1], [2, 3]], out="broken")
+    align.rl(run, recipe, functools.partial(brevity))
+    assert (run / "rl_partial/model.safetensors").exists()
+
+
+def test_a_run_of_ones_own(run, capsys):
+    """Chats and tasks of one's own, and none of the demo's files."""
+    shutil.rmtree(run / "tasks")
+    chats, tasks, long = run / "mine.jsonl", run / "asked.jsonl", "what " * 60
+    (run / "chat/train.jsonl").rename(chats)
+    tasks.write_text("".join(json.dumps({"question": f"{i}?" if i else long, "answer": " Four. "}) + "\n" for i in range(21)), encoding="utf-8")
+    align.main(["sft", "--run", str(run), "--data", str(chats), "--steps", "5", "--batch", "8", "--replay", "0"])
+    assert "not examined: no questions in" in capsys.readouterr().out
+    rl = ["rl", "--run", str(run), "--tasks", str(tasks), "--steps", "2", "--group", "4", "--prompts", "2", "--max-tokens", "8"]
+    with pytest.raises(FileNotFoundError, match="chat/train.jsonl: no conversations about other things.*--batch 0"):
+        align.main(rl)
+    align.main([*rl, "--batch", "0", "--replay", "1"])
+    said = capsys.readouterr()
+    assert "1 of 21 questions fill the context of 48 tokens and are left out" in said.err and "2 unseen problems" in said.out
+    assert "replay_loss_nats" in (run / "rl/log.jsonl").read_text()
+
+
+def test_nothing_takes_the_place_of_what_it_begins_with(run):
+    for command, start in (("sft", "base"), ("rl", "base"), ("reward", "base"), ("dpo", "base")):
+        with pytest.raises(ValueError, match="--out base: the model it begins with lies there"):
+            align.main([command, "--run", str(run), "--start", start, "--out", "base", "--on-mismatch", "restart", "--steps", "2"])
+    assert (run / "base/model.safetensors").exists()
+    with pytest.raises(ValueError, match="only the arena takes models; eval asks those of --run"):
+        align.main(["eval", str(run / "base"), "--run", str(run)])
+    align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
+    config = (run / "reward/config.json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:             # made again when it is finished, and stopped before the end
+        patch.setattr(align, "save_reward", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
+    assert (run / "reward/config.json").read_bytes() == config
+    for args in (["rl", "--start", "reward"], ["arena", "base", "reward"]):
+        with pytest.raises(ValueError, match="reward: a reward model, which judges replies and writes none"):
+            align.main([*args, "--run", str(run)])
+    with pytest.raises(ValueError, match="base: named twice"):
+        align.main(["arena", "--run", str(run), "base", "base"])
 
 
 def test_a_leash_to_another_stage(run):

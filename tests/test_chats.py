@@ -61,6 +61,10 @@ def test_calls_of_tools(tmp_path):
         [found], notes = read(tmp_path, {"messages": [said("Half of 48?"), call("calculator", arguments), *rest]})
         assert found[1] == {"role": "assistant", "content": [{"type": "tool", "text": "48/2"}, {"type": "output", "text": "24"}, {"type": "text", "text": "It is 24."}]}
         assert found[2:] == rest[2:] and not notes
+    both = [call("calculator", {"expression": "48/2"}), call("calculator", {"expression": "6*7"})]
+    both = {"role": "assistant", "content": None, "tool_calls": [c["tool_calls"][0] for c in both]}
+    [found], _ = read(tmp_path, {"messages": [said("Both?"), both, rest[0], {**rest[0], "content": "42"}, said("24 and 42.", "assistant")]})
+    assert [part["text"] for part in found[1]["content"]] == ["48/2", "24", "6*7", "42", "24 and 42."]      # each result behind its call
     found, notes = read(tmp_path, {"messages": [said("Weather?"), call("weather", {}), *rest]}, {"messages": TWO})
     assert found == [TWO] and notes == {"calls the tool weather, we have only calculator(expression)": 1}
 
@@ -196,11 +200,33 @@ def test_rendering_a_call_of_the_calculator():
     ({"chosen": "Hello", "rejected": "Hi"}, "a transcript begins with"),
     ({"instruction": "x", "completions": [{"response": "y"}]}, "a completion without a number as overall_score"),
     ({"question": "x", "answer": 5}, "chat.jsonl:2: answer is '5', expected a text"),
+    ({"messages": [{"role": ["user"], "content": "x"}]}, "role is \"['user']\", expected a text"),
+    ({"messages": [{**TWO[0], "tool_calls": [{}]}, TWO[1]]}, "a message of the user that calls tools"),
+    ({"messages": [TWO[0], {"role": "assistant", "tool_calls": 5}]}, "tool_calls is '5', expected a list"),
+    ({"messages": [TWO[0], said([{"type": "text", "text": ""}], "assistant")]}, "message 1 of the assistant is empty"),
+    ({"messages": [said([{"type": "tool", "text": "1+1"}]), TWO[1]]}, "message 0 has parts of a tool, which only the assistant can call"),
+    ({"prompt": {**node("Q", "prompter"), "replies": 5}, "message_tree_id": "1"}, "replies is '5', expected a list"),
+    ({"prompt": {**node("Q", "prompter"), "rank": "best"}, "message_tree_id": "1"}, "rank is 'best', expected a number"),
+    ({"message_id": None, "parent_id": None, "text": "Q", "role": "prompter"}, "chat.jsonl:2: message_id is 'None', expected a text"),
+    ({"chosen": [5], "rejected": TWO}, "chat.jsonl:2: '5' is no message"),
+    ({"instruction": "x", "completions": [{"response": "y", "overall_score": float("nan")}]}, "a completion without a number as overall_score"),
 ])
 def test_bad_rows(tmp_path, row, message):
     with pytest.raises(ValueError) as error:
         read(tmp_path, {"messages": TWO}, row)
     assert message in str(error.value)
+
+
+def test_a_second_message_of_one_id(tmp_path):
+    """Else a message could be its own ancestor, and a tree without end."""
+    message = {"message_id": "a", "parent_id": None, "text": "Q", "role": "prompter", "message_tree_id": "a"}
+    with pytest.raises(ValueError, match="chat.jsonl:3: a second message of the message_id 'a'"):
+        read(tmp_path, message, {**message, "message_id": "b", "parent_id": "a", "role": "assistant"}, {**message, "parent_id": "b"})
+
+
+def test_an_empty_list_is_a_row(tmp_path):
+    found, notes = read(tmp_path, [], {"messages": TWO})
+    assert found == [TWO] and notes == {"conversation with nothing in it": 1}
 
 
 def test_bad_files(tmp_path):
