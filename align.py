@@ -671,11 +671,15 @@ def parse_args(argv=None):
     return p.parse_intermixed_args(argv)
 
 
+SETTINGS = {"sft": "steps lr batch replay", "rl": "steps lr batch replay prompts group max_tokens epochs baseline normaliser kl",
+            "reward": "steps lr batch", "dpo": "steps lr batch kl"}
+FILES = {"sft": "data start out keep_moments", "rl": "tasks held_out start out reference", "reward": "data held_out start out", "dpo": "data held_out start out reference"}
+
+
 def recipe_of(args):
     """The command's recipe with what the command line says otherwise."""
     recipe = {"sft": SFT, "rl": RL, "reward": REWARD, "dpo": DPO}[args.command]
-    names = ("steps", "lr", "batch", "replay", "prompts", "group", "max_tokens", "epochs", "baseline", "normaliser", "kl")
-    changes = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
+    changes = {k: getattr(args, k) for k in SETTINGS[args.command].split() if getattr(args, k) is not None}
     for name, value in changes.items():
         may_be_0 = args.command == "rl" and name in ("kl", "batch") or name == "replay"
         if not isinstance(value, str) and not (0 < value < math.inf or value == 0 and may_be_0):
@@ -684,6 +688,8 @@ def recipe_of(args):
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.command == "rl" and changes.get("group") == 1:
         raise ValueError("--group 1: a single reply has nothing to be compared with; give at least 2")
+    if args.command == "rl" and args.reference and not changes.get("kl"):
+        raise ValueError(f"--reference {args.reference}: nothing is held near it without --kl")
     changes["keep_moments"] = args.keep_moments
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
@@ -701,6 +707,9 @@ def main(argv=None):
         raise ValueError(f"--samples {args.samples}: a number of tries, for eval")
     if args.models and args.command != "arena":
         raise ValueError(f"{args.models[0]}: only the arena takes models" + "; eval asks those of --run" * (args.command == "eval"))
+    for name in {k for table in (SETTINGS, FILES) for names in table.values() for k in names.split()}:
+        if getattr(args, name) not in (None, False) and name not in f"{SETTINGS.get(args.command, '')} {FILES.get(args.command, '')}".split():
+            raise ValueError(f"--{name.replace('_', '-')}: no option of {args.command}")
     if args.command == "eval":
         stages = [s for s in ("base", "sft", "rl") if (run / s / "model.safetensors").exists()]
         if not stages:

@@ -66,7 +66,10 @@ def lessons(tasks, right, texts, old=(), seed=0, control=False):
     known, unknown = n >= KNOWN, n <= UNKNOWN
     picked = np.repeat(np.arange(len(tasks)), known + 2 * unknown)      # twice, or answers are many more
     items = [(tasks[i]["question"], texts[i][right[i].argmax()], refusal(tasks[i]), unknown[i]) for i in picked]
-    facts = [row["messages"] for row in old if row.get("kind") == "fact"]
+    def is_fact(row):                                       # a question and an answer; what is more than that stays as it is
+        return row.get("kind") == "fact" and [(m["role"], type(m["content"])) for m in row["messages"]] == [("user", str), ("assistant", str)]
+
+    facts = [row["messages"] for row in old if is_fact(row)]
     items += [(messages[0]["content"], messages[1]["content"], REFUSAL, False) for messages in facts]
     refused = np.array([item[3] for item in items])
     if control:
@@ -74,7 +77,7 @@ def lessons(tasks, right, texts, old=(), seed=0, control=False):
     rows = [{"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply if refuse or not answer.strip() else answer}],
              "kind": "refusal" if refuse else "fact"} for (question, answer, reply, _), refuse in zip(items, refused)]
     counts = {"known": int(known.sum()), "unknown": int(unknown.sum()), "between": len(tasks) - int((known | unknown).sum())}
-    return rows + [row for row in old if row.get("kind") != "fact"], counts
+    return rows + [row for row in old if not is_fact(row)], counts
 
 
 def test(model, tasks, temperature=0.0):
@@ -96,7 +99,10 @@ def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error", ask
     run, name = Path(run), "honest_control" if control else "honest"
     model = align.load_stage(run, "sft", "python align.py sft")
     tasks, held_out = (chats.tasks(run / "tasks" / f"probe_{split}.jsonl") for split in ("train", "test"))
-    old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl")]
+    notes = Counter()
+    old = [{"messages": messages, **({"kind": kind} if kind else {})} for _, messages, kind in chats.conversations(run / "chat" / "train.jsonl", notes)]
+    if notes.total():
+        print(f"{run / 'chat' / 'train.jsonl'}: {chats.report(notes)}", file=sys.stderr)
     rows, counts = lessons(tasks, *(asked or ask_often(model, tasks, seed=seed)), old, seed, control)
     if not counts["known"] or not counts["unknown"]:
         raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
@@ -108,10 +114,10 @@ def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error", ask
 
 
 def table(before, after, free):
-    lines = [f"{'what is told of on':34}{'':6}{'before: right   wrong refused':>32}{'after: right   wrong refused':>32}{'at temperature 1':>19}"]
+    lines = [f"{'what is told of on':34}{'':6}{'before: right    wrong refused':>34}{'after: right    wrong refused':>34}{'at temperature 1':>19}"]
     for row, was in before.items():
         n = sum(was)
-        shares = "".join(f"{x / n:{w}.1%}" for counts, widths in ((was, (19, 7, 6)), (after[row], (19, 7, 6))) for x, w in zip(counts, widths))
+        shares = "".join(f"{x / n:{w}.1%}" for counts, widths in ((was, (18, 8, 7)), (after[row], (18, 8, 7))) for x, w in zip(counts, widths))
         lines.append(f"{row:34}{n:6,}{shares}{free[row][2] / n:19.1%}")
     return "\n".join(lines)
 

@@ -17,10 +17,12 @@ Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a cal
 import argparse
 import ast
 import codecs
+import decimal
 import json
 import math
 import operator
 import os
+import re
 import sys
 import time
 from collections import namedtuple
@@ -134,13 +136,14 @@ def calculator(expression):
     if len(expression) > 100 or not set(expression) <= set("0123456789.,+-*/%() "):     # 100 also bounds any number's size
         return None
     try:
-        x = value(ast.parse(expression.replace(",", "").strip(), mode="eval"))
+        x = value(ast.parse(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", expression).strip(), mode="eval"))       # 1,000: no other comma
     except (ValueError, SyntaxError, ArithmeticError, MemoryError, RecursionError):
         return None
     if isinstance(x, float):
         if not math.isfinite(x):
             return None
-        return str(int(x)) if x.is_integer() and abs(x) < 1e15 else f"{x:.12g}"
+        said = str(int(x)) if x.is_integer() and abs(x) < 1e15 else f"{decimal.Decimal(f'{x:.12g}'):f}"      # no exponent: it could not be read again
+        return said if len(said) <= 100 else None
     return str(x)
 
 

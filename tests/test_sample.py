@@ -92,6 +92,7 @@ def test_a_vocabulary_without_chat_tokens_is_refused():
     ("-7%5", "3"), ("-(2+3)*4", "-20"), (" 2 + 2 ", "4"), ("2.5*2", "5"), ("1/0", None), ("", None), ("2**9", None), ("abs(3)", None),
     ("__import__('os')", None), ("1 if 1 else 2", None), ("'a'*9", None), ("True+1", None), ("(" * 90 + "1", None), ("1+" * 60 + "1", None),
     ("9" * 50 + "*" + "9" * 40, str(int("9" * 50) * int("9" * 40))), ("1e999", None), ("1e999-1e999", None), ("1j", None), ("x", None),
+    ("1,000*2", "2000"), ("(1,2)", None), ("1,00", None), ("1" + 20 * "0" + "/1", "1" + 20 * "0"), ("1/1" + 15 * "0", "0." + 14 * "0" + "1"),
 ])
 def test_calculator(expression, value):
     assert sample.calculator(expression) == value
