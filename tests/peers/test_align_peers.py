@@ -1,4 +1,4 @@
-"""objectives.py beside TRL: its trainers' losses and PyTorch's gradients, on the same model and the same tokens."""
+"""objectives.py beside TRL, its trainers' losses and PyTorch's gradients, on the same model and the same tokens."""
 
 import sys
 from pathlib import Path
@@ -148,3 +148,38 @@ def test_reward_model(folder, tmp_path):
     assert ours == pytest.approx(loss.item(), rel=1e-4)
     compare(Sum.sum, trainer.model)
     np.testing.assert_allclose(Sum.sum["score.weight"], trainer.model.score.weight.grad[0].numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_cleanrl():
+    """The losses of its ppo.py, as autograd differentiates them, with logits of which each line makes log-probabilities, and its returns."""
+    rng, n, low = np.random.default_rng(3), 64, 0.2
+    logits = torch.tensor(rng.standard_normal((n, 7)), requires_grad=True)
+    actions, old, advantage = torch.tensor(rng.integers(0, 7, n)), rng.standard_normal(n), rng.standard_normal(n)
+    policy = torch.distributions.Categorical(logits=logits)
+    l = policy.log_prob(actions)
+    l.retain_grad()
+    before = l.detach() + 0.3 * torch.tensor(old)
+    A, ratio = torch.tensor(advantage), (l - before).exp()
+    loss = torch.max(-A * ratio, -A * torch.clamp(ratio, 1 - low, 1 + low)).mean()
+    loss.backward(retain_graph=True)
+    ours, weights = objectives.clipped(l.detach().numpy()[:, None], before.numpy()[:, None], np.full((n, 1), 1 / n), advantage, low, low)
+    np.testing.assert_allclose(ours, loss.item(), rtol=1e-12)
+    np.testing.assert_allclose(-weights[:, 0], l.grad.numpy(), atol=1e-12)
+    k3 = ((ratio - 1) - (l - before)).mean().item()         # its approx_kl, of the new policy from the old
+    np.testing.assert_allclose(objectives.kl_estimate(before.numpy(), l.detach().numpy(), np.full(n, 1 / n), "k3")[0], k3, rtol=1e-12)
+
+    v, v_old, returns = torch.tensor(rng.standard_normal(n), requires_grad=True), torch.tensor(rng.standard_normal(n)), torch.tensor(rng.standard_normal(n))
+    kept = v_old + torch.clamp(v - v_old, -low, low)
+    loss = 0.5 * torch.max((v - returns) ** 2, (kept - returns) ** 2).mean()
+    loss.backward()
+    ours, dv = objectives.value_loss(v.detach().numpy(), returns.numpy(), np.full(n, 1 / n), v_old.numpy(), low)
+    np.testing.assert_allclose(ours, loss.item(), rtol=1e-12)
+    np.testing.assert_allclose(dv, v.grad.numpy(), atol=1e-12)
+
+    rewards, values, T = rng.standard_normal(9), rng.standard_normal(9), 9
+    want, later = np.zeros(T), 0.0
+    for t in reversed(range(T)):                            # an episode that ends with its last step
+        going_on, value = (0.0, 0.0) if t == T - 1 else (1.0, values[t + 1])
+        later = rewards[t] + 0.99 * value * going_on - values[t] + 0.99 * 0.95 * going_on * later
+        want[t] = later
+    np.testing.assert_allclose(objectives.gae(rewards[None], values[None], np.ones((1, T)), 0.99, 0.95)[0][0], want, rtol=1e-12)
