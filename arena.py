@@ -113,14 +113,19 @@ def bradley_terry(wins, draws=0.5, steps=10_000, tolerance=1e-10):
 Rated = namedtuple("Rated", "name rating low high rank battles score")
 
 
-def ratings(battles, seed=0, rounds=200):
+def ratings(battles, seed=0, rounds=200, about=None):
     """[Rated], the best first: 95 % of what battles drawn again give lies between low and high; the rank counts who is surely
-    better, 1 + those whose low is above one's high."""
+    better, 1 + those whose low is above one's high. about: which question each battle is about; then whole questions are drawn, for
+    the battles of a model about one are over the same answer, and a hundred of them tell no more of it than one."""
     names = sorted({name for a, b, _ in battles for name in (a, b)})
     if len(names) < 2:
         raise ValueError(f"an arena needs battles between two models at least, found {', '.join(names) or 'none'}")
     rng, fitted = np.random.default_rng(seed), bradley_terry(tally(battles, names))
-    again = np.array([bradley_terry(tally([battles[i] for i in rng.integers(0, len(battles), len(battles))], names)) for _ in range(rounds)])
+    groups = {}
+    for battle, group in zip(battles, range(len(battles)) if about is None else about):
+        groups.setdefault(group, []).append(battle)
+    tallies = [tally(group, names) for group in groups.values()]
+    again = np.array([bradley_terry(sum(tallies[i] for i in rng.integers(0, len(tallies), len(tallies)))) for _ in range(rounds)])
     low, high = np.percentile(again, [2.5, 97.5], axis=0)
     wins = tally(battles, names)
     out = [Rated(name, fitted[i], low[i], high[i], 1 + int((low > high[i]).sum()), int((wins + wins.T)[i].sum()), wins[i].sum() / (wins + wins.T)[i].sum())
@@ -312,5 +317,5 @@ def fight(run, folders=(), seed=0, n=300):
     answers = {}
     for folder in folders:
         _, verdicts = ask(*sample.load_model(folder), tasks, 1.0, seed)
-        answers[folder.name if folder.parent == run else str(folder)] = [v.correct + 0.5 * v.ended for v in verdicts]
-    return ratings(battles(answers), seed)
+        answers[str(folder.relative_to(run) if folder.is_relative_to(run) else folder)] = [v.correct + 0.5 * v.ended for v in verdicts]
+    return ratings(battles(answers), seed, about=[*range(len(tasks))] * (len(answers) * (len(answers) - 1) // 2))

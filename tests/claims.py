@@ -446,6 +446,7 @@ def longer_replies(run, seed):
     Refuted if length does not grow with accuracy, or grows under rewards by lot as well.
     """
     out = {}
+    print("   theory: of who keeps only his right replies and learns them, the odds of step by step grow tenfold a round; a row is taken for a round")
     for stage in ("rl", "rl_random"):
         log = train_log(run / stage)
         print(f"   {stage:10} step  reward  accuracy  length  step by step   theory")
@@ -460,9 +461,14 @@ def longer_replies(run, seed):
 
 @claim
 def ranking(run, seed):
-    """Judged by battles, each stage beats the one it was made from. Refuted if intervals overlap or the order is another."""
-    rated = arena.fight(run, seed=seed)
+    """Judged by battles, examples and right rewards make a better model of the one they begin with, rewards by lot do not. Refuted if
+    intervals overlap where it should be better, or do not where it should not."""
+    rated = arena.fight(run, [*sample.models_in(run), *sample.models_in(run / "claims")], seed)
     print("   " + arena.table(rated).replace("\n", "\n   "))
+    of = {r.name: r for r in rated}
+    for better, than in (("sft", "base"), ("rl", "sft"), ("rl_random", "sft"), ("claims/passed", "claims/imitation600")):
+        if better in of and than in of:
+            print(f"   {better} is {'' if of[better].low > of[than].high else 'not surely '}above {than}")
     return {r.name: r.rating for r in rated}
 
 

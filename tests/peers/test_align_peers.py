@@ -1,4 +1,4 @@
-"""objectives.py beside TRL, its trainers' losses and PyTorch's gradients, on the same model and the same tokens."""
+"""objectives.py beside TRL and cleanrl: their losses and PyTorch's gradients, on the same model and the same tokens."""
 
 import sys
 from pathlib import Path
