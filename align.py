@@ -8,7 +8,7 @@ DPO learns from the comparisons at once. All are one weighted cross-entropy away
     SFT           weight of a token = 1 / number of the assistant's tokens in the batch, 0 elsewhere; and beside
                   it a few windows of pre-training text, or the model forgets what it read while it learns to chat
     RL            weight of a token = (reward of its reply - mean reward of its question) / number of sampled tokens;
-                  and beside it conversations about other things, for the same reason
+                  and beside it conversations about other things, for the same reason (and with --replay the text as well)
     others        objectives.py: ratios and clipping, KL to where it began, DPO, the reward model's comparisons
 
     python align.py sft                    out/demo/base + chat/train.jsonl -> out/demo/sft
@@ -409,7 +409,8 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns measurements before and after, on problems never trained on.
 
     reward: answer, random (the control), model (what reward/ says), or a function, as in paid. tasks, unseen: files of other tasks; of
-    tasks without unseen, every tenth is kept to measure on, 300 at most. start, out: the stages it begins with and makes. reference: the one to stay near, where the recipe has a KL; the start if not said.
+    tasks without unseen, every tenth is kept to measure on, 300 at most. start, out: the stages it begins with and makes. reference: the
+    one to stay near, where the recipe has a KL; the start if not said.
     """
     run = Path(run)
     name = reward if isinstance(reward, str) else named(reward)
@@ -423,8 +424,8 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
     if unseen:
         unseen = arena.fitting(unseen, tokenizer, cfg.n_positions)
     else:
-        unseen = tasks[::max(10, -(-len(tasks) // 300))]
-        tasks = [t for i, t in enumerate(tasks) if i % max(10, -(-len(tasks) // 300))] or tasks
+        every = max(10, -(-len(tasks) // 300))
+        unseen, tasks = tasks[::every], [t for i, t in enumerate(tasks) if i % every] or tasks
     # Beside the replies it goes on learning conversations about other things, or it forgets them.
     kinds = {str(t["kind"]) for t in tasks if "kind" in t}
     others = recipe.batch and Batches(load_conversations(files[1:], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
