@@ -315,6 +315,9 @@ def _checked(messages, where, notes):
         notes["conversation with nothing in it"] += 1
         return None
     sample.check_messages(messages, where)
+    for i, m in enumerate(messages):                        # in a chat a reply may say nothing; nobody is to learn that
+        if isinstance(m["content"], list) and not any(part.get("text") for part in m["content"]):
+            raise ValueError(f"{where}: message {i} of the {m['role']} is empty")
     if messages[-1]["role"] != "assistant":
         raise ValueError(f"{where}: the conversation ends with the {messages[-1]['role']}, there is no reply to learn")
     return messages

@@ -65,7 +65,7 @@ def check_messages(messages, where="conversation"):
         turn += 1
         if m["role"] == "user" and isinstance(content, list) and any(part.get("type") in PART_TOKENS for part in content):
             raise ValueError(f"{where}: message {i} has parts of a tool, which only the assistant can call")
-        if not content or isinstance(content, list) and not any(part.get("text") for part in content):
+        if not content:
             raise ValueError(f"{where}: message {i} of the {m['role']} is empty")
 
 
