@@ -226,6 +226,25 @@ def gelu_backward(dy, slope, out=None):                 # (N,F) -> (N,F)
     return np.multiply(dy, slope, out=out)
 
 
+@or_kernel
+def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache
+    """y = gelu(x w_fc + b_fc) w_proj + b_proj. out: places for y, the GELU's result, and its cache, (N,C), (N,F), (N,F)."""
+    y, u, h = out or (None, None, None)
+    h = linear_forward(x, w_fc, b_fc, out=h)
+    u, h = gelu_forward(h, out=out and (u, h))          # h becomes du/dh
+    return linear_forward(u, w_proj, b_proj, out=y), (x, u, h)
+
+
+@or_kernel
+def mlp_backward(dy, cache, w_fc, w_proj, out=None, add=False):         # (N,C) -> (N,C), (C,F), (F,), (F,C), (C,)
+    """dx, dw_fc, db_fc, dw_proj, db_proj. The cache is used up: du takes the place of u, dh that of du/dh. x may be that of dx."""
+    x, u, h = cache
+    dx, dw_fc, db_fc, dw_proj, db_proj = out or (None,) * 5
+    du, dw_proj, db_proj = linear_backward(dy, u, w_proj, (u, dw_proj, db_proj), add)
+    dh = gelu_backward(du, h, out=h)
+    return *linear_backward(dh, x, w_fc, (dx, dw_fc, db_fc), add), dw_proj, db_proj
+
+
 def _heads(qkv, n_head):                                # (B,T,3C) -> three (B,NH,T,HS), views without a copy
     B, T, C3 = qkv.shape
     return qkv.reshape(B, T, 3, n_head, C3 // 3 // n_head).transpose(2, 0, 3, 1, 4)
@@ -353,6 +372,7 @@ def cross_entropy_backward(weights, cache):             # (N,) -> (N,V), in the 
 
 LAYER = ("ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
          "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias")
+MLP = LAYER[-4:]
 
 
 def layer_params(params, i):
@@ -386,9 +406,7 @@ def block_forward(x, plus, p, s, n_head, keep=None, attend=attention_forward):
     attend(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse), **getattr(s, "only", {}))
     linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
     layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t)
-    linear_forward(s.m, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"], out=s.h)
-    gelu_forward(s.h, out=(s.u, s.h))                   # h becomes du/dh
-    return linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
+    return mlp_forward(s.m, *(p[k] for k in MLP), out=(s.t, s.u, s.h))[0]
 
 
 def trunk_forward(x, params, layers, blocks, n_head, out, keep=None, attend=None):
@@ -402,8 +420,8 @@ def trunk_forward(x, params, layers, blocks, n_head, out, keep=None, attend=None
 
 def block_backward(dx, p, s, n_head, grads, add=False):
     """From the gradient at the block's output to the one at its input, (N,C) in place; fills grads, {name: gradient} of the
-    layer's parameters. Each gradient takes the place of an activation that is not needed any more: du that of u, dh
-    that of h, dqkv that of qkv unless s has one of its own."""
+    layer's parameters. Each gradient takes the place of an activation that is not needed any more; dqkv that of qkv,
+    unless s has one of its own."""
     B, _, T, _ = s.lse.shape
 
     def linear(dy, x, name, out):
@@ -413,9 +431,7 @@ def block_backward(dx, p, s, n_head, grads, add=False):
         layernorm_backward(dy, (n, rstd, p[f"{name}.weight"]), dx, (dx, grads[f"{name}.weight"], grads[f"{name}.bias"]), add)
 
     # x2 = x1 + mlp(norm(x1)): the gradient reaches x1 by both terms
-    du = linear(dx, s.u, "mlp.c_proj", out=s.u)
-    dh = gelu_backward(du, s.h, out=s.h)
-    dm = linear(dh, s.m, "mlp.c_fc", out=s.m)
+    dm = mlp_backward(dx, (s.m, s.u, s.h), p["mlp.c_fc.weight"], p["mlp.c_proj.weight"], (s.m, *(grads[k] for k in MLP)), add)[0]
     norm(dm, s.n_2, s.rstd_2, "ln_2")
     # x1 = x + attention(norm(x)): likewise
     qkv, o, do, dqkv = (y.reshape(B, T, -1) for y in (s.qkv, s.o, linear(dx, s.o, "attn.c_proj", out=s.t), getattr(s, "dqkv", s.qkv)))

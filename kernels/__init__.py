@@ -17,7 +17,7 @@ import checkpoint
 import cupy as cp
 import numpy as np
 
-from kernels.cublas import cublaslt, matmul  # noqa: F401
+from kernels.cublas import BIAS_GRADIENT, GELU, GELU_BACKWARD, cublaslt, matmul, matmul_and  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parent
 SHARED_BYTES = 227 << 10        # of a block on sm_80 and later, at most (sm_86 and sm_89: 99 KB)
@@ -170,7 +170,7 @@ def packs(n, dtype):
     return ceil_div(n, width(dtype))
 
 
-def gelu_forward(x, out=None):                          # any shape; the derivative takes x's place
+def gelu_forward(x, out=None):                          # any shape; x itself is what the backward wants
     dtype = real("x", x)
     y = cp.empty(x.shape, dtype) if out is None else out[0]
     check("x", x, x.shape, dtype)
@@ -179,12 +179,12 @@ def gelu_forward(x, out=None):                          # any shape; the derivat
     return y, x
 
 
-def gelu_backward(dy, slope, out=None):
+def gelu_backward(dy, x, out=None):                     # dx may take the place of either
     dtype = real("dy", dy)
     dx = cp.empty(dy.shape, dtype) if out is None else out
-    for what, a in (("dy", dy), ("slope", slope), ("dx", dx)):
+    for what, a in (("dy", dy), ("x", x), ("dx", dx)):
         check(what, a, dy.shape, dtype)
-    launch("gelu.cu", "gelu_backward", dtype, ceil_div(packs(dy.size, dtype), 256), 256, (dy, slope, dx, np.int64(dy.size)))
+    launch("gelu.cu", "gelu_backward", dtype, ceil_div(packs(dy.size, dtype), 256), 256, (dy, x, dx, np.int64(dy.size)))
     return dx
 
 
@@ -359,7 +359,7 @@ def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
     return db
 
 
-# ---------------------------------------------------------------------------------- linear: cublas.py and bias.cu
+# ---------------------------------------------------------------- linear and MLP: cublas.py, bias.cu and gelu.cu
 
 
 def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> (N,F)
@@ -369,9 +369,36 @@ def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> 
 
 def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,); dx may take x's place
     dx, dw, db = out or (cp.empty(x.shape, real("dy", dy)), cp.empty(w.shape, np.float32), cp.empty((w.shape[1],), np.float32))
-    matmul(x, dy, dw, x_t=True, add=add)
-    bias_backward(dy, db, add)
+    _weight_backward(dy, x, dw, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
+
+
+def _weight_backward(dy, x, dw, db, add):
+    F = len(db)
+    sums = scratch((F,)) if add else db                 # what comes with the product is written, never added
+    if not matmul_and(BIAS_GRADIENT, x, dy, dw, x_t=True, bias=sums, add=add):
+        matmul(x, dy, dw, x_t=True, add=add)
+        bias_backward(dy, db, add)
+    elif add:
+        launch("bias.cu", "column_sums", dy.dtype, ceil_div(F, 256), 256, (sums, db, np.int32(1), np.int32(F), np.int32(1)))
+
+
+def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache
+    (N, C), F, dtype = x.shape, w_fc.shape[1], real("x", x)
+    y, u, h = out or (cp.empty((N, C), dtype), cp.empty((N, F), dtype), cp.empty((N, F), dtype))
+    if not matmul_and(GELU, x, w_fc, u, bias=b_fc, aux=h):
+        gelu_forward(linear_forward(x, w_fc, b_fc, out=h), out=(u, h))
+    return linear_forward(u, w_proj, b_proj, out=y), (x, u, h)
+
+
+def mlp_backward(dy, cache, w_fc, w_proj, out=None, add=False):         # (N,C) -> (N,C), (C,F), (F,), (F,C), (C,)
+    x, u, h = cache
+    dx, dw_fc, db_fc, dw_proj, db_proj = out or (
+        cp.empty(x.shape, real("x", x)), *(cp.empty(shape, np.float32) for shape in (w_fc.shape, w_fc.shape[1:], w_proj.shape, w_proj.shape[1:])))
+    _weight_backward(dy, u, dw_proj, db_proj, add)
+    if not matmul_and(GELU_BACKWARD, dy, w_proj, u, w_t=True, aux=h):   # u has served: dh takes its place
+        gelu_backward(matmul(dy, w_proj, u, w_t=True), h, out=u)
+    return *linear_backward(u, x, w_fc, (dx, dw_fc, db_fc), add), dw_proj, db_proj
 
 
 # ------------------------------------------------------------------------------------------------------- adamw.cu

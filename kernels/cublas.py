@@ -1,7 +1,7 @@
 """cublas.py: matrix products on a GPU, by NVIDIA's library: through cublasLt where it can be had, else through CuPy's gemmEx.
 
-cublasLt adds the bias in the same pass and its calls can be recorded into a CUDA graph, which CuPy's own cannot. It is
-called by ctypes: CuPy does not wrap it, but has loaded it.
+cublasLt adds the bias in the same pass, can take the GELU and sums of columns along, and its calls can be recorded into a CUDA
+graph, which CuPy's own cannot. It is called by ctypes: CuPy does not wrap it, but has loaded it.
 
     out (M,N) = op(x) op(w) + bias, or added to what out holds       op: as it is, or transposed
 
@@ -19,9 +19,16 @@ import numpy as np
 
 WORKSPACE_BYTES = 32 << 20      # what NVIDIA recommends for Hopper
 REAL_32F, REAL_16BF, COMPUTE_32F = 0, 14, 68                    # cudaDataType, cublasComputeType_t
-DEFAULT, WITH_BIAS = 1, 4                                       # cublasLtEpilogue_t
-TRANS_A, TRANS_B, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8           # cublasLtMatmulDescAttributes_t
+DEFAULT, WITH_BIAS = 1, 4                                       # cublasLtEpilogue_t, as are the next three:
+GELU = 164                      # out = gelu(op(x) op(w) + bias), aux = what the GELU was taken of
+GELU_BACKWARD = 192             # out = op(x) op(w) * the derivative of the GELU at aux
+BIAS_GRADIENT = 256             # bias = the sums of w's columns, w as it is: with w = dy what linear_backward calls db
+TRANS_A, TRANS_B, EPILOGUE, BIAS_POINTER, AUX_POINTER, AUX_LEADING = 3, 4, 7, 8, 11, 12         # cublasLtMatmulDescAttributes_t
 MAX_WORKSPACE, MIN_ALIGNMENT_A = 1, 5                           # cublasLtMatmulPreferenceAttributes_t; B, C, D follow A
+
+# Those of the three that matmul_and() does. Each saves passes over memory and makes the product slower: which wins is a matter of
+# the GPU, so tests/peers/gpu_speed.py times both ways. On an H100 llm.c gained under 1 % from the GELU, on older GPUs it lost.
+TAKEN_ALONG = frozenset()
 
 ONE, ZERO = np.ones(1, np.float32), np.zeros(1, np.float32)     # the library reads its factors from the host
 
@@ -48,23 +55,25 @@ def kind_of(a):
     return REAL_16BF if a.dtype == np.uint16 else REAL_32F
 
 
-def product(x, w, out, x_t, w_t, bias):
+def product(x, w, out, x_t, w_t, bias, epilogue, aux=None):
     k, n = x.shape if x_t else x.shape[::-1]
     m = w.shape[0] if w_t else w.shape[1]
     if out.shape != (n, m) or w.shape != ((m, k) if w_t else (k, m)) or x.dtype != w.dtype:
         raise ValueError(f"a product of {x.dtype} {x.shape}{' transposed' * x_t} and {w.dtype} {w.shape}{' transposed' * w_t} into {out.shape}")
     if bias is not None and (bias.shape != (m,) or bias.dtype != out.dtype):
         raise ValueError(f"bias: {bias.dtype} {bias.shape}, expected {out.dtype} {(m,)}")
-    for what, a in (("x", x), ("w", w), ("out", out)):
+    if aux is not None and (aux.shape != out.shape or aux.dtype != out.dtype):
+        raise ValueError(f"aux: {aux.dtype} {aux.shape}, expected {out.dtype} {out.shape}")
+    for what, a in (("x", x), ("w", w), ("out", out), *([("aux", aux)] if aux is not None else [])):
         if not a.flags.c_contiguous:
             raise ValueError(f"{what}: its rows do not lie one behind the other in memory; pass a copy")
     aligned = tuple(min(256, a.data.ptr & -a.data.ptr) for a in (w, x, out))
-    return Product(w_t, x_t, m, n, k, kind_of(x), kind_of(out), WITH_BIAS if bias is not None else DEFAULT, aligned)
+    return Product(w_t, x_t, m, n, k, kind_of(x), kind_of(out), epilogue, aligned)
 
 
 def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False):
     """out = op(x) op(w) + bias; with add, added to out. Sums are in float32. bias only where add is false."""
-    p, lt = product(x, w, out, x_t, w_t, bias), cublaslt()
+    p, lt = product(x, w, out, x_t, w_t, bias, DEFAULT if bias is None else WITH_BIAS), cublaslt()
     if lt and lt.multiply(p, w, x, out, bias, add):
         return out
     cp.cuda.cublas.gemmEx(cp.cuda.device.get_cublas_handle(), int(w_t), int(x_t), p.m, p.n, p.k, ONE.ctypes.data,
@@ -74,6 +83,13 @@ def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False):
         from kernels import bias_forward
         bias_forward(out, bias)
     return out
+
+
+def matmul_and(what, x, w, out, x_t=False, w_t=False, bias=None, aux=None, add=False):
+    """A product and what goes along with it, in one pass: GELU, GELU_BACKWARD or BIAS_GRADIENT. Whether it was done: False where it
+    is not chosen or the library cannot."""
+    lt = cublaslt() if what in TAKEN_ALONG else None
+    return bool(lt) and lt.multiply(product(x, w, out, x_t, w_t, bias, what, aux), w, x, out, bias, add, aux)
 
 
 @functools.lru_cache(maxsize=None)
@@ -112,15 +128,14 @@ class CublasLt:
     def set(self, name, of, attribute, value):
         self.call(name, of, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))
 
-    def plan(self, p, bias):
+    def plan(self, p, bias, aux):
         """(description, layouts of w, x and out, algorithm): the library's first choice, the same in every run. None where it has none."""
         if p in self.plans:
             return self.plans[p]
         description = self.make("cublasLtMatmulDescCreate", COMPUTE_32F, REAL_32F)
         for attribute, value in ((TRANS_A, p.w_t), (TRANS_B, p.x_t), (EPILOGUE, p.epilogue)):
             self.set("cublasLtMatmulDescSetAttribute", description, attribute, ctypes.c_int32(value))
-        if bias is not None:                            # it looks how far this is aligned
-            self.set("cublasLtMatmulDescSetAttribute", description, BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
+        self.point(description, bias, aux)              # it looks how far they are aligned
         sizes = ((p.k, p.m) if p.w_t else (p.m, p.k)), ((p.n, p.k) if p.x_t else (p.k, p.n)), (p.m, p.n)
         layouts = [self.make("cublasLtMatrixLayoutCreate", kind, ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(leading))
                    for (rows, columns), leading, kind in zip(sizes, p.leading, (p.kind, p.kind, p.out_kind))]
@@ -132,25 +147,31 @@ class CublasLt:
         status = self.library.cublasLtMatmulAlgoGetHeuristic(self.handle, description, *layouts, layouts[2], wish, 1, ctypes.byref(found), ctypes.byref(n))
         self.call("cublasLtMatmulPreferenceDestroy", wish)
         if status or n.value == 0 or found[9] & 0xFFFFFFFF:
-            print(f"kernels: cublasLt has nothing for {p}; cuBLAS computes it", file=sys.stderr)
+            print(f"kernels: cublasLt has nothing for {p}; it goes another way", file=sys.stderr)
             self.plans[p] = None
         else:
             self.plans[p] = description, layouts, found
         return self.plans[p]
 
-    def multiply(self, p, w, x, out, bias, add):
+    def point(self, description, bias, aux):
+        if bias is not None:
+            self.set("cublasLtMatmulDescSetAttribute", description, BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
+        if aux is not None:
+            self.set("cublasLtMatmulDescSetAttribute", description, AUX_POINTER, ctypes.c_void_p(aux.data.ptr))
+            self.set("cublasLtMatmulDescSetAttribute", description, AUX_LEADING, ctypes.c_int64(aux.shape[1]))
+
+    def multiply(self, p, w, x, out, bias, add, aux=None):
         """Whether it could."""
-        plan = self.plan(p, bias)
+        plan = self.plan(p, bias, aux)
         if plan is None:
             return False
         description, layouts, algorithm = plan
-        if bias is not None:
-            self.set("cublasLtMatmulDescSetAttribute", description, BIAS_POINTER, ctypes.c_void_p(bias.data.ptr))
+        self.point(description, bias, aux)
         status = self.library.cublasLtMatmul(
             self.handle, description, ONE.ctypes, ctypes.c_void_p(w.data.ptr), layouts[0], ctypes.c_void_p(x.data.ptr), layouts[1],
             (ONE if add else ZERO).ctypes, ctypes.c_void_p(out.data.ptr), layouts[2], ctypes.c_void_p(out.data.ptr), layouts[2],
             ctypes.byref(algorithm), ctypes.c_void_p(self.workspace.data.ptr), ctypes.c_size_t(WORKSPACE_BYTES), ctypes.c_void_p(cp.cuda.get_current_stream().ptr))
         if status:
-            print(f"kernels: cublasLt answers {status} to {p}; cuBLAS computes it", file=sys.stderr)
+            print(f"kernels: cublasLt answers {status} to {p}; it goes another way", file=sys.stderr)
             self.plans[p] = None
         return not status

@@ -88,11 +88,10 @@ def test_layernorm(N, C, dtype, fused):
 @pytest.mark.parametrize("n", [1, 31, 33, 257, 5000])
 def test_gelu(n, dtype):
     (x, x64), (dy, dy64) = device(3 * randn(n), dtype), device(randn(n), dtype)
-    y, slope = kernels.gelu_forward(x)
-    want, want_slope = gpt.gelu_forward(x64[None].copy())
+    y, cache = kernels.gelu_forward(x)
+    want, slope = gpt.gelu_forward(x64[None])
     same(y, want[0], dtype, "y")
-    same(slope, want_slope[0], dtype, "slope")
-    same(kernels.gelu_backward(dy, slope), dy64 * host(slope), dtype, "dx")
+    same(kernels.gelu_backward(dy, cache), dy64 * slope[0], dtype, "dx")
 
 
 @pytest.mark.parametrize("least", [0, 1 << 16])         # two ways to sort
@@ -243,6 +242,54 @@ def test_linear(N, C, F, backend, dtype, monkeypatch):
         kernels.linear_forward(x, cp.zeros((C + 1, F), x.dtype), b)
 
 
+ALONG = [kernels.GELU, kernels.GELU_BACKWARD, kernels.BIAS_GRADIENT]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("along", [[], *([what] for what in ALONG), ALONG])
+@pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 31, 33), (33, 8, 40), (70, 16, 64)])
+def test_mlp(N, C, F, along, dtype, monkeypatch):
+    monkeypatch.setattr(kernels.cublas, "TAKEN_ALONG", frozenset(along))
+    (x, x64), (w1, w1_64), (b1, b1_64), (w2, w2_64), (b2, b2_64), (dy, dy64) = (
+        device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (F, C), (C,), (N, C)))
+    weights, weights64 = (w1, b1, w2, b2), (w1_64, b1_64, w2_64, b2_64)
+    y, cache = kernels.mlp_forward(x, *weights)
+    want, cache64 = gpt.mlp_forward(x64, *weights64)
+    same(y, want, dtype, "y")
+    got, want = kernels.mlp_backward(dy, cache, w1, w2), gpt.mlp_backward(dy64, cache64, w1_64, w2_64)
+    names = ("dx", "dw_fc", "db_fc", "dw_proj", "db_proj")
+    for what, a, a64 in zip(names, got, want):
+        assert what == "dx" or a.dtype == np.float32
+        same(a, a64, dtype, what)
+    cache = kernels.mlp_forward(x, *weights)[1]
+    again = kernels.mlp_backward(dy, cache, w1, w2, out=(x, *got[1:]), add=True)        # dx in the place of x, the others added up
+    for what, a, a64 in zip(names, again, want):
+        same(a, a64 if what == "dx" else 2 * a64, dtype, what)
+
+
+def test_what_is_taken_along_is_taken_along(monkeypatch):
+    if not kernels.cublaslt():
+        pytest.skip("no cublasLt here")
+    asked, multiply = [], kernels.cublas.CublasLt.multiply
+
+    def spy(self, p, *args):
+        done = multiply(self, p, *args)
+        asked.append((p.epilogue, done))
+        return done
+    monkeypatch.setattr(kernels.cublas.CublasLt, "multiply", spy)
+    monkeypatch.setattr(kernels.cublas, "TAKEN_ALONG", frozenset(ALONG))
+    x, w, b, dy, aux = (device(randn(*s), "bf16")[0] for s in ((64, 64), (64, 64), (64,), (64, 64), (64, 64)))
+    dw, db = cp.empty((64, 64), np.float32), cp.empty((64,), np.float32)
+    assert kernels.matmul_and(kernels.GELU, x, w, dy, bias=b, aux=aux)
+    assert kernels.matmul_and(kernels.GELU_BACKWARD, dy, w, x, w_t=True, aux=aux)
+    kernels.matmul_and(kernels.BIAS_GRADIENT, x, dy, dw, x_t=True, bias=db)             # not every version has it
+    assert [epilogue for epilogue, _ in asked] == ALONG
+    with pytest.raises(ValueError, match="aux: float32"):
+        kernels.matmul_and(kernels.GELU, x, w, dy, bias=b, aux=dw)
+    monkeypatch.setattr(kernels.cublas, "TAKEN_ALONG", frozenset())
+    assert not kernels.matmul_and(kernels.GELU, x, w, dy, bias=b, aux=aux) and len(asked) == 3
+
+
 def test_a_product_that_the_library_refuses_is_made_all_the_same(monkeypatch, capsys):
     lt = kernels.cublaslt()
     if not lt:
@@ -295,9 +342,7 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     h, h64 = device(randn(N * C), dtype)
     u = empty(N * C)
     run("gelu.cu", "gelu_forward_v1", N * C, h, u, np.int64(N * C))
-    want, slope = gpt.gelu_forward(h64[None].copy())
-    same(u, want[0], dtype, "u")
-    same(h, slope[0], dtype, "slope")
+    same(u, gpt.gelu_forward(h64[None])[0][0], dtype, "u")
 
     tokens, (table, table64) = RNG.integers(0, 7, N).astype(np.int32), device(randn(7, C), "float32")
     run("embedding.cu", "embedding_backward_v1", 7 * C, dy, cp.asarray(tokens), table, np.int32(N), np.int32(7), np.int32(C))
