@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE, THREADS = Path(__file__).resolve().parent, len(os.sched_getaffinity(0))
-TINY = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
+TINY = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data")) / "tinyshakespeare.txt"
 SHAPES = {
     "char": "char   V 65,     B 12, T 64,  C 128, L 4",
     "small": "small  V 512,    B 16, T 128, C 128, L 4",

@@ -9,6 +9,7 @@ Every time is the median over rounds of back-to-back launches between two events
 import argparse
 import gc
 import json
+import os
 import statistics
 import sys
 import time
@@ -24,6 +25,7 @@ import device  # noqa: E402
 import gpt  # noqa: E402
 import kernels  # noqa: E402
 import numpy as np  # noqa: E402
+import same_losses  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import torch_gpt  # noqa: E402
@@ -32,6 +34,7 @@ import train  # noqa: E402
 B, T, CFG = 32, 1024, gpt.Config(50257, 1024, 768, 12, 12)      # sizes of the kernel table: 124M
 BATCHES = (16, 32, 64, 128)     # micro-batches tried for the training step
 WHERE = "cuda"
+TINY = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data")) / "tinyshakespeare.txt"
 lines = []
 
 
@@ -108,7 +111,7 @@ def kernel_table(bandwidth, matrix):
         lambda: torch.autograd.grad(out, [leaf, *params], ty, retain_graph=True), 4 * M)
     del leaf, params, out
     (h, th), (u, tu) = here(N, 4 * C), here(N, 4 * C)
-    row("gelu", lambda: kernels.gelu_forward(h, (u, h)), lambda: F.gelu(th, approximate="tanh"), 12 * M)
+    row("gelu", lambda: kernels.gelu_forward(h, (u, h)), lambda: F.gelu(th, approximate="tanh"), 8 * M)
     row("gelu backward", lambda: kernels.gelu_backward(u, h, h), lambda: torch.ops.aten.gelu_backward(tu, th, approximate="tanh"), 12 * M)
     row("bias of 4C", lambda: kernels.bias_forward(h, as_cupy(tu[0])), lambda: th.add_(tu[0]), 8 * M)
     big = cp.empty((4 * C,), np.float32)
@@ -171,6 +174,8 @@ def kernel_table(bandwidth, matrix):
         row(f"{name}: dx", lambda: kernels.matmul(dy, m, a, w_t=True), lambda: tdy @ tm.T, flops=2 * N * K * width)
         row(f"{name}: dw, float32", lambda: kernels.matmul(a, dy, dm, x_t=True, add=True), lambda: ta.T @ tdy, flops=2 * N * K * width)
     forget()
+    taken_along(N, C)
+    forget()
 
     n_params = device.Layout(CFG).size
     g, master, m, v = (cp.zeros((n_params,), np.float32) for _ in range(4))
@@ -181,6 +186,35 @@ def kernel_table(bandwidth, matrix):
     row("AdamW", lambda: kernels.adamw(g, master, m, v, copy, state, rates, n_params, 0.9, 0.95, 1e-8, 0.1), fused.step, 30 * n_params)
     row("norm", lambda: kernels.grad_norm(g, 1.0, state), lambda: torch.linalg.vector_norm(p.grad), 4 * n_params)
     forget()
+
+
+ALONG = {"GELU": kernels.GELU, "its backward": kernels.GELU_BACKWARD, "bias gradient": kernels.BIAS_GRADIENT}
+
+
+def taken_along(N, C):
+    """What kernels.cublas.TAKEN_ALONG should hold: each with its product in one pass, and behind it."""
+    (x, _), (w, _), (b, _), (u, _), (h, _), (dy, _), (w2, _) = (here(*s) for s in ((N, C), (C, 4 * C), (4 * C,), (N, 4 * C), (N, 4 * C), (N, C), (4 * C, C)))
+    dw, db = cp.empty((C, 4 * C), np.float32), cp.empty((4 * C,), np.float32)
+    pairs = {
+        "GELU": (lambda: kernels.matmul_and(kernels.GELU, x, w, u, bias=b, aux=h),
+                 lambda: kernels.gelu_forward(kernels.linear_forward(x, w, b, h), (u, h))),
+        "its backward": (lambda: kernels.matmul_and(kernels.GELU_BACKWARD, dy, w2, u, w_t=True, aux=h),
+                         lambda: kernels.gelu_backward(kernels.matmul(dy, w2, u, w_t=True), h, u)),
+        "bias gradient": (lambda: kernels.matmul_and(kernels.BIAS_GRADIENT, x, u, dw, x_t=True, bias=db),
+                          lambda: (kernels.matmul(x, u, dw, x_t=True), kernels.bias_backward(u, db))),
+    }
+    say(f"\n{'with the product; us':28} {'one pass':>9} {'apart':>9} {'ratio':>7}")
+    chosen = kernels.cublas.TAKEN_ALONG
+    kernels.cublas.TAKEN_ALONG = set(ALONG.values())
+    try:
+        for name, (together, apart) in pairs.items():
+            if not together():
+                say(f"{name:28} cublasLt cannot")
+                continue
+            one, two = time_of(together), time_of(apart)
+            say(f"{name:28} {1e6 * one:9.1f} {1e6 * two:9.1f} {two / one:7.2f}")
+    finally:
+        kernels.cublas.TAKEN_ALONG = chosen
 
 
 def beside_autograd():
@@ -252,21 +286,48 @@ def torch_training(batch, steps=12):
 
 
 def training_table(matrix):
+    """A step of both for several micro-batches; then ours at its best one with what a product can take along."""
     flops = train.flops_per_token(CFG, T)
     say(f"\n{'124M, T 1024, bf16: step':28} {'tokens/s':>10} {'MFU of the peak measured here':>30} {'loss':>8}")
-    best = {}
-    for name, work in (("ours", ours_training), ("PyTorch, torch.compile", torch_training)):
+
+    def measured(name, work, batch):
+        forget()
+        try:
+            rate, loss = work(batch)
+        except Exception as e:                          # memory, most likely
+            say(f"{name:28} failed: {str(e)[:100]}")
+            return 0.0
+        say(f"{name:28} {rate:10,.0f} {rate * flops / matrix:30.1%} {loss:8.4f}")
+        return rate
+
+    def best_of(name, work):
+        """(tokens a second, rows) of the fastest; where one does not fit, larger ones will not either."""
+        best = 0.0, 0
         for batch in BATCHES:
-            forget()
-            try:
-                rate, loss = work(batch)
-            except Exception as e:                      # memory, most likely: then larger ones will not fit either
-                say(f"{f'{name}, {batch} rows':28} failed: {str(e)[:100]}")
+            rate = measured(f"{name}, {batch} rows", work, batch)
+            if not rate:
                 break
-            best[name] = max(best.get(name, 0.0), rate)
-            say(f"{f'{name}, {batch} rows':28} {rate:10,.0f} {rate * flops / matrix:30.1%} {loss:8.4f}")
-    if len(best) == 2:
-        say(f"{'ratio of the best':28} {best['ours'] / best['PyTorch, torch.compile']:10.2f}")
+            best = max(best, (rate, batch))
+        return best
+
+    ours, rows = best_of("ours", ours_training)
+    chosen = kernels.cublas.TAKEN_ALONG
+    for name, what in {**{k: {v} for k, v in ALONG.items()}, "all of them": set(ALONG.values())}.items():
+        kernels.cublas.TAKEN_ALONG = what
+        measured(f"ours, with {name}", ours_training, rows)
+    kernels.cublas.TAKEN_ALONG = chosen
+    theirs, _ = best_of("PyTorch", torch_training)
+    if ours and theirs:
+        say(f"{'ratio of the best':28} {ours / theirs:10.2f}")
+
+
+def losses_table():
+    say("\n200 steps of nanoGPT's CPU setting, nats a character")
+    if not TINY.exists():
+        say(f"no {TINY}; LONGHAND_DATA names the folder that holds it")
+        return
+    for line in same_losses.table(str(TINY)):
+        say(line)
 
 
 def decode_table(bandwidth, new=200):
@@ -307,7 +368,7 @@ def main():
     say(f"{gpu.name}; {time.strftime('%Y-%m-%d')}; CuPy {cp.__version__}, PyTorch {torch.__version__}, cublasLt {'in use' if kernels.cublaslt() else 'not to be had'}")
     bandwidth, matrix = peaks()
     # PyTorch compiles anew for each number of rows, which takes minutes: last, for what is done is in the file
-    for part in (beside_autograd, lambda: kernel_table(bandwidth, matrix), lambda: decode_table(bandwidth), lambda: training_table(matrix)):
+    for part in (beside_autograd, lambda: kernel_table(bandwidth, matrix), lambda: decode_table(bandwidth), losses_table, lambda: training_table(matrix)):
         try:
             part()
         except Exception:

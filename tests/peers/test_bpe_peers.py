@@ -20,7 +20,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-import bpe
 import vocabularies
 from bpe import PATTERNS, Tokenizer
 
