@@ -564,7 +564,7 @@ def shard_info(path):
     if (magic, version) not in SHARD_KINDS:
         kinds = " or ".join(f"{magic} version {version}" for magic, version in SHARD_KINDS)
         raise ValueError(f"{path}: magic {magic} version {version} is no token shard's, which are "
-                         f"{kinds}; {remedy}")
+                         f"{kinds}; {remedy}. Bare uint16 tokens, as nanoGPT writes them, are read by: python train.py --raw")
     if n_tokens < 1:
         raise ValueError(f"{path}: its header says {n_tokens} tokens; {remedy}")
     dtype, n_bytes = SHARD_KINDS[magic, version], path.stat().st_size
@@ -575,9 +575,13 @@ def shard_info(path):
     return ShardInfo(n_tokens, dtype, n_vocab, header[16:24].hex())
 
 
-def open_shard(path):
-    """The ids of a checked shard, a read-only memory map (n,), uint16 or uint32."""
+def open_shard(path, tokenizer=None):
+    """The ids of a checked shard, a read-only memory map (n,), uint16 or uint32. tokenizer: the one it must have been made by, where
+    its header says."""
     info = shard_info(path)
+    if tokenizer and info.n_vocab and info.fingerprint != tokenizer.fingerprint:
+        raise ValueError(f"{path}: made by another tokenizer ({info.fingerprint}) than this one ({tokenizer.fingerprint}); "
+                         f"remake it with: python bpe.py encode --run {Path(path).parent.parent}")
     return np.memmap(path, info.dtype, "r", offset=SHARD_HEADER_BYTES, shape=(info.n_tokens,))
 
 
@@ -612,6 +616,8 @@ def read_documents(path, val_percent=0):
             return
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             for n, line in enumerate(file, 1):
+                if line.isspace():
+                    continue
                 document = json.loads(line)
                 if not isinstance(document, dict) or not isinstance(document.get("text"), str):
                     raise ValueError(f'expected {{"text": "..."}}, found {line[:60]!r}')

@@ -64,9 +64,13 @@ def hellaswag(params, cfg, tokenizer, path, most=None):
     for n, (at, row) in enumerate(checkpoint.read_jsonl(path), 1):
         try:
             context, endings, label = tokenizer.encode_ordinary(row["ctx"]), [tokenizer.encode_ordinary(" " + e) for e in row["endings"]], int(row["label"])
+            if not (context and isinstance(row["endings"], list) and 0 <= label < len(endings)):
+                raise ValueError(f"a ctx of {len(context)} tokens, {len(endings)} endings, label {label}")
         except (KeyError, TypeError, ValueError) as e:
             raise ValueError(f"{path}:{at}: expected ctx, endings and label ({type(e).__name__}: {e})") from None
         most_ending = max(map(len, endings))
+        if most_ending > cfg.n_positions:
+            raise ValueError(f"{path}:{at}: an ending of {most_ending} tokens, the model's context is {cfg.n_positions}")
         keep = context[max(0, len(context) + most_ending - cfg.n_positions - 1):]
         cut += len(keep) < len(context)
         tokens, targets = np.zeros((len(endings), len(keep) + most_ending - 1), np.int64), None
@@ -136,7 +140,11 @@ def main(argv=None):
         raise ValueError(f"{args.tokenizer or args.model}: the tokenizer has {tokenizer.n_vocab} tokens, the model knows {cfg.vocab_size}")
     params = device.upload(params, cfg, gpu.bf16) if gpu else params
     if args.tokens:
-        nats, bits = validation_loss(params, cfg, tokenizer, [bpe.open_shard(p) for p in args.tokens])
+        shards = [bpe.open_shard(p, tokenizer) for p in args.tokens]
+        for path, shard in zip(args.tokens, shards):
+            if int(shard.max()) >= tokenizer.n_vocab:
+                raise ValueError(f"{path}: token {int(shard.max())} is beyond the vocabulary of {tokenizer.n_vocab}")
+        nats, bits = validation_loss(params, cfg, tokenizer, shards)
         print(f"{args.model}: {nats:.4f} nats a token, {bits:.4f} bits a byte")
     if args.hellaswag:
         accuracy, by_mean, n = hellaswag(params, cfg, tokenizer, args.hellaswag, args.most)

@@ -866,6 +866,7 @@ def save_config(folder, cfg):
     checkpoint.write_text(Path(folder) / "config.json", json.dumps({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "torch_dtype": "float32",
+        "bos_token_id": None, "eos_token_id": None,     # else those of GPT-2's own vocabulary; train.py writes generation_config.json
         "n_ctx": cfg.n_positions, **vars(cfg)}, indent=2) + "\n")
 
 
@@ -895,34 +896,58 @@ def load_config(folder):
         raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json and model.safetensors. "
                                 f"Make the demo's with: python train.py")
     config = checkpoint.read_json(path)
-    for key, ours in {**GPT2_SETTINGS, "n_inner": (None, 4 * config.get("n_embd", 0))}.items():
-        if config.get(key, ours[0]) not in ours:
-            raise ValueError(f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}")
     missing = [k for k in Config.__dataclass_fields__ if k not in config]
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}")
-    return Config(**{k: config[k] for k in Config.__dataclass_fields__})
+    try:
+        cfg = Config(**{k: config[k] for k in Config.__dataclass_fields__})
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
+    for key, ours in {**GPT2_SETTINGS, "n_inner": (None, 4 * cfg.n_embd)}.items():
+        if config.get(key, ours[0]) not in ours:
+            raise ValueError(f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}")
+    return cfg
+
+
+def check_finite(path, name, p):
+    with np.errstate(all="ignore"):                     # a sum takes no memory, and is not finite where one number is not
+        finite = np.isfinite(p.sum()) or np.isfinite(p).all()
+    if not finite:
+        raise ValueError(f"{path}: {name} holds numbers that are not finite; save the model again from a checkpoint that is sound")
 
 
 def load(folder, writable=True):
     """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c; float32 arrays that may be written to, or else
     the file itself where it holds float32, mapped and read when it is needed.
 
-    Accepts names with and without "transformer.", ignores the causal-mask buffers some exports hold. A
-    folder whose training is still going on has no model.safetensors yet: then the last checkpoint is read.
+    Accepts names with and without "transformer.", ignores the causal-mask buffers some exports hold; weights in several files
+    where model.safetensors.index.json names them. A folder whose training is still going on has no model.safetensors yet: then the last checkpoint is read.
     """
     folder = Path(folder)
     if folder.is_file():
         params, sizes = checkpoint.load_llmc(folder)
         cfg = Config(**sizes)
+        for name in param_shapes(cfg):
+            check_finite(folder, name, params[name])
         return {k: params[k] for k in param_shapes(cfg)}, cfg
     cfg = load_config(folder)
-    path = folder / "model.safetensors"
-    if not path.exists() and (folder / "trainer.safetensors").exists():
-        path = folder / "trainer.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; finish the training that began {folder}")
-    tensors, _ = checkpoint.load_safetensors(path)
+    names = ("model.safetensors", "model.safetensors.index.json", "trainer.safetensors")
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if path is None:
+        other = next(folder.glob("pytorch_model*.bin"), None)
+        raise FileNotFoundError(f"{folder / names[0]}: no such file; " + (
+            f"{other.name} is PyTorch's own format: load the folder in transformers and save it with save_pretrained()" if other else
+            f"finish the training that began {folder}"))
+    if path.suffix == ".json":
+        where, tensors = checkpoint.read_json(path).get("weight_map"), {}
+        if not isinstance(where, dict) or not all(isinstance(file, str) and Path(file).name == file for file in where.values()):
+            raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
+        for file in sorted(set(where.values())):
+            tensors.update(checkpoint.load_safetensors(folder / file)[0])
+    else:
+        tensors, _ = checkpoint.load_safetensors(path)
+    if cfg.n_layer > len(tensors):
+        raise ValueError(f"{path}: {len(tensors)} tensors are too few for config.json's {cfg.n_layer} layers")
     tensors = {k.removeprefix("transformer."): v for k, v in tensors.items()}
     params = {}
     for name, shape in param_shapes(cfg).items():
@@ -931,10 +956,7 @@ def load(folder, writable=True):
         if tensors[name].shape != shape:
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, config.json says {shape}")
         params[name] = np.require(tensors[name], np.float32, ["C", "A", "W"] if writable else ["C", "A"])
-        with np.errstate(all="ignore"):                 # a sum takes no memory, and is not finite where one number is not
-            finite = np.isfinite(params[name].sum()) or np.isfinite(params[name]).all()
-        if not finite:
-            raise ValueError(f"{path}: {name} holds numbers that are not finite; save the model again from a checkpoint that is sound")
+        check_finite(path, name, params[name])
     return params, cfg
 
 

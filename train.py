@@ -235,24 +235,19 @@ def load_run(run, tokenizer):
         if folder / f"{split}_000000.bin" not in paths:
             raise FileNotFoundError(f"{folder}/{split}_000000.bin: no such shard; make them with: "
                                     f"python bpe.py encode --run {run}")
-        for path in paths:
-            info = bpe.shard_info(path)
-            if info.n_vocab and info.fingerprint != tokenizer.fingerprint:
-                raise ValueError(f"{path}: made by another tokenizer ({info.fingerprint}) than {run}/tokenizer.json "
-                                 f"({tokenizer.fingerprint}); remake it with: python bpe.py encode --run {run}")
-        found[split] = [bpe.open_shard(p) for p in paths]
+        found[split] = [bpe.open_shard(p, tokenizer) for p in paths]
     return found["train"], found["val"]
 
 
-def load_shards(paths, raw):
+def load_shards(paths, raw, tokenizer=None):
     """(train, val) of token shards that any program wrote: llm.c, modded-nanogpt, and with raw nanoGPT, whose files are
-    uint16 tokens and nothing else. What has "val" in its name is for validation."""
+    uint16 tokens and nothing else. tokenizer: as for bpe.open_shard. What has "val" in its name is for validation."""
     paths = sorted(p for path in paths for p in (path.glob("*.bin") if path.is_dir() else [path]))
     split = {True: [], False: []}
     for path in paths:
-        if raw and path.stat().st_size % 2:
-            raise ValueError(f"{path}: {path.stat().st_size} bytes are no whole number of uint16 tokens")
-        split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else bpe.open_shard(path))
+        if raw and (path.stat().st_size % 2 or not path.stat().st_size):
+            raise ValueError(f"{path}: {path.stat().st_size} bytes are no whole number of uint16 tokens above 0")
+        split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else bpe.open_shard(path, tokenizer))
     for name, found in (("val", split[True]), ("train", split[False])):
         if not found:
             raise FileNotFoundError(f"{', '.join(map(str, paths)) or 'no *.bin file'}: no shard for {name}; the validation shards "
@@ -337,7 +332,7 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
         if not differs:
             differs = [f"{k}: checkpoint {getattr(tensors.get(k), 'shape', None)}, now {a.shape}" for k, a in places.items()
                        if k not in tensors or tensors[k].shape != a.shape or not np.isfinite(tensors[k]).all()]
-        if not 0 < t - identity.get("updates_before", 0) <= step <= identity.get("steps", step):
+        if not 0 <= t - identity.get("updates_before", 0) <= step <= identity.get("steps", step):
             differs.append(f"step {step} with {t} updates: impossible")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         differs = [f"it is damaged ({type(e).__name__}: {e})"]
@@ -384,11 +379,12 @@ class Log:
         self.file.flush()
 
 
-def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="error"):
+def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="error", end="<|endoftext|>"):
     """Open a stage's folder: (steps done, log), with params and optimizer filled from a checkpoint of this run.
 
     A model that some other run finished there is not overwritten unless on_mismatch says so; and then it goes
-    at once, so that no half-trained folder ever looks finished.
+    at once, so that no half-trained folder ever looks finished. end: the token behind which the model has no more to say,
+    for transformers.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -405,6 +401,8 @@ def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
         gpt.save_config(folder, cfg)
         if tokenizer:
             tokenizer.save(folder / "tokenizer.json")
+            ids = {f"{k}_token_id": tokenizer.special_tokens.get(name) for k, name in (("bos", "<|endoftext|>"), ("eos", end), ("pad", end))}
+            checkpoint.write_text(folder / "generation_config.json", json.dumps(ids, indent=2) + "\n")
     return done, Log(folder, done)
 
 
@@ -662,9 +660,11 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         raise ValueError("--align-documents needs a tokenizer with <|endoftext|>, which tells documents apart")
     windows = Windows(train_shards, T, seed, document_start)
     evaluate.validation_rows(val_shards, T)             # an error now rather than after an hour
-    micro_batch = micro_batch or checkpoint_setting(folder, "micro_batch")
+    if all(checkpoint_setting(folder, k) == v for k, v in settings(recipe).items()):        # else it is another run's
+        micro_batch = micro_batch or checkpoint_setting(folder, "micro_batch")
     budget = budget or (0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes())
     micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget, micro_batch, recompute, gpu)
+    print_plan(plan)
     identity = {**settings(recipe), "micro_batch": micro_batch, "seed": seed, "tokens": fingerprint(train_shards),
                 "tokenizer": tokenizer.fingerprint if tokenizer else None, "align_documents": align_documents,
                 "start": fingerprint(start.values()) if start else None,
@@ -675,15 +675,16 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     started = time.perf_counter()
     print(f"{folder}: {cfg.n_params:,} parameters, {recipe.steps:,} steps of {tokens_per_step:,} tokens, {micro_batch} of {recipe.batch} "
           f"rows at once{', activations recomputed' * recompute}, "
-          f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * T:,} tokens"
+          f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * T:,} tokens, "
+          f"learning rate {recipe.lr:g} after {recipe.warmup:,} steps, {recipe.min_lr:g} at the end"
           + (f"; resuming after step {done:,}" if done else ""), file=sys.stderr)
-    print_plan(plan)
     if gpu:
         work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
-        for_evaluation, rows_at_once, arena, peak = work.params, min(32, micro_batch), work.arena, peak_flops(gpu)
+        for_evaluation, peak = work.params, peak_flops(gpu)
     else:
         work = Gradients(params, cfg, recompute)
-        for_evaluation, rows_at_once, arena, peak = params, 32, None, None
+        for_evaluation, peak = params, None
+    rows_at_once, arena = min(32, micro_batch), work.arena              # validation takes no memory of its own
     entry = {}
     for step in range(done, recipe.steps):
         t0, loss = time.perf_counter(), 0.0
@@ -747,7 +748,7 @@ def parse_args(argv=None):
     what.add_argument("--lr", type=float, help="peak learning rate; the final one keeps its ratio to it")
     what.add_argument("--eval-every", type=int, help="steps between validations")
     what.add_argument("--save-every", type=int, help="steps between checkpoints")
-    fit = p.add_argument_group("what fits in memory; none of it changes what a step computes")
+    fit = p.add_argument_group("what fits in memory; none of it changes what a step computes, but for the last bits of its sums")
     fit.add_argument("--micro-batch", type=int, help="rows in memory at once (default: what fits)")
     fit.add_argument("--recompute", action="store_true", help="keep no activations but the blocks' inputs (default: when it must)")
     fit.add_argument("--memory-gb", type=float, help="memory to plan for (default: four fifths of what is free)")
@@ -765,6 +766,8 @@ def load_tokens(args, recipe):
     run = Path(args.run)
     tokenizer = bpe.Tokenizer.load(args.tokenizer) if args.tokenizer else None
     if not args.data:
+        if args.tokenizer or args.raw:
+            raise ValueError(f"{'--tokenizer' if args.tokenizer else '--raw'}: says how to read --data; {run}/tokens has the tokenizer of its run")
         if not run.is_dir():
             raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make, or name a text with --data")
         path = run / "tokenizer.json"
@@ -776,7 +779,7 @@ def load_tokens(args, recipe):
         if not path.exists():
             raise FileNotFoundError(f"{path}: No such file or folder")
     if all(p.suffix == ".bin" or p.is_dir() for p in args.data):
-        found = tokenizer, *load_shards(args.data, args.raw)
+        found = tokenizer, *load_shards(args.data, args.raw, tokenizer)
     elif args.raw:
         raise ValueError(f"--raw is for shards of tokens, and {args.data[0]} is none")
     elif tokenizer:
@@ -820,9 +823,10 @@ def main(argv=None):
     elif tokenizer:
         recipe = replace(recipe, model=replace(recipe.model, vocab_size=tokenizer.n_vocab))
     V = recipe.model.vocab_size
+    most = tokenizer.n_vocab if tokenizer else V        # of a model's vocabulary that is padded, not all are tokens
     for shard in (*train_shards, *val_shards):
-        if int(shard.max()) >= V:
-            raise ValueError(f"{getattr(shard, 'filename', args.data and args.data[0])}: token {int(shard.max())} is beyond the vocabulary of {V}")
+        if int(shard.max()) >= most:
+            raise ValueError(f"{getattr(shard, 'filename', args.data and args.data[0])}: token {int(shard.max())} is beyond the vocabulary of {most}")
 
     _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
                     min(args.micro_batch, recipe.batch) if args.micro_batch else None, args.recompute,

@@ -30,8 +30,13 @@ def test_hellaswag_chooses_the_ending_of_the_lowest_loss(tmp_path, monkeypatch):
     # sums 10, 12.5, 27, 45: x wins; means 5, 3.1, 9, 9: xyx wins. Second: x wins, the label is c
     assert evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl") == (0.0, 0.5, 2)
     assert evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl", most=1) == (0.0, 1.0, 1)
-    (tmp_path / "h.jsonl").write_text('{"ctx": "a"}\n')
-    with pytest.raises(ValueError, match="h.jsonl:1: expected ctx, endings and label"):
+    whole = {"ctx": "a", "endings": ["x", "y"], "label": 0}
+    for bad in ({"ctx": "a"}, {**whole, "ctx": ""}, {**whole, "endings": []}, {**whole, "endings": "xy"}, {**whole, "label": 2}, {**whole, "label": -1}):
+        (tmp_path / "h.jsonl").write_text(json.dumps(bad) + "\n")
+        with pytest.raises(ValueError, match="h.jsonl:1: expected ctx, endings and label"):
+            evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl")
+    (tmp_path / "h.jsonl").write_text(json.dumps({**whole, "endings": ["x", "y" * 16]}))
+    with pytest.raises(ValueError, match="h.jsonl:1: an ending of 17 tokens, the model's context is 16"):
         evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl")
 
 
@@ -81,7 +86,10 @@ def test_from_the_command_line(tmp_path):
     (tmp_path / "h.jsonl").write_text(json.dumps({"ctx": "the lamp", "endings": ["is", "a", "b", "c"], "label": 0}) + "\n")
     done = run_script("evaluate.py", tmp_path / "m", "--tokens", tmp_path / "val.bin", "--hellaswag", tmp_path / "h.jsonl")
     assert done.returncode == 0 and " nats a token, " in done.stdout and "1 examples" in done.stdout, done.stderr
-    for args, message in (([tmp_path / "m"], "nothing to measure"), ([tmp_path / "n", "--tokens", tmp_path / "val.bin"], "no such file"),
+    bpe.write_shard(tmp_path / "other.bin", tok.encode_to_numpy(TEXT), bpe.Tokenizer.train([TEXT[::-1]], 280))
+    bpe.write_shard(tmp_path / "beyond.bin", np.array([1, 2, tok.n_vocab] * 9))
+    for args, message in (([tmp_path / "m"], "nothing to measure"), ([tmp_path / "m", "--tokens", tmp_path / "other.bin"], "made by another tokenizer"),
+                          ([tmp_path / "m", "--tokens", tmp_path / "beyond.bin"], f"token {tok.n_vocab} is beyond the vocabulary"), ([tmp_path / "n", "--tokens", tmp_path / "val.bin"], "no such file"),
                           ([tmp_path / "m", "--hellaswag", tmp_path / "h.jsonl", "--most", "0"], "--most 0")):
         done = run_script("evaluate.py", *args)
         assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -451,7 +451,8 @@ def test_a_model_of_llmc(tmp_path, version):
         else:                                           # bfloat16 keeps 8 bits
             np.testing.assert_allclose(again[k], p, rtol=2 ** -7)
         assert again[k].flags.c_contiguous and again[k].flags.writeable and again[k].dtype == np.float32
-    for bad, message in ((raw[:-4], "truncated, or another format"), (raw[:900], "not an llm.c model"),
+    nan = raw[:1024] + b"\xff" * 4 + raw[1028:]
+    for bad, message in ((raw[:-4], "truncated, or another format"), (nan, "wte.weight holds numbers that are not finite"), (raw[:900], "not an llm.c model"),
                          (b"\0" + raw[1:], "not an llm.c model"), (raw[:4] + b"\1\0\0\0" + raw[8:], "version 1, expected 3"),
                          (raw[:28] + b"\1\0\0\0" + raw[32:], "impossible sizes")):
         path.write_bytes(bad)
@@ -547,4 +548,31 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
         gpt.load(tmp_path)
     gpt.save_config(tmp_path, gpt.Config(19, 8, 12, 2, 3))
     with pytest.raises(ValueError, match="has no tensor h.1.ln_1.weight"):
+        gpt.load(tmp_path)
+    gpt.save_config(tmp_path, gpt.Config(19, 8, 12, 10 ** 9, 3))
+    with pytest.raises(ValueError, match="16 tensors are too few for config.json's 1000000000 layers"):
+        gpt.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"n_embd": null, "vocab_size": 19, "n_positions": 8, "n_layer": 1, "n_head": 3}')
+    with pytest.raises(ValueError, match="config.json: config: n_embd = None"):
+        gpt.load(tmp_path)
+
+
+def test_weights_in_several_files(tmp_path):
+    cfg = gpt.Config(19, 8, 12, 2, 3)
+    params = gpt.init(cfg, 0)
+    gpt.save_config(tmp_path, cfg)
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(FileNotFoundError, match="pytorch_model.bin is PyTorch's own format"):
+        gpt.load(tmp_path)
+    names, where = list(params), {}
+    for i in range(2):
+        file = f"model-0000{i + 1}-of-00002.safetensors"
+        checkpoint.save_safetensors(tmp_path / file, {f"transformer.{k}": params[k] for k in names[i::2]})
+        where.update({f"transformer.{k}": file for k in names[i::2]})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    again, same = gpt.load(tmp_path)
+    assert same == cfg and all(np.array_equal(again[k], params[k]) for k in params)
+    index.write_text(json.dumps({"weight_map": {"wte.weight": "../m.safetensors"}}))
+    with pytest.raises(ValueError, match="index.json: expected a weight_map"):
         gpt.load(tmp_path)

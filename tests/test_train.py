@@ -131,9 +131,10 @@ def test_shards_of_other_programs(tmp_path):
     np.testing.assert_array_equal(train.load_shards([raw / "train.bin", raw / "val.bin"], raw=True)[1][0], ids)
     with pytest.raises(ValueError, match="train.bin: magic .* is no token shard's"):
         train.load_shards([raw], raw=False)
-    (raw / "val.bin").write_bytes(b"abc")
-    with pytest.raises(ValueError, match="val.bin: 3 bytes are no whole number of uint16"):
-        train.load_shards([raw], raw=True)
+    for bad in (b"abc", b""):
+        (raw / "val.bin").write_bytes(bad)
+        with pytest.raises(ValueError, match=f"val.bin: {len(bad)} bytes are no whole number of uint16"):
+            train.load_shards([raw], raw=True)
     with pytest.raises(FileNotFoundError, match="no shard for val"):
         train.load_shards([raw / "train.bin"], raw=True)
 
@@ -142,7 +143,7 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
     tok = bpe.Tokenizer.train([TEXT], 300)
     tok.save(tmp_path / "tokenizer.json")
     docs = tmp_path / "docs.jsonl"
-    docs.write_text("".join(json.dumps({"text": TEXT[i:i + 300], "id": i}) + "\n" for i in range(0, len(TEXT), 300)))
+    docs.write_text("".join(json.dumps({"text": TEXT[i:i + 300], "id": i}) + "\n" for i in range(0, len(TEXT), 300)) + "\n")
     small = ["--preset", "shakespeare", "--steps", "4", "--batch", "4"]
     train.main(["--data", str(docs), "--tokenizer", str(tmp_path / "tokenizer.json"), "--run", str(tmp_path / "a"), *small, "--align-documents"])
     params, cfg = gpt.load(tmp_path / "a/base")
@@ -160,6 +161,28 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
         train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small])
     with pytest.raises(ValueError, match="give the --tokenizer"):
         train.main(["--data", str(docs), "--run", str(tmp_path / "c"), *small])
+    with pytest.raises(ValueError, match="--raw: says how to read --data"):
+        train.main(["--raw", "--run", str(tmp_path / "c")])
+    small_tok = bpe.Tokenizer.characters(TEXT)
+    small_tok.save(tmp_path / "other.json")
+    with pytest.raises(ValueError, match=f"beyond the vocabulary of {small_tok.n_vocab}"):      # though the model knows more
+        train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small, "--init", str(tmp_path / "a/base"),
+                    "--tokenizer", str(tmp_path / "other.json")])
+    for split in ("train", "val"):
+        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT), tok)
+    with pytest.raises(ValueError, match="made by another tokenizer"):
+        train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small, "--tokenizer", str(tmp_path / "other.json")])
+
+
+def test_another_run_in_a_folder_takes_what_fits_itself(tmp_path, capsys):
+    (tmp_path / "t.txt").write_text(TEXT)
+    command = ["--data", str(tmp_path / "t.txt"), "--run", str(tmp_path), "--preset", "shakespeare", "--steps", "2"]
+    train.main([*command, "--batch", "6", "--micro-batch", "5"])
+    with pytest.raises(ValueError, match="cannot resume, batch: checkpoint 6, now 4"):
+        train.main([*command, "--batch", "4"])
+    capsys.readouterr()
+    train.main([*command, "--batch", "4", "--on-mismatch", "restart"])
+    assert "4 of 4 rows at once" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------- memory and speed
