@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 import gpt  # noqa: E402
 import train  # noqa: E402
+import bpe  # noqa: E402
 import checkpoint  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -106,6 +107,21 @@ def test_they_open_our_folder_and_write_the_same_tokens(tmp_path):
         ids.append(int(logits[0].argmax()))
         logits = gpt.decode(params, CFG, np.array([ids[-1:]]), cache, only_last=True)
     assert ids == theirs
+
+
+def test_they_stop_where_our_tokenizer_ends_a_text(tmp_path):
+    tokenizer = bpe.Tokenizer.train(["the lamp is lit. " * 9], 300)
+    cfg = gpt.Config(tokenizer.n_vocab, 16, 8, 1, 2)
+    params = gpt.init(cfg, 0)
+    train.begin(tmp_path, params, train.AdamW(params), cfg, tokenizer, {}, end="<|im_end|>")
+    end = tokenizer.special_tokens["<|im_end|>"]
+    params["ln_f.weight"][:], params["ln_f.bias"][:] = 0, params["wte.weight"][end]     # whatever was said, now it ends
+    params["wte.weight"][end] *= 9
+    gpt.save(tmp_path, params, cfg)
+    model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
+    assert model.generation_config.eos_token_id == end and model.generation_config.bos_token_id == tokenizer.eot_token
+    with torch.no_grad():
+        assert model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=9, do_sample=False)[0].tolist() == [1, 2, 3, end]
 
 
 def test_safetensors_both_ways(tmp_path):
