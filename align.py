@@ -214,7 +214,7 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
     """The loop all stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly. moments: the
     folder of a stage whose moments the optimizer begins with; the identity holds how many updates made them."""
     optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
-    done, log = train.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, "<|im_end|>")
+    done, log = train.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, end="<|im_end|>")
     if moments and not done:
         inherit_moments(optimizer, moments)
     started, grads = time.perf_counter(), train.Gradients(params, cfg)

@@ -585,6 +585,13 @@ def open_shard(path, tokenizer=None):
     return np.memmap(path, info.dtype, "r", offset=SHARD_HEADER_BYTES, shape=(info.n_tokens,))
 
 
+def check_ids(ids, n_vocab, path=None):
+    """ValueError if one is beyond the vocabulary. path: where ids come from, if they are no memory map, which knows."""
+    most = int(ids.max())
+    if most >= n_vocab:
+        raise ValueError(f"{getattr(ids, 'filename', path)}: token {most} is beyond the vocabulary of {n_vocab}")
+
+
 # ---- documents and commands ----------------------------------------------------------------------
 
 def input_files(args):

@@ -172,6 +172,16 @@ def load_safetensors(path):
     return {name: tensors[name] for name in header}, metadata
 
 
+def load_index(path):
+    """{name: array} of a checkpoint in several safetensors files, which its model.safetensors.index.json names."""
+    files, tensors = read_json(path).get("weight_map"), {}
+    if not isinstance(files, dict) or not all(isinstance(file, str) and Path(file).name == file for file in files.values()):
+        raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
+    for file in sorted(set(files.values())):
+        tensors.update(load_safetensors(Path(path).parent / file)[0])
+    return tensors
+
+
 # ---------------------------------------------------------------------------------------------------- llm.c
 
 

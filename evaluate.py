@@ -141,9 +141,8 @@ def main(argv=None):
     params = device.upload(params, cfg, gpu.bf16) if gpu else params
     if args.tokens:
         shards = [bpe.open_shard(p, tokenizer) for p in args.tokens]
-        for path, shard in zip(args.tokens, shards):
-            if int(shard.max()) >= tokenizer.n_vocab:
-                raise ValueError(f"{path}: token {int(shard.max())} is beyond the vocabulary of {tokenizer.n_vocab}")
+        for shard in shards:
+            bpe.check_ids(shard, tokenizer.n_vocab)
         nats, bits = validation_loss(params, cfg, tokenizer, shards)
         print(f"{args.model}: {nats:.4f} nats a token, {bits:.4f} bits a byte")
     if args.hellaswag:

@@ -921,7 +921,8 @@ def load(folder, writable=True):
     the file itself where it holds float32, mapped and read when it is needed.
 
     Accepts names with and without "transformer.", ignores the causal-mask buffers some exports hold; weights in several files
-    where model.safetensors.index.json names them. A folder whose training is still going on has no model.safetensors yet: then the last checkpoint is read.
+    where model.safetensors.index.json names them. A folder whose training is still going on has no model.safetensors yet:
+    then the last checkpoint is read.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -938,14 +939,7 @@ def load(folder, writable=True):
         raise FileNotFoundError(f"{folder / names[0]}: no such file; " + (
             f"{other.name} is PyTorch's own format: load the folder in transformers and save it with save_pretrained()" if other else
             f"finish the training that began {folder}"))
-    if path.suffix == ".json":
-        where, tensors = checkpoint.read_json(path).get("weight_map"), {}
-        if not isinstance(where, dict) or not all(isinstance(file, str) and Path(file).name == file for file in where.values()):
-            raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
-        for file in sorted(set(where.values())):
-            tensors.update(checkpoint.load_safetensors(folder / file)[0])
-    else:
-        tensors, _ = checkpoint.load_safetensors(path)
+    tensors = checkpoint.load_index(path) if path.suffix == ".json" else checkpoint.load_safetensors(path)[0]
     if cfg.n_layer > len(tensors):
         raise ValueError(f"{path}: {len(tensors)} tensors are too few for config.json's {cfg.n_layer} layers")
     tensors = {k.removeprefix("transformer."): v for k, v in tensors.items()}

@@ -245,8 +245,9 @@ def load_shards(paths, raw, tokenizer=None):
     paths = sorted(p for path in paths for p in (path.glob("*.bin") if path.is_dir() else [path]))
     split = {True: [], False: []}
     for path in paths:
-        if raw and (path.stat().st_size % 2 or not path.stat().st_size):
-            raise ValueError(f"{path}: {path.stat().st_size} bytes are no whole number of uint16 tokens above 0")
+        n_bytes = path.stat().st_size
+        if raw and (n_bytes % 2 or not n_bytes):
+            raise ValueError(f"{path}: {n_bytes} bytes are no whole number of uint16 tokens above 0")
         split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else bpe.open_shard(path, tokenizer))
     for name, found in (("val", split[True]), ("train", split[False])):
         if not found:
@@ -349,12 +350,12 @@ def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
     return step
 
 
-def checkpoint_setting(folder, name):
-    """One entry of the identity of a folder's checkpoint; None where there is none to read."""
+def checkpoint_identity(folder):
+    """The identity of the run whose checkpoint a folder holds; empty where there is none to read."""
     try:
-        return json.loads(checkpoint.load_safetensors(Path(folder) / "trainer.safetensors")[1]["identity"])[name]
+        return dict(json.loads(checkpoint.load_safetensors(Path(folder) / "trainer.safetensors")[1]["identity"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 class Log:
@@ -660,8 +661,9 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         raise ValueError("--align-documents needs a tokenizer with <|endoftext|>, which tells documents apart")
     windows = Windows(train_shards, T, seed, document_start)
     evaluate.validation_rows(val_shards, T)             # an error now rather than after an hour
-    if all(checkpoint_setting(folder, k) == v for k, v in settings(recipe).items()):        # else it is another run's
-        micro_batch = micro_batch or checkpoint_setting(folder, "micro_batch")
+    before = checkpoint_identity(folder)
+    if not micro_batch and all(before.get(k) == v for k, v in settings(recipe).items()):    # else it is another run's
+        micro_batch = before.get("micro_batch")
     budget = budget or (0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes())
     micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget, micro_batch, recompute, gpu)
     print_plan(plan)
@@ -684,7 +686,10 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     else:
         work = Gradients(params, cfg, recompute)
         for_evaluation, peak = params, None
-    rows_at_once, arena = min(32, micro_batch), work.arena              # validation takes no memory of its own
+
+    def validate():                                     # takes no memory of its own
+        return evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, min(32, micro_batch), work.arena)
+
     entry = {}
     for step in range(done, recipe.steps):
         t0, loss = time.perf_counter(), 0.0
@@ -707,7 +712,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
         last = step + 1 == recipe.steps
         if last or (step + 1) % recipe.eval_every == 0:
-            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, rows_at_once, arena)
+            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
             if not math.isfinite(nats):
                 raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
             said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
@@ -725,7 +730,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     work.close()
     if not entry:                                       # it was already finished
         entry["tokens"] = done * tokens_per_step
-        entry["val_loss_nats"], entry["val_bits_per_byte"] = evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, rows_at_once, arena)
+        entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
     gpt.save(folder, params, cfg)
     return params, entry
 
@@ -823,10 +828,8 @@ def main(argv=None):
     elif tokenizer:
         recipe = replace(recipe, model=replace(recipe.model, vocab_size=tokenizer.n_vocab))
     V = recipe.model.vocab_size
-    most = tokenizer.n_vocab if tokenizer else V        # of a model's vocabulary that is padded, not all are tokens
-    for shard in (*train_shards, *val_shards):
-        if int(shard.max()) >= most:
-            raise ValueError(f"{getattr(shard, 'filename', args.data and args.data[0])}: token {int(shard.max())} is beyond the vocabulary of {most}")
+    for shard in (*train_shards, *val_shards):          # of a model's vocabulary that is padded, not all are tokens
+        bpe.check_ids(shard, tokenizer.n_vocab if tokenizer else V, args.data and args.data[0])
 
     _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
                     min(args.micro_batch, recipe.batch) if args.micro_batch else None, args.recompute,

@@ -355,8 +355,13 @@ def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))    # its loop has one load on the way: more blocks, more loads
     partial = scratch((shares, F))
     launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)), shared=4 * 8 * 32 * width(dtype))
-    launch("bias.cu", "column_sums", dtype, ceil_div(F, 256), 256, (partial, db, np.int32(shares), np.int32(F), np.int32(add)))
+    _column_sums(partial, db, dtype, add)
     return db
+
+
+def _column_sums(partial, db, dtype, add):
+    shares, F = partial.shape
+    launch("bias.cu", "column_sums", dtype, ceil_div(F, 256), 256, (partial, db, np.int32(shares), np.int32(F), np.int32(add)))
 
 
 # ---------------------------------------------------------------- linear and MLP: cublas.py, bias.cu and gelu.cu
@@ -374,13 +379,12 @@ def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) ->
 
 
 def _weight_backward(dy, x, dw, db, add):
-    F = len(db)
-    sums = scratch((F,)) if add else db                 # what comes with the product is written, never added
-    if not matmul_and(BIAS_GRADIENT, x, dy, dw, x_t=True, bias=sums, add=add):
+    sums = scratch((1, len(db))) if add else db[None]   # what comes with the product is written, never added
+    if not matmul_and(BIAS_GRADIENT, x, dy, dw, x_t=True, bias=sums[0], add=add):
         matmul(x, dy, dw, x_t=True, add=add)
         bias_backward(dy, db, add)
     elif add:
-        launch("bias.cu", "column_sums", dy.dtype, ceil_div(F, 256), 256, (sums, db, np.int32(1), np.int32(F), np.int32(1)))
+        _column_sums(sums, db, dy.dtype, add)
 
 
 def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache

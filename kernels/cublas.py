@@ -44,7 +44,7 @@ class Product(NamedTuple):
     kind: int                   # of x and w
     out_kind: int
     epilogue: int
-    alignment: tuple            # of w, x, out in bytes, 256 at most
+    alignment: tuple            # in bytes, 256 at most, of w, x, out, and where there are bias and aux of those
 
     @property
     def leading(self):          # numbers from one column to the next, of w, x and out
@@ -67,7 +67,7 @@ def product(x, w, out, x_t, w_t, bias, epilogue, aux=None):
     for what, a in (("x", x), ("w", w), ("out", out), *([("aux", aux)] if aux is not None else [])):
         if not a.flags.c_contiguous:
             raise ValueError(f"{what}: its rows do not lie one behind the other in memory; pass a copy")
-    aligned = tuple(min(256, a.data.ptr & -a.data.ptr) for a in (w, x, out))
+    aligned = tuple(min(256, a.data.ptr & -a.data.ptr) for a in (w, x, out, bias, aux) if a is not None)
     return Product(w_t, x_t, m, n, k, kind_of(x), kind_of(out), epilogue, aligned)
 
 
@@ -141,7 +141,7 @@ class CublasLt:
                    for (rows, columns), leading, kind in zip(sizes, p.leading, (p.kind, p.kind, p.out_kind))]
         wish = self.make("cublasLtMatmulPreferenceCreate")
         self.set("cublasLtMatmulPreferenceSetAttribute", wish, MAX_WORKSPACE, ctypes.c_uint64(WORKSPACE_BYTES))
-        for i, alignment in enumerate((*p.alignment, p.alignment[2])):          # out twice: what is added to, and the result
+        for i, alignment in enumerate((*p.alignment[:3], p.alignment[2])):          # out twice: what is added to, and the result
             self.set("cublasLtMatmulPreferenceSetAttribute", wish, MIN_ALIGNMENT_A + i, ctypes.c_uint32(alignment))
         found, n = (ctypes.c_uint64 * 12)(), ctypes.c_int()     # the algorithm (64 bytes), workspace, status, waves, 16 bytes reserved
         status = self.library.cublasLtMatmulAlgoGetHeuristic(self.handle, description, *layouts, layouts[2], wish, 1, ctypes.byref(found), ctypes.byref(n))

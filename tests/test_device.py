@@ -137,7 +137,7 @@ def test_train_on_a_gpu(tmp_path):
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
-    assert train.checkpoint_setting(tmp_path / "gpu", "device") == f"{gpu.name}, float32"
+    assert train.checkpoint_identity(tmp_path / "gpu")["device"] == f"{gpu.name}, float32"
     assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (CFG.vocab_size, CFG.n_embd)     # without what pads it
     with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
         run(tmp_path, "gpu", device.connect())

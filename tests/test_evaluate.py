@@ -89,7 +89,8 @@ def test_from_the_command_line(tmp_path):
     bpe.write_shard(tmp_path / "other.bin", tok.encode_to_numpy(TEXT), bpe.Tokenizer.train([TEXT[::-1]], 280))
     bpe.write_shard(tmp_path / "beyond.bin", np.array([1, 2, tok.n_vocab] * 9))
     for args, message in (([tmp_path / "m"], "nothing to measure"), ([tmp_path / "m", "--tokens", tmp_path / "other.bin"], "made by another tokenizer"),
-                          ([tmp_path / "m", "--tokens", tmp_path / "beyond.bin"], f"token {tok.n_vocab} is beyond the vocabulary"), ([tmp_path / "n", "--tokens", tmp_path / "val.bin"], "no such file"),
+                          ([tmp_path / "m", "--tokens", tmp_path / "beyond.bin"], f"token {tok.n_vocab} is beyond the vocabulary"),
+                          ([tmp_path / "n", "--tokens", tmp_path / "val.bin"], "no such file"),
                           ([tmp_path / "m", "--hellaswag", tmp_path / "h.jsonl", "--most", "0"], "--most 0")):
         done = run_script("evaluate.py", *args)
         assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -9,7 +9,6 @@ Every time is the median over rounds of back-to-back launches between two events
 import argparse
 import gc
 import json
-import os
 import statistics
 import sys
 import time
@@ -28,13 +27,13 @@ import numpy as np  # noqa: E402
 import same_losses  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from gpt_speed import TINY  # noqa: E402
 import torch_gpt  # noqa: E402
 import train  # noqa: E402
 
 B, T, CFG = 32, 1024, gpt.Config(50257, 1024, 768, 12, 12)      # sizes of the kernel table: 124M
 BATCHES = (16, 32, 64, 128)     # micro-batches tried for the training step
 WHERE = "cuda"
-TINY = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data")) / "tinyshakespeare.txt"
 lines = []
 
 

@@ -86,21 +86,20 @@ def stepper(model, optimizer, mode, clip=1.0):
 
 
 def bench(setting, mode, seconds=10.0):
-    """Median over steps for about so many seconds, after two that warm up. Where bf16 is emulated a step can take a minute: three suffice,
-    and fewer when they take six times as long as asked."""
+    """Median over steps for about so many seconds, after two that warm up. Where bf16 is emulated a step can take a minute: then of
+    fewer than three."""
     V, B, T, C, L, NH = SETTINGS[setting]
     torch.manual_seed(0)
     model = GPT(V, T, C, L, NH)
     step = stepper(model, adamw(model, 6e-4, (0.9, 0.95), 0.1), mode)
     tokens, targets = torch.randint(V, (2, B, T))
+    for _ in range(2):
+        step(tokens, targets)
     times, begun = [], time.perf_counter()
-    while (gone := time.perf_counter() - begun) < seconds or len(times) < 5 and gone < 6 * seconds:
+    while (gone := time.perf_counter() - begun) < seconds or len(times) < 3 and gone < 6 * seconds:
         t0 = time.perf_counter()
         step(tokens, targets)
         times.append(time.perf_counter() - t0)
-        if len(times) == 2:                             # a compiled model was compiled in these
-            begun = time.perf_counter()
-    times = times[2:] or times[1:] or times
     dt = sorted(times)[len(times) // 2]
     return {"bench": setting, "mode": mode, "tokens_per_s": round(B * T / dt, 1), "ms_per_step": round(1e3 * dt, 2), "steps": len(times),
             "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
