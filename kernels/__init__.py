@@ -236,16 +236,18 @@ def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the f
 
 # -------------------------------------------------------------------------------------------------- attention.cu
 
-TILE = 64                       # queries, and keys, of a tile of the tensor-core kernels
+TILE = 64                       # rows of a tile of the tensor-core kernels
 MOST_HEAD_SIZE = 256
 
 
-def _attention(B, T, NH, HS, dtype, name, args, tiles, floats=0):
-    """Tensor cores where they fit: bfloat16 and heads of 64 or 128; tiles of them and so many floats in shared memory. Else the plain kernel."""
+def _attention(B, T, NH, HS, dtype, name, args, own, floats=0):
+    """Tensor cores where they fit: bfloat16 and heads of 64 or 128. A block has one or two tiles of rows, of so many arrays (own), and
+    room for four that pass by, and so many floats. Else the plain kernel."""
     scale = np.float32(HS ** -0.5)
     if dtype == np.uint16 and HS in (64, 128):
-        launch("attention.cu", f"{name}_{HS}", dtype, (ceil_div(T, TILE), NH, B), 128, (*args, np.int32(T), np.int32(NH), scale),
-               shared=tiles * TILE * HS * 2 + 4 * floats)
+        tiles = 1 if name == "attention_backward_kv" and HS == 128 else 2
+        launch("attention.cu", f"{name}_{HS}", dtype, (ceil_div(T, tiles * TILE), NH, B), 128, (*args, np.int32(T), np.int32(NH), scale),
+               shared=(tiles * own + 4) * TILE * HS * 2 + 4 * floats)
     else:
         launch("attention.cu", f"{name}_v1", dtype, (ceil_div(T, 4), NH, B), 128, (*args, np.int32(T), np.int32(NH), np.int32(HS), scale))
 
@@ -263,7 +265,7 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
     check("qkv", qkv, (B, T, C3), dtype)
     check("o", o, (B, T, C3 // 3), dtype)
     check("lse", lse, (B, n_head, T, 1), np.float32)
-    _attention(B, T, n_head, HS, dtype, "attention_forward", (qkv, o, lse), tiles=5)
+    _attention(B, T, n_head, HS, dtype, "attention_forward", (qkv, o, lse), own=1)
     return o, (qkv, o, lse)
 
 
@@ -275,8 +277,8 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
         check(what, a, shape, dtype)
     check("lse", lse, (B, n_head, T, 1), np.float32)
     launch("attention.cu", "attention_backward_rows", dtype, (ceil_div(T, 4), n_head, B), 128, (o, do, D, np.int32(T), np.int32(n_head), np.int32(HS)))
-    _attention(B, T, n_head, HS, dtype, "attention_backward_q", (qkv, do, lse, D, dqkv), tiles=6)
-    _attention(B, T, n_head, HS, dtype, "attention_backward_kv", (qkv, do, lse, D, dqkv), tiles=6, floats=4 * TILE)
+    _attention(B, T, n_head, HS, dtype, "attention_backward_q", (qkv, do, lse, D, dqkv), own=2)
+    _attention(B, T, n_head, HS, dtype, "attention_backward_kv", (qkv, do, lse, D, dqkv), own=2, floats=4 * TILE)
     return dqkv
 
 

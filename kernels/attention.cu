@@ -115,75 +115,99 @@ extern "C" __global__ void attention_backward_kv_v1(const real *qkv, const real 
 /* ----------------------------------------------------------------------------------------------- v2, tensor cores */
 #ifdef BF16
 
-#define TILE 64                                         /* queries, and keys, of a tile */
-#define TILE_THREADS 128                                /* four warps of 16 rows each */
+#define TILE 64                                         /* rows of a tile, of which one is worked on while the next comes */
+#define TILE_THREADS 128                                /* four warps, each with M times 16 rows of the block's own */
+#define STEP 32                                         /* rows of a tile that the backward takes at once: registers */
 
-/* Where 16 bytes number `chunk` of a row lie in a tile of HS columns. The exclusive or spreads the same chunk of eight rows
-   over all banks, so that neither copies nor ldmatrix wait for one another. */
-template <int HS> __device__ __forceinline__ bf16 *tile_at(bf16 *tile, int row, int column) {
-    return tile + row * HS + ((column / 8 ^ row % 8) * 8 + column % 8);
-}
+/* A tile has its rows one behind the other, and 16 bytes number c of row r stand at c ^ r % 8, so that the same columns of eight rows
+   are spread over all banks: neither copies nor ldmatrix wait for one another. All steps from row to row here are multiples of 8,
+   so a lane works out one place, and others differ from it by ^ 16 k (columns) and + HS r (rows). */
 
-/* Rows first .. first+63 of a head into a tile, by all threads; rows from T on become 0. */
-template <int HS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *head, int row_length, int first, int T) {
-    for (int i = threadIdx.x; i < TILE * HS / 8; i += TILE_THREADS) {
-        int row = i / (HS / 8), column = i % (HS / 8) * 8;
-        bool there = first + row < T;
-        cp_async_16(tile_at<HS>(tile, row, column), head + (size_t)(there ? first + row : 0) * row_length + column, there ? 16 : 0);
-    }
-}
-
-/* Two tiles a round, each with room for two: waits for those of this round, and sends for the next, in the other place, if they begin
-   before `end`. */
-template <int HS> __device__ __forceinline__ void turn_tiles(bf16 *a, const bf16 *head_a, int row_a, bf16 *b, const bf16 *head_b, int row_b,
-                                                             int other, int next, int end, int T) {
-    cp_async_wait<0>();
-    __syncthreads();                                    /* this round's are there, and nobody reads the others any more */
-    if (next < end) {
-        load_tile<HS>(a + other * TILE * HS, head_a, row_a, next, T);
-        load_tile<HS>(b + other * TILE * HS, head_b, row_b, next, T);
-    }
-    cp_async_commit();
-}
-
-/* The a of rows row0 .. row0+15, columns column .. column+15. */
-template <int HS> __device__ __forceinline__ void load_a(unsigned *a, bf16 *tile, int row0, int column) {
-    int lane = threadIdx.x % 32;
-    ldmatrix_x4(a, tile_at<HS>(tile, row0 + lane % 16, column + lane / 16 * 8));
-}
-
-/* acc (16, 64 rows of y) += x y^T, x being rows row0 .. row0+15 of a tile. acc[n] is the c of y's rows 8n .. 8n+7. */
-template <int HS> __device__ __forceinline__ void product_transposed(float (*acc)[4], bf16 *x, int row0, bf16 *y) {
-    int lane = threadIdx.x % 32;
-    for (int k = 0; k < HS; k += 16) {
-        unsigned a[4], b[4];
-        load_a<HS>(a, x, row0, k);
+/* Rows first .. first+ROWS-1 of a head into a tile, by all threads; rows from T on become 0. */
+template <int HS, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *head, int row_length, int first, int T) {
+    const int AT_ONCE = TILE_THREADS / (HS / 8);
+    int row = threadIdx.x / (HS / 8), chunk = threadIdx.x % (HS / 8), left = T - first - row;
+    const bf16 *from = head + (size_t)(first + row) * row_length + chunk * 8;
+    tile += row * HS + (chunk ^ row % 8) * 8;
 #pragma unroll
-        for (int n = 0; n < TILE / 16; n++) {
-            ldmatrix_x4(b, tile_at<HS>(y, 16 * n + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 8));
-            mma_bf16(acc[2 * n], a, b);
-            mma_bf16(acc[2 * n + 1], a, b + 2);
+    for (int i = 0; i < ROWS; i += AT_ONCE) cp_async_16(tile + i * HS, from + (size_t)i * row_length, i < left ? 16 : 0);
+}
+
+/* The place in a tile that the lane names for ldmatrix: for the a of 16 rows and 16 columns, also for the b of their transpose (_trans);
+   and for the b of 16 rows taken as columns. */
+template <int HS> __device__ __forceinline__ int place_a() {
+    int lane = threadIdx.x % 32;
+    return lane % 16 * HS + (lane / 16 ^ lane % 8) * 8;
+}
+template <int HS> __device__ __forceinline__ int place_b() {
+    int lane = threadIdx.x % 32;
+    return (lane % 8 + lane / 16 * 8) * HS + (lane / 8 % 2 ^ lane % 8) * 8;
+}
+
+/* acc (M times 16, N) = x y^T, x being M times 16 rows and y N rows of tiles. acc[m][n] is the c of x's rows 16m .. and y's rows 8n .. */
+template <int HS, int M, int N> __device__ __forceinline__ void product_transposed(float (*acc)[N / 8][4], const bf16 *x, const bf16 *y) {
+    unsigned a[M][4], b[4];
+    int at_x = place_a<HS>(), at_y = place_b<HS>();
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[m][n][i] = 0.0f;
+#pragma unroll
+    for (int k = 0; k < HS; k += 16) {
+#pragma unroll
+        for (int m = 0; m < M; m++) ldmatrix_x4(a[m], x + (at_x ^ k) + 16 * m * HS);
+#pragma unroll
+        for (int n = 0; n < N / 16; n++) {
+            ldmatrix_x4(b, y + (at_y ^ k) + 16 * n * HS);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma_bf16(acc[m][2 * n], a[m], b);
+                mma_bf16(acc[m][2 * n + 1], a[m], b + 2);
+            }
         }
     }
 }
 
-/* acc (16, HS) += p y, p (16, 64) in registers as product_transposed leaves it. */
-template <int HS> __device__ __forceinline__ void product(float (*acc)[4], float (*p)[4], bf16 *y) {
-    int lane = threadIdx.x % 32;
+/* acc (M times 16, HS) += p y, p (M times 16, N) in registers as product_transposed leaves it, y being N rows of a tile. */
+template <int HS, int M, int N> __device__ __forceinline__ void product(float (*acc)[HS / 8][4], float (*p)[N / 8][4], const bf16 *y) {
+    unsigned a[M][4], b[4];
+    int at_y = place_a<HS>();
 #pragma unroll
-    for (int k = 0; k < TILE / 16; k++) {
-        unsigned b[4], a[4] = {pack_bf16(p[2 * k][0], p[2 * k][1]), pack_bf16(p[2 * k][2], p[2 * k][3]),
-                               pack_bf16(p[2 * k + 1][0], p[2 * k + 1][1]), pack_bf16(p[2 * k + 1][2], p[2 * k + 1][3])};
+    for (int k = 0; k < N / 16; k++) {
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) a[m][i] = pack_bf16(p[m][2 * k + i / 2][i % 2 * 2], p[m][2 * k + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
         for (int n = 0; n < HS / 16; n++) {
-            ldmatrix_x4_trans(b, tile_at<HS>(y, 16 * k + lane % 16, 16 * n + lane / 16 * 8));
-            mma_bf16(acc[2 * n], a, b);
-            mma_bf16(acc[2 * n + 1], a, b + 2);
+            ldmatrix_x4_trans(b, y + (at_y ^ 16 * n) + 16 * k * HS);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma_bf16(acc[m][2 * n], a[m], b);
+                mma_bf16(acc[m][2 * n + 1], a[m], b + 2);
+            }
         }
     }
 }
 
-/* acc (16, HS) times `by` to rows row0 .. of a head, those below T. */
+/* Scores of keys that come after the query become -inf. Rows are queries, or keys; ahead: position of the first row less that of the
+   first column. */
+template <int M, int N, bool QUERIES> __device__ __forceinline__ void mask(float (*s)[N / 8][4], int ahead) {
+    ahead += threadIdx.x % 32 / 4 - threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int column_less_row = 8 * n + i % 2 - 16 * m - i / 2 * 8;
+                if (QUERIES ? column_less_row > ahead : column_less_row < ahead) s[m][n][i] = -INFINITY;
+            }
+}
+
+/* acc (16, HS), the first 8 rows times by0 and the others by1, to rows row0 .. of a head, those below T. */
 template <int HS> __device__ __forceinline__ void store_rows(bf16 *head, int row_length, float (*acc)[4], int row0, int T, float by0, float by1) {
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
@@ -203,149 +227,188 @@ __device__ __forceinline__ float quad_sum(float x) {
     return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 
-/* A block has 64 queries, a warp 16 of them; the late queries, which see most keys, start first. Grid (T / 64, NH, B). */
-template <int HS> __device__ __forceinline__ void attention_forward_tiles(const bf16 *qkv, bf16 *o, float *lse, int T, int NH, float scale) {
+/* A block has 64 M queries, a warp 16 M of them; the late queries, which see most keys, start first. Grid (T / 64 M, NH, B). */
+template <int HS, int M> __device__ __forceinline__ void attention_forward_tiles(const bf16 *qkv, bf16 *o, float *lse, int T, int NH, float scale) {
     DYNAMIC_SHARED(bf16, shared);                       /* Q, then twice K and V */
-    bf16 *Q = shared, *K = Q + TILE * HS, *V = K + 2 * TILE * HS;
-    int q0 = (gridDim.x - 1 - blockIdx.x) * TILE, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row0 = q0 + 16 * warp;
+    bf16 *Q = shared, *K = Q + M * TILE * HS, *V = K + 2 * TILE * HS;
+    int q0 = (gridDim.x - 1 - blockIdx.x) * M * TILE, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row0 = q0 + 16 * M * warp;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
-    float acc[HS / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, total[2] = {}, unit = scale * LOG2E;
+    float acc[M][HS / 8][4] = {}, top[M][2], total[M][2], unit = scale * LOG2E;
+#pragma unroll
+    for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INFINITY, total[m][0] = total[m][1] = 0.0f;
 
-    load_tile<HS>(Q, qkv + at.q, at.row, q0, T);
-    load_tile<HS>(K, qkv + at.k, at.row, 0, T);
-    load_tile<HS>(V, qkv + at.v, at.row, 0, T);
+    load_tile<HS, M * TILE>(Q, qkv + at.q, at.row, q0, T);
+    load_tile<HS, TILE>(K, qkv + at.k, at.row, 0, T);
+    load_tile<HS, TILE>(V, qkv + at.v, at.row, 0, T);
     cp_async_commit();
-    for (int k0 = 0, now = 0; k0 <= q0; k0 += TILE, now ^= 1) {
-        turn_tiles<HS>(K, qkv + at.k, at.row, V, qkv + at.v, at.row, now ^ 1, k0 + TILE, q0 + 1, T);
-        float s[TILE / 8][4] = {};
-        product_transposed<HS>(s, Q, 16 * warp, K + now * TILE * HS);
-        if (k0 == q0) {                                 /* the diagonal: keys after the query do not count */
-#pragma unroll
-            for (int n = 0; n < TILE / 8; n++)
-                for (int i = 0; i < 4; i++)
-                    if (k0 + 8 * n + 2 * t + i % 2 > row0 + g + i / 2 * 8) s[n][i] = -INFINITY;
+    int end = min(q0 + M * TILE, T);
+    for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
+        cp_async_wait<0>();
+        __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
+        if (k0 + TILE < end) {
+            load_tile<HS, TILE>(K + (now ^ 1) * TILE * HS, qkv + at.k, at.row, k0 + TILE, T);
+            load_tile<HS, TILE>(V + (now ^ 1) * TILE * HS, qkv + at.v, at.row, k0 + TILE, T);
         }
+        cp_async_commit();
+        if (k0 >= row0 + 16 * M) continue;              /* all keys come after all queries of the warp */
+        float s[M][TILE / 8][4];
+        product_transposed<HS, M, TILE>(s, Q + 16 * M * warp * HS, K + now * TILE * HS);
+        if (k0 + TILE > row0 + 1) mask<M, TILE, true>(s, row0 - k0);
 #pragma unroll
-        for (int half = 0; half < 2; half++) {          /* row g, then row g + 8 */
-            float most = top[half];
-            for (int n = 0; n < TILE / 8; n++) most = fmaxf(most, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
-            most = quad_max(most);                      /* finite: every query sees a key of its first tile */
-            float shrink = exp2f((top[half] - most) * unit), shift = most * unit;
-            top[half] = most;
-            total[half] *= shrink;
-            for (int n = 0; n < TILE / 8; n++)
-                for (int i = 2 * half; i < 2 * half + 2; i++) {
-                    s[n][i] = exp2f(s[n][i] * unit - shift);
-                    total[half] += s[n][i];             /* each lane its own part; the quad adds up at the end */
-                }
-            for (int n = 0; n < HS / 8; n++) acc[n][2 * half] *= shrink, acc[n][2 * half + 1] *= shrink;
-        }
-        product<HS>(acc, s, V + now * TILE * HS);
-    }
-    total[0] = quad_sum(total[0]), total[1] = quad_sum(total[1]);
-    store_rows<HS>(o + at.o, at.out_row, acc, row0, T, 1.0f / total[0], 1.0f / total[1]);
-    for (int half = 0; half < 2; half++)
-        if (t == 0 && row0 + g + 8 * half < T) lse[at.stat + row0 + g + 8 * half] = top[half] * scale + logf(total[half]);
-}
-
-/* dq of 64 queries: as the forward, with the probabilities from lse. */
-template <int HS> __device__ __forceinline__ void attention_backward_q_tiles(const bf16 *qkv, const bf16 *d_o, const float *lse, const float *D, bf16 *dqkv,
-                                                                             int T, int NH, float scale) {
-    DYNAMIC_SHARED(bf16, shared);                       /* Q, dO, then twice K and V */
-    bf16 *Q = shared, *dO = Q + TILE * HS, *K = dO + TILE * HS, *V = K + 2 * TILE * HS;
-    int q0 = (gridDim.x - 1 - blockIdx.x) * TILE, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row0 = q0 + 16 * warp;
-    Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
-    float acc[HS / 8][4] = {}, of_lse[2], of_D[2], unit = scale * LOG2E;
-    for (int half = 0; half < 2; half++) {
-        int i = row0 + g + 8 * half;
-        of_lse[half] = i < T ? lse[at.stat + i] * LOG2E : 0.0f;
-        of_D[half] = i < T ? D[at.stat + i] : 0.0f;
-    }
-    load_tile<HS>(Q, qkv + at.q, at.row, q0, T);
-    load_tile<HS>(dO, d_o + at.o, at.out_row, q0, T);
-    load_tile<HS>(K, qkv + at.k, at.row, 0, T);
-    load_tile<HS>(V, qkv + at.v, at.row, 0, T);
-    cp_async_commit();
-    for (int k0 = 0, now = 0; k0 <= q0; k0 += TILE, now ^= 1) {
-        turn_tiles<HS>(K, qkv + at.k, at.row, V, qkv + at.v, at.row, now ^ 1, k0 + TILE, q0 + 1, T);
-        float s[TILE / 8][4] = {}, dp[TILE / 8][4] = {};
-        product_transposed<HS>(s, Q, 16 * warp, K + now * TILE * HS);
-        product_transposed<HS>(dp, dO, 16 * warp, V + now * TILE * HS);
+        for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
+            for (int half = 0; half < 2; half++) {      /* row g, then row g + 8 */
+                float most = top[m][half];
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                bool seen = k0 + 8 * n + 2 * t + i % 2 <= row0 + g + i / 2 * 8;
-                float p = seen ? exp2f(s[n][i] * unit - of_lse[i / 2]) : 0.0f;
-                s[n][i] = p * (dp[n][i] - of_D[i / 2]);
+                for (int n = 0; n < TILE / 8; n++) most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+                most = quad_max(most);                  /* finite: every query sees a key of its first tile */
+                float shrink = exp2f((top[m][half] - most) * unit), shift = most * unit;
+                top[m][half] = most;
+                total[m][half] *= shrink;
+#pragma unroll
+                for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+                    for (int i = 2 * half; i < 2 * half + 2; i++) {
+                        s[m][n][i] = exp2f(s[m][n][i] * unit - shift);
+                        total[m][half] += s[m][n][i];   /* each lane its own part; the quad adds up at the end */
+                    }
+#pragma unroll
+                for (int n = 0; n < HS / 8; n++) acc[m][n][2 * half] *= shrink, acc[m][n][2 * half + 1] *= shrink;
             }
-        product<HS>(acc, s, K + now * TILE * HS);
+        product<HS, M, TILE>(acc, s, V + now * TILE * HS);
     }
-    store_rows<HS>(dqkv + at.q, at.row, acc, row0, T, scale, scale);
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        int row = row0 + 16 * m;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            total[m][half] = quad_sum(total[m][half]);
+            if (t == 0 && row + g + 8 * half < T) lse[at.stat + row + g + 8 * half] = top[m][half] * scale + logf(total[m][half]);
+        }
+        store_rows<HS>(o + at.o, at.out_row, acc[m], row, T, 1.0f / total[m][0], 1.0f / total[m][1]);
+    }
 }
 
-/* dk and dv of 64 keys: scores stand with keys as rows, so that p and ds come out of one product as the a of the next. The
-   early keys, which most queries see, start first. */
-template <int HS> __device__ __forceinline__ void attention_backward_kv_tiles(const bf16 *qkv, const bf16 *d_o, const float *lse, const float *D, bf16 *dqkv,
-                                                                              int T, int NH, float scale) {
-    DYNAMIC_SHARED(bf16, shared);                       /* K, V, then twice Q and dO, then twice lse and D */
-    bf16 *K = shared, *V = K + TILE * HS, *Q = V + TILE * HS, *dO = Q + 2 * TILE * HS;
-    float *lses = (float *)(dO + 2 * TILE * HS), *Ds = lses + 2 * TILE;
-    int k0 = blockIdx.x * TILE, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, row0 = k0 + 16 * warp;
+/* dq of 64 M queries: as the forward, with the probabilities from lse. */
+template <int HS, int M> __device__ __forceinline__ void attention_backward_q_tiles(const bf16 *qkv, const bf16 *d_o, const float *lse, const float *D,
+                                                                                    bf16 *dqkv, int T, int NH, float scale) {
+    DYNAMIC_SHARED(bf16, shared);                       /* Q, dO, then twice K and V */
+    bf16 *Q = shared, *dO = Q + M * TILE * HS, *K = dO + M * TILE * HS, *V = K + 2 * TILE * HS;
+    int q0 = (gridDim.x - 1 - blockIdx.x) * M * TILE, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, row0 = q0 + 16 * M * warp;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
-    float dk[HS / 8][4] = {}, dv[HS / 8][4] = {};
-    load_tile<HS>(K, qkv + at.k, at.row, k0, T);
-    load_tile<HS>(V, qkv + at.v, at.row, k0, T);
-    load_tile<HS>(Q, qkv + at.q, at.row, k0, T);
-    load_tile<HS>(dO, d_o + at.o, at.out_row, k0, T);
+    float acc[M][HS / 8][4] = {}, of_lse[M][2], of_D[M][2], unit = scale * LOG2E;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int i = row0 + 16 * m + g + 8 * half;
+            of_lse[m][half] = i < T ? lse[at.stat + i] * LOG2E : 0.0f;
+            of_D[m][half] = i < T ? D[at.stat + i] : 0.0f;
+        }
+    load_tile<HS, M * TILE>(Q, qkv + at.q, at.row, q0, T);
+    load_tile<HS, M * TILE>(dO, d_o + at.o, at.out_row, q0, T);
+    load_tile<HS, TILE>(K, qkv + at.k, at.row, 0, T);
+    load_tile<HS, TILE>(V, qkv + at.v, at.row, 0, T);
+    cp_async_commit();
+    int end = min(q0 + M * TILE, T);
+    for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
+        cp_async_wait<0>();
+        __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
+        if (k0 + TILE < end) {
+            load_tile<HS, TILE>(K + (now ^ 1) * TILE * HS, qkv + at.k, at.row, k0 + TILE, T);
+            load_tile<HS, TILE>(V + (now ^ 1) * TILE * HS, qkv + at.v, at.row, k0 + TILE, T);
+        }
+        cp_async_commit();
+        for (int step = 0; step < TILE && k0 + step < row0 + 16 * M; step += STEP) {    /* until all keys come after the warp's queries */
+            const bf16 *keys = K + (now * TILE + step) * HS, *values = V + (now * TILE + step) * HS;
+            float s[M][STEP / 8][4], dp[M][STEP / 8][4];
+            product_transposed<HS, M, STEP>(s, Q + 16 * M * warp * HS, keys);
+            product_transposed<HS, M, STEP>(dp, dO + 16 * M * warp * HS, values);
+            if (k0 + step + STEP > row0 + 1) mask<M, STEP, true>(s, row0 - k0 - step);
+#pragma unroll
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) s[m][n][i] = exp2f(s[m][n][i] * unit - of_lse[m][i / 2]) * (dp[m][n][i] - of_D[m][i / 2]);
+            product<HS, M, STEP>(acc, s, keys);
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++) store_rows<HS>(dqkv + at.q, at.row, acc[m], row0 + 16 * m, T, scale, scale);
+}
+
+/* dk and dv of 64 M keys: scores stand with keys as rows, so that p and ds come out of one product as the a of the next. The early keys,
+   which most queries see, start first. A query from T on has zeros for q, do, lse and D, and so adds nothing. */
+template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_tiles(const bf16 *qkv, const bf16 *d_o, const float *lse, const float *D,
+                                                                                     bf16 *dqkv, int T, int NH, float scale) {
+    DYNAMIC_SHARED(bf16, shared);                       /* K, V, then twice Q and dO, then twice lse and D */
+    bf16 *K = shared, *V = K + M * TILE * HS, *Q = V + M * TILE * HS, *dO = Q + 2 * TILE * HS;
+    float *lses = (float *)(dO + 2 * TILE * HS), *Ds = lses + 2 * TILE;
+    int k0 = blockIdx.x * M * TILE, warp = threadIdx.x / 32, t = threadIdx.x % 4, row0 = k0 + 16 * M * warp;
+    Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
+    float dk[M][HS / 8][4] = {}, dv[M][HS / 8][4] = {}, unit = scale * LOG2E;
+    auto send = [&](int q0, int place) {
+        load_tile<HS, TILE>(Q + place * TILE * HS, qkv + at.q, at.row, q0, T);
+        load_tile<HS, TILE>(dO + place * TILE * HS, d_o + at.o, at.out_row, q0, T);
+        int i = threadIdx.x % TILE;                     /* half of the threads send lse, the others D */
+        cp_async_4((threadIdx.x < TILE ? lses : Ds) + place * TILE + i, (threadIdx.x < TILE ? lse : D) + at.stat + q0 + i, q0 + i < T ? 4 : 0);
+    };
+    load_tile<HS, M * TILE>(K, qkv + at.k, at.row, k0, T);
+    load_tile<HS, M * TILE>(V, qkv + at.v, at.row, k0, T);
+    send(k0, 0);
     cp_async_commit();
     for (int q0 = k0, now = 0; q0 < T; q0 += TILE, now ^= 1) {
-        if (threadIdx.x < TILE) {                       /* the place was read two tiles ago: a barrier lies between */
-            int i = q0 + threadIdx.x;
-            lses[now * TILE + threadIdx.x] = i < T ? lse[at.stat + i] * LOG2E : 0.0f;
-            Ds[now * TILE + threadIdx.x] = i < T ? D[at.stat + i] : 0.0f;
-        }
-        turn_tiles<HS>(Q, qkv + at.q, at.row, dO, d_o + at.o, at.out_row, now ^ 1, q0 + TILE, T, T);
-        float p[TILE / 8][4] = {}, ds[TILE / 8][4] = {};
-        product_transposed<HS>(p, K, 16 * warp, Q + now * TILE * HS);
-        product_transposed<HS>(ds, V, 16 * warp, dO + now * TILE * HS);
+        cp_async_wait<0>();
+        __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
+        if (q0 + TILE < T) send(q0 + TILE, now ^ 1);
+        cp_async_commit();
+        for (int step = 0; step < TILE; step += STEP) {
+            if (q0 + step + STEP <= row0) continue;     /* all queries come before the warp's keys */
+            const bf16 *queries = Q + (now * TILE + step) * HS, *slopes = dO + (now * TILE + step) * HS;
+            float p[M][STEP / 8][4], ds[M][STEP / 8][4];
+            product_transposed<HS, M, STEP>(p, K + 16 * M * warp * HS, queries);
+            product_transposed<HS, M, STEP>(ds, V + 16 * M * warp * HS, slopes);
+            if (q0 + step < row0 + 16 * M) mask<M, STEP, false>(p, row0 - q0 - step);
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
+            for (int n = 0; n < STEP / 8; n++) {
+                float2 of_lse = *(float2 *)(lses + now * TILE + step + 8 * n + 2 * t), of_D = *(float2 *)(Ds + now * TILE + step + 8 * n + 2 * t);
+                of_lse.x *= LOG2E, of_lse.y *= LOG2E;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int column = 8 * n + 2 * t + i % 2;     /* the query */
-                bool seen = row0 + g + i / 2 * 8 <= q0 + column && q0 + column < T;
-                p[n][i] = seen ? exp2f(p[n][i] * scale * LOG2E - lses[now * TILE + column]) : 0.0f;
-                ds[n][i] = p[n][i] * (ds[n][i] - Ds[now * TILE + column]);
+                for (int m = 0; m < M; m++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        p[m][n][i] = exp2f(p[m][n][i] * unit - (i % 2 ? of_lse.y : of_lse.x));
+                        ds[m][n][i] = p[m][n][i] * (ds[m][n][i] - (i % 2 ? of_D.y : of_D.x));
+                    }
             }
-        product<HS>(dv, p, dO + now * TILE * HS);
-        product<HS>(dk, ds, Q + now * TILE * HS);
+            product<HS, M, STEP>(dv, p, slopes);
+            product<HS, M, STEP>(dk, ds, queries);
+        }
     }
-    store_rows<HS>(dqkv + at.k, at.row, dk, row0, T, scale, scale);
-    store_rows<HS>(dqkv + at.v, at.row, dv, row0, T, 1.0f, 1.0f);
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        store_rows<HS>(dqkv + at.k, at.row, dk[m], row0 + 16 * m, T, scale, scale);
+        store_rows<HS>(dqkv + at.v, at.row, dv[m], row0 + 16 * m, T, 1.0f, 1.0f);
+    }
 }
 
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) attention_forward_64(const real *qkv, real *o, float *lse, int T, int NH, float scale) {
-    attention_forward_tiles<64>(qkv, o, lse, T, NH, scale);
-}
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) attention_forward_128(const real *qkv, real *o, float *lse, int T, int NH, float scale) {
-    attention_forward_tiles<128>(qkv, o, lse, T, NH, scale);
-}
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) attention_backward_q_64(const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv,
-                                                                                   int T, int NH, float scale) {
-    attention_backward_q_tiles<64>(qkv, d_o, lse, D, dqkv, T, NH, scale);
-}
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) attention_backward_q_128(const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv,
-                                                                                    int T, int NH, float scale) {
-    attention_backward_q_tiles<128>(qkv, d_o, lse, D, dqkv, T, NH, scale);
-}
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) attention_backward_kv_64(const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv,
-                                                                                    int T, int NH, float scale) {
-    attention_backward_kv_tiles<64>(qkv, d_o, lse, D, dqkv, T, NH, scale);
-}
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) attention_backward_kv_128(const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv,
-                                                                                     int T, int NH, float scale) {
-    attention_backward_kv_tiles<128>(qkv, d_o, lse, D, dqkv, T, NH, scale);
-}
+#define KERNEL_OF(HS, BLOCKS, name) extern "C" __global__ void __launch_bounds__(TILE_THREADS, BLOCKS) name##_##HS
+#define FORWARD(HS, M, BLOCKS)                                                                                                                  \
+    KERNEL_OF(HS, BLOCKS, attention_forward)(const real *qkv, real *o, float *lse, int T, int NH, float scale) {                                \
+        attention_forward_tiles<HS, M>(qkv, o, lse, T, NH, scale);                                                                              \
+    }
+#define BACKWARD(which, HS, M, BLOCKS)                                                                                                          \
+    KERNEL_OF(HS, BLOCKS, attention_backward_##which)(const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv, int T,    \
+                                                      int NH, float scale) {                                                                    \
+        attention_backward_##which##_tiles<HS, M>(qkv, d_o, lse, D, dqkv, T, NH, scale);                                                        \
+    }
+/* M (kernels/__init__.py has it too) and the blocks that are to fit a multiprocessor at once: as many as registers allow without spilling. */
+FORWARD(64, 2, 3)
+FORWARD(128, 2, 2)
+BACKWARD(q, 64, 2, 3)
+BACKWARD(q, 128, 2, 2)
+BACKWARD(kv, 64, 2, 2)
+BACKWARD(kv, 128, 1, 2)
 
 #endif

@@ -111,9 +111,12 @@ __device__ __forceinline__ void ldmatrix_x4_trans(unsigned *r, const void *row) 
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
 }
 
-/* 16 bytes to shared memory in the background: the first n from src, the rest 0. */
+/* 16 bytes, or 4, to shared memory in the background: the first n from src, the rest 0. */
 __device__ __forceinline__ void cp_async_16(void *to, const void *src, int n) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared_address(to)), "l"(src), "r"(n) : "memory");
+}
+__device__ __forceinline__ void cp_async_4(void *to, const void *src, int n) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" :: "r"(shared_address(to)), "l"(src), "r"(n) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LATEST> __device__ __forceinline__ void cp_async_wait() {     /* for all but the latest groups */

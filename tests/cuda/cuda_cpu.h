@@ -89,7 +89,7 @@ inline void prepare(Context &c, char *stack, size_t bytes, void (*entry)()) {
 
 enum State { READY, AT_BARRIER, AT_WARP, DONE };
 
-struct Copy { void *to; char data[16]; int group; };
+struct Copy { void *to; char data[16]; int bytes, group; };
 
 struct Warp {
     int arrived = 0;
@@ -398,18 +398,20 @@ inline void mma_bf16(float *c, const uint32_t *a, const uint32_t *b) {
 
 /* 16 bytes to shared memory in the background, the first n of them from src and the rest 0. Here they arrive when they are
    waited for, and until then the place holds NaN. */
-inline void cp_async_16(void *to, const void *src, int n) {
-    cuda_cpu::Copy copy = {to, {}, cuda_cpu::m.self->group};
+template <int BYTES> inline void cuda_cpu_copy(void *to, const void *src, int n) {
+    cuda_cpu::Copy copy = {to, {}, BYTES, cuda_cpu::m.self->group};
     memcpy(copy.data, src, n);
-    memset(to, 0xff, 16);
+    memset(to, 0xff, BYTES);
     cuda_cpu::m.self->copies.push_back(copy);
 }
+inline void cp_async_16(void *to, const void *src, int n) { cuda_cpu_copy<16>(to, src, n); }
+inline void cp_async_4(void *to, const void *src, int n) { cuda_cpu_copy<4>(to, src, n); }
 inline void cp_async_commit() { cuda_cpu::m.self->group++; }
 template <int LATEST> inline void cp_async_wait() {     /* for all but the latest groups */
     cuda_cpu::Thread &me = *cuda_cpu::m.self;
     std::vector<cuda_cpu::Copy> rest;
     for (cuda_cpu::Copy &c : me.copies)
-        if (c.group < me.group - LATEST) memcpy(c.to, c.data, 16);
+        if (c.group < me.group - LATEST) memcpy(c.to, c.data, c.bytes);
         else rest.push_back(c);
     me.copies.swap(rest);
 }
