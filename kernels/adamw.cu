@@ -50,8 +50,5 @@ extern "C" __global__ void adamw(const float *grads, float *master, float *m, fl
         ps[k] -= lr * (ms[k] * rates[1] / (sqrtf(vs[k] * rates[2]) + eps) + (i + k < n_decayed ? decay * ps[k] : 0.0f));
     }
     store_four(m + i, mi, n - i), store_four(v + i, vi, n - i), store_four(master + i, pi, n - i);
-    if (!params) return;
-#pragma unroll
-    for (int k = 0; k < 4; k++)
-        if (i + k < n) from_float(ps[k], &params[i + k]);
+    if (params) store_four(params + i, pi, n - i);
 }

@@ -7,7 +7,6 @@
    No atomics: the gradients of keys and of queries are two kernels that each make the probabilities again. */
 
 #define MOST_HS 256
-#define LOG2E 1.4426950408889634f
 
 /* ------------------------------------------------------------------------------------------------------ v1, plain */
 

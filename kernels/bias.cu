@@ -34,6 +34,7 @@ extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int 
     bool packed = F % WIDTH == 0;
     float sum[WIDTH] = {}, v[WIDTH];
     if (c < F)
+#pragma unroll 4
         for (int row = blockIdx.y * warps + warp; row < N; row += gridDim.y * warps) {
             load_pack(v, dy + (size_t)row * F + c, F - c, packed);
 #pragma unroll

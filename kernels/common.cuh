@@ -18,8 +18,26 @@ __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((unsi
 /* To the nearest, ties to even; a NaN stays one. */
 __device__ __forceinline__ void from_float(float x, float *to) { *to = x; }
 __device__ __forceinline__ void from_float(float x, bf16 *to) {
+#ifdef CUDA_CPU
     unsigned u = __float_as_uint(x);
     to->bits = (u & 0x7fffffffu) > 0x7f800000u ? (u16)(u >> 16 | 64) : (u16)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+#else
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
+#endif
+}
+
+/* Two float32 as a pair of bfloat16, the first in the lower half. */
+__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
+#ifdef CUDA_CPU
+    bf16 l, h;
+    from_float(low, &l);
+    from_float(high, &h);
+    return l.bits | (unsigned)h.bits << 16;
+#else
+    unsigned r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+#endif
 }
 
 #ifdef BF16
@@ -30,6 +48,7 @@ typedef float real;
 
 #define WIDTH ((int)(16 / sizeof(real)))                /* numbers in 16 bytes, the most a thread loads at once */
 #define ALL_LANES 0xffffffffu
+#define LOG2E 1.4426950408889634f                       /* exp(x) = 2^(x log2 e), and 2^x is one instruction */
 
 /* WIDTH numbers from p as float32, of which only the first n exist; the rest are 0. packed: p is a multiple of 16 bytes and
    all exist, which is so for every pack of an array whose last axis is a multiple of WIDTH. */
@@ -47,11 +66,13 @@ __device__ __forceinline__ void load_pack(float *v, const real *p, int n, bool p
 
 __device__ __forceinline__ void store_pack(real *p, const float *v, int n, bool packed) {
     if (packed) {
+#ifdef BF16
         uint4 raw;
-        real *each = (real *)&raw;
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++) from_float(v[k], &each[k]);
+        raw.x = pack_bf16(v[0], v[1]), raw.y = pack_bf16(v[2], v[3]), raw.z = pack_bf16(v[4], v[5]), raw.w = pack_bf16(v[6], v[7]);
         *(uint4 *)p = raw;
+#else
+        *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]);
+#endif
     } else {
 #pragma unroll
         for (int k = 0; k < WIDTH; k++)
@@ -59,7 +80,7 @@ __device__ __forceinline__ void store_pack(real *p, const float *v, int n, bool 
     }
 }
 
-/* Four float32 from p, or to it, of which only the first n exist; p is a multiple of 16 bytes. */
+/* Four float32 from p, or to it, of which only the first n exist; p is a multiple of the bytes of four. */
 __device__ __forceinline__ float4 load_four(const float *p, long long n) {
     if (n >= 4) return *(const float4 *)p;
     float4 v;
@@ -72,6 +93,12 @@ __device__ __forceinline__ void store_four(float *p, float4 v, long long n) {
     else p[0] = v.x;
     if (n == 2 || n == 3) p[1] = v.y;
     if (n == 3) p[2] = v.z;
+}
+__device__ __forceinline__ void store_four(bf16 *p, float4 v, long long n) {
+    if (n >= 4) *(uint2 *)p = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+    else from_float(v.x, p);
+    if (n == 2 || n == 3) from_float(v.y, p + 1);
+    if (n == 3) from_float(v.z, p + 2);
 }
 
 __device__ __forceinline__ float warp_sum(float x) {    /* every lane gets it, added in the same order */
@@ -124,20 +151,6 @@ template <int LATEST> __device__ __forceinline__ void cp_async_wait() {     /* f
 }
 
 #endif
-
-/* Two float32 as a pair of bfloat16, the first in the lower half. */
-__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
-#ifdef CUDA_CPU
-    bf16 l, h;
-    from_float(low, &l);
-    from_float(high, &h);
-    return l.bits | (unsigned)h.bits << 16;
-#else
-    unsigned r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-#endif
-}
 
 /* The dynamic shared memory of a block. */
 #ifdef CUDA_CPU
