@@ -25,20 +25,20 @@ BACKWARD_BLOCKS = 264           # of kernels whose blocks sum over rows: two for
 
 
 @functools.lru_cache(maxsize=None)
-def kernel(file, name, bf16):
+def kernel(file, name, bf16, defines=()):
     """A kernel of one .cu file, compiled for float32 or bfloat16. common.cuh stands in front of the text rather than being
     included, because CuPy's cache of compiled kernels does not look into what is included."""
-    return _module(file, bf16).get_function(name)
+    return _module(file, bf16, defines).get_function(name)
 
 
 @functools.lru_cache(maxsize=None)
-def _module(file, bf16):
+def _module(file, bf16, defines):
     code = (FOLDER / "common.cuh").read_text() + (FOLDER / file).read_text()
-    return cp.RawModule(code=code, options=("-DBF16",) if bf16 else ())
+    return cp.RawModule(code=code, options=(("-DBF16",) if bf16 else ()) + defines)
 
 
-def launch(file, name, dtype, blocks, threads, args, shared=0):
-    f = kernel(file, name, dtype == np.uint16)
+def launch(file, name, dtype, blocks, threads, args, shared=0, defines=()):
+    f = kernel(file, name, dtype == np.uint16, defines)
     if shared > 48 << 10:
         f.max_dynamic_shared_size_bytes = shared
     f((blocks,) if isinstance(blocks, int) else blocks, (threads,), args, shared_mem=shared)
@@ -126,6 +126,10 @@ def rows_that_fit(floats_a_row, most):
 # -------------------------------------------------------------------------------------------------- layernorm.cu
 
 
+def _packs_a_lane(C, dtype):
+    return (f"-DPACKS={ceil_div(C, 32 * width(dtype))}",)
+
+
 def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C), (C,), (C,) -> (N,C), cache
     (N, C), dtype = x.shape, real("x", x)
     y, n, rstd = out or (cp.empty((N, C), dtype), cp.empty((N, C), dtype), cp.empty((N, 1), np.float32))
@@ -134,10 +138,8 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C),
     check("rstd", rstd, (N, 1), np.float32)
     if plus is not None:
         check("plus", plus, (N, C), dtype)
-    row = ceil_div(C, width(dtype)) * width(dtype)
-    warps = rows_that_fit(row, 8)
-    launch("layernorm.cu", "layernorm_forward_v2", dtype, ceil_div(N, warps), 32 * warps,
-           (x, plus, w, b, y, n, rstd, np.int32(N), np.int32(C), np.float32(eps)), shared=4 * warps * row)
+    launch("layernorm.cu", "layernorm_forward_v2", dtype, ceil_div(N, 8), 256,
+           (x, plus, w, b, y, n, rstd, np.int32(N), np.int32(C), np.float32(eps)), defines=_packs_a_lane(C, dtype))
     return y, (n, rstd, w)
 
 
@@ -151,12 +153,11 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) 
         check(what, a, shape, np.float32)
     if plus is not None:
         check("plus", plus, (N, C), dtype)
-    row = ceil_div(C, width(dtype)) * width(dtype)
-    warps = rows_that_fit(2 * row, 8)
+    warps = rows_that_fit(2 * C, 8)
     blocks = min(BACKWARD_BLOCKS, ceil_div(N, warps))
     partial = scratch((blocks, 2, C))
     launch("layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps,
-           (dy, n, rstd, w, plus, dx, partial, np.int32(N), np.int32(C)), shared=8 * warps * row)
+           (dy, n, rstd, w, plus, dx, partial, np.int32(N), np.int32(C)), shared=8 * warps * C, defines=_packs_a_lane(C, dtype))
     launch("layernorm.cu", "layernorm_backward_sums", dtype, ceil_div(2 * C, 256), 256,
            (partial, dw, db, np.int32(blocks), np.int32(C), np.int32(add)))
     return dx, dw, db
@@ -276,7 +277,9 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
     for what, a, shape in (("qkv", qkv, (B, T, C3)), ("dqkv", dqkv, (B, T, C3)), ("o", o, (B, T, C3 // 3)), ("do", do, (B, T, C3 // 3))):
         check(what, a, shape, dtype)
     check("lse", lse, (B, n_head, T, 1), np.float32)
-    launch("attention.cu", "attention_backward_rows", dtype, (ceil_div(T, 4), n_head, B), 128, (o, do, D, np.int32(T), np.int32(n_head), np.int32(HS)))
+    lanes = min(32, 1 << (packs(HS, dtype) - 1).bit_length())           # that share a row
+    launch("attention.cu", "attention_backward_rows", dtype, (ceil_div(T, 128 // lanes), n_head, B), 128,
+           (o, do, D, np.int32(T), np.int32(n_head), np.int32(HS)))
     _attention(B, T, n_head, HS, dtype, "attention_backward_q", (qkv, do, lse, D, dqkv), own=2)
     _attention(B, T, n_head, HS, dtype, "attention_backward_kv", (qkv, do, lse, D, dqkv), own=2, floats=4 * TILE)
     return dqkv

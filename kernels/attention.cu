@@ -47,16 +47,22 @@ extern "C" __global__ void attention_forward_v1(const real *qkv, real *o, float 
     if (lane == 0) lse[at.stat + i] = top + logf(total);
 }
 
-/* D_i = do_i . o_i, which is sum_j p_ij dp_ij. One warp, one row. Serves v1 and v2. */
+/* D_i = do_i . o_i, which is sum_j p_ij dp_ij. As many lanes share a row as it has 16 bytes. Serves v1 and v2. */
 extern "C" __global__ void attention_backward_rows(const real *o, const real *d_o, float *D, int T, int NH, int HS) {
-    int lane = threadIdx.x % 32, i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (i >= T) return;
+    int lanes = 1;
+    while (lanes * WIDTH < HS && lanes < 32) lanes *= 2;
+    int i = blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes, mine = threadIdx.x % lanes;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
     size_t row = at.o + (size_t)i * at.out_row;
-    float sum = 0.0f;
-    for (int d = lane; d < HS; d += 32) sum += to_float(o[row + d]) * to_float(d_o[row + d]);
-    sum = warp_sum(sum);
-    if (lane == 0) D[at.stat + i] = sum;
+    float sum = 0.0f, x[WIDTH], y[WIDTH];
+    for (int d = mine * WIDTH; i < T && d < HS; d += lanes * WIDTH) {
+        load_pack(x, o + row + d, HS - d, HS % WIDTH == 0);
+        load_pack(y, d_o + row + d, HS - d, HS % WIDTH == 0);
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) sum += x[k] * y[k];
+    }
+    for (int l = lanes / 2; l; l >>= 1) sum += __shfl_xor_sync(ALL_LANES, sum, l);
+    if (i < T && mine == 0) D[at.stat + i] = sum;
 }
 
 /* One warp, one query: dq_i = scale sum_j ds_ij k_j with ds = p (dp - D), dp_ij = do_i . v_j. */
@@ -206,13 +212,22 @@ template <int M, int N, bool QUERIES> __device__ __forceinline__ void mask(float
             }
 }
 
-/* acc (16, HS), the first 8 rows times by0 and the others by1, to rows row0 .. of a head, those below T. */
+/* acc (16, HS), the first 8 rows times by0 and the others by1, to rows row0 .. of a head, those below T. Two neighbours swap halves of
+   two columns of tiles, so that each has 8 bytes and a row's four lanes the 32 that memory moves at once. */
 template <int HS> __device__ __forceinline__ void store_rows(bf16 *head, int row_length, float (*acc)[4], int row0, int T, float by0, float by1) {
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    int t = threadIdx.x % 4, odd = t % 2;
 #pragma unroll
-    for (int n = 0; n < HS / 8; n++) {
-        if (row0 + g < T) *(unsigned *)(head + (size_t)(row0 + g) * row_length + 8 * n + 2 * t) = pack_bf16(acc[n][0] * by0, acc[n][1] * by0);
-        if (row0 + g + 8 < T) *(unsigned *)(head + (size_t)(row0 + g + 8) * row_length + 8 * n + 2 * t) = pack_bf16(acc[n][2] * by1, acc[n][3] * by1);
+    for (int half = 0; half < 2; half++) {
+        int row = row0 + threadIdx.x % 32 / 4 + 8 * half;
+        float by = half ? by1 : by0;
+        bf16 *to = head + (size_t)row * row_length + 8 * odd + 2 * (t - odd);
+#pragma unroll
+        for (int n = 0; n < HS / 8; n += 2) {
+            unsigned left = pack_bf16(acc[n][2 * half] * by, acc[n][2 * half + 1] * by);
+            unsigned right = pack_bf16(acc[n + 1][2 * half] * by, acc[n + 1][2 * half + 1] * by);
+            unsigned other = __shfl_xor_sync(ALL_LANES, odd ? left : right, 1);
+            if (row < T) *(uint2 *)(to + 8 * n) = odd ? make_uint2(other, right) : make_uint2(left, other);
+        }
     }
 }
 

@@ -50,19 +50,26 @@ typedef float real;
 #define ALL_LANES 0xffffffffu
 #define LOG2E 1.4426950408889634f                       /* exp(x) = 2^(x log2 e), and 2^x is one instruction */
 
-/* WIDTH numbers from p as float32, of which only the first n exist; the rest are 0. packed: p is a multiple of 16 bytes and
-   all exist, which is so for every pack of an array whose last axis is a multiple of WIDTH. */
-__device__ __forceinline__ void load_pack(float *v, const real *p, int n, bool packed) {
-    if (packed) {
-        uint4 raw = *(const uint4 *)p;
-        const real *each = (const real *)&raw;
+/* WIDTH numbers from p, of which only the first n exist; the rest are 0. packed: p is a multiple of 16 bytes and all exist or none, which
+   is so for every pack of an array whose last axis is a multiple of WIDTH. */
+__device__ __forceinline__ uint4 load_raw(const real *p, int n, bool packed) {
+    if (packed && n > 0) return *(const uint4 *)p;
+    uint4 raw = make_uint4(0, 0, 0, 0);
+    real *each = (real *)&raw;
 #pragma unroll
-        for (int k = 0; k < WIDTH; k++) v[k] = to_float(each[k]);
-    } else {
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++) v[k] = k < n ? to_float(p[k]) : 0.0f;
-    }
+    for (int k = 0; k < WIDTH; k++)
+        if (k < n) each[k] = p[k];
+    return raw;
 }
+
+__device__ __forceinline__ void unpack(float *v, uint4 raw) {
+    const real *each = (const real *)&raw;
+#pragma unroll
+    for (int k = 0; k < WIDTH; k++) v[k] = to_float(each[k]);
+}
+
+/* The same, as float32. */
+__device__ __forceinline__ void load_pack(float *v, const real *p, int n, bool packed) { unpack(v, load_raw(p, n, packed)); }
 
 __device__ __forceinline__ void store_pack(real *p, const float *v, int n, bool packed) {
     if (packed) {

@@ -2,7 +2,12 @@
    x, plus, y, n (N,C) real, row-major, N = B*T; w, b (C,) real; rstd (N,) float. Any N, C >= 1. plus may be null.
    Forward moves 5 N C numbers (reads x, plus; writes x, y, n), backward 4 (reads dy, n, plus; writes dx): memory bound,
    floor = bytes / bandwidth.
-   v1 one thread per row. v2 one warp per row, a lane for every 16 bytes, sums by shuffles; the row waits in shared memory. */
+   v1 one thread per row. v2 one warp per row, a lane for every 16 bytes, sums by shuffles. The row waits in registers, PACKS times 16
+   bytes of each lane, and all of it is asked for before any is used: PACKS = C / (32 WIDTH), rounded up, is known when v2 is compiled. */
+
+#ifndef PACKS
+#define PACKS 1
+#endif
 
 /* One thread normalises one row. */
 extern "C" __global__ void layernorm_forward_v1(real *x, const real *plus, const real *w, const real *b, real *y, real *n, float *rstd,
@@ -29,49 +34,68 @@ extern "C" __global__ void layernorm_forward_v1(real *x, const real *plus, const
     rstd[row] = r;
 }
 
-/* One warp normalises one row; lane l has the numbers l*WIDTH .. l*WIDTH+WIDTH-1 of every 32*WIDTH. */
+/* A row of C numbers; lane l has the numbers l*WIDTH .. l*WIDTH+WIDTH-1 of every 32*WIDTH. */
+__device__ __forceinline__ void load_row(uint4 *raw, const real *row, int C) {
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        int c = (i * 32 + threadIdx.x % 32) * WIDTH;
+        raw[i] = load_raw(row + c, C - c, C % WIDTH == 0);
+    }
+}
+
+__device__ __forceinline__ void store_row(real *row, float (*v)[WIDTH], int C) {
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        int c = (i * 32 + threadIdx.x % 32) * WIDTH;
+        if (c < C) store_pack(row + c, v[i], C - c, C % WIDTH == 0);
+    }
+}
+
+/* One warp normalises one row. */
 extern "C" __global__ void layernorm_forward_v2(real *x, const real *plus, const real *w, const real *b, real *y, real *n, float *rstd,
                                                 int N, int C, float eps) {
-    DYNAMIC_SHARED(float, rows);                        /* (warps of the block, C rounded up to packs) */
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.x * (blockDim.x / 32) + warp;
+    int lane = threadIdx.x % 32, row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= N) return;                               /* the whole warp; nothing below waits for the block */
-    bool packed = C % WIDTH == 0;
-    float *kept = rows + warp * ((C + WIDTH - 1) / WIDTH * WIDTH), v[WIDTH], more[WIDTH];
-    x += (size_t)row * C, y += (size_t)row * C, n += (size_t)row * C;
-
-    float sum = 0.0f;
-    for (int c = lane * WIDTH; c < C; c += 32 * WIDTH) {
-        load_pack(v, x + c, C - c, packed);
+    size_t at = (size_t)row * C;
+    uint4 raw[PACKS], more[PACKS];
+    float v[PACKS][WIDTH], u[PACKS][WIDTH], sum = 0.0f, squares = 0.0f;
+    load_row(raw, x + at, C);
+    if (plus) load_row(more, plus + at, C);
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        unpack(v[i], raw[i]);
         if (plus) {
-            load_pack(more, plus + (size_t)row * C + c, C - c, packed);
+            unpack(u[i], more[i]);
 #pragma unroll
-            for (int k = 0; k < WIDTH; k++) v[k] += more[k];
-            store_pack(x + c, v, C - c, packed);
+            for (int k = 0; k < WIDTH; k++) v[i][k] += u[i][k];
         }
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) sum += v[i][k];
+    }
+    if (plus) store_row(x + at, v, C);
+    load_row(raw, w, C), load_row(more, b, C);          /* on their way while the sums are made */
+    float mean = warp_sum(sum) / C;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) {
-            kept[c + k] = v[k];                         /* each lane reads back only what it wrote itself: no barrier */
-            sum += v[k];
+            v[i][k] -= mean;
+            if ((i * 32 + lane) * WIDTH + k < C) squares += v[i][k] * v[i][k];
         }
-    }
-    float mean = warp_sum(sum) / C, squares = 0.0f;
-    for (int c = lane * WIDTH; c < C; c += 32 * WIDTH)
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++)
-            if (c + k < C) squares += (kept[c + k] - mean) * (kept[c + k] - mean);
     float r = rsqrtf(warp_sum(squares) / C + eps);
-    for (int c = lane * WIDTH; c < C; c += 32 * WIDTH) {
-        float scale[WIDTH], shift[WIDTH];
-        load_pack(scale, w + c, C - c, packed);
-        load_pack(shift, b + c, C - c, packed);
 #pragma unroll
-        for (int k = 0; k < WIDTH; k++) {
-            v[k] = (kept[c + k] - mean) * r;
-            more[k] = v[k] * scale[k] + shift[k];
-        }
-        store_pack(n + c, v, C - c, packed);
-        store_pack(y + c, more, C - c, packed);
+    for (int i = 0; i < PACKS; i++)
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) v[i][k] *= r;
+    store_row(n + at, v, C);
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        float scale[WIDTH], shift[WIDTH];
+        unpack(scale, raw[i]), unpack(shift, more[i]);
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) u[i][k] = v[i][k] * scale[k] + shift[k];
     }
+    store_row(y + at, u, C);
     if (lane == 0) rstd[row] = r;
 }
 
@@ -98,61 +122,58 @@ extern "C" __global__ void layernorm_backward_v1(const real *dy, const real *n, 
     }
 }
 
-__device__ __forceinline__ void add_four(float *to, const float *x) {      /* at once: 16 bytes of shared memory each way */
-    float4 v = *(float4 *)to;
-    v.x += x[0], v.y += x[1], v.z += x[2], v.w += x[3];
-    *(float4 *)to = v;
-}
-
-/* One warp per row, row after row; each warp keeps sums of dw and db in shared memory. partial (gridDim.x, 2, C). */
-extern "C" __global__ void layernorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w, const real *plus, real *dx,
-                                                 float *partial, int N, int C) {
-    DYNAMIC_SHARED(float, sums);                        /* (warps, 2, C rounded up to packs) */
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, Cp = (C + WIDTH - 1) / WIDTH * WIDTH;
-    bool packed = C % WIDTH == 0;
-    float *dw = sums + warp * 2 * Cp, *db = dw + Cp, g[WIDTH], v[WIDTH], scale[WIDTH];
-    for (int c = lane * WIDTH; c < C; c += 32 * WIDTH)
-        for (int k = 0; k < WIDTH; k++) dw[c + k] = db[c + k] = 0.0f;
+/* One warp per row, row after row; each lane keeps the sums of dw and db of its columns. partial (gridDim.x, 2, C). */
+extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
+    layernorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w, const real *plus, real *dx, float *partial, int N, int C) {
+    DYNAMIC_SHARED(float, sums);                        /* (warps, C, 2) */
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    float dw[PACKS][WIDTH] = {}, db[PACKS][WIDTH] = {}, g[PACKS][WIDTH], v[WIDTH], scale[WIDTH];
+    uint4 of_dy[PACKS], of_n[PACKS], of_plus[PACKS];
     for (int row = blockIdx.x * warps + warp; row < N; row += gridDim.x * warps) {
         size_t at = (size_t)row * C;
-        float mean = 0.0f, along = 0.0f;
-        for (int c = lane * WIDTH; c < C; c += 32 * WIDTH) {
-            load_pack(g, dy + at + c, C - c, packed);
-            load_pack(v, n + at + c, C - c, packed);
-            load_pack(scale, w + c, C - c, packed);
+        float mean = 0.0f, along = 0.0f, r = rstd[row];
+        load_row(of_dy, dy + at, C), load_row(of_n, n + at, C);
+        if (plus) load_row(of_plus, plus + at, C);
+#pragma unroll
+        for (int i = 0; i < PACKS; i++) {
+            unpack(g[i], of_dy[i]), unpack(v, of_n[i]);
+            load_pack(scale, w + (i * 32 + lane) * WIDTH, C - (i * 32 + lane) * WIDTH, C % WIDTH == 0);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) {
-                mean += g[k] * scale[k];
-                along += g[k] * scale[k] * v[k];
-                v[k] *= g[k];
-            }
-#pragma unroll
-            for (int k = 0; k < WIDTH; k += 4) {
-                add_four(dw + c + k, v + k);
-                add_four(db + c + k, g + k);
+                dw[i][k] += g[i][k] * v[k];
+                db[i][k] += g[i][k];
+                g[i][k] *= scale[k];
+                mean += g[i][k];
+                along += g[i][k] * v[k];
             }
         }
         mean = warp_sum(mean) / C, along = warp_sum(along) / C;
-        for (int c = lane * WIDTH; c < C; c += 32 * WIDTH) {        /* dy and n come from the cache this time */
-            float more[WIDTH];
-            load_pack(g, dy + at + c, C - c, packed);
-            load_pack(v, n + at + c, C - c, packed);
-            load_pack(scale, w + c, C - c, packed);
-            if (plus) load_pack(more, plus + at + c, C - c, packed);
 #pragma unroll
-            for (int k = 0; k < WIDTH; k++) {
-                g[k] = rstd[row] * (g[k] * scale[k] - mean - v[k] * along);
-                if (plus) g[k] += more[k];
+        for (int i = 0; i < PACKS; i++) {
+            unpack(v, of_n[i]);
+#pragma unroll
+            for (int k = 0; k < WIDTH; k++) g[i][k] = r * (g[i][k] - mean - v[k] * along);
+            if (plus) {
+                unpack(v, of_plus[i]);
+#pragma unroll
+                for (int k = 0; k < WIDTH; k++) g[i][k] += v[k];
             }
-            store_pack(dx + at + c, g, C - c, packed);
         }
+        store_row(dx + at, g, C);
     }
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) {
+            int c = (i * 32 + lane) * WIDTH + k;
+            if (c < C) *(float2 *)(sums + 2 * (warp * C + c)) = make_float2(dw[i][k], db[i][k]);
+        }
     __syncthreads();                                    /* the sums of all warps are complete */
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float w_sum = 0.0f, b_sum = 0.0f;
         for (int i = 0; i < warps; i++) {
-            w_sum += sums[i * 2 * Cp + c];
-            b_sum += sums[i * 2 * Cp + Cp + c];
+            float2 of_warp = *(float2 *)(sums + 2 * (i * C + c));
+            w_sum += of_warp.x, b_sum += of_warp.y;
         }
         partial[(size_t)blockIdx.x * 2 * C + c] = w_sum;
         partial[(size_t)blockIdx.x * 2 * C + C + c] = b_sum;
