@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "cuda"))
 import cupy_cpu as cp
+import ptx_cpu
 
 KERNELS = HERE.parent / "kernels"
 pytestmark = pytest.mark.skipif(cp.MISSING is not None, reason=f"the CPU that plays GPU needs {cp.MISSING}")
@@ -141,23 +142,11 @@ def test_the_kernels_compile_for_real_gpus(tmp_path, options):
     assert "warning" not in done.stderr, done.stderr
 
 
-NVRTC = """
-import sys
-from pathlib import Path
-from cupy.cuda import nvrtc
-if nvrtc.getVersion()[0] < 12:
-    raise ImportError("NVRTC older than 12")
-for path in sys.argv[2:]:
-    program = nvrtc.createProgram(Path(sys.argv[1]).read_text() + Path(path).read_text(), path, (), ())
-    for define in ((), ("-DBF16",)):
-        for arch in ("sm_80", "sm_90") + ("sm_120",) * (nvrtc.getVersion() >= (12, 8)):
-            nvrtc.compileProgram(program, ("--std=c++17", "-ftz=true", "--device-as-default-execution-space", f"-arch={arch}", *define))
-            assert not nvrtc.getProgramLog(program).strip(chr(0)).strip(), nvrtc.getProgramLog(program)
-"""
-
-
-def test_the_kernels_compile_as_cupy_compiles_them():
-    done = subprocess.run([sys.executable, "-c", NVRTC, KERNELS / "common.cuh", *sorted(KERNELS.glob("*.cu"))], capture_output=True, text=True)
-    if "ImportError" in done.stderr or "ModuleNotFoundError" in done.stderr:
-        pytest.skip("no CuPy with NVRTC here")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("define", [(), ("-DBF16",)])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
+def test_the_kernels_compile_as_cupy_compiles_them(arch, define):
+    if not ptx_cpu.nvrtc():
+        pytest.skip("no NVRTC here")
+    for path in sorted(KERNELS.glob("*.cu")):
+        _, said = ptx_cpu.compiled((KERNELS / "common.cuh").read_text() + path.read_text(), define, arch)
+        assert not said, f"{path.name}: {said}"

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import ptx_cpu
 
 HEADER = Path(__file__).resolve().parent / "cuda_cpu.h"
 BUILD = Path(os.environ.get("LONGHAND_CUDA_BUILD", Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"))
@@ -123,8 +124,11 @@ def is_available():
 class RawModule:
     def __init__(self, code, options=(), backend="nvrtc"):
         defines = [o for o in options if o.startswith("-D")]
-        seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"], input=code, capture_output=True, text=True).stdout
-        names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen)
+        if os.environ.get("LONGHAND_PTX"):              # what a GPU is given, instead of the source
+            code, names = ptx_cpu.translate(ptx_cpu.compiled(code, defines)[0])
+        else:
+            seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"], input=code, capture_output=True, text=True).stdout
+            names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen)
         source = f'#include "{HEADER}"\n{code}\n' + "".join(f"CUDA_CPU_KERNEL({name})\n" for name in names)
         key = hashlib.sha256("\0".join([source, HEADER.read_text(), *FLAGS, *defines]).encode()).hexdigest()[:24]
         BUILD.mkdir(parents=True, exist_ok=True)

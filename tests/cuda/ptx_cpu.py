@@ -1,0 +1,290 @@
+"""ptx_cpu.py: what NVIDIA's compiler makes of a .cu file, run on a CPU.
+
+cuda_cpu.h runs the source of a kernel, but not what stands in it for a GPU alone, such as inline assembly. Here NVRTC compiles the same text for
+a GPU, and its output in PTX, the assembly language that a driver turns into machine code, becomes C++ line by line: one statement for an
+instruction, behind cuda_cpu.h as ever. Set LONGHAND_PTX=1 to have cupy_cpu.RawModule take this way; NVRTC is all it needs
+(pip install nvidia-cuda-nvrtc).
+
+PTX: docs.nvidia.com/cuda/parallel-thread-execution. Only the instructions that occur are known; another is an error.
+"""
+
+import ctypes
+import functools
+import glob
+import re
+import sys
+from pathlib import Path
+
+KINDS = {"pred": "bool", "b16": "uint16_t", "b32": "uint32_t", "b64": "uint64_t", "f32": "float", "f64": "double"}
+KINDS |= {f"{k}{n}": f"{t}{n}_t" for k, t in (("u", "uint"), ("s", "int")) for n in (8, 16, 32, 64)}
+BINARY = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
+COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+UNUSUAL = {"rz": None, "rp": None, "rm": "fma", "sat": "cvt", "cc": None, "relu": None}      # and the instruction that is known with it
+CALLS = {"ex2": "exp2f", "lg2": "log2f", "rsqrt": "rsqrtf", "sqrt": "std::sqrt", "abs": "std::abs", "min": "minimum", "max": "maximum"}
+
+PREAMBLE = """
+/* The bits of x as a T: PTX does not mind which kind of register holds them. */
+template <class T, class U> inline T as(U x) {
+    if constexpr (std::is_same_v<T, U>) return x;
+    else if constexpr (std::is_integral_v<T> && std::is_integral_v<U>) return (T)x;
+    else { T to = {}; memcpy(&to, &x, std::min(sizeof to, sizeof x)); return to; }
+}
+template <class T, class U> inline void put(T &to, U x) { to = as<T>(x); }
+template <class T> inline T minimum(T x, T y) { return std::is_floating_point_v<T> ? (T)fmin(x, y) : x < y ? x : y; }
+template <class T> inline T maximum(T x, T y) { return std::is_floating_point_v<T> ? (T)fmax(x, y) : x > y ? x : y; }
+inline float fma_down(float x, float y, float z) {                      /* rounded towards -infinity */
+    double exact = (double)x * y + z;
+    float r = (float)exact;
+    return r > exact ? nextafterf(r, -INFINITY) : r;
+}
+inline uint16_t to_bf16(float x) {
+    unsigned u = __float_as_uint(x);
+    return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fff : (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
+}
+/* Shared memory: what is declared in a kernel from 0 on, what a launch asks for from DYNAMIC on. */
+constexpr uint64_t DYNAMIC = 1 << 20;
+__shared__ __align__(16) char ptx_shared[SHARED_BYTES];
+inline char *shared_at(uint64_t a) { return a < DYNAMIC ? ptx_shared + a : cuda_cpu::m.dynamic + (a - DYNAMIC); }
+inline uint64_t shared_of(uint64_t p) {
+    return p >= (uint64_t)ptx_shared && p < (uint64_t)ptx_shared + SHARED_BYTES ? p - (uint64_t)ptx_shared : p - (uint64_t)cuda_cpu::m.dynamic + DYNAMIC;
+}
+"""
+
+
+@functools.lru_cache(maxsize=None)
+def nvrtc():
+    """NVIDIA's run-time compiler: from its package, from the system, or None."""
+    packaged = [path for folder in sys.path for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/libnvrtc.so.1[23]"))]
+    for path in (*packaged, "libnvrtc.so.13", "libnvrtc.so.12", *glob.glob("/usr/local/cuda*/lib64/libnvrtc.so.1[23]")):
+        try:
+            for builtins in glob.glob(str(Path(path).parent / "libnvrtc-builtins.so.*")):       # it looks for these by name alone
+                ctypes.CDLL(builtins)
+            return ctypes.CDLL(path)
+        except OSError:
+            continue
+    return None
+
+
+def compiled(code, defines=(), arch="sm_90"):
+    """(PTX, what the compiler had to say) of a .cu text, which it also assembles for that GPU, with the options that CuPy gives it."""
+    library, program = nvrtc(), ctypes.c_void_p()
+
+    def text(what):
+        n = ctypes.c_size_t()
+        getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(n))
+        found = ctypes.create_string_buffer(n.value)
+        getattr(library, f"nvrtcGet{what}")(program, found)
+        return found.value.decode()
+
+    library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
+    options = [f"-arch={arch}", "--std=c++17", "-ftz=true", "--device-as-default-execution-space", *defines]
+    try:
+        if library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options))):
+            raise RuntimeError(f"NVRTC, {' '.join(options)}:\n{text('ProgramLog')}")
+        return text("PTX"), text("ProgramLog").strip()
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def split(operands):
+    """At the commas that are not within braces."""
+    return [part.strip() for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,])+", operands)] if operands else []
+
+
+class Kernel:
+    def __init__(self, name, parameters, body, shared):
+        self.name, self.shared = name, dict(shared)
+        self.parameters = [(kind, f"p{i}") for i, (kind, _) in enumerate(parameters)]
+        self.of_parameter = {full: f"p{i}" for i, (_, full) in enumerate(parameters)}
+        self.registers, self.lines = [], []
+        self.local = 0
+        for line in body:
+            self.line(line)
+
+    def cpp(self):
+        arguments = ", ".join(f"{KINDS[kind]} {name}" for kind, name in self.parameters)
+        local = f"    alignas(16) char local[{self.local}];\n" if self.local else ""
+        return f"void {self.name}({arguments}) {{\n{local}" + "".join(f"    {line}\n" for line in [*self.registers, *self.lines]) + "}\n"
+
+    def line(self, line):
+        if re.fullmatch(r"(\.pragma|\.shared) .*;|[{}]|", line):
+            pass
+        elif m := re.fullmatch(r"(\$\w+):", line):
+            self.lines.append(f"{label(m[1])}:;")
+        elif m := re.fullmatch(r"\.reg \.(\w+)\s+(%?\w+)<(\d+)>;", line):
+            names = ", ".join(f"{register(m[2])}{i}{{}}" for i in range(int(m[3])))
+            self.registers.append(f"{KINDS[m[1]]} {names};")
+        elif m := re.fullmatch(r"\.reg \.(\w+)\s+([%\w, ]+);", line):
+            self.registers.append(f"{KINDS[m[1]]} {', '.join(register(r.strip()) + '{}' for r in m[2].split(','))};")
+        elif m := re.fullmatch(r"\.local \.align \d+ \.b8\s+(\w+)\[(\d+)\];", line):
+            self.local = int(m[2])
+        elif m := re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*?);", line):
+            statement = self.instruction(m[3].split("."), split(m[4]))
+            self.lines.append(f"if ({m[1]}{register(m[2])}) {{ {statement} }}" if m[2] else statement)
+        else:
+            raise NotImplementedError(f"{self.name}: {line}")
+
+    def value(self, operand, kind):
+        """An operand, read as a kind."""
+        if m := re.fullmatch(r"%(n?tid|n?ctaid)\.([xyz])", operand):
+            return f"({KINDS[kind]}){dict(tid='threadIdx', ntid='blockDim', ctaid='blockIdx', nctaid='gridDim')[m[1]]}.{m[2]}"
+        if operand.startswith("%"):
+            return f"as<{KINDS[kind]}>({register(operand)})"
+        if m := re.fullmatch(r"0[fF](\w{8})", operand):
+            return f"as<{KINDS[kind]}>(as<float>(0x{m[1]}u))"
+        if m := re.fullmatch(r"0[dD](\w{16})", operand):
+            return f"as<{KINDS[kind]}>(as<double>(0x{m[1]}ull))"
+        if operand in self.shared:
+            return f"({KINDS[kind]}){self.shared[operand]}"
+        if operand.startswith("__local_depot"):
+            return f"({KINDS[kind]})(uint64_t)local"
+        if kind == "pred":
+            return "true" if int(operand) else "false"
+        if kind in ("f32", "f64"):
+            return f"({KINDS[kind]}){operand}"
+        return f"({KINDS[kind]}){int(operand, 0) & (1 << 64) - 1}ull"
+
+    def address(self, operand, space):
+        at = re.fullmatch(r"\[([^+\]]+)(?:\+(-?\d+))?\]", operand)
+        base = self.value(at[1].strip(), "u32" if space == "shared" and re.match(r"%r\d", at[1]) else "u64")
+        whole = f"({base} + {int(at[2] or 0)})"
+        return f"shared_at({whole})" if space == "shared" else f"(char *){whole}"
+
+    def instruction(self, parts, x):
+        op, kind = parts[0], parts[-1]
+        type_ = KINDS.get(kind)
+        for what, of in UNUSUAL.items():                # would give other numbers, and is not told apart below
+            if what in parts and op != of:
+                raise NotImplementedError(".".join(parts))
+
+        def put(e):
+            return f"put({register(x[0])}, {e});"
+
+        def v(i, k=None):
+            return self.value(x[i], k or kind)
+
+        if op == "ld" and "param" in parts:
+            return put(self.of_parameter[x[1].strip("[]")])
+        if op in ("ld", "st"):
+            space = next((s for s in parts if s in ("global", "shared", "local", "param")), "generic")
+            where, what = (1, 0) if op == "ld" else (0, 1)
+            at = f"({type_} *)({self.address(x[where], space)})"
+            each = [r.strip() for r in x[what].strip("{}").split(",")]
+            if op == "ld":
+                return "{ " + f"{type_} *at = {at}; " + " ".join(f"{type_} m{i} = at[{i}];" for i in range(len(each))) + \
+                    " ".join(f" put({register(r)}, m{i});" for i, r in enumerate(each)) + " }"
+            return "{ " + f"{type_} *at = {at}; " + " ".join(f"at[{i}] = {self.value(r, kind)};" for i, r in enumerate(each)) + " }"
+        if op == "mov":
+            if x[1].startswith("{"):                    # halves become one, the lower first
+                halves = [register(r.strip()) for r in x[1].strip("{}").split(",")]
+                half = {"b32": "uint16_t", "b64": "uint32_t"}[kind]
+                return "{ " + f"{half} both[2] = {{as<{half}>({halves[0]}), as<{half}>({halves[1]})}}; {type_} m; memcpy(&m, both, sizeof m); {put('m')}" + " }"
+            if x[0].startswith("{"):
+                halves = [register(r.strip()) for r in x[0].strip("{}").split(",")]
+                half = {"b32": "uint16_t", "b64": "uint32_t"}[kind]
+                return "{ " + f"{half} both[2]; {type_} m = {v(1)}; memcpy(both, &m, sizeof m); put({halves[0]}, both[0]); put({halves[1]}, both[1]);" + " }"
+            return put(v(1))
+        if op in ("mul", "mad", "fma"):
+            plus = f" + {v(3, kind.replace('32', '64').replace('16', '32') if 'wide' in parts else None)}" if op != "mul" else ""
+            if "wide" in parts:
+                wide = KINDS[kind.replace("32", "64") if "32" in kind else kind.replace("16", "32")]
+                return put(f"({wide})({wide}){v(1)} * ({wide}){v(2)}{plus}")
+            if "hi" in parts:
+                return put(f"({type_})((({'__int128' if kind[0] == 's' else 'unsigned __int128'}){v(1)} * {v(2)}) >> {kind[1:]}){plus}")
+            if op == "fma":
+                return put(f"fma_down({v(1)}, {v(2)}, {v(3)})" if "rm" in parts else f"std::fma({v(1)}, {v(2)}, {v(3)})")
+            return put(f"({type_})({v(1)} * {v(2)}{plus})")
+        if op in BINARY:
+            return put(f"({type_})({v(1)} {BINARY[op]} {v(2)})")
+        if op in ("div", "rem"):
+            return put(f"({type_})({v(1)} {'/' if op == 'div' else '%'} {v(2)})")
+        if op in ("shl", "shr"):
+            bits = int(re.search(r"\d+", kind)[0])
+            beyond = f"({v(1)} < 0 ? -1 : 0)" if kind[0] == "s" else "0"
+            return put(f"({type_})({v(2, 'u32')} < {bits} ? ({type_})({v(1)} {'<<' if op == 'shl' else '>>'} {v(2, 'u32')}) : ({type_}){beyond})")
+        if op in CALLS:
+            return put(f"{CALLS[op]}({', '.join(v(i) for i in range(1, len(x)))})")
+        if op == "rcp":
+            return put(f"({type_})1 / {v(1)}")
+        if op == "neg":
+            return put(f"({type_})-{v(1)}")
+        if op == "not":
+            return put(f"!{v(1)}" if kind == "pred" else f"({type_})~{v(1)}")
+        if op == "bfi":
+            return put(f"(({v(1)} & ((1u << {v(4, 'u32')}) - 1)) << {v(3, 'u32')}) | ({v(2)} & ~(((1u << {v(4, 'u32')}) - 1) << {v(3, 'u32')}))")
+        if op == "setp":
+            compare = parts[1]
+            if compare in COMPARE:
+                return put(f"{v(1)} {COMPARE[compare]} {v(2)}")
+            return put(f"!({v(1)} {COMPARE[dict(equ='ne', neu='eq', ltu='ge', leu='gt', gtu='le', geu='lt')[compare]]} {v(2)})")      # or one is NaN
+        if op == "selp":
+            return put(f"{register(x[3])} ? {v(1)} : {v(2)}")
+        if op == "cvta":
+            a = v(1, "u64")
+            if "shared" in parts:
+                return put(f"shared_of({a})" if "to" in parts else f"(uint64_t)shared_at({a})")
+            return put(a)
+        if op == "cvt":
+            to, of = parts[-2], parts[-1]
+            if to == "bf16x2":
+                return put(f"(uint32_t)to_bf16({v(1, of)}) << 16 | to_bf16({v(2, of)})")
+            if to == "bf16":
+                return put(f"to_bf16({v(1, of)})")
+            if "sat" in parts:
+                return put(f"fminf(fmaxf({v(1, of)}, 0.0f), 1.0f)")
+            if of[0] == "f" and to[0] != "f" and "rzi" not in parts:
+                raise NotImplementedError(".".join(parts))
+            return put(f"({KINDS[to]}){v(1, of)}")
+        if op == "bra":
+            return f"goto {label(x[0])};"
+        if op == "ret":
+            return "return;"
+        if op in ("bar", "barrier"):
+            return "__syncthreads();"
+        if op == "shfl":
+            how = {"bfly": "__shfl_xor_sync", "idx": "__shfl_sync", "down": "__shfl_down_sync"}[parts[2]]
+            x[0] = x[0].split("|")[0]
+            return put(f"{how}({v(4, 'u32')}, {v(1, 'b32')}, {v(2, 'u32')})")
+        if op == "mma" and parts[3:] == ["m16n8k16", "row", "col", "f32", "bf16", "bf16", "f32"]:
+            d, a, b, c = ([r.strip() for r in group.strip("{}").split(",")] for group in x)
+            return "{ " + f"float c[4] = {{{', '.join(self.value(r, 'f32') for r in c)}}}; uint32_t a[4] = {{{', '.join(self.value(r, 'b32') for r in a)}}}, " \
+                f"b[2] = {{{', '.join(self.value(r, 'b32') for r in b)}}}; mma_bf16(c, a, b); " + " ".join(f"put({register(r)}, c[{i}]);" for i, r in enumerate(d)) + " }"
+        if op == "ldmatrix" and parts[1:] in (s.split(".") for s in ("sync.aligned.m8n8.x4.shared.b16", "sync.aligned.m8n8.x4.trans.shared.b16")):
+            r = [register(r.strip()) for r in x[0].strip("{}").split(",")]
+            how = "ldmatrix_x4_trans" if "trans" in parts else "ldmatrix_x4"
+            return "{ " + f"uint32_t r[4]; {how}(r, {self.address(x[1], 'shared')}); " + " ".join(f"put({name}, r[{i}]);" for i, name in enumerate(r)) + " }"
+        if op == "cp" and parts[1] == "async":
+            if parts[2] == "commit_group":
+                return "cp_async_commit();"
+            if parts[2] == "wait_group":
+                return f"cp_async_wait<{int(x[0])}>();"
+            if parts[2:] in (["cg", "shared", "global"], ["ca", "shared", "global"]):
+                return f"cp_async_{int(x[2])}({self.address(x[0], 'shared')}, {self.address(x[1], 'global')}, {v(3, 'u32')});"
+        raise NotImplementedError(".".join(parts))
+
+
+def register(name):
+    return "r_" + name.strip().lstrip("%")
+
+
+def label(name):
+    return "l_" + name.strip("$")
+
+
+def translate(ptx):
+    """(C++ to stand behind cuda_cpu.h, the names of the kernels in it)."""
+    ptx = re.sub(r"//[^\n]*", "", ptx)
+    shared, used = {}, 16
+    for m in re.finditer(r"\.(extern \.)?shared \.align (\d+) \.b8 (\w+)\[(\d*)\];", ptx):
+        if m[1]:
+            shared[m[3]] = "DYNAMIC"
+        else:
+            used = -(-used // int(m[2])) * int(m[2])
+            shared[m[3]], used = used, used + int(m[4])
+    kernels = []
+    for m in re.finditer(r"\.entry (\w+)\((.*?)\)([^{]*)\{(.*?)\n\}", ptx, re.S):
+        parameters = re.findall(r"\.param \.(\w+)\s+(?:\.ptr[ .\w]*\s+)?(\w+)", m[2])
+        body = [line.strip() for line in re.sub(r";[ \t]*(?=\S)", ";\n", m[4].replace("\t", " ")).split("\n")]
+        kernels.append(Kernel(m[1], parameters, [re.sub(r"\s+", " ", line) for line in body], shared))
+    return PREAMBLE.replace("SHARED_BYTES", str(used)) + "".join(k.cpp() for k in kernels), [k.name for k in kernels]
+

@@ -1,0 +1,97 @@
+"""NVIDIA's compiler: what it makes of the kernels, run on a CPU (tests/cuda/ptx_cpu.py), passes the tests that their source passes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "cuda"))
+import cupy_cpu as cp  # noqa: E402
+import ptx_cpu  # noqa: E402
+
+pytestmark = pytest.mark.skipif(cp.MISSING is not None or not ptx_cpu.nvrtc(), reason=f"needs NVRTC and {cp.MISSING or 'g++'}")
+COMMON = (ROOT / "kernels" / "common.cuh").read_text()
+
+# All that common.cuh has in assembly, in one kernel of one warp: y = x w and z = x w^T of (16,16) in bfloat16, one number as a bfloat16.
+ASSEMBLY = r"""
+extern "C" __global__ void products(const bf16 *x, const bf16 *w, const float *one, float *y, float *z, unsigned *rounded) {
+    __shared__ __align__(16) bf16 xs[16 * 16], ws[16 * 16];
+    __shared__ float ones[32];
+    int lane = threadIdx.x, row = lane % 16 * 16 + lane / 16 * 8;
+    cp_async_16(xs + 8 * lane, x + 8 * lane, 16);
+    cp_async_16(ws + 8 * lane, w + 8 * lane, 16);
+    cp_async_commit();
+    cp_async_4(ones + lane, one + lane, lane < 16 ? 4 : 0);
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();
+    unsigned a[4], b[4];
+    ldmatrix_x4(a, xs + row);
+    ldmatrix_x4_trans(b, ws + row);
+    float left[4] = {}, right[4] = {};
+    mma_bf16(left, a, b), mma_bf16(right, a, b + 2);
+    for (int i = 0; i < 4; i++) {
+        int at = (lane / 4 + i / 2 * 8) * 16 + lane % 4 * 2 + i % 2;
+        y[at] = left[i], y[at + 8] = right[i], left[i] = right[i] = 0.0f;
+    }
+    ldmatrix_x4(b, ws + (lane % 8 + lane / 16 * 8) * 16 + lane / 8 % 2 * 8);
+    mma_bf16(left, a, b), mma_bf16(right, a, b + 2);
+    for (int i = 0; i < 4; i++) {
+        int at = (lane / 4 + i / 2 * 8) * 16 + lane % 4 * 2 + i % 2;
+        z[at] = left[i], z[at + 8] = right[i];
+    }
+    bf16 r;
+    from_float(ones[lane], &r);
+    rounded[lane] = pack_bf16(ones[lane], 1.0f) + r.bits;
+}
+"""
+
+
+@pytest.fixture
+def the_compilers_output(monkeypatch):
+    monkeypatch.setenv("LONGHAND_PTX", "1")
+
+
+def products(common):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((2, 16, 16)).astype(np.float32).view(np.uint32) & 0xFFFF0000
+    x, w = values.view(np.float32).astype(np.float64)
+    one = rng.standard_normal(32).astype(np.float32)
+    y, z, rounded = cp.zeros((16, 16)), cp.zeros((16, 16)), cp.zeros((32,), np.uint32)
+    module = cp.RawModule(code=common + ASSEMBLY, options=("-DBF16",))
+    module.get_function("products")((1,), (32,), (*(cp.asarray((v >> 16).astype(np.uint16)) for v in values), cp.asarray(one), y, z, rounded))
+    bits = np.where(np.arange(32) < 16, one, 0.0).astype(np.float32).view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return (np.allclose(y.get(), x @ w, atol=1e-5) and np.allclose(z.get(), x @ w.T, atol=1e-5)
+            and np.array_equal(rounded.get(), (bits + (0x3F80 << 16) + bits) & 0xFFFFFFFF))
+
+
+def test_assembly_does_what_its_twins_do(monkeypatch):
+    assert products(COMMON)
+    monkeypatch.setenv("LONGHAND_PTX", "1")
+    assert products(COMMON)
+
+
+@pytest.mark.parametrize("right, wrong", [
+    ('"=r"(r) : "f"(high), "f"(low)', '"=r"(r) : "f"(low), "f"(high)'), ('"r"(b[0]), "r"(b[1]))', '"r"(b[1]), "r"(b[0]))'),
+    ('"r"(a[0]), "r"(a[1])', '"r"(a[1]), "r"(a[0])'), ("m8n8.x4.trans.shared", "m8n8.x4.shared"), ("{%0,%1,%2,%3}, [%4]", "{%0,%2,%1,%3}, [%4]"),
+    ("[%1], 4, %2;", "[%1], 4, 4;"), ("cp.async.wait_group %0;", ""), ("cvt.rn.bf16.f32 %0", "cvt.rz.bf16.f32 %0")])
+def test_mistakes_in_assembly_are_found(right, wrong, the_compilers_output):
+    assert right in COMMON
+    try:
+        assert not products(COMMON.replace(right, wrong))
+    except (RuntimeError, NotImplementedError):         # the compiler, a trap, or an instruction that nobody knows
+        pass
+
+
+@pytest.mark.parametrize("file", ["test_kernels.py", "test_device.py"])
+def test_the_compilers_output_passes(file, the_compilers_output):
+    program = "import sys; sys.modules['cupy'] = None; import pytest; sys.exit(pytest.main(['-q', '-x', sys.argv[1]]))"    # not on a GPU
+    done = subprocess.run([sys.executable, "-c", program, ROOT / "tests" / file], capture_output=True, text=True, cwd=ROOT,
+                          env={k: v for k, v in os.environ.items() if k != "LONGHAND_GPU"})
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:]
+    print(f"\n{file}, from PTX: {done.stdout.strip().splitlines()[-1]}")
