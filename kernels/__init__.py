@@ -242,10 +242,10 @@ MOST_HEAD_SIZE = 256
 
 
 def _attention(B, T, NH, HS, dtype, name, args, own, floats=0):
-    """Tensor cores where they fit: bfloat16 and heads of 64 or 128. A block has one or two tiles of rows, of so many arrays (own), and
+    """Tensor cores where they fit: bfloat16 and heads of 32, 64 or 128. A block has one or two tiles of rows, of so many arrays (own), and
     room for four that pass by, and so many floats. Else the plain kernel."""
     scale = np.float32(HS ** -0.5)
-    if dtype == np.uint16 and HS in (64, 128):
+    if dtype == np.uint16 and HS in (32, 64, 128):
         tiles = 1 if name == "attention_backward_kv" and HS == 128 else 2
         launch("attention.cu", f"{name}_{HS}", dtype, (ceil_div(T, tiles * TILE), NH, B), 128, (*args, np.int32(T), np.int32(NH), scale),
                shared=(tiles * own + 4) * TILE * HS * 2 + 4 * floats)

@@ -2,8 +2,9 @@
    qkv (B,T,3,NH,HS) real, as the product before leaves it; o, do (B,T,NH,HS) real; lse, D (B,NH,T) float. Any T >= 1.
    Forward 2 T^2 C multiply-adds a sequence (causal), backward 3.5 times that: the scores are never stored, so it is bound by
    arithmetic; floor = flops / tensor-core peak.
-   v1 one warp per query (or key, in the backward), any HS up to 256, any dtype. v2 for bfloat16 and HS 64 or 128: tiles of 64
-   queries and 64 keys through tensor cores, a warp for every 16 rows, the next tile on its way while one is worked on.
+   v1 one warp per query (or key, in the backward), any HS up to 256, any dtype. v2 for bfloat16 and HS 32, 64 or 128: 128 queries
+   against tiles of 64 keys through tensor cores, a warp for every 32 queries, so that what it reads of a tile serves two products;
+   the next tile is on its way while one is worked on.
    No atomics: the gradients of keys and of queries are two kernels that each make the probabilities again. */
 
 #define MOST_HS 256
@@ -124,16 +125,17 @@ extern "C" __global__ void attention_backward_kv_v1(const real *qkv, const real 
 #define TILE_THREADS 128                                /* four warps, each with M times 16 rows of the block's own */
 #define STEP 32                                         /* rows of a tile that the backward takes at once: registers */
 
-/* A tile has its rows one behind the other, and 16 bytes number c of row r stand at c ^ r % 8, so that the same columns of eight rows
-   are spread over all banks: neither copies nor ldmatrix wait for one another. All steps from row to row here are multiples of 8,
-   so a lane works out one place, and others differ from it by ^ 16 k (columns) and + HS r (rows). */
+/* A tile has its rows one behind the other, and 16 bytes number c of row r stand at c ^ turn(r), so that the same columns of eight rows
+   are spread over all banks: neither copies nor ldmatrix wait for one another. All steps from row to row here are multiples of 8, which
+   turn() does not see: a lane works out one place, and others differ from it by ^ 16 k (columns) and + HS r (rows). */
+template <int HS> __device__ __forceinline__ int turn(int row) { return HS == 32 ? row / 2 % 4 : row % 8; }
 
 /* Rows first .. first+ROWS-1 of a head into a tile, by all threads; rows from T on become 0. */
 template <int HS, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *head, int row_length, int first, int T) {
     const int AT_ONCE = TILE_THREADS / (HS / 8);
     int row = threadIdx.x / (HS / 8), chunk = threadIdx.x % (HS / 8), left = T - first - row;
     const bf16 *from = head + (size_t)(first + row) * row_length + chunk * 8;
-    tile += row * HS + (chunk ^ row % 8) * 8;
+    tile += row * HS + (chunk ^ turn<HS>(row)) * 8;
 #pragma unroll
     for (int i = 0; i < ROWS; i += AT_ONCE) cp_async_16(tile + i * HS, from + (size_t)i * row_length, i < left ? 16 : 0);
 }
@@ -141,12 +143,12 @@ template <int HS, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile
 /* The place in a tile that the lane names for ldmatrix: for the a of 16 rows and 16 columns, also for the b of their transpose (_trans);
    and for the b of 16 rows taken as columns. */
 template <int HS> __device__ __forceinline__ int place_a() {
-    int lane = threadIdx.x % 32;
-    return lane % 16 * HS + (lane / 16 ^ lane % 8) * 8;
+    int lane = threadIdx.x % 32, row = lane % 16;
+    return row * HS + (lane / 16 ^ turn<HS>(row)) * 8;
 }
 template <int HS> __device__ __forceinline__ int place_b() {
-    int lane = threadIdx.x % 32;
-    return (lane % 8 + lane / 16 * 8) * HS + (lane / 8 % 2 ^ lane % 8) * 8;
+    int lane = threadIdx.x % 32, row = lane % 8 + lane / 16 * 8;
+    return row * HS + (lane / 8 % 2 ^ turn<HS>(row)) * 8;
 }
 
 /* acc (M times 16, N) = x y^T, x being M times 16 rows and y N rows of tiles. acc[m][n] is the c of x's rows 16m .. and y's rows 8n .. */
@@ -418,10 +420,13 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
         attention_backward_##which##_tiles<HS, M>(qkv, d_o, lse, D, dqkv, T, NH, scale);                                                        \
     }
 /* M (kernels/__init__.py has it too) and the blocks that are to fit a multiprocessor at once: as many as registers allow without spilling. */
+FORWARD(32, 2, 4)
 FORWARD(64, 2, 3)
 FORWARD(128, 2, 2)
+BACKWARD(q, 32, 2, 4)
 BACKWARD(q, 64, 2, 3)
 BACKWARD(q, 128, 2, 2)
+BACKWARD(kv, 32, 2, 3)
 BACKWARD(kv, 64, 2, 2)
 BACKWARD(kv, 128, 1, 2)
 

@@ -20,10 +20,10 @@ extern "C" __global__ void cross_entropy_v1(real *z, const int *targets, const f
         from_float(v < V ? weights[row] * (expf(to_float(z[v]) - top) / sum - (v == targets[row])) : 0.0f, &z[v]);
 }
 
-/* Two pairs (maximum in powers of two, sum of 2^(z log2 e - maximum)) become the pair of both. */
+/* Two pairs (maximum, sum of exp(z - maximum)) become the pair of both. */
 __device__ __forceinline__ void merge(float *top, float *sum, float other_top, float other_sum) {
     float t = fmaxf(*top, other_top);
-    if (t > -INFINITY) *sum = *sum * exp2f(*top - t) + other_sum * exp2f(other_top - t);
+    if (t > -INFINITY) *sum = *sum * __expf(*top - t) + other_sum * __expf(other_top - t);
     *top = t;
 }
 
@@ -41,14 +41,13 @@ extern "C" __global__ void cross_entropy_v2(real *z, const int *targets, const f
             for (int k = 0; k < WIDTH; k++)
                 if (c + k >= V) v[k] = -INFINITY;
         }
-        float most = v[0];
+        float most = top;
 #pragma unroll
-        for (int k = 1; k < WIDTH; k++) most = fmaxf(most, v[k]);
-        most = fmaxf(top, most * LOG2E);
-        sum *= exp2f(top - most);                       /* 2^-inf = 0 the first time: sum is 0 */
+        for (int k = 0; k < WIDTH; k++) most = fmaxf(most, v[k]);
+        sum *= __expf(top - most);                      /* exp(-inf) = 0 the first time: sum is 0 */
         top = most;
 #pragma unroll
-        for (int k = 0; k < WIDTH; k++) sum += exp2f(v[k] * LOG2E - top);
+        for (int k = 0; k < WIDTH; k++) sum += __expf(v[k] - top);
     }
     for (int lanes = 16; lanes; lanes >>= 1) {
         float other_top = __shfl_xor_sync(ALL_LANES, top, lanes), other_sum = __shfl_xor_sync(ALL_LANES, sum, lanes);
@@ -58,13 +57,13 @@ extern "C" __global__ void cross_entropy_v2(real *z, const int *targets, const f
     __syncthreads();                                    /* the pairs of all warps are there, and everyone has read the target */
     top = tops[0], sum = sums[0];
     for (int i = 1; i < warps; i++) merge(&top, &sum, tops[i], sums[i]);
-    if (threadIdx.x == 0) nll[row] = logf(sum) + top / LOG2E - at_target;
+    if (threadIdx.x == 0) nll[row] = logf(sum) + top - at_target;
     if (!weights) return;
     float weight = weights[row], scale = weight / sum;
     for (int c = threadIdx.x * WIDTH; c < stride; c += blockDim.x * WIDTH) {
         load_pack(v, z + c, stride - c, packed);
 #pragma unroll
-        for (int k = 0; k < WIDTH; k++) v[k] = exp2f(v[k] * LOG2E - top) * scale;
+        for (int k = 0; k < WIDTH; k++) v[k] = __expf(v[k] - top) * scale;
         if (c + WIDTH > V || (c <= target && target < c + WIDTH)) {     /* few packs have something more to do */
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) v[k] = c + k >= V ? 0.0f : c + k == target ? v[k] - weight : v[k];

@@ -126,8 +126,9 @@ def test_embedding(N, C, dtype):
 
 
 @pytest.mark.parametrize("dtype, B, T, NH, HS", [
-    ("float32", 1, 1, 1, 1), ("float32", 2, 33, 3, 5), ("float32", 1, 70, 2, 64), ("float32", 1, 9, 1, 256), ("bf16", 2, 33, 2, 32),
-    ("bf16", 1, 1, 1, 64), ("bf16", 2, 63, 1, 64), ("bf16", 1, 64, 2, 64), ("bf16", 1, 65, 1, 64), ("bf16", 1, 150, 1, 64), ("bf16", 1, 129, 1, 128)])
+    ("float32", 1, 1, 1, 1), ("float32", 2, 33, 3, 5), ("float32", 1, 70, 2, 64), ("float32", 1, 9, 1, 256), ("bf16", 2, 33, 2, 16),
+    ("bf16", 1, 1, 1, 32), ("bf16", 1, 150, 2, 32), ("bf16", 1, 1, 1, 64), ("bf16", 1, 127, 1, 64), ("bf16", 1, 128, 1, 64), ("bf16", 1, 257, 1, 64),
+    ("bf16", 2, 70, 1, 128), ("bf16", 2, 63, 1, 64), ("bf16", 1, 64, 2, 64), ("bf16", 1, 65, 1, 64), ("bf16", 1, 150, 1, 64), ("bf16", 1, 129, 1, 128)])
 def test_attention(dtype, B, T, NH, HS):
     (qkv, qkv64), (do, do64) = device(randn(B, T, 3 * NH * HS), dtype), device(randn(B, T, NH * HS), dtype)
     o, cache = kernels.attention_forward(qkv, NH)
