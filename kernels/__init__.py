@@ -123,6 +123,12 @@ def rows_that_fit(floats_a_row, most):
     return min(most, fit)
 
 
+def _column_sums(partial, sums, rest=None, *, add):     # (shares,F) -> (F,), or its first columns to one array and the others to the next
+    shares, F = partial.shape
+    launch("bias.cu", "column_sums", np.float32, ceil_div(F, 32), 256,
+           (partial, sums, rest, np.int32(shares), np.int32(F), np.int32(sums.size), np.int32(add)))
+
+
 # -------------------------------------------------------------------------------------------------- layernorm.cu
 
 
@@ -155,11 +161,10 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) 
         check("plus", plus, (N, C), dtype)
     warps = rows_that_fit(2 * C, 8)
     blocks = min(BACKWARD_BLOCKS, ceil_div(N, warps))
-    partial = scratch((blocks, 2, C))
+    partial = scratch((blocks, 2 * C))
     launch("layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps,
            (dy, n, rstd, w, plus, dx, partial, np.int32(N), np.int32(C)), shared=8 * warps * C, defines=_packs_a_lane(C, dtype))
-    launch("layernorm.cu", "layernorm_backward_sums", dtype, ceil_div(2 * C, 256), 256,
-           (partial, dw, db, np.int32(blocks), np.int32(C), np.int32(add)))
+    _column_sums(partial, dw, db, add=add)
     return dx, dw, db
 
 
@@ -360,13 +365,8 @@ def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))    # its loop has one load on the way: more blocks, more loads
     partial = scratch((shares, F))
     launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)), shared=4 * 8 * 32 * width(dtype))
-    _column_sums(partial, db, dtype, add)
+    _column_sums(partial, db, add=add)
     return db
-
-
-def _column_sums(partial, db, dtype, add):
-    shares, F = partial.shape
-    launch("bias.cu", "column_sums", dtype, ceil_div(F, 256), 256, (partial, db, np.int32(shares), np.int32(F), np.int32(add)))
 
 
 # ---------------------------------------------------------------- linear and MLP: cublas.py, bias.cu and gelu.cu
@@ -389,7 +389,7 @@ def _weight_backward(dy, x, dw, db, add):
         matmul(x, dy, dw, x_t=True, add=add)
         bias_backward(dy, db, add)
     elif add:
-        _column_sums(sums, db, dy.dtype, add)
+        _column_sums(sums, db, add=True)
 
 
 def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache

@@ -50,11 +50,19 @@ extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int 
     }
 }
 
-/* One thread adds up one column of the shares; add: to what db holds. */
-extern "C" __global__ void column_sums(const float *partial, float *db, int shares, int F, int add) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= F) return;
-    float sum = add ? db[c] : 0.0f;
-    for (int i = 0; i < shares; i++) sum += partial[(size_t)i * F + c];
-    db[c] = sum;
+/* A block adds up 32 columns of partial (shares, F), a warp every 8th share; those before `split` go to sums, the others to rest.
+   add: to what they hold. */
+extern "C" __global__ void column_sums(const float *partial, float *sums, float *rest, int shares, int F, int split, int add) {
+    __shared__ float of_warp[8][32];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
+    float sum = 0.0f;
+    if (c < F)
+#pragma unroll 8
+        for (int i = warp; i < shares; i += 8) sum += partial[(size_t)i * F + c];
+    of_warp[warp][lane] = sum;
+    __syncthreads();                                    /* all warps have left their sums */
+    if (warp || c >= F) return;
+    float *to = c < split ? sums + c : rest + c - split, total = add ? *to : 0.0f;
+    for (int i = 0; i < 8; i++) total += of_warp[i][lane];
+    *to = total;
 }

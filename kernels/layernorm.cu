@@ -100,7 +100,7 @@ extern "C" __global__ void layernorm_forward_v2(real *x, const real *plus, const
 }
 
 /* With dn = dy * w:  dx = rstd * (dn - mean(dn) - n * mean(dn * n)) + plus;  dw = sum of dy * n, db = sum of dy over all rows.
-   A block sums dw and db over its rows; layernorm_backward_sums adds up the blocks, in order: same bits every time. */
+   A block sums dw and db over its rows; bias.cu's column_sums adds up the blocks, in order: same bits every time. */
 
 /* One thread per row for dx, with plus (N,C) or null. */
 extern "C" __global__ void layernorm_backward_v1(const real *dy, const real *n, const float *rstd, const real *w, const real *plus, real *dx,
@@ -178,13 +178,4 @@ extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
         partial[(size_t)blockIdx.x * 2 * C + c] = w_sum;
         partial[(size_t)blockIdx.x * 2 * C + C + c] = b_sum;
     }
-}
-
-/* One thread adds up one column of the blocks' sums; add: to what dw and db hold. */
-extern "C" __global__ void layernorm_backward_sums(const float *partial, float *dw, float *db, int blocks, int C, int add) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= 2 * C) return;
-    float *to = c < C ? dw + c : db + c - C, sum = add ? *to : 0.0f;
-    for (int i = 0; i < blocks; i++) sum += partial[(size_t)i * 2 * C + c];
-    *to = sum;
 }
