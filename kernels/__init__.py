@@ -111,6 +111,11 @@ def width(dtype):
     return 16 // np.dtype(dtype).itemsize
 
 
+def strip(dtype):
+    """Floats that a warp's sums of 32 times that many columns take in shared memory, spread over its banks."""
+    return 32 * (width(dtype) + 1)
+
+
 def ceil_div(a, b):
     return -(-a // b)
 
@@ -159,11 +164,12 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) 
         check(what, a, shape, np.float32)
     if plus is not None:
         check("plus", plus, (N, C), dtype)
-    warps = rows_that_fit(2 * C, 8)
+    sums = 2 * (C + C // width(dtype) + 1)              # floats a warp has in shared memory
+    warps = rows_that_fit(sums, 8)
     blocks = min(BACKWARD_BLOCKS, ceil_div(N, warps))
     partial = scratch((blocks, 2 * C))
     launch("layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps,
-           (dy, n, rstd, w, plus, dx, partial, np.int32(N), np.int32(C)), shared=8 * warps * C, defines=_packs_a_lane(C, dtype))
+           (dy, n, rstd, w, plus, dx, partial, np.int32(N), np.int32(C)), shared=4 * warps * sums, defines=_packs_a_lane(C, dtype))
     _column_sums(partial, dw, db, add=add)
     return dx, dw, db
 
@@ -228,7 +234,7 @@ def embedding_backward(dx, sorted_rows, dtable):        # (N,C), look_ups() as C
                                  ("starts", starts, (N + 1,), np.int32), ("dtable", dtable, (len(dtable), C), np.float32)):
         check(what, a, shape, kind)
     launch("embedding.cu", "embedding_backward_v2", dtype, (N, ceil_div(packs(C, dtype), 32)), 256,
-           (dx, order, starts, values, dtable, np.int32(N), np.int32(C)), shared=4 * 8 * 32 * width(dtype))
+           (dx, order, starts, values, dtable, np.int32(N), np.int32(C)), shared=4 * 8 * strip(dtype))
 
 
 def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the first T rows of (P,C); without add the others become 0
@@ -236,7 +242,7 @@ def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the f
     T = N // B
     check("dx", dx, (B * T, C), dtype)
     check("dwpe", dwpe, (max(P, T), C), np.float32)
-    launch("embedding.cu", "position_backward", dtype, ceil_div(P * packs(C, dtype), 128), 128,
+    launch("embedding.cu", "position_backward", dtype, ceil_div(P * C, 256), 256,
            (dx, dwpe, np.int32(B), np.int32(T), np.int32(P), np.int32(C), np.int32(add)))
 
 
@@ -364,7 +370,7 @@ def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
     strips = ceil_div(packs(F, dtype), 32)
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))    # its loop has one load on the way: more blocks, more loads
     partial = scratch((shares, F))
-    launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)), shared=4 * 8 * 32 * width(dtype))
+    launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)), shared=4 * 8 * strip(dtype))
     _column_sums(partial, db, add=add)
     return db
 

@@ -29,7 +29,7 @@ extern "C" __global__ void bias_backward_v1(const real *dy, float *db, int N, in
 
 /* Block (strip, share): lane l has WIDTH columns; the warps of all shares take turns at the rows. partial (gridDim.y, F). */
 extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int N, int F) {
-    DYNAMIC_SHARED(float, sums);                        /* (warps, 32 * WIDTH) */
+    DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, c = (blockIdx.x * 32 + lane) * WIDTH;
     bool packed = F % WIDTH == 0;
     float sum[WIDTH] = {}, v[WIDTH];
@@ -40,13 +40,11 @@ extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int 
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
         }
-    for (int k = 0; k < WIDTH; k++) sums[warp * 32 * WIDTH + lane * WIDTH + k] = sum[k];
+    leave_sums(sums, sum);
     __syncthreads();                                    /* all warps have left their sums */
     for (int i = threadIdx.x; i < 32 * WIDTH; i += blockDim.x) {
-        float total = 0.0f;
-        for (int j = 0; j < warps; j++) total += sums[j * 32 * WIDTH + i];
         int column = blockIdx.x * 32 * WIDTH + i;
-        if (column < F) partial[(size_t)blockIdx.y * F + column] = total;
+        if (column < F) partial[(size_t)blockIdx.y * F + column] = add_sums(0.0f, sums, i);
     }
 }
 

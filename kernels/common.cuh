@@ -120,6 +120,18 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
+/* The sums that each warp of a block has of the same 32*WIDTH columns, a lane of WIDTH of them: left in shared memory, STRIP floats a warp, and
+   added up for a column, in order. One place in every WIDTH + 1 is empty, so that the lanes' numbers lie in different banks. */
+#define STRIP (32 * (WIDTH + 1))
+__device__ __forceinline__ void leave_sums(float *sums, const float *mine) {
+#pragma unroll
+    for (int k = 0; k < WIDTH; k++) sums[threadIdx.x / 32 * STRIP + threadIdx.x % 32 * (WIDTH + 1) + k] = mine[k];
+}
+__device__ __forceinline__ float add_sums(float total, const float *sums, int column) {
+    for (int i = 0; i < blockDim.x / 32; i++) total += sums[i * STRIP + column + column / WIDTH];
+    return total;
+}
+
 /* Tensor cores, as thin as they come; tests/cuda has their twins for a CPU.
    Lane l has g = l / 4 and t = l % 4. Of c (16,8) it holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1); of a (16,16) the pairs at
    (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8); of b (16,8) the pairs of rows 2t and 2t+8 in column g. So the c of two tiles side by

@@ -20,11 +20,13 @@ extern "C" __global__ void cross_entropy_v1(real *z, const int *targets, const f
         from_float(v < V ? weights[row] * (expf(to_float(z[v]) - top) / sum - (v == targets[row])) : 0.0f, &z[v]);
 }
 
-/* Two pairs (maximum, sum of exp(z - maximum)) become the pair of both. */
-__device__ __forceinline__ void merge(float *top, float *sum, float other_top, float other_sum) {
-    float t = fmaxf(*top, other_top);
-    if (t > -INFINITY) *sum = *sum * __expf(*top - t) + other_sum * __expf(other_top - t);
-    *top = t;
+/* The pairs (maximum, sum of exp(z - maximum)) of the lanes of a warp become the pair of all of them. */
+__device__ __forceinline__ void merge_lanes(float *top, float *sum) {
+    for (int lanes = 16; lanes; lanes >>= 1) {
+        float other_top = __shfl_xor_sync(ALL_LANES, *top, lanes), other_sum = __shfl_xor_sync(ALL_LANES, *sum, lanes), t = fmaxf(*top, other_top);
+        if (t > -INFINITY) *sum = *sum * __expf(*top - t) + other_sum * __expf(other_top - t);
+        *top = t;
+    }
 }
 
 /* One block, one row; the last rows first, because the product that wrote z left them in the cache. */
@@ -49,14 +51,11 @@ extern "C" __global__ void cross_entropy_v2(real *z, const int *targets, const f
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) sum += __expf(v[k] - top);
     }
-    for (int lanes = 16; lanes; lanes >>= 1) {
-        float other_top = __shfl_xor_sync(ALL_LANES, top, lanes), other_sum = __shfl_xor_sync(ALL_LANES, sum, lanes);
-        merge(&top, &sum, other_top, other_sum);
-    }
+    merge_lanes(&top, &sum);
     if (lane == 0) tops[warp] = top, sums[warp] = sum;
     __syncthreads();                                    /* the pairs of all warps are there, and everyone has read the target */
-    top = tops[0], sum = sums[0];
-    for (int i = 1; i < warps; i++) merge(&top, &sum, tops[i], sums[i]);
+    top = lane < warps ? tops[lane] : -INFINITY, sum = lane < warps ? sums[lane] : 0.0f;
+    merge_lanes(&top, &sum);
     if (threadIdx.x == 0) nll[row] = logf(sum) + top - at_target;
     if (!weights) return;
     float weight = weights[row], scale = weight / sum;

@@ -35,7 +35,7 @@ extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indi
    g-th 32*WIDTH. Warps take every warps-th row. There are as many blocks as rows; the first without rows of its own has starts[j] = N,
    and the values behind it do not matter: so one recorded launch serves every batch. */
 extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order, const int *starts, const int *values, float *table, int N, int C) {
-    DYNAMIC_SHARED(float, sums);                        /* (warps, 32 * WIDTH) */
+    DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, c = (blockIdx.y * 32 + lane) * WIDTH;
     bool packed = C % WIDTH == 0;
     float sum[WIDTH] = {}, v[WIDTH];
@@ -46,32 +46,22 @@ extern "C" __global__ void embedding_backward_v2(const real *dx, const int *orde
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
         }
-    for (int k = 0; k < WIDTH; k++) sums[warp * 32 * WIDTH + lane * WIDTH + k] = sum[k];
+    leave_sums(sums, sum);
     __syncthreads();                                    /* all warps have left their sums */
-    if (warp || c >= C) return;
-    float *to = table + (size_t)values[blockIdx.x] * C + c;
-    for (int k = 0; k < WIDTH && c + k < C; k++) {
-        float total = to[k];
-        for (int i = 0; i < warps; i++) total += sums[i * 32 * WIDTH + lane * WIDTH + k];
-        to[k] = total;
+    for (int i = threadIdx.x; i < 32 * WIDTH; i += blockDim.x) {
+        int column = blockIdx.y * 32 * WIDTH + i;
+        float *to = table + (size_t)values[blockIdx.x] * C + column;
+        if (column < C) *to = add_sums(*to, sums, i);
     }
 }
 
-/* dwpe[t] = the sum of dx[b, t] over the batch, 0 from t = T on; add: to what dwpe holds. One thread, WIDTH columns of one position. */
+/* dwpe[t] = the sum of dx[b, t] over the batch, 0 from t = T on; add: to what dwpe holds. One thread, one number. */
 extern "C" __global__ void position_backward(const real *dx, float *dwpe, int B, int T, int P, int C, int add) {
-    int packs = (C + WIDTH - 1) / WIDTH;
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)P * packs) return;
-    int t = (int)(i / packs), c = (int)(i % packs) * WIDTH;
-    bool packed = C % WIDTH == 0;
-    float sum[WIDTH] = {}, v[WIDTH];
-    for (int b = 0; b < B && t < T; b++) {
-        load_pack(v, dx + ((size_t)b * T + t) * C + c, C - c, packed);
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
-    }
-    for (int k = 0; k < WIDTH && c + k < C; k++) {
-        float *to = dwpe + (size_t)t * C + c + k;
-        *to = add ? *to + sum[k] : sum[k];
-    }
+    if (i >= (long long)P * C) return;
+    float sum = add ? dwpe[i] : 0.0f;
+    if (i < (long long)T * C)
+#pragma unroll 8
+        for (int b = 0; b < B; b++) sum += to_float(dx[(long long)b * T * C + i]);
+    dwpe[i] = sum;
 }

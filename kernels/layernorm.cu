@@ -125,8 +125,8 @@ extern "C" __global__ void layernorm_backward_v1(const real *dy, const real *n, 
 /* One warp per row, row after row; each lane keeps the sums of dw and db of its columns. partial (gridDim.x, 2, C). */
 extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
     layernorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w, const real *plus, real *dx, float *partial, int N, int C) {
-    DYNAMIC_SHARED(float, sums);                        /* (warps, C, 2) */
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    DYNAMIC_SHARED(float2, sums);                       /* (warps, C with an empty place after every WIDTH: other banks for other lanes) */
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, Cp = C + C / WIDTH + 1;
     float dw[PACKS][WIDTH] = {}, db[PACKS][WIDTH] = {}, g[PACKS][WIDTH], v[WIDTH], scale[WIDTH];
     uint4 of_dy[PACKS], of_n[PACKS], of_plus[PACKS];
     for (int row = blockIdx.x * warps + warp; row < N; row += gridDim.x * warps) {
@@ -166,13 +166,13 @@ extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) {
             int c = (i * 32 + lane) * WIDTH + k;
-            if (c < C) *(float2 *)(sums + 2 * (warp * C + c)) = make_float2(dw[i][k], db[i][k]);
+            if (c < C) sums[warp * Cp + c + c / WIDTH] = make_float2(dw[i][k], db[i][k]);
         }
     __syncthreads();                                    /* the sums of all warps are complete */
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float w_sum = 0.0f, b_sum = 0.0f;
         for (int i = 0; i < warps; i++) {
-            float2 of_warp = *(float2 *)(sums + 2 * (i * C + c));
+            float2 of_warp = sums[i * Cp + c + c / WIDTH];
             w_sum += of_warp.x, b_sum += of_warp.y;
         }
         partial[(size_t)blockIdx.x * 2 * C + c] = w_sum;

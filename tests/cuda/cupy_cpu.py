@@ -29,6 +29,8 @@ MISSING = "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
 ORDERS = (0, 1, 2)              # of threads and blocks: ascending, descending, at random
 
+COUNTS = {}                     # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -126,6 +128,7 @@ class RawModule:
         defines = [o for o in options if o.startswith("-D")]
         if os.environ.get("LONGHAND_PTX"):              # what a GPU is given, instead of the source
             code, names = ptx_cpu.translate(ptx_cpu.compiled(code, defines)[0])
+            defines += ["-DPTX_COUNTS"] * (os.environ["LONGHAND_PTX"] == "counts")
         else:
             seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"], input=code, capture_output=True, text=True).stdout
             names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen)
@@ -155,6 +158,7 @@ class Function:
     def __init__(self, library, name):
         self.name, self.run, self.n_args = name, library[f"{name}_run"], library[f"{name}_n_args"]()
         self.run.restype, self.max_dynamic_shared_size_bytes = ctypes.c_char_p, 48 << 10
+        self.counts = getattr(library, "ptx_counts", None)
 
     def __call__(self, grid, block, args, shared_mem=0, stream=None):
         if _tape is not None:
@@ -184,6 +188,10 @@ class Function:
             error = self.run(pointers, *sizes, ctypes.c_uint(shared_mem), ctypes.c_int(order))
             if error:
                 raise RuntimeError(f"{self.name}: {error.decode()}")
+            if self.counts:
+                found = (ctypes.c_double * 5)()
+                self.counts(found)
+                COUNTS[self.name] = tuple(found)
             if any((a.gap != 0xFF).any() for a in arrays):
                 raise RuntimeError(f"{self.name}: access outside an array: it wrote right behind its end")
             after = [bytes_of(a).copy() for a in arrays]

@@ -41,6 +41,57 @@ inline uint16_t to_bf16(float x) {
     unsigned u = __float_as_uint(x);
     return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fff : (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
 }
+/* Counts, where they are asked for: instructions of all threads; bytes of the 32-byte sectors of global memory that each access of a warp
+   touches, and of them those it wants; turns that its accesses to shared memory take, and that they would take without conflicts. */
+#ifdef PTX_COUNTS
+#include <map>
+#include <set>
+#include <unordered_map>
+struct Touch { int lane; uint64_t at; int bytes; };
+struct Counts {
+    uint64_t instructions = 0;
+    std::unordered_map<uint64_t, unsigned> times;       /* that a thread has come by an instruction */
+    std::map<std::pair<uint64_t, unsigned>, std::vector<Touch>> global, shared;
+} counts;
+inline void touch(int id, decltype(counts.global) &of, uint64_t at, int bytes) {
+    cuda_cpu::Machine &m = cuda_cpu::m;
+    uint64_t block = (m.block.z * (uint64_t)m.blocks.y + m.block.y) * m.blocks.x + m.block.x, thread = m.self - m.threads.data();
+    uint64_t warp = (block << 5 | thread / 32) << 20 | id;
+    of[{warp, counts.times[(warp << 5) | thread % 32]++}].push_back({(int)thread % 32, at, bytes});
+}
+/* 32 banks of 4 bytes serve 128 bytes a turn, and a word once for all who want it: lanes go by 128 bytes, conflicts take turns of their own. */
+inline void turns(std::vector<Touch> &lanes, double &taken, double &needed) {
+    std::sort(lanes.begin(), lanes.end(), [](const Touch &a, const Touch &b) { return a.lane < b.lane; });
+    int at_once = std::max(1, std::min(32, 128 / lanes[0].bytes));
+    for (size_t first = 0; first < lanes.size(); first += at_once) {
+        std::set<uint64_t> words;
+        for (size_t i = first; i < std::min(lanes.size(), first + at_once); i++)
+            for (int b = 0; b < lanes[i].bytes; b += 4) words.insert((lanes[i].at + b) / 4);
+        std::map<int, int> of_bank;
+        int most = 0;
+        for (uint64_t w : words) most = std::max(most, ++of_bank[w % 32]);
+        taken += most, needed += (words.size() + 31) / 32;
+    }
+}
+extern "C" void ptx_counts(double *out) {
+    std::fill(out, out + 5, 0.0);
+    out[0] = counts.instructions;
+    for (auto &[_, lanes] : counts.global) {
+        std::set<uint64_t> sectors, bytes;
+        for (Touch &t : lanes)
+            for (int b = 0; b < t.bytes; b++) bytes.insert(t.at + b), sectors.insert((t.at + b) / 32);
+        out[1] += 32.0 * sectors.size(), out[2] += bytes.size();
+    }
+    for (auto &[_, lanes] : counts.shared) turns(lanes, out[3], out[4]);
+    counts = {};
+}
+#define STEP counts.instructions++;
+#define TOUCH(id, of, at, bytes) touch(id, counts.of, (uint64_t)(at), bytes);
+#else
+#define STEP
+#define TOUCH(id, of, at, bytes)
+#endif
+
 /* Shared memory: what is declared in a kernel from 0 on, what a launch asks for from DYNAMIC on. */
 constexpr uint64_t DYNAMIC = 1 << 20;
 __shared__ __align__(16) char ptx_shared[SHARED_BYTES];
@@ -119,7 +170,7 @@ class Kernel:
         elif m := re.fullmatch(r"\.local \.align \d+ \.b8\s+(\w+)\[(\d+)\];", line):
             self.local = int(m[2])
         elif m := re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*?);", line):
-            statement = self.instruction(m[3].split("."), split(m[4]))
+            statement = "STEP " + self.instruction(m[3].split("."), split(m[4]))
             self.lines.append(f"if ({m[1]}{register(m[2])}) {{ {statement} }}" if m[2] else statement)
         else:
             raise NotImplementedError(f"{self.name}: {line}")
@@ -150,6 +201,9 @@ class Kernel:
         whole = f"({base} + {int(at[2] or 0)})"
         return f"shared_at({whole})" if space == "shared" else f"(char *){whole}"
 
+    def touch(self, space, address, n_bytes):
+        return f"TOUCH({len(self.lines)}, {space}, {address}, {n_bytes}) " if space in ("global", "shared") else ""
+
     def instruction(self, parts, x):
         op, kind = parts[0], parts[-1]
         type_ = KINDS.get(kind)
@@ -170,10 +224,11 @@ class Kernel:
             where, what = (1, 0) if op == "ld" else (0, 1)
             at = f"({type_} *)({self.address(x[where], space)})"
             each = [r.strip() for r in x[what].strip("{}").split(",")]
+            note = self.touch(space, at, f"{len(each)} * sizeof({type_})")
             if op == "ld":
-                return "{ " + f"{type_} *at = {at}; " + " ".join(f"{type_} m{i} = at[{i}];" for i in range(len(each))) + \
+                return note + "{ " + f"{type_} *at = {at}; " + " ".join(f"{type_} m{i} = at[{i}];" for i in range(len(each))) + \
                     " ".join(f" put({register(r)}, m{i});" for i, r in enumerate(each)) + " }"
-            return "{ " + f"{type_} *at = {at}; " + " ".join(f"at[{i}] = {self.value(r, kind)};" for i, r in enumerate(each)) + " }"
+            return note + "{ " + f"{type_} *at = {at}; " + " ".join(f"at[{i}] = {self.value(r, kind)};" for i, r in enumerate(each)) + " }"
         if op == "mov":
             if x[1].startswith("{"):                    # halves become one, the lower first
                 halves = [register(r.strip()) for r in x[1].strip("{}").split(",")]
@@ -252,14 +307,16 @@ class Kernel:
         if op == "ldmatrix" and parts[1:] in (s.split(".") for s in ("sync.aligned.m8n8.x4.shared.b16", "sync.aligned.m8n8.x4.trans.shared.b16")):
             r = [register(r.strip()) for r in x[0].strip("{}").split(",")]
             how = "ldmatrix_x4_trans" if "trans" in parts else "ldmatrix_x4"
-            return "{ " + f"uint32_t r[4]; {how}(r, {self.address(x[1], 'shared')}); " + " ".join(f"put({name}, r[{i}]);" for i, name in enumerate(r)) + " }"
+            at = self.address(x[1], "shared")
+            return self.touch("shared", at, 16) + "{ " + f"uint32_t r[4]; {how}(r, {at}); " + " ".join(f"put({name}, r[{i}]);" for i, name in enumerate(r)) + " }"
         if op == "cp" and parts[1] == "async":
             if parts[2] == "commit_group":
                 return "cp_async_commit();"
             if parts[2] == "wait_group":
                 return f"cp_async_wait<{int(x[0])}>();"
             if parts[2:] in (["cg", "shared", "global"], ["ca", "shared", "global"]):
-                return f"cp_async_{int(x[2])}({self.address(x[0], 'shared')}, {self.address(x[1], 'global')}, {v(3, 'u32')});"
+                to, of, n = self.address(x[0], "shared"), self.address(x[1], "global"), int(x[2])
+                return f"{self.touch('shared', to, n)}if ({v(3, 'u32')}) {{ {self.touch('global', of, n)}}} cp_async_{n}({to}, {of}, {v(3, 'u32')});"
         raise NotImplementedError(".".join(parts))
 
 

@@ -1,6 +1,7 @@
 """NVIDIA's compiler: what it makes of the kernels, run on a CPU (tests/cuda/ptx_cpu.py), passes the tests that their source passes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,17 @@ def test_the_compilers_output_passes(file, the_compilers_output):
                           env={k: v for k, v in os.environ.items() if k != "LONGHAND_GPU"})
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:]
     print(f"\n{file}, from PTX: {done.stdout.strip().splitlines()[-1]}")
+
+
+def test_memory_is_used_well():
+    """No bank conflicts where tiles are worked on, and whole sectors of memory."""
+    done = subprocess.run([sys.executable, ROOT / "tests" / "peers" / "kernel_counts.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    print("\n" + done.stdout)
+    table = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    for name, line in table.items():
+        if name != "embedding_backward_v2":             # reads an index for every row
+            assert float(re.search(r"([\d.]+)%", line)[1]) > 95, line
+        if re.match("attention_(forward|backward_kv|backward_q)", name):
+            assert line.endswith(" 1.00"), line
+    assert {f"attention_{kind}_{size}" for kind in ("forward", "backward_q", "backward_kv") for size in (32, 64, 128)} <= table.keys()
