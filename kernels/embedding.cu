@@ -40,8 +40,10 @@ extern "C" __global__ void embedding_backward_v2(const real *dx, const int *orde
     bool packed = C % WIDTH == 0;
     float sum[WIDTH] = {}, v[WIDTH];
     if (starts[blockIdx.x] == N) return;                /* the whole block */
+    int end = starts[blockIdx.x + 1];
     if (c < C)
-        for (int i = starts[blockIdx.x] + warp; i < starts[blockIdx.x + 1]; i += warps) {
+#pragma unroll 4
+        for (int i = starts[blockIdx.x] + warp; i < end; i += warps) {      /* a common token has thousands of rows */
             load_pack(v, dx + (size_t)order[i] * C + c, C - c, packed);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];

@@ -1,5 +1,6 @@
 """tests/cuda: does the CPU that plays GPU find what it is there to find? Kernels with planted faults, each caught."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,61 @@ def test_what_a_launch_refuses(run):
         run("write_at", x, np.int32(0), block=(2048,))
     with pytest.raises(RuntimeError, match="100000 bytes of shared memory, 49152 were asked for"):
         run("dynamic", x, np.int32(0), shared=100000)
+
+
+PTX = """
+.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry halve(
+    .param .u64 halve_param_0,
+    .param .u32 halve_param_1
+)
+{
+    .reg .pred %p<2>;
+    .reg .f32 %f<4>;
+    .reg .b32 %r<7>;
+    .reg .b64 %rd<5>;
+    .shared .align 4 .b8 kept[4096];
+    ld.param.u64 %rd1, [halve_param_0];
+    ld.param.u32 %r2, [halve_param_1];
+    cvta.to.global.u64 %rd2, %rd1;
+    mov.u32 %r1, %tid.x;
+    mul.wide.u32 %rd3, %r1, 8;  // every second number
+    add.s64 %rd4, %rd2, %rd3;
+    ld.global.f32 %f1, [%rd4+4];
+    shl.b32 %r3, %r1, 7;        // a column of a table of 32 by 32: one bank
+    mov.u32 %r4, kept;
+    add.s32 %r5, %r4, %r3;
+    st.shared.f32 [%r5], %f1;
+    bar.sync 0;
+    ld.shared.f32 %f2, [%r5];
+    setp.ge.s32 %p1, %r1, %r2;
+    @%p1 bra $L__BB0_2;
+    mul.ftz.f32 %f3, %f2, 0f3F000000;
+    st.global.f32 [%rd4+4], %f3;
+$L__BB0_2:
+    ret;
+}
+"""
+
+
+def test_ptx_runs_and_is_counted(monkeypatch):
+    monkeypatch.setenv("LONGHAND_PTX", "counts")
+    monkeypatch.setattr(ptx_cpu, "compiled", lambda *_: (PTX, ""))
+    x = cp.asarray(np.arange(64, dtype=np.float32))
+    cp.RawModule(code="").get_function("halve")((1,), (32,), (x, np.int32(16)))
+    np.testing.assert_array_equal(x.get(), np.where(np.arange(64) % 2 * (np.arange(64) < 32), np.arange(64) / 2, np.arange(64)))
+    instructions, moved, wanted, taken, needed = cp.COUNTS["halve"]
+    assert instructions == 32 * 16 + 16 * 2             # the halves skip two
+    assert (moved, wanted) == (8 * 32 + 4 * 32, 32 * 4 + 16 * 4)
+    assert (taken, needed) == (2 * 32, 2)
+
+
+@pytest.mark.parametrize("line", ["mul.rz.f32 %f3, %f2, %f2;", "tanh.approx.f32 %f3, %f2;", "atom.global.add.f32 %f3, [%rd4], %f2;"])
+def test_ptx_that_nobody_knows_is_refused(line):
+    with pytest.raises(NotImplementedError, match=re.escape(line.split()[0])):
+        ptx_cpu.translate(PTX.replace("bar.sync 0;", line))
 
 
 @pytest.mark.parametrize("options", [[], ["-DBF16"]])

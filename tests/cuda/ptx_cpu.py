@@ -170,8 +170,8 @@ class Kernel:
         elif m := re.fullmatch(r"\.local \.align \d+ \.b8\s+(\w+)\[(\d+)\];", line):
             self.local = int(m[2])
         elif m := re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*?);", line):
-            statement = "STEP " + self.instruction(m[3].split("."), split(m[4]))
-            self.lines.append(f"if ({m[1]}{register(m[2])}) {{ {statement} }}" if m[2] else statement)
+            statement = self.instruction(m[3].split("."), split(m[4]))
+            self.lines.append("STEP " + (f"if ({m[1]}{register(m[2])}) {{ {statement} }}" if m[2] else statement))
         else:
             raise NotImplementedError(f"{self.name}: {line}")
 
