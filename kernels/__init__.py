@@ -111,6 +111,11 @@ def width(dtype):
     return 16 // np.dtype(dtype).itemsize
 
 
+def packed(columns, dtype):
+    """What tells a kernel that rows of so many columns fall into whole packs."""
+    return ("-DPACKED=1",) if columns % width(dtype) == 0 else ()
+
+
 def strip(dtype):
     """Floats that a warp's sums of 32 times that many columns take in shared memory, spread over its banks."""
     return 32 * (width(dtype) + 1)
@@ -138,7 +143,7 @@ def _column_sums(partial, sums, rest=None, *, add):     # (shares,F) -> (F,), or
 
 
 def _packs_a_lane(C, dtype):
-    return (f"-DPACKS={ceil_div(C, 32 * width(dtype))}",)
+    return (f"-DPACKS={ceil_div(C, 32 * width(dtype))}", *packed(C, dtype))
 
 
 def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C), (C,), (C,) -> (N,C), cache
@@ -210,7 +215,7 @@ def embedding_forward(tokens, positions, wte, wpe, out=None):           # N int3
                                  ("wpe", wpe, (len(wpe), C), dtype), ("x", x, (N, C), dtype)):
         check(what, a, shape, kind)
     launch("embedding.cu", "embedding_forward", dtype, ceil_div(N * packs(C, dtype), 256), 256,
-           (tokens, positions, wte, wpe, x, np.int32(N), np.int32(C)))
+           (tokens, positions, wte, wpe, x, np.int32(N), np.int32(C)), defines=packed(C, dtype))
     return x
 
 
@@ -234,7 +239,7 @@ def embedding_backward(dx, sorted_rows, dtable):        # (N,C), look_ups() as C
                                  ("starts", starts, (N + 1,), np.int32), ("dtable", dtable, (len(dtable), C), np.float32)):
         check(what, a, shape, kind)
     launch("embedding.cu", "embedding_backward_v2", dtype, (N, ceil_div(packs(C, dtype), 32)), 256,
-           (dx, order, starts, values, dtable, np.int32(N), np.int32(C)), shared=4 * 8 * strip(dtype))
+           (dx, order, starts, values, dtable, np.int32(N), np.int32(C)), shared=4 * 8 * strip(dtype), defines=packed(C, dtype))
 
 
 def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the first T rows of (P,C); without add the others become 0
@@ -264,6 +269,11 @@ def _attention(B, T, NH, HS, dtype, name, args, own, floats=0):
         launch("attention.cu", f"{name}_v1", dtype, (ceil_div(T, 4), NH, B), 128, (*args, np.int32(T), np.int32(NH), np.int32(HS), scale))
 
 
+def lanes_of(HS, dtype):
+    """How many lanes share a row of a head: as it has packs, rounded up to a power of two, at most a warp."""
+    return min(32, 1 << (packs(HS, dtype) - 1).bit_length())
+
+
 def _head_size(qkv, n_head):
     B, T, C3 = qkv.shape
     if C3 % (3 * n_head) or C3 // (3 * n_head) > MOST_HEAD_SIZE:
@@ -288,8 +298,7 @@ def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); o
     for what, a, shape in (("qkv", qkv, (B, T, C3)), ("dqkv", dqkv, (B, T, C3)), ("o", o, (B, T, C3 // 3)), ("do", do, (B, T, C3 // 3))):
         check(what, a, shape, dtype)
     check("lse", lse, (B, n_head, T, 1), np.float32)
-    lanes = min(32, 1 << (packs(HS, dtype) - 1).bit_length())           # that share a row
-    launch("attention.cu", "attention_backward_rows", dtype, (ceil_div(T, 128 // lanes), n_head, B), 128,
+    launch("attention.cu", "attention_backward_rows", dtype, (ceil_div(T, 128 // lanes_of(HS, dtype)), n_head, B), 128,
            (o, do, D, np.int32(T), np.int32(n_head), np.int32(HS)))
     _attention(B, T, n_head, HS, dtype, "attention_backward_q", (qkv, do, lse, D, dqkv), own=2)
     _attention(B, T, n_head, HS, dtype, "attention_backward_kv", (qkv, do, lse, D, dqkv), own=2, floats=4 * TILE)
@@ -310,11 +319,11 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):   # (B,T,3
     check("n_new", n_new, (B,), np.int32)
     if HS > MOST_HEAD_SIZE:
         raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
-    lanes = min(32, 1 << (packs(HS, dtype) - 1).bit_length())
     launch("decode.cu", "cache_append", dtype, ceil_div(B * T * C, 256), 256,
            (qkv, k_cache, v_cache, length, n_new, *map(np.int32, (B, T, NH, S, HS))))
     launch("decode.cu", "decode_attention", dtype, (NH, T, B), 256,
-           (qkv, k_cache, v_cache, length, n_new, o, *map(np.int32, (T, NH, S, HS)), np.float32(HS ** -0.5)), shared=4 * (256 // lanes) * (HS + 2))
+           (qkv, k_cache, v_cache, length, n_new, o, *map(np.int32, (T, NH, S, HS)), np.float32(HS ** -0.5)),
+           shared=4 * (256 // lanes_of(HS, dtype)) * (HS + 2), defines=packed(HS, dtype))
     return o
 
 
@@ -341,7 +350,8 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):       
     if weights is not None:
         check("weights", weights, (N,), np.float32)
     threads = min(1024, ceil_div(packs(V, dtype), 32) * 32)
-    launch("cross_entropy.cu", "cross_entropy_v2", dtype, N, threads, (logits, targets, weights, nll, np.int32(N), np.int32(V), np.int32(stride)))
+    launch("cross_entropy.cu", "cross_entropy_v2", dtype, N, threads, (logits, targets, weights, nll, np.int32(N), np.int32(V), np.int32(stride)),
+           defines=packed(stride, dtype))
     return nll
 
 
@@ -358,7 +368,7 @@ def bias_forward(y, b):                                 # (N,F) in place, (F,)
     (N, F), dtype = y.shape, real("y", y)
     check("y", y, (N, F), dtype)
     check("b", b, (F,), dtype)
-    launch("bias.cu", "bias_forward", dtype, ceil_div(N * packs(F, dtype), 256), 256, (y, b, np.int32(N), np.int32(F)))
+    launch("bias.cu", "bias_forward", dtype, ceil_div(N * packs(F, dtype), 256), 256, (y, b, np.int32(N), np.int32(F)), defines=packed(F, dtype))
     return y
 
 
@@ -370,7 +380,8 @@ def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
     strips = ceil_div(packs(F, dtype), 32)
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))    # its loop has one load on the way: more blocks, more loads
     partial = scratch((shares, F))
-    launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)), shared=4 * 8 * strip(dtype))
+    launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)),
+           shared=4 * 8 * strip(dtype), defines=packed(F, dtype))
     _column_sums(partial, db, add=add)
     return db
 

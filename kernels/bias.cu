@@ -9,13 +9,12 @@ extern "C" __global__ void bias_forward(real *y, const real *b, int N, int F) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)N * packs) return;
     int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
-    bool packed = F % WIDTH == 0;
     float v[WIDTH], more[WIDTH];
-    load_pack(v, y + (size_t)row * F + c, F - c, packed);
-    load_pack(more, b + c, F - c, packed);
+    load_pack(v, y + (size_t)row * F + c, F - c, PACKED);
+    load_pack(more, b + c, F - c, PACKED);
 #pragma unroll
     for (int k = 0; k < WIDTH; k++) v[k] += more[k];
-    store_pack(y + (size_t)row * F + c, v, F - c, packed);
+    store_pack(y + (size_t)row * F + c, v, F - c, PACKED);
 }
 
 /* One thread, one column. */
@@ -30,13 +29,13 @@ extern "C" __global__ void bias_backward_v1(const real *dy, float *db, int N, in
 /* Block (strip, share): lane l has WIDTH columns; the warps of all shares take turns at the rows. partial (gridDim.y, F). */
 extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int N, int F) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, c = (blockIdx.x * 32 + lane) * WIDTH;
-    bool packed = F % WIDTH == 0;
+    int lane = threadIdx.x % 32, c = (blockIdx.x * 32 + lane) * WIDTH;
+    int first = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, apart = gridDim.y * (blockDim.x / 32), rows = first < N ? (N - 1 - first) / apart + 1 : 0;
     float sum[WIDTH] = {}, v[WIDTH];
     if (c < F)
 #pragma unroll 4
-        for (int row = blockIdx.y * warps + warp; row < N; row += gridDim.y * warps) {
-            load_pack(v, dy + (size_t)row * F + c, F - c, packed);
+        for (int i = 0; i < rows; i++) {                /* counted, so that four are asked for before the first is used */
+            load_pack(v, dy + ((size_t)first + (size_t)i * apart) * F + c, F - c, PACKED);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
         }

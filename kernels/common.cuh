@@ -50,8 +50,11 @@ typedef float real;
 #define ALL_LANES 0xffffffffu
 #define LOG2E 1.4426950408889634f                       /* exp(x) = 2^(x log2 e), and 2^x is one instruction */
 
-/* WIDTH numbers from p, of which only the first n exist; the rest are 0. packed: p is a multiple of 16 bytes and all exist or none, which
-   is so for every pack of an array whose last axis is a multiple of WIDTH. */
+#ifndef PACKED                                          /* 1 where the last axis of all arrays is a multiple of WIDTH: known when it is compiled, */
+#define PACKED 0                                        /* or a branch between two loads would keep the second waiting for the first */
+#endif
+
+/* WIDTH numbers from p, of which only the first n exist; the rest are 0. packed: p is a multiple of 16 bytes and all exist or none. */
 __device__ __forceinline__ uint4 load_raw(const real *p, int n, bool packed) {
     if (packed && n > 0) return *(const uint4 *)p;
     uint4 raw = make_uint4(0, 0, 0, 0);

@@ -33,11 +33,10 @@ __device__ __forceinline__ void merge_lanes(float *top, float *sum) {
 extern "C" __global__ void cross_entropy_v2(real *z, const int *targets, const float *weights, float *nll, int N, int V, int stride) {
     __shared__ float tops[32], sums[32];
     int row = N - 1 - (int)blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, target = targets[row];
-    bool packed = stride % WIDTH == 0;
     z += (size_t)row * stride;
     float top = -INFINITY, sum = 0.0f, v[WIDTH], at_target = to_float(z[target]);
     for (int c = threadIdx.x * WIDTH; c < V; c += blockDim.x * WIDTH) {
-        load_pack(v, z + c, stride - c, packed);
+        load_pack(v, z + c, stride - c, PACKED);
         if (c + WIDTH > V) {                            /* the last pack with logits */
 #pragma unroll
             for (int k = 0; k < WIDTH; k++)
@@ -60,14 +59,14 @@ extern "C" __global__ void cross_entropy_v2(real *z, const int *targets, const f
     if (!weights) return;
     float weight = weights[row], scale = weight / sum;
     for (int c = threadIdx.x * WIDTH; c < stride; c += blockDim.x * WIDTH) {
-        load_pack(v, z + c, stride - c, packed);
+        load_pack(v, z + c, stride - c, PACKED);
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) v[k] = __expf(v[k] - top) * scale;
         if (c + WIDTH > V || (c <= target && target < c + WIDTH)) {     /* few packs have something more to do */
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) v[k] = c + k >= V ? 0.0f : c + k == target ? v[k] - weight : v[k];
         }
-        store_pack(z + c, v, stride - c, packed);
+        store_pack(z + c, v, stride - c, PACKED);
     }
 }
 

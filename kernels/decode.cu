@@ -29,7 +29,6 @@ extern "C" __global__ void decode_attention(const real *qkv, const real *k_cache
     int h = blockIdx.x, t = blockIdx.y, b = blockIdx.z, C = NH * HS, lanes = 1;
     while (lanes * WIDTH < HS && lanes < 32) lanes *= 2;
     int group = threadIdx.x / lanes, groups = blockDim.x / lanes, mine = threadIdx.x % lanes * WIDTH;
-    bool packed = HS % WIDTH == 0;
     size_t at = ((size_t)b * T + t) * C + h * HS, head = ((size_t)b * NH + h) * S * HS;
     if (t >= n_new[b]) {                                /* padding: any number will do, if it is one */
         for (int d = threadIdx.x; d < HS; d += blockDim.x) from_float(0.0f, &o[at + d]);
@@ -38,13 +37,13 @@ extern "C" __global__ void decode_attention(const real *qkv, const real *k_cache
     const real *q = qkv + ((size_t)b * T + t) * 3 * C + h * HS;
     int n = length[b] + t;                              /* the last key it sees */
     float query[MOST_PACKS][WIDTH], acc[MOST_PACKS][WIDTH] = {}, v[WIDTH], top = -INFINITY, total = 0.0f;
-    for (int i = 0; i < MOST_PACKS; i++) load_pack(query[i], q + min(mine + i * lanes * WIDTH, HS), HS - mine - i * lanes * WIDTH, packed && mine + i * lanes * WIDTH < HS);
+    for (int i = 0; i < MOST_PACKS; i++) load_pack(query[i], q + min(mine + i * lanes * WIDTH, HS), HS - mine - i * lanes * WIDTH, PACKED && mine + i * lanes * WIDTH < HS);
     for (int j0 = 0; j0 <= n; j0 += groups) {           /* as often for every lane: they meet in the shuffles */
         int j = j0 + group;
         size_t key = head + (size_t)min(j, n) * HS;
         float s = 0.0f;
         for (int i = 0, d = mine; i < MOST_PACKS && d < HS; i++, d += lanes * WIDTH) {
-            load_pack(v, k_cache + key + d, HS - d, packed);
+            load_pack(v, k_cache + key + d, HS - d, PACKED);
 #pragma unroll
             for (int w = 0; w < WIDTH; w++) s += query[i][w] * v[w];
         }
@@ -54,7 +53,7 @@ extern "C" __global__ void decode_attention(const real *qkv, const real *k_cache
         float new_top = fmaxf(top, s), p = __expf(s - new_top), shrink = __expf(top - new_top);
         top = new_top, total = total * shrink + p;
         for (int i = 0, d = mine; i < MOST_PACKS && d < HS; i++, d += lanes * WIDTH) {
-            load_pack(v, v_cache + key + d, HS - d, packed);
+            load_pack(v, v_cache + key + d, HS - d, PACKED);
 #pragma unroll
             for (int w = 0; w < WIDTH; w++) acc[i][w] = acc[i][w] * shrink + p * v[w];
         }

@@ -11,13 +11,12 @@ extern "C" __global__ void embedding_forward(const int *tokens, const int *posit
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)N * packs) return;
     int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
-    bool packed = C % WIDTH == 0;
     float v[WIDTH], more[WIDTH];
-    load_pack(v, wte + (size_t)tokens[row] * C + c, C - c, packed);
-    load_pack(more, wpe + (size_t)positions[row] * C + c, C - c, packed);
+    load_pack(v, wte + (size_t)tokens[row] * C + c, C - c, PACKED);
+    load_pack(more, wpe + (size_t)positions[row] * C + c, C - c, PACKED);
 #pragma unroll
     for (int k = 0; k < WIDTH; k++) v[k] += more[k];
-    store_pack(x + (size_t)row * C + c, v, C - c, packed);
+    store_pack(x + (size_t)row * C + c, v, C - c, PACKED);
 }
 
 /* One thread, one number of the table. */
@@ -36,15 +35,14 @@ extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indi
    and the values behind it do not matter: so one recorded launch serves every batch. */
 extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order, const int *starts, const int *values, float *table, int N, int C) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, c = (blockIdx.y * 32 + lane) * WIDTH;
-    bool packed = C % WIDTH == 0;
+    int lane = threadIdx.x % 32, warps = blockDim.x / 32, c = (blockIdx.y * 32 + lane) * WIDTH;
+    int first = starts[blockIdx.x] + threadIdx.x / 32, end = starts[blockIdx.x + 1], rows = first < end ? (end - 1 - first) / warps + 1 : 0;
     float sum[WIDTH] = {}, v[WIDTH];
     if (starts[blockIdx.x] == N) return;                /* the whole block */
-    int end = starts[blockIdx.x + 1];
     if (c < C)
 #pragma unroll 4
-        for (int i = starts[blockIdx.x] + warp; i < end; i += warps) {      /* a common token has thousands of rows */
-            load_pack(v, dx + (size_t)order[i] * C + c, C - c, packed);
+        for (int i = 0; i < rows; i++) {                /* counted, so that four are asked for before the first is used */
+            load_pack(v, dx + (size_t)order[first + i * warps] * C + c, C - c, PACKED);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
         }

@@ -40,7 +40,7 @@ __device__ __forceinline__ void load_row(uint4 *raw, const real *row, int C) {
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
         int c = (i * 32 + threadIdx.x % 32) * WIDTH;
-        raw[i] = load_raw(row + c, C - c, C % WIDTH == 0);
+        raw[i] = load_raw(row + c, C - c, PACKED);
     }
 }
 
@@ -48,7 +48,7 @@ __device__ __forceinline__ void store_row(real *row, float (*v)[WIDTH], int C) {
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
         int c = (i * 32 + threadIdx.x % 32) * WIDTH;
-        if (c < C) store_pack(row + c, v[i], C - c, C % WIDTH == 0);
+        if (c < C) store_pack(row + c, v[i], C - c, PACKED);
     }
 }
 
@@ -138,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
 #pragma unroll
         for (int i = 0; i < PACKS; i++) {
             unpack(g[i], of_dy[i]), unpack(v, of_n[i]);
-            load_pack(scale, w + (i * 32 + lane) * WIDTH, C - (i * 32 + lane) * WIDTH, C % WIDTH == 0);
+            load_pack(scale, w + (i * 32 + lane) * WIDTH, C - (i * 32 + lane) * WIDTH, PACKED);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) {
                 dw[i][k] += g[i][k] * v[k];
