@@ -141,7 +141,7 @@ def kernel_table(bandwidth, matrix):
     del z, tz, tz2
     forget()
 
-    for heads, size in ((NH, HS), (NH // 2, 2 * HS)):
+    for heads, size in ((NH, HS), (NH // 2, 2 * HS), (2 * NH, HS // 2)):
         qkv, tqkv = here(B, T, 3 * heads * size)
         do, tdo = here(B, T, heads * size)
         o, lse, dqkv = cp.empty((B, T, heads * size), np.uint16), cp.empty((B, heads, T, 1), np.float32), cp.empty(qkv.shape, np.uint16)
