@@ -140,6 +140,12 @@ template <int HS, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile
     for (int i = 0; i < ROWS; i += AT_ONCE) cp_async_16(tile + i * HS, from + (size_t)i * row_length, i < left ? 16 : 0);
 }
 
+/* The tiles of keys and values from `first` on, into the first or the second place for them. */
+template <int HS> __device__ __forceinline__ void send_keys(bf16 *K, bf16 *V, int place, const bf16 *qkv, const Heads &at, int first, int T) {
+    load_tile<HS, TILE>(K + place * TILE * HS, qkv + at.k, at.row, first, T);
+    load_tile<HS, TILE>(V + place * TILE * HS, qkv + at.v, at.row, first, T);
+}
+
 /* The place in a tile that the lane names for ldmatrix: for the a of 16 rows and 16 columns, also for the b of their transpose (_trans);
    and for the b of 16 rows taken as columns. */
 template <int HS> __device__ __forceinline__ int place_a() {
@@ -254,17 +260,13 @@ template <int HS, int M> __device__ __forceinline__ void attention_forward_tiles
     for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INFINITY, total[m][0] = total[m][1] = 0.0f;
 
     load_tile<HS, M * TILE>(Q, qkv + at.q, at.row, q0, T);
-    load_tile<HS, TILE>(K, qkv + at.k, at.row, 0, T);
-    load_tile<HS, TILE>(V, qkv + at.v, at.row, 0, T);
+    send_keys<HS>(K, V, 0, qkv, at, 0, T);
     cp_async_commit();
     int end = min(q0 + M * TILE, T);
     for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
         cp_async_wait<0>();
         __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
-        if (k0 + TILE < end) {
-            load_tile<HS, TILE>(K + (now ^ 1) * TILE * HS, qkv + at.k, at.row, k0 + TILE, T);
-            load_tile<HS, TILE>(V + (now ^ 1) * TILE * HS, qkv + at.v, at.row, k0 + TILE, T);
-        }
+        if (k0 + TILE < end) send_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, T);
         cp_async_commit();
         if (k0 >= row0 + 16 * M) continue;              /* all keys come after all queries of the warp */
         float s[M][TILE / 8][4];
@@ -323,17 +325,13 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_q_ti
         }
     load_tile<HS, M * TILE>(Q, qkv + at.q, at.row, q0, T);
     load_tile<HS, M * TILE>(dO, d_o + at.o, at.out_row, q0, T);
-    load_tile<HS, TILE>(K, qkv + at.k, at.row, 0, T);
-    load_tile<HS, TILE>(V, qkv + at.v, at.row, 0, T);
+    send_keys<HS>(K, V, 0, qkv, at, 0, T);
     cp_async_commit();
     int end = min(q0 + M * TILE, T);
     for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
         cp_async_wait<0>();
         __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
-        if (k0 + TILE < end) {
-            load_tile<HS, TILE>(K + (now ^ 1) * TILE * HS, qkv + at.k, at.row, k0 + TILE, T);
-            load_tile<HS, TILE>(V + (now ^ 1) * TILE * HS, qkv + at.v, at.row, k0 + TILE, T);
-        }
+        if (k0 + TILE < end) send_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, T);
         cp_async_commit();
         for (int step = 0; step < TILE && k0 + step < row0 + 16 * M; step += STEP) {    /* until all keys come after the warp's queries */
             const bf16 *keys = K + (now * TILE + step) * HS, *values = V + (now * TILE + step) * HS;
