@@ -50,9 +50,7 @@ extern "C" __global__ void attention_forward_v1(const real *qkv, real *o, float 
 
 /* D_i = do_i . o_i, which is sum_j p_ij dp_ij. As many lanes share a row as it has 16 bytes. Serves v1 and v2. */
 extern "C" __global__ void attention_backward_rows(const real *o, const real *d_o, float *D, int T, int NH, int HS) {
-    int lanes = 1;
-    while (lanes * WIDTH < HS && lanes < 32) lanes *= 2;
-    int i = blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes, mine = threadIdx.x % lanes;
+    int lanes = lanes_of(HS), i = blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes, mine = threadIdx.x % lanes;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
     size_t row = at.o + (size_t)i * at.out_row;
     float sum = 0.0f, x[WIDTH], y[WIDTH];
@@ -144,6 +142,14 @@ template <int HS, int ROWS> __device__ __forceinline__ void load_tile(bf16 *tile
 template <int HS> __device__ __forceinline__ void send_keys(bf16 *K, bf16 *V, int place, const bf16 *qkv, const Heads &at, int first, int T) {
     load_tile<HS, TILE>(K + place * TILE * HS, qkv + at.k, at.row, first, T);
     load_tile<HS, TILE>(V + place * TILE * HS, qkv + at.v, at.row, first, T);
+}
+
+/* Waits for this round's keys and values, and sends for the next, in the other place, if they begin before `end`. */
+template <int HS> __device__ __forceinline__ void next_keys(bf16 *K, bf16 *V, int other, const bf16 *qkv, const Heads &at, int next, int end, int T) {
+    cp_async_wait<0>();
+    __syncthreads();                                    /* this round's tiles are there, and nobody reads the others any more */
+    if (next < end) send_keys<HS>(K, V, other, qkv, at, next, T);
+    cp_async_commit();
 }
 
 /* The place in a tile that the lane names for ldmatrix: for the a of 16 rows and 16 columns, also for the b of their transpose (_trans);
@@ -264,10 +270,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_forward_tiles
     cp_async_commit();
     int end = min(q0 + M * TILE, T);
     for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
-        cp_async_wait<0>();
-        __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
-        if (k0 + TILE < end) send_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, T);
-        cp_async_commit();
+        next_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, end, T);
         if (k0 >= row0 + 16 * M) continue;              /* all keys come after all queries of the warp */
         float s[M][TILE / 8][4];
         product_transposed<HS, M, TILE>(s, Q + 16 * M * warp * HS, K + now * TILE * HS);
@@ -329,10 +332,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_q_ti
     cp_async_commit();
     int end = min(q0 + M * TILE, T);
     for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
-        cp_async_wait<0>();
-        __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
-        if (k0 + TILE < end) send_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, T);
-        cp_async_commit();
+        next_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, end, T);
         for (int step = 0; step < TILE && k0 + step < row0 + 16 * M; step += STEP) {    /* until all keys come after the warp's queries */
             const bf16 *keys = K + (now * TILE + step) * HS, *values = V + (now * TILE + step) * HS;
             float s[M][STEP / 8][4], dp[M][STEP / 8][4];
@@ -374,7 +374,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
     cp_async_commit();
     for (int q0 = k0, now = 0; q0 < T; q0 += TILE, now ^= 1) {
         cp_async_wait<0>();
-        __syncthreads();                                /* this round's tiles are there, and nobody reads the others any more */
+        __syncthreads();                                /* as in next_keys */
         if (q0 + TILE < T) send(q0 + TILE, now ^ 1);
         cp_async_commit();
         for (int step = 0; step < TILE; step += STEP) {

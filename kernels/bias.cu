@@ -30,11 +30,11 @@ extern "C" __global__ void bias_backward_v1(const real *dy, float *db, int N, in
 extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int N, int F) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
     int lane = threadIdx.x % 32, c = (blockIdx.x * 32 + lane) * WIDTH;
-    int first = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, apart = gridDim.y * (blockDim.x / 32), rows = first < N ? (N - 1 - first) / apart + 1 : 0;
+    int first = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, apart = gridDim.y * (blockDim.x / 32), rows = count(first, N, apart);
     float sum[WIDTH] = {}, v[WIDTH];
     if (c < F)
 #pragma unroll 4
-        for (int i = 0; i < rows; i++) {                /* counted, so that four are asked for before the first is used */
+        for (int i = 0; i < rows; i++) {
             load_pack(v, dy + ((size_t)first + (size_t)i * apart) * F + c, F - c, PACKED);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];

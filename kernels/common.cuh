@@ -123,6 +123,16 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
+/* How many lanes share a row of HS numbers: as it has packs, rounded up to a power of two, at most a warp. */
+__device__ __forceinline__ int lanes_of(int HS) {
+    int lanes = 1;
+    while (lanes * WIDTH < HS && lanes < 32) lanes *= 2;
+    return lanes;
+}
+
+/* How many of first, first + apart, ... lie before end. A loop over a count has several loads on their way, where one up to a bound waits. */
+__device__ __forceinline__ int count(int first, int end, int apart) { return first < end ? (end - 1 - first) / apart + 1 : 0; }
+
 /* The sums that each warp of a block has of the same 32*WIDTH columns, a lane of WIDTH of them: left in shared memory, STRIP floats a warp, and
    added up for a column, in order. One place in every WIDTH + 1 is empty, so that the lanes' numbers lie in different banks. */
 #define STRIP (32 * (WIDTH + 1))

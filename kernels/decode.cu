@@ -26,8 +26,7 @@ extern "C" __global__ void cache_append(const real *qkv, real *k_cache, real *v_
 extern "C" __global__ void decode_attention(const real *qkv, const real *k_cache, const real *v_cache, const int *length, const int *n_new, real *o,
                                             int T, int NH, int S, int HS, float scale) {
     DYNAMIC_SHARED(float, merged);                      /* (groups, HS + 2): the sum of p v, the maximum, the sum of p */
-    int h = blockIdx.x, t = blockIdx.y, b = blockIdx.z, C = NH * HS, lanes = 1;
-    while (lanes * WIDTH < HS && lanes < 32) lanes *= 2;
+    int h = blockIdx.x, t = blockIdx.y, b = blockIdx.z, C = NH * HS, lanes = lanes_of(HS);
     int group = threadIdx.x / lanes, groups = blockDim.x / lanes, mine = threadIdx.x % lanes * WIDTH;
     size_t at = ((size_t)b * T + t) * C + h * HS, head = ((size_t)b * NH + h) * S * HS;
     if (t >= n_new[b]) {                                /* padding: any number will do, if it is one */

@@ -36,12 +36,12 @@ extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indi
 extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order, const int *starts, const int *values, float *table, int N, int C) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
     int lane = threadIdx.x % 32, warps = blockDim.x / 32, c = (blockIdx.y * 32 + lane) * WIDTH;
-    int first = starts[blockIdx.x] + threadIdx.x / 32, end = starts[blockIdx.x + 1], rows = first < end ? (end - 1 - first) / warps + 1 : 0;
+    int first = starts[blockIdx.x] + threadIdx.x / 32, rows = count(first, starts[blockIdx.x + 1], warps);
     float sum[WIDTH] = {}, v[WIDTH];
     if (starts[blockIdx.x] == N) return;                /* the whole block */
     if (c < C)
 #pragma unroll 4
-        for (int i = 0; i < rows; i++) {                /* counted, so that four are asked for before the first is used */
+        for (int i = 0; i < rows; i++) {
             load_pack(v, dx + (size_t)order[first + i * warps] * C + c, C - c, PACKED);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];

@@ -185,7 +185,10 @@ def test_ptx_that_nobody_knows_is_refused(line):
         ptx_cpu.translate(PTX.replace("bar.sync 0;", line))
 
 
-@pytest.mark.parametrize("options", [[], ["-DBF16"]])
+VARIANTS = [(), ("-DBF16",), ("-DPACKED=1", "-DPACKS=6"), ("-DBF16", "-DPACKED=1", "-DPACKS=3")]        # the latter: 768 columns
+
+
+@pytest.mark.parametrize("options", VARIANTS)
 def test_the_kernels_compile_for_real_gpus(tmp_path, options):
     if not shutil.which("nvcc"):
         pytest.skip("no nvcc here")
@@ -198,7 +201,7 @@ def test_the_kernels_compile_for_real_gpus(tmp_path, options):
     assert "warning" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("define", [(), ("-DBF16",)])
+@pytest.mark.parametrize("define", VARIANTS)
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
 def test_the_kernels_compile_as_cupy_compiles_them(arch, define):
     if not ptx_cpu.nvrtc():

@@ -17,10 +17,10 @@ from pathlib import Path
 
 KINDS = {"pred": "bool", "b16": "uint16_t", "b32": "uint32_t", "b64": "uint64_t", "f32": "float", "f64": "double"}
 KINDS |= {f"{k}{n}": f"{t}{n}_t" for k, t in (("u", "uint"), ("s", "int")) for n in (8, 16, 32, 64)}
-BINARY = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
+BINARY = {"add": "+", "sub": "-", "div": "/", "and": "&", "or": "|", "xor": "^"}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 UNUSUAL = {"rz": None, "rp": None, "rm": "fma", "sat": "cvt", "cc": None, "relu": None}      # and the instruction that is known with it
-CALLS = {"ex2": "exp2f", "lg2": "log2f", "rsqrt": "rsqrtf", "sqrt": "std::sqrt", "abs": "std::abs", "min": "minimum", "max": "maximum"}
+CALLS = {"ex2": "exp2f", "rsqrt": "rsqrtf", "sqrt": "std::sqrt", "abs": "std::abs", "min": "minimum", "max": "maximum"}
 
 
 @functools.lru_cache(maxsize=None)
@@ -60,16 +60,22 @@ def compiled(code, defines=(), arch="sm_90"):
 
 def split(operands):
     """At the commas that are not within braces."""
-    return [part.strip() for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,])+", operands)] if operands else []
+    return [part.strip() for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,])+", operands)]
+
+
+def members(operand):
+    """Of {%r1, %r2}, or of %r1 alone."""
+    return [part.strip() for part in operand.strip("{}").split(",")]
+
+
+def put_each(group, array):
+    return " ".join(f"put({register(name)}, {array}[{i}]);" for i, name in enumerate(group))
 
 
 class Kernel:
     def __init__(self, name, parameters, body, shared):
-        self.name, self.shared = name, dict(shared)
-        self.parameters = [(kind, f"p{i}") for i, (kind, _) in enumerate(parameters)]
-        self.of_parameter = {full: f"p{i}" for i, (_, full) in enumerate(parameters)}
-        self.registers, self.lines = [], []
-        self.local = 0
+        self.name, self.shared = name, shared
+        self.parameters, self.registers, self.lines, self.local = parameters, [], [], 0
         for line in body:
             self.line(line)
 
@@ -139,41 +145,30 @@ class Kernel:
             return self.value(x[i], k or kind)
 
         if op == "ld" and "param" in parts:
-            return put(self.of_parameter[x[1].strip("[]")])
+            return put(x[1].strip("[]"))
         if op in ("ld", "st"):
-            space = next((s for s in parts if s in ("global", "shared", "local", "param")), "generic")
-            where, what = (1, 0) if op == "ld" else (0, 1)
-            at = f"({type_} *)({self.address(x[where], space)})"
-            each = [r.strip() for r in x[what].strip("{}").split(",")]
-            note = self.touch(space, at, f"{len(each)} * sizeof({type_})")
-            if op == "ld":
-                return note + "{ " + f"{type_} *at = {at}; " + " ".join(f"{type_} m{i} = at[{i}];" for i in range(len(each))) + \
-                    " ".join(f" put({register(r)}, m{i});" for i, r in enumerate(each)) + " }"
-            return note + "{ " + f"{type_} *at = {at}; " + " ".join(f"at[{i}] = {self.value(r, kind)};" for i, r in enumerate(each)) + " }"
+            space, load = parts[1], op == "ld"
+            at, group = self.address(x[load], space), members(x[1 - load])
+            body = put_each(group, "at") if load else " ".join(f"at[{i}] = {self.value(name, kind)};" for i, name in enumerate(group))
+            if load and len(group) > 1:                 # all before the first is written, which may be what the address was made of
+                body = f"{type_} all[{len(group)}]; memcpy(all, at, sizeof all); " + put_each(group, "all")
+            return self.touch(space, at, f"{len(group)} * sizeof({type_})") + f"{{ {type_} *at = ({type_} *){at}; {body} }}"
+        if op == "mov" and "{" in x[0] + x[1]:          # halves of one, the lower first
+            half, group = {"b32": "uint16_t", "b64": "uint32_t"}[kind], members(x["{" in x[1]])
+            if "{" in x[1]:
+                return f"{{ {half} both[2] = {{{', '.join(self.value(name, 'b' + str(int(kind[1:]) // 2)) for name in group)}}}; {type_} m; memcpy(&m, both, sizeof m); {put('m')} }}"
+            return f"{{ {half} both[2]; {type_} m = {v(1)}; memcpy(both, &m, sizeof m); {put_each(group, 'both')} }}"
         if op == "mov":
-            if x[1].startswith("{"):                    # halves become one, the lower first
-                halves = [register(r.strip()) for r in x[1].strip("{}").split(",")]
-                half = {"b32": "uint16_t", "b64": "uint32_t"}[kind]
-                return "{ " + f"{half} both[2] = {{as<{half}>({halves[0]}), as<{half}>({halves[1]})}}; {type_} m; memcpy(&m, both, sizeof m); {put('m')}" + " }"
-            if x[0].startswith("{"):
-                halves = [register(r.strip()) for r in x[0].strip("{}").split(",")]
-                half = {"b32": "uint16_t", "b64": "uint32_t"}[kind]
-                return "{ " + f"{half} both[2]; {type_} m = {v(1)}; memcpy(both, &m, sizeof m); put({halves[0]}, both[0]); put({halves[1]}, both[1]);" + " }"
             return put(v(1))
-        if op in ("mul", "mad", "fma"):
-            plus = f" + {v(3, kind.replace('32', '64').replace('16', '32') if 'wide' in parts else None)}" if op != "mul" else ""
-            if "wide" in parts:
-                wide = KINDS[kind.replace("32", "64") if "32" in kind else kind.replace("16", "32")]
-                return put(f"({wide})({wide}){v(1)} * ({wide}){v(2)}{plus}")
-            if "hi" in parts:
-                return put(f"({type_})((({'__int128' if kind[0] == 's' else 'unsigned __int128'}){v(1)} * {v(2)}) >> {kind[1:]}){plus}")
-            if op == "fma":
-                return put(f"fma_down({v(1)}, {v(2)}, {v(3)})" if "rm" in parts else f"std::fma({v(1)}, {v(2)}, {v(3)})")
-            return put(f"({type_})({v(1)} * {v(2)}{plus})")
+        if op == "fma":
+            return put(f"{'fma_down' if 'rm' in parts else 'std::fma'}({v(1)}, {v(2)}, {v(3)})")
+        if op == "mul" and "wide" in parts:
+            wide = KINDS[kind[0] + {"16": "32", "32": "64"}[kind[1:]]]
+            return put(f"({wide})({wide}){v(1)} * ({wide}){v(2)}")
+        if op in ("mul", "mad") and not {"wide", "hi"} & set(parts):
+            return put(f"({type_})({v(1)} * {v(2)}{f' + {v(3)}' if op == 'mad' else ''})")
         if op in BINARY:
             return put(f"({type_})({v(1)} {BINARY[op]} {v(2)})")
-        if op in ("div", "rem"):
-            return put(f"({type_})({v(1)} {'/' if op == 'div' else '%'} {v(2)})")
         if op in ("shl", "shr"):
             bits = int(re.search(r"\d+", kind)[0])
             beyond = f"({v(1)} < 0 ? -1 : 0)" if kind[0] == "s" else "0"
@@ -208,28 +203,28 @@ class Kernel:
                 return put(f"to_bf16({v(1, of)})")
             if "sat" in parts:
                 return put(f"fminf(fmaxf({v(1, of)}, 0.0f), 1.0f)")
-            if of[0] == "f" and to[0] != "f" and "rzi" not in parts:
-                raise NotImplementedError(".".join(parts))
-            return put(f"({KINDS[to]}){v(1, of)}")
+            if of[0] != "f" or to[0] == "f":
+                return put(f"({KINDS[to]}){v(1, of)}")
         if op == "bra":
             return f"goto {label(x[0])};"
         if op == "ret":
             return "return;"
-        if op in ("bar", "barrier"):
+        if op == "bar":
             return "__syncthreads();"
         if op == "shfl":
-            how = {"bfly": "__shfl_xor_sync", "idx": "__shfl_sync", "down": "__shfl_down_sync"}[parts[2]]
+            how = {"bfly": "__shfl_xor_sync", "idx": "__shfl_sync"}[parts[2]]
             x[0] = x[0].split("|")[0]
             return put(f"{how}({v(4, 'u32')}, {v(1, 'b32')}, {v(2, 'u32')})")
         if op == "mma" and parts[3:] == ["m16n8k16", "row", "col", "f32", "bf16", "bf16", "f32"]:
-            d, a, b, c = ([r.strip() for r in group.strip("{}").split(",")] for group in x)
-            return "{ " + f"float c[4] = {{{', '.join(self.value(r, 'f32') for r in c)}}}; uint32_t a[4] = {{{', '.join(self.value(r, 'b32') for r in a)}}}, " \
-                f"b[2] = {{{', '.join(self.value(r, 'b32') for r in b)}}}; mma_bf16(c, a, b); " + " ".join(f"put({register(r)}, c[{i}]);" for i, r in enumerate(d)) + " }"
+            d, a, b, c = map(members, x)
+
+            def array(declared, group, of):
+                return f"{declared} = {{{', '.join(self.value(name, of) for name in group)}}};"
+            return f"{{ {array('float c[4]', c, 'f32')} {array('uint32_t a[4]', a, 'b32')} {array('uint32_t b[2]', b, 'b32')} mma_bf16(c, a, b); {put_each(d, 'c')} }}"
         if op == "ldmatrix" and parts[1:] in (s.split(".") for s in ("sync.aligned.m8n8.x4.shared.b16", "sync.aligned.m8n8.x4.trans.shared.b16")):
-            r = [register(r.strip()) for r in x[0].strip("{}").split(",")]
             how = "ldmatrix_x4_trans" if "trans" in parts else "ldmatrix_x4"
             at = self.address(x[1], "shared")
-            return self.touch("shared", at, 16) + "{ " + f"uint32_t r[4]; {how}(r, {at}); " + " ".join(f"put({name}, r[{i}]);" for i, name in enumerate(r)) + " }"
+            return self.touch("shared", at, 16) + f"{{ uint32_t r[4]; {how}(r, {at}); {put_each(members(x[0]), 'r')} }}"
         if op == "cp" and parts[1] == "async":
             if parts[2] == "commit_group":
                 return "cp_async_commit();"

@@ -22,13 +22,12 @@ import cupy_cpu as cp  # noqa: E402
 sys.modules["cupy"] = cp
 import kernels  # noqa: E402
 
-C, V, VOCABULARY = 768, 50304, 50257
+N, C, V, VOCABULARY = 132, 768, 50304, 50257
 
 
-def rows(N=132, blocks=1):
-    """(kernel, its five counts, the bytes it has to move). blocks: of the kernels whose blocks sum over rows; as many rows each as on a GPU."""
-    rng, chosen = np.random.default_rng(0), kernels.BACKWARD_BLOCKS
-    kernels.BACKWARD_BLOCKS = blocks
+def rows():
+    """(kernel, its five counts, the bytes it has to move)."""
+    rng = np.random.default_rng(0)
 
     def real(*shape):
         return cp.asarray((rng.standard_normal(shape).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16))
@@ -45,14 +44,14 @@ def rows(N=132, blocks=1):
     x, y, n, plus, w, b = (real(*s) for s in ((N, C), (N, C), (N, C), (N, C), (C,), (C,)))
     rstd, dw, db = cp.zeros((N, 1)), cp.zeros((C,)), cp.zeros((C,))
     yield from counted(lambda: kernels.layernorm_forward(x, w, b, out=(y, n, rstd), plus=plus), 5 * M)
+    kernels.BACKWARD_BLOCKS = 1                         # so that a block has about as many rows as on a GPU
     yield from counted(lambda: kernels.layernorm_backward(y, (n, rstd, w), plus, (x, dw, db)), 4 * M)
     h, u, wide, dwide = real(N, 4 * C), real(N, 4 * C), real(4 * C), cp.zeros((4 * C,))
     yield from counted(lambda: kernels.gelu_forward(h, (u, h)), 8 * M)
     yield from counted(lambda: kernels.gelu_backward(u, h, h), 12 * M)
     yield from counted(lambda: kernels.bias_forward(h, wide), 8 * M)
-    kernels.BACKWARD_BLOCKS = 3 * blocks                # 12 strips of columns share them
+    kernels.BACKWARD_BLOCKS = 3                         # four times as many are shared by 12 strips of columns
     yield from counted(lambda: kernels.bias_backward(h, dwide), 4 * M)
-    kernels.BACKWARD_BLOCKS = chosen
     wte, wpe, tokens, positions = real(N, C), real(N, C), ints(N, below=N), ints(N, below=N)
     yield from counted(lambda: kernels.embedding_forward(tokens, positions, wte, wpe, out=x), 3 * M)
     few = rng.integers(0, 4, N)                         # as a common token occurs often
