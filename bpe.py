@@ -44,9 +44,9 @@ import numpy as np
 import regex
 
 import vocabularies
-from checkpoint import whole_file
 from encoder import TOGETHER, Encoder
 from pieces import PATTERNS, SURE, Pieces, batches_of, blocks_of, cut, parts_of, words_of
+from runs import whole_file
 from vocabularies import GPT2_BYTES, ID_LIMIT, PUBLISHED
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.

@@ -8,12 +8,11 @@ and the .bin files of llm.c. Nothing here knows what a transformer is: tensors a
     llm.c model   256 int32: magic 20240326, version, context, vocabulary, layers, heads, channels, padded vocabulary
                   | 16 tensors, each for all layers at once, matrices as (out, in); version 3 float32, 5 bfloat16
 
-Every file is written under a temporary name and renamed, so that it is there whole or not at all.
+Every file is there whole or not at all (runs.py).
 
 Sources: huggingface/safetensors, README (the format and what a reader must refuse); karpathy/llm.c, train_gpt2.cu.
 """
 
-import contextlib
 import gzip
 import json
 import os
@@ -22,27 +21,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from runs import whole_file
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "BF16": "<u2"}
 MAX_HEADER = 100_000_000                                # bytes; the format's own limit
 LLMC_MAGIC, LLMC_DTYPES = 20240326, {3: "<f4", 5: "<u2"}
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """A file to write to that gets its name only when it is complete. On any failure what was there stays."""
-    tmp = Path(f"{path}.tmp")
-    try:
-        with open(tmp, "wb") as f:
-            yield f
-        os.replace(tmp, path)
-    except BaseException as e:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
-        if isinstance(e, OSError) and e.errno and e.filename is None:       # a failed write does not say where
-            raise OSError(e.errno, e.strerror, str(path)) from None
-        raise
 
 
 def read_json(path):

@@ -51,6 +51,7 @@ import crawl
 import dedup
 import extract
 import filters
+import runs
 from dedup import deduplicate, minhash  # noqa: F401   these too are how others call them
 from filters import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
 from warc import DOCUMENT_TYPES, FILE_ENDS, document_kind, read_warc
@@ -443,7 +444,7 @@ def first(new, files, run_dir, dump, each):
         kept = [doc for doc in unit if not doc["reason"]]
         signatures = np.array([doc.pop("signature") for doc in kept], np.uint64).reshape(-1, dedup.BANDS * dedup.ROWS)
         dedup.save_keys(units, f"{number:06}", signatures, map(dedup.name_of, kept))
-        with checkpoint.whole_file(units / f"{number:06}.jsonl") as out:
+        with runs.whole_file(units / f"{number:06}.jsonl") as out:
             for doc in unit:
                 if doc["reason"]:
                     doc = {"url": doc["url"], "trail": doc["trail"], "reason": doc["reason"], "text": doc.get("text", "")[:300]}

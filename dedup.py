@@ -34,6 +34,7 @@ import checkpoint
 import extract
 import numpy as np
 import regex
+import runs
 from filters import PUNCTUATION, Words
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
@@ -153,7 +154,7 @@ def in_index(keys, index):                                  # (n, 14), (14, m) s
 
 
 def save_array(path, a):
-    with checkpoint.whole_file(path) as f:
+    with runs.whole_file(path) as f:
         np.save(f, a)
 
 
@@ -236,7 +237,7 @@ def drop_lines(path, work, to):
     """The file without the documents that match() dropped, in the folder `to`. -> the number kept"""
     drop = load_array(Path(work) / f"{stem_of(path)}.drop.npy", None, f"python dedup.py match --work {work}")
     kept, i = 0, -1
-    with checkpoint.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f, gzip.GzipFile("", "wb", 6, f, mtime=0) as out:
+    with runs.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f, gzip.GzipFile("", "wb", 6, f, mtime=0) as out:
         for i, line in enumerate(checkpoint.read_lines(path)):
             if i >= len(drop):
                 break

@@ -14,8 +14,8 @@ import struct
 from pathlib import Path
 
 import bpe                      # before numpy
-import checkpoint
 import numpy as np
+import runs
 import vocabularies
 
 ALIGNMENT = 32
@@ -116,5 +116,5 @@ def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):
         parts += [data, bytes(-len(data) % ALIGNMENT)]
         at += len(data) + -len(data) % ALIGNMENT
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(table), len(entries)) + head + b"".join(table)
-    with checkpoint.whole_file(Path(path)) as file:
+    with runs.whole_file(Path(path)) as file:
         file.writelines([head, bytes(-len(head) % ALIGNMENT), *parts])

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import regex
 
-from checkpoint import whole_file
+from runs import whole_file
 from pieces import PATTERNS
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
