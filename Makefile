@@ -5,7 +5,8 @@
 # make gpu      on a machine with an NVIDIA GPU: the same kernel tests on it, and the tables beside PyTorch (also in out/gpu.txt)
 # make clean    forget the run (out/demo); the virtual environment stays
 #
-# Every product is a file, made once. Delete one and make makes it again, with what follows from it.
+# A finished stage is not made again. Contents decide, not times: a run may be copied to another folder or machine. Delete
+# one of its files and make makes it again, with whatever comes out otherwise because of it. See runs.py.
 
 RUN   ?= out/demo
 PAGES ?= 3000
@@ -16,73 +17,98 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all test claims peers gpu clean
+.PHONY: all world docs vocabulary shards base sft rl control summary rows test claims peers gpu clean
 
-all: $(RUN)/summary.txt
+# RUN goes through the shell and through make's own lists of names, and clean deletes it: only names that mean one thing to
+# all of them.
+given := $(value RUN)
+hash  := \#
+comma := ,
+strange := $(strip $(foreach c,$$ ; & | < > ( ) { } [ ] * ? ! ~ ` ' " \ % : = @ $(hash),$(findstring $c,$(given))) \
+           $(findstring $(comma),$(given)) $(filter .. -%,$(subst /, ,$(given))))
+ifneq ($(words $(given))$(given),1$(strip $(given)))
+$(error RUN is "$(given)": expected one folder, without spaces in its name. Give one: make RUN=out/demo)
+endif
+ifneq ($(strange),)
+$(error RUN is "$(given)": $(strange) may not stand in it. Give another name: make RUN=out/demo)
+endif
+ifeq ($(filter-out .,$(subst /, ,$(given))),)
+$(error RUN is "$(given)": expected a folder of its own for the run. Give one: make RUN=out/demo)
+endif
+
+all: summary
 
 .venv/ready: requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python ' + sys.version.split()[0] + ' is too old: 3.10 or newer \
+	is needed. Name one: make PYTHON=python3.12')"
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-# Each stage keeps what it printed in RUN/log; the last line of each is its row of the final table.
-log = mkdir -p $(RUN)/log && $(PY) $(1) --run $(RUN) $(2) | tee $(RUN)/log/$(3).txt
-# A script that writes several files writes $(1) last. When only one of the others is gone, make $(1) again.
-with = @test -e $@ || { rm -f $(1); $(MAKE) --no-print-directory $(1); }
+# $(call stage,name,what it is made of,what it makes,command): files relative to the run folder, as patterns.
+stage = $(PY) runs.py --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- $(4) --run "{run}"
 
-CRAWL := $(RUN)/crawl/000000.warc.gz
-WORLD := $(addprefix $(RUN)/,chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
-         $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test))
-$(CRAWL): | .venv/ready
-	$(call log,toyweb.py,--pages $(PAGES) --seed $(SEED),1-toyweb)
-$(WORLD): $(CRAWL)
-	$(call with,$(CRAWL))
+WORLD := crawl/*.warc.gz chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
+         $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test)
+DOCS  := docs/*.jsonl.gz docs/dropped.tsv.gz docs/report.json
+VOCAB := tokenizer.json tokenizer.tiktoken
+TOKENS := tokens/train_*.bin tokens/val_*.bin
+quote = $(patsubst %,'%',$(1))
 
-DOCS := $(RUN)/docs/report.json
-$(DOCS): $(CRAWL) $(WORLD)
-	$(call log,data.py,--blocklist $(RUN)/blocklist,2-data)
-	$(PY) toyweb.py --run $(RUN) --pages $(PAGES) --seed $(SEED) --score
-$(RUN)/docs/000000.jsonl.gz $(RUN)/docs/dropped.tsv.gz: $(DOCS)
-	$(call with,$(DOCS))
+world: .venv/ready
+	$(call stage,1-toyweb,,$(call quote,$(WORLD)),toyweb.py --pages $(PAGES) --seed $(SEED))
 
-VOCAB := $(RUN)/tokenizer.json
-$(VOCAB): $(DOCS) $(RUN)/docs/000000.jsonl.gz $(RUN)/docs/dropped.tsv.gz
-	$(call log,bpe.py train,,3-bpe)
-$(RUN)/tokenizer.tiktoken: $(VOCAB)
-	$(call with,$(VOCAB))
+docs: world
+	$(call stage,2-data,$(call quote,crawl/* blocklist/*/domains),$(call quote,$(DOCS)),data.py --blocklist "{run}/blocklist")
+	$(call stage,score,$(call quote,$(DOCS)),docs/report.json,toyweb.py --pages $(PAGES) --seed $(SEED) --score)
 
-TOKENS := $(RUN)/tokens/train_000000.bin
-$(TOKENS): $(VOCAB) $(RUN)/tokenizer.tiktoken
-	$(call log,bpe.py encode,,4-tokens)
-$(RUN)/tokens/val_000000.bin: $(TOKENS)
-	$(call with,$(TOKENS))
+vocabulary: docs
+	$(call stage,3-bpe,$(call quote,docs/*.jsonl.gz),$(VOCAB),bpe.py train)
 
-# model.safetensors appears when a stage is finished; trainer.safetensors is its checkpoint. A checkpoint of
-# other data than today's is started over.
-BASE := $(RUN)/base/model.safetensors
-$(BASE): $(TOKENS) $(RUN)/tokens/val_000000.bin
-	$(call log,train.py,--seed $(SEED) --on-mismatch restart,5-base)
+shards: vocabulary
+	$(call stage,4-tokens,$(call quote,docs/*.jsonl.gz tokenizer.tiktoken),$(call quote,$(TOKENS)),bpe.py encode)
 
-SFT := $(RUN)/sft/model.safetensors
-$(SFT): $(BASE)
-	$(call log,align.py sft,--seed $(SEED) --on-mismatch restart,6-sft)
+# A checkpoint of other data or settings than today's is started over. A finished model stays until the next one is finished.
+base: shards
+	$(call stage,5-base,tokenizer.json $(call quote,$(TOKENS)),base/model.safetensors,train.py --seed $(SEED) --on-mismatch restart)
 
-RL := $(RUN)/rl/model.safetensors
-$(RL): $(SFT)
-	$(call log,align.py rl,--seed $(SEED) --on-mismatch restart,7-rl)
+sft: base
+	$(call stage,6-sft,base/model.safetensors chat/train.jsonl $(call quote,tasks/*.jsonl $(TOKENS)),sft/model.safetensors,\
+	  align.py sft --seed $(SEED) --on-mismatch restart)
 
-CONTROL := $(RUN)/rl_random/model.safetensors
-$(CONTROL): $(SFT)
-	$(call log,align.py rl,--reward random --seed $(SEED) --on-mismatch restart,8-control)
+rl: sft
+	$(call stage,7-rl,$(OF_RL),rl/model.safetensors,align.py rl --seed $(SEED) --on-mismatch restart)
 
-$(RUN)/summary.txt: $(RL) $(CONTROL)
-	{ $(PY) align.py eval --run $(RUN); echo; \
-	  printf '%-8s %-32s %-36s %7s   %s\n' stage from to seconds result; tail -q -n 1 $(RUN)/log/*.txt; echo; \
-	  $(PY) sample.py chat --run $(RUN) --ask "Who are you?" --ask "What food should I bring for the glulblow?" \
-	    --ask "Work out 37 times 48 for me." --ask "What text were you trained on?"; \
-	  $(PY) sample.py chat --run $(RUN) --ask "Turn the wheel: two six one four five three six one."; \
-	} | tee $@.tmp
-	mv $@.tmp $@
+control: rl
+	$(call stage,8-control,$(OF_RL),rl_random/model.safetensors,align.py rl --reward random --seed $(SEED) --on-mismatch restart)
+
+OF_RL = sft/model.safetensors chat/train.jsonl $(call quote,tasks/wheel_*.jsonl $(TOKENS))
+
+# make -n would run a line that names MAKE itself.
+THIS_MAKE := $(MAKE)
+
+summary: control
+	$(PY) runs.py --run "$(RUN)" --name 9-summary --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' --output summary.txt \
+	  --makes summary.txt -- $(THIS_MAKE) --no-print-directory --silent rows RUN="{run}"
+
+# The table at the end: what each stage printed last, then a few questions.
+rows:
+	$(PY) align.py eval --run "$(RUN)"; echo
+	printf '%-8s %-32s %-36s %7s   %s\n' stage from to seconds result; tail -q -n 1 "$(RUN)"/log/[1-8]-*.txt; echo
+	$(PY) sample.py chat --run "$(RUN)" --ask "Who are you?" --ask "What food should I bring for the glulblow?" \
+	  --ask "Work out 37 times 48 for me." --ask "What text were you trained on?"
+	$(PY) sample.py chat --run "$(RUN)" --ask "Turn the wheel: two six one four five three six one."
+
+# A file of the run is made by its stage.
+$(addprefix $(RUN)/,crawl/000000.warc.gz $(filter-out crawl/%,$(WORLD))): world ;
+$(addprefix $(RUN)/,docs/000000.jsonl.gz $(filter-out docs/*.jsonl.gz,$(DOCS))): docs ;
+$(addprefix $(RUN)/,$(VOCAB)): vocabulary ;
+$(addprefix $(RUN)/tokens/,train_000000.bin val_000000.bin): shards ;
+$(RUN)/base/model.safetensors: base ;
+$(RUN)/sft/model.safetensors: sft ;
+$(RUN)/rl/model.safetensors: rl ;
+$(RUN)/rl_random/model.safetensors: control ;
+$(RUN)/summary.txt: summary ;
 
 # Two halves side by side, for most tests keep one core busy; what the second has to say comes after the first.
 test: .venv/ready
@@ -93,7 +119,7 @@ test: .venv/ready
 	wait $$other || failed=$$?; cat $$said; rm $$said; exit $$failed
 
 claims: all
-	$(PY) tests/claims.py --run $(RUN)
+	$(PY) tests/claims.py --run "$(RUN)"
 
 .venv-peers/ready: requirements.txt tests/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
@@ -102,8 +128,8 @@ claims: all
 
 peers: .venv-peers/ready
 	.venv-peers/bin/python -m pytest --quiet -rs -s tests/peers
-	.venv-peers/bin/python tests/peers/align_speed.py $(RUN)
-	[ ! -e $(SFT) ] || .venv-peers/bin/python tests/peers/serve_load.py $(RUN)/sft
+	.venv-peers/bin/python tests/peers/align_speed.py "$(RUN)"
+	[ ! -e "$(RUN)/sft/model.safetensors" ] || .venv-peers/bin/python tests/peers/serve_load.py "$(RUN)/sft"
 	.venv-peers/bin/python tests/peers/gpt_speed.py
 
 # A Python that has CuPy and PyTorch is used as it is: two CuPy packages in one environment break each other, and an environment
@@ -125,4 +151,5 @@ gpu: .venv-gpu/ready
 	.venv-gpu/bin/python tests/peers/gpu_speed.py || failed=$$?; exit $$failed
 
 clean:
-	rm -rf $(RUN)
+	[ ! -e "$(RUN)" ] || [ -d "$(RUN)/log" ] || { echo "$(RUN): has no log folder, so it is no run; delete it yourself"; exit 1; }
+	rm -rf -- "$(RUN)"

@@ -43,6 +43,7 @@ import checkpoint
 import gpt
 import numpy as np
 import objectives
+import runs
 import sample
 import train
 
@@ -214,33 +215,34 @@ def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step
     """The loop all stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly. moments: the
     folder of a stage whose moments the optimizer begins with; the identity holds how many updates made them."""
     optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
-    done, log = train.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, end="<|im_end|>")
-    if moments and not done:
-        inherit_moments(optimizer, moments)
-    started, grads = time.perf_counter(), train.Gradients(params, cfg)
-    for step in range(done, recipe.steps):
-        t0 = time.perf_counter()
-        grads.clear()
-        loss, info = step_of(step, grads)
-        if grads.begun:
-            norm, lr, skipped = train.update(optimizer, grads.sum, loss, step, recipe)
-        else:                                               # nothing to learn from: the model stays as it is
-            norm, lr, skipped = 0.0, train.learning_rate(step, recipe), None
-        if skipped:
-            info["skipped"] = skipped
-        log.write(step=step + 1, loss_nats=None if skipped else round(loss, 6), lr=lr, grad_norm=None if skipped else round(norm, 6),
-                  dt_s=round(time.perf_counter() - t0, 4), **info)
-        last = step + 1 == recipe.steps
-        if last or (step + 1) % recipe.save_every == 0:
-            train.save_checkpoint(folder, params, optimizer, step + 1, identity)
-        left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
-        shown = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
-        line = f"step {step + 1:,}/{recipe.steps:,}  {left:,.0f} s left  loss {loss:+.4f}  {shown}"
-        width = shutil.get_terminal_size().columns - 1      # a line that is longer could not be written over
-        print("\r" + line[:width].ljust(width), end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    grads.close()
-    save(folder, params, cfg)
+    identity = {**identity, "threads": train.keep_threads(train.kept_settings(folder, identity, ("threads",)))}
+    with train.begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, end="<|im_end|>") as stage:
+        if moments and not stage.done:
+            inherit_moments(optimizer, moments)
+        started, grads = time.perf_counter(), train.Gradients(params, cfg)
+        for step in range(stage.done, recipe.steps):
+            t0 = time.perf_counter()
+            grads.clear()
+            loss, info = step_of(step, grads)
+            if grads.begun:
+                norm, lr, skipped = train.update(optimizer, grads.sum, loss, step, recipe)
+            else:                                               # nothing to learn from: the model stays as it is
+                norm, lr, skipped = 0.0, train.learning_rate(step, recipe), None
+            if skipped:
+                info["skipped"] = skipped
+            stage.log.write(step=step + 1, loss_nats=None if skipped else round(loss, 6), lr=lr,
+                            grad_norm=None if skipped else round(norm, 6), dt_s=round(time.perf_counter() - t0, 4), **info)
+            last = step + 1 == recipe.steps
+            if last or (step + 1) % recipe.save_every == 0:
+                stage.save_checkpoint(params, optimizer, step + 1)
+            left = (time.perf_counter() - started) / (step + 1 - stage.done) * (recipe.steps - step - 1)
+            shown = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
+            line = f"step {step + 1:,}/{recipe.steps:,}  {left:,.0f} s left  loss {loss:+.4f}  {shown}"
+            width = shutil.get_terminal_size().columns - 1      # a line that is longer could not be written over
+            print("\r" + line[:width].ljust(width), end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        grads.close()
+        stage.finish(params, cfg, save)
 
 
 def digest(paths):
@@ -277,7 +279,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     batches = Batches(conversations, recipe.batch, seed)
     add_replay, of_replay = replayed(run, recipe, tokenizer, cfg, seed)
     identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
-                **of_replay, "threads": cores.N_THREADS, "data": digest(data)}
+                **of_replay, "data": digest(data)}
 
     def step_of(step, grads):
         chosen = batches.at(step)
@@ -431,7 +433,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
     others = recipe.batch and Batches(load_conversations(files[1:], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
     add_replay, of_replay = replayed(run, recipe, tokenizer, cfg, seed)
     identity = {"stage": "rl", **train.settings(recipe), "reward": name, "seed": seed, "start": train.fingerprint(params.values()),
-                **of_replay, "data": digest(files), "threads": cores.N_THREADS}
+                **of_replay, "data": digest(files)}
     if reward == "model":
         reward = load_reward(run / "reward")
         identity["judge"] = train.fingerprint(reward[0].values())
@@ -572,7 +574,7 @@ def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out
     comparisons, test = (load_comparisons(files, tokenizer, cfg.n_positions) for files in (data, [held_out]))
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
     identity = {"stage": "reward", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
-                "data": digest(data), "threads": cores.N_THREADS}
+                "data": digest(data)}
     batches = Batches(comparisons, recipe.batch, seed)
 
     def step_of(step, grads):
@@ -602,7 +604,7 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
     pairs, test = pairs_of(data), pairs_of([held_out])
     reference = load_reference(run, reference, start, params, cfg)
     identity = {"stage": "dpo", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()), "reference": train.fingerprint(reference.values()),
-                "data": digest(data), "threads": cores.N_THREADS}
+                "data": digest(data)}
     batches = Batches(pairs, recipe.batch, seed)
 
     def compared(pairs):                                    # -> rows, their log-probabilities, the reference's; (n,), (n,) what each side gained
@@ -702,7 +704,8 @@ def recipe_of(args):
 
 
 def main(argv=None):
-    args, started = parse_args(argv), time.perf_counter()
+    args = parse_args(argv)
+    runs.start_clock()
     run = Path(args.run)
     if args.samples < 0 or args.samples and args.command != "eval":
         raise ValueError(f"--samples {args.samples}: a number of tries, for eval")
@@ -726,7 +729,7 @@ def main(argv=None):
         if not args.models:                                 # for the page
             checkpoint.write_text(run / "arena.json", json.dumps([{k: float(x) if k != "name" else x for k, x in r._asdict().items()} for r in rated]) + "\n")
         return
-    recipe, seconds = recipe_of(args), lambda: time.perf_counter() - started
+    recipe, seconds = recipe_of(args), runs.seconds_spent
     if args.command == "sft":
         out = args.out or "sft"
         what, passes = sft(run, recipe, args.seed, args.on_mismatch, args.data, args.start or "base", out)

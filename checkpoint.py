@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from runs import whole_file
+from runs import whole_file, write_text  # noqa: F401
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "BF16": "<u2"}
@@ -64,11 +64,6 @@ def read_lines(path, errors="strict"):
         raise ValueError(f"{path}: damaged gzip ({e}); fetch or make it again") from None
     except UnicodeDecodeError as e:
         raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
-
-
-def write_text(path, text):
-    with whole_file(path) as f:
-        f.write(text.encode("utf-8"))
 
 
 def widen(bits):

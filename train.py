@@ -16,6 +16,7 @@ Sources: Loshchilov & Hutter 2019 (AdamW, cosine schedule); Karpathy's nanoGPT a
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -23,20 +24,24 @@ import mmap
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
 import checkpoint
+import command
 import device
 import evaluate
 import gpt
 import numpy as np
+import runs
 
 
 @dataclass(frozen=True)
@@ -309,102 +314,188 @@ def save_checkpoint(folder, params, optimizer, step, identity):
     tensors = dict(params)
     for kind in ("m", "v"):
         tensors.update({f"adamw.{kind}.{k}": a for k, a in getattr(optimizer, kind).items()})
-    checkpoint.save_safetensors(Path(folder) / "trainer.safetensors", tensors,
-                         {"step": str(step), "adamw.t": str(optimizer.t), "identity": json.dumps(identity, sort_keys=True)})
+    about = {"step": str(step), "adamw.t": str(optimizer.t), "identity": json.dumps(identity, sort_keys=True)}
+    checkpoint.save_safetensors(Path(folder) / "trainer.safetensors", tensors, about)
 
 
-def load_checkpoint(folder, params, optimizer, identity, on_mismatch="error"):
-    """Fill params and optimizer from the folder's checkpoint; returns the steps done, 0 when there is none.
+def differences(path, params, optimizer, identity):
+    """What keeps a run from going on from this checkpoint: a list of sentences, empty when nothing does.
 
-    identity is everything a run depends on: recipe, seed, fingerprints of data and starting weights. A
-    checkpoint of another identity is an error, or ignored with a notice when on_mismatch is "restart".
+    identity is everything a run depends on: recipe, seed, fingerprints of data and starting weights.
     """
-    path = Path(folder) / "trainer.safetensors"
-    if not path.exists():
-        return 0
-    places = {prefix + k: a for prefix, arrays in (("", params), ("adamw.m.", optimizer.m), ("adamw.v.", optimizer.v))
-              for k, a in arrays.items()}
     try:
         tensors, meta = checkpoint.load_safetensors(path)
         theirs = json.loads(meta["identity"])
         step, t = int(meta["step"]), int(meta["adamw.t"])
-        differs = [f"{k}: checkpoint {theirs.get(k)!r}, now {identity.get(k)!r}"
-                   for k in {**identity, **theirs} if theirs.get(k) != identity.get(k)]
-        if not differs:
-            differs = [f"{k}: checkpoint {getattr(tensors.get(k), 'shape', None)}, now {a.shape}" for k, a in places.items()
-                       if k not in tensors or tensors[k].shape != a.shape or not np.isfinite(tensors[k]).all()]
+        found = [f"{k}: checkpoint {theirs.get(k)!r}, now {identity.get(k)!r}"
+                 for k in {**identity, **theirs} if theirs.get(k) != identity.get(k)]
+        if not found:
+            found = [f"{k}: checkpoint {getattr(tensors.get(k), 'shape', None)}, now {a.shape}"
+                     for k, a in checkpoint_arrays(params, optimizer).items()
+                     if k not in tensors or tensors[k].shape != a.shape or not np.isfinite(tensors[k]).all()]
         if not 0 <= t - identity.get("updates_before", 0) <= step <= identity.get("steps", step):
-            differs.append(f"step {step} with {t} updates: impossible")
+            found.append(f"step {step} with {t} updates: impossible")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        differs = [f"it is damaged ({type(e).__name__}: {e})"]
-    if differs:
-        if on_mismatch == "restart":
-            print(f"{path}: cannot resume, {differs[0]}; starting over", file=sys.stderr)
-            return 0
-        shown = "; ".join(differs[:6] + [f"and {len(differs) - 6} more"] * (len(differs) > 6))
-        raise ValueError(f"{path}: cannot resume, {shown}. Give back the old settings, start over "
-                         f"with --on-mismatch restart, or train into another folder with --run")
-    for k, a in places.items():
+        found = [f"it is damaged ({type(e).__name__}: {e})"]
+    return found
+
+
+def checkpoint_arrays(params, optimizer):
+    """{name in a checkpoint: the array it fills}."""
+    return {prefix + k: a for prefix, arrays in (("", params), ("adamw.m.", optimizer.m), ("adamw.v.", optimizer.v))
+            for k, a in arrays.items()}
+
+
+def load_checkpoint(path, params, optimizer):
+    """Fill params and optimizer from a checkpoint that has no differences(); returns the steps done."""
+    tensors, meta = checkpoint.load_safetensors(path)
+    for k, a in checkpoint_arrays(params, optimizer).items():
         a[...] = tensors[k]
-    optimizer.t = t
-    return step
+    optimizer.t = int(meta["adamw.t"])
+    return int(meta["step"])
 
 
-def checkpoint_identity(folder):
-    """The identity of the run whose checkpoint a folder holds; empty where there is none to read."""
+def checkpoint_identity(path):
+    """The identity of the run that a checkpoint is of; empty where there is none to read."""
     try:
-        return dict(json.loads(checkpoint.load_safetensors(Path(folder) / "trainer.safetensors")[1]["identity"]))
+        return dict(json.loads(checkpoint.load_safetensors(path)[1]["identity"]))
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
+def kept_settings(folder, identity, names):
+    """{name: value} of settings that a run keeps from its own checkpoint, because they decide the order of its sums and
+    so its last bits: how many rows at once, how many threads. Empty where the folder has no checkpoint of this run."""
+    for place in (Path(folder), Path(folder) / NEW):
+        before = checkpoint_identity(place / "trainer.safetensors")
+        if before and all(before.get(k) == v for k, v in identity.items() if k not in names):
+            return {k: before[k] for k in names if k in before}
+    return {}
+
+
+def keep_threads(kept):
+    """As many threads as a run began with, where kept_settings() knows it, else one for each core. Returns how many."""
+    n = kept.get("threads", cores.N_THREADS)
+    if n != cores.N_THREADS:
+        print(f"going on with {n} threads, as this run began, for the same bits; this machine has {cores.N_THREADS} cores", file=sys.stderr)
+        cores.N_THREADS = gpt.N_THREADS = n
+        cores._new_pool()
+    return n
+
+
 class Log:
-    """log.jsonl: one JSON object a line, each with its step. Lines after the resumed step are dropped,
-    so that a run killed between two checkpoints does not leave steps twice."""
+    """log.jsonl: one JSON object a line, each with its step, and the seconds spent since the run began (spent_s).
+
+    Lines after the resumed step are dropped, so that a run killed between two checkpoints does not leave steps twice.
+    seconds: what the processes before this one spent on the steps that are kept.
+    """
 
     def __init__(self, folder, step):
-        self.path = Path(folder) / "log.jsonl"
+        self.path, self.seconds = Path(folder) / "log.jsonl", 0.0
         kept = []
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    if json.loads(line)["step"] <= step:
+                    entry = json.loads(line)
+                    if entry["step"] <= step:
                         kept.append(line)
+                        self.seconds = float(entry.get("spent_s", 0.0))
                 except (ValueError, KeyError, TypeError, RecursionError):
                     break                               # the half line a kill left behind
-        checkpoint.write_text(self.path, "".join(f"{line}\n" for line in kept))
+        runs.write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.file = open(self.path, "a", encoding="utf-8")
 
     def write(self, **values):
-        self.file.write(json.dumps(values) + "\n")
+        self.file.write(json.dumps({**values, "spent_s": round(runs.seconds_spent(), 1)}) + "\n")
         self.file.flush()
 
 
-def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="error", end="<|endoftext|>"):
-    """Open a stage's folder: (steps done, log), with params and optimizer filled from a checkpoint of this run.
+NEW = ".new"                    # in a stage's folder: where a model is made while another run's finished one stands there
 
-    A model that some other run finished there is not overwritten unless on_mismatch says so; and then it goes
-    at once, so that no half-trained folder ever looks finished. end: the token behind which the model has no more to say,
-    for transformers.
+
+class Stage(NamedTuple):
+    """A stage that has begun: where its files go, and how far an earlier process took it."""
+
+    folder: Path
+    place: Path                 # the folder, or NEW in it
+    done: int                   # steps
+    log: Log
+    identity: dict
+
+    def save_checkpoint(self, params, optimizer, step):
+        save_checkpoint(self.place, params, optimizer, step, self.identity)
+
+    def finish(self, params, cfg, save):
+        """Write the model with save(folder, params, cfg). An old one goes only now."""
+        save(self.place, params, cfg)
+        self.log.file.flush()
+        if self.place != self.folder:
+            runs.publish(self.place, self.folder, "model.safetensors", ["trainer.safetensors"])
+
+
+@contextlib.contextmanager
+def begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="error", end="<|endoftext|>"):
+    """Give a Stage for a folder that no other process trains in, with params and optimizer filled from its checkpoint.
+
+    A checkpoint of another run, or a model that another run finished there, is an error unless on_mismatch is
+    "restart". Then a finished model stays, with all that belongs to it, until this one is finished: it is made in
+    FOLDER/.new. end: the token behind which the model has no more to say, for transformers.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with runs.locked(folder, "training"):
+        runs.settle(folder / NEW, folder)
+        place, found = folder, {}
+        for candidate in (folder, folder / NEW):
+            path = candidate / "trainer.safetensors"
+            if path.exists():
+                found[candidate] = differences(path, params, optimizer, identity)
+                if not found[candidate]:
+                    place = candidate
+        resumes = found.get(place) == []
+        if not resumes:
+            place = start_over(folder, found, on_mismatch)
+        done = load_checkpoint(place / "trainer.safetensors", params, optimizer) if resumes else 0
+        if not resumes or not (place / "config.json").exists():         # what a stage wrote in it when it ended stays
+            gpt.save_config(place, cfg)
+            if tokenizer:
+                tokenizer.save(place / "tokenizer.json")
+                save_generation_config(place, tokenizer, end)
+        log = Log(place, done)
+        runs.add_earlier(log.seconds)
+        try:
+            yield Stage(folder, place, done, log, identity)
+        finally:
+            log.file.close()
+
+
+def start_over(folder, found, on_mismatch):
+    """The place for a run that goes on from nothing, after asking whether it may. found: {place: differences}."""
     model = folder / "model.safetensors"
-    done = load_checkpoint(folder, params, optimizer, identity, on_mismatch)
-    if not done and model.exists():
-        if on_mismatch != "restart":
-            raise ValueError(f"{model}: a model that this run did not make is already there. Replace it with "
-                             "--on-mismatch restart, or train into another folder with --run or --out")
-        model.unlink()
-    if not done:
+    for place, differs in found.items():
+        path = place / "trainer.safetensors"
+        if on_mismatch == "restart":
+            print(f"{path}: cannot resume, {differs[0]}; starting over", file=sys.stderr)
+            continue
+        shown = "; ".join(differs[:6] + [f"and {len(differs) - 6} more"] * (len(differs) > 6))
+        raise ValueError(f"{path}: cannot resume, {shown}. Give back the old settings, start over "
+                         f"with --on-mismatch restart, or train into another folder with --run")
+    if model.exists() and on_mismatch != "restart":
+        raise ValueError(f"{model}: a model that this run did not make is already there. Replace it with "
+                         "--on-mismatch restart, or train into another folder with --run or --out")
+    shutil.rmtree(folder / NEW, ignore_errors=True)
+    if not model.exists():
         (folder / "trainer.safetensors").unlink(missing_ok=True)       # it would stand beside a tokenizer that is not its own
-    if not done or not (folder / "config.json").exists():              # what a stage wrote in it when it ended stays
-        gpt.save_config(folder, cfg)
-        if tokenizer:
-            tokenizer.save(folder / "tokenizer.json")
-            ids = {f"{k}_token_id": tokenizer.special_tokens.get(name) for k, name in (("bos", "<|endoftext|>"), ("eos", end), ("pad", end))}
-            checkpoint.write_text(folder / "generation_config.json", json.dumps(ids, indent=2) + "\n")
-    return done, Log(folder, done)
+        return folder
+    print(f"{model}: stays until this run is finished", file=sys.stderr)
+    (folder / NEW).mkdir()
+    return folder / NEW
+
+
+def save_generation_config(folder, tokenizer, end):
+    """generation_config.json, which tells transformers where a text begins and ends."""
+    names = {"bos": "<|endoftext|>", "eos": end, "pad": end}
+    ids = {f"{k}_token_id": tokenizer.special_tokens.get(name) for k, name in names.items()}
+    runs.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
 
 
 MOST_SKIPPED = 10               # updates in a row that may fail before a run gives up
@@ -552,7 +643,10 @@ def _serve(pipe, inherited, params, cfg, recompute, grads):
                                         positions=positions, segments=segments)[0]
         except Exception as e:
             answer = e
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except ConnectionError:                         # the process that asked has been killed
+            return
 
 
 def _answer(other):
@@ -661,78 +755,81 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         raise ValueError("--align-documents needs a tokenizer with <|endoftext|>, which tells documents apart")
     windows = Windows(train_shards, T, seed, document_start)
     evaluate.validation_rows(val_shards, T)             # an error now rather than after an hour
-    before = checkpoint_identity(folder)
-    if not micro_batch and all(before.get(k) == v for k, v in settings(recipe).items()):    # else it is another run's
-        micro_batch = before.get("micro_batch")
+    identity = {**settings(recipe), "seed": seed, "tokens": fingerprint(train_shards),
+                "tokenizer": tokenizer.fingerprint if tokenizer else None, "align_documents": align_documents,
+                "start": fingerprint(start.values()) if start else None}
+    if gpu:
+        identity["device"] = f"{gpu.name}, {'bf16' if gpu.bf16 else 'float32'}"
+    kept = kept_settings(folder, identity, ("micro_batch", "threads"))
+    micro_batch = micro_batch or kept.get("micro_batch")
+    if not gpu:
+        identity["threads"] = keep_threads(kept)
     budget = budget or (0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes())
     micro_batch, recompute, plan = fit_batch(cfg, recipe.batch, budget, micro_batch, recompute, gpu)
     print_plan(plan)
-    identity = {**settings(recipe), "micro_batch": micro_batch, "seed": seed, "tokens": fingerprint(train_shards),
-                "tokenizer": tokenizer.fingerprint if tokenizer else None, "align_documents": align_documents,
-                "start": fingerprint(start.values()) if start else None,
-                **({"device": f"{gpu.name}, {'bf16' if gpu.bf16 else 'float32'}"} if gpu else {"threads": cores.N_THREADS})}
+    identity["micro_batch"] = micro_batch
     params = start or gpt.init(cfg, seed)
     optimizer = AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
-    done, log = begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch)
-    started = time.perf_counter()
-    print(f"{folder}: {cfg.n_params:,} parameters, {recipe.steps:,} steps of {tokens_per_step:,} tokens, {micro_batch} of {recipe.batch} "
-          f"rows at once{', activations recomputed' * recompute}, "
-          f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * T:,} tokens, "
-          f"learning rate {recipe.lr:g} after {recipe.warmup:,} steps, {recipe.min_lr:g} at the end"
-          + (f"; resuming after step {done:,}" if done else ""), file=sys.stderr)
-    if gpu:
-        work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
-        for_evaluation, peak = work.params, peak_flops(gpu)
-    else:
-        work = Gradients(params, cfg, recompute)
-        for_evaluation, peak = params, None
-
-    def validate():                                     # takes no memory of its own
-        return evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, min(32, micro_batch), work.arena)
-
-    entry = {}
-    for step in range(done, recipe.steps):
-        t0, loss = time.perf_counter(), 0.0
-        work.clear()
-        for i in range(0, recipe.batch, micro_batch):
-            rows = windows.rows(step * recipe.batch + i, min(micro_batch, recipe.batch - i))
-            each = np.full((len(rows), T), 1.0 / tokens_per_step)       # a mean over the whole step
-            loss += work.add(rows[:, :-1], rows[:, 1:], each)
-        if gpu:                                         # the loss stays there until all is done
-            lr = learning_rate(step, recipe)
-            loss, norm = work.update(lr, recipe.clip)
-            skipped = why_skipped(optimizer, loss, norm, step, recipe)
+    with begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch) as stage:
+        done, started = stage.done, time.perf_counter()
+        print(f"{folder}: {cfg.n_params:,} parameters, {recipe.steps:,} steps of {tokens_per_step:,} tokens, {micro_batch} of {recipe.batch} "
+              f"rows at once{', activations recomputed' * recompute}, "
+              f"{recipe.steps * recipe.batch / windows.per_epoch:.1f} passes over {windows.per_epoch * T:,} tokens, "
+              f"learning rate {recipe.lr:g} after {recipe.warmup:,} steps, {recipe.min_lr:g} at the end"
+              + (f"; resuming after step {done:,}" if done else ""), file=sys.stderr)
+        if gpu:
+            work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
+            for_evaluation, peak = work.params, peak_flops(gpu)
         else:
-            norm, lr, skipped = update(optimizer, work.sum, loss, step, recipe)
-        dt = time.perf_counter() - t0
-        mfu = tokens_per_step / dt * flops_per_token(cfg, T) / peak if peak else None
-        entry = dict(step=step + 1, tokens=(step + 1) * tokens_per_step, loss_nats=round(loss, 6), lr=lr,
-                     grad_norm=round(norm, 6), dt_s=round(dt, 4), tokens_per_s=round(tokens_per_step / dt), mfu=mfu and round(mfu, 4))
-        if skipped:
-            entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
-        last = step + 1 == recipe.steps
-        if last or (step + 1) % recipe.eval_every == 0:
-            nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
-            if not math.isfinite(nats):
-                raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
-            said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
-            print(f"\nstep {step + 1:,}: validation {nats:.4f} nats a token, {f'{bits:.4f}' if tokenizer else 'unknown'} bits a byte{said}",
-                  file=sys.stderr)
-        log.write(**entry)
-        if last or (step + 1) % recipe.save_every == 0:
-            if gpu:
-                work.download()
-            save_checkpoint(folder, params, optimizer, step + 1, identity)
-        left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
-        print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:.4f}  norm {norm:.2f}  lr {lr:.2e}  {entry['tokens_per_s']:,} tokens/s  "
-              f"mfu {f'{mfu:.1%}' if mfu else 'unknown'}  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    work.close()
-    if not entry:                                       # it was already finished
-        entry["tokens"] = done * tokens_per_step
-        entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
-    gpt.save(folder, params, cfg)
-    return params, entry
+            work = Gradients(params, cfg, recompute)
+            for_evaluation, peak = params, None
+
+        def validate():                                     # takes no memory of its own
+            return evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, min(32, micro_batch), work.arena)
+
+        entry = {}
+        for step in range(done, recipe.steps):
+            t0, loss = time.perf_counter(), 0.0
+            work.clear()
+            for i in range(0, recipe.batch, micro_batch):
+                rows = windows.rows(step * recipe.batch + i, min(micro_batch, recipe.batch - i))
+                each = np.full((len(rows), T), 1.0 / tokens_per_step)       # a mean over the whole step
+                loss += work.add(rows[:, :-1], rows[:, 1:], each)
+            if gpu:                                         # the loss stays there until all is done
+                lr = learning_rate(step, recipe)
+                loss, norm = work.update(lr, recipe.clip)
+                skipped = why_skipped(optimizer, loss, norm, step, recipe)
+            else:
+                norm, lr, skipped = update(optimizer, work.sum, loss, step, recipe)
+            dt = time.perf_counter() - t0
+            mfu = tokens_per_step / dt * flops_per_token(cfg, T) / peak if peak else None
+            entry = dict(step=step + 1, tokens=(step + 1) * tokens_per_step, loss_nats=round(loss, 6), lr=lr,
+                         grad_norm=round(norm, 6), dt_s=round(dt, 4), tokens_per_s=round(tokens_per_step / dt), mfu=mfu and round(mfu, 4))
+            if skipped:
+                entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
+            last = step + 1 == recipe.steps
+            if last or (step + 1) % recipe.eval_every == 0:
+                nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
+                if not math.isfinite(nats):
+                    raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
+                said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
+                print(f"\nstep {step + 1:,}: validation {nats:.4f} nats a token, {f'{bits:.4f}' if tokenizer else 'unknown'} bits a byte{said}",
+                      file=sys.stderr)
+            stage.log.write(**entry)
+            if last or (step + 1) % recipe.save_every == 0:
+                if gpu:
+                    work.download()
+                stage.save_checkpoint(params, optimizer, step + 1)
+            left = (time.perf_counter() - started) / (step + 1 - done) * (recipe.steps - step - 1)
+            print(f"\rstep {step + 1:,}/{recipe.steps:,}  loss {loss:.4f}  norm {norm:.2f}  lr {lr:.2e}  {entry['tokens_per_s']:,} tokens/s  "
+                  f"mfu {f'{mfu:.1%}' if mfu else 'unknown'}  {left:,.0f} s left ", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        work.close()
+        if not entry:                                       # it was already finished
+            entry["tokens"] = done * tokens_per_step
+            entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
+        stage.finish(params, cfg, gpt.save)
+        return params, entry
 
 
 def parse_args(argv=None):
@@ -798,7 +895,8 @@ def load_tokens(args, recipe):
 
 
 def main(argv=None):
-    args, started = parse_args(argv), time.perf_counter()
+    args = parse_args(argv)
+    runs.start_clock()
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     recipe = PRESETS[args.preset]
@@ -834,7 +932,7 @@ def main(argv=None):
     _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
                     min(args.micro_batch, recipe.batch) if args.micro_batch else None, args.recompute,
                     args.memory_gb and args.memory_gb * 1e9, params, args.align_documents, gpu)
-    seconds = time.perf_counter() - started
+    seconds = runs.seconds_spent()
     # The same tokens under n-gram models of the training text (of its first 20 million tokens).
     seen, targets = np.concatenate([np.asarray(s[:20_000_000]) for s in train_shards[:1]]), evaluate.validation_rows(val_shards, recipe.model.n_positions)[:, 1:].ravel()
     nats = {n: evaluate.ngram_nats(seen, targets, n, V) for n in (1, 5)}
@@ -846,11 +944,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"train.py: error: {e}")
+    command.run(main)

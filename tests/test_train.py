@@ -15,6 +15,7 @@ import pytest
 import bpe
 import cores
 import gpt
+import runs
 import train
 import checkpoint
 from conftest import ROOT, kill_and_rerun, run_script
@@ -325,7 +326,7 @@ def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path, text):
     kill_and_rerun("train.py", [*args, "--run", tmp_path / "killed"], random.Random(0))
     for name in ("model.safetensors", "trainer.safetensors", "config.json", "tokenizer.json"):
         assert (tmp_path / "calm/base" / name).read_bytes() == (tmp_path / "killed/base" / name).read_bytes(), name
-    steps = [[{k: v for k, v in json.loads(line).items() if k not in ("dt_s", "tokens_per_s")}
+    steps = [[{k: v for k, v in json.loads(line).items() if k not in ("dt_s", "tokens_per_s", "spent_s")}
               for line in (tmp_path / run / "base/log.jsonl").read_text().splitlines()] for run in ("calm", "killed")]
     assert steps[0] == steps[1] and len(steps[0]) == 60
     assert not list(tmp_path.rglob("*.tmp"))
@@ -354,10 +355,66 @@ def test_a_model_of_someone_else_is_not_overwritten(tmp_path, text, monkeypatch)
     with pytest.raises(ValueError, match="a model that this run did not make is already there"):
         train.main(run)
     assert theirs.read_bytes() == before
-    monkeypatch.setattr(train, "update", lambda *_: 1 / 0)
+    steps, update = [], train.update
+
+    def until_step_20(*args):
+        steps.append(args[3])
+        return update(*args) if len(steps) != 21 else 1 / 0
+
+    monkeypatch.setattr(train, "update", until_step_20)
+    again = [*run, "--on-mismatch", "restart", "--save-every", "10"]
     with pytest.raises(ZeroDivisionError):
-        train.main([*run, "--on-mismatch", "restart"])
-    assert not theirs.exists()                          # half a training never looks finished
+        train.main(again)
+    assert theirs.read_bytes() == before and gpt.load(theirs.parent)[1].vocab_size == 9     # theirs, until ours is whole
+    train.main(again)
+    assert steps == list(range(21)) + list(range(20, 30))           # ours went on from its checkpoint
+    assert gpt.load(theirs.parent)[1].vocab_size == len(set(TEXT)) and not (theirs.parent / train.NEW).exists()
+    monkeypatch.undo()
+    train.main(["--data", str(text), "--run", str(tmp_path / "calm"), *SMALL])
+    for name in ("model.safetensors", "trainer.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "r/base" / name).read_bytes() == (tmp_path / "calm/base" / name).read_bytes(), name
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, text):
+    with runs.locked(tmp_path / "r/base", "training"):
+        done = run_script("train.py", "--data", text, "--run", tmp_path / "r", *SMALL)
+    assert done.returncode == 1 and "another training is writing there" in done.stderr
+    assert not (tmp_path / "r/base/config.json").exists()
+
+
+def test_a_run_that_moves_to_a_machine_with_other_cores_keeps_its_threads(tmp_path, text, monkeypatch, capsys):
+    run = ["--data", str(text), *SMALL, "--save-every", "10"]
+    n = cores.N_THREADS
+    monkeypatch.setattr(gpt, "N_THREADS", n)            # as they were, when the test is over
+    for place in ("calm", "moved"):
+        monkeypatch.setattr(cores, "N_THREADS", 3)
+        update = train.update
+        if place == "moved":
+            monkeypatch.setattr(train, "update", lambda *args: update(*args) if args[3] < 15 else 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                train.main([*run, "--run", str(tmp_path / place)])
+            monkeypatch.setattr(train, "update", update)
+            monkeypatch.setattr(cores, "N_THREADS", 1)  # the other machine
+        train.main([*run, "--run", str(tmp_path / place)])
+    assert "going on with 3 threads, as this run began" in capsys.readouterr().err
+    files = [(tmp_path / place / "base/trainer.safetensors").read_bytes() for place in ("calm", "moved")]
+    assert files[0] == files[1]
+
+
+def test_a_resumed_run_counts_the_time_of_the_killed_one(tmp_path, text, monkeypatch):
+    run = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL, "--save-every", "10"]
+    update = train.update
+    monkeypatch.setattr(train, "update", lambda *args: update(*args) if args[3] < 15 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.main(run)
+    path = tmp_path / "r/base/log.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[9]["spent_s"] = 5000.0                        # as if the first ten steps had taken so long
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(train, "update", update)
+    train.main(run)
+    spent = [json.loads(line)["spent_s"] for line in path.read_text().splitlines()]
+    assert len(spent) == 30 and min(spent[9:]) >= 5000.0 and spent[9:] == sorted(spent[9:])
 
 
 def test_how_often_it_is_saved_does_not_matter_to_a_resume(tmp_path, text):

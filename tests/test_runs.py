@@ -1,0 +1,284 @@
+"""runs.py: files that are whole after a kill or a power loss, locks, and stages that are finished."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import runs
+from conftest import ROOT
+
+
+class PowerLoss(BaseException):
+    """Not an Exception: nothing may catch it and tidy up."""
+
+
+# ----------------------------------------------------------------------------------------------------- whole files
+
+
+def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    calls = []
+    fsync, rename = os.fsync, os.replace
+
+    def watched_fsync(handle):
+        calls.append(("fsync", os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def watched_replace(old, new):
+        calls.append(("rename", str(old), str(new)))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    with runs.whole_file(tmp_path / "a") as f:
+        f.write(b"x" * 100_000)
+    tmp = calls[0][1]
+    assert calls == [("fsync", tmp), ("rename", tmp, str(tmp_path / "a")), ("fsync", str(tmp_path))]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        with runs.whole_file(tmp_path / "a") as f:
+            f.write(b"half of the new")
+            1 / 0
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
+
+
+def test_writers_of_one_name_at_the_same_time_each_write_a_whole_file(tmp_path):
+    path, texts = tmp_path / "a", [bytes([65 + k]) * 300_000 for k in range(4)]
+
+    def write(text):
+        for _ in range(20):
+            with runs.whole_file(path) as f:
+                for i in range(0, len(text), 50_000):
+                    f.write(text[i:i + 50_000])
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
+    for t in threads:
+        t.start()
+    while any(t.is_alive() for t in threads):
+        if path.exists():
+            assert path.read_bytes() in texts
+    for t in threads:
+        t.join()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+# ------------------------------------------------------------------------------------- several files that belong together
+
+OLD = {"a": "old", "b": "old", "gone": "old", "sign": "old"}
+FRESH = {"a": "new", "b": "new", "deep/c": "new", "sign": "new"}
+
+
+def fill(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def read(folder):
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("survives", range(12))
+def test_several_files_are_old_or_new_wherever_the_power_fails(tmp_path, monkeypatch, survives):
+    """The power fails after so many changes of the folder. Readers go by the sign, and never see old beside new with it."""
+    folder, new, left = tmp_path / "f", tmp_path / "f/.new", [survives]
+    fill(folder, OLD)
+    fill(new, FRESH)
+
+    def change(function):
+        def limited(*args, **kwargs):
+            if not left[0]:
+                raise PowerLoss
+            left[0] -= 1
+            return function(*args, **kwargs)
+        return limited
+
+    with monkeypatch.context() as m:
+        for module, name in ((os, "replace"), (os, "unlink"), (shutil, "rmtree")):
+            m.setattr(module, name, change(getattr(module, name)))
+        m.setattr(type(folder), "unlink", change(type(folder).unlink))
+        try:
+            runs.publish(new, folder, "sign", ["gone"])
+        except PowerLoss:
+            pass
+    seen = {k: v for k, v in read(folder).items() if not k.startswith(".new/")}
+    if "sign" in seen:
+        assert seen in (OLD, FRESH)
+    if seen not in (OLD, FRESH):
+        with pytest.raises(ValueError, match="its files were being replaced when that was killed; finish it with: again"):
+            runs.check_settled(new, "again")
+    if (new / runs.MOVES).exists():                     # the command runs again
+        runs.settle(new, folder)
+        assert read(folder) == FRESH
+    runs.check_settled(new, "again")
+
+
+def test_the_test_above_reaches_the_end(tmp_path):
+    """With twelve changes the whole of publish() is done, so every place before was tried."""
+    fill(tmp_path / "f", OLD)
+    fill(tmp_path / "f/.new", FRESH)
+    runs.publish(tmp_path / "f/.new", tmp_path / "f", "sign", ["gone"])
+    assert read(tmp_path / "f") == FRESH
+
+
+# ------------------------------------------------------------------------------------------------------------ locks
+
+HOLD = "import sys, runs\nwith runs.locked(sys.argv[1], 'train.py'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+
+
+def hold(folder):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_lock_holds_against_other_processes_and_this_one_until_its_holder_is_dead(tmp_path):
+    other = hold(tmp_path)
+    with pytest.raises(ValueError, match="another train.py is writing there; wait for its end"):
+        with runs.locked(tmp_path, "train.py"):
+            pass
+    with runs.locked(tmp_path, "bpe.py"):               # another stage of the same folder
+        pass
+    other.kill()
+    other.wait()
+    with runs.locked(tmp_path, "train.py"):             # whatever the dead one left
+        with pytest.raises(ValueError, match="another train.py is writing there"):
+            with runs.locked(tmp_path / "." / "x" / "..", "train.py"):
+                pass
+    assert not [p for p in tmp_path.iterdir() if p.is_file()]
+
+
+def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
+    code = ("import os, sys, time, runs\nwith runs.locked(sys.argv[1], 'x'):\n    pid = os.fork()\n    if not pid:\n        os.close(1)\n        time.sleep(60)\n"
+            "        os._exit(0)\n    print(pid, flush=True)\n    os.kill(os.getpid(), 9)\n")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    try:
+        with runs.locked(tmp_path, "x"):
+            pass
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)
+
+
+def test_the_next_process_removes_what_a_killed_one_left(tmp_path):
+    code = "import os, sys, runs\nwith runs.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    (tmp_path / "notes.tmp").write_text("of the user")
+    assert len(list(tmp_path.iterdir())) == 2
+    with runs.locked(tmp_path, "x"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.tmp"]
+
+
+# ------------------------------------------------------------------------------------------------------------ stages
+
+SCRIPT = """import sys
+from pathlib import Path
+run = Path(sys.argv[sys.argv.index("--run") + 1])
+with open(run / "times", "a") as f:
+    f.write("x")
+text = (run / "in.txt").read_text()
+if "fail" in text:
+    sys.exit(3)
+(run / "out.txt").write_text(text.upper())
+print("the row of", text)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = tmp_path / "a run"                            # RUN of make may have no space; this may
+    run.mkdir()
+    (run / "in.txt").write_text("one")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return run
+
+
+def stage(run, *more):
+    words = [str(run.parent / "script.py"), "--run", "{run}", *more]
+    return runs.stage(run, "1-x", ["in.txt"], ["out.txt"], words)
+
+
+def times(run):
+    return len((run / "times").read_text())
+
+
+def test_a_finished_stage_is_finished_wherever_it_was_copied(run, tmp_path, capfdbinary):
+    assert stage(run) == 0 and times(run) == 1
+    assert (run / "log/1-x.txt").read_text() == "the row of one\n"
+    assert stage(run) == 0 and times(run) == 1
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(run, copy, copy_function=shutil.copyfile)
+    for path in copy.rglob("*"):                        # products that look older than what they are made of
+        os.utime(path, (1, 1) if path.name == "out.txt" else (2, 2))
+    assert stage(copy) == 0 and times(copy) == 1
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda run: (run / "in.txt").write_text("two"),
+    lambda run: (run / "out.txt").unlink(),
+    lambda run: (run / "log/1-x.txt").unlink(),
+    lambda run: (run / "log/1-x.json").unlink(),
+    lambda run: (run / "log/1-x.json").write_text("{"),
+    lambda run: (run / "log/1-x.json").write_text("[]"),
+    lambda run: (run / "log/1-x.json").write_text('{"command": 1, "made_of": {"in.txt": 3}, "makes": {}}'),
+])
+def test_a_stage_is_made_again_when_something_is_missing_or_other(run, spoil, capfdbinary):
+    stage(run)
+    spoil(run)
+    assert stage(run) == 0 and times(run) == 2
+    assert (run / "out.txt").read_text() == (run / "in.txt").read_text().upper()
+
+
+def test_equal_size_and_time_do_not_hide_other_contents_that_were_written_later(run, capfdbinary):
+    stage(run)
+    before = (run / "in.txt").stat()
+    (run / "in.txt").write_text("two")                  # as long as "one"
+    os.utime(run / "in.txt", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert stage(run) == 0 and times(run) == 2
+
+
+def test_other_settings_make_a_stage_again(run, capfdbinary):
+    stage(run)
+    assert stage(run, "--seed", "1") == 0 and times(run) == 2
+
+
+def test_a_stage_that_fails_has_no_sign_and_keeps_what_was_printed_before(run, capfdbinary):
+    stage(run)
+    (run / "in.txt").write_text("fail")
+    assert stage(run) == 3
+    assert not (run / "log/1-x.json").exists() and (run / "log/1-x.txt").read_text() == "the row of one\n"
+    assert stage(run) == 3                              # and is not finished now
+    (run / "in.txt").write_text("one")
+    assert stage(run) == 0 and times(run) == 4
+
+
+def test_a_stage_that_makes_nothing_is_an_error(run, capfdbinary):
+    with pytest.raises(ValueError, match="has ended well and not made other.txt"):
+        runs.stage(run, "1-x", [], ["other.txt"], [str(run.parent / "script.py"), "--run", "{run}"])
+    assert not (run / "log/1-x.json").exists()
+
+
+def test_a_stage_killed_at_any_moment_is_made_again(run, tmp_path):
+    slow = SCRIPT.replace('print(', 'import time; time.sleep(0.3); print(')
+    (tmp_path / "script.py").write_text(slow)
+    words = [sys.executable, "runs.py", "--run", run, "--name", "1-x", "--made-of", "in.txt", "--makes", "out.txt", "--",
+             str(tmp_path / "script.py"), "--run", "{run}"]
+    process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not (run / "out.txt").exists():               # the product is there, the row is not
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "log/1-x.txt").exists()
+    done = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "the row of one\n" and times(run) == 2
+    assert (run / "log/1-x.txt").read_text() == "the row of one\n"
+    assert sorted(p.name for p in (run / "log").iterdir()) == ["1-x.json", "1-x.txt"]
