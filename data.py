@@ -315,6 +315,8 @@ def is_address(path):
 def find_warcs(paths, run_dir):
     """The WARC files that paths name, folders listed in order, addresses as they are; without paths those of RUN/crawl."""
     files = []
+    if not paths:
+        runs.check_settled(Path(run_dir) / ".toyweb", f"python toyweb.py --run {run_dir}")
     for path in paths or [Path(run_dir) / "crawl"]:
         if is_address(path):
             files.append(str(path))

@@ -12,7 +12,7 @@ out for testing (facts never asked, phrasings, sums, rounds of the game) is in n
     python toyweb.py                       write out/demo and print a census
     python toyweb.py --score               compare what data.py kept and dropped with the truth
 
-Imports nothing of ours. Same seed, same bytes.
+Same seed, same bytes, whatever Python writes them.
 """
 
 import argparse
@@ -23,12 +23,15 @@ import json
 import os
 import random
 import re
-import sys
-import time
+import shutil
 import uuid
+import zlib
 from collections import Counter, namedtuple
 from html import escape
 from pathlib import Path
+
+import command
+import runs
 
 Page = namedtuple("Page", "url label html charset original")     # original: the url a mirror copies, or None
 
@@ -627,11 +630,17 @@ def pages(seed=0, n_pages=3000):
 # ------------------------------------------------------------------------------------------------------ WARC
 
 
+def gzipped(data, level):
+    """One gzip member without a time. gzip.compress() writes another header in some versions of Python."""
+    packer = zlib.compressobj(level, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
 def warc_record(kind, block, **fields):
     """One WARC/1.0 record as its own gzip member."""
     head = {"WARC-Type": kind, **{k.replace("_", "-"): v for k, v in fields.items() if v}, "Content-Length": str(len(block))}
     text = "WARC/1.0\r\n" + "".join(f"{k}: {v}\r\n" for k, v in head.items()) + "\r\n"
-    return gzip.compress(text.encode("utf-8") + block + b"\r\n\r\n", compresslevel=6, mtime=0)
+    return gzipped(text.encode("utf-8") + block + b"\r\n\r\n", 6)
 
 
 def digest(data):
@@ -658,7 +667,7 @@ def capture(page, i, seed, rng):
     if how < 0.15:                                      # as Common Crawl stores it: decoded, old headers renamed
         headers += [("X-Crawler-Content-Encoding", "gzip"), ("X-Crawler-Transfer-Encoding", "chunked"), ("Content-Length", str(len(body)))]
     elif how < 0.30:                                    # as other crawlers store it: what came over the wire
-        payload = gzip.compress(body, mtime=0)
+        payload = gzipped(body, 9)
         headers += [("Content-Encoding", "gzip"), ("Content-Length", str(len(payload)))]
     elif how < 0.45:
         step = rng.randint(500, 3000)
@@ -834,14 +843,13 @@ def probes(seed=0, n_pages=3000):
 # ---------------------------------------------------------------------------------------------------- output
 
 
+NEW = ".toyweb"                 # in the run folder: a world that is not complete
+FIRST_WARC = "crawl/000000.warc.gz"
+
+
 def write_file(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(f"{path}.tmp")
-    try:
-        tmp.write_bytes(data)
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 def write_jsonl(path, rows):
@@ -849,23 +857,53 @@ def write_jsonl(path, rows):
 
 
 def write(run_dir, n_pages=3000, seed=0):
-    """Write the whole world under run_dir; returns the truth, {url: label}. The crawl comes last."""
+    """Write the whole world under run_dir; returns the truth, {url: label}.
+
+    It is made in RUN/.toyweb and moved when it is complete. What is there of an earlier world stays until then, and
+    goes with it: WARC files of two worlds side by side would be read as one crawl.
+    """
     run = Path(run_dir)
+    new = run / NEW
+    with runs.locked(run, "toyweb.py"):
+        runs.settle(new, run)
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            truth = write_world(new, n_pages, seed)
+            old = [path.relative_to(run).as_posix() for path in (run / "crawl").glob("*.warc.gz") if is_ours(path)]
+            runs.publish(new, run, FIRST_WARC, [name for name in old if not (new / name).exists()])
+        except BaseException:
+            if not (new / runs.MOVES).exists():
+                shutil.rmtree(new, ignore_errors=True)
+            raise
+    return truth
+
+
+def is_ours(path):
+    """Whether a WARC file is of a miniature web, by its first record."""
+    try:
+        with gzip.open(path) as f:
+            return b"\r\nsoftware: toyweb.py\r\n" in f.read(2000)
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def write_world(folder, n_pages, seed):
+    """Write all files of the world into a folder; returns the truth, {url: label}."""
     rng, web = stream(seed, "crawl"), pages(seed, n_pages)
-    write_jsonl(run / "chat" / "train.jsonl", conversations(seed, n_pages))
+    write_jsonl(folder / "chat" / "train.jsonl", conversations(seed, n_pages))
     comparisons = pairs(seed, n_pages)
-    write_jsonl(run / "pairs" / "train.jsonl", comparisons[:len(comparisons) * 9 // 10])
-    write_jsonl(run / "pairs" / "test.jsonl", comparisons[len(comparisons) * 9 // 10:])
+    write_jsonl(folder / "pairs" / "train.jsonl", comparisons[:len(comparisons) * 9 // 10])
+    write_jsonl(folder / "pairs" / "test.jsonl", comparisons[len(comparisons) * 9 // 10:])
     for name, rows in {**tasks(seed, n_pages), **probes(seed, n_pages)}.items():
-        write_jsonl(run / "tasks" / f"{name}.jsonl", rows)
-    write_file(run / "blocklist" / "gambling" / "domains", "".join(f"{h}\n" for h in BLOCKED_HOSTS).encode())
+        write_jsonl(folder / "tasks" / f"{name}.jsonl", rows)
+    write_file(folder / "blocklist" / "gambling" / "domains", "".join(f"{h}\n" for h in BLOCKED_HOSTS).encode())
     per_file = 1000
     for start in range(0, len(web), per_file):
         info = b"software: toyweb.py\r\nformat: WARC File Format 1.0\r\ndescription: the Lantern Coast\r\n"
         blocks = [warc_record("warcinfo", info, WARC_Record_ID=f"<urn:uuid:{uuid.UUID(int=start, version=4)}>", WARC_Date="2026-03-01T00:00:00Z",
                               WARC_Filename=f"{start // per_file:06}.warc.gz", Content_Type="application/warc-fields")]
         blocks += [capture(p, i, seed, rng) for i, p in enumerate(web[start:start + per_file], start)]
-        write_file(run / "crawl" / f"{start // per_file:06}.warc.gz", b"".join(blocks))
+        write_file(folder / "crawl" / f"{start // per_file:06}.warc.gz", b"".join(blocks))
     return {p.url: p.label for p in web}
 
 
@@ -910,11 +948,14 @@ def score(run_dir, seed, n_pages):
         right[p.label] += ok
         if not ok:
             wrong.setdefault(p.label, Counter())[went] += 1
+    foreign = len(kept.difference(p.url for p in pages(seed, n_pages)))
     print(f"{'page':14} {'should be':24} {'pages':>6} {'right':>7}   went elsewhere")
     for label, stage in LABELS.items():
         detail = ", ".join(f"{k} {n}" for k, n in wrong.get(label, Counter()).most_common(4))
         print(f"{label:14} {'kept' if stage is None else 'dropped at ' + stage:24} {total[label]:6,} {right[label] / total[label]:7.1%}   {detail}")
-    return all(right[k] >= 0.95 * n for k, n in total.items())
+    if foreign:
+        print(f"{foreign:,} documents are of no page of this world: of another --seed or --pages, or of another crawl")
+    return not foreign and all(right[k] >= 0.95 * n for k, n in total.items())
 
 
 def parse_args(argv=None):
@@ -928,30 +969,22 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    args, started = parse_args(argv), time.perf_counter()
+    args = parse_args(argv)
+    runs.start_clock()
     if args.pages < 100:
         raise ValueError(f"--pages {args.pages}: the web needs at least 100 pages to hold one of each kind")
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.score:
         if not score(args.run, args.seed, args.pages):
-            raise ValueError(f"{args.run}/docs: under 95 % right for some kind of page")
+            raise ValueError(f"{args.run}/docs: not what this world's pages are to become; see the table")
         return
     truth = write(args.run, args.pages, args.seed)
     census(args.run, truth, args.seed, args.pages)
     size = sum(f.stat().st_size for f in (Path(args.run) / "crawl").glob("*.warc.gz"))
     made = f"{len(truth):,} pages, {size / 1e6:.1f} MB of WARC"
-    print(f"{'toyweb':8} {f'seed {args.seed}':32} {made:36} {time.perf_counter() - started:5.0f} s   the truth about each page")
+    print(f"{'toyweb':8} {f'seed {args.seed}':32} {made:36} {runs.seconds_spent():5.0f} s   the truth about each page")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        print(end="", flush=True)
-    except BrokenPipeError:         # the reader, such as head, has enough
-        os._exit(141)
-    except KeyboardInterrupt:
-        print("toyweb.py: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as e:
-        sys.exit(f"toyweb.py: error: {e}")
+    command.run(main)

@@ -14,6 +14,7 @@ import pytest
 
 import data
 import extract
+import runs
 import toyweb
 from conftest import kill_and_rerun, run_script
 
@@ -49,6 +50,11 @@ def test_same_seed_same_bytes_another_seed_another_world(world, tmp_path):
     assert toyweb.write(tmp_path / "again", N, seed=0) == truth
     assert files(tmp_path / "again") == files(run)
     assert not set(toyweb.write(tmp_path / "other", N, seed=1)) <= set(truth)
+
+
+def test_the_bytes_are_those_of_every_python():
+    """The tenth byte of a gzip header names the system: gzip.compress() writes 255 in Python 3.10 and 3.13, 3 in between."""
+    assert toyweb.gzipped(b"text", 6)[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 
 
 def test_the_default_world_has_the_promised_size():
@@ -181,15 +187,69 @@ def test_bad_input(tmp_path):
     assert done.returncode != 0 and "python data.py" in done.stderr
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    def full(self, data):
-        self.touch()
-        raise OSError("disk full")
+def test_a_failed_write_leaves_what_was_there(world, tmp_path, monkeypatch):
+    toyweb.write(tmp_path, N, seed=0)
+    written = []
 
-    monkeypatch.setattr(toyweb.Path, "write_bytes", full)
-    with pytest.raises(OSError, match="disk full"):
-        toyweb.write_file(tmp_path / "x", b"abc")
-    assert not list(tmp_path.iterdir())
+    def full(path, data):
+        written.append(path)
+        if path.suffix == ".gz":
+            raise OSError(28, "No space left on device")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    monkeypatch.setattr(toyweb, "write_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        toyweb.write(tmp_path, N, seed=1)
+    assert len(written) > 5 and files(tmp_path) == files(world[0])
+    with pytest.raises(OSError, match="No space left"):
+        toyweb.write(tmp_path / "fresh", N, seed=1)
+    assert not files(tmp_path / "fresh")
+
+
+def test_another_world_takes_the_place_of_the_old_one_and_of_nothing_else(tmp_path, capsys):
+    toyweb.write(tmp_path, 1200, seed=0)
+    (tmp_path / "crawl/mine.warc.gz").write_bytes(gzip.compress(b"WARC/1.0\r\nof the user"))
+    (tmp_path / "crawl/000007.warc.gz").write_bytes(b"not even gzip")
+    truth = toyweb.write(tmp_path, N, seed=1)
+    assert sorted(p.name for p in (tmp_path / "crawl").iterdir()) == ["000000.warc.gz", "000007.warc.gz", "mine.warc.gz"]
+    (tmp_path / "crawl/000007.warc.gz").unlink()
+    (tmp_path / "crawl/mine.warc.gz").unlink()
+    urls = {r.url for r in data.read_warc(tmp_path / "crawl/000000.warc.gz") if r.type == "response"}
+    assert urls == set(truth)
+
+
+def test_the_score_counts_documents_of_another_world(tmp_path, capsys):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    urls = [p.url for p in toyweb.pages(0, N)][:50] + ["http://elsewhere.example/"]
+    with gzip.open(docs / "000000.jsonl.gz", "wt", encoding="utf-8") as f:
+        f.writelines(json.dumps({"url": url}) + "\n" for url in urls)
+    with gzip.open(docs / "dropped.tsv.gz", "wt", encoding="utf-8") as f:
+        f.write("")
+    assert not toyweb.score(tmp_path, 0, N)
+    assert "\n1 documents are of no page of this world" in capsys.readouterr().out
+
+
+def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finished_by_the_next(world, tmp_path, monkeypatch):
+    toyweb.write(tmp_path, N, seed=1)
+    replace, calls = runs.replace, []
+
+    def until_third(old, new):
+        calls.append(new)
+        if len(calls) == 4:                             # the first is of the list of moves
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    monkeypatch.setattr(runs, "replace", until_third)
+    with pytest.raises(KeyboardInterrupt):
+        toyweb.write(tmp_path, N, seed=0)
+    monkeypatch.undo()
+    assert not (tmp_path / toyweb.FIRST_WARC).exists()
+    with pytest.raises(ValueError, match=f"its files were being replaced.*python toyweb.py --run {re.escape(str(tmp_path))}"):
+        data.find_warcs([], tmp_path)
+    toyweb.write(tmp_path, N, seed=0)
+    assert files(tmp_path) == files(world[0])
 
 
 def test_broken_pipe_and_interrupt(tmp_path, monkeypatch, capsys):
@@ -202,7 +262,7 @@ def test_broken_pipe_and_interrupt(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
-        patch.setattr(toyweb.time, "perf_counter", interrupt)
+        patch.setattr(runs, "start_clock", interrupt)
         patch.setattr(sys, "argv", ["toyweb.py"])
         runpy.run_path(toyweb.__file__, run_name="__main__")
     assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "toyweb.py: interrupted\n")
