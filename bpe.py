@@ -30,6 +30,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ import cores                    # before NumPy
 import numpy as np
 import regex
 
+import command
+import runs
 import vocabularies
 from encoder import TOGETHER, Encoder
 from pieces import PATTERNS, SURE, Pieces, batches_of, blocks_of, cut, parts_of, words_of
@@ -596,6 +599,8 @@ def check_ids(ids, n_vocab, path=None):
 
 def input_files(args):
     docs = args.run / "docs"
+    if not args.input:
+        runs.check_settled(docs / ".new" / "shards", f"python data.py --run {args.run}")
     files = args.input or sorted(docs.glob("*.jsonl")) + sorted(docs.glob("*.jsonl.gz"))
     if not files:
         raise FileNotFoundError(f"{docs}: no documents; make them with: "
@@ -637,22 +642,16 @@ def read_documents(path, val_percent=0):
 
 
 def train_command(args):
-    files, start = input_files(args), time.perf_counter()
+    files = input_files(args)
     texts = (text for path in files for _, text in read_documents(path))
     tokenizer = Tokenizer.train(texts, args.vocab_size, args.pattern, ties=args.ties, min_frequency=args.min_frequency, workers=args.workers)
-    args.run.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(args.run / "tokenizer.tiktoken")
-    tokenizer.save(args.run / "tokenizer.json")         # last: make takes it for the sign of both
+    with runs.locked(args.run, "bpe.py train"):
+        tokenizer.save(args.run / "tokenizer.tiktoken")
+        tokenizer.save(args.run / "tokenizer.json")
     read, made = f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens"
     longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
     longest = longest[:40] + "..." * (len(longest) > 40)
-    print(f"{'bpe':8} {read:32} {made:36} {time.perf_counter() - start:5.0f} s   the longest {longest!r}")
-
-
-def remove_shards(folder):              # train_000000.bin, which make looks at, is the first to go
-    for path in sorted(folder.iterdir()):
-        if regex.fullmatch(r"(train|val)_\d{6,}\.bin(\.tmp)?", path.name):
-            path.unlink()
+    print(f"{'bpe':8} {read:32} {made:36} {runs.seconds_spent():5.0f} s   the longest {longest!r}")
 
 
 def _encode_documents(tokenizer, eot, dtype, documents):
@@ -671,9 +670,9 @@ def encode_command(args):
     """Each document begins with <|endoftext|>, if there is one, and may go on in the next shard.
 
     The ids of a split first gather in a nameless temporary file, so that memory holds one document
-    or one shard, and no shard is touched before all input has been read. Then the old ones go, all
-    of them before the first new one comes, and if a new one cannot be written, none stays: shards
-    of two ways to split would have the same documents in train and in val.
+    or one shard. The shards are made in RUN/tokens/.new, and the old ones stay until all are there.
+    Then they go, all of them before the first new one comes: shards of two ways to split would have
+    the same documents in train and in val.
     """
     if not 0 <= args.val_percent < 100 or not 0 < args.shard_tokens < 2**31:
         raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
@@ -682,8 +681,10 @@ def encode_command(args):
     dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= 2**16 else np.uint32)
     eot = [tokenizer.eot_token] if "<|endoftext|>" in tokenizer.special_tokens else []
     folder, found, start = args.run / "tokens", Counter(), time.perf_counter()
-    folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as train, tempfile.TemporaryFile(dir=folder) as val:
+    new = folder / ".new"
+    with (runs.locked(folder, "bpe.py encode"), tempfile.TemporaryFile(dir=folder) as train,
+          tempfile.TemporaryFile(dir=folder) as val):
+        runs.settle(new, folder)
         raw = {"val": val, "train": train}
         documents = (document for path in files for document in read_documents(path, args.val_percent))
         batches = batches_of(documents, lambda document: len(document[1]), 2**20)
@@ -702,20 +703,22 @@ def encode_command(args):
             print(file=sys.stderr)
         if not found["bytes"]:
             raise ValueError(f"{files[0]}: no text in the input")
-        remove_shards(folder)
-        for split, file in raw.items():
-            n_shards = -(-found[f"{split} tokens"] // args.shard_tokens)
-            # From the last to the first: make takes train_000000.bin for the sign of all.
-            try:
-                for k in reversed(range(n_shards)):
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        try:
+            for split, file in raw.items():
+                n_shards = -(-found[f"{split} tokens"] // args.shard_tokens)
+                for k in range(n_shards):
                     file.seek(k * args.shard_tokens * dtype.itemsize)
                     ids = np.fromfile(file, dtype, args.shard_tokens)
-                    write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
-            except BaseException:
-                remove_shards(folder)
-                raise
-            if not n_shards:
-                print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
+                    write_shard(new / f"{split}_{k:06d}.bin", ids, tokenizer)
+                if not n_shards:
+                    print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        old = [path.name for path in folder.iterdir() if regex.fullmatch(r"(train|val)_\d{6,}\.bin", path.name)]
+        runs.publish(new, folder, "train_000000.bin", old)
     seconds, n_tokens = time.perf_counter() - start, found["train tokens"] + found["val tokens"]
     read = f"{found['train documents'] + found['val documents']:,} documents, {found['bytes'] / 1e6:.1f} MB"
     made = f"{found['train tokens']:,} + {found['val tokens']:,} tokens"
@@ -778,8 +781,13 @@ def show_text(tokenizer, text, colour, steps):
     found, shown = segments(tokenizer, ids), []
     for k, (part, _) in enumerate(found):
         part = part.replace("\n", "\\n\n")
-        shown.append(f"\x1b[30;48;5;{(153, 223, 194, 217, 189, 229)[k % 6]}m{part}\x1b[0m" if colour else part)
-    print(("" if colour else "|").join(shown))
+        if colour:
+            part = f"\x1b[30;48;5;{(153, 223, 194, 217, 189, 229)[k % 6]}m{command.printable(part)}\x1b[0m"
+        shown.append(part)
+    if colour:
+        print("".join(shown), file=command.uncensored(sys.stdout))
+    else:
+        print("|".join(shown))
     print(" ".join("+".join(map(str, some)) for _, some in found))
     if steps:
         for piece in regex.findall(tokenizer.pattern, text):
@@ -814,15 +822,15 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(prog="bpe.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(function, text):
+    def subcommand(function, text):
         sub = commands.add_parser(function.__name__.split("_")[0], help=text, description=text)
         sub.add_argument("--run", type=Path, default=Path("out/demo"), metavar="DIR",
                          help="folder of the run (default: %(default)s)")
         sub.set_defaults(function=function)
         return sub
 
-    train = command(train_command, "learn a vocabulary from documents")
-    encode = command(encode_command, "turn documents into token shards")
+    train = subcommand(train_command, "learn a vocabulary from documents")
+    encode = subcommand(encode_command, "turn documents into token shards")
     for sub in (train, encode):
         sub.add_argument("--input", type=Path, nargs="+", metavar="FILE",
                          help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
@@ -838,9 +846,9 @@ def parse_args(argv=None):
     encode.add_argument("--val-percent", type=int, default=5, metavar="P",
                         help="per cent of documents for validation, chosen by a hash of the id; of "
                              "a .txt file, its last lines (default: %(default)s)")
-    decode = command(decode_command, "turn ids back into text")
+    decode = subcommand(decode_command, "turn ids back into text")
     decode.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
-    show = command(show_command, "print the tokens of a text, special tokens recognised; without one, some examples")
+    show = subcommand(show_command, "print the tokens of a text, special tokens recognised; without one, some examples")
     show.add_argument("text", nargs="?", metavar="TEXT")
     show.add_argument("--steps", action="store_true", help="the merges that made them, one at a time")
     for sub in (encode, decode, show):
@@ -856,6 +864,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    runs.start_clock()
     try:
         if sys.stdout is None:
             raise ValueError("stdout is closed, and the results go there")
@@ -870,10 +879,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BrokenPipeError:             # the reader, such as head, has enough
-        os._exit(141)
-    except KeyboardInterrupt:
-        print("bpe.py: interrupted", file=sys.stderr)
-        sys.exit(130)
+    command.run(main, error_status=2, data=True)

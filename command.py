@@ -26,7 +26,7 @@ def printable(text):
 
 
 class Terminal:
-    """A text stream that lets through what is printable. `raw` is the stream itself, for colours of our own."""
+    """A text stream that lets through what is printable."""
 
     def __init__(self, raw):
         self.raw = raw
@@ -41,6 +41,11 @@ class Terminal:
 
     def __getattr__(self, name):                        # flush, isatty, encoding, buffer, ...
         return getattr(self.raw, name)
+
+
+def uncensored(stream):
+    """The stream behind a guarded one, for control sequences of our own, such as colours."""
+    return stream.raw if isinstance(stream, Terminal) else stream
 
 
 def guard(data=False):

@@ -28,7 +28,6 @@ Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); ISO 28500 (WARC).
 
 import argparse
 import contextlib
-import fcntl
 import functools
 import gzip
 import io
@@ -46,7 +45,7 @@ from pathlib import Path
 import cores                # before NumPy: one BLAS thread for each worker, and freed memory is kept
 import numpy as np
 
-import checkpoint
+import command
 import crawl
 import dedup
 import extract
@@ -268,29 +267,6 @@ def gzip_text(path):
     return GzipText(open(path, "wb"))
 
 
-@contextlib.contextmanager
-def locked(folder):
-    """Keeps a second data.py out of the folder: ValueError for that one.
-
-    The lock is not the file but the system's, for this process without its workers: a dead process
-    holds none, whatever it left.
-    """
-    path = folder / ".lock"
-    with open(path, "w", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = os.fstat(file.fileno()).st_nlink > 0     # else the other one has just ended
-        except (BlockingIOError, PermissionError):
-            free = False
-        if not free:
-            raise ValueError(f"{folder}: another data.py is writing there; wait for its end, or "
-                             f"name another folder with --run")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 # --------------------------------------------------------------------------------------------------
 # Where pages come from.
 
@@ -372,27 +348,41 @@ def progress(items, what, done=0, rows=None, n_files=1):
 
 
 def identity(files, dump, settings):
-    """What a half-finished run was made of, so that no other goes on with it."""
-    seen = [[str(f), None if is_address(f) else [f.stat().st_size, f.stat().st_mtime_ns]] for f in files]
-    lists = [[str(p), p.stat().st_size] for path in (*settings.blocklist, settings.hard_words, settings.soft_words, settings.subwords,
-                                                     settings.suffixes, settings.language_model, settings.tokenizer) if path
-             for p in ([q for q in sorted(Path(path).rglob("*")) if q.is_file()] if Path(path).is_dir() else [Path(path)]) if p.exists()]
-    return json.loads(json.dumps({"files": seen, "dump": dump, "settings": vars(settings), "lists": lists, "unit": UNIT, "stages": STAGES}))
+    """What a half-finished run was made of, so that no other goes on with it: settings, and the contents of files."""
+    pages = [[str(f), digest_of(f)] for f in files]
+    given = (*settings.blocklist, settings.hard_words, settings.soft_words, settings.subwords, settings.suffixes,
+             settings.language_model, settings.tokenizer)
+    lists = []
+    for path in filter(None, given):
+        inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
+        lists += [[str(p), digest_of(p)] for p in inside or [Path(path)]]
+    found = {"files": pages, "dump": dump, "settings": vars(settings), "lists": lists, "unit": UNIT, "stages": STAGES}
+    return json.loads(json.dumps(found))
+
+
+def digest_of(path):
+    """A file's SHA-256; None for what cannot be read twice (an address, a pipe) or is the name of something built in."""
+    return runs.sha256_of(path) if not is_address(path) and Path(path).is_file() else None
 
 
 def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), save_index=None):
     """Read WARCs, write RUN/docs: shards of documents, dropped.tsv.gz, report.json. -> Report
 
     Workers get single documents and answer in input order, so their number changes nothing that is
-    written. All is made in RUN/docs/.new and moved when complete, report.json last. index: files of
-    band keys of earlier crawls (dedup.py), whose near-duplicates go too; save_index: a file for those of this one.
+    written. All is made in RUN/docs/.new and moved when complete, report.json last; what an earlier run made stays
+    until then. index: files of band keys of earlier crawls (dedup.py), whose near-duplicates go too; save_index: a
+    file for those of this one.
     """
     files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
     start_worker(settings)                                  # before all else: mistakes show at once
+    for path in index:
+        dedup.load_array(path, dedup.BANDS, "python data.py --save-index")
+    if save_index and not Path(save_index).parent.is_dir():
+        raise FileNotFoundError(f"{save_index}: its folder {Path(save_index).parent} is not there; make it, or name another file")
     docs = Path(run_dir) / "docs"
-    docs.mkdir(parents=True, exist_ok=True)
     new = docs / ".new"
-    with locked(docs):
+    with runs.locked(docs, "data.py"):
+        runs.settle(new / "shards", docs)
         made_of = identity(files, dump, settings)
         if not resumable(new, made_of):
             shutil.rmtree(new, ignore_errors=True)
@@ -405,20 +395,18 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
         finally:
             if not any((new / "units").glob("*.jsonl")):    # nothing to go on from
                 shutil.rmtree(new, ignore_errors=True)
+        if save_index:                                      # perhaps on another disk, where it may fail: before the old goes
+            with open(new / "index.npy", "rb") as made, runs.whole_file(save_index) as out:
+                shutil.copyfileobj(made, out)
         with cores.uninterrupted():
-            (docs / "report.json").unlink(missing_ok=True)              # none until the last move
-            for old in docs.glob("*.jsonl.gz"):
-                old.unlink()
-            if save_index:
-                os.replace(new / "index.npy", save_index)
-            for path in sorted((new / "shards").iterdir(), key=lambda p: (p.name == "report.json", p.name)):
-                path.replace(docs / path.name)
+            old = [path.name for path in docs.glob("*.jsonl.gz") if not (new / "shards" / path.name).exists()]
+            runs.publish(new / "shards", docs, "report.json", old)
         shutil.rmtree(new, ignore_errors=True)
     return report
 
 
 def write_json(path, value):
-    checkpoint.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    runs.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def resumable(new, made_of):
@@ -431,9 +419,11 @@ def resumable(new, made_of):
 def first(new, files, run_dir, dump, each):
     """The first pass: units/NNNNNN.jsonl with the documents of a unit, beside it their names and band keys (dedup.py)."""
     units, rows, counts = new / "units", [], Counter()
+    n_done = len(list(units.glob("*.jsonl")))
+    if n_done:
+        runs.add_earlier(float((new / "spent_s").read_text(encoding="utf-8")))
     if (new / "first.json").exists():
         return
-    n_done = len(list(units.glob("*.jsonl")))
     found = documents(files, run_dir, dump, counts, rows)
     if n_done:
         print(f"{new}: going on behind {n_done * UNIT:,} documents", file=sys.stderr)
@@ -444,6 +434,7 @@ def first(new, files, run_dir, dump, each):
         if not unit:
             break
         kept = [doc for doc in unit if not doc["reason"]]
+        runs.write_text(new / "spent_s", f"{runs.seconds_spent():.1f}\n")
         signatures = np.array([doc.pop("signature") for doc in kept], np.uint64).reshape(-1, dedup.BANDS * dedup.ROWS)
         dedup.save_keys(units, f"{number:06}", signatures, map(dedup.name_of, kept))
         with runs.whole_file(units / f"{number:06}.jsonl") as out:
@@ -547,7 +538,8 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    argv, started = sys.argv[1:] if argv is None else argv, time.perf_counter()
+    argv = sys.argv[1:] if argv is None else argv
+    runs.start_clock()
     if argv[:1] == ["crawl"]:
         crawl.main(argv[1:])
         return
@@ -568,20 +560,9 @@ def main(argv=None):
     first, last = report.stages["url"], report.stages["pii"]
     read = f"{first['documents_in']:,} pages, {first['bytes_in'] / 1e6:.1f} MB"
     made = f"{last['documents_out']:,} documents, {last['bytes_out'] / 1e6:.1f} MB of text"
-    print(f"{'data':8} {read:32} {made:36} {time.perf_counter() - started:5.0f} s   "
+    print(f"{'data':8} {read:32} {made:36} {runs.seconds_spent():5.0f} s   "
           f"{last['documents_out'] / first['documents_in']:.1%} of the pages kept")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        if sys.stdout:
-            sys.stdout.flush()
-    except BrokenPipeError:                                 # the reader has gone, as of | head
-        os._exit(141)
-    except KeyboardInterrupt:
-        print("data.py: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:                                # standard output is full
-        print(f"data.py: error: {error.strerror}", file=sys.stderr)
-        os._exit(2)
+    command.run(main, error_status=2)

@@ -235,6 +235,7 @@ class Windows:
 def load_run(run, tokenizer):
     """(train, val) lists of memory maps from run/tokens, checked against the run's tokenizer."""
     folder, found = Path(run) / "tokens", {}
+    runs.check_settled(folder / ".new", f"python bpe.py encode --run {run}")
     for split in ("train", "val"):
         paths = sorted(folder.glob(f"{split}_*.bin"))
         if folder / f"{split}_000000.bin" not in paths:

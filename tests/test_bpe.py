@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 import bpe
 import encoder
+import runs
+import train
 import vocabularies
 from bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
 
@@ -891,24 +894,48 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
     encode = ["encode", *run, "--shard-tokens", "300"]
     assert bpe.main([*encode, "--val-percent", "10"]) == 0
     tokens, seen = tmp_path / "tokens", []
-    (tokens / "train_000099.bin.tmp").write_bytes(b"left by a kill")
+    (tokens / "train_000003.bin.99-0123abcd.tmp").write_bytes(b"left by a kill")
     (tokens / "notes.txt").write_bytes(b"the user's")
-    write_shard = bpe.write_shard
 
-    def stop(path, *rest):
-        seen.append({p.name for p in tokens.iterdir() if p.name != "notes.txt"})
-        if "train" in path.name:
-            raise error
-        write_shard(path, *rest)
+    def shards():
+        return {p.name: p.read_bytes() for p in tokens.iterdir() if p.is_file() and p.name[0] != "."}
 
-    monkeypatch.setattr(bpe, "write_shard", stop)
-    if isinstance(error, OSError):
-        assert bpe.main([*encode, "--val-percent", "50"]) == 2
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            bpe.main([*encode, "--val-percent", "50"])
-    assert seen[0] == set() and len(seen) > 2       # the old shards were gone before the first
-    assert [path.name for path in tokens.iterdir()] == ["notes.txt"]
+    before = {k: v for k, v in shards().items() if not k.endswith(".tmp")}
+
+    def stop(module, name, at):
+        """Let the function of a module fail at its call number `at`."""
+        real, calls = getattr(module, name), []
+
+        def stopped(*args):
+            calls.append(args)
+            if len(calls) == at:
+                raise error
+            return real(*args)
+        return lambda m: m.setattr(module, name, stopped)
+
+    def encode_stopped(patch):
+        with monkeypatch.context() as m:
+            patch(m)
+            if isinstance(error, OSError):
+                assert bpe.main([*encode, "--val-percent", "50"]) == 2
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    bpe.main([*encode, "--val-percent", "50"])
+
+    for at in (1, 2, 5):                                # while the new ones are written: nothing has happened
+        encode_stopped(stop(bpe, "write_shard", at))
+        assert shards() == before and not (tokens / ".new").exists()
+    encode_stopped(stop(runs.os, "replace", 12))        # while they take the places of the old ones
+    assert "train_000000.bin" not in shards()
+    with pytest.raises(ValueError, match="its files were being replaced.*python bpe.py encode"):
+        train.load_run(tmp_path, None)
+    assert bpe.main([*encode, "--val-percent", "50"]) == 0
+    after = shards()
+    assert {k for k in after if k.startswith("val")} != {k for k in before if k.startswith("val")}
+    assert after["notes.txt"] == b"the user's" and not (tokens / ".new").exists()
+    shutil.rmtree(tokens)
+    assert bpe.main([*encode, "--val-percent", "50"]) == 0
+    assert shards() == {k: v for k, v in after.items() if k != "notes.txt"}
 
 
 def test_killed_and_rerun_gives_the_same_bytes(tmp_path):
@@ -919,7 +946,7 @@ def test_killed_and_rerun_gives_the_same_bytes(tmp_path):
 
     def finals(run):
         return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*")
-                if path.suffix in (".json", ".tiktoken", ".bin")}
+                if path.suffix in (".json", ".tiktoken", ".bin") and ".new" not in path.parts}
 
     steps = [["train", "--vocab-size", "700"], ["encode", "--shard-tokens", "4000"]]
     reference, victim = tmp_path / "reference", tmp_path / "victim"

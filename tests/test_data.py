@@ -24,9 +24,11 @@ import pytest
 import regex
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import bpe
 import data
 import dedup
 import filters
+import runs
 import warc
 from data import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
 from filters import Blocklist, Words, words
@@ -1046,7 +1048,7 @@ def test_workers_answer_in_order(stub_language):
 def test_a_second_run_on_the_same_folder_ends_at_once(crawl, capsys):
     code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
     (crawl / "docs").mkdir()
-    other = subprocess.Popen([sys.executable, "-c", code, crawl / "docs" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", code, crawl / "docs" / ".data.py.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"held\n"
     with pytest.raises(SystemExit) as stop:
         run(crawl)
@@ -1054,7 +1056,75 @@ def test_a_second_run_on_the_same_folder_ends_at_once(crawl, capsys):
     assert re.fullmatch(r"data\.py: error: .*/run/docs: another data\.py is writing there; .*\n", capsys.readouterr().err)
     other.kill()
     other.communicate()
-    assert (crawl / "docs" / ".lock").exists()                   # of a dead process: holds nobody up
+    assert (crawl / "docs" / ".data.py.lock").exists()                   # of a dead process: holds nobody up
+    run(crawl)
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+
+
+def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monkeypatch, capsys):
+    run(crawl)
+    before = files_of(crawl / "docs")
+    monkeypatch.setattr(data, "UNIT", 2)                         # else it would be the same run again
+    with pytest.raises(SystemExit):
+        run(crawl, "--save-index", str(tmp_path / "none" / "index.npy"))
+    assert "its folder" in capsys.readouterr().err and files_of(crawl / "docs") == before
+    elsewhere = tmp_path / "index.npy"
+
+    def other_disk(path, whole_file=runs.whole_file):
+        if Path(path) == elsewhere:
+            raise OSError(28, "No space left on device", str(path))
+        return whole_file(path)
+
+    with monkeypatch.context() as m, pytest.raises(SystemExit):
+        m.setattr(runs, "whole_file", other_disk)
+        run(crawl, "--save-index", str(elsewhere))
+    assert files_of(crawl / "docs") == before and not elsewhere.exists()
+    run(crawl, "--save-index", str(elsewhere))
+    assert data.dedup.load_array(elsewhere, data.dedup.BANDS, "").shape[1] > 0
+    monkeypatch.setattr(data, "UNIT", 3)
+    with pytest.raises(SystemExit):                              # what is no index is seen before an hour of work
+        run(crawl, "--index", str(crawl / "docs/report.json"))
+
+
+def test_contents_decide_whether_a_killed_run_goes_on(crawl, tmp_path, monkeypatch):
+    """A list that is edited to equal size, a WARC file that is written anew under equal times: another run. Times alone: the same."""
+    block, warc = crawl.parent / "block.txt", crawl / "crawl/000000.warc.gz"
+    settings = data.Settings(blocklist=(str(block),))
+    block.write_text("spam.com\n")
+    before = data.identity([warc], None, settings)
+    for path in (block, warc):
+        os.utime(path, (5, 5))
+        assert data.identity([warc], None, settings) == before
+    block.write_text("spam.org\n")
+    os.utime(block, (5, 5))
+    assert data.identity([warc], None, settings) != before
+    block.write_text("spam.com\n")
+    assert data.identity([warc], None, settings) == before
+    bytes_of_warc = bytearray(warc.read_bytes())
+    bytes_of_warc[-5] ^= 1
+    warc.write_bytes(bytes_of_warc)
+    os.utime(warc, (5, 5))
+    assert data.identity([warc], None, settings) != before
+
+
+def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(crawl, monkeypatch, capsys):
+    run(crawl)
+    replace, moved = os.replace, []
+
+    def killed(old, new):
+        if "/shards/" in str(old) and not str(old).endswith(".tmp"):
+            moved.append(new)
+            if len(moved) == 2:
+                raise MemoryError("as if killed")
+        return replace(old, new)
+
+    monkeypatch.setattr(data, "UNIT", 2)
+    with monkeypatch.context() as m, pytest.raises(MemoryError):
+        m.setattr(os, "replace", killed)
+        run(crawl)
+    assert not (crawl / "docs/report.json").exists()
+    with pytest.raises(ValueError, match="its files were being replaced.*python data.py --run"):
+        bpe.input_files(bpe.parse_args(["train", "--run", str(crawl)]))
     run(crawl)
     assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
 
@@ -1098,10 +1168,11 @@ def test_interrupt_is_one_line_and_leaves_nothing(tmp_path):
 
 
 def test_no_interrupt_while_files_are_moved(crawl, monkeypatch):
-    def replace(self, target, replace=Path.replace):
-        os.kill(os.getpid(), signal.SIGINT)
-        return replace(self, target)
-    monkeypatch.setattr(data.Path, "replace", replace)
+    def replace(old, new, replace=os.replace):
+        if Path(new).parent.name == "docs":
+            os.kill(os.getpid(), signal.SIGINT)
+        return replace(old, new)
+    monkeypatch.setattr(os, "replace", replace)
     run(crawl)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
