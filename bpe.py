@@ -824,8 +824,7 @@ def parse_args(argv=None):
 
     def subcommand(function, text):
         sub = commands.add_parser(function.__name__.split("_")[0], help=text, description=text)
-        sub.add_argument("--run", type=Path, default=Path("out/demo"), metavar="DIR",
-                         help="folder of the run (default: %(default)s)")
+        sub.add_argument("--run", type=Path, metavar="DIR", help="folder of the run (default: out/demo)")
         sub.set_defaults(function=function)
         return sub
 
@@ -856,6 +855,14 @@ def parse_args(argv=None):
                          help=f"a tokenizer.json, vocab.json or .tiktoken, or {', '.join(PUBLISHED)} (default: the run's tokenizer)")
         sub.add_argument("--ranks", type=Path, metavar="DIR", help="folder of the published .tiktoken files (default: tiktoken's cache)")
     args = parser.parse_args(argv)
+    vocab = getattr(args, "vocab", None) or []
+    names = [vocab] if isinstance(vocab, str) else vocab
+    if args.run is not None and names and args.function in (decode_command, show_command):
+        parser.error(f"--run {args.run}: would have no effect, --vocab names the tokenizer")
+    if getattr(args, "ranks", None) is not None and not any(name in PUBLISHED for name in names):
+        parser.error(f"--ranks {args.ranks}: would have no effect without a --vocab of {', '.join(PUBLISHED)}")
+    if args.run is None:
+        args.run = Path("out/demo")
     for option in ("workers", "min_frequency"):
         if getattr(args, option, 1) < 1:
             parser.error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")

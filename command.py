@@ -11,6 +11,7 @@ escape as well, where Python would end the program.
 Exit codes: 0 done, 1 (or error_status) a mistake that the message names, 130 interrupted, 141 nobody reads the output.
 """
 
+import argparse
 import os
 import re
 import sys
@@ -62,6 +63,18 @@ def guard(data=False):
             stream.reconfigure(errors="backslashreplace")
         if name == "stderr" or not data or stream.isatty():
             setattr(sys, name, Terminal(stream))
+
+
+def refuse(parser, argv, taken, why):
+    """End with an error that names an option of the command line which would have no effect.
+
+    taken: the destinations of those that have one. An option counts as given also when its value is the default.
+    """
+    unset = object()
+    marks = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([])), unset))
+    for name, value in vars(parser.parse_args(argv, marks)).items():
+        if value is not unset and name not in taken:
+            parser.error(f"--{name.replace('_', '-')}: would have no effect; {why}")
 
 
 def run(main, error_status=1, data=False):

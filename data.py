@@ -503,7 +503,7 @@ def parse_args(argv=None):
     parser.add_argument("paths", nargs="*", metavar="WARC_OR_DIR",
                         help="WARC, WET or ARC files, folders of them, or their http(s) addresses (default: RUN/crawl)")
     parser.add_argument("--crawl", metavar="NAME", help="a crawl of Common Crawl, such as CC-MAIN-2024-51, in place of paths")
-    parser.add_argument("--files", type=int, default=1, metavar="N", help="of --crawl, its first N files (default: 1, about a gigabyte)")
+    parser.add_argument("--files", type=int, metavar="N", help="of --crawl, its first N files (default: 1, about a gigabyte)")
     parser.add_argument("--run", default="out/demo", metavar="DIR",
                         help="run folder, documents go to DIR/docs (default: out/demo)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N",
@@ -530,8 +530,12 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.workers < 1:
         parser.error(f"--workers {args.workers}: at least 1")
-    if args.files < 1:
+    if args.files is not None and args.crawl is None:
+        parser.error(f"--files {args.files}: how many of a --crawl, and none is named")
+    if args.files is not None and args.files < 1:
         parser.error(f"--files {args.files}: at least 1")
+    if args.crawl == "":
+        parser.error("--crawl: the name is empty; give one, such as CC-MAIN-2024-51")
     if args.crawl and args.paths:
         parser.error(f"--crawl {args.crawl} and {args.paths[0]}: one or the other")
     return args
@@ -545,7 +549,7 @@ def main(argv=None):
         return
     args = parse_args(argv)
     try:
-        paths = crawl.common_crawl(args.crawl, args.files) if args.crawl else args.paths
+        paths = crawl.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
         settings = Settings(tuple(args.blocklist), args.hard_words, args.soft_words, args.subwords, args.public_suffixes,
                             tuple(args.language), args.language_model, args.tokenizer, tuple(args.pii))
         report = run(paths, args.run, settings, args.workers, args.dump, args.index, args.save_index)

@@ -861,7 +861,10 @@ def parse_args(argv=None):
                    help="when the folder holds a checkpoint of other settings or data")
     instead = p.add_argument_group("instead of training")
     instead.add_argument("--bench", choices=list(BENCH), help="time training steps on random tokens and print a line of JSON")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    if args.bench:
+        command.refuse(p, argv, {"bench", "device", "dtype"}, "it measures its own setting")
+    return args
 
 
 def load_tokens(args, recipe):
@@ -915,6 +918,8 @@ def main(argv=None):
     if "lr" in changes:
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
     recipe = replace(recipe, **changes)
+    if (args.micro_batch or 0) > recipe.batch:
+        raise ValueError(f"--micro-batch {args.micro_batch}: more rows than the {recipe.batch} of a step (--batch)")
     recipe = replace(recipe, warmup=min(recipe.warmup, recipe.steps))
 
     tokenizer, train_shards, val_shards = load_tokens(args, recipe)
@@ -931,7 +936,7 @@ def main(argv=None):
         bpe.check_ids(shard, tokenizer.n_vocab if tokenizer else V, args.data and args.data[0])
 
     _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
-                    min(args.micro_batch, recipe.batch) if args.micro_batch else None, args.recompute,
+                    args.micro_batch, args.recompute,
                     args.memory_gb and args.memory_gb * 1e9, params, args.align_documents, gpu)
     seconds = runs.seconds_spent()
     # The same tokens under n-gram models of the training text (of its first 20 million tokens).
