@@ -316,6 +316,7 @@ def documents(files, run_dir, dump, counts, rows):
     """A document for every page in the files, in order. rows: see Meter."""
     for path in files:
         name = path if is_address(path) else (path.relative_to(run_dir) if path.is_relative_to(run_dir) else path).as_posix()
+        name = os.fsencode(name).decode("utf-8", "backslashreplace")
         snapshot = re.search(r"CC-MAIN-\d{4}-\d{2}", str(path))
         with contextlib.closing(crawl.open_url(path) if is_address(path) else open(path, "rb")) as file:
             size = getattr(file, "size", None) if is_address(path) else path.stat().st_size
@@ -387,7 +388,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
         if not resumable(new, made_of):
             shutil.rmtree(new, ignore_errors=True)
             (new / "units").mkdir(parents=True)
-            write_json(new / "identity.json", made_of)
+            runs.write_text(new / "identity.json", json.dumps(made_of))     # ASCII: names of files need not be UTF-8
         try:
             with worker_processes(workers, settings) as each:
                 first(new, files, Path(run_dir), dump, each)

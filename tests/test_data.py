@@ -30,6 +30,7 @@ import dedup
 import filters
 import runs
 import warc
+from conftest import run_script
 from data import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
 from filters import Blocklist, Words, words
 
@@ -1105,6 +1106,22 @@ def test_contents_decide_whether_a_killed_run_goes_on(crawl, tmp_path, monkeypat
     warc.write_bytes(bytes_of_warc)
     os.utime(warc, (5, 5))
     assert data.identity([warc], None, settings) != before
+
+
+def test_a_run_folder_whose_name_is_no_text(tmp_path, capsys):
+    run_dir = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    try:
+        run_dir.mkdir()
+    except OSError:
+        pytest.skip("this file system takes only names that are UTF-8")
+    scripts = ("toyweb.py", "--pages", "150"), ("data.py", "--workers", "1"), ("bpe.py", "train"), ("bpe.py", "encode")
+    for name, *args in scripts:
+        done = run_script(name, *args, "--run", run_dir)
+        assert done.returncode == 0, done.stderr
+    assert documents(run_dir) and (run_dir / "tokens/train_000000.bin").exists()
+    outside = tmp_path / "other"
+    data.main([str(run_dir / "crawl"), "--run", str(outside), "--workers", "1"])
+    assert documents(outside)[0]["file_path"].endswith("caf\\xe9/crawl/000000.warc.gz")
 
 
 def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(crawl, monkeypatch, capsys):
