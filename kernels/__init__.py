@@ -440,7 +440,8 @@ def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> 
 
 def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,); dx may take x's place
     dx, dw, db = out or (cp.empty(x.shape, real("dy", dy)), cp.empty(w.shape, np.float32), cp.empty((w.shape[1],), np.float32))
-    apart({"dw": dw, "db": db, "dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
+    apart({"dw": dw, "db": db}, {"dy": dy, "x": x, "w": w, "dx": dx})
+    apart({"dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
     _weight_backward(dy, x, dw, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
 
@@ -468,7 +469,9 @@ def mlp_backward(dy, cache, w_fc, w_proj, out=None, add=False):         # (N,C) 
     dx, dw_fc, db_fc, dw_proj, db_proj = out or (
         cp.empty(x.shape, real("x", x)), *(cp.empty(shape, np.float32) for shape in (w_fc.shape, w_fc.shape[1:], w_proj.shape, w_proj.shape[1:])))
     grads = {"dw_fc": dw_fc, "db_fc": db_fc, "dw_proj": dw_proj, "db_proj": db_proj}
-    apart({**grads, "dx": dx, "u": u}, {"dy": dy, "x": x, "h": h, "w_fc": w_fc, "w_proj": w_proj}, in_place=("x",))
+    inputs = {"dy": dy, "h": h, "w_fc": w_fc, "w_proj": w_proj}
+    apart({**grads, "u": u}, {**inputs, "x": x, "dx": dx})
+    apart({"dx": dx}, {**inputs, "x": x}, in_place=("x",))
     _weight_backward(dy, u, dw_proj, db_proj, add)
     if not matmul_and(GELU_BACKWARD, dy, w_proj, u, w_t=True, aux=h):   # u has served: dh takes its place
         gelu_backward(matmul(dy, w_proj, u, w_t=True), h, out=u)

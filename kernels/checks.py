@@ -54,6 +54,8 @@ def apart(outputs, inputs, in_place=()):
     in_place: the names of inputs whose very place an output may take, which then are lost.
     """
     there = {what: a for what, a in (*inputs.items(), *outputs.items()) if a is not None}
+    for what, a in there.items():
+        _on_gpu(what, a)
     places = {what: (a.data.ptr, a.data.ptr + a.nbytes) for what, a in there.items()}
     for out in outputs.keys() & places.keys():
         begin, end = places[out]
