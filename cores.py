@@ -7,6 +7,9 @@ does.
 """
 
 import os
+import sys
+
+NUMPY_WAS_FIRST = "numpy" in sys.modules    # then its BLAS has read the environment already
 
 
 def _blas_kernels():
@@ -26,23 +29,93 @@ def _blas_kernels():
 
 # These must be in the environment before NumPy loads. One BLAS thread, because we split the work over Python threads or
 # processes ourselves: that also parallelises everything that is not a matrix product.
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+ASKED_FOR = {name: os.environ[name] for name in (*BLAS_VARIABLES, "OMP_NUM_THREADS") if name in os.environ}
+for _name in BLAS_VARIABLES:
+    os.environ.setdefault(_name, "1")
 if _blas_kernels():
     os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import collections  # noqa: E402
 import contextlib  # noqa: E402
 import ctypes  # noqa: E402
 import math  # noqa: E402
 import multiprocessing  # noqa: E402
+import pickle  # noqa: E402
+import queue  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from multiprocessing.connection import wait  # noqa: E402
+from multiprocessing.reduction import ForkingPickler  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# What a BLAS calls the functions that set and tell its number of threads, and the variable that its users set.
+BLAS_FUNCTIONS = [
+    ("scipy_openblas_set_num_threads64_", "scipy_openblas_get_num_threads64_", "OPENBLAS_NUM_THREADS"),     # NumPy's wheels
+    ("scipy_openblas_set_num_threads", "scipy_openblas_get_num_threads", "OPENBLAS_NUM_THREADS"),
+    ("openblas_set_num_threads64_", "openblas_get_num_threads64_", "OPENBLAS_NUM_THREADS"),
+    ("openblas_set_num_threads", "openblas_get_num_threads", "OPENBLAS_NUM_THREADS"),                       # distributions
+    ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads", "MKL_NUM_THREADS"),
+    ("bli_thread_set_num_threads", "bli_thread_get_num_threads", "BLIS_NUM_THREADS"),
+]
+
+
+def numpy_library():
+    """NumPy's own part in C, loaded: names are looked up in it and in all it is linked to, its BLAS among them."""
+    core = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
+    return ctypes.CDLL(core.__file__)
+
+
+def blas_functions(library):
+    """The line of BLAS_FUNCTIONS that is true of a library, or None."""
+    for names in BLAS_FUNCTIONS:
+        if hasattr(library, names[0]) and hasattr(library, names[1]):
+            return names
+    return None
+
+
+def limit_blas(library, numpy_was_first, asked_for):
+    """One thread for the BLAS, or as many as the user asked it for, by its own variable. Returns what there is to say, in lines.
+
+    asked_for: {variable: value} that the user has set.
+    """
+    import_order = "import cores (or gpt) before numpy"
+    names, lines = blas_functions(library), []
+    if not names:
+        if numpy_was_first:
+            lines.append("NumPy was imported first, and its BLAS has no function known here that sets its threads: they may run "
+                         f"under ours, which is slow; {import_order}, or set OMP_NUM_THREADS=1")
+        return lines
+    set_threads, threads, variable = getattr(library, names[0]), getattr(library, names[1]), names[2]
+    try:
+        wanted = max(1, int(asked_for[variable]))
+    except (KeyError, ValueError):
+        wanted = 1
+    if wanted == 1 and threads() != 1:
+        set_threads(ctypes.c_long(1))
+    if threads() != 1:
+        lines.append(f"each of our {N_THREADS} threads calls a BLAS with {threads()} threads of its own, which is slow; "
+                     f"set {variable}=1" + (f" (it is {wanted})" if wanted > 1 else f" and {import_order}"))
+    elif asked_for.get("OMP_NUM_THREADS", "1") != "1" and variable not in asked_for:
+        lines.append(f"OMP_NUM_THREADS={asked_for['OMP_NUM_THREADS']} is not followed: the work is divided over {N_THREADS} threads "
+                     f"here, each with a BLAS of one thread; {variable} would be followed, and taskset limits ours")
+    kernels, corename = os.environ.get("OPENBLAS_CORETYPE"), names[0].replace("openblas_set_num_threads", "openblas_get_corename")
+    if numpy_was_first and kernels and corename != names[0] and hasattr(library, corename):
+        tell = getattr(library, corename)
+        tell.restype = ctypes.c_char_p
+        if tell().decode().lower() != kernels.lower():
+            lines.append(f"NumPy was imported first, and its BLAS uses its kernels for {tell().decode()} where those for {kernels} suit "
+                         f"this CPU better: speed and last bits differ; {import_order}, or set OPENBLAS_CORETYPE={kernels}")
+    return lines
+
+
+for _line in limit_blas(numpy_library(), NUMPY_WAS_FIRST, ASKED_FOR):
+    print(f"cores: {_line}", file=sys.stderr)
 
 
 def _keep_freed_memory():
@@ -117,10 +190,82 @@ class Share(NamedTuple):
 
 
 def in_parallel(work, n_parts=None):
-    """[work(share) for each part], each on its own thread; the results in order, so that sums of them are exact."""
-    n_parts = n_parts or N_THREADS
-    others = [_pool.submit(work, Share(i, n_parts)) for i in range(1, n_parts)]
-    return [work(Share(0, n_parts)), *(f.result() for f in others)]
+    """[work(share) for each part], by default one for each core; the results in order, so that sums of them are exact.
+
+    The calling thread works too: it takes the first part, then any that no thread of the pool has begun. So it never waits
+    for a part that waits for a thread, and a part may call in_parallel itself. When it returns or raises, no part is
+    running any more. The error of the first part that failed is raised; parts not begun by then are left out.
+    """
+    n_parts = N_THREADS if n_parts is None else n_parts
+    if n_parts < 1:
+        raise ValueError(f"in_parallel: {n_parts} parts, expected 1 at least")
+    results, errors = [None] * n_parts, {}
+    waiting, begun = collections.deque(Share(i, n_parts) for i in range(n_parts)), 0        # begun: by threads of the pool
+    lock, ended = threading.Lock(), queue.SimpleQueue()
+
+    def take(by_pool):
+        nonlocal begun
+        with lock:
+            if not waiting:
+                return None
+            begun += by_pool
+            return waiting.popleft()
+
+    def run(part):
+        try:
+            results[part.index] = work(part)
+        except BaseException as error:
+            errors[part.index] = error
+            with lock:
+                waiting.clear()
+
+    def help_out():
+        while part := take(True):
+            run(part)
+            ended.put(part.index)
+
+    def wait_for_others():
+        """An interrupt waits as well: the parts write to arrays of the caller."""
+        with lock:
+            waiting.clear()
+            left = begun
+        while left:
+            try:
+                ended.get()
+                left -= 1
+            except KeyboardInterrupt as interrupt:
+                errors[-1] = interrupt
+
+    try:
+        first = take(False)
+        _ask_for_help(help_out, min(n_parts, N_THREADS) - 1)
+        run(first)
+        while part := take(False):
+            run(part)
+    finally:
+        wait_for_others()
+    if not errors:
+        return results
+    try:
+        raise errors[min(errors)]
+    finally:
+        errors.clear()                                      # they hold this frame, and it them
+
+
+def _ask_for_help(help_out, n_threads):
+    """Have so many threads of the pool call help_out, or as many as the system has left."""
+    global _few_threads
+    for i in range(n_threads):
+        try:
+            _pool.submit(help_out)
+        except RuntimeError as error:                       # can't start new thread; or the interpreter is shutting down
+            if not _few_threads:
+                print(f"cores: {error}: {i + 1} of {n_threads + 1} threads do the work", file=sys.stderr)
+            _few_threads = True
+            return
+
+
+_few_threads = False            # has it been said?
 
 
 # --------------------------------------------------------------------------------------------------
@@ -132,12 +277,21 @@ def _work(pipe, far_end, function):
     far_end.close()                                         # a copy would keep the pipe alive
     with contextlib.suppress(EOFError, OSError):            # of the pipe
         while True:
-            item = pipe.recv()
+            item = pipe.recv_bytes()
             try:
-                answer = function(item), None
+                answer = ForkingPickler.dumps((function(pickle.loads(item)), None))
             except Exception as error:
-                answer = None, error
-            pipe.send(answer)
+                answer = ForkingPickler.dumps((None, _sendable(error)))
+            pipe.send_bytes(answer)
+
+
+def _sendable(error):
+    """The error, or what it says where it does not survive pickling."""
+    try:
+        pickle.loads(ForkingPickler.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
@@ -162,30 +316,33 @@ def uninterrupted():
 @contextlib.contextmanager
 def processes(n, function):
     """Gives in_order(items), a map of function that n processes do, a few items at a time. They end with the block. What function
-    brings along is forked and not sent. Results come in the order of items; an error of function is raised here, ChildProcessError
-    if a process dies."""
+    brings along is forked and not sent. Results come in the order of items; an error of function is raised here, also that
+    an item or a result cannot be pickled; ChildProcessError if a process dies."""
     fork = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-    workers = {}
+    workers, idle, busy = {}, [], {}                        # busy: pipe -> (answers of the call that asked, number of the item)
 
     def in_order(items):
-        items, idle, busy, done, turn = enumerate(items), list(workers), {}, {}, 0      # busy: pipe -> number of its item
+        items, answers, turn, sent = enumerate(items), {}, 0, 0
         todo = next(items, None)
-        while todo or busy or done:
+        while todo or turn < sent:
             while todo and idle and todo[0] < turn + 4 * n:
-                pipe = idle.pop()
+                pipe, item = idle[-1], ForkingPickler.dumps(todo[1])
                 with _alive(workers[pipe]):
-                    pipe.send(todo[1])
-                busy[pipe] = todo[0]
+                    pipe.send_bytes(item)
+                busy[idle.pop()] = answers, todo[0]
+                sent += 1
                 todo = next(items, None)                    # is read while they work
-            while turn in done:
-                result, error = done.pop(turn)
+            while turn in answers:
+                result, error = pickle.loads(answers.pop(turn))
                 if error:
                     raise error
                 yield result
                 turn += 1
             for pipe in wait(busy) if busy else ():
                 with _alive(workers[pipe]):
-                    done[busy.pop(pipe)] = pipe.recv()
+                    answer = pipe.recv_bytes()
+                asked, number = busy.pop(pipe)              # by a call that nobody may read any more
+                asked[number] = answer
                 idle.append(pipe)
 
     try:
@@ -196,6 +353,7 @@ def processes(n, function):
                 process.start()
                 end.close()
                 workers[pipe] = process
+                idle.append(pipe)
         yield in_order
     finally:
         for process in workers.values():

@@ -6,28 +6,59 @@ CuPy passes a Python number as 64 bits whatever the kernel expects.
 
 Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither NumPy nor CuPy has a type of its own. Gradients of
 parameters are float32 either way: they are sums over many rows, and the batches of a step are added up in them.
+
+An output must not share memory with another array, unless its launcher says that it may take an input's place. Indices (tokens,
+targets, rows) lie on the GPU, where nobody looks at them: who sends them there checks them, as device.py does.
 """
 
 import functools
+import importlib.machinery
+import importlib.util
 import math
 import sys
 from pathlib import Path
 
 import checkpoint
-import cupy as cp
 import numpy as np
 
+from kernels.checks import apart, check, check_launch, cp, int32, limits, real, width
 from kernels.cublas import BIAS_GRADIENT, GELU, GELU_BACKWARD, cublaslt, matmul, matmul_and  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parent
-SHARED_BYTES = 227 << 10        # of a block on sm_80 and later, at most (sm_86 and sm_89: 99 KB)
-BACKWARD_BLOCKS = 264           # of kernels whose blocks sum over rows: two for each multiprocessor of an H100
+BACKWARD_BLOCKS = 264           # of kernels whose blocks sum over rows: two for each multiprocessor of an H100. The same on every
+                                # GPU: other numbers would be other sums, to the last bit
+
+
+def __getattr__(name):
+    """What is not here may be meant for Hugging Face's package `kernels`. transformers looks for it by its name, and finds this folder
+    where the checkout is the current one: then the names that are not ours are those of the package, if it is installed."""
+    if not name.startswith("_"):
+        package = _installed_package()
+        if hasattr(package, name):
+            return getattr(package, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.lru_cache(maxsize=None)
+def _installed_package():
+    """The package of this folder's name that is installed, or None."""
+    elsewhere = [path for path in sys.path if Path(path).resolve() != FOLDER.parent]
+    spec = importlib.machinery.PathFinder.find_spec(__name__, elsewhere)
+    if not spec or not spec.origin or "kernels.installed" in sys.modules:
+        return None
+    __path__.extend(spec.submodule_search_locations)    # it imports its own parts as kernels.such
+    package = sys.modules["kernels.installed"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return package
 
 
 @functools.lru_cache(maxsize=None)
 def kernel(file, name, bf16, defines=()):
     """A kernel of one .cu file, compiled for float32 or bfloat16. common.cuh stands in front of the text rather than being
     included, because CuPy's cache of compiled kernels does not look into what is included."""
+    if bf16 and limits().capability < (8, 0):
+        raise ValueError(f"{name}: bfloat16 needs a GPU of compute capability 8.0, this one has {'.'.join(map(str, limits().capability))}; "
+                         "use float32")
     return _module(file, bf16, defines).get_function(name)
 
 
@@ -38,10 +69,12 @@ def _module(file, bf16, defines):
 
 
 def launch(file, name, dtype, blocks, threads, args, shared=0, defines=()):
+    blocks = (blocks,) if isinstance(blocks, int) else blocks
+    check_launch(name, blocks, threads, shared)
     f = kernel(file, name, dtype == np.uint16, defines)
     if shared > 48 << 10:
         f.max_dynamic_shared_size_bytes = shared
-    f((blocks,) if isinstance(blocks, int) else blocks, (threads,), args, shared_mem=shared)
+    f(blocks, (threads,), args, shared_mem=shared)
 
 
 _memory = {"scratch": None}
@@ -90,29 +123,8 @@ class Recording:
             self.graph, self.kept = stream.end_capture(), _memory["scratch"]    # the graph knows where it lies
 
 
-def check(what, a, shape, dtype):
-    if not isinstance(a, cp.ndarray):
-        raise TypeError(f"{what}: a {type(a).__name__}, expected a CuPy array")
-    if a.shape != tuple(shape) or a.dtype != dtype:
-        raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
-    if not a.flags.c_contiguous:
-        raise ValueError(f"{what}: its rows do not lie one behind the other in memory; pass a copy")
-
-
-def real(what, a):
-    """The dtype of an array that sets it for the others: float32, or uint16 for bfloat16."""
-    if a.dtype not in (np.float32, np.uint16):
-        raise ValueError(f"{what}: {a.dtype}, expected float32, or uint16 that holds bfloat16")
-    return a.dtype
-
-
-def width(dtype):
-    """How many numbers a thread loads at once: 16 bytes of them."""
-    return 16 // np.dtype(dtype).itemsize
-
-
 def packed(columns, dtype):
-    """What tells a kernel that rows of so many columns fall into whole packs."""
+    """What tells a kernel that rows of so many columns fall into whole packs; nothing where they do not."""
     return ("-DPACKED=1",) if columns % width(dtype) == 0 else ()
 
 
@@ -126,17 +138,17 @@ def ceil_div(a, b):
 
 
 def rows_that_fit(floats_a_row, most):
-    """Warps of a block that each keep so many floats in shared memory."""
-    fit = SHARED_BYTES // (4 * floats_a_row)
+    """Warps of a block that each keep so many floats in shared memory: fewer on a GPU that has less of it."""
+    fit = limits().shared_bytes // (4 * floats_a_row)
     if fit < 1:
-        raise ValueError(f"a row of {floats_a_row} numbers does not fit {SHARED_BYTES} bytes of shared memory")
+        raise ValueError(f"a row of {floats_a_row} numbers does not fit the {limits().shared_bytes} bytes of this GPU's shared memory")
     return min(most, fit)
 
 
 def _column_sums(partial, sums, rest=None, *, add):     # (shares,F) -> (F,), or its first columns to one array and the others to the next
     shares, F = partial.shape
     launch("bias.cu", "column_sums", np.float32, ceil_div(F, 32), 256,
-           (partial, sums, rest, np.int32(shares), np.int32(F), np.int32(sums.size), np.int32(add)))
+           (partial, sums, rest, int32(shares), int32(F), int32(sums.size), int32(add)))
 
 
 # -------------------------------------------------------------------------------------------------- layernorm.cu
@@ -150,12 +162,14 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C),
     (N, C), dtype = x.shape, real("x", x)
     y, n, rstd = out or (cp.empty((N, C), dtype), cp.empty((N, C), dtype), cp.empty((N, 1), np.float32))
     for what, a, shape in (("x", x, (N, C)), ("w", w, (C,)), ("b", b, (C,)), ("y", y, (N, C)), ("n", n, (N, C))):
-        check(what, a, shape, dtype)
+        check(what, a, shape, dtype, packed(C, dtype))
     check("rstd", rstd, (N, 1), np.float32)
     if plus is not None:
-        check("plus", plus, (N, C), dtype)
+        check("plus", plus, (N, C), dtype, packed(C, dtype))
+        apart({"x": x}, {"plus": plus, "w": w, "b": b}, in_place=("plus",))
+    apart({"y": y, "n": n, "rstd": rstd}, {"x": x, "plus": plus, "w": w, "b": b}, in_place=("x", "plus"))
     launch("layernorm.cu", "layernorm_forward_v2", dtype, ceil_div(N, 8), 256,
-           (x, plus, w, b, y, n, rstd, np.int32(N), np.int32(C), np.float32(eps)), defines=_packs_a_lane(C, dtype))
+           (x, plus, w, b, y, n, rstd, int32(N), int32(C), np.float32(eps)), defines=_packs_a_lane(C, dtype))
     return y, (n, rstd, w)
 
 
@@ -164,17 +178,18 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) 
     (N, C), dtype = dy.shape, real("dy", dy)
     dx, dw, db = out or (cp.empty((N, C), dtype), cp.empty((C,), np.float32), cp.empty((C,), np.float32))
     for what, a, shape in (("dy", dy, (N, C)), ("n", n, (N, C)), ("w", w, (C,)), ("dx", dx, (N, C))):
-        check(what, a, shape, dtype)
+        check(what, a, shape, dtype, packed(C, dtype))
     for what, a, shape in (("rstd", rstd, (N, 1)), ("dw", dw, (C,)), ("db", db, (C,))):
         check(what, a, shape, np.float32)
     if plus is not None:
-        check("plus", plus, (N, C), dtype)
+        check("plus", plus, (N, C), dtype, packed(C, dtype))
+    apart({"dx": dx, "dw": dw, "db": db}, {"dy": dy, "n": n, "rstd": rstd, "w": w, "plus": plus}, in_place=("dy", "n", "plus"))
     sums = 2 * (C + C // width(dtype) + 1)              # floats a warp has in shared memory
     warps = rows_that_fit(sums, 8)
     blocks = min(BACKWARD_BLOCKS, ceil_div(N, warps))
     partial = scratch((blocks, 2 * C))
     launch("layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps,
-           (dy, n, rstd, w, plus, dx, partial, np.int32(N), np.int32(C)), shared=4 * warps * sums, defines=_packs_a_lane(C, dtype))
+           (dy, n, rstd, w, plus, dx, partial, int32(N), int32(C)), shared=4 * warps * sums, defines=_packs_a_lane(C, dtype))
     _column_sums(partial, dw, db, add=add)
     return dx, dw, db
 
@@ -190,8 +205,9 @@ def packs(n, dtype):
 def gelu_forward(x, out=None):                          # any shape; x itself is what the backward wants
     dtype = real("x", x)
     y = cp.empty(x.shape, dtype) if out is None else out[0]
-    check("x", x, x.shape, dtype)
-    check("y", y, x.shape, dtype)
+    check("x", x, x.shape, dtype, packed=True)
+    check("y", y, x.shape, dtype, packed=True)
+    apart({"y": y}, {"x": x}, in_place=("x",))
     launch("gelu.cu", "gelu_forward_v2", dtype, ceil_div(packs(x.size, dtype), 256), 256, (x, y, np.int64(x.size)))
     return y, x
 
@@ -200,7 +216,8 @@ def gelu_backward(dy, x, out=None):                     # dx may take the place 
     dtype = real("dy", dy)
     dx = cp.empty(dy.shape, dtype) if out is None else out
     for what, a in (("dy", dy), ("x", x), ("dx", dx)):
-        check(what, a, dy.shape, dtype)
+        check(what, a, dy.shape, dtype, packed=True)
+    apart({"dx": dx}, {"dy": dy, "x": x}, in_place=("dy", "x"))
     launch("gelu.cu", "gelu_backward", dtype, ceil_div(packs(dy.size, dtype), 256), 256, (dy, x, dx, np.int64(dy.size)))
     return dx
 
@@ -211,11 +228,13 @@ def gelu_backward(dy, x, out=None):                     # dx may take the place 
 def embedding_forward(tokens, positions, wte, wpe, out=None):           # N int32 of any shape twice, (V,C), (P,C) -> (N,C)
     N, C, dtype = tokens.size, wte.shape[1], real("wte", wte)
     x = cp.empty((N, C), dtype) if out is None else out
-    for what, a, shape, kind in (("tokens", tokens, tokens.shape, np.int32), ("positions", positions, tokens.shape, np.int32), ("wte", wte, wte.shape, dtype),
-                                 ("wpe", wpe, (len(wpe), C), dtype), ("x", x, (N, C), dtype)):
-        check(what, a, shape, kind)
+    for what, a in (("tokens", tokens), ("positions", positions)):
+        check(what, a, tokens.shape, np.int32)
+    for what, a, shape in (("wte", wte, (len(wte), C)), ("wpe", wpe, (len(wpe), C)), ("x", x, (N, C))):
+        check(what, a, shape, dtype, packed(C, dtype))
+    apart({"x": x}, {"tokens": tokens, "positions": positions, "wte": wte, "wpe": wpe})
     launch("embedding.cu", "embedding_forward", dtype, ceil_div(N * packs(C, dtype), 256), 256,
-           (tokens, positions, wte, wpe, x, np.int32(N), np.int32(C)), defines=packed(C, dtype))
+           (tokens, positions, wte, wpe, x, int32(N), int32(C)), defines=packed(C, dtype))
     return x
 
 
@@ -223,6 +242,8 @@ def look_ups(tokens):                                   # (N,) int on the host -
     """What embedding_backward wants to know: the rows sorted by token (N,), where the j-th token's rows begin (N + 1,), and which
     token that is (N,). Behind the last different token, starts is N."""
     N = len(tokens)
+    if N and tokens.min() < 0:
+        raise ValueError(f"look_ups: id {tokens.min()} is negative")
     if N and tokens.max() < 1 << 16:                    # of 16 bits NumPy sorts by counting: ten times as fast, while the GPU waits
         tokens = tokens.astype(np.uint16)
     order = np.argsort(tokens, kind="stable")
@@ -235,11 +256,13 @@ def look_ups(tokens):                                   # (N,) int on the host -
 
 def embedding_backward(dx, sorted_rows, dtable):        # (N,C), look_ups() as CuPy arrays, adds to (V,C)
     (order, starts, values), (N, C), dtype = sorted_rows, dx.shape, real("dx", dx)
-    for what, a, shape, kind in (("dx", dx, (N, C), dtype), ("order", order, (N,), np.int32), ("values", values, (N,), np.int32),
-                                 ("starts", starts, (N + 1,), np.int32), ("dtable", dtable, (len(dtable), C), np.float32)):
-        check(what, a, shape, kind)
+    for what, a, shape in (("order", order, (N,)), ("values", values, (N,)), ("starts", starts, (N + 1,))):
+        check(what, a, shape, np.int32)
+    check("dx", dx, (N, C), dtype, packed(C, dtype))
+    check("dtable", dtable, (len(dtable), C), np.float32)
+    apart({"dtable": dtable}, {"dx": dx, "order": order, "starts": starts, "values": values})
     launch("embedding.cu", "embedding_backward_v2", dtype, (N, ceil_div(packs(C, dtype), 32)), 256,
-           (dx, order, starts, values, dtable, np.int32(N), np.int32(C)), shared=4 * 8 * strip(dtype), defines=packed(C, dtype))
+           (dx, order, starts, values, dtable, int32(N), int32(C)), shared=4 * 8 * strip(dtype), defines=packed(C, dtype))
 
 
 def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the first T rows of (P,C); without add the others become 0
@@ -247,13 +270,16 @@ def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the f
     T = N // B
     check("dx", dx, (B * T, C), dtype)
     check("dwpe", dwpe, (max(P, T), C), np.float32)
+    apart({"dwpe": dwpe}, {"dx": dx})
     launch("embedding.cu", "position_backward", dtype, ceil_div(P * C, 256), 256,
-           (dx, dwpe, np.int32(B), np.int32(T), np.int32(P), np.int32(C), np.int32(add)))
+           (dx, dwpe, int32(B), int32(T), int32(P), int32(C), int32(add)))
 
 
 # -------------------------------------------------------------------------------------------------- attention.cu
 
-TILE = 64                       # rows of a tile of the tensor-core kernels
+TILE = 64                       # rows of a tile of the tensor-core kernels, of which a block has two
+# Where it is not two: (how many, what the kernel's name ends in), the faster first. The second needs less shared memory.
+TILES = {("attention_backward_q", 128): ((2, ""), (1, "_small")), ("attention_backward_kv", 128): ((1, ""),)}
 MOST_HEAD_SIZE = 256
 
 
@@ -262,11 +288,20 @@ def _attention(B, T, NH, HS, dtype, name, args, own, floats=0):
     room for four that pass by, and so many floats. Else the plain kernel."""
     scale = np.float32(HS ** -0.5)
     if dtype == np.uint16 and HS in (32, 64, 128):
-        tiles = 1 if name == "attention_backward_kv" and HS == 128 else 2
-        launch("attention.cu", f"{name}_{HS}", dtype, (ceil_div(T, tiles * TILE), NH, B), 128, (*args, np.int32(T), np.int32(NH), scale),
-               shared=(tiles * own + 4) * TILE * HS * 2 + 4 * floats)
-    else:
-        launch("attention.cu", f"{name}_v1", dtype, (ceil_div(T, 4), NH, B), 128, (*args, np.int32(T), np.int32(NH), np.int32(HS), scale))
+        for tiles, kind in TILES.get((name, HS), ((2, ""),)):
+            shared = (tiles * own + 4) * TILE * HS * 2 + 4 * floats
+            if shared <= limits().shared_bytes:
+                launch("attention.cu", f"{name}_{HS}{kind}", dtype, (ceil_div(T, tiles * TILE), NH, B), 128, (*args, int32(T), int32(NH), scale),
+                       shared=shared)
+                return
+        _say_once(f"kernels: {name} without tensor cores, which is slow: heads of {HS} take {shared} bytes of shared memory, "
+                  f"this GPU has {limits().shared_bytes}")
+    launch("attention.cu", f"{name}_v1", dtype, (ceil_div(T, 4), NH, B), 128, (*args, int32(T), int32(NH), int32(HS), scale))
+
+
+@functools.lru_cache(maxsize=None)
+def _say_once(line):
+    print(line, file=sys.stderr)
 
 
 def lanes_of(HS, dtype):
@@ -284,22 +319,25 @@ def _head_size(qkv, n_head):
 def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), cache
     (B, T, C3), dtype, HS = qkv.shape, real("qkv", qkv), _head_size(qkv, n_head)
     o, lse = out or (cp.empty((B, T, C3 // 3), dtype), cp.empty((B, n_head, T, 1), np.float32))
-    check("qkv", qkv, (B, T, C3), dtype)
-    check("o", o, (B, T, C3 // 3), dtype)
+    check("qkv", qkv, (B, T, C3), dtype, packed(HS, dtype))
+    check("o", o, (B, T, C3 // 3), dtype, packed(HS, dtype))
     check("lse", lse, (B, n_head, T, 1), np.float32)
+    apart({"o": o, "lse": lse}, {"qkv": qkv})
     _attention(B, T, n_head, HS, dtype, "attention_forward", (qkv, o, lse), own=1)
     return o, (qkv, o, lse)
 
 
-def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C); out may not be qkv: its tiles are read to the end
+def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C)
+    """Unlike gpt.py's, out cannot take the place of qkv, which other blocks read to the end."""
     qkv, o, lse = cache
     (B, T, C3), dtype, HS = qkv.shape, real("qkv", qkv), _head_size(qkv, n_head)
     dqkv, D = cp.empty((B, T, C3), dtype) if out is None else out, scratch((B, n_head, T))
     for what, a, shape in (("qkv", qkv, (B, T, C3)), ("dqkv", dqkv, (B, T, C3)), ("o", o, (B, T, C3 // 3)), ("do", do, (B, T, C3 // 3))):
-        check(what, a, shape, dtype)
+        check(what, a, shape, dtype, packed(HS, dtype))
     check("lse", lse, (B, n_head, T, 1), np.float32)
+    apart({"dqkv": dqkv}, {"qkv": qkv, "o": o, "do": do, "lse": lse})
     launch("attention.cu", "attention_backward_rows", dtype, (ceil_div(T, 128 // lanes_of(HS, dtype)), n_head, B), 128,
-           (o, do, D, np.int32(T), np.int32(n_head), np.int32(HS)))
+           (o, do, D, int32(T), int32(n_head), int32(HS)))
     _attention(B, T, n_head, HS, dtype, "attention_backward_q", (qkv, do, lse, D, dqkv), own=2)
     _attention(B, T, n_head, HS, dtype, "attention_backward_kv", (qkv, do, lse, D, dqkv), own=2, floats=4 * TILE)
     return dqkv
@@ -314,15 +352,16 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):   # (B,T,3
     C, dtype = NH * HS, real("qkv", qkv)
     o = cp.empty((B, T, C), dtype) if out is None else out
     for what, a, shape in (("qkv", qkv, (B, T, 3 * C)), ("k_cache", k_cache, (B, NH, S, HS)), ("v_cache", v_cache, (B, NH, S, HS)), ("o", o, (B, T, C))):
-        check(what, a, shape, dtype)
+        check(what, a, shape, dtype, packed(HS, dtype))
     check("length", length, (B,), np.int32)
     check("n_new", n_new, (B,), np.int32)
+    apart({"o": o, "k_cache": k_cache, "v_cache": v_cache}, {"qkv": qkv, "length": length, "n_new": n_new})
     if HS > MOST_HEAD_SIZE:
         raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
     launch("decode.cu", "cache_append", dtype, ceil_div(B * T * C, 256), 256,
-           (qkv, k_cache, v_cache, length, n_new, *map(np.int32, (B, T, NH, S, HS))))
+           (qkv, k_cache, v_cache, length, n_new, *map(int32, (B, T, NH, S, HS))))
     launch("decode.cu", "decode_attention", dtype, (NH, T, B), 256,
-           (qkv, k_cache, v_cache, length, n_new, o, *map(np.int32, (T, NH, S, HS)), np.float32(HS ** -0.5)),
+           (qkv, k_cache, v_cache, length, n_new, o, *map(int32, (T, NH, S, HS)), np.float32(HS ** -0.5)),
            shared=4 * (256 // lanes_of(HS, dtype)) * (HS + 2), defines=packed(HS, dtype))
     return o
 
@@ -331,7 +370,8 @@ def take_rows(x, rows, out):                            # (N,C), (n,) int32 -> (
     (N, C), n, dtype = x.shape, len(rows), real("x", x)
     for what, a, shape, kind in (("x", x, (N, C), dtype), ("rows", rows, (n,), np.int32), ("out", out, (n, C), dtype)):
         check(what, a, shape, kind)
-    launch("decode.cu", "take_rows", dtype, ceil_div(n * C, 256), 256, (x, rows, out, np.int32(n), np.int32(C)))
+    apart({"out": out}, {"x": x, "rows": rows})
+    launch("decode.cu", "take_rows", dtype, ceil_div(n * C, 256), 256, (x, rows, out, int32(n), int32(C)))
     return out
 
 
@@ -344,13 +384,14 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):       
     V, nll = n_vocab or stride, cp.empty((N,), np.float32) if out is None else out
     if not 1 <= V <= stride:
         raise ValueError(f"logits: {stride} columns for a vocabulary of {V}")
-    check("logits", logits, (N, stride), dtype)
+    check("logits", logits, (N, stride), dtype, packed(stride, dtype))
     check("targets", targets, (N,), np.int32)
     check("nll", nll, (N,), np.float32)
     if weights is not None:
         check("weights", weights, (N,), np.float32)
+    apart({"logits": logits, "nll": nll}, {"targets": targets, "weights": weights})
     threads = min(1024, ceil_div(packs(V, dtype), 32) * 32)
-    launch("cross_entropy.cu", "cross_entropy_v2", dtype, N, threads, (logits, targets, weights, nll, np.int32(N), np.int32(V), np.int32(stride)),
+    launch("cross_entropy.cu", "cross_entropy_v2", dtype, N, threads, (logits, targets, weights, nll, int32(N), int32(V), int32(stride)),
            defines=packed(stride, dtype))
     return nll
 
@@ -358,7 +399,8 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):       
 def loss_sum(nll, weights, state, add=False):           # (N,), (N,), (3,): state[0] becomes sum(weights * nll), or grows by it
     for what, a, shape in (("nll", nll, nll.shape), ("weights", weights, nll.shape), ("state", state, (3,))):
         check(what, a, shape, np.float32)
-    launch("cross_entropy.cu", "loss_sum", np.float32, 1, min(1024, ceil_div(nll.size, 32) * 32), (nll, weights, state, np.int32(nll.size), np.int32(add)))
+    apart({"state": state}, {"nll": nll, "weights": weights})
+    launch("cross_entropy.cu", "loss_sum", np.float32, 1, min(1024, ceil_div(nll.size, 32) * 32), (nll, weights, state, int32(nll.size), int32(add)))
 
 
 # -------------------------------------------------------------------------------------------------------- bias.cu
@@ -366,21 +408,23 @@ def loss_sum(nll, weights, state, add=False):           # (N,), (N,), (3,): stat
 
 def bias_forward(y, b):                                 # (N,F) in place, (F,)
     (N, F), dtype = y.shape, real("y", y)
-    check("y", y, (N, F), dtype)
-    check("b", b, (F,), dtype)
-    launch("bias.cu", "bias_forward", dtype, ceil_div(N * packs(F, dtype), 256), 256, (y, b, np.int32(N), np.int32(F)), defines=packed(F, dtype))
+    check("y", y, (N, F), dtype, packed(F, dtype))
+    check("b", b, (F,), dtype, packed(F, dtype))
+    apart({"y": y}, {"b": b})
+    launch("bias.cu", "bias_forward", dtype, ceil_div(N * packs(F, dtype), 256), 256, (y, b, int32(N), int32(F)), defines=packed(F, dtype))
     return y
 
 
 def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
     (N, F), dtype = dy.shape, real("dy", dy)
     db = cp.empty((F,), np.float32) if out is None else out
-    check("dy", dy, (N, F), dtype)
+    check("dy", dy, (N, F), dtype, packed(F, dtype))
     check("db", db, (F,), np.float32)
+    apart({"db": db}, {"dy": dy})
     strips = ceil_div(packs(F, dtype), 32)
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))    # its loop has one load on the way: more blocks, more loads
     partial = scratch((shares, F))
-    launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, np.int32(N), np.int32(F)),
+    launch("bias.cu", "bias_backward_v2", dtype, (strips, shares), 256, (dy, partial, int32(N), int32(F)),
            shared=4 * 8 * strip(dtype), defines=packed(F, dtype))
     _column_sums(partial, db, add=add)
     return db
@@ -396,6 +440,8 @@ def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> 
 
 def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,); dx may take x's place
     dx, dw, db = out or (cp.empty(x.shape, real("dy", dy)), cp.empty(w.shape, np.float32), cp.empty((w.shape[1],), np.float32))
+    apart({"dw": dw, "db": db}, {"dy": dy, "x": x, "w": w, "dx": dx})
+    apart({"dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
     _weight_backward(dy, x, dw, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
 
@@ -412,6 +458,7 @@ def _weight_backward(dy, x, dw, db, add):
 def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache
     (N, C), F, dtype = x.shape, w_fc.shape[1], real("x", x)
     y, u, h = out or (cp.empty((N, C), dtype), cp.empty((N, F), dtype), cp.empty((N, F), dtype))
+    apart({"y": y, "u": u, "h": h}, {"x": x, "w_fc": w_fc, "b_fc": b_fc, "w_proj": w_proj, "b_proj": b_proj})
     if not matmul_and(GELU, x, w_fc, u, bias=b_fc, aux=h):
         gelu_forward(linear_forward(x, w_fc, b_fc, out=h), out=(u, h))
     return linear_forward(u, w_proj, b_proj, out=y), (x, u, h)
@@ -421,6 +468,10 @@ def mlp_backward(dy, cache, w_fc, w_proj, out=None, add=False):         # (N,C) 
     x, u, h = cache
     dx, dw_fc, db_fc, dw_proj, db_proj = out or (
         cp.empty(x.shape, real("x", x)), *(cp.empty(shape, np.float32) for shape in (w_fc.shape, w_fc.shape[1:], w_proj.shape, w_proj.shape[1:])))
+    grads = {"dw_fc": dw_fc, "db_fc": db_fc, "dw_proj": dw_proj, "db_proj": db_proj}
+    inputs = {"dy": dy, "h": h, "w_fc": w_fc, "w_proj": w_proj}
+    apart({**grads, "u": u}, {**inputs, "x": x, "dx": dx})
+    apart({"dx": dx}, {**inputs, "x": x}, in_place=("x",))
     _weight_backward(dy, u, dw_proj, db_proj, add)
     if not matmul_and(GELU_BACKWARD, dy, w_proj, u, w_t=True, aux=h):   # u has served: dh takes its place
         gelu_backward(matmul(dy, w_proj, u, w_t=True), h, out=u)
@@ -434,12 +485,13 @@ NORM_BLOCKS = 1024
 
 def grad_norm(grads, clip, state):                      # (n,), float, (3,)
     """Puts the norm and the scale that clips it into state behind the loss, without asking the host."""
-    check("grads", grads, (grads.size,), np.float32)
+    check("grads", grads, (grads.size,), np.float32, packed=True)
     check("state", state, (3,), np.float32)
+    apart({"state": state}, {"grads": grads})
     blocks = min(NORM_BLOCKS, ceil_div(grads.size, 4 * 512))
     partial = scratch((blocks,))
     launch("adamw.cu", "norm_partials", np.float32, blocks, 512, (grads, partial, np.int64(grads.size)))
-    launch("adamw.cu", "norm_and_scale", np.float32, 1, 32, (partial, state, np.int32(blocks), np.float32(clip)))
+    launch("adamw.cu", "norm_and_scale", np.float32, 1, 32, (partial, state, int32(blocks), np.float32(clip)))
 
 
 def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, decay):    # (n,) five times, (3,) float32 twice
@@ -447,11 +499,12 @@ def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, dec
     copy of master in bfloat16, or None."""
     n = grads.size
     for what, a in (("grads", grads), ("master", master), ("m", m), ("v", v)):
-        check(what, a, (n,), np.float32)
+        check(what, a, (n,), np.float32, packed=True)
     if params is not None:
-        check("params", params, (n,), np.uint16)
+        check("params", params, (n,), np.uint16, packed=True)
     check("state", state, (3,), np.float32)
     check("rates", rates, (3,), np.float32)
+    apart({"master": master, "m": m, "v": v, "params": params}, {"grads": grads, "state": state, "rates": rates})
     launch("adamw.cu", "adamw", np.uint16 if params is not None else np.float32, ceil_div(n, 4 * 256), 256,
            (grads, master, m, v, params, state, rates, np.int64(n), np.int64(n_decayed), *map(np.float32, (b1, b2, eps, decay))))
 
@@ -463,6 +516,7 @@ def to_bf16(x, out=None):                               # float32 -> uint16
     y = cp.empty(x.shape, np.uint16) if out is None else out
     check("x", x, x.shape, np.float32)
     check("y", y, x.shape, np.uint16)
+    apart({"y": y}, {"x": x})
     launch("convert.cu", "to_real", np.uint16, ceil_div(x.size, 256), 256, (x, y, np.int64(x.size)))
     return y
 

@@ -407,23 +407,24 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
     }
 }
 
-#define KERNEL_OF(HS, BLOCKS, name) extern "C" __global__ void __launch_bounds__(TILE_THREADS, BLOCKS) name##_##HS
+#define KERNEL(name, BLOCKS) extern "C" __global__ void __launch_bounds__(TILE_THREADS, BLOCKS) name
 #define FORWARD(HS, M, BLOCKS)                                                                                                                  \
-    KERNEL_OF(HS, BLOCKS, attention_forward)(const real *qkv, real *o, float *lse, int T, int NH, float scale) {                                \
+    KERNEL(attention_forward_##HS, BLOCKS)(const real *qkv, real *o, float *lse, int T, int NH, float scale) {                                  \
         attention_forward_tiles<HS, M>(qkv, o, lse, T, NH, scale);                                                                              \
     }
-#define BACKWARD(which, HS, M, BLOCKS)                                                                                                          \
-    KERNEL_OF(HS, BLOCKS, attention_backward_##which)(const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv, int T,    \
-                                                      int NH, float scale) {                                                                    \
+#define BACKWARD_NAMED(name, which, HS, M, BLOCKS)                                                                                              \
+    KERNEL(name, BLOCKS)(const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv, int T, int NH, float scale) {          \
         attention_backward_##which##_tiles<HS, M>(qkv, d_o, lse, D, dqkv, T, NH, scale);                                                        \
     }
-/* M (kernels/__init__.py has it too) and the blocks that are to fit a multiprocessor at once: as many as registers allow without spilling. */
+#define BACKWARD(which, HS, M, BLOCKS) BACKWARD_NAMED(attention_backward_##which##_##HS, which, HS, M, BLOCKS)
+/* M (kernels/__init__.py has it too, as TILES) and the blocks that are to fit a multiprocessor at once: as many as registers allow without spilling. */
 FORWARD(32, 2, 4)
 FORWARD(64, 2, 3)
 FORWARD(128, 2, 2)
 BACKWARD(q, 32, 2, 4)
 BACKWARD(q, 64, 2, 3)
 BACKWARD(q, 128, 2, 2)
+BACKWARD_NAMED(attention_backward_q_128_small, q, 128, 1, 1)    /* 96 KB of shared memory, where the one above takes 128 */
 BACKWARD(kv, 32, 2, 3)
 BACKWARD(kv, 64, 2, 2)
 BACKWARD(kv, 128, 1, 2)

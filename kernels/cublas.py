@@ -14,8 +14,9 @@ import functools
 import sys
 from typing import NamedTuple
 
-import cupy as cp
 import numpy as np
+
+from kernels.checks import apart, check, cp, real
 
 WORKSPACE_BYTES = 32 << 20      # what NVIDIA recommends for Hopper
 REAL_32F, REAL_16BF, COMPUTE_32F = 0, 14, 68                    # cudaDataType, cublasComputeType_t
@@ -56,17 +57,22 @@ def kind_of(a):
 
 
 def product(x, w, out, x_t, w_t, bias, epilogue, aux=None):
+    for what, a in (("x", x), ("w", w), ("out", out), *([("aux", aux)] if aux is not None else [])):
+        real(what, a)
+        check(what, a, a.shape, a.dtype)
+        if a.ndim != 2:
+            raise ValueError(f"{what}: {a.shape}, expected a matrix")
     k, n = x.shape if x_t else x.shape[::-1]
     m = w.shape[0] if w_t else w.shape[1]
-    if out.shape != (n, m) or w.shape != ((m, k) if w_t else (k, m)) or x.dtype != w.dtype:
-        raise ValueError(f"a product of {x.dtype} {x.shape}{' transposed' * x_t} and {w.dtype} {w.shape}{' transposed' * w_t} into {out.shape}")
-    if bias is not None and (bias.shape != (m,) or bias.dtype != out.dtype):
-        raise ValueError(f"bias: {bias.dtype} {bias.shape}, expected {out.dtype} {(m,)}")
-    if aux is not None and (aux.shape != out.shape or aux.dtype != out.dtype):
-        raise ValueError(f"aux: {aux.dtype} {aux.shape}, expected {out.dtype} {out.shape}")
-    for what, a in (("x", x), ("w", w), ("out", out), *([("aux", aux)] if aux is not None else [])):
-        if not a.flags.c_contiguous:
-            raise ValueError(f"{what}: its rows do not lie one behind the other in memory; pass a copy")
+    if out.shape != (n, m) or w.shape != ((m, k) if w_t else (k, m)) or x.dtype != w.dtype or out.dtype not in (x.dtype, np.float32):
+        raise ValueError(f"a product of {x.dtype} {x.shape}{' transposed' * x_t} and {w.dtype} {w.shape}{' transposed' * w_t} "
+                         f"into {out.dtype} {out.shape}")
+    if bias is not None:
+        check("bias", bias, (m,), out.dtype)
+    if aux is not None:
+        check("aux", aux, out.shape, out.dtype)
+    written = {"out": out, "aux": aux if epilogue == GELU else None, "bias": bias if epilogue == BIAS_GRADIENT else None}
+    apart(written, {"x": x, "w": w, "bias": bias, "aux": aux})
     aligned = tuple(min(256, a.data.ptr & -a.data.ptr) for a in (w, x, out, bias, aux) if a is not None)
     return Product(w_t, x_t, m, n, k, kind_of(x), kind_of(out), epilogue, aligned)
 

@@ -29,6 +29,11 @@ MISSING = "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
 ORDERS = (0, 1, 2)              # of threads and blocks: ascending, descending, at random
 
+# What the device says of itself, under CuPy's names, and holds launches to: an H100's. Tests put others here.
+ATTRIBUTES = {"MaxSharedMemoryPerBlock": 48 << 10, "MaxSharedMemoryPerBlockOptin": 227 << 10, "MaxThreadsPerBlock": 1024, "WarpSize": 32,
+              "MaxGridDimX": (1 << 31) - 1, "MaxGridDimY": 65535, "MaxGridDimZ": 65535, "MultiProcessorCount": 132,
+              "ComputeCapabilityMajor": 9, "ComputeCapabilityMinor": 0}
+
 COUNTS = {}                     # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -157,15 +162,24 @@ class Function:
 
     def __init__(self, library, name):
         self.name, self.run, self.n_args = name, library[f"{name}_run"], library[f"{name}_n_args"]()
-        self.run.restype, self.max_dynamic_shared_size_bytes = ctypes.c_char_p, 48 << 10
+        self.run.restype, self.asked_for = ctypes.c_char_p, ATTRIBUTES["MaxSharedMemoryPerBlock"]
         self.counts = getattr(library, "ptx_counts", None)
 
+    @property
+    def max_dynamic_shared_size_bytes(self):
+        return self.asked_for
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, n):
+        if n > ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared memory, {ATTRIBUTES['MaxSharedMemoryPerBlockOptin']} are there")
+        self.asked_for = n
+
     def __call__(self, grid, block, args, shared_mem=0, stream=None):
+        self.check(grid, block, shared_mem)
         if _tape is not None:
             _tape.append(lambda: self(grid, block, args, shared_mem))
             return
-        if shared_mem > self.max_dynamic_shared_size_bytes:
-            raise RuntimeError(f"{self.name}: {shared_mem} bytes of shared memory, {self.max_dynamic_shared_size_bytes} were asked for")
         if len(args) != self.n_args:
             raise TypeError(f"{self.name} takes {self.n_args} arguments, {len(args)} were given")
         boxes, arrays = [], []
@@ -198,6 +212,14 @@ class Function:
             if first and any(not np.array_equal(x, y) for x, y in zip(first, after)):
                 raise RuntimeError(f"{self.name}: a race: what it writes depends on the order in which its threads run")
             first = after
+
+    def check(self, grid, block, shared_mem):
+        """RuntimeError where the device would not launch this."""
+        if shared_mem > min(self.asked_for, ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]):
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, {self.asked_for} were asked for")
+        most = [ATTRIBUTES[f"MaxGridDim{axis}"] for axis in "XYZ"]
+        if any(not 0 < n <= limit for n, limit in zip(grid, most)) or np.prod(block) > ATTRIBUTES["MaxThreadsPerBlock"]:
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of {np.prod(block)} threads on a grid of {grid}")
 
 
 def bytes_of(a):
@@ -293,8 +315,9 @@ class CUDARuntimeError(RuntimeError):
 
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1, memGetInfo=lambda: (4 << 30, 8 << 30),
-    getDeviceProperties=lambda i: {"name": b"a CPU that plays GPU", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30},
+    getDeviceProperties=lambda i: {"name": b"a CPU that plays GPU", "major": ATTRIBUTES["ComputeCapabilityMajor"],
+                                   "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": 8 << 30},
 )
 cuda = SimpleNamespace(
-    Device=lambda: SimpleNamespace(id=0), Event=Event, runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream, cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle),
+    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)), Event=Event, runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream, cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle),
 )

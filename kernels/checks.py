@@ -1,0 +1,114 @@
+"""checks.py: what a launcher asks before it launches, for a kernel asks nothing: of arrays, of numbers, of the GPU.
+
+Without CuPy this folder can still be imported, by who only looks for a package of its name; then cp is None.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+try:
+    import cupy as cp
+except ImportError:
+    cp = None
+
+
+# ---------------------------------------------------------------------------------------------------------- arrays
+
+
+def width(dtype):
+    """How many numbers a thread loads at once: 16 bytes of them."""
+    return 16 // np.dtype(dtype).itemsize
+
+
+def real(what, a):
+    """The dtype of an array that sets it for the others: float32, or uint16 for bfloat16."""
+    _on_gpu(what, a)
+    if a.dtype not in (np.float32, np.uint16):
+        raise ValueError(f"{what}: {a.dtype}, expected float32, or uint16 that holds bfloat16")
+    return a.dtype
+
+
+def check(what, a, shape, dtype, packed=False):
+    """A CuPy array of that shape and dtype, its rows one behind the other; with packed it begins where 16 bytes can be loaded at once."""
+    _on_gpu(what, a)
+    if a.shape != tuple(shape) or a.dtype != dtype:
+        raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
+    if not a.flags.c_contiguous:
+        raise ValueError(f"{what}: its rows do not lie one behind the other in memory; pass a copy")
+    if packed and a.size and a.data.ptr % 16:
+        raise ValueError(f"{what}: it does not begin at a multiple of 16 bytes; pass a copy")
+
+
+def _on_gpu(what, a):
+    if cp is None:
+        raise ModuleNotFoundError(f"{what}: the kernels need CuPy, which is not here")
+    if not isinstance(a, cp.ndarray):
+        raise TypeError(f"{what}: a {type(a).__name__}, expected a CuPy array")
+
+
+def apart(outputs, inputs, in_place=()):
+    """No output may share memory with another array: its blocks write while others still read. outputs, inputs: {name: array or None}.
+
+    in_place: the names of inputs whose very place an output may take, which then are lost.
+    """
+    there = {what: a for what, a in (*inputs.items(), *outputs.items()) if a is not None}
+    for what, a in there.items():
+        _on_gpu(what, a)
+    places = {what: (a.data.ptr, a.data.ptr + a.nbytes) for what, a in there.items()}
+    for out in outputs.keys() & places.keys():
+        begin, end = places[out]
+        for what, place in places.items():
+            if what == out or place[0] >= end or begin >= place[1]:
+                continue
+            if not (what in in_place and what not in outputs and place == (begin, end)):
+                raise ValueError(f"{out} and {what} share memory, and one is written while the other is still needed; "
+                                 f"pass another array for {out}")
+
+
+# --------------------------------------------------------------------------------------------------- numbers, limits
+
+
+def int32(n):
+    """A whole number as the kernels take it."""
+    if not -1 << 31 <= n < 1 << 31:
+        raise ValueError(f"{n} is more than the kernels can count: sizes of arrays are 32 bits there; take fewer rows at once")
+    return np.int32(n)
+
+
+class Limits(NamedTuple):
+    """What a GPU can do."""
+
+    shared_bytes: int           # of a block, the most that can be asked for: 227 KB on an H100, 163 on an A100, 99 on 30-, 40- and 50-series
+    threads: int                # of a block
+    grid: tuple                 # blocks along x, y and z
+    capability: tuple           # of computing: (8, 0) and above know bfloat16
+
+
+def limits():
+    """Those of the GPU in use."""
+    return _limits_of(cp.cuda.Device().id)
+
+
+@functools.lru_cache(maxsize=None)
+def _limits_of(device_id):
+    found = cp.cuda.Device(device_id).attributes
+    if found["WarpSize"] != 32:
+        raise ValueError(f"this GPU's warps have {found['WarpSize']} threads; the kernels are written for 32, which all of NVIDIA's have")
+    shared = max(found["MaxSharedMemoryPerBlock"], found.get("MaxSharedMemoryPerBlockOptin", 0))
+    return Limits(shared, found["MaxThreadsPerBlock"], tuple(found[f"MaxGridDim{axis}"] for axis in "XYZ"),
+                  (found["ComputeCapabilityMajor"], found["ComputeCapabilityMinor"]))
+
+
+def check_launch(name, blocks, threads, shared):
+    """ValueError that says which limit of the GPU a launch is beyond; the GPU itself says only that something is."""
+    most = limits()
+    if 0 in blocks:
+        raise ValueError(f"{name}: nothing to do, for an array is empty")
+    if any(n > limit for n, limit in zip(blocks, most.grid)):
+        raise ValueError(f"{name}: a grid of {blocks} blocks, this GPU has {most.grid} at most; take fewer rows at once")
+    if threads > most.threads:
+        raise ValueError(f"{name}: blocks of {threads} threads, this GPU has {most.threads} at most")
+    if shared > most.shared_bytes:
+        raise ValueError(f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}")
