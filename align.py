@@ -294,11 +294,15 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 
 
 def print_mask(ids, mask, tokenizer):
-    """One conversation as the model sees it: what it learns from in green, the rest grey. The colours are ours; control sequences in the
-    text are spelled out."""
+    """One conversation as the model sees it: what it learns from in green, the rest grey.
+
+    The colours are ours; control sequences in the text are spelled out.
+    """
     terminal = sys.stderr.raw if isinstance(sys.stderr, command.Terminal) else sys.stderr
-    shown = (f"\033[{'32' if m else '90'}m{command.printable(tokenizer.decode([i]))}" for i, m in zip(ids, mask))
-    print("".join(shown) + "\033[0m", file=terminal)
+    for i, m in zip(ids, mask):
+        colour = "\033[32m" if m else "\033[90m"
+        print(colour + command.printable(tokenizer.decode([i])), end="", file=terminal)
+    print("\033[0m", file=terminal)
 
 
 # ---------------------------------------------------------------------------------------------- reinforcement
@@ -325,9 +329,10 @@ def paid(reward, tasks, replies, verdicts, tokenizer, rng):
 
     answer     1 if it is right, else 0; a reply that was cut off is wrong
     random     0 or 1, tossed by coin
-    model      what load_reward gives: its score. It judges whole replies, so one that was cut off gets the lowest score of the batch
-    function   (tasks, texts) -> rewards, used as they are. One with a third parameter named `ended` is told (B,) which replies ended
-               by themselves; the others were cut off
+    model      the score that a reward model, as load_reward returns it, gives. It learned from whole
+               replies, so one that was cut off gets the lowest score of the batch
+    function   (tasks, texts) -> rewards, used as they are. If it has a parameter named `ended`, it is
+               told (B,) which replies ended by themselves; the others were cut off
     """
     ended = np.array([v.ended for v in verdicts])
     if reward == "answer":
@@ -456,9 +461,11 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
         identity["judge"] = train.fingerprint(reward[0].values())
         if reward[1].vocab_size != cfg.vocab_size:
             raise ValueError(f"{run / 'reward'}: knows {reward[1].vocab_size} tokens, {run / start} {cfg.vocab_size}: they do not read the same ids")
-        longest = min(cfg.n_positions, max(map(len, arena.prompts(tokenizer, tasks))) + recipe.max_tokens)
+        longest = max(map(len, arena.prompts(tokenizer, tasks))) + recipe.max_tokens
+        longest = min(longest, cfg.n_positions)
         if reward[1].n_positions < longest:
-            raise ValueError(f"{run / 'reward'}: reads {reward[1].n_positions} tokens, and a question with its reply may have {longest}; give a smaller --max-tokens")
+            raise ValueError(f"{run / 'reward'}: reads {reward[1].n_positions} tokens, and a question with its "
+                             f"reply may have {longest}; give a smaller --max-tokens")
     reference = load_reference(run, reference, start, params, cfg) if recipe.kl else None
     if reference:
         identity["reference"] = train.fingerprint(reference.values())
@@ -477,10 +484,12 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
             kept[batch] = roll_out(model, reference, recipe, reward, tasks, np.random.default_rng((seed, batch)))
         rollout, loss = kept[batch], 0.0
         info = dict(rollout.info)
-        earn = {"answer": ", and count as wrong", "model": ", and get the lowest score of their batch"}.get(name, "")
+        earn = {"answer": ", and count as wrong", "model": ", and get the lowest score"}.get(name, "")
         warn("cut", info["cut"] > 0.2, f"{info['cut']:.0%} of the replies do not end within {recipe.max_tokens} tokens or the context of "
              f"{cfg.n_positions}{earn}; give more with --max-tokens")
-        why = "no reply has a reward other than 0" if recipe.baseline == "none" else "no group has replies of different rewards"
+        why = "no group has replies of different rewards"
+        if recipe.baseline == "none":
+            why = "no reply has a reward other than 0"
         warn("silent", info["groups_without_signal"] == 1, f"{why}: there is nothing to learn from")
         if step % recipe.save_every == 0:
             info["greedy"] = float(np.mean([v.correct for v in arena.ask(params, cfg, tokenizer, unseen[:64], 0.0, 0, recipe.max_tokens)[1]]))
@@ -501,10 +510,11 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
 
 
 def load_comparisons(paths, tokenizer, most):
-    """[(rows, scores)] of files of comparisons: for each prompt the (ids, mask) of its replies, and what people thought of them.
+    """[(rows, scores)] of files of comparisons: of each prompt (ids, mask) of its replies, and their scores.
 
-    most: ids of the longest row. A reward is read at the last id, so the model's context must hold all of them. Where the last id is
-    only predicted, as in DPO and SFT, a row may have one more. Comparisons with a longer row are left out, and that is printed.
+    most: ids of the longest row. A reward is read at the last id, so the model's context must hold
+    all of them. DPO and SFT only predict the last id, so a row may have one more. Comparisons with
+    a longer row are left out, and how many is printed.
     """
     out, notes = [], Counter()
     for path in paths:
@@ -563,7 +573,8 @@ def score(model, rows, batch=64):
     params, cfg, tokenizer, bias = model
     longest = max(map(len, rows))
     if longest > cfg.n_positions:
-        raise ValueError(f"a conversation of {longest} tokens does not fit the reward model's context of {cfg.n_positions}")
+        raise ValueError(f"a conversation of {longest} tokens does not fit "
+                         f"the reward model's context of {cfg.n_positions}")
     return np.concatenate([score_rows(params, cfg, rows[i:i + batch]) for i in range(0, len(rows), batch)]) + bias
 
 
@@ -631,7 +642,8 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
     params, cfg, tokenizer = load_stage(run, start, "python align.py sft", out)
 
     def pairs_of(files):                                    # [(chosen, rejected)] of ids and mask: the best reply and each that is worse
-        return [(rows[int(s.argmax())], rows[i]) for rows, s in load_comparisons(files, tokenizer, cfg.n_positions + 1) for i in np.flatnonzero(s < s.max())]
+        comparisons = load_comparisons(files, tokenizer, cfg.n_positions + 1)
+        return [(rows[int(s.argmax())], rows[i]) for rows, s in comparisons for i in np.flatnonzero(s < s.max())]
 
     pairs, test = pairs_of(data), pairs_of([held_out])
     reference = load_reference(run, reference, start, params, cfg)
@@ -696,31 +708,44 @@ def parse_args(argv=None):
     p.add_argument("--baseline", choices=("mean", "rloo", "std", "none"), help="RL: what a reward is compared with (default: the recipe's)")
     p.add_argument("--normaliser", choices=("tokens", "replies", "constant"), help="RL: what a token counts (default: the recipe's)")
     p.add_argument("--kl", type=float, help="RL: weight of the KL to the model it began with; dpo: beta (default: the recipe's)")
-    p.add_argument("--reward", choices=("answer", "random", "model"), help="RL: random is the control that must not help (default: answer)")
-    p.add_argument("--samples", type=int, help="eval: try each problem so often at temperature 1 too: pass@k, majority, best of n (default: do not)")
+    p.add_argument("--reward", choices=("answer", "random", "model"),
+                   help="RL: random is the control that must not help (default: answer)")
+    p.add_argument("--samples", type=int,
+                   help="eval: try each problem so often at temperature 1 too: pass@k, majority, best of n (default: do not)")
     p.add_argument("--out", help="name of the stage's folder in the run (default: that of the command)")
     p.add_argument("--seed", type=int, help="of the order of the data and of sampling (default: 0)")
     p.add_argument("--on-mismatch", choices=("error", "restart"),
                    help="when the folder holds a checkpoint of other settings or data (default: error)")
     args = p.parse_intermixed_args(argv)
     refuse_others(args)
-    args.reward, args.seed, args.on_mismatch = args.reward or "answer", args.seed or 0, args.on_mismatch or "error"
+    args.reward = args.reward or "answer"
+    args.seed = args.seed or 0
+    args.on_mismatch = args.on_mismatch or "error"
     return args
 
 
 # What each command takes besides --run: settings of its recipe, and the rest.
 SETTINGS = {"sft": "steps lr batch replay", "rl": "steps lr batch replay prompts group max_tokens epochs baseline normaliser kl",
             "reward": "steps lr batch", "dpo": "steps lr batch kl"}
-OTHERS = {"sft": "data start out keep_moments seed on_mismatch", "rl": "tasks held_out start out reference reward seed on_mismatch",
-          "reward": "data held_out start out seed on_mismatch", "dpo": "data held_out start out reference seed on_mismatch",
-          "eval": "samples seed", "arena": "models seed"}
+OTHERS = {"sft": "data start out keep_moments seed on_mismatch",
+          "rl": "tasks held_out start out reference reward seed on_mismatch",
+          "reward": "data held_out start out seed on_mismatch",
+          "dpo": "data held_out start out reference seed on_mismatch",
+          "eval": "samples seed",
+          "arena": "models seed"}
 
 
 def refuse_others(args):
-    """ValueError for an option that the command would ignore, and for an empty name. What was not given is None, False or no models."""
+    """ValueError for an option that the command would ignore, and for an empty name.
+
+    What was not given is None, False or an empty list of models.
+    """
     if args.models and args.command != "arena":
-        raise ValueError(f"{args.models[0]}: only the arena takes models" + "; eval asks those of --run" * (args.command == "eval"))
-    taken = {name: f"command run models {SETTINGS.get(name, '')} {OTHERS[name]}".split() for name in OTHERS}
+        why = "; eval asks those of --run" if args.command == "eval" else ""
+        raise ValueError(f"{args.models[0]}: only the arena takes models{why}")
+    taken = {}
+    for name, others in OTHERS.items():
+        taken[name] = ["command", "run", "models", *SETTINGS.get(name, "").split(), *others.split()]
     for name, value in vars(args).items():
         option = f"--{name.replace('_', '-')}"
         if value is not None and value is not False and name not in taken[args.command]:
@@ -740,8 +765,10 @@ def recipe_of(args):
         may_be_0 = args.command == "rl" and name in ("kl", "batch") or name == "replay"
         if not isinstance(value, str) and not (0 < value < math.inf or value == 0 and may_be_0):
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be {'0 or more' if may_be_0 else 'above 0'} and finite")
-    if args.command == "rl" and changes.get("group") == 1 and changes.get("baseline", recipe.baseline) != "none":
-        raise ValueError("--group 1: a single reply has nothing to be compared with; give at least 2, or --baseline none")
+    compares = changes.get("baseline", recipe.baseline) != "none"
+    if args.command == "rl" and compares and changes.get("group") == 1:
+        raise ValueError("--group 1: a single reply has nothing to be compared with; "
+                         "give at least 2, or --baseline none")
     if args.command == "rl" and args.reference and not changes.get("kl"):
         raise ValueError(f"--reference {args.reference}: nothing is held near it without --kl")
     changes["keep_moments"] = args.keep_moments

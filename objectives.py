@@ -33,22 +33,24 @@ def sigmoid(x):
 
 
 def advantages(rewards, group, baseline="mean"):
-    """(prompts * group,) rewards -> (prompts * group,) how much each reply is to become likelier. Replies to one prompt are a group.
+    """(prompts * group,) rewards -> (prompts * group,) how much likelier each reply is to become.
+
+    The replies to one prompt are a group. baseline:
 
     mean   reward - mean of the group
     rloo   reward - mean of the others of the group, which is group / (group - 1) times as much
-    std    reward - mean of the group, divided by the group's deviation (with group - 1) + 1e-4, as GRPO did first; that makes much
-           of groups that are nearly all right or all wrong
+    std    (reward - mean of the group) / (deviation + 1e-4), as GRPO did first, the deviation with
+           group - 1; it makes much of groups that are nearly all right or nearly all wrong
     none   the reward itself: REINFORCE without a baseline
 
-    A group whose rewards are equal gets zeros, but not from none: there each reply becomes likelier by its reward.
-    ValueError if rloo or std compare a reply with no other.
+    A group of equal rewards gets zeros from the first three, and its rewards from none.
+    ValueError if rloo or std have no other reply to compare with.
     """
     r = np.asarray(rewards, np.float64).reshape(-1, group)
     if baseline not in ("mean", "rloo", "std", "none"):
         raise ValueError(f"baseline {baseline!r}: expected mean, rloo, std or none")
     if baseline in ("rloo", "std") and group < 2:
-        raise ValueError(f"baseline {baseline!r}: a group of {group} has nothing to compare a reply with; at least 2 are needed")
+        raise ValueError(f"baseline {baseline!r}: a group of {group} has nothing to compare a reply with")
     if baseline == "none":
         return r.flatten()
     a = r - r.mean(1, keepdims=True)

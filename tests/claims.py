@@ -168,8 +168,9 @@ def sums(run):
 
 @claim
 def tools(run, seed):
-    """Arithmetic in the head is unreliable, a calculator is not: the assistant is taught its sums once more, with the calculator, and from
-    the same start, in as many steps, without. Refuted if it does as well without.
+    """Arithmetic in the head is unreliable, a calculator is not: the assistant is taught its sums once
+    more, with the calculator and, from the same start and in as many steps, without. Refuted if it
+    does as well without.
     """
     tasks, out = chats.tasks(run / "tasks" / "calculator_test.jsonl"), {}
     digits = np.array([len(t["answer"].lstrip("-")) for t in tasks])

@@ -217,17 +217,21 @@ def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
         return np.zeros(len(texts))
 
     norms = {}
-    for name, reward, how in (("always", always, recipe), ("never", never, recipe), ("mean", always, dataclasses.replace(recipe, group=2, baseline="mean"))):
+    with_mean = dataclasses.replace(recipe, group=2, baseline="mean")
+    for name, reward, how, warning in (
+            ("always", always, recipe, None),
+            ("never", never, recipe, "no reply has a reward other than 0: there is nothing to learn from"),
+            ("mean", always, with_mean, "no group has replies of different rewards: there is nothing to learn from")):
         align.rl(run, how, reward, start="base", out=name)
         norms[name] = [json.loads(line)["grad_norm"] for line in (run / name / "log.jsonl").read_text().splitlines()]
         said = capsys.readouterr().err
-        assert {"always": "nothing to learn" not in said, "never": "no reply has a reward other than 0: there is nothing to learn from" in said,
-                "mean": "no group has replies of different rewards: there is nothing to learn from" in said}[name], said
+        assert warning in said if warning else "nothing to learn" not in said
     assert min(norms["always"]) > 0 and norms["never"] == norms["mean"] == [0.0, 0.0]
-    align.main(["rl", "--run", str(run), "--group", "1", "--baseline", "none", "--steps", "1", "--prompts", "2", "--batch", "0", "--start", "base", "--out", "one"])
+    args = ["rl", "--run", str(run), "--group", "1", "--steps", "1", "--prompts", "2", "--batch", "0", "--start", "base"]
+    align.main([*args, "--baseline", "none", "--out", "one"])
     for more in ([], ["--baseline", "rloo"]):
-        with pytest.raises(ValueError, match="--group 1: a single reply has nothing to be compared with; give at least 2, or --baseline none"):
-            align.main(["rl", "--run", str(run), "--group", "1", *more])
+        with pytest.raises(ValueError, match="--group 1: a single reply has nothing to be compared with; give at least 2, or"):
+            align.main([*args, *more])
 
 
 def test_a_two_armed_bandit_is_solved():
@@ -269,9 +273,12 @@ def test_a_reply_that_is_cut_is_not_right():
 
 
 def test_what_replies_earn():
-    """A function of one's own has the last word, and is told which replies were cut if it asks; a reward model gives those the lowest score."""
-    texts = ["It stops at three.", "one two", "It stops at three.", "goat"]
-    replies = [sample.Reply(TOK.encode_ordinary(text) + [END] * ended, [1], "stop" if ended else "length", [0.0], [1, 2]) for text, ended in zip(texts, (1, 1, 0, 0))]
+    """A function of one's own has the last word, and is told which replies were cut if it asks.
+
+    From a reward model those get the lowest score.
+    """
+    replies = [sample.Reply(TOK.encode_ordinary(text) + [END] * (finish == "stop"), [1], finish, [0.0], [1, 2])
+               for text, finish in (("It stops at three.", "stop"), ("one two", "stop"), ("It stops at three.", "length"), ("goat", "length"))]
     tasks, rng = [TASKS[2]] * 4, np.random.default_rng(0)
     verdicts = [arena.judge(t, r, TOK) for t, r in zip(tasks, replies)]
 
@@ -366,12 +373,12 @@ def test_the_longest_row(run, capsys, command, most):
         for split in ("train", "test"):
             put(run / f"pairs/{split}.jsonl", "".join(json.dumps({"chosen": messages, "rejected": bad}) + "\n" for messages in chosen))
 
-    begin = [command, "--run", str(run), "--steps", "2", "--batch", "1", *(["--replay", "0"] if command == "sft" else ["--start", "base"])]
+    begin = [command, "--run", str(run), "--start", "base", "--steps", "2", "--batch", "1"]
     write(fits, longer)
     align.main(begin)
     said = capsys.readouterr()
-    gpt_folder = run / command
-    assert (gpt_folder / "model.safetensors").exists() and ("1 conversations" in said.out or "1 comparisons" in said.out)
+    assert (run / command / "model.safetensors").exists()
+    assert "1 conversations" in said.out or "1 comparisons" in said.out
     assert "1 of 2 conversations exceed the context of 48 tokens" in said.err or f"1 x longer than {most} tokens" in said.err
     log = [json.loads(line) for line in (run / command / "log.jsonl").read_text().splitlines()]
     assert len(log) == 2 and all(np.isfinite(row["loss_nats"]) and row["grad_norm"] > 0 for row in log)
@@ -382,12 +389,13 @@ def test_the_longest_row(run, capsys, command, most):
 
 
 def test_replies_that_fill_the_context(run):
-    """Questions that leave room for one token, and replies up to the last place: RL scores them, learns them, and holds them near a reference."""
+    """Questions that leave room for one token, replies up to the last place: scored, learned, held near a reference."""
     align.main(["reward", "--run", str(run), "--steps", "3", "--batch", "4", "--start", "base"])
     judge = align.load_reward(run / "reward")
     room = [n for n in range(1, 60) if len(arena.prompts(TOK, [{"question": "#" * n}])[0]) in (47, 40)]
     assert len(room) == 2
-    put(run / "tasks/wheel_train.jsonl", "".join(json.dumps({"question": "#" * n, "answer": "one"}) + "\n" for n in (*room, room[-1] + 1)))
+    put(run / "tasks/wheel_train.jsonl",
+        "".join(json.dumps({"question": "#" * n, "answer": "one"}) + "\n" for n in (*room, room[-1] + 1)))
     seen = []
 
     def scored(tasks, texts, ended):
@@ -615,13 +623,18 @@ def test_a_chat_cannot_write_to_the_terminal(run):
 
 def test_options_of_other_commands_are_refused(run):
     """Whatever their value; tests/test_options.py tries them all."""
-    for args, message in ((["sft", "--kl", "0"], "--kl: no option of sft, but of rl, dpo"), (["sft", "--reward", "answer"], "--reward: no option of sft, but of rl"),
-                          (["eval", "--batch", "0"], "--batch: no option of eval"), (["arena", "--on-mismatch", "error"], "--on-mismatch: no option of arena"),
-                          (["eval", "--seed", "0"], "--seed 0: eval without --samples asks greedily"), (["eval", "--samples", "0"], "--samples 0: must be at least 1"),
-                          (["reward", "--replay", "0"], "--replay: no option of reward, but of sft, rl"), (["sft", "--out", ""], "--out: the name is empty"),
-                          (["rl", "--seed", "-1"], "--seed -1: must be 0 or more")):
+    for args, message in (
+            ("sft --kl 0", "--kl: no option of sft, but of rl, dpo"),
+            ("sft --reward answer", "--reward: no option of sft, but of rl"),
+            ("sft --out=", "--out: the name is empty"),
+            ("rl --seed -1", "--seed -1: must be 0 or more"),
+            ("reward --replay 0", "--replay: no option of reward, but of sft, rl"),
+            ("eval --batch 0", "--batch: no option of eval"),
+            ("eval --seed 0", "--seed 0: eval without --samples asks greedily"),
+            ("eval --samples 0", "--samples 0: must be at least 1"),
+            ("arena --on-mismatch error", "--on-mismatch: no option of arena")):
         with pytest.raises(ValueError, match=message):
-            align.main([*args, "--run", str(run)])
+            align.main([*args.split(), "--run", str(run)])
 
 
 @pytest.mark.parametrize("command, spoil, message", [
