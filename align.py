@@ -25,9 +25,9 @@ random-reward control); Rafailov et al. 2023 (DPO).
 
 import argparse
 import hashlib
+import inspect
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -40,6 +40,7 @@ import cores                    # before numpy
 import arena
 import chats
 import checkpoint
+import command
 import gpt
 import numpy as np
 import objectives
@@ -275,7 +276,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     data = data or [run / "chat" / "train.jsonl"]
     params, cfg, tokenizer = load_stage(run, start, "python train.py" if start == "base" else "python align.py sft", out)
     conversations = load_conversations(data, tokenizer, cfg.n_positions)
-    print(show_mask(*conversations[0], tokenizer), file=sys.stderr)
+    print_mask(*conversations[0], tokenizer)
     batches = Batches(conversations, recipe.batch, seed)
     add_replay, of_replay = replayed(run, recipe, tokenizer, cfg, seed)
     identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
@@ -294,9 +295,16 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     return f"{len(conversations):,} conversations", f"{recipe.steps * batches.batch / len(conversations):.1f} passes"
 
 
-def show_mask(ids, mask, tokenizer):
-    """One conversation as the model sees it: what it learns from in green, the rest grey."""
-    return "".join(f"\033[{'32' if m else '90'}m{tokenizer.decode([i])}" for i, m in zip(ids, mask)) + "\033[0m"
+def print_mask(ids, mask, tokenizer):
+    """One conversation as the model sees it: what it learns from in green, the rest grey.
+
+    The colours are ours; control sequences in the text are spelled out.
+    """
+    terminal = sys.stderr.raw if isinstance(sys.stderr, command.Terminal) else sys.stderr
+    for i, m in zip(ids, mask):
+        colour = "\033[32m" if m else "\033[90m"
+        print(colour + command.printable(tokenizer.decode([i])), end="", file=terminal)
+    print("\033[0m", file=terminal)
 
 
 # ---------------------------------------------------------------------------------------------- reinforcement
@@ -319,25 +327,41 @@ def named(reward):
 
 
 def paid(reward, tasks, replies, verdicts, tokenizer, rng):
-    """(B,) what each reply earns. reward: answer, whether it is right; random, tossed by coin; a reward model as load_reward gives it; or a
-    function (tasks, texts) -> rewards."""
+    """(B,) what each reply earns.
+
+    answer     1 if it is right, else 0; a reply that was cut off is wrong
+    random     0 or 1, tossed by coin
+    model      the score that a reward model, as load_reward returns it, gives. It learned from whole
+               replies, so one that was cut off gets the lowest score of the batch
+    function   (tasks, texts) -> rewards, used as they are. If it has a parameter named `ended`, it is
+               told (B,) which replies ended by themselves; the others were cut off
+    """
+    ended = np.array([v.ended for v in verdicts])
     if reward == "answer":
         return np.array([v.correct for v in verdicts], float)
     if reward == "random":
         return rng.integers(0, 2, len(verdicts)).astype(float)
     name = named(reward)
     if callable(reward):
+        texts = [sample.reply_text(r.ids, tokenizer) for r in replies]
+        told = {"ended": ended.copy()} if takes_ended(reward) else {}
         try:
-            found = np.array(reward(tasks, [sample.reply_text(r.ids, tokenizer) for r in replies]), float)
+            found = np.array(reward(tasks, texts, **told), float)
         except Exception as e:
             raise ValueError(f"the reward {name} raised {type(e).__name__}: {e}") from e
     else:
         found = np.array(score(reward, [r.prompt + r.ids for r in replies]), float)
+        found[~ended] = found.min()
     if found.shape != (len(replies),) or not np.isfinite(found).all():
         raise ValueError(f"the reward {name} gave {str(found)[:60]} for {len(replies)} replies: expected a finite number for each")
-    ended = np.array([v.ended for v in verdicts])
-    found[~ended] = found.min()                             # a reply that was cut off is as bad as any
     return found
+
+
+def takes_ended(function):
+    try:
+        return "ended" in inspect.signature(function).parameters
+    except (ValueError, TypeError):                         # some that are written in C do not say
+        return False
 
 
 class Rollout(NamedTuple):
@@ -439,6 +463,11 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
         identity["judge"] = train.fingerprint(reward[0].values())
         if reward[1].vocab_size != cfg.vocab_size:
             raise ValueError(f"{run / 'reward'}: knows {reward[1].vocab_size} tokens, {run / start} {cfg.vocab_size}: they do not read the same ids")
+        longest = max(map(len, arena.prompts(tokenizer, tasks))) + recipe.max_tokens
+        longest = min(longest, cfg.n_positions)
+        if reward[1].n_positions < longest:
+            raise ValueError(f"{run / 'reward'}: reads {reward[1].n_positions} tokens, and a question with its "
+                             f"reply may have {longest}; give a smaller --max-tokens")
     reference = load_reference(run, reference, start, params, cfg) if recipe.kl else None
     if reference:
         identity["reference"] = train.fingerprint(reference.values())
@@ -457,9 +486,13 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
             kept[batch] = roll_out(model, reference, recipe, reward, tasks, np.random.default_rng((seed, batch)))
         rollout, loss = kept[batch], 0.0
         info = dict(rollout.info)
+        earn = {"answer": ", and count as wrong", "model": ", and get the lowest score"}.get(name, "")
         warn("cut", info["cut"] > 0.2, f"{info['cut']:.0%} of the replies do not end within {recipe.max_tokens} tokens or the context of "
-             f"{cfg.n_positions}, and count as wrong; give more with --max-tokens")
-        warn("silent", info["groups_without_signal"] == 1, "no group has replies of different rewards: there is nothing to learn from")
+             f"{cfg.n_positions}{earn}; give more with --max-tokens")
+        why = "no group has replies of different rewards"
+        if recipe.baseline == "none":
+            why = "no reply has a reward other than 0"
+        warn("silent", info["groups_without_signal"] == 1, f"{why}: there is nothing to learn from")
         if step % recipe.save_every == 0:
             info["greedy"] = float(np.mean([v.correct for v in arena.ask(params, cfg, tokenizer, unseen[:64], 0.0, 0, recipe.max_tokens)[1]]))
         if len(rollout.advantage):
@@ -478,8 +511,13 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
 # ------------------------------------------------------------------------------------------- learning from comparisons
 
 
-def load_comparisons(paths, tokenizer, n_positions):
-    """[(rows, scores)] of files of comparisons: for each prompt the (ids, mask) of its replies, and what people thought of them."""
+def load_comparisons(paths, tokenizer, most):
+    """[(rows, scores)] of files of comparisons: of each prompt (ids, mask) of its replies, and their scores.
+
+    most: ids of the longest row. A reward is read at the last id, so the model's context must hold
+    all of them. DPO and SFT only predict the last id, so a row may have one more. Comparisons with
+    a longer row are left out, and how many is printed.
+    """
     out, notes = [], Counter()
     for path in paths:
         for where, (prompt, replies, scores) in chats.comparisons(path, notes):
@@ -488,15 +526,15 @@ def load_comparisons(paths, tokenizer, n_positions):
                 ids, mask = sample.render([*prompt, {"role": "assistant", "content": reply}], tokenizer, where)
                 begin = len(sample.render_prompt(prompt, tokenizer))
                 rows.append((ids, [0] * begin + mask[begin:]))          # earlier replies are part of the prompt
-            if max(len(ids) for ids, _ in rows) - 1 > n_positions:
-                notes[f"longer than the context of {n_positions} tokens"] += 1
+            if max(len(ids) for ids, _ in rows) > most:
+                notes[f"longer than {most} tokens, which is what the model's context allows"] += 1
             else:
                 out.append((rows, np.array(scores, float)))
     names = ", ".join(map(str, paths))
     if notes.total():
         print(f"{names}: {chats.report(notes)}", file=sys.stderr)
     if not out:
-        raise ValueError(f"{names}: no comparison fits the model's context of {n_positions} tokens")
+        raise ValueError(f"{names}: no comparison fits the model's context, which allows {most} tokens")
     return out
 
 
@@ -530,8 +568,15 @@ def score_rows(params, cfg, rows, grads=None, loss_of=None):
 
 
 def score(model, rows, batch=64):
-    """(n,) rewards a reward model gives to conversations, lists of ids that end with a reply."""
+    """(n,) rewards a reward model gives to conversations, lists of ids that end with a reply.
+
+    ValueError where one is longer than the model's context: the reward is read at the last id.
+    """
     params, cfg, tokenizer, bias = model
+    longest = max(map(len, rows))
+    if longest > cfg.n_positions:
+        raise ValueError(f"a conversation of {longest} tokens does not fit "
+                         f"the reward model's context of {cfg.n_positions}")
     return np.concatenate([score_rows(params, cfg, rows[i:i + batch]) for i in range(0, len(rows), batch)]) + bias
 
 
@@ -599,7 +644,8 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
     params, cfg, tokenizer = load_stage(run, start, "python align.py sft", out)
 
     def pairs_of(files):                                    # [(chosen, rejected)] of ids and mask: the best reply and each that is worse
-        return [(rows[int(s.argmax())], rows[i]) for rows, s in load_comparisons(files, tokenizer, cfg.n_positions) for i in np.flatnonzero(s < s.max())]
+        comparisons = load_comparisons(files, tokenizer, cfg.n_positions + 1)
+        return [(rows[int(s.argmax())], rows[i]) for rows, s in comparisons for i in np.flatnonzero(s < s.max())]
 
     pairs, test = pairs_of(data), pairs_of([held_out])
     reference = load_reference(run, reference, start, params, cfg)
@@ -643,11 +689,10 @@ def load_stage(run, stage, mend, out=None):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Fine-tune, reinforce, learn from comparisons, evaluate.",
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(description="Fine-tune, reinforce, learn from comparisons, evaluate.")
     p.add_argument("command", choices=("sft", "rl", "reward", "dpo", "eval", "arena"))
     p.add_argument("models", nargs="*", type=Path, help="arena: model folders, or stages of the run (default: all of them)")
-    p.add_argument("--run", default="out/demo", help="run folder")
+    p.add_argument("--run", default="out/demo", help="run folder (default: %(default)s)")
     p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chats.py (default: the run's)")
     p.add_argument("--start", help="the stage to begin with (default: base for sft, else sft)")
     p.add_argument("--reference", help="RL with --kl, dpo: the stage to stay near (default: the one it begins with)")
@@ -665,18 +710,53 @@ def parse_args(argv=None):
     p.add_argument("--baseline", choices=("mean", "rloo", "std", "none"), help="RL: what a reward is compared with (default: the recipe's)")
     p.add_argument("--normaliser", choices=("tokens", "replies", "constant"), help="RL: what a token counts (default: the recipe's)")
     p.add_argument("--kl", type=float, help="RL: weight of the KL to the model it began with; dpo: beta (default: the recipe's)")
-    p.add_argument("--reward", default="answer", choices=("answer", "random", "model"), help="RL: random is the control that must not help")
-    p.add_argument("--samples", type=int, default=0, help="eval: try each problem so often at temperature 1 too: pass@k, majority, best of n")
+    p.add_argument("--reward", choices=("answer", "random", "model"),
+                   help="RL: random is the control that must not help (default: answer)")
+    p.add_argument("--samples", type=int,
+                   help="eval: try each problem so often at temperature 1 too: pass@k, majority, best of n (default: do not)")
     p.add_argument("--out", help="name of the stage's folder in the run (default: that of the command)")
-    p.add_argument("--seed", type=int, default=0, help="of the order of the data and of sampling")
-    p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
-                   help="when the folder holds a checkpoint of other settings or data")
-    return p.parse_intermixed_args(argv)
+    p.add_argument("--seed", type=int, help="of the order of the data and of sampling (default: 0)")
+    p.add_argument("--on-mismatch", choices=("error", "restart"),
+                   help="when the folder holds a checkpoint of other settings or data (default: error)")
+    args = p.parse_intermixed_args(argv)
+    refuse_others(args)
+    args.reward = args.reward or "answer"
+    args.seed = args.seed or 0
+    args.on_mismatch = args.on_mismatch or "error"
+    return args
 
 
+# What each command takes besides --run: settings of its recipe, and the rest.
 SETTINGS = {"sft": "steps lr batch replay", "rl": "steps lr batch replay prompts group max_tokens epochs baseline normaliser kl",
             "reward": "steps lr batch", "dpo": "steps lr batch kl"}
-FILES = {"sft": "data start out keep_moments", "rl": "tasks held_out start out reference", "reward": "data held_out start out", "dpo": "data held_out start out reference"}
+OTHERS = {"sft": "data start out keep_moments seed on_mismatch",
+          "rl": "tasks held_out start out reference reward seed on_mismatch",
+          "reward": "data held_out start out seed on_mismatch",
+          "dpo": "data held_out start out reference seed on_mismatch",
+          "eval": "samples seed",
+          "arena": "models seed"}
+
+
+def refuse_others(args):
+    """ValueError for an option that the command would ignore, and for an empty name.
+
+    What was not given is None, False or an empty list of models.
+    """
+    if args.models and args.command != "arena":
+        why = "; eval asks those of --run" if args.command == "eval" else ""
+        raise ValueError(f"{args.models[0]}: only the arena takes models{why}")
+    taken = {}
+    for name, others in OTHERS.items():
+        taken[name] = ["command", "run", "models", *SETTINGS.get(name, "").split(), *others.split()]
+    for name, value in vars(args).items():
+        option = f"--{name.replace('_', '-')}"
+        if value is not None and value is not False and name not in taken[args.command]:
+            takers = ", ".join(other for other in taken if name in taken[other])
+            raise ValueError(f"{option}: no option of {args.command}, but of {takers}")
+        if value == "":
+            raise ValueError(f"{option}: the name is empty")
+    if args.command == "eval" and args.seed is not None and not args.samples:
+        raise ValueError(f"--seed {args.seed}: eval without --samples asks greedily, where nothing is drawn")
 
 
 def recipe_of(args):
@@ -687,10 +767,10 @@ def recipe_of(args):
         may_be_0 = args.command == "rl" and name in ("kl", "batch") or name == "replay"
         if not isinstance(value, str) and not (0 < value < math.inf or value == 0 and may_be_0):
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be {'0 or more' if may_be_0 else 'above 0'} and finite")
-    if args.seed < 0:
-        raise ValueError(f"--seed {args.seed}: must be 0 or more")
-    if args.command == "rl" and changes.get("group") == 1:
-        raise ValueError("--group 1: a single reply has nothing to be compared with; give at least 2")
+    compares = changes.get("baseline", recipe.baseline) != "none"
+    if args.command == "rl" and compares and changes.get("group") == 1:
+        raise ValueError("--group 1: a single reply has nothing to be compared with; "
+                         "give at least 2, or --baseline none")
     if args.command == "rl" and args.reference and not changes.get("kl"):
         raise ValueError(f"--reference {args.reference}: nothing is held near it without --kl")
     changes["keep_moments"] = args.keep_moments
@@ -707,13 +787,10 @@ def main(argv=None):
     args = parse_args(argv)
     runs.start_clock()
     run = Path(args.run)
-    if args.samples < 0 or args.samples and args.command != "eval":
-        raise ValueError(f"--samples {args.samples}: a number of tries, for eval")
-    if args.models and args.command != "arena":
-        raise ValueError(f"{args.models[0]}: only the arena takes models" + "; eval asks those of --run" * (args.command == "eval"))
-    for name in {k for table in (SETTINGS, FILES) for names in table.values() for k in names.split()}:
-        if getattr(args, name) not in (None, False) and name not in f"{SETTINGS.get(args.command, '')} {FILES.get(args.command, '')}".split():
-            raise ValueError(f"--{name.replace('_', '-')}: no option of {args.command}")
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
+    if args.samples is not None and args.samples < 1:
+        raise ValueError(f"--samples {args.samples}: must be at least 1")
     if args.command == "eval":
         stages = [s for s in ("base", "sft", "rl") if (run / s / "model.safetensors").exists()]
         if not stages:
@@ -758,11 +835,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"align.py: error: {e}")
+    command.run(main)

@@ -12,13 +12,13 @@ Sources: Chen & Goodman 1999 (n-grams); Zellers et al. 2019 (HellaSwag), by the 
 
 import argparse
 import math
-import os
 import sys
 from pathlib import Path
 
 import cores                    # before numpy
 import bpe
 import checkpoint
+import command
 import device
 import gpt
 import numpy as np
@@ -129,6 +129,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.most is not None and not args.hellaswag:
+        raise ValueError(f"--most {args.most}: of the examples of --hellaswag, which is not given")
     if not (args.tokens or args.hellaswag):
         raise ValueError("nothing to measure; give --tokens or --hellaswag")
     if args.most is not None and args.most < 1:
@@ -151,11 +153,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"evaluate.py: error: {e}")
+    command.run(main)

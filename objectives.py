@@ -33,22 +33,32 @@ def sigmoid(x):
 
 
 def advantages(rewards, group, baseline="mean"):
-    """(prompts * group,) rewards -> how much better than its group each is; a group whose rewards are equal gets zeros.
+    """(prompts * group,) rewards -> (prompts * group,) how much likelier each reply is to become.
 
-    mean: reward - mean of the group. rloo: - mean of the others, which is group / (group - 1) times that. std: divided by the
-    group's deviation too, as GRPO did first; it makes much of groups that are nearly all right or all wrong. none: the reward.
+    The replies to one prompt are a group. baseline:
+
+    mean   reward - mean of the group
+    rloo   reward - mean of the others of the group, which is group / (group - 1) times as much
+    std    (reward - mean of the group) / (deviation + 1e-4), as GRPO did first, the deviation with
+           group - 1; it makes much of groups that are nearly all right or nearly all wrong
+    none   the reward itself: REINFORCE without a baseline
+
+    A group of equal rewards gets zeros from the first three, and its rewards from none.
+    ValueError if rloo or std have no other reply to compare with.
     """
     r = np.asarray(rewards, np.float64).reshape(-1, group)
+    if baseline not in ("mean", "rloo", "std", "none"):
+        raise ValueError(f"baseline {baseline!r}: expected mean, rloo, std or none")
+    if baseline in ("rloo", "std") and group < 2:
+        raise ValueError(f"baseline {baseline!r}: a group of {group} has nothing to compare a reply with")
     if baseline == "none":
-        return r.ravel()
+        return r.flatten()
     a = r - r.mean(1, keepdims=True)
     a[np.ptp(r, 1) == 0.0] = 0.0                            # not what rounding made of it
     if baseline == "rloo":
         a *= group / (group - 1)
     elif baseline == "std":
         a /= r.std(1, ddof=1, keepdims=True) + 1e-4
-    elif baseline != "mean":
-        raise ValueError(f"baseline {baseline!r}: expected mean, rloo, std or none")
     return a.ravel()
 
 

@@ -21,7 +21,6 @@ Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuali
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -32,6 +31,7 @@ import align                    # before numpy
 import arena
 import checkpoint
 import chats
+import command
 import numpy as np
 import sample
 
@@ -145,11 +145,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"probe.py: error: {e}")
+    command.run(main)

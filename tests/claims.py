@@ -32,6 +32,7 @@ import arena                    # noqa: E402
 import bpe                      # noqa: E402
 import chats                    # noqa: E402
 import checkpoint               # noqa: E402
+import command                  # noqa: E402
 import evaluate                 # noqa: E402
 import gpt                      # noqa: E402
 import numpy as np              # noqa: E402
@@ -167,13 +168,14 @@ def sums(run):
 
 @claim
 def tools(run, seed):
-    """Arithmetic in the head is unreliable, a calculator is not: the assistant, and the same taught its sums once more without the
-    calculator. Refuted if it does as well without.
+    """Arithmetic in the head is unreliable, a calculator is not: the assistant is taught its sums once
+    more, with the calculator and, from the same start and in as many steps, without. Refuted if it
+    does as well without.
     """
     tasks, out = chats.tasks(run / "tasks" / "calculator_test.jsonl"), {}
     digits = np.array([len(t["answer"].lstrip("-")) for t in tasks])
-    for name, model in (("with the calculator", sample.load_model(run / "sft")), ("in its head", teach(run, "tools", sums(run)[1], 300, seed, "sft", lr=1e-3))):
-        ok = right(model, tasks)
+    for name, rows in zip(("with the calculator", "in its head"), sums(run)):
+        ok = right(teach(run, "tools", rows, 300, seed, "sft", lr=1e-3), tasks)
         print(f"   {name:20} {interval(ok.sum(), len(ok))}; by digits of the result: " + ", ".join(f"{n}: {ok[digits == n].mean():.0%}" for n in np.unique(digits)))
         out[name] = float(ok.mean())
     return out
@@ -326,8 +328,8 @@ def hallucination(run, seed):
     questions drawn by lot tell names it read of from others as well.
     """
     out, asked = {}, probe.ask_often(sample.load_model(run / "sft"), chats.tasks(run / "tasks" / "probe_train.jsonl"), seed=seed)
-    for name, control, steps in (("taught by what it knows", False, 1250), ("taught by lot", True, 700)):
-        counts, before, after, free = probe.probe(run, replace(align.SFT, steps=steps), seed, control, "restart", asked)
+    for name, control in (("taught by what it knows", False), ("taught by lot", True)):
+        counts, before, after, free = probe.probe(run, align.SFT, seed, control, "restart", asked)
         print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
         print("   " + probe.table(before, after, free).replace("\n", "\n   "))
         share = lambda test, row, i: test[row][i] / sum(test[row])  # noqa: E731
@@ -392,11 +394,12 @@ def press(run, kl, seed):
     """Reinforce against the judge: (log with the truth in it, the last replies)."""
     judge, history, last = align.load_reward(run / "claims" / "judge"), [], []
 
-    def proxy(tasks, texts):
+    def proxy(tasks, texts, ended):
         history.append(float(np.mean([gold(text) for text in texts])))
         last[:] = texts
         prompts = [[{"role": "user", "content": t["question"]}, {"role": "assistant", "content": text or "-"}] for t, text in zip(tasks, texts)]
-        return align.score(judge, [sample.render(m, judge[2])[0][-judge[1].n_positions:] for m in prompts])
+        scores = align.score(judge, [sample.render(m, judge[2])[0][-judge[1].n_positions:] for m in prompts])
+        return np.where(ended, scores, scores.min())        # a reply that was cut off is as bad as any
 
     proxy.__name__ = "judge"
     tasks, few = (run / "claims" / f"{name}.jsonl" for name in ("supper_tasks", "few_supper_tasks"))
@@ -562,9 +565,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"claims.py: error: {e}")
+    command.run(main)

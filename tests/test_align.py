@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import random
+import re
 import shutil
 import sys
 
@@ -164,6 +165,75 @@ def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
     assert [json.loads(line)["grad_norm"] for line in (run / "rl_only_once/log.jsonl").read_text().splitlines()][1:] == [0.0] * 5
 
 
+def test_advantages_are_their_formulas():
+    """Each baseline reply by reply, from the sum of squares and the others of its group; groups of equal rewards are among them."""
+    rng = np.random.default_rng(3)
+    for group in (2, 3, 8):
+        rewards = np.concatenate([rng.standard_normal(group * 5), np.full(group, 0.3), rng.integers(0, 2, group * 4)])
+        want = {"mean": [], "rloo": [], "std": [], "none": []}
+        for i, r in enumerate(rewards):
+            g = rewards[i // group * group:(i // group + 1) * group].tolist()
+            mean = sum(g) / group
+            others = (sum(g) - r) / (group - 1)
+            deviation = (sum((x - mean) ** 2 for x in g) / (group - 1)) ** 0.5
+            want["mean"].append(r - mean)
+            want["rloo"].append(r - others)
+            want["std"].append((r - mean) / (deviation + 1e-4))
+            want["none"].append(r)
+        for baseline, by_hand in want.items():
+            given = rewards.copy()
+            found = objectives.advantages(given, group, baseline)
+            np.testing.assert_allclose(found, by_hand, atol=1e-12)
+            assert (found[group * 5:group * 6] == (0.3 if baseline == "none" else 0)).all()     # equal rewards: exactly
+            found[:] = 7
+            assert (given == rewards).all()                 # an array of its own
+    assert objectives.advantages([0.5, 2.0], 1, "none").tolist() == [0.5, 2.0] and objectives.advantages([0.5], 1).tolist() == [0.0]
+    for baseline in ("rloo", "std"):
+        with pytest.raises(ValueError, match="a group of 1 has nothing to compare a reply with"):
+            objectives.advantages([0.5, 2.0], 1, baseline)
+
+
+def test_normalisers_are_their_formulas():
+    rng = np.random.default_rng(4)
+    mask = rng.integers(0, 2, (6, 9))
+    mask[2] = 0
+    for how in ("tokens", "replies", "constant"):
+        found = objectives.normaliser(mask, how, 11)
+        for r, t in np.ndindex(mask.shape):
+            n = {"tokens": sum(map(sum, mask.tolist())), "replies": 6 * max(1, sum(mask[r].tolist())), "constant": 6 * 11}[how]
+            assert found[r, t] == pytest.approx(mask[r, t] / n)
+    with pytest.raises(ValueError, match="'lines': expected tokens, replies or constant"):
+        objectives.normaliser(mask, "lines")
+
+
+def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
+    """REINFORCE: every reply that is paid becomes likelier, also a single one; with a baseline there is nothing to learn."""
+    recipe = dataclasses.replace(align.RL, steps=2, group=1, prompts=4, max_tokens=8, batch=0, baseline="none")
+
+    def always(tasks, texts):
+        return np.ones(len(texts))
+
+    def never(tasks, texts):
+        return np.zeros(len(texts))
+
+    norms = {}
+    with_mean = dataclasses.replace(recipe, group=2, baseline="mean")
+    for name, reward, how, warning in (
+            ("always", always, recipe, None),
+            ("never", never, recipe, "no reply has a reward other than 0: there is nothing to learn from"),
+            ("mean", always, with_mean, "no group has replies of different rewards: there is nothing to learn from")):
+        align.rl(run, how, reward, start="base", out=name)
+        norms[name] = [json.loads(line)["grad_norm"] for line in (run / name / "log.jsonl").read_text().splitlines()]
+        said = capsys.readouterr().err
+        assert warning in said if warning else "nothing to learn" not in said
+    assert min(norms["always"]) > 0 and norms["never"] == norms["mean"] == [0.0, 0.0]
+    args = ["rl", "--run", str(run), "--group", "1", "--steps", "1", "--prompts", "2", "--batch", "0", "--start", "base"]
+    align.main([*args, "--baseline", "none", "--out", "one"])
+    for more in ([], ["--baseline", "rloo"]):
+        with pytest.raises(ValueError, match="--group 1: a single reply has nothing to be compared with; give at least 2, or"):
+            align.main([*args, *more])
+
+
 def test_a_two_armed_bandit_is_solved():
     """One prompt, the reply 'A' pays and 'B' does not: the policy learns A within a few steps."""
     cfg = gpt.Config(6, 4, 16, 1, 2)
@@ -200,6 +270,42 @@ def test_a_reply_that_is_cut_is_not_right():
     assert arena.judge(TASKS[2], sample.Reply(ids + [END], [1] * (len(ids) + 1), "stop"), TOK).correct
     cut = arena.judge(TASKS[2], sample.Reply(ids, [1] * len(ids), "length"), TOK)
     assert not cut.correct and not cut.ended and cut.n_tokens == len(ids)
+
+
+def test_what_replies_earn():
+    """A function of one's own has the last word, and is told which replies were cut if it asks.
+
+    From a reward model those get the lowest score.
+    """
+    replies = [sample.Reply(TOK.encode_ordinary(text) + [END] * (finish == "stop"), [1], finish, [0.0], [1, 2])
+               for text, finish in (("It stops at three.", "stop"), ("one two", "stop"), ("It stops at three.", "length"), ("goat", "length"))]
+    tasks, rng = [TASKS[2]] * 4, np.random.default_rng(0)
+    verdicts = [arena.judge(t, r, TOK) for t, r in zip(tasks, replies)]
+
+    def paid(reward):
+        return align.paid(reward, tasks, replies, verdicts, TOK, rng).tolist()
+
+    def length(tasks, texts):
+        return [len(text) for text in texts]
+
+    def only_whole(tasks, texts, ended):
+        assert len(tasks) == len(texts) == len(ended)
+        return np.where(ended, 2.0, -3.0)
+
+    class Whole:
+        def __call__(self, tasks, texts, *, ended):
+            return ended.astype(float)
+
+    assert paid("answer") == [1, 0, 0, 0] and set(paid("random")) <= {0.0, 1.0}
+    assert paid(length) == [18, 7, 18, 4]                   # not what ended replies earned at least
+    assert paid(only_whole) == [2, 2, -3, -3] and paid(functools.partial(only_whole)) == [2, 2, -3, -3]
+    assert paid(Whole()) == [1, 1, 0, 0]
+    assert paid(lambda tasks, texts, **more: [len(more)] * 4) == [0] * 4
+    params = {**gpt.init(CFG, 0), "score.weight": np.random.default_rng(1).standard_normal(32).astype(np.float32)}
+    judge = params, CFG, TOK, 0.5
+    scores = align.score(judge, [r.prompt + r.ids for r in replies])
+    found = paid(judge)
+    assert found[:2] == scores[:2].tolist() and found[2:] == [scores.min()] * 2 and len(set(scores)) == 4
 
 
 # -------------------------------------------------------------------------------------------- whole stages
@@ -246,6 +352,84 @@ def test_reward_model_then_rl_against_it(run, capsys):
     assert np.mean([x["reward"] for x in said["0"][-4:]]) > np.mean([x["reward"] for x in said["0"][:4]])
     assert "kl_nats" in said["5"][0] and abs(said["5"][0]["kl_nats"]) < 1e-3            # where it began
     gpt.load(run / "rlhf5")
+
+
+def conversation(n):
+    """A conversation of n ids: a sign that is in no merge is a token each."""
+    few = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "#"}]
+    return [few[0], {"role": "assistant", "content": "#" * (1 + n - len(sample.render(few, TOK)[0]))}]
+
+
+@pytest.mark.parametrize("command, most", [("sft", 49), ("dpo", 49), ("reward", 48)])
+def test_the_longest_row(run, capsys, command, most):
+    """A context of 48 reads 48 ids. SFT and DPO only predict the last one; a reward is read at it. One id more is left out, and said."""
+    fits, longer = conversation(most), conversation(most + 1)
+    assert [len(sample.render(messages, TOK)[0]) for messages in (fits, longer)] == [most, most + 1]
+    bad = [fits[0], {"role": "assistant", "content": "goat"}]
+
+    def write(*chosen):
+        if command == "sft":
+            put(run / "chat/train.jsonl", "".join(json.dumps({"messages": messages}) + "\n" for messages in chosen))
+        for split in ("train", "test"):
+            put(run / f"pairs/{split}.jsonl", "".join(json.dumps({"chosen": messages, "rejected": bad}) + "\n" for messages in chosen))
+
+    begin = [command, "--run", str(run), "--start", "base", "--steps", "2", "--batch", "1"]
+    write(fits, longer)
+    align.main(begin)
+    said = capsys.readouterr()
+    assert (run / command / "model.safetensors").exists()
+    assert "1 conversations" in said.out or "1 comparisons" in said.out
+    assert "1 of 2 conversations exceed the context of 48 tokens" in said.err or f"1 x longer than {most} tokens" in said.err
+    log = [json.loads(line) for line in (run / command / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 2 and all(np.isfinite(row["loss_nats"]) and row["grad_norm"] > 0 for row in log)
+    write(longer)
+    with pytest.raises(ValueError, match="no conversation fits|no comparison fits"):
+        align.main([*begin, "--out", "none"])
+    assert not (run / "none").exists()
+
+
+def test_replies_that_fill_the_context(run):
+    """Questions that leave room for one token, replies up to the last place: scored, learned, held near a reference."""
+    align.main(["reward", "--run", str(run), "--steps", "3", "--batch", "4", "--start", "base"])
+    judge = align.load_reward(run / "reward")
+    room = [n for n in range(1, 60) if len(arena.prompts(TOK, [{"question": "#" * n}])[0]) in (47, 40)]
+    assert len(room) == 2
+    put(run / "tasks/wheel_train.jsonl",
+        "".join(json.dumps({"question": "#" * n, "answer": "one"}) + "\n" for n in (*room, room[-1] + 1)))
+    seen = []
+
+    def scored(tasks, texts, ended):
+        seen.append(ended)
+        return np.arange(len(texts))
+
+    def longest(judge, rows):
+        seen.append(max(map(len, rows)))
+        return score(judge, rows)
+
+    recipe = dataclasses.replace(align.RL, steps=2, group=4, prompts=4, batch=1, kl=0.1, epochs=2, max_tokens=64)
+    align.rl(run, recipe, scored, start="base", out="own")
+    assert not np.concatenate(seen).all()                   # some were cut by the context
+    with pytest.MonkeyPatch.context() as patch:
+        score = align.score
+        patch.setattr(align, "score", longest)
+        align.rl(run, recipe, "model", start="base")
+    assert seen[-1] == CFG.n_positions
+    for row in (run / "rlhf/log.jsonl").read_text().splitlines():
+        assert np.isfinite(json.loads(row)["reward"])
+    with pytest.raises(ValueError, match="a conversation of 49 tokens does not fit the reward model's context of 48"):
+        align.score(judge, [[1] * 48, [1] * 49])
+    assert np.isfinite(align.score(judge, [[1] * 48, [1]])).all()
+
+
+def test_a_reward_model_of_a_shorter_context(run):
+    """It must be able to read the longest reply that may come."""
+    align.main(["reward", "--run", str(run), "--steps", "2", "--batch", "4", "--start", "base"])
+    cfg = dataclasses.replace(CFG, n_positions=64)
+    gpt.save(run / "base", gpt.init(cfg, 0), cfg)
+    args = ["rl", "--run", str(run), "--start", "base", "--reward", "model", "--steps", "1", "--group", "2", "--prompts", "2", "--batch", "0"]
+    with pytest.raises(ValueError, match="reward: reads 48 tokens, and a question with its reply may have 64; give a smaller --max-tokens"):
+        align.main(args)
+    align.main([*args, "--max-tokens", "8"])
 
 
 def test_dpo(run, capsys):
@@ -357,7 +541,7 @@ def test_tries(run, capsys):
     out = capsys.readouterr().out
     for what in ("% right", "3 problems, 5 tries each", "pass@1 ", "pass@4 ", "pass@5 ", "majority of 5", "best of 5 by reward/", "likeliest of ten"):
         assert what in out, out
-    with pytest.raises(ValueError, match="--samples 3: a number of tries, for eval"):
+    with pytest.raises(ValueError, match="--samples: no option of sft, but of eval"):
         align.main(["sft", "--run", str(run), "--samples", "3"])
 
 
@@ -421,6 +605,36 @@ def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypa
 
 
 # ------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_chat_cannot_write_to_the_terminal(run):
+    """The conversation that is shown in colours spells out what would move the cursor or rename the window."""
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e"
+    put(run / "chat/train.jsonl", json.dumps({"messages": [CHATS[0]["messages"][0], {"role": "assistant", "content": evil}]}) + "\n")
+    done = run_script("align.py", "sft", "--run", run, "--steps", "1", "--batch", "1", "--replay", "0")
+    assert done.returncode == 0, done.stderr
+    shown = re.sub("\x1b\\[(32|90|0)m", "", done.stderr)
+    assert done.stderr.count("\x1b[32m") > 5 and shown.count("\\x1b") == 2 and "\\x07" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+    put(run / "chat/train.jsonl", json.dumps({evil: 1}) + "\n")
+    done = run_script("align.py", "sft", "--run", run)
+    assert done.returncode == 1 and "\\x1b]0;owned" in done.stderr and not set(done.stderr) & set("\x1b\x07\x9b\u202e")
+
+
+def test_options_of_other_commands_are_refused(run):
+    """Whatever their value; tests/test_options.py tries them all."""
+    for args, message in (
+            ("sft --kl 0", "--kl: no option of sft, but of rl, dpo"),
+            ("sft --reward answer", "--reward: no option of sft, but of rl"),
+            ("sft --out=", "--out: the name is empty"),
+            ("rl --seed -1", "--seed -1: must be 0 or more"),
+            ("reward --replay 0", "--replay: no option of reward, but of sft, rl"),
+            ("eval --batch 0", "--batch: no option of eval"),
+            ("eval --seed 0", "--seed 0: eval without --samples asks greedily"),
+            ("eval --samples 0", "--samples 0: must be at least 1"),
+            ("arena --on-mismatch error", "--on-mismatch: no option of arena")):
+        with pytest.raises(ValueError, match=message):
+            align.main([*args.split(), "--run", str(run)])
 
 
 @pytest.mark.parametrize("command, spoil, message", [

@@ -3,10 +3,14 @@
 import inspect
 import json
 import os
+from dataclasses import replace
 
+import align
 import claims
 import pytest
+import toyweb
 from conftest import run_script
+from test_probe import TASKS, run  # noqa: F401  a fixture: a small model that knows two answers
 
 
 def test_each_claim_says_what_would_refute_it():
@@ -28,6 +32,30 @@ def test_errors_name_what_mends_them(tmp_path):
     assert done.returncode == 1 and "moon_landing: expected some of dreams, " in done.stderr
     done = run_script("tests/claims.py", "--run", tmp_path)
     assert done.returncode == 1 and "no finished model; make it with: make" in done.stderr
+
+
+def test_both_arms_are_trained_alike(run, monkeypatch):  # noqa: F811
+    """Refusals by knowledge and by lot, sums with the calculator and without: from the same start, by the same recipe, as many rows."""
+    found, sft = [], align.sft
+
+    def noted(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):
+        rows = [json.loads(line) for path in data for line in open(path, encoding="utf-8")]
+        found.append((recipe, seed, start, len(rows), sorted(row.get("kind", "") for row in rows)))
+        return sft(run, replace(recipe, steps=min(recipe.steps, 4)), seed, on_mismatch, data, start, out)
+
+    monkeypatch.setattr(align, "sft", noted)
+    toyweb.write_jsonl(run / "tasks/probe_test.jsonl", [{**t, "asked": t["exposure"] == 30} for t in TASKS])
+    claims.hallucination(run, 3)
+    refusals, by_lot = found
+    assert refusals == by_lot and refusals[0] == align.SFT and "refusal" in refusals[-1]
+    found.clear()
+    sums = [(a, b, str(a + b)) for a, b in ((2, 3), (4, 5), (7, 1))]
+    parts = lambda a, b, c: [{"type": "tool", "text": f"{a}+{b}"}, {"type": "output", "text": c}, {"type": "text", "text": f"It is {c}."}]  # noqa: E731
+    toyweb.write_jsonl(run / "chat/train.jsonl", [{**toyweb.chat(f"{a} and {b}?", parts(a, b, c)), "kind": "calculator"} for a, b, c in sums])
+    toyweb.write_jsonl(run / "tasks/calculator_test.jsonl", [{"question": f"{a} and {b}?", "answer": c} for a, b, c in sums])
+    claims.tools(run, 3)
+    calculator, head = found
+    assert calculator[:4] == head[:4] and calculator[2] == "sft"
 
 
 def finished(folder, first):

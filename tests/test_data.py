@@ -1173,7 +1173,15 @@ def test_a_disk_that_is_full_at_the_last_byte_is_seen():
 SCRIPTS = Path(data.__file__).parent
 
 
-def test_interrupt_is_one_line_and_leaves_nothing(tmp_path):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C arrives, here and in what is started here, also where whoever started the tests ignores it, as nohup's scripts do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_is_one_line_and_leaves_nothing(tmp_path, interruptible):
     os.mkfifo(tmp_path / "endless.warc")                         # data.py waits in it for a first record
     process = subprocess.Popen([sys.executable, str(SCRIPTS / "data.py"), tmp_path / "endless.warc", "--run", tmp_path, "--workers", "2"],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
@@ -1184,7 +1192,7 @@ def test_interrupt_is_one_line_and_leaves_nothing(tmp_path):
     assert not list((tmp_path / "docs").iterdir())
 
 
-def test_no_interrupt_while_files_are_moved(crawl, monkeypatch):
+def test_no_interrupt_while_files_are_moved(crawl, monkeypatch, interruptible):
     def replace(old, new, replace=os.replace):
         if Path(new).parent.name == "docs":
             os.kill(os.getpid(), signal.SIGINT)
