@@ -447,7 +447,7 @@ def parse_args(argv=None):
         description="Remove near-duplicates from files of documents, in steps.")
     p.add_argument("step", choices=("sign", "match", "drop"), help="in this order")
     p.add_argument("files", nargs="*", type=Path,
-                   help="of sign and drop: .jsonl or .jsonl.gz, on each line text, date, url and id")
+                   help="of sign and drop: .jsonl or .jsonl.gz; a line has text, date, url, id")
     p.add_argument("--work", type=Path, required=True, metavar="DIR",
                    help="where the steps leave their files")
     p.add_argument("--to", type=Path, metavar="DIR",
