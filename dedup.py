@@ -7,11 +7,16 @@ text has. Two texts that share a part s of their shingles agree in each of the 1
 and 0.997 for s = 0.85. What links connect, in any number of steps, is a cluster, and of a cluster one text is kept: the one
 that was fetched first (by its date, then url, then id), whatever order the files come in.
 
-The steps leave files, so that many processes and machines can share them, and one that was killed does not begin anew:
+The steps leave files, so a step that was killed does not begin anew. Machines that share the work
+sign into folders of their own, and the files of these are copied into one folder.
 
     python dedup.py sign docs/*.jsonl.gz --work W       each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
     python dedup.py match --work W --index 2024.npy     which documents go: W/NAME.drop.npy; the index is of an earlier crawl
     python dedup.py drop docs/*.jsonl.gz --work W --to out       the files without them
+
+Contents decide, not names, sizes or times. Each step writes its record last (NAME.signed.json,
+matched.json), with the SHA-256 of what it read and wrote. A file that has changed is signed again,
+and a step refuses files that do not belong together.
 
 data.py takes the same steps within the pipeline. Formula, seeds and constants are datatrove's, so that signatures are equal bit
 for bit; of a band only a 64-bit key is kept, which for a billion documents joins two bands by mistake once in forty runs.
@@ -20,17 +25,19 @@ Sources: Broder 1997 (MinHash); Penedo et al. 2024 (FineWeb: 5-grams, 14 bands o
 """
 
 import argparse
+import contextlib
 import functools
 import gzip
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 import unicodedata
 from pathlib import Path
 
+import cores                    # before NumPy
 import checkpoint
+import command
 import extract
 import numpy as np
 import regex
@@ -153,151 +160,396 @@ def in_index(keys, index):                                  # (n, 14), (14, m) s
 # ---------------------------------------------------------------------------------------------------- steps on files
 
 
+# What signatures depend on beside the text.
+METHOD = {"version": 1, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
+
+
 def save_array(path, a):
     with runs.whole_file(path) as f:
         np.save(f, a)
 
 
-def load_array(path, width, remake):
-    """An array of uint64 in rows of that many, or of bool; ValueError naming the file and the command that makes it again."""
+def load_array(path, shape, dtype, remake):
+    """An array of this shape and dtype, memory-mapped. None in the shape stands for any length.
+
+    The ValueError for any other file names the command that makes it again.
+    """
     try:
         a = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
         if isinstance(e, FileNotFoundError):
             raise FileNotFoundError(f"{path}: no such file; make it with: {remake}") from None
-        raise ValueError(f"{path}: damaged ({e}); delete it and make it again with: {remake}") from None
-    if a.dtype != (np.uint64 if width else bool) or a.ndim != (2 if width else 1) or width and width not in a.shape:
-        raise ValueError(f"{path}: {a.dtype} {a.shape} is not what this step writes; delete it and make it again with: {remake}")
+        raise ValueError(
+            f"{path}: damaged ({e}); delete it and make it again with: {remake}") from None
+    fits = len(shape) == a.ndim and all(want in (None, n) for want, n in zip(shape, a.shape))
+    if a.dtype != dtype or not fits:
+        raise ValueError(f"{path}: {a.dtype} {a.shape} is not what this step writes; "
+                         f"delete it and make it again with: {remake}")
     return a
 
 
+def load_index(path):
+    """The sorted band keys of an earlier crawl, (14, m)."""
+    remake = "python dedup.py match --save-index"
+    index = load_array(path, (BANDS, None), np.uint64, remake)
+    for band in index:
+        for at in range(0, len(band), 1 << 20):
+            part = band[at:at + (1 << 20) + 1]
+            if (part[1:] < part[:-1]).any():
+                raise ValueError(f"{path}: not an index, its keys are not sorted; "
+                                 f"make it again with: {remake}")
+    return index
+
+
+def digest(path):
+    """SHA-256 of a file's contents, in hexadecimal."""
+    sha = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def save_record(path, record):
+    checkpoint.write_text(path, json.dumps({**METHOD, **record}, indent=1) + "\n")
+
+
+def load_record(path, remake):
+    """What save_record wrote, without METHOD; ValueError for another version's."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; make it with: {remake}")
+    record = checkpoint.read_json(path)
+    if {key: record.pop(key, None) for key in METHOD} != METHOD:
+        raise ValueError(
+            f"{path}: made by another version of dedup.py; make it again with: {remake}")
+    return record
+
+
+# --------------------------------------------------------------------------------------------- sign
+
+
 def name_of(doc):
-    """What decides which document of a cluster is kept, and the least is: fetched first, then by url and id."""
-    return "\t".join(str(doc.get(k, "")).translate({9: " ", 10: " ", 13: " "}) for k in ("date", "url", "id"))
-
-
-def save_keys(work, stem, signatures, names):
-    """The two files of `sign`; the one that says that both are there comes last."""
-    checkpoint.write_text(Path(work) / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
-    save_array(Path(work) / f"{stem}.keys.npy", band_keys(signatures))
+    """Date, url and id of a document. Of a cluster the document with the least name is kept."""
+    no_separators = {9: " ", 10: " ", 13: " "}
+    return "\t".join(str(doc.get(k, "")).translate(no_separators) for k in ("date", "url", "id"))
 
 
 def stem_of(path):
     return Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
 
 
+def save_keys(work, stem, signatures, names, source=None):
+    """Write the files of `sign`, and last the record, which says that the others are whole.
+
+    source: {"file", "sha256"} of the documents, where they come from a file.
+    """
+    work = Path(work)
+    checkpoint.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
+    save_array(work / f"{stem}.keys.npy", band_keys(signatures))
+    written = {part: digest(work / f"{stem}.{part}") for part in ("names.tsv", "keys.npy")}
+    record = {**(source or {}), "documents": len(signatures), **written}
+    save_record(work / f"{stem}.signed.json", record)
+
+
+def load_keys(work, stem):
+    """-> (record, band keys) of a signed file.
+
+    ValueError unless record, keys and names are whole and were written together.
+    """
+    remake = f"python dedup.py sign FILE --work {work}, where FILE is {stem}.jsonl or .jsonl.gz"
+    keys = load_array(Path(work) / f"{stem}.keys.npy", (None, BANDS), np.uint64, remake)
+    record = load_record(Path(work) / f"{stem}.signed.json", remake)
+    for part in ("names.tsv", "keys.npy"):
+        path = Path(work) / f"{stem}.{part}"
+        if not path.exists() or digest(path) != record.get(part):
+            raise ValueError(f"{path}: not what {stem}.signed.json was written for; "
+                             f"make it again with: {remake}")
+    return record, keys
+
+
+def signature_and_name(line):
+    """A line of a file of documents -> (signature, name)."""
+    doc = json.loads(line.encode("utf-8", "surrogateescape").decode("utf-8"))
+    if not isinstance(doc, dict) or not isinstance(doc.get("text"), str):
+        raise ValueError(f'expected {{"text": "..."}}, found {line[:60]!r}')
+    name = name_of(doc)
+    name.encode("utf-8")            # ValueError for half a surrogate pair, which no file can hold
+    return minhash([doc["text"]])[0], name
+
+
 def sign(path, work):
-    """Band keys and names of a file of documents; what is there is not made again. -> the number of documents"""
-    if (Path(work) / f"{stem_of(path)}.keys.npy").exists():
-        return len(load_array(Path(work) / f"{stem_of(path)}.keys.npy", BANDS, "python dedup.py sign"))
+    """Write band keys and names of a file of documents. -> the number of documents
+
+    Nothing is written if the file with these contents was signed already.
+    """
+    record_path = Path(work) / f"{stem_of(path)}.signed.json"
+    source = {"file": os.path.realpath(path), "sha256": digest(path)}
+    try:
+        record = load_record(record_path, "")
+    except (ValueError, FileNotFoundError):     # damaged, or another version's: sign again
+        record = {}
+    if record.get("sha256") == source["sha256"]:
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            _, keys = load_keys(work, stem_of(path))
+            if record.get("file") != source["file"]:        # the same contents in another place
+                save_record(record_path, {**record, **source})
+            return len(keys)
+    elif record.get("file", source["file"]) != source["file"]:
+        raise ValueError(f"{path}: {work} holds the signatures of another file of this name, "
+                         f"{record['file']}; rename one of them, or give it another --work")
     signatures, names = [], []
-    for n, line in enumerate(checkpoint.read_lines(path), 1):
+    for n, line in enumerate(checkpoint.read_lines(path, "surrogateescape"), 1):
         try:
-            doc = json.loads(line)
-            signatures.append(minhash([doc["text"]])[0])
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"{path}:{n}: no document with a text ({type(e).__name__}: {e})") from None
-        names.append(name_of(doc))
-    save_keys(work, stem_of(path), np.array(signatures, np.uint64).reshape(-1, BANDS * ROWS), names)
+            signature, name = signature_and_name(line)
+        except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, nested too deep, no text
+            reason = str(e)[:200]
+            raise ValueError(f"{path}:{n}: no document with a text ({reason})") from None
+        signatures.append(signature)
+        names.append(name)
+    check_unchanged(path, source["sha256"], work)
+    signatures = np.array(signatures, np.uint64).reshape(-1, BANDS * ROWS)
+    save_keys(work, stem_of(path), signatures, names, source)
     return len(names)
 
 
-def match(work, index=(), save_index=None):
-    """Decide which documents go: NAME.drop.npy beside each NAME.keys.npy. -> (documents, dropped, dropped for the index)
+def check_unchanged(path, sha256, work):
+    if digest(path) != sha256:
+        raise ValueError(f"{path}: has changed since it was signed; "
+                         f"run: python dedup.py sign {path} --work {work}, then match and drop")
 
-    index: files of band keys of earlier crawls; what is linked to a document in them goes, with its cluster. save_index: a file
-    for the band keys of what stays.
+
+# -------------------------------------------------------------------------------------------- match
+
+
+def stems_in(work):
+    """Names of the signed files, in match's order; also of those whose signing was cut short."""
+    ends = ".keys.npy", ".signed.json"
+    found = {path.name.removesuffix(end) for end in ends for path in Path(work).glob(f"*{end}")}
+    return sorted(found, key=lambda stem: f"{stem}.keys.npy")
+
+
+def match(work, index=(), save_index=None):
+    """Decide which documents go, and write NAME.drop.npy beside each NAME.keys.npy.
+
+    index: files of band keys of earlier crawls. A cluster that is linked to a document of these
+    goes as a whole. save_index: a file for the band keys of what stays.
+    -> (documents, dropped, dropped for the index)
     """
     work = Path(work)
-    paths = sorted(work.glob("*.keys.npy"))
-    if not paths:
-        raise FileNotFoundError(f"{work}: no *.keys.npy; make them with: python dedup.py sign FILES --work {work}")
-    parts = [load_array(p, BANDS, "python dedup.py sign") for p in paths]
+    stems = stems_in(work)
+    if not stems:
+        raise FileNotFoundError(f"{work}: no *.keys.npy; "
+                                f"make them with: python dedup.py sign FILES --work {work}")
+    records, parts = zip(*[load_keys(work, stem) for stem in stems])
     keys, sizes = np.concatenate(parts), list(map(len, parts))
     root, n = clusters(keys), len(keys)
     old = np.zeros(n, bool)
     for path in index:                                      # of a whole cluster, at its root
-        np.logical_or.at(old, root, in_index(keys, load_array(path, BANDS, "python dedup.py match --save-index")))
+        np.logical_or.at(old, root, in_index(keys, load_index(path)))
     old = old[root]
     several, least = np.bincount(root, minlength=n)[root] > 1, {}
-    lines = (line for p in paths for line in open(work / p.name.replace(".keys.npy", ".names.tsv"), encoding="utf-8"))
+    lines = (line for stem in stems for line in open(work / f"{stem}.names.tsv", encoding="utf-8"))
     for i, line in enumerate(lines):
         if several[i]:
             least[root[i]] = min(least.get(root[i], (line, i)), (line, i))
     drop = several | old
     drop[[i for _, i in least.values() if not old[i]]] = False
-    for p, part in zip(paths, np.split(drop, np.cumsum(sizes)[:-1])):
-        save_array(work / p.name.replace(".keys.npy", ".drop.npy"), part)
+    (work / "matched.json").unlink(missing_ok=True)
+    for stem, part in zip(stems, np.split(drop, np.cumsum(sizes)[:-1])):
+        save_array(work / f"{stem}.drop.npy", part)
     if save_index:
-        save_array(save_index, np.sort(keys[~drop & (keys[:, 0] != NO_SIGNATURE)].T, axis=1))
+        stays = ~drop & (keys[:, 0] != NO_SIGNATURE)
+        save_array(save_index, np.sort(keys[stays].T, axis=1))
+    files = {}
+    for stem, record in zip(stems, records):
+        files[stem] = {"signed": record, "drop.npy": digest(work / f"{stem}.drop.npy")}
+    save_record(work / "matched.json", {"files": files})
     return n, int(drop.sum()), int(old.sum())
 
 
-def drop_lines(path, work, to):
-    """The file without the documents that match() dropped, in the folder `to`. -> the number kept"""
-    drop = load_array(Path(work) / f"{stem_of(path)}.drop.npy", None, f"python dedup.py match --work {work}")
-    kept, i = 0, -1
-    with runs.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f, gzip.GzipFile("", "wb", 6, f, mtime=0) as out:
-        for i, line in enumerate(checkpoint.read_lines(path)):
-            if i >= len(drop):
-                break
-            if not drop[i]:
-                out.write(line.encode())
-                kept += 1
-        if i + 1 != len(drop):
-            raise ValueError(f"{path}: has not the {len(drop)} documents that it was signed with; delete {work} and sign again")
-    return kept
+# --------------------------------------------------------------------------------------------- drop
+
+
+def matched_files(work):
+    """-> {name: {"signed": its record, "drop.npy": SHA-256}} of the last match.
+
+    ValueError if files were signed or removed after it: a match depends on all of them.
+    """
+    remake = f"python dedup.py match --work {work}, with the --index it had"
+    files = load_record(Path(work) / "matched.json", remake).get("files")
+    if not isinstance(files, dict) or not all(map(is_entry, files.values())):
+        raise ValueError(f"{work}/matched.json: not what match writes; run: {remake}")
+    matched = {stem: entry["signed"] for stem, entry in files.items()}
+    signed = {stem: load_record(Path(work) / f"{stem}.signed.json", remake)
+              for stem in stems_in(work)}
+    for stem in sorted({*matched, *signed}):
+        if contents(matched.get(stem)) != contents(signed.get(stem)):
+            raise ValueError(f"{work}: {stem} was signed or removed after the last match; "
+                             f"run: {remake}")
+    return files
+
+
+def is_entry(entry):
+    return isinstance(entry, dict) and isinstance(entry.get("signed"), dict)
+
+
+def contents(record):
+    """A record of `sign` without the place of the file, which may move; None for none."""
+    return record and {key: value for key, value in record.items() if key != "file"}
+
+
+def check_matched(path, work, files):
+    if stem_of(path) not in files:
+        raise ValueError(f"{path}: not among the files matched in {work}; "
+                         f"run: python dedup.py sign {path} --work {work}, then match and drop")
+    check_unchanged(path, files[stem_of(path)]["signed"].get("sha256"), work)
+
+
+def drop_lines(path, work, to, files):
+    """Write the file without the documents that match() dropped to the folder `to`.
+
+    files: see matched_files. -> (documents kept, dropped)
+    """
+    remake = f"python dedup.py match --work {work}"
+    drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
+    drop = load_array(drop_path, (None,), bool, remake)
+    if digest(drop_path) != files[stem_of(path)].get("drop.npy"):
+        raise ValueError(
+            f"{drop_path}: not what the last match wrote; make it again with: {remake}")
+    with runs.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f:
+        with gzip.GzipFile("", "wb", 6, f, mtime=0) as out:
+            for line, goes in zip(checkpoint.read_lines(path), drop.tolist()):
+                if not goes:
+                    out.write(line.encode())
+        check_matched(path, work, files)                    # it may have changed while it was read
+    return len(drop) - int(drop.sum()), int(drop.sum())
+
+
+def claim(to, work):
+    """Mark the folder of the results as this work folder's.
+
+    ValueError if it holds other files: results of another work folder often have the same names.
+    """
+    mark, owner = to / ".dedup-work", os.fsencode(os.path.realpath(work))
+    there = sorted(to.glob("*.jsonl.gz"))
+    if there and not (mark.exists() and mark.read_bytes() == owner):
+        raise ValueError(f"{there[0]}: already there, and not made from {work}; "
+                         f"delete {to}, or name another folder with --to")
+    with runs.whole_file(mark) as f:
+        f.write(owner)
+
+
+# -------------------------------------------------------------------------------------- commands
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Remove near-duplicates from files of documents, in steps.")
+    p = argparse.ArgumentParser(
+        description="Remove near-duplicates from files of documents, in steps.")
     p.add_argument("step", choices=("sign", "match", "drop"), help="in this order")
-    p.add_argument("files", nargs="*", type=Path, help="of sign and drop: .jsonl or .jsonl.gz with a text, date, url and id on each line")
-    p.add_argument("--work", type=Path, required=True, metavar="DIR", help="where the steps leave their files")
-    p.add_argument("--to", type=Path, metavar="DIR", help="of drop: where the files without duplicates go")
-    p.add_argument("--index", type=Path, nargs="+", default=[], metavar="FILE", help="of match: band keys of earlier crawls, whose near-duplicates go too")
-    p.add_argument("--save-index", type=Path, metavar="FILE", help="of match: write the band keys of what stays")
-    p.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes, over files (default: one per CPU)")
+    p.add_argument("files", nargs="*", type=Path,
+                   help="of sign and drop: .jsonl or .jsonl.gz; a line has text, date, url, id")
+    p.add_argument("--work", type=Path, required=True, metavar="DIR",
+                   help="where the steps leave their files")
+    p.add_argument("--to", type=Path, metavar="DIR",
+                   help="of drop: where the files without duplicates go")
+    p.add_argument("--index", type=Path, nargs="+", metavar="FILE",
+                   help="of match: band keys of earlier crawls, whose near-duplicates go too")
+    p.add_argument("--save-index", type=Path, metavar="FILE",
+                   help="of match: write the band keys of what stays")
+    p.add_argument("--workers", type=int, metavar="N",
+                   help="of sign and drop: processes, over files (default: one per CPU)")
     args = p.parse_args(argv)
     if bool(args.files) == (args.step == "match"):
         p.error("match takes no files, sign and drop need some")
-    if (args.step == "drop") != bool(args.to):
+    if (args.step == "drop") != (args.to is not None):
         p.error("--to belongs to drop, which needs it")
-    if (args.index or args.save_index) and args.step != "match":
+    if args.step != "match" and (args.index is not None or args.save_index is not None):
         p.error("--index and --save-index belong to match")
-    if args.workers < 1:
+    if args.step == "match" and args.workers is not None:
+        p.error("--workers belongs to sign and drop; match is one process")
+    if args.workers is not None and args.workers < 1:
         p.error(f"--workers {args.workers}: at least 1")
     stems = list(map(stem_of, args.files))
     if len(set(stems)) < len(stems):
-        p.error("two of the files have the same name; take them one folder at a time")
+        p.error("two of the files have the same name; rename them, or give each folder a --work "
+                "and a --to of its own")
     return args
+
+
+def each_file(function, args):
+    """Yields (files done, function(path)) in the order of args.files."""
+    n = min(args.workers or cores.N_THREADS, len(args.files))
+    if n == 1:
+        yield from enumerate(map(function, args.files), 1)
+        return
+    with cores.processes(n, function) as in_order:
+        yield from enumerate(in_order(args.files), 1)
+
+
+def progress(step, i, args, n_documents):
+    print(f"\r{step}: {i} of {len(args.files)} files, {n_documents:,} documents ", end="",
+          file=sys.stderr, flush=True)
+
+
+def sign_command(args):
+    n = 0
+    for i, n_documents in each_file(functools.partial(sign, work=args.work), args):
+        n += n_documents
+        progress("sign", i, args, n)
+    print(file=sys.stderr)
+    print(f"{n:,} documents signed")
+
+
+def match_command(args):
+    n, dropped, old = match(args.work, args.index or (), args.save_index)
+    of_index = f", {old:,} of them of earlier crawls" if args.index else ""
+    n_files = len(stems_in(args.work))
+    print(f"{n:,} documents of {n_files:,} files, {dropped:,} near-duplicates{of_index}")
+
+
+def drop_command(args):
+    files = matched_files(args.work)
+    taken = [args.work, *(path.parent for path in args.files)]
+    if os.path.realpath(args.to) in map(os.path.realpath, taken):
+        raise ValueError(f"--to {args.to}: the results need a folder of their own, "
+                         "not that of the files or of --work")
+    with runs.locked(args.to, "dedup.py"):
+        claim(args.to, args.work)
+        drop_files(args, files)
+
+
+def drop_files(args, files):
+    check = functools.partial(check_matched, work=args.work, files=files)
+    for _ in each_file(check, args):
+        pass                            # all of them, before the first is written
+    write = functools.partial(drop_lines, work=args.work, to=args.to, files=files)
+    kept = dropped = 0
+    for i, (n_kept, n_dropped) in each_file(write, args):
+        kept, dropped = kept + n_kept, dropped + n_dropped
+        progress("drop", i, args, kept)
+    print(file=sys.stderr)
+    print(f"{kept:,} documents kept, {dropped:,} dropped")
+    report_others(args, files)
+
+
+def report_others(args, files):
+    """Say which matched files are not among those given, and which older results stay."""
+    missing = set(files) - set(map(stem_of, args.files))
+    if missing:
+        print(f"dedup.py: {len(missing)} files that were matched are not among these, "
+              f"such as {min(missing)}", file=sys.stderr)
+    left = set(map(stem_of, args.to.glob("*.jsonl.gz"))) - set(files)
+    if left:
+        print(f"dedup.py: {args.to} holds {len(left)} files from before, which are no longer "
+              f"matched, such as {min(left)}.jsonl.gz", file=sys.stderr)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    args.work.mkdir(parents=True, exist_ok=True)
-    if args.step == "match":
-        n, dropped, old = match(args.work, args.index, args.save_index)
-        print(f"{n:,} documents, {dropped:,} near-duplicates" + (f", {old:,} of them of earlier crawls" if args.index else ""))
-        return
-    work = functools.partial(sign, work=args.work)
-    if args.step == "drop":
-        args.to.mkdir(parents=True, exist_ok=True)
-        work = functools.partial(drop_lines, work=args.work, to=args.to)
-    n = 0
-    with multiprocessing.Pool(min(args.workers, len(args.files))) as pool:
-        for i, m in enumerate(pool.imap(work, args.files), 1):
-            n += m
-            print(f"\r{args.step}: {i} of {len(args.files)} files, {n:,} documents ", end="", file=sys.stderr, flush=True)
-    print(f"\n{n:,} documents {'signed' if args.step == 'sign' else 'kept'}")
+    step = {"sign": sign_command, "match": match_command, "drop": drop_command}[args.step]
+    with runs.locked(args.work, "dedup.py"):
+        step(args)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError) as e:
-        sys.exit(f"dedup.py: error: {e}")
+    command.run(main)

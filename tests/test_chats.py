@@ -1,8 +1,14 @@
 """chats.py: a small file in each schema, as its data set writes it, and what becomes of it."""
 
+import contextlib
 import gzip
+import io
 import json
 import os
+import random
+import re
+import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -198,7 +204,7 @@ def test_rendering_a_call_of_the_calculator():
     ({"data": "Hello"}, "chat.jsonl:2: data is 'Hello', expected a list"),
     ({"prompt": node("Q", "wizard"), "message_tree_id": "1"}, "expected a message with role prompter or assistant"),
     ({"chosen": "Hello", "rejected": "Hi"}, "a transcript begins with"),
-    ({"instruction": "x", "completions": [{"response": "y"}]}, "a completion without a number as overall_score"),
+    ({"instruction": "x", "completions": [{"response": "y"}]}, "chat.jsonl:2: the overall_score of a completion is"),
     ({"question": "x", "answer": 5}, "chat.jsonl:2: answer is '5', expected a text"),
     ({"messages": [{"role": ["user"], "content": "x"}]}, "role is \"['user']\", expected a text"),
     ({"messages": [{**TWO[0], "tool_calls": [{}]}, TWO[1]]}, "a message of the user that calls tools"),
@@ -209,7 +215,7 @@ def test_rendering_a_call_of_the_calculator():
     ({"prompt": {**node("Q", "prompter"), "rank": "best"}, "message_tree_id": "1"}, "rank is 'best', expected a number"),
     ({"message_id": None, "parent_id": None, "text": "Q", "role": "prompter"}, "chat.jsonl:2: message_id is 'None', expected a text"),
     ({"chosen": [5], "rejected": TWO}, "chat.jsonl:2: '5' is no message"),
-    ({"instruction": "x", "completions": [{"response": "y", "overall_score": float("nan")}]}, "a completion without a number as overall_score"),
+    ({"instruction": "x", "completions": [{"response": "y", "overall_score": float("nan")}]}, "chat.jsonl:2: the overall_score of a completion is"),
 ])
 def test_bad_rows(tmp_path, row, message):
     with pytest.raises(ValueError) as error:
@@ -251,3 +257,213 @@ def test_the_command(tmp_path):
     assert done.returncode == 0 and "assistant  [48/2 = 24]24\n#### 24" in done.stdout and "1 conversations, 2 messages, 1 calls" in done.stdout
     done = run_script("chats.py", tmp_path / "none.jsonl")
     assert done.returncode == 1 and "none.jsonl" in done.stderr and "Traceback" not in done.stderr
+
+
+# ---- every kind of malformed row ---------------------------------------------------------------
+
+CALL = {"function": {"name": "calculator", "arguments": '{"expression": "1+1"}'}}
+PARTS = [{"type": "tool", "text": "1+1"}, {"type": "output", "text": "2"}]
+TRANSCRIPT = "\n\nHuman: a\n\nAssistant: b"
+CALLING = [TWO[0], {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "2"}]
+VALID = [
+    {"messages": [TWO[0], said(PARTS, "assistant")], "kind": "x"},
+    {"messages": [*CALLING, said("It is 2.", "assistant")]},
+    [said("Be brief.", "system"), *TWO],
+    {"data": ["Hello", "Hi!", "Bye", "Bye!"]},
+    {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+    {"message_tree_id": "Q", "prompt": TREE},
+    {"message_id": "a", "parent_id": None, "text": "x", "role": "prompter", "rank": 0},
+    {"chosen": TRANSCRIPT, "rejected": TRANSCRIPT + "c"},
+    {"prompt": "Hello", "chosen": [TWO[0], TWO[1]], "rejected": [TWO[0], said(PARTS, "assistant")]},
+    {"instruction": "a", "completions": [{"response": "b", "overall_score": 1},
+                                         {"response": "c", "overall_score": 2.5}]},
+    {"question": "a", "answer": "<<1+1=2>>2 #### 2", "exposure": 3, "kind": "fact",
+     "options": ["b", "c"], "reply": "b"}]
+ODD = [None, True, False, 0, -1, 2**70, 10**400, 0.5, -1e308, float("nan"), float("inf"), "", "x",
+       "9" * 400, "\ud800", "\x1b]0;x\x07", "system", "tool", "assistant", "text", "#### ",
+       "<<1/0=>>", TRANSCRIPT, "{", "[" * 3000, "9" * 5000, [], {}, [[]], [{}], {"": None}]
+
+
+def mutated(rng, value):
+    """The value with some of its parts replaced, left out, doubled or nested."""
+    if rng.random() < 0.06:
+        return rng.choice([*ODD, [value], {"type": value}, {"role": value, "content": value}])
+    if isinstance(value, list):
+        found = [mutated(rng, part) for part in value if rng.random() > 0.04]
+        return found + found[-1:] * (rng.random() < 0.04)
+    if isinstance(value, dict):
+        found = {key: mutated(rng, part) for key, part in value.items() if rng.random() > 0.04}
+        if rng.random() < 0.05:
+            found[rng.choice(["tool_calls", "content", "rank", "replies", "prompt", "kind"])] = \
+                mutated(rng, rng.choice(ODD))
+        return found
+    return value
+
+
+def readers(path):
+    """(name, function) of all ways to read a file."""
+    return {"conversations": lambda: list(chats.conversations(path, Counter())),
+            "comparisons": lambda: list(chats.comparisons(path, Counter())),
+            "tasks": lambda: chats.tasks(path),
+            "the command": lambda: chats.main(["--show", "9", str(path)])}.items()
+
+
+def refusals(path):
+    """What each reader says of the file; None for one that reads it. Only ValueError may come, with the file and the row."""
+    said = {}
+    for name, read in readers(path):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                read()
+            said[name] = None
+        except ValueError as error:
+            said[name] = str(error)
+            assert re.match(rf"{re.escape(str(path))}(:\d+|: row \d+): ", said[name]), (name, said[name])
+            assert ": malformed (" not in said[name], "a kind that no reader foresaw: " + said[name]
+            assert len(said[name]) < 1000
+    return said
+
+
+def test_mutated_rows_of_all_schemas(tmp_path):
+    """Rows that are almost right, 900 of them, also as one list."""
+    rng, path, read, refused = random.Random(0), tmp_path / "chat.jsonl", Counter(), Counter()
+    for i in range(900):
+        rows = [mutated(rng, rng.choice(VALID)) for _ in range(rng.choice([1, 1, 2]))]
+        text = json.dumps(rows) if i % 5 == 0 else "".join(json.dumps(row) + "\n" for row in rows)
+        path.unlink(missing_ok=True)                # to write over a file may wait for the disk
+        path.write_text(text, encoding="utf-8")
+        for name, message in refusals(path).items():
+            (read if message is None else refused)[name] += 1
+    assert min(read.values()) > 20 and min(refused.values()) > 300, (read, refused)
+
+
+def test_valid_rows_of_all_schemas_are_read(tmp_path):
+    for row in VALID:
+        (tmp_path / "chat.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        if "message_id" not in row:                 # a question that nobody answers
+            assert refusals(tmp_path / "chat.jsonl")["conversations"] is None, row
+
+
+def test_mutated_bytes(tmp_path):
+    """Bytes that are changed, left out or doubled: not JSON, not UTF-8, a key twice."""
+    rng, path = random.Random(1), tmp_path / "chat.jsonl"
+    for _ in range(300):
+        raw = bytearray(json.dumps(rng.choice(VALID), ensure_ascii=False).encode("utf-8", "replace"))
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(raw))
+            raw[at:at + rng.randint(0, 3)] = rng.choice(
+                [b"", b"\xff", b"\xed\xa0\x80", b"\0", b"\n", b"\r", b'"', b"\\", b"9" * 5000, b"[" * 5000,
+                 b"]", b"}", b",", b"null", b"\xef\xbb\xbf", raw[at:at + 40]])
+        if raw.strip():
+            path.unlink(missing_ok=True)
+            path.write_bytes(bytes(raw))
+            refusals(path)
+
+
+@pytest.mark.parametrize("row, message", [
+    ({"messages": [TWO[0], {"role": "assistant"}, *CALLING[2:], TWO[1]]},
+     "the content of the assistant is 'None', expected a text"),
+    ({"messages": [TWO[0], {"role": "assistant", "tool_calls": []}, *CALLING[2:]]},
+     "the content of the assistant is 'None', expected a text"),
+    ({"messages": [TWO[0], said([*PARTS, {"text": "2"}], "assistant")]}, "unknown part"),
+    ({"messages": [TWO[0], said([*PARTS, {"type": ["a"], "text": "2"}], "assistant")]}, "unknown part"),
+    ({"messages": [TWO[0], said([{"type": "text", "text": None}], "assistant")]},
+     "the text of a part text is 'None', expected a text"),
+    ({"messages": [said(PARTS, "system"), *TWO]}, "message 0 of the system has parts of a tool"),
+    ({"messages": [TWO[0], {"role": "assistant", "tool_calls": [{**CALL, "function": {
+        "name": "calculator", "arguments": "[" * 100_000}}]}]}, "nested too deep"),
+    ({"messages": [TWO[0], {"role": "assistant", "tool_calls": ["x"]}]}, "a tool call is 'x', expected"),
+    ({"messages": [TWO[0], {"role": "assistant", "tool_calls": [{"function": {"name": [1]}}]}]},
+     "the name of a tool is '[1]', expected a text"),
+    ({"messages": [*CALLING, *CALLING[2:], TWO[1]]}, "a tool's message that nobody called for"),
+    ({"prompt": {**node("Q", "prompter"), "rank": float("nan")}, "message_tree_id": "1"},
+     "rank is 'nan', expected a number"),
+    ({"prompt": {**node("Q", "prompter"), "rank": True}, "message_tree_id": "1"},
+     "rank is 'True', expected a number"),
+    ({"instruction": "x", "completions": [{"response": "y", "overall_score": 10**400}]},
+     "expected a number"),
+    ({"messages": TWO, "kind": ["x"]}, "kind is \"['x']\", expected a text"),
+    ({"messages": TWO, "x": 10**400}, None)])
+def test_more_bad_rows(tmp_path, row, message):
+    if message is None:
+        assert read(tmp_path, row) == ([TWO], {})
+        return
+    with pytest.raises(ValueError) as error:
+        read(tmp_path, {"messages": TWO}, row)
+    assert "chat.jsonl:2: " in str(error.value) and message in str(error.value)
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": TWO}) + '\n{"data": ["a", "b"], "data": ["a", "c"]}\n')
+    with pytest.raises(ValueError, match="chat.jsonl:2: not JSON .the key 'data' stands twice in one object"):
+        list(chats.conversations(path, Counter()))
+
+
+def test_a_list_over_many_lines_names_the_line(tmp_path):
+    path = tmp_path / "chat.json"
+    path.write_text('\n[\n{"messages":\n\n[5,}\n]')
+    with pytest.raises(ValueError, match="chat.json:5: not JSON"):
+        list(chats.conversations(path, Counter()))
+    path.write_text('[\n{"data": ["a", "b"]},\n{"data": 5}]')
+    with pytest.raises(ValueError, match="chat.json: row 2: data is '5', expected a list"):
+        list(chats.conversations(path, Counter()))
+
+
+def test_pairs_of_no_use_are_counted(tmp_path):
+    rows = [{"chosen": [], "rejected": []}, {"chosen": TWO, "rejected": []},
+            {"chosen": TWO, "rejected": TWO[:1] * 2}]
+    assert compare(tmp_path, *rows)[1] == {"pair with an empty message": 2,
+                                           "pair that does not end with a reply": 1}
+    system = said("Be brief.", "system")
+    with pytest.raises(ValueError, match="chat.jsonl:1: the replies follow the system, expected the user|pairs.jsonl:1"):
+        compare(tmp_path, {"chosen": [system, TWO[1]], "rejected": [system, said("No", "assistant")]})
+
+
+def test_messages_whose_tree_has_no_beginning(tmp_path):
+    """Whose parent was not exported, or that are each other's parents."""
+    rows = [{**node("Q", "prompter"), "parent_id": None}, {**node("A", "assistant"), "parent_id": "Q"},
+            {**node("B", "assistant"), "parent_id": "gone"}, {**node("C", "prompter"), "parent_id": "D"},
+            {**node("D", "assistant"), "parent_id": "C"}]
+    found, notes = read(tmp_path, *rows)
+    assert found == [[said("Q"), said("A", "assistant")]]
+    assert notes == {"message whose tree has no beginning": 3}
+    with pytest.raises(ValueError, match="chat.jsonl:3: expected a message with role prompter"):
+        read(tmp_path, *rows[:2], {**rows[2], "role": "system"})        # the row that is wrong, not its tree's first
+
+
+@pytest.mark.parametrize("kind", ["calls", "chain", "turns"])
+def test_long_rows_take_time_in_proportion(kind):
+    """Four times the row: less than eight times the memory and the time."""
+    def row(n):
+        if kind == "calls":
+            many = {"role": "assistant", "tool_calls": [CALL] * n}
+            return {"messages": [TWO[0], many, *CALLING[2:] * n, TWO[1]]}
+        if kind == "turns":
+            turns = [{"from": "gpt", "value": "x"}] * n
+            return {"conversations": [{"from": "human", "value": "a"}, *turns]}
+        root = {"role": "prompter", "text": "x"}
+        for i in range(n):
+            replies = [{**root, "rank": 0}, {"role": root["role"], "text": "y", "rank": 1}]
+            root = {"role": ("prompter", "assistant")[(i + 1) % 2], "text": "x", "replies": replies}
+        return {"message_tree_id": "1", "prompt": root}
+
+    def allocated(n):
+        value = row(n)
+        name = chats.schema(value)
+        tracemalloc.start()
+        chats.conversation_of(value, name, Counter(), "en")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    def seconds(n):
+        value, best = row(n), 1e9
+        for _ in range(3):
+            start = time.process_time()
+            chats.conversation_of(value, chats.schema(value), Counter(), "en")
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert allocated(2000) < 8 * allocated(500)
+    assert seconds(4000) < 8 * seconds(1000) + 0.01

@@ -1,9 +1,9 @@
 """dedup.py: the steps on files. The formula and the clusters are tested in test_data.py."""
 import gzip
 import json
+import os
 import random
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import dedup
+import runs
+from conftest import run_script
 
 WORDS = ["".join(random.Random(i).choices("bcdfgklmnprst", k=3)) + "aeiou"[i % 5] * (1 + i // 1500) for i in range(3000)]       # no digits: they count alike
 
@@ -69,16 +71,17 @@ def test_what_is_signed_is_not_signed_again(tmp_path, monkeypatch):
 
 
 def fails(*argv):
-    done = subprocess.run([sys.executable, dedup.__file__, *map(str, argv)], capture_output=True, text=True)
-    assert done.returncode and "Traceback" not in done.stderr
-    return done.stderr
+    """What the command says when it refuses."""
+    with pytest.raises((ValueError, OSError)) as error:
+        dedup.main(list(map(str, argv)))
+    return str(error.value)
 
 
 def test_mistakes_and_damage(tmp_path):
     path = write(tmp_path / "a.jsonl", DOCS)
     assert "no *.keys.npy; make them with: python dedup.py sign" in fails("match", "--work", tmp_path)
     dedup.sign(path, tmp_path)
-    assert "a.drop.npy: no such file; make it with: python dedup.py match" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
+    assert "matched.json: no such file; make it with: python dedup.py match" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
     keys = tmp_path / "a.keys.npy"
     keys.write_bytes(keys.read_bytes()[:-50])
     assert re.search(r"a.keys.npy: damaged .* delete it and make it again with: python dedup.py sign", fails("match", "--work", tmp_path))
@@ -88,18 +91,227 @@ def test_mistakes_and_damage(tmp_path):
     dedup.sign(path, tmp_path)
     dedup.match(tmp_path)
     write(path, DOCS[:-1])
-    assert "has not the 16 documents that it was signed with" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert "a.jsonl: has changed since it was signed; run: python dedup.py sign" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.gz*"))
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"no": 1}\n')
     assert "b.jsonl:2: no document with a text" in fails("sign", tmp_path / "b.jsonl", "--work", tmp_path)
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "fine"}\n' * 100)[:-9])
     assert "c.jsonl.gz: damaged gzip" in fails("sign", tmp_path / "c.jsonl.gz", "--work", tmp_path)
     (tmp_path / "d.jsonl").write_bytes(b'{"text": "\xff"}\n')
-    assert "d.jsonl: not UTF-8 text" in fails("sign", tmp_path / "d.jsonl", "--work", tmp_path)
+    assert "d.jsonl:1: no document with a text ('utf-8' codec can't decode byte 0xff" in fails("sign", tmp_path / "d.jsonl", "--work", tmp_path)
     assert "No such file" in fails("sign", tmp_path / "none.jsonl", "--work", tmp_path / "w")
-    for argv in (["sign", "--work", tmp_path], ["match", path, "--work", tmp_path], ["drop", path, "--work", tmp_path], ["sign", path, path, "--work", tmp_path]):
-        assert "error:" in fails(*argv)
+    done = run_script("dedup.py", "sign", tmp_path / "b.jsonl", "--work", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("dedup.py: error: ") and "Traceback" not in done.stderr
+    for argv in (["sign", "--work", tmp_path], ["match", path, "--work", tmp_path], ["drop", path, "--work", tmp_path], ["sign", path, path, "--work", tmp_path],
+                 ["match", "--work", tmp_path, "--workers", "1"], ["sign", path, "--work", tmp_path, "--to", tmp_path / "x"],
+                 ["drop", path, "--work", tmp_path, "--to", tmp_path / "x", "--index", path], ["sign", path, "--work", tmp_path, "--workers", "0"]):
+        with pytest.raises(SystemExit):
+            dedup.main(list(map(str, argv)))
 
 
 def test_names_hold_no_separators():
     assert dedup.name_of({"date": "d", "url": "a\tb\nc", "id": None}) == "d\ta b c\tNone"
+
+
+def run(step, *argv):
+    dedup.main([step, *map(str, argv)])
+
+
+def kept(folder):
+    return {json.loads(line)["id"] for path in sorted(folder.glob("*.jsonl.gz")) for line in gzip.open(path, "rt", encoding="utf-8")}
+
+
+def test_a_file_that_changed_is_signed_again_whatever_its_time_and_size(tmp_path):
+    path, work = tmp_path / "a.jsonl", tmp_path / "w"
+    write(path, [doc(0, text(0), "2024-01-01"), doc(1, text(0), "2024-01-02")])
+    before = path.stat()
+    run("sign", path, "--work", work)
+    run("match", "--work", work)
+    write(path, [doc(0, text(0), "2024-01-01"), doc(1, text(1)[:len(text(0))].ljust(len(text(0)), "x"), "2024-01-02")])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+    assert "a.jsonl: has changed since it was signed; run: python dedup.py sign" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    run("sign", path, "--work", work)
+    assert "a was signed or removed after the last match; run: python dedup.py match" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.gz*"))
+    run("match", "--work", work)
+    run("drop", path, "--work", work, "--to", tmp_path / "out")
+    assert kept(tmp_path / "out") == {"<0>", "<1>"}
+
+
+def test_a_change_to_another_file_asks_for_a_new_match(tmp_path):
+    """What goes from a.jsonl depends on all files that were matched."""
+    files, work = [write(tmp_path / f"{name}.jsonl", DOCS[i:i + 3]) for i, name in enumerate("abc")], tmp_path / "w"
+    run("sign", *files, "--work", work)
+    run("match", "--work", work)
+    drop = ["drop", files[0], "--work", work, "--to", tmp_path / "out"]
+    for path in work.glob("c.*"):
+        path.unlink()
+    assert "c was signed or removed" in fails(*drop)
+    run("match", "--work", work)
+    run("sign", write(tmp_path / "d.jsonl", DOCS), "--work", work)
+    assert "d was signed or removed" in fails(*drop)
+    run("match", "--work", work)
+    assert "c.jsonl: not among the files matched" in fails("drop", files[2], "--work", work, "--to", tmp_path / "out")
+    np.save(work / "a.drop.npy", np.ones(3, bool))
+    assert "a.drop.npy: not what the last match wrote" in fails(*drop)
+    (work / "matched.json").write_text(json.dumps({**dedup.METHOD, "files": {"a": 5}}))
+    assert "matched.json: not what match writes" in fails(*drop)
+
+
+def test_a_step_that_is_cut_short_anywhere_is_made_again(tmp_path, monkeypatch):
+    """Each file of the three steps in turn fails to get its name, as when the process is killed there."""
+    first, second = [write(tmp_path / "a.jsonl", DOCS[:8]), write(tmp_path / "b.jsonl", DOCS[8:])], tmp_path / "b.jsonl"
+    steps_of = lambda work, to: (["sign", *first, "--work", work], ["match", "--work", work], ["drop", *first, "--work", work, "--to", to])  # noqa: E731
+    replace, calls = runs.replace, []
+
+    def failing(old, new):
+        calls.append(new)
+        if len(calls) == fail_at:
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    monkeypatch.setattr(runs, "replace", failing)
+    fail_at = 0
+    for argv in steps_of(tmp_path / "w", tmp_path / "out"):
+        run(*argv, *["--workers", "1"] * (argv[0] != "match"))
+    want, n_calls = kept(tmp_path / "out"), len(calls)
+    assert n_calls == 12
+    for at in range(1, n_calls + 1):
+        work, out = tmp_path / f"w{at}", tmp_path / f"out{at}"
+        work.mkdir()
+        write(second, [doc(99, "what stood here at first had other words in it", "2020")])           # signatures and results of another world
+        fail_at = 0
+        for argv in steps_of(work, out):
+            run(*argv, *["--workers", "1"] * (argv[0] != "match"))
+        write(second, DOCS[8:])
+        calls.clear()
+        fail_at, interrupted = at, 0
+        for argv in steps_of(work, out) * 2:
+            try:
+                run(*argv, *["--workers", "1"] * (argv[0] != "match"))
+            except KeyboardInterrupt:
+                interrupted += 1
+            except (ValueError, FileNotFoundError) as error:
+                assert re.search("run: python dedup.py|make it (again )?with: python dedup.py", str(error))
+        assert kept(out) == want and interrupted == (at <= len(calls))
+        assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob(".lock"))
+
+
+def test_two_files_of_one_name(tmp_path):
+    """In one command and one after the other; the same file in another place is no other file."""
+    here, there, work = tmp_path / "here", tmp_path / "there", tmp_path / "w"
+    here.mkdir()
+    there.mkdir()
+    files = write(here / "0.jsonl", DOCS[:3]), write(there / "0.jsonl", DOCS[3:6])
+    run("sign", files[0], "--work", work)
+    assert f"there/0.jsonl: {work} holds the signatures of another file of this name, {files[0]}" in fails("sign", files[1], "--work", work)
+    assert len(dedup.load_keys(work, "0")[1]) == 3
+    files[1].write_bytes(files[0].read_bytes())
+    run("sign", files[1], "--work", work)                       # moved
+    write(files[1], DOCS[3:5])
+    run("sign", files[1], "--work", work)                       # and changed there
+    assert len(dedup.load_keys(work, "0")[1]) == 2
+
+
+def test_work_of_another_version(tmp_path, monkeypatch):
+    path, work = write(tmp_path / "a.jsonl", DOCS), tmp_path / "w"
+    run("sign", path, "--work", work)
+    run("match", "--work", work)
+    monkeypatch.setitem(dedup.METHOD, "version", 2)
+    assert "made by another version of dedup.py" in fails("match", "--work", work)
+    assert "made by another version of dedup.py" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    signed = []
+    monkeypatch.setattr(dedup, "minhash", lambda texts, minhash=dedup.minhash: signed.append(texts) or minhash(texts))
+    run("sign", path, "--work", work, "--workers", "1")
+    assert len(signed) == len(DOCS)
+    run("match", "--work", work)
+    for name in ("a.signed.json", "a.names.tsv"):              # a version without records; names that went astray
+        (work / name).rename(work / "away")
+        assert re.search(rf"a.names.tsv: not what|{name}: no such file; make it with: python dedup.py sign FILE", fails("match", "--work", work))
+        (work / "away").rename(work / name)
+    (work / "a.names.tsv").write_text("others\n" * len(DOCS))
+    assert "a.names.tsv: not what a.signed.json was written for" in fails("match", "--work", work)
+
+
+def test_an_index_that_is_none(tmp_path):
+    path, work = write(tmp_path / "a.jsonl", DOCS), tmp_path / "w"
+    run("sign", path, "--work", work)
+    run("match", "--work", work, "--save-index", tmp_path / "index.npy")
+    assert "a.keys.npy: uint64 (16, 14) is not what this step writes" in fails("match", "--work", work, "--index", work / "a.keys.npy")
+    np.save(tmp_path / "other.npy", np.load(tmp_path / "index.npy")[:, ::-1])
+    assert "other.npy: not an index, its keys are not sorted" in fails("match", "--work", work, "--index", tmp_path / "index.npy", tmp_path / "other.npy")
+    assert "No such file" in fails("match", "--work", work, "--save-index", tmp_path / "nowhere" / "index.npy")
+    assert "matched.json: no such file" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+
+
+def test_results_never_replace_what_is_no_result(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    works = [tmp_path / "w0", tmp_path / "w1"]
+    for folder, work, docs in ((here, works[0], DOCS[:4]), (there, works[1], DOCS[4:8])):
+        folder.mkdir()
+        run("sign", write(folder / "0.jsonl.gz", docs), "--work", work)
+        run("match", "--work", work)
+    for to in (here, works[0]):
+        assert "the results need a folder of their own" in fails("drop", here / "0.jsonl.gz", "--work", works[0], "--to", to)
+    out = tmp_path / "out"
+    for _ in range(2):
+        run("drop", here / "0.jsonl.gz", "--work", works[0], "--to", out)
+    before = (out / "0.jsonl.gz").read_bytes()
+    assert "0.jsonl.gz: already there, and not made from" in fails("drop", there / "0.jsonl.gz", "--work", works[1], "--to", out)
+    assert (out / "0.jsonl.gz").read_bytes() == before
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    files, work, out = [write(tmp_path / f"{name}.jsonl", DOCS) for name in "ab"], tmp_path / "w", tmp_path / "out"
+    run("sign", *files, "--work", work, "--workers", "1")
+    run("match", "--work", work)
+    run("drop", files[0], "--work", work, "--to", out)
+    said = capsys.readouterr()
+    assert "32 documents of 2 files, 18 near-duplicates" in said.out and "1 files that were matched are not among these, such as b" in said.err
+    assert re.search(r"\d+ documents kept, \d+ dropped", said.out)
+    for path in work.glob("a.*"):
+        path.unlink()
+    run("match", "--work", work)
+    run("drop", files[1], "--work", work, "--to", out)
+    assert "holds 1 files from before, which are no longer matched, such as a.jsonl.gz" in capsys.readouterr().err
+
+
+def test_two_at_once(tmp_path):
+    path, work = write(tmp_path / "a.jsonl", DOCS), tmp_path / "w"
+    with runs.locked(work, "dedup.py"):
+        for argv in (["sign", path], ["match"], ["drop", path, "--to", tmp_path / "out"]):
+            assert "another dedup.py is writing there" in fails(*argv, "--work", work)
+    run("sign", path, "--work", work)
+    run("match", "--work", work)
+    with runs.locked(tmp_path / "out", "dedup.py"):
+        assert "another dedup.py is writing there" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+
+
+def test_a_worker_that_dies_ends_the_step(tmp_path, monkeypatch):
+    files = [write(tmp_path / f"{name}.jsonl", DOCS) for name in "ab"]
+    monkeypatch.setattr(dedup, "minhash", lambda texts: os._exit(9))
+    with pytest.raises(ChildProcessError, match="has died"):
+        run("sign", *files, "--work", tmp_path / "w", "--workers", "2")
+
+
+@pytest.mark.parametrize("line", [
+    b"", b"5", b"null", b"[]", b'"text"', b"{", b'{"text": 5}', b'{"text": null}', b'{"text": ["a"]}', b'{"text": {}}', b'{"text": NaN}', b"\0", b"\xff", b'{"text": "\xed\xa0\x80"}',
+    b'{"text": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"text": "a", "x": ' + b'{"x":' * 100_000 + b"1" + b"}" * 100_000 + b"}", b'{"text": "a", "id": ' + b"9" * 5000 + b"}",
+    b'{"text": "a", "url": "\\ud800"}', b'{"text": "a", "id": "\\udfff"}', b'{"text": "a", "date": ["\\ud800"]}', b'\xff\xfe{\0"\0', b'\xef\xbb\xbf{"text": "a"}'])
+def test_rows_that_are_no_documents(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "fine"}\n' + line + b"\n")
+    if line == b'{"text": "a", "date": ["\\ud800"]}':         # is spelled with a backslash
+        run("sign", path, "--work", tmp_path / "w")
+        return
+    assert "a.jsonl:2: no document with a text" in fails("sign", path, "--work", tmp_path / "w")
+    assert not list((tmp_path / "w").iterdir())
+
+
+def test_half_a_surrogate_pair_in_a_text_counts_like_any_letter(tmp_path):
+    docs = [doc(0, text(0) + " \ud800", "2024"), doc(1, text(0) + " \ud800", "2025"), doc(2, "\udfff", "2024")]
+    run("sign", write(tmp_path / "a.jsonl", docs), "--work", tmp_path / "w")
+    run("match", "--work", tmp_path / "w")
+    run("drop", tmp_path / "a.jsonl", "--work", tmp_path / "w", "--to", tmp_path / "out")
+    assert kept(tmp_path / "out") == {"<0>", "<2>"}
