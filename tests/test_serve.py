@@ -278,16 +278,33 @@ def test_who_dawdles_is_cut_off(run, monkeypatch):
     server.close()
 
 
-def test_so_many_connections_and_no_more(run, monkeypatch):
-    monkeypatch.setattr(serve, "CONNECTIONS", 2)
-    server = started(run)
-    with socket.create_connection(server.server_address), socket.create_connection(server.server_address):
-        deadline = time.time() + 10
-        while len(server.handlers) < 2 and time.time() < deadline:
-            time.sleep(0.01)
-        assert send(server, "GET", "/health")[0] == 503
-    while server.handlers and time.time() < deadline:
+def wait_for(condition):
+    deadline = time.time() + 20
+    while not condition() and time.time() < deadline:
         time.sleep(0.01)
+    assert condition()
+
+
+@pytest.mark.parametrize("bound, status", [("CONNECTIONS", 503), ("FROM_ONE_ADDRESS", 429)])
+def test_so_many_connections_and_no_more(run, monkeypatch, bound, status):
+    """Those that wait for a request give way, the longest waiting first; where all are being answered a new one is refused."""
+    monkeypatch.setattr(serve, bound, 2)
+    server, busy = started(run), threading.Event()
+    monkeypatch.setattr(serve.Handler, "models", lambda self, _: busy.wait(20) and serve.Answer({}))
+    with socket.create_connection(server.server_address) as first, socket.create_connection(server.server_address) as second:
+        wait_for(lambda: len(server.handlers) == 2)
+        assert send(server, "GET", "/health")[0] == 200
+        first.settimeout(20)
+        assert first.recv(10) == b""                        # it gave way
+        second.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with socket.create_connection(server.server_address) as third:
+            third.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wait_for(lambda: sum(h.since is None for h in server.handlers) == 2)
+            with socket.create_connection(server.server_address, timeout=20) as fourth:
+                assert fourth.recv(100).startswith(b"HTTP/1.1 %d " % status)
+            busy.set()
+            assert second.recv(100).startswith(b"HTTP/1.1 200") and third.recv(100).startswith(b"HTTP/1.1 200")
+    wait_for(lambda: not server.handlers)
     assert send(server, "GET", "/health")[0] == 200
     server.close()
 
