@@ -134,10 +134,10 @@ class Head:
         if major != "1":
             raise Refused(505, f"HTTP/{major}.{minor}: this server speaks HTTP/1.1")
         self.minor = min(int(minor), 1)
-        size = 0
+        n_fields, size = 0, 0
         while line := self._line(file, LONGEST_LINE, 431):
-            size += len(line)
-            if size > LARGEST_HEAD or len(self.fields) >= MOST_FIELDS:
+            n_fields, size = n_fields + 1, size + len(line)
+            if n_fields > MOST_FIELDS or size > LARGEST_HEAD:
                 raise Refused(431, f"a head of more than {MOST_FIELDS} fields or {LARGEST_HEAD:,} bytes")
             self._field(line)
         if line is None:
@@ -559,7 +559,7 @@ class Models:
         if asked in there or asked in self.writers:
             return asked
         if asked and self.run and asked in {path.parent.name for path in self.run.glob("*/config.json")}:
-            raise ValueError(f"{asked}: this stage is being trained, there is no whole model of it yet")
+            raise ValueError(f"{asked}: no whole language model is in the folder of that stage now; it may be in training")
         names = [*(name for name in preferred if name in there), *there, *(name for name in preferred if name in self.writers)]
         if not names:
             raise ValueError("the run has no whole model now; try again when one is trained")
