@@ -23,7 +23,8 @@ One client can hold so much and no more:
     an answer nobody reads                  30 s, and 1 s more for 32,768 bytes closed
     all answers nobody reads                64 MiB                              the one that waits longest is closed
     requests that wait for a place          64 for a model (batching.py)        429; who has most waiting gives way
-    requests read at once                   4                                   the others wait for milliseconds
+    requests that are made of bodies        4 of chats and completions; 1 of    the others wait for their turn,
+    at once                                 those that cut or show much         which is short
     lists and objects within each other     32                                  400
     prompt, messages                        what can fit the context: no more   400, before it is cut into tokens
                                             characters than so many times the
@@ -48,6 +49,7 @@ Sources: OpenAI's API reference; RFC 9110 and 9112 (HTTP); RFC 3986 (hosts).
 import base64
 import codecs
 import collections
+import contextlib
 import functools
 import hmac
 import http.server
@@ -80,7 +82,8 @@ import vocabularies
 LONGEST_LINE, MOST_FIELDS, LARGEST_HEAD, LARGEST_BODY = 8192, 100, 32768, 1 << 20       # bytes, fields, bytes, bytes
 CONNECTIONS, FROM_ONE_ADDRESS = 256, 128
 UNREAD, SLOWEST = 64 << 20, 32768       # bytes of answers that nobody reads, in all; bytes a second that a client must read
-AT_ONCE = 4                             # requests whose bodies are objects in memory
+AT_ONCE = 4                             # chats and completions whose bodies are objects in memory
+BULK = {"tokenize", "detokenize", "cut", "look", "log_of", "report", "ranking"}    # routes with much to do: one at a time, and not in the way of chats
 DEEPEST = 32
 STOPS, LONGEST_STOP = 4, 256
 LOG_PROBABILITIES = 1 << 16
@@ -764,14 +767,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(411, "give the length of the body in Content-Length")
         data = self.body()
         self.since = None                                   # it was read in time
-        if path == "/health":                               # never waits for others
-            answer = self.health(None)
-        else:
-            with self.server.working:
-                body = object_of(data) if method == "POST" else None
-                data = None
-                answer = getattr(self, name)(body)
-                body = None                                 # large as it may be, it does not stay while a reply is written
+        with self.server.turn_of(name, method):
+            body = object_of(data) if method == "POST" else None
+            data = None
+            answer = getattr(self, name)(body)
+            body = None                                     # large as it may be, it does not stay while a reply is written
         if not isinstance(answer, Answer):                  # a function that does what takes its time
             answer = answer()
         if answer:
@@ -1075,11 +1075,17 @@ class Server(http.server.ThreadingHTTPServer):
         if key and max(key) <= "\xff":                      # as the clients send it that know headers as Latin-1
             self.keys.append(key.encode("latin-1"))
         self.models, self.origin, self.closing, self.handlers, self.looking = models, origin, False, set(), threading.Lock()
-        self.working = threading.BoundedSemaphore(AT_ONCE)
+        self.writing, self.bulk = threading.BoundedSemaphore(AT_ONCE), threading.Lock()
         self.names = {name.strip("[]").lower().removesuffix(".") for name in (host, *allow_host)}
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler)
         self.address = f"{'[' + host + ']' if ':' in host else host}:{self.server_address[1]}"
+
+    def turn_of(self, name, method):
+        """What to hold while the request of a route is read and its answer, or its job, is made."""
+        if name in BULK:
+            return self.bulk
+        return self.writing if method == "POST" else contextlib.nullcontext()
 
     def is_called(self, name, address):
         """Whether this server may be called by that name (of Host, without the port) over a connection to that address of ours.

@@ -773,6 +773,28 @@ def test_no_user_text_becomes_a_control_token():
     assert read > 400
 
 
+def test_much_work_is_not_in_the_way_of_chats(server, monkeypatch):
+    """While others cut long texts and look inside, one after the other, chats are answered, and what costs nothing."""
+    with server.bulk, concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [
+            pool.submit(send, server, "POST", "/tokenize", {"content": "goat"}),
+            pool.submit(send, server, "POST", "/api/look", {"text": "goat"}),
+            pool.submit(send, server, "GET", "/api/log?stage=base"),
+        ]
+        wait_for(lambda: sum(h.since is None for h in list(server.handlers)) >= 3)
+        post(server, "/v1/chat/completions", ASK)
+        assert listed(server) == ["base", "sft"] and not any(one.done() for one in waiting)
+        server.bulk.release()
+        assert [one.result(20)[0] for one in waiting] == [200, 200, 404]
+        server.bulk.acquire()
+
+
+def test_a_look_at_more_numbers_than_memory_should_hold(server, monkeypatch):
+    monkeypatch.setattr(serve, "LOOKED_AT", 10 * (3 * CFG.vocab_size + 4 * 10))
+    assert send(server, "POST", "/api/look", {"tokens": [1] * 10})[0] == 200
+    assert "at most" in post(server, "/api/look", {"tokens": [1] * 11}, 400)["error"]["message"]
+
+
 # -------------------------------------------------------------------------------------- a run that is trained meanwhile
 
 
