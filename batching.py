@@ -6,6 +6,9 @@ does not hang on who else is being written for (sample.Batch sees to that).
 
 A Job goes in through submit, which refuses it when too many wait, and what is written comes out of its queue of events.
 
+Nobody takes all of it. The last places are kept for jobs that have none yet, so a request for 32 texts leaves room for
+short ones. The next to come in is who has the fewest rows. Where the queue is full, whoever fills most of it gives way.
+
 Left out: a long prompt is read whole before anyone gets a next token; nobody is put off for another.
 
 Source: Yu et al. 2022 (Orca: batches whose rows come and go).
@@ -20,6 +23,7 @@ import time
 import sample
 
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
+KEPT = 4                        # one place in so many is kept for jobs that have no row yet
 PADDED = 1024                   # tokens, padding among them, in the prompts that are read side by side
 PACE = 2e-3                     # seconds between two messages to streams: with more, the writer waits for its turn at the interpreter
 FAILED = "the model failed; see the server's own output"
@@ -35,10 +39,13 @@ class Declined(Exception):
 
 class Job:
     """One request: prompts, each of which becomes a row; events, what is written: {number of the row: [text, entries, finish]} with an
-    entry of logprobs for each token shown. An event of None says that the writer gave up."""
+    entry of logprobs for each token shown. An event of None says that nothing more comes: declined says why, or the writer failed.
 
-    def __init__(self, prompts, settings, stop=(), calls=False, stream=True):
+    client: who asks; the places are shared out between clients."""
+
+    def __init__(self, prompts, settings, stop=(), calls=False, stream=True, client=None):
         self.prompts, self.settings, self.stop, self.calls, self.stream = prompts, settings.check(), stop, calls, stream
+        self.client, self.declined = client, None
         self.events, self.gone, self.begun, self.rows, self.tokens = queue.SimpleQueue(), False, 0, [], 0
         self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
 
@@ -67,9 +74,21 @@ class Writer(threading.Thread):
                 raise Declined("closing", "the server is shutting down")
             self.waiting = collections.deque(other for other in self.waiting if not other.gone)
             if len(self.waiting) >= self.most_waiting:
-                raise Declined("full", f"{len(self.waiting)} requests are waiting already; try again later")
+                self._make_room(job.client)
             self.waiting.append(job)
             self.changed.notify()
+
+    def _make_room(self, client):
+        """Decline the job that came last from the client with most jobs waiting; this one, where it has as many."""
+        full = Declined("full", f"{len(self.waiting)} requests are waiting already; try again later")
+        waiting = collections.Counter(other.client for other in self.waiting)
+        greediest = max(waiting, key=waiting.get, default=client)
+        last = next((other for other in reversed(self.waiting) if other.client == greediest and not other.begun), None)
+        if last is None or waiting[greediest] <= waiting[client] + 1:
+            raise full
+        self.waiting.remove(last)
+        last.declined = full
+        last.events.put(None)
 
     def close(self):
         """No more jobs; those there are, are finished."""
@@ -113,17 +132,21 @@ class Writer(threading.Thread):
 
     def _next(self):
         """[(job, number of its prompt)] that come in together: a job of many prompts fills the places as they become free."""
-        each, longest = [], 0
-        while self.waiting and len(each) < self.places - len(self.batch):
-            job = self.waiting[0]
-            if job.gone or job.begun == len(job.prompts):
-                self.waiting.popleft()
-                continue
+        each, longest, kept = [], 0, self.places // KEPT
+        rows = collections.Counter(job.client for job, _, _ in self.texts.values())
+        while True:
+            self.waiting = collections.deque(job for job in self.waiting if not job.gone and job.begun < len(job.prompts))
+            free = self.places - len(self.batch) - len(each)
+            fit = [job for job in self.waiting if free > (kept if job.begun else 0)]
+            if not fit:
+                break
+            job = min(fit, key=lambda job: rows[job.client])            # of equals the first that came
             longest = max(longest, len(job.prompts[job.begun]))
             if each and (len(each) + 1) * longest > PADDED:
                 break
             each.append((job, job.begun))
             job.begun += 1
+            rows[job.client] += 1
         self.coming = {job for job, _ in each}
         return each
 

@@ -10,9 +10,9 @@ Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
 
 import argparse
-import sys
 
 import sample                   # before numpy
+import command
 import gpt
 import numpy as np
 
@@ -86,9 +86,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"inside.py: error: {e}")
+    command.run(main)

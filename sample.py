@@ -18,10 +18,10 @@ import argparse
 import ast
 import codecs
 import decimal
+import functools
 import json
 import math
 import operator
-import os
 import re
 import sys
 import time
@@ -32,6 +32,7 @@ from pathlib import Path
 import gpt                      # before numpy
 import bpe
 import checkpoint
+import command
 import device
 import numpy as np
 
@@ -165,11 +166,18 @@ class Settings:
     repetition_penalty: float = 1.0     # logits of tokens in prompt or reply: divided if above 0, times it if below
     presence_penalty: float = 0.0       # off the logits of tokens in the reply
     frequency_penalty: float = 0.0      # the same for every time they are in it
-    logit_bias: tuple = ()              # ((token, what is added to its logit), ...)
+    logit_bias: tuple = ()              # ((token, what is added to its logit), ...); of a token named twice, the sum
     seed: int = 0
     stop: frozenset = frozenset()       # tokens that end the reply
     tools: bool = True                  # whether the calculator answers
     alternatives: int = -1              # how many to report for each token; -1 reports none, nor the token's own log probability
+
+    @functools.cached_property
+    def bias(self):                     # logit_bias as arrays: (n,) tokens, each once, and (n,) what is added
+        total = {}
+        for token, bias in self.logit_bias:
+            total[token] = total.get(token, 0.0) + bias
+        return np.array(list(total), np.int64), np.array(list(total.values()), np.float64)
 
     def check(self):
         bad = [f"{name} {getattr(self, name)}, expected {what}" for name, ok, what in (
@@ -187,8 +195,8 @@ def penalise(z, seen, written, settings):
     """(V,) logits -> (V,). seen (V,) bool: the tokens of prompt and reply; written (V,): how often each is in the reply."""
     z = np.where(seen, np.where(z > 0, z / settings.repetition_penalty, z * settings.repetition_penalty), z)
     z -= settings.presence_penalty * (written > 0) + settings.frequency_penalty * written
-    for token, bias in settings.logit_bias:
-        z[token] += bias
+    tokens, bias = settings.bias
+    z[tokens] += bias
     return z
 
 
@@ -266,7 +274,9 @@ class Batch:
         longest = max(map(len, prompts))
         if longest >= self.cfg.n_positions:
             raise ValueError(f"a prompt of {longest} tokens does not fit the model's context of {self.cfg.n_positions} with room for a reply; shorten it")
-        settings = [s.check() for s in ([settings] * len(prompts) if isinstance(settings, Settings) else settings)]
+        settings = [settings] * len(prompts) if isinstance(settings, Settings) else list(settings)
+        for each in {id(s): s for s in settings}.values():          # rows of one request share theirs
+            each.check()
         self._leave()
         if len(self.rows) + len(prompts) > self.most:
             raise ValueError(f"{len(prompts)} more rows, and {self.most - len(self.rows)} of {self.most} places are free")
@@ -445,14 +455,29 @@ def reply_text(ids, tokenizer):
 # ------------------------------------------------------------------------------------------------- terminal
 
 
+def borders(text):
+    """For each prefix of a text, the length of its longest proper border: a beginning that is also its end (Knuth, Morris, Pratt 1977)."""
+    lengths, k = [0], 0
+    for c in text[1:]:
+        while k and text[k] != c:
+            k = lengths[k - 1]
+        k += text[k] == c
+        lengths.append(k)
+    return lengths
+
+
 class Text:
     """The tokens of a reply as text to show, as they come: whole characters only, no special tokens, and none of a stop string, where
-    it ends, however tokens cut it. Calls of the calculator are left out, or with calls shown in brackets."""
+    it ends, however tokens cut it. Calls of the calculator are left out, or with calls shown in brackets.
+
+    The stop strings are looked for by Knuth, Morris and Pratt: time is proportional to the text, however long they are."""
 
     SHOWN = {"<|tool_start|>": "[", "<|tool_end|>": "", "<|output_start|>": " = ", "<|output_end|>": "] "}
 
     def __init__(self, tokenizer, stop=(), calls=False):
-        self.tokenizer, self.stop, self.calls, self.stopped, self.hidden, self.held = tokenizer, [t for t in stop if t], calls, False, False, ""
+        self.tokenizer, self.calls, self.stopped, self.hidden, self.held = tokenizer, calls, False, False, ""
+        self.stop = [(t, borders(t)) for t in stop if t]
+        self.matched = [0] * len(self.stop)                 # how much of each stop string the text so far ends with
         self.names = {v: k for k, v in tokenizer.special_tokens.items()}
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -471,15 +496,29 @@ class Text:
     def _show(self, text):
         if self.stopped:
             return ""
-        self.held += text
-        found = [(i + len(t), i) for t in self.stop if (i := self.held.find(t)) >= 0]
-        if found:                                           # the one that is complete first
-            self.stopped, text, self.held = True, self.held[:min(found)[1]], ""
+        if not self.stop:
             return text
-        # the longest end of the text with which a stop string could begin
-        n = max((k for t in self.stop for k in range(1, min(len(t), len(self.held) + 1)) if self.held.endswith(t[:k])), default=0)
-        text, self.held = self.held[:len(self.held) - n], self.held[len(self.held) - n:]
+        for n, c in enumerate(text, 1):
+            complete = self._match(c)
+            if complete:                                    # of two that end here, the one that began first
+                self.stopped, shown, self.held = True, self.held + text[:n], ""
+                return shown[:len(shown) - complete]
+        self.held += text
+        sure = len(self.held) - max(self.matched)           # a stop string could begin behind that
+        text, self.held = self.held[:sure], self.held[sure:]
         return text
+
+    def _match(self, c):
+        """Take one more character of the text; returns the length of the longest stop string that is complete now, or 0."""
+        complete = 0
+        for i, (stop, border) in enumerate(self.stop):
+            k = self.matched[i]
+            while k and stop[k] != c:
+                k = border[k - 1]
+            self.matched[i] = k = k + (stop[k] == c)
+            if k == len(stop):
+                complete = max(complete, k)
+        return complete
 
 
 def load_model(folder, writable=False):
@@ -500,7 +539,7 @@ def document_begin(tokenizer):
 
 
 def models_in(run):
-    """The folders of a run's language models, by name; a reward model is none."""
+    """The folders of a run's language models, by name; a reward model is none. ValueError for a config.json that is broken."""
     return [p.parent for p in sorted(Path(run).glob("*/model.safetensors")) if not is_judge(p.parent)]
 
 
@@ -613,6 +652,8 @@ def chat(model, args):
     at_terminal = not args.ask and sys.stdin is not None and sys.stdin.isatty()
     if not args.ask and sys.stdin is None:
         raise ValueError("standard input is closed; ask with --ask TEXT")
+    if not args.ask and hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="backslashreplace")    # a byte that is no text is asked as it is shown: \xff
     while True:
         try:
             line = next(asked) if args.ask else input("you> " if at_terminal else "").strip()
@@ -631,13 +672,45 @@ def chat(model, args):
             print(f"[{e}]", file=sys.stderr)
 
 
+# Options that only some commands have; the others refuse them.
+DRAWING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop")
+OPTIONS = {
+    "completion": ("n", *DRAWING, "device", "dtype"),
+    "chat": ("ask", "system", *DRAWING, "device", "dtype"),
+    "serve": ("host", "port", "key", "origin", "allow_host", "ranks", "device", "dtype"),
+    "export": ("gguf", "type"),
+}
+
+
+COMMAND_LINES = {"completion": "TEXT", "chat": "chat", "serve": "serve", "export": "export --gguf FILE"}
+
+
+def check_options(mode, given):
+    """ValueError for an option that this mode would ignore, or that is empty as an unset variable makes it.
+
+    given: {name: value}, None for an option that was not given.
+    """
+    given = {name: value for name, value in given.items() if name != "prompt" and value is not None}
+    for name, value in given.items():
+        option = "-n" if name == "n" else f"--{name.replace('_', '-')}"
+        owners = [other for other, names in OPTIONS.items() if name in names]
+        if owners and mode not in owners:
+            lines = " and ".join(f"python sample.py {COMMAND_LINES[other]}" for other in owners)
+            raise ValueError(f"{option}: no option of {mode}; it belongs to {lines}")
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and not (text if name == "stop" else text.strip()) for text in texts):
+            raise ValueError(f"{option} is empty; leave it out, or give it a value")
+    if "run" in given and "model" in given:
+        raise ValueError(f"--run {given['run']}: --model {given['model']} stands in place of the run's; give one of them")
+
+
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description="Complete a text, or chat.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("prompt", nargs="?", default="", help='the beginning of a text; the word "chat" begins a conversation, "serve" serves the models over HTTP')
     where = p.add_argument_group("which model")
     where.add_argument("--run", default="out/demo", help="run folder: its base for completion, the best assistant in it for chat")
     where.add_argument("--model", help="a model folder, in place of the run's")
-    how = p.add_argument_group("how it draws tokens, in this order")
+    how = p.add_argument_group("how it draws tokens, in this order (completion and chat)")
     how.add_argument("--temperature", type=float, help="0 takes the likeliest token always (default: 1, in chat 0)")
     how.add_argument("--top-k", type=int, default=0, help="only the k likeliest tokens; 0 is all")
     how.add_argument("--top-p", type=float, default=1.0, help="only the likeliest tokens that make up this share")
@@ -657,19 +730,21 @@ def parse_args(argv=None):
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     serve.add_argument("--key", help="what clients must send as Authorization: Bearer KEY")
     serve.add_argument("--origin", help="the web pages that may ask from a browser, * for all (default: none but our own)")
+    serve.add_argument("--allow-host", action="append", default=[], help="another name that clients may call this server by; may be repeated")
     serve.add_argument("--ranks", help="the folder of tiktoken's vocabularies, for the page to show beside the run's")
     out = p.add_argument_group("export")
     out.add_argument("--gguf", help="the file to write, for llama.cpp and LM Studio")
     out.add_argument("--type", default="f32", choices=("f32", "q8_0"), help="of the matrices in it")
     device.add_arguments(p)
-    return p.parse_args(argv)
+    defaults = vars(p.parse_args([]))
+    given = vars(p.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))        # what is None was not given
+    check_options(given["prompt"] if given["prompt"] in OPTIONS else "completion", given)
+    return argparse.Namespace(**{name: defaults[name] if value is None else value for name, value in given.items()})
 
 
 def main(argv=None):
     args = parse_args(argv)
     talking, exporting = args.prompt == "chat", args.prompt == "export"
-    if (args.ask or args.system) and not talking:
-        raise ValueError(f'--ask and --system belong to a conversation; write: python sample.py chat, not {args.prompt!r}')
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     if args.n < 1:
@@ -677,7 +752,7 @@ def main(argv=None):
     if args.prompt == "serve":
         import serve                                        # which imports this file
         return serve.run(args)
-    if exporting != bool(args.gguf):
+    if exporting and not args.gguf:
         raise ValueError("a model is exported with: python sample.py export --gguf FILE")
     if args.temperature is None:
         args.temperature = 0.0 if talking else 1.0
@@ -696,6 +771,8 @@ def main(argv=None):
         export.save(args.gguf, *load_model(folder), args.type, folder.name)
         print(f"{args.gguf}: {folder} as {args.type}, {Path(args.gguf).stat().st_size / 1e6:,.1f} MB")
         return
+    if talking:
+        command.guard()                                     # a transcript; what a completion sends to a file or a pipe is data
     gpu, model = device.chosen(args), load_model(folder)
     if gpu:
         model = device.upload(*model[:2], gpu.bf16), *model[1:]
@@ -704,11 +781,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"sample.py: error: {e}")
+    command.run(main, data=True)

@@ -9,14 +9,51 @@ GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, 
 /api/about, report, arena, log, look and cut. The name of a stage of the run as model picks it; any other name is the best assistant,
 or for completions the base model. Fields that are not known are ignored, as clients expect.
 
-Source: OpenAI's API reference.
+One client can hold so much and no more:
+
+    what                                    at most                             and beyond that
+    ------------------------------------------------------------------------------------------------------------
+    line of a head                          8,192 bytes                         414 the first, 431 another; closed
+    head                                    100 fields, 32,768 bytes            431, closed
+    body                                    1,048,576 bytes                     413, closed
+    a request's time to arrive              30 s                                closed
+    silence between requests                30 s                                closed
+    connections                             256, from one address 128           who has waited longest for a request is
+                                                                                closed; where all are busy, 503 and 429
+    an answer nobody reads                  30 s, and 1 s more for 32,768 bytes closed
+    all answers nobody reads                64 MiB                              the one that waits longest is closed
+    requests that wait for a place          64 for a model (batching.py)        429; who has most waiting gives way
+    requests that are made of bodies        4 of chats and completions; 1 of    the others wait for their turn,
+    at once                                 those that cut or show much         which is short
+    lists and objects within each other     32                                  400
+    prompt, messages                        what can fit the context: no more   400, before it is cut into tokens
+                                            characters than so many times the
+                                            longest token, messages than tokens
+    prompts times n                         32                                  400
+    max_tokens                              the context                         less is written
+    stop                                    4 strings of 256 characters         400
+    logit_bias                              once each token of the vocabulary   of two spellings of one the last counts
+    log probabilities of one answer         65,536                              400
+    model                                   256 characters                      400
+    text or tokens to /tokenize,            100,000 bytes, 100,000 tokens       413
+    /detokenize, /api/cut
+    text from /detokenize                   1,048,576 bytes                     413
+    numbers looked at by /api/look          134,217,728                         400
+
+Requests are read as RFC 9112 says and no more leniently, so that a proxy in front cannot see two where we see one: lines end in CRLF,
+no blank before a colon, no folded lines, no two lengths. Bodies that come in chunks are refused with 411, as the RFC allows.
+
+Sources: OpenAI's API reference; RFC 9110 and 9112 (HTTP); RFC 3986 (hosts).
 """
 
 import base64
 import codecs
+import collections
+import contextlib
 import functools
 import hmac
 import http.server
+import ipaddress
 import itertools
 import json
 import queue
@@ -34,24 +71,163 @@ from pathlib import Path
 import sample                   # before numpy
 import batching
 import bpe
+import checkpoint
 import device
 import gpt
 import inside
 import numpy as np
 import vocabularies
 
-LARGEST_BODY = 1 << 20          # bytes
-CONNECTIONS = 256
+# The bounds of the table above.
+LONGEST_LINE, MOST_FIELDS, LARGEST_HEAD, LARGEST_BODY = 8192, 100, 32768, 1 << 20       # bytes, fields, bytes, bytes
+CONNECTIONS, FROM_ONE_ADDRESS = 256, 128
+UNREAD, SLOWEST = 64 << 20, 32768       # bytes of answers that nobody reads, in all; bytes a second that a client must read
+AT_ONCE = 4                             # chats and completions whose bodies are objects in memory
+BULK = {"tokenize", "detokenize", "cut", "look", "log_of", "report", "ranking"}    # routes with much to do: one at a time, and not in the way of chats
+DEEPEST = 32
+STOPS, LONGEST_STOP = 4, 256
+LOG_PROBABILITIES = 1 << 16
+LONGEST_NAME = 256
+LONGEST_TEXT, LARGEST_TEXT = 100_000, 1 << 20       # bytes in, or tokens; bytes out
+LOOKED_AT = 1 << 27
+GONE = 0.25                             # seconds between two looks whether a client that waits is still there
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)
 
 
 class Refused(Exception):
-    """What a client is told: an HTTP status and OpenAI's error object."""
+    """What a client is told: an HTTP status and OpenAI's error object. allow: of 405, the methods that are allowed."""
 
-    def __init__(self, status, message, param=None, code=None):
+    def __init__(self, status, message, param=None, code=None, allow=None):
         super().__init__(message)
         kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        self.status, self.error = status, {"message": message, "type": kind, "param": param, "code": code}
+        self.status, self.allow, self.error = status, allow, {"message": message, "type": kind, "param": param, "code": code}
+
+
+# ----------------------------------------------------------------------------------------- the head of a request
+
+TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+REQUEST_LINE = re.compile(rf"({TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+NAME, VALUE = re.compile(TOKEN), re.compile("[\t\x20-\x7e\x80-\xff]*")
+HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+ABSOLUTE = re.compile(r"https?://([^/?#]*)([/?].*)?", re.I)
+METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+SINGLE = ("host", "content-length", "authorization", "origin", "expect")        # fields that two of are a mistake, or an attack
+
+
+class Head:
+    """The head of a request: method, target, minor (of HTTP/1.minor), fields {name in lower case: value}, host, length, expects, close.
+
+    What cannot be relied on raises Refused, and the connection must be closed: nobody knows where the next request would begin.
+    """
+
+    def __init__(self):
+        self.method, self.target, self.minor, self.fields, self.host, self.length, self.expects, self.close = None, None, 1, {}, "", None, False, True
+
+    def read(self, file):
+        """Read it from a binary file. False where there is none, as the client has ended."""
+        line = self._line(file, LONGEST_LINE, 414)
+        if line == "":                                      # one empty line in front is to be overlooked (RFC 9112, 2.2)
+            line = self._line(file, LONGEST_LINE, 414)
+        if line is None:
+            return False
+        found = REQUEST_LINE.fullmatch(line)
+        if not found:
+            raise Refused(400, f"not a request line: {line[:60]!r}")
+        self.method, self.target, major, minor = found.groups()
+        if major != "1":
+            raise Refused(505, f"HTTP/{major}.{minor}: this server speaks HTTP/1.1")
+        self.minor = min(int(minor), 1)
+        n_fields, size = 0, 0
+        while line := self._line(file, LONGEST_LINE, 431):
+            n_fields, size = n_fields + 1, size + len(line)
+            if n_fields > MOST_FIELDS or size > LARGEST_HEAD:
+                raise Refused(431, f"a head of more than {MOST_FIELDS} fields or {LARGEST_HEAD:,} bytes")
+            self._field(line)
+        if line is None:
+            raise Refused(400, "the request ended inside its head")
+        if self.method not in METHODS:
+            raise Refused(501, f"{self.method[:60]!r}: no method of this server; there are {', '.join(METHODS)}")
+        self._authority()
+        self._framing()
+        self._connection()
+        return True
+
+    @staticmethod
+    def _line(file, most, status):
+        line = file.readline(most + 2)
+        if not line:
+            return None
+        if len(line) > most + 1 and not line.endswith(b"\r\n"):
+            raise Refused(status, f"a line of more than {most:,} bytes")
+        if not line.endswith(b"\r\n"):
+            raise Refused(400, "a line of a head that does not end in CRLF")
+        return line[:-2].decode("latin-1")
+
+    def _field(self, line):
+        name, colon, value = line.partition(":")
+        value = value.strip(" \t")
+        if not colon or not NAME.fullmatch(name) or not VALUE.fullmatch(value):       # also a folded line, and a blank before the colon
+            raise Refused(400, f"not a header field: {line[:60]!r}")
+        name = name.lower()
+        if name in self.fields and name in SINGLE:
+            raise Refused(400, f"two fields {name}")
+        self.fields[name] = f"{self.fields[name]}, {value}" if name in self.fields else value
+
+    def _authority(self):
+        """Whom the request is for: Host, and of a target in absolute form the same (RFC 9112, 3.2)."""
+        self.host = self.fields.get("host", "").lower()
+        if "host" not in self.fields and self.minor == 1 or "host" in self.fields and not HOST.fullmatch(self.host):
+            raise Refused(400, "Host is missing or no name of a host")
+        absolute = ABSOLUTE.fullmatch(self.target)
+        if absolute:
+            host, self.target = absolute[1].lower(), absolute[2] or "/"
+            self.target = "/" * self.target.startswith("?") + self.target
+            if self.host and host != self.host or not HOST.fullmatch(host):
+                raise Refused(400, "the target names another host than Host")
+            self.host = host
+        if "#" in self.target or not (self.target.startswith("/") or self.target == "*" and self.method == "OPTIONS"):
+            raise Refused(400, f"not a target of a request: {self.target[:60]!r}")
+
+    def _framing(self):
+        """Where the body ends (RFC 9112, 6.3)."""
+        coding, length = self.fields.get("transfer-encoding"), self.fields.get("content-length")
+        if coding is not None:
+            codings = [each.strip(" \t").lower() for each in coding.split(",")]
+            if length is not None or self.minor == 0 or codings[-1] != "chunked" or codings.count("chunked") > 1:
+                raise Refused(400, "Transfer-Encoding with a length, in HTTP/1.0, or without an end: nobody knows where this body ends")
+            if len(codings) > 1:
+                raise Refused(501, f"Transfer-Encoding: {coding[:60]}: not spoken here")
+            raise Refused(411, "give the length of the body in Content-Length")
+        if length is not None:
+            if not re.fullmatch("[0-9]+", length):
+                raise Refused(400, f"Content-Length: {length[:20]!r} is no length")
+            digits = length.lstrip("0") or "0"
+            if len(digits) > 9 or int(digits) > LARGEST_BODY:
+                raise Refused(413, f"a body of {digits[:20]} bytes, at most {LARGEST_BODY:,} are read")
+            self.length = int(digits)
+
+    def _connection(self):
+        wanted = [option.strip(" \t").lower() for option in self.fields.get("connection", "").split(",")]
+        self.close = self.minor == 0 or "close" in wanted
+        if "expect" in self.fields and self.minor == 1:
+            if self.fields["expect"].lower() != "100-continue":
+                raise Refused(417, f"Expect: {self.fields['expect'][:60]!r}: nothing that can be expected here")
+            self.expects = bool(self.length)
+
+
+def address_of(text):
+    """The IP address that a text spells, an IPv4 one also where IPv6 wraps it; None for a name."""
+    try:
+        address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def client_of(address):
+    """Who asks, by the address of a socket: the IPv4 address, or the /64 network that is one customer's in IPv6."""
+    address = address_of(address[0])
+    return str(ipaddress.ip_network((address, 64), strict=False) if address.version == 6 else address)
 
 
 # --------------------------------------------------------------------------------------- requests and answers
@@ -72,9 +248,34 @@ def field(body, name, default, kinds, low=None, high=None):
 NUMBER = (int, float)
 
 
-def as_json(value):
+def json_bytes(value):
     """Text that is no Unicode (half a surrogate pair, from a request) is shown as question marks."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def no_number(name):
+    raise ValueError(f"{name} is none of JSON's numbers")
+
+
+def object_of(data):
+    """The JSON object in the body of a request."""
+    try:
+        body = json.loads(data, parse_constant=no_number)
+    except (ValueError, RecursionError) as e:
+        raise Refused(400, f"the body is not JSON: {str(e)[:100]}") from None
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is no JSON object")
+    level, depth = [body], 0
+    while level:                                            # the values one level deeper, until there are none
+        depth += 1
+        if depth > DEEPEST:
+            raise Refused(400, f"lists and objects within each other, more than {DEEPEST} deep")
+        inside_them = []
+        for value in level:
+            values = value.values() if isinstance(value, dict) else value
+            inside_them += [each for each in values if isinstance(each, (dict, list))]
+        level = inside_them
+    return body
 
 
 def settings_of(body, cfg, tokenizer, room, alternatives, stop_tokens):
@@ -82,13 +283,14 @@ def settings_of(body, cfg, tokenizer, room, alternatives, stop_tokens):
     most = field(body, "max_completion_tokens", field(body, "max_tokens", None, int, 1, 1 << 31), int, 1, 1 << 31)
     stop = body.get("stop")
     stop = [stop] if isinstance(stop, str) else field(body, "stop", [], list)
-    if len(stop) > 4 or not all(isinstance(s, str) and s for s in stop):
-        raise Refused(400, f"stop is {json.dumps(stop)[:60]}, expected a text or up to four", "stop")
-    bias = []
+    if len(stop) > STOPS or not all(isinstance(s, str) and 0 < len(s) <= LONGEST_STOP for s in stop):
+        raise Refused(400, f"stop is {json.dumps(stop)[:60]}, expected a text or up to four, of at most {LONGEST_STOP} characters", "stop")
+    bias = {}
     for token, value in field(body, "logit_bias", {}, dict).items():
-        if not (token.isdecimal() and int(token) < tokenizer.n_vocab and isinstance(value, NUMBER) and -100 <= value <= 100):
+        number = int(token.lstrip("0") or "0") if re.fullmatch("0*[0-9]{1,9}", token) else tokenizer.n_vocab
+        if not (number < tokenizer.n_vocab and isinstance(value, NUMBER) and -100 <= value <= 100):
             raise Refused(400, f"logit_bias has {token[:20]!r}: {json.dumps(value)[:20]}, expected the number of a token and one from -100 to 100", "logit_bias")
-        bias.append((int(token), 1e9 * value if abs(value) == 100 else float(value)))       # so it is banned, or nothing else is said
+        bias[number] = 1e9 * value if abs(value) == 100 else float(value)       # so it is banned, or nothing else is said
     format = field(body, "response_format", {"type": "text"}, dict)
     if format.get("type") != "text":
         raise Refused(400, f"response_format {json.dumps(format)[:60]}: only text is written here", "response_format")
@@ -98,14 +300,33 @@ def settings_of(body, cfg, tokenizer, room, alternatives, stop_tokens):
         top_k=max(0, field(body, "top_k", 0, int, -1, 1 << 31)), min_p=field(body, "min_p", 0.0, NUMBER, 0, 1),
         repetition_penalty=max(1e-3, field(body, "repetition_penalty", field(body, "repeat_penalty", 1.0, NUMBER, 0, 10), NUMBER, 0, 10)),
         presence_penalty=field(body, "presence_penalty", 0.0, NUMBER, -2, 2), frequency_penalty=field(body, "frequency_penalty", 0.0, NUMBER, -2, 2),
-        logit_bias=tuple(bias), seed=uuid.uuid4().int >> 65 if seed is None else seed % (1 << 64), alternatives=alternatives, stop=frozenset(stop_tokens)), stop
+        logit_bias=tuple(bias.items()), seed=uuid.uuid4().int >> 65 if seed is None else seed % (1 << 64), alternatives=alternatives, stop=frozenset(stop_tokens)), stop
 
 
-def messages_of(body):
+def longest_text(cfg, tokenizer):
+    """More characters than this never fit the context: each token is at most so long. A normal form can make four bytes of a text one."""
+    return cfg.n_positions * longest_token(tokenizer) * (4 if tokenizer.normalize else 1)
+
+
+@functools.lru_cache(16)
+def longest_token(tokenizer):
+    return max(map(len, tokenizer.token_bytes))
+
+
+def refuse_long(length, cfg, tokenizer, param):
+    """Refused for a text that cannot fit, before time is spent on cutting it into tokens."""
+    if length > longest_text(cfg, tokenizer):
+        raise Refused(400, f"{length:,} characters and a reply do not fit the model's context of {cfg.n_positions}; shorten the conversation", param, "context_length_exceeded")
+
+
+def messages_of(body, cfg, tokenizer):
     """The messages of a chat request as sample.render reads them."""
     messages = field(body, "messages", None, list)
     if not messages:
         raise Refused(400, "messages is missing or empty", "messages")
+    parts = sum(len(m["content"]) if isinstance(m, dict) and isinstance(m.get("content"), list) else 1 for m in messages)
+    if parts > cfg.n_positions:                             # each message is more tokens than one, whatever it says
+        raise Refused(400, f"{parts:,} messages and parts do not fit the model's context of {cfg.n_positions}; shorten the conversation", "messages", "context_length_exceeded")
     out = []
     for i, m in enumerate(messages):
         if not isinstance(m, dict):
@@ -122,6 +343,9 @@ def messages_of(body):
         if content == "" and m.get("role") == "assistant":
             content = [{"type": "text", "text": ""}]        # it may have said nothing
         out.append({"role": "system" if m.get("role") == "developer" else m.get("role"), "content": content})
+    texts = [content if isinstance(content, str) else "".join(part["text"] for part in content or ()) for content in (m["content"] for m in out)
+             if isinstance(content, (str, list))]
+    refuse_long(sum(map(len, texts)), cfg, tokenizer, "messages")
     return out
 
 
@@ -157,13 +381,14 @@ class Chat:
         if top and not self.logprobs:
             raise Refused(400, "top_logprobs needs logprobs to be true", "top_logprobs")
         try:
-            prompt = sample.render_prompt(messages_of(body), tokenizer)
+            prompt = sample.render_prompt(messages_of(body, cfg, tokenizer), tokenizer)
         except ValueError as e:
             raise Refused(400, str(e), "messages") from None
         room = room_for(prompt, cfg)
         settings, stop = settings_of(body, cfg, tokenizer, room, top if self.logprobs else -1, [sample.special(tokenizer, "<|im_end|>")])
-        self.job = batching.Job([prompt] * field(body, "n", 1, int, 1, batching.PLACES), settings, stop, field(body, "show_calls", False, bool),
-                                field(body, "stream", False, bool))
+        n = field(body, "n", 1, int, 1, batching.PLACES)
+        refuse_many(n * settings.max_new_tokens, settings)
+        self.job = batching.Job([prompt] * n, settings, stop, field(body, "show_calls", False, bool), field(body, "stream", False, bool))
 
     def choice(self, i, text, entries, finish):
         content = [chat_entry(self.tokenizer, e) for e in entries]
@@ -189,7 +414,12 @@ class Completion:
         self.logprobs = field(body, "logprobs", None, int, 0, 5)
         many = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
         ids, between = [], sample.document_begin(tokenizer)
+        n = field(body, "n", 1, int, 1, batching.PLACES)
+        if n * len(many) > batching.PLACES:
+            raise Refused(400, f"{len(many):,} prompts with n = {n}: at most {batching.PLACES} texts are written for a request", "n")
         for p in many:
+            if isinstance(p, (str, list)):
+                refuse_long(len(p), cfg, tokenizer, "prompt")
             if isinstance(p, str):                          # a document begins behind the token that ends the one before
                 p = [*between, *tokenizer.encode_ordinary(p)]
             elif not are_tokens(p, tokenizer):
@@ -197,31 +427,33 @@ class Completion:
             if not p:
                 raise Refused(400, "prompt is empty, and this vocabulary has no token with which a document begins", "prompt")
             ids.append(p)
-        n = field(body, "n", 1, int, 1, batching.PLACES)
-        if n * len(ids) > batching.PLACES:
-            raise Refused(400, f"{len(ids)} prompts with n = {n}: at most {batching.PLACES} texts are written for a request", "n")
         if body.get("suffix"):
             raise Refused(400, "suffix: this model only goes on from where a text ends", "suffix")
         room = min(room_for(p, cfg) for p in ids)
         settings, stop = settings_of({**body, "max_tokens": 16 if body.get("max_tokens") is None else body["max_tokens"]}, cfg, tokenizer, room, -1 if self.logprobs is None else self.logprobs, between)
+        echo = field(body, "echo", False, bool)
+        refuse_many(n * sum(len(p) * echo + settings.max_new_tokens for p in ids), settings)
         self.job = batching.Job([p for p in ids for _ in range(n)], settings, stop, stream=field(body, "stream", False, bool))
-        self.echo = [tokenizer.decode([i for i in p if i not in between]) if field(body, "echo", False, bool) else "" for p in self.job.prompts]
+        self.echo = [tokenizer.decode([i for i in p if i not in between]) if echo else "" for p in self.job.prompts]
         self.begun, self.at, self.decoders = between, [0] * len(self.echo), [codecs.getincrementaldecoder("utf-8")("replace") for _ in self.echo]
         self.echoed = [[] for _ in self.echo]               # an entry for each token of a prompt, where they are asked for
 
-    def read(self, params, cfg):
-        """With echo and logprobs the prompt's tokens have theirs too; the first has none, unless something stood before it."""
+    def read(self, params, cfg, lock):
+        """With echo and logprobs the prompt's tokens have theirs too; the first has none, unless something stood before it.
+
+        lock: held for one prompt after the other, as all logits of one are in memory."""
         if self.logprobs is None or not any(self.echo):
             return
         for i, prompt in enumerate(self.job.prompts):
             if i and prompt is self.job.prompts[i - 1]:     # n texts of one prompt stand beside each other
                 self.echoed[i] = self.echoed[i - 1]
                 continue
-            logits = gpt.forward(params, cfg, np.array([prompt]))[0][0]
-            logits[:, self.tokenizer.holes] = -np.inf
-            logits = logits[:, :self.tokenizer.n_vocab]
-            self.echoed[i] = [(token, *(sample.likely(logits[t - 1], token, self.logprobs) if t else (None, [])))
-                              for t, token in enumerate(prompt) if token not in self.begun]
+            with lock:
+                logits = gpt.forward(params, cfg, np.array([prompt]))[0][0]
+                logits[:, self.tokenizer.holes] = -np.inf
+                logits = logits[:, :self.tokenizer.n_vocab]
+                self.echoed[i] = [(token, *(sample.likely(logits[t - 1], token, self.logprobs) if t else (None, [])))
+                                  for t, token in enumerate(prompt) if token not in self.begun]
 
     def entries(self, i, entries):
         if self.logprobs is None:
@@ -244,6 +476,19 @@ class Completion:
         return {"index": i, "text": text, "logprobs": self.entries(i, entries), "finish_reason": finish}
 
 
+def refuse_many(tokens, settings):
+    """Refused for more log probabilities than one answer holds."""
+    values = tokens * (1 + settings.alternatives)
+    if values > LOG_PROBABILITIES:
+        raise Refused(400, f"{tokens:,} tokens with {settings.alternatives} alternatives: at most {LOG_PROBABILITIES:,} log probabilities are in one answer", "max_tokens")
+
+
+def refuse_large(text, param):
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > LONGEST_TEXT:
+        raise Refused(413, f"a text of {size:,} bytes, at most {LONGEST_TEXT:,} are read", param)
+
+
 def room_for(prompt, cfg):
     room = cfg.n_positions - len(prompt)
     if room < 1:
@@ -254,28 +499,109 @@ def room_for(prompt, cfg):
 # ------------------------------------------------------------------------------------------------ the models
 
 
+FILES = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"
+
+
+def time_of(path):
+    """When a file was written last, 0 where it has just gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0
+
+
+def signature(folder):
+    """What changes with the files of a model folder: ((name, inode, size, time), ...) of those that are there."""
+    found = []
+    for name in FILES:
+        try:
+            status = (Path(folder) / name).stat()
+        except OSError:
+            continue
+        found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
 class Models:
-    """The models of a run, or one folder: each is loaded when it is first asked for, and has a writer of its own."""
+    """The models of a run, or one folder: each is loaded when it is first asked for, and has a writer of its own.
+
+    The run may be trained on meanwhile. A folder without a whole model is none of them; where a model's files have changed it is loaded
+    anew, and what the old one is writing ends there.
+    """
 
     def __init__(self, run=None, folder=None, ranks=None, upload=None):
-        self.run, self.ranks, self.vocabularies, self.upload = Path(run) if run and not folder else None, ranks, {}, upload
-        self.folders = {p.name: p for p in ([Path(folder)] if folder else sample.models_in(run))}
+        self.run, self.only, self.ranks, self.vocabularies, self.upload = Path(run) if run and not folder else None, Path(folder) if folder else None, ranks, {}, upload
+        self.writers, self.signatures, self.whole, self.retired = {}, {}, {}, []       # by name; whole: (signature, whether)
+        self.lock, self.locks = threading.Lock(), collections.defaultdict(threading.Lock)       # of the dictionaries; of each model that is loaded
         if not self.folders:
             raise FileNotFoundError(f"{run}: no model in it yet; make the demo's with: make")
-        self.writers, self.lock = {}, threading.Lock()
+
+    @property
+    def folders(self):
+        """{name: folder} of the models there are now."""
+        if self.only:
+            return {self.only.name: self.only}
+        return {path.parent.name: path.parent for path in sorted(self.run.glob("*/model.safetensors")) if self.is_whole(path.parent)}
+
+    def is_whole(self, folder):
+        """Whether a folder holds a language model that can be loaded; looked at again when its files have changed."""
+        now = signature(folder)
+        if self.whole.get(folder, (None,))[0] != now:
+            try:
+                gpt.load_config(folder)
+                checkpoint.load_safetensors(folder / "model.safetensors")
+                whole = any(name in ("tokenizer.json", "vocab.json") for name, *_ in now) and not sample.is_judge(folder)
+            except (ValueError, OSError):
+                whole = False
+            self.whole[folder] = now, whole
+        return self.whole[folder][1]
 
     def name_of(self, asked, preferred):
-        if asked in self.folders:
+        """The name of the model that answers; ValueError where there is none now."""
+        there = self.folders
+        if asked in there or asked in self.writers:
             return asked
-        return next((name for name in preferred if name in self.folders), next(iter(self.folders)))
+        if asked and self.run and asked in {path.parent.name for path in self.run.glob("*/config.json")}:
+            raise ValueError(f"{asked}: no whole language model is in the folder of that stage now; it may be in training")
+        names = [*(name for name in preferred if name in there), *there, *(name for name in preferred if name in self.writers)]
+        if not names:
+            raise ValueError("the run has no whole model now; try again when one is trained")
+        return names[0]
+
+    def folder(self, name):
+        return self.only or self.run / name
 
     def writer(self, name):
+        """The writer of a model. ValueError or OSError where it cannot be loaded and never was."""
         with self.lock:
-            if name not in self.writers:
-                writer = batching.Writer(sample.load_model(self.folders[name]), upload=self.upload)
-                writer.start()
-                self.writers[name] = writer
-            return self.writers[name]
+            lock, old = self.locks[name], self.writers.get(name)
+        if not lock.acquire(blocking=old is None):          # somebody is loading the new one
+            return old
+        try:
+            old, now = self.writers.get(name), signature(self.folder(name))
+            if old and (now == self.signatures[name] or not self.only and not self.is_whole(self.folder(name))):
+                return old
+            try:
+                model = sample.load_model(self.folder(name))
+            except (ValueError, OSError):
+                if not old:
+                    raise
+                self.signatures[name] = now                 # not again before it changes again
+                return old
+            if old and signature(self.folder(name)) != now:         # written while it was read: next time
+                return old
+            writer = batching.Writer(model, upload=self.upload)
+            writer.start()
+            with self.lock:
+                self.writers[name], self.signatures[name] = writer, now
+                self.retired = [other for other in self.retired if other.is_alive()] + [old] * bool(old)
+            if old:                                         # whoever has been given it just now still hands in a job
+                later = threading.Timer(10, old.close)
+                later.daemon = True
+                later.start()
+            return writer
+        finally:
+            lock.release()
 
     def has_vocabulary(self, name):
         try:
@@ -287,23 +613,39 @@ class Models:
         """The tokenizer of a model, or a published one."""
         if name in self.folders:
             return self.writer(name).tokenizer
-        if name not in self.vocabularies:
-            self.vocabularies[name] = bpe.Tokenizer.load(vocabularies.find(name, self.ranks))
-        return self.vocabularies[name]
+        with self.lock:
+            lock = self.locks["vocabulary", name]
+        with lock:
+            if name not in self.vocabularies:
+                self.vocabularies[name] = bpe.Tokenizer.load(vocabularies.find(name, self.ranks))
+            return self.vocabularies[name]
 
     def close(self):
-        for writer in self.writers.values():
+        writers = [*self.writers.values(), *self.retired]
+        for writer in writers:
             writer.close()
-        for writer in self.writers.values():
+        for writer in writers:
             writer.join()
 
 
+class Answer:
+    """What a route has to say: bytes, as text or as the JSON of a value."""
+
+    def __init__(self, value, status=200, kind="application/json"):
+        self.data, self.status, self.kind = value if isinstance(value, bytes) else json_bytes(value), status, kind
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
-    """One connection. server has models, key, origin and closing."""
+    """One connection. server is a Server.
+
+    since: when the request that is being read, or waited for, may have begun; None while it is answered.
+    unread, blocked: bytes of an answer that the client has not taken yet, and since when.
+    """
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "Longhand", ""
     timeout = 30                                            # seconds of silence after which a connection is closed
+    requestline, request_version, path = "", "HTTP/1.1", ""
 
     def log_message(self, *_):
         pass
@@ -311,12 +653,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def setup(self):
         super().setup()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.since = time.monotonic()                       # when the request that is being read, or waited for, may have begun
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)        # the system keeps no more than that for us
+        self.client, self.since, self.unread, self.blocked, self.ended = client_of(self.client_address), time.monotonic(), 0, 0.0, False
         self.server.handlers.add(self)
 
     def finish(self):
         """A client that is still sending hears no answer once the connection is closed; so what it sends is read for a moment more."""
-        until = time.monotonic() + 2
+        self.since = time.monotonic()
+        until = self.since + 2
         try:
             super().finish()
             self.connection.settimeout(1)
@@ -327,40 +671,61 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pass
         self.server.handlers.discard(self)
 
-    def end(self, how):
+    def end(self, how=socket.SHUT_RDWR):
+        self.ended = self.ended or how == socket.SHUT_RDWR
         try:
             self.connection.shutdown(how)
         except OSError:                                     # it has ended
             pass
 
     def handle_one_request(self):
+        """Read a request and answer it. A refusal before all of it has been read closes the connection."""
+        self.head, self.command, self.close_connection, self.streaming, self.since = Head(), None, True, False, time.monotonic()
         try:
-            super().handle_one_request()
+            if not self.rfile.peek(1):
+                return
+            self.since = time.monotonic()
+            try:
+                if self.head.read(self.rfile):
+                    self.answer()
+            except Refused as e:
+                self.send({"error": e.error}, e.status, allow=e.allow)
+            if self.server.closing:
+                self.close_connection = True
         except (ConnectionError, TimeoutError):
             self.close_connection = True
-        self.since = time.monotonic()
-        if self.server.closing:
+        except Exception as e:
+            print(f"serve.py: {self.command} {self.path[:100]}: {type(e).__name__}: {e}", file=sys.stderr)
             self.close_connection = True
-
-    def parse_request(self):
-        self.since = time.monotonic()
-        return super().parse_request()
+            if not self.streaming:
+                self.send({"error": Refused(500, f"{type(e).__name__}: {e}").error}, 500)
 
     # ---- answers
 
-    def send_error(self, status, message=None, explain=None):
-        """What the standard library finds wrong with a request, said as everything here is."""
-        self.close_connection, self.request_version = True, self.protocol_version      # also where it could not be made out
-        self.send(status, {"error": Refused(int(status), message or "the request is not HTTP as it is spoken here").error})
-
-    def send(self, status, body, kind="application/json"):
-        data = body if isinstance(body, bytes) else as_json(body).encode()
+    def send(self, value, status=200, kind="application/json", allow=None):
+        data = value if isinstance(value, bytes) else json_bytes(value)
+        self.command = self.head.method
         self.send_response(status)
         self.headers_for(kind)
+        if allow:
+            self.send_header("Allow", allow)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.write(data)
+
+    def end_headers(self):
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        super().end_headers()
+
+    def write(self, data):
+        """Send bytes. TimeoutError where the client does not read them."""
+        self.connection.settimeout(self.timeout + len(data) / SLOWEST)
+        self.unread, self.blocked = len(data), time.monotonic()
+        self.wfile.write(data)
+        self.unread = 0
+        self.connection.settimeout(self.timeout)
 
     def headers_for(self, kind):
         self.send_header("Content-Type", kind)
@@ -370,121 +735,125 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Access-Control-Allow-Origin", self.server.origin)
             self.send_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
 
-    def send_events(self, values, last=b""):
-        data = "".join(f"data: {v if isinstance(v, str) else as_json(v)}\n\n" for v in values).encode()
-        self.wfile.write(b"%x\r\n%s\r\n%s" % (len(data), data, last))
+    def send_events(self, values, last=False):
+        data = b"".join([b"data: " + (value.encode() if isinstance(value, str) else json_bytes(value)) + b"\n\n" for value in values])
+        if self.head.minor == 1:                            # HTTP/1.0 knows no chunks: there the end is that of the connection
+            data = b"%x\r\n%s\r\n" % (len(data), data) + b"0\r\n\r\n" * last
+        self.write(data)
 
     # ---- requests
 
-    def do_OPTIONS(self):
-        self.send_response(204)
-        self.headers_for("text/plain")
-        self.send_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self):
-        self.answer("GET")
-
-    do_HEAD = do_GET
-
-    def do_POST(self):
-        self.answer("POST")
-
-    def answer(self, method):
-        self.streaming = False
-        try:
-            body = self.body() if method == "POST" else {}
-            self.since = None                               # it was read in time
-            path = self.path.split("?")[0].rstrip("/") or "/"
-            found = ROUTES.get(path) or ("GET", "model") * path.startswith("/v1/models/")
-            if not found:
-                raise Refused(404, f"{path[:100]}: no such route; there are {', '.join(ROUTES)}")
-            if found[0] != method:
-                raise Refused(405, f"{path}: {found[0]} only")
-            self.allowed(path)
-            getattr(self, found[1])(body)
-        except Refused as e:
-            self.send(e.status, {"error": e.error})
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
-        except Exception as e:
-            print(f"serve.py: {method} {self.path[:100]}: {type(e).__name__}: {e}", file=sys.stderr)
-            self.close_connection = True
-            if not self.streaming:
-                self.send(500, {"error": Refused(500, f"{type(e).__name__}: {e}").error})
-
-    def body(self):
-        """The JSON object of a request; whatever is wrong with it, its bytes are read or the connection is closed."""
-        length = self.headers.get("Content-Length", "")
-        if self.headers.get("Transfer-Encoding") or not length.isdecimal():
+    def answer(self):
+        self.command, self.path = self.head.method, self.head.target
+        if not self.head.length:                            # all of it has been read
+            self.close_connection = self.head.close
+        path = self.path.split("?")[0].rstrip("/") or "/"
+        self.allowed(path)
+        if self.command == "OPTIONS":
+            self.body()
+            self.send_response(204)
+            self.headers_for("text/plain")
+            self.send_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+            self.end_headers()
+            return
+        found = ROUTES.get(path) or ("GET", "model") * path.startswith("/v1/models/")
+        if not found:
+            raise Refused(404, f"{path[:100]}: no such route; there are {', '.join(ROUTES)}")
+        method, name = found
+        if method != ("GET" if self.command == "HEAD" else self.command):
+            raise Refused(405, f"{path}: {method} only", allow="GET, HEAD, OPTIONS" if method == "GET" else "POST, OPTIONS")
+        if method == "POST" and self.head.length is None:
             self.close_connection = True
             raise Refused(411, "give the length of the body in Content-Length")
-        if len(length) > 9 or int(length) > LARGEST_BODY:
-            self.close_connection = True
-            raise Refused(413, f"a body of {length[:20]} bytes, at most {LARGEST_BODY:,} are read")
-        data = self.rfile.read(int(length))
-        if len(data) < int(length):
-            raise Refused(400, f"the body ended after {len(data):,} of {length} bytes")
-        try:
-            body = json.loads(data)
-        except (ValueError, RecursionError) as e:
-            raise Refused(400, f"the body is not JSON: {str(e)[:100]}") from None
-        if not isinstance(body, dict):
-            raise Refused(400, "the body is no JSON object")
-        return body
+        data = self.body()
+        self.since = None                                   # it was read in time
+        with self.server.turn_of(name, method):
+            body = object_of(data) if method == "POST" else None
+            data = None
+            answer = getattr(self, name)(body)
+            body = None                                     # large as it may be, it does not stay while a reply is written
+        if not isinstance(answer, Answer):                  # a function that does what takes its time
+            answer = answer()
+        if answer:
+            self.send(answer.data, answer.status, answer.kind)
+
+    def body(self):
+        """The bytes of a request's body."""
+        if self.head.expects:
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        data = self.rfile.read(self.head.length) if self.head.length else b""
+        if len(data) < (self.head.length or 0):
+            raise Refused(400, f"the body ended after {len(data):,} of {self.head.length} bytes")
+        self.close_connection = self.head.close
+        return data
 
     def allowed(self, path):
-        host, origin = self.headers.get("Host", "").lower(), self.headers.get("Origin")
-        if self.server.loopback and not re.fullmatch(r"(127\.0\.0\.1|localhost\.?|\[::1\])(:\d+)?", host):      # another site's name for this machine
-            raise Refused(403, f"this server is asked as {self.server.address}, not as {host[:60]!r}")
-        if origin and self.command == "POST" and self.server.origin not in ("*", origin) and origin.lower().partition("://")[2] != host:
+        """Refused for whom this server is not there: another site's name for this machine (DNS rebinding), another site's page, a wrong key."""
+        host, origin = self.head.host, self.head.fields.get("origin")
+        if not self.server.is_called(HOST.fullmatch(host)[1] if host else "", address_of(self.connection.getsockname()[0])):
+            raise Refused(403, f"this server is asked as {self.server.address}, not as {host[:60]!r}; its other names are given with --allow-host")
+        if origin and self.command == "POST" and self.server.origin not in ("*", origin) and origin.lower() not in (f"http://{host}", f"https://{host}"):
             raise Refused(403, f"pages of {origin[:60]!r} may not ask; name them with --origin")
-        if self.server.key and path != "/":                 # the page asks for the key and sends it
-            given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self.server.key.encode()):
+        if self.server.keys and path != "/" and self.command != "OPTIONS":      # the page asks for the key and sends it
+            scheme, _, given = self.head.fields.get("authorization", "").partition(" ")
+            equal = [hmac.compare_digest(given.strip(" ").encode("latin-1"), key) for key in self.server.keys]
+            if scheme.lower() != "bearer" or not any(equal):
                 raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY", code="invalid_api_key")
 
     def health(self, _):
-        failed = [name for name, w in self.server.models.writers.items() if w.failed]
-        self.send(500 if failed else 200, {"status": f"failed: {', '.join(failed)}" if failed else "ok", "models": {name: {"writing": len(w.batch), "waiting": len(w.waiting)} for name, w in self.server.models.writers.items()}})
+        writers = dict(self.server.models.writers)
+        failed = [name for name, w in writers.items() if w.failed]
+        models = {name: {"writing": len(w.batch), "waiting": len(w.waiting)} for name, w in writers.items()}
+        return Answer({"status": f"failed: {', '.join(failed)}" if failed else "ok", "models": models}, 500 if failed else 200)
 
     def models(self, _):
-        self.send(200, {"object": "list", "data": [self.card(name) for name in self.server.models.folders]})
+        return Answer({"object": "list", "data": [self.card(name, folder) for name, folder in self.server.models.folders.items()]})
 
     def model(self, _):
-        name = urllib.parse.unquote(self.path.split("?")[0].rstrip("/").removeprefix("/v1/models/"))
-        if name not in self.server.models.folders:
-            raise Refused(404, f"{name[:60]!r}: no such model; there are {', '.join(self.server.models.folders)}", "model", "model_not_found")
-        self.send(200, self.card(name))
+        name, folders = urllib.parse.unquote(self.path.split("?")[0].rstrip("/").removeprefix("/v1/models/")), self.server.models.folders
+        if name not in folders:
+            raise Refused(404, f"{name[:60]!r}: no such model; there are {', '.join(folders)}", "model", "model_not_found")
+        return Answer(self.card(name, folders[name]))
 
-    def card(self, name):
-        return {"id": name, "object": "model", "created": int((self.server.models.folders[name] / "model.safetensors").stat().st_mtime), "owned_by": "longhand"}
+    def card(self, name, folder):
+        made = max((time_ns for *_, time_ns in signature(folder)), default=0)
+        return {"id": name, "object": "model", "created": made // 10**9, "owned_by": "longhand"}
 
     def model_of(self, body, preferred):
         """(the name of the model that a request asks for, its writer)."""
-        models = self.server.models
-        name = models.name_of(field(body, "model", "", str), preferred)
-        return name, models.writer(name)
+        asked = field(body, "model", "", str)
+        if len(asked) > LONGEST_NAME:
+            raise Refused(400, f"model is a name of {len(asked):,} characters, at most {LONGEST_NAME}", "model")
+        try:
+            name = self.server.models.name_of(asked, preferred)
+            return name, self.server.models.writer(name)
+        except (ValueError, OSError) as e:
+            raise Refused(503, str(e), "model") from None
 
     def tokenize(self, body):
         text, tokenizer = field(body, "content", field(body, "prompt", None, str), str), self.model_of(body, ASSISTANTS + BASES)[1].tokenizer
         if text is None:
             raise Refused(400, "content is missing: the text to cut into tokens", "content")
+        refuse_large(text, "content")
         ids = tokenizer.encode_ordinary(text)
-        self.send(200, {"tokens": ids, "count": len(ids), "pieces": [inside.piece(tokenizer, i) for i in ids]})
+        return Answer({"tokens": ids, "count": len(ids), "pieces": [inside.piece(tokenizer, i) for i in ids]})
 
     def detokenize(self, body):
         ids, tokenizer = field(body, "tokens", None, list), self.model_of(body, ASSISTANTS + BASES)[1].tokenizer
+        if ids is not None and len(ids) > LONGEST_TEXT:
+            raise Refused(413, f"{len(ids):,} tokens, at most {LONGEST_TEXT:,} are read", "tokens")
         if ids != [] and not are_tokens(ids, tokenizer):
             raise Refused(400, f"tokens is {json.dumps(ids)[:60]}, expected a list of numbers below {tokenizer.n_vocab}", "tokens")
+        size = sum(len(tokenizer.token_bytes[i]) for i in ids)
+        if size > LARGEST_TEXT:
+            raise Refused(413, f"a text of {size:,} bytes, at most {LARGEST_TEXT:,} are written", "tokens")
         text = tokenizer.decode(ids)
-        self.send(200, {"content": text, "prompt": text})
+        return Answer({"content": text, "prompt": text})
 
     # ---- what the page shows
 
     def page(self, _):
-        self.send(200, (Path(__file__).parent / "chat.html").read_bytes(), "text/html; charset=utf-8")
+        return Answer((Path(__file__).parent / "chat.html").read_bytes(), kind="text/html; charset=utf-8")
 
     def query(self):
         return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
@@ -493,10 +862,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """What there is to see of the run."""
         models = self.server.models
         run = models.run
-        logs = [p.parent.name for p in sorted(run.glob("*/log.jsonl"), key=lambda p: p.stat().st_mtime)] if run else []
+        logs = [p.parent.name for p in sorted(run.glob("*/log.jsonl"), key=time_of)] if run else []
         known = [name for name in vocabularies.PUBLISHED if models.has_vocabulary(name)]
-        self.send(200, {"models": list(models.folders), "assistant": models.name_of(None, ASSISTANTS + BASES), "base": models.name_of(None, BASES + ASSISTANTS), "logs": logs,
-                        "report": bool(run and (run / "docs" / "report.json").exists()), "arena": bool(run and (run / "arena.json").exists()), "vocabularies": known})
+        there = list(models.folders)
+        first = {kind: models.name_of(None, preferred) if there else None for kind, preferred in (("assistant", ASSISTANTS + BASES), ("base", BASES + ASSISTANTS))}
+        return Answer({"models": there, **first, "logs": logs, "report": bool(run and (run / "docs" / "report.json").exists()),
+                       "arena": bool(run and (run / "arena.json").exists()), "vocabularies": known})
 
     def run_file(self, *parts):
         run = self.server.models.run
@@ -505,10 +876,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return run.joinpath(*parts)
 
     def report(self, _):
-        self.send(200, self.run_file("docs", "report.json").read_bytes())
+        return Answer(self.run_file("docs", "report.json").read_bytes())
 
     def ranking(self, _):
-        self.send(200, self.run_file("arena.json").read_bytes())
+        return Answer(self.run_file("arena.json").read_bytes())
 
     def log_of(self, _):
         """The lines of a stage's log from a byte on, as columns; of very many only every so manieth."""
@@ -539,86 +910,104 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     columns.setdefault(key, [None] * n).append(value)
             for column in columns.values():
                 column += [None] * (n + 1 - len(column))
-        self.send(200, {"stage": query["stage"], "next": after + len(data), "lines": len(lines), "columns": columns})
+        return Answer({"stage": query["stage"], "next": after + len(data), "lines": len(lines), "columns": columns})
 
     def look(self, body):
         """inside.describe of a text, of tokens, or of a conversation; with layer and head their attention as bytes of 255ths."""
         name, writer = self.model_of(body, BASES + ASSISTANTS)
-        model = writer.params, writer.cfg, writer.tokenizer
+        cfg, tokenizer = writer.cfg, writer.tokenizer
         ids = field(body, "tokens", None, list)
         if ids is None and body.get("messages") is not None:
             try:
-                ids = sample.render_prompt(messages_of(body), writer.tokenizer)
+                ids = sample.render_prompt(messages_of(body, cfg, tokenizer), tokenizer)
             except ValueError as e:
                 raise Refused(400, str(e), "messages") from None
         elif ids is None:
-            ids = [*sample.document_begin(writer.tokenizer), *writer.tokenizer.encode_ordinary(field(body, "text", "", str))]
-        if not are_tokens(ids, writer.tokenizer):
+            text = field(body, "text", "", str)
+            refuse_long(len(text), cfg, tokenizer, "text")
+            ids = [*sample.document_begin(tokenizer), *tokenizer.encode_ordinary(text)]
+        if len(ids) > cfg.n_positions:
+            raise Refused(400, f"{len(ids)} tokens, the model's context is {cfg.n_positions}", "text", "context_length_exceeded")
+        if not are_tokens(ids, tokenizer):
             raise Refused(400, "tokens must be numbers of tokens, and at least one", "tokens")
-        if len(ids) > writer.cfg.n_positions:
-            raise Refused(400, f"{len(ids)} tokens, the model's context is {writer.cfg.n_positions}", "text", "context_length_exceeded")
-        layer, head = (field(body, key, None, int, 0, most - 1) for key, most in (("layer", writer.cfg.n_layer), ("head", writer.cfg.n_head)))
-        if layer is not None and head is not None:
-            with self.server.looking:
-                seen, _ = inside.look(*model[:2], ids)
-            self.send(200, {"size": len(ids), "attention": base64.b64encode(np.round(seen[layer, head] * 255).astype(np.uint8).tobytes()).decode()})
-            return
-        settings, _ = settings_of(body, writer.cfg, writer.tokenizer, 1, -1, ())
+        numbers = len(ids) * ((cfg.n_layer + 1) * cfg.vocab_size + cfg.n_layer * cfg.n_head * len(ids))
+        if numbers > LOOKED_AT:
+            raise Refused(400, f"{len(ids)} tokens are {numbers:,} numbers inside this model, at most {LOOKED_AT:,} are looked at; shorten the text", "text", "context_length_exceeded")
+        layer, head = (field(body, key, None, int, 0, most - 1) for key, most in (("layer", cfg.n_layer), ("head", cfg.n_head)))
+        settings, _ = settings_of(body, cfg, tokenizer, 1, -1, ())
+        return functools.partial(self.seen, name, writer, ids, layer, head, settings, field(body, "n", 12, int, 1, 50))
+
+    def seen(self, name, writer, ids, layer, head, settings, n):
         with self.server.looking:                           # all logits of all layers, so one at a time
-            found = inside.describe(model, ids, field(body, "n", 12, int, 1, 50), settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-        self.send(200, {"model": name, **found})
+            if layer is not None and head is not None:
+                seen, _ = inside.look(writer.params, writer.cfg, ids)
+                attention = np.round(seen[layer, head] * 255).astype(np.uint8).tobytes()
+                return Answer({"size": len(ids), "attention": base64.b64encode(attention).decode()})
+            model = writer.params, writer.cfg, writer.tokenizer
+            return Answer({"model": name, **inside.describe(model, ids, n, settings.temperature, settings.top_k, settings.top_p, settings.min_p)})
 
     def cut(self, body):
         """A text in the pieces of a vocabulary: {"ids", "pieces"}; a piece that is no whole character shows its bytes."""
         name, text = field(body, "vocabulary", "", str), field(body, "text", "", str)
+        refuse_large(text, "text")
         models = self.server.models
         if name not in models.folders and name not in vocabularies.PUBLISHED:
             raise Refused(404, f"{name[:40]!r}: no vocabulary of that name", "vocabulary")
         try:
             tokenizer = models.vocabulary(name)
-        except OSError as e:
+        except (ValueError, OSError) as e:
             raise Refused(404, f"{name}: {e}", "vocabulary") from None
         ids = tokenizer.encode_ordinary(text)
-        self.send(200, {"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": [spelled(tokenizer, i) for i in ids]})
+        return Answer({"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": [spelled(tokenizer, i) for i in ids]})
 
     def chat(self, body):
-        return self.write(body, Chat, ASSISTANTS + BASES)
+        return self.asked(body, Chat, ASSISTANTS + BASES)
 
     def complete(self, body):
-        return self.write(body, Completion, BASES + ASSISTANTS)
+        return self.asked(body, Completion, BASES + ASSISTANTS)
 
-    def write(self, body, kind, preferred):
+    def asked(self, body, kind, preferred):
         name, writer = self.model_of(body, preferred)
         request = kind(body, writer.cfg, writer.tokenizer)
+        request.job.client = self.client
         options, with_ids = field(body, "stream_options", {}, dict), field(body, "return_token_ids", False, bool)
         base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()),
                 "model": body.get("model") or name, "system_fingerprint": name}
-        if kind is Completion:
-            with self.server.looking:
-                request.read(writer.params, writer.cfg)
+        return functools.partial(self.reply, writer, request, base, options.get("include_usage") is True, with_ids)
+
+    def reply(self, writer, request, base, include_usage, with_ids):
+        """Have a request written. The Answer, or None where it was sent as a stream."""
+        if isinstance(request, Completion):
+            request.read(writer.params, writer.cfg, self.server.looking)
         try:
             writer.submit(request.job)
+            if not request.job.stream:
+                return Answer(self.whole(request, base, with_ids))
+            self.stream(request, base, include_usage, with_ids)
+            return None
         except batching.Declined as e:
             raise Refused({"full": 429, "closing": 503, "failed": 500}[e.reason], str(e), code="queue_full" if e.reason == "full" else None) from None
-        try:
-            if request.job.stream:
-                self.stream(request, base, options.get("include_usage") is True, with_ids)
-            else:
-                self.send(200, self.whole(request, base, with_ids))
         finally:
             request.job.gone = True
+
+    def client_has_gone(self):
+        if hasattr(select, "POLLRDHUP"):                    # Linux knows it also behind what the client has sent
+            poll = select.poll()
+            poll.register(self.connection, select.POLLRDHUP)
+            return bool(poll.poll(0))
+        return select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK)
 
     def events(self, job):
         """What the writer hands over, until every row has ended. ConnectionError when the client has gone."""
         while job.left:
             try:
-                event = job.events.get(timeout=0.5)
+                event = job.events.get(timeout=GONE)
             except queue.Empty:
-                if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK):
+                if self.client_has_gone():
                     raise ConnectionResetError("the client has gone") from None
                 continue
             if event is None:
-                raise Refused(500, batching.FAILED)
+                raise job.declined or Refused(500, batching.FAILED)
             job.left -= sum(finish is not None for *_, finish in event.values())
             yield event
 
@@ -648,7 +1037,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.streaming = True
         self.send_response(200)
         self.headers_for("text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
+        if self.head.minor == 1:
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         values = [event_of([begun]) for i in range(len(request.job.prompts)) if (begun := request.begin(i))]
         try:
@@ -662,9 +1052,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.send_events(values)
                     values = []
             usage = [event_of([], self.usage(request.job))] if include_usage else []
-            self.send_events([*values, *usage, "[DONE]"], b"0\r\n\r\n")
+            self.send_events([*values, *usage, "[DONE]"], last=True)
         except Refused as e:
-            self.send_events([{"error": e.error}], b"0\r\n\r\n")
+            self.send_events([{"error": e.error}], last=True)
 
 
 ROUTES = {"/health": ("GET", "health"), "/v1/models": ("GET", "models"), "/v1/chat/completions": ("POST", "chat"), "/v1/completions": ("POST", "complete"),
@@ -677,12 +1067,37 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = False                                  # a reply begun is finished before the server is gone
     request_queue_size = 128
 
-    def __init__(self, models, host="127.0.0.1", port=8000, key=None, origin=None):
-        self.models, self.key, self.origin, self.closing, self.handlers, self.looking = models, key, origin, False, set(), threading.Lock()
+    def __init__(self, models, host="127.0.0.1", port=8000, key=None, origin=None, allow_host=()):
+        if key is not None and (not key.strip() or key != key.strip() or not key.isprintable()):
+            raise ValueError("--key is empty, or has blanks around it or control characters, which no client can send; "
+                             "leave it out, or give a key, such as: --key \"$(openssl rand -hex 16)\"")
+        self.keys = [key.encode("utf-8", "surrogateescape")] if key else []
+        if key and max(key) <= "\xff":                      # as the clients send it that know headers as Latin-1
+            self.keys.append(key.encode("latin-1"))
+        self.models, self.origin, self.closing, self.handlers, self.looking = models, origin, False, set(), threading.Lock()
+        self.writing, self.bulk = threading.BoundedSemaphore(AT_ONCE), threading.Lock()
+        self.names = {name.strip("[]").lower().removesuffix(".") for name in (host, *allow_host)}
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler)
-        self.loopback = host in ("127.0.0.1", "localhost", "::1")
         self.address = f"{'[' + host + ']' if ':' in host else host}:{self.server_address[1]}"
+
+    def turn_of(self, name, method):
+        """What to hold while the request of a route is read and its answer, or its job, is made."""
+        if name in BULK:
+            return self.bulk
+        return self.writing if method == "POST" else contextlib.nullcontext()
+
+    def is_called(self, name, address):
+        """Whether this server may be called by that name (of Host, without the port) over a connection to that address of ours.
+
+        An address is ours if the connection came there. A name is one that was given to us; any other can be another site's, whose
+        pages would be asking (DNS rebinding).
+        """
+        name = name.strip("[]").lower().removesuffix(".")
+        called = address_of(name)
+        if called:
+            return called == address or called.is_loopback and address.is_loopback or name in self.names
+        return name in self.names or name == ("localhost" if address.is_loopback else socket.gethostname().lower())
 
     def handle_error(self, request, client_address):        # a client that went away at a bad moment is no error of ours
         kind, e, _ = sys.exc_info()
@@ -690,16 +1105,41 @@ class Server(http.server.ThreadingHTTPServer):
             print(f"serve.py: {kind.__name__}: {e}", file=sys.stderr)
 
     def verify_request(self, request, client_address):
-        if len(self.handlers) < CONNECTIONS:
-            return True
-        request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        """Whether a new connection is taken. Where there are too many, those give way that have waited longest for a request."""
+        client = client_of(client_address)
+        while True:
+            there = [h for h in list(self.handlers) if not h.ended]
+            own = [h for h in there if h.client == client]
+            if len(own) < FROM_ONE_ADDRESS and len(there) < CONNECTIONS:
+                return True
+            if len(own) < FROM_ONE_ADDRESS:
+                most = collections.Counter(h.client for h in there).most_common(1)[0][0]
+                own = [h for h in there if h.client == most]
+            waiting = [(since, h) for h in own if (since := h.since) is not None]
+            if not waiting:
+                break
+            min(waiting, key=lambda pair: pair[0])[1].end()
+        status = b"429 Too Many Requests" if len(there) < CONNECTIONS else b"503 Service Unavailable"
+        try:
+            request.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        except OSError:                                     # it has gone already
+            pass
         return False
 
     def service_actions(self):
-        """Every now and then: who has not sent the whole of a request in time, however busily, is cut off."""
-        for handler in list(self.handlers):
-            if handler.since is not None and time.monotonic() - handler.since > Handler.timeout:
-                handler.end(socket.SHUT_RDWR)
+        """Every now and then: cut off who has not sent a whole request in time, however busily, and who does not read what others pay for."""
+        handlers, now = list(self.handlers), time.monotonic()
+        for handler in handlers:
+            since = handler.since
+            if since is not None and now - since > Handler.timeout:
+                handler.end()
+        unread = sorted([handler for handler in handlers if handler.unread], key=lambda handler: handler.blocked)
+        total = sum(handler.unread for handler in unread)
+        for handler in unread:
+            if total <= UNREAD:
+                break
+            total -= handler.unread
+            handler.end()
 
     def close(self):
         """Finish what was begun, and be gone. To be called while serve_forever runs, in another thread."""
@@ -714,11 +1154,13 @@ class Server(http.server.ThreadingHTTPServer):
 
 def run(args):
     """sample.py serve: until SIGINT or SIGTERM; then what was begun is finished."""
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port {args.port}: ports are 0 to 65535")
     if args.model is None and not Path(args.run).is_dir():
         raise FileNotFoundError(f"{args.run}: no such run folder; make the demo's with: make")
     gpu = device.chosen(args)
     models = Models(args.run, args.model, args.ranks, functools.partial(device.upload, bf16=gpu.bf16) if gpu else None)
-    server = Server(models, args.host, args.port, args.key, args.origin)
+    server = Server(models, args.host, args.port, args.key, args.origin, args.allow_host)
     models.writer(models.name_of(None, ASSISTANTS + BASES))
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

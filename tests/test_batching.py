@@ -32,7 +32,7 @@ def test_many_prompts_come_in_as_places_become_free():
     for job in jobs[:2]:
         writer.submit(job)
     writer._admit()
-    assert [len(job.rows) for job in jobs] == [1, 3, 0]
+    assert [len(job.rows) for job in jobs] == [1, 2, 0]     # one place is kept
     gone = batching.Job([GOAT], sample.Settings())
     writer.submit(gone)
     gone.gone = True
@@ -43,3 +43,59 @@ def test_many_prompts_come_in_as_places_become_free():
         writer.batch.read()
         writer._admit()
     assert [len(job.rows) for job in jobs] == [1, 4, 1] and gone.rows == [] and [len(row.ids) for row in jobs[1].rows + jobs[2].rows] == [2] * 5
+
+
+def rows_of(jobs):
+    return [len(job.rows) for job in jobs]
+
+
+def test_places_are_kept_for_jobs_that_have_none():
+    """A request for as many texts as there are places, and the next: short ones still come in at once; all are written in the end."""
+    writer = batching.Writer((PARAMS, CFG, TOK), places=8, waiting=9)
+    settings = sample.Settings(max_new_tokens=3, seed=1)
+    greedy = [batching.Job([GOAT] * 8, settings, client="greedy") for _ in range(2)]
+    short = batching.Job([GOAT], settings, client="greedy")
+    for job in [*greedy, short]:
+        writer.submit(job)
+    writer._admit()
+    assert rows_of([*greedy, short]) == [6, 1, 1] and len(writer.batch) == 8
+    while len(writer.batch) or writer.waiting:
+        for row, token, *_ in writer.batch.step():
+            writer._pass_on(row, token)
+        writer.batch.read()
+        if writer.waiting:
+            writer._admit()
+        assert len(writer.batch) <= 8
+    assert rows_of([*greedy, short]) == [8, 8, 1]
+    for job in [*greedy, short]:
+        events = []
+        while not job.events.empty():
+            events.append(job.events.get())
+        assert sum(finish is not None for event in events for *_, finish in event.values()) == len(job.prompts)
+
+
+def test_the_next_is_who_has_the_fewest_rows():
+    writer = batching.Writer((PARAMS, CFG, TOK), places=4, waiting=20)
+    many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(6)]
+    few = [batching.Job([GOAT], sample.Settings(), client=client) for client in ("a", "b", "a")]
+    for job in many + few:
+        writer.submit(job)
+    writer._admit()
+    assert rows_of(many) == [1, 1, 0, 0, 0, 0] and rows_of(few) == [1, 1, 0]
+
+
+def test_who_fills_the_queue_gives_way():
+    """Where it is full the last job of the client with most gives its place up, unless that is who asks."""
+    writer = batching.Writer((PARAMS, CFG, TOK), places=1, waiting=4)
+    many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(4)]
+    for job in many:
+        writer.submit(job)
+    with pytest.raises(batching.Declined, match="4 requests are waiting"):
+        writer.submit(batching.Job([GOAT], sample.Settings(), client="many"))
+    few = [batching.Job([GOAT], sample.Settings(), client="few") for _ in range(3)]
+    for job in few[:2]:
+        writer.submit(job)
+    assert [job.declined is not None for job in many] == [False, False, True, True] and many[3].events.get() is None and many[3].declined.reason == "full"
+    with pytest.raises(batching.Declined):                  # now they are even
+        writer.submit(few[2])
+    assert list(writer.waiting) == [*many[:2], *few[:2]]

@@ -196,3 +196,19 @@ def test_training(page, address, run):
     page.locator("#stages input[value=base]").check()
     page.wait_for_function("document.querySelector('figure[data-key=val_loss_nats]') !== null")
     assert time.time() - started < 5
+
+
+@pytest.mark.parametrize("key", ["sesame", "schl\u00fcssel \u9375"])
+def test_a_key(browser, run, key):
+    """The page asks for it and sends it, whatever its letters."""
+    server = serve.Server(serve.Models(run), port=0, key=key)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.on("dialog", lambda dialog: dialog.accept(key))
+    try:
+        page.goto(f"http://{server.address}/#tokens")
+        page.fill("#cut_text", "the lamp")
+        page.wait_for_function("document.querySelector('#cuts .pieces')?.textContent.includes('lamp')")
+    finally:
+        page.close()
+        server.close()
