@@ -33,9 +33,13 @@ def text(tmp_path):
 # ------------------------------------------------------------------------------------------------- optimizer
 
 
-def test_adamw_equals_its_formula():
+@pytest.mark.parametrize("block", [4, 15, 131072])
+def test_adamw_equals_its_formula(monkeypatch, block):
+    """Matrices in several blocks, the last one shorter; vectors, which are updated as one; tensors of equal size."""
+    monkeypatch.setattr(train.AdamW, "BLOCK", block)
     rng = np.random.default_rng(0)
-    params = {"w": rng.standard_normal((5, 3)), "b": rng.standard_normal(4)}
+    shapes = {"w": (5, 3), "b": (4,), "w2": (3, 5), "b2": (4,), "b3": (7,)}
+    params = {k: rng.standard_normal(shape) for k, shape in shapes.items()}
     want = {k: p.copy() for k, p in params.items()}
     m, v = ({k: np.zeros_like(p) for k, p in want.items()} for _ in range(2))
     opt = train.AdamW(params, 0.9, 0.95, 1e-8, weight_decay=0.1)
@@ -46,21 +50,25 @@ def test_adamw_equals_its_formula():
             g = g * 0.5
             m[k] = 0.9 * m[k] + 0.1 * g
             v[k] = 0.95 * v[k] + 0.05 * g * g
-            decay = 0.1 if k == "w" else 0.0
+            decay = 0.1 if g.ndim == 2 else 0.0
             want[k] = want[k] - lr * (m[k] / (1 - 0.9 ** t) / (np.sqrt(v[k] / (1 - 0.95 ** t)) + 1e-8) + decay * want[k])
             np.testing.assert_allclose(params[k], want[k], rtol=1e-12)
+            np.testing.assert_allclose(opt.m[k], m[k], rtol=1e-12)          # these go into a checkpoint
+            np.testing.assert_allclose(opt.v[k], v[k], rtol=1e-12)
 
 
 def test_adamw_does_not_depend_on_its_block_size(monkeypatch):
     rng = np.random.default_rng(0)
-    start, g = rng.standard_normal(1000).astype(np.float32), rng.standard_normal(1000).astype(np.float32)
+    start, g = rng.standard_normal((2, 20, 50)).astype(np.float32)      # a matrix: vectors are not updated in blocks
     results = []
-    for block in (7, 1000):
+    for block in (7, 1000, 999):
         monkeypatch.setattr(train.AdamW, "BLOCK", block)
         params = {"w": start.copy()}
         train.AdamW(params).step({"w": g}, 0.1)
+        assert (params["w"] != start).all()
         results.append(params["w"])
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 def test_schedule_and_clipping():
@@ -205,7 +213,9 @@ def test_fewer_rows_at_once_where_memory_is_short():
 def test_processes_add_up_to_the_whole_batch(monkeypatch):
     cfg = gpt.Config(50, 12, 16, 2, 2)
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
-    batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 1, 4)]
+    monkeypatch.setattr(gpt, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
+    # Of three processes the batch of two rows leaves one idle, with the gradients of the batch before.
+    batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 2, 1, 4)]
     losses, want = [], {k: 0.0 for k in params}
     for tokens, targets, weights in batches:
         loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
@@ -317,6 +327,32 @@ def test_micro_batches_do_not_change_the_step(tmp_path, text):
             assert other["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
         for k, w in weights[0].items():                 # by tensor: where a gradient is all rounding, AdamW makes much of it
             assert np.linalg.norm(weights[i][k] - w) <= 1e-3 * np.linalg.norm(w), k
+
+
+def test_a_run_goes_on_with_the_bits_it_would_have_had(tmp_path, monkeypatch):
+    """Interrupted in step 5, with a checkpoint after step 3."""
+    monkeypatch.setattr(train, "n_processes", lambda cfg: 1)
+    recipe = train.Recipe(gpt.Config(30, 8, 16, 2, 2), steps=8, batch=3, lr=1e-2, min_lr=1e-3, warmup=2, save_every=3, eval_every=4)
+    shards = [np.random.default_rng(seed).integers(0, 30, 400) for seed in (0, 1)]
+    update = train.update
+
+    def interrupted(optimizer, grads, loss, step, recipe):
+        if step == 4:
+            raise KeyboardInterrupt
+        return update(optimizer, grads, loss, step, recipe)
+
+    monkeypatch.setattr(train, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(recipe, None, shards[:1], shards[1:], tmp_path / "interrupted")
+    monkeypatch.setattr(train, "update", update)
+    logs = []
+    for name in ("interrupted", "calm"):
+        train.train(recipe, None, shards[:1], shards[1:], tmp_path / name)
+        lines = (tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        logs.append([{k: v for k, v in json.loads(line).items() if k not in ("dt_s", "tokens_per_s")} for line in lines])
+    assert logs[0] == logs[1] and [entry["step"] for entry in logs[0]] == list(range(1, 9))
+    for name in ("model.safetensors", "trainer.safetensors"):
+        assert (tmp_path / "interrupted" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes(), name
 
 
 def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path, text):
