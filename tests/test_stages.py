@@ -1,4 +1,4 @@
-"""What the stages ask of the model, by finite differences: policy weights, the reward's head, a step of fine-tuning."""
+"""What the stages ask of the model: rows that come and go, policy weights, the reward's head, a step of fine-tuning."""
 
 import dataclasses
 import json
@@ -80,6 +80,54 @@ def test_draw_never_hits_a_token_without_probability():
     assert sample.draw(p, np.array([0.0, 0.5, last, 0.0])).tolist() == [1, 2, 1, 1]
 
 
+# ------------------------------------------------------------------------------------------------- generation
+
+
+def test_copied_rows_of_a_cache_are_of_their_own_length():
+    params, tokens = model(), RNG.integers(0, 13, (3, 9))
+    want, _ = gpt.forward(params, CFG, tokens)
+    cache = gpt.Cache(CFG, 3, like=params["wte.weight"])
+    gpt.decode(params, CFG, tokens[:, :6], cache, n_new=np.array([2, 6, 4]))
+    chosen = np.array([0, 2, 1, 0])                         # the shortest row first
+    kept = cache.rows(chosen)
+    for _ in range(3):
+        at = kept.length.copy()
+        logits = gpt.decode(params, CFG, tokens[chosen, at][:, None], kept, only_last=True)
+        np.testing.assert_allclose(logits, want[chosen, at], rtol=1e-9, atol=1e-12)
+    assert kept.length.tolist() == [5, 7, 9, 5] and cache.length.tolist() == [2, 6, 4]
+
+
+def test_a_reply_is_the_same_whoever_comes_and_goes():
+    """Prompts that come several times are read once. Here one row ends early, and another takes its place."""
+    params, tokenizer = model(), bpe.Tokenizer.characters("0123456789abc")
+    params["ln_f.weight"] *= 3.0                            # so sure that another row's logits give other tokens
+    prompts = [[5, 6], [1, 2], [3, 4], [3, 4], [3, 4], [1, 2], [7, 8], [9, 10], [11, 12], [0, 1], [2, 2]]
+    whole, short = (sample.Settings(max_new_tokens=n, tools=False, seed=3) for n in (6, 1))
+
+    def finish(batch):
+        while len(batch):
+            batch.step()
+            batch.read()
+
+    want = []
+    for stream, prompt in enumerate(prompts):
+        batch = sample.Batch(params, CFG, tokenizer, 1)
+        want += batch.add([prompt], whole, [stream])
+        finish(batch)
+    assert len({tuple(row.ids) for row in want}) == len(want)
+    early, late = prompts[:-1], prompts[-1:]
+    for ends in range(len(early)):
+        batch = sample.Batch(params, CFG, tokenizer, 12)
+        rows = batch.add(early, [short if i == ends else whole for i in range(len(early))], range(len(early)))
+        batch.step()
+        batch.read()
+        assert len(batch.rows) == len(early) > len(batch)       # one of ten: it leaves when another comes
+        rows += batch.add(late, whole, [len(early)])
+        finish(batch)
+        for i, row in enumerate(rows):
+            assert row.prompt == prompts[i] and row.ids == want[i].ids[:1 if i == ends else 6]
+
+
 # -------------------------------------------------------------------------------------- reinforcement, rewards
 
 
@@ -126,6 +174,8 @@ def test_the_gradient_of_a_reward_model(monkeypatch):
     def loss():
         return sum(float(c[part] @ align.score_rows(params, CFG, rows[part]) ** 2) for part in parts)
 
+    alone = np.concatenate([align.score_rows(params, CFG, [row]) for row in rows])
+    np.testing.assert_allclose(align.score_rows(params, CFG, rows), alone, rtol=1e-12)      # padding says nothing
     check_grad(loss, {k: (params[k], grads.sum[k]) for k in params}, n=3)
 
 
