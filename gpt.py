@@ -26,7 +26,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 from cores import N_THREADS, Arena, in_parallel, padded      # before numpy, whose BLAS it sets up
 import checkpoint
@@ -40,6 +40,7 @@ BLOCK_FLOATS = 131072   # element-wise work goes in blocks of rows this large: 5
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 PART = 64 << 20         # parameters x tokens; with less to do, a thread of decode waits for its turn at the interpreter more than it works
 LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
+HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of their weights stays in cache
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,9 @@ def _sequence_blocks(B, T, n_head):
 
 @functools.lru_cache(maxsize=16)
 def _causal_mask(T, dtype):                             # (T,T): 0 on and below the diagonal, -inf above
-    return np.triu(np.full((T, T), -np.inf, dtype), k=1)
+    mask = np.triu(np.full((T, T), -np.inf, dtype), k=1)
+    mask.flags.writeable = False                        # every caller gets the same one
+    return mask
 
 
 @or_kernel
@@ -444,21 +447,28 @@ def block_backward(dx, p, s, n_head, grads, add=False):
 # -------------------------------------------------------------------------------------------------- memory
 
 
-@functools.lru_cache(maxsize=16)
 def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
-    """Everything one call of loss_and_grads divides its arena into. With recompute only the input of each block is
-    kept, and the backward runs the block's forward again: a third more work for a fraction of the memory."""
+    """Everything one call of loss_and_grads divides its arena into, {name: shape}, not to be written to.
+
+    With recompute only the input of each block is kept, and the backward runs the block's forward again: a third more
+    work for a fraction of the memory.
+    """
+    return _step_shapes(cfg, B, T, threads, want_grads, recompute, LOGIT_FLOATS)
+
+
+@functools.lru_cache(maxsize=16)
+def _step_shapes(cfg, B, T, threads, want_grads, recompute, logit_floats):
     N, C, L = B * T, cfg.n_embd, cfg.n_layer
     kept = L if want_grads and not recompute else 1
     shapes = {f"h.{i}.{k}": shape for i in range(kept) for k, shape in block_shapes(cfg, B, T).items()}
-    rows = min(N, max(threads, LOGIT_FLOATS // cfg.vocab_size))
+    rows = min(N, max(threads, logit_floats // cfg.vocab_size))
     shapes.update({"x": (N, C), "t": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C)})
     if want_grads:
         if recompute:
             shapes.update({f"x.{i}": (N, C) for i in range(L)})
         ours = {k.removeprefix("h.0."): shape for k, shape in param_shapes(cfg).items() if k.startswith(("h.0.", "ln_f."))}
         shapes.update({f"grad.{i}.{k}": shape for i in range(min(threads, B)) for k, shape in ours.items()})
-    return shapes
+    return MappingProxyType(shapes)                     # every caller gets the same one
 
 
 def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
@@ -803,10 +813,10 @@ def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
         u, _ = gelu_forward(linear_forward(m, p["mlp.c_fc.weight"][:, f], p["mlp.c_fc.bias"][f]))
         return u @ p["mlp.c_proj.weight"][f]
 
-    def head(part):                                     # (N,C) -> (N,share of V), in blocks whose copy by the BLAS stays in cache
+    def head(part):                                     # (N,C) -> (N,share of V)
         v = part(cfg.vocab_size)
-        for i in range(v.start, v.stop, 512):
-            j = min(i + 512, v.stop)
+        for i in range(v.start, v.stop, HEAD_COLUMNS):
+            j = min(i + HEAD_COLUMNS, v.stop)
             np.matmul(x, params["wte.weight"][i:j].T, out=logits[:, i:j])
 
     x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
