@@ -11,8 +11,8 @@ Left out on purpose: dropout (the published small-model recipes run without it) 
 than the one it is given. float32 in, float32 out; float64 in, float64 out, which is how
 tests/test_gpt.py compares every derivative here with finite differences.
 
-    python gpt.py                          the sizes of the presets, and one derivative compared with a finite difference
-    python gpt.py out/demo/base            describe a checkpoint
+    python gpt.py                       the sizes of the presets; all gradients compared with finite differences
+    python gpt.py out/demo/base         describe a checkpoint
 
 Sources: Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (attention); Ba et al. 2016 (LayerNorm);
 Hendrycks & Gimpel 2016 (GELU); Dao et al. 2022 (attention backward from the log-sum-exp alone);
@@ -22,7 +22,6 @@ Chen et al. 2016 (recomputing activations).
 import argparse
 import functools
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from types import MappingProxyType, SimpleNamespace
 
 from cores import N_THREADS, Arena, in_parallel, padded      # before numpy, whose BLAS it sets up
 import checkpoint
+import command
 import numpy as np
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
@@ -970,6 +970,55 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+def difference(loss_of, p, direction, h=1e-5):
+    """The derivative of loss_of() along a direction in p, an array that it reads, as a centred difference."""
+    before, losses = p.copy(), []
+    for step in (h, -h):
+        p[...] = before + step * direction
+        losses.append(loss_of())
+    p[...] = before
+    return (losses[0] - losses[1]) / (2 * h)
+
+
+def compare_with_differences(tolerance=1e-7):
+    """Print derivatives of a small model's loss, by hand and as finite differences. Returns 0, or 1 where one is wrong.
+
+    For each tensor two: along a random direction, which every entry takes part in, and of one entry. The error is
+    relative to the norm of the tensor's gradient, which the derivative along a direction is about as large as, and
+    to its largest entry. Rounding and the third derivative leave errors of some 1e-9.
+    """
+    cfg, rng = Config(11, 6, 8, 2, 2), np.random.default_rng(0)
+    params = {name: p + 0.1 * rng.standard_normal(p.shape) for name, p in init(cfg, 0, np.float64).items()}
+    tokens, targets = rng.integers(0, cfg.vocab_size, (2, 3, 6))
+    _, grads = loss_and_grads(params, cfg, tokens, targets)
+
+    def loss_of():
+        return loss_and_grads(params, cfg, tokens, targets, want_grads=False)[0]
+
+    print("\nDerivatives of a small model's loss, by hand and by finite differences:\n")
+    print(f"{'tensor':24}  {'along a random direction':24}  {'error':8} {'one entry':32} {'error':>7}")
+    wrong = []
+    for name, p in params.items():
+        grad, direction = grads[name], rng.standard_normal(p.shape)
+        entry = tuple(int(rng.integers(n)) for n in p.shape)
+        only = np.zeros(p.shape)
+        only[entry] = 1.0
+        by_hand, numeric = (grad * direction).sum(), difference(loss_of, p, direction)
+        entry_numeric = difference(loss_of, p, only)
+        error = abs(by_hand - numeric) / (np.sqrt((grad ** 2).sum()) + 1e-12)
+        entry_error = abs(grad[entry] - entry_numeric) / (np.abs(grad).max() + 1e-12)
+        place = str(list(entry)).replace(" ", "")
+        print(f"{name:24}  {by_hand:+11.8f} {numeric:+11.8f}  {error:.1e}  "
+              f"{place:7} {grad[entry]:+11.8f} {entry_numeric:+11.8f}  {entry_error:.1e}")
+        if not max(error, entry_error) < tolerance:     # nor is NaN below it
+            wrong.append(name)
+    if wrong:
+        print(f"\nWRONG, off by {tolerance} or more: {', '.join(wrong)}")
+        return 1
+    print(f"\nAll {len(params)} tensors agree to {tolerance}.")
+    return 0
+
+
 def main(argv=None):
     args = parse_args(argv)
     if args.folder:
@@ -980,24 +1029,8 @@ def main(argv=None):
         return
     for name, cfg in PRESETS.items():
         print(f"{name:12} {cfg.n_layer:3} layers {cfg.n_head:3} heads {cfg.n_embd:5} wide {cfg.n_params:14,} parameters")
-    cfg = Config(11, 6, 8, 2, 2)
-    params, rng = init(cfg, 0, np.float64), np.random.default_rng(0)
-    tokens, targets = rng.integers(0, 11, (2, 3, 6))
-    grads, h = loss_and_grads(params, cfg, tokens, targets)[1], 1e-5
-    w, losses = params["h.0.attn.c_attn.weight"], []
-    for shift in (h, -2 * h):
-        w[3, 4] += shift
-        losses.append(loss_and_grads(params, cfg, tokens, targets, want_grads=False)[0])
-    print(f"d loss / d h.0.attn.c_attn.weight[3,4]: by hand {grads['h.0.attn.c_attn.weight'][3, 4]:+.10f}, "
-          f"by finite differences {(losses[0] - losses[1]) / (2 * h):+.10f}")
+    return compare_with_differences()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"gpt.py: error: {e}")
+    command.run(main)

@@ -5,6 +5,8 @@ import math
 import os
 import resource
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ import checkpoint
 import cores
 import gpt
 import train
-from conftest import check_directions, check_grad
+from conftest import ROOT, check_directions, check_grad
 
 RNG = np.random.default_rng(0)
 
@@ -345,6 +347,24 @@ def test_the_checker_fails_when_a_backward_is_wrong(monkeypatch):
     monkeypatch.setattr(gpt, "gelu_backward", lambda dy, slope, out=None: right(dy, 0.999 * slope, out))
     with pytest.raises(AssertionError, match="by finite differences"):
         test_model_grad("mean")
+
+
+def test_the_command_exits_1_when_a_backward_is_wrong(monkeypatch, capsys):
+    assert gpt.main([]) == 0
+    assert "All 28 tensors agree" in capsys.readouterr().out
+    right = gpt.embedding_backward
+    monkeypatch.setattr(gpt, "embedding_backward", lambda dx, indices, dtable: right(dx[1:], indices[1:], dtable))
+    assert gpt.main([]) == 1
+    assert "WRONG, off by 1e-07 or more: wte.weight\n" in capsys.readouterr().out
+    monkeypatch.setattr(gpt, "embedding_backward", lambda dx, indices, dtable: right(dx * np.nan, indices, dtable))
+    assert gpt.main([]) == 1
+    program = """if True:
+        import command, gpt
+        right = gpt.gelu_backward
+        gpt.gelu_backward = lambda dy, slope, out=None: right(dy, 0.999999 * slope, out)
+        command.run(gpt.main)"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "WRONG, off by 1e-07 or more: " in done.stdout and "h.0.mlp.c_fc.bias" in done.stdout, done.stderr
 
 
 def test_a_direction_sees_the_entry_that_no_single_entry_looked_at():
