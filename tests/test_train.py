@@ -21,6 +21,7 @@ from conftest import ROOT, kill_and_rerun, run_script
 
 TEXT = "".join(random.Random(1).choice(["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]) for _ in range(900))
 SMALL = ("--preset", "shakespeare", "--steps", "30", "--batch", "4", "--eval-every", "15", "--save-every", "4")
+FEW = ("--preset", "shakespeare", "--steps", "6", "--batch", "2", "--eval-every", "3", "--save-every", "2")     # where nothing need be learned
 
 
 @pytest.fixture
@@ -283,7 +284,9 @@ def test_bench_prints_a_line_of_json(capsys, monkeypatch):
     monkeypatch.setattr(train, "bench", lambda setting, f=train.bench: f(setting, seconds=0.1))
     train.main(["--bench", "char"])
     line = json.loads(capsys.readouterr().out)
-    assert line["bench"] == "char" and min(line[k] for k in ("tokens_per_s", "gflop_per_s", "peak_rss_mb", "steps")) > 0
+    assert line["bench"] == "char" and min(line[k] for k in ("tokens_per_s", "peak_rss_mb", "steps")) > 0
+    flops = train.flops_per_token(train.BENCH["char"][0], 8)
+    assert line["gflop_per_s"] == pytest.approx(line["tokens_per_s"] * flops / 1e9, abs=0.06)     # it is rounded to 0.1
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_ten_are_too_many(capsys):
@@ -369,16 +372,16 @@ def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path, text):
 
 def test_resuming_with_other_settings_is_an_error(tmp_path, text):
     run = ["--data", str(text), "--run", str(tmp_path / "r")]
-    train.main([*run, *SMALL])
+    train.main([*run, *FEW])
     before = (tmp_path / "r/base/model.safetensors").read_bytes()
     with pytest.raises(ValueError, match="cannot resume, lr: checkpoint .*, now 0.5"):
-        train.main([*run, *SMALL, "--lr", "0.5"])
+        train.main([*run, *FEW, "--lr", "0.5"])
     with pytest.raises(ValueError, match="cannot resume, seed: checkpoint 0, now 1"):
-        train.main([*run, *SMALL, "--seed", "1"])
+        train.main([*run, *FEW, "--seed", "1"])
     assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
-    train.main([*run, *SMALL])                          # the same again: nothing to do, nothing changes
+    train.main([*run, *FEW])                          # the same again: nothing to do, nothing changes
     assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
-    train.main([*run, *SMALL, "--seed", "1", "--on-mismatch", "restart"])
+    train.main([*run, *FEW, "--seed", "1", "--on-mismatch", "restart"])
     assert (tmp_path / "r/base/model.safetensors").read_bytes() != before
 
 
@@ -386,7 +389,7 @@ def test_a_model_of_someone_else_is_not_overwritten(tmp_path, text, monkeypatch)
     theirs = tmp_path / "r/base/model.safetensors"
     gpt.save(theirs.parent, gpt.init(gpt.Config(9, 8, 16, 1, 2), 5), gpt.Config(9, 8, 16, 1, 2))
     before = theirs.read_bytes()
-    run = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL]
+    run = ["--data", str(text), "--run", str(tmp_path / "r"), *FEW]
     with pytest.raises(ValueError, match="a model that this run did not make is already there"):
         train.main(run)
     assert theirs.read_bytes() == before
@@ -398,22 +401,22 @@ def test_a_model_of_someone_else_is_not_overwritten(tmp_path, text, monkeypatch)
 
 def test_how_often_it_is_saved_does_not_matter_to_a_resume(tmp_path, text):
     run = ["--data", str(text), "--run", str(tmp_path / "r")]
-    train.main([*run, *SMALL])
+    train.main([*run, *FEW])
     before = (tmp_path / "r/base/model.safetensors").read_bytes()
-    train.main([*run, *SMALL, "--save-every", "7", "--eval-every", "9"])
+    train.main([*run, *FEW, "--save-every", "5", "--eval-every", "4"])
     assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("spoil, message", [
     (lambda t, m: (t, {**m, "step": "two"}), "it is damaged"),
-    (lambda t, m: (t, {**m, "step": "999"}), "step 999 with 30 updates: impossible"),
+    (lambda t, m: (t, {**m, "step": "999"}), "step 999 with 6 updates: impossible"),
     (lambda t, m: (t, {**m, "identity": "[1]"}), "it is damaged"),
     (lambda t, m: (t, {}), "it is damaged"),
     (lambda t, m: ({**t, "wpe.weight": np.ones(1, np.float32)}, m), r"wpe.weight: checkpoint \(1,\), now \(64, 128\)"),
     (lambda t, m: ({k: a for k, a in t.items() if k != "adamw.m.wpe.weight"}, m), "adamw.m.wpe.weight: checkpoint None"),
 ])
 def test_a_damaged_checkpoint_is_refused_or_started_over(tmp_path, text, spoil, message, capsys):
-    run, path = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL], tmp_path / "r/base/trainer.safetensors"
+    run, path = ["--data", str(text), "--run", str(tmp_path / "r"), *FEW], tmp_path / "r/base/trainer.safetensors"
     train.main(run)
     before = (tmp_path / "r/base/model.safetensors").read_bytes()
     checkpoint.save_safetensors(path, *spoil(*checkpoint.load_safetensors(path)))
@@ -443,10 +446,10 @@ def test_bad_input(tmp_path, prepare, args, message):
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path, text):
     run = ["--data", str(text), "--run", str(tmp_path / "r")]
-    train.main([*run, *SMALL])
+    train.main([*run, *FEW])
     text.write_text(TEXT + "\u00e9" * 50, encoding="utf-8")     # one more character: one more row in the embedding
     with pytest.raises(ValueError, match=r"cannot resume, .*vocab_size: checkpoint \d+, now \d+"):
-        train.main([*run, *SMALL])
+        train.main([*run, *FEW])
 
 
 def test_shakespeare_preset_is_nanogpts_but_for_the_learning_rate(shared):
