@@ -11,8 +11,8 @@ Left out on purpose: dropout (the published small-model recipes run without it) 
 than the one it is given. float32 in, float32 out; float64 in, float64 out, which is how
 tests/test_gpt.py compares every derivative here with finite differences.
 
-    python gpt.py                          the sizes of the presets, and one derivative compared with a finite difference
-    python gpt.py out/demo/base            describe a checkpoint
+    python gpt.py                       the sizes of the presets; all gradients compared with finite differences
+    python gpt.py out/demo/base         describe a checkpoint
 
 Sources: Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (attention); Ba et al. 2016 (LayerNorm);
 Hendrycks & Gimpel 2016 (GELU); Dao et al. 2022 (attention backward from the log-sum-exp alone);
@@ -22,14 +22,14 @@ Chen et al. 2016 (recomputing activations).
 import argparse
 import functools
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 from cores import N_THREADS, Arena, in_parallel, padded      # before numpy, whose BLAS it sets up
 import checkpoint
+import command
 import numpy as np
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
@@ -40,6 +40,7 @@ BLOCK_FLOATS = 131072   # element-wise work goes in blocks of rows this large: 5
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 PART = 64 << 20         # parameters x tokens; with less to do, a thread of decode waits for its turn at the interpreter more than it works
 LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
+HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of their weights stays in cache
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,9 @@ def _sequence_blocks(B, T, n_head):
 
 @functools.lru_cache(maxsize=16)
 def _causal_mask(T, dtype):                             # (T,T): 0 on and below the diagonal, -inf above
-    return np.triu(np.full((T, T), -np.inf, dtype), k=1)
+    mask = np.triu(np.full((T, T), -np.inf, dtype), k=1)
+    mask.flags.writeable = False                        # every caller gets the same one
+    return mask
 
 
 @or_kernel
@@ -444,21 +447,28 @@ def block_backward(dx, p, s, n_head, grads, add=False):
 # -------------------------------------------------------------------------------------------------- memory
 
 
-@functools.lru_cache(maxsize=16)
 def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
-    """Everything one call of loss_and_grads divides its arena into. With recompute only the input of each block is
-    kept, and the backward runs the block's forward again: a third more work for a fraction of the memory."""
+    """Everything one call of loss_and_grads divides its arena into, {name: shape}, not to be written to.
+
+    With recompute only the input of each block is kept, and the backward runs the block's forward again: a third more
+    work for a fraction of the memory.
+    """
+    return _step_shapes(cfg, B, T, threads, want_grads, recompute, LOGIT_FLOATS)
+
+
+@functools.lru_cache(maxsize=16)
+def _step_shapes(cfg, B, T, threads, want_grads, recompute, logit_floats):
     N, C, L = B * T, cfg.n_embd, cfg.n_layer
     kept = L if want_grads and not recompute else 1
     shapes = {f"h.{i}.{k}": shape for i in range(kept) for k, shape in block_shapes(cfg, B, T).items()}
-    rows = min(N, max(threads, LOGIT_FLOATS // cfg.vocab_size))
+    rows = min(N, max(threads, logit_floats // cfg.vocab_size))
     shapes.update({"x": (N, C), "t": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C)})
     if want_grads:
         if recompute:
             shapes.update({f"x.{i}": (N, C) for i in range(L)})
         ours = {k.removeprefix("h.0."): shape for k, shape in param_shapes(cfg).items() if k.startswith(("h.0.", "ln_f."))}
         shapes.update({f"grad.{i}.{k}": shape for i in range(min(threads, B)) for k, shape in ours.items()})
-    return shapes
+    return MappingProxyType(shapes)                     # every caller gets the same one
 
 
 def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
@@ -803,10 +813,10 @@ def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
         u, _ = gelu_forward(linear_forward(m, p["mlp.c_fc.weight"][:, f], p["mlp.c_fc.bias"][f]))
         return u @ p["mlp.c_proj.weight"][f]
 
-    def head(part):                                     # (N,C) -> (N,share of V), in blocks whose copy by the BLAS stays in cache
+    def head(part):                                     # (N,C) -> (N,share of V)
         v = part(cfg.vocab_size)
-        for i in range(v.start, v.stop, 512):
-            j = min(i + 512, v.stop)
+        for i in range(v.start, v.stop, HEAD_COLUMNS):
+            j = min(i + HEAD_COLUMNS, v.stop)
             np.matmul(x, params["wte.weight"][i:j].T, out=logits[:, i:j])
 
     x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
@@ -960,6 +970,55 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+def difference(loss_of, p, direction, h=1e-5):
+    """The derivative of loss_of() along a direction in p, an array that it reads, as a centred difference."""
+    before, losses = p.copy(), []
+    for step in (h, -h):
+        p[...] = before + step * direction
+        losses.append(loss_of())
+    p[...] = before
+    return (losses[0] - losses[1]) / (2 * h)
+
+
+def compare_with_differences(tolerance=1e-7):
+    """Print derivatives of a small model's loss, by hand and as finite differences. Returns 0, or 1 where one is wrong.
+
+    For each tensor two: along a random direction, which every entry takes part in, and of one entry. The error is
+    relative to the norm of the tensor's gradient, which the derivative along a direction is about as large as, and
+    to its largest entry. Rounding and the third derivative leave errors of some 1e-9.
+    """
+    cfg, rng = Config(11, 6, 8, 2, 2), np.random.default_rng(0)
+    params = {name: p + 0.1 * rng.standard_normal(p.shape) for name, p in init(cfg, 0, np.float64).items()}
+    tokens, targets = rng.integers(0, cfg.vocab_size, (2, 3, 6))
+    _, grads = loss_and_grads(params, cfg, tokens, targets)
+
+    def loss_of():
+        return loss_and_grads(params, cfg, tokens, targets, want_grads=False)[0]
+
+    print("\nDerivatives of a small model's loss, by hand and by finite differences:\n")
+    print(f"{'tensor':24}  {'along a random direction':24}  {'error':8} {'one entry':32} {'error':>7}")
+    wrong = []
+    for name, p in params.items():
+        grad, direction = grads[name], rng.standard_normal(p.shape)
+        entry = tuple(int(rng.integers(n)) for n in p.shape)
+        only = np.zeros(p.shape)
+        only[entry] = 1.0
+        by_hand, numeric = (grad * direction).sum(), difference(loss_of, p, direction)
+        entry_numeric = difference(loss_of, p, only)
+        error = abs(by_hand - numeric) / (np.sqrt((grad ** 2).sum()) + 1e-12)
+        entry_error = abs(grad[entry] - entry_numeric) / (np.abs(grad).max() + 1e-12)
+        place = str(list(entry)).replace(" ", "")
+        print(f"{name:24}  {by_hand:+11.8f} {numeric:+11.8f}  {error:.1e}  "
+              f"{place:7} {grad[entry]:+11.8f} {entry_numeric:+11.8f}  {entry_error:.1e}")
+        if not max(error, entry_error) < tolerance:     # nor is NaN below it
+            wrong.append(name)
+    if wrong:
+        print(f"\nWRONG, off by {tolerance} or more: {', '.join(wrong)}")
+        return 1
+    print(f"\nAll {len(params)} tensors agree to {tolerance}.")
+    return 0
+
+
 def main(argv=None):
     args = parse_args(argv)
     if args.folder:
@@ -970,24 +1029,8 @@ def main(argv=None):
         return
     for name, cfg in PRESETS.items():
         print(f"{name:12} {cfg.n_layer:3} layers {cfg.n_head:3} heads {cfg.n_embd:5} wide {cfg.n_params:14,} parameters")
-    cfg = Config(11, 6, 8, 2, 2)
-    params, rng = init(cfg, 0, np.float64), np.random.default_rng(0)
-    tokens, targets = rng.integers(0, 11, (2, 3, 6))
-    grads, h = loss_and_grads(params, cfg, tokens, targets)[1], 1e-5
-    w, losses = params["h.0.attn.c_attn.weight"], []
-    for shift in (h, -2 * h):
-        w[3, 4] += shift
-        losses.append(loss_and_grads(params, cfg, tokens, targets, want_grads=False)[0])
-    print(f"d loss / d h.0.attn.c_attn.weight[3,4]: by hand {grads['h.0.attn.c_attn.weight'][3, 4]:+.10f}, "
-          f"by finite differences {(losses[0] - losses[1]) / (2 * h):+.10f}")
+    return compare_with_differences()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:                             # whoever read our output has gone, as head does
-        os._exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
-        sys.exit(f"gpt.py: error: {e}")
+    command.run(main)

@@ -5,6 +5,9 @@ import math
 import os
 import resource
 import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +18,68 @@ import checkpoint
 import cores
 import gpt
 import train
-from conftest import check_grad
+from conftest import ROOT, check_directions, check_grad
 
 RNG = np.random.default_rng(0)
+
+# gpt.py works in blocks, and the arrays of a test would fit into one. With the constants forced small every loop runs
+# several times: blocks of several rows, the last one shorter; other sizes, which divide other things; single rows.
+BLOCKS = {
+    "real": {},
+    "small": {"BLOCK_FLOATS": 40, "QUERY_BLOCK": 3, "LOGIT_FLOATS": 200, "HEAD_COLUMNS": 4, "PART": 1},
+    "uneven": {"BLOCK_FLOATS": 150, "QUERY_BLOCK": 4, "LOGIT_FLOATS": 4000, "HEAD_COLUMNS": 5, "PART": 1},
+    "single": {"BLOCK_FLOATS": 1, "QUERY_BLOCK": 1, "LOGIT_FLOATS": 1, "HEAD_COLUMNS": 1, "PART": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """Every test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
+def set_blocks(monkeypatch, name):
+    for constant, value in BLOCKS[name].items():
+        assert isinstance(getattr(gpt, constant), int)
+        monkeypatch.setattr(gpt, constant, value)
+
+
+def set_threads(monkeypatch, n, pool):
+    monkeypatch.setattr(cores, "_pool", pool)           # the machine's may have fewer workers
+    monkeypatch.setattr(cores, "N_THREADS", n)
+    monkeypatch.setattr(gpt, "N_THREADS", n)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(2) as workers:              # and the thread that calls: three
+        yield workers
+
+
+@pytest.fixture(params=BLOCKS)
+def blocks(request, monkeypatch):
+    """Constants of gpt.py, for operations on one thread."""
+    set_blocks(monkeypatch, request.param)
+
+
+@pytest.fixture(params=[(name, n) for name in BLOCKS for n in (1, 2, 3)], ids=lambda p: f"{p[0]}-{p[1]}")
+def blocks_and_threads(request, monkeypatch, pool):
+    """Constants of gpt.py and as many threads, whatever the machine has."""
+    set_blocks(monkeypatch, request.param[0])
+    set_threads(monkeypatch, request.param[1], pool)
+
+
+@pytest.fixture(params=[("real", 2), ("small", 3), ("uneven", 2), ("single", 1)], ids=lambda p: f"{p[0]}-{p[1]}")
+def some_blocks_and_threads(request, monkeypatch, pool):
+    """A few of blocks_and_threads, for finite differences of the whole model. That the others give the same gradients
+    is the subject of test_blocks_and_threads_change_nothing_but_rounding."""
+    set_blocks(monkeypatch, request.param[0])
+    set_threads(monkeypatch, request.param[1], pool)
+
+
+in_blocks = pytest.mark.usefixtures("blocks")
+in_blocks_and_threads = pytest.mark.usefixtures("blocks_and_threads")
+in_some_blocks_and_threads = pytest.mark.usefixtures("some_blocks_and_threads")
 
 
 def randn(*shape):
@@ -39,19 +101,33 @@ def batch(cfg, B, T):
 # ------------------------------------------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize("N, C", [(1, 5), (7, 3), (31, 33), (300, 257)])
+@in_blocks
+@pytest.mark.parametrize("N, C", [(1, 5), (7, 3), (31, 33), (70, 12)])
 def test_layernorm_grad(N, C):
     x, w, b, dy = randn(N, C), randn(C), randn(C), randn(N, C)
     dx, dw, db = gpt.layernorm_backward(dy, gpt.layernorm_forward(x, w, b)[1])
     check_grad(lambda: (gpt.layernorm_forward(x, w, b)[0] * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)})
 
 
+def test_layernorm_grad_in_blocks_of_the_real_size():
+    """Three blocks of 510 rows, the last one shorter."""
+    N, C = 1203, 257
+    assert N * C > 2 * gpt.BLOCK_FLOATS
+    x, w, b, dy = randn(N, C), randn(C), randn(C), randn(N, C)
+    dx, dw, db = gpt.layernorm_backward(dy, gpt.layernorm_forward(x, w, b)[1])
+    # The loss sums 300,000 products: it is of size 500 and rounded to 1e-13, which leaves 1e-9 of a gradient of size 1.
+    check_grad(lambda: (gpt.layernorm_forward(x, w, b)[0] * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)}, n=4)
+
+
+@in_blocks
 def test_what_plus_and_add_add():
     x, plus, w, b, dy = randn(40, 9), randn(40, 9), randn(9), randn(9), randn(40, 9)
     want, cache = gpt.layernorm_forward(x + plus, w, b)
     stream = x.copy()
     np.testing.assert_allclose(gpt.layernorm_forward(stream, w, b, plus=plus)[0], want, atol=1e-12)
     np.testing.assert_allclose(stream, x + plus)
+    alone = gpt.layernorm_backward(dy, cache)
+    np.testing.assert_allclose(gpt.layernorm_backward(dy, cache, plus)[0], alone[0] + plus, atol=1e-12)
     weight = randn(9, 9)
     for backward in (lambda **how: gpt.layernorm_backward(dy, cache, **how), lambda **how: gpt.linear_backward(dy, x, weight, **how)):
         once = backward()
@@ -67,13 +143,22 @@ def test_linear_grad(N, C, F):
     check_grad(lambda: (gpt.linear_forward(x, w, b) * dy).sum(), {"x": (x, dx), "w": (w, dw), "b": (b, db)})
 
 
-@pytest.mark.parametrize("N, F", [(1, 1), (31, 33), (700, 257)])
+@in_blocks
+@pytest.mark.parametrize("N, F", [(1, 1), (31, 33), (70, 12)])
 def test_gelu_grad(N, F):
     x, dy = 2 * randn(N, F), randn(N, F)
     dx = gpt.gelu_backward(dy, gpt.gelu_forward(x)[1])
     check_grad(lambda: (gpt.gelu_forward(x)[0] * dy).sum(), {"x": (x, dx)})
 
 
+def test_gelu_grad_in_blocks_of_the_real_size():
+    x, dy = 2 * randn(1203, 257), randn(1203, 257)
+    assert x.size > 2 * gpt.BLOCK_FLOATS
+    dx = gpt.gelu_backward(dy, gpt.gelu_forward(x)[1])
+    check_grad(lambda: (gpt.gelu_forward(x)[0] * dy).sum(), {"x": (x, dx)}, n=4)
+
+
+@in_blocks
 @pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 3, 7), (33, 8, 32)])
 def test_mlp_grad(N, C, F):
     x, w_fc, b_fc, w_proj, b_proj, dy = (randn(*s) for s in ((N, C), (C, F), (F,), (F, C), (C,), (N, C)))
@@ -82,24 +167,45 @@ def test_mlp_grad(N, C, F):
     check_grad(lambda: (gpt.mlp_forward(x, **weights)[0] * dy).sum(), {"x": (x, dx), **{k: (weights[k], g) for k, g in zip(weights, grads)}})
 
 
-@pytest.mark.parametrize("B, T, NH, HS, block", [(1, 1, 1, 1, 64), (2, 7, 3, 5, 64), (2, 7, 3, 5, 3), (1, 9, 2, 4, 4), (3, 6, 1, 2, 6)])
-def test_attention_grad(monkeypatch, B, T, NH, HS, block):
-    monkeypatch.setattr(gpt, "QUERY_BLOCK", block)
+@in_blocks
+@pytest.mark.parametrize("B, T, NH, HS", [(1, 1, 1, 1), (2, 7, 3, 5), (1, 9, 2, 4), (5, 6, 1, 2)])
+def test_attention_grad(B, T, NH, HS):
     qkv, do = randn(B, T, 3 * NH * HS), randn(B, T, NH * HS)
     dqkv = gpt.attention_backward(do, gpt.attention_forward(qkv, NH)[1], NH)
-    check_grad(lambda: (gpt.attention_forward(qkv, NH)[0] * do).sum(), {"qkv": (qkv, dqkv)}, n=60)
+    check_grad(lambda: (gpt.attention_forward(qkv, NH)[0] * do).sum(), {"qkv": (qkv, dqkv)}, n=30)
 
 
-def test_cross_entropy_grad():
-    logits, targets, weights = 3 * randn(11, 7), RNG.integers(0, 7, 11), randn(11)     # weights of either sign
+def test_attention_grad_in_blocks_of_the_real_size():
+    B, T, NH, HS = 20, 70, 3, 4
+    assert T > gpt.QUERY_BLOCK and NH * gpt.QUERY_BLOCK * T * B > 2 * gpt.BLOCK_FLOATS
+    qkv, do = randn(B, T, 3 * NH * HS), randn(B, T, NH * HS)
+    dqkv = gpt.attention_backward(do, gpt.attention_forward(qkv, NH)[1], NH)
+    check_grad(lambda: (gpt.attention_forward(qkv, NH)[0] * do).sum(), {"qkv": (qkv, dqkv)}, n=4)
+
+
+@in_blocks
+def test_attention_grad_of_several_texts_in_a_row():
+    B, T, NH, HS = 3, 7, 2, 3
+    segments = np.array([[0, 0, 1, 1, 1, 2, 2], [1, 1, 1, 2, 2, 3, 4], [0, 0, 0, 0, 0, 0, 0]])
+    hidden = gpt.segments_hidden(segments, np.float64)
+    qkv, do = randn(B, T, 3 * NH * HS), randn(B, T, NH * HS)
+    dqkv = gpt.attention_backward(do, gpt.attention_forward(qkv, NH, hidden=hidden)[1], NH, hidden=hidden)
+    check_grad(lambda: (gpt.attention_forward(qkv, NH, hidden=hidden)[0] * do).sum(), {"qkv": (qkv, dqkv)}, n=30)
+
+
+@in_blocks
+@pytest.mark.parametrize("V", [7, 600])
+def test_cross_entropy_grad(V):
+    logits, targets, weights = 3 * randn(11, V), RNG.integers(0, V, 11), randn(11)      # weights of either sign
     weights[3] = 0.0
     dlogits = gpt.cross_entropy_backward(weights, gpt.cross_entropy_forward(logits.copy(), targets)[1])
     check_grad(lambda: weights @ gpt.cross_entropy_forward(logits.copy(), targets)[0], {"logits": (logits, dlogits)}, n=77)
     assert not dlogits[3].any()
 
 
-def test_embedding_grad():
-    wte, wpe, tokens, dx = randn(6, 4), randn(5, 4), np.array([[1, 1, 5], [0, 1, 5]]), randn(6, 4)
+@pytest.mark.parametrize("V", [6, 600])
+def test_embedding_grad(V):
+    wte, wpe, tokens, dx = randn(V, 4), randn(5, 4), np.array([[1, 1, V - 1], [0, 1, V - 1]]), randn(6, 4)
     positions = np.broadcast_to(np.arange(3), tokens.shape)
     loss = lambda: (gpt.embedding_forward(tokens, positions, wte, wpe) * dx).sum()  # noqa: E731
     dwte, dwpe = np.zeros_like(wte), np.zeros_like(wpe)
@@ -108,12 +214,14 @@ def test_embedding_grad():
     check_grad(loss, {"wte": (wte, dwte), "wpe": (wpe, dwpe)}, n=24)
 
 
-def test_block_grad():
+@in_blocks
+@pytest.mark.parametrize("B", [2, 5])
+def test_block_grad(B):
     cfg, params = tiny()
-    p, x, dy = gpt.layer_params(params, 1), randn(2 * 5, cfg.n_embd), randn(2 * 5, cfg.n_embd)
+    p, x, dy = gpt.layer_params(params, 1), randn(B * 5, cfg.n_embd), randn(B * 5, cfg.n_embd)
 
     def forward():
-        s = SimpleNamespace(**{k: np.empty(shape) for k, shape in gpt.block_shapes(cfg, 2, 5).items()})
+        s = SimpleNamespace(**{k: np.empty(shape) for k, shape in gpt.block_shapes(cfg, B, 5).items()})
         s.t = np.empty_like(x)
         y = x.copy()
         return y + gpt.block_forward(y, None, p, s, cfg.n_head), s
@@ -124,16 +232,107 @@ def test_block_grad():
     check_grad(lambda: (forward()[0] * dy).sum(), {"x": (x, dx), **{k: (p[k], grads[k]) for k in p}}, n=6)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_model_grad(weighted):
-    cfg, params = tiny()
-    tokens, targets = batch(cfg, 3, 7)
+# ------------------------------------------------------------------------------- gradients of the whole model
+
+SEGMENTS = np.array([[0, 0, 1, 1, 1, 2, 2], [1, 1, 1, 2, 2, 3, 4], [0, 0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 4, 4, 4]])
+POSITIONS = np.array([[0, 1, 2, 3, 4, 2, 3], [0, 1, 2, 0, 1, 0, 0], [0, 1, 2, 3, 4, 5, 6], [8, 0, 4, 0, 1, 2, 3]])
+
+SETTINGS = {            # of loss_and_grads
+    "mean": {},
+    "weights, temperature": {"weights": True, "temperature": 1.7},
+    "recompute, arena": {"recompute": True, "arena": True},
+    "several texts, recompute": {"positions": POSITIONS, "segments": SEGMENTS, "weights": True, "recompute": True},
+    "add, weights, arena": {"weights": True, "add": True, "arena": True},
+    "add, several texts, temperature": {"positions": POSITIONS, "segments": SEGMENTS, "add": True, "temperature": 0.6},
+}
+
+
+def question(setting, vocab=13, B=4, layers=2):
+    """(params, grads_of, loss_of) of a small model: loss and gradients under a setting, and the loss alone."""
+    setting = dict(SETTINGS[setting])
+    cfg, params = tiny(vocab, layers=layers)
+    tokens, targets = batch(cfg, B, 7)
     targets[0, :3] = -1
-    weights = randn(3, 7) if weighted else None
-    grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)[1]
-    assert set(grads) == set(params)
-    loss = lambda: gpt.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]  # noqa: E731
-    check_grad(loss, {k: (params[k], grads[k]) for k in params}, n=6)
+    if setting.pop("weights", False):                   # of either sign, some of them 0
+        setting["weights"] = randn(B, 7) * (RNG.random((B, 7)) < 0.8)
+    for name in ("positions", "segments"):
+        if name in setting:
+            setting[name] = setting[name][:B]
+    arena, add = cores.Arena() if setting.pop("arena", False) else None, setting.pop("add", False)
+
+    def grads_of():
+        if not add:
+            return gpt.loss_and_grads(params, cfg, tokens, targets, arena=arena, **setting)
+        begun = {k: randn(*p.shape) for k, p in params.items()}
+        grads = {k: g.copy() for k, g in begun.items()}
+        loss, _ = gpt.loss_and_grads(params, cfg, tokens, targets, grads=grads, add=True, arena=arena, **setting)
+        return loss, {k: grads[k] - begun[k] for k in grads}
+
+    def loss_of():
+        if "positions" in setting:                      # known together with the gradients only
+            return gpt.loss_and_grads(params, cfg, tokens, targets, **setting)[0]
+        forward = {k: v for k, v in setting.items() if k != "recompute"}
+        return gpt.loss_and_grads(params, cfg, tokens, targets, want_grads=False, **forward)[0]
+
+    return params, grads_of, loss_of
+
+
+def check_model(params, grads_of, loss_of, n=1):
+    loss, grads = grads_of()
+    assert set(grads) == set(params) and loss_of() == pytest.approx(loss, rel=1e-12)
+    check_grad(loss_of, {k: (params[k], grads[k]) for k in params}, n=n)
+
+
+@in_some_blocks_and_threads
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_model_grad(setting):
+    check_model(*question(setting))
+
+
+@in_some_blocks_and_threads
+@pytest.mark.parametrize("setting", ["mean", "add, weights, arena"])
+def test_model_grad_of_a_vocabulary_above_512(setting):
+    check_model(*question(setting, vocab=600, B=2, layers=1))
+
+
+def test_single_entries_of_the_model_grad():
+    check_model(*question("weights, temperature"), n=12)
+
+
+@in_some_blocks_and_threads
+@pytest.mark.parametrize("add", [False, True])
+def test_hidden_grad(add):
+    """A head that reads the hidden states and, as the tied head does, wte."""
+    cfg, params = tiny()
+    tokens, (c, begun) = batch(cfg, 4, 7)[0], (randn(4, 7, cfg.n_embd), {k: randn(*p.shape) for k, p in params.items()})
+
+    def head(y):                                        # loss = sum(c y^2) + sum(wte^2)
+        return (c * y * y).sum() + (params["wte.weight"] ** 2).sum(), 2 * c * y, 2 * params["wte.weight"]
+
+    grads = {k: g.copy() for k, g in begun.items()}
+    loss, _ = gpt.hidden_and_grads(params, cfg, tokens, head, grads=grads, add=add)
+    if add:
+        grads = {k: g - begun[k] for k, g in grads.items()}
+    loss_of = lambda: gpt.hidden_and_grads(params, cfg, tokens, head, want_grads=False)[0]  # noqa: E731
+    assert loss_of() == pytest.approx(loss, rel=1e-12)
+    check_grad(loss_of, {k: (params[k], grads[k]) for k in params}, n=1)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_blocks_and_threads_change_nothing_but_rounding(setting, monkeypatch, pool):
+    """A gradient is a sum of some hundred products: a different order of its terms changes it by some 1e-14 of the largest."""
+    params, grads_of, loss_of = question(setting, B=4)
+    want_loss, want = grads_of()
+    for name in BLOCKS:
+        for n in (1, 2, 3):
+            with monkeypatch.context() as patch:
+                set_blocks(patch, name)
+                set_threads(patch, n, pool)
+                loss, grads = grads_of()
+                alone = loss_of()
+            assert loss == pytest.approx(want_loss, rel=1e-12) and alone == pytest.approx(want_loss, rel=1e-12), (name, n)
+            for k in want:
+                np.testing.assert_allclose(grads[k], want[k], rtol=0, atol=1e-12 * np.abs(want[k]).max(), err_msg=f"{k} {name} {n}")
 
 
 def test_the_checker_fails_when_a_backward_is_wrong(monkeypatch):
@@ -141,20 +340,54 @@ def test_the_checker_fails_when_a_backward_is_wrong(monkeypatch):
     dx, dw, db = gpt.layernorm_backward(dy, gpt.layernorm_forward(x, w, b)[1])
     loss = lambda: (gpt.layernorm_forward(x, w, b)[0] * dy).sum()  # noqa: E731
     for wrong in (dx * 1.001, dx[::-1].copy(), dx + 1e-5, np.zeros_like(dx)):
-        with pytest.raises(AssertionError, match="by finite differences"):
-            check_grad(loss, {"x": (x, wrong)}, n=24)
+        for check in (check_grad, check_directions):
+            with pytest.raises(AssertionError, match="by finite differences"):
+                check(loss, {"x": (x, wrong)})
     right = gpt.gelu_backward
     monkeypatch.setattr(gpt, "gelu_backward", lambda dy, slope, out=None: right(dy, 0.999 * slope, out))
     with pytest.raises(AssertionError, match="by finite differences"):
-        test_model_grad(False)
+        test_model_grad("mean")
+
+
+def test_the_command_exits_1_when_a_backward_is_wrong(monkeypatch, capsys):
+    assert gpt.main([]) == 0
+    assert "All 28 tensors agree" in capsys.readouterr().out
+    right = gpt.embedding_backward
+    monkeypatch.setattr(gpt, "embedding_backward", lambda dx, indices, dtable: right(dx[1:], indices[1:], dtable))
+    assert gpt.main([]) == 1
+    assert "WRONG, off by 1e-07 or more: wte.weight\n" in capsys.readouterr().out
+    monkeypatch.setattr(gpt, "embedding_backward", lambda dx, indices, dtable: right(dx * np.nan, indices, dtable))
+    assert gpt.main([]) == 1
+    program = """if True:
+        import command, gpt
+        right = gpt.gelu_backward
+        gpt.gelu_backward = lambda dy, slope, out=None: right(dy, 0.999999 * slope, out)
+        command.run(gpt.main)"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "WRONG, off by 1e-07 or more: " in done.stdout and "h.0.mlp.c_fc.bias" in done.stdout, done.stderr
+
+
+def test_a_direction_sees_the_entry_that_no_single_entry_looked_at():
+    x, c = randn(200), randn(200)
+    loss = lambda: (c * x * x).sum()  # noqa: E731
+    for i in range(0, 200, 9):
+        wrong = 2 * c * x
+        wrong[i] += 1e-3
+        before = x.copy()
+        with pytest.raises(AssertionError, match="along a random direction"):
+            check_directions(loss, {"x": (x, wrong)})
+        np.testing.assert_array_equal(x, before)        # put back, to the bit
+    y, wrong = x.copy(), 2 * c * x
+    with pytest.raises(AssertionError, match="x, along a random direction"):
+        check_directions(lambda: (c * x * y).sum(), {"x": (x, wrong), "y": (y, c * x)})
 
 
 # --------------------------------------------------------------------------------------- values, naive loops
 
 
-def test_attention_equals_a_naive_loop(monkeypatch):
-    monkeypatch.setattr(gpt, "QUERY_BLOCK", 4)
-    B, T, NH, HS = 2, 11, 3, 5
+@in_blocks
+def test_attention_equals_a_naive_loop():
+    B, T, NH, HS = 3, 11, 3, 5
     C, qkv = NH * HS, randn(B, T, 3 * NH * HS)
     o = gpt.attention_forward(qkv, NH)[0]
     for b in range(B):
@@ -167,6 +400,37 @@ def test_attention_equals_a_naive_loop(monkeypatch):
                 np.testing.assert_allclose(o[b, i, at], sum(p[j] * v[j] for j in range(i + 1)), rtol=1e-10)
 
 
+@in_blocks
+def test_layernorm_equals_a_naive_loop():
+    x, plus, w, b = randn(11, 6), randn(11, 6), randn(6), randn(6)
+    stream = x.copy()
+    y, _ = gpt.layernorm_forward(stream, w, b, plus=plus)
+    for row in range(11):
+        t = x[row] + plus[row]
+        np.testing.assert_allclose(y[row], (t - t.mean()) / math.sqrt(t.var() + 1e-5) * w + b, rtol=1e-10, atol=1e-12)
+
+
+@in_blocks_and_threads
+@pytest.mark.parametrize("V", [13, 600])
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_losses_are_those_of_the_logits(V, temperature):
+    cfg, params = tiny(V)
+    tokens, targets = batch(cfg, 4, 7)
+    targets[1, 2:5] = -1
+    z = gpt.forward(params, cfg, tokens)[0] / temperature
+    want = np.zeros((4, 7))
+    for b, t in np.argwhere(targets >= 0):
+        want[b, t] = np.log(np.exp(z[b, t]).sum()) - z[b, t, targets[b, t]]
+    nll = gpt.token_losses(params, cfg, tokens, targets, temperature=temperature)
+    np.testing.assert_allclose(nll, want, rtol=1e-10, atol=1e-12)
+    weights = randn(4, 7)
+    loss, _ = gpt.loss_and_grads(params, cfg, tokens, targets, weights, temperature=temperature)
+    assert loss == pytest.approx((weights * want).sum(), rel=1e-10)
+    loss, _ = gpt.loss_and_grads(params, cfg, tokens, targets, temperature=temperature)
+    assert loss == pytest.approx(want.sum() / 25, rel=1e-10)
+
+
+@in_blocks
 def test_gelu_and_cross_entropy_values():
     x = np.array([[-3.0, -0.5, 0.0, 0.5, 3.0]])
     want = [0.5 * a * (1 + math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a ** 3))) for a in x[0]]
@@ -203,6 +467,7 @@ def test_float32_stays_float32():
     assert gpt.decode(params, cfg, tokens, cache).dtype == np.float32
 
 
+@in_blocks_and_threads
 def test_two_unequal_parts_add_up_to_the_whole_batch():
     cfg, params = tiny()
     tokens, targets = batch(cfg, 5, 7)
@@ -215,6 +480,7 @@ def test_two_unequal_parts_add_up_to_the_whole_batch():
         np.testing.assert_allclose(parts[0][1][k] + parts[1][1][k], grads[k], rtol=1e-9, atol=1e-12)
 
 
+@in_blocks_and_threads
 def test_recomputing_activations_changes_no_bit():
     cfg = gpt.Config(50, 20, 32, 3, 2)
     params = gpt.init(cfg, 0)
@@ -225,15 +491,14 @@ def test_recomputing_activations_changes_no_bit():
         np.testing.assert_array_equal(kept[1][k], again[1][k])
 
 
+@in_blocks_and_threads
 @pytest.mark.parametrize("recompute", [False, True])
-def test_logits_in_blocks_and_sums_over_batches(monkeypatch, recompute):
+def test_what_grads_and_arena_held_before_does_not_matter(recompute):
     cfg, params = tiny()
     tokens, targets = batch(cfg, 4, 7)
     targets[1, 2:] = -1
     weights = randn(4, 7)
     loss, want = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
-    monkeypatch.setattr(gpt, "LOGIT_FLOATS", 5 * cfg.vocab_size)
-    monkeypatch.setattr(gpt, "step_shapes", gpt.step_shapes.__wrapped__)        # it remembers other limits
     grads, arena = {k: randn(*p.shape) for k, p in params.items()}, cores.Arena()
     for i in range(2):                                  # what the arrays held before does not matter; the second time it is added
         again, same = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, add=i == 1, arena=arena, recompute=recompute)
@@ -242,6 +507,7 @@ def test_logits_in_blocks_and_sums_over_batches(monkeypatch, recompute):
             np.testing.assert_allclose(grads[k], (i + 1) * want[k], rtol=1e-9, atol=1e-12)
 
 
+@in_blocks_and_threads
 def test_the_arena_is_as_large_as_planned_and_serves_other_shapes():
     cfg = gpt.Config(50, 20, 32, 3, 2)
     params, arena = gpt.init(cfg, 0), cores.Arena()
@@ -257,6 +523,7 @@ def test_the_arena_is_as_large_as_planned_and_serves_other_shapes():
     assert gpt.memory_plan(cfg, 5, 20, True)["activations"] < 0.6 * gpt.memory_plan(cfg, 5, 20, False)["activations"]
 
 
+@in_blocks_and_threads
 def test_rows_that_pad_the_vocabulary_change_nothing():
     cfg, params = tiny()
     tokens, targets = batch(cfg, 3, 7)
@@ -270,6 +537,7 @@ def test_rows_that_pad_the_vocabulary_change_nothing():
     np.testing.assert_array_equal(*one)
 
 
+@in_blocks_and_threads
 def test_same_input_same_bits():
     cfg = gpt.Config(50, 40, 32, 2, 2)
     params = gpt.init(cfg, 0)
@@ -293,6 +561,7 @@ def test_one_batch_is_learned_by_heart():
     assert loss < 0.01
 
 
+@in_blocks_and_threads
 def test_no_position_sees_what_comes_after_it():
     cfg, params = tiny(n_positions=70, width=6)
     tokens, _ = batch(cfg, 1, 70)
@@ -305,6 +574,7 @@ def test_no_position_sees_what_comes_after_it():
         assert not np.allclose(after[0, t], before[0, t])
 
 
+@in_blocks_and_threads
 def test_an_ignored_target_moves_no_gradient():
     cfg, params = tiny()
     tokens, targets = batch(cfg, 2, 7)
@@ -321,10 +591,13 @@ def test_an_ignored_target_moves_no_gradient():
         gpt.loss_and_grads(params, cfg, tokens, np.full((2, 7), -2))
 
 
+@in_blocks_and_threads
+@pytest.mark.parametrize("vocab", [13, 600])
 @pytest.mark.parametrize("small", [True, False])
-def test_cached_decoding_equals_the_full_forward(monkeypatch, small):
+def test_cached_decoding_equals_the_full_forward(monkeypatch, small, vocab):
+    """Of a small model the rows are divided among threads, of a large one the weights."""
     monkeypatch.setattr(gpt, "SMALL_MODEL", 8 << 20 if small else 0)
-    cfg, params = tiny(n_positions=12)
+    cfg, params = tiny(vocab, n_positions=12)
     tokens, _ = batch(cfg, 3, 12)
     want, _ = gpt.forward(params, cfg, tokens)
     cache, lengths = gpt.Cache(cfg, 3, like=params["wte.weight"]), np.array([5, 1, 3])     # rows of unequal length
@@ -342,6 +615,7 @@ def test_cached_decoding_equals_the_full_forward(monkeypatch, small):
     np.testing.assert_allclose(gpt.decode(params, cfg, one, kept)[:, 0], want[np.array([2, 2, 1]), at], rtol=1e-9, atol=1e-12)
 
 
+@in_blocks_and_threads
 def test_padding_never_lands_on_a_token_of_the_cache():
     cfg, params = tiny(n_positions=5)
     tokens, _ = batch(cfg, 2, 5)

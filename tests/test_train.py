@@ -22,6 +22,7 @@ from conftest import ROOT, kill_and_rerun, run_script
 
 TEXT = "".join(random.Random(1).choice(["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]) for _ in range(900))
 SMALL = ("--preset", "shakespeare", "--steps", "30", "--batch", "4", "--eval-every", "15", "--save-every", "4")
+FEW = ("--preset", "shakespeare", "--steps", "6", "--batch", "2", "--eval-every", "3", "--save-every", "2")     # where nothing need be learned
 
 
 @pytest.fixture
@@ -34,9 +35,13 @@ def text(tmp_path):
 # ------------------------------------------------------------------------------------------------- optimizer
 
 
-def test_adamw_equals_its_formula():
+@pytest.mark.parametrize("block", [4, 15, 131072])
+def test_adamw_equals_its_formula(monkeypatch, block):
+    """Matrices in several blocks, the last one shorter; vectors, which are updated as one; tensors of equal size."""
+    monkeypatch.setattr(train.AdamW, "BLOCK", block)
     rng = np.random.default_rng(0)
-    params = {"w": rng.standard_normal((5, 3)), "b": rng.standard_normal(4)}
+    shapes = {"w": (5, 3), "b": (4,), "w2": (3, 5), "b2": (4,), "b3": (7,)}
+    params = {k: rng.standard_normal(shape) for k, shape in shapes.items()}
     want = {k: p.copy() for k, p in params.items()}
     m, v = ({k: np.zeros_like(p) for k, p in want.items()} for _ in range(2))
     opt = train.AdamW(params, 0.9, 0.95, 1e-8, weight_decay=0.1)
@@ -47,21 +52,25 @@ def test_adamw_equals_its_formula():
             g = g * 0.5
             m[k] = 0.9 * m[k] + 0.1 * g
             v[k] = 0.95 * v[k] + 0.05 * g * g
-            decay = 0.1 if k == "w" else 0.0
+            decay = 0.1 if g.ndim == 2 else 0.0
             want[k] = want[k] - lr * (m[k] / (1 - 0.9 ** t) / (np.sqrt(v[k] / (1 - 0.95 ** t)) + 1e-8) + decay * want[k])
             np.testing.assert_allclose(params[k], want[k], rtol=1e-12)
+            np.testing.assert_allclose(opt.m[k], m[k], rtol=1e-12)          # these go into a checkpoint
+            np.testing.assert_allclose(opt.v[k], v[k], rtol=1e-12)
 
 
 def test_adamw_does_not_depend_on_its_block_size(monkeypatch):
     rng = np.random.default_rng(0)
-    start, g = rng.standard_normal(1000).astype(np.float32), rng.standard_normal(1000).astype(np.float32)
+    start, g = rng.standard_normal((2, 20, 50)).astype(np.float32)      # a matrix: vectors are not updated in blocks
     results = []
-    for block in (7, 1000):
+    for block in (7, 1000, 999):
         monkeypatch.setattr(train.AdamW, "BLOCK", block)
         params = {"w": start.copy()}
         train.AdamW(params).step({"w": g}, 0.1)
+        assert (params["w"] != start).all()
         results.append(params["w"])
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 def test_schedule_and_clipping():
@@ -206,7 +215,9 @@ def test_fewer_rows_at_once_where_memory_is_short():
 def test_processes_add_up_to_the_whole_batch(monkeypatch):
     cfg = gpt.Config(50, 12, 16, 2, 2)
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
-    batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 1, 4)]
+    monkeypatch.setattr(gpt, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
+    # Of three processes the batch of two rows leaves one idle, with the gradients of the batch before.
+    batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 2, 1, 4)]
     losses, want = [], {k: 0.0 for k in params}
     for tokens, targets, weights in batches:
         loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
@@ -274,7 +285,9 @@ def test_bench_prints_a_line_of_json(capsys, monkeypatch):
     monkeypatch.setattr(train, "bench", lambda setting, f=train.bench: f(setting, seconds=0.1))
     train.main(["--bench", "char"])
     line = json.loads(capsys.readouterr().out)
-    assert line["bench"] == "char" and min(line[k] for k in ("tokens_per_s", "gflop_per_s", "peak_rss_mb", "steps")) > 0
+    assert line["bench"] == "char" and min(line[k] for k in ("tokens_per_s", "peak_rss_mb", "steps")) > 0
+    flops = train.flops_per_token(train.BENCH["char"][0], 8)
+    assert line["gflop_per_s"] == pytest.approx(line["tokens_per_s"] * flops / 1e9, abs=0.06)     # it is rounded to 0.1
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_ten_are_too_many(capsys):
@@ -320,6 +333,32 @@ def test_micro_batches_do_not_change_the_step(tmp_path, text):
             assert np.linalg.norm(weights[i][k] - w) <= 1e-3 * np.linalg.norm(w), k
 
 
+def test_a_run_goes_on_with_the_bits_it_would_have_had(tmp_path, monkeypatch):
+    """Interrupted in step 5, with a checkpoint after step 3."""
+    monkeypatch.setattr(train, "n_processes", lambda cfg: 1)
+    recipe = train.Recipe(gpt.Config(30, 8, 16, 2, 2), steps=8, batch=3, lr=1e-2, min_lr=1e-3, warmup=2, save_every=3, eval_every=4)
+    shards = [np.random.default_rng(seed).integers(0, 30, 400) for seed in (0, 1)]
+    update = train.update
+
+    def interrupted(optimizer, grads, loss, step, recipe):
+        if step == 4:
+            raise KeyboardInterrupt
+        return update(optimizer, grads, loss, step, recipe)
+
+    monkeypatch.setattr(train, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(recipe, None, shards[:1], shards[1:], tmp_path / "interrupted")
+    monkeypatch.setattr(train, "update", update)
+    logs = []
+    for name in ("interrupted", "calm"):
+        train.train(recipe, None, shards[:1], shards[1:], tmp_path / name)
+        lines = (tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        logs.append([{k: v for k, v in json.loads(line).items() if k not in ("dt_s", "tokens_per_s")} for line in lines])
+    assert logs[0] == logs[1] and [entry["step"] for entry in logs[0]] == list(range(1, 9))
+    for name in ("model.safetensors", "trainer.safetensors"):
+        assert (tmp_path / "interrupted" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes(), name
+
+
 def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path, text):
     args = ["--data", text, *SMALL, "--steps", "60"]
     assert run_script("train.py", *args, "--run", tmp_path / "calm").returncode == 0
@@ -334,16 +373,16 @@ def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path, text):
 
 def test_resuming_with_other_settings_is_an_error(tmp_path, text):
     run = ["--data", str(text), "--run", str(tmp_path / "r")]
-    train.main([*run, *SMALL])
+    train.main([*run, *FEW])
     before = (tmp_path / "r/base/model.safetensors").read_bytes()
     with pytest.raises(ValueError, match="cannot resume, lr: checkpoint .*, now 0.5"):
-        train.main([*run, *SMALL, "--lr", "0.5"])
+        train.main([*run, *FEW, "--lr", "0.5"])
     with pytest.raises(ValueError, match="cannot resume, seed: checkpoint 0, now 1"):
-        train.main([*run, *SMALL, "--seed", "1"])
+        train.main([*run, *FEW, "--seed", "1"])
     assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
-    train.main([*run, *SMALL])                          # the same again: nothing to do, nothing changes
+    train.main([*run, *FEW])                          # the same again: nothing to do, nothing changes
     assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
-    train.main([*run, *SMALL, "--seed", "1", "--on-mismatch", "restart"])
+    train.main([*run, *FEW, "--seed", "1", "--on-mismatch", "restart"])
     assert (tmp_path / "r/base/model.safetensors").read_bytes() != before
 
 
@@ -351,7 +390,7 @@ def test_a_model_of_someone_else_is_not_overwritten(tmp_path, text, monkeypatch)
     theirs = tmp_path / "r/base/model.safetensors"
     gpt.save(theirs.parent, gpt.init(gpt.Config(9, 8, 16, 1, 2), 5), gpt.Config(9, 8, 16, 1, 2))
     before = theirs.read_bytes()
-    run = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL]
+    run = ["--data", str(text), "--run", str(tmp_path / "r"), *FEW]
     with pytest.raises(ValueError, match="a model that this run did not make is already there"):
         train.main(run)
     assert theirs.read_bytes() == before
@@ -419,22 +458,22 @@ def test_a_resumed_run_counts_the_time_of_the_killed_one(tmp_path, text, monkeyp
 
 def test_how_often_it_is_saved_does_not_matter_to_a_resume(tmp_path, text):
     run = ["--data", str(text), "--run", str(tmp_path / "r")]
-    train.main([*run, *SMALL])
+    train.main([*run, *FEW])
     before = (tmp_path / "r/base/model.safetensors").read_bytes()
-    train.main([*run, *SMALL, "--save-every", "7", "--eval-every", "9"])
+    train.main([*run, *FEW, "--save-every", "5", "--eval-every", "4"])
     assert (tmp_path / "r/base/model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("spoil, message", [
     (lambda t, m: (t, {**m, "step": "two"}), "it is damaged"),
-    (lambda t, m: (t, {**m, "step": "999"}), "step 999 with 30 updates: impossible"),
+    (lambda t, m: (t, {**m, "step": "999"}), "step 999 with 6 updates: impossible"),
     (lambda t, m: (t, {**m, "identity": "[1]"}), "it is damaged"),
     (lambda t, m: (t, {}), "it is damaged"),
     (lambda t, m: ({**t, "wpe.weight": np.ones(1, np.float32)}, m), r"wpe.weight: checkpoint \(1,\), now \(64, 128\)"),
     (lambda t, m: ({k: a for k, a in t.items() if k != "adamw.m.wpe.weight"}, m), "adamw.m.wpe.weight: checkpoint None"),
 ])
 def test_a_damaged_checkpoint_is_refused_or_started_over(tmp_path, text, spoil, message, capsys):
-    run, path = ["--data", str(text), "--run", str(tmp_path / "r"), *SMALL], tmp_path / "r/base/trainer.safetensors"
+    run, path = ["--data", str(text), "--run", str(tmp_path / "r"), *FEW], tmp_path / "r/base/trainer.safetensors"
     train.main(run)
     before = (tmp_path / "r/base/model.safetensors").read_bytes()
     checkpoint.save_safetensors(path, *spoil(*checkpoint.load_safetensors(path)))
@@ -464,10 +503,10 @@ def test_bad_input(tmp_path, prepare, args, message):
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path, text):
     run = ["--data", str(text), "--run", str(tmp_path / "r")]
-    train.main([*run, *SMALL])
+    train.main([*run, *FEW])
     text.write_text(TEXT + "\u00e9" * 50, encoding="utf-8")     # one more character: one more row in the embedding
     with pytest.raises(ValueError, match=r"cannot resume, .*vocab_size: checkpoint \d+, now \d+"):
-        train.main([*run, *SMALL])
+        train.main([*run, *FEW])
 
 
 def test_shakespeare_preset_is_nanogpts_but_for_the_learning_rate(shared):

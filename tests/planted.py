@@ -1,0 +1,669 @@
+"""planted.py: do the tests find what they are there to find? The code with faults planted in it, each of which a test must catch.
+
+A fault is a plausible mistake in one place: the first rows in place of one's own, a statistic of the block before, a factor
+that is missing. For each one the tree is copied to a temporary folder, the fault is written into the copy, and the one
+test named beside it runs there. It must fail, and by a check of its own: a test that dies of a NameError, or cannot be
+collected, has checked nothing. On the copy without a fault the same test must pass. The checkout itself is only read.
+
+    python tests/planted.py                         all of them, two at a time: a table; exit code 1 if one is not found
+    python tests/planted.py --only NAME [NAME ...]  some of them
+    python tests/planted.py --jobs 4                so many at a time
+
+tests/cuda and tests/test_cuda_cpu.py do the same for the kernels.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "out", "__pycache__", ".pytest_cache", "*.tmp")
+LIMIT_S = 300                   # for one test; the slowest takes 10 s
+
+
+class Fault(NamedTuple):
+    name: str
+    file: str
+    old: str                    # occurs exactly once in the file
+    new: str
+    test: str                   # what pytest is to run: a node id, or a file and -k EXPRESSION
+
+
+FAULTS = [
+    # ------------------------------------------------------------------------------------------- gpt.py: operations
+    Fault("embedding-forward-positions-of-the-first-row", "gpt.py",
+          "    x += wpe[positions.ravel()]\n",
+          "    x += wpe[np.resize(positions[0], len(x))]\n",
+          "tests/test_align.py::test_packed_conversations_have_the_gradient_of_one_a_row"),
+    Fault("embedding-backward-assigns", "gpt.py",
+          "    dtable[values] += np.add.reduceat(",
+          "    dtable[values] = np.add.reduceat(",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("embedding-backward-rows-not-sorted", "gpt.py",
+          "np.add.reduceat(dx[order], starts",
+          "np.add.reduceat(dx, starts",
+          "tests/test_gpt.py::test_embedding_grad"),
+    Fault("layernorm-forward-eps-outside-the-root", "gpt.py",
+          "1.0 / np.sqrt(yr @ mean_of + eps)",
+          "1.0 / (np.sqrt(yr @ mean_of) + eps)",
+          "tests/test_golden.py::test_logits"),
+    Fault("layernorm-forward-plus-in-first-block", "gpt.py",
+          "        if plus is not None:\n            x[r]",
+          "        if plus is not None and r.start == 0:\n            x[r]",
+          "tests/test_gpt.py::test_what_plus_and_add_add"),
+    Fault("layernorm-forward-rstd-to-first-rows", "gpt.py",
+          "        rstd[r] = 1.0 / np.sqrt(yr @ mean_of + eps)     # variance of the whole row, no Bessel correction\n"
+          "        nr *= rstd[r]\n",
+          "        rstd[:len(nr)] = 1.0 / np.sqrt(yr @ mean_of + eps)\n"
+          "        nr *= rstd[:len(nr)]\n",
+          "tests/test_gpt.py::test_layernorm_grad"),
+    Fault("layernorm-backward-dw-of-first-block", "gpt.py",
+          "        dw += ones @ t  ",
+          "        if r.start == 0: dw += ones @ t  ",
+          "tests/test_gpt.py::test_layernorm_grad"),
+    Fault("layernorm-backward-rstd-of-first-rows", "gpt.py",
+          "        d *= rstd[r]\n",
+          "        d *= rstd[:len(d)]\n",
+          "tests/test_gpt.py::test_layernorm_grad"),
+    Fault("layernorm-backward-plus-of-first-rows", "gpt.py",
+          "0.0 if plus is None else plus[r]",
+          "0.0 if plus is None else plus[:len(d)]",
+          "tests/test_gpt.py::test_what_plus_and_add_add"),
+    Fault("layernorm-backward-mean-without-weight", "gpt.py",
+          "    mean_w = (w / dy.shape[1])[:, None]\n",
+          "    mean_w = np.full((dy.shape[1], 1), 1.0 / dy.shape[1], dy.dtype)\n",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("linear-backward-bias-not-added", "gpt.py",
+          "        dw += x.T @ dy\n        db += ones @ dy\n",
+          "        dw += x.T @ dy\n        db[...] = ones @ dy\n",
+          "tests/test_gpt.py::test_what_plus_and_add_add"),
+    Fault("gelu-backward-without-the-three", "gpt.py",
+          "        d = s * (6.0 * GELU_K * GELU_C)\n",
+          "        d = s * (2.0 * GELU_K * GELU_C)\n",
+          "tests/test_gpt.py::test_gelu_grad"),
+    Fault("gelu-forward-slope-to-first-rows", "gpt.py",
+          "        np.add(d, s, out=slope[r])\n",
+          "        np.add(d, s, out=slope[:len(d)])\n",
+          "tests/test_gpt.py::test_gelu_grad"),
+    Fault("gelu-of-another-cubic-term", "gpt.py",
+          "0.7978845608028654, 0.044715 ",
+          "0.7978845608028654, 0.044751 ",
+          "tests/test_golden.py::test_logits"),
+    Fault("mlp-backward-forgets-add", "gpt.py",
+          "    return *linear_backward(dh, x, w_fc, (dx, dw_fc, db_fc), add), dw_proj, db_proj\n",
+          "    return *linear_backward(dh, x, w_fc, (dx, dw_fc, db_fc)), dw_proj, db_proj\n",
+          "tests/test_stages.py::test_what_mlp_and_block_add"),
+    Fault("attention-mask-one-too-late", "gpt.py",
+          "-np.inf, dtype), k=1)",
+          "-np.inf, dtype), k=2)",
+          "tests/test_gpt.py::test_no_position_sees_what_comes_after_it"),
+    Fault("attention-forward-o-to-first-sequences", "gpt.py",
+          "        o_heads = o[b].reshape(",
+          "        o_heads = o[:len(q)].reshape(",
+          "tests/test_gpt.py::test_attention_grad"),
+    Fault("attention-forward-lse-to-first-sequences", "gpt.py",
+          "out=lse[b, :, t0:t1])\n",
+          "out=lse[:len(s), :, t0:t1])\n",
+          "tests/test_gpt.py::test_attention_grad"),
+    Fault("attention-forward-hidden-of-first-sequences", "gpt.py",
+          "                s += hidden[b, None, t0:t1, :t1]\n            top =",
+          "                s += hidden[:len(s), None, t0:t1, :t1]\n            top =",
+          "tests/test_gpt.py::test_attention_grad_of_several_texts_in_a_row"),
+    Fault("attention-backward-hidden-of-first-sequences", "gpt.py",
+          "                s += hidden[b, None, t0:t1, :t1]\n            s -=",
+          "                s += hidden[:len(s), None, t0:t1, :t1]\n            s -=",
+          "tests/test_gpt.py::test_attention_grad_of_several_texts_in_a_row"),
+    Fault("attention-backward-D-of-first-sequences", "gpt.py",
+          "do_heads, o[b].reshape(",
+          "do_heads, o[:len(q)].reshape(",
+          "tests/test_gpt.py::test_attention_grad"),
+    Fault("attention-backward-lse-of-first-queries", "gpt.py",
+          "            s -= lse[b, :, t0:t1] ",
+          "            s -= lse[b, :, :t1 - t0] ",
+          "tests/test_gpt.py::test_attention_grad"),
+    Fault("attention-backward-queries-not-scaled-back", "gpt.py",
+          "            np.multiply(ds @ kt, scale, out=dq[:, :, t0:t1])\n",
+          "            np.matmul(ds, kt, out=dq[:, :, t0:t1])\n",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("attention-backward-values-of-last-queries-only", "gpt.py",
+          "                dv[:, :, :t1] += p.swap",
+          "                p.swap",
+          "tests/test_gpt.py::test_attention_grad"),
+    Fault("segments-hide-the-shared-beginning", "gpt.py",
+          "    seen = (segments[:, :, None] == segments[:, None]) | (segments[:, None] == 0)\n",
+          "    seen = segments[:, :, None] == segments[:, None]\n",
+          "tests/test_align.py::test_prompts_that_are_shared_change_no_gradient"),
+    Fault("segments-see-their-future", "gpt.py",
+          "np.where(seen & np.tri(T, dtype=bool), 0,",
+          "np.where(seen, 0,",
+          "tests/test_align.py::test_packed_conversations_have_the_gradient_of_one_a_row"),
+    Fault("cross-entropy-forward-total-to-first-rows", "gpt.py",
+          '        total[r] = np.einsum("nv->n", e)',
+          '        total[:len(e)] = np.einsum("nv->n", e)',
+          "tests/test_gpt.py::test_cross_entropy_grad"),
+    Fault("cross-entropy-backward-scale-of-first-rows", "gpt.py",
+          "        d *= scale[r]\n",
+          "        d *= scale[:len(d)]\n",
+          "tests/test_gpt.py::test_cross_entropy_grad"),
+    Fault("cross-entropy-backward-target-without-weight", "gpt.py",
+          "targets[r]] -= weights[r]",
+          "targets[r]] -= np.abs(weights[r])",
+          "tests/test_golden.py::test_losses_and_gradients"),
+
+    # --------------------------------------------------------------------------------------------- gpt.py: a step
+    Fault("step-recomputes-from-the-block-before", "gpt.py",
+          '            block_forward(self.rows(part, f"x.{i}"), None',
+          '            block_forward(self.rows(part, f"x.{max(i - 1, 0)}"), None',
+          "tests/test_gpt.py::test_recomputing_activations_changes_no_bit"),
+    Fault("step-hidden-of-first-sequences", "gpt.py",
+          '{"hidden": self.hidden[part(self.B)]}',
+          '{"hidden": self.hidden[:part(self.B).stop - part(self.B).start]}',
+          "tests/test_gpt.py::test_blocks_and_threads_change_nothing_but_rounding"),
+    Fault("step-positions-of-first-sequences", "gpt.py",
+          "else self.positions[part(self.B)]\n",
+          "else self.positions[:len(tokens)]\n",
+          "tests/test_gpt.py::test_blocks_and_threads_change_nothing_but_rounding"),
+    Fault("step-targets-of-first-rows", "gpt.py",
+          "cross_entropy_forward(z, targets[rows])",
+          "cross_entropy_forward(z, targets[:len(rows)])",
+          "tests/test_gpt.py::test_blocks_and_threads_change_nothing_but_rounding"),
+    Fault("step-weights-of-first-rows", "gpt.py",
+          "cross_entropy_backward(weights[rows], cache)",
+          "cross_entropy_backward(weights[:len(rows)], cache)",
+          "tests/test_gpt.py::test_blocks_and_threads_change_nothing_but_rounding"),
+    Fault("head-forward-without-temperature", "gpt.py",
+          "            y /= temperature\n",
+          "            pass\n",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("head-backward-without-temperature", "gpt.py",
+          "dy if temperature == 1.0 else dy / temperature\n",
+          "dy\n",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("head-weight-backward-without-temperature", "gpt.py",
+          "            y /= temperature\n        np.matmul(y, wte.T, out=z)\n",
+          "            np.matmul(y / temperature, wte.T, out=z)\n        else:\n            np.matmul(y, wte.T, out=z)\n",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("head-weight-backward-adds-one-block", "gpt.py",
+          "        for r in _row_blocks(dw):  ",
+          "        for r in _row_blocks(dw)[:1]:  ",
+          "tests/test_gpt.py -k 'test_model_grad and add'"),
+    Fault("head-weight-backward-last-block-of-logits-only", "gpt.py",
+          'grads["wte.weight"], add or j > 0)',
+          'grads["wte.weight"], add)',
+          "tests/test_gpt.py::test_what_grads_and_arena_held_before_does_not_matter"),
+    Fault("loss-of-last-block-of-logits-only", "gpt.py",
+          "        loss += float(weights[rows] @ np.concatenate(nll))\n",
+          "        loss = float(weights[rows] @ np.concatenate(nll))\n",
+          "tests/test_gpt.py::test_blocks_and_threads_change_nothing_but_rounding"),
+    Fault("rows-of-weight-0-keep-their-hidden-states", "gpt.py",
+          '        step.a["y"][weights == 0.0] = 0.0\n',
+          '        pass\n',
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("without-a-counted-row-wte-keeps-its-gradient", "gpt.py",
+          '        grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0\n',
+          '        grads["wte.weight"][cfg.vocab_size:] = 0.0\n',
+          "tests/test_stages.py::test_a_step_without_weight_clears_the_gradients"),
+    Fault("mean-over-ignored-targets-too", "gpt.py",
+          "        weights = counted / counted.sum()\n",
+          "        weights = counted / counted.size\n",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("own-gradients-overwrite-what-is-added-to", "gpt.py",
+          "        if part == 0 and not add:\n",
+          "        if part == 0:\n",
+          "tests/test_gpt.py::test_what_grads_and_arena_held_before_does_not_matter"),
+    Fault("add-up-leaves-out-the-first-thread", "gpt.py",
+          "            for of_thread in own:\n",
+          "            for of_thread in own[1:]:\n",
+          "tests/test_gpt.py::test_what_grads_and_arena_held_before_does_not_matter"),
+    Fault("add-up-first-rows-of-the-others", "gpt.py",
+          "                    total[rows] += of_thread[k][rows]\n",
+          "                    total[rows] += of_thread[k][:rows.stop - rows.start]\n",
+          "tests/test_gpt.py::test_blocks_and_threads_change_nothing_but_rounding"),
+    Fault("position-embeddings-not-added", "gpt.py",
+          '            grads["wpe.weight"][:self.T, columns] += dx',
+          '            grads["wpe.weight"][:self.T, columns] = dx',
+          "tests/test_gpt.py::test_what_grads_and_arena_held_before_does_not_matter"),
+    Fault("position-embeddings-by-column-of-the-row", "gpt.py",
+          'embedding_backward(dx, self.positions.ravel(), grads["wpe',
+          'embedding_backward(dx, np.resize(np.arange(self.T), len(dx)), grads["wpe',
+          "tests/test_align.py::test_packed_conversations_have_the_gradient_of_one_a_row"),
+    Fault("token-losses-without-temperature", "gpt.py",
+          "targets.ravel(), None, temperature)",
+          "targets.ravel(), None)",
+          "tests/test_golden.py::test_losses_and_gradients"),
+    Fault("hidden-and-grads-overwrites-wte", "gpt.py",
+          '        grads["wte.weight"] += dwte\n',
+          '        grads["wte.weight"][...] = dwte\n',
+          "tests/test_objectives.py::test_exact_kl_through_the_model"),
+    Fault("init-projections-not-scaled-by-depth", "gpt.py",
+          '            std = 0.02 / (2 * cfg.n_layer) ** 0.5 if "c_proj" in name else 0.02\n',
+          '            std = 0.02\n',
+          "tests/test_stages.py::test_fresh_parameters"),
+
+    # ------------------------------------------------------------------------------------------ gpt.py: generation
+    Fault("decode-row-parts-all-begin-at-row-0", "gpt.py",
+          "cache.rows(part(B)), n_new",
+          "cache.rows(slice(0, part(B).stop - part(B).start)), n_new",
+          "tests/test_gpt.py::test_cached_decoding_equals_the_full_forward"),
+    Fault("decode-n_new-of-first-rows", "gpt.py",
+          "n_new[part(B)], only_last, 1)",
+          "n_new[:part(B).stop - part(B).start], only_last, 1)",
+          "tests/test_gpt.py::test_cached_decoding_equals_the_full_forward"),
+    Fault("decode-head-second-block-of-columns", "gpt.py",
+          "out=logits[:, i:j])",
+          "out=logits[:, v.start:v.start + j - i])",
+          "tests/test_golden.py::test_logits_of_decode"),
+    Fault("decode-projection-rows-of-first-heads", "gpt.py",
+          '[heads.start * HS:heads.stop * HS]',
+          '[:(heads.stop - heads.start) * HS]',
+          "tests/test_golden.py::test_logits_of_decode"),
+    Fault("decode-bias-of-first-hidden-units", "gpt.py",
+          'p["mlp.c_fc.bias"][f]))',
+          'p["mlp.c_fc.bias"][:f.stop - f.start]))',
+          "tests/test_golden.py::test_logits_of_decode"),
+    Fault("decode-values-of-first-heads", "gpt.py",
+          "np.matmul(s, v_cache[:, heads, :S]",
+          "np.matmul(s, v_cache[:, :heads.stop - heads.start, :S]",
+          "tests/test_golden.py::test_logits_of_decode"),
+    Fault("decode-single-tokens-see-places-not-yet-used", "gpt.py",
+          " if later.any() else None\n",
+          " if T > 1 else None\n",
+          "tests/test_gpt.py::test_cached_decoding_equals_the_full_forward"),
+    Fault("decode-padding-written-into-the-cache", "gpt.py",
+          "np.nonzero(np.arange(T) < n_new[:, None])",
+          "np.nonzero(np.ones((B, T)))",
+          "tests/test_gpt.py::test_padding_never_lands_on_a_token_of_the_cache"),
+    Fault("decode-last-column-and-not-last-counted", "gpt.py",
+          "[np.arange(B), n_new - 1]",
+          "[np.arange(B), T - 1]",
+          "tests/test_gpt.py::test_padding_never_lands_on_a_token_of_the_cache"),
+    Fault("decode-padding-counts-as-length", "gpt.py",
+          "    cache.length += n_new\n",
+          "    cache.length += T\n",
+          "tests/test_gpt.py::test_cached_decoding_equals_the_full_forward"),
+    Fault("decode-looks-as-far-as-the-shortest-row", "gpt.py",
+          "    S = min(int(cache.length.max()) + T,",
+          "    S = min(int(cache.length.min()) + T,",
+          "tests/test_gpt.py::test_cached_decoding_equals_the_full_forward"),
+    Fault("cache-copies-as-far-as-its-first-row", "gpt.py",
+          "        used, xp = int(part.length.max())",
+          "        used, xp = int(part.length[0])",
+          "tests/test_stages.py::test_copied_rows_of_a_cache_are_of_their_own_length"),
+
+    # ------------------------------------------------------------------------------------------------- train.py
+    Fault("adamw-no-root-in-the-second-correction", "train.py",
+          "math.sqrt(1.0 - b2 ** self.t)",
+          "1.0 - b2 ** self.t",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("adamw-eps-not-corrected", "train.py",
+          "        d += c2 * self.eps\n",
+          "        d += self.eps\n",
+          "tests/test_train.py::test_adamw_equals_its_formula"),
+    Fault("adamw-counts-to-1", "train.py",
+          "        self.t += 1\n        decay = lr * self.weight_decay",
+          "        self.t = max(1, self.t)\n        decay = lr * self.weight_decay",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("adamw-decays-biases-and-norms", "train.py",
+          "            self._update(p, g, *self.moments, lr, scale, 0.0)\n",
+          "            self._update(p, g, *self.moments, lr, scale, decay)\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("adamw-decay-without-rate", "train.py",
+          "        decay = lr * self.weight_decay ",
+          "        decay = 0.01 * self.weight_decay ",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("adamw-decays-after-the-update", "train.py",
+          "        if decay:\n            p *= 1.0 - decay\n        p -= d\n",
+          "        p -= d\n        if decay:\n            p *= 1.0 - decay\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("adamw-second-moment-of-unclipped-gradients", "train.py",
+          "        d *= d\n        d *= (1.0 - b2) / (1.0 - b1) ** 2\n",
+          "        d *= d\n        d *= (1.0 - b2) / ((1.0 - b1) * scale) ** 2\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("adamw-small-tensors-all-get-the-first", "train.py",
+          "                self.params[k][...] = p[at:at + n]\n                at += n\n",
+          "                self.params[k][...] = p[at:at + n]\n",
+          "tests/test_train.py::test_adamw_equals_its_formula"),
+    Fault("adamw-moments-of-small-tensors-one-place", "train.py",
+          "                self.m[k], self.v[k] = self.moments[:, at:at + p.size]\n                at += p.size\n",
+          "                self.m[k], self.v[k] = self.moments[:, at:at + p.size]\n",
+          "tests/test_train.py::test_adamw_equals_its_formula"),
+    Fault("adamw-leaves-out-the-last-short-block", "train.py",
+          "                      for i in range(0, p.size, self.BLOCK)]\n",
+          "                      for i in range(0, max(1, p.size - self.BLOCK + 1), self.BLOCK)]\n",
+          "tests/test_train.py::test_adamw_does_not_depend_on_its_block_size"),
+    Fault("clipping-forgotten", "train.py",
+          "        optimizer.step(grads, lr, clip_scale(norm, recipe.clip))\n",
+          "        optimizer.step(grads, lr)\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("clipping-by-the-square", "train.py",
+          "    return math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))\n",
+          "    return sum(float(np.vdot(g, g)) for g in grads.values())\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("schedule-first-rate-is-0", "train.py",
+          "        return recipe.lr * (step + 1) / recipe.warmup\n",
+          "        return recipe.lr * step / recipe.warmup\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("schedule-cosine-as-long-as-the-run", "train.py",
+          "    progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)\n",
+          "    progress = (step - recipe.warmup) / max(1, recipe.steps)\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("schedule-down-to-0", "train.py",
+          "    return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (",
+          "    return 0.5 * recipe.lr * (",
+          "tests/test_train.py::test_schedule_and_clipping"),
+    Fault("windows-same-order-in-every-epoch", "train.py",
+          "np.random.default_rng((self.seed, epoch)), []\n",
+          "np.random.default_rng(self.seed), []\n",
+          "tests/test_train.py::test_windows_visit_everything_once_an_epoch_and_need_no_memory"),
+    Fault("windows-order-of-the-epoch-asked-first", "train.py",
+          "        if self._epoch != epoch:\n            rng",
+          "        if self._epoch is None:\n            rng",
+          "tests/test_train.py::test_windows_visit_everything_once_an_epoch_and_need_no_memory"),
+    Fault("windows-overlap", "train.py",
+          "offset + self.T * np.arange(len(shard) // self.T - 1)",
+          "offset + (self.T - 1) * np.arange(len(shard) // self.T - 1)",
+          "tests/test_train.py::test_windows_visit_everything_once_an_epoch_and_need_no_memory"),
+    Fault("micro-batches-see-the-same-rows", "train.py",
+          "windows.rows(step * recipe.batch + i, min(",
+          "windows.rows(step * recipe.batch, min(",
+          "tests/test_train.py::test_micro_batches_do_not_change_the_step"),
+    Fault("micro-batches-each-a-mean", "train.py",
+          "np.full((len(rows), T), 1.0 / tokens_per_step)",
+          "np.full((len(rows), T), 1.0 / rows[:, 1:].size)",
+          "tests/test_train.py::test_micro_batches_do_not_change_the_step"),
+    Fault("micro-batches-last-gradient-only", "train.py",
+          "grads=self.sum, add=self.begun, arena",
+          "grads=self.sum, add=False, arena",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("processes-add-what-is-left-of-an-earlier-batch", "train.py",
+          "                for other in others:\n                    self.flat[at]",
+          "                for other in self.others:\n                    self.flat[at]",
+          "tests/test_train.py::test_processes_add_up_to_the_whole_batch"),
+    Fault("processes-add-one-block", "train.py",
+          "            for i in range(mine.start, mine.stop, gpt.BLOCK_FLOATS):\n",
+          "            for i in range(mine.start, min(mine.stop, mine.start + gpt.BLOCK_FLOATS), gpt.BLOCK_FLOATS):\n",
+          "tests/test_train.py::test_processes_add_up_to_the_whole_batch"),
+    Fault("processes-loss-of-the-first", "train.py",
+          "            loss += of_rows\n",
+          "            pass\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("gradients-not-cleared", "train.py",
+          "    def clear(self):\n        self.begun = False\n",
+          "    def clear(self):\n        pass\n",
+          "tests/test_golden.py::test_ten_steps"),
+    Fault("resume-forgets-the-count-of-updates", "train.py",
+          "    optimizer.t = t\n    return step\n",
+          "    return step\n",
+          "tests/test_train.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
+    Fault("resume-forgets-the-second-moments", "train.py",
+          '(("", params), ("adamw.m.", optimizer.m), ("adamw.v.", optimizer.v))',
+          '(("", params), ("adamw.m.", optimizer.m))',
+          "tests/test_train.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
+    Fault("resume-reads-the-first-rows-again", "train.py",
+          "windows.rows(step * recipe.batch + i, min(",
+          "windows.rows((step - done) * recipe.batch + i, min(",
+          "tests/test_train.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
+    Fault("log-keeps-the-steps-after-the-checkpoint", "train.py",
+          '                    if json.loads(line)["step"] <= step:\n',
+          '                    if json.loads(line)["step"] > 0:\n',
+          "tests/test_train.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
+    Fault("a-skipped-step-counts-as-an-update", "train.py",
+          "    if not why:\n        optimizer.step(",
+          "    if why:\n        optimizer.t += 1\n    else:\n        optimizer.step(",
+          "tests/test_train.py::test_a_step_that_is_not_finite_is_skipped_and_ten_are_too_many"),
+
+    # ------------------------------------------------------------------------------- sample.py: the mask and drawing
+    Fault("mask-leaves-out-the-end-of-a-reply", "sample.py",
+          '        add([special(tokenizer, "<|im_end|>")], ours)\n',
+          '        add([special(tokenizer, "<|im_end|>")], False)\n',
+          "tests/test_sample.py::test_render_token_by_token"),
+    Fault("mask-learns-what-tools-wrote", "sample.py",
+          '            learned = ours and part["type"] != "output"\n',
+          '            learned = ours\n',
+          "tests/test_sample.py::test_render_token_by_token"),
+    Fault("temperature-of-the-first-row-for-all", "sample.py",
+          "        z /= np.where(temperature == 0, 1.0, temperature)[:, None]\n",
+          "        z /= np.where(temperature == 0, 1.0, temperature)[0]\n",
+          "tests/test_sample.py::test_each_row_has_its_own_settings"),
+    Fault("temperature-times-logits", "sample.py",
+          "        z /= np.where(temperature == 0",
+          "        z *= np.where(temperature == 0",
+          "tests/test_sample.py::test_probabilities"),
+    Fault("top-p-keeps-one-more", "sample.py",
+          "- ranked >= top_p[rows, None]",
+          "- ranked > top_p[rows, None]",
+          "tests/test_sample.py::test_probabilities"),
+    Fault("draw-may-hit-a-token-without-probability", "sample.py",
+          "(c <= u[:, None] * c[:, -1:])",
+          "(c < u[:, None] * c[:, -1:])",
+          "tests/test_stages.py::test_draw_never_hits_a_token_without_probability"),
+    Fault("rows-of-a-batch-share-their-chance", "sample.py",
+          "np.random.default_rng((settings.seed, stream))",
+          "np.random.default_rng(settings.seed)",
+          "tests/test_sample.py::test_same_seed_same_text_whatever_the_batch"),
+    Fault("copied-prompts-get-the-first-logits", "sample.py",
+          "np.concatenate([logits, logits[source]])",
+          "np.concatenate([logits, logits[np.arange(len(copied)) % len(logits)]])",
+          "tests/test_stages.py::test_a_reply_is_the_same_whoever_comes_and_goes"),
+    Fault("rows-that-stay-get-the-first-logits", "sample.py",
+          "self.logits[kept], self.chosen[kept], [False]",
+          "self.logits[:len(kept)], self.chosen[kept], [False]",
+          "tests/test_stages.py::test_a_reply_is_the_same_whoever_comes_and_goes"),
+
+    # ------------------------------------------------------------------------------------- objectives.py, align.py
+    Fault("loss-mask-not-shifted", "align.py",
+          "        weights[r, :len(ids) - 1] = w[1:]\n",
+          "        weights[r, :len(ids) - 1] = w[:-1]\n",
+          "tests/test_align.py::test_rows_line_up_targets_with_weights"),
+    Fault("loss-mask-of-packed-rows-not-shifted", "align.py",
+          "[m / max(n, 1) for m in mask[1:]]",
+          "[m / max(n, 1) for m in mask[:-1]]",
+          "tests/test_align.py::test_only_the_assistants_tokens_are_learned"),
+    Fault("loss-a-mean-of-each-conversation", "align.py",
+          "[m / max(n, 1) for m in mask[1:]]",
+          "[m / max(sum(mask[1:]), 1) / len(rows) for m in mask[1:]]",
+          "tests/test_align.py::test_packed_conversations_have_the_gradient_of_one_a_row"),
+    Fault("packed-replies-at-positions-from-0", "align.py",
+          "range(len(prompt), len(prompt) + n), [i] * n)",
+          "range(n), [i] * n)",
+          "tests/test_align.py::test_prompts_that_are_shared_change_no_gradient"),
+    Fault("packed-texts-see-the-text-before", "align.py",
+          "range(len(prompt), len(prompt) + n), [i] * n)",
+          "range(len(prompt), len(prompt) + n), [1] * n)",
+          "tests/test_align.py::test_packed_conversations_have_the_gradient_of_one_a_row"),
+    Fault("policy-learns-what-tools-wrote", "align.py",
+          "[0] * len(p) + r.sampled)",
+          "[0] * len(p) + [1] * len(r.ids))",
+          "tests/test_align.py::test_the_policy_gradient_is_that_of_the_surrogate"),
+    Fault("advantages-across-groups", "objectives.py",
+          "    r = np.asarray(rewards, np.float64).reshape(-1, group)\n",
+          "    r = np.asarray(rewards, np.float64).reshape(group, -1).T\n",
+          "tests/test_objectives.py::test_advantages"),
+    Fault("advantages-rloo-without-its-factor", "objectives.py",
+          "        a *= group / (group - 1)\n",
+          "        a *= (group - 1) / group\n",
+          "tests/test_objectives.py::test_advantages"),
+    Fault("clipped-without-the-ratio", "objectives.py",
+          "    return loss, np.where(gone, 0.0, c * A * r)\n",
+          "    return loss, np.where(gone, 0.0, c * A)\n",
+          "tests/test_objectives.py::test_weights_are_the_gradient_through_the_model"),
+    Fault("clipped-on-the-wrong-side-of-bad-replies", "objectives.py",
+          "((A < 0) & (r < 1 - low))",
+          "((A < 0) & (r > 1 + high))",
+          "tests/test_objectives.py::test_who_is_clipped"),
+    Fault("kl-k3-with-the-gradient-of-k2", "objectives.py",
+          '"k3": (np.expm1(d) - d, np.expm1(d))}',
+          '"k3": (np.expm1(d) - d, d)}',
+          "tests/test_objectives.py::test_weights_are_the_gradient_through_the_model"),
+    Fault("exact-kl-without-temperature", "objectives.py",
+          "c * p * (log_p - log_q - kl) / temperature\n",
+          "c * p * (log_p - log_q - kl)\n",
+          "tests/test_objectives.py::test_gradients_of_all_logits"),
+    Fault("dpo-without-beta-in-its-gradient", "objectives.py",
+          "    u = beta * ((1 - smoothing)",
+          "    u = ((1 - smoothing)",
+          "tests/test_objectives.py::test_weights_are_the_gradient_through_the_model"),
+    Fault("dpo-rejected-replies-without-sign", "objectives.py",
+          "np.resize([1.0, -1.0], len(l))",
+          "np.resize([1.0, 1.0], len(l))",
+          "tests/test_objectives.py::test_weights_are_the_gradient_through_the_model"),
+    Fault("dpo-mean-over-rows-and-not-pairs", "objectives.py",
+          "smoothing * sigmoid(delta)) / n\n",
+          "smoothing * sigmoid(delta)) / len(l)\n",
+          "tests/test_objectives.py::test_weights_are_the_gradient_through_the_model"),
+    Fault("preferences-by-pairs-and-not-prompts", "objectives.py",
+          "1.0 / (len(better) * len(groups))\n",
+          "1.0 / len(groups)\n",
+          "tests/test_objectives.py::test_preferences"),
+    Fault("gae-next-value-across-tools", "objectives.py",
+          "        value_later = np.where(here, values[:, t], value_later)\n",
+          "        value_later = values[:, t]\n",
+          "tests/test_objectives.py::test_advantages_of_tokens"),
+    Fault("policy-ratios-of-the-rollout-itself", "align.py",
+          "    l, info = log_probabilities(params, cfg, rows) if again else l_old, {}\n",
+          "    l, info = l_old, {}\n",
+          "tests/test_stages.py::test_policy_weights_are_the_gradient_of_what_is_asked"),
+    Fault("policy-leash-pushes-away", "align.py",
+          "        weights = weights + recipe.kl * objectives",
+          "        weights = weights - recipe.kl * objectives",
+          "tests/test_stages.py::test_policy_weights_are_the_gradient_of_what_is_asked"),
+    Fault("leash-tied-to-the-model-itself", "align.py",
+          "        return {k: p.copy() for k, p in params.items()}\n    reference,",
+          "        return params\n    reference,",
+          "tests/test_align.py::test_dpo"),
+    Fault("reward-head-reads-the-padding", "align.py",
+          "np.array([len(ids) - 1 for ids in rows]), []\n",
+          "np.full(len(rows), T - 1), []\n",
+          "tests/test_stages.py::test_the_gradient_of_a_reward_model"),
+    Fault("reward-head-keeps-the-gradient-of-the-step-before", "align.py",
+          ' + d if grads.begun else d\n',
+          ' + d\n',
+          "tests/test_stages.py::test_the_gradient_of_a_reward_model"),
+    Fault("reward-head-gradient-of-the-last-part-only", "align.py",
+          "gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)",
+          "gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, False, grads.arena)",
+          "tests/test_stages.py::test_the_gradient_of_a_reward_model"),
+    Fault("replay-weight-forgotten", "align.py",
+          "recipe.replay_weight / rows[:, 1:].size)",
+          "1.0 / rows[:, 1:].size)",
+          "tests/test_stages.py::test_a_step_of_sft_is_what_it_says"),
+    Fault("fine-tuning-decays-the-weights", "align.py",
+          "recipe.beta2, weight_decay=0.0) ",
+          "recipe.beta2) ",
+          "tests/test_stages.py::test_fine_tuning_decays_nothing"),
+    Fault("conversations-same-order-in-every-epoch", "align.py",
+          "np.random.default_rng((self.seed, epoch)).permutation",
+          "np.random.default_rng(self.seed).permutation",
+          "tests/test_align.py::test_every_conversation_comes_once_an_epoch"),
+]
+
+
+class Outcome(NamedTuple):
+    verdict: str                # passed, failed (by a check), or what else became of the test
+    seconds: float
+
+
+# What pytest says of a test that failed by a check of its own, and not of an error on its way there.
+CHECKED = re.compile(r"^FAILED \S.*? - (assert|AssertionError|Failed: )", re.M)
+
+
+def copy_tree(to, tree=ROOT):
+    shutil.copytree(tree, to, ignore=LEFT_OUT)
+
+
+def run_test(folder, test):
+    """Run a test in a copy of the tree. -> Outcome"""
+    begun = time.monotonic()
+    # COLUMNS: the summary is cut to the terminal's width. The data that some tests ask for lie beside the checkout.
+    env = {**os.environ, "COLUMNS": "1000", "LONGHAND_DATA": os.environ.get("LONGHAND_DATA", str(ROOT.parent / "shared" / "data"))}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", *shlex.split(test)]
+    try:
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return Outcome(f"not done after {LIMIT_S} s", time.monotonic() - begun)
+    lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:] or "no output"]
+    if done.returncode == 0 and re.search(r"\b[1-9]\d* passed", lines[-1]):
+        verdict = "passed"
+    elif done.returncode == 1 and CHECKED.search(done.stdout):
+        verdict = "failed"
+    else:                                               # an error before a check, nothing collected, all skipped
+        said = [line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))]
+        verdict = f"exit code {done.returncode}: {(said or lines)[-1]}"
+    return Outcome(verdict, time.monotonic() - begun)
+
+
+def broken_text(folder, fault):
+    """The text of the fault's file with the fault in it. ValueError when the place is not there exactly once."""
+    text = (folder / fault.file).read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.name}: its place occurs {text.count(fault.old)} times in {fault.file}, expected once: {fault.old!r}")
+    return text.replace(fault.old, fault.new)
+
+
+def try_fault(whole, fault):
+    """Plant a fault in a copy of a tree and run its test there. -> Outcome"""
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+        broken = Path(folder) / "tree"
+        shutil.copytree(whole, broken)
+        path = broken / fault.file
+        path.write_text(broken_text(broken, fault), encoding="utf-8")
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):     # Python knows it by the second and size of its source
+            compiled.unlink()
+        return run_test(broken, fault.test)
+
+
+def run(faults, jobs=2, say=print, tree=ROOT):
+    """Plant each fault and print a line for it. Returns the names of those that no test found, or whose test fails anyway."""
+    missed = []
+    tests = list(dict.fromkeys(fault.test for fault in faults))
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder, ThreadPoolExecutor(jobs) as pool:
+        whole = Path(folder) / "tree"
+        copy_tree(whole, tree)
+        for fault in faults:                            # a place that is not there is said at once
+            broken_text(whole, fault)
+        without = dict(zip(tests, pool.map(lambda test: run_test(whole, test), tests)))
+        width = max(len(fault.name) for fault in faults)
+        for fault, outcome in zip(faults, pool.map(lambda fault: try_fault(whole, fault), faults)):
+            verdict = "found" if outcome.verdict == "failed" else f"NOT FOUND: {outcome.verdict}"
+            if without[fault.test].verdict != "passed":
+                verdict = f"NOT FOUND: without the fault too, {without[fault.test].verdict}"
+            if verdict != "found":
+                missed.append(fault.name)
+            say(f"{fault.name:{width}}  {fault.file:13} {outcome.seconds:5.1f} s  {verdict}  {fault.test.removeprefix('tests/')}")
+    return missed
+
+
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description="Plant faults in a copy of the code; a test must find each.")
+    p.add_argument("--only", nargs="+", metavar="NAME", help="faults to plant (default: all)")
+    p.add_argument("--jobs", type=int, default=2, help="tests at a time (default: 2)")
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    args, begun = parse_args(argv), time.monotonic()
+    unknown = set(args.only or ()) - {fault.name for fault in FAULTS}
+    if unknown:
+        raise ValueError(f"no fault is called {', '.join(sorted(unknown))}; expected some of {', '.join(fault.name for fault in FAULTS)}")
+    if args.jobs < 1:
+        raise ValueError(f"--jobs {args.jobs}: must be at least 1")
+    faults = [fault for fault in FAULTS if not args.only or fault.name in args.only]
+    missed = run(faults, args.jobs, lambda line: print(line, flush=True))
+    print(f"{len(faults) - len(missed)} of {len(faults)} faults found in {time.monotonic() - begun:.0f} s")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    import command
+
+    command.run(main, error_status=2)

@@ -1,0 +1,234 @@
+"""What the stages ask of the model: rows that come and go, policy weights, the reward's head, a step of fine-tuning."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import align
+import bpe
+import gpt
+import objectives
+import sample
+import train
+from conftest import check_grad
+
+RNG = np.random.default_rng(0)
+CFG = gpt.Config(vocab_size=13, n_positions=9, n_embd=8, n_layer=2, n_head=2)
+
+
+def model(cfg=CFG):
+    params = gpt.init(cfg, 1, np.float64)
+    for p in params.values():
+        p += 0.2 * RNG.standard_normal(p.shape)
+    return params
+
+
+# -------------------------------------------------------------------------------------------------- the model
+
+
+def test_what_mlp_and_block_add():
+    """add means the same for all gradients of a layer."""
+    params = model()
+    p, (x, dy) = gpt.layer_params(params, 1), RNG.standard_normal((2, 10, 8))
+
+    def mlp(out, add):
+        weights = [p[k] for k in gpt.MLP]
+        cache = gpt.mlp_forward(x, *weights)[1]
+        return gpt.mlp_backward(dy, cache, weights[0], weights[2], out, add)[1:]
+
+    def block(out, add):
+        arrays = SimpleNamespace(**{k: np.empty(shape) for k, shape in gpt.block_shapes(CFG, 2, 5).items()}, t=np.empty((10, 8)))
+        gpt.block_forward(x.copy(), None, p, arrays, CFG.n_head)
+        grads = {k: np.empty_like(a) for k, a in p.items()} if out is None else dict(zip(p, out[1:]))
+        gpt.block_backward(dy.copy(), p, arrays, CFG.n_head, grads, add)
+        return grads.values()
+
+    for backward in (mlp, block):
+        once = [g.copy() for g in backward(None, False)]
+        twice = backward((np.empty_like(x), *(g.copy() for g in once)), True)
+        for a, b in zip(once, twice):
+            np.testing.assert_allclose(b, 2 * a, rtol=1e-12, atol=1e-14)
+
+
+def test_a_step_without_weight_clears_the_gradients():
+    """What the arrays held before is gone, also where no product writes to them."""
+    params, (tokens, targets) = model(), RNG.integers(0, 13, (2, 3, 7))
+    grads = {k: np.full_like(p, 7.0) for k, p in params.items()}
+    loss, _ = gpt.loss_and_grads(params, CFG, tokens, targets, np.zeros((3, 7)), grads=grads)
+    assert loss == 0.0 and not any(g.any() for g in grads.values())
+
+
+def test_fresh_parameters():
+    """The spreads of GPT-2. That of n numbers is known to 1 / sqrt(2n): five times that are allowed."""
+    cfg = gpt.Config(vocab_size=500, n_positions=64, n_embd=48, n_layer=6, n_head=4)
+    params, others = gpt.init(cfg, 0), gpt.init(cfg, 1)
+    for name, p in params.items():
+        if p.ndim == 1:
+            assert (p == (0.0 if name.endswith("bias") else 1.0)).all(), name
+            continue
+        want = 0.02 / np.sqrt(2 * 6) if name.endswith("c_proj.weight") else 0.02
+        assert p.std() == pytest.approx(want, rel=5 / np.sqrt(2 * p.size)), name
+        assert not np.array_equal(p, others[name])
+
+
+def test_draw_never_hits_a_token_without_probability():
+    p = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    last = 1 - 2.0 ** -53
+    assert sample.draw(p, np.array([0.0, 0.5, last, 0.0])).tolist() == [1, 2, 1, 1]
+
+
+# ------------------------------------------------------------------------------------------------- generation
+
+
+def test_copied_rows_of_a_cache_are_of_their_own_length():
+    params, tokens = model(), RNG.integers(0, 13, (3, 9))
+    want, _ = gpt.forward(params, CFG, tokens)
+    cache = gpt.Cache(CFG, 3, like=params["wte.weight"])
+    gpt.decode(params, CFG, tokens[:, :6], cache, n_new=np.array([2, 6, 4]))
+    chosen = np.array([0, 2, 1, 0])                         # the shortest row first
+    kept = cache.rows(chosen)
+    for _ in range(3):
+        at = kept.length.copy()
+        logits = gpt.decode(params, CFG, tokens[chosen, at][:, None], kept, only_last=True)
+        np.testing.assert_allclose(logits, want[chosen, at], rtol=1e-9, atol=1e-12)
+    assert kept.length.tolist() == [5, 7, 9, 5] and cache.length.tolist() == [2, 6, 4]
+
+
+def test_a_reply_is_the_same_whoever_comes_and_goes():
+    """Prompts that come several times are read once. Here one row ends early, and another takes its place."""
+    params, tokenizer = model(), bpe.Tokenizer.characters("0123456789abc")
+    params["ln_f.weight"] *= 3.0                            # so sure that another row's logits give other tokens
+    prompts = [[5, 6], [1, 2], [3, 4], [3, 4], [3, 4], [1, 2], [7, 8], [9, 10], [11, 12], [0, 1], [2, 2]]
+    whole, short = (sample.Settings(max_new_tokens=n, tools=False, seed=3) for n in (6, 1))
+
+    def finish(batch):
+        while len(batch):
+            batch.step()
+            batch.read()
+
+    want = []
+    for stream, prompt in enumerate(prompts):
+        batch = sample.Batch(params, CFG, tokenizer, 1)
+        want += batch.add([prompt], whole, [stream])
+        finish(batch)
+    assert len({tuple(row.ids) for row in want}) == len(want)
+    early, late = prompts[:-1], prompts[-1:]
+    for ends in range(len(early)):
+        batch = sample.Batch(params, CFG, tokenizer, 12)
+        rows = batch.add(early, [short if i == ends else whole for i in range(len(early))], range(len(early)))
+        batch.step()
+        batch.read()
+        assert len(batch.rows) == len(early) > len(batch)       # one of ten: it leaves when another comes
+        rows += batch.add(late, whole, [len(early)])
+        finish(batch)
+        for i, row in enumerate(rows):
+            assert row.prompt == prompts[i] and row.ids == want[i].ids[:1 if i == ends else 6]
+
+
+# -------------------------------------------------------------------------------------- reinforcement, rewards
+
+
+@pytest.mark.parametrize("epochs, kind", [(3, "k2"), (3, "k3"), (1, "k2")])
+def test_policy_weights_are_the_gradient_of_what_is_asked(epochs, kind):
+    """The clipped objective plus the KL, where the model has moved since the rollout; with one epoch it has not."""
+    params, reference, before = model(), model(), model()
+    prompts = [[1, 2], [3, 4, 5], [1, 2], [6]]
+    replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"), sample.Reply([9, 10], [1, 1], "stop"),
+               sample.Reply([2, 2, 2], [1, 1, 1], "stop"), sample.Reply([1, 0, 12, 4, 5], [1, 1, 1, 0, 1], "stop")]
+    rows = align.policy_rows(prompts, replies)
+    counts, advantage = objectives.normaliser(rows[2]), np.array([1.0, -0.7, 0.4, -1.2])
+    l_old = align.log_probabilities(before if epochs > 1 else params, CFG, rows)
+    l_ref = align.log_probabilities(reference, CFG, rows)
+    recipe = dataclasses.replace(align.RL, epochs=epochs, kl=0.3, kl_kind=kind)
+    rollout = align.Rollout(rows, counts, advantage, l_old, l_ref, {})
+    weights, info = align.policy_weights(params, CFG, recipe, rollout, again=epochs > 1)
+
+    def asked():
+        l = align.log_probabilities(params, CFG, rows)      # noqa: E741
+        objective = objectives.clipped(l, l_old, counts, advantage) if epochs > 1 else objectives.policy(l, counts, advantage)
+        return objective[0] + 0.3 * objectives.kl_estimate(l, l_ref, counts, kind)[0]
+
+    _, grads = gpt.loss_and_grads(params, CFG, rows[0], rows[1], weights)
+    check_grad(asked, {k: (params[k], grads[k]) for k in params}, n=2)
+    if epochs > 1:
+        gone = (weights != weights).any()                   # no NaN
+        assert not gone and 0 < info["clipped"] < 1         # both branches were taken
+
+
+def test_the_gradient_of_a_reward_model(monkeypatch):
+    """Rows of unequal length, in two parts, after a step whose gradient must not be left."""
+    monkeypatch.setattr(train, "n_processes", lambda cfg: 1)
+    params = {**model(), "score.weight": RNG.standard_normal(8)}
+    rows = [RNG.integers(0, 13, n).tolist() for n in (9, 3, 5, 1, 7)]
+    c = RNG.standard_normal(5)
+    parts = [slice(0, 3), slice(3, 5)]
+    grads = train.Gradients(params, CFG)
+    for _ in range(2):
+        grads.clear()
+        for part in parts:
+            align.score_rows(params, CFG, rows[part], grads, lambda r, part=part: (float(c[part] @ (r * r)), 2 * c[part] * r))
+
+    def loss():
+        return sum(float(c[part] @ align.score_rows(params, CFG, rows[part]) ** 2) for part in parts)
+
+    alone = np.concatenate([align.score_rows(params, CFG, [row]) for row in rows])
+    np.testing.assert_allclose(align.score_rows(params, CFG, rows), alone, rtol=1e-12)      # padding says nothing
+    check_grad(loss, {k: (params[k], grads.sum[k]) for k in params}, n=3)
+
+
+# -------------------------------------------------------------------------------------------------- fine-tuning
+
+TEXT = "What is it? It is a goat. user assistant Turn the wheel: one two. "
+CHATS = [{"messages": [{"role": "user", "content": f"What is {w}?"}, {"role": "assistant", "content": f"It is a {w}{'.' * n}"}]}
+         for n, w in enumerate(("goat", "wheel", "one"), 1)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with a base model, its text and three conversations."""
+    tokenizer = bpe.Tokenizer.train([TEXT] * 3, 300)
+    cfg = gpt.Config(tokenizer.n_vocab, 80, 16, 2, 2)
+    gpt.save(tmp_path / "base", gpt.init(cfg, 0), cfg)
+    tokenizer.save(tmp_path / "base" / "tokenizer.json")
+    for name in ("tokens", "chat"):
+        (tmp_path / name).mkdir()
+    for split in ("train", "val"):
+        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", tokenizer.encode_to_numpy(TEXT * 30), tokenizer)
+    (tmp_path / "chat" / "train.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in CHATS), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
+    """Its gradient is that of the mean over the assistant's tokens, and replay_weight times that of the mean over the text."""
+    recipe = dataclasses.replace(align.SFT, steps=1, batch=3, replay=2, replay_weight=0.5, warmup=1)
+    params, cfg, tokenizer = sample.load_model(run / "base")
+    seen, update = [], train.update
+
+    def watched(optimizer, grads, *rest):
+        seen.append({k: g.copy() for k, g in grads.items()})
+        return update(optimizer, grads, *rest)
+
+    monkeypatch.setattr(train, "update", watched)
+    align.sft(run, recipe)
+    rows = align.pad_rows([sample.render(chat["messages"], tokenizer) for chat in CHATS])
+    _, want = gpt.loss_and_grads(params, cfg, rows[0], rows[1], rows[2] / rows[2].sum())
+    text = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, 1).rows(0, 2)
+    _, of_text = gpt.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
+    for k in want:
+        both = want[k] + 0.5 * of_text[k]
+        # float32: sums of some hundred terms in another order
+        np.testing.assert_allclose(seen[0][k], both, rtol=0, atol=1e-5 * np.abs(both).max(), err_msg=k)
+
+
+def test_fine_tuning_decays_nothing(run):
+    """Positions that no conversation reaches have no gradient and keep their bits."""
+    recipe = dataclasses.replace(align.SFT, steps=3, batch=1, replay=0, warmup=1)
+    align.sft(run, recipe)
+    before, after = (sample.load_model(run / stage)[0]["wpe.weight"] for stage in ("base", "sft"))
+    longest = max(len(sample.render(chat["messages"], sample.load_model(run / "base")[2])[0]) for chat in CHATS)
+    assert longest < 70
+    np.testing.assert_array_equal(after[longest:], before[longest:])
+    assert (after[:5] != before[:5]).all()
