@@ -46,7 +46,7 @@ all: summary
 	touch $@
 
 # $(call stage,name,what it is made of,what it makes,command): files relative to the run folder, as patterns.
-stage = $(PY) runs.py --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- $(4) --run "{run}"
+stage = @$(PY) runs.py --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- $(4) --run "{run}"
 
 WORLD := crawl/*.warc.gz chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
          $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test)
@@ -88,7 +88,7 @@ OF_RL = sft/model.safetensors chat/train.jsonl $(call quote,tasks/wheel_*.jsonl 
 THIS_MAKE := $(MAKE)
 
 summary: control
-	$(PY) runs.py --run "$(RUN)" --name 9-summary --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' --output summary.txt \
+	@$(PY) runs.py --run "$(RUN)" --name 9-summary --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' --output summary.txt \
 	  --makes summary.txt -- $(THIS_MAKE) --no-print-directory --silent rows RUN="{run}"
 
 # The table at the end: what each stage printed last, then a few questions.

@@ -16,6 +16,9 @@ import os
 import re
 import sys
 
+if sys.version_info < (3, 10):
+    sys.exit(f"Python {sys.version.split()[0]} is too old: 3.10 or newer is needed")
+
 # C0 but for tab, line feed and carriage return (which redraws our own line of progress); DEL; C1, where ESC [ is one
 # character; line and paragraph separators and the marks that turn the direction of text around.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

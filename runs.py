@@ -21,6 +21,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -261,7 +262,9 @@ def stage(run, name, made_of, makes, words, output=None):
             print(f"{name}: finished before, from the same files")
             return 0
         sign_path.unlink(missing_ok=True)
-        status = run_command([w.replace("{run}", str(run)) for w in words], output)
+        words_here = [w.replace("{run}", str(run)) for w in words]
+        print(f"{name}: {shlex.join(words_here)}", file=sys.stderr, flush=True)
+        status = run_command(words_here, output)
         if status:
             return status
         made = files_of(run, makes)

@@ -20,7 +20,6 @@ import base64
 import gzip
 import hashlib
 import json
-import os
 import random
 import re
 import shutil

@@ -1,0 +1,73 @@
+"""Makefile: names of run folders, what clean may delete, and the Python it needs."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+NO_RUN = ["", " ", "out/my run", "/", "//", ".", "./", "..", "../x", "a/../b", "-x", "-rf", "a/-b", "a;b", "a$b", "a$(b)", "a`b`",
+          "a'b", 'a"b', "a#b", "a:b", "a%b", "a,b", "a=b", "a\\b", "a|b", "a&b", "a>b", "a*", "a?", "[a]", "{a}", "~", "~/x", "@x", "!x",
+          "a\tb", "a\nb"]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the Makefile, a bystander in it, and no virtual environment: clean needs none."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("out/demo/log", "out/my run/log", "out/my", "run", "tests", "x"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "precious").write_text("")
+    return tmp_path
+
+
+def make(checkout, *words):
+    return subprocess.run(["make", *words], cwd=checkout, capture_output=True, text=True)
+
+
+def files(folder):
+    return sorted(str(p) for p in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("name", NO_RUN)
+def test_what_is_no_name_of_a_run_is_refused_before_anything_is_deleted(checkout, name):
+    before = files(checkout)
+    for target in ("clean", "all"):
+        done = make(checkout, target, f"RUN={name}")
+        assert done.returncode == 2 and "RUN is " in done.stderr and done.stdout == "", done
+    assert files(checkout) == before
+
+
+def test_the_environment_is_looked_at_as_well(checkout):
+    done = subprocess.run(["make", "clean"], cwd=checkout, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "RUN": "out/my run"})
+    assert done.returncode == 2 and 'RUN is "out/my run"' in done.stderr
+
+
+def test_clean_deletes_a_run_and_no_other_folder(checkout):
+    for name in ("out", "tests", "run", "."):
+        before = files(checkout)
+        assert make(checkout, "clean", f"RUN={name}").returncode != 0 and files(checkout) == before
+    (checkout / "out/dämo/log").mkdir(parents=True)
+    for name in ("out/demo", "out/dämo", str(checkout / "out/demo"), "out/gone"):
+        assert make(checkout, "clean", f"RUN={name}").returncode == 0
+        assert not (checkout / name).exists()
+    assert (checkout / "out/my run/log/precious").exists() and (checkout / "out/my/precious").exists()
+
+
+def test_a_python_that_is_too_old_is_named_and_leaves_nothing(checkout):
+    """The old Python is this one, which says of itself that it is 3.9."""
+    (checkout / "requirements.txt").write_text("")
+    (checkout / "old.py").write_text("import sys\nsys.version_info, sys.version = (3, 9, 18, 'final', 0), '3.9.18 (main)'\nexec(sys.argv[2])\n")
+    done = make(checkout, ".venv/ready", f"PYTHON={sys.executable} old.py")
+    assert done.returncode == 2 and "Python 3.9.18 is too old: 3.10 or newer is needed" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_dry_runs_make_nothing(checkout):
+    before = files(checkout)
+    (checkout / "requirements.txt").write_text("")
+    assert make(checkout, "-n").returncode == 0
+    (checkout / "requirements.txt").unlink()
+    assert files(checkout) == before
