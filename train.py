@@ -380,7 +380,6 @@ def keep_threads(kept):
     if n != cores.N_THREADS:
         print(f"going on with {n} threads, as this run began, for the same bits; this machine has {cores.N_THREADS} cores", file=sys.stderr)
         cores.N_THREADS = gpt.N_THREADS = n
-        cores._new_pool()
     return n
 
 
