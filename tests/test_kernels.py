@@ -17,10 +17,10 @@ except Exception:               # no CuPy, no driver, no device: whatever it is,
     if os.environ.get("LONGHAND_GPU"):                  # make gpu: then it is the GPU that is to be tested
         raise
     import cupy_cpu as cp
-    sys.modules["cupy"] = cp
-    ON_GPU = False
     if cp.MISSING:
         pytest.skip(f"no GPU, and the CPU that plays one needs {cp.MISSING}", allow_module_level=True)
+    sys.modules["cupy"] = cp
+    ON_GPU = False
 
 import gpt
 import kernels
