@@ -52,7 +52,7 @@ def connect(dtype=None):
     cp = cupy
     import kernels as launchers
     kernels = launchers
-    kernels.checks.limits()                             # refuses a GPU that the kernels are not written for
+    kernels.checks.limits()     # ValueError for a GPU that the kernels are not written for
     name, capability = found["name"].decode() if isinstance(found["name"], bytes) else found["name"], found["major"]
     if capability < 8 and dtype != "float32":           # its tensor cores came with compute capability 8.0
         print(f"{name}: no bfloat16 (compute capability {capability}.{found['minor']}, 8.0 has it); computing in float32", file=sys.stderr)
@@ -118,9 +118,10 @@ def upload(params, cfg, bf16=True):
 
 
 def check_ids(cfg, ids, name="tokens"):                 # (B,T) int on the host
-    """gpt.check_tokens, for an id outside the vocabulary would be read and written there on the GPU, where nobody looks."""
+    """gpt.check_tokens, and the type. A kernel does not look: it would read and write out of bounds."""
     if not np.issubdtype(getattr(ids, "dtype", object), np.integer):
-        raise ValueError(f"{name}: {getattr(ids, 'dtype', type(ids).__name__)}, expected an array of whole numbers")
+        kind = getattr(ids, "dtype", type(ids).__name__)
+        raise ValueError(f"{name}: {kind}, expected an array of whole numbers")
     gpt.check_tokens(cfg, ids, name)
 
 
@@ -185,18 +186,21 @@ class Step:
         self.i = cut(self.a["inbox"], tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N)
         self.weights = self.i["weights"].view(np.float32)
 
-    def put(self, tokens, targets, weights):            # (B,T) each, on the host; weights also as (B*T,)
-        """Where there are fewer sequences than B, the rest counts nothing, and so does a target of -1."""
+    def put(self, tokens, targets, weights):            # (B,T) each on the host, weights also (B*T,)
+        """Sends a batch. Missing sequences count nothing, and neither does a target of -1."""
         check_ids(self.cfg, tokens)
         if tokens.shape[1] != self.T or not 1 <= len(tokens) <= self.B:
             raise ValueError(f"tokens: {tokens.shape}, expected 1 to {self.B} rows of {self.T}")
         if targets.shape != tokens.shape or weights.shape not in (tokens.shape, (tokens.size,)):
-            raise ValueError(f"targets {targets.shape} and weights {weights.shape} for tokens {tokens.shape}")
+            raise ValueError(f"targets {targets.shape} and weights {weights.shape} "
+                             f"for tokens {tokens.shape}")
         counted = targets != -1
-        check_ids(self.cfg, np.where(counted, targets, targets.dtype.type(0)), "targets")
+        targets = np.where(counted, targets, targets.dtype.type(0))
+        check_ids(self.cfg, targets, "targets")
         weights = np.where(counted, weights.reshape(tokens.shape), 0.0)
         more = (0, self.B - len(tokens)), (0, 0)
-        tokens, targets, weights = (np.pad(a, more) for a in (tokens.astype(np.int32), np.where(counted, targets, 0).astype(np.int32), weights.astype(np.float32)))
+        tokens, targets = (np.pad(a.astype(np.int32), more) for a in (tokens, targets))
+        weights = np.pad(weights.astype(np.float32), more)
         positions = np.broadcast_to(np.arange(self.T, dtype=np.int32), tokens.shape)
         self.inbox.send(tokens, np.ascontiguousarray(positions), targets, weights, *kernels.look_ups(tokens.ravel()))
 
@@ -362,10 +366,11 @@ def decode(params, cfg, tokens, cache, n_new, only_last):
     check_ids(cfg, tokens)
     (B, T), S = tokens.shape, cache.k.shape[3]
     if len(cache.length) != B or n_new.shape != (B,) or not 1 <= n_new.min() <= n_new.max() <= T:
-        raise ValueError(f"tokens {tokens.shape}, n_new {n_new.tolist()[:8]} and a cache of {len(cache.length)} rows: expected 1 to {T} for each row")
+        raise ValueError(f"tokens {tokens.shape}, n_new {n_new.tolist()[:8]} and a cache of "
+                         f"{len(cache.length)} rows: expected 1 to {T} for each row")
     if cache.length.min() < 0 or (cache.length + n_new).max() > S or S > cfg.n_positions:
-        raise ValueError(f"positions {cache.length.min()} to {(cache.length + n_new).max()} do not fit the cache of {S}; "
-                         f"the model's context is {cfg.n_positions}")
+        raise ValueError(f"positions {cache.length.min()} to {(cache.length + n_new).max()} do not fit "
+                         f"the cache of {S}; the model's context is {cfg.n_positions}")
     key = T, only_last, id(params)
     if not cache.step or cache.step[0] != key:
         cache.step = key, DecodeStep(params, cfg, cache, T, only_last)

@@ -247,12 +247,31 @@ def wrong_batches():
         a = a.astype(dtype)
         a[1, 4] = value
         return a
-    for kind, value in ((np.int64, 37), (np.int64, -1), (np.int64, 39), (np.int64, 1 << 32), (np.uint32, (1 << 32) - 1), (np.uint16, 65535), (np.int8, -128)):
+
+    for kind, value in (
+        (np.int64, 37),
+        (np.int64, -1),
+        (np.int64, 39),
+        (np.int64, 1 << 32),
+        (np.uint32, (1 << 32) - 1),
+        (np.uint16, 65535),
+        (np.int8, -128),
+    ):
         yield "tokens: id", put(tokens, value, kind), targets, weights
     for kind, value in ((np.int64, 37), (np.int64, -2), (np.int64, 1 << 32), (np.uint16, 65535)):
         yield "targets: id", tokens, put(targets, value, kind), weights
-    yield "tokens: float64, expected an array of whole numbers", tokens.astype(float), targets, weights
-    yield "targets: float64, expected an array of whole numbers", tokens, targets.astype(float), weights
+    yield (
+        "tokens: float64, expected an array of whole numbers",
+        tokens.astype(float),
+        targets,
+        weights,
+    )
+    yield (
+        "targets: float64, expected an array of whole numbers",
+        tokens,
+        targets.astype(float),
+        weights,
+    )
     yield "tokens: bool, expected an array of whole numbers", tokens > 5, targets, weights
     yield "tokens: list, expected an array of whole numbers", tokens.tolist(), targets, weights
     yield r"tokens: shape \(60,\)", tokens.ravel(), targets.ravel(), weights.ravel()
@@ -265,7 +284,9 @@ def wrong_batches():
 @pytest.mark.parametrize("what, tokens, targets, weights", list(wrong_batches()))
 def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
     params = gpt.init(CFG, 0)
-    training = device.Training({k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 3, bf16=False)
+    training = device.Training(
+        {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 3, bf16=False
+    )
     there = device.upload(params, CFG, False)
     with pytest.raises(ValueError, match=what):
         training.add(tokens, targets, weights)
@@ -294,8 +315,17 @@ def test_rows_that_do_not_fit_are_refused():
 
 
 def test_decoding_keeps_to_its_cache():
-    there, tokens = device.upload(gpt.init(CFG, 0), CFG, False), RNG.integers(0, CFG.vocab_size, (3, 4))
-    for n_new, length in (([4, 4], 0), ([0, 1, 1], 0), ([1, 5, 1], 0), ([1, 1, 4], 13), ([1, 1, 1], -1)):
+    there, tokens = (
+        device.upload(gpt.init(CFG, 0), CFG, False),
+        RNG.integers(0, CFG.vocab_size, (3, 4)),
+    )
+    for n_new, length in (
+        ([4, 4], 0),
+        ([0, 1, 1], 0),
+        ([1, 5, 1], 0),
+        ([1, 1, 4], 13),
+        ([1, 1, 1], -1),
+    ):
         cache = gpt.Cache(CFG, 3, 16, there["wte.weight"])
         cache.length[:] = length
         with pytest.raises(ValueError, match="n_new|do not fit the cache of 16"):
@@ -312,9 +342,13 @@ def test_a_target_that_is_ignored_has_no_weight():
     params, (tokens, targets, weights) = model(), batch(2, CFG.n_positions)
     assert targets[0, 1] == -1
     want, grads = gpt.loss_and_grads(params, CFG, tokens, targets, weights)
-    training = device.Training({k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 2, bf16=False)
+    training = device.Training(
+        {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 2, bf16=False
+    )
     training.add(tokens, targets, weights)
     close(training.grads["wte.weight"], grads["wte.weight"], 1e-4, "wte.weight")
     assert abs(training.update(1e-3, 1.0)[0] - want) < 1e-5
-    again = device.loss_and_grads(device.upload(params, CFG, False), CFG, tokens, targets, weights, add=True)[1]
+    again = device.loss_and_grads(
+        device.upload(params, CFG, False), CFG, tokens, targets, weights, add=True
+    )[1]
     close(again["wte.weight"], grads["wte.weight"], 1e-4, "added to nothing")

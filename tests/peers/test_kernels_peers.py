@@ -1,5 +1,8 @@
-"""NVIDIA's compiler: what it makes of the kernels, run on a CPU (tests/cuda/ptx_cpu.py), passes the tests that their source passes.
-And transformers, which looks for another package by the name of the folder kernels/, finds its own all the same."""
+"""kernels/ beside NVIDIA's compiler and beside transformers.
+
+What the compiler makes of the kernels, run on a CPU (tests/cuda/ptx_cpu.py), passes the tests that
+their source passes. transformers, which looks for a package named kernels, can be imported.
+"""
 
 import importlib.util
 import os
@@ -118,20 +121,22 @@ def test_memory_is_used_well():
     assert {f"attention_{kind}_{size}" for kind in ("forward", "backward_q", "backward_kv") for size in (32, 64, 128)} <= table.keys()
 
 
-# What a package of that name has to have for transformers to use it, and says: it is asked for its version first.
+# A package named kernels that has every name transformers could ask for.
 PACKAGE = """
 import sys
 def __getattr__(name):
     if name.startswith("_"):
         raise AttributeError(name)
-    return type(name, (), {"__init__": lambda self, *args: None, "__call__": lambda self, decorated: decorated})
+    methods = {"__init__": lambda self, *args: None, "__call__": lambda self, decorated: decorated}
+    return type(name, (), methods)
 """
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("transformers") or not importlib.util.find_spec("torch"), reason="needs transformers and torch")
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="needs transformers")
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
 @pytest.mark.parametrize("installed", ["none", "of no use", "of use"])
 def test_transformers_is_imported_in_the_checkout(installed, tmp_path):
-    """With no package named kernels installed, one too old for transformers, and one that it takes."""
+    """With no package named kernels installed, with one that is too old, and with one it takes."""
     program = """
 from transformers import GPT2LMHeadModel
 from transformers.utils import import_utils
@@ -140,11 +145,13 @@ print(import_utils.is_kernels_available(), kernels.__file__, kernels.MOST_HEAD_S
 """
     if installed != "none":
         from transformers.utils import import_utils
-        version = getattr(import_utils, "KERNELS_MIN_VERSION", "1.0") if installed == "of use" else "0.0.1"
-        (tmp_path / "kernels").mkdir()
-        (tmp_path / "kernels" / "__init__.py").write_text(PACKAGE)
-        (tmp_path / f"kernels-{version}.dist-info").mkdir()
-        (tmp_path / f"kernels-{version}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+        version = import_utils.KERNELS_MIN_VERSION if installed == "of use" else "0.0.1"
+        package, metadata = tmp_path / "kernels", tmp_path / f"kernels-{version}.dist-info"
+        package.mkdir()
+        metadata.mkdir()
+        (package / "__init__.py").write_text(PACKAGE)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout == f"{installed == 'of use'} {ROOT / 'kernels' / '__init__.py'} 256\n"
