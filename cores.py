@@ -29,8 +29,15 @@ def _blas_kernels():
 
 # These must be in the environment before NumPy loads. One BLAS thread, because we split the work over Python threads or
 # processes ourselves: that also parallelises everything that is not a matrix product.
-BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-ASKED_FOR = {name: os.environ[name] for name in (*BLAS_VARIABLES, "OMP_NUM_THREADS") if name in os.environ}
+BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+ASKED_FOR = {
+    name: os.environ[name] for name in (*BLAS_VARIABLES, "OMP_NUM_THREADS") if name in os.environ
+}
 for _name in BLAS_VARIABLES:
     os.environ.setdefault(_name, "1")
 if _blas_kernels():
@@ -52,22 +59,35 @@ from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+N_THREADS = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
 
-# What a BLAS calls the functions that set and tell its number of threads, and the variable that its users set.
+# For each BLAS: its functions that set and tell the number of threads, and its variable.
 BLAS_FUNCTIONS = [
-    ("scipy_openblas_set_num_threads64_", "scipy_openblas_get_num_threads64_", "OPENBLAS_NUM_THREADS"),     # NumPy's wheels
+    (
+        "scipy_openblas_set_num_threads64_",
+        "scipy_openblas_get_num_threads64_",
+        "OPENBLAS_NUM_THREADS",
+    ),  # NumPy's wheels
     ("scipy_openblas_set_num_threads", "scipy_openblas_get_num_threads", "OPENBLAS_NUM_THREADS"),
     ("openblas_set_num_threads64_", "openblas_get_num_threads64_", "OPENBLAS_NUM_THREADS"),
-    ("openblas_set_num_threads", "openblas_get_num_threads", "OPENBLAS_NUM_THREADS"),                       # distributions
+    (
+        "openblas_set_num_threads",
+        "openblas_get_num_threads",
+        "OPENBLAS_NUM_THREADS",
+    ),  # distributions
     ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads", "MKL_NUM_THREADS"),
     ("bli_thread_set_num_threads", "bli_thread_get_num_threads", "BLIS_NUM_THREADS"),
 ]
 
 
 def numpy_library():
-    """NumPy's own part in C, loaded: names are looked up in it and in all it is linked to, its BLAS among them."""
-    core = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
+    """NumPy's C part. Functions are looked up in it and in what it is linked to, such as its BLAS."""
+    core = (
+        sys.modules.get("numpy._core._multiarray_umath")
+        or sys.modules["numpy.core._multiarray_umath"]
+    )
     return ctypes.CDLL(core.__file__)
 
 
@@ -80,7 +100,7 @@ def blas_functions(library):
 
 
 def limit_blas(library, numpy_was_first, asked_for):
-    """One thread for the BLAS, or as many as the user asked it for, by its own variable. Returns what there is to say, in lines.
+    """Give the BLAS one thread, unless the user set its own variable. Returns lines for the user.
 
     asked_for: {variable: value} that the user has set.
     """
@@ -88,10 +108,17 @@ def limit_blas(library, numpy_was_first, asked_for):
     names, lines = blas_functions(library), []
     if not names:
         if numpy_was_first:
-            lines.append("NumPy was imported first, and its BLAS has no function known here that sets its threads: they may run "
-                         f"under ours, which is slow; {import_order}, or set OMP_NUM_THREADS=1")
+            lines.append(
+                "NumPy was imported first, and its BLAS has no function known here that sets its "
+                f"threads: they may run under ours, which is slow; {import_order}, "
+                "or set OMP_NUM_THREADS=1"
+            )
         return lines
-    set_threads, threads, variable = getattr(library, names[0]), getattr(library, names[1]), names[2]
+    set_threads, threads, variable = (
+        getattr(library, names[0]),
+        getattr(library, names[1]),
+        names[2],
+    )
     try:
         wanted = max(1, int(asked_for[variable]))
     except (KeyError, ValueError):
@@ -99,18 +126,30 @@ def limit_blas(library, numpy_was_first, asked_for):
     if wanted == 1 and threads() != 1:
         set_threads(ctypes.c_long(1))
     if threads() != 1:
-        lines.append(f"each of our {N_THREADS} threads calls a BLAS with {threads()} threads of its own, which is slow; "
-                     f"set {variable}=1" + (f" (it is {wanted})" if wanted > 1 else f" and {import_order}"))
+        lines.append(
+            f"each of our {N_THREADS} threads calls a BLAS with {threads()} threads of its own, "
+            "which is slow; "
+            f"set {variable}=1" + (f" (it is {wanted})" if wanted > 1 else f" and {import_order}")
+        )
     elif asked_for.get("OMP_NUM_THREADS", "1") != "1" and variable not in asked_for:
-        lines.append(f"OMP_NUM_THREADS={asked_for['OMP_NUM_THREADS']} is not followed: the work is divided over {N_THREADS} threads "
-                     f"here, each with a BLAS of one thread; {variable} would be followed, and taskset limits ours")
-    kernels, corename = os.environ.get("OPENBLAS_CORETYPE"), names[0].replace("openblas_set_num_threads", "openblas_get_corename")
+        lines.append(
+            f"OMP_NUM_THREADS={asked_for['OMP_NUM_THREADS']} is not followed: the work is divided "
+            f"over {N_THREADS} threads here, each with a BLAS of one thread; {variable} would be "
+            "followed, and taskset limits ours"
+        )
+    kernels, corename = (
+        os.environ.get("OPENBLAS_CORETYPE"),
+        names[0].replace("openblas_set_num_threads", "openblas_get_corename"),
+    )
     if numpy_was_first and kernels and corename != names[0] and hasattr(library, corename):
         tell = getattr(library, corename)
         tell.restype = ctypes.c_char_p
         if tell().decode().lower() != kernels.lower():
-            lines.append(f"NumPy was imported first, and its BLAS uses its kernels for {tell().decode()} where those for {kernels} suit "
-                         f"this CPU better: speed and last bits differ; {import_order}, or set OPENBLAS_CORETYPE={kernels}")
+            lines.append(
+                f"NumPy was imported first, and its BLAS uses its kernels for {tell().decode()} "
+                f"where those for {kernels} suit this CPU better: speed and last bits differ; "
+                f"{import_order}, or set OPENBLAS_CORETYPE={kernels}"
+            )
     return lines
 
 
@@ -190,17 +229,23 @@ class Share(NamedTuple):
 
 
 def in_parallel(work, n_parts=None):
-    """[work(share) for each part], by default one for each core; the results in order, so that sums of them are exact.
+    """[work(share) for each part], by default one part for each core.
 
-    The calling thread works too: it takes the first part, then any that no thread of the pool has begun. So it never waits
-    for a part that waits for a thread, and a part may call in_parallel itself. When it returns or raises, no part is
-    running any more. The error of the first part that failed is raised; parts not begun by then are left out.
+    The results are in order, so that sums of them have the same bits every time.
+    The calling thread takes the first part, and then parts that no thread of the pool has begun.
+    So it waits only for parts that run, and a part may call in_parallel itself.
+    When this returns or raises, no part is running any more.
+    The error of the first part that failed is raised; parts that had not begun are left out.
+    ValueError for less than one part.
     """
     n_parts = N_THREADS if n_parts is None else n_parts
     if n_parts < 1:
         raise ValueError(f"in_parallel: {n_parts} parts, expected 1 at least")
     results, errors = [None] * n_parts, {}
-    waiting, begun = collections.deque(Share(i, n_parts) for i in range(n_parts)), 0        # begun: by threads of the pool
+    waiting, begun = (
+        collections.deque(Share(i, n_parts) for i in range(n_parts)),
+        0,
+    )  # begun: by threads of the pool
     lock, ended = threading.Lock(), queue.SimpleQueue()
 
     def take(by_pool):
@@ -249,7 +294,7 @@ def in_parallel(work, n_parts=None):
     try:
         raise errors[min(errors)]
     finally:
-        errors.clear()                                      # they hold this frame, and it them
+        errors.clear()  # they hold this frame, and it them
 
 
 def _ask_for_help(help_out, n_threads):
@@ -258,14 +303,17 @@ def _ask_for_help(help_out, n_threads):
     for i in range(n_threads):
         try:
             _pool.submit(help_out)
-        except RuntimeError as error:                       # can't start new thread; or the interpreter is shutting down
+        except RuntimeError as error:  # can't start new thread; or the interpreter is shutting down
             if not _few_threads:
-                print(f"cores: {error}: {i + 1} of {n_threads + 1} threads do the work", file=sys.stderr)
+                print(
+                    f"cores: {error}: {i + 1} of {n_threads + 1} threads do the work",
+                    file=sys.stderr,
+                )
             _few_threads = True
             return
 
 
-_few_threads = False            # has it been said?
+_few_threads = False  # has it been said?
 
 
 # --------------------------------------------------------------------------------------------------
@@ -286,7 +334,7 @@ def _work(pipe, far_end, function):
 
 
 def _sendable(error):
-    """The error, or what it says where it does not survive pickling."""
+    """The error, or a RuntimeError with its text if it does not survive pickling."""
     try:
         pickle.loads(ForkingPickler.dumps(error))
         return error
@@ -315,11 +363,15 @@ def uninterrupted():
 
 @contextlib.contextmanager
 def processes(n, function):
-    """Gives in_order(items), a map of function that n processes do, a few items at a time. They end with the block. What function
-    brings along is forked and not sent. Results come in the order of items; an error of function is raised here, also that
-    an item or a result cannot be pickled; ChildProcessError if a process dies."""
+    """Gives in_order(items), a map of function that n processes do, a few items at a time.
+
+    The processes end with the block. What function brings along is forked and not sent.
+    Results come in the order of items. Errors of function are raised here, and so is an item or
+    a result that cannot be pickled; ChildProcessError if a process dies.
+    """
     fork = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-    workers, idle, busy = {}, [], {}                        # busy: pipe -> (answers of the call that asked, number of the item)
+    workers, idle = {}, []
+    busy = {}                                               # pipe -> (answers of who asked, number)
 
     def in_order(items):
         items, answers, turn, sent = enumerate(items), {}, 0, 0
@@ -341,7 +393,7 @@ def processes(n, function):
             for pipe in wait(busy) if busy else ():
                 with _alive(workers[pipe]):
                     answer = pipe.recv_bytes()
-                asked, number = busy.pop(pipe)              # by a call that nobody may read any more
+                asked, number = busy.pop(pipe)              # perhaps for a map nobody reads now
                 asked[number] = answer
                 idle.append(pipe)
 

@@ -52,6 +52,7 @@ def connect(dtype=None):
     cp = cupy
     import kernels as launchers
     kernels = launchers
+    kernels.checks.limits()     # ValueError for a GPU that the kernels are not written for
     name, capability = found["name"].decode() if isinstance(found["name"], bytes) else found["name"], found["major"]
     if capability < 8 and dtype != "float32":           # its tensor cores came with compute capability 8.0
         print(f"{name}: no bfloat16 (compute capability {capability}.{found['minor']}, 8.0 has it); computing in float32", file=sys.stderr)
@@ -82,7 +83,8 @@ class Layout:
 
     def __init__(self, cfg):
         multiple = 128 if cfg.vocab_size > 1024 else 8
-        self.shapes = {**gpt.param_shapes(cfg), "wte.weight": (-(-cfg.vocab_size // multiple) * multiple, cfg.n_embd)}
+        self.given = gpt.param_shapes(cfg)
+        self.shapes = {**self.given, "wte.weight": (-(-cfg.vocab_size // multiple) * multiple, cfg.n_embd)}
         self.at, self.size, self.n_decayed = {}, 0, 0
         for k in sorted(self.shapes, key=lambda k: len(self.shapes[k]) < 2):
             self.at[k] = self.size
@@ -95,6 +97,8 @@ class Layout:
     def gather(self, arrays):                           # {name: NumPy array} -> (size,) float32
         flat = np.zeros(self.size, np.float32)
         for k, a in self.views(flat).items():
+            if arrays[k].shape != self.given[k]:
+                raise ValueError(f"{k}: {arrays[k].shape}, the config says {self.given[k]}")
             a[:len(arrays[k])] = arrays[k]
         return flat
 
@@ -113,6 +117,14 @@ def upload(params, cfg, bf16=True):
 # -------------------------------------------------------------------------------------------------- loss, gradients
 
 
+def check_ids(cfg, ids, name="tokens"):                 # (B,T) int on the host
+    """gpt.check_tokens, and the type. A kernel does not look: it would read and write out of bounds."""
+    if not np.issubdtype(getattr(ids, "dtype", object), np.integer):
+        kind = getattr(ids, "dtype", type(ids).__name__)
+        raise ValueError(f"{name}: {kind}, expected an array of whole numbers")
+    gpt.check_tokens(cfg, ids, name)
+
+
 class Inbox:
     """Whole numbers on their way to the GPU. Two buffers take turns, so that the next batch is made ready while the GPU is
     still at work on the last."""
@@ -123,7 +135,9 @@ class Inbox:
 
     def send(self, *parts):                             # arrays of int32 or float32, which fill it in this order
         self.turn ^= 1
-        here, at = self.here[self.turn], 0
+        here, at, size = self.here[self.turn], 0, sum(part.size for part in parts)
+        if size != here.size:
+            raise ValueError(f"{size} numbers for the GPU, {here.size} are expected there")
         if self.sent[self.turn]:
             self.sent[self.turn].synchronize()
         for part in parts:
@@ -140,12 +154,16 @@ def cut(flat, **sizes):
     return {k: flat[end - n:end] for (k, n), end in zip(sizes.items(), ends)}
 
 
-@functools.lru_cache(maxsize=16)
 def step_shapes(cfg, B, T, want_grads=True, recompute=False):
     """What a step divides its arena into: gpt.step_shapes, but for what only threads need, and what only a GPU does."""
+    return _step_shapes(cfg, B, T, want_grads, recompute, LOGIT_NUMBERS)
+
+
+@functools.lru_cache(maxsize=16)
+def _step_shapes(cfg, B, T, want_grads, recompute, logit_numbers):
     N, C, V = B * T, cfg.n_embd, Layout(cfg).shapes["wte.weight"][0]
     shapes = {k: s for k, s in gpt.step_shapes(cfg, B, T, 1, want_grads, recompute).items() if not k.startswith(("grad.", "logits", "y_rows"))}
-    shapes.update({"logits": (min(N, max(1, LOGIT_NUMBERS // V)), V), "nll": (N,), "state": (3,), "inbox": (7 * N + 1,)})
+    shapes.update({"logits": (min(N, max(1, logit_numbers // V)), V), "nll": (N,), "state": (3,), "inbox": (7 * N + 1,)})
     return {**shapes, "dqkv": (N, 3 * C)} if want_grads else shapes
 
 
@@ -168,11 +186,21 @@ class Step:
         self.i = cut(self.a["inbox"], tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N)
         self.weights = self.i["weights"].view(np.float32)
 
-    def put(self, tokens, targets, weights):            # (B,T) each, on the host
-        """Where there are fewer sequences than B, the rest counts nothing."""
-        n, more = len(tokens), ((0, self.B - len(tokens)), (0, 0))
-        tokens, targets, weights = (np.pad(a.reshape(n, self.T), more) for a in (tokens.astype(np.int32), targets.astype(np.int32), weights.astype(np.float32)))
-        targets = np.where(targets < 0, 0, targets)     # its weight is 0
+    def put(self, tokens, targets, weights):            # (B,T) each on the host, weights also (B*T,)
+        """Sends a batch. Missing sequences count nothing, and neither does a target of -1."""
+        check_ids(self.cfg, tokens)
+        if tokens.shape[1] != self.T or not 1 <= len(tokens) <= self.B:
+            raise ValueError(f"tokens: {tokens.shape}, expected 1 to {self.B} rows of {self.T}")
+        if targets.shape != tokens.shape or weights.shape not in (tokens.shape, (tokens.size,)):
+            raise ValueError(f"targets {targets.shape} and weights {weights.shape} "
+                             f"for tokens {tokens.shape}")
+        counted = targets != -1
+        targets = np.where(counted, targets, targets.dtype.type(0))
+        check_ids(self.cfg, targets, "targets")
+        weights = np.where(counted, weights.reshape(tokens.shape), 0.0)
+        more = (0, self.B - len(tokens)), (0, 0)
+        tokens, targets = (np.pad(a.astype(np.int32), more) for a in (tokens, targets))
+        weights = np.pad(weights.astype(np.float32), more)
         positions = np.broadcast_to(np.arange(self.T, dtype=np.int32), tokens.shape)
         self.inbox.send(tokens, np.ascontiguousarray(positions), targets, weights, *kernels.look_ups(tokens.ravel()))
 
@@ -221,7 +249,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False,
     """gpt.loss_and_grads of parameters on the GPU, where the gradients are then, in float32."""
     no_temperature(temperature)
     if grads is None:
-        grads = {k: cp.empty(p.shape, np.float32) for k, p in params.items()}
+        grads = {k: (cp.zeros if add else cp.empty)(p.shape, np.float32) for k, p in params.items()}
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), True, recompute)
     step.put(tokens, targets, weights)
     step.run(grads, add)
@@ -335,12 +363,19 @@ class DecodeStep:
 
 def decode(params, cfg, tokens, cache, n_new, only_last):
     """gpt.decode with parameters and cache on the GPU; the logits are on the host."""
-    B, T = tokens.shape
+    check_ids(cfg, tokens)
+    (B, T), S = tokens.shape, cache.k.shape[3]
+    if len(cache.length) != B or n_new.shape != (B,) or not 1 <= n_new.min() <= n_new.max() <= T:
+        raise ValueError(f"tokens {tokens.shape}, n_new {n_new.tolist()[:8]} and a cache of "
+                         f"{len(cache.length)} rows: expected 1 to {T} for each row")
+    if cache.length.min() < 0 or (cache.length + n_new).max() > S or S > cfg.n_positions:
+        raise ValueError(f"positions {cache.length.min()} to {(cache.length + n_new).max()} do not fit "
+                         f"the cache of {S}; the model's context is {cfg.n_positions}")
     key = T, only_last, id(params)
     if not cache.step or cache.step[0] != key:
         cache.step = key, DecodeStep(params, cfg, cache, T, only_last)
     step = cache.step[1]
-    positions = np.minimum(cache.length[:, None] + np.arange(T), cache.k.shape[3] - 1)
+    positions = np.minimum(cache.length[:, None] + np.arange(T), S - 1)
     step.inbox.send(*(np.ascontiguousarray(a, np.int32) for a in (tokens, positions, cache.length, n_new, np.arange(B) * T + n_new - 1)))
     if step.recording:
         step.recording(functools.partial(step.run, cache))

@@ -7,8 +7,9 @@ CuPy passes a Python number as 64 bits whatever the kernel expects.
 Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither NumPy nor CuPy has a type of its own. Gradients of
 parameters are float32 either way: they are sums over many rows, and the batches of a step are added up in them.
 
-An output must not share memory with another array, unless its launcher says that it may take an input's place. Indices (tokens,
-targets, rows) lie on the GPU, where nobody looks at them: who sends them there checks them, as device.py does.
+An output must not share memory with another array, unless its launcher allows it to replace an input (in_place).
+The values of indices (tokens, targets, rows) are not checked here, because they lie on the GPU: device.py
+checks them before it sends them.
 """
 
 import functools
@@ -25,13 +26,17 @@ from kernels.checks import apart, check, check_launch, cp, int32, limits, real, 
 from kernels.cublas import BIAS_GRADIENT, GELU, GELU_BACKWARD, cublaslt, matmul, matmul_and  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parent
-BACKWARD_BLOCKS = 264           # of kernels whose blocks sum over rows: two for each multiprocessor of an H100. The same on every
-                                # GPU: other numbers would be other sums, to the last bit
+# Blocks of kernels that sum over rows: two for each multiprocessor of an H100. Other GPUs take the
+# same number: it decides the order of the sums, and so their last bits.
+BACKWARD_BLOCKS = 264
 
 
 def __getattr__(name):
-    """What is not here may be meant for Hugging Face's package `kernels`. transformers looks for it by its name, and finds this folder
-    where the checkout is the current one: then the names that are not ours are those of the package, if it is installed."""
+    """A name that is not ours, taken from the installed package `kernels` if there is one.
+
+    Hugging Face has a package of that name, and transformers looks for it. Where the checkout is
+    the current folder, it finds this one instead. So both can be used in one process.
+    """
     if not name.startswith("_"):
         package = _installed_package()
         if hasattr(package, name):
@@ -46,7 +51,7 @@ def _installed_package():
     spec = importlib.machinery.PathFinder.find_spec(__name__, elsewhere)
     if not spec or not spec.origin or "kernels.installed" in sys.modules:
         return None
-    __path__.extend(spec.submodule_search_locations)    # it imports its own parts as kernels.such
+    __path__.extend(spec.submodule_search_locations)    # for its imports: from kernels.layer ...
     package = sys.modules["kernels.installed"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
     return package
@@ -57,8 +62,8 @@ def kernel(file, name, bf16, defines=()):
     """A kernel of one .cu file, compiled for float32 or bfloat16. common.cuh stands in front of the text rather than being
     included, because CuPy's cache of compiled kernels does not look into what is included."""
     if bf16 and limits().capability < (8, 0):
-        raise ValueError(f"{name}: bfloat16 needs a GPU of compute capability 8.0, this one has {'.'.join(map(str, limits().capability))}; "
-                         "use float32")
+        ours = ".".join(map(str, limits().capability))
+        raise ValueError(f"{name}: bfloat16 needs a GPU of compute capability 8.0, this one has {ours}; use float32")
     return _module(file, bf16, defines).get_function(name)
 
 
@@ -124,7 +129,7 @@ class Recording:
 
 
 def packed(columns, dtype):
-    """What tells a kernel that rows of so many columns fall into whole packs; nothing where they do not."""
+    """The define that says that rows of so many columns fall into whole packs; () if they do not."""
     return ("-DPACKED=1",) if columns % width(dtype) == 0 else ()
 
 
@@ -138,10 +143,11 @@ def ceil_div(a, b):
 
 
 def rows_that_fit(floats_a_row, most):
-    """Warps of a block that each keep so many floats in shared memory: fewer on a GPU that has less of it."""
+    """Warps of a block that each keep so many floats in shared memory, as many as the GPU has room for."""
     fit = limits().shared_bytes // (4 * floats_a_row)
     if fit < 1:
-        raise ValueError(f"a row of {floats_a_row} numbers does not fit the {limits().shared_bytes} bytes of this GPU's shared memory")
+        raise ValueError(f"a row of {floats_a_row} numbers does not fit the {limits().shared_bytes} bytes "
+                         "of this GPU's shared memory")
     return min(most, fit)
 
 
@@ -277,25 +283,28 @@ def position_backward(dx, B, dwpe, add=True):           # (B*T,C), adds to the f
 
 # -------------------------------------------------------------------------------------------------- attention.cu
 
-TILE = 64                       # rows of a tile of the tensor-core kernels, of which a block has two
-# Where it is not two: (how many, what the kernel's name ends in), the faster first. The second needs less shared memory.
+TILE = 64                       # rows of a tile of the tensor-core kernels
+# How many tiles of rows a block has, two where nothing is said, and what the kernel's name ends in.
+# The second of two kernels is slower and needs less shared memory.
 TILES = {("attention_backward_q", 128): ((2, ""), (1, "_small")), ("attention_backward_kv", 128): ((1, ""),)}
 MOST_HEAD_SIZE = 256
 
 
 def _attention(B, T, NH, HS, dtype, name, args, own, floats=0):
-    """Tensor cores where they fit: bfloat16 and heads of 32, 64 or 128. A block has one or two tiles of rows, of so many arrays (own), and
-    room for four that pass by, and so many floats. Else the plain kernel."""
+    """Tensor cores for bfloat16 and heads of 32, 64 or 128, if the GPU's shared memory is enough. Else the plain kernel.
+
+    A block keeps one or two tiles of rows of so many arrays (own), four tiles that pass by, and so many floats.
+    """
     scale = np.float32(HS ** -0.5)
     if dtype == np.uint16 and HS in (32, 64, 128):
         for tiles, kind in TILES.get((name, HS), ((2, ""),)):
             shared = (tiles * own + 4) * TILE * HS * 2 + 4 * floats
             if shared <= limits().shared_bytes:
-                launch("attention.cu", f"{name}_{HS}{kind}", dtype, (ceil_div(T, tiles * TILE), NH, B), 128, (*args, int32(T), int32(NH), scale),
-                       shared=shared)
+                grid = ceil_div(T, tiles * TILE), NH, B
+                launch("attention.cu", f"{name}_{HS}{kind}", dtype, grid, 128, (*args, int32(T), int32(NH), scale), shared=shared)
                 return
-        _say_once(f"kernels: {name} without tensor cores, which is slow: heads of {HS} take {shared} bytes of shared memory, "
-                  f"this GPU has {limits().shared_bytes}")
+        _say_once(f"kernels: {name} without tensor cores, which is slow: heads of {HS} take {shared} bytes "
+                  f"of shared memory, this GPU has {limits().shared_bytes}")
     launch("attention.cu", f"{name}_v1", dtype, (ceil_div(T, 4), NH, B), 128, (*args, int32(T), int32(NH), int32(HS), scale))
 
 

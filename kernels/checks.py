@@ -1,6 +1,7 @@
-"""checks.py: what a launcher asks before it launches, for a kernel asks nothing: of arrays, of numbers, of the GPU.
+"""checks.py: what a launcher checks before it launches: arrays, numbers, the limits of the GPU.
 
-Without CuPy this folder can still be imported, by who only looks for a package of its name; then cp is None.
+A kernel checks nothing. This folder can be imported without CuPy, because other programs look for
+a package of its name; then cp is None, and the first check says that CuPy is missing.
 """
 
 import functools
@@ -14,7 +15,7 @@ except ImportError:
     cp = None
 
 
-# ---------------------------------------------------------------------------------------------------------- arrays
+# ------------------------------------------------------------------------------------------ arrays
 
 
 def width(dtype):
@@ -31,7 +32,10 @@ def real(what, a):
 
 
 def check(what, a, shape, dtype, packed=False):
-    """A CuPy array of that shape and dtype, its rows one behind the other; with packed it begins where 16 bytes can be loaded at once."""
+    """ValueError where it is not a CuPy array of that shape and dtype with its rows one behind the other.
+
+    packed: it must also begin at a multiple of 16 bytes, which a thread loads at once.
+    """
     _on_gpu(what, a)
     if a.shape != tuple(shape) or a.dtype != dtype:
         raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
@@ -49,9 +53,10 @@ def _on_gpu(what, a):
 
 
 def apart(outputs, inputs, in_place=()):
-    """No output may share memory with another array: its blocks write while others still read. outputs, inputs: {name: array or None}.
+    """ValueError where an output shares memory with another array: blocks write while others read.
 
-    in_place: the names of inputs whose very place an output may take, which then are lost.
+    outputs, inputs: {name: array or None}. in_place: names of inputs that an output may replace,
+    if it takes exactly their place.
     """
     there = {what: a for what, a in (*inputs.items(), *outputs.items()) if a is not None}
     for what, a in there.items():
@@ -63,27 +68,38 @@ def apart(outputs, inputs, in_place=()):
             if what == out or place[0] >= end or begin >= place[1]:
                 continue
             if not (what in in_place and what not in outputs and place == (begin, end)):
-                raise ValueError(f"{out} and {what} share memory, and one is written while the other is still needed; "
-                                 f"pass another array for {out}")
+                raise ValueError(
+                    f"{out} and {what} share memory, and one is written while the other is "
+                    f"still needed; pass another array for {out}"
+                )
 
 
-# --------------------------------------------------------------------------------------------------- numbers, limits
+# ----------------------------------------------------------------------------------- numbers, limits
 
 
 def int32(n):
     """A whole number as the kernels take it."""
     if not -1 << 31 <= n < 1 << 31:
-        raise ValueError(f"{n} is more than the kernels can count: sizes of arrays are 32 bits there; take fewer rows at once")
+        raise ValueError(
+            f"{n} is more than the kernels can count: sizes of arrays have 32 bits there; "
+            "take fewer rows at once"
+        )
     return np.int32(n)
 
 
 class Limits(NamedTuple):
-    """What a GPU can do."""
+    """What a GPU can do.
 
-    shared_bytes: int           # of a block, the most that can be asked for: 227 KB on an H100, 163 on an A100, 99 on 30-, 40- and 50-series
-    threads: int                # of a block
-    grid: tuple                 # blocks along x, y and z
-    capability: tuple           # of computing: (8, 0) and above know bfloat16
+    shared_bytes: the most shared memory that a block can ask for: 227 KB on an H100, 163 KB on an
+    A100, 99 KB on 30-, 40- and 50-series cards, 64 KB on Turing.
+    threads: of a block. grid: blocks along x, y and z.
+    capability: the compute capability; bfloat16 begins with (8, 0).
+    """
+
+    shared_bytes: int
+    threads: int
+    grid: tuple
+    capability: tuple
 
 
 def limits():
@@ -95,20 +111,34 @@ def limits():
 def _limits_of(device_id):
     found = cp.cuda.Device(device_id).attributes
     if found["WarpSize"] != 32:
-        raise ValueError(f"this GPU's warps have {found['WarpSize']} threads; the kernels are written for 32, which all of NVIDIA's have")
+        raise ValueError(
+            f"this GPU's warps have {found['WarpSize']} threads; the kernels are written for 32, "
+            "which NVIDIA's have"
+        )
     shared = max(found["MaxSharedMemoryPerBlock"], found.get("MaxSharedMemoryPerBlockOptin", 0))
-    return Limits(shared, found["MaxThreadsPerBlock"], tuple(found[f"MaxGridDim{axis}"] for axis in "XYZ"),
-                  (found["ComputeCapabilityMajor"], found["ComputeCapabilityMinor"]))
+    return Limits(
+        shared,
+        found["MaxThreadsPerBlock"],
+        tuple(found[f"MaxGridDim{axis}"] for axis in "XYZ"),
+        (found["ComputeCapabilityMajor"], found["ComputeCapabilityMinor"]),
+    )
 
 
 def check_launch(name, blocks, threads, shared):
-    """ValueError that says which limit of the GPU a launch is beyond; the GPU itself says only that something is."""
+    """ValueError that names the limit that a launch exceeds; CUDA says only "invalid value"."""
     most = limits()
     if 0 in blocks:
         raise ValueError(f"{name}: nothing to do, for an array is empty")
     if any(n > limit for n, limit in zip(blocks, most.grid)):
-        raise ValueError(f"{name}: a grid of {blocks} blocks, this GPU has {most.grid} at most; take fewer rows at once")
+        raise ValueError(
+            f"{name}: a grid of {blocks} blocks, this GPU has {most.grid} at most; "
+            "take fewer rows at once"
+        )
     if threads > most.threads:
-        raise ValueError(f"{name}: blocks of {threads} threads, this GPU has {most.threads} at most")
+        raise ValueError(
+            f"{name}: blocks of {threads} threads, this GPU has {most.threads} at most"
+        )
     if shared > most.shared_bytes:
-        raise ValueError(f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}")
+        raise ValueError(
+            f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}"
+        )

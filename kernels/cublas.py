@@ -64,14 +64,19 @@ def product(x, w, out, x_t, w_t, bias, epilogue, aux=None):
             raise ValueError(f"{what}: {a.shape}, expected a matrix")
     k, n = x.shape if x_t else x.shape[::-1]
     m = w.shape[0] if w_t else w.shape[1]
-    if out.shape != (n, m) or w.shape != ((m, k) if w_t else (k, m)) or x.dtype != w.dtype or out.dtype not in (x.dtype, np.float32):
+    fits = out.shape == (n, m) and w.shape == ((m, k) if w_t else (k, m))
+    if not fits or x.dtype != w.dtype or out.dtype not in (x.dtype, np.float32):
         raise ValueError(f"a product of {x.dtype} {x.shape}{' transposed' * x_t} and {w.dtype} {w.shape}{' transposed' * w_t} "
                          f"into {out.dtype} {out.shape}")
     if bias is not None:
         check("bias", bias, (m,), out.dtype)
     if aux is not None:
         check("aux", aux, out.shape, out.dtype)
-    written = {"out": out, "aux": aux if epilogue == GELU else None, "bias": bias if epilogue == BIAS_GRADIENT else None}
+    written = {"out": out}
+    if epilogue == GELU:
+        written["aux"] = aux
+    if epilogue == BIAS_GRADIENT:
+        written["bias"] = bias
     apart(written, {"x": x, "w": w, "bias": bias, "aux": aux})
     aligned = tuple(min(256, a.data.ptr & -a.data.ptr) for a in (w, x, out, bias, aux) if a is not None)
     return Product(w_t, x_t, m, n, k, kind_of(x), kind_of(out), epilogue, aligned)

@@ -1,4 +1,4 @@
-"""cores.py: one BLAS thread whoever loads NumPy first, parts of work on threads, items of work on processes."""
+"""cores.py: one BLAS thread whoever loads NumPy first, work on threads, work on processes."""
 
 import gc
 import os
@@ -18,38 +18,70 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(program, timeout=60, **variables):
-    """Run a program in a Python of its own, in the checkout, where of the BLAS variables only those given are set."""
-    env = {k: v for k, v in os.environ.items() if "NUM_THREADS" not in k and k != "OPENBLAS_CORETYPE"}
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=timeout, env={**env, **variables})
+    """Run a program in a new Python, with only those variables for the BLAS that are given."""
+    env = {
+        k: v for k, v in os.environ.items() if "NUM_THREADS" not in k and k != "OPENBLAS_CORETYPE"
+    }
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=timeout,
+        env={**env, **variables},
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- BLAS
+# --------------------------------------------------------------------------------------------- BLAS
 
-# Finds OpenBLAS among the libraries that the process has mapped, another way than cores.py does, and asks it.
+# Asks OpenBLAS itself. It finds the library in another way than cores.py does.
 THREADS = """
 import ctypes
 path = next(line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line)
 library = ctypes.CDLL(path)
-name = next(n for n in ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_", "openblas_get_num_threads") if hasattr(library, n))
-print(getattr(library, name)())
+for name in ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_", "openblas_get_num_threads"):
+    if hasattr(library, name):
+        print(getattr(library, name)())
+        break
 """
 
 
-@pytest.mark.skipif(cores.N_THREADS < 2 or sys.platform != "linux", reason="needs Linux and two cores: OpenBLAS starts one thread a core")
-@pytest.mark.skipif("OPENBLAS" not in (cores.blas_functions(cores.numpy_library()) or "")[-1], reason="NumPy's BLAS here is not OpenBLAS")
-@pytest.mark.parametrize("imports, variables, threads, said", [
-    ("import cores, numpy", {}, 1, None),
-    ("import numpy, cores", {}, 1, None),
-    ("import numpy, gpt", {}, 1, None),
-    ("import numpy, cores", {"OPENBLAS_NUM_THREADS": "2"}, 2, "calls a BLAS with 2 threads of its own, which is slow; set OPENBLAS_NUM_THREADS=1"),
-    ("import cores, numpy", {"OPENBLAS_NUM_THREADS": "2"}, 2, "calls a BLAS with 2 threads of its own, which is slow; set OPENBLAS_NUM_THREADS=1"),
-    ("import numpy, cores", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
-    ("import cores, numpy", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
-])
+@pytest.mark.skipif(
+    cores.N_THREADS < 2 or sys.platform != "linux",
+    reason="needs Linux and two cores: OpenBLAS starts one thread a core",
+)
+@pytest.mark.skipif(
+    "OPENBLAS" not in (cores.blas_functions(cores.numpy_library()) or "")[-1],
+    reason="NumPy's BLAS here is not OpenBLAS",
+)
+@pytest.mark.parametrize(
+    "imports, variables, threads, said",
+    [
+        ("import cores, numpy", {}, 1, None),
+        ("import numpy, cores", {}, 1, None),
+        ("import numpy, gpt", {}, 1, None),
+        (
+            "import numpy, cores",
+            {"OPENBLAS_NUM_THREADS": "2"},
+            2,
+            "calls a BLAS with 2 threads of its own, which is slow; set OPENBLAS_NUM_THREADS=1",
+        ),
+        (
+            "import cores, numpy",
+            {"OPENBLAS_NUM_THREADS": "2"},
+            2,
+            "calls a BLAS with 2 threads of its own, which is slow; set OPENBLAS_NUM_THREADS=1",
+        ),
+        ("import numpy, cores", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
+        ("import cores, numpy", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
+    ],
+)
 def test_threads_of_the_blas(imports, variables, threads, said):
     done = python(imports + "\n" + THREADS, **variables)
     assert done.stdout == f"{threads}\n", done.stderr
-    lines = [line for line in done.stderr.splitlines() if "uses its kernels for" not in line]       # another matter, of the CPU
+    lines = [
+        line for line in done.stderr.splitlines() if "uses its kernels for" not in line
+    ]  # another matter, of the CPU
     assert [said in line for line in lines] == [True] if said else not lines, done.stderr
 
 
@@ -73,7 +105,11 @@ def test_other_libraries_than_openblas():
         for nonsense in ("0", "", "many"):
             assert cores.limit_blas(Library(names), True, {names[2]: nonsense}) == []
     (line,) = cores.limit_blas(Library(cores.BLAS_FUNCTIONS[4], obeys=False), True, {})
-    assert "a BLAS with 8 threads of its own, which is slow; set MKL_NUM_THREADS=1 and import cores (or gpt) before numpy" in line
+    assert (
+        "a BLAS with 8 threads of its own, which is slow; "
+        "set MKL_NUM_THREADS=1 and import cores (or gpt) before numpy"
+        in line
+    )
     (line,) = cores.limit_blas(Library(None), True, {})
     assert "import cores (or gpt) before numpy" in line
     assert cores.limit_blas(Library(None), False, {}) == []
@@ -81,23 +117,30 @@ def test_other_libraries_than_openblas():
 
 def test_kernels_of_the_blas_that_was_loaded_first(monkeypatch):
     library = Library(cores.BLAS_FUNCTIONS[3])
-    library.openblas_get_corename = type("F", (), {"restype": None, "__call__": lambda self: b"Haswell"})()
+    library.openblas_get_corename = type(
+        "F", (), {"restype": None, "__call__": lambda self: b"Haswell"}
+    )()
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")
     (line,) = cores.limit_blas(library, True, {})
-    assert "uses its kernels for Haswell where those for Zen suit" in line and "set OPENBLAS_CORETYPE=Zen" in line
+    assert (
+        "uses its kernels for Haswell where those for Zen suit" in line
+        and "set OPENBLAS_CORETYPE=Zen" in line
+    )
     assert cores.limit_blas(library, False, {}) == []
     monkeypatch.setenv("OPENBLAS_CORETYPE", "HASWELL")
     assert cores.limit_blas(library, True, {}) == []
 
 
-# -------------------------------------------------------------------------------------------------------- threads
+# ------------------------------------------------------------------------------------------ threads
 
 
 @pytest.fixture(params=[1, 2, 4])
 def n_threads(request, monkeypatch):
     """So many threads, whatever the machine has."""
     monkeypatch.setattr(cores, "N_THREADS", request.param)
-    monkeypatch.setattr(cores, "_pool", None)           # which the next line replaces, and monkeypatch restores
+    monkeypatch.setattr(
+        cores, "_pool", None
+    )  # which the next line replaces, and monkeypatch restores
     cores._new_pool()
     yield request.param
     cores._pool.shutdown()
@@ -106,9 +149,14 @@ def n_threads(request, monkeypatch):
 def test_results_are_in_order(n_threads):
     for n_parts in (None, 1, 2, 3, 50):
         n = n_parts or n_threads
-        assert cores.in_parallel(lambda part: (part.index, part.parts), n_parts) == [(i, n) for i in range(n)]
+        assert cores.in_parallel(lambda part: (part.index, part.parts), n_parts) == [
+            (i, n) for i in range(n)
+        ]
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    sums = {sum(cores.in_parallel(lambda part: values[part(1000)].sum(), 7)).tobytes() for _ in range(20)}
+    sums = {
+        sum(cores.in_parallel(lambda part: values[part(1000)].sum(), 7)).tobytes()
+        for _ in range(20)
+    }
     assert len(sums) == 1
 
 
@@ -119,7 +167,7 @@ def test_no_parts_are_a_mistake(n_parts):
 
 
 def test_parts_may_divide_their_work_again():
-    """In a process of its own, for what is wrong here waits for ever. Also from several threads at once, three deep."""
+    """Three deep, and from several threads at once; in a new process, because a fault would hang."""
     program = """
 import threading, cores
 def deep(depth):
@@ -149,11 +197,12 @@ def test_an_error_waits_for_the_parts_that_run(n_threads):
         begun, ended = threading.Barrier(2), []
 
         def work(part):
-            begun.wait(20)                              # both run
+            begun.wait(20)  # both run
             if part.index == failing:
                 raise KeyError(part.index)
             time.sleep(0.05)
             ended.append(part.index)
+
         with pytest.raises(KeyError, match=str(failing)):
             cores.in_parallel(work, 2)
         assert ended == [1 - failing]
@@ -166,6 +215,7 @@ def test_the_first_error_is_raised_and_the_rest_is_left_out(n_threads):
         tried.append(part.index)
         if part.index >= 3:
             raise KeyError(part.index)
+
     for _ in range(20):
         tried.clear()
         with pytest.raises(KeyError, match="3"):
@@ -184,10 +234,11 @@ def test_an_interrupt_waits_for_the_parts_that_run(n_threads):
             begun.wait(20)
             if part.index == 0:
                 return
-            for _ in range(3):                          # impatient
+            for _ in range(3):  # impatient
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.03)
             ended.append(part.index)
+
         with pytest.raises(KeyboardInterrupt):
             cores.in_parallel(work, 2)
         assert ended == [1]
@@ -201,13 +252,18 @@ def test_where_no_thread_can_be_had(n_threads, monkeypatch, capsys):
 
     def start(self):
         raise RuntimeError("can't start new thread")
+
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         for _ in range(2):
             assert cores.in_parallel(lambda part: part.index, 5) == list(range(5))
     said = capsys.readouterr().err
-    assert said == (f"cores: can't start new thread: 1 of {n_threads} threads do the work\n" if n_threads > 1 else "")
-    done = []                                           # what could not be begun then must not be done twice now
+    assert said == (
+        f"cores: can't start new thread: 1 of {n_threads} threads do the work\n"
+        if n_threads > 1
+        else ""
+    )
+    done = []  # what could not be begun then must not be done twice now
     cores.in_parallel(lambda part: done.append(part.index), 20)
     assert sorted(done) == list(range(20))
 
@@ -222,21 +278,23 @@ def test_an_error_keeps_nothing(n_threads):
         def work(part):
             if part.index == part.parts - 1:
                 raise KeyError(id(big))
+
         with pytest.raises(KeyError):
             cores.in_parallel(work, 4)
         return weakref.ref(big)
+
     gc.collect()
     gc.disable()
     try:
         kept = fails()
-        cores.in_parallel(lambda part: None)            # the pool's threads have dropped what they did before
+        cores.in_parallel(lambda part: None)  # the pool's threads have dropped what they did before
         time.sleep(0.05)
         assert kept() is None
     finally:
         gc.enable()
 
 
-# ------------------------------------------------------------------------------------------------------ processes
+# ---------------------------------------------------------------------------------------- processes
 
 
 class Unreadable:
@@ -271,16 +329,24 @@ def answer(item):
     return 2 * item
 
 
-@pytest.mark.parametrize("item, kind, what", [
-    ("unsendable", Exception, "(?i)pickle"), ("unreadable", OverflowError, "put together"), (Unreadable(), OverflowError, "put together"),
-    (lambda: None, Exception, "(?i)pickle"), ("error", RuntimeError, "NeedsTwo: 1 and 2"), ("unsendable error", RuntimeError, "ValueError: with a lock"),
-    ("dies", ChildProcessError, r"worker process \d+ has died \(exit code 3\)")])
+@pytest.mark.parametrize(
+    "item, kind, what",
+    [
+        ("unsendable", Exception, "(?i)pickle"),
+        ("unreadable", OverflowError, "put together"),
+        (Unreadable(), OverflowError, "put together"),
+        (lambda: None, Exception, "(?i)pickle"),
+        ("error", RuntimeError, "NeedsTwo: 1 and 2"),
+        ("unsendable error", RuntimeError, "ValueError: with a lock"),
+        ("dies", ChildProcessError, r"worker process \d+ has died \(exit code 3\)"),
+    ],
+)
 def test_what_cannot_be_sent_is_an_error(item, kind, what):
     with cores.processes(2, answer) as in_order:
         with pytest.raises(kind, match=what):
             list(in_order([1, 2, item, 4, 5]))
         if item != "dies":
-            assert list(in_order([1, 2, 3])) == [2, 4, 6]       # the others are none the worse
+            assert list(in_order([1, 2, 3])) == [2, 4, 6]  # the others are none the worse
 
 
 def slow_first(item):
@@ -299,7 +365,7 @@ def test_a_map_that_nobody_reads_to_its_end():
 
 
 def test_a_killed_parent_leaves_nothing_behind():
-    """Neither lines on the terminal nor processes: whoever holds standard error has ended when it is read to its end."""
+    """No lines on the terminal, and no process: standard error ends when nobody holds it open."""
     program = """
 import sys, time, cores
 def work(item):
@@ -310,7 +376,13 @@ with cores.processes(3, work) as in_order:
         if i == 5: print("working", flush=True)
 """
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
         assert process.stdout.readline() == "working\n"
         process.kill()
         assert process.communicate(timeout=30)[1] == ""

@@ -1,5 +1,6 @@
 """tests/cuda: does the CPU that plays GPU find what it is there to find? Kernels with planted faults, each caught."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -128,6 +129,37 @@ def test_what_a_launch_refuses(run):
         run("write_at", x, np.int32(0), block=(2048,))
     with pytest.raises(RuntimeError, match="100000 bytes of shared memory, 49152 were asked for"):
         run("dynamic", x, np.int32(0), shared=100000)
+    with pytest.raises(RuntimeError, match=r"blocks of 64 threads on a grid of \(1, 65536\)"):
+        run("write_at", x, np.int32(0), grid=(1, 65536))
+    with pytest.raises(RuntimeError, match=r"blocks of 64 threads on a grid of \(0,\)"):
+        run("write_at", x, np.int32(0), grid=(0,))
+
+
+@pytest.mark.parametrize("kilobytes", [48, 64, 99, 163, 227])
+def test_a_device_with_so_much_shared_memory(kilobytes, monkeypatch):
+    monkeypatch.setitem(cp.ATTRIBUTES, "MaxSharedMemoryPerBlockOptin", kilobytes << 10)
+    assert cp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"] == kilobytes << 10
+    kernel, x = cp.RawModule(code=FAULTS).get_function("dynamic"), cp.empty((64,))
+    most = kilobytes << 10
+    with pytest.raises(RuntimeError, match=f"{most + 1} bytes of shared memory, {most} are there"):
+        kernel.max_dynamic_shared_size_bytes = most + 1
+    kernel.max_dynamic_shared_size_bytes = most
+    kernel((1,), (64,), (x, np.int32(0)), shared_mem=most)
+    monkeypatch.setitem(cp.ATTRIBUTES, "MaxSharedMemoryPerBlockOptin", 48 << 10)
+    if kilobytes > 48:
+        with pytest.raises(RuntimeError, match="bytes of shared memory"):
+            kernel((1,), (64,), (x, np.int32(0)), shared_mem=most)
+
+
+def test_without_a_compiler_the_tests_of_kernels_skip(tmp_path):
+    files = [HERE / "test_kernels.py", HERE / "test_device.py"]
+    program = ("import sys; sys.modules['cupy'] = None; import pytest; "
+               "sys.exit(pytest.main(['-q', '-rs', '-p', 'no:cacheprovider', *sys.argv[1:]]))")
+    env = {k: v for k, v in os.environ.items() if k != "LONGHAND_GPU"}
+    done = subprocess.run([sys.executable, "-c", program, *files], capture_output=True, text=True,
+                          cwd=HERE.parent, env={**env, "PATH": str(tmp_path)})
+    assert "2 skipped" in done.stdout and "needs g++" in done.stdout, done.stdout + done.stderr
+    assert "failed" not in done.stdout and "error" not in done.stdout
 
 
 PTX = """
@@ -194,7 +226,8 @@ def test_the_kernels_compile_for_real_gpus(tmp_path, options):
         pytest.skip("no nvcc here")
     source = tmp_path / "all.cu"
     source.write_text((KERNELS / "common.cuh").read_text() + "".join(p.read_text() for p in sorted(KERNELS.glob("*.cu"))))
-    archs = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in (80, 90, 120)]
+    capabilities = (80, 90, 120) if options else (75, 80, 90, 120)      # Turing computes in float32 alone
+    archs = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in capabilities]
     done = subprocess.run(["nvcc", "--fatbin", "--std=c++17", "--threads", "2", *archs, *options, "-o", tmp_path / "all.fatbin", source],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

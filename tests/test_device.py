@@ -48,7 +48,6 @@ def close(got, want, tolerance, what=""):
 @pytest.mark.parametrize("recompute", [False, True])
 def test_loss_and_gradients(bf16, tolerance, recompute, monkeypatch):
     monkeypatch.setattr(device, "LOGIT_NUMBERS", 16 * 40)               # logits in several pieces
-    device.step_shapes.cache_clear()
     params, (tokens, targets, weights) = model(bf16=bf16), batch(2, 13)
     there = device.upload(params, CFG, bf16)
     want, want_grads = gpt.loss_and_grads({k: p.astype(np.float64) for k, p in params.items()}, CFG, tokens, targets, weights)
@@ -63,7 +62,6 @@ def test_loss_and_gradients(bf16, tolerance, recompute, monkeypatch):
     nats = gpt.token_losses(there, CFG, tokens, targets)
     close(nats, gpt.token_losses(params, CFG, tokens, targets), tolerance, "nats")
     assert nats[0, 1] == 0.0
-    device.step_shapes.cache_clear()
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -182,6 +180,12 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
     monkeypatch.setattr(device, "kernels", kernels)
     assert not device.connect().bf16
     assert "Old One: no bfloat16 (compute capability 7.5, 8.0 has it); computing in float32" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        kernels.checks._limits_of.cache_clear()
+        patch.setattr(kernels.checks.cp.cuda, "Device", lambda *_: SimpleNamespace(id=7, attributes={"WarpSize": 64}))
+        with pytest.raises(ValueError, match="warps have 64 threads; the kernels are written for 32"):
+            device.connect()
+    kernels.checks._limits_of.cache_clear()
     with pytest.raises(ValueError, match="need .* GB, .* GB are to be had"):
         train.fit_batch(gpt.PRESETS["gpt2"], 8, 1e9, gpu=SimpleNamespace(bf16=True))
     with pytest.raises(ValueError, match="--dtype bf16: the CPU computes in float32"):
@@ -226,3 +230,125 @@ def test_sampling_on_a_gpu_says_what_the_cpu_says():
     prompts, n = [[3, 5, 7], [2], [9, 9, 1, 4]], 8
     said = [sample.generate(p, CFG, tokenizer, prompts, max_new_tokens=n, seed=1) for p in (params, device.upload(params, CFG, False))]
     assert [r.ids for r in said[0]] == [r.ids for r in said[1]]
+
+
+def test_the_size_of_the_pieces_may_change(monkeypatch):
+    whole = device.step_shapes(CFG, 2, 13)
+    monkeypatch.setattr(device, "LOGIT_NUMBERS", 16 * 40)
+    assert whole["logits"] == (26, 40) and device.step_shapes(CFG, 2, 13)["logits"] == (16, 40)
+
+
+def wrong_batches():
+    """(what is wrong, tokens, targets, weights of shape (3,20), for CFG)."""
+    tokens, targets = np.random.default_rng(0).integers(0, CFG.vocab_size, (2, 3, CFG.n_positions))
+    weights = np.full(tokens.shape, 0.01)
+
+    def put(a, value, dtype=np.int64):
+        a = a.astype(dtype)
+        a[1, 4] = value
+        return a
+
+    for kind, value in (
+        (np.int64, 37),
+        (np.int64, -1),
+        (np.int64, 39),
+        (np.int64, 1 << 32),
+        (np.uint32, (1 << 32) - 1),
+        (np.uint16, 65535),
+        (np.int8, -128),
+    ):
+        yield "tokens: id", put(tokens, value, kind), targets, weights
+    for kind, value in ((np.int64, 37), (np.int64, -2), (np.int64, 1 << 32), (np.uint16, 65535)):
+        yield "targets: id", tokens, put(targets, value, kind), weights
+    yield (
+        "tokens: float64, expected an array of whole numbers",
+        tokens.astype(float),
+        targets,
+        weights,
+    )
+    yield (
+        "targets: float64, expected an array of whole numbers",
+        tokens,
+        targets.astype(float),
+        weights,
+    )
+    yield "tokens: bool, expected an array of whole numbers", tokens > 5, targets, weights
+    yield "tokens: list, expected an array of whole numbers", tokens.tolist(), targets, weights
+    yield r"tokens: shape \(60,\)", tokens.ravel(), targets.ravel(), weights.ravel()
+    yield r"targets \(3, 19\)", tokens, targets[:, :-1], weights
+    yield r"targets \(20, 3\)", tokens, targets.T, weights
+    yield r"weights \(3, 19\)", tokens, targets, weights[:, :-1]
+    yield r"weights \(20, 3\)", tokens, targets, weights.T
+
+
+@pytest.mark.parametrize("what, tokens, targets, weights", list(wrong_batches()))
+def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
+    params = gpt.init(CFG, 0)
+    training = device.Training(
+        {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 3, bf16=False
+    )
+    there = device.upload(params, CFG, False)
+    with pytest.raises(ValueError, match=what):
+        training.add(tokens, targets, weights)
+    if isinstance(tokens, np.ndarray) and tokens.ndim == 2:
+        with pytest.raises(ValueError, match=what):
+            device.loss_and_grads(there, CFG, tokens, targets, weights)
+        if not what.startswith("weights"):
+            with pytest.raises(ValueError, match=what):
+                device.token_losses(there, CFG, tokens, targets)
+    if what.startswith("tokens"):
+        cache = gpt.Cache(CFG, 3, 20, there["wte.weight"])
+        with pytest.raises(ValueError, match=what):
+            device.decode(there, CFG, tokens, cache, np.full(3, 20), True)
+
+
+def test_rows_that_do_not_fit_are_refused():
+    params, batches = gpt.init(CFG, 0), [batch(*shape) for shape in ((4, 20), (3, 19), (3, 20))]
+    training = device.Training(params, train.AdamW(params), CFG, 3, bf16=False)
+    for tokens, targets, weights in (*batches[:2], [a[:0] for a in batches[2]]):
+        with pytest.raises(ValueError, match=r"tokens: \(\d, \d+\), expected 1 to 3 rows of 20"):
+            training.add(tokens, targets, weights)
+    with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), the config says \(19, 32\)"):
+        device.upload(params, replace(CFG, n_positions=19), False)
+    with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), the config says \(36, 32\)"):
+        device.Training(params, train.AdamW(params), replace(CFG, vocab_size=36), 3, bf16=False)
+
+
+def test_decoding_keeps_to_its_cache():
+    there, tokens = (
+        device.upload(gpt.init(CFG, 0), CFG, False),
+        RNG.integers(0, CFG.vocab_size, (3, 4)),
+    )
+    for n_new, length in (
+        ([4, 4], 0),
+        ([0, 1, 1], 0),
+        ([1, 5, 1], 0),
+        ([1, 1, 4], 13),
+        ([1, 1, 1], -1),
+    ):
+        cache = gpt.Cache(CFG, 3, 16, there["wte.weight"])
+        cache.length[:] = length
+        with pytest.raises(ValueError, match="n_new|do not fit the cache of 16"):
+            device.decode(there, CFG, tokens, cache, np.array(n_new), True)
+    cache = gpt.Cache(CFG, 2, 16, there["wte.weight"])
+    with pytest.raises(ValueError, match="a cache of 2 rows"):
+        device.decode(there, CFG, tokens, cache, np.array([1, 1, 1]), True)
+    with pytest.raises(ValueError, match="4 numbers for the GPU, 3 are expected there"):
+        device.Inbox(cp.zeros((3,), np.int32)).send(np.zeros(4, np.int32))
+
+
+def test_a_target_that_is_ignored_has_no_weight():
+    """Whatever the weights say, as in gpt.loss_and_grads."""
+    params, (tokens, targets, weights) = model(), batch(2, CFG.n_positions)
+    assert targets[0, 1] == -1
+    want, grads = gpt.loss_and_grads(params, CFG, tokens, targets, weights)
+    training = device.Training(
+        {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 2, bf16=False
+    )
+    training.add(tokens, targets, weights)
+    close(training.grads["wte.weight"], grads["wte.weight"], 1e-4, "wte.weight")
+    assert abs(training.update(1e-3, 1.0)[0] - want) < 1e-5
+    again = device.loss_and_grads(
+        device.upload(params, CFG, False), CFG, tokens, targets, weights, add=True
+    )[1]
+    close(again["wte.weight"], grads["wte.weight"], 1e-4, "added to nothing")

@@ -17,15 +17,15 @@ except Exception:               # no CuPy, no driver, no device: whatever it is,
     if os.environ.get("LONGHAND_GPU"):                  # make gpu: then it is the GPU that is to be tested
         raise
     import cupy_cpu as cp
-    sys.modules["cupy"] = cp
-    ON_GPU = False
     if cp.MISSING:
         pytest.skip(f"no GPU, and the CPU that plays one needs {cp.MISSING}", allow_module_level=True)
+    sys.modules["cupy"] = cp
+    ON_GPU = False
 
 import gpt
 import kernels
 
-RNG = np.random.default_rng(0)  # anew for each test: what a test draws must not depend on which others run
+RNG = np.random.default_rng(0)  # a new one for each test, so that it draws the same if run alone
 TOLERANCE = {"float32": 2e-5, "bf16": 2e-2}     # of the largest number of the result: some roundings of 2^-24, of 2^-9
 DTYPES = list(TOLERANCE)
 SIZES = [(1, 1), (1, 31), (31, 33), (33, 8), (257, 40), (5, 257), (7, 1032)]
@@ -369,7 +369,7 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     same(db, dy64.sum(0), dtype, "db")
 
 
-# ------------------------------------------------------------------------------------------- what a GPU may not have
+# -------------------------------------------------------------------------- what a GPU may not have
 
 
 @pytest.fixture
@@ -382,8 +382,9 @@ def a_gpu_with(monkeypatch):
         for what, value in attributes.items():
             monkeypatch.setitem(cp.ATTRIBUTES, what, value)
         kernels.checks._limits_of.cache_clear()
-        kernels.kernel.cache_clear()                    # functions remember how much shared memory they were promised
+        kernels.kernel.cache_clear()  # functions remember how much shared memory they were promised
         kernels._say_once.cache_clear()
+
     yield change
     monkeypatch.undo()
     change()
@@ -396,35 +397,69 @@ PRESETS = [name for name in gpt.PRESETS if name.startswith("gpt2")]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kilobytes, capability", GPUS)
-def test_what_needs_much_shared_memory_fits_every_gpu(kilobytes, capability, dtype, a_gpu_with, capsys):
-    a_gpu_with(MaxSharedMemoryPerBlockOptin=kilobytes << 10, ComputeCapabilityMajor=capability[0], ComputeCapabilityMinor=capability[1])
+def test_what_needs_much_shared_memory_fits_every_gpu(
+    kilobytes, capability, dtype, a_gpu_with, capsys
+):
+    a_gpu_with(
+        MaxSharedMemoryPerBlockOptin=kilobytes << 10,
+        ComputeCapabilityMajor=capability[0],
+        ComputeCapabilityMinor=capability[1],
+    )
     if dtype == "bf16" and capability < (8, 0):
-        with pytest.raises(ValueError, match="bfloat16 needs a GPU of compute capability 8.0, this one has 7.5; use float32"):
+        with pytest.raises(
+            ValueError,
+            match="bfloat16 needs a GPU of compute capability 8.0, this one has 7.5; use float32",
+        ):
             kernels.gelu_forward(device(randn(8), dtype)[0])
-        with pytest.raises(ValueError, match="to_real: bfloat16 needs a GPU of compute capability 8.0"):
+        with pytest.raises(
+            ValueError, match="to_real: bfloat16 needs a GPU of compute capability 8.0"
+        ):
             kernels.to_bf16(device(randn(8), "float32")[0])
         return
     for name in PRESETS:
         N, C = 9, gpt.PRESETS[name].n_embd
-        (x, x64), (w, w64), (b, b64), (dy, dy64) = (device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C)))
+        (x, x64), (w, w64), (b, b64), (dy, dy64) = (
+            device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C))
+        )
         y, cache = kernels.layernorm_forward(x, w, b)
         same(y, gpt.layernorm_forward(x64, w64, b64)[0], dtype, f"{name} y")
         n64, rstd64 = host(cache[0]).astype(np.float64), host(cache[1]).astype(np.float64)
-        for what, a, want in zip(("dx", "dw", "db"), kernels.layernorm_backward(dy, cache), gpt.layernorm_backward(dy64, (n64, rstd64, w64))):
+        for what, a, want in zip(
+            ("dx", "dw", "db"),
+            kernels.layernorm_backward(dy, cache),
+            gpt.layernorm_backward(dy64, (n64, rstd64, w64)),
+        ):
             same(a, want, dtype, f"{name} {what}")
     for HS in (32, 64, 128):
-        (qkv, qkv64), (do, do64) = device(randn(1, 66, 3 * HS), dtype), device(randn(1, 66, HS), dtype)
+        (qkv, qkv64), (do, do64) = (
+            device(randn(1, 66, 3 * HS), dtype),
+            device(randn(1, 66, HS), dtype),
+        )
         o, cache = kernels.attention_forward(qkv, 1)
         want, want_cache = gpt.attention_forward(qkv64, 1)
         same(o, want, dtype, f"o of heads of {HS}")
-        same(kernels.attention_backward(do, cache, 1), gpt.attention_backward(do64, want_cache, 1), dtype, f"dqkv of heads of {HS}")
+        same(
+            kernels.attention_backward(do, cache, 1),
+            gpt.attention_backward(do64, want_cache, 1),
+            dtype,
+            f"dqkv of heads of {HS}",
+        )
     said = capsys.readouterr().err.splitlines()
-    if kilobytes > 48 or dtype == "float32":            # all through tensor cores, or plain by nature
+    if kilobytes > 48 or dtype == "float32":  # all through tensor cores, or plain by nature
         assert not said
     else:
-        assert [line.split()[1] for line in said] == ["attention_backward_q", "attention_backward_kv", "attention_forward",
-                                                      "attention_backward_q", "attention_backward_kv"]
-        assert "without tensor cores, which is slow: heads of 64 take 65536 bytes of shared memory, this GPU has 49152" in said[0]
+        assert [line.split()[1] for line in said] == [
+            "attention_backward_q",
+            "attention_backward_kv",
+            "attention_forward",
+            "attention_backward_q",
+            "attention_backward_kv",
+        ]
+        assert (
+            "without tensor cores, which is slow: heads of 64 take 65536 bytes of shared memory, "
+            "this GPU has 49152"
+            in said[0]
+        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -432,7 +467,9 @@ def test_what_needs_much_shared_memory_fits_every_gpu(kilobytes, capability, dty
 def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     a_gpu_with(MaxSharedMemoryPerBlockOptin=48 << 10)
     C, V = gpt.PRESETS[name].n_embd, 50257
-    (h, h64), (dh, dh64), (b, b64) = (device(randn(*s), dtype) for s in ((3, 4 * C), (3, 4 * C), (4 * C,)))
+    (h, h64), (dh, dh64), (b, b64) = (
+        device(randn(*s), dtype) for s in ((3, 4 * C), (3, 4 * C), (4 * C,))
+    )
     u, cache = kernels.gelu_forward(h)
     want, slope = gpt.gelu_forward(h64)
     same(u, want, dtype, "u")
@@ -440,9 +477,13 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     same(kernels.bias_backward(dh), dh64.sum(0), dtype, "db")
     same(kernels.bias_forward(h, b), h64 + b64, dtype, "h")
     tokens = np.array([5, 0, 5], np.int32)
-    (wte, wte64), (wpe, wpe64), (dx, dx64) = (device(randn(*s), dtype) for s in ((7, C), (3, C), (3, C)))
+    (wte, wte64), (wpe, wpe64), (dx, dx64) = (
+        device(randn(*s), dtype) for s in ((7, C), (3, C), (3, C))
+    )
     dtable, dtable64 = device(randn(7, C), "float32")
-    x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(np.arange(3, dtype=np.int32)), wte, wpe)
+    x = kernels.embedding_forward(
+        cp.asarray(tokens), cp.asarray(np.arange(3, dtype=np.int32)), wte, wpe
+    )
     same(x, wte64[tokens] + wpe64, dtype, "x")
     kernels.embedding_backward(dx, tuple(map(cp.asarray, kernels.look_ups(tokens))), dtable)
     gpt.embedding_backward(dx64, tokens, dtable64)
@@ -450,14 +491,21 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     kernels.position_backward(dx, 1, dtable, add=False)
     same(dtable, np.pad(dx64, ((0, 4), (0, 0))), dtype, "dwpe")
     z, z64 = device(3 * randn(1, 50304), dtype)
-    nll = kernels.cross_entropy(z, cp.asarray(tokens[:1]), cp.asarray(np.ones(1, np.float32)), n_vocab=V)
+    nll = kernels.cross_entropy(
+        z, cp.asarray(tokens[:1]), cp.asarray(np.ones(1, np.float32)), n_vocab=V
+    )
     want, cache = gpt.cross_entropy_forward(z64[:, :V].copy(), tokens[:1])
     same(nll, want, "float32", "nll")
     same(cp.asarray(host(z)[:, :V]), gpt.cross_entropy_backward(np.ones(1), cache), dtype, "dz")
     for HS in (32, 64, 128):
-        qkv, (k, v) = device(randn(1, 1, 3 * HS), dtype)[0], (device(randn(1, 1, 40, HS), dtype)[0] for _ in "kv")
-        o = kernels.decode_attention(qkv, k, v, cp.asarray(np.array([39], np.int32)), cp.asarray(np.array([1], np.int32)))
-        s = host(k)[0, 0].astype(np.float64) @ host(qkv)[0, 0, :HS] / HS ** 0.5
+        qkv, (k, v) = (
+            device(randn(1, 1, 3 * HS), dtype)[0],
+            (device(randn(1, 1, 40, HS), dtype)[0] for _ in "kv"),
+        )
+        o = kernels.decode_attention(
+            qkv, k, v, cp.asarray(np.array([39], np.int32)), cp.asarray(np.array([1], np.int32))
+        )
+        s = host(k)[0, 0].astype(np.float64) @ host(qkv)[0, 0, :HS] / HS**0.5
         p = np.exp(s - s.max())
         same(o, ((p / p.sum()) @ host(v)[0, 0])[None, None], dtype, "decode")
 
@@ -467,26 +515,40 @@ def test_what_a_gpu_cannot_do_is_refused_by_name(a_gpu_with):
     wide = zeros(1, 20000)
     cache = wide, zeros(1, 1), wide[0]
     a_gpu_with(MaxSharedMemoryPerBlockOptin=99 << 10)
-    with pytest.raises(ValueError, match="does not fit the 101376 bytes of this GPU's shared memory"):
+    with pytest.raises(
+        ValueError, match="does not fit the 101376 bytes of this GPU's shared memory"
+    ):
         kernels.layernorm_backward(wide, cache)
-    with pytest.raises(ValueError, match="attention_forward_v1: 1000000 bytes of shared memory a block, this GPU has 101376"):
-        kernels.launch("attention.cu", "attention_forward_v1", np.float32, 1, 32, (), shared=1000000)
-    with pytest.raises(ValueError, match=r"attention_forward_v1: a grid of \(1, 1, 65536\) blocks, this GPU has \(2147483647, 65535, 65535\) at most"):
+    with pytest.raises(
+        ValueError,
+        match="attention_forward_v1: 1000000 bytes of shared memory a block, this GPU has 101376",
+    ):
+        kernels.launch(
+            "attention.cu", "attention_forward_v1", np.float32, 1, 32, (), shared=1000000
+        )
+    with pytest.raises(
+        ValueError,
+        match=r"_v1: a grid of \(1, 1, 65536\) blocks, this GPU has \(2147483647, 65535, 65535\)",
+    ):
         kernels.attention_forward(zeros(65536, 1, 3), 1)
     with pytest.raises(ValueError, match="gelu_forward_v2: nothing to do, for an array is empty"):
         kernels.gelu_forward(zeros(0))
     with pytest.raises(ValueError, match="2147483648 is more than the kernels can count"):
         kernels.checks.int32(1 << 31)
-    assert kernels.checks.int32((1 << 31) - 1) == 2 ** 31 - 1
+    assert kernels.checks.int32((1 << 31) - 1) == 2**31 - 1
     a_gpu_with(MaxThreadsPerBlock=512)
-    with pytest.raises(ValueError, match="cross_entropy_v2: blocks of 1024 threads, this GPU has 512 at most"):
+    with pytest.raises(
+        ValueError, match="cross_entropy_v2: blocks of 1024 threads, this GPU has 512 at most"
+    ):
         kernels.cross_entropy(zeros(1, 9000), cp.zeros((1,), np.int32))
     a_gpu_with(WarpSize=64)
-    with pytest.raises(ValueError, match="this GPU's warps have 64 threads; the kernels are written for 32"):
+    with pytest.raises(
+        ValueError, match="this GPU's warps have 64 threads; the kernels are written for 32"
+    ):
         kernels.gelu_forward(zeros(4))
 
 
-# --------------------------------------------------------------------------------------- arrays in each other's way
+# ----------------------------------------------------------------------- arrays in each other's way
 
 
 class Field:
@@ -498,71 +560,207 @@ class Field:
 
     def array(self, *shape, dtype=np.float32, at=None):
         begin = self.end if at is None else at
-        a = self.bytes[begin:begin + int(np.prod(shape)) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+        a = (
+            self.bytes[begin : begin + int(np.prod(shape)) * np.dtype(dtype).itemsize]
+            .view(dtype)
+            .reshape(shape)
+        )
         self.end = max(self.end, begin + -(-a.nbytes // 256) * 256)
         return a
 
 
 def launches():
-    """(name, arrays that are read {name: array}, those that are written {name: array}, the inputs whose place they may take, call).
+    """For each launcher: its name, inputs and outputs {name: array}, allowed pairs, call.
 
-    call takes the arrays by their names and launches.
+    allowed: {(output, input)} where the output may take the input's place. call(**arrays) launches.
     """
     f, N, C, B, T = Field(), 4, 8, 2, 3
     a, ints = f.array, lambda *shape: f.array(*shape, dtype=np.int32)  # noqa: E731
     k = kernels
-    yield ("layernorm_forward", dict(x=a(N, C), plus=a(N, C), w=a(C), b=a(C)), dict(y=a(N, C), n=a(N, C), rstd=a(N, 1)), {("y", "plus"), ("n", "plus"), ("y", "x"), ("n", "x")},
-           lambda x, plus, w, b, y, n, rstd: k.layernorm_forward(x, w, b, out=(y, n, rstd), plus=plus))
-    yield ("layernorm_backward", dict(dy=a(N, C), n=a(N, C), rstd=a(N, 1), w=a(C), plus=a(N, C)), dict(dx=a(N, C), dw=a(C), db=a(C)),
-           {("dx", "dy"), ("dx", "n"), ("dx", "plus")},
-           lambda dy, n, rstd, w, plus, dx, dw, db: k.layernorm_backward(dy, (n, rstd, w), plus, (dx, dw, db)))
-    yield ("gelu_forward", dict(x=a(N, C)), dict(y=a(N, C)), {("y", "x")}, lambda x, y: k.gelu_forward(x, out=(y, x)))
-    yield ("gelu_backward", dict(dy=a(N, C), x=a(N, C)), dict(dx=a(N, C)), {("dx", "dy"), ("dx", "x")}, lambda dy, x, dx: k.gelu_backward(dy, x, out=dx))
-    yield ("embedding_forward", dict(tokens=ints(N), positions=ints(N), wte=a(N, C), wpe=a(N, C)), dict(x=a(N, C)), set(),
-           lambda tokens, positions, wte, wpe, x: k.embedding_forward(tokens, positions, wte, wpe, out=x))
-    yield ("embedding_backward", dict(dx=a(N, C), order=ints(N), starts=ints(N + 1), values=ints(N)), dict(dtable=a(N, C)), set(),
-           lambda dx, order, starts, values, dtable: k.embedding_backward(dx, (order, starts, values), dtable))
-    yield ("position_backward", dict(dx=a(B * T, C)), dict(dwpe=a(T, C)), set(), lambda dx, dwpe: k.position_backward(dx, B, dwpe))
-    yield ("attention_forward", dict(qkv=a(B, T, 3 * C)), dict(o=a(B, T, C), lse=a(B, 1, T, 1)), set(), lambda qkv, o, lse: k.attention_forward(qkv, 1, (o, lse)))
-    yield ("attention_backward", dict(qkv=a(B, T, 3 * C), o=a(B, T, C), lse=a(B, 1, T, 1), do=a(B, T, C)), dict(dqkv=a(B, T, 3 * C)), set(),
-           lambda qkv, o, lse, do, dqkv: k.attention_backward(do, (qkv, o, lse), 1, out=dqkv))
-    yield ("decode_attention", dict(qkv=a(B, 1, 3 * C), length=ints(B), n_new=ints(B)), dict(k_cache=a(B, 1, T, C), v_cache=a(B, 1, T, C), o=a(B, 1, C)), set(),
-           lambda qkv, k_cache, v_cache, length, n_new, o: k.decode_attention(qkv, k_cache, v_cache, length, n_new, out=o))
+    yield (
+        "layernorm_forward",
+        dict(x=a(N, C), plus=a(N, C), w=a(C), b=a(C)),
+        dict(y=a(N, C), n=a(N, C), rstd=a(N, 1)),
+        {("y", "plus"), ("n", "plus"), ("y", "x"), ("n", "x")},
+        lambda x, plus, w, b, y, n, rstd: k.layernorm_forward(x, w, b, out=(y, n, rstd), plus=plus),
+    )
+    yield (
+        "layernorm_backward",
+        dict(dy=a(N, C), n=a(N, C), rstd=a(N, 1), w=a(C), plus=a(N, C)),
+        dict(dx=a(N, C), dw=a(C), db=a(C)),
+        {("dx", "dy"), ("dx", "n"), ("dx", "plus")},
+        lambda dy, n, rstd, w, plus, dx, dw, db: k.layernorm_backward(
+            dy, (n, rstd, w), plus, (dx, dw, db)
+        ),
+    )
+    yield (
+        "gelu_forward",
+        dict(x=a(N, C)),
+        dict(y=a(N, C)),
+        {("y", "x")},
+        lambda x, y: k.gelu_forward(x, out=(y, x)),
+    )
+    yield (
+        "gelu_backward",
+        dict(dy=a(N, C), x=a(N, C)),
+        dict(dx=a(N, C)),
+        {("dx", "dy"), ("dx", "x")},
+        lambda dy, x, dx: k.gelu_backward(dy, x, out=dx),
+    )
+    yield (
+        "embedding_forward",
+        dict(tokens=ints(N), positions=ints(N), wte=a(N, C), wpe=a(N, C)),
+        dict(x=a(N, C)),
+        set(),
+        lambda tokens, positions, wte, wpe, x: k.embedding_forward(
+            tokens, positions, wte, wpe, out=x
+        ),
+    )
+    yield (
+        "embedding_backward",
+        dict(dx=a(N, C), order=ints(N), starts=ints(N + 1), values=ints(N)),
+        dict(dtable=a(N, C)),
+        set(),
+        lambda dx, order, starts, values, dtable: k.embedding_backward(
+            dx, (order, starts, values), dtable
+        ),
+    )
+    yield (
+        "position_backward",
+        dict(dx=a(B * T, C)),
+        dict(dwpe=a(T, C)),
+        set(),
+        lambda dx, dwpe: k.position_backward(dx, B, dwpe),
+    )
+    yield (
+        "attention_forward",
+        dict(qkv=a(B, T, 3 * C)),
+        dict(o=a(B, T, C), lse=a(B, 1, T, 1)),
+        set(),
+        lambda qkv, o, lse: k.attention_forward(qkv, 1, (o, lse)),
+    )
+    yield (
+        "attention_backward",
+        dict(qkv=a(B, T, 3 * C), o=a(B, T, C), lse=a(B, 1, T, 1), do=a(B, T, C)),
+        dict(dqkv=a(B, T, 3 * C)),
+        set(),
+        lambda qkv, o, lse, do, dqkv: k.attention_backward(do, (qkv, o, lse), 1, out=dqkv),
+    )
+    yield (
+        "decode_attention",
+        dict(qkv=a(B, 1, 3 * C), length=ints(B), n_new=ints(B)),
+        dict(k_cache=a(B, 1, T, C), v_cache=a(B, 1, T, C), o=a(B, 1, C)),
+        set(),
+        lambda qkv, k_cache, v_cache, length, n_new, o: k.decode_attention(
+            qkv, k_cache, v_cache, length, n_new, out=o
+        ),
+    )
     yield ("take_rows", dict(x=a(N, C), rows=ints(2)), dict(out=a(2, C)), set(), k.take_rows)
-    yield ("cross_entropy", dict(targets=ints(N), weights=a(N)), dict(logits=a(N, C), nll=a(N)), set(),
-           lambda targets, weights, logits, nll: k.cross_entropy(logits, targets, weights, out=nll))
+    yield (
+        "cross_entropy",
+        dict(targets=ints(N), weights=a(N)),
+        dict(logits=a(N, C), nll=a(N)),
+        set(),
+        lambda targets, weights, logits, nll: k.cross_entropy(logits, targets, weights, out=nll),
+    )
     yield ("loss_sum", dict(nll=a(N), weights=a(N)), dict(state=a(3)), set(), k.loss_sum)
     yield ("bias_forward", dict(b=a(C)), dict(y=a(N, C)), set(), lambda b, y: k.bias_forward(y, b))
-    yield ("bias_backward", dict(dy=a(N, C)), dict(db=a(C)), set(), lambda dy, db: k.bias_backward(dy, out=db))
-    yield ("matmul", dict(x=a(N, C), w=a(C, C), bias=a(C)), dict(out=a(N, C)), set(), lambda x, w, bias, out: k.matmul(x, w, out, bias=bias))
-    yield ("linear_forward", dict(x=a(N, C), w=a(C, C), b=a(C)), dict(out=a(N, C)), set(), lambda x, w, b, out: k.linear_forward(x, w, b, out=out))
-    yield ("linear_backward", dict(dy=a(N, C), x=a(N, C), w=a(C, C)), dict(dx=a(N, C), dw=a(C, C), db=a(C)), {("dx", "x")},
-           lambda dy, x, w, dx, dw, db: k.linear_backward(dy, x, w, out=(dx, dw, db)))
-    yield ("mlp_forward", dict(x=a(N, C), w_fc=a(C, C), b_fc=a(C), w_proj=a(C, C), b_proj=a(C)), dict(y=a(N, C), u=a(N, C), h=a(N, C)), set(),
-           lambda x, w_fc, b_fc, w_proj, b_proj, y, u, h: k.mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=(y, u, h)))
-    yield ("mlp_backward", dict(dy=a(N, C), x=a(N, C), h=a(N, C), w_fc=a(C, C), w_proj=a(C, C)),
-           dict(u=a(N, C), dx=a(N, C), dw_fc=a(C, C), db_fc=a(C), dw_proj=a(C, C), db_proj=a(C)), {("dx", "x")},
-           lambda dy, x, h, w_fc, w_proj, u, dx, dw_fc, db_fc, dw_proj, db_proj:
-           k.mlp_backward(dy, (x, u, h), w_fc, w_proj, out=(dx, dw_fc, db_fc, dw_proj, db_proj)))
-    yield ("grad_norm", dict(grads=a(C)), dict(state=a(3)), set(), lambda grads, state: k.grad_norm(grads, 1.0, state))
-    yield ("adamw", dict(grads=a(C), state=a(3), rates=a(3)), dict(master=a(C), m=a(C), v=a(C), params=f.array(C, dtype=np.uint16)), set(),
-           lambda grads, state, rates, master, m, v, params: k.adamw(grads, master, m, v, params, state, rates, 0, 0.9, 0.95, 1e-8, 0.1))
-    yield ("to_bf16", dict(x=a(N, C)), dict(y=f.array(N, C, dtype=np.uint16)), set(), lambda x, y: k.to_bf16(x, out=y))
+    yield (
+        "bias_backward",
+        dict(dy=a(N, C)),
+        dict(db=a(C)),
+        set(),
+        lambda dy, db: k.bias_backward(dy, out=db),
+    )
+    yield (
+        "matmul",
+        dict(x=a(N, C), w=a(C, C), bias=a(C)),
+        dict(out=a(N, C)),
+        set(),
+        lambda x, w, bias, out: k.matmul(x, w, out, bias=bias),
+    )
+    yield (
+        "linear_forward",
+        dict(x=a(N, C), w=a(C, C), b=a(C)),
+        dict(out=a(N, C)),
+        set(),
+        lambda x, w, b, out: k.linear_forward(x, w, b, out=out),
+    )
+    yield (
+        "linear_backward",
+        dict(dy=a(N, C), x=a(N, C), w=a(C, C)),
+        dict(dx=a(N, C), dw=a(C, C), db=a(C)),
+        {("dx", "x")},
+        lambda dy, x, w, dx, dw, db: k.linear_backward(dy, x, w, out=(dx, dw, db)),
+    )
+    yield (
+        "mlp_forward",
+        dict(x=a(N, C), w_fc=a(C, C), b_fc=a(C), w_proj=a(C, C), b_proj=a(C)),
+        dict(y=a(N, C), u=a(N, C), h=a(N, C)),
+        set(),
+        lambda x, w_fc, b_fc, w_proj, b_proj, y, u, h: k.mlp_forward(
+            x, w_fc, b_fc, w_proj, b_proj, out=(y, u, h)
+        ),
+    )
+    yield (
+        "mlp_backward",
+        dict(dy=a(N, C), x=a(N, C), h=a(N, C), w_fc=a(C, C), w_proj=a(C, C)),
+        dict(u=a(N, C), dx=a(N, C), dw_fc=a(C, C), db_fc=a(C), dw_proj=a(C, C), db_proj=a(C)),
+        {("dx", "x")},
+        lambda dy, x, h, w_fc, w_proj, u, dx, dw_fc, db_fc, dw_proj, db_proj: k.mlp_backward(
+            dy, (x, u, h), w_fc, w_proj, out=(dx, dw_fc, db_fc, dw_proj, db_proj)
+        ),
+    )
+    yield (
+        "grad_norm",
+        dict(grads=a(C)),
+        dict(state=a(3)),
+        set(),
+        lambda grads, state: k.grad_norm(grads, 1.0, state),
+    )
+    yield (
+        "adamw",
+        dict(grads=a(C), state=a(3), rates=a(3)),
+        dict(master=a(C), m=a(C), v=a(C), params=f.array(C, dtype=np.uint16)),
+        set(),
+        lambda grads, state, rates, master, m, v, params: k.adamw(
+            grads, master, m, v, params, state, rates, 0, 0.9, 0.95, 1e-8, 0.1
+        ),
+    )
+    yield (
+        "to_bf16",
+        dict(x=a(N, C)),
+        dict(y=f.array(N, C, dtype=np.uint16)),
+        set(),
+        lambda x, y: k.to_bf16(x, out=y),
+    )
 
 
 @pytest.mark.parametrize("name", [launch[0] for launch in launches()])
 def test_outputs_are_kept_from_what_is_still_needed(name):
     _, inputs, outputs, allowed, call = next(launch for launch in launches() if launch[0] == name)
-    call(**inputs, **outputs)                           # as they are they may stand
-    arrays, first = {**inputs, **outputs}, min(a.data.ptr for a in (*inputs.values(), *outputs.values()))
+    call(**inputs, **outputs)  # as they are they may stand
+    arrays, first = (
+        {**inputs, **outputs},
+        min(a.data.ptr for a in (*inputs.values(), *outputs.values())),
+    )
     field = Field()
     for out, a in outputs.items():
         for what, other in arrays.items():
             if what == out:
                 continue
-            for shift in {0, min(16, other.nbytes - 1) & -16, other.nbytes - 1 & -16}:    # the very place, a part of it, its end
-                copies = {k: field.array(*v.shape, dtype=v.dtype, at=v.data.ptr - first) for k, v in arrays.items()}
-                copies[out] = field.array(*a.shape, dtype=a.dtype, at=other.data.ptr - first + shift)
+            for shift in {
+                0,
+                min(16, other.nbytes - 1) & -16,
+                other.nbytes - 1 & -16,
+            }:  # the very place, a part of it, its end
+                copies = {
+                    k: field.array(*v.shape, dtype=v.dtype, at=v.data.ptr - first)
+                    for k, v in arrays.items()
+                }
+                copies[out] = field.array(
+                    *a.shape, dtype=a.dtype, at=other.data.ptr - first + shift
+                )
                 if (out, what) in allowed and shift == 0 and a.nbytes == other.nbytes:
                     call(**copies)
                     continue
@@ -577,12 +775,18 @@ def test_arrays_of_other_kinds_are_refused(name):
     for what, a in arrays.items():
         shape, more = a.shape, cp.zeros((*a.shape[:-1], 2 * a.shape[-1] + 2), a.dtype)
         bad = [cp.zeros(shape, np.float64), cp.zeros(shape, np.int64), np.zeros(shape, a.dtype)]
-        if (name, what) not in (("cross_entropy", "logits"), ("grad_norm", "grads")):       # which may have any shape
+        if (name, what) not in (
+            ("cross_entropy", "logits"),
+            ("grad_norm", "grads"),
+        ):  # which may have any shape
             bad.append(cp.zeros((*shape[:-1], shape[-1] + 1), a.dtype))
         if a.size > 1:
             bad.append(more[..., :-2:2])
         for wrong in bad:
-            with pytest.raises((ValueError, TypeError), match="expected|one behind the other|a product of|columns for 1 heads"):
+            with pytest.raises(
+                (ValueError, TypeError),
+                match="expected|one behind the other|a product of|columns for 1 heads",
+            ):
                 call(**{**arrays, what: wrong})
 
 
@@ -590,34 +794,56 @@ def test_arrays_that_do_not_begin_at_16_bytes_are_refused():
     for dtype in (np.float32, np.uint16):
         flat = cp.zeros((100,), dtype)
         odd, even = flat[1:33], flat[:32]
-        for call in (lambda: kernels.gelu_forward(odd), lambda: kernels.gelu_backward(even, odd), lambda: kernels.bias_backward(odd.reshape(2, 16)),
-                     lambda: kernels.layernorm_forward(odd.reshape(2, 16), even[:16], even[:16]), lambda: kernels.attention_forward(odd[:24].reshape(1, 1, 24), 1)):
-            with pytest.raises(ValueError, match="does not begin at a multiple of 16 bytes; pass a copy"):
+        for call in (
+            lambda: kernels.gelu_forward(odd),
+            lambda: kernels.gelu_backward(even, odd),
+            lambda: kernels.bias_backward(odd.reshape(2, 16)),
+            lambda: kernels.layernorm_forward(odd.reshape(2, 16), even[:16], even[:16]),
+            lambda: kernels.attention_forward(odd[:24].reshape(1, 1, 24), 1),
+        ):
+            with pytest.raises(
+                ValueError, match="does not begin at a multiple of 16 bytes; pass a copy"
+            ):
                 call()
     with pytest.raises(ValueError, match="grads: it does not begin at a multiple of 16 bytes"):
         kernels.grad_norm(cp.zeros((9,), np.float32)[1:], 1.0, cp.zeros((3,), np.float32))
-    kernels.bias_backward(cp.zeros((31,), np.float32)[1:].reshape(2, 15))  # rows that are no whole packs are read number by number
+    kernels.bias_backward(
+        cp.zeros((31,), np.float32)[1:].reshape(2, 15)
+    )  # rows that are no whole packs are read number by number
 
 
 def test_in_the_place_of_an_input(dtype="float32"):
-    (dy, dy64), (w, w64), (b, b64), (plus, plus64) = (device(randn(*s), dtype) for s in ((5, 40), (40,), (40,), (5, 40)))
+    (dy, dy64), (w, w64), (b, b64), (plus, plus64) = (
+        device(randn(*s), dtype) for s in ((5, 40), (40,), (40,), (5, 40))
+    )
     x, x64 = device(randn(5, 40), dtype)
-    y, (n, rstd, _) = kernels.layernorm_forward(x, w, b, out=(x, cp.empty((5, 40)), cp.empty((5, 1))))
+    y, (n, rstd, _) = kernels.layernorm_forward(
+        x, w, b, out=(x, cp.empty((5, 40)), cp.empty((5, 1)))
+    )
     want, cache = gpt.layernorm_forward(x64, w64, b64)
     same(y, want, dtype, "y in x")
     want = gpt.layernorm_backward(dy64, cache, plus64)[0]
     for what, arrays in (("dy", (dy, n, plus)), ("n", (dy, n, plus)), ("plus", (dy, n, plus))):
         dy2, n2, plus2 = (cp.array(cp.asnumpy(a)) for a in arrays)
         place = {"dy": dy2, "n": n2, "plus": plus2}[what]
-        same(kernels.layernorm_backward(dy2, (n2, rstd, w), plus2, (place, cp.empty((40,)), cp.empty((40,))))[0], want, dtype, f"dx in {what}")
+        same(
+            kernels.layernorm_backward(
+                dy2, (n2, rstd, w), plus2, (place, cp.empty((40,)), cp.empty((40,)))
+            )[0],
+            want,
+            dtype,
+            f"dx in {what}",
+        )
 
 
-# ------------------------------------------------------------------------------------- the name that this folder has
+# -------------------------------------------------------------------- the name that this folder has
 
 
 def test_whoever_looks_for_another_package_of_this_name(tmp_path):
-    """As transformers does: find_spec, then the version of what is installed, then an import. Without CuPy, with the checkout first
-    on the path, and with such a package installed and not."""
+    """As transformers does: find_spec, then the version that is installed, then an import.
+
+    Without CuPy, with the checkout as the current folder, once with such a package and once without.
+    """
     look = r"""
 import importlib.metadata, importlib.util, sys
 sys.modules["cupy"] = None
@@ -642,12 +868,18 @@ print(hasattr(kernels, "no_such_name"), hasattr(kernels, "_no_such_name"), kerne
 """
     package = tmp_path / "kernels"
     package.mkdir()
-    (package / "__init__.py").write_text("from kernels.layer import Device\n__version__ = '0.18.3'\n")
+    (package / "__init__.py").write_text(
+        "from kernels.layer import Device\n__version__ = '0.18.3'\n"
+    )
     (package / "layer.py").write_text("class Device:\n    name = 'theirs'\n")
     (tmp_path / "kernels-0.18.3.dist-info").mkdir()
-    (tmp_path / "kernels-0.18.3.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.3\n")
+    (tmp_path / "kernels-0.18.3.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.3\n"
+    )
     ends = "x: the kernels need CuPy, which is not here\nFalse False 256\n"
-    for path, begins in (("", "N/A cannot import name 'Device' from 'kernels'"), (str(tmp_path), "0.18.3 theirs True True\n")):
-        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, cwd=gpt.__file__.rpartition("/")[0],
-                              env={**os.environ, "PYTHONPATH": path})
-        assert done.returncode == 0 and done.stdout.startswith(begins) and done.stdout.endswith(ends), done.stdout + done.stderr
+    alone = "N/A cannot import name 'Device' from 'kernels'"
+    for path, begins in (("", alone), (str(tmp_path), "0.18.3 theirs True True\n")):
+        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True,
+                              cwd=Path(gpt.__file__).parent, env={**os.environ, "PYTHONPATH": path})
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(begins) and done.stdout.endswith(ends), done.stdout

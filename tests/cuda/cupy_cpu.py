@@ -29,10 +29,18 @@ MISSING = "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
 ORDERS = (0, 1, 2)              # of threads and blocks: ascending, descending, at random
 
-# What the device says of itself, under CuPy's names, and holds launches to: an H100's. Tests put others here.
-ATTRIBUTES = {"MaxSharedMemoryPerBlock": 48 << 10, "MaxSharedMemoryPerBlockOptin": 227 << 10, "MaxThreadsPerBlock": 1024, "WarpSize": 32,
-              "MaxGridDimX": (1 << 31) - 1, "MaxGridDimY": 65535, "MaxGridDimZ": 65535, "MultiProcessorCount": 132,
-              "ComputeCapabilityMajor": 9, "ComputeCapabilityMinor": 0}
+# The device's attributes under CuPy's names, which launches are held to: an H100's. Tests set others.
+ATTRIBUTES = {
+    "MaxSharedMemoryPerBlock": 48 << 10,
+    "MaxSharedMemoryPerBlockOptin": 227 << 10,
+    "MaxThreadsPerBlock": 1024,
+    "WarpSize": 32,
+    "MaxGridDimX": (1 << 31) - 1,
+    "MaxGridDimY": 65535,
+    "MaxGridDimZ": 65535,
+    "ComputeCapabilityMajor": 9,
+    "ComputeCapabilityMinor": 0,
+}
 
 COUNTS = {}                     # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
 
@@ -171,8 +179,9 @@ class Function:
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, n):
-        if n > ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
-            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared memory, {ATTRIBUTES['MaxSharedMemoryPerBlockOptin']} are there")
+        most = ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]
+        if n > most:
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared memory, {most} are there")
         self.asked_for = n
 
     def __call__(self, grid, block, args, shared_mem=0, stream=None):
@@ -216,10 +225,12 @@ class Function:
     def check(self, grid, block, shared_mem):
         """RuntimeError where the device would not launch this."""
         if shared_mem > min(self.asked_for, ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]):
-            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, {self.asked_for} were asked for")
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, "
+                               f"{self.asked_for} were asked for")
         most = [ATTRIBUTES[f"MaxGridDim{axis}"] for axis in "XYZ"]
-        if any(not 0 < n <= limit for n, limit in zip(grid, most)) or np.prod(block) > ATTRIBUTES["MaxThreadsPerBlock"]:
-            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of {np.prod(block)} threads on a grid of {grid}")
+        threads, fits = int(np.prod(block)), all(0 < n <= limit for n, limit in zip(grid, most))
+        if not fits or threads > ATTRIBUTES["MaxThreadsPerBlock"]:
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of {threads} threads on a grid of {grid}")
 
 
 def bytes_of(a):

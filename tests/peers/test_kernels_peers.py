@@ -1,5 +1,10 @@
-"""NVIDIA's compiler: what it makes of the kernels, run on a CPU (tests/cuda/ptx_cpu.py), passes the tests that their source passes."""
+"""kernels/ beside NVIDIA's compiler and beside transformers.
 
+What the compiler makes of the kernels, run on a CPU (tests/cuda/ptx_cpu.py), passes the tests that
+their source passes. transformers, which looks for a package named kernels, can be imported.
+"""
+
+import importlib.util
 import os
 import re
 import subprocess
@@ -14,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests" / "cuda"))
 import cupy_cpu as cp  # noqa: E402
 import ptx_cpu  # noqa: E402
 
-pytestmark = pytest.mark.skipif(cp.MISSING is not None or not ptx_cpu.nvrtc(), reason=f"needs NVRTC and {cp.MISSING or 'g++'}")
+needs_nvrtc = pytest.mark.skipif(cp.MISSING is not None or not ptx_cpu.nvrtc(), reason=f"needs NVRTC and {cp.MISSING or 'g++'}")
 COMMON = (ROOT / "kernels" / "common.cuh").read_text()
 
 # All that common.cuh has in assembly, in one kernel of one warp: y = x w and z = x w^T of (16,16) in bfloat16, one number as a bfloat16.
@@ -71,12 +76,14 @@ def products(common):
             and np.array_equal(rounded.get(), (bits + (0x3F80 << 16) + bits) & 0xFFFFFFFF))
 
 
+@needs_nvrtc
 def test_assembly_does_what_its_twins_do(monkeypatch):
     assert products(COMMON)
     monkeypatch.setenv("LONGHAND_PTX", "1")
     assert products(COMMON)
 
 
+@needs_nvrtc
 @pytest.mark.parametrize("right, wrong", [
     ('"=r"(r) : "f"(high), "f"(low)', '"=r"(r) : "f"(low), "f"(high)'), ('"r"(b[0]), "r"(b[1]))', '"r"(b[1]), "r"(b[0]))'),
     ('"r"(a[0]), "r"(a[1])', '"r"(a[1]), "r"(a[0])'), ("m8n8.x4.trans.shared", "m8n8.x4.shared"), ("{%0,%1,%2,%3}, [%4]", "{%0,%2,%1,%3}, [%4]"),
@@ -89,6 +96,7 @@ def test_mistakes_in_assembly_are_found(right, wrong, the_compilers_output):
         pass
 
 
+@needs_nvrtc
 @pytest.mark.parametrize("file", ["test_kernels.py", "test_device.py"])
 def test_the_compilers_output_passes(file, the_compilers_output):
     program = "import sys; sys.modules['cupy'] = None; import pytest; sys.exit(pytest.main(['-q', '-x', sys.argv[1]]))"    # not on a GPU
@@ -98,6 +106,7 @@ def test_the_compilers_output_passes(file, the_compilers_output):
     print(f"\n{file}, from PTX: {done.stdout.strip().splitlines()[-1]}")
 
 
+@needs_nvrtc
 def test_memory_is_used_well():
     """No bank conflicts where tiles are worked on, and whole sectors of memory."""
     done = subprocess.run([sys.executable, ROOT / "tests" / "peers" / "kernel_counts.py"], capture_output=True, text=True)
@@ -110,3 +119,39 @@ def test_memory_is_used_well():
         if re.match("attention_(forward|backward_kv|backward_q)", name):
             assert line.endswith(" 1.00"), line
     assert {f"attention_{kind}_{size}" for kind in ("forward", "backward_q", "backward_kv") for size in (32, 64, 128)} <= table.keys()
+
+
+# A package named kernels that has every name transformers could ask for.
+PACKAGE = """
+import sys
+def __getattr__(name):
+    if name.startswith("_"):
+        raise AttributeError(name)
+    methods = {"__init__": lambda self, *args: None, "__call__": lambda self, decorated: decorated}
+    return type(name, (), methods)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="needs transformers")
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
+@pytest.mark.parametrize("installed", ["none", "of no use", "of use"])
+def test_transformers_is_imported_in_the_checkout(installed, tmp_path):
+    """With no package named kernels installed, with one that is too old, and with one it takes."""
+    program = """
+from transformers import GPT2LMHeadModel
+from transformers.utils import import_utils
+import kernels
+print(import_utils.is_kernels_available(), kernels.__file__, kernels.MOST_HEAD_SIZE)
+"""
+    if installed != "none":
+        from transformers.utils import import_utils
+        version = import_utils.KERNELS_MIN_VERSION if installed == "of use" else "0.0.1"
+        package, metadata = tmp_path / "kernels", tmp_path / f"kernels-{version}.dist-info"
+        package.mkdir()
+        metadata.mkdir()
+        (package / "__init__.py").write_text(PACKAGE)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout == f"{installed == 'of use'} {ROOT / 'kernels' / '__init__.py'} 256\n"
