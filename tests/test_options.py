@@ -55,7 +55,7 @@ COMMANDS = {
     "sample.py Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once --model m": f"--model -n {DRAWING} {DEVICE}",
     "sample.py chat": f"--run --model --ask --system {DRAWING} {DEVICE}",
-    "sample.py serve": f"--run --model --host --port --key --origin --ranks {DEVICE}",
+    "sample.py serve": f"--run --model --host --port --allow-host --key --origin --ranks {DEVICE}",
     "sample.py export --gguf x.gguf": "--run --model --gguf --type",
     "toyweb.py": "--run --pages --seed --score",
     "toyweb.py --score": "--run --pages --seed --score",
