@@ -39,14 +39,20 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
-from extract import SCRIPTS, TAG, WHOLE, attributes, decode, end_of, unescape
+import command
+import runs
+from extract import SCRIPTS, TAG, WHOLE, attributes, decode, end_of, stream_safe, unescape
 from warc import HEAD_END, is_html, parse_record, read_warc
 
 AGENT = "longhand"                                      # robots.txt may call us by it
 MAX_BODY = 5 << 20                                      # bytes kept of a page, as in Common Crawl since March 2025
+MAX_HEAD = 256 << 10                                    # bytes read of a response before its body begins, interim responses too
+MAX_ADDRESS = 2083                                      # characters of an address; Heritrix has the same limit
+MAX_LINKS = 6000                                        # taken from a page; as Heritrix does
+MAX_MET = 256 << 20                                     # characters of all the addresses that one crawl remembers
 MAX_ROBOTS = 500 << 10                                  # bytes read of a robots.txt; RFC 9309 asks for no less
 MAX_REDIRECTS, MAX_FAILURES, MAX_TRIES = 5, 5, 6        # in a row: of a page; fetches from a host; of a large file
-TIMEOUT_S, MAX_WAIT_S, BUSY_S = 60, 300, 30             # for a server; the longest it may ask us to wait; if it does not say
+TIMEOUT_S, MAX_WAIT_S, BUSY_S = 60, 300, 30             # for a fetch; the longest a server may ask us to wait; if it does not say
 REDIRECTS, BUSY, AGAIN = (301, 302, 303, 307, 308), (429, 503), (408, 429, 500, 502, 503, 504)
 NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
@@ -57,7 +63,7 @@ def report(what, more):
 
 def retry_after(headers):
     """Seconds that a server asks us to stay away, by Retry-After, a number or a date; None if it does not say."""
-    value = headers.get("retry-after") or ""
+    value = (headers.get("retry-after") or "")[:100]
     if re.fullmatch("[0-9]{1,9}", value):
         return int(value)
     try:
@@ -69,7 +75,7 @@ def retry_after(headers):
 # --------------------------------------------------------------------------------------------------
 # Addresses: one spelling for each, so that no page is fetched twice.
 
-HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|[0-9a-f:.]*:[0-9a-f:.]*")
+HOST = re.compile(r"(?=.{1,253}\Z)(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|(?=[0-9a-f.]*:)[0-9a-f:.]+)")
 UNRESERVED = re.compile("[A-Za-z0-9._~-]")
 
 
@@ -80,20 +86,28 @@ def escape(text):
 
 
 def normalise(link, base=""):
-    """A link, relative to base -> its address. ValueError if that is not http or https.
+    """A link, relative to base -> its address. ValueError if that is not http or https, or has more than MAX_ADDRESS characters.
 
     "HTTP://Example.org:80/a/../%7euser#top" -> "http://example.org/~user"
     """
-    parts = urlsplit(urljoin(base, link.strip()))
+    link = link.strip()
+    if len(link) > MAX_ADDRESS:
+        raise ValueError(f"{link[:200]!r}...: an address of {len(link):,} characters")
+    if link != stream_safe(link):                       # urlsplit would take quadratic time
+        raise ValueError(f"{link[:200]!r}: no address has so many marks on a letter")
+    parts = urlsplit(urljoin(base, link))
     host = (parts.hostname or "").removesuffix(".")
     host = host if host.isascii() else host.encode("idna").decode()
     if parts.scheme not in ("http", "https") or "@" in parts.netloc or not HOST.fullmatch(host):
-        raise ValueError(f"{link.strip()[:200]!r}: not an address of the form http://host/... or https://host/...")
+        raise ValueError(f"{link[:200]!r}: not an address of the form http://host/... or https://host/...")
     host = f"[{host}]" if ":" in host else host
     if parts.port not in (None, 80 if parts.scheme == "http" else 443):
         host += f":{parts.port}"
     path = urlsplit(urljoin("http://x/", "/" + escape(parts.path).lstrip("/"))).path    # without /./ and /../
-    return urlunsplit((parts.scheme, host, path, escape(parts.query), ""))
+    address = urlunsplit((parts.scheme, host, path, escape(parts.query), ""))
+    if len(address) > MAX_ADDRESS:
+        raise ValueError(f"{address[:200]!r}...: an address of {len(address):,} characters")
+    return address
 
 
 def host_of(address):
@@ -109,15 +123,17 @@ def parse_robots(lines):
 
     Groups for the same name are one; lines that are neither name nor rule, as Sitemap, end no group (RFC 9309).
     """
-    groups, names, naming = defaultdict(list), [], False
+    groups, names, naming = {}, [], False               # only those that may be ours
     for line in lines:
         key, _, value = line.partition("#")[0].partition(":")
         key, value = key.strip().lower(), value.strip()
         if key == "user-agent":
             names = names if naming else []
-            names.append(re.match("[a-z_-]*", value.lower())[0] or value)      # Longhand/1.0 is longhand
-            groups[names[-1]] += []
             naming = True
+            name = re.match("[a-z_-]*", value.lower())[0] or value              # Longhand/1.0 is longhand
+            if name in (AGENT, "*") and name not in names:
+                names.append(name)
+                groups.setdefault(name, [])
         elif key in ("allow", "disallow", "crawl-delay"):
             naming = False
             for name in names:
@@ -149,50 +165,121 @@ def allowed(rules, address):
 # One request and its response, and the records made of them.
 
 
-class Tap(io.RawIOBase):
-    """A socket to read from until a deadline, of time.monotonic, that keeps a copy of all that is read."""
+def left(deadline):
+    """Seconds until a deadline, of time.monotonic. TimeoutError if there are none."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("the time for it is over")
+    return seconds
 
-    def __init__(self, sock, deadline):
-        self.sock, self.deadline, self.copy = sock, deadline, bytearray()
+
+class Tap(io.RawIOBase):
+    """What comes from a server, up to a deadline, of time.monotonic, and up to a number of bytes, where it seems to end.
+
+    copy holds all that has come, until flow() is called.
+    """
+
+    def __init__(self, sock, raw, deadline):
+        self.sock, self.raw, self.deadline, self.limit = sock, raw, deadline, MAX_HEAD
+        self.copy, self.flowing = bytearray(), 0
 
     def readable(self):
         return True
 
+    def flow(self):
+        """From here on there is no end, as long as each megabyte comes within MAX_WAIT_S."""
+        self.copy, self.deadline = None, time.monotonic() + MAX_WAIT_S
+
     def readinto(self, buffer):
-        self.sock.settimeout(max(self.deadline - time.monotonic(), 1e-3))
-        n = self.sock.recv_into(buffer)
-        self.copy += buffer[:n]
+        if self.copy is not None and len(self.copy) > self.limit:
+            return 0
+        self.sock.settimeout(min(TIMEOUT_S, left(self.deadline)))
+        n = self.raw.readinto(buffer)
+        if self.copy is not None:
+            self.copy += buffer[:n]
+            return n
+        self.flowing += n
+        if self.flowing >= 1 << 20:
+            self.flowing, self.deadline = 0, time.monotonic() + MAX_WAIT_S
         return n
+
+    def close(self):
+        self.raw.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    """A response that is read through a Tap, its attribute `tap`. The head, with the interim responses that may come before,
+    has MAX_HEAD bytes at most, and must be there by the deadline (in TIMEOUT_S seconds)."""
+
+    def __init__(self, sock, *args, deadline=None, **more):
+        super().__init__(sock, *args, **more)
+        self.tap = Tap(sock, self.fp.detach(), deadline or time.monotonic() + TIMEOUT_S)
+        self.fp = io.BufferedReader(self.tap)           # so http.client finds the end, and the copy is as it came
+
+    def begin(self):
+        super().begin()                                 # passes over 100 Continue
+        while 101 < self.status < 200:                  # and this over hints and the like
+            self.headers = self.msg = None
+            super().begin()
+
+
+INTERIM = re.compile(rb"HTTP/1\.\d +1(?!01)\d\d\b")
+
+
+def connect(parts, deadline):
+    """A socket connected to the host of an address that was split; with https, its certificate is verified."""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    failed = None
+    for *_, place in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
+        try:
+            sock = socket.create_connection(place[:2], timeout=left(deadline))
+            break
+        except OSError as error:
+            failed = error
+    else:
+        raise failed
+    if parts.scheme == "http":
+        return sock
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context.wrap_socket(sock, server_hostname=parts.hostname)       # its timeout is for the whole handshake
 
 
 def exchange(address, user_agent, max_body, timeout_s):
     """Ask for an address once: (request and response as they went and came, None or why the body is cut, IP address).
 
-    Each time on a connection of its own: visits to a host are a second apart anyway. timeout_s is for connecting, and again
-    for all the rest. The reasons are those of WARC-Truncated. One of NETWORK_ERRORS if there is not even a head.
+    Each time on a connection of its own: visits to a host are a second apart anyway. timeout_s is for all of it, from the
+    connection on; only the system's search for the host's address has a limit of its own. Interim responses are left out.
+    The reasons are those of WARC-Truncated. One of NETWORK_ERRORS if there is not even a head.
     """
-    parts = urlsplit(address)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    parts, deadline = urlsplit(address), time.monotonic() + timeout_s
     request = (f"GET {urlunsplit(('', '', parts.path, parts.query, ''))} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
                f"User-Agent: {user_agent}\r\nAccept: text/html,application/xhtml+xml,text/*;q=0.9,*/*;q=0.1\r\n"
                "Accept-Encoding: gzip\r\nConnection: close\r\n\r\n").encode("ascii")
-    with contextlib.closing(kind(parts.hostname, parts.port, timeout=timeout_s)) as connection:
-        connection.connect()                            # https: with the certificate verified
-        ip = connection.sock.getpeername()[0]
-        connection.sock.sendall(request)
-        response, tap = http.client.HTTPResponse(connection.sock), Tap(connection.sock, time.monotonic() + timeout_s)
-        response.fp = io.BufferedReader(tap)            # so http.client finds the end, and the copy is as it came
+    with contextlib.closing(connect(parts, deadline)) as sock:
+        ip = sock.getpeername()[0]
+        sock.settimeout(left(deadline))
+        sock.sendall(request)
+        response = Response(sock, deadline=deadline)
         response.begin()
-        if not (head := HEAD_END.search(tap.copy)):
-            raise ConnectionError("the connection ends in the head of the response")
-        end = head.end() + max_body
+        tap, begin = response.tap, 0
+        head = HEAD_END.search(tap.copy)
+        while head and INTERIM.match(tap.copy, begin):
+            begin = head.end()
+            head = HEAD_END.search(tap.copy, begin)
+        if not head:
+            raise ConnectionError(f"the response ends in its head, or has no end of it in {MAX_HEAD:,} bytes")
+        tap.limit = end = head.end() + max_body
+        cut = None
         try:
             while len(tap.copy) <= end and response.read(1 << 16):
                 pass
-            cut = "length" if len(tap.copy) > end else "disconnect" if response.length else None
+            cut = "disconnect" if response.length else None
         except NETWORK_ERRORS as error:                 # IncompleteRead among them
             cut = "time" if isinstance(error, TimeoutError) else "disconnect"
-        return request, bytes(tap.copy[:end]), cut, ip
+        cut = "length" if len(tap.copy) > end else cut
+        return request, bytes(tap.copy[begin:end]), cut, ip
 
 
 def digest(data):
@@ -275,6 +362,8 @@ def links_of(page, counts):
                 base = has.get("href") if base is None else base
             elif "href" in has and "nofollow" in has.get("rel", "").lower().split():
                 counts["nofollow_link"] += 1
+            elif "href" in has and len(links) == MAX_LINKS:
+                counts["beyond_max_links"] += 1
             elif "href" in has:
                 links.append(has["href"])
     counts["nofollow_page"] += stay
@@ -293,7 +382,7 @@ class Site:
     """What a crawl knows about a host."""
     delay_s: float                                      # between two visits
     turn: float = 0.0                                   # when the next may be, of time.monotonic
-    failures: int = 0                                   # visits in a row without an answer
+    failures: int = 0                                   # visits in a row without an answer, or with one that it is busy
     refused: str = None                                 # why it is left alone
     robots: dict = field(default_factory=dict)          # http or https -> (rules, None or why nothing is allowed)
 
@@ -317,11 +406,10 @@ class Crawl:
         date, start = utc_now(), time.monotonic()
         try:
             request, response, cut, ip = exchange(address, self.user_agent, max_body, TIMEOUT_S)
-            site.failures = 0
         except NETWORK_ERRORS as error:
             site.failures += 1
             site.refused = "host_fails" if site.failures == MAX_FAILURES else site.refused
-            raise NoAnswer(repr(error)) from error
+            raise NoAnswer(repr(error)[:300]) from error
         finally:
             end = time.monotonic()
             site.turn = end + site.delay_s
@@ -332,7 +420,10 @@ class Crawl:
         if record.status in BUSY:
             wait = retry_after(record.http_headers) or BUSY_S
             site.turn = max(site.turn, end + wait)
-            site.refused = "host_busy" if wait > MAX_WAIT_S else site.refused
+            site.failures += 1
+            site.refused = "host_busy" if wait > MAX_WAIT_S or site.failures == MAX_FAILURES else site.refused
+        else:
+            site.failures = 0
         return record
 
     def read_robots(self, address):
@@ -374,8 +465,13 @@ class Crawl:
         """Visit the seeds, then their links, then theirs: breadth first, in the order of the pages. -> Counter"""
         queue = deque((seed, "", None) for seed in seeds)       # address; way to it, of L(inks) and R(edirects); from where
         met, left, hosts, tries, counts = set(seeds), set(), set(map(host_of, seeds)), Counter(), self.counts
+        size = sum(map(len, seeds))                     # of what is remembered, about
 
         def meet(link, base, way, via):
+            nonlocal size
+            if size > MAX_MET:
+                counts["beyond_max_met"] += 1
+                return
             why = None
             try:
                 address = normalise(link, base)
@@ -391,12 +487,14 @@ class Crawl:
                 elif way.endswith("R" * (MAX_REDIRECTS + 1)):
                     why = "too_many_redirects"
             if why:
-                counts[why] += address not in left      # each address once
-                left.add(address)
+                counts[why] += hash(address) not in left            # each address once
+                left.add(hash(address))
+                size += 100
             elif address in met:
                 counts["redirect_to_known"] += way.endswith("R")
             else:
                 met.add(address)
+                size += len(address) + 200
                 (queue.appendleft if way.endswith("R") else queue.append)((address, way, via))
 
         while queue and counts["fetched"] < max_pages:
@@ -449,24 +547,68 @@ def crawl(seeds, path, max_pages=100, max_depth=3, delay_s=1.0, other_sites=Fals
     info = fields({"software": "longhand crawl.py", "format": "WARC File Format 1.0", "robots": "obey", "operator": contact,
                    "http-header-user-agent": user_agent, "description": f"from {' '.join(seeds)}, {max_pages} pages at most"})
     path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with own_file(path) as file:
+            job = Crawl(file, info, user_agent, delay_s)
+            had, counts = bool(job.offsets), job.run(seeds, max_pages, max_depth, other_sites)
+            if not any(name.startswith("status_") for name in counts):
+                if not had:                             # else the network may be to blame, and the next try goes on with them
+                    os.unlink(file.name)
+                raise ValueError(f"{' '.join(seeds)}: nothing could be fetched: {dict(counts)}")
+            file.flush()
+            os.fsync(file.fileno())
+            runs.replace(file.name, path)
+    except OSError as error:
+        if error.errno and error.filename is None:      # a full disk does not say where it is
+            raise OSError(error.errno, error.strerror, f"{path}.tmp") from None
+        raise
+    return counts
+
+
+@contextlib.contextmanager
+def own_file(path):
+    """path.tmp, open for reading and appending, by this crawl and no other: ValueError for that one."""
     with open(f"{path}.tmp", "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{file.name}: another crawl writes it; wait for its end, or choose another folder with --run") from None
+            ours = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+        except (BlockingIOError, FileNotFoundError):
+            ours = False
+        if not ours:                                    # it is locked, or has been finished and renamed just now
+            raise ValueError(f"{file.name}: another crawl writes it; wait for its end, or choose another folder with --run")
         file.seek(0)
-        job = Crawl(file, info, user_agent, delay_s)
-        had, counts = bool(job.offsets), job.run(seeds, max_pages, max_depth, other_sites)
-        if not any(name.startswith("status_") for name in counts):
-            if not had:                                 # else the network may be to blame, and the next try goes on with them
-                os.unlink(file.name)
-            raise ValueError(f"{' '.join(seeds)}: nothing could be fetched: {dict(counts)}")
-        os.replace(file.name, path)
-    return counts
+        yield file
 
 
 # --------------------------------------------------------------------------------------------------
 # What others have crawled, read over the network.
+
+
+class Connection(http.client.HTTPConnection):
+    response_class = Response
+
+
+class SecureConnection(http.client.HTTPSConnection):
+    response_class = Response
+
+
+class Handler(urllib.request.HTTPHandler):
+    def http_open(self, request):
+        return self.do_open(Connection, request)
+
+
+class SecureHandler(urllib.request.HTTPSHandler):
+    def https_open(self, request):
+        return self.do_open(SecureConnection, request)
+
+
+def urlopen(request):
+    """As urllib does it, but for http and https only, and the Response has a Tap."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler, Handler, SecureHandler, urllib.request.UnknownHandler, urllib.request.HTTPRedirectHandler,
+                    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor):
+        opener.add_handler(handler())
+    return opener.open(request, timeout=TIMEOUT_S)
 
 
 class RemoteError(OSError):
@@ -521,20 +663,21 @@ class Remote(io.RawIOBase):
         if self.at:
             headers.update({"Range": f"bytes={self.at}-"}, **({"If-Range": self.version} if self.version else {}))
         try:
-            response = urllib.request.urlopen(urllib.request.Request(self.name, headers=headers), timeout=TIMEOUT_S)
+            response = urlopen(urllib.request.Request(self.name, headers=headers))
+            response.tap.flow()
         except HTTPError as error:
             error.close()
             if error.code == 416 and self.size is None:
                 return io.BytesIO()                     # the connection broke just behind the last byte
             if error.code in AGAIN:
                 raise
-            refused = RemoteError(f"{self.name}: the server says {error.code} {error.reason}; look at the address")
+            refused = RemoteError(f"{self.name}: the server says {error.code} {error.reason[:200]}; look at the address")
             refused.status = error.code
             raise refused from None
         tag = response.headers.get("ETag", "")          # a weak one, W/..., says nothing about bytes
         version = tag if tag.startswith('"') else response.headers.get("Last-Modified")
         if response.status == 206:
-            part = re.fullmatch(r"bytes (\d+)-\d+/(?:(\d+)|\*)", response.headers.get("Content-Range", ""))
+            part = re.fullmatch("bytes ([0-9]{1,18})-[0-9]{1,18}/(?:([0-9]{1,18})|[*])", response.headers.get("Content-Range", ""))
             size = int(part[2]) if part and part[2] else self.size
             same = (part and int(part[1]) == self.at and self.size in (None, size)
                     and (self.version == version or None in (self.version, version)))
@@ -574,7 +717,7 @@ def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
     address = f"{base.rstrip('/')}/crawl-data/{name}/warc.paths.gz"
     try:
         with open_url(address) as packed, gzip.open(packed, "rt", encoding="ascii") as lines:
-            paths = [line.strip() for line in itertools.islice(lines, n_files)]
+            paths = [line.strip() for line in itertools.islice(iter(lambda: lines.readline(MAX_ADDRESS), ""), n_files)]
     except RemoteError as error:
         if error.status not in (403, 404):              # where listing is forbidden, what is not there is forbidden
             raise
@@ -604,23 +747,13 @@ def main(argv=None):
     try:
         path = Path(args.run) / "crawl" / f"{host_of(normalise(args.seeds[0])).replace(':', '_')}.warc.gz"
         counts = crawl(args.seeds, path, args.pages, args.depth, args.delay, args.other_sites, args.contact)
-    except BrokenPipeError:                             # of standard error
+    except KeyboardInterrupt:
+        report("interrupted", "the same command goes on from here")
         raise
-    except (ValueError, OSError) as error:
-        print("crawl.py: error:", error, file=sys.stderr)
-        sys.exit(2)
     print(", ".join(f"{name} {n:,}" for name, n in counts.items()))
     made = f"{path}, {path.stat().st_size / 1e6:.1f} MB"
     print(f"{'crawl':8} {counts['fetched']:,} addresses, {made}   {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        if sys.stdout:
-            sys.stdout.flush()
-    except BrokenPipeError:                             # the reader has gone, as of | head
-        os._exit(141)
-    except KeyboardInterrupt:
-        print("crawl.py: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    command.run(main, error_status=2)

@@ -27,16 +27,19 @@ Sources: Barbaresi 2021 (trafilatura, ACL demo); the HTML standard for tags and 
 import argparse
 import html
 import json
-import os
 import re
 import sys
 import unicodedata
 from collections import Counter
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 
-# A budget in characters and elements, never in seconds: what is beyond it is not read.
-MAX_CHARS, MAX_NODES, MAX_DEPTH, MAX_TAG = 8_000_000, 200_000, 256, 250_000
+import command
+
+# A budget in characters, elements and lines, never in seconds: what is beyond it is not read.
+MAX_CHARS, MAX_NODES, MAX_LINES, MAX_DEPTH, MAX_TAG = 8_000_000, 200_000, 200_000, 256, 250_000
+MAX_REASONS = 32                  # that the names of one element give against it; real ones have 16
 ENOUGH = 150                      # letters of text; with fewer, it is tried without the rules
 
 # --------------------------------------------------------------------------------------------------
@@ -315,6 +318,7 @@ class Page:
         self.after_link = -1                                # how many parts when an <a> ended
         self.span = ""                                      # attributes of an open span that goes
         self.verdict = cache(boilerplate)                   # of this page: sites repeat themselves
+        self.within_budget = True                           # else the rest is not read
         self.scan(source, rules)
         self.flush()
         self.close_to(0)
@@ -333,12 +337,15 @@ class Page:
             kind = KINDS.get(tag)
             if kind is None:
                 continue
+            if not self.within_budget:
+                return
             if kind == BLOCK:
                 if closing:
                     self.end(tag)
                 else:
                     self.start(tag, attrs)
                     if len(self.nodes) >= MAX_NODES:
+                        self.within_budget = False
                         return
             elif kind == LINK:
                 if len(parts) == self.after_link:           # two links with nothing in between
@@ -423,6 +430,9 @@ class Page:
         share = self.linked / len(text) if text else 0
         for line in text.split("\n") if "pre" in node.inside else (text,):
             linked, line = round(share * len(line)), clean(line)
+            if line and len(self.lines) == MAX_LINES:
+                self.within_budget = False
+                break
             if line:
                 self.lines.append(Line(line, node, linked))
         parts.clear()
@@ -482,6 +492,8 @@ def boilerplate(attrs):
     for word in map(str.lower, words):
         if word in VOCABULARY or word[:6] in VOCABULARY or word.endswith(TAILS):
             reasons[word[:6]] = True
+            if len(reasons) == MAX_REASONS:
+                break
     return () if reasons and ARTICLE.search(names) else tuple(reasons)
 
 
@@ -657,21 +669,24 @@ def article_in_json(source):
     return "\n".join(filter(None, map(clean, best.split("\n"))))
 
 
-def main_text(page, url=None, charset=None):
+def main_text(page, url=None, charset=None, counts=None):
     """The main text of an HTML page: lines joined by single newlines, in NFC; "" if it has none.
 
     page: str, or bytes, then charset is what the HTTP header says. url is not used: no rule depends
-    on the site. Raises for nothing that a page can hold; the time is linear in its length. Lone
+    on the site. counts, a Counter, is told "page_cut" if a budget ends before the page. Raises for nothing that a page can hold; the time is linear in its length. Lone
     surrogates become U+FFFD, and no more than 30 combining marks follow each other.
 
     >>> main_text("<nav><a href=/>Home</a></nav><h1>Owls</h1><p>Owls hunt at night.<p>Softly.")
     'Owls\\nOwls hunt at night.\\nSoftly.'
     """
     source = page if isinstance(page, str) else decode(bytes(page[:4 * MAX_CHARS]), charset)
+    cut = len(source) > MAX_CHARS or len(page) > 4 * MAX_CHARS
     source = source[:MAX_CHARS].replace("\0", "")
-    best = ""
+    best, tree = "", None
     for rules in (True, False):
+        del tree                                            # never two in memory
         tree = Page(source, rules)
+        cut = cut or not tree.within_budget
         if rules:
             prune(tree)
         at = container(tree)
@@ -683,6 +698,8 @@ def main_text(page, url=None, charset=None):
             break
     else:
         best = max(best, article_in_json(source), key=len)
+    if cut and counts is not None:
+        counts["page_cut"] += 1
     if best.isascii():
         return best
     return unicodedata.normalize("NFC", stream_safe(SURROGATE.sub("\ufffd", best)))
@@ -693,28 +710,14 @@ def main(argv=None):
     parser.add_argument("page", metavar="FILE.html", help="the page; - for standard input")
     parser.add_argument("--charset", help="what the HTTP header says (default: nothing)")
     args = parser.parse_args(argv)
-    closed = sys.stdout is None and "output" or args.page == "-" and sys.stdin is None and "input"
-    if closed:
-        print(f"extract.py: error: standard {closed} is closed", file=sys.stderr)
-        sys.exit(2)
-    try:
-        data = sys.stdin.buffer.read() if args.page == "-" else open(args.page, "rb").read()
-    except OSError as error:
-        print(f"extract.py: error: {args.page}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+    if sys.stdout is None:
+        raise ValueError("standard output is closed")
+    if args.page == "-" and sys.stdin is None:
+        raise ValueError("standard input is closed")
+    data = sys.stdin.buffer.read() if args.page == "-" else Path(args.page).read_bytes()
     sys.stdout.reconfigure(encoding="utf-8")
     print(main_text(data, charset=args.charset))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:                                 # the reader has gone, as of | head
-        os._exit(141)
-    except KeyboardInterrupt:
-        print("extract.py: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:                                # standard output is full
-        print(f"extract.py: error: {error.strerror}", file=sys.stderr)
-        os._exit(2)
+    command.run(main, error_status=2, data=True)

@@ -31,6 +31,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import checkpoint
+import extract
 import numpy as np
 import regex
 
@@ -48,6 +49,7 @@ REGISTRIES = set("ac co com edu gen go gob gov gouv gv id info ltd me mil ne net
                  "plc sch web".split())
 URL_PIECES = re.compile(r"[^A-Za-z0-9]+")
 IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+MAX_HOST = 253                                              # characters of a name in DNS
 
 
 class Names:
@@ -123,11 +125,12 @@ def load_suffixes(path):
 
 
 def host_of(url):
-    """Host of a URL in lower case, without user, port or final dot; "" if there is none."""
+    """Host of a URL in lower case, without user, port or final dot; "" if there is none, or one that DNS could not hold."""
     try:
-        return (urlsplit(url).hostname or "").rstrip(".")
+        host = (urlsplit(extract.stream_safe(url)).hostname or "").rstrip(".")      # urlsplit normalises what is not ASCII
     except ValueError:
         return ""
+    return host if len(host) <= MAX_HOST else ""
 
 
 def registered_domain(host, suffixes=None):
@@ -184,28 +187,27 @@ def url_filter(url, blocklist=Blocklist()):
 RESERVED = ("noai", "noindex", "none")                      # of robots; none is noindex and nofollow
 DIRECTIVES = frozenset("all index follow nofollow noarchive nocache nosnippet noimageindex noimageai notranslate indexifembedded "
                        "max-snippet max-image-preview max-video-preview unavailable_after".split()) | set(RESERVED)
-ATTRIBUTE = re.compile(rb"""([^\s=>"'/]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+))""")
 COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
 LINK = re.compile(rb"<(?:a|link)[\s/]")
 MAX_TAG = 4096                                              # bytes
 
 
-def attributes(tag):                                        # b'<a HREF="x"' -> {b"href": b"x"}
-    found = {}
-    for name, *values in ATTRIBUTE.findall(tag):
-        found.setdefault(name.lower(), b"".join(values).strip())
-    return found
+def attributes(tag):
+    """What stands in a tag after its name -> {lower-case name: value}: b' HREF="x"' -> {"href": "x"}."""
+    found = extract.attributes(tag.decode("utf-8", "surrogateescape"))
+    return {name: value.strip() for name, value in found.items()}
 
 
 def tags(html, lower, *names):
-    """The attributes of each tag of these names (b"<meta") that ends within MAX_TAG bytes."""
+    """The attributes of each tag of these names (b"<meta") that ends within MAX_TAG bytes. What is in one tag begins no other."""
     for name in names:
         at = lower.find(name)
         while at >= 0:
             end = lower.find(b">", at, at + MAX_TAG)
-            if end >= 0 and lower[at + len(name):at + len(name) + 1] in (b" ", b"\t", b"\r", b"\n", b"/"):
+            named = lower[at + len(name):at + len(name) + 1] in (b" ", b"\t", b"\r", b"\n", b"/")
+            if end >= 0 and named:
                 yield attributes(html[at + len(name):end])
-            at = lower.find(name, at + 1)
+            at = lower.find(name, end if end >= 0 and named else at + 1)
 
 
 def robots_say(value):
@@ -230,19 +232,20 @@ def rights(headers, html):
     end = lower.find(b"<body")
     head = COMMENT.sub(b"", html if end < 0 else html[:end])
     for tag in tags(head, head.lower(), b"<meta"):
-        name, content = tag.get(b"name", b"").lower(), tag.get(b"content", b"").decode("latin-1")
-        said = robots_say(content) if name == b"robots" else "tdm_reservation" if name == b"tdm-reservation" and content == "1" else None
+        name, content = tag.get("name", "").lower(), tag.get("content", "")
+        said = robots_say(content) if name == "robots" else "tdm_reservation" if name == "tdm-reservation" and content == "1" else None
         if said:
             return said, None
     at = lower.find(b"license")
     while at >= 0:
         begin, end = lower.rfind(b"<", max(0, at - MAX_TAG), at), lower.find(b">", at, at + MAX_TAG)
-        if LINK.match(lower, max(begin, 0)) and begin >= 0 and end >= 0:
-            tag = attributes(html[begin:end])
+        link = begin >= 0 and end >= 0 and LINK.match(lower, begin)
+        if link:
+            tag = attributes(html[link.end():end])
             comment = lower.rfind(b"<!--", max(0, begin - MAX_TAG), begin)
             hidden = comment >= 0 and lower.find(b"-->", comment, begin) < 0
-            if b"license" in tag.get(b"rel", b"").lower().split() and tag.get(b"href") and not hidden:
-                return None, tag[b"href"].decode("utf-8", "replace")
+            if "license" in tag.get("rel", "").lower().split() and tag.get("href") and not hidden:
+                return None, tag["href"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         at = lower.find(b"license", max(at + 1, end))
     return None, None
 
@@ -310,9 +313,10 @@ class Vocabulary:
     """Every different piece between white space that was met, and the words in it, as numbers. What the filters ask of a word
     stands in arrays. Only a memory of what words() says: how much of it there is changes no result."""
 
-    MOST = 1 << 20                                          # pieces; with the next it begins anew
+    MOST, MOST_CHARS = 1 << 20, 1 << 25                     # pieces, and characters of them; with more it begins anew
 
     def __init__(self):
+        self.n_chars = 0
         self.pieces, self.words, self.names = {}, {}, []    # piece -> its number; word -> its number, and back
         self.first, self.count = array.array("i"), array.array("i")        # of piece i: in_pieces[first:first + count]
         self.in_pieces, self.length, self.kind = array.array("i"), array.array("i"), array.array("B")
@@ -335,6 +339,7 @@ class Vocabulary:
         self.count.extend(count.tolist())
         self.in_pieces.extend(map(self.words.__getitem__, in_pieces))
         self.pieces.update(zip(itertools.chain(whole, others), itertools.count(len(self.pieces))))
+        self.n_chars += sum(map(len, new))
 
 
 def kind_of(word):
@@ -356,7 +361,7 @@ class Words:
 
     def __init__(self, text):
         global vocabulary
-        if len(vocabulary.pieces) > vocabulary.MOST:
+        if len(vocabulary.pieces) > vocabulary.MOST or vocabulary.n_chars > vocabulary.MOST_CHARS:
             vocabulary = Vocabulary()
         v, self.pieces = vocabulary, split(text)
         try:

@@ -32,6 +32,9 @@ from pathlib import Path
 
 import numpy as np
 
+import command
+import runs
+
 MAGIC, VERSIONS = 793712314, (11, 12)
 HS, NS, SOFTMAX, OVA = 1, 2, 3, 4           # losses, as the file numbers them
 SUPERVISED = 3                              # the model kind; 1 and 2 are word vectors
@@ -397,23 +400,17 @@ def load(path=None):
 
 
 def save(path, model):
-    """Writes a dense model that fastText opens; under a temporary name first, then renamed."""
+    """Writes a dense model that fastText opens, whole or not at all."""
     entries = [(name, 1, 0) for name in model.words]
     entries += [(name, count, 1) for name, count in zip(model.raw_labels, model.label_counts)]
     n_tokens = sum(count for _, count, _ in entries)
-    temp = Path(f"{path}.{os.getpid()}.tmp")
-    try:
-        with open(temp, "wb") as f:
-            f.write(struct.pack("<14id", MAGIC, VERSIONS[-1], *astuple(model.args)))
-            f.write(struct.pack("<3i2q", len(entries), len(model.words), len(model.labels),
-                                n_tokens, -1))
-            for name, count, kind in entries:
-                f.write(name + struct.pack("<xqb", count, kind))
-            for x in (model.emb, model.w.T):                # the file has one row a label
-                f.write(struct.pack("<x2q", *x.shape) + np.ascontiguousarray(x, "<f4").tobytes())
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
+    with runs.whole_file(path) as f:
+        f.write(struct.pack("<14id", MAGIC, VERSIONS[-1], *astuple(model.args)))
+        f.write(struct.pack("<3i2q", len(entries), len(model.words), len(model.labels), n_tokens, -1))
+        for name, count, kind in entries:
+            f.write(name + struct.pack("<xqb", count, kind))
+        for x in (model.emb, model.w.T):                    # the file has one row a label
+            f.write(struct.pack("<x2q", *x.shape) + np.ascontiguousarray(x, "<f4").tobytes())
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -495,7 +492,7 @@ def draw_text(sentences, own, foreign, rng, min_chars=12, max_chars=400):
     if punctuation < 0.15:
         text = re.sub(r"([.,;:!?()\"'])", r" \1 ", text)    # as some corpora have it
     elif punctuation < 0.5:
-        text = re.sub(r" +([.,;:!?)'])", r"\1", text)       # and back
+        text = re.sub(r"(?<! ) +([.,;:!?)'])", r"\1", text)           # and back
     elif punctuation < 0.6:
         text = re.sub(r"[.,;:!?()\"]", "", text)
     if strangers < 0.75:
@@ -649,7 +646,8 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(args):
+def main(argv=None):
+    args = parse_args(argv)
     if sys.stdout is None:
         raise ValueError("stdout is closed, and the results go there")
     if args.command == "train":
@@ -669,14 +667,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_args())
-        sys.stdout.flush()
-    except BrokenPipeError:                                 # the reader, such as head, has enough
-        os._exit(141)
-    except KeyboardInterrupt:
-        print("language.py: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        print(f"language.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main, error_status=2, data=True)

@@ -16,7 +16,6 @@ Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); RFC 9112 (HTTP,
 warcio, for what real files contain.
 """
 import argparse
-import os
 import re
 import sys
 import uuid
@@ -24,7 +23,10 @@ import zlib
 from collections import Counter, deque, namedtuple
 from dataclasses import dataclass, field
 
-MAX_BLOCK = 32 << 20              # bytes kept of one record; Common Crawl stores 5 MiB of a page
+import command
+
+MAX_BLOCK = 6 << 20               # bytes kept of a record, and of a body when it is inflated:
+                                  # the 5 MiB that Common Crawl stores of a page, and its head
 MAX_HEAD = 1 << 20                # of the headers of a record, and of HTTP
 MAX_START = 1 << 28               # of something else in front of the first record
 FIRST_BITE, REREAD = 1 << 13, 1 << 15       # of a gzip member: read at first; and again if it fails
@@ -232,7 +234,7 @@ class Stream:
 # The two formats. A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as
 # they say, and two line ends. An ARC record is a line of fields, a block, and one line end.
 
-FOLD = re.compile(rb"[\r\n]+[ \t]+")
+FOLD = re.compile(rb"(?<![\r\n])[\r\n]+[ \t]+")           # tried once for each run of line ends
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 WARC_LINE = rb"WARC/\d{1,3}\.\d{1,3}[ \t]*\r?\n"
 VERSION = re.compile(WARC_LINE)
@@ -627,14 +629,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        if sys.stdout:
-            sys.stdout.flush()
-    except BrokenPipeError:                                 # the reader has gone, as of | head
-        os._exit(141)
-    except KeyboardInterrupt:
-        print("warc.py: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        sys.exit(f"warc.py: error: {error}")
+    command.run(main)

@@ -400,7 +400,6 @@ def test_certificates_are_verified(servers, out, tmp_path, monkeypatch):
         open_url(web.url + "/f")
     assert not web.visits
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-    monkeypatch.setattr("urllib.request._opener", None)         # it has read the environment before
     assert crawl.crawl([web.url], out) == {"fetched": 1, "status_200": 1} and responses(out)[0].body == b"<p>secret"
     assert open_url(web.url + "/f").read() == b"file"
 
@@ -677,9 +676,9 @@ def test_a_size_that_shows_late_and_ranges_in_pieces(web, total):
 
 
 def test_a_network_that_goes_away_comes_back(web, monkeypatch, clock):
-    web.pages["/f"], urlopen = file_page(breaks=[524_288]), urllib.request.urlopen
+    web.pages["/f"], urlopen = file_page(breaks=[524_288]), crawl.urlopen
     gone = iter([urlopen, *[lambda *args, **kwargs: (_ for _ in ()).throw(urllib.error.URLError(socket.gaierror(-2, "Name not known")))] * 2, urlopen])
-    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: next(gone)(*args, **kwargs))
+    monkeypatch.setattr(crawl, "urlopen", lambda *args, **kwargs: next(gone)(*args, **kwargs))
     assert read_all(web.url + "/f") == FILE and clock.waits == [1, 2, 4]
 
 
@@ -749,7 +748,6 @@ def test_redirects_and_endless_ones(web):
 def test_a_proxy_of_the_environment_is_used(web, monkeypatch):
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("http_proxy", web.url)
-    monkeypatch.setattr("urllib.request._opener", None)         # it has read the environment before
     web.pages["http://far.example/f"] = (200, {}, b"through the proxy")
     assert open_url("http://far.example/f").read() == b"through the proxy"
 

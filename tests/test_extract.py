@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import command
 import extract
 import warc
 from extract import codec_of, decode, main_text
@@ -838,16 +839,20 @@ def test_main_reads_a_file_and_standard_input(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "Grüße\nGrüße\n"
 
 
-def test_main_names_a_missing_file(tmp_path, capsys):
+def run_main(monkeypatch, capsys, *args):
+    """What the command ends with, and what it prints as its errors."""
+    monkeypatch.setattr(sys, "argv", ["extract.py"])
     with pytest.raises(SystemExit) as stop:
-        extract.main([str(tmp_path / "none.html")])
-    assert stop.value.code == 2
-    assert re.fullmatch(r"extract\.py: error: .*none\.html: No such file or directory\n", capsys.readouterr().err)
+        command.run(lambda: extract.main(list(map(str, args))), error_status=2, data=True)
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_main_names_a_missing_file(tmp_path, monkeypatch, capsys):
+    code, said = run_main(monkeypatch, capsys, tmp_path / "none\x1b.html")
+    assert code == 2 and re.fullmatch(r"extract\.py: error: .*none\\x1b\.html: No such file or directory\n", said)
 
 
 @pytest.mark.parametrize("stream, name", [("stdin", "input"), ("stdout", "output")])
 def test_main_with_a_closed_stream(stream, name, capsys, monkeypatch):
     monkeypatch.setattr(sys, stream, None)
-    with pytest.raises(SystemExit) as stop:
-        extract.main(["-"])
-    assert stop.value.code == 2 and capsys.readouterr().err == f"extract.py: error: standard {name} is closed\n"
+    assert run_main(monkeypatch, capsys, "-") == (2, f"extract.py: error: standard {name} is closed\n")
