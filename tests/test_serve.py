@@ -295,18 +295,27 @@ def wait_for(condition):
 def test_so_many_connections_and_no_more(run, monkeypatch, bound, status):
     """Who has waited longest for a request gives way; where all are being answered a new one is refused."""
     monkeypatch.setattr(serve, bound, 2)
-    server, busy = started(run), threading.Event()
-    monkeypatch.setattr(serve.Handler, "models", lambda self, _: busy.wait(20) and serve.Answer({}))
+    server, busy, begun = started(run), threading.Event(), []
+
+    def models(self, _):
+        begun.append(self)
+        busy.wait(20)
+        return serve.Answer({})
+
+    monkeypatch.setattr(serve.Handler, "models", models)
     to = server.server_address
-    with socket.create_connection(to) as first, socket.create_connection(to) as second:
+    with socket.create_connection(to) as first, contextlib.ExitStack() as stack:
+        wait_for(lambda: len(server.handlers) == 1)
+        second = stack.enter_context(socket.create_connection(to))
         wait_for(lambda: len(server.handlers) == 2)
         assert send(server, "GET", "/health")[0] == 200
         first.settimeout(20)
         assert first.recv(10) == b""                        # it gave way
         second.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: len(begun) == 1)
         with socket.create_connection(server.server_address) as third:
             third.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            wait_for(lambda: sum(h.since is None for h in server.handlers) == 2)
+            wait_for(lambda: len(begun) == 2)
             with socket.create_connection(server.server_address, timeout=20) as fourth:
                 assert fourth.recv(100).startswith(b"HTTP/1.1 %d " % status)
             busy.set()
