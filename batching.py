@@ -6,8 +6,9 @@ does not hang on who else is being written for (sample.Batch sees to that).
 
 A Job goes in through submit, which refuses it when too many wait, and what is written comes out of its queue of events.
 
-Nobody takes all of it. The last places are kept for jobs that have none yet, so a request for 32 texts leaves room for
-short ones. The next to come in is who has the fewest rows. Where the queue is full, whoever fills most of it gives way.
+Nobody takes all of it. The last places are kept for jobs that have none yet, so a request for 32 texts
+leaves room for short ones. The next place goes to the client with the fewest rows. Where the queue is
+full, the client with most jobs in it gives way.
 
 Left out: a long prompt is read whole before anyone gets a next token; nobody is put off for another.
 
@@ -39,7 +40,8 @@ class Declined(Exception):
 
 class Job:
     """One request: prompts, each of which becomes a row; events, what is written: {number of the row: [text, entries, finish]} with an
-    entry of logprobs for each token shown. An event of None says that nothing more comes: declined says why, or the writer failed.
+    entry of logprobs for each token shown. An event of None says that nothing more comes: declined says
+    why, or the writer failed.
 
     client: who asks; the places are shared out between clients."""
 
@@ -79,13 +81,15 @@ class Writer(threading.Thread):
             self.changed.notify()
 
     def _make_room(self, client):
-        """Decline the job that came last from the client with most jobs waiting; this one, where it has as many."""
-        full = Declined("full", f"{len(self.waiting)} requests are waiting already; try again later")
+        """Decline the last job of the client with most jobs waiting; this client's, if it has as many."""
+        n = len(self.waiting)
+        full = Declined("full", f"{n} requests are waiting already; try again later")
         waiting = collections.Counter(other.client for other in self.waiting)
         greediest = max(waiting, key=waiting.get, default=client)
-        last = next((other for other in reversed(self.waiting) if other.client == greediest and not other.begun), None)
-        if last is None or waiting[greediest] <= waiting[client] + 1:
+        theirs = [other for other in self.waiting if other.client == greediest and not other.begun]
+        if not theirs or waiting[greediest] <= waiting[client] + 1:
             raise full
+        last = theirs[-1]
         self.waiting.remove(last)
         last.declined = full
         last.events.put(None)
@@ -135,12 +139,13 @@ class Writer(threading.Thread):
         each, longest, kept = [], 0, self.places // KEPT
         rows = collections.Counter(job.client for job, _, _ in self.texts.values())
         while True:
-            self.waiting = collections.deque(job for job in self.waiting if not job.gone and job.begun < len(job.prompts))
+            self.waiting = collections.deque(
+                job for job in self.waiting if not job.gone and job.begun < len(job.prompts))
             free = self.places - len(self.batch) - len(each)
             fit = [job for job in self.waiting if free > (kept if job.begun else 0)]
             if not fit:
                 break
-            job = min(fit, key=lambda job: rows[job.client])            # of equals the first that came
+            job = min(fit, key=lambda job: rows[job.client])    # of equals the first that came
             longest = max(longest, len(job.prompts[job.begun]))
             if each and (len(each) + 1) * longest > PADDED:
                 break

@@ -166,14 +166,14 @@ class Settings:
     repetition_penalty: float = 1.0     # logits of tokens in prompt or reply: divided if above 0, times it if below
     presence_penalty: float = 0.0       # off the logits of tokens in the reply
     frequency_penalty: float = 0.0      # the same for every time they are in it
-    logit_bias: tuple = ()              # ((token, what is added to its logit), ...); of a token named twice, the sum
+    logit_bias: tuple = ()              # ((token, what is added to its logit), ...); twice: the sum
     seed: int = 0
     stop: frozenset = frozenset()       # tokens that end the reply
     tools: bool = True                  # whether the calculator answers
     alternatives: int = -1              # how many to report for each token; -1 reports none, nor the token's own log probability
 
     @functools.cached_property
-    def bias(self):                     # logit_bias as arrays: (n,) tokens, each once, and (n,) what is added
+    def bias(self):                     # -> (n,) tokens, each once, and (n,) what is added
         total = {}
         for token, bias in self.logit_bias:
             total[token] = total.get(token, 0.0) + bias
@@ -275,7 +275,7 @@ class Batch:
         if longest >= self.cfg.n_positions:
             raise ValueError(f"a prompt of {longest} tokens does not fit the model's context of {self.cfg.n_positions} with room for a reply; shorten it")
         settings = [settings] * len(prompts) if isinstance(settings, Settings) else list(settings)
-        for each in {id(s): s for s in settings}.values():          # rows of one request share theirs
+        for each in {id(s): s for s in settings}.values():  # rows of one request share theirs
             each.check()
         self._leave()
         if len(self.rows) + len(prompts) > self.most:
@@ -456,7 +456,10 @@ def reply_text(ids, tokenizer):
 
 
 def borders(text):
-    """For each prefix of a text, the length of its longest proper border: a beginning that is also its end (Knuth, Morris, Pratt 1977)."""
+    """For each prefix of a text, the length of its longest border, a shorter beginning that is also its end.
+
+    borders("abab") -> [0, 0, 1, 2]. Source: Knuth, Morris and Pratt 1977.
+    """
     lengths, k = [0], 0
     for c in text[1:]:
         while k and text[k] != c:
@@ -470,14 +473,16 @@ class Text:
     """The tokens of a reply as text to show, as they come: whole characters only, no special tokens, and none of a stop string, where
     it ends, however tokens cut it. Calls of the calculator are left out, or with calls shown in brackets.
 
-    The stop strings are looked for by Knuth, Morris and Pratt: time is proportional to the text, however long they are."""
+    Stop strings are found by Knuth, Morris and Pratt: time is proportional to the text, however long
+    they are."""
 
     SHOWN = {"<|tool_start|>": "[", "<|tool_end|>": "", "<|output_start|>": " = ", "<|output_end|>": "] "}
 
     def __init__(self, tokenizer, stop=(), calls=False):
-        self.tokenizer, self.calls, self.stopped, self.hidden, self.held = tokenizer, calls, False, False, ""
+        self.tokenizer, self.calls = tokenizer, calls
+        self.stopped, self.hidden, self.held = False, False, ""
         self.stop = [(t, borders(t)) for t in stop if t]
-        self.matched = [0] * len(self.stop)                 # how much of each stop string the text so far ends with
+        self.matched = [0] * len(self.stop)                 # characters of each that the text ends with
         self.names = {v: k for k, v in tokenizer.special_tokens.items()}
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -509,7 +514,7 @@ class Text:
         return text
 
     def _match(self, c):
-        """Take one more character of the text; returns the length of the longest stop string that is complete now, or 0."""
+        """Take one more character; returns the length of the longest stop string that ends here, or 0."""
         complete = 0
         for i, (stop, border) in enumerate(self.stop):
             k = self.matched[i]
@@ -539,7 +544,9 @@ def document_begin(tokenizer):
 
 
 def models_in(run):
-    """The folders of a run's language models, by name; a reward model is none. ValueError for a config.json that is broken."""
+    """The folders of a run's language models, by name; a reward model is none.
+
+    ValueError for a config.json that is broken."""
     return [p.parent for p in sorted(Path(run).glob("*/model.safetensors")) if not is_judge(p.parent)]
 
 
@@ -653,7 +660,7 @@ def chat(model, args):
     if not args.ask and sys.stdin is None:
         raise ValueError("standard input is closed; ask with --ask TEXT")
     if not args.ask and hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="backslashreplace")    # a byte that is no text is asked as it is shown: \xff
+        sys.stdin.reconfigure(errors="backslashreplace")    # a byte that is no text becomes \xff
     while True:
         try:
             line = next(asked) if args.ask else input("you> " if at_terminal else "").strip()
@@ -673,7 +680,10 @@ def chat(model, args):
 
 
 # Options that only some commands have; the others refuse them.
-DRAWING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop")
+DRAWING = (
+    "temperature", "top_k", "top_p", "seed", "max_tokens", "min_p",
+    "repetition_penalty", "presence_penalty", "frequency_penalty", "stop",
+)
 OPTIONS = {
     "completion": ("n", *DRAWING, "device", "dtype"),
     "chat": ("ask", "system", *DRAWING, "device", "dtype"),
@@ -682,11 +692,13 @@ OPTIONS = {
 }
 
 
-COMMAND_LINES = {"completion": "TEXT", "chat": "chat", "serve": "serve", "export": "export --gguf FILE"}
+COMMAND_LINES = {
+    "completion": "TEXT", "chat": "chat", "serve": "serve", "export": "export --gguf FILE",
+}
 
 
 def check_options(mode, given):
-    """ValueError for an option that this mode would ignore, or that is empty as an unset variable makes it.
+    """ValueError for an option that this mode would ignore, or one that an unset variable left empty.
 
     given: {name: value}, None for an option that was not given.
     """
@@ -698,10 +710,12 @@ def check_options(mode, given):
             lines = " and ".join(f"python sample.py {COMMAND_LINES[other]}" for other in owners)
             raise ValueError(f"{option}: no option of {mode}; it belongs to {lines}")
         texts = value if isinstance(value, list) else [value]
-        if any(isinstance(text, str) and not (text if name == "stop" else text.strip()) for text in texts):
-            raise ValueError(f"{option} is empty; leave it out, or give it a value")
+        for text in texts:
+            if isinstance(text, str) and not (text if name == "stop" else text.strip()):
+                raise ValueError(f"{option} is empty; leave it out, or give it a value")
     if "run" in given and "model" in given:
-        raise ValueError(f"--run {given['run']}: --model {given['model']} stands in place of the run's; give one of them")
+        raise ValueError(f"--run {given['run']}: --model {given['model']} stands in place of the run's; "
+                         "give one of them")
 
 
 def parse_args(argv=None):
@@ -730,16 +744,21 @@ def parse_args(argv=None):
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     serve.add_argument("--key", help="what clients must send as Authorization: Bearer KEY")
     serve.add_argument("--origin", help="the web pages that may ask from a browser, * for all (default: none but our own)")
-    serve.add_argument("--allow-host", action="append", default=[], help="another name that clients may call this server by; may be repeated")
+    serve.add_argument("--allow-host", action="append", default=[],
+                       help="another name that clients may call this server by; may be repeated")
     serve.add_argument("--ranks", help="the folder of tiktoken's vocabularies, for the page to show beside the run's")
     out = p.add_argument_group("export")
     out.add_argument("--gguf", help="the file to write, for llama.cpp and LM Studio")
     out.add_argument("--type", default="f32", choices=("f32", "q8_0"), help="of the matrices in it")
     device.add_arguments(p)
     defaults = vars(p.parse_args([]))
-    given = vars(p.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults))))        # what is None was not given
+    none = argparse.Namespace(**dict.fromkeys(defaults))
+    given = vars(p.parse_args(argv, none))                  # what stays None was not given
     check_options(given["prompt"] if given["prompt"] in OPTIONS else "completion", given)
-    return argparse.Namespace(**{name: defaults[name] if value is None else value for name, value in given.items()})
+    for name, value in given.items():
+        if value is None:
+            given[name] = defaults[name]
+    return argparse.Namespace(**given)
 
 
 def main(argv=None):
@@ -772,7 +791,7 @@ def main(argv=None):
         print(f"{args.gguf}: {folder} as {args.type}, {Path(args.gguf).stat().st_size / 1e6:,.1f} MB")
         return
     if talking:
-        command.guard()                                     # a transcript; what a completion sends to a file or a pipe is data
+        command.guard()                                     # a transcript; a completion is data in a pipe
     gpu, model = device.chosen(args), load_model(folder)
     if gpu:
         model = device.upload(*model[:2], gpu.bf16), *model[1:]

@@ -11,37 +11,36 @@ or for completions the base model. Fields that are not known are ignored, as cli
 
 One client can hold so much and no more:
 
-    what                                    at most                             and beyond that
-    ------------------------------------------------------------------------------------------------------------
-    line of a head                          8,192 bytes                         414 the first, 431 another; closed
-    head                                    100 fields, 32,768 bytes            431, closed
-    body                                    1,048,576 bytes                     413, closed
-    a request's time to arrive              30 s                                closed
-    silence between requests                30 s                                closed
-    connections                             256, from one address 128           who has waited longest for a request is
-                                                                                closed; where all are busy, 503 and 429
-    an answer nobody reads                  30 s, and 1 s more for 32,768 bytes closed
-    all answers nobody reads                64 MiB                              the one that waits longest is closed
-    requests that wait for a place          64 for a model (batching.py)        429; who has most waiting gives way
-    requests that are made of bodies        4 of chats and completions; 1 of    the others wait for their turn,
-    at once                                 those that cut or show much         which is short
-    lists and objects within each other     32                                  400
-    prompt, messages                        what can fit the context: no more   400, before it is cut into tokens
-                                            characters than so many times the
-                                            longest token, messages than tokens
-    prompts times n                         32                                  400
-    max_tokens                              the context                         less is written
-    stop                                    4 strings of 256 characters         400
-    logit_bias                              once each token of the vocabulary   of two spellings of one the last counts
-    log probabilities of one answer         65,536                              400
-    model                                   256 characters                      400
-    text or tokens to /tokenize,            100,000 bytes, 100,000 tokens       413
-    /detokenize, /api/cut
-    text from /detokenize                   1,048,576 bytes                     413
-    numbers looked at by /api/look          134,217,728                         400
+    what                                  at most                            and beyond that
+    ------------------------------------------------------------------------------------------------
+    line of a head                        8,192 bytes                        414 the first, 431 another
+    head                                  100 fields, 32,768 bytes           431
+    body                                  1,048,576 bytes                    413
+    time for a request to arrive          30 s                               closed
+    silence between requests              30 s                               closed
+    connections                           256; 128 from one address          the longest waiting is closed;
+                                                                             503, 429 where all are busy
+    answer that nobody reads              30 s, 1 s more for 32,768 bytes    closed
+    all such answers together             64 MiB                             the longest waiting is closed
+    requests that wait for a place        64 for each model (batching.py)    429; who has most gives way
+    requests being parsed at a time       4 chats; 1 that cuts or shows much the others wait
+    JSON within JSON                      32 levels                          400
+    characters in prompt or messages      context * longest token            400, before they are encoded
+    messages and parts                    context                            400
+    prompts * n                           32                                 400
+    max_tokens                            context                            less is written
+    stop                                  4 strings of 256 characters        400
+    logit_bias                            each token once                    the last of two counts
+    log probabilities of an answer        65,536                             400
+    model                                 256 characters                     400
+    /tokenize, /detokenize, /api/cut      100,000 bytes or tokens            413
+    text from /detokenize                 1,048,576 bytes                    413
+    numbers inside, /api/look             134,217,728                        400
 
-Requests are read as RFC 9112 says and no more leniently, so that a proxy in front cannot see two where we see one: lines end in CRLF,
-no blank before a colon, no folded lines, no two lengths. Bodies that come in chunks are refused with 411, as the RFC allows.
+After a refusal the connection is closed, unless all of the request has been read. Requests are
+read as RFC 9112 says and no more leniently, so that a proxy in front never sees two where we see
+one: lines end in CRLF, there is no blank before a colon, no folded line, no second length. A body
+in chunks is refused with 411, as the RFC allows.
 
 Sources: OpenAI's API reference; RFC 9110 and 9112 (HTTP); RFC 3986 (hosts).
 """
@@ -79,31 +78,36 @@ import numpy as np
 import vocabularies
 
 # The bounds of the table above.
-LONGEST_LINE, MOST_FIELDS, LARGEST_HEAD, LARGEST_BODY = 8192, 100, 32768, 1 << 20       # bytes, fields, bytes, bytes
+LONGEST_LINE, LARGEST_HEAD, LARGEST_BODY = 8192, 32768, 1 << 20         # bytes
+MOST_FIELDS = 100
 CONNECTIONS, FROM_ONE_ADDRESS = 256, 128
-UNREAD, SLOWEST = 64 << 20, 32768       # bytes of answers that nobody reads, in all; bytes a second that a client must read
+UNREAD = 64 << 20                       # bytes of answers that nobody reads, in all
+SLOWEST = 32768                         # bytes a second that a client must read
 AT_ONCE = 4                             # chats and completions whose bodies are objects in memory
-BULK = {"tokenize", "detokenize", "cut", "look", "log_of", "report", "ranking"}    # routes with much to do: one at a time, and not in the way of chats
 DEEPEST = 32
 STOPS, LONGEST_STOP = 4, 256
 LOG_PROBABILITIES = 1 << 16
 LONGEST_NAME = 256
 LONGEST_TEXT, LARGEST_TEXT = 100_000, 1 << 20       # bytes in, or tokens; bytes out
 LOOKED_AT = 1 << 27
-GONE = 0.25                             # seconds between two looks whether a client that waits is still there
+GONE = 0.25                             # seconds between two looks whether a client is still there
+# Routes with much to do: one at a time, and not in the way of chats.
+BULK = {"tokenize", "detokenize", "cut", "look", "log_of", "report", "ranking"}
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)
 
 
 class Refused(Exception):
-    """What a client is told: an HTTP status and OpenAI's error object. allow: of 405, the methods that are allowed."""
+    """What a client is told: an HTTP status and OpenAI's error object; allow: the methods, with 405."""
 
     def __init__(self, status, message, param=None, code=None, allow=None):
         super().__init__(message)
-        kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        self.status, self.allow, self.error = status, allow, {"message": message, "type": kind, "param": param, "code": code}
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.status, self.allow = status, allow
+        self.error = {"message": message, "type": kind, "param": param, "code": code}
 
 
-# ----------------------------------------------------------------------------------------- the head of a request
+# --------------------------------------------------------------------------- the head of a request
 
 TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 REQUEST_LINE = re.compile(rf"({TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
@@ -111,22 +115,33 @@ NAME, VALUE = re.compile(TOKEN), re.compile("[\t\x20-\x7e\x80-\xff]*")
 HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 ABSOLUTE = re.compile(r"https?://([^/?#]*)([/?].*)?", re.I)
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
-SINGLE = ("host", "content-length", "authorization", "origin", "expect")        # fields that two of are a mistake, or an attack
+# Two of these in one request are a mistake, or an attack.
+SINGLE = ("host", "content-length", "authorization", "origin", "expect")
 
 
 class Head:
-    """The head of a request: method, target, minor (of HTTP/1.minor), fields {name in lower case: value}, host, length, expects, close.
+    """The head of a request.
 
-    What cannot be relied on raises Refused, and the connection must be closed: nobody knows where the next request would begin.
+    method, target  as they are sent; the target without the host where it names one
+    minor           of the version, HTTP/1.minor
+    fields          {name in lower case: value}
+    host            whom the request is for, in lower case, with a port if one was given
+    length          bytes of the body, or None
+    expects         whether the client waits for 100 Continue before it sends the body
+    close           whether the client wants the connection closed after the answer
+
+    Whatever is ambiguous raises Refused. The connection must be closed then: nobody knows where
+    the next request would begin.
     """
 
     def __init__(self):
-        self.method, self.target, self.minor, self.fields, self.host, self.length, self.expects, self.close = None, None, 1, {}, "", None, False, True
+        self.method = self.target = self.length = None
+        self.minor, self.fields, self.host, self.expects, self.close = 1, {}, "", False, True
 
     def read(self, file):
         """Read it from a binary file. False where there is none, as the client has ended."""
         line = self._line(file, LONGEST_LINE, 414)
-        if line == "":                                      # one empty line in front is to be overlooked (RFC 9112, 2.2)
+        if line == "":                                      # one in front is overlooked (RFC 9112, 2.2)
             line = self._line(file, LONGEST_LINE, 414)
         if line is None:
             return False
@@ -141,12 +156,13 @@ class Head:
         while line := self._line(file, LONGEST_LINE, 431):
             n_fields, size = n_fields + 1, size + len(line)
             if n_fields > MOST_FIELDS or size > LARGEST_HEAD:
-                raise Refused(431, f"a head of more than {MOST_FIELDS} fields or {LARGEST_HEAD:,} bytes")
+                raise Refused(431, f"a head of over {MOST_FIELDS} fields or {LARGEST_HEAD:,} bytes")
             self._field(line)
         if line is None:
             raise Refused(400, "the request ended inside its head")
         if self.method not in METHODS:
-            raise Refused(501, f"{self.method[:60]!r}: no method of this server; there are {', '.join(METHODS)}")
+            there = ", ".join(METHODS)
+            raise Refused(501, f"{self.method[:60]!r}: no method of this server; there are {there}")
         self._authority()
         self._framing()
         self._connection()
@@ -166,7 +182,8 @@ class Head:
     def _field(self, line):
         name, colon, value = line.partition(":")
         value = value.strip(" \t")
-        if not colon or not NAME.fullmatch(name) or not VALUE.fullmatch(value):       # also a folded line, and a blank before the colon
+        # A folded line and a blank before the colon are none either: a name has no blanks.
+        if not colon or not NAME.fullmatch(name) or not VALUE.fullmatch(value):
             raise Refused(400, f"not a header field: {line[:60]!r}")
         name = name.lower()
         if name in self.fields and name in SINGLE:
@@ -174,9 +191,10 @@ class Head:
         self.fields[name] = f"{self.fields[name]}, {value}" if name in self.fields else value
 
     def _authority(self):
-        """Whom the request is for: Host, and of a target in absolute form the same (RFC 9112, 3.2)."""
+        """Whom the request is for: Host, and a target in absolute form says the same (RFC 9112, 3.2)."""
         self.host = self.fields.get("host", "").lower()
-        if "host" not in self.fields and self.minor == 1 or "host" in self.fields and not HOST.fullmatch(self.host):
+        needed = self.minor == 1 or "host" in self.fields
+        if needed and not HOST.fullmatch(self.host):
             raise Refused(400, "Host is missing or no name of a host")
         absolute = ABSOLUTE.fullmatch(self.target)
         if absolute:
@@ -185,7 +203,8 @@ class Head:
             if self.host and host != self.host or not HOST.fullmatch(host):
                 raise Refused(400, "the target names another host than Host")
             self.host = host
-        if "#" in self.target or not (self.target.startswith("/") or self.target == "*" and self.method == "OPTIONS"):
+        everything = self.target == "*" and self.method == "OPTIONS"
+        if "#" in self.target or not (self.target.startswith("/") or everything):
             raise Refused(400, f"not a target of a request: {self.target[:60]!r}")
 
     def _framing(self):
@@ -193,8 +212,10 @@ class Head:
         coding, length = self.fields.get("transfer-encoding"), self.fields.get("content-length")
         if coding is not None:
             codings = [each.strip(" \t").lower() for each in coding.split(",")]
-            if length is not None or self.minor == 0 or codings[-1] != "chunked" or codings.count("chunked") > 1:
-                raise Refused(400, "Transfer-Encoding with a length, in HTTP/1.0, or without an end: nobody knows where this body ends")
+            if length is not None or self.minor == 0:
+                raise Refused(400, "Transfer-Encoding with a length, or in HTTP/1.0")
+            if codings[-1] != "chunked" or codings.count("chunked") > 1:
+                raise Refused(400, "Transfer-Encoding: only chunked, once and last, has an end")
             if len(codings) > 1:
                 raise Refused(501, f"Transfer-Encoding: {coding[:60]}: not spoken here")
             raise Refused(411, "give the length of the body in Content-Length")
@@ -203,15 +224,16 @@ class Head:
                 raise Refused(400, f"Content-Length: {length[:20]!r} is no length")
             digits = length.lstrip("0") or "0"
             if len(digits) > 9 or int(digits) > LARGEST_BODY:
-                raise Refused(413, f"a body of {digits[:20]} bytes, at most {LARGEST_BODY:,} are read")
+                raise Refused(413, f"{digits[:20]} bytes of body, at most {LARGEST_BODY:,} are read")
             self.length = int(digits)
 
     def _connection(self):
-        wanted = [option.strip(" \t").lower() for option in self.fields.get("connection", "").split(",")]
+        options = self.fields.get("connection", "").split(",")
+        wanted = [option.strip(" \t").lower() for option in options]
         self.close = self.minor == 0 or "close" in wanted
         if "expect" in self.fields and self.minor == 1:
             if self.fields["expect"].lower() != "100-continue":
-                raise Refused(417, f"Expect: {self.fields['expect'][:60]!r}: nothing that can be expected here")
+                raise Refused(417, f"Expect: {self.fields['expect'][:60]!r}: only 100-continue")
             self.expects = bool(self.length)
 
 
@@ -225,9 +247,11 @@ def address_of(text):
 
 
 def client_of(address):
-    """Who asks, by the address of a socket: the IPv4 address, or the /64 network that is one customer's in IPv6."""
+    """Who asks, by a socket's address: the IPv4 address, or in IPv6 the /64 network, one customer's."""
     address = address_of(address[0])
-    return str(ipaddress.ip_network((address, 64), strict=False) if address.version == 6 else address)
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 # --------------------------------------------------------------------------------------- requests and answers
@@ -266,7 +290,7 @@ def object_of(data):
     if not isinstance(body, dict):
         raise Refused(400, "the body is no JSON object")
     level, depth = [body], 0
-    while level:                                            # the values one level deeper, until there are none
+    while level:                                            # one level deeper, until there is none
         depth += 1
         if depth > DEEPEST:
             raise Refused(400, f"lists and objects within each other, more than {DEEPEST} deep")
@@ -283,14 +307,18 @@ def settings_of(body, cfg, tokenizer, room, alternatives, stop_tokens):
     most = field(body, "max_completion_tokens", field(body, "max_tokens", None, int, 1, 1 << 31), int, 1, 1 << 31)
     stop = body.get("stop")
     stop = [stop] if isinstance(stop, str) else field(body, "stop", [], list)
-    if len(stop) > STOPS or not all(isinstance(s, str) and 0 < len(s) <= LONGEST_STOP for s in stop):
-        raise Refused(400, f"stop is {json.dumps(stop)[:60]}, expected a text or up to four, of at most {LONGEST_STOP} characters", "stop")
+    fine = [isinstance(s, str) and 0 < len(s) <= LONGEST_STOP for s in stop]
+    if len(stop) > STOPS or not all(fine):
+        raise Refused(400, f"stop is {json.dumps(stop)[:60]}, expected a text or up to four, "
+                           f"of at most {LONGEST_STOP} characters", "stop")
     bias = {}
     for token, value in field(body, "logit_bias", {}, dict).items():
-        number = int(token.lstrip("0") or "0") if re.fullmatch("0*[0-9]{1,9}", token) else tokenizer.n_vocab
+        digits = re.fullmatch("0*([0-9]{1,9})", token)
+        number = int(digits[1]) if digits else tokenizer.n_vocab
         if not (number < tokenizer.n_vocab and isinstance(value, NUMBER) and -100 <= value <= 100):
             raise Refused(400, f"logit_bias has {token[:20]!r}: {json.dumps(value)[:20]}, expected the number of a token and one from -100 to 100", "logit_bias")
-        bias[number] = 1e9 * value if abs(value) == 100 else float(value)       # so it is banned, or nothing else is said
+        # 100 and -100 mean that nothing else is said, or never this.
+        bias[number] = 1e9 * value if abs(value) == 100 else float(value)
     format = field(body, "response_format", {"type": "text"}, dict)
     if format.get("type") != "text":
         raise Refused(400, f"response_format {json.dumps(format)[:60]}: only text is written here", "response_format")
@@ -300,11 +328,14 @@ def settings_of(body, cfg, tokenizer, room, alternatives, stop_tokens):
         top_k=max(0, field(body, "top_k", 0, int, -1, 1 << 31)), min_p=field(body, "min_p", 0.0, NUMBER, 0, 1),
         repetition_penalty=max(1e-3, field(body, "repetition_penalty", field(body, "repeat_penalty", 1.0, NUMBER, 0, 10), NUMBER, 0, 10)),
         presence_penalty=field(body, "presence_penalty", 0.0, NUMBER, -2, 2), frequency_penalty=field(body, "frequency_penalty", 0.0, NUMBER, -2, 2),
-        logit_bias=tuple(bias.items()), seed=uuid.uuid4().int >> 65 if seed is None else seed % (1 << 64), alternatives=alternatives, stop=frozenset(stop_tokens)), stop
+        logit_bias=tuple(bias.items()), seed=uuid.uuid4().int >> 65 if seed is None else seed % (1 << 64),
+        alternatives=alternatives, stop=frozenset(stop_tokens)), stop
 
 
 def longest_text(cfg, tokenizer):
-    """More characters than this never fit the context: each token is at most so long. A normal form can make four bytes of a text one."""
+    """Characters of a text that can fit the context: as many tokens, each as long as the longest.
+
+    A normal form can make one byte of four."""
     return cfg.n_positions * longest_token(tokenizer) * (4 if tokenizer.normalize else 1)
 
 
@@ -316,7 +347,12 @@ def longest_token(tokenizer):
 def refuse_long(length, cfg, tokenizer, param):
     """Refused for a text that cannot fit, before time is spent on cutting it into tokens."""
     if length > longest_text(cfg, tokenizer):
-        raise Refused(400, f"{length:,} characters and a reply do not fit the model's context of {cfg.n_positions}; shorten the conversation", param, "context_length_exceeded")
+        raise too_long(f"{length:,} characters", cfg, param)
+
+
+def too_long(what, cfg, param):
+    return Refused(400, f"{what} and a reply do not fit the model's context of {cfg.n_positions}; "
+                        "shorten the conversation", param, "context_length_exceeded")
 
 
 def messages_of(body, cfg, tokenizer):
@@ -324,9 +360,12 @@ def messages_of(body, cfg, tokenizer):
     messages = field(body, "messages", None, list)
     if not messages:
         raise Refused(400, "messages is missing or empty", "messages")
-    parts = sum(len(m["content"]) if isinstance(m, dict) and isinstance(m.get("content"), list) else 1 for m in messages)
-    if parts > cfg.n_positions:                             # each message is more tokens than one, whatever it says
-        raise Refused(400, f"{parts:,} messages and parts do not fit the model's context of {cfg.n_positions}; shorten the conversation", "messages", "context_length_exceeded")
+    n_parts = len(messages)
+    for m in messages:
+        if isinstance(m, dict) and isinstance(m.get("content"), list):
+            n_parts += len(m["content"])
+    if n_parts > cfg.n_positions:                           # each message is more than one token
+        raise too_long(f"{n_parts:,} messages and parts", cfg, "messages")
     out = []
     for i, m in enumerate(messages):
         if not isinstance(m, dict):
@@ -343,9 +382,13 @@ def messages_of(body, cfg, tokenizer):
         if content == "" and m.get("role") == "assistant":
             content = [{"type": "text", "text": ""}]        # it may have said nothing
         out.append({"role": "system" if m.get("role") == "developer" else m.get("role"), "content": content})
-    texts = [content if isinstance(content, str) else "".join(part["text"] for part in content or ()) for content in (m["content"] for m in out)
-             if isinstance(content, (str, list))]
-    refuse_long(sum(map(len, texts)), cfg, tokenizer, "messages")
+    length = 0
+    for m in out:
+        if isinstance(m["content"], str):
+            length += len(m["content"])
+        elif isinstance(m["content"], list):
+            length += sum(len(part["text"]) for part in m["content"])
+    refuse_long(length, cfg, tokenizer, "messages")
     return out
 
 
@@ -388,7 +431,8 @@ class Chat:
         settings, stop = settings_of(body, cfg, tokenizer, room, top if self.logprobs else -1, [sample.special(tokenizer, "<|im_end|>")])
         n = field(body, "n", 1, int, 1, batching.PLACES)
         refuse_many(n * settings.max_new_tokens, settings)
-        self.job = batching.Job([prompt] * n, settings, stop, field(body, "show_calls", False, bool), field(body, "stream", False, bool))
+        calls, stream = field(body, "show_calls", False, bool), field(body, "stream", False, bool)
+        self.job = batching.Job([prompt] * n, settings, stop, calls, stream)
 
     def choice(self, i, text, entries, finish):
         content = [chat_entry(self.tokenizer, e) for e in entries]
@@ -416,7 +460,8 @@ class Completion:
         ids, between = [], sample.document_begin(tokenizer)
         n = field(body, "n", 1, int, 1, batching.PLACES)
         if n * len(many) > batching.PLACES:
-            raise Refused(400, f"{len(many):,} prompts with n = {n}: at most {batching.PLACES} texts are written for a request", "n")
+            raise Refused(400, f"{len(many):,} prompts with n = {n}: "
+                               f"at most {batching.PLACES} texts are written for a request", "n")
         for p in many:
             if isinstance(p, (str, list)):
                 refuse_long(len(p), cfg, tokenizer, "prompt")
@@ -434,14 +479,17 @@ class Completion:
         echo = field(body, "echo", False, bool)
         refuse_many(n * sum(len(p) * echo + settings.max_new_tokens for p in ids), settings)
         self.job = batching.Job([p for p in ids for _ in range(n)], settings, stop, stream=field(body, "stream", False, bool))
-        self.echo = [tokenizer.decode([i for i in p if i not in between]) if echo else "" for p in self.job.prompts]
+        self.echo = [""] * len(self.job.prompts)
+        if echo:
+            self.echo = [tokenizer.decode([i for i in p if i not in between]) for p in self.job.prompts]
         self.begun, self.at, self.decoders = between, [0] * len(self.echo), [codecs.getincrementaldecoder("utf-8")("replace") for _ in self.echo]
         self.echoed = [[] for _ in self.echo]               # an entry for each token of a prompt, where they are asked for
 
     def read(self, params, cfg, lock):
-        """With echo and logprobs the prompt's tokens have theirs too; the first has none, unless something stood before it.
+        """With echo and logprobs the prompt's tokens have theirs too; the first has none, unless
+        something stood before it.
 
-        lock: held for one prompt after the other, as all logits of one are in memory."""
+        lock: held for each prompt by itself, as all logits of one are in memory."""
         if self.logprobs is None or not any(self.echo):
             return
         for i, prompt in enumerate(self.job.prompts):
@@ -480,7 +528,8 @@ def refuse_many(tokens, settings):
     """Refused for more log probabilities than one answer holds."""
     values = tokens * (1 + settings.alternatives)
     if values > LOG_PROBABILITIES:
-        raise Refused(400, f"{tokens:,} tokens with {settings.alternatives} alternatives: at most {LOG_PROBABILITIES:,} log probabilities are in one answer", "max_tokens")
+        raise Refused(400, f"{tokens:,} tokens with {settings.alternatives} alternatives: at most "
+                           f"{LOG_PROBABILITIES:,} log probabilities are in one answer", "max_tokens")
 
 
 def refuse_large(text, param):
@@ -492,14 +541,17 @@ def refuse_large(text, param):
 def room_for(prompt, cfg):
     room = cfg.n_positions - len(prompt)
     if room < 1:
-        raise Refused(400, f"{len(prompt)} tokens and a reply do not fit the model's context of {cfg.n_positions}; shorten the conversation", "messages", "context_length_exceeded")
+        raise too_long(f"{len(prompt)} tokens", cfg, "messages")
     return room
 
 
 # ------------------------------------------------------------------------------------------------ the models
 
 
-FILES = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"
+FILES = (
+    "config.json", "model.safetensors", "model.safetensors.index.json",
+    "tokenizer.json", "vocab.json", "merges.txt",
+)
 
 
 def time_of(path):
@@ -511,7 +563,7 @@ def time_of(path):
 
 
 def signature(folder):
-    """What changes with the files of a model folder: ((name, inode, size, time), ...) of those that are there."""
+    """What changes with the files of a model folder: ((name, inode, size, time), ...) of each."""
     found = []
     for name in FILES:
         try:
@@ -523,16 +575,20 @@ def signature(folder):
 
 
 class Models:
-    """The models of a run, or one folder: each is loaded when it is first asked for, and has a writer of its own.
+    """The models of a run, or one folder. Each is loaded when it is first asked for, and has a writer.
 
-    The run may be trained on meanwhile. A folder without a whole model is none of them; where a model's files have changed it is loaded
-    anew, and what the old one is writing ends there.
+    The run may be trained meanwhile. A folder without a whole model is left out. A model whose files
+    have changed is loaded anew; replies that were begun end on the old one.
     """
 
     def __init__(self, run=None, folder=None, ranks=None, upload=None):
-        self.run, self.only, self.ranks, self.vocabularies, self.upload = Path(run) if run and not folder else None, Path(folder) if folder else None, ranks, {}, upload
-        self.writers, self.signatures, self.whole, self.retired = {}, {}, {}, []       # by name; whole: (signature, whether)
-        self.lock, self.locks = threading.Lock(), collections.defaultdict(threading.Lock)       # of the dictionaries; of each model that is loaded
+        self.only = Path(folder) if folder else None
+        self.run = Path(run) if run and not folder else None
+        self.ranks, self.upload, self.vocabularies = ranks, upload, {}
+        self.writers, self.signatures, self.retired = {}, {}, []        # by name; the writers of old
+        self.whole = {}                                     # folder: (signature, whether it is whole)
+        self.lock = threading.Lock()                        # of these, not held while a model is loaded
+        self.locks = collections.defaultdict(threading.Lock)            # held while a model is loaded
         if not self.folders:
             raise FileNotFoundError(f"{run}: no model in it yet; make the demo's with: make")
 
@@ -541,16 +597,18 @@ class Models:
         """{name: folder} of the models there are now."""
         if self.only:
             return {self.only.name: self.only}
-        return {path.parent.name: path.parent for path in sorted(self.run.glob("*/model.safetensors")) if self.is_whole(path.parent)}
+        there = [path.parent for path in sorted(self.run.glob("*/model.safetensors"))]
+        return {folder.name: folder for folder in there if self.is_whole(folder)}
 
     def is_whole(self, folder):
-        """Whether a folder holds a language model that can be loaded; looked at again when its files have changed."""
+        """Whether a folder holds a language model that can be loaded."""
         now = signature(folder)
         if self.whole.get(folder, (None,))[0] != now:
             try:
                 gpt.load_config(folder)
                 checkpoint.load_safetensors(folder / "model.safetensors")
-                whole = any(name in ("tokenizer.json", "vocab.json") for name, *_ in now) and not sample.is_judge(folder)
+                names = {name for name, *_ in now}
+                whole = bool(names & {"tokenizer.json", "vocab.json"}) and not sample.is_judge(folder)
             except (ValueError, OSError):
                 whole = False
             self.whole[folder] = now, whole
@@ -561,9 +619,10 @@ class Models:
         there = self.folders
         if asked in there or asked in self.writers:
             return asked
-        if asked and self.run and asked in {path.parent.name for path in self.run.glob("*/config.json")}:
-            raise ValueError(f"{asked}: no whole language model is in the folder of that stage now; it may be in training")
-        names = [*(name for name in preferred if name in there), *there, *(name for name in preferred if name in self.writers)]
+        if self.run and asked in {path.parent.name for path in self.run.glob("*/config.json")}:
+            raise ValueError(f"{asked}: no whole language model in that folder now; it may be in training")
+        names = [name for name in preferred if name in there] + list(there)
+        names += [name for name in preferred if name in self.writers]
         if not names:
             raise ValueError("the run has no whole model now; try again when one is trained")
         return names[0]
@@ -579,7 +638,9 @@ class Models:
             return old
         try:
             old, now = self.writers.get(name), signature(self.folder(name))
-            if old and (now == self.signatures[name] or not self.only and not self.is_whole(self.folder(name))):
+            if old and now == self.signatures[name]:
+                return old
+            if old and self.run and not self.is_whole(self.folder(name)):
                 return old
             try:
                 model = sample.load_model(self.folder(name))
@@ -588,14 +649,15 @@ class Models:
                     raise
                 self.signatures[name] = now                 # not again before it changes again
                 return old
-            if old and signature(self.folder(name)) != now:         # written while it was read: next time
+            if old and signature(self.folder(name)) != now: # written while it was read: next time
                 return old
             writer = batching.Writer(model, upload=self.upload)
             writer.start()
             with self.lock:
                 self.writers[name], self.signatures[name] = writer, now
-                self.retired = [other for other in self.retired if other.is_alive()] + [old] * bool(old)
-            if old:                                         # whoever has been given it just now still hands in a job
+                self.retired = [other for other in self.retired if other.is_alive()]
+                self.retired += [old] if old else []
+            if old:                                         # who was given it just now hands in a job yet
                 later = threading.Timer(10, old.close)
                 later.daemon = True
                 later.start()
@@ -632,14 +694,16 @@ class Answer:
     """What a route has to say: bytes, as text or as the JSON of a value."""
 
     def __init__(self, value, status=200, kind="application/json"):
-        self.data, self.status, self.kind = value if isinstance(value, bytes) else json_bytes(value), status, kind
+        self.data = value if isinstance(value, bytes) else json_bytes(value)
+        self.status, self.kind = status, kind
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """One connection. server is a Server.
 
-    since: when the request that is being read, or waited for, may have begun; None while it is answered.
-    unread, blocked: bytes of an answer that the client has not taken yet, and since when.
+    since    when the request that is read or waited for may have begun; None while it is answered
+    unread   bytes of an answer that the client has not taken yet
+    blocked  since when
     """
 
     protocol_version = "HTTP/1.1"
@@ -653,8 +717,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def setup(self):
         super().setup()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)        # the system keeps no more than that for us
-        self.client, self.since, self.unread, self.blocked, self.ended = client_of(self.client_address), time.monotonic(), 0, 0.0, False
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)    # of the system's memory
+        self.client, self.since = client_of(self.client_address), time.monotonic()
+        self.unread, self.blocked, self.ended = 0, 0.0, False
         self.server.handlers.add(self)
 
     def finish(self):
@@ -679,8 +744,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pass
 
     def handle_one_request(self):
-        """Read a request and answer it. A refusal before all of it has been read closes the connection."""
-        self.head, self.command, self.close_connection, self.streaming, self.since = Head(), None, True, False, time.monotonic()
+        """Read a request and answer it. A refusal before it has been read whole closes the connection."""
+        self.head, self.command, self.since = Head(), None, time.monotonic()
+        self.close_connection, self.streaming = True, False
         try:
             if not self.rfile.peek(1):
                 return
@@ -736,8 +802,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
 
     def send_events(self, values, last=False):
-        data = b"".join([b"data: " + (value.encode() if isinstance(value, str) else json_bytes(value)) + b"\n\n" for value in values])
-        if self.head.minor == 1:                            # HTTP/1.0 knows no chunks: there the end is that of the connection
+        texts = [value.encode() if isinstance(value, str) else json_bytes(value) for value in values]
+        data = b"".join([b"data: " + text + b"\n\n" for text in texts])
+        if self.head.minor == 1:                            # HTTP/1.0 has no chunks: it ends by closing
             data = b"%x\r\n%s\r\n" % (len(data), data) + b"0\r\n\r\n" * last
         self.write(data)
 
@@ -761,7 +828,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(404, f"{path[:100]}: no such route; there are {', '.join(ROUTES)}")
         method, name = found
         if method != ("GET" if self.command == "HEAD" else self.command):
-            raise Refused(405, f"{path}: {method} only", allow="GET, HEAD, OPTIONS" if method == "GET" else "POST, OPTIONS")
+            allow = "GET, HEAD, OPTIONS" if method == "GET" else "POST, OPTIONS"
+            raise Refused(405, f"{path}: {method} only", allow=allow)
         if method == "POST" and self.head.length is None:
             self.close_connection = True
             raise Refused(411, "give the length of the body in Content-Length")
@@ -771,8 +839,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = object_of(data) if method == "POST" else None
             data = None
             answer = getattr(self, name)(body)
-            body = None                                     # large as it may be, it does not stay while a reply is written
-        if not isinstance(answer, Answer):                  # a function that does what takes its time
+            body = None                                     # it does not stay while a reply is written
+        if not isinstance(answer, Answer):                  # a function that does what takes time
             answer = answer()
         if answer:
             self.send(answer.data, answer.status, answer.kind)
@@ -788,31 +856,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return data
 
     def allowed(self, path):
-        """Refused for whom this server is not there: another site's name for this machine (DNS rebinding), another site's page, a wrong key."""
+        """Refused for another site's name for this machine (DNS rebinding), another site's page, a wrong key."""
         host, origin = self.head.host, self.head.fields.get("origin")
-        if not self.server.is_called(HOST.fullmatch(host)[1] if host else "", address_of(self.connection.getsockname()[0])):
-            raise Refused(403, f"this server is asked as {self.server.address}, not as {host[:60]!r}; its other names are given with --allow-host")
-        if origin and self.command == "POST" and self.server.origin not in ("*", origin) and origin.lower() not in (f"http://{host}", f"https://{host}"):
+        name = HOST.fullmatch(host)[1] if host else ""
+        if not self.server.is_called(name, address_of(self.connection.getsockname()[0])):
+            raise Refused(403, f"this server is asked as {self.server.address}, not as {host[:60]!r}; "
+                               "its other names are given with --allow-host")
+        ours = self.server.origin in ("*", origin) or f"{origin}".lower() in (f"http://{host}", f"https://{host}")
+        if origin and self.command == "POST" and not ours:
             raise Refused(403, f"pages of {origin[:60]!r} may not ask; name them with --origin")
-        if self.server.keys and path != "/" and self.command != "OPTIONS":      # the page asks for the key and sends it
+        if self.server.keys and path != "/" and self.command != "OPTIONS":      # the page asks for it
             scheme, _, given = self.head.fields.get("authorization", "").partition(" ")
-            equal = [hmac.compare_digest(given.strip(" ").encode("latin-1"), key) for key in self.server.keys]
+            given = given.strip(" ").encode("latin-1")
+            equal = [hmac.compare_digest(given, key) for key in self.server.keys]
             if scheme.lower() != "bearer" or not any(equal):
                 raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY", code="invalid_api_key")
 
     def health(self, _):
         writers = dict(self.server.models.writers)
         failed = [name for name, w in writers.items() if w.failed]
-        models = {name: {"writing": len(w.batch), "waiting": len(w.waiting)} for name, w in writers.items()}
-        return Answer({"status": f"failed: {', '.join(failed)}" if failed else "ok", "models": models}, 500 if failed else 200)
+        models = {}
+        for name, w in writers.items():
+            models[name] = {"writing": len(w.batch), "waiting": len(w.waiting)}
+        status = f"failed: {', '.join(failed)}" if failed else "ok"
+        return Answer({"status": status, "models": models}, 500 if failed else 200)
 
     def models(self, _):
-        return Answer({"object": "list", "data": [self.card(name, folder) for name, folder in self.server.models.folders.items()]})
+        folders = self.server.models.folders
+        return Answer({"object": "list", "data": [self.card(*item) for item in folders.items()]})
 
     def model(self, _):
-        name, folders = urllib.parse.unquote(self.path.split("?")[0].rstrip("/").removeprefix("/v1/models/")), self.server.models.folders
+        name = self.path.split("?")[0].rstrip("/").removeprefix("/v1/models/")
+        name, folders = urllib.parse.unquote(name), self.server.models.folders
         if name not in folders:
-            raise Refused(404, f"{name[:60]!r}: no such model; there are {', '.join(folders)}", "model", "model_not_found")
+            raise Refused(404, f"{name[:60]!r}: no such model; there are {', '.join(folders)}",
+                          "model", "model_not_found")
         return Answer(self.card(name, folders[name]))
 
     def card(self, name, folder):
@@ -823,7 +901,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """(the name of the model that a request asks for, its writer)."""
         asked = field(body, "model", "", str)
         if len(asked) > LONGEST_NAME:
-            raise Refused(400, f"model is a name of {len(asked):,} characters, at most {LONGEST_NAME}", "model")
+            raise Refused(400, f"model has {len(asked):,} characters, at most {LONGEST_NAME}", "model")
         try:
             name = self.server.models.name_of(asked, preferred)
             return name, self.server.models.writer(name)
@@ -836,7 +914,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, "content is missing: the text to cut into tokens", "content")
         refuse_large(text, "content")
         ids = tokenizer.encode_ordinary(text)
-        return Answer({"tokens": ids, "count": len(ids), "pieces": [inside.piece(tokenizer, i) for i in ids]})
+        pieces = [inside.piece(tokenizer, i) for i in ids]
+        return Answer({"tokens": ids, "count": len(ids), "pieces": pieces})
 
     def detokenize(self, body):
         ids, tokenizer = field(body, "tokens", None, list), self.model_of(body, ASSISTANTS + BASES)[1].tokenizer
@@ -846,14 +925,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, f"tokens is {json.dumps(ids)[:60]}, expected a list of numbers below {tokenizer.n_vocab}", "tokens")
         size = sum(len(tokenizer.token_bytes[i]) for i in ids)
         if size > LARGEST_TEXT:
-            raise Refused(413, f"a text of {size:,} bytes, at most {LARGEST_TEXT:,} are written", "tokens")
+            raise Refused(413, f"{size:,} bytes of text, at most {LARGEST_TEXT:,} are written", "tokens")
         text = tokenizer.decode(ids)
         return Answer({"content": text, "prompt": text})
 
     # ---- what the page shows
 
     def page(self, _):
-        return Answer((Path(__file__).parent / "chat.html").read_bytes(), kind="text/html; charset=utf-8")
+        page = Path(__file__).parent / "chat.html"
+        return Answer(page.read_bytes(), kind="text/html; charset=utf-8")
 
     def query(self):
         return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
@@ -865,9 +945,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         logs = [p.parent.name for p in sorted(run.glob("*/log.jsonl"), key=time_of)] if run else []
         known = [name for name in vocabularies.PUBLISHED if models.has_vocabulary(name)]
         there = list(models.folders)
-        first = {kind: models.name_of(None, preferred) if there else None for kind, preferred in (("assistant", ASSISTANTS + BASES), ("base", BASES + ASSISTANTS))}
-        return Answer({"models": there, **first, "logs": logs, "report": bool(run and (run / "docs" / "report.json").exists()),
-                       "arena": bool(run and (run / "arena.json").exists()), "vocabularies": known})
+        return Answer({
+            "models": there,
+            "assistant": models.name_of(None, ASSISTANTS + BASES) if there else None,
+            "base": models.name_of(None, BASES + ASSISTANTS) if there else None,
+            "logs": logs,
+            "report": bool(run and (run / "docs" / "report.json").exists()),
+            "arena": bool(run and (run / "arena.json").exists()),
+            "vocabularies": known,
+        })
 
     def run_file(self, *parts):
         run = self.server.models.run
@@ -910,7 +996,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     columns.setdefault(key, [None] * n).append(value)
             for column in columns.values():
                 column += [None] * (n + 1 - len(column))
-        return Answer({"stage": query["stage"], "next": after + len(data), "lines": len(lines), "columns": columns})
+        return Answer({"stage": query["stage"], "next": after + len(data), "lines": len(lines),
+                       "columns": columns})
 
     def look(self, body):
         """inside.describe of a text, of tokens, or of a conversation; with layer and head their attention as bytes of 255ths."""
@@ -927,15 +1014,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             refuse_long(len(text), cfg, tokenizer, "text")
             ids = [*sample.document_begin(tokenizer), *tokenizer.encode_ordinary(text)]
         if len(ids) > cfg.n_positions:
-            raise Refused(400, f"{len(ids)} tokens, the model's context is {cfg.n_positions}", "text", "context_length_exceeded")
+            raise Refused(400, f"{len(ids)} tokens, the model's context is {cfg.n_positions}",
+                          "text", "context_length_exceeded")
         if not are_tokens(ids, tokenizer):
             raise Refused(400, "tokens must be numbers of tokens, and at least one", "tokens")
-        numbers = len(ids) * ((cfg.n_layer + 1) * cfg.vocab_size + cfg.n_layer * cfg.n_head * len(ids))
+        logits, attention = (cfg.n_layer + 1) * cfg.vocab_size, cfg.n_layer * cfg.n_head * len(ids)
+        numbers = len(ids) * (logits + attention)
         if numbers > LOOKED_AT:
-            raise Refused(400, f"{len(ids)} tokens are {numbers:,} numbers inside this model, at most {LOOKED_AT:,} are looked at; shorten the text", "text", "context_length_exceeded")
-        layer, head = (field(body, key, None, int, 0, most - 1) for key, most in (("layer", cfg.n_layer), ("head", cfg.n_head)))
+            raise Refused(400, f"{len(ids)} tokens are {numbers:,} numbers inside this model, at most "
+                               f"{LOOKED_AT:,} are looked at; shorten the text",
+                          "text", "context_length_exceeded")
+        layer = field(body, "layer", None, int, 0, cfg.n_layer - 1)
+        head = field(body, "head", None, int, 0, cfg.n_head - 1)
         settings, _ = settings_of(body, cfg, tokenizer, 1, -1, ())
-        return functools.partial(self.seen, name, writer, ids, layer, head, settings, field(body, "n", 12, int, 1, 50))
+        n = field(body, "n", 12, int, 1, 50)
+        return functools.partial(self.seen, name, writer, ids, layer, head, settings, n)
 
     def seen(self, name, writer, ids, layer, head, settings, n):
         with self.server.looking:                           # all logits of all layers, so one at a time
@@ -943,8 +1036,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 seen, _ = inside.look(writer.params, writer.cfg, ids)
                 attention = np.round(seen[layer, head] * 255).astype(np.uint8).tobytes()
                 return Answer({"size": len(ids), "attention": base64.b64encode(attention).decode()})
-            model = writer.params, writer.cfg, writer.tokenizer
-            return Answer({"model": name, **inside.describe(model, ids, n, settings.temperature, settings.top_k, settings.top_p, settings.min_p)})
+            model, s = (writer.params, writer.cfg, writer.tokenizer), settings
+            found = inside.describe(model, ids, n, s.temperature, s.top_k, s.top_p, s.min_p)
+            return Answer({"model": name, **found})
 
     def cut(self, body):
         """A text in the pieces of a vocabulary: {"ids", "pieces"}; a piece that is no whole character shows its bytes."""
@@ -958,7 +1052,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (ValueError, OSError) as e:
             raise Refused(404, f"{name}: {e}", "vocabulary") from None
         ids = tokenizer.encode_ordinary(text)
-        return Answer({"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": [spelled(tokenizer, i) for i in ids]})
+        pieces = [spelled(tokenizer, i) for i in ids]
+        return Answer({"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": pieces})
 
     def chat(self, body):
         return self.asked(body, Chat, ASSISTANTS + BASES)
@@ -973,7 +1068,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         options, with_ids = field(body, "stream_options", {}, dict), field(body, "return_token_ids", False, bool)
         base = {"id": f"{kind.prefix}-{uuid.uuid4().hex}", "object": kind.part if request.job.stream else kind.whole, "created": int(time.time()),
                 "model": body.get("model") or name, "system_fingerprint": name}
-        return functools.partial(self.reply, writer, request, base, options.get("include_usage") is True, with_ids)
+        with_usage = options.get("include_usage") is True
+        return functools.partial(self.reply, writer, request, base, with_usage, with_ids)
 
     def reply(self, writer, request, base, include_usage, with_ids):
         """Have a request written. The Answer, or None where it was sent as a stream."""
@@ -991,11 +1087,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             request.job.gone = True
 
     def client_has_gone(self):
-        if hasattr(select, "POLLRDHUP"):                    # Linux knows it also behind what the client has sent
+        if hasattr(select, "POLLRDHUP"):                    # Linux knows, also where bytes are unread
             poll = select.poll()
             poll.register(self.connection, select.POLLRDHUP)
             return bool(poll.poll(0))
-        return select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK)
+        readable = select.select([self.connection], [], [], 0)[0]
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def events(self, job):
         """What the writer hands over, until every row has ended. ConnectionError when the client has gone."""
@@ -1069,13 +1166,15 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, models, host="127.0.0.1", port=8000, key=None, origin=None, allow_host=()):
         if key is not None and (not key.strip() or key != key.strip() or not key.isprintable()):
-            raise ValueError("--key is empty, or has blanks around it or control characters, which no client can send; "
-                             "leave it out, or give a key, such as: --key \"$(openssl rand -hex 16)\"")
+            raise ValueError("--key is empty, or has blanks around it or control characters, which no "
+                             "client can send; leave it out, or give a key, such as: "
+                             '--key "$(openssl rand -hex 16)"')
         self.keys = [key.encode("utf-8", "surrogateescape")] if key else []
-        if key and max(key) <= "\xff":                      # as the clients send it that know headers as Latin-1
+        if key and max(key) <= "\xff":                      # some clients send headers in Latin-1
             self.keys.append(key.encode("latin-1"))
-        self.models, self.origin, self.closing, self.handlers, self.looking = models, origin, False, set(), threading.Lock()
+        self.models, self.origin, self.closing, self.handlers = models, origin, False, set()
         self.writing, self.bulk = threading.BoundedSemaphore(AT_ONCE), threading.Lock()
+        self.looking = threading.Lock()                     # whoever looks inside holds all logits
         self.names = {name.strip("[]").lower().removesuffix(".") for name in (host, *allow_host)}
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler)
@@ -1088,16 +1187,19 @@ class Server(http.server.ThreadingHTTPServer):
         return self.writing if method == "POST" else contextlib.nullcontext()
 
     def is_called(self, name, address):
-        """Whether this server may be called by that name (of Host, without the port) over a connection to that address of ours.
+        """Whether this server may be called by a name, over a connection to that address of ours.
 
-        An address is ours if the connection came there. A name is one that was given to us; any other can be another site's, whose
+        name: that of Host, without the port. An address is ours if the connection came there. A name
+        is ours if it was given to us. Any other name can be another site's that leads here, and its
         pages would be asking (DNS rebinding).
         """
         name = name.strip("[]").lower().removesuffix(".")
         called = address_of(name)
-        if called:
-            return called == address or called.is_loopback and address.is_loopback or name in self.names
-        return name in self.names or name == ("localhost" if address.is_loopback else socket.gethostname().lower())
+        if name in self.names or called == address:
+            return True
+        if address.is_loopback:
+            return name == "localhost" or called is not None and called.is_loopback
+        return name == socket.gethostname().lower()
 
     def handle_error(self, request, client_address):        # a client that went away at a bad moment is no error of ours
         kind, e, _ = sys.exc_info()
@@ -1105,7 +1207,7 @@ class Server(http.server.ThreadingHTTPServer):
             print(f"serve.py: {kind.__name__}: {e}", file=sys.stderr)
 
     def verify_request(self, request, client_address):
-        """Whether a new connection is taken. Where there are too many, those give way that have waited longest for a request."""
+        """Whether a new connection is taken. Of too many, those give way that have waited longest."""
         client = client_of(client_address)
         while True:
             there = [h for h in list(self.handlers) if not h.ended]
@@ -1121,19 +1223,21 @@ class Server(http.server.ThreadingHTTPServer):
             min(waiting, key=lambda pair: pair[0])[1].end()
         status = b"429 Too Many Requests" if len(there) < CONNECTIONS else b"503 Service Unavailable"
         try:
-            request.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            end = b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            request.sendall(b"HTTP/1.1 " + status + end)
         except OSError:                                     # it has gone already
             pass
         return False
 
     def service_actions(self):
-        """Every now and then: cut off who has not sent a whole request in time, however busily, and who does not read what others pay for."""
+        """Every now and then: cut off who is too slow to send, however busily, or to read."""
         handlers, now = list(self.handlers), time.monotonic()
         for handler in handlers:
             since = handler.since
             if since is not None and now - since > Handler.timeout:
                 handler.end()
-        unread = sorted([handler for handler in handlers if handler.unread], key=lambda handler: handler.blocked)
+        unread = [handler for handler in handlers if handler.unread]
+        unread.sort(key=lambda handler: handler.blocked)
         total = sum(handler.unread for handler in unread)
         for handler in unread:
             if total <= UNREAD:

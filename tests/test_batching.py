@@ -50,7 +50,7 @@ def rows_of(jobs):
 
 
 def test_places_are_kept_for_jobs_that_have_none():
-    """A request for as many texts as there are places, and the next: short ones still come in at once; all are written in the end."""
+    """Beside two requests for as many texts as there are places a short one comes in at once."""
     writer = batching.Writer((PARAMS, CFG, TOK), places=8, waiting=9)
     settings = sample.Settings(max_new_tokens=3, seed=1)
     greedy = [batching.Job([GOAT] * 8, settings, client="greedy") for _ in range(2)]
@@ -71,7 +71,9 @@ def test_places_are_kept_for_jobs_that_have_none():
         events = []
         while not job.events.empty():
             events.append(job.events.get())
-        assert sum(finish is not None for event in events for *_, finish in event.values()) == len(job.prompts)
+        assert sum(finish is not None for event in events for *_, finish in event.values()) == len(
+            job.prompts
+        )
 
 
 def test_the_next_is_who_has_the_fewest_rows():
@@ -85,7 +87,7 @@ def test_the_next_is_who_has_the_fewest_rows():
 
 
 def test_who_fills_the_queue_gives_way():
-    """Where it is full the last job of the client with most gives its place up, unless that is who asks."""
+    """Where it is full, the last job of the client with most gives way, unless that client asks."""
     writer = batching.Writer((PARAMS, CFG, TOK), places=1, waiting=4)
     many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(4)]
     for job in many:
@@ -95,7 +97,11 @@ def test_who_fills_the_queue_gives_way():
     few = [batching.Job([GOAT], sample.Settings(), client="few") for _ in range(3)]
     for job in few[:2]:
         writer.submit(job)
-    assert [job.declined is not None for job in many] == [False, False, True, True] and many[3].events.get() is None and many[3].declined.reason == "full"
-    with pytest.raises(batching.Declined):                  # now they are even
+    assert (
+        [job.declined is not None for job in many] == [False, False, True, True]
+        and many[3].events.get() is None
+        and many[3].declined.reason == "full"
+    )
+    with pytest.raises(batching.Declined):  # now they are even
         writer.submit(few[2])
     assert list(writer.waiting) == [*many[:2], *few[:2]]

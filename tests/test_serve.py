@@ -293,23 +293,34 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("bound, status", [("CONNECTIONS", 503), ("FROM_ONE_ADDRESS", 429)])
 def test_so_many_connections_and_no_more(run, monkeypatch, bound, status):
-    """Those that wait for a request give way, the longest waiting first; where all are being answered a new one is refused."""
+    """Who has waited longest for a request gives way; where all are being answered a new one is refused."""
     monkeypatch.setattr(serve, bound, 2)
-    server, busy = started(run), threading.Event()
-    monkeypatch.setattr(serve.Handler, "models", lambda self, _: busy.wait(20) and serve.Answer({}))
-    with socket.create_connection(server.server_address) as first, socket.create_connection(server.server_address) as second:
+    server, busy, begun = started(run), threading.Event(), []
+
+    def models(self, _):
+        begun.append(self)
+        busy.wait(20)
+        return serve.Answer({})
+
+    monkeypatch.setattr(serve.Handler, "models", models)
+    to = server.server_address
+    with socket.create_connection(to) as first, contextlib.ExitStack() as stack:
+        wait_for(lambda: len(server.handlers) == 1)
+        second = stack.enter_context(socket.create_connection(to))
         wait_for(lambda: len(server.handlers) == 2)
         assert send(server, "GET", "/health")[0] == 200
         first.settimeout(20)
         assert first.recv(10) == b""                        # it gave way
         second.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: len(begun) == 1)
         with socket.create_connection(server.server_address) as third:
             third.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            wait_for(lambda: sum(h.since is None for h in server.handlers) == 2)
+            wait_for(lambda: len(begun) == 2)
             with socket.create_connection(server.server_address, timeout=20) as fourth:
                 assert fourth.recv(100).startswith(b"HTTP/1.1 %d " % status)
             busy.set()
-            assert second.recv(100).startswith(b"HTTP/1.1 200") and third.recv(100).startswith(b"HTTP/1.1 200")
+            for answered in (second, third):
+                assert answered.recv(100).startswith(b"HTTP/1.1 200")
     wait_for(lambda: not server.handlers)
     assert send(server, "GET", "/health")[0] == 200
     server.close()
@@ -405,48 +416,121 @@ def test_a_reply_begun_is_finished_at_the_end(run):
         socket.create_connection(("127.0.0.1", port))
 
 
-# ------------------------------------------------------------------------------------------- heads, as RFC 9112 has them
+# ---------------------------------------------------------------------- heads, as RFC 9112 has them
 
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
 
 
-@pytest.mark.parametrize("data, status", [
-    # the request line
-    (b"GET /health\r\n\r\n", 400), (b"GET  /health HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b"GET\t/health HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400), (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400), (b"GET / HTTP/01.1\r\nHost: a\r\n\r\n", 400), (b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
-    (b"GET /\xe4 HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b"GET health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505), (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
-    (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501), (b"PUT / HTTP/1.1\r\nHost: a\r\n\r\n", 501), (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501), (b"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400), (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n", 414),
-    # who is asked
-    (b"GET / HTTP/1.1\r\n\r\n", 400), (GET + b"Host: localhost\r\n\r\n", 400), (GET + b"host: evil.example\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400), (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
-    (b"GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", 400), (b"GET http://a@localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    # lines and fields
-    (b"GET / HTTP/1.1\nHost: a\n\n", 400), (b"GET / HTTP/1.1\r\nHost: a\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: a\r\n\n", 400), (b"GET / HTTP/1.1\rHost: a\r\n\r\n", 400),
-    (GET + b"A: b\rC: d\r\n\r\n", 400), (GET + b"A : b\r\n\r\n", 400), (GET + b"A\t: b\r\n\r\n", 400), (GET + b" A: b\r\n\r\n", 400), (GET + b"A: b\r\n c\r\n\r\n", 400), (GET + b"A: b\r\n\tc\r\n\r\n", 400),
-    (GET + b": b\r\n\r\n", 400), (GET + b"abc\r\n\r\n", 400), (GET + b"A\x00: b\r\n\r\n", 400), (GET + b"A: b\x00\r\n\r\n", 400), (GET + b"A: \x1b[2J\r\n\r\n", 400), (GET + b"A: b\x7f\r\n\r\n", 400),
-    (GET + b"\xe4: b\r\n\r\n", 400), (GET + b"A(: b\r\n\r\n", 400), (GET, 400), (GET + b"A: b", 400), (GET + b"A: b\r\n" * 101 + b"\r\n", 431), (GET + b"A: " + b"b" * 9000 + b"\r\n\r\n", 431),
-    (GET + b"".join(b"A%d: " % i + b"b" * 8000 + b"\r\n" for i in range(5)) + b"\r\n", 431), (GET + b"Origin: a\r\nOrigin: b\r\n\r\n", 400), (GET + b"Authorization: a\r\nAuthorization: b\r\n\r\n", 400),
-    # where the body ends
-    (POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", 400), (POST + b"Content-Length: 2, 2\r\n\r\n{}", 400), (POST + b"Content-Length: +2\r\n\r\n{}", 400), (POST + b"Content-Length: -2\r\n\r\n", 400),
-    (POST + b"Content-Length: 0x2\r\n\r\n{}", 400), (POST + b"Content-Length: 1_0\r\n\r\n", 400), (POST + b"Content-Length: 2 2\r\n\r\n", 400), (POST + b"Content-Length: \xb2\r\n\r\n", 400),
-    (POST + "Content-Length: \u0662\r\n\r\n".encode(), 400), (POST + b"Content-Length: 2.0\r\n\r\n", 400), (POST + b"Content-Length:\r\n\r\n", 400), (POST + b"Content-Length: 1048577\r\n\r\n", 413),
-    (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 413), (POST + b"Transfer-Encoding: chunked\r\n\r\n", 411), (POST + b"Transfer-Encoding: CHUNKED\r\n\r\n", 411), (GET + b"Transfer-Encoding: chunked\r\n\r\n", 411),
-    (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", 400), (POST + b"Content-Length: 2\r\nTransfer-Encoding: identity\r\n\r\n", 400), (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
-    (POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", 501), (POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n", 400), (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n", 400),
-    (POST + b"Transfer-Encoding: xchunked\r\n\r\n", 400), (POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n", 400), (POST + b"Transfer-Encoding: chunked;a=b\r\n\r\n", 400), (POST + b"Transfer-Encoding:\r\n\r\n", 400),
-    (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400), (POST + b"Expect: tea\r\nContent-Length: 2\r\n\r\n", 417),
-])
+@pytest.mark.parametrize(
+    "data, status",
+    [
+        # the request line
+        (b"GET /health\r\n\r\n", 400),
+        (b"GET  /health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET\t/health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
+        (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/01.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\xe4 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET health HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
+        (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        (b"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n", 414),
+        # who is asked
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (GET + b"Host: localhost\r\n\r\n", 400),
+        (GET + b"host: evil.example\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", 400),
+        (b"GET http://a@localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        # lines and fields
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
+        (b"GET / HTTP/1.1\rHost: a\r\n\r\n", 400),
+        (GET + b"A: b\rC: d\r\n\r\n", 400),
+        (GET + b"A : b\r\n\r\n", 400),
+        (GET + b"A\t: b\r\n\r\n", 400),
+        (GET + b" A: b\r\n\r\n", 400),
+        (GET + b"A: b\r\n c\r\n\r\n", 400),
+        (GET + b"A: b\r\n\tc\r\n\r\n", 400),
+        (GET + b": b\r\n\r\n", 400),
+        (GET + b"abc\r\n\r\n", 400),
+        (GET + b"A\x00: b\r\n\r\n", 400),
+        (GET + b"A: b\x00\r\n\r\n", 400),
+        (GET + b"A: \x1b[2J\r\n\r\n", 400),
+        (GET + b"A: b\x7f\r\n\r\n", 400),
+        (GET + b"\xe4: b\r\n\r\n", 400),
+        (GET + b"A(: b\r\n\r\n", 400),
+        (GET, 400),
+        (GET + b"A: b", 400),
+        (GET + b"A: b\r\n" * 101 + b"\r\n", 431),
+        (GET + b"A: " + b"b" * 9000 + b"\r\n\r\n", 431),
+        (GET + b"".join(b"A%d: " % i + b"b" * 8000 + b"\r\n" for i in range(5)) + b"\r\n", 431),
+        (GET + b"Origin: a\r\nOrigin: b\r\n\r\n", 400),
+        (GET + b"Authorization: a\r\nAuthorization: b\r\n\r\n", 400),
+        # where the body ends
+        (POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: 2, 2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: +2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: -2\r\n\r\n", 400),
+        (POST + b"Content-Length: 0x2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: 1_0\r\n\r\n", 400),
+        (POST + b"Content-Length: 2 2\r\n\r\n", 400),
+        (POST + b"Content-Length: \xb2\r\n\r\n", 400),
+        (POST + "Content-Length: \u0662\r\n\r\n".encode(), 400),
+        (POST + b"Content-Length: 2.0\r\n\r\n", 400),
+        (POST + b"Content-Length:\r\n\r\n", 400),
+        (POST + b"Content-Length: 1048577\r\n\r\n", 413),
+        (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 413),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", 411),
+        (POST + b"Transfer-Encoding: CHUNKED\r\n\r\n", 411),
+        (GET + b"Transfer-Encoding: chunked\r\n\r\n", 411),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", 400),
+        (POST + b"Content-Length: 2\r\nTransfer-Encoding: identity\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        (POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: xchunked\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked;a=b\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding:\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (POST + b"Expect: tea\r\nContent-Length: 2\r\n\r\n", 417),
+    ],
+)
 def test_heads_that_are_refused(server, data, status):
     """One answer, whatever stands behind it, and the end of the connection."""
     with pytest.raises(serve.Refused) as e:
         serve.Head().read(io.BytesIO(data))
     assert e.value.status == status
     answers = raw(server, data + GET + b"\r\n")
-    assert len(re.findall(rb"HTTP/1\.1 \d\d\d ", answers)) == 1 and answers.startswith(b"HTTP/1.1 %d " % status) and b"\r\nConnection: close\r\n" in answers
+    assert (
+        len(re.findall(rb"HTTP/1\.1 \d\d\d ", answers)) == 1
+        and answers.startswith(b"HTTP/1.1 %d " % status)
+        and b"\r\nConnection: close\r\n" in answers
+    )
 
 
 def raw(server, data):
@@ -461,30 +545,80 @@ def raw(server, data):
         return out
 
 
-@pytest.mark.parametrize("data, want", [
-    (GET + b"\r\n", {"method": "GET", "target": "/health", "minor": 1, "host": "localhost", "length": None, "close": False}),
-    (b"\r\n" + GET + b"\r\n", {"method": "GET"}), (b"GET / HTTP/1.7\r\nHost: a\r\n\r\n", {"minor": 1, "close": False}), (b"GET / HTTP/1.0\r\n\r\n", {"minor": 0, "host": "", "close": True}),
-    (GET + b"Connection: Keep-Alive, CLOSE\r\n\r\n", {"close": True}), (GET + b"A:b\r\nA: \t c d\t \r\nB:\r\n\r\n", {"fields": {"host": "localhost", "a": "b, c d", "b": ""}}),
-    (b"GET http://LocalHost:80/a?b HTTP/1.1\r\nHost: localhost:80\r\n\r\n", {"target": "/a?b", "host": "localhost:80"}), (b"GET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n", {"target": "/?b"}),
-    (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", {"target": "*"}), (POST + b"Content-Length: 0002\r\n\r\n", {"length": 2}), (POST + b"Content-Length: 1048576\r\n\r\n", {"length": 1 << 20}),
-    (POST + b"Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n", {"expects": True}), (POST + b"Expect: 100-continue\r\nContent-Length: 0\r\n\r\n", {"expects": False}),
-    (b"GET / HTTP/1.1\r\nHost: [::1]:8000\r\nUser-Agent: \xe4\r\n\r\n", {"host": "[::1]:8000"}), (b"GET /" + b"a" * 8178 + b" HTTP/1.1\r\nHost: a\r\n\r\n", {"method": "GET"}),
-])
+@pytest.mark.parametrize(
+    "data, want",
+    [
+        (
+            GET + b"\r\n",
+            {
+                "method": "GET",
+                "target": "/health",
+                "minor": 1,
+                "host": "localhost",
+                "length": None,
+                "close": False,
+            },
+        ),
+        (b"\r\n" + GET + b"\r\n", {"method": "GET"}),
+        (b"GET / HTTP/1.7\r\nHost: a\r\n\r\n", {"minor": 1, "close": False}),
+        (b"GET / HTTP/1.0\r\n\r\n", {"minor": 0, "host": "", "close": True}),
+        (GET + b"Connection: Keep-Alive, CLOSE\r\n\r\n", {"close": True}),
+        (
+            GET + b"A:b\r\nA: \t c d\t \r\nB:\r\n\r\n",
+            {"fields": {"host": "localhost", "a": "b, c d", "b": ""}},
+        ),
+        (
+            b"GET http://LocalHost:80/a?b HTTP/1.1\r\nHost: localhost:80\r\n\r\n",
+            {"target": "/a?b", "host": "localhost:80"},
+        ),
+        (b"GET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n", {"target": "/?b"}),
+        (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", {"target": "*"}),
+        (POST + b"Content-Length: 0002\r\n\r\n", {"length": 2}),
+        (POST + b"Content-Length: 1048576\r\n\r\n", {"length": 1 << 20}),
+        (POST + b"Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n", {"expects": True}),
+        (POST + b"Expect: 100-continue\r\nContent-Length: 0\r\n\r\n", {"expects": False}),
+        (b"GET / HTTP/1.1\r\nHost: [::1]:8000\r\nUser-Agent: \xe4\r\n\r\n", {"host": "[::1]:8000"}),
+        (b"GET /" + b"a" * 8178 + b" HTTP/1.1\r\nHost: a\r\n\r\n", {"method": "GET"}),
+    ],
+)
 def test_heads_that_are_read(data, want):
     head = serve.Head()
-    assert head.read(io.BytesIO(data + b"rest")) and {name: getattr(head, name) for name in want} == want
+    assert (
+        head.read(io.BytesIO(data + b"rest"))
+        and {name: getattr(head, name) for name in want} == want
+    )
 
 
 def test_mutated_heads():
-    """What is read means one thing only: fields are tokens and printable, of those that must be single there is one, and nothing is left out."""
+    """What is read means one thing only: fields are printable and complete, single ones are single."""
     rng, read, refused = random.Random(5), 0, 0
-    good = [GET, POST + b"Content-Length: 12\r\n", b"GET http://localhost/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nA: b\r\n"]
-    parts = [b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x00", b":", b",", b"Host: b\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"\xe4", b"1", b"A", b"\x1b"]
+    good = [
+        GET,
+        POST + b"Content-Length: 12\r\n",
+        b"GET http://localhost/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nA: b\r\n",
+    ]
+    parts = [
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b" ",
+        b"\t",
+        b"\x00",
+        b":",
+        b",",
+        b"Host: b\r\n",
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\xe4",
+        b"1",
+        b"A",
+        b"\x1b",
+    ]
     for _ in range(5000):
         data = bytearray(rng.choice(good) + b"\r\n")
         for _ in range(rng.randint(1, 3)):
             i = rng.randrange(len(data))
-            data[i:i + rng.randrange(2)] = rng.choice(parts)
+            data[i : i + rng.randrange(2)] = rng.choice(parts)
         head, file = serve.Head(), io.BytesIO(bytes(data) + b"body")
         try:
             head.read(file)
@@ -493,24 +627,45 @@ def test_mutated_heads():
             assert 400 <= e.status < 600
             continue
         read += 1
-        lines = bytes(data[:file.tell()]).removeprefix(b"\r\n").split(b"\r\n")
-        assert lines[-2:] == [b"", b""] and not any(c in b"".join(lines) for c in (b"\r", b"\n", b"\x00", b"\x1b"))
+        lines = bytes(data[: file.tell()]).removeprefix(b"\r\n").split(b"\r\n")
+        assert lines[-2:] == [b"", b""] and not any(
+            c in b"".join(lines) for c in (b"\r", b"\n", b"\x00", b"\x1b")
+        )
         names = [line.partition(b":")[0].decode("latin-1").lower() for line in lines[1:-2]]
-        assert set(names) == set(head.fields) and all(re.fullmatch("[!-9;-~]+", name) for name in names) and names.count("host") == 1
-        assert names.count("content-length") < 2 and "transfer-encoding" not in names and head.length == (int(head.fields["content-length"]) if "content-length" in names else None)
+        assert (
+            set(names) == set(head.fields)
+            and all(re.fullmatch("[!-9;-~]+", name) for name in names)
+            and names.count("host") == 1
+        )
+        assert (
+            names.count("content-length") < 2
+            and "transfer-encoding" not in names
+            and head.length
+            == (int(head.fields["content-length"]) if "content-length" in names else None)
+        )
     assert read > 200 and refused > 2000
 
 
 def test_one_request_one_answer(server):
-    """Bodies of requests that want none are read and thrown away: what stands in them is no request."""
+    """A body that a request has no use for is read and thrown away; what stands in it is no request."""
     inner = POST + b'Content-Length: 17\r\n\r\n{"content":"abc"}'
     for line in (b"GET /health", b"HEAD /health", b"OPTIONS /", b"GET /none"):
-        data = line + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(inner) + inner
+        data = (
+            line
+            + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(inner)
+            + inner
+        )
         assert raw(server, data).count(b"HTTP/1.1 ") == 1
     good = POST + b'Content-Length: 15\r\n\r\n{"content":"a"}'
     answers = raw(server, good + good.replace(b'"a"', b"'a'") + good)
-    assert [status[:3] for status in answers.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400", b"200"]        # a body that is no JSON was read to its end
-    assert raw(server, b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET + b"\r\n").count(b"HTTP/1.1 ") == 2
+    # A body that is no JSON was read to its end.
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"400", b"200"]
+    assert (
+        raw(server, b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET + b"\r\n").count(
+            b"HTTP/1.1 "
+        )
+        == 2
+    )
 
 
 def test_a_body_is_sent_when_it_is_asked_for(server):
@@ -523,8 +678,18 @@ def test_a_body_is_sent_when_it_is_asked_for(server):
 def test_a_stream_to_an_old_client(server):
     """HTTP/1.0 knows no chunks, and the end of the connection is the end."""
     body = json.dumps({**ASK, "stream": True}).encode()
-    head, _, events = raw_until_end(server, b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body).partition(b"\r\n\r\n")
-    assert b"Transfer-Encoding" not in head and b"Connection: close" in head and events.startswith(b"data: {") and events.endswith(b"\n\ndata: [DONE]\n\n")
+    head, _, events = raw_until_end(
+        server,
+        b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+        + body,
+    ).partition(b"\r\n\r\n")
+    assert (
+        b"Transfer-Encoding" not in head
+        and b"Connection: close" in head
+        and events.startswith(b"data: {")
+        and events.endswith(b"\n\ndata: [DONE]\n\n")
+    )
 
 
 def raw_until_end(server, data):
@@ -533,7 +698,7 @@ def raw_until_end(server, data):
         return b"".join(iter(lambda: s.recv(1 << 16), b""))
 
 
-# ---------------------------------------------------------------------------------------------------- who may ask
+# -------------------------------------------------------------------------------------- who may ask
 
 
 @pytest.mark.parametrize("key", ["", " ", "\t", "a ", "\na", "a\nb", "\x1b", "\u200b"])
@@ -548,25 +713,74 @@ def test_a_key_that_is_none_is_refused_at_the_start(run, key):
 def test_a_key_of_any_letters(run, key):
     server = started(run, key=key)
     try:
-        sent = {key.encode(), key.encode("latin-1", "ignore") if max(key) <= "\xff" else key.encode()}
-        for given, status in (*((b"Bearer " + each, 200) for each in sent), *((b"bearer " + each, 200) for each in sent), (key.encode(), 401), (b"Bearer " + key.encode() + b"x", 401),
-                              (b"Bearer " + key.encode()[:-1], 401), (b"Bearer ", 401), (b"Bearer", 401), (b"Basic " + key.encode(), 401), (b"", 401), (b"Bearer \xe9\xff", 401)):
-            assert raw(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + given + b"\r\n\r\n").startswith(b"HTTP/1.1 %d " % status), given
-        assert raw(server, POST + b"Content-Length: 1000000\r\n\r\n").startswith(b"HTTP/1.1 401 ")       # before the body is read
+        sent = {
+            key.encode(),
+            key.encode("latin-1", "ignore") if max(key) <= "\xff" else key.encode(),
+        }
+        for given, status in (
+            *((b"Bearer " + each, 200) for each in sent),
+            *((b"bearer " + each, 200) for each in sent),
+            (key.encode(), 401),
+            (b"Bearer " + key.encode() + b"x", 401),
+            (b"Bearer " + key.encode()[:-1], 401),
+            (b"Bearer ", 401),
+            (b"Bearer", 401),
+            (b"Basic " + key.encode(), 401),
+            (b"", 401),
+            (b"Bearer \xe9\xff", 401),
+        ):
+            assert raw(
+                server,
+                b"GET /health HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + given + b"\r\n\r\n",
+            ).startswith(b"HTTP/1.1 %d " % status), given
+        before_the_body = raw(server, POST + b"Content-Length: 1000000\r\n\r\n")
+        assert before_the_body.startswith(b"HTTP/1.1 401 ")
     finally:
         server.close()
 
 
-@pytest.mark.parametrize("host, allow, called, not_called", [
-    ("127.0.0.1", (), ["localhost", "LOCALHOST.", "127.0.0.1", "127.0.0.1:1", "[::1]:9"], ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "127.1", "0x7f.1", "0.0.0.0", "10.0.0.1", "127.0.0.1.."]),
-    ("127.0.0.2", (), ["127.0.0.2:80", "localhost"], ["evil.example", "evil.example.", "EVIL.example:80", "10.0.0.1"]),
-    ("127.0.0.3", ("Lamp.example.", "goat"), ["lamp.example", "LAMP.EXAMPLE.:80", "goat"], ["evil.example", "lamp.example.evil", "alamp.example"]),
-    ("0.0.0.0", (), ["127.0.0.1", "0.0.0.0:8000", "localhost"], ["evil.example", "10.9.8.7"]),
-    ("::1", (), ["[::1]:80", "localhost", "[0:0:0:0:0:0:0:1]"], ["evil.example", "[::2]", "[2001:db8::1]"]),
-    ("::", (), ["[::1]", "[::]:8000"], ["evil.example", "[2001:db8::1]"]),
-])
+@pytest.mark.parametrize(
+    "host, allow, called, not_called",
+    [
+        (
+            "127.0.0.1",
+            (),
+            ["localhost", "LOCALHOST.", "127.0.0.1", "127.0.0.1:1", "[::1]:9"],
+            [
+                "evil.example",
+                "127.0.0.1.evil.example",
+                "localhost.evil.example",
+                "127.1",
+                "0x7f.1",
+                "0.0.0.0",
+                "10.0.0.1",
+                "127.0.0.1..",
+            ],
+        ),
+        (
+            "127.0.0.2",
+            (),
+            ["127.0.0.2:80", "localhost"],
+            ["evil.example", "evil.example.", "EVIL.example:80", "10.0.0.1"],
+        ),
+        (
+            "127.0.0.3",
+            ("Lamp.example.", "goat"),
+            ["lamp.example", "LAMP.EXAMPLE.:80", "goat"],
+            ["evil.example", "lamp.example.evil", "alamp.example"],
+        ),
+        ("0.0.0.0", (), ["127.0.0.1", "0.0.0.0:8000", "localhost"], ["evil.example", "10.9.8.7"]),
+        (
+            "::1",
+            (),
+            ["[::1]:80", "localhost", "[0:0:0:0:0:0:0:1]"],
+            ["evil.example", "[::2]", "[2001:db8::1]"],
+        ),
+        ("::", (), ["[::1]", "[::]:8000"], ["evil.example", "[2001:db8::1]"]),
+    ],
+)
 def test_names_of_the_server(run, host, allow, called, not_called):
-    """A page of evil.example, whose name leads to this machine (DNS rebinding), gets nothing, whatever address is listened on."""
+    """A page of evil.example, whose name leads here (DNS rebinding), gets nothing from any address."""
     try:
         server = started(run, host=host, allow_host=allow)
     except OSError as e:
@@ -575,18 +789,40 @@ def test_names_of_the_server(run, host, allow, called, not_called):
     try:
         for name in called + not_called:
             with socket.create_connection((to, server.server_address[1]), timeout=20) as s:
-                s.sendall(b"GET /v1/models HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % name.encode())
-                assert s.recv(100).startswith(b"HTTP/1.1 %d " % (200 if name in called else 403)), name
+                s.sendall(
+                    b"GET /v1/models HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
+                    % name.encode()
+                )
+                assert s.recv(100).startswith(
+                    b"HTTP/1.1 %d " % (200 if name in called else 403)
+                ), name
     finally:
         server.close()
 
 
 def test_pages_of_others(server):
-    for origin, status in (("https://localhost:1", 200), ("HTTP://LOCALHOST:1", 200), ("http://localhost:2", 403), ("http://localhost", 403), ("chrome-extension://localhost:1", 403), ("file://localhost:1", 403), ("localhost:1", 403)):
-        assert send(server, "POST", "/tokenize", {"content": "x"}, {"Host": "localhost:1", "Origin": origin})[0] == status, origin
+    for origin, status in (
+        ("https://localhost:1", 200),
+        ("HTTP://LOCALHOST:1", 200),
+        ("http://localhost:2", 403),
+        ("http://localhost", 403),
+        ("chrome-extension://localhost:1", 403),
+        ("file://localhost:1", 403),
+        ("localhost:1", 403),
+    ):
+        assert (
+            send(
+                server,
+                "POST",
+                "/tokenize",
+                {"content": "x"},
+                {"Host": "localhost:1", "Origin": origin},
+            )[0]
+            == status
+        ), origin
 
 
-# ------------------------------------------------------------------------------------------- what one client can hold
+# ------------------------------------------------------------------------- what one client can hold
 
 
 def nested(n):
@@ -596,20 +832,61 @@ def nested(n):
     return value
 
 
-@pytest.mark.parametrize("path, body, status", [
-    ("/v1/chat/completions", {**ASK, "x": nested(31)}, 200), ("/v1/chat/completions", {**ASK, "x": nested(32)}, 400), ("/v1/chat/completions", {**ASK, "temperature": nested(900)}, 400),
-    ("/v1/chat/completions", '{"temperature": NaN}', 400), ("/v1/chat/completions", '{"x": -Infinity}', 400), ("/v1/chat/completions", {**ASK, "seed": 10**4200}, 400),
-    ("/v1/chat/completions", {**ASK, "stop": "a" * 256}, 200), ("/v1/chat/completions", {**ASK, "stop": "a" * 257}, 400), ("/v1/chat/completions", {**ASK, "stop": ["a", "b", "c", "d" * 300]}, 400),
-    ("/v1/chat/completions", {**ASK, "model": "x" * 256}, 200), ("/v1/chat/completions", {**ASK, "model": "x" * 257}, 400),
-    ("/v1/chat/completions", {**ASK, "logit_bias": {"0" * 5000 + "1": 0}}, 200), ("/v1/chat/completions", {**ASK, "logit_bias": {"9" * 5000: 0}}, 400), ("/v1/chat/completions", {**ASK, "logit_bias": {"\u0661": 0}}, 400),
-    ("/v1/chat/completions", {**ASK, "logit_bias": {" 1": 0}}, 400), ("/v1/chat/completions", {**ASK, "logit_bias": {"-1": 0}}, 400),
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}] * 40}, 400),
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 70}]}, 400),
-    ("/v1/completions", {"prompt": ["a"] * 10_000}, 400), ("/v1/completions", {"prompt": [1] * 10_000}, 400), ("/v1/completions", {"prompt": [[1] * 10_000]}, 400), ("/v1/completions", {"prompt": ["a", "b" * 100_000]}, 400),
-    ("/tokenize", {"content": "a" * 100_000}, 200), ("/tokenize", {"content": "a" * 100_001}, 413), ("/tokenize", {"content": "\u00e4" * 50_001}, 413), ("/api/cut", {"vocabulary": "sft", "text": "a" * 100_001}, 413),
-    ("/detokenize", {"tokens": [1] * 100_001}, 413), ("/detokenize", {"tokens": [max(range(TOK.n_vocab), key=lambda i: len(TOK.token_bytes[i]))] * 100_000}, 413), ("/detokenize", {"tokens": [97] * 100_000}, 200),
-    ("/api/look", {"text": "a" * 100_000}, 400), ("/api/look", {"tokens": [1] * 65}, 400), ("/api/look", {"tokens": []}, 400),
-])
+@pytest.mark.parametrize(
+    "path, body, status",
+    [
+        ("/v1/chat/completions", {**ASK, "x": nested(31)}, 200),
+        ("/v1/chat/completions", {**ASK, "x": nested(32)}, 400),
+        ("/v1/chat/completions", {**ASK, "temperature": nested(900)}, 400),
+        ("/v1/chat/completions", '{"temperature": NaN}', 400),
+        ("/v1/chat/completions", '{"x": -Infinity}', 400),
+        ("/v1/chat/completions", {**ASK, "seed": 10**4200}, 400),
+        ("/v1/chat/completions", {**ASK, "stop": "a" * 256}, 200),
+        ("/v1/chat/completions", {**ASK, "stop": "a" * 257}, 400),
+        ("/v1/chat/completions", {**ASK, "stop": ["a", "b", "c", "d" * 300]}, 400),
+        ("/v1/chat/completions", {**ASK, "model": "x" * 256}, 200),
+        ("/v1/chat/completions", {**ASK, "model": "x" * 257}, 400),
+        ("/v1/chat/completions", {**ASK, "logit_bias": {"0" * 5000 + "1": 0}}, 200),
+        ("/v1/chat/completions", {**ASK, "logit_bias": {"9" * 5000: 0}}, 400),
+        ("/v1/chat/completions", {**ASK, "logit_bias": {"\u0661": 0}}, 400),
+        ("/v1/chat/completions", {**ASK, "logit_bias": {" 1": 0}}, 400),
+        ("/v1/chat/completions", {**ASK, "logit_bias": {"-1": 0}}, 400),
+        (
+            "/v1/chat/completions",
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "assistant", "content": "a"},
+                ]
+                * 40
+            },
+            400,
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 70}]},
+            400,
+        ),
+        ("/v1/completions", {"prompt": ["a"] * 10_000}, 400),
+        ("/v1/completions", {"prompt": [1] * 10_000}, 400),
+        ("/v1/completions", {"prompt": [[1] * 10_000]}, 400),
+        ("/v1/completions", {"prompt": ["a", "b" * 100_000]}, 400),
+        ("/tokenize", {"content": "a" * 100_000}, 200),
+        ("/tokenize", {"content": "a" * 100_001}, 413),
+        ("/tokenize", {"content": "\u00e4" * 50_001}, 413),
+        ("/api/cut", {"vocabulary": "sft", "text": "a" * 100_001}, 413),
+        ("/detokenize", {"tokens": [1] * 100_001}, 413),
+        (
+            "/detokenize",
+            {"tokens": [max(range(TOK.n_vocab), key=lambda i: len(TOK.token_bytes[i]))] * 100_000},
+            413,
+        ),
+        ("/detokenize", {"tokens": [97] * 100_000}, 200),
+        ("/api/look", {"text": "a" * 100_000}, 400),
+        ("/api/look", {"tokens": [1] * 65}, 400),
+        ("/api/look", {"tokens": []}, 400),
+    ],
+)
 def test_bounds(server, path, body, status):
     assert (post(server, path, body, status).get("error") is None) == (status == 200)
 
@@ -618,28 +895,59 @@ def test_text_that_cannot_fit_is_not_cut_into_tokens(server, monkeypatch):
     """However long it is, it costs no time; what can fit is still counted in tokens."""
     cut = []
     encode = bpe.Tokenizer.encode_ordinary
-    monkeypatch.setattr(bpe.Tokenizer, "encode_ordinary", lambda self, text: cut.append(len(text)) or encode(self, text))
+    monkeypatch.setattr(
+        bpe.Tokenizer,
+        "encode_ordinary",
+        lambda self, text: cut.append(len(text)) or encode(self, text),
+    )
     most = serve.longest_text(CFG, TOK)
     for length in (most, most + 1, 100_000):
-        for path, body in (("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * (length // 2)}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "a" * (length - length // 2 - 1)}]}),
-                           ("/v1/completions", {"prompt": "a" * length}), ("/api/look", {"messages": [{"role": "user", "content": "a" * length}]}), ("/api/look", {"text": "a" * length})):
+        for path, body in (
+            (
+                "/v1/chat/completions",
+                {
+                    "messages": [
+                        {"role": "user", "content": "a" * (length // 2)},
+                        {"role": "assistant", "content": "b"},
+                        {"role": "user", "content": "a" * (length - length // 2 - 1)},
+                    ]
+                },
+            ),
+            ("/v1/completions", {"prompt": "a" * length}),
+            ("/api/look", {"messages": [{"role": "user", "content": "a" * length}]}),
+            ("/api/look", {"text": "a" * length}),
+        ):
             cut.clear()
-            assert post(server, path, body, 400)["error"]["code"] == "context_length_exceeded" and (max(cut, default=0) >= length // 2) == (length == most), (path, length)
+            assert post(server, path, body, 400)["error"]["code"] == "context_length_exceeded" and (
+                max(cut, default=0) >= length // 2
+            ) == (length == most), (path, length)
 
 
 def test_log_probabilities_of_one_answer_are_bounded(server, monkeypatch):
     monkeypatch.setattr(serve, "LOG_PROBABILITIES", 100)
     chat, text = {**ASK, "logprobs": True}, {"prompt": [1, 2, 3, 4], "echo": True, "max_tokens": 16}
-    for path, body, status in (("/v1/chat/completions", {**chat, "n": 8}, 200), ("/v1/chat/completions", {**chat, "n": 9}, 400), ("/v1/chat/completions", {**chat, "top_logprobs": 7}, 200),
-                               ("/v1/chat/completions", {**chat, "top_logprobs": 8}, 400), ("/v1/completions", {**text, "logprobs": 4}, 200), ("/v1/completions", {**text, "logprobs": 5}, 400)):
+    for path, body, status in (
+        ("/v1/chat/completions", {**chat, "n": 8}, 200),
+        ("/v1/chat/completions", {**chat, "n": 9}, 400),
+        ("/v1/chat/completions", {**chat, "top_logprobs": 7}, 200),
+        ("/v1/chat/completions", {**chat, "top_logprobs": 8}, 400),
+        ("/v1/completions", {**text, "logprobs": 4}, 200),
+        ("/v1/completions", {**text, "logprobs": 5}, 400),
+    ):
         post(server, path, body, status)
 
 
 def test_of_two_spellings_of_a_token_the_last_counts(server):
     g = TOK.encode_ordinary("g")[0]
     free, both = ({"logit_bias": bias} for bias in ({}, {str(g): 100, f"000{g}": 0}))
-    assert [post(server, "/v1/chat/completions", {**ASK, **how})["choices"] for how in (free, both)][0] == post(server, "/v1/chat/completions", {**ASK, **both})["choices"]
-    forced = post(server, "/v1/chat/completions", {**ASK, "logit_bias": {"0" * 9 + str(g): 0, f"0{g}": 100}, "max_tokens": 3})
+    assert [
+        post(server, "/v1/chat/completions", {**ASK, **how})["choices"] for how in (free, both)
+    ][0] == post(server, "/v1/chat/completions", {**ASK, **both})["choices"]
+    forced = post(
+        server,
+        "/v1/chat/completions",
+        {**ASK, "logit_bias": {"0" * 9 + str(g): 0, f"0{g}": 100}, "max_tokens": 3},
+    )
     assert forced["choices"][0]["message"]["content"] == "ggg"
 
 
@@ -655,14 +963,21 @@ def test_a_body_does_not_stay_while_a_reply_is_written(server, monkeypatch):
         return body
 
     monkeypatch.setattr(serve, "object_of", remembered)
-    monkeypatch.setattr(serve.Handler, "events", lambda self, job: left.append(left[0]() is None) or events(self, job))
+    monkeypatch.setattr(
+        serve.Handler,
+        "events",
+        lambda self, job: left.append(left[0]() is None) or events(self, job),
+    )
     for stream in (False, True):
         left.clear()
-        assert send(server, "POST", "/v1/chat/completions", {**ASK, "stream": stream})[0] == 200 and left[1] is True
+        assert (
+            send(server, "POST", "/v1/chat/completions", {**ASK, "stream": stream})[0] == 200
+            and left[1] is True
+        )
 
 
 def test_clients_that_do_not_read(run, monkeypatch):
-    """Their answers wait for a while, and together not above a bound: there the one that has waited longest is closed."""
+    """Their answers wait up to a bound in all; beyond it the longest waiting is closed."""
     monkeypatch.setattr(serve, "UNREAD", 5 << 20)
     monkeypatch.setattr(serve.Handler, "models", lambda self, _: serve.Answer(b" " * (2 << 20)))
     server, clients = started(run), []
@@ -707,10 +1022,23 @@ def test_a_client_that_has_gone_frees_its_rows(server, monkeypatch, stream, behi
     assert serve.GONE <= 0.25
     read, go = sample.Batch.read, threading.Event()
     monkeypatch.setattr(sample.Batch, "read", lambda self: (go.wait(0.05), read(self))[1])
-    body = json.dumps({**ASK, "n": 3, "stream": stream, "max_tokens": 60, "logit_bias": {str(TOK.special_tokens["<|im_end|>"]): -100}}).encode()
+    body = json.dumps(
+        {
+            **ASK,
+            "n": 3,
+            "stream": stream,
+            "max_tokens": 60,
+            "logit_bias": {str(TOK.special_tokens["<|im_end|>"]): -100},
+        }
+    ).encode()
     writer = server.models.writer("sft")
     with socket.create_connection(server.server_address) as s:
-        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body + behind)
+        s.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+            + body
+            + behind
+        )
         wait_for(lambda: len(writer.batch) == 3)
         rows = [row for row in writer.batch.rows if not row.finish]
     wait_for(lambda: not len(writer.batch) and not writer.texts)
@@ -720,9 +1048,14 @@ def test_a_client_that_has_gone_frees_its_rows(server, monkeypatch, stream, behi
 
 def test_memory_levels_off(server):
     """The same requests again take no more memory; python tests/malformed.py does it at length."""
+
     def some(n):
         for i in range(n):
-            post(server, "/v1/chat/completions", {**ASK, "max_tokens": 2, "seed": i % 7, "logprobs": True})
+            post(
+                server,
+                "/v1/chat/completions",
+                {**ASK, "max_tokens": 2, "seed": i % 7, "logprobs": True},
+            )
             post(server, "/tokenize", {"content": f"goat {i % 7}"})
             raw(server, b"GET / HTTP/1.1\r\n\r\n")
 
@@ -734,13 +1067,14 @@ def test_memory_levels_off(server):
         before = tracemalloc.get_traced_memory()[0]
         some(30)
         gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - before < 30_000          # a kilobyte for each would be seen
+        # A kilobyte for each request would be seen.
+        assert tracemalloc.get_traced_memory()[0] - before < 30_000
     finally:
         tracemalloc.stop()
 
 
 def test_no_user_text_becomes_a_control_token():
-    """Mutated conversations, with the names of control tokens in every place: each such token in the prompt stands where the format puts it."""
+    """Names of control tokens in every place of a conversation: they stay text."""
     rng, names, read = random.Random(6), sorted(TOK.special_tokens), 0
     roomy = gpt.Config(CFG.vocab_size, 4096, 16, 2, 2)
     pieces = [*names, "<|", "|>", "im_end", "user", "\n", "goat", "\u00e4", "\ud800", "", "1"]
@@ -749,11 +1083,17 @@ def test_no_user_text_becomes_a_control_token():
         return "".join(rng.choice(pieces) for _ in range(rng.randrange(5)))
 
     for _ in range(1500):
-        messages = [{"role": ("user", "assistant")[i % 2], "content": text(), "name": text()} for i in range(rng.choice([1, 1, 3, 5]))]
+        messages = [
+            {"role": ("user", "assistant")[i % 2], "content": text(), "name": text()}
+            for i in range(rng.choice([1, 1, 3, 5]))
+        ]
         for m in messages:
             if rng.random() < 0.3:
                 kind = rng.choice(["text", "tool", "output", text()])
-                m["content"] = [{"type": "text", "text": text()}, {"type": kind, "text": text(), text(): text()}]
+                m["content"] = [
+                    {"type": "text", "text": text()},
+                    {"type": kind, "text": text(), text(): text()},
+                ]
             if rng.random() < 0.1:
                 m["role"] = rng.choice(["system", "developer", "tool", text()])
         try:
@@ -769,12 +1109,16 @@ def test_no_user_text_becomes_a_control_token():
                 want += sample.PART_TOKENS.get(part["type"], ())
             want.append("<|im_end|>")
         by_id = {i: name for name, i in TOK.special_tokens.items()}
-        assert [by_id[i] for i in ids if i in by_id] == [*want, "<|im_start|>", "<|im_sep|>"], messages
+        assert [by_id[i] for i in ids if i in by_id] == [
+            *want,
+            "<|im_start|>",
+            "<|im_sep|>",
+        ], messages
     assert read > 400
 
 
 def test_much_work_is_not_in_the_way_of_chats(server, monkeypatch):
-    """While others cut long texts and look inside, one after the other, chats are answered, and what costs nothing."""
+    """While others cut long texts and look inside, one by one, chats are answered."""
     with server.bulk, concurrent.futures.ThreadPoolExecutor() as pool:
         waiting = [
             pool.submit(send, server, "POST", "/tokenize", {"content": "goat"}),
@@ -795,7 +1139,7 @@ def test_a_look_at_more_numbers_than_memory_should_hold(server, monkeypatch):
     assert "at most" in post(server, "/api/look", {"tokens": [1] * 11}, 400)["error"]["message"]
 
 
-# -------------------------------------------------------------------------------------- a run that is trained meanwhile
+# ------------------------------------------------------------------ a run that is trained meanwhile
 
 
 def listed(server):
@@ -808,23 +1152,45 @@ def save_model(folder, params):
 
 
 def test_folders_without_a_whole_model_are_left_out(tmp_path):
-    """Whatever is wrong with one, it is no error for the others, and it is there again when it is whole."""
+    """Whatever is wrong with one, the others are served, and it is back when it is whole."""
     for stage in ("base", "rl", "sft"):
         save_model(tmp_path / stage, PARAMS)
     server = started(tmp_path)
-    weights, config, tokenizer = tmp_path / "rl/model.safetensors", tmp_path / "rl/config.json", tmp_path / "rl/tokenizer.json"
+    weights, config, tokenizer = (
+        tmp_path / "rl/model.safetensors",
+        tmp_path / "rl/config.json",
+        tmp_path / "rl/tokenizer.json",
+    )
     try:
         assert listed(server) == ["base", "rl", "sft"]
-        for path, damage in ((weights, None), (weights, lambda data: data[:-10]), (weights, lambda data: b""), (config, None), (config, lambda data: b"{"), (config, lambda data: b"{}"), (tokenizer, None)):
+        for path, damage in (
+            (weights, None),
+            (weights, lambda data: data[:-10]),
+            (weights, lambda data: b""),
+            (config, None),
+            (config, lambda data: b"{"),
+            (config, lambda data: b"{}"),
+            (tokenizer, None),
+        ):
             data = path.read_bytes()
             path.unlink()
             if damage:
                 path.write_bytes(damage(data))
-            assert listed(server) == ["base", "sft"] and json.loads(send(server, "GET", "/api/about")[2])["models"] == ["base", "sft"]
-            assert send(server, "GET", "/v1/models/rl")[0] == 404 and send(server, "GET", "/v1/models/base")[0] == 200
+            assert listed(server) == ["base", "sft"] and json.loads(
+                send(server, "GET", "/api/about")[2]
+            )["models"] == ["base", "sft"]
+            assert (
+                send(server, "GET", "/v1/models/rl")[0] == 404
+                and send(server, "GET", "/v1/models/base")[0] == 200
+            )
             assert post(server, "/v1/chat/completions", ASK)["system_fingerprint"] == "sft"
             if path.exists() or path != config:
-                assert "rl" in post(server, "/v1/chat/completions", {**ASK, "model": "rl"}, 503)["error"]["message"]
+                assert (
+                    "rl"
+                    in post(server, "/v1/chat/completions", {**ASK, "model": "rl"}, 503)["error"][
+                        "message"
+                    ]
+                )
             path.unlink(missing_ok=True)
             path.write_bytes(data)
             assert listed(server) == ["base", "rl", "sft"]
@@ -834,14 +1200,26 @@ def test_folders_without_a_whole_model_are_left_out(tmp_path):
 
 
 def test_a_model_that_is_replaced(tmp_path):
-    """A reply that was begun ends on the old model, the next is the new one's; also while the new one is not whole the old one answers."""
-    other = {k: p + np.float32(0.3) * np.random.default_rng(1).standard_normal(p.shape).astype(np.float32) for k, p in PARAMS.items()}
+    """A reply ends on the model that began it. The old model answers until the new one is whole."""
+    other = {
+        k: p
+        + np.float32(0.3) * np.random.default_rng(1).standard_normal(p.shape).astype(np.float32)
+        for k, p in PARAMS.items()
+    }
     for stage, params in (("sft", PARAMS), ("new", other)):
         save_model(tmp_path / stage, params)
     server, read, go = started(tmp_path), sample.Batch.read, threading.Event()
-    ask = {**ASK, "model": "sft", "max_tokens": 30, "logit_bias": {str(TOK.special_tokens["<|im_end|>"]): -100}}
+    ask = {
+        **ASK,
+        "model": "sft",
+        "max_tokens": 30,
+        "logit_bias": {str(TOK.special_tokens["<|im_end|>"]): -100},
+    }
     try:
-        old, new = (post(server, "/v1/chat/completions", {**ask, "model": name})["choices"] for name in ("sft", "new"))
+        old, new = (
+            post(server, "/v1/chat/completions", {**ask, "model": name})["choices"]
+            for name in ("sft", "new")
+        )
         assert old != new
         writer = server.models.writers["sft"]
         writer.batch.read = lambda: (go.wait(20), read(writer.batch))[1]
@@ -855,7 +1233,10 @@ def test_a_model_that_is_replaced(tmp_path):
             (tmp_path / "sft/.new").replace(tmp_path / "sft/model.safetensors")
             assert server.models.writer("sft") is writer
             gpt.save(tmp_path / "sft", other, CFG)
-            assert post(server, "/v1/chat/completions", ask)["choices"] == new and server.models.writers["sft"] is not writer
+            assert (
+                post(server, "/v1/chat/completions", ask)["choices"] == new
+                and server.models.writers["sft"] is not writer
+            )
             go.set()
             assert begun.result(20)["choices"] == old
     finally:
@@ -874,7 +1255,11 @@ def test_nothing_waits_for_a_model_that_is_loaded(tmp_path, monkeypatch):
         with concurrent.futures.ThreadPoolExecutor() as pool:
             slow = pool.submit(post, server, "/v1/completions", {"prompt": "goat", "max_tokens": 2})
             wait_for(lambda: server.models.locks["base"].locked())
-            assert post(server, "/v1/chat/completions", ASK)["system_fingerprint"] == "sft" and send(server, "GET", "/health")[0] == 200 and not slow.done()
+            assert (
+                post(server, "/v1/chat/completions", ASK)["system_fingerprint"] == "sft"
+                and send(server, "GET", "/health")[0] == 200
+                and not slow.done()
+            )
             go.set()
             assert slow.result(20)["system_fingerprint"] == "base"
     finally:
@@ -882,10 +1267,23 @@ def test_nothing_waits_for_a_model_that_is_loaded(tmp_path, monkeypatch):
         server.close()
 
 
-@pytest.mark.parametrize("args, message", [
-    (["--host", ""], "--host"), (["--port", "70000"], "--port 70000"), (["--port", "-1"], "--port -1"), (["--origin", " "], "--origin"), (["--allow-host", ""], "--allow-host"), (["--ranks", ""], "--ranks"),
-    (["--temperature", "1.0"], "--temperature"), (["--max-tokens", "200"], "--max-tokens"), (["--stop", "x"], "--stop"), (["--gguf", "x"], "--gguf"), (["--type", "f32"], "--type"), (["--ask", "x"], "--ask"),
-])
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--host", ""], "--host"),
+        (["--port", "70000"], "--port 70000"),
+        (["--port", "-1"], "--port -1"),
+        (["--origin", " "], "--origin"),
+        (["--allow-host", ""], "--allow-host"),
+        (["--ranks", ""], "--ranks"),
+        (["--temperature", "1.0"], "--temperature"),
+        (["--max-tokens", "200"], "--max-tokens"),
+        (["--stop", "x"], "--stop"),
+        (["--gguf", "x"], "--gguf"),
+        (["--type", "f32"], "--type"),
+        (["--ask", "x"], "--ask"),
+    ],
+)
 def test_options_that_do_not_serve(args, message):
     with pytest.raises(ValueError, match=message):
         sample.main(["serve", "--run", "none", *args])
