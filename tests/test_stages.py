@@ -66,7 +66,7 @@ def test_a_step_without_weight_clears_the_gradients():
 
 
 def test_fresh_parameters():
-    """The spreads of GPT-2. That of n numbers is known to 1 / sqrt(2n): five of these are allowed."""
+    """The spreads of GPT-2. That of n numbers is known to 1 / sqrt(2n); five of these are right."""
     cfg = gpt.Config(vocab_size=500, n_positions=64, n_embd=48, n_layer=6, n_head=4)
     params, others = gpt.init(cfg, 0), gpt.init(cfg, 1)
     for name, p in params.items():
@@ -102,7 +102,7 @@ def test_copied_rows_of_a_cache_are_of_their_own_length():
 
 
 def test_a_reply_is_the_same_whoever_comes_and_goes():
-    """Prompts that come several times are read once. One row ends early, another takes its place."""
+    """Prompts that come several times are read once. One ends early, another takes its place."""
     params, tokenizer = model(), bpe.Tokenizer.characters("0123456789abc")
     params["ln_f.weight"] *= 3.0                            # another row's logits give other tokens
     prompts = [[5, 6], [1, 2], [3, 4], [3, 4], [3, 4], [1, 2], [7, 8], [9, 10], [11, 12], [0, 1],
@@ -241,7 +241,7 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
     _, of_text = gpt.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
     for k in want:
         both = want[k] + 0.5 * of_text[k]
-        # float32: sums of some hundred terms in another order
+        # Some 40 sums of at most 300 terms in a row: sqrt(40 * 300) = 110 roundings of 6e-8.
         most = 1e-5 * np.abs(both).max()
         np.testing.assert_allclose(seen[0][k], both, rtol=0, atol=most, err_msg=k)
 
