@@ -20,14 +20,18 @@ Chen et al. 2016 (recomputing activations).
 """
 
 import argparse
+import contextlib
 import functools
 import json
+import math
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
-from cores import N_THREADS, Arena, in_parallel, padded      # before numpy, whose BLAS it sets up
+import cores                                            # before numpy, whose BLAS it sets up
+from cores import Arena, in_parallel, padded
 import checkpoint
 import command
 import numpy as np
@@ -78,20 +82,61 @@ PRESETS = {
 }
 
 
-def array_module(x):
-    """The library an array belongs to: numpy, or cupy for an array on a GPU."""
-    return np if isinstance(x, np.ndarray) else sys.modules["cupy"]
+# --------------------------------------------------------------------------------------------------- what is accepted
+# Checks of what callers give. They stand where a caller enters, and look at numbers only where those are few.
+
+
+def array_module(x, what="array"):
+    """The library an array belongs to: numpy, or cupy for an array on a GPU. TypeError for anything else: a list, a
+    tensor of another library, and NumPy's matrix and masked array, whose operators mean other things."""
+    if type(x) in (np.ndarray, np.memmap):
+        return np
+    cupy = sys.modules.get("cupy")                      # who has such an array has imported it
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    raise TypeError(f"{what}: a {type(x).__module__}.{type(x).__qualname__}, expected a NumPy array, or a CuPy array on a GPU")
 
 
 def or_kernel(operation):
     """The operation for NumPy arrays, and for CuPy arrays the kernel of the same name in kernels/."""
     @functools.wraps(operation)
     def either(x, *args, **kwargs):
-        if isinstance(x, np.ndarray):
+        if array_module(x, operation.__name__) is np:
             return operation(x, *args, **kwargs)
         import kernels                                  # needs CuPy, which a machine without a GPU has not
         return getattr(kernels, operation.__name__)(x, *args, **kwargs)
     return either
+
+
+def _check_shape(name, a, shape):
+    if a.shape != shape:
+        raise ValueError(f"{name}: shape {a.shape}, expected {shape}")
+
+
+def _check_ids(name, ids, n, of):
+    """Integers from 0 to n - 1. NumPy would take -1 for the last row of a table, and True for a mask."""
+    if array_module(ids, name) is not np:
+        raise TypeError(f"{name}: an array on a GPU, expected a NumPy array of integers")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name}: {ids.dtype} numbers, expected integers")
+    if ids.size and not (ids.min() >= 0 and ids.max() < n):
+        bad = ids[(ids < 0) | (ids >= n)].ravel()[0]
+        raise ValueError(f"{name}: id {bad} is outside {of} of {n}")
+
+
+def _check_out(name, out, apart=(), in_place=()):
+    """An array that results are written to must not lie over one of apart, which is still read after the first result
+    is written. It may take the place of one of in_place, element for element."""
+    if out is None:                                     # then it is a new one
+        return
+    for other in (*apart, *in_place):
+        if other is None or not np.may_share_memory(out, other):        # looks at the ends of both only
+            continue
+        same = out.shape == other.shape and out.strides == other.strides and out.ctypes.data == other.ctypes.data
+        if same and any(other is a for a in in_place):
+            continue
+        if np.shares_memory(out, other):
+            raise ValueError(f"{name}: out shares memory with an array that is still needed; give another one")
 
 
 def _row_blocks(x):
@@ -108,7 +153,10 @@ def _row_blocks(x):
 
 @or_kernel
 def embedding_forward(tokens, positions, wte, wpe, out=None):   # (B,T) int twice, (V,C), (n_positions,C) -> (N,C)
-    x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # ids are checked; "raise" would copy
+    _check_ids("embedding_forward: tokens", tokens, len(wte), "the table")
+    _check_ids("embedding_forward: positions", positions, len(wpe), "the table")
+    _check_shape("embedding_forward: positions", positions, tokens.shape)
+    x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # "raise" would copy
     x += wpe[positions.ravel()]
     return x
 
@@ -118,6 +166,8 @@ def embedding_backward(dx, indices, dtable):            # (N,C), (N,) int, adds 
 
     Sorting brings equal indices together, so each sum is one reduce in a fixed order: same bits every time.
     """
+    _check_ids("embedding_backward: indices", indices, len(dtable), "the table")
+    _check_shape("embedding_backward: dx", dx, (len(indices), dtable.shape[1]))
     order = np.argsort(indices, kind="stable")
     values, starts = np.unique(indices[order], return_index=True)
     dtable[values] += np.add.reduceat(dx[order], starts, axis=0)
@@ -129,6 +179,11 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C),
     With plus (N,C), what a branch adds to the stream: first x += plus, in place."""
     C = x.shape[1]
     y, n, rstd = out or (np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype))
+    if plus is not None:
+        _check_shape("layernorm_forward: plus", plus, x.shape)
+    if out:
+        _check_out("layernorm_forward", n, apart=(y, w, b), in_place=(x, plus))
+        _check_out("layernorm_forward", y, apart=(w, b), in_place=(x, plus))
     mean_of = np.full((C, 1), 1.0 / C, x.dtype)         # a product with it is the fastest mean of short rows
     for r in _row_blocks(x):
         nr, yr = n[r], y[r]
@@ -152,7 +207,16 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) 
     takes the one along n. Moving x in either direction does not change n (but for the tiny eps).
     """
     n, rstd, w = cache
+    if add and not out:
+        raise ValueError("layernorm_backward: add needs out, the arrays that hold what is added to")
     dx, dw, db = out or (np.empty_like(dy), np.empty_like(w), np.empty_like(w))
+    _check_shape("layernorm_backward: dy", dy, n.shape)
+    if plus is not None:
+        _check_shape("layernorm_backward: plus", plus, dy.shape)
+    if out:
+        _check_out("layernorm_backward", dx, apart=(rstd, w, dw, db), in_place=(dy, n, plus))
+        _check_out("layernorm_backward", dw, apart=(w, db, dy, n))
+        _check_out("layernorm_backward", db, apart=(w, dy, n))
     mean_w = (w / dy.shape[1])[:, None]
     if not add:
         dw[...], db[...] = 0.0, 0.0
@@ -182,6 +246,10 @@ def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> 
 def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,)
     """dx = dy w^T,  dw = x^T dy,  db = the sum of dy's rows. In out, x itself may be the place of dx."""
     dx, dw, db = out or (None, None, None)
+    if add and (dw is None or db is None):
+        raise ValueError("linear_backward: add needs out, the arrays that hold what is added to")
+    _check_out("linear_backward", dw, apart=(dy, w, db))        # dx is written last
+    _check_out("linear_backward", db, apart=(dy, w))
     ones = np.ones(len(dy), dy.dtype)                   # a product with it is the fastest column sum
     if add:
         dw += x.T @ dy
@@ -203,6 +271,9 @@ def gelu_forward(x, out=None):                          # (N,F) -> (N,F), cache
     `out` may be (y, x): then the derivative takes x's place.
     """
     y, slope = out or (np.empty_like(x), np.empty_like(x))
+    if out:
+        _check_out("gelu_forward", y, apart=(slope,), in_place=(x,))
+        _check_out("gelu_forward", slope, in_place=(x,))
     for r in _row_blocks(x):
         xr, yr = x[r], y[r]
         s = xr * xr
@@ -231,6 +302,9 @@ def gelu_backward(dy, slope, out=None):                 # (N,F) -> (N,F)
 def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache
     """y = gelu(x w_fc + b_fc) w_proj + b_proj. out: places for y, the GELU's result, and its cache, (N,C), (N,F), (N,F)."""
     y, u, h = out or (None, None, None)
+    if out:                                             # x, u and h are what the backward reads
+        for a, others in ((y, (x, u, h)), (u, (x, h)), (h, (x,))):
+            _check_out("mlp_forward", a, apart=others)
     h = linear_forward(x, w_fc, b_fc, out=h)
     u, h = gelu_forward(h, out=out and (u, h))          # h becomes du/dh
     return linear_forward(u, w_proj, b_proj, out=y), (x, u, h)
@@ -276,6 +350,11 @@ def attention_forward(qkv, n_head, out=None, hidden=None):      # (B,T,3C) -> (B
     C = C3 // 3
     scale, mask = float((C // n_head) ** -0.5), _causal_mask(min(T, QUERY_BLOCK), qkv.dtype)
     o, lse = out or (np.empty((B, T, C), qkv.dtype), np.empty((B, n_head, T, 1), qkv.dtype))
+    if hidden is not None:
+        _check_shape("attention_forward: hidden", hidden, (B, T, T))
+    if out:                                             # qkv is what the backward reads as well
+        _check_out("attention_forward", o, apart=(qkv, lse))
+        _check_out("attention_forward", lse, apart=(qkv,))
     for b in _sequence_blocks(B, T, n_head):
         q, k, v = _heads(qkv[b], n_head)
         o_heads = o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)       # (B,NH,T,HS), a view: writing fills o
@@ -303,6 +382,11 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):       # (B,T,C
     C = C3 // 3
     scale, mask = float((C // n_head) ** -0.5), _causal_mask(min(T, QUERY_BLOCK), qkv.dtype)
     dqkv = np.empty((B, T, C3), qkv.dtype) if out is None else out
+    _check_shape("attention_backward: do", do, o.shape)
+    if hidden is not None:
+        _check_shape("attention_backward: hidden", hidden, (B, T, T))
+    if out is not None:
+        _check_out("attention_backward", out, apart=(do, o, lse), in_place=(qkv,))
     for b in _sequence_blocks(B, T, n_head):
         q, k, v = _heads(qkv[b], n_head)
         dq, dk_out, dv_out = _heads(dqkv[b], n_head)    # views: writing to them fills dqkv
@@ -347,6 +431,8 @@ def segments_hidden(segments, dtype):                   # (B,T) int -> (B,T,T): 
 
 def cross_entropy_forward(logits, targets):             # (N,V), (N,) int -> (N,), cache
     """-log softmax(logits_i)[target_i] of each row, in nats. Overwrites logits."""
+    _check_shape("cross_entropy_forward: targets", targets, logits.shape[:1])
+    _check_ids("cross_entropy_forward: targets", targets, logits.shape[1], "the logits' vocabulary")
     nll, total = np.empty(len(logits), logits.dtype), np.empty(len(logits), logits.dtype)
     for r in _row_blocks(logits):
         z = logits[r]
@@ -360,9 +446,13 @@ def cross_entropy_forward(logits, targets):             # (N,V), (N,) int -> (N,
 
 def cross_entropy_backward(weights, cache):             # (N,) -> (N,V), in the place of the logits
     """The gradient of sum_i weights_i nll_i. The weights carry everything a training objective says about a token:
-    1/N for a mean, 0 for "ignore", an advantage for policy gradients, of either sign."""
+    1/N for a mean, 0 for "ignore", an advantage for policy gradients, of either sign. The cache is used up."""
     e, total, targets = cache                           # softmax = e / total
+    _check_shape("cross_entropy_backward: weights", weights, total.shape)
+    if not total.all():
+        raise ValueError("cross_entropy_backward: the cache is used up; its logits have become a gradient")
     scale = (weights / total)[:, None]
+    total[...] = 0.0                                    # it is 1 at least: the largest term is exp(0)
     for r in _row_blocks(e):                            # d nll/dlogits = softmax - onehot(target)
         d = e[r]
         d *= scale[r]
@@ -395,17 +485,19 @@ def block_shapes(cfg, B, T):
             "m": (N, C), "n_2": (N, C), "rstd_2": (N, 1), "u": (N, 4 * C), "h": (N, 4 * C)}
 
 
-def block_forward(x, plus, p, s, n_head, keep=None, attend=attention_forward):
+def block_forward(x, plus, p, s, n_head, keep=None, attend=None):
     """x + attention(norm(x)), then x + mlp(norm(x)); p: layer parameters, s: arrays of block_shapes, and t (N,C).
 
     The last sum is left to the next norm, which reads x anyway: x (N,C) is updated in place up to there, what is still to be
     added is returned, and plus is what the block before returned, or None. keep: an array for the block's input.
+    attend: what to call in place of attention_forward.
     """
     B, _, T, _ = s.lse.shape
     layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1), plus=plus)
     if keep is not None:
         keep[...] = x
     linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
+    attend = attend or attention_forward                # as it is now, not as it was when this function was defined
     attend(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse), **getattr(s, "only", {}))
     linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
     layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t)
@@ -417,7 +509,7 @@ def trunk_forward(x, params, layers, blocks, n_head, out, keep=None, attend=None
     given keep and attend, as for block_forward."""
     plus = None
     for i, (layer, s) in enumerate(zip(layers, blocks)):
-        plus = block_forward(x, plus, layer, s, n_head, keep and keep[i], attend[i] if attend else attention_forward)
+        plus = block_forward(x, plus, layer, s, n_head, keep and keep[i], attend and attend[i])
     layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus)
 
 
@@ -471,9 +563,18 @@ def _step_shapes(cfg, B, T, threads, want_grads, recompute, logit_floats):
     return MappingProxyType(shapes)                     # every caller gets the same one
 
 
+def _thread_count(threads):
+    """How many threads a caller wants: None for one on each core."""
+    if threads is None:
+        return cores.N_THREADS
+    if not (isinstance(threads, int) and threads >= 1):
+        raise ValueError(f"threads: {threads!r}, expected an integer of at least 1, or None for one on each core")
+    return threads
+
+
 def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
     """{what: bytes} of training with B sequences of T tokens at once, known before any of it is taken."""
-    shapes, n = step_shapes(cfg, B, T, threads or N_THREADS, True, recompute), cfg.n_params * itemsize
+    shapes, n = step_shapes(cfg, B, T, _thread_count(threads), True, recompute), cfg.n_params * itemsize
     plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
     for k, shape in shapes.items():
         kind = "gradients" if k.startswith("grad.") else "logits" if k in ("logits", "y_rows") else "activations"
@@ -485,13 +586,100 @@ def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
 
 
 def check_tokens(cfg, tokens, name="tokens"):
-    if tokens.ndim != 2 or tokens.shape[1] < 1:
-        raise ValueError(f"{name}: shape {tokens.shape}, expected (batch, positions)")
+    array_module(tokens, name)
+    if tokens.ndim != 2 or not tokens.size:
+        raise ValueError(f"{name}: shape {tokens.shape}, expected (batch, positions), one of each at least")
     if tokens.shape[1] > cfg.n_positions:
         raise ValueError(f"{name}: {tokens.shape[1]} positions, the model's context is {cfg.n_positions}")
-    if tokens.size and not (tokens.min() >= 0 and tokens.max() < cfg.vocab_size):
-        bad = tokens[(tokens < 0) | (tokens >= cfg.vocab_size)].ravel()[0]
-        raise ValueError(f"{name}: id {bad} is outside the model's vocabulary of {cfg.vocab_size}")
+    _check_ids(name, tokens, cfg.vocab_size, "the model's vocabulary")
+
+
+def _check_targets(cfg, tokens, targets):
+    """Targets have the shape of tokens: others of as many numbers would be paired with the wrong ones."""
+    array_module(targets, "targets")
+    check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
+    _check_shape("targets", targets, tokens.shape)
+
+
+def _check_weights(weights, shape):
+    if array_module(weights, "weights") is not np or weights.dtype.kind not in "fiub":
+        raise TypeError(f"weights: {weights.dtype} numbers, expected real numbers in a NumPy array")
+    if weights.shape != shape:
+        raise ValueError(f"weights have shape {weights.shape}, targets {shape}")
+    if not np.isfinite(weights).all():
+        raise ValueError("weights: not all are finite; one that is not would spread to every gradient")
+
+
+def _check_texts(cfg, tokens, positions, segments):
+    """positions and segments of rows of several texts, where they are given."""
+    if positions is not None:
+        _check_ids("positions", positions, cfg.n_positions, "the model's context")
+        _check_shape("positions", positions, tokens.shape)
+    if segments is not None:
+        _check_ids("segments", segments, 1 << 31, "the range")
+        _check_shape("segments", segments, tokens.shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes_of(cfg):
+    return tuple(param_shapes(cfg).items())
+
+
+def _check_params(params, cfg):
+    """The tensors of cfg, of one kind. wte and wpe may have more rows, which pad them; other tensors may lie beside."""
+    wte = params["wte.weight"]
+    xp = array_module(wte, "wte.weight")
+    for name, shape in _shapes_of(cfg):
+        if name not in params:
+            raise ValueError(f"parameters: no tensor {name}, which a model of {cfg.n_layer} layers has")
+        p = params[name]
+        if p.shape != shape and not (name in ("wte.weight", "wpe.weight") and p.shape[1:] == shape[1:] and len(p) > shape[0]):
+            raise ValueError(f"parameters: {name} has shape {p.shape}, the config says {shape}")
+        if array_module(p, name) is not xp or p.dtype != wte.dtype:
+            raise ValueError(f"parameters: {name} is {p.dtype} of {array_module(p).__name__}, wte.weight {wte.dtype} of {xp.__name__}")
+    if f"h.{cfg.n_layer}.ln_1.weight" in params:
+        raise ValueError(f"parameters: more layers than the config's {cfg.n_layer}")
+
+
+def _check_temperature(temperature):
+    if not (temperature > 0.0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature: {temperature}, expected a finite number above 0")
+
+
+def _check_host(params, function):
+    if array_module(params["wte.weight"], "wte.weight") is not np:
+        raise ValueError(f"{function}: for NumPy arrays; bring the parameters to the host first")
+
+
+def _gradients(params, cfg, grads):
+    """grads as given, once they are found right, or fresh ones. Tensors beside the model's, such as another head's,
+    are the caller's affair: where given they are left as they are, and fresh ones are zeros."""
+    if grads is None:
+        names = dict(_shapes_of(cfg))
+        return {k: np.empty_like(p) if k in names else np.zeros_like(p) for k, p in params.items()}
+    for name, _ in _shapes_of(cfg):
+        p, g = params[name], grads.get(name)
+        if g is None:
+            raise ValueError(f"grads: no array for {name}")
+        if array_module(g, f"grads: {name}") is not np or g.shape != p.shape or g.dtype != p.dtype:
+            raise ValueError(f"grads: {name} is {g.dtype} {g.shape}, the parameter {p.dtype} {p.shape}")
+        if np.may_share_memory(g, p) and np.shares_memory(g, p):
+            raise ValueError(f"grads: {name} shares memory with the parameter")
+    if len({id(grads[name]) for name, _ in _shapes_of(cfg)}) < len(_shapes_of(cfg)):
+        raise ValueError("grads: one array serves two parameters")
+    return grads
+
+
+@contextlib.contextmanager
+def _only_user(arena):
+    """Two calls that work in one arena at a time would overwrite each other's arrays."""
+    lock = vars(arena).setdefault("in_use", threading.Lock())
+    if not lock.acquire(blocking=False):
+        raise ValueError("arena: in use by another call; give each thread an Arena of its own")
+    try:
+        yield arena
+    finally:
+        lock.release()
 
 
 class _Step:
@@ -614,8 +802,10 @@ def _even_blocks(rows, most):
 def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), {name: array}
     """Logits of the next token at every position, and all that was computed on the way, under the names of step_shapes."""
     check_tokens(cfg, tokens)
-    step = _Step(params, cfg, tokens, Arena(), N_THREADS)
-    in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
+    _check_params(params, cfg)
+    _check_host(params, "forward")
+    step = _Step(params, cfg, tokens, Arena(), cores.N_THREADS)
+    in_parallel(step.trunk_forward, min(cores.N_THREADS, len(tokens)))
     return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
 
 
@@ -623,15 +813,23 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):    
     """-log probability of each target given the tokens up to its place, in nats; 0 where the target is -1. temperature: what the
     logits are divided by."""
     check_tokens(cfg, tokens)
-    check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
+    _check_targets(cfg, tokens, targets)
+    _check_params(params, cfg)
+    _check_temperature(temperature)
+    with _only_user(arena or Arena()) as arena:
+        if not isinstance(params["wte.weight"], np.ndarray):
+            return _device().token_losses(params, cfg, tokens, targets, arena, temperature)
+        return _token_losses(params, cfg, tokens, targets, arena, temperature)
+
+
+def _token_losses(params, cfg, tokens, targets, arena, temperature):
+    threads = cores.N_THREADS
     wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
-    if not isinstance(wte, np.ndarray):
-        return _device().token_losses(params, cfg, tokens, targets, arena, temperature)
-    step = _Step(params, cfg, tokens, arena or Arena(), N_THREADS, want_grads=False)
-    in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
+    step = _Step(params, cfg, tokens, arena, threads, want_grads=False)
+    in_parallel(step.trunk_forward, min(threads, len(tokens)))
     nll, n = np.zeros(targets.size, wte.dtype), len(step.a["logits"])
     for rows in _even_blocks(counted, n):
-        nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel(), None, temperature)))
+        nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel(), None, temperature), threads))
     return nll.reshape(targets.shape)
 
 
@@ -643,34 +841,44 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     the counted targets. The loss is sum(weights * nll) in nats: with weights given, the caller normalises.
     Returns (float, {name: array}); the dict is empty without want_grads. Parameters on a GPU get their gradients there.
 
-    grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
+    grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts. Where an
+    error is raised for one of the arguments, they are as they were.
     arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
     threads: how many, by default one for each core. temperature: what the logits are divided by, as in token_losses.
     positions, segments (B,T) int: for rows of several texts, where each token stands in its own, and which it belongs to
     (segments_hidden).
     """
+    check_tokens(cfg, tokens)
+    _check_targets(cfg, tokens, targets)
+    _check_params(params, cfg)
+    _check_temperature(temperature)
+    _check_texts(cfg, tokens, positions, segments)
+    threads = _thread_count(threads)
     wte, counted = params["wte.weight"], targets != -1
     if weights is None:
         if not counted.any():
             raise ValueError("every target is ignored (-1): the mean of nothing is not zero")
         weights = counted / counted.sum()
-    elif weights.shape != targets.shape:
-        raise ValueError(f"weights have shape {weights.shape}, targets {targets.shape}")
     on_host = isinstance(wte, np.ndarray)
+    _check_weights(weights, targets.shape)
     weights = np.where(counted, weights, 0.0).astype(wte.dtype if on_host else np.float32).ravel()
     if (positions is not None or segments is not None) and not (want_grads and on_host):
         raise ValueError("positions and segments are for gradients of NumPy arrays")
     if not want_grads:
         return float(weights @ token_losses(params, cfg, tokens, targets, arena, temperature).ravel()), {}
-    check_tokens(cfg, tokens)
-    check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
-    if not on_host:
-        return _device().loss_and_grads(params, cfg, tokens, targets, weights, grads, add, arena, recompute, temperature)
-    if grads is None:
-        grads = {k: np.empty_like(p) for k, p in params.items()}
+    if add and grads is None:
+        raise ValueError("add needs grads, the arrays that hold what is added to")
+    if on_host:
+        grads = _gradients(params, cfg, grads)
+    with _only_user(arena or Arena()) as arena:
+        if not on_host:
+            return _device().loss_and_grads(params, cfg, tokens, targets, weights, grads, add, arena, recompute, temperature)
+        step = _Step(params, cfg, tokens, arena, threads, True, recompute, positions, segments)
+        return _loss_and_grads(step, targets, weights, grads, add, threads, temperature)
 
-    threads = threads or N_THREADS
-    step = _Step(params, cfg, tokens, arena or Arena(), threads, True, recompute, positions, segments)
+
+def _loss_and_grads(step, targets, weights, grads, add, threads, temperature):
+    tokens, cfg = step.tokens, step.cfg
     targets, n_parts = targets.ravel(), min(threads, len(tokens))
     in_parallel(step.trunk_forward, n_parts)
     counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
@@ -691,22 +899,36 @@ def hidden_and_grads(params, cfg, tokens, head, want_grads=True, grads=None, add
     """For another head than the tied one, such as a reward's: head(y) -> (loss, dy, dwte or None) of the last hidden states y,
     (B,T,C) after the final norm; dy is the gradient there, dwte what the head has to add to that of wte.weight.
 
-    Returns (loss, {name: array}) as loss_and_grads does.
+    Returns (loss, {name: array}) as loss_and_grads does. y lies in the arena: a head copies what it wants to keep.
     """
     check_tokens(cfg, tokens)
-    step = _Step(params, cfg, tokens, arena or Arena(), N_THREADS, want_grads)
-    in_parallel(step.trunk_forward, min(N_THREADS, len(tokens)))
-    loss, dy, dwte = head(step.a["y"].reshape(*tokens.shape, -1))
+    _check_params(params, cfg)
+    _check_host(params, "hidden_and_grads")
+    if want_grads:
+        if add and grads is None:
+            raise ValueError("add needs grads, the arrays that hold what is added to")
+        grads = _gradients(params, cfg, grads)
+    with _only_user(arena or Arena()) as arena:
+        step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads)
+        return _hidden_and_grads(step, head, want_grads, grads, add, cores.N_THREADS)
+
+
+def _hidden_and_grads(step, head, want_grads, grads, add, threads):
+    n_parts, y = min(threads, step.B), step.a["y"]
+    in_parallel(step.trunk_forward, n_parts)
+    loss, dy, dwte = head(y.reshape(step.B, step.T, -1))
     if not want_grads:
         return loss, {}
-    if grads is None:
-        grads = {k: np.empty_like(p) for k, p in params.items()}
-    step.a["y"][...] = dy.reshape(step.a["y"].shape)
+    _check_shape("head: dy", dy, (step.B, step.T, step.cfg.n_embd))
+    if dwte is not None:
+        _check_shape("head: dwte", dwte, grads["wte.weight"].shape)
+        _check_out("head: dwte", grads["wte.weight"], apart=(dwte,))
+    y[...] = dy.reshape(y.shape)
     if not add:
         grads["wpe.weight"][...], grads["wte.weight"][...] = 0.0, 0.0
     if dwte is not None:
         grads["wte.weight"] += dwte
-    step.trunk_backward(min(N_THREADS, len(tokens)), N_THREADS, grads, add)
+    step.trunk_backward(n_parts, threads, grads, add)
     return loss, grads
 
 
@@ -721,8 +943,10 @@ class Cache:
     """
 
     def __init__(self, cfg, batch, n_positions=None, like=None):
-        S, dtype, xp = n_positions or cfg.n_positions, np.float32 if like is None else like.dtype, np if like is None else array_module(like)
-        if S > cfg.n_positions:
+        S = cfg.n_positions if n_positions is None else n_positions
+        xp = np if like is None else array_module(like, "like")
+        dtype = np.float32 if like is None else like.dtype
+        if not 1 <= S <= cfg.n_positions:
             raise ValueError(f"cache of {S} positions, the model's context is {cfg.n_positions}")
         shape = (cfg.n_layer, batch, cfg.n_head, S, cfg.n_embd // cfg.n_head)
         self.k, self.v = xp.zeros(shape, dtype), xp.zeros(shape, dtype)
@@ -731,6 +955,8 @@ class Cache:
     def rows(self, index):
         """A cache of some of the rows. A slice gives views on this one; an index array copies what is in use, which
         is how one prefilled prompt becomes many rows ([0, 0, 0]) and finished rows are dropped."""
+        if np.ndim(self.length[index]) != 1:
+            raise ValueError(f"rows of a cache: {index!r}, expected a slice or an array of numbers of rows")
         part = Cache.__new__(Cache)
         part.length, part.step = self.length[index], None
         if isinstance(index, slice):
@@ -755,23 +981,30 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     are divided, and each is read once for all rows.
     """
     check_tokens(cfg, tokens)
-    B, T = tokens.shape
-    if n_new is None:
-        n_new = np.full(B, T)
+    (B, T), wte = tokens.shape, params["wte.weight"]
+    n_new = np.full(B, T) if n_new is None else np.asarray(n_new)
+    if n_new.shape != (B,) or n_new.dtype.kind not in "iu":
+        raise ValueError(f"n_new: {n_new.dtype} {n_new.shape}, expected an integer for each of {B} rows")
     if int(n_new.min()) < 1 or int(n_new.max()) > T:
         raise ValueError(f"n_new = {n_new.tolist()[:8]}: expected 1 to {T} for each row")
-    if cache.k.dtype != params["wte.weight"].dtype:
-        raise ValueError(f"a {cache.k.dtype} cache for {params['wte.weight'].dtype} parameters; give Cache one of them as like")
+    if cache.k.dtype != wte.dtype:
+        raise ValueError(f"a {cache.k.dtype} cache for {wte.dtype} parameters; give Cache one of them as like")
+    if array_module(cache.k) is not array_module(wte):
+        raise ValueError(f"a cache of {array_module(cache.k).__name__} for parameters of {array_module(wte).__name__}; "
+                         "give Cache one of them as like")
+    L, rows, heads, _, width = cache.k.shape
+    if (L, rows, heads, heads * width) != (cfg.n_layer, B, cfg.n_head, cfg.n_embd) or f"h.{L}.ln_1.weight" in params:
+        raise ValueError(f"a cache of {rows} rows, {L} layers and {heads} heads of {width} for {B} rows and {cfg}")
     if int((cache.length + n_new).max()) > cache.k.shape[3]:
         raise ValueError(f"{int((cache.length + n_new).max())} positions do not fit the cache of "
                          f"{cache.k.shape[3]}; the model's context is {cfg.n_positions}")
     if not isinstance(cache.k, np.ndarray):
         logits = _device().decode(params, cfg, tokens, cache, n_new, only_last)
     elif cfg.n_params >= SMALL_MODEL:
-        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(N_THREADS, cfg.n_head))
+        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(cores.N_THREADS, cfg.n_head))
     else:
         parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, 1),
-                            max(1, min(N_THREADS, B, cfg.n_params * tokens.size // PART)))
+                            max(1, min(cores.N_THREADS, B, cfg.n_params * tokens.size // PART)))
         logits = np.concatenate(parts)
     cache.length += n_new
     return logits

@@ -47,7 +47,6 @@ def set_blocks(monkeypatch, name):
 def set_threads(monkeypatch, n, pool):
     monkeypatch.setattr(cores, "_pool", pool)           # the machine's may have fewer workers
     monkeypatch.setattr(cores, "N_THREADS", n)
-    monkeypatch.setattr(gpt, "N_THREADS", n)
 
 
 @pytest.fixture(scope="module")
@@ -643,6 +642,412 @@ def test_what_does_not_fit_is_refused():
         gpt.decode(params, cfg, np.zeros((1, 1), int), cache)
     with pytest.raises(ValueError, match="n_embd = 10 is not a multiple of n_head = 3"):
         gpt.Config(5, 5, 10, 1, 3)
+
+
+# ------------------------------------------------------------------------------------ what callers may do wrong
+
+
+def everything(params, cfg):
+    """A call that is right, for tests that make one argument wrong."""
+    tokens, targets = batch(cfg, 3, 7)
+    return {"params": params, "cfg": cfg, "tokens": tokens, "targets": targets}
+
+
+def quadratic(y):                                       # a head
+    return (y * y).sum(), 2 * y, None
+
+
+def test_adding_to_nothing_is_refused():
+    """Fresh arrays hold whatever was in memory."""
+    cfg, params = tiny()
+    call = everything(params, cfg)
+    with pytest.raises(ValueError, match="add needs grads"):
+        gpt.loss_and_grads(**call, add=True)
+    with pytest.raises(ValueError, match="add needs grads"):
+        gpt.hidden_and_grads(params, cfg, call["tokens"], quadratic, add=True)
+    x, w, b, dy = randn(4, 3), randn(3), randn(3), randn(4, 3)
+    with pytest.raises(ValueError, match="layernorm_backward: add needs out"):
+        gpt.layernorm_backward(dy, gpt.layernorm_forward(x, w, b)[1], add=True)
+    with pytest.raises(ValueError, match="linear_backward: add needs out"):
+        gpt.linear_backward(dy, x, randn(3, 3), add=True)
+    weights = randn(3, 5), randn(5), randn(5, 3), randn(3)
+    with pytest.raises(ValueError, match="linear_backward: add needs out"):
+        gpt.mlp_backward(dy, gpt.mlp_forward(x, *weights)[1], weights[0], weights[2], add=True)
+
+
+def test_tensors_beside_the_models_get_no_garbage():
+    """A reward model has a head of its own among its parameters."""
+    cfg, params = tiny()
+    both = {**params, "score.weight": randn(12)}
+    call = everything(both, cfg)
+    for _ in range(3):
+        np.full(12, 7.0)                                # leaves 7s where the next array of this size may lie
+        assert not gpt.loss_and_grads(**call)[1]["score.weight"].any()
+        assert not gpt.hidden_and_grads(both, cfg, call["tokens"], quadratic)[1]["score.weight"].any()
+    grads = {k: np.full_like(p, 3.0) for k, p in both.items()}
+    gpt.loss_and_grads(**call, grads=grads)
+    assert (grads["score.weight"] == 3.0).all()         # the caller's affair
+
+
+@pytest.mark.parametrize("name", ["attention_forward", "attention_backward", "layernorm_forward", "layernorm_backward", "linear_forward",
+                                  "linear_backward", "gelu_forward", "gelu_backward", "mlp_forward", "mlp_backward"])
+def test_a_patched_operation_is_the_one_that_runs_everywhere(name, monkeypatch):
+    """With recompute, block_forward ran attention by another route than the first forward."""
+    cfg, params = tiny()
+    call, right, calls = everything(params, cfg), getattr(gpt, name), []
+    monkeypatch.setattr(gpt, name, lambda *args, **kwargs: calls.append(name) or right(*args, **kwargs))
+    monkeypatch.setattr(cores, "N_THREADS", 1)
+    gpt.loss_and_grads(**call)
+    once = len(calls)
+    gpt.loss_and_grads(**call, recompute=True)
+    again = cfg.n_layer if name.endswith("forward") else 0          # recompute runs each block's forward once more
+    times = {"layernorm_forward": 2, "linear_forward": 4}.get(name, 1)
+    assert once and len(calls) - once == once + again * times
+
+
+def test_a_patched_attention_gives_the_same_gradients_with_recompute(monkeypatch):
+    cfg, params = tiny()
+    call, right = everything(params, cfg), gpt.attention_forward
+
+    def twice_as_much(qkv, n_head, out=None, hidden=None):
+        o, cache = right(qkv, n_head, out, hidden)
+        o *= 2.0
+        return o, cache
+
+    monkeypatch.setattr(gpt, "attention_forward", twice_as_much)
+    kept, again = (gpt.loss_and_grads(**call, recompute=r)[1] for r in (False, True))
+    for k in params:
+        np.testing.assert_array_equal(kept[k], again[k])
+
+
+@pytest.mark.parametrize("tokens, positions, message", [
+    ([[0, -1]], [[0, 1]], "tokens: id -1 is outside the table of 6"),
+    ([[0, 6]], [[0, 1]], "tokens: id 6 is outside the table of 6"),
+    ([[0, 1]], [[0, 5]], "positions: id 5 is outside the table of 5"),
+    ([[0, 1]], [[-1, 0]], "positions: id -1 is outside the table of 5"),
+    ([[0, 1]], [[0]], "positions: shape"),
+    ([[0.0, 1.0]], [[0, 1]], "tokens: float64 numbers, expected integers"),
+    ([[True, False]], [[0, 1]], "tokens: bool numbers, expected integers"),
+    ([[0, 1]], [[0.0, 1.5]], "positions: float64 numbers, expected integers"),
+])
+def test_ids_outside_a_table_are_refused(tokens, positions, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        gpt.embedding_forward(np.array(tokens), np.array(positions), randn(6, 4), randn(5, 4))
+
+
+@pytest.mark.parametrize("indices, message", [([0, -1], "id -1 is outside the table of 6"), ([0, 6], "id 6 is outside"), ([1], "dx: shape"),
+                                              ([0.0, 1.0], "expected integers"), ([True, False], "expected integers")])
+def test_gradients_of_ids_outside_a_table_are_refused(indices, message):
+    table = np.zeros((6, 4))
+    with pytest.raises((ValueError, TypeError), match=message):
+        gpt.embedding_backward(randn(2, 4), np.array(indices), table)
+    assert not table.any()
+
+
+@pytest.mark.parametrize("targets, message", [([0, -1], "targets: id -1 is outside"), ([0, 3], "targets: id 3 is outside"), ([0], "targets: shape"),
+                                              ([0, 1, 2], "targets: shape"), ([0.0, 1.0], "expected integers")])
+def test_targets_outside_the_logits_are_refused(targets, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        gpt.cross_entropy_forward(randn(2, 3), np.array(targets))
+
+
+def test_logits_are_used_up_once():
+    _, cache = gpt.cross_entropy_forward(randn(4, 3), np.array([0, 1, 2, 0]))
+    with pytest.raises(ValueError, match="weights: shape"):
+        gpt.cross_entropy_backward(randn(1), cache)
+    gpt.cross_entropy_backward(randn(4), cache)
+    with pytest.raises(ValueError, match="cache is used up"):
+        gpt.cross_entropy_backward(randn(4), cache)
+
+
+class Tensor:                                           # of another library, which NumPy could read
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((2, 3))
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0], [[1.0]], 3.0, None, (1.0,), "x", Tensor(), np.float64(1.0), np.ones((2, 3)).view(np.matrix), np.ma.ones((2, 3))],
+                         ids=lambda x: type(x).__name__)
+def test_what_is_no_array_is_named(x):
+    """np.matrix multiplies with *, a masked array leaves numbers out: neither is an array here."""
+    name = type(x).__name__
+    for call in (lambda: gpt.gelu_forward(x), lambda: gpt.layernorm_forward(x, np.ones(3), np.ones(3)), lambda: gpt.attention_forward(x, 1),
+                 lambda: gpt.embedding_forward(x, x, np.ones((3, 3)), np.ones((3, 3))), lambda: gpt.array_module(x)):
+        with pytest.raises(TypeError, match=rf"a \S*\b{name}, expected a NumPy array"):
+            call()
+
+
+def test_an_array_mapped_from_a_file_is_one(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float64, "w+", shape=(2, 3))
+    x[...] = randn(2, 3)
+    np.testing.assert_array_equal(gpt.gelu_forward(x)[0], gpt.gelu_forward(np.array(x))[0])
+
+
+BAD_CALLS = {
+    "tokens as a list": ({"tokens": [[0, 1]]}, "tokens: a builtins.list"),
+    "tokens as floats": ({"tokens": np.zeros((3, 7))}, "tokens: float64 numbers, expected integers"),
+    "tokens as bools": ({"tokens": np.zeros((3, 7), bool)}, "tokens: bool numbers"),
+    "one dimension": ({"tokens": np.zeros(7, int)}, r"tokens: shape \(7,\)"),
+    "no rows": ({"tokens": np.zeros((0, 7), int), "targets": np.zeros((0, 7), int)}, r"tokens: shape \(0, 7\)"),
+    "no positions": ({"tokens": np.zeros((3, 0), int), "targets": np.zeros((3, 0), int)}, r"tokens: shape \(3, 0\)"),
+    "negative token": ({"tokens": np.full((3, 7), -1)}, "tokens: id -1 is outside"),
+    "targets as a list": ({"targets": [[0, 1]]}, "targets: a builtins.list"),
+    "targets as floats": ({"targets": np.zeros((3, 7))}, "targets: float64 numbers"),
+    "targets transposed": ({"targets": np.zeros((7, 3), int)}, r"targets: shape \(7, 3\), expected \(3, 7\)"),
+    "targets of one row": ({"targets": np.zeros((1, 7), int)}, r"targets: shape \(1, 7\)"),
+    "targets of -2": ({"targets": np.full((3, 7), -2)}, "targets: id -2 is outside"),
+    "target beyond the vocabulary": ({"targets": np.full((3, 7), 13)}, "targets: id 13 is outside"),
+    "weights as a list": ({"weights": [[1.0]]}, "weights: a builtins.list"),
+    "weights of one row": ({"weights": np.ones((1, 7))}, r"weights have shape \(1, 7\)"),
+    "weights of NaN": ({"weights": np.where(np.eye(3, 7), np.nan, 1.0)}, "weights: not all are finite"),
+    "weights of inf": ({"weights": np.where(np.eye(3, 7), np.inf, 1.0)}, "weights: not all are finite"),
+    "complex weights": ({"weights": np.ones((3, 7), complex)}, "weights: complex128"),
+    "temperature 0": ({"temperature": 0.0}, "temperature: 0.0"),
+    "temperature below 0": ({"temperature": -1.0}, "temperature: -1.0"),
+    "temperature NaN": ({"temperature": math.nan}, "temperature: nan"),
+    "temperature inf": ({"temperature": math.inf}, "temperature: inf"),
+    "no threads": ({"threads": 0}, "threads: 0"),
+    "threads below 0": ({"threads": -1}, "threads: -1"),
+    "half a thread": ({"threads": 1.5}, "threads: 1.5"),
+    "position of the context's length": ({"positions": np.full((3, 7), 9)}, "positions: id 9 is outside the model's context of 9"),
+    "negative position": ({"positions": np.full((3, 7), -1)}, "positions: id -1 is outside"),
+    "positions of one row": ({"positions": np.zeros((1, 7), int)}, r"positions: shape \(1, 7\)"),
+    "positions of one sequence": ({"positions": np.arange(7)}, r"positions: shape \(7,\)"),
+    "positions as floats": ({"positions": np.zeros((3, 7))}, "positions: float64"),
+    "positions as a list": ({"positions": [[0]]}, "positions: a builtins.list"),
+    "segments of one row": ({"segments": np.zeros((1, 7), int)}, r"segments: shape \(1, 7\)"),
+    "segments as floats": ({"segments": np.zeros((3, 7))}, "segments: float64"),
+    "segments as bools": ({"segments": np.zeros((3, 7), bool)}, "segments: bool"),
+    "negative segment": ({"segments": np.full((3, 7), -1)}, "segments: id -1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_wrong_arguments_are_refused_before_anything_is_written(name):
+    cfg, params = tiny()
+    bad, message = BAD_CALLS[name]
+    call = {**everything(params, cfg), **bad}
+    grads = {k: np.ones_like(p) for k, p in params.items()}
+    with pytest.raises((ValueError, TypeError), match=message):
+        gpt.loss_and_grads(**call, grads=grads)
+    assert all((g == 1.0).all() for g in grads.values())
+    if bad.keys() & {"weights", "threads", "positions", "segments"}:
+        return
+    with pytest.raises((ValueError, TypeError), match=message):
+        gpt.token_losses(**call)
+    if "tokens" in bad:
+        with pytest.raises((ValueError, TypeError), match=message):
+            gpt.forward(params, cfg, bad["tokens"])
+        with pytest.raises((ValueError, TypeError), match=message):
+            gpt.hidden_and_grads(params, cfg, bad["tokens"], quadratic)
+        with pytest.raises((ValueError, TypeError), match=message):
+            gpt.decode(params, cfg, bad["tokens"], gpt.Cache(cfg, 3, like=params["wte.weight"]))
+
+
+def without(arrays, name):
+    return {k: a for k, a in arrays.items() if k != name}
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda p, cfg: (without(p, "h.1.ln_1.weight"), cfg), "no tensor h.1.ln_1.weight, which a model of 2 layers has"),
+    (lambda p, cfg: (p, gpt.Config(13, 9, 12, 1, 3)), "more layers than the config's 1"),
+    (lambda p, cfg: (p, gpt.Config(14, 9, 12, 2, 3)), r"wte.weight has shape \(13, 12\), the config says \(14, 12\)"),
+    (lambda p, cfg: (p, gpt.Config(13, 10, 12, 2, 3)), r"wpe.weight has shape \(9, 12\)"),
+    (lambda p, cfg: ({**p, "h.0.ln_2.bias": p["h.0.ln_2.bias"].astype(np.float32)}, cfg), "h.0.ln_2.bias is float32 of numpy, wte.weight float64"),
+    (lambda p, cfg: ({**p, "h.0.ln_2.bias": np.zeros(1)}, cfg), r"h.0.ln_2.bias has shape \(1,\)"),
+    (lambda p, cfg: ({**p, "wte.weight": p["wte.weight"].tolist()}, cfg), "wte.weight: a builtins.list"),
+])
+def test_parameters_of_another_config_are_refused(change, message):
+    """With fewer layers in the config, the others' gradients were whatever was in memory."""
+    cfg, params = tiny()
+    params, cfg = change(params, cfg)
+    call = everything(params, cfg)
+    for f in (lambda: gpt.loss_and_grads(**call), lambda: gpt.token_losses(**call), lambda: gpt.forward(params, cfg, call["tokens"]),
+              lambda: gpt.hidden_and_grads(params, cfg, call["tokens"], quadratic)):
+        with pytest.raises((ValueError, TypeError), match=message):
+            f()
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda g, p: without(g, "h.1.ln_1.bias"), "no array for h.1.ln_1.bias"),
+    (lambda g, p: {**g, "h.1.ln_1.bias": np.zeros((1, 12))}, r"h.1.ln_1.bias is float64 \(1, 12\)"),
+    (lambda g, p: {**g, "h.1.ln_1.bias": np.zeros(12, np.float32)}, "h.1.ln_1.bias is float32"),
+    (lambda g, p: {**g, "h.1.ln_1.bias": [0.0] * 12}, "h.1.ln_1.bias: a builtins.list"),
+    (lambda g, p: {**g, "h.1.ln_1.bias": p["h.1.ln_1.bias"]}, "h.1.ln_1.bias shares memory with the parameter"),
+    (lambda g, p: {**g, "h.1.ln_1.bias": p["h.1.ln_1.bias"][::-1]}, "h.1.ln_1.bias shares memory with the parameter"),
+    (lambda g, p: {**g, "h.1.ln_1.bias": g["h.0.ln_1.bias"]}, "one array serves two parameters"),
+])
+@pytest.mark.parametrize("add", [False, True])
+def test_wrong_places_for_gradients_are_refused(change, message, add):
+    cfg, params = tiny()
+    call, grads = everything(params, cfg), change({k: np.ones_like(p) for k, p in params.items()}, params)
+    before = {k: np.array(g) for k, g in grads.items()}
+    with pytest.raises((ValueError, TypeError), match=message):
+        gpt.loss_and_grads(**call, grads=grads, add=add)
+    with pytest.raises((ValueError, TypeError), match=message):
+        gpt.hidden_and_grads(params, cfg, call["tokens"], quadratic, grads=grads, add=add)
+    assert all(np.array_equal(grads[k], before[k]) for k in grads)
+
+
+@pytest.mark.parametrize("head, message", [
+    (lambda y, grads, p: (0.0, y.swapaxes(0, 1), None), r"head: dy: shape \(7, 3, 12\), expected \(3, 7, 12\)"),
+    (lambda y, grads, p: (0.0, y[:1], None), "head: dy: shape"),
+    (lambda y, grads, p: (0.0, y, np.ones(12)), r"head: dwte: shape \(12,\), expected \(13, 12\)"),
+    (lambda y, grads, p: (0.0, y, grads["wte.weight"]), "head: dwte: out shares memory"),
+])
+def test_what_a_head_returns_is_checked(head, message):
+    """Its dwte in the place of the gradient itself was zeroed before it was added."""
+    cfg, params = tiny()
+    grads = {k: np.ones_like(p) for k, p in params.items()}
+    with pytest.raises(ValueError, match=message):
+        gpt.hidden_and_grads(params, cfg, batch(cfg, 3, 7)[0], lambda y: head(y, grads, params), grads=grads)
+    assert all((g == 1.0).all() for g in grads.values())
+
+
+def test_an_arena_has_one_user_at_a_time():
+    """A head that used its own call's arena got the hidden states of the inner call."""
+    cfg, params = tiny()
+    call, arena = everything(params, cfg), cores.Arena()
+    inside = (lambda: gpt.loss_and_grads(**call, arena=arena), lambda: gpt.token_losses(**call, arena=arena),
+              lambda: gpt.hidden_and_grads(params, cfg, call["tokens"], quadratic, arena=arena))
+    for f in inside:
+        for want_grads in (True, False):
+            with pytest.raises(ValueError, match="arena: in use by another call"):
+                gpt.hidden_and_grads(params, cfg, call["tokens"], lambda y, f=f: f() and quadratic(y), want_grads, arena=arena)
+    with ThreadPoolExecutor(1) as other:                # another thread, likewise
+        with pytest.raises(ValueError, match="arena: in use by another call"):
+            gpt.hidden_and_grads(params, cfg, call["tokens"], lambda y: other.submit(inside[0]).result(), arena=arena)
+    assert gpt.loss_and_grads(**call, arena=arena)[0] == gpt.loss_and_grads(**call)[0]      # free again after the errors
+
+
+def two(*shape):
+    """Two arrays that share memory, one shifted by a row."""
+    memory = randn(shape[0] + 1, *shape[1:])
+    return memory[:-1], memory[1:]
+
+
+def test_results_over_what_is_still_read_are_refused():
+    N, C, F, B, T, H = 6, 4, 8, 2, 3, 2
+    x, w, b, dy, h = randn(N, C), randn(C), randn(C), randn(N, C), randn(N, 1)
+    one, shifted = two(N, C)
+    cache = gpt.layernorm_forward(x, w, b)[1]
+    n, rstd, _ = cache
+    spare, w2, wide, wide_shifted = randn(N, C), randn(C, F), *two(N, F)
+    weights, qkv, do = (randn(C, F), randn(F), randn(F, C), randn(C)), randn(B, T, 3 * C), randn(B, T, C)
+    attention = gpt.attention_forward(qkv, H)[1]
+    _, o, lse = attention
+    flat = randn(B * T * 4 * C)
+    refused = {
+        "y is n": lambda: gpt.layernorm_forward(x, w, b, out=(spare, spare, h)),
+        "n is x shifted": lambda: gpt.layernorm_forward(one, w, b, out=(spare, shifted, h)),
+        "y is plus shifted": lambda: gpt.layernorm_forward(x, w, b, out=(one, spare, h), plus=shifted),
+        "y holds w": lambda: gpt.layernorm_forward(x, spare[0], b, out=(spare, randn(N, C), h)),
+        "dw is db": lambda: gpt.layernorm_backward(dy, cache, out=(spare, b, b)),
+        "dx holds db": lambda: gpt.layernorm_backward(dy, cache, out=(spare, randn(C), spare[0])),
+        "dw is w": lambda: gpt.layernorm_backward(dy, cache, out=(spare, w, randn(C))),
+        "dx holds rstd": lambda: gpt.layernorm_backward(dy[:, :1], (n[:, :1], rstd, w[:1]), out=(rstd, randn(1), randn(1))),
+        "dx is dy shifted": lambda: gpt.layernorm_backward(one, cache, out=(shifted, randn(C), randn(C))),
+        "dx is plus shifted": lambda: gpt.layernorm_backward(dy, cache, one, out=(shifted, randn(C), randn(C))),
+        "linear: dw is w": lambda: gpt.linear_backward(randn(N, F), x, w2, out=(spare, w2, randn(F))),
+        "linear: db is in dy": lambda: gpt.linear_backward(wide, x, w2, out=(spare, randn(C, F), wide[0])),
+        "gelu: y is slope": lambda: gpt.gelu_forward(x, out=(spare, spare)),
+        "gelu: y is x shifted": lambda: gpt.gelu_forward(one, out=(shifted, spare)),
+        "gelu: slope is x shifted": lambda: gpt.gelu_forward(one, out=(spare, shifted)),
+        "mlp: y is x": lambda: gpt.mlp_forward(x, *weights, out=(x, randn(N, F), randn(N, F))),
+        "mlp: u is h": lambda: gpt.mlp_forward(x, *weights, out=(spare, wide, wide)),
+        "mlp: u is h shifted": lambda: gpt.mlp_forward(x, *weights, out=(spare, wide, wide_shifted)),
+        "mlp: h holds x": lambda: gpt.mlp_forward(wide.reshape(-1)[:N * C].reshape(N, C), *weights, out=(spare, randn(N, F), wide)),
+        "attention: o in qkv": lambda: gpt.attention_forward(qkv, H, out=(qkv[..., :C], np.empty_like(lse))),
+        "attention: o holds lse": lambda: gpt.attention_forward(qkv, H, out=(flat[:B * T * C].reshape(B, T, C), flat[:B * H * T].reshape(B, H, T, 1))),
+        "attention: out holds do": lambda: gpt.attention_backward(flat[:B * T * C].reshape(B, T, C), attention, H, out=flat[:B * T * 3 * C].reshape(B, T, 3 * C)),
+        "attention: out holds o": lambda: gpt.attention_backward(do, (qkv, flat[:B * T * C].reshape(B, T, C), lse), H, out=flat[:B * T * 3 * C].reshape(B, T, 3 * C)),
+        "attention: out is qkv shifted": lambda: gpt.attention_backward(do, (flat[:B * T * 3 * C].reshape(B, T, 3 * C), o, lse), H,
+                                                                       out=flat[C:C + B * T * 3 * C].reshape(B, T, 3 * C)),
+    }
+    for what, call in refused.items():
+        try:
+            call()
+        except ValueError as error:
+            assert "shares memory" in str(error), what
+        else:
+            pytest.fail(f"{what}: not refused")
+
+
+def test_results_in_the_place_of_what_is_read_no_more():
+    """The places that training uses, and views of the same places; columns that lie between one another share nothing."""
+    x, plus, w, b, dy = randn(6, 4), randn(6, 4), randn(4), randn(4), randn(6, 4)
+    want, cache = gpt.layernorm_forward(x, w, b)
+    for place in (0, 1):
+        stream, other, rstd = x.copy(), randn(6, 4), randn(6, 1)
+        out = (stream[:], other, rstd) if place == 0 else (other, stream[:], rstd)
+        np.testing.assert_array_equal(gpt.layernorm_forward(stream, w, b, out=out)[0], want)
+    pair = randn(6, 8)
+    np.testing.assert_array_equal(gpt.layernorm_forward(x, w, b, out=(pair[:, ::2], pair[:, 1::2], randn(6, 1)))[0], want)
+    want = gpt.layernorm_backward(dy, cache, plus)[0]
+    for i in range(3):
+        arrays = [dy.copy(), cache[0].copy(), plus.copy()]
+        found = gpt.layernorm_backward(arrays[0], (arrays[1], *cache[1:]), arrays[2], out=(arrays[i][:], randn(4), randn(4)))[0]
+        np.testing.assert_array_equal(found, want)
+    y, slope = gpt.gelu_forward(x)
+    for place in (0, 1):
+        same = x.copy()
+        out = (same[:], randn(6, 4)) if place == 0 else (randn(6, 4), same[:])
+        found = gpt.gelu_forward(same, out=out)
+        np.testing.assert_array_equal(found[0], y)
+        np.testing.assert_array_equal(found[1], slope)
+    qkv, do = randn(2, 3, 12), randn(2, 3, 4)
+    _, cache = gpt.attention_forward(qkv, 2)
+    want = gpt.attention_backward(do, cache, 2)
+    np.testing.assert_array_equal(gpt.attention_backward(do, cache, 2, out=qkv.reshape(6, 12).reshape(2, 3, 12)), want)
+
+
+def test_shapes_that_numpy_would_stretch_are_refused():
+    x, w, b, qkv, hidden = randn(4, 4), randn(4), randn(4), randn(2, 3, 12), np.zeros((1, 3, 3))
+    _, cache = gpt.layernorm_forward(x, w, b)
+    _, attention = gpt.attention_forward(qkv, 2)
+    for call in (lambda: gpt.layernorm_forward(x, w, b, plus=randn(4)), lambda: gpt.layernorm_backward(x, cache, plus=randn(4, 1)),
+                 lambda: gpt.layernorm_backward(x[:2], cache), lambda: gpt.attention_forward(qkv, 2, hidden=hidden),
+                 lambda: gpt.attention_backward(randn(2, 3, 4), attention, 2, hidden=hidden), lambda: gpt.attention_backward(randn(1, 3, 4), attention, 2)):
+        with pytest.raises(ValueError, match="expected"):
+            call()
+
+
+def test_remembered_arrays_cannot_be_written_to_and_follow_the_constants(monkeypatch):
+    cfg, _ = tiny()
+    shapes = gpt.step_shapes(cfg, 3, 7, 1)
+    with pytest.raises(TypeError):
+        shapes["x"] = (1,)
+    with pytest.raises(ValueError, match="read-only"):
+        gpt._causal_mask(4, np.dtype(np.float64))[0, 0] = 1.0
+    assert shapes["logits"] == (21, 13)
+    monkeypatch.setattr(gpt, "LOGIT_FLOATS", 5 * 13)
+    assert gpt.step_shapes(cfg, 3, 7, 1)["logits"] == (5, 13)
+    with pytest.raises(ValueError, match="threads: 0"):
+        gpt.memory_plan(cfg, 3, 7, threads=0)
+
+
+def test_a_cache_of_another_shape_is_refused():
+    cfg, params = tiny()
+    like, one = params["wte.weight"], np.zeros((2, 1), int)
+    good = gpt.Cache(cfg, 2, like=like)
+    for cache, model in ((gpt.Cache(cfg, 1, like=like), cfg), (gpt.Cache(cfg, 3, like=like), cfg), (gpt.Cache(gpt.Config(13, 9, 12, 1, 3), 2, like=like), cfg),
+                         (gpt.Cache(gpt.Config(13, 9, 12, 2, 2), 2, like=like), cfg), (gpt.Cache(gpt.Config(13, 9, 12, 1, 3), 2, like=like), gpt.Config(13, 9, 12, 1, 3))):
+        with pytest.raises(ValueError, match="a cache of . rows"):
+            gpt.decode(params, model, one, cache)
+        assert not cache.length.any()
+    for n_new in (np.array([1]), np.array(1), np.array([1.0, 1.0]), np.array([[1], [1]]), np.array([True, True]), [1, 1, 1]):
+        with pytest.raises(ValueError, match="n_new: .* expected an integer for each of 2 rows"):
+            gpt.decode(params, cfg, one, good, n_new=n_new)
+    for n_positions in (0, -1, 10):
+        with pytest.raises(ValueError, match=f"cache of {n_positions} positions"):
+            gpt.Cache(cfg, 2, n_positions)
+    for index in (0, np.array(1), np.array([[0, 1]])):
+        with pytest.raises(ValueError, match="rows of a cache"):
+            good.rows(index)
+    with pytest.raises(TypeError, match="like: a builtins.list"):
+        gpt.Cache(cfg, 2, like=[1.0])
+    assert not good.length.any()
+    gpt.decode(params, cfg, one, good, n_new=[1, 1])    # a list of the right length is as good
+    assert good.length.tolist() == [1, 1]
 
 
 # ----------------------------------------------------------------------------------------------------- files
