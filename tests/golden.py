@@ -1,12 +1,13 @@
-"""golden.py: what PyTorch computes for a tiny GPT-2, kept in golden.json. tests/test_golden.py compares gpt.py and train.py with it.
+"""golden.py: what PyTorch computes for a tiny GPT-2, kept in golden.json for tests/test_golden.py.
 
-The model is tests/peers/torch_gpt.py, the optimizer torch.optim.AdamW, the schedule PyTorch's own, all in float64. Kept are
-the losses and gradients of three batches, logits, and ten steps of training. Of a tensor two numbers are kept: its length,
-and its product with a fixed random direction, which sees every entry, its place and its sign.
+The model is tests/peers/torch_gpt.py, the optimizer torch.optim.AdamW, the schedule PyTorch's own,
+all in float64. Kept are the losses and gradients of three batches, logits, and ten steps of
+training. Of a tensor two numbers are kept: its length, and its product with a fixed random
+direction, which sees every entry, its place and its sign.
 
-Weights and batches are made here for both sides. They come from numpy.random.RandomState, whose numbers NumPy promises
-never to change. Only one thing is not PyTorch's own: its clip_grad_norm_ adds 1e-6 to the norm, so the clipping is
-written out.
+Weights and batches are made here for both sides. They come from numpy.random.RandomState, whose
+numbers NumPy promises never to change. One thing is not PyTorch's own: its clip_grad_norm_ adds
+1e-6 to the norm, so the clipping is written out.
 
     python3 -m venv /tmp/golden
     /tmp/golden/bin/pip install torch==2.13.0 numpy regex
@@ -26,10 +27,12 @@ import numpy as np  # noqa: E402
 import train  # noqa: E402
 
 PATH = HERE / "golden.json"
-CFG = gpt.Config(vocab_size=530, n_positions=12, n_embd=16, n_layer=2, n_head=2)       # decode and the head go by 512 ids
+# Decode computes the logits of 512 ids at a time.
+CFG = gpt.Config(vocab_size=530, n_positions=12, n_embd=16, n_layer=2, n_head=2)
 # Some steps are clipped, others are not.
-RECIPE = train.Recipe(CFG, steps=10, batch=3, lr=1e-2, min_lr=1e-3, warmup=3, beta1=0.9, beta2=0.95, weight_decay=0.1, clip=1.7)
-COLUMNS = [0, 1, 511, 512, 529]                         # of the logits at the first and the last place of each row
+RECIPE = train.Recipe(CFG, steps=10, batch=3, lr=1e-2, min_lr=1e-3, warmup=3,
+                      beta1=0.9, beta2=0.95, weight_decay=0.1, clip=1.7)
+COLUMNS = [0, 1, 511, 512, 529]                         # of logits at the ends of each row
 
 
 class Batch(NamedTuple):
@@ -40,7 +43,7 @@ class Batch(NamedTuple):
 
 
 def starting_weights():
-    """{name: array} in float64. No bias is 0 and no norm 1, so that no gradient is 0 by accident."""
+    """{name: array} in float64. Biases are not 0 and norms not 1: no gradient is 0 by accident."""
     random = np.random.RandomState(0)
     params = {}
     for name, shape in gpt.param_shapes(CFG).items():
@@ -51,14 +54,15 @@ def starting_weights():
 
 
 def directions():
-    """{name: array}, a fixed random direction for each tensor, and one of each row of logits under the name "logits"."""
+    """{name: array}, a random direction for each tensor, and "logits", one for rows of logits."""
     random = np.random.RandomState(1)
     shapes = {**gpt.param_shapes(CFG), "logits": (CFG.vocab_size,)}
     return {name: random.standard_normal(shape) for name, shape in shapes.items()}
 
 
 def batches():
-    """{name: Batch}: all targets; some ignored, in rows shorter than the context; weights of both signs and a temperature."""
+    """{name: Batch}: the mean over all targets; over some, in rows shorter than the context;
+    weights of both signs and a temperature."""
     random = np.random.RandomState(2)
     tokens, targets = random.randint(0, CFG.vocab_size, (2, 3, 12))
     ignored = targets[:, :9].copy()
@@ -85,12 +89,16 @@ def training_rows():
 def two_numbers(arrays):
     """{name: [length, product with its direction]} of {name: array}."""
     along = directions()
-    return {name: [float(np.linalg.norm(a)), float(np.vdot(along[name], a))] for name, a in arrays.items()}
+    return {name: [float(np.linalg.norm(a)), float(np.vdot(along[name], a))]
+            for name, a in arrays.items()}
 
 
 def without_key_biases(params):
-    """{name: array} with 0 for the biases of keys. They add the same to all scores of a query, so their gradients are
-    nothing but rounding, and AdamW divides rounding by its own size: they end anywhere."""
+    """{name: array} with 0 for the biases of keys.
+
+    They add the same to all scores of a query, so their gradients are nothing but rounding, and
+    AdamW divides rounding by its own size: they end anywhere.
+    """
     params = dict(params)
     for i in range(CFG.n_layer):
         name, C = f"h.{i}.attn.c_attn.bias", CFG.n_embd
@@ -99,10 +107,11 @@ def without_key_biases(params):
     return params
 
 
-# ------------------------------------------------------------------------------------------------ PyTorch's side
+# ----------------------------------------------------------------------------------- PyTorch's side
 
 
-LINEAR = {"attn.c_attn": "c_attn", "attn.c_proj": "c_proj", "mlp.c_fc": "fc", "mlp.c_proj": "fc_proj"}
+LINEAR = {"attn.c_attn": "c_attn", "attn.c_proj": "c_proj",
+          "mlp.c_fc": "fc", "mlp.c_proj": "fc_proj"}
 
 
 def theirs(name):
@@ -132,7 +141,8 @@ def make():
         places = dict(model.named_parameters())
         with torch.no_grad():
             for name, p in starting_weights().items():
-                places[theirs(name)].copy_(torch.tensor(ours(name, torch.tensor(p)).copy()))
+                transposed = ours(name, torch.tensor(p))
+                places[theirs(name)].copy_(torch.tensor(transposed.copy()))
         assert len(places) == len(starting_weights())
         return model
 
@@ -143,21 +153,23 @@ def make():
     def losses_and_gradients(batch):
         model = fresh()
         logits = model(torch.tensor(batch.tokens)) / batch.temperature
-        targets = torch.tensor(batch.targets)
+        rows = logits.flatten(0, 1), torch.tensor(batch.targets).flatten()
         if batch.weights is None:
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+            loss = F.cross_entropy(*rows, ignore_index=-1)
         else:
-            each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
+            each = F.cross_entropy(*rows, ignore_index=-1, reduction="none")
             loss = (each * torch.tensor(batch.weights).flatten()).sum()
         loss.backward()
         return {"loss": loss.item(), "gradients": two_numbers(arrays(model, lambda p: p.grad))}
 
     def training():
         model = fresh()
-        optimizer = torch_gpt.adamw(model, RECIPE.lr, (RECIPE.beta1, RECIPE.beta2), RECIPE.weight_decay)
+        betas = RECIPE.beta1, RECIPE.beta2
+        optimizer = torch_gpt.adamw(model, RECIPE.lr, betas, RECIPE.weight_decay)
         schedule = torch.optim.lr_scheduler
         warmup = schedule.LinearLR(optimizer, 1 / RECIPE.warmup, 1.0, RECIPE.warmup - 1)
-        cosine = schedule.CosineAnnealingLR(optimizer, RECIPE.steps - RECIPE.warmup, RECIPE.min_lr)
+        cosine = schedule.CosineAnnealingLR(optimizer, RECIPE.steps - RECIPE.warmup,
+                                            RECIPE.min_lr)
         rates = schedule.SequentialLR(optimizer, [warmup, cosine], [RECIPE.warmup])
         steps = []
         for rows in torch.tensor(training_rows()):
@@ -170,7 +182,8 @@ def make():
                 p.grad *= min(1.0, RECIPE.clip / norm.item())
             optimizer.step()
             rates.step()
-        return {"steps: loss, norm, rate": steps, "weights": two_numbers(without_key_biases(arrays(model, lambda p: p)))}
+        after = without_key_biases(arrays(model, lambda p: p))
+        return {"steps: loss, norm, rate": steps, "weights": two_numbers(after)}
 
     found = batches()
     logits = fresh()(torch.tensor(found["mean"].tokens)).detach().numpy()
@@ -185,12 +198,15 @@ def make():
 
 def as_text(value, depth=0):
     """JSON with one list of numbers a line."""
-    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    if not any(isinstance(x, (dict, list)) for x in inner):
+    if isinstance(value, dict):
+        items = [(f"{json.dumps(name)}: ", x) for name, x in value.items()]
+        begin, end = "{}"
+    elif isinstance(value, list) and any(isinstance(x, list) for x in value):
+        items = [("", x) for x in value]
+        begin, end = "[]"
+    else:
         return json.dumps(value)
-    begin, end = "{}" if isinstance(value, dict) else "[]"
-    names = [f"{json.dumps(k)}: " for k in value] if isinstance(value, dict) else [""] * len(value)
-    lines = [" " * (depth + 1) + name + as_text(x, depth + 1) for name, x in zip(names, inner)]
+    lines = [" " * (depth + 1) + name + as_text(x, depth + 1) for name, x in items]
     return begin + "\n" + ",\n".join(lines) + "\n" + " " * depth + end
 
 

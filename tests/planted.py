@@ -1,14 +1,16 @@
-"""planted.py: do the tests find what they are there to find? The code with faults planted in it, each of which a test must catch.
+"""planted.py: do the tests find what they are there to find? Faults are planted; a test must fail.
 
-A fault is a plausible mistake in one place: the first rows in place of one's own, a statistic of the block before, a factor
-that is missing. For each one the tree is copied to a temporary folder, the fault is written into the copy, and the one
-test named beside it runs there. It must fail, and by a check of its own: a test that dies of a NameError, or cannot be
-collected, has checked nothing. On the copy without a fault the same test must pass. The checkout itself is only read.
+A fault is a plausible mistake in one place: the first rows in place of one's own, a statistic of
+another block, a factor that is missing. For each fault the tree is copied to a temporary folder,
+the fault is written into the copy, and the test named beside it runs there. The test must fail,
+and by a check of its own: a test that dies of a NameError, or cannot be collected, has checked
+nothing. Without the fault the same test must pass. The checkout itself is only read.
 
-    python tests/planted.py                         all of them, two at a time: a table; exit code 1 if one is not found
+    python tests/planted.py                         all faults, two at a time: prints a table
     python tests/planted.py --only NAME [NAME ...]  some of them
     python tests/planted.py --jobs 4                so many at a time
 
+Exit code 0 when all are found, 1 when one is not, 2 when the table does not fit the code.
 tests/cuda and tests/test_cuda_cpu.py do the same for the kernels.
 """
 
@@ -35,11 +37,11 @@ class Fault(NamedTuple):
     file: str
     old: str                    # occurs exactly once in the file
     new: str
-    test: str                   # what pytest is to run: a node id, or a file and -k EXPRESSION
+    test: str                   # arguments of pytest: a node id, or a file and -k EXPRESSION
 
 
 FAULTS = [
-    # ------------------------------------------------------------------------------------------- gpt.py: operations
+    # --------------------------------------------------------------------------- gpt.py: operations
     Fault("embedding-forward-positions-of-the-first-row", "gpt.py",
           "    x += wpe[positions.ravel()]\n",
           "    x += wpe[np.resize(positions[0], len(x))]\n",
@@ -61,7 +63,8 @@ FAULTS = [
           "        if plus is not None and r.start == 0:\n            x[r]",
           "tests/test_gpt.py::test_what_plus_and_add_add"),
     Fault("layernorm-forward-rstd-to-first-rows", "gpt.py",
-          "        rstd[r] = 1.0 / np.sqrt(yr @ mean_of + eps)     # variance of the whole row, no Bessel correction\n"
+          "        rstd[r] = 1.0 / np.sqrt(yr @ mean_of + eps) "
+          "    # variance of the whole row, no Bessel correction\n"
           "        nr *= rstd[r]\n",
           "        rstd[:len(nr)] = 1.0 / np.sqrt(yr @ mean_of + eps)\n"
           "        nr *= rstd[:len(nr)]\n",
@@ -159,7 +162,7 @@ FAULTS = [
           "targets[r]] -= np.abs(weights[r])",
           "tests/test_golden.py::test_losses_and_gradients"),
 
-    # --------------------------------------------------------------------------------------------- gpt.py: a step
+    # ------------------------------------------------------------------------------- gpt.py: a step
     Fault("step-recomputes-from-the-block-before", "gpt.py",
           '            block_forward(self.rows(part, f"x.{i}"), None',
           '            block_forward(self.rows(part, f"x.{max(i - 1, 0)}"), None',
@@ -190,7 +193,8 @@ FAULTS = [
           "tests/test_golden.py::test_losses_and_gradients"),
     Fault("head-weight-backward-without-temperature", "gpt.py",
           "            y /= temperature\n        np.matmul(y, wte.T, out=z)\n",
-          "            np.matmul(y / temperature, wte.T, out=z)\n        else:\n            np.matmul(y, wte.T, out=z)\n",
+          "            np.matmul(y / temperature, wte.T, out=z)\n        else:\n"
+          "            np.matmul(y, wte.T, out=z)\n",
           "tests/test_golden.py::test_losses_and_gradients"),
     Fault("head-weight-backward-adds-one-block", "gpt.py",
           "        for r in _row_blocks(dw):  ",
@@ -249,7 +253,7 @@ FAULTS = [
           '            std = 0.02\n',
           "tests/test_stages.py::test_fresh_parameters"),
 
-    # ------------------------------------------------------------------------------------------ gpt.py: generation
+    # --------------------------------------------------------------------------- gpt.py: generation
     Fault("decode-row-parts-all-begin-at-row-0", "gpt.py",
           "cache.rows(part(B)), n_new",
           "cache.rows(slice(0, part(B).stop - part(B).start)), n_new",
@@ -299,7 +303,7 @@ FAULTS = [
           "        used, xp = int(part.length[0])",
           "tests/test_stages.py::test_copied_rows_of_a_cache_are_of_their_own_length"),
 
-    # ------------------------------------------------------------------------------------------------- train.py
+    # ------------------------------------------------------------------------------------- train.py
     Fault("adamw-no-root-in-the-second-correction", "train.py",
           "math.sqrt(1.0 - b2 ** self.t)",
           "1.0 - b2 ** self.t",
@@ -333,7 +337,8 @@ FAULTS = [
           "                self.params[k][...] = p[at:at + n]\n",
           "tests/test_train.py::test_adamw_equals_its_formula"),
     Fault("adamw-moments-of-small-tensors-one-place", "train.py",
-          "                self.m[k], self.v[k] = self.moments[:, at:at + p.size]\n                at += p.size\n",
+          "                self.m[k], self.v[k] = self.moments[:, at:at + p.size]\n"
+          "                at += p.size\n",
           "                self.m[k], self.v[k] = self.moments[:, at:at + p.size]\n",
           "tests/test_train.py::test_adamw_equals_its_formula"),
     Fault("adamw-leaves-out-the-last-short-block", "train.py",
@@ -390,7 +395,8 @@ FAULTS = [
           "tests/test_train.py::test_processes_add_up_to_the_whole_batch"),
     Fault("processes-add-one-block", "train.py",
           "            for i in range(mine.start, mine.stop, gpt.BLOCK_FLOATS):\n",
-          "            for i in range(mine.start, min(mine.stop, mine.start + gpt.BLOCK_FLOATS), gpt.BLOCK_FLOATS):\n",
+          "            for i in range(mine.start, min(mine.stop, mine.start + gpt.BLOCK_FLOATS), "
+          "gpt.BLOCK_FLOATS):\n",
           "tests/test_train.py::test_processes_add_up_to_the_whole_batch"),
     Fault("processes-loss-of-the-first", "train.py",
           "            loss += of_rows\n",
@@ -421,7 +427,7 @@ FAULTS = [
           "    if why:\n        optimizer.t += 1\n    else:\n        optimizer.step(",
           "tests/test_train.py::test_a_step_that_is_not_finite_is_skipped_and_ten_are_too_many"),
 
-    # ------------------------------------------------------------------------------- sample.py: the mask and drawing
+    # -------------------------------------------------------------- sample.py: the mask and drawing
     Fault("mask-leaves-out-the-end-of-a-reply", "sample.py",
           '        add([special(tokenizer, "<|im_end|>")], ours)\n',
           '        add([special(tokenizer, "<|im_end|>")], False)\n',
@@ -459,7 +465,7 @@ FAULTS = [
           "self.logits[:len(kept)], self.chosen[kept], [False]",
           "tests/test_stages.py::test_a_reply_is_the_same_whoever_comes_and_goes"),
 
-    # ------------------------------------------------------------------------------------- objectives.py, align.py
+    # ---------------------------------------------------------------------- objectives.py, align.py
     Fault("loss-mask-not-shifted", "align.py",
           "        weights[r, :len(ids) - 1] = w[1:]\n",
           "        weights[r, :len(ids) - 1] = w[:-1]\n",
@@ -549,7 +555,8 @@ FAULTS = [
           ' + d\n',
           "tests/test_stages.py::test_the_gradient_of_a_reward_model"),
     Fault("reward-head-gradient-of-the-last-part-only", "align.py",
-          "gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)",
+          "gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, "
+          "grads.arena)",
           "gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, False, grads.arena)",
           "tests/test_stages.py::test_the_gradient_of_a_reward_model"),
     Fault("replay-weight-forgotten", "align.py",
@@ -572,7 +579,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-# What pytest says of a test that failed by a check of its own, and not of an error on its way there.
+# What pytest says of a test that failed by a check of its own, not of an error before it.
 CHECKED = re.compile(r"^FAILED \S.*? - (assert|AssertionError|Failed: )", re.M)
 
 
@@ -583,11 +590,12 @@ def copy_tree(to, tree=ROOT):
 def run_test(folder, test):
     """Run a test in a copy of the tree. -> Outcome"""
     begun = time.monotonic()
-    # COLUMNS: the summary is cut to the terminal's width. The data that some tests ask for lie beside the checkout.
-    env = {**os.environ, "COLUMNS": "1000", "LONGHAND_DATA": os.environ.get("LONGHAND_DATA", str(ROOT.parent / "shared" / "data"))}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider", *shlex.split(test)]
+    env = {**os.environ, "COLUMNS": "1000"}             # pytest cuts its summary to this width
+    options = ["-x", "-q", "-rf", "--tb=short", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *shlex.split(test)]
     try:
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True,
+                              timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
         return Outcome(f"not done after {LIMIT_S} s", time.monotonic() - begun)
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:] or "no output"]
@@ -595,17 +603,21 @@ def run_test(folder, test):
         verdict = "passed"
     elif done.returncode == 1 and CHECKED.search(done.stdout):
         verdict = "failed"
-    else:                                               # an error before a check, nothing collected, all skipped
+    else:                                               # an error, nothing collected, all skipped
         said = [line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))]
         verdict = f"exit code {done.returncode}: {(said or lines)[-1]}"
     return Outcome(verdict, time.monotonic() - begun)
 
 
 def broken_text(folder, fault):
-    """The text of the fault's file with the fault in it. ValueError when the place is not there exactly once."""
+    """The text of the fault's file with the fault in it.
+
+    ValueError when its place is not there exactly once.
+    """
     text = (folder / fault.file).read_text(encoding="utf-8")
     if text.count(fault.old) != 1:
-        raise ValueError(f"{fault.name}: its place occurs {text.count(fault.old)} times in {fault.file}, expected once: {fault.old!r}")
+        raise ValueError(f"{fault.name}: its place occurs {text.count(fault.old)} times in "
+                         f"{fault.file}, expected once: {fault.old!r}")
     return text.replace(fault.old, fault.new)
 
 
@@ -616,34 +628,42 @@ def try_fault(whole, fault):
         shutil.copytree(whole, broken)
         path = broken / fault.file
         path.write_text(broken_text(broken, fault), encoding="utf-8")
-        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):     # Python knows it by the second and size of its source
+        # Python tells whether this is up to date by the second and the size of the source.
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
             compiled.unlink()
         return run_test(broken, fault.test)
 
 
 def run(faults, jobs=2, say=print, tree=ROOT):
-    """Plant each fault and print a line for it. Returns the names of those that no test found, or whose test fails anyway."""
+    """Plant each fault and say a line for it.
+
+    Returns the names of those that are not found. A test that fails anyway finds none.
+    """
     missed = []
     tests = list(dict.fromkeys(fault.test for fault in faults))
-    with tempfile.TemporaryDirectory(prefix="planted-") as folder, ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder, pool:
         whole = Path(folder) / "tree"
         copy_tree(whole, tree)
         for fault in faults:                            # a place that is not there is said at once
             broken_text(whole, fault)
         without = dict(zip(tests, pool.map(lambda test: run_test(whole, test), tests)))
         width = max(len(fault.name) for fault in faults)
-        for fault, outcome in zip(faults, pool.map(lambda fault: try_fault(whole, fault), faults)):
+        outcomes = pool.map(lambda fault: try_fault(whole, fault), faults)
+        for fault, outcome in zip(faults, outcomes):
             verdict = "found" if outcome.verdict == "failed" else f"NOT FOUND: {outcome.verdict}"
             if without[fault.test].verdict != "passed":
                 verdict = f"NOT FOUND: without the fault too, {without[fault.test].verdict}"
             if verdict != "found":
                 missed.append(fault.name)
-            say(f"{fault.name:{width}}  {fault.file:13} {outcome.seconds:5.1f} s  {verdict}  {fault.test.removeprefix('tests/')}")
+            test = fault.test.removeprefix("tests/")
+            say(f"{fault.name:{width}}  {fault.file:13} {outcome.seconds:5.1f} s  "
+                f"{verdict}  {test}")
     return missed
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Plant faults in a copy of the code; a test must find each.")
+    p = argparse.ArgumentParser(description="Plant faults in copies of the code.")
     p.add_argument("--only", nargs="+", metavar="NAME", help="faults to plant (default: all)")
     p.add_argument("--jobs", type=int, default=2, help="tests at a time (default: 2)")
     return p.parse_args(argv)
@@ -653,12 +673,15 @@ def main(argv=None):
     args, begun = parse_args(argv), time.monotonic()
     unknown = set(args.only or ()) - {fault.name for fault in FAULTS}
     if unknown:
-        raise ValueError(f"no fault is called {', '.join(sorted(unknown))}; expected some of {', '.join(fault.name for fault in FAULTS)}")
+        names = ", ".join(fault.name for fault in FAULTS)
+        raise ValueError(f"no fault is called {', '.join(sorted(unknown))}; "
+                         f"expected some of {names}")
     if args.jobs < 1:
         raise ValueError(f"--jobs {args.jobs}: must be at least 1")
     faults = [fault for fault in FAULTS if not args.only or fault.name in args.only]
     missed = run(faults, args.jobs, lambda line: print(line, flush=True))
-    print(f"{len(faults) - len(missed)} of {len(faults)} faults found in {time.monotonic() - begun:.0f} s")
+    seconds = time.monotonic() - begun
+    print(f"{len(faults) - len(missed)} of {len(faults)} faults found in {seconds:.0f} s")
     return 1 if missed else 0
 
 

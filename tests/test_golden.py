@@ -1,4 +1,4 @@
-"""gpt.py and train.py against numbers that PyTorch computed: golden.json, made by golden.py, which describes them."""
+"""gpt.py and train.py against numbers of PyTorch: golden.json, made by golden.py."""
 
 import json
 
@@ -15,9 +15,10 @@ DTYPES = [np.float64, np.float32]
 def tolerance(dtype):
     """How far two right programs may differ, relative to the length of a tensor.
 
-    A sum of n terms is off by about sqrt(n) roundings. The longest have 530 terms, of which there are three in a row: logits,
-    softmax, and the way back. The other sums, of at most 64 terms, are some 40 in a row, forward and backward. Together
-    that is sqrt(3 * 530 + 40 * 64) = 64 roundings, for either program. Seen were 10.
+    A sum of n terms is off by about sqrt(n) roundings. The longest have 530 terms, of which there
+    are three in a row: logits, softmax, and the way back. The other sums, of at most 64 terms, are
+    some 40 in a row, forward and backward. Together that is sqrt(3 * 530 + 40 * 64) = 64 roundings,
+    for either program. Seen were 10.
     """
     return 2 * 64 * float(np.finfo(dtype).eps) / 2
 
@@ -39,14 +40,16 @@ def check_tensors(arrays, want, dtype):
 def check_logits(logits, dtype):
     direction = golden.directions()["logits"]
     most = tolerance(dtype) * np.linalg.norm(logits, axis=-1).max()
-    np.testing.assert_allclose(logits[:, [0, -1]][:, :, golden.COLUMNS], GOLDEN["logits: some columns"], rtol=0, atol=most)
-    product = logits.astype(np.float64) @ direction
-    np.testing.assert_allclose(product, GOLDEN["logits: product with the direction"], rtol=0, atol=most * np.linalg.norm(direction))
+    some, product = logits[:, [0, -1]][:, :, golden.COLUMNS], logits.astype(np.float64) @ direction
+    np.testing.assert_allclose(some, GOLDEN["logits: some columns"], rtol=0, atol=most)
+    np.testing.assert_allclose(product, GOLDEN["logits: product with the direction"],
+                               rtol=0, atol=most * np.linalg.norm(direction))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logits(dtype):
-    check_logits(gpt.forward(weights(dtype), golden.CFG, golden.batches()["mean"].tokens)[0], dtype)
+    tokens = golden.batches()["mean"].tokens
+    check_logits(gpt.forward(weights(dtype), golden.CFG, tokens)[0], dtype)
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -80,9 +83,11 @@ def test_ten_steps(monkeypatch, dtype, n_processes):
     """Rows come in two parts, as where memory is short; then clipping, schedule, AdamW."""
     monkeypatch.setattr(train, "n_processes", lambda cfg: n_processes)
     recipe, params = golden.RECIPE, weights(dtype)
-    optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
+    betas = recipe.beta1, recipe.beta2
+    optimizer = train.AdamW(params, *betas, weight_decay=recipe.weight_decay)
     work = train.Gradients(params, golden.CFG)
-    each = np.full((recipe.batch, golden.CFG.n_positions), 1.0 / (recipe.batch * golden.CFG.n_positions))
+    shape = recipe.batch, golden.CFG.n_positions
+    each = np.full(shape, 1.0 / (shape[0] * shape[1]))
     want = GOLDEN["training"]
     clipped = []
     for step, rows in enumerate(golden.training_rows()):
@@ -91,7 +96,8 @@ def test_ten_steps(monkeypatch, dtype, n_processes):
         for part in (slice(0, 2), slice(2, recipe.batch)):
             loss += work.add(rows[part, :-1], rows[part, 1:], each[part])
         norm, rate, skipped = train.update(optimizer, work.sum, loss, step, recipe)
-        assert [loss, norm, rate] == pytest.approx(want["steps: loss, norm, rate"][step], rel=tolerance(dtype))
+        step_of_pytorch = want["steps: loss, norm, rate"][step]
+        assert [loss, norm, rate] == pytest.approx(step_of_pytorch, rel=tolerance(dtype))
         clipped.append(norm > recipe.clip)
     work.close()
     assert any(clipped) and not all(clipped)

@@ -1,4 +1,4 @@
-"""planted.py: its runner on code of three lines, its table beside the code, and a handful of its faults."""
+"""planted.py: its runner on code of two lines, its table beside the code, a handful of faults."""
 
 import re
 
@@ -43,7 +43,7 @@ def test_what_is_found_and_what_is_not(tree):
     lines = []
     missed = planted.run(faults, jobs=2, say=lines.append, tree=tree)
     assert missed == [f.name for f in faults[2:]]
-    found = [line.partition(" s  ")[2].removesuffix(f"  {f.test}") for f, line in zip(faults, lines)]
+    found = [line.partition(" s  ")[2].rpartition("  ")[0] for line in lines]
     assert found[:3] == ["found", "found", "NOT FOUND: passed"]
     assert "NameError" in found[3] and "SyntaxError" in found[4]
     assert found[5] == "NOT FOUND: without the fault too, failed" and "1 skipped" in found[6]
@@ -51,16 +51,16 @@ def test_what_is_found_and_what_is_not(tree):
 
 
 def test_a_place_that_is_not_there_once_is_an_error(tree):
-    with pytest.raises(ValueError, match="gone: its place occurs 0 times in code_to_break.py, expected once: 'x - x'"):
+    with pytest.raises(ValueError, match="gone: its place occurs 0 times in code_to_break.py"):
         planted.run([fault("gone", "x - x", "x + x", "test_two")], tree=tree)
     with pytest.raises(ValueError, match="twice: its place occurs 3 times"):
         planted.run([fault("twice", "x", "y", "test_two")], tree=tree)
     done = run_script("tests/planted.py", "--only", "no-such-fault")
-    assert done.returncode == 2 and "no fault is called no-such-fault; expected some of embedding" in done.stderr
+    assert done.returncode == 2 and "no fault is called no-such-fault; expected" in done.stderr
 
 
 def test_every_fault_has_its_place_and_its_test():
-    """So the table keeps up with the code. That each is found is shown by `python tests/planted.py`."""
+    """The table keeps up with the code. `python tests/planted.py` shows that each is found."""
     names = [f.name for f in planted.FAULTS]
     assert len(set(names)) == len(names) >= 40
     for f in planted.FAULTS:
@@ -68,12 +68,18 @@ def test_every_fault_has_its_place_and_its_test():
         path, _, rest = f.test.partition("::")
         path, _, expression = path.partition(" -k ")
         function = rest or re.search(r"test_\w+", expression)[0]
-        assert re.search(rf"^def {function}\(", (ROOT / path).read_text(encoding="utf-8"), re.M), f"{f.name}: {f.test}"
+        tests = (ROOT / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {function}\(", tests, re.M), f"{f.name}: {f.test}"
 
 
 def test_a_handful_of_faults_is_found():
-    few = {"layernorm-backward-dw-of-first-block", "layernorm-backward-rstd-of-first-rows", "adamw-decays-biases-and-norms",
-           "head-weight-backward-without-temperature", "cross-entropy-backward-target-without-weight"}
+    few = {
+        "layernorm-backward-dw-of-first-block",
+        "layernorm-backward-rstd-of-first-rows",
+        "adamw-decays-biases-and-norms",
+        "head-weight-backward-without-temperature",
+        "cross-entropy-backward-target-without-weight",
+    }
     faults = [f for f in planted.FAULTS if f.name in few]
     lines = []
     assert len(faults) == 5 and planted.run(faults, say=lines.append) == [], "\n".join(lines)

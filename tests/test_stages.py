@@ -1,4 +1,4 @@
-"""What the stages ask of the model: rows that come and go, policy weights, the reward's head, a step of fine-tuning."""
+"""What the stages ask of the model: copied rows, policy weights, the reward's head, fine-tuning."""
 
 import dataclasses
 import json
@@ -26,13 +26,14 @@ def model(cfg=CFG):
     return params
 
 
-# -------------------------------------------------------------------------------------------------- the model
+# ---------------------------------------------------------------------------------------- the model
 
 
 def test_what_mlp_and_block_add():
     """add means the same for all gradients of a layer."""
     params = model()
-    p, (x, dy) = gpt.layer_params(params, 1), RNG.standard_normal((2, 10, 8))
+    p = gpt.layer_params(params, 1)
+    x, dy = RNG.standard_normal((2, 10, 8))
 
     def mlp(out, add):
         weights = [p[k] for k in gpt.MLP]
@@ -40,9 +41,11 @@ def test_what_mlp_and_block_add():
         return gpt.mlp_backward(dy, cache, weights[0], weights[2], out, add)[1:]
 
     def block(out, add):
-        arrays = SimpleNamespace(**{k: np.empty(shape) for k, shape in gpt.block_shapes(CFG, 2, 5).items()}, t=np.empty((10, 8)))
+        shapes = {**gpt.block_shapes(CFG, 2, 5), "t": (10, 8)}
+        arrays = SimpleNamespace(**{k: np.empty(shape) for k, shape in shapes.items()})
         gpt.block_forward(x.copy(), None, p, arrays, CFG.n_head)
-        grads = {k: np.empty_like(a) for k, a in p.items()} if out is None else dict(zip(p, out[1:]))
+        places = out[1:] if out else [np.empty_like(a) for a in p.values()]
+        grads = dict(zip(p, places))
         gpt.block_backward(dy.copy(), p, arrays, CFG.n_head, grads, add)
         return grads.values()
 
@@ -57,12 +60,13 @@ def test_a_step_without_weight_clears_the_gradients():
     """What the arrays held before is gone, also where no product writes to them."""
     params, (tokens, targets) = model(), RNG.integers(0, 13, (2, 3, 7))
     grads = {k: np.full_like(p, 7.0) for k, p in params.items()}
-    loss, _ = gpt.loss_and_grads(params, CFG, tokens, targets, np.zeros((3, 7)), grads=grads)
+    no_weight = np.zeros((3, 7))
+    loss, _ = gpt.loss_and_grads(params, CFG, tokens, targets, no_weight, grads=grads)
     assert loss == 0.0 and not any(g.any() for g in grads.values())
 
 
 def test_fresh_parameters():
-    """The spreads of GPT-2. That of n numbers is known to 1 / sqrt(2n): five times that are allowed."""
+    """The spreads of GPT-2. That of n numbers is known to 1 / sqrt(2n); five of these are right."""
     cfg = gpt.Config(vocab_size=500, n_positions=64, n_embd=48, n_layer=6, n_head=4)
     params, others = gpt.init(cfg, 0), gpt.init(cfg, 1)
     for name, p in params.items():
@@ -80,7 +84,7 @@ def test_draw_never_hits_a_token_without_probability():
     assert sample.draw(p, np.array([0.0, 0.5, last, 0.0])).tolist() == [1, 2, 1, 1]
 
 
-# ------------------------------------------------------------------------------------------------- generation
+# --------------------------------------------------------------------------------------- generation
 
 
 def test_copied_rows_of_a_cache_are_of_their_own_length():
@@ -98,10 +102,11 @@ def test_copied_rows_of_a_cache_are_of_their_own_length():
 
 
 def test_a_reply_is_the_same_whoever_comes_and_goes():
-    """Prompts that come several times are read once. Here one row ends early, and another takes its place."""
+    """Prompts that come several times are read once. One ends early, another takes its place."""
     params, tokenizer = model(), bpe.Tokenizer.characters("0123456789abc")
-    params["ln_f.weight"] *= 3.0                            # so sure that another row's logits give other tokens
-    prompts = [[5, 6], [1, 2], [3, 4], [3, 4], [3, 4], [1, 2], [7, 8], [9, 10], [11, 12], [0, 1], [2, 2]]
+    params["ln_f.weight"] *= 3.0                            # another row's logits give other tokens
+    prompts = [[5, 6], [1, 2], [3, 4], [3, 4], [3, 4], [1, 2], [7, 8], [9, 10], [11, 12], [0, 1],
+               [2, 2]]
     whole, short = (sample.Settings(max_new_tokens=n, tools=False, seed=3) for n in (6, 1))
 
     def finish(batch):
@@ -118,26 +123,31 @@ def test_a_reply_is_the_same_whoever_comes_and_goes():
     early, late = prompts[:-1], prompts[-1:]
     for ends in range(len(early)):
         batch = sample.Batch(params, CFG, tokenizer, 12)
-        rows = batch.add(early, [short if i == ends else whole for i in range(len(early))], range(len(early)))
+        settings = [whole] * len(early)
+        settings[ends] = short
+        rows = batch.add(early, settings, range(len(early)))
         batch.step()
         batch.read()
-        assert len(batch.rows) == len(early) > len(batch)       # one of ten: it leaves when another comes
+        assert len(batch.rows) == len(early) > len(batch)   # it leaves when another comes
         rows += batch.add(late, whole, [len(early)])
         finish(batch)
         for i, row in enumerate(rows):
-            assert row.prompt == prompts[i] and row.ids == want[i].ids[:1 if i == ends else 6]
+            n = 1 if i == ends else 6
+            assert row.prompt == prompts[i] and row.ids == want[i].ids[:n]
 
 
-# -------------------------------------------------------------------------------------- reinforcement, rewards
+# --------------------------------------------------------------------------- reinforcement, rewards
 
 
 @pytest.mark.parametrize("epochs, kind", [(3, "k2"), (3, "k3"), (1, "k2")])
 def test_policy_weights_are_the_gradient_of_what_is_asked(epochs, kind):
-    """The clipped objective plus the KL, where the model has moved since the rollout; with one epoch it has not."""
+    """The clipped objective and the KL, after the model has moved; with one epoch it has not."""
     params, reference, before = model(), model(), model()
     prompts = [[1, 2], [3, 4, 5], [1, 2], [6]]
-    replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"), sample.Reply([9, 10], [1, 1], "stop"),
-               sample.Reply([2, 2, 2], [1, 1, 1], "stop"), sample.Reply([1, 0, 12, 4, 5], [1, 1, 1, 0, 1], "stop")]
+    replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"),
+               sample.Reply([9, 10], [1, 1], "stop"),
+               sample.Reply([2, 2, 2], [1, 1, 1], "stop"),
+               sample.Reply([1, 0, 12, 4, 5], [1, 1, 1, 0, 1], "stop")]
     rows = align.policy_rows(prompts, replies)
     counts, advantage = objectives.normaliser(rows[2]), np.array([1.0, -0.7, 0.4, -1.2])
     l_old = align.log_probabilities(before if epochs > 1 else params, CFG, rows)
@@ -148,14 +158,16 @@ def test_policy_weights_are_the_gradient_of_what_is_asked(epochs, kind):
 
     def asked():
         l = align.log_probabilities(params, CFG, rows)      # noqa: E741
-        objective = objectives.clipped(l, l_old, counts, advantage) if epochs > 1 else objectives.policy(l, counts, advantage)
-        return objective[0] + 0.3 * objectives.kl_estimate(l, l_ref, counts, kind)[0]
+        if epochs > 1:
+            loss, _ = objectives.clipped(l, l_old, counts, advantage)
+        else:
+            loss, _ = objectives.policy(l, counts, advantage)
+        return loss + 0.3 * objectives.kl_estimate(l, l_ref, counts, kind)[0]
 
     _, grads = gpt.loss_and_grads(params, CFG, rows[0], rows[1], weights)
     check_grad(asked, {k: (params[k], grads[k]) for k in params}, n=2)
     if epochs > 1:
-        gone = (weights != weights).any()                   # no NaN
-        assert not gone and 0 < info["clipped"] < 1         # both branches were taken
+        assert 0 < info["clipped"] < 1                      # both branches were taken
 
 
 def test_the_gradient_of_a_reward_model(monkeypatch):
@@ -166,24 +178,30 @@ def test_the_gradient_of_a_reward_model(monkeypatch):
     c = RNG.standard_normal(5)
     parts = [slice(0, 3), slice(3, 5)]
     grads = train.Gradients(params, CFG)
+
+    def squares_of(part):                                   # a loss of rewards, and its gradient
+        return lambda rewards: (float(c[part] @ rewards ** 2), 2 * c[part] * rewards)
+
     for _ in range(2):
         grads.clear()
         for part in parts:
-            align.score_rows(params, CFG, rows[part], grads, lambda r, part=part: (float(c[part] @ (r * r)), 2 * c[part] * r))
+            align.score_rows(params, CFG, rows[part], grads, squares_of(part))
 
     def loss():
-        return sum(float(c[part] @ align.score_rows(params, CFG, rows[part]) ** 2) for part in parts)
+        return float(c @ align.score_rows(params, CFG, rows) ** 2)
 
     alone = np.concatenate([align.score_rows(params, CFG, [row]) for row in rows])
-    np.testing.assert_allclose(align.score_rows(params, CFG, rows), alone, rtol=1e-12)      # padding says nothing
+    together = align.score_rows(params, CFG, rows)
+    np.testing.assert_allclose(together, alone, rtol=1e-12)     # padding says nothing
     check_grad(loss, {k: (params[k], grads.sum[k]) for k in params}, n=3)
 
 
-# -------------------------------------------------------------------------------------------------- fine-tuning
+# -------------------------------------------------------------------------------------- fine-tuning
 
 TEXT = "What is it? It is a goat. user assistant Turn the wheel: one two. "
-CHATS = [{"messages": [{"role": "user", "content": f"What is {w}?"}, {"role": "assistant", "content": f"It is a {w}{'.' * n}"}]}
-         for n, w in enumerate(("goat", "wheel", "one"), 1)]
+CHATS = [{"messages": [{"role": "user", "content": f"What is {thing}?"},
+                       {"role": "assistant", "content": f"It is a {thing}."}]}
+         for thing in ("goat", "wheel of wheels", "one")]
 
 
 @pytest.fixture
@@ -195,15 +213,19 @@ def run(tmp_path):
     tokenizer.save(tmp_path / "base" / "tokenizer.json")
     for name in ("tokens", "chat"):
         (tmp_path / name).mkdir()
+    ids = tokenizer.encode_to_numpy(TEXT * 30)
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", tokenizer.encode_to_numpy(TEXT * 30), tokenizer)
-    (tmp_path / "chat" / "train.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in CHATS), encoding="utf-8")
+        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
+    lines = "".join(json.dumps(chat) + "\n" for chat in CHATS)
+    (tmp_path / "chat" / "train.jsonl").write_text(lines, encoding="utf-8")
     return tmp_path
 
 
 def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
-    """Its gradient is that of the mean over the assistant's tokens, and replay_weight times that of the mean over the text."""
-    recipe = dataclasses.replace(align.SFT, steps=1, batch=3, replay=2, replay_weight=0.5, warmup=1)
+    """The gradient of the mean over the assistant's tokens, and replay_weight times that of the
+    mean over the text."""
+    changes = {"steps": 1, "batch": 3, "replay": 2, "replay_weight": 0.5, "warmup": 1}
+    recipe = dataclasses.replace(align.SFT, **changes)
     params, cfg, tokenizer = sample.load_model(run / "base")
     seen, update = [], train.update
 
@@ -219,16 +241,18 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
     _, of_text = gpt.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
     for k in want:
         both = want[k] + 0.5 * of_text[k]
-        # float32: sums of some hundred terms in another order
-        np.testing.assert_allclose(seen[0][k], both, rtol=0, atol=1e-5 * np.abs(both).max(), err_msg=k)
+        # Some 40 sums of at most 300 terms in a row: sqrt(40 * 300) = 110 roundings of 6e-8.
+        most = 1e-5 * np.abs(both).max()
+        np.testing.assert_allclose(seen[0][k], both, rtol=0, atol=most, err_msg=k)
 
 
 def test_fine_tuning_decays_nothing(run):
     """Positions that no conversation reaches have no gradient and keep their bits."""
     recipe = dataclasses.replace(align.SFT, steps=3, batch=1, replay=0, warmup=1)
     align.sft(run, recipe)
-    before, after = (sample.load_model(run / stage)[0]["wpe.weight"] for stage in ("base", "sft"))
-    longest = max(len(sample.render(chat["messages"], sample.load_model(run / "base")[2])[0]) for chat in CHATS)
+    params, _, tokenizer = sample.load_model(run / "base")
+    before, after = params["wpe.weight"], sample.load_model(run / "sft")[0]["wpe.weight"]
+    longest = max(len(sample.render(chat["messages"], tokenizer)[0]) for chat in CHATS)
     assert longest < 70
     np.testing.assert_array_equal(after[longest:], before[longest:])
     assert (after[:5] != before[:5]).all()
