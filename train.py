@@ -379,7 +379,7 @@ def keep_threads(kept):
     n = kept.get("threads", cores.N_THREADS)
     if n != cores.N_THREADS:
         print(f"going on with {n} threads, as this run began, for the same bits; this machine has {cores.N_THREADS} cores", file=sys.stderr)
-        cores.N_THREADS = gpt.N_THREADS = n
+        cores.N_THREADS = n
     return n
 
 

@@ -423,8 +423,6 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, text):
 
 def test_a_run_that_moves_to_a_machine_with_other_cores_keeps_its_threads(tmp_path, text, monkeypatch, capsys):
     run = ["--data", str(text), *SMALL, "--save-every", "10"]
-    n = cores.N_THREADS
-    monkeypatch.setattr(gpt, "N_THREADS", n)            # as they were, when the test is over
     for place in ("calm", "moved"):
         monkeypatch.setattr(cores, "N_THREADS", 3)
         update = train.update
