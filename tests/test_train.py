@@ -396,38 +396,38 @@ def test_a_model_of_someone_else_is_not_overwritten(tmp_path, text, monkeypatch)
     assert theirs.read_bytes() == before
     steps, update = [], train.update
 
-    def until_step_20(*args):
+    def until_step_4(*args):
         steps.append(args[3])
-        return update(*args) if len(steps) != 21 else 1 / 0
+        return update(*args) if len(steps) != 5 else 1 / 0
 
-    monkeypatch.setattr(train, "update", until_step_20)
-    again = [*run, "--on-mismatch", "restart", "--save-every", "10"]
+    monkeypatch.setattr(train, "update", until_step_4)
+    again = [*run, "--on-mismatch", "restart"]
     with pytest.raises(ZeroDivisionError):
         train.main(again)
     assert theirs.read_bytes() == before and gpt.load(theirs.parent)[1].vocab_size == 9     # theirs, until ours is whole
     train.main(again)
-    assert steps == list(range(21)) + list(range(20, 30))           # ours went on from its checkpoint
+    assert steps == [0, 1, 2, 3, 4, 4, 5]               # ours went on from its checkpoint
     assert gpt.load(theirs.parent)[1].vocab_size == len(set(TEXT)) and not (theirs.parent / train.NEW).exists()
     monkeypatch.undo()
-    train.main(["--data", str(text), "--run", str(tmp_path / "calm"), *SMALL])
+    train.main(["--data", str(text), "--run", str(tmp_path / "calm"), *FEW])
     for name in ("model.safetensors", "trainer.safetensors", "config.json", "tokenizer.json"):
         assert (tmp_path / "r/base" / name).read_bytes() == (tmp_path / "calm/base" / name).read_bytes(), name
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, text):
     with runs.locked(tmp_path / "r/base", "training"):
-        done = run_script("train.py", "--data", text, "--run", tmp_path / "r", *SMALL)
+        done = run_script("train.py", "--data", text, "--run", tmp_path / "r", *FEW)
     assert done.returncode == 1 and "another training is writing there" in done.stderr
     assert not (tmp_path / "r/base/config.json").exists()
 
 
 def test_a_run_that_moves_to_a_machine_with_other_cores_keeps_its_threads(tmp_path, text, monkeypatch, capsys):
-    run = ["--data", str(text), *SMALL, "--save-every", "10"]
+    run = ["--data", str(text), *FEW]
     for place in ("calm", "moved"):
         monkeypatch.setattr(cores, "N_THREADS", 3)
         update = train.update
         if place == "moved":
-            monkeypatch.setattr(train, "update", lambda *args: update(*args) if args[3] < 15 else 1 / 0)
+            monkeypatch.setattr(train, "update", lambda *args: update(*args) if args[3] < 3 else 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 train.main([*run, "--run", str(tmp_path / place)])
             monkeypatch.setattr(train, "update", update)
