@@ -19,9 +19,9 @@ import sys
 if sys.version_info < (3, 10):
     sys.exit(f"Python {sys.version.split()[0]} is too old: 3.10 or newer is needed")
 
-# C0 but for tab, line feed and carriage return (which redraws our own line of progress); DEL; C1, where ESC [ is one
-# character; line and paragraph separators and the marks that turn the direction of text around.
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# C0 but for tab and line feed, and a carriage return before one; DEL; C1, where ESC [ is one character; line and
+# paragraph separators and the marks that turn the direction of text around.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
 
 
 def printable(text):
@@ -30,13 +30,17 @@ def printable(text):
 
 
 class Terminal:
-    """A text stream that lets through what is printable."""
+    """A text stream that lets through what is printable.
 
-    def __init__(self, raw):
-        self.raw = raw
+    progress: on standard error, lines of progress begin with a carriage return, which writes over the last one.
+    """
+
+    def __init__(self, raw, progress=False):
+        self.raw, self.progress = raw, progress
 
     def write(self, text):
-        self.raw.write(printable(text))
+        begins = self.progress and text.startswith("\r")
+        self.raw.write("\r" * begins + printable(text[begins:]))
         return len(text)
 
     def writelines(self, lines):
@@ -65,7 +69,7 @@ def guard(data=False):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
         if name == "stderr" or not data or stream.isatty():
-            setattr(sys, name, Terminal(stream))
+            setattr(sys, name, Terminal(stream, progress=name == "stderr"))
 
 
 def refuse(parser, argv, taken, why):

@@ -1,0 +1,85 @@
+"""command.py: exit codes, and what of somebody else's text may reach a terminal."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+import command
+from conftest import ROOT
+
+HARMFUL = ["\x1b]0;owned\x07", "\x1b[2J", "\x9b2J", "\x08\x08", "\x7f", "\x00", "\u202e", "\u2066", "\u2028", "a\rb", "\x85"]
+
+
+@pytest.mark.parametrize("text", HARMFUL)
+def test_control_characters_are_spelled_out(text):
+    shown = command.printable(text)
+    assert all(0x20 <= ord(c) < 0x7f for c in shown) and shown.encode().decode("unicode_escape") == text
+
+
+def test_other_text_is_left_as_it_is():
+    text = "tab\t, lines\nof\r\nevery kind, naïve 漢字 🙂 עברית é\u0301\u200d"
+    assert command.printable(text) == text
+
+
+def test_a_line_of_progress_may_begin_anew_and_only_on_standard_error():
+    for progress, want in ((True, "\r10 %\\rforged"), (False, "\\r10 %\\rforged")):
+        raw = io.StringIO()
+        command.Terminal(raw, progress).write("\r10 %\rforged")
+        assert raw.getvalue() == want
+
+
+def run(code, **kwargs):
+    program = f"import sys, command\nsys.argv = ['x.py']\ndef main():\n    {code}\ncommand.run(main, **{kwargs.pop('options', {})!r})"
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", **kwargs)
+
+
+@pytest.mark.parametrize("code, status, err", [
+    ("pass", 0, ""), ("return 3", 3, ""),
+    ("raise ValueError('file: bad')", 1, "x.py: error: file: bad\n"),
+    ("open('/none/at/all')", 1, "x.py: error: /none/at/all: No such file or directory\n"),
+    ("raise MemoryError", 1, "x.py: error: not enough memory\n"),
+    ("raise KeyboardInterrupt", 130, "x.py: interrupted\n"),
+    ("raise ValueError('\\x1b[2J')", 1, "x.py: error: \\x1b[2J\n"),
+    ("print('x', file=open('/dev/full', 'w'), flush=True)", 1, "x.py: error: No space left on device\n"),
+])
+def test_how_a_command_ends(code, status, err):
+    done = run(code)
+    assert (done.returncode, done.stdout) == (status, "") and done.stderr.replace("[Errno 28] ", "") == err
+
+
+def test_another_status_for_errors():
+    assert run("raise ValueError('x')", options={"error_status": 2}).returncode == 2
+
+
+def test_a_full_standard_output_is_an_error_of_one_line():
+    with open("/dev/full", "w") as full:
+        code = "import sys, command\nsys.argv = ['x.py']\ncommand.run(lambda: print('x' * 100))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left on device" in done.stderr
+
+
+def test_nobody_reads_the_output():
+    code = "import sys, command\nsys.argv = ['x.py']\ncommand.run(lambda: [print('x' * 1000) for _ in range(1000)] and None)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_that_cannot_show_a_letter_gets_its_escape(encoding):
+    program = "import sys, command\nsys.argv = ['x.py']\ncommand.run(lambda: print('naïve 漢 \\ufffd'))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding, "PATH": "/usr/bin"})
+    assert done.returncode == 0 and b"\\u6f22 \\ufffd" in done.stdout
+
+
+def test_data_goes_to_a_file_as_it_is():
+    assert run("print('a\\x1b[2J')", options={"data": True}).stdout == "a\x1b[2J\n"
+    assert run("print('a\\x1b[2J')").stdout == "a\\x1b[2J\n"
+
+
+def test_closed_streams():
+    for name in ("stdout", "stderr"):
+        done = run(f"print('x', file=sys.{name}) if sys.{name} else None", preexec_fn=lambda name=name: __import__("os").close({"stdout": 1, "stderr": 2}[name]))
+        assert done.returncode == 0
