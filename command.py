@@ -62,9 +62,11 @@ def guard(data=False):
     data: what this command writes to standard output is data, such as a text. It is left as it is where it goes
     to a file or a pipe, and guarded only on a terminal.
     """
+    if sys.stderr is None:                              # closed: print() would write to standard output instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None or isinstance(stream, Terminal):      # None: closed by whoever started us
+        if stream is None or isinstance(stream, Terminal):      # None: closed
             continue
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
