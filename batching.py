@@ -1,8 +1,8 @@
 """batching.py: many replies at once, of requests that come and go.
 
 A GPU or CPU that writes one reply mostly waits for its weights to come out of memory; one that writes thirty reads them once for all.
-So between two tokens the writer lets new requests in and those that ended out, and none waits for another to end. What a reply says
-does not hang on who else is being written for (sample.Batch sees to that).
+So between two tokens the writer lets new requests in and those that ended out, and none waits for another to end. Each reply has
+settings and random numbers of its own (sample.Batch). Only the last bits of its sums depend on the replies beside it.
 
 A Job goes in through submit, which refuses it when too many wait, and what is written comes out of its queue of events.
 

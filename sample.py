@@ -249,9 +249,12 @@ class Row:
 
 
 class Batch:
-    """Rows that are written side by side. They come and go one by one, each with settings and chance of its own, so that what a row
-    says does not hang on who is beside it. The cache has a place for each of most rows; a place keeps what it held when its row has
-    gone, and a prompt that begins with that (the next turn of a conversation) is only read from where it goes on.
+    """Rows that are written side by side. They come and go one by one, each with settings and random numbers of its own.
+
+    A matrix product of more rows rounds its sums otherwise, so the last bits of a row's probabilities depend on the rows
+    beside it; two tokens that are as likely to the last bits can change places. The cache has a place for each of most
+    rows. A place keeps what it held when its row has gone, and a prompt that begins with that (the next turn of a
+    conversation) is only read from where it goes on.
     """
 
     def __init__(self, params, cfg, tokenizer, most, n_positions=None):
