@@ -101,7 +101,7 @@ def or_kernel(operation):
     """The operation for NumPy arrays, and for CuPy arrays the kernel of the same name in kernels/."""
     @functools.wraps(operation)
     def either(x, *args, **kwargs):
-        if array_module(x, operation.__name__) is np:
+        if type(x) is np.ndarray or array_module(x, operation.__name__) is np:
             return operation(x, *args, **kwargs)
         import kernels                                  # needs CuPy, which a machine without a GPU has not
         return getattr(kernels, operation.__name__)(x, *args, **kwargs)
@@ -119,7 +119,7 @@ def _check_ids(name, ids, n, of):
         raise TypeError(f"{name}: an array on a GPU, expected a NumPy array of integers")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name}: {ids.dtype} numbers, expected integers")
-    if ids.size and not (ids.min() >= 0 and ids.max() < n):
+    if ids.size and np.maximum.reduce(ids.view(ids.dtype.str.replace("i", "u")), None) >= n:     # -1 is the largest without a sign
         bad = ids[(ids < 0) | (ids >= n)].ravel()[0]
         raise ValueError(f"{name}: id {bad} is outside {of} of {n}")
 
@@ -129,14 +129,13 @@ def _check_out(name, out, apart=(), in_place=()):
     is written. It may take the place of one of in_place, element for element."""
     if out is None:                                     # then it is a new one
         return
-    for other in (*apart, *in_place):
-        if other is None or not np.may_share_memory(out, other):        # looks at the ends of both only
-            continue
-        same = out.shape == other.shape and out.strides == other.strides and out.ctypes.data == other.ctypes.data
-        if same and any(other is a for a in in_place):
-            continue
-        if np.shares_memory(out, other):
-            raise ValueError(f"{name}: out shares memory with an array that is still needed; give another one")
+    for others in (apart, in_place):
+        for other in others:
+            if other is None or not np.may_share_memory(out, other):    # looks at the ends of both only
+                continue
+            same = out.shape == other.shape and out.strides == other.strides and out.ctypes.data == other.ctypes.data
+            if not (same and others is in_place) and np.shares_memory(out, other):
+                raise ValueError(f"{name}: out shares memory with an array that is still needed; give another one")
 
 
 def _row_blocks(x):
@@ -182,8 +181,8 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C),
     if plus is not None:
         _check_shape("layernorm_forward: plus", plus, x.shape)
     if out:
-        _check_out("layernorm_forward", n, apart=(y, w, b), in_place=(x, plus))
-        _check_out("layernorm_forward", y, apart=(w, b), in_place=(x, plus))
+        _check_out("layernorm_forward", n, apart=(y,), in_place=(x, plus))
+        _check_out("layernorm_forward", y, in_place=(x, plus))
     mean_of = np.full((C, 1), 1.0 / C, x.dtype)         # a product with it is the fastest mean of short rows
     for r in _row_blocks(x):
         nr, yr = n[r], y[r]
@@ -214,9 +213,8 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) 
     if plus is not None:
         _check_shape("layernorm_backward: plus", plus, dy.shape)
     if out:
-        _check_out("layernorm_backward", dx, apart=(rstd, w, dw, db), in_place=(dy, n, plus))
-        _check_out("layernorm_backward", dw, apart=(w, db, dy, n))
-        _check_out("layernorm_backward", db, apart=(w, dy, n))
+        _check_out("layernorm_backward", dx, apart=(dw, db), in_place=(dy, n, plus))
+        _check_out("layernorm_backward", dw, apart=(w, db))
     mean_w = (w / dy.shape[1])[:, None]
     if not add:
         dw[...], db[...] = 0.0, 0.0
@@ -249,7 +247,7 @@ def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) ->
     if add and (dw is None or db is None):
         raise ValueError("linear_backward: add needs out, the arrays that hold what is added to")
     _check_out("linear_backward", dw, apart=(dy, w, db))        # dx is written last
-    _check_out("linear_backward", db, apart=(dy, w))
+    _check_out("linear_backward", db, apart=(dy,))
     ones = np.ones(len(dy), dy.dtype)                   # a product with it is the fastest column sum
     if add:
         dw += x.T @ dy
@@ -303,8 +301,8 @@ def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C),
     """y = gelu(x w_fc + b_fc) w_proj + b_proj. out: places for y, the GELU's result, and its cache, (N,C), (N,F), (N,F)."""
     y, u, h = out or (None, None, None)
     if out:                                             # x, u and h are what the backward reads
-        for a, others in ((y, (x, u, h)), (u, (x, h)), (h, (x,))):
-            _check_out("mlp_forward", a, apart=others)
+        _check_out("mlp_forward", y, apart=(x, u, h))
+        _check_out("mlp_forward", x, apart=(u, h))
     h = linear_forward(x, w_fc, b_fc, out=h)
     u, h = gelu_forward(h, out=out and (u, h))          # h becomes du/dh
     return linear_forward(u, w_proj, b_proj, out=y), (x, u, h)
@@ -633,10 +631,12 @@ def _check_params(params, cfg):
         if name not in params:
             raise ValueError(f"parameters: no tensor {name}, which a model of {cfg.n_layer} layers has")
         p = params[name]
+        if type(p) is not type(wte) and array_module(p, name) is not xp:
+            raise ValueError(f"parameters: {name} is an array of {array_module(p).__name__}, wte.weight of {xp.__name__}")
         if p.shape != shape and not (name in ("wte.weight", "wpe.weight") and p.shape[1:] == shape[1:] and len(p) > shape[0]):
             raise ValueError(f"parameters: {name} has shape {p.shape}, the config says {shape}")
-        if array_module(p, name) is not xp or p.dtype != wte.dtype:
-            raise ValueError(f"parameters: {name} is {p.dtype} of {array_module(p).__name__}, wte.weight {wte.dtype} of {xp.__name__}")
+        if p.dtype != wte.dtype:
+            raise ValueError(f"parameters: {name} is {p.dtype}, wte.weight {wte.dtype}")
     if f"h.{cfg.n_layer}.ln_1.weight" in params:
         raise ValueError(f"parameters: more layers than the config's {cfg.n_layer}")
 
@@ -661,7 +661,9 @@ def _gradients(params, cfg, grads):
         p, g = params[name], grads.get(name)
         if g is None:
             raise ValueError(f"grads: no array for {name}")
-        if array_module(g, f"grads: {name}") is not np or g.shape != p.shape or g.dtype != p.dtype:
+        if type(g) is not np.ndarray:
+            raise TypeError(f"grads: {name} is a {type(g).__name__}, expected a NumPy array")
+        if g.shape != p.shape or g.dtype != p.dtype:
             raise ValueError(f"grads: {name} is {g.dtype} {g.shape}, the parameter {p.dtype} {p.shape}")
         if np.may_share_memory(g, p) and np.shares_memory(g, p):
             raise ValueError(f"grads: {name} shares memory with the parameter")
