@@ -128,6 +128,7 @@ claims: all
 
 peers: .venv-peers/ready
 	.venv-peers/bin/python -m pytest --quiet -rs -s tests/peers
+	.venv-peers/bin/python tests/planted.py
 	.venv-peers/bin/python tests/peers/align_speed.py "$(RUN)"
 	[ ! -e "$(RUN)/sft/model.safetensors" ] || .venv-peers/bin/python tests/peers/serve_load.py "$(RUN)/sft"
 	.venv-peers/bin/python tests/peers/gpt_speed.py
