@@ -596,7 +596,8 @@ class Gradients:
         rows, others = [cores.Share(i, n)(len(tokens)) for i in range(n)], self.others[:n - 1]
         mine, *theirs = [[a if a is None else a[r] for a in (tokens, targets, weights, positions, segments)] for r in rows]
         for other, part in zip(others, theirs):
-            other.pipe.send(part)
+            with contextlib.suppress(ConnectionError):  # it has died: _answer says so
+                other.pipe.send(part)
         try:
             loss, _ = gpt.loss_and_grads(self.params, self.cfg, *mine[:3], grads=self.sum, add=self.begun, arena=self.arena,
                                          recompute=self.recompute, threads=self.threads, positions=mine[3], segments=mine[4])

@@ -65,7 +65,7 @@ def ours(run):
 
 
 def theirs(run, tasks):
-    from hugging_face import transformers
+    import transformers
     import datasets
     import torch
     import trl

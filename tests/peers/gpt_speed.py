@@ -91,7 +91,7 @@ def decode_ours(rows):
 
 def decode_theirs(rows):
     import torch
-    from hugging_face import transformers
+    import transformers
     torch.set_num_threads(THREADS)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
     with torch.no_grad():

@@ -342,7 +342,7 @@ def decode_table(bandwidth, new=200):
     ours = 1 / statistics.median(times[5:])
     say(f"\n124M decode, one row: ours {ours:,.0f} tokens/s, {2 * CFG.n_params * ours / bandwidth:.0%} of what reading the weights allows")
     try:
-        from hugging_face import transformers
+        import transformers
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config()).to(WHERE, torch.bfloat16).eval()
     except ImportError:
         say("no transformers here to compare with")

@@ -14,7 +14,7 @@ import bpe
 import gpt
 import objectives
 
-transformers = pytest.importorskip("hugging_face", exc_type=ImportError).transformers
+transformers = pytest.importorskip("transformers", exc_type=ImportError)
 torch = pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")

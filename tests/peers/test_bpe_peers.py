@@ -329,7 +329,7 @@ def test_merges_equal_those_of_tiktokens_own_trainer():
 
 
 def test_transformers_opens_our_json(tmp_path):
-    transformers = pytest.importorskip("hugging_face", exc_type=ImportError).transformers
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
     ours = Tokenizer.train([english(100_000)], 600)
     ours.save(tmp_path / "tokenizer.json")
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))

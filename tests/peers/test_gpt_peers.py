@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("hugging_face", exc_type=ImportError).transformers
+transformers = pytest.importorskip("transformers", exc_type=ImportError)
 
 CFG = gpt.Config(vocab_size=211, n_positions=70, n_embd=48, n_layer=3, n_head=4)
 

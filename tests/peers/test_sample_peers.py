@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hugging_face import transformers
+import transformers
 import torch
 
 import sample
