@@ -113,12 +113,16 @@ def _check_shape(name, a, shape):
         raise ValueError(f"{name}: shape {a.shape}, expected {shape}")
 
 
+def _check_integers(name, a):
+    if array_module(a, name) is not np:
+        raise TypeError(f"{name}: an array on a GPU, expected a NumPy array of integers")
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"{name}: {a.dtype} numbers, expected integers")
+
+
 def _check_ids(name, ids, n, of):
     """Integers from 0 to n - 1. NumPy would take -1 for the last row of a table, and True for a mask."""
-    if array_module(ids, name) is not np:
-        raise TypeError(f"{name}: an array on a GPU, expected a NumPy array of integers")
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"{name}: {ids.dtype} numbers, expected integers")
+    _check_integers(name, ids)
     if ids.size and np.maximum.reduce(ids.view(ids.dtype.str.replace("i", "u")), None) >= n:     # -1 is the largest without a sign
         bad = ids[(ids < 0) | (ids >= n)].ravel()[0]
         raise ValueError(f"{name}: id {bad} is outside {of} of {n}")
@@ -421,7 +425,7 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):       # (B,T,C
 
 def segments_hidden(segments, dtype):                   # (B,T) int -> (B,T,T): 0 where query i sees key j, else -inf
     """Several texts in a row, each as if alone: a key is seen by later queries of its own segment, and if its segment is 0, the
-    beginning that the texts share, by those of all."""
+    beginning that the texts share, by those of all. Any number is a segment, such as -1 for what pads a row."""
     T = segments.shape[1]
     seen = (segments[:, :, None] == segments[:, None]) | (segments[:, None] == 0)
     return np.where(seen & np.tri(T, dtype=bool), 0, -np.inf).astype(dtype)
@@ -614,7 +618,7 @@ def _check_texts(cfg, tokens, positions, segments):
         _check_ids("positions", positions, cfg.n_positions, "the model's context")
         _check_shape("positions", positions, tokens.shape)
     if segments is not None:
-        _check_ids("segments", segments, 1 << 31, "the range")
+        _check_integers("segments", segments)
         _check_shape("segments", segments, tokens.shape)
 
 

@@ -233,7 +233,7 @@ def test_block_grad(B):
 
 # ------------------------------------------------------------------------------- gradients of the whole model
 
-SEGMENTS = np.array([[0, 0, 1, 1, 1, 2, 2], [1, 1, 1, 2, 2, 3, 4], [0, 0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 4, 4, 4]])
+SEGMENTS = np.array([[0, 0, 1, 1, 1, 2, -1], [1, 1, 1, 2, 2, 3, 4], [0, 0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 4, 4, 4]])
 POSITIONS = np.array([[0, 1, 2, 3, 4, 2, 3], [0, 1, 2, 0, 1, 0, 0], [0, 1, 2, 3, 4, 5, 6], [8, 0, 4, 0, 1, 2, 3]])
 
 SETTINGS = {            # of loss_and_grads
@@ -817,7 +817,6 @@ BAD_CALLS = {
     "segments of one row": ({"segments": np.zeros((1, 7), int)}, r"segments: shape \(1, 7\)"),
     "segments as floats": ({"segments": np.zeros((3, 7))}, "segments: float64"),
     "segments as bools": ({"segments": np.zeros((3, 7), bool)}, "segments: bool"),
-    "negative segment": ({"segments": np.full((3, 7), -1)}, "segments: id -1"),
 }
 
 
