@@ -428,6 +428,11 @@ def test_bombs_cost_bounded_time_memory_and_output(bomb, monkeypatch):
     assert time.process_time() - began < 10
 
 
+def test_what_a_crawl_keeps_of_a_page_is_read_whole():
+    """The limits of the three modules: what one writes the next does not cut, or counts it (see inflated_too_long)."""
+    assert crawl.MAX_BODY + crawl.MAX_HEAD <= warc.MAX_BLOCK <= extract.MAX_CHARS and crawl.MAX_HEAD <= warc.MAX_HEAD
+
+
 def test_memory_does_not_grow_with_the_file():
     """Twenty times the records, sound and damaged: the same memory."""
     rng, peaks = random.Random(2), []
