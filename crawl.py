@@ -208,9 +208,12 @@ class Tap(io.RawIOBase):
         super().close()
 
 
+INTERIM = re.compile(rb"HTTP/1\.\d +1(?!01)\d\d\b")
+
+
 class Response(http.client.HTTPResponse):
     """A response that is read through a Tap, its attribute `tap`. The head, with the interim responses that may come before,
-    has MAX_HEAD bytes at most, and must be there by the deadline (in TIMEOUT_S seconds)."""
+    has MAX_HEAD bytes at most, and must be there by the deadline (in TIMEOUT_S seconds). It is tap.copy[head_at:body_at]."""
 
     def __init__(self, sock, *args, deadline=None, **more):
         super().__init__(sock, *args, **more)
@@ -222,9 +225,13 @@ class Response(http.client.HTTPResponse):
         while 101 < self.status < 200:                  # and this over hints and the like
             self.headers = self.msg = None
             super().begin()
-
-
-INTERIM = re.compile(rb"HTTP/1\.\d +1(?!01)\d\d\b")
+        self.head_at, head = 0, HEAD_END.search(self.tap.copy)
+        while head and INTERIM.match(self.tap.copy, self.head_at):
+            self.head_at = head.end()
+            head = HEAD_END.search(self.tap.copy, self.head_at)
+        if not head:                                    # http.client takes the end of a connection for that of a head
+            raise ConnectionError(f"the response ends in its head, or has no end of it in {MAX_HEAD:,} bytes")
+        self.body_at = head.end()
 
 
 def connect(parts, deadline):
@@ -263,15 +270,8 @@ def exchange(address, user_agent, max_body, timeout_s):
         sock.sendall(request)
         response = Response(sock, deadline=deadline)
         response.begin()
-        tap, begin = response.tap, 0
-        head = HEAD_END.search(tap.copy)
-        while head and INTERIM.match(tap.copy, begin):
-            begin = head.end()
-            head = HEAD_END.search(tap.copy, begin)
-        if not head:
-            raise ConnectionError(f"the response ends in its head, or has no end of it in {MAX_HEAD:,} bytes")
-        tap.limit = end = head.end() + max_body
-        cut = None
+        tap = response.tap
+        tap.limit = end = response.body_at + max_body
         try:
             while len(tap.copy) <= end and response.read(1 << 16):
                 pass
@@ -279,7 +279,7 @@ def exchange(address, user_agent, max_body, timeout_s):
         except NETWORK_ERRORS as error:                 # IncompleteRead among them
             cut = "time" if isinstance(error, TimeoutError) else "disconnect"
         cut = "length" if len(tap.copy) > end else cut
-        return request, bytes(tap.copy[begin:end]), cut, ip
+        return request, bytes(tap.copy[response.head_at:end]), cut, ip
 
 
 def digest(data):
@@ -355,15 +355,17 @@ def links_of(page, counts):
             at = end_of(source, tag, at)
         elif tag in ("a", "area", "base", "meta") and not closing:
             whole = WHOLE.match(source, found.start())  # TAG ends at the first >, and that may be quoted
-            at, has = whole.end(), {name: unescape(value or "") for name, value in attributes(whole[1]).items()}
+            at = whole.end()
+            if tag in ("a", "area") and len(links) == MAX_LINKS:
+                counts["beyond_max_links"] += 1
+                continue
+            has = {name: unescape(value or "") for name, value in attributes(whole[1]).items()}
             if tag == "meta" and has.get("name", "").lower() in ("robots", AGENT):
                 stay = stay or bool(NOFOLLOW.search(has.get("content", "")))
             elif tag == "base":
                 base = has.get("href") if base is None else base
             elif "href" in has and "nofollow" in has.get("rel", "").lower().split():
                 counts["nofollow_link"] += 1
-            elif "href" in has and len(links) == MAX_LINKS:
-                counts["beyond_max_links"] += 1
             elif "href" in has:
                 links.append(has["href"])
     counts["nofollow_page"] += stay

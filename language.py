@@ -45,6 +45,7 @@ NO_COUNT = 10 ** 15                         # fastText's infinity, of inner node
 FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
 CHUNK_CHARS, CHUNK_TEXTS = 1 << 14, 256     # scored together: each distinct token is hashed once
 BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
+LONG_TOKEN = 1 << 18                        # bytes; from here on a token's n-grams are taken in pieces
 
 # ISO 639-3 -> the two-letter codes that lid.176 has. Individual languages stand for their group.
 ISO_639_1 = dict(pair.split(":") for pair in """
@@ -89,19 +90,19 @@ def fnv_hash(token):
     return h
 
 
-def ngram_hashes(tokens, minn, maxn):                       # U bytes -> (M,) uint32, (U,) int64
+def ngram_hashes(tokens, minn, maxn, whole=True):           # U bytes -> (M,) uint32, (U,) int64
     """The fnv_hash of each n-gram of minn..maxn characters of each "<token>"; how many a token has.
 
-    By token, then start, then length: b"the", 2..4 -> <t <th <the th the the> he he> e>. The marks
+    Of what is not whole, but pieces (see pieces_of), just the n-grams in it. By token, then start, then length: b"the", 2..4 -> <t <th <the th the the> he he> e>. The marks
     "<" and ">" alone are no n-grams. The tokens lie in one array and every start grows in step.
     """
     if not tokens:
         return np.zeros(0, np.uint32), np.zeros(0, np.int64)
-    data = np.frombuffer(b"".join([b"<" + t + b">" for t in tokens]), np.uint8)
+    data = np.frombuffer(b"".join([b"<" + t + b">" for t in tokens] if whole else tokens), np.uint8)
     signed = data.view(np.int8).astype(np.int32).view(np.uint32)      # 0xE9 -> 0xFFFFFFE9
     first = np.flatnonzero((data & 0xC0) != 0x80)           # (C,) first byte of each character
     width = np.diff(first, append=len(data))                # (C,) bytes
-    bounds = 2 * np.arange(len(tokens) + 1)                 # (U+1,) in bytes,
+    bounds = 2 * whole * np.arange(len(tokens) + 1)         # (U+1,) in bytes,
     bounds[1:] += np.cumsum(list(map(len, tokens)))
     bounds = np.searchsorted(first, bounds)                 # now in characters
     size = np.diff(bounds)                                  # (U,)
@@ -121,10 +122,24 @@ def ngram_hashes(tokens, minn, maxn):                       # U bytes -> (M,) ui
         if n >= minn:
             hashes[:len(h), n - minn] = h
     n_grams = np.maximum(size[:, None] - lengths + 1, 0).sum(1)
-    if minn == 1 <= maxn:
+    if whole and minn == 1 <= maxn:
         inside[bounds[:-1], 0] = inside[bounds[1:] - 1, 0] = False
         n_grams -= 2
     return hashes[inside], n_grams
+
+
+def pieces_of(token, maxn):
+    """(piece, sign)s of a token too long for memory: their n-grams, counted with the sign, are those of "<token>".
+
+    Neighbours share maxn - 1 characters, so that no n-gram is lost; those within what is shared come twice, and go once.
+    """
+    text, step = f"<{token.decode()}>", BLOCK_BYTES // 4
+    yield b"<", -1                                          # the marks alone are no n-grams
+    yield b">", -1
+    for at in range(0, len(text), step):
+        yield text[at:at + step + maxn - 1].encode(), 1
+        if at and maxn > 1:
+            yield text[at:at + maxn - 1].encode(), -1
 
 
 def segment_sum(x, lengths):                                # (M,...), (n,) -> (n,...)
@@ -221,18 +236,20 @@ class Classifier:
         at = np.minimum(np.searchsorted(old, ids), len(old) - 1)
         return np.where(old[at] == ids, len(self.words) + new[at], -1)
 
-    def token_rows(self, tokens):                           # U bytes -> (M,), (U,) int64
+    def token_rows(self, tokens, whole=True):               # U bytes -> (M,), (U,) int64
         """The rows each token stands for: its word's if known, then its n-grams'; how many.
 
-        </s> has no n-grams; it can only be the first.
+        </s> has no n-grams; it can only be the first. Pieces of tokens, which are not whole, are no words.
         """
-        has_eos = int(tokens[0] == EOS)
-        hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn)
+        has_eos = int(whole and tokens[0] == EOS)
+        hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn, whole)
         n = np.append(np.zeros(has_eos, np.int64), n)
         rows = self.bucket_rows(hashes)
         if self.prune is not None:
             kept = rows >= 0
             rows, n = rows[kept], segment_sum(kept.astype(np.int64), n)
+        if not whole:
+            return rows, n
         word_rows = np.array(list(map(self.word_row.get, tokens, itertools.repeat(-1))), np.int64)
         known = word_rows >= 0
         return np.insert(rows, (np.cumsum(n) - n)[known], word_rows[known]), n + known
@@ -250,6 +267,18 @@ class Classifier:
             total += gather_sum(self.emb, rows[at], found)
             n += found
 
+    def blocks(self, tokens, times):                        # U bytes, (N,U) -> [(V bytes, (N,V), bool)]
+        """Tokens, or pieces of one that is long, and how often each text has them; and whether they are whole."""
+        block = np.cumsum(list(map(len, tokens))) // BLOCK_BYTES
+        starts = np.flatnonzero(np.diff(block, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(tokens)]):
+            if len(tokens[start]) > LONG_TOKEN and self.args.maxn < BLOCK_BYTES // 8 and tokens[start] not in self.word_row:
+                for piece, sign in pieces_of(tokens[start], self.args.maxn):
+                    yield [piece], sign * times[:, start:start + 1], False
+                start += 1
+            if start < stop:
+                yield tokens[start:stop], times[:, start:stop], True
+
     def hidden(self, texts):                                # -> (N,D) float32, (N,) int features
         """The mean of the rows each text stands for. Every distinct token is hashed once, a block of them at a time, for memory.
 
@@ -260,11 +289,8 @@ class Classifier:
         text = np.repeat(np.arange(len(texts)), lengths)    # (K,)
         times = np.bincount(text * len(tokens) + ids, minlength=len(texts) * len(tokens)).reshape(len(texts), -1)   # (N,U)
         total, n = np.zeros((len(texts), self.args.dim), np.float32), np.zeros(len(texts), np.int64)
-        block = np.cumsum(list(map(len, tokens))) // BLOCK_BYTES
-        starts = np.flatnonzero(np.diff(block, prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(tokens)]):
-            rows, n_rows = self.token_rows(tokens[start:stop])
-            of_each = times[:, start:stop]
+        for some, of_each, whole in self.blocks(tokens, times):
+            rows, n_rows = self.token_rows(some, whole)
             n += of_each @ n_rows
             if len(rows) > len(texts) * len(self.emb):
                 counts = [np.bincount(rows, np.repeat(t, n_rows), len(self.emb)) for t in of_each]

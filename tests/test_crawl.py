@@ -1,10 +1,13 @@
 """crawl.py against servers on loopback that behave as the web does, with a clock that only waiting moves."""
+import contextlib
 import fcntl
 import gzip
 import http.server
 import itertools
+import os
 import random
 import re
+import resource
 import shutil
 import socket
 import ssl
@@ -476,6 +479,102 @@ def test_a_server_that_falls_silent_is_cut_by_time_and_one_that_drips_too(web, o
     assert silent.body == b"only this" and silent.truncated == drip.truncated == "time" and 1 <= len(drip.body) < 20
 
 
+def endless(start, piece, most=24_000_000):
+    """A page that goes on for ever, or until nobody can overlook it."""
+    def page(handler):
+        try:
+            handler.wfile.write(start)
+            for _ in range(most // len(piece)):
+                handler.wfile.write(piece)
+        except OSError:
+            pass
+    return page
+
+
+CHUNKS = head(200, {"Content-Type": "text/html", "Transfer-Encoding": "chunked"})
+ENDLESS = {
+    "interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100), "hints": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100),
+    "a status line": (b"HTTP/1.1 200 ", b"x" * 9000), "a header": (b"HTTP/1.1 200 OK\r\nX: ", b"y" * 9000), "headers": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 100),
+    "headers of an interim response": (b"HTTP/1.1 100 Continue\r\n", b"X: y\r\n" * 100), "long headers": (b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * 60_000 + b"\r\n"),
+    "no HTTP": (b"", b"\0" * 9000), "empty lines": (b"", b"\r\n" * 4000), "a body": (head(200, {"Content-Type": "text/html"}), b"y" * 9000),
+    "a body longer than it says": (head(200, {"Content-Length": 99, "Content-Type": "text/html"}), b"y" * 9000), "a body of 10^18 bytes": (head(200, {"Content-Length": 10 ** 18}), b"y" * 9000),
+    "chunks of a byte": (CHUNKS, b"1\r\na\r\n" * 1000), "chunk extensions": (CHUNKS, b"1;" + b"x" * 60_000 + b"\r\na\r\n"), "a chunk extension": (CHUNKS + b"1;", b"x" * 9000),
+    "a chunk": (CHUNKS + b"7fffffff\r\n", b"y" * 9000), "trailers": (CHUNKS + b"0\r\n", b"X: y\r\n" * 1000), "a trailer": (CHUNKS + b"0\r\nX: ", b"y" * 9000)}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_never_ends_is_cut_and_not_kept(web, out, monkeypatch, name):
+    monkeypatch.setattr(crawl, "MAX_BODY", 50_000)
+    web.pages["/"] = endless(*ENDLESS[name])
+    tracemalloc.start()
+    try:
+        counts = crawl.crawl([web.url], out)
+        assert counts["truncated_length"] == 1 or name == "a body longer than it says"
+    except ValueError as error:
+        assert re.search("'fetched': 1, 'failed_[A-Za-z]+': 1}$", str(error))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 100 Continue\r\n\r\n" * 3, b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 C\r\nA: b\r\n\r\n"])
+def test_interim_responses_are_passed_over(web, out, first):
+    web.pages["/"] = raw(first + head(200, {"Content-Type": "text/html", "Content-Length": 5}), b"<p>hi")
+    assert crawl.crawl([web.url], out) == {"fetched": 1, "status_200": 1}
+    assert [(r.status, r.body, r.http_headers) for r in responses(out)] == [(200, b"<p>hi", {"content-type": "text/html", "content-length": "5"})]
+
+
+@pytest.mark.parametrize("start, piece, want", [(b"", b"HTTP/1.1 100 Continue\r\n\r\n", "failed_TimeoutError"), (b"HTTP/1.1 200 OK\r\n", b"H", "failed_TimeoutError"),
+                                                (head(200, {}), b"y", "truncated_time"), (CHUNKS, b"1\r\na\r\n", "truncated_time"), (CHUNKS + b"0\r\n", b"X: y\r\n", "truncated_time")])
+def test_the_time_is_for_all_of_a_fetch(web, out, start, piece, want):
+    """However much comes all the time: the clock is ours, and each piece takes ten seconds of it."""
+    def drip(handler):
+        with contextlib.suppress(OSError):
+            handler.wfile.write(start)
+            for _ in range(200):
+                crawl.time.now += 10
+                handler.wfile.write(piece)
+                time.sleep(0.001)
+    web.pages = {"/": links("/drip"), "/drip": drip}
+    before = crawl.time.now
+    counts = crawl.crawl([web.url], out)
+    assert counts[want] == 1 and counts["fetched"] == 2 and crawl.time.now - before < 1500
+
+
+def test_connecting_counts_too(monkeypatch):
+    """A host with many addresses, none of which answers: together they have the time of one fetch."""
+    tried = []
+
+    def connection(place, timeout):
+        tried.append(timeout)
+        crawl.time.now += timeout / 2
+        raise TimeoutError
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: [(0, 0, 0, "", (f"192.0.2.{i}", 80)) for i in range(100)])
+    monkeypatch.setattr(socket, "create_connection", connection)
+    with pytest.raises(TimeoutError):
+        crawl.exchange("http://a.example/", "x", 1, 60)
+    assert tried[:3] == [60, 30, 15] and sum(tried) <= 120
+
+
+def test_links_and_what_is_remembered_have_limits(web, out, monkeypatch):
+    monkeypatch.setattr(crawl, "MAX_LINKS", 20)
+    web.pages = {"/": links(*(f"/{i}" for i in range(30))), **{f"/{i}": b"<p>x" for i in range(30)}}
+    assert crawl.crawl([web.url], out) == {"fetched": 21, "status_200": 21, "beyond_max_links": 10}
+    out.unlink()
+    monkeypatch.setattr(crawl, "MAX_MET", 2000)
+    counts = crawl.crawl([web.url], out)
+    assert 5 < counts["fetched"] < 12 and counts["fetched"] + counts["beyond_max_met"] == 21
+    for link in ("/" + "x" * 3000, "/" + "\u00e9" * 400, "http://" + "a." * 2000 + "org/", "/" + "\u0301" * 40):
+        with pytest.raises(ValueError):
+            normalise(link, "http://a.org/")
+
+
+def test_a_host_that_is_always_busy_is_given_up(web, out, clock):
+    web.pages = {"/": links(*(f"/{i}" for i in range(9))), **{f"/{i}": (503, {"Retry-After": 300}, b"") for i in range(9)}}
+    counts = crawl.crawl([web.url], out)
+    assert counts["status_503"] == crawl.MAX_FAILURES and counts["host_busy"] == 8 and sum(clock.waits) < 2000
+
+
 def test_the_file_is_a_proper_warc(web, out):
     web.pages = {"/": links("/a"), "/a": b"<p>a"}
     crawl.crawl([web.url], out, contact="crawler@example.org")
@@ -549,6 +648,51 @@ def test_a_full_disk_ends_the_crawl(web, out, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         crawl.crawl([web.url], out)
     assert len(web.visits) == 1
+
+
+def test_a_disk_that_is_full_says_where_and_loses_nothing(web, out):
+    """The disk is full at 4,500 bytes; when there is room again, the same command goes on."""
+    web.pages = TREE
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4500, was[1]))
+    try:
+        with pytest.raises(OSError) as full:
+            crawl.crawl([web.url], out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert full.value.filename == f"{out}.tmp" and not out.exists() and len(web.visits) < 6
+    seen = len(web.visits)
+    counts = crawl.crawl([web.url], out)
+    assert counts["fetched"] == 6 and counts["taken_over"] >= 1 and len(responses(out)) == 6 and len(web.visits) < seen + 7
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(web, out, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("rename"), replace(old, new)))
+    web.pages = TREE
+    crawl.crawl([web.url], out)
+    assert done == [f"{out}.tmp", "rename", str(out.parent)]
+
+
+def test_a_place_where_nothing_can_be_written_is_said_before_a_fetch(web, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "x.warc.gz.tmp").mkdir()
+    for path in (tmp_path / "file" / "x.warc.gz", tmp_path / "x.warc.gz", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError) as error:
+            crawl.crawl([web.url], path)
+        assert error.value.filename and not web.visits
+
+
+def test_a_crawl_that_ends_just_now_is_not_written_to(web, out, monkeypatch):
+    """The other one renames its file between our opening it and our lock."""
+    web.pages = TREE
+    out.parent.mkdir()
+    lock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: (os.replace(f"{out}.tmp", out), lock(file, how)))
+    with pytest.raises(ValueError, match="another crawl"):
+        crawl.crawl([web.url], out)
+    assert out.read_bytes() == b"" and not web.visits
 
 
 @pytest.mark.parametrize("left", [b"", b"\x1f\x8b", b"not a WARC"])
@@ -743,6 +887,31 @@ def test_redirects_and_endless_ones(web):
     assert read_all(web.url + "/f") == FILE and ranges_asked(web) == [524_288] * 2
     with pytest.raises(crawl.RemoteError, match="/loop.*302"):
         open_url(web.url + "/loop")
+
+
+@pytest.mark.parametrize("page", [endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100), endless(head(302, {"Location": "/g"}), b"y" * 9000), endless(head(404, {}), b"y" * 9000),
+                                  endless(b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * 60_000 + b"\r\n"), (302, {"Location": "ftp://127.0.0.1/f"}, b""), (206, {"Content-Range": "bytes 0-" + "9" * 9000 + "/1"}, b"y")])
+def test_answers_without_end_are_not_kept_in_memory(web, page, clock):
+    web.pages = {"/f": page, "/g": (404, {}, b"")}
+    tracemalloc.start()
+    with pytest.raises(crawl.RemoteError):
+        read_all(web.url + "/f")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+def test_a_file_that_hardly_comes_is_given_up(web, clock):
+    def drip(handler):
+        handler.wfile.write(head(200, {"Content-Length": 10 ** 9}))
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                clock.now += 50
+                handler.wfile.write(b"y")
+                time.sleep(0.001)
+    web.pages["/f"] = drip
+    with pytest.raises(crawl.RemoteError, match="gave up"):
+        read_all(web.url + "/f")
 
 
 def test_a_proxy_of_the_environment_is_used(web, monkeypatch):

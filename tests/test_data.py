@@ -491,6 +491,16 @@ def test_words_as_numbers_are_the_words():
     assert len(Words("a new beginning")) == 3 and len(filters.vocabulary.pieces) == 3
 
 
+def test_words_remembered_are_bounded_in_characters(monkeypatch):
+    """A million pieces may be remembered, but not a million long ones."""
+    monkeypatch.setattr(filters.Vocabulary, "MOST_CHARS", 100_000)
+    monkeypatch.setattr(filters, "vocabulary", filters.Vocabulary())
+    for i in range(100):
+        text = f"{i} " + " ".join(f"{i}x{j}" * 300 for j in range(10))
+        assert filters.Words(text).strings() == words(text)
+        assert sum(map(len, filters.vocabulary.pieces)) <= 100_000 + len(text)
+
+
 @pytest.mark.parametrize("text, n", [
     ("One. Two! Three?", 3), ("One. (Two) three", 2), ("No end", 1), ("", 1), ("...", 1), ("One...two", 1), ("Mr. Smith of the U.S. came.", 1),
     ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 1), ("一。 二。 三", 3), ("One.", 1), ("a.b.c", 1)])

@@ -821,6 +821,17 @@ def test_budget_is_in_characters_and_elements(monkeypatch):
     assert main_text("<p>x</p>" * 100).count("x") == 8
 
 
+def test_what_a_budget_cuts_is_counted(monkeypatch):
+    for limit, page in (("MAX_LINES", "<p>x" * 12), ("MAX_LINES", "<pre>" + "x\n" * 12), ("MAX_NODES", "<div>" * 12 + "x"), ("MAX_CHARS", "<p>" + "x" * 100)):
+        counts = Counter()
+        extract.main_text(page, counts=counts)
+        assert not counts
+        monkeypatch.setattr(extract, limit, 11)
+        text = extract.main_text(page, counts=counts)
+        assert counts == {"page_cut": 1} and text.count("\n") < 11
+        monkeypatch.undo()
+
+
 def test_same_page_same_text_however_often():
     pages = [page_of(f"<p>{i}") for i in range(5)]
     first = [main_text(p) for p in pages]

@@ -237,6 +237,34 @@ def test_counting_rows_is_fetching_them(tmp_path):
         assert alone[1][0] == among[1][0]
 
 
+@pytest.mark.parametrize("minn, maxn", [(1, 1), (1, 4), (2, 4), (3, 6), (0, 0)])
+def test_a_long_token_in_pieces_is_the_same_token(tmp_path, monkeypatch, minn, maxn):
+    """Pieces of a few characters, cut anywhere: the same features, and but for rounding the same mean."""
+    (tmp_path / "m.bin").write_bytes(model_bytes()[0])
+    model = language.load(tmp_path / "m.bin")
+    model.args.minn, model.args.maxn = minn, maxn
+    texts = ["x" + "ab\u00e9\u6f22<>" * k + " y </s>" for k in (5, 6, 7, 20)] + [TEXTS[0], "</s>x</s>y" * 9]
+    whole, n_whole = model.hidden(texts)
+    monkeypatch.setattr(language, "LONG_TOKEN", 10)
+    monkeypatch.setattr(language, "BLOCK_BYTES", 8 * (maxn + 1))
+    taken, pieces_of = [], language.pieces_of
+    monkeypatch.setattr(language, "pieces_of", lambda token, maxn: (taken.append(token), pieces_of(token, maxn))[1])
+    pieces, n_pieces = model.hidden(texts)
+    assert np.array_equal(n_whole, n_pieces) and len(taken) >= 4 * (maxn > 0)
+    np.testing.assert_allclose(pieces, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_of_one_long_token():
+    """It took over 100 bytes a byte."""
+    model, peaks = language.load(), []
+    for n in (1 << 20, 1 << 21):
+        tracemalloc.start()
+        model.predict_proba(["x" * n])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 12 << 20
+
+
 @pytest.mark.parametrize("space", [" ", ""])
 def test_memory_of_one_long_text(space):
     """Gathering every row at once took 540 bytes of memory a byte of random words."""

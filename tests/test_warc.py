@@ -7,6 +7,7 @@ import io
 import os
 import random
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -17,6 +18,10 @@ from dataclasses import asdict
 
 import pytest
 
+import command
+import crawl
+import extract
+import filters
 import warc
 from conftest import ROOT
 from warc import document_kind, read_warc
@@ -423,6 +428,11 @@ def test_bombs_cost_bounded_time_memory_and_output(bomb, monkeypatch):
     assert time.process_time() - began < 10
 
 
+def test_what_a_crawl_keeps_of_a_page_is_read_whole():
+    """The limits of the three modules: what one writes the next does not cut, or counts it (see inflated_too_long)."""
+    assert crawl.MAX_BODY + crawl.MAX_HEAD <= warc.MAX_BLOCK <= extract.MAX_CHARS and crawl.MAX_HEAD <= warc.MAX_HEAD
+
+
 def test_memory_does_not_grow_with_the_file():
     """Twenty times the records, sound and damaged: the same memory."""
     rng, peaks = random.Random(2), []
@@ -589,8 +599,83 @@ def test_the_fuzz_sees_a_reader_that_loses_records(monkeypatch):
         test_random_damage(monkeypatch)
 
 
+ODD = [b"\0", b"\xff", b"\xfe\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xed\xb0\x80", b"\xc2\x9b", b"\x1b[2J", b"\xf4\x90\x80\x80", b"\xc3", b"\x1b$B", b"+ADw-", b"\x85",
+       b"&#xD800;", b"&#0;", b"&#x110000;", b"&#99999999999;", b"\\ud800", b"\xe2\x80\xae", b"\xe2\x80\xa8", b"\r", b"\n", b"\r\n", b"<", b">", b'"', b"'", b"=", b"%", b"%00", b"[", b"]", b"//", b":", b";", b",", b"9" * 5000, b"-1"]
+CHARSETS = "utf-8 utf-16 utf-7 utf-32 idna punycode rot13 zlib_codec base64 hex unicode_escape raw_unicode_escape mbcs undefined iso-2022-jp hz gb18030 big5 euc-kr cp437 x-user-defined none ../x \0 koi8-r".split(" ")
+VALUES = [b"text/html; charset=%s", b"gzip", b"chunked", b"deflate, gzip", b"noindex", b"1", b"<http://a.com/>", b"http://[::1/", b"http://\xc3\xbc.de/", b"20240102030405", b"10", b"200", b"nofollow", b""]
+NAMES_OF_HEADERS = [b"WARC-Type", b"WARC-Target-URI", b"WARC-Date", b"WARC-Identified-Payload-Type", b"Content-Length", b"WARC-Truncated", b"Content-Type", b"Content-Encoding", b"Transfer-Encoding", b"X-Robots-Tag",
+                    b"tdm-reservation", b"Location", b"Retry-After", b"\xff", b""]
+MARKUP = [b"<html>", b"<p>", b"</p>", b"<a href=", b"<a rel=license href=", b"<meta charset=", b"<meta name=robots content=", b"<base href=", b"<script>", b"<!--", b"-->", b"<div class=share>", b"<table><td>",
+          b'{"articleBody":"', b"words of a page ", b"The ferry leaves at noon. ", b"a@b.com ", b"8.8.8.8 ", b"<pre>", b"\xe6\xbc\xa2", b"e\xcc\x81" * 40]
+
+
+def anything(rng, pieces, most):
+    return b"".join(rng.choice(pieces) if rng.random() < 0.7 else rng.choice(ODD) for _ in range(rng.randrange(most)))
+
+
+def head_of(rng, names):
+    charset = rng.choice(CHARSETS).encode()
+    values = [v % charset if b"%s" in v else v for v in VALUES]
+    return b"".join(rng.choice(names) + b": " + anything(rng, values, 4) + rng.choice([b"\r\n", b"\r\n", b"\n", b"\r\n ", b"\r"]) for _ in range(rng.randrange(8)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_odd_characters_anywhere_are_no_error(seed, n=120):
+    """Charsets that are none, NUL, half surrogates, control characters, huge numbers: in headers, addresses and pages. Only where nothing
+    looks like a WARC there may be a ValueError, which says so."""
+    rng, read_some = random.Random(seed), 0
+    for _ in range(n):
+        body = anything(rng, MARKUP, 40)
+        body = rng.choice([body, body, zipped(body), zipped(body)[:-5], body.decode("latin-1").encode("utf-16")])
+        block = b"HTTP/1.1 " + rng.choice([b"200 OK", b"\xff", b"999999", b"\0"]) + b"\r\n" + head_of(rng, NAMES_OF_HEADERS) + b"\r\n" + body
+        length = b"Content-Length: %d\r\n" % len(block)
+        start = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://" + anything(rng, [b"a.com", b"/", b"?q="], 6).replace(b"\r", b"").replace(b"\n", b"") + b"\r\n" + length
+        try:
+            out = read(start + head_of(rng, NAMES_OF_HEADERS) + b"\r\n" + block + b"\r\n\r\n" + PAGES[0])
+        except ValueError as error:
+            assert "not a WARC file" in str(error)
+            continue
+        for r in out:
+            read_some += 1
+            document_kind(r)
+            filters.url_filter(r.url)
+            said, licence = filters.rights(r.http_headers, r.body)
+            text = extract.main_text(r.body, r.url, r.charset)
+            (text + (licence or "")).encode()                                            # no half surrogates
+            filters.redact(text, ("email", "ip", "ssn", "phone"))
+            links, base = crawl.links_of(r, Counter())
+            for link in (*links, r.http_headers.get("location", "")):
+                try:
+                    assert crawl.normalise(link, base).isascii()
+                except ValueError:                                                       # no address
+                    pass
+            crawl.retry_after(r.http_headers)
+            crawl.allowed(crawl.parse_robots(r.body.decode("utf-8-sig", "replace").splitlines())[0], "http://a.com/x")
+    assert read_some > n
+
+
 # ------------------------------------------------------------------------------------------------------
 # On the command line.
+
+@pytest.mark.parametrize("script", ["warc", "extract", "crawl", "language"])
+def test_no_control_sequence_reaches_the_terminal(script, tmp_path, monkeypatch, capsys):
+    """Each as the whole of a program, in this process, with a terminal for its output."""
+    escape = "\x1b]0;owned\x07\x9b2J\u202e"
+    (tmp_path / "x.warc").write_bytes(record(http(b"<p>x"), type="resp\x1b[2Jonse", url=f"http://h/{escape}", WARC_Date=escape))
+    (tmp_path / "x.html").write_text(f"<p>x&#27;[2J{escape}", encoding="utf-8")
+    (tmp_path / "x.ftz").write_bytes(b"\x1b[2J")
+    args = {"warc": [tmp_path / "x.warc"], "extract": [tmp_path / "x.html"], "crawl": [f"http://a.org:x/{escape}", "--run", tmp_path],
+            "language": ["predict", "--model", tmp_path / f"{escape}.ftz", "x"]}[script]
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)                                       # put back what guard() puts there
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert out + err and not command.CONTROL.search((out + err).replace("\r", "").replace("\n", ""))
+
+
 
 def test_a_line_for_each_record(tmp_path):
     (tmp_path / "x.warc").write_bytes(b"".join(PAGES) + record(b"words", "conversion", Content_Type="text/plain") + b"garbage")
