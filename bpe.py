@@ -22,6 +22,7 @@ merges; llm.c for the shards. tests/peers/test_bpe_peers.py compares with all bu
 """
 
 import argparse
+import codecs
 import functools
 import gzip
 import hashlib
@@ -34,7 +35,6 @@ import shutil
 import sys
 import tempfile
 import time
-import unicodedata
 import zlib
 from collections import Counter, namedtuple
 from functools import cached_property
@@ -48,15 +48,17 @@ import command
 import runs
 import vocabularies
 from encoder import TOGETHER, Encoder
-from pieces import PATTERNS, SURE, Pieces, batches_of, blocks_of, cut, parts_of, words_of
+from pieces import (PATTERNS, SURE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_pattern, cut, finder, names_of,
+                    normal_form, parts_of, words_of)
 from runs import whole_file
-from vocabularies import GPT2_BYTES, ID_LIMIT, PUBLISHED
+from vocabularies import GPT2_BYTES, PUBLISHED
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>",
                   "<|tool_start|>", "<|tool_end|>", "<|output_start|>", "<|output_end|>")
 
 MANY = 2**15            # ids from which decoding is worth arrays
+LONGEST_NAME = 1000     # characters of a special token's name
 
 
 # ---- merging: one piece into parts ---------------------------------------------------------------
@@ -232,22 +234,20 @@ class Tokenizer:
     Unicode normal form that text is brought to first ("NFC" for Qwen).
     """
 
+    name = None         # the file it came from, for messages
+
     def __init__(self, ranks, pattern, special_tokens, normalize=None):
         self.ranks, self.special_tokens, self.normalize = dict(ranks), dict(special_tokens), normalize
-        self.pattern = PATTERNS.get(pattern, pattern)
-        try:
-            compiled = regex.compile(self.pattern)
-        except regex.error as error:
-            raise ValueError(f"pattern {self.pattern!r}: {error}") from None
-        if compiled.groups:
-            raise ValueError(f"pattern {self.pattern!r}: has a capturing group; write (?:...)")
+        self.pattern = PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern
+        check_pattern(self.pattern)
+        if not self.ranks or "" in self.special_tokens or b"" in self.ranks:
+            raise ValueError("a tokenizer needs at least one token, none of them empty, and no special one named ''")
+        for name in self.special_tokens:
+            if not isinstance(name, str) or len(name) > LONGEST_NAME:
+                raise ValueError(f"special token {str(name)[:60]!r}: expected a text of up to {LONGEST_NAME} characters")
+        vocabularies.check_ids(itertools.chain(self.ranks.values(), self.special_tokens.values()))
         self._bytes_of = {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
         self._bytes_of |= {i: token for token, i in self.ranks.items()}
-        if not self.ranks or "" in self.special_tokens:
-            raise ValueError("a tokenizer needs at least one token, and no special one named ''")
-        for i in self._bytes_of:
-            if not isinstance(i, (int, np.integer)) or not 0 <= i < ID_LIMIT:
-                raise ValueError(f"id {i!r} is no whole number from 0 to {ID_LIMIT - 1}")
         n_tokens = len(self.ranks) + len(self.special_tokens)
         if len(self._bytes_of) < n_tokens:
             raise ValueError(f"{n_tokens} tokens have only {len(self._bytes_of)} different ids")
@@ -288,19 +288,30 @@ class Tokenizer:
         for value in (allowed_special, disallowed_special):
             if isinstance(value, str) and value != "all":
                 raise ValueError(f'special tokens {value!r}: pass a set of names, or "all"')
-        allowed = set(self.special_tokens if allowed_special == "all" else allowed_special)
+        everything = allowed_special == "all"
+        allowed = self.special_tokens if everything else self.special_tokens.keys() & set(allowed_special)
         if disallowed_special == "all":
-            disallowed_special = set(self.special_tokens) - allowed
-        for name in disallowed_special:
-            if name in text:
-                raise ValueError(f"text contains the special token {name!r}: for that token pass "
-                                 f"allowed_special={{{name!r}}}, for ordinary text pass "
-                                 f"disallowed_special=() or use encode_ordinary")
-        names, start = sorted(allowed & set(self.special_tokens), key=len, reverse=True), 0
-        for match in regex.finditer("|".join(map(regex.escape, names)), text) if names else ():
-            yield text[start:match.start()], [self.special_tokens[match.group()]]
-            start = match.end()
+            disallowed_special = () if everything else self.special_tokens if not allowed else self.special_tokens.keys() - allowed
+        elif disallowed_special is not self.special_tokens:
+            disallowed_special = set(disallowed_special)
+        if "" in disallowed_special:
+            raise ValueError("disallowed_special: the empty text is in every text")
+        for _, name in self._names(disallowed_special).find(text):
+            raise ValueError(f"text contains the special token {name!r}: for that token pass "
+                             f"allowed_special={{{name!r}}}, for ordinary text pass "
+                             f"disallowed_special=() or use encode_ordinary")
+        start = 0
+        for at, name in self._names(allowed).find(text):
+            yield text[start:at], [self.special_tokens[name]]
+            start = at + len(name)
         yield text[start:], []
+
+    def _names(self, names):
+        return self._all_names if names is self.special_tokens else names_of(frozenset(names))
+
+    @cached_property
+    def _all_names(self):
+        return Names(self.special_tokens)
 
     def encode_ordinary(self, text):
         """Text to a list of ids; the names of special tokens are text like any other.
@@ -315,14 +326,19 @@ class Tokenizer:
 
     def encode_many(self, texts, *, num_threads=cores.N_THREADS):          # [str] -> [(n,) uint32]
         texts = list(map(well_formed, texts))
-        return self._encoder.encode([unicodedata.normalize(self.normalize, text) for text in texts] if self.normalize else texts, num_threads)
+        if self.normalize:
+            texts = [normal_form(self.normalize, text) for text in texts]
+        try:
+            return self._encoder.encode(texts, num_threads)
+        except SlowPattern as error:
+            raise ValueError(f"{self.name}: {error}" if self.name else str(error)) from None
 
     @cached_property
     def _encoder(self):
         return Encoder(self.ranks, self.pattern, merge)
 
     def __reduce__(self):               # to pickle it: without what encoding remembers
-        return Tokenizer, (self.ranks, self.pattern, self.special_tokens, self.normalize)
+        return Tokenizer, (self.ranks, self.pattern, self.special_tokens, self.normalize), {"name": self.name}
 
     def encode_single_token(self, token):
         """The id of one whole token, str or bytes, special or not; KeyError if there is none."""
@@ -338,10 +354,11 @@ class Tokenizer:
         """Ids to the exact bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
         ids = ids if hasattr(ids, "__len__") else list(ids)
         try:
-            if len(ids) < MANY:
-                return b"".join(map(self._bytes_of.__getitem__, ids.tolist() if isinstance(ids, np.ndarray) else ids))
-            ids = ids.astype(np.int64) if isinstance(ids, np.ndarray) else np.fromiter(ids, np.int64, len(ids))
-            return b"".join(map(self._spell, np.array_split(ids, len(ids) // MANY)))
+            if len(ids) >= MANY:
+                array = np.asarray(ids)
+                if array.ndim == 1 and array.dtype.kind in "iu" and array.max() < self.n_vocab:
+                    return b"".join(map(self._spell, np.array_split(array.astype(np.int64), len(array) // MANY)))
+            return b"".join(map(self._bytes_of.__getitem__, ids.tolist() if isinstance(ids, np.ndarray) else ids))
         except KeyError as error:
             raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
 
@@ -398,8 +415,7 @@ class Tokenizer:
             text = data[:error.start].decode("utf-8")
             ids, kept = self.encode_ordinary(text), 0
             if ids:
-                *_, last = regex.finditer(self.pattern, text)
-                kept = len(ids) - len(self.encode_ordinary(last[0]))
+                kept = len(ids) - len(self.encode_ordinary(finder(self.pattern)(text)[-1]))
                 while 0 < kept < len(ids) and not (self._bytes_of[ids[kept]] + self._bytes_of[ids[kept - 1]]).strip(b" \n\t"):
                     kept -= 1
             return ids[:kept] + self._encoder.one(data[len(self.decode_bytes(ids[:kept])):])
@@ -473,6 +489,12 @@ class Tokenizer:
         .json of the same stem beside it, which must have the same ranks; else those that OpenAI
         publishes for a file of that name. ValueError if there is no pattern by then.
         """
+        tokenizer = cls._read(path, pattern, special_tokens, folder)
+        tokenizer.name = str(path)
+        return tokenizer
+
+    @classmethod
+    def _read(cls, path, pattern, special_tokens, folder):
         path = Path(path)
         if str(path) in PUBLISHED and not path.is_file():
             published = PUBLISHED[str(path)]
@@ -492,7 +514,7 @@ class Tokenizer:
             try:
                 return cls(*vocabulary)
             except ValueError as error:
-                raise ValueError(f"{path}: cannot be read with equal ids: {error}") from None
+                raise vocabularies.cannot_be_read(path, error) from None
         ranks, beside = vocabularies.read_ranks(path), path.with_suffix(".json")
         known = PUBLISHED.get(path.stem)
         known_pattern, known_specials, normalize = (known.pattern, known.special_tokens, None) if known else (None, {}, None)
@@ -752,14 +774,16 @@ EXAMPLES = (
 
 def segments(tokenizer, ids):
     """[(text, ids)]: tokens, and where characters are spread over several those together."""
-    found, part = [], []
-    for i in ids:
+    found, part, text, decoder = [], [], "", codecs.getincrementaldecoder("utf-8")()
+    for n, i in enumerate(ids):
         part.append(i)
         try:
-            found.append((tokenizer.decode(part, "strict"), part))
-        except UnicodeDecodeError:
-            continue
-        part = []
+            text += decoder.decode(tokenizer.decode_bytes([i]))
+        except UnicodeDecodeError:                      # no UTF-8, whatever follows
+            return found + [(tokenizer.decode(part + ids[n + 1:]), part + ids[n + 1:])]
+        if not decoder.getstate()[0]:                   # no character is unfinished
+            found.append((text, part))
+            part, text = [], ""
     return found + [(tokenizer.decode(part), part)] * bool(part)
 
 
@@ -780,17 +804,14 @@ def show_text(tokenizer, text, colour, steps):
     ids = tokenizer.encode(text, allowed_special="all")
     found, shown = segments(tokenizer, ids), []
     for k, (part, _) in enumerate(found):
-        part = part.replace("\n", "\\n\n")
+        part = command.printable(part.replace("\n", "\\n\n"))
         if colour:
-            part = f"\x1b[30;48;5;{(153, 223, 194, 217, 189, 229)[k % 6]}m{command.printable(part)}\x1b[0m"
+            part = f"\x1b[30;48;5;{(153, 223, 194, 217, 189, 229)[k % 6]}m{part}\x1b[0m"
         shown.append(part)
-    if colour:
-        print("".join(shown), file=command.uncensored(sys.stdout))
-    else:
-        print("|".join(shown))
+    print(("" if colour else "|").join(shown), file=command.uncensored(sys.stdout))
     print(" ".join("+".join(map(str, some)) for _, some in found))
     if steps:
-        for piece in regex.findall(tokenizer.pattern, text):
+        for piece in finder(tokenizer.pattern)(text):
             print(f"  {piece!r}")
             for parts, rank in merge_steps(tokenizer.ranks, piece.encode("utf-8")):
                 spelled = " ".join(part.decode("utf-8", "backslashreplace").replace(" ", "␣").replace("\n", "\\n") for part in parts)

@@ -31,6 +31,7 @@ from pathlib import Path
 import checkpoint
 import command
 import sample
+from vocabularies import distinct
 
 Comparison = namedtuple("Comparison", "prompt replies scores")      # messages; their contents; the higher the better
 
@@ -48,15 +49,6 @@ def named(where):
         raise ValueError(f"{where}: nested too deep") from None
     except (TypeError, LookupError, AttributeError, ArithmeticError) as e:
         raise ValueError(f"{where}: malformed ({type(e).__name__}: {str(e)[:100]})") from None
-
-
-def distinct(pairs):
-    """A JSON object; ValueError if a key stands in it twice, since only one value could be meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {key[:60]!r} stands twice in one object")
-    return found
 
 
 def parse(text):

@@ -15,10 +15,9 @@ import threading
 from functools import cached_property
 
 import numpy as np
-import regex
 
 import cores
-from pieces import SURE, Pieces, batches_of, blocks_of, cut
+from pieces import SURE, Pieces, batches_of, blocks_of, cut, finder
 
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
@@ -45,7 +44,7 @@ class Pairs:
             left.append(ids[a[both]])
             right.append(ids[b[both]])
             rank.append(ids[at[both]])
-        for token in (token for token in ranks if len(token) > SURE):
+        for token in (token for token in ranks if SURE < len(token) <= WIDTHS[-1]):     # longer ones come up only in pieces that come alone
             halves = [(token[:n], token[n:]) for n in range(1, len(token)) if token[:n] in ranks and token[n:] in ranks]
             left.append([ranks[a] for a, _ in halves])
             right.append([ranks[b] for _, b in halves])
@@ -152,7 +151,7 @@ class Encoder:
         self.by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)])
         self.together = self.by_byte.min() >= 0 and max(ranks.values()) < NEVER         # what Pairs asks for
         self.pieces, self.n, self.pool = None, 0, ()        # made when a text is long
-        self.find, self.short = regex.compile(pattern).findall, PieceCache(self.one)
+        self.find, self.short = finder(pattern), PieceCache(self.one)
 
     @cached_property
     def tokens(self):                                       # Pieces of nothing but tokens

@@ -17,8 +17,13 @@ two 64-bit words in a hash table made of arrays.
 Sources: the patterns are those of GPT-2, tiktoken, rustbpe and Qwen; tests/test_pieces.py compares with `regex` over all of Unicode.
 """
 
+import bisect
+import itertools
+import math
 import os
-from functools import cache
+import re
+import unicodedata
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +68,68 @@ RULES = {PATTERNS[name]: rules for name, rules in {
 BLOCK = 1 << 17                     # characters worked on at a time: their arrays stay in the cache
 SAFE_CUT = regex.compile(r"\p{L}(?=[ \n])")         # no pattern of RULES looks across
 SURE = 15                           # bytes of a piece that a Pieces finds by its arrays
+
+
+# ---- patterns of somebody's own ---------------------------------------------------------------------
+
+LONGEST_PATTERN = 10_000            # characters
+MOST_REPEATS = 100_000              # regex writes x{1000} out when it compiles; so may all of them together
+SECONDS, SECONDS_PER_CHARACTER = 10, 5e-5       # of CPU time to cut a text: any useful pattern is 100 times as fast
+UNKNOWN_ELSEWHERE = ((r"\(\?[A-Za-z0-9]*x", "the flag x"), (r"\(\?(?:R|[+-]?\d)", "recursion"))
+
+
+class SlowPattern(ValueError):
+    """A pattern needs more time or memory for a text than any text deserves."""
+
+
+def check_pattern(pattern):
+    """-> regex.compile(pattern). ValueError for what is no pattern, or none that cuts text in bounded memory."""
+    def refuse(why):
+        raise ValueError(f"pattern {str(pattern)[:80]!r}: {why}")
+
+    if not isinstance(pattern, str):
+        refuse("expected a text")
+    if len(pattern) > LONGEST_PATTERN:
+        refuse(f"has {len(pattern):,} characters, more than {LONGEST_PATTERN:,}")
+    for construct, what in UNKNOWN_ELSEWHERE:
+        if re.search(construct, pattern):
+            refuse(f"has {what}, which is not supported")
+    counts = re.findall(r"\{([0-9]+)", pattern)
+    if any(len(n) > 9 for n in counts) or math.prod(max(1, int(n)) for n in counts) > MOST_REPEATS:
+        refuse(f"its repeats multiply to more than {MOST_REPEATS:,}")
+    try:
+        found = regex.compile(pattern)
+    except RecursionError:
+        refuse("is nested too deep")
+    except (regex.error, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        refuse(error)                               # regex's parser has many ways to stumble
+    if found.groups:
+        refuse("has a capturing group; write (?:...)")
+    if found.flags & regex.REVERSE:
+        refuse("searches backwards")
+    return found
+
+
+@lru_cache(64)
+def finder(pattern):
+    """A function from a text to its pieces, by the pattern itself. What does not match is dropped, as in tiktoken.
+
+    PATTERNS take time in proportion to the text. Others may take exponential time: SlowPattern then.
+    """
+    findall = check_pattern(pattern).findall
+    if pattern in PATTERNS.values():
+        return findall
+
+    def find(text):
+        limit_s = SECONDS + SECONDS_PER_CHARACTER * len(text)
+        try:
+            return findall(text, timeout=limit_s)
+        except TimeoutError:
+            why = f"takes more than {limit_s:.0f} s"
+        except MemoryError:
+            why = "takes more memory than there is"
+        raise SlowPattern(f"pattern {pattern[:80]!r}: {why} to cut a text of {len(text):,} characters")
+    return find
 
 
 # ---- kinds ----------------------------------------------------------------------------------------------------------
@@ -425,7 +492,7 @@ def cut(parts, pattern):
     bytes are behind the last, and the pieces of part k end before ends[k]."""
     rules = RULES.get(pattern)
     if rules is None:                                       # a pattern of somebody's own: only it knows, and what it
-        each = [regex.findall(pattern, part) for part in parts]         # does not match is dropped, as in tiktoken
+        each = [finder(pattern)(part) for part in parts]                # does not match is dropped, as in tiktoken
         found = [piece.encode() for some in each for piece in some]
         length = np.array(list(map(len, found)), np.int64)
         return np.frombuffer(b"".join(found) + bytes(15), np.uint8), np.cumsum(length) - length, length, np.cumsum(list(map(len, each)))
@@ -443,3 +510,62 @@ def cut(parts, pattern):
     length = np.diff(begin, append=len(data) - 15)
     begin, length = (np.delete(x, ends[:-1]) if len(parts) > 1 else x for x in (begin, length))     # without the borders
     return data, begin, length, ends - np.arange(len(parts))
+
+
+# ---- names in a text ------------------------------------------------------------------------------------------------
+
+class Names:
+    """Finds names, such as those of special tokens, in a text.
+
+    A regular expression tries each of them at each place. Here they are sorted: a name that begins at a place is the last one that
+    does not sort behind the text from there on, or one that this begins with, as <|im| and <|im_end|> do.
+    """
+
+    def __init__(self, names):
+        self.names, self.shorter, stack = sorted(names), [], []     # shorter: number of the longest name that each begins with, or -1
+        for i, name in enumerate(self.names):
+            while stack and not name.startswith(self.names[stack[-1]]):
+                stack.pop()
+            self.shorter.append(stack[-1] if stack else -1)
+            stack.append(i)
+        self.longest = max(map(len, self.names), default=0)
+        first = "".join(map(re.escape, sorted({name[:1] for name in self.names})))
+        self.first = re.compile(f"[{first}]" if first else "(?!)")
+
+    def find(self, text):
+        """Yields (where it begins, name) from the left; of names that begin at one place the longest."""
+        found = self.first.search(text)
+        while found:
+            at = found.start()
+            i = bisect.bisect_right(self.names, text[at:at + self.longest]) - 1
+            while i >= 0 and not text.startswith(self.names[i], at):
+                i = self.shorter[i]
+            if i >= 0:
+                yield at, self.names[i]
+            found = self.first.search(text, at + (len(self.names[i]) if i >= 0 else 1))
+
+
+@lru_cache(16)
+def names_of(names):                                        # a frozenset
+    return Names(names)
+
+
+# ---- normal forms ---------------------------------------------------------------------------------------------------
+
+MANY_MARKS = regex.compile(r"\p{M}{32,}")
+
+
+def normal_form(form, text):
+    """unicodedata.normalize, in time in proportion to the text.
+
+    Python sorts the marks on a letter by insertion. Of many in a row we do that first: decomposed, and sorted by class between
+    those of class 0.
+    """
+    def in_order(found):
+        marks = [part for mark in found[0] for part in unicodedata.normalize("NFD", mark)]
+        ordered = []
+        for _, run in itertools.groupby(marks, lambda mark: unicodedata.combining(mark) > 0):
+            ordered += sorted(run, key=unicodedata.combining)
+        return "".join(ordered)
+
+    return unicodedata.normalize(form, MANY_MARKS.sub(in_order, text))

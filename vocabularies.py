@@ -14,15 +14,17 @@ Sources: tiktoken (openai_public.py, load.py), Hugging Face tokenizers, GPT-2's 
 import base64
 import hashlib
 import json
+import numbers
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import regex
 
 from runs import whole_file
-from pieces import PATTERNS
+from pieces import PATTERNS, check_pattern
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
 
@@ -88,7 +90,11 @@ def to_bytes(word):
     try:
         return word.translate(CHARACTER_TO_BYTE).encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f"token {word!r} is not byte-level") from None
+        raise ValueError(f"token {shown(word)} is not byte-level") from None
+
+
+def shown(token):                       # for an error message: hostile tokens have a megabyte
+    return repr(token[:60]) + "..." * (len(token) > 60)
 
 
 class Words(dict):                      # to_bytes, once for each word
@@ -141,14 +147,17 @@ def read_ranks(path):
             continue
         try:
             token, rank = line.split()
-            token, rank = base64.b64decode(token, validate=True), int(rank)
+            token = base64.b64decode(token, validate=True)
+            if not token or not rank.removeprefix(b"-").isdigit():
+                raise ValueError
         except ValueError:
             raise ValueError(f"{path}:{n}: not base64 and a rank: {line[:60]!r}") from None
+        rank = int(rank) if len(rank) < 12 else -1
         if not 0 <= rank < ID_LIMIT:
-            raise ValueError(f"{path}:{n}: rank {rank} is not 0 to {ID_LIMIT - 1}")
+            raise ValueError(f"{path}:{n}: rank {line.split()[1][:20].decode()} is not 0 to {ID_LIMIT - 1}")
         if token in ranks or rank in line_of:
             first = line_of[ranks.get(token, rank)]
-            raise ValueError(f"{path}:{n}: token {token!r} or rank {rank} is on line {first} too")
+            raise ValueError(f"{path}:{n}: token {shown(token)} or rank {rank} is on line {first} too")
         ranks[token], line_of[rank] = rank, n
     if not ranks:
         raise ValueError(f"{path}: no ranks in it")
@@ -163,17 +172,34 @@ def ranks_file(ranks):
 
 # ---- merges ----------------------------------------------------------------------------------------------------------
 
-def all_merges(ranks):
-    """All (left, right) whose joint bytes are a token, by the ranks of that, of left, of right."""
-    found, lengths = [], {len(token) for token in ranks}
-    for token, rank in ranks.items():
-        n = len(token)                  # a run in the corpus makes tokens of 100,000 bytes and more
+def merges_of(ranks):
+    """Yields, for each token in the order of the ranks, a list of all (left, right) whose joint bytes it is, by their ranks.
+
+    One token at a time: the tokens a, aa, aaa ... have more pairs than a megabyte of file can list.
+    """
+    lengths = {len(token) for token in ranks}
+    for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
+        found, n = [], len(token)       # a run in the corpus makes tokens of 100,000 bytes and more
         for i in range(1, n):
             if i in lengths and n - i in lengths:
                 left, right = token[:i], token[i:]
                 if left in ranks and right in ranks:
-                    found.append((rank, ranks[left], ranks[right], left, right))
-    return [(left, right) for *_, left, right in sorted(found)]
+                    found.append((ranks[left], ranks[right], left, right))
+        yield [(left, right) for *_, left, right in sorted(found)]
+
+
+def all_merges(ranks):
+    """All (left, right) whose joint bytes are a token, by the ranks of that, of left, of right."""
+    return [pair for merges in merges_of(ranks) for pair in merges]
+
+
+def are_all_merges(merges, ranks):      # merges == all_merges(ranks), without making the list
+    at = 0
+    for found in merges_of(ranks):
+        if merges[at:at + len(found)] != found:
+            return False
+        at += len(found)
+    return at == len(merges)
 
 
 def own_merges(ranks, merge):
@@ -183,7 +209,7 @@ def own_merges(ranks, merge):
         if len(token) > 1:
             parts = merge(ranks, token, rank)
             if len(parts) != 2:
-                raise ValueError(f"token {token!r} ends as {len(parts)} parts and not as two, so pairs cannot make it; save as .tiktoken or "
+                raise ValueError(f"token {shown(token)} ends as {len(parts)} parts and not as two, so pairs cannot make it; save as .tiktoken or "
                                  f"tokenizer.json")
             found[token] = tuple(parts)
     return found
@@ -196,15 +222,40 @@ def check_merges(ranks, merges, ignore_merges, merge):
     ends as two parts that the list joins: other entries then never come up. And it is when the list
     is the full one that we write ourselves.
     """
-    if ignore_merges and merges == all_merges(ranks):
+    if ignore_merges and are_all_merges(merges, ranks):
         return
+    for pair in merges:
+        if len(pair) != 2 or pair[0] not in ranks or pair[1] not in ranks or pair[0] + pair[1] not in ranks:
+            raise ValueError(f"the merge {' '.join(map(shown, pair[:3]))} is not of two tokens that make a third")
     products = [ranks[left + right] for left, right in merges]
     if products != sorted(products):
         raise ValueError("its merges are not in the order of their ids")
     listed = set(merges)
     for token, rank in ranks.items():
         if len(token) > 1 and tuple(merge(ranks, token, rank)) not in listed:
-            raise ValueError(f"token {token!r} is not what its merges make of it")
+            raise ValueError(f"token {shown(token)} is not what its merges make of it")
+
+
+# ---- what all .json files have in common -----------------------------------------------------------------------------
+
+def distinct(pairs):
+    """A JSON object; ValueError if a key stands in it twice, as only one value could be meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {shown(key)} stands twice in one object")
+    return found
+
+
+def check_ids(ids):
+    for i in ids:
+        if not isinstance(i, numbers.Integral) or isinstance(i, bool) or not 0 <= i < ID_LIMIT:
+            raise ValueError(f"id {repr(i)[:60]} is no whole number from 0 to {ID_LIMIT - 1}")
+
+
+def cannot_be_read(path, error):
+    reason = error if isinstance(error, ValueError) else repr(error)
+    return ValueError(f"{path}: cannot be read with equal ids: {str(reason)[:400]}")
 
 
 # ---- vocab.json and merges.txt ---------------------------------------------------------------------------------------
@@ -216,11 +267,12 @@ def read_gpt2(path, merge):
     if merges_file is None:
         raise FileNotFoundError(f"{beside[0]}: no such file, and {path.name} is of no use without it")
     try:
-        vocab = json.loads(path.read_text(encoding="utf-8"))
-        lines = merges_file.read_text(encoding="utf-8").split("\n")
-        lines = [line for line in lines[lines[0].startswith("#version"):] if line.strip()]
+        vocab = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
+        check_ids(vocab.values())
         merges, known = [], Words()
-        for n, line in enumerate(lines, 2):
+        for n, line in enumerate(merges_file.read_text(encoding="utf-8").split("\n"), 1):
+            if not line.strip() or n == 1 and line.startswith("#version"):
+                continue
             pair = tuple([known[word] for word in line.split()])
             if len(pair) != 2:
                 raise ValueError(f"{merges_file.name}:{n}: {line[:60]!r} is no pair")
@@ -229,12 +281,11 @@ def read_gpt2(path, merge):
         ranks = {known[word]: vocab[word] for word in made}
         missing = [left + right for left, right in merges if left + right not in ranks]
         if missing:
-            raise ValueError(f"{merges_file.name} makes {missing[0]!r}, which {path.name} lacks")
+            raise ValueError(f"{merges_file.name} makes {shown(missing[0])}, which {path.name} lacks")
         check_merges(ranks, merges, False, merge)
         return Vocabulary(ranks, PATTERNS["gpt2"], {word: i for word, i in vocab.items() if word not in made})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = error if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{path}: cannot be read with equal ids: {reason}") from None
+        raise cannot_be_read(path, error) from None
 
 
 def write_gpt2(path, vocabulary, merge):
@@ -261,7 +312,7 @@ def check_portable(pattern):
 JSON_CONTENT = {"truncation": [None], "padding": [None], "normalizer": [None, {"type": "NFC"}]}
 JSON_MODEL = {"type": ["BPE"], "dropout": [None, 0], "unk_token": [None],
               "continuing_subword_prefix": [None, ""], "end_of_word_suffix": [None, ""],
-              "fuse_unk": [False, True], "byte_fallback": [False]}
+              "fuse_unk": [False, True], "byte_fallback": [False], "ignore_merges": [False, True]}
 JSON_ADDED = {"single_word": [False], "lstrip": [False], "rstrip": [False],
               "normalized": [False, True], "special": [True, False]}
 JSON_BYTE_LEVEL = {"type": ["ByteLevel"], "add_prefix_space": [False],
@@ -314,7 +365,7 @@ def read_json(path, merge):
                 raise ValueError(f"{part.get('content', '')} {key} {part[key]!r} is not supported")
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
         model, added, pre = content["model"], content["added_tokens"], content["pre_tokenizer"]
         steps = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
         kinds = [step["type"] for step in steps]        # GPT-2's form, or Llama-3's and ours
@@ -324,6 +375,9 @@ def read_json(path, merge):
         require(content, JSON_CONTENT)
         require(model, JSON_MODEL)
         require({"use_regex": True} | byte_level, JSON_BYTE_LEVEL | {"use_regex": [not splits]})
+        for key, value in (("added_tokens", added), ("merges", model["merges"])):
+            if not isinstance(value, list):
+                raise ValueError(f"{key} is {str(value)[:60]!r}, expected a list")
         around = content.get("post_processor") or {"type": "ByteLevel"}
         for step in (around, *around.get("processors", ())):
             if step["type"] not in JSON_AROUND:
@@ -334,17 +388,26 @@ def read_json(path, merge):
         for split in splits:
             require(split, JSON_SPLIT)
             pattern = split["pattern"]["Regex"]
+            check_pattern(pattern)
             check_portable(pattern)
+            if regex.fullmatch(pattern, ""):
+                raise ValueError(f"pattern {pattern[:80]!r} matches the empty text, which only tokenizers can do something with")
             if pattern not in PATTERNS.values() and ALL_ELSE not in pattern:
                 # What it does not match tiktoken drops, but tokenizers keeps as pieces of their own.
                 pattern = f"{pattern}|(?:(?!{pattern}){ALL_ELSE})+"
         # GPT-2 lists its special tokens in vocab too, where they are no tokens that bytes make.
-        specials = {token["content"]: token["id"] for token in added}
+        specials = distinct([(token["content"], token["id"]) for token in added])
+        check_ids([*specials.values(), *model["vocab"].values()])
+        for name, i in specials.items():
+            if model["vocab"].get(name, i) != i:
+                raise ValueError(f"{shown(name)} has the ids {i} and {model['vocab'][name]}")
         known = Words()
         ranks = {known[word]: i for word, i in model["vocab"].items() if word not in specials}
-        merges = [tuple([known[word] for word in (pair.split(" ") if isinstance(pair, str) else pair)]) for pair in model["merges"]]
+        merges = []
+        for pair in model["merges"]:
+            words = pair.split(" ") if isinstance(pair, str) else pair
+            merges.append(tuple([known[word] for word in words]))
         check_merges(ranks, merges, model.get("ignore_merges", False), merge)
         return Vocabulary(ranks, pattern, specials, content.get("normalizer") and "NFC")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = error if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{path}: cannot be read with equal ids: {reason}") from None
+        raise cannot_be_read(path, error) from None

@@ -6,16 +6,22 @@ import hashlib
 import json
 import multiprocessing
 import os
+import random
 import sys
+import time
+import tracemalloc
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import regex
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import bpe
 import encoder
+import pieces
 import vocabularies
 from bpe import Tokenizer
 from pieces import PATTERNS
@@ -327,3 +333,319 @@ def test_an_error_in_a_process_is_the_error():
     assert list(bpe.in_processes(int, map(str, range(50)), 2)) == list(range(50))
     with pytest.raises(ValueError, match="invalid literal"):
         list(bpe.in_processes(int, ["1", "x", "2"], 2))
+
+
+# ---- files of strangers ------------------------------------------------------------------------
+
+BYTES = {vocabularies.to_characters(bytes([b])): b for b in range(256)}
+LOOP = "abcdefghijklmnopqrstuvwxyz" * 20
+MISSING = object()
+
+
+def crafted(vocab=None, merges=(), added=(), pattern=PATTERNS["gpt4"], **rest):
+    """A tokenizer.json of 256 bytes and what is given; rest replaces parts of it, MISSING removes them."""
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+    content = {"added_tokens": list(added), "model": {
+        "type": "BPE", "ignore_merges": True, "vocab": BYTES | (vocab or {}), "merges": list(merges)},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            split, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]}}
+    for key, value in rest.items():
+        part = content["model"] if key in ("type", "ignore_merges") or key.startswith("model_") else content
+        part[key.removeprefix("model_")] = value
+        if value is MISSING:
+            del part[key.removeprefix("model_")]
+    return content
+
+
+def runs_of_a(n):
+    return {"a" * k: 254 + k for k in range(2, n)}
+
+
+def special(*names):
+    return [{"id": 300 + i, "content": name} for i, name in enumerate(names)]
+
+
+def every_cut(n):
+    """The merges that json_file writes for runs_of_a."""
+    ranks = {bytes([b]): b for b in range(256)} | {b"a" * k: 254 + k for k in range(2, n)}
+    return [[left.decode(), right.decode()] for left, right in vocabularies.all_merges(ranks)]
+
+
+TOKEN = base64.b64encode(b"ab" * 300_000)
+JSON_FILES = {                          # content, the reason why it is refused or None if it can be loaded
+    "runs of a without merges": (crafted(runs_of_a(800)), "not what its merges make of it"),
+    "runs of a with all merges": (crafted(runs_of_a(120), every_cut(120)), None),
+    "runs of a with all merges but one": (crafted(runs_of_a(60), every_cut(60)[:-1]), None),
+    "merges in disorder": (crafted(runs_of_a(60), every_cut(60)[::-1]), "not in the order"),
+    "each token one letter longer": (crafted(
+        {LOOP[:k]: 254 + k for k in range(2, 500)},
+        [[LOOP[:k - 1], LOOP[k - 1]] for k in range(2, 500)]), "not what its merges make of it"),
+    "a merge of no tokens": (crafted({"ab": 256}, [["a", "b"], ["zz", "b"]]), "is not of two tokens"),
+    "a merge into no token": (crafted({"ab": 256}, [["a", "b"], ["b", "b"]]), "is not of two tokens"),
+    "a merge of three": (crafted({"ab": 256}, [["a", "b", "c"]]), "is not of two tokens"),
+    "a merge of none": (crafted({"ab": 256}, [[]]), "is not of two tokens"),
+    "a merge that is a number": (crafted({"ab": 256}, [5]), "'int' object is not iterable"),
+    "merges that are an object": (crafted({"ab": 256}, model_merges={"a b": 1}), "expected a list"),
+    "no vocab": (crafted(model_vocab=MISSING), "KeyError('vocab')"),
+    "vocab of a list": (crafted(model_vocab=["a"]), "has no attribute 'values'"),
+    "an id in a list": (crafted({"ab": [256]}, [["a", "b"]]), "id [256] is no whole number"),
+    "an id that is true": (crafted({"ab": True}, [["a", "b"]]), "id True is no whole number"),
+    "an id of null": (crafted({"ab": None}), "id None is no whole number"),
+    "an id of 1.5": (crafted({"ab": 1.5}), "id 1.5 is no whole number"),
+    "an id of nan": (crafted({"ab": float("nan")}), "id nan is no whole number"),
+    "an id of 2^31": (crafted({"ab": 2**31}), "id 2147483648 is no whole number"),
+    "an id of 400 digits": (crafted({"ab": 10**400}), "is no whole number"),
+    "two tokens of one id": (crafted({"ab": 98}, [["a", "b"]]), "different ids"),
+    "an empty token": (crafted({"": 256}), "none of them empty"),
+    "a token of a megabyte": (crafted({"a" * 10**6: 256}), None),
+    "a token that is not byte-level": (crafted({"\u4e2d" * 10**5: 256}), "is not byte-level"),
+    "an empty special token": (crafted(added=special("")), "no special one named ''"),
+    "a special token of a megabyte": (crafted(added=special("x" * 10**6)), "expected a text of up to"),
+    "a special token that is a number": (crafted(added=special(5)), "special token '5': expected"),
+    "a special token that is a list": (crafted(added=special(["x"])), "unhashable"),
+    "a special token of half a surrogate pair": (crafted(added=special("\ud800")), "surrogates"),
+    "a special token of two ids": (crafted(added=special("<x>", "<x>")), "stands twice"),
+    "a special token with another id in vocab": (crafted({"<x>": 256}, added=special("<x>")),
+                                                 "'<x>' has the ids 300 and 256"),
+    "30,000 special tokens": (crafted(added=special(*(f"<|reserved_{i}|>" for i in range(30_000)))), None),
+    "nested special tokens": (crafted(added=special(*("<" + "a" * i for i in range(1, 500)))), None),
+    "special tokens of one end": (crafted(added=special(*("a" * i + ">" for i in range(1, 500)))), None),
+    "added_tokens of an object": (crafted(added_tokens={}), "expected a list"),
+    "added_tokens of a text": (crafted(added_tokens="abc"), "expected a list"),
+    "added_tokens of null": (crafted(added_tokens=None), "expected a list"),
+    "model of a list": (crafted(model=[]), "has no attribute 'get'"),
+    "ignore_merges of 5": (crafted(ignore_merges=5), "ignore_merges 5 is not supported"),
+    "type of a list": (crafted(type=["BPE"]), "type ['BPE'] is not supported"),
+    "post_processor of a text": (crafted(post_processor="x"), "has no attribute 'get'"),
+    "normalizer of an object": (crafted(normalizer={}), "normalizer {} is not supported"),
+    "pre_tokenizer of null": (crafted(pre_tokenizer=None), "not subscriptable"),
+    "pattern of a list": (crafted(pattern=["a"]), "expected a text"),
+    "pattern of null": (crafted(pattern=None), "expected a text"),
+    "pattern that is none": (crafted(pattern="["), "unterminated character set"),
+    "pattern that closes what it did not open": (crafted(pattern="a)|(?:b"), "unbalanced parenthesis"),
+    "pattern of 20,000 letters": (crafted(pattern="a" * 20_000), "has 20,000 characters"),
+    "pattern with 4,000 groups in one another": (crafted(pattern="(?:" * 2000 + ")" * 2000), "too deep"),
+    "pattern with a hundred million x": (crafted(pattern="x{100000000}"), "repeats multiply"),
+    "pattern with repeats in repeats": (crafted(pattern="(?:x{1000}){1000}"), "repeats multiply"),
+    "pattern with repeats of 400 digits": (crafted(pattern="x{" + "9" * 400 + "}"), "repeats multiply"),
+    "pattern with spaced repeats": (crafted(pattern="(?x) x{1 0 0 0 0 0 0}"), "has the flag x"),
+    "pattern in itself": (crafted(pattern="a?(?R)"), "has recursion"),
+    "pattern in itself by number": (crafted(pattern="a?(?0)"), "has recursion"),
+    "pattern from the end": (crafted(pattern="(?r)a"), "searches backwards"),
+    "pattern with a group": (crafted(pattern="(a)"), "capturing group"),
+    "pattern of nothing": (crafted(pattern=""), "matches the empty text"),
+    "pattern of perhaps nothing": (crafted(pattern="a*"), "matches the empty text"),
+    "a key twice": (b'{"model": 1, "model": 2}', "the key 'model' stands twice"),
+    "a token twice": (json.dumps(crafted()).replace('"a": 97', '"a": 97, "a": 98').encode(),
+                      "the key 'a' stands twice"),
+    "a list in a list in ...": (b"[" * 10**6, "recursion"),
+    "an object in an object in ...": (b'{"model":' * 10**5, "recursion"),
+    "a number of a million digits": (b'{"model": ' + b"9" * 10**6 + b"}", "4300 digits"),
+    "not UTF-8": (b"\xff\xfe", "can't decode byte")}
+TIKTOKEN_FILES = {
+    "runs of a": (b"".join(b"%s %d\n" % (base64.b64encode(token), i) for i, token in enumerate(
+        [bytes([b]) for b in range(256)] + [b"a" * k for k in range(2, 700)])), None),
+    "one long token": (b"YQ== 0\nYg== 1\n" + TOKEN + b" 2\n", None),
+    "the largest id": (b"YQ== 4194303\n", None),
+    "bytes": (random.Random(0).randbytes(10**5), "not base64 and a rank"),
+    "one long line": (b"A" * 10**6, "not base64 and a rank"),
+    "a rank of a million digits": (b"YQ== " + b"9" * 10**6, "rank 99999999999999999999 is not 0 to"),
+    "an empty token": (b"==== 1\n", "not base64 and a rank"),
+    "a rank with a plus": (b"YQ== +1\n", "not base64 and a rank"),
+    "a rank with a line": (b"YQ== 1_0\n", "not base64 and a rank"),
+    "a rank in other digits": ("YQ== \u0663\n".encode(), "not base64 and a rank"),
+    "a long token twice": ((TOKEN + b" 1\n") * 2, "is on line 1 too")}
+
+
+@pytest.mark.parametrize("name, content, message", [
+    (name, *case) for name, cases in (("t.json", JSON_FILES), ("cl100k_base.tiktoken", TIKTOKEN_FILES))
+    for case in cases.values()], ids=[*JSON_FILES, *TIKTOKEN_FILES])
+def test_files_of_strangers(tmp_path, name, content, message):
+    """Each is refused, in a line that names the file, or loaded, in memory in proportion to its size; what is loaded encodes."""
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    text = "a" * 3000 + LOOP + "<|reserved_1<aaa ab>" * 200
+    tracemalloc.start()
+    try:
+        if message is not None:
+            with pytest.raises(ValueError) as error:
+                Tokenizer.load(path)
+            assert str(path) in str(error.value) and message in str(error.value)
+            assert len(str(error.value)) < 600 + len(str(path))
+        else:
+            tokenizer = Tokenizer.load(path)
+            if all(bytes([b]) in tokenizer.ranks for b in range(256)):
+                for special in ((), "all"):
+                    ids = tokenizer.encode(text, allowed_special=special, disallowed_special=())
+                    assert tokenizer.decode(ids) == text
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 25 * path.stat().st_size + 40e6, f"{peak / 1e6:.0f} MB"       # 40: ids up to 2^22; kinds of all characters
+
+
+GPT2_FILES = [
+    ({"ab": 256}, "a b c", "merges.txt:1: 'a b c' is no pair"), ({"ab": 256}, "#version: 0.2\n\na", "merges.txt:3: 'a' is no pair"),
+    ({"ab": 256}, "a a", "which vocab.json lacks"), ({"ab": 256}, "a b\nzz a", "which vocab.json lacks"),
+    ({"ab": [256]}, "a b", "id [256] is no whole number"), ({"ab": {"a": {"b": 5}}}, "a b", "is no whole number"),
+    ({"ab": 2**31}, "a b", "id 2147483648 is no whole number"), ({"": 256}, "", "none of them empty"),
+    ({"ab": 256}, "x" * 10**6, "is no pair"), ({"ab": 256}, "x" * 10**6 + " a", "which vocab.json lacks"),
+    ({"\ud800": 256}, "", "is not byte-level"), (5, "", "has no attribute"), ([1], "", "has no attribute")]
+
+
+@pytest.mark.parametrize("vocab, merges, message", GPT2_FILES)
+def test_gpt2_files_of_strangers(tmp_path, vocab, merges, message):
+    (tmp_path / "vocab.json").write_text(json.dumps(BYTES | vocab if isinstance(vocab, dict) else vocab))
+    (tmp_path / "merges.txt").write_text(merges)
+    with pytest.raises(ValueError) as error:
+        Tokenizer.load(tmp_path / "vocab.json")
+    assert str(tmp_path / "vocab.json") in str(error.value) and message in str(error.value)
+    assert len(str(error.value)) < 600 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("pattern", ["(?:a|a)+b", "(?:a|aa)+b", "(?:a|a|aa)+c"])
+@pytest.mark.parametrize("length", [40, 6000])
+def test_a_pattern_that_takes_exponential_time(tmp_path, monkeypatch, pattern, length):
+    """The text decides: ids, or in time an error that names the file and the pattern; for short texts and for long ones."""
+    monkeypatch.setattr(pieces, "SECONDS", 0.05)
+    monkeypatch.setattr(pieces, "SECONDS_PER_CHARACTER", 1e-6)
+    pieces.finder.cache_clear()
+    (tmp_path / "t.json").write_text(json.dumps(crafted(pattern=pattern)))
+    tokenizer = Tokenizer.load(tmp_path / "t.json")
+    assert tokenizer.decode(tokenizer.encode("aab xaab")) == "aab xaab"
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_bytes(text.encode() + b"\xff"),
+                   lambda text: bpe.show_text(tokenizer, text, False, True)):
+        with pytest.raises(ValueError, match=regex.escape(f"{tmp_path / 't.json'}: pattern {pattern!r}"[:-1])):
+            encode("a" * length)
+    assert tokenizer.encode("ab") == [97, 98]                   # and nothing of it stays
+    pieces.finder.cache_clear()
+
+
+def test_published_patterns_have_no_limit(monkeypatch):
+    monkeypatch.setattr(pieces, "SECONDS", 0)
+    monkeypatch.setattr(pieces, "SECONDS_PER_CHARACTER", 0)
+    pieces.finder.cache_clear()
+    for name in PATTERNS:
+        assert pieces.finder(PATTERNS[name])(PROSE * 20) == regex.findall(PATTERNS[name], PROSE * 20)
+    pieces.finder.cache_clear()
+
+
+HOSTILE = ["a", "A", " ", "\n", "1", "!", "'", "\u0301", "\u4e2d", "aA", "'s", "\n ", " \n", "!\n", "!\u0301", "\u0301A", "A\u0301'", "\u02b0A", "\u00a0"]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_hostile_texts_take_time_in_proportion(name):
+    """Four times the text, by arrays and by the pattern itself: less than eight times the work, in processor time."""
+    tokenizer = Tokenizer({bytes([b]): b for b in range(256)}, name, {})
+    find = pieces.finder(tokenizer.pattern)
+
+    def seconds(work):
+        best = 1e9
+        for _ in range(3):
+            start = time.process_time()
+            work()
+            best = min(best, time.process_time() - start)
+        return best
+
+    for unit in HOSTILE:
+        for cut in (find, lambda text: pieces.cut([text], tokenizer.pattern)):
+            short, long = (("x" + unit * n)[:n] + end for n, end in ((5000, "x"), (20_000, "x")))
+            assert seconds(lambda: cut(long)) < 8 * seconds(lambda: cut(short)) + 0.02, (unit, cut)
+
+
+# ---- names, marks, lists -----------------------------------------------------------------------
+
+def test_names_are_found_from_the_left_the_longest_first():
+    rng = random.Random(0)
+    for _ in range(3000):
+        names = {"".join(rng.choices("ab<|", k=rng.randint(1, 5))) for _ in range(rng.randint(1, 12))}
+        text = "".join(rng.choices("ab<|c", k=rng.randint(0, 40)))
+        pattern = "|".join(map(regex.escape, sorted(names, key=len, reverse=True)))
+        assert list(pieces.Names(names).find(text)) == [(m.start(), m[0]) for m in regex.finditer(pattern, text)]
+    assert list(pieces.Names(()).find("text")) == []
+    odd = ["]", "^", "-", "\\", "[", "\n", "\u4e2d"]
+    assert [name for _, name in pieces.Names(odd).find("".join(odd))] == odd
+
+
+def test_many_special_tokens_cost_no_more():
+    """Not one look at the text for each name: the texts of a megabyte would take a minute."""
+    names = {f"<|reserved_{i}|>": 256 + i for i in range(50_000)}
+    tokenizer = Tokenizer({bytes([b]): b for b in range(256)}, "gpt4", names)
+    text = "<|reserved_1" * 1000 + "<|reserved_4999|>" + "<|reserved_49999|>"
+    looked = []
+    start = time.process_time()
+    ids = tokenizer.encode(text, allowed_special="all")
+    looked.append(time.process_time() - start)
+    assert ids[-2:] == [256 + 4999, 256 + 49999]
+    with pytest.raises(ValueError, match="contains the special token '<|reserved_4999|>'"):
+        tokenizer.encode(text)
+    with pytest.raises(ValueError, match="contains the special token '<|reserved_49999|>'"):
+        tokenizer.encode(text, allowed_special={"<|reserved_4999|>"})
+    assert tokenizer.encode(text, disallowed_special=()) == list(text.encode())
+    with pytest.raises(ValueError, match="the empty text"):
+        tokenizer.encode(text, disallowed_special={""})
+
+
+def test_normal_forms_of_many_marks():
+    """The same as unicodedata's, which takes time that grows with the square of the marks."""
+    rng = random.Random(1)
+    every = [chr(c) for c in range(0x20000)]
+    marks = [c for c in every if unicodedata.category(c)[0] == "M"]
+    bases = [c for c in every if unicodedata.decomposition(c)] + list("ae\uac00\uac01")
+    for _ in range(500):
+        text = "".join(rng.choice(bases) + "".join(rng.choices(marks, k=rng.choice([0, 3, 40, 100]))) for _ in range(4))
+        for form in ("NFC", "NFD"):
+            assert pieces.normal_form(form, text) == unicodedata.normalize(form, text)
+
+    def seconds(n):
+        best = 1e9
+        for _ in range(3):
+            start = time.process_time()
+            Tokenizer({bytes([b]): b for b in range(256)}, "qwen2", {}, "NFC").encode("a" + "\u0301\u0316" * n)
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(8000) < 8 * seconds(2000)
+
+
+def slow_segments(tokenizer, ids):
+    found, part = [], []
+    for i in ids:
+        part.append(i)
+        try:
+            found.append((tokenizer.decode(part, "strict"), part))
+        except UnicodeDecodeError:
+            continue
+        part = []
+    return found + [(tokenizer.decode(part), part)] * bool(part)
+
+
+def test_segments():
+    trained = Tokenizer.train([PROSE, "\u4e2d\u6587 \U0001f44d caf\u00e9"], 300)
+    rng = random.Random(2)
+    for _ in range(300):
+        text = "".join(rng.choices(["a", "\u4e2d", "\U0001f44d", " went"], k=rng.randint(0, 9)))
+        ids = trained.encode(text) + rng.choices(range(300), k=rng.randint(0, 6)) * rng.randint(0, 1)
+        assert bpe.segments(trained, ids) == slow_segments(trained, ids)
+    broken = [0x80] * 50_000                                    # bytes that no character has
+    assert bpe.segments(trained, [97, *broken]) == [("a", [97]), ("\ufffd" * len(broken), broken)]
+
+
+def test_ids_of_all_types(monkeypatch):
+    """A list is decoded alike, however long it is: no id is rounded, and none overflows."""
+    trained = Tokenizer.train([PROSE], 300)
+    for many in (1, 100):
+        monkeypatch.setattr(bpe, "MANY", many)
+        for bad in (10**30, -10**30, 2**63, 1.5, float("nan"), None, "97"):
+            with pytest.raises(KeyError, match="Invalid token for decoding"):
+                trained.decode([97, 98, bad])
+        assert trained.decode(np.array([97, 98], np.uint64)) == trained.decode([97, 98]) == "ab"
+
+
+def test_show_keeps_its_colours_and_spells_out_others(monkeypatch, capsys):
+    import command
+    tokenizer = Tokenizer({bytes([b]): b for b in range(256)}, "gpt4", {})
+    monkeypatch.setattr(sys, "stdout", command.Terminal(sys.stdout))
+    bpe.show_text(tokenizer, "a\x1b[2J", True, True)
+    said = capsys.readouterr().out
+    assert "\x1b[30;48;5;153ma\x1b[0m" in said and "\\x1b" in said and "\x1b[2J" not in said
