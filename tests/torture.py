@@ -1,0 +1,1593 @@
+"""torture.py: kills, full disks, two processes at once, odd surroundings, hostile files and hostile clients.
+
+Each section tries what should not happen to a program, again and again with other random numbers, and looks whether
+what must hold still holds. Everything is real: the scripts run as processes of their own on a small run made for it.
+
+    kills     every stage is killed at any moment and run again: the undisturbed bytes, nothing left over
+    disks     every stage on a disk that is full at some moment: one clear line, nothing lost, then the same bytes
+    two       two processes of a stage on one run: one works, the other is told so
+    odd       read-only folders, strange names and encodings, closed streams, no HOME, one core ...
+    files     damaged and crafted WARCs, pages, models and tokenizers: read or refused, in bounded time and memory
+    texts     expressions for the calculator, conversations that name control tokens
+    server    malformed and ordinary requests, clients that leave or do nothing
+
+    python tests/torture.py                                 all of it, about ten minutes; exit code 1 if something broke
+    python tests/torture.py --only kills disks              some sections
+    python tests/torture.py --seconds 3600 --seed 7         longer, with other random numbers
+    python tests/torture.py --only kills --number 12        one trial again; a break says how
+
+A trial's random numbers depend on seed, section and number only. A kill by the clock cannot be repeated exactly; one by
+the number of a file operation can. Sections stop when their share of the time is over, but not before their minimum.
+"""
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import bpe  # noqa: E402
+import checkpoint  # noqa: E402
+import gpt  # noqa: E402
+import warc  # noqa: E402
+
+RUN = "$RUN"                    # in the words of a command: the run folder
+WAIT_S = 300                    # for one process; the slowest takes some seconds of CPU
+PAGES = 100
+MAY_MOUNT = True                # a test of the other way sets it to False
+
+# -------------------------------------------------------------------------------------------------- results
+
+
+class Outcome(NamedTuple):
+    """What a trial found. faults: sentences. counts are added up over trials, of worst the largest is kept."""
+
+    faults: list
+    counts: dict = {}
+    worst: dict = {}
+
+
+class Result:
+    """A section's trials together."""
+
+    def __init__(self, name):
+        self.name, self.tried, self.breaks, self.notes = name, 0, [], []
+        self.counts, self.worst, self.seconds = Counter(), {}, 0.0
+
+    def add(self, outcome, repeat):
+        self.tried += 1
+        self.counts.update(outcome.counts)
+        for key, value in outcome.worst.items():
+            self.worst[key] = max(value, self.worst.get(key, value))
+        for fault in outcome.faults:
+            self.breaks.append(f"{fault}\n    again with: {repeat}")
+
+    def figures(self):
+        counted = [f"{n:,} {what}" for what, n in self.counts.items()]
+        return ", ".join(counted + [f"{what} {value:.3g}" for what, value in self.worst.items()])
+
+
+def repeated(name, trial, minimum, seconds, seed=0, number=None, stop_at=20):
+    """Run trial(rng, number) for number 0, 1, ... until the time is over, `minimum` times at least; returns a Result."""
+    result, started, at = Result(name), time.monotonic(), number or 0
+    while True:
+        repeat = f"python tests/torture.py --only {name} --seed {seed} --number {at}"
+        try:
+            outcome = trial(random.Random(f"{seed} {name} {at}"), at)
+        except Exception as error:                      # of the trial itself: it has shown nothing
+            outcome = Outcome([f"the trial failed: {type(error).__name__}: {error}"])
+        result.add(outcome, repeat)
+        at += 1
+        result.seconds = time.monotonic() - started
+        if number is not None or len(result.breaks) >= stop_at:
+            return result
+        if result.tried >= minimum and result.seconds > seconds:
+            return result
+
+
+# ---------------------------------------------------------------------------------------- what a run holds
+
+TIMES = ("dt_s", "tokens_per_s", "mfu", "spent_s", "mtime_ns", "seconds")
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+    if isinstance(value, list):
+        return [without_times(v) for v in value]
+    return value
+
+
+def normal(name, data):
+    """The bytes of a run's file without what differs from one run to the next: times, and a crawl's dates and record ids."""
+    if name.endswith("log.jsonl"):
+        return json.dumps([without_times(json.loads(line)) for line in data.splitlines()]).encode()
+    if name.endswith("docs/report.json"):
+        return json.dumps(without_times(json.loads(data))).encode()
+    if "log/" in name and name.endswith(".json"):
+        sign = without_times(json.loads(data))
+        sign["makes"].pop("docs/report.json", None)     # its digest is that of the times in it
+        return json.dumps(sign).encode()
+    if "log/" in name and name.endswith(".txt"):
+        return re.sub(rb" +[0-9.,]+ (s|MB/s)\b", b" ?", data)
+    if re.search(r"127\.0\.0\.1_\d+\.warc\.gz$", name):
+        records = [(r.type, r.url, re.sub(rb"fetchTimeMs: \d+", b"", r.body)) for r in warc.read_warc(io.BytesIO(data))]
+        return repr(records).encode()
+    return data
+
+
+def digest(name, data):
+    """Of a file's normal form; "damaged" where it has none."""
+    try:
+        return hashlib.sha256(normal(name, data)).hexdigest()
+    except (ValueError, KeyError, EOFError, zlib.error):
+        return "damaged"
+
+
+def snapshot(run):
+    """{name: digest} of every file in a folder, hidden ones too."""
+    found = {}
+    for path in sorted(Path(run).rglob("*")):
+        if path.is_file():
+            name = path.relative_to(run).as_posix()
+            found[name] = digest(name, path.read_bytes())
+    return found
+
+
+def difference(found, want):
+    """The first differences of two snapshots in words; empty if there are none."""
+    said = [f"{name}: missing" for name in want if name not in found]
+    said += [f"{name}: left over" for name in found if name not in want]
+    said += [f"{name}: other bytes" for name in want if name in found and found[name] != want[name]]
+    return ", ".join(said[:4])
+
+
+def copy_files(source, target, patterns):
+    for pattern in patterns:
+        for path in source.glob(pattern):
+            if path.is_file():
+                to = target / path.relative_to(source)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, to)
+
+
+# --------------------------------------------------------------------------------------------------- stages
+
+
+class Stage(NamedTuple):
+    """A command of the project on a run.
+
+    words: the script and its arguments. other: the same with other settings, which makes the older products that the
+    stage replaces; empty if it never does. reads: glob patterns of its inputs.
+    """
+
+    name: str
+    words: list
+    other: list
+    reads: list
+
+
+def stages_of(address, tiny):
+    """Every stage, with settings that take seconds. address: of a web server; tiny: a model folder to begin with."""
+    text = ["docs/*.jsonl.gz"]
+    tokens = ["tokenizer.json", "tokens/*.bin"]
+    chat = ["base/*", "chat/*.jsonl", *tokens]
+    wheel = ["sft/*", "chat/*.jsonl", "tasks/wheel_*.jsonl", *tokens]
+    restart = ["--run", RUN, "--on-mismatch", "restart"]
+    train = ["train.py", *restart, "--init", tiny, "--steps", "12", "--save-every", "3", "--eval-every", "6", "--batch", "4"]
+    sft = ["align.py", "sft", *restart, "--steps", "8", "--batch", "2", "--replay", "1"]
+    rl = ["align.py", "rl", *restart, "--steps", "5", "--prompts", "2", "--group", "2", "--max-tokens", "6"]
+    export = ["sample.py", "export", "--model", f"{RUN}/base", "--gguf", f"{RUN}/model.gguf"]
+    made = ["runs.py", "--run", RUN, "--name", "3-bpe", "--made-of", *text, "--makes", "tokenizer.json", "tokenizer.tiktoken",
+            "--", "bpe.py", "train", "--run", "{run}"]
+    make = ["make", "-o", ".venv/ready", f"PY={sys.executable}", f"RUN={RUN}", "shards"]
+    return [
+        Stage("toyweb", ["toyweb.py", "--run", RUN, "--pages", str(PAGES)],
+              ["toyweb.py", "--run", RUN, "--pages", "130", "--seed", "1"], []),
+        Stage("data", ["data.py", "--run", RUN, "--blocklist", f"{RUN}/blocklist"], ["data.py", "--run", RUN, "--dump", "OTHER"],
+              ["crawl/*", "blocklist/*/*"]),
+        Stage("bpe-train", ["bpe.py", "train", "--run", RUN], ["bpe.py", "train", "--run", RUN, "--vocab-size", "400"], text),
+        Stage("bpe-encode", ["bpe.py", "encode", "--run", RUN, "--shard-tokens", "20000"], ["bpe.py", "encode", "--run", RUN],
+              [*text, "tokenizer.*"]),
+        Stage("train", train, [*train, "--seed", "5"], tokens),
+        Stage("sft", sft, [*sft, "--seed", "5"], chat),
+        Stage("rl", rl, [*rl, "--seed", "5"], wheel),
+        Stage("export", export, [*export, "--type", "q8_0"], ["base/*"]),
+        Stage("crawl", ["crawl.py", address, "--run", RUN, "--delay", "0", "--pages", "30"], [], []),
+        Stage("runs", made, [*made, "--vocab-size", "400"], text),
+        Stage("make", [*make, f"PAGES={PAGES}"], [*make, "PAGES=130"], []),
+    ]
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    """A small site whose every answer is the same each time: a crawl of it has one right result."""
+
+    def do_GET(self):
+        here = int(self.path[1:]) if self.path[1:].isdigit() else 0
+        body = f"<p>Page {here}.</p><a href=/{2 * here + 1}>a</a><a href=/{2 * here + 2}>b</a>".encode()
+        time.sleep(0.003)
+        self.send_response(404 if self.path == "/robots.txt" else 200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def date_time_string(self, timestamp=None):
+        return "Thu, 01 Jan 2026 00:00:00 GMT"
+
+    def log_message(self, *args):
+        pass
+
+
+# Runs a script as `python SCRIPT ARGUMENTS` does, and counts what it does to files of the run. Before operation NUMBER it
+# sends itself a signal; with a delay it goes on for so many seconds, then dies as by SIGKILL.
+BOOT = r"""
+import atexit, os, runpy, signal, sys
+number, which, delay, count, run = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:6]
+sys.argv = sys.argv[6:]
+sys.path[0] = os.path.dirname(sys.argv[0])
+me, seen = os.getpid(), 0
+changes = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"}
+def hook(event, args):
+    global seen
+    if event != "open" and event not in changes or os.getpid() != me:
+        return
+    if event == "open" and not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR) or isinstance(args[0], int):
+        return
+    path = os.path.abspath(os.fsdecode(args[0]))
+    if not path.startswith(run) and event != "os.remove" and event != "os.rmdir":
+        return
+    seen += 1
+    if seen == number and delay:
+        signal.setitimer(signal.ITIMER_REAL, delay)
+    elif seen == number:
+        os.kill(me, which)
+sys.addaudithook(hook)
+@atexit.register
+def write():
+    with open(count, "w") as f:
+        f.write(str(seen))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class Process:
+    """A command that runs in a process group of its own, with what it prints kept in files."""
+
+    def __init__(self, words, folder, shell="", env=None, **kwargs):
+        """shell: sh commands that prepare its surroundings, such as "ulimit -n 9; "."""
+        self.out, self.err = (tempfile.TemporaryFile(dir=folder) for _ in range(2))
+        if shell:
+            words = ["sh", "-c", shell + ' exec "$@"', "sh", *words]
+        kwargs = {"stdin": subprocess.DEVNULL, "stdout": self.out, **kwargs}
+        self.started = time.monotonic()
+        self.child = subprocess.Popen(words, stderr=self.err, start_new_session=True, env={**os.environ, **(env or {})}, **kwargs)
+        self.group = self.child.pid
+
+    def wait(self, limit_s=WAIT_S):
+        """(exit status, what it said on standard error). One that takes longer than limit_s is killed: status "hangs"."""
+        try:
+            status = self.child.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGKILL, True)
+            self.child.wait()
+            status = "hangs"
+        self.seconds = time.monotonic() - self.started
+        self.err.seek(0)
+        return status, self.err.read().decode("utf-8", "replace")
+
+    def signal(self, number, group):
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.group, number)
+
+    def relatives(self):
+        """Processes of the group that still run."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[2]) == self.group and fields[0] not in "ZX":
+                found.append(int(path.parent.name))
+        return found
+
+    def relatives_end(self, limit_s):
+        deadline = time.monotonic() + limit_s
+        while self.relatives():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+
+class World:
+    """A folder with what the trials need: inputs and undisturbed products of each stage.
+
+    code: the folder of the scripts. names: only these stages can be tried (those that they need are made as well).
+    stages: others than the project's.
+    """
+
+    def __init__(self, code=ROOT, names=None, stages=None):
+        self.folder, self.code = Path(tempfile.mkdtemp(prefix="torture-")).resolve(), Path(code)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.interrupts = signal.getsignal(signal.SIGINT)
+        if self.interrupts is signal.SIG_IGN:           # as under nohup: the children would inherit it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.stages, self.inputs, self.new, self.old = [], {}, {}, {}
+        self.operations, self.seconds, self.n_trials = {}, {}, 0
+        try:
+            self.make(names, stages)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        if self.interrupts is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def make(self, names, stages):
+        """Each stage once undisturbed, and once with its other settings."""
+        main, tiny, self.here = self.folder / "main", self.folder / "tiny", self.folder / "here"
+        main.mkdir()
+        self.here.mkdir()
+        stages = stages or stages_of(f"http://127.0.0.1:{self.server.server_port}/", str(tiny))
+        chain = [s.name for s in stages if s.name not in ("crawl", "make")]
+        last = max([chain.index(n) for n in names if n in chain], default=0) if names else len(chain)
+        for stage in stages:
+            wanted = not names or stage.name in names
+            if not wanted and (stage.name not in chain[:last] or stage.name in ("export", "runs")):
+                continue
+            if stage.name == "make" and not shutil.which("make"):
+                continue
+            if stage.name == "train":
+                cfg = gpt.Config(bpe.Tokenizer.load(main / "tokenizer.json").n_vocab, 256, 16, 2, 2)
+                gpt.save(tiny, gpt.init(cfg, 0), cfg)
+            fresh, done = self.folder / "fresh" / stage.name, self.folder / "done" / stage.name
+            fresh.mkdir(parents=True)
+            copy_files(main, fresh, stage.reads)
+            shutil.copytree(fresh, done)
+            self.seconds[stage.name] = self.must(stage, done, count=True)
+            copy_files(done, main, ["**/*"])
+            if stage.name == "toyweb":                  # a few of its conversations will do
+                chats = (main / "chat/train.jsonl").read_bytes().splitlines(keepends=True)
+                (main / "chat/train.jsonl").write_bytes(b"".join(chats[:60]))
+            if not wanted:
+                continue
+            self.stages.append(stage)
+            self.inputs[stage.name], self.new[stage.name] = snapshot(fresh), snapshot(done)
+            if stage.other:
+                before = self.folder / "before" / stage.name
+                shutil.copytree(fresh, before)
+                self.must(stage, before, other=True)
+                self.old[stage.name] = snapshot(before)
+
+    def must(self, stage, run, **kwargs):
+        process = self.start(stage, run, **kwargs)
+        status, said = process.wait()
+        if status:
+            raise ValueError(f"{stage.name} fails undisturbed, with {status}: {said[-500:]}")
+        if kwargs.get("count") and stage.words[0] != "make":
+            self.operations[stage.name] = int((self.folder / "count").read_text())
+        return process.seconds
+
+    def start(self, stage, run, other=False, kill=None, count=False, **kwargs):
+        """Start a stage on a run. kill: (number of a file operation, signal, delay), see BOOT."""
+        words = [word.replace(RUN, os.fsdecode(run)) for word in (stage.other if other else stage.words)]
+        kwargs = {"cwd": self.code if words[0] in ("make", "runs.py") else self.here, **kwargs}
+        if words[0] == "make":
+            return Process(words, self.folder, **kwargs)
+        words[0] = str(self.code / words[0])
+        if kill or count:
+            number, which, delay = kill or (0, 0, 0)
+            boot = [sys.executable, "-c", BOOT, str(number), str(int(which)), str(delay), str(self.folder / "count"), os.fsdecode(run)]
+            return Process(boot + words, self.folder, **kwargs)
+        return Process([sys.executable, *words], self.folder, **kwargs)
+
+    def place(self, stage, again=False, parent=None, name="run"):
+        """A new run folder for a trial of the stage, with its inputs; again: and with older products."""
+        self.n_trials += 1
+        run = (parent or self.folder / f"trial{self.n_trials}") / name
+        shutil.copytree(self.folder / ("before" if again else "fresh") / stage.name, run)
+        return run
+
+    def finish(self, stage, run):
+        """Run a stage to its end, also if what an earlier try left behind has to end first. (status, said)"""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            status, said = self.start(stage, run).wait()
+            if stage.name == "crawl" and "is there already" in said:    # killed behind its last file operation
+                return 0, said
+            if not status or not refused(said) or time.monotonic() > deadline:
+                return status, said
+            time.sleep(0.2)
+
+    def products(self, stage):
+        """Names of what a stage makes, now or in its older form."""
+        names = {*self.new[stage.name], *self.old.get(stage.name, {})}
+        return sorted(name for name in names if name not in self.inputs[stage.name])
+
+    def torn(self, stage, name, data, again):
+        """Whether these are bytes that may never stand under a product's final name."""
+        if not again and name.endswith("log.jsonl"):    # it grows, line by line
+            return False
+        if not again and name.endswith("trainer.safetensors"):
+            return not whole_safetensors(data)          # of some step
+        if not again and stage.name == "make" and "log/" in name:
+            return False
+        return digest(name, data) not in (self.new[stage.name].get(name), self.old.get(stage.name, {}).get(name) if again else None)
+
+    def damage(self, stage, run, again):
+        """What is wrong with a run that is between two processes: faults in words.
+
+        Under a final name stands the older product or the new one. An older product may be missing only when all new
+        ones are there whole, under their own names or on their way.
+        """
+        said, there, missing = [], set(), []
+        for name in self.products(stage):
+            try:
+                data = (run / name).read_bytes()
+            except OSError:
+                missing.append(name)
+                continue
+            if self.torn(stage, name, data, again):
+                said.append(f"{name} is neither the older product nor the new one ({len(data):,} bytes)")
+        for path in run.rglob("*"):
+            if path.is_file():
+                there.add(digest(path.relative_to(run).as_posix(), path.read_bytes()))
+        inputs = self.inputs[stage.name]
+        for name in inputs:
+            if digest(name, (run / name).read_bytes() if (run / name).exists() else b"") != inputs[name]:
+                said.append(f"{name}, an input, has changed")
+        old, new = self.old.get(stage.name, {}) if again else {}, self.new[stage.name]
+        one_by_one = stage.name in ("make", "runs")     # several steps, each with its sign, which goes first
+        for name in missing:
+            needed = {new[name]} & {*new.values()} if one_by_one and name in new else {*new.values()}
+            if name in old and not needed <= there and not (one_by_one and "log/" in name):
+                said.append(f"{name} is gone before the new products are whole")
+        return said
+
+
+def whole_safetensors(data):
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(data)
+        file.flush()
+        try:
+            checkpoint.load_safetensors(file.name)
+        except ValueError:
+            return False
+    return True
+
+
+def refused(said):
+    """Whether a process said that another one works on its run."""
+    return bool(re.search(r"error: .*another [^\n]* (is writing there|writes it)", said))
+
+
+def tracebacks(said):
+    """The tracebacks in what a process said, but for those of an interrupt while it imports."""
+    found = said.count("Traceback (most recent call last)")
+    return found and not ("KeyboardInterrupt" in said and "importlib" in said)
+
+
+class Watch:
+    """A thread that looks at the products of a run without a pause: .faults are torn ones, .looks how often it read one."""
+
+    def __init__(self, world, stage, run, again):
+        self.world, self.stage, self.run, self.again = world, stage, run, again
+        self.faults, self.looks, self.seen, self.over = [], 0, {}, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def watch(self):
+        names = self.world.products(self.stage)
+        while not self.over.is_set() and len(self.faults) < 3:
+            for name in names:
+                self.look(name)
+            time.sleep(0.002)
+
+    def look(self, name):
+        try:
+            with open(self.run / name, "rb") as file:
+                status = os.fstat(file.fileno())
+                seen = status.st_ino, status.st_size, status.st_mtime_ns
+                if self.seen.get(name) == seen:
+                    return
+                data = file.read()
+        except OSError:
+            return
+        self.looks += 1
+        self.seen[name] = seen
+        if self.world.torn(self.stage, name, data, self.again):
+            self.faults.append(f"a reader found {name} torn ({len(data):,} bytes)")
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+# ---------------------------------------------------------------------------------------------------- kills
+
+
+def kill_once(world, stage, run, rng, faults):
+    """Start a stage and kill it; returns the signal's name, or None if it had ended before."""
+    alone = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+    number, group = rng.choice(alone), rng.random() < 0.5
+    n = world.operations.get(stage.name)
+    if n and rng.random() < 0.7:                        # at one of its file operations, or a little later
+        delay = rng.choice([0, rng.uniform(0.0001, 0.02)]) if number == signal.SIGKILL else 0
+        process = world.start(stage, run, kill=(rng.randint(1, n), number, delay))
+        status, said = process.wait()
+        group = False
+    else:                                               # at any time
+        process = world.start(stage, run)
+        deadline = time.monotonic() + rng.uniform(0.05, 1.1) * world.seconds[stage.name]
+        while process.child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.signal(number, group)
+        status, said = process.wait()
+    what = f"{stage.name} {'and its group ' * group}killed by {number.name}"
+    if status == "hangs":
+        faults.append(f"{what}: it does not end")
+    if tracebacks(said):
+        faults.append(f"{what}: traceback: {said[-300:]!r}")
+    passes_on = stage.name in ("make", "runs") and not group        # the command it began goes on to its end
+    if not process.relatives_end(WAIT_S if passes_on else 20):
+        faults.append(f"{what}: processes {process.relatives()} live on")
+        process.signal(signal.SIGKILL, True)
+    return number.name if status not in (0, "hangs") else None
+
+
+def kill_trial(world, rng, number):
+    stage = world.stages[number % len(world.stages)]
+    again = bool(stage.other) and rng.random() < 0.5
+    run, faults, counts = world.place(stage, again), [], Counter()
+    with Watch(world, stage, run, again) as watch:
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            name = kill_once(world, stage, run, rng, faults)
+            counts[name or "ended before"] += 1
+            faults += world.damage(stage, run, again)
+        status, said = world.finish(stage, run)
+    faults += watch.faults
+    if status:
+        faults.append(f"run again it ends with {status}: {said[-300:]!r}")
+    elif differs := difference(snapshot(run), world.new[stage.name]):
+        faults.append(f"run again it made something else: {differs}")
+    shutil.rmtree(run.parent, ignore_errors=True)
+    where = f"{stage.name}{', over older products' * again}: "
+    return Outcome([where + fault for fault in faults], counts, {})
+
+
+# ---------------------------------------------------------------------------------------------------- disks
+
+
+class Disk:
+    """A file system of its own in memory, if we may mount one; else a limit to the size of a file.
+
+    how: "tmpfs" or "RLIMIT_FSIZE".
+    """
+
+    def __init__(self, folder, bytes_=64 << 20):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True)
+        self.how = "RLIMIT_FSIZE"
+        if os.geteuid() == 0 and MAY_MOUNT and shutil.which("mount"):
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={bytes_}", "tmpfs", str(folder)], capture_output=True)
+            self.how = "RLIMIT_FSIZE" if done.returncode else "tmpfs"
+
+    def used(self):
+        status = os.statvfs(self.folder)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+    def remount(self, options):
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True, capture_output=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.how == "tmpfs":
+            subprocess.run(["umount", "-l", str(self.folder)], capture_output=True)
+
+
+def clear_error(said, names):
+    """Whether the last words of a process are one line that says what went wrong and names a file or folder."""
+    lines = [line for line in re.split("[\r\n]", said) if re.search(r"\w\.py: error: ", line)]
+    return len(lines) == 1 and not tracebacks(said) and any(name in lines[0] for name in names)
+
+
+def disk_trial(world, rng, number):
+    stage = world.stages[number % len(world.stages)]
+    again, faults, counts = bool(stage.other) and rng.random() < 0.6, [], Counter()
+    parent = world.folder / f"disk{world.n_trials}"
+    with Disk(parent) as disk:
+        run = world.place(stage, again, parent)
+        size = lambda names: [(world.folder / "done" / stage.name / name).stat().st_size for name in names]  # noqa: E731
+        sizes = size(name for name in world.new[stage.name] if name not in world.inputs[stage.name])
+        if disk.how == "tmpfs":
+            room = int(rng.uniform(0, 1.4 if stage.name == "make" else 1.1) * (sum(sizes) + 4096 * len(sizes)))
+            disk.remount(f"size={disk.used() + room}")
+            process = world.start(stage, run)
+        else:
+            room = int(rng.uniform(0, 1.1) * max(sizes))
+            process = world.start(stage, run, shell=f"ulimit -f {room // 512 + 1};")
+        with Watch(world, stage, run, again) as watch:
+            status, said = process.wait()
+        counts["full " + disk.how if status else "had room"] += 1
+        if status and not clear_error(said, [str(run), "gcrawl"]):
+            faults.append(f"no single clear line with a file (status {status}): {said[-400:]!r}")
+        if status == "hangs" or isinstance(status, int) and status < 0:
+            faults.append(f"it ended with {status}")
+        faults += watch.faults
+        faults += world.damage(stage, run, again) if status else []
+        if disk.how == "tmpfs":
+            disk.remount("size=64m")
+        if status:
+            status, said = world.finish(stage, run)
+        if status:
+            faults.append(f"with more room it ends with {status}: {said[-300:]!r}")
+        elif differs := difference(snapshot(run), world.new[stage.name]):
+            faults.append(f"with more room it made something else: {differs}")
+    shutil.rmtree(parent, ignore_errors=True)
+    where = f"{stage.name}{', over older products' * again}, {room:,} bytes left: "
+    return Outcome([where + fault for fault in faults], counts, {})
+
+
+# ---------------------------------------------------------------------------------------------- two at once
+
+BESIDE = [("toyweb", "train"), ("data", "sft"), ("bpe-train", "rl"), ("bpe-encode", "crawl"), ("export", "toyweb")]
+
+
+def two_trial(world, rng, number):
+    """Two processes of a stage. The first may be held at a file operation, so that the second meets it in the middle."""
+    stages = world.stages
+    pairs = [pair for pair in BESIDE if {*pair} <= {s.name for s in stages}]
+    if pairs and number % (len(stages) + 1) == len(stages):
+        return beside_trial(world, rng, rng.choice(pairs))
+    stage = stages[number % (len(stages) + 1) % len(stages)]
+    again, faults = bool(stage.other) and rng.random() < 0.5, []
+    run, n = world.place(stage, again), world.operations.get(stage.name)
+    others = again and rng.random() < 0.5               # the second with other settings
+    with Watch(world, stage, run, again) as watch:
+        if n and rng.random() < 0.7:
+            first = world.start(stage, run, kill=(rng.randint(2, n), signal.SIGSTOP, 0))
+            deadline = time.monotonic() + WAIT_S
+            while first.child.poll() is None and not stopped(first.group) and time.monotonic() < deadline:
+                time.sleep(0.005)
+            second = world.start(stage, run, other=others)
+            ended = [second.wait()]
+            first.signal(signal.SIGCONT, False)
+            ended.insert(0, first.wait())
+        else:
+            both = [world.start(stage, run), world.start(stage, run, other=others)]
+            ended = [process.wait() for process in both]
+    works = [status == 0 for status, _ in ended]
+    for status, said in ended:
+        if status and not (refused(said) and clear_error(said, [str(run)])):
+            faults.append(f"one ends with {status}: {said[-300:]!r}")
+    if not any(works):
+        faults.append("both were refused")
+    found, wants = snapshot(run), [world.new[stage.name]] + [world.old[stage.name]] * others
+    differs = [difference(found, want) for want in wants]
+    if any(works) and all(differs):
+        faults.append(f"together they made something else: {differs[0]}")
+    faults += watch.faults
+    shutil.rmtree(run.parent, ignore_errors=True)
+    where = f"two of {stage.name}{', over older products' * again}: "
+    return Outcome([where + f for f in faults], {"one refused" if not all(works) else "one after the other": 1, "reads": watch.looks})
+
+
+def stopped(process):
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+    return False
+
+
+def beside_trial(world, rng, names):
+    """Two stages that do not need each other, at once on one run: both end well."""
+    stages = [next(s for s in world.stages if s.name == name) for name in names]
+    run, faults = world.place(stages[0]), []
+    copy_files(world.folder / "fresh" / stages[1].name, run, ["**/*"])
+    want = {**world.new[stages[1].name], **world.new[stages[0].name]}
+    ended = [process.wait() for process in [world.start(stage, run) for stage in stages]]
+    faults += [f"{stage.name} ends with {status}: {said[-300:]!r}" for stage, (status, said) in zip(stages, ended) if status]
+    found = snapshot(run)
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):               # of one, the other's input
+        found.pop(name, None), want.pop(name, None)
+    if not faults and (differs := difference(found, want)):
+        faults.append(f"they made something else: {differs}")
+    shutil.rmtree(run.parent, ignore_errors=True)
+    return Outcome([f"{' beside '.join(names)}: {f}" for f in faults], {"two stages beside each other": 1})
+
+
+# ---------------------------------------------------------------------------------------- odd surroundings
+
+
+class Odd(NamedTuple):
+    """Surroundings of a process. shell: sh commands before it; env: of it, None for a variable that is not set.
+
+    fails: it is to end with a clear error and leave the run as it was. alike: it is to make the undisturbed bytes.
+    """
+
+    name: str
+    shell: str = ""
+    env: dict = {}
+    folder: bytes = b"run"
+    fails: bool = False
+    alike: bool = True
+    loses_output: bool = False          # what it prints goes nowhere: it may say so, and end with another status
+
+
+ODD = [
+    Odd("a folder of letters, spaces and a llama", folder="l\u00e4uf 1 \U0001f999 \u6771".encode()),
+    Odd("a folder that is not UTF-8", folder=b"run \xff\xfe"),
+    Odd("a folder with quotes, glob and shell characters", folder=b"r'u\"n *[a]{b}$x;"),
+    Odd("a folder that begins with a minus", folder=b"-run"),
+    Odd("no HOME", shell="unset HOME;"),
+    Odd("HOME that is not there", env={"HOME": "/nowhere/at/all"}),
+    Odd("TMPDIR that is not there", env={"TMPDIR": "/nowhere/at/all"}),
+    Odd("a full TMPDIR", env={"TMPDIR": "FULL"}),
+    Odd("an empty environment", shell='exec env -i PATH="$PATH" "$@";'),
+    Odd("one core", shell="taskset -pc 0 $$ > /dev/null;", alike=False),
+    Odd("closed standard input", shell="exec <&-;"),
+    Odd("closed standard output", shell="exec >&-;"),
+    Odd("closed standard error", shell="exec 2>&-;"),
+    Odd("all three closed", shell="exec <&- >&- 2>&-;"),
+    Odd("a full standard output", shell="exec > /dev/full;", loses_output=True),
+    Odd("nobody reads standard output", loses_output=True),
+    Odd("LANG=C, LC_ALL=C, no UTF-8 mode", env={"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    Odd("output in latin-1", env={"PYTHONIOENCODING": "latin-1"}),
+    Odd("output in ASCII, strictly", env={"PYTHONIOENCODING": "ascii:strict"}),
+    Odd("SIGINT and SIGTERM ignored", shell="trap '' INT TERM;"),
+    Odd("few open files", shell="ulimit -n 64;"),
+    Odd("umask 077", shell="umask 077;"),
+    Odd("warnings are errors", env={"PYTHONWARNINGS": "error"}),
+    Odd("a read-only run", fails=True),
+]
+
+
+def odd_trial(world, rng, number):
+    """One stage in one of the surroundings; within len(ODD) trials each comes once."""
+    odd = ODD[number % len(ODD)]
+    stages = [s for s in world.stages if s.name != "make" or odd.folder == b"run"]      # make refuses strange names itself
+    stage = stages[(number // len(ODD) + number) % len(stages)]
+    faults, parent = [], world.folder / f"odd{world.n_trials}"
+    with contextlib.ExitStack() as stack:
+        disk = stack.enter_context(Disk(parent)) if odd.fails or "FULL" in odd.env.values() else None
+        if disk and disk.how != "tmpfs":
+            return Outcome([], {f"not tried without mount ({odd.name})": 1})
+        parent.mkdir(exist_ok=True)
+        run = world.place(stage, False, parent / "r", os.fsdecode(odd.folder))
+        env = dict(odd.env)
+        if env.get("TMPDIR") == "FULL":
+            full = stack.enter_context(Disk(parent / "tmp", 4096))
+            (full.folder / "x").write_bytes(b"")
+            with contextlib.suppress(OSError):
+                (full.folder / "y").write_bytes(bytes(9999))
+            env["TMPDIR"] = str(full.folder)
+        kwargs = {}
+        if odd.name.startswith("nobody reads"):
+            end, kwargs["stdout"] = os.pipe()
+            os.close(end)
+        shown = run
+        if odd.folder.startswith(b"-"):                 # named as it stands in its own folder
+            world_words = [w.replace(RUN, "./" + os.fsdecode(odd.folder)) for w in stage.words]
+            stage_here = stage._replace(words=world_words)
+            kwargs["cwd"] = run.parent
+        else:
+            stage_here = stage
+        if odd.fails:
+            disk.remount("ro")
+        process = world.start(stage_here, run, shell=odd.shell, env=env, **kwargs)
+        if "stdout" in kwargs:
+            os.close(kwargs["stdout"])
+        status, said = process.wait()
+        if odd.fails:
+            disk.remount("rw")
+        found = snapshot(run)
+        if odd.fails:
+            if status == 0 or status == "hangs" or not clear_error(said, [str(shown)]):
+                faults.append(f"no single clear line with a file (status {status}): {said[-300:]!r}")
+            if differs := difference(found, world.inputs[stage.name]):
+                faults.append(f"the run has changed: {differs}")
+        else:
+            allowed = (0, 1, 2, 141, -signal.SIGPIPE) if odd.loses_output else (0,)
+            if status not in allowed:
+                faults.append(f"it ends with {status}: {said[-300:]!r}")
+            if tracebacks(said):
+                faults.append(f"traceback: {said[-400:]!r}")
+            want = world.new[stage.name]
+            if not odd.alike:
+                found, want = dict.fromkeys(found), dict.fromkeys(want)
+            cut_short = odd.loses_output and stage.name in ("make", "runs")            # they stop at the first error
+            if status in allowed and not cut_short and (differs := difference(found, want)):
+                faults.append(f"it made something else: {differs}")
+    if litter := os.listdir(world.here):
+        faults.append(f"it left {litter} in the folder where it was started")
+    shutil.rmtree(parent, ignore_errors=True)
+    return Outcome([f"{stage.name}, {odd.name}: {fault}" for fault in faults], {"in odd surroundings": 1})
+
+
+# ------------------------------------------------------------------------------------------------ hostile files
+
+
+def isolated(function, *args, memory_mb=1500, cpu_s=60):
+    """Call a function in a process of its own with bounds on memory and time.
+
+    Returns (what it returned or None, fault or None, CPU seconds, MB that it took beyond what was there before).
+    """
+    def body(pipe):
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        resource.setrlimit(resource.RLIMIT_AS, (size + (memory_mb << 20),) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+        value = fault = None
+        try:
+            value = function(*args)
+        except BaseException as error:
+            fault = f"{type(error).__name__}: {str(error)[:300]}"
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        pipe.send((value, fault, taken, (after.ru_maxrss - before.ru_maxrss) / 1024))
+        pipe.close()
+
+    context = multiprocessing.get_context("fork")
+    mine, its = context.Pipe()
+    process = context.Process(target=body, args=(its,))
+    process.start()
+    its.close()
+    try:
+        answer = mine.recv() if mine.poll(20 * cpu_s) else None
+    except EOFError:
+        answer = None
+    process.join(0 if answer is None else 20)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return answer or (None, f"died (status {process.exitcode}) within {cpu_s} s of CPU", float(cpu_s), 0.0)
+
+
+PROSE = "<p>The ferry leaves the harbour of the town every morning and it carries goats and cheese to the islands. "
+SHAPES = {                      # name -> (in front, repeated up to the size, behind)
+    "nested div": ("", "<div>", PROSE), "nested inline": ("", "<b><i>", PROSE), "nested tables": ("", "<table><tr><td>", PROSE),
+    "nested lists": ("", "<ul><li>", PROSE), "nested links": ("", "<a href=x>", PROSE), "nested pre": ("", "<pre>\n", PROSE),
+    "unclosed nav": ("", "<nav>" + PROSE, ""), "unclosed svg": ("", "<svg>", PROSE), "closed only": (PROSE, "</div></p></a>", PROSE),
+    "one attribute": ('<div class="', "x", '">' + PROSE), "attribute without end": ('<div class="', "x y=", ""),
+    "attributes": ("<div ", "a=b ", ">" + PROSE), "attributes without value": ("<div ", "a ", ">" + PROSE),
+    "quotes mixed": ("<div ", "a=\"'\" b='\"' ", ">" + PROSE), "equals signs": ("<div ", "=", ">" + PROSE),
+    "slashes": ("<div", "/", ">" + PROSE), "quotes across tags": ("", "<a b='\">", PROSE),
+    "entities": ("<p>", "&amp;", ""), "entities in entities": ("<p>", "&amp;amp;", ""), "one long number": ("<p>&#", "9", ";"),
+    "numbers": ("<p>", "&#x41;", ""), "ampersands": ("<p>", "&", ""), "unended names": ("<p>", "&notin", ""),
+    "comments begun": ("", "<!--", PROSE), "one comment": ("<!--", "-", PROSE), "comments": ("", "<!-- x -->", PROSE),
+    "comment ends": ("<!--", " --!", PROSE), "declarations": ("", "<!", ""), "end tags begun": ("", "</", ""),
+    "tags begun": ("", "<a", ""), "less-than signs": ("", "<", PROSE), "processing": ("", "<?xml ?", PROSE),
+    "script begun": (PROSE, "<script>", ""), "script ends begun": ("<script>", "</scrip", PROSE),
+    "script in comment": ("", "<script><!--<script>", PROSE), "style": ("", "<style><!--</style>", PROSE),
+    "textarea": ("", "<textarea>", PROSE), "title": ("", "<title>", PROSE), "select": ("", "<select><option>", PROSE),
+    "meta": ("", "<meta name=robots content=all>", PROSE), "meta begun": ("", "<meta ", PROSE),
+    "meta without equals": ("", "<meta " + "a" * 200 + ">", PROSE), "licence begun": ("", "<a rel=license ", PROSE),
+    "robots commas": ('<meta name=robots content="', "a,", '">' + PROSE), "robots blanks": ('<meta name=robots content="', " ", '">' + PROSE),
+    "articleBody": ('<script type="application/ld+json">{"articleBody":"', "\\a", ""), "articleBody again": ("", '"articleBody":"', ""),
+    "paragraphs": ("", "<p>a", ""), "breaks": ("", "a<br>", ""), "headings": ("", "<h1>a</h1>", ""), "cells": ("", "<td>a", ""),
+    "links": ("", "<li><a href=x>a link of twenty letters</a> t</li>", ""), "definitions": ("", "<dt>a<dd>b", ""),
+    "marks": ("<p>a", "\u0301\u0323", ""), "jamo": ("<p>", "\u1112\u1161\u11ab", ""), "zero width": ("<p>", "\u200b\u2060", ""),
+    "wrapped han": ("<p>", "\u6771\n", ""), "right to left": ("<p>", "\u202e", ""), "nulls": ("<p>", "\0", ""),
+    "one word": ("<p>", "a", ""), "letters": ("<p>", "a ", ""), "dots": ("<p>", "a.", ""), "www": ("<p>", "www.", ""),
+    "http": ("<p>", "http://", ""), "at signs": ("<p>", "a@", ""), "addresses": ("<p>", "a@b.", ""), "long domain": ("<p>a@", "b-", ""),
+    "domain dots": ("<p>a@", "b.", ""), "local part": ("<p>", "a.b.", "@c.d"), "apostrophes": ("<p>", "n't'", ""), "digits": ("<p>", "1", ""),
+    "times": ("<p>", "1,1:1/", ""), "IP": ("<p>", "1.1.1.1.", ""), "SSN": ("<p>", "123-45-", ""), "phones": ("<p>", "(212) 555-", ""),
+    "brackets": ("<p>", "[1", ""), "abbreviations": ("<p>", "U.S.", ""), "hyphens": ("<p>", "-", ""), "full stops": ("<p>", ".", ""),
+    "blanks": ("<p>a", " ", "b"), "line ends": ("<p>a", "\r", "b"), "separators": ("<p>", "\x1c\u2028", ""), "sentence": ("", PROSE, ""),
+}
+SOUP = ["<div>", "</div>", "<p>", "</p>", "<a href='", '<b class="', "'", '"', ">", "<", "<!--", "-->", "<script>", "</script>", "text. ",
+        "<td>", "</table>", "<li>", "&amp;", "=", " ", "<meta ", "<pre>", "</", "<nav>", "</nav>", "]]>", "<![CDATA["]
+
+
+def page_of(rng, shape, size):
+    """A page of `size` letters of one shape, or of random tags and letters ("soup")."""
+    if shape == "soup":
+        few = rng.sample(SOUP, rng.randint(2, 9))
+        return "".join(rng.choices(few, k=size // 4))[:size]
+    front, middle, behind = SHAPES[shape]
+    return front + middle * ((size - len(front) - len(behind)) // len(middle)) + behind
+
+
+def through_the_filters(page):
+    """{step: CPU seconds} of all that data.py does to one page, whether or not an earlier step would have dropped it."""
+    import dedup
+    import extract
+    import filters
+    import language
+
+    data, found = page.encode("utf-8", "surrogatepass"), {}
+    model = language.load()
+
+    def timed(step, function, *args):
+        started = time.process_time()
+        value = function(*args)
+        found[step] = max(found.get(step, 0), time.process_time() - started)
+        return value
+
+    timed("rights", filters.rights, {"x-robots-tag": "a," * 500}, data)
+    text = timed("extract", extract.main_text, data) or ""
+    for text in {text, page.replace("<", "(")}:
+        timed("language", model.predict, [text.replace("\n", " ")])
+        timed("repetition", filters.gopher_repetition, text)
+        timed("quality", filters.gopher_quality, text)
+        timed("c4", filters.c4_quality, text)
+        timed("fineweb", filters.fineweb_quality, text)
+        timed("minhash", dedup.minhash, [text])
+        timed("redact", filters.redact, text, ("email", "ip", "ssn", "phone"))
+    return found
+
+
+def page_trial(rng, number, size):
+    shapes = [*SHAPES, "soup"]
+    shape = shapes[number % len(shapes)]
+    limit = 12 * size / 1e6 + 1                         # a step of a megabyte took 4.5 s at most
+    found, fault, cpu, mb = isolated(through_the_filters, page_of(rng, shape, size), cpu_s=int(10 * limit) + 5)
+    step, seconds = max((found or {"": 0.0}).items(), key=lambda item: item[1])
+    if seconds > limit:
+        fault = f"{step} takes {seconds:.1f} s of CPU"
+    return Outcome([f"page of {shape}, {size:,} letters: {fault}"] * bool(fault), {"pages": 1},
+                   {f"CPU s a step for {size:,} letters": seconds, "MB a page": mb})
+
+
+def damaged(rng, data):
+    """Bytes with one to four kinds of damage."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        at, n = rng.randrange(len(data) + 1), rng.choice([1, 1, 4, 8, 300])
+        if rng.random() < 0.4:
+            at = rng.randrange(min(len(data), 400) + 1)         # most of what can go wrong stands in front
+        kind = rng.randrange(8)
+        if kind <= 1 and at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind == 2:
+            del data[at:]
+        elif kind == 3:
+            del data[at:at + n]
+        elif kind == 4:
+            data[at:at] = rng.randbytes(n)
+        elif kind == 5:
+            data[at:at + n] = rng.choice([b"\0", b"\xff", b"\x7f", b"9", b"["]) * n
+        elif kind == 6:
+            data[at:at + 8] = rng.choice([0, 1, -1, 2**31, 2**32 - 1, 2**62, -2**63]).to_bytes(8, "little", signed=True)
+        elif kind == 7:
+            other = rng.randrange(len(data) + 1)
+            data[at:at] = data[other:other + n * 10]
+    return bytes(data)
+
+
+def lying_header(rng, data):
+    """A safetensors file whose header is well formed and says something that is not so."""
+    n = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + n])
+    names = [name for name in header if name != "__metadata__"]
+    entry = header[rng.choice(names)]
+    odd = [0, -1, 1, 2**31, 2**40, 2**63, 10**30, 1.5, "1", None, True, [], {}, [[1]], float("nan")]
+    kind = rng.randrange(9)
+    if kind == 0:
+        entry["shape"] = [rng.choice(odd) for _ in range(rng.randrange(4))]
+    elif kind == 1:
+        entry["shape"] = [2**21] * 3 + [0] * rng.randrange(2)
+    elif kind == 2:
+        entry["data_offsets"][rng.randrange(2)] = rng.choice(odd)
+    elif kind == 3:
+        entry["data_offsets"] = rng.choice([entry["data_offsets"][::-1], [0, 0], [], [1, 2, 3], None, {}])
+    elif kind == 4:
+        entry["dtype"] = rng.choice(["F64", "F16", "BF16", "I8", "F8_E4M3", "", None, 3, ["F32"], "U64"])
+    elif kind == 5:
+        header[rng.choice(names)] = rng.choice([None, [], {}, 3, "x", {"dtype": "F32"}])
+    elif kind == 6:
+        header["__metadata__"] = rng.choice([None, 3, [], {"a": 1}, {"identity": "["}, {"identity": "{}"}, {"step": "-1"}, {"step": "9" * 5000}])
+    elif kind == 7:
+        header[rng.choice(["extra", "h.0.ln_1.weight", "", "\ud800"])] = header.pop(rng.choice(names))
+    text = json.dumps(header).encode()
+    if kind == 8:
+        name = json.dumps(rng.choice(names)).encode()
+        text = rng.choice([text.replace(b"{", b"{" + name + b":{},", 1), b"[" * 10**6, b'{"a":' * 10**5, text[:-1], text + b"}", b"9" * 10**5])
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + n:]
+
+
+def crafted_json(rng, data):
+    import test_chats
+
+    value = json.loads(data)
+    for _ in range(200):
+        found = test_chats.mutated(rng, value)
+        if found != value and found:
+            value = found
+            break
+    if rng.random() < 0.3 and isinstance(value, dict) and value:        # one number or name, out of measure
+        key = rng.choice(list(value))
+        value[key] = rng.choice([2**40, -1, 0, 10**400, 1e300, "x" * 10**5, [], {}, None, True, 7])
+    text = json.dumps(value).encode()
+    return rng.choice([text] * 6 + [b"[" * 10**6, text + text, text.replace(b":", b":[", 1), b"\xef\xbb\xbf" + text])
+
+
+def model_files(world):
+    """{name: bytes} of what models and tokenizers are kept in, all from a real run."""
+    import numpy as np
+
+    main, found = world.folder / "done" / "train", {}
+    for path in sorted((main / "base").iterdir()):
+        if path.name not in ("log.jsonl", "generation_config.json"):
+            found[path.name] = path.read_bytes()
+    found["val_000000.bin"] = (main / "tokens/val_000000.bin").read_bytes()
+    tokenizer = bpe.Tokenizer.load(main / "tokenizer.json")
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder) / "tokenizer.tiktoken")
+        bpe.Tokenizer.train([PROSE] * 3, 300, "gpt2").save(Path(folder) / "vocab.json")
+        for path in sorted(Path(folder).iterdir()):
+            found[path.name] = path.read_bytes()
+    V, T, C = 64, 8, 8
+    words = np.zeros(256, "<i4")
+    words[:8] = checkpoint.LLMC_MAGIC, 3, T, V, 1, 2, C, V
+    sizes = sum(int(np.prod(shape)) for _, shape in checkpoint._llmc_layout(V, T, 1, C))
+    found["llmc.bin"] = words.tobytes() + np.zeros(sizes, "<f4").tobytes()
+    found["language.ftz"] = (ROOT / "language.ftz").read_bytes()
+    return found
+
+
+def read_model_file(folder, name):
+    """Read a file as the programs do; "read", or "refused" with ValueError or OSError. What was read is used, too."""
+    import language
+    import sample
+
+    path = folder / name
+    text = "The goat 12345 is here. " * 20 + "\u00e4\U0001f999"
+    try:
+        if name in ("model.safetensors", "config.json", "tokenizer.json"):
+            params, cfg, tokenizer = sample.load_model(folder)
+            ids = tokenizer.encode_ordinary(text)
+            tokenizer.decode(ids)
+            gpt.forward(params, cfg, [ids[:4]]) if hasattr(ids, "shape") else None
+        elif name == "trainer.safetensors":
+            checkpoint.load_safetensors(path)
+        elif name == "val_000000.bin":
+            bpe.check_ids(bpe.open_shard(path), 1024, path)
+        elif name == "llmc.bin":
+            gpt.load(path)
+        elif name == "language.ftz":
+            language.load(path).predict([text])
+        elif name in ("tokenizer.tiktoken", "vocab.json", "merges.txt"):
+            tokenizer = bpe.Tokenizer.load(folder / "vocab.json" if name == "merges.txt" else path)
+            tokenizer.decode(tokenizer.encode_ordinary(text))
+    except (ValueError, OSError):
+        return "refused"
+    return "read"
+
+
+def model_trial(world, rng, number):
+    if not hasattr(world, "model_files"):
+        world.model_files = model_files(world)
+    names = sorted(world.model_files)
+    name = names[number % len(names)]
+    data = world.model_files[name]
+    if name.endswith(".safetensors") and rng.random() < 0.7:
+        data = lying_header(rng, data)
+    elif name.endswith(".json") and rng.random() < 0.8:
+        data = crafted_json(rng, data)
+    else:
+        data = damaged(rng, data)
+    with tempfile.TemporaryDirectory(dir=world.folder) as folder:
+        for other, whole in world.model_files.items():
+            (Path(folder) / other).write_bytes(whole)
+        (Path(folder) / name).write_bytes(data)
+        what, fault, cpu, mb = isolated(read_model_file, Path(folder), name, cpu_s=20)
+    if not fault and cpu > 10:
+        fault = f"it takes {cpu:.1f} s of CPU"
+    return Outcome([f"{name}, {len(data):,} bytes: {fault}"] * bool(fault), {f"model files {what}": 1}, {"CPU s a model file": cpu, "MB a model file": mb})
+
+
+def some_warcs(first, n):
+    import test_warc
+
+    for seed in range(first, first + n):
+        test_warc.one_case(seed)
+
+
+def file_trial(world, rng, number, size=1_000_000):
+    """In turn a damaged WARC, a page, and two files of models."""
+    kind = number % 4
+    if kind == 0:
+        first, n = 100_000 + rng.randrange(10**9), 10
+        _, fault, cpu, mb = isolated(some_warcs, first, n)
+        return Outcome([f"test_warc.one_case({first} to {first + n - 1}): {fault}"] * bool(fault), {"WARCs": n}, {"MB for WARCs": mb})
+    if kind == 1:
+        return page_trial(rng, number // 4, size)
+    return model_trial(world, rng, number // 4 * 2 + kind - 2)
+
+
+# -------------------------------------------------------------------------------------------------------- texts
+
+
+def expression(rng, depth=0):
+    """An expression by the grammar of arithmetic."""
+    kind = rng.randrange(7 if depth < 5 else 2)
+    if kind <= 1:
+        return rng.choice([str(rng.randrange(10)), str(rng.randrange(10**rng.randint(1, 30))), f"{rng.random():.{rng.randint(1, 9)}f}",
+                           f"{rng.randrange(1000)},{rng.randrange(1000):03}", "." + "0" * rng.randrange(20) + "1", "007"])
+    if kind == 2:
+        return f"({expression(rng, depth + 1)})"
+    if kind == 3:
+        return f"{rng.choice('+-')}{expression(rng, depth + 1)}"
+    space = " " * rng.randrange(2)
+    return f"{expression(rng, depth + 1)}{space}{rng.choice(['+', '-', '*', '/', '//', '%', '**'])}{space}{expression(rng, depth + 1)}"
+
+
+def mutated_text(rng, text, alphabet):
+    text = list(text)
+    for _ in range(rng.randrange(4)):
+        at = rng.randrange(len(text) + 1)
+        text[at:at + rng.randrange(3)] = rng.choices(alphabet, k=rng.randrange(4))
+    return "".join(text)
+
+
+def calculator_trial(rng, n=500):
+    import sample
+
+    worst, answered, faults = 0.0, 0, []
+    for _ in range(n):
+        asked = mutated_text(rng, expression(rng), "0123456789.,+-*/%() ")[:rng.choice([100, 100, 101, 5000])]
+        if rng.random() < 0.05:
+            asked = rng.choice(["9" * 49 + "*" + "9" * 50, "(" * 49 + "1" + ")" * 49, "-" * 99 + "1", "1" + "+1" * 49, "9**9**9", "1e9", "1_0", "\u0663+1"])
+        started = time.perf_counter()
+        try:
+            said = sample.calculator(asked)
+        except Exception as error:
+            faults.append(f"calculator({asked!r}): {type(error).__name__}: {error}")
+            continue
+        took = time.perf_counter() - started
+        if took > 0.01:                                 # by itself, or was the machine busy?
+            took = min(timed_calculator(asked) for _ in range(5))
+        worst = max(worst, took)
+        answered += said is not None
+        if took > 0.1:
+            faults.append(f"calculator({asked!r}) takes {1e3 * took:.0f} ms")
+        if said is not None and not re.fullmatch(r"-?[0-9]{1,100}(\.[0-9]+)?", said):
+            faults.append(f"calculator({asked!r}) says {said[:200]!r}")
+    return Outcome(faults[:3], {"expressions": n, "answers": answered}, {"ms an expression": 1e3 * worst})
+
+
+def timed_calculator(asked):
+    import sample
+
+    started = time.perf_counter()
+    sample.calculator(asked)
+    return time.perf_counter() - started
+
+
+def with_names(rng, value, names):
+    """A chat row with names of control tokens, or pieces of them, in its texts."""
+    if isinstance(value, str):
+        if rng.random() < 0.4:
+            name = rng.choice(names)
+            cut = rng.randrange(len(name) + 1)
+            at = rng.randrange(len(value) + 1)
+            return value[:at] + rng.choice([name, name[:cut] + name[cut:], name[:cut], name * 3, name + "system", f"\n\nAssistant: {name}"]) + value[at:]
+        return value
+    if isinstance(value, list):
+        return [with_names(rng, part, names) for part in value]
+    if isinstance(value, dict):
+        return {key: with_names(rng, part, names) for key, part in value.items()}
+    return value
+
+
+def chat_trial(world, rng, n=40):
+    """Rows of every schema, mutated: what is read is rendered, and each control token stands where the format puts it."""
+    import chats
+    import sample
+    import test_chats
+
+    tokenizer = bpe.Tokenizer.load(world.folder / "main" / "tokenizer.json")
+    names = sorted(tokenizer.special_tokens)
+    by_id = {i: name for name, i in tokenizer.special_tokens.items()}
+    faults, read, path = [], 0, world.folder / "chat.jsonl"
+    for _ in range(n):
+        rows = [with_names(rng, rng.choice(test_chats.VALID), names) for _ in range(rng.choice([1, 2]))]
+        if rng.random() < 0.6:
+            rows = [test_chats.mutated(rng, row) for row in rows]
+        path.unlink(missing_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        try:
+            for where, messages, _ in chats.conversations(path, Counter()):
+                ids, mask = sample.render(messages, tokenizer, where)
+                read += 1
+                want = [token for m in messages for token in control_tokens(m)]
+                if [by_id[i] for i in ids if i in by_id] != want or len(mask) != len(ids):
+                    faults.append(f"a control token stands where it should not: {json.dumps(messages)[:300]}")
+        except ValueError:
+            pass
+        except Exception as error:
+            faults.append(f"chats.conversations of {json.dumps(rows)[:300]}: {type(error).__name__}: {error}")
+    return Outcome(faults[:3], {"rows of chats": n, "conversations rendered": read})
+
+
+def control_tokens(message):
+    import sample
+
+    yield from ("<|im_start|>", "<|im_sep|>")
+    for part in message["content"] if isinstance(message["content"], list) else []:
+        yield from sample.PART_TOKENS.get(part["type"], ())
+    yield "<|im_end|>"
+
+
+def text_trial(world, rng, number):
+    return chat_trial(world, rng) if number % 2 else calculator_trial(rng)
+
+
+# ------------------------------------------------------------------------------------------------------- server
+
+
+class Served:
+    """sample.py serve on a run, and what clients do to it."""
+
+    def __init__(self, run, code=ROOT):
+        words = [sys.executable, "-u", str(Path(code) / "sample.py"), "serve", "--run", str(run), "--port", "0"]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if "http://127.0.0.1:" not in line:
+            raise ValueError(f"the server does not begin: {line} {self.process.stderr.read()[-300:]}")
+        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+    def connect(self, timeout=30):
+        import socket
+
+        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+
+    def raw(self, data, timeout=30, ends=True):
+        """All that comes back for some bytes, until the server has closed or has said nothing for `timeout` seconds.
+
+        ends: tell it that no more will come. To a server that is what a client looks like that has gone.
+        """
+        with self.connect(timeout) as s:
+            said = b""
+            with contextlib.suppress(OSError):          # refused before all was sent: there may be an answer
+                s.sendall(data)
+                if ends:
+                    s.shutdown(1)
+            with contextlib.suppress(OSError):
+                while piece := s.recv(1 << 16):
+                    said += piece
+        return said
+
+    def ask(self, method="GET", path="/health", body=None, headers=()):
+        """(status, headers in small letters, body)"""
+        data = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in {"Host": "localhost", "Connection": "close", **dict(headers)}.items())]
+        said = self.raw("\r\n".join([*lines, f"Content-Length: {len(data)}"] if data else lines).encode() + b"\r\n\r\n" + data, ends=False)
+        head, _, rest = said.partition(b"\r\n\r\n")
+        return status_of(said), head.lower(), rest
+
+    def rss_mb(self):
+        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) / 1024
+
+    def rows(self):
+        """Replies that are being written or wait."""
+        models = json.loads(self.ask()[2])["models"]
+        return sum(model["writing"] + model["waiting"] for model in models.values())
+
+
+def status_of(said):
+    found = re.match(rb"HTTP/1\.1 (\d\d\d) ", said)
+    return int(found[1]) if found else None
+
+
+ASK = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 4, "temperature": 1, "seed": 1}
+HEADS = [b"POST /v1/chat/completions HTTP/1.1", b"Host: localhost", b"Content-Type: application/json", b"User-Agent: torture", b"Accept: */*"]
+HEAD_PARTS = [b"\r\n", b"\r", b"\n", b"\r\n\r\n", b" ", b"\t", b":", b"\0", b"\xff", b"\x80", b"chunked", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n",
+              b"Content-Length: -1\r\n", b"Host: evil.example\r\n", b"HTTP/1.1", b"HTTP/2.0", b"9" * 5000, b"x" * 70_000, b"Expect: 100-continue\r\n", b"Connection: close\r\n",
+              b"Upgrade: h2c\r\n", b"Range: bytes=0-\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"%00", b"/../", b"?", b"#", b"http://evil.example/"]
+
+
+def mutated_head(rng):
+    body = json.dumps(ASK).encode()
+    lines = [*HEADS, b"Content-Length: %d" % len(body)]
+    if rng.random() < 0.3:
+        lines = [b"GET %s HTTP/1.1" % rng.choice([b"/", b"/health", b"/v1/models", b"/api/log?stage=base"]), lines[1]]
+        body = b""
+    if rng.random() < 0.3:
+        rng.shuffle(lines)
+    if rng.random() < 0.3:
+        lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines))
+    data = bytearray(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    head = len(data) - len(body)
+    for _ in range(rng.randint(1, 4)):
+        at, kind = rng.randrange(head), rng.randrange(5)
+        if kind == 0:
+            data[at:at] = rng.choice(HEAD_PARTS)
+        elif kind == 1:
+            del data[at:at + rng.choice([1, 1, 5, 40])]
+        elif kind == 2:
+            data[at:at + 1] = bytes([rng.randrange(256)])
+        elif kind == 3:
+            data[at:at] = data[at:at + rng.randrange(60)]
+        else:
+            del data[at + rng.randrange(1, 200):]
+        head = max(1, min(head, len(data)))
+    return bytes(data)
+
+
+def malformed_heads(server, rng, n, faults):
+    """Mutated requests, from eight clients at a time: proper answers or none, and never one that shows a failure inside."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    cases, found = [mutated_head(rng) for _ in range(n)], Counter()
+    with ThreadPoolExecutor(8) as pool:
+        for data, said in zip(cases, pool.map(server.raw, cases)):
+            for status in re.findall(rb"^HTTP/1\.1 (\d\d\d) |\nHTTP/1\.1 (\d\d\d) ", said):
+                number = int(status[0] or status[1])
+                found[number] += 1
+                if number >= 500 and number not in (501, 505):
+                    faults.append(f"{number} for {data[:300]!r}")
+            if said and not said.startswith(b"HTTP/1.1 "):
+                faults.append(f"an answer that is none: {said[:100]!r} for {data[:300]!r}")
+            found["closed"] += not said
+    return found
+
+
+REFUSALS = [                                            # headers, and the status that must not come
+    ({"Host": "evil.example"}, 200), ({"Host": "127.0.0.1.evil.example"}, 200), ({"Host": "localhost@evil.example"}, 200), ({"Host": "0.0.0.0"}, 200),
+    ({"Host": "2130706433"}, 200), ({"Host": "[::1].evil.example"}, 200), ({"Host": "localhost", "Origin": "http://evil.example"}, 200),
+    ({"Host": "localhost", "Origin": "null"}, 200), ({"Host": "localhost", "Origin": "file://"}, 200),
+    ({"Host": "localhost", "Origin": "http://localhost.evil.example"}, 200),
+]
+OUTSIDE = ["/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
+           "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e", "/api/log?stage=/etc", "/base/model.safetensors", "/base/config.json", "/serve.py", "/.git/config",
+           "/%5c..%5c..%5cetc%5cpasswd", "/chat.html/../serve.py", "/\x2e\x2e/runs.py", "file:///etc/passwd"]
+
+
+def what_is_refused(server, faults):
+    """Foreign names, foreign pages, forms, paths out of the run, header injection."""
+    tried = 0
+    for headers, never in REFUSALS:
+        for method, path, body in (("POST", "/tokenize", {"content": "x"}), ("POST", "/v1/chat/completions", ASK)):
+            status = server.ask(method, path, body, headers)[0]
+            tried += 1
+            if status == never or status is None or status >= 500:
+                faults.append(f"{method} {path} with {headers}: {status}")
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):        # what a page may send unasked
+        status = server.ask("POST", "/v1/chat/completions", ASK, {"Content-Type": kind, "Origin": "http://evil.example"})[0]
+        tried += 1
+        if status == 200:
+            faults.append(f"a foreign page's form of {kind}: {status}")
+    for path in OUTSIDE:
+        status, _, body = server.ask("GET", path)
+        tried += 1
+        if status == 200 or b"root:" in body or b"import " in body:
+            faults.append(f"GET {path}: {status} {body[:80]!r}")
+    for path in ("/%0d%0aSet-Cookie:%20a=b", "/\r\nSet-Cookie: a=b", "/v1/models/%0d%0aX-Injected:%201", "/api/log?stage=%0d%0aSet-Cookie:%20a=b"):
+        _, head, _ = server.ask("GET", path)
+        tried += 1
+        if b"\r\nset-cookie:" in head or b"\r\nx-injected:" in head:
+            faults.append(f"GET {path!r} puts a header into the answer")
+    _, head, _ = server.ask("POST", "/tokenize", {"content": "x"}, {"Origin": "http://evil.example\r\nSet-Cookie: a=b"})
+    if b"set-cookie" in head or b"access-control-allow-origin: http://evil" in head:
+        faults.append("an Origin comes back in the answer's head")
+    return tried + 1
+
+
+def memory_levels_off(server, n, faults):
+    """n ordinary requests in six parts. Returns MB after the second and after the last: it may grow by a tenth at most."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    sizes = []
+
+    def one(i):
+        body = {**ASK, "seed": i % 50, "n": 1 + i % 3, "stream": bool(i % 2)}
+        return server.ask("POST", "/v1/chat/completions", body)[0] if i % 3 == 0 else server.ask("POST", "/tokenize", {"content": f"goat {i % 50}"})[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for part in range(6):
+            statuses = Counter(pool.map(one, range(part * n // 6, (part + 1) * n // 6)))
+            sizes.append(server.rss_mb())
+            if set(statuses) - {200, 429, 503}:
+                faults.append(f"ordinary requests were answered {dict(statuses)}")
+    if sizes[-1] > 1.1 * sizes[1] + 5:
+        faults.append(f"memory does not level off: {', '.join(f'{size:.0f}' for size in sizes)} MB")
+    return sizes[1], sizes[-1]
+
+
+def gone_client(server, rng, faults):
+    """Seconds until the rows of a client that goes away in the middle of its replies are free."""
+    body = json.dumps({**ASK, "max_tokens": 100_000, "n": 4, "stream": rng.random() < 0.5, "temperature": 2}).encode()
+    with server.connect() as s:
+        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        deadline = time.monotonic() + 20
+        while not (busy := server.rows()) and time.monotonic() < deadline:
+            time.sleep(0.002)
+    left = time.monotonic()
+    while server.rows():
+        if time.monotonic() - left > 20:
+            faults.append("the rows of a client that has gone are not free after 20 s")
+            break
+        time.sleep(0.01)
+    return time.monotonic() - left if busy else 0.0
+
+
+def crowd(server, rng, faults):
+    """Others are served while clients read nothing, send half a request, or say nothing at all. Returns the longest wait."""
+    held, longest = [], 0.0
+    long = json.dumps({**ASK, "max_tokens": 200, "n": 8, "stream": True, "logprobs": True, "top_logprobs": 20}).encode()
+    try:
+        for i in range(120):
+            s = server.connect()
+            with contextlib.suppress(OSError):
+                if i % 3 == 0:
+                    s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400\r\n\r\n{"[:20 + i % 50])
+                elif i % 10 == 1:
+                    s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(long) + long)
+            held.append(s)
+        for _ in range(5):
+            began = time.monotonic()
+            status = server.ask()[0]
+            longest = max(longest, time.monotonic() - began)
+            if status != 200 or longest > 20:
+                faults.append(f"beside 120 clients that do nothing, /health answers {status} after {longest:.1f} s")
+    finally:
+        for s in held:
+            s.close()
+    return longest
+
+
+def server_trial(run, rng, number, size=1.0):
+    """One server, all of it. size: how much, 1 for a few thousand requests."""
+    import malformed
+
+    faults, worst = [], {}
+    with Served(run) as server:
+        before = server.ask("POST", "/v1/chat/completions", {**ASK, "temperature": 0, "max_tokens": 20})[2]
+        heads = malformed_heads(server, rng, int(1500 * size), faults)
+        try:
+            bodies = malformed.attack(server.port, int(1500 * size), rng.randrange(10**9))
+        except AssertionError as error:
+            bodies = {}
+            faults.append(f"malformed.attack: {error}")
+        tried = what_is_refused(server, faults)
+        first, last = memory_levels_off(server, int(2400 * size), faults)
+        worst["s until a gone client's rows are free"] = max(gone_client(server, rng, faults) for _ in range(3))
+        worst["s for others in a crowd"] = crowd(server, rng, faults)
+        worst["MB in the end"] = last
+        worst["MB grown"] = max(0.0, last - first)
+        deadline = time.monotonic() + 30
+        while server.rows() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        after = server.ask("POST", "/v1/chat/completions", {**ASK, "temperature": 0, "max_tokens": 20})[2]
+        choices = [json.loads(body)["choices"] if b"choices" in body else body for body in (before, after)]
+        if choices[0] != choices[1]:
+            faults.append(f"it says something else than before: {choices[0]!r}, {choices[1]!r}")
+        if server.process.poll() is not None:
+            faults.append(f"the server has ended with {server.process.poll()}")
+        server.process.terminate()
+        said = server.process.stderr.read()
+        if tracebacks(said):
+            faults.append(f"the server's own errors: {said[-500:]!r}")
+    counts = {"malformed": sum(heads.values()) + sum(bodies.values()), "to be refused": tried, "ordinary": int(2400 * size)}
+    return Outcome(faults, counts, worst)
+
+
+# --------------------------------------------------------------------------------------------------------- main
+
+# name: share of the time, trials at least (as a function of the world)
+SECTIONS = {
+    "kills": (0.36, lambda world: len(world.stages)),
+    "disks": (0.14, lambda world: len(world.stages)),
+    "two": (0.12, lambda world: len(world.stages) + 1),
+    "odd": (0.14, lambda world: len(ODD)),
+    "files": (0.10, lambda world: 40),
+    "texts": (0.04, lambda world: 10),
+    "server": (0.10, lambda world: 1),
+}
+
+
+def section(world, name, seconds, seed=0, number=None, run=None, minimum=None):
+    """Run one section on a world for some seconds; returns its Result. run: a finished run for the server."""
+    trials = {
+        "kills": lambda rng, at: kill_trial(world, rng, at),
+        "disks": lambda rng, at: disk_trial(world, rng, at),
+        "two": lambda rng, at: two_trial(world, rng, at),
+        "odd": lambda rng, at: odd_trial(world, rng, at),
+        "files": lambda rng, at: file_trial(world, rng, at),
+        "texts": lambda rng, at: text_trial(world, rng, at),
+        "server": lambda rng, at: server_trial(run or world.folder / "main", rng, at),
+    }
+    if minimum is None:
+        minimum = SECTIONS[name][1](world)
+    return repeated(name, trials[name], minimum, seconds, seed, number)
+
+
+def print_table(results):
+    print(f"{'section':8} {'trials':>6} {'time':>7}  {'':8} figures")
+    for result in results:
+        print(f"{result.name:8} {result.tried:6,} {result.seconds:5.0f} s  {'BROKEN' if result.breaks else 'held':8} {result.figures()}")
+
+
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description="Kills, full disks, two at once, odd surroundings, hostile files and clients.")
+    p.add_argument("--seconds", type=float, default=600, help="for all sections together, about (default: %(default)s)")
+    p.add_argument("--only", nargs="+", choices=list(SECTIONS), metavar="NAME", help=f"of {', '.join(SECTIONS)} (default: all)")
+    p.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
+    p.add_argument("--number", type=int, metavar="N", help="only this trial of each section")
+    p.add_argument("--run", type=Path, help="a finished run for the server, which is only read (default: a small one made for it)")
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    names = args.only or list(SECTIONS)
+    shares = sum(SECTIONS[name][0] for name in names)
+    results, started = [], time.monotonic()
+    if args.run and not (args.run / "base" / "model.safetensors").exists():
+        raise ValueError(f"{args.run}: no finished run; make one with: make RUN={args.run}")
+    needed = None if {*names} & {"kills", "disks", "two", "odd"} else ["rl"]
+    with World(names=needed) as world:
+        print(f"each stage once undisturbed, and once with other settings: {time.monotonic() - started:.0f} s", file=sys.stderr)
+        for name in names:
+            result = section(world, name, args.seconds * SECTIONS[name][0] / shares, args.seed, args.number, args.run)
+            results.append(result)
+            print(f"{name}: {result.tried} trials in {result.seconds:.0f} s, {len(result.breaks)} broken", file=sys.stderr)
+            for fault in result.breaks:
+                print(f"BROKEN {fault}", flush=True)
+    print_table(results)
+    return int(any(result.breaks for result in results))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        print(f"torture.py: error: {error}", file=sys.stderr)
+        sys.exit(1)
