@@ -893,7 +893,7 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
     assert bpe.main(["train", *run]) == 0
     encode = ["encode", *run, "--shard-tokens", "300"]
     assert bpe.main([*encode, "--val-percent", "10"]) == 0
-    tokens, seen = tmp_path / "tokens", []
+    tokens = tmp_path / "tokens"
     (tokens / "train_000003.bin.99-0123abcd.tmp").write_bytes(b"left by a kill")
     (tokens / "notes.txt").write_bytes(b"the user's")
 
