@@ -332,7 +332,7 @@ class World:
     """
 
     def __init__(self, code=ROOT, names=None, stages=None):
-        self.folder, self.code = Path(tempfile.mkdtemp(prefix="torture-")).resolve(), Path(code)
+        self.folder, self.code = Path(tempfile.mkdtemp(prefix="torture-")).resolve(), Path(code).resolve()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         self.interrupts = signal.getsignal(signal.SIGINT)
@@ -605,7 +605,7 @@ class Disk:
 
     def __init__(self, folder, bytes_=64 << 20):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.how = "RLIMIT_FSIZE"
         if os.geteuid() == 0 and MAY_MOUNT and shutil.which("mount"):
             done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={bytes_}", "tmpfs", str(folder)], capture_output=True)
@@ -638,8 +638,8 @@ def disk_trial(world, rng, number):
     parent = world.folder / f"disk{world.n_trials}"
     with Disk(parent) as disk:
         run = world.place(stage, again, parent)
-        size = lambda names: [(world.folder / "done" / stage.name / name).stat().st_size for name in names]  # noqa: E731
-        sizes = size(name for name in world.new[stage.name] if name not in world.inputs[stage.name])
+        made = [name for name in world.new[stage.name] if name not in world.inputs[stage.name]]
+        sizes = [(world.folder / "done" / stage.name / name).stat().st_size for name in made]
         if disk.how == "tmpfs":
             room = int(rng.uniform(0, 1.4 if stage.name == "make" else 1.1) * (sum(sizes) + 4096 * len(sizes)))
             disk.remount(f"size={disk.used() + room}")
@@ -650,7 +650,7 @@ def disk_trial(world, rng, number):
         with Watch(world, stage, run, again) as watch:
             status, said = process.wait()
         counts["full " + disk.how if status else "had room"] += 1
-        if status and not clear_error(said, [str(run), "gcrawl"]):
+        if status and not clear_error(said, [str(run)]):
             faults.append(f"no single clear line with a file (status {status}): {said[-400:]!r}")
         if status == "hangs" or isinstance(status, int) and status < 0:
             faults.append(f"it ended with {status}")
@@ -789,62 +789,62 @@ def odd_trial(world, rng, number):
     odd = ODD[number % len(ODD)]
     stages = [s for s in world.stages if s.name != "make" or odd.folder == b"run"]      # make refuses strange names itself
     stage = stages[(number // len(ODD) + number) % len(stages)]
-    faults, parent = [], world.folder / f"odd{world.n_trials}"
+    parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
     with contextlib.ExitStack() as stack:
-        disk = stack.enter_context(Disk(parent)) if odd.fails or "FULL" in odd.env.values() else None
-        if disk and disk.how != "tmpfs":
-            return Outcome([], {f"not tried without mount ({odd.name})": 1})
-        parent.mkdir(exist_ok=True)
-        run = world.place(stage, False, parent / "r", os.fsdecode(odd.folder))
-        env = dict(odd.env)
+        parent.mkdir()
+        if odd.fails:
+            disk = stack.enter_context(Disk(parent / "disk"))
+            if disk.how != "tmpfs":
+                return Outcome([], {f"not tried without mount ({odd.name})": 1})
         if env.get("TMPDIR") == "FULL":
             full = stack.enter_context(Disk(parent / "tmp", 4096))
-            (full.folder / "x").write_bytes(b"")
-            with contextlib.suppress(OSError):
-                (full.folder / "y").write_bytes(bytes(9999))
+            if full.how != "tmpfs":
+                return Outcome([], {f"not tried without mount ({odd.name})": 1})
+            (full.folder / "x").write_bytes(bytes(4096))
             env["TMPDIR"] = str(full.folder)
-        kwargs = {}
         if odd.name.startswith("nobody reads"):
             end, kwargs["stdout"] = os.pipe()
             os.close(end)
-        shown = run
+        run = world.place(stage, False, parent / "disk", os.fsdecode(odd.folder))
         if odd.folder.startswith(b"-"):                 # named as it stands in its own folder
-            world_words = [w.replace(RUN, "./" + os.fsdecode(odd.folder)) for w in stage.words]
-            stage_here = stage._replace(words=world_words)
+            stage = stage._replace(words=[w.replace(RUN, "./" + odd.folder.decode()) for w in stage.words])
             kwargs["cwd"] = run.parent
-        else:
-            stage_here = stage
         if odd.fails:
             disk.remount("ro")
-        process = world.start(stage_here, run, shell=odd.shell, env=env, **kwargs)
+        process = world.start(stage, run, shell=odd.shell, env=env, **kwargs)
         if "stdout" in kwargs:
             os.close(kwargs["stdout"])
         status, said = process.wait()
         if odd.fails:
             disk.remount("rw")
-        found = snapshot(run)
-        if odd.fails:
-            if status == 0 or status == "hangs" or not clear_error(said, [str(shown)]):
-                faults.append(f"no single clear line with a file (status {status}): {said[-300:]!r}")
-            if differs := difference(found, world.inputs[stage.name]):
-                faults.append(f"the run has changed: {differs}")
-        else:
-            allowed = (0, 1, 2, 141, -signal.SIGPIPE) if odd.loses_output else (0,)
-            if status not in allowed:
-                faults.append(f"it ends with {status}: {said[-300:]!r}")
-            if tracebacks(said):
-                faults.append(f"traceback: {said[-400:]!r}")
-            want = world.new[stage.name]
-            if not odd.alike:
-                found, want = dict.fromkeys(found), dict.fromkeys(want)
-            cut_short = odd.loses_output and stage.name in ("make", "runs")            # they stop at the first error
-            nothing = status and odd.loses_output and not difference(found, world.inputs[stage.name])
-            if status in allowed and not cut_short and not nothing and (differs := difference(found, want)):
-                faults.append(f"it made something else: {differs}")
-    if litter := os.listdir(world.here):
-        faults.append(f"it left {litter} in the folder where it was started")
+        faults = odd_faults(world, stage, odd, run, status, said)
     shutil.rmtree(parent, ignore_errors=True)
     return Outcome([f"{stage.name}, {odd.name}: {fault}" for fault in faults], {"in odd surroundings": 1})
+
+
+def odd_faults(world, stage, odd, run, status, said):
+    """What is wrong with the end of a process in odd surroundings, and with the run that it left."""
+    found, before, want, faults = snapshot(run), world.inputs[stage.name], world.new[stage.name], []
+    if litter := os.listdir(world.here):
+        faults.append(f"it left {litter} in the folder where it was started")
+    if tracebacks(said):
+        faults.append(f"traceback: {said[-400:]!r}")
+    if odd.fails:
+        if status in (0, "hangs") or not clear_error(said, [str(run)]):
+            faults.append(f"no single clear line with a file (status {status}): {said[-300:]!r}")
+        if differs := difference(found, before):
+            faults.append(f"the run has changed: {differs}")
+        return faults
+    allowed = (0, 1, 2, 141, -signal.SIGPIPE) if odd.loses_output else (0,)
+    if status not in allowed:
+        return [*faults, f"it ends with {status}: {said[-300:]!r}"]
+    if status and (stage.name in ("make", "runs") or not difference(found, before)):
+        return faults                                   # it stopped at the first step that failed, or did not begin
+    if not odd.alike:
+        found, want = dict.fromkeys(found), dict.fromkeys(want)
+    if differs := difference(found, want):
+        faults.append(f"it made something else: {differs}")
+    return faults
 
 
 # ------------------------------------------------------------------------------------------------ hostile files
