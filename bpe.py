@@ -48,8 +48,8 @@ import command
 import runs
 import vocabularies
 from encoder import TOGETHER, Encoder
-from pieces import (PATTERNS, SURE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_pattern, cut, finder, names_of,
-                    normal_form, parts_of, words_of)
+from pieces import (PATTERNS, SURE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_pattern,
+                    cut, finder, names_of, normal_form, parts_of, words_of)
 from runs import whole_file
 from vocabularies import GPT2_BYTES, PUBLISHED
 
@@ -241,10 +241,12 @@ class Tokenizer:
         self.pattern = PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern
         check_pattern(self.pattern)
         if not self.ranks or "" in self.special_tokens or b"" in self.ranks:
-            raise ValueError("a tokenizer needs at least one token, none of them empty, and no special one named ''")
+            raise ValueError("a tokenizer needs at least one token, none of them empty, "
+                             "and no special one named ''")
         for name in self.special_tokens:
             if not isinstance(name, str) or len(name) > LONGEST_NAME:
-                raise ValueError(f"special token {str(name)[:60]!r}: expected a text of up to {LONGEST_NAME} characters")
+                raise ValueError(f"special token {str(name)[:60]!r}: expected a text of up to "
+                                 f"{LONGEST_NAME} characters")
         vocabularies.check_ids(itertools.chain(self.ranks.values(), self.special_tokens.values()))
         self._bytes_of = {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
         self._bytes_of |= {i: token for token, i in self.ranks.items()}
@@ -288,15 +290,12 @@ class Tokenizer:
         for value in (allowed_special, disallowed_special):
             if isinstance(value, str) and value != "all":
                 raise ValueError(f'special tokens {value!r}: pass a set of names, or "all"')
-        everything = allowed_special == "all"
-        allowed = self.special_tokens if everything else self.special_tokens.keys() & set(allowed_special)
-        if disallowed_special == "all":
-            disallowed_special = () if everything else self.special_tokens if not allowed else self.special_tokens.keys() - allowed
-        elif disallowed_special is not self.special_tokens:
-            disallowed_special = set(disallowed_special)
-        if "" in disallowed_special:
+        every = self.special_tokens.keys()
+        allowed = every if allowed_special == "all" else every & set(allowed_special)
+        disallowed = every - allowed if disallowed_special == "all" else set(disallowed_special)
+        if "" in disallowed:
             raise ValueError("disallowed_special: the empty text is in every text")
-        for _, name in self._names(disallowed_special).find(text):
+        for _, name in self._names(disallowed).find(text):
             raise ValueError(f"text contains the special token {name!r}: for that token pass "
                              f"allowed_special={{{name!r}}}, for ordinary text pass "
                              f"disallowed_special=() or use encode_ordinary")
@@ -307,10 +306,12 @@ class Tokenizer:
         yield text[start:], []
 
     def _names(self, names):
-        return self._all_names if names is self.special_tokens else names_of(frozenset(names))
+        if names == self.special_tokens.keys():
+            return self._every_name
+        return names_of(frozenset(names))
 
     @cached_property
-    def _all_names(self):
+    def _every_name(self):
         return Names(self.special_tokens)
 
     def encode_ordinary(self, text):
@@ -338,7 +339,8 @@ class Tokenizer:
         return Encoder(self.ranks, self.pattern, merge)
 
     def __reduce__(self):               # to pickle it: without what encoding remembers
-        return Tokenizer, (self.ranks, self.pattern, self.special_tokens, self.normalize), {"name": self.name}
+        arguments = self.ranks, self.pattern, self.special_tokens, self.normalize
+        return Tokenizer, arguments, {"name": self.name}
 
     def encode_single_token(self, token):
         """The id of one whole token, str or bytes, special or not; KeyError if there is none."""
@@ -357,8 +359,10 @@ class Tokenizer:
             if len(ids) >= MANY:
                 array = np.asarray(ids)
                 if array.ndim == 1 and array.dtype.kind in "iu" and array.max() < self.n_vocab:
-                    return b"".join(map(self._spell, np.array_split(array.astype(np.int64), len(array) // MANY)))
-            return b"".join(map(self._bytes_of.__getitem__, ids.tolist() if isinstance(ids, np.ndarray) else ids))
+                    parts = np.array_split(array.astype(np.int64), len(array) // MANY)
+                    return b"".join(map(self._spell, parts))
+            ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
+            return b"".join(map(self._bytes_of.__getitem__, ids))
         except KeyError as error:
             raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
 

@@ -15,7 +15,7 @@ Everybody writes the same three things down in their own way. Here they become
     {"question", "answer"}                          GSM8K: its <<48/2=24>> become calls of the calculator
 
 A file has a row a line, or is one JSON list, and may be gzipped. What is of no use is left out and counted under its reason; what
-is malformed is a ValueError. The readers of rows say what they expected, and `named` adds the file and the line.
+is malformed is a ValueError. The readers of rows say what they expected, `named` adds file and line.
 
 Sources: the data sets' cards; openai/grade-school-math (the calculator's annotations).
 """
@@ -69,7 +69,7 @@ def rows(path):
     first = next(lines, None)
     if first is None:
         raise ValueError(f"{path}: empty, there is nothing to learn from")
-    if first[1].lstrip().startswith("["):       # one list of rows, or lines that are lists of messages
+    if first[1].lstrip().startswith("["):       # one list of rows, or each line a list of messages
         lines = list(lines)
         whole = list_of_rows(path, [first, *lines])
         if whole is not None:
@@ -85,7 +85,7 @@ def parsed(path, n, line):
 
 
 def list_of_rows(path, lines):
-    """The rows of a file that is one JSON list; None if its first line is a row of its own, a list of messages."""
+    """The rows of a file that is one JSON list; None if its first line is a row of its own."""
     try:
         found = parse(lines[0][1])
         if len(lines) > 1 or not found or is_message(found[0]):
@@ -153,7 +153,10 @@ ROLES = {"developer": "system", "human": "user", "gpt": "assistant"}
 
 
 def message_of(m, content_needed=True):
-    """{"role", "content"} of a message, checked: a text, or parts {"type", "text"}; None where no content is needed."""
+    """{"role", "content"} of a message, checked. The content is a text, or parts {"type", "text"}.
+
+    It may be None where it is not needed.
+    """
     if not isinstance(m, dict):
         raise ValueError(f"{shown(m)} is no message")
     role, content = text_of(m.get("role"), "role"), m.get("content")
@@ -170,26 +173,34 @@ def message_of(m, content_needed=True):
 def part_of(part):
     if not isinstance(part, dict) or part.get("type") not in ("text", "tool", "output"):
         raise ValueError(f"unknown part {shown(part)}, expected the type text, tool or output")
-    return {"type": part["type"], "text": text_of(part.get("text"), f"the text of a part {part['type']}")}
+    text = text_of(part.get("text"), f"the text of a part {part['type']}")
+    return {"type": part["type"], "text": text}
 
 
 def from_messages(messages, notes):
-    """Hugging Face's list; calls of a calculator become parts of the reply they belong to. -> conversation, or None"""
-    out, open_calls, outputs = [], deque(), {}  # calls without a result; id of a call's part -> its result
+    """Hugging Face's list; calls of a calculator become parts of the reply they belong to.
+
+    -> conversation, or None if another tool is called
+    """
+    out, open_calls = [], deque()               # calls that have no result yet
+    outputs = {}                                # id() of a call's part -> the result
     for m in list_of(messages, "messages"):
         calls = list_of(m.get("tool_calls") or [], "tool_calls") if isinstance(m, dict) else []
         message = message_of(m, content_needed=not calls)
         role, content = message["role"], message["content"]
         if calls and role != "assistant":
             raise ValueError(f"a message of the {role} that calls tools")
-        if role == "tool":                      # of several calls at once, each result goes behind its own
+        if role == "tool":                      # each result belongs to the first open call
             if not open_calls:
                 raise ValueError("a tool's message that nobody called for")
             outputs[id(open_calls.popleft())] = text_of(content, "a tool's content")
             continue
-        goes_on = role == "assistant" and out and out[-1]["role"] == role and isinstance(out[-1]["content"], list)
+        before = out[-1] if out else {"role": None, "content": None}
+        goes_on = role == before["role"] == "assistant" and isinstance(before["content"], list)
         if calls or goes_on:                    # parts of one reply
-            parts = [{"type": "text", "text": text_of(content, "content")}] if content or not calls else []
+            parts = []
+            if content or not calls:
+                parts.append({"type": "text", "text": text_of(content, "content")})
             for call in calls:
                 expression = expression_of(call, notes)
                 if expression is None:
@@ -224,13 +235,15 @@ def expression_of(call, notes):
     """What a tool call has the calculator work out; None, and a note, if it calls another tool."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
-        raise ValueError(f'a tool call is {shown(call)}, expected {{"function": {{"name", "arguments"}}}}')
+        raise ValueError(
+            f'a tool call is {shown(call)}, expected {{"function": {{"name", "arguments"}}}}')
     name, arguments = text_of(function.get("name"), "the name of a tool"), function.get("arguments")
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments, object_pairs_hook=distinct)
         except ValueError:
-            raise ValueError(f"the arguments of a tool call are no JSON: {shown(arguments)}") from None
+            what = shown(arguments)
+            raise ValueError(f"the arguments of a tool call are no JSON: {what}") from None
     expression = arguments.get("expression") if isinstance(arguments, dict) else None
     if name != "calculator" or not isinstance(expression, str):
         notes[f"calls the tool {name[:60]}, we have only calculator(expression)"] += 1
@@ -243,11 +256,15 @@ SHAREGPT = {"human": "user", "user": "user", "system": "system", "gpt": "assista
 
 
 def from_sharegpt(turns, notes):
-    """A leading reply goes, neighbours of one role become one, a question at the end that nobody answers goes; all of that counted."""
+    """A reply before any question and a question at the end go, neighbours of one role are joined.
+
+    All of that is counted.
+    """
     out, asked = [], False
     for turn in list_of(turns, "conversations"):
         if not isinstance(turn, dict) or turn.get("from") not in list(SHAREGPT):
-            raise ValueError(f'expected {{"from": human, gpt or system, "value": text}}, found {shown(turn)}')
+            raise ValueError(
+                f'expected {{"from": human, gpt or system, "value": text}}, found {shown(turn)}')
         role, value = SHAREGPT[turn["from"]], text_of(turn.get("value"), "value").strip()
         if not value:
             notes["empty message"] += 1
@@ -278,8 +295,10 @@ TREE_ROLES = {"prompter": "user", "assistant": "assistant"}
 
 def checked_node(m):
     """A message of OpenAssistant's, checked."""
-    if not isinstance(m, dict) or m.get("role") not in list(TREE_ROLES) or not isinstance(m.get("text"), str):
-        raise ValueError(f"expected a message with role prompter or assistant and a text, found {shown(m)}")
+    known = isinstance(m, dict) and m.get("role") in list(TREE_ROLES)
+    if not known or not isinstance(m.get("text"), str):
+        raise ValueError(
+            f"expected a message with role prompter or assistant and a text, found {shown(m)}")
     if m.get("rank") is not None:
         number_of(m["rank"], "rank")
     list_of(m.get("replies") or [], "replies")
@@ -287,11 +306,18 @@ def checked_node(m):
 
 
 def is_usable(m, notes, lang):
-    why = ("not in " + lang if m.get("lang", lang) != lang else "deleted" if m.get("deleted") else
-           "not passed by review" if m.get("review_result") is False else "empty message" if not m["text"].strip() else None)
-    if why:
-        notes[f"message {why}"] += 1
-    return not why
+    if m.get("lang", lang) != lang:
+        why = "not in " + lang
+    elif m.get("deleted"):
+        why = "deleted"
+    elif m.get("review_result") is False:
+        why = "not passed by review"
+    elif not m["text"].strip():
+        why = "empty message"
+    else:
+        return True
+    notes[f"message {why}"] += 1
+    return False
 
 
 def best_first(replies):
@@ -300,9 +326,10 @@ def best_first(replies):
 
 
 def walk_tree(root, notes, lang):
-    """-> (conversation along the best replies, iterator over a Comparison of all replies that were ranked) of an OpenAssistant tree.
+    """OpenAssistant's tree -> (conversation along the best replies, iterator over Comparisons).
 
-    A path is (the path before, message), so that those of a deep tree share what they have in common.
+    A Comparison has the replies to one message that were ranked. A path is (the path before,
+    message), so that the paths of a deep tree share what they have in common.
     """
     best, compared = None, []
     todo = [(root, None, True)] if is_usable(checked_node(root), notes, lang) else []
@@ -318,9 +345,12 @@ def walk_tree(root, notes, lang):
             compared.append((path, ranked))
         todo += [(r, path, on_best and i == 0) for i, r in reversed(list(enumerate(replies)))]
     best = messages_of(best)
-    comparisons = (Comparison(messages_of(path), [r["text"] for r in ranked], [-r["rank"] for r in ranked])
-                   for path, ranked in compared)
-    return best[:len(best) - len(best) % 2], comparisons
+    return best[:len(best) - len(best) % 2], (comparison_of(*each) for each in compared)
+
+
+def comparison_of(path, ranked):
+    scores = [-r["rank"] for r in ranked]       # 0 is the best
+    return Comparison(messages_of(path), [r["text"] for r in ranked], scores)
 
 
 def messages_of(path):                          # see walk_tree
@@ -407,8 +437,10 @@ def from_ultrafeedback(row, notes):
     replies, scores = [], []
     for completion in list_of(row["completions"], "completions"):
         if not isinstance(completion, dict):
-            raise ValueError(f"a completion is {shown(completion)}, expected {{\"response\", \"overall_score\"}}")
-        scores.append(number_of(completion.get("overall_score"), "the overall_score of a completion"))
+            raise ValueError(
+                f'a completion is {shown(completion)}, expected {{"response", "overall_score"}}')
+        score = completion.get("overall_score")
+        scores.append(number_of(score, "the overall_score of a completion"))
         replies.append(text_of(completion.get("response"), "response"))
     question = text_of(row["instruction"], "instruction")
     if len(set(scores)) < 2 or not all(replies):
@@ -459,14 +491,16 @@ def _checked(messages, where, notes):
         return None
     sample.check_messages(messages, where)
     with named(where):
-        for i, m in enumerate(messages):        # in a chat a reply may say nothing; nobody is to learn that
+        for i, m in enumerate(messages):        # nobody is to learn a reply that says nothing
             parts = m["content"] if isinstance(m["content"], list) else []
             if parts and m["role"] == "system" and any(part["type"] != "text" for part in parts):
-                raise ValueError(f"message {i} of the system has parts of a tool, which only the assistant can call")
+                raise ValueError(f"message {i} of the system has parts of a tool, "
+                                 "which only the assistant can call")
             if not m["content"] or parts and not any(part["text"] for part in parts):
                 raise ValueError(f"message {i} of the {m['role']} is empty")
         if messages[-1]["role"] != "assistant":
-            raise ValueError(f"the conversation ends with the {messages[-1]['role']}, there is no reply to learn")
+            role = messages[-1]["role"]
+            raise ValueError(f"the conversation ends with the {role}, there is no reply to learn")
     return messages
 
 
@@ -474,13 +508,17 @@ def _checked_comparison(comparison, where):
     """The Comparison; ValueError unless its prompt is a conversation that ends with the user."""
     sample.check_messages(comparison.prompt, where)
     with named(where):
-        if comparison.prompt[-1]["role"] != "user":
-            raise ValueError(f"the replies follow the {comparison.prompt[-1]['role']}, expected the user")
+        role = comparison.prompt[-1]["role"]
+        if role != "user":
+            raise ValueError(f"the replies follow the {role}, expected the user")
     return comparison
 
 
 def conversation_of(row, name, notes, lang):
-    """The conversation in a row of the schema `name`; of a comparison the best reply. None if it is of no use."""
+    """The conversation in a row of the schema `name`; of a comparison the best reply.
+
+    None if the row is of no use.
+    """
     if name == "list":
         return from_messages(row, notes)
     if name == "messages":
@@ -493,7 +531,8 @@ def conversation_of(row, name, notes, lang):
         return walk_tree(row["prompt"], notes, lang)[0]
     if name == "gsm8k":
         question, answer = text_of(row["question"], "question"), text_of(row["answer"], "answer")
-        return [{"role": "user", "content": question}, {"role": "assistant", "content": gsm8k_parts(answer, notes)}]
+        return [{"role": "user", "content": question},
+                {"role": "assistant", "content": gsm8k_parts(answer, notes)}]
     comparison = from_pair(row, notes) if name == "pair" else from_ultrafeedback(row, notes)
     if comparison is None:
         return None
@@ -542,11 +581,12 @@ def comparisons(path, notes, lang="en"):
             elif name == "tree":
                 found = walk_tree(row["prompt"], notes, lang)[1]
             elif name in ("pair", "ultrafeedback"):
-                comparison = from_pair(row, notes) if name == "pair" else from_ultrafeedback(row, notes)
+                read = from_pair if name == "pair" else from_ultrafeedback
+                comparison = read(row, notes)
                 found = [comparison] if comparison else []
             else:
-                raise ValueError(f"{name} has no replies to compare; expected chosen and rejected, UltraFeedback's completions "
-                                 "or OpenAssistant's ranks")
+                raise ValueError(f"{name} has no replies to compare; expected chosen and rejected, "
+                                 "UltraFeedback's completions or OpenAssistant's ranks")
         yield from ((where, _checked_comparison(comparison, where)) for comparison in found)
     for where, root in trees(messages, notes):
         found = walk_tree(root, notes, lang)[1]
@@ -555,7 +595,8 @@ def comparisons(path, notes, lang="en"):
 
 def task_of(row):
     """A task, checked: what arena.py and align.py ask of it."""
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"] or "answer" not in row:
+    question = row.get("question") if isinstance(row, dict) else None
+    if not question or not isinstance(question, str) or "answer" not in row:
         raise ValueError('expected {"question": "...", "answer": ...}')
     if type(row.get("exposure", 0)) is not int:
         raise ValueError(f"exposure is {shown(row['exposure'])}, expected a number of pages")

@@ -18,6 +18,7 @@ import json
 import os
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,8 @@ def save_safetensors(path, tensors, metadata=None):
 def _no_duplicates(pairs):
     seen = dict(pairs)
     if len(seen) != len(pairs):
-        names = [k for k, _ in pairs]
-        raise ValueError(f"the name {next(k for k in names if names.count(k) > 1)!r} appears twice")
+        name, _ = Counter(k for k, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the name {name[:60]!r} appears twice")
     return seen
 
 

@@ -44,7 +44,8 @@ class Pairs:
             left.append(ids[a[both]])
             right.append(ids[b[both]])
             rank.append(ids[at[both]])
-        for token in (token for token in ranks if SURE < len(token) <= WIDTHS[-1]):     # longer ones come up only in pieces that come alone
+        # Longer tokens come up only in pieces that are merged alone.
+        for token in (token for token in ranks if SURE < len(token) <= WIDTHS[-1]):
             halves = [(token[:n], token[n:]) for n in range(1, len(token)) if token[:n] in ranks and token[n:] in ranks]
             left.append([ranks[a] for a, _ in halves])
             right.append([ranks[b] for _, b in halves])

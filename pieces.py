@@ -70,11 +70,12 @@ SAFE_CUT = regex.compile(r"\p{L}(?=[ \n])")         # no pattern of RULES looks 
 SURE = 15                           # bytes of a piece that a Pieces finds by its arrays
 
 
-# ---- patterns of somebody's own ---------------------------------------------------------------------
+# ---- patterns of somebody's own ------------------------------------------------------------------
 
 LONGEST_PATTERN = 10_000            # characters
-MOST_REPEATS = 100_000              # regex writes x{1000} out when it compiles; so may all of them together
-SECONDS, SECONDS_PER_CHARACTER = 10, 5e-5       # of CPU time to cut a text: any useful pattern is 100 times as fast
+MOST_REPEATS = 100_000              # of {m,n} in one another: regex writes x{1000} out to compile it
+# CPU time in which a text must be cut. A useful pattern is 100 times as fast.
+SECONDS, SECONDS_PER_CHARACTER = 10, 5e-5
 UNKNOWN_ELSEWHERE = ((r"\(\?[A-Za-z0-9]*x", "the flag x"), (r"\(\?(?:R|[+-]?\d)", "recursion"))
 
 
@@ -83,7 +84,7 @@ class SlowPattern(ValueError):
 
 
 def check_pattern(pattern):
-    """-> regex.compile(pattern). ValueError for what is no pattern, or none that cuts text in bounded memory."""
+    """-> regex.compile(pattern). ValueError for what is no pattern, or needs unbounded memory."""
     def refuse(why):
         raise ValueError(f"pattern {str(pattern)[:80]!r}: {why}")
 
@@ -101,7 +102,7 @@ def check_pattern(pattern):
         found = regex.compile(pattern)
     except RecursionError:
         refuse("is nested too deep")
-    except (regex.error, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except (regex.error, ValueError, LookupError, TypeError, AttributeError) as error:
         refuse(error)                               # regex's parser has many ways to stumble
     if found.groups:
         refuse("has a capturing group; write (?:...)")
@@ -112,9 +113,10 @@ def check_pattern(pattern):
 
 @lru_cache(64)
 def finder(pattern):
-    """A function from a text to its pieces, by the pattern itself. What does not match is dropped, as in tiktoken.
+    """A function from a text to its pieces, by the pattern itself.
 
-    PATTERNS take time in proportion to the text. Others may take exponential time: SlowPattern then.
+    What the pattern does not match is dropped, as in tiktoken. PATTERNS take time in proportion to
+    the text. Others may take exponential time; the function then raises SlowPattern.
     """
     findall = check_pattern(pattern).findall
     if pattern in PATTERNS.values():
@@ -128,7 +130,8 @@ def finder(pattern):
             why = f"takes more than {limit_s:.0f} s"
         except MemoryError:
             why = "takes more memory than there is"
-        raise SlowPattern(f"pattern {pattern[:80]!r}: {why} to cut a text of {len(text):,} characters")
+        raise SlowPattern(
+            f"pattern {pattern[:80]!r}: {why} to cut a text of {len(text):,} characters")
     return find
 
 
@@ -491,8 +494,8 @@ def cut(parts, pattern):
     """The pieces of all parts, each cut by itself: (data, begin, length, ends). Piece i is data[begin[i]:begin[i] + length[i]], 15
     bytes are behind the last, and the pieces of part k end before ends[k]."""
     rules = RULES.get(pattern)
-    if rules is None:                                       # a pattern of somebody's own: only it knows, and what it
-        each = [finder(pattern)(part) for part in parts]                # does not match is dropped, as in tiktoken
+    if rules is None:                                       # a pattern of somebody's own
+        each = [finder(pattern)(part) for part in parts]
         found = [piece.encode() for some in each for piece in some]
         length = np.array(list(map(len, found)), np.int64)
         return np.frombuffer(b"".join(found) + bytes(15), np.uint8), np.cumsum(length) - length, length, np.cumsum(list(map(len, each)))
@@ -512,17 +515,19 @@ def cut(parts, pattern):
     return data, begin, length, ends - np.arange(len(parts))
 
 
-# ---- names in a text ------------------------------------------------------------------------------------------------
+# ---- names in a text -----------------------------------------------------------------------------
 
 class Names:
     """Finds names, such as those of special tokens, in a text.
 
-    A regular expression tries each of them at each place. Here they are sorted: a name that begins at a place is the last one that
-    does not sort behind the text from there on, or one that this begins with, as <|im| and <|im_end|> do.
+    A regular expression would try each name at each place. Here the names are sorted. Take the last
+    name that does not sort behind the text from a place on: the longest name that begins there is
+    this one, or one of those that it begins with, as <|im_end|> begins with <|im.
     """
 
     def __init__(self, names):
-        self.names, self.shorter, stack = sorted(names), [], []     # shorter: number of the longest name that each begins with, or -1
+        self.names, stack = sorted(names), []
+        self.shorter = []                       # number of the longest name that each begins with
         for i, name in enumerate(self.names):
             while stack and not name.startswith(self.names[stack[-1]]):
                 stack.pop()
@@ -533,7 +538,7 @@ class Names:
         self.first = re.compile(f"[{first}]" if first else "(?!)")
 
     def find(self, text):
-        """Yields (where it begins, name) from the left; of names that begin at one place the longest."""
+        """Yields (place, name) from the left; of the names that begin at one place the longest."""
         found = self.first.search(text)
         while found:
             at = found.start()
@@ -550,7 +555,7 @@ def names_of(names):                                        # a frozenset
     return Names(names)
 
 
-# ---- normal forms ---------------------------------------------------------------------------------------------------
+# ---- normal forms --------------------------------------------------------------------------------
 
 MANY_MARKS = regex.compile(r"\p{M}{32,}")
 
@@ -558,8 +563,8 @@ MANY_MARKS = regex.compile(r"\p{M}{32,}")
 def normal_form(form, text):
     """unicodedata.normalize, in time in proportion to the text.
 
-    Python sorts the marks on a letter by insertion. Of many in a row we do that first: decomposed, and sorted by class between
-    those of class 0.
+    Python sorts the marks behind a letter by insertion, in quadratic time. Here long rows of marks
+    are decomposed first, and sorted by class between the marks of class 0.
     """
     def in_order(found):
         marks = [part for mark in found[0] for part in unicodedata.normalize("NFD", mark)]

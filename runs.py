@@ -155,7 +155,7 @@ def locked(folder, name):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / f".{name}.lock"
-    refusal = ValueError(f"{folder}: another {name} is writing there; wait for its end, or name another folder with --run")
+    refusal = ValueError(f"{folder}: another {name} is writing there; wait for its end, or use another folder")
     if path in _held:                                   # the system's lock would not hold against ourselves
         raise refusal
     with open(path, "w", encoding="utf-8") as file:

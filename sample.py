@@ -55,7 +55,7 @@ def check_messages(messages, where="conversation"):
     for i, m in enumerate(messages):
         if not isinstance(m, dict) or not isinstance(m.get("role"), str) or m["role"] not in ROLES:
             role = m.get("role") if isinstance(m, dict) else m
-            raise ValueError(f"{where}: message {i} has role {role!r}, expected one of {', '.join(ROLES)}")
+            raise ValueError(f"{where}: message {i} has role {repr(role)[:60]}, expected one of {', '.join(ROLES)}")
         content = m.get("content")
         if not (isinstance(content, str) or isinstance(content, list) and all(isinstance(p, dict) for p in content)):
             raise ValueError(f"{where}: message {i} of the {m['role']} has the content {repr(content)[:40]}, expected a text or a list of parts")

@@ -154,10 +154,12 @@ def read_ranks(path):
             raise ValueError(f"{path}:{n}: not base64 and a rank: {line[:60]!r}") from None
         rank = int(rank) if len(rank) < 12 else -1
         if not 0 <= rank < ID_LIMIT:
-            raise ValueError(f"{path}:{n}: rank {line.split()[1][:20].decode()} is not 0 to {ID_LIMIT - 1}")
+            spelled = line.split()[1][:20].decode()
+            raise ValueError(f"{path}:{n}: rank {spelled} is not 0 to {ID_LIMIT - 1}")
         if token in ranks or rank in line_of:
             first = line_of[ranks.get(token, rank)]
-            raise ValueError(f"{path}:{n}: token {shown(token)} or rank {rank} is on line {first} too")
+            raise ValueError(
+                f"{path}:{n}: token {shown(token)} or rank {rank} is on line {first} too")
         ranks[token], line_of[rank] = rank, n
     if not ranks:
         raise ValueError(f"{path}: no ranks in it")
@@ -173,9 +175,10 @@ def ranks_file(ranks):
 # ---- merges ----------------------------------------------------------------------------------------------------------
 
 def merges_of(ranks):
-    """Yields, for each token in the order of the ranks, a list of all (left, right) whose joint bytes it is, by their ranks.
+    """Yields a list for each token, in the order of ranks: all (left, right) whose joint bytes it is.
 
-    One token at a time: the tokens a, aa, aaa ... have more pairs than a megabyte of file can list.
+    A list is sorted by the ranks of left and right. One token at a time, because the tokens a, aa,
+    aaa, ... of a megabyte of file have more pairs than memory should hold.
     """
     lengths = {len(token) for token in ranks}
     for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
@@ -225,8 +228,10 @@ def check_merges(ranks, merges, ignore_merges, merge):
     if ignore_merges and are_all_merges(merges, ranks):
         return
     for pair in merges:
-        if len(pair) != 2 or pair[0] not in ranks or pair[1] not in ranks or pair[0] + pair[1] not in ranks:
-            raise ValueError(f"the merge {' '.join(map(shown, pair[:3]))} is not of two tokens that make a third")
+        known = len(pair) == 2 and pair[0] in ranks and pair[1] in ranks
+        if not known or pair[0] + pair[1] not in ranks:
+            words = " ".join(map(shown, pair[:3]))
+            raise ValueError(f"the merge {words} is not of two tokens that make a third")
     products = [ranks[left + right] for left, right in merges]
     if products != sorted(products):
         raise ValueError("its merges are not in the order of their ids")
@@ -236,7 +241,7 @@ def check_merges(ranks, merges, ignore_merges, merge):
             raise ValueError(f"token {shown(token)} is not what its merges make of it")
 
 
-# ---- what all .json files have in common -----------------------------------------------------------------------------
+# ---- what all .json files have in common ---------------------------------------------------------
 
 def distinct(pairs):
     """A JSON object; ValueError if a key stands in it twice, as only one value could be meant."""
@@ -281,7 +286,8 @@ def read_gpt2(path, merge):
         ranks = {known[word]: vocab[word] for word in made}
         missing = [left + right for left, right in merges if left + right not in ranks]
         if missing:
-            raise ValueError(f"{merges_file.name} makes {shown(missing[0])}, which {path.name} lacks")
+            raise ValueError(
+                f"{merges_file.name} makes {shown(missing[0])}, which {path.name} lacks")
         check_merges(ranks, merges, False, merge)
         return Vocabulary(ranks, PATTERNS["gpt2"], {word: i for word, i in vocab.items() if word not in made})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -391,7 +397,7 @@ def read_json(path, merge):
             check_pattern(pattern)
             check_portable(pattern)
             if regex.fullmatch(pattern, ""):
-                raise ValueError(f"pattern {pattern[:80]!r} matches the empty text, which only tokenizers can do something with")
+                raise ValueError(f"pattern {pattern[:80]!r} matches the empty text")
             if pattern not in PATTERNS.values() and ALL_ELSE not in pattern:
                 # What it does not match tiktoken drops, but tokenizers keeps as pieces of their own.
                 pattern = f"{pattern}|(?:(?!{pattern}){ALL_ELSE})+"

@@ -28,15 +28,15 @@ def shared():
 
 
 def check_grad(loss, pairs, tol=1e-7, n=20, h=1e-5, seed=0):
-    """Compare gradients written by hand with finite differences in float64: some single entries, then all at once.
+    """Compare gradients written by hand with finite differences in float64.
 
-    loss: () -> float, reading the arrays of pairs; pairs: {name: (x, dx)}. Looks at n entries of each array, one by one,
-    then calls check_directions. The error of an entry is relative to the largest gradient of its array: single zeros
-    have no relative error of their own.
+    loss: () -> float, reading the arrays of pairs; pairs: {name: (x, dx)}. Looks at n entries of each
+    array, one by one, then calls check_directions, which sees all entries. The error of an entry is
+    relative to the largest gradient of its array: single zeros have no relative error of their own.
 
-    The tolerance leaves room for both errors of the centred difference where numbers are of size 1. A loss is rounded
-    to a few 1e-16, which the division by 2h turns into 1e-11; the third derivative adds h^2 / 6 of itself, 1e-11.
-    An array whose largest gradient is a thousandth of the loss has a thousand times as much.
+    The tolerance leaves room for both errors of the centred difference. A loss of size 1 is rounded to a
+    few 1e-16, which the division by 2h turns into 1e-11. The third derivative adds h^2 / 6 of itself,
+    again 1e-11. Where the largest gradient is a thousandth of the loss, that is 1e-8 of it.
     """
     rng = np.random.default_rng(seed)
     for name, (x, dx) in pairs.items():
@@ -56,16 +56,18 @@ def check_grad(loss, pairs, tol=1e-7, n=20, h=1e-5, seed=0):
 
 
 def check_directions(loss, pairs, tol=1e-7, h=1e-4, seed=0):
-    """Compare derivatives along random directions, one for each array of pairs and one for all arrays together.
+    """Compare derivatives along random directions: one for each array of pairs, one for all together.
 
-    Every entry moves, by a normal number times h: the derivative, the sum of dx times these numbers, sees every entry.
-    It is about as large as the norm of dx, to which the error is relative.
+    Every entry moves by a normal number times h. The derivative is the sum of dx times these numbers, so
+    a wrong entry anywhere changes it. It is about as large as the norm of dx, to which the error is
+    relative.
 
-    Thousands of entries that move together go far, so the centred difference's error of order h^2 would not be small.
-    Two steps of different length take it away: what is left is of order h^4, and h may be large, which keeps the
-    rounding of the loss small. Measured on GPT-2s of 3,000 and 10,000 parameters: 3e-9 at most.
+    Thousands of entries that move together go far: the centred difference's error of order h^2 would be
+    too large. Steps of two lengths cancel it. What is left is of order h^4, so h may be large, which
+    keeps the rounding of the loss small. The largest error measured on GPT-2s of up to 10,000
+    parameters is 3e-9.
     """
-    rng = np.random.default_rng([seed, 1])      # not what a test with the same seed drew: its x would be the direction
+    rng = np.random.default_rng([seed, 1])      # a test that drew x from seed must not get x as direction
     directions = {name: rng.standard_normal(x.shape) for name, (x, _) in pairs.items()}
     for names in [[name] for name in pairs] + ([list(pairs)] if len(pairs) > 1 else []):
         before = {name: pairs[name][0].copy() for name in names}
@@ -79,8 +81,10 @@ def check_directions(loss, pairs, tol=1e-7, h=1e-4, seed=0):
         numeric = (8 * (losses[0] - losses[1]) - (losses[2] - losses[3])) / (12 * h)
         by_hand = sum((pairs[name][1] * directions[name]).sum() for name in names)
         norm = sum((pairs[name][1] ** 2).sum() for name in names) ** 0.5 + 1e-12
-        error, what = abs(numeric - by_hand) / norm, names[0] if len(names) == 1 else f"all of {', '.join(names)}"
-        assert error < tol, f"{what}, along a random direction: by hand {by_hand}, by finite differences {numeric}, error {error:.1e}"
+        error = abs(numeric - by_hand) / norm
+        what = names[0] if len(names) == 1 else f"all of {', '.join(names)}"
+        assert error < tol, (f"{what}, along a random direction: by hand {by_hand}, "
+                             f"by finite differences {numeric}, error {error:.1e}")
 
 
 def run_script(name, *args, **kwargs):
