@@ -1,23 +1,27 @@
-"""torture.py: kills, full disks, two processes at once, odd surroundings, hostile files and hostile clients.
+"""torture.py: kills, full disks, two processes at once, odd surroundings, hostile files, clients.
 
-Each section tries what should not happen to a program, again and again with other random numbers, and looks whether
-what must hold still holds. Everything is real: the scripts run as processes of their own on a small run made for it.
+Each section tries what should not happen to a program, again and again with other random numbers,
+and looks whether what must hold still holds. Everything is real: the scripts run as processes of
+their own, on a small run that is made for it.
 
-    kills     every stage is killed at any moment and run again: the undisturbed bytes, nothing left over
-    disks     every stage on a disk that is full at some moment: one clear line, nothing lost, then the same bytes
+    kills     each stage, killed at any moment and run again: the undisturbed bytes, nothing else
+    disks     each stage on a disk that is full at some moment: one clear line, nothing lost,
+              and with more room the same bytes
     two       two processes of a stage on one run: one works, the other is told so
     odd       read-only folders, strange names and encodings, closed streams, no HOME, one core ...
-    files     damaged and crafted WARCs, pages, models and tokenizers: read or refused, in bounded time and memory
+    files     damaged and crafted WARCs, pages, models and tokenizers: read or refused, in bounded
+              time and memory
     texts     expressions for the calculator, conversations that name control tokens
     server    malformed and ordinary requests, clients that leave or do nothing
 
-    python tests/torture.py                                 all of it, about ten minutes; exit code 1 if something broke
-    python tests/torture.py --only kills disks              some sections
-    python tests/torture.py --seconds 3600 --seed 7         longer, with other random numbers
-    python tests/torture.py --only kills --number 12        one trial again; a break says how
+    python tests/torture.py                           all, in ten minutes; exit code 1 if it broke
+    python tests/torture.py --only kills disks        some sections
+    python tests/torture.py --seconds 3600 --seed 7   longer, with other random numbers
+    python tests/torture.py --only kills --number 12  one trial again; a break says how
 
-A trial's random numbers depend on seed, section and number only. A kill by the clock cannot be repeated exactly; one by
-the number of a file operation can. Sections stop when their share of the time is over, but not before their minimum.
+A trial's random numbers depend on seed, section and number only. A kill by the clock cannot be
+repeated exactly; one at a file operation can. A section ends when its share of the time is over,
+but not before it has done its minimum.
 """
 
 import argparse
@@ -57,11 +61,14 @@ WAIT_S = 300                    # for one process; the slowest takes some second
 PAGES = 100
 MAY_MOUNT = True                # a test of the other way sets it to False
 
-# -------------------------------------------------------------------------------------------------- results
+# ------------------------------------------------------------------------------------------ results
 
 
 class Outcome(NamedTuple):
-    """What a trial found. faults: sentences. counts are added up over trials, of worst the largest is kept."""
+    """What a trial found.
+
+    faults: sentences. counts: added up over all trials. worst: of these the largest is kept.
+    """
 
     faults: list
     counts: dict = {}
@@ -89,7 +96,10 @@ class Result:
 
 
 def repeated(name, trial, minimum, seconds, seed=0, number=None, stop_at=20):
-    """Run trial(rng, number) for number 0, 1, ... until the time is over, `minimum` times at least; returns a Result."""
+    """Run trial(rng, number) for 0, 1, ... until the time is over, or only `number`; -> Result
+
+    minimum: so many trials at least.
+    """
     result, started, at = Result(name), time.monotonic(), number or 0
     while True:
         repeat = f"python tests/torture.py --only {name} --seed {seed} --number {at}"
@@ -106,7 +116,7 @@ def repeated(name, trial, minimum, seconds, seed=0, number=None, stop_at=20):
             return result
 
 
-# ---------------------------------------------------------------------------------------- what a run holds
+# --------------------------------------------------------------------------------- what a run holds
 
 TIMES = ("dt_s", "tokens_per_s", "mfu", "spent_s", "mtime_ns", "seconds")
 
@@ -120,20 +130,25 @@ def without_times(value):
 
 
 def normal(name, data):
-    """The bytes of a run's file without what differs from one run to the next: times, and a crawl's dates and record ids."""
+    """A file's bytes without what differs between runs: times, a crawl's dates and record ids."""
     if name.endswith("log.jsonl"):
         return json.dumps([without_times(json.loads(line)) for line in data.splitlines()]).encode()
     if name.endswith("docs/report.json"):
         return json.dumps(without_times(json.loads(data))).encode()
     if "log/" in name and name.endswith(".json"):
         sign = without_times(json.loads(data))
-        sign["makes"].pop("docs/report.json", None)     # its digest is that of the times in it
+        for files in (sign["made_of"], sign["makes"]):
+            files.pop("docs/report.json", None)         # its digest is that of the times in it
         return json.dumps(sign).encode()
     if "log/" in name and name.endswith(".txt"):
-        return re.sub(rb" +[0-9.,]+ (s|MB/s)\b", b" ?", data)
+        return re.sub(rb" +[0-9]+\.[0-9]+\b| +[0-9]+ s\b", b" ?", data)    # 0.25 may be seconds
     if re.search(r"127\.0\.0\.1_\d+\.warc\.gz$", name):
-        records = [(r.type, r.url, re.sub(rb"fetchTimeMs: \d+", b"", r.body)) for r in warc.read_warc(io.BytesIO(data))]
-        return repr(records).encode()
+        pages = []
+        for record in warc.read_warc(io.BytesIO(data)):
+            if not record.url.endswith("/robots.txt"):          # every process asks for it anew
+                body = re.sub(rb"fetchTimeMs: \d+", b"", record.body)
+                pages.append((record.type, record.url, body))
+        return repr(pages).encode()
     return data
 
 
@@ -172,14 +187,14 @@ def copy_files(source, target, patterns):
                 shutil.copy2(path, to)
 
 
-# --------------------------------------------------------------------------------------------------- stages
+# ------------------------------------------------------------------------------------------- stages
 
 
 class Stage(NamedTuple):
     """A command of the project on a run.
 
-    words: the script and its arguments. other: the same with other settings, which makes the older products that the
-    stage replaces; empty if it never does. reads: glob patterns of its inputs.
+    words: the script and its arguments. other: the same with other settings, which makes the older
+    products that the stage replaces; empty if it never does. reads: glob patterns of its inputs.
     """
 
     name: str
@@ -189,43 +204,49 @@ class Stage(NamedTuple):
 
 
 def stages_of(address, tiny):
-    """Every stage, with settings that take seconds. address: of a web server; tiny: a model folder to begin with."""
-    text = ["docs/*.jsonl.gz"]
-    tokens = ["tokenizer.json", "tokens/*.bin"]
-    chat = ["base/*", "chat/*.jsonl", *tokens]
-    wheel = ["sft/*", "chat/*.jsonl", "tasks/wheel_*.jsonl", *tokens]
-    restart = ["--run", RUN, "--on-mismatch", "restart"]
-    train = ["train.py", *restart, "--init", tiny, "--steps", "12", "--save-every", "3", "--eval-every", "6", "--batch", "4"]
-    sft = ["align.py", "sft", *restart, "--steps", "8", "--batch", "2", "--replay", "1"]
-    rl = ["align.py", "rl", *restart, "--steps", "5", "--prompts", "2", "--group", "2", "--max-tokens", "6"]
-    export = ["sample.py", "export", "--model", f"{RUN}/base", "--gguf", f"{RUN}/model.gguf"]
-    made = ["runs.py", "--run", RUN, "--name", "3-bpe", "--made-of", *text, "--makes", "tokenizer.json", "tokenizer.tiktoken",
-            "--", "bpe.py", "train", "--run", "{run}"]
-    make = ["make", "-o", ".venv/ready", f"PY={sys.executable}", f"RUN={RUN}", "shards"]
-    return [
-        Stage("toyweb", ["toyweb.py", "--run", RUN, "--pages", str(PAGES)],
-              ["toyweb.py", "--run", RUN, "--pages", "130", "--seed", "1"], []),
-        Stage("data", ["data.py", "--run", RUN, "--blocklist", f"{RUN}/blocklist"], ["data.py", "--run", RUN, "--dump", "OTHER"],
-              ["crawl/*", "blocklist/*/*"]),
-        Stage("bpe-train", ["bpe.py", "train", "--run", RUN], ["bpe.py", "train", "--run", RUN, "--vocab-size", "400"], text),
-        Stage("bpe-encode", ["bpe.py", "encode", "--run", RUN, "--shard-tokens", "20000"], ["bpe.py", "encode", "--run", RUN],
-              [*text, "tokenizer.*"]),
-        Stage("train", train, [*train, "--seed", "5"], tokens),
-        Stage("sft", sft, [*sft, "--seed", "5"], chat),
-        Stage("rl", rl, [*rl, "--seed", "5"], wheel),
-        Stage("export", export, [*export, "--type", "q8_0"], ["base/*"]),
-        Stage("crawl", ["crawl.py", address, "--run", RUN, "--delay", "0", "--pages", "30"], [], []),
-        Stage("runs", made, [*made, "--vocab-size", "400"], text),
-        Stage("make", [*make, f"PAGES={PAGES}"], [*make, "PAGES=130"], []),
+    """Every stage, with settings that take seconds.
+
+    address: of a web server. tiny: the folder of a model to begin with.
+    """
+    run = f"--run {RUN}"
+    again = f"{run} --on-mismatch restart"
+    toyweb = f"toyweb.py {run}"
+    train = f"train.py {again} --init {tiny} --steps 12 --save-every 3 --eval-every 6 --batch 4"
+    sft = f"align.py sft {again} --steps 8 --batch 2 --replay 1"
+    rl = f"align.py rl {again} --steps 5 --prompts 2 --group 2 --max-tokens 6"
+    export = f"sample.py export --model {RUN}/base --gguf {RUN}/model.gguf"
+    made = (f"runs.py {run} --name 3-bpe --made-of docs/*.jsonl.gz "
+            "--makes tokenizer.json tokenizer.tiktoken -- bpe.py train --run {run}")
+    make = f"make -o .venv/ready PY={sys.executable} RUN={RUN} shards"
+
+    docs, tokens = "docs/*.jsonl.gz", "tokenizer.json tokens/*.bin"
+    of_sft = f"base/* chat/*.jsonl {tokens}"
+    of_rl = f"sft/* chat/*.jsonl tasks/wheel_*.jsonl {tokens}"
+    table = [                   # name, command, with other settings, inputs
+        ("toyweb", f"{toyweb} --pages {PAGES}", f"{toyweb} --pages 130 --seed 1", ""),
+        ("data", f"data.py {run}", f"data.py {run} --dump OTHER", "crawl/* blocklist/*/*"),
+        ("bpe-train", f"bpe.py train {run}", f"bpe.py train {run} --vocab-size 400", docs),
+        ("bpe-encode", f"bpe.py encode {run} --shard-tokens 20000", f"bpe.py encode {run}",
+         f"{docs} tokenizer.*"),
+        ("train", train, f"{train} --seed 5", tokens),
+        ("sft", sft, f"{sft} --seed 5", of_sft),
+        ("rl", rl, f"{rl} --seed 5", of_rl),
+        ("export", export, f"{export} --type q8_0", "base/*"),
+        ("crawl", f"crawl.py {address} {run} --delay 0 --pages 30", "", ""),
+        ("runs", made, f"{made} --vocab-size 400", docs),
+        ("make", f"{make} PAGES={PAGES}", f"{make} PAGES=130", ""),
     ]
+    return [Stage(name, words.split(), other.split(), reads.split())
+            for name, words, other, reads in table]
 
 
 class Web(http.server.BaseHTTPRequestHandler):
-    """A small site whose every answer is the same each time: a crawl of it has one right result."""
+    """A small site that answers the same each time: a crawl of it has one right result."""
 
     def do_GET(self):
         here = int(self.path[1:]) if self.path[1:].isdigit() else 0
-        body = f"<p>Page {here}.</p><a href=/{2 * here + 1}>a</a><a href=/{2 * here + 2}>b</a>".encode()
+        links = "".join(f"<a href=/{2 * here + i}>a</a>" for i in (1, 2))
+        body = f"<p>Page {here}.</p>{links}".encode()
         time.sleep(0.003)
         self.send_response(404 if self.path == "/robots.txt" else 200)
         self.send_header("Content-Type", "text/html")
@@ -240,29 +261,37 @@ class Web(http.server.BaseHTTPRequestHandler):
         pass
 
 
-# Runs a script as `python SCRIPT ARGUMENTS` does, and counts what it does to files of the run. Before operation NUMBER it
-# sends itself a signal; with a delay it goes on for so many seconds, then dies as by SIGKILL.
+# Runs a script as `python SCRIPT ARGUMENTS` does, and counts what it does to files of the run.
+# Before operation NUMBER it sends itself the signal WHICH; with a delay it goes on for so many
+# seconds, and then dies without a chance to clean up, as by SIGKILL.
 BOOT = r"""
 import atexit, os, runpy, signal, sys
-number, which, delay, count, run = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:6]
+number, which, delay = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+count, run = sys.argv[4:6]
 sys.argv = sys.argv[6:]
 sys.path[0] = os.path.dirname(sys.argv[0])
 me, seen = os.getpid(), 0
 changes = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"}
+
+def changes_a_file(event, args):
+    if event == "open":
+        if isinstance(args[0], int) or not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            return False
+    elif event not in changes:
+        return False
+    by_folder = event in ("os.remove", "os.rmdir")      # of rmtree: relative to an open folder
+    return by_folder or os.path.abspath(os.fsdecode(args[0])).startswith(run)
+
 def hook(event, args):
     global seen
-    if event != "open" and event not in changes or os.getpid() != me:
-        return
-    if event == "open" and not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR) or isinstance(args[0], int):
-        return
-    path = os.path.abspath(os.fsdecode(args[0]))
-    if not path.startswith(run) and event != "os.remove" and event != "os.rmdir":
+    if os.getpid() != me or not changes_a_file(event, args):
         return
     seen += 1
     if seen == number and delay:
         signal.setitimer(signal.ITIMER_REAL, delay)
     elif seen == number:
         os.kill(me, which)
+
 sys.addaudithook(hook)
 @atexit.register
 def write():
@@ -282,11 +311,12 @@ class Process:
             words = ["sh", "-c", shell + ' exec "$@"', "sh", *words]
         kwargs = {"stdin": subprocess.DEVNULL, "stdout": self.out, **kwargs}
         self.started = time.monotonic()
-        self.child = subprocess.Popen(words, stderr=self.err, start_new_session=True, env={**os.environ, **(env or {})}, **kwargs)
+        kwargs["env"] = {**os.environ, **(env or {})}
+        self.child = subprocess.Popen(words, stderr=self.err, start_new_session=True, **kwargs)
         self.group = self.child.pid
 
     def wait(self, limit_s=WAIT_S):
-        """(exit status, what it said on standard error). One that takes longer than limit_s is killed: status "hangs"."""
+        """(exit status, what it said on standard error); "hangs" for one killed after limit_s."""
         try:
             status = self.child.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -325,16 +355,17 @@ class Process:
 class World:
     """A folder with what the trials need: inputs and undisturbed products of each stage.
 
-    code: the folder of the scripts. names: only these stages can be tried (those that they need are made as well).
+    code: the folder of the scripts. names: only these stages are tried; what they need is made.
     stages: others than the project's.
     """
 
     def __init__(self, code=ROOT, names=None, stages=None):
-        self.folder, self.code = Path(tempfile.mkdtemp(prefix="torture-")).resolve(), Path(code)
+        self.folder = Path(tempfile.mkdtemp(prefix="torture-")).resolve()
+        self.code = Path(code).resolve()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.interrupts = signal.getsignal(signal.SIGINT)
-        if self.interrupts is signal.SIG_IGN:           # as under nohup: the children would inherit it
+        if self.interrupts is signal.SIG_IGN:           # as under nohup: children would inherit it
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.stages, self.inputs, self.new, self.old = [], {}, {}, {}
         self.operations, self.seconds, self.n_trials = {}, {}, 0
@@ -364,7 +395,7 @@ class World:
         self.here.mkdir()
         stages = stages or stages_of(f"http://127.0.0.1:{self.server.server_port}/", str(tiny))
         chain = [s.name for s in stages if s.name not in ("crawl", "make")]
-        last = max([chain.index(n) for n in names if n in chain], default=0) if names else len(chain)
+        last = max([chain.index(n) for n in names or chain if n in chain], default=0)
         for stage in stages:
             wanted = not names or stage.name in names
             if not wanted and (stage.name not in chain[:last] or stage.name in ("export", "runs")):
@@ -404,30 +435,32 @@ class World:
 
     def start(self, stage, run, other=False, kill=None, count=False, **kwargs):
         """Start a stage on a run. kill: (number of a file operation, signal, delay), see BOOT."""
-        words = [word.replace(RUN, os.fsdecode(run)) for word in (stage.other if other else stage.words)]
+        words = stage.other if other else stage.words
+        words = [word.replace(RUN, os.fsdecode(run)) for word in words]
         kwargs = {"cwd": self.code if words[0] in ("make", "runs.py") else self.here, **kwargs}
         if words[0] == "make":
             return Process(words, self.folder, **kwargs)
         words[0] = str(self.code / words[0])
         if kill or count:
             number, which, delay = kill or (0, 0, 0)
-            boot = [sys.executable, "-c", BOOT, str(number), str(int(which)), str(delay), str(self.folder / "count"), os.fsdecode(run)]
+            settings = number, int(which), delay, self.folder / "count", os.fsdecode(run)
+            boot = [sys.executable, "-c", BOOT, *map(str, settings)]
             return Process(boot + words, self.folder, **kwargs)
         return Process([sys.executable, *words], self.folder, **kwargs)
 
     def place(self, stage, again=False, parent=None, name="run"):
-        """A new run folder for a trial of the stage, with its inputs; again: and with older products."""
+        """A new run folder for a trial, with the stage's inputs; again: and with older products."""
         self.n_trials += 1
         run = (parent or self.folder / f"trial{self.n_trials}") / name
         shutil.copytree(self.folder / ("before" if again else "fresh") / stage.name, run)
         return run
 
     def finish(self, stage, run):
-        """Run a stage to its end, also if what an earlier try left behind has to end first. (status, said)"""
+        """Run a stage to its end, after what an earlier try left running. -> (status, said)"""
         deadline = time.monotonic() + WAIT_S
         while True:
             status, said = self.start(stage, run).wait()
-            if stage.name == "crawl" and "is there already" in said:    # killed behind its last file operation
+            if stage.name == "crawl" and "is there already" in said:    # killed when all was done
                 return 0, said
             if not status or not refused(said) or time.monotonic() > deadline:
                 return status, said
@@ -446,15 +479,18 @@ class World:
             return not whole_safetensors(data)          # of some step
         if not again and stage.name == "make" and "log/" in name:
             return False
-        return digest(name, data) not in (self.new[stage.name].get(name), self.old.get(stage.name, {}).get(name) if again else None)
+        allowed = [self.new[stage.name].get(name)]
+        if again:
+            allowed.append(self.old[stage.name].get(name))
+        return digest(name, data) not in allowed
 
     def damage(self, stage, run, again):
         """What is wrong with a run that is between two processes: faults in words.
 
-        Under a final name stands the older product or the new one. An older product may be missing only when all new
-        ones are there whole, under their own names or on their way.
+        Under a final name stands the older product or the new one. An older product may be missing
+        only when all new ones are there whole, under their own names or on their way.
         """
-        said, there, missing = [], set(), []
+        said, missing = [], []
         for name in self.products(stage):
             try:
                 data = (run / name).read_bytes()
@@ -462,19 +498,17 @@ class World:
                 missing.append(name)
                 continue
             if self.torn(stage, name, data, again):
-                said.append(f"{name} is neither the older product nor the new one ({len(data):,} bytes)")
-        for path in run.rglob("*"):
-            if path.is_file():
-                there.add(digest(path.relative_to(run).as_posix(), path.read_bytes()))
-        inputs = self.inputs[stage.name]
-        for name in inputs:
-            if digest(name, (run / name).read_bytes() if (run / name).exists() else b"") != inputs[name]:
+                size = f"{len(data):,} bytes"
+                said.append(f"{name}, {size}, is neither the older product nor the new one")
+        found = snapshot(run)
+        for name, before in self.inputs[stage.name].items():
+            if found.get(name) != before:
                 said.append(f"{name}, an input, has changed")
-        old, new = self.old.get(stage.name, {}) if again else {}, self.new[stage.name]
-        one_by_one = stage.name in ("make", "runs")     # several steps, each with its sign, which goes first
+        old, new = self.old[stage.name] if again else {}, self.new[stage.name]
+        several = stage.name in ("make", "runs")        # steps: the sign of each goes first
         for name in missing:
-            needed = {new[name]} & {*new.values()} if one_by_one and name in new else {*new.values()}
-            if name in old and not needed <= there and not (one_by_one and "log/" in name):
+            needed = {new[name]} if several and name in new else {*new.values()}
+            if name in old and not needed <= {*found.values()} and not (several and "log/" in name):
                 said.append(f"{name} is gone before the new products are whole")
         return said
 
@@ -502,7 +536,10 @@ def tracebacks(said):
 
 
 class Watch:
-    """A thread that looks at the products of a run without a pause: .faults are torn ones, .looks how often it read one."""
+    """A thread that reads the products of a run whenever they change.
+
+    faults: products that were torn. looks: how often it read one.
+    """
 
     def __init__(self, world, stage, run, again):
         self.world, self.stage, self.run, self.again = world, stage, run, again
@@ -540,7 +577,7 @@ class Watch:
         self.thread.join()
 
 
-# ---------------------------------------------------------------------------------------------------- kills
+# -------------------------------------------------------------------------------------------- kills
 
 
 def kill_once(world, stage, run, rng, faults):
@@ -548,8 +585,10 @@ def kill_once(world, stage, run, rng, faults):
     alone = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
     number, group = rng.choice(alone), rng.random() < 0.5
     n = world.operations.get(stage.name)
-    if n and rng.random() < 0.7:                        # at one of its file operations, or a little later
-        delay = rng.choice([0, rng.uniform(0.0001, 0.02)]) if number == signal.SIGKILL else 0
+    if n and rng.random() < 0.7:                        # at a file operation, or a little later
+        delay = rng.choice([0, rng.uniform(0.0001, 0.02)])
+        if number != signal.SIGKILL:
+            delay = 0
         process = world.start(stage, run, kill=(rng.randint(1, n), number, delay))
         status, said = process.wait()
         group = False
@@ -565,7 +604,7 @@ def kill_once(world, stage, run, rng, faults):
         faults.append(f"{what}: it does not end")
     if tracebacks(said):
         faults.append(f"{what}: traceback: {said[-300:]!r}")
-    passes_on = stage.name in ("make", "runs") and not group        # the command it began goes on to its end
+    passes_on = stage.name in ("make", "runs") and not group    # what it began goes on to its end
     if not process.relatives_end(WAIT_S if passes_on else 20):
         faults.append(f"{what}: processes {process.relatives()} live on")
         process.signal(signal.SIGKILL, True)
@@ -592,7 +631,7 @@ def kill_trial(world, rng, number):
     return Outcome([where + fault for fault in faults], counts, {})
 
 
-# ---------------------------------------------------------------------------------------------------- disks
+# -------------------------------------------------------------------------------------------- disks
 
 
 class Disk:
@@ -603,18 +642,20 @@ class Disk:
 
     def __init__(self, folder, bytes_=64 << 20):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.how = "RLIMIT_FSIZE"
         if os.geteuid() == 0 and MAY_MOUNT and shutil.which("mount"):
-            done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={bytes_}", "tmpfs", str(folder)], capture_output=True)
-            self.how = "RLIMIT_FSIZE" if done.returncode else "tmpfs"
+            words = ["mount", "-t", "tmpfs", "-o", f"size={bytes_}", "tmpfs", str(folder)]
+            if not subprocess.run(words, capture_output=True).returncode:
+                self.how = "tmpfs"
 
     def used(self):
         status = os.statvfs(self.folder)
         return (status.f_blocks - status.f_bfree) * status.f_frsize
 
     def remount(self, options):
-        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True, capture_output=True)
+        words = ["mount", "-o", f"remount,{options}", str(self.folder)]
+        subprocess.run(words, check=True, capture_output=True)
 
     def __enter__(self):
         return self
@@ -625,7 +666,7 @@ class Disk:
 
 
 def clear_error(said, names):
-    """Whether the last words of a process are one line that says what went wrong and names a file or folder."""
+    """Whether a process said what went wrong in one line, which names a file or folder."""
     lines = [line for line in re.split("[\r\n]", said) if re.search(r"\w\.py: error: ", line)]
     return len(lines) == 1 and not tracebacks(said) and any(name in lines[0] for name in names)
 
@@ -636,10 +677,11 @@ def disk_trial(world, rng, number):
     parent = world.folder / f"disk{world.n_trials}"
     with Disk(parent) as disk:
         run = world.place(stage, again, parent)
-        size = lambda names: [(world.folder / "done" / stage.name / name).stat().st_size for name in names]  # noqa: E731
-        sizes = size(name for name in world.new[stage.name] if name not in world.inputs[stage.name])
+        made = [name for name in world.new[stage.name] if name not in world.inputs[stage.name]]
+        sizes = [(world.folder / "done" / stage.name / name).stat().st_size for name in made]
         if disk.how == "tmpfs":
-            room = int(rng.uniform(0, 1.4 if stage.name == "make" else 1.1) * (sum(sizes) + 4096 * len(sizes)))
+            most = 1.4 if stage.name == "make" else 1.1
+            room = int(rng.uniform(0, most) * (sum(sizes) + 4096 * len(sizes)))
             disk.remount(f"size={disk.used() + room}")
             process = world.start(stage, run)
         else:
@@ -648,7 +690,7 @@ def disk_trial(world, rng, number):
         with Watch(world, stage, run, again) as watch:
             status, said = process.wait()
         counts["full " + disk.how if status else "had room"] += 1
-        if status and not clear_error(said, [str(run), "gcrawl"]):
+        if status and not clear_error(said, [str(run)]):
             faults.append(f"no single clear line with a file (status {status}): {said[-400:]!r}")
         if status == "hangs" or isinstance(status, int) and status < 0:
             faults.append(f"it ended with {status}")
@@ -667,13 +709,14 @@ def disk_trial(world, rng, number):
     return Outcome([where + fault for fault in faults], counts, {})
 
 
-# ---------------------------------------------------------------------------------------------- two at once
+# -------------------------------------------------------------------------------------- two at once
 
-BESIDE = [("toyweb", "train"), ("data", "sft"), ("bpe-train", "rl"), ("bpe-encode", "crawl"), ("export", "toyweb")]
+BESIDE = [("toyweb", "train"), ("data", "sft"), ("bpe-train", "rl"), ("bpe-encode", "crawl"),
+          ("export", "toyweb")]
 
 
 def two_trial(world, rng, number):
-    """Two processes of a stage. The first may be held at a file operation, so that the second meets it in the middle."""
+    """Two processes of a stage. One is often held at a file operation until the other has ended."""
     stages = world.stages
     pairs = [pair for pair in BESIDE if {*pair} <= {s.name for s in stages}]
     if pairs and number % (len(stages) + 1) == len(stages):
@@ -685,8 +728,7 @@ def two_trial(world, rng, number):
     with Watch(world, stage, run, again) as watch:
         if n and rng.random() < 0.7:
             first = world.start(stage, run, kill=(rng.randint(2, n), signal.SIGSTOP, 0))
-            deadline = time.monotonic() + WAIT_S
-            while first.child.poll() is None and not stopped(first.group) and time.monotonic() < deadline:
+            while first.child.poll() is None and not stopped(first.group):
                 time.sleep(0.005)
             second = world.start(stage, run, other=others)
             ended = [second.wait()]
@@ -701,14 +743,19 @@ def two_trial(world, rng, number):
             faults.append(f"one ends with {status}: {said[-300:]!r}")
     if not any(works):
         faults.append("both were refused")
-    found, wants = snapshot(run), [world.new[stage.name]] + [world.old[stage.name]] * others
+    if stage.name == "make" and others:                 # their steps may have taken turns
+        world.finish(stage, run)
+    found, wants = snapshot(run), [world.new[stage.name]]
+    if others:
+        wants.append(world.old[stage.name])
     differs = [difference(found, want) for want in wants]
     if any(works) and all(differs):
         faults.append(f"together they made something else: {differs[0]}")
     faults += watch.faults
     shutil.rmtree(run.parent, ignore_errors=True)
     where = f"two of {stage.name}{', over older products' * again}: "
-    return Outcome([where + f for f in faults], {"one refused" if not all(works) else "one after the other": 1, "reads": watch.looks})
+    how = "one after the other" if all(works) else "one refused"
+    return Outcome([where + fault for fault in faults], {how: 1, "reads": watch.looks})
 
 
 def stopped(process):
@@ -724,23 +771,29 @@ def beside_trial(world, rng, names):
     copy_files(world.folder / "fresh" / stages[1].name, run, ["**/*"])
     want = {**world.new[stages[1].name], **world.new[stages[0].name]}
     ended = [process.wait() for process in [world.start(stage, run) for stage in stages]]
-    faults += [f"{stage.name} ends with {status}: {said[-300:]!r}" for stage, (status, said) in zip(stages, ended) if status]
+    for stage, (status, said) in zip(stages, ended):
+        if status:
+            faults.append(f"{stage.name} ends with {status}: {said[-300:]!r}")
     found = snapshot(run)
     for name in ("tokenizer.json", "tokenizer.tiktoken"):               # of one, the other's input
         found.pop(name, None), want.pop(name, None)
     if not faults and (differs := difference(found, want)):
         faults.append(f"they made something else: {differs}")
     shutil.rmtree(run.parent, ignore_errors=True)
-    return Outcome([f"{' beside '.join(names)}: {f}" for f in faults], {"two stages beside each other": 1})
+    where = f"{names[0]} beside {names[1]}: "
+    return Outcome([where + fault for fault in faults], {"two stages beside each other": 1})
 
 
-# ---------------------------------------------------------------------------------------- odd surroundings
+# --------------------------------------------------------------------------------- odd surroundings
 
 
 class Odd(NamedTuple):
-    """Surroundings of a process. shell: sh commands before it; env: of it, None for a variable that is not set.
+    """Surroundings of a process.
 
-    fails: it is to end with a clear error and leave the run as it was. alike: it is to make the undisturbed bytes.
+    shell: sh commands before it. env: variables. folder: the name of the run.
+    fails: it is to end with a clear error and leave the run as it was.
+    alike: it is to make the undisturbed bytes, not only the same files.
+    loses_output: what it prints goes nowhere. It may say so, in the end or instead of beginning.
     """
 
     name: str
@@ -749,7 +802,7 @@ class Odd(NamedTuple):
     folder: bytes = b"run"
     fails: bool = False
     alike: bool = True
-    loses_output: bool = False          # what it prints goes nowhere: it may say so, and end with another status
+    loses_output: bool = False
 
 
 ODD = [
@@ -764,12 +817,14 @@ ODD = [
     Odd("an empty environment", shell='exec env -i PATH="$PATH" "$@";'),
     Odd("one core", shell="taskset -pc 0 $$ > /dev/null;", alike=False),
     Odd("closed standard input", shell="exec <&-;"),
-    Odd("closed standard output", shell="exec >&-;"),
+    Odd("closed standard output", shell="exec >&-;", loses_output=True),
     Odd("closed standard error", shell="exec 2>&-;"),
-    Odd("all three closed", shell="exec <&- >&- 2>&-;"),
+    Odd("all three closed", shell="exec <&- >&- 2>&-;", loses_output=True),
     Odd("a full standard output", shell="exec > /dev/full;", loses_output=True),
     Odd("nobody reads standard output", loses_output=True),
-    Odd("LANG=C, LC_ALL=C, no UTF-8 mode", env={"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    Odd("LANG=C, LC_ALL=C", env={"LANG": "C", "LC_ALL": "C"}),
+    Odd("LC_ALL=C, and no UTF-8 mode",
+        env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
     Odd("output in latin-1", env={"PYTHONIOENCODING": "latin-1"}),
     Odd("output in ASCII, strictly", env={"PYTHONIOENCODING": "ascii:strict"}),
     Odd("SIGINT and SIGTERM ignored", shell="trap '' INT TERM;"),
@@ -783,72 +838,79 @@ ODD = [
 def odd_trial(world, rng, number):
     """One stage in one of the surroundings; within len(ODD) trials each comes once."""
     odd = ODD[number % len(ODD)]
-    stages = [s for s in world.stages if s.name != "make" or odd.folder == b"run"]      # make refuses strange names itself
+    stages = [s for s in world.stages if s.name != "make" or odd.folder == b"run"]  # else refused
     stage = stages[(number // len(ODD) + number) % len(stages)]
-    faults, parent = [], world.folder / f"odd{world.n_trials}"
+    parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
     with contextlib.ExitStack() as stack:
-        disk = stack.enter_context(Disk(parent)) if odd.fails or "FULL" in odd.env.values() else None
-        if disk and disk.how != "tmpfs":
-            return Outcome([], {f"not tried without mount ({odd.name})": 1})
-        parent.mkdir(exist_ok=True)
-        run = world.place(stage, False, parent / "r", os.fsdecode(odd.folder))
-        env = dict(odd.env)
+        parent.mkdir()
+        if odd.fails:
+            disk = stack.enter_context(Disk(parent / "disk"))
+            if disk.how != "tmpfs":
+                return Outcome([], {f"not tried without mount ({odd.name})": 1})
         if env.get("TMPDIR") == "FULL":
             full = stack.enter_context(Disk(parent / "tmp", 4096))
-            (full.folder / "x").write_bytes(b"")
-            with contextlib.suppress(OSError):
-                (full.folder / "y").write_bytes(bytes(9999))
+            if full.how != "tmpfs":
+                return Outcome([], {f"not tried without mount ({odd.name})": 1})
+            (full.folder / "x").write_bytes(bytes(4096))
             env["TMPDIR"] = str(full.folder)
-        kwargs = {}
         if odd.name.startswith("nobody reads"):
             end, kwargs["stdout"] = os.pipe()
             os.close(end)
-        shown = run
+        run = world.place(stage, False, parent / "disk", os.fsdecode(odd.folder))
         if odd.folder.startswith(b"-"):                 # named as it stands in its own folder
-            world_words = [w.replace(RUN, "./" + os.fsdecode(odd.folder)) for w in stage.words]
-            stage_here = stage._replace(words=world_words)
+            words = [word.replace(RUN, "./" + odd.folder.decode()) for word in stage.words]
+            stage = stage._replace(words=words)
             kwargs["cwd"] = run.parent
-        else:
-            stage_here = stage
         if odd.fails:
             disk.remount("ro")
-        process = world.start(stage_here, run, shell=odd.shell, env=env, **kwargs)
+        process = world.start(stage, run, shell=odd.shell, env=env, **kwargs)
         if "stdout" in kwargs:
             os.close(kwargs["stdout"])
         status, said = process.wait()
         if odd.fails:
             disk.remount("rw")
-        found = snapshot(run)
-        if odd.fails:
-            if status == 0 or status == "hangs" or not clear_error(said, [str(shown)]):
-                faults.append(f"no single clear line with a file (status {status}): {said[-300:]!r}")
-            if differs := difference(found, world.inputs[stage.name]):
-                faults.append(f"the run has changed: {differs}")
-        else:
-            allowed = (0, 1, 2, 141, -signal.SIGPIPE) if odd.loses_output else (0,)
-            if status not in allowed:
-                faults.append(f"it ends with {status}: {said[-300:]!r}")
-            if tracebacks(said):
-                faults.append(f"traceback: {said[-400:]!r}")
-            want = world.new[stage.name]
-            if not odd.alike:
-                found, want = dict.fromkeys(found), dict.fromkeys(want)
-            cut_short = odd.loses_output and stage.name in ("make", "runs")            # they stop at the first error
-            if status in allowed and not cut_short and (differs := difference(found, want)):
-                faults.append(f"it made something else: {differs}")
+        faults = odd_faults(world, stage, odd, run, status, said)
+    shutil.rmtree(parent, ignore_errors=True)
+    where = f"{stage.name}, {odd.name}: "
+    return Outcome([where + fault for fault in faults], {"in odd surroundings": 1})
+
+
+def odd_faults(world, stage, odd, run, status, said):
+    """What is wrong with the end of a process in odd surroundings, and with the run it left."""
+    before, want = world.inputs[stage.name], world.new[stage.name]
+    found, faults = snapshot(run), []
     if litter := os.listdir(world.here):
         faults.append(f"it left {litter} in the folder where it was started")
-    shutil.rmtree(parent, ignore_errors=True)
-    return Outcome([f"{stage.name}, {odd.name}: {fault}" for fault in faults], {"in odd surroundings": 1})
+    if tracebacks(said):
+        faults.append(f"traceback: {said[-400:]!r}")
+    if odd.fails:
+        if status in (0, "hangs") or not clear_error(said, [str(run)]):
+            faults.append(f"no single clear line with a file (status {status}): {said[-300:]!r}")
+        if differs := difference(found, before):
+            faults.append(f"the run has changed: {differs}")
+        return faults
+    allowed = (0, 1, 2, 141, -signal.SIGPIPE) if odd.loses_output else (0,)
+    if status not in allowed:
+        return [*faults, f"it ends with {status}: {said[-300:]!r}"]
+    if status and (stage.name in ("make", "runs") or not difference(found, before)):
+        return faults                                   # it stopped at a step, or did not begin
+    if not odd.alike:
+        found, want = dict.fromkeys(found), dict.fromkeys(want)
+    if odd.env:                                         # of an encoding: log/ keeps what was printed
+        found = {name: found[name] for name in found if not re.match(r"log/.*\.txt", name)}
+        want = {name: want[name] for name in want if not re.match(r"log/.*\.txt", name)}
+    if differs := difference(found, want):
+        faults.append(f"it made something else: {differs}")
+    return faults
 
 
-# ------------------------------------------------------------------------------------------------ hostile files
+# ------------------------------------------------------------------------------------ hostile files
 
 
 def isolated(function, *args, memory_mb=1500, cpu_s=60):
     """Call a function in a process of its own with bounds on memory and time.
 
-    Returns (what it returned or None, fault or None, CPU seconds, MB that it took beyond what was there before).
+    -> (what it returned or None, fault or None, CPU seconds, MB that it took beyond ours)
     """
     def body(pipe):
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -878,43 +940,102 @@ def isolated(function, *args, memory_mb=1500, cpu_s=60):
     if process.is_alive():
         process.kill()
         process.join()
-    return answer or (None, f"died (status {process.exitcode}) within {cpu_s} s of CPU", float(cpu_s), 0.0)
+    died = f"died (status {process.exitcode}) within {cpu_s} s of CPU"
+    return answer or (None, died, float(cpu_s), 0.0)
 
 
-PROSE = "<p>The ferry leaves the harbour of the town every morning and it carries goats and cheese to the islands. "
-SHAPES = {                      # name -> (in front, repeated up to the size, behind)
-    "nested div": ("", "<div>", PROSE), "nested inline": ("", "<b><i>", PROSE), "nested tables": ("", "<table><tr><td>", PROSE),
-    "nested lists": ("", "<ul><li>", PROSE), "nested links": ("", "<a href=x>", PROSE), "nested pre": ("", "<pre>\n", PROSE),
-    "unclosed nav": ("", "<nav>" + PROSE, ""), "unclosed svg": ("", "<svg>", PROSE), "closed only": (PROSE, "</div></p></a>", PROSE),
-    "one attribute": ('<div class="', "x", '">' + PROSE), "attribute without end": ('<div class="', "x y=", ""),
-    "attributes": ("<div ", "a=b ", ">" + PROSE), "attributes without value": ("<div ", "a ", ">" + PROSE),
-    "quotes mixed": ("<div ", "a=\"'\" b='\"' ", ">" + PROSE), "equals signs": ("<div ", "=", ">" + PROSE),
-    "slashes": ("<div", "/", ">" + PROSE), "quotes across tags": ("", "<a b='\">", PROSE),
-    "entities": ("<p>", "&amp;", ""), "entities in entities": ("<p>", "&amp;amp;", ""), "one long number": ("<p>&#", "9", ";"),
-    "numbers": ("<p>", "&#x41;", ""), "ampersands": ("<p>", "&", ""), "unended names": ("<p>", "&notin", ""),
-    "comments begun": ("", "<!--", PROSE), "one comment": ("<!--", "-", PROSE), "comments": ("", "<!-- x -->", PROSE),
-    "comment ends": ("<!--", " --!", PROSE), "declarations": ("", "<!", ""), "end tags begun": ("", "</", ""),
-    "tags begun": ("", "<a", ""), "less-than signs": ("", "<", PROSE), "processing": ("", "<?xml ?", PROSE),
-    "script begun": (PROSE, "<script>", ""), "script ends begun": ("<script>", "</scrip", PROSE),
-    "script in comment": ("", "<script><!--<script>", PROSE), "style": ("", "<style><!--</style>", PROSE),
-    "textarea": ("", "<textarea>", PROSE), "title": ("", "<title>", PROSE), "select": ("", "<select><option>", PROSE),
-    "meta": ("", "<meta name=robots content=all>", PROSE), "meta begun": ("", "<meta ", PROSE),
-    "meta without equals": ("", "<meta " + "a" * 200 + ">", PROSE), "licence begun": ("", "<a rel=license ", PROSE),
-    "robots commas": ('<meta name=robots content="', "a,", '">' + PROSE), "robots blanks": ('<meta name=robots content="', " ", '">' + PROSE),
-    "articleBody": ('<script type="application/ld+json">{"articleBody":"', "\\a", ""), "articleBody again": ("", '"articleBody":"', ""),
-    "paragraphs": ("", "<p>a", ""), "breaks": ("", "a<br>", ""), "headings": ("", "<h1>a</h1>", ""), "cells": ("", "<td>a", ""),
-    "links": ("", "<li><a href=x>a link of twenty letters</a> t</li>", ""), "definitions": ("", "<dt>a<dd>b", ""),
-    "marks": ("<p>a", "\u0301\u0323", ""), "jamo": ("<p>", "\u1112\u1161\u11ab", ""), "zero width": ("<p>", "\u200b\u2060", ""),
-    "wrapped han": ("<p>", "\u6771\n", ""), "right to left": ("<p>", "\u202e", ""), "nulls": ("<p>", "\0", ""),
-    "one word": ("<p>", "a", ""), "letters": ("<p>", "a ", ""), "dots": ("<p>", "a.", ""), "www": ("<p>", "www.", ""),
-    "http": ("<p>", "http://", ""), "at signs": ("<p>", "a@", ""), "addresses": ("<p>", "a@b.", ""), "long domain": ("<p>a@", "b-", ""),
-    "domain dots": ("<p>a@", "b.", ""), "local part": ("<p>", "a.b.", "@c.d"), "apostrophes": ("<p>", "n't'", ""), "digits": ("<p>", "1", ""),
-    "times": ("<p>", "1,1:1/", ""), "IP": ("<p>", "1.1.1.1.", ""), "SSN": ("<p>", "123-45-", ""), "phones": ("<p>", "(212) 555-", ""),
-    "brackets": ("<p>", "[1", ""), "abbreviations": ("<p>", "U.S.", ""), "hyphens": ("<p>", "-", ""), "full stops": ("<p>", ".", ""),
-    "blanks": ("<p>a", " ", "b"), "line ends": ("<p>a", "\r", "b"), "separators": ("<p>", "\x1c\u2028", ""), "sentence": ("", PROSE, ""),
+PROSE = ("<p>The ferry leaves the harbour of the town every morning "
+         "and it carries goats and cheese to the islands. ")
+SHAPES = {                      # name: in front, repeated up to the size, behind
+    "nested div": ("", "<div>", PROSE),
+    "nested inline": ("", "<b><i>", PROSE),
+    "nested tables": ("", "<table><tr><td>", PROSE),
+    "nested lists": ("", "<ul><li>", PROSE),
+    "nested links": ("", "<a href=x>", PROSE),
+    "nested pre": ("", "<pre>\n", PROSE),
+    "unclosed nav": ("", "<nav>" + PROSE, ""),
+    "unclosed svg": ("", "<svg>", PROSE),
+    "closed only": (PROSE, "</div></p></a>", PROSE),
+    "one attribute": ('<div class="', "x", '">' + PROSE),
+    "attribute without end": ('<div class="', "x y=", ""),
+    "attributes": ("<div ", "a=b ", ">" + PROSE),
+    "attributes without value": ("<div ", "a ", ">" + PROSE),
+    "quotes mixed": ("<div ", "a=\"'\" b='\"' ", ">" + PROSE),
+    "equals signs": ("<div ", "=", ">" + PROSE),
+    "slashes": ("<div", "/", ">" + PROSE),
+    "quotes across tags": ("", "<a b='\">", PROSE),
+    "entities": ("<p>", "&amp;", ""),
+    "entities in entities": ("<p>", "&amp;amp;", ""),
+    "one long number": ("<p>&#", "9", ";"),
+    "numbers": ("<p>", "&#x41;", ""),
+    "ampersands": ("<p>", "&", ""),
+    "unended names": ("<p>", "&notin", ""),
+    "comments begun": ("", "<!--", PROSE),
+    "one comment": ("<!--", "-", PROSE),
+    "comments": ("", "<!-- x -->", PROSE),
+    "comment ends": ("<!--", " --!", PROSE),
+    "declarations": ("", "<!", ""),
+    "end tags begun": ("", "</", ""),
+    "tags begun": ("", "<a", ""),
+    "less-than signs": ("", "<", PROSE),
+    "processing": ("", "<?xml ?", PROSE),
+    "script begun": (PROSE, "<script>", ""),
+    "script ends begun": ("<script>", "</scrip", PROSE),
+    "script in comment": ("", "<script><!--<script>", PROSE),
+    "style": ("", "<style><!--</style>", PROSE),
+    "textarea": ("", "<textarea>", PROSE),
+    "title": ("", "<title>", PROSE),
+    "select": ("", "<select><option>", PROSE),
+    "meta": ("", "<meta name=robots content=all>", PROSE),
+    "meta begun": ("", "<meta ", PROSE),
+    "meta without equals": ("", "<meta " + "a" * 200 + ">", PROSE),
+    "licence begun": ("", "<a rel=license ", PROSE),
+    "robots commas": ('<meta name=robots content="', "a,", '">' + PROSE),
+    "robots blanks": ('<meta name=robots content="', " ", '">' + PROSE),
+    "articleBody": ('<script type="application/ld+json">{"articleBody":"', "\\a", ""),
+    "articleBody again": ("", '"articleBody":"', ""),
+    "paragraphs": ("", "<p>a", ""),
+    "breaks": ("", "a<br>", ""),
+    "headings": ("", "<h1>a</h1>", ""),
+    "cells": ("", "<td>a", ""),
+    "links": ("", "<li><a href=x>a link of twenty letters</a> t</li>", ""),
+    "definitions": ("", "<dt>a<dd>b", ""),
+    "marks": ("<p>a", "\u0301\u0323", ""),
+    "jamo": ("<p>", "\u1112\u1161\u11ab", ""),
+    "zero width": ("<p>", "\u200b\u2060", ""),
+    "wrapped han": ("<p>", "\u6771\n", ""),
+    "right to left": ("<p>", "\u202e", ""),
+    "nulls": ("<p>", "\0", ""),
+    "one word": ("<p>", "a", ""),
+    "letters": ("<p>", "a ", ""),
+    "dots": ("<p>", "a.", ""),
+    "www": ("<p>", "www.", ""),
+    "http": ("<p>", "http://", ""),
+    "at signs": ("<p>", "a@", ""),
+    "addresses": ("<p>", "a@b.", ""),
+    "long domain": ("<p>a@", "b-", ""),
+    "domain dots": ("<p>a@", "b.", ""),
+    "local part": ("<p>", "a.b.", "@c.d"),
+    "apostrophes": ("<p>", "n't'", ""),
+    "digits": ("<p>", "1", ""),
+    "times": ("<p>", "1,1:1/", ""),
+    "IP": ("<p>", "1.1.1.1.", ""),
+    "SSN": ("<p>", "123-45-", ""),
+    "phones": ("<p>", "(212) 555-", ""),
+    "brackets": ("<p>", "[1", ""),
+    "abbreviations": ("<p>", "U.S.", ""),
+    "hyphens": ("<p>", "-", ""),
+    "full stops": ("<p>", ".", ""),
+    "blanks": ("<p>a", " ", "b"),
+    "line ends": ("<p>a", "\r", "b"),
+    "separators": ("<p>", "\x1c\u2028", ""),
+    "sentence": ("", PROSE, ""),
 }
-SOUP = ["<div>", "</div>", "<p>", "</p>", "<a href='", '<b class="', "'", '"', ">", "<", "<!--", "-->", "<script>", "</script>", "text. ",
-        "<td>", "</table>", "<li>", "&amp;", "=", " ", "<meta ", "<pre>", "</", "<nav>", "</nav>", "]]>", "<![CDATA["]
+SOUP = [
+    "<div>", "</div>", "<p>", "</p>", "<a href='", '<b class="', "'", '"', ">", "<", "<!--", "-->",
+    "<script>", "</script>", "text. ", "<td>", "</table>", "<li>", "&amp;", "=", " ", "<meta ",
+    "<pre>", "</", "<nav>", "</nav>", "]]>", "<![CDATA[",
+]
 
 
 def page_of(rng, shape, size):
@@ -927,7 +1048,7 @@ def page_of(rng, shape, size):
 
 
 def through_the_filters(page):
-    """{step: CPU seconds} of all that data.py does to one page, whether or not an earlier step would have dropped it."""
+    """{step: CPU seconds} of all that data.py may do to a page, whatever the step before says."""
     import dedup
     import extract
     import filters
@@ -959,7 +1080,8 @@ def page_trial(rng, number, size):
     shapes = [*SHAPES, "soup"]
     shape = shapes[number % len(shapes)]
     limit = 12 * size / 1e6 + 1                         # a step of a megabyte took 4.5 s at most
-    found, fault, cpu, mb = isolated(through_the_filters, page_of(rng, shape, size), cpu_s=int(10 * limit) + 5)
+    page, cpu_s = page_of(rng, shape, size), int(10 * limit) + 5
+    found, fault, cpu, mb = isolated(through_the_filters, page, cpu_s=cpu_s)
     step, seconds = max((found or {"": 0.0}).items(), key=lambda item: item[1])
     if seconds > limit:
         fault = f"{step} takes {seconds:.1f} s of CPU"
@@ -973,7 +1095,7 @@ def damaged(rng, data):
     for _ in range(rng.choice([1, 1, 2, 4])):
         at, n = rng.randrange(len(data) + 1), rng.choice([1, 1, 4, 8, 300])
         if rng.random() < 0.4:
-            at = rng.randrange(min(len(data), 400) + 1)         # most of what can go wrong stands in front
+            at = rng.randrange(min(len(data), 400) + 1)     # what can go wrong stands in front
         kind = rng.randrange(8)
         if kind <= 1 and at < len(data):
             data[at] ^= 1 << rng.randrange(8)
@@ -986,7 +1108,8 @@ def damaged(rng, data):
         elif kind == 5:
             data[at:at + n] = rng.choice([b"\0", b"\xff", b"\x7f", b"9", b"["]) * n
         elif kind == 6:
-            data[at:at + 8] = rng.choice([0, 1, -1, 2**31, 2**32 - 1, 2**62, -2**63]).to_bytes(8, "little", signed=True)
+            value = rng.choice([0, 1, -1, 2**31, 2**32 - 1, 2**62, -2**63])
+            data[at:at + 8] = value.to_bytes(8, "little", signed=True)
         elif kind == 7:
             other = rng.randrange(len(data) + 1)
             data[at:at] = data[other:other + n * 10]
@@ -1008,19 +1131,24 @@ def lying_header(rng, data):
     elif kind == 2:
         entry["data_offsets"][rng.randrange(2)] = rng.choice(odd)
     elif kind == 3:
-        entry["data_offsets"] = rng.choice([entry["data_offsets"][::-1], [0, 0], [], [1, 2, 3], None, {}])
+        backward = entry["data_offsets"][::-1]
+        entry["data_offsets"] = rng.choice([backward, [0, 0], [], [1, 2, 3], None, {}])
     elif kind == 4:
-        entry["dtype"] = rng.choice(["F64", "F16", "BF16", "I8", "F8_E4M3", "", None, 3, ["F32"], "U64"])
+        entry["dtype"] = rng.choice(["F64", "F16", "BF16", "I8", "F8_E4M3", "", None, 3, ["F32"]])
     elif kind == 5:
         header[rng.choice(names)] = rng.choice([None, [], {}, 3, "x", {"dtype": "F32"}])
     elif kind == 6:
-        header["__metadata__"] = rng.choice([None, 3, [], {"a": 1}, {"identity": "["}, {"identity": "{}"}, {"step": "-1"}, {"step": "9" * 5000}])
+        header["__metadata__"] = rng.choice([None, 3, [], {"a": 1}, {"identity": "["},
+                                             {"identity": "{}"}, {"step": "9" * 5000}])
     elif kind == 7:
-        header[rng.choice(["extra", "h.0.ln_1.weight", "", "\ud800"])] = header.pop(rng.choice(names))
+        name = rng.choice(["extra", "h.0.ln_1.weight", "", "\ud800"])
+        header[name] = header.pop(rng.choice(names))
     text = json.dumps(header).encode()
     if kind == 8:
         name = json.dumps(rng.choice(names)).encode()
-        text = rng.choice([text.replace(b"{", b"{" + name + b":{},", 1), b"[" * 10**6, b'{"a":' * 10**5, text[:-1], text + b"}", b"9" * 10**5])
+        twice = text.replace(b"{", b"{" + name + b":{},", 1)
+        deep, long = rng.choice([b"[", b'{"a":']) * 10**5, b"9" * 10**5
+        text = rng.choice([twice, deep, long, text[:-1], text + b"}"])
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data[8 + n:]
 
@@ -1034,11 +1162,12 @@ def crafted_json(rng, data):
         if found != value and found:
             value = found
             break
-    if rng.random() < 0.3 and isinstance(value, dict) and value:        # one number or name, out of measure
+    if rng.random() < 0.3 and isinstance(value, dict) and value:        # one value out of measure
         key = rng.choice(list(value))
         value[key] = rng.choice([2**40, -1, 0, 10**400, 1e300, "x" * 10**5, [], {}, None, True, 7])
     text = json.dumps(value).encode()
-    return rng.choice([text] * 6 + [b"[" * 10**6, text + text, text.replace(b":", b":[", 1), b"\xef\xbb\xbf" + text])
+    strange = [b"[" * 10**6, text + text, text.replace(b":", b":[", 1), b"\xef\xbb\xbf" + text]
+    return rng.choice([text] * 6 + strange)
 
 
 def model_files(world):
@@ -1066,7 +1195,7 @@ def model_files(world):
 
 
 def read_model_file(folder, name):
-    """Read a file as the programs do; "read", or "refused" with ValueError or OSError. What was read is used, too."""
+    """Read a file as the programs do, and use it. -> "read", or "refused" with a proper error"""
     import language
     import sample
 
@@ -1113,7 +1242,9 @@ def model_trial(world, rng, number):
         what, fault, cpu, mb = isolated(read_model_file, Path(folder), name, cpu_s=20)
     if not fault and cpu > 10:
         fault = f"it takes {cpu:.1f} s of CPU"
-    return Outcome([f"{name}, {len(data):,} bytes: {fault}"] * bool(fault), {f"model files {what}": 1}, {"CPU s a model file": cpu, "MB a model file": mb})
+    faults = [f"{name}, {len(data):,} bytes: {fault}"] if fault else []
+    worst = {"CPU s a model file": cpu, "MB a model file": mb}
+    return Outcome(faults, {f"model files {what}": 1}, worst)
 
 
 def some_warcs(first, n):
@@ -1129,27 +1260,33 @@ def file_trial(world, rng, number, size=1_000_000):
     if kind == 0:
         first, n = 100_000 + rng.randrange(10**9), 10
         _, fault, cpu, mb = isolated(some_warcs, first, n)
-        return Outcome([f"test_warc.one_case({first} to {first + n - 1}): {fault}"] * bool(fault), {"WARCs": n}, {"MB for WARCs": mb})
+        faults = [f"test_warc.one_case({first} to {first + n - 1}): {fault}"] if fault else []
+        return Outcome(faults, {"WARCs": n}, {"MB for WARCs": mb})
     if kind == 1:
         return page_trial(rng, number // 4, size)
     return model_trial(world, rng, number // 4 * 2 + kind - 2)
 
 
-# -------------------------------------------------------------------------------------------------------- texts
+# -------------------------------------------------------------------------------------------- texts
 
 
 def expression(rng, depth=0):
     """An expression by the grammar of arithmetic."""
     kind = rng.randrange(7 if depth < 5 else 2)
     if kind <= 1:
-        return rng.choice([str(rng.randrange(10)), str(rng.randrange(10**rng.randint(1, 30))), f"{rng.random():.{rng.randint(1, 9)}f}",
-                           f"{rng.randrange(1000)},{rng.randrange(1000):03}", "." + "0" * rng.randrange(20) + "1", "007"])
+        return rng.choice([
+            str(rng.randrange(10)),
+            str(rng.randrange(10**rng.randint(1, 30))),
+            f"{rng.random():.{rng.randint(1, 9)}f}",
+            f"{rng.randrange(1000)},{rng.randrange(1000):03}",
+            "." + "0" * rng.randrange(20) + "1",
+            "007"])
     if kind == 2:
         return f"({expression(rng, depth + 1)})"
     if kind == 3:
         return f"{rng.choice('+-')}{expression(rng, depth + 1)}"
-    space = " " * rng.randrange(2)
-    return f"{expression(rng, depth + 1)}{space}{rng.choice(['+', '-', '*', '/', '//', '%', '**'])}{space}{expression(rng, depth + 1)}"
+    operator = rng.choice(["+", "-", "*", "/", "//", "%", "**", " + ", " / "])
+    return expression(rng, depth + 1) + operator + expression(rng, depth + 1)
 
 
 def mutated_text(rng, text, alphabet):
@@ -1160,14 +1297,19 @@ def mutated_text(rng, text, alphabet):
     return "".join(text)
 
 
+LARGE = ["9" * 49 + "*" + "9" * 50, "(" * 49 + "1" + ")" * 49, "-" * 99 + "1", "1" + "+1" * 49,
+         "9**9**9", "1e9", "1_0", "\u0663+1"]
+
+
 def calculator_trial(rng, n=500):
     import sample
 
     worst, answered, faults = 0.0, 0, []
     for _ in range(n):
-        asked = mutated_text(rng, expression(rng), "0123456789.,+-*/%() ")[:rng.choice([100, 100, 101, 5000])]
+        asked = mutated_text(rng, expression(rng), "0123456789.,+-*/%() ")
+        asked = asked[:rng.choice([100, 100, 101, 5000])]
         if rng.random() < 0.05:
-            asked = rng.choice(["9" * 49 + "*" + "9" * 50, "(" * 49 + "1" + ")" * 49, "-" * 99 + "1", "1" + "+1" * 49, "9**9**9", "1e9", "1_0", "\u0663+1"])
+            asked = rng.choice(LARGE)
         started = time.perf_counter()
         try:
             said = sample.calculator(asked)
@@ -1183,7 +1325,8 @@ def calculator_trial(rng, n=500):
             faults.append(f"calculator({asked!r}) takes {1e3 * took:.0f} ms")
         if said is not None and not re.fullmatch(r"-?[0-9]{1,100}(\.[0-9]+)?", said):
             faults.append(f"calculator({asked!r}) says {said[:200]!r}")
-    return Outcome(faults[:3], {"expressions": n, "answers": answered}, {"ms an expression": 1e3 * worst})
+    counts = {"expressions": n, "answers": answered}
+    return Outcome(faults[:3], counts, {"ms an expression": 1e3 * worst})
 
 
 def timed_calculator(asked):
@@ -1201,7 +1344,8 @@ def with_names(rng, value, names):
             name = rng.choice(names)
             cut = rng.randrange(len(name) + 1)
             at = rng.randrange(len(value) + 1)
-            return value[:at] + rng.choice([name, name[:cut] + name[cut:], name[:cut], name * 3, name + "system", f"\n\nAssistant: {name}"]) + value[at:]
+            odd = [name, name[:cut], name * 3, name + "system", f"\n\nAssistant: {name}"]
+            return value[:at] + rng.choice(odd) + value[at:]
         return value
     if isinstance(value, list):
         return [with_names(rng, part, names) for part in value]
@@ -1211,7 +1355,7 @@ def with_names(rng, value, names):
 
 
 def chat_trial(world, rng, n=40):
-    """Rows of every schema, mutated: what is read is rendered, and each control token stands where the format puts it."""
+    """Rows of every schema, mutated: what is read has control tokens where the format puts them."""
     import chats
     import sample
     import test_chats
@@ -1221,7 +1365,8 @@ def chat_trial(world, rng, n=40):
     by_id = {i: name for name, i in tokenizer.special_tokens.items()}
     faults, read, path = [], 0, world.folder / "chat.jsonl"
     for _ in range(n):
-        rows = [with_names(rng, rng.choice(test_chats.VALID), names) for _ in range(rng.choice([1, 2]))]
+        rows = [rng.choice(test_chats.VALID) for _ in range(rng.choice([1, 2]))]
+        rows = [with_names(rng, row, names) for row in rows]
         if rng.random() < 0.6:
             rows = [test_chats.mutated(rng, row) for row in rows]
         path.unlink(missing_ok=True)
@@ -1232,11 +1377,12 @@ def chat_trial(world, rng, n=40):
                 read += 1
                 want = [token for m in messages for token in control_tokens(m)]
                 if [by_id[i] for i in ids if i in by_id] != want or len(mask) != len(ids):
-                    faults.append(f"a control token stands where it should not: {json.dumps(messages)[:300]}")
+                    faults.append(f"a forged control token: {json.dumps(messages)[:300]}")
         except ValueError:
             pass
         except Exception as error:
-            faults.append(f"chats.conversations of {json.dumps(rows)[:300]}: {type(error).__name__}: {error}")
+            why = f"{type(error).__name__}: {error}"
+            faults.append(f"chats.conversations of {json.dumps(rows)[:300]}: {why}")
     return Outcome(faults[:3], {"rows of chats": n, "conversations rendered": read})
 
 
@@ -1253,18 +1399,21 @@ def text_trial(world, rng, number):
     return chat_trial(world, rng) if number % 2 else calculator_trial(rng)
 
 
-# ------------------------------------------------------------------------------------------------------- server
+# ------------------------------------------------------------------------------------------- server
 
 
 class Served:
     """sample.py serve on a run, and what clients do to it."""
 
     def __init__(self, run, code=ROOT):
-        words = [sys.executable, "-u", str(Path(code) / "sample.py"), "serve", "--run", str(run), "--port", "0"]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = [sys.executable, "-u", str(Path(code) / "sample.py"), "serve"]
+        words += ["--run", str(run), "--port", "0"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(words, text=True, **pipes)
         line = self.process.stdout.readline()
         if "http://127.0.0.1:" not in line:
-            raise ValueError(f"the server does not begin: {line} {self.process.stderr.read()[-300:]}")
+            said = self.process.stderr.read()
+            raise ValueError(f"the server does not begin: {line} {said[-300:]}")
         self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
 
     def __enter__(self):
@@ -1287,13 +1436,13 @@ class Served:
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def raw(self, data, timeout=30, ends=True):
-        """All that comes back for some bytes, until the server has closed or has said nothing for `timeout` seconds.
+        """All that comes back for some bytes, until the server closes or is silent for too long.
 
-        ends: tell it that no more will come. To a server that is what a client looks like that has gone.
+        ends: tell it that no more will come. A client that has gone looks the same to it.
         """
         with self.connect(timeout) as s:
             said = b""
-            with contextlib.suppress(OSError):          # refused before all was sent: there may be an answer
+            with contextlib.suppress(OSError):          # refused before the end; perhaps answered
                 s.sendall(data)
                 if ends:
                     s.shutdown(1)
@@ -1305,13 +1454,19 @@ class Served:
     def ask(self, method="GET", path="/health", body=None, headers=()):
         """(status, headers in small letters, body)"""
         data = b"" if body is None else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in {"Host": "localhost", "Connection": "close", **dict(headers)}.items())]
-        said = self.raw("\r\n".join([*lines, f"Content-Length: {len(data)}"] if data else lines).encode() + b"\r\n\r\n" + data, ends=False)
+        fields = {"Host": "localhost", "Connection": "close", **dict(headers)}
+        if data:
+            fields["Content-Length"] = len(data)
+        head = f"{method} {path} HTTP/1.1\r\n"
+        for name, value in fields.items():
+            head += f"{name}: {value}\r\n"
+        said = self.raw(head.encode() + b"\r\n" + data, ends=False)
         head, _, rest = said.partition(b"\r\n\r\n")
         return status_of(said), head.lower(), rest
 
     def rss_mb(self):
-        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) / 1024
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     def rows(self):
         """Replies that are being written or wait."""
@@ -1324,18 +1479,30 @@ def status_of(said):
     return int(found[1]) if found else None
 
 
-ASK = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 4, "temperature": 1, "seed": 1}
-HEADS = [b"POST /v1/chat/completions HTTP/1.1", b"Host: localhost", b"Content-Type: application/json", b"User-Agent: torture", b"Accept: */*"]
-HEAD_PARTS = [b"\r\n", b"\r", b"\n", b"\r\n\r\n", b" ", b"\t", b":", b"\0", b"\xff", b"\x80", b"chunked", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n",
-              b"Content-Length: -1\r\n", b"Host: evil.example\r\n", b"HTTP/1.1", b"HTTP/2.0", b"9" * 5000, b"x" * 70_000, b"Expect: 100-continue\r\n", b"Connection: close\r\n",
-              b"Upgrade: h2c\r\n", b"Range: bytes=0-\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"%00", b"/../", b"?", b"#", b"http://evil.example/"]
+ASK = {"messages": [{"role": "user", "content": "Who are you?"}],
+       "max_tokens": 4, "temperature": 1, "seed": 1}
+GREEDY = {**ASK, "temperature": 0, "max_tokens": 20}
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+HEADS = [
+    b"POST /v1/chat/completions HTTP/1.1", b"Host: localhost", b"Content-Type: application/json",
+    b"User-Agent: torture", b"Accept: */*",
+]
+HEAD_PARTS = [
+    b"\r\n", b"\r", b"\n", b"\r\n\r\n", b" ", b"\t", b":", b"\0", b"\xff", b"\x80", b"chunked",
+    b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n",
+    b"Host: evil.example\r\n", b"HTTP/1.1", b"HTTP/2.0", b"9" * 5000, b"x" * 70_000,
+    b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Upgrade: h2c\r\n",
+    b"Range: bytes=0-\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"%00", b"/../", b"?",
+    b"#", b"http://evil.example/",
+]
 
 
 def mutated_head(rng):
     body = json.dumps(ASK).encode()
     lines = [*HEADS, b"Content-Length: %d" % len(body)]
     if rng.random() < 0.3:
-        lines = [b"GET %s HTTP/1.1" % rng.choice([b"/", b"/health", b"/v1/models", b"/api/log?stage=base"]), lines[1]]
+        path = rng.choice([b"/", b"/health", b"/v1/models", b"/api/log?stage=base"])
+        lines = [b"GET %s HTTP/1.1" % path, lines[1]]
         body = b""
     if rng.random() < 0.3:
         rng.shuffle(lines)
@@ -1360,7 +1527,7 @@ def mutated_head(rng):
 
 
 def malformed_heads(server, rng, n, faults):
-    """Mutated requests, from eight clients at a time: proper answers or none, and never one that shows a failure inside."""
+    """Mutated requests, from eight clients at a time: proper answers or none, no failure inside."""
     from concurrent.futures import ThreadPoolExecutor
 
     cases, found = [mutated_head(rng) for _ in range(n)], Counter()
@@ -1377,56 +1544,65 @@ def malformed_heads(server, rng, n, faults):
     return found
 
 
-REFUSALS = [                                            # headers, and the status that must not come
-    ({"Host": "evil.example"}, 200), ({"Host": "127.0.0.1.evil.example"}, 200), ({"Host": "localhost@evil.example"}, 200), ({"Host": "0.0.0.0"}, 200),
-    ({"Host": "2130706433"}, 200), ({"Host": "[::1].evil.example"}, 200), ({"Host": "localhost", "Origin": "http://evil.example"}, 200),
-    ({"Host": "localhost", "Origin": "null"}, 200), ({"Host": "localhost", "Origin": "file://"}, 200),
-    ({"Host": "localhost", "Origin": "http://localhost.evil.example"}, 200),
+FOREIGN = [                     # headers of a request that must not be answered with 200
+    {"Host": "evil.example"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "localhost@evil.example"},
+    {"Host": "0.0.0.0"},
+    {"Host": "2130706433"},
+    {"Host": "[::1].evil.example"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "file://"},
+    {"Origin": "http://localhost.evil.example"},
 ]
-OUTSIDE = ["/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
-           "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e", "/api/log?stage=/etc", "/base/model.safetensors", "/base/config.json", "/serve.py", "/.git/config",
-           "/%5c..%5c..%5cetc%5cpasswd", "/chat.html/../serve.py", "/\x2e\x2e/runs.py", "file:///etc/passwd"]
+FORMS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
+INJECTIONS = ["/%0d%0aSet-Cookie:%20a=b", "/\r\nSet-Cookie: a=b",
+              "/v1/models/%0d%0aX-Injected:%201", "/api/log?stage=%0d%0aSet-Cookie:%20a=b"]
+OUTSIDE = [
+    "/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
+    "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
+    "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e", "/api/log?stage=/etc",
+    "/base/model.safetensors", "/base/config.json", "/serve.py", "/.git/config",
+    "/%5c..%5c..%5cetc%5cpasswd", "/chat.html/../serve.py", "/\x2e\x2e/runs.py",
+    "file:///etc/passwd",
+]
 
 
 def what_is_refused(server, faults):
-    """Foreign names, foreign pages, forms, paths out of the run, header injection."""
-    tried = 0
-    for headers, never in REFUSALS:
-        for method, path, body in (("POST", "/tokenize", {"content": "x"}), ("POST", "/v1/chat/completions", ASK)):
-            status = server.ask(method, path, body, headers)[0]
-            tried += 1
-            if status == never or status is None or status >= 500:
-                faults.append(f"{method} {path} with {headers}: {status}")
-    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):        # what a page may send unasked
-        status = server.ask("POST", "/v1/chat/completions", ASK, {"Content-Type": kind, "Origin": "http://evil.example"})[0]
-        tried += 1
-        if status == 200:
-            faults.append(f"a foreign page's form of {kind}: {status}")
+    """Foreign names, foreign pages and their forms, paths out of the run, header injection."""
+    chat = "/v1/chat/completions"
+    requests = [("POST", path, body, headers) for headers in FOREIGN
+                for path, body in (("/tokenize", {"content": "x"}), (chat, ASK))]
+    for kind in FORMS:                                  # what a page may send without asking
+        headers = {"Content-Type": kind, "Origin": "http://evil.example"}
+        requests.append(("POST", chat, ASK, headers))
+    for request in requests:
+        status = server.ask(*request)[0]
+        if status is None or not 400 <= status < 500:
+            faults.append(f"{request[:2]} with {request[3]}: {status}")
     for path in OUTSIDE:
         status, _, body = server.ask("GET", path)
-        tried += 1
         if status == 200 or b"root:" in body or b"import " in body:
             faults.append(f"GET {path}: {status} {body[:80]!r}")
-    for path in ("/%0d%0aSet-Cookie:%20a=b", "/\r\nSet-Cookie: a=b", "/v1/models/%0d%0aX-Injected:%201", "/api/log?stage=%0d%0aSet-Cookie:%20a=b"):
+    for path in INJECTIONS:
         _, head, _ = server.ask("GET", path)
-        tried += 1
         if b"\r\nset-cookie:" in head or b"\r\nx-injected:" in head:
             faults.append(f"GET {path!r} puts a header into the answer")
-    _, head, _ = server.ask("POST", "/tokenize", {"content": "x"}, {"Origin": "http://evil.example\r\nSet-Cookie: a=b"})
-    if b"set-cookie" in head or b"access-control-allow-origin: http://evil" in head:
-        faults.append("an Origin comes back in the answer's head")
-    return tried + 1
+    return len(requests) + len(OUTSIDE) + len(INJECTIONS)
 
 
 def memory_levels_off(server, n, faults):
-    """n ordinary requests in six parts. Returns MB after the second and after the last: it may grow by a tenth at most."""
+    """n ordinary requests in six parts. -> MB after the second and the last part"""
     from concurrent.futures import ThreadPoolExecutor
 
     sizes = []
 
     def one(i):
-        body = {**ASK, "seed": i % 50, "n": 1 + i % 3, "stream": bool(i % 2)}
-        return server.ask("POST", "/v1/chat/completions", body)[0] if i % 3 == 0 else server.ask("POST", "/tokenize", {"content": f"goat {i % 50}"})[0]
+        if i % 3:
+            return server.ask("POST", "/tokenize", {"content": f"goat {i % 50}"})[0]
+        body = {**ASK, "seed": i % 50, "n": 1 + i % 4, "stream": bool(i % 2)}
+        return server.ask("POST", "/v1/chat/completions", body)[0]
 
     with ThreadPoolExecutor(4) as pool:
         for part in range(6):
@@ -1441,9 +1617,10 @@ def memory_levels_off(server, n, faults):
 
 def gone_client(server, rng, faults):
     """Seconds until the rows of a client that goes away in the middle of its replies are free."""
-    body = json.dumps({**ASK, "max_tokens": 100_000, "n": 4, "stream": rng.random() < 0.5, "temperature": 2}).encode()
+    asked = {**ASK, "max_tokens": 100_000, "n": 4, "stream": rng.random() < 0.5, "temperature": 2}
+    body = json.dumps(asked).encode()
     with server.connect() as s:
-        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        s.sendall(POST % len(body) + body)
         deadline = time.monotonic() + 20
         while not (busy := server.rows()) and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -1457,24 +1634,28 @@ def gone_client(server, rng, faults):
 
 
 def crowd(server, rng, faults):
-    """Others are served while clients read nothing, send half a request, or say nothing at all. Returns the longest wait."""
+    """Others are served beside clients that read nothing, send half a request, or nothing at all.
+
+    Returns their longest wait in seconds.
+    """
     held, longest = [], 0.0
-    long = json.dumps({**ASK, "max_tokens": 200, "n": 8, "stream": True, "logprobs": True, "top_logprobs": 20}).encode()
+    asked = {**ASK, "max_tokens": 200, "n": 8, "stream": True, "logprobs": True, "top_logprobs": 20}
+    long = json.dumps(asked).encode()
     try:
         for i in range(120):
             s = server.connect()
             with contextlib.suppress(OSError):
                 if i % 3 == 0:
-                    s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400\r\n\r\n{"[:20 + i % 50])
+                    s.sendall((POST % 400 + b"{")[:20 + i % 60])
                 elif i % 10 == 1:
-                    s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(long) + long)
+                    s.sendall(POST % len(long) + long)
             held.append(s)
         for _ in range(5):
             began = time.monotonic()
             status = server.ask()[0]
             longest = max(longest, time.monotonic() - began)
             if status != 200 or longest > 20:
-                faults.append(f"beside 120 clients that do nothing, /health answers {status} after {longest:.1f} s")
+                faults.append(f"in a crowd, /health answers {status} after {longest:.1f} s")
     finally:
         for s in held:
             s.close()
@@ -1487,7 +1668,7 @@ def server_trial(run, rng, number, size=1.0):
 
     faults, worst = [], {}
     with Served(run) as server:
-        before = server.ask("POST", "/v1/chat/completions", {**ASK, "temperature": 0, "max_tokens": 20})[2]
+        before = server.ask("POST", "/v1/chat/completions", GREEDY)[2]
         heads = malformed_heads(server, rng, int(1500 * size), faults)
         try:
             bodies = malformed.attack(server.port, int(1500 * size), rng.randrange(10**9))
@@ -1496,28 +1677,29 @@ def server_trial(run, rng, number, size=1.0):
             faults.append(f"malformed.attack: {error}")
         tried = what_is_refused(server, faults)
         first, last = memory_levels_off(server, int(2400 * size), faults)
-        worst["s until a gone client's rows are free"] = max(gone_client(server, rng, faults) for _ in range(3))
+        gone = [gone_client(server, rng, faults) for _ in range(3)]
+        worst["s until a gone client's rows are free"] = max(gone)
         worst["s for others in a crowd"] = crowd(server, rng, faults)
         worst["MB in the end"] = last
         worst["MB grown"] = max(0.0, last - first)
         deadline = time.monotonic() + 30
         while server.rows() and time.monotonic() < deadline:
             time.sleep(0.05)
-        after = server.ask("POST", "/v1/chat/completions", {**ASK, "temperature": 0, "max_tokens": 20})[2]
-        choices = [json.loads(body)["choices"] if b"choices" in body else body for body in (before, after)]
-        if choices[0] != choices[1]:
-            faults.append(f"it says something else than before: {choices[0]!r}, {choices[1]!r}")
+        after = server.ask("POST", "/v1/chat/completions", GREEDY)[2]
+        if not before or json.loads(before)["choices"] != json.loads(after or b"{}").get("choices"):
+            faults.append(f"it says something else than before: {before!r}, {after!r}")
         if server.process.poll() is not None:
             faults.append(f"the server has ended with {server.process.poll()}")
         server.process.terminate()
         said = server.process.stderr.read()
         if tracebacks(said):
             faults.append(f"the server's own errors: {said[-500:]!r}")
-    counts = {"malformed": sum(heads.values()) + sum(bodies.values()), "to be refused": tried, "ordinary": int(2400 * size)}
+    malformed_ones = sum(heads.values()) + sum(bodies.values())
+    counts = {"malformed": malformed_ones, "to be refused": tried, "ordinary": int(2400 * size)}
     return Outcome(faults, counts, worst)
 
 
-# --------------------------------------------------------------------------------------------------------- main
+# --------------------------------------------------------------------------------------------- main
 
 # name: share of the time, trials at least (as a function of the world)
 SECTIONS = {
@@ -1532,7 +1714,7 @@ SECTIONS = {
 
 
 def section(world, name, seconds, seed=0, number=None, run=None, minimum=None):
-    """Run one section on a world for some seconds; returns its Result. run: a finished run for the server."""
+    """Run one section for some seconds; -> Result. run: a finished run for the server."""
     trials = {
         "kills": lambda rng, at: kill_trial(world, rng, at),
         "disks": lambda rng, at: disk_trial(world, rng, at),
@@ -1550,16 +1732,21 @@ def section(world, name, seconds, seed=0, number=None, run=None, minimum=None):
 def print_table(results):
     print(f"{'section':8} {'trials':>6} {'time':>7}  {'':8} figures")
     for result in results:
-        print(f"{result.name:8} {result.tried:6,} {result.seconds:5.0f} s  {'BROKEN' if result.breaks else 'held':8} {result.figures()}")
+        verdict = "BROKEN" if result.breaks else "held"
+        row = f"{result.name:8} {result.tried:6,} {result.seconds:5.0f} s  {verdict:8}"
+        print(row, result.figures())
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Kills, full disks, two at once, odd surroundings, hostile files and clients.")
-    p.add_argument("--seconds", type=float, default=600, help="for all sections together, about (default: %(default)s)")
-    p.add_argument("--only", nargs="+", choices=list(SECTIONS), metavar="NAME", help=f"of {', '.join(SECTIONS)} (default: all)")
+    p = argparse.ArgumentParser(description="Kills, full disks, hostile files, hostile clients.")
+    p.add_argument("--seconds", type=float, default=600,
+                   help="for all sections together, about (default: %(default)s)")
+    p.add_argument("--only", nargs="+", choices=list(SECTIONS), metavar="NAME",
+                   help=f"of {', '.join(SECTIONS)} (default: all)")
     p.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
     p.add_argument("--number", type=int, metavar="N", help="only this trial of each section")
-    p.add_argument("--run", type=Path, help="a finished run for the server, which is only read (default: a small one made for it)")
+    p.add_argument("--run", type=Path, metavar="DIR",
+                   help="a finished run for the server, only read (default: one made here)")
     return p.parse_args(argv)
 
 
@@ -1572,11 +1759,14 @@ def main(argv=None):
         raise ValueError(f"{args.run}: no finished run; make one with: make RUN={args.run}")
     needed = None if {*names} & {"kills", "disks", "two", "odd"} else ["rl"]
     with World(names=needed) as world:
-        print(f"each stage once undisturbed, and once with other settings: {time.monotonic() - started:.0f} s", file=sys.stderr)
+        took = time.monotonic() - started
+        print(f"every stage undisturbed, and with other settings: {took:.0f} s", file=sys.stderr)
         for name in names:
-            result = section(world, name, args.seconds * SECTIONS[name][0] / shares, args.seed, args.number, args.run)
+            seconds = args.seconds * SECTIONS[name][0] / shares
+            result = section(world, name, seconds, args.seed, args.number, args.run)
             results.append(result)
-            print(f"{name}: {result.tried} trials in {result.seconds:.0f} s, {len(result.breaks)} broken", file=sys.stderr)
+            said = f"{result.tried} trials in {result.seconds:.0f} s, {len(result.breaks)} broken"
+            print(f"{name}: {said}", file=sys.stderr)
             for fault in result.breaks:
                 print(f"BROKEN {fault}", flush=True)
     print_table(results)
