@@ -380,7 +380,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
     files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
     start_worker(settings)                                  # before all else: mistakes show at once
     for path in index:
-        dedup.load_array(path, dedup.BANDS, "python data.py --save-index")
+        dedup.load_index(path)
     if save_index and not Path(save_index).parent.is_dir():
         raise FileNotFoundError(f"{save_index}: its folder {Path(save_index).parent} is not there; make it, or name another file")
     docs = Path(run_dir) / "docs"

@@ -1091,7 +1091,7 @@ def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monke
         run(crawl, "--save-index", str(elsewhere))
     assert files_of(crawl / "docs") == before and not elsewhere.exists()
     run(crawl, "--save-index", str(elsewhere))
-    assert data.dedup.load_array(elsewhere, data.dedup.BANDS, "").shape[1] > 0
+    assert data.dedup.load_index(elsewhere).shape[1] > 0
     monkeypatch.setattr(data, "UNIT", 3)
     with pytest.raises(SystemExit):                              # what is no index is seen before an hour of work
         run(crawl, "--index", str(crawl / "docs/report.json"))
