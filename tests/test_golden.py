@@ -39,7 +39,9 @@ def check_tensors(arrays, want, dtype):
 
 def check_logits(logits, dtype):
     direction = golden.directions()["logits"]
-    most = tolerance(dtype) * np.linalg.norm(logits, axis=-1).max()
+    # About the length of a row of PyTorch's: that of ours could be anything, where it is wrong.
+    length = np.sqrt(np.square(GOLDEN["logits: some columns"]).mean() * golden.CFG.vocab_size)
+    most = tolerance(dtype) * length
     some, product = logits[:, [0, -1]][:, :, golden.COLUMNS], logits.astype(np.float64) @ direction
     np.testing.assert_allclose(some, GOLDEN["logits: some columns"], rtol=0, atol=most)
     np.testing.assert_allclose(product, GOLDEN["logits: product with the direction"],
