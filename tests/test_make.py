@@ -1,5 +1,6 @@
 """Makefile: names of run folders, what clean may delete, and the Python it needs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,8 @@ def checkout(tmp_path):
 
 
 def make(checkout, *words):
-    return subprocess.run(["make", *words], cwd=checkout, capture_output=True, text=True)
+    own = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in ("RUN", "PAGES", "SEED", "PYTHON")}
+    return subprocess.run(["make", *words], cwd=checkout, capture_output=True, text=True, env=own)
 
 
 def files(folder):
