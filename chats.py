@@ -124,8 +124,9 @@ def schema(row):
 
 
 def shown(value):
-    """The beginning of a value, for an error message."""
-    return repr(str(value)[:60])
+    """The beginning of a value as Python spells it, for an error message: 5 is no '5'."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def text_of(value, what):

@@ -146,13 +146,17 @@ def parse_robots(lines):
 
 def matches(pattern, path):
     """Whether a path begins as a pattern says, where * is any characters and a final $ the end; in linear time."""
-    first, *others = re.sub(r"\$\Z", "\n", pattern).split("*")
-    path, at = path + "\n", len(first)                  # \n is in no path, so a piece that ends in it is found at the end
+    if pattern.endswith("$"):
+        pattern = pattern[:-1] + "\n"                   # which is in no path, so a piece that ends in it is found at the end
+    first, *others = pattern.split("*")
+    path, at = path + "\n", len(first)
+    if not path.startswith(first):
+        return False
     for piece in others:
         at = path.find(piece, at) + len(piece)
         if at < len(piece):
             return False
-    return path.startswith(first)
+    return True
 
 
 def allowed(rules, address):
@@ -573,7 +577,7 @@ def own_file(path):
     with open(f"{path}.tmp", "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+            ours = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)) and not path.exists()
         except (BlockingIOError, FileNotFoundError):
             ours = False
         if not ours:                                    # it is locked, or has been finished and renamed just now

@@ -108,7 +108,9 @@ class Stages:
         if kind == "text":                                  # of a WET file: somebody has extracted it
             text = extract.decode(record.body, record.charset)
         else:
-            text = extract.main_text(record.body, record.url, record.charset) if kind else None
+            counts = Counter()
+            text = extract.main_text(record.body, record.url, record.charset, counts) if kind else None
+            doc["page_cut"] = counts["page_cut"]            # of a page beyond every budget the end is not read
         return (text, None) if text else (None, why or "empty")
 
     def language(self, doc):
@@ -168,6 +170,7 @@ def through(doc, stages):
         if text is None:
             for what in ("record", "signature"):
                 doc.pop(what, None)
+            doc["text"] = doc.get("text", "")[:300]         # an example for the report
             break
         if stage not in BEFORE_TEXT:
             doc["text"] = text
@@ -377,7 +380,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
     files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
     start_worker(settings)                                  # before all else: mistakes show at once
     for path in index:
-        dedup.load_array(path, dedup.BANDS, "python data.py --save-index")
+        dedup.load_index(path)
     if save_index and not Path(save_index).parent.is_dir():
         raise FileNotFoundError(f"{save_index}: its folder {Path(save_index).parent} is not there; make it, or name another file")
     docs = Path(run_dir) / "docs"
@@ -441,7 +444,7 @@ def first(new, files, run_dir, dump, each):
         with runs.whole_file(units / f"{number:06}.jsonl") as out:
             for doc in unit:
                 if doc["reason"]:
-                    doc = {"url": doc["url"], "trail": doc["trail"], "reason": doc["reason"], "text": doc.get("text", "")[:300]}
+                    doc = {k: doc[k] for k in ("url", "trail", "reason", "text", "page_cut") if k in doc}
                 out.write(json.dumps(doc, ensure_ascii=False).encode() + b"\n")
     write_json(new / "first.json", counts)
 
@@ -464,6 +467,7 @@ def second(new, files, each, index, save_index):
         report.stages["minhash"]["seconds"] += time.process_time() - start
         for doc, duplicate in after_first(paths):           # before the second pass, so that rows come in the same order always
             report.add(doc)
+            report.reader["page_cut"] += doc.get("page_cut", 0)
             if duplicate:
                 report.stages["minhash"]["bytes_out"] -= len(doc["text"].encode())
                 report.drop(doc, "minhash", "duplicate")

@@ -673,8 +673,9 @@ def main_text(page, url=None, charset=None, counts=None):
     """The main text of an HTML page: lines joined by single newlines, in NFC; "" if it has none.
 
     page: str, or bytes, then charset is what the HTTP header says. url is not used: no rule depends
-    on the site. counts, a Counter, is told "page_cut" if a budget ends before the page. Raises for nothing that a page can hold; the time is linear in its length. Lone
-    surrogates become U+FFFD, and no more than 30 combining marks follow each other.
+    on the site. counts, a Counter, is told "page_cut" if a budget ends before the page. Raises for
+    nothing that a page can hold; the time is linear in its length. Lone surrogates become U+FFFD,
+    and no more than 30 combining marks follow each other.
 
     >>> main_text("<nav><a href=/>Home</a></nav><h1>Owls</h1><p>Owls hunt at night.<p>Softly.")
     'Owls\\nOwls hunt at night.\\nSoftly.'

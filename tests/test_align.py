@@ -655,9 +655,9 @@ def test_options_of_other_commands_are_refused(run):
     ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x", "answer": 5, "exposure": "3"}\n'), "facts_test.jsonl:1: exposure is '3'"),
     ("sft", lambda r: put(r / "chat/train.jsonl", "[" * 200_000 + "\n"), "train.jsonl:1: not JSON"),
     ("sft", lambda r: (r / "chat/train.jsonl").write_bytes(b'{"messages": "\xff"}\n'), "train.jsonl:1: not JSON"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "system"}]}\n'), "train.jsonl:1: message 0 of the system has the content None"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": 5}]}\n'), "message 0 of the user has the content 5"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": ["hi"]}]}\n'), "message 0 of the user has the content ['hi']"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "system"}]}\n'), "train.jsonl:1: the content of the system is None, expected a text"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": 5}]}\n'), "the content of the user is 5, expected a text"),
+    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": ["hi"]}]}\n'), "train.jsonl:1: unknown part 'hi', expected the type text, tool or output"),
     ("sft", lambda r: put(r / "base/config.json", "[]"), "config.json: expected a JSON object"),
 ])
 def test_bad_input(run, command, spoil, message):

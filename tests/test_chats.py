@@ -200,21 +200,21 @@ def test_rendering_a_call_of_the_calculator():
     ({"messages": [TWO[0], {"role": "tool", "content": "24"}]}, "chat.jsonl:2: a tool's message that nobody called for"),
     ({"messages": [TWO[0], {"role": "assistant", "tool_calls": [{"function": {"name": "calculator", "arguments": "{"}}]}]}, "are no JSON: '{'"),
     ({"conversations": [{"from": "cat", "value": "meow"}]}, 'chat.jsonl:2: expected {"from": human, gpt or system'),
-    ({"data": ["Hello", 5]}, "chat.jsonl:2: data is '5', expected a text"),
+    ({"data": ["Hello", 5]}, "chat.jsonl:2: data is 5, expected a text"),
     ({"data": "Hello"}, "chat.jsonl:2: data is 'Hello', expected a list"),
     ({"prompt": node("Q", "wizard"), "message_tree_id": "1"}, "expected a message with role prompter or assistant"),
     ({"chosen": "Hello", "rejected": "Hi"}, "a transcript begins with"),
     ({"instruction": "x", "completions": [{"response": "y"}]}, "chat.jsonl:2: the overall_score of a completion is"),
-    ({"question": "x", "answer": 5}, "chat.jsonl:2: answer is '5', expected a text"),
-    ({"messages": [{"role": ["user"], "content": "x"}]}, "role is \"['user']\", expected a text"),
+    ({"question": "x", "answer": 5}, "chat.jsonl:2: answer is 5, expected a text"),
+    ({"messages": [{"role": ["user"], "content": "x"}]}, "role is ['user'], expected a text"),
     ({"messages": [{**TWO[0], "tool_calls": [{}]}, TWO[1]]}, "a message of the user that calls tools"),
-    ({"messages": [TWO[0], {"role": "assistant", "tool_calls": 5}]}, "tool_calls is '5', expected a list"),
+    ({"messages": [TWO[0], {"role": "assistant", "tool_calls": 5}]}, "tool_calls is 5, expected a list"),
     ({"messages": [TWO[0], said([{"type": "text", "text": ""}], "assistant")]}, "message 1 of the assistant is empty"),
     ({"messages": [said([{"type": "tool", "text": "1+1"}]), TWO[1]]}, "message 0 has parts of a tool, which only the assistant can call"),
-    ({"prompt": {**node("Q", "prompter"), "replies": 5}, "message_tree_id": "1"}, "replies is '5', expected a list"),
+    ({"prompt": {**node("Q", "prompter"), "replies": 5}, "message_tree_id": "1"}, "replies is 5, expected a list"),
     ({"prompt": {**node("Q", "prompter"), "rank": "best"}, "message_tree_id": "1"}, "rank is 'best', expected a number"),
-    ({"message_id": None, "parent_id": None, "text": "Q", "role": "prompter"}, "chat.jsonl:2: message_id is 'None', expected a text"),
-    ({"chosen": [5], "rejected": TWO}, "chat.jsonl:2: '5' is no message"),
+    ({"message_id": None, "parent_id": None, "text": "Q", "role": "prompter"}, "chat.jsonl:2: message_id is None, expected a text"),
+    ({"chosen": [5], "rejected": TWO}, "chat.jsonl:2: 5 is no message"),
     ({"instruction": "x", "completions": [{"response": "y", "overall_score": float("nan")}]}, "chat.jsonl:2: the overall_score of a completion is"),
 ])
 def test_bad_rows(tmp_path, row, message):
@@ -362,27 +362,27 @@ def test_mutated_bytes(tmp_path):
 
 @pytest.mark.parametrize("row, message", [
     ({"messages": [TWO[0], {"role": "assistant"}, *CALLING[2:], TWO[1]]},
-     "the content of the assistant is 'None', expected a text"),
+     "the content of the assistant is None, expected a text"),
     ({"messages": [TWO[0], {"role": "assistant", "tool_calls": []}, *CALLING[2:]]},
-     "the content of the assistant is 'None', expected a text"),
+     "the content of the assistant is None, expected a text"),
     ({"messages": [TWO[0], said([*PARTS, {"text": "2"}], "assistant")]}, "unknown part"),
     ({"messages": [TWO[0], said([*PARTS, {"type": ["a"], "text": "2"}], "assistant")]}, "unknown part"),
     ({"messages": [TWO[0], said([{"type": "text", "text": None}], "assistant")]},
-     "the text of a part text is 'None', expected a text"),
+     "the text of a part text is None, expected a text"),
     ({"messages": [said(PARTS, "system"), *TWO]}, "message 0 of the system has parts of a tool"),
     ({"messages": [TWO[0], {"role": "assistant", "tool_calls": [{**CALL, "function": {
         "name": "calculator", "arguments": "[" * 100_000}}]}]}, "nested too deep"),
     ({"messages": [TWO[0], {"role": "assistant", "tool_calls": ["x"]}]}, "a tool call is 'x', expected"),
     ({"messages": [TWO[0], {"role": "assistant", "tool_calls": [{"function": {"name": [1]}}]}]},
-     "the name of a tool is '[1]', expected a text"),
+     "the name of a tool is [1], expected a text"),
     ({"messages": [*CALLING, *CALLING[2:], TWO[1]]}, "a tool's message that nobody called for"),
     ({"prompt": {**node("Q", "prompter"), "rank": float("nan")}, "message_tree_id": "1"},
-     "rank is 'nan', expected a number"),
+     "rank is nan, expected a number"),
     ({"prompt": {**node("Q", "prompter"), "rank": True}, "message_tree_id": "1"},
-     "rank is 'True', expected a number"),
+     "rank is True, expected a number"),
     ({"instruction": "x", "completions": [{"response": "y", "overall_score": 10**400}]},
      "expected a number"),
-    ({"messages": TWO, "kind": ["x"]}, "kind is \"['x']\", expected a text"),
+    ({"messages": TWO, "kind": ["x"]}, "kind is ['x'], expected a text"),
     ({"messages": TWO, "x": 10**400}, None)])
 def test_more_bad_rows(tmp_path, row, message):
     if message is None:
@@ -406,7 +406,7 @@ def test_a_list_over_many_lines_names_the_line(tmp_path):
     with pytest.raises(ValueError, match="chat.json:5: not JSON"):
         list(chats.conversations(path, Counter()))
     path.write_text('[\n{"data": ["a", "b"]},\n{"data": 5}]')
-    with pytest.raises(ValueError, match="chat.json: row 2: data is '5', expected a list"):
+    with pytest.raises(ValueError, match="chat.json: row 2: data is 5, expected a list"):
         list(chats.conversations(path, Counter()))
 
 

@@ -693,6 +693,11 @@ def test_a_crawl_that_ends_just_now_is_not_written_to(web, out, monkeypatch):
     with pytest.raises(ValueError, match="another crawl"):
         crawl.crawl([web.url], out)
     assert out.read_bytes() == b"" and not web.visits
+    out.unlink()
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: (lock(file, how), out.write_bytes(b"dear")))       # or before we opened it
+    with pytest.raises(ValueError, match="another crawl"):
+        crawl.crawl([web.url], out)
+    assert out.read_bytes() == b"dear" and not web.visits
 
 
 @pytest.mark.parametrize("left", [b"", b"\x1f\x8b", b"not a WARC"])

@@ -1015,10 +1015,10 @@ def test_bytes_do_not_depend_on_time_workers_place_or_a_killed_run(crawl, tmp_pa
 
 
 def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
-    def broken(page, url, charset):
+    def broken(page, url, charset, counts):
         if url.endswith("/good"):
             raise RecursionError
-        return main_text(page, url, charset)
+        return main_text(page, url, charset, counts)
     main_text = data.extract.main_text
     monkeypatch.setattr(data.extract, "main_text", broken)
     run(crawl)
@@ -1028,7 +1028,7 @@ def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
 
 def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
     main_text = data.extract.main_text
-    monkeypatch.setattr(data.extract, "main_text", lambda page, url, charset: main_text(page, url, charset) + "\ud800" * url.endswith("/good"))
+    monkeypatch.setattr(data.extract, "main_text", lambda page, url, charset, counts: main_text(page, url, charset, counts) + "\ud800" * url.endswith("/good"))
     run(crawl)
     assert ("http://a.com/good", "extract", "error_UnicodeEncodeError") in dropped(crawl)
 
@@ -1091,10 +1091,18 @@ def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monke
         run(crawl, "--save-index", str(elsewhere))
     assert files_of(crawl / "docs") == before and not elsewhere.exists()
     run(crawl, "--save-index", str(elsewhere))
-    assert data.dedup.load_array(elsewhere, data.dedup.BANDS, "").shape[1] > 0
+    assert data.dedup.load_index(elsewhere).shape[1] > 0
     monkeypatch.setattr(data, "UNIT", 3)
     with pytest.raises(SystemExit):                              # what is no index is seen before an hour of work
         run(crawl, "--index", str(crawl / "docs/report.json"))
+
+
+def test_pages_whose_end_is_not_read_are_counted_once(crawl, monkeypatch):
+    monkeypatch.setattr(data.extract, "MAX_CHARS", len(html_of(GOOD)) - 20)
+    run(crawl)
+    whole = [body for _, body, stage, _ in PAGES if stage not in ("url",) and len(body) > data.extract.MAX_CHARS and not body.startswith(b"%PDF")]
+    report = json.loads((crawl / "docs/report.json").read_text(encoding="utf-8"))
+    assert report["reader"]["page_cut"] == len(whole) > 0
 
 
 def test_contents_decide_whether_a_killed_run_goes_on(crawl, tmp_path, monkeypatch):

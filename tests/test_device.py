@@ -135,7 +135,7 @@ def test_train_on_a_gpu(tmp_path):
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
-    assert train.checkpoint_identity(tmp_path / "gpu")["device"] == f"{gpu.name}, float32"
+    assert train.checkpoint_identity(tmp_path / "gpu/trainer.safetensors")["device"] == f"{gpu.name}, float32"
     assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (CFG.vocab_size, CFG.n_embd)     # without what pads it
     with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
         run(tmp_path, "gpu", device.connect())
@@ -305,9 +305,11 @@ def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
 def test_rows_that_do_not_fit_are_refused():
     params, batches = gpt.init(CFG, 0), [batch(*shape) for shape in ((4, 20), (3, 19), (3, 20))]
     training = device.Training(params, train.AdamW(params), CFG, 3, bf16=False)
-    for tokens, targets, weights in (*batches[:2], [a[:0] for a in batches[2]]):
+    for tokens, targets, weights in batches[:2]:
         with pytest.raises(ValueError, match=r"tokens: \(\d, \d+\), expected 1 to 3 rows of 20"):
             training.add(tokens, targets, weights)
+    with pytest.raises(ValueError, match=r"tokens: shape \(0, 20\), expected \(batch, positions\), one of each at least"):
+        training.add(*(a[:0] for a in batches[2]))
     with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), the config says \(19, 32\)"):
         device.upload(params, replace(CFG, n_positions=19), False)
     with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), the config says \(36, 32\)"):

@@ -663,8 +663,11 @@ def test_no_control_sequence_reaches_the_terminal(script, tmp_path, monkeypatch,
     escape = "\x1b]0;owned\x07\x9b2J\u202e"
     (tmp_path / "x.warc").write_bytes(record(http(b"<p>x"), type="resp\x1b[2Jonse", url=f"http://h/{escape}", WARC_Date=escape))
     (tmp_path / "x.html").write_text(f"<p>x&#27;[2J{escape}", encoding="utf-8")
-    (tmp_path / "x.ftz").write_bytes(b"\x1b[2J")
-    args = {"warc": [tmp_path / "x.warc"], "extract": [tmp_path / "x.html"], "crawl": [f"http://a.org:x/{escape}", "--run", tmp_path],
+    (tmp_path / f"{escape}.ftz").write_bytes(b"\x1b[2J")
+    there = tmp_path / escape / "crawl" / "a.org.warc.gz"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"")
+    args = {"warc": [tmp_path / "x.warc"], "extract": [tmp_path / "x.html"], "crawl": ["http://a.org/", "--run", tmp_path / escape],
             "language": ["predict", "--model", tmp_path / f"{escape}.ftz", "x"]}[script]
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
