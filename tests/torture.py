@@ -839,7 +839,11 @@ ODD = [
 def odd_trial(world, rng, number):
     """One stage in one of the surroundings; within len(ODD) trials each comes once."""
     odd = ODD[number % len(ODD)]
-    stages = [s for s in world.stages if s.name != "make" or odd.folder == b"run"]  # else refused
+    stages = world.stages
+    if odd.folder != b"run":                            # make refuses strange names itself
+        stages = [stage for stage in stages if stage.name != "make"]
+    if odd.folder.startswith(b"-"):                     # runs.py is started in the scripts' folder
+        stages = [stage for stage in stages if stage.name != "runs"]
     stage = stages[(number // len(ODD) + number) % len(stages)]
     parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
     with contextlib.ExitStack() as stack:
