@@ -92,7 +92,7 @@ def run_script(name, *args, **kwargs):
     return subprocess.run([sys.executable, str(ROOT / name), *map(str, args)], capture_output=True, text=True, cwd=ROOT, **kwargs)
 
 
-def kill_and_rerun(name, args, rng, most=6, slowest=1.5):
+def kill_and_rerun(name, args, rng, most=3, slowest=1.5):
     """Start a script, SIGKILL it at a random moment, several times over; then let it finish."""
     for _ in range(most):
         process = subprocess.Popen([sys.executable, str(ROOT / name), *map(str, args)], stdout=subprocess.DEVNULL,

@@ -174,7 +174,7 @@ def test_the_pipeline_finds_the_truth(tmp_path, capsys, seed):
 
 
 def test_killed_at_any_moment_ends_with_the_same_bytes(world, tmp_path):
-    kill_and_rerun("toyweb.py", ["--run", tmp_path, "--pages", N], random.Random(2), most=5, slowest=0.6)
+    kill_and_rerun("toyweb.py", ["--run", tmp_path, "--pages", N], random.Random(2), slowest=0.6)
     assert files(tmp_path) == files(world[0])
 
 
