@@ -57,7 +57,7 @@ import gpt  # noqa: E402
 import warc  # noqa: E402
 
 RUN = "$RUN"                    # in the words of a command: the run folder
-WAIT_S = 300                    # for one process; the slowest takes some seconds of CPU
+WAIT_S = 120                    # for one process; the slowest takes some seconds of CPU
 PAGES = 100
 MAY_MOUNT = True                # a test of the other way sets it to False
 
