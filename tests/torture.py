@@ -251,8 +251,9 @@ class Web(http.server.BaseHTTPRequestHandler):
         self.send_response(404 if self.path == "/robots.txt" else 200)
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):      # the crawler has been killed
+            self.end_headers()
+            self.wfile.write(body)
 
     def date_time_string(self, timestamp=None):
         return "Thu, 01 Jan 2026 00:00:00 GMT"
