@@ -708,8 +708,8 @@ def encode_command(args):
     eot = [tokenizer.eot_token] if "<|endoftext|>" in tokenizer.special_tokens else []
     folder, found, start = args.run / "tokens", Counter(), time.perf_counter()
     new = folder / ".new"
-    with (runs.locked(folder, "bpe.py encode"), tempfile.TemporaryFile(dir=folder) as train,
-          tempfile.TemporaryFile(dir=folder) as val):
+    with (runs.locked(folder, "bpe.py encode"), runs.naming(folder),
+          tempfile.TemporaryFile(dir=folder) as train, tempfile.TemporaryFile(dir=folder) as val):
         runs.settle(new, folder)
         raw = {"val": val, "train": train}
         documents = (document for path in files for document in read_documents(path, args.val_percent))

@@ -409,6 +409,6 @@ def processes(n, function):
         yield in_order
     finally:
         for process in workers.values():
-            process.terminate()
+            process.kill()                                  # SIGTERM may be ignored, by us and so by them
         for process in workers.values():
             process.join()

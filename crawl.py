@@ -581,9 +581,18 @@ def own_file(path):
         except (BlockingIOError, FileNotFoundError):
             ours = False
         if not ours:                                    # it is locked, or has been finished and renamed just now
+            remove_if_empty(file)
             raise ValueError(f"{file.name}: another crawl writes it; wait for its end, or choose another folder with --run")
         file.seek(0)
         yield file
+
+
+def remove_if_empty(file):
+    """Remove a file that opening it made, unless another crawl has begun in it."""
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)) and not os.fstat(file.fileno()).st_size:
+            os.unlink(file.name)
 
 
 # --------------------------------------------------------------------------------------------------

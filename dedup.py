@@ -348,7 +348,7 @@ def match(work, index=(), save_index=None):
         np.logical_or.at(old, root, in_index(keys, load_index(path)))
     old = old[root]
     several, least = np.bincount(root, minlength=n)[root] > 1, {}
-    lines = (line for stem in stems for line in open(work / f"{stem}.names.tsv", encoding="utf-8"))
+    lines = (line for stem in stems for line in checkpoint.read_lines(work / f"{stem}.names.tsv"))
     for i, line in enumerate(lines):
         if several[i]:
             least[root[i]] = min(least.get(root[i], (line, i)), (line, i))

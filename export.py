@@ -116,5 +116,6 @@ def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):
         parts += [data, bytes(-len(data) % ALIGNMENT)]
         at += len(data) + -len(data) % ALIGNMENT
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(table), len(entries)) + head + b"".join(table)
+    runs.remove_temporaries(Path(path).parent, Path(path).name)
     with runs.whole_file(Path(path)) as file:
         file.writelines([head, bytes(-len(head) % ALIGNMENT), *parts])

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import command
 
-TEMPORARY = re.compile(r".+\.\d+-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
+TEMPORARY = re.compile(r"(.+)\.(\d+)-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
 MOVES = "moves.json"                                    # in a folder of new files: it is complete, they may move
 
 # ----------------------------------------------------------------------------------------------------- whole files
@@ -60,15 +60,25 @@ def whole_file(path):
     """
     tmp = Path(f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(tmp, "xb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        replace(tmp, path)
-    except BaseException as e:
+        with naming(path):
+            with open(tmp, "xb") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            replace(tmp, path)
+    except BaseException:
         with contextlib.suppress(OSError):
             tmp.unlink()
-        if isinstance(e, OSError) and e.errno and e.filename is None:       # a failed write does not say where
+        raise
+
+
+@contextlib.contextmanager
+def naming(path):
+    """An error of the system that names no file, as of a full disk, names this one."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno and e.filename is None:
             raise OSError(e.errno, e.strerror, str(path)) from None
         raise
 
@@ -79,11 +89,23 @@ def write_text(path, text):
         f.write(text.encode("utf-8"))
 
 
-def remove_temporaries(folder):
-    """Remove what killed processes left of whole_file. Only under the folder's lock: nobody else is writing there."""
+def remove_temporaries(folder, name=None):
+    """Remove what killed processes left of whole_file in a folder, or only what was to be the file `name`."""
     for path in Path(folder).iterdir():
-        if TEMPORARY.fullmatch(path.name):
+        found = TEMPORARY.fullmatch(path.name)
+        if found and name in (None, found[1]) and not is_alive(int(found[2])):
             path.unlink(missing_ok=True)
+
+
+def is_alive(process):
+    """Whether a process of this number is there: then its temporary file is still being written."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:                             # somebody else's
+        return True
+    return True
 
 
 # ------------------------------------------------------------------------------------- several files that belong together
@@ -262,7 +284,8 @@ def stage(run, name, made_of, makes, words, output=None):
             print(f"{name}: finished before, from the same files")
             return 0
         sign_path.unlink(missing_ok=True)
-        words_here = [w.replace("{run}", str(run)) for w in words]
+        place = os.path.join(".", run) if str(run).startswith("-") else str(run)        # else it looks like an option
+        words_here = [w.replace("{run}", place) for w in words]
         print(f"{name}: {shlex.join(words_here)}", file=sys.stderr, flush=True)
         status = run_command(words_here, output)
         if status:
@@ -298,6 +321,7 @@ def run_command(words, output):
         raise
     finally:
         signal.signal(signal.SIGTERM, forward)
+        child.stdout.close()
     return 0
 
 

@@ -847,8 +847,9 @@ FIRST_WARC = "crawl/000000.warc.gz"
 
 
 def write_file(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    with runs.naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def write_jsonl(path, rows):

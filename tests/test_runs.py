@@ -167,6 +167,15 @@ def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
         os.kill(int(done.stdout), signal.SIGKILL)
 
 
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    """Two stages may have the same folder, such as the run's."""
+    with runs.locked(tmp_path, "toyweb.py"), runs.whole_file(tmp_path / "a") as f:
+        f.write(b"whole")
+        with runs.locked(tmp_path, "bpe.py train"):
+            pass
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
 def test_the_next_process_removes_what_a_killed_one_left(tmp_path):
     code = "import os, sys, runs\nwith runs.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
