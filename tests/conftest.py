@@ -1,10 +1,14 @@
 """Shared by all tests: the scripts on the path, the real inputs if they are there, and the gradient checker."""
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 import gpt  # noqa: E402,F401  before numpy: it tells NumPy's BLAS which CPU this is
 import numpy as np  # noqa: E402
+
+import command  # noqa: E402
 
 SHARED = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
 
@@ -90,6 +96,23 @@ def check_directions(loss, pairs, tol=1e-7, h=1e-4, seed=0):
 def run_script(name, *args, **kwargs):
     """Run one of the scripts as a user does. Returns the finished process, output as text."""
     return subprocess.run([sys.executable, str(ROOT / name), *map(str, args)], capture_output=True, text=True, cwd=ROOT, **kwargs)
+
+
+def run_main(script, *args):
+    """A command in this process: its exit status and what it says of a mistake, without a second for starting Python.
+
+    Other errors than command.run() knows pass through: there they would be a traceback.
+    """
+    module, said = importlib.import_module(script.removesuffix(".py")), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            status = module.main([str(a) for a in args]) or 0
+        except (ValueError, OSError, MemoryError) as error:
+            status = 1
+            print(f"{script}: error: {command.message(error)}", file=said)
+        except SystemExit as end:
+            status = end.code
+    return SimpleNamespace(returncode=status, stderr=said.getvalue())
 
 
 def kill_and_rerun(name, args, rng, most=3, slowest=1.5):

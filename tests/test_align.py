@@ -18,7 +18,7 @@ import gpt
 import objectives
 import sample
 import train
-from conftest import check_grad, kill_and_rerun, run_script
+from conftest import check_grad, kill_and_rerun, run_main, run_script
 
 TOK = bpe.Tokenizer.train(["What is it? It is a goat. user assistant Turn the wheel: one two. It stops at three. Step by step: one one, two three."] * 3, 330)
 CFG = gpt.Config(TOK.n_vocab, 48, 32, 2, 2)
@@ -662,7 +662,7 @@ def test_options_of_other_commands_are_refused(run):
 ])
 def test_bad_input(run, command, spoil, message):
     spoil(run)
-    done = run_script("align.py", command, "--run", run)
+    done = run_main("align.py", command, "--run", run)
     assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (run / "sft").exists() and not (run / "rl").exists()
 

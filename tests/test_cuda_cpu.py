@@ -225,13 +225,13 @@ def files_of(options):
     return [p for p in sorted(KERNELS.glob("*.cu")) if p.name != "attention.cu" or "-DPACKED=1" not in options]
 
 
-@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("options", VARIANTS[:2])        # make peers compiles all of them, with NVRTC
 def test_the_kernels_compile_for_real_gpus(tmp_path, options):
     if not shutil.which("nvcc"):
         pytest.skip("no nvcc here")
     source = tmp_path / "all.cu"
     source.write_text((KERNELS / "common.cuh").read_text() + "".join(p.read_text() for p in files_of(options)))
-    capabilities = (80, 120) if options else (75, 120)  # the oldest, where Turing computes in float32 alone, and the newest
+    capabilities = (80,) if options else (75,)          # the oldest: Turing computes in float32 alone
     archs = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in capabilities]
     done = subprocess.run(["nvcc", "--fatbin", "--std=c++17", "--threads", "2", *archs, *options, "-o", tmp_path / "all.fatbin", source],
                           capture_output=True, text=True)

@@ -711,9 +711,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("i", range(len(HOSTILE)))
 def test_hostile_page_in_linear_time(i):
+    page = HOSTILE[i][:len(HOSTILE[i]) // 2]                # whole ones are for torture.py, doubled ones for test_linear.py
     start = time.process_time()
-    main_text(HOSTILE[i])
-    assert time.process_time() - start < 3
+    main_text(page)
+    assert time.process_time() - start < 1.5
 
 
 @pytest.mark.parametrize("attributes", ["=" * 300_000, "a=b " * 100_000, "".join(f"a{i} " for i in range(100_000)) + "class"])

@@ -1,9 +1,10 @@
 """README.md: its commands are ones the scripts accept, its file table is the tree."""
 
+import importlib
 import re
 import shlex
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,9 @@ def test_there_are_commands():
 def test_the_script_accepts_the_command(command, monkeypatch):
     name, *args = shlex.split(command)[1:]
     monkeypatch.chdir(ROOT)
-    code = f"import sys; sys.path.insert(0, '.'); import {name.removesuffix('.py')} as m; m.parse_args(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if "/" in name:                                     # a script of the tests
+        monkeypatch.syspath_prepend(ROOT / Path(name).parent)
+    importlib.import_module(Path(name).stem).parse_args(args)       # a mistake ends in SystemExit
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])

@@ -15,7 +15,7 @@ import pytest
 import bpe
 import gpt
 import sample
-from conftest import run_script
+from conftest import run_main, run_script
 
 TEXTS = ["the lamp is lit, said the goat. user assistant 0 1 2 3 4 5 6 7 8 9 37*48=1776 "] * 4
 TOK = bpe.Tokenizer.train(TEXTS, 330)
@@ -373,7 +373,7 @@ def test_stop_and_penalties_from_the_command_line(model):
     (["x", "--model", "{m}", "--top-p", "2"], "top_p 2.0"),
 ])
 def test_bad_input(tmp_path, model, args, message):
-    done = run_script("sample.py", *[a.format(d=tmp_path, m=model) for a in args])
+    done = run_main("sample.py", *[a.format(d=tmp_path, m=model) for a in args])
     assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 

@@ -18,7 +18,7 @@ import gpt
 import runs
 import train
 import checkpoint
-from conftest import ROOT, kill_and_rerun, run_script
+from conftest import ROOT, kill_and_rerun, run_main, run_script
 
 TEXT = "".join(random.Random(1).choice(["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]) for _ in range(900))
 SMALL = ("--preset", "shakespeare", "--steps", "30", "--batch", "4", "--eval-every", "15", "--save-every", "4")
@@ -494,7 +494,7 @@ def test_a_damaged_checkpoint_is_refused_or_started_over(tmp_path, text, spoil, 
 ])
 def test_bad_input(tmp_path, prepare, args, message):
     prepare(tmp_path)
-    done = run_script("train.py", "--run", tmp_path / "run", *[a.format(d=tmp_path) for a in args])
+    done = run_main("train.py", "--run", tmp_path / "run", *[a.format(d=tmp_path) for a in args])
     assert done.returncode != 0 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "run/base").exists()
 
