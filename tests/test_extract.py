@@ -714,7 +714,7 @@ def test_hostile_page_in_linear_time(i):
     page = HOSTILE[i][:len(HOSTILE[i]) // 2]                # whole ones are for torture.py, doubled ones for test_linear.py
     start = time.process_time()
     main_text(page)
-    assert time.process_time() - start < 1.5
+    assert time.process_time() - start < 3                  # a budget of the tree takes 1.3 s, however long the page
 
 
 @pytest.mark.parametrize("attributes", ["=" * 300_000, "a=b " * 100_000, "".join(f"a{i} " for i in range(100_000)) + "class"])

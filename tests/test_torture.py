@@ -55,8 +55,8 @@ SCRATCH = """        scratch = args.run / f"scratch-{time.time_ns()}"
 FAULTS = {
     "a file is written in place": (
         "runs.py",
-        '        with open(tmp, "xb") as f:\n',
-        '        tmp = path\n        with open(tmp, "wb") as f:\n',
+        '            with open(tmp, "xb") as f:\n',
+        '            tmp = path\n            with open(tmp, "wb") as f:\n',
         "kills", "neither the older product nor the new one|gone before|torn"),
     "the old products go first": (
         "stage.py", MADE, MADE + GONE, "kills", "gone before the new products are whole"),
