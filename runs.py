@@ -105,7 +105,11 @@ def is_alive(process):
         return False
     except PermissionError:                             # somebody else's
         return True
-    return True
+    try:                                                # one that has ended and that nobody asked about is still listed
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        return state not in ("Z", "X")
+    except (OSError, IndexError):                       # no such files on this system
+        return True
 
 
 # ------------------------------------------------------------------------------------- several files that belong together

@@ -176,6 +176,18 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"whole"
 
 
+def test_a_dead_process_that_nobody_waited_for_is_dead(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"], stdout=subprocess.PIPE)
+    process.stdout.read()                               # to its end
+    until = time.monotonic() + 20
+    while runs.is_alive(process.pid):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert os.path.exists(f"/proc/{process.pid}")       # a zombie, until this
+    process.wait()
+    assert runs.is_alive(os.getpid()) and not runs.is_alive(2 ** 70)
+
+
 def test_the_next_process_removes_what_a_killed_one_left(tmp_path):
     code = "import os, sys, runs\nwith runs.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)

@@ -440,7 +440,7 @@ JSON_FILES = {                          # content, the reason why it is refused 
                       "the key 'a' stands twice"),
     "a list in a list in ...": (b"[" * 10**6, "recursion"),
     "an object in an object in ...": (b'{"model":' * 10**5, "recursion"),
-    "a number of a million digits": (b'{"model": ' + b"9" * 10**6 + b"}", "4300 digits"),
+    "a number of a million digits": (b'{"model": ' + b"9" * 10**6 + b"}", "integer string conversion"),
     "not UTF-8": (b"\xff\xfe", "can't decode byte")}
 TIKTOKEN_FILES = {
     "runs of a": (b"".join(b"%s %d\n" % (base64.b64encode(token), i) for i, token in enumerate(
