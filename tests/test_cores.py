@@ -332,10 +332,10 @@ def answer(item):
 @pytest.mark.parametrize(
     "item, kind, what",
     [
-        ("unsendable", Exception, "(?i)pickle"),
+        ("unsendable", Exception, "(?i)pickle|local object"),
         ("unreadable", OverflowError, "put together"),
         (Unreadable(), OverflowError, "put together"),
-        (lambda: None, Exception, "(?i)pickle"),
+        (lambda: None, Exception, "(?i)pickle|local object"),
         ("error", RuntimeError, "NeedsTwo: 1 and 2"),
         ("unsendable error", RuntimeError, "ValueError: with a lock"),
         ("dies", ChildProcessError, r"worker process \d+ has died \(exit code 3\)"),
