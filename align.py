@@ -300,7 +300,7 @@ def print_mask(ids, mask, tokenizer):
 
     The colours are ours; control sequences in the text are spelled out.
     """
-    terminal = sys.stderr.raw if isinstance(sys.stderr, command.Terminal) else sys.stderr
+    terminal = command.uncensored(sys.stderr)
     for i, m in zip(ids, mask):
         colour = "\033[32m" if m else "\033[90m"
         print(colour + command.printable(tokenizer.decode([i])), end="", file=terminal)
@@ -584,7 +584,7 @@ def save_reward(folder, params, cfg, bias):
     """As transformers' GPT2ForSequenceClassification with one label reads it."""
     config = checkpoint.read_json(Path(folder) / "config.json")
     config |= {"architectures": ["GPT2ForSequenceClassification"], "num_labels": 1, "id2label": {"0": "reward"}, "label2id": {"reward": 0}, "reward_bias": bias}
-    checkpoint.write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+    runs.write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
     tensors = {f"transformer.{k}": p for k, p in params.items() if k != "score.weight"}
     checkpoint.save_safetensors(Path(folder) / "model.safetensors", {**tensors, "score.weight": params["score.weight"][None]}, {"format": "pt"})
 
@@ -804,7 +804,7 @@ def main(argv=None):
         rated = arena.fight(run, [m if m.is_dir() else run / m for m in args.models], args.seed)
         print(arena.table(rated))
         if not args.models:                                 # for the page
-            checkpoint.write_text(run / "arena.json", json.dumps([{k: float(x) if k != "name" else x for k, x in r._asdict().items()} for r in rated]) + "\n")
+            runs.write_text(run / "arena.json", json.dumps([{k: float(x) if k != "name" else x for k, x in r._asdict().items()} for r in rated]) + "\n")
         return
     recipe, seconds = recipe_of(args), runs.seconds_spent
     if args.command == "sft":

@@ -24,7 +24,6 @@ import argparse
 import contextlib
 import json
 import re
-import sys
 from collections import Counter, deque, namedtuple
 from pathlib import Path
 

@@ -561,9 +561,7 @@ def main(argv=None):
     except BrokenPipeError:                                 # of standard error
         raise
     except (ValueError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename
-        print("data.py: error:", f"{error.filename}: {error.strerror}" if named else error,
-              file=sys.stderr)
+        print("data.py: error:", command.message(error), file=sys.stderr)
         sys.exit(2)
     print(report.table())
     first, last = report.stages["url"], report.stages["pii"]

@@ -201,17 +201,8 @@ def load_index(path):
     return index
 
 
-def digest(path):
-    """SHA-256 of a file's contents, in hexadecimal."""
-    sha = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
-
-
 def save_record(path, record):
-    checkpoint.write_text(path, json.dumps({**METHOD, **record}, indent=1) + "\n")
+    runs.write_text(path, json.dumps({**METHOD, **record}, indent=1) + "\n")
 
 
 def load_record(path, remake):
@@ -244,9 +235,9 @@ def save_keys(work, stem, signatures, names, source=None):
     source: {"file", "sha256"} of the documents, where they come from a file.
     """
     work = Path(work)
-    checkpoint.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
+    runs.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
     save_array(work / f"{stem}.keys.npy", band_keys(signatures))
-    written = {part: digest(work / f"{stem}.{part}") for part in ("names.tsv", "keys.npy")}
+    written = {part: runs.sha256_of(work / f"{stem}.{part}") for part in ("names.tsv", "keys.npy")}
     record = {**(source or {}), "documents": len(signatures), **written}
     save_record(work / f"{stem}.signed.json", record)
 
@@ -261,7 +252,7 @@ def load_keys(work, stem):
     record = load_record(Path(work) / f"{stem}.signed.json", remake)
     for part in ("names.tsv", "keys.npy"):
         path = Path(work) / f"{stem}.{part}"
-        if not path.exists() or digest(path) != record.get(part):
+        if not path.exists() or runs.sha256_of(path) != record.get(part):
             raise ValueError(f"{path}: not what {stem}.signed.json was written for; "
                              f"make it again with: {remake}")
     return record, keys
@@ -283,7 +274,7 @@ def sign(path, work):
     Nothing is written if the file with these contents was signed already.
     """
     record_path = Path(work) / f"{stem_of(path)}.signed.json"
-    source = {"file": os.path.realpath(path), "sha256": digest(path)}
+    source = {"file": os.path.realpath(path), "sha256": runs.sha256_of(path)}
     try:
         record = load_record(record_path, "")
     except (ValueError, FileNotFoundError):     # damaged, or another version's: sign again
@@ -313,7 +304,7 @@ def sign(path, work):
 
 
 def check_unchanged(path, sha256, work):
-    if digest(path) != sha256:
+    if runs.sha256_of(path) != sha256:
         raise ValueError(f"{path}: has changed since it was signed; "
                          f"run: python dedup.py sign {path} --work {work}, then match and drop")
 
@@ -362,7 +353,7 @@ def match(work, index=(), save_index=None):
         save_array(save_index, np.sort(keys[stays].T, axis=1))
     files = {}
     for stem, record in zip(stems, records):
-        files[stem] = {"signed": record, "drop.npy": digest(work / f"{stem}.drop.npy")}
+        files[stem] = {"signed": record, "drop.npy": runs.sha256_of(work / f"{stem}.drop.npy")}
     save_record(work / "matched.json", {"files": files})
     return n, int(drop.sum()), int(old.sum())
 
@@ -413,7 +404,7 @@ def drop_lines(path, work, to, files):
     remake = f"python dedup.py match --work {work}"
     drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
     drop = load_array(drop_path, (None,), bool, remake)
-    if digest(drop_path) != files[stem_of(path)].get("drop.npy"):
+    if runs.sha256_of(drop_path) != files[stem_of(path)].get("drop.npy"):
         raise ValueError(
             f"{drop_path}: not what the last match wrote; make it again with: {remake}")
     with runs.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f:

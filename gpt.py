@@ -35,6 +35,7 @@ from cores import Arena, in_parallel, padded
 import checkpoint
 import command
 import numpy as np
+import runs
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
 # L layers  NH heads            HS head size      C = NH*HS channels
@@ -1145,7 +1146,7 @@ def init(cfg, seed, dtype=np.float32):
 
 def save_config(folder, cfg):
     """config.json as Hugging Face transformers reads it."""
-    checkpoint.write_text(Path(folder) / "config.json", json.dumps({
+    runs.write_text(Path(folder) / "config.json", json.dumps({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "torch_dtype": "float32",
         "bos_token_id": None, "eos_token_id": None,     # else those of GPT-2's own vocabulary; train.py writes generation_config.json

@@ -664,11 +664,11 @@ def parse_args(argv=None):
     e = commands.add_parser("test", help="recall and false alarms on the held-out fifth")
     e.add_argument("--label", default="en", help="the label in question (default %(default)s)")
     e.add_argument("--threshold", type=float, default=0.65, help="to exceed (default %(default)s)")
-    for command in (t, e):
-        command.add_argument("--input", nargs="+", required=True, metavar="PATH",
-                             help="DIR of files like deu.txt; LABEL=FILE; FILE of __label__ lines")
-    for command in (p, e):
-        command.add_argument("--model", help="a fastText model (default language.ftz, supplied)")
+    for sub in (t, e):
+        sub.add_argument("--input", nargs="+", required=True, metavar="PATH",
+                         help="DIR of files like deu.txt; LABEL=FILE; FILE of __label__ lines")
+    for sub in (p, e):
+        sub.add_argument("--model", help="a fastText model (default language.ftz, supplied)")
     return parser.parse_args(argv)
 
 

@@ -231,6 +231,7 @@ def files_of(run, patterns):
 
 
 def sha256_of(path):
+    """The SHA-256 of a file's contents, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as f:
         while block := f.read(1 << 20):
