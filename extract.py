@@ -150,6 +150,7 @@ MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining class
 MAY_BE_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{16}")         # marks are no letters, and three of them are two each
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONG_NUMBER = re.compile("&#([0-9]{8,})")
+WHOLE_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 
 def stream_safe(text):
@@ -171,10 +172,18 @@ def unescape(text):
     return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
 
 
+def resolve(text):
+    """The text without entities, twice as in trafilatura, since many pages escape twice.
+
+    The second time only with a semicolon: the address id=5&amp;section=2 names no section sign.
+    """
+    return WHOLE_ENTITY.sub(lambda found: unescape(found[0]), unescape(text))
+
+
 def clean(text):
-    """Single spaces, no controls, entities resolved, twice as in trafilatura: many escape twice."""
+    """Single spaces, no controls, entities resolved."""
     if "&" in text:
-        text = unescape(unescape(text))
+        text = resolve(text)
     if "\n" in text and CJK.search(text):
         text = WRAPPED.sub("", text)
     if text.isprintable() and "  " not in text and "\ufffc" not in text:         # the rule, and no space but " " is printable
@@ -182,6 +191,12 @@ def clean(text):
     else:
         text = INVISIBLE.sub("", " ".join(text.split()))
     return text.rstrip(" ¶")
+
+
+def clean_code(text):
+    """A line of a program: its spaces and tabs stay, since they are part of the program."""
+    text = resolve(text) if "&" in text else text
+    return INVISIBLE.sub("", text.replace("\xa0", " ")).rstrip()
 
 
 def size_of(text):
@@ -202,8 +217,9 @@ COMMENT_END = re.compile(r"--!?>")
 SCRIPTS = {"script", "style", "textarea", "xmp"}            # what is in them is no markup
 SKIP = SCRIPTS | set("title iframe noembed noframes svg math template object audio video canvas "
                      "map select datalist rt rp".split())
-MENUS = {"nav", "footer"}                                   # may hold others of their kind
-EDGES = {tag: re.compile(rf"<(/{'?' if tag in MENUS else ''}){tag}(?![^\s/>])[^>]*>?", re.I)
+MENUS = {"nav", "footer"}
+NESTED = MENUS | {"template"}                               # may hold others of their kind
+EDGES = {tag: re.compile(rf"<(/{'?' if tag in NESTED else ''}){tag}(?![^\s/>])[^>]*>?", re.I)
          for tag in SKIP | MENUS}
 
 
@@ -217,10 +233,25 @@ def end_of(source, tag, at):
     return -1
 
 
+def formula(attrs, inside):
+    """A MathML element as text: its TeX if it comes with it, else its symbols, a space between."""
+    found = inside.find("application/x-tex")
+    if found >= 0:
+        text = inside[inside.find(">", found) + 1:].partition("<")[0]
+    else:
+        text = attributes(attrs).get("alttext", "") or TAG.sub(" ", inside)
+    text = " ".join(text.split())
+    if text.startswith("{\\displaystyle") and text.endswith("}"):
+        text = text[len("{\\displaystyle"):-1].strip()
+    return text
+
+
 def tokens(source, skip):
     """Yield (text before a tag, "/" if it is an end tag, its name in lower case, its attributes).
 
-    Elements in skip go with all that is in them. They, comments and the end have no name.
+    Elements in skip go with all that is in them. They, comments and the end have no name; of a
+    formula, which is named math, the text stands in place of the attributes. A template with
+    shadowrootmode is shown, so it is no template.
     """
     at, going, hopeless = 0, True, set()                    # hopeless: what nothing ends any more
     while going:
@@ -237,9 +268,13 @@ def tokens(source, skip):
                     attrs, at = found[1], found.end()
                     while source[at - 1] != ">" and at < len(source):
                         at = MORE.match(source, at).end()
-                if tag in skip and not closing and not attrs.endswith("/"):
+                shown = tag == "template" and "shadowrootmode" in attributes(attrs)
+                if tag in skip and not closing and not shown and not attrs.endswith("/"):
                     behind = -1 if tag in hopeless else end_of(source, tag, at)
-                    if behind >= 0:
+                    if behind >= 0 and tag == "math":
+                        attrs = formula(attrs, source[at:behind])
+                        at = behind
+                    elif behind >= 0:
                         at, tag = behind, ""
                     elif tag in SCRIPTS:                    # the page was cut off in a script
                         at, tag = len(source), ""
@@ -264,19 +299,21 @@ HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 ITEMS, CELLS = {"li", "dt", "dd"}, {"td", "th"}
 ROWS = CELLS | {"tr", "tbody", "thead", "tfoot", "table", "caption"}
 BLOCKS = HEADINGS | ITEMS | ROWS | set(
-    "address article aside blockquote body button center details dialog dir div dl fieldset "
-    "figcaption figure footer form head header hgroup html label legend main menu nav noscript ol "
+    "address article aside blockquote body center details dialog dir div dl fieldset "
+    "figcaption figure footer form head header hgroup html legend main menu nav noscript ol "
     "option p pre section summary ul".split())
-KEEPS_P = ROWS - {"table"} | set("label button option legend html head body".split())
+KEEPS_P = ROWS - {"table"} | set("option legend html head body".split())
 # A start tag of the left ends an open element of the middle, unless one of the right is between.
 CLOSES = {tag: (set(closed.split()), set(wall.split())) for tags, closed, wall in (
     ("li", "li", "ul ol menu dir"), ("dt dd", "dt dd", "dl"), ("option", "option", "select"),
     ("td th", "td th", "tr table"), ("tr", "tr td th", "table"),
     ("tbody thead tfoot", "tbody thead tfoot tr", "table")) for tag in tags.split()}
-BLOCK, LINK, BREAK, SPAN = range(1, 5)
-KINDS = dict.fromkeys(BLOCKS, BLOCK) | {"a": LINK, "br": BREAK, "hr": BREAK, "span": SPAN}
-WITHIN = {"li": "item", "dt": "item", "dd": "item", "td": "cell", "th": "cell", "pre": "pre",
-          "figure": "figure"}
+BLOCK, LINK, BREAK, SPAN, BUTTON, CODE, FORMULA = range(1, 8)
+KINDS = dict.fromkeys(BLOCKS, BLOCK) | {"a": LINK, "br": BREAK, "hr": BREAK, "span": SPAN, "code": CODE,
+                                        "button": BUTTON, "label": BUTTON, "math": FORMULA}
+WITHIN = {"li": "item", "dt": "item", "dd": "item", "td": "cell", "th": "cell", "pre": "pre"}
+BUTTON_NAME = ' class="button"'    # what stands in a button counts as named so
+WORD_CHARACTER = re.compile(r"\w")
 PROSE = 40                        # letters from which a line may be a sentence
 
 
@@ -316,7 +353,10 @@ class Page:
         self.parts, self.letters, self.linked = [], 0, 0    # of a line so far
         self.link = None                                    # the node the open <a> is in
         self.after_link = -1                                # how many parts when an <a> ended
-        self.span = ""                                      # attributes of an open span that goes
+        self.span = ""                                      # attributes of an open span with a name
+        self.named = []                                     # which parts stand in such spans
+        self.formulas = set()                               # which parts are formulas
+        self.in_code = 0                                    # how many <code> are open
         self.verdict = cache(boilerplate)                   # of this page: sites repeat themselves
         self.within_budget = True                           # else the rest is not read
         self.scan(source, rules)
@@ -329,11 +369,8 @@ class Page:
     def scan(self, source, rules):
         parts, stack = self.parts, self.stack
         for text, closing, tag, attrs in tokens(source, SKIP | MENUS if rules else SKIP):
-            if text and (parts or not text.isspace()):
-                parts.append(text)
-                self.letters += (letters := len(text.strip()))
-                if self.link:
-                    self.linked += letters
+            if text and (parts or not text.isspace() or "pre" in stack[-1].inside):
+                self.add(text)
             kind = KINDS.get(tag)
             if kind is None:
                 continue
@@ -354,14 +391,93 @@ class Page:
                 self.link = stack[-1] if not closing and "href" in attrs.lower() else None
             elif kind == BREAK:
                 self.flush()
+            elif kind == CODE:
+                self.in_code = max(0, self.in_code + (-1 if closing else 1))
+            elif kind == FORMULA:
+                self.formulas.add(len(parts))
+                self.add(f" {attrs} ")
             elif self.span:                                 # others may be nested in it
-                self.depth += -1 if closing else 1
+                if tag == self.span_tag:
+                    self.depth += -1 if closing else 1
                 if not self.depth:
-                    self.cut()
+                    self.end_piece()
                     self.span = ""
-            elif rules and not closing and (verdict := self.verdict(attrs)):
-                self.span, self.hidden, self.depth = attrs, "hidden" in verdict, 1
-                self.holder, self.before = stack[-1], (len(parts), self.letters, self.linked)
+            elif rules and not closing:
+                self.open_span(tag, attrs)
+
+    def add(self, text):
+        """A piece of the line that is being read."""
+        self.parts.append(text)
+        letters = len(text.strip())
+        self.letters += letters
+        if self.link:
+            self.linked += letters
+
+    def open_span(self, tag, attrs):
+        """A span with a boilerplate name, or a button; in programs and headings only some count."""
+        node = self.stack[-1]
+        verdict = self.verdict(attrs)
+        hidden = "hidden" in verdict
+        if tag != "span":
+            verdict, attrs = node.tag not in HEADINGS, BUTTON_NAME
+        if hidden or verdict and not self.in_code and "pre" not in node.inside:
+            self.span, self.span_tag, self.hidden, self.depth = attrs, tag, hidden, 1
+            self.holder, self.before = node, (len(self.parts), self.letters, self.linked)
+
+    def end_piece(self):
+        """The piece of the line that stands in the span: of a hidden one only formulas stay."""
+        n_parts, letters, linked = self.before
+        if self.hidden:
+            formulas = [self.parts[i] for i in range(n_parts, len(self.parts)) if i in self.formulas]
+            del self.parts[n_parts:]
+            self.letters, self.linked = letters, linked
+            for text in formulas:
+                self.formulas.add(len(self.parts))
+                self.add(text)
+        elif len(self.parts) > n_parts:
+            self.named.append((n_parts, len(self.parts)))
+
+    def cut(self):
+        """Of a line with boilerplate spans, what is boilerplate.
+
+        A span in a sentence is a word of it, whatever its name. A line of nothing but such spans
+        goes, unless it is long. A heading loses them: they are buttons to edit or to share it.
+        """
+        in_spans = set()
+        for a, b in self.named:
+            in_spans.update(range(a, b))
+        rest = [part for i, part in enumerate(self.parts) if i not in in_spans]
+        alone = not WORD_CHARACTER.search("".join(rest))
+        if alone and self.letters < 200:
+            self.parts.clear()
+        elif not alone and self.stack[-1].tag in HEADINGS:
+            self.parts[:] = rest
+
+    def flush(self):
+        """What was read since the last boundary becomes a line, in <pre> a line for each line."""
+        if self.span:
+            self.end_piece()
+            self.before = 0, 0, 0
+        if self.named:
+            self.cut()
+        parts, node = self.parts, self.stack[-1]
+        if parts:
+            self.add_lines("".join(parts), node)
+            parts.clear()
+        self.named.clear()
+        self.formulas.clear()
+        self.letters, self.linked, self.after_link = 0, 0, -1
+
+    def add_lines(self, text, node):
+        share = self.linked / len(text) if text else 0
+        in_pre = "pre" in node.inside
+        for line in text.split("\n") if in_pre else (text,):
+            linked, line = round(share * len(line)), clean_code(line) if in_pre else clean(line)
+            if line and len(self.lines) == MAX_LINES:
+                self.within_budget = False
+                break
+            if line:
+                self.lines.append(Line(line, node, linked))
 
     def start(self, tag, attrs):
         if self.parts or self.span:
@@ -378,8 +494,6 @@ class Page:
                 elif self.tags[depth] in wall:
                     break
         node = Node(tag, self.span or attrs, self.stack[-1], len(self.lines))
-        if tag in ("table", "pre") and "figure" in node.inside:
-            node.inside["figure"].tag = "div"               # no picture
         self.nodes.append(node)
         if len(self.stack) < MAX_DEPTH:                     # deeper ones stay empty, their text
             self.stack.append(node)                         # goes to the one above
@@ -411,39 +525,12 @@ class Page:
             if self.span and node is self.holder:
                 self.span = ""
 
-    def cut(self):
-        """A boilerplate span goes, unless it is long or behind a sentence; if hidden, always."""
-        n_parts, letters, linked = self.before
-        if self.hidden or letters < PROSE and self.letters - letters < 200:
-            del self.parts[n_parts:]
-            self.letters, self.linked = letters, linked
-
-    def flush(self):
-        """What was read since the last boundary becomes a line, in <pre> a line for each line."""
-        if self.span:
-            self.cut()
-            self.before = 0, 0, 0
-        parts, node = self.parts, self.stack[-1]
-        if not parts:
-            return
-        text = "".join(parts)
-        share = self.linked / len(text) if text else 0
-        for line in text.split("\n") if "pre" in node.inside else (text,):
-            linked, line = round(share * len(line)), clean(line)
-            if line and len(self.lines) == MAX_LINES:
-                self.within_budget = False
-                break
-            if line:
-                self.lines.append(Line(line, node, linked))
-        parts.clear()
-        self.letters, self.linked, self.after_link = 0, 0, -1
-
 
 # --------------------------------------------------------------------------------------------------
 # What speaks against an element: its tag, a word of its names, links.
 
-DROP = set("aside footer nav menu form fieldset button label legend option dialog figure "
-           "figcaption head noscript".split())
+DROP = set("aside footer nav menu form fieldset legend option dialog figcaption head "
+           "noscript".split())
 EXEMPT = {"root", "html", "body", "main"}                   # whatever their names
 # Words of class, id, role and itemprop, the core of them trafilatura's. One of six letters stands
 # for all words that begin with it. Names are mostly English everywhere; not all are.
@@ -459,8 +546,15 @@ VOCABULARY = set("""
     terkai ilgili commen koment coment kommen disqus akisme respond reply replie yorum yoruml
     reacties meta date dates time datum fecha dateli timest byline author autor autore auteur avtor
     yazar tag tags taglis tagclo rating vote votes credit credits captio attach carous slides galler
-    infobo
+    infobo button
     """.split())
+# Of these, the ones that say where a box stands or how it looks. They are true of small boxes.
+PLACES = set("""
+    nav navi naviga navbar menu submen dropdo sideba toc search dialog widget carous slides slider
+    teaser print noprin ad adv promo promos sponso newsle meta date dates time tag tags premiu popula
+    attach infobo readmo share sharin social rating breadc button
+    """.split())
+SMALL = 300                       # letters of prose that a small box may hold
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
 # Names of the article itself. It may carry others: blogs put a post's tags among its classes.
@@ -490,7 +584,9 @@ def boilerplate(attrs):
     lower, reasons = names.lower(), {}
     words = WORD.findall(lower) if names == lower else WORD.findall(names) + WORD.findall(lower)
     for word in map(str.lower, words):
-        if word in VOCABULARY or word[:6] in VOCABULARY or word.endswith(TAILS):
+        if word not in VOCABULARY and word[:6] not in VOCABULARY:
+            word = next(filter(word.endswith, TAILS), "")
+        if word:
             reasons[word[:6]] = True
             if len(reasons) == MAX_REASONS:
                 break
@@ -527,13 +623,13 @@ def teasers(page):
 def prune(page):
     """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
 
-    A reason counts for nothing if the elements that give it hold over 6/7 of the prose together:
-    all parts of a page may be called widgets, all posts of a thread comments. What is hidden, or
-    holds the title (h1), stays if half of the prose is in it.
+    A reason counts for nothing if the elements that give it hold over 6/7 of the prose together
+    (lists of teasers 2/5): all parts of a page may be called widgets, all posts of a thread
+    comments. A name of a place counts for nothing on an element with more prose than such a place
+    holds. What is hidden stays if half of the prose is in it.
     """
     lines, lists = page.lines, teasers(page)
     prose = running(line.prose for line in lines)
-    titles = running(line.node.tag == "h1" for line in lines)
     suspects, held, until = [], Counter(), Counter()
     for node in page.nodes:
         a, b = node.first, node.last
@@ -544,18 +640,24 @@ def prune(page):
             reasons += (node.tag,)
         if node in lists:
             reasons += ("teasers",)
+        if "pre" in node.inside and node.tag != "pre":      # comments of a program are not a reader's
+            reasons = reasons if "hidden" in reasons else ()
         if reasons:
             suspects.append((node, reasons))
         for reason in reasons:
-            if a >= until[reason] and reason != "hidden":
+            if a >= until[reason]:
                 held[reason] += prose[b] - prose[a]
                 until[reason] = b
+    wrong = {reason for reason in held if held[reason] and reason != "hidden"
+             and held[reason] >= prose[-1] * (2 / 5 if reason == "teasers" else 6 / 7)}
     end = 0                                                 # of what was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
-        valid = any(not held[reason] or held[reason] < prose[-1] * 6 / 7 for reason in reasons)
-        spared = "hidden" in reasons or titles[a] < titles[b]
-        if a >= end and valid and not (spared and prose[b] - prose[a] > prose[-1] / 2):
+        size = prose[b] - prose[a]
+        void = wrong | PLACES if size > SMALL else wrong
+        if "hidden" in reasons and size > prose[-1] / 2:
+            continue
+        if a >= end and not void.issuperset(reasons):
             end = b
             for line in lines[a:b]:
                 line.live = False
@@ -564,22 +666,81 @@ def prune(page):
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
 
 
-def container(page):
-    """The index of the smallest element that still holds the text.
+def core(page, prose, plain):
+    """The indices of the elements from the root to the smallest one that still holds the text.
 
-    From the root down while one child has 2/3 of the prose, and the rest is below 2000 letters or a
-    tenth of it: more is no blurb, but another chapter.
+    Down while one child has 2/3 of the prose and half of all text, and the rest is below 2000
+    letters or a tenth of it: more is no blurb, but another chapter.
     """
-    nodes, prose = page.nodes, running(line.prose * line.live for line in page.lines)
-    at, i = 0, 1
-    while i < nodes[at].below:
-        node, have = nodes[i], prose[nodes[at].last] - prose[nodes[at].first]
-        mine = prose[node.last] - prose[node.first]
-        if node.tag in HOLDERS and mine > have * 2 / 3 and have - mine < max(2000, have / 10):
-            at, i = i, i + 1
+    nodes, path, i = page.nodes, [0], 1
+    while i < nodes[path[-1]].below:
+        node, above = nodes[i], nodes[path[-1]]
+        mine, all_prose = prose[node.last] - prose[node.first], prose[above.last] - prose[above.first]
+        text, all_text = plain[node.last] - plain[node.first], plain[above.last] - plain[above.first]
+        if (node.tag in HOLDERS and mine > all_prose * 2 / 3 and text > all_text / 2
+                and all_prose - mine < max(2000, all_prose / 10)):
+            path.append(i)
+            i += 1
         else:
             i = node.below
-    return at
+    return path
+
+
+DIGITS = re.compile("[0-9]+")
+
+
+def shape(node):
+    """Two parts of a text often have the same one: its tag and its classes but for numbers."""
+    return node.tag, DIGITS.sub("", attributes(node.attrs).get("class", ""))
+
+
+def container(page):
+    """The index of the smallest element that holds the text, after removing what is not text in it.
+
+    The text is the core, and of what stands beside it and beside the three elements around it:
+    paragraphs, and parts of the shape of what they stand beside; before it, also parts of
+    """
+    nodes, lines = page.nodes, page.lines
+    prose = running(line.prose * line.live for line in lines)
+    plain = running((line.size - line.linked) * line.live for line in lines)
+    path = core(page, prose, plain)
+    top = inner = path.pop()
+    size = prose[nodes[top].last] - prose[nodes[top].first]
+    kept = [(nodes[top].first, nodes[top].last)]
+    for level in range(3):
+        if not path or nodes[path[-1]].tag in ("root", "html"):
+            break
+        above, beside = nodes[path[-1]], nodes[inner]
+        at, i, found = above.first, path[-1] + 1, []
+        while i <= above.below:
+            node = nodes[i] if i < above.below else None
+            end = node.first if node else above.last
+            for n in range(at, end):                        # lines of the element itself
+                if prose[n] < prose[n + 1] and (n < beside.first or level == 0):
+                    found.append((n, n + 1))
+            if not node:
+                break
+            a, at = node.first, node.last
+            have, text = prose[at] - prose[a], plain[at] - plain[a]
+            if have and node is not beside:
+                like = node.tag == "p" or shape(node) == shape(beside)
+                if a < beside.first:
+                    like = like or have > min(300, size / 5) and have > 0.8 * text and node.tag != "header"
+                else:
+                    like = like and level == 0 and (node.tag == "p" or have > size / 10)
+                if like:
+                    found.append((a, at))
+            i = node.below
+        if found:
+            kept += found
+            top = path[-1]
+        inner = path.pop()
+    at = nodes[top].first
+    for a, b in [*sorted(kept), (nodes[top].last, None)]:
+        for line in lines[at:a]:
+            line.live = False
+        at = b
+    return top
 
 
 def thin_out(page, at):
@@ -658,15 +819,26 @@ def render(page, top):
 ARTICLE_BODY = re.compile(r'"articleBody"\s*:\s*("[^"\\]*(?:\\.[^"\\]*){,50000}")', re.S)
 
 
+END_TAG = re.compile(r"</[a-zA-Z][^<>]*>|<br\s*/?>", re.I)
+
+
 def article_in_json(source):
-    """The longest articleBody in the JSON that the page carries for search engines, or ""."""
+    """The longest articleBody in the JSON that the page carries for search engines, or "".
+
+    Some sites put HTML there, with or without its < as entities.
+    """
     best = ""
     for found in ARTICLE_BODY.finditer(source):
         try:
             best = max(best, json.loads(found[1], strict=False), key=len)
         except ValueError:
             pass
-    return "\n".join(filter(None, map(clean, best.split("\n"))))
+    text = best if "<" in best else resolve(best)
+    if END_TAG.search(text):
+        lines = [line.text for line in Page(text, False).lines]
+    else:
+        lines = map(clean, best.split("\n"))
+    return "\n".join(filter(None, lines))
 
 
 def main_text(page, url=None, charset=None, counts=None):
