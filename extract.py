@@ -687,71 +687,94 @@ def core(page, prose, plain):
 
 
 DIGITS = re.compile("[0-9]+")
+# Names of the first paragraph of an article, which often stands beside it.
+LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad ingres".split())
+MAX_LEVELS = 3
 
 
 def shape(node):
-    """Two parts of a text often have the same one: its tag and its classes but for numbers."""
+    """The parts of a text often have the same one: the tag and the classes but for numbers."""
     return node.tag, DIGITS.sub("", attributes(node.attrs).get("class", ""))
 
 
-def container(page):
-    """The index of the smallest element that holds the text, after removing what is not text in it.
+def is_lede(node):
+    names = " ".join([a or b or c for a, b, c in NAMES.findall(node.attrs)])
+    return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
 
-    The text is the core, and of what stands beside it and beside the three elements around it:
-    paragraphs, and parts of the shape of what they stand beside; before it, also parts of
+
+def parts_beside(page, above, i, prose, plain, enough):
+    """The parts of the text among the children of nodes[above], of which nodes[i] is the core.
+
+    Returns the ranges of lines before nodes[i], and those after it. A part has prose, and is a
+    paragraph, of the same shape as nodes[i], or a line of nodes[above] itself. Before nodes[i] it
+    may also be anything that is almost all prose, and enough of it or named a lede.
+    """
+    nodes = page.nodes
+    outer, beside = nodes[above], nodes[i]
+    ranges, at, child = [], outer.first, above + 1
+    while child < outer.below:
+        node = nodes[child]
+        a, b, child = node.first, node.last, node.below
+        ranges += [(n, n + 1) for n in range(at, a)]        # lines of the outer element itself
+        at, have = b, prose[b] - prose[a]
+        if node is beside or not have:
+            continue
+        if node.tag == "p" or shape(node) == shape(beside) or (
+                a < beside.first and node.tag != "header" and have > 0.8 * (plain[b] - plain[a])
+                and (have > enough or is_lede(node))):
+            ranges.append((a, b))
+    ranges += [(n, n + 1) for n in range(at, outer.last)]
+    ranges = [(a, b) for a, b in ranges if prose[a] < prose[b]]
+    return ([part for part in ranges if part[0] < beside.first],
+            [part for part in ranges if part[0] >= beside.last])
+
+
+def container(page):
+    """The index of the smallest element that holds the text; what is not text in it is removed.
+
+    The text is the core, and parts that stand beside it or beside one of the next elements around
+    it. What follows it is mostly something else: only beside the core itself, and only if it is a
+    tenth of it, is it a part.
     """
     nodes, lines = page.nodes, page.lines
     prose = running(line.prose * line.live for line in lines)
     plain = running((line.size - line.linked) * line.live for line in lines)
-    path = core(page, prose, plain)
-    top = inner = path.pop()
+    *path, top = core(page, prose, plain)
+    i, kept, levels = top, [(nodes[top].first, nodes[top].last)], 0
     size = prose[nodes[top].last] - prose[nodes[top].first]
-    kept = [(nodes[top].first, nodes[top].last)]
-    for level in range(3):
-        if not path or nodes[path[-1]].tag in ("root", "html"):
+    for above in reversed(path):
+        outer, inner = nodes[above], nodes[i]
+        if levels == MAX_LEVELS or outer.tag in ("html", "root"):
             break
-        above, beside = nodes[path[-1]], nodes[inner]
-        at, i, found = above.first, path[-1] + 1, []
-        while i <= above.below:
-            node = nodes[i] if i < above.below else None
-            end = node.first if node else above.last
-            for n in range(at, end):                        # lines of the element itself
-                if prose[n] < prose[n + 1] and (n < beside.first or level == 0):
-                    found.append((n, n + 1))
-            if not node:
-                break
-            a, at = node.first, node.last
-            have, text = prose[at] - prose[a], plain[at] - plain[a]
-            if have and node is not beside:
-                like = node.tag == "p" or shape(node) == shape(beside)
-                if a < beside.first:
-                    like = like or have > min(300, size / 5) and have > 0.8 * text and node.tag != "header"
-                else:
-                    like = like and level == 0 and (node.tag == "p" or have > size / 10)
-                if like:
-                    found.append((a, at))
-            i = node.below
-        if found:
-            kept += found
-            top = path[-1]
-        inner = path.pop()
+        if plain[outer.last] - plain[outer.first] > plain[inner.last] - plain[inner.first]:
+            before, after = parts_beside(page, above, i, prose, plain, min(300, size / 5))
+            levels += 1
+            if levels > 1 or sum(prose[b] - prose[a] for a, b in after) < size / 10:
+                after = []
+            if before or after:
+                kept += before + after
+                top = above
+        i = above
     at = nodes[top].first
-    for a, b in [*sorted(kept), (nodes[top].last, None)]:
+    for a, b in sorted(kept):
         for line in lines[at:a]:
             line.live = False
         at = b
+    for line in lines[at:nodes[top].last]:
+        line.live = False
     return top
 
 
 def thin_out(page, at):
     """In the container, remove what is links for 2/3 or more.
 
+    A line counts as links if it is for 4/5 of it: "label, link" is no link.
     A cell of one line is judged with its row, an item of one line with its list; a heading with
     what is under it. Rows and tables must be links for 9/10: data tables are full of linked names.
     """
     nodes, lines, end = page.nodes, page.lines, page.nodes[at].below
     chars = running(line.size * line.live for line in lines)
-    linked = running(line.linked * line.live for line in lines)
+    linked = running(line.linked * (line.linked > 0.8 * line.size) * line.live for line in lines)
     while (at := at + 1) < end:
         node = nodes[at]
         a, b, tag = node.first, node.last, node.tag
