@@ -536,25 +536,25 @@ EXEMPT = {"root", "html", "body", "main"}                   # whatever their nam
 # for all words that begin with it. Names are mostly English everywhere; not all are.
 VOCABULARY = set("""
     nav navi naviga navbar navbox subnav menu menus submen megame dropdo breadc pagina pager paging
-    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba toc catlin editse
-    login signin signup modal popup popups overlay overlays toolti lightb offcan noprin print search
-    dialog cookie consen newsle subscr paywal premiu promo promos syndic signat userin postpr ad ads
+    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba  catlin editse
+    login signin signup modal popup popups overlay overlays toolti lightb offcan  print search
+    dialog cookie consen newsle subscr paywal  promo promos syndic signat userin postpr ad ads
     adv advert sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce publicidad
     publicidade publicite pubblicita share shares sharin shareb sharet sharedaddy social addthi
     addtoa viral teilen partag compartir compartilhar condiv paylas bagika relate relaci recomm
-    simila sugges trendi popula mostre readmo upsell recirc teaser widget verwan correl powiaz
+    simila sugges trendi  mostre readmo upsell recirc teaser  verwan correl powiaz
     terkai ilgili commen koment coment kommen disqus akisme respond reply replie yorum yoruml
     reacties meta date dates time datum fecha dateli timest byline author autor autore auteur avtor
-    yazar tag tags taglis tagclo rating vote votes credit credits captio attach carous slides galler
+    yazar  tags taglis tagclo rating vote votes credit credits captio attach carous slides galler
     infobo button
     """.split())
 # Of these, the ones that say where a box stands or how it looks. They are true of small boxes.
 PLACES = set("""
-    nav navi naviga navbar menu submen dropdo sideba toc search dialog widget carous slides slider
-    teaser print noprin ad adv promo promos sponso newsle meta date dates time tag tags premiu popula
+    nav navi naviga navbar menu submen dropdo sideba  search dialog  carous slides slider
+    teaser print  ad adv promo promos sponso newsle meta date dates time  tags  
     attach infobo readmo share sharin social rating breadc button
     """.split())
-SMALL = 300                       # letters of prose that a small box may hold
+SMALL = 200                       # letters of prose that a small box may hold
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
 # Names of the article itself. It may carry others: blogs put a post's tags among its classes.
@@ -670,13 +670,16 @@ def core(page, prose, plain):
     """The indices of the elements from the root to the smallest one that still holds the text.
 
     Down while one child has 2/3 of the prose and half of all text, and the rest is below 2000
-    letters or a tenth of it: more is no blurb, but another chapter.
+    letters or a tenth of it: more is no blurb, but another chapter. A <main> or <article> of little
+    prose is not looked into: there, the amount says nothing about what is text.
     """
     nodes, path, i = page.nodes, [0], 1
     while i < nodes[path[-1]].below:
         node, above = nodes[i], nodes[path[-1]]
         mine, all_prose = prose[node.last] - prose[node.first], prose[above.last] - prose[above.first]
         text, all_text = plain[node.last] - plain[node.first], plain[above.last] - plain[above.first]
+        if above.tag in ("main", "article") and all_prose < 2 * ENOUGH:
+            break
         if (node.tag in HOLDERS and mine > all_prose * 2 / 3 and text > all_text / 2
                 and all_prose - mine < max(2000, all_prose / 10)):
             path.append(i)
