@@ -546,7 +546,7 @@ VOCABULARY = set("""
     terkai ilgili commen koment coment kommen disqus akisme respond reply replie yorum yoruml
     reacties meta date dates time datum fecha dateli timest byline author autor autore auteur avtor
     yazar  tags taglis tagclo rating vote votes credit credits captio attach carous slides galler
-    infobo button
+    infobo button cta discla
     """.split())
 # Of these, the ones that say where a box stands or how it looks. They are true of small boxes.
 PLACES = set("""
@@ -620,22 +620,46 @@ def teasers(page):
             and node.tag not in ROWS and node.tag not in EXEMPT}
 
 
+def folded(page):
+    """Hidden elements that follow a heading each, three or more: a reader unfolds such answers."""
+    found = set()
+    for node in page.nodes:
+        if 0 < node.first < node.last and "hidden" in page.verdict(node.attrs):
+            heading = page.lines[node.first - 1].node
+            if (heading.tag in HEADINGS | ITEMS and heading.last == node.first
+                    and node.parent in (heading.parent, heading.parent.parent)):
+                found.add(node)
+    return found if len(found) >= 3 else ()
+
+
+def has_article(page, suspects):
+    """Whether an article stands beside the comments, however long they are."""
+    outside, end = [line.prose for line in page.lines], 0
+    for node, reasons in suspects:
+        if node.first >= end and "commen" in reasons:
+            end = node.last
+            outside[node.first:end] = [0] * (end - node.first)
+    outside = running(outside)
+    return any(outside[node.last] - outside[node.first] > 4 * ENOUGH for node in page.nodes
+               if node.tag == "article" or ARTICLE.search(node.attrs))
+
+
 def prune(page):
     """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
 
     A reason counts for nothing if the elements that give it hold over 6/7 of the prose together
     (lists of teasers 2/5): all parts of a page may be called widgets, all posts of a thread
     comments. A name of a place counts for nothing on an element with more prose than such a place
-    holds. What is hidden stays if half of the prose is in it.
+    holds. What is hidden stays if 2/3 of the prose are in it.
     """
-    lines, lists = page.lines, teasers(page)
+    lines, lists, answers = page.lines, teasers(page), folded(page)
     prose = running(line.prose for line in lines)
     suspects, held, until = [], Counter(), Counter()
     for node in page.nodes:
         a, b = node.first, node.last
         if a == b or node.tag in EXEMPT:
             continue
-        reasons = page.verdict(node.attrs)
+        reasons = page.verdict(node.attrs) if node not in answers else ()
         if node.tag in DROP:
             reasons += (node.tag,)
         if node in lists:
@@ -650,12 +674,14 @@ def prune(page):
                 until[reason] = b
     wrong = {reason for reason in held if held[reason] and reason != "hidden"
              and held[reason] >= prose[-1] * (2 / 5 if reason == "teasers" else 6 / 7)}
+    if "commen" in wrong and has_article(page, suspects):
+        wrong.discard("commen")
     end = 0                                                 # of what was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
         size = prose[b] - prose[a]
         void = wrong | PLACES if size > SMALL else wrong
-        if "hidden" in reasons and size > prose[-1] / 2:
+        if "hidden" in reasons and size > prose[-1] * 2 / 3:
             continue
         if a >= end and not void.issuperset(reasons):
             end = b
@@ -705,26 +731,30 @@ def is_lede(node):
     return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
 
 
-def parts_beside(page, above, i, prose, plain, enough):
+def leads_in(page, node, have, text):
+    """Whether what stands before the core belongs to it: long, named a lede or with the title."""
+    return node.tag != "header" and have > 0.8 * text and (
+        have > 2 * ENOUGH or is_lede(node)
+        or any(line.node.tag == "h1" for line in page.lines[node.first:node.last]))
+
+
+def parts_beside(page, above, i, prose, plain):
     """The parts of the text among the children of nodes[above], of which nodes[i] is the core.
 
-    Returns the ranges of lines before nodes[i], and those after it. A part has prose, and is a
-    paragraph, of the same shape as nodes[i], or a line of nodes[above] itself. Before nodes[i] it
-    may also be anything that is almost all prose, and enough of it or named a lede.
+    A part has prose, and is a paragraph, or of the same shape as nodes[i], or a line of nodes[above]
+    itself, or it leads in. Returns the ranges of their lines: those before nodes[i], those after.
     """
     nodes = page.nodes
     outer, beside = nodes[above], nodes[i]
-    ranges, at, child = [], outer.first, above + 1
+    ranges, at, child, its_shape = [], outer.first, above + 1, shape(beside)
     while child < outer.below:
         node = nodes[child]
         a, b, child = node.first, node.last, node.below
         ranges += [(n, n + 1) for n in range(at, a)]        # lines of the outer element itself
         at, have = b, prose[b] - prose[a]
-        if node is beside or not have:
-            continue
-        if node.tag == "p" or shape(node) == shape(beside) or (
-                a < beside.first and node.tag != "header" and have > 0.8 * (plain[b] - plain[a])
-                and (have > enough or is_lede(node))):
+        if node is not beside and have and (
+                node.tag == "p" or shape(node) == its_shape
+                or a < beside.first and leads_in(page, node, have, plain[b] - plain[a])):
             ranges.append((a, b))
     ranges += [(n, n + 1) for n in range(at, outer.last)]
     ranges = [(a, b) for a, b in ranges if prose[a] < prose[b]]
@@ -750,7 +780,7 @@ def container(page):
         if levels == MAX_LEVELS or outer.tag in ("html", "root"):
             break
         if plain[outer.last] - plain[outer.first] > plain[inner.last] - plain[inner.first]:
-            before, after = parts_beside(page, above, i, prose, plain, min(300, size / 5))
+            before, after = parts_beside(page, above, i, prose, plain)
             levels += 1
             if levels > 1 or sum(prose[b] - prose[a] for a, b in after) < size / 10:
                 after = []
