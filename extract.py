@@ -422,12 +422,16 @@ class Page:
             verdict, attrs = node.tag not in HEADINGS, BUTTON_NAME
         if hidden or verdict and not self.in_code and "pre" not in node.inside:
             self.span, self.span_tag, self.hidden, self.depth = attrs, tag, hidden, 1
+            self.broken = False                             # whether a line ended in the span
             self.holder, self.before = node, (len(self.parts), self.letters, self.linked)
 
     def end_piece(self):
-        """The piece of the line that stands in the span: of a hidden one only formulas stay."""
+        """The piece of the line that stands in the span: of a hidden one only formulas stay.
+
+        A span that lines ended in is no word, so its short last line goes as well.
+        """
         n_parts, letters, linked = self.before
-        if self.hidden:
+        if self.hidden or self.broken and self.letters - letters < 200:
             formulas = [self.parts[i] for i in range(n_parts, len(self.parts)) if i in self.formulas]
             del self.parts[n_parts:]
             self.letters, self.linked = letters, linked
@@ -457,7 +461,7 @@ class Page:
         """What was read since the last boundary becomes a line, in <pre> a line for each line."""
         if self.span:
             self.end_piece()
-            self.before = 0, 0, 0
+            self.before, self.broken = (0, 0, 0), True
         if self.named:
             self.cut()
         parts, node = self.parts, self.stack[-1]
@@ -647,10 +651,10 @@ def has_article(page, suspects):
 def prune(page):
     """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
 
-    A reason counts for nothing if the elements that give it hold over 6/7 of the prose together
-    (lists of teasers 2/5): all parts of a page may be called widgets, all posts of a thread
-    comments. A name of a place counts for nothing on an element with more prose than such a place
-    holds. What is hidden stays if 2/3 of the prose are in it.
+    A reason counts for nothing if the elements that give it hold 4/5 of the prose together: all
+    posts of a thread may be called comments. For names of places and for lists of teasers 2/5 are
+    enough, and a place that holds more prose than a small box is none. What is hidden stays if 2/3
+    of the prose are in it.
     """
     lines, lists, answers = page.lines, teasers(page), folded(page)
     prose = running(line.prose for line in lines)
@@ -672,8 +676,11 @@ def prune(page):
             if a >= until[reason]:
                 held[reason] += prose[b] - prose[a]
                 until[reason] = b
-    wrong = {reason for reason in held if held[reason] and reason != "hidden"
-             and held[reason] >= prose[-1] * (2 / 5 if reason == "teasers" else 6 / 7)}
+    wrong = set()
+    for reason in set(held) - {"hidden"}:
+        share = 2 / 5 if reason in PLACES or reason == "teasers" else 4 / 5
+        if held[reason] and held[reason] >= share * prose[-1]:
+            wrong.add(reason)
     if "commen" in wrong and has_article(page, suspects):
         wrong.discard("commen")
     end = 0                                                 # of what was removed last
@@ -801,13 +808,15 @@ def container(page):
 def thin_out(page, at):
     """In the container, remove what is links for 2/3 or more.
 
-    A line counts as links if it is for 4/5 of it: "label, link" is no link.
+    Of an item, 4/5 must be links, or it counts as no link: "label, link" is text.
     A cell of one line is judged with its row, an item of one line with its list; a heading with
     what is under it. Rows and tables must be links for 9/10: data tables are full of linked names.
     """
     nodes, lines, end = page.nodes, page.lines, page.nodes[at].below
     chars = running(line.size * line.live for line in lines)
-    linked = running(line.linked * (line.linked > 0.8 * line.size) * line.live for line in lines)
+    linked = running(
+        line.linked if line.live and (line.linked > 0.8 * line.size or "item" not in line.node.inside)
+        else 0 for line in lines)
     while (at := at + 1) < end:
         node = nodes[at]
         a, b, tag = node.first, node.last, node.tag
