@@ -644,8 +644,9 @@ def has_article(page, suspects):
             end = node.last
             outside[node.first:end] = [0] * (end - node.first)
     outside = running(outside)
+    named = cache(ARTICLE.search)                           # elements may share long attributes
     return any(outside[node.last] - outside[node.first] > 4 * ENOUGH for node in page.nodes
-               if node.tag == "article" or ARTICLE.search(node.attrs))
+               if node.tag == "article" or named(node.attrs))
 
 
 def prune(page):
@@ -725,16 +726,16 @@ def core(page, prose, plain):
 DIGITS = re.compile("[0-9]+")
 # Names of the first paragraph of an article, which often stands beside it.
 LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad ingres".split())
-MAX_LEVELS = 3
+MAX_LEVELS, MAX_NAMES = 3, 1000
 
 
-def shape(node):
-    """The parts of a text often have the same one: the tag and the classes but for numbers."""
-    return node.tag, DIGITS.sub("", attributes(node.attrs).get("class", ""))
+def shape(attrs):
+    """What the parts of a text often have in common: their classes, but for numbers in them."""
+    return DIGITS.sub("", attributes(attrs).get("class", ""))
 
 
 def is_lede(node):
-    names = " ".join([a or b or c for a, b, c in NAMES.findall(node.attrs)])
+    names = " ".join([a or b or c for a, b, c in NAMES.findall(node.attrs[:MAX_NAMES])])
     return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
 
 
@@ -753,14 +754,15 @@ def parts_beside(page, above, i, prose, plain):
     """
     nodes = page.nodes
     outer, beside = nodes[above], nodes[i]
-    ranges, at, child, its_shape = [], outer.first, above + 1, shape(beside)
+    ranges, at, child, classes = [], outer.first, above + 1, cache(shape)
     while child < outer.below:
         node = nodes[child]
         a, b, child = node.first, node.last, node.below
         ranges += [(n, n + 1) for n in range(at, a)]        # lines of the outer element itself
         at, have = b, prose[b] - prose[a]
         if node is not beside and have and (
-                node.tag == "p" or shape(node) == its_shape
+                node.tag == "p"
+                or node.tag == beside.tag and classes(node.attrs) == classes(beside.attrs)
                 or a < beside.first and leads_in(page, node, have, plain[b] - plain[a])):
             ranges.append((a, b))
     ranges += [(n, n + 1) for n in range(at, outer.last)]

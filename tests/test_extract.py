@@ -53,18 +53,25 @@ def f1(rows):
     return 2 * p * r / (p + r), p, r
 
 
-def benchmark():
-    """({id: (HTML bytes, gold text)} to work with, the same of the 18 held out), or a skip.
+BENCHMARKS = {                                    # name: its gold, and the key of a page's text in it
+    "extraction": ("ground-truth.json", "articleBody"), "readability": ("gold.json", "text")}
+
+
+def benchmark(name="extraction"):
+    """({id: (HTML bytes, gold text)} to work with, the same of the fifth that is held out), or a skip.
 
     Held out are the ids whose SHA-256 comes first: nobody looks into these pages while working on the rules.
+    extraction is half of the article extraction benchmark, readability the test pages of Mozilla's Readability.js.
     """
-    truth = DATA / "extraction" / "ground-truth.json"
+    file, key = BENCHMARKS[name]
+    truth = DATA / name / file
     if not truth.exists():
         pytest.skip(f"no benchmark pages at {truth.parent}; LONGHAND_DATA names another folder")
     gold = json.loads(truth.read_text(encoding="utf-8"))
     by_hash = sorted(gold, key=lambda k: hashlib.sha256(k.encode()).digest())
-    return [{k: (gzip.decompress((truth.parent / f"{k}.html.gz").read_bytes()), gold[k]["articleBody"]) for k in keys}
-            for keys in (by_hash[18:], by_hash[:18])]
+    n_aside = len(gold) // 5
+    return [{k: (gzip.decompress((truth.parent / f"{k}.html.gz").read_bytes()), gold[k][key]) for k in keys}
+            for keys in (by_hash[n_aside:], by_hash[:n_aside])]
 
 
 @pytest.mark.parametrize("gold, got, counts", [
@@ -77,16 +84,16 @@ def test_scorer_leaves_an_empty_prediction_out_of_precision():
     assert f1([(1, 0, 0), (0, 0, 1)])[1:] == (1, .5)
 
 
-def test_benchmark_f1():
-    work, held_out = benchmark()
-    start = time.process_time()
+# F1 must be at least that on the pages to work with, and on those held out; at the time of writing it is NEWS, READ
+# and trafilatura 2.3.1 in its best mode has 0.975 and 0.977, 0.936 and 0.954 (tests/peers/test_extract_peers.py).
+@pytest.mark.parametrize("name, least, least_aside", [("extraction", 0.98, 0.98), ("readability", 0.965, 0.97)])
+def test_benchmark_f1(name, least, least_aside):
+    work, held_out = benchmark(name)
     rows = {k: compare(gold, main_text(page)) for k, (page, gold) in {**work, **held_out}.items()}
-    ms = (time.process_time() - start) / len(rows) * 1e3
-    for name, keys in (("all", rows), ("to work with", work), ("held out", held_out)):
-        print("%-12s %2d pages: F1 %.4f precision %.4f recall %.4f" % (name, len(keys), *f1([rows[k] for k in keys])))
-    print(f"{ms:.1f} ms a page")
-    for keys in (rows, work, held_out):           # trafilatura 2.3.1 on all: fast 0.9688, default 0.9646, precision 0.9751
-        assert f1([rows[k] for k in keys])[0] >= 0.98
+    for part, keys in (("all", rows), ("to work with", work), ("held out", held_out)):
+        print("%-12s %2d pages: F1 %.4f precision %.4f recall %.4f" % (part, len(keys), *f1([rows[k] for k in keys])))
+    assert f1([rows[k] for k in work])[0] >= least
+    assert f1([rows[k] for k in held_out])[0] >= least_aside
 
 
 def in_chinese(text):
@@ -854,7 +861,11 @@ HOSTILE = [
     "<nav>" * 200_000, "<figure>" * 100_000 + "<table>", "<figure><pre>x" * 50_000, "<a b='>" * 200_000, "<p title=\"it's\">x" * 100_000,
     '"articleBody":"' + "\\\\" * 1_000_000, '"articleBody":"x' * 200_000, ('"articleBody":"' + "\\n" * 60_000) * 20, "<svg><path></path>" * 100_000, "<h1>x" * 100_000,
     "<div>" + "<div><h3><a href=x>title</a></h3><p>text</div>" * 50_000, "<div>" * 250 + "</section>" * 100_000, "<div class='" + "a-b " * 500_000 + "'>x",
-    "".join(f"<div class='a{i} share' id={i} hidden>x" for i in range(50_000)), "<plaintext>" + "<p>x" * 100_000, "<select><option>x" * 50_000,
+    "".join(f"<div class='a{i} share' id={i} hidden>x" for i in range(50_000)), "<template shadowrootmode=open>" * 60_000, "<template>" * 100_000,
+    "<template>" * 50_000 + "</template>" * 50_000, "<math>" * 100_000, "<math><annotation application/x-tex " * 50_000, "<math alttext='{\\displaystyle " + " " * 500_000 + "'></math>",
+    "<p>a<math>x</math>" * 50_000, "<button>" * 100_000, "<code>" * 100_000, "<h3>x</h3><div hidden>y</div>" * 30_000, "<pre>" + "    x\n" * 100_000, "&amp;amp;" * 100_000,
+    "<section><p>" + SENTENCE + "</p>" + "<section>" * 40 + f"<p>{SENTENCE}</p>" * 9000, ("<section>" + f"<p>{SENTENCE}</p>" * 40) * 250, "<article class=comment>" + f"<p>{SENTENCE}</p>" * 9000,
+    f"<span class='comment {'a' * 1000}'>" + f"<article><p>{SENTENCE}</p></article>" * 5000, "<plaintext>" + "<p>x" * 100_000, "<select><option>x" * 50_000,
     "<pre>" + "<a href=x>1</a> code\n" * 100_000, "<p" * 1_000_000, "<" + "a" * 1_000_000, "<div class=share>" * 250 + "<p>x" * 50_000,
     "<DIV><Script>a</sCRIPT>" * 50_000, "<p>" + "漢a" * 500_000, "<p>" + "漢\n" * 500_000, "<p>漢" + "\n" * 500_000 + "a", "<p>" + "漢 \n \n" * 200_000]
 
