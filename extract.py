@@ -558,6 +558,10 @@ PLACES = set("""
     teaser print  ad adv promo promos sponso newsle meta date dates time  tags  
     attach infobo readmo share sharin social rating breadc button
     """.split())
+# And these name what readers wrote: beside an article it goes, in a forum it is the text.
+REPLIES = set("""
+    commen koment coment kommen disqus reply replie respon respond sugges yorum yoruml reacties
+    """.split())
 SMALL = 200                       # letters of prose that a small box may hold
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
@@ -637,10 +641,10 @@ def folded(page):
 
 
 def has_article(page, suspects):
-    """Whether an article stands beside the comments, however long they are."""
+    """Whether an article stands beside what readers wrote, however long that is."""
     outside, end = [line.prose for line in page.lines], 0
     for node, reasons in suspects:
-        if node.first >= end and "commen" in reasons:
+        if node.first >= end and not REPLIES.isdisjoint(reasons):
             end = node.last
             outside[node.first:end] = [0] * (end - node.first)
     outside = running(outside)
@@ -652,10 +656,10 @@ def has_article(page, suspects):
 def prune(page):
     """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
 
-    A reason counts for nothing if the elements that give it hold 4/5 of the prose together: all
-    posts of a thread may be called comments. For names of places and for lists of teasers 2/5 are
-    enough, and a place that holds more prose than a small box is none. What is hidden stays if 2/3
-    of the prose are in it.
+    A reason counts for nothing if the elements that give it hold 4/5 of the prose together: a whole
+    page may be called a form. For names of places and for lists of teasers 2/5 are enough, and a
+    place that holds more prose than a small box is none. For what readers wrote it is 3/5, but if
+    there is an article besides, it always counts. What is hidden stays if 2/3 of the prose are in it.
     """
     lines, lists, answers = page.lines, teasers(page), folded(page)
     prose = running(line.prose for line in lines)
@@ -679,11 +683,11 @@ def prune(page):
                 until[reason] = b
     wrong = set()
     for reason in set(held) - {"hidden"}:
-        share = 2 / 5 if reason in PLACES or reason == "teasers" else 4 / 5
+        share = 2 / 5 if reason in PLACES or reason == "teasers" else 3 / 5 if reason in REPLIES else 4 / 5
         if held[reason] and held[reason] >= share * prose[-1]:
             wrong.add(reason)
-    if "commen" in wrong and has_article(page, suspects):
-        wrong.discard("commen")
+    if not wrong.isdisjoint(REPLIES) and has_article(page, suspects):
+        wrong -= REPLIES
     end = 0                                                 # of what was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
@@ -774,9 +778,9 @@ def parts_beside(page, above, i, prose, plain):
 def container(page):
     """The index of the smallest element that holds the text; what is not text in it is removed.
 
-    The text is the core, and parts that stand beside it or beside one of the next elements around
-    it. What follows it is mostly something else: only beside the core itself, and only if it is a
-    tenth of it, is it a part.
+    The text is the core, and parts that stand before it or before one of the next elements around
+    it; those must be a tenth of it. What follows is mostly something else: parts of it are only
+    looked for beside the core itself, and must be a tenth of it.
     """
     nodes, lines = page.nodes, page.lines
     prose = running(line.prose * line.live for line in lines)
@@ -793,6 +797,8 @@ def container(page):
             levels += 1
             if levels > 1 or sum(prose[b] - prose[a] for a, b in after) < size / 10:
                 after = []
+            if levels > 1 and sum(prose[b] - prose[a] for a, b in before) < size / 10:
+                before = []
             if before or after:
                 kept += before + after
                 top = above
