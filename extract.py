@@ -5,11 +5,12 @@ between two boundaries). An element is a range of both, so all the rest is runni
 and without recursion: no page is too deep, and none costs more than its length.
 
     tokens      tags and the text between them; scripts, drawings and menus are skipped in one jump
-    Page        tags -> elements and lines
+    Page        tags -> elements and lines; spans named as boilerplate go if they are whole lines
     prune       elements go that are boilerplate by tag (aside), by name (class="related") or by
                 shape (a list of teasers), unless the page's prose hangs in them: then the name is
                 wrong and not the page
-    container   the smallest element that still holds the prose
+    container   the smallest element that still holds the prose, and the parts of the text that
+                stand beside it
     thin_out    in it, what is mostly links goes
     render      a line for a line, "- " before a list item, " | " between the cells of a row
 
@@ -309,8 +310,9 @@ CLOSES = {tag: (set(closed.split()), set(wall.split())) for tags, closed, wall i
     ("td th", "td th", "tr table"), ("tr", "tr td th", "table"),
     ("tbody thead tfoot", "tbody thead tfoot tr", "table")) for tag in tags.split()}
 BLOCK, LINK, BREAK, SPAN, BUTTON, CODE, FORMULA = range(1, 8)
-KINDS = dict.fromkeys(BLOCKS, BLOCK) | {"a": LINK, "br": BREAK, "hr": BREAK, "span": SPAN, "code": CODE,
-                                        "button": BUTTON, "label": BUTTON, "math": FORMULA}
+KINDS = dict.fromkeys(BLOCKS, BLOCK) | {
+    "a": LINK, "br": BREAK, "hr": BREAK, "span": SPAN, "code": CODE, "button": BUTTON,
+    "label": BUTTON, "math": FORMULA}
 WITHIN = {"li": "item", "dt": "item", "dd": "item", "td": "cell", "th": "cell", "pre": "pre"}
 BUTTON_NAME = ' class="button"'    # what stands in a button counts as named so
 WORD_CHARACTER = re.compile(r"\w")
@@ -432,7 +434,8 @@ class Page:
         """
         n_parts, letters, linked = self.before
         if self.hidden or self.broken and self.letters - letters < 200:
-            formulas = [self.parts[i] for i in range(n_parts, len(self.parts)) if i in self.formulas]
+            formulas = [part for i, part in enumerate(self.parts[n_parts:], n_parts)
+                        if i in self.formulas]
             del self.parts[n_parts:]
             self.letters, self.linked = letters, linked
             for text in formulas:
@@ -540,23 +543,22 @@ EXEMPT = {"root", "html", "body", "main"}                   # whatever their nam
 # for all words that begin with it. Names are mostly English everywhere; not all are.
 VOCABULARY = set("""
     nav navi naviga navbar navbox subnav menu menus submen megame dropdo breadc pagina pager paging
-    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba  catlin editse
-    login signin signup modal popup popups overlay overlays toolti lightb offcan  print search
-    dialog cookie consen newsle subscr paywal  promo promos syndic signat userin postpr ad ads
-    adv advert sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce publicidad
-    publicidade publicite pubblicita share shares sharin shareb sharet sharedaddy social addthi
-    addtoa viral teilen partag compartir compartilhar condiv paylas bagika relate relaci recomm
-    simila sugges trendi  mostre readmo upsell recirc teaser  verwan correl powiaz
-    terkai ilgili commen koment coment kommen disqus akisme respond reply replie yorum yoruml
-    reacties meta date dates time datum fecha dateli timest byline author autor autore auteur avtor
-    yazar  tags taglis tagclo rating vote votes credit credits captio attach carous slides galler
-    infobo button cta discla
+    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba catlin editse
+    login signin signup modal popup popups overlay overlays toolti lightb offcan print search dialog
+    cookie consen newsle subscr paywal promo promos syndic signat userin postpr ad ads adv advert
+    sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce publicidad publicidade
+    publicite pubblicita share shares sharin shareb sharet sharedaddy social addthi addtoa viral
+    teilen partag compartir compartilhar condiv paylas bagika relate relaci recomm simila sugges
+    trendi mostre readmo upsell recirc teaser verwan correl powiaz terkai ilgili commen koment
+    coment kommen disqus akisme respond reply replie yorum yoruml reacties meta date dates time
+    datum fecha dateli timest byline author autor autore auteur avtor yazar tags taglis tagclo
+    rating vote votes credit credits captio attach carous slides galler infobo button cta discla
     """.split())
 # Of these, the ones that say where a box stands or how it looks. They are true of small boxes.
 PLACES = set("""
-    nav navi naviga navbar menu submen dropdo sideba  search dialog  carous slides slider
-    teaser print  ad adv promo promos sponso newsle meta date dates time  tags  
-    attach infobo readmo share sharin social rating breadc button
+    nav navi naviga navbar menu submen dropdo sideba search dialog carous slides slider teaser print
+    ad adv promo promos sponso newsle meta date dates time tags attach infobo readmo share sharin
+    social rating breadc button
     """.split())
 # And these name what readers wrote: beside an article it goes, in a forum it is the text.
 REPLIES = set("""
@@ -648,9 +650,10 @@ def has_article(page, suspects):
             end = node.last
             outside[node.first:end] = [0] * (end - node.first)
     outside = running(outside)
+    titles = [line.node.parent for line in page.lines if line.node.tag == "h1"]
     named = cache(ARTICLE.search)                           # elements may share long attributes
     return any(outside[node.last] - outside[node.first] > 4 * ENOUGH for node in page.nodes
-               if node.tag == "article" or named(node.attrs))
+               if node.tag == "article" or titles == [node] or named(node.attrs))
 
 
 def prune(page):
@@ -659,7 +662,7 @@ def prune(page):
     A reason counts for nothing if the elements that give it hold 4/5 of the prose together: a whole
     page may be called a form. For names of places and for lists of teasers 2/5 are enough, and a
     place that holds more prose than a small box is none. For what readers wrote it is 3/5, but if
-    there is an article besides, it always counts. What is hidden stays if 2/3 of the prose are in it.
+    there is an article besides, it always counts. What is hidden stays if it is 2/3 of the prose.
     """
     lines, lists, answers = page.lines, teasers(page), folded(page)
     prose = running(line.prose for line in lines)
@@ -673,8 +676,8 @@ def prune(page):
             reasons += (node.tag,)
         if node in lists:
             reasons += ("teasers",)
-        if "pre" in node.inside and node.tag != "pre":      # comments of a program are not a reader's
-            reasons = reasons if "hidden" in reasons else ()
+        if "pre" in node.inside and node.tag != "pre" and "hidden" not in reasons:
+            reasons = ()                                    # "comment" is a comment of a program
         if reasons:
             suspects.append((node, reasons))
         for reason in reasons:
@@ -683,7 +686,11 @@ def prune(page):
                 until[reason] = b
     wrong = set()
     for reason in set(held) - {"hidden"}:
-        share = 2 / 5 if reason in PLACES or reason == "teasers" else 3 / 5 if reason in REPLIES else 4 / 5
+        share = 4 / 5
+        if reason in REPLIES:
+            share = 3 / 5
+        elif reason in PLACES or reason == "teasers":
+            share = 2 / 5
         if held[reason] and held[reason] >= share * prose[-1]:
             wrong.add(reason)
     if not wrong.isdisjoint(REPLIES) and has_article(page, suspects):
@@ -713,13 +720,14 @@ def core(page, prose, plain):
     """
     nodes, path, i = page.nodes, [0], 1
     while i < nodes[path[-1]].below:
-        node, above = nodes[i], nodes[path[-1]]
-        mine, all_prose = prose[node.last] - prose[node.first], prose[above.last] - prose[above.first]
-        text, all_text = plain[node.last] - plain[node.first], plain[above.last] - plain[above.first]
-        if above.tag in ("main", "article") and all_prose < 2 * ENOUGH:
+        above, node = nodes[path[-1]], nodes[i]
+        have = prose[above.last] - prose[above.first]
+        text = plain[above.last] - plain[above.first]
+        mine = prose[node.last] - prose[node.first]
+        if above.tag in ("main", "article") and have < 2 * ENOUGH:
             break
-        if (node.tag in HOLDERS and mine > all_prose * 2 / 3 and text > all_text / 2
-                and all_prose - mine < max(2000, all_prose / 10)):
+        if (node.tag in HOLDERS and mine > have * 2 / 3 and have - mine < max(2000, have / 10)
+                and plain[node.last] - plain[node.first] > text / 2):
             path.append(i)
             i += 1
         else:
@@ -729,8 +737,10 @@ def core(page, prose, plain):
 
 DIGITS = re.compile("[0-9]+")
 # Names of the first paragraph of an article, which often stands beside it.
-LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad ingres".split())
-MAX_LEVELS, MAX_NAMES = 3, 1000
+LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad "
+            "ingres".split())
+MAX_LEVELS = 3                    # of elements around the core that are looked into
+MAX_NAMES = 1000                  # characters of attributes in which a lede is named
 
 
 def shape(attrs):
@@ -753,8 +763,9 @@ def leads_in(page, node, have, text):
 def parts_beside(page, above, i, prose, plain):
     """The parts of the text among the children of nodes[above], of which nodes[i] is the core.
 
-    A part has prose, and is a paragraph, or of the same shape as nodes[i], or a line of nodes[above]
-    itself, or it leads in. Returns the ranges of their lines: those before nodes[i], those after.
+    A part has prose, and is a paragraph, or of the same shape as nodes[i], or a line of
+    nodes[above] itself, or it leads in. Returns the ranges of their lines, before nodes[i] and
+    after it.
     """
     nodes = page.nodes
     outer, beside = nodes[above], nodes[i]
@@ -822,9 +833,11 @@ def thin_out(page, at):
     """
     nodes, lines, end = page.nodes, page.lines, page.nodes[at].below
     chars = running(line.size * line.live for line in lines)
-    linked = running(
-        line.linked if line.live and (line.linked > 0.8 * line.size or "item" not in line.node.inside)
-        else 0 for line in lines)
+    linked = []
+    for line in lines:
+        label = line.linked < 0.8 * line.size and "item" in line.node.inside
+        linked.append(line.linked if line.live and not label else 0)
+    linked = running(linked)
     while (at := at + 1) < end:
         node = nodes[at]
         a, b, tag = node.first, node.last, node.tag
