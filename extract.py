@@ -825,17 +825,16 @@ def container(page):
 
 
 def thin_out(page, at):
-    """In the container, remove what is links for 2/3 or more.
+    """In the container, remove lines that are links for 2/3 or more, and blocks that are for 17/20.
 
-    Of an item, 4/5 must be links, or it counts as no link: "label, link" is text.
-    A cell of one line is judged with its row, an item of one line with its list; a heading with
-    what is under it. Rows and tables must be links for 9/10: data tables are full of linked names.
+    An item with a label beside its links is text. A cell of one line is judged with its row, an
+    item of one line with its list; a heading with what is under it.
     """
     nodes, lines, end = page.nodes, page.lines, page.nodes[at].below
     chars = running(line.size * line.live for line in lines)
     linked = []
     for line in lines:
-        label = line.linked < 0.8 * line.size and "item" in line.node.inside
+        label = line.size - line.linked >= 3 and "item" in line.node.inside
         linked.append(line.linked if line.live and not label else 0)
     linked = running(linked)
     while (at := at + 1) < end:
@@ -845,8 +844,7 @@ def thin_out(page, at):
         if tag in HEADINGS or alone and (
                 tag in ITEMS or tag in CELLS and node.parent.last - node.parent.first > 1):
             continue
-        share = 9 / 10 if tag in ROWS and tag not in CELLS and not alone else 2 / 3
-        if linked[b] - linked[a] > share * (chars[b] - chars[a]):
+        if linked[b] - linked[a] > (2 / 3 if alone else 17 / 20) * (chars[b] - chars[a]):
             at = node.below - 1
             for line in lines[a:b]:
                 line.live = False
