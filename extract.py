@@ -565,6 +565,7 @@ REPLIES = set("""
     commen koment coment kommen disqus reply replie respon respond sugges yorum yoruml reacties
     """.split())
 SMALL = 200                       # letters of prose that a small box may hold
+LONG_ARTICLE = 5000               # letters of prose that no posting opens a thread with
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
 # Names of the article itself. It may carry others: blogs put a post's tags among its classes.
@@ -643,13 +644,18 @@ def folded(page):
 
 
 def has_article(page, suspects):
-    """Whether an article stands beside what readers wrote, however long that is."""
+    """Whether an article stands beside what readers wrote, however long that is.
+
+    It has its tag, its name or the only title, or it is long.
+    """
     outside, end = [line.prose for line in page.lines], 0
     for node, reasons in suspects:
         if node.first >= end and not REPLIES.isdisjoint(reasons):
             end = node.last
             outside[node.first:end] = [0] * (end - node.first)
     outside = running(outside)
+    if outside[-1] > LONG_ARTICLE:
+        return True
     titles = [line.node.parent for line in page.lines if line.node.tag == "h1"]
     named = cache(ARTICLE.search)                           # elements may share long attributes
     return any(outside[node.last] - outside[node.first] > 4 * ENOUGH for node in page.nodes
@@ -739,6 +745,8 @@ DIGITS = re.compile("[0-9]+")
 # Names of the first paragraph of an article, which often stands beside it.
 LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad "
             "ingres".split())
+SUBTITLE = 120                    # letters of a line between title and text that is no byline
+MAX_LINES_TO_TITLE = 40
 MAX_LEVELS = 3                    # of elements around the core that are looked into
 MAX_NAMES = 1000                  # characters of attributes in which a lede is named
 
@@ -786,6 +794,19 @@ def parts_beside(page, above, i, prose, plain):
             [part for part in ranges if part[0] >= beside.last])
 
 
+def subtitles(page, first):
+    """The lines of a subtitle: those of two lines of prose between the title and the text at first."""
+    lines = page.lines
+    found, n = [], first - 1
+    while n >= max(0, first - MAX_LINES_TO_TITLE):
+        if lines[n].node.tag == "h1":
+            return found[::-1]
+        if lines[n].live and lines[n].prose >= SUBTITLE:
+            found.append(n)
+        n -= 1
+    return []
+
+
 def container(page):
     """The index of the smallest element that holds the text; what is not text in it is removed.
 
@@ -814,6 +835,9 @@ def container(page):
                 kept += before + after
                 top = above
         i = above
+    if ledes := subtitles(page, nodes[top].first):
+        kept += [(n, n + 1) for n in ledes]
+        top = max(i for i in path if nodes[i].first <= ledes[0])
     at = nodes[top].first
     for a, b in sorted(kept):
         for line in lines[at:a]:
@@ -848,6 +872,79 @@ def thin_out(page, at):
             at = node.below - 1
             for line in lines[a:b]:
                 line.live = False
+
+
+# Headings of what follows a text; digits and marks at either end do not count.
+SECTIONS = set("""
+comment|comments|leave a comment|leave a reply|post a comment|add a comment|write a comment
+join the discussion|join the conversation|reader comments|what do you think|related
+related articles|related posts|related stories|related news|related content|related topics
+similar articles|similar posts|similar stories|latest news|latest posts|latest articles
+latest stories|recent news|recent posts|recent articles|recent stories|more news|more posts
+more articles|more stories|other news|other posts|other articles|other stories|top stories
+popular posts|popular articles|featured posts|featured articles|trending|trending now
+read next|read also|read more|up next|keep reading|you may also like|you might also like
+you may also enjoy|you may be interested in|you might be interested in|recommended
+recommended for you|recommended articles|recommended reading|also in the news|most read
+most popular|most viewed|about the author|about the authors|about author
+kommentar|kommentare|kommentar schreiben|schreibe einen kommentar|kommentar verfassen
+mehr zum thema|das könnte sie auch interessieren|das könnte dich auch interessieren
+auch interessant|weitere artikel|weitere beiträge|weitere meldungen|weitere themen
+weitere nachrichten|ähnliche artikel|ähnliche beiträge|verwandte artikel|verwandte beiträge
+verwandte themen|lesen sie auch|neueste beiträge|aktuelle beiträge|beliebte beiträge
+meistgelesen|über den autor|über die autorin
+commentaires|laisser un commentaire|articles similaires|articles récents|à lire aussi|lire aussi
+sur le même sujet|dans la même rubrique|à propos de l'auteur
+comentarios|deja un comentario|artículos relacionados|noticias relacionadas|te puede interesar
+también te puede interesar|lo más leído|entradas recientes
+comentários|deixe um comentário|artigos relacionados|notícias relacionadas|leia também|mais lidas
+commenti|lascia un commento|articoli correlati|leggi anche|potrebbe interessarti
+reacties|plaats een reactie|gerelateerde artikelen|lees ook|meest gelezen
+kommentarer|relaterade artiklar|läs också|läs även|mest lästa
+komentarze|dodaj komentarz|powiązane artykuły|zobacz także|czytaj także|czytaj również
+komentáře|související články|přečtěte si také
+yorumlar|yorum yap|benzer haberler|ilgili haberler
+комментарии|оставить комментарий|похожие статьи|похожие записи|читайте также|другие новости
+komentar|berita terkait|artikel terkait|baca juga|bình luận|bài viết liên quan|tin liên quan
+التعليقات|مقالات ذات صلة|أخبار ذات صلة|اقرأ أيضا|संबंधित खबरें|यह भी पढ़ें
+评论|相关文章|相关新闻|相关阅读|推荐阅读|関連記事|関連ニュース|コメント|おすすめ記事|人気記事|관련기사|관련 기사|댓글|추천 기사
+""".strip().replace("\n", "|").split("|"))
+SECTIONS_ON = ("more from ", "more on ", "more in ", "latest from ", "comments on ", "comment on ",
+               "thoughts on ", "thought on ", "responses to ", "response to ", "replies to ",
+               "kommentare zu ", "gedanken zu ", "mehr von ", "mehr aus ")
+ENDS = re.compile(r"\A[\W\d_]+|[\W\d_]+\Z")
+
+
+def is_afterwards(heading):
+    """Whether a heading says that what is under it is no part of the text above.
+
+    >>> is_afterwards("3 Comments"), is_afterwards("Related articles:"), is_afterwards("Tides")
+    (True, True, False)
+    """
+    name = ENDS.sub("", heading[:100].lower())
+    return name in SECTIONS or name.startswith(SECTIONS_ON)
+
+
+def end_text(page, at):
+    """Remove the sections behind the text: comments, other articles.
+
+    Each begins with a heading that says so, and they reach to the end of the container: a chapter
+    on comments has a next one. An article must be left.
+    """
+    lines, top = page.lines, page.nodes[at]
+    cut, below = top.last, "p"                              # below: the highest heading behind n
+    for n in range(top.last - 1, top.first - 1, -1):
+        line, tag = lines[n], lines[n].node.tag
+        if line.live and tag in HEADINGS:
+            if not is_afterwards(line.text):
+                below = min(below, tag)
+            elif tag < below:
+                cut, below = n, "p"
+            else:
+                break
+    if sum(line.prose * line.live for line in lines[top.first:cut]) > 4 * ENOUGH:
+        for line in lines[cut:top.last]:
+            line.live = False
 
 
 # --------------------------------------------------------------------------------------------------
@@ -948,6 +1045,8 @@ def main_text(page, url=None, charset=None, counts=None):
             prune(tree)
         at = container(tree)
         thin_out(tree, at)
+        if rules:
+            end_text(tree, at)
         text = render(tree, tree.nodes[at])
         if not best or len(text) > 2 * len(best):
             best = text
