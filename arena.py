@@ -163,13 +163,27 @@ def battles(answers):
 Verdict = namedtuple("Verdict", "correct ended n_tokens stepwise")
 
 
+def last_word(text):
+    """The last word of a text, a Fraction where it is a number; None where there is none."""
+    words = text.split()
+    if not words:
+        return None
+    word = words[-1].strip("*_()%")
+    return chats.comparable(word) if chats.is_number(word) else words[-1]
+
+
 def is_correct(task, text):
-    """The reply ends with the answer; for questions about the assistant it is enough to mention it."""
+    """The reply ends with the answer; for questions about the assistant it is enough to mention it.
+
+    Numbers are compared as numbers: 1,776 is 1776. Of GSM8K's kind it is the number behind ####.
+    """
     said, answer = (str(what).strip().rstrip(".!").lower() for what in (text, task["answer"]))
     if task.get("kind") == "identity":
         return answer in said
     if task.get("kind") == "gsm8k":
         return chats.comparable(chats.final_answer(text)) == chats.comparable(answer)
+    if chats.is_number(answer) and last_word(said) == chats.comparable(answer):
+        return True
     return said == answer or said.endswith((" " + answer, "\n" + answer))
 
 
@@ -262,8 +276,7 @@ def vote(task, text):
         return chats.comparable(chats.final_answer(text))
     if task.get("kind") == "fact":                          # the whole reply
         return text or None
-    words = text.split()
-    return words[-1] if words else None
+    return last_word(text)
 
 
 def tries(params, cfg, tokenizer, tasks, n, score_of=None, seed=0, max_tokens=64):

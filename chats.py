@@ -154,14 +154,14 @@ def schema(row):
     """The name of the schema a row is in. A column that is null counts only where no other schema fits."""
     if isinstance(row, list):
         return "list"
-    fits = []
-    if isinstance(row, dict):
-        fits = [name for name, keys in SCHEMAS.items() if all(key in row for key in keys)]
-    for name in fits:
-        if all(row[key] is not None for key in SCHEMAS[name]):
-            return name
-    if fits:
-        return fits[0]
+    null = None
+    for name, keys in SCHEMAS.items():
+        if isinstance(row, dict) and all(key in row for key in keys):
+            if all(row[key] is not None for key in keys):
+                return name
+            null = null or name
+    if null:
+        return null
     found = f"the keys {', '.join(row)}"[:200] if isinstance(row, dict) else repr(row)[:60]
     known = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in SCHEMAS.items())
     raise Unusable("of no known schema", f"{found}; known are {known}")
@@ -213,6 +213,7 @@ MEDIA = ("image", "images", "video", "videos", "audio", "audios", "documents")
 SYSTEM = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage", "custom_instructions")
 TOOLS = ("tools", "functions", "xml_tools", "python_tools")
 GOOD = ("label", "kto_tag")                                     # KTO's: false is an example of what not to say
+BESIDE = {*MEDIA, *SYSTEM, *TOOLS, *GOOD, "weight", "train", "chat_template_kwargs"}
 
 
 def role_of(m):
@@ -430,7 +431,7 @@ def system_of(row):
 
 def beside(row):
     """The system message of a row that is a dict, as a list; refuses what refuse_row does."""
-    if not isinstance(row, dict):
+    if not isinstance(row, dict) or BESIDE.isdisjoint(row):
         return []
     settings = row.get("chat_template_kwargs")  # SmolTalk 2's, TRL's
     found = []
@@ -706,6 +707,11 @@ def number_in(text):
     return number + (found[3] or ""), Fraction(number) / divisor
 
 
+def is_number(text):
+    """Whether a text is a number and nothing else."""
+    return bool(NUMBER.fullmatch(text)) and number_in(text) is not None
+
+
 def final_answer(text):
     """What stands behind the last ####: its first number, or the line where there is no number; None without either."""
     for behind in reversed(text.split("####")[1:]):
@@ -745,12 +751,12 @@ def finished(messages, notes):
     if messages and messages[-1]["role"] == "user":
         notes["question at the end without a reply"] += 1
         messages.pop()
-    replies = [m for m in messages if m["role"] == "assistant"]
-    if not replies:
+    if not messages or messages[-1]["role"] != "assistant":
         raise Unusable("conversation with nothing in it")
-    if not any(m.get("weight", 1) for m in replies):
-        raise Unusable("conversation of which nothing is to be learned")
-    return messages
+    for m in messages:
+        if m["role"] == "assistant" and m.get("weight", 1):
+            return messages
+    raise Unusable("conversation of which nothing is to be learned")
 
 
 def conversation_of(row, name, notes, lang):
@@ -906,20 +912,36 @@ def parse_args(argv=None):
     return args
 
 
+SHOWN = {"text": "{}", "tool": "[{}", "output": " = {}]"}
+
+
+def show(where, messages):
+    """Prints a conversation, with what stands in a call of the calculator in brackets."""
+    print(where)
+    for m in messages:
+        content = m["content"]
+        if isinstance(content, list):
+            content = "".join(SHOWN[part["type"]].format(part["text"]) for part in content)
+        print(f"  {m['role']:10} {content}" + "  (not learned)" * (m.get("weight", 1) == 0))
+
+
+def count_calls(messages):
+    parts = itertools.chain(*(m["content"] for m in messages if isinstance(m["content"], list)))
+    return sum(part["type"] == "tool" for part in parts)
+
+
 def main(argv=None):
     args = parse_args(argv)
     for path in args.file:
         notes, n, turns, calls = Counter(), 0, 0, 0
         for where, messages, _ in conversations(Path(path), notes, args.lang):
             if n < args.show:
-                print(where)
-                for m in messages:
-                    content = m["content"] if isinstance(m["content"], str) else "".join(
-                        {"text": "{}", "tool": "[{}", "output": " = {}]"}[part["type"]].format(part["text"]) for part in m["content"])
-                    print(f"  {m['role']:10} {content}")
-            n, turns = n + 1, turns + len(messages)
-            calls += sum(part["type"] == "tool" for m in messages if isinstance(m["content"], list) for part in m["content"])
-        print(f"{path}: {n:,} conversations, {turns:,} messages, {calls:,} calls of the calculator" + f"; {report(notes)}" * bool(report(notes)))
+                show(where, messages)
+            n += 1
+            turns += len(messages)
+            calls += count_calls(messages)
+        said = report(notes)
+        print(f"{path}: {n:,} conversations, {turns:,} messages, {calls:,} calls of the calculator" + f"; {said}" * bool(said))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def in_turns(messages):
         content = m.get("content")
         if content is None:                     # OpenAI's API puts a refusal in a field of its own
             content = m.get("refusal")
-        content = checked_content(i, role, content)
+        if not isinstance(content, str):
+            content = checked_content(i, role, content)
         weight = m.get("weight", 1) if role == "assistant" else 1
         if is_empty(content):
             mended.append(EMPTY)
@@ -172,10 +173,11 @@ def check_messages(messages, where="conversation"):
         content = m.get("content")
         if content is None:
             raise ValueError(f"{where}: message {i} of the {m['role']} has the content None, expected a text or a list of parts")
-        try:
-            checked_content(i, m["role"], content)
-        except Unusable as e:
-            raise ValueError(f"{where}: {e}") from None
+        if not isinstance(content, str):
+            try:
+                checked_content(i, m["role"], content)
+            except Unusable as e:
+                raise ValueError(f"{where}: {e}") from None
         if m["role"] == "system" and i == 0:
             continue
         if m["role"] != ("user", "assistant")[turn % 2]:

@@ -38,7 +38,7 @@ def test_votes():
 
 def test_what_a_reply_votes_for():
     assert arena.vote({"kind": "wheel"}, "Step by step: two two. It stops at nine.") == "nine" and arena.vote({}, " ") is None
-    assert arena.vote({"kind": "fact"}, "It is red.") == "it is red" and arena.vote({"kind": "gsm8k"}, "so\n#### 1,000") == "1000"
+    assert arena.vote({"kind": "fact"}, "It is red.") == "it is red" and arena.vote({"kind": "gsm8k"}, "so\n#### 1,000") == 1000
 
 
 def test_tries(monkeypatch):
