@@ -203,7 +203,7 @@ def fitting(path, tokenizer, n_positions):
 
 
 def fitting_all(path, readers):
-    """fitting for several readers, (tokenizer, n_positions) each: the tasks that fit all of them."""
+    """As fitting, for readers [(tokenizer, n_positions)]: the tasks that fit all of them."""
     tasks = chats.tasks(path)
     room = np.full(len(tasks), True)
     for tokenizer, n_positions in readers:
@@ -211,7 +211,8 @@ def fitting_all(path, readers):
     fit = [t for t, fits in zip(tasks, room) if fits]
     least = min(n_positions for _, n_positions in readers)
     if len(fit) < len(tasks):
-        print(f"{path}: {len(tasks) - len(fit):,} of {len(tasks):,} questions fill the context of {least} tokens and are left out", file=sys.stderr)
+        print(f"{path}: {len(tasks) - len(fit):,} of {len(tasks):,} questions fill the context of "
+              f"{least} tokens and are left out", file=sys.stderr)
     if not fit:
         raise ValueError(f"{path}: no question that fits the model's context of {least} tokens")
     return fit
@@ -296,7 +297,7 @@ def tries(params, cfg, tokenizer, tasks, n, score_of=None, seed=0, max_tokens=64
 
 
 def choice(tokenizer, task, as_document):
-    """(ids of what stands before the answer, the options as texts) of a task with "options" and a "reply"."""
+    """(ids of all before the answer, the options) of a task with "options" and a "reply"."""
     begin = task["reply"][:task["reply"].index(task["answer"])].rstrip()
     if as_document:
         prompt = [tokenizer.eot_token, *tokenizer.encode_ordinary(f"{task['question']} {begin}")]
@@ -306,9 +307,10 @@ def choice(tokenizer, task, as_document):
 
 
 def likeliest(params, cfg, tokenizer, tasks, as_document=False):
-    """Share of the tasks with "options" of which the model finds the right one likeliest, behind the words of its "reply".
+    """Share of the tasks of which the model finds the right one of the "options" likeliest.
 
-    Tasks that do not fit the context are left out, and how many is printed; nan where none fits.
+    The options stand behind the words of the task's "reply". Tasks that do not fit the context are
+    left out, and how many is printed; nan where none fits.
     """
     right = []
     for task in tasks:
@@ -318,8 +320,8 @@ def likeliest(params, cfg, tokenizer, tasks, as_document=False):
             best, _ = choose(params, cfg, tokenizer, prompt, options)
             right.append(task["options"][best] == task["answer"])
     if len(right) < len(tasks):
-        print(f"{len(tasks) - len(right):,} of {len(tasks):,} questions with options exceed the context of {cfg.n_positions} tokens "
-              "and are left out", file=sys.stderr)
+        print(f"{len(tasks) - len(right):,} of {len(tasks):,} questions with options exceed the context "
+              f"of {cfg.n_positions} tokens and are left out", file=sys.stderr)
     return float(np.mean(right)) if right else float("nan")
 
 
@@ -327,7 +329,8 @@ def print_tries(run, stages, n, score_of=None, seed=0):
     run, found = Path(run), {}
     models = {stage: sample.load_model(run / stage) for stage in stages}
     readers = [(tokenizer, cfg.n_positions) for _, cfg, tokenizer in models.values()]
-    games, facts = (fitting_all(run / "tasks" / f"{name}_test.jsonl", readers) for name in ("wheel", "facts"))
+    games = fitting_all(run / "tasks" / "wheel_test.jsonl", readers)
+    facts = fitting_all(run / "tasks" / "facts_test.jsonl", readers)
     facts = [t for t in facts if t.get("exposure", 0) >= 10 and "options" in t]
     for stage, model in models.items():
         found[stage] = tries(*model, games, n, score_of, seed)

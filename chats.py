@@ -16,10 +16,11 @@ Everybody writes the same three things down in their own way. Here they become
 
     {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat
 
-A file has a row a line, or is one JSON list, and may be gzipped. `read_rows` has the one rule for its rows: a row is read, or
-mended, or left out, and what is mended or left out is counted under a short reason. Nothing that carries meaning goes unseen: a
-system text beside the messages, a speaker's name, a reasoning, a mark that a reply is not to be learned, an image, other tools. A
-file that is no JSON, and one in which nothing can be used, is a ValueError that names file and line.
+A file has a row a line, or is one JSON list, and may be gzipped. `read_rows` has the one rule for its
+rows: a row is read, or mended, or left out, and what is mended or left out is counted under a short
+reason. Nothing that carries meaning is dropped unseen: a system text beside the messages, the name of
+a speaker, reasoning, a mark that a reply is not to be learned, an image, other tools. A file that is
+no JSON, or in which nothing can be used, is a ValueError that names file and line.
 
 Sources: the data sets' cards; openai/grade-school-math (the calculator's annotations).
 """
@@ -60,7 +61,8 @@ def named(where):
     except RecursionError:
         reason = what = "nested too deep"
     except (TypeError, LookupError, AttributeError, ArithmeticError) as e:
-        reason, what = f"malformed ({type(e).__name__})", f"malformed ({type(e).__name__}: {str(e)[:100]})"
+        reason = f"malformed ({type(e).__name__})"
+        what = f"malformed ({type(e).__name__}: {str(e)[:100]})"
     else:
         return
     error = Unusable(f"{where}: {what[:500]}")
@@ -71,7 +73,8 @@ def named(where):
 def read_rows(path, found, notes, read):
     """Yields (where, each that read(where, row) gives) for the rows found, (where, row), of a file.
 
-    This is the rule for all that is wrong with a row: it is left out, and its reason is counted in notes.
+    This is the rule for a row with which anything is wrong: it is left out, and its reason is
+    counted in notes.
     ValueError where nothing is left of the file, with all the reasons and the first row.
     """
     before, first, used = Counter(notes), "", False
@@ -147,11 +150,12 @@ def is_message(row):
 # The first whose keys are all there: a row of pairs may hold its best conversation as messages too.
 SCHEMAS = {"pair": ("chosen", "rejected"), "ultrafeedback": ("instruction", "completions"), "tree": ("prompt", "message_tree_id"),
            "message": ("message_id", "parent_id", "text"), "messages": ("messages",), "ultrachat": ("data",),
-           "sharegpt": ("conversations",), "conversation": ("conversation",), "gsm8k": ("question", "answer")}
+           "sharegpt": ("conversations",), "conversation": ("conversation",),
+           "gsm8k": ("question", "answer")}
 
 
 def schema(row):
-    """The name of the schema a row is in. A column that is null counts only where no other schema fits."""
+    """The name of the schema a row is in. Null columns count only where no other schema fits."""
     if isinstance(row, list):
         return "list"
     null = None
@@ -198,26 +202,29 @@ def number_of(value, what):
 ROLES = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bot": "assistant",
-    "bard": "assistant", "bing": "assistant", "claude": "assistant", "gemini": "assistant", "ai": "assistant",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
+    "bard": "assistant", "bing": "assistant", "claude": "assistant", "gemini": "assistant",
+    "bot": "assistant", "ai": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
     "function_response": "tool", "tool_response": "tool",
     "function_call": "call", "tool_call": "call"}
 
 # Keys of a message or of a row. What the chat format has no place for is never dropped unseen.
 CONTENT = ("content", "value", "text")
-LEARNED = ("weight", "train", "training", "loss")               # OpenAI, Axolotl, ms-swift: 0 or false is read only
+CALLS = {"tool_calls", "function_call"}
+LEARNED = ("weight", "train", "training", "loss")       # OpenAI, Axolotl, ms-swift: 0 is read only
 LEARNED_IN_PARTS = ("train_detail", "training_detail")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios", "documents")
-SYSTEM = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage", "custom_instructions")
+SYSTEM = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage",
+          "custom_instructions")
 TOOLS = ("tools", "functions", "xml_tools", "python_tools")
-GOOD = ("label", "kto_tag")                                     # KTO's: false is an example of what not to say
-BESIDE = {*MEDIA, *SYSTEM, *TOOLS, *GOOD, "weight", "train", "chat_template_kwargs"}
+GOOD = ("label", "kto_tag")                             # KTO's: false is what not to say
+BESIDE = {*MEDIA, *SYSTEM, *TOOLS, "weight", "train", "chat_template_kwargs"}
 
 
 def role_of(m):
-    """(role, as it stood) of a message."""
+    """Who speaks: system, user, assistant, tool or call."""
     if not isinstance(m, dict):
         raise Unusable("no message", shown(m))
     spelled = m.get("role")
@@ -226,7 +233,8 @@ def role_of(m):
     if role is None and isinstance(spelled, str):
         role = ROLES.get(spelled.strip().lower().replace("-", "_").replace(" ", "_"))
     if role is None:
-        raise Unusable(f"unknown role {shown(spelled)}", f"expected system, user, assistant or tool, found {shown(m)}")
+        detail = f"expected system, user, assistant or tool, found {shown(m)}"
+        raise Unusable(f"unknown role {shown(spelled)}", detail)
     return role
 
 
@@ -248,7 +256,7 @@ def weight_of(holder):
     """1, or 0 for what is to be read and not learned; None where it does not say."""
     for key in LEARNED_IN_PARTS:
         if holder.get(key):
-            raise Unusable("a reply of which only a part is to be learned", f"{key} is {shown(holder[key])}")
+            raise Unusable(sample.PARTLY, f"{key} is {shown(holder[key])}")
     weights = [holder[key] for key in LEARNED if holder.get(key) is not None]
     for weight in weights:
         if not isinstance(weight, (bool, int, float)) or weight not in (0, 1):
@@ -279,7 +287,7 @@ def read_json(text, what):
 
 
 def calls_of(m, role):
-    """The calls of tools in a message: OpenAI's tool_calls, its older function_call, ShareGPT's function_call."""
+    """The calls of tools in a message: OpenAI's, its older function_call, or ShareGPT's."""
     if role == "call":
         calls = read_json(content_of(m), "the calls of a tool")
         return calls if isinstance(calls, list) else [calls]
@@ -317,7 +325,7 @@ class Calls:
         self.open[name if isinstance(name, str) and name not in self.open else object()] = part
 
     def answer(self, m):
-        """A result belongs to the call of its tool_call_id; without one, to the first that is open."""
+        """A result belongs to the call of its tool_call_id; without one, to the first open one."""
         result = sample.checked_content(0, "tool", content_of(m))
         name = m.get("tool_call_id")
         if isinstance(name, str) and name in self.open:
@@ -338,7 +346,7 @@ class Calls:
 
 
 def from_messages(messages, notes):
-    """A list of messages, in the spelling of Hugging Face, OpenAI or ShareGPT -> [{"role", "content"}].
+    """Messages as Hugging Face, OpenAI or ShareGPT spell them -> [{"role", "content"}].
 
     Calls of the calculator become parts of the reply they belong to. An assistant's message that is
     not to be learned has "weight" 0. The order is as it came: finished mends it.
@@ -346,7 +354,7 @@ def from_messages(messages, notes):
     out, calls = [], Calls()
     for m in list_of(messages, "messages"):
         role = role_of(m)
-        called = calls_of(m, role) if role == "call" or "tool_calls" in m or "function_call" in m else []
+        called = calls_of(m, role) if role == "call" or not CALLS.isdisjoint(m) else []
         content = None if role == "call" else content_of(m)
         role = "assistant" if role == "call" else role
         weight = read_fields(m, role, notes) if len(m) > 2 else 1
@@ -365,7 +373,7 @@ def from_messages(messages, notes):
             expressions = [{"type": "tool", "text": expression_of(call)} for call in called]
             if goes_on:
                 if before.get("weight", 1) != weight:
-                    raise Unusable("a reply of which only a part is to be learned")
+                    raise Unusable(sample.PARTLY)
                 before["content"] += parts + expressions
             else:
                 out.append({"role": role, "content": parts + expressions})
@@ -398,22 +406,21 @@ def from_ultrachat(turns, notes):
     return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
 
 
-# ------------------------------------------------------------------------------- what a row says beside
+# ------------------------------------------------------------- what a row says beside its messages
 
 
 def refuse_row(row):
-    """Unusable: a row with an image, with other tools, that is not to be learned or shows what not to say."""
+    """Unusable: a row with an image or with other tools, or one that is not to be learned."""
     refuse_media(row)
-    for key in GOOD:
-        if row.get(key) is False:
-            raise Unusable("an example of what not to say", f"{key} is false")
     if row.get("weight") == 0 or row.get("train") is False:
         raise Unusable("a row that is not to be learned")
     for key in TOOLS:
         tools = row.get(key)
         if isinstance(tools, str):
-            tools = None if tools.strip() in ("", "[]", "{}", "null", "None") else read_json(tools, "the tools")
-        for tool in tools if isinstance(tools, list) else [tools] if tools else []:
+            tools = None if tools.strip() in ("", "None") else read_json(tools, "the tools")
+        if not isinstance(tools, list):
+            tools = [tools] if tools else []
+        for tool in tools:
             function = tool.get("function", tool) if isinstance(tool, dict) else {}
             name = function.get("name") if isinstance(function, dict) else None
             if name != "calculator":
@@ -444,7 +451,8 @@ def beside(row):
 def with_system(system, messages):
     """The messages behind the system's, unless they say it themselves."""
     for m in messages if system else []:
-        if m["role"] == "system" and isinstance(m["content"], str) and m["content"].strip() == system[0]["content"].strip():
+        said = m["content"] if m["role"] == "system" else None
+        if isinstance(said, str) and said.strip() == system[0]["content"].strip():
             return messages
     return system + messages
 
@@ -560,23 +568,36 @@ def trees(rows, notes):
 MARKER = re.compile(r"(?:\n\n|\A\s*)(Human|Assistant):(?: |(?=\n|\Z))")
 
 
-def is_transcript(text, whole=True):
-    """Whether a text is HH-RLHF's. A prompt (not whole) is one that ends where the assistant is to speak."""
-    begins = MARKER.match(text)
-    return bool(begins) and (whole or text.startswith("\n\n") or text.rstrip().endswith("\n\nAssistant:"))
+def is_transcript(text):
+    """Whether a text begins as HH-RLHF's do."""
+    return bool(MARKER.match(text))
+
+
+def is_prompt_transcript(text):
+    """Whether a prompt is a transcript: begins like one, or ends where the assistant speaks."""
+    if text.startswith("\n\nHuman:"):
+        return True
+    return text.rstrip().endswith("\n\nAssistant:") and bool(MARKER.search(text))
 
 
 def from_transcript(text):
-    """HH-RLHF's "\\n\\nHuman: ...\\n\\nAssistant: ..." -> conversation, as it stands."""
-    if not is_transcript(text):
-        raise Unusable("no transcript", f"one begins with '\\n\\nHuman: ', this with {text[:40]!r}")
+    """HH-RLHF's "\\n\\nHuman: ...\\n\\nAssistant: ..." -> conversation, as it stands.
+
+    What stands before the first Human or Assistant is the system's.
+    """
     found = list(MARKER.finditer(text))
-    ends = [m.start() for m in found[1:]] + [len(text)]
-    return [{"role": "user" if m[1] == "Human" else "assistant", "content": text[m.end():end].strip()} for m, end in zip(found, ends)]
+    if not found:
+        raise Unusable("no transcript", f"one has '\\n\\nHuman: ', this begins with {text[:40]!r}")
+    begin = text[:found[0].start()].strip()
+    out = [{"role": "system", "content": begin}] if begin else []
+    for m, end in zip(found, [m.start() for m in found[1:]] + [len(text)]):
+        role = "user" if m[1] == "Human" else "assistant"
+        out.append({"role": role, "content": text[m.end():end].strip()})
+    return out
 
 
 def from_prompt(row, notes):
-    """What a pair's replies answer: texts, messages or a transcript, under the names that data sets give them.
+    """The prompt of a pair: a text, messages or a transcript, under its name in the data set.
 
     [] where it stands in the replies themselves.
     """
@@ -586,51 +607,73 @@ def from_prompt(row, notes):
         prompt = "\n".join(texts)
     if row.get("history"):
         raise Unusable("with history", shown(row["history"]))
-    if isinstance(prompt, str):
-        if not is_transcript(prompt, whole=False):
-            return [{"role": "user", "content": prompt}] if prompt else []
-        messages = from_transcript(prompt)
-        return messages if messages[-1]["content"] else messages[:-1]
-    return from_messages(prompt, notes)
+    if not isinstance(prompt, str):
+        return from_messages(prompt, notes)
+    if not is_prompt_transcript(prompt):
+        return [{"role": "user", "content": prompt}] if prompt else []
+    messages = from_transcript(prompt)
+    return messages if messages[-1]["content"] else messages[:-1]
 
 
 def from_side(side, prompt, notes):
-    """The conversation of what was chosen or rejected; the prompt may stand in it as well."""
-    if isinstance(side, str) and not (prompt and not is_transcript(side)):
-        messages = from_transcript(side)
-    elif isinstance(side, str):
-        messages = [{"role": "assistant", "content": side}]
-    else:
+    """The conversation of what was chosen or rejected, behind the prompt where it lacks it."""
+    if not isinstance(side, str):
         messages = from_messages([side] if isinstance(side, dict) else side, notes)
-    asked = [m for m in prompt if m["role"] != "system"]
-    if messages[:len(prompt)] == prompt:
-        return messages
-    if messages[:len(asked)] == asked:          # the system's is in the prompt alone
-        return [m for m in prompt if m["role"] == "system"] + messages
+    elif is_transcript(side) or not prompt:
+        messages = from_transcript(side)
+    else:
+        messages = [{"role": "assistant", "content": side}]
+    return with_prompt(prompt, messages)
+
+
+def spoken(messages):
+    """[(role, content)] of users and assistants, without white space around the texts."""
+    out = []
+    for m in messages:
+        content = m["content"].strip() if isinstance(m["content"], str) else m["content"]
+        if m["role"] != "system":
+            out.append((m["role"], content))
+    return out
+
+
+def with_prompt(prompt, messages):
+    """prompt + messages, without what stands in both: all of the prompt, or its last message."""
+    asked, said = spoken(prompt), spoken(messages)
+    if said[:len(asked)] == asked or len(asked) == 1 and asked[0] in said:
+        return [m for m in prompt if m["role"] == "system" and m not in messages] + messages
+    if said[:1] == asked[-1:]:
+        return prompt[:-1] + messages
     return prompt + messages
 
 
+def is_reply(messages):
+    return bool(messages) and messages[-1]["role"] == "assistant"
+
+
 def from_pair(row, notes):
-    """-> Comparison of the chosen and the rejected. Unusable where more than the last reply differs."""
+    """-> Comparison of chosen and rejected. Unusable where more than the last reply differs."""
     system, prompt, sides = beside(row), from_prompt(row, notes), []
-    stripped = isinstance(row.get("prompt"), str) and is_transcript(row["prompt"], whole=False)
+    as_transcript = isinstance(row.get("prompt"), str) and is_prompt_transcript(row["prompt"])
     for side in (row["chosen"], row["rejected"]):
-        side = side.strip() if stripped and isinstance(side, str) and not is_transcript(side) else side
-        side = from_side(side, prompt, notes)
-        last = side[-1]["content"] if side else None
-        if not last or sample.is_empty(sample.checked_content(len(side) - 1, side[-1]["role"], last)):
+        if as_transcript and isinstance(side, str) and not is_transcript(side):
+            side = side.strip()                 # as the other replies of a transcript
+        messages = from_side(side, prompt, notes)
+        last = messages[-1] if messages else {"role": "assistant", "content": None}
+        content = sample.checked_content(len(messages) - 1, last["role"], last["content"])
+        if sample.is_empty(content):
             raise Unusable("pair with an empty message")
-        sides.append(with_system(system, side))
-    chosen, rejected = (in_turns(side, notes) for side in sides)
-    if not chosen or not rejected or chosen[-1]["role"] != "assistant" or rejected[-1]["role"] != "assistant":
+        sides.append(in_turns(with_system(system, messages), notes))
+    chosen, rejected = sides
+    if not is_reply(chosen) or not is_reply(rejected):
         raise Unusable("pair that does not end with a reply")
+    replies = [chosen[-1]["content"], rejected[-1]["content"]]
     if chosen[:-1] != rejected[:-1]:
         raise Unusable("pair that differs before its last reply")
-    if chosen[-1]["content"] == rejected[-1]["content"]:
+    if replies[0] == replies[1]:
         raise Unusable("pair of two equal replies")
     if 0 in (chosen[-1].get("weight"), rejected[-1].get("weight")):
         raise Unusable("a row that is not to be learned")
-    return Comparison(chosen[:-1], [chosen[-1]["content"], rejected[-1]["content"]], [1, 0])
+    return Comparison(chosen[:-1], replies, [1, 0])
 
 
 def from_ultrafeedback(row, notes):
@@ -655,8 +698,8 @@ def from_ultrafeedback(row, notes):
         replies.append(reply)
     if len(set(scores)) < 2:
         raise Unusable("replies that all have one score, or are empty")
-    question = text_of(row["instruction"], "instruction")
-    return Comparison(with_system(beside(row), [{"role": "user", "content": question}]), replies, scores)
+    question = [{"role": "user", "content": text_of(row["instruction"], "instruction")}]
+    return Comparison(with_system(beside(row), question), replies, scores)
 
 
 ANNOTATION = re.compile(r"<<([^<>]*)=([^<>=]*)>>")
@@ -683,11 +726,12 @@ def gsm8k_parts(answer, notes):
     return [part for part in parts if part["text"]]
 
 
-# A number as people write it: -3, 70,000, 1,00,000, .5, 29.00, 1/2, and with a currency, $5, -$5 or $-5.
+# A number as people write it: -3, 70,000, 1,00,000, .5, 29.00, 1/2, with a currency $5, -$5, $-5.
 SIGN = "[-\u2212]"
 CURRENCY = "[$\u20ac\u00a3]"
 DIGITS = "(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?![0-9])|[0-9]+)"
-NUMBER = re.compile(rf"((?<![\w)]){SIGN}{CURRENCY}?|{CURRENCY}{SIGN}?|)({DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(/[0-9]+)?")
+PREFIX = rf"(?<![\w)]){SIGN}{CURRENCY}?|{CURRENCY}{SIGN}?|"
+NUMBER = re.compile(rf"({PREFIX})({DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(/[0-9]+)?")
 MOST_DIGITS = 200                               # of a number: a longer one is compared as a text
 
 
@@ -713,7 +757,7 @@ def is_number(text):
 
 
 def final_answer(text):
-    """What stands behind the last ####: its first number, or the line where there is no number; None without either."""
+    """The first number behind the last ####; the line where there is no number; else None."""
     for behind in reversed(text.split("####")[1:]):
         number = number_in(behind)
         line = behind.strip().split("\n")[0].strip().rstrip(".")
@@ -723,11 +767,12 @@ def final_answer(text):
 
 
 def comparable(answer):
-    """An answer such that equal ones are ==: the first number in it, exactly, or its text in lower case.
+    """An answer such that equal ones are ==: its first number, a Fraction, or its text in lower case.
 
-    GSM8K's own grader and lm-eval's strict match compare the text of the number behind #### without its
-    commas, so that 29.00 is not 29; lm-eval's flexible match takes the last number anywhere. Here #### is
-    demanded, as by the first two, and the numbers are compared. They also read 1/2 as 1: here it is a half.
+    GSM8K's own grader and lm-eval's strict match demand #### and compare the text of the number, so
+    that 29.00 and $29 are not 29. lm-eval's flexible match takes the last number anywhere, without
+    ####. Here #### is demanded and numbers are compared. All three read 1/2 as 1 or 2: here it is
+    a half.
     """
     if answer is None:
         return None
@@ -746,7 +791,7 @@ def in_turns(messages, notes):
 
 
 def finished(messages, notes):
-    """The conversation that can be learned. Unusable where nobody replies, or no reply is to be learned."""
+    """The conversation to be learned. Unusable without a reply, or without one to be learned."""
     messages = in_turns(messages, notes)
     if messages and messages[-1]["role"] == "user":
         notes["question at the end without a reply"] += 1
@@ -760,11 +805,14 @@ def finished(messages, notes):
 
 
 def conversation_of(row, name, notes, lang):
-    """The conversation in a row of the schema `name`; of a comparison the best reply. Unusable, with a reason."""
+    """The conversation in a row of the schema `name`; of a comparison the best reply. Or Unusable."""
     if name in ("pair", "ultrafeedback"):
         comparison = comparison_in(row, name, notes)
         best = comparison.replies[comparison.scores.index(max(comparison.scores))]
         return [*comparison.prompt, {"role": "assistant", "content": best}]
+    for key in GOOD:
+        if isinstance(row, dict) and row.get(key) is False:
+            raise Unusable("an example of what not to say", f"{key} is false")
     if name == "tree":
         messages = walk_tree(row["prompt"], notes, lang)[0]
     elif name == "gsm8k":
@@ -799,8 +847,8 @@ def comparisons_of(row, name, notes, lang):
     if name in ("pair", "ultrafeedback"):
         return [comparison_in(row, name, notes)]
     if name != "tree":
-        raise Unusable(f"{name} has no replies to compare",
-                       "expected chosen and rejected, UltraFeedback's completions or OpenAssistant's ranks")
+        expected = "chosen and rejected, UltraFeedback's completions or OpenAssistant's ranks"
+        raise Unusable(f"{name} has no replies to compare", f"expected {expected}")
     found, ranked = [], False
     for comparison in walk_tree(row["prompt"], notes, lang)[1]:
         ranked = True
@@ -865,7 +913,8 @@ def task_of(row):
     """A task, checked: what arena.py and align.py ask of it."""
     question = row.get("question") if isinstance(row, dict) else None
     if not question or not isinstance(question, str) or "answer" not in row:
-        raise Unusable("no task", f'expected {{"question": "...", "answer": ...}}, found {shown(row)}')
+        expected = '{"question": "...", "answer": ...}'
+        raise Unusable("no task", f"expected {expected}, found {shown(row)}")
     if type(row.get("exposure", 0)) is not int:
         raise Unusable("exposure is no number of pages", shown(row["exposure"]))
     kind_of(row)
@@ -883,12 +932,13 @@ def task_of(row):
 
 
 def tasks(path):
-    """[{"question", "answer", ...}] of our own tasks or of GSM8K, whose answer is the number behind ####.
+    """[{"question", "answer", ...}] of our own tasks, or of GSM8K with the number behind ####.
 
     Prints how many rows are left out, and why. ValueError as read_rows says.
     """
     notes = Counter()
-    out = [task for _, task in read_rows(path, rows(path), notes, lambda where, row: [task_of(row)])]
+    found = read_rows(path, rows(path), notes, lambda where, row: [task_of(row)])
+    out = [task for _, task in found]
     if notes.total():
         print(f"{path}: {report(notes)}", file=sys.stderr)
     return out
@@ -922,7 +972,7 @@ def show(where, messages):
         content = m["content"]
         if isinstance(content, list):
             content = "".join(SHOWN[part["type"]].format(part["text"]) for part in content)
-        print(f"  {m['role']:10} {content}" + "  (not learned)" * (m.get("weight", 1) == 0))
+        print(f"  {m['role']:10} {content}" + "  (not learned)" * (not m.get("weight", 1)))
 
 
 def count_calls(messages):
@@ -941,7 +991,8 @@ def main(argv=None):
             turns += len(messages)
             calls += count_calls(messages)
         said = report(notes)
-        print(f"{path}: {n:,} conversations, {turns:,} messages, {calls:,} calls of the calculator" + f"; {said}" * bool(said))
+        counts = f"{n:,} conversations, {turns:,} messages, {calls:,} calls of the calculator"
+        print(f"{path}: {counts}" + f"; {said}" * bool(said))
 
 
 if __name__ == "__main__":

@@ -155,6 +155,24 @@ def test_the_prompt_of_a_pair(tmp_path, row):
     assert compare(tmp_path, row) == ([chats.Comparison(PROMPT, ["Halite.", "Granite."], [1, 0])], {})
 
 
+def test_a_prompt_that_stands_in_the_replies_too(tmp_path):
+    """All of it, its last message, with white space or without; or only the last question of a longer conversation."""
+    replies = [assistant("Halite."), assistant("Granite.")]
+    want = [chats.Comparison(PROMPT, ["Halite.", "Granite."], [1, 0])]
+    for prompt, begin in ((PROMPT, PROMPT), (PROMPT, PROMPT[-1:]), (PROMPT, [*PROMPT[:2], said("Which? ")]), ("Which?", PROMPT), ("Is salt a rock?", PROMPT)):
+        found, notes = compare(tmp_path, {"prompt": prompt, **dict(zip(("chosen", "rejected"), ([*begin, reply] for reply in replies)))})
+        assert [c._replace(prompt=[{**m, "content": m["content"].strip()} for m in c.prompt]) for c in found] == want and not notes
+
+
+def test_a_transcript_with_a_beginning(tmp_path):
+    """What stands before the first Human is the system's; a reply may quote a transcript."""
+    begin = "Be brief.\n\nHuman: Hello\n\nAssistant:"
+    want = [chats.Comparison([said("Be brief.", "system"), said("Hello")], ["Hi!", "No.\n\nHuman: x"], [1, 0])]
+    assert compare(tmp_path, {"prompt": begin, "chosen": " Hi!", "rejected": " No.\n\nHuman: x"}) == (want, {})
+    found, notes = compare(tmp_path, {"chosen": begin + " Hi!", "rejected": begin + " No."})
+    assert found[0].prompt == want[0].prompt and not notes
+
+
 def test_a_prompt_that_speaks_of_humans(tmp_path):
     """A text that only begins like a transcript is the user's, and keeps its words."""
     row = {"prompt": "Human: kind or machine?", "chosen": "Kind. ", "rejected": "No."}
