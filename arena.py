@@ -320,7 +320,8 @@ def likeliest(params, cfg, tokenizer, tasks, as_document=False):
             best, _ = choose(params, cfg, tokenizer, prompt, options)
             right.append(task["options"][best] == task["answer"])
     if len(right) < len(tasks):
-        print(f"{len(tasks) - len(right):,} of {len(tasks):,} questions with options exceed the context "
+        left_out = len(tasks) - len(right)
+        print(f"{left_out:,} of {len(tasks):,} questions with options exceed the context "
               f"of {cfg.n_positions} tokens and are left out", file=sys.stderr)
     return float(np.mean(right)) if right else float("nan")
 

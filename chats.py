@@ -16,11 +16,11 @@ Everybody writes the same three things down in their own way. Here they become
 
     {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat
 
-A file has a row a line, or is one JSON list, and may be gzipped. `read_rows` has the one rule for its
-rows: a row is read, or mended, or left out, and what is mended or left out is counted under a short
-reason. Nothing that carries meaning is dropped unseen: a system text beside the messages, the name of
-a speaker, reasoning, a mark that a reply is not to be learned, an image, other tools. A file that is
-no JSON, or in which nothing can be used, is a ValueError that names file and line.
+A file has a row a line, or is one JSON list, and may be gzipped. `read_rows` has the one rule for
+its rows: a row is read, or mended, or left out, and what is mended or left out is counted under a
+short reason. Nothing that carries meaning is dropped unseen: a system text beside the messages, the
+name of a speaker, reasoning, a mark that a reply is not to be learned, an image, other tools. A
+file that is no JSON, or in which nothing can be used, is a ValueError that names file and line.
 
 Sources: the data sets' cards; openai/grade-school-math (the calculator's annotations).
 """
@@ -212,7 +212,8 @@ ROLES = {
 # Keys of a message or of a row. What the chat format has no place for is never dropped unseen.
 CONTENT = ("content", "value", "text")
 CALLS = {"tool_calls", "function_call"}
-LEARNED = ("weight", "train", "training", "loss")       # OpenAI, Axolotl, ms-swift: 0 is read only
+# OpenAI's, Axolotl's, ms-swift's and LLaMA-Factory's: 0 or false is read and not learned.
+LEARNED = ("weight", "train", "training", "loss", "loss_scale", "loss_weight")
 LEARNED_IN_PARTS = ("train_detail", "training_detail")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios", "documents")
@@ -239,11 +240,19 @@ def role_of(m):
 
 
 def content_of(m):
-    """What a message says; None where it says nothing."""
+    """What a message says, a text or parts; None where it says nothing."""
     for key in CONTENT:
         if m.get(key) is not None:
-            return m[key]
+            content = m[key]
+            return [renamed(part) for part in content] if isinstance(content, list) else content
     return m.get("refusal")                     # OpenAI's API puts it there
+
+
+def renamed(part):
+    """A part whose text is under "text"; LLaMA-Factory has it under "value"."""
+    if isinstance(part, dict) and part.get("text") is None and isinstance(part.get("value"), str):
+        return {**part, "text": part["value"]}
+    return part
 
 
 def refuse_media(holder):
@@ -352,6 +361,7 @@ def from_messages(messages, notes):
     not to be learned has "weight" 0. The order is as it came: finished mends it.
     """
     out, calls = [], Calls()
+    messages = read_json(messages, "the messages")          # a text, in columns of some
     for m in list_of(messages, "messages"):
         role = role_of(m)
         called = calls_of(m, role) if role == "call" or not CALLS.isdisjoint(m) else []
@@ -767,7 +777,7 @@ def final_answer(text):
 
 
 def comparable(answer):
-    """An answer such that equal ones are ==: its first number, a Fraction, or its text in lower case.
+    """An answer such that equal ones are ==: its first number, a Fraction, or its text, lowered.
 
     GSM8K's own grader and lm-eval's strict match demand #### and compare the text of the number, so
     that 29.00 and $29 are not 29. lm-eval's flexible match takes the last number anywhere, without
@@ -805,7 +815,7 @@ def finished(messages, notes):
 
 
 def conversation_of(row, name, notes, lang):
-    """The conversation in a row of the schema `name`; of a comparison the best reply. Or Unusable."""
+    """The conversation in a row of the schema `name`; of a comparison the best reply."""
     if name in ("pair", "ultrafeedback"):
         comparison = comparison_in(row, name, notes)
         best = comparison.replies[comparison.scores.index(max(comparison.scores))]

@@ -57,7 +57,7 @@ PARTLY = "a reply of which only a part is to be learned"        # why it does no
 
 
 class Unusable(ValueError):
-    """Messages that cannot be used. `reason` is a short name to count; the text has the value too."""
+    """Messages that cannot be used. `reason` is a short name to count; the text has the value."""
 
     def __init__(self, reason, detail=""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -124,8 +124,8 @@ def in_turns(messages):
 
     A message of the assistant may have a "weight", 0 for one that is not to be learned.
     mended: the name of each change, EMPTY, GREETING, JOINED or MOVED, as often as it was made.
-    The result is [] where nobody says anything. Unusable: a role or a content that the format has no
-    place for.
+    The result is [] where nobody says anything. Unusable: a role or a content that the format has
+    no place for.
     """
     if not isinstance(messages, list):
         detail = f"expected a list of messages, got {repr(messages)[:60]}"
@@ -206,8 +206,8 @@ def render(messages, tokenizer, where="conversation"):
     """Conversation -> (ids, mask), lists of equal length; mask 1 on the tokens the assistant is to learn.
 
     Text is encoded without special tokens, so nobody can forge one by typing its name. An assistant's
-    content is a string, or a list of parts {"type": "text" | "tool" | "output", "text": ...}. A reply
-    of "weight" 0 is read and not learned.
+    content is a string, or a list of parts {"type": "text" | "tool" | "output", "text": ...}. A
+    reply of "weight" 0 is read and not learned.
     """
     check_messages(messages, where)
     ids, mask = [], []

@@ -289,6 +289,8 @@ ONLY_PART = "a reply of which only a part is to be learned"
     ({"messages": [said("Be brief.", "system")]}, NOTHING, ""), ({"messages": [TWO[0], assistant("")]}, NOTHING, ""),
     ({"messages": [TWO[0], assistant(" \n")]}, NOTHING, ""), ({"messages": [TWO[0], assistant(None)]}, NOTHING, ""),
     ({"messages": [TWO[0], assistant([{"type": "text", "text": ""}])]}, NOTHING, ""),
+    ({"messages": "Hello"}, "the messages are no JSON", "'Hello'"), ({"messages": '"Hello"'}, "messages is no list", "'Hello'"),
+    ({"messages": [TWO[0], {**TWO[1], "loss_scale": 0.5}]}, "a weight that is neither 0 nor 1", "0.5"),
     ({"messages": ["Hello"]}, "no message", "'Hello'"), ({"messages": 5}, "messages is no list", "5"),
     ({"messages": [said("x", "wizard")]}, "unknown role 'wizard'", "expected system, user, assistant or tool"),
     ({"messages": [said("x", ["user"])]}, "unknown role ['user']", ""), ({"messages": [{"content": "x"}]}, "unknown role None", ""),
@@ -386,6 +388,8 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
     ({"messages": [said("Hello"), assistant("Hm.", weight=0), *TWO]}, [said("Hello"), assistant("Hm.", weight=0), *TWO], {}),
     ({"conversations": [said("Hello"), {"from": "gpt", "value": "Hm.", "train": False}, *TWO]}, [said("Hello"), assistant("Hm.", weight=0), *TWO], {}),
     ({"messages": [said("Hello"), assistant("Hm.", loss=False), *TWO]}, [said("Hello"), assistant("Hm.", weight=0), *TWO], {}),
+    ({"messages": [{**TWO[0], "loss_weight": 0.0}, {"role": "assistant", "content": [{"type": "text", "value": "Hi!"}], "loss_weight": 1.0}]}, TWO, {}),
+    ({"messages": json.dumps(TWO)}, TWO, {}), ([[said("Hello", "User "), TWO[1]]][0], TWO, {}),
     ({"data": ["Hello", "", "again", "Hi!"]}, [said("Hello\n\nagain"), TWO[1]], {sample.EMPTY: 1, sample.JOINED: 1}),
     ({"messages": [TWO[0], assistant(None, refusal="Hi!")]}, TWO, {})])
 def test_a_row_is_mended(tmp_path, row, want, notes):
