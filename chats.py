@@ -7,14 +7,13 @@ Everybody writes the same three things down in their own way. Here they become
     task            {"question", "answer", "kind"}
 
     {"messages": [{"role", "content"}, ...]}        Hugging Face, SmolTalk, UltraChat 200k, our own; or the list alone
+    {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat
     {"data": ["Hello", "Hi! How can I help?", ...]} UltraChat
     {"conversations": [{"from", "value"}, ...]}     ShareGPT
     {"message_tree_id", "prompt": {"replies"}}      OpenAssistant's trees; or its messages, a row each, with parent_id
     {"chosen", "rejected"}                          HH-RLHF's transcripts, or messages; with "prompt" or without
     {"instruction", "completions"}                  UltraFeedback, with a score for each
     {"question", "answer"}                          GSM8K: its <<48/2=24>> become calls of the calculator
-
-    {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat
 
 A file has a row a line, or is one JSON list, and may be gzipped. `read_rows` has the one rule for
 its rows: a row is read, or mended, or left out, and what is mended or left out is counted under a
@@ -354,6 +353,13 @@ class Calls:
         return found
 
 
+def without_output(parts):
+    """The calls among an assistant's parts that no output follows."""
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in parts]
+    found = zip(parts, kinds, [*kinds[1:], None])
+    return [part for part, kind, after in found if kind == "tool" and after != "output"]
+
+
 def from_messages(messages, notes):
     """Messages as Hugging Face, OpenAI or ShareGPT spell them -> [{"role", "content"}].
 
@@ -388,10 +394,8 @@ def from_messages(messages, notes):
             else:
                 out.append({"role": role, "content": parts + expressions})
                 calls.open.clear()
-            for part, after in itertools.zip_longest(parts, parts[1:], fillvalue={}):
-                if isinstance(part, dict) and part.get("type") == "tool":
-                    if not isinstance(after, dict) or after.get("type") != "output":
-                        calls.add(part)
+            for part in without_output(parts):
+                calls.add(part)
             for part, call in zip(expressions, called):
                 calls.add(part, call)
         if weight != 1:
