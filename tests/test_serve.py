@@ -1843,7 +1843,7 @@ def test_a_model_that_changes_all_the_time_still_answers(run, monkeypatch):
     try:
         post(server, "/v1/chat/completions", ASK)
         times, loaded, load = iter(range(10**6)), [], sample.load_model
-        monkeypatch.setattr(serve, "signature", lambda folder: (("config.json", 0, 0, next(times)),))
+        monkeypatch.setattr(serve, "signature", lambda folder: (("tokenizer.json", 0, 0, next(times)),))
         monkeypatch.setattr(sample, "load_model", lambda folder: loaded.append(folder) or load(folder))
         assert post(server, "/v1/chat/completions", ASK)["choices"] and len(loaded) == 1
     finally:
