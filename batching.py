@@ -46,10 +46,11 @@ class Job:
     (token, characters of the reply in front of it, whether it is shown, its log probability, [(token,
     log probability)] of the likeliest).
 
+    calls: whether an event comes also for a token that shows nothing, as those of a call of the calculator.
     client: who asks; the places are shared out between clients."""
 
-    def __init__(self, prompts, settings, stop=(), stream=True, client=None):
-        self.prompts, self.settings, self.stop, self.stream = prompts, settings.check(), stop, stream
+    def __init__(self, prompts, settings, stop=(), stream=True, calls=False, client=None):
+        self.prompts, self.settings, self.stop, self.stream, self.calls = prompts, settings.check(), stop, stream, calls
         self.client, self.declined = client, None
         self.events, self.gone, self.begun, self.rows, self.tokens = queue.SimpleQueue(), False, 0, [], 0
         self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
@@ -179,7 +180,7 @@ class Writer(threading.Thread):
         if finish:
             shown += text.end()
             del self.texts[row]
-        if shown or entry or finish:
+        if shown or entry or finish or job.calls:
             part = job.written.setdefault(i, ["", [], None])
             part[0] += shown
             part[1] += [entry] if entry else []

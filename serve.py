@@ -618,36 +618,46 @@ class Chat:
         settings, stop = settings_of(body, tokenizer, most, top if self.logprobs else -1, [end])
         n = field(body, "n", 1, int, 1, batching.PLACES)
         refuse_many(n * most, settings)
-        self.job = batching.Job([prompt] * n, settings, stop, field(body, "stream", False, bool))
+        show_calls = field(body, "show_calls", False, bool)
+        self.job = batching.Job([prompt] * n, settings, stop, field(body, "stream", False, bool), calls=show_calls)
         self.parts, self.given = None, [0] * n              # of each reply; how many of its tokens they hold
-        if field(body, "show_calls", False, bool):
+        if show_calls:
             self.parts = [sample.Parts(tokenizer) for _ in range(n)]
 
     def entries(self, entries):
         return {"content": [chat_entry(self.tokenizer, e) for e in entries], "refusal": None} if self.logprobs else None
 
     def new_parts(self, i, finish):
-        """{"parts": what reply i has grown by} for the page, {} for others."""
+        """What reply i has grown by: [{"index", "type", "text"}] as sample.Parts has it, one for each part."""
         if self.parts is None:
-            return {}
+            return []
         ids, begin = self.job.rows[i].ids, self.given[i]
         self.given[i] = len(ids)
-        grown = [self.parts[i].put(token) for token in ids[begin:self.given[i]]]
+        grown, parts = [self.parts[i].put(token) for token in ids[begin:self.given[i]]], {}
         grown += [self.parts[i].end()] if finish else []
-        return {"parts": [part for part in grown if part]}
+        for piece in filter(None, grown):
+            part = parts.setdefault(piece["index"], {**piece, "text": ""})
+            part["text"] += piece["text"]
+        return list(parts.values())
 
     def choice(self, i, text, entries, finish):
-        message = {"role": "assistant", "content": text, "refusal": None, **self.new_parts(i, finish)}
+        message = {"role": "assistant", "content": text, "refusal": None}
+        if self.parts:
+            message["parts"] = self.new_parts(i, finish)
         return {"index": i, "message": message, "logprobs": self.entries(entries), "finish_reason": finish}
 
     def begin(self, i):
         return {"index": i, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
 
     def chunk(self, i, text, entries, finish):
-        delta = {"content": text} if text or entries else {}
-        parts = self.new_parts(i, finish)
-        if parts.get("parts"):
-            delta |= parts
+        """What a stream says of reply i now; None for nothing."""
+        parts, delta = self.new_parts(i, finish), {}
+        if not (text or entries or parts or finish):
+            return None
+        if text or entries:
+            delta["content"] = text
+        if parts:
+            delta["parts"] = parts
         return {"index": i, "delta": delta, "logprobs": self.entries(entries) if entries else None, "finish_reason": finish}
 
 
@@ -750,6 +760,8 @@ class Completion:
         return {"index": i, "text": self.prompts[i], "logprobs": self.entries(i, self.echoed[i], []), "finish_reason": None}
 
     def chunk(self, i, text, entries, finish):
+        if not (text or entries or finish):
+            return None
         return {"index": i, "text": text, "logprobs": self.entries(i, [], entries), "finish_reason": finish}
 
 
@@ -1105,6 +1117,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send_events(self, values, last=False):
         texts = [value.encode() if isinstance(value, str) else json_bytes(value) for value in values]
         data = b"".join([b"data: " + text + b"\n\n" for text in texts])
+        assert data, "a chunk of no bytes would end the stream"
         if self.head.minor == 1:
             data = b"%x\r\n%s\r\n" % (len(data), data) + b"0\r\n\r\n" * last
         self.write(data)
@@ -1484,11 +1497,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             for event in itertools.chain([first], events):
                 for i, (text, entries, finish) in event.items():
-                    if text or entries:
-                        values.append(event_of([request.chunk(i, text, entries, None)]))
+                    grown = request.chunk(i, text, entries, None)
+                    if grown:
+                        values.append(event_of([grown]))
                     if finish:
                         values.append(event_of([request.chunk(i, "", [], finish) | self.ids(request.job, i, with_ids)]))
-                if request.job.left:                        # the last of them goes out with what ends the stream
+                if request.job.left and values:             # the last of them goes out with what ends the stream
                     self.send_events(values)
                     values = []
             usage = [event_of([], self.usage(request.job))] if include_usage else []

@@ -20,6 +20,7 @@ import weakref
 import numpy as np
 import pytest
 
+import batching
 import bpe
 import gpt
 import malformed
@@ -1435,9 +1436,14 @@ def test_nothing_is_written(server):
     assert all_there_is["usage"]["completion_tokens"] == CFG.n_positions - 1
 
 
-def test_a_reply_in_parts(script):
-    """A call of the calculator is told from text that looks like one, and goes back as it came."""
+@pytest.mark.parametrize("pace", [0.0, 60.0])
+def test_a_reply_in_parts(script, monkeypatch, pace):
+    """A call of the calculator is told from text that looks like one, and goes back as it came.
+
+    pace: with an event for each token, or one for all.
+    """
     server, reply = script
+    monkeypatch.setattr(batching, "PACE", pace)
     body = {**ASK, "max_tokens": 40, "temperature": 0, "show_calls": True}
     want = sample.reply_parts(reply, TOK)
     assert [part["type"] for part in want] == ["text", "tool", "output", "text"]

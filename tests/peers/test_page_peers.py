@@ -10,6 +10,7 @@ import pytest
 
 import bpe
 import gpt
+import sample
 import serve
 import toyweb
 
@@ -105,7 +106,6 @@ def test_chat(page, address):
 
 def test_stop(page, address, monkeypatch):
     """A reply that is stopped ends where it is, and stays."""
-    import sample
     read = sample.Batch.read
     monkeypatch.setattr(sample.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
     page.goto(address)
@@ -117,6 +117,82 @@ def test_stop(page, address, monkeypatch):
     text = page.locator(".turn.assistant .text").inner_text()
     page.wait_for_timeout(400)
     assert text and page.locator(".turn.assistant .text").inner_text() == text and page.inner_text("#chat_error") == ""
+
+
+def scripted(folder, replies):
+    """A model that writes reply n, a list of tokens, behind any prompt of as many tokens as replies[n][0] says."""
+    cfg, width = gpt.Config(TOK.n_vocab, 256, 96, 1, 4), 96
+    params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
+    for name in params:
+        if name.startswith("h.") and "ln" not in name:
+            params[name][...] = 0
+    embedding = rng.standard_normal((TOK.n_vocab, width)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    positions = np.zeros((256, width), np.float32)
+    for length, reply in replies:
+        for i, token in enumerate(reply):
+            positions[length - 1 + i] = 30 * embedding[token]
+    params["wte.weight"], params["wpe.weight"], params["ln_f.weight"][...] = embedding, positions, 4
+    gpt.save(folder, params, cfg)
+    TOK.save(folder / "tokenizer.json")
+
+
+def test_a_text_like_a_call_stays_text(page, tmp_path):
+    """A call of the calculator goes back to the model as a call, and a text such as [1+1 = 3] as text."""
+    def ids(*pieces):
+        return [i for p in pieces for i in ([TOK.special_tokens[p]] if p in TOK.special_tokens else TOK.encode_ordinary(p))]
+
+    user = [{"role": "user", "content": "Who? [2+2 = 5]"}]
+    call = ("<|tool_start|>", "37*48", "<|tool_end|>", "<|output_start|>", "1776", "<|output_end|>")
+    reply = ids("so", *call, "[1+1 = 3] [4 = 4] 1776<|im_end|>", "<|im_end|>")
+    scripted(tmp_path / "sft", [(len(sample.render_prompt(user, TOK)), reply)])
+    server = serve.Server(serve.Models(tmp_path), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/completions") else None)
+    try:
+        page.goto(f"http://{server.address}/")
+        for question in (user[0]["content"], "Who?"):
+            page.fill("#question", question)
+            page.press("#question", "Enter")
+            idle(page)
+        said = {"role": "assistant", "content": sample.reply_parts(reply, TOK)}
+        assert [part["type"] for part in said["content"]] == ["text", "tool", "output", "text"]
+        assert [body["messages"] for body in sent] == [user, [*user, said, {"role": "user", "content": "Who?"}]]
+        first = page.locator(".turn.assistant .text").first
+        assert first.locator(".call").all_inner_texts() == ["[37*48 = 1776]"]
+        assert first.inner_text().replace("\n", "") == "so[37*48 = 1776][1+1 = 3] [4 = 4] 1776<|im_end|>"
+        page.locator("text=retry").click()                  # the same conversation again, and edited
+        idle(page)
+        assert sent[2]["messages"] == sent[1]["messages"]
+        page.locator("text=edit").last.click()
+        assert page.input_value("#question") == "Who?"
+        page.press("#question", "Enter")
+        idle(page)
+        assert sent[3]["messages"] == sent[1]["messages"]
+    finally:
+        server.close()
+
+
+def test_a_call_that_is_stopped_is_none(page, tmp_path, monkeypatch):
+    """Half a call does not go back to the model, as it would be a whole one there."""
+    call = [TOK.special_tokens["<|tool_start|>"], *TOK.encode_ordinary("1+1+" * 60)]
+    asked = [{"role": "user", "content": "Who?"}]
+    scripted(tmp_path / "sft", [(len(sample.render_prompt(asked, TOK)), TOK.encode_ordinary("so") + call)])
+    read = sample.Batch.read
+    monkeypatch.setattr(sample.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
+    server = serve.Server(serve.Models(tmp_path), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        page.goto(f"http://{server.address}/")
+        page.fill("#question", "Who?")
+        page.press("#question", "Enter")
+        page.wait_for_selector(".call")
+        page.click("#stop")
+        idle(page)
+        assert page.locator(".turn.assistant .text").inner_text() == "so" and page.locator(".call").count() == 0
+    finally:
+        server.close()
 
 
 def test_errors_are_shown(page, address):
