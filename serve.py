@@ -383,9 +383,17 @@ UNHEEDED = {
 JSON = "application/json; charset=utf-8"        # some clients take Latin-1 for granted where nothing is said
 
 
+# Line ends in Unicode's sense. A client that cuts a stream into lines as Python's splitlines does
+# would cut an event there.
+LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
+
+
 def json_bytes(value):
-    """Text that is no Unicode (half a surrogate pair, from a request) is shown as question marks."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    """JSON on one line. Text that is no Unicode (half a surrogate pair, from a request) is shown as question marks."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not text.isascii():
+        text = text.translate(LINE_ENDS)
+    return text.encode("utf-8", "replace")
 
 
 def no_number(name):
@@ -582,11 +590,13 @@ def chat_entry(tokenizer, entry):
     """
     token, _, said, logp, best = entry
 
-    def one(i, x, bytes):
-        return {"token": inside.piece(tokenizer, i), "logprob": finite(x), "bytes": list(bytes)}
+    def one(i, x, said):
+        text = tokenizer.token_bytes[i] if said else b""
+        return {"token": inside.piece(tokenizer, i), "logprob": finite(x), "bytes": list(text)}
 
-    tops = [one(i, x, tokenizer.token_bytes[i]) for i, x in best]
-    return {**one(token, logp, tokenizer.token_bytes[token] if said else b""), "top_logprobs": tops}
+    special = tokenizer.special_tokens.values()
+    tops = [one(i, x, i not in special) for i, x in best]
+    return {**one(token, logp, said), "top_logprobs": tops}
 
 
 class Chat:

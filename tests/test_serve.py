@@ -1472,6 +1472,22 @@ def test_texts_are_utf_8_and_say_so(server):
         assert send(server, "POST", path, body)[1]["Content-Type"] == "text/event-stream; charset=utf-8"
 
 
+def test_an_event_is_one_line_for_everybody(tmp_path):
+    """Python's splitlines, which requests and httpx use, ends a line at more characters than CR and LF."""
+    said = "a\x85b\u2028c\u2029d\x0be\x1cf\u00e4"
+    scripted(tmp_path / "base", names(said, "<|endoftext|>"), 1 + len(names("goat")))
+    server = started(tmp_path)
+    try:
+        body = {"prompt": "goat", "temperature": 0, "max_tokens": 40}
+        _, _, data = send(server, "POST", "/v1/completions", {**body, "stream": True})
+        lines = [line for line in data.decode().splitlines() if line]
+        assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+        assert "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines[:-1]) == said
+        assert post(server, "/v1/completions", body)["choices"][0]["text"] == said
+    finally:
+        server.close()
+
+
 ASKS = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, x-stainless-os,x-a"}
 SHARED = {"Access-Control-Allow-Origin", "Access-Control-Allow-Headers", "Access-Control-Allow-Methods",
           "Access-Control-Max-Age", "Access-Control-Allow-Credentials", "Access-Control-Allow-Private-Network"}
