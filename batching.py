@@ -39,18 +39,21 @@ class Declined(Exception):
 
 
 class Job:
-    """One request: prompts, each of which becomes a row; events, what is written: {number of the row: [text, entries, finish]}.
-    An event of None says that nothing more comes: declined says why, or the writer failed.
+    """One request.
 
-    entries: where log probabilities are asked for, one for each token, whether it is shown or not:
-    (token, characters of the reply in front of it, whether it is shown, its log probability, [(token,
-    log probability)] of the likeliest).
-
-    calls: whether an event comes also for a token that shows nothing, as those of a call of the calculator.
-    client: who asks; the places are shared out between clients."""
+    prompts  each becomes a row
+    events   what is written: {number of the row: [text, entries, finish]}. None says that nothing more
+             comes: declined says why, or the writer failed
+    entries  where log probabilities are asked for, one for each token: (token, characters of the reply
+             in front of it, whether it is shown, its log probability, [(token, log probability)] of the
+             likeliest)
+    calls    whether an event comes also for a token that is not shown, as in a call of the calculator
+    client   who asks; the places are shared out between clients
+    """
 
     def __init__(self, prompts, settings, stop=(), stream=True, calls=False, client=None):
-        self.prompts, self.settings, self.stop, self.stream, self.calls = prompts, settings.check(), stop, stream, calls
+        self.prompts, self.settings, self.stop = prompts, settings.check(), stop
+        self.stream, self.calls = stream, calls
         self.client, self.declined = client, None
         self.events, self.gone, self.begun, self.rows, self.tokens = queue.SimpleQueue(), False, 0, [], 0
         self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
@@ -171,7 +174,8 @@ class Writer(threading.Thread):
         shown = text.put(token)
         entry = None
         if row.likely:
-            entry = (token, before, token not in text.names and not text.hidden, *row.likely[-1])
+            said = token not in text.names and not text.hidden
+            entry = (token, before, said, *row.likely[-1])
         finish = row.finish
         if text.stopped:
             if not finish:

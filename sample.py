@@ -551,16 +551,17 @@ def generate(params, cfg, tokenizer, prompts, **settings):
 
 
 class Parts:
-    """A reply in the parts that render takes back, as its tokens come: texts, calls of the calculator, its answers.
+    """A reply in the parts that render takes back, as its tokens come.
 
-    What put and end return is what the reply has grown by: {"index": number of the part, "type", "text"}
-    with a text to append to that part, or None.
+    Parts are texts, calls of the calculator and its answers. put and end return what the reply has
+    grown by: {"index": number of the part, "type", "text": what to append to it}, or None.
     """
-
-    BEGUN = {begin: kind for kind, (begin, _) in PART_TOKENS.items()} | {end: "text" for _, end in PART_TOKENS.values()}
 
     def __init__(self, tokenizer):
         self.tokenizer, self.index, self.kind = tokenizer, 0, "text"
+        self.begun = {}                                     # by the name of a token: which part it begins
+        for kind, (begin, end) in PART_TOKENS.items():
+            self.begun |= {begin: kind, end: "text"}
         self.names = {v: k for k, v in tokenizer.special_tokens.items()}
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -568,10 +569,10 @@ class Parts:
         name = self.names.get(token)
         if name is None:
             return self._grown(self.decoder.decode(self.tokenizer.token_bytes[token]))
-        if name not in self.BEGUN:
+        if name not in self.begun:
             return None
         grown = self.end()
-        self.index, self.kind = self.index + 1, self.BEGUN[name]
+        self.index, self.kind = self.index + 1, self.begun[name]
         return grown
 
     def end(self):

@@ -5,9 +5,21 @@ A thread for each connection reads requests, makes a job of each and passes on w
     python sample.py serve                           http://127.0.0.1:8000, the page; http://127.0.0.1:8000/v1 for clients
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'
 
-GET /v1/models, /health (also without the key, also as /v1/health and /ping); POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize. The page (chat.html) asks for more:
-/api/about, report, arena, log, look and cut. The name of a stage of the run as model picks it. Without one the best assistant answers,
-or for completions the base model; a name that is not there is 404.
+GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize. /health
+needs no key, and is /v1/health and /ping too. The page (chat.html) asks for more: /api/about, report,
+arena, log, look and cut.
+
+model is the name of a stage of the run. Without one the best assistant answers, or for completions the
+base model. A name that is not there is 404.
+
+A field that would change the answer and has no effect here is refused by its name (UNHEEDED), as tools
+or response_format. Ignored is what changes nothing here: user, metadata, store, service_tier,
+safety_identifier, prompt_cache_key, prediction, parallel_tool_calls, reasoning_effort, verbosity,
+cache_prompt, chat_template_kwargs, the name in a message, and names that nobody here knows.
+
+logprobs has one entry for each token of the reply, so as many as completion_tokens says: special tokens,
+the one that ends the reply, those of a call of the calculator and parts of characters have theirs.
+They are log probabilities at temperature 1, before penalties and logit_bias.
 
 One client can hold so much and no more:
 
@@ -100,7 +112,7 @@ ASSISTANTS, BASES = ("rl", "sft"), ("base",)
 
 
 class Refused(Exception):
-    """What a client is told: an HTTP status, OpenAI's error object, and headers that belong to the status."""
+    """What a client is told: an HTTP status, OpenAI's error object, headers that belong to the status."""
 
     def __init__(self, status, message, param=None, code=None, headers=()):
         super().__init__(message)
@@ -134,7 +146,7 @@ SINGLE = ("host", "content-length", "authorization", "origin", "expect")
 
 
 def line_of(file, most, status):
-    """The next line of a head or of a body in chunks, without its CRLF. None where the client has ended."""
+    """The next line of a head or of a body in chunks, without CRLF. None where the client has ended."""
     line = file.readline(most + 2)
     if not line:
         return None
@@ -146,7 +158,7 @@ def line_of(file, most, status):
 
 
 def fields_of(file):
-    """(name in lower case, value) of each field, up to the empty line that ends a head or a body in chunks."""
+    """(name in lower case, value) of each field, up to the empty line that ends a head or chunks."""
     n_fields, size = 0, 0
     while line := line_of(file, LONGEST_LINE, 431):
         n_fields, size = n_fields + 1, size + len(line)
@@ -163,14 +175,16 @@ def fields_of(file):
 
 
 def chunks_of(file):
-    """The body of a request that comes in chunks (RFC 9112, 7.1): sizes in hexadecimal, each in front of its bytes.
+    """The body of a request that comes in chunks (RFC 9112, 7.1).
+
+    In front of the bytes of each stands how many they are, in hexadecimal:
 
         5 CRLF "Hello" CRLF 1;a=b CRLF "!" CRLF 0 CRLF Checksum: 1 CRLF CRLF   ->   Hello!
 
     What stands behind a size (an extension) and behind the last chunk (trailers) is read as strictly
     as a head, and has no effect: a trailer never becomes a field of the head.
     """
-    parts, total = [], 0
+    body, n_chunks = bytearray(), 0     # no list: an object takes more than a small chunk
     while True:
         line = line_of(file, LONGEST_CHUNK_LINE, 400)
         found = CHUNK.fullmatch(line or "")
@@ -178,20 +192,18 @@ def chunks_of(file):
             raise Refused(400, f"not the size of a chunk: {(line or '')[:60]!r}")
         digits = found[1].lstrip("0") or "0"
         size = int(digits, 16) if len(digits) < 9 else LARGEST_BODY + 1
-        total += size
-        if total > LARGEST_BODY:
-            raise Refused(413, f"a body of over {LARGEST_BODY:,} bytes")
-        if len(parts) == CHUNKS:
-            raise Refused(413, f"a body in more than {CHUNKS:,} chunks")
+        n_chunks += 1
+        if len(body) + size > LARGEST_BODY or n_chunks > CHUNKS:
+            raise Refused(413, f"a body of over {LARGEST_BODY:,} bytes or {CHUNKS:,} chunks")
         if size == 0:
             break
         data = file.read(size + 2)
         if len(data) < size + 2 or not data.endswith(b"\r\n"):
             raise Refused(400, f"a chunk that does not end behind its {size:,} bytes")
-        parts.append(data[:-2])
+        body += data[:-2]
     for _ in fields_of(file):
         pass
-    return b"".join(parts)
+    return bytes(body)
 
 
 class Head:
@@ -281,7 +293,7 @@ class Head:
     def _connection(self):
         options = self.fields.get("connection", "").split(",")
         wanted = [option.strip(" \t").lower() for option in options]
-        kept = self.minor == 1 or "keep-alive" in wanted    # HTTP/1.0 closes unless it is asked not to
+        kept = self.minor == 1 or "keep-alive" in wanted    # HTTP/1.0 closes unless asked not to
         self.close = "close" in wanted or not kept
         if "expect" in self.fields and self.minor == 1:
             if self.fields["expect"].lower() != "100-continue":
@@ -319,7 +331,7 @@ def field(body, name, default, kinds, low=None, high=None):
     value = body.get(name)
     if value is None:
         return default
-    if kinds is int and type(value) is float and value.is_integer():    # 5.0, as some languages write 5
+    if kinds is int and type(value) is float and value.is_integer():    # 5.0: 5 in some languages
         value = int(value)
     ok = isinstance(value, kinds) and not (isinstance(value, bool) and kinds is not bool)
     if not ok or low is not None and not low <= value <= high:
@@ -331,7 +343,7 @@ def field(body, name, default, kinds, low=None, high=None):
 NUMBER = (int, float)
 MANY = 1 << 31                                  # more than any context
 OFF = (False, 0, "", [], {})                    # values by which a field asks for nothing
-# Fields that would change the answer and that nobody heeds here, with the values that change nothing.
+# Fields that would change the answer and have no effect here, with the values that change nothing.
 UNHEEDED = {
     # tools, and answers that are no text
     "tools": ([],),
@@ -380,7 +392,7 @@ UNHEEDED = {
     "prompt_logprobs": (),
     "n_probs": OFF,
 }
-JSON = "application/json; charset=utf-8"        # some clients take Latin-1 for granted where nothing is said
+JSON = "application/json; charset=utf-8"        # without it some clients read Latin-1
 
 
 # Line ends in Unicode's sense. A client that cuts a stream into lines as Python's splitlines does
@@ -389,7 +401,7 @@ LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
 
 
 def json_bytes(value):
-    """JSON on one line. Text that is no Unicode (half a surrogate pair, from a request) is shown as question marks."""
+    """JSON on one line. Text that is no Unicode, as half a surrogate pair, becomes question marks."""
     text = json.dumps(value, ensure_ascii=False)
     if not text.isascii():
         text = text.translate(LINE_ENDS)
@@ -422,7 +434,10 @@ def object_of(data):
 
 
 def length_of(body, least):
-    """How many tokens a request wants at most, None where it does not say. -1 is as many as there is room for."""
+    """How many tokens a request wants at most, None where it does not say.
+
+    -1 is as many as there is room for.
+    """
     for name in ("max_completion_tokens", "max_tokens", "n_predict"):
         if body.get(name) == -1:                            # as llama.cpp and LM Studio have it
             return MANY
@@ -436,7 +451,8 @@ def refuse_unheeded(body, harmless=()):
     for name, neutral in UNHEEDED.items():
         value = body.get(name)
         if value is not None and value not in neutral and name not in harmless:
-            raise unsupported(name, f"{name} is {json.dumps(value)[:60]}: it has no effect here; leave it out")
+            shown = json.dumps(value)[:60]
+            raise unsupported(name, f"{name} is {shown}: it has no effect here; leave it out")
 
 
 def unsupported(param, message):
@@ -453,11 +469,12 @@ def settings_of(body, tokenizer, most, alternatives, stop_tokens):
                            f"of at most {LONGEST_STOP} characters", "stop")
     form = field(body, "response_format", {"type": "text"}, dict)
     if form.get("type") != "text":
-        raise unsupported("response_format", f"response_format {json.dumps(form)[:60]}: only text is written here")
+        shown = json.dumps(form)[:60]
+        raise unsupported("response_format", f"response_format {shown}: only text is written here")
     penalty = field(body, "repeat_penalty", 1.0, NUMBER, 0, 10)
     penalty = field(body, "repetition_penalty", penalty, NUMBER, 0, 10)
     if penalty != 1 and body.get("repeat_last_n") not in (None, -1):
-        raise unsupported("repeat_last_n", "repeat_last_n: all tokens of prompt and reply are penalised here")
+        raise unsupported("repeat_last_n", "repeat_last_n: all tokens so far are penalised here")
     seed = field(body, "seed", -1, int, -(1 << 63), (1 << 64) - 1)
     return sample.Settings(
         max_new_tokens=most,
@@ -469,7 +486,7 @@ def settings_of(body, tokenizer, most, alternatives, stop_tokens):
         presence_penalty=field(body, "presence_penalty", 0.0, NUMBER, -2, 2),
         frequency_penalty=field(body, "frequency_penalty", 0.0, NUMBER, -2, 2),
         logit_bias=bias_of(body, tokenizer),
-        seed=uuid.uuid4().int >> 65 if seed < 0 else seed,  # below 0: any, as llama.cpp and vLLM have it
+        seed=uuid.uuid4().int >> 65 if seed < 0 else seed,  # below 0: any, as in llama.cpp and vLLM
         alternatives=alternatives,
         stop=frozenset(stop_tokens),
     ), stop
@@ -482,8 +499,8 @@ def bias_of(body, tokenizer):
         digits = re.fullmatch("0*([0-9]{1,9})", token)
         number = int(digits[1]) if digits else tokenizer.n_vocab
         if not (number < tokenizer.n_vocab and isinstance(value, NUMBER) and -100 <= value <= 100):
-            raise Refused(400, f"logit_bias has {token[:20]!r}: {json.dumps(value)[:20]}, expected the number "
-                               "of a token and one from -100 to 100", "logit_bias")
+            raise Refused(400, f"logit_bias has {token[:20]!r}: {json.dumps(value)[:20]}, expected the "
+                               "number of a token and one from -100 to 100", "logit_bias")
         # 100 and -100 mean that nothing else is said, or never this.
         bias[number] = 1e9 * value if abs(value) == 100 else float(value)
     return tuple(bias.items())
@@ -515,8 +532,8 @@ def too_long(what, cfg, param):
 def messages_of(body, cfg, tokenizer):
     """The messages of a chat request as sample.render reads them.
 
-    Any order that OpenAI's API takes is taken, see sample.in_turns. Fields beside role and content, such
-    as name, have no place in our chat format and are ignored.
+    Any order that OpenAI's API takes is taken, see sample.in_turns. Fields beside role and content,
+    such as name, have no place in our chat format and are ignored.
     """
     messages = field(body, "messages", None, list)
     if not messages:
@@ -532,7 +549,8 @@ def messages_of(body, cfg, tokenizer):
         if not isinstance(m, dict):
             raise Refused(400, f"messages[{i}] is {json.dumps(m)[:40]}, expected an object", "messages")
         if m.get("role") in ("tool", "function") or m.get("tool_calls") or m.get("function_call"):
-            raise Refused(400, f"messages[{i}]: the model has a calculator of its own and calls no tools of clients", "messages")
+            raise Refused(400, f"messages[{i}]: the model has a calculator of its own and calls no tools "
+                               "of clients", "messages")
         content = m.get("content")
         if isinstance(content, list):
             content = [part_of(part, i, m.get("role")) for part in content]
@@ -551,13 +569,13 @@ def messages_of(body, cfg, tokenizer):
 
 
 def part_of(part, i, role):
-    """A part of message i as sample.render knows it: a text, or of the assistant a call of the calculator."""
+    """A part of message i as sample.render knows it: a text, or a call of the assistant's calculator."""
     if isinstance(part, str):                               # LangChain has texts in lists too
         return {"type": "text", "text": part}
     kind = part.get("type") if isinstance(part, dict) else part
     text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else None
     if isinstance(text, str):
-        if kind in ("text", "input_text", "output_text", "refusal"):        # of either of OpenAI's APIs
+        if kind in ("text", "input_text", "output_text", "refusal"):    # of either API of OpenAI
             return {"type": "text", "text": text}
         if role == "assistant" and kind in sample.PART_TOKENS:
             return {"type": kind, "text": text}
@@ -578,15 +596,15 @@ def spelled(tokenizer, i, mark=""):
 
 
 def finite(logp):
-    """A log probability as JSON can have it: OpenAI's -9999 stands for that of a token that cannot come."""
+    """A log probability as JSON can have it: -9999, as OpenAI has it, for a token that cannot come."""
     return logp if logp is None else max(logp, -9999.0)
 
 
 def chat_entry(tokenizer, entry):
     """One token of logprobs.content.
 
-    bytes: those by which the token adds to the content: none where it is a special one, or part of a
-    call of the calculator. Those of all tokens are the content.
+    bytes: what the token adds to the content: nothing where it is a special one, or part of a call of
+    the calculator. Those of all tokens together are the content.
     """
     token, _, said, logp, best = entry
 
@@ -602,8 +620,8 @@ def chat_entry(tokenizer, entry):
 class Chat:
     """POST /v1/chat/completions.
 
-    show_calls  ours, for the page: the reply also in parts (sample.Parts), in which calls of the
-                calculator are told from text that only looks like one. They can be sent back as content.
+    show_calls  ours, for the page: the reply also in parts (sample.Parts), in which a call of the
+                calculator is told from text that only looks like one. They come back as content.
     """
 
     prefix, whole, part = "chatcmpl", "chat.completion", "chat.completion.chunk"
@@ -628,17 +646,19 @@ class Chat:
         settings, stop = settings_of(body, tokenizer, most, top if self.logprobs else -1, [end])
         n = field(body, "n", 1, int, 1, batching.PLACES)
         refuse_many(n * most, settings)
-        show_calls = field(body, "show_calls", False, bool)
-        self.job = batching.Job([prompt] * n, settings, stop, field(body, "stream", False, bool), calls=show_calls)
-        self.parts, self.given = None, [0] * n              # of each reply; how many of its tokens they hold
+        show_calls, stream = field(body, "show_calls", False, bool), field(body, "stream", False, bool)
+        self.job = batching.Job([prompt] * n, settings, stop, stream, show_calls)
+        self.parts, self.given = None, [0] * n              # of each reply; how many tokens they hold
         if show_calls:
             self.parts = [sample.Parts(tokenizer) for _ in range(n)]
 
     def entries(self, entries):
-        return {"content": [chat_entry(self.tokenizer, e) for e in entries], "refusal": None} if self.logprobs else None
+        if not self.logprobs:
+            return None
+        return {"content": [chat_entry(self.tokenizer, e) for e in entries], "refusal": None}
 
     def new_parts(self, i, finish):
-        """What reply i has grown by: [{"index", "type", "text"}] as sample.Parts has it, one for each part."""
+        """What reply i has grown by, as sample.Parts has it, for each part: [{"index", "type", "text"}]."""
         if self.parts is None:
             return []
         ids, begin = self.job.rows[i].ids, self.given[i]
@@ -654,7 +674,8 @@ class Chat:
         message = {"role": "assistant", "content": text, "refusal": None}
         if self.parts:
             message["parts"] = self.new_parts(i, finish)
-        return {"index": i, "message": message, "logprobs": self.entries(entries), "finish_reason": finish}
+        return {"index": i, "message": message, "logprobs": self.entries(entries),
+                "finish_reason": finish}
 
     def begin(self, i):
         return {"index": i, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
@@ -668,7 +689,8 @@ class Chat:
             delta["content"] = text
         if parts:
             delta["parts"] = parts
-        return {"index": i, "delta": delta, "logprobs": self.entries(entries) if entries else None, "finish_reason": finish}
+        logprobs = self.entries(entries) if entries else None
+        return {"index": i, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
 class Completion:
@@ -680,45 +702,51 @@ class Completion:
     def __init__(self, body, cfg, tokenizer):
         self.tokenizer, prompt = tokenizer, "" if body.get("prompt") is None else body["prompt"]
         refuse_unheeded(body)
-        self.logprobs = None if body.get("logprobs") is False else field(body, "logprobs", None, int, 0, 5)
+        self.logprobs = None                                # false is as in a chat
+        if body.get("logprobs") is not False:
+            self.logprobs = field(body, "logprobs", None, int, 0, 5)
         many = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
         n = field(body, "n", 1, int, 1, batching.PLACES)
         if n * len(many) > batching.PLACES:
             raise Refused(400, f"{len(many):,} prompts with n = {n}: "
                                f"at most {batching.PLACES} texts are written for a request", "n")
         if field(body, "best_of", n, int, 0, MANY) not in (0, n):
-            raise unsupported("best_of", f"best_of is {body['best_of']} with n = {n}: all texts are given back here")
+            raise unsupported("best_of", f"best_of is {body['best_of']} with n = {n}: no more texts are "
+                                         "written here than are given back")
         between = sample.document_begin(tokenizer)
         most = length_of(body, 0)
         most = 16 if most is None else most                 # as OpenAI's API has it
-        ids, self.ours = [], []                             # prompts, and how many of their tokens we put in front
+        ids, self.ours = [], []                             # prompts; how many tokens we put in front
         for p in many:
             if isinstance(p, (str, list)):
                 refuse_long(len(p), cfg, tokenizer, "prompt")
             self.ours.append(len(between) if isinstance(p, str) else 0)
-            if isinstance(p, str):                          # a document begins behind the token that ends the one before
+            if isinstance(p, str):                          # behind what ends the document before
                 p = [*between, *tokenizer.encode_ordinary(p)]
             elif not are_tokens(p, tokenizer):
-                raise Refused(400, f"prompt is {json.dumps(p)[:60]}, expected a text, a list of tokens, or a list of these", "prompt")
+                raise Refused(400, f"prompt is {json.dumps(p)[:60]}, expected a text, a list of tokens, "
+                                   "or a list of these", "prompt")
             if not p:
-                raise Refused(400, "prompt is empty, and this vocabulary has no token with which a document begins", "prompt")
+                raise Refused(400, "prompt is empty, and this vocabulary has no token with which a "
+                                   "document begins", "prompt")
             ids.append(p)
             most = min(most, room_for(p, cfg, "prompt", min(most, 1)))
         alternatives = -1 if self.logprobs is None else self.logprobs
         settings, stop = settings_of(body, tokenizer, max(most, 1), alternatives, between)
         self.echo = field(body, "echo", False, bool)
         refuse_many(n * sum(len(p) * self.echo + most for p in ids), settings)
-        self.job = batching.Job([p for p in ids for _ in range(n)], settings, stop, field(body, "stream", False, bool))
+        stream = field(body, "stream", False, bool)
+        self.job = batching.Job([p for p in ids for _ in range(n)], settings, stop, stream)
         self.writes = most > 0
         self.ours = [ours for ours in self.ours for _ in range(n)]
         self.prompts = [""] * len(self.ours)                # as they are echoed
-        self.echoed = [[] for _ in self.ours]               # an entry for each token of them, where they are asked for
+        self.echoed = [[] for _ in self.ours]               # an entry for each token of them
 
     def read(self, params, cfg, lock):
         """With echo the reply repeats the prompt, and with logprobs an entry for each of its tokens.
 
-        One that the client sent as tokens begins with none: nothing stands before it. A text is read
-        behind <|endoftext|>, so its first token has one too. That <|endoftext|> is ours and has no entry.
+        A prompt of tokens begins with null: nothing stands before its first. A text is read behind
+        <|endoftext|>, so its first token has a probability. That <|endoftext|> is ours and has no entry.
 
         lock: held for each prompt by itself, as all logits of one are in memory.
         """
@@ -737,13 +765,18 @@ class Completion:
                 logits[:, self.tokenizer.holes] = -np.inf
                 logits = logits[:, :self.tokenizer.n_vocab]
                 for t, at in enumerate(offsets, ours):
-                    found = sample.likely(logits[t - 1], prompt[t], self.logprobs) if t else (None, None)
+                    found = None, None
+                    if t:
+                        found = sample.likely(logits[t - 1], prompt[t], self.logprobs)
                     self.echoed[i].append((prompt[t], at, True, *found))
+
+    def name(self, token):
+        return spelled(self.tokenizer, token, "bytes:")
 
     def entries(self, i, prompt, entries):
         """logprobs of a choice: one entry for each token of the prompt, if it is echoed, and of the reply.
 
-        top_logprobs has the token itself too, also where it is none of the likeliest, as OpenAI's has.
+        top_logprobs has the token itself too, also where it is none of the likeliest.
         """
         if self.logprobs is None:
             return None
@@ -751,34 +784,35 @@ class Completion:
         out = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         shifted = [(token, behind + at, said, *found) for token, at, said, *found in entries]
         for token, at, _, logp, best in prompt + shifted:
-            name, tops = spelled(self.tokenizer, token, "bytes:"), None
+            tops = None
             if best is not None:
-                tops = {spelled(self.tokenizer, j, "bytes:"): finite(x) for j, x in [*best, (token, logp)]}
-            out["tokens"].append(name)
+                tops = {self.name(j): finite(x) for j, x in [*best, (token, logp)]}
+            out["tokens"].append(self.name(token))
             out["token_logprobs"].append(finite(logp))
             out["top_logprobs"].append(tops)
             out["text_offset"].append(at)
         return out
 
     def choice(self, i, text, entries, finish):
-        return {"index": i, "text": self.prompts[i] + text, "logprobs": self.entries(i, self.echoed[i], entries),
-                "finish_reason": finish}
+        logprobs = self.entries(i, self.echoed[i], entries)
+        return {"index": i, "text": self.prompts[i] + text, "logprobs": logprobs, "finish_reason": finish}
 
     def begin(self, i):
         if not self.echo:
             return None
-        return {"index": i, "text": self.prompts[i], "logprobs": self.entries(i, self.echoed[i], []), "finish_reason": None}
+        return self.choice(i, "", [], None)
 
     def chunk(self, i, text, entries, finish):
         if not (text or entries or finish):
             return None
-        return {"index": i, "text": text, "logprobs": self.entries(i, [], entries), "finish_reason": finish}
+        logprobs = self.entries(i, [], entries)
+        return {"index": i, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
 
 def shown(tokenizer, ids):
     """(the text of tokens, where in it each begins). Special ones have no text."""
-    special, decoder = set(tokenizer.special_tokens.values()), codecs.getincrementaldecoder("utf-8")("replace")
-    text, offsets = "", []
+    special, text, offsets = set(tokenizer.special_tokens.values()), "", []
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
         offsets.append(len(text))
         ended = token in special
@@ -901,8 +935,9 @@ class Models:
     def ready(self, name):
         """The writer of a model where nobody has to load anything for it, else None."""
         with self.lock:
-            old, signed, loading = self.writers.get(name), self.signatures.get(name), self.loading.get(name)
-        if old is None or loading:                          # while the new one is loaded the old one answers
+            old, signed = self.writers.get(name), self.signatures.get(name)
+            loading = name in self.loading
+        if old is None or loading:                          # the old one answers until then
             return old
         folder = self.folder(name)
         unchanged = signature(folder) == signed or self.run and not self.is_whole(folder)
@@ -911,11 +946,10 @@ class Models:
     def writer(self, name):
         """The writer of a model, which is loaded where it must be.
 
-        Many may ask at once: one of them loads, and the others wait for what comes of it, also for an
-        error. ValueError or OSError where it cannot be loaded and never was.
+        Many may ask at once: one of them loads, and the others wait for what comes of it, also for
+        an error. ValueError or OSError where it cannot be loaded and never was.
         """
-        ready = self.ready(name)
-        return ready or self.once(name, functools.partial(self.load, name))
+        return self.ready(name) or self.once(name, functools.partial(self.load, name))
 
     def once(self, name, make):
         """What make() returns or raises. Who asks for the same name meanwhile gets the same."""
@@ -1091,7 +1125,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.share()
 
     def share(self):
-        """The headers by which a browser shows an answer to a page that --origin names (Fetch standard: CORS)."""
+        """The headers by which a browser shows an answer to a page that --origin names (CORS)."""
         if self.server.origin == "*":
             self.send_header("Access-Control-Allow-Origin", "*")
         elif self.server.origin:
@@ -1106,7 +1140,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return origin is not None and self.server.origin in ("*", origin.lower())
 
     def preflight(self):
-        """Answer OPTIONS. A browser asks so what a page may send: any header, as all are harmless here."""
+        """Answer OPTIONS, by which a browser asks what a page may send: any header, as none does harm."""
         fields = self.head.fields
         self.send_response(204)
         self.share()
@@ -1153,7 +1187,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(405, f"{path}: {method} only", headers={"Allow": allow})
         if method == "POST" and self.head.length is None and not self.head.chunked:
             self.close_connection = True
-            raise Refused(411, "give the length of the body in Content-Length, or send it in chunks")
+            raise Refused(411, "give the length of the body in Content-Length, or send chunks")
         data = self.body()
         self.since = None                                   # it was read in time
         answer, self.loaded = None, {}
@@ -1187,17 +1221,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return data
 
     def allowed(self, path):
-        """Refused for another site's name for this machine (DNS rebinding), another site's page, a wrong key.
+        """Refused for a name of ours that is another site's (DNS rebinding), another site's page, a wrong key.
 
-        A key that is missing does not matter to OPTIONS, which browsers send without it, and to OPEN.
+        OPTIONS, which browsers send without the key, and what is OPEN need none.
         """
         host, origin = self.head.host, self.head.fields.get("origin")
-        # Without a Host it is a probe or a tool that speaks HTTP/1.0: browsers send one always.
-        if host and not self.server.is_called(HOST.fullmatch(host)[1], address_of(self.connection.getsockname()[0])):
+        ours = address_of(self.connection.getsockname()[0])
+        # Without a Host it is a probe or a tool that speaks HTTP/1.0: browsers always send one.
+        if host and not self.server.is_called(HOST.fullmatch(host)[1], ours):
             raise Refused(403, f"this server is asked as {self.server.address}, not as {host[:60]!r}; "
                                "its other names are given with --allow-host")
-        ours = self.is_named() or f"{origin}".lower() in (f"http://{host}", f"https://{host}")
-        if origin and self.command in ("POST", "OPTIONS") and not ours:
+        own = f"{origin}".lower() in (f"http://{host}", f"https://{host}")
+        if origin and self.command in ("POST", "OPTIONS") and not own and not self.is_named():
             raise Refused(403, f"pages of {origin[:60]!r} may not ask; name them with --origin")
         if not self.has_key() and path not in OPEN and self.command != "OPTIONS":
             raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY",
@@ -1219,7 +1254,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, w in writers.items():
             models[name] = {"writing": len(w.batch), "waiting": len(w.waiting)}
         status = f"failed: {', '.join(failed)}" if failed else "ok"
-        if not self.has_key():                              # a probe's: whether it is up, and no more
+        if not self.has_key():                              # whether it is up, and no more
             return Answer({"status": "failed" if failed else "ok"}, 500 if failed else 200)
         return Answer({"status": status, "models": models}, 500 if failed else 200)
 
@@ -1236,14 +1271,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def no_model(self, name):
         there = ", ".join(self.server.models.folders)
-        return Refused(404, f"the model {name[:60]!r} does not exist; there are {there}", "model", "model_not_found")
+        return Refused(404, f"the model {name[:60]!r} does not exist; there are {there}",
+                       "model", "model_not_found")
 
     def card(self, name, folder):
         made = max((time_ns for *_, time_ns in signature(folder)), default=0)
         return {"id": name, "object": "model", "created": made // 10**9, "owned_by": "longhand"}
 
     def model_of(self, body, preferred):
-        """(the name of the model that a request asks for, its writer). Unloaded where it must be loaded first."""
+        """(the name of the model that a request asks for, its writer). Unloaded where it must be loaded."""
         asked = field(body, "model", "", str)
         if len(asked) > LONGEST_NAME:
             raise Refused(400, f"model has {len(asked):,} characters, at most {LONGEST_NAME}", "model")
@@ -1477,7 +1513,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def ids(self, job, i, wanted):                          # names that vLLM gave them
         if not wanted:
             return {}
-        return {"prompt_token_ids": job.prompts[i], "token_ids": job.rows[i].ids if job.rows else []}
+        written = job.rows[i].ids if job.rows else []
+        return {"prompt_token_ids": job.prompts[i], "token_ids": written}
 
     def whole(self, request, base, with_ids):
         texts, entries, ends = [[] for _ in request.job.prompts], [[] for _ in request.job.prompts], {}
@@ -1500,7 +1537,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.headers_for("text/event-stream; charset=utf-8")
         if self.head.minor == 1:
             self.send_header("Transfer-Encoding", "chunked")
-        else:                                               # no chunks there: the end is the connection's
+        else:                                               # no chunks: the connection's end is its end
             self.close_connection = True
         self.end_headers()
         values = [event_of([begun]) for i in range(len(request.job.prompts)) if (begun := request.begin(i))]
@@ -1512,7 +1549,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                         values.append(event_of([grown]))
                     if finish:
                         values.append(event_of([request.chunk(i, "", [], finish) | self.ids(request.job, i, with_ids)]))
-                if request.job.left and values:             # the last of them goes out with what ends the stream
+                if request.job.left and values:             # the last go out with what ends the stream
                     self.send_events(values)
                     values = []
             usage = [event_of([], self.usage(request.job))] if include_usage else []
@@ -1521,12 +1558,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_events([{"error": e.error}], last=True)
 
 
-ROUTES = {"/health": ("GET", "health"), "/v1/health": ("GET", "health"), "/ping": ("GET", "health"), "/v1/models": ("GET", "models"), "/v1/chat/completions": ("POST", "chat"), "/v1/completions": ("POST", "complete"),
-          "/tokenize": ("POST", "tokenize"), "/detokenize": ("POST", "detokenize"),
-          "/": ("GET", "page"), "/api/about": ("GET", "about"), "/api/report": ("GET", "report"), "/api/arena": ("GET", "ranking"), "/api/log": ("GET", "log_of"),
-          "/api/look": ("POST", "look"), "/api/cut": ("POST", "cut")}
-
-
+ROUTES = {
+    "/health": ("GET", "health"),
+    "/v1/health": ("GET", "health"),
+    "/ping": ("GET", "health"),
+    "/v1/models": ("GET", "models"),
+    "/v1/chat/completions": ("POST", "chat"),
+    "/v1/completions": ("POST", "complete"),
+    "/tokenize": ("POST", "tokenize"),
+    "/detokenize": ("POST", "detokenize"),
+    "/": ("GET", "page"),
+    "/api/about": ("GET", "about"),
+    "/api/report": ("GET", "report"),
+    "/api/arena": ("GET", "ranking"),
+    "/api/log": ("GET", "log_of"),
+    "/api/look": ("POST", "look"),
+    "/api/cut": ("POST", "cut"),
+}
 # Open to who has no key: the page, which asks for one, and what probes ask.
 OPEN = {"/", "/health", "/v1/health", "/ping"}
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")

@@ -1338,7 +1338,7 @@ CALL = ("<|tool_start|>", "1+1", "<|tool_end|>", "<|output_start|>", "2", "<|out
 def script(tmp_path_factory):
     """A server whose sft calls the calculator, says 2, \u00e4 in its bytes, half of one and a text like a call."""
     folder = tmp_path_factory.mktemp("scripted")
-    halves = [TOK.encode_ordinary("\u0115")[0]]             # a byte that begins a character
+    halves = [TOK.encode_ordinary("\u0115")[0]]  # a byte that begins a character
     reply = [*names("so", *CALL, "2 [1+1 = 3] \u0115"), *halves, *names("<|im_end|>")]
     scripted(folder / "sft", reply, len(sample.render_prompt(ASK["messages"], TOK)))
     scripted(folder / "base", [*halves, *names("a", "<|endoftext|>")], 9)
@@ -1354,16 +1354,23 @@ def test_one_entry_for_each_token_of_a_chat(script):
     whole = post(server, "/v1/chat/completions", body)
     choice = whole["choices"][1]
     content = choice["logprobs"]["content"]
-    assert choice["message"]["content"] == "so2 [1+1 = 3] \u0115\ufffd" and choice["finish_reason"] == "stop"
+    assert (
+        choice["message"]["content"] == "so2 [1+1 = 3] \u0115\ufffd"
+        and choice["finish_reason"] == "stop"
+    )
     assert len(content) == len(reply) and whole["usage"]["completion_tokens"] == 2 * len(reply)
-    assert [e["token"] for e in content] == [TOK.token_bytes[i].decode("utf-8", "replace") for i in reply]
+    assert [e["token"] for e in content] == [
+        TOK.token_bytes[i].decode("utf-8", "replace") for i in reply
+    ]
     said = b"".join(bytes(e["bytes"]) for e in content)
     assert said.decode("utf-8", "replace") == choice["message"]["content"]
     for e in content:
         assert len(e["top_logprobs"]) == 2 and e["logprob"] <= e["top_logprobs"][0]["logprob"]
     events = chunks(server, "/v1/chat/completions", body)
     for i in range(2):
-        mine = [c for event in events for c in event["choices"] if c["index"] == i and c["logprobs"]]
+        mine = [
+            c for event in events for c in event["choices"] if c["index"] == i and c["logprobs"]
+        ]
         assert [e for c in mine for e in c["logprobs"]["content"]] == content
 
 
@@ -1375,9 +1382,22 @@ def test_one_entry_for_each_token_of_a_completion(script):
     assert len(prompt) == 9
     for stream in (False, True):
         for n_tops in (0, 1, 5):
-            body = {"prompt": prompt, "echo": True, "logprobs": n_tops, "temperature": 0, "max_tokens": 9}
-            events = chunks(server, "/v1/completions", body) if stream else [post(server, "/v1/completions", body)]
-            text, found = "", {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+            body = {
+                "prompt": prompt,
+                "echo": True,
+                "logprobs": n_tops,
+                "temperature": 0,
+                "max_tokens": 9,
+            }
+            events = (
+                chunks(server, "/v1/completions", body)
+                if stream
+                else [post(server, "/v1/completions", body)]
+            )
+            text, found = (
+                "",
+                {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []},
+            )
             for (choice,) in (event["choices"] for event in events):
                 text += choice["text"]
                 for key, values in (choice["logprobs"] or {}).items():
@@ -1387,11 +1407,14 @@ def test_one_entry_for_each_token_of_a_completion(script):
             assert text.endswith("\ufffda") and "<|" not in text
             for name, at in zip(found["tokens"], found["text_offset"]):
                 if name != "a" and not name.startswith(("<|", "bytes:")):
-                    assert text[at:at + len(name)] == name
+                    assert text[at : at + len(name)] == name
             assert found["text_offset"][0] == 0 and found["text_offset"][-1] == len(text)
             assert found["token_logprobs"][0] is found["top_logprobs"][0] is None
             for i, tops in enumerate(found["top_logprobs"][1:], 1):
-                assert tops[found["tokens"][i]] == found["token_logprobs"][i] and n_tops <= len(tops) <= n_tops + 1
+                assert (
+                    tops[found["tokens"][i]] == found["token_logprobs"][i]
+                    and n_tops <= len(tops) <= n_tops + 1
+                )
 
 
 def test_a_harness_slices_the_log_probabilities(server):
@@ -1399,40 +1422,80 @@ def test_a_harness_slices_the_log_probabilities(server):
     eot = TOK.eot_token
     a, b = TOK.encode_ordinary("the lamp"), TOK.encode_ordinary(" is lit")
     half = [TOK.encode_ordinary("\u0115")[0]]
-    pairs = [(a, b), ([eot], b), ([eot, *a], b), (a + [eot], b), (a, [eot, *b]), (a, b + [eot]), (a + half, b)]
+    pairs = [
+        (a, b),
+        ([eot], b),
+        ([eot, *a], b),
+        (a + [eot], b),
+        (a, [eot, *b]),
+        (a, b + [eot]),
+        (a + half, b),
+    ]
     pairs += [(names("<|im_start|>", "user", "<|im_sep|>", "Who?"), names("<|im_end|>"))]
     body = {"temperature": 0, "logprobs": 1, "seed": 1234, "echo": True, "max_tokens": 1}
     # The likeliest next token is the end of a document in one of two cases.
     for bias in ({}, {"logit_bias": {str(eot): 100}}):
-        found = post(server, "/v1/completions", {**body, **bias, "prompt": [x + y for x, y in pairs]})
+        found = post(
+            server, "/v1/completions", {**body, **bias, "prompt": [x + y for x, y in pairs]}
+        )
         for (context, rest), choice in zip(pairs, found["choices"], strict=True):
             ids, logprobs = context + rest, choice["logprobs"]
-            logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
+            logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, : TOK.n_vocab].astype(
+                np.float64
+            )
             logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
             want = [logp[i - 1, ids[i]] for i in range(len(context), len(ids))]
             assert len(logprobs["tokens"]) == len(ids) + 1
-            np.testing.assert_allclose(logprobs["token_logprobs"][len(context):-1], want, atol=1e-4)
-            greedy = [max(tops.values()) == x for x, tops in
-                      zip(logprobs["token_logprobs"][len(context):-1], logprobs["top_logprobs"][len(context):-1])]
+            np.testing.assert_allclose(
+                logprobs["token_logprobs"][len(context) : -1], want, atol=1e-4
+            )
+            greedy = [
+                max(tops.values()) == x
+                for x, tops in zip(
+                    logprobs["token_logprobs"][len(context) : -1],
+                    logprobs["top_logprobs"][len(context) : -1],
+                )
+            ]
             assert greedy == [logp[i - 1].argmax() == ids[i] for i in range(len(context), len(ids))]
 
 
 def test_nothing_is_written(server):
     """max_tokens 0: the prompt and its log probabilities alone, also of one that fills the context."""
     full = {"prompt": [5] * CFG.n_positions, "echo": True, "logprobs": 1, "max_tokens": 0}
-    for prompt, text in (("the lamp", "the lamp"), (["goat", "the"], "goat"), (full["prompt"], "\x05" * 64)):
+    for prompt, text in (
+        ("the lamp", "the lamp"),
+        (["goat", "the"], "goat"),
+        (full["prompt"], "\x05" * 64),
+    ):
         body = {**full, "prompt": prompt}
         answer = post(server, "/v1/completions", {**body, "return_token_ids": True})
         choice, usage = answer["choices"][0], answer["usage"]
-        assert choice["text"] == text and choice["finish_reason"] == "length" and choice["token_ids"] == []
+        assert (
+            choice["text"] == text
+            and choice["finish_reason"] == "length"
+            and choice["token_ids"] == []
+        )
         assert usage["completion_tokens"] == 0 and "".join(choice["logprobs"]["tokens"]) == text
-        events = chunks(server, "/v1/completions", {**body, "stream_options": {"include_usage": True}})
-        assert events[0]["choices"][0]["logprobs"] == choice["logprobs"] and events[-1]["usage"] == usage
+        events = chunks(
+            server, "/v1/completions", {**body, "stream_options": {"include_usage": True}}
+        )
+        assert (
+            events[0]["choices"][0]["logprobs"] == choice["logprobs"]
+            and events[-1]["usage"] == usage
+        )
     silent = post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 0})["choices"][0]
     assert silent["text"] == "" and silent["logprobs"] is None
-    assert "do not fit" in post(server, "/v1/completions", {**full, "max_tokens": 1}, 400)["error"]["message"]
-    assert post(server, "/v1/completions", {**full, "prompt": [5] * 65}, 400)["error"]["param"] == "prompt"
-    all_there_is = post(server, "/v1/completions", {"prompt": [5], "max_tokens": -1, "logit_bias": {"5": 100}})
+    assert (
+        "do not fit"
+        in post(server, "/v1/completions", {**full, "max_tokens": 1}, 400)["error"]["message"]
+    )
+    assert (
+        post(server, "/v1/completions", {**full, "prompt": [5] * 65}, 400)["error"]["param"]
+        == "prompt"
+    )
+    all_there_is = post(
+        server, "/v1/completions", {"prompt": [5], "max_tokens": -1, "logit_bias": {"5": 100}}
+    )
     assert all_there_is["usage"]["completion_tokens"] == CFG.n_positions - 1
 
 
@@ -1448,12 +1511,17 @@ def test_a_reply_in_parts(script, monkeypatch, pace):
     want = sample.reply_parts(reply, TOK)
     assert [part["type"] for part in want] == ["text", "tool", "output", "text"]
     whole = post(server, "/v1/chat/completions", body)["choices"][0]["message"]
-    grown = [part for event in chunks(server, "/v1/chat/completions", body)
-             for part in event["choices"][0]["delta"].get("parts", [])]
+    grown = [
+        part
+        for event in chunks(server, "/v1/chat/completions", body)
+        for part in event["choices"][0]["delta"].get("parts", [])
+    ]
     for parts in (whole["parts"], grown):
         found = {}
         for part in parts:
-            found.setdefault(part["index"], {"type": part["type"], "text": ""})["text"] += part["text"]
+            found.setdefault(part["index"], {"type": part["type"], "text": ""})["text"] += part[
+                "text"
+            ]
         assert list(found.values()) == want
     assert whole["content"] == "so2 [1+1 = 3] \u0115\ufffd"
     back = [*ASK["messages"], {"role": "assistant", "content": want}, *ASK["messages"]]
@@ -1465,11 +1533,20 @@ def test_a_reply_in_parts(script, monkeypatch, pace):
 
 def test_texts_are_utf_8_and_say_so(server):
     assert post(server, "/v1/chat/completions", ASK)
-    for path, body in (("/v1/chat/completions", ASK), ("/v1/chat/nothing", {}), ("/tokenize", {"content": "\u00e4"})):
-        assert send(server, "POST", path, body)[1]["Content-Type"] == "application/json; charset=utf-8"
+    for path, body in (
+        ("/v1/chat/completions", ASK),
+        ("/v1/chat/nothing", {}),
+        ("/tokenize", {"content": "\u00e4"}),
+    ):
+        assert (
+            send(server, "POST", path, body)[1]["Content-Type"] == "application/json; charset=utf-8"
+        )
     for path in ("/v1/chat/completions", "/v1/completions"):
         body = {**ASK, "prompt": "goat", "stream": True}
-        assert send(server, "POST", path, body)[1]["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert (
+            send(server, "POST", path, body)[1]["Content-Type"]
+            == "text/event-stream; charset=utf-8"
+        )
 
 
 def test_an_event_is_one_line_for_everybody(tmp_path):
@@ -1488,43 +1565,74 @@ def test_an_event_is_one_line_for_everybody(tmp_path):
         server.close()
 
 
-ASKS = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, x-stainless-os,x-a"}
-SHARED = {"Access-Control-Allow-Origin", "Access-Control-Allow-Headers", "Access-Control-Allow-Methods",
-          "Access-Control-Max-Age", "Access-Control-Allow-Credentials", "Access-Control-Allow-Private-Network"}
+ASKS = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization, x-stainless-os,x-a",
+}
+SHARED = {
+    "Access-Control-Allow-Origin",
+    "Access-Control-Allow-Headers",
+    "Access-Control-Allow-Methods",
+    "Access-Control-Max-Age",
+    "Access-Control-Allow-Credentials",
+    "Access-Control-Allow-Private-Network",
+}
 
 
-@pytest.mark.parametrize("named, origin, may", [
-    ("*", "http://localhost:3000", True),
-    ("*", "null", True),
-    ("http://localhost:3000", "http://localhost:3000", True),
-    ("HTTP://localhost:3000/", "http://LOCALHOST:3000", True),
-    ("null", "null", True),
-    ("http://localhost:3000", "http://localhost:3001", False),
-    ("http://localhost:3000", "null", False),
-    (None, "http://localhost:3000", False),
-])
+@pytest.mark.parametrize(
+    "named, origin, may",
+    [
+        ("*", "http://localhost:3000", True),
+        ("*", "null", True),
+        ("http://localhost:3000", "http://localhost:3000", True),
+        ("HTTP://localhost:3000/", "http://LOCALHOST:3000", True),
+        ("null", "null", True),
+        ("http://localhost:3000", "http://localhost:3001", False),
+        ("http://localhost:3000", "null", False),
+        (None, "http://localhost:3000", False),
+    ],
+)
 def test_pages_that_may_ask(run, named, origin, may):
     """A browser shows them every answer, refusals too, and lets them send any header. Others get nothing."""
     server = started(run, origin=named, key="sesame")
     try:
         for path in ("/v1/chat/completions", "/v1/models", "/health"):
-            status, headers, data = send(server, "OPTIONS", path, headers={
-                "Origin": origin, **ASKS, "Access-Control-Request-Private-Network": "true"})
+            status, headers, data = send(
+                server,
+                "OPTIONS",
+                path,
+                headers={
+                    "Origin": origin,
+                    **ASKS,
+                    "Access-Control-Request-Private-Network": "true",
+                },
+            )
             if not may:
                 assert status == 403 and not SHARED & set(headers.keys())
                 continue
-            assert status == 204 and data == b"" and headers["Access-Control-Allow-Origin"] in ("*", origin)
+            assert (
+                status == 204
+                and data == b""
+                and headers["Access-Control-Allow-Origin"] in ("*", origin)
+            )
             assert headers["Access-Control-Allow-Headers"] == "authorization, x-stainless-os, x-a"
-            assert "POST" in headers["Access-Control-Allow-Methods"] and int(headers["Access-Control-Max-Age"]) > 0
+            assert (
+                "POST" in headers["Access-Control-Allow-Methods"]
+                and int(headers["Access-Control-Max-Age"]) > 0
+            )
             assert headers["Access-Control-Allow-Private-Network"] == "true"
             assert "Access-Control-Request-Headers" in headers.get_all("Vary")
         sent = {"Origin": origin, "Authorization": "Bearer sesame"}
         for body, status in ((ASK, 200), ({**ASK, "stream": True}, 200), ({**ASK, "n": 99}, 400)):
             got, headers, _ = send(server, "POST", "/v1/chat/completions", body, sent)
             assert got == (status if may else 403)
-            assert headers["Access-Control-Allow-Origin"] == ((named if named == "*" else origin) if may else None)
+            assert headers["Access-Control-Allow-Origin"] == (
+                (named if named == "*" else origin) if may else None
+            )
             assert (named in (None, "*")) or "Origin" in headers.get_all("Vary")
-        assert send(server, "POST", "/v1/chat/completions", ASK, {"Origin": origin})[0] == (401 if may else 403)
+        assert send(server, "POST", "/v1/chat/completions", ASK, {"Origin": origin})[0] == (
+            401 if may else 403
+        )
         headers = send(server, "GET", "/v1/models", headers=sent)[1]
         assert bool(headers["Access-Control-Allow-Origin"]) == may
     finally:
@@ -1542,7 +1650,9 @@ def test_a_preflight_cannot_write_headers_of_its_own(run):
         server.close()
 
 
-@pytest.mark.parametrize("origin", ["localhost:3000", "http://", "http://a/b", "http://a http://b", "a"])
+@pytest.mark.parametrize(
+    "origin", ["localhost:3000", "http://", "http://a/b", "http://a http://b", "a"]
+)
 def test_an_origin_that_is_none(run, origin):
     with pytest.raises(ValueError, match="--origin"):
         serve.Server(serve.Models(run), port=0, origin=origin)
@@ -1554,39 +1664,78 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 IN_CHUNKS = b'7\r\n{"conte\r\n8;a=b\r\nnt":"a"}\r\n0\r\n\r\n'
 
 
-@pytest.mark.parametrize("data, want", [
-    (b"0\r\n\r\n", b""),
-    (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
-    (b"1\r\na\r\n00002\r\nbc\r\n000\r\n\r\n", b"abc"),
-    (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"0123456789" * 2),
-    (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
-    (b'1;a\r\na\r\n1 ; b = "c;\\"d" ;e=f\r\nb\r\n0;g\r\n\r\n', b"ab"),
-    (b"1\r\na\r\n0\r\nContent-Length: 5\r\nHost: evil.example\r\nTransfer-Encoding: x\r\n\r\n", b"a"),
-])
+@pytest.mark.parametrize(
+    "data, want",
+    [
+        (b"0\r\n\r\n", b""),
+        (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (b"1\r\na\r\n00002\r\nbc\r\n000\r\n\r\n", b"abc"),
+        (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"0123456789" * 2),
+        (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
+        (b'1;a\r\na\r\n1 ; b = "c;\\"d" ;e=f\r\nb\r\n0;g\r\n\r\n', b"ab"),
+        (
+            b"1\r\na\r\n0\r\nContent-Length: 5\r\nHost: evil.example\r\nTransfer-Encoding: x\r\n\r\n",
+            b"a",
+        ),
+    ],
+)
 def test_chunks(data, want):
     """What is behind the last chunk is left to the next request."""
     file = io.BytesIO(data + b"GET")
     assert serve.chunks_of(file) == want and file.read() == b"GET"
 
 
-@pytest.mark.parametrize("data, status", [
-    (b"", 400), (b"\r\n", 400), (b"g\r\n", 400), (b"0x1\r\na\r\n0\r\n\r\n", 400), (b"-1\r\n", 400),
-    (b"+1\r\na\r\n", 400), (b"1_0\r\n", 400), (b" 1\r\na\r\n", 400), (b"1 \r\na\r\n", 400), (b"1,1\r\na\r\n", 400),
-    ("\u0661\r\na\r\n".encode(), 400), (b"\xb9\r\na\r\n", 400), (b"1.0\r\na\r\n", 400), (b"1;\r\na\r\n", 400),
-    (b"1;a b\r\na\r\n", 400), (b'1;a="b\r\na\r\n', 400), (b"1;a=\rb\r\na\r\n", 400), (b"1;a\x00\r\na\r\n", 400),
-    # ends of lines, where two readers would differ
-    (b"1\na\n0\n\n", 400), (b"1\ra\r0\r\r", 400), (b"1;\n\r\na\r\n", 400), (b"1\r\na\n0\r\n\r\n", 400),
-    (b"1\r\nab\r\n0\r\n\r\n", 400), (b"2\r\na\r\n0\r\n\r\n", 400), (b"1\r\na0\r\n\r\n", 400), (b"0\r\n\n", 400),
-    # ends too early
-    (b"5\r\nab", 400), (b"1\r\na\r\n", 400), (b"1\r\na\r\n0\r\n", 400), (b"1\r\na\r\n0\r\nA: b\r\n", 400),
-    # trailers
-    (b"0\r\nA : b\r\n\r\n", 400), (b"0\r\nA: b\r\n c\r\n\r\n", 400), (b"0\r\nA: b\x00\r\n\r\n", 400),
-    (b"0\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431), (b"0\r\nA: " + b"b" * 9000 + b"\r\n\r\n", 431),
-    # too much
-    (b"100001\r\n", 413), (b"f" * 16 + b"\r\n", 413), (b"f" * 200 + b"\r\n", 413), (b"0" * 300 + b"\r\n", 400),
-    (b"1;" + b"a" * 300 + b"\r\na\r\n", 400), (b"80000\r\n" + b"a" * 0x80000 + b"\r\n80001\r\n", 413),
-    (b"1\r\na\r\n" * 65537, 413),
-])
+@pytest.mark.parametrize(
+    "data, status",
+    [
+        (b"", 400),
+        (b"\r\n", 400),
+        (b"g\r\n", 400),
+        (b"0x1\r\na\r\n0\r\n\r\n", 400),
+        (b"-1\r\n", 400),
+        (b"+1\r\na\r\n", 400),
+        (b"1_0\r\n", 400),
+        (b" 1\r\na\r\n", 400),
+        (b"1 \r\na\r\n", 400),
+        (b"1,1\r\na\r\n", 400),
+        ("\u0661\r\na\r\n".encode(), 400),
+        (b"\xb9\r\na\r\n", 400),
+        (b"1.0\r\na\r\n", 400),
+        (b"1;\r\na\r\n", 400),
+        (b"1;a b\r\na\r\n", 400),
+        (b'1;a="b\r\na\r\n', 400),
+        (b"1;a=\rb\r\na\r\n", 400),
+        (b"1;a\x00\r\na\r\n", 400),
+        # ends of lines, where two readers would differ
+        (b"1\na\n0\n\n", 400),
+        (b"1\ra\r0\r\r", 400),
+        (b"1;\n\r\na\r\n", 400),
+        (b"1\r\na\n0\r\n\r\n", 400),
+        (b"1\r\nab\r\n0\r\n\r\n", 400),
+        (b"2\r\na\r\n0\r\n\r\n", 400),
+        (b"1\r\na0\r\n\r\n", 400),
+        (b"0\r\n\n", 400),
+        # ends too early
+        (b"5\r\nab", 400),
+        (b"1\r\na\r\n", 400),
+        (b"1\r\na\r\n0\r\n", 400),
+        (b"1\r\na\r\n0\r\nA: b\r\n", 400),
+        # trailers
+        (b"0\r\nA : b\r\n\r\n", 400),
+        (b"0\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"0\r\nA: b\x00\r\n\r\n", 400),
+        (b"0\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
+        (b"0\r\nA: " + b"b" * 9000 + b"\r\n\r\n", 431),
+        # too much
+        (b"100001\r\n", 413),
+        (b"f" * 16 + b"\r\n", 413),
+        (b"f" * 200 + b"\r\n", 413),
+        (b"0" * 300 + b"\r\n", 400),
+        (b"1;" + b"a" * 300 + b"\r\na\r\n", 400),
+        (b"80000\r\n" + b"a" * 0x80000 + b"\r\n80001\r\n", 413),
+        (b"1\r\na\r\n" * 65537, 413),
+    ],
+)
 def test_chunks_that_are_refused(server, data, status):
     """One answer, whatever stands behind it, and the end of the connection."""
     with pytest.raises(serve.Refused) as e:
@@ -1594,26 +1743,37 @@ def test_chunks_that_are_refused(server, data, status):
     assert e.value.status == status
     if len(data) < 100_000:
         answers = raw(server, CHUNKED + data)
-        assert answers.startswith(b"HTTP/1.1 %d " % status) and b"\r\nConnection: close\r\n" in answers
+        assert (
+            answers.startswith(b"HTTP/1.1 %d " % status) and b"\r\nConnection: close\r\n" in answers
+        )
         assert answers.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_body_in_chunks(server):
     """It is one request, whatever stands in it and behind it; a method that has no use for it reads it too."""
     again = GET + b"\r\n"
-    assert re.findall(rb"HTTP/1.1 (\d+)", raw(server, CHUNKED + IN_CHUNKS + again)) == [b"200", b"200"]
+    assert re.findall(rb"HTTP/1.1 (\d+)", raw(server, CHUNKED + IN_CHUNKS + again)) == [
+        b"200",
+        b"200",
+    ]
     inner = b"%x\r\n%s\r\n0\r\n\r\n" % (len(again), again)
     for method in (b"GET", b"HEAD", b"OPTIONS"):
-        head = method + b" /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = (
+            method + b" /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         assert raw(server, head + inner).count(b"HTTP/1.1 ") == 1
         assert raw(server, head + inner + again).count(b"HTTP/1.1 ") == 2
     expecting = POST + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
-    assert raw(server, expecting + IN_CHUNKS).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert raw(server, expecting + IN_CHUNKS).startswith(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"
+    )
     assert raw(server, POST + b"\r\n").startswith(b"HTTP/1.1 411 ")
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
-    for _ in range(2):                                      # as a client that streams its body, twice on a connection
+    for _ in range(2):  # as a client that streams its body, twice on a connection
         data = json.dumps(ASK).encode()
-        connection.request("POST", "/v1/chat/completions", iter([data[:9], data[9:]]), encode_chunked=True)
+        connection.request(
+            "POST", "/v1/chat/completions", iter([data[:9], data[9:]]), encode_chunked=True
+        )
         answer = connection.getresponse()
         assert answer.status == 200 and json.loads(answer.read())["choices"]
     connection.close()
@@ -1622,16 +1782,26 @@ def test_a_body_in_chunks(server):
 def test_an_old_client_keeps_its_connection(server):
     """HTTP/1.0 with keep-alive; a stream has no end there but that of the connection."""
     kept = b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
-    answers = raw(server, kept + kept.replace(b"GET", b"HEAD") + b"GET /health HTTP/1.0\r\n\r\n" + kept)
+    answers = raw(
+        server, kept + kept.replace(b"GET", b"HEAD") + b"GET /health HTTP/1.0\r\n\r\n" + kept
+    )
     heads = [part.partition(b"\r\n\r\n")[0] for part in answers.split(b"HTTP/1.1 ")[1:]]
-    assert len(heads) == 3 and all(head.startswith(b"200 ") and b"chunked" not in head for head in heads)
+    assert len(heads) == 3 and all(
+        head.startswith(b"200 ") and b"chunked" not in head for head in heads
+    )
     assert [b"Connection: keep-alive" in head for head in heads] == [True, True, False]
     body = json.dumps({**ASK, "stream": True}).encode()
-    asked = b"POST /v1/chat/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n" % len(body)
+    asked = (
+        b"POST /v1/chat/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     head, _, events = raw_until_end(server, asked + body + kept).partition(b"\r\n\r\n")
     assert b"chunked" not in head and b"Connection: close" in head
     assert events.startswith(b"data: {") and events.endswith(b"data: [DONE]\n\n")
-    sent = b"POST /tokenize HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS
+    sent = (
+        b"POST /tokenize HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + IN_CHUNKS
+    )
     assert raw(server, sent).startswith(b"HTTP/1.1 400 ")
 
 
@@ -1640,8 +1810,12 @@ def test_an_old_client_keeps_its_connection(server):
 
 def test_seeds(server):
     """None, null and those below 0 are any; of others each has its text."""
+
     def texts(*seeds):
-        bodies = [{"prompt": "goat", "max_tokens": 12} | ({} if seed == "none" else {"seed": seed}) for seed in seeds]
+        bodies = [
+            {"prompt": "goat", "max_tokens": 12} | ({} if seed == "none" else {"seed": seed})
+            for seed in seeds
+        ]
         return [post(server, "/v1/completions", body)["choices"][0]["text"] for body in bodies]
 
     for any_seed in ("none", None, -1, -2, -(1 << 63), -1.0):
@@ -1650,68 +1824,124 @@ def test_seeds(server):
         assert len(set(texts(seed, seed))) == 1
     assert len(set(texts(0, 7, (1 << 63) + 1, (1 << 64) - 1))) == 4
     for seed in (1 << 64, -(1 << 63) - 1, 1.5, "1", True, [1]):
-        assert post(server, "/v1/completions", {"prompt": "goat", "seed": seed}, 400)["error"]["param"] == "seed"
+        assert (
+            post(server, "/v1/completions", {"prompt": "goat", "seed": seed}, 400)["error"]["param"]
+            == "seed"
+        )
 
 
-@pytest.mark.parametrize("messages, same", [
-    ([("system", "a"), ("system", "b"), ("user", "Who?")], [("system", "a\n\nb"), ("user", "Who?")]),
-    ([("system", "a"), ("developer", "b"), ("user", "Who?")], [("system", "a\n\nb"), ("user", "Who?")]),
-    ([("user", "a"), ("assistant", "b"), ("system", "c"), ("user", "d")],
-     [("system", "c"), ("user", "a"), ("assistant", "b"), ("user", "d")]),
-    ([("user", "a"), ("user", "b")], [("user", "a\n\nb")]),
-    ([("assistant", "Welcome!"), ("user", "Who?")], [("user", "Who?")]),
-    ([("user", "a"), ("assistant", None), ("user", "b")], [("user", "a\n\nb")]),
-    ([("user", ["Wh", {"type": "input_text", "text": "o?"}])], [("user", "Who?")]),
-    ([("user", "a"), ("assistant", [{"type": "output_text", "text": "b"}]), ("user", "c")],
-     [("user", "a"), ("assistant", "b"), ("user", "c")]),
-    ([("user", "a"), ("assistant", [{"type": "refusal", "refusal": "b"}]), ("user", "c")],
-     [("user", "a"), ("assistant", "b"), ("user", "c")]),
-    ([("user", [{"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}}])], [("user", "Who?")]),
-])
+@pytest.mark.parametrize(
+    "messages, same",
+    [
+        (
+            [("system", "a"), ("system", "b"), ("user", "Who?")],
+            [("system", "a\n\nb"), ("user", "Who?")],
+        ),
+        (
+            [("system", "a"), ("developer", "b"), ("user", "Who?")],
+            [("system", "a\n\nb"), ("user", "Who?")],
+        ),
+        (
+            [("user", "a"), ("assistant", "b"), ("system", "c"), ("user", "d")],
+            [("system", "c"), ("user", "a"), ("assistant", "b"), ("user", "d")],
+        ),
+        ([("user", "a"), ("user", "b")], [("user", "a\n\nb")]),
+        ([("assistant", "Welcome!"), ("user", "Who?")], [("user", "Who?")]),
+        ([("user", "a"), ("assistant", None), ("user", "b")], [("user", "a\n\nb")]),
+        ([("user", ["Wh", {"type": "input_text", "text": "o?"}])], [("user", "Who?")]),
+        (
+            [("user", "a"), ("assistant", [{"type": "output_text", "text": "b"}]), ("user", "c")],
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+        ),
+        (
+            [("user", "a"), ("assistant", [{"type": "refusal", "refusal": "b"}]), ("user", "c")],
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+        ),
+        (
+            [("user", [{"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}}])],
+            [("user", "Who?")],
+        ),
+    ],
+)
 def test_messages_in_any_order(server, messages, same):
     """What OpenAI's API takes is taken, and is what the same conversation in order is."""
     answers = []
     for each in (messages, same):
-        body = {"messages": [{"role": r, "content": c, "name": "x"} for r, c in each], "return_token_ids": True}
-        answers.append(post(server, "/v1/chat/completions", {**body, "max_tokens": 3, "seed": 1})["choices"])
+        body = {
+            "messages": [{"role": r, "content": c, "name": "x"} for r, c in each],
+            "return_token_ids": True,
+        }
+        answers.append(
+            post(server, "/v1/chat/completions", {**body, "max_tokens": 3, "seed": 1})["choices"]
+        )
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("message, says", [
-    ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}, "'image_url'"),
-    ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "input_image"}]}, "'input_image'"),
-    ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "'input_audio'"),
-    ({"role": "user", "content": [{"type": "file"}]}, "'file'"),
-    ({"role": "user", "content": [{"type": "tool", "text": "1+1"}]}, "'tool'"),
-    ({"role": "user", "content": [{"type": "text"}]}, "'text'"),
-    ({"role": "user", "content": [{"text": "a"}]}, "part"),
-    ({"role": "user", "content": [7]}, "part"),
-    ({"role": "user", "content": 7}, "content"),
-    ({"role": "user", "content": " "}, "nobody says anything"),
-    ({"role": "user"}, "nobody says anything"),
-    ({"role": "function", "name": "f", "content": "x"}, "calculator of its own"),
-    ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "calculator of its own"),
-    ({"role": "critic", "content": "x"}, "role 'critic'"),
-    ({"content": "x"}, "role None"),
-])
+@pytest.mark.parametrize(
+    "message, says",
+    [
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]},
+            "'image_url'",
+        ),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "input_image"}]},
+            "'input_image'",
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]},
+            "'input_audio'",
+        ),
+        ({"role": "user", "content": [{"type": "file"}]}, "'file'"),
+        ({"role": "user", "content": [{"type": "tool", "text": "1+1"}]}, "'tool'"),
+        ({"role": "user", "content": [{"type": "text"}]}, "'text'"),
+        ({"role": "user", "content": [{"text": "a"}]}, "part"),
+        ({"role": "user", "content": [7]}, "part"),
+        ({"role": "user", "content": 7}, "content"),
+        ({"role": "user", "content": " "}, "nobody says anything"),
+        ({"role": "user"}, "nobody says anything"),
+        ({"role": "function", "name": "f", "content": "x"}, "calculator of its own"),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            "calculator of its own",
+        ),
+        ({"role": "critic", "content": "x"}, "role 'critic'"),
+        ({"content": "x"}, "role None"),
+    ],
+)
 def test_messages_that_are_none(server, message, says):
     error = post(server, "/v1/chat/completions", {"messages": [message]}, 400)["error"]
-    assert says.replace("'", '"') in error["message"].replace("'", '"') and error["param"] == "messages"
+    assert (
+        says.replace("'", '"') in error["message"].replace("'", '"')
+        and error["param"] == "messages"
+    )
 
 
 def test_models_that_are_not_there(server):
     """404 with OpenAI's code wherever a model is named; without a name the default answers."""
     for name in ("stf", "gpt-4o", "SFT", "base/", "../base", "sft.txt", "\u00e4", " sft"):
-        for path, body in (("/v1/chat/completions", ASK), ("/v1/completions", {"prompt": "goat"}),
-                           ("/tokenize", {"content": "a"}), ("/detokenize", {"tokens": [1]}), ("/api/look", {"text": "a"})):
+        for path, body in (
+            ("/v1/chat/completions", ASK),
+            ("/v1/completions", {"prompt": "goat"}),
+            ("/tokenize", {"content": "a"}),
+            ("/detokenize", {"tokens": [1]}),
+            ("/api/look", {"text": "a"}),
+        ):
             error = post(server, path, {**body, "model": name}, 404)["error"]
-            assert error["code"] == "model_not_found" and error["param"] == "model" and "base, sft" in error["message"]
+            assert (
+                error["code"] == "model_not_found"
+                and error["param"] == "model"
+                and "base, sft" in error["message"]
+            )
     for name in ("stf", "gpt-4o", "%2e%2e%2fbase"):
         status, _, data = send(server, "GET", f"/v1/models/{name}")
         assert status == 404 and json.loads(data)["error"]["code"] == "model_not_found"
     for absent in ({}, {"model": None}, {"model": ""}):
         assert post(server, "/v1/chat/completions", {**ASK, **absent})["model"] == "sft"
-        assert post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 1, **absent})["model"] == "base"
+        assert (
+            post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 1, **absent})["model"]
+            == "base"
+        )
 
 
 def test_the_only_model_has_the_name_of_its_folder(run, monkeypatch):
@@ -1723,54 +1953,132 @@ def test_the_only_model_has_the_name_of_its_folder(run, monkeypatch):
 TOOL = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 
 
-@pytest.mark.parametrize("fields, param", [
-    ({"tools": TOOL}, "tools"), ({"tools": TOOL, "tool_choice": "auto"}, "tools"),
-    ({"tools": TOOL, "tool_choice": "required"}, "tools"), ({"tool_choice": "required"}, "tool_choice"),
-    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
-    ({"tools": TOOL, "tool_choice": "none"}, None), ({"tools": []}, None), ({"tool_choice": "auto"}, None),
-    ({"functions": [{"name": "f"}]}, "functions"), ({"function_call": {"name": "f"}}, "function_call"),
-    ({"functions": [{"name": "f"}], "function_call": "none"}, None), ({"parallel_tool_calls": False}, None),
-    ({"response_format": {"type": "json_object"}}, "response_format"), ({"response_format": {"type": "text"}}, None),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-    ({"modalities": ["text", "audio"]}, "modalities"), ({"modalities": ["text"]}, None),
-    ({"audio": {"voice": "a", "format": "mp3"}}, "audio"), ({"web_search_options": {}}, "web_search_options"),
-    ({"grammar": "root ::= x"}, "grammar"), ({"guided_choice": ["a"]}, "guided_choice"),
-    ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs"), ({"use_beam_search": True}, "use_beam_search"),
-    ({"ignore_eos": True}, "ignore_eos"), ({"min_tokens": 5}, "min_tokens"), ({"stop_token_ids": [1]}, "stop_token_ids"),
-    ({"typical_p": 0.9}, "typical_p"), ({"typical_p": 1.0, "mirostat": 0, "tfs_z": 1, "min_tokens": 0}, None),
-    ({"mirostat": 2}, "mirostat"), ({"dry_multiplier": 0.8}, "dry_multiplier"), ({"echo": True}, "echo"),
-    ({"continue_final_message": True}, "continue_final_message"), ({"chat_template": "{{ x }}"}, "chat_template"),
-    ({"repeat_last_n": 64, "repeat_penalty": 1.1}, "repeat_last_n"), ({"repeat_last_n": 64, "repeat_penalty": 1}, None),
-    ({"skip_special_tokens": False}, "skip_special_tokens"), ({"prompt_logprobs": 0}, "prompt_logprobs"),
-    ({"store": True, "metadata": {"a": "b"}, "user": "u", "service_tier": "auto", "prediction": None,
-      "reasoning_effort": "low", "verbosity": "low", "prompt_cache_key": "k", "safety_identifier": "s",
-      "stream_options": {"include_usage": True, "include_obfuscation": False}, "cache_prompt": True,
-      "chat_template_kwargs": {"enable_thinking": False}, "unknown": [1]}, None),
-    (dict.fromkeys(["tools", "tool_choice", "functions", "audio", "modalities", "web_search_options", "n", "stop", "seed",
-                    "response_format", "logit_bias", "max_tokens", "temperature", "logprobs", "stream", "grammar"]), None),
-])
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({"tools": TOOL}, "tools"),
+        ({"tools": TOOL, "tool_choice": "auto"}, "tools"),
+        ({"tools": TOOL, "tool_choice": "required"}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"tools": TOOL, "tool_choice": "none"}, None),
+        ({"tools": []}, None),
+        ({"tool_choice": "auto"}, None),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"function_call": {"name": "f"}}, "function_call"),
+        ({"functions": [{"name": "f"}], "function_call": "none"}, None),
+        ({"parallel_tool_calls": False}, None),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"modalities": ["text"]}, None),
+        ({"audio": {"voice": "a", "format": "mp3"}}, "audio"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"grammar": "root ::= x"}, "grammar"),
+        ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs"),
+        ({"use_beam_search": True}, "use_beam_search"),
+        ({"ignore_eos": True}, "ignore_eos"),
+        ({"min_tokens": 5}, "min_tokens"),
+        ({"stop_token_ids": [1]}, "stop_token_ids"),
+        ({"typical_p": 0.9}, "typical_p"),
+        ({"typical_p": 1.0, "mirostat": 0, "tfs_z": 1, "min_tokens": 0}, None),
+        ({"mirostat": 2}, "mirostat"),
+        ({"dry_multiplier": 0.8}, "dry_multiplier"),
+        ({"echo": True}, "echo"),
+        ({"continue_final_message": True}, "continue_final_message"),
+        ({"chat_template": "{{ x }}"}, "chat_template"),
+        ({"repeat_last_n": 64, "repeat_penalty": 1.1}, "repeat_last_n"),
+        ({"repeat_last_n": 64, "repeat_penalty": 1}, None),
+        ({"skip_special_tokens": False}, "skip_special_tokens"),
+        ({"prompt_logprobs": 0}, "prompt_logprobs"),
+        (
+            {
+                "store": True,
+                "metadata": {"a": "b"},
+                "user": "u",
+                "service_tier": "auto",
+                "prediction": None,
+                "reasoning_effort": "low",
+                "verbosity": "low",
+                "prompt_cache_key": "k",
+                "safety_identifier": "s",
+                "stream_options": {"include_usage": True, "include_obfuscation": False},
+                "cache_prompt": True,
+                "chat_template_kwargs": {"enable_thinking": False},
+                "unknown": [1],
+            },
+            None,
+        ),
+        (
+            dict.fromkeys(
+                [
+                    "tools",
+                    "tool_choice",
+                    "functions",
+                    "audio",
+                    "modalities",
+                    "web_search_options",
+                    "n",
+                    "stop",
+                    "seed",
+                    "response_format",
+                    "logit_bias",
+                    "max_tokens",
+                    "temperature",
+                    "logprobs",
+                    "stream",
+                    "grammar",
+                ]
+            ),
+            None,
+        ),
+    ],
+)
 def test_fields_of_a_chat_that_have_no_effect(server, fields, param):
     """What would change the answer is refused by name; what asks for nothing, or changes nothing, is ignored."""
     body = {**ASK, **fields}
     if param is None:
         body["seed"] = 3
-        assert post(server, "/v1/chat/completions", body)["choices"][0]["message"]["content"][:3] == said()[0][:3]
+        assert (
+            post(server, "/v1/chat/completions", body)["choices"][0]["message"]["content"][:3]
+            == said()[0][:3]
+        )
     else:
         error = post(server, "/v1/chat/completions", body, 400)["error"]
-        assert error["param"] == param and param in error["message"] and error["code"] == "unsupported_parameter"
+        assert (
+            error["param"] == param
+            and param in error["message"]
+            and error["code"] == "unsupported_parameter"
+        )
         assert error["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("fields, param", [
-    ({"best_of": 3}, "best_of"), ({"best_of": 1}, None), ({"best_of": 2, "n": 2}, None), ({"best_of": 1, "n": 2}, "best_of"),
-    ({"suffix": "x"}, "suffix"), ({"suffix": ""}, None), ({"tools": TOOL}, "tools"), ({"logprobs": False}, None),
-    ({"use_beam_search": True, "best_of": 1}, "use_beam_search"), ({"truncate_prompt_tokens": 3}, "truncate_prompt_tokens"),
-    ({"max_tokens": None, "n_predict": 2}, None), ({"max_tokens": 2.0}, None), ({"response_format": {"type": "json_object"}}, "response_format"),
-])
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({"best_of": 3}, "best_of"),
+        ({"best_of": 1}, None),
+        ({"best_of": 2, "n": 2}, None),
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"suffix": "x"}, "suffix"),
+        ({"suffix": ""}, None),
+        ({"tools": TOOL}, "tools"),
+        ({"logprobs": False}, None),
+        ({"use_beam_search": True, "best_of": 1}, "use_beam_search"),
+        ({"truncate_prompt_tokens": 3}, "truncate_prompt_tokens"),
+        ({"max_tokens": None, "n_predict": 2}, None),
+        ({"max_tokens": 2.0}, None),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+    ],
+)
 def test_fields_of_a_completion_that_have_no_effect(server, fields, param):
     body = {"prompt": "goat", "max_tokens": 2, **fields}
     if param is None:
-        assert post(server, "/v1/completions", body)["usage"]["completion_tokens"] <= 2 * body.get("n", 1)
+        assert post(server, "/v1/completions", body)["usage"]["completion_tokens"] <= 2 * body.get(
+            "n", 1
+        )
     else:
         error = post(server, "/v1/completions", body, 400)["error"]
         assert error["param"] == param and error["code"] == "unsupported_parameter"
@@ -1784,13 +2092,20 @@ def test_probes_have_no_key(run):
             for method in ("GET", "HEAD"):
                 status, _, data = send(server, method, path)
                 assert status == 200 and data == (b"" if method == "HEAD" else b'{"status": "ok"}')
-            assert "models" in json.loads(send(server, "GET", path, headers={"Authorization": "BEARER sesame"})[2])
+            assert "models" in json.loads(
+                send(server, "GET", path, headers={"Authorization": "BEARER sesame"})[2]
+            )
         assert raw(server, b"OPTIONS /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 204 ")
         for path in ("/v1/models", "/v1/models/sft", "/api/about", "/healthy", "/v1", "/health/x"):
             status, headers, data = send(server, "GET", path)
             assert status == 401 and headers["WWW-Authenticate"] == "Bearer", path
             assert json.loads(data)["error"]["code"] == "invalid_api_key"
-        assert send(server, "POST", "/v1/chat/completions", ASK, {"Authorization": "bEARER  sesame"})[0] == 200
+        assert (
+            send(server, "POST", "/v1/chat/completions", ASK, {"Authorization": "bEARER  sesame"})[
+                0
+            ]
+            == 200
+        )
     finally:
         server.close()
 
@@ -1821,9 +2136,20 @@ def test_who_waits_for_a_model_is_in_nobodys_way(loads):
     """However many wait for base, in whatever route: sft answers; and base is loaded once."""
     server, loaded, go = loads
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        waiting = [pool.submit(post, server, "/v1/completions", {"prompt": "goat", "max_tokens": 2, "stream": False})
-                   for _ in range(8)]
-        for path, body in (("/tokenize", {"content": "a"}), ("/api/look", {"text": "a"}), ("/detokenize", {"tokens": [1]})):
+        waiting = [
+            pool.submit(
+                post,
+                server,
+                "/v1/completions",
+                {"prompt": "goat", "max_tokens": 2, "stream": False},
+            )
+            for _ in range(8)
+        ]
+        for path, body in (
+            ("/tokenize", {"content": "a"}),
+            ("/api/look", {"text": "a"}),
+            ("/detokenize", {"tokens": [1]}),
+        ):
             waiting.append(pool.submit(post, server, path, {**body, "model": "base"}))
         waiting.append(pool.submit(post, server, "/api/cut", {"vocabulary": "base", "text": "a"}))
         wait_for(lambda: sum(h.since is None for h in list(server.handlers)) >= len(waiting))
@@ -1849,7 +2175,9 @@ def test_a_model_that_cannot_be_loaded_answers_all_who_wait(loads, monkeypatch):
 
     monkeypatch.setattr(sample, "load_model", broken)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(post, server, "/v1/completions", {"prompt": "goat"}, 503) for _ in range(6)]
+        waiting = [
+            pool.submit(post, server, "/v1/completions", {"prompt": "goat"}, 503) for _ in range(6)
+        ]
         wait_for(lambda: sum(h.since is None for h in list(server.handlers)) >= 6)
         go.set()
         for one in waiting:
@@ -1865,8 +2193,12 @@ def test_a_model_that_changes_all_the_time_still_answers(run, monkeypatch):
     try:
         post(server, "/v1/chat/completions", ASK)
         times, loaded, load = iter(range(10**6)), [], sample.load_model
-        monkeypatch.setattr(serve, "signature", lambda folder: (("tokenizer.json", 0, 0, next(times)),))
-        monkeypatch.setattr(sample, "load_model", lambda folder: loaded.append(folder) or load(folder))
+        monkeypatch.setattr(
+            serve, "signature", lambda folder: (("tokenizer.json", 0, 0, next(times)),)
+        )
+        monkeypatch.setattr(
+            sample, "load_model", lambda folder: loaded.append(folder) or load(folder)
+        )
         assert post(server, "/v1/chat/completions", ASK)["choices"] and len(loaded) == 1
     finally:
         server.close()
