@@ -53,10 +53,11 @@ EMPTY = "empty message"
 GREETING = "reply before any question"
 JOINED = "messages joined to the one before of the same role"
 MOVED = "system message moved to the beginning"
+PARTLY = "a reply of which only a part is to be learned"        # why it does not mend some
 
 
 class Unusable(ValueError):
-    """Messages that cannot be used. `reason` is a short name, for counting; the text names the value too."""
+    """Messages that cannot be used. `reason` is a short name to count; the text has the value."""
 
     def __init__(self, reason, detail=""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -78,12 +79,14 @@ def checked_content(i, role, content):
         raise Unusable("content that is no text", detail)
     for part in content:
         if part.get("type") not in PARTS or not isinstance(part.get("text"), str):
-            detail = f"{repr(part)[:60]} in {whose}, expected the type {', '.join(PARTS)} and a text"
+            types = ", ".join(PARTS)
+            detail = f"{repr(part)[:60]} in {whose}, expected the type {types} and a text"
             raise Unusable(f"unknown part {repr(part.get('type'))[:30]}", detail)
     if all(part["type"] == "text" for part in content):
         return "".join(part["text"] for part in content)
     if role != "assistant":
-        raise Unusable(f"a call of the {role}", f"{whose} has parts of a tool, which only the assistant can call")
+        detail = f"{whose} has parts of a tool, which only the assistant can call"
+        raise Unusable(f"a call of the {role}", detail)
     return content
 
 
@@ -104,7 +107,7 @@ def joined(contents):
         parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
     out = []
     for kind, same in itertools.groupby(parts, key=operator.itemgetter("type")):
-        if kind == "text":                      # one text, as one message has it, or its tokens differ
+        if kind == "text":                      # one text, or its tokens differ
             out.append({"type": "text", "text": "".join(part["text"] for part in same)})
         else:
             out += same
@@ -117,14 +120,16 @@ def in_turns(messages):
     - What the system and the developer say comes first, as one message, wherever it stood.
     - Neighbours of one role become one message, with a blank line between them.
     - A message without a text goes; null is the empty text.
-    - What the assistant says before anybody asked (a greeting) goes: no model here learned to see it.
+    - What the assistant says before anybody asked, a greeting, goes: no model learns to read it.
 
     A message of the assistant may have a "weight", 0 for one that is not to be learned.
     mended: the name of each change, EMPTY, GREETING, JOINED or MOVED, as often as it was made.
-    messages is [] where nobody says anything. Unusable: a role or a content that the format has no place for.
+    The result is [] where nobody says anything. Unusable: a role or a content that the format has
+    no place for.
     """
     if not isinstance(messages, list):
-        raise Unusable("no list of messages", f"expected a list of messages, got {repr(messages)[:60]}")
+        detail = f"expected a list of messages, got {repr(messages)[:60]}"
+        raise Unusable("no list of messages", detail)
     system, turns, mended = [], [], []          # texts; (role, weight, contents)
     for i, m in enumerate(messages):
         role = m.get("role") if isinstance(m, dict) else m
@@ -135,7 +140,8 @@ def in_turns(messages):
         content = m.get("content")
         if content is None:                     # OpenAI's API puts a refusal in a field of its own
             content = m.get("refusal")
-        content = checked_content(i, role, content)
+        if not isinstance(content, str):
+            content = checked_content(i, role, content)
         weight = m.get("weight", 1) if role == "assistant" else 1
         if is_empty(content):
             mended.append(EMPTY)
@@ -147,14 +153,15 @@ def in_turns(messages):
             mended.append(GREETING)
         elif turns and turns[-1][0] == role:
             if turns[-1][1] != weight:
-                raise Unusable("a reply of which only a part is to be learned", f"message {i}")
+                raise Unusable(PARTLY, f"message {i}")
             mended.append(JOINED)
             turns[-1][2].append(content)
         else:
             turns.append((role, weight, [content]))
     out = [{"role": "system", "content": joined(system)}] if system else []
     for role, weight, contents in turns:
-        out.append({"role": role, "content": contents[0] if len(contents) == 1 else joined(contents)})
+        content = contents[0] if len(contents) == 1 else joined(contents)
+        out.append({"role": role, "content": content})
         if weight != 1:
             out[-1]["weight"] = weight
     return out, mended
@@ -163,7 +170,8 @@ def in_turns(messages):
 def check_messages(messages, where="conversation"):
     """ValueError unless messages is [system,] user, assistant, user, assistant ... with content in each."""
     if not isinstance(messages, list) or not messages:
-        raise ValueError(f"{where}: expected a list of messages with a text, got {str(messages)[:60]!r}")
+        got = str(messages)[:60]
+        raise ValueError(f"{where}: expected a list of messages with a text, got {got!r}")
     turn = 0
     for i, m in enumerate(messages):
         if not isinstance(m, dict) or not isinstance(m.get("role"), str) or m["role"] not in ROLES:
@@ -171,11 +179,13 @@ def check_messages(messages, where="conversation"):
             raise ValueError(f"{where}: message {i} has role {repr(role)[:60]}, expected one of {', '.join(ROLES)}")
         content = m.get("content")
         if content is None:
-            raise ValueError(f"{where}: message {i} of the {m['role']} has the content None, expected a text or a list of parts")
-        try:
-            checked_content(i, m["role"], content)
-        except Unusable as e:
-            raise ValueError(f"{where}: {e}") from None
+            raise ValueError(f"{where}: message {i} of the {m['role']} has the content None, "
+                             "expected a text or a list of parts")
+        if not isinstance(content, str):
+            try:
+                checked_content(i, m["role"], content)
+            except Unusable as e:
+                raise ValueError(f"{where}: {e}") from None
         if m["role"] == "system" and i == 0:
             continue
         if m["role"] != ("user", "assistant")[turn % 2]:
@@ -196,8 +206,8 @@ def render(messages, tokenizer, where="conversation"):
     """Conversation -> (ids, mask), lists of equal length; mask 1 on the tokens the assistant is to learn.
 
     Text is encoded without special tokens, so nobody can forge one by typing its name. An assistant's
-    content is a string, or a list of parts {"type": "text" | "tool" | "output", "text": ...}. One of
-    "weight" 0 is read and not learned.
+    content is a string, or a list of parts {"type": "text" | "tool" | "output", "text": ...}. A
+    reply of "weight" 0 is read and not learned.
     """
     check_messages(messages, where)
     ids, mask = [], []
