@@ -564,7 +564,7 @@ def messages_of(body, cfg, tokenizer):
     except ValueError as e:
         raise Refused(400, str(e), "messages") from None
     if not found:
-        raise Refused(400, "messages: nobody says anything in them", "messages")
+        raise Refused(400, "messages: there is no text of the system or of a user in them", "messages")
     return found
 
 

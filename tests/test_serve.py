@@ -1898,8 +1898,9 @@ def test_messages_in_any_order(server, messages, same):
         ({"role": "user", "content": [{"text": "a"}]}, "part"),
         ({"role": "user", "content": [7]}, "part"),
         ({"role": "user", "content": 7}, "content"),
-        ({"role": "user", "content": " "}, "nobody says anything"),
-        ({"role": "user"}, "nobody says anything"),
+        ({"role": "user", "content": " "}, "no text of the system or of a user"),
+        ({"role": "user"}, "no text of the system or of a user"),
+        ({"role": "assistant", "content": "Welcome!"}, "no text of the system or of a user"),
         ({"role": "function", "name": "f", "content": "x"}, "calculator of its own"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
