@@ -1431,7 +1431,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return Answer({"size": len(ids), "attention": base64.b64encode(attention).decode()})
             model, s = (writer.params, writer.cfg, writer.tokenizer), settings
             found = inside.describe(model, ids, n, s.temperature, s.top_k, s.top_p, s.min_p)
-            return Answer({"model": name, **found})
+            names = writer.tokenizer.special_tokens.values()
+            special = [i for i, token in enumerate(ids) if token in names]
+            return Answer({"model": name, "special": special, **found})
 
     def cut(self, body):
         """A text in the pieces of a vocabulary: {"ids", "pieces"}; a piece that is no whole character shows its bytes."""

@@ -1,5 +1,7 @@
 """chat.html in headless Chromium against a small run: every view, without an error on the console. Needs Chromium and the playwright package."""
 
+import functools
+import http.server
 import json
 import shutil
 import threading
@@ -241,6 +243,79 @@ def test_inside(page, address):
     page.wait_for_function(f"document.querySelector('#grid').toDataURL() != {json.dumps(before)}")
     page.click("#roll")
     page.wait_for_function("document.querySelectorAll('#inside_pieces .tok').length == 3")
+
+
+def test_an_answer_that_comes_late_is_not_shown(page, address):
+    """The first text is looked at slowly, and another one has been asked for meanwhile."""
+    page.add_init_script("""let n = 0; const plain = fetch;
+      window.fetch = async (...given) => {
+        const answer = await plain(...given);
+        if (given[0] === "/api/look" && n++ === 0) { await new Promise(done => setTimeout(done, 500)); window.late = true; }
+        return answer;
+      };""")
+    page.goto(address + "#inside")
+    page.fill("#text", "the lamp")
+    page.click("#read")
+    page.wait_for_function("window.late && document.querySelector('#inside_pieces').textContent.includes('lamp')")
+    page.wait_for_timeout(200)
+    assert page.inner_text("#inside_pieces").endswith("the lamp")
+
+
+def test_a_text_like_a_special_token_stays_text(page, tmp_path):
+    """<||> is a token of its own here, and no special one: it stays in the text when a token is added."""
+    tok = bpe.Tokenizer.train(["<||>lamp <||> goat <||>"] * 20, 285)
+    assert len(tok.encode_ordinary("<||>")) == 1
+    gpt.save(tmp_path / "base", gpt.init(gpt.Config(tok.n_vocab, 64, 16, 2, 2), 0), gpt.Config(tok.n_vocab, 64, 16, 2, 2))
+    tok.save(tmp_path / "base/tokenizer.json")
+    server = serve.Server(serve.Models(tmp_path), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        page.goto(f"http://{server.address}/#inside")
+        page.fill("#text", "<||>lamp")
+        page.click("#read")
+        page.wait_for_function("document.querySelector('#inside_pieces').textContent.endsWith('<||>lamp')")
+        page.locator("#bars button").first.click()
+        page.wait_for_function("document.querySelector('#text').value !== '<||>lamp'")
+        assert page.input_value("#text").startswith("<||>lamp")
+    finally:
+        server.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("named, status", [("*", 200), ("own", 200), ("http://localhost:1", None), (None, None)])
+def test_a_page_of_another_origin(browser, run, tmp_path, named, status):
+    """A browser lets it ask, with any header, and read answers, refusals and streams, where --origin names it."""
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
+    origin = f"http://127.0.0.1:{site.server_address[1]}"
+    server = serve.Server(serve.Models(run), port=0, key="sesame", origin=origin if named == "own" else named)
+    for each in (site, server):
+        threading.Thread(target=each.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    ask = """async ([url, body]) => {
+      const headers = { "Content-Type": "application/json", Authorization: "Bearer sesame", "X-Stainless-Lang": "js", "X-Stainless-Helper-Method": "stream" };
+      try {
+        const answer = await fetch(url, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
+        return [answer.status, await answer.text()];
+      } catch (e) { return [null, e.name]; }
+    }"""
+    asked = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 3}
+    try:
+        page.goto(f"{origin}/")
+        url = f"http://{server.address}/v1"
+        for path, body, want in (("/models", None, 200), ("/chat/completions", asked, 200), ("/chat/completions", {**asked, "stream": True}, 200),
+                                 ("/chat/completions", {**asked, "n": 99}, 400), ("/models/none", None, 404)):
+            got, text = page.evaluate(ask, [url + path, body])
+            assert got == (want if status else None), (path, got, text)
+            assert not (body or {}).get("stream") or not status or text.endswith("data: [DONE]\n\n")
+    finally:
+        page.close()
+        site.shutdown()
+        site.server_close()
+        server.close()
 
 
 def test_tokens(page, address):
