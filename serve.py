@@ -805,7 +805,7 @@ class Completion:
     def chunk(self, i, text, entries, finish):
         if not (text or entries or finish):
             return None
-        logprobs = self.entries(i, [], entries)
+        logprobs = self.entries(i, [], entries) if entries else None
         return {"index": i, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
 

@@ -229,6 +229,9 @@ def test_the_rest(server, run):
     status, _, data = send(server, "GET", "/v1/models")
     assert status == 200 and [m["id"] for m in json.loads(data)["data"]] == ["base", "sft"]
     assert json.loads(send(server, "GET", "/health")[2])["status"] == "ok"
+    looked = post(server, "/api/look", {"messages": ASK["messages"]})
+    where = [i for i, token in enumerate(looked["ids"]) if token in TOK.special_tokens.values()]
+    assert looked["special"] == where and len(where) == 5
     cut = post(server, "/tokenize", {"content": "the lamp <|im_end|>"})
     assert cut["tokens"] == TOK.encode_ordinary("the lamp <|im_end|>") and "".join(cut["pieces"]) == "the lamp <|im_end|>" and cut["count"] == len(cut["tokens"])
     assert post(server, "/detokenize", {"tokens": cut["tokens"]})["content"] == "the lamp <|im_end|>"
@@ -1747,6 +1750,38 @@ def test_chunks_that_are_refused(server, data, status):
             answers.startswith(b"HTTP/1.1 %d " % status) and b"\r\nConnection: close\r\n" in answers
         )
         assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_mutated_chunks():
+    """What is read is what Python's own client, which is more lenient, reads; and as far."""
+
+    class Kept(io.BytesIO):
+        def makefile(self, _):
+            return self
+
+        def close(self):                                    # http.client does at the end of a body
+            pass
+
+    rng, read, refused = random.Random(7), 0, 0
+    parts = [b"\r", b"\n", b"\r\n", b" ", b"\t", b";", b"=", b"0", b"1", b"a", b"F", b"x", b"\x00", b'"', b":", b"\xb9"]
+    for _ in range(4000):
+        data = bytearray(b"".join(b"%x;a=b\r\n%s\r\n" % (n, b"y" * n) for n in rng.sample(range(1, 20), 3)))
+        data += rng.choice([b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n"]) + b"GET"
+        for _ in range(rng.randint(1, 2)):
+            i = rng.randrange(len(data))
+            data[i : i + rng.randrange(2)] = rng.choice(parts)
+        file = io.BytesIO(bytes(data))
+        try:
+            body = serve.chunks_of(file)
+        except serve.Refused:
+            refused += 1
+            continue
+        read += 1
+        answer = Kept(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data)
+        response = http.client.HTTPResponse(answer)
+        response.begin()
+        assert response.read() == body and answer.read() == file.read(), bytes(data)
+    assert read > 300 and refused > 1000
 
 
 def test_a_body_in_chunks(server):
