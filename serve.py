@@ -13,9 +13,9 @@ model is the name of a stage of the run. Without one the best assistant answers,
 base model. A name that is not there is 404.
 
 A field that would change the answer and has no effect here is refused by its name (UNHEEDED), as tools
-or response_format. Ignored is what changes nothing here: user, metadata, store, service_tier,
+or response_format. These change nothing here and are ignored: user, metadata, store, service_tier,
 safety_identifier, prompt_cache_key, prediction, parallel_tool_calls, reasoning_effort, verbosity,
-cache_prompt, chat_template_kwargs, the name in a message, and names that nobody here knows.
+cache_prompt, chat_template_kwargs, the name in a message, and any field that is not known here.
 
 logprobs has one entry for each token of the reply, so as many as completion_tokens says: special tokens,
 the one that ends the reply, those of a call of the calculator and parts of characters have theirs.
@@ -574,7 +574,7 @@ def part_of(part, i, role):
         return {"type": "text", "text": part}
     kind = part.get("type") if isinstance(part, dict) else part
     text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else None
-    if isinstance(text, str):
+    if isinstance(text, str) and isinstance(kind, str):
         if kind in ("text", "input_text", "output_text", "refusal"):    # of either API of OpenAI
             return {"type": "text", "text": text}
         if role == "assistant" and kind in sample.PART_TOKENS:

@@ -1932,6 +1932,8 @@ def test_messages_in_any_order(server, messages, same):
         ({"role": "user", "content": [{"type": "text"}]}, "'text'"),
         ({"role": "user", "content": [{"text": "a"}]}, "part"),
         ({"role": "user", "content": [7]}, "part"),
+        ({"role": "assistant", "content": [{"type": ["text"], "text": "a"}]}, "part"),
+        ({"role": ["user"], "content": "a"}, "role"),
         ({"role": "user", "content": 7}, "content"),
         ({"role": "user", "content": " "}, "no text of the system or of a user"),
         ({"role": "user"}, "no text of the system or of a user"),
