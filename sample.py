@@ -560,16 +560,46 @@ def generate(params, cfg, tokenizer, prompts, **settings):
         batch.read()
 
 
+class Parts:
+    """A reply in the parts that render takes back, as its tokens come.
+
+    Parts are texts, calls of the calculator and its answers. put and end return what the reply has
+    grown by: {"index": number of the part, "type", "text": what to append to it}, or None.
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.index, self.kind = tokenizer, 0, "text"
+        self.begun = {}                                     # by the name of a token: which part it begins
+        for kind, (begin, end) in PART_TOKENS.items():
+            self.begun |= {begin: kind, end: "text"}
+        self.names = {v: k for k, v in tokenizer.special_tokens.items()}
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def put(self, token):
+        name = self.names.get(token)
+        if name is None:
+            return self._grown(self.decoder.decode(self.tokenizer.token_bytes[token]))
+        if name not in self.begun:
+            return None
+        grown = self.end()
+        self.index, self.kind = self.index + 1, self.begun[name]
+        return grown
+
+    def end(self):
+        return self._grown(self.decoder.decode(b"", True))
+
+    def _grown(self, text):
+        return {"index": self.index, "type": self.kind, "text": text} if text else None
+
+
 def reply_parts(ids, tokenizer):
     """A reply as render takes it back: a text, or parts where a tool was called."""
-    names, parts = {v: k for k, v in tokenizer.special_tokens.items()}, [("text", [])]
-    begun = {begin: kind for kind, (begin, _) in PART_TOKENS.items()} | {end: "text" for _, end in PART_TOKENS.values()}
-    for i in ids:
-        if i not in names:
-            parts[-1][1].append(i)
-        elif names[i] in begun:
-            parts.append((begun[names[i]], []))
-    parts = [{"type": kind, "text": tokenizer.decode(ids)} for kind, ids in parts if ids]
+    growing, parts = Parts(tokenizer), {}
+    for grown in [*map(growing.put, ids), growing.end()]:
+        if grown:
+            part = parts.setdefault(grown["index"], {"type": grown["type"], "text": ""})
+            part["text"] += grown["text"]
+    parts = list(parts.values())
     return parts if any(part["type"] != "text" for part in parts) else "".join(part["text"] for part in parts)
 
 
@@ -608,6 +638,7 @@ class Text:
     def __init__(self, tokenizer, stop=(), calls=False):
         self.tokenizer, self.calls = tokenizer, calls
         self.stopped, self.hidden, self.held = False, False, ""
+        self.length = 0                                     # characters so far, held ones too
         self.stop = [(t, borders(t)) for t in stop if t]
         self.matched = [0] * len(self.stop)                 # characters of each that the text ends with
         self.names = {v: k for k, v in tokenizer.special_tokens.items()}
@@ -626,6 +657,7 @@ class Text:
         return "" if self.stopped else self._show(self.decoder.decode(b"", True)) + ("" if self.stopped else self.held)
 
     def _show(self, text):
+        self.length += len(text)
         if self.stopped:
             return ""
         if not self.stop:
