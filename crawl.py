@@ -39,9 +39,10 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
+import charset
 import command
 import runs
-from extract import SCRIPTS, TAG, WHOLE, attributes, decode, end_of, stream_safe, unescape
+from extract import SCRIPTS, TAG, WHOLE, end_of, stream_safe, unescape
 from warc import HEAD_END, is_html, parse_record, read_warc
 
 AGENT = "longhand"                                      # robots.txt may call us by it
@@ -348,7 +349,7 @@ NOFOLLOW = re.compile(r"(?:\A|[\s,])(?:nofollow|none)\b", re.I)
 
 def links_of(page, counts):
     """(the links that stand in a page, the address they are relative to). counts is told of those that it asks not to follow."""
-    source, at, base, links = decode(page.body, page.charset), 0, None, []
+    source, at, base, links = charset.decode(page.body, page.charset), 0, None, []
     stay = bool(NOFOLLOW.search(page.http_headers.get("x-robots-tag", "")))
     while at >= 0 and (found := TAG.search(source, at)):
         closing, tag, _, comment = found.groups()
@@ -363,7 +364,7 @@ def links_of(page, counts):
             if tag in ("a", "area") and len(links) == MAX_LINKS:
                 counts["beyond_max_links"] += 1
                 continue
-            has = {name: unescape(value or "") for name, value in attributes(whole[1]).items()}
+            has = {name: unescape(value or "") for name, value in charset.attributes(whole[1]).items()}
             if tag == "meta" and has.get("name", "").lower() in ("robots", AGENT):
                 stay = stay or bool(NOFOLLOW.search(has.get("content", "")))
             elif tag == "base":

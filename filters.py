@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import charset
 import checkpoint
 import extract
 import numpy as np
@@ -194,7 +195,7 @@ MAX_TAG = 4096                                              # bytes
 
 def attributes(tag):
     """What stands in a tag after its name -> {lower-case name: value}: b' HREF="x"' -> {"href": "x"}."""
-    found = extract.attributes(tag.decode("utf-8", "surrogateescape"))
+    found = charset.attributes(tag.decode("utf-8", "surrogateescape"))
     return {name: value.strip() for name, value in found.items()}
 
 
