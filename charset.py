@@ -177,6 +177,7 @@ PARTS = {name: (re.compile(parts, re.S), re.compile(cut)) for name, (parts, cut)
                 rb"[\x81-\xfe](?:[0-9][\x81-\xfe]?)?")}.items()}
 HIGH, LEADS, ROWS = range(0x81, 0xff), [*range(0x81, 0xa0), *range(0xe0, 0xfd)], range(0xa1, 0xff)
 ESCAPE = re.compile(rb"\x1b(\([BJI]|\$[@B])")
+LABEL = re.compile(r"""(?:^|[;,\s])charset\s*=\s*["']?([^\s;"',]+)""", re.I)
 HALF_WIDTH = 0xff61               # the first katakana of half width
 CUT_SEQUENCE = re.compile(rb"\x1b[($]?\Z")
 NO_ASCII = re.compile("[\x0e\x0f\x1b\x80-\xff]")
@@ -206,6 +207,12 @@ def known(code, codec):
         return code.decode(codec)
     except UnicodeDecodeError:
         return ""
+
+
+def label_in(content_type):
+    """The label in the value of a Content-Type header, or None."""
+    found = LABEL.search(content_type)
+    return found and found[1]
 
 
 class Index(dict):
