@@ -75,7 +75,7 @@ def test_record_fields():
     [r] = read(raw)
     assert (r.url, r.date, r.id, r.type) == ("http://a.com/", "2024-01-02T03:04:05Z", "<urn:uuid:1>", "response")
     assert (r.status, r.body, r.charset, r.truncated, r.offset, r.undecodable) == (200, b"<p>hi", "koi8-r", None, 0, None)
-    assert r.headers["warc-ip-address"] == "1.2.3.4" and r.http_headers["x-a"] == "1"
+    assert r.headers["warc-ip-address"] == "1.2.3.4" and r.http_headers["x-a"] == "1, 2"
 
 
 @pytest.mark.parametrize("pack", [
@@ -248,7 +248,7 @@ def test_header_oddities():
            b"HTTP/2 200\nContent-Type:text/html\nbroken\nA: \xff\n\n<p>hi\r\n\r\n")
     raw = raw.replace(b"51", b"%d" % len(b"HTTP/2 200\nContent-Type:text/html\nbroken\nA: \xff\n\n<p>hi"))
     [r] = read(raw)
-    assert (r.url, r.headers["x"], r.headers["y"], r.headers["warc-protocol"]) == ("http://a.com/a%20b", "one two", "café", "h2")
+    assert (r.url, r.headers["x"], r.headers["y"], r.headers["warc-protocol"]) == ("http://a.com/a%20b", "one two", "café", "h2, tls/1.3")
     assert (r.status, r.http_headers, r.body) == (200, {"content-type": "text/html", "a": "ÿ"}, b"<p>hi")
 
 
