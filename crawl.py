@@ -57,6 +57,7 @@ MAX_ROBOTS = 500 << 10                                  # bytes read of a robots
 MAX_REDIRECTS, MAX_FAILURES, MAX_TRIES = 5, 5, 6        # in a row: of a page; fetches from a host; of a large file
 TIMEOUT_S, MAX_WAIT_S, BUSY_S = 60, 300, 30             # for a fetch; the longest a server may ask us to wait; if it does not say
 REDIRECTS, BUSY, AGAIN = (301, 302, 303, 307, 308), (429, 503), (408, 429, 500, 502, 503, 504)
+TOO_FAST, FORBIDDEN_TRIES = (403, 429, 503), 4          # said to who asks too fast; CloudFront, before Common Crawl, says 403
 NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -694,6 +695,9 @@ def urlopen(request):
     return opener.open(request, timeout=TIMEOUT_S)
 
 
+GENEROUS = set()                                        # hosts that have given us bytes: what they forbid later, they allow again
+
+
 class RemoteError(OSError):
     """A file that cannot be had, and asking again would not help."""
     status = None                                       # of the HTTP response that says so
@@ -722,6 +726,8 @@ class Remote(io.RawIOBase):
                 if n == 0 and len(buffer) and (self.at != (self.size or self.at) or getattr(self.response, "length", None)):
                     raise ConnectionError("it ends early")
                 self.at, self.crc = self.at + n, zlib.crc32(memoryview(buffer)[:n], self.crc)
+                if n:
+                    GENEROUS.add(host_of(self.name))
                 return n
             except RemoteError:
                 raise
@@ -732,10 +738,12 @@ class Remote(io.RawIOBase):
         """Wait before the next try, longer each time; RemoteError if there were enough without a megabyte of progress."""
         hopeless = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError)
         self.tries, self.tried_at = 1 if self.at - self.tried_at > 1 << 20 else self.tries + 1, self.at
-        if self.tries == MAX_TRIES or not self.at and isinstance(getattr(error, "reason", None), hopeless):
+        tries = FORBIDDEN_TRIES if not self.at and getattr(error, "code", None) == 403 else MAX_TRIES
+        if self.tries >= tries or not self.at and isinstance(getattr(error, "reason", None), hopeless):
             raise RemoteError(f"{self.name}: gave up at byte {self.at:,} after {self.tries} tries ({error!r}); "
                               "look at the address and the network, then run it again") from None
-        wait_s = min(max(2 ** (self.tries - 1), retry_after(getattr(error, "headers", {})) or 0), MAX_WAIT_S)
+        grows = 4 if getattr(error, "code", None) in TOO_FAST else 2        # six minutes in all, a limit counts about five
+        wait_s = min(max(grows ** (self.tries - 1), retry_after(getattr(error, "headers", {})) or 0), MAX_WAIT_S)
         report("waiting", f"{wait_s:.0f} s for {self.name} at byte {self.at:,} ({error!r})")
         self.response = self.response and self.response.close()
         time.sleep(wait_s)
@@ -752,9 +760,10 @@ class Remote(io.RawIOBase):
             error.close()
             if error.code == 416 and self.size is None:
                 return io.BytesIO()                     # the connection broke just behind the last byte
-            if error.code in AGAIN:
+            if error.code in AGAIN or error.code == 403 and (self.at or host_of(self.name) in GENEROUS):
                 raise
-            refused = RemoteError(f"{self.name}: the server says {error.code} {error.reason[:200]}; look at the address")
+            refused = RemoteError(f"{self.name}: the server says {error.code} {error.reason[:200]}; look at the address"
+                                  + (", or wait: some say this to who asks too fast, Common Crawl among them" if error.code == 403 else ""))
             refused.status = error.code
             raise refused from None
         tag = response.headers.get("ETag", "")          # a weak one, W/..., says nothing about bytes
@@ -782,8 +791,9 @@ def open_url(address):
     """A file at an http(s) address, to read forward as if it were here: .read(n), .name, with, for line in.
 
     A connection that breaks is taken up again where it broke, by a Range request; from a server that has none, by reading
-    from the start and passing over what came before, if it is still the same. Busy servers and broken connections are tried
-    again after pauses of 1, 2, 4 ... seconds, or the Retry-After, which stderr is told. Memory does not grow with the file.
+    from the start and passing over what came before, if it is still the same. Broken connections are tried again after pauses
+    of 1, 2, 4 ... seconds, busy servers after 1, 4, 16 ... or the Retry-After, which stderr is told. A 403 means busy if the
+    host has given bytes before: Common Crawl's rate limit says that. Memory does not grow with the file.
     RemoteError, an OSError, if it is not there, changes while it is read, or MAX_TRIES tries in a row bring nothing.
     """
     return io.BufferedReader(Remote(normalise(address)), 1 << 18)
@@ -804,7 +814,8 @@ def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
     except RemoteError as error:
         if error.status not in (403, 404):              # where listing is forbidden, what is not there is forbidden
             raise
-        raise ValueError(f"{address}: no such crawl (status {error.status}); {known}") from None
+        too_fast = "; or we ask too fast, then wait some minutes" if error.status == 403 else ""
+        raise ValueError(f"{address}: no such crawl (status {error.status}); {known}{too_fast}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"{address}: not a gzip list of paths ({error}); try again, or look at it") from None
     if len(paths) < n_files or not all(re.fullmatch(rf"crawl-data/{name}/\S+\.warc\.gz", path) for path in paths):

@@ -903,6 +903,38 @@ def test_a_busy_server_is_asked_again_when_it_says(web, clock, status, headers, 
     assert read_all(web.url + "/f") == FILE and clock.waits == waits
 
 
+@pytest.mark.parametrize("status, waits", [(403, [1, 4]), (503, [1, 4]), (429, [1, 4]), (500, [1, 2])])
+def test_what_limits_our_rate_inside_a_file_is_waited_out(web, clock, status, waits):
+    """Common Crawl's CDN says 403 to who asks too fast, S3 says 503."""
+    busy = raw(head(status, {"Content-Length": 0}), then=hang_up)
+    web.pages["/f"] = lambda handler, answers=iter([file_page(breaks=[1 << 20]), *[busy] * (len(waits) - 1), file_page()]): next(answers)(handler)
+    assert read_all(web.url + "/f") == FILE and clock.waits == waits and ranges_asked(web) == [1 << 20] * 2
+
+
+def test_a_403_at_the_start_is_waited_out_from_a_host_that_has_given_before(web, clock, capsys):
+    web.pages = {"/a": file_page(FILE[:1000]), "/c": (403, {}, b"")}
+    web.pages["/b"] = lambda handler, answers=iter([raw(head(403, {"Content-Length": 0, "Retry-After": "9"}), then=hang_up)] * 2 + [file_page()]): next(answers)(handler)
+    assert len(read_all(web.url + "/a")) == 1000 and read_all(web.url + "/b") == FILE and clock.waits == [9, 9]
+    clock.waits.clear()
+    with pytest.raises(crawl.RemoteError, match="gave up at byte 0 after 4 tries.*403"):
+        open_url(web.url + "/c")
+    assert clock.waits == [1, 4, 16] and f"1 s for {web.url}/c at byte 0" in capsys.readouterr().err
+
+
+def test_a_403_that_stays_inside_a_file_ends(web, clock):
+    busy = raw(head(403, {"Content-Length": 0}), then=hang_up)
+    web.pages["/f"] = lambda handler, answers=itertools.chain([file_page(breaks=[524_288])], itertools.repeat(busy)): next(answers)(handler)
+    with pytest.raises(crawl.RemoteError, match="gave up at byte 524,288 after 6 tries.*403"):
+        read_all(web.url + "/f")
+    assert clock.waits == [1, 4, 16, 64, 256]
+
+
+def test_a_first_403_says_what_it_may_be(web, clock):
+    web.pages["/f"] = (403, {}, b"")
+    with pytest.raises(crawl.RemoteError, match="403 x; look at the address, or wait.*too fast.*Common Crawl"):
+        open_url(web.url + "/f")
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
 def test_what_is_not_there_is_said_at_once(web, clock, status):
     web.pages["/f"] = (status, {}, b"")
