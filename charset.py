@@ -181,6 +181,8 @@ LABEL = re.compile(r"""(?:^|[;,\s])charset\s*=\s*["']?([^\s;"',]+)""", re.I)
 HALF_WIDTH = 0xff61               # the first katakana of half width
 CUT_SEQUENCE = re.compile(rb"\x1b[($]?\Z")
 NO_ASCII = re.compile("[\x0e\x0f\x1b\x80-\xff]")
+DOUBLE = re.compile(rb"(?:[!-~][!-~])*")
+HIGH_BIT = bytes(b | 0x80 for b in range(256))
 CUT_PAIR = re.compile(rb"[!-~]")
 PAIRS = re.compile(rb"[!-~][^\x1b]|.", re.S)                # in ISO-2022-JP
 ROMAN = {0x5c: "\u00a5", 0x7e: "\u203e"}                    # where JIS is not ASCII
@@ -271,6 +273,21 @@ def japanese_index():
 
 
 @cache
+def doubtful(name):
+    """A pattern of the characters for which Python's codec takes codes of others."""
+    codec = CODECS.get(name, name)
+    wrong = {known(code, codec) for code, char in index(name).items() if known(code, codec) != char}
+    wrong |= {"gb18030": {"\u1e3f"}, "shift_jis": set("\uf8f0\uf8f1\uf8f2\uf8f3")}.get(name, set())
+    return re.compile("[\0" + "".join(map(re.escape, wrong)) + "]")     # NUL: no set is empty
+
+
+def by_python(data, name):
+    """The text as Python's codec reads it, ten times as fast, or "" where the web may differ."""
+    text = known(data, CODECS.get(name, name))
+    return "" if doubtful(name).search(text) else text
+
+
+@cache
 def characters(name):
     """The 256 characters of an encoding of single bytes. What is no code of Windows is a control."""
     if name == "x-user-defined":
@@ -297,6 +314,8 @@ def japanese_in_seven_bits(data):
             mode = piece
         elif not piece and i and not last:
             text.append("\ufffd")
+        elif mode[:1] == b"$" and DOUBLE.fullmatch(piece):
+            text.append(text_of(piece.translate(HIGH_BIT), "euc-jp"))
         elif mode[:1] == b"$":
             parts = PAIRS.findall(piece)
             if last and parts and CUT_PAIR.fullmatch(parts[-1]):
@@ -331,6 +350,8 @@ def text_of(data, name):
     if name not in MULTI_BYTE:
         return codecs.charmap_decode(data, "replace", characters(name))[0]
     name = INDEX.get(name, name)
+    if text := by_python(data, name):
+        return text
     part, cut = PARTS[name]
     parts = part.findall(data)
     if parts and cut.fullmatch(parts[-1]):

@@ -12,7 +12,7 @@ proxies, for the crawler. A response is stored as it was received, chunks and gz
 renamed as Common Crawl does: so nothing in the file is our invention, the digests are of what the server sent (the payload
 is the body as stored, as for warcio and wget), and every reader of WARC can undo both.
 
-Sources: RFC 9309 (robots.txt), 9110 and 9112 (HTTP), 3986 (addresses); ISO 28500 (WARC); Heritrix (hopsFromSeed).
+Sources: RFC 9309 (robots.txt), 9110 and 9112 (HTTP); the URL Standard (addresses); ISO 28500 (WARC); Heritrix (hopsFromSeed).
 """
 import argparse
 import base64
@@ -433,8 +433,8 @@ def links_of(page, counts):
             counts["beyond_max_links"] += 1
         elif name in ("a", "area", "base", "meta"):
             tag = charset.attributes(inside)
-            if name == "meta" and tag.get("name", "").strip().lower() in ("robots", AGENT):
-                stay = stay or robots.forbids_links(tag.get("content", ""))
+            if name == "meta":
+                stay = stay or robots.forbids_links(robots.of_meta(tag))
             elif name == "base":
                 base = tag.get("href") if base is None else base
             elif "href" in tag and "nofollow" in tag.get("rel", "").lower().split():

@@ -107,7 +107,7 @@ class Stages:
             return None, "http_status"
         kind, why = document_kind(record)
         if kind == "text":                                  # of a WET file: somebody has extracted it
-            text = charset.decode(record.body, record.charset)
+            text = charset.decode(record.body, record.charset or "utf-8")
         else:
             counts = Counter()
             text = extract.main_text(record.body, record.url, record.charset, counts) if kind else None

@@ -218,13 +218,10 @@ def rights(headers, html, date=""):
 
 def said_by_meta(tag, now):
     """Why the <meta> with these attributes forbids the use of its page, or None."""
-    name = (tag.get("name") or tag.get("property") or tag.get("http-equiv", "")).strip().lower()
-    content = tag.get("content", "").strip()
-    if name == "tdm-reservation" and content == "1":
+    name = (tag.get("name") or tag.get("property", "")).strip().lower()
+    if name == "tdm-reservation" and tag.get("content", "").strip() == "1":
         return "tdm_reservation"
-    if name in ("robots", "x-robots-tag", robots.AGENT):
-        return robots.reservation(content, now)
-    return None
+    return robots.reservation(robots.of_meta(tag), now)
 
 
 def licence_links(source, lower):

@@ -86,5 +86,12 @@ def reservation(line, now=None):
     return None
 
 
+def of_meta(tag):
+    """The directives in the attributes of a <meta>; "" if it has none for us."""
+    name = (tag.get("name") or tag.get("property") or tag.get("http-equiv", "")).strip().lower()
+    return tag.get("content", "") if name in ("robots", "x-robots-tag", AGENT) else ""
+
+
 def forbids_links(line):
+    """Whether a line asks not to follow the links of its page."""
     return any(name in ("nofollow", "none") for name, _ in directives(line))
