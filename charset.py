@@ -33,7 +33,7 @@ MAX_TRIES = 4                     # encodings that a page declares
 # --------------------------------------------------------------------------------------------------
 # Tags.
 
-WS = r" \t\n\f\r"                # white space is ASCII's; others belong to names and values
+WS = r" \t\n\f\r"                 # white space is ASCII's; others belong to names and values
 NAME = rf"[^{WS}/>][^{WS}/>=]*"
 ATTRIBUTE = re.compile(rf"""({NAME})(?:[{WS}]*=[{WS}]*(?:"([^"]*)"?|'([^']*)'?|([^{WS}>]*)))?""")
 IN_TAG = rf"""(?:[{WS}/]+|{NAME}(?:[{WS}]*=[{WS}]*(?:"[^"]*"?|'[^']*'?|[^{WS}"'>][^{WS}>]*)?)?)"""
@@ -146,8 +146,8 @@ LABELS = {label: group.split()[0] for group in """
 CODECS = {"windows-874": "cp874", "x-mac-cyrillic": "mac_cyrillic", "iso-8859-8-i": "iso8859-8",
           "ibm866": "cp866", "big5": "big5hkscs", "shift_jis": "cp932",
           "euc-kr": "cp949"}
-# What Python's codec lacks or reads otherwise. Of two bytes: a code in hexadecimal, the character of
-# it, and those of the codes that follow. The tests have digests of all codes of the standard.
+# What Python's codec lacks or reads otherwise. Of two bytes: a code in hexadecimal, its character,
+# and those of the codes that follow. The tests have digests of all codes of the standard.
 ONE_BYTE = {"koi8-u": {0xae: "\u045e", 0xbe: "\u040e"}, "windows-1255": {0xca: "\u05ba"}}
 TWO_BYTES = {
     "gb18030": """
@@ -161,7 +161,8 @@ TWO_BYTES = {
         90dc靜 90f1響 91bf鼖 9244蔃 92af兙兛兝兞 92c8鍮 92d1瑹 9447浧 94ca禛 95d9邗 9644靝 96ed瀞 96fc嬨 9b76爁
         9b78矗 9b7b纇 9bc6駖 9bde釔 9bec惞 9bf6澶 9c42輶 9c53侻 9c62營 9c68鄄 9c6b鷰 9c77菏 9cbc尐秣 9cd0婧
         9d57輋 9d5a筑 9dc4拐 9ea9恢 9eef痹 9efd汊 9f60鬮 9f66鼗 9fcb僭 9fd8弌 a063蠏 a077拎 a0d5瑨 a0df煢 a0e4牐
-        a145‧ a14e﹑ a1c2¯ a1e3～ a1f2⊕⊙ a241∕﹨ a244￥ a246￠￡ a3c0␀␁␂␃␄␅␆␇␈␉␊␋␌␍␎␏ a3d0␐␑␒␓␔␕␖␗␘␙␚␛␜␝␞␟␡€
+        a145‧ a14e﹑ a1c2¯ a1e3～ a1f2⊕⊙ a241∕﹨ a244￥ a246￠￡
+        a3c0␀␁␂␃␄␅␆␇␈␉␊␋␌␍␎␏␐␑␒␓␔␕␖␗␘␙␚␛␜␝␞␟␡€
         c6cf廴 c6d3无 c6d5癶 c6d7隶 c6de〃仝 fa5f倩 fa66偽 fabd包 fac5卄 fad5卿 fb48嘅 fbb8婷 fbf3幵 fbf9廐
         fc4f彘 fc6c悤 fcb9撐 fce2晴 fcf1杞 fdb7沜渝 fdbb港 fdf1煮 fe52猪 fe6f瑜 feaa瓩 fedd砉
         """}
@@ -176,22 +177,22 @@ PARTS = {name: (re.compile(parts, re.S), re.compile(cut)) for name, (parts, cut)
     "gb18030": (rb"[\x81-\xfe](?:[0-9][\x81-\xfe][0-9]|[^0-9]|[0-9][\x81-\xfe]?\Z)|[\x00-\x7f]+|.",
                 rb"[\x81-\xfe](?:[0-9][\x81-\xfe]?)?")}.items()}
 HIGH, LEADS, ROWS = range(0x81, 0xff), [*range(0x81, 0xa0), *range(0xe0, 0xfd)], range(0xa1, 0xff)
-ESCAPE = re.compile(rb"\x1b(\([BJI]|\$[@B])")
-LABEL = re.compile(r"""(?:^|[;,\s])charset\s*=\s*["']?([^\s;"',]+)""", re.I)
-HALF_WIDTH = 0xff61               # the first katakana of half width
-CUT_SEQUENCE = re.compile(rb"\x1b[($]?\Z")
+# ISO-2022-JP: sequences, pairs of bytes, and what is cut off at the end of either.
+ESCAPE, CUT_ESCAPE = re.compile(rb"\x1b(\([BJI]|\$[@B])"), re.compile(rb"\x1b[($]?\Z")
+ONLY_PAIRS, CUT_PAIR = re.compile(rb"(?:[!-~][!-~])*"), re.compile(rb"[!-~]")
+PAIRS = re.compile(rb"[!-~][^\x1b]|.", re.S)
 NO_ASCII = re.compile("[\x0e\x0f\x1b\x80-\xff]")
-DOUBLE = re.compile(rb"(?:[!-~][!-~])*")
-HIGH_BIT = bytes(b | 0x80 for b in range(256))
-CUT_PAIR = re.compile(rb"[!-~]")
-PAIRS = re.compile(rb"[!-~][^\x1b]|.", re.S)                # in ISO-2022-JP
-ROMAN = {0x5c: "\u00a5", 0x7e: "\u203e"}                    # where JIS is not ASCII
-BOX = "\u2550\u255e\u2561\u256a\u5341\u5345"                # of two codes in Big5, the second is written
+ROMAN = {0x5c: "\u00a5", 0x7e: "\u203e"}                    # where JIS X 0201 is not ASCII
+HIGH_BIT = bytes(b | 0x80 for b in range(256))              # from there to EUC-JP
+
 MULTI_BYTE = {*PARTS, "gbk", "iso-2022-jp"}
-INDEX = {"gbk": "gb18030", "iso-2022-jp": "euc-jp"}          # whose characters it has
+INDEX = {"gbk": "gb18030", "iso-2022-jp": "euc-jp"}         # whose characters an encoding has
 JAPANESE = "shift_jis", "euc-jp", "iso-2022-jp"
-SOUND_MARKS = {"\uff9e": "\u309b", "\uff9f": "\u309c"}        # of half width: they combine with nothing
 SEVEN_BITS = "iso-2022-jp", "replacement"
+HALF_WIDTH = 0xff61                                         # the first katakana of half width
+SOUND_MARKS = {"\uff9e": "\u309b", "\uff9f": "\u309c"}      # of half width -> those that stand alone
+BOX = "\u2550\u255e\u2561\u256a\u5341\u5345"                # have two codes in Big5; the second is written
+LABEL = re.compile(r"""(?:^|[;,\s])charset\s*=\s*["']?([^\s;"',]+)""", re.I)
 
 
 def encoding_of(label):
@@ -289,7 +290,7 @@ def by_python(data, name):
 
 @cache
 def characters(name):
-    """The 256 characters of an encoding of single bytes. What is no code of Windows is a control."""
+    """The 256 characters of an encoding of single bytes. Holes in those of Windows are controls."""
     if name == "x-user-defined":
         return "".join(map(chr, [*range(0x80), *range(0xf780, 0xf800)]))
     found = list(bytes(range(256)).decode(CODECS.get(name, name), "replace"))
@@ -306,7 +307,7 @@ def japanese_in_seven_bits(data):
 
     Two sequences with nothing between them are an error: something could be hidden there.
     """
-    data = CUT_SEQUENCE.sub(b"", data)
+    data = CUT_ESCAPE.sub(b"", data)
     text, mode, pieces = [], b"(B", ESCAPE.split(data)      # a piece, a sequence, a piece ...
     for i, piece in enumerate(pieces):
         last = i == len(pieces) - 1
@@ -314,7 +315,7 @@ def japanese_in_seven_bits(data):
             mode = piece
         elif not piece and i and not last:
             text.append("\ufffd")
-        elif mode[:1] == b"$" and DOUBLE.fullmatch(piece):
+        elif mode[:1] == b"$" and ONLY_PAIRS.fullmatch(piece):
             text.append(text_of(piece.translate(HIGH_BIT), "euc-jp"))
         elif mode[:1] == b"$":
             parts = PAIRS.findall(piece)

@@ -20,7 +20,7 @@ VALUED = re.compile(r"[ \t]*(max-[a-z-]+|unavailable_after)[ \t]*[:=](.*)", re.S
 SINGLE = set("index follow none noindex nofollow noarchive nocache nosnippet noodp noydir noai "
              "noimageai noimageindex notranslate indexifembedded".split())
 RESERVED = ("noai", "noindex", "none")                      # none is noindex and nofollow
-DATE = re.compile(r"unavailable_after[ \t]*[:=][^,;]*(?:,[ \t]*[0-9][^,;]*)?")     # Wed, 03 Dec 2025
+DATE = re.compile(r"unavailable_after[ \t]*[:=][^,;]*(?:,[ \t]*[0-9][^,;]*)?")    # Wed, 03 Dec 2025
 MARKS = " \t\r\n\f\"'.[]"
 
 
@@ -73,8 +73,8 @@ def lines(headers):
 def reservation(line, now=None):
     """The directive of a line that forbids the use of a page, or None.
 
-    One of RESERVED, or a date (unavailable_after) that has passed. now: when the page was fetched. That,
-    and not today, so that a crawl gives the same documents whenever it is read.
+    One of RESERVED, or a date (unavailable_after) that has passed. now: when the page was fetched.
+    That, and not today, so that a crawl gives the same documents whenever it is read.
     """
     found = list(directives(line))
     for name, _ in found:

