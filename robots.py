@@ -17,10 +17,11 @@ import re
 AGENT = "longhand"                                          # what owners of pages call us
 EVERYBODY = ("*", "robots", "all", AGENT)                   # whose directives are for us
 VALUED = re.compile(r"[ \t]*(max-[a-z-]+|unavailable_after)[ \t]*[:=](.*)", re.S)
+BEFORE_VALUED = re.compile(r"(?<![ \t])[ \t]+(?=(?:max-[a-z-]+|unavailable_after)[ \t]*[:=])")
 SINGLE = set("index follow none noindex nofollow noarchive nocache nosnippet noodp noydir noai "
              "noimageai noimageindex notranslate indexifembedded".split())
 RESERVED = ("noai", "noindex", "none")                      # none is noindex and nofollow
-DATE = re.compile(r"unavailable_after[ \t]*[:=][^,;]*(?:,[ \t]*[0-9][^,;]*)?")    # Wed, 03 Dec 2025
+DATE = re.compile(r"unavailable_after[ \t]*[:=]([^,;]*(?:,[ \t]*[0-9][^,;]*)?)")   # Wed, 03 Dec 2025
 MARKS = " \t\r\n\f\"'.[]"
 
 
@@ -45,22 +46,24 @@ def directives(line):
     >>> list(directives("noarchive, otherbot: noindex, longhand: noai, max-snippet: -1"))
     [('noarchive', ''), ('noai', ''), ('max-snippet', '-1')]
     """
-    line, ours = line.lower(), True
-    dates = [found[0] for found in DATE.finditer(line)]
-    for part in re.split("[,;]", DATE.sub("unavailable_after:", line)):
-        valued, (name, colon, rest) = VALUED.match(part), part.partition(":")
-        if colon and not valued and name.strip(MARKS) not in SINGLE:
+    dates, ours = [], True
+
+    def put_aside(found):                                   # with its commas and colons
+        dates.append(found[1])
+        return f"unavailable_after:{len(dates) - 1}"
+
+    line = BEFORE_VALUED.sub(",", DATE.sub(put_aside, line.lower()))
+    for part in re.split("[,;]", line):
+        name, colon, rest = part.partition(":")
+        if colon and not VALUED.match(part) and name.strip(MARKS) not in SINGLE:
             ours = name.strip(MARKS).partition("/")[0] in EVERYBODY
             part = rest
-            valued = VALUED.match(part)
-        value = None
-        if valued:
-            value = valued[2]
-            if valued[1] == "unavailable_after":
-                value = re.split("[:=]", dates.pop(0), maxsplit=1)[1]
-        if ours and valued:
-            yield valued[1], value.strip(MARKS)
-        elif ours:
+        if not ours:
+            continue
+        if valued := VALUED.match(part):
+            name, value = valued.groups()
+            yield name, (dates[int(value)] if name == "unavailable_after" else value).strip(MARKS)
+        else:
             for word in part.replace(":", " ").split():     # "noindex nofollow" is seen, too
                 yield word.strip(MARKS), ""
 

@@ -1,4 +1,6 @@
 """robots.py: the directives that are for us, and those that forbid the use of a page."""
+import random
+
 import pytest
 
 import robots
@@ -17,7 +19,7 @@ NOW = moment("2026-06-01T12:00:00Z")
     ("longhand: index, otherbot: noai", None), ("other bot : noai", None), ("otherbot:noai", None), ("longhand2: noai", None), ("otherbot: max-snippet: 5, noai", None), ("longhand: max-snippet: 5, noai", "noai"),
     # values are no directives and their names no robots
     ("max-snippet:-1, max-image-preview:large, max-video-preview:-1", None), ("max-snippet: -1, noai", "noai"), ("max-image-preview:none", None), ("max-image-preview: none, noindex", "noindex"),
-    ("max-something-new: none, noai", "noai"), ("noindex: true", "noindex"), ("max-image-preview=none", None),
+    ("max-something-new: none, noai", "noai"), ("noindex: true", "noindex"), ("noai max-snippet: 5", "noai"), ("noai unavailable_after: 2099-01-01", "noai"), ("max-image-preview=none", None),
     # dates
     ("unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, noai", "noai"), ("unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT", "unavailable_after"), ("unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT", None),
     ("unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT, otherbot: noai", None), ("unavailable_after: 25 Jun 2010, noindex", "noindex"), ("unavailable_after: 25 Jun 2010 15:00:00 PST", "unavailable_after"),
@@ -32,6 +34,13 @@ def test_reservation(line, want):
 
 def test_without_a_time_of_the_fetch_no_date_has_passed():
     assert reservation("unavailable_after: 2010-01-01") is None and reservation("unavailable_after: 2010-01-01, noai") == "noai"
+
+
+def test_any_line_is_read():
+    rng, pieces = random.Random(0), ["unavailable_after", ":", "=", ",", ";", " ", "\t", "7", "2025-12-03", "Wed, 03 Dec 2025", "noai", "otherbot", "longhand", "max-snippet", "*", "none", "\"", "x", "\n", "/"]
+    for _ in range(5000):
+        line = "".join(rng.choice(pieces) for _ in range(rng.randrange(12)))
+        assert reservation(line, NOW) in (None, "noai", "noindex", "none", "unavailable_after") and forbids_links(line) in (True, False)
 
 
 @pytest.mark.parametrize("line, want", [
