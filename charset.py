@@ -431,21 +431,27 @@ def declarations(data, label):
     """Yield the encodings that the HTTP header, the <meta> tags and the XML declaration name.
 
     Tags anywhere count: browsers begin again for one behind the first 1024 bytes. What was read as
-    ASCII is not in UTF-16: who says so there means UTF-8 (HTML Standard).
+    ASCII is not in UTF-16: who says so there means UTF-8 (HTML Standard). Last come tags that hold
+    a Content-Type but misspell http-equiv, which browsers do not see.
     """
+    others = []
     if name := encoding_of(label):
         yield name
     metas = tags(data.decode("latin-1")) if b"charset" in data.lower() else ()
     for tag in (attributes(inside) for _, name, inside in metas if name == "meta"):
-        label = tag.get("charset")
-        if label is None and tag.get("http-equiv", "").lower() == "content-type":
-            found = IN_CONTENT.search(tag.get("content", ""))
-            label = found and found[found.lastindex]
+        label, content = tag.get("charset"), tag.get("content", "")
+        if label is None and (found := IN_CONTENT.search(content)):
+            label = found[found.lastindex]
+            if tag.get("http-equiv", "").lower() != "content-type":
+                others += [label] if content.lower().startswith("text/html") else []
+                continue
         if name := encoding_of(label):
             yield MEANT_IN_META.get(name, name)
-    found = XML.match(data)
-    if found and (name := encoding_of(found[1].decode("ascii"))):
-        yield MEANT_IN_META.get(name, name)
+    if found := XML.match(data):
+        others.insert(0, found[1].decode("ascii"))
+    for label in others:
+        if name := encoding_of(label):
+            yield MEANT_IN_META.get(name, name)
 
 
 def share_wrong(text):

@@ -145,7 +145,8 @@ def test_decode(data, label, text):
     "<p title='<meta charset=koi8-r>'><meta charset=windows-1251>", "<meta charset=nonsense><meta charset=windows-1251>", "<noscript><meta charset=windows-1251></noscript>",
     "<meta charset=windows-1251><meta charset=koi8-r>", "<!--" + "x" * 5000 + "--><meta charset=windows-1251>", "<p>" * 2000 + "<meta charset=windows-1251>",
     "<meta charset=utf-16><meta charset=windows-1251>", "<?xml version='1.0' encoding='windows-1251'?><html>", '<?xml version="1.0" standalone="no" encoding = "Windows-1251" ?>',
-    "<?xml encoding='koi8-r'?><meta charset=windows-1251>", "<meta charset=utf-8><meta charset=windows-1251>"])
+    "<?xml encoding='koi8-r'?><meta charset=windows-1251>", "<meta charset=utf-8><meta charset=windows-1251>",
+    '<meta httpequiv="ContentType" content="text/html; charset=windows-1251">', "<meta name='Content-Type' content='text/html;charset=windows-1251'>", "<meta content='text/html;charset=koi8-r'><meta charset=windows-1251>"])
 def test_declared_in_the_page(head):
     assert read(head.encode() + RUSSIAN.encode("cp1251")) == (head + RUSSIAN, "windows-1251")
 
