@@ -254,9 +254,12 @@ CONTROL = re.compile(r"[\0-\x20\x7f\x85\u2028\u2029]")
 
 
 def decode_line(line):
+    """A header line in UTF-8 or Latin-1 -> str; in an address each other byte keeps its value."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
+        if line[:9].lower() == b"location:":
+            line = re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % byte[0][0], line)
         return line.decode("latin-1")
 
 

@@ -258,6 +258,12 @@ def test_repeated_headers(lines, want):
     assert all(len(values) > 1 and values[0] == next(v for n, _, v in (line.partition(": ") for line in lines) if n.lower() == name) for name, values in headers.lines.items())
 
 
+@pytest.mark.parametrize("head, want", [(b"Location: /\xe4?\xfc\r\nX: \xe4", "/%E4?%FC"), ("Location: /ä\r\nX: ä".encode(), "/ä"), (b"location:/\xe4", "/%E4"), ("Location: /ä".encode() + b"\r\nX: \xe4", "/ä")])
+def test_bytes_of_an_address_keep_their_value(head, want):
+    """As in Chromium: what is not UTF-8 is asked for as it came."""
+    assert warc.parse_headers(head)["location"] == want
+
+
 def test_two_transfer_encodings_are_undone():
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(gzip.compress(b"<p>x", mtime=0)), gzip.compress(b"<p>x", mtime=0))
     [r] = read(record(http(body, "Transfer-Encoding: gzip", "Transfer-Encoding: chunked")))
