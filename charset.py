@@ -40,7 +40,7 @@ IN_TAG = rf"""(?:[{WS}/]+|{NAME}(?:[{WS}]*=[{WS}]*(?:"[^"]*"?|'[^']*'?|[^{WS}"'>
 TAG = re.compile(rf"<(?:(!--)|(/?)([a-zA-Z][^{WS}/>]*)({IN_TAG}{{,2000}})|[!?/][^>]*)")
 COMMENT_END = re.compile(r"--!?>")
 # No tag is in these elements: their content is text, or no part of the page (template).
-TEXT = {name: re.compile(rf"</{name}(?=[{WS}/>])", re.I) for name in
+TEXT = {name: re.compile(rf"</{name}(?=[{WS}/>])", re.I | re.A) for name in
         "script style textarea title xmp iframe noembed noframes template".split()}
 # A reference in an attribute needs its semicolon before = and letters: ?a=1&copy=2 is no copyright.
 REFERENCE = re.compile("&(?:#(?:[0-9]+|[xX][0-9a-fA-F]+);?"

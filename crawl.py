@@ -81,7 +81,7 @@ def retry_after(headers):
 
 HOST = re.compile(r"(?=.{1,253}\Z)(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[(?=[0-9a-f.]*:)[0-9a-f:.]+\])")
 SCHEME = re.compile("([a-zA-Z][a-zA-Z0-9+.-]*):")
-ADDRESS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.S)
+ADDRESS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.I | re.S)
 AUTHORITY = re.compile(r"(\[[^\]@]*\]|[^:@\[\]]*)(?::([0-9]*))?")
 NUMBER = re.compile("0x[0-9a-f]*|[0-9]+")
 UNRESERVED = re.compile("[A-Za-z0-9._~-]")
@@ -151,12 +151,12 @@ def parts_of(link, base):
     """(scheme, authority, path, query) of a link, relative to base, as the URL Standard parts them."""
     scheme, address = SCHEME.match(link), ADDRESS.match(base)
     rest = link[scheme.end():] if scheme else link
-    scheme = scheme[1].lower() if scheme else address and address[1]
+    scheme = (scheme or address or [link, ""])[1].lower()
     if scheme not in ("http", "https"):
         raise ValueError(f"{link[:200]!r}: not an address of the form http://host/... or https://host/...")
     rest, mark, query = rest.partition("#")[0].partition("?")
     rest = rest.replace("\\", "/")
-    if rest.startswith("//") or not address or scheme != address[1]:
+    if rest.startswith("//") or not address or scheme != address[1].lower():
         authority, _, path = rest.lstrip("/").partition("/")
         return scheme, authority, f"/{path}", query
     _, authority, path, base_query = address.groups("")

@@ -338,6 +338,11 @@ def test_the_query_of_a_link_is_in_the_encoding_of_its_page(encoding, want):
         assert normalise(links[0], base) == normalise("http://a.org" + want)
 
 
+@pytest.mark.parametrize("base, want", [("HTTP://A.org", "http://a.org/z"), ("http://a.org?x/y", "http://a.org/z"), ("http://a.org/b/c#/d/e", "http://a.org/b/z"), ("http://a.org:80/x y/ä", "http://a.org/x%20y/z")])
+def test_what_others_wrote_is_a_base(base, want):
+    assert normalise("z", base) == want
+
+
 def test_links_without_a_query_or_to_other_things_stay_as_they_are():
     for link in ("/\u00e4", "#\u00e4?\u00e4", "mailto:x", ""):
         assert crawl.in_encoding(link, "koi8-r") == link
