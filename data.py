@@ -45,6 +45,7 @@ from pathlib import Path
 import cores                # before NumPy: one BLAS thread for each worker, and freed memory is kept
 import numpy as np
 
+import charset
 import command
 import crawl
 import dedup
@@ -106,7 +107,7 @@ class Stages:
             return None, "http_status"
         kind, why = document_kind(record)
         if kind == "text":                                  # of a WET file: somebody has extracted it
-            text = extract.decode(record.body, record.charset)
+            text = charset.decode(record.body, record.charset or "utf-8")
         else:
             counts = Counter()
             text = extract.main_text(record.body, record.url, record.charset, counts) if kind else None

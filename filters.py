@@ -30,10 +30,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import charset
 import checkpoint
 import extract
 import numpy as np
 import regex
+import robots
 
 # ---------------------------------------------------------------------------------------------------------------------
 # URLs. FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.
@@ -184,70 +186,56 @@ def url_filter(url, blocklist=Blocklist()):
 # ---------------------------------------------------------------------------------------------------------------------
 # Rights. A page can say that it is not to be used: robots directives, and the TDM Reservation Protocol (W3C community group).
 
-RESERVED = ("noai", "noindex", "none")                      # of robots; none is noindex and nofollow
-DIRECTIVES = frozenset("all index follow nofollow noarchive nocache nosnippet noimageindex noimageai notranslate indexifembedded "
-                       "max-snippet max-image-preview max-video-preview unavailable_after".split()) | set(RESERVED)
-COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
-LINK = re.compile(rb"<(?:a|link)[\s/]")
-MAX_TAG = 4096                                              # bytes
+MAX_TAG = 4096                                              # bytes in which a tag names a licence
+LINK = re.compile(r"<(?:a|link)[ \t\r\n\f/]", re.I)
 
 
-def attributes(tag):
-    """What stands in a tag after its name -> {lower-case name: value}: b' HREF="x"' -> {"href": "x"}."""
-    found = extract.attributes(tag.decode("utf-8", "surrogateescape"))
-    return {name: value.strip() for name, value in found.items()}
-
-
-def tags(html, lower, *names):
-    """The attributes of each tag of these names (b"<meta") that ends within MAX_TAG bytes. What is in one tag begins no other."""
-    for name in names:
-        at = lower.find(name)
-        while at >= 0:
-            end = lower.find(b">", at, at + MAX_TAG)
-            named = lower[at + len(name):at + len(name) + 1] in (b" ", b"\t", b"\r", b"\n", b"/")
-            if end >= 0 and named:
-                yield attributes(html[at + len(name):end])
-            at = lower.find(name, end if end >= 0 and named else at + 1)
-
-
-def robots_say(value):
-    """The first of RESERVED in a list of directives for everybody; those for a named robot ("googlebot: noindex") are not ours."""
-    ours = True
-    for part in value.lower().split(","):
-        name, colon, rest = map(str.strip, part.partition(":"))
-        if colon and name not in DIRECTIVES:
-            ours, name = False, rest
-        if ours and name in RESERVED:
-            return name
-    return None
-
-
-def rights(headers, html):
+def rights(headers, html, date=""):
     """(why a page may not be used or None, the address of its licence or None), from the HTTP headers and the bytes of the page.
-    Directives count in its head, a licence link anywhere but in a comment."""
-    said = robots_say(headers.get("x-robots-tag", ""))
-    if said or headers.get("tdm-reservation", "").strip() == "1":
-        return said or "tdm_reservation", None
-    lower = html.lower()
-    end = lower.find(b"<body")
-    head = COMMENT.sub(b"", html if end < 0 else html[:end])
-    for tag in tags(head, head.lower(), b"<meta"):
-        name, content = tag.get("name", "").lower(), tag.get("content", "")
-        said = robots_say(content) if name == "robots" else "tdm_reservation" if name == "tdm-reservation" and content == "1" else None
-        if said:
+
+    date: when it was fetched (WARC-Date; else the header's Date), for pages that are available until then. A <meta> counts
+    wherever it stands in the page, a licence wherever it is linked; neither does in a comment, script, title or template.
+    """
+    now = robots.moment(date) or robots.moment(headers.get("date", ""))
+    for line in robots.lines(headers):
+        if said := robots.reservation(line, now):
             return said, None
-    at = lower.find(b"license")
+    if "1" in re.split(r"[,;\s]+", headers.get("tdm-reservation", "")):
+        return "tdm_reservation", None
+    if b"\0" in html[:1000] or b"\x1b$" in html:            # tags in UTF-16 are not ASCII, nor are those in ISO-2022-JP
+        html = charset.decode(html, charset.label_in(headers.get("content-type", ""))).encode("utf-8", "replace")
+    lower, source = html.lower(), html.decode("latin-1")    # as long as each other
+    last_meta, licences = lower.rfind(b"<meta"), licence_links(source, lower)
+    last, licence = max(last_meta, *licences, -1), None
+    for at, name, inside in charset.tags(source):
+        if at > last:
+            break
+        if name == "meta" and (said := said_by_meta(charset.attributes(inside), now)):
+            return said, None
+        licence = licence or licences.get(at)
+    return None, licence
+
+
+def said_by_meta(tag, now):
+    """Why the <meta> with these attributes forbids the use of its page, or None."""
+    name = (tag.get("name") or tag.get("property", "")).strip().lower()
+    if name == "tdm-reservation" and tag.get("content", "").strip() == "1":
+        return "tdm_reservation"
+    return robots.reservation(robots.of_meta(tag), now)
+
+
+def licence_links(source, lower):
+    """{where in the page a tag seems to begin that links its licence: the address}; most pages have none."""
+    found, at = {}, lower.find(b"license")
     while at >= 0:
         begin, end = lower.rfind(b"<", max(0, at - MAX_TAG), at), lower.find(b">", at, at + MAX_TAG)
-        link = begin >= 0 and end >= 0 and LINK.match(lower, begin)
+        link = begin >= 0 and end >= 0 and LINK.match(source, begin)
         if link:
-            tag = attributes(html[link.end():end])
-            comment = lower.rfind(b"<!--", max(0, begin - MAX_TAG), begin)
-            hidden = comment >= 0 and lower.find(b"-->", comment, begin) < 0
-            if "license" in tag.get("rel", "").lower().split() and tag.get("href") and not hidden:
-                return None, tag["href"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            tag = charset.attributes(source[link.end():end].encode("latin-1").decode("utf-8", "replace"))
+            if "license" in tag.get("rel", "").lower().split() and tag.get("href", "").strip():
+                found[begin] = tag["href"].strip()
         at = lower.find(b"license", max(at + 1, end))
-    return None, None
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from collections import Counter
 import pytest
 import regex
 
+import charset
 import crawl
 import extract
 import filters
 import language
+import robots
 import warc
 
 try:
@@ -26,10 +28,10 @@ try:
 except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
-MODULES = warc, crawl, extract, filters, language
+MODULES = warc, crawl, charset, robots, extract, filters, language
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}
-BOUNDED = {"extract.META", "filters.LOCAL"}             # they only ever see a kilobyte; the entries below show that
+BOUNDED = {"filters.LOCAL"}             # they only ever see a kilobyte; the entries below show that
 PROBES = " \t\r\n\x0ba0Z_<>=\"'/;:,.-[]@!#&%\\\u00e9\u0301\u6f22\u3002"
 ENDS = "", "\0", "x", "\n", "=", ">"
 
@@ -198,10 +200,10 @@ def test_a_quadratic_expression_is_seen(source, once, n):
 
 
 def test_nothing_is_overlooked():
-    for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "filters.WORD", "filters.COMMENT", "language.SENTENCE_END"):
+    for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "filters.WORD", "charset.TAG", "robots.DATE", "language.SENTENCE_END"):
         assert name in EXPRESSIONS
     assert not EXPRESSIONS["warc.FOLD"][1] and EXPRESSIONS["crawl.HOST"][1] and EXPRESSIONS["warc.WARC.ends"][1] and not EXPRESSIONS["warc.WARC.next"][1]
-    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {"warc", "crawl", "extract", "filters", "language"}
+    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {"warc", "crawl", "charset", "robots", "extract", "filters", "language"}
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -251,7 +253,9 @@ ENTRIES = {                                             # what reads it, the pie
     "chunks": (lambda text: read(http("Transfer-Encoding: chunked", text)), ["1\r\na\r\n", "1;", "a", ";", " ", "\r\n", "0\r\n", "0", "f", "\t", "1 \r\n"], 6000),
     "ARC": (lambda text: read(b"filedesc://x 0.0.0.0 20040101000000 text/plain 3\n1 0\n" + text.encode("latin-1", "replace")), ["http://a ", "http://a", " 1.2.3.4", " 20040101000000", " 1.2.3.4 20040101000000 ", "\n", "\r", " ", ":", "1", "-", "a:b\n"], 6000),
     "extract": (extract.main_text, HTML, 6000),
-    "charset of a page": (lambda text: extract.decode(text.encode() + b"\xff"), ["<meta ", "charset=", "http-equiv=content-type ", ">", " ", "=", "\u00e9", '"', "content="], 6000),
+    "charset of a page": (lambda text: charset.decode(text.encode() + b"\xff"), ["<meta ", "charset=", "http-equiv=content-type ", ">", " ", "=", "\u00e9", '"', "content=", "<!--", "-->", "<title>", "<script>",
+                                                                                    "</", "&#", "&a", "<?xml ", "encoding=", "charset=gbk>", "charset=koi8-r>", "\x1b$B", "\x1b(B", "\0"], 6000),
+    "directives": (lambda text: robots.reservation(text, robots.moment("2026-01-01")), ["noai", "a", ":", ",", ";", " ", "otherbot:", "unavailable_after:", "unavailable_after: 1, 2", "max-snippet:", "1", "=", '"', ".", "*:"], 6000),
     "rights": (lambda text: filters.rights({"x-robots-tag": text}, text.encode()), HTML, 6000),
     "links": (follow, HTML, 6000),
     "addresses": (address, ["http://", "https:", "//", "a.", "/", "../", "./", "%41", "%", ":", "[", "]", "@", "?", "#", "\u00fc", "\u0301\u0315", "a", " ", "&", "xn--", "0:"], 2000),
