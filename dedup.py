@@ -30,6 +30,7 @@ import functools
 import gzip
 import hashlib
 import json
+import operator
 import os
 import sys
 import unicodedata
@@ -42,13 +43,13 @@ import extract
 import numpy as np
 import regex
 import runs
-from filters import PUNCTUATION, Words
+from filters import PUNCTUATION
+from words import split_piece
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
 MERSENNE = np.uint64((1 << 61) - 1)
 NO_SIGNATURE = np.uint64(0xFFFFFFFFFFFFFFFF)                # minima are below 2^61
 NUMBER = regex.compile(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?")
-TWO_WORDS = regex.compile(r"0[a-z]+0")                      # 0px0: a number takes letters, but no more numbers
 TO_SPACE = {ord(c): " " for c in PUNCTUATION}
 BLOCK = 256                     # shingles times 112 numbers of 8 bytes: fits a core's cache
 
@@ -72,11 +73,33 @@ def normalize(text):
     return text.translate({ord(c): None for c in set(text) if unicodedata.category(c) == "Mn"}).strip()
 
 
+class Split(dict):
+    """A memory: piece -> its words, joined by spaces."""
+    MOST, MOST_CHARS = 1 << 18, 1 << 23                     # with more it begins anew
+
+    def __init__(self):
+        self.n_chars = 0
+
+    def __missing__(self, piece):
+        self.n_chars += len(piece)
+        self[piece] = words = " ".join(split_piece(piece))
+        return words
+
+    def __call__(self, text):
+        """The text with one space between its words."""
+        if len(self) > self.MOST or self.n_chars > self.MOST_CHARS:
+            self.clear()
+            self.n_chars = 0
+        pieces = text.split()
+        return " ".join(operator.itemgetter(*pieces)(self)) if len(pieces) > 1 else self[text.strip()]
+
+
+split = Split()
+
+
 def shingle_hashes(text):                                   # a normalized text of T words -> (T-4,) uint64
     """The first 8 bytes of each shingle's SHA-1, its words joined by spaces."""
-    if not text.isascii() or "cannot" in text or TWO_WORDS.search(text):        # else its words are what stands between spaces
-        text = " ".join(Words(text).strings())
-    joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
+    joined, sha1 = split(text).encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
     begins, ends = [0, *(spaces + 1).tolist()], [*spaces.tolist(), len(joined)]
     return np.frombuffer(b"".join([sha1(joined[i:j]).digest()[:8] for i, j in zip(begins, ends[SHINGLE - 1:])]), "<u8")

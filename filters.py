@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 import checkpoint
 import extract
 import numpy as np
-import regex
+from words import split_piece, words  # noqa: F401   words: how others call it
 
 # ---------------------------------------------------------------------------------------------------------------------
 # URLs. FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.
@@ -273,40 +273,8 @@ END_MARKS = characters("""
     16af5 16b37-16b38 16b44 16e98 1bc9f 1da88""")
 SYMBOLS = PUNCTUATION | END_MARKS
 
-# Alternatives in the order they are tried; abbreviations, of spaCy's list, keep their stop so that
-# it ends no sentence. Possessive (++), and the e-mail bounded, so that no text costs more than its
-# length. 99 % of the tokens of 90 news pages are spaCy's (tests/peers/test_data_peers.py).
-WORD = regex.compile(r"""(?x)
-    (?:https?://|www\.)[^\s<>"']*[\w/]                      # a URL
-  | [\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+                      # an e-mail address
-  | (?:\p{L}\.){2,}+ | \b\p{L}\.(?!\S)                      # U.S.  e.g.  J. Smith
-  | \b(?=[A-Zv])(?:Mrs?|Ms|Dr|Prof|St|Jr|Messrs|Bros|Inc|Ltd|Co|Corp|Gen|Gov|Sen|Rep|Rev|Adm|Mt|vs|Jan|Feb|Mar
-        |Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Ark|Calif|Fla|Ga|Ill|Ind|Ky|Mass|Mich|Minn|Neb|Va|Wash
-        |Wis)\.
-  | \d++(?:[.,:/]\d++)*+\p{L}*+                             # 3.14  1,000  10:30  20th
-  | [Cc]an(?=not\b)
-  | (?:[\p{L}\p{M}\p{N}]++(?!['’]t\b)|(?:(?!n['’]t\b)[\p{L}\p{M}\p{N}])++)      # a word, up to the n't of don't
-    (?:['’](?!(?:s|m|d|ll|re|ve)\b)[\p{L}\p{M}]++           # ... and on: O'Neill
-      |\.\p{Ll}[\p{L}\p{M}\p{N}]*+                          # ... node.js
-      |[、。，；：？！（）「」『』《》〈〉【】]++[\p{L}\p{M}\p{N}]++)*+      # ... 東京」は、日本: to spaCy's English one word
-  | n['’]t\b | ['’](?:s|m|d|ll|re|ve)\b
-  | \.{2,}+ | -{2,}+
-  | \S
-""")
-
-
-def words(text):
-    """Tokens of a text: words, numbers, clitics, single marks. None holds white space.
-
-    >>> words("Mr. Li's 3.14 isn't well-known.")
-    ['Mr.', 'Li', "'s", '3.14', 'is', "n't", 'well', '-', 'known', '.']
-    """
-    return WORD.findall(text)
-
-
 SYMBOL, ALPHABETIC, STOP, END, MARKS = 1, 2, 4, 8, 16       # what a word is, in bits
 STOP_WORDS = frozenset("the be to of and that have with".split())
-NOT_REGEX_SPACE = re.compile("[\x1c-\x1f]")                 # white space for str.split, but not for the pattern
 
 
 class Vocabulary:
@@ -324,21 +292,18 @@ class Vocabulary:
     def learn(self, pieces):
         """Give numbers to those of the pieces that have none, and to their words."""
         new = list(itertools.filterfalse(self.pieces.__contains__, dict.fromkeys(pieces)))
-        whole = [p for p in new if p.isalpha() and p.isascii() and p not in ("cannot", "Cannot")]   # are one word to the pattern
-        others = list(itertools.filterfalse(set(whole).__contains__, new))
-        found = words("\n".join(others))                    # all at once; a piece ends where its characters do
-        ends = np.searchsorted(np.cumsum(list(map(len, found))), np.cumsum(list(map(len, others))), "right")
-        in_pieces = whole + found
+        found = list(map(split_piece, new))
+        in_pieces = list(itertools.chain.from_iterable(found))
         unknown = list(itertools.filterfalse(self.words.__contains__, dict.fromkeys(in_pieces)))
         self.words.update(zip(unknown, itertools.count(len(self.words))))
         self.names += unknown
         self.length.extend(map(len, unknown))
         self.kind.extend([KIND_OF_PLAIN.get(w, ALPHABETIC) if w.isalpha() and w.isascii() else kind_of(w) for w in unknown])
-        count = np.concatenate([np.ones(len(whole), np.int64), np.diff(ends, prepend=0)])
-        self.first.extend((len(self.in_pieces) + np.cumsum(count) - count).tolist())
-        self.count.extend(count.tolist())
+        count = list(map(len, found))
+        self.first.extend(itertools.accumulate(count[:-1], initial=len(self.in_pieces)))
+        self.count.extend(count)
         self.in_pieces.extend(map(self.words.__getitem__, in_pieces))
-        self.pieces.update(zip(itertools.chain(whole, others), itertools.count(len(self.pieces))))
+        self.pieces.update(zip(new, itertools.count(len(self.pieces))))
         self.n_chars += sum(map(len, new))
 
 
@@ -351,11 +316,6 @@ KIND_OF_PLAIN = dict.fromkeys(STOP_WORDS, ALPHABETIC | STOP)
 vocabulary = Vocabulary()
 
 
-def split(text):
-    """Between white space, as the pattern of words sees it."""
-    return regex.findall(r"\S+", text) if NOT_REGEX_SPACE.search(text) else text.split()
-
-
 class Words:
     """words(text) as numbers: equal words have equal ones. ids, length, kind (n,); per_piece (pieces,): how many words each has."""
 
@@ -363,7 +323,7 @@ class Words:
         global vocabulary
         if len(vocabulary.pieces) > vocabulary.MOST or vocabulary.n_chars > vocabulary.MOST_CHARS:
             vocabulary = Vocabulary()
-        v, self.pieces = vocabulary, split(text)
+        v, self.pieces = vocabulary, text.split()
         try:
             numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
         except KeyError:                                    # some are new
@@ -553,7 +513,7 @@ def c4_quality(text):
     swapped, so that a line needs 3 words and a document 5 sentences.
     """
     kept, n_pieces, keep = [], [], []                       # lines; of every line what stands between white space, and whether it stays
-    lower, unchanged = text.lower(), not NOT_REGEX_SPACE.search(text)
+    lower, unchanged = text.lower(), True
     suspect = any(word in lower for word in ("[", "{", "lorem ipsum", "javascript", "policy", "cookies", "terms"))
     for line in text.splitlines():
         line = line.strip()
@@ -578,7 +538,7 @@ def c4_quality(text):
         kept.append(line)
     new = "\n".join(kept)
     if not unchanged:                                       # else the words are known, and some of them stay
-        text, n_pieces, keep = new, [len(split(line)) for line in kept], [True] * len(kept)
+        text, n_pieces, keep = new, [len(line.split()) for line in kept], [True] * len(kept)
     found = words_of(text)
     line = np.repeat(np.repeat(np.arange(len(keep)), n_pieces), found.per_piece)
     stays = np.array(keep, bool)[line]
