@@ -44,12 +44,15 @@ import numpy as np
 import regex
 import runs
 from filters import PUNCTUATION
-from words import split_piece
+from words import SPECIAL, UNITS, split_piece
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
 MERSENNE = np.uint64((1 << 61) - 1)
 NO_SIGNATURE = np.uint64(0xFFFFFFFFFFFFFFFF)                # minima are below 2^61
 NUMBER = regex.compile(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?")
+# What is split of a normalized text in ASCII: doesnt -> does nt, 0km -> 0 km.
+SPLIT = frozenset(piece for piece, words in SPECIAL.items() if len(words) > 1)
+SPLIT_NUMBER = regex.compile(f"0(?:{'|'.join(UNITS)})(?![a-z0])")
 TO_SPACE = {ord(c): " " for c in PUNCTUATION}
 BLOCK = 256                     # shingles times 112 numbers of 8 bytes: fits a core's cache
 
@@ -73,7 +76,7 @@ def normalize(text):
     return text.translate({ord(c): None for c in set(text) if unicodedata.category(c) == "Mn"}).strip()
 
 
-class Split(dict):
+class Memory(dict):
     """A memory: piece -> its words, joined by spaces."""
     MOST, MOST_CHARS = 1 << 18, 1 << 23                     # with more it begins anew
 
@@ -94,12 +97,14 @@ class Split(dict):
         return " ".join(operator.itemgetter(*pieces)(self)) if len(pieces) > 1 else self[text.strip()]
 
 
-split = Split()
+split = Memory()
 
 
 def shingle_hashes(text):                                   # a normalized text of T words -> (T-4,) uint64
     """The first 8 bytes of each shingle's SHA-1, its words joined by spaces."""
-    joined, sha1 = split(text).encode("utf-8", "surrogatepass"), hashlib.sha1
+    if not (text.isascii() and SPLIT.isdisjoint(text.split()) and not SPLIT_NUMBER.search(text)):
+        text = split(text)                                  # else no word of it is split
+    joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
     begins, ends = [0, *(spaces + 1).tolist()], [*spaces.tolist(), len(joined)]
     return np.frombuffer(b"".join([sha1(joined[i:j]).digest()[:8] for i, j in zip(begins, ends[SHINGLE - 1:])]), "<u8")

@@ -22,33 +22,39 @@ Sources: spaCy 3.8 (spacy/lang/en, spacy/lang/punctuation.py, spacy/tokenizer.py
 
 import re
 import sys
+import unicodedata
 
 import command
-import regex
 
 # ------------------------------------------------------------------------------------- characters
 
 
 def spans(text):
-    """The inside of a character class: "41-5a b5" -> all letters from A to Z, and the micro sign."""
-    ends = [span.split("-") for span in text.split()]
-    return "".join(rf"\U{int(first, 16):08x}-\U{int(last, 16):08x}"
-                   for first, last in ((pair[0], pair[-1]) for pair in ends))
+    """The inside of a character class: "41-5a b5" -> the letters from A to Z and the micro sign."""
+    ends = [[int(end, 16) for end in span.split("-")] for span in text.split()]
+    return "".join(rf"\U{pair[0]:08x}-\U{pair[-1]:08x}" for pair in ends)
 
 
+def of_category(category, inside):
+    """The letters of a Unicode category in a character class."""
+    letters = map(chr, range(0x10000))
+    return "".join(filter(re.compile(f"[{inside}]").match,
+                          (c for c in letters if unicodedata.category(c) == category)))
+
+
+CASED = spans("""
+    41-5a 61-7a c0-d6 d8-f6 f8-1bf 1c4-2af 386 388-38a 38c 38e-38f 391-3a9 3ac-3af 3b1-3c9 3cc-3ce
+    400-401 403-40a 40c-40d 410-451 453-45a 45c-45d 490-491 496-497 4a2-4a3 4ae-4af 4ba-4bb 4d8-4d9
+    4e8-4e9 1d00-1d25 1d6b-1d77 1d79-1d9a 1e00-1eff 2c60-2c7b 2c7e-2c7f a722-a76f a771-a787
+    a78b-a78e a790-a7b9 a7fa ab30-ab5a ab60-ab64 ff21-ff3a ff41-ff5a""")
 # Letters of scripts without case. Whole blocks: they also hold marks, digits and punctuation.
 UNCASED = spans("""
     591-5f4 620-64a 66e-6d5 6e5-6ff 750-77f 8a0-8bd 900-9ff b80-cff d80-dff 1100-137f 2e80-2fdf
     2ff0-30ff 31c0-31ef 3200-4dbf 4e00-9fff ac00-d7af f900-faff fb1d-fbb1 fbd3-fd3d fd50-fdc7
     fdf0-fdfb fe30-fe4f fe70-fefc 1ee00-1eebb 1f200-1f2ff 20000-2a6df 2a700-2ebef 2f800-2fa1f""")
-LETTERS = UNCASED + spans("""
-    41-5a 61-7a c0-d6 d8-f6 f8-1bf 1c4-2af 386 388-38a 38c 38e-38f 391-3a9 3ac-3af 3b1-3c9 3cc-3ce
-    400-401 403-40a 40c-40d 410-451 453-45a 45c-45d 490-491 496-497 4a2-4a3 4ae-4af 4ba-4bb 4d8-4d9
-    4e8-4e9 1d00-1d25 1d6b-1d77 1d79-1d9a 1e00-1eff 2c60-2c7b 2c7e-2c7f a722-a76f a771-a787
-    a78b-a78e a790-a7b9 a7fa ab30-ab5a ab60-ab64 ff21-ff3a ff41-ff5a""")
-LETTER = f"[{LETTERS}]"
-LOWER = rf"[[{LETTERS}]&&[\p{{Ll}}\u0294\u0295{UNCASED}]]"
-UPPER = rf"[[{LETTERS}]&&[\p{{Lu}}{UNCASED}]]"
+LETTERS = CASED + UNCASED
+LOWER = of_category("Ll", CASED) + "\u0294\u0295" + UNCASED
+UPPER = of_category("Lu", CASED) + UNCASED
 # Dingbats, arrows, emoji: category So of Unicode 11. Later ones are part of the word beside them.
 ICONS = spans("""
     a6 a9 ae b0 482 58d-58e 60e-60f 6de 6e9 6fd-6fe 7f6 9fa b70 bf3-bf8 bfa c7f d4f d79 f01-f03 f13
@@ -83,22 +89,22 @@ UNITS = """
 
 # ------------------------------------------------------------------------------------------ affixes
 
-PREFIX = regex.compile(
-    rf"(?V1)[§%=—–{PUNCTUATION}{QUOTES}{CURRENCIES}{ICONS}]|\+(?![0-9])|\.\.+|(?:US|[CA])\$")
+PREFIX = re.compile(
+    rf"[§%=—–{PUNCTUATION}{QUOTES}{CURRENCIES}{ICONS}]|\+(?![0-9])|\.\.+|(?:US|[CA])\$")
 # Matched against the last TAIL characters, of which no suffix but a run of full stops needs more.
 TAIL = 8
-SUFFIX = regex.compile(rf"""(?xV1)(?:
+SUFFIX = re.compile(rf"""(?x)(?:
     ……|[{PUNCTUATION}{QUOTES}{ICONS}—–]
   | ['’][sS]
   | (?<=[0-9])(?:\+|(?:US|[CA])\$|[{CURRENCIES}]|{"|".join(UNITS)})
-  | (?<=°[FfCcKk]|[0-9%²+\-|{PUNCTUATION}{QUOTES}]|{LOWER}|{UPPER}{UPPER})\.
+  | (?:(?<=[0-9%²+\-|{PUNCTUATION}{QUOTES}{LOWER}])|(?<=[{UPPER}][{UPPER}])|(?<=°[FfCcKk]))\.
     )\Z""")
-INFIX = regex.compile(rf"""(?xV1)
+INFIX = re.compile(rf"""(?x)
     \.\.+|…|[{ICONS}]
   | (?<=[0-9])[+\-*\^](?=[0-9\-])
-  | (?<=[{QUOTES}]|{LOWER})\.(?=[{QUOTES}]|{UPPER})
-  | (?<={LETTER}),(?={LETTER})
-  | (?<=[0-9]|{LETTER})(?:-{{1,3}}|–|——?|~|[:<>=/])(?={LETTER})""")
+  | (?<=[{LOWER}{QUOTES}])\.(?=[{UPPER}{QUOTES}])
+  | (?<=[{LETTERS}]),(?=[{LETTERS}])
+  | (?<=[{LETTERS}0-9])(?:-{{1,3}}|–|——?|~|[:<>=/])(?=[{LETTERS}])""")
 
 
 def prefix_length(word, begin, end):
@@ -124,11 +130,11 @@ def suffix_length(word, begin, end):
 SCHEME = re.compile(r"[\w+.-]{2,}://")
 OCTET = r"(?:1?\d{1,2}|2[0-4]\d|25[0-5])"
 NAME = r"[A-Za-z0-9\u00a1-\uffff]"
-HOST = regex.compile(rf"""(?xV1)
+HOST = re.compile(rf"""(?x)
     (?: (?! (?:10|127)(?:\.\d{{1,3}}){{3}} | (?:169\.254|192\.168)(?:\.\d{{1,3}}){{2}}
           | 172\.(?:1[6-9]|2\d|3[01])(?:\.\d{{1,3}}){{2}})          # private addresses
         (?:[1-9]\d?|1\d\d|2[01]\d|22[0-3]) (?:\.{OCTET}){{2}} \.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])
-      | (?:(?:{NAME}[A-Za-z0-9\u00a1-\uffff_\-]{{0,62}})?{NAME}\.)+ {LOWER}{{2,63}} )
+      | (?:(?:{NAME}[A-Za-z0-9\u00a1-\uffff_\-]{{0,62}})?{NAME}\.)+ [{LOWER}]{{2,63}} )
     (?::\d{{2,5}})?                                                 # port
     (?:[/?\#]|\Z)""")
 
@@ -204,43 +210,47 @@ def special_cases():
 
 SPECIAL = special_cases()
 LONGEST = max(map(len, SPECIAL))
+LONG_WORD = 100
 
 
 # -------------------------------------------------------------------------------------------- words
 
 
+def is_plain(word):
+    """Whether a word has only letters of ASCII, and so no affix."""
+    return word.isascii() and word.isalpha()
+
+
 def split_affixes(piece, special):
     """Steps 1 to 3 of the algorithm. special: {piece: words}"""
+
+    def is_special(begin, end):             # looks at no long piece, or hostile text costs its square
+        return end - begin <= LONGEST and piece[begin:end] in special
+
     begin, end, before, behind = 0, len(piece), [], []
     while begin < end:
-        if end - begin <= LONGEST and piece[begin:end] in special:
+        if is_special(begin, end) or end - begin < LONG_WORD and is_plain(piece[begin:end]):
             break
-        n = prefix_length(piece, begin, end)
-        if n and end - begin - n <= LONGEST and piece[begin + n:end] in special:
-            before.append(piece[begin:begin + n])
-            begin += n
-            break
-        m = suffix_length(piece, begin + n, end)
-        if m and end - m - begin <= LONGEST and piece[begin:end - m] in special:
-            behind.append(piece[end - m:end])
-            end -= m
-            break
-        if not n and not m:
-            break
+        n, m = prefix_length(piece, begin, end), 0
+        if n == 0 or not is_special(begin + n, end):
+            m = suffix_length(piece, begin + n, end)
+            if m and is_special(begin, end - m):            # with its prefix
+                n = 0
+        if n == m == 0:
+            return before + split_inside(piece[begin:end]) + behind[::-1]
         if n:
             before.append(piece[begin:begin + n])
         if m:
             behind.append(piece[end - m:end])
         begin, end = begin + n, end - m
-    return before + split_inside(piece[begin:end], special) + behind[::-1]
+    left = piece[begin:end]
+    return before + special.get(left, [left] * bool(left)) + behind[::-1]
 
 
-def split_inside(word, special):
+def split_inside(word):
     """The words of a piece without prefixes and suffixes."""
-    if word in special:
-        return special[word]
-    if not word or is_url(word):
-        return [word] * bool(word)
+    if is_url(word):
+        return [word]
     words, done = [], 0
     for infix in INFIX.finditer(word):
         begin, end = infix.span()
@@ -293,7 +303,7 @@ def split_piece(piece):
     """The words of a piece without white space. The caller must not change the list."""
     if piece in SPECIAL:
         return SPECIAL[piece]
-    if piece.isascii() and piece.isalpha():
+    if is_plain(piece):
         return [piece]
     words = split_affixes(piece, SPECIAL)
     return words if FIRST_WORDS.isdisjoint(words) else join_special(words)
