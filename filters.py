@@ -24,6 +24,7 @@ import functools
 import hashlib
 import ipaddress
 import itertools
+import operator
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -272,8 +273,12 @@ END_MARKS = characters("""
     1173c-1173e 11944 11946 11a42-11a43 11a9b-11a9c 11c41-11c42 11ef7-11ef8 11f43-11f44 16a6e-16a6f
     16af5 16b37-16b38 16b44 16e98 1bc9f 1da88""")
 SYMBOLS = PUNCTUATION | END_MARKS
+# spaCy's sentencizer knows 128 of the end marks.
+SENTENCE_ENDS = END_MARKS - characters("""
+    61d-61e 837 839 83d-83e 17d4-17d6 17d9-17da 1b7d-1b7e 2e53-2e54 10f55-10f59 10f86-10f89
+    11944 11946 11ef7-11ef8 11f43-11f44 16e98""")
 
-SYMBOL, ALPHABETIC, STOP, END, MARKS = 1, 2, 4, 8, 16       # what a word is, in bits
+SYMBOL, ALPHABETIC, STOP, END, MARKS, OLD_SYMBOL = 1, 2, 4, 8, 16, 32   # what a word is, in bits
 STOP_WORDS = frozenset("the be to of and that have with".split())
 
 
@@ -308,7 +313,10 @@ class Vocabulary:
 
 
 def kind_of(word):
-    return (SYMBOL * SYMBOLS.issuperset(word) | ALPHABETIC * any(map(str.isalpha, word)) | END * (word in END_MARKS)
+    return (SYMBOL * SYMBOLS.issuperset(word)
+            | OLD_SYMBOL * PUNCTUATION.issuperset(word)
+            | ALPHABETIC * any(map(str.isalpha, word))
+            | END * (word in SENTENCE_ENDS)
             | MARKS * all(unicodedata.category(c)[0] == "P" for c in word))
 
 
@@ -354,15 +362,23 @@ def sentence_starts(kind, line):                            # (n,) of words, (n,
     return line[1:][end[:-1] & ~end[1:] & (line[1:] == line[:-1])]
 
 
-def count_sentences(text):
-    """1 and one more for each start of a sentence in the text: "" is one."""
-    kind = words_of(text).kind
+def count_sentences(line):
+    """1 and one more for each start of a sentence in a line: "" is one.
+
+    White space other than one space is a word to spaCy, and begins a sentence like any other.
+    """
+    found = Words(line)
+    kind = found.kind
+    if " ".join(found.pieces) != line:
+        gaps = np.array([gap != " " for gap in re.findall(r"\s+", line.strip())], bool)
+        kind = np.insert(kind, np.cumsum(found.per_piece)[:-1][gaps], 0)
     return 1 + len(sentence_starts(kind, np.zeros(len(kind), np.int32)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Quality filters: (kept text, None) or (None, reason as in FineWeb). Comparisons are strict.
+# Quality filters: (kept text, None) or (None, reason as in FineWeb). Comparisons are strict, but for those of v1.
 
+VERSIONS = ("0.10", "v1")                                   # of the rules, see above
 TOP_NGRAMS = ((2, 0.20), (3, 0.18), (4, 0.16))
 FACTOR = 0x9E3779B97F4A7C15                                 # odd: has an inverse modulo 2^64
 DUPLICATE_NGRAMS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
@@ -444,16 +460,20 @@ def duplicate_ngram_chars(joined, n):
     return chars
 
 
-def gopher_repetition(text):
+def gopher_repetition(text, version="0.10"):
     """Drops text that repeats paragraphs, lines or runs of words, as shares of its characters.
 
     Lines count when they come again, n-grams as the constants above say.
     """
-    size = max(len(text), 1)
+    if not text:
+        return None, "empty"
+    size = len(text)
     paragraphs, lines = [text], text.split("\n")
     if "\n\n" in text:
         paragraphs = [part.lstrip("\n") for part in text.strip().split("\n\n") if part.strip("\n")] or [""]
         lines = [line for line in lines if line] + [""] * (text.startswith("\n") + text.endswith("\n"))
+    if version == "v1":
+        lines = text.splitlines()                           # with the blank ones
     for what, parts in (("para", paragraphs), ("line", lines)):
         n, chars = repeats(parts)
         if n / len(parts) > 0.3:
@@ -471,10 +491,10 @@ def gopher_repetition(text):
     return text, None
 
 
-def gopher_quality(text):
+def gopher_quality(text, version="0.10"):
     """Drops text that is no prose: its length, its words, hashes, ellipses, bullets, stop words."""
     found = words_of(text)
-    real = (found.kind & SYMBOL) == 0
+    real = (found.kind & (OLD_SYMBOL if version == "v1" else SYMBOL)) == 0
     n_real, n_words = int(real.sum()), len(found)
     if n_real < 50:
         return None, "gopher_short_doc"
@@ -496,7 +516,10 @@ def gopher_quality(text):
         return None, "gopher_too_many_end_ellipsis"
     if int(((found.kind & ALPHABETIC) > 0).sum()) / n_words < 0.8:
         return None, "gopher_below_alpha_threshold"
-    if len(np.unique(found.ids[(found.kind & STOP) > 0])) < 2:          # in lower case: The does not count
+    stop_words = found.ids[(found.kind & STOP) > 0]         # in lower case: The does not count
+    if version != "v1":                                     # which counts the same one twice
+        stop_words = np.unique(stop_words)
+    if len(stop_words) < 2:
         return None, "gopher_enough_stop_words"
     return text, None
 
@@ -512,9 +535,11 @@ def c4_quality(text):
     As FineWeb runs it: no line needs to end in a full stop, and two numbers of the C4 paper are
     swapped, so that a line needs 3 words and a document 5 sentences.
     """
-    kept, n_pieces, keep = [], [], []                       # lines; of every line what stands between white space, and whether it stays
-    lower, unchanged = text.lower(), True
-    suspect = any(word in lower for word in ("[", "{", "lorem ipsum", "javascript", "policy", "cookies", "terms"))
+    lower = text.lower()
+    suspects = "[", "{", "lorem ipsum", "javascript", "policy", "cookies", "terms"
+    suspect = any(word in lower for word in suspects)
+    kept, n_sentences = [], 0
+    n_pieces, keep = [], []         # of every line: pieces between white space, and whether the text's words in it count
     for line in text.splitlines():
         line = line.strip()
         pieces = line.split()
@@ -522,9 +547,10 @@ def c4_quality(text):
         keep.append(False)
         if len(pieces) < 3 or len(line) > 1000 and max(map(len, pieces)) > 1000:
             continue
+        as_it_was = " ".join(pieces) == line
         if suspect:
             if CITATION.search(line):
-                line, unchanged = CITATION.sub("", line), False
+                line, as_it_was = CITATION.sub("", line), False
             lower = line.lower()
             if "lorem ipsum" in lower:
                 return None, "lorem_ipsum"
@@ -534,29 +560,39 @@ def c4_quality(text):
                 return None, "curly_bracket"
             if any(notice in lower for notice in POLICY):
                 continue
-        keep[-1] = True
         kept.append(line)
-    new = "\n".join(kept)
-    if not unchanged:                                       # else the words are known, and some of them stay
-        text, n_pieces, keep = new, [len(line.split()) for line in kept], [True] * len(kept)
+        if as_it_was:
+            keep[-1] = True
+        else:
+            n_sentences += count_sentences(line)
     found = words_of(text)
     line = np.repeat(np.repeat(np.arange(len(keep)), n_pieces), found.per_piece)
     stays = np.array(keep, bool)[line]
-    if len(kept) + len(sentence_starts(found.kind[stays], line[stays])) < 5:        # every line begins one
+    n_sentences += sum(keep) + len(sentence_starts(found.kind[stays], line[stays]))     # every line begins one
+    if n_sentences < 5:
         return None, "too_few_sentences"
-    return new.strip(), None
+    return "\n".join(kept).strip(), None
 
 
-def fineweb_quality(text):
+OLD_ENDS = (".", "'", '"', "!", "?")
+
+
+def fineweb_quality(text, version="0.10"):
     """Drops what looks like a list or a menu: FineWeb's three rules, and one only in its code."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
-        return None, "empty"
-    if sum(line[-1] in END_MARKS for line in lines) / len(lines) < 0.12:
+    v1 = version == "v1"
+    lines = text.split("\n")
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        return None, "line_punct_ratio" if v1 else "empty"
+    if not v1:
+        lines = filled
+    above = operator.ge if v1 else operator.gt
+    ended = sum(line.endswith(OLD_ENDS) if v1 else line[-1] in END_MARKS for line in lines)
+    if above(0.12, ended / len(lines)):
         return None, "line_punct_ratio"
-    if sum(len(line) <= 30 for line in lines) / len(lines) > 0.67:
+    if above(sum(len(line) <= 30 for line in lines) / len(lines), 0.67):
         return None, "short_line_ratio"
-    if repeats(lines)[1] / len(text.replace("\n", "")) > 0.01:
+    if above(repeats(filled)[1] / len(text.replace("\n", "")), 0.01):
         return None, "char_dup_ratio"
     n_breaks = text.count("\n")                             # the pieces between white space are no more than the words, and cheap
     if n_breaks / len(text.split()) > 0.3 and n_breaks / len(words_of(text)) > 0.3:
@@ -572,6 +608,7 @@ OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
 LOCAL = re.compile(rf"\b{ATOM}+(?:\.{ATOM}+)*@")
 DOMAIN = re.compile(rf"(?:{LABEL}\.)+{LABEL}"
                     rf"|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]")
+OLD_LOCAL, OLD_DOMAIN = (re.compile(p.pattern.replace("A-Z", "")) for p in (LOCAL, DOMAIN))
 IP = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}")
 EMAILS = ("email@example.com", "firstname.lastname@example.org")
 IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220.127.116.11",
@@ -583,12 +620,13 @@ NOBODYS_SSN, NOBODYS_PHONE = "000-00-0000", "555-0100"
 MAX_LOCAL = 256                   # characters looked at before an @: keeps hostile text linear
 
 
-def redact_emails(text):
+def redact_emails(text, version="0.10"):
     """As if LOCAL DOMAIN were one pattern, but begun at each @: long runs cost nothing."""
+    user, site = (OLD_LOCAL, OLD_DOMAIN) if version == "v1" else (LOCAL, DOMAIN)
     out, done, before, at = [], 0, 0, text.find("@")
     while at >= 0:
-        local = LOCAL.search(text, max(before, at - MAX_LOCAL), at + 1)
-        domain = local and DOMAIN.match(text, at + 1)
+        local = user.search(text, max(before, at - MAX_LOCAL), at + 1)
+        domain = local and site.match(text, at + 1)
         if domain:
             out += text[done:local.start()], EMAILS[len(out) // 2 % len(EMAILS)]
             done = domain.end()
@@ -597,7 +635,7 @@ def redact_emails(text):
     return "".join(out) + text[done:]
 
 
-def redact(text, kinds=("email", "ip")):
+def redact(text, kinds=("email", "ip"), version="0.10"):
     """The text with e-mail and public IPv4 addresses replaced by the above, in turn; of kinds also "ssn" and "phone".
 
     datatrove goes on through the replacements from document to document; here each begins anew.
@@ -614,7 +652,7 @@ def redact(text, kinds=("email", "ip")):
         n += 1
         return IPS[(n - 1) % len(IPS)]
     if "email" in kinds:
-        text = redact_emails(text)
+        text = redact_emails(text, version)
     if "ip" in kinds:
         text = IP.sub(replace, text)
     if "ssn" in kinds:
