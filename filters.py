@@ -35,6 +35,7 @@ Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher
 """
 
 import array
+import collections
 import functools
 import hashlib
 import ipaddress
@@ -625,11 +626,13 @@ def fineweb_quality(text, version="0.10"):
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
-DOMAIN = re.compile(rf"(?:{LABEL}\.)+{LABEL}"
-                    rf"|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]")
-USER = re.compile(rf"{ATOM}+(?:\.{ATOM}+)*")                 # the same backwards
-BEGIN = re.compile(rf"\b{ATOM}")
-OLD_USER, OLD_BEGIN, OLD_DOMAIN = (re.compile(p.pattern.replace("A-Z", "")) for p in (USER, BEGIN, DOMAIN))
+Email = collections.namedtuple("Email", "begin user domain")
+EMAIL_SOURCES = Email(
+    rf"\b{ATOM}",
+    rf"{ATOM}+(?:\.{ATOM}+)*",                               # the same backwards
+    rf"(?:{LABEL}\.)+{LABEL}|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]")
+EMAIL = {"0.10": Email(*map(re.compile, EMAIL_SOURCES)),
+         "v1": Email(*(re.compile(pattern.replace("A-Z", "")) for pattern in EMAIL_SOURCES))}
 IP = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}")
 EMAILS = ("email@example.com", "firstname.lastname@example.org")
 IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220.127.116.11",
@@ -641,13 +644,13 @@ NOBODYS_SSN, NOBODYS_PHONE = "000-00-0000", "555-0100"
 
 
 def redact_emails(text, version="0.10"):
-    """As if BEGIN USER @ DOMAIN were one pattern, but looked for around each @: that takes linear time."""
-    user, begin, site = (OLD_USER, OLD_BEGIN, OLD_DOMAIN) if version == "v1" else (USER, BEGIN, DOMAIN)
+    """As if \\b USER @ DOMAIN were one pattern, but looked for around each @: that takes linear time."""
+    email = EMAIL[version]
     out, done, before, at = [], 0, 0, text.find("@")
     while at >= 0:
-        found = user.match(text[before:at][::-1])
-        start = found and begin.search(text, at - found.end(), at)
-        domain = start and site.match(text, at + 1)
+        found = email.user.match(text[before:at][::-1])
+        start = found and email.begin.search(text, at - found.end(), at)
+        domain = start and email.domain.match(text, at + 1)
         if domain:
             out += text[done:start.start()], EMAILS[len(out) // 2 % len(EMAILS)]
             done = domain.end()
