@@ -162,14 +162,9 @@ def repeats(nodes, before=""):
 def adversaries(pattern):
     """Functions n -> a text of n characters in which an expression may look at the same ones again and again."""
     source = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
-    pairs = {("", c) for c in PROBES}
-    if isinstance(pattern, re.Pattern):
-        pairs |= set(repeats(sre_parser.parse(source, pattern.flags)))
-    else:                                               # filters.WORD; the library regex shows no parse
-        starts = "http://", "a@", "n't", "U.", "1", "a"
-        pairs |= set(itertools.product(starts, (*PROBES[::2], "a.", "1,", "a-", "n't", "'s", "\u3002a", "http://", "a@", "www.")))
+    pairs = {("", c) for c in PROBES} | set(repeats(sre_parser.parse(source, pattern.flags)))
     for before, piece in sorted(pairs):
-        for end in ENDS if isinstance(pattern, re.Pattern) else ("", "x"):
+        for end in ENDS:
             yield lambda n, before=before, piece=piece, end=end: before + piece * (n // len(piece)) + end
         if before:
             for one in (before + piece, before + piece * 30):
@@ -179,7 +174,7 @@ def adversaries(pattern):
 
 def slow_text(pattern, at_one_place, n=2000):
     """The first adversary of a pattern that it does not look at in linear time, shown short, or None."""
-    cheap_s = 1e-3 if isinstance(pattern, re.Pattern) else 5e-3         # a square of n steps takes longer in either library
+    cheap_s = 1e-3                                      # a square of n steps takes longer
 
     def work(text):
         text = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
