@@ -171,14 +171,15 @@ CONTRACTIONS = """
 OTHER_WORDS = set("ill its hell shell shed were well whore".split())    # without an apostrophe
 SPLIT = "can+not gon+na got+ta let+'s c'm+on how+'d+'y y'+all y+all".split()
 WHOLE = """
-    doin' goin' nothin' nuthin' ol' somethin' lovin' havin' 'cause 'cos 'coz 'cuz 'em 'll 'nuff 's 're
-    'bout 'd and/or w/o ‘s '' \\") <space> a.m. p.m. e.g. i.e. co. vs. v.s. Ph.D. Adm. Bros. Corp.
+    doin' goin' nothin' nuthin' ol' somethin' lovin' havin' 'cause 'cos 'coz 'cuz 'em 'll 'nuff 's
+    're 'bout 'd and/or w/o ‘s '' \\") <space> a.m. p.m. e.g. i.e. co. vs. v.s. Ph.D. Adm. Bros. Corp.
     Dr. Gen. Gov. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. Mr. Mrs. Ms. Prof. Rep. Rev. Sen. St. Mt. Ak.
     Ala. Apr. Ariz. Ark. Aug. Calif. Colo. Conn. Dec. Del. Feb. Fla. Ga. Ia. Id. Ill. Ind. Jan. Jul.
     Jun. Kan. Kans. Ky. La. Mar. Mass. Mich. Minn. Miss. Neb. Nebr. Nev. Nov. Oct. Okla. Ore. Pa.
     Sep. Sept. Tenn. Va. Wash. Wis.""".split()
 # These of WHOLE and SPLIT have no form with a capital.
-SMALL = set("a.m. p.m. vs. v.s. 'em 'll 'nuff 're 'bout 'd and/or w/o y'+all y+all <space>".split())
+SMALL = set(
+    "a.m. p.m. vs. v.s. 'em 'll 'nuff 're 'bout 'd and/or w/o y'+all y+all <space>".split())
 EMOTICONS = r"""
     :) :)) :))) :-) :-)) :-))) :( :(( :((( :-( :-(( :-((( (: (-: ): )-: :] :-] [: [-: :} :-} :/ :-/
     :| :-| :') :'-) :'( :'-( :o) (o: :() ;) ;-) (; (-; ;-D ;_; =) (= =( =] [= ]= =[ =D =/ =| =3 8)
@@ -210,7 +211,7 @@ def special_cases():
 
 SPECIAL = special_cases()
 LONGEST = max(map(len, SPECIAL))
-LONG_WORD = 100
+LONG_WORD = 100                   # characters; of longer ones nobody asks whether they are plain
 
 
 # -------------------------------------------------------------------------------------------- words
@@ -224,7 +225,7 @@ def is_plain(word):
 def split_affixes(piece, special):
     """Steps 1 to 3 of the algorithm. special: {piece: words}"""
 
-    def is_special(begin, end):             # looks at no long piece, or hostile text costs its square
+    def is_special(begin, end):             # copies no long piece, so that the time stays linear
         return end - begin <= LONGEST and piece[begin:end] in special
 
     begin, end, before, behind = 0, len(piece), [], []
@@ -312,8 +313,8 @@ def split_piece(piece):
 def words(text):
     """Words, numbers, clitics and single marks of a text. None holds white space.
 
-    >>> words("Mr. Li's 3.14km isn't well-known, wont do :)")
-    ['Mr.', 'Li', "'s", '3.14', 'km', 'is', "n't", 'well', '-', 'known', ',', 'wo', 'nt', 'do', ':)']
+    >>> words("Mr. Li's 3.14km isn't well-known, wont :)")
+    ['Mr.', 'Li', "'s", '3.14', 'km', 'is', "n't", 'well', '-', 'known', ',', 'wo', 'nt', ':)']
     """
     return [word for piece in text.split() for word in split_piece(piece)]
 
