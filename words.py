@@ -173,11 +173,11 @@ OTHER_WORDS = set("ill its hell shell shed were well whore".split())    # withou
 SPLIT = "can+not gon+na got+ta let+'s c'm+on how+'d+'y y'+all y+all".split()
 WHOLE = """
     doin' goin' nothin' nuthin' ol' somethin' lovin' havin' 'cause 'cos 'coz 'cuz 'em 'll 'nuff 's
-    're 'bout 'd and/or w/o ‘s '' \\") <space> a.m. p.m. e.g. i.e. co. vs. v.s. Ph.D. Adm. Bros. Corp.
-    Dr. Gen. Gov. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. Mr. Mrs. Ms. Prof. Rep. Rev. Sen. St. Mt. Ak.
-    Ala. Apr. Ariz. Ark. Aug. Calif. Colo. Conn. Dec. Del. Feb. Fla. Ga. Ia. Id. Ill. Ind. Jan. Jul.
-    Jun. Kan. Kans. Ky. La. Mar. Mass. Mich. Minn. Miss. Neb. Nebr. Nev. Nov. Oct. Okla. Ore. Pa.
-    Sep. Sept. Tenn. Va. Wash. Wis.""".split()
+    're 'bout 'd and/or w/o ‘s '' \\") <space> a.m. p.m. e.g. i.e. co. vs. v.s. Ph.D. Adm. Bros.
+    Corp. Dr. Gen. Gov. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. Mr. Mrs. Ms. Prof. Rep. Rev. Sen. St.
+    Mt. Ak. Ala. Apr. Ariz. Ark. Aug. Calif. Colo. Conn. Dec. Del. Feb. Fla. Ga. Ia. Id. Ill. Ind.
+    Jan. Jul. Jun. Kan. Kans. Ky. La. Mar. Mass. Mich. Minn. Miss. Neb. Nebr. Nev. Nov. Oct. Okla.
+    Ore. Pa. Sep. Sept. Tenn. Va. Wash. Wis.""".split()
 # These of WHOLE and SPLIT have no form with a capital.
 SMALL = set("""
     a.m. p.m. vs. v.s. 'em 'll 'nuff 're 'bout 'd and/or w/o y'+all y+all <space>""".split())
