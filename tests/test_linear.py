@@ -22,16 +22,17 @@ import filters
 import language
 import robots
 import warc
+import words
 
 try:
     from re import _parser as sre_parser
 except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
-MODULES = warc, crawl, charset, robots, extract, filters, language
+MODULES = warc, crawl, charset, robots, extract, filters, language, words
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}
-BOUNDED = {"filters.LOCAL"}             # they only ever see a kilobyte; the entries below show that
+BOUNDED = {"words.SUFFIX"}              # they only ever see a kilobyte; the entries below show that
 PROBES = " \t\r\n\x0ba0Z_<>=\"'/;:,.-[]@!#&%\\\u00e9\u0301\u6f22\u3002"
 ENDS = "", "\0", "x", "\n", "=", ">"
 
@@ -163,14 +164,9 @@ def repeats(nodes, before=""):
 def adversaries(pattern):
     """Functions n -> a text of n characters in which an expression may look at the same ones again and again."""
     source = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
-    pairs = {("", c) for c in PROBES}
-    if isinstance(pattern, re.Pattern):
-        pairs |= set(repeats(sre_parser.parse(source, pattern.flags)))
-    else:                                               # filters.WORD; the library regex shows no parse
-        starts = "http://", "a@", "n't", "U.", "1", "a"
-        pairs |= set(itertools.product(starts, (*PROBES[::2], "a.", "1,", "a-", "n't", "'s", "\u3002a", "http://", "a@", "www.")))
+    pairs = {("", c) for c in PROBES} | set(repeats(sre_parser.parse(source, pattern.flags)))
     for before, piece in sorted(pairs):
-        for end in ENDS if isinstance(pattern, re.Pattern) else ("", "x"):
+        for end in ENDS:
             yield lambda n, before=before, piece=piece, end=end: before + piece * (n // len(piece)) + end
         if before:
             for one in (before + piece, before + piece * 30):
@@ -180,7 +176,7 @@ def adversaries(pattern):
 
 def slow_text(pattern, at_one_place, n=2000):
     """The first adversary of a pattern that it does not look at in linear time, shown short, or None."""
-    cheap_s = 1e-3 if isinstance(pattern, re.Pattern) else 5e-3         # a square of n steps takes longer in either library
+    cheap_s = 1e-3                                      # a square of n steps takes longer
 
     def work(text):
         text = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
@@ -200,10 +196,10 @@ def test_a_quadratic_expression_is_seen(source, once, n):
 
 
 def test_nothing_is_overlooked():
-    for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "filters.WORD", "charset.TAG", "robots.DATE", "language.SENTENCE_END"):
+    for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "words.INFIX", "filters.LINK", "charset.TAG", "robots.DATE", "language.SENTENCE_END"):
         assert name in EXPRESSIONS
     assert not EXPRESSIONS["warc.FOLD"][1] and EXPRESSIONS["crawl.HOST"][1] and EXPRESSIONS["warc.WARC.ends"][1] and not EXPRESSIONS["warc.WARC.next"][1]
-    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {"warc", "crawl", "charset", "robots", "extract", "filters", "language"}
+    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {module.__name__ for module in MODULES}
 
 
 # ------------------------------------------------------------------------------------------------------
