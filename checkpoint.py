@@ -30,6 +30,15 @@ MAX_HEADER = 100_000_000                                # bytes; the format's ow
 LLMC_MAGIC, LLMC_DTYPES = 20240326, {3: "<f4", 5: "<u2"}
 
 
+def distinct(pairs):
+    """A JSON object; ValueError if a key stands in it twice, as only one value could be meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {key[:60]!r}{'...' * (len(key) > 60)} stands twice in one object")
+    return found
+
+
 def read_json(path):
     """The object in a JSON file; ValueError naming the file if it is not one."""
     try:
@@ -93,14 +102,6 @@ def save_safetensors(path, tensors, metadata=None):
             f.write(array.reshape(-1).view(np.uint8).data)
 
 
-def _no_duplicates(pairs):
-    seen = dict(pairs)
-    if len(seen) != len(pairs):
-        name, _ = Counter(k for k, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the name {name[:60]!r} appears twice")
-    return seen
-
-
 def _header(path, size):
     """(entries, metadata, where the data begins) of a safetensors file; ValueError where it breaks the format."""
     with open(path, "rb") as f:
@@ -110,7 +111,7 @@ def _header(path, size):
             raise ValueError(f"{path}: not a safetensors file (header length {n}, file of {size} bytes)")
         text = f.read(n)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
         metadata = header.pop("__metadata__", {})
         if not text.startswith(b"{") or not all(isinstance(v, str) for v in metadata.values()):
             raise ValueError("it must begin with '{' and hold only strings as metadata")

@@ -271,7 +271,7 @@ def load_characters(path):
     if not text:
         raise ValueError(f"{path}: empty file, there is nothing to learn")
     tokenizer = bpe.Tokenizer.characters(text)
-    ids = tokenizer.encode_to_numpy(text)
+    ids = tokenizer.encode_to_numpy(text, disallowed_special=())
     cut = int(len(ids) * 0.9)
     return tokenizer, [ids[:cut]], [ids[cut:]]
 
@@ -282,7 +282,7 @@ def load_documents(paths, tokenizer):
     parts, start = {"train": [], "val": []}, tokenizer.special_tokens.get("<|endoftext|>")
     for path in paths:
         for split, text in bpe.read_documents(path, val_percent=10):
-            parts[split] += [np.array([start], np.uint32)] * (start is not None) + [tokenizer.encode_to_numpy(text)]
+            parts[split] += [np.array([start], np.uint32)] * (start is not None) + [tokenizer.encode_to_numpy(text, disallowed_special=())]
     if not all(parts.values()):
         raise ValueError(f"{', '.join(map(str, paths))}: too few documents for {' and '.join(k for k, v in parts.items() if not v)}")
     return tuple([np.concatenate(parts[split])] for split in ("train", "val"))

@@ -252,7 +252,7 @@ def test_round_trips(trained):
         ids = trained.encode_ordinary(text)
         assert trained.decode(ids) == text
         assert trained.decode_bytes(np.array(ids, np.uint32)) == text.encode()
-        numpy_ids = trained.encode_to_numpy(text)
+        numpy_ids = trained.encode_to_numpy(text, disallowed_special=())
         assert numpy_ids.dtype == np.uint32 and numpy_ids.tolist() == ids
         assert all(type(i) is int for i in ids)
 
