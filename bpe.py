@@ -252,6 +252,9 @@ class Tokenizer:
             if not isinstance(name, str) or len(name) > LONGEST_NAME:
                 raise ValueError(f"special token {str(name)[:60]!r}: expected a text of up to "
                                  f"{LONGEST_NAME} characters")
+        normal = [self._normal(name) for name in added if self.flags.get(name, Flags()).normalized]
+        if "" in normal or len(set(normal)) < len(normal):
+            raise ValueError("of the added tokens to be found in normalised text, one is empty when it is normalised, or two are equal")
         vocabularies.check_ids(itertools.chain(self.ranks.values(), added.values()))
         self._bytes_of = {i: name.encode("utf-8") for name, i in added.items()}
         self._bytes_of |= {i: token for token, i in self.ranks.items()}
@@ -347,8 +350,7 @@ class Tokenizer:
         plain = [name for name in (*allowed, *self.words) if not self.flags.get(name, Flags()).normalized]
         others = {}
         if len(plain) < len(allowed) + len(self.words):
-            for name in sorted({*allowed, *self.words} - set(plain), key=lambda name: name in self.words):     # special ones first
-                others.setdefault(self._normal(name), name)
+            others = {self._normal(name): name for name in {*allowed, *self.words} - set(plain)}
         found = self._split(well_formed(text), self._names(allowed if len(plain) == len(allowed) and not self.words else plain))
         for part, name in found:
             part, token = self._normal(part), self._token(name)
@@ -369,11 +371,13 @@ class Tokenizer:
             flags = self.flags.get(name)
             if flags and flags.single_word and (regex.match(r"\w", text[max(0, at - 1):at]) or regex.match(r"\w", text[end:end + 1])):
                 continue
-            while flags and flags.lstrip and at > start and text[at - 1] in WHITE:
-                at -= 1
+            if flags and flags.lstrip:
+                while at > start and text[at - 1] in WHITE:
+                    at -= 1
+                at = max(at, start)             # the name before may have taken it
             while flags and flags.rstrip and end < len(text) and text[end] in WHITE:
                 end += 1
-            yield text[start:at], name
+            yield text[start:at], name if at < end else None
             start = end
         yield text[start:], None
 

@@ -27,7 +27,7 @@ import regex
 import checkpoint
 from checkpoint import distinct
 from pieces import (BEHAVIORS, BYTE_TO_CHARACTER, CHARACTER_TO_BYTE, GPT2_BYTES, LOWERCASE, PATTERNS, SPACED, SPELLED, UNICODE_FORMS, Prepend, Replace,
-                    Split, Strip, from_oniguruma)
+                    Split, Strip, finder, from_oniguruma)
 from runs import whole_file
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
@@ -358,7 +358,7 @@ def read_gpt2(path, merge):
         for word, i in added.items():
             if vocab.get(word, i) != i:
                 raise ValueError(f"{shown(word)} has the ids {i} and {vocab[word]}")
-        ranks = {known[word]: i for word, i in vocab.items() if word not in added or len(word) == 1 or is_made(word, made)}
+        ranks = {known[word]: i for word, i in vocab.items() if word not in added or is_made(word, made)}
         missing = [left + right for left, right in merges if left + right not in ranks]
         if missing:
             raise ValueError(
@@ -372,11 +372,24 @@ def read_gpt2(path, merge):
         raise cannot_be_read(path, error) from None
 
 
-def is_made(word, made):                # whether the merges make what the word spells
+def is_made(word, made):                # whether a word spells a single byte or what merges make
     try:
-        return to_bytes(word) in made
+        token = to_bytes(word)
     except ValueError:
         return False
+    return len(token) == 1 or token in made
+
+
+def is_piece_too(name, vocabulary):
+    """Whether a piece of text may be spelled as the added token is named, although the token is not found there. tokenizers would take
+    the piece for the token, if vocab has it and merges are ignored."""
+    try:
+        text = to_bytes(name).decode("utf-8")
+    except ValueError:
+        return False
+    if text == name and not vocabulary.normalize and name not in vocabulary.flags:
+        return False
+    return len(finder(vocabulary.pattern)(text)) < 2
 
 
 def in_effect(flags, normalize, added):
@@ -444,15 +457,18 @@ def json_file(vocabulary, path):
     for name, i in added.items():
         if vocab.get(name, i) != i:
             raise ValueError(f"{path}: a special token's name is how tokenizer.json spells a token")
-    vocab = dict(sorted((vocab | added).items(), key=lambda item: item[1]))
+    if not any(is_piece_too(name, vocabulary) for name in added):       # else tokenizers counts the ids on behind vocab
+        vocab |= added
+    vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     content = {"version": "1.0", "truncation": None, "padding": None, "normalizer": json_normalizer(vocabulary.normalize),
                "added_tokens": [{"id": i, "content": name, **usual(JSON_ADDED), **vocabulary.flags.get(name, Flags())._asdict(), "special": name in specials}
-                                for name, i in vocab.items() if name in added],
+                                for name, i in sorted(added.items(), key=lambda item: item[1])],
                "pre_tokenizer": json_cut(vocabulary.pattern),
                "post_processor": None, "decoder": usual(JSON_BYTE_LEVEL) | {"use_regex": False},
                "model": {**usual(JSON_MODEL), "ignore_merges": True, "vocab": vocab,
                          "merges": [f"{to_characters(left)} {to_characters(right)}"
                                     for left, right in all_merges(ranks)]}}
+    read_added(content["added_tokens"], vocab)
     return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8")
 
 
@@ -535,8 +551,11 @@ def read_cut(pre):
         raise ValueError(f"a pre_tokenizer with {steps.count(SPELLED)} times ByteLevel is not supported: byte-level BPE has it once")
     steps = tuple(steps[:-1] if steps[-1] == SPELLED else steps)
     # What a pattern does not match tiktoken drops, but tokenizers keeps as pieces of their own: steps do too.
-    one = len(steps) == 1 and steps[0] == Split(steps[0].pattern) and (steps[0].pattern in PATTERNS.values() or ALL_ELSE in steps[0].pattern)
-    return steps[0].pattern if one else steps
+    if len(steps) == 1 and isinstance(steps[0], Split):
+        pattern = steps[0].pattern
+        if steps[0] == Split(pattern) and (pattern in PATTERNS.values() or ALL_ELSE in pattern):
+            return pattern
+    return steps
 
 
 def read_normalizer(part):
@@ -608,10 +627,14 @@ def read_json(path, merge):
             merges.append(tuple([known[word] for word in words]))
         # GPT-2 lists its special tokens in vocab too, where they are no tokens that bytes make.
         made = {pair[0] + pair[1] for pair in merges if len(pair) == 2} if any(name in vocab for name in added) else set()
-        ranks = {known[word]: i for word, i in vocab.items() if word not in added or len(word) == 1 or is_made(word, made)}
+        ranks = {known[word]: i for word, i in vocab.items() if word not in added or is_made(word, made)}
         check_merges(ranks, merges, model.get("ignore_merges", False), merge)
         special = {name: i for name, i in added.items() if is_special[name]}
         words = {name: i for name, i in added.items() if not is_special[name]}
-        return Vocabulary(ranks, pattern, special, normalize, words, in_effect(flags, normalize, added))
+        found = Vocabulary(ranks, pattern, special, normalize, words, in_effect(flags, normalize, added))
+        for name in added if model.get("ignore_merges") else ():
+            if name in vocab and not is_made(name, made) and is_piece_too(name, found):
+                raise ValueError(f"{shown(name)} is an added token, and with ignore_merges also a piece that no merges make: is not supported")
+        return found
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise cannot_be_read(path, error) from None

@@ -362,7 +362,7 @@ def runs_of_a(n):
 
 
 def special(*names):
-    return [{"id": 300 + i, "content": name} for i, name in enumerate(names)]
+    return [{"id": 256 + i, "content": name} for i, name in enumerate(names)]
 
 
 def every_cut(n):
@@ -405,8 +405,9 @@ JSON_FILES = {                          # content, the reason why it is refused 
     "a special token that is a list": (crafted(added=special(["x"])), "unhashable"),
     "a special token of half a surrogate pair": (crafted(added=special("\ud800")), "surrogates"),
     "a special token of two ids": (crafted(added=special("<x>", "<x>")), "stands twice"),
-    "a special token with another id in vocab": (crafted({"<x>": 256}, added=special("<x>")),
-                                                 "'<x>' has the ids 300 and 256"),
+    "a special token with another id in vocab": (crafted({"<x>": 300}, added=special("<x>")),
+                                                 "'<x>' has the ids 256 and 300"),
+    "an id that tokenizers gives to no added token": (crafted(added=special("<x>") + [{"id": 300, "content": "<y>"}]), "'<y>' has the ids 300 and 257"),
     "30,000 special tokens": (crafted(added=special(*(f"<|reserved_{i}|>" for i in range(30_000)))), None),
     "nested special tokens": (crafted(added=special(*("<" + "a" * i for i in range(1, 500)))), None),
     "special tokens of one end": (crafted(added=special(*("a" * i + ">" for i in range(1, 500)))), None),
@@ -418,7 +419,8 @@ JSON_FILES = {                          # content, the reason why it is refused 
     "type of a list": (crafted(type=["BPE"]), "type ['BPE'] is not supported"),
     "post_processor of a text": (crafted(post_processor="x"), "has no attribute 'get'"),
     "normalizer of an object": (crafted(normalizer={}), "normalizer {} is not supported"),
-    "pre_tokenizer of null": (crafted(pre_tokenizer=None), "not subscriptable"),
+    "pre_tokenizer of null": (crafted(pre_tokenizer=None), "pre_tokenizer null is not supported: this is no byte-level BPE"),
+    "normalizers in one another": (crafted(normalizer=json.loads('{"type": "Sequence", "normalizers": [' * 400 + "]}" * 400)), None),
     "pattern of a list": (crafted(pattern=["a"]), "expected a text"),
     "pattern of null": (crafted(pattern=None), "expected a text"),
     "pattern that is none": (crafted(pattern="["), "unterminated character set"),
