@@ -112,7 +112,8 @@ def _header(path, size):
         text = f.read(n)
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata
         if not text.startswith(b"{") or not all(isinstance(v, str) for v in metadata.values()):
             raise ValueError("it must begin with '{' and hold only strings as metadata")
         for name, entry in header.items():
@@ -159,7 +160,15 @@ def load_index(path):
     if not isinstance(files, dict) or not all(isinstance(file, str) and Path(file).name == file for file in files.values()):
         raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
     for file in sorted(set(files.values())):
-        tensors.update(load_safetensors(Path(path).parent / file)[0])
+        part = Path(path).parent / file
+        if not part.is_file():
+            raise FileNotFoundError(f"{part}: no such file, but {Path(path).name} says that it holds {sum(f == file for f in files.values())} of the "
+                                    f"{len(files)} tensors; fetch it too")
+        found = load_safetensors(part)[0]
+        wrong = [name for name in found if files.get(name) != file] + [name for name in files if files[name] == file and name not in found]
+        if wrong:
+            raise ValueError(f"{part}: {wrong[0]!r} is not in both this file and what {Path(path).name} says of it; fetch both again")
+        tensors.update(found)
     return tensors
 
 

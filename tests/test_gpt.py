@@ -1189,7 +1189,7 @@ def test_safetensors_layout(tmp_path):
                         "b": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]}}, b"123456"), "overlapping"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"12345678"), "expected to begin at 0"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345678"), "the header accounts for"),
-    (safetensors_bytes('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {}}', b"1234"), "'a' appears twice"),
+    (safetensors_bytes('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {}}', b"1234"), "the key 'a' stands twice"),
     (safetensors_bytes({"a": {"shape": [1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header: 'dtype'"),
     (safetensors_bytes({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": None, "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
@@ -1209,7 +1209,7 @@ def test_malformed_safetensors_are_refused(tmp_path, raw, message):
 
 
 @pytest.mark.parametrize("key, value", [("model_type", "llama"), ("activation_function", "gelu"), ("layer_norm_epsilon", 1e-6),
-                                        ("tie_word_embeddings", False), ("scale_attn_by_inverse_layer_idx", True), ("n_inner", 40)])
+                                        ("scale_attn_weights", False), ("scale_attn_by_inverse_layer_idx", True), ("n_inner", 40)])
 def test_a_config_of_other_arithmetic_is_refused(tmp_path, key, value):
     gpt.save_config(tmp_path, gpt.Config(19, 8, 12, 1, 3))
     path = tmp_path / "config.json"
