@@ -320,13 +320,29 @@ class Tokenizer:
         return allowed
 
     def _names(self, names):
-        if names == self.special_tokens.keys():
-            return self._every_name
-        return names_of(frozenset(names))
+        return self._every_name if len(names) == len(self.special_tokens) and names == self.special_tokens.keys() else names_of(frozenset(names))
 
     @cached_property
     def _every_name(self):
         return Names(self.special_tokens)
+
+    def _sought(self, allowed):         # -> Names to find in a text as it is, {normalised name: name} to find in the normalised rest
+        key = "all" if len(allowed) == len(self.special_tokens) else frozenset(allowed)
+        if key not in self._sought_before:
+            if len(self._sought_before) > 64:
+                self._sought_before.clear()
+            names = {*allowed, *self.words}
+            others = {self._normal(name): name for name in names if self.flags.get(name, Flags()).normalized}
+            self._sought_before[key] = self._names(names - {*others.values()}), others
+        return self._sought_before[key]
+
+    @cached_property
+    def _sought_before(self):
+        return {}
+
+    @cached_property
+    def _tokens(self):                  # {name: its id, (1,) uint32}; None: (0,)
+        return {None: np.zeros(0, np.uint32)} | {name: np.array([i], np.uint32) for name, i in (self.special_tokens | self.words).items()}
 
     def _encode(self, texts, allowed, num_threads):     # -> [(n,) uint32], words and allowed special tokens found
         if not allowed and not self.words:
@@ -347,21 +363,13 @@ class Tokenizer:
         As in tokenizers: first those that are looked for in the text as it is, then, in the normalised rest, the others, by their
         normalised names.
         """
-        plain = [name for name in (*allowed, *self.words) if not self.flags.get(name, Flags()).normalized]
-        others = {}
-        if len(plain) < len(allowed) + len(self.words):
-            others = {self._normal(name): name for name in {*allowed, *self.words} - set(plain)}
-        found = self._split(well_formed(text), self._names(allowed if len(plain) == len(allowed) and not self.words else plain))
-        for part, name in found:
-            part, token = self._normal(part), self._token(name)
+        names, others = self._sought(allowed)
+        for part, name in self._split(well_formed(text), names):
+            part, token = self._normal(part), self._tokens[name]
             if others:
                 *inside, (part, _) = self._split(part, names_of(frozenset(others)), others)
-                yield from ((text, self._token(other)) for text, other in inside)
+                yield from ((text, self._tokens[other]) for text, other in inside)
             yield part, token
-
-    def _token(self, name):                             # -> (1,) or (0,) uint32
-        every = self.special_tokens if name in self.special_tokens else self.words
-        return np.array([] if name is None else [every[name]], np.uint32)
 
     def _split(self, text, names, named=None):
         """Yields the text between names and the name behind it, at last the rest and None. named: {what is found: name}."""
@@ -585,15 +593,15 @@ class Tokenizer:
 
     def save(self, path, end=None):
         """Write `NAME.tiktoken` (the ranks), `vocab.json` (GPT-2's files, merges.txt beside it) or another
-        `NAME.json` (all, as Hugging Face's tokenizers reads it). Beside `tokenizer.json` comes a tokenizer_config.json, for transformers:
-        end is the token behind which a model has no more to say (see vocabularies.roles)."""
+        `NAME.json` (all, as Hugging Face's tokenizers reads it). Beside `tokenizer.json` and `vocab.json` comes a tokenizer_config.json, for
+        transformers: end is the token behind which a model has no more to say (see vocabularies.roles)."""
         path = Path(path)
         if path.suffix not in (".tiktoken", ".json"):
             raise ValueError(f"{path}: a tokenizer's name ends in .tiktoken or .json")
         if path.suffix == ".tiktoken":
             vocabularies.write(path, vocabularies.ranks_file(self.ranks))
         elif path.name == "vocab.json":
-            vocabularies.write_gpt2(path, self, merge)
+            vocabularies.write_gpt2(path, self, merge, end)
         else:
             content = vocabularies.json_file(self, path)
             if path.name == "tokenizer.json":

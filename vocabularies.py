@@ -298,10 +298,12 @@ def roles(special_tokens, end=None):
     return {role: name if name in special_tokens else None for role, name in found.items()}
 
 
-def config_file(vocabulary, end=None):
+def config_file(vocabulary, end=None, gpt2=False):
     """tokenizer_config.json. It names the class that takes tokenizer.json as it is; without it transformers takes the one of the model's
-    type, which cuts text by GPT-2's pattern."""
-    content = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    type, which cuts text by GPT-2's pattern. gpt2: for GPT-2's own files, which do not say themselves what is a special token."""
+    content = {"tokenizer_class": "GPT2Tokenizer" if gpt2 else "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if gpt2:
+        content["added_tokens_decoder"] = {str(i): {"content": name, **Flags()._asdict(), "special": True} for name, i in vocabulary.special_tokens.items()}
     content |= {f"{role}_token": name for role, name in roles(vocabulary.special_tokens, end).items() if name}
     if is_for_chats(vocabulary.special_tokens) and content.get("eos_token") == "<|im_end|>":
         content["chat_template"] = CHAT_TEMPLATE
@@ -399,15 +401,13 @@ def in_effect(flags, normalize, added):
     return {name: f for name, f in flags.items() if any(f)}
 
 
-def write_gpt2(path, vocabulary, merge):
-    """path, vocab.json, and beside it merges.txt."""
+def write_gpt2(path, vocabulary, merge, end=None):
+    """path, vocab.json, and beside it merges.txt and tokenizer_config.json."""
     if vocabulary.pattern != PATTERNS["gpt2"] or vocabulary.normalize or vocabulary.words or vocabulary.flags:
         raise ValueError(f"{path}: GPT-2's files hold no pattern and no added words, and this vocabulary's are not GPT-2's; save as tokenizer.json")
-    unlike = [name for name in vocabulary.special_tokens if not IN_BRACKETS.fullmatch(name)]
-    if unlike:
-        raise ValueError(f"{path}: GPT-2's files do not say that {unlike[0]!r} is a special token; save as tokenizer.json")
     vocab = {to_characters(token): i for token, i in vocabulary.ranks.items()} | vocabulary.special_tokens
     lines = ["#version: 0.2", *(f"{to_characters(a)} {to_characters(b)}" for a, b in own_merges(vocabulary.ranks, merge).values())]
+    write(path.with_name("tokenizer_config.json"), config_file(vocabulary, end, gpt2=True))
     write(path, json.dumps(dict(sorted(vocab.items(), key=lambda item: item[1])), ensure_ascii=False).encode())
     write(path.with_name("merges.txt"), ("\n".join(lines) + "\n").encode())
 
