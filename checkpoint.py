@@ -112,16 +112,18 @@ def _header(path, size):
         text = f.read(n)
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
-        metadata = header.pop("__metadata__", None)
+        if not text.startswith(b"{"):
+            raise ValueError("it must begin with '{'")
+        metadata = header.pop("__metadata__", None)         # null is none
         metadata = {} if metadata is None else metadata
-        if not text.startswith(b"{") or not all(isinstance(v, str) for v in metadata.values()):
-            raise ValueError("it must begin with '{' and hold only strings as metadata")
+        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+            raise ValueError(f"its __metadata__ is {str(metadata)[:60]}, expected texts by name")
         for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            whole = [begin, end, *entry["shape"]]
-            if not (isinstance(entry["dtype"], str) and all(type(x) is int and x >= 0 for x in whole)):
-                raise ValueError(f"{name}: {entry}")
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as e:
+            dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets")) if isinstance(entry, dict) else (None,) * 3
+            numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 else [None]
+            if not isinstance(dtype, str) or not all(type(x) is int and x >= 0 for x in numbers):
+                raise ValueError(f"{name[:60]}: {str(entry)[:100]}, expected dtype, shape and two data_offsets")
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path}: bad safetensors header: {str(e)[:200]}") from None
     return header, metadata, 8 + n
 
@@ -147,7 +149,10 @@ def load_safetensors(path):
             raise ValueError(f"{path}: {name} spans bytes {a}..{b}, expected to begin at {end}, hold {need} and end "
                              f"within {size - start}: truncated or overlapping; copy or save the file again")
         end = b
-        array = data[start + a:start + b].view(dtype).reshape(shape)
+        try:
+            array = data[start + a:start + b].view(dtype).reshape(shape)
+        except ValueError:                              # nothing, times more than NumPy counts
+            raise ValueError(f"{path}: {name} has the shape {shape}, which is too large") from None
         tensors[name] = widen(array) if entry["dtype"] == "BF16" else array
     if start + end != size:
         raise ValueError(f"{path}: {size} bytes, the header accounts for {start + end}; copy or save the file again")
