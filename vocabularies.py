@@ -424,7 +424,7 @@ JSON_ADDED = {"single_word": [False, True], "lstrip": [False, True], "rstrip": [
 JSON_BYTE_LEVEL = {"type": ["ByteLevel"], "add_prefix_space": [False, True],
                    "trim_offsets": [True, False]}
 JSON_SPLIT = {"type": ["Split"], "behavior": list(BEHAVIORS), "invert": [False, True]}
-ALL_ELSE = r"[\s\S]"
+ALL_ELSE = regex.compile(r"(?<!\(\?<?[=!])\[\\s\\S\]")       # a [\s\S] in a pattern, which then matches everything
 # What is put around a text when asked for, such as Llama 3's <|begin_of_text|>, is not asked for here.
 JSON_AROUND = {"ByteLevel", "TemplateProcessing", "Sequence", "RobertaProcessing", "BertProcessing"}
 # Punctuation of tokenizers, whose table is of Unicode 8 (measured over all characters with tokenizers 0.23.3), and its words.
@@ -553,7 +553,7 @@ def read_cut(pre):
     # What a pattern does not match tiktoken drops, but tokenizers keeps as pieces of their own: steps do too.
     if len(steps) == 1 and isinstance(steps[0], Split):
         pattern = steps[0].pattern
-        if steps[0] == Split(pattern) and (pattern in PATTERNS.values() or ALL_ELSE in pattern):
+        if steps[0] == Split(pattern) and (pattern in PATTERNS.values() or ALL_ELSE.search(pattern)):
             return pattern
     return steps
 
