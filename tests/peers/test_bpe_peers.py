@@ -344,8 +344,11 @@ def test_published_tokenizers(name):
     added = [*ours.special_tokens, *ours.words]
     parts = [*added[:30], *added[-30:], " ", "\n", "a", "\u00e9", "e\u0301", "1", "!", "  ", "<", "<|", "\uff5c>", "hello", "\u4e2d"]
     programs = [file.read_text(encoding="utf-8") for file in sorted(ROOT.glob("*.py"))[::3]]
-    same_ids(ours, theirs, [english(500_000), *languages(5000), *programs, *random_texts(1500, seed=12),
-                            *("".join(rng.choices(parts, k=rng.randint(1, 12))) for _ in range(1500))])
+    # tokenizers composes by Unicode 9, which does not know 51 of today's marks.
+    composed = tokenizers.normalizers.NFC().normalize_str
+    texts = [text for text in random_texts(1500, seed=12) if composed(text) == unicodedata.normalize("NFC", text)]
+    assert len(texts) > 1490
+    same_ids(ours, theirs, [english(500_000), *languages(5000), *programs, *texts, *("".join(rng.choices(parts, k=rng.randint(1, 12))) for _ in range(1500))])
 
 
 def test_llama_2_is_refused_by_name():
