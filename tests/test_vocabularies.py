@@ -536,7 +536,7 @@ def test_published_patterns_have_no_limit(monkeypatch):
 HOSTILE = ["a", "A", " ", "\n", "1", "!", "'", "\u0301", "\u4e2d", "aA", "'s", "\n ", " \n", "!\n", "!\u0301", "\u0301A", "A\u0301'", "\u02b0A", "\u00a0"]
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", [*PATTERNS, pytest.param(pieces.DEEPSEEK_V3, id="deepseek_v3")])
 def test_hostile_texts_take_time_in_proportion(name):
     """Four times the text, by arrays and by the pattern itself: less than eight times the work, in processor time."""
     tokenizer = Tokenizer({bytes([b]): b for b in range(256)}, name, {})

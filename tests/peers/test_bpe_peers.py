@@ -340,6 +340,7 @@ def test_published_tokenizers(name):
     tokenizers = pytest.importorskip("tokenizers")
     path = data_file(f"tokenizers/{name}/tokenizer.json")
     ours, theirs = Tokenizer.load(path), tokenizers.Tokenizer.from_file(str(path))
+    assert (ours.pattern == pieces.DEEPSEEK_V3) == (name == "deepseek_v3")
     rng = random.Random(1)
     added = [*ours.special_tokens, *ours.words]
     parts = [*added[:30], *added[-30:], " ", "\n", "a", "\u00e9", "e\u0301", "1", "!", "  ", "<", "<|", "\uff5c>", "hello", "\u4e2d"]
