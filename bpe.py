@@ -14,7 +14,8 @@ the corpus: each join is the next rank. `merge` and `learn_tokens` are that; the
 What makes it fast is to do everything for many pieces at once, in arrays: pieces.py cuts text and numbers the pieces, and
 encoder.py merges those that are new, one step of each at a time. vocabularies.py has the files of others. Also here: the
 token shards (llm.c's format) that train.py reads. Left out: every tokenizer that is not byte-level BPE;
-`load` refuses those by name.
+`load` refuses those by name. Of byte-level BPE it reads what Hugging Face's tokenizers can write: added words, steps of normalising and of
+cutting.
 
 Sources: Sennrich et al. 2016 (arXiv 1508.07909); GPT-2 (Radford et al. 2019) for bytes and pattern;
 tiktoken for the meaning of every method; minbpe, rustbpe and Hugging Face tokenizers for the order of
@@ -49,7 +50,7 @@ import command
 import runs
 import vocabularies
 from encoder import TOGETHER, Encoder
-from pieces import (PATTERNS, SURE, WHITE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_cut,
+from pieces import (PATTERNS, SURE, WHITE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_cut, check_normalize,
                     cut, finder, names_of, normalized, parts_of, spelled, words_of)
 from runs import whole_file
 from vocabularies import GPT2_BYTES, PUBLISHED, Flags
@@ -244,6 +245,7 @@ class Tokenizer:
         self.words, self.flags = dict(words), dict(flags)
         self.pattern = PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern
         check_cut(self.pattern)
+        check_normalize(self.normalize)
         added = self.special_tokens | self.words
         if not self.ranks or "" in added or b"" in self.ranks:
             raise ValueError("a tokenizer needs at least one token, none of them empty, "
@@ -345,17 +347,14 @@ class Tokenizer:
         return {None: np.zeros(0, np.uint32)} | {name: np.array([i], np.uint32) for name, i in (self.special_tokens | self.words).items()}
 
     def _encode(self, texts, allowed, num_threads):     # -> [(n,) uint32], words and allowed special tokens found
-        if not allowed and not self.words:
-            return self._encode_pieces([self._normal(well_formed(text)) for text in texts], num_threads)
-        each = [list(self._between(text, allowed)) for text in texts]
-        ordinary = iter(self._encode_pieces([text for parts in each for text, _ in parts], num_threads))
-        return [np.concatenate([ids for _, token in parts for ids in (next(ordinary), token)]) for parts in each]
-
-    def _encode_pieces(self, texts, num_threads):
         try:
-            return self._encoder.encode(texts, num_threads)
+            if not allowed and not self.words:
+                return self._encoder.encode([self._normal(well_formed(text)) for text in texts], num_threads)
+            each = [list(self._between(text, allowed)) for text in texts]
+            ordinary = iter(self._encoder.encode([text for parts in each for text, _ in parts], num_threads))
         except SlowPattern as error:
             raise ValueError(f"{self.name}: {error}" if self.name else str(error)) from None
+        return [np.concatenate([ids for _, token in parts for ids in (next(ordinary), token)]) for parts in each]
 
     def _between(self, text, allowed):
         """Yields the text between added tokens, normalised, and the token behind it, (1,) or at the end (0,).

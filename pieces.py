@@ -3,7 +3,8 @@
 Byte-level BPE first cuts text into pieces by a regular expression: words with the space before them, digits, punctuation, white
 space. PATTERNS has those in use, and they are the definition. Here is a second way to the same cuts, some ten times as
 fast: every character gets its kind from a table, and where a piece begins follows from the kinds of its neighbours, for a
-block of characters at a time.
+block of characters at a time. Others' patterns are translated from Oniguruma's language, and may be several steps; the regular
+expressions themselves do these.
 
     kinds       letters, digits, white space (newlines among it), others
     rule 1      a piece begins where the kind changes, and at the last white space before something else
@@ -260,6 +261,17 @@ DEEPSEEK_V3 = (Split(r"\p{N}{1,3}"), Split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u
 # They take time in proportion to the text. With an eye on the clock `regex` takes nearly three times as long.
 IN_PROPORTION = {r"\p{N}", r"\p{N}+", r"\s", *PATTERNS.values(), *(step.pattern for step in DEEPSEEK_V3)}
 BEHAVIORS = ("Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext")
+
+
+def check_normalize(steps):
+    """ValueError for a step of normalising that is not known, or would make any text very long."""
+    for step in steps if type(steps) is tuple else (steps,) if steps else ():
+        if isinstance(step, Replace):
+            check_pattern(step.pattern)
+        if isinstance(step, (Replace, Prepend)) and not (isinstance(step.content, str) and len(step.content) <= LONGEST_CONTENT):
+            raise ValueError(f"{str(step.content)[:60]!r} as the content of a {type(step).__name__}: expected a text of up to {LONGEST_CONTENT} characters")
+        if not isinstance(step, (Replace, Prepend, Strip)) and step not in (*UNICODE_FORMS, LOWERCASE):
+            raise ValueError(f"{str(step)[:60]!r} is no step of normalising")
 
 
 def check_cut(pattern):
@@ -808,12 +820,16 @@ class Strip(NamedTuple):
     right: bool = True
 
 
+LONGEST_CONTENT, MOST_GROWTH = 100, 20      # characters of a Replace or Prepend; no character has more than 18 in NFKD
 UNICODE_FORMS, LOWERCASE = ("NFC", "NFD", "NFKC", "NFKD"), "Lowercase"
 WHITE = "".join(c for c in map(chr, range(0x3001)) if regex.match(r"\s", c))       # Unicode's White_Space
 
 
 def normalized(steps, text):
-    """A text after steps: None, one or a tuple of them; each a form of UNICODE_FORMS, LOWERCASE, a Replace, a Prepend or a Strip."""
+    """A text after steps: None, one or a tuple of them; each a form of UNICODE_FORMS, LOWERCASE, a Replace, a Prepend or a Strip.
+
+    SlowPattern if the text grows beyond all use."""
+    limit = MOST_GROWTH * (len(text) + 100)
     for step in steps if type(steps) is tuple else (steps,) if steps else ():
         if isinstance(step, Replace):
             found = in_time(step.pattern, lambda text, timeout: places(check_compiled(step.pattern), text, timeout), text)
@@ -828,6 +844,8 @@ def normalized(steps, text):
             text = text.replace("\u03a3", "\u03c3").lower()         # Python alone would know where words end
         else:
             text = normal_form(step, text)
+        if len(text) > limit:
+            raise SlowPattern(f"normalised, a text is more than {MOST_GROWTH} times as long")
     return text
 
 

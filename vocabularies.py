@@ -27,7 +27,7 @@ import regex
 import checkpoint
 from checkpoint import distinct
 from pieces import (BEHAVIORS, BYTE_TO_CHARACTER, CHARACTER_TO_BYTE, GPT2_BYTES, LOWERCASE, PATTERNS, SPACED, SPELLED, UNICODE_FORMS, Prepend, Replace,
-                    Split, Strip, finder, from_oniguruma)
+                    Split, Strip, check_pattern, finder, from_oniguruma)
 from runs import whole_file
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
@@ -511,6 +511,7 @@ def pattern_of(part):                   # {"Regex": ...} or {"String": ...} -> a
     if kind not in ("Regex", "String"):
         raise ValueError(f"a pattern of the kind {kind!r} is not supported")
     found = from_oniguruma(pattern) if kind == "Regex" else regex.escape(pattern)
+    check_pattern(found)
     if regex.fullmatch(found, ""):
         raise ValueError(f"pattern {pattern[:80]!r} matches the empty text")
     return found

@@ -421,6 +421,8 @@ JSON_FILES = {                          # content, the reason why it is refused 
     "post_processor of a text": (crafted(post_processor="x"), "has no attribute 'get'"),
     "normalizer of an object": (crafted(normalizer={}), "normalizer {} is not supported"),
     "pre_tokenizer of null": (crafted(pre_tokenizer=None), "pre_tokenizer null is not supported: this is no byte-level BPE"),
+    "a normalizer that makes texts of megabytes": (crafted(normalizer={"type": "Prepend", "prepend": "x" * 10**6}), "expected a text of up to 100 characters"),
+    "a literal pattern of a megabyte": (crafted(normalizer={"type": "Replace", "pattern": {"String": "x" * 10**6}, "content": ""}), "has 1,000,000 characters"),
     "normalizers in one another": (crafted(normalizer=json.loads('{"type": "Sequence", "normalizers": [' * 400 + "]}" * 400)), None),
     "pattern of a list": (crafted(pattern=["a"]), "expected a text"),
     "pattern of null": (crafted(pattern=None), "expected a text"),
@@ -803,6 +805,18 @@ def test_patterns_of_oniguruma(pattern, translated):
 def test_patterns_that_mean_something_else_elsewhere(tmp_path, pattern):
     with pytest.raises(ValueError, match="which means something else in tokenizer.json"):
         load_json(tmp_path, crafted(pattern=pattern + "+" if pattern.endswith("]") else pattern))
+
+
+def test_normal_forms_that_take_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "SECONDS", 0.05)
+    monkeypatch.setattr(pieces, "SECONDS_PER_CHARACTER", 1e-6)
+    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    ours = load_json(tmp_path, crafted(normalizer={"type": "Sequence", "normalizers": [tenfold] * 9}))
+    with pytest.raises(ValueError, match="tokenizer.json: normalised, a text is more than 20 times as long"):
+        ours.encode("a" * 1000)
+    ours = load_json(tmp_path, crafted(normalizer={"type": "Replace", "pattern": {"Regex": "(?:a|a|aa)+c"}, "content": ""}))
+    with pytest.raises(ValueError, match="tokenizer.json: pattern .* takes more than"):
+        ours.encode("a" * 1000)
 
 
 def test_what_a_call_asked_for_last_is_read_past(tmp_path):
