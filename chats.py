@@ -38,7 +38,6 @@ import checkpoint
 import command
 import sample
 from sample import Unusable
-from vocabularies import distinct
 
 Comparison = namedtuple("Comparison", "prompt replies scores")      # messages; their contents; the higher the better
 
@@ -96,7 +95,7 @@ def parse(text):
     """The value of a JSON text, read with the error handler surrogateescape."""
     try:
         text = text.encode("utf-8", "surrogateescape").decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=distinct)
+        return json.loads(text, object_pairs_hook=checkpoint.distinct)
     except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, too deep, a number too long
         raise ValueError(f"not JSON ({str(e)[:100]})") from e
 
@@ -289,7 +288,7 @@ def read_json(text, what):
     if not isinstance(text, str):
         return text
     try:
-        return json.loads(text, object_pairs_hook=distinct)
+        return json.loads(text, object_pairs_hook=checkpoint.distinct)
     except ValueError:
         raise Unusable(f"{what} are no JSON", shown(text)) from None
 
