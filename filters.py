@@ -222,7 +222,7 @@ def rights(headers, html, date=""):
     for line in robots.lines(headers):
         if said := robots.reservation(line, now):
             return said, None
-    if "1" in re.split(r"[,;\s]+", headers.get("tdm-reservation", "")):
+    if "1" in re.split(r"[,;\s\"']+", headers.get("tdm-reservation", "")):
         return "tdm_reservation", None
     if b"\0" in html[:1000] or b"\x1b$" in html:            # tags in UTF-16 are not ASCII, nor are those in ISO-2022-JP
         html = charset.decode(html, charset.label_in(headers.get("content-type", ""))).encode("utf-8", "replace")
@@ -240,8 +240,7 @@ def rights(headers, html, date=""):
 
 def said_by_meta(tag, now):
     """Why the <meta> with these attributes forbids the use of its page, or None."""
-    name = (tag.get("name") or tag.get("property", "")).strip().lower()
-    if name == "tdm-reservation" and tag.get("content", "").strip() == "1":
+    if "tdm-reservation" in robots.names_of(tag) and tag.get("content", "").strip(" \t\r\n\"'") == "1":
         return "tdm_reservation"
     return robots.reservation(robots.of_meta(tag), now)
 

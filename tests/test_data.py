@@ -473,6 +473,8 @@ FORBIDS = r"""
 <meta name="tdm-reservation" content="1">
 <meta content=1 name=TDM-Reservation>
 <meta property="tdm-reservation" content=" 1 ">
+<meta http-equiv="TDM-Reservation" content="'1'">
+<meta name="googlebot, robots" content="noai">
 <meta name="robots" content="max-image-preview:large, noai">
 <meta name=robots content="longhand: noai">
 <meta name="robots" content="otherbot: index, *: noai">
@@ -561,7 +563,7 @@ def test_forms_in_any_company():
 @pytest.mark.parametrize("headers, said", [
     ("X-Robots-Tag: noarchive\r\nX-Robots-Tag: noai", "noai"), ("X-Robots-Tag: otherbot: noindex\r\nX-Robots-Tag: noai", "noai"), ("X-Robots-Tag: otherbot: noindex\r\nX-Robots-Tag: googlebot: noai", None),
     ("X-Robots-Tag: unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, noai", "noai"), ("X-Robots-Tag: unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT", "unavailable_after"),
-    ("X-Robots-Tag: unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT", None), ("TDM-Reservation: 1", "tdm_reservation"), ("TDM-Reservation: 0\r\ntdm-reservation: 1", "tdm_reservation"), ("tdm-reservation: 10", None),
+    ("X-Robots-Tag: unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT", None), ("TDM-Reservation: 1", "tdm_reservation"), ("TDM-Reservation: 0\r\ntdm-reservation: 1", "tdm_reservation"), ("tdm-reservation: 10", None), ('tdm-reservation: "1"', "tdm_reservation"), ('tdm-reservation: "0"', None),
     ("X-Robots-Tag: max-snippet:-1, max-image-preview:large\r\nX-Robots-Tag: max-video-preview:-1", None)])
 def test_rights_in_headers(headers, said):
     for date in (CRAWLED, ""):
