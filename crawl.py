@@ -23,6 +23,7 @@ import gzip
 import hashlib
 import http.client
 import io
+import ipaddress
 import itertools
 import os
 import re
@@ -110,7 +111,9 @@ def in_encoding(link, encoding):
 
 
 def normal_host(host):
-    """A host's name as DNS has it: small ASCII letters, xn-- for all others; of IPv4 four decimal numbers."""
+    """A host's name as DNS has it: small ASCII letters, xn-- for all others. An IP address in its usual spelling."""
+    if host.startswith("["):
+        return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
     host = unquote(host)
     if not host.isascii():
         host = "".join(c if c in DEVIANT else unicodedata.normalize("NFKC", c.casefold()) for c in host.translate(FOLDED))

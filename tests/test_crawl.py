@@ -162,14 +162,14 @@ def path_of(record):
     # one host has one name
     ("http://B%C3%BCcher.example/", "http://xn--bcher-kva.example/"), ("http://faß.de/", "http://xn--fa-hia.de/"), ("http://ＧＯ。org/", "http://go.org/"), ("http://a\xadb.org/", "http://ab.org/"),
     ("http://BU\u0308CHER.example/", "http://xn--bcher-kva.example/"), ("http://0x7f.1/", "http://127.0.0.1/"), ("http://017.0.0.010/", "http://15.0.0.8/"), ("http://16909060/", "http://1.2.3.4/"),
-    ("http://a.org:080/", "http://a.org/"), ("http://a.org:/", "http://a.org/"), ("https://a.org:443/?", "https://a.org/"), ("http://[::1]:80/", "http://[::1]/")])
+    ("http://a.org:080/", "http://a.org/"), ("http://a.org:/", "http://a.org/"), ("https://a.org:443/?", "https://a.org/"), ("http://[::1]:80/", "http://[::1]/"), ("http://[0:0::0:1]/", "http://[::1]/"), ("http://[2001:DB8:0:0:1::]/", "http://[2001:db8:0:0:1::]/")])
 def test_an_address_has_one_spelling(link, want):
     assert normalise(link, "http://a.org/d/e?q") == want
     assert normalise(want) == want
 
 
 @pytest.mark.parametrize("link", ["mailto:x@y.org", "javascript:void(0)", "data:text/html,x", "ftp://a.org/", "file:///etc/passwd", "http://",
-                                  "http://me:secret@a.org/", "http://a.org:99999/", "http://a.org:x/", "http://[::1", "http://a b/", "http://a..b/",
+                                  "http://me:secret@a.org/", "http://[::::]/", "http://[1:2]/", "http://[12345::]/", "http://[]/", "http://a.org:99999/", "http://a.org:x/", "http://[::1", "http://a b/", "http://a..b/",
                                   "http://" + "a" * 64 + ".org/", "http://" + "ü" * 70 + ".org/", "http://a.org/\ud800", "tel:123", "http://a.org:80:80/", "http://1.2.3.4.5/", "http://256.1.1.1/", "http://1.2.3.08/", "?", "/x", "http:", "https:?x"])
 def test_what_is_no_address_is_said(link):
     with pytest.raises(ValueError):
