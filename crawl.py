@@ -103,6 +103,7 @@ def in_encoding(link, encoding):
 
     ("/ä?ä", "windows-1252") -> "/ä?%E4": paths are in UTF-8 always (URL Standard).
     """
+    link = link.strip(TRIMMED).translate(LINE_ENDS)     # as normalise does, which would find them escaped
     before, mark, query = link.partition("?")
     if encoding == "utf-8" or query.isascii() or "#" in before:
         return link

@@ -332,7 +332,7 @@ def test_links(html, want):
     ("gb18030", "/%C3%A4?q=%810%8A1&%B1%AC"), ("utf-16le", "/%C3%A4?q=%C3%A4&%E7%88%86"), ("iso-2022-jp", "/%C3%A4?q=%26%23228%3B&%1B$BGz%1B(B"), ("big5", "/%C3%A4?q=%26%23228%3B&%C3z")])
 def test_the_query_of_a_link_is_in_the_encoding_of_its_page(encoding, want):
     """Values as Chromium has them (tests/peers/test_charset_peers.py asks it)."""
-    for html in ("<a href='/\u00e4?q=\u00e4&\u7206#\u00e4'>", "<a href='/&#228;?q=&auml;&&#x7206;#&auml;'>"):
+    for html in ("<a href='/\u00e4?q=\u00e4&\u7206#\u00e4'>", "<a href='/&#228;?q=&auml;&&#x7206;#&auml;'>", "<a href=' \n/\u00e4?q\t=\u00e4\n&\u7206 \n'>"):
         data = html.encode("utf-16-le" if encoding == "utf-16le" else charset.CODECS.get(encoding, encoding), "xmlcharrefreplace")
         links, base = crawl.links_of(warc.Record(url="http://a.org/", body=data, charset=encoding), Counter())
         assert normalise(links[0], base) == normalise("http://a.org" + want)
