@@ -1653,6 +1653,18 @@ def test_an_index_of_an_earlier_crawl(crawl, tmp_path):
         run(crawl, "--index", str(tmp_path / "index.npy"))
 
 
+def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
+    """Their signatures differ, so that no document would ever be found in it."""
+    for made, asked in (("v1", "0.10"), ("0.10", "v1")):
+        run(crawl, "--fineweb", made, "--save-index", str(tmp_path / "index.npy"))
+        assert len(documents(crawl)) == 2
+        with pytest.raises(SystemExit):
+            run(crawl, "--fineweb", asked, "--index", str(tmp_path / "index.npy"))
+        assert f"index.npy: signed by the rules of FineWeb {made}, and these documents by those of {asked};" in capsys.readouterr().err
+        run(crawl, "--fineweb", made, "--index", str(tmp_path / "index.npy"))
+        assert documents(crawl) == []
+
+
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     """With the real language model, in small units, two workers, killed with all that belongs to it LONGHAND_KILLS times."""
     subprocess.run([sys.executable, "toyweb.py", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
