@@ -74,8 +74,8 @@ def tags(source):
     """Yield (where it begins, lower-case name, what stands behind the name) of each start tag.
 
     Comments and the content of the elements in TEXT are passed over, to the end of the page if
-    nothing ends a comment, a script or a style. A <noscript> is read: it is for those who, as we,
-    run no scripts.
+    nothing ends a comment, a script or a style. A template is read if it is a shadow root. A
+    <noscript> is read: it is for those who, as we, run no scripts.
     """
     at, endless = 0, set()
     while found := TAG.search(source, at):
@@ -94,6 +94,8 @@ def tags(source):
             continue
         name = name.lower()
         yield start, name, inside
+        if name == "template" and "shadowrootmode" in attributes(inside):   # part of the page
+            continue
         if name in TEXT and name not in endless and not inside.endswith("/"):
             if end := TEXT[name].search(source, at):
                 at = end.end()

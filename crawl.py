@@ -103,11 +103,11 @@ def in_encoding(link, encoding):
 
     ("/ä?ä", "windows-1252") -> "/ä?%E4": paths are in UTF-8 always (URL Standard).
     """
-    link = link.strip(TRIMMED).translate(LINE_ENDS)     # as normalise does, which would find them escaped
     before, mark, query = link.partition("?")
     if encoding == "utf-8" or query.isascii() or "#" in before:
         return link
-    query = charset.bytes_of(query.partition("#")[0], encoding, "%26%23{}%3B")
+    query = query.rstrip(TRIMMED).translate(LINE_ENDS).partition("#")[0]        # normalise would find them escaped
+    query = charset.bytes_of(query, encoding, "%26%23{}%3B")
     return before + mark + quote(query, safe="!$%&'()*+,-./:;=?@[\\]^_`{|}~")
 
 
@@ -441,7 +441,7 @@ def links_of(page, counts):
                 stay = stay or robots.forbids_links(robots.of_meta(tag))
             elif name == "base":
                 base = tag.get("href") if base is None else base
-            elif "href" in tag and "nofollow" in tag.get("rel", "").lower().split():
+            elif "href" in tag and "nofollow" in re.split(r"[\s,]+", tag.get("rel", "").lower()):
                 counts["nofollow_link"] += 1
             elif "href" in tag:
                 links.append(in_encoding(tag["href"], encoding))

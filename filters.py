@@ -207,6 +207,7 @@ def url_filter(url, blocklist=Blocklist()):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rights. A page can say that it is not to be used: robots directives, and the TDM Reservation Protocol (W3C community group).
+# Of the latter the header and the <meta> are read, not the file of a site (/.well-known/tdmrep.json): no page holds it.
 
 MAX_TAG = 4096                                              # bytes in which a tag names a licence
 LINK = re.compile(r"<(?:a|link)[ \t\r\n\f/]", re.I)

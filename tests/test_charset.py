@@ -210,7 +210,7 @@ def test_attributes(source, want):
     ("<!doctype html><a><?b <c>?><d></ <e>><f><![CDATA[<g>]]>", "a d f"), ("</a title='<b>'><c>", "c"), ("< a><1><b>", "b"), ("<a<b><c>", "a<b c"),
     ("<script>'<a>'</scripty></script ><b>", "script b"), ("<SCRIPT>'<a>'</Script/><b>", "script b"), ("<script><a>", "script"), ("<script src=x /><a>", "script a"), ("<title><a></title><b>", "title b"),
     ("<title><a>", "title a"), ("<textarea><a></textarea><style><b></style><xmp><c></xmp><iframe><d></iframe><template><e></template><f>", "textarea style xmp iframe template f"),
-    ("<noscript><a></noscript>", "noscript a"), ("<a b='c>'<d>", "a"), ("<a b=\"c><d>", "a"), ("<a " + "b=c " * 5000 + "><d>", "a d"), ("<div\n\tid=a\n><a>", "div a")])
+    ("<noscript><a></noscript>", "noscript a"), ("<template shadowrootmode=open><a></template><b>", "template a b"), ("<template data-x='shadowrootmode' id=a><a></template><b>", "template b"), ("<a b='c>'<d>", "a"), ("<a b=\"c><d>", "a"), ("<a " + "b=c " * 5000 + "><d>", "a d"), ("<div\n\tid=a\n><a>", "div a")])
 def test_tags(source, names):
     assert [name for _, name, _ in tags(source)] == names.split()
     assert all(source[start] == "<" for start, *_ in tags(source))

@@ -319,7 +319,7 @@ def test_the_delay_counts_from_the_end_of_a_slow_visit(web, out, clock):
     (b'<p title="<a href=/a>"><title><a href=/b></title><a href=/c>', ["/c"]), (b"<meta name=robots content='otherbot: nofollow'><a href=/a>", ["/a"]), (b"<meta name=robots content='longhand: nofollow'><a href=/a>", []),
     (b"<meta name=robots content='unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, nofollow'><a href=/a>", []), (b"<script>'<meta name=robots content=nofollow>'</script><a href=/a>", ["/a"]),
     (b'<!-- <a href="/a">', []), (b'<script><a href="/a">', []), (b"<!--><a href=/a>", ["/a"]), (b'<a name="x"><a href><a>', [""]), (b"<abbr href=/a><a\nhref=/b>", ["/b"]),
-    (b'<map><area href="/a"></map></a href="/b">', ["/a"]), (b'<a rel="noopener NoFollow" href="/a"><a rel="noopener" href="/b">', ["/b"]),
+    (b'<map><area href="/a"></map></a href="/b">', ["/a"]), (b'<a rel="noopener,NoFollow" href="/z"><a rel="noopener NoFollow" href="/a"><a rel="noopener" href="/b">', ["/b"]),
     (b'<a href="/a"><meta name="Robots" content="noindex, NOFOLLOW">', []), (b'<meta name=longhand content=none><a href=/a><meta name=robots content=index>', []),
     (b'<meta name="robots" content="noindex"><meta name="otherbot" content="nofollow"><meta name="robots" content="max-image-preview:none"><a href="/a">', ["/a"]),
     ("<a href='/ä'>".encode("utf-16"), ["/ä"]), (b"<a href=/a<a href=/b>", ["/a<a"])])
