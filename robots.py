@@ -108,7 +108,7 @@ def reservation(line, now=None):
 def names_of(tag):
     """The names of a <meta>: "googlebot, robots" are two."""
     name = tag.get("name") or tag.get("property") or tag.get("http-equiv", "")
-    return re.split(r"[,;\s]+", name.strip().lower())
+    return name.lower().replace(",", " ").split()
 
 
 def of_meta(tag):

@@ -1,12 +1,22 @@
 """robots.py: the directives that are for us, and those that forbid the use of a page."""
+import doctest
 import random
 import time
 
 import pytest
 
+import charset
 import robots
 from robots import directives, forbids_links, moment, reservation
 from warc import parse_headers
+
+
+
+def test_examples_of_the_docstrings():
+    for module in (robots, charset):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
+
 
 NOW = moment("2026-06-01T12:00:00Z")
 
