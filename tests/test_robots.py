@@ -10,15 +10,13 @@ import robots
 from robots import directives, forbids_links, moment, reservation
 from warc import parse_headers
 
+NOW = moment("2026-06-01T12:00:00Z")
 
 
 def test_examples_of_the_docstrings():
     for module in (robots, charset):
         found = doctest.testmod(module)
         assert found.attempted and not found.failed
-
-
-NOW = moment("2026-06-01T12:00:00Z")
 
 
 @pytest.mark.parametrize("line, want", [
