@@ -192,8 +192,8 @@ INDEX = {"gbk": "gb18030", "iso-2022-jp": "euc-jp"}         # whose characters a
 JAPANESE = "shift_jis", "euc-jp", "iso-2022-jp"
 SEVEN_BITS = "iso-2022-jp", "replacement"
 HALF_WIDTH = 0xff61                                         # the first katakana of half width
-SOUND_MARKS = {"\uff9e": "\u309b", "\uff9f": "\u309c"}      # of half width -> those that stand alone
-BOX = "\u2550\u255e\u2561\u256a\u5341\u5345"                # have two codes in Big5; the second is written
+SOUND_MARKS = {"\uff9e": "\u309b", "\uff9f": "\u309c"}      # of half width -> that stand alone
+BOX = "\u2550\u255e\u2561\u256a\u5341\u5345"                # of two codes in Big5, has the second
 LABEL = re.compile(r"""(?:^|[;,\s])charset\s*=\s*["']?([^\s;"',]+)""", re.I)
 
 
@@ -423,7 +423,8 @@ MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "u
 XML = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']?\s*([\w:.-]{1,100})""", re.I)
 IN_CONTENT = re.compile(
     rf"""charset[{WS}]*=[{WS}]*(?:"([^"]*)"|'([^']*)'|([^{WS};"'][^{WS};]*))""", re.I)
-MISSPELT = re.compile("(?:windows|win|cp)[-_ ]?(125[0-8]|874)|iso[-_ ]?8859[-_ ]?([0-9]{1,2})", re.I)
+MISSPELT = re.compile(
+    "(?:windows|win|cp)[-_ ]?(125[0-8]|874)|iso[-_ ]?8859[-_ ]?([0-9]{1,2})", re.I)
 NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 WIDE_TAG = re.compile(rb"<\0[!-~]\0|\0<\0[!-~]")
 SEQUENCES = re.compile(rb"\x1b\$[@B][!-~]{2}")

@@ -23,7 +23,7 @@ BEHIND_VALUE = re.compile(r"(\bmax-[a-z-]{1,40}[ \t]*[:=][ \t]*[^ \t,;]{1,40})[ 
 SINGLE = set("index follow none noindex nofollow noarchive nocache nosnippet noodp noydir noai "
              "noimageai noimageindex notranslate indexifembedded".split())
 RESERVED = ("noai", "noindex", "none")                      # none is noindex and nofollow
-DATE = re.compile(r"unavailable_after[ \t]*[:=]([^,;]*(?:,[ \t]*[0-9][^,;]*)?)")   # Wed, 03 Dec 2025
+DATE = re.compile(r"unavailable_after[ \t]*[:=]([^,;]*(?:,[ \t]*[0-9][^,;]*)?)")   # Wed, 3 Dec 2025
 BETWEEN_WORDS = re.compile(r"[\s:=|/]+")
 MARKS = " \t\r\n\f\"'.[]"
 YEAR_FIRST = re.compile(r"\A([0-9]{4})[/.]([0-9]{1,2})[/.]")
@@ -47,7 +47,7 @@ def moment(text):
 
 
 def begins_directive(text):
-    """Whether a text begins with a directive or is empty: then a robot's name can stand before it."""
+    """Whether a text begins with a directive or is empty: before it, a robot's name can stand."""
     word = (text.split() or ["all"])[0].strip(MARKS)
     return bool(word in SINGLE or word == "all" or re.match("no.", word) or VALUED.match(text))
 
