@@ -27,7 +27,7 @@ from itertools import islice, product
 MAX_TAG = 250_000                 # characters of a tag that are read
 # Shares of U+FFFD in what is not ASCII: of text that is UTF-8 against all declarations, of one that
 # is UTF-8 as declared, and of text in another declared encoding that is believed before the next.
-UTF_8_ANYWAY, UTF_8_DECLARED, DECLARED = 0.1, 0.5, 0.01
+UTF_8_ANYWAY, UTF_8_DECLARED, DECLARED = 0.25, 0.5, 0.01
 MAX_TRIES = 4                     # encodings that a page declares
 
 # --------------------------------------------------------------------------------------------------
@@ -74,8 +74,8 @@ def tags(source):
     """Yield (where it begins, lower-case name, what stands behind the name) of each start tag.
 
     Comments and the content of the elements in TEXT are passed over, to the end of the page if
-    nothing ends a comment, a script or a style. A <noscript> is read: it is for those who, as we,
-    run no scripts.
+    nothing ends a comment, a script or a style. A template is read if it is a shadow root. A
+    <noscript> is read: it is for those who, as we, run no scripts.
     """
     at, endless = 0, set()
     while found := TAG.search(source, at):
@@ -94,6 +94,8 @@ def tags(source):
             continue
         name = name.lower()
         yield start, name, inside
+        if name == "template" and "shadowrootmode" in attributes(inside):   # part of the page
+            continue
         if name in TEXT and name not in endless and not inside.endswith("/"):
             if end := TEXT[name].search(source, at):
                 at = end.end()
@@ -190,8 +192,8 @@ INDEX = {"gbk": "gb18030", "iso-2022-jp": "euc-jp"}         # whose characters a
 JAPANESE = "shift_jis", "euc-jp", "iso-2022-jp"
 SEVEN_BITS = "iso-2022-jp", "replacement"
 HALF_WIDTH = 0xff61                                         # the first katakana of half width
-SOUND_MARKS = {"\uff9e": "\u309b", "\uff9f": "\u309c"}      # of half width -> those that stand alone
-BOX = "\u2550\u255e\u2561\u256a\u5341\u5345"                # have two codes in Big5; the second is written
+SOUND_MARKS = {"\uff9e": "\u309b", "\uff9f": "\u309c"}      # of half width -> that stand alone
+BOX = "\u2550\u255e\u2561\u256a\u5341\u5345"                # of two codes in Big5, has the second
 LABEL = re.compile(r"""(?:^|[;,\s])charset\s*=\s*["']?([^\s;"',]+)""", re.I)
 
 
@@ -418,40 +420,56 @@ def in_seven_bits(parts):
 # Which encoding a page is in.
 
 MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
-XML = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([!-~]{1,100}?)["']""")
+XML = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']?\s*([\w:.-]{1,100})""", re.I)
 IN_CONTENT = re.compile(
     rf"""charset[{WS}]*=[{WS}]*(?:"([^"]*)"|'([^']*)'|([^{WS};"'][^{WS};]*))""", re.I)
+MISSPELT = re.compile(
+    "(?:windows|win|cp)[-_ ]?(125[0-8]|874)|iso[-_ ]?8859[-_ ]?([0-9]{1,2})", re.I)
 NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 WIDE_TAG = re.compile(rb"<\0[!-~]\0|\0<\0[!-~]")
 SEQUENCES = re.compile(rb"\x1b\$[@B][!-~]{2}")
 MEANT_IN_META = {"utf-16le": "utf-8", "utf-16be": "utf-8", "x-user-defined": "windows-1252"}
 
 
+def meant_by(declaration):
+    """The encoding that is meant by what is no label, or None.
+
+    >>> meant_by("text/html; charset:win1251"), meant_by("koi8-r/")
+    ('windows-1251', 'koi8-r')
+    """
+    if found := MISSPELT.search(declaration):
+        return encoding_of(f"windows-{found[1]}" if found[1] else f"iso-8859-{found[2]}")
+    words = re.findall(r"[\w-]+", declaration)
+    return next(filter(None, map(encoding_of, reversed(words))), None)
+
+
 def declarations(data, label):
     """Yield the encodings that the HTTP header, the <meta> tags and the XML declaration name.
 
     Tags anywhere count: browsers begin again for one behind the first 1024 bytes. What was read as
-    ASCII is not in UTF-16: who says so there means UTF-8 (HTML Standard). Last come tags that hold
-    a Content-Type but misspell http-equiv, which browsers do not see.
+    ASCII is not in UTF-16: who says so there means UTF-8 (HTML Standard). Last comes what browsers
+    do not understand (they guess by the letters): misspelt labels, and tags that hold a
+    Content-Type but misspell http-equiv.
     """
     others = []
     if name := encoding_of(label):
         yield name
+    elif label:
+        others.append(label)
     metas = tags(data.decode("latin-1")) if b"charset" in data.lower() else ()
     for tag in (attributes(inside) for _, name, inside in metas if name == "meta"):
         label, content = tag.get("charset"), tag.get("content", "")
-        if label is None and (found := IN_CONTENT.search(content)):
+        is_type = tag.get("http-equiv", "").lower() == "content-type"
+        if label is None and is_type and (found := IN_CONTENT.search(content)):
             label = found[found.lastindex]
-            if tag.get("http-equiv", "").lower() != "content-type":
-                others += [label] if content.lower().startswith("text/html") else []
-                continue
         if name := encoding_of(label):
             yield MEANT_IN_META.get(name, name)
+        elif label or is_type or content.lower().startswith("text/html"):
+            others += [label or "", content]
     if found := XML.match(data):
         others.insert(0, found[1].decode("ascii"))
-    for label in others:
-        if name := encoding_of(label):
-            yield MEANT_IN_META.get(name, name)
+    for name in filter(None, map(meant_by, others)):
+        yield MEANT_IN_META.get(name, name)
 
 
 def share_wrong(text):
@@ -469,9 +487,10 @@ def read(data, label=None):
     3. ASCII is in what is declared first; that matters if the encoding has only seven bits.
     4. UTF-8 if the bytes are valid. No declaration is as certain.
     5. What is declared: the first in which hardly a character is wrong, else the first that is not
-       UTF-8. A wrong byte becomes U+FFFD and costs no other. UTF-8 of which nine of ten characters
-       are valid comes before encodings of single bytes, in which nothing ever is wrong.
-    6. UTF-8 if hardly a byte is wrong, else windows-1252, as browsers in the West.
+       UTF-8. A wrong byte becomes U+FFFD and costs no other. UTF-8 of which three of four
+       characters are valid comes before encodings of single bytes, in which nothing ever is wrong.
+    6. UTF-8 if three of four characters are valid or hardly a byte is wrong, else windows-1252, as
+       browsers in the West.
     What is cut off of a character at the end is left out: crawlers cut pages.
     """
     for mark, name in MARKS:

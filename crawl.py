@@ -23,6 +23,7 @@ import gzip
 import hashlib
 import http.client
 import io
+import ipaddress
 import itertools
 import os
 import re
@@ -105,12 +106,15 @@ def in_encoding(link, encoding):
     before, mark, query = link.partition("?")
     if encoding == "utf-8" or query.isascii() or "#" in before:
         return link
-    query = charset.bytes_of(query.partition("#")[0], encoding, "%26%23{}%3B")
+    query = query.rstrip(TRIMMED).translate(LINE_ENDS).partition("#")[0]        # normalise would find them escaped
+    query = charset.bytes_of(query, encoding, "%26%23{}%3B")
     return before + mark + quote(query, safe="!$%&'()*+,-./:;=?@[\\]^_`{|}~")
 
 
 def normal_host(host):
-    """A host's name as DNS has it: small ASCII letters, xn-- for all others; of IPv4 four decimal numbers."""
+    """A host's name as DNS has it: small ASCII letters, xn-- for all others. An IP address in its usual spelling."""
+    if host.startswith("["):
+        return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
     host = unquote(host)
     if not host.isascii():
         host = "".join(c if c in DEVIANT else unicodedata.normalize("NFKC", c.casefold()) for c in host.translate(FOLDED))
@@ -437,7 +441,7 @@ def links_of(page, counts):
                 stay = stay or robots.forbids_links(robots.of_meta(tag))
             elif name == "base":
                 base = tag.get("href") if base is None else base
-            elif "href" in tag and "nofollow" in tag.get("rel", "").lower().split():
+            elif "href" in tag and "nofollow" in re.split(r"[\s,]+", tag.get("rel", "").lower()):
                 counts["nofollow_link"] += 1
             elif "href" in tag:
                 links.append(in_encoding(tag["href"], encoding))

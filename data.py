@@ -418,7 +418,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
     files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
     start_worker(settings)                                  # before all else: mistakes show at once
     for path in index:
-        dedup.load_index(path)
+        dedup.load_index(path, settings.fineweb)
     if save_index and not Path(save_index).parent.is_dir():
         raise FileNotFoundError(f"{save_index}: its folder {Path(save_index).parent} is not there; make it, or name another file")
     docs = Path(run_dir) / "docs"
@@ -501,7 +501,7 @@ def second(new, files, settings, each, index, save_index):
             names = ", ".join(map(str, files))
             raise ValueError(f"{names}: no response records, so no documents")
         start = time.process_time()
-        dedup.match(new / "units", index, new / "index.npy" if save_index else None)
+        dedup.match(new / "units", index, new / "index.npy" if save_index else None, settings.fineweb)
         report.stages["minhash"]["seconds"] += time.process_time() - start
         for doc, duplicate in after_first(paths):           # before the second pass, so that rows come in the same order always
             report.add(doc)

@@ -21,7 +21,7 @@ and a step refuses files that do not belong together.
 data.py takes the same steps within the pipeline. Words, formula, seeds and constants are datatrove 0.10's, so that signatures
 are equal bit for bit, and with version="v1" those of datatrove 0.2, which made FineWeb v1 (with NLTK's words, of which few
 rules are left on text without punctuation). Of a band only a 64-bit key is kept: among a billion documents 0.38 pairs are
-linked by mistake (n_mistakes). An index of band keys fits only documents that the same version has signed.
+linked by mistake (n_mistakes). An index of band keys is refused for documents that another version signs.
 
 Sources: Broder 1997 (MinHash); Penedo et al. 2024 (FineWeb: 5-grams, 14 bands of 8); datatrove's minhash.py.
 """
@@ -238,10 +238,11 @@ def save_array(path, a):
         np.save(f, a)
 
 
-def load_array(path, shape, dtype, remake):
-    """An array of this shape and dtype, memory-mapped. None in the shape stands for any length.
+def load_array(path, shape, dtypes, remake):
+    """An array of this shape, memory-mapped. None in the shape stands for any length.
 
-    The ValueError for any other file names the command that makes it again.
+    dtypes: those that it may have. The ValueError for any other file names the command that makes
+    it again.
     """
     try:
         a = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -251,16 +252,28 @@ def load_array(path, shape, dtype, remake):
         raise ValueError(
             f"{path}: damaged ({e}); delete it and make it again with: {remake}") from None
     fits = len(shape) == a.ndim and all(want in (None, n) for want, n in zip(shape, a.shape))
-    if a.dtype != dtype or not fits:
+    if a.dtype not in dtypes or not fits:
         raise ValueError(f"{path}: {a.dtype} {a.shape} is not what this step writes; "
                          f"delete it and make it again with: {remake}")
     return a
 
 
-def load_index(path):
-    """The sorted band keys of an earlier crawl, (14, m)."""
+# An index says by the dtype of its keys which version signed its documents.
+KEY_TYPES = {"0.10": np.dtype(np.uint64), "v1": np.dtype([("v1", np.uint64)])}
+
+
+def load_index(path, version="0.10"):
+    """The sorted band keys of an earlier crawl, (14, m).
+
+    ValueError for any other file, and if another version has signed its documents.
+    """
     remake = "python dedup.py match --save-index"
-    index = load_array(path, (BANDS, None), np.uint64, remake)
+    index = load_array(path, (BANDS, None), list(KEY_TYPES.values()), remake)
+    if index.dtype != KEY_TYPES[version]:
+        other = next(name for name, dtype in KEY_TYPES.items() if dtype == index.dtype)
+        raise ValueError(f"{path}: signed by the rules of FineWeb {other}, and these documents by those of "
+                         f"{version}; take another index, or data.py --fineweb {other}")
+    index = index.view(np.uint64)
     for band in index:
         for at in range(0, len(band), 1 << 20):
             part = band[at:at + (1 << 20) + 1]
@@ -317,7 +330,7 @@ def load_keys(work, stem):
     ValueError unless record, keys and names are whole and were written together.
     """
     remake = f"python dedup.py sign FILE --work {work}, where FILE is {stem}.jsonl or .jsonl.gz"
-    keys = load_array(Path(work) / f"{stem}.keys.npy", (None, BANDS), np.uint64, remake)
+    keys = load_array(Path(work) / f"{stem}.keys.npy", (None, BANDS), [np.uint64], remake)
     record = load_record(Path(work) / f"{stem}.signed.json", remake)
     for part in ("names.tsv", "keys.npy"):
         path = Path(work) / f"{stem}.{part}"
@@ -388,11 +401,11 @@ def stems_in(work):
     return sorted(found, key=lambda stem: f"{stem}.keys.npy")
 
 
-def match(work, index=(), save_index=None):
+def match(work, index=(), save_index=None, version="0.10"):
     """Decide which documents go, and write NAME.drop.npy beside each NAME.keys.npy.
 
     index: files of band keys of earlier crawls. A cluster that is linked to a document of these
-    goes as a whole. save_index: a file for the band keys of what stays.
+    goes as a whole. save_index: a file for the band keys of what stays. version: see minhash.
     -> (documents, dropped, dropped for the index)
     """
     work = Path(work)
@@ -405,7 +418,7 @@ def match(work, index=(), save_index=None):
     root, n = clusters(keys), len(keys)
     old = np.zeros(n, bool)
     for path in index:                                      # of a whole cluster, at its root
-        np.logical_or.at(old, root, in_index(keys, load_index(path)))
+        np.logical_or.at(old, root, in_index(keys, load_index(path, version)))
     old = old[root]
     several, least = np.bincount(root, minlength=n)[root] > 1, {}
     lines = (line for stem in stems for line in checkpoint.read_lines(work / f"{stem}.names.tsv"))
@@ -419,7 +432,7 @@ def match(work, index=(), save_index=None):
         save_array(work / f"{stem}.drop.npy", part)
     if save_index:
         stays = ~drop & (keys[:, 0] != NO_SIGNATURE)
-        save_array(save_index, np.sort(keys[stays].T, axis=1))
+        save_array(save_index, np.sort(keys[stays].T, axis=1).view(KEY_TYPES[version]))
     files = {}
     for stem, record in zip(stems, records):
         files[stem] = {"signed": record, "drop.npy": runs.sha256_of(work / f"{stem}.drop.npy")}
@@ -472,7 +485,7 @@ def drop_lines(path, work, to, files):
     """
     remake = f"python dedup.py match --work {work}"
     drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
-    drop = load_array(drop_path, (None,), bool, remake)
+    drop = load_array(drop_path, (None,), [bool], remake)
     if runs.sha256_of(drop_path) != files[stem_of(path)].get("drop.npy"):
         raise ValueError(
             f"{drop_path}: not what the last match wrote; make it again with: {remake}")

@@ -207,6 +207,7 @@ def url_filter(url, blocklist=Blocklist()):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rights. A page can say that it is not to be used: robots directives, and the TDM Reservation Protocol (W3C community group).
+# Of the latter the header and the <meta> are read, not the file of a site (/.well-known/tdmrep.json): no page holds it.
 
 MAX_TAG = 4096                                              # bytes in which a tag names a licence
 LINK = re.compile(r"<(?:a|link)[ \t\r\n\f/]", re.I)
@@ -222,7 +223,7 @@ def rights(headers, html, date=""):
     for line in robots.lines(headers):
         if said := robots.reservation(line, now):
             return said, None
-    if "1" in re.split(r"[,;\s]+", headers.get("tdm-reservation", "")):
+    if "1" in re.split(r"[,;\s\"']+", headers.get("tdm-reservation", "")):
         return "tdm_reservation", None
     if b"\0" in html[:1000] or b"\x1b$" in html:            # tags in UTF-16 are not ASCII, nor are those in ISO-2022-JP
         html = charset.decode(html, charset.label_in(headers.get("content-type", ""))).encode("utf-8", "replace")
@@ -240,8 +241,7 @@ def rights(headers, html, date=""):
 
 def said_by_meta(tag, now):
     """Why the <meta> with these attributes forbids the use of its page, or None."""
-    name = (tag.get("name") or tag.get("property", "")).strip().lower()
-    if name == "tdm-reservation" and tag.get("content", "").strip() == "1":
+    if "tdm-reservation" in robots.names_of(tag) and tag.get("content", "").strip(" \t\r\n\"'") == "1":
         return "tdm_reservation"
     return robots.reservation(robots.of_meta(tag), now)
 

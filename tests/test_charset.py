@@ -110,7 +110,7 @@ HARBOUR = "港口在城市的北边，渡轮每天中午从这里出发"
     (b"\xef\xbb\xbfhi", "cp1252", "hi"),
     (b"\xff\xfeh\0i\0", None, "hi"), (b"\xfe\xff\0h\0i", None, "hi"), (b"\xff\xfeh\0i\0", "utf-16be", "hi"),
     (b'<meta charset="windows-1251">' + "Привет".encode("cp1251"), None, '<meta charset="windows-1251">Привет'),
-    (b"caf\xe9", "no-such-charset", "café"),
+    (b"caf\xe9", "no-such-charset", "café"), ("Привет".encode("cp1251"), "win1251", "Привет"), ("ŁÓDŹ".encode("iso8859-2"), "ISO8859_2", "ŁÓDŹ"),
     (b"a" * 1000 + b"\xff", None, "a" * 1000 + "\ufffd"),                      # one bad byte does not make it cp1252
     # One wrong byte costs a character and not the encoding; an ASCII byte behind it stays.
     (HARBOUR.encode("gbk") + b"\xff" + HARBOUR.encode("gbk"), "gb2312", HARBOUR + "\ufffd" + HARBOUR), (b"\xb8\xdb\xff<p>\xbf\xda", "gbk", "港\ufffd<p>口"),
@@ -119,6 +119,8 @@ HARBOUR = "港口在城市的北边，渡轮每天中午从这里出发"
     ("Ελλάδα".encode("cp1253") + b"\xff", "windows-1253", "Ελλάδα\ufffd"), ("один два\xff три".encode().replace(b"\xc3\xbf", b"\xff"), "utf-8", "один два\ufffd три"),
     ((RUSSIAN + "\xff" + RUSSIAN).encode().replace(b"\xc3\xbf", b"\xff"), "windows-1252", RUSSIAN + "\ufffd" + RUSSIAN),       # most of it valid UTF-8
     ("é\xffé".encode().replace(b"\xc3\xbf", b"\xff"), "utf-8", "é\ufffdé"),
+    ("항구는 도시에".encode().replace("시".encode(), b"\xec\0\x8b\x9c") + "항구는".encode() * 2, None, "항구는 도\ufffd\0\ufffd\ufffd에항구는항구는"),             # undeclared and short
+    ("항구는 도시에 항구".encode().replace("시".encode(), b"\xec\x8b"), "shift_jis", "항구는 도\ufffd에 항구"), (("港口" * 3).encode("gbk"), "gbk", "港口" * 3),
     # UTF-16 by header, by a tag, and a header that lies
     ("<p>港".encode("utf-16-le"), "utf-16", "<p>港"), ("<p>港".encode("utf-16-be"), "utf-16be", "<p>港"), ("Привет".encode("utf-16-le"), "utf-16le", "Привет"),
     ("港口".encode("utf-16-le"), "utf-16", "港口"), ('<?xml version="1.0"?>é'.encode("utf-16-be"), None, '<?xml version="1.0"?>é'), ("<p>é".encode(), "utf-16", "<p>é"), (b"<p>x", "utf-16", "<p>x"),
@@ -146,6 +148,10 @@ def test_decode(data, label, text):
     "<meta charset=windows-1251><meta charset=koi8-r>", "<!--" + "x" * 5000 + "--><meta charset=windows-1251>", "<p>" * 2000 + "<meta charset=windows-1251>",
     "<meta charset=utf-16><meta charset=windows-1251>", "<?xml version='1.0' encoding='windows-1251'?><html>", '<?xml version="1.0" standalone="no" encoding = "Windows-1251" ?>',
     "<?xml encoding='koi8-r'?><meta charset=windows-1251>", "<meta charset=utf-8><meta charset=windows-1251>",
+    "<meta charset=windows-1251/>", "<meta charset='windows-1251;'>", "<meta charset='text/html; charset=windows-1251'>", "<meta charset=win-1251>", "<meta charset=windows1251>", "<meta charset='Windows 1251'>", "<meta charset='charset=cp-1251'>",
+    "<meta http-equiv=content-type content='text/html; charset:windows-1251'>", "<meta http-equiv=content-type content='text/html; charset windows-1251'>",
+    "<meta charset='' http-equiv=content-type content='text/html; charset=windows-1251'>", "<meta charset=win-1250><meta charset=windows-1251>",
+    "\n <?xml version='1.0' encoding='windows-1251'?>", "<?XML ENCODING='windows-1251'?>", "<?xml version='1.0'encoding=' windows-1251 '?>", "<?xml encoding=windows-1251?>",
     '<meta httpequiv="ContentType" content="text/html; charset=windows-1251">', "<meta name='Content-Type' content='text/html;charset=windows-1251'>", "<meta content='text/html;charset=koi8-r'><meta charset=windows-1251>"])
 def test_declared_in_the_page(head):
     assert read(head.encode() + RUSSIAN.encode("cp1251")) == (head + RUSSIAN, "windows-1251")
@@ -153,7 +159,7 @@ def test_declared_in_the_page(head):
 
 @pytest.mark.parametrize("head", [
     "<meta name=description content='charset=windows-1251'>", "<!-- <meta charset=windows-1251> -->", "<script><meta charset=windows-1251>", "<metal charset=windows-1251>",
-    "<template><meta charset=windows-1251></template>", " <?xml encoding='windows-1251'?>", "<meta http-equiv=refresh content='0;charset=windows-1251'>", "<meta charset=x-user-defined>", ""])
+    "<template><meta charset=windows-1251></template>", "<meta http-equiv=refresh content='0;charset=windows-1251'>", "<meta charset=x-user-defined>", ""])
 def test_not_declared(head):
     assert read(head.encode() + RUSSIAN.encode("cp1251"))[1] == "windows-1252"
 
@@ -204,7 +210,7 @@ def test_attributes(source, want):
     ("<!doctype html><a><?b <c>?><d></ <e>><f><![CDATA[<g>]]>", "a d f"), ("</a title='<b>'><c>", "c"), ("< a><1><b>", "b"), ("<a<b><c>", "a<b c"),
     ("<script>'<a>'</scripty></script ><b>", "script b"), ("<SCRIPT>'<a>'</Script/><b>", "script b"), ("<script><a>", "script"), ("<script src=x /><a>", "script a"), ("<title><a></title><b>", "title b"),
     ("<title><a>", "title a"), ("<textarea><a></textarea><style><b></style><xmp><c></xmp><iframe><d></iframe><template><e></template><f>", "textarea style xmp iframe template f"),
-    ("<noscript><a></noscript>", "noscript a"), ("<a b='c>'<d>", "a"), ("<a b=\"c><d>", "a"), ("<a " + "b=c " * 5000 + "><d>", "a d"), ("<div\n\tid=a\n><a>", "div a")])
+    ("<noscript><a></noscript>", "noscript a"), ("<template shadowrootmode=open><a></template><b>", "template a b"), ("<template data-x='shadowrootmode' id=a><a></template><b>", "template b"), ("<a b='c>'<d>", "a"), ("<a b=\"c><d>", "a"), ("<a " + "b=c " * 5000 + "><d>", "a d"), ("<div\n\tid=a\n><a>", "div a")])
 def test_tags(source, names):
     assert [name for _, name, _ in tags(source)] == names.split()
     assert all(source[start] == "<" for start, *_ in tags(source))

@@ -473,6 +473,8 @@ FORBIDS = r"""
 <meta name="tdm-reservation" content="1">
 <meta content=1 name=TDM-Reservation>
 <meta property="tdm-reservation" content=" 1 ">
+<meta http-equiv="TDM-Reservation" content="'1'">
+<meta name="googlebot, robots" content="noai">
 <meta name="robots" content="max-image-preview:large, noai">
 <meta name=robots content="longhand: noai">
 <meta name="robots" content="otherbot: index, *: noai">
@@ -561,7 +563,7 @@ def test_forms_in_any_company():
 @pytest.mark.parametrize("headers, said", [
     ("X-Robots-Tag: noarchive\r\nX-Robots-Tag: noai", "noai"), ("X-Robots-Tag: otherbot: noindex\r\nX-Robots-Tag: noai", "noai"), ("X-Robots-Tag: otherbot: noindex\r\nX-Robots-Tag: googlebot: noai", None),
     ("X-Robots-Tag: unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, noai", "noai"), ("X-Robots-Tag: unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT", "unavailable_after"),
-    ("X-Robots-Tag: unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT", None), ("TDM-Reservation: 1", "tdm_reservation"), ("TDM-Reservation: 0\r\ntdm-reservation: 1", "tdm_reservation"), ("tdm-reservation: 10", None),
+    ("X-Robots-Tag: unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT", None), ("TDM-Reservation: 1", "tdm_reservation"), ("TDM-Reservation: 0\r\ntdm-reservation: 1", "tdm_reservation"), ("tdm-reservation: 10", None), ('tdm-reservation: "1"', "tdm_reservation"), ('tdm-reservation: "0"', None),
     ("X-Robots-Tag: max-snippet:-1, max-image-preview:large\r\nX-Robots-Tag: max-video-preview:-1", None)])
 def test_rights_in_headers(headers, said):
     for date in (CRAWLED, ""):
@@ -1649,6 +1651,18 @@ def test_an_index_of_an_earlier_crawl(crawl, tmp_path):
     (tmp_path / "index.npy").write_bytes(b"not an array")
     with pytest.raises(SystemExit):
         run(crawl, "--index", str(tmp_path / "index.npy"))
+
+
+def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
+    """Their signatures differ, so that no document would ever be found in it."""
+    for made, asked in (("v1", "0.10"), ("0.10", "v1")):
+        run(crawl, "--fineweb", made, "--save-index", str(tmp_path / "index.npy"))
+        assert len(documents(crawl)) == 2
+        with pytest.raises(SystemExit):
+            run(crawl, "--fineweb", asked, "--index", str(tmp_path / "index.npy"))
+        assert f"index.npy: signed by the rules of FineWeb {made}, and these documents by those of {asked};" in capsys.readouterr().err
+        run(crawl, "--fineweb", made, "--index", str(tmp_path / "index.npy"))
+        assert documents(crawl) == []
 
 
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):

@@ -1,8 +1,11 @@
 """robots.py: the directives that are for us, and those that forbid the use of a page."""
+import doctest
 import random
+import time
 
 import pytest
 
+import charset
 import robots
 from robots import directives, forbids_links, moment, reservation
 from warc import parse_headers
@@ -10,8 +13,15 @@ from warc import parse_headers
 NOW = moment("2026-06-01T12:00:00Z")
 
 
+def test_examples_of_the_docstrings():
+    for module in (robots, charset):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
+
+
 @pytest.mark.parametrize("line, want", [
     ("noai", "noai"), ("NOINDEX", "noindex"), ("none", "none"), ("index, follow", None), ("all", None), ("", None), ("noarchive,noai", "noai"), ("noindex nofollow", "noindex"),
+    ("noarchive|noai", "noai"), ("nofollow/noindex", "noindex"), ("noai=true", "noai"),
     ("nofollow; noai", "noai"), ('"noai"', "noai"), ("noai.", "noai"), (",, ,noai,", "noai"), ("noimageai", None), ("noindexing, no ai, no-index", None), ("follow,\r\n\tnoai", "noai"),
     # for whom
     ("googlebot: noindex", None), ("googlebot: noindex, nofollow", None), ("otherbot: noindex, googlebot: noai", None), ("noai, otherbot: noindex", "noai"), ("otherbot: noindex, longhand: noai", "noai"),
@@ -20,7 +30,11 @@ NOW = moment("2026-06-01T12:00:00Z")
     # values are no directives and their names no robots
     ("max-snippet:-1, max-image-preview:large, max-video-preview:-1", None), ("max-snippet: -1, noai", "noai"), ("max-image-preview:none", None), ("max-image-preview: none, noindex", "noindex"),
     ("max-something-new: none, noai", "noai"), ("noindex: true", "noindex"), ("noai max-snippet: 5", "noai"), ("noai unavailable_after: 2099-01-01", "noai"), ("max-image-preview=none", None),
+    ("max-image-preview:large noindex", "noindex"), ("max-snippet = 5 noarchive noai", "noai"), ("max-snippet: none noarchive", None), ("otherbot: max-snippet:5 noai", None),
+    # a colon behind what is no robot
+    ("ai-train: no, noindex", "noindex"), ("rating: adult; noai", "noai"), ("otherbot: noindex, rating: adult, noai", None), ("otherbot: noyaca, noai", None), ("otherbot:, noai", None), ("rating: none, noai", None),
     # dates
+    ("unavailable_after: 2025-12-03 noindex", "noindex"), ("unavailable_after: 25 Jun 2030 15:00:00 PST noai", "noai"), ("unavailable_after: none", None), ("unavailable_after: 2025/12/03", "unavailable_after"),
     ("unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, noai", "noai"), ("unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT", "unavailable_after"), ("unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT", None),
     ("unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT, otherbot: noai", None), ("unavailable_after: 25 Jun 2010, noindex", "noindex"), ("unavailable_after: 25 Jun 2010 15:00:00 PST", "unavailable_after"),
     ("unavailable_after: Wednesday, 03-Dec-25 13:09:53 GMT, noarchive", "unavailable_after"), ("unavailable_after: 2025-12-03", "unavailable_after"), ("unavailable_after: 2026-12-03", None),
@@ -65,7 +79,23 @@ def test_each_line_of_a_header_begins_anew(head, want):
 
 @pytest.mark.parametrize("text, iso", [
     ("Wed, 03 Dec 2025 13:09:53 GMT", "2025-12-03T13:09:53+00:00"), ("2025-12-03", "2025-12-03T00:00:00+00:00"), ("25 Jun 2010", "2010-06-25T00:00:00+00:00"), ("2025-12-03t13:09:53z", "2025-12-03T13:09:53+00:00"),
+    ("2025-12-03 13:09:53 UTC", "2025-12-03T13:09:53+00:00"), ("2025-12-03T13:09:53 gmt", "2025-12-03T13:09:53+00:00"), ("2025/12/03 10:00:00", "2025-12-03T10:00:00+00:00"), ("2025.12.03", "2025-12-03T00:00:00+00:00"),
+    ("03-Dec-2025", "2025-12-03T00:00:00+00:00"), ("December 3rd, 2025", "2025-12-03T00:00:00+00:00"), ("1st Dec 2025", "2025-12-01T00:00:00+00:00"), ("12/03/2025", None),
     ("3 Dec 2025 13:09", "2025-12-03T13:09:00+00:00"), ("2025-12-03 13:09:53", "2025-12-03T13:09:53+00:00"), ("soon", None), ("", None), ("9" * 10_000, None), ("\ud800", None), ("1 Jan 99999 00:00:00 GMT", None)])
 def test_moment(text, iso):
     found = moment(text)
     assert (found and found.isoformat()) == iso
+
+
+@pytest.mark.parametrize("tag, want", [
+    ({"name": "robots"}, True), ({"name": "googlebot, robots"}, True), ({"name": "Robots,GoogleBot"}, True), ({"name": "robots otherbot"}, True), ({"property": "robots"}, True), ({"http-equiv": "X-Robots-Tag"}, True),
+    ({"name": "LONGHAND"}, True), ({"name": "googlebot"}, False), ({"name": "my-robots"}, False), ({"name": "description"}, False), ({}, False)])
+def test_whose_a_meta_is(tag, want):
+    assert robots.of_meta({**tag, "content": "noai"}) == "noai" * want
+
+
+def test_hostile_lines_take_no_time():
+    for piece in ("max-", "max-a:", "max-a: b ", "max-a ", "unavailable_after:", "unavailable_after: 1 ", "a:", " ", "noai ", ",", "max-a:b\t"):
+        start = time.process_time()
+        reservation(piece * (100_000 // len(piece)), NOW)
+        assert time.process_time() - start < 2, piece
