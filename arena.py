@@ -163,13 +163,27 @@ def battles(answers):
 Verdict = namedtuple("Verdict", "correct ended n_tokens stepwise")
 
 
+def last_word(text):
+    """The last word of a text, a Fraction where it is a number; None where there is none."""
+    words = text.split()
+    if not words:
+        return None
+    word = words[-1].strip("*_()%")
+    return chats.comparable(word) if chats.is_number(word) else words[-1]
+
+
 def is_correct(task, text):
-    """The reply ends with the answer; for questions about the assistant it is enough to mention it."""
+    """The reply ends with the answer; for questions about the assistant it is enough to mention it.
+
+    Numbers are compared as numbers: 1,776 is 1776. Of GSM8K's kind it is the number behind ####.
+    """
     said, answer = (str(what).strip().rstrip(".!").lower() for what in (text, task["answer"]))
     if task.get("kind") == "identity":
         return answer in said
     if task.get("kind") == "gsm8k":
-        return chats.final_answer(text) == answer
+        return chats.comparable(chats.final_answer(text)) == chats.comparable(answer)
+    if chats.is_number(answer) and last_word(said) == chats.comparable(answer):
+        return True
     return said == answer or said.endswith((" " + answer, "\n" + answer))
 
 
@@ -185,12 +199,22 @@ def prompts(tokenizer, tasks):
 
 def fitting(path, tokenizer, n_positions):
     """The tasks of a file whose questions leave room for a reply; prints how many do not."""
+    return fitting_all(path, [(tokenizer, n_positions)])
+
+
+def fitting_all(path, readers):
+    """As fitting, for readers [(tokenizer, n_positions)]: the tasks that fit all of them."""
     tasks = chats.tasks(path)
-    fit = [t for t, prompt in zip(tasks, prompts(tokenizer, tasks)) if len(prompt) < n_positions]
+    room = np.full(len(tasks), True)
+    for tokenizer, n_positions in readers:
+        room &= [len(prompt) < n_positions for prompt in prompts(tokenizer, tasks)]
+    fit = [t for t, fits in zip(tasks, room) if fits]
+    least = min(n_positions for _, n_positions in readers)
     if len(fit) < len(tasks):
-        print(f"{path}: {len(tasks) - len(fit):,} of {len(tasks):,} questions fill the context of {n_positions} tokens and are left out", file=sys.stderr)
+        print(f"{path}: {len(tasks) - len(fit):,} of {len(tasks):,} questions fill the context of "
+              f"{least} tokens and are left out", file=sys.stderr)
     if not fit:
-        raise ValueError(f"{path}: no question that fits the model's context of {n_positions} tokens")
+        raise ValueError(f"{path}: no question that fits the model's context of {least} tokens")
     return fit
 
 
@@ -249,7 +273,11 @@ def print_evaluation(run, stages):
 def vote(task, text):
     """What a reply says, for a vote: its number, its last word, or for a fact all of it; None where it says nothing."""
     text = text.strip().rstrip(".!").lower()
-    return chats.final_answer(text) if task.get("kind") == "gsm8k" else text or None if task.get("kind") == "fact" else next(reversed(text.split()), None)
+    if task.get("kind") == "gsm8k":                         # the number behind ####
+        return chats.comparable(chats.final_answer(text))
+    if task.get("kind") == "fact":                          # the whole reply
+        return text or None
+    return last_word(text)
 
 
 def tries(params, cfg, tokenizer, tasks, n, score_of=None, seed=0, max_tokens=64):
@@ -268,26 +296,44 @@ def tries(params, cfg, tokenizer, tasks, n, score_of=None, seed=0, max_tokens=64
     return out
 
 
+def choice(tokenizer, task, as_document):
+    """(ids of all before the answer, the options) of a task with "options" and a "reply"."""
+    begin = task["reply"][:task["reply"].index(task["answer"])].rstrip()
+    if as_document:
+        prompt = [tokenizer.eot_token, *tokenizer.encode_ordinary(f"{task['question']} {begin}")]
+    else:
+        prompt = prompts(tokenizer, [task])[0] + tokenizer.encode_ordinary(begin)
+    return prompt, [f" {option}" for option in task["options"]]
+
+
 def likeliest(params, cfg, tokenizer, tasks, as_document=False):
-    """Share of the tasks with "options" of which the model finds the right one likeliest, behind the words of its "reply"."""
+    """Share of the tasks of which the model finds the right one of the "options" likeliest.
+
+    The options stand behind the words of the task's "reply". Tasks that do not fit the context are
+    left out, and how many is printed; nan where none fits.
+    """
     right = []
     for task in tasks:
-        begin = task["reply"][:task["reply"].index(task["answer"])].rstrip()
-        if as_document:
-            prompt = [tokenizer.eot_token, *tokenizer.encode_ordinary(f"{task['question']} {begin}")]
-        else:
-            prompt = prompts(tokenizer, [task])[0] + tokenizer.encode_ordinary(begin)
-        best, _ = choose(params, cfg, tokenizer, prompt, [f" {option}" for option in task["options"]])
-        right.append(task["options"][best] == task["answer"])
-    return float(np.mean(right))
+        prompt, options = choice(tokenizer, task, as_document)
+        longest = max(len(tokenizer.encode_ordinary(option)) for option in options)
+        if len(prompt) + longest - 1 <= cfg.n_positions:    # the last token is only predicted
+            best, _ = choose(params, cfg, tokenizer, prompt, options)
+            right.append(task["options"][best] == task["answer"])
+    if len(right) < len(tasks):
+        left_out = len(tasks) - len(right)
+        print(f"{left_out:,} of {len(tasks):,} questions with options exceed the context "
+              f"of {cfg.n_positions} tokens and are left out", file=sys.stderr)
+    return float(np.mean(right)) if right else float("nan")
 
 
 def print_tries(run, stages, n, score_of=None, seed=0):
     run, found = Path(run), {}
-    games, facts = (chats.tasks(run / "tasks" / f"{name}_test.jsonl") for name in ("wheel", "facts"))
+    models = {stage: sample.load_model(run / stage) for stage in stages}
+    readers = [(tokenizer, cfg.n_positions) for _, cfg, tokenizer in models.values()]
+    games = fitting_all(run / "tasks" / "wheel_test.jsonl", readers)
+    facts = fitting_all(run / "tasks" / "facts_test.jsonl", readers)
     facts = [t for t in facts if t.get("exposure", 0) >= 10 and "options" in t]
-    for stage in stages:
-        model = sample.load_model(run / stage)
+    for stage, model in models.items():
         found[stage] = tries(*model, games, n, score_of, seed)
         if facts:
             found[stage]["well-known facts, the likeliest of ten"] = likeliest(*model, facts, as_document=stage == "base")
@@ -312,10 +358,14 @@ def fight(run, folders=(), seed=0, n=300):
     refuse_judges(folders)
     if len(folders) < 2:
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)}; make the demo's with: make")
-    tasks = [t for name in ("facts", "calculator", "wheel", "identity") for t in chats.tasks(run / "tasks" / f"{name}_test.jsonl")]
+    models = {folder: sample.load_model(folder) for folder in folders}
+    readers = [(tokenizer, cfg.n_positions) for _, cfg, tokenizer in models.values()]
+    tasks = []
+    for name in ("facts", "calculator", "wheel", "identity"):
+        tasks += fitting_all(run / "tasks" / f"{name}_test.jsonl", readers)
     tasks = [tasks[i] for i in np.random.default_rng(seed).permutation(len(tasks))[:n]]
     answers = {}
-    for folder in folders:
-        _, verdicts = ask(*sample.load_model(folder), tasks, 1.0, seed)
+    for folder, model in models.items():
+        _, verdicts = ask(*model, tasks, 1.0, seed)
         answers[str(folder.relative_to(run) if folder.is_relative_to(run) else folder)] = [v.correct + 0.5 * v.ended for v in verdicts]
     return ratings(battles(answers), seed, about=[*range(len(tasks))] * (len(answers) * (len(answers) - 1) // 2))

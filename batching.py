@@ -39,14 +39,21 @@ class Declined(Exception):
 
 
 class Job:
-    """One request: prompts, each of which becomes a row; events, what is written: {number of the row: [text, entries, finish]} with an
-    entry of logprobs for each token shown. An event of None says that nothing more comes: declined says
-    why, or the writer failed.
+    """One request.
 
-    client: who asks; the places are shared out between clients."""
+    prompts  each becomes a row
+    events   what is written: {number of the row: [text, entries, finish]}. None says that nothing more
+             comes: declined says why, or the writer failed
+    entries  where log probabilities are asked for, one for each token: (token, characters of the reply
+             in front of it, whether it is shown, its log probability, [(token, log probability)] of the
+             likeliest)
+    calls    whether an event comes also for a token that is not shown, as in a call of the calculator
+    client   who asks; the places are shared out between clients
+    """
 
-    def __init__(self, prompts, settings, stop=(), calls=False, stream=True, client=None):
-        self.prompts, self.settings, self.stop, self.calls, self.stream = prompts, settings.check(), stop, calls, stream
+    def __init__(self, prompts, settings, stop=(), stream=True, calls=False, client=None):
+        self.prompts, self.settings, self.stop = prompts, settings.check(), stop
+        self.stream, self.calls = stream, calls
         self.client, self.declined = client, None
         self.events, self.gone, self.begun, self.rows, self.tokens = queue.SimpleQueue(), False, 0, [], 0
         self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
@@ -54,6 +61,11 @@ class Job:
     def hand_over(self):
         self.events.put(self.written)
         self.written, self.handed = {}, time.monotonic()
+
+    def write_nothing(self):
+        """End every row before its first token."""
+        self.written = {i: ["", [], "length"] for i in range(len(self.prompts))}
+        self.hand_over()
 
 
 class Writer(threading.Thread):
@@ -131,7 +143,7 @@ class Writer(threading.Thread):
             rows = self.batch.add([job.prompts[i] for job, i in each], [job.settings for job, _ in each], [i for _, i in each])
             for (job, i), row in zip(each, rows):
                 job.rows.append(row)
-                self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop, job.calls)
+                self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop)
         return True
 
     def _next(self):
@@ -158,10 +170,12 @@ class Writer(threading.Thread):
     def _pass_on(self, row, token):
         job, i, text = self.texts[row]
         job.tokens += 1
+        before = text.length
         shown = text.put(token)
         entry = None
-        if row.likely and token not in text.names and not text.hidden:
-            entry = (token, *row.likely[-1])
+        if row.likely:
+            said = token not in text.names and not text.hidden
+            entry = (token, before, said, *row.likely[-1])
         finish = row.finish
         if text.stopped:
             if not finish:
@@ -170,7 +184,7 @@ class Writer(threading.Thread):
         if finish:
             shown += text.end()
             del self.texts[row]
-        if shown or entry or finish:
+        if shown or entry or finish or job.calls:
             part = job.written.setdefault(i, ["", [], None])
             part[0] += shown
             part[1] += [entry] if entry else []

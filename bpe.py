@@ -14,7 +14,8 @@ the corpus: each join is the next rank. `merge` and `learn_tokens` are that; the
 What makes it fast is to do everything for many pieces at once, in arrays: pieces.py cuts text and numbers the pieces, and
 encoder.py merges those that are new, one step of each at a time. vocabularies.py has the files of others. Also here: the
 token shards (llm.c's format) that train.py reads. Left out: every tokenizer that is not byte-level BPE;
-`load` refuses those by name.
+`load` refuses those by name. Of byte-level BPE it reads what Hugging Face's tokenizers can write: added words, steps of normalising and of
+cutting.
 
 Sources: Sennrich et al. 2016 (arXiv 1508.07909); GPT-2 (Radford et al. 2019) for bytes and pattern;
 tiktoken for the meaning of every method; minbpe, rustbpe and Hugging Face tokenizers for the order of
@@ -22,6 +23,7 @@ merges; llm.c for the shards. tests/peers/test_bpe_peers.py compares with all bu
 """
 
 import argparse
+import bisect
 import codecs
 import functools
 import gzip
@@ -48,10 +50,10 @@ import command
 import runs
 import vocabularies
 from encoder import TOGETHER, Encoder
-from pieces import (PATTERNS, SURE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_pattern,
-                    cut, finder, names_of, normal_form, parts_of, words_of)
+from pieces import (PATTERNS, SURE, WHITE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_cut, check_normalize,
+                    cut, finder, names_of, normalized, parts_of, spelled, words_of)
 from runs import whole_file
-from vocabularies import GPT2_BYTES, PUBLISHED
+from vocabularies import GPT2_BYTES, PUBLISHED, Flags
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>",
@@ -227,34 +229,47 @@ def _every_second(at, after):           # (n,) -> (<=n,)
 class Tokenizer:
     """Ranks, pattern and special tokens, with tiktoken's methods and tiktoken's ids.
 
-    ranks {bytes: id}, ids in order of merging; pattern a key of PATTERNS or a regular expression;
+    ranks {bytes: id}, ids in order of merging; pattern a key of PATTERNS, a regular expression or steps of a cut (pieces.Split);
     special_tokens {name: id}. Ids may have holes. `token_bytes[id]` is the bytes of each id: for a
     special token its name in UTF-8, for a hole b"". `n_vocab` is the largest id plus one; `holes`
-    are the ids below it that mean nothing, so that a sampler can rule them out. normalize: None, or a
-    Unicode normal form that text is brought to first ("NFC" for Qwen).
+    are the ids below it that mean nothing, so that a sampler can rule them out. normalize: what text
+    is brought to first: None, a Unicode normal form ("NFC" for Qwen) or steps of pieces.normalized.
+    words {name: id}: added tokens that are not special, so they are text like any other, found in it before it is cut.
+    flags {name: Flags}: how added tokens are found, where that is not in the text as it is.
     """
 
-    name = None         # the file it came from, for messages
+    name = None         # the encoding's, or the file it came from
 
-    def __init__(self, ranks, pattern, special_tokens, normalize=None):
+    def __init__(self, ranks, pattern, special_tokens, normalize=None, words=(), flags=()):
         self.ranks, self.special_tokens, self.normalize = dict(ranks), dict(special_tokens), normalize
+        self.words, self.flags = dict(words), dict(flags)
         self.pattern = PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern
-        check_pattern(self.pattern)
-        if not self.ranks or "" in self.special_tokens or b"" in self.ranks:
+        check_cut(self.pattern)
+        check_normalize(self.normalize)
+        added = self.special_tokens | self.words
+        if not self.ranks or "" in added or b"" in self.ranks:
             raise ValueError("a tokenizer needs at least one token, none of them empty, "
                              "and no special one named ''")
-        for name in self.special_tokens:
+        for name in added:
             if not isinstance(name, str) or len(name) > LONGEST_NAME:
                 raise ValueError(f"special token {str(name)[:60]!r}: expected a text of up to "
                                  f"{LONGEST_NAME} characters")
-        vocabularies.check_ids(itertools.chain(self.ranks.values(), self.special_tokens.values()))
-        self._bytes_of = {i: name.encode("utf-8") for name, i in self.special_tokens.items()}
+        normal = [self._normal(name) for name in added if self.flags.get(name, Flags()).normalized]
+        if "" in normal or len(set(normal)) < len(normal):
+            raise ValueError("of the added tokens to be found in normalised text, one is empty when it is normalised, or two are equal")
+        vocabularies.check_ids(itertools.chain(self.ranks.values(), added.values()))
+        self._bytes_of = {i: name.encode("utf-8") for name, i in added.items()}
         self._bytes_of |= {i: token for token, i in self.ranks.items()}
-        n_tokens = len(self.ranks) + len(self.special_tokens)
+        twice = [name for name, i in added.items() if i in self._bytes_of and vocabularies.is_made(name, {self._bytes_of[i]})
+                 and self.ranks.get(self._bytes_of[i]) == i]        # a token that merges make too
+        n_tokens = len(self.ranks) + len(self.special_tokens) + len(self.words) - len(twice)
         if len(self._bytes_of) < n_tokens:
             raise ValueError(f"{n_tokens} tokens have only {len(self._bytes_of)} different ids")
         self.n_vocab = max(self._bytes_of) + 1
         self.token_bytes = [self._bytes_of.get(i, b"") for i in range(self.n_vocab)]
+
+    def __repr__(self):
+        return f"<Tokenizer {self.name!r}, {self.n_vocab:,} tokens>"
 
     @property
     def eot_token(self):
@@ -266,8 +281,10 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self):
-        """16 hex digits, the first 8 bytes of SHA-256 over ranks, pattern and special tokens."""
-        rest = json.dumps([self.pattern, sorted(self.special_tokens.items())] + ([self.normalize] if self.normalize else []))
+        """16 hex digits, the first 8 bytes of SHA-256 over ranks, pattern and added tokens."""
+        more = [self.normalize, sorted(self.words.items()), sorted(self.flags.items())]
+        more = more if self.words or self.flags else more[:1] if self.normalize else []
+        rest = json.dumps([self.pattern, sorted(self.special_tokens.items()), *more])
         return hashlib.sha256(vocabularies.ranks_file(self.ranks) + rest.encode("utf-8")).hexdigest()[:16]
 
     def encode(self, text, allowed_special=frozenset(), disallowed_special="all"):
@@ -278,15 +295,17 @@ class Tokenizer:
         that what a user typed never turns into control tokens unseen. A special token that is
         neither is ordinary text. Where one name begins with another, the longer is taken.
         """
-        return self.encode_batch([text], num_threads=1, allowed_special=allowed_special, disallowed_special=disallowed_special)[0]
+        return self.encode_to_numpy(text, allowed_special=allowed_special, disallowed_special=disallowed_special).tolist()
 
-    def encode_batch(self, texts, *, num_threads=cores.N_THREADS, allowed_special=frozenset(), disallowed_special="all"):
+    def encode_to_numpy(self, text, *, allowed_special=frozenset(), disallowed_special="all"):      # -> (n,) uint32
+        return self._encode([text], self._allowed([text], allowed_special, disallowed_special), 1)[0]
+
+    def encode_batch(self, text, *, num_threads=cores.N_THREADS, allowed_special=frozenset(), disallowed_special="all"):
         """encode of each; the text between special tokens is all encoded together."""
-        each = [list(self._between_special(text, allowed_special, disallowed_special)) for text in texts]
-        ordinary = iter(self.encode_many([text for parts in each for text, _ in parts], num_threads=num_threads))
-        return [[i for _, special in parts for i in next(ordinary).tolist() + special] for parts in each]
+        allowed = self._allowed(text, allowed_special, disallowed_special)
+        return [ids.tolist() for ids in self._encode(text, allowed, num_threads)]
 
-    def _between_special(self, text, allowed_special, disallowed_special):      # yields text, and [] or the [special token] behind it
+    def _allowed(self, texts, allowed_special, disallowed_special):     # -> the names that are allowed; ValueError for a text with others
         for value in (allowed_special, disallowed_special):
             if isinstance(value, str) and value != "all":
                 raise ValueError(f'special tokens {value!r}: pass a set of names, or "all"')
@@ -295,24 +314,82 @@ class Tokenizer:
         disallowed = every - allowed if disallowed_special == "all" else set(disallowed_special)
         if "" in disallowed:
             raise ValueError("disallowed_special: the empty text is in every text")
-        for _, name in self._names(disallowed).find(text):
-            raise ValueError(f"text contains the special token {name!r}: for that token pass "
-                             f"allowed_special={{{name!r}}}, for ordinary text pass "
-                             f"disallowed_special=() or use encode_ordinary")
-        start = 0
-        for at, name in self._names(allowed).find(text):
-            yield text[start:at], [self.special_tokens[name]]
-            start = at + len(name)
-        yield text[start:], []
+        for text in texts if disallowed else ():
+            for _, name in self._names(disallowed).find(text):
+                raise ValueError(f"text contains the special token {name!r}: for that token pass "
+                                 f"allowed_special={{{name!r}}}, for ordinary text pass "
+                                 f"disallowed_special=() or use encode_ordinary")
+        return allowed
 
     def _names(self, names):
-        if names == self.special_tokens.keys():
-            return self._every_name
-        return names_of(frozenset(names))
+        return self._every_name if len(names) == len(self.special_tokens) and names == self.special_tokens.keys() else names_of(frozenset(names))
 
     @cached_property
     def _every_name(self):
         return Names(self.special_tokens)
+
+    def _sought(self, allowed):         # -> Names to find in a text as it is, {normalised name: name} to find in the normalised rest
+        key = "all" if len(allowed) == len(self.special_tokens) else frozenset(allowed)
+        if key not in self._sought_before:
+            if len(self._sought_before) > 64:
+                self._sought_before.clear()
+            names = {*allowed, *self.words}
+            others = {self._normal(name): name for name in names if self.flags.get(name, Flags()).normalized}
+            self._sought_before[key] = self._names(names - {*others.values()}), others
+        return self._sought_before[key]
+
+    @cached_property
+    def _sought_before(self):
+        return {}
+
+    @cached_property
+    def _tokens(self):                  # {name: its id, (1,) uint32}; None: (0,)
+        return {None: np.zeros(0, np.uint32)} | {name: np.array([i], np.uint32) for name, i in (self.special_tokens | self.words).items()}
+
+    def _encode(self, texts, allowed, num_threads):     # -> [(n,) uint32], words and allowed special tokens found
+        try:
+            if not allowed and not self.words:
+                return self._encoder.encode([self._normal(well_formed(text)) for text in texts], num_threads)
+            each = [list(self._between(text, allowed)) for text in texts]
+            ordinary = iter(self._encoder.encode([text for parts in each for text, _ in parts], num_threads))
+        except SlowPattern as error:
+            raise ValueError(f"{self.name}: {error}" if self.name else str(error)) from None
+        return [np.concatenate([ids for _, token in parts for ids in (next(ordinary), token)]) for parts in each]
+
+    def _between(self, text, allowed):
+        """Yields the text between added tokens, normalised, and the token behind it, (1,) or at the end (0,).
+
+        As in tokenizers: first those that are looked for in the text as it is, then, in the normalised rest, the others, by their
+        normalised names.
+        """
+        names, others = self._sought(allowed)
+        for part, name in self._split(well_formed(text), names):
+            part, token = self._normal(part), self._tokens[name]
+            if others:
+                *inside, (part, _) = self._split(part, names_of(frozenset(others)), others)
+                yield from ((text, self._tokens[other]) for text, other in inside)
+            yield part, token
+
+    def _split(self, text, names, named=None):
+        """Yields the text between names and the name behind it, at last the rest and None. named: {what is found: name}."""
+        start = 0
+        for at, name in names.find(text):
+            end, name = at + len(name), named[name] if named else name
+            flags = self.flags.get(name)
+            if flags and flags.single_word and (regex.match(r"\w", text[max(0, at - 1):at]) or regex.match(r"\w", text[end:end + 1])):
+                continue
+            if flags and flags.lstrip:
+                while at > start and text[at - 1] in WHITE:
+                    at -= 1
+                at = max(at, start)             # the name before may have taken it
+            while flags and flags.rstrip and end < len(text) and text[end] in WHITE:
+                end += 1
+            yield text[start:at], name if at < end else None
+            start = end
+        yield text[start:], None
+
+    def _normal(self, text):
+        return normalized(self.normalize, text) if self.normalize else text
 
     def encode_ordinary(self, text):
         """Text to a list of ids; the names of special tokens are text like any other.
@@ -320,33 +397,25 @@ class Tokenizer:
         Lone surrogates, which UTF-8 cannot hold, become U+FFFD. ValueError if the vocabulary lacks
         a character. What the pattern does not match is dropped, as in tiktoken.
         """
-        return self.encode_to_numpy(text).tolist()
+        return self._encode([text], (), 1)[0].tolist()
 
-    def encode_to_numpy(self, text):    # -> (n,) uint32
-        return self.encode_many([text], num_threads=1)[0]
-
-    def encode_many(self, texts, *, num_threads=cores.N_THREADS):          # [str] -> [(n,) uint32]
-        texts = list(map(well_formed, texts))
-        if self.normalize:
-            texts = [normal_form(self.normalize, text) for text in texts]
-        try:
-            return self._encoder.encode(texts, num_threads)
-        except SlowPattern as error:
-            raise ValueError(f"{self.name}: {error}" if self.name else str(error)) from None
+    def encode_many(self, texts, *, num_threads=cores.N_THREADS):          # [str] -> [(n,) uint32], of encode_ordinary
+        return self._encode(list(texts), (), num_threads)
 
     @cached_property
     def _encoder(self):
         return Encoder(self.ranks, self.pattern, merge)
 
     def __reduce__(self):               # to pickle it: without what encoding remembers
-        arguments = self.ranks, self.pattern, self.special_tokens, self.normalize
+        arguments = self.ranks, self.pattern, self.special_tokens, self.normalize, self.words, self.flags
         return Tokenizer, arguments, {"name": self.name}
 
     def encode_single_token(self, token):
         """The id of one whole token, str or bytes, special or not; KeyError if there is none."""
-        if token in self.special_tokens:
-            return self.special_tokens[token]
-        return self.ranks[token.encode("utf-8") if isinstance(token, str) else token]
+        data, added = token.encode("utf-8") if isinstance(token, str) else bytes(token), self.special_tokens | self.words
+        if data in self.ranks:
+            return self.ranks[data]
+        return {name.encode("utf-8"): i for name, i in added.items()}[data]
 
     def decode(self, ids, errors="replace"):
         """Ids to text; `errors` as in bytes.decode, since a token may end inside a character."""
@@ -396,8 +465,12 @@ class Tokenizer:
     def decode_tokens_bytes(self, ids):
         return [self._bytes_of[i] for i in ids]
 
-    def decode_batch(self, batch, errors="replace"):
+    def decode_batch(self, batch, errors="replace", *, num_threads=1):
+        """decode of each. num_threads is tiktoken's, and changes nothing: one thread decodes faster than Python shares out lists."""
         return [self.decode(ids, errors) for ids in batch]
+
+    def decode_bytes_batch(self, batch, *, num_threads=1):
+        return list(map(self.decode_bytes, batch))
 
     def decode_with_offsets(self, ids):
         """The text, and for each id the character it begins in. A token that begins inside of a character counts to that."""
@@ -407,22 +480,68 @@ class Tokenizer:
             n += sum(not 0x80 <= b < 0xC0 for b in token)
         return b"".join(tokens).decode("utf-8"), offsets
 
-    def encode_ordinary_batch(self, texts, *, num_threads=cores.N_THREADS):
-        return [ids.tolist() for ids in self.encode_many(texts, num_threads=num_threads)]
+    def encode_ordinary_batch(self, text, *, num_threads=cores.N_THREADS):
+        return [ids.tolist() for ids in self.encode_many(text, num_threads=num_threads)]
+
+    def _unstable(self, text, allowed):
+        """(ids of the text, how many at its end hang on what may follow), as tiktoken counts: those of the last piece, and if that begins
+        with white space, of the white space before it. Behind a special token there are none."""
+        *parts, (rest, _) = self._between(text, allowed) if allowed or self.words else [(self._normal(well_formed(text)), None)]
+        ids, pieces = self._encode([text], allowed, 1)[0].tolist(), self._encoder.find(rest)
+        tail = 1
+        if self.pattern in (PATTERNS["gpt2"], PATTERNS["cl100k"]):      # tiktoken's form of these takes white space at the end as one piece
+            while tail < len(pieces) and not (pieces[-tail] + pieces[-tail - 1]).strip(WHITE):
+                tail += 1
+        n = sum(len(self._encoder.short[piece]) // 4 for piece in pieces[-tail:])
+        while 0 < n < len(ids) and not (self._bytes_of[ids[-n]] + self._bytes_of[ids[-n - 1]]).strip(b" \n\t"):
+            n += 1
+        return ids, n
 
     def encode_bytes(self, data):
-        """Any bytes to ids that decode to them. Where UTF-8 ends, the rest is merged as one piece, with the piece before it and, if that
-        begins with white space, the white space before that: tiktoken's _encode_bytes."""
+        """Any bytes to ids that decode to them. Where UTF-8 ends, the rest is merged as one piece with what may change in the ids before:
+        tiktoken's _encode_bytes."""
         try:
             return self.encode_ordinary(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            text = data[:error.start].decode("utf-8")
-            ids, kept = self.encode_ordinary(text), 0
-            if ids:
-                kept = len(ids) - len(self.encode_ordinary(finder(self.pattern)(text)[-1]))
-                while 0 < kept < len(ids) and not (self._bytes_of[ids[kept]] + self._bytes_of[ids[kept - 1]]).strip(b" \n\t"):
-                    kept -= 1
-            return ids[:kept] + self._encoder.one(data[len(self.decode_bytes(ids[:kept])):])
+            ids, n = self._unstable(data[:error.start].decode("utf-8"), ())
+            kept = len(ids) - n
+            return ids[:kept] + self._encoder.one(self.decode_bytes(ids[kept:]) + data[error.start:])
+
+    def encode_with_unstable(self, text, *, allowed_special=frozenset(), disallowed_special="all"):
+        """(ids that stay, whatever follows the text; [ids of what may come behind them]), as in tiktoken.
+
+        The rest of the text, the unstable bytes, is the beginning of each of those: of a token that begins so; of tokens for a part of it
+        and one that begins with the other part, encoded anew; and, where it ends in white space, of the two cut in front of that.
+        """
+        ids, n = self._unstable(text, self._allowed([text], allowed_special, disallowed_special))
+        stable, rest = ids[:len(ids) - n], self.decode_bytes(ids[len(ids) - n:])
+        if not rest:
+            return ids, []
+        found, possible, texts = {(self.ranks[token],) for token in self._beginning_with(rest)}, [], []
+        for i in range(1, len(rest)):
+            for token in self._beginning_with(rest[i:]):
+                try:
+                    texts.append((rest[:i] + token).decode("utf-8"))
+                except UnicodeDecodeError:
+                    possible.append(self._encoder.one(rest[:i] + token))
+        possible += map(np.ndarray.tolist, self.encode_many(texts, num_threads=1))
+        for some in possible:
+            ends = itertools.accumulate(len(self._bytes_of[i]) for i in some)
+            found.add(tuple(some[:1 + sum(1 for _ in itertools.takewhile(lambda end: end < len(rest), ends))]))
+        last = rest.decode("utf-8", "ignore")[-1:]
+        if last.isspace() and rest.endswith(last.encode("utf-8")) and len(rest) > len(last.encode("utf-8")):
+            cut = len(rest) - len(last.encode("utf-8"))
+            found.add((*self._encoder.one(rest[:cut]), *self._encoder.one(rest[cut:])))
+        return stable, sorted(map(list, found))
+
+    def _beginning_with(self, data):                    # -> the tokens, without special ones, in order of their bytes
+        tokens = self._sorted_tokens
+        first = bisect.bisect_left(tokens, data)
+        return tokens[first:bisect.bisect_left(tokens, True, first, key=lambda token: not token.startswith(data))]
+
+    @cached_property
+    def _sorted_tokens(self):
+        return sorted(self.ranks)
 
     @property
     def max_token_value(self):
@@ -436,7 +555,7 @@ class Tokenizer:
         return token in self.special_tokens.values()
 
     def token_byte_values(self):
-        return sorted(self.ranks)
+        return list(self._sorted_tokens)
 
     @classmethod
     def train(cls, texts, vocab_size, pattern="digits", special_tokens=SPECIAL_TOKENS, ties="rustbpe", min_frequency=1, workers=1):
@@ -471,18 +590,22 @@ class Tokenizer:
         found = sorted(set(well_formed(text)))
         return cls({c.encode("utf-8"): i for i, c in enumerate(found)}, "characters", {})
 
-    def save(self, path):
+    def save(self, path, end=None):
         """Write `NAME.tiktoken` (the ranks), `vocab.json` (GPT-2's files, merges.txt beside it) or another
-        `NAME.json` (all, as Hugging Face's tokenizers reads it)."""
+        `NAME.json` (all, as Hugging Face's tokenizers reads it). Beside `tokenizer.json` and `vocab.json` comes a tokenizer_config.json, for
+        transformers: end is the token behind which a model has no more to say (see vocabularies.roles)."""
         path = Path(path)
         if path.suffix not in (".tiktoken", ".json"):
             raise ValueError(f"{path}: a tokenizer's name ends in .tiktoken or .json")
         if path.suffix == ".tiktoken":
             vocabularies.write(path, vocabularies.ranks_file(self.ranks))
         elif path.name == "vocab.json":
-            vocabularies.write_gpt2(path, self, merge)
+            vocabularies.write_gpt2(path, self, merge, end)
         else:
-            vocabularies.write(path, vocabularies.json_file(self, path))
+            content = vocabularies.json_file(self, path)
+            if path.name == "tokenizer.json":
+                vocabularies.write(path.with_name("tokenizer_config.json"), vocabularies.config_file(self, end))
+            vocabularies.write(path, content)
 
     @classmethod
     def load(cls, path, pattern=None, special_tokens=None, folder=None):
@@ -494,7 +617,7 @@ class Tokenizer:
         publishes for a file of that name. ValueError if there is no pattern by then.
         """
         tokenizer = cls._read(path, pattern, special_tokens, folder)
-        tokenizer.name = str(path)
+        tokenizer.name = Path(path).stem if Path(path).stem in PUBLISHED else str(path)
         return tokenizer
 
     @classmethod
@@ -521,23 +644,25 @@ class Tokenizer:
                 raise vocabularies.cannot_be_read(path, error) from None
         ranks, beside = vocabularies.read_ranks(path), path.with_suffix(".json")
         known = PUBLISHED.get(path.stem)
-        known_pattern, known_specials, normalize = (known.pattern, known.special_tokens, None) if known else (None, {}, None)
+        known_pattern, known_specials, *rest = (known.pattern, known.special_tokens) if known else (None, {})
         if None in (pattern, special_tokens) and beside.is_file():
             other = vocabularies.read_json(beside, merge)
             if other.ranks != ranks:
                 raise ValueError(f"{path}: has other ranks than {beside.name} beside it; make both "
                                  f"again with: python bpe.py train --run {path.parent}")
-            known_pattern, known_specials, normalize = other[1:]
+            known_pattern, known_specials, *rest = other[1:]
         pattern = known_pattern if pattern is None else pattern
         if pattern is None:
             raise ValueError(f"{path}: holds no pattern, and there is no {beside.name} beside it; "
                              f"pass pattern= (any regular expression, or {', '.join(PATTERNS)}) "
                              f"and special_tokens={{name: id}}")
-        return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens, normalize)
+        return cls(ranks, pattern, known_specials if special_tokens is None else special_tokens, *rest)
 
 
 def well_formed(text):
     """A str that UTF-8 can hold: surrogate pairs become their character, lone ones U+FFFD."""
+    if not isinstance(text, str):
+        raise TypeError(f"a text is encoded, not a {type(text).__name__}: {repr(text)[:60]}")
     try:
         text.encode("utf-8")
         return text
@@ -817,9 +942,9 @@ def show_text(tokenizer, text, colour, steps):
     if steps:
         for piece in finder(tokenizer.pattern)(text):
             print(f"  {piece!r}")
-            for parts, rank in merge_steps(tokenizer.ranks, piece.encode("utf-8")):
-                spelled = " ".join(part.decode("utf-8", "backslashreplace").replace(" ", "␣").replace("\n", "\\n") for part in parts)
-                print(f"    {'bytes' if rank is None else f'rank {rank}':>12}  {spelled}")
+            for parts, rank in merge_steps(tokenizer.ranks, spelled(piece, tokenizer.pattern)):
+                shown = " ".join(part.decode("utf-8", "backslashreplace").replace(" ", "␣").replace("\n", "\\n") for part in parts)
+                print(f"    {'bytes' if rank is None else f'rank {rank}':>12}  {shown}")
     return ids
 
 

@@ -30,6 +30,15 @@ MAX_HEADER = 100_000_000                                # bytes; the format's ow
 LLMC_MAGIC, LLMC_DTYPES = 20240326, {3: "<f4", 5: "<u2"}
 
 
+def distinct(pairs):
+    """A JSON object; ValueError if a key stands in it twice, as only one value could be meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {key[:60]!r}{'...' * (len(key) > 60)} stands twice in one object")
+    return found
+
+
 def read_json(path):
     """The object in a JSON file; ValueError naming the file if it is not one."""
     try:
@@ -93,14 +102,6 @@ def save_safetensors(path, tensors, metadata=None):
             f.write(array.reshape(-1).view(np.uint8).data)
 
 
-def _no_duplicates(pairs):
-    seen = dict(pairs)
-    if len(seen) != len(pairs):
-        name, _ = Counter(k for k, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the name {name[:60]!r} appears twice")
-    return seen
-
-
 def _header(path, size):
     """(entries, metadata, where the data begins) of a safetensors file; ValueError where it breaks the format."""
     with open(path, "rb") as f:
@@ -110,16 +111,19 @@ def _header(path, size):
             raise ValueError(f"{path}: not a safetensors file (header length {n}, file of {size} bytes)")
         text = f.read(n)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
-        metadata = header.pop("__metadata__", {})
-        if not text.startswith(b"{") or not all(isinstance(v, str) for v in metadata.values()):
-            raise ValueError("it must begin with '{' and hold only strings as metadata")
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
+        if not text.startswith(b"{"):
+            raise ValueError("it must begin with '{'")
+        metadata = header.pop("__metadata__", None)         # null is none
+        metadata = {} if metadata is None else metadata
+        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+            raise ValueError(f"its __metadata__ is {str(metadata)[:60]}, expected texts by name")
         for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            whole = [begin, end, *entry["shape"]]
-            if not (isinstance(entry["dtype"], str) and all(type(x) is int and x >= 0 for x in whole)):
-                raise ValueError(f"{name}: {entry}")
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as e:
+            dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets")) if isinstance(entry, dict) else (None,) * 3
+            numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 else [None]
+            if not isinstance(dtype, str) or not all(type(x) is int and x >= 0 for x in numbers):
+                raise ValueError(f"{name[:60]}: {str(entry)[:100]}, expected dtype, shape and two data_offsets")
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path}: bad safetensors header: {str(e)[:200]}") from None
     return header, metadata, 8 + n
 
@@ -145,7 +149,10 @@ def load_safetensors(path):
             raise ValueError(f"{path}: {name} spans bytes {a}..{b}, expected to begin at {end}, hold {need} and end "
                              f"within {size - start}: truncated or overlapping; copy or save the file again")
         end = b
-        array = data[start + a:start + b].view(dtype).reshape(shape)
+        try:
+            array = data[start + a:start + b].view(dtype).reshape(shape)
+        except ValueError:                              # nothing, times more than NumPy counts
+            raise ValueError(f"{path}: {name} has the shape {shape}, which is too large") from None
         tensors[name] = widen(array) if entry["dtype"] == "BF16" else array
     if start + end != size:
         raise ValueError(f"{path}: {size} bytes, the header accounts for {start + end}; copy or save the file again")
@@ -158,7 +165,15 @@ def load_index(path):
     if not isinstance(files, dict) or not all(isinstance(file, str) and Path(file).name == file for file in files.values()):
         raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
     for file in sorted(set(files.values())):
-        tensors.update(load_safetensors(Path(path).parent / file)[0])
+        part = Path(path).parent / file
+        if not part.is_file():
+            raise FileNotFoundError(f"{part}: no such file, but {Path(path).name} says that it holds {sum(f == file for f in files.values())} of the "
+                                    f"{len(files)} tensors; fetch it too")
+        found = load_safetensors(part)[0]
+        wrong = [name for name in found if files.get(name) != file] + [name for name in files if files[name] == file and name not in found]
+        if wrong:
+            raise ValueError(f"{part}: {wrong[0]!r} is not in both this file and what {Path(path).name} says of it; fetch both again")
+        tensors.update(found)
     return tensors
 
 

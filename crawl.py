@@ -12,7 +12,7 @@ proxies, for the crawler. A response is stored as it was received, chunks and gz
 renamed as Common Crawl does: so nothing in the file is our invention, the digests are of what the server sent (the payload
 is the body as stored, as for warcio and wget), and every reader of WARC can undo both.
 
-Sources: RFC 9309 (robots.txt), 9110 and 9112 (HTTP), 3986 (addresses); ISO 28500 (WARC); Heritrix (hopsFromSeed).
+Sources: RFC 9309 (robots.txt), 9110 and 9112 (HTTP); the URL Standard (addresses); ISO 28500 (WARC); Heritrix (hopsFromSeed).
 """
 import argparse
 import base64
@@ -23,6 +23,7 @@ import gzip
 import hashlib
 import http.client
 import io
+import ipaddress
 import itertools
 import os
 import re
@@ -30,6 +31,7 @@ import socket
 import ssl
 import sys
 import time
+import unicodedata
 import urllib.request
 import uuid
 import zlib
@@ -37,14 +39,16 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+import charset
 import command
+import robots
 import runs
-from extract import SCRIPTS, TAG, WHOLE, attributes, decode, end_of, stream_safe, unescape
+from extract import stream_safe
+from robots import AGENT
 from warc import HEAD_END, is_html, parse_record, read_warc
 
-AGENT = "longhand"                                      # robots.txt may call us by it
 MAX_BODY = 5 << 20                                      # bytes kept of a page, as in Common Crawl since March 2025
 MAX_HEAD = 256 << 10                                    # bytes read of a response before its body begins, interim responses too
 MAX_ADDRESS = 2083                                      # characters of an address; Heritrix has the same limit
@@ -54,6 +58,7 @@ MAX_ROBOTS = 500 << 10                                  # bytes read of a robots
 MAX_REDIRECTS, MAX_FAILURES, MAX_TRIES = 5, 5, 6        # in a row: of a page; fetches from a host; of a large file
 TIMEOUT_S, MAX_WAIT_S, BUSY_S = 60, 300, 30             # for a fetch; the longest a server may ask us to wait; if it does not say
 REDIRECTS, BUSY, AGAIN = (301, 302, 303, 307, 308), (429, 503), (408, 429, 500, 502, 503, 504)
+TOO_FAST, FORBIDDEN_TRIES = (403, 429, 503), 4          # said to who asks too fast; CloudFront, before Common Crawl, says 403
 NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -75,8 +80,16 @@ def retry_after(headers):
 # --------------------------------------------------------------------------------------------------
 # Addresses: one spelling for each, so that no page is fetched twice.
 
-HOST = re.compile(r"(?=.{1,253}\Z)(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|(?=[0-9a-f.]*:)[0-9a-f:.]+)")
+HOST = re.compile(r"(?=.{1,253}\Z)(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|\[(?=[0-9a-f.]*:)[0-9a-f:.]+\])")
+SCHEME = re.compile("([a-zA-Z][a-zA-Z0-9+.-]*):")
+ADDRESS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.I | re.S)
+AUTHORITY = re.compile(r"(\[[^\]@]*\]|[^:@\[\]]*)(?::([0-9]*))?")
+NUMBER = re.compile("0x[0-9a-f]*|[0-9]+")
 UNRESERVED = re.compile("[A-Za-z0-9._~-]")
+TRIMMED = "".join(map(chr, range(0x21)))                # controls and the space
+LINE_ENDS = str.maketrans("", "", "\t\r\n")
+DEVIANT = "\u00df\u03c2\u200c\u200d"                    # IDNA 2003 replaced these, so that names were others'
+FOLDED = {0x3002: ".", 0xff0e: ".", 0xff61: "."} | dict.fromkeys([0xad, 0x200b, 0x2060, 0xfeff, *range(0xfe00, 0xfe10)])
 
 
 def escape(text):
@@ -85,26 +98,97 @@ def escape(text):
     return quote(text, safe="%/:@!$&'()*+,;=~?[]")
 
 
-def normalise(link, base=""):
-    """A link, relative to base -> its address. ValueError if that is not http or https, or has more than MAX_ADDRESS characters.
+def in_encoding(link, encoding):
+    """A link whose query is in the encoding of its page. Characters that it does not have become &#number;.
 
+    ("/ä?ä", "windows-1252") -> "/ä?%E4": paths are in UTF-8 always (URL Standard).
+    """
+    before, mark, query = link.partition("?")
+    if encoding == "utf-8" or query.isascii() or "#" in before:
+        return link
+    query = query.rstrip(TRIMMED).translate(LINE_ENDS).partition("#")[0]        # normalise would find them escaped
+    query = charset.bytes_of(query, encoding, "%26%23{}%3B")
+    return before + mark + quote(query, safe="!$%&'()*+,-./:;=?@[\\]^_`{|}~")
+
+
+def normal_host(host):
+    """A host's name as DNS has it: small ASCII letters, xn-- for all others. An IP address in its usual spelling."""
+    if host.startswith("["):
+        return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+    host = unquote(host)
+    if not host.isascii():
+        host = "".join(c if c in DEVIANT else unicodedata.normalize("NFKC", c.casefold()) for c in host.translate(FOLDED))
+        labels = unicodedata.normalize("NFC", host).split(".")
+        host = ".".join(label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in labels)
+    host = host.lower().removesuffix(".")
+    return ipv4(host) if NUMBER.fullmatch(host.rpartition(".")[2]) else host
+
+
+def ipv4(host):
+    """0x7f.1 -> 127.0.0.1: a number may be octal or hexadecimal; the last stands for the missing ones. Or ValueError."""
+    numbers = []
+    for part in host.split("."):
+        if not NUMBER.fullmatch(part) or len(part) > 20:
+            raise ValueError(f"{host}: no IPv4 address")
+        base = 16 if part[:2] == "0x" else 8 if part[0] == "0" else 10
+        numbers.append(int(part.removeprefix("0x") or "0", base))
+    *first, last = numbers
+    if len(first) > 3 or any(number > 255 for number in first) or last >= 256 ** (4 - len(first)):
+        raise ValueError(f"{host}: no IPv4 address")
+    return ".".join(map(str, [*first, *last.to_bytes(4 - len(first), "big")]))
+
+
+def without_dots(path):
+    """A path without /./ and /../; empty segments stay: /a//../b is /a/b."""
+    kept, segments = [], path.split("/")[1:]
+    for i, segment in enumerate(segments):
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+        if segment in (".", "..") and i == len(segments) - 1:
+            kept.append("")
+    return "/" + "/".join(kept)
+
+
+def parts_of(link, base):
+    """(scheme, authority, path, query) of a link, relative to base, as the URL Standard parts them."""
+    scheme, address = SCHEME.match(link), ADDRESS.match(base)
+    rest = link[scheme.end():] if scheme else link
+    scheme = (scheme or address or [link, ""])[1].lower()
+    if scheme not in ("http", "https"):
+        raise ValueError(f"{link[:200]!r}: not an address of the form http://host/... or https://host/...")
+    rest, mark, query = rest.partition("#")[0].partition("?")
+    rest = rest.replace("\\", "/")
+    if rest.startswith("//") or not address or scheme != address[1].lower():
+        authority, _, path = rest.lstrip("/").partition("/")
+        return scheme, authority, f"/{path}", query
+    _, authority, path, base_query = address.groups("")
+    if not rest:
+        return scheme, authority, path, query if mark else base_query[1:]
+    return scheme, authority, rest if rest[0] == "/" else path.rpartition("/")[0] + "/" + rest, query
+
+
+def normalise(link, base=""):
+    """A link, relative to base -> its address, as browsers ask for it and in one spelling.
+
+    ValueError if that is not http or https, or has more than MAX_ADDRESS characters.
     "HTTP://Example.org:80/a/../%7euser#top" -> "http://example.org/~user"
     """
-    link = link.strip()
+    link = link.strip(TRIMMED).translate(LINE_ENDS)
     if len(link) > MAX_ADDRESS:
         raise ValueError(f"{link[:200]!r}...: an address of {len(link):,} characters")
-    if link != stream_safe(link):                       # urlsplit would take quadratic time
+    if link != stream_safe(link):                       # to normalise it would take quadratic time
         raise ValueError(f"{link[:200]!r}: no address has so many marks on a letter")
-    parts = urlsplit(urljoin(base, link))
-    host = (parts.hostname or "").removesuffix(".")
-    host = host if host.isascii() else host.encode("idna").decode()
-    if parts.scheme not in ("http", "https") or "@" in parts.netloc or not HOST.fullmatch(host):
+    scheme, authority, path, query = parts_of(link, base)
+    found = AUTHORITY.fullmatch(authority)
+    host = normal_host(found[1]) if found else ""
+    port = int(found[2] or 0) if found else 0
+    if not HOST.fullmatch(host) or port > 65535:
         raise ValueError(f"{link[:200]!r}: not an address of the form http://host/... or https://host/...")
-    host = f"[{host}]" if ":" in host else host
-    if parts.port not in (None, 80 if parts.scheme == "http" else 443):
-        host += f":{parts.port}"
-    path = urlsplit(urljoin("http://x/", "/" + escape(parts.path).lstrip("/"))).path    # without /./ and /../
-    address = urlunsplit((parts.scheme, host, path, escape(parts.query), ""))
+    if port and port != (80 if scheme == "http" else 443):
+        host += f":{port}"
+    address = f"{scheme}://{host}{without_dots(escape(path))}" + (f"?{escape(query)}" if query else "")
     if len(address) > MAX_ADDRESS:
         raise ValueError(f"{address[:200]!r}...: an address of {len(address):,} characters")
     return address
@@ -343,35 +427,24 @@ def take_over(file, info):
 # --------------------------------------------------------------------------------------------------
 # The crawl.
 
-NOFOLLOW = re.compile(r"(?:\A|[\s,])(?:nofollow|none)\b", re.I)
-
-
 def links_of(page, counts):
     """(the links that stand in a page, the address they are relative to). counts is told of those that it asks not to follow."""
-    source, at, base, links = decode(page.body, page.charset), 0, None, []
-    stay = bool(NOFOLLOW.search(page.http_headers.get("x-robots-tag", "")))
-    while at >= 0 and (found := TAG.search(source, at)):
-        closing, tag, _, comment = found.groups()
-        at, tag = found.end(), (tag or "").lower()
-        if comment:
-            at = source.find("-->", found.start() + 2)
-        elif tag in SCRIPTS and not closing:
-            at = end_of(source, tag, at)
-        elif tag in ("a", "area", "base", "meta") and not closing:
-            whole = WHOLE.match(source, found.start())  # TAG ends at the first >, and that may be quoted
-            at = whole.end()
-            if tag in ("a", "area") and len(links) == MAX_LINKS:
-                counts["beyond_max_links"] += 1
-                continue
-            has = {name: unescape(value or "") for name, value in attributes(whole[1]).items()}
-            if tag == "meta" and has.get("name", "").lower() in ("robots", AGENT):
-                stay = stay or bool(NOFOLLOW.search(has.get("content", "")))
-            elif tag == "base":
-                base = has.get("href") if base is None else base
-            elif "href" in has and "nofollow" in has.get("rel", "").lower().split():
+    source, encoding = charset.read(page.body, page.charset)
+    stay = any(map(robots.forbids_links, robots.lines(page.http_headers)))
+    base, links = None, []
+    for _, name, inside in charset.tags(source):
+        if name in ("a", "area") and len(links) == MAX_LINKS:
+            counts["beyond_max_links"] += 1
+        elif name in ("a", "area", "base", "meta"):
+            tag = charset.attributes(inside)
+            if name == "meta":
+                stay = stay or robots.forbids_links(robots.of_meta(tag))
+            elif name == "base":
+                base = tag.get("href") if base is None else base
+            elif "href" in tag and "nofollow" in re.split(r"[\s,]+", tag.get("rel", "").lower()):
                 counts["nofollow_link"] += 1
-            elif "href" in has:
-                links.append(has["href"])
+            elif "href" in tag:
+                links.append(in_encoding(tag["href"], encoding))
     counts["nofollow_page"] += stay
     try:
         return [] if stay else links, normalise(base or "", page.url)
@@ -626,6 +699,9 @@ def urlopen(request):
     return opener.open(request, timeout=TIMEOUT_S)
 
 
+GENEROUS = set()                                        # hosts that have given us bytes: what they forbid later, they allow again
+
+
 class RemoteError(OSError):
     """A file that cannot be had, and asking again would not help."""
     status = None                                       # of the HTTP response that says so
@@ -654,6 +730,8 @@ class Remote(io.RawIOBase):
                 if n == 0 and len(buffer) and (self.at != (self.size or self.at) or getattr(self.response, "length", None)):
                     raise ConnectionError("it ends early")
                 self.at, self.crc = self.at + n, zlib.crc32(memoryview(buffer)[:n], self.crc)
+                if n:
+                    GENEROUS.add(host_of(self.name))
                 return n
             except RemoteError:
                 raise
@@ -664,10 +742,12 @@ class Remote(io.RawIOBase):
         """Wait before the next try, longer each time; RemoteError if there were enough without a megabyte of progress."""
         hopeless = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError)
         self.tries, self.tried_at = 1 if self.at - self.tried_at > 1 << 20 else self.tries + 1, self.at
-        if self.tries == MAX_TRIES or not self.at and isinstance(getattr(error, "reason", None), hopeless):
+        tries = FORBIDDEN_TRIES if not self.at and getattr(error, "code", None) == 403 else MAX_TRIES
+        if self.tries >= tries or not self.at and isinstance(getattr(error, "reason", None), hopeless):
             raise RemoteError(f"{self.name}: gave up at byte {self.at:,} after {self.tries} tries ({error!r}); "
                               "look at the address and the network, then run it again") from None
-        wait_s = min(max(2 ** (self.tries - 1), retry_after(getattr(error, "headers", {})) or 0), MAX_WAIT_S)
+        grows = 4 if getattr(error, "code", None) in TOO_FAST else 2        # six minutes in all, a limit counts about five
+        wait_s = min(max(grows ** (self.tries - 1), retry_after(getattr(error, "headers", {})) or 0), MAX_WAIT_S)
         report("waiting", f"{wait_s:.0f} s for {self.name} at byte {self.at:,} ({error!r})")
         self.response = self.response and self.response.close()
         time.sleep(wait_s)
@@ -684,9 +764,10 @@ class Remote(io.RawIOBase):
             error.close()
             if error.code == 416 and self.size is None:
                 return io.BytesIO()                     # the connection broke just behind the last byte
-            if error.code in AGAIN:
+            if error.code in AGAIN or error.code == 403 and (self.at or host_of(self.name) in GENEROUS):
                 raise
-            refused = RemoteError(f"{self.name}: the server says {error.code} {error.reason[:200]}; look at the address")
+            refused = RemoteError(f"{self.name}: the server says {error.code} {error.reason[:200]}; look at the address"
+                                  + (", or wait: some say this to who asks too fast, Common Crawl among them" if error.code == 403 else ""))
             refused.status = error.code
             raise refused from None
         tag = response.headers.get("ETag", "")          # a weak one, W/..., says nothing about bytes
@@ -714,8 +795,9 @@ def open_url(address):
     """A file at an http(s) address, to read forward as if it were here: .read(n), .name, with, for line in.
 
     A connection that breaks is taken up again where it broke, by a Range request; from a server that has none, by reading
-    from the start and passing over what came before, if it is still the same. Busy servers and broken connections are tried
-    again after pauses of 1, 2, 4 ... seconds, or the Retry-After, which stderr is told. Memory does not grow with the file.
+    from the start and passing over what came before, if it is still the same. Broken connections are tried again after pauses
+    of 1, 2, 4 ... seconds, busy servers after 1, 4, 16 ... or the Retry-After, which stderr is told. A 403 means busy if the
+    host has given bytes before: Common Crawl's rate limit says that. Memory does not grow with the file.
     RemoteError, an OSError, if it is not there, changes while it is read, or MAX_TRIES tries in a row bring nothing.
     """
     return io.BufferedReader(Remote(normalise(address)), 1 << 18)
@@ -736,7 +818,8 @@ def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
     except RemoteError as error:
         if error.status not in (403, 404):              # where listing is forbidden, what is not there is forbidden
             raise
-        raise ValueError(f"{address}: no such crawl (status {error.status}); {known}") from None
+        too_fast = "; or we ask too fast, then wait some minutes" if error.status == 403 else ""
+        raise ValueError(f"{address}: no such crawl (status {error.status}); {known}{too_fast}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"{address}: not a gzip list of paths ({error}); try again, or look at it") from None
     if len(paths) < n_files or not all(re.fullmatch(rf"crawl-data/{name}/\S+\.warc\.gz", path) for path in paths):

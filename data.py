@@ -11,8 +11,18 @@
     fineweb             lists, menus, lines said twice
     pii                 e-mail and public IP addresses are replaced
 
-The order is that of the FineWeb paper (section 3.7): near-duplicates go before the C4 rules rewrite the text. FineWeb
-itself asks no page for its rights.
+FineWeb has two orders, and two sets of rules; report.json names those of a run.
+
+    --order paper       as above: the paper, section 3.7. Near-duplicates go before c4 rewrites the text.
+    --order script      c4 and fineweb before minhash: examples/fineweb.py of datatrove, which made the data set.
+    --fineweb 0.10      the rules of datatrove 0.10, which later FineWebs run with
+    --fineweb v1        the rules of datatrove 0.2, which made FineWeb v1 (filters.py lists what differs)
+    --no-rights         asks no page for its rights, as FineWeb
+
+The nearest to FineWeb v1 is --order script --fineweb v1 --no-rights, with lid.176.bin and UT1's lists. What stays
+different: text is extract.py's and not trafilatura's; the filters' words are spaCy's and not NLTK's, whose splitter of
+sentences is a trained model; of near-duplicates the one stays that was fetched first; replaced addresses do not
+depend on other documents.
 
 Near-duplicates are known only when all documents are, hence two passes. The first takes documents, a few hundred at a time,
 to their signatures; each such unit is a file, and a run that was killed goes on behind the last one. The second takes
@@ -45,6 +55,7 @@ from pathlib import Path
 import cores                # before NumPy: one BLAS thread for each worker, and freed memory is kept
 import numpy as np
 
+import charset
 import command
 import crawl
 import dedup
@@ -57,6 +68,7 @@ from warc import DOCUMENT_TYPES, FILE_ENDS, document_kind, read_warc
 
 STAGES = ("url", "rights", "extract", "language", "gopher_repetition", "gopher_quality", "minhash",
           "c4", "fineweb", "pii")
+ORDERS = {"paper": STAGES, "script": (*STAGES[:6], "c4", "fineweb", "minhash", "pii")}
 COLUMNS = ("text", "id", "dump", "url", "date", "file_path", "language", "language_score",
            "token_count", "license")
 LANGUAGE_THRESHOLD = 0.65
@@ -79,6 +91,20 @@ class Settings:
     language_model: str = None
     tokenizer: str = None
     pii: tuple = ("email", "ip")
+    fineweb: str = "0.10"       # whose rules: filters.VERSIONS
+    order: str = "paper"        # of the stages: ORDERS
+    rights: bool = True         # ask pages for their rights
+
+    @property
+    def stages(self):
+        """Names of the stages in their order."""
+        return tuple(stage for stage in ORDERS[self.order] if self.rights or stage != "rights")
+
+    @property
+    def passes(self):
+        """The stages up to the signature, and those behind it."""
+        at = self.stages.index("minhash") + 1
+        return self.stages[:at], self.stages[at:]
 
 
 class Stages:
@@ -97,7 +123,9 @@ class Stages:
         return url_filter(doc["url"], self.blocklist)
 
     def rights(self, doc):
-        why, doc["license"] = filters.rights(doc["record"].http_headers, doc["record"].body)
+        record = doc["record"]
+        page = b"" if record.type == "conversion" else record.body      # a text has no tags
+        why, doc["license"] = filters.rights(record.http_headers, page, record.date)
         return None if why else "", why
 
     def extract(self, doc):
@@ -106,7 +134,7 @@ class Stages:
             return None, "http_status"
         kind, why = document_kind(record)
         if kind == "text":                                  # of a WET file: somebody has extracted it
-            text = extract.decode(record.body, record.charset)
+            text = charset.decode(record.body, record.charset or "utf-8")
         else:
             counts = Counter()
             text = extract.main_text(record.body, record.url, record.charset, counts) if kind else None
@@ -114,30 +142,31 @@ class Stages:
         return (text, None) if text else (None, why or "empty")
 
     def language(self, doc):
-        [label], [score] = self.classifier.predict([doc["text"].replace("\n", " ")])
+        between = "" if self.settings.fineweb == "v1" else " "          # v1 joins words over the ends of lines
+        [label], [score] = self.classifier.predict([doc["text"].replace("\n", between)])
         doc["language"], doc["language_score"] = str(label), float(score)
         if label not in self.settings.languages:
             return None, "language"
         return (doc["text"], None) if score > LANGUAGE_THRESHOLD else (None, "low_score")
 
     def gopher_repetition(self, doc):
-        return gopher_repetition(doc["text"])
+        return gopher_repetition(doc["text"], self.settings.fineweb)
 
     def gopher_quality(self, doc):
-        return gopher_quality(doc["text"])
+        return gopher_quality(doc["text"], self.settings.fineweb)
 
     def minhash(self, doc):
-        doc["signature"] = minhash([doc["text"]])[0]
+        doc["signature"] = minhash([doc["text"]], self.settings.fineweb)[0]
         return doc["text"], None
 
     def c4(self, doc):
         return c4_quality(doc["text"])
 
     def fineweb(self, doc):
-        return fineweb_quality(doc["text"])
+        return fineweb_quality(doc["text"], self.settings.fineweb)
 
     def pii(self, doc):
-        text = redact(doc["text"], self.settings.pii)
+        text = redact(doc["text"], self.settings.pii, self.settings.fineweb)
         doc["token_count"] = len(self.tokenizer.encode_ordinary(text)) if self.tokenizer else None
         return text, None
 
@@ -177,8 +206,12 @@ def through(doc, stages):
     return doc
 
 
-first_pass = functools.partial(through, stages=STAGES[:7])
-second_pass = functools.partial(through, stages=STAGES[7:])
+def first_pass(doc):
+    return through(doc, WORKER.settings.passes[0])
+
+
+def second_pass(doc):
+    return through(doc, WORKER.settings.passes[1])
 
 
 def work(settings, item):                                   # in a worker process
@@ -208,11 +241,11 @@ def worker_processes(n, settings):
 class Report:
     """Counts of every stage, and the list of what was dropped, as the documents come by."""
 
-    def __init__(self, dropped):
-        self.dropped, self.reader = dropped, Counter()
-        self.stages = {stage: Counter() for stage in STAGES}
-        self.reasons = {stage: Counter() for stage in STAGES}
-        self.examples = {stage: defaultdict(list) for stage in STAGES}
+    def __init__(self, dropped, settings):
+        self.dropped, self.settings, self.reader = dropped, settings, Counter()
+        self.stages = {stage: Counter() for stage in settings.stages}
+        self.reasons = {stage: Counter() for stage in settings.stages}
+        self.examples = {stage: defaultdict(list) for stage in settings.stages}
 
     def add(self, doc):
         for stage, n_in, n_out, seconds in doc["trail"]:
@@ -236,7 +269,7 @@ class Report:
             stages[stage] = counts | {"seconds": round(row["seconds"], 3),
                                       "reasons": dict(self.reasons[stage].most_common()),
                                       "examples": self.examples[stage]}
-        return {"stages": stages, "reader": dict(sorted(self.reader.items())),
+        return {"settings": vars(self.settings), "stages": stages, "reader": dict(sorted(self.reader.items())),
                 "note": "seconds are CPU seconds of the stage, summed over workers"}
 
     def table(self):
@@ -352,7 +385,10 @@ def progress(items, what, done=0, rows=None, n_files=1):
 
 
 def identity(files, dump, settings):
-    """What a half-finished run was made of, so that no other goes on with it: settings, and the contents of files."""
+    """What a half-finished run was made of, so that no other goes on with it.
+
+    These are the settings, and the contents of files: pages, lists, models, and this program.
+    """
     pages = [[str(f), digest_of(f)] for f in files]
     given = (*settings.blocklist, settings.hard_words, settings.soft_words, settings.subwords, settings.suffixes,
              settings.language_model, settings.tokenizer)
@@ -360,7 +396,9 @@ def identity(files, dump, settings):
     for path in filter(None, given):
         inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
         lists += [[str(p), digest_of(p)] for p in inside or [Path(path)]]
-    found = {"files": pages, "dump": dump, "settings": vars(settings), "lists": lists, "unit": UNIT, "stages": STAGES}
+    here = Path(__file__).parent
+    program = [[p.name, digest_of(p)] for p in sorted([*here.glob("*.py"), *here.glob("*.ftz")])]
+    found = {"program": program, "files": pages, "dump": dump, "settings": vars(settings), "lists": lists, "unit": UNIT, "stages": settings.stages}
     return json.loads(json.dumps(found))
 
 
@@ -380,7 +418,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
     files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
     start_worker(settings)                                  # before all else: mistakes show at once
     for path in index:
-        dedup.load_index(path)
+        dedup.load_index(path, settings.fineweb)
     if save_index and not Path(save_index).parent.is_dir():
         raise FileNotFoundError(f"{save_index}: its folder {Path(save_index).parent} is not there; make it, or name another file")
     docs = Path(run_dir) / "docs"
@@ -395,7 +433,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
         try:
             with worker_processes(workers, settings) as each:
                 first(new, files, Path(run_dir), dump, each)
-                report = second(new, files, each, index, save_index)
+                report = second(new, files, settings, each, index, save_index)
         finally:
             if not any((new / "units").glob("*.jsonl")):    # nothing to go on from
                 shutil.rmtree(new, ignore_errors=True)
@@ -449,21 +487,21 @@ def first(new, files, run_dir, dump, each):
     write_json(new / "first.json", counts)
 
 
-def second(new, files, each, index, save_index):
+def second(new, files, settings, each, index, save_index):
     """Duplicates, the second pass, shards and report, all in .new/shards; begun anew when it was interrupted. -> Report"""
     shards = new / "shards"
     shutil.rmtree(shards, ignore_errors=True)
     shards.mkdir()
     with gzip_text(shards / "dropped.tsv.gz") as dropped:
         dropped.write("url\tstage\treason\n")
-        report = Report(dropped)
+        report = Report(dropped, settings)
         report.reader.update(json.loads((new / "first.json").read_text(encoding="utf-8")))
         paths = sorted((new / "units").glob("*.jsonl"))
         if not paths:
             names = ", ".join(map(str, files))
             raise ValueError(f"{names}: no response records, so no documents")
         start = time.process_time()
-        dedup.match(new / "units", index, new / "index.npy" if save_index else None)
+        dedup.match(new / "units", index, new / "index.npy" if save_index else None, settings.fineweb)
         report.stages["minhash"]["seconds"] += time.process_time() - start
         for doc, duplicate in after_first(paths):           # before the second pass, so that rows come in the same order always
             report.add(doc)
@@ -532,6 +570,13 @@ def parse_args(argv=None):
                        help="what is replaced (default: email ip; ssn and phone are those of the United States)")
     group.add_argument("--tokenizer", metavar="FILE",
                        help="count tokens with this tokenizer (default: token_count is null)")
+    group = parser.add_argument_group("which FineWeb")
+    group.add_argument("--fineweb", choices=filters.VERSIONS, default="0.10",
+                       help="rules of datatrove 0.10, or those of FineWeb v1 (default: 0.10)")
+    group.add_argument("--order", choices=ORDERS, default="paper",
+                       help="minhash before c4 and fineweb as in the paper, or behind them as in the script (default: paper)")
+    group.add_argument("--no-rights", dest="rights", action="store_false",
+                       help="do not ask pages for their rights, and note no licences")
     args = parser.parse_args(argv)
     if args.workers < 1:
         parser.error(f"--workers {args.workers}: at least 1")
@@ -556,7 +601,8 @@ def main(argv=None):
     try:
         paths = crawl.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
         settings = Settings(tuple(args.blocklist), args.hard_words, args.soft_words, args.subwords, args.public_suffixes,
-                            tuple(args.language), args.language_model, args.tokenizer, tuple(args.pii))
+                            tuple(args.language), args.language_model, args.tokenizer, tuple(args.pii),
+                            args.fineweb, args.order, args.rights)
         report = run(paths, args.run, settings, args.workers, args.dump, args.index, args.save_index)
     except BrokenPipeError:                                 # of standard error
         raise

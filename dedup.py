@@ -3,8 +3,8 @@
 Two texts are near-duplicates when they share most of their shingles, the runs of five words in them. Comparing all pairs of a
 million texts is out of the question, so each gets a signature: for each of 112 orders of all shingles the first one that the
 text has. Two texts that share a part s of their shingles agree in each of the 112 with probability s. The signature is cut into
-14 bands of 8, and texts that agree in any whole band are linked: with probability 1 - (1 - s^8)^14, which is 0.06 for s = 0.5
-and 0.997 for s = 0.85. What links connect, in any number of steps, is a cluster, and of a cluster one text is kept: the one
+14 bands of 8, and texts that agree in any whole band are linked: with probability 1 - (1 - s^8)^14, which is 0.053 for s = 0.5
+and 0.988 for s = 0.85 (p_linked). What links connect, in any number of steps, is a cluster, and of a cluster one text is kept: the one
 that was fetched first (by its date, then url, then id), whatever order the files come in.
 
 The steps leave files, so a step that was killed does not begin anew. Machines that share the work
@@ -18,8 +18,10 @@ Contents decide, not names, sizes or times. Each step writes its record last (NA
 matched.json), with the SHA-256 of what it read and wrote. A file that has changed is signed again,
 and a step refuses files that do not belong together.
 
-data.py takes the same steps within the pipeline. Formula, seeds and constants are datatrove's, so that signatures are equal bit
-for bit; of a band only a 64-bit key is kept, which for a billion documents joins two bands by mistake once in forty runs.
+data.py takes the same steps within the pipeline. Words, formula, seeds and constants are datatrove 0.10's, so that signatures
+are equal bit for bit, and with version="v1" those of datatrove 0.2, which made FineWeb v1 (with NLTK's words, of which few
+rules are left on text without punctuation). Of a band only a 64-bit key is kept: among a billion documents 0.38 pairs are
+linked by mistake (n_mistakes). An index of band keys is refused for documents that another version signs.
 
 Sources: Broder 1997 (MinHash); Penedo et al. 2024 (FineWeb: 5-grams, 14 bands of 8); datatrove's minhash.py.
 """
@@ -30,7 +32,9 @@ import functools
 import gzip
 import hashlib
 import json
+import operator
 import os
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -42,14 +46,21 @@ import extract
 import numpy as np
 import regex
 import runs
-from filters import PUNCTUATION, Words
+from filters import PUNCTUATION
+from words import SPECIAL, UNITS, split_piece
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
 MERSENNE = np.uint64((1 << 61) - 1)
 NO_SIGNATURE = np.uint64(0xFFFFFFFFFFFFFFFF)                # minima are below 2^61
 NUMBER = regex.compile(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?")
-TWO_WORDS = regex.compile(r"0[a-z]+0")                      # 0px0: a number takes letters, but no more numbers
-TO_SPACE = {ord(c): " " for c in PUNCTUATION}
+# What is split of a normalized text in ASCII: doesnt -> does nt, 0km -> 0 km.
+SPLIT = frozenset(piece for piece, words in SPECIAL.items() if len(words) > 1)
+SPLIT_NUMBER = regex.compile(f"0(?:{'|'.join(UNITS)})(?![a-z0])")
+TO_SPACE, DELETED = {ord(c): " " for c in PUNCTUATION}, {ord(c): None for c in PUNCTUATION}
+DIGITS = re.compile(r"\d+")
+OLD_MARKS = re.compile("[‘‒―`;]")                           # the last two come of Greek letters
+OLD_WORDS = re.compile(r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na(?:\s|\Z)))"
+                       r"(not|me|na|ta)")
 BLOCK = 256                     # shingles times 112 numbers of 8 bytes: fits a core's cache
 
 
@@ -63,26 +74,66 @@ def permutations():                                         # -> a, b (112,) uin
     return rng.randint(1, MERSENNE, n, np.uint64), rng.randint(0, MERSENNE, n, np.uint64)
 
 
-def normalize(text):
-    """By what documents are compared: lower case, numbers 0, no punctuation or accents."""
-    text = " ".join(NUMBER.sub("0", text.lower()).translate(TO_SPACE).split())
-    if text.isascii():
-        return text
-    text = unicodedata.normalize("NFD", extract.stream_safe(text))
-    return text.translate({ord(c): None for c in set(text) if unicodedata.category(c) == "Mn"}).strip()
+def normalize(text, version="0.10"):
+    """By what documents are compared: lower case, numbers 0, no punctuation or accents.
+
+    "v1" deletes punctuation, which joins what stood at its sides: don't -> dont, 3.14 -> 0.
+    """
+    text = text.lower()
+    if version == "v1":
+        text = " ".join(text.split()).translate(DELETED)
+    else:
+        text = " ".join(NUMBER.sub("0", text).translate(TO_SPACE).split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFD", extract.stream_safe(text))
+        marks = {ord(c): None for c in set(text) if unicodedata.category(c) == "Mn"}
+        text = text.translate(marks).strip()
+    return DIGITS.sub("0", text).strip() if version == "v1" else text
 
 
-def shingle_hashes(text):                                   # a normalized text of T words -> (T-4,) uint64
+class Memory(dict):
+    """A memory: piece -> its words, joined by spaces."""
+    MOST, MOST_CHARS = 1 << 18, 1 << 23                     # with more it begins anew
+
+    def __init__(self):
+        self.n_chars = 0
+
+    def __missing__(self, piece):
+        self.n_chars += len(piece)
+        self[piece] = words = " ".join(split_piece(piece))
+        return words
+
+    def __call__(self, text):
+        """The text with one space between its words."""
+        if len(self) > self.MOST or self.n_chars > self.MOST_CHARS:
+            self.clear()
+            self.n_chars = 0
+        pieces = text.split()
+        return " ".join(operator.itemgetter(*pieces)(self)) if len(pieces) > 1 else self[text.strip()]
+
+
+split = Memory()
+
+
+def split_v1(text):
+    """The words of FineWeb v1, joined by spaces: NLTK's rules, of which few know no punctuation."""
+    text = OLD_MARKS.sub(r" \g<0> ", text)
+    return " ".join(OLD_WORDS.sub(r" \g<1> \g<2> ", text).split())
+
+
+def shingle_hashes(text, version="0.10"):                   # a normalized text of T words -> (T-4,) uint64
     """The first 8 bytes of each shingle's SHA-1, its words joined by spaces."""
-    if not text.isascii() or "cannot" in text or TWO_WORDS.search(text):        # else its words are what stands between spaces
-        text = " ".join(Words(text).strings())
+    if version == "v1":
+        text = split_v1(text)
+    elif not (text.isascii() and SPLIT.isdisjoint(text.split()) and not SPLIT_NUMBER.search(text)):
+        text = split(text)                                  # else no word of it is split
     joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
     begins, ends = [0, *(spaces + 1).tolist()], [*spaces.tolist(), len(joined)]
     return np.frombuffer(b"".join([sha1(joined[i:j]).digest()[:8] for i, j in zip(begins, ends[SHINGLE - 1:])]), "<u8")
 
 
-def minhash(texts):                                         # n texts -> (n, 112) uint64
+def minhash(texts, version="0.10"):                         # n texts -> (n, 112) uint64
     """Signatures, bit for bit datatrove's: min over shingles h of (h*a + b mod 2^64) mod (2^61-1).
 
     The product wraps at 64 bits before the modulus, so this is no permutation by the book. A text
@@ -91,7 +142,7 @@ def minhash(texts):                                         # n texts -> (n, 112
     (a, b), sixty_one = permutations(), np.uint64(61)
     signatures, (x, y) = np.full((len(texts), BANDS * ROWS), NO_SIGNATURE, np.uint64), np.empty((2, BLOCK, BANDS * ROWS), np.uint64)
     for row, text in zip(signatures, texts):
-        hashes = shingle_hashes(normalize(text))
+        hashes = shingle_hashes(normalize(text, version), version)
         for at in range(0, len(hashes), BLOCK):
             h = hashes[at:at + BLOCK, None]
             u, v = x[:len(h)], y[:len(h)]
@@ -114,6 +165,24 @@ def band_keys(signatures):                                  # (n, 112) uint64 ->
         keys ^= keys >> np.uint64(29)
     keys[signatures[:, 0] == NO_SIGNATURE] = NO_SIGNATURE
     return keys
+
+
+def p_linked(s):
+    """The probability that two texts are linked which share a part s of their shingles.
+
+    >>> [round(p_linked(s), 3) for s in (0.5, 0.72, 0.85)]
+    [0.053, 0.65, 0.988]
+    """
+    return 1 - (1 - s ** ROWS) ** BANDS
+
+
+def n_mistakes(n_documents):
+    """The expected number of pairs whose bands differ, but not the 64-bit keys of one of them.
+
+    >>> round(n_mistakes(10 ** 9), 2)
+    0.38
+    """
+    return BANDS * n_documents * (n_documents - 1) / 2 / 2 ** 64
 
 
 # --------------------------------------------------------------------------------------------------------- clusters
@@ -161,7 +230,7 @@ def in_index(keys, index):                                  # (n, 14), (14, m) s
 
 
 # What signatures depend on beside the text.
-METHOD = {"version": 1, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
+METHOD = {"version": 2, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
 
 
 def save_array(path, a):
@@ -169,10 +238,11 @@ def save_array(path, a):
         np.save(f, a)
 
 
-def load_array(path, shape, dtype, remake):
-    """An array of this shape and dtype, memory-mapped. None in the shape stands for any length.
+def load_array(path, shape, dtypes, remake):
+    """An array of this shape, memory-mapped. None in the shape stands for any length.
 
-    The ValueError for any other file names the command that makes it again.
+    dtypes: those that it may have. The ValueError for any other file names the command that makes
+    it again.
     """
     try:
         a = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -182,16 +252,28 @@ def load_array(path, shape, dtype, remake):
         raise ValueError(
             f"{path}: damaged ({e}); delete it and make it again with: {remake}") from None
     fits = len(shape) == a.ndim and all(want in (None, n) for want, n in zip(shape, a.shape))
-    if a.dtype != dtype or not fits:
+    if a.dtype not in dtypes or not fits:
         raise ValueError(f"{path}: {a.dtype} {a.shape} is not what this step writes; "
                          f"delete it and make it again with: {remake}")
     return a
 
 
-def load_index(path):
-    """The sorted band keys of an earlier crawl, (14, m)."""
+# An index says by the dtype of its keys which version signed its documents.
+KEY_TYPES = {"0.10": np.dtype(np.uint64), "v1": np.dtype([("v1", np.uint64)])}
+
+
+def load_index(path, version="0.10"):
+    """The sorted band keys of an earlier crawl, (14, m).
+
+    ValueError for any other file, and if another version has signed its documents.
+    """
     remake = "python dedup.py match --save-index"
-    index = load_array(path, (BANDS, None), np.uint64, remake)
+    index = load_array(path, (BANDS, None), list(KEY_TYPES.values()), remake)
+    if index.dtype != KEY_TYPES[version]:
+        other = next(name for name, dtype in KEY_TYPES.items() if dtype == index.dtype)
+        raise ValueError(f"{path}: signed by the rules of FineWeb {other}, and these documents by those of "
+                         f"{version}; take another index, or data.py --fineweb {other}")
+    index = index.view(np.uint64)
     for band in index:
         for at in range(0, len(band), 1 << 20):
             part = band[at:at + (1 << 20) + 1]
@@ -248,7 +330,7 @@ def load_keys(work, stem):
     ValueError unless record, keys and names are whole and were written together.
     """
     remake = f"python dedup.py sign FILE --work {work}, where FILE is {stem}.jsonl or .jsonl.gz"
-    keys = load_array(Path(work) / f"{stem}.keys.npy", (None, BANDS), np.uint64, remake)
+    keys = load_array(Path(work) / f"{stem}.keys.npy", (None, BANDS), [np.uint64], remake)
     record = load_record(Path(work) / f"{stem}.signed.json", remake)
     for part in ("names.tsv", "keys.npy"):
         path = Path(work) / f"{stem}.{part}"
@@ -319,11 +401,11 @@ def stems_in(work):
     return sorted(found, key=lambda stem: f"{stem}.keys.npy")
 
 
-def match(work, index=(), save_index=None):
+def match(work, index=(), save_index=None, version="0.10"):
     """Decide which documents go, and write NAME.drop.npy beside each NAME.keys.npy.
 
     index: files of band keys of earlier crawls. A cluster that is linked to a document of these
-    goes as a whole. save_index: a file for the band keys of what stays.
+    goes as a whole. save_index: a file for the band keys of what stays. version: see minhash.
     -> (documents, dropped, dropped for the index)
     """
     work = Path(work)
@@ -336,7 +418,7 @@ def match(work, index=(), save_index=None):
     root, n = clusters(keys), len(keys)
     old = np.zeros(n, bool)
     for path in index:                                      # of a whole cluster, at its root
-        np.logical_or.at(old, root, in_index(keys, load_index(path)))
+        np.logical_or.at(old, root, in_index(keys, load_index(path, version)))
     old = old[root]
     several, least = np.bincount(root, minlength=n)[root] > 1, {}
     lines = (line for stem in stems for line in checkpoint.read_lines(work / f"{stem}.names.tsv"))
@@ -350,7 +432,7 @@ def match(work, index=(), save_index=None):
         save_array(work / f"{stem}.drop.npy", part)
     if save_index:
         stays = ~drop & (keys[:, 0] != NO_SIGNATURE)
-        save_array(save_index, np.sort(keys[stays].T, axis=1))
+        save_array(save_index, np.sort(keys[stays].T, axis=1).view(KEY_TYPES[version]))
     files = {}
     for stem, record in zip(stems, records):
         files[stem] = {"signed": record, "drop.npy": runs.sha256_of(work / f"{stem}.drop.npy")}
@@ -403,7 +485,7 @@ def drop_lines(path, work, to, files):
     """
     remake = f"python dedup.py match --work {work}"
     drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
-    drop = load_array(drop_path, (None,), bool, remake)
+    drop = load_array(drop_path, (None,), [bool], remake)
     if runs.sha256_of(drop_path) != files[stem_of(path)].get("drop.npy"):
         raise ValueError(
             f"{drop_path}: not what the last match wrote; make it again with: {remake}")

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 import cores
-from pieces import SURE, Pieces, batches_of, blocks_of, cut, finder
+from pieces import SURE, Pieces, batches_of, blocks_of, cut, finder, spelled
 
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together
@@ -123,11 +123,11 @@ class PieceCache(dict):
     """piece (str) -> its ids (uint32, as bytes), working out what is missing. Holds up to CACHE_PIECES of up to 64 characters;
     when full it starts again from nothing."""
 
-    def __init__(self, encode_piece):
-        self.encode_piece = encode_piece
+    def __init__(self, encode_piece, pattern):
+        self.encode_piece, self.pattern = encode_piece, pattern
 
     def __missing__(self, piece):
-        ids = np.array(self.encode_piece(piece.encode("utf-8")), np.uint32).tobytes()
+        ids = np.array(self.encode_piece(spelled(piece, self.pattern)), np.uint32).tobytes()
         if len(piece) <= 64:
             if len(self) >= CACHE_PIECES:
                 self.clear()
@@ -152,7 +152,7 @@ class Encoder:
         self.by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)])
         self.together = self.by_byte.min() >= 0 and max(ranks.values()) < NEVER         # what Pairs asks for
         self.pieces, self.n, self.pool = None, 0, ()        # made when a text is long
-        self.find, self.short = finder(pattern), PieceCache(self.one)
+        self.find, self.short = finder(pattern), PieceCache(self.one, pattern)
 
     @cached_property
     def tokens(self):                                       # Pieces of nothing but tokens

@@ -21,12 +21,9 @@ import vocabularies
 ALIGNMENT = 32
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9              # kinds of values
 F32, Q8_0 = 0, 8                                                            # kinds of tensors
-NORMAL, CONTROL, UNUSED = 1, 3, 5                                           # kinds of tokens
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5                                           # kinds of tokens
 # Our patterns cut as these of llama.cpp do.
 CUTS = {"gpt2": "gpt-2", "cl100k": "dbrx", "gpt4": "dbrx", "o200k": "gpt-4o", "qwen2": "qwen2", "digits": "qwen2"}
-# How sample.render writes a conversation, in Jinja.
-CHAT = ("{% for m in messages %}<|im_start|>{{ m['role'] }}<|im_sep|>{{ m['content'] }}<|im_end|>{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}")
 BLOCK = {"attn_norm": "ln_1", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_norm": "ln_2", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
 
 
@@ -79,12 +76,16 @@ def vocabulary(tokenizer, size, chats):
     of which one token stands."""
     cut = next((theirs for ours, theirs in CUTS.items() if bpe.PATTERNS[ours] == tokenizer.pattern), None)
     if cut is None or tokenizer.normalize:
-        raise ValueError(f"the tokenizer's pattern {tokenizer.pattern[:60]!r} is none that llama.cpp knows; a GGUF file needs one of {', '.join(CUTS)}")
+        raise ValueError(f"the tokenizer's pattern {str(tokenizer.pattern)[:60]!r} is none that llama.cpp knows; a GGUF file needs one of {', '.join(CUTS)}")
+    odd = [token for token, flags in tokenizer.flags.items() if flags != flags._replace(lstrip=False, rstrip=False, single_word=False)]
+    if odd:
+        raise ValueError(f"the token {odd[0]!r} takes white space along or stands for whole words only (lstrip, rstrip, single_word), which GGUF cannot say")
     tokens, kinds = [f"[unused {i}]" for i in range(size)], [UNUSED] * size
     for token, i in tokenizer.ranks.items():
         tokens[i], kinds[i] = vocabularies.to_characters(token), NORMAL
-    for name, i in tokenizer.special_tokens.items():
-        tokens[i], kinds[i] = name, CONTROL
+    for names, kind in ((tokenizer.special_tokens, CONTROL), (tokenizer.words, USER_DEFINED)):
+        for name, i in names.items():
+            tokens[i], kinds[i] = name, kind
     merges = [f"{vocabularies.to_characters(a)} {vocabularies.to_characters(b)}" for a, b in vocabularies.all_merges(tokenizer.ranks)]
     special = tokenizer.special_tokens
     out = [("tokenizer.ggml.model", STRING, "gpt2"), ("tokenizer.ggml.pre", STRING, cut), ("tokenizer.ggml.tokens", STRING, tokens),
@@ -92,7 +93,7 @@ def vocabulary(tokenizer, size, chats):
     begin, end = special.get("<|endoftext|>"), special.get("<|im_end|>" if chats else "<|endoftext|>")
     out += [(f"tokenizer.ggml.{name}_token_id", UINT32, token) for name, token in (("bos", begin), ("eos", end)) if token is not None]
     out += [("tokenizer.ggml.add_bos_token", BOOL, not chats and begin is not None)]
-    return out + [("tokenizer.chat_template", STRING, CHAT)] * chats
+    return out + [("tokenizer.chat_template", STRING, vocabularies.CHAT_TEMPLATE)] * chats
 
 
 def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):

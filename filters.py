@@ -8,32 +8,51 @@
     fineweb_quality     lists, menus, lines said twice
     redact              e-mail and public IP addresses are replaced
 
-Each takes a text and returns (kept text, None) or (None, reason as in FineWeb). Thresholds and counts are those of datatrove
-0.10, the code that FineWeb runs. Different from it: words come from one regular expression and not from spaCy
-(tests/peers/test_data_peers.py has the effect), replaced addresses do not depend on earlier documents, and the lists of words
-in URLs are short.
+Each takes a text and returns (kept text, None) or (None, reason as in FineWeb). Thresholds, counts and words are those of
+datatrove 0.10 (2026). FineWeb v1 was made with datatrove 0.2 (April 2024), whose rules version="v1" brings back:
 
-All filters look at the same words. A Words has a text's words as numbers in an array, and finding them costs the
-regular expression only once for each different piece between white space: texts repeat themselves a lot.
+                        0.10, the default                       v1
+    gopher_repetition   blank lines are no lines                blank lines repeat each other
+    gopher_quality      two different stop words                two stop words, also the same twice
+                        152 more marks are symbols
+    fineweb_quality     blank lines do not count                they count
+                        a line ends in . ! ? or another mark    in . ! ? ' or "
+                        drops < 0.12, > 0.67, > 0.01            <= 0.12, >= 0.67, >= 0.01
+    redact              e-mail addresses                        those in lower case
+
+The default is 0.10: it mends faults of v1, and later FineWebs run with it. datatrove 0.3 has v1's fineweb_quality and
+stop words, 0.4 only its stop words. v1's words were NLTK's, and its c4_quality counted the sentences of NLTK's
+Punkt, a trained model; here words and sentences are spaCy's in both. On 1,140 texts of 19 kinds, v1 then keeps or drops
+98.1 % like datatrove 0.2 with NLTK 3.10 (measured once), and all if datatrove is given these words (tests/peers/test_data_peers.py).
+
+Different from datatrove: replaced addresses do not depend on earlier documents, and the lists of words in URLs are short.
+All of this is for English, as FineWeb is: in other languages datatrove has other words.
+
+All filters look at the same words. A Words has a text's words as numbers in an array, and each different piece between
+white space is split only once (words.py): texts repeat themselves a lot.
 
 Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher, table A1); Raffel et al. 2020 (C4).
 """
 
 import array
+import collections
 import functools
 import hashlib
 import ipaddress
 import itertools
+import operator
 import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import charset
 import checkpoint
 import extract
 import numpy as np
-import regex
+import robots
+from words import split_piece, words  # noqa: F401   words: for others
 
 # ---------------------------------------------------------------------------------------------------------------------
 # URLs. FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.
@@ -127,9 +146,14 @@ def load_suffixes(path):
 def host_of(url):
     """Host of a URL in lower case, without user, port or final dot; "" if there is none, or one that DNS could not hold."""
     try:
-        host = (urlsplit(extract.stream_safe(url)).hostname or "").rstrip(".")      # urlsplit normalises what is not ASCII
+        host = urlsplit(extract.stream_safe(url)).netloc.rpartition("@")[2]     # urlsplit normalises what is not ASCII
     except ValueError:
         return ""
+    if host.startswith("["):                                # an IPv6 address
+        host = host[1:].partition("]")[0]
+    else:
+        host = host.partition(":")[0]
+    host = host.lower().rstrip(".")
     return host if len(host) <= MAX_HOST else ""
 
 
@@ -183,71 +207,57 @@ def url_filter(url, blocklist=Blocklist()):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rights. A page can say that it is not to be used: robots directives, and the TDM Reservation Protocol (W3C community group).
+# Of the latter the header and the <meta> are read, not the file of a site (/.well-known/tdmrep.json): no page holds it.
 
-RESERVED = ("noai", "noindex", "none")                      # of robots; none is noindex and nofollow
-DIRECTIVES = frozenset("all index follow nofollow noarchive nocache nosnippet noimageindex noimageai notranslate indexifembedded "
-                       "max-snippet max-image-preview max-video-preview unavailable_after".split()) | set(RESERVED)
-COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
-LINK = re.compile(rb"<(?:a|link)[\s/]")
-MAX_TAG = 4096                                              # bytes
+MAX_TAG = 4096                                              # bytes in which a tag names a licence
+LINK = re.compile(r"<(?:a|link)[ \t\r\n\f/]", re.I)
 
 
-def attributes(tag):
-    """What stands in a tag after its name -> {lower-case name: value}: b' HREF="x"' -> {"href": "x"}."""
-    found = extract.attributes(tag.decode("utf-8", "surrogateescape"))
-    return {name: value.strip() for name, value in found.items()}
-
-
-def tags(html, lower, *names):
-    """The attributes of each tag of these names (b"<meta") that ends within MAX_TAG bytes. What is in one tag begins no other."""
-    for name in names:
-        at = lower.find(name)
-        while at >= 0:
-            end = lower.find(b">", at, at + MAX_TAG)
-            named = lower[at + len(name):at + len(name) + 1] in (b" ", b"\t", b"\r", b"\n", b"/")
-            if end >= 0 and named:
-                yield attributes(html[at + len(name):end])
-            at = lower.find(name, end if end >= 0 and named else at + 1)
-
-
-def robots_say(value):
-    """The first of RESERVED in a list of directives for everybody; those for a named robot ("googlebot: noindex") are not ours."""
-    ours = True
-    for part in value.lower().split(","):
-        name, colon, rest = map(str.strip, part.partition(":"))
-        if colon and name not in DIRECTIVES:
-            ours, name = False, rest
-        if ours and name in RESERVED:
-            return name
-    return None
-
-
-def rights(headers, html):
+def rights(headers, html, date=""):
     """(why a page may not be used or None, the address of its licence or None), from the HTTP headers and the bytes of the page.
-    Directives count in its head, a licence link anywhere but in a comment."""
-    said = robots_say(headers.get("x-robots-tag", ""))
-    if said or headers.get("tdm-reservation", "").strip() == "1":
-        return said or "tdm_reservation", None
-    lower = html.lower()
-    end = lower.find(b"<body")
-    head = COMMENT.sub(b"", html if end < 0 else html[:end])
-    for tag in tags(head, head.lower(), b"<meta"):
-        name, content = tag.get("name", "").lower(), tag.get("content", "")
-        said = robots_say(content) if name == "robots" else "tdm_reservation" if name == "tdm-reservation" and content == "1" else None
-        if said:
+
+    date: when it was fetched (WARC-Date; else the header's Date), for pages that are available until then. A <meta> counts
+    wherever it stands in the page, a licence wherever it is linked; neither does in a comment, script, title or template.
+    """
+    now = robots.moment(date) or robots.moment(headers.get("date", ""))
+    for line in robots.lines(headers):
+        if said := robots.reservation(line, now):
             return said, None
-    at = lower.find(b"license")
+    if "1" in re.split(r"[,;\s\"']+", headers.get("tdm-reservation", "")):
+        return "tdm_reservation", None
+    if b"\0" in html[:1000] or b"\x1b$" in html:            # tags in UTF-16 are not ASCII, nor are those in ISO-2022-JP
+        html = charset.decode(html, charset.label_in(headers.get("content-type", ""))).encode("utf-8", "replace")
+    lower, source = html.lower(), html.decode("latin-1")    # as long as each other
+    last_meta, licences = lower.rfind(b"<meta"), licence_links(source, lower)
+    last, licence = max(last_meta, *licences, -1), None
+    for at, name, inside in charset.tags(source):
+        if at > last:
+            break
+        if name == "meta" and (said := said_by_meta(charset.attributes(inside), now)):
+            return said, None
+        licence = licence or licences.get(at)
+    return None, licence
+
+
+def said_by_meta(tag, now):
+    """Why the <meta> with these attributes forbids the use of its page, or None."""
+    if "tdm-reservation" in robots.names_of(tag) and tag.get("content", "").strip(" \t\r\n\"'") == "1":
+        return "tdm_reservation"
+    return robots.reservation(robots.of_meta(tag), now)
+
+
+def licence_links(source, lower):
+    """{where in the page a tag seems to begin that links its licence: the address}; most pages have none."""
+    found, at = {}, lower.find(b"license")
     while at >= 0:
         begin, end = lower.rfind(b"<", max(0, at - MAX_TAG), at), lower.find(b">", at, at + MAX_TAG)
-        link = begin >= 0 and end >= 0 and LINK.match(lower, begin)
+        link = begin >= 0 and end >= 0 and LINK.match(source, begin)
         if link:
-            tag = attributes(html[link.end():end])
-            comment = lower.rfind(b"<!--", max(0, begin - MAX_TAG), begin)
-            hidden = comment >= 0 and lower.find(b"-->", comment, begin) < 0
-            if "license" in tag.get("rel", "").lower().split() and tag.get("href") and not hidden:
-                return None, tag["href"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            tag = charset.attributes(source[link.end():end].encode("latin-1").decode("utf-8", "replace"))
+            if "license" in tag.get("rel", "").lower().split() and tag.get("href", "").strip():
+                found[begin] = tag["href"].strip()
         at = lower.find(b"license", max(at + 1, end))
-    return None, None
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -272,41 +282,13 @@ END_MARKS = characters("""
     1173c-1173e 11944 11946 11a42-11a43 11a9b-11a9c 11c41-11c42 11ef7-11ef8 11f43-11f44 16a6e-16a6f
     16af5 16b37-16b38 16b44 16e98 1bc9f 1da88""")
 SYMBOLS = PUNCTUATION | END_MARKS
+# spaCy's sentencizer knows 128 of the end marks.
+SENTENCE_ENDS = END_MARKS - characters("""
+    61d-61e 837 839 83d-83e 17d4-17d6 17d9-17da 1b7d-1b7e 2e53-2e54 10f55-10f59 10f86-10f89
+    11944 11946 11ef7-11ef8 11f43-11f44 16e98""")
 
-# Alternatives in the order they are tried; abbreviations, of spaCy's list, keep their stop so that
-# it ends no sentence. Possessive (++), and the e-mail bounded, so that no text costs more than its
-# length. 99 % of the tokens of 90 news pages are spaCy's (tests/peers/test_data_peers.py).
-WORD = regex.compile(r"""(?x)
-    (?:https?://|www\.)[^\s<>"']*[\w/]                      # a URL
-  | [\w.+-]{1,64}+@[\w-]+(?:\.[\w-]+)+                      # an e-mail address
-  | (?:\p{L}\.){2,}+ | \b\p{L}\.(?!\S)                      # U.S.  e.g.  J. Smith
-  | \b(?=[A-Zv])(?:Mrs?|Ms|Dr|Prof|St|Jr|Messrs|Bros|Inc|Ltd|Co|Corp|Gen|Gov|Sen|Rep|Rev|Adm|Mt|vs|Jan|Feb|Mar
-        |Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Ark|Calif|Fla|Ga|Ill|Ind|Ky|Mass|Mich|Minn|Neb|Va|Wash
-        |Wis)\.
-  | \d++(?:[.,:/]\d++)*+\p{L}*+                             # 3.14  1,000  10:30  20th
-  | [Cc]an(?=not\b)
-  | (?:[\p{L}\p{M}\p{N}]++(?!['’]t\b)|(?:(?!n['’]t\b)[\p{L}\p{M}\p{N}])++)      # a word, up to the n't of don't
-    (?:['’](?!(?:s|m|d|ll|re|ve)\b)[\p{L}\p{M}]++           # ... and on: O'Neill
-      |\.\p{Ll}[\p{L}\p{M}\p{N}]*+                          # ... node.js
-      |[、。，；：？！（）「」『』《》〈〉【】]++[\p{L}\p{M}\p{N}]++)*+      # ... 東京」は、日本: to spaCy's English one word
-  | n['’]t\b | ['’](?:s|m|d|ll|re|ve)\b
-  | \.{2,}+ | -{2,}+
-  | \S
-""")
-
-
-def words(text):
-    """Tokens of a text: words, numbers, clitics, single marks. None holds white space.
-
-    >>> words("Mr. Li's 3.14 isn't well-known.")
-    ['Mr.', 'Li', "'s", '3.14', 'is', "n't", 'well', '-', 'known', '.']
-    """
-    return WORD.findall(text)
-
-
-SYMBOL, ALPHABETIC, STOP, END, MARKS = 1, 2, 4, 8, 16       # what a word is, in bits
+SYMBOL, ALPHABETIC, STOP, END, MARKS, OLD_SYMBOL = 1, 2, 4, 8, 16, 32   # what a word is, in bits
 STOP_WORDS = frozenset("the be to of and that have with".split())
-NOT_REGEX_SPACE = re.compile("[\x1c-\x1f]")                 # white space for str.split, but not for the pattern
 
 
 class Vocabulary:
@@ -317,43 +299,37 @@ class Vocabulary:
 
     def __init__(self):
         self.n_chars = 0
-        self.pieces, self.words, self.names = {}, {}, []    # piece -> its number; word -> its number, and back
+        self.pieces, self.words = {}, {}                    # piece -> its number; word -> its number
         self.first, self.count = array.array("i"), array.array("i")        # of piece i: in_pieces[first:first + count]
         self.in_pieces, self.length, self.kind = array.array("i"), array.array("i"), array.array("B")
 
     def learn(self, pieces):
         """Give numbers to those of the pieces that have none, and to their words."""
         new = list(itertools.filterfalse(self.pieces.__contains__, dict.fromkeys(pieces)))
-        whole = [p for p in new if p.isalpha() and p.isascii() and p not in ("cannot", "Cannot")]   # are one word to the pattern
-        others = list(itertools.filterfalse(set(whole).__contains__, new))
-        found = words("\n".join(others))                    # all at once; a piece ends where its characters do
-        ends = np.searchsorted(np.cumsum(list(map(len, found))), np.cumsum(list(map(len, others))), "right")
-        in_pieces = whole + found
+        found = list(map(split_piece, new))
+        in_pieces = list(itertools.chain.from_iterable(found))
         unknown = list(itertools.filterfalse(self.words.__contains__, dict.fromkeys(in_pieces)))
         self.words.update(zip(unknown, itertools.count(len(self.words))))
-        self.names += unknown
         self.length.extend(map(len, unknown))
         self.kind.extend([KIND_OF_PLAIN.get(w, ALPHABETIC) if w.isalpha() and w.isascii() else kind_of(w) for w in unknown])
-        count = np.concatenate([np.ones(len(whole), np.int64), np.diff(ends, prepend=0)])
-        self.first.extend((len(self.in_pieces) + np.cumsum(count) - count).tolist())
-        self.count.extend(count.tolist())
+        count = list(map(len, found))
+        self.first.extend(itertools.accumulate(count[:-1], initial=len(self.in_pieces)))
+        self.count.extend(count)
         self.in_pieces.extend(map(self.words.__getitem__, in_pieces))
-        self.pieces.update(zip(itertools.chain(whole, others), itertools.count(len(self.pieces))))
+        self.pieces.update(zip(new, itertools.count(len(self.pieces))))
         self.n_chars += sum(map(len, new))
 
 
 def kind_of(word):
-    return (SYMBOL * SYMBOLS.issuperset(word) | ALPHABETIC * any(map(str.isalpha, word)) | END * (word in END_MARKS)
+    return (SYMBOL * SYMBOLS.issuperset(word)
+            | OLD_SYMBOL * PUNCTUATION.issuperset(word)
+            | ALPHABETIC * any(map(str.isalpha, word))
+            | END * (word in SENTENCE_ENDS)
             | MARKS * all(unicodedata.category(c)[0] == "P" for c in word))
 
 
 KIND_OF_PLAIN = dict.fromkeys(STOP_WORDS, ALPHABETIC | STOP)
 vocabulary = Vocabulary()
-
-
-def split(text):
-    """Between white space, as the pattern of words sees it."""
-    return regex.findall(r"\S+", text) if NOT_REGEX_SPACE.search(text) else text.split()
 
 
 class Words:
@@ -363,13 +339,12 @@ class Words:
         global vocabulary
         if len(vocabulary.pieces) > vocabulary.MOST or vocabulary.n_chars > vocabulary.MOST_CHARS:
             vocabulary = Vocabulary()
-        v, self.pieces = vocabulary, split(text)
+        v, self.pieces = vocabulary, text.split()
         try:
             numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
         except KeyError:                                    # some are new
             v.learn(self.pieces)
             numbers = np.fromiter(map(v.pieces.__getitem__, self.pieces), np.int32, len(self.pieces))
-        self.vocabulary = v
         # Views of arrays that grow must not be kept: what is taken by number is a copy.
         first, self.per_piece = (np.frombuffer(a, np.int32)[numbers] for a in (v.first, v.count))
         at = np.repeat(first - (np.cumsum(self.per_piece) - self.per_piece), self.per_piece)
@@ -378,9 +353,6 @@ class Words:
 
     def __len__(self):
         return len(self.ids)
-
-    def strings(self):
-        return list(map(self.vocabulary.names.__getitem__, self.ids.tolist()))
 
 
 words_of = functools.lru_cache(maxsize=2)(Words)            # one filter after the other asks for those of the same text
@@ -394,15 +366,23 @@ def sentence_starts(kind, line):                            # (n,) of words, (n,
     return line[1:][end[:-1] & ~end[1:] & (line[1:] == line[:-1])]
 
 
-def count_sentences(text):
-    """1 and one more for each start of a sentence in the text: "" is one."""
-    kind = words_of(text).kind
+def count_sentences(line):
+    """1 and one more for each start of a sentence in a line: "" is one.
+
+    White space other than one space is a word to spaCy, and begins a sentence like any other.
+    """
+    found = Words(line)
+    kind = found.kind
+    if " ".join(found.pieces) != line:
+        gaps = np.array([gap != " " for gap in re.findall(r"\s+", line.strip())], bool)
+        kind = np.insert(kind, np.cumsum(found.per_piece)[:-1][gaps], 0)
     return 1 + len(sentence_starts(kind, np.zeros(len(kind), np.int32)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Quality filters: (kept text, None) or (None, reason as in FineWeb). Comparisons are strict.
+# Quality filters: (kept text, None) or (None, reason as in FineWeb). Comparisons are strict, but for those of v1.
 
+VERSIONS = ("0.10", "v1")                                   # of the rules, see above
 TOP_NGRAMS = ((2, 0.20), (3, 0.18), (4, 0.16))
 FACTOR = 0x9E3779B97F4A7C15                                 # odd: has an inverse modulo 2^64
 DUPLICATE_NGRAMS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
@@ -484,16 +464,20 @@ def duplicate_ngram_chars(joined, n):
     return chars
 
 
-def gopher_repetition(text):
+def gopher_repetition(text, version="0.10"):
     """Drops text that repeats paragraphs, lines or runs of words, as shares of its characters.
 
     Lines count when they come again, n-grams as the constants above say.
     """
-    size = max(len(text), 1)
+    if not text:
+        return None, "empty"
+    size = len(text)
     paragraphs, lines = [text], text.split("\n")
     if "\n\n" in text:
         paragraphs = [part.lstrip("\n") for part in text.strip().split("\n\n") if part.strip("\n")] or [""]
         lines = [line for line in lines if line] + [""] * (text.startswith("\n") + text.endswith("\n"))
+    if version == "v1":
+        lines = text.splitlines()                           # with the blank ones
     for what, parts in (("para", paragraphs), ("line", lines)):
         n, chars = repeats(parts)
         if n / len(parts) > 0.3:
@@ -511,10 +495,10 @@ def gopher_repetition(text):
     return text, None
 
 
-def gopher_quality(text):
+def gopher_quality(text, version="0.10"):
     """Drops text that is no prose: its length, its words, hashes, ellipses, bullets, stop words."""
     found = words_of(text)
-    real = (found.kind & SYMBOL) == 0
+    real = (found.kind & (OLD_SYMBOL if version == "v1" else SYMBOL)) == 0
     n_real, n_words = int(real.sum()), len(found)
     if n_real < 50:
         return None, "gopher_short_doc"
@@ -536,7 +520,10 @@ def gopher_quality(text):
         return None, "gopher_too_many_end_ellipsis"
     if int(((found.kind & ALPHABETIC) > 0).sum()) / n_words < 0.8:
         return None, "gopher_below_alpha_threshold"
-    if len(np.unique(found.ids[(found.kind & STOP) > 0])) < 2:          # in lower case: The does not count
+    stop_words = found.ids[(found.kind & STOP) > 0]         # in lower case: The does not count
+    if version != "v1":                                     # which counts the same one twice
+        stop_words = np.unique(stop_words)
+    if len(stop_words) < 2:
         return None, "gopher_enough_stop_words"
     return text, None
 
@@ -552,9 +539,11 @@ def c4_quality(text):
     As FineWeb runs it: no line needs to end in a full stop, and two numbers of the C4 paper are
     swapped, so that a line needs 3 words and a document 5 sentences.
     """
-    kept, n_pieces, keep = [], [], []                       # lines; of every line what stands between white space, and whether it stays
-    lower, unchanged = text.lower(), not NOT_REGEX_SPACE.search(text)
-    suspect = any(word in lower for word in ("[", "{", "lorem ipsum", "javascript", "policy", "cookies", "terms"))
+    lower = text.lower()
+    suspects = "[", "{", "lorem ipsum", "javascript", "policy", "cookies", "terms"
+    suspect = any(word in lower for word in suspects)
+    kept, n_sentences = [], 0
+    n_pieces, keep = [], []         # of every line: pieces between white space, and whether the text's words in it count
     for line in text.splitlines():
         line = line.strip()
         pieces = line.split()
@@ -562,9 +551,10 @@ def c4_quality(text):
         keep.append(False)
         if len(pieces) < 3 or len(line) > 1000 and max(map(len, pieces)) > 1000:
             continue
+        as_it_was = " ".join(pieces) == line
         if suspect:
             if CITATION.search(line):
-                line, unchanged = CITATION.sub("", line), False
+                line, as_it_was = CITATION.sub("", line), False
             lower = line.lower()
             if "lorem ipsum" in lower:
                 return None, "lorem_ipsum"
@@ -574,29 +564,39 @@ def c4_quality(text):
                 return None, "curly_bracket"
             if any(notice in lower for notice in POLICY):
                 continue
-        keep[-1] = True
         kept.append(line)
-    new = "\n".join(kept)
-    if not unchanged:                                       # else the words are known, and some of them stay
-        text, n_pieces, keep = new, [len(split(line)) for line in kept], [True] * len(kept)
+        if as_it_was:
+            keep[-1] = True
+        else:
+            n_sentences += count_sentences(line)
     found = words_of(text)
     line = np.repeat(np.repeat(np.arange(len(keep)), n_pieces), found.per_piece)
     stays = np.array(keep, bool)[line]
-    if len(kept) + len(sentence_starts(found.kind[stays], line[stays])) < 5:        # every line begins one
+    n_sentences += sum(keep) + len(sentence_starts(found.kind[stays], line[stays]))     # every line begins one
+    if n_sentences < 5:
         return None, "too_few_sentences"
-    return new.strip(), None
+    return "\n".join(kept).strip(), None
 
 
-def fineweb_quality(text):
+OLD_ENDS = (".", "'", '"', "!", "?")
+
+
+def fineweb_quality(text, version="0.10"):
     """Drops what looks like a list or a menu: FineWeb's three rules, and one only in its code."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
-        return None, "empty"
-    if sum(line[-1] in END_MARKS for line in lines) / len(lines) < 0.12:
+    v1 = version == "v1"
+    lines = text.split("\n")
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        return None, "line_punct_ratio" if v1 else "empty"
+    if not v1:
+        lines = filled
+    above = operator.ge if v1 else operator.gt
+    ended = sum(line.endswith(OLD_ENDS) if v1 else line[-1] in END_MARKS for line in lines)
+    if above(0.12, ended / len(lines)):
         return None, "line_punct_ratio"
-    if sum(len(line) <= 30 for line in lines) / len(lines) > 0.67:
+    if above(sum(len(line) <= 30 for line in lines) / len(lines), 0.67):
         return None, "short_line_ratio"
-    if repeats(lines)[1] / len(text.replace("\n", "")) > 0.01:
+    if above(repeats(filled)[1] / len(text.replace("\n", "")), 0.01):
         return None, "char_dup_ratio"
     n_breaks = text.count("\n")                             # the pieces between white space are no more than the words, and cheap
     if n_breaks / len(text.split()) > 0.3 and n_breaks / len(words_of(text)) > 0.3:
@@ -609,9 +609,13 @@ def fineweb_quality(text):
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
-LOCAL = re.compile(rf"\b{ATOM}+(?:\.{ATOM}+)*@")
-DOMAIN = re.compile(rf"(?:{LABEL}\.)+{LABEL}"
-                    rf"|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]")
+Email = collections.namedtuple("Email", "begin user domain")
+EMAIL_SOURCES = Email(
+    rf"\b{ATOM}",
+    rf"{ATOM}+(?:\.{ATOM}+)*",                               # the same backwards
+    rf"(?:{LABEL}\.)+{LABEL}|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]")
+EMAIL = {"0.10": Email(*map(re.compile, EMAIL_SOURCES)),
+         "v1": Email(*(re.compile(pattern.replace("A-Z", "")) for pattern in EMAIL_SOURCES))}
 IP = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}")
 EMAILS = ("email@example.com", "firstname.lastname@example.org")
 IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220.127.116.11",
@@ -620,24 +624,25 @@ IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220
 SSN = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
 PHONE = re.compile(r"(?<![\w.+-])(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}(?![\w-])")
 NOBODYS_SSN, NOBODYS_PHONE = "000-00-0000", "555-0100"
-MAX_LOCAL = 256                   # characters looked at before an @: keeps hostile text linear
 
 
-def redact_emails(text):
-    """As if LOCAL DOMAIN were one pattern, but begun at each @: long runs cost nothing."""
+def redact_emails(text, version="0.10"):
+    """As if \\b USER @ DOMAIN were one pattern, but looked for around each @: that takes linear time."""
+    email = EMAIL[version]
     out, done, before, at = [], 0, 0, text.find("@")
     while at >= 0:
-        local = LOCAL.search(text, max(before, at - MAX_LOCAL), at + 1)
-        domain = local and DOMAIN.match(text, at + 1)
+        found = email.user.match(text[before:at][::-1])
+        start = found and email.begin.search(text, at - found.end(), at)
+        domain = start and email.domain.match(text, at + 1)
         if domain:
-            out += text[done:local.start()], EMAILS[len(out) // 2 % len(EMAILS)]
+            out += text[done:start.start()], EMAILS[len(out) // 2 % len(EMAILS)]
             done = domain.end()
         before = max(done, at + 1)
         at = text.find("@", before)
     return "".join(out) + text[done:]
 
 
-def redact(text, kinds=("email", "ip")):
+def redact(text, kinds=("email", "ip"), version="0.10"):
     """The text with e-mail and public IPv4 addresses replaced by the above, in turn; of kinds also "ssn" and "phone".
 
     datatrove goes on through the replacements from document to document; here each begins anew.
@@ -654,7 +659,7 @@ def redact(text, kinds=("email", "ip")):
         n += 1
         return IPS[(n - 1) % len(IPS)]
     if "email" in kinds:
-        text = redact_emails(text)
+        text = redact_emails(text, version)
     if "ip" in kinds:
         text = IP.sub(replace, text)
     if "ssn" in kinds:

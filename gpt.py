@@ -1145,11 +1145,14 @@ def init(cfg, seed, dtype=np.float32):
 
 
 def save_config(folder, cfg):
-    """config.json as Hugging Face transformers reads it."""
+    """config.json as Hugging Face transformers reads it. Its classifiers look here, and not into generation_config.json, which train.py
+    writes, for what begins, ends and pads a text; without any, those of GPT-2's own vocabulary would be taken."""
+    written = Path(folder) / "generation_config.json"
+    tokens = checkpoint.read_json(written) if written.exists() else {}
     runs.write_text(Path(folder) / "config.json", json.dumps({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "torch_dtype": "float32",
-        "bos_token_id": None, "eos_token_id": None,     # else those of GPT-2's own vocabulary; train.py writes generation_config.json
+        **{key: tokens.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
         "n_ctx": cfg.n_positions, **vars(cfg)}, indent=2) + "\n")
 
 
@@ -1168,7 +1171,7 @@ def save(folder, params, cfg):
 # What else a config.json may say that changes the arithmetic, and the values under which it is the model of this file.
 GPT2_SETTINGS = {
     "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "layer_norm_epsilon": (1e-5,),
-    "tie_word_embeddings": (True,), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+    "tie_word_embeddings": (True, False), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
 
@@ -1199,11 +1202,25 @@ def check_finite(path, name, p):
         raise ValueError(f"{path}: {name} holds numbers that are not finite; save the model again from a checkpoint that is sound")
 
 
+def tied(path, tensors):
+    """Tensors without "transformer." before their names, and with the one matrix of embeddings and head as wte.weight. safetensors'
+    save_model, which writes what is shared once, may have chosen the name lm_head.weight; other tools write it twice."""
+    found = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    if len(found) < len(tensors):
+        raise ValueError(f"{path}: has tensors with and without transformer. before the same name; only one of each could be meant")
+    head = found.pop("lm_head.weight", None)
+    if head is not None and not np.array_equal(found.setdefault("wte.weight", head), head):
+        raise ValueError(f"{path}: lm_head.weight is not wte.weight; this model has one matrix for both (tie_word_embeddings)")
+    if head is None and checkpoint.read_json(Path(path).parent / "config.json").get("tie_word_embeddings") is False:
+        raise ValueError(f"{path}: has no tensor lm_head.weight, although tie_word_embeddings is false in config.json")
+    return found
+
+
 def load(folder, writable=True):
     """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c; float32 arrays that may be written to, or else
     the file itself where it holds float32, mapped and read when it is needed.
 
-    Accepts names with and without "transformer.", ignores the causal-mask buffers some exports hold; weights in several files
+    Accepts names as tied does, ignores the causal-mask buffers some exports hold; weights in several files
     where model.safetensors.index.json names them. A folder whose training is still going on has no model.safetensors yet:
     then the last checkpoint is read.
     """
@@ -1225,9 +1242,11 @@ def load(folder, writable=True):
     tensors = checkpoint.load_index(path) if path.suffix == ".json" else checkpoint.load_safetensors(path)[0]
     if cfg.n_layer > len(tensors):
         raise ValueError(f"{path}: {len(tensors)} tensors are too few for config.json's {cfg.n_layer} layers")
-    tensors = {k.removeprefix("transformer."): v for k, v in tensors.items()}
-    params = {}
-    for name, shape in param_shapes(cfg).items():
+    tensors, shapes, params = tied(path, tensors), param_shapes(cfg), {}
+    more = [name for name in tensors if name.startswith("h.") and name not in shapes and not name.endswith((".attn.bias", ".attn.masked_bias"))]
+    if more:
+        raise ValueError(f"{path}: has a tensor {more[0]}, which is in none of config.json's {cfg.n_layer} layers")
+    for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"{path}: has no tensor {name}, which config.json's {cfg.n_layer} layers need")
         if tensors[name].shape != shape:

@@ -3,7 +3,8 @@
 Byte-level BPE first cuts text into pieces by a regular expression: words with the space before them, digits, punctuation, white
 space. PATTERNS has those in use, and they are the definition. Here is a second way to the same cuts, some ten times as
 fast: every character gets its kind from a table, and where a piece begins follows from the kinds of its neighbours, for a
-block of characters at a time.
+block of characters at a time. Others' patterns are translated from Oniguruma's language, and may be several steps; the regular
+expressions themselves do these.
 
     kinds       letters, digits, white space (newlines among it), others
     rule 1      a piece begins where the kind changes, and at the last white space before something else
@@ -22,8 +23,9 @@ import itertools
 import math
 import os
 import re
+import time
 import unicodedata
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +55,15 @@ PATTERNS = {
              r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "characters": r"[\s\S]",        # not (?s:.), which Oniguruma cannot read
 }
+
+
+# GPT-2's printable alphabet, in which the .json files spell tokens: a byte whose Latin-1 character
+# is printable and no space keeps that character; the other 68 become U+0100, U+0101 ... in order.
+_kept = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
+_moved = [b for b in range(256) if b not in _kept]
+BYTE_TO_CHARACTER = {b: chr(b) for b in _kept} | {b: chr(256 + i) for i, b in enumerate(_moved)}
+CHARACTER_TO_BYTE = {b: "\uffff" for b in _moved} | {ord(c): chr(b) for b, c in BYTE_TO_CHARACTER.items()}
+GPT2_BYTES = bytes(_kept + _moved)      # the order of the single bytes in OpenAI's and Hugging Face's vocabularies
 
 
 class Rules(NamedTuple):
@@ -111,28 +122,237 @@ def check_pattern(pattern):
     return found
 
 
+@lru_cache(256)
+def check_compiled(pattern):
+    return check_pattern(pattern)
+
+
 @lru_cache(64)
 def finder(pattern):
-    """A function from a text to its pieces, by the pattern itself.
+    """A function from a text to its pieces, by the pattern itself. A tuple of steps is a pattern too (see Split); pieces of one with
+    SPELLED in it are spelled.
 
     What the pattern does not match is dropped, as in tiktoken. PATTERNS take time in proportion to
     the text. Others may take exponential time; the function then raises SlowPattern.
     """
-    findall = check_pattern(pattern).findall
+    if isinstance(pattern, tuple):
+        findall = partial(in_steps, pattern)
+    else:
+        findall = check_pattern(pattern).findall
     if pattern in PATTERNS.values():
         return findall
 
-    def find(text):
-        limit_s = SECONDS + SECONDS_PER_CHARACTER * len(text)
-        try:
-            return findall(text, timeout=limit_s)
-        except TimeoutError:
-            why = f"takes more than {limit_s:.0f} s"
-        except MemoryError:
-            why = "takes more memory than there is"
-        raise SlowPattern(
-            f"pattern {pattern[:80]!r}: {why} to cut a text of {len(text):,} characters")
-    return find
+    return lambda text: in_time(pattern, findall, text)
+
+
+def in_time(pattern, work, text):
+    """work(text, timeout=seconds) with a pattern of somebody's own; SlowPattern where that needs too much."""
+    limit_s = SECONDS + SECONDS_PER_CHARACTER * len(text)
+    try:
+        return work(text, timeout=limit_s)
+    except TimeoutError:
+        why = f"takes more than {limit_s:.0f} s"
+    except MemoryError:
+        why = "takes more memory than there is"
+    if isinstance(pattern, tuple):
+        pattern = " then ".join(step.pattern for step in pattern if isinstance(step, Split))
+    raise SlowPattern(f"pattern {pattern[:80]!r}: {why} to cut a text of {len(text):,} characters")
+
+
+# ---- patterns of Oniguruma -------------------------------------------------------------------------------------------
+
+# What a backslash and a letter mean to both engines; and to Oniguruma alone, in words that mean the same to both.
+ESCAPES = set("sSdDrntfAR")
+IN_CLASS = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"              # its \w between brackets, and without them
+WORD = rf"[{IN_CLASS}\u00b2\u00b3\u00b9\u00bc-\u00be]"
+TRANSLATED = {"w": WORD, "W": f"[^{WORD[1:]}", "z": r"(?![\s\S])", "Z": r"(?=\n?(?![\s\S]))",
+              "b": f"(?:(?<={WORD})(?!{WORD})|(?<!{WORD})(?={WORD}))", "B": f"(?:(?<={WORD})(?={WORD})|(?<!{WORD})(?!{WORD}))",
+              "^": r"(?:(?<![^\n])(?=[\s\S]))", "$": r"(?![^\n])"}                 # of each line, in Oniguruma
+GROUPS = ("(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:")
+PART = regex.compile(r"""\\[pP]\{\^?(?!In)[A-Za-z_ ]+\} | \\u[0-9A-Fa-f]{4} | \\x[0-7][0-9A-Fa-f] | \\[\s\S] | \(\?(?:<[=!]|-?i[:)]|[\s\S])?
+                         | \{[0-9,]+\}[?+]? | \[\^?\]? | [\s\S]""", regex.X)
+PART_OF_CLASS = regex.compile(r"""\\[pP]\{\^?(?!In)[A-Za-z_ ]+\} | \\u[0-9A-Fa-f]{4} | \\x[0-7][0-9A-Fa-f] | \\[\s\S]
+                                  | \[:\^?(?:alpha|space|cntrl|digit|xdigit):\] | && | [\s\S]""", regex.X)
+FOLDED = regex.compile(r"[iI\u0080-\U0010ffff]|[sSfF][sS]|[sS][tT]|[fF][fFlL]|-")         # what (?i:...) takes for more in one engine
+
+
+def from_oniguruma(pattern):
+    """A pattern that means to `regex` and to Oniguruma what this one means to Oniguruma, which runs those of tokenizer.json.
+
+    ValueError naming what cannot be said in both. "^a$" is a line there: (?:(?<![^\\n])(?=[\\s\\S]))a(?![^\\n])
+    """
+    def refuse(what):
+        raise ValueError(f"pattern {pattern[:80]!r} has {what}, which means something else in tokenizer.json")
+
+    def escape(part, inside):
+        if len(part) > 2 or part[1] in ESCAPES and not (inside and part[1] in "AR") or not part[1].isalnum() and part[1].isascii():
+            return part
+        if part[1] == "w" and inside:
+            return IN_CLASS
+        if part[1] in TRANSLATED and not inside:
+            return TRANSLATED[part[1]]
+        refuse(f"the escape {part}" + " in a class" * inside)
+
+    check_pattern(pattern)
+    out, groups, at = [], [pattern.startswith("(?i)")], 4 * pattern.startswith("(?i)")
+    out.append(pattern[:at])
+    folded = [""]                                           # runs of characters within (?i:...)
+    while at < len(pattern):
+        part = PART.match(pattern, at)[0]
+        at += len(part)
+        if part.startswith("\\"):
+            out.append(escape(part, False))
+        elif part.startswith("["):
+            out.append(part)
+            while True:
+                inner = PART_OF_CLASS.match(pattern, at)[0]
+                at += len(inner)
+                if inner == "]":
+                    break
+                if inner in ("[", "&&"):
+                    refuse(f"{inner} in a class")
+                out.append(escape(inner, True) if inner.startswith("\\") else inner)
+                folded[-1] += inner * groups[-1] if len(inner) == 1 else ""
+                folded.append("") if inner != "-" else None
+            out.append("]")
+        elif part.startswith("(?"):
+            if part not in GROUPS:
+                refuse(f"the group {pattern[at - len(part):at + 3]}")
+            groups.append(part == "(?i:" or groups[-1] and part != "(?-i:")
+            out.append(part)
+        elif part == ")":
+            groups.pop()
+            out.append(part)
+        elif len(part) > 2 and part.startswith("{") and part[-1] in "?+":
+            refuse("a possessive {m,n}+" if part[-1] == "+" else f"a lazy {part}")
+        else:
+            groups += [groups[-1]] * (part == "(")
+            out.append(TRANSLATED.get(part, part) if part in "^$" else part)
+            folded[-1] += part * groups[-1]
+        if part in "|)" or len(part) > 1:
+            folded.append("")
+    for characters in folded:
+        found = FOLDED.search(characters)
+        if found:
+            refuse(f"{found[0]!r} in (?i:...)")
+    return "".join(out)
+
+
+# ---- cuts in several steps -------------------------------------------------------------------------------------------
+
+# Hugging Face's tokenizers can cut a text again and again: every step cuts each piece that the step before has left.
+# Such a pattern is a tuple of steps here. A step is a Split or one of the two below.
+SPACED = "space"        # a piece that does not begin with a space gets one
+SPELLED = "bytes"       # a piece becomes its bytes, a character of BYTE_TO_CHARACTER each; later steps see these
+
+
+class Split(NamedTuple):
+    """What the pattern matches, and what lies between, become pieces: in the words of tokenizers' SplitDelimiterBehavior.
+    Inverted, the two change places."""
+    pattern: str
+    behavior: str = "Isolated"
+    invert: bool = False
+
+
+# DeepSeek V3's cut: digits in threes, then runs of Chinese and Japanese, then words with their marks, punctuation and white space.
+DEEPSEEK_V3 = (Split(r"\p{N}{1,3}"), Split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"),
+               Split(r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^""" + "\r\n" + r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[" + "\r\n]*"
+                     + r"|\s*[" + "\r\n" + r"]+|\s+(?!\S)|\s+"))
+# They take time in proportion to the text. With an eye on the clock `regex` takes nearly three times as long.
+IN_PROPORTION = {r"\p{N}", r"\p{N}+", r"\s", *PATTERNS.values(), *(step.pattern for step in DEEPSEEK_V3)}
+BEHAVIORS = ("Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext")
+
+
+def check_normalize(steps):
+    """ValueError for a step of normalising that is not known, or would make any text very long."""
+    for step in steps if type(steps) is tuple else (steps,) if steps else ():
+        if isinstance(step, Replace):
+            check_pattern(step.pattern)
+        if isinstance(step, (Replace, Prepend)) and not (isinstance(step.content, str) and len(step.content) <= LONGEST_CONTENT):
+            raise ValueError(f"{str(step.content)[:60]!r} as the content of a {type(step).__name__}: expected a text of up to {LONGEST_CONTENT} characters")
+        if not isinstance(step, (Replace, Prepend, Strip)) and step not in (*UNICODE_FORMS, LOWERCASE):
+            raise ValueError(f"{str(step)[:60]!r} is no step of normalising")
+
+
+def check_cut(pattern):
+    """check_pattern of a pattern, or of those in its steps."""
+    if not isinstance(pattern, tuple):
+        check_pattern(pattern)
+        return
+    for step in pattern:
+        if isinstance(step, Split):
+            check_pattern(step.pattern)
+        elif step not in (SPACED, SPELLED):
+            raise ValueError(f"{str(step)[:60]!r} is no step of a cut")
+
+
+def places(find, text, limit_s):
+    """[(begin, end)] of what a compiled pattern matches, as Oniguruma goes on: an empty match counts, unless the one before ends there."""
+    found = [match.span() for match in find.finditer(text, timeout=limit_s)]
+    if all(begin < end for begin, end in found):
+        return found
+    found, at, last = [], 0, -1
+    while at <= len(text) and (match := find.search(text, at, timeout=limit_s)):
+        begin, end = match.span()
+        if begin == end == last:
+            at += 1
+            continue
+        found.append((begin, end))
+        at = last = end
+    return found
+
+
+def joined(spans, behavior):
+    """[(begin, end, whether matched)], all of a text in order -> [(begin, end)] of its pieces.
+
+    the-final--countdown at "-": MergedWithPrevious the- final- - countdown, MergedWithNext the -final - -countdown,
+    Contiguous the - final -- countdown.
+    """
+    if behavior in ("Isolated", "Removed"):
+        return [(begin, end) for begin, end, matched in spans if behavior == "Isolated" or not matched]
+    backwards, found, before = behavior == "MergedWithNext", [], False
+    for begin, end, matched in reversed(spans) if backwards else spans:
+        joins = matched == before if behavior == "Contiguous" else matched and not before
+        if joins and found:
+            found[-1] = (begin, found[-1][1]) if backwards else (found[-1][0], end)
+        else:
+            found.append((begin, end))
+        before = matched
+    return found[::-1] if backwards else found
+
+
+def split(step, text, limit_s):
+    """The pieces of a text after one Split, none of them empty."""
+    compiled, limit_s = check_compiled(step.pattern), None if step.pattern in IN_PROPORTION else limit_s
+    if step.behavior == "Isolated":
+        found = compiled.findall(text, timeout=limit_s)
+        if sum(map(len, found)) == len(text) and "" not in found:       # nothing lies between
+            return found
+    spans, at = [], 0
+    for begin, end in places(compiled, text, limit_s):
+        if at < begin:
+            spans.append((at, begin, step.invert))
+        spans.append((begin, end, not step.invert))
+        at = end
+    if at < len(text):
+        spans.append((at, len(text), step.invert))
+    return [text[begin:end] for begin, end in joined(spans, step.behavior) if begin < end]
+
+
+def spelled(piece, pattern):                # -> bytes; SPELLED pieces are the characters of theirs
+    return piece.translate(CHARACTER_TO_BYTE).encode("latin-1") if isinstance(pattern, tuple) and SPELLED in pattern else piece.encode("utf-8")
+
+
+def in_steps(steps, text, timeout):         # -> the pieces of a text; TimeoutError behind so many seconds
+    pieces, end = [text] if text else [], time.monotonic() + timeout
+    for step in steps:
+        if step == SPACED:
+            pieces = [piece if piece[0] == " " else " " + piece for piece in pieces]
+        elif step == SPELLED:
+            pieces = [piece.encode().decode("latin-1").translate(BYTE_TO_CHARACTER) for piece in pieces]
+        else:
+            pieces = [part for piece in pieces for part in split(step, piece, max(end - time.monotonic(), 1e-3))]
+    return pieces
 
 
 # ---- kinds ----------------------------------------------------------------------------------------------------------
@@ -494,25 +714,45 @@ def cut(parts, pattern):
     """The pieces of all parts, each cut by itself: (data, begin, length, ends). Piece i is data[begin[i]:begin[i] + length[i]], 15
     bytes are behind the last, and the pieces of part k end before ends[k]."""
     rules = RULES.get(pattern)
-    if rules is None:                                       # a pattern of somebody's own
-        each = [finder(pattern)(part) for part in parts]
-        found = [piece.encode() for some in each for piece in some]
-        length = np.array(list(map(len, found)), np.int64)
-        return np.frombuffer(b"".join(found) + bytes(15), np.uint8), np.cumsum(length) - length, length, np.cumsum(list(map(len, each)))
+    if rules is None:
+        return cut_by_pattern(parts, pattern)
     text, borders = "\n".join(parts), np.cumsum([len(part) + 1 for part in parts]) - 1
     start, code = starts(text, rules, borders[:-1])
     begin = np.flatnonzero(start)
     ends = np.searchsorted(begin, borders)
     data = np.frombuffer(text.encode() + bytes(15), np.uint8)
     if len(data) - 15 != len(text):                         # characters of several bytes
-        width = np.ones(len(code) + 1, np.uint8)
-        for limit in (0x80, 0x800, 0x10000):
-            width[1:] += code >= limit
-        width[0] = 0
-        begin = np.cumsum(width, dtype=np.int64)[begin]
+        begin = byte_places(code)[begin]
     length = np.diff(begin, append=len(data) - 15)
     begin, length = (np.delete(x, ends[:-1]) if len(parts) > 1 else x for x in (begin, length))     # without the borders
     return data, begin, length, ends - np.arange(len(parts))
+
+
+def byte_places(code):                                      # (n,) code points -> (n + 1,) where each begins in UTF-8, and the end
+    width = np.ones(len(code) + 1, np.uint8)
+    for limit in (0x80, 0x800, 0x10000):
+        width[1:] += code >= limit
+    width[0] = 0
+    return np.cumsum(width, dtype=np.int64)
+
+
+def cut_by_pattern(parts, pattern):
+    """What cut does, for a pattern of somebody's own."""
+    steps = pattern if isinstance(pattern, tuple) else ()
+    last = steps[-1] if steps else None
+    by_rules = isinstance(last, Split) and last == Split(last.pattern) and last.pattern in RULES and SPELLED not in steps
+    find = finder(steps[:-1] if by_rules else pattern)
+    each = list(map(find, parts))
+    found, ends = list(itertools.chain.from_iterable(each)), np.cumsum(list(map(len, each)))
+    if by_rules and found:                                  # arrays do the last step
+        data, begin, length, last_ends = cut(found, last.pattern)
+        return data, begin, length, np.concatenate([[0], last_ends])[ends]
+    text, length = "".join(found), np.fromiter(map(len, found), np.int64, len(found))
+    begin, raw = np.cumsum(length) - length, spelled(text, pattern)
+    if len(raw) != len(text):
+        at = byte_places(np.frombuffer(text.encode("utf-32-le"), np.uint32))
+        begin, length = at[begin], at[begin + length] - at[begin]
+    return np.frombuffer(raw + bytes(15), np.uint8), begin, length, ends
 
 
 # ---- names in a text -----------------------------------------------------------------------------
@@ -534,8 +774,11 @@ class Names:
             self.shorter.append(stack[-1] if stack else -1)
             stack.append(i)
         self.longest = max(map(len, self.names), default=0)
-        first = "".join(map(re.escape, sorted({name[:1] for name in self.names})))
-        self.first = re.compile(f"[{first}]" if first else "(?!)")
+        # Two characters are looked for and not one: names of two spaces and more would be tried behind every word.
+        beginnings = sorted({name[:2] for name in self.names})
+        if len(beginnings) > 64:
+            beginnings = sorted({name[:1] for name in self.names})
+        self.first = re.compile("|".join(map(re.escape, beginnings)) or "(?!)")
 
     def find(self, text):
         """Yields (place, name) from the left; of the names that begin at one place the longest."""
@@ -558,6 +801,52 @@ def names_of(names):                                        # a frozenset
 # ---- normal forms --------------------------------------------------------------------------------
 
 MANY_MARKS = regex.compile(r"\p{M}{32,}")
+
+
+class Replace(NamedTuple):
+    """A step of normalising: everything that the pattern matches becomes the content."""
+    pattern: str
+    content: str
+
+
+class Prepend(NamedTuple):
+    """A step of normalising: what stands before every text that is not empty."""
+    content: str
+
+
+class Strip(NamedTuple):
+    """A step of normalising: white space goes from the beginning and from the end."""
+    left: bool = True
+    right: bool = True
+
+
+LONGEST_CONTENT, MOST_GROWTH = 100, 20      # characters of a Replace or Prepend; no character has more than 18 in NFKD
+UNICODE_FORMS, LOWERCASE = ("NFC", "NFD", "NFKC", "NFKD"), "Lowercase"
+WHITE = "".join(c for c in map(chr, range(0x3001)) if regex.match(r"\s", c))       # Unicode's White_Space
+
+
+def normalized(steps, text):
+    """A text after steps: None, one or a tuple of them; each a form of UNICODE_FORMS, LOWERCASE, a Replace, a Prepend or a Strip.
+
+    SlowPattern if the text grows beyond all use."""
+    limit = MOST_GROWTH * (len(text) + 100)
+    for step in steps if type(steps) is tuple else (steps,) if steps else ():
+        if isinstance(step, Replace):
+            found = in_time(step.pattern, lambda text, timeout: places(check_compiled(step.pattern), text, timeout), text)
+            ends = [0, *(end for _, end in found)]
+            text = step.content.join([text[a:b] for a, b in zip(ends, [*(begin for begin, _ in found), len(text)])])
+        elif isinstance(step, Prepend):
+            text = step.content + text if text else text
+        elif isinstance(step, Strip):
+            text = text.lstrip(WHITE) if step.left else text
+            text = text.rstrip(WHITE) if step.right else text
+        elif step == LOWERCASE:
+            text = text.replace("\u03a3", "\u03c3").lower()         # Python alone would know where words end
+        else:
+            text = normal_form(step, text)
+        if len(text) > limit:
+            raise SlowPattern(f"normalised, a text is more than {MOST_GROWTH} times as long")
+    return text
 
 
 def normal_form(form, text):

@@ -19,6 +19,7 @@ import ast
 import codecs
 import decimal
 import functools
+import itertools
 import json
 import math
 import operator
@@ -45,27 +46,151 @@ import numpy as np
 
 ROLES = ("system", "user", "assistant")
 PART_TOKENS = {"tool": ("<|tool_start|>", "<|tool_end|>"), "output": ("<|output_start|>", "<|output_end|>")}
+PARTS = ("text", *PART_TOKENS)
+
+# What in_turns changes, by the names under which it is counted.
+EMPTY = "empty message"
+GREETING = "reply before any question"
+JOINED = "messages joined to the one before of the same role"
+MOVED = "system message moved to the beginning"
+PARTLY = "a reply of which only a part is to be learned"        # why it does not mend some
+
+
+class Unusable(ValueError):
+    """Messages that cannot be used. `reason` is a short name to count; the text has the value."""
+
+    def __init__(self, reason, detail=""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+def checked_content(i, role, content):
+    """The content of message i: a text, or parts where a tool was called. None is the empty text.
+
+    Unusable: what the chat format has no place for, as an image.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    whose = f"message {i} of the {role}"
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        detail = f"{whose} has the content {repr(content)[:40]}, expected a text or a list of parts"
+        raise Unusable("content that is no text", detail)
+    for part in content:
+        if part.get("type") not in PARTS or not isinstance(part.get("text"), str):
+            types = ", ".join(PARTS)
+            detail = f"{repr(part)[:60]} in {whose}, expected the type {types} and a text"
+            raise Unusable(f"unknown part {repr(part.get('type'))[:30]}", detail)
+    if all(part["type"] == "text" for part in content):
+        return "".join(part["text"] for part in content)
+    if role != "assistant":
+        detail = f"{whose} has parts of a tool, which only the assistant can call"
+        raise Unusable(f"a call of the {role}", detail)
+    return content
+
+
+def is_empty(content):
+    """Whether a message says nothing: no text, or nothing but white space."""
+    if isinstance(content, str):
+        return not content.strip()
+    return not any(part["text"].strip() for part in content)
+
+
+def joined(contents):
+    """Contents of one role as one content, a blank line between each two."""
+    if all(isinstance(content, str) for content in contents):
+        return "\n\n".join(contents)
+    parts = []
+    for content in contents:
+        parts += [{"type": "text", "text": "\n\n"}] if parts else []
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
+    out = []
+    for kind, same in itertools.groupby(parts, key=operator.itemgetter("type")):
+        if kind == "text":                      # one text, or its tokens differ
+            out.append({"type": "text", "text": "".join(part["text"] for part in same)})
+        else:
+            out += same
+    return out
+
+
+def in_turns(messages):
+    """Any list of messages, in the order that check_messages demands -> (messages, mended).
+
+    - What the system and the developer say comes first, as one message, wherever it stood.
+    - Neighbours of one role become one message, with a blank line between them.
+    - A message without a text goes; null is the empty text.
+    - What the assistant says before anybody asked, a greeting, goes: no model learns to read it.
+
+    A message of the assistant may have a "weight", 0 for one that is not to be learned.
+    mended: the name of each change, EMPTY, GREETING, JOINED or MOVED, as often as it was made.
+    The result is [] where nobody says anything. Unusable: a role or a content that the format has
+    no place for.
+    """
+    if not isinstance(messages, list):
+        detail = f"expected a list of messages, got {repr(messages)[:60]}"
+        raise Unusable("no list of messages", detail)
+    system, turns, mended = [], [], []          # texts; (role, weight, contents)
+    for i, m in enumerate(messages):
+        role = m.get("role") if isinstance(m, dict) else m
+        role = "system" if role == "developer" else role
+        if not isinstance(role, str) or role not in ROLES:
+            detail = f"message {i} has role {repr(role)[:60]}, expected one of {', '.join(ROLES)}"
+            raise Unusable(f"unknown role {repr(role)[:30]}", detail)
+        content = m.get("content")
+        if content is None:                     # OpenAI's API puts a refusal in a field of its own
+            content = m.get("refusal")
+        if not isinstance(content, str):
+            content = checked_content(i, role, content)
+        weight = m.get("weight", 1) if role == "assistant" else 1
+        if is_empty(content):
+            mended.append(EMPTY)
+        elif role == "system":
+            if turns or system:
+                mended.append(MOVED if turns else JOINED)
+            system.append(content)
+        elif not turns and role == "assistant":
+            mended.append(GREETING)
+        elif turns and turns[-1][0] == role:
+            if turns[-1][1] != weight:
+                raise Unusable(PARTLY, f"message {i}")
+            mended.append(JOINED)
+            turns[-1][2].append(content)
+        else:
+            turns.append((role, weight, [content]))
+    out = [{"role": "system", "content": joined(system)}] if system else []
+    for role, weight, contents in turns:
+        content = contents[0] if len(contents) == 1 else joined(contents)
+        out.append({"role": role, "content": content})
+        if weight != 1:
+            out[-1]["weight"] = weight
+    return out, mended
 
 
 def check_messages(messages, where="conversation"):
     """ValueError unless messages is [system,] user, assistant, user, assistant ... with content in each."""
     if not isinstance(messages, list) or not messages:
-        raise ValueError(f"{where}: expected a list of messages, got {str(messages)[:60]!r}")
+        got = str(messages)[:60]
+        raise ValueError(f"{where}: expected a list of messages with a text, got {got!r}")
     turn = 0
     for i, m in enumerate(messages):
         if not isinstance(m, dict) or not isinstance(m.get("role"), str) or m["role"] not in ROLES:
             role = m.get("role") if isinstance(m, dict) else m
             raise ValueError(f"{where}: message {i} has role {repr(role)[:60]}, expected one of {', '.join(ROLES)}")
         content = m.get("content")
-        if not (isinstance(content, str) or isinstance(content, list) and all(isinstance(p, dict) for p in content)):
-            raise ValueError(f"{where}: message {i} of the {m['role']} has the content {repr(content)[:40]}, expected a text or a list of parts")
+        if content is None:
+            raise ValueError(f"{where}: message {i} of the {m['role']} has the content None, "
+                             "expected a text or a list of parts")
+        if not isinstance(content, str):
+            try:
+                checked_content(i, m["role"], content)
+            except Unusable as e:
+                raise ValueError(f"{where}: {e}") from None
         if m["role"] == "system" and i == 0:
             continue
         if m["role"] != ("user", "assistant")[turn % 2]:
             raise ValueError(f"{where}: message {i} is the {m['role']}'s, expected the {('user', 'assistant')[turn % 2]}'s")
         turn += 1
-        if m["role"] == "user" and isinstance(content, list) and any(part.get("type") in PART_TOKENS for part in content):
-            raise ValueError(f"{where}: message {i} has parts of a tool, which only the assistant can call")
         if not content:
             raise ValueError(f"{where}: message {i} of the {m['role']} is empty")
 
@@ -81,7 +206,8 @@ def render(messages, tokenizer, where="conversation"):
     """Conversation -> (ids, mask), lists of equal length; mask 1 on the tokens the assistant is to learn.
 
     Text is encoded without special tokens, so nobody can forge one by typing its name. An assistant's
-    content is a string, or a list of parts {"type": "text" | "tool" | "output", "text": ...}.
+    content is a string, or a list of parts {"type": "text" | "tool" | "output", "text": ...}. A
+    reply of "weight" 0 is read and not learned.
     """
     check_messages(messages, where)
     ids, mask = [], []
@@ -91,12 +217,10 @@ def render(messages, tokenizer, where="conversation"):
         mask.extend([int(learned)] * len(tokens))
 
     for m in messages:
-        ours = m["role"] == "assistant"
+        ours = m["role"] == "assistant" and m.get("weight", 1) != 0
         add([special(tokenizer, "<|im_start|>"), *tokenizer.encode_ordinary(m["role"]), special(tokenizer, "<|im_sep|>")], False)
         parts = [{"type": "text", "text": m["content"]}] if isinstance(m["content"], str) else m["content"]
         for part in parts:
-            if part.get("type") not in ("text", "tool", "output") or not isinstance(part.get("text"), str):
-                raise ValueError(f"{where}: unknown part {str(part)[:60]!r} in a message of the {m['role']}")
             begin, end = PART_TOKENS.get(part["type"], (None, None))
             learned = ours and part["type"] != "output"
             add([special(tokenizer, begin)] if begin else [], learned)
@@ -436,16 +560,46 @@ def generate(params, cfg, tokenizer, prompts, **settings):
         batch.read()
 
 
+class Parts:
+    """A reply in the parts that render takes back, as its tokens come.
+
+    Parts are texts, calls of the calculator and its answers. put and end return what the reply has
+    grown by: {"index": number of the part, "type", "text": what to append to it}, or None.
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.index, self.kind = tokenizer, 0, "text"
+        self.begun = {}                                     # by the name of a token: which part it begins
+        for kind, (begin, end) in PART_TOKENS.items():
+            self.begun |= {begin: kind, end: "text"}
+        self.names = {v: k for k, v in tokenizer.special_tokens.items()}
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def put(self, token):
+        name = self.names.get(token)
+        if name is None:
+            return self._grown(self.decoder.decode(self.tokenizer.token_bytes[token]))
+        if name not in self.begun:
+            return None
+        grown = self.end()
+        self.index, self.kind = self.index + 1, self.begun[name]
+        return grown
+
+    def end(self):
+        return self._grown(self.decoder.decode(b"", True))
+
+    def _grown(self, text):
+        return {"index": self.index, "type": self.kind, "text": text} if text else None
+
+
 def reply_parts(ids, tokenizer):
     """A reply as render takes it back: a text, or parts where a tool was called."""
-    names, parts = {v: k for k, v in tokenizer.special_tokens.items()}, [("text", [])]
-    begun = {begin: kind for kind, (begin, _) in PART_TOKENS.items()} | {end: "text" for _, end in PART_TOKENS.values()}
-    for i in ids:
-        if i not in names:
-            parts[-1][1].append(i)
-        elif names[i] in begun:
-            parts.append((begun[names[i]], []))
-    parts = [{"type": kind, "text": tokenizer.decode(ids)} for kind, ids in parts if ids]
+    growing, parts = Parts(tokenizer), {}
+    for grown in [*map(growing.put, ids), growing.end()]:
+        if grown:
+            part = parts.setdefault(grown["index"], {"type": grown["type"], "text": ""})
+            part["text"] += grown["text"]
+    parts = list(parts.values())
     return parts if any(part["type"] != "text" for part in parts) else "".join(part["text"] for part in parts)
 
 
@@ -484,6 +638,7 @@ class Text:
     def __init__(self, tokenizer, stop=(), calls=False):
         self.tokenizer, self.calls = tokenizer, calls
         self.stopped, self.hidden, self.held = False, False, ""
+        self.length = 0                                     # characters so far, held ones too
         self.stop = [(t, borders(t)) for t in stop if t]
         self.matched = [0] * len(self.stop)                 # characters of each that the text ends with
         self.names = {v: k for k, v in tokenizer.special_tokens.items()}
@@ -502,6 +657,7 @@ class Text:
         return "" if self.stopped else self._show(self.decoder.decode(b"", True)) + ("" if self.stopped else self.held)
 
     def _show(self, text):
+        self.length += len(text)
         if self.stopped:
             return ""
         if not self.stop:

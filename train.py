@@ -42,6 +42,7 @@ import evaluate
 import gpt
 import numpy as np
 import runs
+import vocabularies
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def load_characters(path):
     if not text:
         raise ValueError(f"{path}: empty file, there is nothing to learn")
     tokenizer = bpe.Tokenizer.characters(text)
-    ids = tokenizer.encode_to_numpy(text)
+    ids = tokenizer.encode_to_numpy(text, disallowed_special=())
     cut = int(len(ids) * 0.9)
     return tokenizer, [ids[:cut]], [ids[cut:]]
 
@@ -282,7 +283,7 @@ def load_documents(paths, tokenizer):
     parts, start = {"train": [], "val": []}, tokenizer.special_tokens.get("<|endoftext|>")
     for path in paths:
         for split, text in bpe.read_documents(path, val_percent=10):
-            parts[split] += [np.array([start], np.uint32)] * (start is not None) + [tokenizer.encode_to_numpy(text)]
+            parts[split] += [np.array([start], np.uint32)] * (start is not None) + [tokenizer.encode_to_numpy(text, disallowed_special=())]
     if not all(parts.values()):
         raise ValueError(f"{', '.join(map(str, paths))}: too few documents for {' and '.join(k for k, v in parts.items() if not v)}")
     return tuple([np.concatenate(parts[split])] for split in ("train", "val"))
@@ -456,10 +457,10 @@ def begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
             place = start_over(folder, found, on_mismatch)
         done = load_checkpoint(place / "trainer.safetensors", params, optimizer) if resumes else 0
         if not resumes or not (place / "config.json").exists():         # what a stage wrote in it when it ended stays
-            gpt.save_config(place, cfg)
             if tokenizer:
-                tokenizer.save(place / "tokenizer.json")
+                tokenizer.save(place / "tokenizer.json", end)
                 save_generation_config(place, tokenizer, end)
+            gpt.save_config(place, cfg)
         log = Log(place, done)
         runs.add_earlier(log.seconds)
         try:
@@ -492,9 +493,8 @@ def start_over(folder, found, on_mismatch):
 
 
 def save_generation_config(folder, tokenizer, end):
-    """generation_config.json, which tells transformers where a text begins and ends."""
-    names = {"bos": "<|endoftext|>", "eos": end, "pad": end}
-    ids = {f"{k}_token_id": tokenizer.special_tokens.get(name) for k, name in names.items()}
+    """generation_config.json, which tells transformers where a text begins and ends, and what pads it; config.json repeats it."""
+    ids = {f"{role}_token_id": tokenizer.special_tokens.get(name) for role, name in vocabularies.roles(tokenizer.special_tokens, end).items()}
     runs.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
 
 

@@ -16,6 +16,7 @@ Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); RFC 9112 (HTTP,
 warcio, for what real files contain.
 """
 import argparse
+import functools
 import re
 import sys
 import uuid
@@ -23,6 +24,7 @@ import zlib
 from collections import Counter, deque, namedtuple
 from dataclasses import dataclass, field
 
+import charset
 import command
 
 MAX_BLOCK = 6 << 20               # bytes kept of a record, and of a body when it is inflated:
@@ -40,7 +42,7 @@ TYPES = ("warcinfo", "request", "response", "resource", "metadata", "revisit", "
 
 @dataclass
 class Record:
-    """One record. Header names are lower case; of repeated headers the first counts.
+    """One record. Header names are lower case; for repeated headers see Headers.
 
     body: of a response the HTTP payload, de-chunked and decompressed, of other types the block.
     truncated: why the body is incomplete, as the crawler says ("length", "time", ...) or as was
@@ -244,19 +246,52 @@ ARC_LINE = (rb"(?<![\w+.-])(?=(?P<place>([A-Za-z][\w+.-]{0,31}:[^\r\n]{0,16000}?
             rb" ([0-9A-Fa-f.:]{1,45}|-) (\d{8,17}) ))(?P=place)([^\r\n]{1,16000})\r?\n")
 ARC_V2 = ("result-code", "checksum", "location", "offset", "filename")
 LENGTH = re.compile("[0-9]{1,18}")
+ONE_VALUE = re.compile("warc-(?!concurrent-to|protocol).*|age|authorization|content-(?:disposition"
+                       "|length|location|range)|date|etag|expires|from|host|last-modified|location"
+                       "|referer|retry-after|server|set-cookie|user-agent")
 DATE14 = re.compile("([0-9]{4})" + "([0-9]{2})" * 5 + "[0-9]{0,3}")
 CONTROL = re.compile(r"[\0-\x20\x7f\x85\u2028\u2029]")
 
 
 def decode_line(line):
+    """A header line in UTF-8 or Latin-1 -> str; in an address each other byte keeps its value."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
+        if line[:9].lower() == b"location:":
+            line = re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % byte[0][0], line)
         return line.decode("latin-1")
 
 
+class Headers(dict):
+    """{lower-case name: value}. Of a repeated header `lines` has the values one by one.
+
+    Lists are joined with commas, as HTTP allows (RFC 9110, 5.3). Headers that can have only one
+    value have the first, and Content-Type the last that is a type, as in browsers (Fetch Standard).
+    """
+    lines = {}
+
+    def repeated(self, lines):
+        self.lines = lines
+        for name, values in lines.items():
+            if name == "content-type":
+                self[name] = functools.reduce(last_type, values)
+            elif not ONE_VALUE.fullmatch(name):
+                self[name] = ", ".join(values)
+
+
+def last_type(old, new):
+    """Of two Content-Types the last that is one; the charset of the first stays if it has none."""
+    kind = new.partition(";")[0].strip().lower()
+    if not re.fullmatch(r"[^\s/]+/[^\s/]+", kind) or kind == "*/*":
+        return old
+    label = charset.label_in(old)
+    same = kind == old.partition(";")[0].strip().lower()
+    return f"{new}; charset={label}" if same and label and not charset.label_in(new) else new
+
+
 def parse_headers(head):
-    """Header lines -> {lower-case name: first value}; a line that begins with a blank goes on."""
+    """Header lines -> Headers; a line that begins with a blank goes on."""
     if b"\n " in head or b"\n\t" in head:
         head = FOLD.sub(b" ", head)
     lines = head.splitlines()
@@ -264,11 +299,17 @@ def parse_headers(head):
         lines = b"\n".join(lines).decode("utf-8").split("\n")
     except UnicodeDecodeError:
         lines = map(decode_line, lines)
-    headers = {}
+    headers, repeated = Headers(), {}
     for line in lines:
         name, colon, value = line.partition(":")
         if colon:
-            headers.setdefault(name.strip().lower(), value.strip())
+            name, value = name.strip().lower(), value.strip()
+            if name in headers:
+                repeated.setdefault(name, [headers[name]]).append(value)
+            else:
+                headers[name] = value
+    if repeated:
+        headers.repeated(repeated)
     return headers
 
 
@@ -373,7 +414,6 @@ def read_block(stream, form, declared):
 
 HTTP_START = re.compile(rb"HTTP[/ ]|ICY ", re.I)
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,256})?\r\n")
-CHARSET = re.compile(r"""(?:^|[;\s])charset\s*=\s*["']?([^\s;"',]+)""", re.I)
 PRINTABLE = re.compile(rb"[\t\n\r -~]{64}|[\t\n\r -~]*\Z")
 SEALED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
 
@@ -494,8 +534,7 @@ def parse_record(headers, block, offset):
         record.truncated = record.truncated or cut
     else:
         record.body = bytes(block)
-    found = CHARSET.search(record.content_type)
-    record.charset = found[1] if found else None
+    record.charset = charset.label_in(record.content_type)
     return record, cut
 
 
@@ -596,9 +635,10 @@ def is_html(record):
 def document_kind(record):
     """("html", None), ("text", None), or (None, why this record is no document).
 
-    Web pages are what FineWeb reads: responses, and resources, which hold a page without HTTP;
-    whatever their status. Text is what others have made of pages: the conversions of a WET file.
-    Records of other types (the reason is then the type) never are documents.
+    Web pages are responses, whatever their status, and resources, which hold a page without HTTP
+    (warcio writes them for files). Text is what others have made of pages: the conversions of a WET
+    file. FineWeb's reader (datatrove) takes responses and conversions and no resources; Common
+    Crawl has none. Records of other types (the reason is then the type) are no documents.
     """
     if record.type not in DOCUMENT_TYPES:
         return None, record.type or "no_type"

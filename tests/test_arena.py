@@ -1,6 +1,7 @@
 """arena.py: intervals, pass@k, votes and ratings, against brute force and planted truth."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_votes():
 
 def test_what_a_reply_votes_for():
     assert arena.vote({"kind": "wheel"}, "Step by step: two two. It stops at nine.") == "nine" and arena.vote({}, " ") is None
-    assert arena.vote({"kind": "fact"}, "It is red.") == "it is red" and arena.vote({"kind": "gsm8k"}, "so\n#### 1,000") == "1000"
+    assert arena.vote({"kind": "fact"}, "It is red.") == "it is red" and arena.vote({"kind": "gsm8k"}, "so\n#### 1,000") == 1000
 
 
 def test_tries(monkeypatch):
@@ -149,3 +150,73 @@ def test_ratings_have_intervals_and_ranks():
     assert np.isfinite([unbeaten[0].rating, unbeaten[1].rating]).all() and unbeaten[0].name == "x"
     with pytest.raises(ValueError, match="two models"):
         arena.ratings([])
+
+
+# ------------------------------------------------------------------------------------------------ answers
+
+
+@pytest.mark.parametrize("answer, text, correct", [
+    ("1776", "It is 1,776.", True), ("1776", "That makes $1776", True), (29.0, "It is 29.", True), (29, "It is 29.00", True),
+    ("-63", "It is -63.", True), ("25", "It is **25**.", True), ("25", "It is 25%", True), ("0.5", "It is .5", True),
+    ("63", "It is -63.", False), ("17", "It is 1776.", False), ("29", "It is 29 or 30", False), ("2", "It is H2", False), ("five", "It stops at five.", True),
+    ("five", "It stops at 5.", False), ("Longhand", "I am longhand!", True)])
+def test_numbers_in_replies_are_compared_as_numbers(answer, text, correct):
+    assert arena.is_correct({"question": "q", "answer": answer}, text) == correct
+
+
+def test_right_answers_to_gsm8k():
+    def right(answer, text):
+        return arena.is_correct({"question": "q", "answer": answer, "kind": "gsm8k"}, text)
+
+    for text in ("#### 29.00", "#### $29", "29 is\n#### 29 eggs", "#### **29**.", "####29"):
+        assert right("29", text) and right(29, text) and right(29.0, text) and right("$29", text), text
+    for text in ("29", "#### 290", "#### -29", "#### 29\n#### 30", "#### ", "#### twenty-nine"):
+        assert not right("29", text), text
+
+
+def test_votes_for_one_number_are_counted_together():
+    gsm, other = {"kind": "gsm8k"}, {"kind": "calculator"}
+    assert arena.majority([arena.vote(gsm, f"#### {x}") for x in ("1", "29.00", "2", "$29")]) == 29
+    assert arena.majority([arena.vote(other, f"It is {x}.") for x in ("1", "1,776", "2", "1776")]) == 1776
+    assert arena.vote(gsm, "29") is None and arena.vote(other, " ") is None
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two models, of which the second has the smaller context; of each file of tasks one question is too long."""
+    tok = bpe.Tokenizer.train(["What is it? It is red. user assistant"] * 3, 330)
+    for name, n_positions in (("base", 64), ("sft", 32)):
+        cfg = gpt.Config(tok.n_vocab, n_positions, 16, 1, 2)
+        gpt.save(tmp_path / name, gpt.init(cfg, 3), cfg)
+        tok.save(tmp_path / name / "tokenizer.json")
+    (tmp_path / "tasks").mkdir()
+    for name in ("facts", "calculator", "wheel", "identity"):
+        task = {"answer": "red", "kind": name, "exposure": 10, "reply": "It is red.", "options": ["red", "it"]}
+        rows = [{"question": question, **task} for question in ("What is it?", "What is " * 15 + "it?", "Is it?")]
+        (tmp_path / f"tasks/{name}_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_questions_that_fill_the_context_are_left_out_of_the_arena(run, capsys):
+    """The same questions for all: those that leave the model with the smallest context room for a reply."""
+    rated = arena.fight(run)
+    assert sorted(r.name for r in rated) == ["base", "sft"] and rated[0].battles == 8
+    said = capsys.readouterr().err
+    for name in ("facts", "calculator", "wheel", "identity"):
+        assert f"{name}_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out" in said
+
+
+def test_questions_that_fill_the_context_are_left_out_of_the_tries(run, capsys):
+    path = run / "tasks/facts_test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["options"].append("is " * 40)                   # the question fits, one of its options does not
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arena.print_tries(run, ["base", "sft"], 2)
+    said = capsys.readouterr()
+    assert "2 problems, 2 tries each" in said.out and "nan" not in said.out
+    assert "wheel_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out" in said.err
+    assert "1 of 2 questions with options exceed the context of 32 tokens and are left out" in said.err
+    long = {"question": "What is " * 30, "answer": "red"}
+    (run / "tasks/wheel_test.jsonl").write_text(json.dumps(long) + "\n")
+    with pytest.raises(ValueError, match="wheel_test.jsonl: no question that fits the model's context of 32 tokens"):
+        arena.print_tries(run, ["base", "sft"], 2)

@@ -24,6 +24,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import charset
 import crawl
 import warc
 from conftest import run_script
@@ -148,16 +149,28 @@ def path_of(record):
     ("f", "http://a.org/d/f"), ("../../..", "http://a.org/"), ("/a/b/..", "http://a.org/a/"), ("./", "http://a.org/d/"), ("?r=1&s", "http://a.org/d/e?r=1&s"),
     (" \n/x y\t", "http://a.org/x%20y"), ("/%e4%2f%41", "http://a.org/%E4%2FA"), ("/ä?ß=\"<", "http://a.org/%C3%A4?%C3%9F=%22%3C"),
     ("/%zz%", "http://a.org/%zz%"), ("http://bücher.example/", "http://xn--bcher-kva.example/"), ("http://a.org./", "http://a.org/"),
-    ("http://[::1]:8000/x", "http://[::1]:8000/x"), ("http://a.org//b//c", "http://a.org/b//c"), ("/a;b=c/d:e@f", "http://a.org/a;b=c/d:e@f"),
-    ("http://a.org?x", "http://a.org/?x"), ("/%2e%2e/x", "http://a.org/x"), ("/x?", "http://a.org/x"), ("/ä\ud800"[:2], "http://a.org/%C3%A4")])
+    ("http://[::1]:8000/x", "http://[::1]:8000/x"), ("http://a.org//b//c", "http://a.org//b//c"), ("/a;b=c/d:e@f", "http://a.org/a;b=c/d:e@f"),
+    ("http://a.org?x", "http://a.org/?x"), ("/%2e%2e/x", "http://a.org/x"), ("/x?", "http://a.org/x"), ("/ä\ud800"[:2], "http://a.org/%C3%A4"),
+    # empty segments are segments
+    ("/a//b", "http://a.org/a//b"), ("/a//../b", "http://a.org/a/b"), ("//b.org//", "http://b.org//"), ("http://b.org//../x", "http://b.org/x"), ("..//x", "http://a.org//x"), ("x//", "http://a.org/d/x//"),
+    ("/a/./b/../../c/.", "http://a.org/c/"), ("/a/%2E%2e/b%2fc/.%2e/", "http://a.org/"), ("/a;p/..;x", "http://a.org/a;p/..;x"),
+    # what browsers do to links that people type
+    ("\\\\b.org\\x\\..\\y?a\\b", "http://b.org/y?a%5Cb"), ("\\x", "http://a.org/x"), ("http:\\\\b.org", "http://b.org/"), ("http:///b.org/x", "http://b.org/x"), ("////b.org", "http://b.org/"),
+    ("https:b.org", "https://b.org/"), ("http:f", "http://a.org/d/f"), ("http:/f", "http://a.org/f"), ("https:/b.org", "https://b.org/"), ("http:?r", "http://a.org/d/e?r"),
+    ("ht\ntp://b.o\trg/a\r\nb", "http://b.org/ab"), ("\0 \x1f/x\x0c ", "http://a.org/x"), ("/x\xa0", "http://a.org/x%C2%A0"), ("http://a.org\\@b/", "http://a.org/@b/"), ("/a?b#c?d", "http://a.org/a?b"),
+    ("#a?b", "http://a.org/d/e?q"), ("?", "http://a.org/d/e"), ("/%", "http://a.org/%"), (":80/x", "http://a.org/d/:80/x"), ("1:2", "http://a.org/d/1:2"), ("./a:b", "http://a.org/d/a:b"),
+    # one host has one name
+    ("http://B%C3%BCcher.example/", "http://xn--bcher-kva.example/"), ("http://faß.de/", "http://xn--fa-hia.de/"), ("http://ＧＯ。org/", "http://go.org/"), ("http://a\xadb.org/", "http://ab.org/"),
+    ("http://BU\u0308CHER.example/", "http://xn--bcher-kva.example/"), ("http://0x7f.1/", "http://127.0.0.1/"), ("http://017.0.0.010/", "http://15.0.0.8/"), ("http://16909060/", "http://1.2.3.4/"),
+    ("http://a.org:080/", "http://a.org/"), ("http://a.org:/", "http://a.org/"), ("https://a.org:443/?", "https://a.org/"), ("http://[::1]:80/", "http://[::1]/"), ("http://[0:0::0:1]/", "http://[::1]/"), ("http://[2001:DB8:0:0:1::]/", "http://[2001:db8:0:0:1::]/")])
 def test_an_address_has_one_spelling(link, want):
     assert normalise(link, "http://a.org/d/e?q") == want
     assert normalise(want) == want
 
 
-@pytest.mark.parametrize("link", ["mailto:x@y.org", "javascript:void(0)", "data:text/html,x", "ftp://a.org/", "file:///etc/passwd", "http:///x", "http://",
-                                  "http://me:secret@a.org/", "http://a.org:99999/", "http://a.org:x/", "http://[::1", "http://a b/", "http://a..b/",
-                                  "http://" + "a" * 64 + ".org/", "http://" + "ü" * 70 + ".org/", "http://a.org/\ud800", "tel:123", "http://a.org\\@b/"])
+@pytest.mark.parametrize("link", ["mailto:x@y.org", "javascript:void(0)", "data:text/html,x", "ftp://a.org/", "file:///etc/passwd", "http://",
+                                  "http://me:secret@a.org/", "http://[::::]/", "http://[1:2]/", "http://[12345::]/", "http://[]/", "http://a.org:99999/", "http://a.org:x/", "http://[::1", "http://a b/", "http://a..b/",
+                                  "http://" + "a" * 64 + ".org/", "http://" + "ü" * 70 + ".org/", "http://a.org/\ud800", "tel:123", "http://a.org:80:80/", "http://1.2.3.4.5/", "http://256.1.1.1/", "http://1.2.3.08/", "?", "/x", "http:", "https:?x"])
 def test_what_is_no_address_is_said(link):
     with pytest.raises(ValueError):
         normalise(link)
@@ -300,13 +313,39 @@ def test_the_delay_counts_from_the_end_of_a_slow_visit(web, out, clock):
 @pytest.mark.parametrize("html, want", [
     (b'<A HREF=/a>x</A><a class="x" href=\'/b\'>', ["/a", "/b"]), (b'<a href="/a?x=1&amp;y=2">', ["/a?x=1&y=2"]), (b'<a title="a > b" href="/a">', ["/a"]),
     (b'<!-- <a href="/a"> --><a href="/b">', ["/b"]), (b'<script>"<a href=/a>"</script><style><a href=/b></style><textarea><a href=/c></textarea>', []),
+    # character references need their semicolon before = and letters, and names in a page are as its owner wrote them
+    (b'<a href="v?id=5&section=2&copy=3&para&reg1=4&amp;x=&lt;&#47;&#x2F">', ["v?id=5&section=2&copy=3%B6&reg1=4&x=%3C//"]), (b"<a href=a?b&copy>", ["a?b%A9"]),
+    (b"<a href='/a\nb'\tREL=external><a/href=/c>", ["/a\nb", "/c"]), (b'<a href="/a"title=x><a href=/b/><a href= >', ["/a", "/b/", ""]), (b"<template><a href=/a></template><noscript><a href=/b></noscript>", ["/b"]),
+    (b'<p title="<a href=/a>"><title><a href=/b></title><a href=/c>', ["/c"]), (b"<meta name=robots content='otherbot: nofollow'><a href=/a>", ["/a"]), (b"<meta name=robots content='longhand: nofollow'><a href=/a>", []),
+    (b"<meta name=robots content='unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, nofollow'><a href=/a>", []), (b"<script>'<meta name=robots content=nofollow>'</script><a href=/a>", ["/a"]),
     (b'<!-- <a href="/a">', []), (b'<script><a href="/a">', []), (b"<!--><a href=/a>", ["/a"]), (b'<a name="x"><a href><a>', [""]), (b"<abbr href=/a><a\nhref=/b>", ["/b"]),
-    (b'<map><area href="/a"></map></a href="/b">', ["/a"]), (b'<a rel="noopener NoFollow" href="/a"><a rel="noopener" href="/b">', ["/b"]),
+    (b'<map><area href="/a"></map></a href="/b">', ["/a"]), (b'<a rel="noopener,NoFollow" href="/z"><a rel="noopener NoFollow" href="/a"><a rel="noopener" href="/b">', ["/b"]),
     (b'<a href="/a"><meta name="Robots" content="noindex, NOFOLLOW">', []), (b'<meta name=longhand content=none><a href=/a><meta name=robots content=index>', []),
     (b'<meta name="robots" content="noindex"><meta name="otherbot" content="nofollow"><meta name="robots" content="max-image-preview:none"><a href="/a">', ["/a"]),
     ("<a href='/ä'>".encode("utf-16"), ["/ä"]), (b"<a href=/a<a href=/b>", ["/a<a"])])
 def test_links(html, want):
     assert crawl.links_of(warc.Record(url="http://a.org/d/", body=html), Counter()) == (want, "http://a.org/d/")
+
+
+@pytest.mark.parametrize("encoding, want", [
+    ("windows-1252", "/%C3%A4?q=%E4&%26%2329190%3B"), ("utf-8", "/%C3%A4?q=%C3%A4&%E7%88%86"), ("gbk", "/%C3%A4?q=%26%23228%3B&%B1%AC"), ("shift_jis", "/%C3%A4?q=%26%23228%3B&%94%9A"),
+    ("gb18030", "/%C3%A4?q=%810%8A1&%B1%AC"), ("utf-16le", "/%C3%A4?q=%C3%A4&%E7%88%86"), ("iso-2022-jp", "/%C3%A4?q=%26%23228%3B&%1B$BGz%1B(B"), ("big5", "/%C3%A4?q=%26%23228%3B&%C3z")])
+def test_the_query_of_a_link_is_in_the_encoding_of_its_page(encoding, want):
+    """Values as Chromium has them (tests/peers/test_charset_peers.py asks it)."""
+    for html in ("<a href='/\u00e4?q=\u00e4&\u7206#\u00e4'>", "<a href='/&#228;?q=&auml;&&#x7206;#&auml;'>", "<a href=' \n/\u00e4?q\t=\u00e4\n&\u7206 \n'>"):
+        data = html.encode("utf-16-le" if encoding == "utf-16le" else charset.CODECS.get(encoding, encoding), "xmlcharrefreplace")
+        links, base = crawl.links_of(warc.Record(url="http://a.org/", body=data, charset=encoding), Counter())
+        assert normalise(links[0], base) == normalise("http://a.org" + want)
+
+
+@pytest.mark.parametrize("base, want", [("HTTP://A.org", "http://a.org/z"), ("http://a.org?x/y", "http://a.org/z"), ("http://a.org/b/c#/d/e", "http://a.org/b/z"), ("http://a.org:80/x y/ä", "http://a.org/x%20y/z")])
+def test_what_others_wrote_is_a_base(base, want):
+    assert normalise("z", base) == want
+
+
+def test_links_without_a_query_or_to_other_things_stay_as_they_are():
+    for link in ("/\u00e4", "#\u00e4?\u00e4", "mailto:x", ""):
+        assert crawl.in_encoding(link, "koi8-r") == link
 
 
 @pytest.mark.parametrize("href, want", [("/e/", "http://a.org/e/"), ("http://b.org", "http://b.org/"), ("mailto:x", "http://a.org/d/"), ("", "http://a.org/d/"), ("//[", "http://a.org/d/")])
@@ -867,6 +906,38 @@ def test_tries_end_and_pauses_grow(web, clock, capsys):
 def test_a_busy_server_is_asked_again_when_it_says(web, clock, status, headers, waits):
     web.pages["/f"] = lambda handler, answers=iter([(raw(head(status, {"Content-Length": 0, **headers}), then=hang_up)), file_page()]): next(answers)(handler)
     assert read_all(web.url + "/f") == FILE and clock.waits == waits
+
+
+@pytest.mark.parametrize("status, waits", [(403, [1, 4]), (503, [1, 4]), (429, [1, 4]), (500, [1, 2])])
+def test_what_limits_our_rate_inside_a_file_is_waited_out(web, clock, status, waits):
+    """Common Crawl's CDN says 403 to who asks too fast, S3 says 503."""
+    busy = raw(head(status, {"Content-Length": 0}), then=hang_up)
+    web.pages["/f"] = lambda handler, answers=iter([file_page(breaks=[1 << 20]), *[busy] * (len(waits) - 1), file_page()]): next(answers)(handler)
+    assert read_all(web.url + "/f") == FILE and clock.waits == waits and ranges_asked(web) == [1 << 20] * 2
+
+
+def test_a_403_at_the_start_is_waited_out_from_a_host_that_has_given_before(web, clock, capsys):
+    web.pages = {"/a": file_page(FILE[:1000]), "/c": (403, {}, b"")}
+    web.pages["/b"] = lambda handler, answers=iter([raw(head(403, {"Content-Length": 0, "Retry-After": "9"}), then=hang_up)] * 2 + [file_page()]): next(answers)(handler)
+    assert len(read_all(web.url + "/a")) == 1000 and read_all(web.url + "/b") == FILE and clock.waits == [9, 9]
+    clock.waits.clear()
+    with pytest.raises(crawl.RemoteError, match="gave up at byte 0 after 4 tries.*403"):
+        open_url(web.url + "/c")
+    assert clock.waits == [1, 4, 16] and f"1 s for {web.url}/c at byte 0" in capsys.readouterr().err
+
+
+def test_a_403_that_stays_inside_a_file_ends(web, clock):
+    busy = raw(head(403, {"Content-Length": 0}), then=hang_up)
+    web.pages["/f"] = lambda handler, answers=itertools.chain([file_page(breaks=[524_288])], itertools.repeat(busy)): next(answers)(handler)
+    with pytest.raises(crawl.RemoteError, match="gave up at byte 524,288 after 6 tries.*403"):
+        read_all(web.url + "/f")
+    assert clock.waits == [1, 4, 16, 64, 256]
+
+
+def test_a_first_403_says_what_it_may_be(web, clock):
+    web.pages["/f"] = (403, {}, b"")
+    with pytest.raises(crawl.RemoteError, match="403 x; look at the address, or wait.*too fast.*Common Crawl"):
+        open_url(web.url + "/f")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])

@@ -2,6 +2,7 @@
 import contextlib
 import functools
 import gzip
+import hashlib
 import http.server as http_server
 import io
 import json
@@ -75,7 +76,7 @@ def test_record_fields():
     [r] = read(raw)
     assert (r.url, r.date, r.id, r.type) == ("http://a.com/", "2024-01-02T03:04:05Z", "<urn:uuid:1>", "response")
     assert (r.status, r.body, r.charset, r.truncated, r.offset, r.undecodable) == (200, b"<p>hi", "koi8-r", None, 0, None)
-    assert r.headers["warc-ip-address"] == "1.2.3.4" and r.http_headers["x-a"] == "1"
+    assert r.headers["warc-ip-address"] == "1.2.3.4" and r.http_headers["x-a"] == "1, 2"
 
 
 @pytest.mark.parametrize("pack", [
@@ -248,7 +249,7 @@ def test_header_oddities():
            b"HTTP/2 200\nContent-Type:text/html\nbroken\nA: \xff\n\n<p>hi\r\n\r\n")
     raw = raw.replace(b"51", b"%d" % len(b"HTTP/2 200\nContent-Type:text/html\nbroken\nA: \xff\n\n<p>hi"))
     [r] = read(raw)
-    assert (r.url, r.headers["x"], r.headers["y"], r.headers["warc-protocol"]) == ("http://a.com/a%20b", "one two", "café", "h2")
+    assert (r.url, r.headers["x"], r.headers["y"], r.headers["warc-protocol"]) == ("http://a.com/a%20b", "one two", "café", "h2, tls/1.3")
     assert (r.status, r.http_headers, r.body) == (200, {"content-type": "text/html", "a": "ÿ"}, b"<p>hi")
 
 
@@ -375,6 +376,7 @@ BLOCK = Blocklist(domains={"bad.com", "bad.nice.com", "evil.co.uk", "6.6.6.6"}, 
     ("http://a.com/x-Big-BLACK-y", "blacklisted_subword"), ("http://a.com/big/black", "blacklisted_subword"),
     ("http://bad.com/poker", "domain"), ("http://a.com/poker-hot-cam-bigblack", "hard_blacklisted"), ("http://a.com/hot-cam-bigblack", "soft_blacklisted"),
     ("", "no_host"), ("a.com/x", "no_host"), ("http://[bad/", "no_host"), ("http:///x", "no_host"), ("http://a.com/" + "x" * 8000, None),
+    ("http://a%20b.BAD.com/", "domain"), ("http://bad.com:80x[::1]/", "domain"), ("http://[::1]:80/", None),
     ("http://localhost/", None), ("http://xn--bcher-kva.de/", None), ("http://bücher.de/ä", None)])
 def test_url_filter(url, reason):
     assert url_filter(url, BLOCK) == ((None, reason) if reason else (url, None))
@@ -445,9 +447,135 @@ def test_rights(headers, html, said):
     assert filters.rights(headers, html) == (said, None)
 
 
+# What owners of pages write. A line is a form.
+FORBIDS = r"""
+<meta name="robots" content="noai">
+<META NAME="ROBOTS" CONTENT="NOAI">
+<meta content='noai' name='robots'>
+<meta name=robots content=noai>
+<meta name="robots" content="noai" />
+<meta name='robots'content='noindex,follow'/>
+<meta/name="robots"/content="noai">
+<meta name = "robots" content = "noai">
+<meta id=a name=" robots " content=" noai ">
+<meta data-a='>' name="robots" content="noai">
+<meta name="robots" content="index, noai">
+<meta name="robots" content="noarchive,noai,max-snippet:-1">
+<meta name="robots" content="no&#97;i">
+<meta name="&#x72;obots" content="noai">
+<meta name="robots" content="index&comma;noai">
+<meta name="robots" content="noindex nofollow">
+<meta name="robots" content="none">
+<meta name="robots" content="noarchive,&#10;noai">
+<meta name="longhand" content="noindex">
+<meta name="Longhand" content="noai">
+<meta http-equiv="X-Robots-Tag" content="noai">
+<meta name="tdm-reservation" content="1">
+<meta content=1 name=TDM-Reservation>
+<meta property="tdm-reservation" content=" 1 ">
+<meta http-equiv="TDM-Reservation" content="'1'">
+<meta name="googlebot, robots" content="noai">
+<meta name="robots" content="max-image-preview:large, noai">
+<meta name=robots content="longhand: noai">
+<meta name="robots" content="otherbot: index, *: noai">
+<meta name="robots" content="unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT">
+<meta name="robots" content="noai" name="description">
+<meta name="robots" content="index"><meta name="robots" content="noai">
+<noscript><meta name="robots" content="noai"></noscript>
+<script src=a.js /><meta name="robots" content="noai">
+<script>"<!--"</script><meta name="robots" content="noai">
+<script>'<body>'</script><meta name="robots" content="noai">
+<script>if (a < b) c = "<meta "</script><meta name=robots content=noai>
+<!-- a --><meta name="robots" content="noai"><!-- b -->
+<!--[if IE]><p><![endif]--><meta name="robots" content="noai">
+<!--><meta name="robots" content="noai">
+<style>a > b {}</style><meta name="robots" content="noai">
+<link title="<!--"><meta name="robots" content="noai">
+<body class=a><p>A page without a head<meta name="robots" content="noai">
+"""
+ALLOWS = r"""
+<meta name="robots" content="index, follow">
+<meta name="robots" content="">
+<meta name="robots">
+<meta name="description" content="noai">
+<meta name="googlebot" content="noai">
+<meta name="robots" content="googlebot: noai">
+<meta name="robots" data-content="noai">
+<meta data-name="robots" content="noai">
+<meta content="noai">
+<meta name="robots" content="max-image-preview:none">
+<meta name="robots" content="index" content="noai">
+<meta name="author" name="robots" content="noai">
+<metadata name="robots" content="noai">
+<meta name="robots" content="noimageai">
+<meta name="robotsx" content="noai">
+<meta name="robots" content="unavailable_after: Thu, 03 Dec 2099 13:09:53 GMT">
+<meta name="tdm-reservation" content="0">
+<meta name="tdm-policy" content="1">
+<p title='<meta name="robots" content="noai">'>
+<img alt="a > b" title='<meta name=robots content=noai>'>
+<p name="robots" content="noai">
+&lt;meta name="robots" content="noai">
+<!-- <meta name="robots" content="noai"> -->
+<!-- <meta name="robots" content="noai"> --!>
+<!--><!--<meta name=robots content=noai>-->
+<script>'<meta name="robots" content="noai">'</script>
+<script type="text/x"><!-- <meta name=robots content=noai> --></script>
+<style><meta name="robots" content="noai"></style>
+<title><meta name="robots" content="noai"></title>
+<textarea><meta name=robots content=noai></textarea>
+<template><p><meta name=robots content=noai></template>
+<iframe><meta name=robots content=noai></iframe>
+<xmp><meta name=robots content=noai></xmp>
+</meta name=robots content=noai>
+< meta name=robots content=noai>
+"""
+FORBIDS, ALLOWS = FORBIDS.strip().split("\n"), ALLOWS.strip().split("\n")
+CRAWLED = "2026-06-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("form", FORBIDS)
+def test_forms_of_no(form):
+    for page in (form, f"<!doctype html><html><head><title>x</title>{form}</head><body><p>Text.", f"<html><p>Text.</p>{form}", f"{form[:-1]}"):
+        assert filters.rights({}, page.encode(), CRAWLED)[0], page
+    assert filters.rights({}, f"<html>{form}</html>".encode("utf-16"), CRAWLED)[0] and filters.rights({"content-type": "text/html; charset=utf-16le"}, form.encode("utf-16-le"), CRAWLED)[0]
+
+
+@pytest.mark.parametrize("form", ALLOWS)
+def test_forms_that_are_no_no(form):
+    for page in (form, f"<!doctype html><html><head><title>x</title>{form}</head><body><p>Text.", f"<html><p>Text.</p>{form}"):
+        assert filters.rights({}, page.encode(), CRAWLED) == (None, None), page
+
+
+def test_forms_in_any_company():
+    """A form says what it says, whatever complete markup stands around it; one no among many is enough."""
+    rng, whole = random.Random(0), [form for form in FORBIDS if not form.startswith(("<script src", "<!-->"))]
+    others = [*ALLOWS, *(f"<script>{form}</script>" for form in whole if "script" not in form), *(f"<!-- {form} -->" for form in whole if "--" not in form), "<p>Text", "</p>", "&amp;", "<br/>", "1 < 2", "<b title='a>b'>", "é", "\0",
+              "<a href=license>", '<a rel="license" href="/l">', "<svg><path d='M0'/></svg>", "<body>", "</head>", "<![CDATA[x]]>", "<?php x ?>", "<p title=it's>"]
+    for _ in range(3000):
+        pieces = [rng.choice(others) for _ in range(rng.randrange(12))]
+        no = rng.random() < 0.5
+        if no:
+            pieces.insert(rng.randrange(len(pieces) + 1), rng.choice(whole))
+        assert bool(filters.rights({}, "\n".join(pieces).encode(), CRAWLED)[0]) is no, pieces
+
+
+@pytest.mark.parametrize("headers, said", [
+    ("X-Robots-Tag: noarchive\r\nX-Robots-Tag: noai", "noai"), ("X-Robots-Tag: otherbot: noindex\r\nX-Robots-Tag: noai", "noai"), ("X-Robots-Tag: otherbot: noindex\r\nX-Robots-Tag: googlebot: noai", None),
+    ("X-Robots-Tag: unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, noai", "noai"), ("X-Robots-Tag: unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT", "unavailable_after"),
+    ("X-Robots-Tag: unavailable_after: Thu, 03 Dec 2026 13:09:53 GMT", None), ("TDM-Reservation: 1", "tdm_reservation"), ("TDM-Reservation: 0\r\ntdm-reservation: 1", "tdm_reservation"), ("tdm-reservation: 10", None), ('tdm-reservation: "1"', "tdm_reservation"), ('tdm-reservation: "0"', None),
+    ("X-Robots-Tag: max-snippet:-1, max-image-preview:large\r\nX-Robots-Tag: max-video-preview:-1", None)])
+def test_rights_in_headers(headers, said):
+    for date in (CRAWLED, ""):
+        head = headers if date else headers + "\r\nDate: Mon, 01 Jun 2026 00:00:00 GMT"
+        assert filters.rights(warc.parse_headers(head.encode()), b"<p>x", date) == (said, None)
+
+
 @pytest.mark.parametrize("html, licence", [
     (b'<a rel="license" href="https://creativecommons.org/licenses/by/4.0/">CC</a>', "https://creativecommons.org/licenses/by/4.0/"),
-    (b"<LINK HREF=/terms REL='nofollow License'>", "/terms"), (b'<a rel="licenses" href="x">', None), (b'<a href="license">', None), (b'<a rel="license">', None)])
+    (b"<LINK HREF=/terms REL='nofollow License'>", "/terms"), (b'<a rel="licenses" href="x">', None), (b'<a href="license">', None), (b'<a rel="license">', None),
+    (b'<a rel=license href="/l?a=1&amp;b&copy=2">', "/l?a=1&b&copy=2"), (b'<!-- <a rel=license href=/a> --><a rel=license href=/b>', "/b"), (b'<script>"<a rel=license href=/a>"</script>', None), ('<a rel=license href="/\u00e9&eacute;">'.encode(), "/\u00e9\u00e9"),
+    (b'<p title="<a rel=license href=/a>"><link rel=license href=/b><a rel=license href=/c>', "/b")])
 def test_a_licence_is_kept(html, licence):
     assert filters.rights({}, html) == (None, licence)
 
@@ -485,7 +613,6 @@ def test_words_as_numbers_are_the_words():
         found, names = Words(text), {i: w for w, i in filters.vocabulary.words.items()}
         assert [names[i] for i in found.ids.tolist()] == words(text), repr(text)
         assert found.length.tolist() == list(map(len, words(text)))
-        assert found.strings() == words(text)
     known = len(filters.vocabulary.pieces)
     filters.vocabulary.MOST = known - 1                          # it begins anew
     assert len(Words("a new beginning")) == 3 and len(filters.vocabulary.pieces) == 3
@@ -497,13 +624,14 @@ def test_words_remembered_are_bounded_in_characters(monkeypatch):
     monkeypatch.setattr(filters, "vocabulary", filters.Vocabulary())
     for i in range(100):
         text = f"{i} " + " ".join(f"{i}x{j}" * 300 for j in range(10))
-        assert filters.Words(text).strings() == words(text)
+        assert filters.Words(text).length.tolist() == list(map(len, words(text)))
         assert sum(map(len, filters.vocabulary.pieces)) <= 100_000 + len(text)
 
 
 @pytest.mark.parametrize("text, n", [
     ("One. Two! Three?", 3), ("One. (Two) three", 2), ("No end", 1), ("", 1), ("...", 1), ("One...two", 1), ("Mr. Smith of the U.S. came.", 1),
-    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 1), ("一。 二。 三", 3), ("One.", 1), ("a.b.c", 1)])
+    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 1), ("一。 二。 三", 3), ("One.", 1), ("a.b.c", 1),
+    ("end. */", 1), ("end.  */", 2), ("end.\u00a0*/", 2), ("end.  Next", 2), ("so  on. The\tend?  ! ?", 3), ("one\u17d4 two\u0964 three", 2)])
 def test_count_sentences(text, n):
     assert filters.count_sentences(text) == n
 
@@ -732,6 +860,46 @@ def test_fineweb_list_ratio():
     assert reason(fineweb_quality("\n".join("and " + line(i) for i in range(100)))) is None        # 99 of 400
 
 
+def test_line_ends_of_v1():
+    """A quotation mark ends a line, a blank line counts, and what is at a threshold goes."""
+    v1 = lambda text: reason(fineweb_quality(text, "v1"))
+    quoted = lines_of(25, 25, end='."')
+    assert v1(quoted) is None and reason(fineweb_quality(quoted)) == "line_punct_ratio"
+    assert v1(lines_of(25, 25, end="'")) is None and v1(lines_of(25, 25, end="\u3002")) == "line_punct_ratio"
+    assert v1(lines_of(3, 25)) == "line_punct_ratio" and v1(lines_of(4, 25)) is None                # 0.12 is too little
+    assert v1(lines_of(4, 25) + "\n" * 9) == "line_punct_ratio"                                     # 4 of 34
+    long, short = lines_of(33, 33), lambda n: "\n".join((f"{i} " + "word other thing next again " * 3)[:29] + "." for i in range(n))
+    assert v1(long + "\n" + short(67)) == "short_line_ratio" and v1(long + "\n" + short(66)) is None
+    assert v1(long + "\n" + short(30) + "\n" * 40) == "short_line_ratio"
+    text = lines_of(50, 50, size=100)
+    twice = lambda n: text + "\n" + "a" * n + ".\n" + "a" * n + "."
+    at = next(n for n in range(40, 60) if (n + 1) / (5000 + 2 * (n + 1)) >= 0.01)
+    assert v1(twice(at - 1)) is None and v1(twice(at)) == "char_dup_ratio"
+    assert v1("\n \n") == "line_punct_ratio"
+
+
+def test_blank_lines_and_stop_words_of_v1():
+    assert reason(gopher_repetition(prose(100).replace("\n", "\n\n"), "v1")) == "dup_line_frac"
+    assert reason(gopher_repetition(prose(100), "v1")) is None
+    text = " ".join(VOCABULARY[:100])
+    assert reason(gopher_quality("the the " + text, "v1")) is None
+    assert reason(gopher_quality("the " + text, "v1")) == "gopher_enough_stop_words"
+    marks = " \u203d" * 9                                     # symbols in 0.10 only
+    short = "the of " + " ".join(VOCABULARY[:40]) + marks
+    assert reason(gopher_quality(short, "v1")) is None and reason(gopher_quality(short)) == "gopher_short_doc"
+
+
+def test_an_empty_text_goes():
+    assert reason(gopher_repetition("")) == reason(fineweb_quality("")) == "empty"
+
+
+def test_c4_counts_a_sentence_after_wide_white_space():
+    lines = "\n".join(f"Here is line number {w}." for w in ("one", "two", "three"))
+    assert c4_quality(lines + "\nAnd the end.  ***") == (lines + "\nAnd the end.  ***", None)
+    assert reason(c4_quality(lines + "\nAnd the end. ***")) == "too_few_sentences"
+    assert c4_quality(lines + "\nAnd the end. [1] ***")[0] == lines + "\nAnd the end.  ***"
+
+
 # ------------------------------------------------------------------------------------------------------
 # MinHash.
 
@@ -749,6 +917,29 @@ def test_minhash_conformance():
     ("|$17.56||1|\n|$15.37||2599|", "0 0 0 0"), ("Don't  PANIC — naïve\tcafé", "don t panic naive cafe"), ("1.5.2, ٣٫١٤!", "0 0 0"), ("?!", ""), ("", "")])
 def test_normalize(text, normal):
     assert dedup.normalize(text) == normal
+
+
+@pytest.mark.parametrize("text, normal", [
+    ("|$17.56||1|\n|$15.37||2599|", "01 01"), ("Don't  PANIC — naïve\tcafé", "dont panic  naive cafe"), ("1.5.2, ٣ 4x", "0 0 0x"), ("?!", "")])
+def test_normalize_of_v1(text, normal):
+    """Punctuation is deleted before digits are looked at, and joins what stood beside it."""
+    want = normal.replace("01", "0")
+    assert dedup.normalize(text, "v1") == want
+
+
+@pytest.mark.parametrize("text, split", [
+    ("you cannot gonna gotta gimme lemme wanna", "you can not gon na got ta gim me lem me wan na"), ("doesnt 0km wannabe cannots", "doesnt 0km wannabe cannots"),
+    ("a ‘b x―y cannot‘", "a ‘ b x ― y can not ‘"), ("gimme😀 wanna😀", "gim me 😀 wanna😀"), ("", "")])
+def test_words_of_v1(text, split):
+    assert dedup.split_v1(text) == split
+
+
+def test_words_without_apostrophes_are_split_before_they_are_hashed():
+    for text, split in (("it doesnt cost 0mb a day", "it does nt cost 0 mb a day"), ("a b c dé id x", "a b c dé i d x")):
+        words_ = split.split()
+        shingles = [" ".join(words_[i:i + 5]) for i in range(len(words_) - 4)]
+        want = [int.from_bytes(hashlib.sha1(x.encode()).digest()[:8], "little") for x in shingles]
+        assert dedup.shingle_hashes(text).tolist() == want
 
 
 def test_signature_is_the_minimum_over_shingles_in_any_blocks():
@@ -813,6 +1004,7 @@ def test_match_rate_follows_the_curve():
     r, pairs = np.random.default_rng(1), 400
     a, b = dedup.permutations()
     for s, expected in ((.60, .2111), (.72, .6499), (.80, .9236)):
+        assert abs(dedup.p_linked(s) - expected) < 1e-4
         n = 300
         shared = int(round(2 * n * s / (1 + s)))                 # |A & B| / |A u B| = s for |A| = |B| = n
         hit = 0
@@ -833,7 +1025,7 @@ MAIL, IP = filters.EMAILS[0], filters.IPS[0]
     ("write to jo.doe+x@mail.site.co.uk, please", f"write to {MAIL}, please"), ("NAME@MYSITE.COM", MAIL),
     ("email@example@example.com", "email@" + MAIL), ('"email"@example.com', '"email"@example.com'), ("email@example", "email@example"),
     ("a@[8.8.8.8]", MAIL), (".a..b@x.com", ".a.." + MAIL), ("a.@x.com", "a.@x.com"), ("@x.com", "@x.com"), ("éa@x.com", "éa@x.com"),
-    ("<a@b.com>", f"<{MAIL}>"), ("a@b.com@c.com", MAIL + "@c.com"), ("é.a@x.com", f"é.{MAIL}"), ("(a@-b.com)", "(a@-b.com)"),
+    ("<a@b.com>", f"<{MAIL}>"), ("a@b.com@c.com", MAIL + "@c.com"), ("x" * 300 + "@b.com", MAIL), ("." + "x.y" * 200 + "@b.com", "." + MAIL), ("é.a@x.com", f"é.{MAIL}"), ("(a@-b.com)", "(a@-b.com)"),
     ("1@a.b 2@a.b 3@a.b", f"{MAIL} {filters.EMAILS[1]} {MAIL}"),
     (".3.3.3.0", "." + IP), ("108.0.0.01", "108.0.0.01"), ("0.1.2.3", "0.1.2.3"), ("999.999.999.999", "999.999.999.999"),
     ("8.1.2.3", IP), ("8.1.2.3456", IP + "56"), ("127.0.0.1 10.0.0.1 192.168.1.1 169.254.1.1 203.0.113.5 224.0.0", "127.0.0.1 10.0.0.1 192.168.1.1 169.254.1.1 203.0.113.5 224.0.0"),
@@ -843,7 +1035,7 @@ def test_redact(text, want):
 
 
 def test_redact_equals_the_one_pattern_it_stands_for():
-    pattern = re.compile(filters.LOCAL.pattern + f"(?:{filters.DOMAIN.pattern})")
+    pattern = re.compile(rf"\b{filters.EMAIL_SOURCES.user}@(?:{filters.EMAIL_SOURCES.domain})")
     r = random.Random(0)
     for _ in range(20_000):
         text = "".join(r.choices("ab1.@- é!_[]8", weights=[4, 4, 2, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1], k=r.randint(3, 25)))
@@ -857,6 +1049,11 @@ def test_redact_equals_the_one_pattern_it_stands_for():
     ("order 12345-415-555-2671 of 1415-555-26710", None)])
 def test_numbers_of_persons_when_asked(text, want):
     assert redact(text, ("ssn", "phone")) == (want or text) and redact(text, ()) == text
+
+
+def test_v1_replaces_addresses_in_lower_case_only():
+    text = "NAME@MYSITE.COM, jo@site.com, Jo@site.com, jo@Site.com, .b@[8.8.8.8]"
+    assert redact(text, version="v1") == f"NAME@MYSITE.COM, {MAIL}, Jo@site.com, jo@Site.com, .{filters.EMAILS[1]}"
 
 
 def test_redact_does_not_depend_on_what_came_before():
@@ -1036,7 +1233,7 @@ def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
 def test_a_worker_that_is_killed_ends_the_run(crawl, monkeypatch, capsys):
     run(crawl)
     before = files_of(crawl / "docs")
-    monkeypatch.setattr(data, "redact", lambda text, kinds: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(data, "redact", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(SystemExit) as stop:
         run(crawl, "--workers", "2")
     assert stop.value.code == 2
@@ -1324,6 +1521,114 @@ def test_a_page_that_reserves_itself_and_one_with_a_licence(tmp_path, stub_langu
     assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "noai")]
 
 
+def test_a_text_that_quotes_an_opt_out_is_none(tmp_path, stub_language):
+    """A WET file holds texts, and a text has no tags."""
+    text = GOOD.replace("\n", '\nPut <meta name="robots" content="noai"> into the head of the page.\n', 1)
+    assert text != GOOD
+    wet = record(text.encode(), type="conversion", url="http://a.com/wet", Content_Type="text/plain")
+    (tmp_path / "x.warc.wet").write_bytes(wet)
+    data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "1"])
+    assert [d["url"] for d in documents(tmp_path / "run")] == ["http://a.com/wet"]
+
+
+def test_a_page_is_reserved_from_the_day_it_names(tmp_path, stub_language):
+    """The day of the fetch decides, which is the record's date: responses without a Date header have no other."""
+    head = b'<meta name="robots" content="unavailable_after: 2024-06-30">'
+    records = [page(head + html_of(prose(300, n)), f"http://a.com/{n}", WARC_Date=day + "T00:00:00Z")
+               for n, day in enumerate(("2024-06-29", "2024-07-01"))]
+    (tmp_path / "a.warc").write_bytes(b"".join(records))
+    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
+    assert [d["url"] for d in documents(tmp_path / "run")] == ["http://a.com/0"]
+    assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "unavailable_after")]
+
+
+def test_no_rights_asks_no_page(tmp_path, stub_language):
+    head = b'<html><head><meta name="robots" content="noai"></head>'
+    licensed = html_of(prose(300, 1)).replace(b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>')
+    (tmp_path / "a.warc").write_bytes(page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2"))
+    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1", "--no-rights"])
+    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [("http://a.com/1", None), ("http://a.com/2", None)]
+    report = json.loads((tmp_path / "run/docs/report.json").read_text(encoding="utf-8"))
+    assert "rights" not in report["stages"] and report["settings"]["rights"] is False
+
+
+def test_the_order_of_the_script_lets_a_page_stay_whose_earlier_copy_is_code(tmp_path, stub_language, capsys):
+    """minhash before c4: the copy goes for the code page, and that for its bracket. c4 before minhash: only the code page goes."""
+    code = html_of(GOOD + "\nfunction the of { it }")
+    (tmp_path / "a.warc").write_bytes(page(code, "http://a.com/code", WARC_Date="2024-01-01T00:00:00Z") + page(html_of(GOOD), "http://a.com/text"))
+    for order, kept, gone in (("paper", [], [("http://a.com/text", "minhash", "duplicate"), ("http://a.com/code", "c4", "curly_bracket")]),
+                              ("script", ["http://a.com/text"], [("http://a.com/code", "c4", "curly_bracket")])):
+        data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / order), "--workers", "1", "--order", order])
+        assert [d["url"] for d in documents(tmp_path / order)] == kept and dropped(tmp_path / order)[1:] == gone
+        report = json.loads((tmp_path / order / "docs/report.json").read_text(encoding="utf-8"))
+        assert tuple(report["stages"]) == data.ORDERS[order] and report["settings"]["order"] == order
+        n = 2
+        for stage, row in report["stages"].items():
+            assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(row["reasons"].values())
+            n = row["documents_out"]
+        stages = list(report["stages"].values())
+        assert all(a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:])) and n == len(kept)
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["stage", *data.ORDERS[order], "data"]
+
+
+def test_the_orders_are_of_the_same_stages():
+    assert data.ORDERS["paper"] == data.STAGES and sorted(data.ORDERS["script"]) == sorted(data.STAGES)
+    first, second = data.Settings(order="script", rights=False).passes
+    assert first[-3:] == ("c4", "fineweb", "minhash") and second == ("pii",) and "rights" not in first
+
+
+def test_v1_reaches_every_stage(tmp_path, stub_language):
+    quoted = prose(300, 1).replace(" of it.", ' of it."')         # no line ends in a full stop
+    pages = {"quoted": quoted, "mail": prose(300, 2) + "\nwrite to the JO@SITE.COM now."}
+    (tmp_path / "a.warc").write_bytes(b"".join(page(html_of(text), f"http://a.com/{name}") for name, text in pages.items()))
+    got = {}
+    for version in ("0.10", "v1"):
+        data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / version), "--workers", "1", "--fineweb", version])
+        got[version] = {d["url"].rpartition("/")[2]: d["text"] for d in documents(tmp_path / version)}
+        assert json.loads((tmp_path / version / "docs/report.json").read_text(encoding="utf-8"))["settings"]["fineweb"] == version
+    assert "quoted" in got["v1"] and "quoted" not in got["0.10"]
+    assert "JO@SITE.COM" in got["v1"]["mail"] and MAIL in got["0.10"]["mail"]
+
+
+@pytest.mark.parametrize("more", [["--order", "script"], ["--fineweb", "v1"], ["--no-rights"], ["--pii"]])
+def test_a_killed_run_of_other_options_is_not_gone_on_with(crawl, monkeypatch, more, capsys):
+    run(crawl, *more)
+    want = {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"}
+    shutil.rmtree(crawl / "docs")
+    monkeypatch.setattr(data, "UNIT", 4)
+    with monkeypatch.context() as m:
+        m.setattr(data, "redact", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(crawl)
+    assert list((crawl / "docs/.new/units").glob("*.jsonl"))
+    run(crawl, *more)
+    assert "going on behind" not in capsys.readouterr().err
+    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == want
+
+
+def test_a_list_edited_to_equal_size_begins_anew(crawl, monkeypatch):
+    monkeypatch.setattr(data, "UNIT", 4)
+    block = crawl.parent / "block.txt"
+    with monkeypatch.context() as m:
+        m.setattr(data, "redact", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(crawl)
+    before = block.stat()
+    block.write_text("  a.com\n", encoding="utf-8")
+    os.utime(block, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert block.stat().st_size == before.st_size
+    run(crawl)
+    assert [d["url"] for d in documents(crawl)] == ["http://bad.com/"] and ("http://a.com/good", "url", "domain") in dropped(crawl)
+
+
+def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch, tmp_path):
+    warc, settings = crawl / "crawl/000000.warc.gz", data.Settings()
+    before = data.identity([warc], None, settings)
+    assert data.identity([warc], None, settings) == before and {"words.py", "language.ftz"} <= {name for name, _ in before["program"]}
+    monkeypatch.setattr(data, "digest_of", lambda path, digest=data.digest_of: "other" if Path(path).name == "words.py" else digest(path))
+    assert data.identity([warc], None, settings) != before
+
+
 def test_an_address_as_source(crawl, tmp_path):
     class Quiet(http_server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -1346,6 +1651,18 @@ def test_an_index_of_an_earlier_crawl(crawl, tmp_path):
     (tmp_path / "index.npy").write_bytes(b"not an array")
     with pytest.raises(SystemExit):
         run(crawl, "--index", str(tmp_path / "index.npy"))
+
+
+def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
+    """Their signatures differ, so that no document would ever be found in it."""
+    for made, asked in (("v1", "0.10"), ("0.10", "v1")):
+        run(crawl, "--fineweb", made, "--save-index", str(tmp_path / "index.npy"))
+        assert len(documents(crawl)) == 2
+        with pytest.raises(SystemExit):
+            run(crawl, "--fineweb", asked, "--index", str(tmp_path / "index.npy"))
+        assert f"index.npy: signed by the rules of FineWeb {made}, and these documents by those of {asked};" in capsys.readouterr().err
+        run(crawl, "--fineweb", made, "--index", str(tmp_path / "index.npy"))
+        assert documents(crawl) == []
 
 
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):

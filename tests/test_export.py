@@ -8,6 +8,7 @@ import pytest
 import bpe
 import export
 import gpt
+import vocabularies
 from conftest import run_script
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
@@ -107,3 +108,14 @@ def test_a_pattern_of_ones_own_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="expected f32 or q8_0"):
         export.save(tmp_path / "m.gguf", PARAMS, CFG, TOK, "q4")
+
+
+def test_added_words(tmp_path):
+    """Words that are text are USER_DEFINED, and no control tokens; what GGUF cannot say of them is refused."""
+    with_word = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"lighthouse": TOK.n_vocab})
+    export.save(tmp_path / "m.gguf", PARAMS, CFG, with_word)
+    keys = read(tmp_path / "m.gguf")[0]
+    assert keys["tokenizer.ggml.tokens"][TOK.n_vocab] == "lighthouse" and keys["tokenizer.ggml.token_type"][TOK.n_vocab - 1:TOK.n_vocab + 2] == [3, 4, 5]
+    wide = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"x": TOK.n_vocab}, flags={"x": vocabularies.Flags(lstrip=True)})
+    with pytest.raises(ValueError, match="the token 'x' takes white space along"):
+        export.save(tmp_path / "m.gguf", PARAMS, CFG, wide)

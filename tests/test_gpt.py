@@ -1079,6 +1079,41 @@ def test_load_accepts_prefixed_names_and_mask_buffers(tmp_path):
     np.testing.assert_array_equal(again["h.0.mlp.c_fc.weight"], params["h.0.mlp.c_fc.weight"])
 
 
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.parametrize("names", [["wte.weight"], ["lm_head.weight"], ["wte.weight", "lm_head.weight"]])
+def test_tied_weights_by_either_name(tmp_path, prefix, names):
+    """As save_model of safetensors writes them, which takes one of the names, and as those write them who write both."""
+    cfg = gpt.Config(19, 8, 12, 1, 3)
+    params = gpt.init(cfg, 3)
+    gpt.save_config(tmp_path, cfg)
+    config = json.loads((tmp_path / "config.json").read_text())
+    rest = {prefix + k: p for k, p in params.items() if k != "wte.weight"}
+    matrix = {prefix * (name != "lm_head.weight") + name: params["wte.weight"] for name in names}
+    checkpoint.save_safetensors(tmp_path / "model.safetensors", {**rest, **matrix}, {"transformer.wte.weight": "lm_head.weight"})
+    for tie in (True, False):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": tie}))
+        if not tie and names == ["wte.weight"]:         # transformers would begin with a head of random numbers
+            with pytest.raises(ValueError, match="has no tensor lm_head.weight, although tie_word_embeddings is false"):
+                gpt.load(tmp_path)
+            continue
+        again, _ = gpt.load(tmp_path)
+        assert set(again) == set(params) and all(np.array_equal(again[k], params[k]) for k in params)
+
+
+def test_weights_that_the_config_does_not_have(tmp_path):
+    cfg = gpt.Config(19, 8, 12, 2, 3)
+    params = gpt.init(cfg, 3)
+    gpt.save(tmp_path, params, cfg)
+    for more, message in (({"lm_head.weight": params["wte.weight"] + 1}, "lm_head.weight is not wte.weight"),
+                          ({"lm_head.weight": params["wte.weight"][:-1]}, "lm_head.weight is not wte.weight"),
+                          ({"transformer.wte.weight": params["wte.weight"]}, "with and without transformer. before the same name"),
+                          ({"h.2.ln_1.weight": params["h.1.ln_1.weight"]}, "has a tensor h.2.ln_1.weight, which is in none of config.json's 2 layers"),
+                          ({"h.0.crossattention.c_attn.weight": np.ones((2, 2), np.float32)}, "h.0.crossattention.c_attn.weight, which is in none")):
+        checkpoint.save_safetensors(tmp_path / "model.safetensors", {**params, **more})
+        with pytest.raises(ValueError, match=message):
+            gpt.load(tmp_path)
+
+
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     cfg = gpt.Config(19, 8, 12, 1, 3)
     params = gpt.init(cfg, 3)
@@ -1177,6 +1212,19 @@ def test_safetensors_layout(tmp_path):
     np.testing.assert_array_equal(checkpoint.load_safetensors(path)[0]["b"], np.array([1.0, -2.0], np.float32))
 
 
+@pytest.mark.parametrize("header, data, names", [
+    ({"__metadata__": None, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"1234", ["a"]),
+    ("{}  \n", b"", []), ({"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4], "more": 1}}, b"1234", ["a"]),
+    ({"z": {"dtype": "F32", "shape": [3, 0], "data_offsets": [0, 0]}, "b": {"dtype": "U8", "shape": [3], "data_offsets": [4, 7]},
+      "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "y": {"dtype": "I8", "shape": [0], "data_offsets": [7, 7]}}, b"1234567", ["z", "b", "a", "y"])])
+def test_legal_safetensors_are_read(tmp_path, header, data, names):
+    """Null as metadata, spaces behind the header, empty tensors, tensors in any order, keys that are not known."""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors_bytes(header, data))
+    tensors, metadata = checkpoint.load_safetensors(path)
+    assert list(tensors) == names and metadata == {} and sum(a.nbytes for a in tensors.values()) == len(data)
+
+
 @pytest.mark.parametrize("raw, message", [
     (b"", "not a safetensors file"),
     (b"WARC/1.0\r\nnot a model at all", "not a safetensors file"),
@@ -1189,8 +1237,15 @@ def test_safetensors_layout(tmp_path):
                         "b": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]}}, b"123456"), "overlapping"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"12345678"), "expected to begin at 0"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"12345678"), "the header accounts for"),
-    (safetensors_bytes('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {}}', b"1234"), "'a' appears twice"),
-    (safetensors_bytes({"a": {"shape": [1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header: 'dtype'"),
+    (safetensors_bytes('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {}}', b"1234"), "the key 'a' stands twice"),
+    (safetensors_bytes({"a": {"shape": [1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header: a: .*, expected dtype, shape and two data_offsets"),
+    (safetensors_bytes({"a": None}, b""), "bad safetensors header: a: None, expected dtype"),
+    (safetensors_bytes({"__metadata__": []}, b""), "its __metadata__ is .., expected texts by name"),
+    (safetensors_bytes({"__metadata__": {"step": 5}}, b""), "its __metadata__ is .'step': 5., expected texts by name"),
+    (safetensors_bytes(" {}", b""), "it must begin with '{'"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "z": {"dtype": "F32", "shape": [0], "data_offsets": [4, 4]}}, b"12345678"),
+     "z spans bytes 4..4"),
+    (safetensors_bytes({"a": {"dtype": "F32", "shape": [2**70, 0], "data_offsets": [0, 0]}}, b""), "which is too large"),
     (safetensors_bytes({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": None, "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
     (safetensors_bytes({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, b"1234"), "bad safetensors header"),
@@ -1209,7 +1264,7 @@ def test_malformed_safetensors_are_refused(tmp_path, raw, message):
 
 
 @pytest.mark.parametrize("key, value", [("model_type", "llama"), ("activation_function", "gelu"), ("layer_norm_epsilon", 1e-6),
-                                        ("tie_word_embeddings", False), ("scale_attn_by_inverse_layer_idx", True), ("n_inner", 40)])
+                                        ("scale_attn_weights", False), ("scale_attn_by_inverse_layer_idx", True), ("n_inner", 40)])
 def test_a_config_of_other_arithmetic_is_refused(tmp_path, key, value):
     gpt.save_config(tmp_path, gpt.Config(19, 8, 12, 1, 3))
     path = tmp_path / "config.json"
@@ -1253,6 +1308,14 @@ def test_weights_in_several_files(tmp_path):
     index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
     again, same = gpt.load(tmp_path)
     assert same == cfg and all(np.array_equal(again[k], params[k]) for k in params)
+    for other, message in (({"transformer.more": file}, "'transformer.more' is not in both"), ({f"transformer.{names[1]}": "model-00001-of-00002.safetensors"}, "is not in both")):
+        index.write_text(json.dumps({"weight_map": {**where, **other}}))
+        with pytest.raises(ValueError, match=message):
+            gpt.load(tmp_path)
+    index.write_text(json.dumps({"weight_map": where}))
+    (tmp_path / file).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{file}: no such file, but model.safetensors.index.json says that it holds .* of the 28 tensors"):
+        gpt.load(tmp_path)
     index.write_text(json.dumps({"weight_map": {"wte.weight": "../m.safetensors"}}))
     with pytest.raises(ValueError, match="index.json: expected a weight_map"):
         gpt.load(tmp_path)

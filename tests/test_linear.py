@@ -15,21 +15,24 @@ from collections import Counter
 import pytest
 import regex
 
+import charset
 import crawl
 import extract
 import filters
 import language
+import robots
 import warc
+import words
 
 try:
     from re import _parser as sre_parser
 except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
-MODULES = warc, crawl, extract, filters, language
+MODULES = warc, crawl, charset, robots, extract, filters, language, words
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}
-BOUNDED = {"extract.META", "filters.LOCAL"}             # they only ever see a kilobyte; the entries below show that
+BOUNDED = {"words.SUFFIX"}              # they only ever see a kilobyte; the entries below show that
 PROBES = " \t\r\n\x0ba0Z_<>=\"'/;:,.-[]@!#&%\\\u00e9\u0301\u6f22\u3002"
 ENDS = "", "\0", "x", "\n", "=", ">"
 
@@ -161,14 +164,9 @@ def repeats(nodes, before=""):
 def adversaries(pattern):
     """Functions n -> a text of n characters in which an expression may look at the same ones again and again."""
     source = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
-    pairs = {("", c) for c in PROBES}
-    if isinstance(pattern, re.Pattern):
-        pairs |= set(repeats(sre_parser.parse(source, pattern.flags)))
-    else:                                               # filters.WORD; the library regex shows no parse
-        starts = "http://", "a@", "n't", "U.", "1", "a"
-        pairs |= set(itertools.product(starts, (*PROBES[::2], "a.", "1,", "a-", "n't", "'s", "\u3002a", "http://", "a@", "www.")))
+    pairs = {("", c) for c in PROBES} | set(repeats(sre_parser.parse(source, pattern.flags)))
     for before, piece in sorted(pairs):
-        for end in ENDS if isinstance(pattern, re.Pattern) else ("", "x"):
+        for end in ENDS:
             yield lambda n, before=before, piece=piece, end=end: before + piece * (n // len(piece)) + end
         if before:
             for one in (before + piece, before + piece * 30):
@@ -178,7 +176,7 @@ def adversaries(pattern):
 
 def slow_text(pattern, at_one_place, n=2000):
     """The first adversary of a pattern that it does not look at in linear time, shown short, or None."""
-    cheap_s = 1e-3 if isinstance(pattern, re.Pattern) else 5e-3         # a square of n steps takes longer in either library
+    cheap_s = 1e-3                                      # a square of n steps takes longer
 
     def work(text):
         text = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
@@ -198,10 +196,10 @@ def test_a_quadratic_expression_is_seen(source, once, n):
 
 
 def test_nothing_is_overlooked():
-    for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "filters.WORD", "filters.COMMENT", "language.SENTENCE_END"):
+    for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "words.INFIX", "filters.LINK", "charset.TAG", "robots.DATE", "language.SENTENCE_END"):
         assert name in EXPRESSIONS
     assert not EXPRESSIONS["warc.FOLD"][1] and EXPRESSIONS["crawl.HOST"][1] and EXPRESSIONS["warc.WARC.ends"][1] and not EXPRESSIONS["warc.WARC.next"][1]
-    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {"warc", "crawl", "extract", "filters", "language"}
+    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {module.__name__ for module in MODULES}
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -251,7 +249,9 @@ ENTRIES = {                                             # what reads it, the pie
     "chunks": (lambda text: read(http("Transfer-Encoding: chunked", text)), ["1\r\na\r\n", "1;", "a", ";", " ", "\r\n", "0\r\n", "0", "f", "\t", "1 \r\n"], 6000),
     "ARC": (lambda text: read(b"filedesc://x 0.0.0.0 20040101000000 text/plain 3\n1 0\n" + text.encode("latin-1", "replace")), ["http://a ", "http://a", " 1.2.3.4", " 20040101000000", " 1.2.3.4 20040101000000 ", "\n", "\r", " ", ":", "1", "-", "a:b\n"], 6000),
     "extract": (extract.main_text, HTML, 6000),
-    "charset of a page": (lambda text: extract.decode(text.encode() + b"\xff"), ["<meta ", "charset=", "http-equiv=content-type ", ">", " ", "=", "\u00e9", '"', "content="], 6000),
+    "charset of a page": (lambda text: charset.decode(text.encode() + b"\xff"), ["<meta ", "charset=", "http-equiv=content-type ", ">", " ", "=", "\u00e9", '"', "content=", "<!--", "-->", "<title>", "<script>",
+                                                                                    "</", "&#", "&a", "<?xml ", "encoding=", "charset=gbk>", "charset=koi8-r>", "\x1b$B", "\x1b(B", "\0"], 6000),
+    "directives": (lambda text: robots.reservation(text, robots.moment("2026-01-01")), ["noai", "a", ":", ",", ";", " ", "otherbot:", "unavailable_after:", "unavailable_after: 1, 2", "max-snippet:", "1", "=", '"', ".", "*:"], 6000),
     "rights": (lambda text: filters.rights({"x-robots-tag": text}, text.encode()), HTML, 6000),
     "links": (follow, HTML, 6000),
     "addresses": (address, ["http://", "https:", "//", "a.", "/", "../", "./", "%41", "%", ":", "[", "]", "@", "?", "#", "\u00fc", "\u0301\u0315", "a", " ", "&", "xn--", "0:"], 2000),

@@ -37,9 +37,10 @@ COMMANDS = {
     "chats.py a.jsonl": "--lang --show",
     "crawl.py http://localhost": "--run --pages --depth --delay --other-sites --contact",
     "data.py": "--run --crawl --workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes --language --language-model "
-               "--index --save-index --pii --tokenizer",
+               "--index --save-index --pii --tokenizer --fineweb --order --no-rights",
     "data.py --crawl CC-MAIN-2024-51": "--run --crawl --files --workers --dump --blocklist --hard-words --soft-words --subwords "
-                                       "--public-suffixes --language --language-model --index --save-index --pii --tokenizer",
+                                       "--public-suffixes --language --language-model --index --save-index --pii --tokenizer "
+                                       "--fineweb --order --no-rights",
     "dedup.py sign a.jsonl --work w": "--work --workers",
     "dedup.py match --work w": "--work --index --save-index",
     "dedup.py drop a.jsonl --work w --to t": "--work --to --workers",

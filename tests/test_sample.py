@@ -76,6 +76,75 @@ def test_conversations_out_of_order_are_refused(messages, message):
         sample.check_messages(messages)
 
 
+def say(role, content):
+    return {"role": role, "content": content}
+
+
+A, B, C, Q = say("user", "a"), say("assistant", "b"), say("user", "c"), say("assistant", "d")
+CALL = [{"type": "tool", "text": "1+1"}, {"type": "output", "text": "2"}]
+
+
+@pytest.mark.parametrize("messages, want, mended", [
+    ([A, B, C], [A, B, C], []),
+    ([say("system", "x"), A], [say("system", "x"), A], []),
+    ([say("developer", "x"), A], [say("system", "x"), A], []),
+    ([say("system", "x"), say("developer", "y"), A], [say("system", "x\n\ny"), A], [sample.JOINED]),
+    ([A, B, say("system", "x"), C], [say("system", "x"), A, B, C], [sample.MOVED]),
+    ([say("system", "x"), A, say("system", "y"), B, say("developer", "z"), C],
+     [say("system", "x\n\ny\n\nz"), A, B, C], [sample.MOVED, sample.MOVED]),
+    ([A, say("system", "x"), C], [say("system", "x"), say("user", "a\n\nc")], [sample.MOVED, sample.JOINED]),
+    ([A, C, C, B], [say("user", "a\n\nc\n\nc"), B], [sample.JOINED] * 2),
+    ([A, B, Q], [A, say("assistant", "b\n\nd")], [sample.JOINED]),
+    ([B, A], [A], [sample.GREETING]),
+    ([say("system", "x"), B, Q, A], [say("system", "x"), A], [sample.GREETING] * 2),
+    ([A, say("assistant", None), C], [say("user", "a\n\nc")], [sample.EMPTY, sample.JOINED]),
+    ([A, say("assistant", ""), C], [say("user", "a\n\nc")], [sample.EMPTY, sample.JOINED]),
+    ([A, {**say("assistant", None), "refusal": "b"}, C], [A, B, C], []),
+    ([{"role": "system"}, say("user", []), A, say("user", " \n")], [A], [sample.EMPTY] * 3),
+    ([B], [], [sample.GREETING]),
+    ([], [], []),
+    ([say("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "c"}])], [say("user", "ac")], []),
+    ([say("system", [{"type": "text", "text": "x"}]), A], [say("system", "x"), A], []),
+    ([A, say("assistant", CALL), say("assistant", "It is 2."), say("assistant", "b")],
+     [A, say("assistant", [*CALL, {"type": "text", "text": "\n\nIt is 2.\n\nb"}])], [sample.JOINED] * 2),
+    ([A, B, say("assistant", CALL)], [A, say("assistant", [{"type": "text", "text": "b\n\n"}, *CALL])], [sample.JOINED]),
+    ([A, {**B, "weight": 0}, C, {**Q, "weight": 1}], [A, {**B, "weight": 0}, C, Q], []),
+    ([A, {**B, "weight": 0}, {**Q, "weight": 0}], [A, {**say("assistant", "b\n\nd"), "weight": 0}], [sample.JOINED])])
+def test_any_order_of_messages_is_mended(messages, want, mended):
+    copy = json.dumps(messages)
+    assert sample.in_turns(messages) == (want, mended)
+    assert json.dumps(messages) == copy, "what came in is not changed"
+    assert sample.in_turns(want) == (want, [])
+    if want:
+        sample.check_messages(want)
+        sample.render(want, TOK)
+
+
+@pytest.mark.parametrize("messages, reason, detail", [
+    ("hi", "no list of messages", "got 'hi'"),
+    (["hi"], "unknown role 'hi'", "message 0 has role 'hi', expected one of system, user, assistant"),
+    ([A, say("tool", "24")], "unknown role 'tool'", "message 1 has role 'tool'"),
+    ([{"content": "a"}], "unknown role None", "message 0"), ([say(["user"], "a")], "unknown role ['user']", "message 0"),
+    ([A, say("assistant", 5)], "content that is no text", "message 1 of the assistant has the content 5"),
+    ([say("user", ["a"])], "content that is no text", "message 0 of the user has the content ['a']"),
+    ([say("user", [{"type": "image_url", "image_url": {"url": "x"}}])], "unknown part 'image_url'", "in message 0 of the user"),
+    ([say("user", [{"type": "text", "text": None}])], "unknown part 'text'", "in message 0 of the user"),
+    ([say("user", CALL)], "a call of the user", "which only the assistant can call"),
+    ([say("system", CALL), A], "a call of the system", "which only the assistant can call"),
+    ([A, B, {**Q, "weight": 0}], "a reply of which only a part is to be learned", "message 2")])
+def test_what_the_chat_format_has_no_place_for(messages, reason, detail):
+    with pytest.raises(sample.Unusable) as error:
+        sample.in_turns(messages)
+    assert error.value.reason == reason and str(error.value).startswith(reason + ": ") and detail in str(error.value)
+
+
+def test_a_reply_of_weight_0_is_read_and_not_learned():
+    ids, mask = sample.render([A, {**B, "weight": 0}, C, Q], TOK)
+    plain, learned = sample.render([A, B, C, Q], TOK)
+    begin = len(sample.render([A, B], TOK)[0])
+    assert ids == plain and mask == [0] * begin + learned[begin:] and sum(mask) > 1
+
+
 def test_ids_that_no_token_has_are_never_drawn():
     tok = bpe.Tokenizer({b"a": 0, b"b": 1}, "characters", {"<|endoftext|>": 6})
     assert tok.holes.tolist() == [2, 3, 4, 5]

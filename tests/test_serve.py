@@ -20,6 +20,7 @@ import weakref
 import numpy as np
 import pytest
 
+import batching
 import bpe
 import gpt
 import malformed
@@ -75,7 +76,7 @@ def post(server, path, body, status=200):
 def chunks(server, path, body):
     """The events of a stream, without the last, which is [DONE]."""
     status, headers, data = send(server, "POST", path, {**body, "stream": True})
-    assert status == 200 and headers["Content-Type"] == "text/event-stream", data
+    assert status == 200 and headers["Content-Type"] == "text/event-stream; charset=utf-8", data
     events = data.decode().split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""] and all(e.startswith("data: ") for e in events[:-1])
     return [json.loads(e[6:]) for e in events[:-2]]
@@ -89,10 +90,10 @@ def said(**settings):
 
 
 def test_a_chat_says_what_sample_says(server):
-    answer = post(server, "/v1/chat/completions", {**ASK, "model": "gpt-4o", "unknown": 1, "user": None})
+    answer = post(server, "/v1/chat/completions", {**ASK, "model": "sft", "unknown": 1, "user": None})
     text, reply = said()
     (choice,) = answer["choices"]
-    assert choice["message"]["content"] == text and choice["finish_reason"] == reply.finish and answer["model"] == "gpt-4o"
+    assert choice["message"]["content"] == text and choice["finish_reason"] == reply.finish and answer["model"] == "sft"
     assert answer["object"] == "chat.completion" and answer["id"].startswith("chatcmpl-") and choice["logprobs"] is None
     prompt = len(sample.render_prompt(ASK["messages"], TOK))
     assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": len(reply.ids), "total_tokens": prompt + len(reply.ids)}
@@ -169,7 +170,9 @@ def test_log_probabilities_of_parts_of_characters(server):
     """Bytes that are no character each have a name, and offsets are those of the text."""
     cut = {str(i): -100 for i in range(TOK.n_vocab) if i not in (b := [TOK.encode_ordinary(c)[0] for c in "ä"] + TOK.encode_ordinary("ä"))}
     found = post(server, "/v1/completions", {"prompt": "the lamp", "logit_bias": cut, "max_tokens": 8, "logprobs": 2, "seed": 1})["choices"][0]
-    assert all(t.startswith("bytes:") or len(t) == 1 for t in found["logprobs"]["tokens"]) and len(set(map(str, found["logprobs"]["top_logprobs"][0]))) == min(2, len(set(b)))
+    assert all(t.startswith("bytes:") or len(t) == 1 for t in found["logprobs"]["tokens"]) and len(set(b)) == 2
+    for token, tops in zip(found["logprobs"]["tokens"], found["logprobs"]["top_logprobs"]):
+        assert token in tops and len(tops) in (2, 3)        # the two likeliest, and the one that was drawn
     assert found["logprobs"]["text_offset"][0] == 0 and max(found["logprobs"]["text_offset"]) <= len(found["text"])
 
 
@@ -201,7 +204,9 @@ def test_a_stop_string_at_the_last_token(server):
 
 
 def test_what_odd_clients_send(server):
-    for body in ({**ASK, "model": "\ud800"}, {**ASK, "model": "\ud800", "stream": True}, {"messages": [ASK["messages"][0], {"role": "assistant", "content": ""}, ASK["messages"][0]], "max_tokens": 2}):
+    for stream in (False, True):
+        assert send(server, "POST", "/v1/chat/completions", {**ASK, "model": "\ud800", "stream": stream})[0] == 404
+    for body in ({**ASK, "model": None}, {**ASK, "model": ""}, {"messages": [ASK["messages"][0], {"role": "assistant", "content": ""}, ASK["messages"][0]], "max_tokens": 2}):
         assert send(server, "POST", "/v1/chat/completions", body)[0] == 200
     assert post(server, "/v1/completions", {"prompt": None, "max_tokens": None, "seed": 1})["usage"]["completion_tokens"] <= 16
     assert json.loads(send(server, "GET", "/v1/models/sft")[2])["id"] == "sft" and send(server, "GET", "/v1/models/none")[0] == 404
@@ -224,6 +229,9 @@ def test_the_rest(server, run):
     status, _, data = send(server, "GET", "/v1/models")
     assert status == 200 and [m["id"] for m in json.loads(data)["data"]] == ["base", "sft"]
     assert json.loads(send(server, "GET", "/health")[2])["status"] == "ok"
+    looked = post(server, "/api/look", {"messages": ASK["messages"]})
+    where = [i for i, token in enumerate(looked["ids"]) if token in TOK.special_tokens.values()]
+    assert looked["special"] == where and len(where) == 5
     cut = post(server, "/tokenize", {"content": "the lamp <|im_end|>"})
     assert cut["tokens"] == TOK.encode_ordinary("the lamp <|im_end|>") and "".join(cut["pieces"]) == "the lamp <|im_end|>" and cut["count"] == len(cut["tokens"])
     assert post(server, "/detokenize", {"tokens": cut["tokens"]})["content"] == "the lamp <|im_end|>"
@@ -262,7 +270,7 @@ def test_malformed_requests(server, capfd):
     """Six hundred of them; python tests/malformed.py sends ten thousand."""
     before = post(server, "/v1/chat/completions", ASK)["choices"]
     answers = malformed.attack(server.server_address[1], 600)
-    assert {status for _, status in answers} >= {400, 404, 405, 411, 413, 501, "closed"}
+    assert {status for _, status in answers} >= {400, 404, 405, 413, 501, "closed"}
     assert post(server, "/v1/chat/completions", ASK)["choices"] == before and capfd.readouterr().err == ""
 
 
@@ -503,9 +511,6 @@ POST = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
         (POST + b"Content-Length:\r\n\r\n", 400),
         (POST + b"Content-Length: 1048577\r\n\r\n", 413),
         (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 413),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n", 411),
-        (POST + b"Transfer-Encoding: CHUNKED\r\n\r\n", 411),
-        (GET + b"Transfer-Encoding: chunked\r\n\r\n", 411),
         (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", 400),
         (POST + b"Content-Length: 2\r\nTransfer-Encoding: identity\r\n\r\n", 400),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
@@ -562,6 +567,14 @@ def raw(server, data):
         (b"\r\n" + GET + b"\r\n", {"method": "GET"}),
         (b"GET / HTTP/1.7\r\nHost: a\r\n\r\n", {"minor": 1, "close": False}),
         (b"GET / HTTP/1.0\r\n\r\n", {"minor": 0, "host": "", "close": True}),
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", {"minor": 0, "close": False}),
+        (b"GET / HTTP/1.0\r\nConnection: Keep-Alive, close\r\n\r\n", {"close": True}),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", {"chunked": True, "length": None}),
+        (GET + b"Transfer-Encoding: CHUNKED\r\n\r\n", {"chunked": True}),
+        (
+            POST + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+            {"chunked": True, "expects": True},
+        ),
         (GET + b"Connection: Keep-Alive, CLOSE\r\n\r\n", {"close": True}),
         (
             GET + b"A:b\r\nA: \t c d\t \r\nB:\r\n\r\n",
@@ -639,7 +652,9 @@ def test_mutated_heads():
         )
         assert (
             names.count("content-length") < 2
-            and "transfer-encoding" not in names
+            and names.count("transfer-encoding") < 2
+            and head.chunked == ("transfer-encoding" in names)
+            and not (head.chunked and "content-length" in names)
             and head.length
             == (int(head.fields["content-length"]) if "content-length" in names else None)
         )
@@ -731,7 +746,7 @@ def test_a_key_of_any_letters(run, key):
         ):
             assert raw(
                 server,
-                b"GET /health HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + given + b"\r\n\r\n",
+                b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + given + b"\r\n\r\n",
             ).startswith(b"HTTP/1.1 %d " % status), given
         before_the_body = raw(server, POST + b"Content-Length: 1000000\r\n\r\n")
         assert before_the_body.startswith(b"HTTP/1.1 401 ")
@@ -844,7 +859,7 @@ def nested(n):
         ("/v1/chat/completions", {**ASK, "stop": "a" * 256}, 200),
         ("/v1/chat/completions", {**ASK, "stop": "a" * 257}, 400),
         ("/v1/chat/completions", {**ASK, "stop": ["a", "b", "c", "d" * 300]}, 400),
-        ("/v1/chat/completions", {**ASK, "model": "x" * 256}, 200),
+        ("/v1/chat/completions", {**ASK, "model": "x" * 256}, 404),
         ("/v1/chat/completions", {**ASK, "model": "x" * 257}, 400),
         ("/v1/chat/completions", {**ASK, "logit_bias": {"0" * 5000 + "1": 0}}, 200),
         ("/v1/chat/completions", {**ASK, "logit_bias": {"9" * 5000: 0}}, 400),
@@ -1254,7 +1269,7 @@ def test_nothing_waits_for_a_model_that_is_loaded(tmp_path, monkeypatch):
         monkeypatch.setattr(sample, "load_model", lambda folder: go.wait(20) and load(folder))
         with concurrent.futures.ThreadPoolExecutor() as pool:
             slow = pool.submit(post, server, "/v1/completions", {"prompt": "goat", "max_tokens": 2})
-            wait_for(lambda: server.models.locks["base"].locked())
+            wait_for(lambda: "base" in server.models.loading)
             assert (
                 post(server, "/v1/chat/completions", ASK)["system_fingerprint"] == "sft"
                 and send(server, "GET", "/health")[0] == 200
@@ -1287,3 +1302,941 @@ def test_nothing_waits_for_a_model_that_is_loaded(tmp_path, monkeypatch):
 def test_options_that_do_not_serve(args, message):
     with pytest.raises(ValueError, match=message):
         sample.main(["serve", "--run", "none", *args])
+
+
+# ------------------------------------------------------------- what clients of OpenAI's API rely on
+
+
+def scripted(folder, reply, length):
+    """A model that writes the tokens of reply, greedily, behind any prompt of so many tokens."""
+    cfg = gpt.Config(TOK.n_vocab, 64, 96, 1, 4)
+    params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
+    for name in params:
+        if name.startswith("h.") and "ln" not in name:
+            params[name][...] = 0
+    embedding = rng.standard_normal((TOK.n_vocab, 96)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    positions = np.zeros((64, 96), np.float32)
+    for i, token in enumerate(reply):
+        positions[length - 1 + i] = 30 * embedding[token]
+    params["wte.weight"], params["wpe.weight"] = embedding, positions
+    params["ln_f.weight"][...] = 4
+    gpt.save(folder, params, cfg)
+    TOK.save(folder / "tokenizer.json")
+
+
+def names(*pieces):
+    """Token ids of texts and of special tokens' names."""
+    ids = []
+    for piece in pieces:
+        special = TOK.special_tokens.get(piece)
+        ids += TOK.encode_ordinary(piece) if special is None else [special]
+    return ids
+
+
+CALL = ("<|tool_start|>", "1+1", "<|tool_end|>", "<|output_start|>", "2", "<|output_end|>")
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """A server whose sft calls the calculator, says 2, \u00e4 in its bytes, half of one and a text like a call."""
+    folder = tmp_path_factory.mktemp("scripted")
+    halves = [TOK.encode_ordinary("\u0115")[0]]  # a byte that begins a character
+    reply = [*names("so", *CALL, "2 [1+1 = 3] \u0115"), *halves, *names("<|im_end|>")]
+    scripted(folder / "sft", reply, len(sample.render_prompt(ASK["messages"], TOK)))
+    scripted(folder / "base", [*halves, *names("a", "<|endoftext|>")], 9)
+    server = started(folder)
+    yield server, reply
+    server.close()
+
+
+def test_one_entry_for_each_token_of_a_chat(script):
+    """Special ones, those of a call that is not shown and parts of characters have theirs."""
+    server, reply = script
+    body = {**ASK, "max_tokens": 40, "temperature": 0, "logprobs": True, "top_logprobs": 2, "n": 2}
+    whole = post(server, "/v1/chat/completions", body)
+    choice = whole["choices"][1]
+    content = choice["logprobs"]["content"]
+    assert (
+        choice["message"]["content"] == "so2 [1+1 = 3] \u0115\ufffd"
+        and choice["finish_reason"] == "stop"
+    )
+    assert len(content) == len(reply) and whole["usage"]["completion_tokens"] == 2 * len(reply)
+    assert [e["token"] for e in content] == [
+        TOK.token_bytes[i].decode("utf-8", "replace") for i in reply
+    ]
+    said = b"".join(bytes(e["bytes"]) for e in content)
+    assert said.decode("utf-8", "replace") == choice["message"]["content"]
+    for e in content:
+        assert len(e["top_logprobs"]) == 2 and e["logprob"] <= e["top_logprobs"][0]["logprob"]
+    events = chunks(server, "/v1/chat/completions", body)
+    for i in range(2):
+        mine = [
+            c for event in events for c in event["choices"] if c["index"] == i and c["logprobs"]
+        ]
+        assert [e for c in mine for e in c["logprobs"]["content"]] == content
+
+
+def test_one_entry_for_each_token_of_a_completion(script):
+    """Names and offsets of a prompt with special tokens and of a reply; the token drawn is among the likeliest."""
+    server, _ = script
+    prompt = names("<|endoftext|>", "goat", "<|im_start|>", "the", "<|endoftext|>")
+    prompt += names("a") * (9 - len(prompt))
+    assert len(prompt) == 9
+    for stream in (False, True):
+        for n_tops in (0, 1, 5):
+            body = {
+                "prompt": prompt,
+                "echo": True,
+                "logprobs": n_tops,
+                "temperature": 0,
+                "max_tokens": 9,
+            }
+            events = (
+                chunks(server, "/v1/completions", body)
+                if stream
+                else [post(server, "/v1/completions", body)]
+            )
+            text, found = (
+                "",
+                {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []},
+            )
+            for (choice,) in (event["choices"] for event in events):
+                text += choice["text"]
+                for key, values in (choice["logprobs"] or {}).items():
+                    found[key] += values
+            ids = [*prompt, TOK.encode_ordinary("\u0115")[0], *names("a", "<|endoftext|>")]
+            assert found["tokens"] == [serve.spelled(TOK, i, "bytes:") for i in ids]
+            assert text.endswith("\ufffda") and "<|" not in text
+            for name, at in zip(found["tokens"], found["text_offset"]):
+                if name != "a" and not name.startswith(("<|", "bytes:")):
+                    assert text[at : at + len(name)] == name
+            assert found["text_offset"][0] == 0 and found["text_offset"][-1] == len(text)
+            assert found["token_logprobs"][0] is found["top_logprobs"][0] is None
+            for i, tops in enumerate(found["top_logprobs"][1:], 1):
+                assert (
+                    tops[found["tokens"][i]] == found["token_logprobs"][i]
+                    and n_tops <= len(tops) <= n_tops + 1
+                )
+
+
+def test_a_harness_slices_the_log_probabilities(server):
+    """lm-evaluation-harness sums [tokens of the context : -1] of a prompt and one token more, whatever they are."""
+    eot = TOK.eot_token
+    a, b = TOK.encode_ordinary("the lamp"), TOK.encode_ordinary(" is lit")
+    half = [TOK.encode_ordinary("\u0115")[0]]
+    pairs = [
+        (a, b),
+        ([eot], b),
+        ([eot, *a], b),
+        (a + [eot], b),
+        (a, [eot, *b]),
+        (a, b + [eot]),
+        (a + half, b),
+    ]
+    pairs += [(names("<|im_start|>", "user", "<|im_sep|>", "Who?"), names("<|im_end|>"))]
+    body = {"temperature": 0, "logprobs": 1, "seed": 1234, "echo": True, "max_tokens": 1}
+    # The likeliest next token is the end of a document in one of two cases.
+    for bias in ({}, {"logit_bias": {str(eot): 100}}):
+        found = post(
+            server, "/v1/completions", {**body, **bias, "prompt": [x + y for x, y in pairs]}
+        )
+        for (context, rest), choice in zip(pairs, found["choices"], strict=True):
+            ids, logprobs = context + rest, choice["logprobs"]
+            logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, : TOK.n_vocab].astype(
+                np.float64
+            )
+            logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            want = [logp[i - 1, ids[i]] for i in range(len(context), len(ids))]
+            assert len(logprobs["tokens"]) == len(ids) + 1
+            np.testing.assert_allclose(
+                logprobs["token_logprobs"][len(context) : -1], want, atol=1e-4
+            )
+            greedy = [
+                max(tops.values()) == x
+                for x, tops in zip(
+                    logprobs["token_logprobs"][len(context) : -1],
+                    logprobs["top_logprobs"][len(context) : -1],
+                )
+            ]
+            assert greedy == [logp[i - 1].argmax() == ids[i] for i in range(len(context), len(ids))]
+
+
+def test_nothing_is_written(server):
+    """max_tokens 0: the prompt and its log probabilities alone, also of one that fills the context."""
+    full = {"prompt": [5] * CFG.n_positions, "echo": True, "logprobs": 1, "max_tokens": 0}
+    for prompt, text in (
+        ("the lamp", "the lamp"),
+        (["goat", "the"], "goat"),
+        (full["prompt"], "\x05" * 64),
+    ):
+        body = {**full, "prompt": prompt}
+        answer = post(server, "/v1/completions", {**body, "return_token_ids": True})
+        choice, usage = answer["choices"][0], answer["usage"]
+        assert (
+            choice["text"] == text
+            and choice["finish_reason"] == "length"
+            and choice["token_ids"] == []
+        )
+        assert usage["completion_tokens"] == 0 and "".join(choice["logprobs"]["tokens"]) == text
+        events = chunks(
+            server, "/v1/completions", {**body, "stream_options": {"include_usage": True}}
+        )
+        assert (
+            events[0]["choices"][0]["logprobs"] == choice["logprobs"]
+            and events[-1]["usage"] == usage
+        )
+    silent = post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 0})["choices"][0]
+    assert silent["text"] == "" and silent["logprobs"] is None
+    assert (
+        "do not fit"
+        in post(server, "/v1/completions", {**full, "max_tokens": 1}, 400)["error"]["message"]
+    )
+    assert (
+        post(server, "/v1/completions", {**full, "prompt": [5] * 65}, 400)["error"]["param"]
+        == "prompt"
+    )
+    all_there_is = post(
+        server, "/v1/completions", {"prompt": [5], "max_tokens": -1, "logit_bias": {"5": 100}}
+    )
+    assert all_there_is["usage"]["completion_tokens"] == CFG.n_positions - 1
+
+
+@pytest.mark.parametrize("pace", [0.0, 60.0])
+def test_a_reply_in_parts(script, monkeypatch, pace):
+    """A call of the calculator is told from text that looks like one, and goes back as it came.
+
+    pace: with an event for each token, or one for all.
+    """
+    server, reply = script
+    monkeypatch.setattr(batching, "PACE", pace)
+    body = {**ASK, "max_tokens": 40, "temperature": 0, "show_calls": True}
+    want = sample.reply_parts(reply, TOK)
+    assert [part["type"] for part in want] == ["text", "tool", "output", "text"]
+    whole = post(server, "/v1/chat/completions", body)["choices"][0]["message"]
+    grown = [
+        part
+        for event in chunks(server, "/v1/chat/completions", body)
+        for part in event["choices"][0]["delta"].get("parts", [])
+    ]
+    for parts in (whole["parts"], grown):
+        found = {}
+        for part in parts:
+            found.setdefault(part["index"], {"type": part["type"], "text": ""})["text"] += part[
+                "text"
+            ]
+        assert list(found.values()) == want
+    assert whole["content"] == "so2 [1+1 = 3] \u0115\ufffd"
+    back = [*ASK["messages"], {"role": "assistant", "content": want}, *ASK["messages"]]
+    tokens = sample.render_prompt(serve.messages_of({"messages": back}, CFG, TOK), TOK)
+    marks = [i for i in tokens if i in TOK.special_tokens.values()]
+    assert marks.count(TOK.special_tokens["<|tool_start|>"]) == 1
+    assert "parts" not in post(server, "/v1/chat/completions", ASK)["choices"][0]["message"]
+
+
+def test_texts_are_utf_8_and_say_so(server):
+    assert post(server, "/v1/chat/completions", ASK)
+    for path, body in (
+        ("/v1/chat/completions", ASK),
+        ("/v1/chat/nothing", {}),
+        ("/tokenize", {"content": "\u00e4"}),
+    ):
+        assert (
+            send(server, "POST", path, body)[1]["Content-Type"] == "application/json; charset=utf-8"
+        )
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        body = {**ASK, "prompt": "goat", "stream": True}
+        assert (
+            send(server, "POST", path, body)[1]["Content-Type"]
+            == "text/event-stream; charset=utf-8"
+        )
+
+
+def test_an_event_is_one_line_for_everybody(tmp_path):
+    """Python's splitlines, which requests and httpx use, ends a line at more characters than CR and LF."""
+    said = "a\x85b\u2028c\u2029d\x0be\x1cf\u00e4"
+    scripted(tmp_path / "base", names(said, "<|endoftext|>"), 1 + len(names("goat")))
+    server = started(tmp_path)
+    try:
+        body = {"prompt": "goat", "temperature": 0, "max_tokens": 40}
+        _, _, data = send(server, "POST", "/v1/completions", {**body, "stream": True})
+        lines = [line for line in data.decode().splitlines() if line]
+        assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+        assert "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines[:-1]) == said
+        assert post(server, "/v1/completions", body)["choices"][0]["text"] == said
+    finally:
+        server.close()
+
+
+ASKS = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization, x-stainless-os,x-a",
+}
+SHARED = {
+    "Access-Control-Allow-Origin",
+    "Access-Control-Allow-Headers",
+    "Access-Control-Allow-Methods",
+    "Access-Control-Max-Age",
+    "Access-Control-Allow-Credentials",
+    "Access-Control-Allow-Private-Network",
+}
+
+
+@pytest.mark.parametrize(
+    "named, origin, may",
+    [
+        ("*", "http://localhost:3000", True),
+        ("*", "null", True),
+        ("http://localhost:3000", "http://localhost:3000", True),
+        ("HTTP://localhost:3000/", "http://LOCALHOST:3000", True),
+        ("null", "null", True),
+        ("http://localhost:3000", "http://localhost:3001", False),
+        ("http://localhost:3000", "null", False),
+        (None, "http://localhost:3000", False),
+    ],
+)
+def test_pages_that_may_ask(run, named, origin, may):
+    """A browser shows them every answer, refusals too, and lets them send any header. Others get nothing."""
+    server = started(run, origin=named, key="sesame")
+    try:
+        for path in ("/v1/chat/completions", "/v1/models", "/health"):
+            status, headers, data = send(
+                server,
+                "OPTIONS",
+                path,
+                headers={
+                    "Origin": origin,
+                    **ASKS,
+                    "Access-Control-Request-Private-Network": "true",
+                },
+            )
+            if not may:
+                assert status == 403 and not SHARED & set(headers.keys())
+                continue
+            assert (
+                status == 204
+                and data == b""
+                and headers["Access-Control-Allow-Origin"] in ("*", origin)
+            )
+            assert headers["Access-Control-Allow-Headers"] == "authorization, x-stainless-os, x-a"
+            assert (
+                "POST" in headers["Access-Control-Allow-Methods"]
+                and int(headers["Access-Control-Max-Age"]) > 0
+            )
+            assert headers["Access-Control-Allow-Private-Network"] == "true"
+            assert "Access-Control-Request-Headers" in headers.get_all("Vary")
+        sent = {"Origin": origin, "Authorization": "Bearer sesame"}
+        for body, status in ((ASK, 200), ({**ASK, "stream": True}, 200), ({**ASK, "n": 99}, 400)):
+            got, headers, _ = send(server, "POST", "/v1/chat/completions", body, sent)
+            assert got == (status if may else 403)
+            assert headers["Access-Control-Allow-Origin"] == (
+                (named if named == "*" else origin) if may else None
+            )
+            assert (named in (None, "*")) or "Origin" in headers.get_all("Vary")
+        assert send(server, "POST", "/v1/chat/completions", ASK, {"Origin": origin})[0] == (
+            401 if may else 403
+        )
+        headers = send(server, "GET", "/v1/models", headers=sent)[1]
+        assert bool(headers["Access-Control-Allow-Origin"]) == may
+    finally:
+        server.close()
+
+
+def test_a_preflight_cannot_write_headers_of_its_own(run):
+    server = started(run, origin="*")
+    try:
+        asked = {**ASKS, "Access-Control-Request-Headers": "x-a, b c,, d:e, \xe4, x-f"}
+        headers = send(server, "OPTIONS", "/v1/models", headers={"Origin": "http://a", **asked})[1]
+        assert headers["Access-Control-Allow-Headers"] == "x-a, x-f"
+        assert send(server, "OPTIONS", "/v1/models")[0] == 204
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "origin", ["localhost:3000", "http://", "http://a/b", "http://a http://b", "a"]
+)
+def test_an_origin_that_is_none(run, origin):
+    with pytest.raises(ValueError, match="--origin"):
+        serve.Server(serve.Models(run), port=0, origin=origin)
+
+
+# ------------------------------------------------------------------- bodies in chunks, and HTTP/1.0
+
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+IN_CHUNKS = b'7\r\n{"conte\r\n8;a=b\r\nnt":"a"}\r\n0\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "data, want",
+    [
+        (b"0\r\n\r\n", b""),
+        (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (b"1\r\na\r\n00002\r\nbc\r\n000\r\n\r\n", b"abc"),
+        (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"0123456789" * 2),
+        (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
+        (b'1;a\r\na\r\n1 ; b = "c;\\"d" ;e=f\r\nb\r\n0;g\r\n\r\n', b"ab"),
+        (
+            b"1\r\na\r\n0\r\nContent-Length: 5\r\nHost: evil.example\r\nTransfer-Encoding: x\r\n\r\n",
+            b"a",
+        ),
+    ],
+)
+def test_chunks(data, want):
+    """What is behind the last chunk is left to the next request."""
+    file = io.BytesIO(data + b"GET")
+    assert serve.chunks_of(file) == want and file.read() == b"GET"
+
+
+@pytest.mark.parametrize(
+    "data, status",
+    [
+        (b"", 400),
+        (b"\r\n", 400),
+        (b"g\r\n", 400),
+        (b"0x1\r\na\r\n0\r\n\r\n", 400),
+        (b"-1\r\n", 400),
+        (b"+1\r\na\r\n", 400),
+        (b"1_0\r\n", 400),
+        (b" 1\r\na\r\n", 400),
+        (b"1 \r\na\r\n", 400),
+        (b"1,1\r\na\r\n", 400),
+        ("\u0661\r\na\r\n".encode(), 400),
+        (b"\xb9\r\na\r\n", 400),
+        (b"1.0\r\na\r\n", 400),
+        (b"1;\r\na\r\n", 400),
+        (b"1;a b\r\na\r\n", 400),
+        (b'1;a="b\r\na\r\n', 400),
+        (b"1;a=\rb\r\na\r\n", 400),
+        (b"1;a\x00\r\na\r\n", 400),
+        # ends of lines, where two readers would differ
+        (b"1\na\n0\n\n", 400),
+        (b"1\ra\r0\r\r", 400),
+        (b"1;\n\r\na\r\n", 400),
+        (b"1\r\na\n0\r\n\r\n", 400),
+        (b"1\r\nab\r\n0\r\n\r\n", 400),
+        (b"2\r\na\r\n0\r\n\r\n", 400),
+        (b"1\r\na0\r\n\r\n", 400),
+        (b"0\r\n\n", 400),
+        # ends too early
+        (b"5\r\nab", 400),
+        (b"1\r\na\r\n", 400),
+        (b"1\r\na\r\n0\r\n", 400),
+        (b"1\r\na\r\n0\r\nA: b\r\n", 400),
+        # trailers
+        (b"0\r\nA : b\r\n\r\n", 400),
+        (b"0\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"0\r\nA: b\x00\r\n\r\n", 400),
+        (b"0\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
+        (b"0\r\nA: " + b"b" * 9000 + b"\r\n\r\n", 431),
+        # too much
+        (b"100001\r\n", 413),
+        (b"f" * 16 + b"\r\n", 413),
+        (b"f" * 200 + b"\r\n", 413),
+        (b"0" * 300 + b"\r\n", 400),
+        (b"1;" + b"a" * 300 + b"\r\na\r\n", 400),
+        (b"80000\r\n" + b"a" * 0x80000 + b"\r\n80001\r\n", 413),
+        (b"1\r\na\r\n" * 65537, 413),
+    ],
+)
+def test_chunks_that_are_refused(server, data, status):
+    """One answer, whatever stands behind it, and the end of the connection."""
+    with pytest.raises(serve.Refused) as e:
+        serve.chunks_of(io.BytesIO(data))
+    assert e.value.status == status
+    if len(data) < 100_000:
+        answers = raw(server, CHUNKED + data)
+        assert (
+            answers.startswith(b"HTTP/1.1 %d " % status) and b"\r\nConnection: close\r\n" in answers
+        )
+        assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_mutated_chunks():
+    """What is read is what Python's own client, which is more lenient, reads; and as far."""
+
+    class Kept(io.BytesIO):
+        def makefile(self, _):
+            return self
+
+        def close(self):                                    # http.client does at the end of a body
+            pass
+
+    rng, read, refused = random.Random(7), 0, 0
+    parts = [b"\r", b"\n", b"\r\n", b" ", b"\t", b";", b"=", b"0", b"1", b"a", b"F", b"x", b"\x00", b'"', b":", b"\xb9"]
+    for _ in range(4000):
+        data = bytearray(b"".join(b"%x;a=b\r\n%s\r\n" % (n, b"y" * n) for n in rng.sample(range(1, 20), 3)))
+        data += rng.choice([b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n"]) + b"GET"
+        for _ in range(rng.randint(1, 2)):
+            i = rng.randrange(len(data))
+            data[i : i + rng.randrange(2)] = rng.choice(parts)
+        file = io.BytesIO(bytes(data))
+        try:
+            body = serve.chunks_of(file)
+        except serve.Refused:
+            refused += 1
+            continue
+        read += 1
+        answer = Kept(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data)
+        response = http.client.HTTPResponse(answer)
+        response.begin()
+        assert response.read() == body and answer.read() == file.read(), bytes(data)
+    assert read > 300 and refused > 1000
+
+
+def test_a_body_in_chunks(server):
+    """It is one request, whatever stands in it and behind it; a method that has no use for it reads it too."""
+    again = GET + b"\r\n"
+    assert re.findall(rb"HTTP/1.1 (\d+)", raw(server, CHUNKED + IN_CHUNKS + again)) == [
+        b"200",
+        b"200",
+    ]
+    inner = b"%x\r\n%s\r\n0\r\n\r\n" % (len(again), again)
+    for method in (b"GET", b"HEAD", b"OPTIONS"):
+        head = (
+            method + b" /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        assert raw(server, head + inner).count(b"HTTP/1.1 ") == 1
+        assert raw(server, head + inner + again).count(b"HTTP/1.1 ") == 2
+    expecting = POST + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+    assert raw(server, expecting + IN_CHUNKS).startswith(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"
+    )
+    assert raw(server, POST + b"\r\n").startswith(b"HTTP/1.1 411 ")
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    for _ in range(2):  # as a client that streams its body, twice on a connection
+        data = json.dumps(ASK).encode()
+        connection.request(
+            "POST", "/v1/chat/completions", iter([data[:9], data[9:]]), encode_chunked=True
+        )
+        answer = connection.getresponse()
+        assert answer.status == 200 and json.loads(answer.read())["choices"]
+    connection.close()
+
+
+def test_an_old_client_keeps_its_connection(server):
+    """HTTP/1.0 with keep-alive; a stream has no end there but that of the connection."""
+    kept = b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    answers = raw(
+        server, kept + kept.replace(b"GET", b"HEAD") + b"GET /health HTTP/1.0\r\n\r\n" + kept
+    )
+    heads = [part.partition(b"\r\n\r\n")[0] for part in answers.split(b"HTTP/1.1 ")[1:]]
+    assert len(heads) == 3 and all(
+        head.startswith(b"200 ") and b"chunked" not in head for head in heads
+    )
+    assert [b"Connection: keep-alive" in head for head in heads] == [True, True, False]
+    body = json.dumps({**ASK, "stream": True}).encode()
+    asked = (
+        b"POST /v1/chat/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
+    head, _, events = raw_until_end(server, asked + body + kept).partition(b"\r\n\r\n")
+    assert b"chunked" not in head and b"Connection: close" in head
+    assert events.startswith(b"data: {") and events.endswith(b"data: [DONE]\n\n")
+    sent = (
+        b"POST /tokenize HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + IN_CHUNKS
+    )
+    assert raw(server, sent).startswith(b"HTTP/1.1 400 ")
+
+
+# --------------------------------------------------------------------- what a request may say
+
+
+def test_seeds(server):
+    """None, null and those below 0 are any; of others each has its text."""
+
+    def texts(*seeds):
+        bodies = [
+            {"prompt": "goat", "max_tokens": 12} | ({} if seed == "none" else {"seed": seed})
+            for seed in seeds
+        ]
+        return [post(server, "/v1/completions", body)["choices"][0]["text"] for body in bodies]
+
+    for any_seed in ("none", None, -1, -2, -(1 << 63), -1.0):
+        assert len(set(texts(*[any_seed] * 4))) > 1, any_seed
+    for seed in (0, 7, 7.0, (1 << 63) + 1, (1 << 64) - 1):
+        assert len(set(texts(seed, seed))) == 1
+    assert len(set(texts(0, 7, (1 << 63) + 1, (1 << 64) - 1))) == 4
+    for seed in (1 << 64, -(1 << 63) - 1, 1.5, "1", True, [1]):
+        assert (
+            post(server, "/v1/completions", {"prompt": "goat", "seed": seed}, 400)["error"]["param"]
+            == "seed"
+        )
+
+
+@pytest.mark.parametrize(
+    "messages, same",
+    [
+        (
+            [("system", "a"), ("system", "b"), ("user", "Who?")],
+            [("system", "a\n\nb"), ("user", "Who?")],
+        ),
+        (
+            [("system", "a"), ("developer", "b"), ("user", "Who?")],
+            [("system", "a\n\nb"), ("user", "Who?")],
+        ),
+        (
+            [("user", "a"), ("assistant", "b"), ("system", "c"), ("user", "d")],
+            [("system", "c"), ("user", "a"), ("assistant", "b"), ("user", "d")],
+        ),
+        ([("user", "a"), ("user", "b")], [("user", "a\n\nb")]),
+        ([("assistant", "Welcome!"), ("user", "Who?")], [("user", "Who?")]),
+        ([("user", "a"), ("assistant", None), ("user", "b")], [("user", "a\n\nb")]),
+        ([("user", ["Wh", {"type": "input_text", "text": "o?"}])], [("user", "Who?")]),
+        (
+            [("user", "a"), ("assistant", [{"type": "output_text", "text": "b"}]), ("user", "c")],
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+        ),
+        (
+            [("user", "a"), ("assistant", [{"type": "refusal", "refusal": "b"}]), ("user", "c")],
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+        ),
+        (
+            [("user", [{"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}}])],
+            [("user", "Who?")],
+        ),
+    ],
+)
+def test_messages_in_any_order(server, messages, same):
+    """What OpenAI's API takes is taken, and is what the same conversation in order is."""
+    answers = []
+    for each in (messages, same):
+        body = {
+            "messages": [{"role": r, "content": c, "name": "x"} for r, c in each],
+            "return_token_ids": True,
+        }
+        answers.append(
+            post(server, "/v1/chat/completions", {**body, "max_tokens": 3, "seed": 1})["choices"]
+        )
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    "message, says",
+    [
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]},
+            "'image_url'",
+        ),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "input_image"}]},
+            "'input_image'",
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]},
+            "'input_audio'",
+        ),
+        ({"role": "user", "content": [{"type": "file"}]}, "'file'"),
+        ({"role": "user", "content": [{"type": "tool", "text": "1+1"}]}, "'tool'"),
+        ({"role": "user", "content": [{"type": "text"}]}, "'text'"),
+        ({"role": "user", "content": [{"text": "a"}]}, "part"),
+        ({"role": "user", "content": [7]}, "part"),
+        ({"role": "assistant", "content": [{"type": ["text"], "text": "a"}]}, "part"),
+        ({"role": ["user"], "content": "a"}, "role"),
+        ({"role": "user", "content": 7}, "content"),
+        ({"role": "user", "content": " "}, "no text of the system or of a user"),
+        ({"role": "user"}, "no text of the system or of a user"),
+        ({"role": "assistant", "content": "Welcome!"}, "no text of the system or of a user"),
+        ({"role": "function", "name": "f", "content": "x"}, "calculator of its own"),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            "calculator of its own",
+        ),
+        ({"role": "critic", "content": "x"}, "role 'critic'"),
+        ({"content": "x"}, "role None"),
+    ],
+)
+def test_messages_that_are_none(server, message, says):
+    error = post(server, "/v1/chat/completions", {"messages": [message]}, 400)["error"]
+    assert (
+        says.replace("'", '"') in error["message"].replace("'", '"')
+        and error["param"] == "messages"
+    )
+
+
+def test_models_that_are_not_there(server):
+    """404 with OpenAI's code wherever a model is named; without a name the default answers."""
+    for name in ("stf", "gpt-4o", "SFT", "base/", "../base", "sft.txt", "\u00e4", " sft"):
+        for path, body in (
+            ("/v1/chat/completions", ASK),
+            ("/v1/completions", {"prompt": "goat"}),
+            ("/tokenize", {"content": "a"}),
+            ("/detokenize", {"tokens": [1]}),
+            ("/api/look", {"text": "a"}),
+        ):
+            error = post(server, path, {**body, "model": name}, 404)["error"]
+            assert (
+                error["code"] == "model_not_found"
+                and error["param"] == "model"
+                and "base, sft" in error["message"]
+            )
+    for name in ("stf", "gpt-4o", "%2e%2e%2fbase"):
+        status, _, data = send(server, "GET", f"/v1/models/{name}")
+        assert status == 404 and json.loads(data)["error"]["code"] == "model_not_found"
+    for absent in ({}, {"model": None}, {"model": ""}):
+        assert post(server, "/v1/chat/completions", {**ASK, **absent})["model"] == "sft"
+        assert (
+            post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 1, **absent})["model"]
+            == "base"
+        )
+
+
+def test_the_only_model_has_the_name_of_its_folder(run, monkeypatch):
+    monkeypatch.chdir(run / "sft")
+    for folder in (run / "sft", ".", "../sft/"):
+        assert list(serve.Models(folder=folder).folders) == ["sft"]
+
+
+TOOL = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+
+
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({"tools": TOOL}, "tools"),
+        ({"tools": TOOL, "tool_choice": "auto"}, "tools"),
+        ({"tools": TOOL, "tool_choice": "required"}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"tools": TOOL, "tool_choice": "none"}, None),
+        ({"tools": []}, None),
+        ({"tool_choice": "auto"}, None),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"function_call": {"name": "f"}}, "function_call"),
+        ({"functions": [{"name": "f"}], "function_call": "none"}, None),
+        ({"parallel_tool_calls": False}, None),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"modalities": ["text"]}, None),
+        ({"audio": {"voice": "a", "format": "mp3"}}, "audio"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"grammar": "root ::= x"}, "grammar"),
+        ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs"),
+        ({"use_beam_search": True}, "use_beam_search"),
+        ({"ignore_eos": True}, "ignore_eos"),
+        ({"min_tokens": 5}, "min_tokens"),
+        ({"stop_token_ids": [1]}, "stop_token_ids"),
+        ({"typical_p": 0.9}, "typical_p"),
+        ({"typical_p": 1.0, "mirostat": 0, "tfs_z": 1, "min_tokens": 0}, None),
+        ({"mirostat": 2}, "mirostat"),
+        ({"dry_multiplier": 0.8}, "dry_multiplier"),
+        ({"echo": True}, "echo"),
+        ({"continue_final_message": True}, "continue_final_message"),
+        ({"chat_template": "{{ x }}"}, "chat_template"),
+        ({"repeat_last_n": 64, "repeat_penalty": 1.1}, "repeat_last_n"),
+        ({"repeat_last_n": 64, "repeat_penalty": 1}, None),
+        ({"skip_special_tokens": False}, "skip_special_tokens"),
+        ({"prompt_logprobs": 0}, "prompt_logprobs"),
+        (
+            {
+                "store": True,
+                "metadata": {"a": "b"},
+                "user": "u",
+                "service_tier": "auto",
+                "prediction": None,
+                "reasoning_effort": "low",
+                "verbosity": "low",
+                "prompt_cache_key": "k",
+                "safety_identifier": "s",
+                "stream_options": {"include_usage": True, "include_obfuscation": False},
+                "cache_prompt": True,
+                "chat_template_kwargs": {"enable_thinking": False},
+                "unknown": [1],
+            },
+            None,
+        ),
+        (
+            dict.fromkeys(
+                [
+                    "tools",
+                    "tool_choice",
+                    "functions",
+                    "audio",
+                    "modalities",
+                    "web_search_options",
+                    "n",
+                    "stop",
+                    "seed",
+                    "response_format",
+                    "logit_bias",
+                    "max_tokens",
+                    "temperature",
+                    "logprobs",
+                    "stream",
+                    "grammar",
+                ]
+            ),
+            None,
+        ),
+    ],
+)
+def test_fields_of_a_chat_that_have_no_effect(server, fields, param):
+    """What would change the answer is refused by name; what asks for nothing, or changes nothing, is ignored."""
+    body = {**ASK, **fields}
+    if param is None:
+        body["seed"] = 3
+        assert (
+            post(server, "/v1/chat/completions", body)["choices"][0]["message"]["content"][:3]
+            == said()[0][:3]
+        )
+    else:
+        error = post(server, "/v1/chat/completions", body, 400)["error"]
+        assert (
+            error["param"] == param
+            and param in error["message"]
+            and error["code"] == "unsupported_parameter"
+        )
+        assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({"best_of": 3}, "best_of"),
+        ({"best_of": 1}, None),
+        ({"best_of": 2, "n": 2}, None),
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"suffix": "x"}, "suffix"),
+        ({"suffix": ""}, None),
+        ({"tools": TOOL}, "tools"),
+        ({"logprobs": False}, None),
+        ({"use_beam_search": True, "best_of": 1}, "use_beam_search"),
+        ({"truncate_prompt_tokens": 3}, "truncate_prompt_tokens"),
+        ({"max_tokens": None, "n_predict": 2}, None),
+        ({"max_tokens": 2.0}, None),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+    ],
+)
+def test_fields_of_a_completion_that_have_no_effect(server, fields, param):
+    body = {"prompt": "goat", "max_tokens": 2, **fields}
+    if param is None:
+        assert post(server, "/v1/completions", body)["usage"]["completion_tokens"] <= 2 * body.get(
+            "n", 1
+        )
+    else:
+        error = post(server, "/v1/completions", body, 400)["error"]
+        assert error["param"] == param and error["code"] == "unsupported_parameter"
+
+
+def test_probes_have_no_key(run):
+    """They hear that it is up and no more; what the models are doing is for who has the key."""
+    server = started(run, key="sesame")
+    try:
+        for path in ("/health", "/health/", "/health?a=b", "/v1/health", "/ping"):
+            for method in ("GET", "HEAD"):
+                status, _, data = send(server, method, path)
+                assert status == 200 and data == (b"" if method == "HEAD" else b'{"status": "ok"}')
+            assert "models" in json.loads(
+                send(server, "GET", path, headers={"Authorization": "BEARER sesame"})[2]
+            )
+        assert raw(server, b"OPTIONS /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 204 ")
+        for path in ("/v1/models", "/v1/models/sft", "/api/about", "/healthy", "/v1", "/health/x"):
+            status, headers, data = send(server, "GET", path)
+            assert status == 401 and headers["WWW-Authenticate"] == "Bearer", path
+            assert json.loads(data)["error"]["code"] == "invalid_api_key"
+        assert (
+            send(server, "POST", "/v1/chat/completions", ASK, {"Authorization": "bEARER  sesame"})[
+                0
+            ]
+            == 200
+        )
+    finally:
+        server.close()
+
+
+# ------------------------------------------------------------------- models that are being loaded
+
+
+@pytest.fixture
+def loads(run, monkeypatch):
+    """(server, names of the models that were loaded, an Event that lets all but sft be loaded)."""
+    loaded, load, go = [], sample.load_model, threading.Event()
+
+    def slowly(folder):
+        loaded.append(folder.name)
+        if folder.name != "sft":
+            assert go.wait(20)
+        return load(folder)
+
+    monkeypatch.setattr(sample, "load_model", slowly)
+    server = started(run)
+    post(server, "/v1/chat/completions", ASK)
+    yield server, loaded, go
+    go.set()
+    server.close()
+
+
+def test_who_waits_for_a_model_is_in_nobodys_way(loads):
+    """However many wait for base, in whatever route: sft answers; and base is loaded once."""
+    server, loaded, go = loads
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        waiting = [
+            pool.submit(
+                post,
+                server,
+                "/v1/completions",
+                {"prompt": "goat", "max_tokens": 2, "stream": False},
+            )
+            for _ in range(8)
+        ]
+        for path, body in (
+            ("/tokenize", {"content": "a"}),
+            ("/api/look", {"text": "a"}),
+            ("/detokenize", {"tokens": [1]}),
+        ):
+            waiting.append(pool.submit(post, server, path, {**body, "model": "base"}))
+        waiting.append(pool.submit(post, server, "/api/cut", {"vocabulary": "base", "text": "a"}))
+        wait_for(lambda: sum(h.since is None for h in list(server.handlers)) >= len(waiting))
+        for _ in range(3):
+            post(server, "/v1/chat/completions", ASK)
+            post(server, "/tokenize", {"content": "goat", "model": "sft"})
+            post(server, "/api/cut", {"vocabulary": "sft", "text": "goat"})
+        assert not any(one.done() for one in waiting)
+        go.set()
+        for one in waiting:
+            assert "error" not in one.result(20)
+    assert loaded == ["sft", "base"]
+
+
+def test_a_model_that_cannot_be_loaded_answers_all_who_wait(loads, monkeypatch):
+    """One attempt for all of them. Who asks later tries again."""
+    server, loaded, go = loads
+    slowly = sample.load_model
+
+    def broken(folder):
+        slowly(folder)
+        raise ValueError("half a model")
+
+    monkeypatch.setattr(sample, "load_model", broken)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        waiting = [
+            pool.submit(post, server, "/v1/completions", {"prompt": "goat"}, 503) for _ in range(6)
+        ]
+        wait_for(lambda: sum(h.since is None for h in list(server.handlers)) >= 6)
+        go.set()
+        for one in waiting:
+            assert one.result(20)["error"]["message"] == "half a model"
+    assert loaded == ["sft", "base"]
+    monkeypatch.setattr(sample, "load_model", slowly)
+    assert post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 1})["choices"]
+
+
+def test_a_model_that_changes_all_the_time_still_answers(run, monkeypatch):
+    """It is loaded at most once for a request, however often its files are written meanwhile."""
+    server = started(run)
+    try:
+        post(server, "/v1/chat/completions", ASK)
+        times, loaded, load = iter(range(10**6)), [], sample.load_model
+        monkeypatch.setattr(
+            serve, "signature", lambda folder: (("tokenizer.json", 0, 0, next(times)),)
+        )
+        monkeypatch.setattr(
+            sample, "load_model", lambda folder: loaded.append(folder) or load(folder)
+        )
+        assert post(server, "/v1/chat/completions", ASK)["choices"] and len(loaded) == 1
+    finally:
+        server.close()

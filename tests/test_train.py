@@ -113,6 +113,21 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "base").exists()
 
 
+@pytest.mark.parametrize("end, pad", [("<|endoftext|>", "<|output_end|>"), ("<|im_end|>", "<|endoftext|>")])
+def test_a_folder_says_what_begins_ends_and_pads_a_text(tmp_path, end, pad):
+    """In generation_config.json, in config.json, where classifiers look, and in tokenizer_config.json; also once the model is there."""
+    tok = bpe.Tokenizer.train([TEXT], 300)
+    cfg = gpt.Config(tok.n_vocab, 8, 12, 1, 3)
+    params = gpt.init(cfg, 0)
+    with train.begun(tmp_path / "m", params, train.AdamW(params), cfg, tok, {}, end=end) as stage:
+        stage.finish(params, cfg, gpt.save)
+    want = {"bos_token_id": tok.eot_token, "eos_token_id": tok.special_tokens[end], "pad_token_id": tok.special_tokens[pad]}
+    for name in ("generation_config.json", "config.json"):
+        assert want.items() <= json.loads((tmp_path / "m" / name).read_text()).items()
+    config = json.loads((tmp_path / "m/tokenizer_config.json").read_text())
+    assert (config["bos_token"], config["eos_token"], config["pad_token"]) == ("<|endoftext|>", end, pad)
+
+
 def test_windows_at_the_start_of_documents(capsys):
     shard = np.arange(1, 200)
     shard[[0, 30, 35, 90, 91, 150, 195]] = 0            # 0 begins a document

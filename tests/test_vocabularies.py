@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import sys
 import time
@@ -362,7 +363,7 @@ def runs_of_a(n):
 
 
 def special(*names):
-    return [{"id": 300 + i, "content": name} for i, name in enumerate(names)]
+    return [{"id": 256 + i, "content": name} for i, name in enumerate(names)]
 
 
 def every_cut(n):
@@ -405,8 +406,9 @@ JSON_FILES = {                          # content, the reason why it is refused 
     "a special token that is a list": (crafted(added=special(["x"])), "unhashable"),
     "a special token of half a surrogate pair": (crafted(added=special("\ud800")), "surrogates"),
     "a special token of two ids": (crafted(added=special("<x>", "<x>")), "stands twice"),
-    "a special token with another id in vocab": (crafted({"<x>": 256}, added=special("<x>")),
-                                                 "'<x>' has the ids 300 and 256"),
+    "a special token with another id in vocab": (crafted({"<x>": 300}, added=special("<x>")),
+                                                 "'<x>' has the ids 256 and 300"),
+    "an id that tokenizers gives to no added token": (crafted(added=special("<x>") + [{"id": 300, "content": "<y>"}]), "'<y>' has the ids 300 and 257"),
     "30,000 special tokens": (crafted(added=special(*(f"<|reserved_{i}|>" for i in range(30_000)))), None),
     "nested special tokens": (crafted(added=special(*("<" + "a" * i for i in range(1, 500)))), None),
     "special tokens of one end": (crafted(added=special(*("a" * i + ">" for i in range(1, 500)))), None),
@@ -418,7 +420,10 @@ JSON_FILES = {                          # content, the reason why it is refused 
     "type of a list": (crafted(type=["BPE"]), "type ['BPE'] is not supported"),
     "post_processor of a text": (crafted(post_processor="x"), "has no attribute 'get'"),
     "normalizer of an object": (crafted(normalizer={}), "normalizer {} is not supported"),
-    "pre_tokenizer of null": (crafted(pre_tokenizer=None), "not subscriptable"),
+    "pre_tokenizer of null": (crafted(pre_tokenizer=None), "pre_tokenizer null is not supported: this is no byte-level BPE"),
+    "a normalizer that makes texts of megabytes": (crafted(normalizer={"type": "Prepend", "prepend": "x" * 10**6}), "expected a text of up to 100 characters"),
+    "a literal pattern of a megabyte": (crafted(normalizer={"type": "Replace", "pattern": {"String": "x" * 10**6}, "content": ""}), "has 1,000,000 characters"),
+    "normalizers in one another": (crafted(normalizer=json.loads('{"type": "Sequence", "normalizers": [' * 400 + "]}" * 400)), None),
     "pattern of a list": (crafted(pattern=["a"]), "expected a text"),
     "pattern of null": (crafted(pattern=None), "expected a text"),
     "pattern that is none": (crafted(pattern="["), "unterminated character set"),
@@ -533,7 +538,7 @@ def test_published_patterns_have_no_limit(monkeypatch):
 HOSTILE = ["a", "A", " ", "\n", "1", "!", "'", "\u0301", "\u4e2d", "aA", "'s", "\n ", " \n", "!\n", "!\u0301", "\u0301A", "A\u0301'", "\u02b0A", "\u00a0"]
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", [*PATTERNS, pytest.param(pieces.DEEPSEEK_V3, id="deepseek_v3")])
 def test_hostile_texts_take_time_in_proportion(name):
     """Four times the text, by arrays and by the pattern itself: less than eight times the work, in processor time."""
     tokenizer = Tokenizer({bytes([b]): b for b in range(256)}, name, {})
@@ -649,3 +654,264 @@ def test_show_keeps_its_colours_and_spells_out_others(monkeypatch, capsys):
     bpe.show_text(tokenizer, "a\x1b[2J", True, True)
     said = capsys.readouterr().out
     assert "\x1b[30;48;5;153ma\x1b[0m" in said and "\\x1b" in said and "\x1b[2J" not in said
+
+
+# ---- added tokens --------------------------------------------------------------------------------
+
+def added(*tokens):
+    """added_tokens of (name, what it is: special, normalized, lstrip, rstrip, single_word); ids from 256 on."""
+    keys = ("special", *vocabularies.Flags._fields)
+    return [{"id": 256 + i, "content": name, **{key: key in words for key in keys}} for i, (name, *words) in enumerate(tokens)]
+
+
+def load_json(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    return Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+NFC, LOWER = {"type": "NFC"}, {"type": "Lowercase"}
+FOUND = {               # added tokens, normalizer, text, ids; tokenizers has the same (tests/peers/test_bpe_peers.py)
+    "in every text": ([("lamp",)], None, "a lampb", [97, 32, 256, 98]),
+    "the longest": ([("<x>",), ("<x>b",)], None, "<x>b", [257]),
+    "in the text as it is before in the normalised one": ([("<x>",), ("<x>b", "normalized")], None, "<x>b", [256, 98]),
+    "a name that is normalised": ([("<\u00e9>", "normalized")], NFC, "<e\u0301>", [256]),
+    "a name that is not": ([("<\u00e9>",), ("xx",)], NFC, "xx<e\u0301>", [257, 60, 195, 169, 62]),
+    "in small letters": ([("Big", "normalized"), ("ab",)], LOWER, "abBIGA", [257, 256, 97]),
+    "white space before": ([("<m>", "lstrip")], None, "a \n<m> b", [97, 256, 32, 98]),
+    "white space behind": ([("<m>", "rstrip")], None, "a <m>\u3000\tb", [97, 32, 256, 98]),
+    "white space between two": ([("<m>", "rstrip"), ("<n>", "lstrip")], None, "<m>  <n>", [256, 257]),
+    "white space that is taken and is a token": ([("<m>", "rstrip"), ("  ",)], None, "<m>  b", [256, 257, 98]),
+    "a token of which nothing is left": ([("<m>", "rstrip"), ("\n", "lstrip")], None, "<m> \nb", [256, 98]),
+    "whole words": ([("ab", "single_word")], None, "ab ab, bab ab_ ab", [256, 32, 256, 44, 32, 98, 97, 98, 32, 97, 98, 95, 32, 256])}
+
+
+@pytest.mark.parametrize("tokens, normalizer, text, ids", FOUND.values(), ids=list(FOUND))
+def test_added_tokens_are_found(tmp_path, tokens, normalizer, text, ids):
+    ours = load_json(tmp_path, crafted(added=added(*tokens), normalizer=normalizer))
+    assert ours.encode_ordinary(text) == ours.encode(text) == ours.encode_batch([text])[0] == ours.encode_to_numpy(text).tolist() == ids
+    assert pickle.loads(pickle.dumps(ours)).encode(text) == ids
+    ours.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert again.encode(text) == ids and again.fingerprint == ours.fingerprint != Tokenizer(ours.ranks, ours.pattern, {}, ours.normalize).fingerprint
+    special = load_json(tmp_path, crafted(added=added(*((*token, "special") for token in tokens)), normalizer=normalizer))
+    assert special.encode(text, allowed_special="all") == ids != special.encode_ordinary(text)
+
+
+def test_added_words_are_text(tmp_path):
+    ours = load_json(tmp_path, crafted(added=added(("lamp",), ("<end>", "special"))))
+    assert ours.words == {"lamp": 256} and ours.special_tokens == {"<end>": 257} and not ours.is_special_token(256) and ours.is_special_token(257)
+    assert ours.decode([256, 257]) == "lamp<end>" and ours.token_bytes[256] == b"lamp" and not len(ours.holes)
+    assert ours.encode_single_token("lamp") == ours.encode_single_token(b"lamp") == 256 and ours.encode_single_token(b"<end>") == 257
+    assert ours.encode_ordinary("a lamp" * 2000) == [97, 32, 256] * 2000                # by arrays too
+    assert ours.encode_bytes(b"lamp\xff") == [256, 255] and ours.encode_with_unstable("a lamp") == ([97, 32, 256], [])
+    with pytest.raises(ValueError, match="save as tokenizer.json"):
+        Tokenizer(ours.ranks, "gpt2", {}, words={"lamp": 256}).save(tmp_path / "vocab.json")
+
+
+@pytest.mark.parametrize("tokens, rest, message", [
+    ([("<\u00e9>", "normalized"), ("<e\u0301>", "normalized")], {"normalizer": NFC}, "two are equal"),
+    ([("  ", "normalized")], {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}, "one is empty when it is normalised"),
+    ([("ab", "single_word")], {"vocab": {"ab": 256}}, "with ignore_merges also a piece that no merges make")])
+def test_added_tokens_that_could_mean_two_things(tmp_path, tokens, rest, message):
+    with pytest.raises(ValueError, match=message):
+        load_json(tmp_path, crafted(added=added(*tokens), **rest))
+
+
+def test_an_added_token_that_merges_make_too(tmp_path):
+    tokens = [{"id": 256, "content": "ab", "special": False, "single_word": True}, {"id": 97, "content": "a", "special": False}]
+    ours = load_json(tmp_path, crafted({"ab": 256}, [["a", "b"]], tokens[:1]))
+    assert ours.encode("ab cab") == [256, 32, 99, 256]
+    assert load_json(tmp_path, crafted({"ab": 256}, [["a", "b"]], tokens[1:])).encode("ab ba") == [97, 98, 32, 98, 97]
+
+
+# ---- cuts and normal forms of tokenizer.json -------------------------------------------------------
+
+def pre(*steps):
+    return {"type": "Sequence", "pretokenizers": [*steps, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]}
+
+
+def regex_split(pattern, behavior="Isolated", invert=False):
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": invert}
+
+
+GPT2_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False}
+CUTS = {                # pre_tokenizer, text, pieces; the first five are the examples of tokenizers' documentation
+    "Removed": (pre(regex_split("-", "Removed")), "the-final--countdown", ["the", "final", "countdown"]),
+    "Isolated": (pre(regex_split("-")), "the-final--countdown", ["the", "-", "final", "-", "-", "countdown"]),
+    "MergedWithPrevious": (pre(regex_split("-", "MergedWithPrevious")), "the-final--countdown", ["the-", "final-", "-", "countdown"]),
+    "MergedWithNext": (pre(regex_split("-", "MergedWithNext")), "the-final--countdown", ["the", "-final", "-", "-countdown"]),
+    "Contiguous": (pre(regex_split("-", "Contiguous")), "the-final--countdown", ["the", "-", "final", "--", "countdown"]),
+    "inverted": (pre(regex_split(r"\p{L}+", "Removed", True)), "a1bc2", ["a", "bc"]),
+    "a text for a pattern": (pre({"type": "Split", "pattern": {"String": "."}, "behavior": "Isolated", "invert": False}), "a.b", ["a", ".", "b"]),
+    "the next cuts what is left": (pre(regex_split(r"\p{N}{1,3}"), regex_split(r"\p{L}+|\s+(?!\S)|\s+")), "ab  1234 !c", ["ab", "  ", "123", "4", " ", "!", "c"]),
+    "places": (pre(regex_split("(?=[A-Z])")), "fooBarB", ["foo", "Bar", "B"]),
+    "lines": (pre(regex_split(r"^a+$")), "aa\na\nba", ["aa", "\n", "a", "\nba"]),
+    "digits": ({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, GPT2_BYTE_LEVEL]}, "a 12\u00b2b's", ["a", " ", "1", "2", "\u00b2", "b", "'s"]),
+    "runs of digits": (pre({"type": "Digits"}), "a12b", ["a", "12", "b"]),
+    "punctuation": (pre({"type": "Punctuation", "behavior": "Contiguous"}), "a?!b$\u061dc", ["a", "?!", "b", "$", "\u061dc"]),
+    "white space": (pre({"type": "WhitespaceSplit"}), " a\u3000b", ["a", "b"]),
+    "words": (pre({"type": "Whitespace"}), "Hey, man_1!?", ["Hey", ",", "man_1", "!?"]),
+    "a delimiter": (pre({"type": "CharDelimiterSplit", "delimiter": "|"}), "a||b", ["a", "b"]),
+    "a space before": ({"type": "ByteLevel", "add_prefix_space": True}, "the end", [" the", " end"]),
+    "no space before a space": ({"type": "ByteLevel", "add_prefix_space": True}, " the", [" the"]),
+    "a space before each": ({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, {"type": "ByteLevel", "add_prefix_space": True}]},
+                            "a b", [" a", " b"]),
+    "none": ({"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}, "a b", ["a b"]),
+    "bytes, and then": ({"type": "Sequence", "pretokenizers": [GPT2_BYTE_LEVEL, {"type": "Digits", "individual_digits": True}]},
+                        "\u00b2 1", ["\u00b2".encode()[:1], "\u00b2".encode()[1:], b" ", b"1"])}     # the second byte of ² is written ²
+
+
+@pytest.mark.parametrize("pre_tokenizer, text, pieces_of_it", CUTS.values(), ids=list(CUTS))
+def test_cuts(tmp_path, monkeypatch, pre_tokenizer, text, pieces_of_it):
+    """Each piece is a token; short texts and long ones, and after saving."""
+    tokens = [piece.encode() if isinstance(piece, str) else piece for piece in pieces_of_it]
+    ranks = {token: 256 + i for i, token in enumerate(dict.fromkeys(token for token in tokens if len(token) > 1))}
+    vocab = {vocabularies.to_characters(token): i for token, i in ranks.items()}
+    ours = load_json(tmp_path, crafted(vocab, pre_tokenizer=pre_tokenizer, merges=[
+        list(map(vocabularies.to_characters, pair)) for pair in vocabularies.all_merges({bytes([b]): b for b in range(256)} | ranks)]))
+    want = [ranks.get(token, token[0]) for token in tokens]
+    for _ in range(2):
+        for short in (0, 10**9):
+            monkeypatch.setattr(encoder, "SHORT", short)
+            assert ours.encode_ordinary(text) == want and ours.encode_ordinary_batch(["", text, "", text]) == [[], want, [], want]
+        ours.save(tmp_path / "tokenizer.json")
+        again = Tokenizer.load(tmp_path / "tokenizer.json")
+        assert again.pattern == ours.pattern and again.fingerprint == ours.fingerprint
+        ours = again
+
+
+@pytest.mark.parametrize("normalizer, text, normal", [
+    ({"type": "Sequence", "normalizers": []}, "\uff21e\u0301", "\uff21e\u0301"), ({"type": "NFD"}, "\u00e9", "e\u0301"), ({"type": "NFKC"}, "\uff21e\u0301", "A\u00e9"),
+    (LOWER, "\u039f\u03a3 \u0130", "\u03bf\u03c3 i\u0307"),
+    ({"type": "Sequence", "normalizers": [{"type": "NFKD"}, LOWER]}, "\uff21\u00e9", "ae\u0301"), ({"type": "Strip", "strip_left": True, "strip_right": False}, " a ", "a "),
+    ({"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": "_"}, "a \n b c", "a_b_c"), ({"type": "Replace", "pattern": {"String": "."}, "content": "\\1"}, "a.b", "a\\1b"),
+    ({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"}, NFC]}, "e\u0301", "_\u00e9"), ({"type": "Prepend", "prepend": "_"}, "", "")])
+def test_normal_forms(tmp_path, normalizer, text, normal):
+    ours = load_json(tmp_path, crafted(normalizer=normalizer))
+    assert ours.encode(text) == list(normal.encode())
+    ours.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").normalize == ours.normalize
+
+
+@pytest.mark.parametrize("pattern, translated", [
+    (r"\s+$", r"\s+(?![^\n])"), (r"^a", r"(?:(?<![^\n])(?=[\s\S]))a"), (r"a\Z", r"a(?=\n?(?![\s\S]))"), (r"[\w-]", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}-]"),
+    (r"\w", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00b2\u00b3\u00b9\u00bc-\u00be]"), (r"[]^$\]]\$\^", r"[]^$\]]\$\^"), (r"(?i:'s|'ll)", r"(?i:'s|'ll)")])
+def test_patterns_of_oniguruma(pattern, translated):
+    assert pieces.from_oniguruma(pattern) == translated and pieces.from_oniguruma(translated) == translated
+
+
+@pytest.mark.parametrize("pattern", [r"\h", r"[a[b]]", r"[a&&b]", r"(?m:.)", r"a{1,2}+", r"a{2}?", r"(?i:i)", r"(?i:ss)", r"(?i:[a-c])", r"(?i:\u00df)".encode().decode("unicode_escape"),
+                                     r"a(?i)b", r"[\W]", r"\p{InGreek}", r"\G", r"\X", r"[[:punct:]]", r"\xe9"])
+def test_patterns_that_mean_something_else_elsewhere(tmp_path, pattern):
+    with pytest.raises(ValueError, match="which means something else in tokenizer.json"):
+        load_json(tmp_path, crafted(pattern=pattern + "+" if pattern.endswith("]") else pattern))
+
+
+def test_normal_forms_that_take_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "SECONDS", 0.05)
+    monkeypatch.setattr(pieces, "SECONDS_PER_CHARACTER", 1e-6)
+    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    ours = load_json(tmp_path, crafted(normalizer={"type": "Sequence", "normalizers": [tenfold] * 9}))
+    with pytest.raises(ValueError, match="tokenizer.json: normalised, a text is more than 20 times as long"):
+        ours.encode("a" * 1000)
+    ours = load_json(tmp_path, crafted(normalizer={"type": "Replace", "pattern": {"Regex": "(?:a|a|aa)+c"}, "content": ""}))
+    with pytest.raises(ValueError, match="tokenizer.json: pattern .* takes more than"):
+        ours.encode("a" * 1000)
+
+
+def test_what_a_call_asked_for_last_is_read_past(tmp_path):
+    content = crafted(truncation={"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0},
+                      padding={"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"})
+    assert load_json(tmp_path, content).encode("abc" * 20) == list(b"abc" * 20)
+
+
+def test_sentencepieces_vocabularies_are_refused_by_name(tmp_path):
+    """Llama 2's form."""
+    content = crafted(pre_tokenizer=None, normalizer={"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}, model_byte_fallback=True)
+    with pytest.raises(ValueError, match="pre_tokenizer null is not supported: this is no byte-level BPE, but one of characters, such as SentencePiece's"):
+        load_json(tmp_path, content)
+
+
+# ---- what else tiktoken's Encoding has --------------------------------------------------------------
+
+def test_what_may_follow():
+    """Of a text and of all that goes on from it the first ids are the same, and the next begin with one of those named."""
+    trained = Tokenizer.train([PROSE], 400, "cl100k")
+    rng = random.Random(5)
+    for _ in range(150):
+        at = rng.randrange(len(PROSE) - 60)
+        text, rest = PROSE[at:at + rng.randint(0, 12)], PROSE[at + 12:at + 30]
+        stable, completions = trained.encode_with_unstable(text)
+        assert text.encode().startswith(trained.decode_bytes(stable))
+        assert all(trained.decode_bytes(stable + some).startswith(text.encode()) for some in completions)
+        for more in ("", rest, PROSE[at + len(text):][:9], "x", " ", "\n", "12"):
+            ids = trained.encode(text + more)
+            assert ids[:len(stable)] == stable and (not completions or any(ids[len(stable):][:len(some)] == some for some in completions))
+    assert trained.encode_with_unstable("went<|im_end|>", allowed_special="all") == (trained.encode("went<|im_end|>", "all"), [])
+    assert trained.encode_with_unstable("") == ([], [])
+    with pytest.raises(ValueError, match="special token"):
+        trained.encode_with_unstable("<|im_end|>")
+
+
+def test_names_arguments_and_errors_of_tiktoken(tmp_path):
+    trained = Tokenizer.train([PROSE], 320)
+    text = "went<|im_end|>"
+    assert trained.encode_to_numpy(text, allowed_special="all").tolist() == trained.encode(text, allowed_special={"<|im_end|>"}) == trained.encode_ordinary("went") + [315]
+    assert trained.encode_to_numpy(text, disallowed_special=()).tolist() == trained.encode_ordinary(text)
+    assert trained.encode_to_numpy(text, allowed_special="all").dtype == np.uint32
+    with pytest.raises(ValueError, match="text contains the special token"):
+        trained.encode_to_numpy(text)
+    for wrong in (b"went", 5, None):
+        with pytest.raises(TypeError):
+            trained.encode(wrong)
+        with pytest.raises(TypeError):
+            trained.encode_ordinary(wrong)
+    assert trained.decode_batch([[97], [98]], errors="strict", num_threads=2) == ["a", "b"] and trained.decode_bytes_batch([[97]], num_threads=2) == [b"a"]
+    trained.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").name == str(tmp_path / "tokenizer.json")
+    trained.save(tmp_path / "cl100k_base.tiktoken")
+    named = Tokenizer.load(tmp_path / "cl100k_base.tiktoken")
+    assert named.name == pickle.loads(pickle.dumps(named)).name == "cl100k_base" and repr(named) == "<Tokenizer 'cl100k_base', 100,277 tokens>"
+
+
+# ---- what transformers reads beside them ------------------------------------------------------------
+
+def config_of(tmp_path):
+    return json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+
+
+def test_roles(tmp_path):
+    """What pads a text is not what ends it: collators take padding out of what is learned."""
+    chats = Tokenizer.train([PROSE], 320)
+    for end, pad, template in ((None, "<|endoftext|>", True), ("<|im_end|>", "<|endoftext|>", True), ("<|endoftext|>", "<|output_end|>", False)):
+        chats.save(tmp_path / "tokenizer.json", end)
+        config = config_of(tmp_path)
+        assert (config["bos_token"], config["eos_token"], config["pad_token"]) == ("<|endoftext|>", end or "<|im_end|>", pad)
+        assert config["tokenizer_class"] == "PreTrainedTokenizerFast" and ("chat_template" in config) == template
+    Tokenizer.train([PROSE], 320, special_tokens=["<|endoftext|>"]).save(tmp_path / "tokenizer.json")
+    assert config_of(tmp_path) == {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    Tokenizer.characters("abc").save(tmp_path / "tokenizer.json")
+    assert "eos_token" not in config_of(tmp_path)
+
+
+def test_gpt2s_files_with_special_tokens(tmp_path):
+    """All that a vocabulary for chats has; and what transformers writes beside vocab.json."""
+    chats = Tokenizer.train([PROSE], 320, "gpt2")
+    chats.save(tmp_path / "vocab.json")
+    assert config_of(tmp_path)["added_tokens_decoder"]["315"] == {"content": "<|im_end|>", "normalized": False, "lstrip": False, "rstrip": False, "single_word": False, "special": True}
+    assert Tokenizer.load(tmp_path / "vocab.json").fingerprint == chats.fingerprint
+    (tmp_path / "tokenizer_config.json").unlink()                   # names in brackets are special tokens anyway
+    assert Tokenizer.load(tmp_path / "vocab.json").fingerprint == chats.fingerprint
+    (tmp_path / "added_tokens.json").write_text('{"lamp": 320, "<pad>": 321}')
+    ours = Tokenizer.load(tmp_path / "vocab.json")
+    assert ours.words == {"lamp": 320} and ours.special_tokens == chats.special_tokens | {"<pad>": 321} and ours.encode("a lamp")[-1] == 320
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "added_tokens_decoder": {
+        "320": {"content": "lamp", "special": True, "lstrip": True}}}))
+    ours = Tokenizer.load(tmp_path / "vocab.json")
+    assert ours.special_tokens["lamp"] == 320 and ours.flags["lamp"].lstrip and ours.encode("a") == chats.encode(" a")
+    for config, message in (({"tokenizer_class": "Qwen2Tokenizer"}, "names the class 'Qwen2Tokenizer', which may cut text otherwise than GPT-2"),
+                            ({"added_tokens_decoder": {"7": {"content": "lamp"}}}, "'lamp' has the id 320 in added_tokens.json and 7 in")):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=message):
+            Tokenizer.load(tmp_path / "vocab.json")

@@ -5,6 +5,7 @@ What a sound WARC holds and the first oddities are in test_data.py; here every f
 import gzip
 import io
 import os
+import pickle
 import random
 import re
 import runpy
@@ -235,7 +236,43 @@ def test_dates(date, want):
 def test_lines_that_go_on_belong_to_the_header_that_they_follow():
     raw = b"WARC/1.0\r\nWARC-Type: response\r\nA: one\r\n\ttwo: 2\r\nA: again\r\n Content-Length: 5\r\nContent-Length: 5\r\n\r\n<p>xy\r\n\r\n"
     [r] = read(raw)
-    assert r.headers == {"warc-type": "response", "a": "one two: 2", "content-length": "5"} and r.body == b"<p>xy"
+    assert r.headers == {"warc-type": "response", "a": "one two: 2, again Content-Length: 5", "content-length": "5"} and r.body == b"<p>xy"
+
+
+@pytest.mark.parametrize("lines, want", [
+    # lists are joined
+    (["X-Robots-Tag: noarchive", "x-robots-tag: noai"], {"x-robots-tag": "noarchive, noai"}), (["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"], {"transfer-encoding": "gzip, chunked"}),
+    (["A: 1", "B: 2", "A: 3", "A:"], {"a": "1, 3, ", "b": "2"}), (["Link: </a>; rel=next", "Link: </b>; rel=license"], {"link": "</a>; rel=next, </b>; rel=license"}), (["TDM-Reservation: 0", "tdm-reservation: 1"], {"tdm-reservation": "0, 1"}),
+    # what can have only one value has the first
+    (["Set-Cookie: a=1; Expires=Wed, 3 Dec", "Set-Cookie: b=2"], {"set-cookie": "a=1; Expires=Wed, 3 Dec"}), (["Content-Length: 5", "Content-Length: 6"], {"content-length": "5"}), (["Location: /a", "Location: /b"], {"location": "/a"}),
+    (["Date: Wed, 03 Dec 2025 13:09:53 GMT"] * 2, {"date": "Wed, 03 Dec 2025 13:09:53 GMT"}), (["Retry-After: 5", "Retry-After: 7"], {"retry-after": "5"}),
+    (["WARC-Target-URI: http://a/", "WARC-Target-URI: http://b/"], {"warc-target-uri": "http://a/"}), (["WARC-Protocol: h2", "WARC-Protocol: tls/1.3"], {"warc-protocol": "h2, tls/1.3"}),
+    # of Content-Type the last that is one (Fetch Standard: extract a MIME type)
+    (["Content-Type: text/plain", "Content-Type: text/html"], {"content-type": "text/html"}), (["Content-Type: text/html; charset=gbk", "Content-Type: text/html"], {"content-type": "text/html; charset=gbk"}),
+    (["Content-Type: text/html; charset=gbk", "Content-Type: text/html; charset=big5"], {"content-type": "text/html; charset=big5"}), (["Content-Type: text/html; charset=gbk", "Content-Type: text/plain"], {"content-type": "text/plain"}),
+    (["Content-Type: text/html", "Content-Type: "], {"content-type": "text/html"}), (["Content-Type: text/html; charset=gbk", "Content-Type: */*"], {"content-type": "text/html; charset=gbk"}),
+    (["Content-Type: text/html; charset=gbk", "Content-Type: nonsense", "Content-Type: Text/HTML"], {"content-type": "Text/HTML; charset=gbk"})])
+def test_repeated_headers(lines, want):
+    headers = warc.parse_headers("\r\n".join(lines).encode())
+    assert headers == want and list(headers) == list(want)
+    assert all(len(values) > 1 and values[0] == next(v for n, _, v in (line.partition(": ") for line in lines) if n.lower() == name) for name, values in headers.lines.items())
+
+
+@pytest.mark.parametrize("head, want", [(b"Location: /\xe4?\xfc\r\nX: \xe4", "/%E4?%FC"), ("Location: /ä\r\nX: ä".encode(), "/ä"), (b"location:/\xe4", "/%E4"), ("Location: /ä".encode() + b"\r\nX: \xe4", "/ä")])
+def test_bytes_of_an_address_keep_their_value(head, want):
+    """As in Chromium: what is not UTF-8 is asked for as it came."""
+    assert warc.parse_headers(head)["location"] == want
+
+
+def test_two_transfer_encodings_are_undone():
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(gzip.compress(b"<p>x", mtime=0)), gzip.compress(b"<p>x", mtime=0))
+    [r] = read(record(http(body, "Transfer-Encoding: gzip", "Transfer-Encoding: chunked")))
+    assert r.body == b"<p>x" and r.truncated is None
+
+
+def test_headers_without_repetition_share_nothing():
+    first, second = warc.parse_headers(b"A: 1\r\nA: 2"), warc.parse_headers(b"A: 1")
+    assert first.lines == {"a": ["1", "2"]} and second.lines == {} == warc.Headers.lines and pickle.loads(pickle.dumps(first)).lines == first.lines
 
 
 @pytest.mark.parametrize("line", ["WARC/0.17", "WARC/0.18", "WARC/1.0", "WARC/1.1", "WARC/1.1 ", "WARC/2.0"])

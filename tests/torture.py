@@ -1230,8 +1230,9 @@ def read_model_file(folder, name):
             gpt.load(path)
         elif name == "language.ftz":
             language.load(path).predict([text])
-        elif name in ("tokenizer.tiktoken", "vocab.json", "merges.txt"):
-            tokenizer = bpe.Tokenizer.load(folder / "vocab.json" if name == "merges.txt" else path)
+        elif name in ("tokenizer.tiktoken", "vocab.json", "merges.txt", "tokenizer_config.json"):
+            beside = name in ("merges.txt", "tokenizer_config.json")
+            tokenizer = bpe.Tokenizer.load(folder / "vocab.json" if beside else path)
             tokenizer.decode(tokenizer.encode_ordinary(text))
     except (ValueError, OSError):
         return "refused"

@@ -1,5 +1,7 @@
 """chat.html in headless Chromium against a small run: every view, without an error on the console. Needs Chromium and the playwright package."""
 
+import functools
+import http.server
 import json
 import shutil
 import threading
@@ -10,6 +12,7 @@ import pytest
 
 import bpe
 import gpt
+import sample
 import serve
 import toyweb
 
@@ -105,7 +108,6 @@ def test_chat(page, address):
 
 def test_stop(page, address, monkeypatch):
     """A reply that is stopped ends where it is, and stays."""
-    import sample
     read = sample.Batch.read
     monkeypatch.setattr(sample.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
     page.goto(address)
@@ -117,6 +119,82 @@ def test_stop(page, address, monkeypatch):
     text = page.locator(".turn.assistant .text").inner_text()
     page.wait_for_timeout(400)
     assert text and page.locator(".turn.assistant .text").inner_text() == text and page.inner_text("#chat_error") == ""
+
+
+def scripted(folder, replies):
+    """A model that writes reply n, a list of tokens, behind any prompt of as many tokens as replies[n][0] says."""
+    cfg, width = gpt.Config(TOK.n_vocab, 256, 96, 1, 4), 96
+    params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
+    for name in params:
+        if name.startswith("h.") and "ln" not in name:
+            params[name][...] = 0
+    embedding = rng.standard_normal((TOK.n_vocab, width)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    positions = np.zeros((256, width), np.float32)
+    for length, reply in replies:
+        for i, token in enumerate(reply):
+            positions[length - 1 + i] = 30 * embedding[token]
+    params["wte.weight"], params["wpe.weight"], params["ln_f.weight"][...] = embedding, positions, 4
+    gpt.save(folder, params, cfg)
+    TOK.save(folder / "tokenizer.json")
+
+
+def test_a_text_like_a_call_stays_text(page, tmp_path):
+    """A call of the calculator goes back to the model as a call, and a text such as [1+1 = 3] as text."""
+    def ids(*pieces):
+        return [i for p in pieces for i in ([TOK.special_tokens[p]] if p in TOK.special_tokens else TOK.encode_ordinary(p))]
+
+    user = [{"role": "user", "content": "Who? [2+2 = 5]"}]
+    call = ("<|tool_start|>", "37*48", "<|tool_end|>", "<|output_start|>", "1776", "<|output_end|>")
+    reply = ids("so", *call, "[1+1 = 3] [4 = 4] 1776<|im_end|>", "<|im_end|>")
+    scripted(tmp_path / "sft", [(len(sample.render_prompt(user, TOK)), reply)])
+    server = serve.Server(serve.Models(tmp_path), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/completions") else None)
+    try:
+        page.goto(f"http://{server.address}/")
+        for question in (user[0]["content"], "Who?"):
+            page.fill("#question", question)
+            page.press("#question", "Enter")
+            idle(page)
+        said = {"role": "assistant", "content": sample.reply_parts(reply, TOK)}
+        assert [part["type"] for part in said["content"]] == ["text", "tool", "output", "text"]
+        assert [body["messages"] for body in sent] == [user, [*user, said, {"role": "user", "content": "Who?"}]]
+        first = page.locator(".turn.assistant .text").first
+        assert first.locator(".call").all_inner_texts() == ["[37*48 = 1776]"]
+        assert first.inner_text().replace("\n", "") == "so[37*48 = 1776][1+1 = 3] [4 = 4] 1776<|im_end|>"
+        page.locator("text=retry").click()                  # the same conversation again, and edited
+        idle(page)
+        assert sent[2]["messages"] == sent[1]["messages"]
+        page.locator("text=edit").last.click()
+        assert page.input_value("#question") == "Who?"
+        page.press("#question", "Enter")
+        idle(page)
+        assert sent[3]["messages"] == sent[1]["messages"]
+    finally:
+        server.close()
+
+
+def test_a_call_that_is_stopped_is_none(page, tmp_path, monkeypatch):
+    """Half a call does not go back to the model, as it would be a whole one there."""
+    call = [TOK.special_tokens["<|tool_start|>"], *TOK.encode_ordinary("1+1+" * 60)]
+    asked = [{"role": "user", "content": "Who?"}]
+    scripted(tmp_path / "sft", [(len(sample.render_prompt(asked, TOK)), TOK.encode_ordinary("so") + call)])
+    read = sample.Batch.read
+    monkeypatch.setattr(sample.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
+    server = serve.Server(serve.Models(tmp_path), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        page.goto(f"http://{server.address}/")
+        page.fill("#question", "Who?")
+        page.press("#question", "Enter")
+        page.wait_for_selector(".call")
+        page.click("#stop")
+        idle(page)
+        assert page.locator(".turn.assistant .text").inner_text() == "so" and page.locator(".call").count() == 0
+    finally:
+        server.close()
 
 
 def test_errors_are_shown(page, address):
@@ -149,7 +227,7 @@ def test_inside(page, address):
     page.goto(address + "#inside")
     page.fill("#text", "the lamp is")
     page.click("#read")
-    page.wait_for_function("document.querySelectorAll('#inside_pieces .tok').length > 3")
+    page.wait_for_function("document.querySelector('#inside_pieces').textContent.endsWith('the lamp is')")
     n = page.locator("#inside_pieces .tok").count()
     assert page.locator("#bars .bar").count() == 14 and page.locator("#lens tr").count() == n + 1
     page.locator("#bars button").nth(2).click()                         # that token is written, and what follows is shown
@@ -165,6 +243,79 @@ def test_inside(page, address):
     page.wait_for_function(f"document.querySelector('#grid').toDataURL() != {json.dumps(before)}")
     page.click("#roll")
     page.wait_for_function("document.querySelectorAll('#inside_pieces .tok').length == 3")
+
+
+def test_an_answer_that_comes_late_is_not_shown(page, address):
+    """The first text is looked at slowly, and another one has been asked for meanwhile."""
+    page.add_init_script("""let n = 0; const plain = fetch;
+      window.fetch = async (...given) => {
+        const answer = await plain(...given);
+        if (given[0] === "/api/look" && n++ === 0) { await new Promise(done => setTimeout(done, 500)); window.late = true; }
+        return answer;
+      };""")
+    page.goto(address + "#inside")
+    page.fill("#text", "the lamp")
+    page.click("#read")
+    page.wait_for_function("window.late && document.querySelector('#inside_pieces').textContent.includes('lamp')")
+    page.wait_for_timeout(200)
+    assert page.inner_text("#inside_pieces").endswith("the lamp")
+
+
+def test_a_text_like_a_special_token_stays_text(page, tmp_path):
+    """<||> is a token of its own here, and no special one: it stays in the text when a token is added."""
+    tok = bpe.Tokenizer.train(["<||>lamp <||> goat <||>"] * 20, 285)
+    assert len(tok.encode_ordinary("<||>")) == 1
+    gpt.save(tmp_path / "base", gpt.init(gpt.Config(tok.n_vocab, 64, 16, 2, 2), 0), gpt.Config(tok.n_vocab, 64, 16, 2, 2))
+    tok.save(tmp_path / "base/tokenizer.json")
+    server = serve.Server(serve.Models(tmp_path), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        page.goto(f"http://{server.address}/#inside")
+        page.fill("#text", "<||>lamp")
+        page.click("#read")
+        page.wait_for_function("document.querySelector('#inside_pieces').textContent.endsWith('<||>lamp')")
+        page.locator("#bars button").first.click()
+        page.wait_for_function("document.querySelector('#text').value !== '<||>lamp'")
+        assert page.input_value("#text").startswith("<||>lamp")
+    finally:
+        server.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("named, status", [("*", 200), ("own", 200), ("http://localhost:1", None), (None, None)])
+def test_a_page_of_another_origin(browser, run, tmp_path, named, status):
+    """A browser lets it ask, with any header, and read answers, refusals and streams, where --origin names it."""
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
+    origin = f"http://127.0.0.1:{site.server_address[1]}"
+    server = serve.Server(serve.Models(run), port=0, key="sesame", origin=origin if named == "own" else named)
+    for each in (site, server):
+        threading.Thread(target=each.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    ask = """async ([url, body]) => {
+      const headers = { "Content-Type": "application/json", Authorization: "Bearer sesame", "X-Stainless-Lang": "js", "X-Stainless-Helper-Method": "stream" };
+      try {
+        const answer = await fetch(url, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
+        return [answer.status, await answer.text()];
+      } catch (e) { return [null, e.name]; }
+    }"""
+    asked = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 3}
+    try:
+        page.goto(f"{origin}/")
+        url = f"http://{server.address}/v1"
+        for path, body, want in (("/models", None, 200), ("/chat/completions", asked, 200), ("/chat/completions", {**asked, "stream": True}, 200),
+                                 ("/chat/completions", {**asked, "n": 99}, 400), ("/models/none", None, 404)):
+            got, text = page.evaluate(ask, [url + path, body])
+            assert got == (want if status else None), (path, got, text)
+            assert not (body or {}).get("stream") or not status or text.endswith("data: [DONE]\n\n")
+    finally:
+        page.close()
+        site.shutdown()
+        site.server_close()
+        server.close()
 
 
 def test_tokens(page, address):
