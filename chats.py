@@ -740,9 +740,11 @@ def gsm8k_parts(answer, notes):
 
 
 # A number as people write it: -3, 70,000, 1,00,000, .5, 29.00, 1/2, with a currency $5, -$5, $-5.
-SIGN = "[-\u2212]"
+# A dash may be its sign, and a space that does not break may stand between its thousands.
+SIGN = "[-\u2212\u2013]"
 CURRENCY = "[$\u20ac\u00a3]"
-DIGITS = "(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?![0-9])|[0-9]+)"
+BETWEEN = "[,\u00a0\u2009\u202f]"
+DIGITS = f"(?:[0-9]{{1,3}}(?:{BETWEEN}[0-9]{{2,3}})*{BETWEEN}[0-9]{{3}}(?![0-9])|[0-9]+)"
 PREFIX = rf"(?<![\w)]){SIGN}{CURRENCY}?|{CURRENCY}{SIGN}?|"
 NUMBER = re.compile(rf"({PREFIX})({DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(/[0-9]+)?")
 MOST_DIGITS = 200                               # of a number: a longer one is compared as a text
@@ -757,7 +759,7 @@ def number_in(text):
     if not found or len(found[0]) > MOST_DIGITS:
         return None
     sign = "-" * bool(re.search(SIGN, found[1]))
-    number = sign + found[2].replace(",", "")
+    number = sign + re.sub(BETWEEN, "", found[2])
     divisor = int(found[3][1:]) if found[3] else 1
     if not divisor:
         return None
