@@ -215,11 +215,12 @@ LEARNED = ("weight", "train", "training", "loss", "loss_scale", "loss_weight")
 LEARNED_IN_PARTS = ("train_detail", "training_detail")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios", "documents")
+ABOUT = ("context", "passage", "choices", "history")     # what a question is about
 SYSTEM = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage",
           "custom_instructions")
 TOOLS = ("tools", "functions", "xml_tools", "python_tools")
 GOOD = ("label", "kto_tag")                             # KTO's: false is what not to say
-BESIDE = {*MEDIA, *SYSTEM, *TOOLS, "weight", "train", "chat_template_kwargs"}
+BESIDE = {*MEDIA, *ABOUT, *SYSTEM, *TOOLS, "weight", "train", "chat_template_kwargs"}
 
 
 def role_of(m):
@@ -253,8 +254,9 @@ def renamed(part):
     return part
 
 
-def refuse_media(holder):
-    for key in MEDIA:
+def refuse_keys(holder, keys=MEDIA):
+    """Unusable: something under one of the keys, which the chat format has no place for."""
+    for key in keys:
         if holder.get(key):
             raise Unusable(f"with {key}", shown(holder[key]))
 
@@ -273,7 +275,7 @@ def weight_of(holder):
 
 def read_fields(m, role, notes):
     """The weight of a message that has more than a role and a content; notes what has no place."""
-    refuse_media(m)
+    refuse_keys(m)
     weight = weight_of(m)
     if weight == 1 and role == "user":
         notes["message of the user that is to be learned, which it is not"] += 1
@@ -423,8 +425,8 @@ def from_ultrachat(turns, notes):
 
 
 def refuse_row(row):
-    """Unusable: a row with an image or with other tools, or one that is not to be learned."""
-    refuse_media(row)
+    """Unusable: a row with an image, a passage or other tools, or one that is not to be learned."""
+    refuse_keys(row, MEDIA + ABOUT)
     if row.get("weight") == 0 or row.get("train") is False:
         raise Unusable("a row that is not to be learned")
     for key in TOOLS:
@@ -618,8 +620,6 @@ def from_prompt(row, notes):
     if not prompt:                              # Alpaca's; Argilla has the input alone
         texts = [text_of(row[key], key) for key in ("instruction", "input") if row.get(key)]
         prompt = "\n".join(texts)
-    if row.get("history"):
-        raise Unusable("with history", shown(row["history"]))
     if not isinstance(prompt, str):
         return from_messages(prompt, notes)
     if not is_prompt_transcript(prompt):

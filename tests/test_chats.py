@@ -225,6 +225,17 @@ def test_gsm8k(tmp_path):
     assert [chats.final_answer(t) for t in ("so\n#### 12.", "#### 1 \n#### $5", "no")] == ["12", "5", None]
 
 
+@pytest.mark.parametrize("key, value", [
+    ("context", "The wheel is red."), ("passage", "The wheel is red."), ("choices", ["red", "blue"]), ("history", [["Hello", "Hi"]])])
+@pytest.mark.parametrize("row", [
+    {"question": "Which?", "answer": "red"}, {"messages": [said("Which?"), said("red", "assistant")]},
+    {"question": "Which?", "chosen": "red", "rejected": "blue"},
+    {"instruction": "Which?", "completions": [{"response": "red", "overall_score": 2}, {"response": "blue", "overall_score": 1}]}])
+def test_a_question_is_not_learned_without_what_it_is_about(tmp_path, row, key, value):
+    found, notes = read(tmp_path, {**row, key: value}, row, {**row, key: None}, {**row, key: type(value)()})
+    assert found == [[said("Which?"), said("red", "assistant")]] * 3 and notes == {f"with {key}": 1}
+
+
 @pytest.mark.parametrize("text, answer", [
     ("#### 29.00", "29"), ("#### $29", "29"), ("#### $ 29", "29"), ("#### -$3", "-3"), ("#### $-3", "-3"), ("#### \u22123", "-3"),
     ("#### \u20133", "-3"), ("#### 3\u20135", "3"), ("#### 1\u202f234\u202f567 m", "1234567"), ("#### 1\u00a0234 g", "1234"), ("#### 1 234", "1"),
