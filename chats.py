@@ -7,9 +7,9 @@ Everybody writes the same three things down in their own way. Here they become
     task            {"question", "answer", "kind"}
 
     {"messages": [{"role", "content"}, ...]}        Hugging Face, SmolTalk, UltraChat 200k, our own; or the list alone
-    {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat
+    {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat; or Capybara's {"input", "output"}
     {"data": ["Hello", "Hi! How can I help?", ...]} UltraChat
-    {"conversations": [{"from", "value"}, ...]}     ShareGPT
+    {"conversations": [{"from", "value"}, ...]}     ShareGPT; or LIMA's texts
     {"message_tree_id", "prompt": {"replies"}}      OpenAssistant's trees; or its messages, a row each, with parent_id
     {"chosen", "rejected"}                          HH-RLHF's transcripts, or messages; with "prompt" or without
     {"instruction", "completions"}                  UltraFeedback, with a score for each
@@ -361,6 +361,22 @@ def without_output(parts):
     return [part for part, kind, after in found if kind == "tool" and after != "output"]
 
 
+def texts_in_turn(turns):
+    """The texts of turns that do not say who speaks; [] where one is no such turn.
+
+    A turn is a text (LIMA), {"input", "output"} (Capybara) or [question, reply] (Gradio).
+    """
+    texts = []
+    for turn in turns:
+        if isinstance(turn, dict):
+            turn = [turn["input"], turn["output"]] if turn.keys() == {"input", "output"} else []
+        said = turn if isinstance(turn, list) and len(turn) == 2 else [turn]
+        if not all(isinstance(text, str) for text in said):
+            return []
+        texts += said
+    return texts
+
+
 def from_messages(messages, notes):
     """Messages as Hugging Face, OpenAI or ShareGPT spell them -> [{"role", "content"}].
 
@@ -369,7 +385,11 @@ def from_messages(messages, notes):
     """
     out, calls = [], Calls()
     messages = read_json(messages, "the messages")          # a text, in columns of some
-    for m in list_of(messages, "messages"):
+    messages = list_of(messages, "messages")
+    texts = [] if messages and is_message(messages[0]) else texts_in_turn(messages)
+    if len(texts) > 1:
+        return from_ultrachat(texts, notes)
+    for m in messages:
         role = role_of(m)
         called = calls_of(m, role) if role == "call" or not CALLS.isdisjoint(m) else []
         content = None if role == "call" else content_of(m)

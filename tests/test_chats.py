@@ -88,6 +88,20 @@ def test_sharegpt(tmp_path):
                      "conversation with nothing in it": 1, "empty message": 1}
 
 
+@pytest.mark.parametrize("key", ["conversations", "conversation", "messages"])
+@pytest.mark.parametrize("turns", [["Hello", "Hi!"], [{"input": "Hello", "output": "Hi!"}], [["Hello", "Hi!"]]])
+def test_turns_without_roles(tmp_path, key, turns):
+    """LIMA's texts in turn, Capybara's pairs, Gradio's: the user begins."""
+    assert read(tmp_path, {key: turns, "source": "x"}) == ([TWO], {})
+    assert read(tmp_path, {key: 2 * turns})[0] == [TWO + TWO]
+
+
+def test_turns_of_which_only_some_have_roles(tmp_path):
+    rows = [{"conversations": ["Hello", {"from": "gpt", "value": "Hi!"}]}, {"conversation": [{"input": "Hello"}]}, {"conversation": [["Hello", 5]]}]
+    found, notes = read(tmp_path, {"messages": TWO}, *rows)
+    assert found == [TWO] and notes == {"no message": 2, "unknown role None": 1}
+
+
 def node(text, role, *replies, rank=None, **more):
     return {"message_id": text, "text": text, "role": role, "rank": rank, "lang": "en", "deleted": False, "review_result": True, "replies": list(replies), **more}
 
