@@ -457,8 +457,9 @@ def json_file(vocabulary, path):
     for name, i in added.items():
         if vocab.get(name, i) != i:
             raise ValueError(f"{path}: a special token's name is how tokenizer.json spells a token")
-    if not any(is_piece_too(name, vocabulary) for name in added):       # else tokenizers counts the ids on behind vocab
-        vocab |= added
+    # A name that is a piece, too, must not stand in vocab: tokenizers counts the ids on behind it, from that one on.
+    first = min((i for name, i in added.items() if is_piece_too(name, vocabulary)), default=ID_LIMIT)
+    vocab |= {name: i for name, i in added.items() if i < first}
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     content = {"version": "1.0", "truncation": None, "padding": None, "normalizer": json_normalizer(vocabulary.normalize),
                "added_tokens": [{"id": i, "content": name, **usual(JSON_ADDED), **vocabulary.flags.get(name, Flags())._asdict(), "special": name in specials}

@@ -724,6 +724,17 @@ def test_an_added_token_that_merges_make_too(tmp_path):
     assert load_json(tmp_path, crafted({"ab": 256}, [["a", "b"]], tokens[1:])).encode("ab ba") == [97, 98, 32, 98, 97]
 
 
+def test_words_behind_special_tokens_that_come_first(tmp_path):
+    """As when words are added to Pythia's vocabulary: NFC, and <|endoftext|> is 0."""
+    ranks = {bytes([b]): b + 1 for b in range(256)}
+    ours = Tokenizer(ranks, "gpt2", {"<|endoftext|>": 0, "<x>": 258}, "NFC", {"lamp": 257})
+    ours.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert again.fingerprint == ours.fingerprint and again.encode_ordinary("a lamp") == [98, 33, 257]
+    vocab = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert vocab["<|endoftext|>"] == 0 and "lamp" not in vocab
+
+
 # ---- cuts and normal forms of tokenizer.json -------------------------------------------------------
 
 def pre(*steps):
