@@ -806,12 +806,13 @@ def test_normal_forms(tmp_path, normalizer, text, normal):
 
 @pytest.mark.parametrize("pattern, translated", [
     (r"\s+$", r"\s+(?![^\n])"), (r"^a", r"(?:(?<![^\n])(?=[\s\S]))a"), (r"a\Z", r"a(?=\n?(?![\s\S]))"), (r"[\w-]", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}-]"),
-    (r"\w", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00b2\u00b3\u00b9\u00bc-\u00be]"), (r"[]^$\]]\$\^", r"[]^$\]]\$\^"), (r"(?i:'s|'ll)", r"(?i:'s|'ll)")])
+    (r"\w", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00b2\u00b3\u00b9\u00bc-\u00be]"), (r"[]^$\]]\$\^", r"[]^$\]]\$\^"), (r"(?i:'s|'ll)", r"(?i:'s|'ll)"),
+    (r"[a[b]]", "[ab]"), (r"[^[a[b-d]]\[[\]]]", r"[^ab-d\[\]]"), (r" ?[^(\s|[.,!?\u2026])]+", r" ?[^(\s|.,!?\u2026)]+"), (r"[a][[b]c]", "[a][bc]")])
 def test_patterns_of_oniguruma(pattern, translated):
     assert pieces.from_oniguruma(pattern) == translated and pieces.from_oniguruma(translated) == translated
 
 
-@pytest.mark.parametrize("pattern", [r"\h", r"[a[b]]", r"[a&&b]", r"(?m:.)", r"a{1,2}+", r"a{2}?", r"(?i:i)", r"(?i:ss)", r"(?i:[a-c])", r"(?i:\u00df)".encode().decode("unicode_escape"),
+@pytest.mark.parametrize("pattern", [r"\h", r"[a[^b]]", r"[a[]b]]", r"[!-[b]]", r"[[a]-c]", r"[a&&[b]]", r"[a&&b]", r"(?m:.)", r"a{1,2}+", r"a{2}?", r"(?i:i)", r"(?i:ss)", r"(?i:[a-c])", r"(?i:\u00df)".encode().decode("unicode_escape"),
                                      r"a(?i)b", r"[\W]", r"\p{InGreek}", r"\G", r"\X", r"[[:punct:]]", r"\xe9"])
 def test_patterns_that_mean_something_else_elsewhere(tmp_path, pattern):
     with pytest.raises(ValueError, match="which means something else in tokenizer.json"):
