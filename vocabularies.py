@@ -1,7 +1,7 @@
 """vocabularies.py: the files that tokenizers come in, read and written.
 
     NAME.tiktoken               base64 of a token's bytes and its rank, a line a token; no pattern, no special tokens
-    tokenizer.json              Hugging Face's: everything, of every byte-level BPE
+    tokenizer.json              Hugging Face's: everything
     tokenizer_config.json       beside it: which tokens begin, end and pad a text, and how a chat is written
     vocab.json, merges.txt      GPT-2's own: ids, and the pairs in the order of merging
 
@@ -602,7 +602,7 @@ def read_added(tokens, vocab):
 def read_json(path, merge):
     """tokenizer.json -> Vocabulary with the same ids, or ValueError naming what this cannot do.
 
-    Read: byte-level BPE, whatever its steps of normalising and cutting are, and added tokens. All else would change ids.
+    Read: byte-level BPE, the steps that read_normalizer and read_cut know, and added tokens. All else would change ids.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
