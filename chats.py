@@ -771,7 +771,7 @@ MOST_DIGITS = 200                               # of a number: a longer one is c
 
 
 def number_in(text):
-    """The first number in a text as (text without commas and currency, Fraction), or None.
+    """The first number in a text as (text without separators and currency, Fraction), or None.
 
     number_in("$70,000.50 each") -> ("70000.50", Fraction(140001, 2))
     """
