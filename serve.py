@@ -1196,6 +1196,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if method == "POST" and self.head.length is None and not self.head.chunked:
             self.close_connection = True
             raise Refused(411, "give the length of the body in Content-Length, or send chunks")
+        coding = self.head.fields.get("content-encoding", "")
+        if coding.lower() not in ("", "identity"):
+            raise Refused(415, f"Content-Encoding: {coding[:60]}: no compressed body is read here",
+                          headers={"Accept-Encoding": "identity"})
         data = self.body()
         self.since = None                                   # it was read in time
         answer, self.loaded = None, {}

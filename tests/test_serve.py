@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import gc
+import gzip
 import http.client
 import io
 import json
@@ -2129,6 +2130,20 @@ def test_fields_of_a_completion_that_have_no_effect(server, fields, param):
     else:
         error = post(server, "/v1/completions", body, 400)["error"]
         assert error["param"] == param and error["code"] == "unsupported_parameter"
+
+
+@pytest.mark.parametrize(
+    "coding, status",
+    [("gzip", 415), ("br", 415), ("gzip, br", 415), ("identity", 200), ("Identity", 200), ("", 200)],
+)
+def test_a_body_that_is_compressed_is_refused_by_name(server, coding, status):
+    body = b'{"content": "goat"}'
+    body = gzip.compress(body) if status == 415 else body
+    fields = f"Content-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"
+    out = raw(server, POST + fields.encode() + body)
+    assert out.startswith(b"HTTP/1.1 %d " % status)
+    if status == 415:
+        assert b"Accept-Encoding: identity" in out and f"Content-Encoding: {coding}".encode() in out
 
 
 def test_probes_have_no_key(run):
