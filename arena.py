@@ -168,7 +168,7 @@ def last_word(text):
     words = text.split()
     if not words:
         return None
-    word = words[-1].strip("*_()%")
+    word = words[-1].strip("*_()%`\"'\u201c\u201d").removesuffix("$")      # $25$ is TeX
     return chats.comparable(word) if chats.is_number(word) else words[-1]
 
 

@@ -14,8 +14,8 @@ the corpus: each join is the next rank. `merge` and `learn_tokens` are that; the
 What makes it fast is to do everything for many pieces at once, in arrays: pieces.py cuts text and numbers the pieces, and
 encoder.py merges those that are new, one step of each at a time. vocabularies.py has the files of others. Also here: the
 token shards (llm.c's format) that train.py reads. Left out: every tokenizer that is not byte-level BPE;
-`load` refuses those by name. Of byte-level BPE it reads what Hugging Face's tokenizers can write: added words, steps of normalising and of
-cutting.
+`load` refuses those by name. Of byte-level BPE it reads added words and the steps of normalising and
+cutting that published vocabularies have; others, such as StripAccents, it refuses by name, too.
 
 Sources: Sennrich et al. 2016 (arXiv 1508.07909); GPT-2 (Radford et al. 2019) for bytes and pattern;
 tiktoken for the meaning of every method; minbpe, rustbpe and Hugging Face tokenizers for the order of

@@ -7,9 +7,9 @@ Everybody writes the same three things down in their own way. Here they become
     task            {"question", "answer", "kind"}
 
     {"messages": [{"role", "content"}, ...]}        Hugging Face, SmolTalk, UltraChat 200k, our own; or the list alone
-    {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat
+    {"conversation": [{"role", "content"}, ...]}    LMSYS-Chat-1M, WildChat; or Capybara's {"input", "output"}
     {"data": ["Hello", "Hi! How can I help?", ...]} UltraChat
-    {"conversations": [{"from", "value"}, ...]}     ShareGPT
+    {"conversations": [{"from", "value"}, ...]}     ShareGPT; or LIMA's texts
     {"message_tree_id", "prompt": {"replies"}}      OpenAssistant's trees; or its messages, a row each, with parent_id
     {"chosen", "rejected"}                          HH-RLHF's transcripts, or messages; with "prompt" or without
     {"instruction", "completions"}                  UltraFeedback, with a score for each
@@ -215,11 +215,12 @@ LEARNED = ("weight", "train", "training", "loss", "loss_scale", "loss_weight")
 LEARNED_IN_PARTS = ("train_detail", "training_detail")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios", "documents")
+ABOUT = ("context", "passage", "choices", "history")     # what a question is about
 SYSTEM = ("system", "system_prompt", "systemPrompt", "system_message", "systemMessage",
           "custom_instructions")
 TOOLS = ("tools", "functions", "xml_tools", "python_tools")
 GOOD = ("label", "kto_tag")                             # KTO's: false is what not to say
-BESIDE = {*MEDIA, *SYSTEM, *TOOLS, "weight", "train", "chat_template_kwargs"}
+BESIDE = {*MEDIA, *ABOUT, *SYSTEM, *TOOLS, "weight", "train", "chat_template_kwargs"}
 
 
 def role_of(m):
@@ -253,8 +254,9 @@ def renamed(part):
     return part
 
 
-def refuse_media(holder):
-    for key in MEDIA:
+def refuse_keys(holder, keys=MEDIA):
+    """Unusable: something under one of the keys, which the chat format has no place for."""
+    for key in keys:
         if holder.get(key):
             raise Unusable(f"with {key}", shown(holder[key]))
 
@@ -273,7 +275,7 @@ def weight_of(holder):
 
 def read_fields(m, role, notes):
     """The weight of a message that has more than a role and a content; notes what has no place."""
-    refuse_media(m)
+    refuse_keys(m)
     weight = weight_of(m)
     if weight == 1 and role == "user":
         notes["message of the user that is to be learned, which it is not"] += 1
@@ -359,6 +361,22 @@ def without_output(parts):
     return [part for part, kind, after in found if kind == "tool" and after != "output"]
 
 
+def texts_in_turn(turns):
+    """The texts of turns that do not say who speaks; [] where one is no such turn.
+
+    A turn is a text (LIMA), {"input", "output"} (Capybara) or [question, reply] (Gradio).
+    """
+    texts = []
+    for turn in turns:
+        if isinstance(turn, dict):
+            turn = [turn["input"], turn["output"]] if turn.keys() == {"input", "output"} else []
+        said = turn if isinstance(turn, list) and len(turn) == 2 else [turn]
+        if not all(isinstance(text, str) for text in said):
+            return []
+        texts += said
+    return texts
+
+
 def from_messages(messages, notes):
     """Messages as Hugging Face, OpenAI or ShareGPT spell them -> [{"role", "content"}].
 
@@ -367,7 +385,11 @@ def from_messages(messages, notes):
     """
     out, calls = [], Calls()
     messages = read_json(messages, "the messages")          # a text, in columns of some
-    for m in list_of(messages, "messages"):
+    messages = list_of(messages, "messages")
+    texts = [] if messages and is_message(messages[0]) else texts_in_turn(messages)
+    if len(texts) > 1:
+        return from_ultrachat(texts, notes)
+    for m in messages:
         role = role_of(m)
         called = calls_of(m, role) if role == "call" or not CALLS.isdisjoint(m) else []
         content = None if role == "call" else content_of(m)
@@ -423,8 +445,8 @@ def from_ultrachat(turns, notes):
 
 
 def refuse_row(row):
-    """Unusable: a row with an image or with other tools, or one that is not to be learned."""
-    refuse_media(row)
+    """Unusable: a row with an image, a passage or other tools, or one that is not to be learned."""
+    refuse_keys(row, MEDIA + ABOUT)
     if row.get("weight") == 0 or row.get("train") is False:
         raise Unusable("a row that is not to be learned")
     for key in TOOLS:
@@ -618,8 +640,6 @@ def from_prompt(row, notes):
     if not prompt:                              # Alpaca's; Argilla has the input alone
         texts = [text_of(row[key], key) for key in ("instruction", "input") if row.get(key)]
         prompt = "\n".join(texts)
-    if row.get("history"):
-        raise Unusable("with history", shown(row["history"]))
     if not isinstance(prompt, str):
         return from_messages(prompt, notes)
     if not is_prompt_transcript(prompt):
@@ -740,16 +760,18 @@ def gsm8k_parts(answer, notes):
 
 
 # A number as people write it: -3, 70,000, 1,00,000, .5, 29.00, 1/2, with a currency $5, -$5, $-5.
-SIGN = "[-\u2212]"
+# A dash may be its sign, and a space that does not break may stand between its thousands.
+SIGN = "[-\u2212\u2013]"
 CURRENCY = "[$\u20ac\u00a3]"
-DIGITS = "(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?![0-9])|[0-9]+)"
+BETWEEN = "[,\u00a0\u2009\u202f]"
+DIGITS = f"(?:[0-9]{{1,3}}(?:{BETWEEN}[0-9]{{2,3}})*{BETWEEN}[0-9]{{3}}(?![0-9])|[0-9]+)"
 PREFIX = rf"(?<![\w)]){SIGN}{CURRENCY}?|{CURRENCY}{SIGN}?|"
 NUMBER = re.compile(rf"({PREFIX})({DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(/[0-9]+)?")
 MOST_DIGITS = 200                               # of a number: a longer one is compared as a text
 
 
 def number_in(text):
-    """The first number in a text as (text without commas and currency, Fraction), or None.
+    """The first number in a text as (text without separators and currency, Fraction), or None.
 
     number_in("$70,000.50 each") -> ("70000.50", Fraction(140001, 2))
     """
@@ -757,7 +779,7 @@ def number_in(text):
     if not found or len(found[0]) > MOST_DIGITS:
         return None
     sign = "-" * bool(re.search(SIGN, found[1]))
-    number = sign + found[2].replace(",", "")
+    number = sign + re.sub(BETWEEN, "", found[2])
     divisor = int(found[3][1:]) if found[3] else 1
     if not divisor:
         return None

@@ -176,6 +176,26 @@ PART_OF_CLASS = regex.compile(r"""\\[pP]\{\^?(?!In)[A-Za-z_ ]+\} | \\u[0-9A-Fa-f
 FOLDED = regex.compile(r"[iI\u0080-\U0010ffff]|[sSfF][sS]|[sS][tT]|[fF][fFlL]|-")         # what (?i:...) takes for more in one engine
 
 
+def without_inner_classes(pattern):
+    """[a[b]] is [ab] in Oniguruma. A pattern with an inner class that says more, as [^b], comes back as it is."""
+    out, depth, at = [], 0, 0
+    while at < len(pattern):
+        part = (PART_OF_CLASS if depth else PART).match(pattern, at)[0]
+        at += len(part)
+        if depth and part == "[":
+            if pattern.startswith(("^", "]", ":"), at) or out[-1] == "-":
+                return pattern
+            depth += 1
+        elif depth > 1 and part == "]":
+            if pattern.startswith("-", at):
+                return pattern
+            depth -= 1
+        else:
+            depth += -1 if depth and part == "]" else not depth and part.startswith("[")
+            out.append(part)
+    return "".join(out)
+
+
 def from_oniguruma(pattern):
     """A pattern that means to `regex` and to Oniguruma what this one means to Oniguruma, which runs those of tokenizer.json.
 
@@ -193,6 +213,8 @@ def from_oniguruma(pattern):
             return TRANSLATED[part[1]]
         refuse(f"the escape {part}" + " in a class" * inside)
 
+    if isinstance(pattern, str):
+        pattern = without_inner_classes(pattern)
     check_pattern(pattern)
     out, groups, at = [], [pattern.startswith("(?i)")], 4 * pattern.startswith("(?i)")
     out.append(pattern[:at])

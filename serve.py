@@ -370,6 +370,7 @@ UNHEEDED = {
     "truncate_prompt_tokens": OFF,
     # how tokens are chosen, and when it ends
     "use_beam_search": OFF,
+    "num_beams": (1,),
     "ignore_eos": OFF,
     "min_tokens": OFF,
     "stop_token_ids": OFF,
@@ -379,6 +380,7 @@ UNHEEDED = {
     "typical_p": (1, 0),
     "tfs_z": (1, 0),
     "top_a": OFF,
+    "top_n_sigma": (-1, 0),
     "mirostat": OFF,
     "dry_multiplier": OFF,
     "xtc_probability": OFF,
@@ -453,6 +455,15 @@ def refuse_unheeded(body, harmless=()):
         if value is not None and value not in neutral and name not in harmless:
             shown = json.dumps(value)[:60]
             raise unsupported(name, f"{name} is {shown}: it has no effect here; leave it out")
+
+
+def texts_of(body):
+    """How many texts a request wants for each prompt. Refused for more to choose from (best_of)."""
+    n = field(body, "n", 1, int, 1, batching.PLACES)
+    if field(body, "best_of", n, int, 0, MANY) not in (0, n):
+        raise unsupported("best_of", f"best_of is {body['best_of']} with n = {n}: no more texts are "
+                                     "written here than are given back")
+    return n
 
 
 def unsupported(param, message):
@@ -644,7 +655,7 @@ class Chat:
         most = min(room_for(prompt, cfg, "messages"), length_of(body, 1) or MANY)
         end = sample.special(tokenizer, "<|im_end|>")
         settings, stop = settings_of(body, tokenizer, most, top if self.logprobs else -1, [end])
-        n = field(body, "n", 1, int, 1, batching.PLACES)
+        n = texts_of(body)
         refuse_many(n * most, settings)
         show_calls, stream = field(body, "show_calls", False, bool), field(body, "stream", False, bool)
         self.job = batching.Job([prompt] * n, settings, stop, stream, show_calls)
@@ -706,13 +717,10 @@ class Completion:
         if body.get("logprobs") is not False:
             self.logprobs = field(body, "logprobs", None, int, 0, 5)
         many = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
-        n = field(body, "n", 1, int, 1, batching.PLACES)
+        n = texts_of(body)
         if n * len(many) > batching.PLACES:
             raise Refused(400, f"{len(many):,} prompts with n = {n}: "
                                f"at most {batching.PLACES} texts are written for a request", "n")
-        if field(body, "best_of", n, int, 0, MANY) not in (0, n):
-            raise unsupported("best_of", f"best_of is {body['best_of']} with n = {n}: no more texts are "
-                                         "written here than are given back")
         between = sample.document_begin(tokenizer)
         most = length_of(body, 0)
         most = 16 if most is None else most                 # as OpenAI's API has it
@@ -1188,6 +1196,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if method == "POST" and self.head.length is None and not self.head.chunked:
             self.close_connection = True
             raise Refused(411, "give the length of the body in Content-Length, or send chunks")
+        coding = self.head.fields.get("content-encoding", "")
+        if coding.lower() not in ("", "identity"):
+            raise Refused(415, f"Content-Encoding: {coding[:60]}: no compressed body is read here",
+                          headers={"Accept-Encoding": "identity"})
         data = self.body()
         self.since = None                                   # it was read in time
         answer, self.loaded = None, {}

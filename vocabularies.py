@@ -1,7 +1,7 @@
 """vocabularies.py: the files that tokenizers come in, read and written.
 
     NAME.tiktoken               base64 of a token's bytes and its rank, a line a token; no pattern, no special tokens
-    tokenizer.json              Hugging Face's: everything, of every byte-level BPE
+    tokenizer.json              Hugging Face's: everything
     tokenizer_config.json       beside it: which tokens begin, end and pad a text, and how a chat is written
     vocab.json, merges.txt      GPT-2's own: ids, and the pairs in the order of merging
 
@@ -457,8 +457,9 @@ def json_file(vocabulary, path):
     for name, i in added.items():
         if vocab.get(name, i) != i:
             raise ValueError(f"{path}: a special token's name is how tokenizer.json spells a token")
-    if not any(is_piece_too(name, vocabulary) for name in added):       # else tokenizers counts the ids on behind vocab
-        vocab |= added
+    # A name that is a piece, too, must not stand in vocab: tokenizers counts the ids on behind it, from that one on.
+    first = min((i for name, i in added.items() if is_piece_too(name, vocabulary)), default=ID_LIMIT)
+    vocab |= {name: i for name, i in added.items() if i < first}
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     content = {"version": "1.0", "truncation": None, "padding": None, "normalizer": json_normalizer(vocabulary.normalize),
                "added_tokens": [{"id": i, "content": name, **usual(JSON_ADDED), **vocabulary.flags.get(name, Flags())._asdict(), "special": name in specials}
@@ -601,7 +602,7 @@ def read_added(tokens, vocab):
 def read_json(path, merge):
     """tokenizer.json -> Vocabulary with the same ids, or ValueError naming what this cannot do.
 
-    Read: byte-level BPE, whatever its steps of normalising and cutting are, and added tokens. All else would change ids.
+    Read: byte-level BPE, the steps that read_normalizer and read_cut know, and added tokens. All else would change ids.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)

@@ -158,6 +158,8 @@ def test_ratings_have_intervals_and_ranks():
 @pytest.mark.parametrize("answer, text, correct", [
     ("1776", "It is 1,776.", True), ("1776", "That makes $1776", True), (29.0, "It is 29.", True), (29, "It is 29.00", True),
     ("-63", "It is -63.", True), ("25", "It is **25**.", True), ("25", "It is 25%", True), ("0.5", "It is .5", True),
+    ("25", 'It is "25".', True), ("25", "It is \u201c25\u201d", True), ("25", "It is `25`.", True), ("25", "It is $25$.", True), ("-5", "It is -$5", True),
+    ("-63", "It is \u201363.", True), ("63", "It is \u201363.", False),
     ("63", "It is -63.", False), ("17", "It is 1776.", False), ("29", "It is 29 or 30", False), ("2", "It is H2", False), ("five", "It stops at five.", True),
     ("five", "It stops at 5.", False), ("Longhand", "I am longhand!", True)])
 def test_numbers_in_replies_are_compared_as_numbers(answer, text, correct):

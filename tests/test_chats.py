@@ -88,6 +88,20 @@ def test_sharegpt(tmp_path):
                      "conversation with nothing in it": 1, "empty message": 1}
 
 
+@pytest.mark.parametrize("key", ["conversations", "conversation", "messages"])
+@pytest.mark.parametrize("turns", [["Hello", "Hi!"], [{"input": "Hello", "output": "Hi!"}], [["Hello", "Hi!"]]])
+def test_turns_without_roles(tmp_path, key, turns):
+    """LIMA's texts in turn, Capybara's pairs, Gradio's: the user begins."""
+    assert read(tmp_path, {key: turns, "source": "x"}) == ([TWO], {})
+    assert read(tmp_path, {key: 2 * turns})[0] == [TWO + TWO]
+
+
+def test_turns_of_which_only_some_have_roles(tmp_path):
+    rows = [{"conversations": ["Hello", {"from": "gpt", "value": "Hi!"}]}, {"conversation": [{"input": "Hello"}]}, {"conversation": [["Hello", 5]]}]
+    found, notes = read(tmp_path, {"messages": TWO}, *rows)
+    assert found == [TWO] and notes == {"no message": 2, "unknown role None": 1}
+
+
 def node(text, role, *replies, rank=None, **more):
     return {"message_id": text, "text": text, "role": role, "rank": rank, "lang": "en", "deleted": False, "review_result": True, "replies": list(replies), **more}
 
@@ -225,8 +239,20 @@ def test_gsm8k(tmp_path):
     assert [chats.final_answer(t) for t in ("so\n#### 12.", "#### 1 \n#### $5", "no")] == ["12", "5", None]
 
 
+@pytest.mark.parametrize("key, value", [
+    ("context", "The wheel is red."), ("passage", "The wheel is red."), ("choices", ["red", "blue"]), ("history", [["Hello", "Hi"]])])
+@pytest.mark.parametrize("row", [
+    {"question": "Which?", "answer": "red"}, {"messages": [said("Which?"), said("red", "assistant")]},
+    {"question": "Which?", "chosen": "red", "rejected": "blue"},
+    {"instruction": "Which?", "completions": [{"response": "red", "overall_score": 2}, {"response": "blue", "overall_score": 1}]}])
+def test_a_question_is_not_learned_without_what_it_is_about(tmp_path, row, key, value):
+    found, notes = read(tmp_path, {**row, key: value}, row, {**row, key: None}, {**row, key: type(value)()})
+    assert found == [[said("Which?"), said("red", "assistant")]] * 3 and notes == {f"with {key}": 1}
+
+
 @pytest.mark.parametrize("text, answer", [
     ("#### 29.00", "29"), ("#### $29", "29"), ("#### $ 29", "29"), ("#### -$3", "-3"), ("#### $-3", "-3"), ("#### \u22123", "-3"),
+    ("#### \u20133", "-3"), ("#### 3\u20135", "3"), ("#### 1\u202f234\u202f567 m", "1234567"), ("#### 1\u00a0234 g", "1234"), ("#### 1 234", "1"),
     ("#### 18 eggs", "18"), ("#### **18**", "18"), ("#### \\boxed{18}", "18"), ("#### The answer is 18.", "18"), ("####18", "18"),
     ("#### 70,000 dollars", "70000"), ("#### 1,00,000", "100000"), ("#### 1,234,567.50", "1234567.5"), ("#### .5", "0.5"),
     ("#### 1/2", "0.5"), ("#### 2/3", "4/6"), ("#### 25%", "25"), ("#### 007", "7"), ("#### 18-20", "18"), ("#### Day-3", "3"),
@@ -237,7 +263,7 @@ def test_answers_that_are_equal(text, answer):
 
 
 @pytest.mark.parametrize("text, answer", [
-    ("#### 19", "18"), ("#### 180", "18"), ("18", "18"), ("#### -3", "3"), ("#### 1/2", "1"), ("#### 1,8", "18"), ("#### 18\n####  19", "18"),
+    ("#### 19", "18"), ("#### \u201318", "18"), ("#### 180", "18"), ("18", "18"), ("#### -3", "3"), ("#### 1/2", "1"), ("#### 1,8", "18"), ("#### 18\n####  19", "18"),
     ("#### 100000000000000000001", "100000000000000000000"), ("#### 0.30000000000000004", "0.3"), ("#### 1/0", "1"), ("#### ", "18"),
     ("#### Rome", "paris"), ("#### " + "9" * 10**6, "9"), ("#### 1" + "0" * 400, "inf"), ("#### nan", "18"), ("", "18")])
 def test_answers_that_differ(text, answer):

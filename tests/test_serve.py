@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import gc
+import gzip
 import http.client
 import io
 import json
@@ -2000,6 +2001,13 @@ TOOL = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"tools": TOOL, "tool_choice": "none"}, None),
+        ({"best_of": 3}, "best_of"),
+        ({"best_of": 2, "n": 1}, "best_of"),
+        ({"best_of": 1}, None),
+        ({"best_of": None}, None),
+        ({"num_beams": 4}, "num_beams"),
+        ({"top_n_sigma": 1.0}, "top_n_sigma"),
+        ({"top_n_sigma": -1}, None),
         ({"tools": []}, None),
         ({"tool_choice": "auto"}, None),
         ({"functions": [{"name": "f"}]}, "functions"),
@@ -2105,6 +2113,8 @@ def test_fields_of_a_chat_that_have_no_effect(server, fields, param):
         ({"tools": TOOL}, "tools"),
         ({"logprobs": False}, None),
         ({"use_beam_search": True, "best_of": 1}, "use_beam_search"),
+        ({"num_beams": 4}, "num_beams"),
+        ({"num_beams": 1}, None),
         ({"truncate_prompt_tokens": 3}, "truncate_prompt_tokens"),
         ({"max_tokens": None, "n_predict": 2}, None),
         ({"max_tokens": 2.0}, None),
@@ -2120,6 +2130,20 @@ def test_fields_of_a_completion_that_have_no_effect(server, fields, param):
     else:
         error = post(server, "/v1/completions", body, 400)["error"]
         assert error["param"] == param and error["code"] == "unsupported_parameter"
+
+
+@pytest.mark.parametrize(
+    "coding, status",
+    [("gzip", 415), ("br", 415), ("gzip, br", 415), ("identity", 200), ("Identity", 200), ("", 200)],
+)
+def test_a_body_that_is_compressed_is_refused_by_name(server, coding, status):
+    body = b'{"content": "goat"}'
+    body = gzip.compress(body) if status == 415 else body
+    fields = f"Content-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"
+    out = raw(server, POST + fields.encode() + body)
+    assert out.startswith(b"HTTP/1.1 %d " % status)
+    if status == 415:
+        assert b"Accept-Encoding: identity" in out and f"Content-Encoding: {coding}".encode() in out
 
 
 def test_probes_have_no_key(run):
@@ -2211,12 +2235,19 @@ def test_a_model_that_cannot_be_loaded_answers_all_who_wait(loads, monkeypatch):
         slowly(folder)
         raise ValueError("half a model")
 
+    waits, result = [], concurrent.futures.Future.result
+
+    def waited(future, timeout=None):
+        waits.append(future)
+        return result(future, timeout)
+
     monkeypatch.setattr(sample, "load_model", broken)
+    monkeypatch.setattr(concurrent.futures.Future, "result", waited)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         waiting = [
             pool.submit(post, server, "/v1/completions", {"prompt": "goat"}, 503) for _ in range(6)
         ]
-        wait_for(lambda: sum(h.since is None for h in list(server.handlers)) >= 6)
+        wait_for(lambda: len(waits) == 5)                   # all but the one that loads
         go.set()
         for one in waiting:
             assert one.result(20)["error"]["message"] == "half a model"

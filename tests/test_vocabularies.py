@@ -724,6 +724,17 @@ def test_an_added_token_that_merges_make_too(tmp_path):
     assert load_json(tmp_path, crafted({"ab": 256}, [["a", "b"]], tokens[1:])).encode("ab ba") == [97, 98, 32, 98, 97]
 
 
+def test_words_behind_special_tokens_that_come_first(tmp_path):
+    """As when words are added to Pythia's vocabulary: NFC, and <|endoftext|> is 0."""
+    ranks = {bytes([b]): b + 1 for b in range(256)}
+    ours = Tokenizer(ranks, "gpt2", {"<|endoftext|>": 0, "<x>": 258}, "NFC", {"lamp": 257})
+    ours.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert again.fingerprint == ours.fingerprint and again.encode_ordinary("a lamp") == [98, 33, 257]
+    vocab = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert vocab["<|endoftext|>"] == 0 and "lamp" not in vocab
+
+
 # ---- cuts and normal forms of tokenizer.json -------------------------------------------------------
 
 def pre(*steps):
@@ -795,12 +806,13 @@ def test_normal_forms(tmp_path, normalizer, text, normal):
 
 @pytest.mark.parametrize("pattern, translated", [
     (r"\s+$", r"\s+(?![^\n])"), (r"^a", r"(?:(?<![^\n])(?=[\s\S]))a"), (r"a\Z", r"a(?=\n?(?![\s\S]))"), (r"[\w-]", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}-]"),
-    (r"\w", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00b2\u00b3\u00b9\u00bc-\u00be]"), (r"[]^$\]]\$\^", r"[]^$\]]\$\^"), (r"(?i:'s|'ll)", r"(?i:'s|'ll)")])
+    (r"\w", r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00b2\u00b3\u00b9\u00bc-\u00be]"), (r"[]^$\]]\$\^", r"[]^$\]]\$\^"), (r"(?i:'s|'ll)", r"(?i:'s|'ll)"),
+    (r"[a[b]]", "[ab]"), (r"[^[a[b-d]]\[[\]]]", r"[^ab-d\[\]]"), (r" ?[^(\s|[.,!?\u2026])]+", r" ?[^(\s|.,!?\u2026)]+"), (r"[a][[b]c]", "[a][bc]")])
 def test_patterns_of_oniguruma(pattern, translated):
     assert pieces.from_oniguruma(pattern) == translated and pieces.from_oniguruma(translated) == translated
 
 
-@pytest.mark.parametrize("pattern", [r"\h", r"[a[b]]", r"[a&&b]", r"(?m:.)", r"a{1,2}+", r"a{2}?", r"(?i:i)", r"(?i:ss)", r"(?i:[a-c])", r"(?i:\u00df)".encode().decode("unicode_escape"),
+@pytest.mark.parametrize("pattern", [r"\h", r"[a[^b]]", r"[a[]b]]", r"[!-[b]]", r"[[a]-c]", r"[a&&[b]]", r"[a&&b]", r"(?m:.)", r"a{1,2}+", r"a{2}?", r"(?i:i)", r"(?i:ss)", r"(?i:[a-c])", r"(?i:\u00df)".encode().decode("unicode_escape"),
                                      r"a(?i)b", r"[\W]", r"\p{InGreek}", r"\G", r"\X", r"[[:punct:]]", r"\xe9"])
 def test_patterns_that_mean_something_else_elsewhere(tmp_path, pattern):
     with pytest.raises(ValueError, match="which means something else in tokenizer.json"):
