@@ -11,7 +11,8 @@ and without recursion: no page is too deep, and none costs more than its length.
                 wrong and not the page
     container   the smallest element that still holds the prose, and the parts of the text that
                 stand beside it
-    thin_out    in it, what is mostly links goes
+    thin_out    in it, what is mostly links goes; then drop_sections removes what stands under a
+                heading such as "Related articles"
     render      a line for a line, "- " before a list item, " | " between the cells of a row
 
 A page that comes out with too little is read again without prune. No rule knows a site; none knows
@@ -549,6 +550,16 @@ def folded(page):
     return found if len(found) >= 3 else ()
 
 
+def other_articles(page, prose):
+    """The <article>s behind the only one with a title, if that is long: other pages, comments."""
+    articles = [node for node in page.nodes if node.tag == "article"]
+    titles = running(line.node.tag == "h1" for line in page.lines)
+    own = [node for node in articles if titles[node.first] < titles[node.last]]
+    if len(own) != 1 or prose[own[0].last] - prose[own[0].first] <= 4 * ENOUGH:
+        return []
+    return [node for node in articles if node.first >= own[0].last]
+
+
 def has_article(page, suspects):
     """Whether an article stands beside what readers wrote, however long that is.
 
@@ -607,6 +618,9 @@ def prune(page):
             wrong.add(reason)
     if not wrong.isdisjoint(REPLIES) and has_article(page, suspects):
         wrong -= REPLIES
+    for node in other_articles(page, prose):
+        for line in lines[node.first:node.last]:
+            line.live = False
     end = 0                                                 # of what was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
@@ -651,8 +665,8 @@ DIGITS = re.compile("[0-9]+")
 # Names of the first paragraph of an article, which often stands beside it.
 LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad "
             "ingres".split())
-SUBTITLE = 120                    # letters of a line between title and text that is no byline
-MAX_LINES_TO_TITLE = 40
+SUBTITLE = 120                    # letters of a line behind the title that is no byline
+MAX_LINES_TO_TITLE = 40           # from the text
 MAX_LEVELS = 3                    # of elements around the core that are looked into
 MAX_NAMES = 1000                  # characters of attributes in which a lede is named
 
@@ -701,7 +715,7 @@ def parts_beside(page, above, i, prose, plain):
 
 
 def subtitles(page, first):
-    """The lines of a subtitle: those of two lines of prose between the title and the text at first."""
+    """The lines of long prose between the title and the text, which begins at line first."""
     lines = page.lines
     found, n = [], first - 1
     while n >= max(0, first - MAX_LINES_TO_TITLE):
@@ -831,25 +845,34 @@ def is_afterwards(heading):
     return name in SECTIONS or name.startswith(SECTIONS_ON)
 
 
-def end_text(page, at):
-    """Remove the sections behind the text: comments, other articles.
+def drop_sections(page, at):
+    """Remove sections that are no part of the text above them: comments, other articles.
 
-    Each begins with a heading that says so, and they reach to the end of the container: a chapter
-    on comments has a next one. An article must be left.
+    A section begins with a heading that says so and ends at the next one of its rank. A heading of
+    one word may be a chapter's ("Comments" in a manual): with chapters of its rank before and
+    behind it, it is one. An article must be left.
     """
-    lines, top = page.lines, page.nodes[at]
-    cut, below = top.last, "p"                              # below: the highest heading behind n
-    for n in range(top.last - 1, top.first - 1, -1):
-        line, tag = lines[n], lines[n].node.tag
-        if line.live and tag in HEADINGS:
-            if not is_afterwards(line.text):
-                below = min(below, tag)
-            elif tag < below:
-                cut, below = n, "p"
+    lines = page.lines[page.nodes[at].first:page.nodes[at].last]
+    headings = [line for line in lines if line.live and line.node.tag in HEADINGS]
+    last_chapter = {line.node.tag: line for line in headings if not is_afterwards(line.text)}
+    chapters, rank, doomed = set(), "", []                  # rank: of the section that goes
+    for line in lines:
+        tag = line.node.tag
+        if line.live and tag in HEADINGS and (not rank or tag <= rank):
+            one_word = line.text.strip(" :").isalpha() and not WIDE.search(line.text)
+            if is_afterwards(line.text) and not (one_word and tag in chapters):
+                rank = tag
             else:
-                break
-    if sum(line.prose * line.live for line in lines[top.first:cut]) > 4 * ENOUGH:
-        for line in lines[cut:top.last]:
+                rank = ""
+                chapters.add(tag)
+            if last_chapter.get(tag) is line:
+                chapters.discard(tag)                       # none of its rank is behind it
+        if rank:
+            doomed.append(line)
+    left = sum(line.prose * line.live for line in lines)
+    left -= sum(line.prose * line.live for line in doomed)
+    if left > 2 * ENOUGH:
+        for line in doomed:
             line.live = False
 
 
@@ -952,7 +975,7 @@ def main_text(page, url=None, charset=None, counts=None):
         at = container(tree)
         thin_out(tree, at)
         if rules:
-            end_text(tree, at)
+            drop_sections(tree, at)
         text = render(tree, tree.nodes[at])
         if not best or len(text) > 2 * len(best):
             best = text

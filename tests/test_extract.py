@@ -315,6 +315,52 @@ def test_what_stands_beside_the_text_and_is_none():
     assert main_text(f"<body><div><div class=x>{f'<p>{LONG}</p>' * 9}</div>{bio}</div>") == "\n".join([LONG.strip()] * 9)
 
 
+@pytest.mark.parametrize("name", ["Related articles", "3 Comments", "12 thoughts on “Tides”", "Leave a Reply:", "Das könnte Sie auch interessieren",
+                                  "Articles similaires", "Читайте также", "関連記事", "More from The Harbour Post"])
+@pytest.mark.parametrize("behind", ["", f"<h2>Night</h2><p>{SENTENCE}</p>"])
+def test_a_section_that_is_no_part_of_the_text_ends_at_the_next_heading_of_its_rank(name, behind):
+    other = f"<h2>{name}</h2><h3>Ebb</h3><p>Not this one. {SENTENCE}</p><p>Nor this one. {LONG}</p>"
+    text = main_text(f"<body><div><h1>Tides</h1><h2>Day</h2><p>{LONG}</p>{other}{behind}</div>")
+    assert text == "\n".join(["Tides", "Day", LONG.strip()] + ["Night", SENTENCE.strip()] * bool(behind))
+
+
+def test_a_chapter_of_that_name_stays():
+    """In a manual "Comments" is a chapter among others; behind an article it is none."""
+    chapter = f"<h2>%s</h2><p>%s. {LONG}</p>"
+    manual = [chapter % (name, name) for name in ("Names", "Comments", "Numbers")]
+    assert "\nComments. The ferry" in main_text("<body><div>" + "".join(manual) + "</div>")
+    assert "Comments" not in main_text("<body><div>" + "".join(manual[:2]) + "</div>")
+    assert "Comments" not in main_text(f"<body><div><h1>Tides</h1><p>{LONG}</p>" + "".join(manual[1:]) + "</div>")
+
+
+def test_a_page_of_comments_alone_stays():
+    assert main_text(f"<body><div><h1>Tides</h1><h2>3 comments</h2><p>{LONG}</p><p>{LONG}</p></div>").count("ferry") == 8
+
+
+def test_other_articles_below_the_one_with_the_title_go():
+    article = f"<article><%s>%s</%s><p>%s. {LONG * 2}</p></article>"
+    own, other = article % ("h1", "Tides", "h1", "Tides"), article % ("h2", "Boats", "h2", "Boats")
+    assert main_text(f"<body><main>{own}{other}{other}</main>").splitlines() == ["Tides", f"Tides. {LONG * 2}".strip()]
+    for page in (other * 3, own.replace("Tides", "Ebb") + own):          # a page of posts, postings below a title
+        text = main_text(f"<body><main><h1>Harbour</h1>{page}</main>")
+        assert text.count("ferry") == 8 * page.count("<article>")
+
+
+def test_a_subtitle_between_the_title_and_the_text():
+    """A line as long as two sentences; a byline is shorter."""
+    page = f"<body><div class=top><div><h1>Tides</h1></div><div><div class=x>%s</div></div></div><div class=y><div>{f'<p>{LONG}</p>' * 9}</div></div>"
+    for lede, kept in (("The moon pulls at the sea, and the sea at the land: how the harbour lives by a clock of its own, and what it costs the town to keep it.", True),
+                       ("By Ann Other, who writes of harbours", False)):
+        assert (lede in main_text(page % lede)) == kept
+        assert lede not in main_text((page % lede).replace("h1", "h4"))
+
+
+def test_comments_of_a_long_article_go_though_nothing_names_it():
+    paragraphs = f"<p>{LONG}</p>"
+    text = main_text(f"<body><div><h1>Site</h1><h1>Tides</h1>{paragraphs * 18}<div class=commentlist>{paragraphs.replace('ferry', 'reader') * 40}</div></div>")
+    assert "reader" not in text and text.count("ferry") == 18 * 4
+
+
 def test_the_lines_of_a_short_main_stay_together():
     inside = f"<section><p>First</p>Alone<div><h4>A heading</h4><p>One more</p>Too</div><div><h4>Another</h4><p>{SENTENCE}{SENTENCE}</p></div></section>"
     for tag in ("main", "article"):
