@@ -348,7 +348,8 @@ def test_other_articles_below_the_one_with_the_title_go():
 
 def test_a_subtitle_between_the_title_and_the_text():
     """A line as long as two sentences; a byline is shorter."""
-    page = f"<body><div class=top><div><h1>Tides</h1></div><div><div class=x>%s</div></div></div><div class=y><div>{f'<p>{LONG}</p>' * 9}</div></div>"
+    page = (f"<body><div class=top><h1>Tides</h1><p>%s</p></div>"
+            f"<div><div class=y>{f'<p>{LONG}</p>' * 9}</div><div class=z>Tide tables, in print</div></div>")
     for lede, kept in (("The moon pulls at the sea, and the sea at the land: how the harbour lives by a clock of its own, and what it costs the town to keep it.", True),
                        ("By Ann Other, who writes of harbours", False)):
         assert (lede in main_text(page % lede)) == kept
