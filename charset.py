@@ -420,7 +420,7 @@ def in_seven_bits(parts):
 # Which encoding a page is in.
 
 MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
-XML = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']?\s*([\w:.-]{1,100})""", re.I)
+XML = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=[\s"']*([\w:.-]{1,100})""", re.I)
 IN_CONTENT = re.compile(
     rf"""charset[{WS}]*=[{WS}]*(?:"([^"]*)"|'([^']*)'|([^{WS};"'][^{WS};]*))""", re.I)
 MISSPELT = re.compile(

@@ -5,12 +5,14 @@ between two boundaries). An element is a range of both, so all the rest is runni
 and without recursion: no page is too deep, and none costs more than its length.
 
     tokens      tags and the text between them; scripts, drawings and menus are skipped in one jump
-    Page        tags -> elements and lines
+    Page        tags -> elements and lines; spans named as boilerplate go if they are whole lines
     prune       elements go that are boilerplate by tag (aside), by name (class="related") or by
                 shape (a list of teasers), unless the page's prose hangs in them: then the name is
                 wrong and not the page
-    container   the smallest element that still holds the prose
-    thin_out    in it, what is mostly links goes
+    container   the smallest element that still holds the prose, and the parts of the text that
+                stand beside it
+    thin_out    in it, what is mostly links goes; then drop_sections removes what stands under a
+                heading such as "Related articles"
     render      a line for a line, "- " before a list item, " | " between the cells of a row
 
 A page that comes out with too little is read again without prune. No rule knows a site; none knows
@@ -56,6 +58,7 @@ MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining class
 MAY_BE_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{16}")         # marks are no letters, and three of them are two each
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONG_NUMBER = re.compile("&#([0-9]{8,})")
+WHOLE_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 
 def stream_safe(text):
@@ -77,10 +80,18 @@ def unescape(text):
     return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
 
 
+def resolve(text):
+    """The text without entities, twice as in trafilatura, since many pages escape twice.
+
+    The second time only with a semicolon: the address id=5&amp;section=2 names no section sign.
+    """
+    return WHOLE_ENTITY.sub(lambda found: unescape(found[0]), unescape(text))
+
+
 def clean(text):
-    """Single spaces, no controls, entities resolved, twice as in trafilatura: many escape twice."""
+    """Single spaces, no controls, entities resolved."""
     if "&" in text:
-        text = unescape(unescape(text))
+        text = resolve(text)
     if "\n" in text and CJK.search(text):
         text = WRAPPED.sub("", text)
     if text.isprintable() and "  " not in text and "\ufffc" not in text:         # the rule, and no space but " " is printable
@@ -88,6 +99,12 @@ def clean(text):
     else:
         text = INVISIBLE.sub("", " ".join(text.split()))
     return text.rstrip(" ¶")
+
+
+def clean_code(text):
+    """A line of a program: its spaces and tabs stay, since they are part of the program."""
+    text = resolve(text) if "&" in text else text
+    return INVISIBLE.sub("", text.replace("\xa0", " ")).rstrip()
 
 
 def size_of(text):
@@ -108,8 +125,9 @@ COMMENT_END = re.compile(r"--!?>")
 SCRIPTS = {"script", "style", "textarea", "xmp"}            # what is in them is no markup
 SKIP = SCRIPTS | set("title iframe noembed noframes svg math template object audio video canvas "
                      "map select datalist rt rp".split())
-MENUS = {"nav", "footer"}                                   # may hold others of their kind
-EDGES = {tag: re.compile(rf"<(/{'?' if tag in MENUS else ''}){tag}(?![^\s/>])[^>]*>?", re.I)
+MENUS = {"nav", "footer"}
+NESTED = MENUS | {"template"}                               # may hold others of their kind
+EDGES = {tag: re.compile(rf"<(/{'?' if tag in NESTED else ''}){tag}(?![^\s/>])[^>]*>?", re.I)
          for tag in SKIP | MENUS}
 
 
@@ -123,10 +141,25 @@ def end_of(source, tag, at):
     return -1
 
 
+def formula(attrs, inside):
+    """A MathML element as text: its TeX if it comes with it, else its symbols, a space between."""
+    found = inside.find("application/x-tex")
+    if found >= 0:
+        text = inside[inside.find(">", found) + 1:].partition("<")[0]
+    else:
+        text = attributes(attrs).get("alttext", "") or TAG.sub(" ", inside)
+    text = " ".join(text.split())
+    if text.startswith("{\\displaystyle") and text.endswith("}"):
+        text = text[len("{\\displaystyle"):-1].strip()
+    return text
+
+
 def tokens(source, skip):
     """Yield (text before a tag, "/" if it is an end tag, its name in lower case, its attributes).
 
-    Elements in skip go with all that is in them. They, comments and the end have no name.
+    Elements in skip go with all that is in them. They, comments and the end have no name; of a
+    formula, which is named math, the text stands in place of the attributes. A template with
+    shadowrootmode is shown, so it is no template.
     """
     at, going, hopeless = 0, True, set()                    # hopeless: what nothing ends any more
     while going:
@@ -143,9 +176,13 @@ def tokens(source, skip):
                     attrs, at = found[1], found.end()
                     while source[at - 1] != ">" and at < len(source):
                         at = MORE.match(source, at).end()
-                if tag in skip and not closing and not attrs.endswith("/"):
+                shown = tag == "template" and "shadowrootmode" in attributes(attrs)
+                if tag in skip and not closing and not shown and not attrs.endswith("/"):
                     behind = -1 if tag in hopeless else end_of(source, tag, at)
-                    if behind >= 0:
+                    if behind >= 0 and tag == "math":
+                        attrs = formula(attrs, source[at:behind])
+                        at = behind
+                    elif behind >= 0:
                         at, tag = behind, ""
                     elif tag in SCRIPTS:                    # the page was cut off in a script
                         at, tag = len(source), ""
@@ -170,19 +207,22 @@ HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 ITEMS, CELLS = {"li", "dt", "dd"}, {"td", "th"}
 ROWS = CELLS | {"tr", "tbody", "thead", "tfoot", "table", "caption"}
 BLOCKS = HEADINGS | ITEMS | ROWS | set(
-    "address article aside blockquote body button center details dialog dir div dl fieldset "
-    "figcaption figure footer form head header hgroup html label legend main menu nav noscript ol "
+    "address article aside blockquote body center details dialog dir div dl fieldset "
+    "figcaption figure footer form head header hgroup html legend main menu nav noscript ol "
     "option p pre section summary ul".split())
-KEEPS_P = ROWS - {"table"} | set("label button option legend html head body".split())
+KEEPS_P = ROWS - {"table"} | set("option legend html head body".split())
 # A start tag of the left ends an open element of the middle, unless one of the right is between.
 CLOSES = {tag: (set(closed.split()), set(wall.split())) for tags, closed, wall in (
     ("li", "li", "ul ol menu dir"), ("dt dd", "dt dd", "dl"), ("option", "option", "select"),
     ("td th", "td th", "tr table"), ("tr", "tr td th", "table"),
     ("tbody thead tfoot", "tbody thead tfoot tr", "table")) for tag in tags.split()}
-BLOCK, LINK, BREAK, SPAN = range(1, 5)
-KINDS = dict.fromkeys(BLOCKS, BLOCK) | {"a": LINK, "br": BREAK, "hr": BREAK, "span": SPAN}
-WITHIN = {"li": "item", "dt": "item", "dd": "item", "td": "cell", "th": "cell", "pre": "pre",
-          "figure": "figure"}
+BLOCK, LINK, BREAK, SPAN, BUTTON, CODE, FORMULA = range(1, 8)
+KINDS = dict.fromkeys(BLOCKS, BLOCK) | {
+    "a": LINK, "br": BREAK, "hr": BREAK, "span": SPAN, "code": CODE, "button": BUTTON,
+    "label": BUTTON, "math": FORMULA}
+WITHIN = {"li": "item", "dt": "item", "dd": "item", "td": "cell", "th": "cell", "pre": "pre"}
+BUTTON_NAME = ' class="button"'    # what stands in a button counts as named so
+WORD_CHARACTER = re.compile(r"\w")
 PROSE = 40                        # letters from which a line may be a sentence
 
 
@@ -222,7 +262,10 @@ class Page:
         self.parts, self.letters, self.linked = [], 0, 0    # of a line so far
         self.link = None                                    # the node the open <a> is in
         self.after_link = -1                                # how many parts when an <a> ended
-        self.span = ""                                      # attributes of an open span that goes
+        self.span = ""                                      # attributes of an open span with a name
+        self.named = []                                     # which parts stand in such spans
+        self.formulas = set()                               # which parts are formulas
+        self.in_code = 0                                    # how many <code> are open
         self.verdict = cache(boilerplate)                   # of this page: sites repeat themselves
         self.within_budget = True                           # else the rest is not read
         self.scan(source, rules)
@@ -235,11 +278,8 @@ class Page:
     def scan(self, source, rules):
         parts, stack = self.parts, self.stack
         for text, closing, tag, attrs in tokens(source, SKIP | MENUS if rules else SKIP):
-            if text and (parts or not text.isspace()):
-                parts.append(text)
-                self.letters += (letters := len(text.strip()))
-                if self.link:
-                    self.linked += letters
+            if text and (parts or not text.isspace() or "pre" in stack[-1].inside):
+                self.add(text)
             kind = KINDS.get(tag)
             if kind is None:
                 continue
@@ -260,14 +300,98 @@ class Page:
                 self.link = stack[-1] if not closing and "href" in attrs.lower() else None
             elif kind == BREAK:
                 self.flush()
+            elif kind == CODE:
+                self.in_code = max(0, self.in_code + (-1 if closing else 1))
+            elif kind == FORMULA:
+                self.formulas.add(len(parts))
+                self.add(f" {attrs} ")
             elif self.span:                                 # others may be nested in it
-                self.depth += -1 if closing else 1
+                if tag == self.span_tag:
+                    self.depth += -1 if closing else 1
                 if not self.depth:
-                    self.cut()
+                    self.end_piece()
                     self.span = ""
-            elif rules and not closing and (verdict := self.verdict(attrs)):
-                self.span, self.hidden, self.depth = attrs, "hidden" in verdict, 1
-                self.holder, self.before = stack[-1], (len(parts), self.letters, self.linked)
+            elif rules and not closing:
+                self.open_span(tag, attrs)
+
+    def add(self, text):
+        """A piece of the line that is being read."""
+        self.parts.append(text)
+        letters = len(text.strip())
+        self.letters += letters
+        if self.link:
+            self.linked += letters
+
+    def open_span(self, tag, attrs):
+        """A span with a boilerplate name, or a button; in programs and headings only some count."""
+        node = self.stack[-1]
+        verdict = self.verdict(attrs)
+        hidden = "hidden" in verdict
+        if tag != "span":
+            verdict, attrs = node.tag not in HEADINGS, BUTTON_NAME
+        if hidden or verdict and not self.in_code and "pre" not in node.inside:
+            self.span, self.span_tag, self.hidden, self.depth = attrs, tag, hidden, 1
+            self.broken = False                             # whether a line ended in the span
+            self.holder, self.before = node, (len(self.parts), self.letters, self.linked)
+
+    def end_piece(self):
+        """The piece of the line that stands in the span: of a hidden one only formulas stay.
+
+        A span that lines ended in is no word, so its short last line goes as well.
+        """
+        n_parts, letters, linked = self.before
+        if self.hidden or self.broken and self.letters - letters < 200:
+            formulas = [part for i, part in enumerate(self.parts[n_parts:], n_parts)
+                        if i in self.formulas]
+            del self.parts[n_parts:]
+            self.letters, self.linked = letters, linked
+            for text in formulas:
+                self.formulas.add(len(self.parts))
+                self.add(text)
+        elif len(self.parts) > n_parts:
+            self.named.append((n_parts, len(self.parts)))
+
+    def cut(self):
+        """Of a line with boilerplate spans, what is boilerplate.
+
+        A span in a sentence is a word of it, whatever its name. A line of nothing but such spans
+        goes, unless it is long. A heading loses them: they are buttons to edit or to share it.
+        """
+        in_spans = set()
+        for a, b in self.named:
+            in_spans.update(range(a, b))
+        rest = [part for i, part in enumerate(self.parts) if i not in in_spans]
+        alone = not WORD_CHARACTER.search("".join(rest))
+        if alone and self.letters < 200:
+            self.parts.clear()
+        elif not alone and self.stack[-1].tag in HEADINGS:
+            self.parts[:] = rest
+
+    def flush(self):
+        """What was read since the last boundary becomes a line, in <pre> a line for each line."""
+        if self.span:
+            self.end_piece()
+            self.before, self.broken = (0, 0, 0), True
+        if self.named:
+            self.cut()
+        parts, node = self.parts, self.stack[-1]
+        if parts:
+            self.add_lines("".join(parts), node)
+            parts.clear()
+        self.named.clear()
+        self.formulas.clear()
+        self.letters, self.linked, self.after_link = 0, 0, -1
+
+    def add_lines(self, text, node):
+        share = self.linked / len(text) if text else 0
+        in_pre = "pre" in node.inside
+        for line in text.split("\n") if in_pre else (text,):
+            linked, line = round(share * len(line)), clean_code(line) if in_pre else clean(line)
+            if line and len(self.lines) == MAX_LINES:
+                self.within_budget = False
+                break
+            if line:
+                self.lines.append(Line(line, node, linked))
 
     def start(self, tag, attrs):
         if self.parts or self.span:
@@ -284,8 +408,6 @@ class Page:
                 elif self.tags[depth] in wall:
                     break
         node = Node(tag, self.span or attrs, self.stack[-1], len(self.lines))
-        if tag in ("table", "pre") and "figure" in node.inside:
-            node.inside["figure"].tag = "div"               # no picture
         self.nodes.append(node)
         if len(self.stack) < MAX_DEPTH:                     # deeper ones stay empty, their text
             self.stack.append(node)                         # goes to the one above
@@ -317,56 +439,40 @@ class Page:
             if self.span and node is self.holder:
                 self.span = ""
 
-    def cut(self):
-        """A boilerplate span goes, unless it is long or behind a sentence; if hidden, always."""
-        n_parts, letters, linked = self.before
-        if self.hidden or letters < PROSE and self.letters - letters < 200:
-            del self.parts[n_parts:]
-            self.letters, self.linked = letters, linked
-
-    def flush(self):
-        """What was read since the last boundary becomes a line, in <pre> a line for each line."""
-        if self.span:
-            self.cut()
-            self.before = 0, 0, 0
-        parts, node = self.parts, self.stack[-1]
-        if not parts:
-            return
-        text = "".join(parts)
-        share = self.linked / len(text) if text else 0
-        for line in text.split("\n") if "pre" in node.inside else (text,):
-            linked, line = round(share * len(line)), clean(line)
-            if line and len(self.lines) == MAX_LINES:
-                self.within_budget = False
-                break
-            if line:
-                self.lines.append(Line(line, node, linked))
-        parts.clear()
-        self.letters, self.linked, self.after_link = 0, 0, -1
-
 
 # --------------------------------------------------------------------------------------------------
 # What speaks against an element: its tag, a word of its names, links.
 
-DROP = set("aside footer nav menu form fieldset button label legend option dialog figure "
-           "figcaption head noscript".split())
+DROP = set("aside footer nav menu form fieldset legend option dialog figcaption head "
+           "noscript".split())
 EXEMPT = {"root", "html", "body", "main"}                   # whatever their names
 # Words of class, id, role and itemprop, the core of them trafilatura's. One of six letters stands
 # for all words that begin with it. Names are mostly English everywhere; not all are.
 VOCABULARY = set("""
     nav navi naviga navbar navbox subnav menu menus submen megame dropdo breadc pagina pager paging
-    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba toc catlin editse
-    login signin signup modal popup popups overlay overlays toolti lightb offcan noprin print search
-    dialog cookie consen newsle subscr paywal premiu promo promos syndic signat userin postpr ad ads
-    adv advert sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce publicidad
-    publicidade publicite pubblicita share shares sharin shareb sharet sharedaddy social addthi
-    addtoa viral teilen partag compartir compartilhar condiv paylas bagika relate relaci recomm
-    simila sugges trendi popula mostre readmo upsell recirc teaser widget verwan correl powiaz
-    terkai ilgili commen koment coment kommen disqus akisme respond reply replie yorum yoruml
-    reacties meta date dates time datum fecha dateli timest byline author autor autore auteur avtor
-    yazar tag tags taglis tagclo rating vote votes credit credits captio attach carous slides galler
-    infobo
+    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba catlin editse
+    login signin signup modal popup popups overlay overlays toolti lightb offcan print search dialog
+    cookie consen newsle subscr paywal promo promos syndic signat userin postpr ad ads adv advert
+    sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce publicidad publicidade
+    publicite pubblicita share shares sharin shareb sharet sharedaddy social addthi addtoa viral
+    teilen partag compartir compartilhar condiv paylas bagika relate relaci recomm simila sugges
+    trendi mostre readmo upsell recirc teaser verwan correl powiaz terkai ilgili commen koment
+    coment kommen disqus akisme respond reply replie yorum yoruml reacties meta date dates time
+    datum fecha dateli timest byline author autor autore auteur avtor yazar tags taglis tagclo
+    rating vote votes credit credits captio attach carous slides galler infobo button cta discla
     """.split())
+# Of these, the ones that say where a box stands or how it looks. They are true of small boxes.
+PLACES = set("""
+    nav navi naviga navbar menu submen dropdo sideba search dialog carous slides slider teaser print
+    ad adv promo promos sponso newsle meta date dates time tags attach infobo readmo share sharin
+    social rating breadc button
+    """.split())
+# And these name what readers wrote: beside an article it goes, in a forum it is the text.
+REPLIES = set("""
+    commen koment coment kommen disqus reply replie respon respond sugges yorum yoruml reacties
+    """.split())
+SMALL = 200                       # letters of prose that a small box may hold
+LONG_ARTICLE = 5000               # letters of prose that no posting opens a thread with
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
 # Names of the article itself. It may carry others: blogs put a post's tags among its classes.
@@ -396,7 +502,9 @@ def boilerplate(attrs):
     lower, reasons = names.lower(), {}
     words = WORD.findall(lower) if names == lower else WORD.findall(names) + WORD.findall(lower)
     for word in map(str.lower, words):
-        if word in VOCABULARY or word[:6] in VOCABULARY or word.endswith(TAILS):
+        if word not in VOCABULARY and word[:6] not in VOCABULARY:
+            word = next(filter(word.endswith, TAILS), "")
+        if word:
             reasons[word[:6]] = True
             if len(reasons) == MAX_REASONS:
                 break
@@ -430,38 +538,97 @@ def teasers(page):
             and node.tag not in ROWS and node.tag not in EXEMPT}
 
 
+def folded(page):
+    """Hidden elements that follow a heading each, three or more: a reader unfolds such answers."""
+    found = set()
+    for node in page.nodes:
+        if 0 < node.first < node.last and "hidden" in page.verdict(node.attrs):
+            heading = page.lines[node.first - 1].node
+            if (heading.tag in HEADINGS | ITEMS and heading.last == node.first
+                    and node.parent in (heading.parent, heading.parent.parent)):
+                found.add(node)
+    return found if len(found) >= 3 else ()
+
+
+def other_articles(page, prose):
+    """The <article>s behind the only one with a title, if that is long: other pages, comments."""
+    articles = [node for node in page.nodes if node.tag == "article"]
+    titles = running(line.node.tag == "h1" for line in page.lines)
+    own = [node for node in articles if titles[node.first] < titles[node.last]]
+    if len(own) != 1 or prose[own[0].last] - prose[own[0].first] <= 4 * ENOUGH:
+        return []
+    return [node for node in articles if node.first >= own[0].last]
+
+
+def has_article(page, suspects):
+    """Whether an article stands beside what readers wrote, however long that is.
+
+    It has its tag, its name or the only title, or it is long.
+    """
+    outside, end = [line.prose for line in page.lines], 0
+    for node, reasons in suspects:
+        if node.first >= end and not REPLIES.isdisjoint(reasons):
+            end = node.last
+            outside[node.first:end] = [0] * (end - node.first)
+    outside = running(outside)
+    if outside[-1] > LONG_ARTICLE:
+        return True
+    titles = [line.node.parent for line in page.lines if line.node.tag == "h1"]
+    named = cache(ARTICLE.search)                           # elements may share long attributes
+    return any(outside[node.last] - outside[node.first] > 4 * ENOUGH for node in page.nodes
+               if node.tag == "article" or titles == [node] or named(node.attrs))
+
+
 def prune(page):
     """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
 
-    A reason counts for nothing if the elements that give it hold over 6/7 of the prose together:
-    all parts of a page may be called widgets, all posts of a thread comments. What is hidden, or
-    holds the title (h1), stays if half of the prose is in it.
+    A reason counts for nothing if the elements that give it hold 4/5 of the prose together: a whole
+    page may be called a form. For names of places and for lists of teasers 2/5 are enough, and a
+    place that holds more prose than a small box is none. For what readers wrote it is 3/5, but if
+    there is an article besides, it always counts. What is hidden stays if it is 2/3 of the prose.
     """
-    lines, lists = page.lines, teasers(page)
+    lines, lists, answers = page.lines, teasers(page), folded(page)
     prose = running(line.prose for line in lines)
-    titles = running(line.node.tag == "h1" for line in lines)
     suspects, held, until = [], Counter(), Counter()
     for node in page.nodes:
         a, b = node.first, node.last
         if a == b or node.tag in EXEMPT:
             continue
-        reasons = page.verdict(node.attrs)
+        reasons = page.verdict(node.attrs) if node not in answers else ()
         if node.tag in DROP:
             reasons += (node.tag,)
         if node in lists:
             reasons += ("teasers",)
+        if "pre" in node.inside and node.tag != "pre" and "hidden" not in reasons:
+            reasons = ()                                    # "comment" is a comment of a program
         if reasons:
             suspects.append((node, reasons))
         for reason in reasons:
-            if a >= until[reason] and reason != "hidden":
+            if a >= until[reason]:
                 held[reason] += prose[b] - prose[a]
                 until[reason] = b
+    wrong = set()
+    for reason in set(held) - {"hidden"}:
+        share = 4 / 5
+        if reason in REPLIES:
+            share = 3 / 5
+        elif reason in PLACES or reason == "teasers":
+            share = 2 / 5
+        if held[reason] and held[reason] >= share * prose[-1]:
+            wrong.add(reason)
+    if not wrong.isdisjoint(REPLIES) and has_article(page, suspects):
+        wrong -= REPLIES
+    for node in other_articles(page, prose):
+        for line in lines[node.first:node.last]:
+            line.live = False
     end = 0                                                 # of what was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
-        valid = any(not held[reason] or held[reason] < prose[-1] * 6 / 7 for reason in reasons)
-        spared = "hidden" in reasons or titles[a] < titles[b]
-        if a >= end and valid and not (spared and prose[b] - prose[a] > prose[-1] / 2):
+        size = prose[b] - prose[a]
+        void = wrong | PLACES if size > SMALL else wrong
+        if "hidden" in reasons and size > prose[-1] * 2 / 3:
+            continue
+        if a >= end and not void.issuperset(reasons):
             end = b
             for line in lines[a:b]:
                 line.live = False
@@ -470,33 +637,150 @@ def prune(page):
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
 
 
-def container(page):
-    """The index of the smallest element that still holds the text.
+def core(page, prose, plain):
+    """The indices of the elements from the root to the smallest one that still holds the text.
 
-    From the root down while one child has 2/3 of the prose, and the rest is below 2000 letters or a
-    tenth of it: more is no blurb, but another chapter.
+    Down while one child has 2/3 of the prose and half of all text, and the rest is below 2000
+    letters or a tenth of it: more is no blurb, but another chapter. A <main> or <article> of little
+    prose is not looked into: there, the amount says nothing about what is text.
     """
-    nodes, prose = page.nodes, running(line.prose * line.live for line in page.lines)
-    at, i = 0, 1
-    while i < nodes[at].below:
-        node, have = nodes[i], prose[nodes[at].last] - prose[nodes[at].first]
+    nodes, path, i = page.nodes, [0], 1
+    while i < nodes[path[-1]].below:
+        above, node = nodes[path[-1]], nodes[i]
+        have = prose[above.last] - prose[above.first]
+        text = plain[above.last] - plain[above.first]
         mine = prose[node.last] - prose[node.first]
-        if node.tag in HOLDERS and mine > have * 2 / 3 and have - mine < max(2000, have / 10):
-            at, i = i, i + 1
+        if above.tag in ("main", "article") and have < 2 * ENOUGH:
+            break
+        if (node.tag in HOLDERS and mine > have * 2 / 3 and have - mine < max(2000, have / 10)
+                and plain[node.last] - plain[node.first] > text / 2):
+            path.append(i)
+            i += 1
         else:
             i = node.below
-    return at
+    return path
+
+
+DIGITS = re.compile("[0-9]+")
+# Names of the first paragraph of an article, which often stands beside it.
+LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad "
+            "ingres".split())
+SUBTITLE = 120                    # letters of a line behind the title that is no byline
+MAX_LINES_TO_TITLE = 40           # from the text
+MAX_LEVELS = 3                    # of elements around the core that are looked into
+MAX_NAMES = 1000                  # characters of attributes in which a lede is named
+
+
+def shape(attrs):
+    """What the parts of a text often have in common: their classes, but for numbers in them."""
+    return DIGITS.sub("", attributes(attrs).get("class", ""))
+
+
+def is_lede(node):
+    names = " ".join([a or b or c for a, b, c in NAMES.findall(node.attrs[:MAX_NAMES])])
+    return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
+
+
+def leads_in(page, node, have, text):
+    """Whether what stands before the core belongs to it: long, named a lede or with the title."""
+    return node.tag != "header" and have > 0.8 * text and (
+        have > 2 * ENOUGH or is_lede(node)
+        or any(line.node.tag == "h1" for line in page.lines[node.first:node.last]))
+
+
+def parts_beside(page, above, i, prose, plain):
+    """The parts of the text among the children of nodes[above], of which nodes[i] is the core.
+
+    A part has prose, and is a paragraph, or of the same shape as nodes[i], or a line of
+    nodes[above] itself, or it leads in. Returns the ranges of their lines, before nodes[i] and
+    after it.
+    """
+    nodes = page.nodes
+    outer, beside = nodes[above], nodes[i]
+    ranges, at, child, classes = [], outer.first, above + 1, cache(shape)
+    while child < outer.below:
+        node = nodes[child]
+        a, b, child = node.first, node.last, node.below
+        ranges += [(n, n + 1) for n in range(at, a)]        # lines of the outer element itself
+        at, have = b, prose[b] - prose[a]
+        if node is not beside and have and (
+                node.tag == "p"
+                or node.tag == beside.tag and classes(node.attrs) == classes(beside.attrs)
+                or a < beside.first and leads_in(page, node, have, plain[b] - plain[a])):
+            ranges.append((a, b))
+    ranges += [(n, n + 1) for n in range(at, outer.last)]
+    ranges = [(a, b) for a, b in ranges if prose[a] < prose[b]]
+    return ([part for part in ranges if part[0] < beside.first],
+            [part for part in ranges if part[0] >= beside.last])
+
+
+def subtitles(page, first):
+    """The lines of long prose between the title and the text, which begins at line first."""
+    lines = page.lines
+    found, n = [], first - 1
+    while n >= max(0, first - MAX_LINES_TO_TITLE):
+        if lines[n].node.tag == "h1":
+            return found[::-1]
+        if lines[n].live and lines[n].prose >= SUBTITLE:
+            found.append(n)
+        n -= 1
+    return []
+
+
+def container(page):
+    """The index of the smallest element that holds the text; what is not text in it is removed.
+
+    The text is the core, and parts that stand before it or before one of the next elements around
+    it; those must be a tenth of it. What follows is mostly something else: parts of it are only
+    looked for beside the core itself, and must be a tenth of it.
+    """
+    nodes, lines = page.nodes, page.lines
+    prose = running(line.prose * line.live for line in lines)
+    plain = running((line.size - line.linked) * line.live for line in lines)
+    *path, top = core(page, prose, plain)
+    i, kept, levels = top, [(nodes[top].first, nodes[top].last)], 0
+    size = prose[nodes[top].last] - prose[nodes[top].first]
+    for above in reversed(path):
+        outer, inner = nodes[above], nodes[i]
+        if levels == MAX_LEVELS or outer.tag in ("html", "root"):
+            break
+        if plain[outer.last] - plain[outer.first] > plain[inner.last] - plain[inner.first]:
+            before, after = parts_beside(page, above, i, prose, plain)
+            levels += 1
+            if levels > 1 or sum(prose[b] - prose[a] for a, b in after) < size / 10:
+                after = []
+            if levels > 1 and sum(prose[b] - prose[a] for a, b in before) < size / 10:
+                before = []
+            if before or after:
+                kept += before + after
+                top = above
+        i = above
+    if ledes := subtitles(page, nodes[top].first):
+        kept += [(n, n + 1) for n in ledes]
+        top = max(i for i in path if nodes[i].first <= ledes[0])
+    at = nodes[top].first
+    for a, b in sorted(kept):
+        for line in lines[at:a]:
+            line.live = False
+        at = b
+    for line in lines[at:nodes[top].last]:
+        line.live = False
+    return top
 
 
 def thin_out(page, at):
-    """In the container, remove what is links for 2/3 or more.
+    """In the container, remove lines that are links for 2/3 or more, and blocks that are for 17/20.
 
-    A cell of one line is judged with its row, an item of one line with its list; a heading with
-    what is under it. Rows and tables must be links for 9/10: data tables are full of linked names.
+    An item with a label beside its links is text. A cell of one line is judged with its row, an
+    item of one line with its list; a heading with what is under it.
     """
     nodes, lines, end = page.nodes, page.lines, page.nodes[at].below
     chars = running(line.size * line.live for line in lines)
-    linked = running(line.linked * line.live for line in lines)
+    linked = []
+    for line in lines:
+        label = line.size - line.linked >= 3 and "item" in line.node.inside
+        linked.append(line.linked if line.live and not label else 0)
+    linked = running(linked)
     while (at := at + 1) < end:
         node = nodes[at]
         a, b, tag = node.first, node.last, node.tag
@@ -504,11 +788,92 @@ def thin_out(page, at):
         if tag in HEADINGS or alone and (
                 tag in ITEMS or tag in CELLS and node.parent.last - node.parent.first > 1):
             continue
-        share = 9 / 10 if tag in ROWS and tag not in CELLS and not alone else 2 / 3
-        if linked[b] - linked[a] > share * (chars[b] - chars[a]):
+        if linked[b] - linked[a] > (2 / 3 if alone else 17 / 20) * (chars[b] - chars[a]):
             at = node.below - 1
             for line in lines[a:b]:
                 line.live = False
+
+
+# Headings of what follows a text; digits and marks at either end do not count.
+SECTIONS = set("""
+comment|comments|leave a comment|leave a reply|post a comment|add a comment|write a comment
+join the discussion|join the conversation|reader comments|what do you think|related
+related articles|related posts|related stories|related news|related content|related topics
+similar articles|similar posts|similar stories|latest news|latest posts|latest articles
+latest stories|recent news|recent posts|recent articles|recent stories|more news|more posts
+more articles|more stories|other news|other posts|other articles|other stories|top stories
+popular posts|popular articles|featured posts|featured articles|trending|trending now
+read next|read also|read more|up next|keep reading|you may also like|you might also like
+you may also enjoy|you may be interested in|you might be interested in|recommended
+recommended for you|recommended articles|recommended reading|also in the news|most read
+most popular|most viewed|about the author|about the authors|about author
+kommentar|kommentare|kommentar schreiben|schreibe einen kommentar|kommentar verfassen
+mehr zum thema|das könnte sie auch interessieren|das könnte dich auch interessieren
+auch interessant|weitere artikel|weitere beiträge|weitere meldungen|weitere themen
+weitere nachrichten|ähnliche artikel|ähnliche beiträge|verwandte artikel|verwandte beiträge
+verwandte themen|lesen sie auch|neueste beiträge|aktuelle beiträge|beliebte beiträge
+meistgelesen|über den autor|über die autorin
+commentaires|laisser un commentaire|articles similaires|articles récents|à lire aussi|lire aussi
+sur le même sujet|dans la même rubrique|à propos de l'auteur
+comentarios|deja un comentario|artículos relacionados|noticias relacionadas|te puede interesar
+también te puede interesar|lo más leído|entradas recientes
+comentários|deixe um comentário|artigos relacionados|notícias relacionadas|leia também|mais lidas
+commenti|lascia un commento|articoli correlati|leggi anche|potrebbe interessarti
+reacties|plaats een reactie|gerelateerde artikelen|lees ook|meest gelezen
+kommentarer|relaterade artiklar|läs också|läs även|mest lästa
+komentarze|dodaj komentarz|powiązane artykuły|zobacz także|czytaj także|czytaj również
+komentáře|související články|přečtěte si také
+yorumlar|yorum yap|benzer haberler|ilgili haberler
+комментарии|оставить комментарий|похожие статьи|похожие записи|читайте также|другие новости
+komentar|berita terkait|artikel terkait|baca juga|bình luận|bài viết liên quan|tin liên quan
+التعليقات|مقالات ذات صلة|أخبار ذات صلة|اقرأ أيضا|संबंधित खबरें|यह भी पढ़ें
+评论|相关文章|相关新闻|相关阅读|推荐阅读|関連記事|関連ニュース|コメント|おすすめ記事|人気記事|관련기사|관련 기사|댓글|추천 기사
+""".strip().replace("\n", "|").split("|"))
+SECTIONS_ON = ("more from ", "more on ", "more in ", "latest from ", "comments on ", "comment on ",
+               "thoughts on ", "thought on ", "responses to ", "response to ", "replies to ",
+               "kommentare zu ", "gedanken zu ", "mehr von ", "mehr aus ")
+ENDS = re.compile(r"\A[\W\d_]+|[\W\d_]+\Z")
+
+
+def is_afterwards(heading):
+    """Whether a heading says that what is under it is no part of the text above.
+
+    >>> is_afterwards("3 Comments"), is_afterwards("Related articles:"), is_afterwards("Tides")
+    (True, True, False)
+    """
+    name = ENDS.sub("", heading[:100].lower())
+    return name in SECTIONS or name.startswith(SECTIONS_ON)
+
+
+def drop_sections(page, at):
+    """Remove sections that are no part of the text above them: comments, other articles.
+
+    A section begins with a heading that says so and ends at the next one of its rank. A heading of
+    one word may be a chapter's ("Comments" in a manual): with chapters of its rank before and
+    behind it, it is one. An article must be left.
+    """
+    lines = page.lines[page.nodes[at].first:page.nodes[at].last]
+    headings = [line for line in lines if line.live and line.node.tag in HEADINGS]
+    last_chapter = {line.node.tag: line for line in headings if not is_afterwards(line.text)}
+    chapters, rank, doomed = set(), "", []                  # rank: of the section that goes
+    for line in lines:
+        tag = line.node.tag
+        if line.live and tag in HEADINGS and (not rank or tag <= rank):
+            one_word = line.text.strip(" :").isalpha() and not WIDE.search(line.text)
+            if is_afterwards(line.text) and not (one_word and tag in chapters):
+                rank = tag
+            else:
+                rank = ""
+                chapters.add(tag)
+            if last_chapter.get(tag) is line:
+                chapters.discard(tag)                       # none of its rank is behind it
+        if rank:
+            doomed.append(line)
+    left = sum(line.prose * line.live for line in lines)
+    left -= sum(line.prose * line.live for line in doomed)
+    if left > 2 * ENOUGH:
+        for line in doomed:
+            line.live = False
 
 
 # --------------------------------------------------------------------------------------------------
@@ -564,15 +929,26 @@ def render(page, top):
 ARTICLE_BODY = re.compile(r'"articleBody"\s*:\s*("[^"\\]*(?:\\.[^"\\]*){,50000}")', re.S)
 
 
+END_TAG = re.compile(r"</[a-zA-Z][^<>]*>|<br\s*/?>", re.I)
+
+
 def article_in_json(source):
-    """The longest articleBody in the JSON that the page carries for search engines, or ""."""
+    """The longest articleBody in the JSON that the page carries for search engines, or "".
+
+    Some sites put HTML there, with or without its < as entities.
+    """
     best = ""
     for found in ARTICLE_BODY.finditer(source):
         try:
             best = max(best, json.loads(found[1], strict=False), key=len)
         except ValueError:
             pass
-    return "\n".join(filter(None, map(clean, best.split("\n"))))
+    text = best if "<" in best else resolve(best)
+    if END_TAG.search(text):
+        lines = [line.text for line in Page(text, False).lines]
+    else:
+        lines = map(clean, best.split("\n"))
+    return "\n".join(filter(None, lines))
 
 
 def main_text(page, url=None, charset=None, counts=None):
@@ -598,6 +974,8 @@ def main_text(page, url=None, charset=None, counts=None):
             prune(tree)
         at = container(tree)
         thin_out(tree, at)
+        if rules:
+            drop_sections(tree, at)
         text = render(tree, tree.nodes[at])
         if not best or len(text) > 2 * len(best):
             best = text

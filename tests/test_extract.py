@@ -53,18 +53,25 @@ def f1(rows):
     return 2 * p * r / (p + r), p, r
 
 
-def benchmark():
-    """({id: (HTML bytes, gold text)} to work with, the same of the 18 held out), or a skip.
+BENCHMARKS = {                                    # name: its gold, and the key of a page's text in it
+    "extraction": ("ground-truth.json", "articleBody"), "readability": ("gold.json", "text")}
+
+
+def benchmark(name="extraction"):
+    """({id: (HTML bytes, gold text)} to work with, the same of the fifth that is held out), or a skip.
 
     Held out are the ids whose SHA-256 comes first: nobody looks into these pages while working on the rules.
+    extraction is half of the article extraction benchmark, readability the test pages of Mozilla's Readability.js.
     """
-    truth = DATA / "extraction" / "ground-truth.json"
+    file, key = BENCHMARKS[name]
+    truth = DATA / name / file
     if not truth.exists():
         pytest.skip(f"no benchmark pages at {truth.parent}; LONGHAND_DATA names another folder")
     gold = json.loads(truth.read_text(encoding="utf-8"))
     by_hash = sorted(gold, key=lambda k: hashlib.sha256(k.encode()).digest())
-    return [{k: (gzip.decompress((truth.parent / f"{k}.html.gz").read_bytes()), gold[k]["articleBody"]) for k in keys}
-            for keys in (by_hash[18:], by_hash[:18])]
+    n_aside = len(gold) // 5
+    return [{k: (gzip.decompress((truth.parent / f"{k}.html.gz").read_bytes()), gold[k][key]) for k in keys}
+            for keys in (by_hash[n_aside:], by_hash[:n_aside])]
 
 
 @pytest.mark.parametrize("gold, got, counts", [
@@ -77,16 +84,16 @@ def test_scorer_leaves_an_empty_prediction_out_of_precision():
     assert f1([(1, 0, 0), (0, 0, 1)])[1:] == (1, .5)
 
 
-def test_benchmark_f1():
-    work, held_out = benchmark()
-    start = time.process_time()
+# F1 must be at least that on the pages to work with, and on those held out. At the time of writing it is 0.982 and
+# 0.986, 0.968 and 0.978; trafilatura 2.3.1 has at best 0.975 and 0.977, 0.936 and 0.954 (tests/peers/test_extract_peers.py).
+@pytest.mark.parametrize("name, least, least_aside", [("extraction", 0.98, 0.98), ("readability", 0.965, 0.97)])
+def test_benchmark_f1(name, least, least_aside):
+    work, held_out = benchmark(name)
     rows = {k: compare(gold, main_text(page)) for k, (page, gold) in {**work, **held_out}.items()}
-    ms = (time.process_time() - start) / len(rows) * 1e3
-    for name, keys in (("all", rows), ("to work with", work), ("held out", held_out)):
-        print("%-12s %2d pages: F1 %.4f precision %.4f recall %.4f" % (name, len(keys), *f1([rows[k] for k in keys])))
-    print(f"{ms:.1f} ms a page")
-    for keys in (rows, work, held_out):           # trafilatura 2.3.1 on all: fast 0.9688, default 0.9646, precision 0.9751
-        assert f1([rows[k] for k in keys])[0] >= 0.98
+    for part, keys in (("all", rows), ("to work with", work), ("held out", held_out)):
+        print("%-12s %2d pages: F1 %.4f precision %.4f recall %.4f" % (part, len(keys), *f1([rows[k] for k in keys])))
+    assert f1([rows[k] for k in work])[0] >= least
+    assert f1([rows[k] for k in held_out])[0] >= least_aside
 
 
 def in_chinese(text):
@@ -143,7 +150,22 @@ def test_benchmark_in_another_language_and_without_names():
     ("<ul><li>One<li>Two<ul><li>Deep</ul><li>Three</ul>", "- One\n- Two\n- Deep\n- Three"),
     ("<table><tr><td>a</td><td>b</td></tr><tr><th>c<th>d</table>", "a | b\nc | d"),
     ("<table><tr><td><p>One.<p>Two.<td>Three.</table>", "One.\nTwo.\nThree."),  # a layout table
-    ("<pre>def f():\n    return 1</pre>", "def f():\nreturn 1"),
+    ("<pre>def f():\n    return 1</pre>", "def f():\n    return 1"),
+    ("<pre>\n\tif x:\n\t\ty()\n</pre>", "\tif x:\n\t\ty()"),
+    ("<pre><code><span>if</span> x:\n<span>    </span><span>y</span>  = 1\n\n    z</code></pre>", "if x:\n    y  = 1\n    z"),
+    ("<pre>    first\n      second</pre>", "    first\n      second"),
+    ("<pre>&nbsp;&nbsp;x &amp;lt; 1 \n</pre><p>  after  that", "  x < 1\nafter that"),
+    ("<p>Solve <math><mi>a</mi><mo>=</mo><mn>0</mn></math>, then go on.", "Solve a = 0 , then go on."),
+    ("<p>So <math alttext='E=mc^2'><mi>E</mi></math> holds.", "So E=mc^2 holds."),
+    ("<p>So <span style='display: none'><math><mi>E</mi><annotation encoding='application/x-tex'>{\\displaystyle E&lt;m}</annotation>"
+     "</math></span><img src=e.png> holds.", "So E<m holds."),
+    ("<p>So <span class=katex><span class=katex-mathml><math><annotation encoding=application/x-tex>x^2</annotation></math></span>"
+     "<span aria-hidden=true>x2</span></span> holds.", "So x^2 holds."),
+    ("<p>x.php?id=5&amp;section=2&amp;param=3&amp;copy=1", "x.php?id=5&section=2&param=3&copy=1"),
+    ("<p>&amp;eacute;&amp;#233;&amp;#xe9; &amp;eacute", "ééé &eacute"),
+    ("<template>no</template><div><template shadowrootmode=open><p>One<template>no <template>no</template> no</template><p>two</template></div>", "One\ntwo"),
+    ("<template>no<template shadowrootmode=open>no</template></template><template data-x=shadowrootmode>no</template><p>One", "One"),
+    ("<template ShadowRootMode='closed'>One</template>", "One"),
     ("<p>a &lt; b &amp;amp; c &#8217;&eacute;&hellip;", "a < b & c ’é…"),      # escaped twice, resolved twice
     ("<p>e\u0301</p>", "é"),                                                   # NFC
     ("<p>so\u00adft zero\u200bwidth \x01control</p>", "soft zerowidth control"),
@@ -158,7 +180,7 @@ def test_benchmark_in_another_language_and_without_names():
     ("<p title=it's>One</p><p>it's", "One\nit's"),
     ("<P CLASS=x>One</P>", "One"),
     ("One", "One"), ("", ""), ("<p></p>", ""), ("<", "<"), ("<p", ""), ("a < b", "a < b"), ("<>x", "<>x"),
-    ("&#" + "9" * 5000 + ";", "\ufffd"), ("&amp;#" + "9" * 5000 + "x", "\ufffdx"), ("&#" + "0" * 5000 + "65;", "A"), ("&#x" + "9" * 5000 + ";", "\ufffd"),
+    ("&#" + "9" * 5000 + ";", "\ufffd"), ("&amp;#" + "9" * 5000 + "x", "&#" + "9" * 5000 + "x"), ("&#" + "0" * 5000 + "65;", "A"), ("&#x" + "9" * 5000 + ";", "\ufffd"),
     ("&#" + "0" * 9 + ";", "\ufffd"), ("\ud800One \udfff", "\ufffdOne \ufffd"),
     ("<p><a href=/a>One</a><a href=/b>two</a> and three</p>", "One two and three"),    # two links are not glued
     ("<p>w<a href=/a>or</a>d</p>", "word"),
@@ -230,7 +252,7 @@ def test_boilerplate_in_a_line(line, text):
 
 @pytest.mark.parametrize("attrs, reasons", [
     ("", ()), (' class="post-footer relatedPosts"', ("footer", "relate")), (" class=footnote", ()), (' CLASS="SIDEBAR"', ("sideba",)),
-    (' id=sideBar-left_2', ("sideba",)), (' class="topNav"', ("nav",)), (' class="rightsidebar"', ("rights",)), (' role="navigation"', ("naviga",)), (" itemprop=datePublished", ("date",)),
+    (' id=sideBar-left_2', ("sideba",)), (' class="topNav"', ("nav",)), (' class="rightsidebar"', ("sideba",)), (' role="navigation"', ("naviga",)), (" itemprop=datePublished", ("date",)),
     (' class="operating-system overlap unrelated"', ()), (' class="post type-post hentry tag-social"', ()), (' class="entry-content share"', ()),
     (' class="Kommentare"', ("kommen",)), (' class="comentarios"', ("coment",)), (" hidden", ("hidden",)), (' title="hidden"', ()),
     (' class="sr-only"', ("hidden",)), (' aria-hidden="true"', ("hidden",)), (' aria-hidden="false"', ()), (' data-class="ad"', ())])
@@ -259,6 +281,186 @@ def test_a_list_of_what_the_page_is_about_stays():
 def test_a_short_chapter_is_not_left_behind():
     chapters = [f"<div class='{name}'><h2>{name}</h2>{f'<p>{LONG}</p>' * n}</div>" for name, n in (("first", 9), ("second", 40), ("index", 8))]
     assert main_text("<body><nav><a href=/>Home</a></nav>" + "".join(chapters)).count(LONG.strip()) == 57
+
+
+PARAGRAPHS = [f"<p>{i}. {SENTENCE}{SENTENCE}</p>" for i in range(20)]
+PARTS = {                                         # pages with {0:3}, the first three paragraphs, {3:20}, the others ...
+    "a short section before": "<main><h1>T</h1><section>{0:6}</section><section>{6:20}</section></main>",
+    "a short section behind": "<main><h1>T</h1><section>{0:14}</section><section>{14:20}</section></main>",
+    "three sections": "<main><h1>T</h1><section>{0:2}</section><section>{2:18}</section><section>{18:20}</section></main>",
+    "pages divided by an advert": "<article><h1>T</h1><div class=page1>{0:4}</div><div class=ad>Advertisement</div><div class=page2>{4:20}</div></article>",
+    "a long page, an advert, a short one": "<article><h1>T</h1><div class=page-1>{0:15}</div><div class=ad>Advertisement</div><div class=page-2>{15:20}</div></article>",
+    "text before its own chapters": "<div role=main><section><h1>T</h1>{0:3}<section><h2>Details</h2>{3:20}</section></section></div>",
+    "a layout table between": "<main><h1>T</h1>{0:3}<table><tr><td>{3:18}</table>{18:20}</main>",
+    "a lede": "<article><h1>T</h1><div class=article__intro>{0:1}</div><div class=c>{1:20}</div></article>",
+    "a question": "<article><h1>T</h1><div class=question>{0:1}</div></article><div id=answers><div class=answer>{1:4}</div><div class=answer>{4:6}</div></div>",
+    "a long text before, with wrappers": "<div><div><h1>T</h1>{0:3}</div></div><div><div><div class=b>{3:20}</div></div></div>",
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_an_article_beside_the_largest_one(name):
+    page = re.sub(r"\{(\d+):(\d+)\}", lambda part: "".join(PARAGRAPHS[int(part[1]):int(part[2])]), PARTS[name])
+    used = max(int(end) for end in re.findall(r":(\d+)\}", PARTS[name]))
+    text = main_text(f"<body><nav><a href=/>Home</a></nav><div class=top>Welcome to the site</div>{page}<div>Call us for any questions.</div>")
+    got = [line for line in text.split("\n") if SENTENCE.strip() in line]
+    assert got == [f"{i}. {SENTENCE}{SENTENCE}".strip() for i in range(used)]
+    assert "Welcome" not in text and "Call us" not in text and "Advertisement" not in text
+
+
+def test_what_stands_beside_the_text_and_is_none():
+    for extra in (f"<div class=teaser-box><p>{SENTENCE}</p></div>", f"<header><p>{LONG}</p></header>", f"<div><a href=/x>{LONG}{LONG}</a><p>{SENTENCE}</p></div>"):
+        assert main_text(f"<body><div>{extra}<div><div class=x><h1>Head</h1>{f'<p>{LONG}</p>' * 9}</div></div></div>").startswith("Head\n")
+    bio = f"<div class=who><p>{SENTENCE}</p></div>"
+    assert main_text(f"<body><div><div class=x>{f'<p>{LONG}</p>' * 9}</div>{bio}</div>") == "\n".join([LONG.strip()] * 9)
+
+
+@pytest.mark.parametrize("name", ["Related articles", "3 Comments", "12 thoughts on “Tides”", "Leave a Reply:", "Das könnte Sie auch interessieren",
+                                  "Articles similaires", "Читайте также", "関連記事", "More from The Harbour Post"])
+@pytest.mark.parametrize("behind", ["", f"<h2>Night</h2><p>{SENTENCE}</p>"])
+def test_a_section_that_is_no_part_of_the_text_ends_at_the_next_heading_of_its_rank(name, behind):
+    other = f"<h2>{name}</h2><h3>Ebb</h3><p>Not this one. {SENTENCE}</p><p>Nor this one. {LONG}</p>"
+    text = main_text(f"<body><div><h1>Tides</h1><h2>Day</h2><p>{LONG}</p>{other}{behind}</div>")
+    assert text == "\n".join(["Tides", "Day", LONG.strip()] + ["Night", SENTENCE.strip()] * bool(behind))
+
+
+def test_a_chapter_of_that_name_stays():
+    """In a manual "Comments" is a chapter among others; behind an article it is none."""
+    chapter = f"<h2>%s</h2><p>%s. {LONG}</p>"
+    manual = [chapter % (name, name) for name in ("Names", "Comments", "Numbers")]
+    assert "\nComments. The ferry" in main_text("<body><div>" + "".join(manual) + "</div>")
+    assert "Comments" not in main_text("<body><div>" + "".join(manual[:2]) + "</div>")
+    assert "Comments" not in main_text(f"<body><div><h1>Tides</h1><p>{LONG}</p>" + "".join(manual[1:]) + "</div>")
+
+
+def test_a_page_of_comments_alone_stays():
+    assert main_text(f"<body><div><h1>Tides</h1><h2>3 comments</h2><p>{LONG}</p><p>{LONG}</p></div>").count("ferry") == 8
+
+
+def test_other_articles_below_the_one_with_the_title_go():
+    article = f"<article><%s>%s</%s><p>%s. {LONG * 2}</p></article>"
+    own, other = article % ("h1", "Tides", "h1", "Tides"), article % ("h2", "Boats", "h2", "Boats")
+    assert main_text(f"<body><main>{own}{other}{other}</main>").splitlines() == ["Tides", f"Tides. {LONG * 2}".strip()]
+    for page in (other * 3, own.replace("Tides", "Ebb") + own):          # a page of posts, postings below a title
+        text = main_text(f"<body><main><h1>Harbour</h1>{page}</main>")
+        assert text.count("ferry") == 8 * page.count("<article>")
+
+
+def test_a_subtitle_between_the_title_and_the_text():
+    """A line as long as two sentences; a byline is shorter."""
+    page = (f"<body><div class=top><h1>Tides</h1><p>%s</p></div>"
+            f"<div><div class=y>{f'<p>{LONG}</p>' * 9}</div><div class=z>Tide tables, in print</div></div>")
+    for lede, kept in (("The moon pulls at the sea, and the sea at the land: how the harbour lives by a clock of its own, and what it costs the town to keep it.", True),
+                       ("By Ann Other, who writes of harbours", False)):
+        assert (lede in main_text(page % lede)) == kept
+        assert lede not in main_text((page % lede).replace("h1", "h4"))
+
+
+def test_comments_of_a_long_article_go_though_nothing_names_it():
+    paragraphs = f"<p>{LONG}</p>"
+    text = main_text(f"<body><div><h1>Site</h1><h1>Tides</h1>{paragraphs * 18}<div class=commentlist>{paragraphs.replace('ferry', 'reader') * 40}</div></div>")
+    assert "reader" not in text and text.count("ferry") == 18 * 4
+
+
+def test_the_lines_of_a_short_main_stay_together():
+    inside = f"<section><p>First</p>Alone<div><h4>A heading</h4><p>One more</p>Too</div><div><h4>Another</h4><p>{SENTENCE}{SENTENCE}</p></div></section>"
+    for tag in ("main", "article"):
+        assert main_text(f"<nav><a href=/>Home</a></nav><{tag}>{inside}</{tag}>").split("\n")[:6] == ["First", "Alone", "A heading", "One more", "Too", "Another"]
+
+
+NAMES_IN_SENTENCES = ["date", "entry-date", "dateline", "post-tags", "search", "vote", "time", "author", "share-count", "ad", "rating", "button", "caption"]
+
+
+@pytest.mark.parametrize("name", NAMES_IN_SENTENCES)
+def test_a_name_tears_no_word_out_of_a_sentence(name):
+    word = f"<span class='{name}'>3 May 2020</span>"
+    for before, after in (("On ", " the council decided."), ("", " - The council met."), ("It was on ", "."), ("It was on ", ""), ("At one, on ", f", and {word}.")):
+        line = f"{before}{word}{after}"
+        assert main_text(page_of(f"<p>{line}</p>")) == EXPECTED + "\n" + re.sub("<.*?>", "", line), line
+        assert main_text(page_of(f"<div><b>{before}</b> <i>{word}</i>{after}</div>")).endswith("3 May 2020" + re.sub("<.*?>", "", after))
+    for alone in (word, f" {word} | {word} ", f"<b>{word}</b>", f"{word} · <span class=share>7 shares</span>"):
+        assert main_text(page_of(f"<p>{alone}</p>")) == EXPECTED, alone
+
+
+def test_a_button_in_a_sentence_and_one_alone():
+    assert main_text(page_of("<p>Press <button>Save</button> to keep it.</p>")) == EXPECTED + "\nPress Save to keep it."
+    assert main_text(page_of("<p>Set <label for=x>Name</label> first.</p>")) == EXPECTED + "\nSet Name first."
+    for alone in ("<button>Save</button>", "<p><button>Save</button> <button>Print</button></p>", "<label>Name</label><input>", "<button><div>Save</div> now</button>"):
+        assert main_text(page_of(alone)) == EXPECTED
+    assert main_text(page_of(f"<h3><button aria-expanded=false>When?</button></h3><p>{SENTENCE}</p>")) == f"{EXPECTED}\nWhen?\n{SENTENCE.strip()}"
+
+
+@pytest.mark.parametrize("code, text", [
+    ("<pre><code class=hljs><span class=hljs-comment># add one</span>\nx += 1 <span class=hljs-comment># done</span></code></pre>", "# add one\nx += 1 # done"),
+    ("<pre><span class='token comment'>// say it</span>\nsay();</pre>", "// say it\nsay();"),
+    ("<pre><span class='hljs-meta'>@dec</span>\n<span class='token tag'>&lt;p></span></pre>", "@dec\n<p>"),
+    ("<code><span class=comment># one</span><br>x = 1</code>", "# one\nx = 1"),
+    ("<pre><div class='line comment'># one</div><div class=line>x = 1</div></pre>", "# one\nx = 1"),
+    ("<pre><span hidden>1</span>x = 1</pre>", "x = 1")])
+def test_comments_of_programs_stay(code, text):
+    assert main_text(page_of(code)) == EXPECTED + "\n" + text
+
+
+@pytest.mark.parametrize("items", [
+    "<ul>{}</ul>", "<ol>{}</ol>", "<div class=list><ul>{}</ul></div>"])
+def test_a_list_of_labels_with_links_is_text(items):
+    links = [f"{name}, <a href=/{name}>use a search index with or without vectors</a>." for name in ("Acme Studio", "Acme Cloud", "Zed", "Lo")]
+    got = main_text(page_of("<p>These products do it:</p>", items.format("".join(f"<li>{link}</li>" for link in links)), f"<p>{LONG}</p>"))
+    assert got == "\n".join([EXPECTED, "These products do it:", *("- " + re.sub("<.*?>", "", link) for link in links), LONG.strip()])
+    menu = "".join(f"<li><a href=/{i}>A title of several words, number {i}</a></li>" for i in range(5))
+    assert main_text(page_of(items.format(menu))) == EXPECTED
+
+
+@pytest.mark.parametrize("inside", [f"<blockquote><p>{SENTENCE}</p></blockquote>", f"<p>{SENTENCE}</p>", f"<ul><li>{SENTENCE}</li></ul>", f"<div>{SENTENCE}</div>"])
+def test_a_figure_may_hold_text(inside):
+    got = main_text(page_of(f"<figure class=wp-block-quote>{inside}<figcaption>A fisherman</figcaption></figure>"))
+    assert got.replace("- ", "") == EXPECTED + "\n" + SENTENCE.strip()
+
+
+def test_answers_that_a_reader_unfolds():
+    for hidden in ("hidden", "style='display: none'", "aria-hidden=true"):
+        for item in ("<h3>Question {0}?</h3><div {1}><p>{2}</p></div>", "<div><h3>Question {0}?</h3><div {1}>{2}</div></div>",
+                     "<div><div><h4><button>Question {0}?</button></h4></div><div {1}>{2}</div></div>"):
+            items = "".join(item.format(i, hidden, SENTENCE) for i in range(4))
+            text = main_text(page_of(items))
+            assert text.count(SENTENCE.strip()) == 12 and text.count("Question") == 4
+            assert main_text(page_of(item.format(0, hidden, SENTENCE))) == EXPECTED        # one is a message box
+
+
+def test_a_name_of_a_place_is_true_of_small_boxes_only():
+    for name in ("sidebar", "newsletter", "carousel", "teaser", "body-ad-wrapper", "sharing-with-a-developer", "contextmenu"):
+        rest = f"<div>{f'<p>{LONG}</p>' * 8}</div>"
+        for n in (1, 2, 4):
+            text = main_text(page_of(f"<div class='{name}'>{f'<p>{SENTENCE}</p>' * n}</div>", rest))
+            assert text.count(SENTENCE.strip()) == 40 + n * (n > 2), (name, n)
+
+
+def test_paragraphs_that_all_have_the_name_of_a_place():
+    half = f"<p class=contextmenu>{SENTENCE}</p><p>{SENTENCE}</p>" * 6
+    assert main_text(f"<nav><a href=/>Home</a></nav><div>{half}</div>").count(SENTENCE.strip()) == 12
+
+
+def test_comments_go_however_long_if_there_is_an_article():
+    posts = f"<div class=comments>{f'<p>{LONG}</p>' * 30}</div>"
+    article = "".join(PARAGRAPHS[:5])
+    for tag in ("article", "div class=entry-content"):
+        assert main_text(f"<body><{tag}>{article}</{tag.split()[0]}>{posts}").count("\n") == 4
+    assert main_text(f"<body><h1>A thread</h1><p>Ten voices.</p>{posts}").count(LONG.strip()) == 30
+
+
+@pytest.mark.parametrize("share, kept", [(5, False), (30, True)])
+def test_hidden_text_stays_if_it_is_most_of_the_page(share, kept):
+    text = main_text(f"<article><h1>T</h1><div style='visibility: hidden'>{f'<p>{LONG}</p>' * share}</div><div>{f'<p>{SENTENCE}</p>' * 16}</div></article>")
+    assert text.count(LONG.strip()) == (share if kept else 0) and text.split("\n").count(SENTENCE.strip()) == 16
+
+
+def test_tags_in_an_article_in_json():
+    tagged = f"<p>{LONG}<a href='/x'>a link</a></p><p>One &amp; two<br/>three</p>"
+    for body in (tagged, html.escape(tagged)):
+        script = json.dumps({"articleBody": body})
+        assert main_text(f"<script type='application/ld+json'>{script}</script><p>Loading") == f"{LONG}a link\nOne & two\nthree"
+    script = json.dumps({"articleBody": f"{LONG}\nIf a < b and c > d."})
+    assert main_text(f"<script type='application/ld+json'>{script}</script>") == f"{LONG.strip()}\nIf a < b and c > d."
 
 
 def test_a_heading_goes_with_what_stood_under_it():
@@ -465,7 +667,8 @@ Vapurun son kaptanı, “Onu hurdalıkta görmektense burada çay içmeyi yeğle
 <h2><span class="mw-headline">الوصف</span><span class="mw-editsection">[<a href="/e">عدل</a>]</span></h2><p>وجهها أبيض على شكل قلب، وجناحاها طويلان، وطيرانها لا صوت له تقريبا.</p>
 <h2><span class="mw-headline">الغذاء</span><span class="mw-editsection">[<a href="/e">عدل</a>]</span></h2><ul><li>الفئران</li><li>الخفافيش الصغيرة</li><li>الحشرات الكبيرة</li></ul></div>
 <div id="catlinks" class="catlinks"><a href="/k">تصنيفات</a>: <a href="/k1">بوميات</a></div></div></div><div id="footer"><p>النصوص منشورة برخصة المشاع الإبداعي.</p></div></body></html>""",
-"""بومة الحظائر طائر ليلي يعيش قرب المزارع ويصطاد القوارض الصغيرة في الظلام.[1]
+"""بومة الحظائر
+بومة الحظائر طائر ليلي يعيش قرب المزارع ويصطاد القوارض الصغيرة في الظلام.[1]
 الوصف
 وجهها أبيض على شكل قلب، وجناحاها طويلان، وطيرانها لا صوت له تقريبا.
 الغذاء
@@ -490,7 +693,8 @@ Vapurun son kaptanı, “Onu hurdalıkta görmektense burada çay içmeyi yeğle
 <ul class="sns"><li><a href="#">ツイート</a></li><li><a href="#">シェア</a></li></ul></article>
 <div class="kanren"><h3>関連記事</h3><div class="card"><a href="/1"><h4>灯台までの坂道を歩いてみた話</h4></a><p>港から灯台までは三キロの上り坂です。途中で…</p></div><div class="card"><a href="/2"><h4>市場で食べる朝ごはんのすすめ</h4></a><p>市場の食堂は五時に開きます。漁師さんと並んで…</p></div><div class="card"><a href="/3"><h4>雨の日に行きたい喫茶店まとめ</h4></a><p>雨の日の港町は静かです。こんな日は…</p></div></div></div>
 <div id="side"><h3>人気ランキング</h3><ol><li><a href="/1">灯台までの坂道を歩いてみた話</a></li><li><a href="/2">市場で食べる朝ごはんのすすめ</a></li></ol></div><footer>© 港町日記</footer></body></html>""",
-"""朝の七時、桟橋にはまだ誰もいなかった。
+"""はじめての渡し船
+朝の七時、桟橋にはまだ誰もいなかった。
 切符は船の中で買うらしい。
 船長は無口な人で、帽子を少し持ち上げただけで舵を切った。向こう岸までは五分もかからない。
 それでも、川の真ん中で見た朝日は忘れられない。
@@ -648,7 +852,11 @@ HOSTILE = [
     "<nav>" * 200_000, "<figure>" * 100_000 + "<table>", "<figure><pre>x" * 50_000, "<a b='>" * 200_000, "<p title=\"it's\">x" * 100_000,
     '"articleBody":"' + "\\\\" * 1_000_000, '"articleBody":"x' * 200_000, ('"articleBody":"' + "\\n" * 60_000) * 20, "<svg><path></path>" * 100_000, "<h1>x" * 100_000,
     "<div>" + "<div><h3><a href=x>title</a></h3><p>text</div>" * 50_000, "<div>" * 250 + "</section>" * 100_000, "<div class='" + "a-b " * 500_000 + "'>x",
-    "".join(f"<div class='a{i} share' id={i} hidden>x" for i in range(50_000)), "<plaintext>" + "<p>x" * 100_000, "<select><option>x" * 50_000,
+    "".join(f"<div class='a{i} share' id={i} hidden>x" for i in range(50_000)), "<template shadowrootmode=open>" * 60_000, "<template>" * 100_000,
+    "<template>" * 50_000 + "</template>" * 50_000, "<math>" * 100_000, "<math><annotation application/x-tex " * 50_000, "<math alttext='{\\displaystyle " + " " * 500_000 + "'></math>",
+    "<p>a<math>x</math>" * 50_000, "<button>" * 100_000, "<code>" * 100_000, "<h3>x</h3><div hidden>y</div>" * 30_000, "<pre>" + "    x\n" * 100_000, "&amp;amp;" * 100_000,
+    "<section><p>" + SENTENCE + "</p>" + "<section>" * 40 + f"<p>{SENTENCE}</p>" * 9000, ("<section>" + f"<p>{SENTENCE}</p>" * 40) * 250, "<article class=comment>" + f"<p>{SENTENCE}</p>" * 9000,
+    f"<span class='comment {'a' * 1000}'>" + f"<article><p>{SENTENCE}</p></article>" * 5000, "<plaintext>" + "<p>x" * 100_000, "<select><option>x" * 50_000,
     "<pre>" + "<a href=x>1</a> code\n" * 100_000, "<p" * 1_000_000, "<" + "a" * 1_000_000, "<div class=share>" * 250 + "<p>x" * 50_000,
     "<DIV><Script>a</sCRIPT>" * 50_000, "<p>" + "漢a" * 500_000, "<p>" + "漢\n" * 500_000, "<p>漢" + "\n" * 500_000 + "a", "<p>" + "漢 \n \n" * 200_000]
 
