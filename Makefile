@@ -6,7 +6,7 @@
 # make clean    forget the run (out/demo); the virtual environment stays
 #
 # A finished stage is not made again. Contents decide, not times: a run may be copied to another folder or machine. Delete
-# one of its files and make makes it again, with whatever comes out otherwise because of it. See runs.py.
+# one of its files and make makes it again, with whatever comes out otherwise because of it. See run/runs.py.
 
 RUN   ?= out/demo
 PAGES ?= 3000
@@ -46,7 +46,7 @@ all: summary
 	touch $@
 
 # $(call stage,name,what it is made of,what it makes,command): files relative to the run folder, as patterns.
-stage = @$(PY) runs.py --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- $(4) --run "{run}"
+stage = @$(PY) -m run.runs --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- $(4) --run "{run}"
 
 WORLD := crawl/*.warc.gz chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
          $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test)
@@ -56,11 +56,11 @@ TOKENS := tokens/train_*.bin tokens/val_*.bin
 quote = $(patsubst %,'%',$(1))
 
 world: .venv/ready
-	$(call stage,1-toyweb,,$(call quote,$(WORLD)),toyweb.py --pages $(PAGES) --seed $(SEED))
+	$(call stage,1-toyweb,,$(call quote,$(WORLD)),-m web.toyweb --pages $(PAGES) --seed $(SEED))
 
 docs: world
 	$(call stage,2-data,$(call quote,crawl/* blocklist/*/domains),$(call quote,$(DOCS)),data.py --blocklist "{run}/blocklist")
-	$(call stage,score,$(call quote,$(DOCS)),docs/report.json,toyweb.py --pages $(PAGES) --seed $(SEED) --score)
+	$(call stage,score,$(call quote,$(DOCS)),docs/report.json,-m web.toyweb --pages $(PAGES) --seed $(SEED) --score)
 
 vocabulary: docs
 	$(call stage,3-bpe,$(call quote,docs/*.jsonl.gz),$(VOCAB),bpe.py train)
@@ -88,7 +88,7 @@ OF_RL = sft/model.safetensors chat/train.jsonl $(call quote,tasks/wheel_*.jsonl 
 THIS_MAKE := $(MAKE)
 
 summary: control
-	@$(PY) runs.py --run "$(RUN)" --name 9-summary --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' --output summary.txt \
+	@$(PY) -m run.runs --run "$(RUN)" --name 9-summary --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' --output summary.txt \
 	  --makes summary.txt -- $(THIS_MAKE) --no-print-directory --silent rows RUN="{run}"
 
 # The table at the end: what each stage printed last, then a few questions.

@@ -9,7 +9,7 @@ DPO learns from the comparisons at once. All are one weighted cross-entropy away
                   it a few windows of pre-training text, or the model forgets what it read while it learns to chat
     RL            weight of a token = (reward of its reply - mean reward of its question) / number of sampled tokens;
                   and beside it conversations about other things, for the same reason (and with --replay the text as well)
-    others        objectives.py: ratios and clipping, KL to where it began, DPO, the reward model's comparisons
+    others        chat/objectives.py: ratios and clipping, KL to where it began, DPO, the reward model's comparisons
 
     python align.py sft                    out/demo/base + chat/train.jsonl -> out/demo/sft
     python align.py rl                     out/demo/sft + tasks/wheel_train.jsonl -> out/demo/rl
@@ -36,15 +36,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import cores                    # before numpy
-import arena
-import chats
-import checkpoint
-import command
+from model import cores                    # before numpy
+from chat import arena
+from chat import chats
+from model import checkpoint
+from run import command
 import gpt
 import numpy as np
-import objectives
-import runs
+from chat import objectives
+from run import runs
 import sample
 import train
 
@@ -88,7 +88,7 @@ DPO = Recipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, kl=0.1, save_e
 
 
 def load_conversations(paths, tokenizer, n_positions, but_not=()):
-    """[(ids, mask)] of the conversations in files of any schema of chats.py; prints what is left out, and why.
+    """[(ids, mask)] of the conversations in files of any schema of chat/chats.py; prints what is left out, and why.
 
     but_not: kinds of conversation that are not wanted, where the rows say their "kind".
     """
@@ -693,7 +693,7 @@ def parse_args(argv=None):
     p.add_argument("command", choices=("sft", "rl", "reward", "dpo", "eval", "arena"))
     p.add_argument("models", nargs="*", type=Path, help="arena: model folders, or stages of the run (default: all of them)")
     p.add_argument("--run", default="out/demo", help="run folder (default: %(default)s)")
-    p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chats.py (default: the run's)")
+    p.add_argument("--data", nargs="+", type=Path, help="sft: chats, reward and dpo: comparisons, in any schema of chat/chats.py (default: the run's)")
     p.add_argument("--start", help="the stage to begin with (default: base for sft, else sft)")
     p.add_argument("--reference", help="RL with --kl, dpo: the stage to stay near (default: the one it begins with)")
     p.add_argument("--tasks", type=Path, help="RL: questions with answers (default: the run's wheel_train.jsonl)")

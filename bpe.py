@@ -11,8 +11,8 @@ the corpus: each join is the next rank. `merge` and `learn_tokens` are that; the
     python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
     python bpe.py show "hello world" --vocab cl100k_base o200k_base --steps
 
-What makes it fast is to do everything for many pieces at once, in arrays: pieces.py cuts text and numbers the pieces, and
-encoder.py merges those that are new, one step of each at a time. vocabularies.py has the files of others. Also here: the
+What makes it fast is to do everything for many pieces at once, in arrays: tokens/pieces.py cuts text and numbers the pieces, and
+tokens/encoder.py merges those that are new, one step of each at a time. tokens/vocabularies.py has the files of others. Also here: the
 token shards (llm.c's format) that train.py reads. Left out: every tokenizer that is not byte-level BPE;
 `load` refuses those by name. Of byte-level BPE it reads added words and the steps of normalising and
 cutting that published vocabularies have; others, such as StripAccents, it refuses by name, too.
@@ -42,18 +42,18 @@ from collections import Counter, namedtuple
 from functools import cached_property
 from pathlib import Path
 
-import cores                    # before NumPy
+from model import cores                    # before NumPy
 import numpy as np
 import regex
 
-import command
-import runs
-import vocabularies
-from encoder import TOGETHER, Encoder
-from pieces import (PATTERNS, SURE, WHITE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_cut, check_normalize,
+from run import command
+from run import runs
+from tokens import vocabularies
+from tokens.encoder import TOGETHER, Encoder
+from tokens.pieces import (PATTERNS, SURE, WHITE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_cut, check_normalize,
                     cut, finder, names_of, normalized, parts_of, spelled, words_of)
-from runs import whole_file
-from vocabularies import GPT2_BYTES, PUBLISHED, Flags
+from run.runs import whole_file
+from tokens.vocabularies import GPT2_BYTES, PUBLISHED, Flags
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>",

@@ -2,11 +2,11 @@
 
     url                 hosts and words that need no reading
     rights              pages that say they are not to be used
-    extract             HTML -> main text                           (extract.py)
-    language            English, and sure of it                     (language.py)
-    gopher_repetition   text that repeats itself                    (filters.py, as all that is not said to be elsewhere)
+    extract             HTML -> main text                           (web/extract.py)
+    language            English, and sure of it                     (web/language.py)
+    gopher_repetition   text that repeats itself                    (web/filters.py, as all that is not said to be elsewhere)
     gopher_quality      text that is not sentences
-    minhash             near-duplicates of another document         (dedup.py)
+    minhash             near-duplicates of another document         (web/dedup.py)
     c4                  lines, then documents, that are code, notices or stubs
     fineweb             lists, menus, lines said twice
     pii                 e-mail and public IP addresses are replaced
@@ -16,11 +16,11 @@ FineWeb has two orders, and two sets of rules; report.json names those of a run.
     --order paper       as above: the paper, section 3.7. Near-duplicates go before c4 rewrites the text.
     --order script      c4 and fineweb before minhash: examples/fineweb.py of datatrove, which made the data set.
     --fineweb 0.10      the rules of datatrove 0.10, which later FineWebs run with
-    --fineweb v1        the rules of datatrove 0.2, which made FineWeb v1 (filters.py lists what differs)
+    --fineweb v1        the rules of datatrove 0.2, which made FineWeb v1 (web/filters.py lists what differs)
     --no-rights         asks no page for its rights, as FineWeb
 
 The nearest to FineWeb v1 is --order script --fineweb v1 --no-rights, with lid.176.bin and UT1's lists. What stays
-different: text is extract.py's and not trafilatura's; the filters' words are spaCy's and not NLTK's, whose splitter of
+different: text is web/extract.py's and not trafilatura's; the filters' words are spaCy's and not NLTK's, whose splitter of
 sentences is a trained model; of near-duplicates the one stays that was fetched first; replaced addresses do not
 depend on other documents.
 
@@ -31,7 +31,7 @@ what is left through the other stages.
     python data.py --run out/demo                        reads out/demo/crawl/*.warc.gz
     python data.py CC-MAIN-x.warc.gz --run out/cc --blocklist ut1/adult --language-model lid.176.ftz
     python data.py --crawl CC-MAIN-2024-51 --files 3 --run out/cc       three files of a crawl, as they come over the net
-    python data.py crawl https://example.com --run out/mine             fetch pages politely, into out/mine/crawl (crawl.py)
+    python data.py crawl https://example.com --run out/mine             fetch pages politely, into out/mine/crawl (web/crawl.py)
 
 Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); ISO 28500 (WARC).
 """
@@ -52,19 +52,19 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import cores                # before NumPy: one BLAS thread for each worker, and freed memory is kept
+from model import cores                # before NumPy: one BLAS thread for each worker, and freed memory is kept
 import numpy as np
 
-import charset
-import command
-import crawl
-import dedup
-import extract
-import filters
-import runs
-from dedup import deduplicate, minhash  # noqa: F401   these too are how others call them
-from filters import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
-from warc import DOCUMENT_TYPES, FILE_ENDS, document_kind, read_warc
+from web import charset
+from run import command
+from web import crawl
+from web import dedup
+from web import extract
+from web import filters
+from run import runs
+from web.dedup import deduplicate, minhash  # noqa: F401   these too are how others call them
+from web.filters import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
+from web.warc import DOCUMENT_TYPES, FILE_ENDS, document_kind, read_warc
 
 STAGES = ("url", "rights", "extract", "language", "gopher_repetition", "gopher_quality", "minhash",
           "c4", "fineweb", "pii")
@@ -83,7 +83,7 @@ UNIT = 256                      # documents; what a killed run loses at most
 class Settings:
     """All that decides what becomes of a document."""
     blocklist: tuple = ()       # UT1 folders and files of domains
-    hard_words: str = None      # files that replace the lists of filters.py
+    hard_words: str = None      # files that replace the lists of web/filters.py
     soft_words: str = None
     subwords: str = None
     suffixes: str = None        # public suffix list
@@ -111,7 +111,7 @@ class Stages:
     """One method a stage: document -> (kept text, None) or (None, reason). One in every worker."""
 
     def __init__(self, settings):
-        import language                                     # here, so that reading WARCs needs none
+        from web import language                                     # here, so that reading WARCs needs none
         s = self.settings = settings
         self.blocklist = filters.load_blocklist(s.blocklist, s.hard_words, s.soft_words, s.subwords, s.suffixes)
         self.classifier, self.tokenizer = language.load(s.language_model), None
@@ -328,7 +328,7 @@ def find_warcs(paths, run_dir):
     """The WARC files that paths name, folders listed in order, addresses as they are; without paths those of RUN/crawl."""
     files = []
     if not paths:
-        runs.check_settled(Path(run_dir) / ".toyweb", f"python toyweb.py --run {run_dir}")
+        runs.check_settled(Path(run_dir) / ".toyweb", f"python -m web.toyweb --run {run_dir}")
     for path in paths or [Path(run_dir) / "crawl"]:
         if is_address(path):
             files.append(str(path))
@@ -339,7 +339,7 @@ def find_warcs(paths, run_dir):
             here = sorted(p for p in path.iterdir() if p.name.endswith(FILE_ENDS))
         if not paths and not (path.is_dir() and here):
             raise FileNotFoundError(f"{path}: no WARC files; make the embedded crawl with: "
-                                    f"python toyweb.py --run {run_dir}")
+                                    f"python -m web.toyweb --run {run_dir}")
         if not here:
             raise FileNotFoundError(f"{path}: no *.warc or *.warc.gz files in it")
         if not path.exists():
@@ -397,7 +397,8 @@ def identity(files, dump, settings):
         inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
         lists += [[str(p), digest_of(p)] for p in inside or [Path(path)]]
     here = Path(__file__).parent
-    program = [[p.name, digest_of(p)] for p in sorted([*here.glob("*.py"), *here.glob("*.ftz")])]
+    parts = ("data.py", "bpe.py", "web/*.py", "web/*.ftz", "tokens/*.py")
+    program = [[str(p.relative_to(here)), digest_of(p)] for part in parts for p in sorted(here.glob(part))]
     found = {"program": program, "files": pages, "dump": dump, "settings": vars(settings), "lists": lists, "unit": UNIT, "stages": settings.stages}
     return json.loads(json.dumps(found))
 
@@ -412,7 +413,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
 
     Workers get single documents and answer in input order, so their number changes nothing that is
     written. All is made in RUN/docs/.new and moved when complete, report.json last; what an earlier run made stays
-    until then. index: files of band keys of earlier crawls (dedup.py), whose near-duplicates go too; save_index: a
+    until then. index: files of band keys of earlier crawls (web/dedup.py), whose near-duplicates go too; save_index: a
     file for those of this one.
     """
     files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
@@ -459,7 +460,7 @@ def resumable(new, made_of):
 
 
 def first(new, files, run_dir, dump, each):
-    """The first pass: units/NNNNNN.jsonl with the documents of a unit, beside it their names and band keys (dedup.py)."""
+    """The first pass: units/NNNNNN.jsonl with the documents of a unit, beside it their names and band keys (web/dedup.py)."""
     units, rows, counts = new / "units", [], Counter()
     n_done = len(list(units.glob("*.jsonl")))
     if n_done:
@@ -563,7 +564,7 @@ def parse_args(argv=None):
     group.add_argument("--language", nargs="+", default=["en"], metavar="CODE",
                        help="languages to keep (default: en)")
     group.add_argument("--language-model", metavar="FILE",
-                       help="fastText model, .bin or .ftz (default: language.py's own)")
+                       help="fastText model, .bin or .ftz (default: web/language.py's own)")
     group.add_argument("--index", nargs="+", default=[], metavar="FILE", help="band keys of earlier crawls: their near-duplicates go too")
     group.add_argument("--save-index", metavar="FILE", help="write the band keys of this one")
     group.add_argument("--pii", nargs="*", default=["email", "ip"], choices=("email", "ip", "ssn", "phone"),

@@ -30,12 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
-import cores                                            # before numpy, whose BLAS it sets up
-from cores import Arena, in_parallel, padded
-import checkpoint
-import command
+from model import cores                                            # before numpy, whose BLAS it sets up
+from model.cores import Arena, in_parallel, padded
+from model import checkpoint
+from run import command
 import numpy as np
-import runs
+from run import runs
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
 # L layers  NH heads            HS head size      C = NH*HS channels
@@ -825,7 +825,7 @@ class _Step:
 
 def _device():
     """The same model on a GPU, for parameters that lie there."""
-    import device                                       # which imports this file
+    from model import device                                       # which imports this file
     return device
 
 

@@ -8,8 +8,8 @@ Left out: more tools than one.
 
     python sample.py "Once, on a foggy evening,"         the base model dreams on
     python sample.py chat                                talk to the assistant; --ask TEXT for one question, /help for commands
-    python sample.py serve                               over HTTP (serve.py)
-    python sample.py export --gguf longhand.gguf         for llama.cpp and LM Studio (export.py)
+    python sample.py serve                               over HTTP (chat/serve.py)
+    python sample.py export --gguf longhand.gguf         for llama.cpp and LM Studio (chat/export.py)
 
 Sources: OpenAI's ChatML; Holtzman et al. 2020 (top-p); Cobbe et al. 2021 (a calculator inside the answer).
 """
@@ -32,9 +32,9 @@ from pathlib import Path
 
 import gpt                      # before numpy
 import bpe
-import checkpoint
-import command
-import device
+from model import checkpoint
+from run import command
+from model import device
 import numpy as np
 
 # ------------------------------------------------------------------------------------------ the chat format
@@ -928,7 +928,7 @@ def main(argv=None):
     if args.n < 1:
         raise ValueError(f"-n {args.n}: must be at least 1")
     if args.prompt == "serve":
-        import serve                                        # which imports this file
+        from chat import serve                                        # which imports this file
         return serve.run(args)
     if exporting and not args.gguf:
         raise ValueError("a model is exported with: python sample.py export --gguf FILE")
@@ -945,7 +945,7 @@ def main(argv=None):
                                     f"python {'align.py sft' if talking else 'train.py'} --run {run}")
         folder = found[0]
     if exporting:
-        import export
+        from chat import export
         export.save(args.gguf, *load_model(folder), args.type, folder.name)
         print(f"{args.gguf}: {folder} as {args.type}, {Path(args.gguf).stat().st_size / 1e6:,.1f} MB")
         return

@@ -9,7 +9,7 @@ Left out: several GPUs, dropout.
     python train.py                                                 the demo: out/demo/tokens -> out/demo/base
     python train.py --preset shakespeare --data FILE.txt --run out/shakespeare      nanoGPT's CPU run
     python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2      shards of llm.c
-    python train.py --device cuda ...                               the same on a GPU, in bfloat16 (device.py)
+    python train.py --device cuda ...                               the same on a GPU, in bfloat16 (model/device.py)
     python train.py --bench char                                    tokens a second on random tokens
 
 Sources: Loshchilov & Hutter 2019 (AdamW, cosine schedule); Karpathy's nanoGPT and llm.c (the recipes).
@@ -33,16 +33,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
+from model import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
-import checkpoint
-import command
-import device
-import evaluate
+from model import checkpoint
+from run import command
+from model import device
+from model import evaluate
 import gpt
 import numpy as np
-import runs
-import vocabularies
+from run import runs
+from tokens import vocabularies
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither Num
 parameters are float32 either way: they are sums over many rows, and the batches of a step are added up in them.
 
 An output must not share memory with another array, unless its launcher allows it to replace an input (in_place).
-The values of indices (tokens, targets, rows) are not checked here, because they lie on the GPU: device.py
+The values of indices (tokens, targets, rows) are not checked here, because they lie on the GPU: model/device.py
 checks them before it sends them.
 """
 
@@ -19,7 +19,7 @@ import math
 import sys
 from pathlib import Path
 
-import checkpoint
+from model import checkpoint
 import numpy as np
 
 from kernels.checks import apart, check, check_launch, cp, int32, limits, real, width

@@ -28,17 +28,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import align                    # noqa: E402  before numpy
-import arena                    # noqa: E402
+from chat import arena                    # noqa: E402
 import bpe                      # noqa: E402
-import chats                    # noqa: E402
-import checkpoint               # noqa: E402
-import command                  # noqa: E402
-import evaluate                 # noqa: E402
+from chat import chats                    # noqa: E402
+from model import checkpoint               # noqa: E402
+from run import command                  # noqa: E402
+from model import evaluate                 # noqa: E402
 import gpt                      # noqa: E402
 import numpy as np              # noqa: E402
-import probe                    # noqa: E402
+from chat import probe                    # noqa: E402
 import sample                   # noqa: E402
-import toyweb                   # noqa: E402
+from web import toyweb                   # noqa: E402
 import train                    # noqa: E402
 
 CLAIMS = []

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 import gpt  # noqa: E402,F401  before numpy: it tells NumPy's BLAS which CPU this is
 import numpy as np  # noqa: E402
 
-import command  # noqa: E402
+from run import command  # noqa: E402
 
 SHARED = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
 

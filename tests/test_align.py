@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import align
-import arena
+from chat import arena
 import bpe
 import gpt
-import objectives
+from chat import objectives
 import sample
 import train
 from conftest import check_grad, kill_and_rerun, run_main, run_script
@@ -639,7 +639,7 @@ def test_options_of_other_commands_are_refused(run):
 
 @pytest.mark.parametrize("command, spoil, message", [
     ("sft", lambda r: put(r / "chat/train.jsonl", ""), "train.jsonl: empty, there is nothing to learn from"),
-    ("sft", lambda r: (r / "chat/train.jsonl").unlink(), "python toyweb.py"),
+    ("sft", lambda r: (r / "chat/train.jsonl").unlink(), "python -m web.toyweb"),
     ("sft", lambda r: put(r / "chat/train.jsonl", "{broken\n"), "train.jsonl:1: not JSON"),
     ("sft", lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'), "train.jsonl:1: of no known schema: the keys text"),
     ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": "hi"}]}\n'),

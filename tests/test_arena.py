@@ -1,4 +1,4 @@
-"""arena.py: intervals, pass@k, votes and ratings, against brute force and planted truth."""
+"""chat/arena.py: intervals, pass@k, votes and ratings, against brute force and planted truth."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-import arena
+from chat import arena
 import bpe
 import gpt
 import sample

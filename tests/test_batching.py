@@ -1,8 +1,8 @@
-"""batching.py: who is let in, in which order, and who is not."""
+"""chat/batching.py: who is let in, in which order, and who is not."""
 
 import pytest
 
-import batching
+from chat import batching
 import bpe
 import gpt
 import sample

@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import bpe
-import encoder
-import runs
+from tokens import encoder
+from run import runs
 import train
-import vocabularies
+from tokens import vocabularies
 from bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
 
 DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))

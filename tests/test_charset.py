@@ -1,4 +1,4 @@
-"""charset.py: the web's encodings code by code, which of the declarations counts, and the tags that hold them."""
+"""web/charset.py: the web's encodings code by code, which of the declarations counts, and the tags that hold them."""
 import hashlib
 import itertools
 import random
@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-import charset
-from charset import attributes, bytes_of, decode, encoding_of, read, tags, text_of
-from extract import main_text
+from web import charset
+from web.charset import attributes, bytes_of, decode, encoding_of, read, tags, text_of
+from web.extract import main_text
 
 PAIRS = [bytes(pair) for pair in itertools.product(range(256), repeat=2)]
 
@@ -19,7 +19,7 @@ def digest(lines):
 
 # ------------------------------------------------------------------------------------------------------
 # Labels and codes. The digests were computed from the standard's own files (encodings.json, index-*.txt of
-# whatwg/encoding of 21 May 2026) by decoders that were written from its text and share nothing with charset.py.
+# whatwg/encoding of 21 May 2026) by decoders that were written from its text and share nothing with web/charset.py.
 
 @pytest.mark.parametrize("label, name", [
     ("ISO-8859-1", "windows-1252"), ("latin1", "windows-1252"), ("us-ascii", "windows-1252"), ("iso-8859-9", "windows-1254"), ("TIS-620", "windows-874"),

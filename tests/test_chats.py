@@ -1,4 +1,4 @@
-"""chats.py: a small file in each schema, as its data set writes it, and what becomes of it."""
+"""chat/chats.py: a small file in each schema, as its data set writes it, and what becomes of it."""
 
 import contextlib
 import gzip
@@ -16,7 +16,7 @@ import pytest
 
 import align
 import bpe
-import chats
+from chat import chats
 import sample
 from conftest import run_script
 
@@ -550,9 +550,9 @@ def test_a_file_without_comparisons(tmp_path):
 
 def test_the_command(tmp_path):
     (tmp_path / "chat.jsonl").write_text(json.dumps({"question": "Half of 48?", "answer": "<<48/2=24>>24\n#### 24"}) + "\n")
-    done = run_script("chats.py", tmp_path / "chat.jsonl")
+    done = run_script("chat/chats.py", tmp_path / "chat.jsonl")
     assert done.returncode == 0 and "assistant  [48/2 = 24]24\n#### 24" in done.stdout and "1 conversations, 2 messages, 1 calls" in done.stdout
-    done = run_script("chats.py", tmp_path / "none.jsonl")
+    done = run_script("chat/chats.py", tmp_path / "none.jsonl")
     assert done.returncode == 1 and "none.jsonl" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import align
 import claims
 import pytest
-import toyweb
+from web import toyweb
 from conftest import run_script
 from test_probe import TASKS, run  # noqa: F401  a fixture: a small model that knows two answers
 

@@ -1,4 +1,4 @@
-"""command.py: exit codes, and what of somebody else's text may reach a terminal."""
+"""run/command.py: exit codes, and what of somebody else's text may reach a terminal."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-import command
+from run import command
 from conftest import ROOT
 
 HARMFUL = ["\x1b]0;owned\x07", "\x1b[2J", "\x9b2J", "\x08\x08", "\x7f", "\x00", "\u202e", "\u2066", "\u2028", "a\rb", "\x85"]

@@ -1,4 +1,4 @@
-"""cores.py: one BLAS thread whoever loads NumPy first, work on threads, work on processes."""
+"""model/cores.py: one BLAS thread whoever loads NumPy first, work on threads, work on processes."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ import time
 import weakref
 from pathlib import Path
 
-import cores
+from model import cores
 import numpy as np
 import pytest
 
@@ -34,7 +34,7 @@ def python(program, timeout=60, **variables):
 
 # --------------------------------------------------------------------------------------------- BLAS
 
-# Asks OpenBLAS itself. It finds the library in another way than cores.py does.
+# Asks OpenBLAS itself. It finds the library in another way than model/cores.py does.
 THREADS = """
 import ctypes
 path = next(line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line)
@@ -169,7 +169,8 @@ def test_no_parts_are_a_mistake(n_parts):
 def test_parts_may_divide_their_work_again():
     """Three deep, and from several threads at once; in a new process, because a fault would hang."""
     program = """
-import threading, cores
+import threading
+from model import cores
 def deep(depth):
     def work(part):
         return part.index if depth == 0 else sum(cores.in_parallel(deep(depth - 1), 3))
@@ -367,7 +368,8 @@ def test_a_map_that_nobody_reads_to_its_end():
 def test_a_killed_parent_leaves_nothing_behind():
     """No lines on the terminal, and no process: standard error ends when nobody holds it open."""
     program = """
-import sys, time, cores
+import sys, time
+from model import cores
 def work(item):
     time.sleep(0.001)
     return bytes(200_000)

@@ -1,4 +1,4 @@
-"""crawl.py against servers on loopback that behave as the web does, with a clock that only waiting moves."""
+"""web/crawl.py against servers on loopback that behave as the web does, with a clock that only waiting moves."""
 import contextlib
 import fcntl
 import gzip
@@ -24,11 +24,11 @@ from types import SimpleNamespace
 
 import pytest
 
-import charset
-import crawl
-import warc
+from web import charset
+from web import crawl
+from web import warc
 from conftest import run_script
-from crawl import allowed, common_crawl, matches, normalise, open_url, parse_robots
+from web.crawl import allowed, common_crawl, matches, normalise, open_url, parse_robots
 
 CHANCE = random.Random(0)
 
@@ -108,7 +108,7 @@ def web(servers):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """Time as crawl.py sees it: begins at 1000 s, and only time.sleep moves it. clock.waits: how long, each."""
+    """Time as web/crawl.py sees it: begins at 1000 s, and only time.sleep moves it. clock.waits: how long, each."""
     fake = SimpleNamespace(waits=[], now=1000.0, time=time.time, strftime=time.strftime, gmtime=time.gmtime, perf_counter=time.perf_counter)
 
     def sleep(seconds):
@@ -771,14 +771,14 @@ def test_impossible_arguments(out, wrong):
 def test_the_command(web, tmp_path):
     web.pages = TREE
     args = (web.url + "/", "--run", tmp_path, "--delay", 0, "--pages", 4, "--depth", 2)
-    done = run_script("crawl.py", *args)
+    done = run_script("web/crawl.py", *args)
     path = tmp_path / "crawl" / f"{web.host.replace(':', '_')}.warc.gz"
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("fetched 4, status_200 4, beyond_max_pages 1\ncrawl    4 addresses, ") and str(path) in done.stdout
     assert f"200        42 B  {web.url}/" in done.stderr and len(responses(path)) == 4
-    again = run_script("crawl.py", *args)
-    assert again.returncode == 2 and again.stderr.startswith(f"crawl.py: error: {path}: is there already")
-    assert run_script("crawl.py", "example.org").returncode == 2
+    again = run_script("web/crawl.py", *args)
+    assert again.returncode == 2 and again.stderr.startswith(f"web/crawl.py: error: {path}: is there already")
+    assert run_script("web/crawl.py", "example.org").returncode == 2
 
 
 # ------------------------------------------------------------------------------------------------ files over the network

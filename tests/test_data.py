@@ -27,13 +27,13 @@ import regex
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import bpe
 import data
-import dedup
-import filters
-import runs
-import warc
+from web import dedup
+from web import filters
+from run import runs
+from web import warc
 from conftest import run_script
 from data import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
-from filters import Blocklist, Words, words
+from web.filters import Blocklist, Words, words
 
 DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
 
@@ -1329,7 +1329,7 @@ def test_a_run_folder_whose_name_is_no_text(tmp_path, capsys):
         run_dir.mkdir()
     except OSError:
         pytest.skip("this file system takes only names that are UTF-8")
-    scripts = ("toyweb.py", "--pages", "150"), ("data.py", "--workers", "1"), ("bpe.py", "train"), ("bpe.py", "encode")
+    scripts = ("web/toyweb.py", "--pages", "150"), ("data.py", "--workers", "1"), ("bpe.py", "train"), ("bpe.py", "encode")
     for name, *args in scripts:
         done = run_script(name, *args, "--run", run_dir)
         assert done.returncode == 0, done.stderr
@@ -1418,7 +1418,7 @@ def test_no_interrupt_while_files_are_moved(crawl, monkeypatch, interruptible):
     assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
 
 
-@pytest.mark.parametrize("argv", [["warc.py", "{}/a.warc"], ["data.py", "{}/a.warc", "--run", "{}", "--workers", "1"], ["extract.py", "{}/a.warc"]])
+@pytest.mark.parametrize("argv", [["web/warc.py", "{}/a.warc"], ["data.py", "{}/a.warc", "--run", "{}", "--workers", "1"], ["web/extract.py", "{}/a.warc"]])
 def test_a_closed_pipe_ends_silently(argv, tmp_path):
     (tmp_path / "a.warc").write_bytes(b"".join(THREE))
     read_end, write_end = os.pipe()
@@ -1624,8 +1624,8 @@ def test_a_list_edited_to_equal_size_begins_anew(crawl, monkeypatch):
 def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch, tmp_path):
     warc, settings = crawl / "crawl/000000.warc.gz", data.Settings()
     before = data.identity([warc], None, settings)
-    assert data.identity([warc], None, settings) == before and {"words.py", "language.ftz"} <= {name for name, _ in before["program"]}
-    monkeypatch.setattr(data, "digest_of", lambda path, digest=data.digest_of: "other" if Path(path).name == "words.py" else digest(path))
+    assert data.identity([warc], None, settings) == before and {"web/words.py", "web/language.ftz"} <= {name for name, _ in before["program"]}
+    monkeypatch.setattr(data, "digest_of", lambda path, digest=data.digest_of: "other" if Path(path).name == "web/words.py" else digest(path))
     assert data.identity([warc], None, settings) != before
 
 
@@ -1667,7 +1667,7 @@ def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
 
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     """With the real language model, in small units, two workers, killed with all that belongs to it LONGHAND_KILLS times."""
-    subprocess.run([sys.executable, "toyweb.py", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
+    subprocess.run([sys.executable, "web/toyweb.py", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
     command = [sys.executable, "-c", "import sys, data; data.UNIT = 8; data.main(sys.argv[1:])", "--run", str(tmp_path), "--workers", "2"]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}

@@ -1,4 +1,4 @@
-"""dedup.py: the steps on files. The formula and the clusters are tested in test_data.py."""
+"""web/dedup.py: the steps on files. The formula and the clusters are tested in test_data.py."""
 import gzip
 import json
 import os
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import dedup
-import runs
+from web import dedup
+from run import runs
 from conftest import run_script
 
 WORDS = ["".join(random.Random(i).choices("bcdfgklmnprst", k=3)) + "aeiou"[i % 5] * (1 + i // 1500) for i in range(3000)]       # no digits: they count alike
@@ -79,19 +79,19 @@ def fails(*argv):
 
 def test_mistakes_and_damage(tmp_path):
     path = write(tmp_path / "a.jsonl", DOCS)
-    assert "no *.keys.npy; make them with: python dedup.py sign" in fails("match", "--work", tmp_path)
+    assert "no *.keys.npy; make them with: python -m web.dedup sign" in fails("match", "--work", tmp_path)
     dedup.sign(path, tmp_path)
-    assert "matched.json: no such file; make it with: python dedup.py match" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
+    assert "matched.json: no such file; make it with: python -m web.dedup match" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
     keys = tmp_path / "a.keys.npy"
     keys.write_bytes(keys.read_bytes()[:-50])
-    assert re.search(r"a.keys.npy: damaged .* delete it and make it again with: python dedup.py sign", fails("match", "--work", tmp_path))
+    assert re.search(r"a.keys.npy: damaged .* delete it and make it again with: python -m web.dedup sign", fails("match", "--work", tmp_path))
     np.save(keys, np.zeros((3, 5)))
     assert "a.keys.npy: float64 (3, 5) is not what this step writes" in fails("match", "--work", tmp_path)
     keys.unlink()
     dedup.sign(path, tmp_path)
     dedup.match(tmp_path)
     write(path, DOCS[:-1])
-    assert "a.jsonl: has changed since it was signed; run: python dedup.py sign" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
+    assert "a.jsonl: has changed since it was signed; run: python -m web.dedup sign" in fails("drop", path, "--work", tmp_path, "--to", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.gz*"))
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"no": 1}\n')
     assert "b.jsonl:2: no document with a text" in fails("sign", tmp_path / "b.jsonl", "--work", tmp_path)
@@ -100,8 +100,8 @@ def test_mistakes_and_damage(tmp_path):
     (tmp_path / "d.jsonl").write_bytes(b'{"text": "\xff"}\n')
     assert "d.jsonl:1: no document with a text ('utf-8' codec can't decode byte 0xff" in fails("sign", tmp_path / "d.jsonl", "--work", tmp_path)
     assert "No such file" in fails("sign", tmp_path / "none.jsonl", "--work", tmp_path / "w")
-    done = run_script("dedup.py", "sign", tmp_path / "b.jsonl", "--work", tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("dedup.py: error: ") and "Traceback" not in done.stderr
+    done = run_script("web/dedup.py", "sign", tmp_path / "b.jsonl", "--work", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("web/dedup.py: error: ") and "Traceback" not in done.stderr
     for argv in (["sign", "--work", tmp_path], ["match", path, "--work", tmp_path], ["drop", path, "--work", tmp_path], ["sign", path, path, "--work", tmp_path],
                  ["match", "--work", tmp_path, "--workers", "1"], ["sign", path, "--work", tmp_path, "--to", tmp_path / "x"],
                  ["drop", path, "--work", tmp_path, "--to", tmp_path / "x", "--index", path], ["sign", path, "--work", tmp_path, "--workers", "0"]):
@@ -130,9 +130,9 @@ def test_a_file_that_changed_is_signed_again_whatever_its_time_and_size(tmp_path
     write(path, [doc(0, text(0), "2024-01-01"), doc(1, text(1)[:len(text(0))].ljust(len(text(0)), "x"), "2024-01-02")])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
-    assert "a.jsonl: has changed since it was signed; run: python dedup.py sign" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    assert "a.jsonl: has changed since it was signed; run: python -m web.dedup sign" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
     run("sign", path, "--work", work)
-    assert "a was signed or removed after the last match; run: python dedup.py match" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    assert "a was signed or removed after the last match; run: python -m web.dedup match" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.gz*"))
     run("match", "--work", work)
     run("drop", path, "--work", work, "--to", tmp_path / "out")
@@ -193,7 +193,7 @@ def test_a_step_that_is_cut_short_anywhere_is_made_again(tmp_path, monkeypatch):
             except KeyboardInterrupt:
                 interrupted += 1
             except (ValueError, FileNotFoundError) as error:
-                assert re.search("run: python dedup.py|make it (again )?with: python dedup.py", str(error))
+                assert re.search("run: python -m web.dedup|make it (again )?with: python -m web.dedup", str(error))
         assert kept(out) == want and interrupted == (at <= len(calls))
         assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob(".lock"))
 
@@ -219,8 +219,8 @@ def test_work_of_another_version(tmp_path, monkeypatch):
     run("sign", path, "--work", work)
     run("match", "--work", work)
     monkeypatch.setitem(dedup.METHOD, "version", dedup.METHOD["version"] + 1)
-    assert "made by another version of dedup.py" in fails("match", "--work", work)
-    assert "made by another version of dedup.py" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    assert "made by another version of web/dedup.py" in fails("match", "--work", work)
+    assert "made by another version of web/dedup.py" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
     signed = []
     monkeypatch.setattr(dedup, "minhash", lambda texts, minhash=dedup.minhash: signed.append(texts) or minhash(texts))
     run("sign", path, "--work", work, "--workers", "1")
@@ -228,7 +228,7 @@ def test_work_of_another_version(tmp_path, monkeypatch):
     run("match", "--work", work)
     for name in ("a.signed.json", "a.names.tsv"):              # a version without records; names that went astray
         (work / name).rename(work / "away")
-        assert re.search(rf"a.names.tsv: not what|{name}: no such file; make it with: python dedup.py sign FILE", fails("match", "--work", work))
+        assert re.search(rf"a.names.tsv: not what|{name}: no such file; make it with: python -m web.dedup sign FILE", fails("match", "--work", work))
         (work / "away").rename(work / name)
     (work / "a.names.tsv").write_text("others\n" * len(DOCS))
     assert "a.names.tsv: not what a.signed.json was written for" in fails("match", "--work", work)
@@ -279,13 +279,13 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
 
 def test_two_at_once(tmp_path):
     path, work = write(tmp_path / "a.jsonl", DOCS), tmp_path / "w"
-    with runs.locked(work, "dedup.py"):
+    with runs.locked(work, "web/dedup.py"):
         for argv in (["sign", path], ["match"], ["drop", path, "--to", tmp_path / "out"]):
-            assert "another dedup.py is writing there" in fails(*argv, "--work", work)
+            assert "another web/dedup.py is writing there" in fails(*argv, "--work", work)
     run("sign", path, "--work", work)
     run("match", "--work", work)
-    with runs.locked(tmp_path / "out", "dedup.py"):
-        assert "another dedup.py is writing there" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    with runs.locked(tmp_path / "out", "web/dedup.py"):
+        assert "another web/dedup.py is writing there" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
 
 
 def test_a_worker_that_dies_ends_the_step(tmp_path, monkeypatch):

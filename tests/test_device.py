@@ -1,4 +1,4 @@
-"""device.py: training and decoding on a GPU against gpt.py in NumPy; on the CPU that plays GPU where there is none."""
+"""model/device.py: training and decoding on a GPU against gpt.py in NumPy; on the CPU that plays GPU where there is none."""
 
 import gc
 import json
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from test_kernels import bits_of, cp, value_of          # skips where neither a GPU nor g++ is there
 
 import bpe
-import device
+from model import device
 import gpt
 import kernels
 import sample

@@ -1,4 +1,4 @@
-"""evaluate.py: the n-gram model against a naive count, bits per byte, HellaSwag, and the command line."""
+"""model/evaluate.py: the n-gram model against a naive count, bits per byte, HellaSwag, and the command line."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bpe
-import evaluate
+from model import evaluate
 import gpt
 from conftest import run_script
 
@@ -84,7 +84,7 @@ def test_from_the_command_line(tmp_path):
     tok.save(tmp_path / "m/tokenizer.json")
     bpe.write_shard(tmp_path / "val.bin", tok.encode_to_numpy(TEXT))
     (tmp_path / "h.jsonl").write_text(json.dumps({"ctx": "the lamp", "endings": ["is", "a", "b", "c"], "label": 0}) + "\n")
-    done = run_script("evaluate.py", tmp_path / "m", "--tokens", tmp_path / "val.bin", "--hellaswag", tmp_path / "h.jsonl")
+    done = run_script("model/evaluate.py", tmp_path / "m", "--tokens", tmp_path / "val.bin", "--hellaswag", tmp_path / "h.jsonl")
     assert done.returncode == 0 and " nats a token, " in done.stdout and "1 examples" in done.stdout, done.stderr
     bpe.write_shard(tmp_path / "other.bin", tok.encode_to_numpy(TEXT), bpe.Tokenizer.train([TEXT[::-1]], 280))
     bpe.write_shard(tmp_path / "beyond.bin", np.array([1, 2, tok.n_vocab] * 9))
@@ -92,5 +92,5 @@ def test_from_the_command_line(tmp_path):
                           ([tmp_path / "m", "--tokens", tmp_path / "beyond.bin"], f"token {tok.n_vocab} is beyond the vocabulary"),
                           ([tmp_path / "n", "--tokens", tmp_path / "val.bin"], "no such file"),
                           ([tmp_path / "m", "--hellaswag", tmp_path / "h.jsonl", "--most", "0"], "--most 0")):
-        done = run_script("evaluate.py", *args)
+        done = run_script("model/evaluate.py", *args)
         assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""export.py: a GGUF file taken apart again, byte by byte."""
+"""chat/export.py: a GGUF file taken apart again, byte by byte."""
 
 import struct
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import bpe
-import export
+from chat import export
 import gpt
-import vocabularies
+from tokens import vocabularies
 from conftest import run_script
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import checkpoint
-import cores
+from model import checkpoint
+from model import cores
 import gpt
 import train
 from conftest import ROOT, check_directions, check_grad
@@ -360,7 +360,8 @@ def test_the_command_exits_1_when_a_backward_is_wrong(monkeypatch, capsys):
     monkeypatch.setattr(gpt, "embedding_backward", lambda dx, indices, dtable: right(dx * np.nan, indices, dtable))
     assert gpt.main([]) == 1
     program = """if True:
-        import command, gpt
+        import gpt
+        from run import command
         right = gpt.gelu_backward
         gpt.gelu_backward = lambda dy, slope, out=None: right(dy, 0.999999 * slope, out)
         command.run(gpt.main)"""

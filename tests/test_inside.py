@@ -1,11 +1,11 @@
-"""inside.py: what it shows is what the model does."""
+"""chat/inside.py: what it shows is what the model does."""
 
 import numpy as np
 import pytest
 
 import bpe
 import gpt
-import inside
+from chat import inside
 import sample
 from conftest import run_script
 
@@ -47,7 +47,7 @@ def test_what_the_page_shows():
 def test_from_the_command_line(tmp_path):
     gpt.save(tmp_path, PARAMS, CFG)
     TOK.save(tmp_path / "tokenizer.json")
-    done = run_script("inside.py", "the lamp", "--model", tmp_path)
+    done = run_script("chat/inside.py", "the lamp", "--model", tmp_path)
     assert done.returncode == 0 and "layer 3" in done.stdout and "lamp" in done.stdout, done.stderr
-    done = run_script("inside.py", "lamp " * 60, "--model", tmp_path)
+    done = run_script("chat/inside.py", "lamp " * 60, "--model", tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "48" in done.stderr

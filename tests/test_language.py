@@ -1,4 +1,4 @@
-"""language.py: fastText's hash, features and three losses against plain loops; training; the default model."""
+"""web/language.py: fastText's hash, features and three losses against plain loops; training; the default model."""
 
 import math
 import runpy
@@ -12,7 +12,7 @@ import pytest
 
 from conftest import check_grad, run_script
 
-import language
+from web import language
 
 ENGLISH = [
     "The village of Orrendale lies on the slope above the river Thessmar, where old Brannick "
@@ -425,7 +425,7 @@ def default():
 
 
 def test_default_is_small(default):
-    assert language.Path(language.__file__).with_name("language.ftz").stat().st_size <= 2 ** 20
+    assert language.Path(language.__file__).with_name("web/language.ftz").stat().st_size <= 2 ** 20
     assert len(default.labels) > 100 and set(OTHERS) | {"en"} <= set(default.labels)
 
 
@@ -472,25 +472,25 @@ def test_no_features_no_label(tmp_path):
 def test_command_line(tmp_path):
     (tmp_path / "lines.txt").write_text("\n".join(corpus()), encoding="utf-8")
     small = [x for name, value in SMALL.items() for x in (f"--{name.replace('_', '-')}", value)]
-    done = run_script("language.py", "train", "--input", tmp_path / "lines.txt", "--out", tmp_path / "m.ftz", *small)
+    done = run_script("web/language.py", "train", "--input", tmp_path / "lines.txt", "--out", tmp_path / "m.ftz", *small)
     assert done.returncode == 0 and "2 labels" in done.stdout and "nats" in done.stderr
-    done = run_script("language.py", "test", "--model", tmp_path / "m.ftz", "--input", tmp_path / "lines.txt",
+    done = run_script("web/language.py", "test", "--model", tmp_path / "m.ftz", "--input", tmp_path / "lines.txt",
                       "--label", "bb", "--threshold", 0.5)
     assert done.returncode == 0 and "recall" in done.stdout
-    done = run_script("language.py", "predict", "--model", tmp_path / "m.ftz", "-", input="mano kilo\nfnord\n")
+    done = run_script("web/language.py", "predict", "--model", tmp_path / "m.ftz", "-", input="mano kilo\nfnord\n")
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["aa", "bb"]
 
 
 @pytest.mark.parametrize("args,message", [
     (["predict", "--model", "absent.ftz", "x"], "absent.ftz"),
-    (["predict", "--model", "language.py", "x"], "no fastText model"),
+    (["predict", "--model", "web/language.py", "x"], "no fastText model"),
     (["train", "--input", "absent", "--out", "x.ftz"], "--input takes"),
     (["test", "--input", "__label__fr oui"], "held-out"),
 ])
 def test_command_line_mistakes(args, message):
-    done = run_script("language.py", *args)
+    done = run_script("web/language.py", *args)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("language.py: error: ") and message in done.stderr
+    assert done.stderr.startswith("web/language.py: error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -514,6 +514,6 @@ def test_interrupted(monkeypatch, capsys):
 
     with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
         patch.setattr(language.Path, "read_bytes", interrupt)
-        patch.setattr(sys, "argv", ["language.py", "predict", "x"])
+        patch.setattr(sys, "argv", ["web/language.py", "predict", "x"])
         runpy.run_path(language.__file__, run_name="__main__")
-    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "language.py: interrupted\n")
+    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "web/language.py: interrupted\n")

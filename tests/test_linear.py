@@ -15,14 +15,14 @@ from collections import Counter
 import pytest
 import regex
 
-import charset
-import crawl
-import extract
-import filters
-import language
-import robots
-import warc
-import words
+from web import charset
+from web import crawl
+from web import extract
+from web import filters
+from web import language
+from web import robots
+from web import warc
+from web import words
 
 try:
     from re import _parser as sre_parser

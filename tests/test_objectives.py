@@ -1,10 +1,10 @@
-"""objectives.py: every weight and gradient against finite differences, through the whole model at a temperature that is not 1."""
+"""chat/objectives.py: every weight and gradient against finite differences, through the whole model at a temperature that is not 1."""
 
 import numpy as np
 import pytest
 
 import gpt
-import objectives as o
+from chat import objectives as o
 from conftest import check_grad
 
 RNG = np.random.default_rng(0)

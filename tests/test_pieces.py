@@ -1,4 +1,4 @@
-"""pieces.py: the cuts of the patterns, from arrays; and numbers for pieces beside a dict."""
+"""tokens/pieces.py: the cuts of the patterns, from arrays; and numbers for pieces beside a dict."""
 
 import itertools
 import sys
@@ -11,8 +11,8 @@ import regex
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import pieces
-from pieces import PATTERNS, RULES, Pieces, Table
+from tokens import pieces
+from tokens.pieces import PATTERNS, RULES, Pieces, Table
 
 NAMES = [name for name, pattern in PATTERNS.items() if pattern in RULES]
 # Of every kind some: letters of each case, contractions, digits, spaces, marks that combine, signs, an emoji.

@@ -1,4 +1,4 @@
-"""probe.py: what counts as known, what a refusal is, and the whole of it on a small model."""
+"""chat/probe.py: what counts as known, what a refusal is, and the whole of it on a small model."""
 
 import json
 
@@ -8,8 +8,8 @@ import pytest
 import align
 import bpe
 import gpt
-import probe
-import toyweb
+from chat import probe
+from web import toyweb
 from conftest import run_main
 
 TASKS = [{"question": f"What does {n} eat?", "answer": v, "reply": f"{n} eats {v}.", "kind": "fact", "exposure": x}
@@ -89,12 +89,12 @@ def test_the_whole(run, capsys):
 
 def test_bad_input(run):
     (run / "tasks/probe_train.jsonl").unlink()
-    done = run_main("probe.py", "--run", run)
-    assert done.returncode == 1 and "probe_train.jsonl: no such file; write the demo's with: python toyweb.py" in done.stderr
-    done = run_main("probe.py", "--run", run, "--steps", "0")
+    done = run_main("chat/probe.py", "--run", run)
+    assert done.returncode == 1 and "probe_train.jsonl: no such file; write the demo's with: python -m web.toyweb" in done.stderr
+    done = run_main("chat/probe.py", "--run", run, "--steps", "0")
     assert done.returncode == 1 and "--steps 0" in done.stderr
     toyweb.write_jsonl(run / "tasks/probe_train.jsonl", TASKS[1:3])
-    done = run_main("probe.py", "--run", run)
+    done = run_main("chat/probe.py", "--run", run)
     assert done.returncode == 1 and "there is nothing to tell apart" in done.stderr
-    done = run_main("probe.py", "--run", run / "none")
+    done = run_main("chat/probe.py", "--run", run / "none")
     assert done.returncode == 1 and "no such run folder" in done.stderr

@@ -1,14 +1,14 @@
-"""robots.py: the directives that are for us, and those that forbid the use of a page."""
+"""web/robots.py: the directives that are for us, and those that forbid the use of a page."""
 import doctest
 import random
 import time
 
 import pytest
 
-import charset
-import robots
-from robots import directives, forbids_links, moment, reservation
-from warc import parse_headers
+from web import charset
+from web import robots
+from web.robots import directives, forbids_links, moment, reservation
+from web.warc import parse_headers
 
 NOW = moment("2026-06-01T12:00:00Z")
 

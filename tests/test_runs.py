@@ -1,4 +1,4 @@
-"""runs.py: files that are whole after a kill or a power loss, locks, and stages that are finished."""
+"""run/runs.py: files that are whole after a kill or a power loss, locks, and stages that are finished."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-import runs
+from run import runs
 from conftest import ROOT
 
 
@@ -169,7 +169,7 @@ def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path):
     """Two stages may have the same folder, such as the run's."""
-    with runs.locked(tmp_path, "toyweb.py"), runs.whole_file(tmp_path / "a") as f:
+    with runs.locked(tmp_path, "web/toyweb.py"), runs.whole_file(tmp_path / "a") as f:
         f.write(b"whole")
         with runs.locked(tmp_path, "bpe.py train"):
             pass
@@ -290,7 +290,7 @@ def test_a_stage_that_makes_nothing_is_an_error(run, capfdbinary):
 def test_a_stage_killed_at_any_moment_is_made_again(run, tmp_path):
     slow = SCRIPT.replace('print(', 'import time; time.sleep(0.3); print(')
     (tmp_path / "script.py").write_text(slow)
-    words = [sys.executable, "runs.py", "--run", run, "--name", "1-x", "--made-of", "in.txt", "--makes", "out.txt", "--",
+    words = [sys.executable, "run/runs.py", "--run", run, "--name", "1-x", "--made-of", "in.txt", "--makes", "out.txt", "--",
              str(tmp_path / "script.py"), "--run", "{run}"]
     process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     while not (run / "out.txt").exists():               # the product is there, the row is not

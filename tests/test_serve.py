@@ -1,4 +1,4 @@
-"""serve.py: what OpenAI's clients send and expect, clients that go away, requests that are wrong, an orderly end."""
+"""chat/serve.py: what OpenAI's clients send and expect, clients that go away, requests that are wrong, an orderly end."""
 
 import concurrent.futures
 import contextlib
@@ -21,12 +21,12 @@ import weakref
 import numpy as np
 import pytest
 
-import batching
+from chat import batching
 import bpe
 import gpt
 import malformed
 import sample
-import serve
+from chat import serve
 from conftest import ROOT
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"] * 4, 330)

@@ -10,7 +10,7 @@ import pytest
 import align
 import bpe
 import gpt
-import objectives
+from chat import objectives
 import sample
 import train
 from conftest import check_grad

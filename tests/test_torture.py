@@ -15,7 +15,8 @@ from conftest import ROOT
 STAGE = '''
 import argparse, atexit, shutil, time
 from pathlib import Path
-import command, runs
+from run import command
+from run import runs
 
 def main():
     p = argparse.ArgumentParser()
@@ -54,7 +55,7 @@ SCRATCH = """        scratch = args.run / f"scratch-{time.time_ns()}"
 # what it must say
 FAULTS = {
     "a file is written in place": (
-        "runs.py",
+        "run/runs.py",
         '            with open(tmp, "xb") as f:\n',
         '            tmp = path\n            with open(tmp, "wb") as f:\n',
         "kills", "neither the older product nor the new one|gone before|torn"),
@@ -63,24 +64,24 @@ FAULTS = {
     "what a killed one left stays": (
         "stage.py", MADE, MADE + SCRATCH, "kills", "left over"),
     "an interrupt is no clean end": (
-        "command.py",
+        "run/command.py",
         "    except KeyboardInterrupt:\n",
         "    except ZeroDivisionError:\n",
         "kills", "traceback"),
     "the old products go before a full disk": (
         "stage.py", MADE, MADE + GONE, "disks", "gone before the new products are whole"),
     "an error names no file": (
-        "runs.py",
+        "run/runs.py",
         "            raise OSError(e.errno, e.strerror, str(path)) from None\n",
         "            raise OSError(e.errno, e.strerror) from None\n",
         "disks", "no single clear line"),
     "an error is called a success": (
-        "command.py",
+        "run/command.py",
         "        sys.exit(error_status)\n    sys.exit(status)\n",
         "        sys.exit(0)\n    sys.exit(status)\n",
         "disks", "something else"),
     "the lock does not hold": (
-        "runs.py",
+        "run/runs.py",
         "            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
         "two", "one ends with|something else|torn"),
@@ -88,9 +89,9 @@ FAULTS = {
 
 
 def scripts(folder, file=None, old=None, new=None):
-    """A folder with runs.py, command.py and the small stage, with a fault in one of them."""
+    """A folder with run/runs.py, run/command.py and the small stage, with a fault in one of them."""
     folder.mkdir()
-    for name in ("runs.py", "command.py"):
+    for name in ("run/runs.py", "run/command.py"):
         shutil.copy(ROOT / name, folder)
     (folder / "stage.py").write_text(STAGE, encoding="utf-8")
     if file:

@@ -1,4 +1,4 @@
-"""toyweb.py: the same world each time, nothing held out in any training text, and every filter has its pages."""
+"""web/toyweb.py: the same world each time, nothing held out in any training text, and every filter has its pages."""
 
 import gzip
 import hashlib
@@ -13,9 +13,9 @@ from collections import Counter
 import pytest
 
 import data
-import extract
-import runs
-import toyweb
+from web import extract
+from run import runs
+from web import toyweb
 from conftest import kill_and_rerun, run_script
 
 N = 400
@@ -174,16 +174,16 @@ def test_the_pipeline_finds_the_truth(tmp_path, capsys, seed):
 
 
 def test_killed_at_any_moment_ends_with_the_same_bytes(world, tmp_path):
-    kill_and_rerun("toyweb.py", ["--run", tmp_path, "--pages", N], random.Random(2), slowest=0.6)
+    kill_and_rerun("web/toyweb.py", ["--run", tmp_path, "--pages", N], random.Random(2), slowest=0.6)
     assert files(tmp_path) == files(world[0])
 
 
 def test_bad_input(tmp_path):
-    done = run_script("toyweb.py", "--run", tmp_path, "--pages", "5")
+    done = run_script("web/toyweb.py", "--run", tmp_path, "--pages", "5")
     assert done.returncode != 0 and "--pages 5" in done.stderr and not list(tmp_path.iterdir())
-    done = run_script("toyweb.py", "--run", tmp_path, "--seed", "-1")
+    done = run_script("web/toyweb.py", "--run", tmp_path, "--seed", "-1")
     assert done.returncode != 0 and "--seed -1: must be" in done.stderr and not list(tmp_path.iterdir())
-    done = run_script("toyweb.py", "--run", tmp_path / "none", "--score")
+    done = run_script("web/toyweb.py", "--run", tmp_path / "none", "--score")
     assert done.returncode != 0 and "python data.py" in done.stderr
 
 
@@ -246,7 +246,7 @@ def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finish
         toyweb.write(tmp_path, N, seed=0)
     monkeypatch.undo()
     assert not (tmp_path / toyweb.FIRST_WARC).exists()
-    with pytest.raises(ValueError, match=f"its files were being replaced.*python toyweb.py --run {re.escape(str(tmp_path))}"):
+    with pytest.raises(ValueError, match=f"its files were being replaced.*python -m web.toyweb --run {re.escape(str(tmp_path))}"):
         data.find_warcs([], tmp_path)
     toyweb.write(tmp_path, N, seed=0)
     assert files(tmp_path) == files(world[0])
@@ -263,6 +263,6 @@ def test_broken_pipe_and_interrupt(tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
         patch.setattr(runs, "start_clock", interrupt)
-        patch.setattr(sys, "argv", ["toyweb.py"])
+        patch.setattr(sys, "argv", ["web/toyweb.py"])
         runpy.run_path(toyweb.__file__, run_name="__main__")
-    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "toyweb.py: interrupted\n")
+    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "web/toyweb.py: interrupted\n")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import bpe
-import cores
+from model import cores
 import gpt
-import runs
+from run import runs
 import train
-import checkpoint
+from model import checkpoint
 from conftest import ROOT, kill_and_rerun, run_main, run_script
 
 TEXT = "".join(random.Random(1).choice(["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]) for _ in range(900))

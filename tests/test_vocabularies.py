@@ -1,4 +1,4 @@
-"""vocabularies.py: the published encodings by name, GPT-2's own files, tokenizer.json of Llama 3's and Qwen's family; and what bpe.py does
+"""tokens/vocabularies.py: the published encodings by name, GPT-2's own files, tokenizer.json of Llama 3's and Qwen's family; and what bpe.py does
 with texts by the batch, with offsets, with bytes."""
 
 import base64
@@ -21,11 +21,11 @@ import regex
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import bpe
-import encoder
-import pieces
-import vocabularies
+from tokens import encoder
+from tokens import pieces
+from tokens import vocabularies
 from bpe import Tokenizer
-from pieces import PATTERNS
+from tokens.pieces import PATTERNS
 
 DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
 PROSE = ("Once upon a time there was a little otter named Bo. Bo liked 12 + 30 = 42 and the sea.\n"
@@ -648,7 +648,7 @@ def test_ids_of_all_types(monkeypatch):
 
 
 def test_show_keeps_its_colours_and_spells_out_others(monkeypatch, capsys):
-    import command
+    from run import command
     tokenizer = Tokenizer({bytes([b]): b for b in range(256)}, "gpt4", {})
     monkeypatch.setattr(sys, "stdout", command.Terminal(sys.stdout))
     bpe.show_text(tokenizer, "a\x1b[2J", True, True)

@@ -1,4 +1,4 @@
-"""warc.py: ARC beside WARC, what becomes a document, hostile and damaged files, and a fuzz with a fixed seed.
+"""web/warc.py: ARC beside WARC, what becomes a document, hostile and damaged files, and a fuzz with a fixed seed.
 
 What a sound WARC holds and the first oddities are in test_data.py; here every format is put together by hand too.
 """
@@ -19,13 +19,13 @@ from dataclasses import asdict
 
 import pytest
 
-import command
-import crawl
-import extract
-import filters
-import warc
+from run import command
+from web import crawl
+from web import extract
+from web import filters
+from web import warc
 from conftest import ROOT
-from warc import document_kind, read_warc
+from web.warc import document_kind, read_warc
 
 
 def zipped(data):
@@ -720,10 +720,10 @@ def test_no_control_sequence_reaches_the_terminal(script, tmp_path, monkeypatch,
 def test_a_line_for_each_record(tmp_path):
     (tmp_path / "x.warc").write_bytes(b"".join(PAGES) + record(b"words", "conversion", Content_Type="text/plain") + b"garbage")
     for args, given in ((tmp_path / "x.warc", None), ("-", (tmp_path / "x.warc").read_bytes())):
-        done = subprocess.run([sys.executable, str(ROOT / "warc.py"), str(args)], capture_output=True, input=given, timeout=60)
+        done = subprocess.run([sys.executable, str(ROOT / "web/warc.py"), str(args)], capture_output=True, input=given, timeout=60)
         lines = done.stdout.decode().splitlines()
         assert done.returncode == 0 and len(lines) == 4 and b"response 3" in done.stderr and b"resync 1" in done.stderr
         assert lines[1].split() == [str(len(PAGES[0])), "response", "html", "200", "4", "2024-01-02T03:04:05Z", NAMES[1]]
         assert lines[3].split()[1:3] == ["conversion", "text"]
-    done = subprocess.run([sys.executable, str(ROOT / "warc.py"), "-"], capture_output=True, input=b"<html>", timeout=60)
-    assert done.returncode == 1 and done.stderr.decode().splitlines() == ["warc.py: error: <stdin>: not a WARC file: it begins with b'<html>', not with b'WARC/'"]
+    done = subprocess.run([sys.executable, str(ROOT / "web/warc.py"), "-"], capture_output=True, input=b"<html>", timeout=60)
+    assert done.returncode == 1 and done.stderr.decode().splitlines() == ["web/warc.py: error: <stdin>: not a WARC file: it begins with b'<html>', not with b'WARC/'"]

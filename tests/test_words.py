@@ -1,4 +1,4 @@
-"""words.py: the words of spaCy's blank English; tests/peers/test_data_peers.py asks spaCy itself."""
+"""web/words.py: the words of spaCy's blank English; tests/peers/test_data_peers.py asks spaCy itself."""
 import doctest
 import random
 import sys
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import dedup
-import words
+from web import dedup
+from web import words
 from conftest import run_script
 
 
@@ -62,7 +62,7 @@ def test_a_text_is_its_pieces():
 
 
 def test_what_dedup_takes_for_unsplit_is_one_word():
-    """dedup.py looks at most texts in ASCII only to see that none of their words is split."""
+    """web/dedup.py looks at most texts in ASCII only to see that none of their words is split."""
     r, pieces = random.Random(1), [*dedup.SPLIT, *words.SPECIAL, *words.UNITS]
     pieces = [piece for piece in pieces if piece.isascii() and piece.isalnum()]
     n_split = 0
@@ -84,5 +84,5 @@ def test_one_long_piece_in_linear_time(piece):
 
 
 def test_command():
-    done = run_script("words.py", "I'd say it's 5km (i.e. 3mi).")
+    done = run_script("web/words.py", "I'd say it's 5km (i.e. 3mi).")
     assert done.returncode == 0 and done.stdout == "I 'd say it 's 5 km ( i.e. 3mi ) .\n"

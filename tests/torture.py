@@ -52,9 +52,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import bpe  # noqa: E402
-import checkpoint  # noqa: E402
+from model import checkpoint  # noqa: E402
 import gpt  # noqa: E402
-import warc  # noqa: E402
+from web import warc  # noqa: E402
 
 RUN = "$RUN"                    # in the words of a command: the run folder
 WAIT_S = 120                    # for one process; the slowest takes some seconds of CPU
@@ -210,12 +210,12 @@ def stages_of(address, tiny):
     """
     run = f"--run {RUN}"
     again = f"{run} --on-mismatch restart"
-    toyweb = f"toyweb.py {run}"
+    toyweb = f"web/toyweb.py {run}"
     train = f"train.py {again} --init {tiny} --steps 12 --save-every 3 --eval-every 6 --batch 4"
     sft = f"align.py sft {again} --steps 8 --batch 2 --replay 1"
     rl = f"align.py rl {again} --steps 5 --prompts 2 --group 2 --max-tokens 6"
     export = f"sample.py export --model {RUN}/base --gguf {RUN}/model.gguf"
-    made = (f"runs.py {run} --name 3-bpe --made-of docs/*.jsonl.gz "
+    made = (f"run/runs.py {run} --name 3-bpe --made-of docs/*.jsonl.gz "
             "--makes tokenizer.json tokenizer.tiktoken -- bpe.py train --run {run}")
     make = f"make -o .venv/ready PY={sys.executable} RUN={RUN} shards"
 
@@ -232,7 +232,7 @@ def stages_of(address, tiny):
         ("sft", sft, f"{sft} --seed 5", of_sft),
         ("rl", rl, f"{rl} --seed 5", of_rl),
         ("export", export, f"{export} --type q8_0", "base/*"),
-        ("crawl", f"crawl.py {address} {run} --delay 0 --pages 30", "", ""),
+        ("crawl", f"web/crawl.py {address} {run} --delay 0 --pages 30", "", ""),
         ("runs", made, f"{made} --vocab-size 400", docs),
         ("make", f"{make} PAGES={PAGES}", f"{make} PAGES=130", ""),
     ]
@@ -438,7 +438,7 @@ class World:
         """Start a stage on a run. kill: (number of a file operation, signal, delay), see BOOT."""
         words = stage.other if other else stage.words
         words = [word.replace(RUN, os.fsdecode(run)) for word in words]
-        kwargs = {"cwd": self.code if words[0] in ("make", "runs.py") else self.here, **kwargs}
+        kwargs = {"cwd": self.code if words[0] in ("make", "run/runs.py") else self.here, **kwargs}
         if words[0] == "make":
             return Process(words, self.folder, **kwargs)
         words[0] = str(self.code / words[0])
@@ -843,7 +843,7 @@ def odd_trial(world, rng, number):
     stages = world.stages
     if odd.folder != b"run":                            # make refuses strange names itself
         stages = [stage for stage in stages if stage.name != "make"]
-    if odd.folder.startswith(b"-"):                     # runs.py is started in the scripts' folder
+    if odd.folder.startswith(b"-"):                     # run/runs.py is started in the scripts' folder
         stages = [stage for stage in stages if stage.name != "runs"]
     stage = stages[(number // len(ODD) + number) % len(stages)]
     parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
@@ -1063,10 +1063,10 @@ def page_of(rng, shape, size):
 
 def through_the_filters(page):
     """{step: CPU seconds} of all that data.py may do to a page, whatever the step before says."""
-    import dedup
-    import extract
-    import filters
-    import language
+    from web import dedup
+    from web import extract
+    from web import filters
+    from web import language
 
     data, found = page.encode("utf-8", "surrogatepass"), {}
     model = language.load()
@@ -1205,13 +1205,13 @@ def model_files(world):
     words[:8] = checkpoint.LLMC_MAGIC, 3, T, V, 1, 2, C, V
     sizes = sum(int(np.prod(shape)) for _, shape in checkpoint._llmc_layout(V, T, 1, C))
     found["llmc.bin"] = words.tobytes() + np.zeros(sizes, "<f4").tobytes()
-    found["language.ftz"] = (ROOT / "language.ftz").read_bytes()
+    found["web/language.ftz"] = (ROOT / "web/language.ftz").read_bytes()
     return found
 
 
 def read_model_file(folder, name):
     """Read a file as the programs do, and use it. -> "read", or "refused" with a proper error"""
-    import language
+    from web import language
     import sample
 
     path = folder / name
@@ -1228,7 +1228,7 @@ def read_model_file(folder, name):
             bpe.check_ids(bpe.open_shard(path), 1024, path)
         elif name == "llmc.bin":
             gpt.load(path)
-        elif name == "language.ftz":
+        elif name == "web/language.ftz":
             language.load(path).predict([text])
         elif name in ("tokenizer.tiktoken", "vocab.json", "merges.txt", "tokenizer_config.json"):
             beside = name in ("merges.txt", "tokenizer_config.json")
@@ -1372,7 +1372,7 @@ def with_names(rng, value, names):
 
 def chat_trial(world, rng, n=40):
     """Rows of every schema, mutated: what is read has control tokens where the format puts them."""
-    import chats
+    from chat import chats
     import sample
     import test_chats
 

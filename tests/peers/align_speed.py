@@ -25,7 +25,7 @@ import align
 import bpe
 import gpt
 import sample
-import toyweb
+from web import toyweb
 import train
 
 PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4

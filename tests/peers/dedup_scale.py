@@ -1,4 +1,4 @@
-"""dedup_scale.py: how time and memory of dedup.py grow with the number of documents; every tenth is a near-duplicate.
+"""dedup_scale.py: how time and memory of web/dedup.py grow with the number of documents; every tenth is a near-duplicate.
 
     python tests/peers/dedup_scale.py 100000 1000000
 
@@ -47,7 +47,7 @@ def main():
             files = [str(p) for p in sorted(folder.glob("*.jsonl.gz"))]
             for argv in (["sign", *files], ["match"], ["drop", *files, "--to", str(folder / "out")]):
                 start = time.perf_counter()
-                done = subprocess.run([sys.executable, ROOT / "dedup.py", *argv, "--work", str(folder / "work")], check=True, capture_output=True, text=True)
+                done = subprocess.run([sys.executable, ROOT / "web/dedup.py", *argv, "--work", str(folder / "work")], check=True, capture_output=True, text=True)
                 seconds.append(time.perf_counter() - start)
                 if argv[0] == "match":
                     said = done.stdout.strip()

@@ -62,7 +62,7 @@ def training(settings, rounds, seconds):
 def bandwidth():
     """Bytes a second that all threads together read, from sums over more memory than any cache."""
     sys.path.insert(0, str(ROOT))
-    import cores
+    from model import cores
     import numpy as np
     x = np.ones(1 << 27, np.float32)
     best = 0.0

@@ -1,4 +1,4 @@
-"""gpu_speed.py: kernels/ and device.py on a GPU beside PyTorch on the same GPU, in one run. make gpu prints this last.
+"""gpu_speed.py: kernels/ and model/device.py on a GPU beside PyTorch on the same GPU, in one run. make gpu prints this last.
 
     python tests/peers/gpu_speed.py --out out/gpu.txt
 
@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-import cores  # noqa: F401, E402        before numpy
+from model import cores  # noqa: F401, E402        before numpy
 import cupy as cp  # noqa: E402
-import device  # noqa: E402
+from model import device  # noqa: E402
 import gpt  # noqa: E402
 import kernels  # noqa: E402
 import numpy as np  # noqa: E402

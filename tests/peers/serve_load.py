@@ -1,4 +1,4 @@
-"""serve.py under load: 64 clients for a minute, of whom some go away in the middle of a stream; then what one client alone gets.
+"""chat/serve.py under load: 64 clients for a minute, of whom some go away in the middle of a stream; then what one client alone gets.
 
     python tests/peers/serve_load.py [MODEL] [SECONDS]
 

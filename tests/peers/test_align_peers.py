@@ -1,4 +1,4 @@
-"""objectives.py beside TRL and cleanrl: their losses and PyTorch's gradients, on the same model and the same tokens."""
+"""chat/objectives.py beside TRL and cleanrl: their losses and PyTorch's gradients, on the same model and the same tokens."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 import align
 import bpe
 import gpt
-import objectives
+from chat import objectives
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 torch = pytest.importorskip("torch")

@@ -22,8 +22,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-import pieces
-import vocabularies
+from tokens import pieces
+from tokens import vocabularies
 from bpe import PATTERNS, Tokenizer
 
 DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))

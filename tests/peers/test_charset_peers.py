@@ -1,4 +1,4 @@
-"""charset.py and crawl.py beside Chromium: TextDecoder, the query of links, URL and the HTML parser. Needs Chromium and the playwright package."""
+"""web/charset.py and web/crawl.py beside Chromium: TextDecoder, the query of links, URL and the HTML parser. Needs Chromium and the playwright package."""
 import itertools
 import random
 import re
@@ -11,9 +11,9 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent.parent)]
-import charset  # noqa: E402
-import crawl  # noqa: E402
-import warc  # noqa: E402
+from web import charset  # noqa: E402
+from web import crawl  # noqa: E402
+from web import warc  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")

@@ -1,4 +1,4 @@
-"""What crawl.py writes, read by warcio: standard WARC, digests right, the same bodies; and read through open_url."""
+"""What web/crawl.py writes, read by warcio: standard WARC, digests right, the same bodies; and read through open_url."""
 
 import sys
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import crawl  # noqa: E402
-import warc  # noqa: E402
+from web import crawl  # noqa: E402
+from web import warc  # noqa: E402
 from test_crawl import BODIES, clock, file_page, links, out, raw, hang_up, servers, web  # noqa: E402,F401  fixtures, bodies
 
 pytest.importorskip("warcio")

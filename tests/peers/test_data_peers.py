@@ -18,10 +18,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import data
-import dedup
-import extract
-import filters
-import words
+from web import dedup
+from web import extract
+from web import filters
+from web import words
 
 DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent.parent / "shared" / "data")
 
@@ -269,8 +269,10 @@ def test_signatures_are_datatroves(kinds, texts):
 
 OLD = """
 import sys, types, json, hashlib
-import cores, numpy as np
-import dedup, filters
+import numpy as np
+from model import cores
+from web import dedup
+from web import filters
 nltk = types.ModuleType("nltk")                  # our words and sentences in place of NLTK's
 nltk.tokenize = types.ModuleType("nltk.tokenize")
 nltk.ngrams = lambda words, n: zip(*(words[i:] for i in range(n)))

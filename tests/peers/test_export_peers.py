@@ -1,11 +1,11 @@
-"""export.py's files in the gguf package's reader and in llama.cpp (the llama-cpp-python package, where it is installed)."""
+"""chat/export.py's files in the gguf package's reader and in llama.cpp (the llama-cpp-python package, where it is installed)."""
 
 import numpy as np
 import pytest
 from gguf import GGUFReader, quants, GGMLQuantizationType
 
 import bpe
-import export
+from chat import export
 import gpt
 import sample
 

@@ -1,4 +1,4 @@
-"""extract.py beside trafilatura on the pages of two benchmarks: precision, recall, F1 and time, in one run.
+"""web/extract.py beside trafilatura on the pages of two benchmarks: precision, recall, F1 and time, in one run.
 
 Two more sets of pages are there for the end: nobody looks into them while working on the rules.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-import extract
+from web import extract
 
 # The pages and the scorer are those of the test of the same name one folder up.
 spec = importlib.util.spec_from_file_location("extract_scorer", Path(__file__).parent.parent / "test_extract.py")
@@ -32,7 +32,7 @@ spec.loader.exec_module(scorer)
 trafilatura = pytest.importorskip("trafilatura", exc_type=ImportError, reason="needs trafilatura and lxml_html_clean")
 
 ROUNDS = 3
-SYSTEMS = {"extract.py": extract.main_text} | {
+SYSTEMS = {"web/extract.py": extract.main_text} | {
     f"trafilatura {trafilatura.__version__} {' '.join(kwargs)}":
         lambda page, kwargs=kwargs: trafilatura.extract(page, include_comments=False, **kwargs) or ""
     for kwargs in ({"fast": True}, {}, {"favor_precision": True}, {"favor_recall": True})}
@@ -53,16 +53,16 @@ def test_better_than_trafilatura_at_a_third_of_its_time():
         rounds = [{name: seconds(function, pages) for name, function in SYSTEMS.items()} for _ in range(ROUNDS)]
         scores, ratios = {}, {}
         print(f"\n{benchmark}: {len(work)} pages to work with, {len(held_out)} held out")
-        print(f"{'F1, precision, recall':34} {'to work with':22}{'held out':22}ms a page, share of it that extract.py takes")
+        print(f"{'F1, precision, recall':34} {'to work with':22}{'held out':22}ms a page, share of it that web/extract.py takes")
         for name, function in SYSTEMS.items():
             rows = [scorer.compare(gold, function(page)) for page, gold in pages]
             scores[name] = scorer.f1(rows)[0]
-            ratios[name] = statistics.median(r["extract.py"] / r[name] for r in rounds)
+            ratios[name] = statistics.median(r["web/extract.py"] / r[name] for r in rounds)
             parts = [" %.4f %.3f %.3f   " % scorer.f1(part) for part in (rows[:len(work)], rows[len(work):])]
             ms = statistics.median(r[name] for r in rounds) / len(pages) * 1e3
             print(f"{name:34}{''.join(parts)} {ms:7.2f} {ratios[name]:.2f}")
-        theirs = [name for name in SYSTEMS if name != "extract.py"]
-        assert scores["extract.py"] > max(scores[name] for name in theirs), benchmark
+        theirs = [name for name in SYSTEMS if name != "web/extract.py"]
+        assert scores["web/extract.py"] > max(scores[name] for name in theirs), benchmark
         assert all(ratios[name] < 1 / 3 for name in theirs), benchmark
 
 
@@ -87,7 +87,7 @@ def test_other_half_of_the_article_extraction_benchmark():
     for name, function in SYSTEMS.items():
         scores[name] = scorer.f1([scorer.compare(text, function(page)) for page, text in pages.values()])
         print("%-34s %.4f %.3f %.3f" % (name, *scores[name]))
-    assert scores["extract.py"][0] >= 0.960
+    assert scores["web/extract.py"][0] >= 0.960
 
 
 def counts(text, item):
@@ -111,4 +111,4 @@ def test_pages_of_the_evaluation_of_trafilatura():
         right, wrong, missing = map(sum, zip(*rows))
         scores[name] = 2 * right / (2 * right + wrong + missing)
         print("%-34s %.4f %.3f %.3f" % (name, scores[name], right / (right + wrong), right / (right + missing)))
-    assert scores["extract.py"] >= 0.925
+    assert scores["web/extract.py"] >= 0.925

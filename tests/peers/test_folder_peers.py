@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2ForSequenceClassification, GPT2Tokenizer
 
 import bpe
-import checkpoint
+from model import checkpoint
 import gpt
 import sample
 import train

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 import gpt  # noqa: E402
 import train  # noqa: E402
 import bpe  # noqa: E402
-import checkpoint  # noqa: E402
+from model import checkpoint  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""chat.html in headless Chromium against a small run: every view, without an error on the console. Needs Chromium and the playwright package."""
+"""chat/page.html in headless Chromium against a small run: every view, without an error on the console. Needs Chromium and the playwright package."""
 
 import functools
 import http.server
@@ -13,8 +13,8 @@ import pytest
 import bpe
 import gpt
 import sample
-import serve
-import toyweb
+from chat import serve
+from web import toyweb
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")

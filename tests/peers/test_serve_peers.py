@@ -1,4 +1,4 @@
-"""serve.py asked by OpenAI's own Python client, unchanged, and by curl."""
+"""chat/serve.py asked by OpenAI's own Python client, unchanged, and by curl."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import bpe
 import gpt
 import sample
-import serve
+from chat import serve
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"] * 4, 330)
 CFG = gpt.Config(TOK.n_vocab, 64, 16, 2, 2)

@@ -1,4 +1,4 @@
-"""toyweb.py's crawl read by warcio: standard WARC, digests right, what we read is what it reads."""
+"""web/toyweb.py's crawl read by warcio: standard WARC, digests right, what we read is what it reads."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 import data  # noqa: E402
-import toyweb  # noqa: E402
+from web import toyweb  # noqa: E402
 
 pytest.importorskip("warcio")
 from warcio.archiveiterator import ArchiveIterator  # noqa: E402

@@ -1,4 +1,4 @@
-"""warc.py beside warcio: the same records from ARC files and from awkward WARCs, and the time that reading takes."""
+"""web/warc.py beside warcio: the same records from ARC files and from awkward WARCs, and the time that reading takes."""
 import gzip
 import io
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-import warc
+from web import warc
 
 pytest.importorskip("warcio", exc_type=ImportError)
 from warcio.archiveiterator import ArchiveIterator  # noqa: E402

@@ -1,10 +1,10 @@
-"""encoder.py: byte-level BPE for many pieces at once, in arrays.
+"""tokens/encoder.py: byte-level BPE for many pieces at once, in arrays.
 
 bpe.py's merge takes a piece and joins the two neighbours of the lowest rank until none are left. Here a column of an array is a
 piece: every step finds the lowest rank of each column, joins there, and looks up the ranks of the two new pairs. The table of pairs
 says what merge asks of joint bytes, as every two tokens whose joint bytes are a token stand in it.
 
-    pieces.py       text -> numbers of pieces
+    tokens/pieces.py       text -> numbers of pieces
     Encoder         numbers -> ids, remembered; of pieces that are new, merged together
 
 The ids are those of merge (tests/test_bpe.py, tests/test_vocabularies.py) and of tiktoken (tests/peers/test_bpe_peers.py).
@@ -16,8 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
-import cores
-from pieces import SURE, Pieces, batches_of, blocks_of, cut, finder, spelled
+from model import cores
+from tokens.pieces import SURE, Pieces, batches_of, blocks_of, cut, finder, spelled
 
 REMEMBERED = 2**20      # pieces that are no tokens; with more the memory of them begins anew
 TOGETHER = 2**22        # characters whose new pieces are merged together

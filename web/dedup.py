@@ -1,4 +1,4 @@
-"""dedup.py: near-duplicates, found by MinHash.
+"""web/dedup.py: near-duplicates, found by MinHash.
 
 Two texts are near-duplicates when they share most of their shingles, the runs of five words in them. Comparing all pairs of a
 million texts is out of the question, so each gets a signature: for each of 112 orders of all shingles the first one that the
@@ -10,9 +10,9 @@ that was fetched first (by its date, then url, then id), whatever order the file
 The steps leave files, so a step that was killed does not begin anew. Machines that share the work
 sign into folders of their own, and the files of these are copied into one folder.
 
-    python dedup.py sign docs/*.jsonl.gz --work W       each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
-    python dedup.py match --work W --index 2024.npy     which documents go: W/NAME.drop.npy; the index is of an earlier crawl
-    python dedup.py drop docs/*.jsonl.gz --work W --to out       the files without them
+    python -m web.dedup sign docs/*.jsonl.gz --work W       each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
+    python -m web.dedup match --work W --index 2024.npy     which documents go: W/NAME.drop.npy; the index is of an earlier crawl
+    python -m web.dedup drop docs/*.jsonl.gz --work W --to out       the files without them
 
 Contents decide, not names, sizes or times. Each step writes its record last (NAME.signed.json,
 matched.json), with the SHA-256 of what it read and wrote. A file that has changed is signed again,
@@ -39,15 +39,15 @@ import sys
 import unicodedata
 from pathlib import Path
 
-import cores                    # before NumPy
-import checkpoint
-import command
-import extract
+from model import cores                    # before NumPy
+from model import checkpoint
+from run import command
+from web import extract
 import numpy as np
 import regex
-import runs
-from filters import PUNCTUATION
-from words import SPECIAL, UNITS, split_piece
+from run import runs
+from web.filters import PUNCTUATION
+from web.words import SPECIAL, UNITS, split_piece
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
 MERSENNE = np.uint64((1 << 61) - 1)
@@ -267,7 +267,7 @@ def load_index(path, version="0.10"):
 
     ValueError for any other file, and if another version has signed its documents.
     """
-    remake = "python dedup.py match --save-index"
+    remake = "python -m web.dedup match --save-index"
     index = load_array(path, (BANDS, None), list(KEY_TYPES.values()), remake)
     if index.dtype != KEY_TYPES[version]:
         other = next(name for name, dtype in KEY_TYPES.items() if dtype == index.dtype)
@@ -294,7 +294,7 @@ def load_record(path, remake):
     record = checkpoint.read_json(path)
     if {key: record.pop(key, None) for key in METHOD} != METHOD:
         raise ValueError(
-            f"{path}: made by another version of dedup.py; make it again with: {remake}")
+            f"{path}: made by another version of web/dedup.py; make it again with: {remake}")
     return record
 
 
@@ -329,7 +329,7 @@ def load_keys(work, stem):
 
     ValueError unless record, keys and names are whole and were written together.
     """
-    remake = f"python dedup.py sign FILE --work {work}, where FILE is {stem}.jsonl or .jsonl.gz"
+    remake = f"python -m web.dedup sign FILE --work {work}, where FILE is {stem}.jsonl or .jsonl.gz"
     keys = load_array(Path(work) / f"{stem}.keys.npy", (None, BANDS), [np.uint64], remake)
     record = load_record(Path(work) / f"{stem}.signed.json", remake)
     for part in ("names.tsv", "keys.npy"):
@@ -388,7 +388,7 @@ def sign(path, work):
 def check_unchanged(path, sha256, work):
     if runs.sha256_of(path) != sha256:
         raise ValueError(f"{path}: has changed since it was signed; "
-                         f"run: python dedup.py sign {path} --work {work}, then match and drop")
+                         f"run: python -m web.dedup sign {path} --work {work}, then match and drop")
 
 
 # -------------------------------------------------------------------------------------------- match
@@ -412,7 +412,7 @@ def match(work, index=(), save_index=None, version="0.10"):
     stems = stems_in(work)
     if not stems:
         raise FileNotFoundError(f"{work}: no *.keys.npy; "
-                                f"make them with: python dedup.py sign FILES --work {work}")
+                                f"make them with: python -m web.dedup sign FILES --work {work}")
     records, parts = zip(*[load_keys(work, stem) for stem in stems])
     keys, sizes = np.concatenate(parts), list(map(len, parts))
     root, n = clusters(keys), len(keys)
@@ -448,7 +448,7 @@ def matched_files(work):
 
     ValueError if files were signed or removed after it: a match depends on all of them.
     """
-    remake = f"python dedup.py match --work {work}, with the --index it had"
+    remake = f"python -m web.dedup match --work {work}, with the --index it had"
     files = load_record(Path(work) / "matched.json", remake).get("files")
     if not isinstance(files, dict) or not all(map(is_entry, files.values())):
         raise ValueError(f"{work}/matched.json: not what match writes; run: {remake}")
@@ -474,7 +474,7 @@ def contents(record):
 def check_matched(path, work, files):
     if stem_of(path) not in files:
         raise ValueError(f"{path}: not among the files matched in {work}; "
-                         f"run: python dedup.py sign {path} --work {work}, then match and drop")
+                         f"run: python -m web.dedup sign {path} --work {work}, then match and drop")
     check_unchanged(path, files[stem_of(path)]["signed"].get("sha256"), work)
 
 
@@ -483,7 +483,7 @@ def drop_lines(path, work, to, files):
 
     files: see matched_files. -> (documents kept, dropped)
     """
-    remake = f"python dedup.py match --work {work}"
+    remake = f"python -m web.dedup match --work {work}"
     drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
     drop = load_array(drop_path, (None,), [bool], remake)
     if runs.sha256_of(drop_path) != files[stem_of(path)].get("drop.npy"):
@@ -586,7 +586,7 @@ def drop_command(args):
     if os.path.realpath(args.to) in map(os.path.realpath, taken):
         raise ValueError(f"--to {args.to}: the results need a folder of their own, "
                          "not that of the files or of --work")
-    with runs.locked(args.to, "dedup.py"):
+    with runs.locked(args.to, "web/dedup.py"):
         claim(args.to, args.work)
         drop_files(args, files)
 
@@ -609,18 +609,18 @@ def report_others(args, files):
     """Say which matched files are not among those given, and which older results stay."""
     missing = set(files) - set(map(stem_of, args.files))
     if missing:
-        print(f"dedup.py: {len(missing)} files that were matched are not among these, "
+        print(f"web/dedup.py: {len(missing)} files that were matched are not among these, "
               f"such as {min(missing)}", file=sys.stderr)
     left = set(map(stem_of, args.to.glob("*.jsonl.gz"))) - set(files)
     if left:
-        print(f"dedup.py: {args.to} holds {len(left)} files from before, which are no longer "
+        print(f"web/dedup.py: {args.to} holds {len(left)} files from before, which are no longer "
               f"matched, such as {min(left)}.jsonl.gz", file=sys.stderr)
 
 
 def main(argv=None):
     args = parse_args(argv)
     step = {"sign": sign_command, "match": match_command, "drop": drop_command}[args.step]
-    with runs.locked(args.work, "dedup.py"):
+    with runs.locked(args.work, "web/dedup.py"):
         step(args)
 
 

@@ -1,4 +1,4 @@
-"""toyweb.py: a miniature web with known truth.
+"""web/toyweb.py: a miniature web with known truth.
 
 About 3,000 pages on 150 hosts around an invented shore, the Lantern Coast, written as a real crawl: WARC,
 one gzip member per record, request, response and metadata for each capture. Its good pages are stories,
@@ -9,8 +9,8 @@ learned here; each fact stands on a known number of pages, so knowledge can be m
 The same seed also writes conversations, comparison pairs and verifiable tasks for align.py. What is held
 out for testing (facts never asked, phrasings, sums, rounds of the game) is in no training text.
 
-    python toyweb.py                       write out/demo and print a census
-    python toyweb.py --score               compare what data.py kept and dropped with the truth
+    python -m web.toyweb                       write out/demo and print a census
+    python -m web.toyweb --score               compare what data.py kept and dropped with the truth
 
 Same seed, same bytes, whatever Python writes them.
 """
@@ -29,8 +29,8 @@ from collections import Counter, namedtuple
 from html import escape
 from pathlib import Path
 
-import command
-import runs
+from run import command
+from run import runs
 
 Page = namedtuple("Page", "url label html charset original")     # original: the url a mirror copies, or None
 
@@ -819,7 +819,7 @@ def tasks(seed=0, n_pages=3000):
 
 
 def probes(seed=0, n_pages=3000):
-    """{file name: [task]} for probe.py: questions about every second entity to find out what a model knows, and about the others to
+    """{file name: [task]} for chat/probe.py: questions about every second entity to find out what a model knows, and about the others to
     test what it learned from that; and about names that stand on no page (exposure 0), whose answer is a mere draw, four times as many
     to learn from as to test with. "reply" is the answer in the assistant's words."""
     rng, world = stream(seed, "probe"), entities(seed, n_pages)
@@ -864,7 +864,7 @@ def write(run_dir, n_pages=3000, seed=0):
     """
     run = Path(run_dir)
     new = run / NEW
-    with runs.locked(run, "toyweb.py"):
+    with runs.locked(run, "web/toyweb.py"):
         runs.settle(new, run)
         shutil.rmtree(new, ignore_errors=True)
         try:
@@ -882,7 +882,7 @@ def is_ours(path):
     """Whether a WARC file is of a miniature web, by its first record."""
     try:
         with gzip.open(path) as f:
-            return b"\r\nsoftware: toyweb.py\r\n" in f.read(2000)
+            return b"\r\nsoftware: web/toyweb.py\r\n" in f.read(2000)
     except (OSError, EOFError, zlib.error):
         return False
 
@@ -899,7 +899,7 @@ def write_world(folder, n_pages, seed):
     write_file(folder / "blocklist" / "gambling" / "domains", "".join(f"{h}\n" for h in BLOCKED_HOSTS).encode())
     per_file = 1000
     for start in range(0, len(web), per_file):
-        info = b"software: toyweb.py\r\nformat: WARC File Format 1.0\r\ndescription: the Lantern Coast\r\n"
+        info = b"software: web/toyweb.py\r\nformat: WARC File Format 1.0\r\ndescription: the Lantern Coast\r\n"
         blocks = [warc_record("warcinfo", info, WARC_Record_ID=f"<urn:uuid:{uuid.UUID(int=start, version=4)}>", WARC_Date="2026-03-01T00:00:00Z",
                               WARC_Filename=f"{start // per_file:06}.warc.gz", Content_Type="application/warc-fields")]
         blocks += [capture(p, i, seed, rng) for i, p in enumerate(web[start:start + per_file], start)]

@@ -1,12 +1,12 @@
-"""serve.py: the models of a run over HTTP, for the clients that speak OpenAI's language, and the page that looks inside.
+"""chat/serve.py: the models of a run over HTTP, for the clients that speak OpenAI's language, and the page that looks inside.
 
-A thread for each connection reads requests, makes a job of each and passes on what batching.py writes for it.
+A thread for each connection reads requests, makes a job of each and passes on what chat/batching.py writes for it.
 
     python sample.py serve                           http://127.0.0.1:8000, the page; http://127.0.0.1:8000/v1 for clients
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'
 
 GET /v1/models, /health; POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize. /health
-needs no key, and is /v1/health and /ping too. The page (chat.html) asks for more: /api/about, report,
+needs no key, and is /v1/health and /ping too. The page (chat/page.html) asks for more: /api/about, report,
 arena, log, look and cut.
 
 model is the name of a stage of the run. Without one the best assistant answers, or for completions the
@@ -35,7 +35,7 @@ One client can hold so much and no more:
                                                                              503, 429 where all are busy
     answer that nobody reads              30 s, 1 s more for 32,768 bytes    closed
     all such answers together             64 MiB                             the longest waiting is closed
-    requests that wait for a place        64 for each model (batching.py)    429; who has most gives way
+    requests that wait for a place        64 for each model (chat/batching.py)    429; who has most gives way
     requests being parsed at a time       4 chats; 1 that cuts or shows much the others wait
     JSON within JSON                      32 levels                          400
     characters in prompt or messages      context * longest token            400, before they are encoded
@@ -82,14 +82,14 @@ import uuid
 from pathlib import Path
 
 import sample                   # before numpy
-import batching
+from chat import batching
 import bpe
-import checkpoint
-import device
+from model import checkpoint
+from model import device
 import gpt
-import inside
+from chat import inside
 import numpy as np
-import vocabularies
+from tokens import vocabularies
 
 # The bounds of the table above.
 LONGEST_LINE, LARGEST_HEAD, LARGEST_BODY = 8192, 32768, 1 << 20         # bytes
@@ -1092,7 +1092,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as e:
-            print(f"serve.py: {self.command} {self.path[:100]}: {type(e).__name__}: {e}", file=sys.stderr)
+            print(f"chat/serve.py: {self.command} {self.path[:100]}: {type(e).__name__}: {e}", file=sys.stderr)
             self.close_connection = True
             if not self.streaming:
                 self.send({"error": Refused(500, f"{type(e).__name__}: {e}").error}, 500)
@@ -1337,7 +1337,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # ---- what the page shows
 
     def page(self, _):
-        page = Path(__file__).parent / "chat.html"
+        page = Path(__file__).with_name("page.html")
         return Answer(page.read_bytes(), kind="text/html; charset=utf-8")
 
     def query(self):
@@ -1643,7 +1643,7 @@ class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request, client_address):        # a client that went away at a bad moment is no error of ours
         kind, e, _ = sys.exc_info()
         if not issubclass(kind, (ConnectionError, TimeoutError)):
-            print(f"serve.py: {kind.__name__}: {e}", file=sys.stderr)
+            print(f"chat/serve.py: {kind.__name__}: {e}", file=sys.stderr)
 
     def verify_request(self, request, client_address):
         """Whether a new connection is taken. Of too many, those give way that have waited longest."""

@@ -1,4 +1,4 @@
-"""device.py: gpt.py's model on a GPU.
+"""model/device.py: gpt.py's model on a GPU.
 
 The walk through a block is gpt.py's own; given CuPy arrays its operations are the raw kernels of kernels/. Here stands what a GPU
 adds: the check that there is one, parameters, gradients and moments each behind each other in one array, one arena for all the
@@ -18,7 +18,7 @@ import math
 import sys
 from types import SimpleNamespace
 
-import cores                    # before numpy
+from model import cores                    # before numpy
 import gpt
 import numpy as np
 

@@ -1,11 +1,11 @@
-"""evaluate.py: how well a model goes on with text it has not seen.
+"""model/evaluate.py: how well a model goes on with text it has not seen.
 
 Nats per token say how surprised it is; bits per byte say the same for any tokenizer. An n-gram model counted on the
 same training text is what memory alone can do: a model worth its name is below it. HellaSwag asks which of four
 endings belongs to a text.
 
-    python evaluate.py gpt2/ --hellaswag hellaswag_val.jsonl --tokenizer r50k_base.tiktoken
-    python evaluate.py out/demo/base --tokens out/demo/tokens/val_000000.bin
+    python -m model.evaluate gpt2/ --hellaswag hellaswag_val.jsonl --tokenizer r50k_base.tiktoken
+    python -m model.evaluate out/demo/base --tokens out/demo/tokens/val_000000.bin
 
 Sources: Chen & Goodman 1999 (n-grams); Zellers et al. 2019 (HellaSwag), by the procedure of llm.c.
 """
@@ -15,11 +15,11 @@ import math
 import sys
 from pathlib import Path
 
-import cores                    # before numpy
+from model import cores                    # before numpy
 import bpe
-import checkpoint
-import command
-import device
+from model import checkpoint
+from run import command
+from model import device
 import gpt
 import numpy as np
 

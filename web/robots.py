@@ -6,7 +6,7 @@ or with the line, so repeated headers are read line by line. "ai-train: no" name
 directive follows. Dates hold commas and colons; the value of a directive is no directive:
 "max-image-preview: none" forbids nothing.
 
-robots.txt, which says what may be fetched, is read by crawl.py.
+robots.txt, which says what may be fetched, is read by web/crawl.py.
 
 Sources: Google's "Robots meta tag, data-nosnippet, and X-Robots-Tag specifications", for names,
 lists and dates; noai is DeviantArt's.
@@ -85,7 +85,7 @@ def directives(line):
 
 
 def lines(headers):
-    """The X-Robots-Tag lines of a response's headers, as warc.py or a plain dict has them."""
+    """The X-Robots-Tag lines of a response's headers, as web/warc.py or a plain dict has them."""
     return getattr(headers, "lines", {}).get("x-robots-tag") or [headers.get("x-robots-tag", "")]
 
 

@@ -1,10 +1,10 @@
-"""inside.py: what goes on in a model while it reads one text.
+"""chat/inside.py: what goes on in a model while it reads one text.
 
 Training needs only what comes out at the end; here everything is kept: how much each head of each layer looks at each token, what the
 residual stream would say after each layer if the model ended there (the logit lens), and what is left of the last probabilities
 after temperature, top-k, top-p and min-p.
 
-    python inside.py "The kistbat eats"          for each token the likeliest next ones, layer by layer
+    python -m chat.inside "The kistbat eats"          for each token the likeliest next ones, layer by layer
 
 Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
@@ -12,7 +12,7 @@ Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 import argparse
 
 import sample                   # before numpy
-import command
+from run import command
 import gpt
 import numpy as np
 

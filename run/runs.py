@@ -1,10 +1,10 @@
-"""runs.py: how the files of a run come to be. They are whole, one process writes them, and make knows when they are done.
+"""run/runs.py: how the files of a run come to be. They are whole, one process writes them, and make knows when they are done.
 
     whole_file(path)            a file gets its name when all of it is on the disk; until then what was there stays
     publish(new, folder)        the same for several files that belong together, such as a model and its tokenizer
     locked(folder, name)        two processes of one stage never work in one folder
     seconds_spent()             of this process and of the killed ones that it goes on from
-    python runs.py ...          how make runs a stage: not if it is finished, which contents decide and not times
+    python -m run.runs ...          how make runs a stage: not if it is finished, which contents decide and not times
 
 Files get their names by os.replace, which a kill cannot cut in half. A power loss could: a name may reach the disk
 before the bytes do. So a file is flushed before it is renamed, and its folder after that.
@@ -29,7 +29,7 @@ import sys
 import time
 from pathlib import Path
 
-import command
+from run import command
 
 TEMPORARY = re.compile(r"(.+)\.(\d+)-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
 MOVES = "moves.json"                                    # in a folder of new files: it is complete, they may move

@@ -9,8 +9,8 @@ costs the record that it hits and no other, and is counted.
 Left out: Brotli and zstd, which the standard library cannot undo; bodies in them are counted as
 undecodable. Digests are not verified; the segments of a record are not put together.
 
-    python warc.py FILE.warc.gz            one line a record, and what was damaged
-    curl URL | python warc.py -
+    python -m web.warc FILE.warc.gz            one line a record, and what was damaged
+    curl URL | python -m web.warc -
 
 Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); RFC 9112 (HTTP, chunked bodies);
 warcio, for what real files contain.
@@ -24,8 +24,8 @@ import zlib
 from collections import Counter, deque, namedtuple
 from dataclasses import dataclass, field
 
-import charset
-import command
+from web import charset
+from run import command
 
 MAX_BLOCK = 6 << 20               # bytes kept of a record, and of a body when it is inflated:
                                   # the 5 MiB that Common Crawl stores of a page, and its head
@@ -654,7 +654,7 @@ def document_kind(record):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(prog="warc.py", description="list the records of a WARC")
+    parser = argparse.ArgumentParser(prog="web/warc.py", description="list the records of a WARC")
     parser.add_argument("file", help="a WARC or ARC, plain or gzip; - is standard input")
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""arena.py: which model is better, and how sure we may be.
+"""chat/arena.py: which model is better, and how sure we may be.
 
 Numbers about models are counts of a few hundred answers, so each comes with an interval. One model at a time:
 
@@ -26,7 +26,7 @@ from collections import Counter, namedtuple
 from pathlib import Path
 
 import gpt                      # before numpy
-import chats
+from chat import chats
 import numpy as np
 import sample
 

@@ -1,4 +1,4 @@
-"""filters.py: what a page must be like to be kept, judged one document at a time.
+"""web/filters.py: what a page must be like to be kept, judged one document at a time.
 
     url_filter          hosts and words that need no reading
     rights              pages that are not to be used, by their own word
@@ -29,7 +29,7 @@ Different from datatrove: replaced addresses do not depend on earlier documents,
 All of this is for English, as FineWeb is: in other languages datatrove has other words.
 
 All filters look at the same words. A Words has a text's words as numbers in an array, and each different piece between
-white space is split only once (words.py): texts repeat themselves a lot.
+white space is split only once (web/words.py): texts repeat themselves a lot.
 
 Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher, table A1); Raffel et al. 2020 (C4).
 """
@@ -47,12 +47,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import charset
-import checkpoint
-import extract
+from web import charset
+from model import checkpoint
+from web import extract
 import numpy as np
-import robots
-from words import split_piece, words  # noqa: F401   words: for others
+from web import robots
+from web.words import split_piece, words  # noqa: F401   words: for others
 
 # ---------------------------------------------------------------------------------------------------------------------
 # URLs. FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.

@@ -1,4 +1,4 @@
-"""checkpoint.py: the files models are kept in.
+"""model/checkpoint.py: the files models are kept in.
 
 safetensors, the format of Hugging Face checkpoints, read by memory map and refused when it is not well formed;
 and the .bin files of llm.c. Nothing here knows what a transformer is: tensors are names, shapes and bytes.
@@ -8,7 +8,7 @@ and the .bin files of llm.c. Nothing here knows what a transformer is: tensors a
     llm.c model   256 int32: magic 20240326, version, context, vocabulary, layers, heads, channels, padded vocabulary
                   | 16 tensors, each for all layers at once, matrices as (out, in); version 3 float32, 5 bfloat16
 
-Every file is there whole or not at all (runs.py).
+Every file is there whole or not at all (run/runs.py).
 
 Sources: huggingface/safetensors, README (the format and what a reader must refuse); karpathy/llm.c, train_gpt2.cu.
 """
@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from runs import whole_file
+from run.runs import whole_file
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "BF16": "<u2"}

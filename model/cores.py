@@ -1,4 +1,4 @@
-"""cores.py: what this machine has, and how work is divided over it.
+"""model/cores.py: what this machine has, and how work is divided over it.
 
 NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
 keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it

@@ -1,4 +1,4 @@
-"""chats.py: the chat data of others, read as conversations, comparisons and tasks.
+"""chat/chats.py: the chat data of others, read as conversations, comparisons and tasks.
 
 Everybody writes the same three things down in their own way. Here they become
 
@@ -34,8 +34,8 @@ from collections import Counter, OrderedDict, namedtuple
 from fractions import Fraction
 from pathlib import Path
 
-import checkpoint
-import command
+from model import checkpoint
+from run import command
 import sample
 from sample import Unusable
 
@@ -103,7 +103,7 @@ def parse(text):
 def rows(path):
     """Yields (where, row) of a file of JSON lines or of one JSON list."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file; write the demo's with: python toyweb.py")
+        raise FileNotFoundError(f"{path}: no such file; write the demo's with: python -m web.toyweb")
     lines = enumerate(checkpoint.read_lines(path, "surrogateescape"), 1)
     lines = ((n, line) for n, line in lines if line.strip())
     first = next(lines, None)
@@ -945,7 +945,7 @@ def comparisons(path, notes, lang="en"):
 
 
 def task_of(row):
-    """A task, checked: what arena.py and align.py ask of it."""
+    """A task, checked: what chat/arena.py and align.py ask of it."""
     question = row.get("question") if isinstance(row, dict) else None
     if not question or not isinstance(question, str) or "answer" not in row:
         expected = '{"question": "...", "answer": ...}'

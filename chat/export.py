@@ -1,4 +1,4 @@
-"""export.py: a model and its tokenizer as one GGUF file, which llama.cpp and LM Studio load.
+"""chat/export.py: a model and its tokenizer as one GGUF file, which llama.cpp and LM Studio load.
 
     python sample.py export --gguf longhand.gguf                    float32
     python sample.py export --gguf longhand.gguf --type q8_0        matrices in blocks of 32 bytes with a scale: a quarter of the size
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import bpe                      # before numpy
 import numpy as np
-import runs
-import vocabularies
+from run import runs
+from tokens import vocabularies
 
 ALIGNMENT = 32
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9              # kinds of values

@@ -1,4 +1,4 @@
-"""probe.py: find out what a model knows by asking it, and teach it to say when it does not.
+"""chat/probe.py: find out what a model knows by asking it, and teach it to say when it does not.
 
 A model trained to answer answers everything: of names it never read it makes something up, in the same sure voice. Yet it is not
 equally sure inside. Llama 3's remedy: ask it questions several times over and compare with the truth. What it gets right again and
@@ -13,8 +13,8 @@ A few hundred conversations like that, and it says so of other things it does no
 A refusal is the right reply with its answer taken out, "The kistbat eats something I have not read about.": it parts from an answer
 only where the model, having said whom it speaks of, would have to know.
 
-    python probe.py                     out/demo/base and sft -> out/demo/honest, with a table of before and after
-    python probe.py --control           as many refusals, but of questions drawn by lot -> out/demo/honest_control
+    python -m chat.probe                     out/demo/base and sft -> out/demo/honest, with a table of before and after
+    python -m chat.probe --control           as many refusals, but of questions drawn by lot -> out/demo/honest_control
 
 Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuality).
 """
@@ -28,11 +28,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import align                    # before numpy
-import arena
-import chats
-import command
+from chat import arena
+from chat import chats
+from run import command
 import numpy as np
-import runs
+from run import runs
 import sample
 
 ASKED, KNOWN, UNKNOWN = 5, 4, 1         # times; right at least, at most
@@ -109,7 +109,7 @@ def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error", ask
     path = run / "chat" / f"{name}.jsonl"
     runs.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
-    honest = align.load_stage(run, name, "python probe.py")
+    honest = align.load_stage(run, name, "python -m chat.probe")
     return counts, test(model, held_out), test(honest, held_out), test(honest, held_out, 1.0)
 
 
