@@ -51,7 +51,7 @@ from run import runs
 from tokens import vocabularies
 from tokens.encoder import TOGETHER, Encoder
 from tokens.pieces import (PATTERNS, SURE, WHITE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_cut, check_normalize,
-                    cut, finder, names_of, normalized, parts_of, spelled, words_of)
+                           cut, finder, names_of, normalized, parts_of, spelled, words_of)
 from run.runs import whole_file
 from tokens.vocabularies import GPT2_BYTES, PUBLISHED, Flags
 

@@ -1,4 +1,4 @@
-"""chat/arena.py: which model is better, and how sure we may be.
+"""arena.py: which model is better, and how sure we may be.
 
 Numbers about models are counts of a few hundred answers, so each comes with an interval. One model at a time:
 

@@ -1,4 +1,4 @@
-"""chat/batching.py: many replies at once, of requests that come and go.
+"""batching.py: many replies at once, of requests that come and go.
 
 A GPU or CPU that writes one reply mostly waits for its weights to come out of memory; one that writes thirty reads them once for all.
 So between two tokens the writer lets new requests in and those that ended out, and none waits for another to end. Each reply has
@@ -122,7 +122,7 @@ class Writer(threading.Thread):
                         self._drop(row)
                 self.batch.read()
         except Exception as e:                              # nobody may wait for a writer that is no more
-            print(f"chat/batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
+            print(f"batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
             with self.changed:
                 self.failed = True
                 for job in {id(job): job for job in [*(job for job, _, _ in self.texts.values()), *self.coming, *self.waiting]}.values():

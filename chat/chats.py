@@ -1,4 +1,4 @@
-"""chat/chats.py: the chat data of others, read as conversations, comparisons and tasks.
+"""chats.py: the chat data of others, read as conversations, comparisons and tasks.
 
 Everybody writes the same three things down in their own way. Here they become
 
@@ -987,7 +987,7 @@ def report(notes):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Show how chat data of any schema is read.")
+    p = argparse.ArgumentParser(prog="python -m chat.chats", description="Show how chat data of any schema is read.")
     p.add_argument("file", nargs="+", help=".jsonl, .json, either of them gzipped")
     p.add_argument("--lang", default="en", help="of OpenAssistant's messages (default: %(default)s)")
     p.add_argument("--show", type=int, default=1, help="conversations to print of each file (default: %(default)s)")

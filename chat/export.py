@@ -1,4 +1,4 @@
-"""chat/export.py: a model and its tokenizer as one GGUF file, which llama.cpp and LM Studio load.
+"""export.py: a model and its tokenizer as one GGUF file, which llama.cpp and LM Studio load.
 
     python sample.py export --gguf longhand.gguf                    float32
     python sample.py export --gguf longhand.gguf --type q8_0        matrices in blocks of 32 bytes with a scale: a quarter of the size

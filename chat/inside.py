@@ -1,10 +1,10 @@
-"""chat/inside.py: what goes on in a model while it reads one text.
+"""inside.py: what goes on in a model while it reads one text.
 
 Training needs only what comes out at the end; here everything is kept: how much each head of each layer looks at each token, what the
 residual stream would say after each layer if the model ended there (the logit lens), and what is left of the last probabilities
 after temperature, top-k, top-p and min-p.
 
-    python -m chat.inside "The kistbat eats"          for each token the likeliest next ones, layer by layer
+    python -m chat.inside "The kistbat eats"     for each token the likeliest next ones, layer by layer
 
 Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
@@ -69,7 +69,7 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="What a model thinks comes next, layer by layer.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(prog="python -m chat.inside", description="What a model thinks comes next, layer by layer.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("text", help="what it reads")
     p.add_argument("--model", default="out/demo/base", help="a model folder")
     return p.parse_args(argv)

@@ -1,4 +1,4 @@
-"""chat/objectives.py: what fine-tuning, reinforcement and preferences ask of a model, a few lines each.
+"""objectives.py: what fine-tuning, reinforcement and preferences ask of a model, a few lines each.
 
 All but the last ones know the model only through l, the log-probability of each token it was to say at temperature tau. With z the
 logits and y the token, their gradient is one formula,

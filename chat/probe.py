@@ -1,4 +1,4 @@
-"""chat/probe.py: find out what a model knows by asking it, and teach it to say when it does not.
+"""probe.py: find out what a model knows by asking it, and teach it to say when it does not.
 
 A model trained to answer answers everything: of names it never read it makes something up, in the same sure voice. Yet it is not
 equally sure inside. Llama 3's remedy: ask it questions several times over and compare with the truth. What it gets right again and
@@ -13,8 +13,8 @@ A few hundred conversations like that, and it says so of other things it does no
 A refusal is the right reply with its answer taken out, "The kistbat eats something I have not read about.": it parts from an answer
 only where the model, having said whom it speaks of, would have to know.
 
-    python -m chat.probe                     out/demo/base and sft -> out/demo/honest, with a table of before and after
-    python -m chat.probe --control           as many refusals, but of questions drawn by lot -> out/demo/honest_control
+    python -m chat.probe                out/demo/base and sft -> out/demo/honest, with a table of before and after
+    python -m chat.probe --control      as many refusals, but of questions drawn by lot -> out/demo/honest_control
 
 Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuality).
 """
@@ -123,7 +123,7 @@ def table(before, after, free):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Find what a model does not know and teach it to say so.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(prog="python -m chat.probe", description="Find what a model does not know and teach it to say so.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--control", action="store_true", help="refusals for questions drawn by lot")
     p.add_argument("--steps", type=int, default=align.SFT.steps, help="optimizer steps")

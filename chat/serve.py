@@ -1,4 +1,4 @@
-"""chat/serve.py: the models of a run over HTTP, for the clients that speak OpenAI's language, and the page that looks inside.
+"""serve.py: the models of a run over HTTP, for the clients that speak OpenAI's language, and the page that looks inside.
 
 A thread for each connection reads requests, makes a job of each and passes on what chat/batching.py writes for it.
 
@@ -1092,7 +1092,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as e:
-            print(f"chat/serve.py: {self.command} {self.path[:100]}: {type(e).__name__}: {e}", file=sys.stderr)
+            print(f"serve.py: {self.command} {self.path[:100]}: {type(e).__name__}: {e}", file=sys.stderr)
             self.close_connection = True
             if not self.streaming:
                 self.send({"error": Refused(500, f"{type(e).__name__}: {e}").error}, 500)
@@ -1643,7 +1643,7 @@ class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request, client_address):        # a client that went away at a bad moment is no error of ours
         kind, e, _ = sys.exc_info()
         if not issubclass(kind, (ConnectionError, TimeoutError)):
-            print(f"chat/serve.py: {kind.__name__}: {e}", file=sys.stderr)
+            print(f"serve.py: {kind.__name__}: {e}", file=sys.stderr)
 
     def verify_request(self, request, client_address):
         """Whether a new connection is taken. Of too many, those give way that have waited longest."""

@@ -1,4 +1,4 @@
-"""model/checkpoint.py: the files models are kept in.
+"""checkpoint.py: the files models are kept in.
 
 safetensors, the format of Hugging Face checkpoints, read by memory map and refused when it is not well formed;
 and the .bin files of llm.c. Nothing here knows what a transformer is: tensors are names, shapes and bytes.

@@ -1,4 +1,4 @@
-"""model/cores.py: what this machine has, and how work is divided over it.
+"""cores.py: what this machine has, and how work is divided over it.
 
 NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
 keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it
@@ -104,7 +104,7 @@ def limit_blas(library, numpy_was_first, asked_for):
 
     asked_for: {variable: value} that the user has set.
     """
-    import_order = "import cores (or gpt) before numpy"
+    import_order = "import model.cores (or gpt) before numpy"
     names, lines = blas_functions(library), []
     if not names:
         if numpy_was_first:

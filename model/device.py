@@ -1,4 +1,4 @@
-"""model/device.py: gpt.py's model on a GPU.
+"""device.py: gpt.py's model on a GPU.
 
 The walk through a block is gpt.py's own; given CuPy arrays its operations are the raw kernels of kernels/. Here stands what a GPU
 adds: the check that there is one, parameters, gradients and moments each behind each other in one array, one arena for all the

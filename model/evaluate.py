@@ -1,4 +1,4 @@
-"""model/evaluate.py: how well a model goes on with text it has not seen.
+"""evaluate.py: how well a model goes on with text it has not seen.
 
 Nats per token say how surprised it is; bits per byte say the same for any tokenizer. An n-gram model counted on the
 same training text is what memory alone can do: a model worth its name is below it. HellaSwag asks which of four
@@ -117,7 +117,7 @@ def ngram_nats(train, val, n, vocab_size, discount=0.75):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="How well a model goes on with text.")
+    p = argparse.ArgumentParser(prog="python -m model.evaluate", description="How well a model goes on with text.")
     p.add_argument("model", type=Path, help="a GPT-2 folder, or a .bin of llm.c")
     p.add_argument("--tokenizer", type=Path, help="tokenizer.json or .tiktoken (default: the tokenizer.json beside the model)")
     p.add_argument("--tokens", type=Path, nargs="+", help="token shards: nats a token and bits a byte on their first windows")

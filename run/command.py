@@ -1,4 +1,4 @@
-"""run/command.py: how every command of this project ends, and what of its output may reach a terminal.
+"""command.py: how every command of this project ends, and what of its output may reach a terminal.
 
     if __name__ == "__main__":
         command.run(main)

@@ -1,10 +1,10 @@
-"""run/runs.py: how the files of a run come to be. They are whole, one process writes them, and make knows when they are done.
+"""runs.py: how the files of a run come to be. They are whole, one process writes them, and make knows when they are done.
 
     whole_file(path)            a file gets its name when all of it is on the disk; until then what was there stays
     publish(new, folder)        the same for several files that belong together, such as a model and its tokenizer
     locked(folder, name)        two processes of one stage never work in one folder
     seconds_spent()             of this process and of the killed ones that it goes on from
-    python -m run.runs ...          how make runs a stage: not if it is finished, which contents decide and not times
+    python -m run.runs ...      how make runs a stage: not if it is finished, which contents decide and not times
 
 Files get their names by os.replace, which a kill cannot cut in half. A power loss could: a name may reach the disk
 before the bytes do. So a file is flushed before it is renamed, and its folder after that.
@@ -298,7 +298,7 @@ def stage(run, name, made_of, makes, words, output=None):
         made = files_of(run, makes)
         missing = [pattern for pattern in makes if not any(run.glob(pattern))]
         if missing:
-            raise ValueError(f"{run}: {words[0]} has ended well and not made {', '.join(missing)}")
+            raise ValueError(f"{run}: {words[words[0] == '-m']} has ended well and not made {', '.join(missing)}")
         sign = {"command": words, "made_of": inputs, "makes": contents(run, made, {})}
         write_text(sign_path, json.dumps(sign, indent=1) + "\n")
     return 0
@@ -306,7 +306,7 @@ def stage(run, name, made_of, makes, words, output=None):
 
 def run_command(words, output):
     """Run a command, show what it prints and keep that in the file `output` once the command has ended well."""
-    if words[0].endswith(".py"):
+    if words[0].endswith(".py") or words[0] == "-m":
         words = [sys.executable, *words]
     child = subprocess.Popen(words, stdout=subprocess.PIPE)
     forward = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
@@ -331,7 +331,7 @@ def run_command(words, output):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Run a stage of a run, unless it is finished. Everything behind -- is its command.")
+    p = argparse.ArgumentParser(prog="python -m run.runs", description="Run a stage of a run, unless it is finished. Everything behind -- is its command.")
     p.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder; {run} in the command stands for it")
     p.add_argument("--name", required=True, help="of the stage: what it prints goes to RUN/log/NAME.txt")
     p.add_argument("--made-of", nargs="*", default=[], metavar="GLOB", help="what it reads, relative to the run folder")

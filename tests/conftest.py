@@ -93,9 +93,15 @@ def check_directions(loss, pairs, tol=1e-7, h=1e-4, seed=0):
                              f"by finite differences {numeric}, error {error:.1e}")
 
 
+def script(name):
+    """What stands behind python: the chapter data.py by its path, the room web/crawl.py as -m web.crawl, which needs the checkout as cwd."""
+    room = name.removesuffix(".py").replace("/", ".")
+    return [str(ROOT / name)] if name.startswith("tests/") or "/" not in name else ["-m", room]
+
+
 def run_script(name, *args, **kwargs):
     """Run one of the scripts as a user does. Returns the finished process, output as text."""
-    return subprocess.run([sys.executable, str(ROOT / name), *map(str, args)], capture_output=True, text=True, cwd=ROOT, **kwargs)
+    return subprocess.run([sys.executable, *script(name), *map(str, args)], capture_output=True, text=True, cwd=ROOT, **kwargs)
 
 
 def run_main(script, *args):
@@ -103,13 +109,13 @@ def run_main(script, *args):
 
     Other errors than command.run() knows pass through: there they would be a traceback.
     """
-    module, said = importlib.import_module(script.removesuffix(".py")), io.StringIO()
+    module, said = importlib.import_module(script.removesuffix(".py").replace("/", ".")), io.StringIO()
     with contextlib.redirect_stderr(said):
         try:
             status = module.main([str(a) for a in args]) or 0
         except (ValueError, OSError, MemoryError) as error:
             status = 1
-            print(f"{script}: error: {command.message(error)}", file=said)
+            print(f"{Path(script).name}: error: {command.message(error)}", file=said)
         except SystemExit as end:
             status = end.code
     return SimpleNamespace(returncode=status, stderr=said.getvalue())
@@ -118,7 +124,7 @@ def run_main(script, *args):
 def kill_and_rerun(name, args, rng, most=3, slowest=1.5):
     """Start a script, SIGKILL it at a random moment, several times over; then let it finish."""
     for _ in range(most):
-        process = subprocess.Popen([sys.executable, str(ROOT / name), *map(str, args)], stdout=subprocess.DEVNULL,
+        process = subprocess.Popen([sys.executable, *script(name), *map(str, args)], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, cwd=ROOT)
         time.sleep(rng.uniform(0.2, slowest))
         process.kill()

@@ -32,7 +32,7 @@ def test_a_line_of_progress_may_begin_anew_and_only_on_standard_error():
 
 
 def run(code, **kwargs):
-    program = f"import sys, command\nsys.argv = ['x.py']\ndef main():\n    {code}\ncommand.run(main, **{kwargs.pop('options', {})!r})"
+    program = f"import sys\nfrom run import command\nsys.argv = ['x.py']\ndef main():\n    {code}\ncommand.run(main, **{kwargs.pop('options', {})!r})"
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", **kwargs)
 
 
@@ -56,13 +56,13 @@ def test_another_status_for_errors():
 
 def test_a_full_standard_output_is_an_error_of_one_line():
     with open("/dev/full", "w") as full:
-        code = "import sys, command\nsys.argv = ['x.py']\ncommand.run(lambda: print('x' * 100))"
+        code = "import sys\nfrom run import command\nsys.argv = ['x.py']\ncommand.run(lambda: print('x' * 100))"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left on device" in done.stderr
 
 
 def test_nobody_reads_the_output():
-    code = "import sys, command\nsys.argv = ['x.py']\ncommand.run(lambda: [print('x' * 1000) for _ in range(1000)] and None)"
+    code = "import sys\nfrom run import command\nsys.argv = ['x.py']\ncommand.run(lambda: [print('x' * 1000) for _ in range(1000)] and None)"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 141
@@ -70,7 +70,7 @@ def test_nobody_reads_the_output():
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_a_terminal_that_cannot_show_a_letter_gets_its_escape(encoding):
-    program = "import sys, command\nsys.argv = ['x.py']\ncommand.run(lambda: print('naïve 漢 \\ufffd'))"
+    program = "import sys\nfrom run import command\nsys.argv = ['x.py']\ncommand.run(lambda: print('naïve 漢 \\ufffd'))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding, "PATH": "/usr/bin"})
     assert done.returncode == 0 and b"\\u6f22 \\ufffd" in done.stdout
 

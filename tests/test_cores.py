@@ -57,23 +57,23 @@ for name in ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_",
 @pytest.mark.parametrize(
     "imports, variables, threads, said",
     [
-        ("import cores, numpy", {}, 1, None),
-        ("import numpy, cores", {}, 1, None),
+        ("from model import cores; import numpy", {}, 1, None),
+        ("import numpy; from model import cores", {}, 1, None),
         ("import numpy, gpt", {}, 1, None),
         (
-            "import numpy, cores",
+            "import numpy; from model import cores",
             {"OPENBLAS_NUM_THREADS": "2"},
             2,
             "calls a BLAS with 2 threads of its own, which is slow; set OPENBLAS_NUM_THREADS=1",
         ),
         (
-            "import cores, numpy",
+            "from model import cores; import numpy",
             {"OPENBLAS_NUM_THREADS": "2"},
             2,
             "calls a BLAS with 2 threads of its own, which is slow; set OPENBLAS_NUM_THREADS=1",
         ),
-        ("import numpy, cores", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
-        ("import cores, numpy", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
+        ("import numpy; from model import cores", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
+        ("from model import cores; import numpy", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
     ],
 )
 def test_threads_of_the_blas(imports, variables, threads, said):
@@ -107,11 +107,11 @@ def test_other_libraries_than_openblas():
     (line,) = cores.limit_blas(Library(cores.BLAS_FUNCTIONS[4], obeys=False), True, {})
     assert (
         "a BLAS with 8 threads of its own, which is slow; "
-        "set MKL_NUM_THREADS=1 and import cores (or gpt) before numpy"
+        "set MKL_NUM_THREADS=1 and import model.cores (or gpt) before numpy"
         in line
     )
     (line,) = cores.limit_blas(Library(None), True, {})
-    assert "import cores (or gpt) before numpy" in line
+    assert "import model.cores (or gpt) before numpy" in line
     assert cores.limit_blas(Library(None), False, {}) == []
 
 

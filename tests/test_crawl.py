@@ -777,7 +777,7 @@ def test_the_command(web, tmp_path):
     assert done.stdout.startswith("fetched 4, status_200 4, beyond_max_pages 1\ncrawl    4 addresses, ") and str(path) in done.stdout
     assert f"200        42 B  {web.url}/" in done.stderr and len(responses(path)) == 4
     again = run_script("web/crawl.py", *args)
-    assert again.returncode == 2 and again.stderr.startswith(f"web/crawl.py: error: {path}: is there already")
+    assert again.returncode == 2 and again.stderr.startswith(f"crawl.py: error: {path}: is there already")
     assert run_script("web/crawl.py", "example.org").returncode == 2
 
 

@@ -31,7 +31,7 @@ from web import dedup
 from web import filters
 from run import runs
 from web import warc
-from conftest import run_script
+from conftest import run_script, script
 from data import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
 from web.filters import Blocklist, Words, words
 
@@ -1086,9 +1086,9 @@ def stub_language(monkeypatch):
     def predict(texts):
         assert not any("\n" in t for t in texts)
         return [("en" if " the " in f" {t} " else "de") for t in texts], [0.5 if "unsure" in t else 0.9 for t in texts]
-    module = types.ModuleType("language")
+    module = types.ModuleType("web.language")
     module.load = lambda path=None: types.SimpleNamespace(predict=predict)
-    monkeypatch.setitem(sys.modules, "language", module)
+    monkeypatch.setitem(sys.modules, "web.language", module)
 
 
 GOOD = prose(300)
@@ -1423,7 +1423,7 @@ def test_a_closed_pipe_ends_silently(argv, tmp_path):
     (tmp_path / "a.warc").write_bytes(b"".join(THREE))
     read_end, write_end = os.pipe()
     os.close(read_end)
-    done = subprocess.run([sys.executable, *(a.format(tmp_path) for a in argv)], stdout=write_end, stderr=subprocess.PIPE, cwd=SCRIPTS)
+    done = subprocess.run([sys.executable, *script(argv[0]), *(a.format(tmp_path) for a in argv[1:])], stdout=write_end, stderr=subprocess.PIPE, cwd=SCRIPTS)
     os.close(write_end)
     assert done.returncode == 141 and b"rror" not in done.stderr
 
@@ -1495,7 +1495,7 @@ def test_real_crawl_keeps_english_articles(tmp_path, capsys):
     warc, model = DATA / "crawl-dev.warc.gz", DATA / "lid.176.ftz"
     if not warc.exists() or not model.exists():
         pytest.skip(f"no {warc} or {model}; LONGHAND_DATA names another folder")
-    pytest.importorskip("language")
+    pytest.importorskip("web.language")
     data.main([str(warc), "--run", str(tmp_path), "--language-model", str(model)])
     kept = [d["url"] for d in documents(tmp_path)]
     assert 64 <= len(kept) <= 72 and sum("udhr" in url for url in kept) <= 1
@@ -1625,7 +1625,7 @@ def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch,
     warc, settings = crawl / "crawl/000000.warc.gz", data.Settings()
     before = data.identity([warc], None, settings)
     assert data.identity([warc], None, settings) == before and {"web/words.py", "web/language.ftz"} <= {name for name, _ in before["program"]}
-    monkeypatch.setattr(data, "digest_of", lambda path, digest=data.digest_of: "other" if Path(path).name == "web/words.py" else digest(path))
+    monkeypatch.setattr(data, "digest_of", lambda path, digest=data.digest_of: "other" if Path(path).name == "words.py" else digest(path))
     assert data.identity([warc], None, settings) != before
 
 
@@ -1667,7 +1667,7 @@ def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
 
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     """With the real language model, in small units, two workers, killed with all that belongs to it LONGHAND_KILLS times."""
-    subprocess.run([sys.executable, "web/toyweb.py", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "web.toyweb", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
     command = [sys.executable, "-c", "import sys, data; data.UNIT = 8; data.main(sys.argv[1:])", "--run", str(tmp_path), "--workers", "2"]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}

@@ -101,7 +101,7 @@ def test_mistakes_and_damage(tmp_path):
     assert "d.jsonl:1: no document with a text ('utf-8' codec can't decode byte 0xff" in fails("sign", tmp_path / "d.jsonl", "--work", tmp_path)
     assert "No such file" in fails("sign", tmp_path / "none.jsonl", "--work", tmp_path / "w")
     done = run_script("web/dedup.py", "sign", tmp_path / "b.jsonl", "--work", tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("web/dedup.py: error: ") and "Traceback" not in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("dedup.py: error: ") and "Traceback" not in done.stderr
     for argv in (["sign", "--work", tmp_path], ["match", path, "--work", tmp_path], ["drop", path, "--work", tmp_path], ["sign", path, path, "--work", tmp_path],
                  ["match", "--work", tmp_path, "--workers", "1"], ["sign", path, "--work", tmp_path, "--to", tmp_path / "x"],
                  ["drop", path, "--work", tmp_path, "--to", tmp_path / "x", "--index", path], ["sign", path, "--work", tmp_path, "--workers", "0"]):
@@ -219,8 +219,8 @@ def test_work_of_another_version(tmp_path, monkeypatch):
     run("sign", path, "--work", work)
     run("match", "--work", work)
     monkeypatch.setitem(dedup.METHOD, "version", dedup.METHOD["version"] + 1)
-    assert "made by another version of web/dedup.py" in fails("match", "--work", work)
-    assert "made by another version of web/dedup.py" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    assert "made by another version of dedup.py" in fails("match", "--work", work)
+    assert "made by another version of dedup.py" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
     signed = []
     monkeypatch.setattr(dedup, "minhash", lambda texts, minhash=dedup.minhash: signed.append(texts) or minhash(texts))
     run("sign", path, "--work", work, "--workers", "1")
@@ -279,13 +279,13 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
 
 def test_two_at_once(tmp_path):
     path, work = write(tmp_path / "a.jsonl", DOCS), tmp_path / "w"
-    with runs.locked(work, "web/dedup.py"):
+    with runs.locked(work, "dedup.py"):
         for argv in (["sign", path], ["match"], ["drop", path, "--to", tmp_path / "out"]):
-            assert "another web/dedup.py is writing there" in fails(*argv, "--work", work)
+            assert "another dedup.py is writing there" in fails(*argv, "--work", work)
     run("sign", path, "--work", work)
     run("match", "--work", work)
-    with runs.locked(tmp_path / "out", "web/dedup.py"):
-        assert "another web/dedup.py is writing there" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
+    with runs.locked(tmp_path / "out", "dedup.py"):
+        assert "another dedup.py is writing there" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
 
 
 def test_a_worker_that_dies_ends_the_step(tmp_path, monkeypatch):

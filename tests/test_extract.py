@@ -1005,7 +1005,7 @@ def test_main_reads_a_file_and_standard_input(tmp_path, monkeypatch, capsys):
 
 def run_main(monkeypatch, capsys, *args):
     """What the command ends with, and what it prints as its errors."""
-    monkeypatch.setattr(sys, "argv", ["web/extract.py"])
+    monkeypatch.setattr(sys, "argv", ["extract.py"])
     with pytest.raises(SystemExit) as stop:
         command.run(lambda: extract.main(list(map(str, args))), error_status=2, data=True)
     return stop.value.code, capsys.readouterr().err
@@ -1019,4 +1019,4 @@ def test_main_names_a_missing_file(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("stream, name", [("stdin", "input"), ("stdout", "output")])
 def test_main_with_a_closed_stream(stream, name, capsys, monkeypatch):
     monkeypatch.setattr(sys, stream, None)
-    assert run_main(monkeypatch, capsys, "-") == (2, f"web/extract.py: error: standard {name} is closed\n")
+    assert run_main(monkeypatch, capsys, "-") == (2, f"extract.py: error: standard {name} is closed\n")

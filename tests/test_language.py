@@ -10,7 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from conftest import check_grad, run_script
+from conftest import ROOT, check_grad, run_script
 
 from web import language
 
@@ -425,7 +425,7 @@ def default():
 
 
 def test_default_is_small(default):
-    assert language.Path(language.__file__).with_name("web/language.ftz").stat().st_size <= 2 ** 20
+    assert language.Path(language.__file__).with_name("language.ftz").stat().st_size <= 2 ** 20
     assert len(default.labels) > 100 and set(OTHERS) | {"en"} <= set(default.labels)
 
 
@@ -490,18 +490,18 @@ def test_command_line(tmp_path):
 def test_command_line_mistakes(args, message):
     done = run_script("web/language.py", *args)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("web/language.py: error: ") and message in done.stderr
+    assert done.stderr.startswith("language.py: error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_closed_and_broken_streams():
     """sh closes stdin or stdout; a reader that has enough, such as head, closes the pipe."""
-    run = f"{sys.executable} {language.__file__} predict"
+    run = f"{sys.executable} -m web.language predict"
     for command, message in ((f"{run} - <&-", "stdin is closed"), (f"{run} x >&-", "stdout is closed")):
-        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     process = subprocess.Popen([*run.split(), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+                               stderr=subprocess.PIPE, cwd=ROOT)
     process.stdout.close()
     process.stdin.write(b"one text\n")
     process.stdin.close()
@@ -514,6 +514,6 @@ def test_interrupted(monkeypatch, capsys):
 
     with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
         patch.setattr(language.Path, "read_bytes", interrupt)
-        patch.setattr(sys, "argv", ["web/language.py", "predict", "x"])
+        patch.setattr(sys, "argv", ["language.py", "predict", "x"])
         runpy.run_path(language.__file__, run_name="__main__")
-    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "web/language.py: interrupted\n")
+    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "language.py: interrupted\n")

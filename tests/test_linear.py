@@ -78,6 +78,7 @@ def expressions():
     found = {}
     for module in MODULES:
         methods, nameless = uses(module)
+        short = module.__name__.rpartition(".")[2]
 
         def look(name, value, key):
             if isinstance(value, (re.Pattern, regex.Pattern)):
@@ -89,9 +90,9 @@ def expressions():
                 for which, each in zip(getattr(value, "_fields", itertools.count()), value):
                     look(f"{name}.{which}", each, f".{which}")
         for name, value in vars(module).items():
-            look(f"{module.__name__}.{name}", value, name)
+            look(f"{short}.{name}", value, name)
         for line, library, method, source in nameless:
-            found[f"{module.__name__}:{line}"] = vars(sys.modules[__name__])[library].compile(source), method in AT_ONE_PLACE
+            found[f"{short}:{line}"] = vars(sys.modules[__name__])[library].compile(source), method in AT_ONE_PLACE
     return found
 
 
@@ -199,7 +200,7 @@ def test_nothing_is_overlooked():
     for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "words.INFIX", "filters.LINK", "charset.TAG", "robots.DATE", "language.SENTENCE_END"):
         assert name in EXPRESSIONS
     assert not EXPRESSIONS["warc.FOLD"][1] and EXPRESSIONS["crawl.HOST"][1] and EXPRESSIONS["warc.WARC.ends"][1] and not EXPRESSIONS["warc.WARC.next"][1]
-    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {module.__name__ for module in MODULES}
+    assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {module.__name__.rpartition(".")[2] for module in MODULES}
 
 
 # ------------------------------------------------------------------------------------------------------

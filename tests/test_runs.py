@@ -131,7 +131,7 @@ def test_the_test_above_reaches_the_end(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------------ locks
 
-HOLD = "import sys, runs\nwith runs.locked(sys.argv[1], 'train.py'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+HOLD = "import sys\nfrom run import runs\nwith runs.locked(sys.argv[1], 'train.py'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
 
 
 def hold(folder):
@@ -157,7 +157,7 @@ def test_a_lock_holds_against_other_processes_and_this_one_until_its_holder_is_d
 
 
 def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
-    code = ("import os, sys, time, runs\nwith runs.locked(sys.argv[1], 'x'):\n    pid = os.fork()\n    if not pid:\n        os.close(1)\n        time.sleep(60)\n"
+    code = ("import os, sys, time\nfrom run import runs\nwith runs.locked(sys.argv[1], 'x'):\n    pid = os.fork()\n    if not pid:\n        os.close(1)\n        time.sleep(60)\n"
             "        os._exit(0)\n    print(pid, flush=True)\n    os.kill(os.getpid(), 9)\n")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
     try:
@@ -169,7 +169,7 @@ def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path):
     """Two stages may have the same folder, such as the run's."""
-    with runs.locked(tmp_path, "web/toyweb.py"), runs.whole_file(tmp_path / "a") as f:
+    with runs.locked(tmp_path, "toyweb.py"), runs.whole_file(tmp_path / "a") as f:
         f.write(b"whole")
         with runs.locked(tmp_path, "bpe.py train"):
             pass
@@ -189,7 +189,7 @@ def test_a_dead_process_that_nobody_waited_for_is_dead(tmp_path):
 
 
 def test_the_next_process_removes_what_a_killed_one_left(tmp_path):
-    code = "import os, sys, runs\nwith runs.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
+    code = "import os, sys\nfrom run import runs\nwith runs.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     (tmp_path / "notes.tmp").write_text("of the user")
     assert len(list(tmp_path.iterdir())) == 2
@@ -290,7 +290,7 @@ def test_a_stage_that_makes_nothing_is_an_error(run, capfdbinary):
 def test_a_stage_killed_at_any_moment_is_made_again(run, tmp_path):
     slow = SCRIPT.replace('print(', 'import time; time.sleep(0.3); print(')
     (tmp_path / "script.py").write_text(slow)
-    words = [sys.executable, "run/runs.py", "--run", run, "--name", "1-x", "--made-of", "in.txt", "--makes", "out.txt", "--",
+    words = [sys.executable, "-m", "run.runs", "--run", run, "--name", "1-x", "--made-of", "in.txt", "--makes", "out.txt", "--",
              str(tmp_path / "script.py"), "--run", "{run}"]
     process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     while not (run / "out.txt").exists():               # the product is there, the row is not

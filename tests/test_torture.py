@@ -90,9 +90,9 @@ FAULTS = {
 
 def scripts(folder, file=None, old=None, new=None):
     """A folder with run/runs.py, run/command.py and the small stage, with a fault in one of them."""
-    folder.mkdir()
+    (folder / "run").mkdir(parents=True)
     for name in ("run/runs.py", "run/command.py"):
-        shutil.copy(ROOT / name, folder)
+        shutil.copy(ROOT / name, folder / name)
     (folder / "stage.py").write_text(STAGE, encoding="utf-8")
     if file:
         text = (folder / file).read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import data
 from web import extract
 from run import runs
 from web import toyweb
-from conftest import kill_and_rerun, run_script
+from conftest import ROOT, kill_and_rerun, run_script
 
 N = 400
 
@@ -253,8 +253,8 @@ def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finish
 
 
 def test_broken_pipe_and_interrupt(tmp_path, monkeypatch, capsys):
-    process = subprocess.Popen([sys.executable, toyweb.__file__, "--run", tmp_path, "--pages", "100"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "web.toyweb", "--run", tmp_path, "--pages", "100"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 141
 
@@ -263,6 +263,6 @@ def test_broken_pipe_and_interrupt(tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
         patch.setattr(runs, "start_clock", interrupt)
-        patch.setattr(sys, "argv", ["web/toyweb.py"])
+        patch.setattr(sys, "argv", ["toyweb.py"])
         runpy.run_path(toyweb.__file__, run_name="__main__")
-    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "web/toyweb.py: interrupted\n")
+    assert repr(caught.value) == "SystemExit(130)" and capsys.readouterr() == ("", "toyweb.py: interrupted\n")

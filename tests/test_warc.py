@@ -711,7 +711,7 @@ def test_no_control_sequence_reaches_the_terminal(script, tmp_path, monkeypatch,
     monkeypatch.setattr(sys, "stdout", sys.stdout)                                       # put back what guard() puts there
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     with pytest.raises(SystemExit):
-        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / f"web/{script}.py"), run_name="__main__")
     out, err = capsys.readouterr()
     assert out + err and not command.CONTROL.search((out + err).replace("\r", "").replace("\n", ""))
 
@@ -720,10 +720,10 @@ def test_no_control_sequence_reaches_the_terminal(script, tmp_path, monkeypatch,
 def test_a_line_for_each_record(tmp_path):
     (tmp_path / "x.warc").write_bytes(b"".join(PAGES) + record(b"words", "conversion", Content_Type="text/plain") + b"garbage")
     for args, given in ((tmp_path / "x.warc", None), ("-", (tmp_path / "x.warc").read_bytes())):
-        done = subprocess.run([sys.executable, str(ROOT / "web/warc.py"), str(args)], capture_output=True, input=given, timeout=60)
+        done = subprocess.run([sys.executable, "-m", "web.warc", str(args)], capture_output=True, input=given, timeout=60, cwd=ROOT)
         lines = done.stdout.decode().splitlines()
         assert done.returncode == 0 and len(lines) == 4 and b"response 3" in done.stderr and b"resync 1" in done.stderr
         assert lines[1].split() == [str(len(PAGES[0])), "response", "html", "200", "4", "2024-01-02T03:04:05Z", NAMES[1]]
         assert lines[3].split()[1:3] == ["conversion", "text"]
-    done = subprocess.run([sys.executable, str(ROOT / "web/warc.py"), "-"], capture_output=True, input=b"<html>", timeout=60)
-    assert done.returncode == 1 and done.stderr.decode().splitlines() == ["web/warc.py: error: <stdin>: not a WARC file: it begins with b'<html>', not with b'WARC/'"]
+    done = subprocess.run([sys.executable, "-m", "web.warc", "-"], capture_output=True, input=b"<html>", timeout=60, cwd=ROOT)
+    assert done.returncode == 1 and done.stderr.decode().splitlines() == ["warc.py: error: <stdin>: not a WARC file: it begins with b'<html>', not with b'WARC/'"]

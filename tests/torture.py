@@ -439,6 +439,7 @@ class World:
         words = stage.other if other else stage.words
         words = [word.replace(RUN, os.fsdecode(run)) for word in words]
         kwargs = {"cwd": self.code if words[0] in ("make", "run/runs.py") else self.here, **kwargs}
+        kwargs["env"] = {"PYTHONPATH": str(self.code), **(kwargs.get("env") or {})}     # for rooms, from another folder
         if words[0] == "make":
             return Process(words, self.folder, **kwargs)
         words[0] = str(self.code / words[0])
@@ -1205,7 +1206,7 @@ def model_files(world):
     words[:8] = checkpoint.LLMC_MAGIC, 3, T, V, 1, 2, C, V
     sizes = sum(int(np.prod(shape)) for _, shape in checkpoint._llmc_layout(V, T, 1, C))
     found["llmc.bin"] = words.tobytes() + np.zeros(sizes, "<f4").tobytes()
-    found["web/language.ftz"] = (ROOT / "web/language.ftz").read_bytes()
+    found["language.ftz"] = (ROOT / "web/language.ftz").read_bytes()
     return found
 
 
@@ -1228,7 +1229,7 @@ def read_model_file(folder, name):
             bpe.check_ids(bpe.open_shard(path), 1024, path)
         elif name == "llmc.bin":
             gpt.load(path)
-        elif name == "web/language.ftz":
+        elif name == "language.ftz":
             language.load(path).predict([text])
         elif name in ("tokenizer.tiktoken", "vocab.json", "merges.txt", "tokenizer_config.json"):
             beside = name in ("merges.txt", "tokenizer_config.json")
@@ -1580,7 +1581,7 @@ OUTSIDE = [
     "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
     "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e", "/api/log?stage=/etc",
     "/base/model.safetensors", "/base/config.json", "/serve.py", "/.git/config",
-    "/%5c..%5c..%5cetc%5cpasswd", "/chat.html/../serve.py", "/\x2e\x2e/runs.py",
+    "/%5c..%5c..%5cetc%5cpasswd", "/page.html/../serve.py", "/\x2e\x2e/runs.py",
     "file:///etc/passwd",
 ]
 

@@ -1,4 +1,4 @@
-"""tokens/encoder.py: byte-level BPE for many pieces at once, in arrays.
+"""encoder.py: byte-level BPE for many pieces at once, in arrays.
 
 bpe.py's merge takes a piece and joins the two neighbours of the lowest rank until none are left. Here a column of an array is a
 piece: every step finds the lowest rank of each column, joins there, and looks up the ranks of the two new pairs. The table of pairs

@@ -1,4 +1,4 @@
-"""tokens/pieces.py: text to pieces, and pieces to numbers, with arrays in place of a regular expression.
+"""pieces.py: text to pieces, and pieces to numbers, with arrays in place of a regular expression.
 
 Byte-level BPE first cuts text into pieces by a regular expression: words with the space before them, digits, punctuation, white
 space. PATTERNS has those in use, and they are the definition. Here is a second way to the same cuts, some ten times as

@@ -1,4 +1,4 @@
-"""tokens/vocabularies.py: the files that tokenizers come in, read and written.
+"""vocabularies.py: the files that tokenizers come in, read and written.
 
     NAME.tiktoken               base64 of a token's bytes and its rank, a line a token; no pattern, no special tokens
     tokenizer.json              Hugging Face's: everything
@@ -9,7 +9,7 @@ All three say the same in different words: tiktoken asks for the rank of joint b
 a Vocabulary, and a file whose ids would come out differently is refused by name. find() knows where tiktoken keeps the files it
 has fetched; nothing here uses the network.
 
-Sources: tiktoken (openai_public.py, load.py), Hugging Face tokenizers, GPT-2's tokens/encoder.py.
+Sources: tiktoken (openai_public.py, load.py), Hugging Face tokenizers, GPT-2's encoder.py.
 """
 
 import base64
@@ -27,7 +27,7 @@ import regex
 from model import checkpoint
 from model.checkpoint import distinct
 from tokens.pieces import (BEHAVIORS, BYTE_TO_CHARACTER, CHARACTER_TO_BYTE, GPT2_BYTES, LOWERCASE, PATTERNS, SPACED, SPELLED, UNICODE_FORMS, Prepend, Replace,
-                    Split, Strip, check_pattern, finder, from_oniguruma)
+                           Split, Strip, check_pattern, finder, from_oniguruma)
 from run.runs import whole_file
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes

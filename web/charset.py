@@ -13,7 +13,7 @@ declarations count (see `read`).
 The codecs are those of the Encoding Standard. Python's differ from them in a few hundred codes, in
 the labels, and in how many bytes a wrong one costs.
 
-    python -m web.extract page.html --charset iso-8859-2        what the HTTP header says
+    python -m web.extract page.html --charset iso-8859-2    what the HTTP header says
 
 Sources: the Encoding Standard (WHATWG); the HTML Standard, 13.2.3 (encoding) and 13.2.5 (tags).
 """

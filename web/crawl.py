@@ -5,7 +5,7 @@ come, fetch the page, keep what came over the wire, put the page's links at the 
 file does that, one page at a time. The second half reads what Common Crawl has made: files of a gigabyte, whose connection
 breaks now and then and is taken up again at the byte that was reached.
 
-    python -m web.crawl https://example.org/ --run out/web           writes out/web/crawl/example.org.warc.gz
+    python -m web.crawl https://example.org/ --run out/web       writes out/web/crawl/example.org.warc.gz
 
 Left out: scripts are not run, cookies not kept, sitemaps, frames and <meta http-equiv=refresh> not followed; HTTP/2; and
 proxies, for the crawler. A response is stored as it was received, chunks and gzip and all, and not decoded with its headers
@@ -623,7 +623,7 @@ def crawl(seeds, path, max_pages=100, max_depth=3, delay_s=1.0, other_sites=Fals
     if path.exists():
         raise FileExistsError(f"{path}: is there already; delete it to crawl again, or choose another folder with --run")
     user_agent = f"{AGENT}/1.0" + (f" (+{contact})" if contact else "")
-    info = fields({"software": "longhand web/crawl.py", "format": "WARC File Format 1.0", "robots": "obey", "operator": contact,
+    info = fields({"software": "longhand crawl.py", "format": "WARC File Format 1.0", "robots": "obey", "operator": contact,
                    "http-header-user-agent": user_agent, "description": f"from {' '.join(seeds)}, {max_pages} pages at most"})
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -828,7 +828,7 @@ def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(prog="web/crawl.py", description="fetch web pages, politely, into a WARC")
+    parser = argparse.ArgumentParser(prog="python -m web.crawl", description="fetch web pages, politely, into a WARC")
     parser.add_argument("seeds", nargs="+", metavar="URL", help="addresses to begin at")
     parser.add_argument("--run", default="out/web", metavar="DIR", help="run folder, pages go to DIR/crawl (default: out/web)")
     parser.add_argument("--pages", type=int, default=100, metavar="N", help="fetch at most N addresses (default: 100)")

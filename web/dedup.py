@@ -1,4 +1,4 @@
-"""web/dedup.py: near-duplicates, found by MinHash.
+"""dedup.py: near-duplicates, found by MinHash.
 
 Two texts are near-duplicates when they share most of their shingles, the runs of five words in them. Comparing all pairs of a
 million texts is out of the question, so each gets a signature: for each of 112 orders of all shingles the first one that the
@@ -10,9 +10,9 @@ that was fetched first (by its date, then url, then id), whatever order the file
 The steps leave files, so a step that was killed does not begin anew. Machines that share the work
 sign into folders of their own, and the files of these are copied into one folder.
 
-    python -m web.dedup sign docs/*.jsonl.gz --work W       each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
-    python -m web.dedup match --work W --index 2024.npy     which documents go: W/NAME.drop.npy; the index is of an earlier crawl
-    python -m web.dedup drop docs/*.jsonl.gz --work W --to out       the files without them
+    python -m web.dedup sign docs/*.jsonl.gz --work W   each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
+    python -m web.dedup match --work W --index 2024.npy  which documents go: W/NAME.drop.npy; the index is of an earlier crawl
+    python -m web.dedup drop docs/*.jsonl.gz --work W --to out   the files without them
 
 Contents decide, not names, sizes or times. Each step writes its record last (NAME.signed.json,
 matched.json), with the SHA-256 of what it read and wrote. A file that has changed is signed again,
@@ -294,7 +294,7 @@ def load_record(path, remake):
     record = checkpoint.read_json(path)
     if {key: record.pop(key, None) for key in METHOD} != METHOD:
         raise ValueError(
-            f"{path}: made by another version of web/dedup.py; make it again with: {remake}")
+            f"{path}: made by another version of dedup.py; make it again with: {remake}")
     return record
 
 
@@ -517,7 +517,7 @@ def claim(to, work):
 
 def parse_args(argv=None):
     p = argparse.ArgumentParser(
-        description="Remove near-duplicates from files of documents, in steps.")
+        prog="python -m web.dedup", description="Remove near-duplicates from files of documents, in steps.")
     p.add_argument("step", choices=("sign", "match", "drop"), help="in this order")
     p.add_argument("files", nargs="*", type=Path,
                    help="of sign and drop: .jsonl or .jsonl.gz; a line has text, date, url, id")
@@ -586,7 +586,7 @@ def drop_command(args):
     if os.path.realpath(args.to) in map(os.path.realpath, taken):
         raise ValueError(f"--to {args.to}: the results need a folder of their own, "
                          "not that of the files or of --work")
-    with runs.locked(args.to, "web/dedup.py"):
+    with runs.locked(args.to, "dedup.py"):
         claim(args.to, args.work)
         drop_files(args, files)
 
@@ -609,18 +609,18 @@ def report_others(args, files):
     """Say which matched files are not among those given, and which older results stay."""
     missing = set(files) - set(map(stem_of, args.files))
     if missing:
-        print(f"web/dedup.py: {len(missing)} files that were matched are not among these, "
+        print(f"dedup.py: {len(missing)} files that were matched are not among these, "
               f"such as {min(missing)}", file=sys.stderr)
     left = set(map(stem_of, args.to.glob("*.jsonl.gz"))) - set(files)
     if left:
-        print(f"web/dedup.py: {args.to} holds {len(left)} files from before, which are no longer "
+        print(f"dedup.py: {args.to} holds {len(left)} files from before, which are no longer "
               f"matched, such as {min(left)}.jsonl.gz", file=sys.stderr)
 
 
 def main(argv=None):
     args = parse_args(argv)
     step = {"sign": sign_command, "match": match_command, "drop": drop_command}[args.step]
-    with runs.locked(args.work, "web/dedup.py"):
+    with runs.locked(args.work, "dedup.py"):
         step(args)
 
 

@@ -21,8 +21,8 @@ What is kept follows trafilatura, the extractor of FineWeb, but not its memory o
 not its stopwatch: the same page always gives the same text. Scripts are not run, style sheets are
 not read; PDF and pictures are not text.
 
-    python -m web.extract page.html             the text of one page
-    curl -s URL | python -m web.extract -       of a page from a pipe
+    python -m web.extract page.html         the text of one page
+    curl -s URL | python -m web.extract -   of a page from a pipe
 
 Sources: Barbaresi 2021 (trafilatura, ACL demo); the HTML standard for tags.
 """
@@ -991,7 +991,7 @@ def main_text(page, url=None, charset=None, counts=None):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="web/extract.py", description="HTML -> main text")
+    parser = argparse.ArgumentParser(prog="python -m web.extract", description="HTML -> main text")
     parser.add_argument("page", metavar="FILE.html", help="the page; - for standard input")
     parser.add_argument("--charset", help="what the HTTP header says (default: nothing)")
     args = parser.parse_args(argv)

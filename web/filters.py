@@ -1,4 +1,4 @@
-"""web/filters.py: what a page must be like to be kept, judged one document at a time.
+"""filters.py: what a page must be like to be kept, judged one document at a time.
 
     url_filter          hosts and words that need no reading
     rights              pages that are not to be used, by their own word

@@ -1,4 +1,4 @@
-"""The language classifier: reads and trains fastText models; web/language.ftz is its small default.
+"""The language classifier: reads and trains fastText models; language.ftz is its small default.
 
 A fastText classifier is two matrices. A text is cut at ASCII white space. Each token stands for one
 row of the first matrix if the vocabulary knows it, and for one row per character n-gram of
@@ -10,7 +10,7 @@ with any loss but softmax.
     python -m web.language predict "The ferry leaves at noon." "Die Fähre fährt um zwölf ab."
     python -m web.language train --input udhr/ en=english.txt --out web/language.ftz
 
-web/language.ftz was trained by the second command on the Universal Declaration of Human Rights in 355
+language.ftz was trained by the second command on the Universal Declaration of Human Rights in 355
 languages and 12 MB of English. `test` on the fifth held out: 98 % of English sentences score over
 0.65, 0.1 % of the others do. Foreign text of other kinds, one short line at a time: about 1 %; its
 language is then right half the time. For languages other than English use lid.176.
@@ -348,7 +348,7 @@ class Reader:
 
     def check(self, true, problem):
         if not true:
-            raise ValueError(f"{self.path}: {problem}; fetch it again or run web/language.py train")
+            raise ValueError(f"{self.path}: {problem}; fetch it again or run python -m web.language train")
 
     def take(self, n, what):
         left = len(self.data) - self.at
@@ -392,7 +392,7 @@ class Reader:
 
 
 def load(path=None):
-    """Reads a supervised fastText model, .bin or .ftz; default: web/language.ftz beside this script."""
+    """Reads a supervised fastText model, .bin or .ftz; default: language.ftz beside this file."""
     r = Reader(Path(__file__).with_name("language.ftz") if path is None else path)
     r.check(r.data[:4] == struct.pack("<i", MAGIC), f"no fastText model: starts {r.data[:4]!r}")
     _, version, *values = r.unpack("14id", "the header")
@@ -647,7 +647,7 @@ def evaluate(model, inputs, focus="en", threshold=0.65):
 # ---- command line -------------------------------------------------------------------------------
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(prog="web/language.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m web.language", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("predict", help="print label and score of each text")
     p.add_argument("texts", nargs="+", metavar="TEXT", help="a text, or - for stdin's lines")
@@ -668,7 +668,7 @@ def parse_args(argv=None):
         sub.add_argument("--input", nargs="+", required=True, metavar="PATH",
                          help="DIR of files like deu.txt; LABEL=FILE; FILE of __label__ lines")
     for sub in (p, e):
-        sub.add_argument("--model", help="a fastText model (default web/language.ftz, supplied)")
+        sub.add_argument("--model", help="a fastText model (default: web/language.ftz, supplied)")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""web/toyweb.py: a miniature web with known truth.
+"""toyweb.py: a miniature web with known truth.
 
 About 3,000 pages on 150 hosts around an invented shore, the Lantern Coast, written as a real crawl: WARC,
 one gzip member per record, request, response and metadata for each capture. Its good pages are stories,
@@ -9,8 +9,8 @@ learned here; each fact stands on a known number of pages, so knowledge can be m
 The same seed also writes conversations, comparison pairs and verifiable tasks for align.py. What is held
 out for testing (facts never asked, phrasings, sums, rounds of the game) is in no training text.
 
-    python -m web.toyweb                       write out/demo and print a census
-    python -m web.toyweb --score               compare what data.py kept and dropped with the truth
+    python -m web.toyweb                   write out/demo and print a census
+    python -m web.toyweb --score           compare what data.py kept and dropped with the truth
 
 Same seed, same bytes, whatever Python writes them.
 """
@@ -864,7 +864,7 @@ def write(run_dir, n_pages=3000, seed=0):
     """
     run = Path(run_dir)
     new = run / NEW
-    with runs.locked(run, "web/toyweb.py"):
+    with runs.locked(run, "toyweb.py"):
         runs.settle(new, run)
         shutil.rmtree(new, ignore_errors=True)
         try:
@@ -882,7 +882,7 @@ def is_ours(path):
     """Whether a WARC file is of a miniature web, by its first record."""
     try:
         with gzip.open(path) as f:
-            return b"\r\nsoftware: web/toyweb.py\r\n" in f.read(2000)
+            return b"\r\nsoftware: toyweb.py\r\n" in f.read(2000)
     except (OSError, EOFError, zlib.error):
         return False
 
@@ -899,7 +899,7 @@ def write_world(folder, n_pages, seed):
     write_file(folder / "blocklist" / "gambling" / "domains", "".join(f"{h}\n" for h in BLOCKED_HOSTS).encode())
     per_file = 1000
     for start in range(0, len(web), per_file):
-        info = b"software: web/toyweb.py\r\nformat: WARC File Format 1.0\r\ndescription: the Lantern Coast\r\n"
+        info = b"software: toyweb.py\r\nformat: WARC File Format 1.0\r\ndescription: the Lantern Coast\r\n"
         blocks = [warc_record("warcinfo", info, WARC_Record_ID=f"<urn:uuid:{uuid.UUID(int=start, version=4)}>", WARC_Date="2026-03-01T00:00:00Z",
                               WARC_Filename=f"{start // per_file:06}.warc.gz", Content_Type="application/warc-fields")]
         blocks += [capture(p, i, seed, rng) for i, p in enumerate(web[start:start + per_file], start)]
@@ -959,7 +959,7 @@ def score(run_dir, seed, n_pages):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Write a miniature web, or score a pipeline's run on it.",
+    p = argparse.ArgumentParser(prog="python -m web.toyweb", description="Write a miniature web, or score a pipeline's run on it.",
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--run", default="out/demo", help="run folder")
     p.add_argument("--pages", type=int, default=3000, help="pages of the web, about")

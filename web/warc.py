@@ -9,7 +9,7 @@ costs the record that it hits and no other, and is counted.
 Left out: Brotli and zstd, which the standard library cannot undo; bodies in them are counted as
 undecodable. Digests are not verified; the segments of a record are not put together.
 
-    python -m web.warc FILE.warc.gz            one line a record, and what was damaged
+    python -m web.warc FILE.warc.gz        one line a record, and what was damaged
     curl URL | python -m web.warc -
 
 Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); RFC 9112 (HTTP, chunked bodies);
@@ -654,7 +654,7 @@ def document_kind(record):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(prog="web/warc.py", description="list the records of a WARC")
+    parser = argparse.ArgumentParser(prog="python -m web.warc", description="list the records of a WARC")
     parser.add_argument("file", help="a WARC or ARC, plain or gzip; - is standard input")
     return parser.parse_args(argv)
 

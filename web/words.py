@@ -1,9 +1,9 @@
-"""web/words.py: English words, the same as spaCy's blank English tokenizer gives.
+"""words.py: English words, the same as spaCy's blank English tokenizer gives.
 
 datatrove counts and compares words that this tokenizer made, so web/filters.py and web/dedup.py need the
 same ones: "doesnt" is two words (does nt), "5km" is two, "well-known" three, "e.g." one.
 
-    python -m web.words "I'd say it's 5km (i.e. 3mi)."      ->  I 'd say it 's 5 km ( i.e. 3mi ) .
+    python -m web.words "I'd say it's 5km (i.e. 3mi)."  ->  I 'd say it 's 5 km ( i.e. 3mi ) .
 
 The algorithm, for each piece between white space:
 

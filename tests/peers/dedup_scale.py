@@ -47,7 +47,7 @@ def main():
             files = [str(p) for p in sorted(folder.glob("*.jsonl.gz"))]
             for argv in (["sign", *files], ["match"], ["drop", *files, "--to", str(folder / "out")]):
                 start = time.perf_counter()
-                done = subprocess.run([sys.executable, ROOT / "web/dedup.py", *argv, "--work", str(folder / "work")], check=True, capture_output=True, text=True)
+                done = subprocess.run([sys.executable, "-m", "web.dedup", *argv, "--work", str(folder / "work")], check=True, capture_output=True, text=True, cwd=ROOT)
                 seconds.append(time.perf_counter() - start)
                 if argv[0] == "match":
                     said = done.stdout.strip()

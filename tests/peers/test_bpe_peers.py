@@ -344,7 +344,7 @@ def test_published_tokenizers(name):
     rng = random.Random(1)
     added = [*ours.special_tokens, *ours.words]
     parts = [*added[:30], *added[-30:], " ", "\n", "a", "\u00e9", "e\u0301", "1", "!", "  ", "<", "<|", "\uff5c>", "hello", "\u4e2d"]
-    programs = [file.read_text(encoding="utf-8") for file in sorted(ROOT.glob("*.py"))[::3]]
+    programs = [file.read_text(encoding="utf-8") for file in sorted([*ROOT.glob("*.py"), *ROOT.glob("web/*.py")])[::3]]
     # tokenizers composes by Unicode 9, which does not know 51 of today's marks.
     composed = tokenizers.normalizers.NFC().normalize_str
     texts = [text for text in random_texts(1500, seed=12) if composed(text) == unicodedata.normalize("NFC", text)]

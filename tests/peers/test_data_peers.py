@@ -67,7 +67,7 @@ def kinds(texts):
     return {"articles": texts[:90], "prose": prose, "verse": blocks(need("tinyshakespeare.txt").read_text(encoding="utf-8"), 100)[:200],
             "questions": [p["question"] for p in problems[:300]], "answers": [p["answer"] + "\n" + q["answer"] for p, q in zip(problems[:300], problems[300:])],
             "readability": [page["text"] for page in json.loads(need("readability/gold.json").read_text(encoding="utf-8")).values()],
-            "code": [piece for path in sorted(Path(data.__file__).parent.glob("*.py")) for piece in blocks(path.read_text(encoding="utf-8"), 80)],
+            "code": [piece for path in sorted(Path(data.__file__).parent.glob("web/*.py")) for piece in blocks(path.read_text(encoding="utf-8"), 80)],
             "tables": tables, "chat": chat, "addresses": addresses, "upper case": [text.upper() for text in prose[:40]]}
 
 

@@ -32,7 +32,7 @@ spec.loader.exec_module(scorer)
 trafilatura = pytest.importorskip("trafilatura", exc_type=ImportError, reason="needs trafilatura and lxml_html_clean")
 
 ROUNDS = 3
-SYSTEMS = {"web/extract.py": extract.main_text} | {
+SYSTEMS = {"extract.py": extract.main_text} | {
     f"trafilatura {trafilatura.__version__} {' '.join(kwargs)}":
         lambda page, kwargs=kwargs: trafilatura.extract(page, include_comments=False, **kwargs) or ""
     for kwargs in ({"fast": True}, {}, {"favor_precision": True}, {"favor_recall": True})}
@@ -57,12 +57,12 @@ def test_better_than_trafilatura_at_a_third_of_its_time():
         for name, function in SYSTEMS.items():
             rows = [scorer.compare(gold, function(page)) for page, gold in pages]
             scores[name] = scorer.f1(rows)[0]
-            ratios[name] = statistics.median(r["web/extract.py"] / r[name] for r in rounds)
+            ratios[name] = statistics.median(r["extract.py"] / r[name] for r in rounds)
             parts = [" %.4f %.3f %.3f   " % scorer.f1(part) for part in (rows[:len(work)], rows[len(work):])]
             ms = statistics.median(r[name] for r in rounds) / len(pages) * 1e3
             print(f"{name:34}{''.join(parts)} {ms:7.2f} {ratios[name]:.2f}")
-        theirs = [name for name in SYSTEMS if name != "web/extract.py"]
-        assert scores["web/extract.py"] > max(scores[name] for name in theirs), benchmark
+        theirs = [name for name in SYSTEMS if name != "extract.py"]
+        assert scores["extract.py"] > max(scores[name] for name in theirs), benchmark
         assert all(ratios[name] < 1 / 3 for name in theirs), benchmark
 
 
@@ -87,7 +87,7 @@ def test_other_half_of_the_article_extraction_benchmark():
     for name, function in SYSTEMS.items():
         scores[name] = scorer.f1([scorer.compare(text, function(page)) for page, text in pages.values()])
         print("%-34s %.4f %.3f %.3f" % (name, *scores[name]))
-    assert scores["web/extract.py"][0] >= 0.960
+    assert scores["extract.py"][0] >= 0.960
 
 
 def counts(text, item):
@@ -111,4 +111,4 @@ def test_pages_of_the_evaluation_of_trafilatura():
         right, wrong, missing = map(sum, zip(*rows))
         scores[name] = 2 * right / (2 * right + wrong + missing)
         print("%-34s %.4f %.3f %.3f" % (name, scores[name], right / (right + wrong), right / (right + missing)))
-    assert scores["web/extract.py"] >= 0.925
+    assert scores["extract.py"] >= 0.925

@@ -89,7 +89,7 @@ def test_their_quantised_models(tmp_path, corpus, options):
 
 
 def test_our_models(tmp_path, corpus):
-    default = language.Path(language.__file__).with_name("web/language.ftz")
+    default = language.Path(language.__file__).with_name("language.ftz")
     assert_same(language.load(), fasttext.load_model(str(default)), TEXTS, 1e-5)
     language.train([corpus], tmp_path / "m.ftz", dim=5, bucket=300, epochs=2, n_texts=128)
     assert_same(language.load(tmp_path / "m.ftz"), fasttext.load_model(str(tmp_path / "m.ftz")), TEXTS, 1e-5)
