@@ -1089,6 +1089,7 @@ def stub_language(monkeypatch):
     module = types.ModuleType("web.language")
     module.load = lambda path=None: types.SimpleNamespace(predict=predict)
     monkeypatch.setitem(sys.modules, "web.language", module)
+    monkeypatch.setattr("web.language", module, raising=False)
 
 
 GOOD = prose(300)
@@ -1459,7 +1460,7 @@ def test_nothing_kept_is_a_result_and_not_an_error(crawl, capsys):
 
 
 @pytest.mark.parametrize("setup, argv, says", [
-    (None, ["--run", "{}/none"], r".*none/crawl: no WARC files; make the embedded crawl with: python toyweb\.py --run .*none"),
+    (None, ["--run", "{}/none"], r".*none/crawl: no WARC files; make the embedded crawl with: python -m web\.toyweb --run .*none"),
     (lambda d: (d / "r" / "crawl").mkdir(parents=True), ["--run", "{}/r"], r".*r/crawl: no WARC files; make .*"),
     (lambda d: (d / "e").mkdir(), ["{}/e"], r".*/e: no \*\.warc or \*\.warc\.gz files in it"),
     (None, ["{}/missing.warc"], r".*missing\.warc: no such file"),

@@ -817,7 +817,7 @@ ODD = [
     Odd("HOME that is not there", env={"HOME": "/nowhere/at/all"}),
     Odd("TMPDIR that is not there", env={"TMPDIR": "/nowhere/at/all"}),
     Odd("a full TMPDIR", env={"TMPDIR": "FULL"}),
-    Odd("an empty environment", shell='exec env -i PATH="$PATH" "$@";'),
+    Odd("an empty environment", shell='exec env -i PATH="$PATH" PYTHONPATH="$PYTHONPATH" "$@";'),
     Odd("one core", shell="taskset -pc 0 $$ > /dev/null;", alike=False),
     Odd("closed standard input", shell="exec <&-;"),
     Odd("closed standard output", shell="exec >&-;", loses_output=True),
