@@ -97,7 +97,7 @@ def bad_http(rng):
 
 
 def paths(rng):
-    path = rng.choice(["/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/....//....//etc/passwd", "/v1/../../etc/passwd", "/%00", "/\x00", "/chat.html", "/serve.py",
+    path = rng.choice(["/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/....//....//etc/passwd", "/v1/../../etc/passwd", "/%00", "/\x00", "/page.html", "/serve.py",
                        "/base/model.safetensors", "/.git/config", "/~root", "file:///etc/passwd", "http://evil.example/", "*", "/api/log?stage=../../etc/passwd&after=x", "/api/log?stage=base&after=-1",
                        "/api/log?stage=base&after=" + "9" * 5000, "/api/log?" + "&" * 5000, "/api/log?stage=%ff%fe", "/api/arena?x[]=y", "/?" + "a=b;" * 1000, "/api/look", "/v1/chat/completions"])
     return http_of("GET", path.replace("\x00", "%00"), b"")
