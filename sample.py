@@ -902,7 +902,7 @@ def parse_args(argv=None):
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every one of this machine")
     serve.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     serve.add_argument("--key", help="what clients must send as Authorization: Bearer KEY")
-    serve.add_argument("--origin", help="the web pages that may ask from a browser, * for all (default: none but our own)")
+    serve.add_argument("--origin", help="the origin of the web pages that may ask from a browser, such as http://localhost:3000; * for all")
     serve.add_argument("--allow-host", action="append", default=[],
                        help="another name that clients may call this server by; may be repeated")
     serve.add_argument("--ranks", help="the folder of tiktoken's vocabularies, for the page to show beside the run's")
