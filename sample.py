@@ -592,14 +592,20 @@ class Parts:
         return {"index": self.index, "type": self.kind, "text": text} if text else None
 
 
+def gathered(pieces):
+    """What Parts has grown by, piece by piece -> one for each part, with all of its text."""
+    parts = {}
+    for piece in filter(None, pieces):
+        part = parts.setdefault(piece["index"], {**piece, "text": ""})
+        part["text"] += piece["text"]
+    return list(parts.values())
+
+
 def reply_parts(ids, tokenizer):
     """A reply as render takes it back: a text, or parts where a tool was called."""
-    growing, parts = Parts(tokenizer), {}
-    for grown in [*map(growing.put, ids), growing.end()]:
-        if grown:
-            part = parts.setdefault(grown["index"], {"type": grown["type"], "text": ""})
-            part["text"] += grown["text"]
-    parts = list(parts.values())
+    growing = Parts(tokenizer)
+    pieces = gathered([*map(growing.put, ids), growing.end()])
+    parts = [{"type": piece["type"], "text": piece["text"]} for piece in pieces]
     return parts if any(part["type"] != "text" for part in parts) else "".join(part["text"] for part in parts)
 
 

@@ -674,12 +674,9 @@ class Chat:
             return []
         ids, begin = self.job.rows[i].ids, self.given[i]
         self.given[i] = len(ids)
-        grown, parts = [self.parts[i].put(token) for token in ids[begin:self.given[i]]], {}
+        grown = [self.parts[i].put(token) for token in ids[begin:self.given[i]]]
         grown += [self.parts[i].end()] if finish else []
-        for piece in filter(None, grown):
-            part = parts.setdefault(piece["index"], {**piece, "text": ""})
-            part["text"] += piece["text"]
-        return list(parts.values())
+        return sample.gathered(grown)
 
     def choice(self, i, text, entries, finish):
         message = {"role": "assistant", "content": text, "refusal": None}

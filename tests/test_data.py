@@ -1674,10 +1674,18 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}
     shutil.rmtree(tmp_path / "docs")
     r, went_on, units = random.Random(0), 0, tmp_path / "docs" / ".new" / "units"
+
+    def done():
+        """How many units there are; none when the folder is not there yet, or was renamed while we looked."""
+        try:
+            return sum(name.endswith(".jsonl") for name in os.listdir(units))
+        except FileNotFoundError:
+            return 0
+
     for _ in range(int(os.environ.get("LONGHAND_KILLS", 6))):
-        wanted = len(list(units.glob("*.jsonl"))) + r.randint(0, 20)            # of 62 units; behind the last one it begins anew
+        wanted = done() + r.randint(0, 20)                       # of 62 units; behind the last one it begins anew
         process = subprocess.Popen(command, cwd=SCRIPTS, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-        while process.poll() is None and (not units.exists() or len(list(units.glob("*.jsonl"))) < wanted):
+        while process.poll() is None and not (units.exists() and done() >= wanted):
             time.sleep(0.005)
         time.sleep(r.uniform(0, 0.2))
         with contextlib.suppress(ProcessLookupError):

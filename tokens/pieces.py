@@ -285,9 +285,16 @@ IN_PROPORTION = {r"\p{N}", r"\p{N}+", r"\s", *PATTERNS.values(), *(step.pattern 
 BEHAVIORS = ("Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext")
 
 
+def normal_steps(normalize):
+    """The steps of normalising as a tuple: of None, one or a tuple of them."""
+    if type(normalize) is tuple:                            # a step such as Replace is one as well
+        return normalize
+    return (normalize,) if normalize else ()
+
+
 def check_normalize(steps):
     """ValueError for a step of normalising that is not known, or would make any text very long."""
-    for step in steps if type(steps) is tuple else (steps,) if steps else ():
+    for step in normal_steps(steps):
         if isinstance(step, Replace):
             check_pattern(step.pattern)
         if isinstance(step, (Replace, Prepend)) and not (isinstance(step.content, str) and len(step.content) <= LONGEST_CONTENT):
@@ -852,7 +859,7 @@ def normalized(steps, text):
 
     SlowPattern if the text grows beyond all use."""
     limit = MOST_GROWTH * (len(text) + 100)
-    for step in steps if type(steps) is tuple else (steps,) if steps else ():
+    for step in normal_steps(steps):
         if isinstance(step, Replace):
             found = in_time(step.pattern, lambda text, timeout: places(check_compiled(step.pattern), text, timeout), text)
             ends = [0, *(end for _, end in found)]

@@ -47,14 +47,19 @@ REFERENCE = re.compile("&(?:#(?:[0-9]+|[xX][0-9a-fA-F]+);?"
                        "|([a-zA-Z][a-zA-Z0-9]*(?:;|(?![a-zA-Z0-9=]))))")
 
 
+LONG_NUMBER = re.compile("&#([0-9]{8,})")
+
+
+def unescape(text):
+    """html.unescape, which would refuse a number of more than 4300 digits."""
+    return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
+
+
 def resolve(reference):
     """A match of REFERENCE -> the characters that it stands for, or itself."""
     if reference[1]:
         return html.entities.html5.get(reference[1], reference[0])
-    number = reference[0].rstrip(";")[2:]
-    if number[0] in "xX":
-        return html.unescape(f"&#x{number[1:].lstrip('0')[:8] or 0};")
-    return html.unescape(f"&#{number.lstrip('0')[:8] or 0};")
+    return unescape(reference[0])
 
 
 def attributes(source):

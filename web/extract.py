@@ -27,7 +27,6 @@ not read; PDF and pictures are not text.
 Sources: Barbaresi 2021 (trafilatura, ACL demo); the HTML standard for tags.
 """
 import argparse
-import html
 import json
 import re
 import sys
@@ -38,7 +37,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from run import command
-from web.charset import attributes, decode
+from web.charset import attributes, decode, unescape
 
 # A budget in characters, elements and lines, never in seconds: what is beyond it is not read.
 MAX_CHARS, MAX_NODES, MAX_LINES, MAX_DEPTH = 8_000_000, 200_000, 200_000, 256
@@ -57,7 +56,6 @@ WRAPPED = re.compile(rf"(?<={CJK.pattern})[^\S\n]*\n\s*(?={CJK.pattern})")
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
 MAY_BE_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{16}")         # marks are no letters, and three of them are two each
 SURROGATE = re.compile("[\ud800-\udfff]")
-LONG_NUMBER = re.compile("&#([0-9]{8,})")
 WHOLE_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 
@@ -73,11 +71,6 @@ def stream_safe(text):
     classes = bytes(map(unicodedata.combining, text))
     cuts = [found.end() for found in MANY_MARKS.finditer(classes)]
     return "\u034f".join(text[a:b] for a, b in zip([0, *cuts], [*cuts, None])) if cuts else text
-
-
-def unescape(text):
-    """html.unescape, which would refuse a number of more than 4300 digits."""
-    return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
 
 
 def resolve(text):
@@ -484,6 +477,11 @@ WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")                    # navLinks_2 -> nav 
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 
 
+def names_in(attrs):
+    """What an element is called: its class, id, role and itemprop."""
+    return " ".join([a or b or c for a, b, c in NAMES.findall(attrs)])
+
+
 def boilerplate(attrs):
     """The reasons that an element's attributes give against it.
 
@@ -496,7 +494,7 @@ def boilerplate(attrs):
                 or HIDDEN.search(found.get("style", ""))
                 or not CONCEALED.isdisjoint(found.get("class", "").split())):
             return ("hidden",)
-    names = " ".join([a or b or c for a, b, c in NAMES.findall(attrs)])
+    names = names_in(attrs)
     if not names:
         return ()
     lower, reasons = names.lower(), {}
@@ -509,6 +507,11 @@ def boilerplate(attrs):
             if len(reasons) == MAX_REASONS:
                 break
     return () if reasons and ARTICLE.search(names) else tuple(reasons)
+
+
+def remove(lines):
+    for line in lines:
+        line.live = False
 
 
 def running(values):
@@ -619,8 +622,7 @@ def prune(page):
     if not wrong.isdisjoint(REPLIES) and has_article(page, suspects):
         wrong -= REPLIES
     for node in other_articles(page, prose):
-        for line in lines[node.first:node.last]:
-            line.live = False
+        remove(lines[node.first:node.last])
     end = 0                                                 # of what was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
@@ -630,8 +632,7 @@ def prune(page):
             continue
         if a >= end and not void.issuperset(reasons):
             end = b
-            for line in lines[a:b]:
-                line.live = False
+            remove(lines[a:b])
 
 
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
@@ -677,7 +678,7 @@ def shape(attrs):
 
 
 def is_lede(node):
-    names = " ".join([a or b or c for a, b, c in NAMES.findall(node.attrs[:MAX_NAMES])])
+    names = names_in(node.attrs[:MAX_NAMES])
     return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
 
 
@@ -716,14 +717,12 @@ def parts_beside(page, above, i, prose, plain):
 
 def subtitles(page, first):
     """The lines of long prose between the title and the text, which begins at line first."""
-    lines = page.lines
-    found, n = [], first - 1
-    while n >= max(0, first - MAX_LINES_TO_TITLE):
+    lines, found = page.lines, []
+    for n in range(first - 1, max(0, first - MAX_LINES_TO_TITLE) - 1, -1):
         if lines[n].node.tag == "h1":
             return found[::-1]
         if lines[n].live and lines[n].prose >= SUBTITLE:
             found.append(n)
-        n -= 1
     return []
 
 
@@ -760,11 +759,9 @@ def container(page):
         top = max(i for i in path if nodes[i].first <= ledes[0])
     at = nodes[top].first
     for a, b in sorted(kept):
-        for line in lines[at:a]:
-            line.live = False
+        remove(lines[at:a])
         at = b
-    for line in lines[at:nodes[top].last]:
-        line.live = False
+    remove(lines[at:nodes[top].last])
     return top
 
 
@@ -790,8 +787,7 @@ def thin_out(page, at):
             continue
         if linked[b] - linked[a] > (2 / 3 if alone else 17 / 20) * (chars[b] - chars[a]):
             at = node.below - 1
-            for line in lines[a:b]:
-                line.live = False
+            remove(lines[a:b])
 
 
 # Headings of what follows a text; digits and marks at either end do not count.
@@ -853,14 +849,15 @@ def drop_sections(page, at):
     behind it, it is one. An article must be left.
     """
     lines = page.lines[page.nodes[at].first:page.nodes[at].last]
-    headings = [line for line in lines if line.live and line.node.tag in HEADINGS]
-    last_chapter = {line.node.tag: line for line in headings if not is_afterwards(line.text)}
+    headings = {line: is_afterwards(line.text) for line in lines
+                if line.live and line.node.tag in HEADINGS}
+    last_chapter = {line.node.tag: line for line, afterwards in headings.items() if not afterwards}
     chapters, rank, doomed = set(), "", []                  # rank: of the section that goes
     for line in lines:
         tag = line.node.tag
-        if line.live and tag in HEADINGS and (not rank or tag <= rank):
+        if line in headings and (not rank or tag <= rank):
             one_word = line.text.strip(" :").isalpha() and not WIDE.search(line.text)
-            if is_afterwards(line.text) and not (one_word and tag in chapters):
+            if headings[line] and not (one_word and tag in chapters):
                 rank = tag
             else:
                 rank = ""
@@ -872,8 +869,7 @@ def drop_sections(page, at):
     left = sum(line.prose * line.live for line in lines)
     left -= sum(line.prose * line.live for line in doomed)
     if left > 2 * ENOUGH:
-        for line in doomed:
-            line.live = False
+        remove(doomed)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -927,8 +923,6 @@ def render(page, top):
 # All of it.
 
 ARTICLE_BODY = re.compile(r'"articleBody"\s*:\s*("[^"\\]*(?:\\.[^"\\]*){,50000}")', re.S)
-
-
 END_TAG = re.compile(r"</[a-zA-Z][^<>]*>|<br\s*/?>", re.I)
 
 
