@@ -29,7 +29,7 @@ from collections import Counter, namedtuple
 from html import escape
 from pathlib import Path
 
-from run import command
+from run import command, disk
 from run import runs
 
 Page = namedtuple("Page", "url label html charset original")     # original: the url a mirror copies, or None
@@ -847,7 +847,7 @@ FIRST_WARC = "crawl/000000.warc.gz"
 
 
 def write_file(path, data):
-    with runs.naming(path):
+    with disk.naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
