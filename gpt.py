@@ -301,7 +301,8 @@ def mlp_backward(dy, cache, grads):
 def self_attention_forward(x, p, n_head, attend):
     """x (B,T,C) -> y (B,T,C), cache. attend(q, k, v) is the attention itself, cached or not."""
     qkv, c_attn = linear_forward(x, p["attn.c_attn.weight"], p["attn.c_attn.bias"])
-    q, k, v = np.split(split_heads(qkv, 3 * n_head), 3, axis=1)
+    heads = split_heads(qkv, 3 * n_head)    # NH heads of queries, NH of keys, NH of values
+    q, k, v = np.split(heads, 3, axis=1)
     o, attention = attend(q, k, v)
     y, proj = linear_forward(join_heads(o), p["attn.c_proj.weight"], p["attn.c_proj.bias"])
     return y, (c_attn, attention, proj)
