@@ -31,9 +31,9 @@ import json
 import re
 import sys
 from collections import Counter, OrderedDict, namedtuple
-from fractions import Fraction
 from pathlib import Path
 
+from chat import grading
 from run import command, disk
 import sample
 from sample import Unusable
@@ -758,62 +758,6 @@ def gsm8k_parts(answer, notes):
     return [part for part in parts if part["text"]]
 
 
-# A number as people write it: -3, 70,000, 1,00,000, .5, 29.00, 1/2, with a currency $5, -$5, $-5.
-# A dash may be its sign, and a space that does not break may stand between its thousands.
-SIGN = "[-\u2212\u2013]"
-CURRENCY = "[$\u20ac\u00a3]"
-BETWEEN = "[,\u00a0\u2009\u202f]"
-DIGITS = f"(?:[0-9]{{1,3}}(?:{BETWEEN}[0-9]{{2,3}})*{BETWEEN}[0-9]{{3}}(?![0-9])|[0-9]+)"
-PREFIX = rf"(?<![\w)]){SIGN}{CURRENCY}?|{CURRENCY}{SIGN}?|"
-NUMBER = re.compile(rf"({PREFIX})({DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(/[0-9]+)?")
-MOST_DIGITS = 200                               # of a number: a longer one is compared as a text
-
-
-def number_in(text):
-    """The first number in a text as (text without separators and currency, Fraction), or None.
-
-    number_in("$70,000.50 each") -> ("70000.50", Fraction(140001, 2))
-    """
-    found = NUMBER.search(text)
-    if not found or len(found[0]) > MOST_DIGITS:
-        return None
-    sign = "-" * bool(re.search(SIGN, found[1]))
-    number = sign + re.sub(BETWEEN, "", found[2])
-    divisor = int(found[3][1:]) if found[3] else 1
-    if not divisor:
-        return None
-    return number + (found[3] or ""), Fraction(number) / divisor
-
-
-def is_number(text):
-    """Whether a text is a number and nothing else."""
-    return bool(NUMBER.fullmatch(text)) and number_in(text) is not None
-
-
-def final_answer(text):
-    """The first number behind the last ####; the line where there is no number; else None."""
-    for behind in reversed(text.split("####")[1:]):
-        number = number_in(behind)
-        line = behind.strip().split("\n")[0].strip().rstrip(".")
-        if number or line:
-            return number[0] if number else line
-    return None
-
-
-def comparable(answer):
-    """An answer such that equal ones are ==: its first number, a Fraction, or its text, lowered.
-
-    GSM8K's own grader and lm-eval's strict match demand #### and compare the text of the number, so
-    that 29.00 and $29 are not 29. lm-eval's flexible match takes the last number anywhere, without
-    ####. Here #### is demanded and numbers are compared. All three read 1/2 as 1 or 2: here it is
-    a half.
-    """
-    if answer is None:
-        return None
-    number = number_in(str(answer))
-    return number[1] if number else str(answer).strip().lower()
-
-
 # ---------------------------------------------------------------------------------------------------- whole files
 
 
@@ -957,7 +901,7 @@ def task_of(row):
     text_of(row.get("reply", ""), "reply")
     answer = row["answer"]
     if isinstance(answer, str) and "####" in answer:
-        row = {**row, "answer": final_answer(answer), "kind": "gsm8k"}
+        row = {**row, "answer": grading.final_answer(answer), "kind": "gsm8k"}
     if row["answer"] is None or row["answer"] == "":
         raise Unusable("a task without an answer", shown(answer))
     if not isinstance(answer, str):

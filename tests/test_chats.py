@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-import align
 import bpe
-from chat import chats
+from chat import chats, lessons
 import sample
 from conftest import run_script
 
@@ -236,7 +235,6 @@ def test_gsm8k(tmp_path):
     assert notes == {"zeros of a result that the calculator writes otherwise": 1, "annotation that the calculator cannot follow": 2}
     (tmp_path / "t.jsonl").write_text(json.dumps({"question": "How many?", "answer": answer}) + "\n")
     assert chats.tasks(tmp_path / "t.jsonl") == [{"question": "How many?", "answer": "1234", "kind": "gsm8k"}]
-    assert [chats.final_answer(t) for t in ("so\n#### 12.", "#### 1 \n#### $5", "no")] == ["12", "5", None]
 
 
 @pytest.mark.parametrize("key, value", [
@@ -248,26 +246,6 @@ def test_gsm8k(tmp_path):
 def test_a_question_is_not_learned_without_what_it_is_about(tmp_path, row, key, value):
     found, notes = read(tmp_path, {**row, key: value}, row, {**row, key: None}, {**row, key: type(value)()})
     assert found == [[said("Which?"), said("red", "assistant")]] * 3 and notes == {f"with {key}": 1}
-
-
-@pytest.mark.parametrize("text, answer", [
-    ("#### 29.00", "29"), ("#### $29", "29"), ("#### $ 29", "29"), ("#### -$3", "-3"), ("#### $-3", "-3"), ("#### \u22123", "-3"),
-    ("#### \u20133", "-3"), ("#### 3\u20135", "3"), ("#### 1\u202f234\u202f567 m", "1234567"), ("#### 1\u00a0234 g", "1234"), ("#### 1 234", "1"),
-    ("#### 18 eggs", "18"), ("#### **18**", "18"), ("#### \\boxed{18}", "18"), ("#### The answer is 18.", "18"), ("####18", "18"),
-    ("#### 70,000 dollars", "70000"), ("#### 1,00,000", "100000"), ("#### 1,234,567.50", "1234567.5"), ("#### .5", "0.5"),
-    ("#### 1/2", "0.5"), ("#### 2/3", "4/6"), ("#### 25%", "25"), ("#### 007", "7"), ("#### 18-20", "18"), ("#### Day-3", "3"),
-    ("#### 18, that is 2 times 9", "18"), ("#### 1\n#### 18", "18"), ("#### 18 ####", "18"), ("#### 0.1", "0.10"),
-    ("#### 100000000000000000001", "100000000000000000001.0"), ("#### -0", "0"), ("#### Paris.", "paris"), ("####\n18", "18")])
-def test_answers_that_are_equal(text, answer):
-    assert chats.comparable(chats.final_answer(text)) == chats.comparable(answer)
-
-
-@pytest.mark.parametrize("text, answer", [
-    ("#### 19", "18"), ("#### \u201318", "18"), ("#### 180", "18"), ("18", "18"), ("#### -3", "3"), ("#### 1/2", "1"), ("#### 1,8", "18"), ("#### 18\n####  19", "18"),
-    ("#### 100000000000000000001", "100000000000000000000"), ("#### 0.30000000000000004", "0.3"), ("#### 1/0", "1"), ("#### ", "18"),
-    ("#### Rome", "paris"), ("#### " + "9" * 10**6, "9"), ("#### 1" + "0" * 400, "inf"), ("#### nan", "18"), ("", "18")])
-def test_answers_that_differ(text, answer):
-    assert chats.comparable(chats.final_answer(text)) != chats.comparable(answer)
 
 
 def test_gsm8k_whole():
@@ -491,7 +469,7 @@ def test_the_listing_shows_what_is_learned(tmp_path):
         chats.main(["--show", "99", str(path)])
     shown = out.getvalue()
     assert all(f"{where}\n" in shown for where, _ in found) and f": {len(found)} conversations" in shown and "Hm.  (not learned)" in shown
-    assert len(align.load_conversations([path], tok, 10_000)) == len(found)
+    assert len(lessons.conversations([path], tok, 10_000)) == len(found)
     for _, messages in found:
         assert sum(sample.render(messages, tok)[1]) > 0
     for _, (prompt, replies, _) in chats.comparisons(path, Counter()):
