@@ -40,8 +40,7 @@ from run import command, disk
 from model import device
 from model import evaluate
 from model import fast
-from model import folders
-from model import fast
+from model import operations
 from model import folders
 import gpt
 import numpy as np
@@ -293,13 +292,13 @@ def load_documents(paths, tokenizer):
     return tuple([np.concatenate(parts[split])] for split in ("train", "val"))
 
 
-def dream(params, cfg, tokenizer, seed, n_tokens=60):
+def dream(params, cfg, tokenizer, seed, n_tokens=60, engine=fast):
     """What the model writes by itself after an end of text (after token 0 where there is none), at temperature 1."""
     rng = np.random.default_rng(seed)
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
-    cache, ids = fast.Cache(cfg, 1, like=params["wte.weight"]), []
+    cache, ids = engine.Cache(cfg, 1, like=params["wte.weight"]), []
     for _ in range(min(n_tokens, cfg.n_positions)):
-        logits = fast.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
+        logits = engine.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
         logits[tokenizer.holes] = -np.inf               # ids that no token has
         token = int(np.argmax(logits + rng.gumbel(size=logits.shape)))      # the same as drawing from their softmax
         ids.append(token)
@@ -614,8 +613,8 @@ class Gradients:
 
         def add_up(part):
             mine = part(self.flat.size)
-            for i in range(mine.start, mine.stop, fast.BLOCK_FLOATS):
-                at = slice(i, min(i + fast.BLOCK_FLOATS, mine.stop))
+            for i in range(mine.start, mine.stop, operations.BLOCK_FLOATS):
+                at = slice(i, min(i + operations.BLOCK_FLOATS, mine.stop))
                 for other in others:
                     self.flat[at] += other.flat[at]
 
@@ -790,7 +789,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             for_evaluation, peak = params, None
 
         def validate():                                     # takes no memory of its own
-            return evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, min(32, micro_batch), work.arena)
+            return evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, min(32, micro_batch), work.arena, device if gpu else fast)
 
         entry = {}
         for step in range(done, recipe.steps):
@@ -817,7 +816,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                 nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
                 if not math.isfinite(nats):
                     raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
-                said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
+                said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step, engine=device if gpu else fast)!r}" if tokenizer else ""
                 print(f"\nstep {step + 1:,}: validation {nats:.4f} nats a token, {f'{bits:.4f}' if tokenizer else 'unknown'} bits a byte{said}",
                       file=sys.stderr)
             stage.log.write(**entry)

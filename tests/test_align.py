@@ -15,7 +15,6 @@ import align
 from chat import arena
 import bpe
 from model import fast
-from model import fast
 import gpt
 from chat import objectives
 import sample

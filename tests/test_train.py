@@ -15,7 +15,7 @@ import pytest
 import bpe
 from model import cores
 from model import fast
-from model import fast
+from model import operations
 import gpt
 from run import runs
 import train
@@ -232,7 +232,7 @@ def test_fewer_rows_at_once_where_memory_is_short():
 def test_processes_add_up_to_the_whole_batch(monkeypatch):
     cfg = gpt.Config(50, 12, 16, 2, 2)
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
-    monkeypatch.setattr(fast, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
+    monkeypatch.setattr(operations, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
     # Of three processes the batch of two rows leaves one idle, with the gradients of the batch before.
     batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 2, 1, 4)]
     losses, want = [], {k: 0.0 for k in params}

@@ -54,7 +54,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import bpe  # noqa: E402
 from model import checkpoint  # noqa: E402
 from model import fast  # noqa: E402
-from model import fast  # noqa: E402
 import gpt  # noqa: E402
 from web import warc  # noqa: E402
 
