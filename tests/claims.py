@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 import align                    # noqa: E402  before numpy
 from chat import arena                    # noqa: E402
 import bpe                      # noqa: E402
+from tokens.shards import read_documents  # noqa: E402
 from chat import chats                    # noqa: E402
 from run import command, disk  # noqa: E402
 from model import evaluate                 # noqa: E402
@@ -291,7 +292,7 @@ def spelling(run, seed):
     """
     rng, words = toyweb.stream(seed, "spelling"), set()
     for path in sorted((run / "docs").glob("*.jsonl.gz")):
-        for _, text in bpe.read_documents(path):
+        for _, text in read_documents(path):
             words |= {w for w in re.findall(r"[a-z]+", text) if 5 <= len(w) <= 10}
     words = sorted(words)
     rng.shuffle(words)

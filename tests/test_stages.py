@@ -11,6 +11,7 @@ import align
 import bpe
 from model import fast
 from model import operations, walk
+from tokens.shards import write_shard
 import gpt
 from chat import objectives
 import sample
@@ -197,7 +198,7 @@ def run(tmp_path):
         (tmp_path / name).mkdir()
     ids = tokenizer.encode_to_numpy(TEXT * 30)
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
     lines = "".join(json.dumps(chat) + "\n" for chat in CHATS)
     (tmp_path / "chat" / "train.jsonl").write_text(lines, encoding="utf-8")
     return tmp_path
