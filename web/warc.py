@@ -16,7 +16,9 @@ Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); RFC 9112 (HTTP,
 warcio, for what real files contain.
 """
 import argparse
+import base64
 import functools
+import hashlib
 import re
 import sys
 import uuid
@@ -68,6 +70,32 @@ class Record:
         """What HTTP, or if it does not the record, says that the body is: text/html; charset=..."""
         declared = self.http_headers.get("content-type") or self.headers.get("content-type", "")
         return "" if declared.lower().startswith("application/http") else declared
+
+
+# --------------------------------------------------------------------------------------------------
+# Writing: each record is a gzip member of its own, so that a reader can begin at any of them.
+
+def gzip_member(data, level=6):
+    """One gzip member without a time. gzip.compress writes another header in some Pythons."""
+    packer = zlib.compressobj(level, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def header_lines(headers):
+    """{name: value} as lines of headers; a value None is left out."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items() if value is not None]
+    return "".join(lines).encode("utf-8")
+
+
+def record_bytes(headers, block):
+    """A WARC/1.0 record as a gzip member. Content-Length is added to the headers."""
+    head = header_lines({**headers, "Content-Length": len(block)})
+    return gzip_member(b"WARC/1.0\r\n" + head + b"\r\n" + block + b"\r\n\r\n")
+
+
+def digest(data):
+    """The value of WARC-Block-Digest and WARC-Payload-Digest."""
+    return "sha1:" + base64.b32encode(hashlib.sha1(data).digest()).decode()
 
 
 # --------------------------------------------------------------------------------------------------
