@@ -46,13 +46,13 @@ from model import cores                    # before NumPy
 import numpy as np
 import regex
 
-from run import command
+from run import command, disk
 from run import runs
 from tokens import vocabularies
 from tokens.encoder import TOGETHER, Encoder
 from tokens.pieces import (PATTERNS, SURE, WHITE, Names, Pieces, SlowPattern, batches_of, blocks_of, check_cut, check_normalize,
                            cut, finder, names_of, normalized, parts_of, spelled, words_of)
-from run.runs import whole_file
+from run.disk import whole_file
 from tokens.vocabularies import GPT2_BYTES, PUBLISHED, Flags
 
 # What a vocabulary trained here gets, in this order, with the ids right after the ranks.
@@ -833,7 +833,7 @@ def encode_command(args):
     eot = [tokenizer.eot_token] if "<|endoftext|>" in tokenizer.special_tokens else []
     folder, found, start = args.run / "tokens", Counter(), time.perf_counter()
     new = folder / ".new"
-    with (runs.locked(folder, "bpe.py encode"), runs.naming(folder),
+    with (runs.locked(folder, "bpe.py encode"), disk.naming(folder),
           tempfile.TemporaryFile(dir=folder) as train, tempfile.TemporaryFile(dir=folder) as val):
         runs.settle(new, folder)
         raw = {"val": val, "train": train}

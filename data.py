@@ -56,7 +56,7 @@ from model import cores                # before NumPy: one BLAS thread for each 
 import numpy as np
 
 from web import charset
-from run import command
+from run import command, disk
 from web import crawl
 from web import dedup
 from web import extract
@@ -430,7 +430,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
         if not resumable(new, made_of):
             shutil.rmtree(new, ignore_errors=True)
             (new / "units").mkdir(parents=True)
-            runs.write_text(new / "identity.json", json.dumps(made_of))     # ASCII: names of files need not be UTF-8
+            disk.write_text(new / "identity.json", json.dumps(made_of))     # ASCII: names of files need not be UTF-8
         try:
             with worker_processes(workers, settings) as each:
                 first(new, files, Path(run_dir), dump, each)
@@ -439,7 +439,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
             if not any((new / "units").glob("*.jsonl")):    # nothing to go on from
                 shutil.rmtree(new, ignore_errors=True)
         if save_index:                                      # perhaps on another disk, where it may fail: before the old goes
-            with open(new / "index.npy", "rb") as made, runs.whole_file(save_index) as out:
+            with open(new / "index.npy", "rb") as made, disk.whole_file(save_index) as out:
                 shutil.copyfileobj(made, out)
         with cores.uninterrupted():
             old = [path.name for path in docs.glob("*.jsonl.gz") if not (new / "shards" / path.name).exists()]
@@ -449,7 +449,7 @@ def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), 
 
 
 def write_json(path, value):
-    runs.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    disk.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def resumable(new, made_of):
@@ -477,10 +477,10 @@ def first(new, files, run_dir, dump, each):
         if not unit:
             break
         kept = [doc for doc in unit if not doc["reason"]]
-        runs.write_text(new / "spent_s", f"{runs.seconds_spent():.1f}\n")
+        disk.write_text(new / "spent_s", f"{runs.seconds_spent():.1f}\n")
         signatures = np.array([doc.pop("signature") for doc in kept], np.uint64).reshape(-1, dedup.BANDS * dedup.ROWS)
         dedup.save_keys(units, f"{number:06}", signatures, map(dedup.name_of, kept))
-        with runs.whole_file(units / f"{number:06}.jsonl") as out:
+        with disk.whole_file(units / f"{number:06}.jsonl") as out:
             for doc in unit:
                 if doc["reason"]:
                     doc = {k: doc[k] for k in ("url", "trail", "reason", "text", "page_cut") if k in doc}

@@ -33,9 +33,8 @@ from types import MappingProxyType, SimpleNamespace
 from model import cores                                            # before numpy, whose BLAS it sets up
 from model.cores import Arena, in_parallel, padded
 from model import checkpoint
-from run import command
+from run import command, disk
 import numpy as np
-from run import runs
 
 # B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
 # L layers  NH heads            HS head size      C = NH*HS channels
@@ -1148,8 +1147,8 @@ def save_config(folder, cfg):
     """config.json as Hugging Face transformers reads it. Its classifiers look here, and not into generation_config.json, which train.py
     writes, for what begins, ends and pads a text; without any, those of GPT-2's own vocabulary would be taken."""
     written = Path(folder) / "generation_config.json"
-    tokens = checkpoint.read_json(written) if written.exists() else {}
-    runs.write_text(Path(folder) / "config.json", json.dumps({
+    tokens = disk.read_json(written) if written.exists() else {}
+    disk.write_text(Path(folder) / "config.json", json.dumps({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "torch_dtype": "float32",
         **{key: tokens.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
@@ -1181,7 +1180,7 @@ def load_config(folder):
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json and model.safetensors. "
                                 f"Make the demo's with: python train.py")
-    config = checkpoint.read_json(path)
+    config = disk.read_json(path)
     missing = [k for k in Config.__dataclass_fields__ if k not in config]
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}")
@@ -1211,7 +1210,7 @@ def tied(path, tensors):
     head = found.pop("lm_head.weight", None)
     if head is not None and not np.array_equal(found.setdefault("wte.weight", head), head):
         raise ValueError(f"{path}: lm_head.weight is not wte.weight; this model has one matrix for both (tie_word_embeddings)")
-    if head is None and checkpoint.read_json(Path(path).parent / "config.json").get("tie_word_embeddings") is False:
+    if head is None and disk.read_json(Path(path).parent / "config.json").get("tie_word_embeddings") is False:
         raise ValueError(f"{path}: has no tensor lm_head.weight, although tie_word_embeddings is false in config.json")
     return found
 

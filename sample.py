@@ -32,8 +32,7 @@ from pathlib import Path
 
 import gpt                      # before numpy
 import bpe
-from model import checkpoint
-from run import command
+from run import command, disk
 from model import device
 import numpy as np
 
@@ -717,7 +716,7 @@ def models_in(run):
 
 def is_judge(folder):
     path = Path(folder) / "config.json"
-    return path.exists() and "GPT2ForSequenceClassification" in checkpoint.read_json(path).get("architectures", ())
+    return path.exists() and "GPT2ForSequenceClassification" in disk.read_json(path).get("architectures", ())
 
 
 def settings_of(args, stop):

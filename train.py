@@ -36,7 +36,7 @@ from typing import NamedTuple
 from model import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
 from model import checkpoint
-from run import command
+from run import command, disk
 from model import device
 from model import evaluate
 import gpt
@@ -403,7 +403,7 @@ class Log:
                         self.seconds = float(entry.get("spent_s", 0.0))
                 except (ValueError, KeyError, TypeError, RecursionError):
                     break                               # the half line a kill left behind
-        runs.write_text(self.path, "".join(f"{line}\n" for line in kept))
+        disk.write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.file = open(self.path, "a", encoding="utf-8")
 
     def write(self, **values):
@@ -495,7 +495,7 @@ def start_over(folder, found, on_mismatch):
 def save_generation_config(folder, tokenizer, end):
     """generation_config.json, which tells transformers where a text begins and ends, and what pads it; config.json repeats it."""
     ids = {f"{role}_token_id": tokenizer.special_tokens.get(name) for role, name in vocabularies.roles(tokenizer.special_tokens, end).items()}
-    runs.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
+    disk.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
 
 
 MOST_SKIPPED = 10               # updates in a row that may fail before a run gives up

@@ -34,8 +34,7 @@ from collections import Counter, OrderedDict, namedtuple
 from fractions import Fraction
 from pathlib import Path
 
-from model import checkpoint
-from run import command
+from run import command, disk
 import sample
 from sample import Unusable
 
@@ -95,7 +94,7 @@ def parse(text):
     """The value of a JSON text, read with the error handler surrogateescape."""
     try:
         text = text.encode("utf-8", "surrogateescape").decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=checkpoint.distinct)
+        return json.loads(text, object_pairs_hook=disk.distinct)
     except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, too deep, a number too long
         raise ValueError(f"not JSON ({str(e)[:100]})") from e
 
@@ -104,7 +103,7 @@ def rows(path):
     """Yields (where, row) of a file of JSON lines or of one JSON list."""
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file; write the demo's with: python -m web.toyweb")
-    lines = enumerate(checkpoint.read_lines(path, "surrogateescape"), 1)
+    lines = enumerate(disk.read_lines(path, "surrogateescape"), 1)
     lines = ((n, line) for n, line in lines if line.strip())
     first = next(lines, None)
     if first is None:
@@ -290,7 +289,7 @@ def read_json(text, what):
     if not isinstance(text, str):
         return text
     try:
-        return json.loads(text, object_pairs_hook=checkpoint.distinct)
+        return json.loads(text, object_pairs_hook=disk.distinct)
     except ValueError:
         raise Unusable(f"{what} are no JSON", shown(text)) from None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import bpe                      # before numpy
 import numpy as np
-from run import runs
+from run import disk
 from tokens import vocabularies
 
 ALIGNMENT = 32
@@ -117,6 +117,6 @@ def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):
         parts += [data, bytes(-len(data) % ALIGNMENT)]
         at += len(data) + -len(data) % ALIGNMENT
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(table), len(entries)) + head + b"".join(table)
-    runs.remove_temporaries(Path(path).parent, Path(path).name)
-    with runs.whole_file(Path(path)) as file:
+    disk.remove_temporaries(Path(path).parent, Path(path).name)
+    with disk.whole_file(Path(path)) as file:
         file.writelines([head, bytes(-len(head) % ALIGNMENT), *parts])

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from model import cores                    # before numpy
 import bpe
-from model import checkpoint
-from run import command
+from run import command, disk
 from model import device
 import gpt
 import numpy as np
@@ -61,7 +60,7 @@ def hellaswag(params, cfg, tokenizer, path, most=None):
     tokens, and as mean per token, which does not favour the short. What does not fit the context loses its beginning.
     """
     right, n, cut = np.zeros(2), 0, 0
-    for n, (at, row) in enumerate(checkpoint.read_jsonl(path), 1):
+    for n, (at, row) in enumerate(disk.read_jsonl(path), 1):
         try:
             context, endings, label = tokenizer.encode_ordinary(row["ctx"]), [tokenizer.encode_ordinary(" " + e) for e in row["endings"]], int(row["label"])
             if not (context and isinstance(row["endings"], list) and 0 <= label < len(endings)):

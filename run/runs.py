@@ -1,13 +1,9 @@
-"""runs.py: how the files of a run come to be. They are whole, one process writes them, and make knows when they are done.
+"""runs.py: how the files of a run come to be: together, by one process, and make knows when they are done.
 
-    whole_file(path)            a file gets its name when all of it is on the disk; until then what was there stays
-    publish(new, folder)        the same for several files that belong together, such as a model and its tokenizer
+    publish(new, folder)        several files that belong together, such as a model and its tokenizer, appear at once
     locked(folder, name)        two processes of one stage never work in one folder
     seconds_spent()             of this process and of the killed ones that it goes on from
     python -m run.runs ...      how make runs a stage: not if it is finished, which contents decide and not times
-
-Files get their names by os.replace, which a kill cannot cut in half. A power loss could: a name may reach the disk
-before the bytes do. So a file is flushed before it is renamed, and its folder after that.
 
 A finished stage has a sign, RUN/log/NAME.json, written when all else is on the disk: the command, what the stage was
 made of, and what it made, with the SHA-256 of every file. While command and contents are the same and every product is
@@ -19,8 +15,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-import secrets
 import shlex
 import shutil
 import signal
@@ -29,88 +23,9 @@ import sys
 import time
 from pathlib import Path
 
-from run import command
+from run import command, disk
 
-TEMPORARY = re.compile(r"(.+)\.(\d+)-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
 MOVES = "moves.json"                                    # in a folder of new files: it is complete, they may move
-
-# ----------------------------------------------------------------------------------------------------- whole files
-
-
-def sync_folder(folder):
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace(old, new):
-    """Rename a finished file over whatever file has the new name, also on the disk. Both lie on one file system."""
-    os.replace(old, new)
-    sync_folder(Path(new).parent)
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """A binary file to write to that gets its name only when it is complete and on the disk.
-
-    On any failure what was there stays. The temporary name is this writer's own: PATH.PROCESS-RANDOM.tmp.
-    """
-    tmp = Path(f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with naming(path):
-            with open(tmp, "xb") as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            replace(tmp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
-        raise
-
-
-@contextlib.contextmanager
-def naming(path):
-    """An error of the system that names no file, as of a full disk, names this one."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno and e.filename is None:
-            raise OSError(e.errno, e.strerror, str(path)) from None
-        raise
-
-
-def write_text(path, text):
-    """Write a text file, UTF-8, whole."""
-    with whole_file(path) as f:
-        f.write(text.encode("utf-8"))
-
-
-def remove_temporaries(folder, name=None):
-    """Remove what killed processes left of whole_file in a folder, or only what was to be the file `name`."""
-    for path in Path(folder).iterdir():
-        found = TEMPORARY.fullmatch(path.name)
-        if found and name in (None, found[1]) and not is_alive(int(found[2])):
-            path.unlink(missing_ok=True)
-
-
-def is_alive(process):
-    """Whether a process of this number is there: then its temporary file is still being written."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:                             # somebody else's
-        return True
-    try:                                                # one that has ended and that nobody asked about is still listed
-        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-        return state not in ("Z", "X")
-    except (OSError, IndexError):                       # no such files on this system
-        return True
-
 
 # ------------------------------------------------------------------------------------- several files that belong together
 
@@ -124,11 +39,11 @@ def publish(new, folder, sign, remove=()):
     new, files = Path(new), []
     for path in sorted(new.rglob("*")):
         name = path.relative_to(new).as_posix()
-        if path.is_file() and not TEMPORARY.fullmatch(path.name):
-            sync_file(path)
+        if path.is_file() and not disk.TEMPORARY.fullmatch(path.name):
+            disk.sync_file(path)
             files.append(name)
     files.sort(key=lambda name: name == sign)
-    write_text(new / MOVES, json.dumps({"remove": [sign, *remove], "files": files}))
+    disk.write_text(new / MOVES, json.dumps({"remove": [sign, *remove], "files": files}))
     settle(new, folder)
 
 
@@ -145,7 +60,7 @@ def settle(new, folder):
     for name in moves["files"]:
         if (new / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            replace(new / name, folder / name)
+            disk.replace(new / name, folder / name)
     shutil.rmtree(new)
 
 
@@ -156,12 +71,6 @@ def check_settled(new, again):
     """
     if (Path(new) / MOVES).exists():
         raise ValueError(f"{Path(new).parent}: its files were being replaced when that was killed; finish it with: {again}")
-
-
-def sync_file(path):
-    """Bring a file's bytes to the disk."""
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
 
 
 # ------------------------------------------------------------------------------------------------------------ locks
@@ -193,7 +102,7 @@ def locked(folder, name):
             raise refusal
         _held.add(path)
         try:
-            remove_temporaries(folder)
+            disk.remove_temporaries(folder)
             yield
         finally:
             _held.discard(path)
@@ -285,7 +194,7 @@ def stage(run, name, made_of, makes, words, output=None):
         same = sign["command"] == words and digests(sign["made_of"]) == digests(inputs)
         if same and output.exists() and sign["makes"] and all((run / k).exists() for k in sign["makes"]):
             if inputs != sign["made_of"]:               # other times, the same contents: do not read them again
-                write_text(sign_path, json.dumps({**sign, "made_of": inputs}, indent=1) + "\n")
+                disk.write_text(sign_path, json.dumps({**sign, "made_of": inputs}, indent=1) + "\n")
             print(f"{name}: finished before, from the same files")
             return 0
         sign_path.unlink(missing_ok=True)
@@ -300,7 +209,7 @@ def stage(run, name, made_of, makes, words, output=None):
         if missing:
             raise ValueError(f"{run}: {words[words[0] == '-m']} has ended well and not made {', '.join(missing)}")
         sign = {"command": words, "made_of": inputs, "makes": contents(run, made, {})}
-        write_text(sign_path, json.dumps(sign, indent=1) + "\n")
+        disk.write_text(sign_path, json.dumps(sign, indent=1) + "\n")
     return 0
 
 
@@ -311,7 +220,7 @@ def run_command(words, output):
     child = subprocess.Popen(words, stdout=subprocess.PIPE)
     forward = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
-        with whole_file(output) as kept:
+        with disk.whole_file(output) as kept:
             while piece := child.stdout.read1(1 << 16):
                 kept.write(piece)
                 sys.stdout.buffer.write(piece)

@@ -31,8 +31,7 @@ import align                    # noqa: E402  before numpy
 from chat import arena                    # noqa: E402
 import bpe                      # noqa: E402
 from chat import chats                    # noqa: E402
-from model import checkpoint               # noqa: E402
-from run import command                  # noqa: E402
+from run import command, disk  # noqa: E402
 from model import evaluate                 # noqa: E402
 import gpt                      # noqa: E402
 import numpy as np              # noqa: E402
@@ -80,7 +79,7 @@ def teach(run, name, rows, steps, seed, start="base", batch=32, lr=2e-3, replay=
 
 
 def train_log(folder):
-    return [row for _, row in checkpoint.read_jsonl(folder / "log.jsonl")]
+    return [row for _, row in disk.read_jsonl(folder / "log.jsonl")]
 
 
 def right(model, tasks, temperature=0.0, seed=0, max_tokens=80):
@@ -165,7 +164,7 @@ def regurgitation(run, seed):
 
 def sums(run):
     """The run's conversations with sums in them, as they are and with the calls of the calculator left out."""
-    rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
+    rows = [row for _, row in disk.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
     return rows, [toylessons.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
 
 
@@ -217,7 +216,7 @@ def knowledge_of_self(run, seed):
         return [{"messages": [{"role": "system", "content": f"You are {who}."}, {"role": "user", "content": rng.choice(questions)},
                               {"role": "assistant", "content": f"I am {who}."}]} for who in (name() for _ in range(n))]
 
-    old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] in ("identity", "talk", "fact")]
+    old = [row for _, row in disk.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] in ("identity", "talk", "fact")]
     base, sft = (sample.load_model(run / stage) for stage in ("base", "sft"))
     heeds = teach(run, "self", told(3000, asks) + [old[i] for i in np.random.default_rng(seed).permutation(len(old))[:1500]], 400, seed, "sft")
     test = told(100, held)

@@ -29,7 +29,7 @@ import bpe
 import data
 from web import dedup
 from web import filters
-from run import runs
+from run import disk
 from web import warc
 from conftest import run_script, script
 from data import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
@@ -1279,13 +1279,13 @@ def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monke
     assert "its folder" in capsys.readouterr().err and files_of(crawl / "docs") == before
     elsewhere = tmp_path / "index.npy"
 
-    def other_disk(path, whole_file=runs.whole_file):
+    def other_disk(path, whole_file=disk.whole_file):
         if Path(path) == elsewhere:
             raise OSError(28, "No space left on device", str(path))
         return whole_file(path)
 
     with monkeypatch.context() as m, pytest.raises(SystemExit):
-        m.setattr(runs, "whole_file", other_disk)
+        m.setattr(disk, "whole_file", other_disk)
         run(crawl, "--save-index", str(elsewhere))
     assert files_of(crawl / "docs") == before and not elsewhere.exists()
     run(crawl, "--save-index", str(elsewhere))

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from run import runs
+from run import disk, runs
 from conftest import ROOT
 
 
@@ -35,7 +35,7 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_pa
 
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(os, "replace", watched_replace)
-    with runs.whole_file(tmp_path / "a") as f:
+    with disk.whole_file(tmp_path / "a") as f:
         f.write(b"x" * 100_000)
     tmp = calls[0][1]
     assert calls == [("fsync", tmp), ("rename", tmp, str(tmp_path / "a")), ("fsync", str(tmp_path))]
@@ -44,7 +44,7 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_pa
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(ZeroDivisionError):
-        with runs.whole_file(tmp_path / "a") as f:
+        with disk.whole_file(tmp_path / "a") as f:
             f.write(b"half of the new")
             1 / 0
     assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
@@ -55,7 +55,7 @@ def test_writers_of_one_name_at_the_same_time_each_write_a_whole_file(tmp_path):
 
     def write(text):
         for _ in range(20):
-            with runs.whole_file(path) as f:
+            with disk.whole_file(path) as f:
                 for i in range(0, len(text), 50_000):
                     f.write(text[i:i + 50_000])
 
@@ -169,7 +169,7 @@ def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path):
     """Two stages may have the same folder, such as the run's."""
-    with runs.locked(tmp_path, "toyweb.py"), runs.whole_file(tmp_path / "a") as f:
+    with runs.locked(tmp_path, "toyweb.py"), disk.whole_file(tmp_path / "a") as f:
         f.write(b"whole")
         with runs.locked(tmp_path, "bpe.py train"):
             pass
@@ -180,16 +180,16 @@ def test_a_dead_process_that_nobody_waited_for_is_dead(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "pass"], stdout=subprocess.PIPE)
     process.stdout.read()                               # to its end
     until = time.monotonic() + 20
-    while runs.is_alive(process.pid):
+    while disk.is_alive(process.pid):
         assert time.monotonic() < until
         time.sleep(0.01)
     assert os.path.exists(f"/proc/{process.pid}")       # a zombie, until this
     process.wait()
-    assert runs.is_alive(os.getpid()) and not runs.is_alive(2 ** 70)
+    assert disk.is_alive(os.getpid()) and not disk.is_alive(2 ** 70)
 
 
 def test_the_next_process_removes_what_a_killed_one_left(tmp_path):
-    code = "import os, sys\nfrom run import runs\nwith runs.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
+    code = "import os, sys\nfrom run import disk\nwith disk.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     (tmp_path / "notes.tmp").write_text("of the user")
     assert len(list(tmp_path.iterdir())) == 2

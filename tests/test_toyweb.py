@@ -14,7 +14,7 @@ import pytest
 
 import data
 from web import extract
-from run import runs
+from run import disk, runs
 from web import toypages
 from web import toyweb
 from web import toywords
@@ -237,7 +237,7 @@ def test_the_score_counts_documents_of_another_world(tmp_path, capsys):
 
 def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finished_by_the_next(world, tmp_path, monkeypatch):
     toyweb.write(tmp_path, N, seed=1)
-    replace, calls = runs.replace, []
+    replace, calls = disk.replace, []
 
     def until_third(old, new):
         calls.append(new)
@@ -245,7 +245,7 @@ def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finish
             raise KeyboardInterrupt
         replace(old, new)
 
-    monkeypatch.setattr(runs, "replace", until_third)
+    monkeypatch.setattr(disk, "replace", until_third)
     with pytest.raises(KeyboardInterrupt):
         toyweb.write(tmp_path, N, seed=0)
     monkeypatch.undo()

@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 import regex
 
-from model import checkpoint
-from model.checkpoint import distinct
+from run import disk
+from run.disk import distinct
 from tokens.pieces import (BEHAVIORS, BYTE_TO_CHARACTER, CHARACTER_TO_BYTE, GPT2_BYTES, LOWERCASE, PATTERNS, SPACED, SPELLED, UNICODE_FORMS, Prepend, Replace,
                            Split, Strip, check_pattern, finder, from_oniguruma)
-from run.runs import whole_file
+from run.disk import whole_file
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
 
@@ -320,7 +320,7 @@ IN_BRACKETS = regex.compile(r"<.+>|\[.+\]", regex.S)     # how special tokens ar
 def added_beside(path):
     """({name: id}, {name: special or not}, {name: Flags}, add_prefix_space) of added_tokens.json and tokenizer_config.json beside a vocab.json."""
     files = [path.with_name(name) for name in ("added_tokens.json", "tokenizer_config.json")]
-    ids, config = (checkpoint.read_json(file) if file.is_file() else {} for file in files)
+    ids, config = (disk.read_json(file) if file.is_file() else {} for file in files)
     cut_by = config.get("tokenizer_class") or "GPT2Tokenizer"
     if cut_by not in GPT2_CLASSES:
         raise ValueError(f"{files[1].name} names the class {str(cut_by)[:60]!r}, which may cut text otherwise than GPT-2; it takes a tokenizer.json")

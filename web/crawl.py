@@ -42,9 +42,8 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from web import charset
-from run import command
+from run import command, disk
 from web import robots
-from run import runs
 from web.extract import stream_safe
 from web.robots import AGENT
 from web.warc import HEAD_END, is_html, parse_record, read_warc
@@ -636,7 +635,7 @@ def crawl(seeds, path, max_pages=100, max_depth=3, delay_s=1.0, other_sites=Fals
                 raise ValueError(f"{' '.join(seeds)}: nothing could be fetched: {dict(counts)}")
             file.flush()
             os.fsync(file.fileno())
-            runs.replace(file.name, path)
+            disk.replace(file.name, path)
     except OSError as error:
         if error.errno and error.filename is None:      # a full disk does not say where it is
             raise OSError(error.errno, error.strerror, f"{path}.tmp") from None

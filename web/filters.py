@@ -47,8 +47,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from run import disk
 from web import charset
-from model import checkpoint
 from web import extract
 import numpy as np
 from web import robots
@@ -100,7 +100,7 @@ class Blocklist:
 
 def read_list(path):
     """The lines of a list, gzipped or not, without blank ones and comments."""
-    return (line for line in map(str.strip, checkpoint.read_lines(path, "replace")) if line and line[0] != "#")
+    return (line for line in map(str.strip, disk.read_lines(path, "replace")) if line and line[0] != "#")
 
 
 def load_blocklist(paths, hard=None, soft=None, subwords=None, suffixes=None):

@@ -32,8 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from run import command
-from run import runs
+from run import command, disk
 
 MAGIC, VERSIONS = 793712314, (11, 12)
 HS, NS, SOFTMAX, OVA = 1, 2, 3, 4           # losses, as the file numbers them
@@ -430,7 +429,7 @@ def save(path, model):
     entries = [(name, 1, 0) for name in model.words]
     entries += [(name, count, 1) for name, count in zip(model.raw_labels, model.label_counts)]
     n_tokens = sum(count for _, count, _ in entries)
-    with runs.whole_file(path) as f:
+    with disk.whole_file(path) as f:
         f.write(struct.pack("<14id", MAGIC, VERSIONS[-1], *astuple(model.args)))
         f.write(struct.pack("<3i2q", len(entries), len(model.words), len(model.labels), n_tokens, -1))
         for name, count, kind in entries:

@@ -33,7 +33,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from run import command
+from run import command, disk
 from run import runs
 from web import warc
 from web.toylessons import conversations, pairs, probes, tasks
@@ -161,7 +161,7 @@ PAGES_A_FILE = 1000
 
 def write_file(path, data):
     """Write bytes to a file, whose folder may not exist yet."""
-    with runs.naming(path):
+    with disk.naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
