@@ -21,6 +21,9 @@ import pytest
 
 from run import command
 from web import crawl
+from web import addresses
+from web import connection
+from web import robots
 from web import extract
 from web import filters
 from web import warc
@@ -467,7 +470,7 @@ def test_bombs_cost_bounded_time_memory_and_output(bomb, monkeypatch):
 
 def test_what_a_crawl_keeps_of_a_page_is_read_whole():
     """The limits of the three modules: what one writes the next does not cut, or counts it (see inflated_too_long)."""
-    assert crawl.MAX_BODY + crawl.MAX_HEAD <= warc.MAX_BLOCK <= extract.MAX_CHARS and crawl.MAX_HEAD <= warc.MAX_HEAD
+    assert crawl.MAX_BODY + connection.MAX_HEAD <= warc.MAX_BLOCK <= extract.MAX_CHARS and connection.MAX_HEAD <= warc.MAX_HEAD
 
 
 def test_memory_does_not_grow_with_the_file():
@@ -683,11 +686,11 @@ def test_odd_characters_anywhere_are_no_error(seed, n=120):
             links, base = crawl.links_of(r, Counter())
             for link in (*links, r.http_headers.get("location", "")):
                 try:
-                    assert crawl.normalise(link, base).isascii()
+                    assert addresses.normalise(link, base).isascii()
                 except ValueError:                                                       # no address
                     pass
-            crawl.retry_after(r.http_headers)
-            crawl.allowed(crawl.parse_robots(r.body.decode("utf-8-sig", "replace").splitlines())[0], "http://a.com/x")
+            connection.retry_after(r.http_headers)
+            robots.allowed(robots.parse_robots(r.body.decode("utf-8-sig", "replace").splitlines())[0], "http://a.com/x")
     assert read_some > n
 
 
