@@ -17,7 +17,7 @@ import time
 import urllib.request
 from urllib.parse import urlsplit, urlunsplit
 
-from web.warc import HEAD_END
+from web.message import HEAD_END
 
 MAX_HEAD = 256 << 10        # bytes read of a response before its body, with interim responses
 TIMEOUT_S = 60              # for a fetch

@@ -38,6 +38,7 @@ from pathlib import Path
 from run import command, disk
 from web import charset, connection, robots, warc
 from web.addresses import host_and_port, in_encoding, normalise
+from web.message import HEAD_END
 from web.robots import AGENT, allowed, parse_robots
 
 MAX_BODY = 5 << 20              # bytes kept of a page, as in Common Crawl since March 2025
@@ -83,7 +84,7 @@ def record(kind, record_id, block, content_type, headers):
 def capture(info_id, address, date, request, response, cut, ip, notes):
     """The request, response and metadata records of one fetch."""
     ids = [new_id() for _ in range(3)]
-    payload = response[warc.HEAD_END.search(response).end():]
+    payload = response[HEAD_END.search(response).end():]
     common = {"WARC-Date": date, "WARC-Target-URI": address, "WARC-Warcinfo-ID": info_id}
     asked = {**common, "WARC-IP-Address": ip, "WARC-Concurrent-To": ids[1]}
     answered = {**common, "WARC-IP-Address": ip, "WARC-Truncated": cut,

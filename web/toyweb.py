@@ -24,6 +24,7 @@ The same seed gives the same bytes in every version of Python.
 import argparse
 import gzip
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -202,9 +203,10 @@ def is_ours(path):
     """Whether a WARC file holds a miniature web. Its first record says which software wrote it."""
     try:
         with gzip.open(path) as file:
-            return f"\r\nsoftware: {SOFTWARE}\r\n".encode() in file.read(2000)
-    except (OSError, EOFError, zlib.error):
+            _, info = next(warc.read_records(io.BytesIO(file.read(2000))))
+    except (OSError, EOFError, zlib.error, ValueError, StopIteration):
         return False
+    return f"software: {SOFTWARE}\r\n".encode() in info
 
 
 def write_world(folder, n_pages, seed):
