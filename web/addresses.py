@@ -16,7 +16,6 @@ import unicodedata
 from urllib.parse import quote, unquote
 
 from web import charset
-from web.extract import stream_safe
 
 MAX_ADDRESS = 2083                # characters of an address; Heritrix has the same limit
 HOST = re.compile(r"(?=.{1,253}\Z)(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}"
@@ -161,7 +160,7 @@ def normalise(link, base=""):
     """
     link = link.strip(TRIMMED).translate(LINE_ENDS)
     check_length(link)
-    if link != stream_safe(link):                       # normalising it would take quadratic time
+    if link != charset.stream_safe(link):                       # normalising it would take quadratic time
         raise ValueError(f"{link[:200]!r}: too many marks on a letter for an address")
     scheme, authority, path, query = parts_of(link, base)
     found = AUTHORITY.fullmatch(authority)

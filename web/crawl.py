@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from run import command, disk
-from web import charset, connection, robots, warc
+from web import charset, connection, markup, robots, warc
 from web.addresses import host_and_port, in_encoding, normalise
 from web.message import HEAD_END
 from web.robots import AGENT, allowed, parse_robots
@@ -165,13 +165,13 @@ def links_of(page, counts):
     source, encoding = charset.read(page.body, page.charset)
     stay = any(map(robots.forbids_links, robots.lines(page.http_headers)))
     base, links = None, []
-    for _, name, inside in charset.tags(source):
+    for _, name, inside in markup.tags(source):
         if name not in ("a", "area", "base", "meta"):
             continue
         if name in ("a", "area") and len(links) == MAX_LINKS:
             counts["beyond_max_links"] += 1
             continue
-        tag = charset.attributes(inside)
+        tag = markup.attributes(inside)
         if name == "meta":
             stay = stay or robots.forbids_links(robots.of_meta(tag))
         elif name == "base":

@@ -12,6 +12,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent.parent)]
 from web import charset  # noqa: E402
+from web import markup  # noqa: E402
 from web import crawl  # noqa: E402
 from web import addresses  # noqa: E402
 from web import warc  # noqa: E402
@@ -107,7 +108,7 @@ def test_tags_and_attributes_are_read_alike(page):
     theirs = page.evaluate("""sources => sources.map(s => [...new DOMParser().parseFromString(s, 'text/html').querySelectorAll('a, meta')]
         .map(e => [e.localName, Object.fromEntries([...e.attributes].map(a => [a.name, a.value]))]))""", sources)
     for source, want in zip(sources, theirs):
-        ours = [[name, charset.attributes(inside)] for _, name, inside in charset.tags(source) if name in ("a", "meta")]
+        ours = [[name, markup.attributes(inside)] for _, name, inside in markup.tags(source) if name in ("a", "meta")]
         if {str(tag) for tag in ours} != {str(tag) for tag in want}:        # not how many: a browser repeats links in paragraphs
             differ.append((source, want, ours))
     assert not differ, (len(differ), differ[:5])
