@@ -41,6 +41,8 @@ from chat import arena
 from chat import chats
 from model import checkpoint
 from run import command, disk
+from model import fast
+from model import fast
 import gpt
 import numpy as np
 from chat import objectives
@@ -312,7 +314,7 @@ def print_mask(ids, mask, tokenizer):
 
 def log_probabilities(params, cfg, rows):                   # (tokens, targets, mask) -> (B,T), 0 where the mask is
     tokens, targets, mask = rows
-    return -gpt.token_losses(params, cfg, tokens, np.where(mask > 0, targets, -1))
+    return -fast.token_losses(params, cfg, tokens, np.where(mask > 0, targets, -1))
 
 
 def policy_rows(prompts, replies):
@@ -560,9 +562,9 @@ def score_rows(params, cfg, rows, grads=None, loss_of=None):
         return out[0][0], dy, None
 
     if not loss_of:
-        gpt.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
+        fast.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
         return out[0]
-    gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)
+    fast.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)
     grads.begun = True
     return out[0]
 

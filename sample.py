@@ -30,7 +30,9 @@ from collections import namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import gpt                      # before numpy
+from model import fast  # before numpy
+from model import fast
+import gpt
 import bpe
 from run import command, disk
 from model import device
@@ -382,7 +384,7 @@ class Batch:
 
     def __init__(self, params, cfg, tokenizer, most, n_positions=None):
         self.params, self.cfg, self.tokenizer, self.most = params, cfg, tokenizer, most
-        self.cache = gpt.Cache(cfg, most, n_positions or cfg.n_positions, like=params["wte.weight"])
+        self.cache = fast.Cache(cfg, most, n_positions or cfg.n_positions, like=params["wte.weight"])
         self.held = [[] for _ in range(most)]       # the tokens whose keys and values are in each place
         self.rows, self.done = [], []               # the rows in the first places, and which of them are finished
         self.logits, self.chosen, self.active, self.how = None, np.zeros(0, np.int64), None, None
@@ -426,7 +428,7 @@ class Batch:
             self.held[place] = self.held[place][:n]
         part = self.cache.rows(slice(at, at + len(first)))
         part.length[:] = common
-        logits = gpt.decode(self.params, self.cfg, tokens, part, n_new, only_last=True)
+        logits = fast.decode(self.params, self.cfg, tokens, part, n_new, only_last=True)
         read = {id(row) for row in first}
         copied = [row for row in rows if id(row) not in read]
         if copied:
@@ -527,7 +529,7 @@ class Batch:
         if 8 * sum(self.done) >= len(self.rows) or any(done and n + 2 > self.cache.k.shape[3] for done, n in zip(self.done, self.active.length)):
             self._leave()
         if self.rows:
-            self.logits = gpt.decode(self.params, self.cfg, self.chosen[:, None], self.active, only_last=True)
+            self.logits = fast.decode(self.params, self.cfg, self.chosen[:, None], self.active, only_last=True)
 
 
 def _common(a, b):

@@ -39,6 +39,10 @@ from model import checkpoint
 from run import command, disk
 from model import device
 from model import evaluate
+from model import fast
+from model import folders
+from model import fast
+from model import folders
 import gpt
 import numpy as np
 from run import runs
@@ -293,9 +297,9 @@ def dream(params, cfg, tokenizer, seed, n_tokens=60):
     """What the model writes by itself after an end of text (after token 0 where there is none), at temperature 1."""
     rng = np.random.default_rng(seed)
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
-    cache, ids = gpt.Cache(cfg, 1, like=params["wte.weight"]), []
+    cache, ids = fast.Cache(cfg, 1, like=params["wte.weight"]), []
     for _ in range(min(n_tokens, cfg.n_positions)):
-        logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
+        logits = fast.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
         logits[tokenizer.holes] = -np.inf               # ids that no token has
         token = int(np.argmax(logits + rng.gumbel(size=logits.shape)))      # the same as drawing from their softmax
         ids.append(token)
@@ -460,7 +464,7 @@ def begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
             if tokenizer:
                 tokenizer.save(place / "tokenizer.json", end)
                 save_generation_config(place, tokenizer, end)
-            gpt.save_config(place, cfg)
+            folders.save_config(place, cfg)
         log = Log(place, done)
         runs.add_earlier(log.seconds)
         try:
@@ -599,7 +603,7 @@ class Gradients:
             with contextlib.suppress(ConnectionError):  # it has died: _answer says so
                 other.pipe.send(part)
         try:
-            loss, _ = gpt.loss_and_grads(self.params, self.cfg, *mine[:3], grads=self.sum, add=self.begun, arena=self.arena,
+            loss, _ = fast.loss_and_grads(self.params, self.cfg, *mine[:3], grads=self.sum, add=self.begun, arena=self.arena,
                                          recompute=self.recompute, threads=self.threads, positions=mine[3], segments=mine[4])
         finally:                                        # whatever happened here, hear them all
             losses = [_answer(other) for other in others]
@@ -610,8 +614,8 @@ class Gradients:
 
         def add_up(part):
             mine = part(self.flat.size)
-            for i in range(mine.start, mine.stop, gpt.BLOCK_FLOATS):
-                at = slice(i, min(i + gpt.BLOCK_FLOATS, mine.stop))
+            for i in range(mine.start, mine.stop, fast.BLOCK_FLOATS):
+                at = slice(i, min(i + fast.BLOCK_FLOATS, mine.stop))
                 for other in others:
                     self.flat[at] += other.flat[at]
 
@@ -640,7 +644,7 @@ def _serve(pipe, inherited, params, cfg, recompute, grads):
         except (EOFError, ConnectionError):
             return
         try:
-            answer = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, arena=arena, recompute=recompute, threads=1,
+            answer = fast.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, arena=arena, recompute=recompute, threads=1,
                                         positions=positions, segments=segments)[0]
         except Exception as e:
             answer = e
@@ -689,7 +693,7 @@ def memory_plan(cfg, rows, recompute=False):
     """{what: bytes} of training with so many rows at once, in all processes together."""
     n, T = min(n_processes(cfg), rows), cfg.n_positions
     shares = [cores.Share(i, n)(rows) for i in range(n)]
-    plans = [gpt.memory_plan(cfg, s.stop - s.start, T, recompute, threads=1 if n_processes(cfg) > 1 else None) for s in shares]
+    plans = [fast.memory_plan(cfg, s.stop - s.start, T, recompute, threads=1 if n_processes(cfg) > 1 else None) for s in shares]
     return {k: plans[0][k] if k in ("parameters", "AdamW") else sum(plan[k] for plan in plans) for k in plans[0]}
 
 

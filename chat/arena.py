@@ -25,7 +25,7 @@ import sys
 from collections import Counter, namedtuple
 from pathlib import Path
 
-import gpt                      # before numpy
+from model import fast  # before numpy
 from chat import chats
 import numpy as np
 import sample
@@ -78,7 +78,7 @@ def choose(params, cfg, tokenizer, prompt, options, per_token=True):
     for r, ids in enumerate(rows):
         tokens[r, :len(ids) - 1] = ids[:-1]
         targets[r, len(prompt) - 1:len(ids) - 1] = ids[len(prompt):]
-    nll = gpt.token_losses(params, cfg, tokens, targets).sum(1)
+    nll = fast.token_losses(params, cfg, tokens, targets).sum(1)
     nll = nll / np.maximum(n, 1) if per_token else nll
     return int(nll.argmin()), nll.tolist()
 

@@ -86,7 +86,8 @@ from chat import batching
 import bpe
 from model import checkpoint
 from model import device
-import gpt
+from model import fast
+from model import folders
 from chat import inside
 import numpy as np
 from tokens import vocabularies
@@ -766,7 +767,7 @@ class Completion:
             if self.logprobs is None:
                 continue
             with lock:
-                logits = gpt.forward(params, cfg, np.array([prompt]))[0][0]
+                logits = fast.forward(params, cfg, np.array([prompt]))[0][0]
                 logits[:, self.tokenizer.holes] = -np.inf
                 logits = logits[:, :self.tokenizer.n_vocab]
                 for t, at in enumerate(offsets, ours):
@@ -907,7 +908,7 @@ class Models:
         now = signature(folder)
         if self.whole.get(folder, (None,))[0] != now:
             try:
-                gpt.load_config(folder)
+                folders.load_config(folder)
                 checkpoint.load_safetensors(folder / "model.safetensors")
                 names = {name for name, *_ in now}
                 whole = bool(names & {"tokenizer.json", "vocab.json"}) and not sample.is_judge(folder)

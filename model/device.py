@@ -19,6 +19,8 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
+from model import fast
+from model import fast
 import gpt
 import numpy as np
 
@@ -118,11 +120,11 @@ def upload(params, cfg, bf16=True):
 
 
 def check_ids(cfg, ids, name="tokens"):                 # (B,T) int on the host
-    """gpt.check_tokens, and the type. A kernel does not look: it would read and write out of bounds."""
+    """fast.check_tokens, and the type. A kernel does not look: it would read and write out of bounds."""
     if not np.issubdtype(getattr(ids, "dtype", object), np.integer):
         kind = getattr(ids, "dtype", type(ids).__name__)
         raise ValueError(f"{name}: {kind}, expected an array of whole numbers")
-    gpt.check_tokens(cfg, ids, name)
+    fast.check_tokens(cfg, ids, name)
 
 
 class Inbox:
@@ -155,14 +157,14 @@ def cut(flat, **sizes):
 
 
 def step_shapes(cfg, B, T, want_grads=True, recompute=False):
-    """What a step divides its arena into: gpt.step_shapes, but for what only threads need, and what only a GPU does."""
+    """What a step divides its arena into: fast.step_shapes, but for what only threads need, and what only a GPU does."""
     return _step_shapes(cfg, B, T, want_grads, recompute, LOGIT_NUMBERS)
 
 
 @functools.lru_cache(maxsize=16)
 def _step_shapes(cfg, B, T, want_grads, recompute, logit_numbers):
     N, C, V = B * T, cfg.n_embd, Layout(cfg).shapes["wte.weight"][0]
-    shapes = {k: s for k, s in gpt.step_shapes(cfg, B, T, 1, want_grads, recompute).items() if not k.startswith(("grad.", "logits", "y_rows"))}
+    shapes = {k: s for k, s in fast.step_shapes(cfg, B, T, 1, want_grads, recompute).items() if not k.startswith(("grad.", "logits", "y_rows"))}
     shapes.update({"logits": (min(N, max(1, logit_numbers // V)), V), "nll": (N,), "state": (3,), "inbox": (7 * N + 1,)})
     return {**shapes, "dqkv": (N, 3 * C)} if want_grads else shapes
 
@@ -180,7 +182,7 @@ class Step:
         shapes = step_shapes(cfg, B, T, want_grads, recompute)
         self.params, self.cfg, self.B, self.T, self.recompute = params, cfg, B, T, recompute and want_grads
         self.a = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
-        self.layers = [gpt.layer_params(params, i) for i in range(cfg.n_layer)]
+        self.layers = [fast.layer_params(params, i) for i in range(cfg.n_layer)]
         self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
         self.inbox, N = Inbox(self.a["inbox"]), B * T
         self.i = cut(self.a["inbox"], tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N)
@@ -205,17 +207,17 @@ class Step:
         self.inbox.send(tokens, np.ascontiguousarray(positions), targets, weights, *kernels.look_ups(tokens.ravel()))
 
     def block(self, i):
-        arrays = {k: self.a[f"h.{self.kept[i]}.{k}"] for k in gpt.block_shapes(self.cfg, 1, 1)}
+        arrays = {k: self.a[f"h.{self.kept[i]}.{k}"] for k in fast.block_shapes(self.cfg, 1, 1)}
         return SimpleNamespace(**arrays, t=self.a["t"], **({"dqkv": self.a["dqkv"]} if "dqkv" in self.a else {}))
 
     def run(self, grads=None, add=False):
         """Losses into nll and their weighted sum into state[0]; with grads, {name: float32 array}, the gradients into those. With
         add both are added to what is there."""
         a, p, cfg = self.a, self.params, self.cfg
-        gpt.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=a["x"])
+        fast.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=a["x"])
         blocks = [self.block(i) for i in range(cfg.n_layer)]
         keep = [a[f"x.{i}"] for i in range(cfg.n_layer)] if self.recompute else None
-        gpt.trunk_forward(a["x"], p, self.layers, blocks, cfg.n_head, (a["y"], a["n_f"], a["rstd_f"]), keep)
+        fast.trunk_forward(a["x"], p, self.layers, blocks, cfg.n_head, (a["y"], a["n_f"], a["rstd_f"]), keep)
 
         N, rows = len(a["y"]), len(a["logits"])
         for begin in range(0, N, rows):                 # logits become their own gradient in place
@@ -231,11 +233,11 @@ class Step:
             return
 
         dx = a["x"]
-        gpt.layernorm_backward(a["y"], (a["n_f"], a["rstd_f"], p["ln_f.weight"]), None, (dx, grads["ln_f.weight"], grads["ln_f.bias"]), add)
+        fast.layernorm_backward(a["y"], (a["n_f"], a["rstd_f"], p["ln_f.weight"]), None, (dx, grads["ln_f.weight"], grads["ln_f.bias"]), add)
         for i in reversed(range(cfg.n_layer)):
             if self.recompute:
-                gpt.block_forward(a[f"x.{i}"], None, self.layers[i], blocks[i], cfg.n_head)
-            gpt.block_backward(dx, self.layers[i], blocks[i], cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in gpt.LAYER}, add)
+                fast.block_forward(a[f"x.{i}"], None, self.layers[i], blocks[i], cfg.n_head)
+            fast.block_backward(dx, self.layers[i], blocks[i], cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in fast.LAYER}, add)
         kernels.embedding_backward(dx, tuple(self.i[k] for k in ("order", "starts", "values")), grads["wte.weight"])
         kernels.position_backward(dx, self.B, grads["wpe.weight"], add)
 
@@ -246,7 +248,7 @@ def no_temperature(temperature):
 
 
 def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False, arena=None, recompute=False, temperature=1.0):
-    """gpt.loss_and_grads of parameters on the GPU, where the gradients are then, in float32."""
+    """fast.loss_and_grads of parameters on the GPU, where the gradients are then, in float32."""
     no_temperature(temperature)
     if grads is None:
         grads = {k: (cp.zeros if add else cp.empty)(p.shape, np.float32) for k, p in params.items()}
@@ -257,7 +259,7 @@ def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False,
 
 
 def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
-    """gpt.token_losses of parameters on the GPU; the losses are on the host."""
+    """fast.token_losses of parameters on the GPU; the losses are on the host."""
     no_temperature(temperature)
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), False)
     step.put(tokens, targets, np.zeros(tokens.shape))
@@ -342,27 +344,27 @@ class DecodeStep:
     def __init__(self, params, cfg, cache, T, only_last):
         self.params, self.cfg, self.only_last, B = params, cfg, only_last, len(cache.length)
         N, V = B * T, len(params["wte.weight"])
-        shapes = {**gpt.block_shapes(cfg, B, T), "x": (N, cfg.n_embd), "t": (N, cfg.n_embd), "y": (B, cfg.n_embd),
+        shapes = {**fast.block_shapes(cfg, B, T), "x": (N, cfg.n_embd), "t": (N, cfg.n_embd), "y": (B, cfg.n_embd),
                   "logits": (B if only_last else N, V), "inbox": (2 * N + 3 * B,)}
         self.a = cores.Arena().divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
         self.inbox, self.i = Inbox(self.a["inbox"]), cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
-        self.s, self.layers = SimpleNamespace(**self.a), [gpt.layer_params(params, i) for i in range(cfg.n_layer)]
+        self.s, self.layers = SimpleNamespace(**self.a), [fast.layer_params(params, i) for i in range(cfg.n_layer)]
         self.recording = kernels.Recording() if T == 1 else None
 
     def run(self, cache):
         s, p, cfg = self.s, self.params, self.cfg
-        gpt.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=s.x)
+        fast.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=s.x)
 
         def attend(i):
             return lambda qkv, n_head, out: kernels.decode_attention(qkv, cache.k[i], cache.v[i], self.i["length"], self.i["n_new"], out=out[0])
         L = cfg.n_layer
-        gpt.trunk_forward(s.x, p, self.layers, [s] * L, cfg.n_head, (s.a, s.n_1, s.rstd_1), attend=list(map(attend, range(L))))
+        fast.trunk_forward(s.x, p, self.layers, [s] * L, cfg.n_head, (s.a, s.n_1, s.rstd_1), attend=list(map(attend, range(L))))
         y = kernels.take_rows(s.a, self.i["last"], s.y) if self.only_last else s.a
         kernels.matmul(y, p["wte.weight"], s.logits, w_t=True)
 
 
 def decode(params, cfg, tokens, cache, n_new, only_last):
-    """gpt.decode with parameters and cache on the GPU; the logits are on the host."""
+    """fast.decode with parameters and cache on the GPU; the logits are on the host."""
     check_ids(cfg, tokens)
     (B, T), S = tokens.shape, cache.k.shape[3]
     if len(cache.length) != B or n_new.shape != (B,) or not 1 <= n_new.min() <= n_new.max() <= T:

@@ -19,6 +19,8 @@ from model import cores                    # before numpy
 import bpe
 from run import command, disk
 from model import device
+from model import fast
+from model import fast
 import gpt
 import numpy as np
 
@@ -48,7 +50,7 @@ def bits_per_byte(nats, targets, n_bytes):
 def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None):
     """(nats per token, bits per byte or None without a tokenizer) on the validation rows, so many at once."""
     rows, arena = validation_rows(shards, cfg.n_positions), arena or cores.Arena()
-    nats = np.concatenate([gpt.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
+    nats = np.concatenate([fast.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
                            for i in range(0, len(rows), batch)])
     return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer)) if tokenizer else None
 
@@ -78,7 +80,7 @@ def hellaswag(params, cfg, tokenizer, path, most=None):
             whole = keep + ending
             tokens[i, :len(whole) - 1] = whole[:-1]
             targets[i, len(keep) - 1:len(whole) - 1] = ending
-        nats = gpt.token_losses(params, cfg, tokens, targets).sum(1)
+        nats = fast.token_losses(params, cfg, tokens, targets).sum(1)
         right += [nats.argmin() == label, (nats / [len(e) for e in endings]).argmin() == label]
         print(f"\r{n} examples, {right[0] / n:.4f}, {right[1] / n:.4f} by mean ", end="", file=sys.stderr, flush=True)
         if n == most:

@@ -33,7 +33,7 @@ import bpe                      # noqa: E402
 from chat import chats                    # noqa: E402
 from run import command, disk  # noqa: E402
 from model import evaluate                 # noqa: E402
-import gpt                      # noqa: E402
+from model import fast  # noqa: E402
 import numpy as np              # noqa: E402
 from chat import probe                    # noqa: E402
 import sample                   # noqa: E402
@@ -126,7 +126,7 @@ def few_shot(run, seed):
         print("   no better than a guess among ten: a model of this size does not take it from examples")
     params, cfg, tokenizer = base
     rows = evaluate.validation_rows(train.load_run(run, tokenizer)[1], cfg.n_positions, 128).astype(np.int64)
-    nll = gpt.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
+    nll = fast.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
     early, late = nll[cfg.n_positions // 16:cfg.n_positions // 8].mean(), nll[cfg.n_positions * 3 // 4:].mean()
     print(f"   loss of tokens {cfg.n_positions // 16} to {cfg.n_positions // 8} of a window {early:.3f} nats, of its last quarter {late:.3f}")
     return out | {"late minus early": float(late - early)}

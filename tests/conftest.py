@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import gpt  # noqa: E402,F401  before numpy: it tells NumPy's BLAS which CPU this is
+from model import fast  # noqa: E402
 import numpy as np  # noqa: E402
 
 from run import command  # noqa: E402

@@ -22,7 +22,8 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "peers")]
 
-import gpt  # noqa: E402  before numpy
+from model import fast  # noqa: E402
+import gpt  # noqa: E402
 import numpy as np  # noqa: E402
 import train  # noqa: E402
 

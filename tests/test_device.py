@@ -16,6 +16,8 @@ from test_kernels import bits_of, cp, value_of          # skips where neither a 
 
 import bpe
 from model import device
+from model import fast
+from model import fast
 import gpt
 import kernels
 import sample
@@ -50,17 +52,17 @@ def test_loss_and_gradients(bf16, tolerance, recompute, monkeypatch):
     monkeypatch.setattr(device, "LOGIT_NUMBERS", 16 * 40)               # logits in several pieces
     params, (tokens, targets, weights) = model(bf16=bf16), batch(2, 13)
     there = device.upload(params, CFG, bf16)
-    want, want_grads = gpt.loss_and_grads({k: p.astype(np.float64) for k, p in params.items()}, CFG, tokens, targets, weights)
-    loss, grads = gpt.loss_and_grads(there, CFG, tokens, targets, weights, recompute=recompute)
+    want, want_grads = fast.loss_and_grads({k: p.astype(np.float64) for k, p in params.items()}, CFG, tokens, targets, weights)
+    loss, grads = fast.loss_and_grads(there, CFG, tokens, targets, weights, recompute=recompute)
     assert abs(loss - want) < (0.02 if bf16 else 1e-5)
     for k, g in want_grads.items():
         close(grads[k], g, tolerance, k)
     assert not kernels.on_host(grads["wte.weight"])[CFG.vocab_size:].any()      # what pads the vocabulary
-    twice = gpt.loss_and_grads(there, CFG, tokens, targets, weights, grads=grads, add=True, recompute=recompute)[1]
+    twice = fast.loss_and_grads(there, CFG, tokens, targets, weights, grads=grads, add=True, recompute=recompute)[1]
     for k, g in want_grads.items():
         close(twice[k], 2 * g, tolerance, f"{k} twice")
-    nats = gpt.token_losses(there, CFG, tokens, targets)
-    close(nats, gpt.token_losses(params, CFG, tokens, targets), tolerance, "nats")
+    nats = fast.token_losses(there, CFG, tokens, targets)
+    close(nats, fast.token_losses(params, CFG, tokens, targets), tolerance, "nats")
     assert nats[0, 1] == 0.0
 
 
@@ -108,14 +110,14 @@ def test_decode(bf16, tolerance, backend, monkeypatch, capsys):
         monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
     params, tokens, lengths = model(bf16=bf16), RNG.integers(0, CFG.vocab_size, (3, 4)), np.array([4, 1, 2])
     there = device.upload(params, CFG, bf16)
-    caches = [gpt.Cache(CFG, 3, 16, p["wte.weight"]) for p in (params, there)]
-    both = [gpt.decode(p, CFG, tokens, c, lengths, only_last=True) for p, c in zip((params, there), caches)]
+    caches = [fast.Cache(CFG, 3, 16, p["wte.weight"]) for p in (params, there)]
+    both = [fast.decode(p, CFG, tokens, c, lengths, only_last=True) for p, c in zip((params, there), caches)]
     close(both[1], both[0], tolerance, "prompt")
     for i in range(4):                                  # recorded, then replayed
-        both = [gpt.decode(p, CFG, tokens[:, i:i + 1], c, only_last=True) for p, c in zip((params, there), caches)]
+        both = [fast.decode(p, CFG, tokens[:, i:i + 1], c, only_last=True) for p, c in zip((params, there), caches)]
         close(both[1], both[0], tolerance, f"token {i}")
     caches = [c.rows(np.array([2, 0, 0])) for c in caches]
-    both = [gpt.decode(p, CFG, tokens[:, :2], c) for p, c in zip((params, there), caches)]
+    both = [fast.decode(p, CFG, tokens[:, :2], c) for p, c in zip((params, there), caches)]
     assert both[1].shape == (3, 2, CFG.vocab_size)
     close(both[1], both[0], tolerance, "two more, all logits")
     np.testing.assert_array_equal(caches[0].length, caches[1].length)
@@ -215,9 +217,9 @@ def test_memory_comes_back_with_the_last_reference():
         training.add(*batch(1, CFG.n_positions))
         training.update(1e-3, 1.0)
         there = device.upload(params, CFG, False)
-        cache = gpt.Cache(CFG, 1, 8, there["wte.weight"])
+        cache = fast.Cache(CFG, 1, 8, there["wte.weight"])
         for i in range(3):
-            gpt.decode(there, CFG, tokens[:, i:i + 1], cache)
+            fast.decode(there, CFG, tokens[:, i:i + 1], cache)
         kept = [weakref.ref(training), weakref.ref(training.arena), weakref.ref(cache), weakref.ref(cache.step[1])]
         del training, cache
         assert [ref() for ref in kept] == [None] * 4
@@ -297,7 +299,7 @@ def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
             with pytest.raises(ValueError, match=what):
                 device.token_losses(there, CFG, tokens, targets)
     if what.startswith("tokens"):
-        cache = gpt.Cache(CFG, 3, 20, there["wte.weight"])
+        cache = fast.Cache(CFG, 3, 20, there["wte.weight"])
         with pytest.raises(ValueError, match=what):
             device.decode(there, CFG, tokens, cache, np.full(3, 20), True)
 
@@ -328,11 +330,11 @@ def test_decoding_keeps_to_its_cache():
         ([1, 1, 4], 13),
         ([1, 1, 1], -1),
     ):
-        cache = gpt.Cache(CFG, 3, 16, there["wte.weight"])
+        cache = fast.Cache(CFG, 3, 16, there["wte.weight"])
         cache.length[:] = length
         with pytest.raises(ValueError, match="n_new|do not fit the cache of 16"):
             device.decode(there, CFG, tokens, cache, np.array(n_new), True)
-    cache = gpt.Cache(CFG, 2, 16, there["wte.weight"])
+    cache = fast.Cache(CFG, 2, 16, there["wte.weight"])
     with pytest.raises(ValueError, match="a cache of 2 rows"):
         device.decode(there, CFG, tokens, cache, np.array([1, 1, 1]), True)
     with pytest.raises(ValueError, match="4 numbers for the GPU, 3 are expected there"):
@@ -340,10 +342,10 @@ def test_decoding_keeps_to_its_cache():
 
 
 def test_a_target_that_is_ignored_has_no_weight():
-    """Whatever the weights say, as in gpt.loss_and_grads."""
+    """Whatever the weights say, as in fast.loss_and_grads."""
     params, (tokens, targets, weights) = model(), batch(2, CFG.n_positions)
     assert targets[0, 1] == -1
-    want, grads = gpt.loss_and_grads(params, CFG, tokens, targets, weights)
+    want, grads = fast.loss_and_grads(params, CFG, tokens, targets, weights)
     training = device.Training(
         {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 2, bf16=False
     )

@@ -9,6 +9,7 @@ import pytest
 
 import bpe
 from model import evaluate
+from model import fast
 import gpt
 from conftest import run_script
 
@@ -26,7 +27,7 @@ def test_hellaswag_chooses_the_ending_of_the_lowest_loss(tmp_path, monkeypatch):
         assert tokens.shape[1] <= cfg.n_positions
         return np.where(targets == -1, 0.0, cost[targets])
 
-    monkeypatch.setattr(gpt, "token_losses", losses)
+    monkeypatch.setattr(fast, "token_losses", losses)
     # sums 10, 12.5, 27, 45: x wins; means 5, 3.1, 9, 9: xyx wins. Second: x wins, the label is c
     assert evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl") == (0.0, 0.5, 2)
     assert evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl", most=1) == (0.0, 1.0, 1)

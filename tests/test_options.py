@@ -48,6 +48,7 @@ COMMANDS = {
     "model/evaluate.py m --hellaswag h": f"--tokenizer --tokens --hellaswag --most {DEVICE}",
     "web/extract.py a.html": "--charset",
     "gpt.py": "",
+    "model/folders.py m": "",
     "chat/inside.py x": "--model",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts --batch --lr --smoothing --seed --input",

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import bpe
+from model import fast
+from model import fast
 import gpt
 import sample
 from conftest import run_main, run_script
@@ -219,7 +221,7 @@ def test_what_penalties_do_to_a_reply():
     free = reply(temperature=0.0)
     assert len(set(free)) < 20 and len(set(reply(temperature=0.0, presence_penalty=1e6))) == 20
     assert free[0] not in reply(logit_bias=((free[0], -1e6),)) and set(reply(logit_bias=((7, 1e6),))) == {7}
-    assert not set(reply(temperature=0.0, repetition_penalty=1e30)) & {i for i in enc("the lamp") if gpt.forward(PARAMS, CFG, np.array([enc("the lamp")]))[0][0, -1, i] > 0}
+    assert not set(reply(temperature=0.0, repetition_penalty=1e30)) & {i for i in enc("the lamp") if fast.forward(PARAMS, CFG, np.array([enc("the lamp")]))[0][0, -1, i] > 0}
 
 
 @pytest.mark.parametrize("setting, value", [("temperature", -1.0), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.1), ("min_p", 2.0), ("max_new_tokens", 0),
@@ -243,7 +245,7 @@ def test_greedy_replies_equal_the_full_forward_alone_and_in_a_batch():
     for prompt, reply in zip(prompts, together):
         ids = list(prompt)
         for _ in range(12):
-            ids.append(int(gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, -1].argmax()))
+            ids.append(int(fast.forward(PARAMS, CFG, np.array([ids]))[0][0, -1].argmax()))
         assert reply.ids == ids[len(prompt):] and reply.finish == "length" and reply.sampled == [1] * 12
 
 
@@ -281,7 +283,7 @@ def scripted(monkeypatch, wanted):
         logits[:, wanted[min(next(step), len(wanted) - 1)]] = 9.0
         return logits
 
-    monkeypatch.setattr(gpt, "decode", decode)
+    monkeypatch.setattr(fast, "decode", decode)
     return fed
 
 
@@ -381,8 +383,8 @@ def test_commands_of_the_chat(model, tmp_path):
 def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
     """And says what it says when all of the conversation is read anew."""
     monkeypatch.setattr("sys.stdin", None)
-    read, decode = [], gpt.decode
-    monkeypatch.setattr(gpt, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.shape[1]) or decode(params, cfg, tokens, *a, **k))
+    read, decode = [], fast.decode
+    monkeypatch.setattr(fast, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.shape[1]) or decode(params, cfg, tokens, *a, **k))
     sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
     said = capsys.readouterr().out
     prompts = [n for n in read if n > 1]
@@ -407,7 +409,7 @@ def test_a_question_stopped_while_it_is_read(monkeypatch, capsys):
 
     for question in ("y", "w"):                             # one that goes on, one begun anew over what is held
         with monkeypatch.context() as m:
-            m.setattr(gpt, "decode", stopped)
+            m.setattr(fast, "decode", stopped)
             talk.ask(question)
         assert len(talk.turns) == 1 and len(talk.messages) == 2
         capsys.readouterr()
@@ -451,7 +453,7 @@ def test_log_probabilities_are_those_of_the_model():
     prompt = enc("the lamp")
     (reply,) = sample.generate(PARAMS, CFG, TOK, [prompt], max_new_tokens=10, seed=3, tools=False)
     ids = np.array([prompt + reply.ids])
-    nll = gpt.token_losses(PARAMS, CFG, ids[:, :-1], ids[:, 1:])[0, len(prompt) - 1:]
+    nll = fast.token_losses(PARAMS, CFG, ids[:, :-1], ids[:, 1:])[0, len(prompt) - 1:]
     assert reply.logp == pytest.approx((-nll).tolist(), abs=1e-4)
 
 
@@ -493,8 +495,8 @@ def test_rows_come_and_go():
 
 def test_a_prompt_that_goes_on_from_what_was_read_is_read_from_there(monkeypatch):
     """The next turn of a conversation, another after the same beginning, the same again: as if read anew, and less of it is."""
-    read, decode = [], gpt.decode
-    monkeypatch.setattr(gpt, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.size) or decode(params, cfg, tokens, *a, **k))
+    read, decode = [], fast.decode
+    monkeypatch.setattr(fast, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.size) or decode(params, cfg, tokens, *a, **k))
     batch, settings, history = sample.Batch(PARAMS, CFG, TOK, 2), sample.Settings(max_new_tokens=5, tools=False, seed=3), enc("the lamp")
     for turn, known in ((" is lit", 0), (" said the goat", None), ("user", None)):
         prompt, before = history + enc(turn), len(history)
@@ -520,7 +522,7 @@ def test_alternatives_are_the_models_own():
         batch.step()
         batch.read()
     ids = row.prompt + row.ids
-    z = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)
+    z = fast.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)
     for i, (logp, best) in enumerate(row.likely):
         want = z[len(row.prompt) + i - 1, :TOK.n_vocab]
         want = want - want.max() - np.log(np.exp(want - want.max()).sum())

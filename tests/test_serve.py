@@ -23,6 +23,8 @@ import pytest
 
 from chat import batching
 import bpe
+from model import fast
+from model import fast
 import gpt
 import malformed
 import sample
@@ -181,7 +183,7 @@ def test_log_probabilities_of_the_prompt(server):
     """What evaluation harnesses ask for: echo, and how likely each token of the prompt was."""
     text = "the lamp is lit"
     ids = [TOK.eot_token, *TOK.encode_ordinary(text)]
-    logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
+    logits = fast.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     want = [float(logp[t, token]) for t, token in enumerate(ids[1:])]
     body = {"prompt": text, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
@@ -1444,7 +1446,7 @@ def test_a_harness_slices_the_log_probabilities(server):
         )
         for (context, rest), choice in zip(pairs, found["choices"], strict=True):
             ids, logprobs = context + rest, choice["logprobs"]
-            logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, : TOK.n_vocab].astype(
+            logits = fast.forward(PARAMS, CFG, np.array([ids]))[0][0, :, : TOK.n_vocab].astype(
                 np.float64
             )
             logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

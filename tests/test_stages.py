@@ -9,6 +9,8 @@ import pytest
 
 import align
 import bpe
+from model import fast
+from model import fast
 import gpt
 from chat import objectives
 import sample
@@ -32,21 +34,21 @@ def model(cfg=CFG):
 def test_what_mlp_and_block_add():
     """add means the same for all gradients of a layer."""
     params = model()
-    p = gpt.layer_params(params, 1)
+    p = fast.layer_params(params, 1)
     x, dy = RNG.standard_normal((2, 10, 8))
 
     def mlp(out, add):
-        weights = [p[k] for k in gpt.MLP]
-        cache = gpt.mlp_forward(x, *weights)[1]
-        return gpt.mlp_backward(dy, cache, weights[0], weights[2], out, add)[1:]
+        weights = [p[k] for k in fast.MLP]
+        cache = fast.mlp_forward(x, *weights)[1]
+        return fast.mlp_backward(dy, cache, weights[0], weights[2], out, add)[1:]
 
     def block(out, add):
-        shapes = {**gpt.block_shapes(CFG, 2, 5), "t": (10, 8)}
+        shapes = {**fast.block_shapes(CFG, 2, 5), "t": (10, 8)}
         arrays = SimpleNamespace(**{k: np.empty(shape) for k, shape in shapes.items()})
-        gpt.block_forward(x.copy(), None, p, arrays, CFG.n_head)
+        fast.block_forward(x.copy(), None, p, arrays, CFG.n_head)
         places = out[1:] if out else [np.empty_like(a) for a in p.values()]
         grads = dict(zip(p, places))
-        gpt.block_backward(dy.copy(), p, arrays, CFG.n_head, grads, add)
+        fast.block_backward(dy.copy(), p, arrays, CFG.n_head, grads, add)
         return grads.values()
 
     for backward in (mlp, block):
@@ -61,7 +63,7 @@ def test_a_step_without_weight_clears_the_gradients():
     params, (tokens, targets) = model(), RNG.integers(0, 13, (2, 3, 7))
     grads = {k: np.full_like(p, 7.0) for k, p in params.items()}
     no_weight = np.zeros((3, 7))
-    loss, _ = gpt.loss_and_grads(params, CFG, tokens, targets, no_weight, grads=grads)
+    loss, _ = fast.loss_and_grads(params, CFG, tokens, targets, no_weight, grads=grads)
     assert loss == 0.0 and not any(g.any() for g in grads.values())
 
 
@@ -89,14 +91,14 @@ def test_draw_never_hits_a_token_without_probability():
 
 def test_copied_rows_of_a_cache_are_of_their_own_length():
     params, tokens = model(), RNG.integers(0, 13, (3, 9))
-    want, _ = gpt.forward(params, CFG, tokens)
-    cache = gpt.Cache(CFG, 3, like=params["wte.weight"])
-    gpt.decode(params, CFG, tokens[:, :6], cache, n_new=np.array([2, 6, 4]))
+    want, _ = fast.forward(params, CFG, tokens)
+    cache = fast.Cache(CFG, 3, like=params["wte.weight"])
+    fast.decode(params, CFG, tokens[:, :6], cache, n_new=np.array([2, 6, 4]))
     chosen = np.array([0, 2, 1, 0])                         # the shortest row first
     kept = cache.rows(chosen)
     for _ in range(3):
         at = kept.length.copy()
-        logits = gpt.decode(params, CFG, tokens[chosen, at][:, None], kept, only_last=True)
+        logits = fast.decode(params, CFG, tokens[chosen, at][:, None], kept, only_last=True)
         np.testing.assert_allclose(logits, want[chosen, at], rtol=1e-9, atol=1e-12)
     assert kept.length.tolist() == [5, 7, 9, 5] and cache.length.tolist() == [2, 6, 4]
 
@@ -164,7 +166,7 @@ def test_policy_weights_are_the_gradient_of_what_is_asked(epochs, kind):
             loss, _ = objectives.policy(l, counts, advantage)
         return loss + 0.3 * objectives.kl_estimate(l, l_ref, counts, kind)[0]
 
-    _, grads = gpt.loss_and_grads(params, CFG, rows[0], rows[1], weights)
+    _, grads = fast.loss_and_grads(params, CFG, rows[0], rows[1], weights)
     check_grad(asked, {k: (params[k], grads[k]) for k in params}, n=2)
     if epochs > 1:
         assert 0 < info["clipped"] < 1                      # both branches were taken
@@ -236,9 +238,9 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
     monkeypatch.setattr(train, "update", watched)
     align.sft(run, recipe)
     rows = align.pad_rows([sample.render(chat["messages"], tokenizer) for chat in CHATS])
-    _, want = gpt.loss_and_grads(params, cfg, rows[0], rows[1], rows[2] / rows[2].sum())
+    _, want = fast.loss_and_grads(params, cfg, rows[0], rows[1], rows[2] / rows[2].sum())
     text = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, 1).rows(0, 2)
-    _, of_text = gpt.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
+    _, of_text = fast.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
     for k in want:
         both = want[k] + 0.5 * of_text[k]
         # Some 40 sums of at most 300 terms in a row: sqrt(40 * 300) = 110 roundings of 6e-8.

@@ -14,6 +14,8 @@ import pytest
 
 import bpe
 from model import cores
+from model import fast
+from model import fast
 import gpt
 from run import runs
 import train
@@ -230,12 +232,12 @@ def test_fewer_rows_at_once_where_memory_is_short():
 def test_processes_add_up_to_the_whole_batch(monkeypatch):
     cfg = gpt.Config(50, 12, 16, 2, 2)
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
-    monkeypatch.setattr(gpt, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
+    monkeypatch.setattr(fast, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
     # Of three processes the batch of two rows leaves one idle, with the gradients of the batch before.
     batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 2, 1, 4)]
     losses, want = [], {k: 0.0 for k in params}
     for tokens, targets, weights in batches:
-        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
+        loss, grads = fast.loss_and_grads(params, cfg, tokens, targets, weights)
         losses.append(loss)
         want = {k: want[k] + grads[k] for k in want}
     before = {k: p.copy() for k, p in params.items()}
@@ -250,7 +252,7 @@ def test_processes_add_up_to_the_whole_batch(monkeypatch):
         assert len(grads.others) == n - 1 and all(np.array_equal(params[k], before[k]) for k in params)
         optimizer, (tokens, targets, weights) = train.AdamW(params), batches[0]
         optimizer.step(grads.sum, 0.01)                 # the processes see what the optimizer does
-        want_loss = gpt.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]
+        want_loss = fast.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]
         assert grads.add(tokens, targets, weights) == pytest.approx(want_loss, rel=1e-4) and want_loss != pytest.approx(losses[0], rel=1e-3)
         for k in params:
             params[k][...] = before[k]

@@ -53,6 +53,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import bpe  # noqa: E402
 from model import checkpoint  # noqa: E402
+from model import fast  # noqa: E402
+from model import fast  # noqa: E402
 import gpt  # noqa: E402
 from web import warc  # noqa: E402
 
@@ -1222,7 +1224,7 @@ def read_model_file(folder, name):
             params, cfg, tokenizer = sample.load_model(folder)
             ids = tokenizer.encode_ordinary(text)
             tokenizer.decode(ids)
-            gpt.forward(params, cfg, [ids[:4]]) if hasattr(ids, "shape") else None
+            fast.forward(params, cfg, [ids[:4]]) if hasattr(ids, "shape") else None
         elif name == "trainer.safetensors":
             checkpoint.load_safetensors(path)
         elif name == "val_000000.bin":

@@ -21,6 +21,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from model import cores  # noqa: F401, E402        before numpy
 import cupy as cp  # noqa: E402
 from model import device  # noqa: E402
+from model import fast  # noqa: E402
+from model import fast  # noqa: E402
 import gpt  # noqa: E402
 import kernels  # noqa: E402
 import numpy as np  # noqa: E402
@@ -238,7 +240,7 @@ def beside_autograd():
     loss = model(torch.as_tensor(tokens, device=WHERE), torch.as_tensor(targets, device=WHERE))
     loss.backward()
     for bf16 in (False, True):
-        got, grads = gpt.loss_and_grads(device.upload(params, cfg, bf16), cfg, tokens, targets)
+        got, grads = fast.loss_and_grads(device.upload(params, cfg, bf16), cfg, tokens, targets)
         worst = 0.0
         for k, g in grads.items():
             want = theirs[of(k)].grad.cpu().numpy()
@@ -332,12 +334,12 @@ def losses_table():
 def decode_table(bandwidth, new=200):
     params = gpt.init(CFG, 0)
     there = device.upload(params, CFG)
-    cache, token = gpt.Cache(CFG, 1, like=there["wte.weight"]), np.zeros((1, 1), np.int64)
-    gpt.decode(there, CFG, np.zeros((1, 100), np.int64), cache, only_last=True)
+    cache, token = fast.Cache(CFG, 1, like=there["wte.weight"]), np.zeros((1, 1), np.int64)
+    fast.decode(there, CFG, np.zeros((1, 100), np.int64), cache, only_last=True)
     times = []
     for _ in range(new):
         t0 = time.perf_counter()
-        token[0, 0] = gpt.decode(there, CFG, token, cache, only_last=True)[0].argmax()
+        token[0, 0] = fast.decode(there, CFG, token, cache, only_last=True)[0].argmax()
         times.append(time.perf_counter() - t0)
     ours = 1 / statistics.median(times[5:])
     say(f"\n124M decode, one row: ours {ours:,.0f} tokens/s, {2 * CFG.n_params * ours / bandwidth:.0%} of what reading the weights allows")
