@@ -36,9 +36,9 @@ This file defines the stages. Its rooms make them fast and keep their books: cha
 many texts into one row, chat/tuning.py resumes, logs and saves, chat/lessons.py reads the data,
 chat/judges.py is the reward model, chat/options.py has the settings.
 
-Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5); Shao et al.
-2024 (advantages within a group); Ahmadian et al. 2024 (RLOO); Liu et al. 2025 (why not to divide by
-deviation or length); Shao et al. 2025 (random rewards); Rafailov et al. 2023 (DPO).
+Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
+Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
+length); Shao et al. 2025 (random rewards); Rafailov et al. 2023 (DPO).
 """
 
 from dataclasses import dataclass
@@ -49,8 +49,9 @@ import numpy as np
 
 import sample
 import train
-from chat import arena, grading, judges, lessons, options, packing, rollouts, tuning, variants
-from run import command, runs
+from chat import arena, commands, grading, judges, lessons, options
+from chat import packing, rollouts, tuning, variants
+from run import command
 
 # ------------------------------------------------------------------------- supervised fine-tuning
 
@@ -61,10 +62,11 @@ def pad_rows(rows):
     Position t reads ids[t] and predicts ids[t + 1], so it has the value of ids[t + 1]. A row holds
     one text, so no text can look into another. A target of -1 is ignored.
     """
-    T = max(len(ids) for ids, _ in rows) - 1
-    tokens = np.zeros((len(rows), T), np.int64)
-    targets = np.full((len(rows), T), -1)
-    values = np.zeros((len(rows), T))
+    longest = max(len(ids) for ids, _ in rows)
+    shape = (len(rows), longest - 1)
+    tokens = np.zeros(shape, np.int64)
+    targets = np.full(shape, -1)
+    values = np.zeros(shape)
     for r, (ids, value) in enumerate(rows):
         n = len(ids) - 1
         tokens[r, :n] = ids[:-1]
@@ -108,10 +110,14 @@ def replay_text(run, recipe, tokenizer, cfg, seed):
 
 def add_replay(learner, text, step, recipe):
     """Add the gradient of this step's windows of text; returns their mean loss in nats a token."""
-    rows = text.rows(step * recipe.replay, recipe.replay)           # (replay, T + 1)
-    tokens, targets = rows[:, :-1], rows[:, 1:]
-    weights = np.full(targets.shape, recipe.replay_weight / targets.size)
-    return learner.add(tokens, targets, weights) / recipe.replay_weight
+    first = step * recipe.replay
+    rows = text.rows(first, recipe.replay)                          # (replay, T + 1)
+    tokens = rows[:, :-1]
+    targets = rows[:, 1:]
+    each = recipe.replay_weight / targets.size
+    weights = np.full(targets.shape, each)
+    loss = learner.add(tokens, targets, weights)
+    return loss / recipe.replay_weight
 
 
 def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):
@@ -131,11 +137,13 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
         for step in learner.steps():
             chosen = batches.at(step)
-            loss, n = add_conversations(learner, chosen, cfg.n_positions)
+            loss, n_learned = add_conversations(learner, chosen, cfg.n_positions)
             n_read = sum(len(ids) - 1 for ids, _ in chosen)
-            info = {"learned_tokens": n, "tokens": n_read + recipe.replay * cfg.n_positions}
+            n_read += recipe.replay * cfg.n_positions
+            info = {"learned_tokens": n_learned, "tokens": n_read}
             if text:
-                info["replay_loss_nats"] = round(add_replay(learner, text, step, recipe), 6)
+                replay_loss = add_replay(learner, text, step, recipe)
+                info["replay_loss_nats"] = round(replay_loss, 6)
             learner.update(loss, info)
     return len(conversations)
 
@@ -160,7 +168,9 @@ class Rollout:
 
 def reward_answer(rollout):
     """1 for a right answer, 0 for a wrong one and for a reply that was cut off."""
-    right = [grading.is_correct(task, text) for task, text in zip(rollout.tasks, rollout.texts)]
+    right = []
+    for task, text in zip(rollout.tasks, rollout.texts):
+        right.append(grading.is_correct(task, text))
     return np.array(right) & rollout.ended
 
 
@@ -172,7 +182,8 @@ def reward_random(rollout):
     random rewards.) In the demo right answers rise from 9.7 % to 96.3 % with the true reward, and
     with the coin to 12.0 %, which is chance.
     """
-    return rollout.rng.integers(0, 2, len(rollout.replies))
+    n = len(rollout.replies)
+    return rollout.rng.integers(0, 2, n)
 
 
 def reward_model(rollout):
@@ -180,7 +191,8 @@ def reward_model(rollout):
 
     It learned from whole replies, so one that was cut off gets the lowest score of the batch.
     """
-    scores = judges.score(rollout.judge, [reply.prompt + reply.ids for reply in rollout.replies])
+    rows = [reply.prompt + reply.ids for reply in rollout.replies]
+    scores = judges.score(rollout.judge, rows)
     scores[~rollout.ended] = scores.min()
     return scores
 
@@ -190,7 +202,6 @@ REWARDS = {
     "random": reward_random,
     "model": reward_model,
 }
-FOLDERS = {"answer": "rl", "random": "rl_random", "model": "rlhf"}     # of others: rl_NAME
 
 
 def find_reward(reward):
@@ -202,7 +213,7 @@ def find_reward(reward):
     return getattr(reward, "__name__", type(reward).__name__), reward
 
 
-# --------------------------------------------------------------------- RL: replies and their weights
+# ------------------------------------------------------------------- RL: replies and their weights
 
 
 def roll_out(model, tasks, recipe, rng, judge=None):
@@ -215,10 +226,16 @@ def roll_out(model, tasks, recipe, rng, judge=None):
     chosen = []
     for i in rng.choice(len(tasks), recipe.prompts):
         chosen += [tasks[i]] * recipe.group
-    prompts = [lessons.prompt_of(task, tokenizer) for task in chosen]
+    end = sample.special(tokenizer, "<|im_end|>")
     replies = sample.generate(
-        params, cfg, tokenizer, prompts, stop={sample.special(tokenizer, "<|im_end|>")},
-        temperature=1.0, max_new_tokens=recipe.max_tokens, seed=int(rng.integers(2**31)),
+        params,
+        cfg,
+        tokenizer,
+        [lessons.prompt_of(task, tokenizer) for task in chosen],
+        stop={end},
+        temperature=1.0,
+        max_new_tokens=recipe.max_tokens,
+        seed=int(rng.integers(2**31)),
     )
     texts = [sample.reply_text(reply.ids, tokenizer) for reply in replies]
     ended = np.array([reply.finish == "stop" for reply in replies])
@@ -232,7 +249,11 @@ def policy_rows(replies):
     It chose neither the prompt nor what a tool wrote. It did choose <|im_end|>, so that when to
     stop is learned too.
     """
-    return pad_rows([(r.prompt + r.ids, [0] * len(r.prompt) + r.sampled) for r in replies])
+    rows = []
+    for reply in replies:
+        of_prompt = [0] * len(reply.prompt)
+        rows.append((reply.prompt + reply.ids, of_prompt + reply.sampled))
+    return pad_rows(rows)
 
 
 def advantages(rewards, group, baseline="mean"):
@@ -268,31 +289,32 @@ def normaliser(sampled, how="tokens", longest=None):
 
 def log_probabilities(params, cfg, tokens, targets, mask):
     """log p of each target under a model, 0 where the mask is 0: (B,T) each -> (B,T)"""
-    return -fast.token_losses(params, cfg, tokens, np.where(mask > 0, targets, -1))
+    targets = np.where(mask > 0, targets, -1)           # -1 is ignored
+    return -fast.token_losses(params, cfg, tokens, targets)
 
 
 FAR = 20.0              # nats between reference and model beyond which the leash pulls no harder
 
 
-def policy_weights(counts, advantage, leash=0.0, log_p=None, log_p_reference=None):
+def policy_weights(counts, advantage, beta=0.0, log_p=None, log_p_reference=None):
     """w = (A + beta d) / n: counts (B,T), which are 1 / n, and advantage (B,) -> (B,T)
 
     Each step has fresh replies, so the probability ratios of PPO are all 1 and nothing is clipped.
 
-    The leash, of strength beta, pulls the model back to its reference, by default the model that RL
-    begins with. Where it has become fonder of a token than the reference is, d is negative and the
-    token becomes less likely. This is the gradient of d^2 / 2, whose mean pulls as beta times the
-    KL divergence of the model from the reference does.
+    The leash, of strength beta, pulls the model back to its reference, which is by default the
+    model that RL begins with. Where the model likes a token better than the reference does, d is
+    negative and the token becomes less likely. On average this is the gradient of beta times the KL
+    divergence of the model from the reference.
 
     Without a leash RL goes wherever the reward is highest. That is right for a reward that is the
-    truth, as for answers that can be checked, so the default is none. But a reward model is only
-    right about replies like those it learned from. Pressed hard, RL finds replies that it scores
-    ever higher and that are ever worse (tests/claims.py gamed); a leash keeps it from going there.
+    truth, such as right answers, so the default is none. But a reward model is only right about
+    replies like those it learned from. Pressed hard, RL finds replies that score ever higher and
+    are ever worse (tests/claims.py gamed), and a leash keeps it from going there.
     """
     weights = counts * advantage[:, None]
-    if leash:
+    if beta:
         d = np.clip(log_p_reference - log_p, -FAR, FAR)
-        weights = weights + leash * (counts * d)
+        weights = weights + beta * (counts * d)
     return weights
 
 
@@ -309,12 +331,13 @@ def add_replies(learner, model, recipe, rollout, advantage, reference):
         log_p = log_probabilities(params, cfg, *rows)
         log_p_reference = log_probabilities(reference, cfg, *rows)
         weights = policy_weights(counts, advantage, recipe.leash, log_p, log_p_reference)
-        distance = ((log_p - log_p_reference) * rows[2]).sum(1)     # of each reply
+        distance = gains(log_p, log_p_reference, rows[2])           # of each reply
         info["kl_nats"] = float(distance.sum() / len(distance))
     else:
         weights = policy_weights(counts, advantage)
         moving = np.flatnonzero(advantage)                          # a weight of 0 moves nothing
-        rows, weights = [a[moving] for a in rows], weights[moving]
+        weights = weights[moving]
+        rows = [a[moving] for a in rows]
     tokens, targets, sampled = rows
     # The same gradient as learner.add(tokens, targets, weights), with each prompt read once:
     loss = 0.0
@@ -323,16 +346,26 @@ def add_replies(learner, model, recipe, rollout, advantage, reference):
     return loss, info
 
 
-def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, unseen=None,
-       out=None, start="sft", reference=None):
-    """sft/ + tasks/wheel_train.jsonl -> rl/. Returns measurements before and after, on unseen tasks.
+def rl(
+    run,
+    recipe,
+    reward="answer",
+    seed=0,
+    on_mismatch="error",
+    tasks=None,
+    unseen=None,
+    out=None,
+    start="sft",
+    reference=None,
+):
+    """sft/ + tasks/wheel_train.jsonl -> rl/. Returns what unseen tasks measure before and after.
 
     reward: a name in REWARDS, or a function like those there. tasks, unseen: files of other tasks,
     to learn from and to measure on. reference: the stage that a leash is tied to, by default start.
     """
     run = Path(run)
     name, reward = find_reward(reward)
-    out = out or FOLDERS.get(name, f"rl_{name}")
+    out = out or options.folder_of(name)
     model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
     files, tasks, unseen = lessons.split_tasks(run, tasks, unseen, tokenizer, cfg.n_positions)
     others = None
@@ -352,7 +385,8 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
     warnings = rollouts.Warnings(recipe, cfg.n_positions)
     with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
         for step in learner.steps():
-            rollout = roll_out(model, tasks, recipe, np.random.default_rng((seed, step)), judge)
+            rng = np.random.default_rng((seed, step))
+            rollout = roll_out(model, tasks, recipe, rng, judge)
             rewards = rollouts.checked(reward, name, rollout)
             advantage = advantages(rewards, recipe.group, recipe.baseline)
             info = rollouts.describe(rollout, rewards, advantage, recipe.group)
@@ -364,10 +398,12 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
                 loss, more = add_replies(learner, model, recipe, rollout, advantage, leash_to)
                 info.update(more)
             if others:
-                chat_loss, _ = add_conversations(learner, others.at(step), cfg.n_positions)
+                chosen = others.at(step)
+                chat_loss, _ = add_conversations(learner, chosen, cfg.n_positions)
                 info["chat_loss_nats"] = round(chat_loss, 6)
             if text:
-                info["replay_loss_nats"] = round(add_replay(learner, text, step, recipe), 6)
+                replay_loss = add_replay(learner, text, step, recipe)
+                info["replay_loss_nats"] = round(replay_loss, 6)
             learner.update(loss, info)
     return before, arena.measure(*model, unseen, recipe.max_tokens)
 
@@ -389,20 +425,27 @@ def preferences(rewards, scores, prompts, centre=0.0):
     of (r_better + r_worse)^2 beside it, which keeps them about 0.
     Returns (loss, d (n,), pairs that are in order, pairs).
     """
-    groups = [np.flatnonzero(prompts == prompt) for prompt in np.unique(prompts)]
-    loss, d, in_order, n_pairs = 0.0, np.zeros(len(rewards)), 0, 0
-    for group in groups:
-        better, worse = np.nonzero(scores[group][:, None] > scores[group])
+    loss = 0.0
+    d = np.zeros(len(rewards))
+    in_order = n_pairs = 0
+    different = np.unique(prompts)
+    for prompt in different:
+        group = np.flatnonzero(prompts == prompt)
+        of_group = scores[group]
+        better, worse = np.nonzero(of_group[:, None] > of_group)
         if len(better) == 0:
             continue
-        better, worse = group[better], group[worse]
+        better = group[better]
+        worse = group[worse]
+        each = 1.0 / (len(better) * len(different))
         apart = rewards[better] - rewards[worse]
         both = rewards[better] + rewards[worse]
-        each = 1.0 / (len(better) * len(groups))
         of_pairs = np.logaddexp(0.0, -apart) + centre * both * both     # log(1 + exp(-apart))
         loss += each * float(of_pairs.sum())
         # forward was: -log sigma(apart), whose derivative is -sigma(-apart)
-        push, pull = each * sigmoid(-apart), 2 * each * centre * both
+        push = each * sigmoid(-apart)
+        # forward was: centre * both^2
+        pull = 2 * each * centre * both
         np.add.at(d, better, pull - push)
         np.add.at(d, worse, pull + push)
         in_order += int((apart > 0).sum())
@@ -410,35 +453,39 @@ def preferences(rewards, scores, prompts, centre=0.0):
     return loss, d, in_order, n_pairs
 
 
-def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="reward",
-           start="sft"):
-    """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, held-out pairs in order, pairs)."""
+def reward(
+    run, recipe, seed=0, on_mismatch="error",
+    data=(), held_out=None, out="reward", start="sft",
+):
+    """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, held-out pairs in order, pairs)
+
+    data, held_out: files of comparisons to learn and to measure on instead of the run's.
+    """
     run = Path(run)
     data = data or [run / "pairs" / "train.jsonl"]
+    held_out = held_out or run / "pairs" / "test.jsonl"
     model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
     comparisons = lessons.comparisons(data, tokenizer, cfg.n_positions)
-    test = lessons.comparisons(
-        [held_out or run / "pairs" / "test.jsonl"], tokenizer, cfg.n_positions
-    )
+    test = lessons.comparisons([held_out], tokenizer, cfg.n_positions)
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
     batches = lessons.Batches(comparisons, recipe.batch, seed)
     identity = tuning.identity("reward", seed, params, data)
 
     def save(folder, params, cfg):          # with the bias that gives the best replies 0 on average
-        best = [rows[int(scores.argmax())][0] for rows, scores in comparisons[:500]]
+        best = lessons.best_replies(comparisons[:500])
         unbiased = judges.Judge(params, cfg, tokenizer, 0.0)
-        judges.save(folder, params, -float(judges.score(unbiased, best).mean()))
+        mean = judges.score(unbiased, best).mean()
+        judges.save(folder, params, -float(mean))
 
     with tuning.begun(run / out, model, recipe, identity, on_mismatch, save) as learner:
         for step in learner.steps():
             rows, scores, prompts = lessons.side_by_side(batches.at(step))
 
             def loss_of(rewards, scores=scores, prompts=prompts):
-                return preferences(rewards.astype(np.float64), scores, prompts, centre=0.01)
+                return preferences(rewards, scores, prompts, centre=0.01)
 
-            loss, _, in_order, n = judges.add_gradient(
-                learner.gradients, params, cfg, rows, loss_of
-            )
+            found = judges.add_gradient(learner.gradients, params, cfg, rows, loss_of)
+            loss, _, in_order, n = found
             learner.update(loss, {"pairs": n, "in_order": in_order / max(n, 1)})
     rows, scores, prompts = lessons.side_by_side(test)
     rewards = judges.score(judges.load(run / out), rows)
@@ -455,39 +502,51 @@ def dpo_weights(log_p, log_p_reference, mask, beta):
     """Rafailov et al.'s loss and the weights of its gradient: (2 * pairs, T) each -> loss, weights
 
     Rows come in pairs, the better reply first; the mask is 1 on the replies. delta is how much more
-    the better one has gained. The loss is the mean of -log sigma(beta delta): that of a reward model
-    whose reward is beta times the gain. It has its leash inside: once beta delta is large, sigma is
-    near 0 and nothing pulls any more. The smaller beta, the further the model goes.
+    the better one has gained. The loss is the mean of -log sigma(beta delta), which is that of a
+    reward model whose reward is beta times the gain. The leash is inside: once beta delta is large,
+    u is near 0 and the pair pulls no more. The smaller beta, the further the model goes.
     """
     gained = gains(log_p, log_p_reference, mask)
     delta = gained[0::2] - gained[1::2]                             # (pairs,)
-    loss = float(np.logaddexp(0.0, -beta * delta).mean())
+    loss = np.logaddexp(0.0, -beta * delta)                         # log(1 + exp(-beta delta))
     u = beta * sigmoid(-beta * delta) / len(delta)
     weights = np.zeros(mask.shape)
     weights[0::2] = +u[:, None] * mask[0::2]
     weights[1::2] = -u[:, None] * mask[1::2]
-    return loss, weights
+    return float(loss.mean()), weights
 
 
-def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo", start="sft",
-        reference=None):
-    """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, held-out pairs in order, held-out pairs).
+def dpo(
+    run,
+    recipe,
+    seed=0,
+    on_mismatch="error",
+    data=(),
+    held_out=None,
+    out="dpo",
+    start="sft",
+    reference=None,
+):
+    """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, held-out pairs in order, held-out pairs)
 
-    A pair is in order if the better reply has gained more. reference: as for rl.
+    A pair is in order if its better reply has gained more. data, held_out: as for reward.
+    reference: as for rl.
     """
     run = Path(run)
     data = data or [run / "pairs" / "train.jsonl"]
+    held_out = held_out or run / "pairs" / "test.jsonl"
     model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
     pairs = lessons.pairs(data, tokenizer, cfg.n_positions)
-    test = lessons.pairs([held_out or run / "pairs" / "test.jsonl"], tokenizer, cfg.n_positions)
+    test = lessons.pairs([held_out], tokenizer, cfg.n_positions)
     leash_to = tuning.load_reference(run, reference, start, params, cfg)
     batches = lessons.Batches(pairs, recipe.batch, seed)
     identity = tuning.identity("dpo", seed, params, data, reference=leash_to)
 
     def compare(pairs):                     # -> the rows, and their log p under both models
         rows = pad_rows([row for pair in pairs for row in pair])
-        return (*rows, log_probabilities(params, cfg, *rows),
-                log_probabilities(leash_to, cfg, *rows))
+        log_p = log_probabilities(params, cfg, *rows)
+        log_p_reference = log_probabilities(leash_to, cfg, *rows)
+        return *rows, log_p, log_p_reference
 
     with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
         for step in learner.steps():
@@ -495,9 +554,14 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
             loss, weights = dpo_weights(log_p, log_p_reference, mask, recipe.leash)
             learner.add(tokens, targets, weights)
             gained = gains(log_p, log_p_reference, mask)
-            better, worse = gained[0::2], gained[1::2]
-            learner.update(loss, {"in_order": float((better > worse).mean()),
-                                  "chosen": float(better.mean()), "rejected": float(worse.mean())})
+            better = gained[0::2]
+            worse = gained[1::2]
+            info = {
+                "in_order": float((better > worse).mean()),
+                "chosen": float(better.mean()),
+                "rejected": float(worse.mean()),
+            }
+            learner.update(loss, info)
     in_order = 0
     for i in range(0, len(test), 32):
         _, _, mask, log_p, log_p_reference = compare(test[i:i + 32])
@@ -509,86 +573,20 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
 # --------------------------------------------------------------------------------- the command line
 
 
-def print_result(name, learned, result):
-    """The line with which a stage ends, in the columns of all stages."""
-    print(f"{name:8} {learned:20} {result:36} {runs.seconds_spent():5.0f} s")
-
-
-def run_sft(args, recipe):
-    """The command sft."""
-    n = sft(args.run, recipe, args.seed, args.on_mismatch, args.data, args.start, args.out)
-    result = f"{recipe.steps * min(recipe.batch, n) / n:.1f} passes"
-    if (args.run / "tasks" / "facts_test.jsonl").exists():
-        facts, ended = arena.examine(*sample.load_model(args.run / args.out), args.run)
-        print(f"of questions held out, in words that no conversation used: facts told on ten pages "
-              f"or more {facts:.1%} right; replies that end by themselves {ended:.1%}")
-        result += f", facts {facts:.1%} right"
-    else:
-        print(f"not examined: no questions in {args.run / 'tasks'}")
-    print_result(args.out, f"{n:,} conversations", result)
-
-
-def run_rl(args, recipe):
-    """The command rl."""
-    out = args.out or FOLDERS.get(args.reward, f"rl_{args.reward}")
-    before, after = rl(
-        args.run, recipe, args.reward, args.seed, args.on_mismatch, args.tasks, args.held_out,
-        out, args.start, args.leash_to,
-    )
-    print(arena.comparison(before, after))
-    learned = f"{recipe.steps * recipe.prompts * recipe.group:,} replies"
-    print_result(out, learned, f"right {before['greedy']:.1%} -> {after['greedy']:.1%}")
-
-
-def run_pairs(args, recipe):
-    """The commands reward and dpo."""
-    given = [args.run, recipe, args.seed, args.on_mismatch, args.data, args.held_out, args.out]
-    if args.command == "reward":
-        n, in_order, pairs = reward(*given, args.start)
-    else:
-        n, in_order, pairs = dpo(*given, args.start, args.leash_to)
-    low, high = arena.wilson(in_order, pairs)
-    print(f"held-out pairs in order {in_order / max(pairs, 1):.1%} of {pairs:,}; "
-          f"the true share lies between {low:.1%} and {high:.1%}, 19 times of 20")
-    print_result(args.out, f"{n:,} comparisons", f"pairs in order {in_order / max(pairs, 1):.1%}")
-
-
-def run_eval(args, recipe):
-    """The command eval."""
-    arena.print_run(args.run, args.samples, args.seed)
-
-
-def run_arena(args, recipe):
-    """The command arena."""
-    folders = [name if name.is_dir() else args.run / name for name in args.models]
-    rated = arena.fight(args.run, folders, args.seed)
-    print(arena.table(rated))
-    if not args.models:                     # for the page
-        arena.save(args.run / "arena.json", rated)
-
-
 def parse_args(argv=None):
     """The command line."""
     choices = {
+        "reward": list(REWARDS),
         "baseline": ["mean", *variants.BASELINES],
         "normaliser": ["tokens", *variants.NORMALISERS],
     }
-    return options.parse_args(argv, list(REWARDS), choices)
+    return options.parse_args(argv, choices)
 
 
 def main(argv=None):
     """Run one command."""
-    args = parse_args(argv)
-    runs.start_clock()
-    commands = {
-        "sft": run_sft,
-        "rl": run_rl,
-        "reward": run_pairs,
-        "dpo": run_pairs,
-        "eval": run_eval,
-        "arena": run_arena,
-    }
-    commands[args.command](args, options.recipe_of(args))
+    stages = {"sft": sft, "rl": rl, "reward": reward, "dpo": dpo}
+    commands.run(parse_args(argv), stages)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import numpy as np
 
 import sample
 from chat import grading, judges, lessons, tuning
-from run import disk
+from run import command, disk
 
 # -------------------------------------------------------------------------------- one model
 
@@ -507,3 +507,7 @@ def print_tries(run, stages, n, judge=None, seed=0):
         print("best of n: the reward model learned from comparisons of other answers. Where it "
               "knows\nlittle of these problems, the reply that it likes best is right less often "
               "than the\none that most agree on.")
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

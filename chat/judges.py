@@ -1,4 +1,4 @@
-"""judges.py: a reward model. It reads a conversation and gives one number, how good its last reply is.
+"""judges.py: reward models. One reads a conversation and gives a number: how good its last reply is.
 
 It is a GPT whose head is not the vocabulary but one vector: the reward is the product of that
 vector, "score.weight", and the hidden state at the last token. align.py reward trains it. Its
@@ -20,7 +20,7 @@ import gpt
 import sample
 from chat import lessons
 from model import checkpoint, fast
-from run import disk
+from run import command, disk
 
 
 class Judge(NamedTuple):
@@ -126,7 +126,7 @@ def add_gradient(gradients, params, cfg, rows, loss_of):
     def head(y):                                # y (n,T,C): the hidden states
         h = y[which, last]
         rewards = h @ vector
-        found.append(loss_of(rewards))
+        found.append(loss_of(rewards.astype(np.float64)))
         loss, dr = found[0][0], found[0][1].astype(y.dtype)
         # forward was: rewards = h @ vector
         dy = np.zeros_like(y)
@@ -140,3 +140,7 @@ def add_gradient(gradients, params, cfg, rows, loss_of):
                           gradients.sum, gradients.begun, gradients.arena)
     gradients.begun = True
     return found[0]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -105,6 +105,15 @@ def side_by_side(compared):
     return rows, np.array(scores), np.array(prompts)
 
 
+def best_replies(compared):
+    """The ids of the best reply of each Compared."""
+    found = []
+    for rows, scores in compared:
+        ids, _ = rows[int(scores.argmax())]
+        found.append(ids)
+    return found
+
+
 def prompt_of(task, tokenizer):
     """The ids of a task's question up to where the assistant begins to speak."""
     return sample.render_prompt([{"role": "user", "content": task["question"]}], tokenizer)
@@ -204,3 +213,7 @@ def show(ids, mask, tokenizer):
         print(PLAIN, file=stream)
     else:
         print("]" * before, file=stream)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

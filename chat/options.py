@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from run import command
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -137,8 +139,16 @@ def add_files(parser, name):
     add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
 
 
-def parse_args(argv, rewards, choices):
-    """The command line. rewards: their names. choices: {setting: its possible values}"""
+FOLDERS = {"answer": "rl", "random": "rl_random", "model": "rlhf"}
+
+
+def folder_of(reward):
+    """The stage that RL makes with a reward, by its name: rl_NAME for one of the reader's own."""
+    return FOLDERS.get(reward, f"rl_{reward}")
+
+
+def parse_args(argv, choices):
+    """The command line. choices: {setting: its possible values}"""
     parser = argparse.ArgumentParser(description="Make an assistant of a base model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -156,7 +166,7 @@ def parse_args(argv, rewards, choices):
             p.add_argument("--seed", type=int, default=0,
                            help="of all that is drawn (default: %(default)s)")
         if name == "rl":
-            p.add_argument("--reward", choices=rewards, default="answer", help="random is the "
+            p.add_argument("--reward", choices=choices["reward"], default="answer", help="random is the "
                            "control that must not help (default: %(default)s)")
         if name in ("rl", "dpo"):
             p.add_argument("--leash-to", metavar="STAGE", help="the reference of the leash "
@@ -209,3 +219,7 @@ def recipe_of(args):
         changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
     changes["warmup"] = min(recipe.warmup, args.steps)
     return replace(recipe, **changes)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

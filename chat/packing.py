@@ -18,9 +18,10 @@ import numpy as np
 
 import train
 from model import cores
+from run import command
 
 
-class Row:
+class PackedRow:
     """A row that is being filled: a prompt that all of its texts see, then the texts."""
 
     def __init__(self, prompt=()):
@@ -47,25 +48,25 @@ class Row:
 
 
 def fill(texts, n_positions, prompt=()):
-    """[Row] that hold all texts, each of at most n_positions tokens with the prompt.
+    """[PackedRow] that hold all texts, each of at most n_positions tokens with the prompt.
 
     The longest text comes first, each into the row that is the shortest so far.
     """
     room = n_positions - len(prompt)
     n_tokens = sum(len(tokens) for tokens, _, _ in texts)
-    rows = [Row(prompt) for _ in range(-(-n_tokens // room))]       # rounded up
+    rows = [PackedRow(prompt) for _ in range(-(-n_tokens // room))]       # rounded up
     by_length = sorted(texts, key=lambda text: -len(text[0]))
     for segment, text in enumerate(by_length, 1):
         row = min(rows, key=len, default=None)
         if row is None or len(row) + len(text[0]) > n_positions:
-            row = Row(prompt)
+            row = PackedRow(prompt)
             rows.append(row)
         row.add(text, segment)
     return rows
 
 
 def stack(rows):
-    """[Row] -> (tokens, targets, weights, positions, segments), (B,T) each, padded."""
+    """[PackedRow] -> (tokens, targets, weights, positions, segments), (B,T) each, padded."""
     T = max(map(len, rows))
 
     def padded(values, fill):
@@ -113,3 +114,7 @@ def shared(tokens, targets, weights, sampled, n_positions):
     for part in (rows[:middle], rows[middle:]):
         if part:
             yield stack(part)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from chat import arena, grading
+from run import command
 
 
 def describe(rollout, rewards, advantage, group):
@@ -76,3 +77,7 @@ def checked(reward, name, rollout):
         raise ValueError(f"the reward {name} gave {str(rewards)[:60]} for {n} replies: "
                          "expected a finite number for each")
     return rewards
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

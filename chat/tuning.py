@@ -19,6 +19,7 @@ from pathlib import Path
 import gpt
 import sample
 import train
+from run import command
 
 
 def load_stage(run, stage, mend, out=None):
@@ -176,3 +177,7 @@ class Learner:
             line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
         width = shutil.get_terminal_size().columns - 1
         print("\r" + line[:width].ljust(width), end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -11,6 +11,8 @@ Sources: Ahmadian et al. 2024 (RLOO); Shao et al. 2024 (GRPO); Liu et al. 2025 (
 
 import numpy as np
 
+from run import command
+
 
 def with_the_others(advantages, rewards):
     """Reward minus mean of the others, which is G / (G - 1) times reward minus mean of all: (P,G)"""
@@ -50,3 +52,7 @@ NORMALISERS = {
     "replies": per_reply,
     "constant": per_longest,
 }
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

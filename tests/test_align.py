@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-import importlib
 import io
 import json
-import random
 import re
 import shutil
 import sys
@@ -18,10 +16,11 @@ import bpe
 import gpt
 import sample
 import train
-from chat import arena, judges, lessons, options, packing, rollouts, tuning, variants
+from chat import arena, judges, lessons, options, rollouts
 from model import fast
 from run import command
-from conftest import check_grad, kill_and_rerun, run_main, run_script
+from tokens.shards import write_shard
+from conftest import check_grad, run_main, run_script
 
 TOK = bpe.Tokenizer.train(["What is it? It is a goat. user assistant Turn the wheel: one two. It stops at three. Step by step: one one, two three."] * 3, 330)
 CFG = gpt.Config(TOK.n_vocab, 48, 32, 2, 2)
@@ -39,7 +38,7 @@ def run(tmp_path):
     TOK.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
     for name, rows in (("chat/train", CHATS * 8), ("pairs/train", PAIRS), ("pairs/test", PAIRS), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
                        ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]), ("tasks/identity_test", TASKS)):
         path = tmp_path / f"{name}.jsonl"
@@ -84,37 +83,6 @@ def test_only_the_assistants_tokens_are_learned():
     assert loss == pytest.approx(by_hand, rel=1e-4) and n == sum(mask)
 
 
-def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
-    rng = np.random.default_rng(2)
-    cfg = gpt.Config(30, 24, 16, 2, 2)
-    params = gpt.init(cfg, 1, np.float64)
-    for p in params.values():
-        p += 0.2 * rng.standard_normal(p.shape)
-    rows = [(rng.integers(0, 30, n).tolist(), rng.integers(0, 2, n).tolist()) for n in (25, 2, 3, 9, 9, 4, 12, 20, 3, 6)]
-    tokens, targets, mask = align.pad_rows(rows)
-    loss, grads = fast.loss_and_grads(params, cfg, tokens, targets, mask / mask.sum())
-    (packed,) = packing.packed(tokens, targets, mask, cfg.n_positions)
-    assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
-    for at_once in (10_000, 48):
-        monkeypatch.setattr(train, "AT_ONCE", at_once)
-        added = train.Gradients(params, cfg)
-        found, n = align.add_conversations(added, rows, cfg.n_positions)
-        assert found == pytest.approx(loss, rel=1e-10) and n == mask.sum()
-        for k, g in grads.items():
-            np.testing.assert_allclose(added.sum[k], g, atol=1e-10 * np.abs(g).max() + 1e-14)
-
-
-def test_every_conversation_comes_once_an_epoch():
-    chats = [([i] * (2 + i % 5), [1] * (2 + i % 5)) for i in range(40)]
-    batches = lessons.Batches(chats, 8, seed=1)
-    seen = [ids[0] for step in range(5) for ids, _ in batches.at(step)]
-    assert sorted(seen) == list(range(40))
-    again = lessons.Batches(chats, 8, seed=1)
-    again.at(7)
-    assert again.at(3) == batches.at(3) and batches.at(3) != batches.at(8)
-    assert len(lessons.Batches(chats[:3], 8, seed=1).at(0)) == 3
-
-
 def test_the_policy_gradient_is_that_of_the_surrogate():
     """d/dtheta sum_i A_i sum_t log p(token) / n, by finite differences over whole replies."""
     cfg = gpt.Config(11, 12, 8, 1, 2)
@@ -146,69 +114,6 @@ def test_a_group_of_equal_rewards_moves_nothing():
     weights = align.policy_weights(align.normaliser(mask), align.advantages([1, 1, 1, 1], 4))
     _, grads = fast.loss_and_grads(params, CFG, tokens, targets, weights)
     assert not any(g.any() for g in grads.values())
-
-
-def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
-    """It must not take the gradient of the step before once more; nor may where a run was killed matter."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    recipe = dataclasses.replace(options.RL, steps=6, group=4, prompts=2, max_tokens=12, warmup=1, batch=0, save_every=1)
-    asked, weights = [], []
-
-    def only_once(rollout):                                 # rewards that differ at the first step, never again
-        asked.append(len(rollout.texts))
-        return np.arange(len(rollout.texts)) if len(asked) == 1 else np.ones(len(rollout.texts))
-
-    update = tuning.Learner.update
-
-    def keep(learner, *rest):
-        update(learner, *rest)
-        weights.append({k: p.copy() for k, p in learner.params.items()})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning.Learner, "update", keep)
-        align.rl(run, recipe, only_once)
-    before = sample.load_model(run / "sft")[0]
-    assert any((weights[0][k] != before[k]).any() for k in before)
-    assert all((w[k] == weights[0][k]).all() for w in weights[1:] for k in before)
-    assert [json.loads(line)["grad_norm"] for line in (run / "rl_only_once/log.jsonl").read_text().splitlines()][1:] == [0.0] * 5
-
-
-def test_advantages_are_their_formulas():
-    """Each baseline reply by reply, from the sum of squares and the others of its group; groups of equal rewards are among them."""
-    rng = np.random.default_rng(3)
-    for group in (2, 3, 8):
-        rewards = np.concatenate([rng.standard_normal(group * 5), np.full(group, 0.3), rng.integers(0, 2, group * 4)])
-        want = {"mean": [], "rloo": [], "std": [], "none": []}
-        for i, r in enumerate(rewards):
-            g = rewards[i // group * group:(i // group + 1) * group].tolist()
-            mean = sum(g) / group
-            others = (sum(g) - r) / (group - 1)
-            deviation = (sum((x - mean) ** 2 for x in g) / (group - 1)) ** 0.5
-            want["mean"].append(r - mean)
-            want["rloo"].append(r - others)
-            want["std"].append((r - mean) / (deviation + 1e-4))
-            want["none"].append(r)
-        for baseline, by_hand in want.items():
-            given = rewards.copy()
-            found = align.advantages(given, group, baseline)
-            np.testing.assert_allclose(found, by_hand, atol=1e-12)
-            assert (found[group * 5:group * 6] == (0.3 if baseline == "none" else 0)).all()     # equal rewards: exactly
-            found[:] = 7
-            assert (given == rewards).all()                 # an array of its own
-    assert align.advantages([0.5, 2.0], 1, "none").tolist() == [0.5, 2.0] and align.advantages([0.5], 1).tolist() == [0.0]
-    assert set(variants.BASELINES) == want.keys() - {"mean"}
-
-
-def test_normalisers_are_their_formulas():
-    rng = np.random.default_rng(4)
-    mask = rng.integers(0, 2, (6, 9))
-    mask[2] = 0
-    for how in ("tokens", "replies", "constant"):
-        found = align.normaliser(mask, how, 11)
-        for r, t in np.ndindex(mask.shape):
-            n = {"tokens": sum(map(sum, mask.tolist())), "replies": 6 * max(1, sum(mask[r].tolist())), "constant": 6 * 11}[how]
-            assert found[r, t] == pytest.approx(mask[r, t] / n)
-    assert set(variants.NORMALISERS) == {"replies", "constant"}
 
 
 def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
@@ -297,18 +202,6 @@ def test_the_reward_is_found_before_training(run):
     assert align.find_reward(len) == ("len", len) and align.find_reward(functools.partial(len))[0] == "partial"
     with pytest.raises(ValueError, match="unknown reward 'brevity': expected one of answer, random, model"):
         align.rl(run / "none", options.RL, "brevity")
-
-
-def test_an_edited_reward_does_not_resume(run, tmp_path, monkeypatch):
-    """The identity of a run holds the source of its reward, not only its name."""
-    monkeypatch.syspath_prepend(tmp_path)
-    recipe = dataclasses.replace(options.RL, steps=2, group=2, prompts=2, max_tokens=8, batch=0)
-    for name, factor in (("mine", 1), ("same", 1), ("edited", 2)):
-        put(tmp_path / f"{name}.py", f"def short(rollout):\n    return -{factor} * rollout.lengths\n")
-    for name in ("mine", "same"):
-        align.rl(run, recipe, importlib.import_module(name).short, start="base")
-    with pytest.raises(ValueError, match="cannot resume, reward: checkpoint"):
-        align.rl(run, recipe, importlib.import_module("edited").short, start="base")
 
 
 # -------------------------------------------------------------------------------------------- whole stages
@@ -424,17 +317,6 @@ def test_replies_that_fill_the_context(run):
     assert np.isfinite(judges.score(judge, [[1] * 48, [1]])).all()
 
 
-def test_a_reward_model_of_a_shorter_context(run):
-    """It must be able to read the longest reply that may come."""
-    align.main(["reward", "--run", str(run), "--steps", "2", "--batch", "4", "--start", "base"])
-    cfg = dataclasses.replace(CFG, n_positions=64)
-    gpt.save(run / "base", gpt.init(cfg, 0), cfg)
-    args = ["rl", "--run", str(run), "--start", "base", "--reward", "model", "--steps", "1", "--group", "2", "--prompts", "2", "--batch", "0"]
-    with pytest.raises(ValueError, match="reward: reads 48 tokens, and a question with its reply may have 64; give a smaller --max-tokens"):
-        align.main(args)
-    align.main([*args, "--max-tokens", "8"])
-
-
 def test_dpo(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     align.main(["dpo", "--run", str(run), "--steps", "30", "--batch", "4", "--lr", "0.003"])
@@ -494,42 +376,6 @@ def test_a_run_of_ones_own(run, capsys):
     assert "replay_loss_nats" in (run / "rl/log.jsonl").read_text()
 
 
-def test_nothing_takes_the_place_of_what_it_begins_with(run):
-    for command, start in (("sft", "base"), ("rl", "base"), ("reward", "base"), ("dpo", "base")):
-        with pytest.raises(ValueError, match="--out base: the model it begins with lies there"):
-            align.main([command, "--run", str(run), "--start", start, "--out", "base", "--on-mismatch", "restart", "--steps", "2"])
-    assert (run / "base/model.safetensors").exists()
-    align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
-    config = (run / "reward/config.json").read_bytes()
-    with pytest.MonkeyPatch.context() as patch:             # made again when it is finished, and stopped before the end
-        patch.setattr(judges, "save", lambda *_: sys.exit(1))
-        with pytest.raises(SystemExit):
-            align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
-    assert (run / "reward/config.json").read_bytes() == config
-    for args in (["rl", "--start", "reward"], ["arena", "base", "reward"]):
-        with pytest.raises(ValueError, match="reward: a reward model, which judges replies and writes none"):
-            align.main([*args, "--run", str(run)])
-    with pytest.raises(ValueError, match="base: named twice"):
-        align.main(["arena", "--run", str(run), "base", "base"])
-
-
-def test_a_leash_to_another_stage(run):
-    """It may be tied to any model of the same shape and to none of another; a reward model must read the same ids."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    args = ["rl", "--run", str(run), "--steps", "2", "--group", "4", "--prompts", "2", "--leash", "0.1"]
-    for out, more in (("near", []), ("far", ["--leash-to", "base"])):
-        align.main([*args, "--out", out, *more])
-    near, far = (json.loads((run / out / "log.jsonl").read_text().splitlines()[0])["kl_nats"] for out in ("near", "far"))
-    assert near == 0.0 and abs(far) > 0.1
-    cfg = gpt.Config(TOK.n_vocab, 48, 32, 1, 2)
-    gpt.save(run / "small", gpt.init(cfg, 0), cfg)
-    TOK.save(run / "small" / "tokenizer.json")
-    for command in (args, ["dpo", "--run", str(run), "--steps", "2"]):
-        with pytest.raises(ValueError, match="small: a reference of another shape than sft: n_layer 1, expected 2"):
-            align.main([*command, "--out", "other", "--leash-to", "small"])
-    align.main(["dpo", "--run", str(run), "--steps", "2", "--leash-to", "base"])
-
-
 def test_tries(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "60", "--batch", "8", "--lr", "0.01"])
     align.main(["reward", "--run", str(run), "--steps", "5", "--batch", "4"])
@@ -555,21 +401,6 @@ def test_chats_of_others(run):
     (run / "gsm.jsonl").write_text(json.dumps({"question": "one two", "answer": "<<1+1=2>>two\n#### 2"}) + "\n")
     align.main(["sft", "--run", str(run), "--steps", "2", "--data", str(run / "gsm.jsonl")])
     assert (run / "sft/model.safetensors").exists()
-
-
-@pytest.mark.parametrize("stage, args", [
-    ("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"]), ("reward", ["--steps", "120", "--batch", "4"]),
-    ("dpo", ["--steps", "60", "--batch", "2"]), ("rl", ["--steps", "12", "--group", "4", "--leash", "0.1"])])
-def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypatch):
-    if stage != "sft":
-        align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    assert run_script("align.py", stage, "--run", run, *args).returncode == 0
-    calm = {n: (run / stage / n).read_bytes() for n in ("model.safetensors", "trainer.safetensors", "config.json")}
-    for path in (run / stage).iterdir():
-        path.unlink()
-    kill_and_rerun("align.py", [stage, "--run", run, *args], random.Random(1), most=2)
-    for name, data in calm.items():
-        assert (run / stage / name).read_bytes() == data, name
 
 
 # ------------------------------------------------------------------------------------------------- bad input
@@ -656,26 +487,3 @@ def test_a_missing_run_folder(tmp_path):
     assert done.returncode != 0 and "no such run folder" in done.stderr
 
 
-def test_prompts_that_are_shared_change_no_gradient():
-    """Rows of many replies behind one prompt, with calls of a tool in them, have the gradient of a row for each."""
-    rng = np.random.default_rng(5)
-    cfg = gpt.Config(30, 24, 16, 2, 2)
-    params = gpt.init(cfg, 1, np.float64)
-    for p in params.values():
-        p += 0.2 * rng.standard_normal(p.shape)
-    prompts = [[1, 2, 3]] * 7 + [[1, 2]] * 2 + [[4, 5, 6, 7]] + [[1, 2, 3]] * 2
-    replies = [sample.Reply(rng.integers(0, 30, n).tolist(), [1, *rng.integers(0, 2, n - 1).tolist()], "stop") for n in (1, 5, 9, 2, 3, 20, 4, 6, 1, 8, 2, 21)]
-    rows = align.policy_rows(behind(prompts, replies))
-    weights = rows[2] * rng.standard_normal(rows[2].shape)
-    alone_loss, alone = fast.loss_and_grads(params, cfg, rows[0], rows[1], weights)
-    shared, loss, grads = list(packing.shared(*rows[:2], weights, rows[2], cfg.n_positions)), 0.0, None
-    assert max(part[0].shape[1] for part in shared) <= 24 and sum(part[0].size for part in shared) < 0.7 * rows[0].size
-    assert sum((part[2] != 0).sum() for part in shared) == (weights != 0).sum()
-    for part in shared:
-        more, grads = fast.loss_and_grads(params, cfg, *part[:3], positions=part[3], segments=part[4], grads=grads, add=grads is not None)
-        loss += more
-    assert loss == pytest.approx(alone_loss, rel=1e-10)
-    for k in grads:
-        np.testing.assert_allclose(grads[k], alone[k], atol=1e-10 * np.abs(alone[k]).max() + 1e-14)
-    with pytest.raises(ValueError, match="positions and segments"):
-        fast.loss_and_grads(params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4])
