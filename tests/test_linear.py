@@ -16,6 +16,7 @@ import pytest
 import regex
 
 from web import charset
+from web import encoding
 from web import crawl
 from web import addresses
 from web import boilerplate
@@ -38,7 +39,7 @@ try:
 except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
-MODULES = (warc, records, message, crawl, addresses, connection, remote, charset, markup, robots,
+MODULES = (warc, records, message, crawl, addresses, connection, remote, charset, encoding, markup, robots,
            boilerplate, page, extract, filters, language_training, words)
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}

@@ -99,10 +99,12 @@ def parse_args(argv=None):
         "train", help="train on all but a held-out fifth of the sentences")
     train.add_argument("--out", default="web/language.ftz", metavar="FILE",
                        help="file to write (default: %(default)s)")
-    for name, what in language_training.OPTIONS.items():
-        default = language_training.train.__kwdefaults__[name]
-        train.add_argument("--" + name.replace("_", "-"), type=type(default), default=default,
-                           metavar="N", help=what + " (default: %(default)s)")
+    for title, options in language_training.OPTIONS.items():
+        group = train.add_argument_group(title)
+        for name, what in options.items():
+            default = language_training.train.__kwdefaults__[name]
+            group.add_argument("--" + name.replace("_", "-"), type=type(default), default=default,
+                               metavar="N", help=what + " (default: %(default)s)")
     test = commands.add_parser("test", help="recall and false alarms on the held-out fifth")
     test.add_argument("--label", default="en", help="the label in question (default: %(default)s)")
     test.add_argument("--threshold", type=float, default=0.65, metavar="P",
@@ -122,7 +124,8 @@ def main(argv=None):
     if sys.stdout is None:
         raise ValueError("stdout is closed, and the results go there")
     if args.command == "train":
-        options = {name: getattr(args, name) for name in language_training.OPTIONS}
+        options = {name: value for name, value in vars(args).items()
+                   if name not in ("command", "input", "out")}
         model = language_training.train(args.input, args.out, log=sys.stderr, **options)
         print(f"{args.out}: {len(model.labels)} labels, {os.path.getsize(args.out)} bytes")
     elif args.command == "test":

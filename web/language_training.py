@@ -172,17 +172,21 @@ def restyled(text, case, punctuation):
 # --------------------------------------------------------------------------------------------------
 # Training.
 
-OPTIONS = {                       # of train, with their meaning
-    "dim": "size of the hidden layer",
-    "bucket": "rows for hashed n-grams",
-    "minn": "shortest n-gram, characters",
-    "maxn": "longest n-gram, characters",
-    "epochs": "rounds",
-    "n_texts": "texts drawn in a round",
-    "batch": "texts in a step",
-    "lr": "first learning rate, for one text",
-    "smoothing": "exponent of a label's share",
-    "seed": "of all draws",
+OPTIONS = {                       # of train, by topic, with their meaning
+    "the model": {
+        "dim": "size of the hidden layer",
+        "bucket": "rows for hashed n-grams",
+        "minn": "characters of the shortest n-gram",
+        "maxn": "characters of the longest n-gram",
+    },
+    "the training": {
+        "epochs": "number of rounds",
+        "n_texts": "texts drawn in a round",
+        "batch": "texts in a step",
+        "lr": "learning rate of the first step, for one text",
+        "smoothing": "exponent of a label's share of the texts",
+        "seed": "seed of all draws",
+    },
 }
 MOST = 2 ** 31 - 1                                          # the file's integers have 32 bits
 LIMITS = {"smoothing": (0, 10), "seed": (0, 2 ** 63)}       # of all other options: 1 to MOST
