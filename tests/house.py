@@ -66,20 +66,23 @@ def folder_of(module):
     return module.partition(".")[0]
 
 
-def runs_later(node):
-    """Whether importing a file does not run a statement: a function, `if __name__ == ...:`."""
+def is_guard(node):
+    """Whether a statement is `if __name__ == "__main__":`, which runs when the file is a script."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Compare):
         return ast.unparse(node.test.left) == "__name__"
-    return isinstance(node, FUNCTIONS)
+    return False
 
 
 def import_statements(node, late=False):
-    """(statement, whether it runs only when something is called) of all imports below a node."""
+    """(statement, whether it stands in a function) of all imports below a node.
+
+    Imports of a script's own start, under `if __name__ == "__main__":`, do not count.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child, late
-        else:
-            yield from import_statements(child, late or runs_later(child))
+        elif not is_guard(child):
+            yield from import_statements(child, late or isinstance(child, FUNCTIONS))
 
 
 def imports_of(text, modules):
