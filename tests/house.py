@@ -116,6 +116,16 @@ def purpose(text):
     return re.sub(r"^[\w/]+(\.py)?: ", "", sentence).rstrip(".:")
 
 
+def is_script(text):
+    """Whether a file has a command of its own, and does not just say that it has none."""
+    return "\nif __name__ ==" in text and not text.endswith("only_imported(__doc__)\n")
+
+
+def command_of(path):
+    """The command that runs a file."""
+    return f"python -m {module_of(path)}" if "/" in path else f"python {path}"
+
+
 # ---------------------------------------------------------------------------------------- the rules
 
 
@@ -301,7 +311,7 @@ def check(faults, not_yet):
 HEAD = """# The house
 
 `python tests/house.py` makes this file from the code, and `tests/test_house.py` fails when it is
-out of date.
+out of date. A file with a command answers `--help`.
 
 A chapter is a script at the top: it holds the plain definitions. A room is a file in a folder: it
 makes a chapter fast, or reads other people's files. Imports run one way. Rooms import definitions
@@ -312,8 +322,8 @@ stands inside a function happens when that function is called; it has a column o
 
 
 TABLE_HEAD = [
-    "| file | what it is for | imports | imports when called |",
-    "| --- | --- | --- | --- |",
+    "| file | what it is for | command | imports | imports when called |",
+    "| --- | --- | --- | --- | --- |",
 ]
 
 
@@ -360,7 +370,9 @@ def drawing(house):
         lines += [f"## {title}", "", *textwrap.wrap(about, MOST_COLUMNS), "", *TABLE_HEAD]
         for path in paths:
             early, late = table[module_of(path)]
-            cells = [f"`{path}`", purpose(house[path]), in_words(early), in_words(late)]
+            command = f"`{command_of(path)}`" if is_script(house[path]) else ""
+            imported = [in_words(early), in_words(late)]
+            cells = [f"`{path}`", purpose(house[path]), command, *imported]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)

@@ -166,10 +166,10 @@ def test_planted_faults_in_tests_are_found():
 def test_the_drawing_shows_what_is_imported_and_when():
     texts = small_house(
         data="from web import crawl\ndef main():\n    'x'\n    from web import dedup\n",
-        web_dedup="from web.crawl import fetch\n",
+        web_dedup="from web.crawl import fetch\nif __name__ == '__main__':\n    fetch()\n",
     )
     drawn = house.drawing(texts)
-    assert "| `data.py` | a file | web: crawl | web: dedup |" in drawn
-    assert "| `web/dedup.py` | a file | web: crawl |  |" in drawn
+    assert "| `data.py` | a file |  | web: crawl | web: dedup |" in drawn
+    assert "| `web/dedup.py` | a file | `python -m web.dedup` | web: crawl |  |" in drawn
     assert "    data     imports web\n" in drawn
     assert ast.parse(texts["data.py"])                  # the made-up files are Python

@@ -152,8 +152,7 @@ def test_an_option_without_effect_is_refused(line, monkeypatch, capsys, tmp_path
 def test_each_script_is_here():
     scripts = set()
     for path, text in house.read_house().items():
-        is_script = "\nif __name__ ==" in text and "parse_args(" in text
-        if is_script and not text.endswith("only_imported(__doc__)\n"):
+        if house.is_script(text) and "parse_args(" in text:
             scripts.add(path)
     assert {line.split()[0] for line in COMMANDS} == scripts
 
