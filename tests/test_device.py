@@ -20,7 +20,7 @@ from model import fast
 from model import fast
 import gpt
 import kernels
-import sample
+from chat import generate
 import train
 
 device.connect()
@@ -230,7 +230,7 @@ def test_memory_comes_back_with_the_last_reference():
 def test_sampling_on_a_gpu_says_what_the_cpu_says():
     params, tokenizer = model(), bpe.Tokenizer.characters("abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ")
     prompts, n = [[3, 5, 7], [2], [9, 9, 1, 4]], 8
-    said = [sample.generate(p, CFG, tokenizer, prompts, max_new_tokens=n, seed=1) for p in (params, device.upload(params, CFG, False))]
+    said = [generate.generate(p, CFG, tokenizer, prompts, max_new_tokens=n, seed=1) for p in (params, device.upload(params, CFG, False))]
     assert [r.ids for r in said[0]] == [r.ids for r in said[1]]
 
 
