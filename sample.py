@@ -26,7 +26,9 @@ Nguyen et al. 2024 (min-p); Cobbe et al. 2021 (a calculator inside the answer).
 import argparse
 import difflib
 import functools
+import itertools
 import math
+import operator
 import sys
 from collections import namedtuple
 from dataclasses import dataclass
@@ -450,15 +452,12 @@ def check(call):
     end = special(tokenizer, "<|im_end|>")
     model = by_heart(wanted, tokenizer.n_vocab)
     (reply,) = generate(*model, tokenizer, [prompt], temperature=0.0, stop={end})
-    print("The conversation as the model sees it. It has sampled the lines with *.")
+    written = prompt + reply.ids
     marks = [0] * len(prompt) + reply.sampled
-    line, mark = "", 0
-    for token, sampled in zip(prompt + reply.ids, marks):
-        if sampled != mark:
-            print(" *"[mark], line)
-            line, mark = "", sampled
-        line += tokenizer.decode([token])
-    print(" *"[mark], line)
+    print("The conversation as the model sees it. It has sampled the lines with *.")
+    for sampled, pairs in itertools.groupby(zip(marks, written), key=operator.itemgetter(0)):
+        text = tokenizer.decode([token for _, token in pairs])
+        print("*" if sampled else " ", text)
 
     z, settings = np.array([3.0, 2.0, 1.0, 0.0]), Settings(temperature=0.5, top_k=2)
     print("\nThe log-probability of token 1 with the logits 3 2 1 0, temperature 0.5 and top-k 2:")
@@ -467,7 +466,7 @@ def check(call):
     if result is None:
         print(f"\nNo tool answers {call!r}.")
         return 1
-    if prompt + reply.ids != wanted or marks != mask:
+    if written != wanted or marks != mask:
         print("\nWRONG: the model wrote another conversation than it learned.")
         return 1
     print(f"\nThe tool answers {call!r} with {result!r}.")
@@ -504,11 +503,12 @@ COMMANDS = {
 
 def parse_args(argv):
     """The options of `check`. Each other command has a parser of its own, in its room."""
-    lines = [f"  {name:10} {text}" for name, text in COMMANDS.items()]
+    lines = ["commands (python sample.py COMMAND --help lists their options):"]
+    lines += [f"  {name:10} {text}" for name, text in COMMANDS.items()]
     p = argparse.ArgumentParser(
         usage="%(prog)s [TEXT | COMMAND] [options]",
         description="Write text with a trained model.",
-        epilog="\n".join(["commands (python sample.py COMMAND --help lists their options):", *lines]),
+        epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--call", default="37*48", metavar="TEXT",

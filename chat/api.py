@@ -29,6 +29,7 @@ import sample
 from chat import batching, generate, template
 from chat.request import Refused
 from chat.stream import Parts, gathered
+from run import command
 
 # The bounds that serve.py lists.
 DEEPEST = 32                            # lists and objects inside each other
@@ -102,7 +103,7 @@ LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
 
 
 def json_bytes(value):
-    """JSON on one line. Half of a surrogate pair, which is no character, becomes a question mark."""
+    """JSON on one line. Half of a surrogate pair, which is no character, becomes a "?"."""
     text = json.dumps(value, ensure_ascii=False)
     if not text.isascii():
         text = text.translate(LINE_ENDS)
@@ -693,3 +694,7 @@ class Completion:
             return None
         logprobs = self.entries(i, [], entries) if entries else None
         return {"index": i, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -25,6 +25,8 @@ import time
 
 from chat import generate
 from chat.stream import Text
+from model import device, fast
+from run import command
 
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
@@ -89,8 +91,10 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
         self.places, self.most_waiting = places, waiting
-        params = upload(self.params, self.cfg) if upload else self.params
-        self.batch = generate.Batch(params, self.cfg, self.tokenizer, places)
+        params, engine = self.params, fast
+        if upload:
+            params, engine = upload(self.params, self.cfg), device
+        self.batch = generate.Batch(params, self.cfg, self.tokenizer, places, engine=engine)
         self.waiting, self.coming, self.texts = collections.deque(), set(), {}
         self.changed = threading.Condition()
         self.closing, self.failed = False, False
@@ -147,7 +151,7 @@ class Writer(threading.Thread):
             raise
 
     def _admit(self):
-        """Let in the rows that fit. Waits if there is nothing to do; False if there never will be."""
+        """Let in the rows that fit; wait if there is nothing to do. False if the thread shall end."""
         with self.changed:
             while True:
                 coming = self._next()
@@ -221,3 +225,7 @@ class Writer(threading.Thread):
     def _drop(self, row):
         self.batch.drop(row)
         del self.texts[row]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

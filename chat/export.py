@@ -23,12 +23,12 @@ import struct
 from pathlib import Path
 
 from model import cores                 # noqa: F401  before numpy
-import bpe
 import numpy as np
 import sample
 from chat import models
 from run import command, disk
-from tokens import vocabularies
+from tokens import huggingface, patterns
+from tokens.ranks import to_characters
 
 ALIGNMENT = 32
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9      # kinds of values
@@ -88,7 +88,7 @@ def entry(key, kind, x):
 
 
 def tensors_of(params, cfg):
-    """{name in a GGUF file: array}. The matrices of GPT-2 are (in, out), those of ggml (out, in)."""
+    """{name in a GGUF file: array}. Matrices are (in, out) in GPT-2 and (out, in) in ggml."""
     tensors = {
         "token_embd.weight": params["wte.weight"],
         "position_embd.weight": params["wpe.weight"],
@@ -107,7 +107,7 @@ def pattern_of(tokenizer):
     """llama.cpp's name of the tokenizer's pattern; ValueError if GGUF cannot say what it does."""
     found = None
     for ours, theirs in PATTERNS.items():
-        if bpe.PATTERNS[ours] == tokenizer.pattern and found is None:
+        if patterns.PATTERNS[ours] == tokenizer.pattern and found is None:
             found = theirs
     if found is None or tokenizer.normalize:
         shown = str(tokenizer.pattern)[:60]
@@ -133,13 +133,13 @@ def vocabulary_entries(tokenizer, size, chats):
     tokens = [f"[unused {i}]" for i in range(size)]
     kinds = [UNUSED] * size
     for token, i in tokenizer.ranks.items():
-        tokens[i], kinds[i] = vocabularies.to_characters(token), NORMAL
+        tokens[i], kinds[i] = to_characters(token), NORMAL
     for names, kind in ((tokenizer.special_tokens, CONTROL), (tokenizer.words, USER_DEFINED)):
         for name, i in names.items():
             tokens[i], kinds[i] = name, kind
     merges = []
-    for pair in vocabularies.all_merges(tokenizer.ranks):
-        merges.append(" ".join(map(vocabularies.to_characters, pair)))
+    for pair in huggingface.all_merges(tokenizer.ranks):
+        merges.append(" ".join(map(to_characters, pair)))
     special = tokenizer.special_tokens
     begin = special.get("<|endoftext|>")
     end = special.get("<|im_end|>") if chats else begin
@@ -157,7 +157,7 @@ def vocabulary_entries(tokenizer, size, chats):
     before_text = not chats and begin is not None
     entries.append(("tokenizer.ggml.add_bos_token", BOOL, before_text))
     if chats:
-        entries.append(("tokenizer.chat_template", STRING, vocabularies.CHAT_TEMPLATE))
+        entries.append(("tokenizer.chat_template", STRING, huggingface.CHAT_TEMPLATE))
     return entries
 
 

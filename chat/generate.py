@@ -11,10 +11,10 @@ once, which is what makes 32 replies cheaper than 32 times one. Three things are
 sample.generate says when a reply is the same alone and in a batch.
 """
 
+from model import fast                  # before numpy
 import numpy as np
-
 import sample
-from model import fast
+from run import command
 
 # Rows that have ended are written on, and thrown away, until they are one in so many of all rows.
 # Then they leave, which moves keys and values in the cache.
@@ -119,11 +119,11 @@ class Batch:
     logits  (rows, V) of the next token of each row
     """
 
-    def __init__(self, params, cfg, tokenizer, most, n_positions=None):
-        self.params, self.cfg, self.tokenizer = params, cfg, tokenizer
+    def __init__(self, params, cfg, tokenizer, most, n_positions=None, engine=fast):
+        self.params, self.cfg, self.tokenizer, self.engine = params, cfg, tokenizer, engine
         self.most = most
         n_positions = n_positions or cfg.n_positions
-        self.cache = fast.Cache(cfg, most, n_positions, like=params["wte.weight"])
+        self.cache = engine.Cache(cfg, most, n_positions, like=params["wte.weight"])
         self.held = [[] for _ in range(most)]
         self.rows, self.done = [], []
         self.logits = None
@@ -201,7 +201,8 @@ class Batch:
             self.held[first + r] = row.prompt[:n]           # what stands behind is overwritten
         places = self.cache.rows(slice(first, first + len(rows)))
         places.length[:] = known
-        return fast.decode(self.params, self.cfg, tokens, places, n_new, only_last=True)
+        decode = self.engine.decode
+        return decode(self.params, self.cfg, tokens, places, n_new, only_last=True)
 
     def _copy_prompts(self, n_read, sources):
         """Copy prompts that were just read into the places behind them. sources: their numbers."""
@@ -300,17 +301,24 @@ class Batch:
         if full or ENDED * sum(self.done) >= len(self.rows):
             self._leave()
         if self.rows:
-            tokens = self.chosen[:, None]
-            self.logits = fast.decode(self.params, self.cfg, tokens, self.active, only_last=True)
+            tokens, decode = self.chosen[:, None], self.engine.decode
+            self.logits = decode(self.params, self.cfg, tokens, self.active, only_last=True)
 
 
-def generate(params, cfg, tokenizer, prompts, **settings):
-    """sample.generate, side by side: [Reply] to several prompts."""
+def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
+    """sample.generate, side by side: [Reply] to several prompts. engine: model.fast or .device."""
+    if not prompts:
+        return []
     settings = sample.Settings(**settings)
-    longest = max(map(len, prompts), default=0) + settings.max_new_tokens
-    batch = Batch(params, cfg, tokenizer, len(prompts), min(cfg.n_positions, longest))
+    longest = max(map(len, prompts)) + settings.max_new_tokens
+    longest = min(cfg.n_positions, longest)
+    batch = Batch(params, cfg, tokenizer, len(prompts), longest, engine)
     rows = batch.add(prompts, settings)
     while len(batch):
         batch.step()
         batch.read()
     return [sample.Reply(row.ids, row.sampled, row.finish, row.logp, row.prompt) for row in rows]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

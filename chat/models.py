@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from run import disk
+from run import command, disk
 
 
 def is_judge(folder):
@@ -14,7 +14,7 @@ def is_judge(folder):
 
 
 def in_run(run):
-    """The folders of a run's language models, by name. ValueError for a config.json that is broken."""
+    """The folders of a run's language models, by name. ValueError for a broken config.json."""
     folders = [path.parent for path in sorted(Path(run).glob("*/model.safetensors"))]
     return [folder for folder in folders if not is_judge(folder)]
 
@@ -77,3 +77,7 @@ def examples(run):
             tasks = [task for _, task in disk.read_jsonl(path)]
             found.append(max(tasks, key=lambda task: task.get("exposure", 0))["question"])
     return found
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -17,6 +17,7 @@ from chat import api, inside, models
 from chat.api import Answer, field
 from chat.request import Refused
 from chat.served import ASSISTANTS, BASES
+from run import command
 from tokens import vocabularies
 
 LOOKED_AT = 1 << 27                             # numbers inside a model in one /api/look
@@ -207,3 +208,7 @@ def cut(handler, body):
     return Answer({
         "vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": pieces,
     })
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -11,6 +11,8 @@ Sources: RFC 9110 and 9112 (HTTP); RFC 3986 (hosts).
 import ipaddress
 import re
 
+from run import command
+
 # The bounds that serve.py lists, in bytes unless their names say otherwise.
 LONGEST_LINE = 8192
 LARGEST_HEAD = 32768
@@ -233,3 +235,7 @@ def client_of(address):
     if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

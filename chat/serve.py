@@ -3,7 +3,7 @@
 A thread for each connection reads requests (request.py), makes a job of each (api.py, page.py), and
 passes on what batching.py writes for it.
 
-    python sample.py serve           http://127.0.0.1:8000 the page, http://127.0.0.1:8000/v1 the API
+    python sample.py serve          http://127.0.0.1:8000 the page, http://127.0.0.1:8000/v1 the API
     curl http://127.0.0.1:8000/v1/chat/completions \\
         -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'
 
@@ -25,11 +25,11 @@ No client can take more than this:
     size of a chunk, with extensions     256 bytes                     400
     time for a request to arrive         30 s                          closed
     silence between requests             30 s                          closed
-    connections                          256; 128 from one address     the longest waiting is closed;
+    connections                          256; 128 from one address     the longest waiting ends;
                                                                        503, 429 where all are busy
     an answer that is not read           30 s, 1 s more for            closed
                                          32,768 bytes
-    all such answers together            64 MiB                        the longest waiting is closed
+    all such answers together            64 MiB                        the longest waiting ends
     requests that wait for a place       64 for each model             429; the client with most
                                                                        of them gives way
     requests that are parsed at a time   4 chats; 1 of BULK            the others wait

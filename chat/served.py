@@ -15,6 +15,7 @@ import bpe
 import sample
 from chat import batching, models
 from model import checkpoint, folders
+from run import command
 from tokens import vocabularies
 
 FILES = (
@@ -187,3 +188,7 @@ class Models:
             writer.close()
         for writer in writers:
             writer.join()
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -8,6 +8,7 @@ Source: Knuth, Morris and Pratt 1977 (finding a word in a text that comes letter
 
 import codecs
 
+from run import command
 from sample import PART_TOKENS
 
 BEGINS = [begin for begin, _ in PART_TOKENS.values()]
@@ -154,3 +155,7 @@ def gathered(pieces):
             part = parts.setdefault(piece["index"], {**piece, "text": ""})
             part["text"] += piece["text"]
     return list(parts.values())
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -12,6 +12,8 @@ calls of a tool and their outputs. Only the assistant can call a tool.
 import itertools
 import operator
 
+from run import command
+
 ROLES = ("system", "user", "assistant")
 PARTS = ("text", "tool", "output")
 
@@ -170,3 +172,7 @@ def in_turns(messages):
         if weight != 1:
             out[-1]["weight"] = weight
     return out, changes
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

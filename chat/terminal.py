@@ -13,7 +13,7 @@ from dataclasses import replace
 import sample
 from chat import generate, models
 from chat.stream import Text
-from model import device
+from model import device, fast
 from run import command
 
 LEAST_ROOM = 32         # tokens that must be free for a reply, or the oldest turn is forgotten
@@ -100,13 +100,13 @@ def parse_args(argv=None):
 
 
 def load(folder, args):
-    """(params, cfg, tokenizer) of a model folder, on the GPU if --device asks for it."""
-    gpu = device.chosen(args)
+    """A generate.Batch for one reply at a time, on the GPU if --device asks for it."""
+    gpu, engine = device.chosen(args), fast
     params, cfg, tokenizer = sample.load_model(folder)
     if gpu:
-        params = device.upload(params, cfg, gpu.bf16)
+        params, engine = device.upload(params, cfg, gpu.bf16), device
     print(f"[{folder}: {cfg.n_params:,} parameters]", file=sys.stderr)
-    return params, cfg, tokenizer
+    return generate.Batch(params, cfg, tokenizer, 1, engine=engine)
 
 
 # --------------------------------------------------------------------------- writing
@@ -138,11 +138,10 @@ def say(batch, prompt, settings, stop):
 def complete(args):
     """Write texts that begin with the given one."""
     settings = settings_of(args)
-    model = load(models.chosen(args, ["base"], "base model", "train.py"), args)
-    tokenizer = model[2]
+    batch = load(models.chosen(args, ["base"], "base model", "train.py"), args)
+    tokenizer = batch.tokenizer
     end = sample.document_begin(tokenizer)      # where the next document begins, this one ends
     settings = replace(settings, stop=frozenset(end))
-    batch = generate.Batch(*model, 1)
     prompt = [*end, *tokenizer.encode_ordinary(args.text)]
     for i in range(args.n):
         print(args.text, end="")
@@ -160,10 +159,9 @@ class Conversation:
     messages  the same as messages, for /retry and /save
     """
 
-    def __init__(self, model, args):
-        _, self.cfg, self.tokenizer = model
+    def __init__(self, batch, args):
+        self.batch, self.cfg, self.tokenizer = batch, batch.cfg, batch.tokenizer
         self.args = args
-        self.batch = generate.Batch(*model, 1)
         self.end = sample.special(self.tokenizer, "<|im_end|>")
         self.settings = replace(settings_of(args), stop=frozenset([self.end]))
         self.asked = 0

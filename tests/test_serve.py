@@ -24,7 +24,6 @@ import pytest
 from chat import api, batching, generate, page, request, served, serve
 import bpe
 from model import fast
-from model import fast
 import gpt
 import malformed
 import sample

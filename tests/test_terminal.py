@@ -76,7 +76,7 @@ def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
 def test_a_question_stopped_while_it_is_read(monkeypatch, capsys):
     """Ctrl-C before the first token: no turn remains of it, and what was half read is read again."""
     cfg = gpt.Config(CFG.vocab_size, 128, CFG.n_embd, CFG.n_layer, CFG.n_head)
-    talk = terminal.Conversation((gpt.init(cfg, 3), cfg, TOK), terminal.parse_args(["chat", "--max-tokens", "3", "--temperature", "0"]))
+    talk = terminal.Conversation(generate.Batch(gpt.init(cfg, 3), cfg, TOK, 1), terminal.parse_args(["chat", "--max-tokens", "3", "--temperature", "0"]))
     talk.ask("w")
     first = capsys.readouterr().out
 
