@@ -1322,7 +1322,7 @@ LARGE = ["9" * 49 + "*" + "9" * 50, "(" * 49 + "1" + ")" * 49, "-" * 99 + "1", "
 
 
 def calculator_trial(rng, n=500):
-    import sample
+    from chat import tools
 
     worst, answered, faults = 0.0, 0, []
     for _ in range(n):
@@ -1332,7 +1332,7 @@ def calculator_trial(rng, n=500):
             asked = rng.choice(LARGE)
         started = time.perf_counter()
         try:
-            said = sample.calculator(asked)
+            said = tools.calculator(asked)
         except Exception as error:
             faults.append(f"calculator({asked!r}): {type(error).__name__}: {error}")
             continue
@@ -1350,10 +1350,10 @@ def calculator_trial(rng, n=500):
 
 
 def timed_calculator(asked):
-    import sample
+    from chat import tools
 
     started = time.perf_counter()
-    sample.calculator(asked)
+    tools.calculator(asked)
     return time.perf_counter() - started
 
 
