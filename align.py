@@ -49,7 +49,7 @@ import numpy as np
 
 import sample
 import train
-from chat import arena, commands, grading, judges, lessons, options
+from chat import arena, commands, generate, grading, judges, lessons, options
 from chat import packing, rollouts, tuning, variants
 from run import command
 
@@ -227,7 +227,7 @@ def roll_out(model, tasks, recipe, rng, judge=None):
     for i in rng.choice(len(tasks), recipe.prompts):
         chosen += [tasks[i]] * recipe.group
     end = sample.special(tokenizer, "<|im_end|>")
-    replies = sample.generate(
+    replies = generate.generate(
         params,
         cfg,
         tokenizer,

@@ -32,7 +32,7 @@ from model import fast                  # before numpy
 import numpy as np
 
 import sample
-from chat import grading, judges, lessons, tuning
+from chat import generate, grading, judges, lessons, models, tuning
 from run import command, disk
 
 # -------------------------------------------------------------------------------- one model
@@ -219,7 +219,7 @@ def fight(run, folders=(), seed=0, n=300):
     """
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
-    folders = folders or sample.models_in(run)
+    folders = folders or models.in_run(run)
     for folder, times in Counter(folder.resolve() for folder in folders).items():
         if times > 1:
             raise ValueError(f"{folder}: named twice; nobody battles against himself")
@@ -232,14 +232,14 @@ def fight(run, folders=(), seed=0, n=300):
         found = ", ".join(map(str, folders)) or "none"
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)} "
                          f"({found}); make the demo's with: make")
-    models = {folder: sample.load_model(folder) for folder in folders}
+    loaded = {folder: sample.load_model(folder) for folder in folders}
     tasks = []
     for name in ("facts", "calculator", "wheel", "identity"):
         path = run / "tasks" / f"{name}_test.jsonl"
-        tasks += lessons.tasks(path, readers_of(models.values()))
+        tasks += lessons.tasks(path, readers_of(loaded.values()))
     tasks = [tasks[i] for i in np.random.default_rng(seed).permutation(len(tasks))[:n]]
     answers = {}
-    for folder, model in models.items():
+    for folder, model in loaded.items():
         name = str(folder.relative_to(run) if folder.is_relative_to(run) else folder)
         print(f"{name} answers {len(tasks)} questions", file=sys.stderr)
         _, verdicts = ask(*model, tasks, 1.0, seed)
@@ -281,7 +281,7 @@ def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=2
     stop = {sample.special(tokenizer, "<|im_end|>")}
     replies = []
     for i in range(0, len(prompts), batch):
-        replies += sample.generate(
+        replies += generate.generate(
             params, cfg, tokenizer, prompts[i:i + batch], stop=stop, max_new_tokens=max_tokens,
             temperature=temperature, seed=seed + i,
         )
@@ -484,13 +484,13 @@ def likeliest(params, cfg, tokenizer, tasks, as_document=False):
 
 def print_tries(run, stages, n, judge=None, seed=0):
     """Print what n tries at each problem of the wheel come to, and what each model finds likely."""
-    models = {stage: sample.load_model(run / stage) for stage in stages}
-    readers = readers_of(models.values())
+    loaded = {stage: sample.load_model(run / stage) for stage in stages}
+    readers = readers_of(loaded.values())
     games = lessons.tasks(run / "tasks" / "wheel_test.jsonl", readers)
     facts = lessons.tasks(run / "tasks" / "facts_test.jsonl", readers)
     facts = [task for task in facts if task.get("exposure", 0) >= 10 and "options" in task]
     results = []
-    for stage, model in models.items():
+    for stage, model in loaded.items():
         print(f"{stage} tries {len(games)} problems {n} times each; with 16 tries of the demo's "
               "300 this takes a minute or two", file=sys.stderr)
         found = tries(*model, games, n, judge, seed)

@@ -19,6 +19,7 @@ from pathlib import Path
 import gpt
 import sample
 import train
+from chat import models
 from run import command
 
 
@@ -42,7 +43,7 @@ def load_stage(run, stage, mend, out=None):
 def refuse_judges(folders):
     """ValueError if one of the folders holds a reward model."""
     for folder in folders:
-        if sample.is_judge(folder):
+        if models.is_judge(folder):
             raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
 
 
