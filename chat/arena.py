@@ -114,7 +114,7 @@ class Battle(NamedTuple):
 
 
 def battles(answers):
-    """{model: how good its answer to each question is} -> the Battles of all pairs, pair by pair."""
+    """{model: how good its answer to each question is} -> the Battles, pair by pair of models."""
     found = []
     for a, b in itertools.combinations(answers, 2):
         for x, y in zip(answers[a], answers[b]):
@@ -317,9 +317,9 @@ def measure(params, cfg, tokenizer, tasks, max_tokens=64):
 def comparison(before, after):
     """What measure gave before and after a stage, as a table."""
     unseen = f"{before['problems']} unseen problems"
-    lines = [f"{unseen:24}   greedy   at temperature 1   mean length   step by step"]
+    lines = [f"{unseen:22}   greedy   at temperature 1   mean length   step by step"]
     for name, m in (("before", before), ("after", after)):
-        lines.append(f"{name:24}{m['greedy']:9.1%} {m['at_temperature_1']:18.1%} "
+        lines.append(f"{name:22}{m['greedy']:9.1%} {m['at_temperature_1']:18.1%} "
                      f"{m['length']:13.1f} {m['stepwise']:14.1%}")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""judges.py: reward models. One reads a conversation and gives a number: how good its last reply is.
+"""judges.py: a reward model reads a conversation and says in a number how good its last reply is.
 
 It is a GPT whose head is not the vocabulary but one vector: the reward is the product of that
 vector, "score.weight", and the hidden state at the last token. align.py reward trains it. Its
@@ -24,7 +24,7 @@ from run import command, disk
 
 
 class Judge(NamedTuple):
-    """A reward model. bias is added to each reward, so that replies people like have 0 on average."""
+    """A reward model. bias is added to rewards, so that replies people like have 0 on average."""
 
     params: dict                # those of gpt.py, and "score.weight" (C,)
     cfg: gpt.Config

@@ -87,7 +87,7 @@ def comparisons(paths, tokenizer, most):
 
 
 def pairs(paths, tokenizer, n_positions):
-    """[(better, worse)] of comparisons: the best reply of each with every reply of a lower score."""
+    """[(better, worse)] of comparisons: the best reply of each with every reply that is worse."""
     found = []
     for rows, scores in comparisons(paths, tokenizer, n_positions + 1):
         best = rows[int(scores.argmax())]

@@ -166,8 +166,8 @@ def parse_args(argv, choices):
             p.add_argument("--seed", type=int, default=0,
                            help="of all that is drawn (default: %(default)s)")
         if name == "rl":
-            p.add_argument("--reward", choices=choices["reward"], default="answer", help="random is the "
-                           "control that must not help (default: %(default)s)")
+            p.add_argument("--reward", choices=choices["reward"], default="answer",
+                           help="random is the control, which must not help (default: %(default)s)")
         if name in ("rl", "dpo"):
             p.add_argument("--leash-to", metavar="STAGE", help="the reference of the leash "
                            "(default: that of --start)")

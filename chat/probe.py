@@ -1,11 +1,11 @@
 """probe.py: find out what a model knows by asking it, and teach it to say when it does not know.
 
-A model that was trained to answer answers everything. Of names that it never read it makes something
-up, in the same sure voice; yet inside it is not equally sure. Llama 3's remedy is to ask it each
-question several times and to compare the answers with the truth. What it gets right again and again
-it knows; what it gets wrong again and again it does not know, and the right reply to such a question
-is to say so. A few hundred conversations like that, and it also says so of other things that it does
-not know.
+A model that was trained to answer answers everything. Of names that it never read it makes
+something up, in the same sure voice; yet inside it is not equally sure. Llama 3's remedy is to ask
+it each question several times and to compare the answers with the truth. What it gets right again
+and again it knows. What it gets wrong again and again it does not know, and the right reply to such
+a question is to say so. After a few hundred such conversations it also says so of other things that
+it does not know.
 
     1  ask      every question of tasks/probe_train.jsonl five times
     2  sort     known: right at least 4 times of 5; unknown: at most once; the others are left out
@@ -96,8 +96,8 @@ def is_fact(row):
 def lessons(tasks, right, texts, old=(), seed=0, control=False):
     """(rows of conversations, {what: how many}) from the answers that ask_often got.
 
-    Every known question gets a right answer of the model's own, every unknown one a refusal. The old
-    conversations follow. control: as many refusals, but of questions about names drawn by lot.
+    Every known question gets a right answer of the model's own, every unknown one a refusal. The
+    old conversations follow. control: as many refusals, but of questions drawn by lot.
     """
     times = right.sum(1)
     known, unknown = times >= KNOWN, times <= UNKNOWN
@@ -122,7 +122,7 @@ def lessons(tasks, right, texts, old=(), seed=0, control=False):
 
 
 def kind_of(task):
-    """The row of the test that a task counts in: how many pages tell of it, and whether chats ask."""
+    """The row of the test that a task counts in, by how many pages tell of it."""
     n = task.get("exposure", 0)
     if n == 0:
         return "no page"
@@ -190,8 +190,8 @@ def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", a
     right, texts = asked or ask_often(model, tasks, seed=seed)
     rows, counts = lessons(tasks, right, texts, old, seed, control)
     if not counts["known"] or not counts["unknown"]:
-        raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and "
-                         f"{counts['unknown']} unknown: there is nothing to tell apart")
+        raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known "
+                         f"and {counts['unknown']} unknown: there is nothing to tell apart")
     path = run / "chat" / f"{name}.jsonl"
     disk.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
@@ -222,15 +222,18 @@ def parse_args(argv=None):
         prog="python -m chat.probe",
         description="Find what a model does not know and teach it to say so. The demo takes 6 "
                     "minutes on two cores.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    p.add_argument("--run", default="out/demo", help="run folder")
+    p.add_argument("--run", default="out/demo", help="run folder (default: %(default)s)")
     p.add_argument("--control", action="store_true", help="refusals of questions drawn by lot")
-    p.add_argument("--steps", type=int, default=options.SFT.steps, help="optimizer steps")
-    p.add_argument("--lr", type=float, default=options.SFT.lr, help="peak learning rate")
-    p.add_argument("--seed", type=int, default=0, help="of the asking and of the data's order")
+    p.add_argument("--steps", type=int, default=options.SFT.steps,
+                   help="optimizer steps (default: %(default)s)")
+    p.add_argument("--lr", type=float, default=options.SFT.lr,
+                   help="peak learning rate (default: %(default)s)")
+    p.add_argument("--seed", type=int, default=0,
+                   help="of the asking and of the data's order (default: %(default)s)")
     p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
-                   help="if the folder holds a checkpoint of other settings or data")
+                   help="if the folder holds a checkpoint of other settings or data "
+                   "(default: %(default)s)")
     return p.parse_args(argv)
 
 

@@ -15,7 +15,7 @@ from run import command
 
 
 def with_the_others(advantages, rewards):
-    """Reward minus mean of the others, which is G / (G - 1) times reward minus mean of all: (P,G)"""
+    """Reward - mean of the others, which is G / (G - 1) times reward - mean of all: (P,G)"""
     group = advantages.shape[1]
     return advantages * (group / (group - 1))
 

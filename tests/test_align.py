@@ -230,7 +230,7 @@ def test_reward_model_then_rl_against_it(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     align.main(["reward", "--run", str(run), "--steps", "60", "--batch", "4", "--lr", "0.003"])
     out = capsys.readouterr().out
-    assert "12 comparisons" in out and "held-out pairs in order 100.0%" in out
+    assert "12 comparisons" in out and "held-out pairs in order: 100.0%" in out
     judge = judges.load(run / "reward")
     assert set(judge[0]) == {*gpt.param_shapes(CFG), "score.weight"}
     rows = [ids for rows, _ in lessons.comparisons([run / "pairs/train.jsonl"], TOK, 48) for ids, _ in rows]
@@ -320,7 +320,7 @@ def test_replies_that_fill_the_context(run):
 def test_dpo(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     align.main(["dpo", "--run", str(run), "--steps", "30", "--batch", "4", "--lr", "0.003"])
-    assert "held-out pairs in order 100.0%" in capsys.readouterr().out
+    assert "held-out pairs in order: 100.0%" in capsys.readouterr().out
     log = [json.loads(line) for line in (run / "dpo/log.jsonl").read_text().splitlines()]
     assert log[0]["loss_nats"] == pytest.approx(np.log(2), abs=1e-4) and log[-1]["loss_nats"] < 0.5 and log[-1]["chosen"] > log[-1]["rejected"]
 
