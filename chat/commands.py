@@ -10,7 +10,7 @@ def print_result(name, learned, result):
     print(f"{name:8} {learned:20} {result:36} {runs.seconds_spent():5.0f} s")
 
 
-def sft(args, recipe, stage):
+def run_sft(args, recipe, stage):
     """Fine-tune, then ask questions that are held out."""
     n = stage(args.run, recipe, args.seed, args.on_mismatch, args.data, args.start, args.out)
     result = f"{recipe.steps * min(recipe.batch, n) / n:.1f} passes"
@@ -24,7 +24,7 @@ def sft(args, recipe, stage):
     print_result(args.out, f"{n:,} conversations", result)
 
 
-def rl(args, recipe, stage):
+def run_rl(args, recipe, stage):
     """Reinforce, and compare what was measured before and after."""
     out = args.out or options.folder_of(args.reward)
     before, after = stage(
@@ -44,7 +44,7 @@ def rl(args, recipe, stage):
     print_result(out, learned, f"right {before['greedy']:.1%} -> {after['greedy']:.1%}")
 
 
-def pairs(args, recipe, stage):
+def run_pairs(args, recipe, stage):
     """Learn from comparisons: a reward model, or DPO, which alone has a leash."""
     more = {"reference": args.leash_to} if args.command == "dpo" else {}
     n, in_order, n_pairs = stage(
@@ -65,7 +65,7 @@ def pairs(args, recipe, stage):
     print_result(args.out, f"{n:,} comparisons", f"pairs in order {share:.1%}")
 
 
-def fight(args):
+def run_arena(args):
     """Rate models by battles."""
     folders = [name if name.is_dir() else args.run / name for name in args.models]
     rated = arena.fight(args.run, folders, args.seed)
@@ -82,13 +82,13 @@ def run(args, stages):
     if args.command == "eval":
         arena.print_run(args.run, args.samples, args.seed)
     elif args.command == "arena":
-        fight(args)
+        run_arena(args)
     elif args.command == "sft":
-        sft(args, recipe, stages["sft"])
+        run_sft(args, recipe, stages["sft"])
     elif args.command == "rl":
-        rl(args, recipe, stages["rl"])
+        run_rl(args, recipe, stages["rl"])
     else:
-        pairs(args, recipe, stages[args.command])
+        run_pairs(args, recipe, stages[args.command])
 
 
 if __name__ == "__main__":

@@ -178,11 +178,11 @@ def parse_args(argv, choices):
             add_files(p, name)
             add_settings(p, name, choices)
     args = parser.parse_args(argv)
-    check(args)
+    check_args(args)
     return args
 
 
-def check(args):
+def check_args(args):
     """ValueError for an option that is out of range or would have no effect."""
     if args.command == "eval":
         if args.seed is not None and not args.samples:
