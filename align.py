@@ -20,8 +20,9 @@ and a stage is its weights w. Pre-training gives 1 / n to each of the n tokens o
                                     is all replies to the same question
     leash   w = beta d / n          added to those of RL; d = log p_reference - log p of the token
     DPO     w = +u / pairs          for the tokens of the better reply of a pair, and -u / pairs for
-                                    those of the worse one; u = beta sigma(-beta delta), where delta
-                                    is how much more the better reply has gained since the start
+                                    those of the worse one; u = beta sigma(-beta delta). A reply has
+                                    gained log p - log p_reference, summed over its tokens; delta is
+                                    the gain of the better reply minus that of the worse
 
 Only a reward model has no weights of tokens, because it gives one number r to a whole reply:
 
@@ -32,9 +33,11 @@ Two more commands measure the result:
     python align.py eval        what base, sft and rl know, on questions held out from all training
     python align.py arena       ratings of models, from battles over those questions
 
-This file defines the stages. Its rooms make them fast and keep their books: chat/packing.py puts
-many texts into one row, chat/tuning.py resumes, logs and saves, chat/lessons.py reads the data,
-chat/judges.py is the reward model, chat/options.py has the settings.
+This file defines the stages. In each, a learner (chat/tuning.py) collects the gradients of a step:
+learner.add(tokens, targets, weights) adds those of one batch, and learner.update(loss, info) clips
+them, takes a step of AdamW, logs it, and saves now and then. Other rooms: chat/packing.py puts many
+texts into one row, chat/lessons.py reads the data, chat/judges.py is the reward model,
+chat/options.py has the settings.
 
 Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
 Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
@@ -49,8 +52,8 @@ import numpy as np
 
 import sample
 import train
-from chat import arena, commands, generate, grading, judges, lessons, options
-from chat import packing, rollouts, tuning, variants
+from chat import arena, commands, generate, grading, judges, lessons
+from chat import options, packing, rollouts, tuning, variants
 from run import command
 
 # ------------------------------------------------------------------------- supervised fine-tuning
@@ -118,7 +121,7 @@ def add_replay(learner, text, step, recipe):
     each = recipe.replay_weight / targets.size
     weights = np.full(targets.shape, each)
     loss = learner.add(tokens, targets, weights)
-    return loss / recipe.replay_weight
+    return round(loss / recipe.replay_weight, 6)
 
 
 def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):
@@ -143,15 +146,15 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
             n_read += recipe.replay * cfg.n_positions
             info = {"learned_tokens": n_learned, "tokens": n_read}
             if text:
-                replay_loss = add_replay(learner, text, step, recipe)
-                info["replay_loss_nats"] = round(replay_loss, 6)
+                info["replay_loss_nats"] = add_replay(learner, text, step, recipe)
             learner.update(loss, info)
     return len(conversations)
 
 
 # -------------------------------------------------------------------------------- RL: the rewards
 # A reward is a function of a rollout that gives a number to each reply. To add one, write the
-# function and name it in REWARDS: then `python align.py rl --reward NAME` trains RUN/rl_NAME.
+# function and name it in REWARDS. Then `python align.py rl --reward NAME` trains RUN/rl_NAME, and
+# with `--start rl --steps 12` shows within a minute where the reward takes the demo's model.
 
 
 @dataclass
@@ -179,9 +182,9 @@ def reward_random(rollout):
     """0 or 1 by the toss of a coin. This is the control.
 
     A coin says nothing about a reply. So what improves under it was not learned from the reward,
-    and only what the true reward adds to it was. (Shao et al. found models that do improve under
-    random rewards.) In the demo right answers rise from 9.7 % to 96.3 % with the true reward, and
-    with the coin to 12.0 %, which is chance.
+    and only what the true reward brings beyond that was. (Shao et al. found models that do improve
+    under random rewards.) In the demo, right answers go from 9.7 % to 96.3 % with the true reward,
+    and with the coin to 12.0 %, a difference that chance makes.
     """
     n = len(rollout.replies)
     return rollout.rng.integers(0, 2, n)
@@ -260,14 +263,14 @@ def policy_rows(replies):
 def advantages(rewards, group, baseline="mean"):
     """A = reward - mean of the group: (prompts * group,) -> (prompts * group,)
 
-    Why subtract the mean? A reward of 0 or 1 alone pushes up each right reply that happens to be
-    drawn and pushes no wrong one down. To subtract one number from a whole group does not change
-    the expected gradient, because the gradient of log p is 0 on average, and it takes away most of
-    the noise. A group of equal rewards tells no reply from another, and it moves nothing.
+    Why is the mean subtracted? A reward of 0 or 1 by itself pushes up every right reply that is
+    drawn by chance and pushes no wrong one down. To subtract one number from the rewards of a group
+    does not change the expected gradient, because the gradient of log p is 0 on average, but it
+    reduces the noise. A group of equal rewards tells no reply from another, and it moves nothing.
 
-    Why not divide by the group's deviation, as GRPO first did? It makes much of questions that are
-    hardly ever or nearly always solved: the one right reply of 16 would get 3.75, each of eight
-    right ones 0.97. Here they get 0.94 and 0.50. chat/variants.py has other baselines.
+    Why is it not divided by the group's deviation, as GRPO first did? That gives most weight to
+    questions that are hardly ever or nearly always solved: the one right reply of 16 would get
+    3.75, and each of eight right ones 0.97. Here they get 0.94 and 0.50.
     """
     r = np.asarray(rewards, np.float64).reshape(-1, group)
     a = r - r.mean(1, keepdims=True)
@@ -280,8 +283,8 @@ def advantages(rewards, group, baseline="mean"):
 def normaliser(sampled, how="tokens", longest=None):
     """1 / n for each of the n tokens that were sampled in the batch: (B,T) of 0 and 1 -> (B,T)
 
-    Why not divide by each reply's length, as GRPO first did? Then a token of a long wrong reply
-    would be punished less than one of a short wrong reply, and wrong replies would grow.
+    Why is it not divided by the length of each reply, as GRPO first did? Then a token of a long
+    wrong reply would be punished less than one of a short one, and wrong replies would grow.
     """
     if how != "tokens":
         return variants.NORMALISERS[how](sampled, longest)
@@ -302,10 +305,10 @@ def policy_weights(counts, advantage, beta=0.0, log_p=None, log_p_reference=None
 
     Each step has fresh replies, so the probability ratios of PPO are all 1 and nothing is clipped.
 
-    The leash, of strength beta, pulls the model back to its reference, which is by default the
-    model that RL begins with. Where the model likes a token better than the reference does, d is
-    negative and the token becomes less likely. On average this is the gradient of beta times the KL
-    divergence of the model from the reference.
+    The leash, of strength beta, pulls the model back to its reference, by default the model that RL
+    begins with. d = log p_reference - log p: where the model likes a token better than the
+    reference does, d is negative and the token becomes less likely. On average this follows the
+    gradient of beta times the KL divergence of the model from the reference.
 
     Without a leash RL goes wherever the reward is highest. That is right for a reward that is the
     truth, such as right answers, so the default is none. But a reward model is only right about
@@ -373,7 +376,7 @@ def rl(
     if recipe.batch:
         files, others = lessons.beside(run, files, tasks, recipe.batch, seed, tokenizer, cfg)
     text = replay_text(run, recipe, tokenizer, cfg, seed)
-    judge = leash_to = None
+    judge, leash_to = None, None
     if reward is reward_model:
         judge = judges.load(run / "reward")
         judges.check_fit(run / "reward", judge, model, tasks, recipe.max_tokens)
@@ -403,8 +406,7 @@ def rl(
                 chat_loss, _ = add_conversations(learner, chosen, cfg.n_positions)
                 info["chat_loss_nats"] = round(chat_loss, 6)
             if text:
-                replay_loss = add_replay(learner, text, step, recipe)
-                info["replay_loss_nats"] = round(replay_loss, 6)
+                info["replay_loss_nats"] = add_replay(learner, text, step, recipe)
             learner.update(loss, info)
     return before, arena.measure(*model, unseen, recipe.max_tokens)
 
@@ -426,9 +428,8 @@ def preferences(rewards, scores, prompts, centre=0.0):
     of (r_better + r_worse)^2 beside it, which keeps them about 0.
     Returns (loss, d (n,), pairs that are in order, pairs).
     """
-    loss = 0.0
+    loss, in_order, n_pairs = 0.0, 0, 0
     d = np.zeros(len(rewards))
-    in_order = n_pairs = 0
     different = np.unique(prompts)
     for prompt in different:
         group = np.flatnonzero(prompts == prompt)
@@ -455,8 +456,14 @@ def preferences(rewards, scores, prompts, centre=0.0):
 
 
 def reward(
-    run, recipe, seed=0, on_mismatch="error",
-    data=(), held_out=None, out="reward", start="sft",
+    run,
+    recipe,
+    seed=0,
+    on_mismatch="error",
+    data=(),
+    held_out=None,
+    out="reward",
+    start="sft",
 ):
     """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, held-out pairs in order, pairs)
 
@@ -485,8 +492,7 @@ def reward(
             def loss_of(rewards, scores=scores, prompts=prompts):
                 return preferences(rewards, scores, prompts, centre=0.01)
 
-            found = judges.add_gradient(learner.gradients, params, cfg, rows, loss_of)
-            loss, _, in_order, n = found
+            loss, _, in_order, n = judges.add_gradient(learner, params, cfg, rows, loss_of)
             learner.update(loss, {"pairs": n, "in_order": in_order / max(n, 1)})
     rows, scores, prompts = lessons.side_by_side(test)
     rewards = judges.score(judges.load(run / out), rows)

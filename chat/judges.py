@@ -113,12 +113,12 @@ def score(judge, rows, batch=64):
     return np.concatenate(found) + judge.bias
 
 
-def add_gradient(gradients, params, cfg, rows, loss_of):
-    """Add the gradient of a loss of the rewards of n rows. Returns what loss_of gave.
+def add_gradient(learner, params, cfg, rows, loss_of):
+    """Add the gradient of a loss of n rows' rewards to a learner's. Returns what loss_of gave.
 
     loss_of(rewards) -> (loss, its derivative by each reward (n,), ...)
-    gradients: train.Gradients, or an object with its sum, begun and arena.
     """
+    gradients = learner.gradients
     tokens, last = padded(rows)
     which, vector = np.arange(len(rows)), params["score.weight"]
     found = []

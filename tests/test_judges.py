@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_the_gradient_of_a_reward_model(monkeypatch):
     for _ in range(2):
         grads.clear()
         for part in parts:
-            judges.add_gradient(grads, params, CFG, rows[part], squares_of(part))
+            judges.add_gradient(SimpleNamespace(gradients=grads), params, CFG, rows[part], squares_of(part))
 
     def loss():
         return float(c @ judges.raw_rewards(params, CFG, rows) ** 2)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_reward_model(folder, tmp_path):
     class Sum:
         sum, begun, arena = {k: np.zeros_like(p) for k, p in params.items()}, False, None
 
-    ours, *_ = judges.add_gradient(Sum, params, CFG, conversations, lambda r: align.preferences(r, scores, prompts, 0.05))
+    ours, *_ = judges.add_gradient(SimpleNamespace(gradients=Sum), params, CFG, conversations, lambda r: align.preferences(r, scores, prompts, 0.05))
     assert ours == pytest.approx(loss.item(), rel=1e-4)
     compare(Sum.sum, trainer.model)
     np.testing.assert_allclose(Sum.sum["score.weight"], trainer.model.score.weight.grad[0].numpy(), rtol=1e-3, atol=1e-6)
