@@ -20,7 +20,7 @@ from itertools import product
 # --------------------------------------------------------------------------------------------------
 # Encodings: labels and characters.
 
-# Each encoding, and the other labels that mean it. No other names count: some of Python's codecs are
+# Each encoding, and the other labels that mean it. No other name counts: some of Python's codecs are
 # no charsets. latin-1 is Python's word for iso-8859-1.
 LABELS_OF = """
     utf-8: unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf8 x-unicode20utf8
