@@ -26,6 +26,7 @@ import regex
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import bpe
+from tokens import shards
 import data
 from web import dedup
 from web import filters
@@ -1358,7 +1359,7 @@ def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(crawl,
         run(crawl)
     assert not (crawl / "docs/report.json").exists()
     with pytest.raises(ValueError, match="its files were being replaced.*python data.py --run"):
-        bpe.input_files(bpe.parse_args(["train", "--run", str(crawl)]))
+        shards.input_files(crawl)
     run(crawl)
     assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
 

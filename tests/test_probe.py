@@ -7,6 +7,7 @@ import pytest
 
 import align
 import bpe
+from tokens.shards import write_shard
 import gpt
 from chat import probe
 from web import toylessons
@@ -71,7 +72,7 @@ def run(tmp_path):
     tok.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", tok.encode_to_numpy("Ann eats snails. Di eats plums. " * 60), tok)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", tok.encode_to_numpy("Ann eats snails. Di eats plums. " * 60), tok)
     for name, rows in (("chat/train", chats), ("tasks/probe_train", TASKS), ("tasks/probe_test", TASKS), ("tasks/facts_test", TASKS), ("tasks/wheel_test", TASKS),
                        ("tasks/identity_test", TASKS), ("tasks/calculator_test", TASKS)):
         toyweb.write_jsonl(tmp_path / f"{name}.jsonl", rows)
