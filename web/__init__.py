@@ -21,7 +21,7 @@ From bytes to text:
     charset       which encoding a page is in
     encoding      the encodings of the web
     markup        tags, attributes and character references
-    page          a page as elements and lines
+    elements      a page as elements and lines of text
     boilerplate   the words that name what is no text
     extract       HTML -> main text
 
