@@ -16,7 +16,6 @@ from web import connection
 from web import remote
 from web import warc
 
-
 CHANCE = random.Random(0)
 
 
