@@ -45,7 +45,8 @@ from model import folders
 import gpt
 import numpy as np
 from run import runs
-from tokens import vocabularies
+from tokens import huggingface
+from tokens.shards import check_ids, open_shard, read_documents
 
 
 @dataclass(frozen=True)
@@ -245,20 +246,20 @@ def load_run(run, tokenizer):
         if folder / f"{split}_000000.bin" not in paths:
             raise FileNotFoundError(f"{folder}/{split}_000000.bin: no such shard; make them with: "
                                     f"python bpe.py encode --run {run}")
-        found[split] = [bpe.open_shard(p, tokenizer) for p in paths]
+        found[split] = [open_shard(p, tokenizer) for p in paths]
     return found["train"], found["val"]
 
 
 def load_shards(paths, raw, tokenizer=None):
     """(train, val) of token shards that any program wrote: llm.c, modded-nanogpt, and with raw nanoGPT, whose files are
-    uint16 tokens and nothing else. tokenizer: as for bpe.open_shard. What has "val" in its name is for validation."""
+    uint16 tokens and nothing else. tokenizer: as for open_shard. What has "val" in its name is for validation."""
     paths = sorted(p for path in paths for p in (path.glob("*.bin") if path.is_dir() else [path]))
     split = {True: [], False: []}
     for path in paths:
         n_bytes = path.stat().st_size
         if raw and (n_bytes % 2 or not n_bytes):
             raise ValueError(f"{path}: {n_bytes} bytes are no whole number of uint16 tokens above 0")
-        split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else bpe.open_shard(path, tokenizer))
+        split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else open_shard(path, tokenizer))
     for name, found in (("val", split[True]), ("train", split[False])):
         if not found:
             raise FileNotFoundError(f"{', '.join(map(str, paths)) or 'no *.bin file'}: no shard for {name}; the validation shards "
@@ -285,7 +286,7 @@ def load_documents(paths, tokenizer):
     document stands <|endoftext|>, where the vocabulary has it."""
     parts, start = {"train": [], "val": []}, tokenizer.special_tokens.get("<|endoftext|>")
     for path in paths:
-        for split, text in bpe.read_documents(path, val_percent=10):
+        for split, text in read_documents(path, val_percent=10):
             parts[split] += [np.array([start], np.uint32)] * (start is not None) + [tokenizer.encode_to_numpy(text, disallowed_special=())]
     if not all(parts.values()):
         raise ValueError(f"{', '.join(map(str, paths))}: too few documents for {' and '.join(k for k, v in parts.items() if not v)}")
@@ -497,7 +498,7 @@ def start_over(folder, found, on_mismatch):
 
 def save_generation_config(folder, tokenizer, end):
     """generation_config.json, which tells transformers where a text begins and ends, and what pads it; config.json repeats it."""
-    ids = {f"{role}_token_id": tokenizer.special_tokens.get(name) for role, name in vocabularies.roles(tokenizer.special_tokens, end).items()}
+    ids = {f"{role}_token_id": tokenizer.special_tokens.get(name) for role, name in huggingface.roles(tokenizer.special_tokens, end).items()}
     disk.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
 
 
@@ -936,7 +937,7 @@ def main(argv=None):
         recipe = replace(recipe, model=replace(recipe.model, vocab_size=tokenizer.n_vocab))
     V = recipe.model.vocab_size
     for shard in (*train_shards, *val_shards):          # of a model's vocabulary that is padded, not all are tokens
-        bpe.check_ids(shard, tokenizer.n_vocab if tokenizer else V, args.data and args.data[0])
+        check_ids(shard, tokenizer.n_vocab if tokenizer else V, args.data and args.data[0])
 
     _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
                     args.micro_batch, args.recompute,

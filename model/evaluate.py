@@ -22,6 +22,7 @@ from model import device
 from model import fast
 import gpt
 import numpy as np
+from tokens.shards import check_ids, open_shard
 
 
 def validation_rows(shards, T, most=2000):
@@ -142,9 +143,9 @@ def main(argv=None):
         raise ValueError(f"{args.tokenizer or args.model}: the tokenizer has {tokenizer.n_vocab} tokens, the model knows {cfg.vocab_size}")
     params, engine = (device.upload(params, cfg, gpu.bf16), device) if gpu else (params, fast)
     if args.tokens:
-        shards = [bpe.open_shard(p, tokenizer) for p in args.tokens]
+        shards = [open_shard(p, tokenizer) for p in args.tokens]
         for shard in shards:
-            bpe.check_ids(shard, tokenizer.n_vocab)
+            check_ids(shard, tokenizer.n_vocab)
         nats, bits = validation_loss(params, cfg, tokenizer, shards, engine=engine)
         print(f"{args.model}: {nats:.4f} nats a token, {bits:.4f} bits a byte")
     if args.hellaswag:

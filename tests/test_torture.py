@@ -6,6 +6,7 @@ import re
 import shutil
 
 import bpe
+from tokens.shards import write_shard
 import gpt
 import pytest
 import torture
@@ -89,7 +90,7 @@ FAULTS = {
 
 
 def scripts(folder, file=None, old=None, new=None):
-    """A folder with run/runs.py, disk.py, command.py and the small stage, with a fault in one of them."""
+    """A folder with runs.py, disk.py, command.py and the small stage, one of them with a fault."""
     (folder / "run").mkdir(parents=True)
     for name in ("run/runs.py", "run/disk.py", "run/command.py"):
         shutil.copy(ROOT / name, folder / name)
@@ -195,4 +196,4 @@ class ModelWorld:
             tokenizer.save(main / "tokenizer.json")
             (main / "tokens").mkdir()
             ids = tokenizer.encode_to_numpy(torture.PROSE)
-            bpe.write_shard(main / "tokens" / "val_000000.bin", ids, tokenizer)
+            write_shard(main / "tokens" / "val_000000.bin", ids, tokenizer)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import bpe
+from tokens.shards import write_shard
 from model import cores
 from model import fast
 from model import operations
@@ -109,7 +110,7 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path):
     (tmp_path / "tokens").mkdir()
     ours.save(tmp_path / "tokenizer.json")
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", other.encode_to_numpy(TEXT), other)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", other.encode_to_numpy(TEXT), other)
     done = run_script("train.py", "--run", tmp_path)
     assert done.returncode != 0 and "made by another tokenizer" in done.stderr and "bpe.py encode" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "base").exists()
@@ -179,7 +180,7 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
     assert log[-1]["mfu"] is None and log[-1]["val_bits_per_byte"] > 0
     (tmp_path / "s").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
+        write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
     # without a tokenizer: the preset's vocabulary or the given model's, and no bits a byte
     train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "b"), *small, "--init", str(tmp_path / "a/base"), "--lr", "1e-12"])
     again, same = gpt.load(tmp_path / "b/base")
@@ -196,7 +197,7 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
         train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small, "--init", str(tmp_path / "a/base"),
                     "--tokenizer", str(tmp_path / "other.json")])
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT), tok)
+        write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT), tok)
     with pytest.raises(ValueError, match="made by another tokenizer"):
         train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small, "--tokenizer", str(tmp_path / "other.json")])
 
