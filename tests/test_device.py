@@ -19,6 +19,7 @@ from model import device
 from model import fast
 import gpt
 import kernels
+from kernels import launching
 from chat import generate
 import train
 
@@ -204,10 +205,10 @@ def test_the_plan_is_what_is_taken():
     gpu = device.Training(params, train.AdamW(params), cfg, 3)
     taken = sum(a.nbytes for a in (gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory))
     assert taken == sum(plan.values()) - plan["scratch"]
-    kernels._memory["scratch"] = None
+    launching._memory["scratch"] = None
     gpu.add(*RNG.integers(0, 300, (2, 3, cfg.n_positions)), np.full((3, cfg.n_positions), 1e-2))
     gpu.update(1e-3, 1.0)
-    assert kernels._memory["scratch"].nbytes <= plan["scratch"] - (32 << 20)
+    assert launching._memory["scratch"].nbytes <= plan["scratch"] - (32 << 20)
 
 
 def test_memory_comes_back_with_the_last_reference():
