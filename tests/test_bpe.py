@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 import bpe
 from tokens import encoder
 from run import runs
-import train
+from model import corpus
 from tokens import vocabularies
 from bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
 
@@ -927,7 +927,7 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
     encode_stopped(stop(runs.os, "replace", 12))        # while they take the places of the old ones
     assert "train_000000.bin" not in shards()
     with pytest.raises(ValueError, match="its files were being replaced.*python bpe.py encode"):
-        train.load_run(tmp_path, None)
+        corpus.load_run(tmp_path, None)
     assert bpe.main([*encode, "--val-percent", "50"]) == 0
     after = shards()
     assert {k for k in after if k.startswith("val")} != {k for k in before if k.startswith("val")}

@@ -63,8 +63,9 @@ COMMANDS = {
     "web/toyweb.py": "--run --pages --seed --score",
     "web/toyweb.py --score": "--run --pages --seed --score",
     "train.py": "--run --data --tokenizer --raw --align-documents --init --preset --steps --batch --lr --eval-every --save-every "
-                f"--micro-batch --recompute --memory-gb --seed --on-mismatch --bench {DEVICE}",
-    "train.py --bench char": f"--bench {DEVICE}",
+                f"--micro-batch --recompute --memory-gb --seed --on-mismatch --check {DEVICE}",
+    "train.py --check": "--check --preset --steps --batch --lr",
+    "model/bench.py char": "",
     "web/warc.py a.warc": "",
 }
 
