@@ -17,6 +17,7 @@ import bpe
 from model import fast
 from model import fast
 from model import parallel
+from model import planning
 from model import resume
 import gpt
 from chat import objectives
@@ -92,7 +93,7 @@ def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
     packed = align.stack(align.pack([(ids[:-1], ids[1:], m[1:]) for ids, m in rows], cfg.n_positions))
     assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
     for at_once in (10_000, 48):
-        monkeypatch.setattr(train, "AT_ONCE", at_once)
+        monkeypatch.setattr(planning, "AT_ONCE", at_once)
         added = parallel.Gradients(params, cfg)
         found, n = align.add_conversations(added, rows, cfg.n_positions)
         assert found == pytest.approx(loss, rel=1e-10) and n == mask.sum()

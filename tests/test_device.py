@@ -191,7 +191,7 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
         with pytest.raises(ValueError, match="warps have 64 threads; the kernels are written for 32"):
             device.connect()
     kernels.checks._limits_of.cache_clear()
-    with pytest.raises(ValueError, match="need .* GB, .* GB are to be had"):
+    with pytest.raises(ValueError, match="need .* GB, .* GB may be used"):
         planning.fit_batch(gpt.PRESETS["gpt2"], 8, 1e9, gpu=SimpleNamespace(bf16=True))
     with pytest.raises(ValueError, match="--dtype bf16: the CPU computes in float32"):
         train.main(["--dtype", "bf16"])
