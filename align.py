@@ -47,7 +47,6 @@ from chat import chats
 from model import checkpoint
 from run import command, disk
 from model import fast
-from model import fast
 import gpt
 import numpy as np
 from chat import objectives

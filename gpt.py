@@ -458,7 +458,7 @@ class Cache:
     """
 
     def __init__(self, cfg, batch, n_positions=None, like=None):
-        S = n_positions or cfg.n_positions
+        S = cfg.n_positions if n_positions is None else n_positions
         if not 1 <= S <= cfg.n_positions:
             raise ValueError(f"cache of {S} positions, the model's context is {cfg.n_positions}")
         dtype = np.float32 if like is None else like.dtype

@@ -31,7 +31,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model import fast  # before numpy
-from model import fast
 import gpt
 import bpe
 from run import command, disk
@@ -382,9 +381,9 @@ class Batch:
     conversation) is only read from where it goes on.
     """
 
-    def __init__(self, params, cfg, tokenizer, most, n_positions=None):
-        self.params, self.cfg, self.tokenizer, self.most = params, cfg, tokenizer, most
-        self.cache = fast.Cache(cfg, most, n_positions or cfg.n_positions, like=params["wte.weight"])
+    def __init__(self, params, cfg, tokenizer, most, n_positions=None, engine=fast):
+        self.engine, self.params, self.cfg, self.tokenizer, self.most = engine, params, cfg, tokenizer, most
+        self.cache = engine.Cache(cfg, most, n_positions or cfg.n_positions, like=params["wte.weight"])
         self.held = [[] for _ in range(most)]       # the tokens whose keys and values are in each place
         self.rows, self.done = [], []               # the rows in the first places, and which of them are finished
         self.logits, self.chosen, self.active, self.how = None, np.zeros(0, np.int64), None, None
@@ -428,7 +427,7 @@ class Batch:
             self.held[place] = self.held[place][:n]
         part = self.cache.rows(slice(at, at + len(first)))
         part.length[:] = common
-        logits = fast.decode(self.params, self.cfg, tokens, part, n_new, only_last=True)
+        logits = self.engine.decode(self.params, self.cfg, tokens, part, n_new, only_last=True)
         read = {id(row) for row in first}
         copied = [row for row in rows if id(row) not in read]
         if copied:
@@ -529,7 +528,7 @@ class Batch:
         if 8 * sum(self.done) >= len(self.rows) or any(done and n + 2 > self.cache.k.shape[3] for done, n in zip(self.done, self.active.length)):
             self._leave()
         if self.rows:
-            self.logits = fast.decode(self.params, self.cfg, self.chosen[:, None], self.active, only_last=True)
+            self.logits = self.engine.decode(self.params, self.cfg, self.chosen[:, None], self.active, only_last=True)
 
 
 def _common(a, b):
@@ -549,10 +548,10 @@ def likely(z, token, n):
 Reply = namedtuple("Reply", "ids sampled finish logp prompt", defaults=((), ()))     # as in Row
 
 
-def generate(params, cfg, tokenizer, prompts, **settings):
+def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
     """[Reply] for a list of prompts, with settings as in Settings."""
     settings = Settings(**settings)
-    batch = Batch(params, cfg, tokenizer, len(prompts), min(cfg.n_positions, max(map(len, prompts), default=0) + settings.max_new_tokens))
+    batch = Batch(params, cfg, tokenizer, len(prompts), min(cfg.n_positions, max(map(len, prompts), default=0) + settings.max_new_tokens), engine)
     rows = batch.add(prompts, settings)
     while True:
         batch.step()
@@ -752,7 +751,7 @@ def say(batch, prompt, settings, stop):
 def complete(model, args):
     tokenizer = model[2]
     between = document_begin(tokenizer)
-    batch, settings = Batch(*model, 1), settings_of(args, between)
+    batch, settings = Batch(*model, 1, engine=device if args.device == "cuda" else fast), settings_of(args, between)
     for i in range(args.n):
         print(args.prompt, end="")
         say(batch, [*between, *tokenizer.encode_ordinary(args.prompt)], replace(settings, seed=args.seed + i), args.stop)
@@ -767,7 +766,8 @@ class Conversation:
     said."""
 
     def __init__(self, model, args):
-        self.batch, self.cfg, self.tokenizer, self.args = Batch(*model, 1), *model[1:], args
+        engine = device if args.device == "cuda" else fast
+        self.batch, self.cfg, self.tokenizer, self.args = Batch(*model, 1, engine=engine), *model[1:], args
         self.end, self.asked = special(self.tokenizer, "<|im_end|>"), 0
         self.settings = settings_of(args, [self.end])
         self.begin(args.system)

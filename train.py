@@ -10,8 +10,8 @@ The file tells one step of training in the order in which it happens, and then t
     log, checkpoint     what is measured, and what a killed run needs to go on
 
 gpt.py defines the model; model/fast.py and model/device.py make it fast, on a CPU and on a GPU.
-model/corpus.py reads tokens and texts, model/resume.py goes on after a kill, model/planning.py knows
-what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures on unseen text.
+model/corpus.py reads tokens and texts, model/resume.py goes on after a kill, model/planning.py
+knows what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures.
 Left out: several GPUs, dropout.
 
     python train.py                 the demo: out/demo/tokens -> out/demo/base, about two minutes
@@ -32,17 +32,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from model import cores                     # before numpy: it tells NumPy's BLAS which CPU this is
-import bpe
 from model import adamw
 from model import corpus
 from model import device
 from model import evaluate
+from model import fast
 from model import parallel
 from model import planning
+from model import report
 from model import resume
 import gpt
 import numpy as np
-from run import command, progress, runs
+from run import command, runs
+from tokens.shards import check_ids
 
 
 @dataclass(frozen=True)
@@ -298,29 +300,15 @@ def log_entry(step, recipe, loss, norm, lr, skipped, dt_s, gpu):
     return entry
 
 
-def validate(work, cfg, tokenizer, val_shards, micro_batch):
+def validate(work, cfg, tokenizer, val_shards, micro_batch, engine):
     """{name: value} of the loss on text that is never trained on, for log.jsonl."""
     at_once = min(32, micro_batch)          # fits into the memory that training has
     nats, bits = evaluate.validation_loss(
-        work.params, cfg, tokenizer, val_shards, at_once, work.arena
+        work.params, cfg, tokenizer, val_shards, at_once, work.arena, engine
     )
     if not math.isfinite(nats):
         raise ValueError(f"validation loss {nats}; lower --lr")
     return {"val_loss_nats": nats, "val_bits_per_byte": bits}
-
-
-def print_progress(entry, recipe, seconds_left):
-    """One line, which the next one replaces."""
-    shown = [f"step {entry['step']:,}/{recipe.steps:,}", f"{progress.duration(seconds_left)} left"]
-    if "skipped" not in entry:
-        shown.append(f"loss {entry['loss_nats']:.4f}")
-    shown.append(f"{entry['tokens_per_s']:,} tokens/s")
-    if entry["mfu"]:
-        shown.append(f"mfu {entry['mfu']:.1%}")
-    if "skipped" not in entry:
-        shown.append(f"norm {entry['grad_norm']:.2f}")
-    shown.append(f"lr {entry['lr']:.2e}")
-    progress.show("  ".join(shown))
 
 
 # -------------------------------------------------------------------------------------- checkpoint
@@ -389,12 +377,12 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     params = start or gpt.init(cfg, seed)
     optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
     with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch) as stage:
-        print_beginning(recipe, windows, folder, stage.done, micro_batch, recompute)
+        report.print_beginning(recipe, windows, folder, stage.done, micro_batch, recompute)
         if gpu:
             work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
         else:
             work = parallel.Gradients(params, cfg, recompute)
-        entry, beginning = {}, time.perf_counter()
+        engine, entry, beginning = device if gpu else fast, {}, time.perf_counter()
         for step in range(stage.done, recipe.steps):
             step_beginning = time.perf_counter()
             rows = windows.rows(step * recipe.batch, recipe.batch)
@@ -408,48 +396,22 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             n_done = step + 1
             last = n_done == recipe.steps
             if last or n_done % recipe.eval_every == 0:
-                entry.update(validate(work, cfg, tokenizer, val_shards, micro_batch))
-                print_validation(entry, work.params, cfg, tokenizer, seed + step)
+                entry.update(validate(work, cfg, tokenizer, val_shards, micro_batch, engine))
+                report.print_validation(entry, work.params, cfg, tokenizer, seed + step, engine)
             stage.log.write(**entry)
             if last or n_done % recipe.save_every == 0:
                 if gpu:
                     work.download()
                 stage.save_checkpoint(params, optimizer, n_done)
             seconds_a_step = (time.perf_counter() - beginning) / (n_done - stage.done)
-            print_progress(entry, recipe, seconds_a_step * (recipe.steps - n_done))
+            report.print_progress(entry, recipe, seconds_a_step * (recipe.steps - n_done))
         print(file=sys.stderr)
         work.close()
         if not entry:                                       # an earlier call has done all steps
             entry["tokens"] = stage.done * recipe.batch * cfg.n_positions
-            entry.update(validate(work, cfg, tokenizer, val_shards, micro_batch))
+            entry.update(validate(work, cfg, tokenizer, val_shards, micro_batch, engine))
         stage.finish(params, cfg, gpt.save)
         return params, entry
-
-
-def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
-    """What is about to be done, in lines that fit a terminal."""
-    T, lr = recipe.model.n_positions, recipe.lr
-    passes = recipe.steps * recipe.batch / windows.per_epoch
-    lines = [
-        f"{folder}: {recipe.model.n_params:,} parameters",
-        f"  {recipe.steps:,} steps of {recipe.batch * T:,} tokens, "
-        f"{micro_batch} of {recipe.batch} rows at once{', activations recomputed' * recompute}",
-        f"  {passes:.1f} passes over {windows.per_epoch * T:,} tokens",
-        f"  learning rate {lr:g} after {recipe.warmup:,} steps, {recipe.min_lr:g} at the end",
-    ]
-    if done:
-        lines.append(f"  resuming after step {done:,}")
-    print("\n".join(lines), file=sys.stderr)
-
-
-def print_validation(entry, params, cfg, tokenizer, seed):
-    """The loss on unseen text, and a few lines that the model writes."""
-    bits = f"{entry['val_bits_per_byte']:.4f}" if tokenizer else "unknown"
-    print(f"\nstep {entry['step']:,}: validation {entry['val_loss_nats']:.4f} nats a token, "
-          f"{bits} bits a byte", file=sys.stderr)
-    if tokenizer:
-        text = evaluate.dream(params, cfg, tokenizer, seed)
-        print(f"It dreams: {text!r}", file=sys.stderr)
 
 
 # ------------------------------------------------------------------------- python train.py --check
@@ -494,15 +456,15 @@ def check_step():
     add_gradients(work, rows, micro_batch=2)
     work.close()
     plain = AdamW({name: p.copy() for name, p in params.items()})
-    fast = adamw.AdamW({name: p.copy() for name, p in params.items()})
+    quick = adamw.AdamW({name: p.copy() for name, p in params.items()})
     for _ in range(3):
         plain.step(want, lr=0.01, scale=0.5)
-        fast.step(want, lr=0.01, scale=0.5)
+        quick.step(want, lr=0.01, scale=0.5)
     faults = []
     for name, g in want.items():
         if np.abs(work.sum[name] - g).max() > 1e-12:
             faults.append(f"the gradient of {name} in micro-batches")
-        if np.abs(fast.params[name] - plain.params[name]).max() > 1e-9:
+        if np.abs(quick.params[name] - plain.params[name]).max() > 1e-9:
             faults.append(f"AdamW's update of {name}")
     return faults
 
@@ -604,7 +566,7 @@ def main(argv=None):
     if args.check:
         return check(recipe)
     gpu = device.chosen(args)
-    data = corpus.load(args.run, args.data, args.tokenizer, args.raw)
+    data = corpus.load_data(args.run, args.data, args.tokenizer, args.raw)
     tokenizer, train_shards, val_shards = data
     start, cfg = None, recipe.model
     if args.init:
@@ -617,26 +579,13 @@ def main(argv=None):
     recipe = replace(recipe, model=cfg)
     n_tokens = tokenizer.n_vocab if tokenizer else cfg.vocab_size   # a model may know more
     for shard in (*train_shards, *val_shards):
-        bpe.check_ids(shard, n_tokens, args.data and args.data[0])
+        check_ids(shard, n_tokens, args.data and args.data[0])
     budget = args.memory_gb and args.memory_gb * 1e9
     args.run.mkdir(parents=True, exist_ok=True)
     _, last = train(recipe, *data, args.run / "base", args.seed, args.on_mismatch,
                     args.micro_batch, args.recompute, budget, start, args.align_documents, gpu)
-    print_result(last, recipe, *data, runs.seconds_spent())
+    report.print_result(last, recipe, *data, runs.seconds_spent())
     return 0
-
-
-def print_result(last, recipe, tokenizer, train_shards, val_shards, seconds):
-    """The validation loss beside that of n-gram models. The last line is for make's table."""
-    ngrams = evaluate.ngram_losses(tokenizer, train_shards, val_shards, recipe.model)
-    unigram, five = ngrams[1], ngrams[5]
-    print(f"validation, nats a token: {last['val_loss_nats']:.4f}; "
-          f"5-gram {five[0]:.4f}, unigram {unigram[0]:.4f}")
-    read = f"{last['tokens']:,} tokens read"
-    made = f"{recipe.model.n_params:,} parameters"
-    bits = last["val_bits_per_byte"] if tokenizer else math.nan
-    print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {bits:.3f}; "
-          f"5-gram {five[1]:.3f}, unigram {unigram[1]:.3f}")
 
 
 if __name__ == "__main__":

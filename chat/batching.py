@@ -22,6 +22,7 @@ import threading
 import time
 
 import sample
+from model import device, fast
 
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
@@ -77,7 +78,7 @@ class Writer(threading.Thread):
         self.params, self.cfg, self.tokenizer = model
         self.places, self.most_waiting = places, waiting
         self.coming = set()                                 # jobs of which rows are just being read
-        self.batch = sample.Batch(upload(self.params, self.cfg) if upload else self.params, self.cfg, self.tokenizer, places)
+        self.batch = sample.Batch(upload(self.params, self.cfg) if upload else self.params, self.cfg, self.tokenizer, places, engine=device if upload else fast)
         self.waiting, self.changed, self.closing, self.failed, self.texts = collections.deque(), threading.Condition(), False, False, {}
 
     def submit(self, job):

@@ -13,10 +13,12 @@ Source: the GGUF specification, version 3, of the ggml project.
 import struct
 from pathlib import Path
 
-import bpe                      # before numpy
+from model import cores         # noqa: F401  before numpy
 import numpy as np
 from run import disk
-from tokens import vocabularies
+from tokens import huggingface
+from tokens.patterns import PATTERNS
+from tokens.ranks import to_characters
 
 ALIGNMENT = 32
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9              # kinds of values
@@ -74,7 +76,7 @@ def tensors_of(params, cfg):
 def vocabulary(tokenizer, size, chats):
     """The entries that describe the tokenizer, for a model that knows size tokens and chats, or else goes on with documents, before each
     of which one token stands."""
-    cut = next((theirs for ours, theirs in CUTS.items() if bpe.PATTERNS[ours] == tokenizer.pattern), None)
+    cut = next((theirs for ours, theirs in CUTS.items() if PATTERNS[ours] == tokenizer.pattern), None)
     if cut is None or tokenizer.normalize:
         raise ValueError(f"the tokenizer's pattern {str(tokenizer.pattern)[:60]!r} is none that llama.cpp knows; a GGUF file needs one of {', '.join(CUTS)}")
     odd = [token for token, flags in tokenizer.flags.items() if flags != flags._replace(lstrip=False, rstrip=False, single_word=False)]
@@ -82,18 +84,18 @@ def vocabulary(tokenizer, size, chats):
         raise ValueError(f"the token {odd[0]!r} takes white space along or stands for whole words only (lstrip, rstrip, single_word), which GGUF cannot say")
     tokens, kinds = [f"[unused {i}]" for i in range(size)], [UNUSED] * size
     for token, i in tokenizer.ranks.items():
-        tokens[i], kinds[i] = vocabularies.to_characters(token), NORMAL
+        tokens[i], kinds[i] = to_characters(token), NORMAL
     for names, kind in ((tokenizer.special_tokens, CONTROL), (tokenizer.words, USER_DEFINED)):
         for name, i in names.items():
             tokens[i], kinds[i] = name, kind
-    merges = [f"{vocabularies.to_characters(a)} {vocabularies.to_characters(b)}" for a, b in vocabularies.all_merges(tokenizer.ranks)]
+    merges = [f"{to_characters(a)} {to_characters(b)}" for a, b in huggingface.all_merges(tokenizer.ranks)]
     special = tokenizer.special_tokens
     out = [("tokenizer.ggml.model", STRING, "gpt2"), ("tokenizer.ggml.pre", STRING, cut), ("tokenizer.ggml.tokens", STRING, tokens),
            ("tokenizer.ggml.token_type", INT32, kinds), ("tokenizer.ggml.merges", STRING, merges)]
     begin, end = special.get("<|endoftext|>"), special.get("<|im_end|>" if chats else "<|endoftext|>")
     out += [(f"tokenizer.ggml.{name}_token_id", UINT32, token) for name, token in (("bos", begin), ("eos", end)) if token is not None]
     out += [("tokenizer.ggml.add_bos_token", BOOL, not chats and begin is not None)]
-    return out + [("tokenizer.chat_template", STRING, vocabularies.CHAT_TEMPLATE)] * chats
+    return out + [("tokenizer.chat_template", STRING, huggingface.CHAT_TEMPLATE)] * chats
 
 
 def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):

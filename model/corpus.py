@@ -14,6 +14,7 @@ from pathlib import Path
 import bpe
 import numpy as np
 from run import runs
+from tokens.shards import open_shard, read_documents
 
 
 def load_run(run, tokenizer):
@@ -26,7 +27,7 @@ def load_run(run, tokenizer):
         if not first.exists():
             raise FileNotFoundError(f"{first}: no such shard; make them with: {again}")
         paths = sorted(folder.glob(f"{split}_*.bin"))
-        shards[split] = [bpe.open_shard(path, tokenizer) for path in paths]
+        shards[split] = [open_shard(path, tokenizer) for path in paths]
     return shards["train"], shards["val"]
 
 
@@ -41,7 +42,7 @@ def load_shards(paths, raw, tokenizer=None):
     train, val = [], []
     for path in sorted(files):
         split = val if "val" in path.name else train
-        split.append(open_raw(path) if raw else bpe.open_shard(path, tokenizer))
+        split.append(open_raw(path) if raw else open_shard(path, tokenizer))
     for name, found in (("val", val), ("train", train)):
         if not found:
             names = ", ".join(map(str, sorted(files))) or "no *.bin file"
@@ -80,7 +81,7 @@ def load_documents(paths, tokenizer):
     parts = {"train": [], "val": []}
     start = tokenizer.special_tokens.get("<|endoftext|>")
     for path in paths:
-        for split, text in bpe.read_documents(path, val_percent=10):
+        for split, text in read_documents(path, val_percent=10):
             if start is not None:
                 parts[split].append(np.array([start], np.uint32))
             parts[split].append(tokenizer.encode_to_numpy(text, disallowed_special=()))
@@ -91,7 +92,7 @@ def load_documents(paths, tokenizer):
     return [np.concatenate(parts["train"])], [np.concatenate(parts["val"])]
 
 
-def load(run, data=None, tokenizer_path=None, raw=False):
+def load_data(run, data=None, tokenizer_path=None, raw=False):
     """(tokenizer or None, train, val) of a run folder, or of the files and folders in data.
 
     Without a tokenizer, a text is learned by its characters, and shards are only numbers.

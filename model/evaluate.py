@@ -22,6 +22,7 @@ from model import fast
 import gpt
 import numpy as np
 from run import command, disk, progress
+from tokens.shards import check_ids, open_shard
 
 NGRAM_TOKENS = 20_000_000       # of the training text, that n-grams are counted on
 
@@ -61,7 +62,7 @@ def bits_per_byte(nats, targets, n_bytes):
     return float(bits / n_bytes[targets].sum())
 
 
-def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None):
+def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None, engine=fast):
     """(nats a token, bits a byte) on the validation rows, batch rows at once.
 
     Bits a byte are None without a tokenizer.
@@ -70,7 +71,7 @@ def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None):
     nats = []
     for i in range(0, len(rows), batch):
         tokens, targets = rows[i:i + batch, :-1], rows[i:i + batch, 1:]
-        of_batch = fast.token_losses(params, cfg, tokens, targets, arena)
+        of_batch = engine.token_losses(params, cfg, tokens, targets, arena)
         nats.append(of_batch.astype(np.float64))
     nats = np.concatenate(nats)
     bits = None
@@ -79,16 +80,16 @@ def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None):
     return float(nats.mean()), bits
 
 
-def dream(params, cfg, tokenizer, seed, n_tokens=60):
+def dream(params, cfg, tokenizer, seed, n_tokens=60, engine=fast):
     """A text that the model writes by itself, at temperature 1.
 
     It begins after an <|endoftext|>, or after token 0 where the vocabulary has none.
     """
     rng = np.random.default_rng(seed)
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
-    cache, ids = fast.Cache(cfg, 1, like=params["wte.weight"]), []
+    cache, ids = engine.Cache(cfg, 1, like=params["wte.weight"]), []
     for _ in range(min(n_tokens, cfg.n_positions)):
-        logits = fast.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0]
+        logits = engine.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0]
         logits = logits[:tokenizer.n_vocab]
         logits[tokenizer.holes] = -np.inf               # ids that no token has
         noise = rng.gumbel(size=logits.shape)           # the largest sum is a draw from the softmax
@@ -180,7 +181,7 @@ def ending_rows(context, endings):
     return tokens, targets
 
 
-def hellaswag(params, cfg, tokenizer, path, most=None):
+def hellaswag(params, cfg, tokenizer, path, most=None, engine=fast):
     """(accuracy, accuracy by mean, number) on lines of {"ctx", "endings", "label"}.
 
     The model chooses the ending with the lowest loss: summed over its tokens, and as the mean of
@@ -196,7 +197,7 @@ def hellaswag(params, cfg, tokenizer, path, most=None):
         surplus = max(0, len(context) + longest - 1 - cfg.n_positions)
         n_cut += surplus > 0
         tokens, targets = ending_rows(context[surplus:], endings)
-        nats = fast.token_losses(params, cfg, tokens, targets).sum(1)
+        nats = engine.token_losses(params, cfg, tokens, targets).sum(1)
         means = nats / [len(ending) for ending in endings]
         right += nats.argmin() == label, means.argmin() == label
         progress.show(f"{n} examples, {right[0] / n:.4f}, {right[1] / n:.4f} by mean")
@@ -242,16 +243,17 @@ def main(argv=None):
     if tokenizer.n_vocab > cfg.vocab_size:
         raise ValueError(f"{args.tokenizer or args.model}: the tokenizer has {tokenizer.n_vocab} "
                          f"tokens, the model knows {cfg.vocab_size}")
+    engine = device if gpu else fast
     if gpu:
         params = device.upload(params, cfg, gpu.bf16)
     if args.tokens:
-        shards = [bpe.open_shard(path, tokenizer) for path in args.tokens]
+        shards = [open_shard(path, tokenizer) for path in args.tokens]
         for shard in shards:
-            bpe.check_ids(shard, tokenizer.n_vocab)
-        nats, bits = validation_loss(params, cfg, tokenizer, shards)
+            check_ids(shard, tokenizer.n_vocab)
+        nats, bits = validation_loss(params, cfg, tokenizer, shards, engine=engine)
         print(f"{args.model}: {nats:.4f} nats a token, {bits:.4f} bits a byte")
     if args.hellaswag:
-        by_sum, by_mean, n = hellaswag(params, cfg, tokenizer, args.hellaswag, args.most)
+        by_sum, by_mean, n = hellaswag(params, cfg, tokenizer, args.hellaswag, args.most, engine)
         print(f"{args.model}: HellaSwag accuracy {by_sum:.4f}, {by_mean:.4f} by mean loss, "
               f"{n:,} examples")
 

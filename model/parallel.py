@@ -15,6 +15,7 @@ import sys
 
 from model import cores                     # before numpy
 from model import fast
+from model import operations
 import numpy as np
 
 PROCESS_FLOATS = 1 << 27        # the most floats in the gradients of all processes: 512 MB
@@ -128,8 +129,8 @@ class Gradients:
 
         def add_part(part):
             all_of_part = part(self.flat.size)
-            for start in range(all_of_part.start, all_of_part.stop, fast.BLOCK_FLOATS):
-                block = slice(start, min(start + fast.BLOCK_FLOATS, all_of_part.stop))
+            for start in range(all_of_part.start, all_of_part.stop, operations.BLOCK_FLOATS):
+                block = slice(start, min(start + operations.BLOCK_FLOATS, all_of_part.stop))
                 for flat in others:
                     self.flat[block] += flat[block]
 

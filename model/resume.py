@@ -21,7 +21,7 @@ from model import cores                     # before numpy
 from model import folders
 import numpy as np
 from run import disk, runs
-from tokens import vocabularies
+from tokens import huggingface
 
 CHECKPOINT = "trainer.safetensors"
 NEW = ".new"            # in a stage's folder: a new model is made here while an old one is there
@@ -284,6 +284,6 @@ def save_description(folder, cfg, tokenizer, end):
 def save_generation_config(folder, tokenizer, end):
     """generation_config.json, which tells transformers what begins, ends and pads a text."""
     ids = {}
-    for role, name in vocabularies.roles(tokenizer.special_tokens, end).items():
+    for role, name in huggingface.roles(tokenizer.special_tokens, end).items():
         ids[f"{role}_token_id"] = tokenizer.special_tokens.get(name)
     disk.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")

@@ -15,10 +15,10 @@ import align
 from chat import arena
 import bpe
 from model import fast
-from model import fast
 from model import parallel
 from model import planning
 from model import resume
+from tokens.shards import write_shard
 import gpt
 from chat import objectives
 import sample
@@ -41,7 +41,7 @@ def run(tmp_path):
     TOK.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
     for name, rows in (("chat/train", CHATS * 8), ("pairs/train", PAIRS), ("pairs/test", PAIRS), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
                        ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]), ("tasks/identity_test", TASKS)):
         path = tmp_path / f"{name}.jsonl"

@@ -10,7 +10,6 @@ import pytest
 from chat import arena
 import bpe
 from model import fast
-from model import fast
 import gpt
 import sample
 

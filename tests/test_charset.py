@@ -7,8 +7,9 @@ import time
 import pytest
 
 from web import charset
-from web.charset import attributes, bytes_of, decode, encoding_of, read, tags, text_of
+from web.charset import bytes_of, decode, encoding_of, read, text_of
 from web.extract import main_text
+from web.markup import attributes, tags
 
 PAIRS = [bytes(pair) for pair in itertools.product(range(256), repeat=2)]
 

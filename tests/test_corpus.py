@@ -10,6 +10,7 @@ import train
 from conftest import run_script
 from model import corpus
 from test_train import TEXT
+from tokens.shards import write_shard
 
 SMALL = ["--preset", "shakespeare", "--steps", "4", "--batch", "4"]
 
@@ -21,7 +22,7 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path):
     ours.save(tmp_path / "tokenizer.json")
     for split in ("train", "val"):
         path = tmp_path / "tokens" / f"{split}_000000.bin"
-        bpe.write_shard(path, other.encode_to_numpy(TEXT), other)
+        write_shard(path, other.encode_to_numpy(TEXT), other)
     done = run_script("train.py", "--run", tmp_path)
     assert done.returncode != 0 and len(done.stderr.strip().splitlines()) == 1
     assert "made by another tokenizer" in done.stderr and "bpe.py encode" in done.stderr
@@ -92,7 +93,7 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
     assert last["mfu"] is None and last["val_bits_per_byte"] > 0
     (tmp_path / "s").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
+        write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
     # Without a tokenizer: the vocabulary of the preset or of the given model, no bits a byte.
     shards, init = ["--data", str(tmp_path / "s")], ["--init", str(tmp_path / "a/base")]
     train.main([*shards, "--run", str(tmp_path / "b"), *SMALL, *init, "--lr", "1e-12"])
@@ -108,7 +109,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
     (tmp_path / "docs.jsonl").write_text(json.dumps({"text": TEXT}))
     (tmp_path / "s").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
+        write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
     run = ["--run", str(tmp_path / "c"), *SMALL]
     shards, docs = ["--data", str(tmp_path / "s")], ["--data", str(tmp_path / "docs.jsonl")]
     other = ["--tokenizer", str(tmp_path / "small.json")]
@@ -126,6 +127,6 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             train.main(words)
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT), tok)
+        write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT), tok)
     with pytest.raises(ValueError, match="made by another tokenizer"):
         train.main([*run, *shards, *other])

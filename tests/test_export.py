@@ -8,7 +8,7 @@ import pytest
 import bpe
 from chat import export
 import gpt
-from tokens import vocabularies
+from tokens.added import Flags
 from conftest import run_script
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
@@ -116,6 +116,6 @@ def test_added_words(tmp_path):
     export.save(tmp_path / "m.gguf", PARAMS, CFG, with_word)
     keys = read(tmp_path / "m.gguf")[0]
     assert keys["tokenizer.ggml.tokens"][TOK.n_vocab] == "lighthouse" and keys["tokenizer.ggml.token_type"][TOK.n_vocab - 1:TOK.n_vocab + 2] == [3, 4, 5]
-    wide = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"x": TOK.n_vocab}, flags={"x": vocabularies.Flags(lstrip=True)})
+    wide = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"x": TOK.n_vocab}, flags={"x": Flags(lstrip=True)})
     with pytest.raises(ValueError, match="the token 'x' takes white space along"):
         export.save(tmp_path / "m.gguf", PARAMS, CFG, wide)

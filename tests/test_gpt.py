@@ -4,6 +4,7 @@ PAIRS lists each definition of gpt.py beside its fast twin. A test holds every p
 constants of fast.py as they are and forced small, on one thread and on several.
 """
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -11,36 +12,35 @@ import sys
 import numpy as np
 import pytest
 
-from model import fast
+from model import checks, fast, operations, walk
 import gpt
 from conftest import ROOT, check_directions, check_grad
 from test_fast import BLOCKS, pool, set_blocks, set_threads  # noqa: F401  pool is a fixture
 
 CFG = gpt.Config(vocab_size=13, n_positions=9, n_embd=12, n_layer=2, n_head=3)
 PAIRS = [
-    (gpt.layernorm_forward, fast.layernorm_forward),
-    (gpt.layernorm_backward, fast.layernorm_backward),
-    (gpt.linear_forward, fast.linear_forward),
-    (gpt.linear_backward, fast.linear_backward),
-    (gpt.gelu_forward, fast.gelu_forward),
-    (gpt.gelu_backward, fast.gelu_backward),
-    (gpt.embedding_forward, fast.embedding_forward),
-    (gpt.embedding_backward, fast.embedding_backward),
-    (gpt.attention_forward, fast.attention_forward),
-    (gpt.attention_backward, fast.attention_backward),
-    (gpt.cross_entropy_forward, fast.cross_entropy_forward),
-    (gpt.cross_entropy_backward, fast.cross_entropy_backward),
-    (gpt.mlp_forward, fast.mlp_forward),
-    (gpt.mlp_backward, fast.mlp_backward),
-    (gpt.block_forward, fast.block_forward),
-    (gpt.block_backward, fast.block_backward),
-    (gpt.trunk_forward, fast.trunk_forward),
+    (gpt.layernorm_forward, operations.layernorm_forward),
+    (gpt.layernorm_backward, operations.layernorm_backward),
+    (gpt.linear_forward, operations.linear_forward),
+    (gpt.linear_backward, operations.linear_backward),
+    (gpt.gelu_forward, operations.gelu_forward),
+    (gpt.gelu_backward, operations.gelu_backward),
+    (gpt.embedding_forward, operations.embedding_forward),
+    (gpt.embedding_backward, operations.embedding_backward),
+    (gpt.attention_forward, operations.attention_forward),
+    (gpt.attention_backward, operations.attention_backward),
+    (gpt.cross_entropy_forward, operations.cross_entropy_forward),
+    (gpt.cross_entropy_backward, operations.cross_entropy_backward),
+    (gpt.block_forward, walk.block_forward),
+    (gpt.block_backward, walk.block_backward),
+    (gpt.trunk_forward, walk.trunk_forward),
     (gpt.forward, fast.forward),
     (gpt.token_losses, fast.token_losses),
     (gpt.loss_and_grads, fast.loss_and_grads),
     (gpt.decode, fast.decode),
     (gpt.Cache, fast.Cache),
-    (gpt.check_tokens, fast.check_tokens),
+    (gpt.check_tokens, checks.check_tokens),
+    (gpt.block_params, walk.layer_params),
 ]
 
 
@@ -178,13 +178,22 @@ def test_the_check_holds_decode_to_forward(monkeypatch, capsys):
 
 
 def test_every_function_of_both_is_a_pair():
-    """A name that gpt.py and fast.py share, and that is not the same object, is held equal here."""
-    shared = []
-    for name in vars(gpt):
-        plain, twin = getattr(gpt, name), getattr(fast, name, None)
+    """A name that gpt.py shares with a room, and that is not the same object, is held equal here."""
+    shared = set()
+    for name, room in itertools.product(vars(gpt), (fast, operations, walk, checks)):
+        plain, twin = getattr(gpt, name), getattr(room, name, None)
         if callable(plain) and callable(twin) and plain is not twin:
-            shared.append((plain, twin))
-    assert {p.__name__ for p, _ in shared} == {p.__name__ for p, _ in PAIRS}
+            shared.add((plain, twin))
+    assert shared | {(gpt.block_params, walk.layer_params)} == set(PAIRS)
+
+
+def test_the_parameters_of_a_block_are_the_plain_ones():
+    params = {**model(), "h.0.another": np.zeros(3)}
+    for i in range(CFG.n_layer):
+        mine, plain = walk.layer_params(params, i), gpt.block_params(params, i)
+        assert tuple(mine) == walk.LAYER
+        assert all(mine[name] is plain[name] for name in mine)
+        assert plain.keys() - mine.keys() <= {"another"}
 
 
 @pytest.fixture(params=[(name, n) for name in BLOCKS for n in (1, 3)], ids=lambda p: f"{p[0]}-{p[1]}")
@@ -243,51 +252,51 @@ def test_fast_operations_are_the_plain_ones(every_block_size):
         return a.reshape(B * T, -1)
 
     y, cache = gpt.layernorm_forward(x, w, b)
-    fast_y, fast_cache = fast.layernorm_forward(flat(x).copy(), w, b)
+    fast_y, fast_cache = operations.layernorm_forward(flat(x).copy(), w, b)
     close(fast_y, flat(y))
-    for got, want in zip(fast.layernorm_backward(flat(dy), fast_cache), gpt.layernorm_backward(dy, cache)):
+    for got, want in zip(operations.layernorm_backward(flat(dy), fast_cache), gpt.layernorm_backward(dy, cache)):
         close(got.reshape(want.shape), want)
     y, cache = gpt.linear_forward(x, matrix, bias)
-    close(fast.linear_forward(flat(x), matrix, bias), flat(y))
-    got = fast.linear_backward(flat(dh), flat(x), matrix)
+    close(operations.linear_forward(flat(x), matrix, bias), flat(y))
+    got = operations.linear_backward(flat(dh), flat(x), matrix)
     for mine, want in zip(got, gpt.linear_backward(dh, cache)):
         close(mine.reshape(want.shape), want)
     y, cache = gpt.gelu_forward(x)
-    fast_y, slope = fast.gelu_forward(flat(x))
+    fast_y, slope = operations.gelu_forward(flat(x))
     close(fast_y, flat(y))
-    close(fast.gelu_backward(flat(dy), slope), flat(gpt.gelu_backward(dy, cache)))
+    close(operations.gelu_backward(flat(dy), slope), flat(gpt.gelu_backward(dy, cache)))
 
     tokens = rng.integers(0, 9, (B, T))
     positions = np.broadcast_to(np.arange(T), (B, T))
     wte, wpe = rng.standard_normal((2, 9, C))
     x = gpt.embedding_forward(tokens, positions, wte, wpe)
-    close(fast.embedding_forward(tokens, positions, wte, wpe), flat(x))
+    close(operations.embedding_forward(tokens, positions, wte, wpe), flat(x))
     for want, index in zip(gpt.embedding_backward(dy, tokens, positions, wte, wpe), (tokens, positions)):
         table = np.zeros_like(wte)
-        fast.embedding_backward(flat(dy), index.ravel(), table)
+        operations.embedding_backward(flat(dy), index.ravel(), table)
         close(table, want)
 
     qkv, do = rng.standard_normal((B, T, 3 * C)), rng.standard_normal((B, T, C))
     q, k, v = np.split(gpt.split_heads(qkv, 9), 3, axis=1)
     o, cache = gpt.attention_forward(q, k, v, np.tri(T, dtype=bool))
-    fast_o, fast_cache = fast.attention_forward(qkv, 3)
+    fast_o, fast_cache = operations.attention_forward(qkv, 3)
     close(fast_o, gpt.join_heads(o))
     dqkv = gpt.join_heads(np.concatenate(gpt.attention_backward(gpt.split_heads(do, 3), cache), 1))
-    close(fast.attention_backward(do, fast_cache, 3), dqkv)
+    close(operations.attention_backward(do, fast_cache, 3), dqkv)
 
     logits, targets = rng.standard_normal((B, T, F)), rng.integers(0, F, (B, T))
     weights = rng.standard_normal((B, T))
     nll, cache = gpt.cross_entropy_forward(logits, targets)
-    fast_nll, fast_cache = fast.cross_entropy_forward(flat(logits).copy(), targets.ravel())
+    fast_nll, fast_cache = operations.cross_entropy_forward(flat(logits).copy(), targets.ravel())
     close(fast_nll, nll.ravel())
     close(
-        fast.cross_entropy_backward(weights.ravel(), fast_cache),
+        operations.cross_entropy_backward(weights.ravel(), fast_cache),
         flat(gpt.cross_entropy_backward(weights, cache)),
     )
 
 
 def test_both_refuse_the_same_tokens():
     for bad in (np.zeros((1, 0), int), np.zeros(3, int), np.zeros((1, 10), int), np.full((1, 2), 13)):
-        for check in (gpt.check_tokens, fast.check_tokens):
+        for check in (gpt.check_tokens, checks.check_tokens):
             with pytest.raises(ValueError, match="tokens: "):
                 check(CFG, bad)

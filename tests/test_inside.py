@@ -5,7 +5,6 @@ import pytest
 
 import bpe
 from model import fast
-from model import fast
 import gpt
 from chat import inside
 import sample

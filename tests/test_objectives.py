@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from model import fast
-from model import fast
 import gpt
 from chat import objectives as o
 from conftest import check_grad

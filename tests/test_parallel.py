@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import train
 from conftest import ROOT
-from model import adamw, cores, fast, parallel
+from model import adamw, cores, fast, operations, parallel
 
 CFG = gpt.Config(50, 12, 16, 2, 2)
 
@@ -32,7 +32,7 @@ def test_processes_add_up_to_the_whole_batch(monkeypatch, n):
     """n does not depend on this machine's cores. Of three processes the batch of two rows leaves
     one idle, with the gradients of the batch before."""
     monkeypatch.setattr(parallel, "n_processes", lambda cfg: n)
-    monkeypatch.setattr(fast, "BLOCK_FLOATS", 1000)         # the sum goes in blocks
+    monkeypatch.setattr(operations, "BLOCK_FLOATS", 1000)         # the sum goes in blocks
     params, rng = gpt.init(CFG, 0), np.random.default_rng(0)
     batches = []
     for B in (5, 2, 1, 4):

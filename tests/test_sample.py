@@ -14,7 +14,6 @@ import pytest
 
 import bpe
 from model import fast
-from model import fast
 import gpt
 import sample
 from conftest import run_main, run_script

@@ -24,7 +24,6 @@ import pytest
 from chat import batching
 import bpe
 from model import fast
-from model import fast
 import gpt
 import malformed
 import sample

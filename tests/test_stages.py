@@ -10,9 +10,10 @@ import pytest
 import align
 import bpe
 from model import fast
-from model import fast
 from model import corpus
 from model import parallel
+from model import operations, walk
+from tokens.shards import write_shard
 import gpt
 from chat import objectives
 import sample
@@ -33,31 +34,25 @@ def model(cfg=CFG):
 # ---------------------------------------------------------------------------------------- the model
 
 
-def test_what_mlp_and_block_add():
-    """add means the same for all gradients of a layer."""
+def test_what_a_block_adds():
+    """add means the same for all gradients of a block."""
     params = model()
-    p = fast.layer_params(params, 1)
+    p = walk.layer_params(params, 1)
     x, dy = RNG.standard_normal((2, 10, 8))
 
-    def mlp(out, add):
-        weights = [p[k] for k in fast.MLP]
-        cache = fast.mlp_forward(x, *weights)[1]
-        return fast.mlp_backward(dy, cache, weights[0], weights[2], out, add)[1:]
-
     def block(out, add):
-        shapes = {**fast.block_shapes(CFG, 2, 5), "t": (10, 8)}
-        arrays = SimpleNamespace(**{k: np.empty(shape) for k, shape in shapes.items()})
-        fast.block_forward(x.copy(), None, p, arrays, CFG.n_head)
-        places = out[1:] if out else [np.empty_like(a) for a in p.values()]
+        shapes = {**walk.block_shapes(CFG, 2, 5), "t": (10, 8)}
+        arrays = SimpleNamespace(hidden=None, **{k: np.empty(shape) for k, shape in shapes.items()})
+        walk.block_forward(operations, x.copy(), None, p, arrays, CFG.n_head)
+        places = out or [np.empty_like(a) for a in p.values()]
         grads = dict(zip(p, places))
-        fast.block_backward(dy.copy(), p, arrays, CFG.n_head, grads, add)
+        walk.block_backward(operations, dy.copy(), p, arrays, CFG.n_head, grads, add)
         return grads.values()
 
-    for backward in (mlp, block):
-        once = [g.copy() for g in backward(None, False)]
-        twice = backward((np.empty_like(x), *(g.copy() for g in once)), True)
-        for a, b in zip(once, twice):
-            np.testing.assert_allclose(b, 2 * a, rtol=1e-12, atol=1e-14)
+    once = [g.copy() for g in block(None, False)]
+    twice = block([g.copy() for g in once], True)
+    for a, b in zip(once, twice):
+        np.testing.assert_allclose(b, 2 * a, rtol=1e-12, atol=1e-14)
 
 
 def test_a_step_without_weight_clears_the_gradients():
@@ -89,20 +84,6 @@ def test_draw_never_hits_a_token_without_probability():
 
 
 # --------------------------------------------------------------------------------------- generation
-
-
-def test_copied_rows_of_a_cache_are_of_their_own_length():
-    params, tokens = model(), RNG.integers(0, 13, (3, 9))
-    want, _ = fast.forward(params, CFG, tokens)
-    cache = fast.Cache(CFG, 3, like=params["wte.weight"])
-    fast.decode(params, CFG, tokens[:, :6], cache, n_new=np.array([2, 6, 4]))
-    chosen = np.array([0, 2, 1, 0])                         # the shortest row first
-    kept = cache.rows(chosen)
-    for _ in range(3):
-        at = kept.length.copy()
-        logits = fast.decode(params, CFG, tokens[chosen, at][:, None], kept, only_last=True)
-        np.testing.assert_allclose(logits, want[chosen, at], rtol=1e-9, atol=1e-12)
-    assert kept.length.tolist() == [5, 7, 9, 5] and cache.length.tolist() == [2, 6, 4]
 
 
 def test_a_reply_is_the_same_whoever_comes_and_goes():
@@ -219,7 +200,7 @@ def run(tmp_path):
         (tmp_path / name).mkdir()
     ids = tokenizer.encode_to_numpy(TEXT * 30)
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
     lines = "".join(json.dumps(chat) + "\n" for chat in CHATS)
     (tmp_path / "chat" / "train.jsonl").write_text(lines, encoding="utf-8")
     return tmp_path

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import bpe
+from tokens.shards import write_shard
 import gpt
 import pytest
 import torture
@@ -195,4 +196,4 @@ class ModelWorld:
             tokenizer.save(main / "tokenizer.json")
             (main / "tokens").mkdir()
             ids = tokenizer.encode_to_numpy(torture.PROSE)
-            bpe.write_shard(main / "tokens" / "val_000000.bin", ids, tokenizer)
+            write_shard(main / "tokens" / "val_000000.bin", ids, tokenizer)

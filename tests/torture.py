@@ -52,8 +52,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import bpe  # noqa: E402
+from tokens.shards import check_ids, open_shard  # noqa: E402
 from model import checkpoint  # noqa: E402
-from model import fast  # noqa: E402
 from model import fast  # noqa: E402
 import gpt  # noqa: E402
 from web import warc  # noqa: E402
@@ -1228,7 +1228,7 @@ def read_model_file(folder, name):
         elif name == "trainer.safetensors":
             checkpoint.load_safetensors(path)
         elif name == "val_000000.bin":
-            bpe.check_ids(bpe.open_shard(path), 1024, path)
+            check_ids(open_shard(path), 1024, path)
         elif name == "llmc.bin":
             gpt.load(path)
         elif name == "language.ftz":

@@ -18,97 +18,17 @@ the labels, and in how many bytes a wrong one costs.
 Sources: the Encoding Standard (WHATWG); the HTML Standard, 13.2.3 (encoding) and 13.2.5 (tags).
 """
 import codecs
-import html
 import re
 import unicodedata
 from functools import cache
 from itertools import islice, product
 
-MAX_TAG = 250_000                 # characters of a tag that are read
+from web.markup import WS, attributes, tags
+
 # Shares of U+FFFD in what is not ASCII: of text that is UTF-8 against all declarations, of one that
 # is UTF-8 as declared, and of text in another declared encoding that is believed before the next.
 UTF_8_ANYWAY, UTF_8_DECLARED, DECLARED = 0.25, 0.5, 0.01
 MAX_TRIES = 4                     # encodings that a page declares
-
-# --------------------------------------------------------------------------------------------------
-# Tags.
-
-WS = r" \t\n\f\r"                 # white space is ASCII's; others belong to names and values
-NAME = rf"[^{WS}/>][^{WS}/>=]*"
-ATTRIBUTE = re.compile(rf"""({NAME})(?:[{WS}]*=[{WS}]*(?:"([^"]*)"?|'([^']*)'?|([^{WS}>]*)))?""")
-IN_TAG = rf"""(?:[{WS}/]+|{NAME}(?:[{WS}]*=[{WS}]*(?:"[^"]*"?|'[^']*'?|[^{WS}"'>][^{WS}>]*)?)?)"""
-TAG = re.compile(rf"<(?:(!--)|(/?)([a-zA-Z][^{WS}/>]*)({IN_TAG}{{,2000}})|[!?/][^>]*)")
-COMMENT_END = re.compile(r"--!?>")
-# No tag is in these elements: their content is text, or no part of the page (template).
-TEXT = {name: re.compile(rf"</{name}(?=[{WS}/>])", re.I | re.A) for name in
-        "script style textarea title xmp iframe noembed noframes template".split()}
-# A reference in an attribute needs its semicolon before = and letters: ?a=1&copy=2 is no copyright.
-REFERENCE = re.compile("&(?:#(?:[0-9]+|[xX][0-9a-fA-F]+);?"
-                       "|([a-zA-Z][a-zA-Z0-9]*(?:;|(?![a-zA-Z0-9=]))))")
-
-
-LONG_NUMBER = re.compile("&#([0-9]{8,})")
-
-
-def unescape(text):
-    """html.unescape, which would refuse a number of more than 4300 digits."""
-    return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
-
-
-def resolve(reference):
-    """A match of REFERENCE -> the characters that it stands for, or itself."""
-    if reference[1]:
-        return html.entities.html5.get(reference[1], reference[0])
-    return unescape(reference[0])
-
-
-def attributes(source):
-    """What stands in a tag after its name -> {lower-case name: value}; of equal names the first.
-
-    >>> attributes(' HREF="?a=1&copy=2&amp;b" async')
-    {'href': '?a=1&copy=2&b', 'async': ''}
-    """
-    found = {}
-    for name, double, single, bare in ATTRIBUTE.findall(source[:MAX_TAG]):
-        value = double or single or bare
-        found.setdefault(name.lower(), REFERENCE.sub(resolve, value) if "&" in value else value)
-    return found
-
-
-def tags(source):
-    """Yield (where it begins, lower-case name, what stands behind the name) of each start tag.
-
-    Comments and the content of the elements in TEXT are passed over, to the end of the page if
-    nothing ends a comment, a script or a style. A template is read if it is a shadow root. A
-    <noscript> is read: it is for those who, as we, run no scripts.
-    """
-    at, endless = 0, set()
-    while found := TAG.search(source, at):
-        start, at = found.span()
-        comment, closing, name, inside = found.groups()
-        if comment and not source.startswith((">", "->"), at):          # <!--> is a whole one
-            end = COMMENT_END.search(source, at)
-            if not end:
-                return
-            at = end.end()
-        if not name:
-            continue
-        if at < len(source) and source[at] != ">":          # thousands of attributes
-            at = source.find(">", at) + 1 or len(source)
-        if closing:
-            continue
-        name = name.lower()
-        yield start, name, inside
-        if name == "template" and "shadowrootmode" in attributes(inside):   # part of the page
-            continue
-        if name in TEXT and name not in endless and not inside.endswith("/"):
-            if end := TEXT[name].search(source, at):
-                at = end.end()
-            elif name in ("script", "style"):
-                return
-            else:
-                endless.add(name)
-
 
 # --------------------------------------------------------------------------------------------------
 # Encodings: labels and characters.
@@ -540,3 +460,29 @@ def read(data, label=None):
 def decode(data, label=None):
     """Bytes of a page -> str, never an error. label: the charset of the HTTP header. See read."""
     return read(data, label)[0]
+
+
+# --------------------------------------------------------------------------------------------------
+# Normal forms of text.
+
+MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
+# Marks are no letters. Of 31 in a row, three characters can be two marks each.
+MAY_BE_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{16}")
+TWO_MARKS = "\u0f73\u0f75\u0f81"    # show their combining class only when they are decomposed
+
+
+def stream_safe(text):
+    """The text with U+034F after 30 combining marks in a row (UAX #15, section 13).
+
+    Without it normal forms take quadratic time in Python, which sorts such marks.
+    """
+    if not MAY_BE_MARKS.search(text):
+        return text
+    for mark in TWO_MARKS:
+        text = text.replace(mark, unicodedata.normalize("NFD", mark))
+    classes = bytes(map(unicodedata.combining, text))
+    pieces, at = [], 0
+    for found in MANY_MARKS.finditer(classes):
+        pieces.append(text[at:found.end()])
+        at = found.end()
+    return "\u034f".join([*pieces, text[at:]])

@@ -25,7 +25,9 @@ import align
 import bpe
 import gpt
 import sample
+from web import toypages
 from web import toyweb
+from web import toyworld
 import train
 
 PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4
@@ -47,12 +49,12 @@ def small_files(run, tasks):
 
 def make_run(run):
     """A run folder with an untrained model of the demo's shape."""
-    documents = [toyweb.story_text(toyweb.stream(0, "speed", i)) for i in range(400)]
+    documents = [toypages.story_text(toyworld.stream(0, "speed", i)) for i in range(400)]
     tok = bpe.Tokenizer.train([" ".join(text) for _, text in documents], 1024)
     cfg = gpt.Config(tok.n_vocab, 256, 128, 3, 4)
     gpt.save(run / "sft", gpt.init(cfg, 0), cfg)
     tok.save(run / "sft" / "tokenizer.json")
-    tasks = [{"question": toyweb.wheel_question(toyweb.throws(toyweb.stream(0, "t", i))), "answer": "one"} for i in range(PROMPTS * STEPS)]
+    tasks = [{"question": toyworld.wheel_question(toyworld.throws(toyworld.stream(0, "t", i))), "answer": "one"} for i in range(PROMPTS * STEPS)]
     small_files(run, tasks)
     return tasks
 

@@ -12,7 +12,9 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent.parent)]
 from web import charset  # noqa: E402
+from web import markup  # noqa: E402
 from web import crawl  # noqa: E402
+from web import addresses  # noqa: E402
 from web import warc  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -67,7 +69,7 @@ def test_queries_are_encoded_alike(page, name):
     assert not differ, (len(differ), differ[:5])
     for link in ("/\u00e4?q=\u00e4&\u7206", " \n/\u00e4?q\t=\u00e4 \r\n&\u7206\t\n", "?\u00e4%20%E4%&'\\|#\u00e4"):
         theirs = page.evaluate("link => { const a = document.createElement('a'); a.href = link; a.hash = ''; return a.href }", link)
-        assert crawl.normalise(crawl.in_encoding(link, name), page.url).replace("'", "%27") == crawl.normalise(theirs)
+        assert addresses.normalise(addresses.in_encoding(link, name), page.url).replace("'", "%27") == addresses.normalise(theirs)
 
 
 PIECES = ["http:", "https:", "HTTP:", "//", "/", "///", "\\", "\\\\", "a.org", "B.org", "b\u00fccher.de", "fa\u00df.de", "0x7f.1", "1.2.3", "256.1", "[::1]", "%41.org", "a%2eb", ":80", ":443", ":8080", ":", "..", ".", "%2e",
@@ -83,18 +85,18 @@ def test_links_mean_the_same_address(page):
     theirs = page.evaluate("links => links.map(([link, base]) => { try { const u = new URL(link, base); u.hash = ''; return u.href } catch (e) { return null } })", links)
     for (link, base), want in zip(links, theirs):
         host = want and want.startswith("http") and want.split("/")[2]
-        if not host or not crawl.HOST.fullmatch(host.rpartition(":")[0] if host[-1:].isdigit() and ":" in host and "]" != host[-1] else host) or "xn--" in host:
+        if not host or not addresses.HOST.fullmatch(host.rpartition(":")[0] if host[-1:].isdigit() and ":" in host and "]" != host[-1] else host) or "xn--" in host:
             continue
         n += 1
         try:
-            ours = crawl.normalise(link, base)
+            ours = addresses.normalise(link, base)
         except ValueError:
             ours = None
-        if ours is None or ours.replace("%27", "'") != crawl.normalise(want).replace("%27", "'"):
+        if ours is None or ours.replace("%27", "'") != addresses.normalise(want).replace("%27", "'"):
             differ.append((link, base, want, ours))
     assert n > 7000 and not differ, (len(differ), differ[:5])
     for name in ("b\u00fccher.de", "fa\u00df.de", "BU\u0308CHER.de", "\uff27\uff2f\u3002org", "\u03b2\u03cc\u03bb\u03bf\u03c2.com", "a\xadb.org", "\u65e5\u672c.jp", "\u0130.com", "stra\u00dfe.B\u00dcCHER.de"):
-        assert crawl.normalise(f"http://{name}/") == page.evaluate("a => new URL(a).href", f"http://{name}/"), name
+        assert addresses.normalise(f"http://{name}/") == page.evaluate("a => new URL(a).href", f"http://{name}/"), name
 
 
 def test_tags_and_attributes_are_read_alike(page):
@@ -106,7 +108,7 @@ def test_tags_and_attributes_are_read_alike(page):
     theirs = page.evaluate("""sources => sources.map(s => [...new DOMParser().parseFromString(s, 'text/html').querySelectorAll('a, meta')]
         .map(e => [e.localName, Object.fromEntries([...e.attributes].map(a => [a.name, a.value]))]))""", sources)
     for source, want in zip(sources, theirs):
-        ours = [[name, charset.attributes(inside)] for _, name, inside in charset.tags(source) if name in ("a", "meta")]
+        ours = [[name, markup.attributes(inside)] for _, name, inside in markup.tags(source) if name in ("a", "meta")]
         if {str(tag) for tag in ours} != {str(tag) for tag in want}:        # not how many: a browser repeats links in paragraphs
             differ.append((source, want, ours))
     assert not differ, (len(differ), differ[:5])
