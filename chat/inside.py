@@ -14,6 +14,7 @@ import functools
 
 import sample                   # before numpy
 import gpt
+from chat import generate
 from run import command
 import numpy as np
 
@@ -68,12 +69,12 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
     _, logits = look(params, cfg, ids)
     logits[:, :, tokenizer.holes] = -np.inf
     logits = logits[:, :, :tokenizer.n_vocab]
-    before = sample.probabilities(logits[-1])
-    after = sample.probabilities(logits[-1], temperature, top_k, top_p, min_p)
+    before = generate.probabilities(logits[-1])
+    after = generate.probabilities(logits[-1], temperature, top_k, top_p, min_p)
     shown = [[[i, text, p, round(float(a[i]), 5)] for i, text, p in row] for row, a in zip(likeliest(tokenizer, before, n), after)]
     surprise = [None] + [round(float(-np.log(max(before[t, ids[t + 1]], 1e-30))), 3) for t in range(len(ids) - 1)]
     return {"ids": list(map(int, ids)), "pieces": [piece(tokenizer, i) for i in ids], "surprise": surprise, "next": shown,
-            "lens": [likeliest(tokenizer, sample.probabilities(layer), lens) for layer in logits], "layers": cfg.n_layer, "heads": cfg.n_head, "context": cfg.n_positions}
+            "lens": [likeliest(tokenizer, generate.probabilities(layer), lens) for layer in logits], "layers": cfg.n_layer, "heads": cfg.n_head, "context": cfg.n_positions}
 
 
 def parse_args(argv=None):

@@ -9,6 +9,7 @@ import math
 
 from model import cores                     # before numpy
 import numpy as np
+from run import command
 
 BLOCK = 131072          # floats: four blocks of a megabyte and a half are in use at once
 
@@ -64,3 +65,7 @@ class AdamW:
         if decay:
             p *= 1.0 - decay
         p -= d
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

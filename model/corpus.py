@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bpe
 import numpy as np
-from run import runs
+from run import command, runs
 from tokens.shards import open_shard, read_documents
 
 
@@ -180,3 +180,7 @@ def start_token(tokenizer):
         raise ValueError("--align-documents needs a tokenizer with <|endoftext|>, which tells "
                          "documents apart")
     return token
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

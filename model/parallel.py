@@ -17,6 +17,7 @@ from model import cores                     # before numpy
 from model import fast
 from model import operations
 import numpy as np
+from run import command
 
 PROCESS_FLOATS = 1 << 27        # the most floats in the gradients of all processes: 512 MB
 
@@ -160,3 +161,7 @@ def worker(params, cfg, recompute, gradients):
         return loss
 
     return work
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

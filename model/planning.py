@@ -12,6 +12,7 @@ from model import device
 from model import fast
 from model import parallel
 from model import resume
+from run import command
 
 AT_ONCE = 8192          # tokens at once that keep a CPU busy; more only take memory
 
@@ -120,3 +121,7 @@ def print_plan(plan):
     """One line with the plan in megabytes."""
     parts = [f"{what} {n_bytes / 1e6:,.1f}" for what, n_bytes in plan.items()]
     print(f"memory: {', '.join(parts)} = {sum(plan.values()) / 1e6:,.1f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -7,7 +7,7 @@ import math
 import sys
 
 from model import evaluate                  # before numpy
-from run import progress
+from run import command, progress
 
 
 def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
@@ -16,8 +16,8 @@ def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
     passes = recipe.steps * recipe.batch / windows.per_epoch
     lines = [
         f"{folder}: {recipe.model.n_params:,} parameters",
-        f"  {recipe.steps:,} steps of {recipe.batch * T:,} tokens, "
-        f"{micro_batch} of {recipe.batch} rows at once{', activations recomputed' * recompute}",
+        f"  {recipe.steps:,} steps of {recipe.batch * T:,} tokens",
+        f"  {micro_batch} of {recipe.batch} rows at once{', activations recomputed' * recompute}",
         f"  {passes:.1f} passes over {windows.per_epoch * T:,} tokens",
         f"  learning rate {lr:g} after {recipe.warmup:,} steps, {recipe.min_lr:g} at the end",
     ]
@@ -61,3 +61,7 @@ def print_result(last, recipe, tokenizer, train_shards, val_shards, seconds):
     bits = last["val_bits_per_byte"] if tokenizer else math.nan
     print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {bits:.3f}; "
           f"5-gram {five[1]:.3f}, unigram {unigram[1]:.3f}")
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

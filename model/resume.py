@@ -20,7 +20,7 @@ from model import checkpoint
 from model import cores                     # before numpy
 from model import folders
 import numpy as np
-from run import disk, runs
+from run import command, disk, runs
 from tokens import huggingface
 
 CHECKPOINT = "trainer.safetensors"
@@ -287,3 +287,7 @@ def save_generation_config(folder, tokenizer, end):
     for role, name in huggingface.roles(tokenizer.special_tokens, end).items():
         ids[f"{role}_token_id"] = tokenizer.special_tokens.get(name)
     disk.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

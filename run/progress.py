@@ -6,6 +6,7 @@
 
 import shutil
 import sys
+from run import command
 
 
 def show(line):
@@ -23,3 +24,7 @@ def duration(seconds):
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -31,7 +31,7 @@ import align                    # noqa: E402  before numpy
 from chat import arena                    # noqa: E402
 import bpe                      # noqa: E402
 from tokens.shards import read_documents  # noqa: E402
-from chat import chats                    # noqa: E402
+from chat import chats, generate, models                    # noqa: E402
 from run import command, disk  # noqa: E402
 from model import evaluate                 # noqa: E402
 from model import fast  # noqa: E402
@@ -63,7 +63,7 @@ def continuations(model, texts, n_tokens, temperature, seed=0):
     end = tokenizer.eot_token
     prompts, out = [[end, *tokenizer.encode_ordinary(text)] for text in texts], []
     for i in range(0, len(prompts), 128):
-        out += sample.generate(params, cfg, tokenizer, prompts[i:i + 128], stop={end}, max_new_tokens=n_tokens, temperature=temperature, seed=seed, tools=False)
+        out += generate.generate(params, cfg, tokenizer, prompts[i:i + 128], stop={end}, max_new_tokens=n_tokens, temperature=temperature, seed=seed, tools=False)
     return [tokenizer.decode([i for i in reply.ids if i != end]) for reply in out]
 
 
@@ -157,7 +157,7 @@ def regurgitation(run, seed):
 
     align.optimise(run / "claims" / "regurgitation", params, cfg, tokenizer, recipe, {"stage": "regurgitation", "seed": seed}, "restart", step_of)
     for group, n in zip(groups, times):
-        replies = sample.generate(params, cfg, tokenizer, [page[:33] for page in group], stop=set(), max_new_tokens=64, temperature=0.0, tools=False)
+        replies = generate.generate(params, cfg, tokenizer, [page[:33] for page in group], stop=set(), max_new_tokens=64, temperature=0.0, tools=False)
         same = [next((i for i, (x, y) in enumerate(zip(r.ids, page[33:97])) if x != y), min(64, len(r.ids))) for r, page in zip(replies, group)]
         print(f"   read {n:2} times: of {len(group)} pages, begun with 32 tokens, the next 64 recited {np.mean(np.array(same) == 64):6.1%}; on average {np.mean(same):4.1f} of them")
         out[f"recited after {n}"] = float(np.mean(np.array(same) == 64))
@@ -225,7 +225,7 @@ def knowledge_of_self(run, seed):
 
     def says(model, messages, wanted):
         prompts = [sample.render_prompt(m, model[2]) for m in messages]
-        replies = sample.generate(*model, prompts, stop={sample.special(model[2], "<|im_end|>")}, max_new_tokens=24, temperature=0.0)
+        replies = generate.generate(*model, prompts, stop={sample.special(model[2], "<|im_end|>")}, max_new_tokens=24, temperature=0.0)
         return sum(w in sample.reply_text(r.ids, model[2]) for r, w in zip(replies, wanted)), len(prompts)
 
     plain = [[{"role": "user", "content": q}] for q in held + asks]
@@ -470,7 +470,7 @@ def longer_replies(run, seed):
 def ranking(run, seed):
     """Judged by battles, examples and right rewards make a better model of the one they begin with, rewards by lot do not. Refuted if
     intervals overlap where it should be better, or do not where it should not."""
-    rated = arena.fight(run, [*sample.models_in(run), *sample.models_in(run / "claims")], seed)
+    rated = arena.fight(run, [*models.in_run(run), *models.in_run(run / "claims")], seed)
     print("   " + arena.table(rated).replace("\n", "\n   "))
     of = {r.name: r for r in rated}
     for better, than in (("sft", "base"), ("rl", "sft"), ("rl_random", "sft"), ("claims/passed", "claims/imitation600")):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import align
-from chat import arena
+from chat import arena, generate
 import bpe
 from model import fast
 from model import parallel
@@ -246,7 +246,7 @@ def test_a_two_armed_bandit_is_solved():
     optimizer = align.train.AdamW(params, 0.9, 0.99, weight_decay=0.0)
     tok = bpe.Tokenizer.characters("012345")
     for step in range(40):
-        replies = sample.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
+        replies = generate.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
         adv = objectives.advantages([float(r.ids[0] == 3) for r in replies], 32)
         tokens, targets, mask = align.policy_rows([[0]] * 32, replies)
         _, grads = fast.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
@@ -321,7 +321,7 @@ def test_sft_then_rl_then_eval(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "40", "--lr", "0.01"])
     params, cfg, tok = sample.load_model(run / "sft")
     prompt = sample.render_prompt([{"role": "user", "content": "What is goat?"}], tok)
-    (reply,) = sample.generate(params, cfg, tok, [prompt], temperature=0, stop={END})
+    (reply,) = generate.generate(params, cfg, tok, [prompt], temperature=0, stop={END})
     assert reply.finish == "stop" and sample.reply_text(reply.ids, tok) == "It is a goat."
     align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4"])
     log = [json.loads(line) for line in (run / "rl/log.jsonl").read_text().splitlines()]

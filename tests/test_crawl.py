@@ -24,7 +24,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from web import charset
 from web import crawl
 from web import addresses
 from web import connection
@@ -32,6 +31,7 @@ from web import remote
 from web import warc
 from conftest import run_script
 from web.addresses import normalise
+from web.encoding import CODECS
 from web.remote import common_crawl, open_url
 from web.robots import allowed, matches, parse_robots
 
@@ -339,7 +339,7 @@ def test_links(html, want):
 def test_the_query_of_a_link_is_in_the_encoding_of_its_page(encoding, want):
     """Values as Chromium has them (tests/peers/test_charset_peers.py asks it)."""
     for html in ("<a href='/\u00e4?q=\u00e4&\u7206#\u00e4'>", "<a href='/&#228;?q=&auml;&&#x7206;#&auml;'>", "<a href=' \n/\u00e4?q\t=\u00e4\n&\u7206 \n'>"):
-        data = html.encode("utf-16-le" if encoding == "utf-16le" else charset.CODECS.get(encoding, encoding), "xmlcharrefreplace")
+        data = html.encode("utf-16-le" if encoding == "utf-16le" else CODECS.get(encoding, encoding), "xmlcharrefreplace")
         links, base = crawl.links_of(warc.Record(url="http://a.org/", body=data, charset=encoding), Counter())
         assert normalise(links[0], base) == normalise("http://a.org" + want)
 

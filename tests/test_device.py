@@ -22,7 +22,7 @@ from model import planning
 from model import resume
 import gpt
 import kernels
-import sample
+from chat import generate
 import train
 
 device.connect()
@@ -237,7 +237,7 @@ def test_sampling_on_a_gpu_says_what_the_cpu_says():
     params, tokenizer = model(), bpe.Tokenizer.characters("abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ")
     prompts, n = [[3, 5, 7], [2], [9, 9, 1, 4]], 8
     there = device.upload(params, CFG, False)
-    said = [sample.generate(p, CFG, tokenizer, prompts, engine, max_new_tokens=n, seed=1) for engine, p in ((fast, params), (device, there))]
+    said = [generate.generate(p, CFG, tokenizer, prompts, engine, max_new_tokens=n, seed=1) for engine, p in ((fast, params), (device, there))]
     assert [r.ids for r in said[0]] == [r.ids for r in said[1]]
 
 

@@ -21,6 +21,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from web import boilerplate
 from web import charset
+from web import encoding
 from run import command
 from web import extract
 from web import page as page_room
@@ -891,13 +892,13 @@ def test_a_tag_of_many_attributes_ends_where_it_ends():
     ("\u0315\u0300" * 40 + "x", ("\u0315\u0300" * 15 + "\u034f") * 2 + "\u0315\u0300" * 10 + "x"), ("e\u0301" * 100, "e\u0301" * 100),
     ("\u0f73" * 16, "\u0f71\u0f72" * 15 + "\u034f\u0f71\u0f72"), ("\U0001e944" * 31, "\U0001e944" * 30 + "\u034f\U0001e944")])
 def test_stream_safe(text, safe):
-    assert charset.stream_safe(text) == safe
-    assert main_text("<p>a" + text) == unicodedata.normalize("NFC", charset.stream_safe("a" + text))
+    assert encoding.stream_safe(text) == safe
+    assert main_text("<p>a" + text) == unicodedata.normalize("NFC", encoding.stream_safe("a" + text))
 
 
 def test_no_mark_is_overlooked():
     marks = [chr(c) for c in range(0x110000) if unicodedata.combining(unicodedata.normalize("NFD", chr(c))[-1])]
-    assert len(marks) > 900 and all(charset.MAY_BE_MARKS.search(unicodedata.normalize("NFD", mark)[-1] * 16) for mark in marks)
+    assert len(marks) > 900 and all(encoding.MAY_BE_MARKS.search(unicodedata.normalize("NFD", mark)[-1] * 16) for mark in marks)
 
 
 def test_every_mark_that_has_no_class_of_its_own_is_decomposed():

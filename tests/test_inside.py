@@ -6,7 +6,7 @@ import pytest
 import bpe
 from model import fast
 import gpt
-from chat import inside
+from chat import generate, inside
 import sample
 from conftest import run_script
 
@@ -37,7 +37,7 @@ def test_layers_that_add_nothing_change_nothing():
 def test_what_the_page_shows():
     ids = TOK.encode_ordinary("the lamp")
     found = inside.describe((PARAMS, CFG, TOK), ids, n=5, temperature=0.5, top_p=0.5)
-    p = sample.probabilities(fast.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)[:, :TOK.n_vocab])
+    p = generate.probabilities(fast.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)[:, :TOK.n_vocab])
     assert "".join(found["pieces"]) == "the lamp" and found["surprise"][0] is None
     for t, row in enumerate(found["next"]):
         assert [i for i, *_ in row] == np.argsort(-p[t], kind="stable")[:5].tolist() and row[0][2] == pytest.approx(p[t].max(), abs=1e-4) and row[0][3] >= row[0][2]

@@ -15,7 +15,7 @@ from model import parallel
 from model import operations, walk
 from tokens.shards import write_shard
 import gpt
-from chat import objectives
+from chat import generate, objectives
 import sample
 import train
 from conftest import check_grad
@@ -80,7 +80,7 @@ def test_fresh_parameters():
 def test_draw_never_hits_a_token_without_probability():
     p = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
     last = 1 - 2.0 ** -53
-    assert sample.draw(p, np.array([0.0, 0.5, last, 0.0])).tolist() == [1, 2, 1, 1]
+    assert generate.draw(p, np.array([0.0, 0.5, last, 0.0])).tolist() == [1, 2, 1, 1]
 
 
 # --------------------------------------------------------------------------------------- generation
@@ -101,13 +101,13 @@ def test_a_reply_is_the_same_whoever_comes_and_goes():
 
     want = []
     for stream, prompt in enumerate(prompts):
-        batch = sample.Batch(params, CFG, tokenizer, 1)
+        batch = generate.Batch(params, CFG, tokenizer, 1)
         want += batch.add([prompt], whole, [stream])
         finish(batch)
     assert len({tuple(row.ids) for row in want}) == len(want)
     early, late = prompts[:-1], prompts[-1:]
     for ends in range(len(early)):
-        batch = sample.Batch(params, CFG, tokenizer, 12)
+        batch = generate.Batch(params, CFG, tokenizer, 12)
         settings = [whole] * len(early)
         settings[ends] = short
         rows = batch.add(early, settings, range(len(early)))

@@ -36,7 +36,8 @@ from pathlib import Path
 
 from run import command
 from web.boilerplate import ARTICLE, BUTTONS, PLACES, REPLIES, is_afterwards, is_lede, shape
-from web.charset import decode, stream_safe
+from web.charset import decode
+from web.encoding import stream_safe
 from web.markup import unescape_twice
 from web.page import CELLS, ENOUGH, HEADINGS, ITEMS, ROWS, WIDE, Page, clean, size_of
 
