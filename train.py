@@ -14,7 +14,7 @@ model/corpus.py reads tokens and texts, model/resume.py goes on after a kill, mo
 knows what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures.
 Left out: several GPUs, dropout.
 
-    python train.py                 the demo: out/demo/tokens -> out/demo/base, about two minutes
+    python train.py                 the demo: out/demo/tokens -> out/demo/base, in three minutes
     python train.py --preset shakespeare --data FILE.txt --run out/shakespeare
     python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2
     python train.py --device cuda ...       the same on a GPU, in bfloat16
@@ -143,8 +143,11 @@ def add_gradients(work, rows, micro_batch):
 
     Only micro_batch rows fit in memory at once, so their losses and gradients are added up. Each
     token weighs 1 / (tokens of all rows), in whatever micro-batch it is. The mean of the
-    micro-batches' means would be something else where these are of unequal size: of 12 rows in
-    parts of 5, 5 and 2, a token in the last part would count 2.5 times as much as the others.
+    micro-batches' means would be wrong where these are of unequal size: of 12 rows in parts of 5, 5
+    and 2, a token in the last part would count 2.5 times as much as the others.
+
+    work.add(inputs, targets, weights) gives the weighted loss of a batch and adds its gradients to
+    the sum that work.clear() begins (parallel.Gradients; device.Training on a GPU).
     """
     work.clear()
     n_tokens = rows[:, 1:].size
@@ -167,7 +170,8 @@ def grad_norm(grads):
 def clip_scale(norm, limit):
     """The factor that shortens gradients of this norm to the limit; 1 if they are shorter.
 
-    All gradients are scaled alike: a step that is too long keeps its direction.
+    One unusual batch can have a gradient many times as long as the others. It keeps its direction,
+    but it cannot throw the weights far.
     """
     if norm <= limit:
         return 1.0
@@ -179,8 +183,9 @@ def clip_scale(norm, limit):
 def learning_rate(step, recipe):
     """A linear warm-up to lr, then half a cosine down to min_lr. Steps count from 0.
 
-    The step after the last would have min_lr. To try another schedule, give another curve from 1 to
-    0 to `remaining`: 1 - progress is the linear one. Check it with: python train.py --check
+    The warm-up is for AdamW's means, which know only a few gradients at first. The step after the
+    last would have min_lr. For another schedule give `remaining` another curve from 1 to 0, and
+    check it with: python train.py --check
     """
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
@@ -247,7 +252,7 @@ def update(optimizer, grads, loss, step, recipe):
 
 
 def update_on_gpu(work, optimizer, step, recipe):
-    """The same for device.Training, which knows the loss only now. Returns the loss as well."""
+    """The same for device.Training. The GPU tells the loss only now, so it comes first here."""
     lr = learning_rate(step, recipe)
     loss, norm = work.update(lr, recipe.clip)
     return loss, norm, lr, why_skipped(optimizer, loss, norm, step, recipe)
@@ -272,13 +277,14 @@ def why_skipped(optimizer, loss, norm, step, recipe):
 
 
 # --------------------------------------------------------------------------------------------- log
-# What a loss means: L nats a token are L / ln 2 bits a token. Divided by the bytes that a token
-# stands for on average, they are bits a byte, which models with any tokenizer can be compared by:
+# What a loss means: L nats a token are L / ln 2 bits a token. A tokenizer with longer tokens has a
+# higher loss for the same text, so models are compared by bits a byte:
 #
 #     bits a byte = nats a token / (ln 2 * bytes a token)
 #
-# A token of GPT-2 stands for 4.38 bytes of English, so the 3.28 nats that GPT-2 (124M) reaches on
-# FineWeb are 3.28 / (0.693 * 4.38) = 1.08 bits a byte: the model could compress text to 1/7.4.
+# A token of GPT-2 stands for 4.38 bytes of English on average. The 3.28 nats that its smallest
+# model reaches on FineWeb are then 3.28 / (0.693 * 4.38) = 1.08 bits a byte: with the model's
+# predictions, text could be stored in 1.08 / 8 = 14 % of its bytes.
 
 def log_entry(step, recipe, loss, norm, lr, skipped, dt_s, gpu):
     """{name: value} of one step for log.jsonl."""
@@ -300,14 +306,14 @@ def log_entry(step, recipe, loss, norm, lr, skipped, dt_s, gpu):
     return entry
 
 
-def validate(work, cfg, tokenizer, val_shards, micro_batch, engine):
+def validate(work, recipe, tokenizer, val_shards, micro_batch, engine):
     """{name: value} of the loss on text that is never trained on, for log.jsonl."""
     at_once = min(32, micro_batch)          # fits into the memory that training has
     nats, bits = evaluate.validation_loss(
-        work.params, cfg, tokenizer, val_shards, at_once, work.arena, engine
+        work.params, recipe.model, tokenizer, val_shards, at_once, work.arena, engine
     )
     if not math.isfinite(nats):
-        raise ValueError(f"validation loss {nats}; lower --lr")
+        raise ValueError(f"validation loss {nats}; lower --lr (now {recipe.lr})")
     return {"val_loss_nats": nats, "val_bits_per_byte": bits}
 
 
@@ -315,17 +321,20 @@ def validate(work, cfg, tokenizer, val_shards, micro_batch, engine):
 # A killed run ends with the same bits, because a checkpoint holds all that later steps depend on:
 #
 #     weights             and AdamW's m and v of each
-#     updates made        t of the bias correction
-#     skipped in a row    or each kill would give a broken run ten more steps
+#     updates made        the t of the bias correction
+#     skipped in a row    otherwise each kill would grant a broken run ten more steps
 #     steps done          rows and learning rate follow from (seed, step): there is no state of a
 #                         random generator and no position in the data to be saved
-#     identity            what the run is; a run with another identity does not go on from here
+#     identity            settings, schedule, seed, and fingerprints of data and start; micro-batch
+#                         and threads too, which decide the order of sums and so their last bits
+#
+# A run with another identity does not go on from the checkpoint (model/resume.py).
 
 def settings(recipe):
-    """What of a recipe decides the weights, as one flat dict: part of a run's identity.
+    """The settings of a recipe that decide the weights, as one flat dict, for a run's identity.
 
-    The schedule goes in as the learning rates that it gives, so that a run does not go on with
-    another one. How often to look and to save decides nothing.
+    The schedule is in it by the learning rates that it gives: learning_rate() may be edited, and a
+    run must not go on with another schedule. How often to validate and save decides nothing.
     """
     flat = asdict(recipe)
     flat.update(flat.pop("model", {}))
@@ -337,11 +346,8 @@ def settings(recipe):
 
 
 def identity_of(recipe, tokenizer, train_shards, seed, align_documents, start, gpu):
-    """{name: value} of all that decides what a run computes, but for the order of its sums.
-
-    The micro-batch and the number of threads decide that order, and so the last bits. A run keeps
-    those that it began with (resume.kept_settings).
-    """
+    """{name: value} of all that decides what a run computes. planning.plan_run adds the micro-batch
+    and the number of threads."""
     identity = settings(recipe)
     identity["seed"] = seed
     identity["tokens"] = resume.fingerprint(train_shards)
@@ -396,7 +402,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             n_done = step + 1
             last = n_done == recipe.steps
             if last or n_done % recipe.eval_every == 0:
-                entry.update(validate(work, cfg, tokenizer, val_shards, micro_batch, engine))
+                entry.update(validate(work, recipe, tokenizer, val_shards, micro_batch, engine))
                 report.print_validation(entry, work.params, cfg, tokenizer, seed + step, engine)
             stage.log.write(**entry)
             if last or n_done % recipe.save_every == 0:
@@ -409,7 +415,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         work.close()
         if not entry:                                       # an earlier call has done all steps
             entry["tokens"] = stage.done * recipe.batch * cfg.n_positions
-            entry.update(validate(work, cfg, tokenizer, val_shards, micro_batch, engine))
+            entry.update(validate(work, recipe, tokenizer, val_shards, micro_batch, engine))
         stage.finish(params, cfg, gpt.save)
         return params, entry
 
