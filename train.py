@@ -103,8 +103,10 @@ class Windows:
     """
 
     def __init__(self, shards, T, seed, document_start=None):
-        self.shards, self.T, self.seed = corpus.long_enough(shards, T), T, seed
-        self.epoch, self.order, self.at_documents = None, None, None
+        self.shards = corpus.long_enough(shards, T)
+        self.T, self.seed = T, seed
+        self.epoch, self.order = None, None         # of the rows asked for last
+        self.at_documents = None
         self.per_epoch = sum(len(s) // T - 1 for s in self.shards)      # behind any offset below T
         if document_start is not None:
             self.at_documents = corpus.document_windows(self.shards, T, document_start)
@@ -164,7 +166,10 @@ def add_gradients(work, rows, micro_batch):
 
 def grad_norm(grads):
     """The length of all gradients taken as one vector."""
-    return math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+    squares = 0.0
+    for g in grads.values():
+        squares += float(np.vdot(g, g))
+    return math.sqrt(squares)
 
 
 def clip_scale(norm, limit):
@@ -388,7 +393,8 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
         else:
             work = parallel.Gradients(params, cfg, recompute)
-        engine, entry, beginning = device if gpu else fast, {}, time.perf_counter()
+        engine = device if gpu else fast
+        entry, beginning = {}, time.perf_counter()
         for step in range(stage.done, recipe.steps):
             step_beginning = time.perf_counter()
             rows = windows.rows(step * recipe.batch, recipe.batch)
@@ -438,7 +444,8 @@ def check_schedule(recipe):
     for step in np.linspace(0, recipe.steps, 20).astype(int):
         bar = "#" * round(50 * rates[step] / recipe.lr)
         print(f"step {step:7,}  learning rate {rates[step]:.2e}  {bar}")
-    rising, falling = np.diff(rates[:recipe.warmup]), np.diff(rates[recipe.warmup:])
+    rising = np.diff(rates[:recipe.warmup])
+    falling = np.diff(rates[recipe.warmup:])
     faults = []
     if min(rates) < 0.0 or not math.isclose(max(rates), recipe.lr):
         faults.append(f"rates from {min(rates):g} to {max(rates):g}, the peak is {recipe.lr:g}")
@@ -457,7 +464,8 @@ def check_step():
     cfg = gpt.Config(vocab_size=11, n_positions=6, n_embd=8, n_layer=2, n_head=2)
     rows = np.random.default_rng(0).integers(0, cfg.vocab_size, (5, cfg.n_positions + 1))
     params = gpt.init(cfg, 0, np.float64)
-    _, want = gpt.loss_and_grads(params, cfg, rows[:, :-1], rows[:, 1:])
+    inputs, targets = rows[:, :-1], rows[:, 1:]
+    _, want = gpt.loss_and_grads(params, cfg, inputs, targets)
     work = parallel.Gradients(params, cfg)
     add_gradients(work, rows, micro_batch=2)
     work.close()
@@ -477,20 +485,10 @@ def check_step():
 
 # ------------------------------------------------------------------------------------ command line
 
-def preset_table():
-    """The presets' values in lines, for --help."""
-    lines = [f"{'preset':12} {'parameters':>13} {'steps':>8} {'rows':>5} {'context':>8} {'lr':>8}"]
-    for name, recipe in PRESETS.items():
-        cfg = recipe.model
-        lines.append(f"{name:12} {cfg.n_params:13,} {recipe.steps:8,} {recipe.batch:5} "
-                     f"{cfg.n_positions:8,} {recipe.lr:8g}")
-    return "\n".join(lines)
-
-
 def parse_args(argv=None):
     """The command line."""
     p = argparse.ArgumentParser(
-        description="Pre-train a GPT on tokens or text.", epilog=preset_table(),
+        description="Pre-train a GPT on tokens or text.", epilog=report.recipe_table(PRESETS),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     where = p.add_argument_group("from where to where")
     where.add_argument("--run", type=Path, default=Path("out/demo"), metavar="DIR",

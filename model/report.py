@@ -10,6 +10,16 @@ from model import evaluate                  # before numpy
 from run import command, progress
 
 
+def recipe_table(recipes):
+    """The values of {name: recipe} in lines, for --help."""
+    lines = [f"{'preset':12} {'parameters':>13} {'steps':>8} {'rows':>5} {'context':>8} {'lr':>8}"]
+    for name, recipe in recipes.items():
+        cfg = recipe.model
+        lines.append(f"{name:12} {cfg.n_params:13,} {recipe.steps:8,} {recipe.batch:5} "
+                     f"{cfg.n_positions:8,} {recipe.lr:8g}")
+    return "\n".join(lines)
+
+
 def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
     """What is about to be done, in lines that fit a terminal."""
     T, lr = recipe.model.n_positions, recipe.lr

@@ -23,7 +23,8 @@ def test_a_large_run_fits_a_terminal(capsys, monkeypatch):
 
     report.print_beginning(recipe, Windows, "out/gpt2/base", 286_000, 16, True)
     lines = capsys.readouterr().err.splitlines()
-    assert max(map(len, lines)) <= 80 and "16 of 512 rows at once, activations recomputed" in lines[2]
+    assert max(map(len, lines)) <= 80
+    assert "16 of 512 rows at once, activations recomputed" in lines[2]
     assert lines[-1] == "  resuming after step 286,000"
 
 
