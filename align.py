@@ -47,13 +47,14 @@ length); Shao et al. 2025 (random rewards); Rafailov et al. 2023 (DPO).
 from dataclasses import dataclass
 from pathlib import Path
 
-from model import fast              # before numpy: it tells NumPy's BLAS which CPU this is
+from model import corpus, fast      # before numpy: fast tells NumPy's BLAS which CPU this is
 import numpy as np
 
 import sample
 import train
 from chat import arena, commands, generate, grading, judges, lessons
 from chat import options, packing, rollouts, tuning, variants
+from model import resume
 from run import command
 
 # ------------------------------------------------------------------------- supervised fine-tuning
@@ -108,7 +109,7 @@ def replay_text(run, recipe, tokenizer, cfg, seed):
     """
     if not recipe.replay:
         return None
-    shards, _ = train.load_run(run, tokenizer)
+    shards, _ = corpus.load_run(run, tokenizer)
     return train.Windows(shards, cfg.n_positions, seed + 1)
 
 
@@ -384,7 +385,7 @@ def rl(
         leash_to = tuning.load_reference(run, reference, start, params, cfg)
     identity = tuning.identity("rl", seed, params, files, text, leash_to)
     identity["reward"] = [name, tuning.source_digest(reward)]
-    identity["judge"] = judge and train.fingerprint(judge.params.values())
+    identity["judge"] = judge and resume.fingerprint(judge.params.values())
     before = arena.measure(*model, unseen, recipe.max_tokens)
     warnings = rollouts.Warnings(recipe, cfg.n_positions)
     with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:

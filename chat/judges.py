@@ -133,12 +133,12 @@ def add_gradient(learner, params, cfg, rows, loss_of):
         dy[which, last] = dr[:, None] * vector
         dvector = dr @ h
         total = gradients.sum["score.weight"]
-        total[...] = total + dvector if gradients.begun else dvector
+        total[...] = total + dvector if gradients.added else dvector
         return loss, dy, None
 
     fast.hidden_and_grads(params, cfg, tokens, head, True,
-                          gradients.sum, gradients.begun, gradients.arena)
-    gradients.begun = True
+                          gradients.sum, gradients.added, gradients.arena)
+    gradients.added = True
     return found[0]
 
 

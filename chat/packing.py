@@ -16,8 +16,7 @@ text a row, which tests/test_align.py holds.
 
 import numpy as np
 
-import train
-from model import cores
+from model import cores, planning
 from run import command
 
 
@@ -90,7 +89,7 @@ def packed(tokens, targets, weights, n_positions):
     """Yield the rows of align.pad_rows side by side, in parts that keep the cores busy."""
     texts = [text_of(r, 0, tokens, targets, weights) for r in range(len(tokens))]
     rows = fill(texts, n_positions)
-    at_once = max(cores.N_THREADS, train.AT_ONCE // n_positions)
+    at_once = max(cores.N_THREADS, planning.AT_ONCE // n_positions)
     for i in range(0, len(rows), at_once):
         yield stack(rows[i:i + at_once])
 

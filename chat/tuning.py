@@ -20,6 +20,7 @@ import gpt
 import sample
 import train
 from chat import models
+from model import adamw, parallel, resume
 from run import command
 
 
@@ -92,10 +93,10 @@ def identity(stage, seed, params, files, text=None, reference=None):
     return {
         "stage": stage,
         "seed": seed,
-        "start": train.fingerprint(params.values()),
+        "start": resume.fingerprint(params.values()),
         "data": digest(files),
-        "tokens": train.fingerprint(text.shards) if text else None,
-        "reference": train.fingerprint(reference.values()) if reference else None,
+        "tokens": resume.fingerprint(text.shards) if text else None,
+        "reference": resume.fingerprint(reference.values()) if reference else None,
     }
 
 
@@ -109,11 +110,11 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save):
     params, cfg, tokenizer = model
     # Weight decay would pull at all weights, also those that no conversation has use for, and so
     # erode what the base model knows.
-    optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)
+    optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)
     identity = {**identity, **train.settings(recipe)}
-    kept = train.kept_settings(folder, identity, ("threads",))
-    identity["threads"] = train.keep_threads(kept)
-    with train.begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch,
+    kept = resume.kept_settings(folder, identity, ("threads",))
+    identity["threads"] = resume.keep_threads(kept)
+    with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch,
                      end="<|im_end|>") as stage:
         learner = Learner(stage, params, cfg, optimizer, recipe)
         yield learner
@@ -126,7 +127,7 @@ class Learner:
 
     def __init__(self, stage, params, cfg, optimizer, recipe):
         self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
-        self.gradients = train.Gradients(params, cfg)
+        self.gradients = parallel.Gradients(params, cfg)
 
     def add(self, tokens, targets, weights, positions=None, segments=None):
         """Add the gradient of sum(weights * nll), arrays of shape (B,T); returns that loss."""
@@ -151,7 +152,7 @@ class Learner:
         """
         step, recipe = self.step, self.recipe
         skipped, norm = None, 0.0
-        if self.gradients.begun:
+        if self.gradients.added:
             norm, lr, skipped = train.update(self.optimizer, self.gradients.sum, loss, step, recipe)
         else:
             lr = train.learning_rate(step, recipe)

@@ -17,7 +17,7 @@ import gpt
 import sample
 import train
 from chat import arena, generate, judges, lessons, options, rollouts
-from model import fast
+from model import fast, parallel
 from run import command
 from tokens.shards import write_shard
 from conftest import check_grad, run_main, run_script
@@ -68,7 +68,7 @@ def test_rows_line_up_targets_with_weights():
 
 def test_a_batch_with_nothing_to_learn_contributes_nothing():
     params = gpt.init(CFG, 0)
-    grads = train.Gradients(params, CFG)
+    grads = parallel.Gradients(params, CFG)
     loss, n = align.add_conversations(grads, [([1, 2, 3], [0, 0, 0])], CFG.n_positions)
     assert (loss, n) == (0.0, 0) and not any(g.any() for g in grads.sum.values())
 
@@ -76,7 +76,7 @@ def test_a_batch_with_nothing_to_learn_contributes_nothing():
 def test_only_the_assistants_tokens_are_learned():
     params = gpt.init(CFG, 0)
     ids, mask = sample.render(CHATS[0]["messages"], TOK)
-    loss, n = align.add_conversations(train.Gradients(params, CFG), [(ids, mask)], CFG.n_positions)
+    loss, n = align.add_conversations(parallel.Gradients(params, CFG), [(ids, mask)], CFG.n_positions)
     logits, _ = fast.forward(params, CFG, np.array([ids[:-1]]))
     logp = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
     by_hand = -np.mean([logp[t - 1, ids[t]] for t in range(1, len(ids)) if mask[t]])

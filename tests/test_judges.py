@@ -9,8 +9,8 @@ import pytest
 
 import align
 import gpt
-import train
 from chat import judges
+from model import parallel
 from conftest import check_grad
 from test_align import CFG as TINY, TOK, run  # noqa: F401  a fixture
 from test_stages import CFG, RNG, model
@@ -18,12 +18,12 @@ from test_stages import CFG, RNG, model
 
 def test_the_gradient_of_a_reward_model(monkeypatch):
     """Rows of unequal length, in two parts, after a step whose gradient must not be left."""
-    monkeypatch.setattr(train, "n_processes", lambda cfg: 1)
+    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
     params = {**model(), "score.weight": RNG.standard_normal(8)}
     rows = [RNG.integers(0, 13, n).tolist() for n in (9, 3, 5, 1, 7)]
     c = RNG.standard_normal(5)
     parts = [slice(0, 3), slice(3, 5)]
-    grads = train.Gradients(params, CFG)
+    grads = parallel.Gradients(params, CFG)
 
     def squares_of(part):                                   # a loss of rewards, and its gradient
         return lambda rewards: (float(c[part] @ rewards ** 2), 2 * c[part] * rewards)

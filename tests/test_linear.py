@@ -16,6 +16,7 @@ import pytest
 import regex
 
 from web import charset
+from web import elements
 from web import encoding
 from web import crawl
 from web import addresses
@@ -29,7 +30,6 @@ from web import markup
 from web import remote
 from web import robots
 from web import message
-from web import page
 from web import records
 from web import warc
 from web import words
@@ -40,7 +40,7 @@ except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
 MODULES = (warc, records, message, crawl, addresses, connection, remote, charset, encoding, markup, robots,
-           boilerplate, page, extract, filters, language_training, words)
+           boilerplate, elements, extract, filters, language_training, words)
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}
 BOUNDED = {"words.SUFFIX"}              # they only ever see a kilobyte; the entries below show that

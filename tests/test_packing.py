@@ -6,9 +6,8 @@ import pytest
 import align
 import gpt
 import sample
-import train
 from chat import packing
-from model import fast
+from model import fast, parallel, planning
 from test_align import behind
 
 
@@ -24,8 +23,8 @@ def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
     (packed,) = packing.packed(tokens, targets, mask, cfg.n_positions)
     assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
     for at_once in (10_000, 48):
-        monkeypatch.setattr(train, "AT_ONCE", at_once)
-        added = train.Gradients(params, cfg)
+        monkeypatch.setattr(planning, "AT_ONCE", at_once)
+        added = parallel.Gradients(params, cfg)
         found, n = align.add_conversations(added, rows, cfg.n_positions)
         assert found == pytest.approx(loss, rel=1e-10) and n == mask.sum()
         for k, g in grads.items():

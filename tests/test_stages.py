@@ -13,7 +13,7 @@ import gpt
 import sample
 import train
 from chat import generate, options
-from model import fast, operations, walk
+from model import corpus, fast, operations, parallel, walk
 from tokens.shards import write_shard
 from conftest import check_grad
 
@@ -124,7 +124,7 @@ def test_a_reply_is_the_same_whoever_comes_and_goes():
 @pytest.mark.parametrize("leash", [0.0, 0.3])
 def test_the_gradient_of_a_rollout(leash, monkeypatch):
     """What add_replies adds is the gradient of -A log p / n + leash / 2 (log p_ref - log p)^2 / n."""
-    monkeypatch.setattr(train, "n_processes", lambda cfg: 1)
+    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
     params, reference = model(), model()
     prompts = [[1, 2], [1, 2], [3, 4, 5], [3, 4, 5]]
     replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"),
@@ -142,7 +142,7 @@ def test_the_gradient_of_a_rollout(leash, monkeypatch):
         d = log_p_reference - log_p
         return ((-advantage[:, None] * log_p + leash / 2 * d * d) * rows[2]).sum() / rows[2].sum()
 
-    grads = train.Gradients(params, CFG)
+    grads = parallel.Gradients(params, CFG)
     _, info = align.add_replies(grads, (params, CFG, None), recipe, rollout, advantage, reference)
     check_grad(asked, {k: (params[k], grads.sum[k]) for k in params}, n=2)
     distance = ((align.log_probabilities(params, CFG, *rows) - log_p_reference) * rows[2]).sum() / 4
@@ -190,7 +190,7 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
     align.sft(run, recipe)
     rows = align.pad_rows([sample.render(chat["messages"], tokenizer) for chat in CHATS])
     _, want = fast.loss_and_grads(params, cfg, rows[0], rows[1], rows[2] / rows[2].sum())
-    text = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, 1).rows(0, 2)
+    text = train.Windows(corpus.load_run(run, tokenizer)[0], cfg.n_positions, 1).rows(0, 2)
     _, of_text = fast.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
     for k in want:
         both = want[k] + 0.5 * of_text[k]
