@@ -61,6 +61,7 @@ from web import crawl
 from web import dedup
 from web import extract
 from web import filters
+from web import remote
 from run import runs
 from web.dedup import deduplicate, minhash  # noqa: F401   these too are how others call them
 from web.filters import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
@@ -354,7 +355,7 @@ def documents(files, run_dir, dump, counts, rows):
         name = path if is_address(path) else (path.relative_to(run_dir) if path.is_relative_to(run_dir) else path).as_posix()
         name = os.fsencode(name).decode("utf-8", "backslashreplace")
         snapshot = re.search(r"CC-MAIN-\d{4}-\d{2}", str(path))
-        with contextlib.closing(crawl.open_url(path) if is_address(path) else open(path, "rb")) as file:
+        with contextlib.closing(remote.open_url(path) if is_address(path) else open(path, "rb")) as file:
             size = getattr(file, "size", None) if is_address(path) else path.stat().st_size
             for record in read_warc(Meter(file, size, rows), counts):
                 if record.type in DOCUMENT_TYPES:
@@ -600,7 +601,7 @@ def main(argv=None):
         return
     args = parse_args(argv)
     try:
-        paths = crawl.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
+        paths = remote.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
         settings = Settings(tuple(args.blocklist), args.hard_words, args.soft_words, args.subwords, args.public_suffixes,
                             tuple(args.language), args.language_model, args.tokenizer, tuple(args.pii),
                             args.fineweb, args.order, args.rights)

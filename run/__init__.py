@@ -1,6 +1,6 @@
 """Rooms of every script: the run folder and the command line.
 
-    disk            text files in, whole files out
+    disk            reads text files, and writes files whole
     runs            files that belong together, locks, the stages of make
     command         how a command ends, and what of its output a terminal may see
 """

@@ -1,11 +1,12 @@
-"""disk.py: text files in, whole files out.
+"""disk.py: reads text files, and writes files whole.
 
-    read_json(path), read_jsonl(path), read_lines(path)     a damaged file is an error that names it
-    whole_file(path), write_text(path, text)                a file gets its name when all of it is on the disk;
-                                                            until then, what was there stays
+    read_json, read_jsonl, read_lines       a damaged file is an error that names it
+    whole_file, write_text                  a file gets its name when all of it is on the disk;
+                                            until then, the previous file stays
 
-Files get their names by os.replace, which a kill cannot cut in half. A power loss could: a name may reach
-the disk before the bytes do. So a file is flushed before it is renamed, and its folder after that.
+os.replace gives a file its name, and no kill can cut that in half. A power loss could: the name may
+reach the disk before the bytes do. So the file is flushed before it is renamed, and its folder
+afterwards.
 """
 
 import contextlib
@@ -18,25 +19,31 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
+from run import command
+
 TEMPORARY = re.compile(r"(.+)\.(\d+)-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
 
 # ---------------------------------------------------------------------------------------- reading
 
 
 def distinct(pairs):
-    """A JSON object; ValueError if a key stands in it twice, as only one value could be meant."""
+    """A JSON object from its (key, value) pairs; ValueError if a key occurs twice.
+
+    Only one of the two values could be meant.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {key[:60]!r}{'...' * (len(key) > 60)} stands twice in one object")
+        shown = repr(key[:60]) + "..." * (len(key) > 60)
+        raise ValueError(f"the key {shown} stands twice in one object")
     return found
 
 
 def read_json(path):
-    """The object in a JSON file; ValueError naming the file if it is not one."""
+    """The object in a JSON file; ValueError naming the file if it holds none."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:           # ValueError: not UTF-8, not JSON, a number too long
+    except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, too deep, a huge number
         raise ValueError(f"{path}: not JSON ({str(e)[:100]})") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected a JSON object, found {str(found)[:40]!r}")
@@ -44,24 +51,32 @@ def read_json(path):
 
 
 def read_jsonl(path):
-    """[(line number, object)] of a file with one JSON object a line; ValueError naming the line that is none."""
+    """[(line number, object)] of a file with one JSON object a line.
+
+    ValueError naming the file and the line that holds none.
+    """
     rows = []
     with open(path, "rb") as f:
         for n, line in enumerate(f, 1):
-            if line.strip():
-                try:
-                    rows.append((n, json.loads(line.decode("utf-8"))))
-                except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, too deep, a number too long
-                    raise ValueError(f"{path}:{n}: not JSON ({str(e)[:100]})") from None
+            if not line.strip():
+                continue
+            try:
+                rows.append((n, json.loads(line.decode("utf-8"))))
+            except (ValueError, RecursionError) as e:       # as in read_json
+                raise ValueError(f"{path}:{n}: not JSON ({str(e)[:100]})") from None
     if not rows:
         raise ValueError(f"{path}: empty, there is nothing to learn from")
     return rows
 
 
 def read_lines(path, errors="strict"):
-    """The lines of a text file, gzipped or not; ValueError naming the file if it is damaged. errors: of UTF-8, as for open."""
+    """The lines of a text file, gzipped or not; ValueError naming the file if it is damaged.
+
+    errors: what to do with bytes that are not UTF-8, as for open().
+    """
+    open_text = gzip.open if str(path).endswith(".gz") else open
     try:
-        with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8", errors=errors) as f:
+        with open_text(path, "rt", encoding="utf-8", errors=errors) as f:
             yield from f
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise ValueError(f"{path}: damaged gzip ({e}); fetch or make it again") from None
@@ -88,16 +103,20 @@ def sync_file(path):
 
 
 def replace(old, new):
-    """Rename a finished file over whatever file has the new name, also on the disk. Both lie on one file system."""
+    """Rename a finished file, over any file of the new name, also on the disk.
+
+    Both names are on one file system.
+    """
     os.replace(old, new)
     sync_folder(Path(new).parent)
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """A binary file to write to that gets its name only when it is complete and on the disk.
+    """A binary file to write to. It gets its name only when it is complete and on the disk.
 
-    On any failure what was there stays. The temporary name is this writer's own: PATH.PROCESS-RANDOM.tmp.
+    After any failure the previous file is still there. The temporary name belongs to this writer
+    alone: PATH.PROCESS-RANDOM.tmp.
     """
     tmp = Path(f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -115,7 +134,7 @@ def whole_file(path):
 
 @contextlib.contextmanager
 def naming(path):
-    """An error of the system that names no file, as of a full disk, names this one."""
+    """Add the path to a system error that names no file, such as that of a full disk."""
     try:
         yield
     except OSError as e:
@@ -131,7 +150,10 @@ def write_text(path, text):
 
 
 def remove_temporaries(folder, name=None):
-    """Remove what killed processes left of whole_file in a folder, or only what was to be the file `name`."""
+    """Remove temporary files of whole_file that killed processes left in a folder.
+
+    name: only those of the file of this name.
+    """
     for path in Path(folder).iterdir():
         found = TEMPORARY.fullmatch(path.name)
         if found and name in (None, found[1]) and not is_alive(int(found[2])):
@@ -139,15 +161,20 @@ def remove_temporaries(folder, name=None):
 
 
 def is_alive(process):
-    """Whether a process of this number is there: then its temporary file is still being written."""
+    """Whether a process with this number runs. If so, it is still writing its temporary file."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:                             # somebody else's
+    except PermissionError:                 # another user's process
         return True
-    try:                                                # one that has ended and that nobody asked about is still listed
-        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    try:                                    # a zombie is still listed: it has ended, unnoticed
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        state = status.rpartition(")")[2].split()[0]
         return state not in ("Z", "X")
-    except (OSError, IndexError):                       # no such files on this system
+    except (OSError, IndexError):           # this system has no such files
         return True
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

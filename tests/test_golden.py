@@ -2,7 +2,9 @@
 
 import json
 
-import gpt
+from model import fast
+from model import adamw
+from model import parallel
 import golden
 import numpy as np
 import pytest
@@ -51,19 +53,19 @@ def check_logits(logits, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logits(dtype):
     tokens = golden.batches()["mean"].tokens
-    check_logits(gpt.forward(weights(dtype), golden.CFG, tokens)[0], dtype)
+    check_logits(fast.forward(weights(dtype), golden.CFG, tokens)[0], dtype)
 
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logits_of_decode(monkeypatch, dtype, large):
     """Four tokens at once, then one by one."""
-    monkeypatch.setattr(gpt, "SMALL_MODEL", 0 if large else gpt.SMALL_MODEL)
+    monkeypatch.setattr(fast, "SMALL_MODEL", 0 if large else fast.SMALL_MODEL)
     params, tokens = weights(dtype), golden.batches()["mean"].tokens
-    cache = gpt.Cache(golden.CFG, len(tokens), like=params["wte.weight"])
-    logits = [gpt.decode(params, golden.CFG, tokens[:, :4], cache)]
+    cache = fast.Cache(golden.CFG, len(tokens), like=params["wte.weight"])
+    logits = [fast.decode(params, golden.CFG, tokens[:, :4], cache)]
     for t in range(4, tokens.shape[1]):
-        logits.append(gpt.decode(params, golden.CFG, tokens[:, t:t + 1], cache))
+        logits.append(fast.decode(params, golden.CFG, tokens[:, t:t + 1], cache))
     check_logits(np.concatenate(logits, 1), dtype)
 
 
@@ -72,31 +74,26 @@ def test_logits_of_decode(monkeypatch, dtype, large):
 def test_losses_and_gradients(dtype, name):
     params, batch, want = weights(dtype), golden.batches()[name], GOLDEN["batches"][name]
     arguments = params, golden.CFG, batch.tokens, batch.targets, batch.weights
-    loss, grads = gpt.loss_and_grads(*arguments, temperature=batch.temperature, threads=3)
-    alone, _ = gpt.loss_and_grads(*arguments, temperature=batch.temperature, want_grads=False)
+    loss, grads = fast.loss_and_grads(*arguments, temperature=batch.temperature, threads=3)
+    alone, _ = fast.loss_and_grads(*arguments, temperature=batch.temperature, want_grads=False)
     assert loss == pytest.approx(want["loss"], rel=tolerance(dtype))
     assert alone == pytest.approx(want["loss"], rel=tolerance(dtype))
     check_tensors(grads, want["gradients"], dtype)
 
 
-@pytest.mark.parametrize("n_processes", [1, 2])
+@pytest.mark.parametrize("AdamW, n_processes", [(train.AdamW, 1), (adamw.AdamW, 2)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_ten_steps(monkeypatch, dtype, n_processes):
+def test_ten_steps(monkeypatch, dtype, AdamW, n_processes):
     """Rows come in two parts, as where memory is short; then clipping, schedule, AdamW."""
-    monkeypatch.setattr(train, "n_processes", lambda cfg: n_processes)
+    monkeypatch.setattr(parallel, "n_processes", lambda cfg: n_processes)
     recipe, params = golden.RECIPE, weights(dtype)
     betas = recipe.beta1, recipe.beta2
-    optimizer = train.AdamW(params, *betas, weight_decay=recipe.weight_decay)
-    work = train.Gradients(params, golden.CFG)
-    shape = recipe.batch, golden.CFG.n_positions
-    each = np.full(shape, 1.0 / (shape[0] * shape[1]))
+    optimizer = AdamW(params, *betas, weight_decay=recipe.weight_decay)
+    work = parallel.Gradients(params, golden.CFG)
     want = GOLDEN["training"]
     clipped = []
     for step, rows in enumerate(golden.training_rows()):
-        work.clear()
-        loss = 0.0
-        for part in (slice(0, 2), slice(2, recipe.batch)):
-            loss += work.add(rows[part, :-1], rows[part, 1:], each[part])
+        loss = train.add_gradients(work, rows, micro_batch=2)
         norm, rate, skipped = train.update(optimizer, work.sum, loss, step, recipe)
         step_of_pytorch = want["steps: loss, norm, rate"][step]
         assert [loss, norm, rate] == pytest.approx(step_of_pytorch, rel=tolerance(dtype))

@@ -49,7 +49,8 @@ from urllib.parse import urlsplit
 
 from run import disk
 from web import charset
-from web import extract
+from web import encoding
+from web import markup
 import numpy as np
 from web import robots
 from web.words import split_piece, words  # noqa: F401   words: for others
@@ -146,7 +147,7 @@ def load_suffixes(path):
 def host_of(url):
     """Host of a URL in lower case, without user, port or final dot; "" if there is none, or one that DNS could not hold."""
     try:
-        host = urlsplit(extract.stream_safe(url)).netloc.rpartition("@")[2]     # urlsplit normalises what is not ASCII
+        host = urlsplit(encoding.stream_safe(url)).netloc.rpartition("@")[2]     # urlsplit normalises what is not ASCII
     except ValueError:
         return ""
     if host.startswith("["):                                # an IPv6 address
@@ -230,10 +231,10 @@ def rights(headers, html, date=""):
     lower, source = html.lower(), html.decode("latin-1")    # as long as each other
     last_meta, licences = lower.rfind(b"<meta"), licence_links(source, lower)
     last, licence = max(last_meta, *licences, -1), None
-    for at, name, inside in charset.tags(source):
+    for at, name, inside in markup.tags(source):
         if at > last:
             break
-        if name == "meta" and (said := said_by_meta(charset.attributes(inside), now)):
+        if name == "meta" and (said := said_by_meta(markup.attributes(inside), now)):
             return said, None
         licence = licence or licences.get(at)
     return None, licence
@@ -253,7 +254,7 @@ def licence_links(source, lower):
         begin, end = lower.rfind(b"<", max(0, at - MAX_TAG), at), lower.find(b">", at, at + MAX_TAG)
         link = begin >= 0 and end >= 0 and LINK.match(source, begin)
         if link:
-            tag = charset.attributes(source[link.end():end].encode("latin-1").decode("utf-8", "replace"))
+            tag = markup.attributes(source[link.end():end].encode("latin-1").decode("utf-8", "replace"))
             if "license" in tag.get("rel", "").lower().split() and tag.get("href", "").strip():
                 found[begin] = tag["href"].strip()
         at = lower.find(b"license", max(at + 1, end))

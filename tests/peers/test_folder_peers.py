@@ -12,9 +12,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2ForSequenceCla
 
 import bpe
 from model import checkpoint
+from model import fast
+from model import folders
+from model import fast
+from model import folders
+from model import resume
 import gpt
 import sample
-import train
 
 TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\nNobody answered: 12 boats lay at anchor.\n" * 20
 TEXTS = ["First line:\n\nSecond line", "he said.\n\n\"Who", "a  b\n \nc", "12 boats", " naïve 中文 😉\t x", "a<|im_start|> b<|endoftext|>"]
@@ -33,7 +37,7 @@ CHATS = [
 def folder(request, tmp_path):
     """A model folder as a stage of training begins and ends one; of a base model, and of one that chats."""
     TOK.save(tmp_path / "tokenizer.json", request.param)
-    train.save_generation_config(tmp_path, TOK, request.param)
+    resume.save_generation_config(tmp_path, TOK, request.param)
     gpt.save(tmp_path, PARAMS, CFG)
     return tmp_path, request.param
 
@@ -53,7 +57,7 @@ def test_transformers_opens_ours(folder):
     assert ids["attention_mask"].tolist()[0][-1] == 0 and ids["input_ids"][0, -1] == theirs.pad_token_id
     with torch.no_grad():
         want = model(torch.tensor([TOK.encode(TEXT[:60])])).logits[0].numpy()
-    np.testing.assert_allclose(gpt.forward(PARAMS, CFG, np.array([TOK.encode(TEXT[:60])]))[0][0], want, atol=1e-4)
+    np.testing.assert_allclose(fast.forward(PARAMS, CFG, np.array([TOK.encode(TEXT[:60])]))[0][0], want, atol=1e-4)
 
 
 def test_the_chat_template_is_render_prompt(tmp_path):
@@ -115,8 +119,8 @@ def test_gpt2s_own_files(tmp_path):
 def test_a_reward_models_padding(tmp_path):
     """transformers reads the reward from the last token that is no padding: <|im_end|>, as we do."""
     import align
-    train.save_generation_config(tmp_path, TOK, "<|im_end|>")
-    gpt.save_config(tmp_path, CFG)
+    resume.save_generation_config(tmp_path, TOK, "<|im_end|>")
+    folders.save_config(tmp_path, CFG)
     TOK.save(tmp_path / "tokenizer.json")
     params = {**PARAMS, "score.weight": np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)}
     align.save_reward(tmp_path, params, CFG, 0.0)

@@ -1,0 +1,505 @@
+"""fast.py: gpt.py's model for NumPy at full speed.
+
+The functions have the names and the meanings of gpt.py's, which are their definitions. Here all
+cores compute, a step allocates nothing of size, and the operations are those of
+model/operations.py. model/device.py offers the same functions for a GPU.
+
+    from model import fast      before numpy: it sets up the BLAS
+"""
+
+import contextlib
+import copy
+import functools
+import threading
+from types import MappingProxyType
+
+from model import cores                     # before numpy, whose BLAS it sets up
+from model.cores import Arena, in_parallel
+from model import operations, walk
+from model.checks import (
+    check_grads, check_out, check_params, check_positive, check_shape, check_targets, check_texts,
+    check_tokens, new_positions, token_weights,
+)
+import gpt
+import numpy as np
+
+# Letters as in gpt.py, and N = B * T rows. A part is a function: part(n) is the slice of n things
+# that one thread works on (cores.Share).
+
+SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
+PART = 64 << 20         # parameters times tokens: with less, a thread of decode costs more than it does
+LOGIT_FLOATS = 1 << 24  # of the rows of logits that exist at once: 64 MB in float32
+HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
+
+
+# ----------------------------------------------------------------------------------------- memory
+
+
+def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
+    """Everything that one step divides its arena into: {name: shape}, read-only."""
+    return _step_shapes(cfg, B, T, threads, want_grads, recompute, LOGIT_FLOATS)
+
+
+@functools.lru_cache(maxsize=16)
+def _step_shapes(cfg, B, T, threads, want_grads, recompute, logit_floats):
+    V, C = cfg.vocab_size, cfg.n_embd
+    shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
+    rows = min(B * T, max(threads, logit_floats // V))
+    shapes["logits"] = (rows, V)
+    shapes["y_rows"] = (rows, C)        # the rows of y that these logits are made of
+    if want_grads:
+        params = gpt.param_shapes(cfg)
+        for part in range(min(threads, B)):
+            for name in _names_of_block(cfg, cfg.n_layer - 1):
+                short = name.removeprefix(f"h.{cfg.n_layer - 1}.")
+                shapes[f"grad.{part}.{short}"] = params[name]
+    return MappingProxyType(shapes)     # every caller gets the same one
+
+
+def _names_of_block(cfg, i):
+    """The parameters whose gradients block i fills; the last norm's belong to the last block."""
+    names = [f"h.{i}.{name}" for name in walk.LAYER]
+    return [*names, "ln_f.weight", "ln_f.bias"] if i == cfg.n_layer - 1 else names
+
+
+def _thread_count(threads):
+    """How many threads a caller wants: None for one on each core."""
+    if threads is None:
+        return cores.N_THREADS
+    if not (isinstance(threads, int) and threads >= 1):
+        raise ValueError(
+            f"threads: {threads!r}, expected an integer of at least 1, "
+            "or None for one on each core"
+        )
+    return threads
+
+
+def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
+    """{what: bytes} of training with B sequences of T tokens at once, known before any of it is
+    taken."""
+    shapes = step_shapes(cfg, B, T, _thread_count(threads), True, recompute)
+    n = cfg.n_params * itemsize
+    plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
+    for name, shape in shapes.items():
+        what = "activations"
+        if name.startswith("grad."):
+            what = "gradients"
+        elif name in ("logits", "y_rows"):
+            what = "logits"
+        plan[what] += cores.padded(shape, itemsize)
+    return plan
+
+
+@contextlib.contextmanager
+def _only_user(arena):
+    """Two calls that work in one arena at a time would overwrite each other's arrays."""
+    lock = vars(arena).setdefault("in_use", threading.Lock())
+    if not lock.acquire(blocking=False):
+        raise ValueError("arena: in use by another call; give each thread an Arena of its own")
+    try:
+        yield arena
+    finally:
+        lock.release()
+
+
+# ----------------------------------------------------------------------------------------- a step
+
+
+class _Sequences:
+    """Some sequences of the batch, which one thread takes through the trunk and back."""
+
+    def __init__(self, step, part):
+        cfg, B = step.cfg, len(step.tokens)
+        self.step, self.part, mine = step, part, part(B)
+        self.a = {}
+        for name in step.of_trunk:
+            each = len(step.a[name]) // B           # rows of this array that a sequence has
+            self.a[name] = step.a[name][mine.start * each : mine.stop * each]
+        self.tokens = step.tokens[mine]
+        self.positions = step.positions[mine]
+        hidden = None if step.hidden is None else step.hidden[mine]
+        self.blocks = [walk.block_arrays(self.a, i, hidden) for i in range(cfg.n_layer)]
+        self.kept = walk.kept_inputs(self.a, cfg)
+
+    def forward(self):
+        """Fill y, the result of the last norm."""
+        params, a = self.step.params, self.a
+        wte, wpe = params["wte.weight"], params["wpe.weight"]
+        operations.embedding_forward(self.tokens, self.positions, wte, wpe, out=a["x"])
+        walk.trunk_forward(
+            operations, a["x"], params, self.step.layers, self.blocks, self.step.cfg.n_head,
+            (a["y"], a["n_f"], a["rstd_f"]), self.kept,
+        )
+
+    def gradients(self, i, grads, add):
+        """{name: array} for the sums over these rows: those of grads where they may be written."""
+        names = _names_of_block(self.step.cfg, i)
+        if self.part.index == 0 and not add:
+            return {name: grads[name] for name in names}
+        prefix = f"grad.{self.part.index}."
+        return {name: self.step.a[prefix + name.removeprefix(f"h.{i}.")] for name in names}
+
+    def backward(self, i, mine):
+        """Through block i: from dx in x (for the last block dy in y) to dx in x. Fills mine, what
+        gradients() gave."""
+        a, step = self.a, self.step
+        n_head, p, s, dx = step.cfg.n_head, step.layers[i], self.blocks[i], self.a["x"]
+        if i == step.cfg.n_layer - 1:
+            cache = a["n_f"], a["rstd_f"], step.params["ln_f.weight"]
+            places = dx, mine["ln_f.weight"], mine["ln_f.bias"]
+            operations.layernorm_backward(a["y"], cache, out=places)
+        if self.kept:
+            walk.block_forward(operations, self.kept[i], None, p, s, n_head)
+        walk.block_backward(operations, dx, p, s, n_head, walk.layer_params(mine, i))
+
+
+class _Step:
+    """The arrays of one step and the way through the model, forward and back.
+
+    The sequences are divided among threads, and each takes its own through the whole trunk without
+    waiting for others. The gradients of parameters are sums over all rows: each thread sums those
+    of its rows, block by block, and then the sums of all are added up.
+    """
+
+    def __init__(
+        self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False,
+        positions=None, segments=None,
+    ):
+        (B, T), dtype = tokens.shape, params["wte.weight"].dtype
+        self.params, self.cfg, self.tokens, self.threads = params, cfg, tokens, threads
+        self.given = positions
+        self.positions = np.broadcast_to(np.arange(T), (B, T)) if positions is None else positions
+        self.hidden = None if segments is None else operations.segments_hidden(segments, dtype)
+        self.of_trunk = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
+        self.a = arena.divide(step_shapes(cfg, B, T, threads, want_grads, recompute), dtype)
+        self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
+        n_parts = min(threads, B)
+        self.sequences = [_Sequences(self, cores.Share(i, n_parts)) for i in range(n_parts)]
+
+    def trunk_forward(self):
+        """Fill y, (N,C) after the last norm."""
+        in_parallel(lambda part: self.sequences[part.index].forward(), len(self.sequences))
+
+    def heads(self, counted, targets, weights=None, temperature=1.0):
+        """(rows, their nll) for as many of the counted rows (n,) at a time as there are logits for.
+
+        With weights, y becomes dy in these rows, and the logits their own gradient.
+        """
+        most = len(self.a["logits"])
+        n_blocks = -(-len(counted) // most)
+        for rows in np.array_split(counted, n_blocks) if n_blocks else []:
+            head = functools.partial(self._head, rows, targets, weights, temperature)
+            yield rows, np.concatenate(in_parallel(head, self.threads))
+
+    def _head(self, rows, targets, weights, temperature, part):
+        """The nll under the tied head of this part's share of the rows; with weights also dy."""
+        at, wte = part(len(rows)), self.params["wte.weight"][: self.cfg.vocab_size]
+        rows, y, z = rows[at], self.a["y_rows"][at], self.a["logits"][at]
+        np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
+        y /= temperature                                # softmax(y wte^T / temperature)
+        np.matmul(y, wte.T, out=z)
+        nll, cache = operations.cross_entropy_forward(z, targets[rows])
+        if weights is not None:
+            # forward was: logits = (y / temperature) wte^T
+            dz = operations.cross_entropy_backward(weights[rows], cache)
+            self.a["y"][rows] = dz @ wte / temperature
+        return nll
+
+    def head_weight_backward(self, n, dwte, add):
+        """dwte, or what is added to it, of the n rows that heads() gave last."""
+        in_parallel(lambda part: self._head_weight_backward(part, n, dwte, add), self.threads)
+
+    def _head_weight_backward(self, part, n, dwte, add):
+        mine = part(self.cfg.vocab_size)
+        dz, y, dw = self.a["logits"][:n].T[mine], self.a["y_rows"][:n], dwte[mine]
+        if not add:
+            np.matmul(dz, y, out=dw)
+            return
+        for r in operations.row_blocks(dw):             # a temporary that stays in cache
+            dw[r] += dz[r] @ y
+
+    def trunk_backward(self, grads, add):
+        """From dy in y to the gradients of all parameters; wte's is added to what is there."""
+        for i in reversed(range(self.cfg.n_layer)):
+            sums = [sequences.gradients(i, grads, add) for sequences in self.sequences]
+
+            def backward(part, i=i, sums=sums):
+                self.sequences[part.index].backward(i, sums[part.index])
+
+            in_parallel(backward, len(self.sequences))
+            in_parallel(functools.partial(self._add_up, sums, grads), self.threads)
+        in_parallel(functools.partial(self._embedding_backward, grads), self.threads)
+
+    def _add_up(self, sums, grads, part):
+        """Part of the rows of the gradients of a block. sums: of each thread, what gradients()
+        gave it."""
+        for name in sums[0]:
+            total = grads[name]
+            rows = part(len(total))
+            for of_thread in sums:
+                if of_thread[name] is not total:
+                    total[rows] += of_thread[name][rows]
+
+    def _embedding_backward(self, grads, part):
+        """Part of the columns of the gradients of both tables."""
+        columns = part(self.cfg.n_embd)
+        dx, T = self.a["x"][:, columns], self.tokens.shape[1]
+        dwte, dwpe = grads["wte.weight"][:, columns], grads["wpe.weight"][:, columns]
+        operations.embedding_backward(dx, self.tokens.ravel(), dwte)
+        if self.given is None:                          # then row t belongs to position t
+            dwpe[:T] += dx.reshape(-1, T, dx.shape[1]).sum(0)
+        else:
+            operations.embedding_backward(dx, self.given.ravel(), dwpe)
+
+
+# ------------------------------------------------------------------------------------- the engine
+
+
+def forward(params, cfg, tokens):
+    """gpt.forward; in place of its cache, all that was computed, under the names of step_shapes."""
+    check_tokens(cfg, tokens)
+    check_params(params, cfg)
+    step = _Step(params, cfg, tokens, Arena(), cores.N_THREADS)
+    step.trunk_forward()
+    logits = step.a["y"] @ params["wte.weight"][: cfg.vocab_size].T
+    return logits.reshape(*tokens.shape, -1), step.a
+
+
+def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
+    """gpt.token_losses, with logits for some of the counted tokens at a time."""
+    check_tokens(cfg, tokens)
+    check_targets(cfg, tokens, targets)
+    check_params(params, cfg)
+    check_positive("temperature", temperature)
+    targets, nll = targets.ravel(), np.zeros(targets.size, params["wte.weight"].dtype)
+    with _only_user(arena or Arena()) as arena:
+        step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads=False)
+        step.trunk_forward()
+        counted = np.flatnonzero(targets != -1)
+        for rows, of_rows in step.heads(counted, targets, temperature=temperature):
+            nll[rows] = of_rows
+    return nll.reshape(tokens.shape)
+
+
+def loss_and_grads(
+    params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
+    recompute=False, threads=None, temperature=1.0, positions=None, segments=None,
+):
+    """gpt.loss_and_grads. Without want_grads, the dict of gradients is empty.
+
+    grads: arrays for the gradients, which with add are added to what is there, for batches that
+    come in several parts. A wrong argument is an error before they are written to.
+    arena: an Arena to work in; with both given, a step allocates nothing of size.
+    recompute: keep little, and compute it again in the backward (walk.trunk_shapes).
+    threads: how many, by default one for each core.
+    positions, segments (B,T) int: for rows of several texts, where each token stands in its own
+    text, and which text that is (operations.segments_hidden).
+    """
+    check_tokens(cfg, tokens)
+    check_targets(cfg, tokens, targets)
+    check_params(params, cfg)
+    check_positive("temperature", temperature)
+    check_texts(cfg, tokens, positions, segments)
+    threads = _thread_count(threads)
+    weights = token_weights(targets, weights, params["wte.weight"].dtype)
+    if not want_grads:
+        if positions is not None or segments is not None:
+            raise ValueError("positions and segments are for gradients")
+        nll = token_losses(params, cfg, tokens, targets, arena, temperature)
+        return float(weights @ nll.ravel()), {}
+    grads = _places(params, cfg, grads, add)
+    with _only_user(arena or Arena()) as arena:
+        step = _Step(params, cfg, tokens, arena, threads, True, recompute, positions, segments)
+        step.trunk_forward()
+        counted = np.flatnonzero(weights)               # a row of weight 0 needs no logits
+        if len(counted) < len(weights):
+            step.a["y"][weights == 0.0] = 0.0           # it has no gradient either
+        if not add:                                     # where no product below will write
+            grads["wpe.weight"][...] = 0.0
+            grads["wte.weight"][cfg.vocab_size if len(counted) else 0 :] = 0.0
+        loss, begun = 0.0, add
+        for rows, nll in step.heads(counted, targets.ravel(), weights, temperature):
+            loss += float(weights[rows] @ nll)
+            step.head_weight_backward(len(rows), grads["wte.weight"], begun)
+            begun = True
+        step.trunk_backward(grads, add)
+    return loss, grads
+
+
+def _places(params, cfg, grads, add):
+    """Places for the gradients: those given, once they are checked, or fresh ones.
+
+    Tensors beside the model's, such as another head's, are the caller's affair: given arrays are
+    left as they are, and fresh ones are zeros.
+    """
+    if grads is not None:
+        check_grads(params, cfg, grads)
+        return grads
+    if add:
+        raise ValueError("add needs grads, the arrays that hold what is added to")
+    names, fresh = gpt.param_shapes(cfg), {}
+    for name, p in params.items():
+        fresh[name] = np.empty_like(p) if name in names else np.zeros_like(p)
+    return fresh
+
+
+def hidden_and_grads(
+    params, cfg, tokens, head, want_grads=True, grads=None, add=False, arena=None
+):
+    """loss_and_grads under another head than the tied one, such as a reward's.
+
+    head(y) -> (loss, dy, dwte or None). y: the last hidden states, (B,T,C) after the final norm.
+    They lie in the arena: a head copies what it wants to keep. dy: the gradient there. dwte: what
+    the head adds to the gradient of wte.weight.
+    """
+    check_tokens(cfg, tokens)
+    check_params(params, cfg)
+    if want_grads:
+        grads = _places(params, cfg, grads, add)
+    with _only_user(arena or Arena()) as arena:
+        step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads)
+        step.trunk_forward()
+        y = step.a["y"]
+        loss, dy, dwte = head(y.reshape(*tokens.shape, -1))
+        if not want_grads:
+            return loss, {}
+        check_shape("head: dy", dy, (*tokens.shape, cfg.n_embd))
+        if dwte is not None:
+            check_shape("head: dwte", dwte, grads["wte.weight"].shape)
+            check_out("head: dwte", grads["wte.weight"], apart=(dwte,))
+        y[...] = dy.reshape(y.shape)
+        if not add:
+            grads["wpe.weight"][...] = 0.0
+            grads["wte.weight"][...] = 0.0
+        if dwte is not None:
+            grads["wte.weight"] += dwte
+        step.trunk_backward(grads, add)
+    return loss, grads
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+class Cache(gpt.Cache):
+    """gpt.Cache, of which some rows can be had."""
+
+    def rows(self, part):
+        """A cache of the rows of a slice, in the same memory."""
+        if not isinstance(part, slice):
+            raise ValueError(f"rows of a cache: {part!r}, expected a slice")
+        some = copy.copy(self)
+        some.k, some.v, some.length = self.k[:, part], self.v[:, part], self.length[part]
+        return some
+
+
+def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
+    """gpt.decode of rows that may differ in length.
+
+    tokens (B,T) int, padded behind where rows differ; n_new (B,): how many of each row count, at
+    least 1, by default T. Returns (B,T,V), or with only_last (B,V): the logits after the last
+    token that counts in each row, which is all that writing needs.
+
+    The rows of a small model are divided among threads. The time of a large one goes into reading
+    its weights: there the weights are divided, and each is read once for all rows.
+    """
+    n_new = new_positions(cfg, params, tokens, cache, n_new)
+    B = len(tokens)
+    if cfg.n_params >= SMALL_MODEL:
+        n_parts = min(cores.N_THREADS, cfg.n_head)
+        logits = _Decoding(params, cfg, tokens, cache, n_new, n_parts).run(only_last)
+    else:
+
+        def of_rows(part):
+            at = part(B)
+            some = cache.rows(at)
+            return _Decoding(params, cfg, tokens[at], some, n_new[at], 1).run(only_last)
+
+        n_parts = min(cores.N_THREADS, B, cfg.n_params * tokens.size // PART)
+        logits = np.concatenate(in_parallel(of_rows, max(1, n_parts)))
+    cache.length += n_new
+    return logits
+
+
+class _Decoding:
+    """New positions on their way through the model. n_parts threads divide each block.
+
+    They divide it by its heads and by the hidden units of its MLP. Both end in a sum over them, the
+    second projection: so a thread needs nobody else's until there, and then the sums are added.
+    """
+
+    def __init__(self, params, cfg, tokens, cache, n_new, n_parts):
+        (B, T), room = tokens.shape, cache.k.shape[3]
+        self.params, self.cfg, self.tokens, self.cache = params, cfg, tokens, cache
+        self.n_new, self.n_parts = n_new, n_parts
+        self.S = min(int(cache.length.max()) + T, room)
+        self.at = np.minimum(cache.length[:, None] + np.arange(T), self.S - 1)      # (B,T)
+        self.row, self.column = np.nonzero(np.arange(T) < n_new[:, None])   # of what counts, (n,)
+        self.slot = self.at[self.row, self.column]
+        later = np.arange(self.S) > self.at[:, None, :, None]       # (B,1,T,S) key behind query
+        dtype = cache.k.dtype
+        self.mask = np.where(later, -np.inf, 0.0).astype(dtype) if later.any() else None
+
+    def run(self, only_last):
+        """The logits."""
+        params, (B, T), C = self.params, self.tokens.shape, self.cfg.n_embd
+        x = operations.embedding_forward(
+            self.tokens, self.at, params["wte.weight"], params["wpe.weight"]
+        )
+        for i in range(self.cfg.n_layer):
+            self.block(x, walk.layer_params(params, i), self.cache.k[i], self.cache.v[i])
+        if only_last:
+            x = x.reshape(B, T, C)[np.arange(B), self.n_new - 1]
+        y, _ = operations.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
+        logits = np.empty((len(y), self.cfg.vocab_size), y.dtype)
+        in_parallel(functools.partial(self.head, y, logits), self.n_parts)
+        return logits if only_last else logits.reshape(B, T, -1)
+
+    def block(self, x, p, k_cache, v_cache):
+        """gpt.block_forward in place of x (N,C)."""
+        a, _ = operations.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
+        qkv = np.empty((len(x), 3 * self.cfg.n_embd), x.dtype)
+        in_parallel(functools.partial(self.c_attn, a, p, qkv), self.n_parts)
+        attention = functools.partial(self.attention, qkv, p, k_cache, v_cache)
+        x += sum(in_parallel(attention, self.n_parts))
+        x += p["attn.c_proj.bias"]
+        m, _ = operations.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
+        x += sum(in_parallel(functools.partial(self.mlp, m, p), self.n_parts))
+        x += p["mlp.c_proj.bias"]
+
+    def c_attn(self, a, p, qkv, part):
+        """Some columns of qkv (N,3C)."""
+        at = part(qkv.shape[1])
+        w, b = p["attn.c_attn.weight"][:, at], p["attn.c_attn.bias"][at]
+        operations.linear_forward(a, w, b, out=qkv[:, at])
+
+    def attention(self, qkv, p, k_cache, v_cache, part):
+        """What some heads add to x: (N,3C) -> (N,C). Their keys and values go into the cache."""
+        (B, T), n_head, S = self.tokens.shape, self.cfg.n_head, self.S
+        heads, HS = part(n_head), self.cfg.n_embd // n_head
+        q, k, v = operations.heads(qkv.reshape(B, T, -1), n_head)[:, :, heads]  # (B,heads,T,HS)
+        k_cache[self.row, heads, self.slot] = k[self.row, :, self.column]
+        v_cache[self.row, heads, self.slot] = v[self.row, :, self.column]
+        s = (q * float(HS**-0.5)) @ k_cache[:, heads, :S].swapaxes(-1, -2)      # (B,heads,T,S)
+        if self.mask is not None:
+            s += self.mask
+        s -= s.max(-1, keepdims=True)
+        np.exp(s, out=s)
+        s /= s.sum(-1, keepdims=True)
+        o = np.empty((B, T, heads.stop - heads.start, HS), qkv.dtype)
+        np.matmul(s, v_cache[:, heads, :S], out=o.swapaxes(1, 2))
+        w = p["attn.c_proj.weight"][heads.start * HS : heads.stop * HS]
+        return o.reshape(B * T, -1) @ w
+
+    def mlp(self, m, p, part):
+        """What some hidden units add to x: (N,C) -> (N,C)"""
+        at = part(4 * self.cfg.n_embd)
+        w, b = p["mlp.c_fc.weight"][:, at], p["mlp.c_fc.bias"][at]
+        u, _ = operations.gelu_forward(operations.linear_forward(m, w, b))
+        return u @ p["mlp.c_proj.weight"][at]
+
+    def head(self, y, logits, part):
+        """Some columns of the logits."""
+        mine, wte = part(self.cfg.vocab_size), self.params["wte.weight"]
+        for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
+            at = slice(begin, min(begin + HEAD_COLUMNS, mine.stop))
+            np.matmul(y, wte[at].T, out=logits[:, at])
