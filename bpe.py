@@ -249,7 +249,7 @@ TEXTS = (SAMPLE, "", " ", "lamp", " lamp", "two  spaces ", "1a2b", "\r\n\n x", "
          "안녕", "👩\u200d🚀", "<|im_end|>")
 
 
-def check(tokens, ranks):
+def checks(tokens, ranks):
     """Yields (what must be true of the definitions, whether it is), for tokens of SAMPLE."""
     few = {b"ab": 256, b"abc": 257}
     yield "the lowest rank is merged first", merge(few, b"xabcab") == [b"x", b"abc", b"ab"]
@@ -270,7 +270,7 @@ def check_and_show(args=None):
     tokens = train(Counter(piece.encode("utf-8") for piece in regex.findall(PATTERN, SAMPLE)), 330)
     ranks = {token: i for i, token in enumerate(tokens)}
     faults = 0
-    for what, is_true in check(tokens, ranks):
+    for what, is_true in checks(tokens, ranks):
         print(f"{'ok' if is_true else 'WRONG':8}{what}")
         faults += not is_true
     print(f"\n{len(tokens) - 256} merges learned from {len(SAMPLE)} characters, the first of them:")
