@@ -15,7 +15,9 @@ import pytest
 import data
 from web import extract
 from run import runs
+from web import pipeline
 from web import toyweb
+from web import warc
 from conftest import ROOT, kill_and_rerun, run_script
 
 N = 400
@@ -39,7 +41,7 @@ def jsonl(path):
 def training_text(world):
     """Everything a model of this world is trained on: pages and conversations."""
     run, truth = world
-    pages = [extract.main_text(r.body, charset=r.charset) for p in sorted((run / "crawl").iterdir()) for r in data.read_warc(p)
+    pages = [extract.main_text(r.body, charset=r.charset) for p in sorted((run / "crawl").iterdir()) for r in warc.read_warc(p)
              if r.type == "response" and truth[r.url] != "not_html"]
     chats = [json.dumps(c, ensure_ascii=False) for c in jsonl(run / "chat/train.jsonl")]
     return "\n".join(pages + chats + [t["question"] for t in jsonl(run / "tasks/wheel_train.jsonl")])
@@ -70,7 +72,7 @@ def test_every_page_comes_back_from_the_warc(world):
     wanted = {p.url: p for p in toyweb.pages(0, N)}
     seen, encodings = Counter(), Counter()
     for path in sorted((run / "crawl").glob("*.warc.gz")):
-        for r in data.read_warc(path):
+        for r in warc.read_warc(path):
             seen[r.type] += 1
             if r.type == "response":
                 page = wanted[r.url]
@@ -215,7 +217,7 @@ def test_another_world_takes_the_place_of_the_old_one_and_of_nothing_else(tmp_pa
     assert sorted(p.name for p in (tmp_path / "crawl").iterdir()) == ["000000.warc.gz", "000007.warc.gz", "mine.warc.gz"]
     (tmp_path / "crawl/000007.warc.gz").unlink()
     (tmp_path / "crawl/mine.warc.gz").unlink()
-    urls = {r.url for r in data.read_warc(tmp_path / "crawl/000000.warc.gz") if r.type == "response"}
+    urls = {r.url for r in warc.read_warc(tmp_path / "crawl/000000.warc.gz") if r.type == "response"}
     assert urls == set(truth)
 
 
@@ -247,7 +249,7 @@ def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finish
     monkeypatch.undo()
     assert not (tmp_path / toyweb.FIRST_WARC).exists()
     with pytest.raises(ValueError, match=f"its files were being replaced.*python -m web.toyweb --run {re.escape(str(tmp_path))}"):
-        data.find_warcs([], tmp_path)
+        pipeline.find_warcs([], tmp_path)
     toyweb.write(tmp_path, N, seed=0)
     assert files(tmp_path) == files(world[0])
 

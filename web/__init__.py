@@ -4,10 +4,16 @@
     crawl       fetches pages politely into a WARC
     warc        reads the files of crawlers
     charset     bytes of a page -> text
-    robots      what a page says of its use
+    robots      directives for robots, in headers and pages
     extract     HTML -> main text
     language    which language a text is in
-    words       English words, as spaCy splits them
-    filters     what each stage keeps
+    urls        hosts of addresses, block lists
+    rights      what a page says of its own use
+    words       English words and sentences, as spaCy splits them
+    quality     the words of a text as numbers, for the rules of Gopher and FineWeb
     dedup       near-duplicates
+    pii         e-mail addresses and other personal data
+    pipeline    data.py's run: sources, workers, units, shards
+    options     data.py's options and settings
+    funnel      what every stage of a run did
 """

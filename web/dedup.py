@@ -1,29 +1,30 @@
-"""dedup.py: near-duplicates, found by MinHash.
+"""Near-duplicates, found by MinHash: data.minhash and data.clusters for many documents.
 
-Two texts are near-duplicates when they share most of their shingles, the runs of five words in them. Comparing all pairs of a
-million texts is out of the question, so each gets a signature: for each of 112 orders of all shingles the first one that the
-text has. Two texts that share a part s of their shingles agree in each of the 112 with probability s. The signature is cut into
-14 bands of 8, and texts that agree in any whole band are linked: with probability 1 - (1 - s^8)^14, which is 0.053 for s = 0.5
-and 0.988 for s = 0.85 (p_linked). What links connect, in any number of steps, is a cluster, and of a cluster one text is kept: the one
-that was fetched first (by its date, then url, then id), whatever order the files come in.
+data.py says what a signature is, and why 14 bands of 8 link texts that share 85 % of their shingles
+and not those that share half. Here are the same functions, faster, and three steps on files. A
+step that was killed does not begin anew. Machines that share the work sign into folders of their
+own; copy the files of these into one folder before `match`.
 
-The steps leave files, so a step that was killed does not begin anew. Machines that share the work
-sign into folders of their own, and the files of these are copied into one folder.
+    python -m web.dedup sign docs/*.jsonl.gz --work W
+        writes each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
+    python -m web.dedup match --work W --index 2024.npy
+        writes which documents go, W/NAME.drop.npy; the index is of an earlier crawl
+    python -m web.dedup drop docs/*.jsonl.gz --work W --to out
+        writes the files without them
 
-    python -m web.dedup sign docs/*.jsonl.gz --work W   each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
-    python -m web.dedup match --work W --index 2024.npy  which documents go: W/NAME.drop.npy; the index is of an earlier crawl
-    python -m web.dedup drop docs/*.jsonl.gz --work W --to out   the files without them
+Of a cluster the document stays that was fetched first (the least date, then url, then id), in
+whatever order the files come. Contents decide, not names, sizes or times. Each step writes its
+record last (NAME.signed.json, matched.json), with the SHA-256 of what it read and wrote. A file
+that has changed is signed again, and a step refuses files that do not belong together.
 
-Contents decide, not names, sizes or times. Each step writes its record last (NAME.signed.json,
-matched.json), with the SHA-256 of what it read and wrote. A file that has changed is signed again,
-and a step refuses files that do not belong together.
+data.py takes the same steps within its run. Words, formula, seeds and constants are datatrove
+0.10's, so that signatures are equal bit for bit; with version="v1" they are those of datatrove 0.2,
+which made FineWeb v1 (with NLTK's words, few of whose rules act on text without punctuation). Of a
+band only a 64-bit key is kept: among a billion documents 0.38 pairs are linked by mistake
+(14 bands, 5e17 pairs, 2^64 keys). An index is refused for documents that another version signs.
 
-data.py takes the same steps within the pipeline. Words, formula, seeds and constants are datatrove 0.10's, so that signatures
-are equal bit for bit, and with version="v1" those of datatrove 0.2, which made FineWeb v1 (with NLTK's words, of which few
-rules are left on text without punctuation). Of a band only a 64-bit key is kept: among a billion documents 0.38 pairs are
-linked by mistake (n_mistakes). An index of band keys is refused for documents that another version signs.
-
-Sources: Broder 1997 (MinHash); Penedo et al. 2024 (FineWeb: 5-grams, 14 bands of 8); datatrove's minhash.py.
+Sources: Broder 1997 (MinHash); Penedo et al. 2024 (FineWeb: 5-grams, 14 bands of 8); datatrove's
+minhash.py.
 """
 
 import argparse
@@ -46,8 +47,7 @@ from web import extract
 import numpy as np
 import regex
 from run import runs
-from web.filters import PUNCTUATION
-from web.words import SPECIAL, UNITS, split_piece
+from web.words import PUNCTUATION, SPECIAL, UNITS, Memory, split_piece
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
 MERSENNE = np.uint64((1 << 61) - 1)
@@ -56,26 +56,27 @@ NUMBER = regex.compile(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?")
 # What is split of a normalized text in ASCII: doesnt -> does nt, 0km -> 0 km.
 SPLIT = frozenset(piece for piece, words in SPECIAL.items() if len(words) > 1)
 SPLIT_NUMBER = regex.compile(f"0(?:{'|'.join(UNITS)})(?![a-z0])")
-TO_SPACE, DELETED = {ord(c): " " for c in PUNCTUATION}, {ord(c): None for c in PUNCTUATION}
+TO_SPACE = {ord(mark): " " for mark in PUNCTUATION}
+DELETED = {ord(mark): None for mark in PUNCTUATION}
 DIGITS = re.compile(r"\d+")
 OLD_MARKS = re.compile("[‘‒―`;]")                           # the last two come of Greek letters
-OLD_WORDS = re.compile(r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na(?:\s|\Z)))"
-                       r"(not|me|na|ta)")
+OLD_WORDS = re.compile(
+    r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na(?:\s|\Z)))"
+    r"(not|me|na|ta)")
 BLOCK = 256                     # shingles times 112 numbers of 8 bytes: fits a core's cache
 
-
-# ------------------------------------------------------------------------------------------------------- signatures
+# -------------------------------------------------------------------------------------- signatures
 
 
 @functools.cache
-def permutations():                                         # -> a, b (112,) uint64
-    """datatrove's multipliers and offsets: what NumPy's old generator draws after seed 1."""
+def permutations():
+    """datatrove's multipliers and offsets, (112,) uint64 each: NumPy's old generator, seed 1."""
     rng, n = np.random.RandomState(1), BANDS * ROWS
     return rng.randint(1, MERSENNE, n, np.uint64), rng.randint(0, MERSENNE, n, np.uint64)
 
 
 def normalize(text, version="0.10"):
-    """By what documents are compared: lower case, numbers 0, no punctuation or accents.
+    """The form in which documents are compared: lower case, numbers 0, no punctuation, no accents.
 
     "v1" deletes punctuation, which joins what stood at its sides: don't -> dont, 3.14 -> 0.
     """
@@ -91,56 +92,57 @@ def normalize(text, version="0.10"):
     return DIGITS.sub("0", text).strip() if version == "v1" else text
 
 
-class Memory(dict):
-    """A memory: piece -> its words, joined by spaces."""
-    MOST, MOST_CHARS = 1 << 18, 1 << 23                     # with more it begins anew
-
-    def __init__(self):
-        self.n_chars = 0
-
-    def __missing__(self, piece):
-        self.n_chars += len(piece)
-        self[piece] = words = " ".join(split_piece(piece))
-        return words
-
-    def __call__(self, text):
-        """The text with one space between its words."""
-        if len(self) > self.MOST or self.n_chars > self.MOST_CHARS:
-            self.clear()
-            self.n_chars = 0
-        pieces = text.split()
-        return " ".join(operator.itemgetter(*pieces)(self)) if len(pieces) > 1 else self[text.strip()]
+words_in = Memory(lambda piece: " ".join(split_piece(piece)))
 
 
-split = Memory()
+def split(text):
+    """A normalized text with one space between its words."""
+    pieces = text.split()
+    if len(pieces) < 2:
+        return words_in[text.strip()]
+    return " ".join(operator.itemgetter(*pieces)(words_in))
 
 
 def split_v1(text):
-    """The words of FineWeb v1, joined by spaces: NLTK's rules, of which few know no punctuation."""
+    """The words of FineWeb v1, joined by spaces: NLTK's rules that act without punctuation."""
     text = OLD_MARKS.sub(r" \g<0> ", text)
     return " ".join(OLD_WORDS.sub(r" \g<1> \g<2> ", text).split())
 
 
-def shingle_hashes(text, version="0.10"):                   # a normalized text of T words -> (T-4,) uint64
-    """The first 8 bytes of each shingle's SHA-1, its words joined by spaces."""
+def needs_split(text):
+    """Whether the words of a normalized text may be others than what single spaces divide."""
+    if not text.isascii() or "  " in text:              # two spaces: an accent stood alone
+        return True
+    return not SPLIT.isdisjoint(text.split()) or bool(SPLIT_NUMBER.search(text))
+
+
+def shingle_hashes(text, version="0.10"):
+    """The first 8 bytes of each shingle's SHA-1: a normalized text of T words -> (T-4,) uint64.
+
+    Cuts all shingles out of one string, at its spaces, instead of joining five words for each.
+    """
     if version == "v1":
         text = split_v1(text)
-    elif not (text.isascii() and SPLIT.isdisjoint(text.split()) and not SPLIT_NUMBER.search(text)):
-        text = split(text)                                  # else no word of it is split
+    elif needs_split(text):
+        text = split(text)
     joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
-    begins, ends = [0, *(spaces + 1).tolist()], [*spaces.tolist(), len(joined)]
-    return np.frombuffer(b"".join([sha1(joined[i:j]).digest()[:8] for i, j in zip(begins, ends[SHINGLE - 1:])]), "<u8")
+    begins = [0, *(spaces + 1).tolist()]
+    ends = [*spaces.tolist(), len(joined)][SHINGLE - 1:]
+    digests = [sha1(joined[begin:end]).digest()[:8] for begin, end in zip(begins, ends)]
+    return np.frombuffer(b"".join(digests), "<u8")
 
 
-def minhash(texts, version="0.10"):                         # n texts -> (n, 112) uint64
-    """Signatures, bit for bit datatrove's: min over shingles h of (h*a + b mod 2^64) mod (2^61-1).
+def minhash(texts, version="0.10"):
+    """data.minhash: n texts -> (n, 112) uint64, in two thirds of the time.
 
-    The product wraps at 64 bits before the modulus, so this is no permutation by the book. A text
-    of fewer than 5 words has no shingle: its row is all ones, and it is nobody's duplicate.
+    Takes the shingles in blocks that stay in a core's cache, and the remainder modulo 2^61-1
+    without a division: the low 61 bits plus the others, once less the modulus where that is not
+    negative.
     """
-    (a, b), sixty_one = permutations(), np.uint64(61)
-    signatures, (x, y) = np.full((len(texts), BANDS * ROWS), NO_SIGNATURE, np.uint64), np.empty((2, BLOCK, BANDS * ROWS), np.uint64)
+    (a, b), n = permutations(), BANDS * ROWS
+    signatures = np.full((len(texts), n), NO_SIGNATURE, np.uint64)
+    x, y = np.empty((2, BLOCK, n), np.uint64)
     for row, text in zip(signatures, texts):
         hashes = shingle_hashes(normalize(text, version), version)
         for at in range(0, len(hashes), BLOCK):
@@ -148,18 +150,22 @@ def minhash(texts, version="0.10"):                         # n texts -> (n, 112
             u, v = x[:len(h)], y[:len(h)]
             np.multiply(h, a, out=u)
             u += b
-            np.right_shift(u, sixty_one, out=v)             # u mod 2^61 - 1 = its low 61 bits + the others,
+            np.right_shift(u, np.uint64(61), out=v)
             u &= MERSENNE
             u += v
-            np.subtract(u, MERSENNE, out=v)                 # less the modulus where that is not below 0: there it wraps
+            np.subtract(u, MERSENNE, out=v)                 # wraps to a huge number below zero
             np.minimum(u, v, out=u)
             np.minimum(row, u.min(0), out=row)
     return signatures
 
 
-def band_keys(signatures):                                  # (n, 112) uint64 -> (n, 14) uint64
-    """A band's 8 minima as one number. Without a signature all of them are NO_SIGNATURE."""
-    bands, keys = signatures.reshape(-1, BANDS, ROWS), np.zeros((len(signatures), BANDS), np.uint64)
+def band_keys(signatures):
+    """A band's 8 minima as one number: (n, 112) uint64 -> (n, 14) uint64.
+
+    A document without a signature has NO_SIGNATURE for each.
+    """
+    bands = signatures.reshape(-1, BANDS, ROWS)
+    keys = np.zeros((len(signatures), BANDS), np.uint64)
     for j in range(ROWS):
         keys = (keys ^ bands[:, :, j]) * np.uint64(0x9E3779B97F4A7C15)
         keys ^= keys >> np.uint64(29)
@@ -167,38 +173,24 @@ def band_keys(signatures):                                  # (n, 112) uint64 ->
     return keys
 
 
-def p_linked(s):
-    """The probability that two texts are linked which share a part s of their shingles.
+# ---------------------------------------------------------------------------------------- clusters
 
-    >>> [round(p_linked(s), 3) for s in (0.5, 0.72, 0.85)]
-    [0.053, 0.65, 0.988]
+
+def clusters(keys):
+    """data.clusters from band keys: (n, 14) uint64 -> (n,) int64, for millions of documents.
+
+    Takes one band after the other in sorted order, where equal keys stand side by side.
     """
-    return 1 - (1 - s ** ROWS) ** BANDS
-
-
-def n_mistakes(n_documents):
-    """The expected number of pairs whose bands differ, but not the 64-bit keys of one of them.
-
-    >>> round(n_mistakes(10 ** 9), 2)
-    0.38
-    """
-    return BANDS * n_documents * (n_documents - 1) / 2 / 2 ** 64
-
-
-# --------------------------------------------------------------------------------------------------------- clusters
-
-
-def clusters(keys):                                         # (n, 14) uint64 -> (n,) int64
-    """The earliest document of each one's cluster. Bands one after the other, in sorted order: equal keys stand together."""
     root = np.arange(len(keys))                             # the earliest known of the cluster
     real = np.flatnonzero(keys[:, 0] != NO_SIGNATURE)
     for k in range(BANDS):
         key = keys[real, k]
         order = np.argsort(key, kind="stable")
         same = key[order[1:]] == key[order[:-1]]
-        left, right = real[order[:-1][same]], real[order[1:][same]]     # m equals make a chain of m-1 pairs
+        left, right = real[order[:-1][same]], real[order[1:][same]]     # m equals: m-1 pairs
         while len(left):
-            low, high = np.minimum(root[left], root[right]), np.maximum(root[left], root[right])
+            low = np.minimum(root[left], root[right])
+            high = np.maximum(root[left], root[right])
             differ = low < high
             root[high[differ]] = low[differ]                # hang later roots under earlier ones
             while (root[root] != root).any():
@@ -207,18 +199,11 @@ def clusters(keys):                                         # (n, 14) uint64 -> 
     return root
 
 
-def keep_first(signatures):                                 # (n, 112) uint64 -> (n,) bool
-    """True for the earliest document of each cluster, of all that equal bands link in any steps."""
-    return clusters(band_keys(signatures)) == np.arange(len(signatures))
+def in_index(keys, index):
+    """Which documents share a band with one of an earlier crawl: (n, 14), (14, m) -> (n,) bool.
 
-
-def deduplicate(texts):                                     # n texts -> (n,) bool
-    """True for documents to keep: the earliest of each cluster, and those without duplicates."""
-    return keep_first(minhash(texts))
-
-
-def in_index(keys, index):                                  # (n, 14), (14, m) sorted rows -> (n,) bool
-    """Whether a document shares a band with one of an earlier crawl."""
+    The rows of the index are sorted.
+    """
     found = np.zeros(len(keys), bool)
     for k in range(BANDS if index.shape[1] else 0):
         at = np.minimum(np.searchsorted(index[k], keys[:, k]), index.shape[1] - 1)
@@ -226,7 +211,7 @@ def in_index(keys, index):                                  # (n, 14), (14, m) s
     return found
 
 
-# ---------------------------------------------------------------------------------------------------- steps on files
+# ---------------------------------------------------------------------------------- steps on files
 
 
 # What signatures depend on beside the text.
