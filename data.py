@@ -191,7 +191,6 @@ GOPHER_QUALITY = {
     "gopher_enough_stop_words": (2, math.inf),      # different stop words
 }
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
-LINE_ENDS = re.compile("\n+")                  # blank lines between others are no lines
 
 
 class Words:
@@ -237,6 +236,11 @@ class Words:
         return chars
 
 
+def parts_of(text):
+    """The paragraphs of a text, and its lines. Blank lines between others are no lines."""
+    return re.split("\n{2,}", text.strip()), re.split("\n+", text)
+
+
 def repeats(parts):
     """How many of the parts came before, and the characters of those.
 
@@ -251,10 +255,9 @@ def repeats(parts):
     return n, chars
 
 
-def repetition(text, words_of, lines_of):
+def repetition(text, words_of, parts_of):
     """Yields Gopher's measures of repetition, each as (name, value), cheap ones first."""
-    paragraphs = re.split("\n{2,}", text.strip())
-    for part, parts in (("para", paragraphs), ("line", lines_of(text))):
+    for part, parts in zip(("para", "line"), parts_of(text)):
         n, chars = repeats(parts)
         yield f"dup_{part}_frac", n / len(parts)
         yield f"dup_{part}_char_frac", chars / len(text)
@@ -265,7 +268,7 @@ def repetition(text, words_of, lines_of):
         yield f"duplicated_{n}_n_grams", found.duplicate_ngram_chars(n) / len(text)
 
 
-def gopher_repetition(text, words_of=Words, lines_of=LINE_ENDS.split):
+def gopher_repetition(text, words_of=Words, parts_of=parts_of):
     """Drops a text that repeats paragraphs, lines or runs of words.
 
     >>> gopher_repetition("Please read this.\\n" * 18)
@@ -273,12 +276,12 @@ def gopher_repetition(text, words_of=Words, lines_of=LINE_ENDS.split):
     """
     if not text:
         return None, "empty"
-    return judge(text, GOPHER_REPETITION, repetition(text, words_of, lines_of))
+    return judge(text, GOPHER_REPETITION, repetition(text, words_of, parts_of))
 
 
 def stage_gopher_repetition(doc, tools):
     """Drops a poem whose every line is the same."""
-    return gopher_repetition(doc["text"], tools.words_of, tools.lines_of)[1]
+    return gopher_repetition(doc["text"], tools.words_of, tools.parts_of)[1]
 
 
 def prose(text, words_of):
@@ -286,8 +289,9 @@ def prose(text, words_of):
     found = words_of(text)
     yield "gopher_short_doc", found.n_real
     yield "gopher_long_doc", found.n_real
-    yield "gopher_below_avg_threshold", found.mean_length
-    yield "gopher_above_avg_threshold", found.mean_length
+    mean_length = found.mean_length
+    yield "gopher_below_avg_threshold", mean_length
+    yield "gopher_above_avg_threshold", mean_length
     yield "gopher_too_many_hashes", text.count("#") / len(found)
     yield "gopher_too_many_ellipsis", (text.count("...") + text.count("…")) / len(found)
     lines = text.splitlines()
@@ -406,9 +410,11 @@ def c4_quality(text):
     kept, n_sentences = [], 0
     for line in text.splitlines():
         pieces = line.split()
-        if len(pieces) < 3 or max(map(len, pieces)) > 1000:
+        if len(pieces) < 3 or len(line) > 1000 and max(map(len, pieces)) > 1000:
             continue
-        line = CITATION.sub("", line.strip())
+        line = line.strip()
+        if "[" in line:
+            line = CITATION.sub("", line)
         lower = line.lower()
         if "lorem ipsum" in lower:
             return None, "lorem_ipsum"
@@ -419,7 +425,8 @@ def c4_quality(text):
         if any(policy in lower for policy in POLICIES):
             continue
         kept.append(line)
-        n_sentences += count_sentences(line)
+        if n_sentences < 5:                                 # more are not needed
+            n_sentences += count_sentences(line)
     if n_sentences < 5:
         return None, "too_few_sentences"
     return "\n".join(kept).strip(), None
@@ -523,10 +530,10 @@ class Tools:
         if s.tokenizer:
             import bpe                                      # only if it is asked for
             self.tokenizer = bpe.Tokenizer.load(s.tokenizer)
-        self.words_of, self.lines_of = quality.words_of, LINE_ENDS.split
+        self.words_of, self.parts_of = quality.words_of, quality.parts_of
         self.fineweb_quality = fineweb_quality
         if s.fineweb == "v1":
-            self.words_of, self.lines_of = quality.words_of_v1, str.splitlines
+            self.words_of, self.parts_of = quality.words_of_v1, quality.parts_of_v1
             self.fineweb_quality = quality.fineweb_quality_v1
 
 

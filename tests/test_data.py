@@ -28,6 +28,7 @@ from web import words
 # A plain definition, and the fast twin of the same name that a run uses.
 PAIRS = [
     (data.Words, quality.Words),
+    (data.parts_of, quality.parts_of),
     (data.minhash, dedup.minhash),
     (data.clusters, dedup.clusters),
     (data.redact, pii.redact),
@@ -43,18 +44,18 @@ def both(name, text, *args):
     return plain
 
 
-def with_both(rule):
-    """A rule that is asked with the words of either kind."""
+def with_both(rule, *twins):
+    """A rule that is asked with the plain definitions and with their twins."""
     def asked(text):
-        plain, fast = rule(text), rule(text, quality.words_of)
+        plain, fast = rule(text), rule(text, *twins)
         assert plain == fast, text[:300]
         return plain
     return asked
 
 
-gopher_repetition = with_both(data.gopher_repetition)
-gopher_quality = with_both(data.gopher_quality)
-fineweb_quality = with_both(data.fineweb_quality)
+gopher_repetition = with_both(data.gopher_repetition, quality.words_of, quality.parts_of)
+gopher_quality = with_both(data.gopher_quality, quality.words_of)
+fineweb_quality = with_both(data.fineweb_quality, quality.words_of)
 
 
 def test_examples_of_the_docstrings():
@@ -69,7 +70,7 @@ def test_examples_of_the_docstrings():
 def texts(tmp_path_factory):
     """The pages of crawl-dev and of toyweb, and 1,000 made-up texts."""
     folder = tmp_path_factory.mktemp("toyweb")
-    toyweb.write(folder, n_pages=1000)
+    toyweb.write(folder, n_pages=500)
     files = sorted((folder / "crawl").iterdir())
     if (SHARED / "crawl-dev.warc.gz").exists():
         files.append(SHARED / "crawl-dev.warc.gz")
@@ -78,7 +79,7 @@ def texts(tmp_path_factory):
         for record in warc.read_warc(path):
             if record.type == "response":
                 found.append(extract.main_text(record.body, record.url, record.charset))
-    assert len(found) > 900
+    assert len(found) > 450
     return found + made_up(1000)
 
 

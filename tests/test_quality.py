@@ -11,7 +11,7 @@ from web.words import words
 
 
 def repetition_v1(text):
-    return gopher_repetition(text, quality.words_of_v1, str.splitlines)
+    return gopher_repetition(text, quality.words_of_v1, quality.parts_of_v1)
 
 
 def quality_v1(text):

@@ -350,7 +350,7 @@ class Memory(dict):
 
     A memory that grew too large is emptied. That changes no answer, only its time.
     """
-    MOST, MOST_CHARS = 1 << 18, 1 << 23                     # pieces, and characters of them
+    MOST, MOST_CHARS = 1 << 17, 1 << 23                     # pieces, and characters of them
 
     def __init__(self, function):
         self.function, self.n_chars = function, 0
@@ -378,7 +378,7 @@ def words(text):
 
 # ---------------------------------------------------------------------------------------- sentences
 
-GAP = re.compile(r"\s+")
+GAP = re.compile(r"(\s+)")
 
 
 def is_punctuation(word):
@@ -396,27 +396,17 @@ def count_sentences(line):
     [2, 1, 1, 2]
     """
     pieces = line.split()
-    found = [word for piece in pieces for word in words_in[piece]]
     if " ".join(pieces) != line:
-        found = words_and_gaps(line.strip())
+        pieces = [piece for piece in GAP.split(line.strip()) if piece != " "]
     n_sentences, ended = 1, False
-    for word in found:
-        if word in SENTENCE_ENDS:
-            ended = True
-        elif ended and not is_punctuation(word):
-            n_sentences, ended = n_sentences + 1, False
+    for piece in pieces:
+        no_end = piece.isalnum() or SENTENCE_ENDS.isdisjoint(piece)
+        for word in [piece] if no_end else words_in[piece]:         # nearly no piece is split
+            if word in SENTENCE_ENDS:
+                ended = True
+            elif ended and not is_punctuation(word):
+                n_sentences, ended = n_sentences + 1, False
     return n_sentences
-
-
-def words_and_gaps(line):
-    """The words of a line, and between them white space that is not one space."""
-    found, at = [], 0
-    for gap in GAP.finditer(line):
-        found += words_in[line[at:gap.start()]]
-        if gap[0] != " ":
-            found.append(gap[0])
-        at = gap.end()
-    return found + words_in[line[at:]]
 
 
 def main():

@@ -84,7 +84,7 @@ def checks():
 def four_filters(texts):
     """What a run asks of each text, whatever a filter says."""
     for text in texts:
-        data.gopher_repetition(text, quality.words_of)
+        data.gopher_repetition(text, quality.words_of, quality.parts_of)
         data.gopher_quality(text, quality.words_of)
         data.fineweb_quality(data.c4_quality(text)[0] or text, quality.words_of)
 
@@ -301,7 +301,7 @@ from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetition
 from datatrove.pipeline.formatters.pii import PIIFormatter
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.utils.text import simplify_text
-checks = [(GopherRepetitionFilter(), lambda text: data.gopher_repetition(text, quality.words_of_v1, str.splitlines)),
+checks = [(GopherRepetitionFilter(), lambda text: data.gopher_repetition(text, quality.words_of_v1, quality.parts_of_v1)),
           (GopherQualityFilter(), lambda text: data.gopher_quality(text, quality.words_of_v1)),
           (C4QualityFilter(filter_no_terminal_punct=False), data.c4_quality),
           (FineWebQualityFilter(None), quality.fineweb_quality_v1)]
