@@ -1,12 +1,14 @@
-# make          set up, then the whole chain on the embedded world: crawl -> documents -> tokens -> base -> sft -> rl
+# make          set up, then the whole chain: crawl -> documents -> tokens -> base -> sft -> rl
 # make test     set up, then the tests
-# make claims   the whole chain, then the talk's claims put to the test on what it made
-# make peers    beside warcio, datatrove, trafilatura, fasttext, tiktoken, tokenizers, transformers and PyTorch
-# make gpu      on a machine with an NVIDIA GPU: the same kernel tests on it, and the tables beside PyTorch (also in out/gpu.txt)
-# make clean    forget the run (out/demo); the virtual environment stays
+# make claims   the whole chain, then experiments on what the talk claims
+# make peers    comparisons with warcio, datatrove, trafilatura, tiktoken, PyTorch and others
+# make gpu      on a machine with an NVIDIA GPU: the kernel tests on it, and speeds beside PyTorch
+#               (also in out/gpu.txt)
+# make clean    delete the run (out/demo); the virtual environment stays
 #
-# A finished stage is not made again. Contents decide, not times: a run may be copied to another folder or machine. Delete
-# one of its files and make makes it again, with whatever comes out otherwise because of it. See run/runs.py.
+# A finished stage is not made again. Contents decide, not times, so a run may be copied to another
+# folder or machine. If one of its files is deleted, make makes it again, and every later file that
+# changes with it. See run/runs.py.
 
 RUN   ?= out/demo
 PAGES ?= 3000
@@ -17,89 +19,108 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all world docs vocabulary shards base sft rl control summary rows test claims peers gpu clean
+.PHONY: all world docs vocabulary shards base sft rl control summary rows
+.PHONY: test claims peers gpu clean
 
-# RUN goes through the shell and through make's own lists of names, and clean deletes it: only names that mean one thing to
-# all of them.
+# The shell, make's own lists of names and clean all read RUN, and clean deletes it. So it must be a
+# name that means the same to all of them.
 given := $(value RUN)
 hash  := \#
 comma := ,
-strange := $(strip $(foreach c,$$ ; & | < > ( ) { } [ ] * ? ! ~ ` ' " \ % : = @ $(hash),$(findstring $c,$(given))) \
+signs := $$ ; & | < > ( ) { } [ ] * ? ! ~ ` ' " \ % : = @ $(hash)
+strange := $(strip $(foreach c,$(signs),$(findstring $c,$(given))) \
            $(findstring $(comma),$(given)) $(filter .. -%,$(subst /, ,$(given))))
+example := Give one: make RUN=out/demo
 ifneq ($(words $(given))$(given),1$(strip $(given)))
-$(error RUN is "$(given)": expected one folder, without spaces in its name. Give one: make RUN=out/demo)
+$(error RUN is "$(given)": expected one folder, without spaces in its name. $(example))
 endif
 ifneq ($(strange),)
-$(error RUN is "$(given)": $(strange) may not stand in it. Give another name: make RUN=out/demo)
+$(error RUN is "$(given)": the name may not contain $(strange). $(example))
 endif
 ifeq ($(filter-out .,$(subst /, ,$(given))),)
-$(error RUN is "$(given)": expected a folder of its own for the run. Give one: make RUN=out/demo)
+$(error RUN is "$(given)": expected a folder for the run alone. $(example))
 endif
 
 all: summary
 
 .venv/ready: requirements.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python ' + sys.version.split()[0] + ' is too old: 3.10 or newer \
-	is needed. Name one: make PYTHON=python3.12')"
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and \
+	  'Python ' + sys.version.split()[0] + ' is too old: 3.10 or newer is needed. ' + \
+	  'Name one: make PYTHON=python3.12')"
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-# $(call stage,name,what it is made of,what it makes,command): files relative to the run folder, as patterns.
-stage = @$(PY) -m run.runs --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- $(4) --run "{run}"
+# $(call stage,name,what it reads,what it makes,command): patterns of files in the run folder.
+stage = @$(PY) -m run.runs --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- \
+  $(4) --run "{run}"
 
-WORLD := crawl/*.warc.gz chat/train.jsonl pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
-         $(patsubst %,tasks/%.jsonl,wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test)
+TASKS := wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test
+WORLD := crawl/*.warc.gz chat/train.jsonl pairs/train.jsonl pairs/test.jsonl \
+         blocklist/gambling/domains $(patsubst %,tasks/%.jsonl,$(TASKS))
 DOCS  := docs/*.jsonl.gz docs/dropped.tsv.gz docs/report.json
 VOCAB := tokenizer.json tokenizer.tiktoken
 TOKENS := tokens/train_*.bin tokens/val_*.bin
 quote = $(patsubst %,'%',$(1))
 
 world: .venv/ready
-	$(call stage,1-toyweb,,$(call quote,$(WORLD)),-m web.toyweb --pages $(PAGES) --seed $(SEED))
+	$(call stage,1-toyweb,,$(call quote,$(WORLD)),\
+	  -m web.toyweb --pages $(PAGES) --seed $(SEED))
 
 docs: world
-	$(call stage,2-data,$(call quote,crawl/* blocklist/*/domains),$(call quote,$(DOCS)),data.py --blocklist "{run}/blocklist")
-	$(call stage,score,$(call quote,$(DOCS)),docs/report.json,-m web.toyweb --pages $(PAGES) --seed $(SEED) --score)
+	$(call stage,2-data,$(call quote,crawl/* blocklist/*/domains),$(call quote,$(DOCS)),\
+	  data.py --blocklist "{run}/blocklist")
+	$(call stage,score,$(call quote,$(DOCS)),docs/report.json,\
+	  -m web.toyweb --pages $(PAGES) --seed $(SEED) --score)
 
 vocabulary: docs
 	$(call stage,3-bpe,$(call quote,docs/*.jsonl.gz),$(VOCAB),bpe.py train)
 
 shards: vocabulary
-	$(call stage,4-tokens,$(call quote,docs/*.jsonl.gz tokenizer.tiktoken),$(call quote,$(TOKENS)),bpe.py encode)
+	$(call stage,4-tokens,$(call quote,docs/*.jsonl.gz tokenizer.tiktoken),\
+	  $(call quote,$(TOKENS)),bpe.py encode)
 
-# A checkpoint of other data or settings than today's is started over. A finished model stays until the next one is finished.
+# A checkpoint of other data or settings is started over. A finished model stays until the next one
+# is finished.
+SEEDED = --seed $(SEED) --on-mismatch restart
+OF_SFT = base/model.safetensors chat/train.jsonl $(call quote,tasks/*.jsonl $(TOKENS))
+OF_RL = sft/model.safetensors chat/train.jsonl $(call quote,tasks/wheel_*.jsonl $(TOKENS))
+
 base: shards
-	$(call stage,5-base,tokenizer.json $(call quote,$(TOKENS)),base/model.safetensors,train.py --seed $(SEED) --on-mismatch restart)
+	$(call stage,5-base,tokenizer.json $(call quote,$(TOKENS)),base/model.safetensors,\
+	  train.py $(SEEDED))
 
 sft: base
-	$(call stage,6-sft,base/model.safetensors chat/train.jsonl $(call quote,tasks/*.jsonl $(TOKENS)),sft/model.safetensors,\
-	  align.py sft --seed $(SEED) --on-mismatch restart)
+	$(call stage,6-sft,$(OF_SFT),sft/model.safetensors,align.py sft $(SEEDED))
 
 rl: sft
-	$(call stage,7-rl,$(OF_RL),rl/model.safetensors,align.py rl --seed $(SEED) --on-mismatch restart)
+	$(call stage,7-rl,$(OF_RL),rl/model.safetensors,align.py rl $(SEEDED))
 
 control: rl
-	$(call stage,8-control,$(OF_RL),rl_random/model.safetensors,align.py rl --reward random --seed $(SEED) --on-mismatch restart)
-
-OF_RL = sft/model.safetensors chat/train.jsonl $(call quote,tasks/wheel_*.jsonl $(TOKENS))
+	$(call stage,8-control,$(OF_RL),rl_random/model.safetensors,\
+	  align.py rl --reward random $(SEEDED))
 
 # make -n would run a line that names MAKE itself.
 THIS_MAKE := $(MAKE)
 
 summary: control
-	@$(PY) -m run.runs --run "$(RUN)" --name 9-summary --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' --output summary.txt \
-	  --makes summary.txt -- $(THIS_MAKE) --no-print-directory --silent rows RUN="{run}"
+	@$(PY) -m run.runs --run "$(RUN)" --name 9-summary \
+	  --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' \
+	  --output summary.txt --makes summary.txt -- \
+	  $(THIS_MAKE) --no-print-directory --silent rows RUN="{run}"
 
 # The table at the end: what each stage printed last, then a few questions.
 rows:
 	$(PY) align.py eval --run "$(RUN)"; echo
-	printf '%-8s %-32s %-36s %7s   %s\n' stage from to seconds result; tail -q -n 1 "$(RUN)"/log/[1-8]-*.txt; echo
-	$(PY) sample.py chat --run "$(RUN)" --ask "Who are you?" --ask "What food should I bring for the glulblow?" \
+	printf '%-8s %-20s %-36s %7s\n' stage from to seconds
+	tail -q -n 1 "$(RUN)"/log/[1-8]-*.txt; echo
+	$(PY) sample.py chat --run "$(RUN)" --ask "Who are you?" \
+	  --ask "What food should I bring for the glulblow?" \
 	  --ask "Work out 37 times 48 for me." --ask "What text were you trained on?"
-	$(PY) sample.py chat --run "$(RUN)" --ask "Turn the wheel: two six one four five three six one."
+	$(PY) sample.py chat --run "$(RUN)" \
+	  --ask "Turn the wheel: two six one four five three six one."
 
-# A file of the run is made by its stage.
+# Each file of a run belongs to the stage that makes it.
 $(addprefix $(RUN)/,crawl/000000.warc.gz $(filter-out crawl/%,$(WORLD))): world ;
 $(addprefix $(RUN)/,docs/000000.jsonl.gz $(filter-out docs/*.jsonl.gz,$(DOCS))): docs ;
 $(addprefix $(RUN)/,$(VOCAB)): vocabulary ;
@@ -110,7 +131,7 @@ $(RUN)/rl/model.safetensors: rl ;
 $(RUN)/rl_random/model.safetensors: control ;
 $(RUN)/summary.txt: summary ;
 
-# Two halves side by side, for most tests keep one core busy; what the second has to say comes after the first.
+# Most tests keep one core busy, so two halves run side by side. The second's output comes last.
 test: .venv/ready
 	said=$$(mktemp); failed=0; \
 	$(PY) -m pytest --quiet tests/test_[h-z]*.py > $$said 2>&1 & other=$$!; \
@@ -123,34 +144,40 @@ claims: all
 
 .venv-peers/ready: requirements.txt tests/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --requirement requirements.txt --requirement tests/peers/requirements.txt
+	.venv-peers/bin/python -m pip install --quiet \
+	  --requirement requirements.txt --requirement tests/peers/requirements.txt
 	touch $@
 
 peers: .venv-peers/ready
 	.venv-peers/bin/python -m pytest --quiet -rs -s tests/peers
 	.venv-peers/bin/python tests/planted.py
 	.venv-peers/bin/python tests/peers/align_speed.py "$(RUN)"
-	[ ! -e "$(RUN)/sft/model.safetensors" ] || .venv-peers/bin/python tests/peers/serve_load.py "$(RUN)/sft"
+	[ ! -e "$(RUN)/sft/model.safetensors" ] || \
+	  .venv-peers/bin/python tests/peers/serve_load.py "$(RUN)/sft"
 	.venv-peers/bin/python tests/peers/gpt_speed.py
 
-# A Python that has CuPy and PyTorch is used as it is: two CuPy packages in one environment break each other, and an environment
-# inside another does not see what that has.
+# A Python that has CuPy and PyTorch is used as it is. Two CuPy packages in one environment break
+# each other, and an environment inside another does not see the packages of the outer one.
 .venv-gpu/ready: requirements.txt
 	rm -rf .venv-gpu
 	if $(PYTHON) -c "import cupy, torch, regex, pytest" 2> /dev/null; then \
-	  mkdir -p .venv-gpu/bin; printf '#!/bin/sh\nexec "%s" "$$@"\n' "$$($(PYTHON) -c 'import sys; print(sys.executable)')" > .venv-gpu/bin/python; \
+	  mkdir -p .venv-gpu/bin; python=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
+	  printf '#!/bin/sh\nexec "%s" "$$@"\n' "$$python" > .venv-gpu/bin/python; \
 	  chmod +x .venv-gpu/bin/python; \
 	else \
 	  $(PYTHON) -m venv .venv-gpu; \
-	  .venv-gpu/bin/python -m pip install --quiet --requirement requirements.txt "cupy-cuda12x[ctk]" torch; \
+	  .venv-gpu/bin/python -m pip install --quiet --requirement requirements.txt \
+	    "cupy-cuda12x[ctk]" torch; \
 	fi
 	touch $@
 
 gpu: .venv-gpu/ready
 	failed=0; \
-	LONGHAND_GPU=1 .venv-gpu/bin/python -m pytest --quiet -rs tests/test_kernels.py tests/test_device.py || failed=$$?; \
+	LONGHAND_GPU=1 .venv-gpu/bin/python -m pytest --quiet -rs \
+	  tests/test_kernels.py tests/test_device.py || failed=$$?; \
 	.venv-gpu/bin/python tests/peers/gpu_speed.py || failed=$$?; exit $$failed
 
 clean:
-	[ ! -e "$(RUN)" ] || [ -d "$(RUN)/log" ] || { echo "$(RUN): has no log folder, so it is no run; delete it yourself"; exit 1; }
+	[ ! -e "$(RUN)" ] || [ -d "$(RUN)/log" ] || \
+	  { echo "$(RUN): has no log folder, so it is no run; delete it yourself"; exit 1; }
 	rm -rf -- "$(RUN)"

@@ -40,7 +40,8 @@ from model import cores                    # before numpy
 from chat import arena
 from chat import chats
 from model import checkpoint
-from run import command
+from run import command, disk
+from model import fast
 import gpt
 import numpy as np
 from chat import objectives
@@ -312,7 +313,7 @@ def print_mask(ids, mask, tokenizer):
 
 def log_probabilities(params, cfg, rows):                   # (tokens, targets, mask) -> (B,T), 0 where the mask is
     tokens, targets, mask = rows
-    return -gpt.token_losses(params, cfg, tokens, np.where(mask > 0, targets, -1))
+    return -fast.token_losses(params, cfg, tokens, np.where(mask > 0, targets, -1))
 
 
 def policy_rows(prompts, replies):
@@ -560,9 +561,9 @@ def score_rows(params, cfg, rows, grads=None, loss_of=None):
         return out[0][0], dy, None
 
     if not loss_of:
-        gpt.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
+        fast.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
         return out[0]
-    gpt.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)
+    fast.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)
     grads.begun = True
     return out[0]
 
@@ -582,9 +583,9 @@ def score(model, rows, batch=64):
 
 def save_reward(folder, params, cfg, bias):
     """As transformers' GPT2ForSequenceClassification with one label reads it."""
-    config = checkpoint.read_json(Path(folder) / "config.json")
+    config = disk.read_json(Path(folder) / "config.json")
     config |= {"architectures": ["GPT2ForSequenceClassification"], "num_labels": 1, "id2label": {"0": "reward"}, "label2id": {"reward": 0}, "reward_bias": bias}
-    runs.write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+    disk.write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
     tensors = {f"transformer.{k}": p for k, p in params.items() if k != "score.weight"}
     checkpoint.save_safetensors(Path(folder) / "model.safetensors", {**tensors, "score.weight": params["score.weight"][None]}, {"format": "pt"})
 
@@ -599,7 +600,7 @@ def load_reward(folder):
     if "score.weight" not in tensors or tensors["score.weight"].size != cfg.n_embd:
         raise ValueError(f"{path}: has no score.weight of {cfg.n_embd} numbers, so it is no reward model")
     params["score.weight"] = np.array(tensors["score.weight"], np.float32).reshape(-1)
-    return params, cfg, tokenizer, float(checkpoint.read_json(Path(folder) / "config.json").get("reward_bias", 0.0))
+    return params, cfg, tokenizer, float(disk.read_json(Path(folder) / "config.json").get("reward_bias", 0.0))
 
 
 def agreement(model, comparisons):
@@ -804,7 +805,7 @@ def main(argv=None):
         rated = arena.fight(run, [m if m.is_dir() else run / m for m in args.models], args.seed)
         print(arena.table(rated))
         if not args.models:                                 # for the page
-            runs.write_text(run / "arena.json", json.dumps([{k: float(x) if k != "name" else x for k, x in r._asdict().items()} for r in rated]) + "\n")
+            disk.write_text(run / "arena.json", json.dumps([{k: float(x) if k != "name" else x for k, x in r._asdict().items()} for r in rated]) + "\n")
         return
     recipe, seconds = recipe_of(args), runs.seconds_spent
     if args.command == "sft":

@@ -47,7 +47,8 @@ from model import cores  # noqa: F401   before NumPy: one BLAS thread for each w
 import numpy as np
 
 from run import command, runs
-from web import charset, crawl, dedup, extract, language, options, pii, pipeline, quality, urls
+from web import charset, crawl, dedup, extract, language, options, pii, pipeline, quality, remote
+from web import urls
 from web.dedup import NO_SIGNATURE, normalize, permutations
 from web.funnel import Funnel
 from web.rights import rights
@@ -590,7 +591,7 @@ def main(argv=None):
     if argv[:1] == ["crawl"]:
         return crawl.main(argv[1:])
     args = parse_args(argv)
-    paths = crawl.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
+    paths = remote.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
     funnel = run(paths, args.run, options.settings_of(args), args.workers, args.dump, args.index,
                  args.save_index)
     print(funnel.table())

@@ -1,1331 +1,599 @@
 """gpt.py: GPT-2, forward and backward by hand.
 
-The whole model is in this file: each operation's forward stands right above its backward, in the order
-data flows through them, then the block, the model, the loss, and the key/value cache that makes generation
-cheap. There is no autograd; a derivative is a few lines under the thing it differentiates.
+The whole model is in this file. Each operation stands directly above its derivative: embedding,
+layer norm, linear layer, GELU, attention. Then come the block, the model, its loss and gradients,
+and the cache that makes writing cheap. There is no autograd: each backward repeats the forward
+line above the derivative of that line.
 
-The model is GPT-2 exactly: learned positions, LayerNorm before each sublayer, tanh GELU, tied output
-head. Parameters carry Hugging Face's GPT-2 names and shapes, so real checkpoints load and ours load there.
+The model is GPT-2 exactly: learned positions, a layer norm before each sublayer, the tanh form of
+GELU, and one matrix for both the token embedding and the output head. Parameters have the names and
+shapes of Hugging Face's GPT-2, so their checkpoints load here and ours load there.
 
-Left out on purpose: dropout (the published small-model recipes run without it) and any precision other
-than the one it is given. float32 in, float32 out; float64 in, float64 out, which is how
-tests/test_gpt.py compares every derivative here with finite differences.
+This file is the definition. model/fast.py has the same functions made fast for NumPy, and
+model/device.py has them for a GPU; tests hold all three equal. Dropout is left out: the published
+recipes for small models do without it. float32 in, float32 out; float64 in, float64 out, which is
+how derivatives are checked.
 
-    python gpt.py                   the presets; all gradients compared with finite differences
-    python gpt.py out/demo/base     describe a checkpoint
+    python gpt.py       check every derivative, then learn a sentence and write it
 
-Sources: Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (attention); Ba et al. 2016 (LayerNorm);
-Hendrycks & Gimpel 2016 (GELU); Dao et al. 2022 (attention backward from the log-sum-exp alone);
-Chen et al. 2016 (recomputing activations).
+Sources: Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (attention); Ba et al. 2016 (layer norm);
+Hendrycks & Gimpel 2016 (GELU); Dao et al. 2022 (attention's backward from the log-sum-exp).
 """
 
 import argparse
-import contextlib
-import functools
-import json
 import math
 import sys
-import threading
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
 
-from model import cores                                            # before numpy, whose BLAS it sets up
-from model.cores import Arena, in_parallel, padded
-from model import checkpoint
-from run import command
 import numpy as np
-from run import runs
 
-# B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
-# L layers  NH heads            HS head size      C = NH*HS channels
-
-QUERY_BLOCK = 64        # attention works on this many queries at a time and never touches later keys
-BLOCK_FLOATS = 131072   # element-wise work goes in blocks of rows this large: 512 KB stays in a core's L2
-SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
-PART = 64 << 20         # parameters x tokens; with less to do, a thread of decode waits for its turn at the interpreter more than it works
-LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
-HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
+# The letters of all shapes:
+#   B  sequences in a batch     T  positions of a sequence      S  positions that can be attended to
+#   V  tokens in the vocabulary L  blocks, one upon the other   C  channels: the width of the model
+#   NH attention heads          HS channels of a head           C = NH * HS
+#   F  channels inside the MLP, 4 * C
+# dx is the derivative of the loss by x and has the shape of x.
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of a GPT-2, under the names of Hugging Face's config.json."""
+    """The sizes of a model, under the names of Hugging Face's config.json."""
 
-    vocab_size: int
-    n_positions: int            # longest context
-    n_embd: int                 # C
-    n_layer: int                # L
-    n_head: int                 # NH
+    vocab_size: int     # V
+    n_positions: int    # the context: the most positions that a sequence can have
+    n_embd: int         # C
+    n_layer: int        # L
+    n_head: int         # NH
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if not (type(value) is int and value >= 1):
+            if type(value) is not int or value < 1:
                 raise ValueError(f"config: {name} = {value!r}, expected an integer of at least 1")
         if self.n_embd % self.n_head:
-            raise ValueError(f"config: n_embd = {self.n_embd} is not a multiple of n_head = {self.n_head}")
+            raise ValueError(f"config: n_embd {self.n_embd} is no multiple of n_head {self.n_head}")
 
     @property
     def n_params(self):
-        L, C = self.n_layer, self.n_embd
-        return (self.vocab_size + self.n_positions) * C + L * (12 * C * C + 13 * C) + 2 * C
+        """How many numbers the model learns."""
+        return sum(math.prod(shape) for shape in param_shapes(self).values())
 
 
-# vocabulary, context, width, layers, heads
-PRESETS = {
+PRESETS = {  #          vocabulary, context, width, blocks, heads
     "demo": Config(1024, 256, 128, 3, 4),
-    "shakespeare": Config(65, 64, 128, 4, 4),           # nanoGPT's CPU setting; vocabulary = its characters
-    "baby": Config(65, 256, 384, 6, 6),                 # nanoGPT's GPU setting for the same text
-    "gpt2": Config(50257, 1024, 768, 12, 12),           # 124M
-    "gpt2-medium": Config(50257, 1024, 1024, 24, 16),   # 355M
-    "gpt2-large": Config(50257, 1024, 1280, 36, 20),    # 774M
-    "gpt2-xl": Config(50257, 1024, 1600, 48, 25),       # 1558M
+    "shakespeare": Config(65, 64, 128, 4, 4),           # nanoGPT's setting for a CPU
+    "baby": Config(65, 256, 384, 6, 6),                 # nanoGPT's setting for a GPU
+    "gpt2": Config(50257, 1024, 768, 12, 12),           # 124 million parameters
+    "gpt2-medium": Config(50257, 1024, 1024, 24, 16),   # 355 million
+    "gpt2-large": Config(50257, 1024, 1280, 36, 20),    # 774 million
+    "gpt2-xl": Config(50257, 1024, 1600, 48, 25),       # 1,558 million
 }
 
 
-# --------------------------------------------------------------------------------- what is accepted
-# Checks of what callers give. They stand where a caller enters. They look at the numbers themselves
-# only where those are few.
-
-
-def array_module(x, what="array"):
-    """The library an array belongs to: numpy, or cupy for an array on a GPU.
-
-    TypeError for anything else: a list, a tensor of another library, and NumPy's matrix and masked
-    array, whose operators mean other things.
-    """
-    if type(x) in (np.ndarray, np.memmap):
-        return np
-    cupy = sys.modules.get("cupy")                      # who has such an array has imported it
-    if cupy is not None and isinstance(x, cupy.ndarray):
-        return cupy
-    raise TypeError(f"{what}: a {type(x).__module__}.{type(x).__qualname__}, "
-                    "expected a NumPy array, or a CuPy array on a GPU")
-
-
-def or_kernel(operation):
-    """The operation for NumPy arrays, and for CuPy arrays the kernel of the same name in kernels/."""
-    @functools.wraps(operation)
-    def either(x, *args, **kwargs):
-        if type(x) is np.ndarray or array_module(x, operation.__name__) is np:
-            return operation(x, *args, **kwargs)
-        import kernels                                  # needs CuPy, which a machine without a GPU has not
-        return getattr(kernels, operation.__name__)(x, *args, **kwargs)
-    return either
-
-
-def _check_shape(name, a, shape):
-    if a.shape != shape:
-        raise ValueError(f"{name}: shape {a.shape}, expected {shape}")
-
-
-def _check_integers(name, a):
-    if array_module(a, name) is not np:
-        raise TypeError(f"{name}: an array on a GPU, expected a NumPy array of integers")
-    if a.dtype.kind not in "iu":
-        raise TypeError(f"{name}: {a.dtype} numbers, expected integers")
-
-
-def _check_ids(name, ids, n, of):
-    """Integers from 0 to n - 1. NumPy takes -1 for the last row of a table, and True for a mask."""
-    _check_integers(name, ids)
-    unsigned = ids.view(ids.dtype.str.replace("i", "u"))        # of which -1 is the largest
-    if ids.size and np.maximum.reduce(unsigned, None) >= n:
-        bad = ids[(ids < 0) | (ids >= n)].ravel()[0]
-        raise ValueError(f"{name}: id {bad} is outside {of} of {n}")
-
-
-def _same_place(a, b):
-    return a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
-
-
-def _check_out(name, out, apart=(), in_place=()):
-    """ValueError where out, which results are written to, lies over an array that is still needed.
-
-    It must share no memory with the arrays in apart. It may take the place of one in in_place, element
-    for element.
-    """
-    if out is None:                                     # then it is a new one
-        return
-    for others in (apart, in_place):
-        for other in others:
-            if other is None or not np.may_share_memory(out, other):    # looks at their ends only
-                continue
-            if others is in_place and _same_place(out, other):
-                continue
-            if np.shares_memory(out, other):
-                raise ValueError(f"{name}: out shares memory with an array that is still needed; "
-                                 "give another one")
-
-
-def _row_blocks(x):
-    """Slices of x's rows, each small enough that several passes over it stay in cache."""
-    step = max(1, BLOCK_FLOATS // x.shape[-1])
-    return [slice(i, min(i + step, len(x))) for i in range(0, len(x), step)]
-
-
-# ---------------------------------------------------------------------------------------------- operations
-# Rows are flattened: x is (N,C) wherever positions do not interact. `dx` is dLoss/dx, of x's shape.
-# `out` is where results go, NumPy's way: training passes arrays of its arena, anyone else passes nothing.
-# With `add`, gradients of parameters are added to what their arrays in `out` hold.
-
-
-@or_kernel
-def embedding_forward(tokens, positions, wte, wpe, out=None):   # (B,T) int twice, (V,C), (n_positions,C) -> (N,C)
-    _check_ids("embedding_forward: tokens", tokens, len(wte), "the table")
-    _check_ids("embedding_forward: positions", positions, len(wpe), "the table")
-    _check_shape("embedding_forward: positions", positions, tokens.shape)
-    x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # "raise" would copy
-    x += wpe[positions.ravel()]
-    return x
-
-
-def embedding_backward(dx, indices, dtable):            # (N,C), (N,) int, adds to (V,C)
-    """Row v of the table's gradient is the sum of dx over the places where v was looked up.
-
-    Sorting brings equal indices together, so each sum is one reduce in a fixed order: same bits every time.
-    """
-    _check_ids("embedding_backward: indices", indices, len(dtable), "the table")
-    _check_shape("embedding_backward: dx", dx, (len(indices), dtable.shape[1]))
-    order = np.argsort(indices, kind="stable")
-    values, starts = np.unique(indices[order], return_index=True)
-    dtable[values] += np.add.reduceat(dx[order], starts, axis=0)
-
-
-@or_kernel
-def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):          # (N,C), (C,), (C,) -> (N,C), cache
-    """y = n * w + b with n = (x - mean(x)) * rstd(x): every row at mean 0 and variance 1, then scaled and shifted.
-    With plus (N,C), what a branch adds to the stream: first x += plus, in place."""
-    C = x.shape[1]
-    y, n, rstd = out or (np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype))
-    if plus is not None:
-        _check_shape("layernorm_forward: plus", plus, x.shape)
-    if out:
-        _check_out("layernorm_forward", n, apart=(y,), in_place=(x, plus))
-        _check_out("layernorm_forward", y, in_place=(x, plus))
-    mean_of = np.full((C, 1), 1.0 / C, x.dtype)         # a product with it is the fastest mean of short rows
-    for r in _row_blocks(x):
-        nr, yr = n[r], y[r]
-        if plus is not None:
-            x[r] += plus[r]
-        np.subtract(x[r], x[r] @ mean_of, out=nr)
-        np.multiply(nr, nr, out=yr)
-        rstd[r] = 1.0 / np.sqrt(yr @ mean_of + eps)     # variance of the whole row, no Bessel correction
-        nr *= rstd[r]
-        np.multiply(nr, w, out=yr)
-        yr += b
-    return y, (n, rstd, w)
-
-
-@or_kernel
-def layernorm_backward(dy, cache, plus=None, out=None, add=False):      # (N,C) -> (N,C), (C,), (C,)
-    """Returns plus + dx, dw, db: where the norm stands on a branch, plus is what comes down the other one.
-
-    With dn = dy * w, and mean() along C:  dx = rstd * (dn - mean(dn) - n * mean(dn * n)).
-    The mean subtracted in the forward takes the component of dn along 1 away; the division by the deviation
-    takes the one along n. Moving x in either direction does not change n (but for the tiny eps).
-    """
-    n, rstd, w = cache
-    if add and not out:
-        raise ValueError("layernorm_backward: add needs out, the arrays that hold what is added to")
-    dx, dw, db = out or (np.empty_like(dy), np.empty_like(w), np.empty_like(w))
-    _check_shape("layernorm_backward: dy", dy, n.shape)
-    if plus is not None:
-        _check_shape("layernorm_backward: plus", plus, dy.shape)
-    if out:
-        _check_out("layernorm_backward", dx, apart=(dw, db), in_place=(dy, n, plus))
-        _check_out("layernorm_backward", dw, apart=(w, db))
-    mean_w = (w / dy.shape[1])[:, None]
-    if not add:
-        dw[...], db[...] = 0.0, 0.0
-    for r in _row_blocks(dy):
-        ones = np.ones(len(dy[r]), dy.dtype)
-        t = dy[r] * n[r]
-        dw += ones @ t                                  # forward was: y = n * w + b
-        db += ones @ dy[r]
-        along_n = t @ mean_w                            # mean(dn * n), (rows,1)
-        d = dy[r] * w
-        d -= dy[r] @ mean_w                             # mean(dn)
-        np.multiply(n[r], along_n, out=t)
-        d -= t
-        d *= rstd[r]
-        np.add(d, 0.0 if plus is None else plus[r], out=dx[r])
-    return dx, dw, db
-
-
-@or_kernel
-def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> (N,F)
-    y = np.matmul(x, w, out=out)
-    y += b
-    return y
-
-
-@or_kernel
-def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) -> (N,C), (C,F), (F,)
-    """dx = dy w^T,  dw = x^T dy,  db = the sum of dy's rows. In out, x itself may be the place of dx."""
-    dx, dw, db = out or (None, None, None)
-    if add and (dw is None or db is None):
-        raise ValueError("linear_backward: add needs out, the arrays that hold what is added to")
-    _check_out("linear_backward", dw, apart=(dy, w, db))        # dx is written last
-    _check_out("linear_backward", db, apart=(dy,))
-    ones = np.ones(len(dy), dy.dtype)                   # a product with it is the fastest column sum
-    if add:
-        dw += x.T @ dy
-        db += ones @ dy
-    else:
-        dw, db = np.matmul(x.T, dy, out=dw), np.matmul(ones, dy, out=db)
-    return np.matmul(dy, w.T, out=dx), dw, db
-
-
-GELU_K, GELU_C = 0.7978845608028654, 0.044715           # sqrt(2/pi); the cubic term of the tanh approximation
-
-
-@or_kernel
-def gelu_forward(x, out=None):                          # (N,F) -> (N,F), cache
-    """y = x s with s = (1 + tanh(k (x + c x^3))) / 2, the form GPT-2 was trained with.
-
-    The cache is dy/dx, taken while x and s are at hand: half the memory of keeping both for the backward.
-        dy/dx = s + x ds/dx = s + x s (1 - s) 2k (1 + 3 c x^2)
-    `out` may be (y, x): then the derivative takes x's place.
-    """
-    y, slope = out or (np.empty_like(x), np.empty_like(x))
-    if out:
-        _check_out("gelu_forward", y, apart=(slope,), in_place=(x,))
-        _check_out("gelu_forward", slope, in_place=(x,))
-    for r in _row_blocks(x):
-        xr, yr = x[r], y[r]
-        s = xr * xr
-        d = s * (6.0 * GELU_K * GELU_C)
-        d += 2.0 * GELU_K                               # 2k (1 + 3 c x^2)
-        s *= GELU_K * GELU_C
-        s += GELU_K
-        s *= xr
-        np.tanh(s, out=s)
-        s *= 0.5
-        s += 0.5
-        np.multiply(xr, s, out=yr)
-        d *= yr                                         # x s ...
-        np.subtract(1.0, s, out=slope[r])
-        d *= slope[r]                                   # ... (1 - s) ...
-        np.add(d, s, out=slope[r])
-    return y, slope
-
-
-@or_kernel
-def gelu_backward(dy, slope, out=None):                 # (N,F) -> (N,F)
-    return np.multiply(dy, slope, out=out)
-
-
-@or_kernel
-def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache
-    """y = gelu(x w_fc + b_fc) w_proj + b_proj. out: places for y, the GELU's result, and its cache, (N,C), (N,F), (N,F)."""
-    y, u, h = out or (None, None, None)
-    if out:                                             # x, u and h are what the backward reads
-        _check_out("mlp_forward", y, apart=(x, u, h))
-        _check_out("mlp_forward", x, apart=(u, h))
-    h = linear_forward(x, w_fc, b_fc, out=h)
-    u, h = gelu_forward(h, out=out and (u, h))          # h becomes du/dh
-    return linear_forward(u, w_proj, b_proj, out=y), (x, u, h)
-
-
-@or_kernel
-def mlp_backward(dy, cache, w_fc, w_proj, out=None, add=False):         # (N,C) -> (N,C), (C,F), (F,), (F,C), (C,)
-    """dx, dw_fc, db_fc, dw_proj, db_proj. The cache is used up: du takes the place of u, dh that of du/dh. x may be that of dx."""
-    x, u, h = cache
-    dx, dw_fc, db_fc, dw_proj, db_proj = out or (None,) * 5
-    du, dw_proj, db_proj = linear_backward(dy, u, w_proj, (u, dw_proj, db_proj), add)
-    dh = gelu_backward(du, h, out=h)
-    return *linear_backward(dh, x, w_fc, (dx, dw_fc, db_fc), add), dw_proj, db_proj
-
-
-def _heads(qkv, n_head):                                # (B,T,3C) -> three (B,NH,T,HS), views without a copy
-    B, T, C3 = qkv.shape
-    return qkv.reshape(B, T, 3, n_head, C3 // 3 // n_head).transpose(2, 0, 3, 1, 4)
-
-
-def _sequence_blocks(B, T, n_head):
-    """Slices of the batch, so many sequences that a block of their scores stays in cache."""
-    step = max(1, BLOCK_FLOATS // (n_head * min(T, QUERY_BLOCK) * T))
-    return [slice(i, min(i + step, B)) for i in range(0, B, step)]
-
-
-@functools.lru_cache(maxsize=16)
-def _causal_mask(T, dtype):                             # (T,T): 0 on and below the diagonal, -inf above
-    mask = np.triu(np.full((T, T), -np.inf, dtype), k=1)
-    mask.flags.writeable = False                        # every caller gets the same one
-    return mask
-
-
-@or_kernel
-def attention_forward(qkv, n_head, out=None, hidden=None):      # (B,T,3C) -> (B,T,C), cache
-    """o_i = sum_{j<=i} p_ij v_j, with p_i = softmax_j(s_ij) and s_ij = q_i . k_j / sqrt(HS), over the keys up to i. hidden: see segments.
-
-    Queries go in blocks, and a block never looks at keys later than its last query: half of the square is not
-    computed. Kept for the backward: lse, the log of each row's sum of exp(s), (B,NH,T,1). The probabilities
-    are exp(s - lse), quicker to make again than to keep.
-    """
-    B, T, C3 = qkv.shape
-    C = C3 // 3
-    scale, mask = float((C // n_head) ** -0.5), _causal_mask(min(T, QUERY_BLOCK), qkv.dtype)
-    o, lse = out or (np.empty((B, T, C), qkv.dtype), np.empty((B, n_head, T, 1), qkv.dtype))
-    if hidden is not None:
-        _check_shape("attention_forward: hidden", hidden, (B, T, T))
-    if out:                                             # qkv is what the backward reads as well
-        _check_out("attention_forward", o, apart=(qkv, lse))
-        _check_out("attention_forward", lse, apart=(qkv,))
-    for b in _sequence_blocks(B, T, n_head):
-        q, k, v = _heads(qkv[b], n_head)
-        o_heads = o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)       # (B,NH,T,HS), a view: writing fills o
-        for t0 in range(0, T, QUERY_BLOCK):
-            t1 = min(t0 + QUERY_BLOCK, T)
-            s = (q[:, :, t0:t1] * scale) @ k[:, :, :t1].swapaxes(-1, -2)        # (B,NH,t1-t0,t1)
-            if hidden is None:
-                s[..., t0:] += mask[:t1 - t0, :t1 - t0]         # keys before t0 are the past of every query here
-            else:
-                s += hidden[b, None, t0:t1, :t1]
-            top = s.max(-1, keepdims=True)
-            s -= top
-            p = np.exp(s, out=s)
-            total = np.einsum("bhqk->bhq", p)[..., None]
-            ot = np.matmul(p, v[:, :, :t1], out=o_heads[:, :, t0:t1])
-            ot /= total
-            np.add(top, np.log(total), out=lse[b, :, t0:t1])
-    return o, (qkv, o, lse)
-
-
-@or_kernel
-def attention_backward(do, cache, n_head, out=None, hidden=None):       # (B,T,C) -> (B,T,3C); out may be qkv itself (not on a GPU)
-    qkv, o, lse = cache
-    B, T, C3 = qkv.shape
-    C = C3 // 3
-    scale, mask = float((C // n_head) ** -0.5), _causal_mask(min(T, QUERY_BLOCK), qkv.dtype)
-    dqkv = np.empty((B, T, C3), qkv.dtype) if out is None else out
-    _check_shape("attention_backward: do", do, o.shape)
-    if hidden is not None:
-        _check_shape("attention_backward: hidden", hidden, (B, T, T))
-    if out is not None:
-        _check_out("attention_backward", out, apart=(do, o, lse), in_place=(qkv,))
-    for b in _sequence_blocks(B, T, n_head):
-        q, k, v = _heads(qkv[b], n_head)
-        dq, dk_out, dv_out = _heads(dqkv[b], n_head)    # views: writing to them fills dqkv
-        dk, dv = np.empty(k.shape, k.dtype), np.empty(v.shape, v.dtype)
-        do_heads = do[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2)
-        # Softmax's backward needs sum_j p_ij dp_ij, and dp_ij = do_i . v_j: so that is do_i . (sum_j p_ij v_j),
-        # which is do_i . o_i. No pass over the keys.
-        D = np.einsum("bhtd,bhtd->bht", do_heads, o[b].reshape(-1, T, n_head, C // n_head).swapaxes(1, 2))[..., None]
-        for t0 in reversed(range(0, T, QUERY_BLOCK)):   # the last queries see all keys: they write dk and dv first
-            t1 = min(t0 + QUERY_BLOCK, T)
-            qt, kt, vt, dot = q[:, :, t0:t1] * scale, k[:, :, :t1], v[:, :, :t1], do_heads[:, :, t0:t1]
-            s = qt @ kt.swapaxes(-1, -2)                # as in the forward
-            if hidden is None:
-                s[..., t0:] += mask[:t1 - t0, :t1 - t0]
-            else:
-                s += hidden[b, None, t0:t1, :t1]
-            s -= lse[b, :, t0:t1]                       # no score is above its lse, so exp cannot overflow
-            p = np.exp(s, out=s)
-            dp = dot @ vt.swapaxes(-1, -2)              # forward was: o = p v
-            if t1 == T:
-                np.matmul(p.swapaxes(-1, -2), dot, out=dv)
-            else:                                       # a key served the later queries too
-                dv[:, :, :t1] += p.swapaxes(-1, -2) @ dot
-            dp -= D[:, :, t0:t1]                        # forward was: p = softmax(s), so ds = p (dp - D)
-            ds = np.multiply(dp, p, out=dp)
-            if t1 == T:                                 # forward was: s = (scale q) k^T
-                np.matmul(ds.swapaxes(-1, -2), qt, out=dk)
-            else:
-                dk[:, :, :t1] += ds.swapaxes(-1, -2) @ qt
-            np.multiply(ds @ kt, scale, out=dq[:, :, t0:t1])
-        dk_out[...], dv_out[...] = dk, dv
-    return dqkv
-
-
-def segments_hidden(segments, dtype):                   # (B,T) int -> (B,T,T): 0 where query i sees key j, else -inf
-    """Several texts in a row, each as if alone: a key is seen by later queries of its own segment, and if its segment is 0, the
-    beginning that the texts share, by those of all. Any integer names a segment: -1 may be what pads a row."""
-    T = segments.shape[1]
-    seen = (segments[:, :, None] == segments[:, None]) | (segments[:, None] == 0)
-    return np.where(seen & np.tri(T, dtype=bool), 0, -np.inf).astype(dtype)
-
-
-def cross_entropy_forward(logits, targets):             # (N,V), (N,) int -> (N,), cache
-    """-log softmax(logits_i)[target_i] of each row, in nats. Overwrites logits."""
-    _check_shape("cross_entropy_forward: targets", targets, logits.shape[:1])
-    _check_ids("cross_entropy_forward: targets", targets, logits.shape[1], "the logits' vocabulary")
-    nll, total = np.empty(len(logits), logits.dtype), np.empty(len(logits), logits.dtype)
-    for r in _row_blocks(logits):
-        z = logits[r]
-        z -= z.max(-1, keepdims=True)
-        nll[r] = z[np.arange(len(z)), targets[r]]
-        e = np.exp(z, out=z)
-        total[r] = np.einsum("nv->n", e)
-    np.subtract(np.log(total), nll, out=nll)
-    return nll, (logits, total, targets)
-
-
-def cross_entropy_backward(weights, cache):             # (N,) -> (N,V), in the place of the logits
-    """The gradient of sum_i weights_i nll_i. The weights carry everything a training objective says about a token:
-    1/N for a mean, 0 for "ignore", an advantage for policy gradients, of either sign. The cache is used up."""
-    e, total, targets = cache                           # softmax = e / total
-    _check_shape("cross_entropy_backward: weights", weights, total.shape)
-    if not total.all():
-        raise ValueError("cross_entropy_backward: the cache is used up; its logits are a gradient now")
-    scale = (weights / total)[:, None]
-    total[...] = 0.0                                    # marks it: exp(0) is the largest of its terms
-    for r in _row_blocks(e):                            # d nll/dlogits = softmax - onehot(target)
-        d = e[r]
-        d *= scale[r]
-        d[np.arange(len(d)), targets[r]] -= weights[r]
-    return e
-
-
-# ---------------------------------------------------------------------------------------------- the model
-
-
-LAYER = ("ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
-         "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias")
-MLP = LAYER[-4:]
-
-
-def layer_params(params, i):
-    """The parameters of block i without their "h.i." prefix. The arrays are the same, not copies."""
-    return {k: params[f"h.{i}.{k}"] for k in LAYER}
-
-
-def _full(k, i):
-    """A parameter's name in the model, from its name in block i; the last norm belongs to no block."""
-    return k if k.startswith("ln_f") else f"h.{i}.{k}"
-
-
-def block_shapes(cfg, B, T):
-    """What a block keeps for its backward. The first axis of each is B sequences long."""
-    N, C = B * T, cfg.n_embd
-    return {"a": (N, C), "n_1": (N, C), "rstd_1": (N, 1), "qkv": (N, 3 * C), "o": (N, C), "lse": (B, cfg.n_head, T, 1),
-            "m": (N, C), "n_2": (N, C), "rstd_2": (N, 1), "u": (N, 4 * C), "h": (N, 4 * C)}
-
-
-def block_forward(x, plus, p, s, n_head, keep=None, attend=None):
-    """x + attention(norm(x)), then x + mlp(norm(x)); p: layer parameters, s: arrays of block_shapes, and t (N,C).
-
-    The last sum is left to the next norm, which reads x anyway: x (N,C) is updated in place up to there, what is still to be
-    added is returned, and plus is what the block before returned, or None. keep: an array for the block's input.
-    attend: what to call in place of attention_forward.
-    """
-    B, _, T, _ = s.lse.shape
-    layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1), plus=plus)
-    if keep is not None:
-        keep[...] = x
-    linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
-    attend = attend or attention_forward                # looked up now: a default would be bound earlier
-    attend(s.qkv.reshape(B, T, -1), n_head, out=(s.o.reshape(B, T, -1), s.lse), **getattr(s, "only", {}))
-    linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
-    layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t)
-    return mlp_forward(s.m, *(p[k] for k in MLP), out=(s.t, s.u, s.h))[0]
-
-
-def trunk_forward(x, params, layers, blocks, n_head, out, keep=None, attend=None):
-    """All blocks, then the last norm, into out (y, n, rstd). Block by block: layers' parameters, blocks' arrays, and where they are
-    given keep and attend, as for block_forward."""
-    plus = None
-    for i, (layer, s) in enumerate(zip(layers, blocks)):
-        plus = block_forward(x, plus, layer, s, n_head, keep and keep[i], attend and attend[i])
-    layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus)
-
-
-def block_backward(dx, p, s, n_head, grads, add=False):
-    """From the gradient at the block's output to the one at its input, (N,C) in place; fills grads, {name: gradient} of the
-    layer's parameters. Each gradient takes the place of an activation that is not needed any more; dqkv that of qkv,
-    unless s has one of its own."""
-    B, _, T, _ = s.lse.shape
-
-    def linear(dy, x, name, out):
-        return linear_backward(dy, x, p[f"{name}.weight"], (out, grads[f"{name}.weight"], grads[f"{name}.bias"]), add)[0]
-
-    def norm(dy, n, rstd, name):                        # dx is what comes down beside the branch
-        layernorm_backward(dy, (n, rstd, p[f"{name}.weight"]), dx, (dx, grads[f"{name}.weight"], grads[f"{name}.bias"]), add)
-
-    # x2 = x1 + mlp(norm(x1)): the gradient reaches x1 by both terms
-    dm = mlp_backward(dx, (s.m, s.u, s.h), p["mlp.c_fc.weight"], p["mlp.c_proj.weight"], (s.m, *(grads[k] for k in MLP)), add)[0]
-    norm(dm, s.n_2, s.rstd_2, "ln_2")
-    # x1 = x + attention(norm(x)): likewise
-    qkv, o, do, dqkv = (y.reshape(B, T, -1) for y in (s.qkv, s.o, linear(dx, s.o, "attn.c_proj", out=s.t), getattr(s, "dqkv", s.qkv)))
-    dqkv = attention_backward(do, (qkv, o, s.lse), n_head, out=dqkv, **getattr(s, "only", {})).reshape(B * T, -1)
-    da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
-    norm(da, s.n_1, s.rstd_1, "ln_1")
-    return dx
-
-
-# -------------------------------------------------------------------------------------------------- memory
-
-
-def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
-    """Everything one call of loss_and_grads divides its arena into: {name: shape}, read-only.
-
-    With recompute only the input of each block is kept, and the backward runs the block's forward again:
-    a third more work for a fraction of the memory.
-    """
-    return _step_shapes(cfg, B, T, threads, want_grads, recompute, LOGIT_FLOATS)
-
-
-@functools.lru_cache(maxsize=16)
-def _step_shapes(cfg, B, T, threads, want_grads, recompute, logit_floats):
-    N, C, L = B * T, cfg.n_embd, cfg.n_layer
-    kept = L if want_grads and not recompute else 1
-    shapes = {f"h.{i}.{k}": shape for i in range(kept) for k, shape in block_shapes(cfg, B, T).items()}
-    rows = min(N, max(threads, logit_floats // cfg.vocab_size))
-    shapes.update({"x": (N, C), "t": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C)})
-    if want_grads:
-        if recompute:
-            shapes.update({f"x.{i}": (N, C) for i in range(L)})
-        ours = {k.removeprefix("h.0."): shape for k, shape in param_shapes(cfg).items() if k.startswith(("h.0.", "ln_f."))}
-        shapes.update({f"grad.{i}.{k}": shape for i in range(min(threads, B)) for k, shape in ours.items()})
-    return MappingProxyType(shapes)                     # every caller gets the same one
-
-
-def _thread_count(threads):
-    """How many threads a caller wants: None for one on each core."""
-    if threads is None:
-        return cores.N_THREADS
-    if not (isinstance(threads, int) and threads >= 1):
-        raise ValueError(f"threads: {threads!r}, expected an integer of at least 1, "
-                         "or None for one on each core")
-    return threads
-
-
-def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
-    """{what: bytes} of training with B sequences of T tokens at once, known before any of it is taken."""
-    shapes = step_shapes(cfg, B, T, _thread_count(threads), True, recompute)
-    n = cfg.n_params * itemsize
-    plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
-    for k, shape in shapes.items():
-        kind = "gradients" if k.startswith("grad.") else "logits" if k in ("logits", "y_rows") else "activations"
-        plan[kind] += padded(shape, itemsize)
-    return plan
-
-
-# --------------------------------------------------------------------------------------------- the whole model
-
-
-def check_tokens(cfg, tokens, name="tokens"):
-    array_module(tokens, name)
-    if tokens.ndim != 2 or not tokens.size:
-        raise ValueError(f"{name}: shape {tokens.shape}, "
-                         "expected (batch, positions), one of each at least")
-    if tokens.shape[1] > cfg.n_positions:
-        raise ValueError(f"{name}: {tokens.shape[1]} positions, the model's context is {cfg.n_positions}")
-    _check_ids(name, tokens, cfg.vocab_size, "the model's vocabulary")
-
-
-def _check_targets(cfg, tokens, targets):
-    """Targets have the shape of tokens. As many in another shape would go with the wrong tokens."""
-    array_module(targets, "targets")
-    check_tokens(cfg, np.where(targets == -1, 0, targets), "targets")
-    _check_shape("targets", targets, tokens.shape)
-
-
-def _check_weights(weights, shape):
-    if array_module(weights, "weights") is not np or weights.dtype.kind not in "fiub":
-        raise TypeError(f"weights: {weights.dtype} numbers, expected real numbers in a NumPy array")
-    if weights.shape != shape:
-        raise ValueError(f"weights have shape {weights.shape}, targets {shape}")
-    if not np.isfinite(weights).all():
-        raise ValueError("weights: not all are finite; one that is not spreads to every gradient")
-
-
-def _check_texts(cfg, tokens, positions, segments):
-    """positions and segments of rows of several texts, where they are given."""
-    if positions is not None:
-        _check_ids("positions", positions, cfg.n_positions, "the model's context")
-        _check_shape("positions", positions, tokens.shape)
-    if segments is not None:
-        _check_integers("segments", segments)
-        _check_shape("segments", segments, tokens.shape)
-
-
-@functools.lru_cache(maxsize=16)
-def _shapes_of(cfg):
-    return tuple(param_shapes(cfg).items())
-
-
-def _check_params(params, cfg):
-    """The tensors of cfg, all of one dtype.
-
-    wte and wpe may have more rows, which pad them. Other tensors may lie beside the model's.
-    """
-    wte = params["wte.weight"]
-    xp = array_module(wte, "wte.weight")
-    for name, shape in _shapes_of(cfg):
-        if name not in params:
-            raise ValueError(f"parameters: no tensor {name}, "
-                             f"which a model of {cfg.n_layer} layers has")
-        p = params[name]
-        if type(p) is not type(wte) and array_module(p, name) is not xp:
-            raise ValueError(f"parameters: {name} is an array of {array_module(p).__name__}, "
-                             f"wte.weight of {xp.__name__}")
-        padded_table = name in ("wte.weight", "wpe.weight") and p.shape[1:] == shape[1:] and len(p) > shape[0]
-        if p.shape != shape and not padded_table:
-            raise ValueError(f"parameters: {name} has shape {p.shape}, the config says {shape}")
-        if p.dtype != wte.dtype:
-            raise ValueError(f"parameters: {name} is {p.dtype}, wte.weight {wte.dtype}")
-    if f"h.{cfg.n_layer}.ln_1.weight" in params:
-        raise ValueError(f"parameters: more layers than the config's {cfg.n_layer}")
-
-
-def _check_temperature(temperature):
-    if not (temperature > 0.0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature: {temperature}, expected a finite number above 0")
-
-
-def _check_host(params, function):
-    if array_module(params["wte.weight"], "wte.weight") is not np:
-        raise ValueError(f"{function}: for NumPy arrays; bring the parameters to the host first")
-
-
-def _gradients(params, cfg, grads):
-    """grads as given, once they are checked, or fresh arrays.
-
-    Tensors beside the model's, such as another head's, are the caller's affair: given arrays are left
-    as they are, and fresh ones are zeros.
-    """
-    if grads is None:
-        names = dict(_shapes_of(cfg))
-        return {k: np.empty_like(p) if k in names else np.zeros_like(p) for k, p in params.items()}
-    for name, _ in _shapes_of(cfg):
-        p, g = params[name], grads.get(name)
-        if g is None:
-            raise ValueError(f"grads: no array for {name}")
-        if type(g) is not np.ndarray:
-            raise TypeError(f"grads: {name} is a {type(g).__name__}, expected a NumPy array")
-        if g.shape != p.shape or g.dtype != p.dtype:
-            raise ValueError(f"grads: {name} is {g.dtype} {g.shape}, "
-                             f"the parameter {p.dtype} {p.shape}")
-        if np.may_share_memory(g, p) and np.shares_memory(g, p):
-            raise ValueError(f"grads: {name} shares memory with the parameter")
-    if len({id(grads[name]) for name, _ in _shapes_of(cfg)}) < len(_shapes_of(cfg)):
-        raise ValueError("grads: one array serves two parameters")
-    return grads
-
-
-@contextlib.contextmanager
-def _only_user(arena):
-    """Two calls that work in one arena at a time would overwrite each other's arrays."""
-    lock = vars(arena).setdefault("in_use", threading.Lock())
-    if not lock.acquire(blocking=False):
-        raise ValueError("arena: in use by another call; give each thread an Arena of its own")
-    try:
-        yield arena
-    finally:
-        lock.release()
-
-
-class _Step:
-    """The arrays of one step and the walks through the model, each for a part of the batch.
-
-    The sequences are divided among threads, and each takes its own through the whole trunk and back without waiting
-    for others. The gradients of parameters are sums over all rows: each thread sums those of its rows in arrays of its
-    own, which are then added up.
-    """
-
-    def __init__(self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False, positions=None, segments=None):
-        self.params, self.cfg, self.tokens, self.recompute, self.positions = params, cfg, tokens, recompute and want_grads, positions
-        self.hidden = None if segments is None else segments_hidden(segments, params["wte.weight"].dtype)
-        self.B, self.T = tokens.shape
-        self.a = arena.divide(step_shapes(cfg, self.B, self.T, threads, want_grads, recompute), params["wte.weight"].dtype)
-        self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
-        self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
-
-    def rows(self, part, *names):
-        """The rows of arrays that belong to a part of the batch."""
-        s, out = part(self.B), []
-        for name in names:
-            each = len(self.a[name]) // self.B          # rows of this array that a sequence has
-            out.append(self.a[name][s.start * each:s.stop * each])
-        return out if len(out) > 1 else out[0]
-
-    def block(self, i, part):
-        names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t"}
-        only = {} if self.hidden is None else {"hidden": self.hidden[part(self.B)]}
-        return SimpleNamespace(**dict(zip(names, self.rows(part, *names.values()))), only=only)
-
-    def trunk_forward(self, part):                      # fills y, (N,C) after the last norm
-        p, tokens = self.params, self.tokens[part(self.B)]
-        x, y, n_f, rstd_f = self.rows(part, "x", "y", "n_f", "rstd_f")
-        positions = np.broadcast_to(np.arange(self.T), tokens.shape) if self.positions is None else self.positions[part(self.B)]
-        embedding_forward(tokens, positions, p["wte.weight"], p["wpe.weight"], out=x)
-        blocks = [self.block(i, part) for i in range(self.cfg.n_layer)]
-        keep = [self.rows(part, f"x.{i}") for i in range(self.cfg.n_layer)] if self.recompute else None
-        trunk_forward(x, p, self.layers, blocks, self.cfg.n_head, (y, n_f, rstd_f), keep)
-
-    def head(self, part, rows, targets, weights=None, temperature=1.0):        # (n,) int -> nll of this part's share of the rows
-        """The losses under the tied head of some rows of the batch; with weights also their dy, in the place of y.
-
-        Logits are the largest array of the model. They exist for some rows at a time, and become their own
-        gradient in place.
-        """
-        at, wte = part(len(rows)), self.params["wte.weight"][:self.cfg.vocab_size]
-        rows, y, z = rows[at], self.a["y_rows"][at], self.a["logits"][at]
-        np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
-        if temperature != 1.0:                          # softmax(y wte^T / temperature)
-            y /= temperature
-        np.matmul(y, wte.T, out=z)
-        nll, cache = cross_entropy_forward(z, targets[rows])
-        if weights is not None:
-            dy = cross_entropy_backward(weights[rows], cache) @ wte     # forward was: logits = y wte^T
-            self.a["y"][rows] = dy if temperature == 1.0 else dy / temperature
-        return nll
-
-    def head_weight_backward(self, part, n, dwte, add):         # of the n rows that head was given last
-        v = part(self.cfg.vocab_size)
-        dz, y, dw = self.a["logits"][:n].T[v], self.a["y_rows"][:n], dwte[v]
-        if not add:
-            np.matmul(dz, y, out=dw)
-            return
-        for r in _row_blocks(dw):                       # a temporary that stays in cache
-            dw[r] += dz[r] @ y
-
-    def own_gradients(self, part, i, grads, add):
-        """{name: array} in which a thread sums the gradients of block i over its rows: those of grads where it may."""
-        names = [*LAYER, "ln_f.weight", "ln_f.bias"] if i == self.cfg.n_layer - 1 else LAYER
-        if part == 0 and not add:
-            return {k: grads[_full(k, i)] for k in names}
-        return {k: self.a[f"grad.{part}.{k}"] for k in names}
-
-    def block_backward(self, part, i, own):             # from dy in y, or dx in x, to dx in x
-        dx, s = self.rows(part, "x"), self.block(i, part)
-        if i == self.cfg.n_layer - 1:
-            dy, n_f, rstd_f = self.rows(part, "y", "n_f", "rstd_f")
-            layernorm_backward(dy, (n_f, rstd_f, self.params["ln_f.weight"]), out=(dx, own["ln_f.weight"], own["ln_f.bias"]))
-        if self.recompute:
-            block_forward(self.rows(part, f"x.{i}"), None, self.layers[i], s, self.cfg.n_head)
-        block_backward(dx, self.layers[i], s, self.cfg.n_head, own)
-
-    def trunk_backward(self, n_parts, threads, grads, add):
-        for i in reversed(range(self.cfg.n_layer)):
-            own = [self.own_gradients(part, i, grads, add) for part in range(n_parts)]
-            in_parallel(lambda part, i=i, own=own: self.block_backward(part, i, own[part.index]), n_parts)
-            in_parallel(lambda part, i=i, own=own: self.add_up(part, i, own, grads), threads)
-
-    def add_up(self, part, i, own, grads):              # own: what own_gradients gave to each thread
-        """Part of the rows of the gradients of block i; after the first block, part of the columns of the embeddings."""
-        for k in own[0]:
-            total = grads[_full(k, i)]
-            rows = part(len(total))
-            for of_thread in own:
-                if of_thread[k] is not total:
-                    total[rows] += of_thread[k][rows]
-        if i > 0:
-            return
-        columns = part(self.cfg.n_embd)
-        dx = self.a["x"][:, columns]
-        embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"][:, columns])
-        if self.positions is None:
-            grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
-        else:
-            embedding_backward(dx, self.positions.ravel(), grads["wpe.weight"][:, columns])
-
-
-def _device():
-    """The same model on a GPU, for parameters that lie there."""
-    from model import device                                       # which imports this file
-    return device
-
-
-def _even_blocks(rows, most):
-    """rows in as few blocks as possible of at most that many, all about as long."""
-    return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
-
-
-def forward(params, cfg, tokens):                       # (B,T) int -> (B,T,V), {name: array}
-    """Logits of the next token at every position, and all that was computed on the way, under the names of step_shapes."""
-    check_tokens(cfg, tokens)
-    _check_params(params, cfg)
-    _check_host(params, "forward")
-    step = _Step(params, cfg, tokens, Arena(), cores.N_THREADS)
-    in_parallel(step.trunk_forward, min(cores.N_THREADS, len(tokens)))
-    return (step.a["y"] @ params["wte.weight"][:cfg.vocab_size].T).reshape(*tokens.shape, -1), step.a
-
-
-def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):       # (B,T) int, (B,T) int -> (B,T)
-    """-log probability of each target given the tokens up to its place, in nats; 0 where the target is -1. temperature: what the
-    logits are divided by."""
-    check_tokens(cfg, tokens)
-    _check_targets(cfg, tokens, targets)
-    _check_params(params, cfg)
-    _check_temperature(temperature)
-    with _only_user(arena or Arena()) as arena:
-        if not isinstance(params["wte.weight"], np.ndarray):
-            return _device().token_losses(params, cfg, tokens, targets, arena, temperature)
-        return _token_losses(params, cfg, tokens, targets, arena, temperature)
-
-
-def _token_losses(params, cfg, tokens, targets, arena, temperature):
-    threads = cores.N_THREADS
-    wte, counted = params["wte.weight"], np.flatnonzero(targets != -1)
-    step = _Step(params, cfg, tokens, arena, threads, want_grads=False)
-    in_parallel(step.trunk_forward, min(threads, len(tokens)))
-    nll, n = np.zeros(targets.size, wte.dtype), len(step.a["logits"])
-    for rows in _even_blocks(counted, n):
-        nll[rows] = np.concatenate(in_parallel(lambda part, rows=rows: step.head(part, rows, targets.ravel(), None, temperature), threads))
-    return nll.reshape(targets.shape)
-
-
-def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-                   recompute=False, threads=None, temperature=1.0, positions=None, segments=None):
-    """Weighted cross-entropy of targets given tokens, and its gradient for every parameter.
-
-    tokens, targets (B,T) int, a target of -1 is ignored; weights (B,T) float or None for the mean over
-    the counted targets. The loss is sum(weights * nll) in nats: with weights given, the caller normalises.
-    Returns (float, {name: array}); the dict is empty without want_grads. Parameters on a GPU get their gradients there.
-
-    grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
-    A wrong argument is an error before they are written to.
-    arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
-    threads: how many, by default one for each core. temperature: what the logits are divided by, as in token_losses.
-    positions, segments (B,T) int: for rows of several texts, where each token stands in its own, and which it belongs to
-    (segments_hidden).
-    """
-    check_tokens(cfg, tokens)
-    _check_targets(cfg, tokens, targets)
-    _check_params(params, cfg)
-    _check_temperature(temperature)
-    _check_texts(cfg, tokens, positions, segments)
-    threads = _thread_count(threads)
-    wte, counted = params["wte.weight"], targets != -1
-    if weights is None:
-        if not counted.any():
-            raise ValueError("every target is ignored (-1): the mean of nothing is not zero")
-        weights = counted / counted.sum()
-    on_host = isinstance(wte, np.ndarray)
-    _check_weights(weights, targets.shape)
-    weights = np.where(counted, weights, 0.0).astype(wte.dtype if on_host else np.float32).ravel()
-    if (positions is not None or segments is not None) and not (want_grads and on_host):
-        raise ValueError("positions and segments are for gradients of NumPy arrays")
-    if not want_grads:
-        return float(weights @ token_losses(params, cfg, tokens, targets, arena, temperature).ravel()), {}
-    if add and grads is None:
-        raise ValueError("add needs grads, the arrays that hold what is added to")
-    if on_host:
-        grads = _gradients(params, cfg, grads)
-    with _only_user(arena or Arena()) as arena:
-        if not on_host:
-            return _device().loss_and_grads(params, cfg, tokens, targets, weights, grads, add, arena, recompute, temperature)
-        step = _Step(params, cfg, tokens, arena, threads, True, recompute, positions, segments)
-        return _loss_and_grads(step, targets, weights, grads, add, threads, temperature)
-
-
-def _loss_and_grads(step, targets, weights, grads, add, threads, temperature):
-    tokens, cfg = step.tokens, step.cfg
-    targets, n_parts = targets.ravel(), min(threads, len(tokens))
-    in_parallel(step.trunk_forward, n_parts)
-    counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
-    if len(counted) < len(weights):
-        step.a["y"][weights == 0.0] = 0.0
-    if not add:                                         # where no product below will write
-        grads["wpe.weight"][...] = 0.0
-        grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
-    for j, rows in enumerate(_even_blocks(counted, n)):
-        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights, temperature), threads)
-        loss += float(weights[rows] @ np.concatenate(nll))
-        in_parallel(lambda part, rows=rows, j=j: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or j > 0), threads)
-    step.trunk_backward(n_parts, threads, grads, add)
-    return loss, grads
-
-
-def hidden_and_grads(params, cfg, tokens, head, want_grads=True, grads=None, add=False, arena=None):
-    """For another head than the tied one, such as a reward's: head(y) -> (loss, dy, dwte or None) of the last hidden states y,
-    (B,T,C) after the final norm; dy is the gradient there, dwte what the head has to add to that of wte.weight.
-
-    Returns (loss, {name: array}) as loss_and_grads does. y lies in the arena: a head copies what it wants to keep.
-    """
-    check_tokens(cfg, tokens)
-    _check_params(params, cfg)
-    _check_host(params, "hidden_and_grads")
-    if want_grads:
-        if add and grads is None:
-            raise ValueError("add needs grads, the arrays that hold what is added to")
-        grads = _gradients(params, cfg, grads)
-    with _only_user(arena or Arena()) as arena:
-        step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads)
-        return _hidden_and_grads(step, head, want_grads, grads, add, cores.N_THREADS)
-
-
-def _hidden_and_grads(step, head, want_grads, grads, add, threads):
-    n_parts, y = min(threads, step.B), step.a["y"]
-    in_parallel(step.trunk_forward, n_parts)
-    loss, dy, dwte = head(y.reshape(step.B, step.T, -1))
-    if not want_grads:
-        return loss, {}
-    _check_shape("head: dy", dy, (step.B, step.T, step.cfg.n_embd))
-    if dwte is not None:
-        _check_shape("head: dwte", dwte, grads["wte.weight"].shape)
-        _check_out("head: dwte", grads["wte.weight"], apart=(dwte,))
-    y[...] = dy.reshape(y.shape)
-    if not add:
-        grads["wpe.weight"][...], grads["wte.weight"][...] = 0.0, 0.0
-    if dwte is not None:
-        grads["wte.weight"] += dwte
-    step.trunk_backward(n_parts, threads, grads, add)
-    return loss, grads
-
-
-# -------------------------------------------------------------------------------------- cached generation
-
-
-class Cache:
-    """Keys and values of the positions a batch has already seen, so that a new token costs one position.
-
-    k, v (L,B,NH,S,HS), of the kind of `like`, one of the model's parameters (default: float32 in NumPy); length (B,) int in
-    NumPy: positions in use, row by row, so rows may differ in length.
-    """
-
-    def __init__(self, cfg, batch, n_positions=None, like=None):
-        S = cfg.n_positions if n_positions is None else n_positions
-        xp = np if like is None else array_module(like, "like")
-        dtype = np.float32 if like is None else like.dtype
-        if not 1 <= S <= cfg.n_positions:
-            raise ValueError(f"cache of {S} positions, the model's context is {cfg.n_positions}")
-        shape = (cfg.n_layer, batch, cfg.n_head, S, cfg.n_embd // cfg.n_head)
-        self.k, self.v = xp.zeros(shape, dtype), xp.zeros(shape, dtype)
-        self.length, self.step = np.zeros(batch, np.int64), None       # step: what decoding on a GPU keeps
-
-    def rows(self, index):
-        """A cache of some of the rows. A slice gives views on this one; an index array copies what is in use, which
-        is how one prefilled prompt becomes many rows ([0, 0, 0]) and finished rows are dropped."""
-        if np.ndim(self.length[index]) != 1:
-            raise ValueError(f"rows of a cache: {index!r}, expected a slice or an array of row numbers")
-        part = Cache.__new__(Cache)
-        part.length, part.step = self.length[index], None
-        if isinstance(index, slice):
-            part.k, part.v = self.k[:, index], self.v[:, index]
-            return part
-        L, _, NH, S, HS = self.k.shape
-        used, xp = int(part.length.max()) if len(part.length) else 0, array_module(self.k)
-        part.k, part.v = (xp.zeros((L, len(part.length), NH, S, HS), self.k.dtype) for _ in "kv")
-        index = xp.asarray(index)
-        part.k[:, :, :, :used], part.v[:, :, :, :used] = self.k[:, index, :, :used], self.v[:, index, :, :used]
-        return part
-
-
-def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
-    """Logits of the next token after each new position, given all that the cache has seen.
-
-    tokens (B,T) int, right-padded when rows differ; n_new (B,) says how many of each row count (default T), at least 1.
-    Returns (B,T,V), or (B,V) for the last counted position of each row with only_last, the case of
-    generation. Adds the new positions to the cache. The logits are NumPy's, also those of a model on a GPU.
-
-    A small model's rows are divided among threads. A large model's time goes into reading its weights, so the weights
-    are divided, and each is read once for all rows.
-    """
-    check_tokens(cfg, tokens)
-    (B, T), wte = tokens.shape, params["wte.weight"]
-    n_new = np.full(B, T) if n_new is None else np.asarray(n_new)
-    if n_new.shape != (B,) or n_new.dtype.kind not in "iu":
-        raise ValueError(f"n_new: {n_new.dtype} {n_new.shape}, "
-                         f"expected an integer for each of {B} rows")
-    if int(n_new.min()) < 1 or int(n_new.max()) > T:
-        raise ValueError(f"n_new = {n_new.tolist()[:8]}: expected 1 to {T} for each row")
-    if cache.k.dtype != wte.dtype:
-        raise ValueError(f"a {cache.k.dtype} cache for {wte.dtype} parameters; "
-                         "give Cache one of them as like")
-    if array_module(cache.k) is not array_module(wte):
-        raise ValueError(f"a cache of {array_module(cache.k).__name__} "
-                         f"for parameters of {array_module(wte).__name__}; "
-                         "give Cache one of them as like")
-    L, rows, heads, _, width = cache.k.shape
-    fits = (L, rows, heads, heads * width) == (cfg.n_layer, B, cfg.n_head, cfg.n_embd)
-    if not fits or f"h.{L}.ln_1.weight" in params:
-        raise ValueError(f"a cache of {rows} rows, {L} layers and {heads} heads of {width} "
-                         f"for {B} rows and {cfg}")
-    if int((cache.length + n_new).max()) > cache.k.shape[3]:
-        raise ValueError(f"{int((cache.length + n_new).max())} positions do not fit the cache of "
-                         f"{cache.k.shape[3]}; the model's context is {cfg.n_positions}")
-    if not isinstance(cache.k, np.ndarray):
-        logits = _device().decode(params, cfg, tokens, cache, n_new, only_last)
-    elif cfg.n_params >= SMALL_MODEL:
-        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(cores.N_THREADS, cfg.n_head))
-    else:
-        parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, 1),
-                            max(1, min(cores.N_THREADS, B, cfg.n_params * tokens.size // PART)))
-        logits = np.concatenate(parts)
-    cache.length += n_new
-    return logits
-
-
-def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
-    """n_parts threads divide each block by its heads and by the hidden units of its MLP: both end in a sum over them,
-    the second projection, so a thread gets by with its own until then, and the sums of all are added."""
-    (B, T), C, HS = tokens.shape, cfg.n_embd, cfg.n_embd // cfg.n_head
-    scale = float(HS ** -0.5)
-    S = min(int(cache.length.max()) + T, cache.k.shape[3])
-    at = np.minimum(cache.length[:, None] + np.arange(T), S - 1)        # (B,T) places in the cache
-    row, col = np.nonzero(np.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
-    slot = at[row, col]
-    later = np.arange(S) > at[:, None, :, None]         # (B,1,T,S): keys that come after the query
-    mask = np.where(later, -np.inf, 0.0).astype(cache.k.dtype) if later.any() else None
-
-    def qkv_of(part, a, p, qkv):                        # (N,C) -> (N,share of 3C)
-        c = part(3 * C)
-        linear_forward(a, p["attn.c_attn.weight"][:, c], p["attn.c_attn.bias"][c], out=qkv[:, c])
-
-    def attention(part, qkv, p, k_cache, v_cache):      # (N,3C) -> (N,C), what some heads contribute
-        heads = part(cfg.n_head)
-        q, k, v = _heads(qkv.reshape(B, T, -1), cfg.n_head)[:, :, heads]        # (B,heads,T,HS)
-        k_cache[row, heads, slot] = k[row, :, col]      # (n,heads,HS)
-        v_cache[row, heads, slot] = v[row, :, col]
-        s = (q * scale) @ k_cache[:, heads, :S].swapaxes(-1, -2)        # (B,heads,T,S)
-        if mask is not None:
-            s += mask
-        s -= s.max(-1, keepdims=True)
-        np.exp(s, out=s)
-        s /= s.sum(-1, keepdims=True)
-        o = np.empty((B, T, heads.stop - heads.start, HS), x.dtype)
-        np.matmul(s, v_cache[:, heads, :S], out=o.swapaxes(1, 2))
-        return o.reshape(B * T, -1) @ p["attn.c_proj.weight"][heads.start * HS:heads.stop * HS]
-
-    def mlp(part, m, p):                                # (N,C) -> (N,C), what some hidden units contribute
-        f = part(4 * C)
-        u, _ = gelu_forward(linear_forward(m, p["mlp.c_fc.weight"][:, f], p["mlp.c_fc.bias"][f]))
-        return u @ p["mlp.c_proj.weight"][f]
-
-    def head(part):                                     # (N,C) -> (N,share of V)
-        v = part(cfg.vocab_size)
-        for i in range(v.start, v.stop, HEAD_COLUMNS):
-            j = min(i + HEAD_COLUMNS, v.stop)
-            np.matmul(x, params["wte.weight"][i:j].T, out=logits[:, i:j])
-
-    x = embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
-    qkv = np.empty((B * T, 3 * C), x.dtype)
-    for i in range(cfg.n_layer):
-        p = layer_params(params, i)
-        a, _ = layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
-        in_parallel(lambda part, a=a, p=p: qkv_of(part, a, p, qkv), n_parts)
-        x += sum(in_parallel(lambda part, p=p, i=i: attention(part, qkv, p, cache.k[i], cache.v[i]), n_parts))
-        x += p["attn.c_proj.bias"]
-        m, _ = layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
-        x += sum(in_parallel(lambda part, m=m, p=p: mlp(part, m, p), n_parts))
-        x += p["mlp.c_proj.bias"]
-    if only_last:
-        x = x.reshape(B, T, C)[np.arange(B), n_new - 1]
-    x, _ = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-    logits = np.empty((len(x), cfg.vocab_size), x.dtype)
-    in_parallel(head, n_parts)
-    return logits if only_last else logits.reshape(B, T, -1)
-
-
-# --------------------------------------------------------------------------------------- parameters, files
-
-
 def param_shapes(cfg):
-    """{name: shape} of every parameter, in the order of Hugging Face's GPT-2 files."""
-    C, shapes = cfg.n_embd, {"wte.weight": (cfg.vocab_size, cfg.n_embd), "wpe.weight": (cfg.n_positions, cfg.n_embd)}
+    """{name: shape} of every parameter, in the order of Hugging Face's files.
+
+    Weights are stored (in, out), so that a linear layer is x @ w + b.
+    """
+    C, F = cfg.n_embd, 4 * cfg.n_embd
+    layers = {
+        "ln_1": (C,),
+        "attn.c_attn": (C, 3 * C),      # queries, keys and values side by side
+        "attn.c_proj": (C, C),
+        "ln_2": (C,),
+        "mlp.c_fc": (C, F),
+        "mlp.c_proj": (F, C),
+    }
+    shapes = {"wte.weight": (cfg.vocab_size, C), "wpe.weight": (cfg.n_positions, C)}
     for i in range(cfg.n_layer):
-        for name, shape in (("ln_1.weight", (C,)), ("ln_1.bias", (C,)),
-                            ("attn.c_attn.weight", (C, 3 * C)), ("attn.c_attn.bias", (3 * C,)),
-                            ("attn.c_proj.weight", (C, C)), ("attn.c_proj.bias", (C,)),
-                            ("ln_2.weight", (C,)), ("ln_2.bias", (C,)),
-                            ("mlp.c_fc.weight", (C, 4 * C)), ("mlp.c_fc.bias", (4 * C,)),
-                            ("mlp.c_proj.weight", (4 * C, C)), ("mlp.c_proj.bias", (C,))):
-            shapes[f"h.{i}.{name}"] = shape
-    shapes["ln_f.weight"] = shapes["ln_f.bias"] = (C,)
-    return shapes
+        for name, shape in layers.items():
+            shapes[f"h.{i}.{name}.weight"] = shape
+            shapes[f"h.{i}.{name}.bias"] = shape[-1:]
+    return {**shapes, "ln_f.weight": (C,), "ln_f.bias": (C,)}
+
+
+def block_params(params, i):
+    """The parameters of block i without "h.i." before their names. No array is copied."""
+    block, prefix = {}, f"h.{i}."
+    for name, p in params.items():
+        if name.startswith(prefix):
+            block[name.removeprefix(prefix)] = p
+    return block
 
 
 def init(cfg, seed, dtype=np.float32):
-    """Fresh parameters: N(0, 0.02), the two projections onto the residual stream N(0, 0.02 / sqrt(2L)),
-    biases 0, norms 1. The first loss of such a model is close to ln(V)."""
-    rng, params = np.random.default_rng(seed), {}
+    """Fresh parameters {name: array}. The first loss of such a model is close to ln(V).
+
+    Weights have deviation 0.02, and 0.02 / sqrt(2L) in the 2L projections that add to the residual
+    stream, so that it does not grow with depth. Biases are 0, norms 1.
+    """
+    rng = np.random.default_rng(seed)
+    params = {}
     for name, shape in param_shapes(cfg).items():
+        std = 0.02 / (2 * cfg.n_layer) ** 0.5 if "c_proj" in name else 0.02
         if name.endswith("bias"):
             params[name] = np.zeros(shape, dtype)
         elif "ln_" in name:
             params[name] = np.ones(shape, dtype)
         else:
-            std = 0.02 / (2 * cfg.n_layer) ** 0.5 if "c_proj" in name else 0.02
-            params[name] = (rng.standard_normal(shape, np.float32) * np.float32(std)).astype(dtype)
+            drawn = rng.standard_normal(shape, np.float32) * np.float32(std)
+            params[name] = drawn.astype(dtype)
     return params
 
 
-def save_config(folder, cfg):
-    """config.json as Hugging Face transformers reads it. Its classifiers look here, and not into generation_config.json, which train.py
-    writes, for what begins, ends and pads a text; without any, those of GPT-2's own vocabulary would be taken."""
-    written = Path(folder) / "generation_config.json"
-    tokens = checkpoint.read_json(written) if written.exists() else {}
-    runs.write_text(Path(folder) / "config.json", json.dumps({
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "torch_dtype": "float32",
-        **{key: tokens.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
-        "n_ctx": cfg.n_positions, **vars(cfg)}, indent=2) + "\n")
+# ------------------------------------------------------------------------------------- operations
+# An operation's forward returns (result, cache): the cache is what its backward needs. A backward
+# returns the derivatives of its inputs, in the order of the forward's arguments.
+
+
+def embedding_forward(tokens, positions, wte, wpe):
+    """Each token's row of wte plus its position's row of wpe: (B,T) twice -> (B,T,C)."""
+    return wte[tokens] + wpe[positions]
+
+
+def embedding_backward(dx, tokens, positions, wte, wpe):
+    """A row of a table receives the sum of dx (B,T,C) over all places that looked it up."""
+    dwte, dwpe = np.zeros_like(wte), np.zeros_like(wpe)
+    np.add.at(dwte, tokens, dx)         # dwte[tokens] += dx would count a repeated token once
+    np.add.at(dwpe, positions, dx)
+    return dwte, dwpe
+
+
+def layernorm_forward(x, w, b, eps=1e-5):
+    """Bring each row to mean 0 and variance 1, then scale by w and shift by b.
+
+    x (B,T,C), w and b (C,) -> y (B,T,C), cache
+    """
+    d = x - x.mean(-1, keepdims=True)
+    variance = (d * d).mean(-1, keepdims=True)      # divided by C, not by C - 1
+    rstd = 1.0 / np.sqrt(variance + eps)            # (B,T,1): one over the standard deviation
+    n = d * rstd                                    # the normalised row
+    return n * w + b, (n, rstd, w)
+
+
+def layernorm_backward(dy, cache):
+    """(B,T,C) -> dx (B,T,C), dw (C,), db (C,)
+
+    n does not change when x moves along 1, for the mean is subtracted, nor along n itself, for the
+    row is divided by its deviation (but for the tiny eps). So dx has no component along either: the
+    two means below are these components of dn, and both are taken away.
+    """
+    n, rstd, w = cache
+    # forward was: y = n * w + b
+    dw = (dy * n).sum((0, 1))
+    db = dy.sum((0, 1))
+    dn = dy * w
+    # forward was: n = (x - mean(x)) * rstd(x)
+    along_1 = dn.mean(-1, keepdims=True)
+    along_n = (dn * n).mean(-1, keepdims=True)
+    dx = rstd * (dn - along_1 - n * along_n)
+    return dx, dw, db
+
+
+def linear_forward(x, w, b):
+    """y = x w + b: (B,T,C), (C,F), (F,) -> (B,T,F), cache"""
+    return x @ w + b, (x, w)
+
+
+def linear_backward(dy, cache):
+    """(B,T,F) -> dx (B,T,C), dw (C,F), db (F,)"""
+    x, w = cache
+    rows = x.reshape(-1, x.shape[-1])       # (B*T,C): every position of every sequence is a row
+    drows = dy.reshape(-1, dy.shape[-1])    # (B*T,F)
+    # forward was: y = x w + b, and w and b served every row
+    dx = dy @ w.T
+    dw = rows.T @ drows
+    db = drows.sum(0)
+    return dx, dw, db
+
+
+GELU_K, GELU_C = (2.0 / np.pi) ** 0.5, 0.044715
+
+
+def gelu_forward(x):
+    """y = x (1 + tanh(k (x + c x^3))) / 2, as GPT-2 was trained: (B,T,F) -> (B,T,F), cache"""
+    t = np.tanh(GELU_K * (x + GELU_C * x * x * x))
+    y = 0.5 * x * (1.0 + t)
+    return y, (x, t)
+
+
+def gelu_backward(dy, cache):
+    """(B,T,F) -> dx (B,T,F)"""
+    x, t = cache
+    # forward was: t = tanh(k (x + c x^3)), and tanh' = 1 - tanh^2
+    dt_dx = (1.0 - t * t) * GELU_K * (1.0 + 3.0 * GELU_C * x * x)
+    # forward was: y = x (1 + t) / 2, a product of two functions of x
+    dy_dx = 0.5 * (1.0 + t) + 0.5 * x * dt_dx
+    return dy * dy_dx
+
+
+def attention_scores(q, k, visible):
+    """s_ij = q_i . k_j / sqrt(HS), and -inf where query i must not look at key j: (B,NH,T,S)"""
+    scale = float(q.shape[-1]) ** -0.5
+    s = scale * (q @ k.swapaxes(-1, -2))
+    return np.where(visible, s, -np.inf)
+
+
+def attention_forward(q, k, v, visible):
+    """o_i = sum_j p_ij v_j with p_i = softmax_j(s_ij): each query's mean of the values it looks at.
+
+    q (B,NH,T,HS); k, v (B,NH,S,HS); visible (...,T,S) bool -> o (B,NH,T,HS), cache
+    The cache holds no probabilities, which are the largest array of all, but only lse (B,NH,T,1),
+    the logarithm of each softmax's sum: p_ij = exp(s_ij - lse_i).
+    """
+    s = attention_scores(q, k, visible)
+    largest = s.max(-1, keepdims=True)              # subtracted so that exp cannot overflow
+    total = np.exp(s - largest).sum(-1, keepdims=True)
+    lse = largest + np.log(total)
+    p = np.exp(s - lse)                             # each row sums to 1
+    o = p @ v
+    return o, (q, k, v, visible, o, lse)
+
+
+def attention_backward(do, cache):
+    """(B,NH,T,HS) -> dq, dk, dv. It makes s and p again from q, k and lse."""
+    q, k, v, visible, o, lse = cache
+    s = attention_scores(q, k, visible)
+    p = np.exp(s - lse)
+    # forward was: o = p v
+    dv = p.swapaxes(-1, -2) @ do
+    dp = do @ v.swapaxes(-1, -2)
+    # forward was: p = softmax(s), whose derivative is ds_ij = p_ij (dp_ij - sum_j p_ij dp_ij).
+    # Since dp_ij = do_i . v_j, that sum is do_i . (sum_j p_ij v_j) = do_i . o_i: no pass over keys.
+    ds = p * (dp - (do * o).sum(-1, keepdims=True))
+    # forward was: s = scale q k^T
+    scale = float(q.shape[-1]) ** -0.5
+    dq = scale * (ds @ k)
+    dk = scale * (ds.swapaxes(-1, -2) @ q)
+    return dq, dk, dv
+
+
+def split_heads(x, n_head):
+    """(B,T,C) -> (B,NH,T,HS)"""
+    B, T, C = x.shape
+    x = x.reshape(B, T, n_head, C // n_head)
+    return x.swapaxes(1, 2)
+
+
+def join_heads(x):
+    """(B,NH,T,HS) -> (B,T,C)"""
+    B, NH, T, HS = x.shape
+    return x.swapaxes(1, 2).reshape(B, T, NH * HS)
+
+
+def cross_entropy_forward(logits, targets):
+    """-log softmax(logits)[target] in nats: (B,T,V), (B,T) int -> (B,T), cache"""
+    z = logits - logits.max(-1, keepdims=True)
+    total = np.exp(z).sum(-1, keepdims=True)
+    log_p = z - np.log(total)
+    nll = -np.take_along_axis(log_p, targets[..., None], -1)[..., 0]
+    return nll, (log_p, targets)
+
+
+def cross_entropy_backward(weights, cache):
+    """The derivative of sum(weights * nll) by the logits: (B,T) -> (B,T,V)"""
+    log_p, targets = cache
+    # forward was: nll = -log softmax(z)[target], so d nll / dz = softmax(z) - onehot(target)
+    dz = np.exp(log_p)
+    target_p = np.take_along_axis(dz, targets[..., None], -1)
+    np.put_along_axis(dz, targets[..., None], target_p - 1.0, -1)
+    return weights[..., None] * dz
+
+
+# ------------------------------------------------------------------------------------------ block
+
+def mlp_forward(x, p):
+    """y = gelu(x w_fc + b_fc) w_proj + b_proj: (B,T,C) -> (B,T,C), cache"""
+    h, fc = linear_forward(x, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"])         # (B,T,F)
+    u, gelu = gelu_forward(h)
+    y, proj = linear_forward(u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])
+    return y, (fc, gelu, proj)
+
+
+def mlp_backward(dy, cache, grads):
+    """(B,T,C) -> dx (B,T,C). Writes the gradients of its parameters into grads."""
+    fc, gelu, proj = cache
+    du, grads["mlp.c_proj.weight"], grads["mlp.c_proj.bias"] = linear_backward(dy, proj)
+    dh = gelu_backward(du, gelu)
+    dx, grads["mlp.c_fc.weight"], grads["mlp.c_fc.bias"] = linear_backward(dh, fc)
+    return dx
+
+
+def self_attention_forward(x, p, n_head, attend):
+    """x (B,T,C) -> y (B,T,C), cache. attend(q, k, v) is the attention itself, cached or not."""
+    qkv, c_attn = linear_forward(x, p["attn.c_attn.weight"], p["attn.c_attn.bias"])
+    heads = split_heads(qkv, 3 * n_head)    # NH heads of queries, NH of keys, NH of values
+    q, k, v = np.split(heads, 3, axis=1)
+    o, attention = attend(q, k, v)
+    y, proj = linear_forward(join_heads(o), p["attn.c_proj.weight"], p["attn.c_proj.bias"])
+    return y, (c_attn, attention, proj)
+
+
+def self_attention_backward(dy, cache, n_head, grads):
+    """(B,T,C) -> dx (B,T,C). Writes the gradients of its parameters into grads."""
+    c_attn, attention, proj = cache
+    do, grads["attn.c_proj.weight"], grads["attn.c_proj.bias"] = linear_backward(dy, proj)
+    dq, dk, dv = attention_backward(split_heads(do, n_head), attention)
+    dqkv = join_heads(np.concatenate([dq, dk, dv], axis=1))
+    dx, grads["attn.c_attn.weight"], grads["attn.c_attn.bias"] = linear_backward(dqkv, c_attn)
+    return dx
+
+
+def block_forward(x, p, n_head, attend):
+    """Add attention's result to the residual stream, then the MLP's: x (B,T,C) -> (B,T,C), cache"""
+    n, ln_1 = layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
+    a, attention = self_attention_forward(n, p, n_head, attend)
+    x = x + a                               # x = x + attention(norm(x))
+    n, ln_2 = layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
+    m, mlp = mlp_forward(n, p)
+    x = x + m                               # x = x + mlp(norm(x))
+    return x, (ln_1, attention, ln_2, mlp)
+
+
+def block_backward(dx, cache, n_head):
+    """(B,T,C) -> dx at the block's input, {name: gradient}. x reaches x + f(norm(x)) twice."""
+    ln_1, attention, ln_2, mlp = cache
+    grads = {}
+    # forward was: x = x + mlp(norm(x))
+    dn = mlp_backward(dx, mlp, grads)
+    dnorm, grads["ln_2.weight"], grads["ln_2.bias"] = layernorm_backward(dn, ln_2)
+    dx = dx + dnorm
+    # forward was: x = x + attention(norm(x))
+    dn = self_attention_backward(dx, attention, n_head, grads)
+    dnorm, grads["ln_1.weight"], grads["ln_1.bias"] = layernorm_backward(dn, ln_1)
+    dx = dx + dnorm
+    return dx, grads
+
+
+# ------------------------------------------------------------------------------------------ model
+
+def check_tokens(cfg, tokens, name="tokens"):
+    """ValueError unless tokens are (B,T) ids of the vocabulary that fit the context."""
+    T, V = cfg.n_positions, cfg.vocab_size
+    if tokens.ndim != 2 or tokens.size == 0 or tokens.shape[1] > T:
+        raise ValueError(f"{name}: shape {tokens.shape}, expected (batch, 1 to {T} positions)")
+    lowest, highest = tokens.min(), tokens.max()
+    if lowest < 0 or highest >= V:
+        raise ValueError(f"{name}: ids {lowest} to {highest}, the vocabulary has 0 to {V - 1}")
+
+
+def trunk_forward(params, cfg, tokens):
+    """All of the model but its head: (B,T) int -> the last hidden states y (B,T,C), cache"""
+    check_tokens(cfg, tokens)
+    T = tokens.shape[1]
+    positions = np.broadcast_to(np.arange(T), tokens.shape)
+    visible = np.tri(T, dtype=bool)     # a query sees its own position and all earlier ones
+
+    def attend(q, k, v):
+        return attention_forward(q, k, v, visible)
+
+    x = embedding_forward(tokens, positions, params["wte.weight"], params["wpe.weight"])
+    blocks = []
+    for i in range(cfg.n_layer):
+        x, cache = block_forward(x, block_params(params, i), cfg.n_head, attend)
+        blocks.append(cache)
+    y, ln_f = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
+    return y, (tokens, positions, blocks, ln_f)
+
+
+def trunk_backward(dy, cache, params, cfg):
+    """From the derivative at the last hidden states (B,T,C) to {name: gradient} of every parameter.
+
+    Of wte it has the gradient as an embedding only; the head adds its own.
+    """
+    tokens, positions, blocks, ln_f = cache
+    grads = {}
+    dx, grads["ln_f.weight"], grads["ln_f.bias"] = layernorm_backward(dy, ln_f)
+    for i in reversed(range(cfg.n_layer)):
+        dx, of_block = block_backward(dx, blocks[i], cfg.n_head)
+        for name, grad in of_block.items():
+            grads[f"h.{i}.{name}"] = grad
+    grads["wte.weight"], grads["wpe.weight"] = embedding_backward(
+        dx, tokens, positions, params["wte.weight"], params["wpe.weight"]
+    )
+    return grads
+
+
+def forward(params, cfg, tokens):
+    """Logits of the next token at every position: (B,T) int -> (B,T,V), cache"""
+    y, cache = trunk_forward(params, cfg, tokens)
+    return y @ params["wte.weight"].T, cache
+
+
+def token_losses(params, cfg, tokens, targets, temperature=1.0):
+    """-log probability of each target in nats, given the tokens up to its place; 0 where it is -1.
+
+    tokens, targets (B,T) int -> (B,T)
+    """
+    check_tokens(cfg, np.maximum(targets, 0), "targets")
+    logits, _ = forward(params, cfg, tokens)
+    nll, _ = cross_entropy_forward(logits / temperature, np.maximum(targets, 0))
+    return np.where(targets == -1, 0.0, nll)
+
+
+def loss_and_grads(params, cfg, tokens, targets, weights=None, temperature=1.0):
+    """The loss sum(weights * nll) in nats, and its gradient for every parameter.
+
+    tokens, targets (B,T) int; a target of -1 is ignored. weights (B,T) float: how much each token
+    counts, which is all that a training objective says. Pre-training gives every token the same,
+    fine-tuning gives 0 to what the user wrote, a policy gradient an advantage of either sign.
+    None stands for the mean over the targets that are not ignored; ValueError if all are.
+    Returns (float, {name: array}).
+    """
+    counted = targets != -1
+    if targets.shape != tokens.shape:
+        raise ValueError(f"targets: shape {targets.shape}, expected {tokens.shape}")
+    if weights is None:
+        if not counted.any():
+            raise ValueError("every target is ignored (-1): the mean of nothing is not zero")
+        weights = counted / counted.sum()
+    wte = params["wte.weight"]
+    weights = np.where(counted, weights, 0.0).astype(wte.dtype)
+    targets = np.maximum(targets, 0)                    # the weight of an ignored target is 0
+    check_tokens(cfg, targets, "targets")
+
+    y, cache = trunk_forward(params, cfg, tokens)                   # (B,T,C)
+    logits = y @ wte.T / temperature                                # (B,T,V)
+    nll, softmax = cross_entropy_forward(logits, targets)
+    loss = float((weights * nll).sum())
+
+    dlogits = cross_entropy_backward(weights, softmax) / temperature
+    # forward was: logits = y wte^T / temperature
+    dy = dlogits @ wte
+    dwte = dlogits.reshape(-1, cfg.vocab_size).T @ y.reshape(-1, cfg.n_embd)
+    grads = trunk_backward(dy, cache, params, cfg)
+    grads["wte.weight"] += dwte     # wte is head and embedding: its two gradients meet here
+    return loss, grads
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+class Cache:
+    """Keys and values of the positions that the model has read already.
+
+    A new token needs the keys and values of all earlier ones, and these never change. With a cache,
+    each token costs the work of one. Without, token number t costs the work of t, and a text of T
+    tokens that of T (T + 1) / 2.
+
+    k, v (L,B,NH,S,HS) in the dtype of `like`; length (B,): positions in use, row by row.
+    """
+
+    def __init__(self, cfg, batch, n_positions=None, like=None):
+        S = cfg.n_positions if n_positions is None else n_positions
+        if not 1 <= S <= cfg.n_positions:
+            raise ValueError(f"cache of {S} positions, the model's context is {cfg.n_positions}")
+        dtype = np.float32 if like is None else like.dtype
+        shape = (cfg.n_layer, batch, cfg.n_head, S, cfg.n_embd // cfg.n_head)
+        self.k = np.zeros(shape, dtype)
+        self.v = np.zeros(shape, dtype)
+        self.length = np.zeros(batch, np.int64)
+
+
+def decode(params, cfg, tokens, cache):
+    """Read new tokens and return the logits of the token after each: (B,T) int -> (B,T,V)
+
+    Every row sees what the cache holds of it. The new positions are added to the cache.
+    """
+    check_tokens(cfg, tokens)
+    B, T = tokens.shape
+    S = cache.k.shape[3]
+    positions = cache.length[:, None] + np.arange(T)                    # (B,T)
+    if positions.max() >= S:
+        raise ValueError(f"{positions.max() + 1} positions do not fit the cache of {S}")
+    visible = np.arange(S) <= positions[:, None, :, None]               # (B,1,T,S)
+    rows = np.arange(B)[:, None]                                        # (B,1)
+    x = embedding_forward(tokens, positions, params["wte.weight"], params["wpe.weight"])
+    for i in range(cfg.n_layer):
+
+        def attend(q, k, v, i=i):
+            cache.k[i, rows, :, positions] = k.swapaxes(1, 2)           # (B,T,NH,HS)
+            cache.v[i, rows, :, positions] = v.swapaxes(1, 2)
+            return attention_forward(q, cache.k[i], cache.v[i], visible)
+
+        x, _ = block_forward(x, block_params(params, i), cfg.n_head, attend)
+    y, _ = layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
+    cache.length += T
+    return y @ params["wte.weight"].T
+
+
+# ------------------------------------------------------------------------------------------ files
+
+def load(folder, writable=True):
+    """(params, cfg) of a Hugging Face GPT-2 folder or a model file of llm.c (model/folders.py)."""
+    from model import folders
+    return folders.load(folder, writable)
 
 
 def save(folder, params, cfg):
-    """Write a Hugging Face GPT-2 folder. model.safetensors comes last: where it is, the folder is whole."""
-    bad = [k for k, p in params.items() if not np.isfinite(p).all()]
-    if bad:
-        raise ValueError(f"{folder}: not saved, {bad[0]} and {len(bad) - 1} other tensors hold numbers that are not finite; "
-                         "train with a lower --lr")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    save_config(folder, cfg)
-    params = {**params, "wte.weight": params["wte.weight"][:cfg.vocab_size]}        # what pads a vocabulary stays ours
-    checkpoint.save_safetensors(Path(folder) / "model.safetensors", params, {"format": "pt"})
+    """Write a Hugging Face GPT-2 folder (model/folders.py)."""
+    from model import folders
+    folders.save(folder, params, cfg)
 
 
-# What else a config.json may say that changes the arithmetic, and the values under which it is the model of this file.
-GPT2_SETTINGS = {
-    "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "layer_norm_epsilon": (1e-5,),
-    "tie_word_embeddings": (True, False), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-}
+# -------------------------------------------------------------------------------- python gpt.py
 
+def check_gradients(tolerance=1e-7):
+    """Print each tensor's derivative along a random direction, by hand and by differences.
 
-def load_config(folder):
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json and model.safetensors. "
-                                f"Make the demo's with: python train.py")
-    config = checkpoint.read_json(path)
-    missing = [k for k in Config.__dataclass_fields__ if k not in config]
-    if missing:
-        raise ValueError(f"{path}: lacks {', '.join(missing)}")
-    try:
-        cfg = Config(**{k: config[k] for k in Config.__dataclass_fields__})
-    except ValueError as e:
-        raise ValueError(f"{path}: {e}") from None
-    for key, ours in {**GPT2_SETTINGS, "n_inner": (None, 4 * cfg.n_embd)}.items():
-        if config.get(key, ours[0]) not in ours:
-            raise ValueError(f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}")
-    return cfg
-
-
-def check_finite(path, name, p):
-    with np.errstate(all="ignore"):                     # a sum takes no memory, and is not finite where one number is not
-        finite = np.isfinite(p.sum()) or np.isfinite(p).all()
-    if not finite:
-        raise ValueError(f"{path}: {name} holds numbers that are not finite; save the model again from a checkpoint that is sound")
-
-
-def tied(path, tensors):
-    """Tensors without "transformer." before their names, and with the one matrix of embeddings and head as wte.weight. safetensors'
-    save_model, which writes what is shared once, may have chosen the name lm_head.weight; other tools write it twice."""
-    found = {name.removeprefix("transformer."): array for name, array in tensors.items()}
-    if len(found) < len(tensors):
-        raise ValueError(f"{path}: has tensors with and without transformer. before the same name; only one of each could be meant")
-    head = found.pop("lm_head.weight", None)
-    if head is not None and not np.array_equal(found.setdefault("wte.weight", head), head):
-        raise ValueError(f"{path}: lm_head.weight is not wte.weight; this model has one matrix for both (tie_word_embeddings)")
-    if head is None and checkpoint.read_json(Path(path).parent / "config.json").get("tie_word_embeddings") is False:
-        raise ValueError(f"{path}: has no tensor lm_head.weight, although tie_word_embeddings is false in config.json")
-    return found
-
-
-def load(folder, writable=True):
-    """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c; float32 arrays that may be written to, or else
-    the file itself where it holds float32, mapped and read when it is needed.
-
-    Accepts names as tied does, ignores the causal-mask buffers some exports hold; weights in several files
-    where model.safetensors.index.json names them. A folder whose training is still going on has no model.safetensors yet:
-    then the last checkpoint is read.
+    Every entry takes part in a random direction, so one wrong entry shows. The error is relative to
+    the gradient's length; rounding leaves about 1e-9. Returns the names that are wrong.
     """
-    folder = Path(folder)
-    if folder.is_file():
-        params, sizes = checkpoint.load_llmc(folder)
-        cfg = Config(**sizes)
-        for name in param_shapes(cfg):
-            check_finite(folder, name, params[name])
-        return {k: params[k] for k in param_shapes(cfg)}, cfg
-    cfg = load_config(folder)
-    names = ("model.safetensors", "model.safetensors.index.json", "trainer.safetensors")
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
-        other = next(folder.glob("pytorch_model*.bin"), None)
-        raise FileNotFoundError(f"{folder / names[0]}: no such file; " + (
-            f"{other.name} is PyTorch's own format: load the folder in transformers and save it with save_pretrained()" if other else
-            f"finish the training that began {folder}"))
-    tensors = checkpoint.load_index(path) if path.suffix == ".json" else checkpoint.load_safetensors(path)[0]
-    if cfg.n_layer > len(tensors):
-        raise ValueError(f"{path}: {len(tensors)} tensors are too few for config.json's {cfg.n_layer} layers")
-    tensors, shapes, params = tied(path, tensors), param_shapes(cfg), {}
-    more = [name for name in tensors if name.startswith("h.") and name not in shapes and not name.endswith((".attn.bias", ".attn.masked_bias"))]
-    if more:
-        raise ValueError(f"{path}: has a tensor {more[0]}, which is in none of config.json's {cfg.n_layer} layers")
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise ValueError(f"{path}: has no tensor {name}, which config.json's {cfg.n_layer} layers need")
-        if tensors[name].shape != shape:
-            raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, config.json says {shape}")
-        params[name] = np.require(tensors[name], np.float32, ["C", "A", "W"] if writable else ["C", "A"])
-        check_finite(path, name, params[name])
-    return params, cfg
-
-
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description="Describe a GPT-2 checkpoint, or the presets.")
-    parser.add_argument("folder", nargs="?", help="a Hugging Face GPT-2 folder, or a .bin of llm.c (default: none)")
-    return parser.parse_args(argv)
-
-
-def difference(loss_of, p, direction, h=1e-5):
-    """The derivative of loss_of() along a direction in p, an array it reads: a centred difference."""
-    before, losses = p.copy(), []
-    for step in (h, -h):
-        p[...] = before + step * direction
-        losses.append(loss_of())
-    p[...] = before
-    return (losses[0] - losses[1]) / (2 * h)
-
-
-def compare_with_differences(tolerance=1e-7):
-    """Print derivatives of a small model's loss, by hand and as finite differences.
-
-    For each tensor there are two: along a random direction, which every entry takes part in, and of one
-    entry. The error of the first is relative to the norm of the tensor's gradient, that of the second to
-    its largest entry. Rounding and the third derivative leave errors of some 1e-9.
-    Returns 0, or 1 where one is wrong.
-    """
-    cfg, rng = Config(11, 6, 8, 2, 2), np.random.default_rng(0)
+    cfg = Config(vocab_size=11, n_positions=6, n_embd=8, n_layer=2, n_head=2)
+    rng = np.random.default_rng(0)
     params = init(cfg, 0, np.float64)
-    for p in params.values():                           # away from the start, where many gradients are 0
+    for p in params.values():           # away from the start, where many gradients are 0
         p += 0.1 * rng.standard_normal(p.shape)
     tokens, targets = rng.integers(0, cfg.vocab_size, (2, 3, 6))
-    _, grads = loss_and_grads(params, cfg, tokens, targets)
+    weights = rng.standard_normal((3, 6))
 
-    def loss_of():
-        return loss_and_grads(params, cfg, tokens, targets, want_grads=False)[0]
+    def step():
+        return loss_and_grads(params, cfg, tokens, targets, weights, temperature=0.7)
 
-    print("\nDerivatives of a small model's loss, by hand and by finite differences:\n")
-    print(f"{'tensor':24}  {'along a random direction':24}  {'error':8} {'one entry':34} error")
+    def slope(p, direction, h=1e-5):
+        start = p.copy()
+        p[...] = start + h * direction
+        ahead, _ = step()
+        p[...] = start - h * direction
+        behind, _ = step()
+        p[...] = start
+        return (ahead - behind) / (2 * h)
+
+    _, grads = step()
     wrong = []
+    print(f"{'derivative of the loss by':26} {'by hand':>12} {'measured':>12} {'error':>9}")
     for name, p in params.items():
-        grad, direction = grads[name], rng.standard_normal(p.shape)
-        entry = tuple(int(rng.integers(n)) for n in p.shape)
-        only = np.zeros(p.shape)
-        only[entry] = 1.0
-        by_hand, numeric = (grad * direction).sum(), difference(loss_of, p, direction)
-        entry_numeric = difference(loss_of, p, only)
-        error = abs(by_hand - numeric) / (np.sqrt((grad ** 2).sum()) + 1e-12)
-        entry_error = abs(grad[entry] - entry_numeric) / (np.abs(grad).max() + 1e-12)
-        place = str(list(entry)).replace(" ", "")
-        print(f"{name:24}  {by_hand:+11.8f} {numeric:+11.8f}  {error:.1e}  "
-              f"{place:7} {grad[entry]:+11.8f} {entry_numeric:+11.8f}  {entry_error:.1e}")
-        if not max(error, entry_error) < tolerance:     # nor is NaN below it
+        direction = rng.standard_normal(p.shape)
+        by_hand = (grads[name] * direction).sum()
+        measured = slope(p, direction)
+        length = np.sqrt((grads[name] ** 2).sum())
+        error = abs(by_hand - measured) / length
+        print(f"{name:26} {by_hand:+12.8f} {measured:+12.8f} {error:9.1e}")
+        if not error < tolerance:       # written so that NaN is wrong too
             wrong.append(name)
-    if wrong:
-        print(f"\nWRONG, off by {tolerance} or more: {', '.join(wrong)}")
-        return 1
-    print(f"\nAll {len(params)} tensors agree to {tolerance}.")
-    return 0
+
+    cache = Cache(cfg, 3, like=params["wte.weight"])
+    logits, _ = forward(params, cfg, tokens)
+    first = decode(params, cfg, tokens[:, :2], cache)
+    rest = decode(params, cfg, tokens[:, 2:], cache)
+    if not np.allclose(np.concatenate([first, rest], 1), logits, atol=1e-12):
+        wrong.append("decode, which differs from forward")
+    return wrong
+
+
+SENTENCE = "The cat sat on the mat, and the hat sat on the cat."
+
+
+def learn_sentence(steps=300, lr=0.1):
+    """Train a small model on one sentence by gradient descent, and let it write what it learned."""
+    letters = sorted(set(SENTENCE))
+    ids = np.array([[letters.index(letter) for letter in SENTENCE]])
+    cfg = Config(len(letters), n_positions=64, n_embd=32, n_layer=2, n_head=4)
+    params = init(cfg, seed=0)
+    for step in range(steps + 1):
+        loss, grads = loss_and_grads(params, cfg, ids[:, :-1], ids[:, 1:])
+        if step % 50 == 0:
+            print(f"step {step:3}: {loss:.4f} nats a letter")
+        for name, p in params.items():
+            p -= lr * grads[name]
+
+    cache = Cache(cfg, 1)
+    written = [ids[0, 0]]
+    while len(written) < len(SENTENCE):
+        logits = decode(params, cfg, np.array([written[-1:]]), cache)
+        written.append(logits[0, -1].argmax())
+    print(f"It was given {SENTENCE[0]!r} and writes: {''.join(letters[i] for i in written)}")
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    if args.folder:
-        params, cfg = load(args.folder)
-        print(f"{args.folder}: {cfg}, {cfg.n_params:,} parameters")
-        for name, p in params.items():
-            print(f"  {name:28} {str(p.shape):16} mean {p.mean():+.4f}  std {p.std():.4f}")
-        return
-    for name, cfg in PRESETS.items():
-        print(f"{name:12} {cfg.n_layer:3} layers {cfg.n_head:3} heads {cfg.n_embd:5} wide {cfg.n_params:14,} parameters")
-    return compare_with_differences()
+    """Returns the exit status: 1 if a derivative is wrong."""
+    argparse.ArgumentParser(description="Check all derivatives; learn a sentence.").parse_args(argv)
+    wrong = check_gradients()
+    if wrong:
+        print(f"\nWRONG: {', '.join(wrong)}")
+        return 1
+    print("\nAll derivatives agree. Now the model learns a sentence.\n")
+    learn_sentence()
+    return 0
 
 
 if __name__ == "__main__":
-    command.run(main)
+    sys.exit(main())

@@ -36,13 +36,17 @@ from typing import NamedTuple
 from model import cores                    # before numpy: it tells NumPy's BLAS which CPU this is
 import bpe
 from model import checkpoint
-from run import command
+from run import command, disk
 from model import device
 from model import evaluate
+from model import fast
+from model import operations
+from model import folders
 import gpt
 import numpy as np
 from run import runs
-from tokens import vocabularies
+from tokens import huggingface
+from tokens.shards import check_ids, open_shard, read_documents
 
 
 @dataclass(frozen=True)
@@ -242,20 +246,20 @@ def load_run(run, tokenizer):
         if folder / f"{split}_000000.bin" not in paths:
             raise FileNotFoundError(f"{folder}/{split}_000000.bin: no such shard; make them with: "
                                     f"python bpe.py encode --run {run}")
-        found[split] = [bpe.open_shard(p, tokenizer) for p in paths]
+        found[split] = [open_shard(p, tokenizer) for p in paths]
     return found["train"], found["val"]
 
 
 def load_shards(paths, raw, tokenizer=None):
     """(train, val) of token shards that any program wrote: llm.c, modded-nanogpt, and with raw nanoGPT, whose files are
-    uint16 tokens and nothing else. tokenizer: as for bpe.open_shard. What has "val" in its name is for validation."""
+    uint16 tokens and nothing else. tokenizer: as for open_shard. What has "val" in its name is for validation."""
     paths = sorted(p for path in paths for p in (path.glob("*.bin") if path.is_dir() else [path]))
     split = {True: [], False: []}
     for path in paths:
         n_bytes = path.stat().st_size
         if raw and (n_bytes % 2 or not n_bytes):
             raise ValueError(f"{path}: {n_bytes} bytes are no whole number of uint16 tokens above 0")
-        split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else bpe.open_shard(path, tokenizer))
+        split["val" in path.name].append(np.memmap(path, "<u2", "r") if raw else open_shard(path, tokenizer))
     for name, found in (("val", split[True]), ("train", split[False])):
         if not found:
             raise FileNotFoundError(f"{', '.join(map(str, paths)) or 'no *.bin file'}: no shard for {name}; the validation shards "
@@ -282,20 +286,20 @@ def load_documents(paths, tokenizer):
     document stands <|endoftext|>, where the vocabulary has it."""
     parts, start = {"train": [], "val": []}, tokenizer.special_tokens.get("<|endoftext|>")
     for path in paths:
-        for split, text in bpe.read_documents(path, val_percent=10):
+        for split, text in read_documents(path, val_percent=10):
             parts[split] += [np.array([start], np.uint32)] * (start is not None) + [tokenizer.encode_to_numpy(text, disallowed_special=())]
     if not all(parts.values()):
         raise ValueError(f"{', '.join(map(str, paths))}: too few documents for {' and '.join(k for k, v in parts.items() if not v)}")
     return tuple([np.concatenate(parts[split])] for split in ("train", "val"))
 
 
-def dream(params, cfg, tokenizer, seed, n_tokens=60):
+def dream(params, cfg, tokenizer, seed, n_tokens=60, engine=fast):
     """What the model writes by itself after an end of text (after token 0 where there is none), at temperature 1."""
     rng = np.random.default_rng(seed)
     token = tokenizer.special_tokens.get("<|endoftext|>", 0)
-    cache, ids = gpt.Cache(cfg, 1, like=params["wte.weight"]), []
+    cache, ids = engine.Cache(cfg, 1, like=params["wte.weight"]), []
     for _ in range(min(n_tokens, cfg.n_positions)):
-        logits = gpt.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
+        logits = engine.decode(params, cfg, np.array([[token]]), cache, only_last=True)[0, :tokenizer.n_vocab]
         logits[tokenizer.holes] = -np.inf               # ids that no token has
         token = int(np.argmax(logits + rng.gumbel(size=logits.shape)))      # the same as drawing from their softmax
         ids.append(token)
@@ -403,7 +407,7 @@ class Log:
                         self.seconds = float(entry.get("spent_s", 0.0))
                 except (ValueError, KeyError, TypeError, RecursionError):
                     break                               # the half line a kill left behind
-        runs.write_text(self.path, "".join(f"{line}\n" for line in kept))
+        disk.write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.file = open(self.path, "a", encoding="utf-8")
 
     def write(self, **values):
@@ -460,7 +464,7 @@ def begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
             if tokenizer:
                 tokenizer.save(place / "tokenizer.json", end)
                 save_generation_config(place, tokenizer, end)
-            gpt.save_config(place, cfg)
+            folders.save_config(place, cfg)
         log = Log(place, done)
         runs.add_earlier(log.seconds)
         try:
@@ -494,8 +498,8 @@ def start_over(folder, found, on_mismatch):
 
 def save_generation_config(folder, tokenizer, end):
     """generation_config.json, which tells transformers where a text begins and ends, and what pads it; config.json repeats it."""
-    ids = {f"{role}_token_id": tokenizer.special_tokens.get(name) for role, name in vocabularies.roles(tokenizer.special_tokens, end).items()}
-    runs.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
+    ids = {f"{role}_token_id": tokenizer.special_tokens.get(name) for role, name in huggingface.roles(tokenizer.special_tokens, end).items()}
+    disk.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
 
 
 MOST_SKIPPED = 10               # updates in a row that may fail before a run gives up
@@ -599,7 +603,7 @@ class Gradients:
             with contextlib.suppress(ConnectionError):  # it has died: _answer says so
                 other.pipe.send(part)
         try:
-            loss, _ = gpt.loss_and_grads(self.params, self.cfg, *mine[:3], grads=self.sum, add=self.begun, arena=self.arena,
+            loss, _ = fast.loss_and_grads(self.params, self.cfg, *mine[:3], grads=self.sum, add=self.begun, arena=self.arena,
                                          recompute=self.recompute, threads=self.threads, positions=mine[3], segments=mine[4])
         finally:                                        # whatever happened here, hear them all
             losses = [_answer(other) for other in others]
@@ -610,8 +614,8 @@ class Gradients:
 
         def add_up(part):
             mine = part(self.flat.size)
-            for i in range(mine.start, mine.stop, gpt.BLOCK_FLOATS):
-                at = slice(i, min(i + gpt.BLOCK_FLOATS, mine.stop))
+            for i in range(mine.start, mine.stop, operations.BLOCK_FLOATS):
+                at = slice(i, min(i + operations.BLOCK_FLOATS, mine.stop))
                 for other in others:
                     self.flat[at] += other.flat[at]
 
@@ -640,7 +644,7 @@ def _serve(pipe, inherited, params, cfg, recompute, grads):
         except (EOFError, ConnectionError):
             return
         try:
-            answer = gpt.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, arena=arena, recompute=recompute, threads=1,
+            answer = fast.loss_and_grads(params, cfg, tokens, targets, weights, grads=grads, arena=arena, recompute=recompute, threads=1,
                                         positions=positions, segments=segments)[0]
         except Exception as e:
             answer = e
@@ -689,7 +693,7 @@ def memory_plan(cfg, rows, recompute=False):
     """{what: bytes} of training with so many rows at once, in all processes together."""
     n, T = min(n_processes(cfg), rows), cfg.n_positions
     shares = [cores.Share(i, n)(rows) for i in range(n)]
-    plans = [gpt.memory_plan(cfg, s.stop - s.start, T, recompute, threads=1 if n_processes(cfg) > 1 else None) for s in shares]
+    plans = [fast.memory_plan(cfg, s.stop - s.start, T, recompute, threads=1 if n_processes(cfg) > 1 else None) for s in shares]
     return {k: plans[0][k] if k in ("parameters", "AdamW") else sum(plan[k] for plan in plans) for k in plans[0]}
 
 
@@ -786,7 +790,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             for_evaluation, peak = params, None
 
         def validate():                                     # takes no memory of its own
-            return evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, min(32, micro_batch), work.arena)
+            return evaluate.validation_loss(for_evaluation, cfg, tokenizer, val_shards, min(32, micro_batch), work.arena, device if gpu else fast)
 
         entry = {}
         for step in range(done, recipe.steps):
@@ -813,7 +817,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                 nats, bits = entry["val_loss_nats"], entry["val_bits_per_byte"] = validate()
                 if not math.isfinite(nats):
                     raise ValueError(f"step {step + 1}: validation loss {nats}; lower --lr (now {recipe.lr})")
-                said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step)!r}" if tokenizer else ""
+                said = f". It dreams: {dream(for_evaluation, cfg, tokenizer, seed + step, engine=device if gpu else fast)!r}" if tokenizer else ""
                 print(f"\nstep {step + 1:,}: validation {nats:.4f} nats a token, {f'{bits:.4f}' if tokenizer else 'unknown'} bits a byte{said}",
                       file=sys.stderr)
             stage.log.write(**entry)
@@ -933,7 +937,7 @@ def main(argv=None):
         recipe = replace(recipe, model=replace(recipe.model, vocab_size=tokenizer.n_vocab))
     V = recipe.model.vocab_size
     for shard in (*train_shards, *val_shards):          # of a model's vocabulary that is padded, not all are tokens
-        bpe.check_ids(shard, tokenizer.n_vocab if tokenizer else V, args.data and args.data[0])
+        check_ids(shard, tokenizer.n_vocab if tokenizer else V, args.data and args.data[0])
 
     _, last = train(recipe, tokenizer, train_shards, val_shards, Path(args.run) / "base", args.seed, args.on_mismatch,
                     args.micro_batch, args.recompute,

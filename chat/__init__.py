@@ -1,11 +1,23 @@
 """Rooms of sample.py and align.py: conversations, and what is done with a model that holds them.
 
+    template        which conversations the chat format can hold; putting others in order
+    tools           the calculator
+    generate        many replies side by side
+    stream          a reply as text, while its tokens come
+    terminal        completions and conversations in a terminal
+    models          which model of a run a command means
+    export          a GGUF file
+
+    serve           models over HTTP
+    request         reading one HTTP request
+    api             OpenAI's API
+    page            what the page (page.html) shows of a run
+    served          the models that the server has loaded
+    batching        the thread that writes the replies of all clients
+    inside          attention, and what the model would say after each layer
+
     chats           chat data of others, read
     objectives      losses of fine-tuning and reinforcement learning
     arena           how sure one may be of a score
     probe           what a model knows, and teaching it to say when it does not
-    batching        many replies written at once
-    serve           models over HTTP, and page.html, the page to look inside
-    inside          attention, and what the model would say after each layer
-    export          a GGUF file
 """

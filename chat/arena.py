@@ -25,8 +25,9 @@ import sys
 from collections import Counter, namedtuple
 from pathlib import Path
 
-import gpt                      # before numpy
-from chat import chats
+from model import fast  # before numpy
+from chat import chats, generate
+from chat.models import in_run, is_judge
 import numpy as np
 import sample
 
@@ -78,7 +79,7 @@ def choose(params, cfg, tokenizer, prompt, options, per_token=True):
     for r, ids in enumerate(rows):
         tokens[r, :len(ids) - 1] = ids[:-1]
         targets[r, len(prompt) - 1:len(ids) - 1] = ids[len(prompt):]
-    nll = gpt.token_losses(params, cfg, tokens, targets).sum(1)
+    nll = fast.token_losses(params, cfg, tokens, targets).sum(1)
     nll = nll / np.maximum(n, 1) if per_token else nll
     return int(nll.argmin()), nll.tolist()
 
@@ -223,8 +224,8 @@ def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=2
     rows, replies = prompts(tokenizer, tasks), []
     stop = {sample.special(tokenizer, "<|im_end|>")}
     for i in range(0, len(rows), batch):
-        replies += sample.generate(params, cfg, tokenizer, rows[i:i + batch], stop=stop, max_new_tokens=max_tokens,
-                                   temperature=temperature, seed=seed + i)
+        replies += generate.generate(params, cfg, tokenizer, rows[i:i + batch], stop=stop,
+                                     max_new_tokens=max_tokens, temperature=temperature, seed=seed + i)
     return replies, [judge(t, r, tokenizer) for t, r in zip(tasks, replies)]
 
 
@@ -344,14 +345,14 @@ def print_tries(run, stages, n, score_of=None, seed=0):
 
 def refuse_judges(folders):
     for folder in folders:
-        if sample.is_judge(folder):
+        if is_judge(folder):
             raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
 
 
 def fight(run, folders=(), seed=0, n=300):
     """Ratings of models, by default all of the run, that each answered the same n held-out questions at temperature 1. A right answer
     beats a wrong one, and a wrong one beats one that never ends."""
-    folders = folders or sample.models_in(run)
+    folders = folders or in_run(run)
     twice = [str(folder) for folder, n in Counter(folder.resolve() for folder in folders).items() if n > 1]
     if twice:
         raise ValueError(f"{twice[0]}: named twice; nobody battles against himself")

@@ -1,16 +1,18 @@
-"""batching.py: many replies at once, of requests that come and go.
+"""batching.py: one thread writes the replies of all clients, who come and go.
 
-A GPU or CPU that writes one reply mostly waits for its weights to come out of memory; one that writes thirty reads them once for all.
-So between two tokens the writer lets new requests in and those that ended out, and none waits for another to end. Each reply has
-settings and random numbers of its own (sample.Batch). Only the last bits of its sums depend on the replies beside it.
+A computer that writes one reply mostly waits until its memory has sent the weights. If it writes
+thirty side by side, it reads them once for all (generate.Batch). So between two tokens the Writer
+lets new requests in and ended ones out, and nobody waits until somebody else's reply has ended.
 
-A Job goes in through submit, which refuses it when too many wait, and what is written comes out of its queue of events.
+A request is a Job. `submit` takes it or declines it, if too many are waiting; what is written comes
+out of the job's queue of events. Places are shared fairly:
 
-Nobody takes all of it. The last places are kept for jobs that have none yet, so a request for 32 texts
-leaves room for short ones. The next place goes to the client with the fewest rows. Where the queue is
-full, the client with most jobs in it gives way.
+- The last places are kept for jobs that have none yet, so that a request for 32 texts leaves room
+  for short ones.
+- The next place goes to the client with the fewest rows.
+- If the queue is full, the client with most jobs in it gives way.
 
-Left out: a long prompt is read whole before anyone gets a next token; nobody is put off for another.
+Left out: a long prompt is read whole before the others get their next token.
 
 Source: Yu et al. 2022 (Orca: batches whose rows come and go).
 """
@@ -21,17 +23,22 @@ import sys
 import threading
 import time
 
-import sample
+from chat import generate
+from chat.stream import Text
+from model import device, fast
+from run import command
 
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
-PADDED = 1024                   # tokens, padding among them, in the prompts that are read side by side
-PACE = 2e-3                     # seconds between two messages to streams: with more, the writer waits for its turn at the interpreter
+PADDED = 1024                   # tokens, with the padding, in prompts that are read side by side
+# Seconds between two events of a job, times the number of rows. With more events, the writer would
+# mostly wait for its turn at Python's interpreter.
+PACE = 2e-3
 FAILED = "the model failed; see the server's own output"
 
 
 class Declined(Exception):
-    """Why a job is not taken: reason is "full", "closing" or "failed"."""
+    """Why a job is not taken: the reason is "full", "closing" or "failed"."""
 
     def __init__(self, reason, message):
         super().__init__(message)
@@ -39,26 +46,30 @@ class Declined(Exception):
 
 
 class Job:
-    """One request.
+    """One request for a text behind each of its prompts.
 
-    prompts  each becomes a row
-    events   what is written: {number of the row: [text, entries, finish]}. None says that nothing more
-             comes: declined says why, or the writer failed
-    entries  where log probabilities are asked for, one for each token: (token, characters of the reply
-             in front of it, whether it is shown, its log probability, [(token, log probability)] of the
-             likeliest)
-    calls    whether an event comes also for a token that is not shown, as in a call of the calculator
-    client   who asks; the places are shared out between clients
+    events    what is written: {number of the prompt: [text, entries, finish]}. None says that
+              nothing more comes: `declined` says why, or the writer has failed
+    entries   with settings.alternatives, one for each token: (token, characters of the reply in
+              front of it, whether it is shown, and what generate.likeliest says of it)
+    calls     whether an event comes for every token, shown or not
+    client    the one who asks; places are shared out between clients
+    begun     how many prompts have a row; left: how many rows have not ended
+    gone      set by the client's thread when nobody waits any more
     """
 
     def __init__(self, prompts, settings, stop=(), stream=True, calls=False, client=None):
         self.prompts, self.settings, self.stop = prompts, settings.check(), stop
-        self.stream, self.calls = stream, calls
-        self.client, self.declined = client, None
-        self.events, self.gone, self.begun, self.rows, self.tokens = queue.SimpleQueue(), False, 0, [], 0
-        self.written, self.handed, self.left = {}, 0.0, len(prompts)    # the next event, when the last was handed over, rows to end
+        self.stream, self.calls, self.client = stream, calls, client
+        self.events = queue.SimpleQueue()
+        self.rows, self.tokens = [], 0
+        self.begun, self.left = 0, len(prompts)
+        self.declined, self.gone = None, False
+        self.written = {}               # the next event
+        self.handed = 0.0               # when the last one was handed over
 
     def hand_over(self):
+        """Give the client what has been written since the last event."""
         self.events.put(self.written)
         self.written, self.handed = {}, time.monotonic()
 
@@ -69,18 +80,27 @@ class Job:
 
 
 class Writer(threading.Thread):
-    """Writes the replies of all jobs, one token of each at a time. upload (params, cfg) -> params: to the GPU that is to write; what looks
-    inside the model works on params as they came."""
+    """Writes the replies of all jobs, one token of each at a time.
+
+    params  of the model as it was loaded; upload (params, cfg) -> those on the GPU that writes
+    texts   {row that is being written: (job, number of its prompt, Text)}
+    coming  jobs whose prompts are being read
+    """
 
     def __init__(self, model, places=PLACES, waiting=WAITING, upload=None):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
         self.places, self.most_waiting = places, waiting
-        self.coming = set()                                 # jobs of which rows are just being read
-        self.batch = sample.Batch(upload(self.params, self.cfg) if upload else self.params, self.cfg, self.tokenizer, places)
-        self.waiting, self.changed, self.closing, self.failed, self.texts = collections.deque(), threading.Condition(), False, False, {}
+        params, engine = self.params, fast
+        if upload:
+            params, engine = upload(self.params, self.cfg), device
+        self.batch = generate.Batch(params, self.cfg, self.tokenizer, places, engine=engine)
+        self.waiting, self.coming, self.texts = collections.deque(), set(), {}
+        self.changed = threading.Condition()
+        self.closing, self.failed = False, False
 
     def submit(self, job):
+        """Put a job into the queue; Declined if it cannot be."""
         with self.changed:
             if self.failed:
                 raise Declined("failed", FAILED)
@@ -93,7 +113,7 @@ class Writer(threading.Thread):
             self.changed.notify()
 
     def _make_room(self, client):
-        """Decline the last job of the client with most jobs waiting; this client's, if it has as many."""
+        """Decline the last job of the client with most jobs waiting, or else this client's."""
         n = len(self.waiting)
         full = Declined("full", f"{n} requests are waiting already; try again later")
         waiting = collections.Counter(other.client for other in self.waiting)
@@ -107,7 +127,7 @@ class Writer(threading.Thread):
         last.events.put(None)
 
     def close(self):
-        """No more jobs; those there are, are finished."""
+        """Take no more jobs; finish those that are there."""
         with self.changed:
             self.closing = True
             self.changed.notify()
@@ -115,67 +135,76 @@ class Writer(threading.Thread):
     def run(self):
         try:
             while self._admit():
-                for row, token, *_ in self.batch.step():
+                for row, token in self.batch.step():
                     self._pass_on(row, token)
                 for row, (job, _, _) in list(self.texts.items()):
                     if job.gone:
                         self._drop(row)
                 self.batch.read()
-        except Exception as e:                              # nobody may wait for a writer that is no more
+        except Exception as e:          # nobody may wait for a writer that is no more
             print(f"batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
             with self.changed:
                 self.failed = True
-                for job in {id(job): job for job in [*(job for job, _, _ in self.texts.values()), *self.coming, *self.waiting]}.values():
+                writing = [job for job, _, _ in self.texts.values()]
+                for job in {*writing, *self.coming, *self.waiting}:
                     job.events.put(None)
             raise
 
     def _admit(self):
-        """Let in who fits, in the order of their coming; wait while there is nothing to do. False when there never will be."""
+        """Let in the rows that fit; wait if there is nothing to do. False if the thread shall end."""
         with self.changed:
             while True:
-                each = self._next()
-                if each or len(self.batch):
+                coming = self._next()
+                if coming or len(self.batch):
                     break
                 if self.closing:
                     return False
                 self.changed.wait()
-        if each:
-            rows = self.batch.add([job.prompts[i] for job, i in each], [job.settings for job, _ in each], [i for _, i in each])
-            for (job, i), row in zip(each, rows):
+        if coming:
+            prompts = [job.prompts[i] for job, i in coming]
+            settings = [job.settings for job, _ in coming]
+            streams = [i for _, i in coming]
+            rows = self.batch.add(prompts, settings, streams)
+            for (job, i), row in zip(coming, rows):
                 job.rows.append(row)
-                self.texts[row] = job, i, sample.Text(self.tokenizer, job.stop)
+                self.texts[row] = job, i, Text(self.tokenizer, job.stop)
         return True
 
     def _next(self):
-        """[(job, number of its prompt)] that come in together: a job of many prompts fills the places as they become free."""
-        each, longest, kept = [], 0, self.places // KEPT
+        """[(job, number of its prompt)] of the rows that come in together.
+
+        A job of many prompts comes in bit by bit, as places become free.
+        """
+        coming, longest, kept = [], 0, self.places // KEPT
         rows = collections.Counter(job.client for job, _, _ in self.texts.values())
         while True:
             self.waiting = collections.deque(
-                job for job in self.waiting if not job.gone and job.begun < len(job.prompts))
-            free = self.places - len(self.batch) - len(each)
-            fit = [job for job in self.waiting if free > (kept if job.begun else 0)]
-            if not fit:
+                job for job in self.waiting if not job.gone and job.begun < len(job.prompts)
+            )
+            free = self.places - len(self.batch) - len(coming)
+            fitting = [job for job in self.waiting if free > (kept if job.begun else 0)]
+            if not fitting:
                 break
-            job = min(fit, key=lambda job: rows[job.client])    # of equals the first that came
+            job = min(fitting, key=lambda job: rows[job.client])    # of equals, the first that came
             longest = max(longest, len(job.prompts[job.begun]))
-            if each and (len(each) + 1) * longest > PADDED:
+            if coming and (len(coming) + 1) * longest > PADDED:
                 break
-            each.append((job, job.begun))
+            coming.append((job, job.begun))
             job.begun += 1
             rows[job.client] += 1
-        self.coming = {job for job, _ in each}
-        return each
+        self.coming = {job for job, _ in coming}
+        return coming
 
     def _pass_on(self, row, token):
+        """Add a token that was written to the next event of its job."""
         job, i, text = self.texts[row]
         job.tokens += 1
         before = text.length
         shown = text.put(token)
         entry = None
-        if row.likely:
-            said = token not in text.names and not text.hidden
-            entry = (token, before, said, *row.likely[-1])
+        if row.likeliest:
+            is_shown = token not in text.names and not text.hidden
+            entry = (token, before, is_shown, *row.likeliest[-1])
         finish = row.finish
         if text.stopped:
             if not finish:
@@ -185,13 +214,18 @@ class Writer(threading.Thread):
             shown += text.end()
             del self.texts[row]
         if shown or entry or finish or job.calls:
-            part = job.written.setdefault(i, ["", [], None])
-            part[0] += shown
-            part[1] += [entry] if entry else []
-            part[2] = finish
-            if finish or job.stream and time.monotonic() - job.handed >= PACE * len(self.batch):
+            event = job.written.setdefault(i, ["", [], None])
+            event[0] += shown
+            event[1] += [entry] if entry else []
+            event[2] = finish
+            due = time.monotonic() - job.handed >= PACE * len(self.batch)
+            if finish or job.stream and due:
                 job.hand_over()
 
     def _drop(self, row):
         self.batch.drop(row)
         del self.texts[row]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

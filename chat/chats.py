@@ -34,10 +34,10 @@ from collections import Counter, OrderedDict, namedtuple
 from fractions import Fraction
 from pathlib import Path
 
-from model import checkpoint
-from run import command
-import sample
-from sample import Unusable
+from run import command, disk
+from chat import template
+from chat.template import Unusable
+from chat.tools import calculator
 
 Comparison = namedtuple("Comparison", "prompt replies scores")      # messages; their contents; the higher the better
 
@@ -95,7 +95,7 @@ def parse(text):
     """The value of a JSON text, read with the error handler surrogateescape."""
     try:
         text = text.encode("utf-8", "surrogateescape").decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=checkpoint.distinct)
+        return json.loads(text, object_pairs_hook=disk.distinct)
     except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, too deep, a number too long
         raise ValueError(f"not JSON ({str(e)[:100]})") from e
 
@@ -104,7 +104,7 @@ def rows(path):
     """Yields (where, row) of a file of JSON lines or of one JSON list."""
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file; write the demo's with: python -m web.toyweb")
-    lines = enumerate(checkpoint.read_lines(path, "surrogateescape"), 1)
+    lines = enumerate(disk.read_lines(path, "surrogateescape"), 1)
     lines = ((n, line) for n, line in lines if line.strip())
     first = next(lines, None)
     if first is None:
@@ -265,7 +265,7 @@ def weight_of(holder):
     """1, or 0 for what is to be read and not learned; None where it does not say."""
     for key in LEARNED_IN_PARTS:
         if holder.get(key):
-            raise Unusable(sample.PARTLY, f"{key} is {shown(holder[key])}")
+            raise Unusable(template.PARTLY, f"{key} is {shown(holder[key])}")
     weights = [holder[key] for key in LEARNED if holder.get(key) is not None]
     for weight in weights:
         if not isinstance(weight, (bool, int, float)) or weight not in (0, 1):
@@ -281,7 +281,7 @@ def read_fields(m, role, notes):
         notes["message of the user that is to be learned, which it is not"] += 1
     if any(m.get(key) for key in REASONING):
         notes["reasoning beside a reply, which is left out"] += 1
-    if m.get("name") and role in sample.ROLES:
+    if m.get("name") and role in template.ROLES:
         notes["name of a speaker, which is left out"] += 1
     return weight if role == "assistant" and weight is not None else 1
 
@@ -290,7 +290,7 @@ def read_json(text, what):
     if not isinstance(text, str):
         return text
     try:
-        return json.loads(text, object_pairs_hook=checkpoint.distinct)
+        return json.loads(text, object_pairs_hook=disk.distinct)
     except ValueError:
         raise Unusable(f"{what} are no JSON", shown(text)) from None
 
@@ -335,7 +335,7 @@ class Calls:
 
     def answer(self, m):
         """A result belongs to the call of its tool_call_id; without one, to the first open one."""
-        result = sample.checked_content(0, "tool", content_of(m))
+        result = template.checked_content(0, "tool", content_of(m))
         name = m.get("tool_call_id")
         if isinstance(name, str) and name in self.open:
             part = self.open.pop(name)
@@ -410,7 +410,7 @@ def from_messages(messages, notes):
             expressions = [{"type": "tool", "text": expression_of(call)} for call in called]
             if goes_on:
                 if before.get("weight", 1) != weight:
-                    raise Unusable(sample.PARTLY)
+                    raise Unusable(template.PARTLY)
                 before["content"] += parts + expressions
             else:
                 out.append({"role": role, "content": parts + expressions})
@@ -692,8 +692,8 @@ def from_pair(row, notes):
             side = side.strip()                 # as the other replies of a transcript
         messages = from_side(side, prompt, notes)
         last = messages[-1] if messages else {"role": "assistant", "content": None}
-        content = sample.checked_content(len(messages) - 1, last["role"], last["content"])
-        if sample.is_empty(content):
+        content = template.checked_content(len(messages) - 1, last["role"], last["content"])
+        if template.is_empty(content):
             raise Unusable("pair with an empty message")
         sides.append(in_turns(with_system(system, messages), notes))
     chosen, rejected = sides
@@ -722,8 +722,8 @@ def from_ultrafeedback(row, notes):
         except Unusable as e:
             notes[e.reason] += 1
             continue
-        if sample.is_empty(reply):
-            notes[sample.EMPTY] += 1
+        if template.is_empty(reply):
+            notes[template.EMPTY] += 1
             continue
         if completion.get("custom_system_prompt"):
             notes["system prompt of a single reply, which is left out"] += 1
@@ -743,7 +743,7 @@ def gsm8k_parts(answer, notes):
     calculator gives is left out."""
     parts, at = [], 0
     for found in ANNOTATION.finditer(answer):
-        result, said = sample.calculator(found[1]), found[2].strip().lstrip("$").replace(",", "")
+        result, said = calculator(found[1]), found[2].strip().lstrip("$").replace(",", "")
         try:
             right = result is not None and abs(float(result) - float(said)) <= 1e-9 * max(1, abs(float(said)))
         except ValueError:
@@ -820,7 +820,7 @@ def comparable(answer):
 
 def in_turns(messages, notes):
     """The messages in order; what that changed is noted."""
-    messages, mended = sample.in_turns(messages)
+    messages, mended = template.in_turns(messages)
     notes.update(mended)
     return messages
 

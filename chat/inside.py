@@ -10,35 +10,44 @@ Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
 
 import argparse
+import functools
 
 import sample                   # before numpy
-from run import command
 import gpt
+from chat import generate
+from run import command
 import numpy as np
 
 
 def look(params, cfg, ids):
-    """(attention (L,NH,T,T), logits after each layer (L+1,T,V), the first before any) of a list of T ids."""
-    ids, T, HS = np.asarray(ids), len(ids), cfg.n_embd // cfg.n_head
-    gpt.check_tokens(cfg, ids[None])
-    x = params["wte.weight"][ids] + params["wpe.weight"][:T]
-    seen, lens = np.empty((cfg.n_layer, cfg.n_head, T, T), np.float32), [x.copy()]
+    """(attention (L,NH,T,T), logits after each layer (L+1,T,V), the first before any) of T ids.
+
+    The walk is gpt.py's own, with an attention that writes down whom it looked at.
+    """
+    tokens = np.asarray(ids)[None]
+    gpt.check_tokens(cfg, tokens)
+    T = tokens.shape[1]
+    seen = np.empty((cfg.n_layer, cfg.n_head, T, T), np.float32)
+
+    def attend_and_note(i, q, k, v):
+        o, cache = gpt.attention_forward(q, k, v, np.tri(T, dtype=bool))
+        lse = cache[-1]
+        scores = gpt.attention_scores(q, k, np.tri(T, dtype=bool))
+        seen[i] = np.exp(scores - lse)[0]
+        return o, cache
+
+    wte = params["wte.weight"]
+    x = gpt.embedding_forward(tokens, np.arange(T)[None], wte, params["wpe.weight"])
+    streams = [x]
     for i in range(cfg.n_layer):
-        p = gpt.layer_params(params, i)
-        h, _ = gpt.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
-        qkv = gpt.linear_forward(h, p["attn.c_attn.weight"], p["attn.c_attn.bias"])
-        q, k, v = np.moveaxis(qkv.reshape(T, 3, cfg.n_head, HS), (1, 2), (0, 1))        # (NH,T,HS) each
-        s = q @ k.swapaxes(-1, -2) * np.float32(HS ** -0.5)
-        s[:, np.triu(np.ones((T, T), bool), 1)] = -np.inf
-        s = np.exp(s - s.max(-1, keepdims=True))
-        s /= s.sum(-1, keepdims=True)
-        seen[i] = s
-        x = x + gpt.linear_forward((s @ v).swapaxes(0, 1).reshape(T, -1), p["attn.c_proj.weight"], p["attn.c_proj.bias"])
-        h, _ = gpt.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
-        u, _ = gpt.gelu_forward(gpt.linear_forward(h, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"]))
-        x = x + gpt.linear_forward(u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])
-        lens.append(x)
-    return seen, np.stack([gpt.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])[0] @ params["wte.weight"][:cfg.vocab_size].T for x in lens])
+        attend = functools.partial(attend_and_note, i)
+        x, _ = gpt.block_forward(x, gpt.block_params(params, i), cfg.n_head, attend)
+        streams.append(x)
+    logits = []
+    for x in streams:
+        y, _ = gpt.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
+        logits.append((y @ wte.T)[0])
+    return seen, np.stack(logits)
 
 
 def likeliest(tokenizer, p, n):
@@ -60,12 +69,12 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
     _, logits = look(params, cfg, ids)
     logits[:, :, tokenizer.holes] = -np.inf
     logits = logits[:, :, :tokenizer.n_vocab]
-    before = sample.probabilities(logits[-1])
-    after = sample.probabilities(logits[-1], temperature, top_k, top_p, min_p)
+    before = generate.probabilities(logits[-1])
+    after = generate.probabilities(logits[-1], temperature, top_k, top_p, min_p)
     shown = [[[i, text, p, round(float(a[i]), 5)] for i, text, p in row] for row, a in zip(likeliest(tokenizer, before, n), after)]
     surprise = [None] + [round(float(-np.log(max(before[t, ids[t + 1]], 1e-30))), 3) for t in range(len(ids) - 1)]
     return {"ids": list(map(int, ids)), "pieces": [piece(tokenizer, i) for i in ids], "surprise": surprise, "next": shown,
-            "lens": [likeliest(tokenizer, sample.probabilities(layer), lens) for layer in logits], "layers": cfg.n_layer, "heads": cfg.n_head, "context": cfg.n_positions}
+            "lens": [likeliest(tokenizer, generate.probabilities(layer), lens) for layer in logits], "layers": cfg.n_layer, "heads": cfg.n_head, "context": cfg.n_positions}
 
 
 def parse_args(argv=None):

@@ -30,9 +30,8 @@ from pathlib import Path
 import align                    # before numpy
 from chat import arena
 from chat import chats
-from run import command
+from run import command, disk
 import numpy as np
-from run import runs
 import sample
 
 ASKED, KNOWN, UNKNOWN = 5, 4, 1         # times; right at least, at most
@@ -107,7 +106,7 @@ def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error", ask
     if not counts["known"] or not counts["unknown"]:
         raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
     path = run / "chat" / f"{name}.jsonl"
-    runs.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    disk.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
     honest = align.load_stage(run, name, "python -m chat.probe")
     return counts, test(model, held_out), test(honest, held_out), test(honest, held_out, 1.0)

@@ -22,8 +22,8 @@ from pathlib import Path
 from model import checkpoint
 import numpy as np
 
+from kernels import cublas
 from kernels.checks import apart, check, check_launch, cp, int32, limits, real, width
-from kernels.cublas import BIAS_GRADIENT, GELU, GELU_BACKWARD, cublaslt, matmul, matmul_and  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parent
 # Blocks of kernels that sum over rows: two for each multiprocessor of an H100. Other GPUs take the
@@ -325,7 +325,13 @@ def _head_size(qkv, n_head):
     return C3 // (3 * n_head)
 
 
-def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), cache
+def _no_segments(hidden):
+    if hidden is not None:
+        raise ValueError("hidden: the kernels have no rows of several texts; give each text a row of its own")
+
+
+def attention_forward(qkv, n_head, out=None, hidden=None):           # (B,T,3C) -> (B,T,C), cache
+    _no_segments(hidden)
     (B, T, C3), dtype, HS = qkv.shape, real("qkv", qkv), _head_size(qkv, n_head)
     o, lse = out or (cp.empty((B, T, C3 // 3), dtype), cp.empty((B, n_head, T, 1), np.float32))
     check("qkv", qkv, (B, T, C3), dtype, packed(HS, dtype))
@@ -336,8 +342,9 @@ def attention_forward(qkv, n_head, out=None):           # (B,T,3C) -> (B,T,C), c
     return o, (qkv, o, lse)
 
 
-def attention_backward(do, cache, n_head, out=None):    # (B,T,C) -> (B,T,3C)
+def attention_backward(do, cache, n_head, out=None, hidden=None):    # (B,T,C) -> (B,T,3C)
     """Unlike gpt.py's, out cannot take the place of qkv, which other blocks read to the end."""
+    _no_segments(hidden)
     qkv, o, lse = cache
     (B, T, C3), dtype, HS = qkv.shape, real("qkv", qkv), _head_size(qkv, n_head)
     dqkv, D = cp.empty((B, T, C3), dtype) if out is None else out, scratch((B, n_head, T))
@@ -442,6 +449,13 @@ def bias_backward(dy, out=None, add=False):             # (N,F) -> (F,)
 # ---------------------------------------------------------------- linear and MLP: cublas.py, bias.cu and gelu.cu
 
 
+def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False):
+    """out = op(x) op(w) + bias, summed in float32; with add, the product is added to out, and there is no bias."""
+    if not cublas.multiply(x, w, out, x_t, w_t, bias, add):
+        bias_forward(out, bias)
+    return out
+
+
 def linear_forward(x, w, b, out=None):                  # (N,C), (C,F), (F,) -> (N,F)
     y = cp.empty((len(x), w.shape[1]), real("x", x)) if out is None else out
     return matmul(x, w, y, bias=b)
@@ -451,40 +465,9 @@ def linear_backward(dy, x, w, out=None, add=False):     # (N,F), (N,C), (C,F) ->
     dx, dw, db = out or (cp.empty(x.shape, real("dy", dy)), cp.empty(w.shape, np.float32), cp.empty((w.shape[1],), np.float32))
     apart({"dw": dw, "db": db}, {"dy": dy, "x": x, "w": w, "dx": dx})
     apart({"dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
-    _weight_backward(dy, x, dw, db, add)
+    matmul(x, dy, dw, x_t=True, add=add)
+    bias_backward(dy, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
-
-
-def _weight_backward(dy, x, dw, db, add):
-    sums = scratch((1, len(db))) if add else db[None]   # what comes with the product is written, never added
-    if not matmul_and(BIAS_GRADIENT, x, dy, dw, x_t=True, bias=sums[0], add=add):
-        matmul(x, dy, dw, x_t=True, add=add)
-        bias_backward(dy, db, add)
-    elif add:
-        _column_sums(sums, db, add=True)
-
-
-def mlp_forward(x, w_fc, b_fc, w_proj, b_proj, out=None):               # (N,C), (C,F), (F,), (F,C), (C,) -> (N,C), cache
-    (N, C), F, dtype = x.shape, w_fc.shape[1], real("x", x)
-    y, u, h = out or (cp.empty((N, C), dtype), cp.empty((N, F), dtype), cp.empty((N, F), dtype))
-    apart({"y": y, "u": u, "h": h}, {"x": x, "w_fc": w_fc, "b_fc": b_fc, "w_proj": w_proj, "b_proj": b_proj})
-    if not matmul_and(GELU, x, w_fc, u, bias=b_fc, aux=h):
-        gelu_forward(linear_forward(x, w_fc, b_fc, out=h), out=(u, h))
-    return linear_forward(u, w_proj, b_proj, out=y), (x, u, h)
-
-
-def mlp_backward(dy, cache, w_fc, w_proj, out=None, add=False):         # (N,C) -> (N,C), (C,F), (F,), (F,C), (C,)
-    x, u, h = cache
-    dx, dw_fc, db_fc, dw_proj, db_proj = out or (
-        cp.empty(x.shape, real("x", x)), *(cp.empty(shape, np.float32) for shape in (w_fc.shape, w_fc.shape[1:], w_proj.shape, w_proj.shape[1:])))
-    grads = {"dw_fc": dw_fc, "db_fc": db_fc, "dw_proj": dw_proj, "db_proj": db_proj}
-    inputs = {"dy": dy, "h": h, "w_fc": w_fc, "w_proj": w_proj}
-    apart({**grads, "u": u}, {**inputs, "x": x, "dx": dx})
-    apart({"dx": dx}, {**inputs, "x": x}, in_place=("x",))
-    _weight_backward(dy, u, dw_proj, db_proj, add)
-    if not matmul_and(GELU_BACKWARD, dy, w_proj, u, w_t=True, aux=h):   # u has served: dh takes its place
-        gelu_backward(matmul(dy, w_proj, u, w_t=True), h, out=u)
-    return *linear_backward(u, x, w_fc, (dx, dw_fc, db_fc), add), dw_proj, db_proj
 
 
 # ------------------------------------------------------------------------------------------------------- adamw.cu

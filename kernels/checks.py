@@ -25,7 +25,7 @@ def width(dtype):
 
 def real(what, a):
     """The dtype of an array that sets it for the others: float32, or uint16 for bfloat16."""
-    _on_gpu(what, a)
+    check_on_gpu(what, a)
     if a.dtype not in (np.float32, np.uint16):
         raise ValueError(f"{what}: {a.dtype}, expected float32, or uint16 that holds bfloat16")
     return a.dtype
@@ -36,7 +36,7 @@ def check(what, a, shape, dtype, packed=False):
 
     packed: it must also begin at a multiple of 16 bytes, which a thread loads at once.
     """
-    _on_gpu(what, a)
+    check_on_gpu(what, a)
     if a.shape != tuple(shape) or a.dtype != dtype:
         raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
     if not a.flags.c_contiguous:
@@ -45,7 +45,7 @@ def check(what, a, shape, dtype, packed=False):
         raise ValueError(f"{what}: it does not begin at a multiple of 16 bytes; pass a copy")
 
 
-def _on_gpu(what, a):
+def check_on_gpu(what, a):
     if cp is None:
         raise ModuleNotFoundError(f"{what}: the kernels need CuPy, which is not here")
     if not isinstance(a, cp.ndarray):
@@ -60,7 +60,7 @@ def apart(outputs, inputs, in_place=()):
     """
     there = {what: a for what, a in (*inputs.items(), *outputs.items()) if a is not None}
     for what, a in there.items():
-        _on_gpu(what, a)
+        check_on_gpu(what, a)
     places = {what: (a.data.ptr, a.data.ptr + a.nbytes) for what, a in there.items()}
     for out in outputs.keys() & places.keys():
         begin, end = places[out]

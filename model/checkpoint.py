@@ -8,72 +8,23 @@ and the .bin files of llm.c. Nothing here knows what a transformer is: tensors a
     llm.c model   256 int32: magic 20240326, version, context, vocabulary, layers, heads, channels, padded vocabulary
                   | 16 tensors, each for all layers at once, matrices as (out, in); version 3 float32, 5 bfloat16
 
-Every file is there whole or not at all (run/runs.py).
+Every file is there whole or not at all (run/disk.py).
 
 Sources: huggingface/safetensors, README (the format and what a reader must refuse); karpathy/llm.c, train_gpt2.cu.
 """
 
-import gzip
 import json
 import os
 import struct
-import zlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from run.runs import whole_file
+from run.disk import distinct, read_json, whole_file
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "BF16": "<u2"}
 MAX_HEADER = 100_000_000                                # bytes; the format's own limit
 LLMC_MAGIC, LLMC_DTYPES = 20240326, {3: "<f4", 5: "<u2"}
-
-
-def distinct(pairs):
-    """A JSON object; ValueError if a key stands in it twice, as only one value could be meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {key[:60]!r}{'...' * (len(key) > 60)} stands twice in one object")
-    return found
-
-
-def read_json(path):
-    """The object in a JSON file; ValueError naming the file if it is not one."""
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:           # ValueError: not UTF-8, not JSON, a number too long
-        raise ValueError(f"{path}: not JSON ({str(e)[:100]})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {str(found)[:40]!r}")
-    return found
-
-
-def read_jsonl(path):
-    """[(line number, object)] of a file with one JSON object a line; ValueError naming the line that is none."""
-    rows = []
-    with open(path, "rb") as f:
-        for n, line in enumerate(f, 1):
-            if line.strip():
-                try:
-                    rows.append((n, json.loads(line.decode("utf-8"))))
-                except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, too deep, a number too long
-                    raise ValueError(f"{path}:{n}: not JSON ({str(e)[:100]})") from None
-    if not rows:
-        raise ValueError(f"{path}: empty, there is nothing to learn from")
-    return rows
-
-
-def read_lines(path, errors="strict"):
-    """The lines of a text file, gzipped or not; ValueError naming the file if it is damaged. errors: of UTF-8, as for open."""
-    try:
-        with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8", errors=errors) as f:
-            yield from f
-    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-        raise ValueError(f"{path}: damaged gzip ({e}); fetch or make it again") from None
-    except UnicodeDecodeError as e:
-        raise ValueError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start})") from None
 
 
 def widen(bits):

@@ -2,7 +2,7 @@
 
 NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
 keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it
-computes. What holds the interpreter goes to processes (data.py, bpe.py; train.py has its own). Import it before NumPy; gpt.py
+computes. What holds the interpreter goes to processes (data.py, bpe.py; train.py has its own). Import it before NumPy; model/fast.py
 does.
 """
 
@@ -104,7 +104,7 @@ def limit_blas(library, numpy_was_first, asked_for):
 
     asked_for: {variable: value} that the user has set.
     """
-    import_order = "import model.cores (or gpt) before numpy"
+    import_order = "import model.cores (or model.fast) before numpy"
     names, lines = blas_functions(library), []
     if not names:
         if numpy_was_first:

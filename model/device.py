@@ -19,6 +19,7 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
+from model import checks, fast, walk
 import gpt
 import numpy as np
 
@@ -117,14 +118,6 @@ def upload(params, cfg, bf16=True):
 # -------------------------------------------------------------------------------------------------- loss, gradients
 
 
-def check_ids(cfg, ids, name="tokens"):                 # (B,T) int on the host
-    """gpt.check_tokens, and the type. A kernel does not look: it would read and write out of bounds."""
-    if not np.issubdtype(getattr(ids, "dtype", object), np.integer):
-        kind = getattr(ids, "dtype", type(ids).__name__)
-        raise ValueError(f"{name}: {kind}, expected an array of whole numbers")
-    gpt.check_tokens(cfg, ids, name)
-
-
 class Inbox:
     """Whole numbers on their way to the GPU. Two buffers take turns, so that the next batch is made ready while the GPU is
     still at work on the last."""
@@ -155,14 +148,14 @@ def cut(flat, **sizes):
 
 
 def step_shapes(cfg, B, T, want_grads=True, recompute=False):
-    """What a step divides its arena into: gpt.step_shapes, but for what only threads need, and what only a GPU does."""
+    """What a step divides its arena into: fast.step_shapes, but for what only threads need, and what only a GPU does."""
     return _step_shapes(cfg, B, T, want_grads, recompute, LOGIT_NUMBERS)
 
 
 @functools.lru_cache(maxsize=16)
 def _step_shapes(cfg, B, T, want_grads, recompute, logit_numbers):
     N, C, V = B * T, cfg.n_embd, Layout(cfg).shapes["wte.weight"][0]
-    shapes = {k: s for k, s in gpt.step_shapes(cfg, B, T, 1, want_grads, recompute).items() if not k.startswith(("grad.", "logits", "y_rows"))}
+    shapes = {k: s for k, s in fast.step_shapes(cfg, B, T, 1, want_grads, recompute).items() if not k.startswith(("grad.", "logits", "y_rows"))}
     shapes.update({"logits": (min(N, max(1, logit_numbers // V)), V), "nll": (N,), "state": (3,), "inbox": (7 * N + 1,)})
     return {**shapes, "dqkv": (N, 3 * C)} if want_grads else shapes
 
@@ -180,7 +173,7 @@ class Step:
         shapes = step_shapes(cfg, B, T, want_grads, recompute)
         self.params, self.cfg, self.B, self.T, self.recompute = params, cfg, B, T, recompute and want_grads
         self.a = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
-        self.layers = [gpt.layer_params(params, i) for i in range(cfg.n_layer)]
+        self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
         self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
         self.inbox, N = Inbox(self.a["inbox"]), B * T
         self.i = cut(self.a["inbox"], tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N)
@@ -188,15 +181,14 @@ class Step:
 
     def put(self, tokens, targets, weights):            # (B,T) each on the host, weights also (B*T,)
         """Sends a batch. Missing sequences count nothing, and neither does a target of -1."""
-        check_ids(self.cfg, tokens)
-        if tokens.shape[1] != self.T or not 1 <= len(tokens) <= self.B:
+        checks.check_tokens(self.cfg, tokens)
+        if tokens.shape[1] != self.T or len(tokens) > self.B:
             raise ValueError(f"tokens: {tokens.shape}, expected 1 to {self.B} rows of {self.T}")
-        if targets.shape != tokens.shape or weights.shape not in (tokens.shape, (tokens.size,)):
-            raise ValueError(f"targets {targets.shape} and weights {weights.shape} "
-                             f"for tokens {tokens.shape}")
+        checks.check_targets(self.cfg, tokens, targets)
+        if weights.shape not in (tokens.shape, (tokens.size,)):
+            raise ValueError(f"weights have shape {weights.shape}, targets {targets.shape}")
         counted = targets != -1
-        targets = np.where(counted, targets, targets.dtype.type(0))
-        check_ids(self.cfg, targets, "targets")
+        targets = np.where(counted, targets, 0)
         weights = np.where(counted, weights.reshape(tokens.shape), 0.0)
         more = (0, self.B - len(tokens)), (0, 0)
         tokens, targets = (np.pad(a.astype(np.int32), more) for a in (tokens, targets))
@@ -205,17 +197,17 @@ class Step:
         self.inbox.send(tokens, np.ascontiguousarray(positions), targets, weights, *kernels.look_ups(tokens.ravel()))
 
     def block(self, i):
-        arrays = {k: self.a[f"h.{self.kept[i]}.{k}"] for k in gpt.block_shapes(self.cfg, 1, 1)}
-        return SimpleNamespace(**arrays, t=self.a["t"], **({"dqkv": self.a["dqkv"]} if "dqkv" in self.a else {}))
+        arrays = {k: self.a[f"h.{self.kept[i]}.{k}"] for k in walk.block_shapes(self.cfg, 1, 1)}
+        return SimpleNamespace(**arrays, t=self.a["t"], hidden=None, **({"dqkv": self.a["dqkv"]} if "dqkv" in self.a else {}))
 
     def run(self, grads=None, add=False):
         """Losses into nll and their weighted sum into state[0]; with grads, {name: float32 array}, the gradients into those. With
         add both are added to what is there."""
         a, p, cfg = self.a, self.params, self.cfg
-        gpt.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=a["x"])
+        kernels.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=a["x"])
         blocks = [self.block(i) for i in range(cfg.n_layer)]
         keep = [a[f"x.{i}"] for i in range(cfg.n_layer)] if self.recompute else None
-        gpt.trunk_forward(a["x"], p, self.layers, blocks, cfg.n_head, (a["y"], a["n_f"], a["rstd_f"]), keep)
+        walk.trunk_forward(kernels, a["x"], p, self.layers, blocks, cfg.n_head, (a["y"], a["n_f"], a["rstd_f"]), keep)
 
         N, rows = len(a["y"]), len(a["logits"])
         for begin in range(0, N, rows):                 # logits become their own gradient in place
@@ -231,23 +223,31 @@ class Step:
             return
 
         dx = a["x"]
-        gpt.layernorm_backward(a["y"], (a["n_f"], a["rstd_f"], p["ln_f.weight"]), None, (dx, grads["ln_f.weight"], grads["ln_f.bias"]), add)
+        kernels.layernorm_backward(a["y"], (a["n_f"], a["rstd_f"], p["ln_f.weight"]), None, (dx, grads["ln_f.weight"], grads["ln_f.bias"]), add)
         for i in reversed(range(cfg.n_layer)):
             if self.recompute:
-                gpt.block_forward(a[f"x.{i}"], None, self.layers[i], blocks[i], cfg.n_head)
-            gpt.block_backward(dx, self.layers[i], blocks[i], cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in gpt.LAYER}, add)
+                walk.block_forward(kernels, a[f"x.{i}"], None, self.layers[i], blocks[i], cfg.n_head)
+            walk.block_backward(kernels, dx, self.layers[i], blocks[i], cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in walk.LAYER}, add)
         kernels.embedding_backward(dx, tuple(self.i[k] for k in ("order", "starts", "values")), grads["wte.weight"])
         kernels.position_backward(dx, self.B, grads["wpe.weight"], add)
 
 
-def no_temperature(temperature):
+def check_call(params, cfg, tokens, targets, temperature):
+    """What loss_and_grads and token_losses are given."""
+    checks.check_tokens(cfg, tokens)
+    checks.check_targets(cfg, tokens, targets)
+    checks.check_params(params, cfg, kernels.checks.check_on_gpu)
     if temperature != 1.0:
         raise ValueError(f"temperature {temperature}: losses of a model on a GPU are those at temperature 1")
 
 
-def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False, arena=None, recompute=False, temperature=1.0):
-    """gpt.loss_and_grads of parameters on the GPU, where the gradients are then, in float32."""
-    no_temperature(temperature)
+def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
+                   recompute=False, temperature=1.0):
+    """fast.loss_and_grads of parameters on the GPU, where the gradients are then, in float32."""
+    check_call(params, cfg, tokens, targets, temperature)
+    weights = checks.token_weights(targets, weights, np.float32)
+    if not want_grads:
+        return float(weights @ token_losses(params, cfg, tokens, targets, arena).ravel()), {}
     if grads is None:
         grads = {k: (cp.zeros if add else cp.empty)(p.shape, np.float32) for k, p in params.items()}
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), True, recompute)
@@ -257,8 +257,8 @@ def loss_and_grads(params, cfg, tokens, targets, weights, grads=None, add=False,
 
 
 def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
-    """gpt.token_losses of parameters on the GPU; the losses are on the host."""
-    no_temperature(temperature)
+    """fast.token_losses of parameters on the GPU; the losses are on the host."""
+    check_call(params, cfg, tokens, targets, temperature)
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), False)
     step.put(tokens, targets, np.zeros(tokens.shape))
     step.run()
@@ -336,41 +336,50 @@ class Training:
 # ------------------------------------------------------------------------------------------------------- decoding
 
 
+class Cache(fast.Cache):
+    """fast.Cache on the GPU, and beside it the step that decodes into it."""
+
+    def __init__(self, cfg, batch, n_positions=None, like=None):
+        super().__init__(cfg, batch, n_positions, like)
+        self.k, self.v, self.step = cp.zeros(self.k.shape, self.k.dtype), cp.zeros(self.v.shape, self.v.dtype), None
+
+    def rows(self, part):
+        """As of fast.Cache; decoding of these rows is another step."""
+        some = super().rows(part)
+        some.step = None
+        return some
+
+
 class DecodeStep:
     """T new positions of each row of a cache. The case of generation, T = 1, is made over and over: it is recorded."""
 
     def __init__(self, params, cfg, cache, T, only_last):
         self.params, self.cfg, self.only_last, B = params, cfg, only_last, len(cache.length)
         N, V = B * T, len(params["wte.weight"])
-        shapes = {**gpt.block_shapes(cfg, B, T), "x": (N, cfg.n_embd), "t": (N, cfg.n_embd), "y": (B, cfg.n_embd),
+        shapes = {**walk.block_shapes(cfg, B, T), "x": (N, cfg.n_embd), "t": (N, cfg.n_embd), "y": (B, cfg.n_embd),
                   "logits": (B if only_last else N, V), "inbox": (2 * N + 3 * B,)}
         self.a = cores.Arena().divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
         self.inbox, self.i = Inbox(self.a["inbox"]), cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
-        self.s, self.layers = SimpleNamespace(**self.a), [gpt.layer_params(params, i) for i in range(cfg.n_layer)]
+        self.s, self.layers = SimpleNamespace(**self.a), [walk.layer_params(params, i) for i in range(cfg.n_layer)]
         self.recording = kernels.Recording() if T == 1 else None
 
     def run(self, cache):
         s, p, cfg = self.s, self.params, self.cfg
-        gpt.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=s.x)
+        kernels.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=s.x)
 
-        def attend(i):
-            return lambda qkv, n_head, out: kernels.decode_attention(qkv, cache.k[i], cache.v[i], self.i["length"], self.i["n_new"], out=out[0])
-        L = cfg.n_layer
-        gpt.trunk_forward(s.x, p, self.layers, [s] * L, cfg.n_head, (s.a, s.n_1, s.rstd_1), attend=list(map(attend, range(L))))
+        def attend(i, qkv, o):
+            kernels.decode_attention(qkv, cache.k[i], cache.v[i], self.i["length"], self.i["n_new"], out=o)
+
+        last = s.a, s.n_1, s.rstd_1
+        walk.trunk_forward(kernels, s.x, p, self.layers, [s] * cfg.n_layer, cfg.n_head, last, attend=attend)
         y = kernels.take_rows(s.a, self.i["last"], s.y) if self.only_last else s.a
         kernels.matmul(y, p["wte.weight"], s.logits, w_t=True)
 
 
-def decode(params, cfg, tokens, cache, n_new, only_last):
-    """gpt.decode with parameters and cache on the GPU; the logits are on the host."""
-    check_ids(cfg, tokens)
+def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
+    """fast.decode with parameters and cache on the GPU; the logits are on the host."""
+    n_new = checks.new_positions(cfg, params, tokens, cache, n_new)
     (B, T), S = tokens.shape, cache.k.shape[3]
-    if len(cache.length) != B or n_new.shape != (B,) or not 1 <= n_new.min() <= n_new.max() <= T:
-        raise ValueError(f"tokens {tokens.shape}, n_new {n_new.tolist()[:8]} and a cache of "
-                         f"{len(cache.length)} rows: expected 1 to {T} for each row")
-    if cache.length.min() < 0 or (cache.length + n_new).max() > S or S > cfg.n_positions:
-        raise ValueError(f"positions {cache.length.min()} to {(cache.length + n_new).max()} do not fit "
-                         f"the cache of {S}; the model's context is {cfg.n_positions}")
     key = T, only_last, id(params)
     if not cache.step or cache.step[0] != key:
         cache.step = key, DecodeStep(params, cfg, cache, T, only_last)
@@ -381,5 +390,6 @@ def decode(params, cfg, tokens, cache, n_new, only_last):
         step.recording(functools.partial(step.run, cache))
     else:
         step.run(cache)
+    cache.length += n_new
     logits = kernels.on_host(step.s.logits)[:, :cfg.vocab_size]
     return logits if only_last else logits.reshape(B, T, -1)

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from model import cores                    # before numpy
 import bpe
-from model import checkpoint
-from run import command
+from run import command, disk
 from model import device
+from model import fast
 import gpt
 import numpy as np
+from tokens.shards import check_ids, open_shard
 
 
 def validation_rows(shards, T, most=2000):
@@ -46,22 +47,22 @@ def bits_per_byte(nats, targets, n_bytes):
     return float(nats[n_bytes[targets] > 0].sum() / math.log(2) / n_bytes[targets].sum())
 
 
-def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None):
+def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None, engine=fast):
     """(nats per token, bits per byte or None without a tokenizer) on the validation rows, so many at once."""
     rows, arena = validation_rows(shards, cfg.n_positions), arena or cores.Arena()
-    nats = np.concatenate([gpt.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
+    nats = np.concatenate([engine.token_losses(params, cfg, rows[i:i + batch, :-1], rows[i:i + batch, 1:], arena).astype(np.float64)
                            for i in range(0, len(rows), batch)])
     return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer)) if tokenizer else None
 
 
-def hellaswag(params, cfg, tokenizer, path, most=None):
+def hellaswag(params, cfg, tokenizer, path, most=None, engine=fast):
     """(accuracy, accuracy by mean) on lines of {"ctx", "endings", "label"}; Zellers et al. 2019, as llm.c measures it.
 
     Four endings of a context, each as " " + ending. The model chooses the ending of the lowest loss: summed over its
     tokens, and as mean per token, which does not favour the short. What does not fit the context loses its beginning.
     """
     right, n, cut = np.zeros(2), 0, 0
-    for n, (at, row) in enumerate(checkpoint.read_jsonl(path), 1):
+    for n, (at, row) in enumerate(disk.read_jsonl(path), 1):
         try:
             context, endings, label = tokenizer.encode_ordinary(row["ctx"]), [tokenizer.encode_ordinary(" " + e) for e in row["endings"]], int(row["label"])
             if not (context and isinstance(row["endings"], list) and 0 <= label < len(endings)):
@@ -79,7 +80,7 @@ def hellaswag(params, cfg, tokenizer, path, most=None):
             whole = keep + ending
             tokens[i, :len(whole) - 1] = whole[:-1]
             targets[i, len(keep) - 1:len(whole) - 1] = ending
-        nats = gpt.token_losses(params, cfg, tokens, targets).sum(1)
+        nats = engine.token_losses(params, cfg, tokens, targets).sum(1)
         right += [nats.argmin() == label, (nats / [len(e) for e in endings]).argmin() == label]
         print(f"\r{n} examples, {right[0] / n:.4f}, {right[1] / n:.4f} by mean ", end="", file=sys.stderr, flush=True)
         if n == most:
@@ -140,15 +141,15 @@ def main(argv=None):
     tokenizer = bpe.Tokenizer.load(args.tokenizer or args.model / "tokenizer.json")
     if tokenizer.n_vocab > cfg.vocab_size:
         raise ValueError(f"{args.tokenizer or args.model}: the tokenizer has {tokenizer.n_vocab} tokens, the model knows {cfg.vocab_size}")
-    params = device.upload(params, cfg, gpu.bf16) if gpu else params
+    params, engine = (device.upload(params, cfg, gpu.bf16), device) if gpu else (params, fast)
     if args.tokens:
-        shards = [bpe.open_shard(p, tokenizer) for p in args.tokens]
+        shards = [open_shard(p, tokenizer) for p in args.tokens]
         for shard in shards:
-            bpe.check_ids(shard, tokenizer.n_vocab)
-        nats, bits = validation_loss(params, cfg, tokenizer, shards)
+            check_ids(shard, tokenizer.n_vocab)
+        nats, bits = validation_loss(params, cfg, tokenizer, shards, engine=engine)
         print(f"{args.model}: {nats:.4f} nats a token, {bits:.4f} bits a byte")
     if args.hellaswag:
-        accuracy, by_mean, n = hellaswag(params, cfg, tokenizer, args.hellaswag, args.most)
+        accuracy, by_mean, n = hellaswag(params, cfg, tokenizer, args.hellaswag, args.most, engine)
         print(f"{args.model}: HellaSwag accuracy {accuracy:.4f}, {by_mean:.4f} by mean loss, {n:,} examples")
 
 

@@ -1,14 +1,17 @@
-"""command.py: how every command of this project ends, and what of its output may reach a terminal.
+"""command.py: how every command of this project ends, and what of its output a terminal may see.
 
     if __name__ == "__main__":
-        command.run(main)
+        command.run(main)                   in a file that has a command
+        command.only_imported(__doc__)      in a room that has none
 
-Text that somebody else wrote (a page, a header, a chat, a model's reply) can hold control sequences: a terminal that is
-sent "ESC ] 0 ; ..." changes its title, others clear the screen or rewrite lines that stand there. So control
-characters are printed as they are spelled in Python, \\x1b for ESC. A terminal that cannot show a letter gets its
-escape as well, where Python would end the program.
+Text that somebody else wrote (a page, a header, a chat, a model's reply) can hold control
+sequences. A terminal that is sent "ESC ] 0 ; ..." changes its title; other sequences clear the
+screen or overwrite earlier lines. So control characters are printed as Python spells them, \\x1b
+for ESC. A letter that the terminal cannot show is printed as its escape too; without this, Python
+would end the program.
 
-Exit codes: 0 done, 1 (or error_status) a mistake that the message names, 130 interrupted, 141 nobody reads the output.
+Exit codes: 0 done, 1 (or error_status) a mistake that the message names, 130 interrupted, 141
+nobody reads the output.
 """
 
 import argparse
@@ -19,9 +22,16 @@ import sys
 if sys.version_info < (3, 10):
     sys.exit(f"Python {sys.version.split()[0]} is too old: 3.10 or newer is needed")
 
-# C0 but for tab and line feed, and a carriage return before one; DEL; C1, where ESC [ is one character; line and
-# paragraph separators and the marks that turn the direction of text around.
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
+CONTROL = re.compile(
+    "["
+    "\x00-\x08\x0b\x0c\x0e-\x1f"            # C0 without tab, line feed and carriage return
+    "\x7f-\x9f"                             # DEL, and C1, where one character means ESC [
+    "\u2028\u2029"                          # separators of lines and paragraphs
+    "\u202a-\u202e\u2066-\u2069"            # marks that turn the direction of text
+    "]|\r(?!\n)"                            # a carriage return that no line feed follows
+)
+
+# ------------------------------------------------------------------------------------------ output
 
 
 def printable(text):
@@ -30,24 +40,28 @@ def printable(text):
 
 
 class Terminal:
-    """A text stream that lets through what is printable.
+    """A text stream that spells out control characters.
 
-    progress: on standard error, lines of progress begin with a carriage return, which writes over the last one.
+    progress: a text may begin with a carriage return, as lines of progress on standard error do to
+    overwrite the previous one.
     """
 
     def __init__(self, raw, progress=False):
-        self.raw, self.progress = raw, progress
+        self.raw = raw
+        self.progress = progress
 
     def write(self, text):
+        """Write the text; returns its length, as every text stream does."""
         begins = self.progress and text.startswith("\r")
         self.raw.write("\r" * begins + printable(text[begins:]))
         return len(text)
 
     def writelines(self, lines):
+        """Write the lines one after another."""
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name):                        # flush, isatty, encoding, buffer, ...
+    def __getattr__(self, name):            # flush, isatty, encoding, buffer, ...
         return getattr(self.raw, name)
 
 
@@ -57,12 +71,12 @@ def uncensored(stream):
 
 
 def guard(data=False):
-    """From here on, standard output and standard error show control characters instead of obeying them.
+    """From now on, standard output and standard error spell out control characters.
 
-    data: what this command writes to standard output is data, such as a text. It is left as it is where it goes
-    to a file or a pipe, and guarded only on a terminal.
+    data: standard output is data, such as a text. It is guarded only on a terminal; a file or a
+    pipe gets it unchanged.
     """
-    if sys.stderr is None:                              # closed: print() would write to standard output instead
+    if sys.stderr is None:                  # closed: print() would write to standard output instead
         sys.stderr = open(os.devnull, "w", encoding="utf-8")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -74,41 +88,65 @@ def guard(data=False):
             setattr(sys, name, Terminal(stream, progress=name == "stderr"))
 
 
-def refuse(parser, argv, taken, why):
-    """End with an error that names an option of the command line which would have no effect.
+# ----------------------------------------------------------------------------------------- options
 
-    taken: the destinations of those that have one. An option counts as given also when its value is the default.
+
+def refuse(parser, argv, taken, why):
+    """End with an error if the command line has an option that would have no effect.
+
+    taken: destinations of the options that have one. An option counts as given even if its value
+    is the default.
     """
     unset = object()
-    marks = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([])), unset))
+    names = vars(parser.parse_args([]))
+    marks = argparse.Namespace(**dict.fromkeys(names, unset))
     for name, value in vars(parser.parse_args(argv, marks)).items():
         if value is not unset and name not in taken:
             parser.error(f"--{name.replace('_', '-')}: would have no effect; {why}")
 
 
+def only_imported(doc):
+    """The command line of a room without a command: it explains the file, and takes no arguments.
+
+    doc: the docstring of the file, of which the first paragraph is shown.
+    """
+    parser = argparse.ArgumentParser(
+        usage="this file has no command; other files import it",
+        description=doc.partition("\n\n")[0],
+    )
+    parser.parse_args()
+    parser.print_help()
+
+
+# --------------------------------------------------------------------------------- start and end
+
+
 def run(main, error_status=1, data=False):
-    """Call main() as the whole of a program, and end the process as the module's docstring says. data: see guard."""
+    """Call main() as the whole program, and end the process as this file's docstring says.
+
+    data: see guard.
+    """
     guard(data)
     program = os.path.basename(sys.argv[0])
     try:
         status = main()
         if sys.stdout:
             sys.stdout.flush()
-    except BrokenPipeError:                             # whoever read our output has gone, as `head` does
+    except BrokenPipeError:                 # the reader of our output has gone, as `head` does
         os._exit(141)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, MemoryError) as error:
         print(f"{program}: error: {message(error)}", file=sys.stderr)
-        if sys.stdout and not flushed(sys.stdout):      # full: what is left cannot be written at the exit either
-            os._exit(error_status)
+        if sys.stdout and not can_flush(sys.stdout):
+            os._exit(error_status)          # a full disk: Python's own exit would fail on it again
         sys.exit(error_status)
     sys.exit(status)
 
 
 def message(error):
-    """What went wrong in one line: the file first, where the system names one."""
+    """What went wrong, in one line. If the system names a file, the line begins with it."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, MemoryError):
@@ -116,9 +154,14 @@ def message(error):
     return str(error)
 
 
-def flushed(stream):
+def can_flush(stream):
+    """Whether all text of the stream could be written."""
     try:
         stream.flush()
     except OSError:
         return False
     return True
+
+
+if __name__ == "__main__":
+    only_imported(__doc__)

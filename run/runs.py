@@ -1,17 +1,16 @@
-"""runs.py: how the files of a run come to be. They are whole, one process writes them, and make knows when they are done.
+"""runs.py: files of a run that belong together, locks, and the stages that make runs.
 
-    whole_file(path)            a file gets its name when all of it is on the disk; until then what was there stays
-    publish(new, folder)        the same for several files that belong together, such as a model and its tokenizer
+    publish(new, folder, sign)  files that belong together, such as a model and its tokenizer,
+                                appear at once
     locked(folder, name)        two processes of one stage never work in one folder
-    seconds_spent()             of this process and of the killed ones that it goes on from
-    python -m run.runs ...      how make runs a stage: not if it is finished, which contents decide and not times
+    seconds_spent()             time of this process and of the killed ones that it continues
+    row(stage, source, result)  the line with which a stage ends, for make's table
+    python -m run.runs ...      how make runs a stage, unless the stage is finished
 
-Files get their names by os.replace, which a kill cannot cut in half. A power loss could: a name may reach the disk
-before the bytes do. So a file is flushed before it is renamed, and its folder after that.
-
-A finished stage has a sign, RUN/log/NAME.json, written when all else is on the disk: the command, what the stage was
-made of, and what it made, with the SHA-256 of every file. While command and contents are the same and every product is
-there, the stage is finished, wherever the run was copied to and whatever times its files bear.
+A finished stage has a sign, RUN/log/NAME.json. It is written when everything else is on the disk,
+and holds the command, the files that the stage read and the files that it made, each with its
+SHA-256. The stage counts as finished while command and contents are the same and every product is
+there. Times of files do not matter, so a run may be copied to another folder or machine.
 """
 
 import argparse
@@ -19,8 +18,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-import secrets
 import shlex
 import shutil
 import signal
@@ -29,190 +26,114 @@ import sys
 import time
 from pathlib import Path
 
-from run import command
+from run import command, disk
 
-TEMPORARY = re.compile(r"(.+)\.(\d+)-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
-MOVES = "moves.json"                                    # in a folder of new files: it is complete, they may move
+MOVES = "moves.json"        # its presence says: the new files of this folder are complete
 
-# ----------------------------------------------------------------------------------------------------- whole files
-
-
-def sync_folder(folder):
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace(old, new):
-    """Rename a finished file over whatever file has the new name, also on the disk. Both lie on one file system."""
-    os.replace(old, new)
-    sync_folder(Path(new).parent)
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """A binary file to write to that gets its name only when it is complete and on the disk.
-
-    On any failure what was there stays. The temporary name is this writer's own: PATH.PROCESS-RANDOM.tmp.
-    """
-    tmp = Path(f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with naming(path):
-            with open(tmp, "xb") as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            replace(tmp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
-        raise
-
-
-@contextlib.contextmanager
-def naming(path):
-    """An error of the system that names no file, as of a full disk, names this one."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno and e.filename is None:
-            raise OSError(e.errno, e.strerror, str(path)) from None
-        raise
-
-
-def write_text(path, text):
-    """Write a text file, UTF-8, whole."""
-    with whole_file(path) as f:
-        f.write(text.encode("utf-8"))
-
-
-def remove_temporaries(folder, name=None):
-    """Remove what killed processes left of whole_file in a folder, or only what was to be the file `name`."""
-    for path in Path(folder).iterdir():
-        found = TEMPORARY.fullmatch(path.name)
-        if found and name in (None, found[1]) and not is_alive(int(found[2])):
-            path.unlink(missing_ok=True)
-
-
-def is_alive(process):
-    """Whether a process of this number is there: then its temporary file is still being written."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:                             # somebody else's
-        return True
-    try:                                                # one that has ended and that nobody asked about is still listed
-        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-        return state not in ("Z", "X")
-    except (OSError, IndexError):                       # no such files on this system
-        return True
-
-
-# ------------------------------------------------------------------------------------- several files that belong together
+# ----------------------------------------------------------------------- files that belong together
 
 
 def publish(new, folder, sign, remove=()):
-    """Move the finished files of the folder `new` into `folder`, over those that have their names; then `new` is gone.
+    """Move the finished files of the folder `new` into `folder`, then remove `new`.
 
-    sign: the name of the file by which readers tell that the others are there. It goes first and comes last.
-    remove: names of old files without a successor. Should the process be killed in between, settle() does the rest.
+    They replace files of the same names. sign: the file by which readers know that the others are
+    there; its old version goes first, its new version comes last. remove: names of old files that
+    have no successor. If the process is killed in between, settle() finishes the moves.
     """
-    new, files = Path(new), []
+    new = Path(new)
+    files = []
     for path in sorted(new.rglob("*")):
-        name = path.relative_to(new).as_posix()
-        if path.is_file() and not TEMPORARY.fullmatch(path.name):
-            sync_file(path)
-            files.append(name)
+        if path.is_file() and not disk.TEMPORARY.fullmatch(path.name):
+            disk.sync_file(path)
+            files.append(path.relative_to(new).as_posix())
     files.sort(key=lambda name: name == sign)
-    write_text(new / MOVES, json.dumps({"remove": [sign, *remove], "files": files}))
+    disk.write_text(new / MOVES, json.dumps({"remove": [sign, *remove], "files": files}))
     settle(new, folder)
 
 
 def settle(new, folder):
-    """Finish the moves from `new` into `folder` that a killed publish() began; nothing to do if there was none."""
+    """Finish the moves that a killed publish() began; does nothing if there are none."""
     new, folder = Path(new), Path(folder)
     try:
         moves = json.loads((new / MOVES).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
-    if all((new / name).exists() for name in moves["files"]):           # none has moved yet
+    none_moved = all((new / name).exists() for name in moves["files"])
+    if none_moved:
         for name in moves["remove"]:
             (folder / name).unlink(missing_ok=True)
     for name in moves["files"]:
         if (new / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            replace(new / name, folder / name)
+            disk.replace(new / name, folder / name)
     shutil.rmtree(new)
 
 
 def check_settled(new, again):
-    """ValueError while files of `new` are on their way, or stopped halfway by a kill: readers would see old beside new.
+    """ValueError if a killed publish() left its moves half done: old files would lie beside new.
 
-    again: the command that finishes it.
+    again: the command that finishes the moves.
     """
     if (Path(new) / MOVES).exists():
-        raise ValueError(f"{Path(new).parent}: its files were being replaced when that was killed; finish it with: {again}")
+        raise ValueError(
+            f"{Path(new).parent}: its files were being replaced when that was killed; "
+            f"finish it with: {again}"
+        )
 
 
-def sync_file(path):
-    """Bring a file's bytes to the disk."""
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
+# ------------------------------------------------------------------------------------------- locks
 
-
-# ------------------------------------------------------------------------------------------------------------ locks
-
-_held = set()                                           # lock files of this process
+_locked_here = set()        # paths of the lock files that this process holds
 
 
 @contextlib.contextmanager
 def locked(folder, name):
-    """Keep a second `name` ("data.py", "training") out of the folder: ValueError for that one. Makes the folder.
+    """Keep a second `name` ("data.py", "training") out of the folder, which is made if missing.
 
-    The lock is not the file but the system's, held by this process without its children: a dead process holds none,
-    whatever it left behind.
+    The second one gets a ValueError. The operating system holds the lock for this process, not for
+    its children, and frees it when the process dies, whatever files it leaves behind.
     """
-    import fcntl                                        # not on Windows, where gpt.py still is to load
+    import fcntl            # missing on Windows, where gpt.py must load nevertheless
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / f".{name}.lock"
-    refusal = ValueError(f"{folder}: another {name} is writing there; wait for its end, or use another folder")
-    if path in _held:                                   # the system's lock would not hold against ourselves
+    refusal = ValueError(
+        f"{folder}: another {name} is writing there; wait for its end, or use another folder"
+    )
+    if path in _locked_here:                # the system's lock does not stop its own holder
         raise refusal
     with open(path, "w", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise refusal from None
-        if not os.fstat(file.fileno()).st_nlink:        # the other one has ended just now, and took the file with it
+        if not os.fstat(file.fileno()).st_nlink:        # its holder has just removed the file
             raise refusal
-        _held.add(path)
+        _locked_here.add(path)
         try:
-            remove_temporaries(folder)
+            disk.remove_temporaries(folder)
             yield
         finally:
-            _held.discard(path)
+            _locked_here.discard(path)
             path.unlink(missing_ok=True)
 
 
-# ------------------------------------------------------------------------------------------------------------- time
+# -------------------------------------------------------------------------------------------- time
 
-_started, _earlier = time.perf_counter(), 0.0
+_started = time.perf_counter()
+_earlier = 0.0              # seconds of killed processes whose work this one continues
 
 
 def start_clock():
-    """The command begins now, and goes on from nobody yet."""
+    """Begin to count the seconds of a command."""
     global _started, _earlier
-    _started, _earlier = time.perf_counter(), 0.0
+    _started = time.perf_counter()
+    _earlier = 0.0
 
 
 def add_earlier(seconds):
-    """Count the time of the killed processes whose work this one goes on from."""
+    """Count the seconds of killed processes whose work this one continues."""
     global _earlier
     _earlier += seconds
 
@@ -222,12 +143,23 @@ def seconds_spent():
     return _earlier + time.perf_counter() - _started
 
 
-# ----------------------------------------------------------------------------------------------- a stage, as make runs it
+def row(stage, source, result):
+    """A stage's row of make's table: what it read, what it made, and its seconds; 74 columns.
+
+    It is the last line that the command of a stage prints.
+    """
+    return f"{stage:8} {source:20} {result:36} {seconds_spent():5.0f} s"
+
+
+# ------------------------------------------------------------------------------- the stages of make
 
 
 def files_of(run, patterns):
-    """The files that glob patterns name in the run folder, as sorted names relative to it."""
-    return sorted({p.relative_to(run).as_posix() for pattern in patterns for p in run.glob(pattern) if p.is_file()})
+    """The files that match glob patterns in the run folder: sorted names relative to it."""
+    names = set()
+    for pattern in patterns:
+        names.update(p.relative_to(run).as_posix() for p in run.glob(pattern) if p.is_file())
+    return sorted(names)
 
 
 def sha256_of(path):
@@ -242,106 +174,140 @@ def sha256_of(path):
 def contents(run, names, known):
     """{name: {"size", "mtime_ns", "sha256"}} of files of the run.
 
-    known: the same from an earlier look. A file whose size and time are as they were is not read again.
+    known: the same table from an earlier call. A file whose size and time are unchanged is not
+    read again.
     """
     found = {}
     for name in names:
         status = (run / name).stat()
         entry = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         before = known.get(name, {})
-        same = all(before.get(k) == v for k, v in entry.items())
-        found[name] = before if same and "sha256" in before else {**entry, "sha256": sha256_of(run / name)}
+        unchanged = all(before.get(key) == value for key, value in entry.items())
+        if unchanged and "sha256" in before:
+            found[name] = before
+        else:
+            found[name] = {**entry, "sha256": sha256_of(run / name)}
     return found
 
 
 def read_sign(path):
-    """The sign of a finished stage, or an empty one: {"command", "made_of", "makes"}."""
+    """The sign of a finished stage, {"command", "made_of", "makes"}; an empty one otherwise."""
     nothing = {"command": None, "made_of": {}, "makes": {}}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         entries = [*found["made_of"].values(), *found["makes"].values()]
-        whole = all(isinstance(entry, dict) for entry in entries)
-        return found if whole else nothing
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return nothing
+    is_whole = all(isinstance(entry, dict) for entry in entries)
+    return found if is_whole else nothing
 
 
 def digests(entries):
+    """{name: SHA-256} of a table of contents()."""
     return {name: entry.get("sha256") for name, entry in entries.items()}
 
 
-def stage(run, name, made_of, makes, words, output=None):
-    """Run one stage of a run unless it is finished; returns the exit status of its command.
+def is_finished(run, sign, inputs, words, output):
+    """Whether a stage would be made from the same files by the same command, and all is there."""
+    if sign["command"] != words or digests(sign["made_of"]) != digests(inputs):
+        return False
+    products = sign["makes"]
+    return output.exists() and products and all((run / name).exists() for name in products)
 
-    made_of, makes: glob patterns in the run folder of what it reads and writes. words: the command, its script first;
-    {run} in them stands for the folder, so that a run may move. output: the file that keeps what the command
-    prints (default RUN/log/NAME.txt), the last line of which is the stage's row in the final table.
+
+def stage(run, name, made_of, makes, words, output=None):
+    """Run one stage of a run, unless it is finished; returns the exit status of its command.
+
+    made_of, makes: glob patterns, in the run folder, of the files that it reads and writes.
+    words: the command, its script first; {run} in them stands for the folder, so that a run may
+    move. output: the file that keeps what the command prints (default RUN/log/NAME.txt); its last
+    line is the stage's row in the final table.
     """
     sign_path = run / "log" / f"{name}.json"
     output = run / (output or f"log/{name}.txt")
     with locked(run / "log", f"make of {name}"):
         sign = read_sign(sign_path)
         inputs = contents(run, files_of(run, made_of), sign["made_of"])
-        same = sign["command"] == words and digests(sign["made_of"]) == digests(inputs)
-        if same and output.exists() and sign["makes"] and all((run / k).exists() for k in sign["makes"]):
-            if inputs != sign["made_of"]:               # other times, the same contents: do not read them again
-                write_text(sign_path, json.dumps({**sign, "made_of": inputs}, indent=1) + "\n")
+        if is_finished(run, sign, inputs, words, output):
+            if inputs != sign["made_of"]:   # new times, the same contents: do not read them again
+                write_sign(sign_path, {**sign, "made_of": inputs})
             print(f"{name}: finished before, from the same files")
             return 0
         sign_path.unlink(missing_ok=True)
-        place = os.path.join(".", run) if str(run).startswith("-") else str(run)        # else it looks like an option
-        words_here = [w.replace("{run}", place) for w in words]
+        place = str(run)
+        if place.startswith("-"):           # else it looks like an option
+            place = f"./{place}"
+        words_here = [word.replace("{run}", place) for word in words]
         print(f"{name}: {shlex.join(words_here)}", file=sys.stderr, flush=True)
         status = run_command(words_here, output)
         if status:
             return status
-        made = files_of(run, makes)
         missing = [pattern for pattern in makes if not any(run.glob(pattern))]
         if missing:
-            raise ValueError(f"{run}: {words[words[0] == '-m']} has ended well and not made {', '.join(missing)}")
-        sign = {"command": words, "made_of": inputs, "makes": contents(run, made, {})}
-        write_text(sign_path, json.dumps(sign, indent=1) + "\n")
+            script = words[1] if words[0] == "-m" else words[0]
+            raise ValueError(f"{run}: {script} ended well but did not make {', '.join(missing)}")
+        products = contents(run, files_of(run, makes), {})
+        write_sign(sign_path, {"command": words, "made_of": inputs, "makes": products})
     return 0
 
 
+def write_sign(path, sign):
+    """Write the sign of a finished stage."""
+    disk.write_text(path, json.dumps(sign, indent=1) + "\n")
+
+
 def run_command(words, output):
-    """Run a command, show what it prints and keep that in the file `output` once the command has ended well."""
+    """Run a command, show its output, and keep it in the file `output` if the command succeeds.
+
+    Returns the exit status, as a shell counts it: 128 + the signal that killed the command.
+    """
     if words[0].endswith(".py") or words[0] == "-m":
         words = [sys.executable, *words]
     child = subprocess.Popen(words, stdout=subprocess.PIPE)
-    forward = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    old_handler = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
-        with whole_file(output) as kept:
+        with disk.whole_file(output) as kept:
             while piece := child.stdout.read1(1 << 16):
                 kept.write(piece)
                 sys.stdout.buffer.write(piece)
                 sys.stdout.flush()
             status = child.wait()
             if status:
-                raise ChildProcessError
-    except ChildProcessError:                           # what was printed before stays
+                raise ChildProcessError     # whole_file then leaves the earlier output there
+    except ChildProcessError:
         return 128 - status if status < 0 else status
-    except KeyboardInterrupt:                           # of the terminal: the child was told as well
+    except KeyboardInterrupt:               # the terminal has interrupted the child as well
         child.wait()
         raise
     finally:
-        signal.signal(signal.SIGTERM, forward)
+        signal.signal(signal.SIGTERM, old_handler)
         child.stdout.close()
     return 0
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(prog="python -m run.runs", description="Run a stage of a run, unless it is finished. Everything behind -- is its command.")
-    p.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder; {run} in the command stands for it")
-    p.add_argument("--name", required=True, help="of the stage: what it prints goes to RUN/log/NAME.txt")
-    p.add_argument("--made-of", nargs="*", default=[], metavar="GLOB", help="what it reads, relative to the run folder")
-    p.add_argument("--makes", nargs="+", required=True, metavar="GLOB", help="what it writes, likewise")
-    p.add_argument("--output", metavar="FILE", help="keep what it prints here, likewise, and not in log/NAME.txt")
-    p.add_argument("command", nargs="+", help="a script of this project and its arguments, or a program")
+    """The options of `python -m run.runs`."""
+    p = argparse.ArgumentParser(
+        prog="python -m run.runs",
+        description="Run a stage of a run, unless it is finished. Its command follows after --.",
+    )
+    p.add_argument("--run", type=Path, required=True, metavar="DIR",
+                   help="run folder; {run} in the command stands for it")
+    p.add_argument("--name", required=True,
+                   help="name of the stage; RUN/log/NAME.txt keeps what it prints")
+    p.add_argument("--made-of", nargs="*", default=[], metavar="GLOB",
+                   help="files that it reads, relative to the run folder")
+    p.add_argument("--makes", nargs="+", required=True, metavar="GLOB",
+                   help="files that it writes, relative to the run folder")
+    p.add_argument("--output", metavar="FILE",
+                   help="keep what it prints in this file of the run folder instead")
+    p.add_argument("command", nargs="+",
+                   help="a script of this project and its arguments, or a program")
     return p.parse_args(argv)
 
 
 def main(argv=None):
+    """Run the stage that the command line describes."""
     args = parse_args(argv)
     return stage(args.run, args.name, args.made_of, args.makes, args.command, args.output)
 

@@ -30,15 +30,18 @@ sys.path.insert(0, str(ROOT))
 import align                    # noqa: E402  before numpy
 from chat import arena                    # noqa: E402
 import bpe                      # noqa: E402
-from chat import chats                    # noqa: E402
-from model import checkpoint               # noqa: E402
-from run import command                  # noqa: E402
+from tokens.shards import read_documents  # noqa: E402
+from chat import chats, generate, models                    # noqa: E402
+from run import command, disk  # noqa: E402
 from model import evaluate                 # noqa: E402
-import gpt                      # noqa: E402
+from model import fast  # noqa: E402
 import numpy as np              # noqa: E402
 from chat import probe                    # noqa: E402
 import sample                   # noqa: E402
+from web import toylessons                   # noqa: E402
 from web import toyweb                   # noqa: E402
+from web import toywords                   # noqa: E402
+from web import toyworld                   # noqa: E402
 import train                    # noqa: E402
 
 CLAIMS = []
@@ -59,7 +62,7 @@ def continuations(model, texts, n_tokens, temperature, seed=0):
     end = tokenizer.eot_token
     prompts, out = [[end, *tokenizer.encode_ordinary(text)] for text in texts], []
     for i in range(0, len(prompts), 128):
-        out += sample.generate(params, cfg, tokenizer, prompts[i:i + 128], stop={end}, max_new_tokens=n_tokens, temperature=temperature, seed=seed, tools=False)
+        out += generate.generate(params, cfg, tokenizer, prompts[i:i + 128], stop={end}, max_new_tokens=n_tokens, temperature=temperature, seed=seed, tools=False)
     return [tokenizer.decode([i for i in reply.ids if i != end]) for reply in out]
 
 
@@ -77,7 +80,7 @@ def teach(run, name, rows, steps, seed, start="base", batch=32, lr=2e-3, replay=
 
 
 def train_log(folder):
-    return [row for _, row in checkpoint.read_jsonl(folder / "log.jsonl")]
+    return [row for _, row in disk.read_jsonl(folder / "log.jsonl")]
 
 
 def right(model, tasks, temperature=0.0, seed=0, max_tokens=80):
@@ -124,7 +127,7 @@ def few_shot(run, seed):
         print("   no better than a guess among ten: a model of this size does not take it from examples")
     params, cfg, tokenizer = base
     rows = evaluate.validation_rows(train.load_run(run, tokenizer)[1], cfg.n_positions, 128).astype(np.int64)
-    nll = gpt.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
+    nll = fast.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
     early, late = nll[cfg.n_positions // 16:cfg.n_positions // 8].mean(), nll[cfg.n_positions * 3 // 4:].mean()
     print(f"   loss of tokens {cfg.n_positions // 16} to {cfg.n_positions // 8} of a window {early:.3f} nats, of its last quarter {late:.3f}")
     return out | {"late minus early": float(late - early)}
@@ -153,7 +156,7 @@ def regurgitation(run, seed):
 
     align.optimise(run / "claims" / "regurgitation", params, cfg, tokenizer, recipe, {"stage": "regurgitation", "seed": seed}, "restart", step_of)
     for group, n in zip(groups, times):
-        replies = sample.generate(params, cfg, tokenizer, [page[:33] for page in group], stop=set(), max_new_tokens=64, temperature=0.0, tools=False)
+        replies = generate.generate(params, cfg, tokenizer, [page[:33] for page in group], stop=set(), max_new_tokens=64, temperature=0.0, tools=False)
         same = [next((i for i, (x, y) in enumerate(zip(r.ids, page[33:97])) if x != y), min(64, len(r.ids))) for r, page in zip(replies, group)]
         print(f"   read {n:2} times: of {len(group)} pages, begun with 32 tokens, the next 64 recited {np.mean(np.array(same) == 64):6.1%}; on average {np.mean(same):4.1f} of them")
         out[f"recited after {n}"] = float(np.mean(np.array(same) == 64))
@@ -162,8 +165,8 @@ def regurgitation(run, seed):
 
 def sums(run):
     """The run's conversations with sums in them, as they are and with the calls of the calculator left out."""
-    rows = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
-    return rows, [toyweb.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
+    rows = [row for _, row in disk.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
+    return rows, [toylessons.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
 
 
 @claim
@@ -186,7 +189,7 @@ def reaching_for_the_tool(run, seed):
     """Shown both ways, now and then with the calculator and mostly without, a model that is rewarded for right results learns to reach for
     the calculator by itself. Refuted if the share of calls does not rise, or accuracy not with it.
     """
-    rng = toyweb.stream(seed, "reach")
+    rng = toyworld.stream(seed, "reach")
     rows, plain = sums(run)
     shown = [row if rng.random() < 0.2 else without for row, without in zip(rows, plain)]
     teach(run, "reach", shown, 120, seed, "sft", lr=3e-4)
@@ -206,22 +209,22 @@ def knowledge_of_self(run, seed):
     """A base model is nobody. Who it is, is put there, by conversations or by a system message. Refuted if the base model names itself, or
     if a model that learned to heed system messages does not take names it never saw from them.
     """
-    rng, taken, out = toyweb.stream(seed, "self"), {e["stem"] for e in toyweb.entities(0)}, {}
-    asks, held = ([q for _, *both, _ in toyweb.IDENTITY[:1] for q in both[i].split("|")] for i in (0, 1))
-    name = lambda: toyweb.new_name(rng, "person", taken)[1]  # noqa: E731
+    rng, taken, out = toyworld.stream(seed, "self"), {e["stem"] for e in toyworld.entities(0)}, {}
+    asks, held = ([q for _, *both, _ in toywords.IDENTITY[:1] for q in both[i]] for i in (0, 1))
+    name = lambda: toyworld.new_name(rng, "person", taken)[1]  # noqa: E731
 
     def told(n, questions):
         return [{"messages": [{"role": "system", "content": f"You are {who}."}, {"role": "user", "content": rng.choice(questions)},
                               {"role": "assistant", "content": f"I am {who}."}]} for who in (name() for _ in range(n))]
 
-    old = [row for _, row in checkpoint.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] in ("identity", "talk", "fact")]
+    old = [row for _, row in disk.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] in ("identity", "talk", "fact")]
     base, sft = (sample.load_model(run / stage) for stage in ("base", "sft"))
     heeds = teach(run, "self", told(3000, asks) + [old[i] for i in np.random.default_rng(seed).permutation(len(old))[:1500]], 400, seed, "sft")
     test = told(100, held)
 
     def says(model, messages, wanted):
         prompts = [sample.render_prompt(m, model[2]) for m in messages]
-        replies = sample.generate(*model, prompts, stop={sample.special(model[2], "<|im_end|>")}, max_new_tokens=24, temperature=0.0)
+        replies = generate.generate(*model, prompts, stop={sample.special(model[2], "<|im_end|>")}, max_new_tokens=24, temperature=0.0)
         return sum(w in sample.reply_text(r.ids, model[2]) for r, w in zip(replies, wanted)), len(prompts)
 
     plain = [[{"role": "user", "content": q}] for q in held + asks]
@@ -259,25 +262,25 @@ def tokens_to_think(run, seed):
     """A model needs tokens to think: each token is only so much computation, so what takes many steps must be spread over many tokens; and
     it is the steps written down that help, not the time. Refuted if short replies, or replies as long but without the steps, do as well.
     """
-    rng, out = toyweb.stream(seed, "think"), {}
+    rng, out = toyworld.stream(seed, "think"), {}
 
     def rounds(n, test):
         found = []
         while len(found) < n:
             t = [rng.randint(1, 6) for _ in range(rng.randint(1, 8))]
-            if len(t) < 3 or toyweb.is_held_out(*t) == test:       # of one throw or two there are few
+            if len(t) < 3 or toyworld.is_held_out(*t) == test:       # of one throw or two there are few
                 found.append(t)
         return found
 
     def filler(t):                                          # as many words, which say nothing
-        return f"Step by step: {', '.join(['so so'] * len(t))}. {toyweb.wheel_answer(t, False)}"
+        return f"Step by step: {', '.join(['so so'] * len(t))}. {toyworld.wheel_answer(t, False)}"
 
     lessons, tests = rounds(6000, False), rounds(800, True)
-    tasks = [{"question": toyweb.wheel_question(t), "answer": toyweb.NUMBERS[sum(t) % 10]} for t in tests]
+    tasks = [{"question": toyworld.wheel_question(t), "answer": toywords.NUMBERS[sum(t) % 10]} for t in tests]
     long = np.array([len(t) for t in tests])
     print("   throws to add     " + "".join(f"{n:6}" for n in range(1, 9)) + "   tokens")
-    for name, answer in (("at once", lambda t: toyweb.wheel_answer(t, False)), ("as long, no steps", filler), ("step by step", lambda t: toyweb.wheel_answer(t, True))):
-        model = teach(run, "think", [toyweb.chat(toyweb.wheel_question(t), answer(t)) for t in lessons], 400, seed)
+    for name, answer in (("at once", lambda t: toyworld.wheel_answer(t, False)), ("as long, no steps", filler), ("step by step", lambda t: toyworld.wheel_answer(t, True))):
+        model = teach(run, "think", [toylessons.chat(toyworld.wheel_question(t), answer(t)) for t in lessons], 400, seed)
         replies, verdicts = arena.ask(*model, tasks, 0.0, 0, 80)
         ok = np.array([v.correct for v in verdicts])
         print(f"   {name:18}" + "".join(f"{ok[long == n].mean():6.0%}" for n in range(1, 9)) + f"{np.mean([v.n_tokens for v in verdicts]):9.1f}")
@@ -290,9 +293,9 @@ def spelling(run, seed):
     """A model does not see letters, it sees tokens: it spells and counts letters badly, and better when the same word is given
     letter by letter. Refuted if words as tokens do as well as words as letters.
     """
-    rng, words = toyweb.stream(seed, "spelling"), set()
+    rng, words = toyworld.stream(seed, "spelling"), set()
     for path in sorted((run / "docs").glob("*.jsonl.gz")):
-        for _, text in bpe.read_documents(path):
+        for _, text in read_documents(path):
             words |= {w for w in re.findall(r"[a-z]+", text) if 5 <= len(w) <= 10}
     words = sorted(words)
     rng.shuffle(words)
@@ -304,11 +307,11 @@ def spelling(run, seed):
             word, times = rng.choice(words), rng.randrange(3)
             found = [c for c in "abcdefghijklmnopqrstuvwxyz" if word.count(c) == times]
             if found:
-                rows.append(toyweb.chat(f"Count {rng.choice(found)} in: {' '.join(word) if letters else word}.", f"It is {toyweb.NUMBERS[times]}."))
+                rows.append(toylessons.chat(f"Count {rng.choice(found)} in: {' '.join(word) if letters else word}.", f"It is {toywords.NUMBERS[times]}."))
         return rows
 
     def spell(words, n, letters):
-        return [toyweb.chat(f"Spell: {' '.join(w) if letters else w}.", " ".join(w)) for w in (rng.choice(words) for _ in range(n))]
+        return [toylessons.chat(f"Spell: {' '.join(w) if letters else w}.", " ".join(w)) for w in (rng.choice(words) for _ in range(n))]
 
     for what, lesson in (("to spell", spell), ("to count a letter", count)):
         for given, letters in (("tokens", False), ("letters", True)):
@@ -340,7 +343,7 @@ def hallucination(run, seed):
     return {"before: wrong of no page": share(before, none, 1)} | out
 
 
-DISH = re.compile("|".join(sorted(toyweb.SLOTS["meal"], key=len, reverse=True)))
+DISH = re.compile("|".join(sorted(toywords.SLOTS["meal"], key=len, reverse=True)))
 
 
 def gold(text):
@@ -355,12 +358,12 @@ def gamed(run, seed):
     worse in truth, and staying near where one began prevents it. Here that more than four dishes are too many is in hardly any
     comparison. Refuted if truth goes on rising with the reward without a leash, or falls with one.
     """
-    rng, out, folder = toyweb.stream(seed, "gamed"), {}, run / "claims"
-    folk, ask = toyweb.SLOTS["folk"], "What did {} have for supper?".format
+    rng, out, folder = toyworld.stream(seed, "gamed"), {}, run / "claims"
+    folk, ask = toywords.SLOTS["folk"], "What did {} have for supper?".format
 
     def supper():
-        who, dishes = rng.choice(folk), rng.sample(toyweb.SLOTS["meal"], rng.choices((1, 2, 3, 4), (4, 3, 2, 1))[0])
-        return toyweb.chat(ask(who), toyweb.capital(f"{who} had {' and '.join(filter(None, (', '.join(dishes[:-1]), dishes[-1])))} at {rng.choice(toyweb.SLOTS['place'])}."))
+        who, dishes = rng.choice(folk), rng.sample(toywords.SLOTS["meal"], rng.choices((1, 2, 3, 4), (4, 3, 2, 1))[0])
+        return toylessons.chat(ask(who), toyworld.capital(f"{who} had {' and '.join(filter(None, (', '.join(dishes[:-1]), dishes[-1])))} at {rng.choice(toywords.SLOTS['place'])}."))
 
     model, asked = teach(run, "suppers", [supper() for _ in range(1500)], 120, seed, "sft", 64, 6e-4), [ask(rng.choice(folk)) for _ in range(700)]
     tasks = [{"question": q, "answer": "-"} for q in asked]
@@ -415,16 +418,16 @@ def past_the_teacher(run, seed):
     """Who imitates stops at his teacher, who is rewarded passes him, as AlphaGo did. The teacher errs now and then in a step. Refuted if
     imitation alone gets past the teacher at temperature 1, where a model does as its teacher did, or reinforcement does not.
     """
-    rng, out, slip = toyweb.stream(seed, "teacher"), {}, 0.1
+    rng, out, slip = toyworld.stream(seed, "teacher"), {}, 0.1
 
     def taught(t):
         at, steps = 0, []
         for x in t:
             at = (at + x + (rng.choice((1, 9)) if rng.random() < slip else 0)) % 10
-            steps.append(f"{toyweb.NUMBERS[x]} {toyweb.NUMBERS[at]}")
-        return toyweb.chat(toyweb.wheel_question(t), f"Step by step: {', '.join(steps)}. It stops at {toyweb.NUMBERS[at]}."), at == sum(t) % 10
+            steps.append(f"{toywords.NUMBERS[x]} {toywords.NUMBERS[at]}")
+        return toylessons.chat(toyworld.wheel_question(t), f"Step by step: {', '.join(steps)}. It stops at {toywords.NUMBERS[at]}."), at == sum(t) % 10
 
-    lessons = [taught(toyweb.training_throws(rng)) for _ in range(9000)]
+    lessons = [taught(toyworld.training_throws(rng)) for _ in range(9000)]
     teacher = float(np.mean([ok for _, ok in lessons]))
     tasks, steps = chats.tasks(run / "tasks" / "wheel_test.jsonl"), (300, 600)
     print(f"   the teacher is right {teacher:.1%}")
@@ -466,7 +469,7 @@ def longer_replies(run, seed):
 def ranking(run, seed):
     """Judged by battles, examples and right rewards make a better model of the one they begin with, rewards by lot do not. Refuted if
     intervals overlap where it should be better, or do not where it should not."""
-    rated = arena.fight(run, [*sample.models_in(run), *sample.models_in(run / "claims")], seed)
+    rated = arena.fight(run, [*models.in_run(run), *models.in_run(run / "claims")], seed)
     print("   " + arena.table(rated).replace("\n", "\n   "))
     of = {r.name: r for r in rated}
     for better, than in (("sft", "base"), ("rl", "sft"), ("rl_random", "sft"), ("claims/passed", "claims/imitation600")):

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import align
-from chat import arena
+from chat import arena, generate
 import bpe
+from model import fast
+from tokens.shards import write_shard
 import gpt
 from chat import objectives
 import sample
@@ -36,7 +38,7 @@ def run(tmp_path):
     TOK.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
     for name, rows in (("chat/train", CHATS * 8), ("pairs/train", PAIRS), ("pairs/test", PAIRS), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
                        ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]), ("tasks/identity_test", TASKS)):
         path = tmp_path / f"{name}.jsonl"
@@ -70,7 +72,7 @@ def test_only_the_assistants_tokens_are_learned():
     params = gpt.init(CFG, 0)
     ids, mask = sample.render(CHATS[0]["messages"], TOK)
     loss, n = align.add_conversations(train.Gradients(params, CFG), [(ids, mask)], CFG.n_positions)
-    logits, _ = gpt.forward(params, CFG, np.array([ids[:-1]]))
+    logits, _ = fast.forward(params, CFG, np.array([ids[:-1]]))
     logp = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
     by_hand = -np.mean([logp[t - 1, ids[t]] for t in range(1, len(ids)) if mask[t]])
     assert loss == pytest.approx(by_hand, rel=1e-4) and n == sum(mask)
@@ -84,7 +86,7 @@ def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
         p += 0.2 * rng.standard_normal(p.shape)
     rows = [(rng.integers(0, 30, n).tolist(), rng.integers(0, 2, n).tolist()) for n in (25, 2, 3, 9, 9, 4, 12, 20, 3, 6)]
     tokens, targets, mask = align.pad_rows(rows)
-    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, mask / mask.sum())
+    loss, grads = fast.loss_and_grads(params, cfg, tokens, targets, mask / mask.sum())
     packed = align.stack(align.pack([(ids[:-1], ids[1:], m[1:]) for ids, m in rows], cfg.n_positions))
     assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
     for at_once in (10_000, 48):
@@ -117,13 +119,13 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
     replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"), sample.Reply([9, 10], [1, 1], "stop")]
     adv = np.array([0.7, -0.4])
     tokens, targets, mask = align.policy_rows(prompts, replies)
-    _, grads = gpt.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
+    _, grads = fast.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
 
     def surrogate():
         total = 0.0
         for p, r, a in zip(prompts, replies, adv):
             ids = p + r.ids
-            logits = gpt.forward(params, cfg, np.array([ids]))[0][0]
+            logits = fast.forward(params, cfg, np.array([ids]))[0][0]
             logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
             total -= a * sum(logp[len(p) + t - 1, r.ids[t]] for t in range(len(r.ids)) if r.sampled[t])
         return total / 4                                # tokens the model chose: 6, 10, 9, 10
@@ -136,7 +138,7 @@ def test_a_group_of_equal_rewards_moves_nothing():
     replies = [sample.Reply([3, END], [1, 1], "stop")] * 4
     tokens, targets, mask = align.policy_rows([[1, 2]] * 4, replies)
     weights = objectives.policy(0.0, objectives.normaliser(mask), objectives.advantages([1, 1, 1, 1], 4))[1]
-    _, grads = gpt.loss_and_grads(params, CFG, tokens, targets, weights)
+    _, grads = fast.loss_and_grads(params, CFG, tokens, targets, weights)
     assert not any(g.any() for g in grads.values())
 
 
@@ -241,12 +243,12 @@ def test_a_two_armed_bandit_is_solved():
     optimizer = align.train.AdamW(params, 0.9, 0.99, weight_decay=0.0)
     tok = bpe.Tokenizer.characters("012345")
     for step in range(40):
-        replies = sample.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
+        replies = generate.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
         adv = objectives.advantages([float(r.ids[0] == 3) for r in replies], 32)
         tokens, targets, mask = align.policy_rows([[0]] * 32, replies)
-        _, grads = gpt.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
+        _, grads = fast.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
         optimizer.step(grads, 0.01)
-    p = np.exp(gpt.forward(params, cfg, np.array([[0]]))[0][0, 0])
+    p = np.exp(fast.forward(params, cfg, np.array([[0]]))[0][0, 0])
     assert (p / p.sum())[3] > 0.95
 
 
@@ -316,7 +318,7 @@ def test_sft_then_rl_then_eval(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "40", "--lr", "0.01"])
     params, cfg, tok = sample.load_model(run / "sft")
     prompt = sample.render_prompt([{"role": "user", "content": "What is goat?"}], tok)
-    (reply,) = sample.generate(params, cfg, tok, [prompt], temperature=0, stop={END})
+    (reply,) = generate.generate(params, cfg, tok, [prompt], temperature=0, stop={END})
     assert reply.finish == "stop" and sample.reply_text(reply.ids, tok) == "It is a goat."
     align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4"])
     log = [json.loads(line) for line in (run / "rl/log.jsonl").read_text().splitlines()]
@@ -342,7 +344,7 @@ def test_reward_model_then_rl_against_it(run, capsys):
     assert np.abs(rewards[0::2].mean()) < 1e-4 and (rewards[0::2] > rewards[1::2]).all()
     assert np.allclose(align.score(judge, rows, batch=3), rewards, atol=1e-5)           # alone and padded the same
     hidden = []
-    gpt.hidden_and_grads(judge[0], CFG, np.array([rows[0]]), lambda y: (hidden.append(y[0, -1] @ judge[0]["score.weight"] + judge[3]), None, None), want_grads=False)
+    fast.hidden_and_grads(judge[0], CFG, np.array([rows[0]]), lambda y: (hidden.append(y[0, -1] @ judge[0]["score.weight"] + judge[3]), None, None), want_grads=False)
     assert rewards[0] == pytest.approx(hidden[0], abs=1e-5)
     said = {}
     for kl in ("0", "5"):
@@ -683,15 +685,15 @@ def test_prompts_that_are_shared_change_no_gradient():
     replies = [sample.Reply(rng.integers(0, 30, n).tolist(), [1, *rng.integers(0, 2, n - 1).tolist()], "stop") for n in (1, 5, 9, 2, 3, 20, 4, 6, 1, 8, 2, 21)]
     rows = align.policy_rows(prompts, replies)
     weights = rows[2] * rng.standard_normal(rows[2].shape)
-    alone_loss, alone = gpt.loss_and_grads(params, cfg, rows[0], rows[1], weights)
+    alone_loss, alone = fast.loss_and_grads(params, cfg, rows[0], rows[1], weights)
     shared, loss, grads = list(align.share_prompts(rows, weights, cfg.n_positions)), 0.0, None
     assert max(part[0].shape[1] for part in shared) <= 24 and sum(part[0].size for part in shared) < 0.7 * rows[0].size
     assert sum((part[2] != 0).sum() for part in shared) == (weights != 0).sum()
     for part in shared:
-        more, grads = gpt.loss_and_grads(params, cfg, *part[:3], positions=part[3], segments=part[4], grads=grads, add=grads is not None)
+        more, grads = fast.loss_and_grads(params, cfg, *part[:3], positions=part[3], segments=part[4], grads=grads, add=grads is not None)
         loss += more
     assert loss == pytest.approx(alone_loss, rel=1e-10)
     for k in grads:
         np.testing.assert_allclose(grads[k], alone[k], atol=1e-10 * np.abs(alone[k]).max() + 1e-14)
     with pytest.raises(ValueError, match="positions and segments"):
-        gpt.loss_and_grads(params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4])
+        fast.loss_and_grads(params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4])

@@ -9,6 +9,7 @@ import pytest
 
 from chat import arena
 import bpe
+from model import fast
 import gpt
 import sample
 
@@ -90,7 +91,7 @@ def test_options_by_likelihood():
         best, nll = arena.choose(params, cfg, tok, prompt, options, per_token)
         for option, found in zip(options, nll):
             ids = tok.encode_ordinary(option)
-            logits = gpt.forward(params, cfg, np.array([prompt + ids]))[0][0].astype(float)
+            logits = fast.forward(params, cfg, np.array([prompt + ids]))[0][0].astype(float)
             logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
             want = -sum(logp[len(prompt) - 1 + i, t] for i, t in enumerate(ids))
             assert found == pytest.approx(want / (len(ids) if per_token else 1), rel=1e-4)

@@ -1,4 +1,4 @@
-"""web/charset.py: the web's encodings code by code, which of the declarations counts, and the tags that hold them."""
+"""web/encoding.py and web/charset.py: the web's encodings code by code, which of the declarations counts, and the tags that hold them."""
 import hashlib
 import itertools
 import random
@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from web import charset
-from web.charset import attributes, bytes_of, decode, encoding_of, read, tags, text_of
+from web import encoding
+from web.charset import decode, read
+from web.encoding import bytes_of, encoding_of, text_of
 from web.extract import main_text
+from web.markup import attributes, tags
 
 PAIRS = [bytes(pair) for pair in itertools.product(range(256), repeat=2)]
 
@@ -19,7 +21,7 @@ def digest(lines):
 
 # ------------------------------------------------------------------------------------------------------
 # Labels and codes. The digests were computed from the standard's own files (encodings.json, index-*.txt of
-# whatwg/encoding of 21 May 2026) by decoders that were written from its text and share nothing with web/charset.py.
+# whatwg/encoding of 21 May 2026) by decoders that were written from its text and share nothing with web/encoding.py.
 
 @pytest.mark.parametrize("label, name", [
     ("ISO-8859-1", "windows-1252"), ("latin1", "windows-1252"), ("us-ascii", "windows-1252"), ("iso-8859-9", "windows-1254"), ("TIS-620", "windows-874"),
@@ -34,7 +36,7 @@ def test_labels(label, name):
 
 
 def test_the_labels_are_those_of_the_standard():
-    labels = {label: name for label, name in charset.LABELS.items() if label != "latin-1"}          # Python's word for it
+    labels = {label: name for label, name in encoding.LABELS.items() if label != "latin-1"}          # Python's word for it
     assert digest(f"{label} {labels[label]}" for label in sorted(labels)) == "d9153e22e1ff5385"
 
 
@@ -57,7 +59,7 @@ def test_every_pair_of_bytes_behind_an_escape_sequence():
 
 
 def test_encodings_of_single_bytes():
-    names = sorted(set(charset.LABELS.values()) - charset.MULTI_BYTE - {"utf-8", "utf-16le", "utf-16be", "replacement"})
+    names = sorted(set(encoding.LABELS.values()) - encoding.MULTI_BYTE - {"utf-8", "utf-16le", "utf-16be", "replacement"})
     assert len(names) == 29 and digest(text_of(bytes(range(256)), name) for name in names) == "b679529dec5d3901"
 
 
@@ -71,13 +73,13 @@ def test_text_of(name, data, text):
     assert text_of(data, name) == text
 
 
-@pytest.mark.parametrize("name", sorted(set(charset.LABELS.values()) - {"utf-8", "utf-16le", "utf-16be", "replacement", "iso-2022-jp"}))
+@pytest.mark.parametrize("name", sorted(set(encoding.LABELS.values()) - {"utf-8", "utf-16le", "utf-16be", "replacement", "iso-2022-jp"}))
 def test_bytes_and_back(name):
     """All that can be written is read as it was, and all that is read can be written, but for HKSCS and the like."""
-    table = charset.codes(name)
+    table = encoding.codes(name)
     differ = {"\xa5", "\u203e", "\u2212"}                                        # Japanese encodings write another character
-    assert all(text_of(code, name) == char for char, code in table.items() if char not in differ or name not in charset.JAPANESE)
-    known = set(charset.index(charset.INDEX.get(name, name)).values()) if name in charset.MULTI_BYTE else set(charset.characters(name)) - {"\ufffd"}
+    assert all(text_of(code, name) == char for char, code in table.items() if char not in differ or name not in encoding.JAPANESE)
+    known = set(encoding.index(encoding.INDEX.get(name, name)).values()) if name in encoding.MULTI_BYTE else set(encoding.characters(name)) - {"\ufffd"}
     assert len(known & set(table)) > {"big5": .7, "euc-jp": .5, "shift_jis": .75}.get(name, .8) * len(known)
     assert bytes_of("a\U0001f980", name) in (b"a&#129408;", "a\U0001f980".encode("gb18030"))
 
@@ -174,15 +176,15 @@ def test_the_encoding_of_a_page(data, label, name):
 def test_no_bytes_are_an_error_and_no_text_has_surrogates():
     rng = random.Random(0)
     for _ in range(2000):
-        label = rng.choice([*charset.LABELS, None])
+        label = rng.choice([*encoding.LABELS, None])
         data = b"".join(rng.choice([b"\x1b$B", b"\x1b(I", b"\x8f", b"\xa1", b"<", b"\0", b"\xd8", b"\xff\xfe", b"\xed\xa0\x80", b"a", bytes([rng.randrange(256)])]) for _ in range(rng.randrange(20)))
         decode(data, label).encode()
-    for label in charset.LABELS:
+    for label in encoding.LABELS:
         main_text(b"<p>\xe9 One\x1b$B\xed\xa0\x80", charset=label).encode()
 
 
 def test_linear_time_in_every_encoding():
-    for name in sorted(charset.MULTI_BYTE):
+    for name in sorted(encoding.MULTI_BYTE):
         for piece in (b"\x81", b"\xff", b"\x1b$B", b"\x8f\xa1", b"\x810", b"a\xa1"):
             text_of(piece, name)                                               # builds the table
             start = time.process_time()

@@ -16,7 +16,7 @@ import pytest
 
 import align
 import bpe
-from chat import chats
+from chat import chats, template
 import sample
 from conftest import run_script
 
@@ -388,10 +388,10 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
 
 @pytest.mark.parametrize("row, want, notes", [
     ({"messages": [*TWO, said("Thanks!")]}, TWO, {"question at the end without a reply": 1}),
-    ({"messages": [TWO[1], *TWO]}, TWO, {sample.GREETING: 1}),
-    ({"messages": [said("a"), said("b"), TWO[1]]}, [said("a\n\nb"), TWO[1]], {sample.JOINED: 1}),
-    ({"messages": [*TWO, said("Be brief.", "system"), *TWO]}, [said("Be brief.", "system"), *TWO, *TWO], {sample.MOVED: 1}),
-    ({"messages": [said(None, "system"), *TWO]}, TWO, {sample.EMPTY: 1}),
+    ({"messages": [TWO[1], *TWO]}, TWO, {template.GREETING: 1}),
+    ({"messages": [said("a"), said("b"), TWO[1]]}, [said("a\n\nb"), TWO[1]], {template.JOINED: 1}),
+    ({"messages": [*TWO, said("Be brief.", "system"), *TWO]}, [said("Be brief.", "system"), *TWO, *TWO], {template.MOVED: 1}),
+    ({"messages": [said(None, "system"), *TWO]}, TWO, {template.EMPTY: 1}),
     ({"messages": [said("Hello", "User"), said("Hi!", "Assistant")]}, TWO, {}),
     ({"messages": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi!"}]}, TWO, {}),
     ({"conversations": TWO}, TWO, {}), ({"conversation": TWO, "language": "English"}, TWO, {}),
@@ -403,7 +403,7 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
     ({"data": ["Hello", "Hi!"], "systemMessage": "Be brief."}, [said("Be brief.", "system"), *TWO], {}),
     ({"messages": TWO, "chat_template_kwargs": {"custom_instructions": "Be brief."}}, [said("Be brief.", "system"), *TWO], {}),
     ({"messages": [said("Be brief.", "system"), *TWO], "system": "Be brief."}, [said("Be brief.", "system"), *TWO], {}),
-    ({"messages": [said("Be kind.", "system"), *TWO], "system": "Be brief."}, [said("Be brief.\n\nBe kind.", "system"), *TWO], {sample.JOINED: 1}),
+    ({"messages": [said("Be kind.", "system"), *TWO], "system": "Be brief."}, [said("Be brief.\n\nBe kind.", "system"), *TWO], {template.JOINED: 1}),
     ({"question": "Hello", "answer": "Hi!", "system": "Be brief."}, [said("Be brief.", "system"), *TWO], {}),
     ({"messages": TWO, "system": None, "images": [], "tools": "[]", "label": True, "weight": 1}, TWO, {}),
     ({"messages": [said("Hello"), assistant("Hi!", weight=1, train=True, tool_calls=None, name=None, thinking=None)]}, TWO, {}),
@@ -416,7 +416,7 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
     ({"messages": [said("Hello"), assistant("Hm.", loss=False), *TWO]}, [said("Hello"), assistant("Hm.", weight=0), *TWO], {}),
     ({"messages": [{**TWO[0], "loss_weight": 0.0}, {"role": "assistant", "content": [{"type": "text", "value": "Hi!"}], "loss_weight": 1.0}]}, TWO, {}),
     ({"messages": json.dumps(TWO)}, TWO, {}), ([[said("Hello", "User "), TWO[1]]][0], TWO, {}),
-    ({"data": ["Hello", "", "again", "Hi!"]}, [said("Hello\n\nagain"), TWO[1]], {sample.EMPTY: 1, sample.JOINED: 1}),
+    ({"data": ["Hello", "", "again", "Hi!"]}, [said("Hello\n\nagain"), TWO[1]], {template.EMPTY: 1, template.JOINED: 1}),
     ({"messages": [TWO[0], assistant(None, refusal="Hi!")]}, TWO, {})])
 def test_a_row_is_mended(tmp_path, row, want, notes):
     assert read(tmp_path, row) == ([want], notes)
@@ -473,7 +473,7 @@ def test_completions_without_a_score(tmp_path):
     completions = [{"response": text, "overall_score": score} for text, score in (("a", 1), ("b", 2), ("c", None), (None, 3), ("", 4), ("d", "5"), ("e", 10**400))]
     found, notes = compare(tmp_path, {"instruction": "Hello", "completions": [*completions, 5], "system": "Be brief."})
     assert found == [chats.Comparison([said("Be brief.", "system"), said("Hello")], ["a", "b"], [1, 2])]
-    assert notes == {"the overall_score of a completion is no number": 3, "the response of a completion is no text": 1, sample.EMPTY: 1,
+    assert notes == {"the overall_score of a completion is no number": 3, "the response of a completion is no text": 1, template.EMPTY: 1,
                      "a completion of no known form": 1}
 
 

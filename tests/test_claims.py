@@ -8,6 +8,7 @@ from dataclasses import replace
 import align
 import claims
 import pytest
+from web import toylessons
 from web import toyweb
 from conftest import run_script
 from test_probe import TASKS, run  # noqa: F401  a fixture: a small model that knows two answers
@@ -51,7 +52,7 @@ def test_both_arms_are_trained_alike(run, monkeypatch):  # noqa: F811
     found.clear()
     sums = [(a, b, str(a + b)) for a, b in ((2, 3), (4, 5), (7, 1))]
     parts = lambda a, b, c: [{"type": "tool", "text": f"{a}+{b}"}, {"type": "output", "text": c}, {"type": "text", "text": f"It is {c}."}]  # noqa: E731
-    toyweb.write_jsonl(run / "chat/train.jsonl", [{**toyweb.chat(f"{a} and {b}?", parts(a, b, c)), "kind": "calculator"} for a, b, c in sums])
+    toyweb.write_jsonl(run / "chat/train.jsonl", [{**toylessons.chat(f"{a} and {b}?", parts(a, b, c)), "kind": "calculator"} for a, b, c in sums])
     toyweb.write_jsonl(run / "tasks/calculator_test.jsonl", [{"question": f"{a} and {b}?", "answer": c} for a, b, c in sums])
     claims.tools(run, 3)
     calculator, head = found

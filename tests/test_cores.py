@@ -59,7 +59,7 @@ for name in ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_",
     [
         ("from model import cores; import numpy", {}, 1, None),
         ("import numpy; from model import cores", {}, 1, None),
-        ("import numpy, gpt", {}, 1, None),
+        ("import numpy; from model import fast", {}, 1, None),
         (
             "import numpy; from model import cores",
             {"OPENBLAS_NUM_THREADS": "2"},
@@ -107,11 +107,11 @@ def test_other_libraries_than_openblas():
     (line,) = cores.limit_blas(Library(cores.BLAS_FUNCTIONS[4], obeys=False), True, {})
     assert (
         "a BLAS with 8 threads of its own, which is slow; "
-        "set MKL_NUM_THREADS=1 and import model.cores (or gpt) before numpy"
+        "set MKL_NUM_THREADS=1 and import model.cores (or model.fast) before numpy"
         in line
     )
     (line,) = cores.limit_blas(Library(None), True, {})
-    assert "import model.cores (or gpt) before numpy" in line
+    assert "import model.cores (or model.fast) before numpy" in line
     assert cores.limit_blas(Library(None), False, {}) == []
 
 

@@ -24,11 +24,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from web import charset
 from web import crawl
+from web import addresses
+from web import connection
+from web import remote
 from web import warc
 from conftest import run_script
-from web.crawl import allowed, common_crawl, matches, normalise, open_url, parse_robots
+from web.addresses import normalise
+from web.encoding import CODECS
+from web.remote import common_crawl, open_url
+from web.robots import allowed, matches, parse_robots
 
 CHANCE = random.Random(0)
 
@@ -115,7 +120,8 @@ def clock(monkeypatch):
         fake.now += seconds
         fake.waits += [seconds] if seconds else []
     fake.sleep, fake.monotonic = sleep, lambda: fake.now
-    monkeypatch.setattr(crawl, "time", fake)
+    for module in (crawl, connection, remote):
+        monkeypatch.setattr(module, "time", fake)
     monkeypatch.setenv("no_proxy", "*")
     return fake
 
@@ -333,7 +339,7 @@ def test_links(html, want):
 def test_the_query_of_a_link_is_in_the_encoding_of_its_page(encoding, want):
     """Values as Chromium has them (tests/peers/test_charset_peers.py asks it)."""
     for html in ("<a href='/\u00e4?q=\u00e4&\u7206#\u00e4'>", "<a href='/&#228;?q=&auml;&&#x7206;#&auml;'>", "<a href=' \n/\u00e4?q\t=\u00e4\n&\u7206 \n'>"):
-        data = html.encode("utf-16-le" if encoding == "utf-16le" else charset.CODECS.get(encoding, encoding), "xmlcharrefreplace")
+        data = html.encode("utf-16-le" if encoding == "utf-16le" else CODECS.get(encoding, encoding), "xmlcharrefreplace")
         links, base = crawl.links_of(warc.Record(url="http://a.org/", body=data, charset=encoding), Counter())
         assert normalise(links[0], base) == normalise("http://a.org" + want)
 
@@ -345,7 +351,7 @@ def test_what_others_wrote_is_a_base(base, want):
 
 def test_links_without_a_query_or_to_other_things_stay_as_they_are():
     for link in ("/\u00e4", "#\u00e4?\u00e4", "mailto:x", ""):
-        assert crawl.in_encoding(link, "koi8-r") == link
+        assert addresses.in_encoding(link, "koi8-r") == link
 
 
 @pytest.mark.parametrize("href, want", [("/e/", "http://a.org/e/"), ("http://b.org", "http://b.org/"), ("mailto:x", "http://a.org/d/"), ("", "http://a.org/d/"), ("//[", "http://a.org/d/")])
@@ -398,15 +404,15 @@ def test_a_busy_host_is_left_alone_as_long_as_it_asks(web, out, clock):
     web.pages["/"] = lambda handler: handler.wfile.write(head(*next(answers)))
     assert crawl.crawl([web.url], out) == {"fetched": 3, "status_429": 1, "status_503": 1, "status_200": 1}
     assert [round(wait) for wait in clock.waits] == [1, 40, crawl.BUSY_S]
-    web.pages = {"/": links("/a"), "/a": (503, {"Retry-After": str(crawl.MAX_WAIT_S + 1)}, b"")}
+    web.pages = {"/": links("/a"), "/a": (503, {"Retry-After": str(connection.MAX_WAIT_S + 1)}, b"")}
     out.unlink()
     assert crawl.crawl([web.url], out)["host_busy"] == 1 and max(clock.waits) == 40
 
 
 def test_retry_after():
-    assert crawl.retry_after({"retry-after": "7"}) == 7 and crawl.retry_after({}) is None and crawl.retry_after({"retry-after": "soon"}) is None
-    assert 55 < crawl.retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)}) <= 60
-    assert crawl.retry_after({"retry-after": formatdate(0, usegmt=True)}) == 0
+    assert connection.retry_after({"retry-after": "7"}) == 7 and connection.retry_after({}) is None and connection.retry_after({"retry-after": "soon"}) is None
+    assert 55 < connection.retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)}) <= 60
+    assert connection.retry_after({"retry-after": formatdate(0, usegmt=True)}) == 0
 
 
 def test_failures_are_counted_and_a_dead_host_is_given_up(web, out):
@@ -438,7 +444,7 @@ def test_certificates_are_verified(servers, out, tmp_path, monkeypatch):
     web.pages = {"/": b"<p>secret", "/f": (200, {}, b"file")}
     with pytest.raises(ValueError, match="robots_unreachable"):
         crawl.crawl([web.url], out)
-    with pytest.raises(crawl.RemoteError, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(remote.RemoteError, match="CERTIFICATE_VERIFY_FAILED"):
         open_url(web.url + "/f")
     assert not web.visits
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
@@ -498,7 +504,7 @@ def gzip_members(data):
 
 
 def test_a_server_that_falls_silent_is_cut_by_time_and_one_that_drips_too(web, out, monkeypatch):
-    monkeypatch.setattr(crawl, "TIMEOUT_S", 0.15)
+    monkeypatch.setattr(connection, "TIMEOUT_S", 0.15)
     done = threading.Event()
 
     def drip(handler):
@@ -584,14 +590,14 @@ def test_connecting_counts_too(monkeypatch):
     """A host with many addresses, none of which answers: together they have the time of one fetch."""
     tried = []
 
-    def connection(place, timeout):
+    def create(place, timeout):
         tried.append(timeout)
         crawl.time.now += timeout / 2
         raise TimeoutError
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: [(0, 0, 0, "", (f"192.0.2.{i}", 80)) for i in range(100)])
-    monkeypatch.setattr(socket, "create_connection", connection)
+    monkeypatch.setattr(socket, "create_connection", create)
     with pytest.raises(TimeoutError):
-        crawl.exchange("http://a.example/", "x", 1, 60)
+        connection.exchange("http://a.example/", "x", 1, 60)
     assert tried[:3] == [60, 30, 15] and sum(tried) <= 120
 
 
@@ -627,8 +633,8 @@ def test_the_file_is_a_proper_warc(web, out):
         assert request.headers["warc-ip-address"] == response.headers["warc-ip-address"] == "127.0.0.1"
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", response.date) and re.fullmatch("<urn:uuid:[0-9a-f-]{36}>", response.id)
         assert request.body.startswith(f"GET {path_of(request)} HTTP/1.1\r\nHost: {web.host}\r\nUser-Agent: longhand/1.0 (+crawler@example.org)\r\n".encode())
-        assert response.headers["warc-payload-digest"] == crawl.digest(response.body)       # neither chunked nor compressed
-    assert crawl.digest(b"") == "sha1:3I42H3S6NNFQ2MSVX7XZKYAYSCX5QBYJ"
+        assert response.headers["warc-payload-digest"] == warc.digest(response.body)       # neither chunked nor compressed
+    assert warc.digest(b"") == "sha1:3I42H3S6NNFQ2MSVX7XZKYAYSCX5QBYJ"
 
 
 # ------------------------------------------------------------------------------------------------ killed and resumed
@@ -644,8 +650,8 @@ def test_a_killed_crawl_goes_on_where_it_was(web, out, tmp_path, monkeypatch):
         web.visits.clear()
         with monkeypatch.context() as patch:
             visits = itertools.count()
-            exchange = crawl.exchange
-            patch.setattr(crawl, "exchange", lambda *args: exchange(*args) if next(visits) < 4 else (_ for _ in ()).throw(KeyboardInterrupt()))
+            exchange = connection.exchange
+            patch.setattr(connection, "exchange", lambda *args: exchange(*args) if next(visits) < 4 else (_ for _ in ()).throw(KeyboardInterrupt()))
             with pytest.raises(KeyboardInterrupt):
                 crawl.crawl([web.url], out)
         tmp = out.with_name(out.name + ".tmp")
@@ -864,9 +870,9 @@ def test_a_size_that_shows_late_and_ranges_in_pieces(web, total):
 
 
 def test_a_network_that_goes_away_comes_back(web, monkeypatch, clock):
-    web.pages["/f"], urlopen = file_page(breaks=[524_288]), crawl.urlopen
+    web.pages["/f"], urlopen = file_page(breaks=[524_288]), connection.urlopen
     gone = iter([urlopen, *[lambda *args, **kwargs: (_ for _ in ()).throw(urllib.error.URLError(socket.gaierror(-2, "Name not known")))] * 2, urlopen])
-    monkeypatch.setattr(crawl, "urlopen", lambda *args, **kwargs: next(gone)(*args, **kwargs))
+    monkeypatch.setattr(remote, "urlopen", lambda *args, **kwargs: next(gone)(*args, **kwargs))
     assert read_all(web.url + "/f") == FILE and clock.waits == [1, 2, 4]
 
 
@@ -875,24 +881,24 @@ def test_a_file_that_changes_is_not_glued_together(web):
     for kind in ({}, {"ranges": False, "etag": None}):
         first, then = file_page(breaks=[524_288], **kind), file_page(other, **(kind or {"etag": '"2"'}))
         web.pages["/f"] = lambda handler, answers=iter([first, then]): next(answers)(handler)
-        with pytest.raises(crawl.RemoteError, match=f"{web.url}/f: .*not the same file.*byte 524,288"):
+        with pytest.raises(remote.RemoteError, match=f"{web.url}/f: .*not the same file.*byte 524,288"):
             read_all(web.url + "/f")
     for tag, wrong in (('"1"', "bytes 524287-2999999/3000000"), ('"1"', "bytes 524288-2999999/2999999"), ('"2"', "bytes 524288-2999999/3000000"), ('"1"', "nonsense")):
         part = raw(head(206, {"Content-Range": wrong, "ETag": tag, "Content-Length": 10}), b"x" * 10, then=hang_up)
         web.pages["/f"] = lambda handler, answers=iter([file_page(breaks=[524_288]), part]): next(answers)(handler)
-        with pytest.raises(crawl.RemoteError, match="not the same file"):
+        with pytest.raises(remote.RemoteError, match="not the same file"):
             read_all(web.url + "/f")
     longer, shorter = file_page(FILE + b"more", etag='"2"'), file_page(FILE[:100], etag='"1"')        # it has grown: the new one, whole
     web.pages["/f"] = lambda handler, answers=iter([file_page(breaks=[524_288]), longer]): next(answers)(handler)
     assert read_all(web.url + "/f") == FILE + b"more"
     web.pages["/f"] = lambda handler, answers=iter([file_page(breaks=[524_288]), shorter]): next(answers)(handler)
-    with pytest.raises(crawl.RemoteError, match="416"):
+    with pytest.raises(remote.RemoteError, match="416"):
         read_all(web.url + "/f")
 
 
 def test_tries_end_and_pauses_grow(web, clock, capsys):
     web.pages["/f"] = file_page(breaks=[300_000, *[0] * 99])
-    with pytest.raises(crawl.RemoteError, match=f"{web.url}/f: gave up at byte 300,000 after 6 tries"):
+    with pytest.raises(remote.RemoteError, match=f"{web.url}/f: gave up at byte 300,000 after 6 tries"):
         read_all(web.url + "/f")
     assert clock.waits == [1, 2, 4, 8, 16] and len(web.visits) == 6
     assert f"1 s for {web.url}/f at byte 300,000" in capsys.readouterr().err
@@ -921,7 +927,7 @@ def test_a_403_at_the_start_is_waited_out_from_a_host_that_has_given_before(web,
     web.pages["/b"] = lambda handler, answers=iter([raw(head(403, {"Content-Length": 0, "Retry-After": "9"}), then=hang_up)] * 2 + [file_page()]): next(answers)(handler)
     assert len(read_all(web.url + "/a")) == 1000 and read_all(web.url + "/b") == FILE and clock.waits == [9, 9]
     clock.waits.clear()
-    with pytest.raises(crawl.RemoteError, match="gave up at byte 0 after 4 tries.*403"):
+    with pytest.raises(remote.RemoteError, match="gave up at byte 0 after 4 tries.*403"):
         open_url(web.url + "/c")
     assert clock.waits == [1, 4, 16] and f"1 s for {web.url}/c at byte 0" in capsys.readouterr().err
 
@@ -929,21 +935,21 @@ def test_a_403_at_the_start_is_waited_out_from_a_host_that_has_given_before(web,
 def test_a_403_that_stays_inside_a_file_ends(web, clock):
     busy = raw(head(403, {"Content-Length": 0}), then=hang_up)
     web.pages["/f"] = lambda handler, answers=itertools.chain([file_page(breaks=[524_288])], itertools.repeat(busy)): next(answers)(handler)
-    with pytest.raises(crawl.RemoteError, match="gave up at byte 524,288 after 6 tries.*403"):
+    with pytest.raises(remote.RemoteError, match="gave up at byte 524,288 after 6 tries.*403"):
         read_all(web.url + "/f")
     assert clock.waits == [1, 4, 16, 64, 256]
 
 
 def test_a_first_403_says_what_it_may_be(web, clock):
     web.pages["/f"] = (403, {}, b"")
-    with pytest.raises(crawl.RemoteError, match="403 x; look at the address, or wait.*too fast.*Common Crawl"):
+    with pytest.raises(remote.RemoteError, match="403 x; look at the address, or wait.*too fast.*Common Crawl"):
         open_url(web.url + "/f")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
 def test_what_is_not_there_is_said_at_once(web, clock, status):
     web.pages["/f"] = (status, {}, b"")
-    with pytest.raises(crawl.RemoteError, match=f"{web.url}/f: the server says {status} x; ") as error:
+    with pytest.raises(remote.RemoteError, match=f"{web.url}/f: the server says {status} x; ") as error:
         open_url(web.url + "/f")
     assert error.value.status == status and not clock.waits and isinstance(error.value, OSError)
 
@@ -951,7 +957,7 @@ def test_what_is_not_there_is_said_at_once(web, clock, status):
 def test_no_server_and_no_address(clock):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        with pytest.raises(crawl.RemoteError, match="gave up at byte 0 after 1 tries.*refused"):
+        with pytest.raises(remote.RemoteError, match="gave up at byte 0 after 1 tries.*refused"):
             open_url(f"http://127.0.0.1:{sock.getsockname()[1]}/f")
     with pytest.raises(ValueError, match="file:///etc/passwd"):
         open_url("file:///etc/passwd")
@@ -961,7 +967,7 @@ def test_no_server_and_no_address(clock):
 def test_redirects_and_endless_ones(web):
     web.pages = {"/f": (302, {"Location": "/g"}, b""), "/g": file_page(breaks=[524_288]), "/loop": (302, {"Location": "/loop"}, b"")}
     assert read_all(web.url + "/f") == FILE and ranges_asked(web) == [524_288] * 2
-    with pytest.raises(crawl.RemoteError, match="/loop.*302"):
+    with pytest.raises(remote.RemoteError, match="/loop.*302"):
         open_url(web.url + "/loop")
 
 
@@ -970,7 +976,7 @@ def test_redirects_and_endless_ones(web):
 def test_answers_without_end_are_not_kept_in_memory(web, page, clock):
     web.pages = {"/f": page, "/g": (404, {}, b"")}
     tracemalloc.start()
-    with pytest.raises(crawl.RemoteError):
+    with pytest.raises(remote.RemoteError):
         read_all(web.url + "/f")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -986,7 +992,7 @@ def test_a_file_that_hardly_comes_is_given_up(web, clock):
                 handler.wfile.write(b"y")
                 time.sleep(0.001)
     web.pages["/f"] = drip
-    with pytest.raises(crawl.RemoteError, match="gave up"):
+    with pytest.raises(remote.RemoteError, match="gave up"):
         read_all(web.url + "/f")
 
 

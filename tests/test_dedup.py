@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data
 from web import dedup
-from run import runs
+from run import disk, runs
 from conftest import run_script
 from pages import VOCABULARY, prose
 
@@ -167,7 +167,7 @@ def test_a_step_that_is_cut_short_anywhere_is_made_again(tmp_path, monkeypatch):
     """Each file of the three steps in turn fails to get its name, as when the process is killed there."""
     first, second = [write(tmp_path / "a.jsonl", DOCS[:8]), write(tmp_path / "b.jsonl", DOCS[8:])], tmp_path / "b.jsonl"
     steps_of = lambda work, to: (["sign", *first, "--work", work], ["match", "--work", work], ["drop", *first, "--work", work, "--to", to])  # noqa: E731
-    replace, calls = runs.replace, []
+    replace, calls = disk.replace, []
 
     def failing(old, new):
         calls.append(new)
@@ -175,7 +175,7 @@ def test_a_step_that_is_cut_short_anywhere_is_made_again(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         replace(old, new)
 
-    monkeypatch.setattr(runs, "replace", failing)
+    monkeypatch.setattr(disk, "replace", failing)
     fail_at = 0
     for argv in steps_of(tmp_path / "w", tmp_path / "out"):
         run(*argv, *["--workers", "1"] * (argv[0] != "match"))

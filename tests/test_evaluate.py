@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import bpe
+from tokens.shards import write_shard
 from model import evaluate
+from model import fast
 import gpt
 from conftest import run_script
 
@@ -26,7 +28,7 @@ def test_hellaswag_chooses_the_ending_of_the_lowest_loss(tmp_path, monkeypatch):
         assert tokens.shape[1] <= cfg.n_positions
         return np.where(targets == -1, 0.0, cost[targets])
 
-    monkeypatch.setattr(gpt, "token_losses", losses)
+    monkeypatch.setattr(fast, "token_losses", losses)
     # sums 10, 12.5, 27, 45: x wins; means 5, 3.1, 9, 9: xyx wins. Second: x wins, the label is c
     assert evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl") == (0.0, 0.5, 2)
     assert evaluate.hellaswag(None, cfg, tok, tmp_path / "h.jsonl", most=1) == (0.0, 1.0, 1)
@@ -82,12 +84,12 @@ def test_from_the_command_line(tmp_path):
     cfg = gpt.Config(tok.n_vocab, 16, 16, 1, 2)
     gpt.save(tmp_path / "m", gpt.init(cfg, 0), cfg)
     tok.save(tmp_path / "m/tokenizer.json")
-    bpe.write_shard(tmp_path / "val.bin", tok.encode_to_numpy(TEXT))
+    write_shard(tmp_path / "val.bin", tok.encode_to_numpy(TEXT))
     (tmp_path / "h.jsonl").write_text(json.dumps({"ctx": "the lamp", "endings": ["is", "a", "b", "c"], "label": 0}) + "\n")
     done = run_script("model/evaluate.py", tmp_path / "m", "--tokens", tmp_path / "val.bin", "--hellaswag", tmp_path / "h.jsonl")
     assert done.returncode == 0 and " nats a token, " in done.stdout and "1 examples" in done.stdout, done.stderr
-    bpe.write_shard(tmp_path / "other.bin", tok.encode_to_numpy(TEXT), bpe.Tokenizer.train([TEXT[::-1]], 280))
-    bpe.write_shard(tmp_path / "beyond.bin", np.array([1, 2, tok.n_vocab] * 9))
+    write_shard(tmp_path / "other.bin", tok.encode_to_numpy(TEXT), bpe.Tokenizer.train([TEXT[::-1]], 280))
+    write_shard(tmp_path / "beyond.bin", np.array([1, 2, tok.n_vocab] * 9))
     for args, message in (([tmp_path / "m"], "nothing to measure"), ([tmp_path / "m", "--tokens", tmp_path / "other.bin"], "made by another tokenizer"),
                           ([tmp_path / "m", "--tokens", tmp_path / "beyond.bin"], f"token {tok.n_vocab} is beyond the vocabulary"),
                           ([tmp_path / "n", "--tokens", tmp_path / "val.bin"], "no such file"),

@@ -8,12 +8,18 @@ import pytest
 import bpe
 from chat import export
 import gpt
-from tokens import vocabularies
+from tokens.added import Flags
 from conftest import run_script
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
 CFG = gpt.Config(TOK.n_vocab + 6, 48, 32, 2, 2)
 PARAMS = gpt.init(CFG, 0)
+
+
+def dequantize(data, shape):
+    """The numbers that the bytes of q8_0 stand for."""
+    blocks = np.frombuffer(data, export.BLOCK_Q8_0)
+    return (blocks["d"].astype(np.float32)[:, None] * blocks["q"]).reshape(shape)
 
 
 def read(path):
@@ -52,7 +58,7 @@ def read(path):
     for name, shape, kind, offset in table:
         assert offset % keys["general.alignment"] == 0
         n = int(np.prod(shape))
-        tensors[name] = (export.dequantize(data[begin + offset:begin + offset + n // 32 * 34], shape) if kind == 8 else
+        tensors[name] = (dequantize(data[begin + offset:begin + offset + n // 32 * 34], shape) if kind == 8 else
                          np.frombuffer(data, "<f4", n, begin + offset).reshape(shape))
     return keys, tensors
 
@@ -81,7 +87,7 @@ def test_q8_0(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 64)).astype(np.float32) * rng.choice([1e-3, 1, 50], (40, 1))
     x[3] = 0
-    back = export.dequantize(export.quantize(x), x.shape)
+    back = dequantize(export.quantize(x), x.shape)
     step = np.abs(x.reshape(40, 2, 32)).max(-1, keepdims=True) / 127
     assert (np.abs(back - x).reshape(40, 2, 32) <= 0.5 * step * 1.001 + 127 * np.maximum(step * 2.0 ** -11, 2.0 ** -25)).all() and not back[3].any()
     export.save(tmp_path / "a", PARAMS, CFG, TOK)
@@ -97,9 +103,8 @@ def test_from_the_command_line(tmp_path):
     TOK.save(tmp_path / "run/sft/tokenizer.json")
     done = run_script("sample.py", "export", "--run", tmp_path / "run", "--gguf", tmp_path / "m.gguf", "--type", "q8_0")
     assert done.returncode == 0 and "as q8_0" in done.stdout and (tmp_path / "m.gguf").read_bytes()[:4] == b"GGUF", done.stderr
-    for args in (["export"], ["the lamp", "--gguf", "x"]):
-        done = run_script("sample.py", *args, "--run", tmp_path / "run")
-        assert done.returncode == 1 and "python sample.py export --gguf FILE" in done.stderr
+    done = run_script("sample.py", "export", "--run", tmp_path / "run")
+    assert done.returncode == 1 and "python sample.py export --gguf FILE" in done.stderr
 
 
 def test_a_pattern_of_ones_own_is_refused(tmp_path):
@@ -116,6 +121,6 @@ def test_added_words(tmp_path):
     export.save(tmp_path / "m.gguf", PARAMS, CFG, with_word)
     keys = read(tmp_path / "m.gguf")[0]
     assert keys["tokenizer.ggml.tokens"][TOK.n_vocab] == "lighthouse" and keys["tokenizer.ggml.token_type"][TOK.n_vocab - 1:TOK.n_vocab + 2] == [3, 4, 5]
-    wide = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"x": TOK.n_vocab}, flags={"x": vocabularies.Flags(lstrip=True)})
+    wide = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"x": TOK.n_vocab}, flags={"x": Flags(lstrip=True)})
     with pytest.raises(ValueError, match="the token 'x' takes white space along"):
         export.save(tmp_path / "m.gguf", PARAMS, CFG, wide)

@@ -2,7 +2,7 @@
 
 import json
 
-import gpt
+from model import fast
 import golden
 import numpy as np
 import pytest
@@ -51,19 +51,19 @@ def check_logits(logits, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logits(dtype):
     tokens = golden.batches()["mean"].tokens
-    check_logits(gpt.forward(weights(dtype), golden.CFG, tokens)[0], dtype)
+    check_logits(fast.forward(weights(dtype), golden.CFG, tokens)[0], dtype)
 
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logits_of_decode(monkeypatch, dtype, large):
     """Four tokens at once, then one by one."""
-    monkeypatch.setattr(gpt, "SMALL_MODEL", 0 if large else gpt.SMALL_MODEL)
+    monkeypatch.setattr(fast, "SMALL_MODEL", 0 if large else fast.SMALL_MODEL)
     params, tokens = weights(dtype), golden.batches()["mean"].tokens
-    cache = gpt.Cache(golden.CFG, len(tokens), like=params["wte.weight"])
-    logits = [gpt.decode(params, golden.CFG, tokens[:, :4], cache)]
+    cache = fast.Cache(golden.CFG, len(tokens), like=params["wte.weight"])
+    logits = [fast.decode(params, golden.CFG, tokens[:, :4], cache)]
     for t in range(4, tokens.shape[1]):
-        logits.append(gpt.decode(params, golden.CFG, tokens[:, t:t + 1], cache))
+        logits.append(fast.decode(params, golden.CFG, tokens[:, t:t + 1], cache))
     check_logits(np.concatenate(logits, 1), dtype)
 
 
@@ -72,8 +72,8 @@ def test_logits_of_decode(monkeypatch, dtype, large):
 def test_losses_and_gradients(dtype, name):
     params, batch, want = weights(dtype), golden.batches()[name], GOLDEN["batches"][name]
     arguments = params, golden.CFG, batch.tokens, batch.targets, batch.weights
-    loss, grads = gpt.loss_and_grads(*arguments, temperature=batch.temperature, threads=3)
-    alone, _ = gpt.loss_and_grads(*arguments, temperature=batch.temperature, want_grads=False)
+    loss, grads = fast.loss_and_grads(*arguments, temperature=batch.temperature, threads=3)
+    alone, _ = fast.loss_and_grads(*arguments, temperature=batch.temperature, want_grads=False)
     assert loss == pytest.approx(want["loss"], rel=tolerance(dtype))
     assert alone == pytest.approx(want["loss"], rel=tolerance(dtype))
     check_tensors(grads, want["gradients"], dtype)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import bpe
+from model import fast
 import gpt
-from chat import inside
+from chat import generate, inside
 import sample
 from conftest import run_script
 
@@ -19,7 +20,7 @@ for _p in PARAMS.values():
 def test_the_last_layer_says_what_the_model_says():
     ids = TOK.encode_ordinary("the lamp is lit, said the goat")
     seen, lens = inside.look(PARAMS, CFG, ids)
-    np.testing.assert_allclose(lens[-1], gpt.forward(PARAMS, CFG, np.array([ids]))[0][0], atol=1e-4)
+    np.testing.assert_allclose(lens[-1], fast.forward(PARAMS, CFG, np.array([ids]))[0][0], atol=1e-4)
     assert seen.shape == (3, 4, len(ids), len(ids)) and lens.shape == (4, len(ids), CFG.vocab_size)
     np.testing.assert_allclose(seen.sum(-1), 1, atol=1e-5)
     assert not seen[:, :, np.triu(np.ones(seen.shape[2:], bool), 1)].any()
@@ -36,7 +37,7 @@ def test_layers_that_add_nothing_change_nothing():
 def test_what_the_page_shows():
     ids = TOK.encode_ordinary("the lamp")
     found = inside.describe((PARAMS, CFG, TOK), ids, n=5, temperature=0.5, top_p=0.5)
-    p = sample.probabilities(gpt.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)[:, :TOK.n_vocab])
+    p = generate.probabilities(fast.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)[:, :TOK.n_vocab])
     assert "".join(found["pieces"]) == "the lamp" and found["surprise"][0] is None
     for t, row in enumerate(found["next"]):
         assert [i for i, *_ in row] == np.argsort(-p[t], kind="stable")[:5].tolist() and row[0][2] == pytest.approx(p[t].max(), abs=1e-4) and row[0][3] >= row[0][2]

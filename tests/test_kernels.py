@@ -22,6 +22,7 @@ except Exception:               # no CuPy, no driver, no device: whatever it is,
     sys.modules["cupy"] = cp
     ON_GPU = False
 
+from model import operations
 import gpt
 import kernels
 
@@ -77,13 +78,13 @@ def test_layernorm(N, C, dtype, fused):
     if fused:
         x64 = x64 + plus64
         same(x, x64, dtype, "x")
-    want, want_cache = gpt.layernorm_forward(x64, w64, b64)
+    want, want_cache = operations.layernorm_forward(x64, w64, b64)
     if C > 1:                                           # the deviation of one number is 0, and its inverse all rounding
         same(y, want, dtype, "y")
         same(cache[0], want_cache[0], dtype, "n")
     n64, rstd64 = host(cache[0]).astype(np.float64), host(cache[1]).astype(np.float64)
     got = kernels.layernorm_backward(dy, cache, plus=plus if fused else None)
-    want = gpt.layernorm_backward(dy64, (n64, rstd64, w64), plus64 if fused else None)
+    want = operations.layernorm_backward(dy64, (n64, rstd64, w64), plus64 if fused else None)
     for what, a, a64 in zip(("dx", "dw", "db"), got, want):
         same(a, a64, dtype, what)
     again = kernels.layernorm_backward(dy, cache, plus=plus if fused else None, out=tuple(map(cp.array, map(cp.asnumpy, got))), add=True)
@@ -96,7 +97,7 @@ def test_layernorm(N, C, dtype, fused):
 def test_gelu(n, dtype):
     (x, x64), (dy, dy64) = device(3 * randn(n), dtype), device(randn(n), dtype)
     y, cache = kernels.gelu_forward(x)
-    want, slope = gpt.gelu_forward(x64[None])
+    want, slope = operations.gelu_forward(x64[None])
     same(y, want[0], dtype, "y")
     same(kernels.gelu_backward(dy, cache), dy64 * slope[0], dtype, "dx")
 
@@ -119,9 +120,9 @@ def test_embedding(N, C, dtype):
     (wte, wte64), (wpe, wpe64), (dx, dx64) = (device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C)))
     dtable, dtable64 = device(randn(V, C), "float32")
     x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(positions), wte, wpe)
-    same(x, gpt.embedding_forward(tokens, positions, wte64, wpe64), dtype, "x")
+    same(x, operations.embedding_forward(tokens, positions, wte64, wpe64), dtype, "x")
     kernels.embedding_backward(dx, tuple(map(cp.asarray, kernels.look_ups(tokens))), dtable)
-    gpt.embedding_backward(dx64, tokens, dtable64)
+    operations.embedding_backward(dx64, tokens, dtable64)
     same(dtable, dtable64, dtype, "dtable")
     B = 3 if N % 3 == 0 else 1
     dwpe, dwpe64 = device(randn(N // B + 2, C), "float32")
@@ -139,11 +140,11 @@ def test_embedding(N, C, dtype):
 def test_attention(dtype, B, T, NH, HS):
     (qkv, qkv64), (do, do64) = device(randn(B, T, 3 * NH * HS), dtype), device(randn(B, T, NH * HS), dtype)
     o, cache = kernels.attention_forward(qkv, NH)
-    want, want_cache = gpt.attention_forward(qkv64, NH)
+    want, want_cache = operations.attention_forward(qkv64, NH)
     same(o, want, dtype, "o")
     same(cache[2], want_cache[2], "float32" if dtype == "float32" else "bf16", "lse")
     dqkv = kernels.attention_backward(do, cache, NH)
-    want = gpt.attention_backward(do64, want_cache, NH).reshape(B, T, 3, -1)
+    want = operations.attention_backward(do64, want_cache, NH).reshape(B, T, 3, -1)
     got = host(dqkv).astype(np.float64).reshape(B, T, 3, -1)
     for i, what in enumerate(("dq", "dk", "dv")):       # each against its own largest number
         error, most = np.abs(got[:, :, i] - want[:, :, i]).max(), np.abs(want[:, :, i]).max()
@@ -179,11 +180,11 @@ def test_cross_entropy(N, V, stride, dtype):
     targets, weights = RNG.integers(0, V, N).astype(np.int32), randn(N).astype(np.float32)
     before = host(z).copy()
     nll = kernels.cross_entropy(z, cp.asarray(targets), n_vocab=V)
-    want, cache = gpt.cross_entropy_forward(z64[:, :V].copy(), targets)
+    want, cache = operations.cross_entropy_forward(z64[:, :V].copy(), targets)
     same(nll, want, "float32", "nll")                   # from logits as they are: only the sum is rounded
     np.testing.assert_array_equal(host(z), before)
     same(kernels.cross_entropy(z, cp.asarray(targets), cp.asarray(weights), n_vocab=V), want, "float32", "nll again")
-    same(cp.asarray(host(z)[:, :V]), gpt.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
+    same(cp.asarray(host(z)[:, :V]), operations.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
     assert not host(z)[:, V:].any()
     state = cp.zeros((3,), np.float32)
     for times in (1, 2):
@@ -238,7 +239,7 @@ def test_linear(N, C, F, backend, dtype, monkeypatch):
         monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
     (x, x64), (w, w64), (b, b64), (dy, dy64) = (device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (N, F)))
     same(kernels.linear_forward(x, w, b), x64 @ w64 + b64, dtype, "y")
-    want, x_before = gpt.linear_backward(dy64, x64, w64), host(x).copy()
+    want, x_before = operations.linear_backward(dy64, x64, w64), host(x).copy()
     got = kernels.linear_backward(dy, x, w)
     for what, a, a64 in zip(("dx", "dw", "db"), got, want):
         same(a, a64, dtype if what == "dx" else "float32", what)
@@ -250,56 +251,8 @@ def test_linear(N, C, F, backend, dtype, monkeypatch):
         kernels.linear_forward(x, cp.zeros((C + 1, F), x.dtype), b)
 
 
-ALONG = [kernels.GELU, kernels.GELU_BACKWARD, kernels.BIAS_GRADIENT]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("along", [[], *([what] for what in ALONG), ALONG])
-@pytest.mark.parametrize("N, C, F", [(1, 1, 1), (5, 31, 33), (33, 8, 40), (70, 16, 64)])
-def test_mlp(N, C, F, along, dtype, monkeypatch):
-    monkeypatch.setattr(kernels.cublas, "TAKEN_ALONG", frozenset(along))
-    (x, x64), (w1, w1_64), (b1, b1_64), (w2, w2_64), (b2, b2_64), (dy, dy64) = (
-        device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (F, C), (C,), (N, C)))
-    weights, weights64 = (w1, b1, w2, b2), (w1_64, b1_64, w2_64, b2_64)
-    y, cache = kernels.mlp_forward(x, *weights)
-    want, cache64 = gpt.mlp_forward(x64, *weights64)
-    same(y, want, dtype, "y")
-    got, want = kernels.mlp_backward(dy, cache, w1, w2), gpt.mlp_backward(dy64, cache64, w1_64, w2_64)
-    names = ("dx", "dw_fc", "db_fc", "dw_proj", "db_proj")
-    for what, a, a64 in zip(names, got, want):
-        assert what == "dx" or a.dtype == np.float32
-        same(a, a64, dtype, what)
-    cache = kernels.mlp_forward(x, *weights)[1]
-    again = kernels.mlp_backward(dy, cache, w1, w2, out=(x, *got[1:]), add=True)        # dx in the place of x, the others added up
-    for what, a, a64 in zip(names, again, want):
-        same(a, a64 if what == "dx" else 2 * a64, dtype, what)
-
-
-def test_what_is_taken_along_is_taken_along(monkeypatch):
-    if not kernels.cublaslt():
-        pytest.skip("no cublasLt here")
-    asked, multiply = [], kernels.cublas.CublasLt.multiply
-
-    def spy(self, p, *args):
-        done = multiply(self, p, *args)
-        asked.append((p.epilogue, done))
-        return done
-    monkeypatch.setattr(kernels.cublas.CublasLt, "multiply", spy)
-    monkeypatch.setattr(kernels.cublas, "TAKEN_ALONG", frozenset(ALONG))
-    x, w, b, dy, aux = (device(randn(*s), "bf16")[0] for s in ((64, 64), (64, 64), (64,), (64, 64), (64, 64)))
-    dw, db = cp.empty((64, 64), np.float32), cp.empty((64,), np.float32)
-    assert kernels.matmul_and(kernels.GELU, x, w, dy, bias=b, aux=aux)
-    assert kernels.matmul_and(kernels.GELU_BACKWARD, dy, w, x, w_t=True, aux=aux)
-    kernels.matmul_and(kernels.BIAS_GRADIENT, x, dy, dw, x_t=True, bias=db)             # not every version has it
-    assert [epilogue for epilogue, _ in asked] == ALONG
-    with pytest.raises(ValueError, match="aux: float32"):
-        kernels.matmul_and(kernels.GELU, x, w, dy, bias=b, aux=dw)
-    monkeypatch.setattr(kernels.cublas, "TAKEN_ALONG", frozenset())
-    assert not kernels.matmul_and(kernels.GELU, x, w, dy, bias=b, aux=aux) and len(asked) == 3
-
-
 def test_a_product_that_the_library_refuses_is_made_all_the_same(monkeypatch, capsys):
-    lt = kernels.cublaslt()
+    lt = kernels.cublas.cublaslt()
     if not lt:
         pytest.skip("no cublasLt here")
     monkeypatch.setattr(lt, "plans", {})
@@ -342,27 +295,27 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
 
     y, n, rstd, dx = empty(N, C), empty(N, C), cp.empty((N, 1), np.float32), empty(N, C)
     run("layernorm.cu", "layernorm_forward_v1", N, x, plus, w, b, y, n, rstd, *size, np.float32(1e-5))
-    want, cache = gpt.layernorm_forward(x64 + plus64, w64, b64)
+    want, cache = operations.layernorm_forward(x64 + plus64, w64, b64)
     same(y, want, dtype, "y")
     run("layernorm.cu", "layernorm_backward_v1", N, dy, n, rstd, w, plus, dx, *size)
-    same(dx, gpt.layernorm_backward(dy64, cache, plus64)[0], dtype, "dx")
+    same(dx, operations.layernorm_backward(dy64, cache, plus64)[0], dtype, "dx")
 
     h, h64 = device(randn(N * C), dtype)
     u = empty(N * C)
     run("gelu.cu", "gelu_forward_v1", N * C, h, u, np.int64(N * C))
-    same(u, gpt.gelu_forward(h64[None])[0][0], dtype, "u")
+    same(u, operations.gelu_forward(h64[None])[0][0], dtype, "u")
 
     tokens, (table, table64) = RNG.integers(0, 7, N).astype(np.int32), device(randn(7, C), "float32")
     run("embedding.cu", "embedding_backward_v1", 7 * C, dy, cp.asarray(tokens), table, np.int32(N), np.int32(7), np.int32(C))
-    gpt.embedding_backward(dy64, tokens, table64)
+    operations.embedding_backward(dy64, tokens, table64)
     same(table, table64, dtype, "table")
 
     (z, z64), weights, nll = device(randn(N, C), dtype), randn(N).astype(np.float32), cp.empty((N,), np.float32)
     targets = RNG.integers(0, C, N).astype(np.int32)
     run("cross_entropy.cu", "cross_entropy_v1", N, z, cp.asarray(targets), cp.asarray(weights), nll, *size, np.int32(C))
-    want, cache = gpt.cross_entropy_forward(z64.copy(), targets)
+    want, cache = operations.cross_entropy_forward(z64.copy(), targets)
     same(nll, want, "float32", "nll")
-    same(z, gpt.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
+    same(z, operations.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
 
     db = cp.empty((C,), np.float32)
     run("bias.cu", "bias_backward_v1", C, dy, db, *size)
@@ -422,12 +375,12 @@ def test_what_needs_much_shared_memory_fits_every_gpu(
             device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C))
         )
         y, cache = kernels.layernorm_forward(x, w, b)
-        same(y, gpt.layernorm_forward(x64, w64, b64)[0], dtype, f"{name} y")
+        same(y, operations.layernorm_forward(x64, w64, b64)[0], dtype, f"{name} y")
         n64, rstd64 = host(cache[0]).astype(np.float64), host(cache[1]).astype(np.float64)
         for what, a, want in zip(
             ("dx", "dw", "db"),
             kernels.layernorm_backward(dy, cache),
-            gpt.layernorm_backward(dy64, (n64, rstd64, w64)),
+            operations.layernorm_backward(dy64, (n64, rstd64, w64)),
         ):
             same(a, want, dtype, f"{name} {what}")
     for HS in (32, 64, 128):
@@ -436,11 +389,11 @@ def test_what_needs_much_shared_memory_fits_every_gpu(
             device(randn(1, 66, HS), dtype),
         )
         o, cache = kernels.attention_forward(qkv, 1)
-        want, want_cache = gpt.attention_forward(qkv64, 1)
+        want, want_cache = operations.attention_forward(qkv64, 1)
         same(o, want, dtype, f"o of heads of {HS}")
         same(
             kernels.attention_backward(do, cache, 1),
-            gpt.attention_backward(do64, want_cache, 1),
+            operations.attention_backward(do64, want_cache, 1),
             dtype,
             f"dqkv of heads of {HS}",
         )
@@ -471,7 +424,7 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
         device(randn(*s), dtype) for s in ((3, 4 * C), (3, 4 * C), (4 * C,))
     )
     u, cache = kernels.gelu_forward(h)
-    want, slope = gpt.gelu_forward(h64)
+    want, slope = operations.gelu_forward(h64)
     same(u, want, dtype, "u")
     same(kernels.gelu_backward(dh, cache), dh64 * slope, dtype, "dh")
     same(kernels.bias_backward(dh), dh64.sum(0), dtype, "db")
@@ -486,7 +439,7 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     )
     same(x, wte64[tokens] + wpe64, dtype, "x")
     kernels.embedding_backward(dx, tuple(map(cp.asarray, kernels.look_ups(tokens))), dtable)
-    gpt.embedding_backward(dx64, tokens, dtable64)
+    operations.embedding_backward(dx64, tokens, dtable64)
     same(dtable, dtable64, dtype, "dtable")
     kernels.position_backward(dx, 1, dtable, add=False)
     same(dtable, np.pad(dx64, ((0, 4), (0, 0))), dtype, "dwpe")
@@ -494,9 +447,9 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     nll = kernels.cross_entropy(
         z, cp.asarray(tokens[:1]), cp.asarray(np.ones(1, np.float32)), n_vocab=V
     )
-    want, cache = gpt.cross_entropy_forward(z64[:, :V].copy(), tokens[:1])
+    want, cache = operations.cross_entropy_forward(z64[:, :V].copy(), tokens[:1])
     same(nll, want, "float32", "nll")
-    same(cp.asarray(host(z)[:, :V]), gpt.cross_entropy_backward(np.ones(1), cache), dtype, "dz")
+    same(cp.asarray(host(z)[:, :V]), operations.cross_entropy_backward(np.ones(1), cache), dtype, "dz")
     for HS in (32, 64, 128):
         qkv, (k, v) = (
             device(randn(1, 1, 3 * HS), dtype)[0],
@@ -694,24 +647,6 @@ def launches():
         lambda dy, x, w, dx, dw, db: k.linear_backward(dy, x, w, out=(dx, dw, db)),
     )
     yield (
-        "mlp_forward",
-        dict(x=a(N, C), w_fc=a(C, C), b_fc=a(C), w_proj=a(C, C), b_proj=a(C)),
-        dict(y=a(N, C), u=a(N, C), h=a(N, C)),
-        set(),
-        lambda x, w_fc, b_fc, w_proj, b_proj, y, u, h: k.mlp_forward(
-            x, w_fc, b_fc, w_proj, b_proj, out=(y, u, h)
-        ),
-    )
-    yield (
-        "mlp_backward",
-        dict(dy=a(N, C), x=a(N, C), h=a(N, C), w_fc=a(C, C), w_proj=a(C, C)),
-        dict(u=a(N, C), dx=a(N, C), dw_fc=a(C, C), db_fc=a(C), dw_proj=a(C, C), db_proj=a(C)),
-        {("dx", "x")},
-        lambda dy, x, h, w_fc, w_proj, u, dx, dw_fc, db_fc, dw_proj, db_proj: k.mlp_backward(
-            dy, (x, u, h), w_fc, w_proj, out=(dx, dw_fc, db_fc, dw_proj, db_proj)
-        ),
-    )
-    yield (
         "grad_norm",
         dict(grads=a(C)),
         dict(state=a(3)),
@@ -820,9 +755,9 @@ def test_in_the_place_of_an_input(dtype="float32"):
     y, (n, rstd, _) = kernels.layernorm_forward(
         x, w, b, out=(x, cp.empty((5, 40)), cp.empty((5, 1)))
     )
-    want, cache = gpt.layernorm_forward(x64, w64, b64)
+    want, cache = operations.layernorm_forward(x64, w64, b64)
     same(y, want, dtype, "y in x")
-    want = gpt.layernorm_backward(dy64, cache, plus64)[0]
+    want = operations.layernorm_backward(dy64, cache, plus64)[0]
     for what, arrays in (("dy", (dy, n, plus)), ("n", (dy, n, plus)), ("plus", (dy, n, plus))):
         dy2, n2, plus2 = (cp.array(cp.asnumpy(a)) for a in arrays)
         place = {"dy": dy2, "n": n2, "plus": plus2}[what]

@@ -12,7 +12,9 @@ import pytest
 
 from conftest import ROOT, check_grad, run_script
 
+from web import classifier
 from web import language
+from web import language_training
 
 ENGLISH = [
     "The village of Orrendale lies on the slope above the river Thessmar, where old Brannick "
@@ -56,7 +58,7 @@ TEXTS = ["the cat", "", "the\tthé  cat\n中文 x", "a" * 50, "__label__en cat",
 
 # ---- a model file in bytes, and what fastText would say of a text, both written out plainly -------
 
-def model_bytes(loss=language.SOFTMAX, dim=3, bucket=50, word_ngrams=1, quantised=False, prune=None,
+def model_bytes(loss=classifier.SOFTMAX, dim=3, bucket=50, word_ngrams=1, quantised=False, prune=None,
                 version=12, model=3, seed=0):
     """A small file, and the (emb, out) it holds as float32."""
     rng = np.random.default_rng(seed)
@@ -130,10 +132,10 @@ def plain_scores(rows, emb, out, loss):
     hidden = [sum(float(emb[r][d]) for r in rows) / len(rows) for d in range(emb.shape[1])]
     dots = [sum(float(o) * h for o, h in zip(row, hidden)) for row in out]
     sigmoid = lambda x: 1 / (1 + math.exp(-x))
-    if loss == language.SOFTMAX:
+    if loss == classifier.SOFTMAX:
         total = sum(math.exp(x) for x in dots)
         return [math.exp(x) / total + 1e-5 for x in dots]
-    if loss != language.HS:         # of 512 cells over [-8, 8], the cell's lower edge
+    if loss != classifier.HS:         # of 512 cells over [-8, 8], the cell's lower edge
         return [(0 if x < -8 else 1 if x > 8 else sigmoid(int((x + 8) * 32) / 32 - 8)) + 1e-5 for x in dots]
     # Counts 9 7 2 1. Leaf 3 and leaf 2 make node 4 (3); node 4 and leaf 1 make node 5 (10);
     # leaf 0 is rarer than node 5, so it is picked first: node 6, the root, has leaf 0 on its left.
@@ -149,11 +151,11 @@ def plain_scores(rows, emb, out, loss):
 def test_hash_vectors():
     for text, expected in {"the": 3020861980, "<the>": 4243648960, "</s>": 3617362777,
                            "é": 1023043777, "中": 3930512628}.items():
-        assert language.fnv_hash(text.encode()) == expected == plain_hash(text.encode())
+        assert classifier.fnv_hash(text.encode()) == expected == plain_hash(text.encode())
 
 
 def test_ngram_vectors():
-    hashes, n = language.ngram_hashes(["the".encode(), "é".encode()], 2, 4)
+    hashes, n = classifier.ngram_hashes(["the".encode(), "é".encode()], 2, 4)
     assert (hashes % 2000000).tolist() == [454941, 1151151, 409726, 1059089, 861980, 60934, 1363254,
                                            816280, 458490, 36627, 806231, 1996781]
     assert n.tolist() == [9, 3]
@@ -168,15 +170,15 @@ def test_ngrams_against_loop(minn, maxn):
             for n in range(max(minn, 1), maxn + 1):
                 if i + n <= len(marked) and not (n == 1 and i in (0, len(marked) - 1)):
                     expected.append(plain_hash(marked[i:i + n].encode()))
-    hashes, n = language.ngram_hashes([t.encode() for t in tokens], minn, maxn)
+    hashes, n = classifier.ngram_hashes([t.encode() for t in tokens], minn, maxn)
     assert hashes.tolist() == expected and n.sum() == len(expected) and len(n) == len(tokens)
 
 
 # ---- reading -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options", [
-    dict(), dict(loss=language.HS), dict(loss=language.NS), dict(loss=language.OVA),
-    dict(word_ngrams=3), dict(quantised=True), dict(quantised=True, loss=language.HS),
+    dict(), dict(loss=classifier.HS), dict(loss=classifier.NS), dict(loss=classifier.OVA),
+    dict(word_ngrams=3), dict(quantised=True), dict(quantised=True, loss=classifier.HS),
     dict(quantised=True, prune=[(30, 0), (7, 2), (11, 1), (41, 3)]),
     dict(quantised=True, word_ngrams=2, prune=[(30, 0), (7, 2), (11, 1)]), dict(quantised=True, prune=[]),
 ], ids=str)
@@ -189,7 +191,7 @@ def test_scores_against_loop(tmp_path, options):
     assert got.shape == (len(TEXTS), 4) and got.dtype == np.float32
     for text, p in zip(TEXTS, got):
         rows = plain_rows(text, 50, options.get("word_ngrams", 1), options.get("prune"))
-        expected = plain_scores(rows, emb, out, options.get("loss", language.SOFTMAX))
+        expected = plain_scores(rows, emb, out, options.get("loss", classifier.SOFTMAX))
         np.testing.assert_allclose(p, expected, rtol=2e-5, err_msg=repr(text))
     labels, scores = model.predict(TEXTS)
     assert labels == [model.labels[i] for i in got.argmax(1)] and (scores == got.max(1)).all()
@@ -199,14 +201,35 @@ def test_version_11_has_no_ngrams(tmp_path):
     data, emb, out = model_bytes(version=11)
     (tmp_path / "m.bin").write_bytes(data)
     got = language.load(tmp_path / "m.bin").predict_proba(["the cat"])
-    np.testing.assert_allclose(got[0], plain_scores([1, 0], emb, out, language.SOFTMAX), rtol=2e-5)
+    np.testing.assert_allclose(got[0], plain_scores([1, 0], emb, out, classifier.SOFTMAX), rtol=2e-5)
+
+
+@pytest.mark.parametrize("small", [None, "CHUNK_CHARS", "BLOCK_BYTES", "GATHERED", "LONG_TOKEN"])
+def test_the_classifier_predicts_what_the_definition_does(monkeypatch, small):
+    """The plain prediction of one text beside the fast one of many, whatever the sizes of blocks."""
+    model = language.load()
+    texts = [*ENGLISH, *OTHERS.values(), "", "a", "<>", "a<b", "hello", "\u00e9\u00e9", "x" * 300]
+    if small:
+        monkeypatch.setattr(classifier, small, 40)
+    labels, scores = model.predict(texts)
+    for text, label, score in zip(texts, labels, scores):
+        name, p = language.predict(model, text)
+        assert name == label and p + 1e-5 == pytest.approx(score, rel=1e-4), text
+
+
+def test_ngrams_of_a_word():
+    found = "<t <th <the th the the> he he> e>"
+    assert list(language.ngrams("<the>", 2, 4)) == found.split()
+    hashes, _ = classifier.ngram_hashes([b"the"], 1, 4)
+    one_to_four = list(language.ngrams("<the>", 1, 4))
+    assert hashes.tolist() == [classifier.fnv_hash(ngram.encode()) for ngram in one_to_four]
 
 
 def test_batches_do_not_matter(tmp_path, monkeypatch):
     (tmp_path / "m.bin").write_bytes(model_bytes(word_ngrams=2)[0])
     model = language.load(tmp_path / "m.bin")
     whole = model.predict_proba(TEXTS)
-    monkeypatch.setattr(language, "CHUNK_CHARS", 8)
+    monkeypatch.setattr(classifier, "CHUNK_CHARS", 8)
     np.testing.assert_allclose(model.predict_proba(iter(TEXTS)), whole, rtol=1e-5)
     assert model.predict([]) == ([], pytest.approx(np.zeros(0)))
 
@@ -220,7 +243,7 @@ def test_blocks_do_not_matter(tmp_path, monkeypatch):
         whole = model.predict_proba(texts)
         for name in ("BLOCK_BYTES", "GATHERED"):
             for size in (1, 50):
-                monkeypatch.setattr(language, name, size)
+                monkeypatch.setattr(classifier, name, size)
                 np.testing.assert_allclose(model.predict_proba(texts), whole, rtol=1e-5)
 
 
@@ -245,10 +268,10 @@ def test_a_long_token_in_pieces_is_the_same_token(tmp_path, monkeypatch, minn, m
     model.args.minn, model.args.maxn = minn, maxn
     texts = ["x" + "ab\u00e9\u6f22<>" * k + " y </s>" for k in (5, 6, 7, 20)] + [TEXTS[0], "</s>x</s>y" * 9]
     whole, n_whole = model.hidden(texts)
-    monkeypatch.setattr(language, "LONG_TOKEN", 10)
-    monkeypatch.setattr(language, "BLOCK_BYTES", 8 * (maxn + 1))
-    taken, pieces_of = [], language.pieces_of
-    monkeypatch.setattr(language, "pieces_of", lambda token, maxn: (taken.append(token), pieces_of(token, maxn))[1])
+    monkeypatch.setattr(classifier, "LONG_TOKEN", 10)
+    monkeypatch.setattr(classifier, "BLOCK_BYTES", 8 * (maxn + 1))
+    taken, pieces_of = [], classifier.pieces_of
+    monkeypatch.setattr(classifier, "pieces_of", lambda token, maxn: (taken.append(token), pieces_of(token, maxn))[1])
     pieces, n_pieces = model.hidden(texts)
     assert np.array_equal(n_whole, n_pieces) and len(taken) >= 4 * (maxn > 0)
     np.testing.assert_allclose(pieces, whole, rtol=1e-4, atol=1e-5)
@@ -306,7 +329,7 @@ def test_malformed_files(tmp_path):
 
 def test_a_count_that_fasttext_takes_for_infinity(tmp_path):
     """Counts of 1e15 and more made its Huffman tree run off the end of the nodes."""
-    data, path = model_bytes(loss=language.HS)[0], tmp_path / "m.bin"
+    data, path = model_bytes(loss=classifier.HS)[0], tmp_path / "m.bin"
     for count, good in ((10 ** 15 - 1, True), (10 ** 15, False), (2 ** 63 - 1, False)):
         path.write_bytes(data.replace(b"__label__en\0" + struct.pack("<q", 9),
                                       b"__label__en\0" + struct.pack("<q", count)))
@@ -336,20 +359,20 @@ def gradient_case():
 
 def test_gradients():
     emb, w, x, y = gradient_case()
-    _, demb, dw = language.loss_and_grads(emb, w, x, y)
-    check_grad(lambda: language.loss_and_grads(emb, w, x, y)[0], {"emb": (emb, demb), "w": (w, dw)}, tol=1e-7)
+    _, demb, dw = language_training.loss_and_grads(emb, w, x, y)
+    check_grad(lambda: language_training.loss_and_grads(emb, w, x, y)[0], {"emb": (emb, demb), "w": (w, dw)}, tol=1e-7)
 
 
 def test_a_wrong_gradient_is_caught():
     emb, w, x, y = gradient_case()
-    _, demb, dw = language.loss_and_grads(emb, w, x, y)
+    _, demb, dw = language_training.loss_and_grads(emb, w, x, y)
     with pytest.raises(AssertionError):
-        check_grad(lambda: language.loss_and_grads(emb, w, x, y)[0], {"emb": (emb, demb * 1.001)}, tol=1e-7)
+        check_grad(lambda: language_training.loss_and_grads(emb, w, x, y)[0], {"emb": (emb, demb * 1.001)}, tol=1e-7)
 
 
 def test_first_loss_is_ln_labels():
     emb, w, x, y = gradient_case()
-    assert language.loss_and_grads(emb, w * 0, x, y)[0] == pytest.approx(math.log(4))
+    assert language_training.loss_and_grads(emb, w * 0, x, y)[0] == pytest.approx(math.log(4))
 
 
 def corpus():
@@ -363,16 +386,16 @@ SMALL = dict(dim=4, bucket=500, epochs=4, n_texts=256, batch=16)
 
 
 def test_train_learns_and_is_deterministic(tmp_path):
-    model = language.train(corpus(), tmp_path / "a.ftz", **SMALL)
-    language.train(corpus(), tmp_path / "b.ftz", **SMALL)
-    language.train(corpus(), tmp_path / "c.ftz", seed=1, **SMALL)
+    model = language_training.train(corpus(), tmp_path / "a.ftz", **SMALL)
+    language_training.train(corpus(), tmp_path / "b.ftz", **SMALL)
+    language_training.train(corpus(), tmp_path / "c.ftz", seed=1, **SMALL)
     a, b, c = ((tmp_path / f"{name}.ftz").read_bytes() for name in "abc")
     assert a == b != c
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ftz", "b.ftz", "c.ftz"]
     texts = ["kilo mano", "blisk fnord gralp"]
     assert model.predict(texts)[0] == ["aa", "bb"]
     np.testing.assert_array_equal(language.load(tmp_path / "a.ftz").predict_proba(texts), model.predict_proba(texts))
-    results = language.evaluate(model, corpus(), "aa", 0.5)
+    results = language_training.evaluate(model, corpus(), "aa", 0.5)
     assert results["recall"] == results["precision"] == 1 and results["others taken for it"] == 0
 
 
@@ -384,21 +407,21 @@ def test_read_texts(tmp_path):
     (folder / "nku.txt").write_text("", encoding="utf-8")
     (tmp_path / "lines.txt").write_text("__label__fr Oui. Non.\n__label__en Yes\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("A", encoding="utf-8")
-    got = language.read_texts([folder, tmp_path / "lines.txt", f"en={tmp_path / 'b.txt'}", "__label__it Sì"])
+    got = language_training.read_texts([folder, tmp_path / "lines.txt", f"en={tmp_path / 'b.txt'}", "__label__it Sì"])
     assert got == {"und": ["x"], "de": ["Ja.", "Nein!", "Doch"], "nku": [], "fr": ["Oui. Non."],
                    "en": ["A", "Yes"], "it": ["Sì"]}
     with pytest.raises(FileNotFoundError, match="--input"):
-        language.read_texts([tmp_path / "absent"])
+        language_training.read_texts([tmp_path / "absent"])
     (tmp_path / "lines.txt").write_text("__label__fr Oui\nNon\n", encoding="utf-8")
     with pytest.raises(ValueError, match="Non"):
-        language.read_texts([tmp_path / "lines.txt"])
+        language_training.read_texts([tmp_path / "lines.txt"])
 
 
 def test_train_refuses(tmp_path):
     with pytest.raises(ValueError, match="two labels"):
-        language.train(["__label__en a"] * 3, tmp_path / "x.ftz", **SMALL)
+        language_training.train(["__label__en a"] * 3, tmp_path / "x.ftz", **SMALL)
     with pytest.raises(ValueError, match="lr"), np.errstate(all="ignore"):
-        language.train(corpus(), tmp_path / "x.ftz", lr=1e30, **SMALL)
+        language_training.train(corpus(), tmp_path / "x.ftz", lr=1e30, **SMALL)
     assert not list(tmp_path.iterdir())
 
 
@@ -408,13 +431,13 @@ def test_train_refuses(tmp_path):
     ("lr", math.inf), ("smoothing", -1.0), ("smoothing", math.nan), ("seed", -1)])
 def test_train_checks_its_options_first(tmp_path, option, value):
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} {value} must be "):
-        language.train(["no such file"], tmp_path / "x.ftz", **{option: value})
+        language_training.train(["no such file"], tmp_path / "x.ftz", **{option: value})
 
 
 def test_train_checks_where_to_write_first(tmp_path):
     for out in (tmp_path / "absent" / "x.ftz", tmp_path):
         with pytest.raises(FileNotFoundError, match=f"--out {out} "):
-            language.train(["no such file"], out)
+            language_training.train(["no such file"], out)
 
 
 # ---- the default model ---------------------------------------------------------------------------
@@ -444,7 +467,7 @@ def test_default_takes_nothing_else_for_english(default):
 
 def test_held_out_figures(default, shared):
     """The project's bar: English recall 0.93, at most 1 % of other languages taken for it."""
-    results = language.evaluate(default, [shared("udhr"), f"en={shared('english.txt')}"])
+    results = language_training.evaluate(default, [shared("udhr"), f"en={shared('english.txt')}"])
     assert results["recall"] >= 0.93 and results["others taken for it"] <= 0.01, results
 
 
@@ -479,6 +502,9 @@ def test_command_line(tmp_path):
     assert done.returncode == 0 and "recall" in done.stdout
     done = run_script("web/language.py", "predict", "--model", tmp_path / "m.ftz", "-", input="mano kilo\nfnord\n")
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["aa", "bb"]
+    assert done.stderr == ""
+    done = run_script("web/language.py", "predict", "hello")
+    assert done.returncode == 0 and done.stderr.startswith("under 10 words the language is a guess")
 
 
 @pytest.mark.parametrize("args,message", [

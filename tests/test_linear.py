@@ -17,14 +17,24 @@ import regex
 
 import data
 from web import charset
+from web import encoding
 from web import crawl
+from web import addresses
+from web import boilerplate
+from web import connection
 from web import extract
 from web import pii
 from web import quality
 from web import rights
 from web import urls
 from web import language
+from web import language_training
+from web import markup
+from web import remote
 from web import robots
+from web import message
+from web import page
+from web import records
 from web import warc
 from web import words
 
@@ -33,7 +43,8 @@ try:
 except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
-MODULES = warc, crawl, charset, robots, extract, urls, rights, pii, language, words, data
+MODULES = (warc, records, message, crawl, addresses, connection, remote, charset, encoding, markup, robots,
+           boilerplate, page, extract, urls, rights, pii, language_training, words, data)
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}
 BOUNDED = {"words.SUFFIX", "data.EMAIL"}            # sees a kilobyte at most, as the entries show; a definition whose twin runs
@@ -201,9 +212,9 @@ def test_a_quadratic_expression_is_seen(source, once, n):
 
 
 def test_nothing_is_overlooked():
-    for name in ("warc.FOLD", "warc.WARC.ends", "warc.RECORD", "crawl.HOST", "extract.EDGES['nav']", "words.INFIX", "rights.LINK", "charset.TAG", "robots.DATE", "language.SENTENCE_END"):
+    for name in ("message.FOLD", "records.WARC.ends", "records.RECORD", "addresses.HOST", "markup.EDGES['nav']", "words.INFIX", "rights.LINK", "markup.TAG", "robots.DATE", "language_training.SENTENCE_END"):
         assert name in EXPRESSIONS
-    assert not EXPRESSIONS["warc.FOLD"][1] and EXPRESSIONS["crawl.HOST"][1] and EXPRESSIONS["warc.WARC.ends"][1] and not EXPRESSIONS["warc.WARC.next"][1]
+    assert not EXPRESSIONS["message.FOLD"][1] and EXPRESSIONS["addresses.HOST"][1] and EXPRESSIONS["records.WARC.ends"][1] and not EXPRESSIONS["records.WARC.next"][1]
     assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {module.__name__.rpartition(".")[2] for module in MODULES}
 
 
@@ -234,14 +245,14 @@ def follow(html):
 
 def address(link, base="http://a.org/d/e?q"):
     try:
-        return crawl.normalise(link, base)
+        return addresses.normalise(link, base)
     except ValueError:
         return None
 
 
 def obey(text):
-    rules, _ = crawl.parse_robots(text.splitlines())
-    crawl.allowed(rules, "http://a.org/" + "a/b" * 300)
+    rules, _ = robots.parse_robots(text.splitlines())
+    robots.allowed(rules, "http://a.org/" + "a/b" * 300)
 
 
 HTML = ["<meta ", "<a ", "<a href=x>", "<!--", "-->", "<div>", "</div>", '="', "='", "=", " ", ">", "&", "&#", "&amp;", "<span class=share>", "</span>", "<nav>", "</nav>",
@@ -261,9 +272,9 @@ ENTRIES = {                                             # what reads it, the pie
     "links": (follow, HTML, 6000),
     "addresses": (address, ["http://", "https:", "//", "a.", "/", "../", "./", "%41", "%", ":", "[", "]", "@", "?", "#", "\u00fc", "\u0301\u0315", "a", " ", "&", "xn--", "0:"], 2000),
     "robots.txt": (obey, ["User-agent: *\n", "User-agent: longhand\n", "User-agent: a\n", "Disallow: /a\n", "Allow: ", "*", "$", "*a", "/", "a", "#", ":", "\n", "%41", "Crawl-delay: 1\n", "\u00e9", " "], 6000),
-    "Retry-After": (lambda text: crawl.retry_after({"retry-after": text}), ["(", ")", "1", " ", ",", ":", "Mon", "-", "+", ".", "GMT", "Jan"], 6000),
+    "Retry-After": (lambda text: connection.retry_after({"retry-after": text}), ["(", ")", "1", " ", ",", ":", "Mon", "-", "+", ".", "GMT", "Jan"], 6000),
     "addresses to filter": (lambda text: data.url_filter(text, urls.Blocklist(suffixes={"co.uk": "", "*.ck": "*"})), ["http://", "//", "a.", "/", "%41", ":", "[", "]", "@", "?", "#", "\u00fc", "\u0301\u0315", "a", " ", "co.uk", "porn"], 6000),
-    "filters": (lambda text: [check(text) for check in (lambda t: data.gopher_repetition(t, quality.words_of), lambda t: data.gopher_quality(t, quality.words_of), data.c4_quality,
+    "filters": (lambda text: [check(text) for check in (lambda t: data.gopher_repetition(t, quality.words_of, quality.parts_of), lambda t: data.gopher_quality(t, quality.words_of), data.c4_quality,
                                               lambda t: data.fineweb_quality(t, quality.words_of), lambda t: pii.redact(t, ("email", "ip", "ssn", "phone")))],
                 ["a ", "a", "@", "a@", ".", "a.", "http://", "www.", "n't", "'", "-", "1,", "1.", "[", "[1", "\n", "\n\n", "\u3002", "\u6f22", "\u0301\u0315", "{", "x y z ", "U.S.", "(212) ", "123-", "#", "The end of it. ", "\x1c", "a!"], 6000),
     "language": (lambda text: LANGUAGE.predict([text]), ["a", "a ", "\u00e9", "\u6f22", "</s> ", "__label__", " ", ".", "\0", "\ud800"], 6000)}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from model import fast
 import gpt
 from chat import objectives as o
 from conftest import check_grad
@@ -25,7 +26,7 @@ def model():
 
 
 def said(params):
-    return -gpt.token_losses(params, CFG, TOKENS, np.where(MASK > 0, TARGETS, -1), temperature=TAU)
+    return -fast.token_losses(params, CFG, TOKENS, np.where(MASK > 0, TARGETS, -1), temperature=TAU)
 
 
 C = o.normaliser(MASK)
@@ -50,7 +51,7 @@ def test_weights_are_the_gradient_through_the_model(name):
     params, objective = model(), OBJECTIVES[name]
     _, w = objective(said(params))
     targets = np.where(MASK > 0, TARGETS, -1)
-    _, grads = gpt.loss_and_grads(params, CFG, TOKENS, targets, w, temperature=TAU)
+    _, grads = fast.loss_and_grads(params, CFG, TOKENS, targets, w, temperature=TAU)
     names = ("wte.weight", "h.0.attn.c_attn.weight", "h.1.mlp.c_fc.bias", "ln_f.weight", "wpe.weight")
     check_grad(lambda: objective(said(params))[0], {k: (params[k], grads[k]) for k in names})
 
@@ -127,19 +128,19 @@ def test_gradients_of_all_logits(name):
 
 
 def test_exact_kl_through_the_model():
-    """A head of all logits on gpt.hidden_and_grads."""
+    """A head of all logits on fast.hidden_and_grads."""
     params, reference, c = model(), model(), np.abs(RNG.standard_normal(B * T))
-    z_ref = gpt.forward(reference, CFG, TOKENS)[0].reshape(B * T, -1)
+    z_ref = fast.forward(reference, CFG, TOKENS)[0].reshape(B * T, -1)
 
     def head(y):
         y = y.reshape(B * T, -1)
         loss, dz = o.exact_kl(y @ params["wte.weight"].T, z_ref, c, TAU)
         return loss, (dz @ params["wte.weight"]).reshape(B, T, -1), dz.T @ y
 
-    _, grads = gpt.hidden_and_grads(params, CFG, TOKENS, head)
+    _, grads = fast.hidden_and_grads(params, CFG, TOKENS, head)
     names = ("wte.weight", "h.0.attn.c_proj.weight", "ln_f.bias", "wpe.weight")
-    check_grad(lambda: gpt.hidden_and_grads(params, CFG, TOKENS, head)[0], {k: (params[k], grads[k]) for k in names})
-    twice = gpt.hidden_and_grads(params, CFG, TOKENS, head, grads={k: g.copy() for k, g in grads.items()}, add=True)[1]
+    check_grad(lambda: fast.hidden_and_grads(params, CFG, TOKENS, head)[0], {k: (params[k], grads[k]) for k in names})
+    twice = fast.hidden_and_grads(params, CFG, TOKENS, head, grads={k: g.copy() for k, g in grads.items()}, add=True)[1]
     assert all(np.allclose(twice[k], 2 * grads[k], atol=1e-12) for k in grads)
 
 

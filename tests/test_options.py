@@ -1,25 +1,36 @@
-"""Every script: an option that the command would ignore is an error that names it.
+"""Every script: --help is true and readable; an option without effect is an error that names it.
 
-COMMANDS says which options each command takes. All others of its parser have to be refused. So an option
-that is added to a parser needs a place: it is taken, and stands here, or the command refuses it.
-That an option which is taken does what it says is for the tests of its script.
-A refusal comes before anything is read or written: here nothing is there to be read.
+COMMANDS says which options each command takes. All others of its parser have to be refused. So an
+option that is added to a parser needs a place: it is taken, and stands here, or the command refuses
+it. Whether an option does what it says is for the tests of its script. A refusal comes before
+anything is read or written: here nothing is there to be read.
 """
 
 import argparse
 import importlib
+import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
-DRAWING = "--temperature --top-k --top-p --min-p --seed --max-tokens --repetition-penalty --presence-penalty --frequency-penalty --stop"
+import house
+from conftest import ROOT
+
+DRAWING = ("--temperature --top-k --top-p --min-p --seed --max-tokens --repetition-penalty "
+           "--presence-penalty --frequency-penalty --stop")
 TRAINING = "--run --data --start --out --steps --lr --batch --seed --on-mismatch"
-# --dtype without --device cuda is refused by device.chosen for all scripts at once (tests/test_device.py).
+# device.chosen refuses --dtype without --device cuda, for all scripts (tests/test_device.py).
 DEVICE = "--device --dtype"
+FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes "
+             "--language --language-model --index --save-index --pii --tokenizer --fineweb --order "
+             "--no-rights")
 COMMANDS = {
     "align.py sft": f"{TRAINING} --replay --keep-moments",
-    "align.py rl": "--run --tasks --held-out --start --reference --out --steps --lr --batch --replay --prompts --group --max-tokens --epochs "
-                   "--baseline --normaliser --kl --reward --seed --on-mismatch",
+    "align.py rl": "--run --tasks --held-out --start --reference --out --steps --lr --batch "
+                   "--replay --prompts --group --max-tokens --epochs --baseline --normaliser --kl "
+                   "--reward --seed --on-mismatch",
     "align.py reward": f"{TRAINING} --held-out",
     "align.py dpo": f"{TRAINING} --held-out --reference --kl",
     "align.py eval": "--run --samples",
@@ -28,19 +39,18 @@ COMMANDS = {
     "bpe.py train": "--run --input --workers --ties --min-frequency --vocab-size --pattern",
     "bpe.py encode": "--run --input --workers --shard-tokens --val-percent --vocab",
     "bpe.py encode --vocab v.json": "--run --input --workers --shard-tokens --val-percent --vocab",
-    "bpe.py encode --vocab cl100k_base": "--run --input --workers --shard-tokens --val-percent --vocab --ranks",
+    "bpe.py encode --vocab cl100k_base": "--run --input --workers --shard-tokens --val-percent "
+                                         "--vocab --ranks",
     "bpe.py decode 1": "--run --vocab",
     "bpe.py decode 1 --vocab v.json": "--vocab",
+    "bpe.py decode 1 --vocab cl100k_base": "--vocab --ranks",
     "bpe.py show x": "--run --vocab --steps",
     "bpe.py show x --vocab v.json": "--vocab --steps",
     "bpe.py show x --vocab cl100k_base": "--vocab --steps --ranks",
     "chat/chats.py a.jsonl": "--lang --show",
     "web/crawl.py http://localhost": "--run --pages --depth --delay --other-sites --contact",
-    "data.py": "--run --crawl --workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes --language --language-model "
-               "--index --save-index --pii --tokenizer --fineweb --order --no-rights",
-    "data.py --crawl CC-MAIN-2024-51": "--run --crawl --files --workers --dump --blocklist --hard-words --soft-words --subwords "
-                                       "--public-suffixes --language --language-model --index --save-index --pii --tokenizer "
-                                       "--fineweb --order --no-rights",
+    "data.py": f"--run --crawl {FILTERING}",
+    "data.py --crawl CC-MAIN-2024-51": f"--run --crawl --files {FILTERING}",
     "web/dedup.py sign a.jsonl --work w": "--work --workers",
     "web/dedup.py match --work w": "--work --index --save-index",
     "web/dedup.py drop a.jsonl --work w --to t": "--work --to --workers",
@@ -48,12 +58,14 @@ COMMANDS = {
     "model/evaluate.py m --hellaswag h": f"--tokenizer --tokens --hellaswag --most {DEVICE}",
     "web/extract.py a.html": "--charset",
     "gpt.py": "",
+    "model/folders.py m": "",
     "chat/inside.py x": "--model",
     "web/language.py predict x": "--model",
-    "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts --batch --lr --smoothing --seed --input",
+    "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
+                                       "--batch --lr --smoothing --seed --input",
     "web/language.py test --input a": "--label --threshold --input --model",
     "chat/probe.py": "--run --control --steps --lr --seed --on-mismatch",
-    "run/runs.py --run r --name n --makes x -- script.py": "--run --name --made-of --makes --output",
+    "run/runs.py --run r --name n --makes x -- a.py": "--run --name --made-of --makes --output",
     "sample.py Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once --model m": f"--model -n {DRAWING} {DEVICE}",
     "sample.py chat": f"--run --model --ask --system {DRAWING} {DEVICE}",
@@ -61,8 +73,9 @@ COMMANDS = {
     "sample.py export --gguf x.gguf": "--run --model --gguf --type",
     "web/toyweb.py": "--run --pages --seed --score",
     "web/toyweb.py --score": "--run --pages --seed --score",
-    "train.py": "--run --data --tokenizer --raw --align-documents --init --preset --steps --batch --lr --eval-every --save-every "
-                f"--micro-batch --recompute --memory-gb --seed --on-mismatch --bench {DEVICE}",
+    "train.py": "--run --data --tokenizer --raw --align-documents --init --preset --steps --batch "
+                "--lr --eval-every --save-every --micro-batch --recompute --memory-gb --seed "
+                f"--on-mismatch --bench {DEVICE}",
     "train.py --bench char": f"--bench {DEVICE}",
     "web/warc.py a.warc": "",
 }
@@ -91,7 +104,8 @@ def error_of(module, argv, capsys):
     """What the command says when it fails; None when it does not."""
     capsys.readouterr()
     try:
-        failed = module.main(module.parse_args(argv) if module.__name__ == "web.language" else argv)
+        parsed = module.parse_args(argv) if module.__name__ == "web.language" else argv
+        failed = module.main(parsed)
     except (ValueError, OSError) as error:
         return str(error)
     except SystemExit as end:
@@ -100,7 +114,7 @@ def error_of(module, argv, capsys):
 
 
 def values(action):
-    """Values to try, of which none may pass for an option that was not given: 0, the empty text, the default."""
+    """Values to try: 0, the empty text, the default. None may pass for an option not given."""
     if action.nargs == 0:
         return [[]]
     if action.choices:
@@ -111,25 +125,130 @@ def values(action):
     return [[value] for value in dict.fromkeys(tried)]
 
 
+def options_of(actions):
+    """{--name: action} of a parser's options, --help apart."""
+    named = [a for a in actions if a.option_strings and a.dest != "help"]
+    return {max(a.option_strings, key=len): a for a in named}
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_an_option_without_effect_is_refused(line, monkeypatch, capsys, tmp_path):
     script, *argv = line.split()
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     monkeypatch.chdir(tmp_path)
     actions = parser_of(module, argv, monkeypatch)._actions
-    options = {max(a.option_strings, key=len): a for a in actions if a.option_strings and a.dest != "help"}
+    options = options_of(actions)
     taken = COMMANDS[line].split()
     assert set(taken) <= set(options), "no longer in the parser"
     for option in sorted(options.keys() - set(taken)):
         for value in values(options[option]):
             said = error_of(module, [*argv, option, *value], capsys) or "no error"
-            before_advice = (said.partition(": error: ")[2] or said).split("python ")[0]        # an advised command may hold the option as well
-            assert option in before_advice, f"{line} {option} {' '.join(value)}: {said}"
+            message = said.partition(": error: ")[2] or said
+            message = message.split("python ")[0]       # an advised command may have the option too
+            assert option in message, f"{line} {option} {' '.join(value)}: {said}"
     assert not list(tmp_path.iterdir()), "something was written before the option was refused"
 
 
 def test_each_script_is_here():
-    root = Path(__file__).resolve().parent.parent
-    files = [*root.glob("*.py"), *(path for room in root.glob("*/__init__.py") for path in room.parent.glob("*.py"))]
-    with_options = {str(path.relative_to(root)) for path in files if "ArgumentParser(" in path.read_text(encoding="utf-8")}
-    assert {line.split()[0] for line in COMMANDS} == with_options
+    scripts = set()
+    for path, text in house.read_house().items():
+        if house.is_script(text) and "parse_args(" in text:
+            scripts.add(path)
+    assert {line.split()[0] for line in COMMANDS} == scripts
+
+
+# ------------------------------------------------------------------------------------------- --help
+
+VERBS = {"chat", "serve", "export", "sft", "rl", "reward", "dpo", "eval", "arena", "train",
+         "encode", "decode", "show", "sign", "match", "drop", "predict", "test"}
+NO_DEFAULTS = re.compile(r"default:? (None|False|\[\])|PosixPath|==SUPPRESS==")
+FILES = [path for path in house.read_house() if not path.endswith("__init__.py")]
+NOT_YET = {
+    "files": [
+        "chat/arena.py", "chat/batching.py", "chat/export.py", "chat/objectives.py",
+        "chat/probe.py", "chat/serve.py", "kernels/checks.py", "kernels/cublas.py",
+        "model/checkpoint.py", "model/checks.py", "model/cores.py", "model/device.py",
+        "model/fast.py", "model/operations.py", "model/walk.py", "sample.py",
+        "tokens/added.py", "tokens/decoder.py", "tokens/encoder.py", "tokens/hashtable.py",
+        "tokens/huggingface.py", "tokens/patterns.py", "tokens/pieces.py", "tokens/ranks.py",
+        "tokens/shards.py", "tokens/tiktoken.py", "tokens/trainer.py",
+        "tokens/vocabularies.py", "train.py", "web/addresses.py", "web/boilerplate.py",
+        "web/charset.py", "web/connection.py", "web/filters.py", "web/markup.py",
+        "web/message.py", "web/page.py", "web/records.py", "web/remote.py", "web/robots.py",
+        "web/toylessons.py", "web/toypages.py", "web/toyweb.py", "web/toywords.py",
+        "web/toyworld.py", "web/words.py",
+    ],
+    "commands": [
+        "align.py arena", "align.py dpo", "align.py eval", "align.py reward", "align.py rl",
+        "align.py sft", "bpe.py train", "chat/probe.py", "sample.py", "sample.py chat",
+        "sample.py export", "sample.py serve", "train.py", "web/dedup.py drop",
+        "web/dedup.py match", "web/dedup.py sign", "web/toyweb.py",
+    ],
+}
+
+
+def faults_of_help(text):
+    """What is wrong with a text that --help prints at 80 columns."""
+    if not text.startswith("usage:"):
+        return "it prints no usage"
+    wide = [line for line in text.splitlines() if len(line) > 80]
+    if wide:
+        return f"over 80 columns: {wide[0]}"
+    found = NO_DEFAULTS.search(" ".join(text.split()))
+    return f"it shows {found[0]!r}, which is no value" if found else ""
+
+
+def help_of(path, monkeypatch, capsys):
+    """What `python -m ROOM --help` prints on standard output; an error's text if it fails."""
+    monkeypatch.setattr(sys, "argv", [path, "--help"])
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    try:
+        runpy.run_module(path.removesuffix(".py").replace("/", "."), run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, f"{path} --help: exit code {end.code}"
+    except ImportError as error:
+        return str(error)
+    return capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+def test_every_file_answers_help(monkeypatch, capsys):
+    faults = {path: faults_of_help(help_of(path, monkeypatch, capsys)) for path in FILES}
+    house.check({path: fault for path, fault in faults.items() if fault}, NOT_YET.get("files", []))
+
+
+def command_of(line):
+    """The script of a line of COMMANDS, with the word behind it if that is a command."""
+    words = line.split()
+    return " ".join(words[:2]) if len(words) > 1 and words[1] in VERBS else words[0]
+
+
+def test_the_help_of_a_command_shows_its_options_and_no_others(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    taken, faults = {}, {}
+    for line, options in COMMANDS.items():
+        taken.setdefault(command_of(line), set()).update(options.split())
+    for line in COMMANDS:
+        script, *argv = line.split()
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        parser = parser_of(module, argv, monkeypatch)
+        fault = faults_of_help(parser.format_help())
+        foreign = options_of(parser._actions).keys() - taken[command_of(line)]
+        if foreign:
+            fault = f"it shows options of other commands: {sorted(foreign)}"
+        if fault:
+            faults[command_of(line)] = fault
+    house.check(faults, NOT_YET.get("commands", []))
+
+
+@pytest.mark.parametrize("text, fault", [
+    ("", "no usage"),
+    ("usage: x.py\n" + "x" * 81, "over 80 columns"),
+    ("usage: x.py\n  --kl  its weight (default: None)", "'default: None'"),
+    ("usage: x.py\n  --run  folders (default:\n  [PosixPath('out/demo')])", "PosixPath"),
+    ("usage: x.py\n  --raw  no header (default: False)", "'default: False'"),
+])
+def test_faults_of_help_are_found(text, fault):
+    assert fault in faults_of_help(text)
+    assert faults_of_help("usage: x.py\n  --lr  peak rate (default: 0.002)") == ""

@@ -1,20 +1,18 @@
-"""tokens/pieces.py: the cuts of the patterns, from arrays; and numbers for pieces beside a dict."""
+"""tokens/pieces.py: the cuts of the patterns, from arrays."""
 
 import itertools
-import sys
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import regex
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from tokens import pieces
-from tokens.pieces import PATTERNS, RULES, Pieces, Table
+from tokens.patterns import PATTERNS
+from tokens.pieces import RULES
 
 NAMES = [name for name, pattern in PATTERNS.items() if pattern in RULES]
+
+
 # Of every kind some: letters of each case, contractions, digits, spaces, marks that combine, signs, an emoji.
 REPRESENTATIVES = "aBs'tlredmvS1\u0663 \t\n\r\u00a0\u2028-!/.\u0301\u4e2d\u01c5\u02b0\u017f\U0001f44d\ufe0f\u0939\u093f"
 
@@ -111,33 +109,3 @@ def test_blocks_hold_all_of_the_texts_in_order(monkeypatch):
 
 def test_text_that_a_pattern_does_not_match_is_dropped():
     assert cut(["ab1é2", "", "1", "2c"], r"\p{L}") == [["a", "b", "é"], [], [], ["c"]]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_pieces_are_numbered_as_they_are_met(seed):
-    """Beside a dict: bytes of all values, zeros among them, of 1 to 40, in calls of all sizes."""
-    rng, ours, theirs, seen = np.random.default_rng(seed), Pieces(), {}, Counter()
-    letters = [b"\0", b"a", b"ab", b"\xff", b"\0\0", b"abcdefgh", b"\x01" * 15]
-    for n in [0, 1, 2, 5000, 300, 20_000, 1]:
-        some = [b"".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(1, 6))) for _ in range(n)]
-        length = np.array([len(piece) for piece in some], np.int64)
-        data = np.frombuffer(b"".join(some) + bytes(15), np.uint8)
-        begin, half = np.cumsum(length) - length, n // 3
-        got = np.concatenate(ours.find([ours.look(data, begin[some], length[some]) for some in (slice(half), slice(half, None))]))
-        assert got.tolist() == [theirs.setdefault(piece, len(theirs)) for piece in some]
-        seen.update(got.tolist())
-    assert ours.all() == list(theirs) and ours.n == len(theirs) > 5000
-    assert any(len(piece) > pieces.SURE for piece in theirs) and any(len(piece) == pieces.SURE for piece in theirs)
-
-
-def test_keys_that_share_a_home(monkeypatch):
-    """All at one place: each search walks over all of them."""
-    monkeypatch.setattr(Table, "home", lambda self, low, high: np.zeros(len(low), np.int64) + self.size - 3)
-    table, keys, numbers = Table(), np.arange(1, 201, dtype=np.uint64).reshape(-1, 2), {}
-    for some in (list(range(60)), [62, 60, 62, 61, 60, *range(63, 100)]):
-        before = len(numbers)
-        rows, firsts = table.add(*keys[some].T)
-        assert rows.tolist() == [numbers.setdefault(i, len(numbers)) for i in some]
-        assert [some[i] for i in firsts] == list(numbers)[before:]
-    assert table.find(keys[:, 0], keys[:, 1]).tolist() == [numbers[i] for i in range(100)]
-    assert table.find(keys[:, 1], keys[:, 0]).tolist() == [-1] * 100

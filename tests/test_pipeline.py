@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-import bpe
 import data
 from conftest import run_main, run_script, script
 from pages import (GOOD, MAIL, IP, PAGES, crawl, documents, dropped, fails, files_of, html_of, page, prose, record, run,  # noqa: F401
                    stub_language)
-from run import runs
+from run import disk
+from tokens import shards
 from web import dedup
 from web import funnel
 from web import options
@@ -160,13 +160,13 @@ def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monke
     assert "its folder" in said and files_of(crawl / "docs") == before
     elsewhere = tmp_path / "index.npy"
 
-    def other_disk(path, whole_file=runs.whole_file):
+    def other_disk(path, whole_file=disk.whole_file):
         if Path(path) == elsewhere:
             raise OSError(28, "No space left on device", str(path))
         return whole_file(path)
 
     with monkeypatch.context() as m:
-        m.setattr(runs, "whole_file", other_disk)
+        m.setattr(disk, "whole_file", other_disk)
         assert "No space left" in fails(crawl, "--save-index", str(elsewhere))
     assert files_of(crawl / "docs") == before and not elsewhere.exists()
     run(crawl, "--save-index", str(elsewhere))
@@ -238,7 +238,7 @@ def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(crawl,
         run(crawl)
     assert not (crawl / "docs/report.json").exists()
     with pytest.raises(ValueError, match="its files were being replaced.*python data.py --run"):
-        bpe.input_files(bpe.parse_args(["train", "--run", str(crawl)]))
+        shards.input_files(crawl)
     run(crawl)
     assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
 

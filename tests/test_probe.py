@@ -7,9 +7,13 @@ import pytest
 
 import align
 import bpe
+from tokens.shards import write_shard
 import gpt
 from chat import probe
+from web import toylessons
 from web import toyweb
+from web import toywords
+from web import toyworld
 from conftest import run_main
 
 TASKS = [{"question": f"What does {n} eat?", "answer": v, "reply": f"{n} eats {v}.", "kind": "fact", "exposure": x}
@@ -28,7 +32,7 @@ def test_known_unknown_and_between():
 
 def test_the_control_refuses_as_often_but_anything():
     right, texts = np.array([[1] * 5, [0] * 5, [0] * 5, [1] * 5], bool), np.array([["It is so."] * 5] * 4, object)
-    old = [toyweb.chat("Is it?", "It is.", kind="fact"), toyweb.chat("Hello.", "Hello!", kind="talk")]
+    old = [toylessons.chat("Is it?", "It is.", kind="fact"), toylessons.chat("Hello.", "Hello!", kind="talk")]
     real, _ = probe.lessons(TASKS, right, texts, old)
     assert sum(r["kind"] == "refusal" for r in real) == 4 and real[-2:] == old
     refused = set()
@@ -47,14 +51,14 @@ def test_refusals():
 
 def test_the_questions_of_the_world():
     """Train and test share no entity; names of no page are new; the reply holds the answer; the same seed gives the same."""
-    found = toyweb.probes(0, 300)
+    found = toylessons.probes(0, 300)
     names = {k: {t["entity"] for t in v} for k, v in found.items()}
-    known = {e["name"] for e in toyweb.entities(0, 300)}
-    assert not names["probe_train"] & names["probe_test"] and found == toyweb.probes(0, 300) != toyweb.probes(1, 300)
+    known = {e["name"] for e in toyworld.entities(0, 300)}
+    assert not names["probe_train"] & names["probe_test"] and found == toylessons.probes(0, 300) != toylessons.probes(1, 300)
     for rows in found.values():
         assert {t["entity"] in known for t in rows if t["exposure"]} == {True} and not {t["entity"] for t in rows if not t["exposure"]} & known
         assert all(t["answer"] in t["reply"] and t["entity"].lower() in t["reply"].lower() for t in rows)
-    asked = {q for kind in toyweb.KINDS.values() for a in kind.values() for q in a[3]}
+    asked = {q for kind in toywords.KINDS.values() for a in kind.values() for q in a[3]}
     assert all(any(q.format(n=t["entity"]) == t["question"] for q in asked) for t in found["probe_test"])
 
 
@@ -68,7 +72,7 @@ def run(tmp_path):
     tok.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", tok.encode_to_numpy("Ann eats snails. Di eats plums. " * 60), tok)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", tok.encode_to_numpy("Ann eats snails. Di eats plums. " * 60), tok)
     for name, rows in (("chat/train", chats), ("tasks/probe_train", TASKS), ("tasks/probe_test", TASKS), ("tasks/facts_test", TASKS), ("tasks/wheel_test", TASKS),
                        ("tasks/identity_test", TASKS), ("tasks/calculator_test", TASKS)):
         toyweb.write_jsonl(tmp_path / f"{name}.jsonl", rows)

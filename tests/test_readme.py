@@ -1,4 +1,4 @@
-"""README.md: its commands are ones the scripts accept, its file table is the tree."""
+"""README.md and docs/: short, their commands are accepted, and the files they name are there."""
 
 import importlib
 import re
@@ -8,34 +8,96 @@ from pathlib import Path
 
 import pytest
 
+import house
 from conftest import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line.split(" #")[0].strip() for line in README.splitlines() if re.match(r"    (python|make)\b", line)]
+PAGES = {p.name: p.read_text(encoding="utf-8") for p in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+README = PAGES["README.md"]
+MOST_WORDS = 1500
+PLACEHOLDERS = ("NAME", "FOLDER", "FILE", "TEXT", "ROOM")       # words of no real command
+
+
+def commands(text):
+    """The shell commands of a page: indented lines, cells and words in backticks."""
+    joined = text.replace("\\\n", " ")
+    lines = re.findall(r"^    ((?:python|make)\b.*)$", joined, re.M)
+    lines += re.findall(r"`((?:python|make)\b[^`]*)`", joined)
+    found = [" ".join(line.split(" #")[0].split()) for line in lines]
+    return [line for line in found if not any(word in line for word in PLACEHOLDERS)]
+
+
+COMMANDS = sorted({command for text in PAGES.values() for command in commands(text)})
+
+
+def test_the_readme_is_short():
+    n_words = len(README.split())
+    assert n_words <= MOST_WORDS, f"README.md has {n_words} words; move some to docs/"
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) >= 15 and "make" in COMMANDS and "make test" in COMMANDS
+    assert len(COMMANDS) >= 40
+    assert {"make", "make test", "python data.py --blocklist out/demo/blocklist"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
 def test_the_script_accepts_the_command(command, monkeypatch):
     name, *args = shlex.split(command.replace("python -m ", "python "))[1:]
+    if name == "pytest":
+        assert all((ROOT / a).exists() for a in args if a[0] != "-")
+        return
     monkeypatch.chdir(ROOT)
     if "/" in name:                                     # a script of the tests
+        assert (ROOT / name).exists()
+        if name.startswith("tests/peers/"):             # needs the peers' environment
+            return
         monkeypatch.syspath_prepend(ROOT / Path(name).parent)
         name = Path(name).name
-    importlib.import_module(name.removesuffix(".py")).parse_args(args)       # a mistake ends in SystemExit
+    module = importlib.import_module(name.removesuffix(".py"))
+    if hasattr(module, "parse_args"):
+        module.parse_args(args)                         # a mistake ends in SystemExit
+    else:
+        assert args == [], f"{command}: takes no arguments"
+
+
+def test_the_claims_exist():
+    claims = importlib.import_module("claims")
+    known = {function.__name__ for function in claims.CLAIMS}
+    named = set()
+    for command in COMMANDS:
+        if command.startswith("python tests/claims.py"):
+            named |= set(command.split()[2:])
+    assert named and named <= known, named - known
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
 def test_make_knows_the_target(command):
-    done = subprocess.run(["make", "-n", *shlex.split(command)[1:], "RUN=out/none"], capture_output=True, text=True, cwd=ROOT)
+    if "claims" in command or "peers" in command or "gpu" in command:
+        assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    words = ["make", "-n", *shlex.split(command)[1:], "RUN=out/none"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_file_table_is_the_tree():
-    listed = set(re.findall(r"^\| `([a-z/]+\.py)` \|", README, re.M))
-    rooms = [p.parent for p in ROOT.glob("*/__init__.py") if p.parent.name != "kernels"]        # one line for all of kernels/
-    files = [*ROOT.glob("*.py"), *(p for room in rooms for p in room.glob("*.py") if p.name != "__init__.py")]
-    assert listed == {str(p.relative_to(ROOT)) for p in files}
+def test_the_chat_is_the_one_that_make_shows():
+    asked = re.findall(r'--ask "([^"]+)"', (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert asked == re.findall(r"^    you> (.+)$", README, re.M)
+
+
+def test_the_chapters_stand_in_their_order():
+    listed = re.findall(r"^\| `([a-z]+)\.py` \|", README, re.M)
+    assert listed == house.CHAPTERS
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_files_that_are_named_exist(name):
+    for path in re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.(?:py|cu|md|html))`", PAGES[name]):
+        assert (ROOT / path).exists(), f"{name} names {path}"
+    for folder in re.findall(r"`([a-z]+/(?:[a-z]+/)?)`", PAGES[name]):
+        assert (ROOT / folder).is_dir(), f"{name} names {folder}"
+    for link in re.findall(r"\]\(([^):]+)\)", PAGES[name]):
+        path, _, heading = link.partition("#")
+        target = PAGES[Path(path).name] if path else PAGES[name]
+        titles = [re.sub(r"[^a-z0-9 -]", "", t.lower()).replace(" ", "-")
+                  for t in re.findall(r"^#+ (.+)$", target, re.M)]
+        assert not heading or heading in titles, f"{name} links to {link}"

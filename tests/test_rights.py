@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from web import warc
+from web import message
 from web.rights import rights
 
 @pytest.mark.parametrize("headers, html, said", [
@@ -141,7 +141,7 @@ def test_forms_in_any_company():
 def test_rights_in_headers(headers, said):
     for date in (CRAWLED, ""):
         head = headers if date else headers + "\r\nDate: Mon, 01 Jun 2026 00:00:00 GMT"
-        assert rights(warc.parse_headers(head.encode()), b"<p>x", date) == (said, None)
+        assert rights(message.parse_headers(head.encode()), b"<p>x", date) == (said, None)
 
 
 @pytest.mark.parametrize("html, licence", [

@@ -8,7 +8,7 @@ import pytest
 from web import charset
 from web import robots
 from web.robots import directives, forbids_links, moment, reservation
-from web.warc import parse_headers
+from web.message import parse_headers
 
 NOW = moment("2026-06-01T12:00:00Z")
 

@@ -1,16 +1,16 @@
-"""run/runs.py: files that are whole after a kill or a power loss, locks, and stages that are finished."""
+"""run/runs.py: files that belong together after a kill, locks, and stages that are finished."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
-from run import runs
+from run import disk, runs
 from conftest import ROOT
 
 
@@ -18,59 +18,7 @@ class PowerLoss(BaseException):
     """Not an Exception: nothing may catch it and tidy up."""
 
 
-# ----------------------------------------------------------------------------------------------------- whole files
-
-
-def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
-    calls = []
-    fsync, rename = os.fsync, os.replace
-
-    def watched_fsync(handle):
-        calls.append(("fsync", os.readlink(f"/proc/self/fd/{handle}")))
-        fsync(handle)
-
-    def watched_replace(old, new):
-        calls.append(("rename", str(old), str(new)))
-        rename(old, new)
-
-    monkeypatch.setattr(os, "fsync", watched_fsync)
-    monkeypatch.setattr(os, "replace", watched_replace)
-    with runs.whole_file(tmp_path / "a") as f:
-        f.write(b"x" * 100_000)
-    tmp = calls[0][1]
-    assert calls == [("fsync", tmp), ("rename", tmp, str(tmp_path / "a")), ("fsync", str(tmp_path))]
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path):
-    (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError):
-        with runs.whole_file(tmp_path / "a") as f:
-            f.write(b"half of the new")
-            1 / 0
-    assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
-
-
-def test_writers_of_one_name_at_the_same_time_each_write_a_whole_file(tmp_path):
-    path, texts = tmp_path / "a", [bytes([65 + k]) * 300_000 for k in range(4)]
-
-    def write(text):
-        for _ in range(20):
-            with runs.whole_file(path) as f:
-                for i in range(0, len(text), 50_000):
-                    f.write(text[i:i + 50_000])
-
-    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
-    for t in threads:
-        t.start()
-    while any(t.is_alive() for t in threads):
-        if path.exists():
-            assert path.read_bytes() in texts
-    for t in threads:
-        t.join()
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-# ------------------------------------------------------------------------------------- several files that belong together
+# ----------------------------------------------------------------------- files that belong together
 
 OLD = {"a": "old", "b": "old", "gone": "old", "sign": "old"}
 FRESH = {"a": "new", "b": "new", "deep/c": "new", "sign": "new"}
@@ -83,12 +31,16 @@ def fill(folder, files):
 
 
 def read(folder):
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
+    paths = [p for p in folder.rglob("*") if p.is_file()]
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in paths}
 
 
 @pytest.mark.parametrize("survives", range(12))
 def test_several_files_are_old_or_new_wherever_the_power_fails(tmp_path, monkeypatch, survives):
-    """The power fails after so many changes of the folder. Readers go by the sign, and never see old beside new with it."""
+    """The power fails after so many changes of the folder.
+
+    Readers go by the sign. Where it is there, they never see old files beside new ones.
+    """
     folder, new, left = tmp_path / "f", tmp_path / "f/.new", [survives]
     fill(folder, OLD)
     fill(new, FRESH)
@@ -113,7 +65,7 @@ def test_several_files_are_old_or_new_wherever_the_power_fails(tmp_path, monkeyp
     if "sign" in seen:
         assert seen in (OLD, FRESH)
     if seen not in (OLD, FRESH):
-        with pytest.raises(ValueError, match="its files were being replaced when that was killed; finish it with: again"):
+        with pytest.raises(ValueError, match="when that was killed; finish it with: again"):
             runs.check_settled(new, "again")
     if (new / runs.MOVES).exists():                     # the command runs again
         runs.settle(new, folder)
@@ -129,13 +81,30 @@ def test_the_test_above_reaches_the_end(tmp_path):
     assert read(tmp_path / "f") == FRESH
 
 
-# ------------------------------------------------------------------------------------------------------------ locks
+# ------------------------------------------------------------------------------------------- locks
 
-HOLD = "import sys\nfrom run import runs\nwith runs.locked(sys.argv[1], 'train.py'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+HOLD = """import sys
+from run import runs
+with runs.locked(sys.argv[1], "train.py"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+FORK = """import os, sys, time
+from run import runs
+with runs.locked(sys.argv[1], "x"):
+    pid = os.fork()
+    if not pid:
+        os.close(1)
+        time.sleep(60)
+        os._exit(0)
+    print(pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
 
 
 def hold(folder):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -157,9 +126,8 @@ def test_a_lock_holds_against_other_processes_and_this_one_until_its_holder_is_d
 
 
 def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
-    code = ("import os, sys, time\nfrom run import runs\nwith runs.locked(sys.argv[1], 'x'):\n    pid = os.fork()\n    if not pid:\n        os.close(1)\n        time.sleep(60)\n"
-            "        os._exit(0)\n    print(pid, flush=True)\n    os.kill(os.getpid(), 9)\n")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", FORK, str(tmp_path)], cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     try:
         with runs.locked(tmp_path, "x"):
             pass
@@ -167,38 +135,25 @@ def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
         os.kill(int(done.stdout), signal.SIGKILL)
 
 
-def test_what_another_process_is_writing_is_left_alone(tmp_path):
-    """Two stages may have the same folder, such as the run's."""
-    with runs.locked(tmp_path, "toyweb.py"), runs.whole_file(tmp_path / "a") as f:
-        f.write(b"whole")
-        with runs.locked(tmp_path, "bpe.py train"):
-            pass
-    assert (tmp_path / "a").read_bytes() == b"whole"
+# -------------------------------------------------------------------------------------------- time
 
 
-def test_a_dead_process_that_nobody_waited_for_is_dead(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", "pass"], stdout=subprocess.PIPE)
-    process.stdout.read()                               # to its end
-    until = time.monotonic() + 20
-    while runs.is_alive(process.pid):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    assert os.path.exists(f"/proc/{process.pid}")       # a zombie, until this
-    process.wait()
-    assert runs.is_alive(os.getpid()) and not runs.is_alive(2 ** 70)
+def test_the_seconds_of_killed_processes_count():
+    runs.start_clock()
+    runs.add_earlier(100)
+    assert 100 <= runs.seconds_spent() < 160
+    assert len(runs.row("base", "3,891,200 tokens", "758,912 parameters")) == 74
+    runs.start_clock()
+    assert runs.seconds_spent() < 60
 
 
-def test_the_next_process_removes_what_a_killed_one_left(tmp_path):
-    code = "import os, sys\nfrom run import runs\nwith runs.whole_file(sys.argv[1] + '/model.safetensors') as f:\n    f.write(b'half')\n    os.kill(os.getpid(), 9)\n"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
-    (tmp_path / "notes.tmp").write_text("of the user")
-    assert len(list(tmp_path.iterdir())) == 2
-    with runs.locked(tmp_path, "x"):
-        pass
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.tmp"]
+def test_the_rows_stand_below_the_words_of_the_makefile():
+    head = re.search(r"printf '([^']+)' stage from to seconds", (ROOT / "Makefile").read_text())[1]
+    widths = [int(width) for width in re.findall(r"%-?(\d+)s", head)]
+    assert sum(widths) + len(widths) - 1 == len(runs.row("", "", "")) == 74
 
 
-# ------------------------------------------------------------------------------------------------------------ stages
+# ------------------------------------------------------------------------------------------ stages
 
 SCRIPT = """import sys
 from pathlib import Path
@@ -227,6 +182,9 @@ def stage(run, *more):
     return runs.stage(run, "1-x", ["in.txt"], ["out.txt"], words)
 
 
+BAD_SIGN = '{"command": 1, "made_of": {"in.txt": 3}, "makes": {}}'
+
+
 def times(run):
     return len((run / "times").read_text())
 
@@ -237,7 +195,7 @@ def test_a_finished_stage_is_finished_wherever_it_was_copied(run, tmp_path, capf
     assert stage(run) == 0 and times(run) == 1
     copy = tmp_path / "elsewhere"
     shutil.copytree(run, copy, copy_function=shutil.copyfile)
-    for path in copy.rglob("*"):                        # products that look older than what they are made of
+    for path in copy.rglob("*"):                        # products look older than their sources
         os.utime(path, (1, 1) if path.name == "out.txt" else (2, 2))
     assert stage(copy) == 0 and times(copy) == 1
 
@@ -249,7 +207,7 @@ def test_a_finished_stage_is_finished_wherever_it_was_copied(run, tmp_path, capf
     lambda run: (run / "log/1-x.json").unlink(),
     lambda run: (run / "log/1-x.json").write_text("{"),
     lambda run: (run / "log/1-x.json").write_text("[]"),
-    lambda run: (run / "log/1-x.json").write_text('{"command": 1, "made_of": {"in.txt": 3}, "makes": {}}'),
+    lambda run: (run / "log/1-x.json").write_text(BAD_SIGN),
 ])
 def test_a_stage_is_made_again_when_something_is_missing_or_other(run, spoil, capfdbinary):
     stage(run)
@@ -275,14 +233,15 @@ def test_a_stage_that_fails_has_no_sign_and_keeps_what_was_printed_before(run, c
     stage(run)
     (run / "in.txt").write_text("fail")
     assert stage(run) == 3
-    assert not (run / "log/1-x.json").exists() and (run / "log/1-x.txt").read_text() == "the row of one\n"
+    assert not (run / "log/1-x.json").exists()
+    assert (run / "log/1-x.txt").read_text() == "the row of one\n"
     assert stage(run) == 3                              # and is not finished now
     (run / "in.txt").write_text("one")
     assert stage(run) == 0 and times(run) == 4
 
 
 def test_a_stage_that_makes_nothing_is_an_error(run, capfdbinary):
-    with pytest.raises(ValueError, match="has ended well and not made other.txt"):
+    with pytest.raises(ValueError, match="script.py ended well but did not make other.txt"):
         runs.stage(run, "1-x", [], ["other.txt"], [str(run.parent / "script.py"), "--run", "{run}"])
     assert not (run / "log/1-x.json").exists()
 
@@ -290,16 +249,17 @@ def test_a_stage_that_makes_nothing_is_an_error(run, capfdbinary):
 def test_a_stage_killed_at_any_moment_is_made_again(run, tmp_path):
     slow = SCRIPT.replace('print(', 'import time; time.sleep(0.3); print(')
     (tmp_path / "script.py").write_text(slow)
-    words = [sys.executable, "-m", "run.runs", "--run", run, "--name", "1-x", "--made-of", "in.txt", "--makes", "out.txt", "--",
-             str(tmp_path / "script.py"), "--run", "{run}"]
-    process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    words = [sys.executable, "-m", "run.runs", "--run", str(run), "--name", "1-x",
+             "--made-of", "in.txt", "--makes", "out.txt",
+             "--", str(tmp_path / "script.py"), "--run", "{run}"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     while not (run / "out.txt").exists():               # the product is there, the row is not
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (run / "log/1-x.txt").exists()
-    done = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "the row of one\n" and times(run) == 2
     assert (run / "log/1-x.txt").read_text() == "the row of one\n"
     assert sorted(p.name for p in (run / "log").iterdir()) == ["1-x.json", "1-x.txt"]

@@ -21,12 +21,12 @@ import weakref
 import numpy as np
 import pytest
 
-from chat import batching
+from chat import api, batching, generate, page, request, served, serve
 import bpe
+from model import fast
 import gpt
 import malformed
 import sample
-from chat import serve
 from conftest import ROOT
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"] * 4, 330)
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 
 def started(run, **how):
-    server = serve.Server(serve.Models(run), port=0, **how)
+    server = serve.Server(served.Models(run), port=0, **how)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server
 
@@ -86,7 +86,7 @@ def chunks(server, path, body):
 def said(**settings):
     """What sample.py says to ASK."""
     prompt = sample.render_prompt(ASK["messages"], TOK)
-    (reply,) = sample.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), **{"max_new_tokens": 12, "seed": 3, **settings})
+    (reply,) = generate.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), **{"max_new_tokens": 12, "seed": 3, **settings})
     return sample.reply_text(reply.ids, TOK), reply
 
 
@@ -120,7 +120,7 @@ def test_tokens_of_a_conversation_with_a_call(server):
     last = chunks(server, "/v1/chat/completions", {**ASK, "messages": messages, "return_token_ids": True})[-1]["choices"][0]
     prompt = sample.render_prompt([*messages[:2], ASK["messages"][0]], TOK)
     assert last["prompt_token_ids"] == prompt and TOK.special_tokens["<|output_start|>"] in prompt
-    assert last["token_ids"] == sample.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), max_new_tokens=12, seed=3)[0].ids
+    assert last["token_ids"] == generate.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), max_new_tokens=12, seed=3)[0].ids
     post(server, "/v1/chat/completions", {"messages": [{"role": "user", "content": call}]}, 400)
 
 
@@ -128,7 +128,7 @@ def test_completions(server):
     """Of texts and of tokens, several at once, with echo; the base model's by default."""
     between = TOK.special_tokens["<|endoftext|>"]
     for prompt, ids in (("the lamp", [between, *TOK.encode_ordinary("the lamp")]), (TOK.encode_ordinary("goat"), TOK.encode_ordinary("goat"))):
-        (want,) = sample.generate(PARAMS, CFG, TOK, [ids], max_new_tokens=16, seed=5, stop=frozenset([between]))
+        (want,) = generate.generate(PARAMS, CFG, TOK, [ids], max_new_tokens=16, seed=5, stop=frozenset([between]))
         answer = post(server, "/v1/completions", {"prompt": prompt, "seed": 5})
         assert answer["choices"][0]["text"] == sample.reply_text(want.ids, TOK) and answer["system_fingerprint"] == "base" and answer["object"] == "text_completion"
     assert post(server, "/v1/completions", {"prompt": prompt, "seed": 5, "return_token_ids": True})["choices"][0]["token_ids"] == want.ids
@@ -181,7 +181,7 @@ def test_log_probabilities_of_the_prompt(server):
     """What evaluation harnesses ask for: echo, and how likely each token of the prompt was."""
     text = "the lamp is lit"
     ids = [TOK.eot_token, *TOK.encode_ordinary(text)]
-    logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
+    logits = fast.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     want = [float(logp[t, token]) for t, token in enumerate(ids[1:])]
     body = {"prompt": text, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
@@ -260,7 +260,7 @@ def test_no_file_is_served(server, path):
     ("/v1/chat/completions", {**ASK, "top_logprobs": 3}, 400, "needs logprobs"), ("/v1/chat/completions", {**ASK, "response_format": {"type": "json_object"}}, 400, "only text"),
     ("/v1/completions", {"prompt": [[99999]]}, 400, "prompt"), ("/v1/completions", {"prompt": {"a": 1}}, 400, "prompt"), ("/v1/completions", {"prompt": ["a"] * 40}, 400, "at most 32"),
     ("/v1/completions", {"prompt": "goat " * 99}, 400, "do not fit"), ("/tokenize", {}, 400, "content is missing"), ("/detokenize", {"tokens": [99999]}, 400, "below"),
-    ("/v1/chat/nothing", {}, 404, "no such route"), ("/health", {}, 405, "GET only"), ("/v1/chat/completions", " " * (serve.LARGEST_BODY + 1), 413, "at most"),
+    ("/v1/chat/nothing", {}, 404, "no such route"), ("/health", {}, 405, "GET only"), ("/v1/chat/completions", " " * (request.LARGEST_BODY + 1), 413, "at most"),
 ])
 def test_bad_requests(server, path, body, status, message):
     answer = post(server, path, body, status)
@@ -309,9 +309,9 @@ def test_so_many_connections_and_no_more(run, monkeypatch, bound, status):
     def models(self, _):
         begun.append(self)
         busy.wait(20)
-        return serve.Answer({})
+        return api.Answer({})
 
-    monkeypatch.setattr(serve.Handler, "models", models)
+    monkeypatch.setitem(serve.ROUTES, "/v1/models", serve.Route("GET", models))
     to = server.server_address
     with socket.create_connection(to) as first, contextlib.ExitStack() as stack:
         wait_for(lambda: len(server.handlers) == 1)
@@ -393,7 +393,7 @@ def test_a_full_queue_and_a_closing_server(run):
 def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch, where):
     server = started(run)
     try:
-        monkeypatch.setattr(sample.Batch, where, lambda self, *_: 1 / 0)
+        monkeypatch.setattr(generate.Batch, where, lambda self, *_: 1 / 0)
         monkeypatch.setattr(threading, "excepthook", lambda args: None)
         assert "failed" in post(server, "/v1/chat/completions", ASK, 500)["error"]["message"]
         assert "failed" in post(server, "/v1/chat/completions", ASK, 500)["error"]["message"] and send(server, "GET", "/health")[0] == 500
@@ -528,8 +528,8 @@ POST = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
 )
 def test_heads_that_are_refused(server, data, status):
     """One answer, whatever stands behind it, and the end of the connection."""
-    with pytest.raises(serve.Refused) as e:
-        serve.Head().read(io.BytesIO(data))
+    with pytest.raises(request.Refused) as e:
+        request.Head().read(io.BytesIO(data))
     assert e.value.status == status
     answers = raw(server, data + GET + b"\r\n")
     assert (
@@ -596,7 +596,7 @@ def raw(server, data):
     ],
 )
 def test_heads_that_are_read(data, want):
-    head = serve.Head()
+    head = request.Head()
     assert (
         head.read(io.BytesIO(data + b"rest"))
         and {name: getattr(head, name) for name in want} == want
@@ -633,10 +633,10 @@ def test_mutated_heads():
         for _ in range(rng.randint(1, 3)):
             i = rng.randrange(len(data))
             data[i : i + rng.randrange(2)] = rng.choice(parts)
-        head, file = serve.Head(), io.BytesIO(bytes(data) + b"body")
+        head, file = request.Head(), io.BytesIO(bytes(data) + b"body")
         try:
             head.read(file)
-        except serve.Refused as e:
+        except request.Refused as e:
             refused += 1
             assert 400 <= e.status < 600
             continue
@@ -688,7 +688,7 @@ def test_a_body_is_sent_when_it_is_asked_for(server):
     head = POST + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n"
     answers = raw(server, head % 15 + b'{"content":"a"}')
     assert answers.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
-    assert raw(server, head % (serve.LARGEST_BODY + 1)).startswith(b"HTTP/1.1 413 ")
+    assert raw(server, head % (request.LARGEST_BODY + 1)).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_stream_to_an_old_client(server):
@@ -720,7 +720,7 @@ def raw_until_end(server, data):
 @pytest.mark.parametrize("key", ["", " ", "\t", "a ", "\na", "a\nb", "\x1b", "\u200b"])
 def test_a_key_that_is_none_is_refused_at_the_start(run, key):
     with pytest.raises(ValueError, match="--key"):
-        serve.Server(serve.Models(run), port=0, key=key)
+        serve.Server(served.Models(run), port=0, key=key)
     with pytest.raises(ValueError, match="--key"):
         sample.main(["serve", "--run", str(run), "--port", "0", "--key", key])
 
@@ -916,7 +916,7 @@ def test_text_that_cannot_fit_is_not_cut_into_tokens(server, monkeypatch):
         "encode_ordinary",
         lambda self, text: cut.append(len(text)) or encode(self, text),
     )
-    most = serve.longest_text(CFG, TOK)
+    most = api.longest_text(CFG, TOK)
     for length in (most, most + 1, 100_000):
         for path, body in (
             (
@@ -940,7 +940,7 @@ def test_text_that_cannot_fit_is_not_cut_into_tokens(server, monkeypatch):
 
 
 def test_log_probabilities_of_one_answer_are_bounded(server, monkeypatch):
-    monkeypatch.setattr(serve, "LOG_PROBABILITIES", 100)
+    monkeypatch.setattr(api, "LOG_PROBABILITIES", 100)
     chat, text = {**ASK, "logprobs": True}, {"prompt": [1, 2, 3, 4], "echo": True, "max_tokens": 16}
     for path, body, status in (
         ("/v1/chat/completions", {**chat, "n": 8}, 200),
@@ -971,14 +971,14 @@ def test_a_body_does_not_stay_while_a_reply_is_written(server, monkeypatch):
     class Body(dict):
         pass
 
-    left, read, events = [], serve.object_of, serve.Handler.events
+    left, read, events = [], api.object_of, serve.Handler.events
 
     def remembered(data):
         body = Body(read(data))
         left.append(weakref.ref(body))
         return body
 
-    monkeypatch.setattr(serve, "object_of", remembered)
+    monkeypatch.setattr(api, "object_of", remembered)
     monkeypatch.setattr(
         serve.Handler,
         "events",
@@ -995,7 +995,8 @@ def test_a_body_does_not_stay_while_a_reply_is_written(server, monkeypatch):
 def test_clients_that_do_not_read(run, monkeypatch):
     """Their answers wait up to a bound in all; beyond it the longest waiting is closed."""
     monkeypatch.setattr(serve, "UNREAD", 5 << 20)
-    monkeypatch.setattr(serve.Handler, "models", lambda self, _: serve.Answer(b" " * (2 << 20)))
+    big = serve.Route("GET", lambda handler, _: api.Answer(b" " * (2 << 20)))
+    monkeypatch.setitem(serve.ROUTES, "/v1/models", big)
     server, clients = started(run), []
     try:
         for n in range(4):
@@ -1020,7 +1021,8 @@ def test_clients_that_do_not_read(run, monkeypatch):
 def test_a_client_that_reads_nothing_at_all_is_left(run, monkeypatch):
     monkeypatch.setattr(serve.Handler, "timeout", 0.3)
     monkeypatch.setattr(serve, "SLOWEST", 1 << 30)
-    monkeypatch.setattr(serve.Handler, "models", lambda self, _: serve.Answer(b" " * (8 << 20)))
+    big = serve.Route("GET", lambda handler, _: api.Answer(b" " * (8 << 20)))
+    monkeypatch.setitem(serve.ROUTES, "/v1/models", big)
     server = started(run)
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -1036,8 +1038,8 @@ def test_a_client_that_reads_nothing_at_all_is_left(run, monkeypatch):
 def test_a_client_that_has_gone_frees_its_rows(server, monkeypatch, stream, behind):
     """Also where another request stands behind its own, read or unread."""
     assert serve.GONE <= 0.25
-    read, go = sample.Batch.read, threading.Event()
-    monkeypatch.setattr(sample.Batch, "read", lambda self: (go.wait(0.05), read(self))[1])
+    read, go = generate.Batch.read, threading.Event()
+    monkeypatch.setattr(generate.Batch, "read", lambda self: (go.wait(0.05), read(self))[1])
     body = json.dumps(
         {
             **ASK,
@@ -1113,9 +1115,9 @@ def test_no_user_text_becomes_a_control_token():
             if rng.random() < 0.1:
                 m["role"] = rng.choice(["system", "developer", "tool", text()])
         try:
-            checked = serve.messages_of({"messages": messages}, roomy, TOK)
+            checked = api.messages_of({"messages": messages}, roomy, TOK)
             ids = sample.render_prompt(checked, TOK)
-        except (ValueError, serve.Refused):
+        except (ValueError, request.Refused):
             continue
         read += 1
         want = []
@@ -1150,7 +1152,7 @@ def test_much_work_is_not_in_the_way_of_chats(server, monkeypatch):
 
 
 def test_a_look_at_more_numbers_than_memory_should_hold(server, monkeypatch):
-    monkeypatch.setattr(serve, "LOOKED_AT", 10 * (3 * CFG.vocab_size + 4 * 10))
+    monkeypatch.setattr(page, "LOOKED_AT", 10 * (3 * CFG.vocab_size + 4 * 10))
     assert send(server, "POST", "/api/look", {"tokens": [1] * 10})[0] == 200
     assert "at most" in post(server, "/api/look", {"tokens": [1] * 11}, 400)["error"]["message"]
 
@@ -1224,7 +1226,7 @@ def test_a_model_that_is_replaced(tmp_path):
     }
     for stage, params in (("sft", PARAMS), ("new", other)):
         save_model(tmp_path / stage, params)
-    server, read, go = started(tmp_path), sample.Batch.read, threading.Event()
+    server, read, go = started(tmp_path), generate.Batch.read, threading.Event()
     ask = {
         **ASK,
         "model": "sft",
@@ -1292,17 +1294,19 @@ def test_nothing_waits_for_a_model_that_is_loaded(tmp_path, monkeypatch):
         (["--origin", " "], "--origin"),
         (["--allow-host", ""], "--allow-host"),
         (["--ranks", ""], "--ranks"),
-        (["--temperature", "1.0"], "--temperature"),
-        (["--max-tokens", "200"], "--max-tokens"),
-        (["--stop", "x"], "--stop"),
-        (["--gguf", "x"], "--gguf"),
-        (["--type", "f32"], "--type"),
-        (["--ask", "x"], "--ask"),
     ],
 )
 def test_options_that_do_not_serve(args, message):
     with pytest.raises(ValueError, match=message):
         sample.main(["serve", "--run", "none", *args])
+
+
+def test_a_port_that_is_taken(run):
+    """The message names the port and the option that takes another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is taken .* --port"):
+            sample.main(["serve", "--run", str(run), "--port", str(port)])
 
 
 # ------------------------------------------------------------- what clients of OpenAI's API rely on
@@ -1407,7 +1411,7 @@ def test_one_entry_for_each_token_of_a_completion(script):
                 for key, values in (choice["logprobs"] or {}).items():
                     found[key] += values
             ids = [*prompt, TOK.encode_ordinary("\u0115")[0], *names("a", "<|endoftext|>")]
-            assert found["tokens"] == [serve.spelled(TOK, i, "bytes:") for i in ids]
+            assert found["tokens"] == [api.spelled(TOK, i, "bytes:") for i in ids]
             assert text.endswith("\ufffda") and "<|" not in text
             for name, at in zip(found["tokens"], found["text_offset"]):
                 if name != "a" and not name.startswith(("<|", "bytes:")):
@@ -1444,7 +1448,7 @@ def test_a_harness_slices_the_log_probabilities(server):
         )
         for (context, rest), choice in zip(pairs, found["choices"], strict=True):
             ids, logprobs = context + rest, choice["logprobs"]
-            logits = gpt.forward(PARAMS, CFG, np.array([ids]))[0][0, :, : TOK.n_vocab].astype(
+            logits = fast.forward(PARAMS, CFG, np.array([ids]))[0][0, :, : TOK.n_vocab].astype(
                 np.float64
             )
             logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -1529,7 +1533,7 @@ def test_a_reply_in_parts(script, monkeypatch, pace):
         assert list(found.values()) == want
     assert whole["content"] == "so2 [1+1 = 3] \u0115\ufffd"
     back = [*ASK["messages"], {"role": "assistant", "content": want}, *ASK["messages"]]
-    tokens = sample.render_prompt(serve.messages_of({"messages": back}, CFG, TOK), TOK)
+    tokens = sample.render_prompt(api.messages_of({"messages": back}, CFG, TOK), TOK)
     marks = [i for i in tokens if i in TOK.special_tokens.values()]
     assert marks.count(TOK.special_tokens["<|tool_start|>"]) == 1
     assert "parts" not in post(server, "/v1/chat/completions", ASK)["choices"][0]["message"]
@@ -1659,7 +1663,7 @@ def test_a_preflight_cannot_write_headers_of_its_own(run):
 )
 def test_an_origin_that_is_none(run, origin):
     with pytest.raises(ValueError, match="--origin"):
-        serve.Server(serve.Models(run), port=0, origin=origin)
+        serve.Server(served.Models(run), port=0, origin=origin)
 
 
 # ------------------------------------------------------------------- bodies in chunks, and HTTP/1.0
@@ -1686,7 +1690,7 @@ IN_CHUNKS = b'7\r\n{"conte\r\n8;a=b\r\nnt":"a"}\r\n0\r\n\r\n'
 def test_chunks(data, want):
     """What is behind the last chunk is left to the next request."""
     file = io.BytesIO(data + b"GET")
-    assert serve.chunks_of(file) == want and file.read() == b"GET"
+    assert request.chunks_of(file) == want and file.read() == b"GET"
 
 
 @pytest.mark.parametrize(
@@ -1742,8 +1746,8 @@ def test_chunks(data, want):
 )
 def test_chunks_that_are_refused(server, data, status):
     """One answer, whatever stands behind it, and the end of the connection."""
-    with pytest.raises(serve.Refused) as e:
-        serve.chunks_of(io.BytesIO(data))
+    with pytest.raises(request.Refused) as e:
+        request.chunks_of(io.BytesIO(data))
     assert e.value.status == status
     if len(data) < 100_000:
         answers = raw(server, CHUNKED + data)
@@ -1773,8 +1777,8 @@ def test_mutated_chunks():
             data[i : i + rng.randrange(2)] = rng.choice(parts)
         file = io.BytesIO(bytes(data))
         try:
-            body = serve.chunks_of(file)
-        except serve.Refused:
+            body = request.chunks_of(file)
+        except request.Refused:
             refused += 1
             continue
         read += 1
@@ -1986,7 +1990,7 @@ def test_models_that_are_not_there(server):
 def test_the_only_model_has_the_name_of_its_folder(run, monkeypatch):
     monkeypatch.chdir(run / "sft")
     for folder in (run / "sft", ".", "../sft/"):
-        assert list(serve.Models(folder=folder).folders) == ["sft"]
+        assert list(served.Models(folder=folder).folders) == ["sft"]
 
 
 TOOL = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
@@ -2263,7 +2267,7 @@ def test_a_model_that_changes_all_the_time_still_answers(run, monkeypatch):
         post(server, "/v1/chat/completions", ASK)
         times, loaded, load = iter(range(10**6)), [], sample.load_model
         monkeypatch.setattr(
-            serve, "signature", lambda folder: (("tokenizer.json", 0, 0, next(times)),)
+            served, "signature", lambda folder: (("tokenizer.json", 0, 0, next(times)),)
         )
         monkeypatch.setattr(
             sample, "load_model", lambda folder: loaded.append(folder) or load(folder)

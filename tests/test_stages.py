@@ -9,8 +9,11 @@ import pytest
 
 import align
 import bpe
+from model import fast
+from model import operations, walk
+from tokens.shards import write_shard
 import gpt
-from chat import objectives
+from chat import generate, objectives
 import sample
 import train
 from conftest import check_grad
@@ -29,31 +32,25 @@ def model(cfg=CFG):
 # ---------------------------------------------------------------------------------------- the model
 
 
-def test_what_mlp_and_block_add():
-    """add means the same for all gradients of a layer."""
+def test_what_a_block_adds():
+    """add means the same for all gradients of a block."""
     params = model()
-    p = gpt.layer_params(params, 1)
+    p = walk.layer_params(params, 1)
     x, dy = RNG.standard_normal((2, 10, 8))
 
-    def mlp(out, add):
-        weights = [p[k] for k in gpt.MLP]
-        cache = gpt.mlp_forward(x, *weights)[1]
-        return gpt.mlp_backward(dy, cache, weights[0], weights[2], out, add)[1:]
-
     def block(out, add):
-        shapes = {**gpt.block_shapes(CFG, 2, 5), "t": (10, 8)}
-        arrays = SimpleNamespace(**{k: np.empty(shape) for k, shape in shapes.items()})
-        gpt.block_forward(x.copy(), None, p, arrays, CFG.n_head)
-        places = out[1:] if out else [np.empty_like(a) for a in p.values()]
+        shapes = {**walk.block_shapes(CFG, 2, 5), "t": (10, 8)}
+        arrays = SimpleNamespace(hidden=None, **{k: np.empty(shape) for k, shape in shapes.items()})
+        walk.block_forward(operations, x.copy(), None, p, arrays, CFG.n_head)
+        places = out or [np.empty_like(a) for a in p.values()]
         grads = dict(zip(p, places))
-        gpt.block_backward(dy.copy(), p, arrays, CFG.n_head, grads, add)
+        walk.block_backward(operations, dy.copy(), p, arrays, CFG.n_head, grads, add)
         return grads.values()
 
-    for backward in (mlp, block):
-        once = [g.copy() for g in backward(None, False)]
-        twice = backward((np.empty_like(x), *(g.copy() for g in once)), True)
-        for a, b in zip(once, twice):
-            np.testing.assert_allclose(b, 2 * a, rtol=1e-12, atol=1e-14)
+    once = [g.copy() for g in block(None, False)]
+    twice = block([g.copy() for g in once], True)
+    for a, b in zip(once, twice):
+        np.testing.assert_allclose(b, 2 * a, rtol=1e-12, atol=1e-14)
 
 
 def test_a_step_without_weight_clears_the_gradients():
@@ -61,7 +58,7 @@ def test_a_step_without_weight_clears_the_gradients():
     params, (tokens, targets) = model(), RNG.integers(0, 13, (2, 3, 7))
     grads = {k: np.full_like(p, 7.0) for k, p in params.items()}
     no_weight = np.zeros((3, 7))
-    loss, _ = gpt.loss_and_grads(params, CFG, tokens, targets, no_weight, grads=grads)
+    loss, _ = fast.loss_and_grads(params, CFG, tokens, targets, no_weight, grads=grads)
     assert loss == 0.0 and not any(g.any() for g in grads.values())
 
 
@@ -81,24 +78,10 @@ def test_fresh_parameters():
 def test_draw_never_hits_a_token_without_probability():
     p = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
     last = 1 - 2.0 ** -53
-    assert sample.draw(p, np.array([0.0, 0.5, last, 0.0])).tolist() == [1, 2, 1, 1]
+    assert generate.draw(p, np.array([0.0, 0.5, last, 0.0])).tolist() == [1, 2, 1, 1]
 
 
 # --------------------------------------------------------------------------------------- generation
-
-
-def test_copied_rows_of_a_cache_are_of_their_own_length():
-    params, tokens = model(), RNG.integers(0, 13, (3, 9))
-    want, _ = gpt.forward(params, CFG, tokens)
-    cache = gpt.Cache(CFG, 3, like=params["wte.weight"])
-    gpt.decode(params, CFG, tokens[:, :6], cache, n_new=np.array([2, 6, 4]))
-    chosen = np.array([0, 2, 1, 0])                         # the shortest row first
-    kept = cache.rows(chosen)
-    for _ in range(3):
-        at = kept.length.copy()
-        logits = gpt.decode(params, CFG, tokens[chosen, at][:, None], kept, only_last=True)
-        np.testing.assert_allclose(logits, want[chosen, at], rtol=1e-9, atol=1e-12)
-    assert kept.length.tolist() == [5, 7, 9, 5] and cache.length.tolist() == [2, 6, 4]
 
 
 def test_a_reply_is_the_same_whoever_comes_and_goes():
@@ -116,13 +99,13 @@ def test_a_reply_is_the_same_whoever_comes_and_goes():
 
     want = []
     for stream, prompt in enumerate(prompts):
-        batch = sample.Batch(params, CFG, tokenizer, 1)
+        batch = generate.Batch(params, CFG, tokenizer, 1)
         want += batch.add([prompt], whole, [stream])
         finish(batch)
     assert len({tuple(row.ids) for row in want}) == len(want)
     early, late = prompts[:-1], prompts[-1:]
     for ends in range(len(early)):
-        batch = sample.Batch(params, CFG, tokenizer, 12)
+        batch = generate.Batch(params, CFG, tokenizer, 12)
         settings = [whole] * len(early)
         settings[ends] = short
         rows = batch.add(early, settings, range(len(early)))
@@ -164,7 +147,7 @@ def test_policy_weights_are_the_gradient_of_what_is_asked(epochs, kind):
             loss, _ = objectives.policy(l, counts, advantage)
         return loss + 0.3 * objectives.kl_estimate(l, l_ref, counts, kind)[0]
 
-    _, grads = gpt.loss_and_grads(params, CFG, rows[0], rows[1], weights)
+    _, grads = fast.loss_and_grads(params, CFG, rows[0], rows[1], weights)
     check_grad(asked, {k: (params[k], grads[k]) for k in params}, n=2)
     if epochs > 1:
         assert 0 < info["clipped"] < 1                      # both branches were taken
@@ -215,7 +198,7 @@ def run(tmp_path):
         (tmp_path / name).mkdir()
     ids = tokenizer.encode_to_numpy(TEXT * 30)
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
     lines = "".join(json.dumps(chat) + "\n" for chat in CHATS)
     (tmp_path / "chat" / "train.jsonl").write_text(lines, encoding="utf-8")
     return tmp_path
@@ -236,9 +219,9 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
     monkeypatch.setattr(train, "update", watched)
     align.sft(run, recipe)
     rows = align.pad_rows([sample.render(chat["messages"], tokenizer) for chat in CHATS])
-    _, want = gpt.loss_and_grads(params, cfg, rows[0], rows[1], rows[2] / rows[2].sum())
+    _, want = fast.loss_and_grads(params, cfg, rows[0], rows[1], rows[2] / rows[2].sum())
     text = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, 1).rows(0, 2)
-    _, of_text = gpt.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
+    _, of_text = fast.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
     for k in want:
         both = want[k] + 0.5 * of_text[k]
         # Some 40 sums of at most 300 terms in a row: sqrt(40 * 300) = 110 roundings of 6e-8.

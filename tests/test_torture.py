@@ -6,6 +6,7 @@ import re
 import shutil
 
 import bpe
+from tokens.shards import write_shard
 import gpt
 import pytest
 import torture
@@ -15,7 +16,7 @@ from conftest import ROOT
 STAGE = '''
 import argparse, atexit, shutil, time
 from pathlib import Path
-from run import command
+from run import command, disk
 from run import runs
 
 def main():
@@ -35,7 +36,7 @@ def main():
     print("done")
 
 def write(path, letter):
-    with runs.whole_file(path) as f:
+    with disk.whole_file(path) as f:
         for _ in range(20):
             f.write((letter * 1000 + path.name).encode())
             f.flush()
@@ -55,7 +56,7 @@ SCRATCH = """        scratch = args.run / f"scratch-{time.time_ns()}"
 # what it must say
 FAULTS = {
     "a file is written in place": (
-        "run/runs.py",
+        "run/disk.py",
         '            with open(tmp, "xb") as f:\n',
         '            tmp = path\n            with open(tmp, "wb") as f:\n',
         "kills", "neither the older product nor the new one|gone before|torn"),
@@ -71,7 +72,7 @@ FAULTS = {
     "the old products go before a full disk": (
         "stage.py", MADE, MADE + GONE, "disks", "gone before the new products are whole"),
     "an error names no file": (
-        "run/runs.py",
+        "run/disk.py",
         "            raise OSError(e.errno, e.strerror, str(path)) from None\n",
         "            raise OSError(e.errno, e.strerror) from None\n",
         "disks", "no single clear line"),
@@ -89,9 +90,9 @@ FAULTS = {
 
 
 def scripts(folder, file=None, old=None, new=None):
-    """A folder with run/runs.py, run/command.py and the small stage, with a fault in one of them."""
+    """A folder with runs.py, disk.py, command.py and the small stage, one of them with a fault."""
     (folder / "run").mkdir(parents=True)
-    for name in ("run/runs.py", "run/command.py"):
+    for name in ("run/runs.py", "run/disk.py", "run/command.py"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "stage.py").write_text(STAGE, encoding="utf-8")
     if file:
@@ -195,4 +196,4 @@ class ModelWorld:
             tokenizer.save(main / "tokenizer.json")
             (main / "tokens").mkdir()
             ids = tokenizer.encode_to_numpy(torture.PROSE)
-            bpe.write_shard(main / "tokens" / "val_000000.bin", ids, tokenizer)
+            write_shard(main / "tokens" / "val_000000.bin", ids, tokenizer)

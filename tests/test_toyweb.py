@@ -14,9 +14,12 @@ import pytest
 
 import data
 from web import extract
-from run import runs
-from web import pipeline
+from run import disk, runs
+from web import toypages
 from web import toyweb
+from web import toywords
+from web import toyworld
+from web import pipeline
 from web import warc
 from conftest import ROOT, kill_and_rerun, run_script
 
@@ -56,20 +59,20 @@ def test_same_seed_same_bytes_another_seed_another_world(world, tmp_path):
 
 def test_the_bytes_are_those_of_every_python():
     """The tenth byte of a gzip header names the system: gzip.compress() writes 255 in Python 3.10 and 3.13, 3 in between."""
-    assert toyweb.gzipped(b"text", 6)[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
+    assert warc.gzip_member(b"text", 6)[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 
 
 def test_the_default_world_has_the_promised_size():
-    pages = toyweb.pages()
+    pages = toypages.pages()
     hosts = {p.url.split("/")[2].removeprefix("www.") for p in pages}
     assert len(pages) == 3000 == len({p.url for p in pages}) and 130 <= len(hosts) <= 170
-    assert set(Counter(p.label for p in pages)) == set(toyweb.LABELS)
+    assert set(Counter(p.label for p in pages)) == set(toypages.LABELS)
     assert all(h.endswith(".example") for h in hosts)
 
 
 def test_every_page_comes_back_from_the_warc(world):
     run, truth = world
-    wanted = {p.url: p for p in toyweb.pages(0, N)}
+    wanted = {p.url: p for p in toypages.pages(0, N)}
     seen, encodings = Counter(), Counter()
     for path in sorted((run / "crawl").glob("*.warc.gz")):
         for r in warc.read_warc(path):
@@ -90,13 +93,13 @@ def test_every_page_comes_back_from_the_warc(world):
 
 def test_facts_stand_on_as_many_pages_as_they_should(world):
     text = training_text(world)
-    good = [p for p in toyweb.pages(0, N) if p.label == "good"]
-    for e in toyweb.entities(0, N):
+    good = [p for p in toypages.pages(0, N) if p.label == "good"]
+    for e in toyworld.entities(0, N):
         pages = [p for p in good if re.search(rf"\b{e['name'].removeprefix('the ')}\b", p.html)]
         assert len(pages) == e["exposure"], e["name"]
         for a, v in e["facts"].items():
             assert all(v in p.html for p in pages), (e["name"], a, v)
-    assert {e["exposure"] for e in toyweb.entities(0, N)} == {1, 3, 10, 20, 30}
+    assert {e["exposure"] for e in toyworld.entities(0, N)} == {1, 3, 10, 20, 30}
     assert "Longhand" in text
 
 
@@ -111,33 +114,33 @@ def test_nothing_held_out_is_in_training_text(world):
         a, w, b = re.search(r"(\d+) (\w+) (\d+)", t["question"]).groups()
         assert not re.search(rf"\b{a} {w} {b}\b", text)
     chats = "\n".join(m["content"] for c in jsonl(run / "chat/train.jsonl") for m in c["messages"] if isinstance(m["content"], str))
-    for e in toyweb.entities(0, N):                     # an entity is asked about in conversations or never
+    for e in toyworld.entities(0, N):                     # an entity is asked about in conversations or never
         assert (re.search(rf"\b{e['name']}\b", chats) is not None) == e["asked"], e["name"]
 
 
 def test_held_out_phrasings_are_no_training_phrasings():
-    for attributes in toyweb.KINDS.values():
+    for attributes in toywords.KINDS.values():
         for _, statements, questions, held in attributes.values():
             assert not set(questions) & set(held) and len(held) >= 2 and len(questions) >= 5
             assert all("{n}" in q for q in questions + held) and all("{v}" in s for s in statements)
-    for _, asks, held, reply in toyweb.IDENTITY:
-        assert not set(asks.split("|")) & set(held.split("|"))
+    for _, asks, held, reply in toywords.IDENTITY:
+        assert not set(asks) & set(held)
 
 
 def test_held_out_phrasings_use_known_words(world):
     """Nobody who has read only this web could understand a word that stands nowhere in it."""
     words = lambda s: set(re.findall("[a-z]+", s.lower()))  # noqa: E731
     known = words(training_text(world))
-    held = [q for attributes in toyweb.KINDS.values() for *_, held in attributes.values() for q in held]
-    held += toyweb.SUM_HELD + [q for _, _, asks, _ in toyweb.IDENTITY for q in asks.split("|")]
+    held = [q for attributes in toywords.KINDS.values() for *_, held in attributes.values() for q in held]
+    held += toywords.SUM_HELD_OUT + [q for _, _, asks, _ in toywords.IDENTITY for q in asks]
     assert not {w for q in held for w in words(q.format(n="", a="", w="", b=""))} - known
 
 
 def test_wheel_answers():
     t = [2, 6, 1, 4, 5, 3, 6, 1]
-    assert toyweb.wheel_question(t) == "Turn the wheel: two six one four five three six one."
-    assert toyweb.wheel_answer(t, False) == "It stops at eight."
-    assert toyweb.wheel_answer(t, True) == ("Step by step: two two, six eight, one nine, four three, five eight, three one, six seven, one eight. "
+    assert toyworld.wheel_question(t) == "Turn the wheel: two six one four five three six one."
+    assert toyworld.wheel_answer(t, False) == "It stops at eight."
+    assert toyworld.wheel_answer(t, True) == ("Step by step: two two, six eight, one nine, four three, five eight, three one, six seven, one eight. "
                                             "It stops at eight.")
 
 
@@ -224,7 +227,7 @@ def test_another_world_takes_the_place_of_the_old_one_and_of_nothing_else(tmp_pa
 def test_the_score_counts_documents_of_another_world(tmp_path, capsys):
     docs = tmp_path / "docs"
     docs.mkdir()
-    urls = [p.url for p in toyweb.pages(0, N)][:50] + ["http://elsewhere.example/"]
+    urls = [p.url for p in toypages.pages(0, N)][:50] + ["http://elsewhere.example/"]
     with gzip.open(docs / "000000.jsonl.gz", "wt", encoding="utf-8") as f:
         f.writelines(json.dumps({"url": url}) + "\n" for url in urls)
     with gzip.open(docs / "dropped.tsv.gz", "wt", encoding="utf-8") as f:
@@ -235,7 +238,7 @@ def test_the_score_counts_documents_of_another_world(tmp_path, capsys):
 
 def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finished_by_the_next(world, tmp_path, monkeypatch):
     toyweb.write(tmp_path, N, seed=1)
-    replace, calls = runs.replace, []
+    replace, calls = disk.replace, []
 
     def until_third(old, new):
         calls.append(new)
@@ -243,7 +246,7 @@ def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finish
             raise KeyboardInterrupt
         replace(old, new)
 
-    monkeypatch.setattr(runs, "replace", until_third)
+    monkeypatch.setattr(disk, "replace", until_third)
     with pytest.raises(KeyboardInterrupt):
         toyweb.write(tmp_path, N, seed=0)
     monkeypatch.undo()

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 import bpe
+from tokens.shards import write_shard
 from model import cores
+from model import fast
+from model import operations
 import gpt
 from run import runs
 import train
@@ -107,7 +110,7 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path):
     (tmp_path / "tokens").mkdir()
     ours.save(tmp_path / "tokenizer.json")
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "tokens" / f"{split}_000000.bin", other.encode_to_numpy(TEXT), other)
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", other.encode_to_numpy(TEXT), other)
     done = run_script("train.py", "--run", tmp_path)
     assert done.returncode != 0 and "made by another tokenizer" in done.stderr and "bpe.py encode" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "base").exists()
@@ -177,7 +180,7 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
     assert log[-1]["mfu"] is None and log[-1]["val_bits_per_byte"] > 0
     (tmp_path / "s").mkdir()
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
+        write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT))
     # without a tokenizer: the preset's vocabulary or the given model's, and no bits a byte
     train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "b"), *small, "--init", str(tmp_path / "a/base"), "--lr", "1e-12"])
     again, same = gpt.load(tmp_path / "b/base")
@@ -194,7 +197,7 @@ def test_training_on_jsonl_on_shards_and_from_a_given_model(tmp_path):
         train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small, "--init", str(tmp_path / "a/base"),
                     "--tokenizer", str(tmp_path / "other.json")])
     for split in ("train", "val"):
-        bpe.write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT), tok)
+        write_shard(tmp_path / "s" / f"{split}.bin", tok.encode_to_numpy(TEXT), tok)
     with pytest.raises(ValueError, match="made by another tokenizer"):
         train.main(["--data", str(tmp_path / "s"), "--run", str(tmp_path / "c"), *small, "--tokenizer", str(tmp_path / "other.json")])
 
@@ -230,12 +233,12 @@ def test_fewer_rows_at_once_where_memory_is_short():
 def test_processes_add_up_to_the_whole_batch(monkeypatch):
     cfg = gpt.Config(50, 12, 16, 2, 2)
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
-    monkeypatch.setattr(gpt, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
+    monkeypatch.setattr(operations, "BLOCK_FLOATS", 1000)      # the sum goes in blocks
     # Of three processes the batch of two rows leaves one idle, with the gradients of the batch before.
     batches = [(*rng.integers(0, 50, (2, B, 12)), rng.standard_normal((B, 12))) for B in (5, 2, 1, 4)]
     losses, want = [], {k: 0.0 for k in params}
     for tokens, targets, weights in batches:
-        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets, weights)
+        loss, grads = fast.loss_and_grads(params, cfg, tokens, targets, weights)
         losses.append(loss)
         want = {k: want[k] + grads[k] for k in want}
     before = {k: p.copy() for k, p in params.items()}
@@ -250,7 +253,7 @@ def test_processes_add_up_to_the_whole_batch(monkeypatch):
         assert len(grads.others) == n - 1 and all(np.array_equal(params[k], before[k]) for k in params)
         optimizer, (tokens, targets, weights) = train.AdamW(params), batches[0]
         optimizer.step(grads.sum, 0.01)                 # the processes see what the optimizer does
-        want_loss = gpt.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]
+        want_loss = fast.loss_and_grads(params, cfg, tokens, targets, weights, want_grads=False)[0]
         assert grads.add(tokens, targets, weights) == pytest.approx(want_loss, rel=1e-4) and want_loss != pytest.approx(losses[0], rel=1e-3)
         for k in params:
             params[k][...] = before[k]

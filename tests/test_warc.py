@@ -22,7 +22,12 @@ import pytest
 from run import command
 import data
 from web import crawl
+from web import addresses
+from web import connection
+from web import robots
 from web import extract
+from web import message
+from web import records
 from web import pii
 from web import rights
 from web import warc
@@ -81,6 +86,38 @@ NAMES = [f"http://a.com/{i}" for i in range(3)]
 PACKS = pytest.mark.parametrize("pack", [b"".join, lambda rs: b"".join(map(zipped, rs)), lambda rs: zipped(b"".join(rs))],
                                 ids=["plain", "members", "one member"])
 
+
+# ------------------------------------------------------------------------------------------------------
+# The plain definition of the format beside the reader of real files.
+
+class Few(io.BytesIO):
+    """A file that comes a few bytes at a time, as over a network."""
+
+    def read(self, n=-1):
+        return super().read(min(n, 7))
+
+
+@PACKS
+@pytest.mark.parametrize("file", [io.BytesIO, Few])
+def test_a_sound_file_is_read_as_the_definition_says(pack, file):
+    """Whatever the sizes of the pieces in which the file comes."""
+    rng = random.Random(1)
+    blocks = [rng.randbytes(rng.choice([0, 1, 7, 300, 9000, 40_000])) for _ in range(30)]
+    made = [record(block, type=rng.choice(warc.TYPES), id=str(i)) for i, block in enumerate(blocks)]
+    raw = pack(made + PAGES)
+    plain = list(warc.read_records(io.BytesIO(b"".join(made + PAGES))))
+    counts = Counter()
+    found = list(records.read_records(file(raw), counts))
+    assert [(headers, bytes(block)) for headers, block, *_ in found] == plain
+    assert [block for _, block in plain[:30]] == blocks
+    assert not +counts and {missing for *_, missing in found} == {None}
+
+
+def test_the_definition_refuses_what_is_no_record():
+    with pytest.raises(ValueError, match="begins with b'<html>.*', not with b'WARC/'"):
+        list(warc.read_records(io.BytesIO(b"<html>\n")))
+
+
 # ------------------------------------------------------------------------------------------------------
 # ARC.
 
@@ -106,7 +143,7 @@ def test_arc_of_version_2_has_five_fields_more():
     line = "127.10.100.2 19961104142103 text/html 200 fac069150613fe55599cc7fa88aa089d - 209 IA-001102.arc"          # of the specification
     _, r, last = read(start + arc(http(b"<p>x"), "http://www.dryswamp.edu:80/index.html", line) + arc(b"x", "http://b.com/", "1.2.3.4 20080102030405 text/html; a=b c"))
     assert (r.url, r.date, r.content_type, r.body) == ("http://www.dryswamp.edu:80/index.html", "1996-11-04T14:21:03Z", "text/html", b"<p>x")
-    assert [r.headers[name] for name in warc.ARC_V2] == ["200", "fac069150613fe55599cc7fa88aa089d", "-", "209", "IA-001102.arc"]
+    assert [r.headers[name] for name in records.ARC_V2] == ["200", "fac069150613fe55599cc7fa88aa089d", "-", "209", "IA-001102.arc"]
     assert last.content_type == "text/html; a=b c" and "checksum" not in last.headers
 
 
@@ -255,7 +292,7 @@ def test_lines_that_go_on_belong_to_the_header_that_they_follow():
     (["Content-Type: text/html", "Content-Type: "], {"content-type": "text/html"}), (["Content-Type: text/html; charset=gbk", "Content-Type: */*"], {"content-type": "text/html; charset=gbk"}),
     (["Content-Type: text/html; charset=gbk", "Content-Type: nonsense", "Content-Type: Text/HTML"], {"content-type": "Text/HTML; charset=gbk"})])
 def test_repeated_headers(lines, want):
-    headers = warc.parse_headers("\r\n".join(lines).encode())
+    headers = message.parse_headers("\r\n".join(lines).encode())
     assert headers == want and list(headers) == list(want)
     assert all(len(values) > 1 and values[0] == next(v for n, _, v in (line.partition(": ") for line in lines) if n.lower() == name) for name, values in headers.lines.items())
 
@@ -263,7 +300,7 @@ def test_repeated_headers(lines, want):
 @pytest.mark.parametrize("head, want", [(b"Location: /\xe4?\xfc\r\nX: \xe4", "/%E4?%FC"), ("Location: /ä\r\nX: ä".encode(), "/ä"), (b"location:/\xe4", "/%E4"), ("Location: /ä".encode() + b"\r\nX: \xe4", "/ä")])
 def test_bytes_of_an_address_keep_their_value(head, want):
     """As in Chromium: what is not UTF-8 is asked for as it came."""
-    assert warc.parse_headers(head)["location"] == want
+    assert message.parse_headers(head)["location"] == want
 
 
 def test_two_transfer_encodings_are_undone():
@@ -273,8 +310,8 @@ def test_two_transfer_encodings_are_undone():
 
 
 def test_headers_without_repetition_share_nothing():
-    first, second = warc.parse_headers(b"A: 1\r\nA: 2"), warc.parse_headers(b"A: 1")
-    assert first.lines == {"a": ["1", "2"]} and second.lines == {} == warc.Headers.lines and pickle.loads(pickle.dumps(first)).lines == first.lines
+    first, second = message.parse_headers(b"A: 1\r\nA: 2"), message.parse_headers(b"A: 1")
+    assert first.lines == {"a": ["1", "2"]} and second.lines == {} == message.Headers.lines and pickle.loads(pickle.dumps(first)).lines == first.lines
 
 
 @pytest.mark.parametrize("line", ["WARC/0.17", "WARC/0.18", "WARC/1.0", "WARC/1.1", "WARC/1.1 ", "WARC/2.0"])
@@ -319,7 +356,7 @@ LONG = zipped(" ".join(map(str, range(9000))).encode())
     (chunked(zipped(b"<p>x")) + b"0\r\n\r\n", ["Transfer-Encoding: gzip, chunked"], b"<p>x", None), (zipped(zlib.compress(b"<p>x")), ["Content-Encoding: deflate, gzip"], b"<p>x", None),
     (RAW, ["Content-Encoding: deflate"], b"<p>raw" * 9, None), (RAW[:-3], ["Content-Encoding: deflate"], None, "compressed_cut"),
     (LONG[:9000] + b"\xff" * 99 + LONG[9099:], ["Content-Encoding: gzip"], None, "compressed_cut"), (LONG[:-8] + b"\0" * 8, ["Content-Encoding: gzip"], None, "compressed_cut"),
-    (zipped(b"a") * (warc.MAX_MEMBERS + 5), ["Content-Encoding: gzip"], b"a" * warc.MAX_MEMBERS, "inflated_too_long")])
+    (zipped(b"a") * (message.MAX_MEMBERS + 5), ["Content-Encoding: gzip"], b"a" * message.MAX_MEMBERS, "inflated_too_long")])
 def test_bodies(body, headers, want, why):
     counts = Counter()
     [r] = read(record(http(body, *headers)), counts)
@@ -329,7 +366,7 @@ def test_bodies(body, headers, want, why):
 @pytest.mark.parametrize("at", [300, 3000, 9000, len(LONG) - 8])                         # the last: only the checksum
 def test_a_damaged_body_is_kept_up_to_the_damage(at):
     [r] = read(record(http(LONG[:at] + bytes(b ^ 255 for b in LONG[at:at + 8]) + LONG[at + 8:], "Content-Encoding: gzip")))
-    before = zlib.decompressobj(31).decompress(LONG[:at - warc.SMALL_STEP])
+    before = zlib.decompressobj(31).decompress(LONG[:at - message.SMALL_STEP])
     assert r.body.startswith(before) and r.truncated == "compressed_cut" and len(before) > 200
 
 
@@ -453,7 +490,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_cost_bounded_time_memory_and_output(bomb, monkeypatch):
-    monkeypatch.setattr(warc, "MAX_BLOCK", 4 << 20)
+    monkeypatch.setattr(message, "MAX_BLOCK", 4 << 20)
     began, size, n = time.process_time(), 0, 0
     tracemalloc.start()
     try:
@@ -463,13 +500,13 @@ def test_bombs_cost_bounded_time_memory_and_output(bomb, monkeypatch):
     finally:
         tracemalloc.stop()
     assert r.url == NAMES[0] and r.body == b"<p>0" or bomb in ("its declared length", "record heads", "starts of members in a member")
-    assert size <= n * warc.MAX_BLOCK and n <= 6 and peak < 40 << 20
+    assert size <= n * message.MAX_BLOCK and n <= 6 and peak < 40 << 20
     assert time.process_time() - began < 10
 
 
 def test_what_a_crawl_keeps_of_a_page_is_read_whole():
     """The limits of the three modules: what one writes the next does not cut, or counts it (see inflated_too_long)."""
-    assert crawl.MAX_BODY + crawl.MAX_HEAD <= warc.MAX_BLOCK <= extract.MAX_CHARS and crawl.MAX_HEAD <= warc.MAX_HEAD
+    assert crawl.MAX_BODY + connection.MAX_HEAD <= message.MAX_BLOCK <= extract.MAX_CHARS and connection.MAX_HEAD <= message.MAX_HEAD
 
 
 def test_memory_does_not_grow_with_the_file():
@@ -591,9 +628,9 @@ def one_case(seed):
         assert why.startswith("stream: not a WARC file: ")
     assert time.process_time() - began < 2, "slow"
 
-    assert all(len(r["body"]) <= warc.MAX_BLOCK for r in out)
+    assert all(len(r["body"]) <= message.MAX_BLOCK for r in out)
     inflated = sum(len(r["body"]) for r in out if "content-encoding" in r["http_headers"])
-    assert sum(len(r["body"]) for r in out) - inflated <= len(raw) if how == "plain" else inflated <= len(out) * warc.MAX_BLOCK
+    assert sum(len(r["body"]) for r in out) - inflated <= len(raw) if how == "plain" else inflated <= len(out) * message.MAX_BLOCK
     assert sum(counts[name] for name in (*warc.TYPES, "other_type")) == len(out)
     for name, key in (("truncated", "truncated"), ("undecodable", "undecodable")):
         assert counts[name] == sum(r[key] is not None for r in out)
@@ -614,8 +651,8 @@ def one_case(seed):
 
 
 def test_random_damage(monkeypatch):
-    monkeypatch.setattr(warc, "MAX_BLOCK", 1 << 19)
-    monkeypatch.setattr(warc, "MAX_HEAD", 1 << 12)
+    monkeypatch.setattr(message, "MAX_BLOCK", 1 << 19)
+    monkeypatch.setattr(message, "MAX_HEAD", 1 << 12)
     seen, failures = Counter(), []
     for seed in SEEDS:
         try:
@@ -633,7 +670,7 @@ def test_random_damage(monkeypatch):
 def test_the_fuzz_sees_a_reader_that_loses_records(monkeypatch):
     """A length that is believed whatever follows: the next record goes, and the fuzz must say so."""
     monkeypatch.setattr(sys.modules[__name__], "SEEDS", range(500))
-    monkeypatch.setattr(warc, "read_block", lambda stream, form, declared: (stream.take(declared or 0), True) if stream.fill(declared or 0) else (None, False))
+    monkeypatch.setattr(records, "read_block", lambda stream, form, declared: (stream.take(declared or 0), True) if stream.fill(declared or 0) else (None, False))
     with pytest.raises(AssertionError, match="seed"):
         test_random_damage(monkeypatch)
 
@@ -685,11 +722,11 @@ def test_odd_characters_anywhere_are_no_error(seed, n=120):
             links, base = crawl.links_of(r, Counter())
             for link in (*links, r.http_headers.get("location", "")):
                 try:
-                    assert crawl.normalise(link, base).isascii()
+                    assert addresses.normalise(link, base).isascii()
                 except ValueError:                                                       # no address
                     pass
-            crawl.retry_after(r.http_headers)
-            crawl.allowed(crawl.parse_robots(r.body.decode("utf-8-sig", "replace").splitlines())[0], "http://a.com/x")
+            connection.retry_after(r.http_headers)
+            robots.allowed(robots.parse_robots(r.body.decode("utf-8-sig", "replace").splitlines())[0], "http://a.com/x")
     assert read_some > n
 
 

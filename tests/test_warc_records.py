@@ -14,6 +14,7 @@ from collections import Counter
 import pytest
 
 from pages import http, page, record
+from web import message
 from web import warc
 
 def read(raw, counts=None):
@@ -126,8 +127,8 @@ def test_headers_cut_short_cost_their_record_only():
 
 
 def test_headers_or_body_too_long_with_a_wrong_length_cost_one_record(monkeypatch):
-    monkeypatch.setattr(warc, "MAX_BLOCK", 1000)
-    monkeypatch.setattr(warc, "MAX_HEAD", 500)
+    monkeypatch.setattr(message, "MAX_BLOCK", 1000)
+    monkeypatch.setattr(message, "MAX_HEAD", 500)
     for bad in (page(X="x" * 5000), page(b"y" * 5000, length=10 ** 12), page(b"y" * 5000, length=3000), page(b"y" * 5000, length=7)):
         for raw in (THREE[0] + bad + THREE[1] + THREE[2], b"".join(map(gzip.compress, [THREE[0], bad, *THREE[1:]]))):
             assert [url for url in urls(raw) if url != "http://a.com/"] == NAMES
@@ -146,7 +147,7 @@ def test_http_status(status, want):
 
 
 def test_headers_in_linear_time_and_of_bounded_size():
-    start, lines, counts = time.process_time(), b" x\n" * (warc.MAX_HEAD // 3 - 100), Counter()
+    start, lines, counts = time.process_time(), b" x\n" * (message.MAX_HEAD // 3 - 100), Counter()
     [r, cut, last] = read(record(b"HTTP/1.1 200 OK\r\nX: y\r\n" + lines + b"\r\n<p>", X="y\r\n" + lines.decode()[:-1])
                           + record(b"HTTP/1.1 200 OK\r\n" + lines * 2 + b"\r\n<p>") + THREE[0], counts)
     assert r.body == b"<p>" and r.http_headers["x"] == r.headers["x"] == "y" + " x" * (len(lines) // 3)
@@ -226,7 +227,7 @@ def test_dns_response_has_no_http_header():
 
 
 def test_memory_is_bounded_and_a_huge_record_is_cut(monkeypatch):
-    monkeypatch.setattr(warc, "MAX_BLOCK", 1000)
+    monkeypatch.setattr(message, "MAX_BLOCK", 1000)
     counts = Counter()
     out = read(record(http(b"x" * 100_000), url="u") + THREE[0], counts)
     assert len(out[0].body) < 1000 and out[0].truncated and out[1].url == NAMES[0]
@@ -285,7 +286,7 @@ CUT = gzip.compress(bytes(random.Random(0).randbytes(9000)))[:5000]
     (b"FFFF\r\n" + CUT, ["Transfer-Encoding: chunked", "Content-Encoding: gzip"], None, "chunked_cut"),
     (gzip.compress(bytes(100_001)), ["Content-Encoding: gzip"], 100_000, "inflated_too_long"), (gzip.compress(bytes(100_000)), ["Content-Encoding: gzip"], 100_000, None)])
 def test_bodies_that_are_not_all_there_are_counted(body, headers, size, why, monkeypatch):
-    monkeypatch.setattr(warc, "MAX_BLOCK", 100_000 if why == "inflated_too_long" or size == 100_000 else warc.MAX_BLOCK)
+    monkeypatch.setattr(message, "MAX_BLOCK", 100_000 if why == "inflated_too_long" or size == 100_000 else message.MAX_BLOCK)
     counts = Counter()
     [r] = read(record(http(body, *headers), url="u"), counts)
     assert size in (None, len(r.body)) and r.truncated == why
@@ -295,10 +296,10 @@ def test_bodies_that_are_not_all_there_are_counted(body, headers, size, why, mon
 
 
 def test_bomb_and_brotli():
-    bomb = gzip.compress(bytes(warc.MAX_BLOCK * 2))
+    bomb = gzip.compress(bytes(message.MAX_BLOCK * 2))
     counts = Counter()
     out = read(record(http(bomb, "Content-Encoding: gzip"), url="u") + record(http(b"\x8b\0\0", "Content-Encoding: br"), url="u"), counts)
-    assert len(out[0].body) == warc.MAX_BLOCK and out[1].undecodable == "br" and counts["undecodable"] == 1
+    assert len(out[0].body) == message.MAX_BLOCK and out[1].undecodable == "br" and counts["undecodable"] == 1
 
 
 @pytest.mark.parametrize("identified, declared, body, want", [

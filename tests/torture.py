@@ -52,7 +52,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import bpe  # noqa: E402
+from tokens.shards import check_ids, open_shard  # noqa: E402
 from model import checkpoint  # noqa: E402
+from model import fast  # noqa: E402
 import gpt  # noqa: E402
 from web import warc  # noqa: E402
 
@@ -439,7 +441,8 @@ class World:
         words = stage.other if other else stage.words
         words = [word.replace(RUN, os.fsdecode(run)) for word in words]
         kwargs = {"cwd": self.code if words[0] in ("make", "run/runs.py") else self.here, **kwargs}
-        kwargs["env"] = {"PYTHONPATH": str(self.code), **(kwargs.get("env") or {})}     # for rooms, from another folder
+        # Rooms are found from other folders too.
+        kwargs["env"] = {"PYTHONPATH": str(self.code), **(kwargs.get("env") or {})}
         if words[0] == "make":
             return Process(words, self.folder, **kwargs)
         words[0] = str(self.code / words[0])
@@ -532,7 +535,7 @@ def refused(said):
 
 
 def tracebacks(said):
-    """How many tracebacks a process printed. One of an interrupt while it imports does not count."""
+    """How many tracebacks a process printed, without one from an interrupt during imports."""
     found = said.count("Traceback (most recent call last)")
     imports = "KeyboardInterrupt" in said and not re.search(r"command\.run\(|main\(", said)
     return 0 if imports else found
@@ -844,7 +847,7 @@ def odd_trial(world, rng, number):
     stages = world.stages
     if odd.folder != b"run":                            # make refuses strange names itself
         stages = [stage for stage in stages if stage.name != "make"]
-    if odd.folder.startswith(b"-"):                     # run/runs.py is started in the scripts' folder
+    if odd.folder.startswith(b"-"):                     # runs.py starts in the scripts' folder
         stages = [stage for stage in stages if stage.name != "runs"]
     stage = stages[(number // len(ODD) + number) % len(stages)]
     parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
@@ -911,7 +914,7 @@ def odd_faults(world, stage, odd, run, status, said):
         return faults                                   # it stopped at a step, or did not begin
     if not odd.alike:
         found, want = dict.fromkeys(found), dict.fromkeys(want)
-    if odd.env:                                         # of an encoding: log/ keeps what was printed
+    if odd.env:                                         # an encoding: log/ keeps the output
         found = {name: found[name] for name in found if not re.match(r"log/.*\.txt", name)}
         want = {name: want[name] for name in want if not re.match(r"log/.*\.txt", name)}
     if differs := difference(found, want):
@@ -1085,7 +1088,7 @@ def through_the_filters(page):
     text = timed("extract", extract.main_text, data) or ""
     for text in {text, page.replace("<", "(")}:
         timed("language", model.predict, [text.replace("\n", " ")])
-        timed("repetition", chapter.gopher_repetition, text, quality.words_of)
+        timed("repetition", chapter.gopher_repetition, text, quality.words_of, quality.parts_of)
         timed("quality", chapter.gopher_quality, text, quality.words_of)
         timed("c4", chapter.c4_quality, text)
         timed("fineweb", chapter.fineweb_quality, text, quality.words_of)
@@ -1225,11 +1228,11 @@ def read_model_file(folder, name):
             params, cfg, tokenizer = sample.load_model(folder)
             ids = tokenizer.encode_ordinary(text)
             tokenizer.decode(ids)
-            gpt.forward(params, cfg, [ids[:4]]) if hasattr(ids, "shape") else None
+            fast.forward(params, cfg, [ids[:4]]) if hasattr(ids, "shape") else None
         elif name == "trainer.safetensors":
             checkpoint.load_safetensors(path)
         elif name == "val_000000.bin":
-            bpe.check_ids(bpe.open_shard(path), 1024, path)
+            check_ids(open_shard(path), 1024, path)
         elif name == "llmc.bin":
             gpt.load(path)
         elif name == "language.ftz":
@@ -1322,7 +1325,7 @@ LARGE = ["9" * 49 + "*" + "9" * 50, "(" * 49 + "1" + ")" * 49, "-" * 99 + "1", "
 
 
 def calculator_trial(rng, n=500):
-    import sample
+    from chat import tools
 
     worst, answered, faults = 0.0, 0, []
     for _ in range(n):
@@ -1332,7 +1335,7 @@ def calculator_trial(rng, n=500):
             asked = rng.choice(LARGE)
         started = time.perf_counter()
         try:
-            said = sample.calculator(asked)
+            said = tools.calculator(asked)
         except Exception as error:
             faults.append(f"calculator({asked!r}): {type(error).__name__}: {error}")
             continue
@@ -1350,10 +1353,10 @@ def calculator_trial(rng, n=500):
 
 
 def timed_calculator(asked):
-    import sample
+    from chat import tools
 
     started = time.perf_counter()
-    sample.calculator(asked)
+    tools.calculator(asked)
     return time.perf_counter() - started
 
 

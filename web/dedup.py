@@ -41,9 +41,8 @@ import unicodedata
 from pathlib import Path
 
 from model import cores                    # before NumPy
-from model import checkpoint
-from run import command
-from web import extract
+from run import command, disk
+from web import encoding
 import numpy as np
 import regex
 from run import runs
@@ -86,7 +85,7 @@ def normalize(text, version="0.10"):
     else:
         text = " ".join(NUMBER.sub("0", text).translate(TO_SPACE).split())
     if not text.isascii():
-        text = unicodedata.normalize("NFD", extract.stream_safe(text))
+        text = unicodedata.normalize("NFD", encoding.stream_safe(text))
         marks = {ord(c): None for c in set(text) if unicodedata.category(c) == "Mn"}
         text = text.translate(marks).strip()
     return DIGITS.sub("0", text).strip() if version == "v1" else text
@@ -219,7 +218,7 @@ METHOD = {"version": 2, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
 
 
 def save_array(path, a):
-    with runs.whole_file(path) as f:
+    with disk.whole_file(path) as f:
         np.save(f, a)
 
 
@@ -269,14 +268,14 @@ def load_index(path, version="0.10"):
 
 
 def save_record(path, record):
-    runs.write_text(path, json.dumps({**METHOD, **record}, indent=1) + "\n")
+    disk.write_text(path, json.dumps({**METHOD, **record}, indent=1) + "\n")
 
 
 def load_record(path, remake):
     """What save_record wrote, without METHOD; ValueError for another version's."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; make it with: {remake}")
-    record = checkpoint.read_json(path)
+    record = disk.read_json(path)
     if {key: record.pop(key, None) for key in METHOD} != METHOD:
         raise ValueError(
             f"{path}: made by another version of dedup.py; make it again with: {remake}")
@@ -302,7 +301,7 @@ def save_keys(work, stem, signatures, names, source=None):
     source: {"file", "sha256"} of the documents, where they come from a file.
     """
     work = Path(work)
-    runs.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
+    disk.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
     save_array(work / f"{stem}.keys.npy", band_keys(signatures))
     written = {part: runs.sha256_of(work / f"{stem}.{part}") for part in ("names.tsv", "keys.npy")}
     record = {**(source or {}), "documents": len(signatures), **written}
@@ -356,7 +355,7 @@ def sign(path, work):
         raise ValueError(f"{path}: {work} holds the signatures of another file of this name, "
                          f"{record['file']}; rename one of them, or give it another --work")
     signatures, names = [], []
-    for n, line in enumerate(checkpoint.read_lines(path, "surrogateescape"), 1):
+    for n, line in enumerate(disk.read_lines(path, "surrogateescape"), 1):
         try:
             signature, name = signature_and_name(line)
         except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, nested too deep, no text
@@ -406,7 +405,7 @@ def match(work, index=(), save_index=None, version="0.10"):
         np.logical_or.at(old, root, in_index(keys, load_index(path, version)))
     old = old[root]
     several, least = np.bincount(root, minlength=n)[root] > 1, {}
-    lines = (line for stem in stems for line in checkpoint.read_lines(work / f"{stem}.names.tsv"))
+    lines = (line for stem in stems for line in disk.read_lines(work / f"{stem}.names.tsv"))
     for i, line in enumerate(lines):
         if several[i]:
             least[root[i]] = min(least.get(root[i], (line, i)), (line, i))
@@ -474,9 +473,9 @@ def drop_lines(path, work, to, files):
     if runs.sha256_of(drop_path) != files[stem_of(path)].get("drop.npy"):
         raise ValueError(
             f"{drop_path}: not what the last match wrote; make it again with: {remake}")
-    with runs.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f:
+    with disk.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f:
         with gzip.GzipFile("", "wb", 6, f, mtime=0) as out:
-            for line, goes in zip(checkpoint.read_lines(path), drop.tolist()):
+            for line, goes in zip(disk.read_lines(path), drop.tolist()):
                 if not goes:
                     out.write(line.encode())
         check_matched(path, work, files)                    # it may have changed while it was read
@@ -493,7 +492,7 @@ def claim(to, work):
     if there and not (mark.exists() and mark.read_bytes() == owner):
         raise ValueError(f"{there[0]}: already there, and not made from {work}; "
                          f"delete {to}, or name another folder with --to")
-    with runs.whole_file(mark) as f:
+    with disk.whole_file(mark) as f:
         f.write(owner)
 
 

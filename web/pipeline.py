@@ -37,9 +37,10 @@ from pathlib import Path
 from model import cores                # before NumPy
 import numpy as np
 
+from run import disk
 from run import runs
-from web import crawl
 from web import dedup
+from web import remote
 from web.funnel import MAX_TEXT
 from web.warc import DOCUMENT_TYPES, FILE_ENDS, read_warc
 
@@ -129,7 +130,7 @@ class Documents:
     def open(self, path):
         """Open a file or an address as Metered."""
         if is_address(path):
-            file = crawl.open_url(path)
+            file = remote.open_url(path)
             size = getattr(file, "size", None)
         else:
             file, size = open(path, "rb"), path.stat().st_size
@@ -305,7 +306,7 @@ def gzip_text(path):
 
 def write_json(path, value):
     """Write a JSON file, whole."""
-    runs.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    disk.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 @dataclass
@@ -345,7 +346,7 @@ def run(job):
         if not is_same_run(new, made_of):
             shutil.rmtree(new, ignore_errors=True)
             (new / "units").mkdir(parents=True)
-            runs.write_text(new / "identity.json", json.dumps(made_of))     # names as \\udc.. too
+            disk.write_text(new / "identity.json", json.dumps(made_of))     # names as \\udc.. too
         try:
             take_through = functools.partial(take, job.stages, job.tools)
             with worker_processes(job.n_workers, take_through) as each:
@@ -355,7 +356,7 @@ def run(job):
             if not any((new / "units").glob("*.jsonl")):    # nothing to go on from
                 shutil.rmtree(new, ignore_errors=True)
         if job.save_index:      # perhaps to another disk, where it may fail: before the old goes
-            with open(new / "index.npy", "rb") as made, runs.whole_file(job.save_index) as out:
+            with open(new / "index.npy", "rb") as made, disk.whole_file(job.save_index) as out:
                 shutil.copyfileobj(made, out)
         with cores.uninterrupted():
             replaced = {path.name for path in (new / "shards").iterdir()}
@@ -394,7 +395,7 @@ def first_pass(job, new, each):
         unit = list(itertools.islice(made, UNIT))
         if not unit:
             break
-        runs.write_text(new / "spent_s", f"{runs.seconds_spent():.1f}\n")
+        disk.write_text(new / "spent_s", f"{runs.seconds_spent():.1f}\n")
         write_unit(units, f"{number:06}", unit)
     write_json(new / "first.json", documents.counts)
 
@@ -405,7 +406,7 @@ def write_unit(units, stem, docs):
     signatures = np.array([doc.pop("signature") for doc in kept], np.uint64)
     signatures = signatures.reshape(-1, dedup.BANDS * dedup.ROWS)
     dedup.save_keys(units, stem, signatures, map(dedup.name_of, kept))
-    with runs.whole_file(units / f"{stem}.jsonl") as out:
+    with disk.whole_file(units / f"{stem}.jsonl") as out:
         for doc in docs:
             if doc["reason"]:
                 wanted = ("url", "trail", "reason", "text", "page_cut")

@@ -13,6 +13,7 @@ Sources: Google's and Bing's documentation of robots directives; TDMRep (W3C com
 import re
 
 from web import charset
+from web import markup
 from web import robots
 
 MAX_TAG = 4096                                  # bytes in which a tag names a licence
@@ -42,10 +43,10 @@ def rights(headers, html, date=""):
     licences = licence_links(source, lower)
     last = max(lower.rfind(b"<meta"), *licences, -1)    # behind it no tag matters
     licence = None
-    for begin, name, inside in charset.tags(source):
+    for begin, name, inside in markup.tags(source):
         if begin > last:
             break
-        if name == "meta" and (reason := meta_reservation(charset.attributes(inside), now)):
+        if name == "meta" and (reason := meta_reservation(markup.attributes(inside), now)):
             return reason, None
         licence = licence or licences.get(begin)
     return None, licence
@@ -71,7 +72,7 @@ def licence_links(source, lower):
         link = LINK.match(source, begin) if begin >= 0 and end >= 0 else None
         if link:
             inside = source[link.end():end].encode("latin-1").decode("utf-8", "replace")
-            tag = charset.attributes(inside)
+            tag = markup.attributes(inside)
             address = tag.get("href", "").strip()
             if address and "license" in tag.get("rel", "").lower().split():
                 found[begin] = address

@@ -1,21 +1,106 @@
-"""What a page says of its use: the directives in X-Robots-Tag and <meta name="robots">.
+"""What owners ask of robots: robots.txt says what may be fetched, and a page how it may be used.
 
-A value is a list such as "noai, max-snippet: -1, unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT".
-In a header, "otherbot: noindex" begins what is for one robot only. It ends at the next robot's name
-or with the line, so repeated headers are read line by line. "ai-train: no" names no robot: no
-directive follows. Dates hold commas and colons; the value of a directive is no directive:
+robots.txt is a file of a host. Its rules stand in groups, each for the robots that it names; the
+longest rule that matches an address decides.
+
+A page reserves its use in X-Robots-Tag headers and <meta name="robots">. A value is a list such as
+"noai, max-snippet: -1, unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT". In a header, a name such
+as "otherbot:" begins the directives for one robot only; they end at the next robot's name or with
+the line, so repeated headers are read line by line. "ai-train: no" names no robot, because no
+directive follows. Dates hold commas and colons, and the value of a directive is no directive:
 "max-image-preview: none" forbids nothing.
 
-robots.txt, which says what may be fetched, is read by web/crawl.py.
-
-Sources: Google's "Robots meta tag, data-nosnippet, and X-Robots-Tag specifications", for names,
-lists and dates; noai is DeviantArt's.
+Sources: RFC 9309 (robots.txt); Google's "Robots meta tag, data-nosnippet, and X-Robots-Tag
+specifications", for names, lists and dates; noai is DeviantArt's.
 """
 import datetime
 import email.utils
 import re
 
+from web.addresses import escape
+
 AGENT = "longhand"                                          # what owners of pages call us
+
+
+# --------------------------------------------------------------------------------------------------
+# robots.txt.
+
+DELAY = re.compile(r"\d{1,9}(\.\d{1,9})?")
+
+
+def groups_of(lines):
+    """{name: [(key, value)]}: the groups of a robots.txt that may be ours.
+
+    Groups for the same name are one. Lines that are neither names nor rules, such as Sitemap, end
+    no group.
+    """
+    groups, names, naming = {}, [], False
+    for line in lines:
+        key, _, value = line.partition("#")[0].partition(":")
+        key, value = key.strip().lower(), value.strip()
+        if key == "user-agent":
+            names = names if naming else []
+            naming = True
+            name = re.match("[a-z_-]*", value.lower())[0] or value      # Longhand/1.0 is longhand
+            if name in (AGENT, "*") and name not in names:
+                names.append(name)
+                groups.setdefault(name, [])
+        elif key in ("allow", "disallow", "crawl-delay"):
+            naming = False
+            for name in names:
+                groups[name].append((key, value))
+    return groups
+
+
+def parse_robots(lines):
+    """([(allowed, pattern)], seconds between visits or None): what robots.txt asks of us.
+
+    If no group names us, the group for everyone counts.
+    """
+    groups = groups_of(lines)
+    rules, delays = [], []
+    for key, value in groups.get(AGENT, groups.get("*", [])):
+        if key == "crawl-delay":
+            if DELAY.fullmatch(value):
+                delays.append(float(value))
+        elif value:
+            pattern = value if value[0] in "/*" else f"/{value}"
+            rules.append((key == "allow", escape(pattern)))
+    return rules, max(delays, default=None)
+
+
+def matches(pattern, path):
+    """Whether a path begins as a pattern says, in linear time.
+
+    * stands for any characters, and a final $ for the end of the path.
+    """
+    if pattern.endswith("$"):
+        pattern = pattern[:-1] + "\n"           # no path holds this one, so it is found at the end
+    first, *others = pattern.split("*")
+    path, at = path + "\n", len(first)
+    if not path.startswith(first):
+        return False
+    for piece in others:
+        at = path.find(piece, at) + len(piece)
+        if at < len(piece):                                 # not found
+            return False
+    return True
+
+
+def allowed(rules, address):
+    """Whether an address may be fetched: the longest rule that matches decides.
+
+    Of equally long rules, the one that allows decides. Without a rule everything is allowed.
+    """
+    path = "/" + address.split("/", 3)[3]
+    matching = [(len(pattern), allow) for allow, pattern in rules if matches(pattern, path)]
+    _, allow = max(matching, default=(0, True))
+    return allow
+
+
+# --------------------------------------------------------------------------------------------------
+# Directives of a page.
+
 EVERYBODY = ("*", "robots", "all", AGENT)                   # whose directives are for us
 VALUED = re.compile(r"[ \t]*(max-[a-z-]+|unavailable_after)[ \t]*[:=](.*)", re.S)
 BEFORE_VALUED = re.compile(r"(?<![ \t])[ \t]+(?=(?:max-[a-z-]+|unavailable_after)[ \t]*[:=])")
@@ -32,12 +117,17 @@ UTC = re.compile(r" ?(?:z|utc|gmt)\Z", re.I)
 
 
 def moment(text):
-    """A date as HTTP, ISO 8601 or people write it -> datetime; None if it is none. A day is its
-    first second; without a zone, it is UTC's."""
+    """A date as HTTP, ISO 8601 or people write it -> datetime; None if it is no date.
+
+    A day means its first second. A time without a zone is UTC's.
+    """
     text = YEAR_FIRST.sub(r"\1-\2-", ORDINAL.sub("", text.strip(MARKS)[:100]))
-    for parse, form in ((datetime.datetime.fromisoformat, UTC.sub("+00:00", text).upper()),
-                        (email.utils.parsedate_to_datetime, text),
-                        (email.utils.parsedate_to_datetime, f"{text} 00:00:00 +0000")):
+    forms = (
+        (datetime.datetime.fromisoformat, UTC.sub("+00:00", text).upper()),
+        (email.utils.parsedate_to_datetime, text),
+        (email.utils.parsedate_to_datetime, f"{text} 00:00:00 +0000"),
+    )
+    for parse, form in forms:
         try:
             found = parse(form)
         except (ValueError, TypeError, IndexError, OverflowError):
@@ -47,20 +137,20 @@ def moment(text):
 
 
 def begins_directive(text):
-    """Whether a text begins with a directive or is empty: before it, a robot's name can stand."""
+    """Whether a text is empty or begins with a directive, so that a robot's name can precede it."""
     word = (text.split() or ["all"])[0].strip(MARKS)
     return bool(word in SINGLE or word == "all" or re.match("no.", word) or VALUED.match(text))
 
 
 def directives(line):
-    """Yield (directive, its value or "") of those in a header's line or a <meta> that are for us.
+    """Yield (directive, its value or "") of the directives for us in a header's line or a <meta>.
 
     >>> list(directives("noarchive, otherbot: noindex, longhand: noai, max-snippet: -1"))
     [('noarchive', ''), ('noai', ''), ('max-snippet', '-1')]
     """
     dates, ours = [], True
 
-    def put_aside(found):                                   # with its commas and colons
+    def put_aside(found):                                   # a date, with its commas and colons
         dates.append(found[1])
         return f"unavailable_after:{len(dates) - 1}"
 
@@ -77,7 +167,9 @@ def directives(line):
         words = filter(None, BETWEEN_WORDS.split(part))     # "noindex nofollow" is seen, too
         if valued := VALUED.match(part):
             name, value = valued.groups()
-            value = (dates[int(value)] if name == "unavailable_after" else value).strip(MARKS)
+            if name == "unavailable_after":
+                value = dates[int(value)]
+            value = value.strip(MARKS)
             yield name, value
             words = filter(SINGLE.__contains__, value.split()[1:])      # behind a date
         for word in words:
@@ -92,8 +184,8 @@ def lines(headers):
 def reservation(line, now=None):
     """The directive of a line that forbids the use of a page, or None.
 
-    One of RESERVED, or a date (unavailable_after) that has passed. now: when the page was fetched.
-    That, and not today, so that a crawl gives the same documents whenever it is read.
+    It is one of RESERVED, or a date (unavailable_after) that has passed. now: when the page was
+    fetched. Today's date would not do: a crawl must give the same documents whenever it is read.
     """
     found = list(directives(line))
     for name, _ in found:
@@ -106,7 +198,7 @@ def reservation(line, now=None):
 
 
 def names_of(tag):
-    """The names of a <meta>: "googlebot, robots" are two."""
+    """The names of a <meta>, whose attributes are given: "googlebot, robots" are two."""
     name = tag.get("name") or tag.get("property") or tag.get("http-equiv", "")
     return name.lower().replace(",", " ").split()
 

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from model import checkpoint
-from web import extract
+from run import disk
+from web import encoding
 
 # FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.
 HARD_WORDS = """
@@ -45,7 +45,7 @@ def host_of(url):
     "" if the URL has none, or one that is too long for DNS.
     """
     try:                                                    # urlsplit normalises beyond ASCII
-        host = urlsplit(extract.stream_safe(url)).netloc.rpartition("@")[2]
+        host = urlsplit(encoding.stream_safe(url)).netloc.rpartition("@")[2]
     except ValueError:
         return ""
     if host.startswith("["):                                # an IPv6 address
@@ -114,7 +114,7 @@ class Blocklist:
 
 def read_list(path):
     """The lines of a list, gzipped or not, without blank lines and comments."""
-    for line in map(str.strip, checkpoint.read_lines(path, "replace")):
+    for line in map(str.strip, disk.read_lines(path, "replace")):
         if line and not line.startswith("#"):
             yield line
 

@@ -1,10 +1,14 @@
-"""How long a step of reinforcement learning takes: 256 replies of up to 48 tokens and the update, a model of 0.8M parameters, beside
-TRL's GRPOTrainer on the same weights, prompts and cores; and fine-tuning beside pre-training.
+"""align_speed.py: how long a step of reinforcement learning takes, beside TRL's GRPOTrainer.
 
-    python tests/peers/align_speed.py [RUN]     first with the run's sft model (default: out/demo), where it is there, on its own tasks:
-                                                replies are short or long; then untrained, where nearly all are as long as they may be
+    python tests/peers/align_speed.py [RUN]
+
+A step is 256 replies of up to 48 tokens and the update, of a model with 0.8 million parameters. Both
+sides have the same weights, prompts and cores. The first measurement takes the run's sft model, if it
+is there, and its own tasks: replies are short or long. The second takes an untrained model, nearly
+all of whose replies are as long as they may be. Fine-tuning is measured beside pre-training.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -25,7 +29,9 @@ import align
 import bpe
 import gpt
 import sample
+from web import toypages
 from web import toyweb
+from web import toyworld
 import train
 
 PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4
@@ -47,12 +53,12 @@ def small_files(run, tasks):
 
 def make_run(run):
     """A run folder with an untrained model of the demo's shape."""
-    documents = [toyweb.story_text(toyweb.stream(0, "speed", i)) for i in range(400)]
+    documents = [toypages.story_text(toyworld.stream(0, "speed", i)) for i in range(400)]
     tok = bpe.Tokenizer.train([" ".join(text) for _, text in documents], 1024)
     cfg = gpt.Config(tok.n_vocab, 256, 128, 3, 4)
     gpt.save(run / "sft", gpt.init(cfg, 0), cfg)
     tok.save(run / "sft" / "tokenizer.json")
-    tasks = [{"question": toyweb.wheel_question(toyweb.throws(toyweb.stream(0, "t", i))), "answer": "one"} for i in range(PROMPTS * STEPS)]
+    tasks = [{"question": toyworld.wheel_question(toyworld.throws(toyworld.stream(0, "t", i))), "answer": "one"} for i in range(PROMPTS * STEPS)]
     small_files(run, tasks)
     return tasks
 
@@ -119,7 +125,10 @@ def fine_tuning(source, run):
 
 
 def main():
-    source = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "out" / "demo")
+    p = argparse.ArgumentParser(description="Time a step of RL beside TRL's.")
+    p.add_argument("run", nargs="?", type=Path, default=ROOT / "out" / "demo",
+                   help="run folder (default: out/demo)")
+    source = p.parse_args().run
     for what in ("the run's own model and tasks", "an untrained model"):
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder)

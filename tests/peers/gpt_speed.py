@@ -75,16 +75,17 @@ def bandwidth():
 
 def decode_ours(rows):
     sys.path.insert(0, str(ROOT))
+    from model import fast
     import gpt
     import numpy as np
     cfg = gpt.PRESETS["gpt2"]
     params = gpt.init(cfg, 0)
-    cache = gpt.Cache(cfg, rows, PROMPT + NEW)
+    cache = fast.Cache(cfg, rows, PROMPT + NEW)
     tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, (rows, PROMPT))
-    logits, times = gpt.decode(params, cfg, tokens, cache, only_last=True), []
+    logits, times = fast.decode(params, cfg, tokens, cache, only_last=True), []
     for _ in range(NEW - 1):
         t0 = time.perf_counter()
-        logits = gpt.decode(params, cfg, logits.argmax(-1)[:, None], cache, only_last=True)
+        logits = fast.decode(params, cfg, logits.argmax(-1)[:, None], cache, only_last=True)
         times.append(time.perf_counter() - t0)
     print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
 

@@ -173,7 +173,6 @@ def kernel_table(bandwidth, matrix):
         row(f"{name}: dx", lambda: kernels.matmul(dy, m, a, w_t=True), lambda: tdy @ tm.T, flops=2 * N * K * width)
         row(f"{name}: dw, float32", lambda: kernels.matmul(a, dy, dm, x_t=True, add=True), lambda: ta.T @ tdy, flops=2 * N * K * width)
     forget()
-    taken_along(N, C)
     forget()
 
     n_params = device.Layout(CFG).size
@@ -185,35 +184,6 @@ def kernel_table(bandwidth, matrix):
     row("AdamW", lambda: kernels.adamw(g, master, m, v, copy, state, rates, n_params, 0.9, 0.95, 1e-8, 0.1), fused.step, 30 * n_params)
     row("norm", lambda: kernels.grad_norm(g, 1.0, state), lambda: torch.linalg.vector_norm(p.grad), 4 * n_params)
     forget()
-
-
-ALONG = {"GELU": kernels.GELU, "its backward": kernels.GELU_BACKWARD, "bias gradient": kernels.BIAS_GRADIENT}
-
-
-def taken_along(N, C):
-    """What kernels.cublas.TAKEN_ALONG should hold: each with its product in one pass, and behind it."""
-    (x, _), (w, _), (b, _), (u, _), (h, _), (dy, _), (w2, _) = (here(*s) for s in ((N, C), (C, 4 * C), (4 * C,), (N, 4 * C), (N, 4 * C), (N, C), (4 * C, C)))
-    dw, db = cp.empty((C, 4 * C), np.float32), cp.empty((4 * C,), np.float32)
-    pairs = {
-        "GELU": (lambda: kernels.matmul_and(kernels.GELU, x, w, u, bias=b, aux=h),
-                 lambda: kernels.gelu_forward(kernels.linear_forward(x, w, b, h), (u, h))),
-        "its backward": (lambda: kernels.matmul_and(kernels.GELU_BACKWARD, dy, w2, u, w_t=True, aux=h),
-                         lambda: kernels.gelu_backward(kernels.matmul(dy, w2, u, w_t=True), h, u)),
-        "bias gradient": (lambda: kernels.matmul_and(kernels.BIAS_GRADIENT, x, u, dw, x_t=True, bias=db),
-                          lambda: (kernels.matmul(x, u, dw, x_t=True), kernels.bias_backward(u, db))),
-    }
-    say(f"\n{'with the product; us':28} {'one pass':>9} {'apart':>9} {'ratio':>7}")
-    chosen = kernels.cublas.TAKEN_ALONG
-    kernels.cublas.TAKEN_ALONG = set(ALONG.values())
-    try:
-        for name, (together, apart) in pairs.items():
-            if not together():
-                say(f"{name:28} cublasLt cannot")
-                continue
-            one, two = time_of(together), time_of(apart)
-            say(f"{name:28} {1e6 * one:9.1f} {1e6 * two:9.1f} {two / one:7.2f}")
-    finally:
-        kernels.cublas.TAKEN_ALONG = chosen
 
 
 def beside_autograd():
@@ -238,7 +208,7 @@ def beside_autograd():
     loss = model(torch.as_tensor(tokens, device=WHERE), torch.as_tensor(targets, device=WHERE))
     loss.backward()
     for bf16 in (False, True):
-        got, grads = gpt.loss_and_grads(device.upload(params, cfg, bf16), cfg, tokens, targets)
+        got, grads = device.loss_and_grads(device.upload(params, cfg, bf16), cfg, tokens, targets)
         worst = 0.0
         for k, g in grads.items():
             want = theirs[of(k)].grad.cpu().numpy()
@@ -309,12 +279,7 @@ def training_table(matrix):
             best = max(best, (rate, batch))
         return best
 
-    ours, rows = best_of("ours", ours_training)
-    chosen = kernels.cublas.TAKEN_ALONG
-    for name, what in {**{k: {v} for k, v in ALONG.items()}, "all of them": set(ALONG.values())}.items():
-        kernels.cublas.TAKEN_ALONG = what
-        measured(f"ours, with {name}", ours_training, rows)
-    kernels.cublas.TAKEN_ALONG = chosen
+    ours, _ = best_of("ours", ours_training)
     theirs, _ = best_of("PyTorch", torch_training)
     if ours and theirs:
         say(f"{'ratio of the best':28} {ours / theirs:10.2f}")
@@ -332,12 +297,12 @@ def losses_table():
 def decode_table(bandwidth, new=200):
     params = gpt.init(CFG, 0)
     there = device.upload(params, CFG)
-    cache, token = gpt.Cache(CFG, 1, like=there["wte.weight"]), np.zeros((1, 1), np.int64)
-    gpt.decode(there, CFG, np.zeros((1, 100), np.int64), cache, only_last=True)
+    cache, token = device.Cache(CFG, 1, like=there["wte.weight"]), np.zeros((1, 1), np.int64)
+    device.decode(there, CFG, np.zeros((1, 100), np.int64), cache, only_last=True)
     times = []
     for _ in range(new):
         t0 = time.perf_counter()
-        token[0, 0] = gpt.decode(there, CFG, token, cache, only_last=True)[0].argmax()
+        token[0, 0] = device.decode(there, CFG, token, cache, only_last=True)[0].argmax()
         times.append(time.perf_counter() - t0)
     ours = 1 / statistics.median(times[5:])
     say(f"\n124M decode, one row: ours {ours:,.0f} tokens/s, {2 * CFG.n_params * ours / bandwidth:.0%} of what reading the weights allows")
@@ -364,7 +329,7 @@ def main():
     p.add_argument("--out", type=Path, default=ROOT / "out/gpu.txt", help="file for the tables")
     args = p.parse_args()
     gpu = device.connect()
-    say(f"{gpu.name}; {time.strftime('%Y-%m-%d')}; CuPy {cp.__version__}, PyTorch {torch.__version__}, cublasLt {'in use' if kernels.cublaslt() else 'not to be had'}")
+    say(f"{gpu.name}; {time.strftime('%Y-%m-%d')}; CuPy {cp.__version__}, PyTorch {torch.__version__}, cublasLt {'in use' if kernels.cublas.cublaslt() else 'not to be had'}")
     bandwidth, matrix = peaks()
     # PyTorch compiles anew for each number of rows, which takes minutes: last, for what is done is in the file
     for part in (beside_autograd, lambda: kernel_table(bandwidth, matrix), lambda: decode_table(bandwidth), losses_table, lambda: training_table(matrix)):

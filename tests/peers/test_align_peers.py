@@ -11,6 +11,10 @@ sys.path.insert(0, str(ROOT))
 
 import align
 import bpe
+from model import fast
+from model import folders
+from model import fast
+from model import folders
 import gpt
 from chat import objectives
 
@@ -74,7 +78,7 @@ def test_grpo(folder, tmp_path, loss_type, beta):
     trainer.model.eval()
     params = gpt.load(folder)[0]
     tokens, targets, mask = rows()
-    l = -gpt.token_losses(params, CFG, tokens, targets, temperature=TAU)
+    l = -fast.token_losses(params, CFG, tokens, targets, temperature=TAU)
     l_old, l_ref = (np.where(mask > 0, l + 0.4 * RNG.standard_normal(l.shape), 0.0) for _ in "or")
     as_theirs = lambda x: torch.tensor(x[:, P - 1:], dtype=torch.float32)  # noqa: E731
     # The mask has holes, as where a tool wrote: those tokens are attended to.
@@ -90,7 +94,7 @@ def test_grpo(folder, tmp_path, loss_type, beta):
         ours, w = objectives.clipped(l, l_old, counts, ADVANTAGE, 0.2, 0.28, delta)
     kl, w_kl = objectives.kl_estimate(l, l_ref, counts, "k3")
     assert ours + beta * kl == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
-    compare(gpt.loss_and_grads(params, CFG, tokens, targets, w + beta * w_kl, temperature=TAU)[1], trainer.model)
+    compare(fast.loss_and_grads(params, CFG, tokens, targets, w + beta * w_kl, temperature=TAU)[1], trainer.model)
 
 
 def test_dpo(folder, tmp_path):
@@ -109,17 +113,17 @@ def test_dpo(folder, tmp_path):
     loss.backward()
     params, tokens, targets, mask = gpt.load(folder)[0], *rows()
     ref_params = {name.removeprefix("transformer."): p.detach().numpy() for name, p in reference.named_parameters()}
-    l, l_ref = (-gpt.token_losses(p, CFG, tokens, targets) for p in (params, ref_params))
+    l, l_ref = (-fast.token_losses(p, CFG, tokens, targets) for p in (params, ref_params))
     ours, w = objectives.dpo(l, l_ref, mask, 0.3)
     assert ours == pytest.approx(loss.item(), rel=1e-4)
-    compare(gpt.loss_and_grads(params, CFG, tokens, targets, w)[1], trainer.model)
+    compare(fast.loss_and_grads(params, CFG, tokens, targets, w)[1], trainer.model)
 
 
 def test_reward_model(folder, tmp_path):
     """Our reward model opens as a GPT2ForSequenceClassification that gives the same rewards; TRL's loss and gradients on it are ours."""
     params = gpt.load(folder)[0]
     params["score.weight"] = RNG.standard_normal(CFG.n_embd).astype(np.float32)
-    gpt.save_config(tmp_path, CFG)
+    folders.save_config(tmp_path, CFG)
     TOK.save(tmp_path / "tokenizer.json")
     align.save_reward(tmp_path, params, CFG, 0.0)
     model = theirs(tmp_path, transformers.GPT2ForSequenceClassification)

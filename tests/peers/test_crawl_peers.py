@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from web import crawl  # noqa: E402
+from web import remote  # noqa: E402
 from web import warc  # noqa: E402
 from test_crawl import BODIES, clock, file_page, links, out, raw, hang_up, servers, web  # noqa: E402,F401  fixtures, bodies
 
@@ -41,5 +42,5 @@ def test_warcio_reads_our_crawl_and_our_connections(web, out, monkeypatch):  # n
         theirs = read(file)
     assert ours == theirs and len(ours) == len(kinds) + 3                # and /, /moved, /robots.txt
     web.pages["/crawl.warc.gz"] = file_page(out.read_bytes(), breaks=[5000, 1])
-    with crawl.open_url(web.url + "/crawl.warc.gz") as file:
+    with remote.open_url(web.url + "/crawl.warc.gz") as file:
         assert read(file) == ours

@@ -5,9 +5,9 @@ import pytest
 from gguf import GGUFReader, quants, GGMLQuantizationType
 
 import bpe
-from chat import export
+from chat import export, generate
 import gpt
-import sample
+from test_export import dequantize
 
 TEXT = "the lamp is lit, said the goat.\n\nuser assistant  0 12 345 6789 I'll naïve 你好 😉 \t x"
 CFG = gpt.Config(330, 128, 64, 3, 4)
@@ -58,9 +58,9 @@ def test_llama_cpp_says_the_same(model, tmp_path, kind):
         for k, a in params.items():
             if a.ndim == 2 and k != "wpe.weight":
                 turned = a if k == "wte.weight" else a.T
-                back = export.dequantize(export.quantize(turned), turned.shape)
+                back = dequantize(export.quantize(turned), turned.shape)
                 params[k] = back if k == "wte.weight" else np.ascontiguousarray(back.T)
-    (want,) = sample.generate(params, cfg, tok, [ids], max_new_tokens=50, temperature=0.0, tools=False)
+    (want,) = generate.generate(params, cfg, tok, [ids], max_new_tokens=50, temperature=0.0, tools=False)
     theirs.reset()
     theirs.eval(ids)
     said = []

@@ -12,6 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2ForSequenceCla
 
 import bpe
 from model import checkpoint
+from model import fast
+from model import folders
+from model import fast
+from model import folders
 import gpt
 import sample
 import train
@@ -53,7 +57,7 @@ def test_transformers_opens_ours(folder):
     assert ids["attention_mask"].tolist()[0][-1] == 0 and ids["input_ids"][0, -1] == theirs.pad_token_id
     with torch.no_grad():
         want = model(torch.tensor([TOK.encode(TEXT[:60])])).logits[0].numpy()
-    np.testing.assert_allclose(gpt.forward(PARAMS, CFG, np.array([TOK.encode(TEXT[:60])]))[0][0], want, atol=1e-4)
+    np.testing.assert_allclose(fast.forward(PARAMS, CFG, np.array([TOK.encode(TEXT[:60])]))[0][0], want, atol=1e-4)
 
 
 def test_the_chat_template_is_render_prompt(tmp_path):
@@ -116,7 +120,7 @@ def test_a_reward_models_padding(tmp_path):
     """transformers reads the reward from the last token that is no padding: <|im_end|>, as we do."""
     import align
     train.save_generation_config(tmp_path, TOK, "<|im_end|>")
-    gpt.save_config(tmp_path, CFG)
+    folders.save_config(tmp_path, CFG)
     TOK.save(tmp_path / "tokenizer.json")
     params = {**PARAMS, "score.weight": np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)}
     align.save_reward(tmp_path, params, CFG, 0.0)

@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from model import fast  # noqa: E402
+from model import fast  # noqa: E402
 import gpt  # noqa: E402
 import train  # noqa: E402
 import bpe  # noqa: E402
@@ -52,7 +54,7 @@ def test_their_folder_gives_their_logits(folder):
     params, cfg = gpt.load(folder)
     assert cfg == CFG
     tokens, _ = batch(cfg, 3, 70)
-    ours = gpt.forward(params, cfg, tokens)[0]
+    ours = fast.forward(params, cfg, tokens)[0]
     with torch.no_grad():
         theirs = transformers.GPT2LMHeadModel.from_pretrained(folder)(torch.tensor(tokens)).logits.numpy()
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 1e-5
@@ -64,7 +66,7 @@ def test_every_gradient_equals_autograds(folder, dtype, tol):
     params = {k: p.astype(dtype) for k, p in params.items()}
     model = transformers.GPT2LMHeadModel.from_pretrained(folder).to(torch.float64 if dtype == np.float64 else torch.float32)
     tokens, targets = batch(cfg, 4, 70)
-    loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+    loss, grads = fast.loss_and_grads(params, cfg, tokens, targets)
     theirs = peer_loss(model, tokens, targets)
     theirs.backward()
     assert loss == pytest.approx(theirs.item(), rel=1e-6)
@@ -82,7 +84,7 @@ def test_ten_steps_of_adamw(folder):
     ours = train.AdamW(params, 0.9, 0.95, 1e-8, weight_decay=0.1)
     for step in range(10):
         tokens, targets = batch(cfg, 4, 64, seed=step % 2)
-        loss, grads = gpt.loss_and_grads(params, cfg, tokens, targets)
+        loss, grads = fast.loss_and_grads(params, cfg, tokens, targets)
         ours.step(grads, 1e-3, train.clip_scale(train.grad_norm(grads), 1.0))
         their_loss = peer_loss(model, tokens, targets)
         theirs.zero_grad()
@@ -101,11 +103,11 @@ def test_they_open_our_folder_and_write_the_same_tokens(tmp_path):
     prompt = [3, 1, 4, 1, 5]
     with torch.no_grad():
         theirs = model.generate(torch.tensor([prompt]), max_new_tokens=50, do_sample=False, pad_token_id=0, eos_token_id=None)[0].tolist()
-    cache, ids = gpt.Cache(CFG, 1), list(prompt)
-    logits = gpt.decode(params, CFG, np.array([prompt]), cache, only_last=True)
+    cache, ids = fast.Cache(CFG, 1), list(prompt)
+    logits = fast.decode(params, CFG, np.array([prompt]), cache, only_last=True)
     for _ in range(50):
         ids.append(int(logits[0].argmax()))
-        logits = gpt.decode(params, CFG, np.array([ids[-1:]]), cache, only_last=True)
+        logits = fast.decode(params, CFG, np.array([ids[-1:]]), cache, only_last=True)
     assert ids == theirs
 
 

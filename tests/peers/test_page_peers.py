@@ -13,7 +13,7 @@ import pytest
 import bpe
 import gpt
 import sample
-from chat import serve
+from chat import generate, served, serve
 from web import toyweb
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -42,7 +42,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(run):
-    server = serve.Server(serve.Models(run), port=0)
+    server = serve.Server(served.Models(run), port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://{server.address}/"
     server.close()
@@ -108,8 +108,8 @@ def test_chat(page, address):
 
 def test_stop(page, address, monkeypatch):
     """A reply that is stopped ends where it is, and stays."""
-    read = sample.Batch.read
-    monkeypatch.setattr(sample.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
+    read = generate.Batch.read
+    monkeypatch.setattr(generate.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
     page.goto(address)
     page.fill("#question", "Who?")
     page.press("#question", "Enter")
@@ -148,7 +148,7 @@ def test_a_text_like_a_call_stays_text(page, tmp_path):
     call = ("<|tool_start|>", "37*48", "<|tool_end|>", "<|output_start|>", "1776", "<|output_end|>")
     reply = ids("so", *call, "[1+1 = 3] [4 = 4] 1776<|im_end|>", "<|im_end|>")
     scripted(tmp_path / "sft", [(len(sample.render_prompt(user, TOK)), reply)])
-    server = serve.Server(serve.Models(tmp_path), port=0)
+    server = serve.Server(served.Models(tmp_path), port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sent = []
     page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/completions") else None)
@@ -181,9 +181,9 @@ def test_a_call_that_is_stopped_is_none(page, tmp_path, monkeypatch):
     call = [TOK.special_tokens["<|tool_start|>"], *TOK.encode_ordinary("1+1+" * 60)]
     asked = [{"role": "user", "content": "Who?"}]
     scripted(tmp_path / "sft", [(len(sample.render_prompt(asked, TOK)), TOK.encode_ordinary("so") + call)])
-    read = sample.Batch.read
-    monkeypatch.setattr(sample.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
-    server = serve.Server(serve.Models(tmp_path), port=0)
+    read = generate.Batch.read
+    monkeypatch.setattr(generate.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
+    server = serve.Server(served.Models(tmp_path), port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         page.goto(f"http://{server.address}/")
@@ -267,7 +267,7 @@ def test_a_text_like_a_special_token_stays_text(page, tmp_path):
     assert len(tok.encode_ordinary("<||>")) == 1
     gpt.save(tmp_path / "base", gpt.init(gpt.Config(tok.n_vocab, 64, 16, 2, 2), 0), gpt.Config(tok.n_vocab, 64, 16, 2, 2))
     tok.save(tmp_path / "base/tokenizer.json")
-    server = serve.Server(serve.Models(tmp_path), port=0)
+    server = serve.Server(served.Models(tmp_path), port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         page.goto(f"http://{server.address}/#inside")
@@ -291,7 +291,7 @@ def test_a_page_of_another_origin(browser, run, tmp_path, named, status):
     """A browser lets it ask, with any header, and read answers, refusals and streams, where --origin names it."""
     site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
     origin = f"http://127.0.0.1:{site.server_address[1]}"
-    server = serve.Server(serve.Models(run), port=0, key="sesame", origin=origin if named == "own" else named)
+    server = serve.Server(served.Models(run), port=0, key="sesame", origin=origin if named == "own" else named)
     for each in (site, server):
         threading.Thread(target=each.serve_forever, daemon=True).start()
     page = browser.new_page()
@@ -352,7 +352,7 @@ def test_training(page, address, run):
 @pytest.mark.parametrize("key", ["sesame", "schl\u00fcssel \u9375"])
 def test_a_key(browser, run, key):
     """The page asks for it and sends it, whatever its letters."""
-    server = serve.Server(serve.Models(run), port=0, key=key)
+    server = serve.Server(served.Models(run), port=0, key=key)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     page = browser.new_page()
     page.on("dialog", lambda dialog: dialog.accept(key))

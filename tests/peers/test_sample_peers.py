@@ -31,7 +31,7 @@ def test_probabilities_are_theirs():
         want = theirs(z, ids.tolist(), *how, penalty)
         seen = np.zeros(V, bool)
         seen[ids] = True
-        ours = sample.probabilities(sample.penalise(z, seen, np.zeros(V), sample.Settings(repetition_penalty=penalty))[None], *how)[0]
+        ours = sample.probabilities(sample.penalise(z, seen, np.zeros(V), sample.Settings(repetition_penalty=penalty)), *how)
         np.testing.assert_allclose(ours, want, rtol=1e-9, atol=1e-15)
         kept.append((ours > 0).mean())
     assert min(kept) < 0.02 and max(kept) == 1.0

@@ -11,7 +11,7 @@ import pytest
 import bpe
 import gpt
 import sample
-from chat import serve
+from chat import served, serve
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"] * 4, 330)
 CFG = gpt.Config(TOK.n_vocab, 64, 16, 2, 2)
@@ -26,7 +26,7 @@ def address(tmp_path_factory):
     for stage in ("base", "sft"):
         gpt.save(run / stage, params, CFG)
         TOK.save(run / stage / "tokenizer.json")
-    server = serve.Server(serve.Models(run), port=0, key="sesame")
+    server = serve.Server(served.Models(run), port=0, key="sesame")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://{server.address}"
     server.close()

@@ -1,0 +1,83 @@
+"""models.py: which model of a run a command means."""
+
+from pathlib import Path
+
+from run import command, disk
+
+
+def is_judge(folder):
+    """Whether a folder holds a reward model, which writes no text."""
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        return False
+    return "GPT2ForSequenceClassification" in disk.read_json(path).get("architectures", ())
+
+
+def in_run(run):
+    """The folders of a run's language models, by name. ValueError for a broken config.json."""
+    folders = [path.parent for path in sorted(Path(run).glob("*/model.safetensors"))]
+    return [folder for folder in folders if not is_judge(folder)]
+
+
+def add_options(parser):
+    """--run and --model, for a command that takes one model."""
+    which = parser.add_argument_group("which model")
+    which.add_argument("--run", help="run folder (default: out/demo)")
+    which.add_argument("--model", help="a model folder, in place of the run's")
+
+
+def check_options(args):
+    """ValueError for --run with --model, and for an option that an unset variable left empty.
+
+    Puts in the default of --run.
+    """
+    for name, value in vars(args).items():
+        texts = value if isinstance(value, list) else [value]
+        for text in texts:
+            if name == "text" or not isinstance(text, str):
+                continue
+            if not text or name != "stop" and not text.strip():
+                option = "--" + name.replace("_", "-")
+                raise ValueError(f"{option} is empty; leave it out, or give it a value")
+    if args.run and args.model:
+        raise ValueError(
+            f"--run {args.run}: --model {args.model} stands in place of the run's; give one of them"
+        )
+    args.run = args.run or "out/demo"
+
+
+def chosen(args, stages, kind, maker):
+    """The folder of the model that --model or --run asks for.
+
+    stages: those of the run that are wanted, the best first; kind, maker: what the error calls such
+    a model, and the command that makes one.
+    """
+    if args.model:
+        return Path(args.model)
+    run = Path(args.run)
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
+    for stage in stages:
+        if (run / stage / "model.safetensors").exists():
+            return run / stage
+    raise FileNotFoundError(
+        f"{run}: no {kind} in it yet; make one with: python {maker} --run {run}"
+    )
+
+
+def examples(run):
+    """Four questions to try on the models of a run, one for each of its kinds of tasks; [] if none.
+
+    Of the facts, one that stands on most pages: the model has learned it best.
+    """
+    found = []
+    for kind in ("identity", "facts", "calculator", "wheel"):
+        path = Path(run) / "tasks" / f"{kind}_test.jsonl"
+        if path.exists():
+            tasks = [task for _, task in disk.read_jsonl(path)]
+            found.append(max(tasks, key=lambda task: task.get("exposure", 0))["question"])
+    return found
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

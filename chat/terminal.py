@@ -1,0 +1,302 @@
+"""terminal.py: completions and conversations in a terminal, shown while they are written.
+
+    python sample.py "Once, on a foggy evening,"      or: python -m chat.terminal complete TEXT
+    python sample.py chat --ask "Who are you?"        or: python -m chat.terminal chat
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+
+import sample
+from chat import generate, models
+from chat.stream import Text
+from model import device, fast
+from run import command
+
+LEAST_ROOM = 32         # tokens that must be free for a reply, or the oldest turn is forgotten
+
+COMMANDS = {
+    "/system": "TEXT  begin anew, with a system message",
+    "/temperature": "X  how much chance there is in a reply; 0 is none",
+    "/retry": "another reply to the last question",
+    "/save": "FILE  add the conversation to a file of chats that align.py can learn from",
+    "/help": "this list",
+}
+
+
+# --------------------------------------------------------------------------- options
+
+def add_drawing(parser, temperature):
+    """The options of sample.Settings, in the order in which they act."""
+    how = parser.add_argument_group("how tokens are drawn, in this order")
+    how.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X",
+                     help="divide positive logits of tokens in prompt or reply by X, and multiply "
+                          "negative ones (default: %(default)s)")
+    how.add_argument("--presence-penalty", type=float, default=0.0, metavar="X",
+                     help="subtract X from logits of tokens in the reply (default: %(default)s)")
+    how.add_argument("--frequency-penalty", type=float, default=0.0, metavar="X",
+                     help="subtract X for each time that the token is in the reply "
+                          "(default: %(default)s)")
+    how.add_argument("--temperature", type=float, default=temperature, metavar="X",
+                     help="0 always takes the likeliest token (default: %(default)s)")
+    how.add_argument("--top-k", type=int, default=0, metavar="K",
+                     help="keep only the K likeliest tokens; 0 keeps all (default: %(default)s)")
+    how.add_argument("--top-p", type=float, default=1.0, metavar="P",
+                     help="keep only the likeliest tokens that together have the probability P "
+                          "(default: %(default)s)")
+    how.add_argument("--min-p", type=float, default=0.0, metavar="P",
+                     help="keep only tokens at least P times as likely as the likeliest "
+                          "(default: %(default)s)")
+    how.add_argument("--seed", type=int, default=0,
+                     help="the same seed gives the same text (default: %(default)s)")
+    ends = parser.add_argument_group("when a reply ends")
+    ends.add_argument("--max-tokens", type=int, default=200, metavar="N",
+                      help="at the latest after N tokens (default: %(default)s)")
+    ends.add_argument("--stop", action="append", default=[], metavar="TEXT",
+                      help="in front of this text; may be repeated")
+
+
+def settings_of(args):
+    """The Settings that add_drawing's options ask for; ValueError for one out of its range."""
+    return sample.Settings(
+        max_new_tokens=args.max_tokens,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        presence_penalty=args.presence_penalty,
+        frequency_penalty=args.frequency_penalty,
+        seed=args.seed,
+    ).check()
+
+
+def parse_args(argv=None):
+    """The command, complete or chat, with its options."""
+    p = argparse.ArgumentParser(prog="sample.py", description="Write in a terminal.")
+    commands = p.add_subparsers(dest="command", required=True)
+    completion = commands.add_parser("complete", description="Go on from a text.")
+    completion.add_argument("text", nargs="?", default="", help="the beginning of the text")
+    completion.add_argument("-n", type=int, default=1, help="texts to write (default: %(default)s)")
+    talk = commands.add_parser(
+        "chat",
+        description="Talk to the assistant. /help lists what one can type besides questions.",
+    )
+    talk.add_argument("--ask", action="append", metavar="TEXT",
+                      help="ask this and do not wait for input; may be repeated")
+    talk.add_argument("--system", metavar="TEXT", help="a system message to begin with")
+    for parser, temperature in ((completion, 1.0), (talk, 0.0)):
+        models.add_options(parser)
+        add_drawing(parser, temperature)
+        device.add_arguments(parser)
+    args = p.parse_args(argv)
+    models.check_options(args)
+    if args.command == "complete" and args.n < 1:
+        raise ValueError(f"-n {args.n}: must be at least 1")
+    return args
+
+
+def load(folder, args):
+    """A generate.Batch for one reply at a time, on the GPU if --device asks for it."""
+    gpu, engine = device.chosen(args), fast
+    params, cfg, tokenizer = sample.load_model(folder)
+    if gpu:
+        params, engine = device.upload(params, cfg, gpu.bf16), device
+    print(f"[{folder}: {cfg.n_params:,} parameters]", file=sys.stderr)
+    return generate.Batch(params, cfg, tokenizer, 1, engine=engine)
+
+
+# --------------------------------------------------------------------------- writing
+
+def say(batch, prompt, settings, stop):
+    """Show one reply while it is written; returns its ids. Ctrl-C ends the reply where it is."""
+    text, began = Text(batch.tokenizer, stop, calls=True), time.perf_counter()
+    row = None
+    try:
+        (row,) = batch.add([prompt], settings)
+        while not row.finish and not text.stopped:
+            for _, token in batch.step():
+                print(text.put(token), end="", flush=True)
+            if not row.finish:
+                batch.read()
+    except KeyboardInterrupt:
+        if row is None:                         # the prompt was being read
+            print(flush=True)
+            return []
+    if not row.finish:
+        batch.drop(row)
+    print(text.end(), flush=True)
+    if sys.stderr.isatty():
+        speed = len(row.ids) / (time.perf_counter() - began)
+        print(f"[{len(row.ids)} tokens, {speed:,.0f} a second]", file=sys.stderr)
+    return row.ids
+
+
+def complete(args):
+    """Write texts that begin with the given one."""
+    settings = settings_of(args)
+    batch = load(models.chosen(args, ["base"], "base model", "train.py"), args)
+    tokenizer = batch.tokenizer
+    end = sample.document_begin(tokenizer)      # where the next document begins, this one ends
+    settings = replace(settings, stop=frozenset(end))
+    prompt = [*end, *tokenizer.encode_ordinary(args.text)]
+    for i in range(args.n):
+        print(args.text, end="")
+        say(batch, prompt, replace(settings, seed=args.seed + i), args.stop)
+
+
+class Conversation:
+    """A conversation with a model.
+
+    Its turns are kept as ids, so that the cache has only to read what is new. When they outgrow the
+    context, the oldest turns are forgotten, and the user is told so.
+
+    head      ids of the system message
+    turns     ids of each question with its reply
+    messages  the same as messages, for /retry and /save
+    """
+
+    def __init__(self, batch, args):
+        self.batch, self.cfg, self.tokenizer = batch, batch.cfg, batch.tokenizer
+        self.args = args
+        self.end = sample.special(self.tokenizer, "<|im_end|>")
+        self.settings = replace(settings_of(args), stop=frozenset([self.end]))
+        self.asked = 0
+        self.begin(args.system)
+
+    def begin(self, system):
+        """Forget everything; begin with a system message, or with none."""
+        self.turns, self.head, self.messages = [], [], []
+        if system:
+            self.messages = [{"role": "system", "content": system}]
+            self.head, _ = sample.render(self.messages, self.tokenizer)
+
+    def ask(self, question):
+        """Show the reply to a question. ValueError if the question does not fit the context."""
+        asking = {"role": "user", "content": question}
+        turn = sample.render_prompt([asking], self.tokenizer)
+        context = self.cfg.n_positions
+        if len(self.head) + len(turn) >= context:
+            system = f" after a system message of {len(self.head)}" if self.head else ""
+            raise ValueError(
+                f"a question of {len(turn)} tokens{system} does not fit the model's context of "
+                f"{context} with room for a reply; ask something shorter"
+            )
+        self.turns.append(turn)
+        self._forget()
+        print("longhand> ", end="", flush=True)
+        settings = replace(self.settings, seed=self.args.seed + self.asked)
+        ids = say(self.batch, self.head + sum(self.turns, []), settings, self.args.stop)
+        self.asked += 1
+        if not ids:                             # it was stopped before it began
+            self.turns.pop()
+            return
+        ended = ids[-1] == self.end
+        self.turns[-1] = turn + ids + ([] if ended else [self.end])
+        content = sample.reply_parts(ids, self.tokenizer) or " "
+        self.messages += [asking, {"role": "assistant", "content": content}]
+
+    def _forget(self):
+        context = self.cfg.n_positions
+        while len(self.turns) > 1:
+            if len(self.head) + sum(map(len, self.turns)) + LEAST_ROOM <= context:
+                return
+            self.turns.pop(0)
+            print(
+                f"[the context of {context} tokens is full: the oldest turn is forgotten]",
+                file=sys.stderr,
+            )
+
+    def command(self, line):
+        """Do what a line that begins with / says."""
+        name, _, value = line.partition(" ")
+        value = value.strip()
+        if name == "/system":
+            self.begin(value)
+        elif name == "/temperature":
+            try:
+                self.settings = replace(self.settings, temperature=float(value)).check()
+            except ValueError:
+                raise ValueError(f"/temperature {value}: expected a number, 0 or more") from None
+        elif name == "/retry":
+            if not self.turns:
+                raise ValueError("/retry: nothing has been asked yet")
+            self.turns.pop()
+            question, _ = self.messages[-2:]
+            self.messages = self.messages[:-2]
+            self.ask(question["content"])
+        elif name == "/save":
+            if not value or not self.turns:
+                raise ValueError("/save FILE: a file to add to, and a conversation to save")
+            with open(value, "a", encoding="utf-8") as f:
+                f.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
+        else:
+            for name, what in COMMANDS.items():
+                print(name, what, file=sys.stderr)
+
+
+def questions(args, at_terminal):
+    """The lines that are asked: those of --ask, or those of standard input until it ends."""
+    if args.ask:
+        yield from args.ask
+        return
+    while True:
+        try:
+            line = input("you> " if at_terminal else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if line:
+            yield line
+
+
+def greet(folder):
+    """What one can ask, at the beginning of a conversation."""
+    examples = models.examples(folder.parent)
+    if examples:
+        print("Ask, for example:", file=sys.stderr)
+    for question in examples:
+        print(f"  {question}", file=sys.stderr)
+    print("/help lists what else you can type. Ctrl-D ends the conversation.", file=sys.stderr)
+
+
+def chat(args):
+    """Answer the questions from --ask, or from the terminal until it ends."""
+    settings_of(args)                           # a mistake is told before a model is loaded
+    folder = models.chosen(args, ["rl", "sft"], "assistant", "align.py sft")
+    command.guard()                             # a chat is no data, not even in a pipe
+    talk = Conversation(load(folder, args), args)
+    if not args.ask and sys.stdin is None:
+        raise ValueError("standard input is closed; ask with --ask TEXT")
+    at_terminal = not args.ask and sys.stdin.isatty()
+    if not args.ask and hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="backslashreplace")    # a byte that is no text becomes \xff
+    if at_terminal:
+        greet(folder)
+    for line in questions(args, at_terminal):
+        if not at_terminal:
+            print(f"you> {line}")
+        try:
+            if line.startswith("/") and not args.ask:
+                talk.command(line)
+            else:
+                talk.ask(line)
+        except (ValueError, OSError) as e:
+            if args.ask or isinstance(e, BrokenPipeError):
+                raise
+            print(f"[{e}]", file=sys.stderr)
+
+
+def main(argv=None):
+    """sample.py complete, and sample.py chat."""
+    args = parse_args(argv)
+    if args.command == "chat":
+        chat(args)
+    else:
+        complete(args)
+
+
+if __name__ == "__main__":
+    command.run(main, data=True)

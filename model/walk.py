@@ -1,0 +1,113 @@
+"""walk.py: the way through the blocks of a model, forward and back, in arrays that lie ready.
+
+gpt.py's block_forward makes a new array for each result. Here each result has its place, and every
+gradient takes the place of an activation that is needed no more: a step allocates nothing. The
+operations are an argument: model/fast.py walks with model/operations.py, model/device.py with
+kernels/. Both offer the same functions.
+"""
+
+import functools
+
+from gpt import Config, param_shapes
+
+_ONE_BLOCK = param_shapes(Config(vocab_size=1, n_positions=1, n_embd=1, n_layer=1, n_head=1))
+LAYER = tuple(name.removeprefix("h.0.") for name in _ONE_BLOCK if name.startswith("h.0."))
+
+
+def layer_params(params, i):
+    """gpt.block_params for arrays that may have others beside them. No array is copied."""
+    return {name: params[f"h.{i}.{name}"] for name in LAYER}
+
+
+def block_shapes(cfg, B, T):
+    """{name: shape} of what a block keeps for its backward. Each first axis divides into B parts."""
+    N, C, F = B * T, cfg.n_embd, 4 * cfg.n_embd
+    return {
+        "a": (N, C),                # what attention reads: the first norm's result, n_1 * w + b
+        "n_1": (N, C),
+        "rstd_1": (N, 1),
+        "qkv": (N, 3 * C),
+        "o": (N, C),                # attention's result
+        "lse": (B, cfg.n_head, T, 1),
+        "m": (N, C),                # what the MLP reads: the second norm's result
+        "n_2": (N, C),
+        "rstd_2": (N, 1),
+        "u": (N, F),                # the GELU's result
+        "h": (N, F),                # what it was taken of, or its derivative
+    }
+
+
+def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
+    """gpt.block_forward, except that the last sum is left to the next norm, which reads x anyway.
+
+    x (N,C) is updated in place, first by plus, which the block before left over (None: nothing).
+    Returns what this block leaves over. p: the block's parameters; s: arrays of block_shapes, and
+    beside them t (N,C) for the branches. keep: an array for the block's input, where it is wanted.
+    attend(qkv, o): what to call in place of ops.attention_forward.
+    """
+    ops.layernorm_forward(
+        x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1), plus=plus
+    )
+    if keep is not None:
+        keep[...] = x
+    ops.linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
+    B, _, T, _ = s.lse.shape
+    qkv, o = s.qkv.reshape(B, T, -1), s.o.reshape(B, T, -1)
+    if attend:
+        attend(qkv, o)
+    else:
+        ops.attention_forward(qkv, n_head, out=(o, s.lse), hidden=s.hidden)
+    ops.linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
+    ops.layernorm_forward(
+        x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t
+    )
+    ops.linear_forward(s.m, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"], out=s.h)
+    ops.gelu_forward(s.h, out=(s.u, s.h))
+    return ops.linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
+
+
+def trunk_forward(ops, x, params, layers, blocks, n_head, out, keep=None, attend=None):
+    """All blocks, then the last norm into out (y, n, rstd).
+
+    layers, blocks, keep: the p, s and keep of block_forward, block by block. attend(i, qkv, o): as
+    in block_forward, for block i.
+    """
+    plus = None
+    for i, (p, s) in enumerate(zip(layers, blocks)):
+        kept = keep[i] if keep else None
+        of_block = functools.partial(attend, i) if attend else None
+        plus = block_forward(ops, x, plus, p, s, n_head, kept, of_block)
+    ops.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus)
+
+
+def block_backward(ops, dx, p, s, n_head, grads, add=False):
+    """gpt.block_backward in place: dx (N,C) is the gradient at the block's output, then at its input.
+
+    The gradients of parameters go into grads, or are added to what is there. What is in s is used
+    up. dqkv takes the place of qkv, or its own where s has a dqkv.
+    """
+    B, _, T, _ = s.lse.shape
+
+    def linear(dy, x, name, out):
+        w, dw, db = p[f"{name}.weight"], grads[f"{name}.weight"], grads[f"{name}.bias"]
+        return ops.linear_backward(dy, x, w, (out, dw, db), add)[0]
+
+    def norm(dy, n, rstd, name):        # adds to dx, which comes down beside the branch
+        w, dw, db = p[f"{name}.weight"], grads[f"{name}.weight"], grads[f"{name}.bias"]
+        ops.layernorm_backward(dy, (n, rstd, w), dx, (dx, dw, db), add)
+
+    # forward was: x = x + mlp(norm(x))
+    du = linear(dx, s.u, "mlp.c_proj", out=s.u)
+    dh = ops.gelu_backward(du, s.h, out=s.h)
+    dm = linear(dh, s.m, "mlp.c_fc", out=s.m)
+    norm(dm, s.n_2, s.rstd_2, "ln_2")
+    # forward was: x = x + attention(norm(x))
+    do = linear(dx, s.o, "attn.c_proj", out=s.t)
+    dqkv = getattr(s, "dqkv", s.qkv)
+    cache = s.qkv.reshape(B, T, -1), s.o.reshape(B, T, -1), s.lse
+    ops.attention_backward(
+        do.reshape(B, T, -1), cache, n_head, out=dqkv.reshape(B, T, -1), hidden=s.hidden
+    )
+    da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
+    norm(da, s.n_1, s.rstd_1, "ln_1")
+    return dx

@@ -1,0 +1,200 @@
+"""chat/terminal.py: completions and conversations as a user has them."""
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+
+import bpe
+import gpt
+import sample
+from chat import generate, models, terminal
+from model import fast
+from conftest import run_main, run_script
+from test_sample import scripted
+
+TEXTS = ["the lamp is lit, said the goat. user assistant 0 1 2 3 4 5 6 7 8 9 37*48=1776 "] * 4
+TOK = bpe.Tokenizer.train(TEXTS, 330)
+CFG = gpt.Config(TOK.n_vocab, 48, 16, 2, 2)
+PARAMS = gpt.init(CFG, 0)
+for _p in PARAMS.values():
+    _p += np.random.default_rng(5).standard_normal(_p.shape).astype(np.float32) * 0.1
+S = TOK.special_tokens
+
+
+def enc(text):
+    return TOK.encode_ordinary(text)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "sft"
+    gpt.save(folder, PARAMS, CFG)
+    TOK.save(folder / "tokenizer.json")
+    return folder
+
+
+def test_completion_and_chat_from_the_command_line(model):
+    done = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "8", "-n", "2", "--seed", "4")
+    assert done.returncode == 0 and done.stdout.count("the lamp") == 2, done.stderr
+    assert done.stdout == run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "8", "-n", "2", "--seed", "4").stdout
+    done = run_script("sample.py", "chat", "--run", model.parent, "--ask", "who?", "--ask", "why?", "--max-tokens", "8")
+    assert done.returncode == 0 and "you> who?\nlonghand> " in done.stdout and "you> why?" in done.stdout, done.stderr
+    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "30", input="who?\n\nwhy?\nwhat?\n")
+    assert done.returncode == 0 and done.stdout.count("longhand> ") == 3
+    assert "the oldest turn is forgotten" in done.stderr
+
+
+def test_commands_of_the_chat(model, tmp_path):
+    saved = tmp_path / "chats.jsonl"
+    lines = ["/retry", "who?", "/retry", "/temperature 1", "why?", f"/save {saved}", "/system a lamp", "/save", "/temperature hot", "/help", "who?", "/save " + str(tmp_path)]
+    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "6", input="\n".join(lines) + "\n")
+    assert done.returncode == 0 and done.stdout.count("longhand> ") == 4, done.stderr
+    for said in ("nothing has been asked yet", "/save FILE: a file to add to", "/temperature hot: expected a number", "another reply to the last question", "Is a directory"):
+        assert said in done.stderr, said
+    (row,) = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    assert [m["content"] for m in row["messages"][0::2]] == ["who?", "why?"] and [m["role"] for m in row["messages"]] == ["user", "assistant"] * 2
+
+
+def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
+    """And says what it says when all of the conversation is read anew."""
+    monkeypatch.setattr("sys.stdin", None)
+    read, decode = [], fast.decode
+    monkeypatch.setattr(fast, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.shape[1]) or decode(params, cfg, tokens, *a, **k))
+    sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+    said = capsys.readouterr().out
+    prompts = [n for n in read if n > 1]
+    assert prompts[1] <= prompts[0] + 3                     # not the first turn again: only its last token and end
+    with monkeypatch.context() as m:
+        m.setattr(generate, "common", lambda a, b: 0)
+        sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+    assert capsys.readouterr().out == said
+
+
+def test_a_question_stopped_while_it_is_read(monkeypatch, capsys):
+    """Ctrl-C before the first token: no turn remains of it, and what was half read is read again."""
+    cfg = gpt.Config(CFG.vocab_size, 128, CFG.n_embd, CFG.n_layer, CFG.n_head)
+    talk = terminal.Conversation(generate.Batch(gpt.init(cfg, 3), cfg, TOK, 1), terminal.parse_args(["chat", "--max-tokens", "3", "--temperature", "0"]))
+    talk.ask("w")
+    first = capsys.readouterr().out
+
+    def stopped(params, cfg, tokens, cache, *a, **k):
+        n = int(cache.length[0])
+        cache.k[:, :, :, n:] = cache.v[:, :, :, n:] = 9
+        raise KeyboardInterrupt
+
+    for question in ("y", "w"):                             # one that goes on, one begun anew over what is held
+        with monkeypatch.context() as m:
+            m.setattr(fast, "decode", stopped)
+            talk.ask(question)
+        assert len(talk.turns) == 1 and len(talk.messages) == 2
+        capsys.readouterr()
+        talk.command("/retry")
+        assert capsys.readouterr().out == first
+
+
+def test_stop_and_penalties_from_the_command_line(model):
+    free = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4").stdout.rstrip("\n")
+    stop = [c for c in free[9:] if c.isprintable() and c != "\ufffd"][-1]
+    cut = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4", "--stop", stop).stdout.rstrip("\n")
+    assert free.startswith(cut) and len(cut) < len(free) and stop not in cut[len("the lamp"):]
+    other = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4", "--presence-penalty", "50").stdout
+    assert other.rstrip("\n") != free
+
+
+@pytest.mark.parametrize("args, message", [
+    (["--run", "{d}/none"], "no such run folder"), (["--run", "{d}"], "no base model in it yet"), (["chat", "--run", "{d}"], "python align.py sft"),
+    (["--model", "{d}/none"], "config.json"), (["goat " * 60, "--model", "{m}"], "does not fit the model's context of 48"),
+    (["chat", "--ask", "goat " * 60, "--model", "{m}"], "does not fit the model's context of 48"),
+    (["x", "--model", "{m}", "--top-p", "2"], "top_p 2.0"),
+])
+def test_bad_input(tmp_path, model, args, message):
+    done = run_main("sample.py", *[a.format(d=tmp_path, m=model) for a in args])
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_a_reply_of_control_characters_in_a_chat(model, monkeypatch, encoding):
+    """They are shown, however the terminal is encoded, and whatever tokens they come in."""
+    reply = "ok\x1b]0;owned\x07 \x1b[2J \u009b2J \u202e \u4f60 \u00e4"
+    scripted(monkeypatch, [*[b for c in reply for b in enc(c)], S["<|im_end|>"]])
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    sample.main(["chat", "--model", str(model), "--ask", "w\x1b[1m", "--max-tokens", "40"])
+    said = out.buffer.getvalue().decode(encoding)
+    assert (
+        "ok\\x1b]0;owned\\x07 \\x1b[2J \\x9b2J \\u202e " in said
+        and "w\\x1b[1m" in said
+        and not set(said) & set("\x1b\x07\x9b\u202e")
+    )
+    assert ("\u4f60 \u00e4" in said) == (encoding == "utf-8") and ("\\u4f60" in said) == (
+        encoding != "utf-8"
+    )
+
+
+def test_output_that_is_not_utf8(model):
+    """Half characters and foreign letters end nothing: what cannot be written is escaped."""
+    args = (
+        "sample.py",
+        "the lamp \u4f60",
+        "--model",
+        model,
+        "--temperature",
+        "2",
+        "--max-tokens",
+        "30",
+    )
+    whole = run_script(
+        *args, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8"
+    ).stdout
+    done = run_script(*args, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (
+        done.returncode == 0
+        and done.stdout == whole.encode("ascii", "backslashreplace").decode()
+        and "\\u4f60" in done.stdout
+    ), done.stderr
+    done = run_script(
+        "sample.py",
+        "chat",
+        "--model",
+        model,
+        "--max-tokens",
+        "3",
+        input="w\udcff\n",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        encoding="utf-8",
+        errors="surrogateescape",
+    )
+    assert done.returncode == 0 and "you> w\\xff" in done.stdout, done.stderr
+
+
+def test_stop_strings_may_be_white_space():
+    assert terminal.parse_args(["complete", "--stop", " ", "--stop", "\n"]).stop == [" ", "\n"]
+
+
+def test_a_chat_begins_with_what_one_can_ask(model, monkeypatch, capsys):
+    """One question of each kind of task; of the facts, one that stands on most pages."""
+    tasks = model.parent / "tasks"
+    tasks.mkdir()
+    try:
+        rows = {
+            "identity": [{"question": "Who are you?"}],
+            "facts": [{"question": "Rare?", "exposure": 1}, {"question": "Known?", "exposure": 9}],
+        }
+        for kind, found in rows.items():
+            lines = "".join(json.dumps(row) + "\n" for row in found)
+            (tasks / f"{kind}_test.jsonl").write_text(lines, encoding="utf-8")
+        assert models.examples(model.parent) == ["Who are you?", "Known?"]
+        stdin = io.StringIO("")
+        stdin.isatty = lambda: True
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
+        sample.main(["chat", "--model", str(model)])
+        said = capsys.readouterr().err
+        assert "Ask, for example:\n  Who are you?\n  Known?\n/help lists" in said
+    finally:
+        for path in tasks.iterdir():
+            path.unlink()
+        tasks.rmdir()

@@ -1,0 +1,59 @@
+"""chat/tools.py: the calculator."""
+
+import random
+import re
+import warnings
+
+import pytest
+
+from chat import tools
+
+
+@pytest.mark.parametrize("expression, value", [
+    ("37*48", "1776"), ("1,000+1", "1001"), ("10-999", "-989"), ("7/2", "3.5"), ("24/2", "12"), ("1/3", "0.333333333333"), ("1234567/2", "617283.5"), ("123456.7+0.1", "123456.8"), ("0x10+1", None), ("1_0+1", None), ("7//2", "3"),
+    ("-7%5", "3"), ("-(2+3)*4", "-20"), (" 2 + 2 ", "4"), ("2.5*2", "5"), ("1/0", None), ("", None), ("2**9", None), ("abs(3)", None),
+    ("__import__('os')", None), ("1 if 1 else 2", None), ("'a'*9", None), ("True+1", None), ("(" * 90 + "1", None), ("1+" * 60 + "1", None),
+    ("9" * 50 + "*" + "9" * 40, str(int("9" * 50) * int("9" * 40))), ("1e999", None), ("1e999-1e999", None), ("1j", None), ("x", None),
+    ("1,000*2", "2000"), ("(1,2)", None), ("1,00", None), ("1" + 20 * "0" + "/1", "1" + 20 * "0"), ("1/1" + 15 * "0", "0." + 14 * "0" + "1"),
+])
+def test_calculator(expression, value):
+    assert tools.calculator(expression) == value
+
+
+def test_random_expressions():
+    """The calculator gives a number of at most 100 characters or nothing, and no warning."""
+    rng, found = random.Random(0), 0
+    cases = [
+        "9" * 49 + "*" + "9" * 50,
+        "(" * 49 + "1" + ")" * 49,
+        "-" * 99 + "1",
+        "1" + "+1" * 49,
+        "(1)(2)",
+        "1 (2)",
+        "1/" + "9" * 98,
+        "." + "0" * 97 + "1",
+        "\u0663+\u0663",
+        "1e9",
+        "1_0",
+        "0/0",
+        "1..real",
+    ]
+    cases += [
+        "".join(rng.choice("0123456789.,+-*/%() ") for _ in range(rng.randint(1, 100)))
+        for _ in range(3000)
+    ]
+    cases += [
+        "".join(
+            rng.choice(("7", "10", "0.5", "+", "-", "*", "/", "//", "%", "(", ")"))
+            for _ in range(rng.randint(1, 9))
+        )
+        for _ in range(3000)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for case in cases:
+            result = tools.calculator(case)
+            if result is not None:
+                found += 1
+                assert len(result) <= 100 and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", result), case
+    assert found > 200

@@ -1,0 +1,235 @@
+"""hashtable.py: numbers for keys, looked up many at a time in arrays.
+
+A dict is asked for one key after the other: 60 ns each at best, and pieces would have to become
+Python objects first. Here NumPy looks up a whole block of keys in a few passes. Two things are
+looked up so: pieces of text (Pieces, below) and pairs of ids (encoder.Pairs).
+
+    slot        0    1    2    3    4    5    6    7        size: a power of two, a quarter full
+    number     -1    2   -1    0    1   -1   -1   -1        -1: free
+    words      --   key  --   key  key  --   --   --        one array for each 64-bit word of a key
+
+A key stands in its home slot, which its hash names, or in the first slot behind it that was free
+(open addressing). So a search ends at the key or at a free slot.
+"""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+SURE = 15                           # bytes of a piece that fit into a key of two words
+MULTIPLIERS = np.uint64(0xD6E8FEB86659FD93), np.uint64(0x9E3779B97F4A7C15)
+
+
+class Table:
+    """Numbers 0, 1, 2 ... for keys of one or two 64-bit words, in the order they are added.
+
+    The salt is random. It changes no number, but without it somebody could write a text whose
+    pieces all have the same home.
+    """
+
+    SALT = np.uint64(int.from_bytes(os.urandom(8), "little"))
+
+    def __init__(self, n_words, n_keys=2**12):
+        self.n, self.keys = 0, np.zeros((n_keys, n_words), np.uint64)   # the keys by their number
+        self.build(1 << (4 * n_keys - 1).bit_length())
+
+    def build(self, size):
+        """Make the slots anew and put all keys into them."""
+        self.size, self.number = size, np.full(size, -1, np.int32)
+        self.words = [np.zeros(size, np.uint64) for _ in self.keys.T]
+        keys, self.n = self.keys[:self.n], 0
+        self.add(*keys.T)
+
+    def home(self, *key):
+        """The home slots of keys, (n,) int64. The upper half of a product depends on all bits."""
+        h = key[0] ^ self.SALT
+        for word in key[1:]:
+            h ^= word * MULTIPLIERS[1]
+        h *= MULTIPLIERS[0]
+        h ^= h >> np.uint64(32)
+        h *= MULTIPLIERS[0]
+        h >>= np.uint64(65 - self.size.bit_length())
+        return h.view(np.int64)
+
+    def differ(self, slot, key):
+        """Whether another key than this one stands in each slot."""
+        other = self.words[0].take(slot) != key[0]
+        for words, word in zip(self.words[1:], key[1:]):
+            other |= words.take(slot) != word
+        return other
+
+    def find(self, *key):
+        """The numbers of keys, given as one (n,) uint64 a word -> (n,) int32, -1: unknown."""
+        slot = self.home(*key)
+        number = self.number.take(slot)
+        other = self.differ(slot, key)
+        rest = np.flatnonzero(other & (number >= 0))
+        number[other] = -1
+        slot = slot[rest]
+        while len(rest):                                    # another key stands there: go on
+            slot = (slot + 1) & (self.size - 1)
+            found = self.number.take(slot)
+            other = self.differ(slot, [word.take(rest) for word in key])
+            number[rest[~other]] = found[~other]
+            other &= found >= 0
+            rest, slot = rest[other], slot[other]
+        return number
+
+    def add(self, *key):
+        """Give keys, none of them known, the next numbers, in order; equal keys get one number.
+
+        -> (n,) int32 numbers; (m,) the places of the m different keys, where each comes first.
+
+        All keys go to their slots at once. Where several want one free slot, NumPy's assignment
+        lets the last one stay, and as we assign them backwards, that is the first one. Whoever
+        finds a key that is not his own there tries the next slot.
+        """
+        n = self.n + len(key[0])
+        if 4 * n > self.size:                   # with fuller tables, searches in vain get long
+            self.build(1 << (6 * n).bit_length())
+        slot, todo = self.home(*key), np.arange(len(key[0]))
+        first = np.empty(len(todo), np.int32)               # the place of the first equal key
+        while len(todo):
+            free = todo[self.number[slot[todo]] < 0][::-1]
+            self.number[slot[free]] = free                  # not yet a number: a place in `key`
+            stays = free[self.number[slot[free]] == free]
+            for words, word in zip(self.words, key):
+                words[slot[stays]] = word[stays]
+            other = self.differ(slot[todo], [word[todo] for word in key])
+            first[todo[~other]] = self.number[slot[todo[~other]]]
+            todo = todo[other]
+            slot[todo] = (slot[todo] + 1) & (self.size - 1)
+        firsts = np.flatnonzero(first == np.arange(len(first)))
+        number = np.empty(len(first), np.int32)
+        number[firsts] = np.arange(self.n, self.n + len(firsts))
+        self.number[slot[firsts]] = number[firsts]
+        if len(self.keys) < self.n + len(firsts):
+            more = np.zeros((n, self.keys.shape[1]), np.uint64)
+            self.keys = np.concatenate([self.keys[:self.n], more])
+        for column, word in zip(self.keys.T, key):
+            column[self.n:self.n + len(firsts)] = word[firsts]
+        self.n += len(firsts)
+        return number[first], firsts
+
+    def renumber(self, values):
+        """Let find() give values[i], (n,) int32, in place of the number i. No key can follow."""
+        full = self.number >= 0
+        self.number[full] = values[self.number[full]]
+
+
+# ---- pieces --------------------------------------------------------------------------------------
+
+# A piece of n <= SURE bytes as a key of two words: its bytes, then zeros, and n as the last byte.
+#
+#     " hello"  ->  word 0: 20 68 65 6c 6c 6f 00 00    word 1: 00 00 00 00 00 00 00 06
+LOW_BYTES = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(SURE + 1)], np.uint64)
+HIGH_BYTES = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(SURE + 1)], np.uint64)
+LENGTH_BYTE = np.array([n << 56 for n in range(SURE + 1)], np.uint64)
+
+
+def words_of(data, begin, length):
+    """The keys of the pieces data[begin:begin + length], each of up to SURE bytes.
+
+    data (uint8) goes on for 15 bytes behind the last piece. Returns two arrays (n,) of uint64.
+    """
+    word_at = np.ndarray(len(data) - 7, "<u8", data, 0, (1,))       # the word at each byte
+    low, high = word_at.take(begin), word_at.take(begin + 8)
+    low &= LOW_BYTES.take(length)
+    high &= HIGH_BYTES.take(length)
+    high |= LENGTH_BYTE.take(length)
+    return low, high
+
+
+class Looked(NamedTuple):
+    """What Pieces.look has found of a block of pieces."""
+    low: np.ndarray         # (n,) the keys
+    high: np.ndarray
+    row: np.ndarray         # (n,) their rows in the table, -1 for the unknown
+    long: dict              # {place: piece} of those that are too long for a key
+
+
+class Pieces:
+    """Numbers for pieces (byte strings), in the order they are met first.
+
+    Pieces of up to SURE bytes are in a Table, the few longer ones in a dict. Each of the two has an
+    order of its own, so the row in the table is not yet the number.
+    """
+
+    def __init__(self):
+        self.table, self.long, self.n = Table(2), {}, 0
+        self.number_of_row = np.array([-1], np.int32)       # the last one is for what is not there
+
+    def look(self, data, begin, length):
+        """What find() has to know of the pieces data[begin:begin + length]. Changes nothing, so
+        several threads may look at the same time."""
+        low, high = words_of(data, begin, np.minimum(length, SURE))
+        row = self.table.find(low, high)
+        long = {}
+        for i in np.flatnonzero(length > SURE).tolist():
+            long[i] = data[begin[i]:begin[i] + length[i]].tobytes()
+            row[i] = 0                                      # not new in the table
+        return Looked(low, high, row, long)
+
+    def find(self, blocks):
+        """[Looked] -> [(n,) int32 numbers]. New pieces get the next numbers."""
+        self.add([np.flatnonzero(block.row < 0) for block in blocks], blocks)
+        found = []
+        for block in blocks:
+            numbers = self.number_of_row.take(block.row)
+            for i, piece in block.long.items():
+                numbers[i] = self.long[piece]
+            found.append(numbers)
+        return found
+
+    def add(self, new, blocks):
+        """Number the pieces that are new. new: for each block the places that are not in the table.
+        Their rows are written into the blocks."""
+        begins = np.cumsum([0] + [len(block.row) for block in blocks]).tolist()
+        new_long = {}                                       # piece -> where it was met first
+        for block, begin in zip(blocks, begins):
+            for i, piece in block.long.items():
+                if piece not in self.long:
+                    new_long.setdefault(piece, begin + i)
+        if not new_long and not any(map(len, new)):
+            return
+        low = np.concatenate([block.low[at] for block, at in zip(blocks, new)])
+        high = np.concatenate([block.high[at] for block, at in zip(blocks, new)])
+        met = np.concatenate([begin + at for begin, at in zip(begins, new)])
+        rows, firsts = self.table.add(low, high)
+        ends = np.cumsum([len(at) for at in new])
+        for block, at, part in zip(blocks, new, np.split(rows, ends[:-1])):
+            block.row[at] = part
+        met = np.concatenate([met[firsts], np.array(list(new_long.values()), np.int64)])
+        number = np.empty(len(met), np.int32)
+        number[np.argsort(met)] = np.arange(self.n, self.n + len(met))
+        short, long = number[:len(firsts)], number[len(firsts):]
+        unknown = np.array([-1], np.int32)
+        self.number_of_row = np.concatenate([self.number_of_row[:-1], short, unknown])
+        self.long |= zip(new_long, long.tolist())
+        self.n += len(met)
+
+    def known(self, data, begin, length):
+        """The numbers of pieces, each of at most SURE bytes -> (n,) int32, -1: unknown."""
+        return self.number_of_row.take(self.table.find(*words_of(data, begin, length)))
+
+    def short_from(self, first):
+        """The pieces in the table whose number is `first` or more.
+
+        -> (n,) numbers, (n, 16) uint8 the bytes, (n,) lengths
+        """
+        row = np.searchsorted(self.number_of_row[:-1], first)
+        raw = self.table.keys[row:self.table.n].view(np.uint8).reshape(-1, 16)
+        return self.number_of_row[row:-1].astype(np.int64), raw, raw[:, SURE].astype(np.int64)
+
+    def long_from(self, first):
+        """{number: piece} of the long pieces whose number is `first` or more."""
+        return {i: piece for piece, i in self.long.items() if i >= first}
+
+    def all(self):
+        """Every piece, in the order of the numbers."""
+        numbers, raw, lengths = self.short_from(0)
+        pieces, joined = self.long_from(0), raw.tobytes()
+        for k, (i, n) in enumerate(zip(numbers.tolist(), lengths.tolist())):
+            pieces[i] = joined[16 * k:16 * k + n]
+        return [pieces[i] for i in range(self.n)]

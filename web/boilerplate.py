@@ -1,0 +1,174 @@
+"""Words by which boilerplate gives itself away: in the names of elements, in headings, on buttons.
+
+No rule knows a site, and none knows a language but by these words.
+
+    boilerplate     the reasons against an element, from its class, id, role, itemprop and style
+    is_lede         whether an element is named as the first paragraph of an article
+    is_afterwards   whether a heading begins what follows an article
+    BUTTONS         lines that are buttons
+
+The core of the vocabulary is trafilatura's.
+"""
+import re
+
+from web.markup import attributes
+
+MAX_REASONS = 32                  # that the names of one element give against it; real ones have 16
+MAX_NAMES = 1000                  # characters of attributes in which a lede is named
+
+
+# --------------------------------------------------------------------------------------------------
+# Elements.
+
+# Words of class, id, role and itemprop. A word of six letters stands for all that begin with it.
+# Names are mostly English everywhere, but not all are.
+VOCABULARY = set("""
+    nav navi naviga navbar navbox subnav menu menus submen megame dropdo breadc pagina pager paging
+    toolba topbar masthe banner footer foot coloph copyri imprint impressum sideba catlin editse
+    login signin signup modal popup popups overlay overlays toolti lightb offcan print search dialog
+    cookie consen newsle subscr paywal promo promos syndic signat userin postpr ad ads adv advert
+    sponso outbra tabool criteo anzeig werbun reklam iklan annons annonce publicidad publicidade
+    publicite pubblicita share shares sharin shareb sharet sharedaddy social addthi addtoa viral
+    teilen partag compartir compartilhar condiv paylas bagika relate relaci recomm simila sugges
+    trendi mostre readmo upsell recirc teaser verwan correl powiaz terkai ilgili commen koment
+    coment kommen disqus akisme respond reply replie yorum yoruml reacties meta date dates time
+    datum fecha dateli timest byline author autor autore auteur avtor yazar tags taglis tagclo
+    rating vote votes credit credits captio attach carous slides galler infobo button cta discla
+    """.split())
+# Of these, the words that say where a box stands or how it looks. They are true of small boxes.
+PLACES = set("""
+    nav navi naviga navbar menu submen dropdo sideba search dialog carous slides slider teaser print
+    ad adv promo promos sponso newsle meta date dates time tags attach infobo readmo share sharin
+    social rating breadc button
+    """.split())
+# And the words for what readers wrote: beside an article it goes, in a forum it is the text.
+REPLIES = set("""
+    commen koment coment kommen disqus reply replie respon respond sugges yorum yoruml reacties
+    """.split())
+CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
+TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
+# Names of the article itself. It may carry others: blogs put a post's tags among its classes.
+ARTICLE = re.compile(r"(?i)articlebody|\b(?:hentry|status-publish)\b"
+                     r"|(?:article|entry|post|story)[-_]*(?:body|content|text)(?![a-z])")
+NAMES = re.compile(r"""(?i)\s(?:class|id|role|itemprop)\s*=\s*"""
+                   r"""(?:"([^"]*)|'([^']*)|([^\s"'>]+))""")
+WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")                    # navLinks_2 -> nav Links
+HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
+
+
+def names_in(attrs):
+    """What an element is called: its class, id, role and itemprop."""
+    return " ".join([a or b or c for a, b, c in NAMES.findall(attrs)])
+
+
+def boilerplate(attrs):
+    """The reasons that an element's attributes give against it.
+
+    >>> boilerplate(' class="post-footer relatedPosts"'), boilerplate(' class="footnote"')
+    (('footer', 'relate'), ())
+    """
+    if "hidden" in attrs or "none" in attrs or "sr-only" in attrs or "reader" in attrs:
+        found = attributes(attrs)
+        if ("hidden" in found or found.get("aria-hidden") == "true"
+                or HIDDEN.search(found.get("style", ""))
+                or not CONCEALED.isdisjoint(found.get("class", "").split())):
+            return ("hidden",)
+    names = names_in(attrs)
+    if not names:
+        return ()
+    lower, reasons = names.lower(), {}
+    words = WORD.findall(lower)
+    if names != lower:                          # navLinks is nav and Links, and it is navlinks
+        words = WORD.findall(names) + words
+    for word in map(str.lower, words):
+        if word not in VOCABULARY and word[:6] not in VOCABULARY:
+            word = next(filter(word.endswith, TAILS), "")
+        if word:
+            reasons[word[:6]] = True
+            if len(reasons) == MAX_REASONS:
+                break
+    return () if reasons and ARTICLE.search(names) else tuple(reasons)
+
+
+# Names of the first paragraph of an article, which often stands beside it.
+LEDES = set("intro lead lede perex standf dek abstra chapo chapea vorspa einlei entrad "
+            "ingres".split())
+DIGITS = re.compile("[0-9]+")
+
+
+def shape(attrs):
+    """The classes of an element without their numbers: the parts of a text often share them."""
+    return DIGITS.sub("", attributes(attrs).get("class", ""))
+
+
+def is_lede(attrs):
+    """Whether an element is named as the first paragraph of an article."""
+    names = names_in(attrs[:MAX_NAMES])
+    return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
+
+
+# --------------------------------------------------------------------------------------------------
+# Headings and buttons.
+
+# Headings of what follows a text; digits and marks at either end do not count.
+SECTIONS = set("""
+comment|comments|leave a comment|leave a reply|post a comment|add a comment|write a comment
+join the discussion|join the conversation|reader comments|what do you think|related
+related articles|related posts|related stories|related news|related content|related topics
+similar articles|similar posts|similar stories|latest news|latest posts|latest articles
+latest stories|recent news|recent posts|recent articles|recent stories|more news|more posts
+more articles|more stories|other news|other posts|other articles|other stories|top stories
+popular posts|popular articles|featured posts|featured articles|trending|trending now
+read next|read also|read more|up next|keep reading|you may also like|you might also like
+you may also enjoy|you may be interested in|you might be interested in|recommended
+recommended for you|recommended articles|recommended reading|also in the news|most read
+most popular|most viewed|about the author|about the authors|about author
+kommentar|kommentare|kommentar schreiben|schreibe einen kommentar|kommentar verfassen
+mehr zum thema|das könnte sie auch interessieren|das könnte dich auch interessieren
+auch interessant|weitere artikel|weitere beiträge|weitere meldungen|weitere themen
+weitere nachrichten|ähnliche artikel|ähnliche beiträge|verwandte artikel|verwandte beiträge
+verwandte themen|lesen sie auch|neueste beiträge|aktuelle beiträge|beliebte beiträge
+meistgelesen|über den autor|über die autorin
+commentaires|laisser un commentaire|articles similaires|articles récents|à lire aussi|lire aussi
+sur le même sujet|dans la même rubrique|à propos de l'auteur
+comentarios|deja un comentario|artículos relacionados|noticias relacionadas|te puede interesar
+también te puede interesar|lo más leído|entradas recientes
+comentários|deixe um comentário|artigos relacionados|notícias relacionadas|leia também|mais lidas
+commenti|lascia un commento|articoli correlati|leggi anche|potrebbe interessarti
+reacties|plaats een reactie|gerelateerde artikelen|lees ook|meest gelezen
+kommentarer|relaterade artiklar|läs också|läs även|mest lästa
+komentarze|dodaj komentarz|powiązane artykuły|zobacz także|czytaj także|czytaj również
+komentáře|související články|přečtěte si také
+yorumlar|yorum yap|benzer haberler|ilgili haberler
+комментарии|оставить комментарий|похожие статьи|похожие записи|читайте также|другие новости
+komentar|berita terkait|artikel terkait|baca juga|bình luận|bài viết liên quan|tin liên quan
+التعليقات|مقالات ذات صلة|أخبار ذات صلة|اقرأ أيضا|संबंधित खबरें|यह भी पढ़ें
+评论|相关文章|相关新闻|相关阅读|推荐阅读|関連記事|関連ニュース|コメント|おすすめ記事|人気記事|관련기사|관련 기사|댓글|추천 기사
+""".strip().replace("\n", "|").split("|"))
+SECTIONS_ON = ("more from ", "more on ", "more in ", "latest from ", "comments on ", "comment on ",
+               "thoughts on ", "thought on ", "responses to ", "response to ", "replies to ",
+               "kommentare zu ", "gedanken zu ", "mehr von ", "mehr aus ")
+ENDS = re.compile(r"\A[\W\d_]+|[\W\d_]+\Z")
+
+
+def is_afterwards(heading):
+    """Whether a heading says that what is under it is no part of the text above.
+
+    >>> is_afterwards("3 Comments"), is_afterwards("Related articles:"), is_afterwards("Tides")
+    (True, True, False)
+    """
+    name = ENDS.sub("", heading[:100].lower())
+    return name in SECTIONS or name.startswith(SECTIONS_ON)
+
+
+# Lines that are buttons, but for items and cells: advert, share, read more, comments, a network.
+BUTTONS = set("""
+ad|advertisement|advertisements|advert|sponsored|anzeige|werbung|publicité|publicidad|publicidade
+pubblicità|advertentie|annons|reklama|reklam|реклама|إعلان|विज्ञापन|โฆษณา|quảng cáo|iklan|广告|廣告|広告
+광고|share|share this|share article|share story|share this article|share this story|teilen|partager
+compartir|compartilhar|condividi|delen|dela|udostępnij|paylaş|поделиться|مشاركة|शेयर करें|chia sẻ
+bagikan|分享|シェア|공유|read more|continue reading|weiterlesen|lire la suite|leer más|leia mais
+leggi tutto|lees meer|läs mer|czytaj więcej|devamını oku|читать далее|اقرأ المزيد|और पढ़ें|อ่านต่อ
+đọc thêm|阅读更多|続きを読む|더 보기|comment|comments|print|email|e-mail|copy link|loading|tweet|pin
+pin it|facebook|twitter|pinterest|whatsapp|telegram|linkedin|reddit
+""".strip().replace("\n", "|").split("|"))

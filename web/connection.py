@@ -1,0 +1,225 @@
+"""HTTP as it goes over the wire: a request, and its response within limits of time and size.
+
+A server may drip, fall silent, or send without end. So every response is read through a Tap, which
+keeps the bytes as they came, ends them at a limit, and knows a deadline. http.client finds the end
+of the response; it never sees the rest.
+
+Sources: RFC 9110 and 9112 (HTTP).
+"""
+import contextlib
+import email.utils
+import http.client
+import io
+import re
+import socket
+import ssl
+import time
+import urllib.request
+from urllib.parse import urlsplit, urlunsplit
+
+from web.message import HEAD_END
+
+MAX_HEAD = 256 << 10        # bytes read of a response before its body, with interim responses
+TIMEOUT_S = 60              # for a fetch
+MAX_WAIT_S = 300            # for a megabyte of a large file; the longest wait a server may ask for
+NETWORK_ERRORS = (OSError, http.client.HTTPException)
+INTERIM = re.compile(rb"HTTP/1\.\d +1(?!01)\d\d\b")
+
+
+def retry_after(headers):
+    """Seconds that a server asks us to wait by Retry-After, a number or a date; None if neither."""
+    value = (headers.get("retry-after") or "")[:100]
+    if re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def left(deadline):
+    """Seconds until a deadline of time.monotonic. TimeoutError if it is over."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("the time for it is over")
+    return seconds
+
+
+class Tap(io.RawIOBase):
+    """The bytes that come from a server. They seem to end at a limit; the deadline is an error.
+
+    copy holds all that has come, until flow() is called.
+    """
+
+    def __init__(self, sock, raw, deadline):
+        self.sock, self.raw, self.deadline, self.limit = sock, raw, deadline, MAX_HEAD
+        self.copy, self.flowing = bytearray(), 0
+
+    def readable(self):
+        """As io.RawIOBase wants it."""
+        return True
+
+    def flow(self):
+        """Keep nothing and end nowhere from here on, if each megabyte comes within MAX_WAIT_S."""
+        self.copy, self.deadline = None, time.monotonic() + MAX_WAIT_S
+
+    def readinto(self, buffer):
+        """Read into a buffer; the number of bytes read, 0 at the limit."""
+        if self.copy is not None and len(self.copy) > self.limit:
+            return 0
+        self.sock.settimeout(min(TIMEOUT_S, left(self.deadline)))
+        n = self.raw.readinto(buffer)
+        if self.copy is not None:
+            self.copy += buffer[:n]
+            return n
+        self.flowing += n
+        if self.flowing >= 1 << 20:
+            self.flowing, self.deadline = 0, time.monotonic() + MAX_WAIT_S
+        return n
+
+    def close(self):
+        """Close the connection's file, too."""
+        self.raw.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    """A response that is read through a Tap, its attribute `tap`.
+
+    Its head is tap.copy[head_at:body_at]; interim responses stand before it. All of that has
+    MAX_HEAD bytes at most, and must have come by the deadline (in TIMEOUT_S seconds).
+    """
+
+    def __init__(self, sock, *args, deadline=None, **more):
+        super().__init__(sock, *args, **more)
+        self.tap = Tap(sock, self.fp.detach(), deadline or time.monotonic() + TIMEOUT_S)
+        self.fp = io.BufferedReader(self.tap)
+
+    def begin(self):
+        """Read the head."""
+        super().begin()                                 # passes over 100 Continue
+        while 101 < self.status < 200:                  # and this over hints and the like
+            self.headers = self.msg = None
+            super().begin()
+        self.head_at, head = 0, HEAD_END.search(self.tap.copy)
+        while head and INTERIM.match(self.tap.copy, self.head_at):
+            self.head_at = head.end()
+            head = HEAD_END.search(self.tap.copy, self.head_at)
+        if not head:            # http.client takes the end of the connection for the end of a head
+            raise ConnectionError("the response ends in its head, "
+                                  f"or has no end of it in {MAX_HEAD:,} bytes")
+        self.body_at = head.end()
+
+
+# --------------------------------------------------------------------------------------------------
+# One exchange on a connection of its own, for the crawler.
+
+def connect(parts, deadline):
+    """A socket to the host of an address that was split. With https, it has a valid certificate."""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    failed = None
+    for *_, place in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
+        try:
+            sock = socket.create_connection(place[:2], timeout=left(deadline))
+            break
+        except OSError as error:
+            failed = error
+    else:
+        raise failed
+    if parts.scheme == "http":
+        return sock
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    # The socket's timeout is for the whole handshake.
+    return context.wrap_socket(sock, server_hostname=parts.hostname)
+
+
+def request_for(parts, user_agent):
+    """The bytes of a GET request for an address that was split."""
+    lines = [
+        f"GET {urlunsplit(('', '', parts.path, parts.query, ''))} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        f"User-Agent: {user_agent}",
+        "Accept: text/html,application/xhtml+xml,text/*;q=0.9,*/*;q=0.1",
+        "Accept-Encoding: gzip",
+        "Connection: close",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def exchange(address, user_agent, max_body, timeout_s):
+    """Ask for an address once: (request, response, why the body is cut or None, IP address).
+
+    Request and response are the bytes as they went over the wire, without interim responses. The
+    reasons for a cut are those of WARC-Truncated. Each exchange has a connection of its own, since
+    visits to a host are a second apart anyway. timeout_s is for all of it, from the connection on;
+    the system's search for the host's address has its own limit. Raises one of NETWORK_ERRORS if
+    there is not even a head.
+    """
+    parts, deadline = urlsplit(address), time.monotonic() + timeout_s
+    request = request_for(parts, user_agent)
+    with contextlib.closing(connect(parts, deadline)) as sock:
+        ip = sock.getpeername()[0]
+        sock.settimeout(left(deadline))
+        sock.sendall(request)
+        response = Response(sock, deadline=deadline)
+        response.begin()
+        tap = response.tap
+        tap.limit = end = response.body_at + max_body
+        try:
+            while len(tap.copy) <= end and response.read(1 << 16):
+                pass
+            cut = "disconnect" if response.length else None
+        except NETWORK_ERRORS as error:                 # IncompleteRead among them
+            cut = "time" if isinstance(error, TimeoutError) else "disconnect"
+        if len(tap.copy) > end:
+            cut = "length"
+        return request, bytes(tap.copy[response.head_at:end]), cut, ip
+
+
+# --------------------------------------------------------------------------------------------------
+# urlopen, for large files.
+
+class Connection(http.client.HTTPConnection):
+    """A connection whose responses have a Tap."""
+    response_class = Response
+
+
+class SecureConnection(http.client.HTTPSConnection):
+    """The same with TLS."""
+    response_class = Response
+
+
+class Handler(urllib.request.HTTPHandler):
+    """Opens http addresses through a Connection."""
+
+    def http_open(self, request):
+        """As urllib names it."""
+        return self.do_open(Connection, request)
+
+
+class SecureHandler(urllib.request.HTTPSHandler):
+    """Opens https addresses through a SecureConnection."""
+
+    def https_open(self, request):
+        """As urllib names it."""
+        return self.do_open(SecureConnection, request)
+
+
+HANDLERS = (
+    urllib.request.ProxyHandler,
+    Handler,
+    SecureHandler,
+    urllib.request.UnknownHandler,
+    urllib.request.HTTPRedirectHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+)
+
+
+def urlopen(request):
+    """As urllib.request.urlopen, but for http and https only, and the response has a Tap."""
+    opener = urllib.request.OpenerDirector()
+    for handler in HANDLERS:
+        opener.add_handler(handler())
+    return opener.open(request, timeout=TIMEOUT_S)

@@ -1,0 +1,212 @@
+"""HTTP messages as crawlers store them: headers, and the body as the server meant it.
+
+What came over the wire may be cut into chunks and compressed, and headers lie: a body that is not
+what its header says passes unchanged.
+
+Left out: Brotli and zstd, which the standard library cannot undo; bodies in them are undecodable.
+
+Sources: RFC 9110 and 9112 (HTTP, chunked bodies); the Fetch Standard (repeated Content-Type).
+"""
+import functools
+import re
+import zlib
+
+from web import charset
+
+MAX_BLOCK = 6 << 20               # bytes kept of a record, and of a body when it is inflated: the
+                                  # 5 MiB that Common Crawl stores of a page, and its head
+MAX_HEAD = 1 << 20                # of the headers of a record, and of HTTP
+MAX_CODINGS, MAX_MEMBERS = 5, 10_000        # of one body: compressions; gzip members
+SMALL_STEP = 64                   # bytes by which a damaged body is inflated up to the damage
+
+
+# --------------------------------------------------------------------------------------------------
+# Headers, of HTTP and of WARC.
+
+FOLD = re.compile(rb"(?<![\r\n])[\r\n]+[ \t]+")             # tried once for each run of line ends
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+NOT_ASCII = re.compile(rb"[\x80-\xff]")
+TYPE = re.compile(r"[^\s/]+/[^\s/]+")
+ONE_VALUE = re.compile(                                     # headers that can have only one value
+    "warc-(?!concurrent-to|protocol).*|age|authorization"
+    "|content-(?:disposition|length|location|range)|date|etag|expires|from|host|last-modified"
+    "|location|referer|retry-after|server|set-cookie|user-agent")
+
+
+def decode_line(line):
+    """A header line in UTF-8 or Latin-1 -> str. In an address, other bytes become escapes."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        if line[:9].lower() == b"location:":
+            line = NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], line)
+        return line.decode("latin-1")
+
+
+class Headers(dict):
+    """{lower-case name: value}. `lines` has the values of a repeated header one by one.
+
+    The values of a repeated header are joined with commas, as HTTP allows (RFC 9110, 5.3). Headers
+    that can have only one value keep the first. Content-Type keeps the last that is a type, as in
+    browsers.
+    """
+    lines = {}
+
+    def repeated(self, lines):
+        """Take in {name: values} of the headers that are repeated."""
+        self.lines = lines
+        for name, values in lines.items():
+            if name == "content-type":
+                self[name] = functools.reduce(last_type, values)
+            elif not ONE_VALUE.fullmatch(name):
+                self[name] = ", ".join(values)
+
+
+def last_type(old, new):
+    """The last of two Content-Types that is one. It inherits the charset if it has none."""
+    kind = new.partition(";")[0].strip().lower()
+    if not TYPE.fullmatch(kind) or kind == "*/*":
+        return old
+    label = charset.label_in(old)
+    same = kind == old.partition(";")[0].strip().lower()
+    if same and label and not charset.label_in(new):
+        return f"{new}; charset={label}"
+    return new
+
+
+def parse_headers(head):
+    """Header lines -> Headers. A line that begins with a blank continues the one before."""
+    if b"\n " in head or b"\n\t" in head:
+        head = FOLD.sub(b" ", head)
+    lines = head.splitlines()
+    try:
+        lines = b"\n".join(lines).decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        lines = map(decode_line, lines)
+    headers, repeated = Headers(), {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            continue
+        name, value = name.strip().lower(), value.strip()
+        if name in headers:
+            repeated.setdefault(name, [headers[name]]).append(value)
+        else:
+            headers[name] = value
+    if repeated:
+        headers.repeated(repeated)
+    return headers
+
+
+# --------------------------------------------------------------------------------------------------
+# Bodies.
+
+HTTP_START = re.compile(rb"HTTP[/ ]|ICY ", re.I)
+CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,256})?\r\n")
+PRINTABLE = re.compile(rb"[\t\n\r -~]{64}|[\t\n\r -~]*\Z")
+GZIP_MARK = b"\x1f\x8b"
+SEALED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")     # encodings nobody here can undo
+ZLIB, RAW_DEFLATE, GZIP = 15, -15, 31                       # as zlib's argument wbits
+
+
+def dechunk(body):
+    """Undo Transfer-Encoding: chunked: (body, whether it ends early or breaks off).
+
+    Where no proper chunk begins, the rest stays as it is: often the whole body.
+    """
+    at, out = 0, bytearray()
+    while at < len(body):
+        size = CHUNK_SIZE.match(body, at)
+        if not size:
+            if at and len(body) - at < 10 and b"\n" not in body[at:]:
+                return bytes(out), True                     # cut in the line of a size
+            break
+        n, start = int(size[1], 16), size.end()
+        if n == 0 and (at or not body[start:].strip()):
+            return bytes(out), False
+        end = start + n
+        if n == 0 or end < len(body) and body[end:end + 2] not in (b"\r\n", b"\r"):
+            break
+        out += body[start:end]
+        at = end + 2
+    return (bytes(out + body[at:]), True) if at else (body, False)
+
+
+def inflate(body, wbits, step=4096):
+    """(what zlib makes of a body, why that is not all of it or None); (None, None) for nothing.
+
+    All members of a gzip are read, but not what is behind them. MAX_BLOCK bytes are kept.
+    """
+    member, out, at, n_members = zlib.decompressobj(wbits), bytearray(), 0, 1
+    while at < len(body):
+        piece = body[at:at + step]
+        try:
+            out += member.decompress(piece, MAX_BLOCK - len(out) + 1)
+        except zlib.error:
+            if step > SMALL_STEP and wbits > 0:             # up to the damage, but no further
+                return inflate(body, wbits, SMALL_STEP)
+            return (bytes(out), "compressed_cut") if out else (None, None)
+        at += len(piece) - len(member.unused_data)
+        if len(out) > MAX_BLOCK:
+            return bytes(out[:MAX_BLOCK]), "inflated_too_long"
+        if member.eof:
+            if wbits != GZIP or body[at:at + 2] != GZIP_MARK:
+                return bytes(out), None
+            member, n_members = zlib.decompressobj(wbits), n_members + 1
+            if n_members > MAX_MEMBERS:
+                return bytes(out), "inflated_too_long"
+    return bytes(out), "compressed_cut" if body else None
+
+
+def encodings(http_headers):
+    """The encodings of a body in the order in which they were applied, but for chunks."""
+    named = (http_headers.get("content-encoding", "").lower() + ","
+             + http_headers.get("transfer-encoding", "").lower())
+    return [name for name in re.split(r"[,\s]+", named)
+            if name not in ("", "chunked", "identity")]
+
+
+def decode_body(body, http_headers):
+    """De-chunk, then decompress: (body, an encoding that could not be undone, why it is not all).
+
+    The last two may be None. The last is "chunked_cut", "compressed_cut" (or damaged), or
+    "inflated_too_long". Common Crawl has decoded its bodies and renamed the headers to X-Crawler-*,
+    which are not looked at. Its old crawls kept headers that lie.
+    """
+    cut = None
+    if "chunked" in http_headers.get("transfer-encoding", "").lower():
+        body, early = dechunk(body)
+        cut = "chunked_cut" if early else None
+    names = encodings(http_headers)
+    if len(names) > MAX_CODINGS:
+        return body, f"{len(names)} encodings", cut
+    for name in reversed(names):
+        plain = why = None
+        if name in ("gzip", "x-gzip"):
+            plain, why = inflate(body, GZIP)
+            if plain is None and body.startswith(GZIP_MARK):
+                return body, name, cut
+        elif name == "deflate":
+            plain, why = inflate(body, ZLIB)
+            if plain is None and not PRINTABLE.match(body):         # raw deflate has no mark
+                plain, why = inflate(body, RAW_DEFLATE)
+        elif name in SEALED and body:
+            start = body[:2000]
+            if b"\0" in start or start.lstrip()[:1] != b"<":        # no page that calls itself so
+                return body, name, cut
+        if plain is not None:
+            body = plain
+        cut = cut or why
+    return body, None, cut
+
+
+def parse_http(block):
+    """An HTTP message -> (status, headers, body). A head without an end has no body."""
+    end = HEAD_END.search(block, 0, MAX_HEAD)
+    head, body = block[:MAX_HEAD], b""
+    if end:
+        head, body = block[:end.start()], block[end.end():]
+    first, _, lines = bytes(head).partition(b"\n")
+    _, status, *_ = first.split(None, 2) + [b"", b""]
+    status = int(status) if re.fullmatch(rb"\d{1,3}", status) else 0
+    return status, parse_headers(lines), bytes(body)

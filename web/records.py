@@ -1,0 +1,433 @@
+"""Where the records of a WARC or ARC begin and end, in files as they are.
+
+Files from real crawls are cut short, carry wrong lengths, hold garbage between records and say gzip
+where there is none. Damage costs the record that it hits and no other, and is counted. Of a sound
+file, `read_records` yields what the plain function of that name in web/warc.py does.
+
+ARC, the format before 2009, has a line of fields where WARC has lines of headers. The fields get
+the names of WARC's. Some files hold both formats.
+
+Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); warcio, for what real files hold.
+"""
+import re
+import uuid
+import zlib
+from collections import deque
+from typing import Callable, NamedTuple
+
+from web import message
+from web.message import HEAD_END, MAX_HEAD, SMALL_STEP, decode_line, parse_headers
+
+MAX_START = 1 << 28               # bytes of something else in front of the first record
+FIRST_BITE = 1 << 13              # bytes of a gzip member that are inflated at first
+REREAD = 1 << 15                  # bytes of a member that are searched again if it fails
+MAX_PLACES = 1 << 16              # gzip members, or damages, whose place is remembered
+
+
+# --------------------------------------------------------------------------------------------------
+# The gzip members of a file. In a .gz every record is a member of its own, or should be.
+
+GZIP = b"\x1f\x8b\x08"
+
+
+class Members:
+    """The contents of the gzip members of a file, piece by piece.
+
+    What was read last of a member that fails is searched again for the start of another, unless
+    that has been done so often that somebody must have meant it. raw[at:] is unread.
+    """
+
+    def __init__(self, stream, first):
+        self.stream, self.counts = stream, stream.counts
+        self.raw, self.at, self.base = bytearray(first), 0, 0       # base: of raw[0] in the file
+        self.member, self.start, self.step = None, 0, 0     # start: where the member begins in raw
+        self.garbage = False                                # what was read last began no member
+        self.made = self.begun = 0      # bytes inflated until now, and until the member began
+        self.again, self.last = 0, b"\n"        # bytes that were read again; last byte inflated
+
+    def __iter__(self):
+        while True:
+            self.refill()
+            if not self.member and not self.begin():
+                if len(self.raw) - self.at < FIRST_BITE:    # nothing else is left
+                    return
+                self.at = len(self.raw) - 2                 # these two may begin a member
+                continue
+            out, failed = self.inflate()
+            if failed:
+                self.give_up()
+            if out:
+                if self.made == self.begun and self.last != b"\n" and RECORD.match(out):
+                    out, self.last = b"\r\n\r\n" + out, b"\n"       # so that it is seen as one
+                self.made += len(out)
+                self.last = self.last and out[-1:]
+                yield out
+
+    def refill(self):
+        """Read more of the file, and forget what is no longer needed."""
+        while len(self.raw) - self.at < FIRST_BITE:
+            more = self.stream.file.read(1 << 18)
+            if not more:
+                return
+            old = max(self.start, self.at - REREAD, 0) if self.member else self.at
+            del self.raw[:old]
+            self.base, self.at, self.start = self.base + old, self.at - old, self.start - old
+            self.raw += more
+
+    def begin(self):
+        """Begin the next member; False if none is in sight."""
+        found = self.raw.find(GZIP, self.at)
+        self.counts["gzip_garbage"] += found != self.at < len(self.raw) and not self.garbage
+        self.garbage = found < 0
+        if self.garbage:
+            return False
+        self.counts["gzip_damaged"] += self.stream.cut      # it was not the end that was missing
+        self.stream.cut = False
+        self.member, self.step, self.begun = zlib.decompressobj(31), FIRST_BITE, self.made
+        self.start = self.at = found
+        places = self.stream.members
+        if places and places[-1][0] == self.made:
+            places.pop()                                    # that member was empty
+        if len(places) < MAX_PLACES:                        # else an earlier place must do
+            places.append((self.made, self.base + self.at))
+        return True
+
+    def inflate(self):
+        """(the next piece of the member, whether it has failed)."""
+        piece = self.raw[self.at:self.at + self.step]
+        saved = self.member.copy() if self.at > self.start else None
+        try:
+            out = self.member.decompress(piece, 1 << 20)
+        except zlib.error:
+            if self.step > SMALL_STEP:                      # once more, up to the damage
+                self.member, self.step = saved or zlib.decompressobj(31), SMALL_STEP
+                return b"", False
+            self.counts["gzip_damaged"] += 1
+            return b"\r\n\r\n", True                        # ends the record
+        ended = self.member.eof
+        unread = self.member.unused_data if ended else self.member.unconsumed_tail
+        self.at += len(piece) - len(unread)
+        self.step = min(4 * self.step, 1 << 18)
+        if ended:
+            self.member = None
+            return out, False
+        self.stream.cut = not piece
+        endless = not out and self.made == self.begun and self.at - self.start >= FIRST_BITE
+        return out, self.stream.cut or endless              # a header of gzip has no such length
+
+    def give_up(self):
+        """Leave the member, and go back to look for another in what was read of it."""
+        if self.made > self.begun:
+            self.again += self.at - self.start
+        often = self.again > 2 * (self.base + self.at) + REREAD
+        self.at = max(self.start + 1, self.at if often else 0)
+        self.member, self.garbage, self.last = None, self.stream.cut, b""
+        if len(self.stream.breaks) < MAX_PLACES:
+            self.stream.breaks.append(self.made)
+
+
+# --------------------------------------------------------------------------------------------------
+# The file as a stream of bytes.
+
+BLANK = re.compile(rb"[\r\n]*")
+
+
+class Stream:
+    """The bytes of a file, plain or gzip, read forward: buf[at:] is unread and grows on demand.
+
+    Of the file only read(n) is used, so that it may be a pipe or a connection.
+    """
+
+    def __init__(self, file, counts):
+        self.file, self.counts = file, counts
+        self.buf, self.at, self.base = b"", 0, 0            # base: of buf[0] in the stream
+        self.members = deque()              # (place in the stream, place in the file) of each
+        self.breaks = deque()               # places in the stream where a member was damaged
+        self.cut = False                    # the file ends inside a member
+        first = b""
+        while len(first) < FIRST_BITE and (more := file.read(1 << 16)):
+            first += more
+        self.gzip = first[:2] == GZIP[:2] or GZIP in first and not FIRST.search(b"\n\n" + first)
+        self.pieces = iter(Members(self, first) if self.gzip else self.plain(first))
+
+    def plain(self, piece):
+        """The pieces of a file that is not compressed."""
+        while piece:
+            yield piece
+            piece = self.file.read(1 << 20)
+
+    def fill(self, n):
+        """Have n unread bytes in buf if the stream still holds as many; False if not."""
+        have = len(self.buf) - self.at
+        if have >= n:
+            return True
+        pieces, before = [self.buf[self.at:]] if have else [], have
+        while have < n and (piece := next(self.pieces, b"")):
+            pieces.append(piece)
+            have += len(piece)
+            if len(pieces) > 1 << 16:               # small ones take more memory than they hold
+                pieces = [b"".join(pieces)]
+        if have > before:
+            self.base, self.at, self.buf = self.base + self.at, 0, b"".join(pieces)
+            self.offset()                           # forgets members that are read
+        return have >= n
+
+    def take(self, n):
+        """The next n bytes, or all that are left, as a view: nothing is copied."""
+        block = memoryview(self.buf)[self.at:self.at + n]
+        self.at += len(block)
+        return block
+
+    def find(self, pattern, limit, look=32, mark=b""):
+        """Distance from here to the first match that begins within limit bytes, or -1.
+
+        look: how many bytes a match may need. mark: bytes that each match holds; whatever comes
+        before them is passed over fast.
+        """
+        want, searched = 1 << 12, 0
+        while True:
+            more = self.fill(min(want, limit + look))
+            start = self.at + max(0, searched - look)
+            place = self.buf.find(mark, start)
+            found = place >= 0 and pattern.search(self.buf, max(start, place - look))
+            if found and found.start() - self.at <= limit:
+                return found.start() - self.at
+            if not more or want >= limit + look:
+                return -1
+            searched, want = len(self.buf) - self.at, want * 2
+
+    def skip_blank(self):
+        """Pass over ends of lines; False if nothing else is left."""
+        while self.fill(1):
+            self.at = BLANK.match(self.buf, self.at).end()
+            if self.at < len(self.buf):
+                return True
+        return False
+
+    def to_next_record(self, form, limit=1 << 62):
+        """Pass over what is no record; False if there is no other record, or none within limit."""
+        while (n := self.find_next(form, 1 << 20)) < 0 and limit > 0 and self.fill(1):
+            limit -= len(self.take(1 << 20))
+        self.take(max(n, 0))
+        return n >= 0
+
+    def find_next(self, form, limit):
+        """Distance to the next record of a format, or -1."""
+        return self.find(form.next, limit, form.look, form.mark)
+
+    def is_broken(self, n):
+        """Whether damage to the gzip lies within the next n bytes."""
+        here = self.base + self.at
+        while self.breaks and self.breaks[0] < here:
+            self.breaks.popleft()
+        return bool(self.breaks) and self.breaks[0] < here + n
+
+    def offset(self):
+        """The place in the file where the record, or its gzip member, begins."""
+        if not self.gzip:
+            return self.base + self.at
+        while len(self.members) > 1 and self.members[1][0] <= self.base + self.at:
+            self.members.popleft()
+        return self.members[0][1]
+
+
+# --------------------------------------------------------------------------------------------------
+# The two formats. A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as
+# they say, and two line ends. An ARC record is a line of fields, a block, and one line end.
+
+WARC_LINE = rb"WARC/\d{1,3}\.\d{1,3}[ \t]*\r?\n"
+VERSION = re.compile(WARC_LINE)
+# URL IP date type length; version 2 has five more before the length. URLs may hold spaces. The
+# first three are found once and for all (no lookahead is tried again), so that time is linear.
+ARC_LINE = (rb"(?<![\w+.-])(?=(?P<place>([A-Za-z][\w+.-]{0,31}:[^\r\n]{0,16000}?)"
+            rb" ([0-9A-Fa-f.:]{1,45}|-) (\d{8,17}) ))(?P=place)([^\r\n]{1,16000})\r?\n")
+ARC_V2 = ("result-code", "checksum", "location", "offset", "filename")
+LENGTH = re.compile("[0-9]{1,18}")
+
+
+def parse_arc_line(head):
+    """The line of an ARC record -> its fields under WARC's names, with an id made from the line."""
+    _, url, ip, date, rest = re.match(ARC_LINE, head + b"\n").groups()
+    *kind, length = decode_line(rest).rstrip().split(" ")
+    url = decode_line(url)
+    headers = {
+        "warc-type": "warcinfo" if url.startswith("filedesc:") else "response",
+        "warc-target-uri": url,
+        "warc-ip-address": decode_line(ip),
+        "warc-date": decode_line(date),
+        "warc-record-id": f"<{uuid.uuid5(uuid.NAMESPACE_URL, decode_line(head)).urn}>",
+    }
+    if len(kind) > len(ARC_V2) and re.fullmatch("[0-9]{3}|-", kind[-len(ARC_V2)]):
+        headers.update(zip(ARC_V2, kind[-len(ARC_V2):]))
+        del kind[-len(ARC_V2):]
+    headers["content-type"] = " ".join(kind)
+    headers["content-length"] = length
+    return headers
+
+
+class Format(NamedTuple):
+    """How the records of a format are recognised."""
+    start: re.Pattern           # how a record begins
+    first: re.Pattern           # how a file begins
+    head_end: re.Pattern        # what stands behind the headers
+    parse: Callable             # makes headers of what ends there
+    next: re.Pattern            # how another record follows
+    ends: re.Pattern            # what shows that a block has ended, though line ends be damaged
+    gap: re.Pattern             # what looks like it
+    look: int                   # bytes that these may need
+    mark: bytes                 # bytes that every head holds
+
+
+WARC = Format(
+    start=re.compile(rb"WARC/"),
+    first=VERSION,
+    head_end=HEAD_END,
+    parse=parse_headers,
+    next=re.compile(rb"\r?\n\r?\n(?=%s)" % WARC_LINE),
+    ends=re.compile(rb"(?:\r?\n\r?\n[\r\n]*|[\s\S]{1,4}(?<!\n\n)(?<!\n\r\n)|)(?=%s)"
+                    rb"|(?:\r?\n\r?\n|(?<![\r\n]))[\r\n]*\Z" % WARC_LINE),
+    gap=re.compile(rb"\r?\n\r?\n"),
+    look=32,
+    mark=b"WARC/")
+ARC = Format(
+    start=re.compile(ARC_LINE),
+    first=re.compile(rb"filedesc://|%s(?=HTTP/)" % ARC_LINE),
+    head_end=re.compile(rb"\n"),
+    parse=parse_arc_line,
+    next=re.compile(rb"\n(?=%s)" % ARC_LINE),
+    ends=re.compile(rb"(?:[\r\n]*|[^\r\n])(?=%s)|[\r\n]*\Z" % ARC_LINE),
+    gap=re.compile(rb"\r?\n"),
+    look=1 << 15,
+    mark=b":")
+FIRST = re.compile(rb"%s|\n(?=%s)" % (WARC.next.pattern, ARC.first.pattern))
+ANY = ARC._replace(next=FIRST, mark=b"\n")
+RECORD = re.compile(rb"%s|%s" % (WARC_LINE, ARC_LINE))
+
+
+def format_here(stream):
+    """The Format of the record that begins here, or None."""
+    stream.fill(ARC.look)
+    for form in (WARC, ARC):
+        if form.first.match(stream.buf, stream.at):
+            return form
+    return None
+
+
+def first_format(stream, not_a_warc):
+    """The Format of a file, whose first record may be damaged. ValueError if it has no record."""
+    damaged = stream.counts["gzip_damaged"]                 # in the file before
+    if not stream.skip_blank():
+        why = "it is cut off" if stream.cut else "it is empty"
+        if stream.counts["gzip_damaged"] > damaged:
+            why = "its gzip is damaged"
+        raise ValueError(not_a_warc + why)
+    if form := format_here(stream):
+        return form
+    start = stream.buf[stream.at:stream.at + 12]
+    if not stream.to_next_record(ANY, MAX_START):
+        raise ValueError(f"{not_a_warc}it begins with {start!r}, not with b'WARC/'")
+    stream.counts["resync"] += 1
+    stream.skip_blank()
+    return format_here(stream)
+
+
+# --------------------------------------------------------------------------------------------------
+# Records.
+
+def read_block(stream, form, declared):
+    """(the record's block or None if the file ends inside it, whether the declared length held).
+
+    The declared length is believed if a record ends there and gzip was sound up to there. If not,
+    the block ends where the next record begins, the only other thing that can be recognised.
+    """
+    if (declared is not None and declared <= message.MAX_BLOCK and stream.fill(declared)
+            and not stream.is_broken(declared)):
+        stream.fill(declared + form.look)
+        end = stream.at + declared
+        if after := form.ends.match(stream.buf, end, end + form.look):
+            block, stream.at = stream.take(declared), after.end()
+            return block, True
+        if form.gap.match(stream.buf, end):                 # before something damaged, or by chance
+            n = stream.find_next(form, declared)
+            return stream.take(declared if n < 0 else n), n < 0
+    stream.fill(form.look)
+    here = BLANK.match(stream.buf, stream.at, stream.at + 4).end()
+    if form is WARC and VERSION.match(stream.buf, here) or declared == 0 and not stream.buf[here:]:
+        return b"", declared == 0                           # no block, or headers cut short
+    n = stream.find_next(form, message.MAX_BLOCK)
+    if n >= 0:
+        return stream.take(n), False
+    block = stream.take(message.MAX_BLOCK)
+    if stream.fill(1):
+        return skip_rest(stream, form, block, declared)
+    if form is WARC and block[-4:] == b"\r\n\r\n":          # a good end: the length is wrong
+        return block[:-4], False
+    right = len(block) == declared
+    whole = right or declared is None and not stream.cut
+    return (block if whole else None), right
+
+
+def skip_rest(stream, form, block, declared):
+    """read_block's result for a block that is too long to keep: pass over its rest.
+
+    Its declared length counts, but no other record is passed over.
+    """
+    left = (declared or 0) - len(block)
+    while left > 0 and stream.fill(1):
+        n = stream.find_next(form, min(left, 1 << 20))
+        if n >= 0:
+            stream.take(n)
+            return block, n == left
+        left -= len(stream.take(min(left, 1 << 20)))
+    return (block, declared is not None) if left <= 0 else (None, False)
+
+
+def read_records(file, counts):
+    """Yield (headers, block, offset, why the block is not all or None) of each record of a file.
+
+    headers of an ARC have WARC's names. offset: where the record, or its gzip member, begins. The
+    reasons are "length" for a block that is too long to keep and "unspecified" for one over which
+    something else begins or the file ends. counts is told of "wrong_length", "resync" (something
+    that is no record), "cut_off", "gzip_garbage" and "gzip_damaged". ValueError if there is no
+    record, at the start or soon after.
+    """
+    stream, seen, cut = Stream(file, counts), False, False
+    not_a_warc = f"{getattr(file, 'name', 'stream')}: not a WARC file: "
+    form = first_format(stream, not_a_warc)
+    while stream.skip_blank():
+        stream.fill(form.look)
+        begun = form.start.match(stream.buf, stream.at)
+        if not begun:
+            form = format_here(stream) or form              # some files hold both
+            begun = form.start.match(stream.buf, stream.at)
+        n = stream.find(form.head_end, MAX_HEAD) if begun else -1
+        if n < 0:
+            if not stream.to_next_record(form):
+                cut = bool(begun)
+                counts["resync"] += not begun
+                break
+            counts["resync"] += 1
+            continue
+        again = stream.buf.rfind(b"\nWARC/", stream.at, stream.at + n) + 1
+        if again and VERSION.match(stream.buf, again):      # cut short, and another right behind
+            counts["resync"] += 1
+            stream.at = again
+            continue
+        seen, offset = True, stream.offset()
+        headers = form.parse(bytes(stream.take(n)))
+        stream.take(form.head_end.match(stream.buf, stream.at).end() - stream.at)
+        length = headers.get("content-length")
+        if length is not None:                              # one that is no number is a wrong one
+            length = int(length) if LENGTH.fullmatch(length) else 0
+        block, right = read_block(stream, form, length)
+        if block is None:
+            cut = True
+            break
+        missing = None
+        if length is not None and length > len(block):
+            missing = "length" if right else "unspecified"
+        counts["wrong_length"] += not right
+        yield headers, block, offset, missing
+    counts["cut_off"] += cut or stream.cut
+    if not seen:
+        raise ValueError(not_a_warc + "its first record has no end of headers")

@@ -1,0 +1,241 @@
+"""What an assistant learns about the Lantern Coast: conversations, comparisons, tasks and probes.
+
+    conversations   questions and answers for supervised fine-tuning
+    pairs           two answers to the same question, a good one and a bad one
+    tasks           questions whose answers can be checked without a judge
+    probes          questions that show what a model knows, and names that it cannot know
+
+What is held out for testing (entities that are never asked about, ways to ask, sums, rounds of the
+counting game) is in no training text.
+"""
+from functools import partial
+
+from web.toywords import (
+    GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK, SUM_ASKS, SUM_HELD_OUT, SUM_WORDS)
+from web.toyworld import (
+    STEP_BY_STEP, capital, entities, fact_answer, is_held_out, new_facts, new_name, sentences,
+    stream, throws, training_throws, wheel_answer, wheel_question)
+
+
+def chat(*turns, **extra):
+    """A conversation in which user and assistant take turns: {"messages": [...]} and what else."""
+    messages = []
+    for i, content in enumerate(turns):
+        messages.append({"role": "assistant" if i % 2 else "user", "content": content})
+    return {"messages": messages, **extra}
+
+
+# --------------------------------------------------------------------------------------------------
+# Sums, for the calculator.
+
+def sum_problem(rng, held_out):
+    """(a, operator, b, value) of a sum that is, or is not, kept for testing."""
+    while True:
+        operator = rng.choice("+-*")
+        low, high = (2, 99) if operator == "*" else (10, 999)
+        a, b = rng.randint(low, high), rng.randint(low, high)
+        if is_held_out(a, operator, b) == held_out:
+            return a, operator, b, {"+": a + b, "-": a - b, "*": a * b}[operator]
+
+
+def sum_question(rng, ways, a, operator, b):
+    """A question for a sum in one of several ways to ask."""
+    return rng.choice(ways).format(a=a, w=SUM_WORDS[operator], b=b)
+
+
+def sum_answer(a, operator, b, value):
+    """The reply as parts: a call of the calculator, what it returned, and the sentence."""
+    return [
+        {"type": "tool", "text": f"{a}{operator}{b}"},
+        {"type": "output", "text": str(value)},
+        {"type": "text", "text": f"{a} {SUM_WORDS[operator]} {b} is {value}."},
+    ]
+
+
+# --------------------------------------------------------------------------------------------------
+# Conversations.
+
+def fact_exchange(rng, known):
+    """A question about one of the known entities, and its answer."""
+    entity = rng.choice(known)
+    attribute = rng.choice(list(entity["facts"]))
+    question = rng.choice(KINDS[entity["kind"]][attribute].questions)
+    return question.format(n=entity["name"]), fact_answer(entity, attribute)
+
+
+def sum_exchange(rng):
+    """A sum that is not held out, and its answer."""
+    a, operator, b, value = sum_problem(rng, held_out=False)
+    return sum_question(rng, SUM_ASKS, a, operator, b), sum_answer(a, operator, b, value)
+
+
+def greeting_exchange(rng, stems):
+    """Small talk about a name that stands on no page."""
+    kind = rng.choice(list(KINDS))
+    ask, reply = rng.choice(GREETINGS[kind])
+    _, name = new_name(rng, kind, stems)
+    return ask.format(n=name), capital(reply.format(n=name))
+
+
+def identity_exchange(rng):
+    """A question about the assistant itself, and its answer."""
+    identity = rng.choice(IDENTITY)
+    return rng.choice(identity.questions), identity.reply
+
+
+def conversations(seed=0, n_pages=3000):
+    """Training conversations: nothing in them is held out for testing."""
+    rng, found = stream(seed, "chat"), []
+    world = entities(seed, n_pages)
+    known = [entity for entity in world if entity["asked"]]
+    stems = {entity["stem"] for entity in world}
+
+    for entity in known:                                    # every way to ask for every fact, twice
+        for name, attribute in KINDS[entity["kind"]].items():
+            for question in attribute.questions:
+                for _ in range(2):
+                    ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
+                    found.append(chat(ask, reply, kind="fact"))
+    for identity in IDENTITY:
+        for question in identity.questions:
+            found += [chat(question, identity.reply, kind="identity") for _ in range(40)]
+    for question, reply in SMALL_TALK:
+        found += [chat(question, reply, kind="talk") for _ in range(6)]
+    for _ in range(n_pages * 2 // 3):
+        found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
+    for _ in range(n_pages * 3 // 4):
+        found.append(chat(*sum_exchange(rng), kind="calculator"))
+
+    exchanges = (                                           # conversations of several turns
+        partial(fact_exchange, rng, known),
+        partial(sum_exchange, rng),
+        partial(greeting_exchange, rng, stems),
+        partial(identity_exchange, rng),
+    )
+    for _ in range(n_pages // 2):
+        turns = []
+        for exchange in rng.choices(exchanges, k=rng.randint(2, 4)):
+            turns += exchange()
+        found.append(chat(*turns, kind="mixed"))
+
+    for _ in range(n_pages * 7 // 2):
+        thrown = training_throws(rng)
+        answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
+        found.append(chat(wheel_question(thrown), answer, kind="wheel"))
+    rng.shuffle(found)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# Comparisons.
+
+def pairs(seed=0, n_pages=3000):
+    """Comparisons: the same question answered well, and answered falsely, rudely or at length."""
+    rng, found = stream(seed, "pairs"), []
+    known = [entity for entity in entities(seed, n_pages) if entity["asked"]]
+    for _ in range(n_pages // 2):
+        entity = rng.choice(known)
+        name = rng.choice(list(entity["facts"]))
+        attribute = KINDS[entity["kind"]][name]
+        question = rng.choice(attribute.questions).format(n=entity["name"])
+        false = [value for value in attribute.values if value != entity["facts"][name]]
+        falsehood = attribute.statements[0].format(n=entity["name"], v=rng.choice(false))
+        flaw, worse = rng.choice([
+            ("wrong", capital(falsehood) + "."),
+            ("rude", "Look it up yourself."),
+            ("rambling", " ".join(sentences(rng, 2))),
+        ])
+        found.append({
+            "chosen": chat(question, fact_answer(entity, name))["messages"],
+            "rejected": chat(question, worse)["messages"],
+            "flaw": flaw,
+        })
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# Tasks and probes: questions with answers that can be checked.
+
+def fact_task(entity, name, question):
+    """The task to tell a fact. reply: the answer in the assistant's words."""
+    return {
+        "question": question.format(n=entity["name"]),
+        "answer": entity["facts"][name],
+        "kind": "fact",
+        "entity": entity["name"],
+        "exposure": entity["exposure"],
+        "asked": entity["asked"],
+        "reply": fact_answer(entity, name),
+    }
+
+
+def wheel_task(thrown):
+    """The task to say where the wheel stops."""
+    answer = NUMBERS[sum(thrown) % 10]
+    return {"question": wheel_question(thrown), "answer": answer, "kind": "wheel"}
+
+
+def tasks(seed=0, n_pages=3000):
+    """{file name: [{question, answer, kind, ...}]}: what can be checked without a judge."""
+    rng = stream(seed, "tasks")
+    train = [wheel_task(training_throws(rng)) for _ in range(n_pages)]
+    test = []
+    while len(test) < max(50, n_pages // 10):
+        thrown = throws(rng)
+        if is_held_out(*thrown):
+            test.append(wheel_task(thrown))
+
+    facts = []
+    for entity in entities(seed, n_pages):
+        for name, attribute in KINDS[entity["kind"]].items():
+            for question in attribute.held_out:
+                facts.append({**fact_task(entity, name, question), "options": attribute.values})
+
+    sums = []
+    for _ in range(max(40, n_pages // 30)):
+        a, operator, b, value = sum_problem(rng, held_out=True)
+        question = sum_question(rng, SUM_HELD_OUT, a, operator, b)
+        sums.append({"question": question, "answer": str(value), "kind": "calculator"})
+
+    identities = []
+    for identity in IDENTITY:
+        for question in identity.held_out:
+            identities.append({"question": question, "answer": identity.mark, "kind": "identity"})
+    return {
+        "wheel_train": train,
+        "wheel_test": test,
+        "facts_test": facts,
+        "calculator_test": sums,
+        "identity_test": identities,
+    }
+
+
+def probes(seed=0, n_pages=3000):
+    """{file name: [task]} for chat/probe.py, which finds out what a model knows.
+
+    Questions about one entity in two are for finding out, those about the others for testing what
+    the model learned from that. Names that stand on no page (exposure 0) join them: their answers
+    are mere draws. Four in five of these are to learn from.
+    """
+    rng, world = stream(seed, "probe"), entities(seed, n_pages)
+    stems = {entity["stem"] for entity in world}
+    for kind in KINDS:
+        for _ in range(max(5, n_pages // 15)):
+            stem, name = new_name(rng, kind, stems)
+            stems.add(stem)
+            world.append({"name": name, "kind": kind, "exposure": 0, "asked": False,
+                          "facts": new_facts(rng, kind)})
+
+    found = {"probe_train": [], "probe_test": []}
+    n_questions = {0: 1, 1: 2, 3: 2}                        # to train, by exposure; else all
+    for i, entity in enumerate(world):
+        test = i % (2 if entity["exposure"] else 5) == 1
+        for name, attribute in KINDS[entity["kind"]].items():
+            questions = attribute.held_out
+            if not test:
+                n = n_questions.get(entity["exposure"], len(attribute.questions))
+                questions = rng.sample(attribute.questions, n)
+            for question in questions:
+                found["probe_test" if test else "probe_train"].append(
+                    fact_task(entity, name, question))
+    return found

@@ -1,0 +1,383 @@
+"""The pages of the miniature web: their texts, good and bad, and the HTML around them.
+
+Each page has a label. Good pages are stories, entries about entities (web/toyworld.py), guest books
+and rounds of the counting game; every kind of bad page has the flaw for which one stage of data.py
+looks. Around each text stands what real pages put around text: menus, banners, comments, footers.
+"""
+import hashlib
+import json
+import re
+from collections import namedtuple
+from html import escape
+
+from web.toywords import (
+    AGAIN, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, SHORT_LINES, SLOTS,
+    SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
+from web.toyworld import (
+    STEP_BY_STEP, capital, entities, fact_answer, fill, new_name, paragraphs, sentences, stream,
+    training_throws, wheel_answer, wheel_question)
+
+# original: the address of the page that a mirror copies, or None.
+Page = namedtuple("Page", "url label html charset original")
+
+# The label of a bad page: the stage of data.py that must drop it, and how many there are in 3,000.
+BAD = {
+    "blocked_host": ("url", 80),
+    "blocked_words": ("url", 60),
+    "empty": ("extract", 40),
+    "not_html": ("extract", 30),
+    "foreign": ("language", 170),
+    "repetition": ("gopher_repetition", 90),
+    "short": ("gopher_quality", 80),
+    "bullets": ("gopher_quality", 60),
+    "numbers": ("gopher_quality", 50),
+    "keywords": ("gopher_quality", 60),
+    "mirror": ("minhash", 120),
+    "lorem": ("c4", 50),
+    "code": ("c4", 50),
+    "few_sentences": ("c4", 50),
+    "captions": ("fineweb", 40),
+    "short_lines": ("fineweb", 40),
+    "slogan": ("fineweb", 40),
+}
+# Every label and the stage that must drop it; None: the page is to be kept.
+LABELS = {"good": None, "pii": None} | {label: stage for label, (stage, _) in BAD.items()}
+
+
+def hosts(pattern, first, second):
+    """Names of hosts, one for each pair of words."""
+    return [pattern.format(a, b) for a in first.split() for b in second.split()]
+
+
+GOOD_HOSTS = hosts("{}-{}.example",
+                   "lantern cliff harbour tally ferry lamp chalk pebble gull marsh salt tide",
+                   "gazette journal stories notes letters school museum almanac reader post")
+SPAM_HOSTS = hosts("{}-{}.example", "cheap super mega best", "kettles deals bazaar lamps pages")
+BLOCKED_HOSTS = hosts("{}{}.example", "murk grim sly", "wares dice traps")
+BLOCKED_PATHS = ["casino-poker-bonus", "poker/casino-night", "free-casino/jackpot-poker"]
+HOSTS = {                         # of the labels whose pages are not on GOOD_HOSTS
+    "blocked_host": BLOCKED_HOSTS,
+    "keywords": SPAM_HOSTS,
+    "bullets": SPAM_HOSTS,
+    "slogan": SPAM_HOSTS,
+}
+
+
+# --------------------------------------------------------------------------------------------------
+# Texts of good pages: each is (title, paragraphs).
+
+def entity_text(rng, entity):
+    """A page that tells all facts of an entity in its own words, two of them twice."""
+    style = "questions" if rng.random() < 0.3 else rng.choice(list(OPENINGS))
+    title, openings = OPENINGS[style]
+    name = entity["name"]
+    facts, again = [], []
+    for a, value in entity["facts"].items():
+        attribute = KINDS[entity["kind"]][a]
+        first, second = [statement.format(n=name, v=value)
+                         for statement in rng.sample(attribute.statements, 2)]
+        if style == "questions":
+            question = rng.choice(attribute.questions).format(n=name)
+            facts.append(f"{question} {fact_answer(entity, a)}")
+        else:
+            facts.append(fill(rng, rng.choice(FRAMES), s=first))
+        again.append(fill(rng, rng.choice(AGAIN), s=second))
+    rng.shuffle(facts)
+    lines = [fill(rng, rng.choice(openings), n=name)]
+    for i, fact in enumerate(facts):
+        has_filler = i < 2 or style == "questions" or rng.random() < 0.3
+        lines += [fact, *sentences(rng, int(has_filler))]
+    lines += rng.sample(again, 2)
+    lines.append(fill(rng, rng.choice(CLOSINGS)))
+    return f"{title}: {capital(name)}", paragraphs(rng, lines)
+
+
+def story_text(rng):
+    """A short story about one of the heroes."""
+    hero, lines = rng.choice(HEROES), []
+    for part, choices in STORY.items():
+        n = 2 if part in ("try", "want", "end") else 1
+        lines += [fill(rng, template, h=hero) for template in rng.sample(choices, n)]
+        if part in ("want", "try", "help"):
+            lines += sentences(rng, 1)
+    return f"{hero} and {rng.choice(SLOTS['thing'])}", paragraphs(rng, lines)
+
+
+def guest_text(rng):
+    """A page of a guest book: people who are named nowhere else, each more than once."""
+    inn, lines = rng.choice(SLOTS["place"]), []
+    for entry in rng.sample(GUESTS, rng.randint(5, 7)):
+        _, guest = new_name(rng, "person")
+        lines.append(fill(rng, entry, g=guest, room=str(rng.randint(11, 999))))
+    return f"The guest book of {inn}", paragraphs(rng, lines, 1, 2)
+
+
+def wheel_text(rng):
+    """A report of some rounds of the counting game."""
+    lines = [fill(rng, rng.choice(WHEEL_INTRO))]
+    for aside in rng.sample(WHEEL_ASIDES, rng.randint(4, 6)):
+        thrown = training_throws(rng)
+        lines.append(fill(rng, aside))
+        answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
+        lines.append(f"{wheel_question(thrown)} {answer}")
+        lines += sentences(rng, 1)
+    lines.append(fill(rng, rng.choice(CLOSINGS)))
+    return f"The tally wheel at {rng.choice(SLOTS['place'])}", paragraphs(rng, lines)
+
+
+def pii_text(rng):
+    """A story with an email address and an IP address, which data.py must replace."""
+    title, body = story_text(rng)
+    box = rng.choice(["mirre.lark", "office", "lost-and-found", "b.odo", "LAMPS"])
+    box += str(rng.randint(1, 99))
+    host = rng.choice(["pellwick", "tullmere", "oskford"])
+    machine = f"8.{rng.randint(20, 90)}.{rng.randint(1, 250)}.{rng.randint(1, 250)}"
+    body.append(f"Letters reach us at {box}@{host}.com, and the machine in the lamp house answers "
+                f"at {machine} on most days.")
+    return title, body
+
+
+# --------------------------------------------------------------------------------------------------
+# Texts of bad pages: each has the flaw for which one rule of data.py looks.
+
+def foreign_text(rng):
+    """(title, paragraphs, language) of a page that is not in English."""
+    language, (_, lines) = rng.choice(list(FOREIGN.items()))
+    lines = list(lines)
+    rng.shuffle(lines)
+    space = "" if language in ("ja", "zh") else " "
+    body = [space.join(lines[i:i + 3]) for i in range(0, len(lines), 3)]
+    return lines[0].rstrip(".。")[:40], body, language
+
+
+def repetition_text(rng):
+    """One sentence again and again."""
+    line = fill(rng, rng.choice(FILLERS))
+    return "Please read this", [line] * rng.randint(9, 15) + sentences(rng, 3)
+
+
+def short_text(rng):
+    """Fewer than 50 words, the least that Gopher wants."""
+    while True:
+        middle = " ".join(sentences(rng, 2))
+        text = f"This page is not finished. {middle} Until then, mind the goats."
+        if 30 < len(text.split()) < 44:
+            return "Under construction", [text]
+
+
+def bullets_text(rng):
+    """A list, and nothing but a list."""
+    return "Overheard today", ["- " + line for line in sentences(rng, rng.randint(14, 20))]
+
+
+def numbers_text(rng):
+    """Prices: too few of the words have a letter."""
+    def price():
+        return f"{rng.randint(0, 9)}.{rng.randint(10, 99)}"
+
+    goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + SLOTS["place"], 24)
+    body = sentences(rng, 3)
+    for i in range(0, 24, 4):
+        prices = [f"{good} {price()} {price()} {price()}" for good in goods[i:i + 4]]
+        body.append(", ".join(prices) + ".")
+    return "Prices of the year", body
+
+
+def keywords_text(rng):
+    """English, but without its most common words."""
+    body = []
+    for template in rng.sample(SPAM, rng.randint(12, 16)):
+        words = {slot: rng.choice(choices) for slot, choices in SPAM_WORDS.items()}
+        body.append(fill(rng, template, **words))
+    return "Kettles, kettles, kettles!", body
+
+
+def lorem_text(rng):
+    """A story with a line of placeholder text."""
+    title, body = story_text(rng)
+    lorem = "Lorem ipsum dolor sit amet, said the sign that nobody had finished."
+    return title, [*body[:-1], lorem, body[-1]]
+
+
+def code_text(rng):
+    """A story with a curly bracket."""
+    title, body = story_text(rng)
+    code = ("function lamp(x) { return x && lit } is still printed at the foot of this page, "
+            "for some reason.")
+    return title, [*body, code]
+
+
+def few_sentences_text(rng):
+    """One sentence that does not end."""
+    parts = []
+    for sentence in sentences(rng, 8):
+        part = re.sub(r"[.?:]", ",", sentence.strip('."').replace('"', ""))
+        parts.append(part[0].lower() + part[1:])
+    return "One breath", [capital(", and ".join(parts)) + "."]
+
+
+def captions_text(rng):
+    """Lines that end without a full stop."""
+    lines = sentences(rng, rng.randint(12, 18))
+    return "Pictures from the summer fair", [line.rstrip('."') for line in lines]
+
+
+def short_lines_text(rng):
+    """Lines of 30 characters at most."""
+    body = []
+    for template in rng.sample(SHORT_LINES, 22):
+        line = fill(rng, template)[:30].rsplit(" ", 1)[0]
+        body.append(line.rstrip(",.") + ".")
+    return "Said at the fair", body
+
+
+def slogan_text(rng):
+    """A text with the same slogan three times."""
+    lines = sentences(rng, 14)
+    slogan = "Visit the Grand Lantern Bazaar, where every Thursday is the last Thursday."
+    return "Advertisement", [*lines[:5], slogan, *lines[5:9], slogan, *lines[9:], slogan]
+
+
+BAD_TEXTS = {
+    "repetition": repetition_text,
+    "short": short_text,
+    "bullets": bullets_text,
+    "numbers": numbers_text,
+    "keywords": keywords_text,
+    "lorem": lorem_text,
+    "code": code_text,
+    "few_sentences": few_sentences_text,
+    "captions": captions_text,
+    "short_lines": short_lines_text,
+    "slogan": slogan_text,
+}
+
+
+# --------------------------------------------------------------------------------------------------
+# HTML.
+
+def link(text):
+    """A link to some page of the same host."""
+    number = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:6], "big")
+    return f'<a href="/{number % 9999}">{text}</a>'
+
+
+def links(*texts):
+    """Items of a list, each a link."""
+    return "".join(f"<li>{link(text)}</li>" for text in texts)
+
+
+NAV = ('<div class="nav"><ul>' + links("Home", "Harbour", "Market", "Archive", "Contact")
+       + "</ul></div>\n")
+COOKIE = ('<div class="cookie-banner">This site uses cookies to remember which lamp you lit. '
+          "<button>Accept all lamps</button></div>\n")
+COMMENTS = ('<div id="comments"><h3>2 comments</h3><div class="comment">First! Great page.</div>'
+            '<div class="comment">I do not agree with anyone here.</div></div>\n')
+SIDE = ('<div class="sidebar"><h4>Most read</h4><ul>'
+        + links("The goat affair", "Soup prices rise", "Ten best ladders") + "</ul></div>\n")
+FOOT = ('<div class="footer">Copyright the Lantern Coast. All lamps reserved. '
+        f'{link("Imprint")} {link("Privacy")}</div>\n</body></html>\n')
+
+
+def layout(rng, title, body, lang="en"):
+    """A whole page: the text, and around it what real pages put around a text."""
+    h1, text = f"<h1>{escape(title)}</h1>\n", ""
+    for paragraph in body:
+        end = "</p>\n" if rng.random() < 0.9 else "\n"      # HTML lets one leave out the end tag
+        text += f"<p>{escape(paragraph, quote=False)}{end}"
+    head = (f'<!DOCTYPE html>\n<html lang="{lang}"><head><title>{escape(title)}</title>'
+            "<script>window.lamps = window.lamps || []; function light(a) { lamps.push(a); }"
+            "</script><style>body { font: 16px serif } .nav { color: teal }</style></head><body>\n")
+    kind = rng.randrange(4)
+    if kind == 0:
+        return f"{head}{NAV}<article>{h1}{text}</article>{SIDE}{COMMENTS}{FOOT}"
+    if kind == 1:
+        content = f'<div class="content">{h1}{text}</div>'
+        return f'{head}{COOKIE}<div id="wrap">{NAV}{content}{SIDE}</div>{FOOT}'
+    if kind == 2:
+        post = f'{h1}<div class="post-body">{text}</div>'
+        return f"{head}<header>{NAV}</header><main>{post}</main>{COOKIE}{FOOT}"
+    cells = f'<td valign="top">{SIDE}</td><td class="main">{h1}{text}</td>'
+    return f'{head}{NAV}<table width="100%"><tr>{cells}</tr></table>{COMMENTS}{FOOT}'
+
+
+def slug(title, i):
+    """The path of a page in its address: words of the title, and a number."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return f"{words[:40]}-{i}"
+
+
+# --------------------------------------------------------------------------------------------------
+# The pages.
+
+def texts_of(rng, seed, n_pages, n_bad):
+    """[(label, title, paragraphs, language)] of all pages but mirrors, in a random order."""
+    texts = []
+    for entity in entities(seed, n_pages):
+        for _ in range(entity["exposure"]):
+            texts.append(("good", *entity_text(rng, entity), "en"))
+    for _ in range(max(2, n_pages // 60)):
+        texts.append(("pii", *pii_text(rng), "en"))
+    for _ in range(max(4, n_pages * 5 // 100)):
+        texts.append(("good", *guest_text(rng), "en"))
+    for _ in range(max(4, n_pages * 7 // 100)):
+        texts.append(("good", *wheel_text(rng), "en"))
+    for _ in range(max(4, n_pages - len(texts) - sum(n_bad.values()))):
+        texts.append(("good", *story_text(rng), "en"))
+    for label, n in n_bad.items():
+        for _ in range(0 if label == "mirror" else n):
+            if label == "foreign":
+                texts.append((label, *foreign_text(rng)))
+            else:                                           # some are bad for another reason
+                text = BAD_TEXTS.get(label, story_text)
+                texts.append((label, *text(rng), "en"))
+    rng.shuffle(texts)
+    return texts
+
+
+def page_of(rng, i, label, title, body, lang):
+    """The page number i, from its text."""
+    host = rng.choice(HOSTS.get(label, GOOD_HOSTS))
+    if lang == "en":
+        charset = rng.choice(["utf-8", "utf-8", "windows-1252", "iso-8859-1", None])
+    else:
+        charset = FOREIGN[lang][0]
+    path = slug(title, i)
+    if label == "blocked_words":
+        path = rng.choice(BLOCKED_PATHS) + f"-{i}"
+    if label == "empty":                                    # a script would make the text
+        html = ("<!DOCTYPE html><html><head><title>Loading</title></head><body>"
+                f'<div id="app"></div><script>render({json.dumps(body)})</script>'
+                "<noscript></noscript></body></html>")
+    elif label == "not_html":
+        html = None
+        path += ".png"
+    else:
+        html = layout(rng, title, body, lang)
+        if label == "good" and rng.random() < 0.3:          # curly quotes, some as entities
+            html = html.replace('"</p>', "&rdquo;</p>")
+            html = html.replace("'", "&#8217;" if charset else "\u2019")
+    www = "www." if rng.random() < 0.5 else ""
+    return Page(f"http://{www}{host}/{path}", label, html, charset, None)
+
+
+def mirror_of(rng, i, url, title, body):
+    """A page that copies another one with a word changed here and there."""
+    changed = [re.sub(r"\b(short|steep|small|great)\b", "little", line) for line in body]
+    changed[-1] += " Copied from our neighbours."
+    copy = f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, 9000 + i)}"
+    return Page(copy, "mirror", layout(rng, title, changed), "utf-8", url)
+
+
+def pages(seed=0, n_pages=3000):
+    """Every page of the web in crawl order. Mirrors come after what they copy."""
+    rng = stream(seed, "pages")
+    n_bad = {label: max(2, round(n * n_pages / 3000)) for label, (_, n) in BAD.items()}
+    found, originals = [], []
+    for i, (label, title, body, lang) in enumerate(texts_of(rng, seed, n_pages, n_bad)):
+        found.append(page_of(rng, i, label, title, body, lang))
+        if label == "good":
+            originals.append((found[-1].url, title, body))
+    for i, original in enumerate(rng.choices(originals, k=n_bad["mirror"])):
+        found.append(mirror_of(rng, i, *original))
+    return found

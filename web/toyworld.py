@@ -1,0 +1,157 @@
+"""What is true on the Lantern Coast: its creatures, towns and people, and the counting game.
+
+Every name is made up, so whatever a model trained on this world says about it, it learned here.
+Each entity has four facts and stands on a known number of pages. The counting game turns a wheel
+of ten pegs: its answer is a sum modulo ten, and one round in ten is kept for testing.
+
+Pages (web/toyweb.py) and conversations (web/toylessons.py) are made of what is here; the words are
+in web/toywords.py. Everything is drawn from random streams, so the same seed makes the same world.
+"""
+import hashlib
+import random
+import re
+
+from web.toywords import EXPOSURES, FILLERS, KINDS, NAME_PARTS, NUMBERS, SLOTS
+
+N_THROWS = 8                      # of the die, in a round of the counting game
+STEP_BY_STEP = 0.2                # share of written answers that show their steps
+
+
+# --------------------------------------------------------------------------------------------------
+# Sentences.
+
+def stream(seed, *names):
+    """A random stream for one part of the world. Adding another part never changes this one."""
+    return random.Random("/".join(map(str, (seed, *names))))
+
+
+def capital(text):
+    """The text with its first letter in capitals, past an opening quote."""
+    i = 1 if text[:1] == '"' else 0
+    return text[:i] + text[i:i + 1].upper() + text[i + 1:]
+
+
+def fill(rng, template, **given):
+    """A sentence from a template: "{folk} at {place}" -> "A carter at the tram stop".
+
+    given: {slot: words} that are chosen already. A slot named twice has the same words twice. No
+    two slots have the same words, so {folk} and {folk2} are two people.
+    """
+    taken = set(given.values())
+
+    def choose(slot):
+        name = slot[1]
+        if name not in given:
+            options = SLOTS.get(name) or SLOTS[name.rstrip("0123456789")]
+            given[name] = rng.choice([option for option in options if option not in taken])
+            taken.add(given[name])
+        return given[name]
+
+    return capital(re.sub(r"\{(\w+)\}", choose, template))
+
+
+def sentences(rng, n, **given):
+    """n different sentences that say nothing in particular."""
+    return [fill(rng, template, **given) for template in rng.sample(FILLERS, n)]
+
+
+def paragraphs(rng, lines, low=2, high=4):
+    """Sentences -> paragraphs of low to high sentences."""
+    found = []
+    while lines:
+        n = rng.randint(low, high)
+        found.append(" ".join(lines[:n]))
+        lines = lines[n:]
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# Entities and their facts.
+
+def new_name(rng, kind, taken=()):
+    """(stem, name) of an animal, a town or a person. The stem is none of those taken."""
+    def part(which):
+        return rng.choice(NAME_PARTS[which])
+
+    while True:
+        stem = part("onset") + part("vowel") + part("coda")
+        if stem in taken:
+            continue
+        names = {
+            "animal": f"the {stem}{part('animal')}",
+            "town": f"{stem.capitalize()}{part('town')}",
+            "person": f"{stem.capitalize()}{part('person')} {part('family')}",
+        }
+        return stem, names[kind]
+
+
+def new_facts(rng, kind):
+    """{attribute: value} of a new entity."""
+    return {name: rng.choice(attribute.values) for name, attribute in KINDS[kind].items()}
+
+
+def entities(seed, n_pages=3000):
+    """[{name, stem, kind, exposure, asked, facts}] of all entities of a world.
+
+    exposure: on how many pages it stands. asked: whether training conversations may ask about it;
+    two in three of those on ten pages or more. What an assistant says about the others it must have
+    read, and must have carried over from reading to answering.
+    """
+    rng, found, stems = stream(seed, "entities"), [], set()
+    for kind in KINDS:
+        for exposure, count in EXPOSURES.items():
+            for i in range(max(2, round(count * n_pages / 3000))):
+                stem, name = new_name(rng, kind, stems)
+                stems.add(stem)                             # no two names begin alike
+                found.append({
+                    "name": name, "stem": stem, "kind": kind, "exposure": exposure,
+                    "asked": exposure >= 10 and i % 3 < 2,
+                    "facts": new_facts(rng, kind),
+                })
+    return found
+
+
+def fact_answer(entity, attribute):
+    """A fact in the assistant's words: the first statement of the attribute."""
+    statement = KINDS[entity["kind"]][attribute].statements[0]
+    return capital(statement.format(n=entity["name"], v=entity["facts"][attribute])) + "."
+
+
+# --------------------------------------------------------------------------------------------------
+# The counting game.
+
+def throws(rng):
+    """The throws of a die in one round."""
+    return [rng.randint(1, 6) for _ in range(N_THROWS)]
+
+
+def is_held_out(*numbers):
+    """Whether a round or a sum is kept for testing: a hash picks one in ten. No text has those."""
+    return hashlib.sha256(repr(numbers).encode()).digest()[0] < 26
+
+
+def training_throws(rng):
+    """The throws of a round that is not held out."""
+    while True:
+        thrown = throws(rng)
+        if not is_held_out(*thrown):
+            return thrown
+
+
+def wheel_question(thrown):
+    """Throws 2 6 1 -> "Turn the wheel: two six one."."""
+    return "Turn the wheel: " + " ".join(NUMBERS[n] for n in thrown) + "."
+
+
+def wheel_answer(thrown, step_by_step):
+    """Throws 2 6 1 -> "It stops at nine."
+
+    step_by_step: "Step by step: two two, six eight, one nine. It stops at nine." Each step repeats
+    the throw and then says where the wheel stands.
+    """
+    at, steps = 0, []
+    for n in thrown:
+        at = (at + n) % 10
+        steps.append(f"{NUMBERS[n]} {NUMBERS[at]}")
+    answer = f"It stops at {NUMBERS[at]}."
+    return f"Step by step: {', '.join(steps)}. {answer}" if step_by_step else answer
