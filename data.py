@@ -201,20 +201,12 @@ class Words:
         self.all = words(text)                              # spaCy's: "It's 5km." -> It 's 5 km .
         self.real = [word for word in self.all if not SYMBOLS.issuperset(word)]
         self.n_real = len(self.real)
+        self.mean_length = len("".join(self.real)) / max(1, self.n_real)
+        self.n_alphabetic = sum(any(map(str.isalpha, word)) for word in self.all)
         self.n_stop_words = len(STOP_WORDS.intersection(self.all))      # "The" is not counted
 
     def __len__(self):
         return len(self.all)
-
-    @property
-    def mean_length(self):
-        """Characters of an average word that is no symbol."""
-        return len("".join(self.real)) / self.n_real
-
-    @property
-    def n_alphabetic(self):
-        """Words with a letter in them."""
-        return sum(any(map(str.isalpha, word)) for word in self.all)
 
     def top_ngram_chars(self, n):
         """The length of the most frequent n-gram, spaces included, times its count."""
@@ -256,7 +248,7 @@ def repeats(parts):
     return n, chars
 
 
-def repetition(text, words_of, parts_of):
+def repetition_measures(text, words_of, parts_of):
     """Yields Gopher's measures of repetition, each as (name, value), cheap ones first."""
     for part, parts in zip(("para", "line"), parts_of(text)):
         n, chars = repeats(parts)
@@ -277,7 +269,7 @@ def gopher_repetition(text, words_of=Words, parts_of=parts_of):
     """
     if not text:
         return None, "empty"
-    return judge(text, GOPHER_REPETITION, repetition(text, words_of, parts_of))
+    return judge(text, GOPHER_REPETITION, repetition_measures(text, words_of, parts_of))
 
 
 def stage_gopher_repetition(doc, tools):
@@ -285,14 +277,13 @@ def stage_gopher_repetition(doc, tools):
     return gopher_repetition(doc["text"], tools.words_of, tools.parts_of)[1]
 
 
-def prose(text, words_of):
+def prose_measures(text, words_of):
     """Yields Gopher's measures of prose, each as (name, value)."""
     found = words_of(text)
     yield "gopher_short_doc", found.n_real
     yield "gopher_long_doc", found.n_real
-    mean_length = found.mean_length
-    yield "gopher_below_avg_threshold", mean_length
-    yield "gopher_above_avg_threshold", mean_length
+    yield "gopher_below_avg_threshold", found.mean_length
+    yield "gopher_above_avg_threshold", found.mean_length
     yield "gopher_too_many_hashes", text.count("#") / len(found)
     yield "gopher_too_many_ellipsis", (text.count("...") + text.count("…")) / len(found)
     lines = text.splitlines()
@@ -306,7 +297,7 @@ def prose(text, words_of):
 
 def gopher_quality(text, words_of=Words):
     """Drops a text that is not prose."""
-    return judge(text, GOPHER_QUALITY, prose(text, words_of))
+    return judge(text, GOPHER_QUALITY, prose_measures(text, words_of))
 
 
 def stage_gopher_quality(doc, tools):
@@ -451,7 +442,7 @@ FINEWEB = {                                 # least, most
 }
 
 
-def layout(text, lines, words_of):
+def layout_measures(text, lines, words_of):
     """Yields FineWeb's measures, each as (name, value)."""
     yield "line_punct_ratio", sum(line[-1] in END_MARKS for line in lines) / len(lines)
     yield "short_line_ratio", sum(len(line) <= 30 for line in lines) / len(lines)
@@ -467,7 +458,7 @@ def fineweb_quality(text, words_of=Words):
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         return None, "empty"
-    return judge(text, FINEWEB, layout(text, lines, words_of))
+    return judge(text, FINEWEB, layout_measures(text, lines, words_of))
 
 
 def stage_fineweb(doc, tools):
@@ -569,7 +560,7 @@ def run(paths, run_dir, settings=options.Settings(), workers=None, dump=None, in
         index=index,
         save_index=save_index,
     )
-    pipeline.run(job)
+    pipeline.run_job(job)
     return job.funnel
 
 

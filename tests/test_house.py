@@ -40,22 +40,21 @@ NOT_YET = {
         kernels/layernorm.cu model/checkpoint.py model/cores.py model/device.py
         model/evaluate.py model/fast.py model/folders.py model/operations.py model/walk.py
         sample.py tokens/decoder.py tokens/trainer.py tokens/vocabularies.py train.py
-        web/addresses.py web/dedup.py web/filters.py web/language.py web/words.py
+        web/dedup.py web/filters.py web/words.py
     """.split(),
     "60 lines a function": """
-        align.py bpe.py model/cores.py train.py web/language.py
+        align.py bpe.py model/cores.py train.py
     """.split(),
     "docstrings": """
         align.py chat/arena.py chat/chats.py chat/export.py chat/inside.py chat/objectives.py
         chat/probe.py chat/serve.py data.py kernels/__init__.py kernels/checks.py
         model/checkpoint.py model/device.py model/evaluate.py model/folders.py
-        model/operations.py sample.py train.py web/dedup.py web/filters.py web/language.py
-        web/words.py
+        model/operations.py sample.py train.py web/dedup.py web/filters.py web/words.py
     """.split(),
     "a test file each": """
         model/checkpoint.py model/checks.py model/folders.py model/operations.py model/walk.py
         tokens/decoder.py web/addresses.py web/boilerplate.py web/connection.py web/filters.py
-        web/markup.py web/message.py web/page.py web/records.py web/remote.py web/toylessons.py
+        web/markup.py web/message.py web/records.py web/remote.py web/toylessons.py
         web/toypages.py web/toywords.py web/toyworld.py
     """.split(),
     "definition = fast twin": """

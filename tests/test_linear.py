@@ -17,6 +17,7 @@ import regex
 
 import data
 from web import charset
+from web import elements
 from web import encoding
 from web import crawl
 from web import addresses
@@ -33,7 +34,6 @@ from web import markup
 from web import remote
 from web import robots
 from web import message
-from web import page
 from web import records
 from web import warc
 from web import words
@@ -44,7 +44,7 @@ except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
 MODULES = (warc, records, message, crawl, addresses, connection, remote, charset, encoding, markup, robots,
-           boilerplate, page, extract, urls, rights, pii, language_training, words, data)
+           boilerplate, elements, extract, urls, rights, pii, language_training, words, data)
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}
 BOUNDED = {"words.SUFFIX", "data.EMAIL"}            # sees a kilobyte at most, as the entries show; a definition whose twin runs

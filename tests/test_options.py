@@ -172,17 +172,13 @@ NOT_YET = {
         "tokens/added.py", "tokens/decoder.py", "tokens/encoder.py", "tokens/hashtable.py",
         "tokens/huggingface.py", "tokens/patterns.py", "tokens/pieces.py", "tokens/ranks.py",
         "tokens/shards.py", "tokens/tiktoken.py", "tokens/trainer.py",
-        "tokens/vocabularies.py", "train.py", "web/addresses.py", "web/boilerplate.py",
-        "web/charset.py", "web/connection.py", "web/filters.py", "web/markup.py",
-        "web/message.py", "web/page.py", "web/records.py", "web/remote.py", "web/robots.py",
-        "web/toylessons.py", "web/toypages.py", "web/toyweb.py", "web/toywords.py",
-        "web/toyworld.py", "web/words.py",
+        "tokens/vocabularies.py", "train.py", "web/filters.py", "web/words.py",
     ],
     "commands": [
         "align.py arena", "align.py dpo", "align.py eval", "align.py reward", "align.py rl",
         "align.py sft", "bpe.py train", "chat/probe.py", "sample.py", "sample.py chat",
         "sample.py export", "sample.py serve", "train.py", "web/dedup.py drop",
-        "web/dedup.py match", "web/dedup.py sign", "web/toyweb.py",
+        "web/dedup.py match", "web/dedup.py sign",
     ],
 }
 

@@ -1,6 +1,5 @@
 """data.py from end to end: sources, workers, units, shards, killed runs, the funnel (web/pipeline.py, web/funnel.py, web/options.py)."""
 import contextlib
-import doctest
 import functools
 import gzip
 import http.server as http_server
@@ -27,7 +26,6 @@ from pages import (GOOD, MAIL, IP, PAGES, crawl, documents, dropped, fails, file
 from run import disk
 from tokens import shards
 from web import dedup
-from web import funnel
 from web import options
 from web import pipeline
 from web import warc
@@ -366,21 +364,6 @@ def test_user_mistakes(setup, argv, says, workers, tmp_path, stub_language, caps
 def test_a_mistake_ends_the_program_with_2(tmp_path):
     done = run_script("data.py", tmp_path / "missing.warc", "--run", tmp_path)
     assert done.returncode == 2 and done.stderr == f"data.py: error: {tmp_path}/missing.warc: no such file\n" and not done.stdout
-
-
-def test_examples_of_the_docstrings():
-    found = doctest.testmod(funnel)
-    assert found.attempted and not found.failed
-
-
-def test_the_funnel_fits_80_columns():
-    """Also with long reasons and millions of pages; a reason that is too long is cut."""
-    full = funnel.Funnel(data.STAGES, options.Settings(), {})
-    for stage in data.STAGES:
-        full.counts[stage].update(documents_in=12_345_678, documents_out=9_345_678, bytes_in=10 ** 12, bytes_out=10 ** 11, seconds=10_000)
-        full.reasons[stage].update(gopher_above_avg_threshold=2_345_678, error_UnicodeEncodeError=1, few=2)
-    lines = full.table().split("\n")
-    assert len(lines) == 11 and max(map(len, lines)) <= 80 and "above_avg_threshold" in lines[5]
 
 
 def test_bad_flags(capsys):

@@ -212,21 +212,20 @@ def in_index(keys, index):
 
 # ---------------------------------------------------------------------------------- steps on files
 
-
-# What signatures depend on beside the text.
+# Signatures depend on these and on the text.
 METHOD = {"version": 2, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
 
 
 def save_array(path, a):
+    """Write an array as a .npy file, whole."""
     with disk.whole_file(path) as f:
         np.save(f, a)
 
 
 def load_array(path, shape, dtypes, remake):
-    """An array of this shape, memory-mapped. None in the shape stands for any length.
+    """Load an array of this shape and one of these dtypes, memory-mapped. None: any length.
 
-    dtypes: those that it may have. The ValueError for any other file names the command that makes
-    it again.
+    ValueError for any other file, with `remake`, the command that makes it again.
     """
     try:
         a = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -255,24 +254,25 @@ def load_index(path, version="0.10"):
     index = load_array(path, (BANDS, None), list(KEY_TYPES.values()), remake)
     if index.dtype != KEY_TYPES[version]:
         other = next(name for name, dtype in KEY_TYPES.items() if dtype == index.dtype)
-        raise ValueError(f"{path}: signed by the rules of FineWeb {other}, and these documents by those of "
-                         f"{version}; take another index, or data.py --fineweb {other}")
+        raise ValueError(f"{path}: signed by the rules of FineWeb {other}, and these documents by "
+                         f"those of {version}; take another index, or data.py --fineweb {other}")
     index = index.view(np.uint64)
     for band in index:
         for at in range(0, len(band), 1 << 20):
             part = band[at:at + (1 << 20) + 1]
             if (part[1:] < part[:-1]).any():
-                raise ValueError(f"{path}: not an index, its keys are not sorted; "
+                raise ValueError(f"{path}: no index, because its keys are not sorted; "
                                  f"make it again with: {remake}")
     return index
 
 
 def save_record(path, record):
+    """Write a step's record as JSON, with METHOD."""
     disk.write_text(path, json.dumps({**METHOD, **record}, indent=1) + "\n")
 
 
 def load_record(path, remake):
-    """What save_record wrote, without METHOD; ValueError for another version's."""
+    """Load a step's record, without METHOD. ValueError if another version wrote it."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; make it with: {remake}")
     record = disk.read_json(path)
@@ -286,19 +286,20 @@ def load_record(path, remake):
 
 
 def name_of(doc):
-    """Date, url and id of a document. Of a cluster the document with the least name is kept."""
+    """Date, url and id of a document. Of a cluster the document with the least name stays."""
     no_separators = {9: " ", 10: " ", 13: " "}
     return "\t".join(str(doc.get(k, "")).translate(no_separators) for k in ("date", "url", "id"))
 
 
 def stem_of(path):
+    """A file's name without its ending: docs/000000.jsonl.gz -> 000000."""
     return Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def save_keys(work, stem, signatures, names, source=None):
-    """Write the files of `sign`, and last the record, which says that the others are whole.
+    """Write names and band keys of documents, then the record that says that both are whole.
 
-    source: {"file", "sha256"} of the documents, where they come from a file.
+    source: {"file", "sha256"} of the documents if they come from a file.
     """
     work = Path(work)
     disk.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
@@ -309,7 +310,7 @@ def save_keys(work, stem, signatures, names, source=None):
 
 
 def load_keys(work, stem):
-    """-> (record, band keys) of a signed file.
+    """Load (record, band keys) of a signed file.
 
     ValueError unless record, keys and names are whole and were written together.
     """
@@ -325,19 +326,19 @@ def load_keys(work, stem):
 
 
 def signature_and_name(line):
-    """A line of a file of documents -> (signature, name)."""
+    """(signature, name) of a line of a file of documents."""
     doc = json.loads(line.encode("utf-8", "surrogateescape").decode("utf-8"))
     if not isinstance(doc, dict) or not isinstance(doc.get("text"), str):
         raise ValueError(f'expected {{"text": "..."}}, found {line[:60]!r}')
     name = name_of(doc)
-    name.encode("utf-8")            # ValueError for half a surrogate pair, which no file can hold
+    name.encode("utf-8")            # ValueError for a lone surrogate, which no file can hold
     return minhash([doc["text"]])[0], name
 
 
 def sign(path, work):
-    """Write band keys and names of a file of documents. -> the number of documents
+    """Write band keys and names of a file of documents; returns the number of documents.
 
-    Nothing is written if the file with these contents was signed already.
+    Writes nothing if a file with these contents was signed already.
     """
     record_path = Path(work) / f"{stem_of(path)}.signed.json"
     source = {"file": os.path.realpath(path), "sha256": runs.sha256_of(path)}
@@ -370,6 +371,7 @@ def sign(path, work):
 
 
 def check_unchanged(path, sha256, work):
+    """ValueError if a file has changed since it was signed."""
     if runs.sha256_of(path) != sha256:
         raise ValueError(f"{path}: has changed since it was signed; "
                          f"run: python -m web.dedup sign {path} --work {work}, then match and drop")
@@ -379,18 +381,29 @@ def check_unchanged(path, sha256, work):
 
 
 def stems_in(work):
-    """Names of the signed files, in match's order; also of those whose signing was cut short."""
+    """Names of the signed files in the order of `match`, also of those that were cut short."""
     ends = ".keys.npy", ".signed.json"
     found = {path.name.removesuffix(end) for end in ends for path in Path(work).glob(f"*{end}")}
     return sorted(found, key=lambda stem: f"{stem}.keys.npy")
 
 
+def first_of_clusters(work, stems, root, several):
+    """The document with the least name of each cluster that has several, as indices."""
+    least, i = {}, 0
+    for stem in stems:
+        for name in disk.read_lines(work / f"{stem}.names.tsv"):
+            if several[i]:
+                least[root[i]] = min(least.get(root[i], (name, i)), (name, i))
+            i += 1
+    return [i for _, i in least.values()]
+
+
 def match(work, index=(), save_index=None, version="0.10"):
     """Decide which documents go, and write NAME.drop.npy beside each NAME.keys.npy.
 
-    index: files of band keys of earlier crawls. A cluster that is linked to a document of these
-    goes as a whole. save_index: a file for the band keys of what stays. version: see minhash.
-    -> (documents, dropped, dropped for the index)
+    index: files of band keys of earlier crawls. A cluster that is linked to one of their documents
+    goes as a whole. save_index: a file for the band keys of the documents that stay. version: see
+    minhash. Returns the numbers of (documents, dropped ones, dropped ones because of the index).
     """
     work = Path(work)
     stems = stems_in(work)
@@ -401,16 +414,12 @@ def match(work, index=(), save_index=None, version="0.10"):
     keys, sizes = np.concatenate(parts), list(map(len, parts))
     root, n = clusters(keys), len(keys)
     old = np.zeros(n, bool)
-    for path in index:                                      # of a whole cluster, at its root
+    for path in index:                                      # marks the root of a whole cluster
         np.logical_or.at(old, root, in_index(keys, load_index(path, version)))
     old = old[root]
-    several, least = np.bincount(root, minlength=n)[root] > 1, {}
-    lines = (line for stem in stems for line in disk.read_lines(work / f"{stem}.names.tsv"))
-    for i, line in enumerate(lines):
-        if several[i]:
-            least[root[i]] = min(least.get(root[i], (line, i)), (line, i))
+    several = np.bincount(root, minlength=n)[root] > 1
     drop = several | old
-    drop[[i for _, i in least.values() if not old[i]]] = False
+    drop[[i for i in first_of_clusters(work, stems, root, several) if not old[i]]] = False
     (work / "matched.json").unlink(missing_ok=True)
     for stem, part in zip(stems, np.split(drop, np.cumsum(sizes)[:-1])):
         save_array(work / f"{stem}.drop.npy", part)
@@ -428,9 +437,9 @@ def match(work, index=(), save_index=None, version="0.10"):
 
 
 def matched_files(work):
-    """-> {name: {"signed": its record, "drop.npy": SHA-256}} of the last match.
+    """Load {name: {"signed": its record, "drop.npy": SHA-256}} of the last match.
 
-    ValueError if files were signed or removed after it: a match depends on all of them.
+    ValueError if files were signed or removed after it, because a match depends on all of them.
     """
     remake = f"python -m web.dedup match --work {work}, with the --index it had"
     files = load_record(Path(work) / "matched.json", remake).get("files")
@@ -447,15 +456,17 @@ def matched_files(work):
 
 
 def is_entry(entry):
+    """Whether this is an entry of matched.json."""
     return isinstance(entry, dict) and isinstance(entry.get("signed"), dict)
 
 
 def contents(record):
-    """A record of `sign` without the place of the file, which may move; None for none."""
+    """A record of `sign` without the file's place, because files may move; None for None."""
     return record and {key: value for key, value in record.items() if key != "file"}
 
 
 def check_matched(path, work, files):
+    """ValueError unless a file was matched and has not changed since."""
     if stem_of(path) not in files:
         raise ValueError(f"{path}: not among the files matched in {work}; "
                          f"run: python -m web.dedup sign {path} --work {work}, then match and drop")
@@ -463,9 +474,9 @@ def check_matched(path, work, files):
 
 
 def drop_lines(path, work, to, files):
-    """Write the file without the documents that match() dropped to the folder `to`.
+    """Write a file without its dropped documents to the folder `to`.
 
-    files: see matched_files. -> (documents kept, dropped)
+    files: see matched_files. Returns the numbers of documents (kept, dropped).
     """
     remake = f"python -m web.dedup match --work {work}"
     drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
@@ -478,14 +489,14 @@ def drop_lines(path, work, to, files):
             for line, goes in zip(disk.read_lines(path), drop.tolist()):
                 if not goes:
                     out.write(line.encode())
-        check_matched(path, work, files)                    # it may have changed while it was read
+        check_matched(path, work, files)                    # may have changed while it was read
     return len(drop) - int(drop.sum()), int(drop.sum())
 
 
 def claim(to, work):
-    """Mark the folder of the results as this work folder's.
+    """Mark the folder of the results as that of this work folder.
 
-    ValueError if it holds other files: results of another work folder often have the same names.
+    ValueError if it holds other files: results of another work folder may have the same names.
     """
     mark, owner = to / ".dedup-work", os.fsencode(os.path.realpath(work))
     there = sorted(to.glob("*.jsonl.gz"))
@@ -500,42 +511,56 @@ def claim(to, work):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(
-        prog="python -m web.dedup", description="Remove near-duplicates from files of documents, in steps.")
-    p.add_argument("step", choices=("sign", "match", "drop"), help="in this order")
-    p.add_argument("files", nargs="*", type=Path,
-                   help="of sign and drop: .jsonl or .jsonl.gz; a line has text, date, url, id")
-    p.add_argument("--work", type=Path, required=True, metavar="DIR",
-                   help="where the steps leave their files")
-    p.add_argument("--to", type=Path, metavar="DIR",
-                   help="of drop: where the files without duplicates go")
-    p.add_argument("--index", type=Path, nargs="+", metavar="FILE",
-                   help="of match: band keys of earlier crawls, whose near-duplicates go too")
-    p.add_argument("--save-index", type=Path, metavar="FILE",
-                   help="of match: write the band keys of what stays")
-    p.add_argument("--workers", type=int, metavar="N",
-                   help="of sign and drop: processes, over files (default: one per CPU)")
-    args = p.parse_args(argv)
-    if bool(args.files) == (args.step == "match"):
-        p.error("match takes no files, sign and drop need some")
-    if (args.step == "drop") != (args.to is not None):
-        p.error("--to belongs to drop, which needs it")
-    if args.step != "match" and (args.index is not None or args.save_index is not None):
-        p.error("--index and --save-index belong to match")
-    if args.step == "match" and args.workers is not None:
-        p.error("--workers belongs to sign and drop; match is one process")
-    if args.workers is not None and args.workers < 1:
-        p.error(f"--workers {args.workers}: at least 1")
+    """The options of a step."""
+    parser = argparse.ArgumentParser(
+        prog="python -m web.dedup",
+        description="Remove near-duplicates from files of documents, in three steps.")
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for step, purpose in STEPS.items():
+        p = steps.add_parser(step, help=purpose, description=f"Step of three: {purpose}.")
+        if step != "match":
+            p.add_argument("files", nargs="+", type=Path, metavar="FILE",
+                           help=".jsonl or .jsonl.gz; a line has text, date, url, id")
+        p.add_argument("--work", type=Path, required=True, metavar="DIR",
+                       help="folder in which the steps leave their files (required)")
+        if step == "match":
+            p.add_argument("--index", type=Path, nargs="+", default=(), metavar="FILE",
+                           help="band keys of earlier crawls, whose near-duplicates go too "
+                                "(default: none)")
+            p.add_argument("--save-index", type=Path, metavar="FILE",
+                           help="write the band keys of what stays (default: none)")
+            continue
+        if step == "drop":
+            p.add_argument("--to", type=Path, required=True, metavar="DIR",
+                           help="folder for the files without duplicates (required)")
+        p.add_argument("--workers", type=int, default=cores.N_THREADS, metavar="N",
+                       help="processes, over files (default: one per CPU, here %(default)s)")
+    args = parser.parse_args(argv)
+    if args.step != "match":
+        check(args, parser)
+    return args
+
+
+STEPS = {
+    "sign": "write band keys and names of every file",
+    "match": "decide which documents go",
+    "drop": "write the files without them",
+}
+
+
+def check(args, parser):
+    """End with an error if the files or workers of a step make no sense."""
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers}: at least 1")
     stems = list(map(stem_of, args.files))
     if len(set(stems)) < len(stems):
-        p.error("two of the files have the same name; rename them, or give each folder a --work "
-                "and a --to of its own")
-    return args
+        parser.error("two of the files have the same name; rename them, or give each folder a "
+                     "--work and a --to of its own")
 
 
 def each_file(function, args):
     """Yields (files done, function(path)) in the order of args.files."""
-    n = min(args.workers or cores.N_THREADS, len(args.files))
+    n = min(args.workers, len(args.files))
     if n == 1:
         yield from enumerate(map(function, args.files), 1)
         return
@@ -543,28 +568,32 @@ def each_file(function, args):
         yield from enumerate(in_order(args.files), 1)
 
 
-def progress(step, i, args, n_documents):
+def show_progress(step, i, args, n_documents):
+    """Say on standard error how many files are done."""
     print(f"\r{step}: {i} of {len(args.files)} files, {n_documents:,} documents ", end="",
           file=sys.stderr, flush=True)
 
 
 def sign_command(args):
+    """Sign files."""
     n = 0
     for i, n_documents in each_file(functools.partial(sign, work=args.work), args):
         n += n_documents
-        progress("sign", i, args, n)
+        show_progress("sign", i, args, n)
     print(file=sys.stderr)
     print(f"{n:,} documents signed")
 
 
 def match_command(args):
-    n, dropped, old = match(args.work, args.index or (), args.save_index)
+    """Decide which documents go."""
+    n, dropped, old = match(args.work, args.index, args.save_index)
     of_index = f", {old:,} of them of earlier crawls" if args.index else ""
     n_files = len(stems_in(args.work))
     print(f"{n:,} documents of {n_files:,} files, {dropped:,} near-duplicates{of_index}")
 
 
 def drop_command(args):
+    """Check that everything belongs together, then drop."""
     files = matched_files(args.work)
     taken = [args.work, *(path.parent for path in args.files)]
     if os.path.realpath(args.to) in map(os.path.realpath, taken):
@@ -576,21 +605,22 @@ def drop_command(args):
 
 
 def drop_files(args, files):
+    """Write the files without their dropped documents."""
     check = functools.partial(check_matched, work=args.work, files=files)
     for _ in each_file(check, args):
-        pass                            # all of them, before the first is written
+        pass                            # checks all before the first is written
     write = functools.partial(drop_lines, work=args.work, to=args.to, files=files)
     kept = dropped = 0
     for i, (n_kept, n_dropped) in each_file(write, args):
         kept, dropped = kept + n_kept, dropped + n_dropped
-        progress("drop", i, args, kept)
+        show_progress("drop", i, args, kept)
     print(file=sys.stderr)
     print(f"{kept:,} documents kept, {dropped:,} dropped")
     report_others(args, files)
 
 
 def report_others(args, files):
-    """Say which matched files are not among those given, and which older results stay."""
+    """Warn of matched files that were not given, and of results from before."""
     missing = set(files) - set(map(stem_of, args.files))
     if missing:
         print(f"dedup.py: {len(missing)} files that were matched are not among these, "
@@ -602,6 +632,7 @@ def report_others(args, files):
 
 
 def main(argv=None):
+    """Run a step. One process at a time works in a work folder."""
     args = parse_args(argv)
     step = {"sign": sign_command, "match": match_command, "drop": drop_command}[args.step]
     with runs.locked(args.work, "dedup.py"):

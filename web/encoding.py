@@ -17,11 +17,13 @@ import unicodedata
 from functools import cache
 from itertools import product
 
+from run import command
+
 # --------------------------------------------------------------------------------------------------
 # Encodings: labels and characters.
 
-# Each encoding, and the other labels that mean it. No other names count: some of Python's codecs are
-# no charsets. latin-1 is Python's word for iso-8859-1.
+# Each encoding, and the other labels that mean it. The names of Python's codecs do not count: some
+# are no charsets. But latin-1, Python's word for iso-8859-1, does.
 LABELS_OF = """
     utf-8: unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf8 x-unicode20utf8
     ibm866: 866 cp866 csibm866
@@ -407,3 +409,7 @@ def stream_safe(text):
         pieces.append(text[at:found.end()])
         at = found.end()
     return "\u034f".join([*pieces, text[at:]])
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

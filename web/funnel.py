@@ -1,14 +1,15 @@
 """The funnel of data.py's run: what every stage did, as docs/report.json and as a table.
 
     {"stages": {"url": {"documents_in": 3000, "documents_out": 2860, "bytes_in": ..., "seconds": ...,
-                        "reasons": {"domain": 80, ...}, "examples": {"domain": [{"url", "text"}]}},
+                        "reasons": {"domain": 80, ...},
+                        "examples": {"domain": [{"url": ..., "text": ...}, ...]}},
                 "rights": ...},
-     "settings": ..., "reader": what the reader of WARCs counted, "linked": see data.p_linked}
+     "settings": ..., "reader": counts of the reader of WARCs, "linked": see data.p_linked}
 """
 
 from collections import Counter, defaultdict
 
-from run import runs
+from run import command, runs
 
 WIDTH = 80                      # columns of the table
 MAX_EXAMPLES, MAX_TEXT = 3, 300                             # of each reason; characters of each
@@ -93,3 +94,7 @@ def fitting(names, width):
             break
         line += f", {name}"
     return line[:width]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -6,6 +6,8 @@ Settings go into report.json, and a killed run goes on only with the same ones.
 import os
 from dataclasses import dataclass
 
+from run import command
+
 VERSIONS = ("0.10", "v1")       # of FineWeb's rules, see web/quality.py
 ORDERS = ("paper", "script")    # of the stages, see data.ORDERS
 PII = ("email", "ip", "ssn", "phone")
@@ -113,3 +115,7 @@ def settings_of(args):
         order=args.order,
         rights=args.rights,
     )
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -12,6 +12,8 @@ import itertools
 import re
 from typing import NamedTuple
 
+from run import command
+
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
@@ -85,3 +87,7 @@ def redact(text, kinds=("email", "ip"), version="0.10"):
     if "phone" in kinds:
         text = PHONE.sub(NOBODYS_PHONE, text)
     return text
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

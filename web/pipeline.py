@@ -37,8 +37,7 @@ from pathlib import Path
 from model import cores                # before NumPy
 import numpy as np
 
-from run import disk
-from run import runs
+from run import command, disk, runs
 from web import dedup
 from web import remote
 from web.funnel import MAX_TEXT
@@ -331,7 +330,7 @@ class Job:
         return names[:n], names[n:]
 
 
-def run(job):
+def run_job(job):
     """Read WARCs, write RUN/docs: shards of documents, dropped.tsv.gz, report.json.
 
     All is made in RUN/docs/.new and moved when complete, report.json last. What an earlier run
@@ -476,3 +475,7 @@ def write_shards(docs, folder):
             for doc in itertools.chain([first], some):
                 row = {column: doc[column] for column in COLUMNS}
                 shard.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -33,6 +33,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from run import command
 from web.words import PUNCTUATION, SYMBOLS, split_piece
 
 # What a word is, in bits. OLD_SYMBOL: a symbol to FineWeb v1.
@@ -135,10 +136,10 @@ class Words:
         """Words that are no symbols."""
         return int(np.count_nonzero(self.is_real))
 
-    @property
+    @cached_property
     def mean_length(self):
         """Characters of an average word that is no symbol."""
-        return int(self.length[self.is_real].sum()) / self.n_real
+        return int(self.length[self.is_real].sum()) / max(1, self.n_real)
 
     @property
     def n_alphabetic(self):
@@ -286,3 +287,7 @@ def fineweb_quality_v1(text, words_of=words_of_v1):
     if text.count("\n") / len(words_of(text)) > 0.3:
         return None, "list_ratio"
     return text, None
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -12,6 +12,7 @@ Sources: Google's and Bing's documentation of robots directives; TDMRep (W3C com
 
 import re
 
+from run import command
 from web import charset
 from web import markup
 from web import robots
@@ -78,3 +79,7 @@ def licence_links(source, lower):
                 found[begin] = address
         at = lower.find(b"license", max(at + 1, end))
     return found
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

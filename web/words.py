@@ -22,8 +22,8 @@ Sources: spaCy 3.8 (spacy/lang/en, spacy/lang/punctuation.py, spacy/tokenizer.py
 spacy/pipeline/sentencizer.pyx); datatrove 0.10 (the sets of marks).
 """
 
+import argparse
 import re
-import sys
 import unicodedata
 
 from run import command
@@ -409,9 +409,17 @@ def count_sentences(line):
     return n_sentences
 
 
-def main():
+def parse_args(argv=None):
+    """The text of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m web.words",
+                                     description="Print the words of an English text.")
+    parser.add_argument("text", nargs="+", help="the text")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
     """Print the words of the arguments."""
-    print(" ".join(words(" ".join(sys.argv[1:]))))
+    print(" ".join(words(" ".join(parse_args(argv).text))))
 
 
 if __name__ == "__main__":
