@@ -54,6 +54,7 @@ COMMANDS = {
     "web/dedup.py sign a.jsonl --work w": "--work --workers",
     "web/dedup.py match --work w": "--work --index --save-index",
     "web/dedup.py drop a.jsonl --work w --to t": "--work --to --workers",
+    "web/words.py x": "",
     "model/evaluate.py m --tokens t": f"--tokenizer --tokens --hellaswag {DEVICE}",
     "model/evaluate.py m --hellaswag h": f"--tokenizer --tokens --hellaswag --most {DEVICE}",
     "web/extract.py a.html": "--charset",
@@ -172,13 +173,12 @@ NOT_YET = {
         "tokens/added.py", "tokens/decoder.py", "tokens/encoder.py", "tokens/hashtable.py",
         "tokens/huggingface.py", "tokens/patterns.py", "tokens/pieces.py", "tokens/ranks.py",
         "tokens/shards.py", "tokens/tiktoken.py", "tokens/trainer.py",
-        "tokens/vocabularies.py", "train.py", "web/filters.py", "web/words.py",
+        "tokens/vocabularies.py", "train.py",
     ],
     "commands": [
         "align.py arena", "align.py dpo", "align.py eval", "align.py reward", "align.py rl",
         "align.py sft", "bpe.py train", "chat/probe.py", "sample.py", "sample.py chat",
-        "sample.py export", "sample.py serve", "train.py", "web/dedup.py drop",
-        "web/dedup.py match", "web/dedup.py sign",
+        "sample.py export", "sample.py serve", "train.py",
     ],
 }
 

@@ -1,6 +1,6 @@
 """The funnel of data.py's run: what every stage did, as docs/report.json and as a table.
 
-    {"stages": {"url": {"documents_in": 3000, "documents_out": 2860, "bytes_in": ..., "seconds": ...,
+    {"stages": {"url": {"documents_in": 3000, "documents_out": 2860, "bytes_in": ..., "seconds": 1,
                         "reasons": {"domain": 80, ...},
                         "examples": {"domain": [{"url": ..., "text": ...}, ...]}},
                 "rights": ...},
