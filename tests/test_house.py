@@ -33,7 +33,7 @@ NOT_YET = {
     """.split(),
     "100 columns": """
         align.py bpe.py chat/arena.py chat/chats.py
-        chat/inside.py chat/objectives.py chat/page.html chat/probe.py data.py
+        chat/inside.py chat/objectives.py chat/probe.py data.py
         kernels/__init__.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu
         kernels/checks.py kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu
         kernels/cublas.py kernels/decode.cu kernels/embedding.cu kernels/gelu.cu
