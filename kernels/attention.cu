@@ -2,12 +2,10 @@
    qkv (B,T,3,NH,HS) real, as the product before leaves it; o, do (B,T,NH,HS) real; lse, D (B,NH,T) float. Any T >= 1.
    Forward 2 T^2 C multiply-adds a sequence (causal), backward 3.5 times that: the scores are never stored, so it is bound by
    arithmetic; floor = flops / tensor-core peak.
-   v1 one warp per query (or key, in the backward), any HS up to 256, any dtype. v2 for bfloat16 and HS 32, 64 or 128: 128 queries
+   v1 one warp per query (or key, in the backward), any HS up to MOST_HS (kernels/launching.py), any dtype. v2 for bfloat16 and HS 32, 64 or 128: 128 queries
    against tiles of 64 keys through tensor cores, a warp for every 32 queries, so that what it reads of a tile serves two products;
    the next tile is on its way while one is worked on.
    No atomics: the gradients of keys and of queries are two kernels that each make the probabilities again. */
-
-#define MOST_HS 256
 
 /* ------------------------------------------------------------------------------------------------------ v1, plain */
 
@@ -119,7 +117,7 @@ extern "C" __global__ void attention_backward_kv_v1(const real *qkv, const real 
 /* ----------------------------------------------------------------------------------------------- v2, tensor cores */
 #ifdef BF16
 
-#define TILE 64                                         /* rows of a tile, of which one is worked on while the next comes */
+/* TILE rows are a tile: kernels/launching.py says how many. One is worked on while the next comes. */
 #define TILE_THREADS 128                                /* four warps, each with M times 16 rows of the block's own */
 #define STEP 32                                         /* rows of a tile that the backward takes at once: registers */
 

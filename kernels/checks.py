@@ -45,7 +45,15 @@ def check(what, a, shape, dtype, packed=False):
         raise ValueError(f"{what}: it does not begin at a multiple of 16 bytes; pass a copy")
 
 
+def check_each(arrays, shape, dtype, packed=False):
+    """check() for several arrays of one shape and dtype: {name: array, or None for none}."""
+    for what, a in arrays.items():
+        if a is not None:
+            check(what, a, shape, dtype, packed)
+
+
 def check_on_gpu(what, a):
+    """ModuleNotFoundError without CuPy, TypeError where a is not one of its arrays."""
     if cp is None:
         raise ModuleNotFoundError(f"{what}: the kernels need CuPy, which is not here")
     if not isinstance(a, cp.ndarray):

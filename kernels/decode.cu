@@ -2,12 +2,12 @@
        k_cache[b,:,n+t] <- k_bt, v_cache[b,:,n+t] <- v_bt with n = length[b], for t < n_new[b]
        o_bt = softmax(q_bt . k_j / sqrt(HS), j <= n + t) v
    qkv (B,T,3,NH,HS), o (B,T,NH,HS), k_cache and v_cache (B,NH,S,HS) real; length, n_new (B,) int with
-   length + n_new <= S: the rows may differ. Any sizes, HS up to 256. With T = 1 it reads each key and
+   length + n_new <= S: the rows may differ. Any sizes, HS up to MOST_HS (kernels/launching.py). With T = 1 it reads each key and
    value once, 2 B NH n HS numbers: memory bound, floor = bytes / bandwidth. Longer prompts read them again for each position.
    One version: as many lanes share a key as it has 16 bytes, groups of lanes take turns at the keys with a running maximum,
    and the groups of a block are merged in order. */
 
-#define MOST_PACKS 2                                    /* of a key, a lane has at most this many 16 bytes */
+#define MOST_PACKS ((MOST_HS + 32 * WIDTH - 1) / (32 * WIDTH))     /* of a key, a lane has at most this many 16 bytes */
 
 /* One thread, one number of a new key and of its value. Row b, position t; padding stays out of the cache. */
 extern "C" __global__ void cache_append(const real *qkv, real *k_cache, real *v_cache, const int *length, const int *n_new,

@@ -2,7 +2,7 @@
 
 NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
 keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it
-computes. What holds the interpreter goes to processes (data.py, bpe.py; train.py has its own). Import it before NumPy; model/fast.py
+computes. What holds the interpreter goes to processes. Import it before NumPy; model/fast.py
 does.
 """
 
@@ -241,6 +241,8 @@ def in_parallel(work, n_parts=None):
     n_parts = N_THREADS if n_parts is None else n_parts
     if n_parts < 1:
         raise ValueError(f"in_parallel: {n_parts} parts, expected 1 at least")
+    if n_parts == 1:
+        return [work(Share(0, 1))]
     results, errors = [None] * n_parts, {}
     waiting, begun = (
         collections.deque(Share(i, n_parts) for i in range(n_parts)),

@@ -1,16 +1,18 @@
 """device.py: gpt.py's model on a GPU.
 
-The walk through a block is gpt.py's own; given CuPy arrays its operations are the raw kernels of kernels/. Here stands what a GPU
-adds: the check that there is one, parameters, gradients and moments each behind each other in one array, one arena for all the
-rest, planned before it is taken, and the step as recorded CUDA graphs, in which nothing is allocated and nobody waits for the host.
+It offers the functions of model/fast.py, walks through the blocks with the same model/walk.py, and
+computes with the kernels of kernels/. What a GPU adds: parameters, gradients and moments each in
+one array, one arena for all the rest, planned before it is taken, and steps recorded as CUDA
+graphs, in which nothing is allocated and nobody waits for the host.
 
-Weights and activations are bfloat16 (as uint16, which is all that anyone but the kernels sees of them), and what is summed
-over many rows or many steps is float32: gradients of parameters, AdamW's moments, and the master copy of the weights. Or
-everything is float32. Same seed, same bits: no kernel adds in an order that may change.
+Weights and activations are bfloat16, kept as uint16. What is summed over many rows or many steps is
+float32: gradients of parameters, AdamW's moments, and the master copy of the weights. Or everything
+is float32. Same seed, same bits: no kernel adds in an order that may change.
 
     python train.py --device cuda --preset gpt2 ...
 
-Sources: Micikevicius et al. 2018 (master weights); karpathy/llm.c (the plan of memory, gradients in place of activations).
+Sources: Micikevicius et al. 2018 (master weights); karpathy/llm.c (the plan of memory, gradients in
+place of activations).
 """
 
 import functools
@@ -26,115 +28,167 @@ import numpy as np
 LOGIT_NUMBERS = 1 << 31         # of the rows of logits that exist at once: 4 GB in bfloat16
 ROW_TOKENS = 1 << 16            # tokens at once that keep a GPU busy
 
-cp = kernels = None             # CuPy and the kernels, once there is a GPU to use them on
+cp = kernels = launching = None     # CuPy and the kernels, once there is a GPU to use them on
 
 
 def connect(dtype=None):
-    """The GPU, with name, bf16 (whether to compute in it) and free_bytes; ValueError that says what is missing where there is none.
+    """The GPU: its name, bf16 (whether to compute in it) and free_bytes.
 
-    dtype: "bf16", "float32", or None for the first where the GPU has it.
+    dtype: "bf16", "float32", or None for the first where the GPU has it. ValueError says what is
+    missing where there is no GPU that can be used.
     """
-    global cp, kernels
+    global cp, kernels, launching
     try:
         import cupy
     except ImportError as e:
-        raise ValueError(f"no CuPy, through which a GPU is reached ({e}). Install the one for the CUDA version that nvidia-smi shows, "
-                         "with: pip install \"cupy-cuda12x[ctk]\" or \"cupy-cuda13x[ctk]\"; or leave out --device cuda") from None
+        raise ValueError(
+            f"no CuPy, through which a GPU is reached ({e}). Install the one for the CUDA version "
+            'that nvidia-smi shows, with: pip install "cupy-cuda12x[ctk]" or "cupy-cuda13x[ctk]"; '
+            "or leave out --device cuda"
+        ) from None
     try:
         if not cupy.cuda.runtime.getDeviceCount():
             raise ValueError("no GPU here that CUDA can use; leave out --device cuda")
         found = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         cupy.empty((1,), np.float32)
     except RuntimeError as e:
-        old = "InsufficientDriver" in str(e)
-        raise ValueError(f"no GPU that answers ({e}). " + ("There is no NVIDIA driver, or it is older than this CuPy needs: update it, or install "
-                         "the CuPy of the CUDA version that nvidia-smi shows" if old else "See whether nvidia-smi shows one") +
-                         "; or leave out --device cuda") from None
+        advice = "See whether nvidia-smi shows one"
+        if "InsufficientDriver" in str(e):
+            advice = (
+                "There is no NVIDIA driver, or it is older than this CuPy needs: update it, or "
+                "install the CuPy of the CUDA version that nvidia-smi shows"
+            )
+        raise ValueError(
+            f"no GPU that answers ({e}). {advice}; or leave out --device cuda"
+        ) from None
     cp = cupy
-    import kernels as launchers
-    kernels = launchers
+    import kernels as operations
+    from kernels import launching as of_kernels
+    kernels, launching = operations, of_kernels
     kernels.checks.limits()     # ValueError for a GPU that the kernels are not written for
-    name, capability = found["name"].decode() if isinstance(found["name"], bytes) else found["name"], found["major"]
-    if capability < 8 and dtype != "float32":           # its tensor cores came with compute capability 8.0
-        print(f"{name}: no bfloat16 (compute capability {capability}.{found['minor']}, 8.0 has it); computing in float32", file=sys.stderr)
-    return SimpleNamespace(name=name, bf16=capability >= 8 and dtype != "float32", free_bytes=cp.cuda.runtime.memGetInfo()[0])
+    name = found["name"].decode() if isinstance(found["name"], bytes) else found["name"]
+    has_bf16 = found["major"] >= 8          # the tensor cores for it came with 8.0
+    if not has_bf16 and dtype != "float32":
+        capability = f"{found['major']}.{found['minor']}"
+        print(
+            f"{name}: no bfloat16 (compute capability {capability}, 8.0 has it); "
+            "computing in float32",
+            file=sys.stderr,
+        )
+    return SimpleNamespace(
+        name=name,
+        bf16=has_bf16 and dtype != "float32",
+        free_bytes=cp.cuda.runtime.memGetInfo()[0],
+    )
 
 
 def add_arguments(parser):
+    """The options --device and --dtype."""
     where = parser.add_argument_group("on what")
-    where.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the GPU, through CuPy")
-    where.add_argument("--dtype", choices=("bf16", "float32"), help="of weights and activations on the GPU (default: bf16 where it can)")
+    where.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the GPU, through CuPy"
+    )
+    where.add_argument(
+        "--dtype",
+        choices=("bf16", "float32"),
+        help="of weights and activations on the GPU (default: bf16 where it can)",
+    )
 
 
 def chosen(args):
     """The GPU that add_arguments' options ask for, or None for the CPU."""
     if args.dtype and args.device == "cpu":
-        raise ValueError(f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
+        raise ValueError(
+            f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda"
+        )
     return connect(args.dtype) if args.device == "cuda" else None
 
 
-# ----------------------------------------------------------------------------------------------------- parameters
+# ------------------------------------------------------------------------------------- parameters
 
 
 class Layout:
-    """Where each parameter lies in one array of all, the ones that weight decay is for first. Each begins at a multiple of 256 bytes.
+    """Where each parameter lies in one array of all. Those that weight decay is for come first.
 
-    The vocabulary is padded with rows of zeros to a size that suits the matrix products.
+    Each begins at a multiple of 512 bytes. The vocabulary is padded with rows of zeros to a size
+    that suits the matrix products.
     """
 
     def __init__(self, cfg):
         multiple = 128 if cfg.vocab_size > 1024 else 8
+        padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
         self.given = gpt.param_shapes(cfg)
-        self.shapes = {**self.given, "wte.weight": (-(-cfg.vocab_size // multiple) * multiple, cfg.n_embd)}
+        self.shapes = {**self.given, "wte.weight": (padded_vocabulary, cfg.n_embd)}
         self.at, self.size, self.n_decayed = {}, 0, 0
-        for k in sorted(self.shapes, key=lambda k: len(self.shapes[k]) < 2):
-            self.at[k] = self.size
-            self.size += -(-math.prod(self.shapes[k]) // 128) * 128
-            self.n_decayed = self.size if len(self.shapes[k]) == 2 else self.n_decayed
+        for name in sorted(self.shapes, key=self._is_vector):
+            self.at[name] = self.size
+            self.size += -(-math.prod(self.shapes[name]) // 128) * 128
+            if not self._is_vector(name):
+                self.n_decayed = self.size
 
-    def views(self, flat):                              # (size,) -> {name: array}
-        return {k: flat[at:at + math.prod(self.shapes[k])].reshape(self.shapes[k]) for k, at in self.at.items()}
+    def _is_vector(self, name):
+        return len(self.shapes[name]) == 1
 
-    def gather(self, arrays):                           # {name: NumPy array} -> (size,) float32
+    def views(self, flat):
+        """(size,) -> {name: array}"""
+        views = {}
+        for name, at in self.at.items():
+            shape = self.shapes[name]
+            views[name] = flat[at : at + math.prod(shape)].reshape(shape)
+        return views
+
+    def gather(self, arrays):
+        """{name: NumPy array} -> (size,) float32"""
         flat = np.zeros(self.size, np.float32)
-        for k, a in self.views(flat).items():
-            if arrays[k].shape != self.given[k]:
-                raise ValueError(f"{k}: {arrays[k].shape}, the config says {self.given[k]}")
-            a[:len(arrays[k])] = arrays[k]
+        for name, view in self.views(flat).items():
+            if arrays[name].shape != self.given[name]:
+                raise ValueError(
+                    f"{name}: {arrays[name].shape}, the config says {self.given[name]}"
+                )
+            view[: len(arrays[name])] = arrays[name]
         return flat
 
-    def scatter(self, flat, arrays):                    # (size,) on the GPU -> into {name: NumPy array}
-        for k, a in self.views(kernels.on_host(flat)).items():
-            arrays[k][...] = a[:len(arrays[k])]
+    def scatter(self, flat, arrays):
+        """(size,) on the GPU -> into {name: NumPy array}"""
+        for name, view in self.views(kernels.on_host(flat)).items():
+            arrays[name][...] = view[: len(arrays[name])]
 
 
 def upload(params, cfg, bf16=True):
-    """{name: CuPy array} of the parameters: gpt's functions compute with them on the GPU, in bfloat16 or float32."""
+    """{name: CuPy array} of the parameters in bfloat16 or float32, to compute with here."""
     layout = Layout(cfg)
     flat = cp.asarray(layout.gather(params))
     return layout.views(kernels.to_bf16(flat) if bf16 else flat)
 
 
-# -------------------------------------------------------------------------------------------------- loss, gradients
+# -------------------------------------------------------------------------------- loss, gradients
 
 
 class Inbox:
-    """Whole numbers on their way to the GPU. Two buffers take turns, so that the next batch is made ready while the GPU is
-    still at work on the last."""
+    """Whole numbers on their way to the GPU.
 
-    def __init__(self, there):                          # (n,) int32 on the GPU
+    Two buffers take turns, so that the next batch is made ready while the GPU is still at work on
+    the last one.
+    """
+
+    def __init__(self, there):          # (n,) int32 on the GPU
         self.there, self.turn, self.sent = there, 0, [None, None]
-        self.here = [np.frombuffer(cp.cuda.alloc_pinned_memory(there.nbytes), np.int32, there.size) for _ in self.sent]
+        self.here = []
+        for _ in self.sent:
+            pinned = cp.cuda.alloc_pinned_memory(there.nbytes)
+            self.here.append(np.frombuffer(pinned, np.int32, there.size))
 
-    def send(self, *parts):                             # arrays of int32 or float32, which fill it in this order
+    def send(self, *parts):
+        """Send arrays of int32 or float32, which fill it in this order."""
         self.turn ^= 1
-        here, at, size = self.here[self.turn], 0, sum(part.size for part in parts)
+        here, size = self.here[self.turn], sum(part.size for part in parts)
         if size != here.size:
             raise ValueError(f"{size} numbers for the GPU, {here.size} are expected there")
         if self.sent[self.turn]:
             self.sent[self.turn].synchronize()
+        at = 0
         for part in parts:
-            here[at:at + part.size] = part.view(np.int32).ravel()
+            here[at : at + part.size] = part.view(np.int32).ravel()
             at += part.size
         self.there.set(here, cp.cuda.get_current_stream())
         self.sent[self.turn] = cp.cuda.Event(disable_timing=True)
@@ -143,44 +197,66 @@ class Inbox:
 
 def cut(flat, **sizes):
     """{name: view} of one array, behind each other."""
-    ends = np.cumsum(list(sizes.values())).tolist()
-    return {k: flat[end - n:end] for (k, n), end in zip(sizes.items(), ends)}
+    views, at = {}, 0
+    for name, size in sizes.items():
+        views[name] = flat[at : at + size]
+        at += size
+    return views
 
 
 def step_shapes(cfg, B, T, want_grads=True, recompute=False):
-    """What a step divides its arena into: fast.step_shapes, but for what only threads need, and what only a GPU does."""
+    """What a step divides its arena into: fast.step_shapes without what only threads need, and
+    with what only a GPU needs."""
     return _step_shapes(cfg, B, T, want_grads, recompute, LOGIT_NUMBERS)
 
 
 @functools.lru_cache(maxsize=16)
 def _step_shapes(cfg, B, T, want_grads, recompute, logit_numbers):
-    N, C, V = B * T, cfg.n_embd, Layout(cfg).shapes["wte.weight"][0]
-    shapes = {k: s for k, s in fast.step_shapes(cfg, B, T, 1, want_grads, recompute).items() if not k.startswith(("grad.", "logits", "y_rows"))}
-    shapes.update({"logits": (min(N, max(1, logit_numbers // V)), V), "nll": (N,), "state": (3,), "inbox": (7 * N + 1,)})
-    return {**shapes, "dqkv": (N, 3 * C)} if want_grads else shapes
+    N, V = B * T, Layout(cfg).shapes["wte.weight"][0]
+    shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
+    shapes["logits"] = (min(N, max(1, logit_numbers // V)), V)
+    shapes["nll"] = (N,)
+    shapes["state"] = (3,)              # the loss, the norm of the gradients, the scale that clips it
+    shapes["inbox"] = (7 * N + 1,)
+    if want_grads:
+        shapes["dqkv"] = (N, 3 * cfg.n_embd)
+    return shapes
 
 
 def other_kinds(shapes):
     """{name: dtype} of the arrays that are not what the weights are."""
-    kinds = {k: np.float32 for k in shapes if k.rpartition(".")[2].startswith(("rstd", "lse", "nll", "state"))}
-    return {**kinds, "inbox": np.int32}
+    kinds = {}
+    for name in shapes:
+        if name.rpartition(".")[2].startswith(("rstd", "lse", "nll", "state")):
+            kinds[name] = np.float32
+        elif name == "inbox":
+            kinds[name] = np.int32
+    return kinds
 
 
 class Step:
-    """Forward and backward of B sequences of T tokens, in arrays that stay where they are: run() may be recorded."""
+    """Forward and backward of B sequences of T tokens, in arrays that stay where they are: run()
+    may be recorded."""
 
     def __init__(self, params, cfg, B, T, arena, want_grads=True, recompute=False):
         shapes = step_shapes(cfg, B, T, want_grads, recompute)
-        self.params, self.cfg, self.B, self.T, self.recompute = params, cfg, B, T, recompute and want_grads
+        self.params, self.cfg, self.B, self.T = params, cfg, B, T
         self.a = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
         self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
-        self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
+        self.blocks = [walk.block_arrays(self.a, i) for i in range(cfg.n_layer)]
+        self.kept = walk.kept_inputs(self.a, cfg)
         self.inbox, N = Inbox(self.a["inbox"]), B * T
-        self.i = cut(self.a["inbox"], tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N)
-        self.weights = self.i["weights"].view(np.float32)
+        self.sent = cut(
+            self.a["inbox"],
+            tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N,
+        )
+        self.weights = self.sent["weights"].view(np.float32)
 
-    def put(self, tokens, targets, weights):            # (B,T) each on the host, weights also (B*T,)
-        """Sends a batch. Missing sequences count nothing, and neither does a target of -1."""
+    def put(self, tokens, targets, weights):
+        """Send a batch: (B,T) each on the host, weights also (B*T,).
+
+        Missing sequences count nothing, and neither does a target of -1.
+        """
         checks.check_tokens(self.cfg, tokens)
         if tokens.shape[1] != self.T or len(tokens) > self.B:
             raise ValueError(f"tokens: {tokens.shape}, expected 1 to {self.B} rows of {self.T}")
@@ -188,47 +264,59 @@ class Step:
         if weights.shape not in (tokens.shape, (tokens.size,)):
             raise ValueError(f"weights have shape {weights.shape}, targets {targets.shape}")
         counted = targets != -1
-        targets = np.where(counted, targets, 0)
         weights = np.where(counted, weights.reshape(tokens.shape), 0.0)
-        more = (0, self.B - len(tokens)), (0, 0)
-        tokens, targets = (np.pad(a.astype(np.int32), more) for a in (tokens, targets))
-        weights = np.pad(weights.astype(np.float32), more)
-        positions = np.broadcast_to(np.arange(self.T, dtype=np.int32), tokens.shape)
-        self.inbox.send(tokens, np.ascontiguousarray(positions), targets, weights, *kernels.look_ups(tokens.ravel()))
-
-    def block(self, i):
-        arrays = {k: self.a[f"h.{self.kept[i]}.{k}"] for k in walk.block_shapes(self.cfg, 1, 1)}
-        return SimpleNamespace(**arrays, t=self.a["t"], hidden=None, **({"dqkv": self.a["dqkv"]} if "dqkv" in self.a else {}))
+        targets = np.where(counted, targets, 0)
+        missing = (0, self.B - len(tokens)), (0, 0)
+        tokens, targets = (np.pad(a.astype(np.int32), missing) for a in (tokens, targets))
+        weights = np.pad(weights.astype(np.float32), missing)
+        positions = np.tile(np.arange(self.T, dtype=np.int32), self.B)
+        sorted_rows = kernels.look_ups(tokens.ravel())
+        self.inbox.send(tokens, positions, targets, weights, *sorted_rows)
 
     def run(self, grads=None, add=False):
-        """Losses into nll and their weighted sum into state[0]; with grads, {name: float32 array}, the gradients into those. With
-        add both are added to what is there."""
+        """Put the losses into nll and their weighted sum into state[0]; with grads, {name: float32
+        array}, the gradients into those. With add, both are added to what is there."""
         a, p, cfg = self.a, self.params, self.cfg
-        kernels.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=a["x"])
-        blocks = [self.block(i) for i in range(cfg.n_layer)]
-        keep = [a[f"x.{i}"] for i in range(cfg.n_layer)] if self.recompute else None
-        walk.trunk_forward(kernels, a["x"], p, self.layers, blocks, cfg.n_head, (a["y"], a["n_f"], a["rstd_f"]), keep)
+        tokens, positions = self.sent["tokens"], self.sent["positions"]
+        kernels.embedding_forward(tokens, positions, p["wte.weight"], p["wpe.weight"], out=a["x"])
+        last = a["y"], a["n_f"], a["rstd_f"]
+        walk.trunk_forward(
+            kernels, a["x"], p, self.layers, self.blocks, cfg.n_head, last, self.kept
+        )
+        self._head(grads, add)
+        if grads:
+            self._trunk_backward(grads, add)
 
+    def _head(self, grads, add):
+        """Losses and, with grads, the derivative by y in the place of y. Logits become their own
+        gradient in place, some rows at a time."""
+        a, wte = self.a, self.params["wte.weight"]
         N, rows = len(a["y"]), len(a["logits"])
-        for begin in range(0, N, rows):                 # logits become their own gradient in place
+        for begin in range(0, N, rows):
             at = slice(begin, min(begin + rows, N))
-            y, z = a["y"][at], a["logits"][:at.stop - begin]
-            kernels.matmul(y, p["wte.weight"], z, w_t=True)
-            kernels.cross_entropy(z, self.i["targets"][at], self.weights[at] if grads else None, cfg.vocab_size, out=a["nll"][at])
-            if grads:                                   # forward was: logits = y wte^T
+            y, z = a["y"][at], a["logits"][: at.stop - begin]
+            kernels.matmul(y, wte, z, w_t=True)
+            weights = self.weights[at] if grads else None
+            targets, nll = self.sent["targets"][at], a["nll"][at]
+            kernels.cross_entropy(z, targets, weights, self.cfg.vocab_size, out=nll)
+            if grads:
+                # forward was: logits = y wte^T
                 kernels.matmul(z, y, grads["wte.weight"], x_t=True, add=add or begin > 0)
-                kernels.matmul(z, p["wte.weight"], y)
+                kernels.matmul(z, wte, y)
         kernels.loss_sum(a["nll"], self.weights, a["state"], add)
-        if not grads:
-            return
 
-        dx = a["x"]
-        kernels.layernorm_backward(a["y"], (a["n_f"], a["rstd_f"], p["ln_f.weight"]), None, (dx, grads["ln_f.weight"], grads["ln_f.bias"]), add)
-        for i in reversed(range(cfg.n_layer)):
-            if self.recompute:
-                walk.block_forward(kernels, a[f"x.{i}"], None, self.layers[i], blocks[i], cfg.n_head)
-            walk.block_backward(kernels, dx, self.layers[i], blocks[i], cfg.n_head, {k: grads[f"h.{i}.{k}"] for k in walk.LAYER}, add)
-        kernels.embedding_backward(dx, tuple(self.i[k] for k in ("order", "starts", "values")), grads["wte.weight"])
+    def _trunk_backward(self, grads, add):
+        a, n_head, dx = self.a, self.cfg.n_head, self.a["x"]
+        last = a["n_f"], a["rstd_f"], self.params["ln_f.weight"]
+        places = dx, grads["ln_f.weight"], grads["ln_f.bias"]
+        kernels.layernorm_backward(a["y"], last, None, places, add)
+        for i in reversed(range(self.cfg.n_layer)):
+            p, s = self.layers[i], self.blocks[i]
+            if self.kept:
+                walk.block_forward(kernels, self.kept[i], None, p, s, n_head)
+            walk.block_backward(kernels, dx, p, s, n_head, walk.layer_params(grads, i), add)
+        sorted_rows = tuple(self.sent[name] for name in ("order", "starts", "values"))
+        kernels.embedding_backward(dx, sorted_rows, grads["wte.weight"])
         kernels.position_backward(dx, self.B, grads["wpe.weight"], add)
 
 
@@ -238,18 +326,24 @@ def check_call(params, cfg, tokens, targets, temperature):
     checks.check_targets(cfg, tokens, targets)
     checks.check_params(params, cfg, kernels.checks.check_on_gpu)
     if temperature != 1.0:
-        raise ValueError(f"temperature {temperature}: losses of a model on a GPU are those at temperature 1")
+        raise ValueError(
+            f"temperature {temperature}: losses of a model on a GPU are those at temperature 1"
+        )
 
 
-def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-                   recompute=False, temperature=1.0):
+def loss_and_grads(
+    params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
+    recompute=False, temperature=1.0,
+):
     """fast.loss_and_grads of parameters on the GPU, where the gradients are then, in float32."""
     check_call(params, cfg, tokens, targets, temperature)
     weights = checks.token_weights(targets, weights, np.float32)
     if not want_grads:
-        return float(weights @ token_losses(params, cfg, tokens, targets, arena).ravel()), {}
+        losses = token_losses(params, cfg, tokens, targets, arena)
+        return float(weights @ losses.ravel()), {}
     if grads is None:
-        grads = {k: (cp.zeros if add else cp.empty)(p.shape, np.float32) for k, p in params.items()}
+        fresh = cp.zeros if add else cp.empty
+        grads = {name: fresh(p.shape, np.float32) for name, p in params.items()}
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), True, recompute)
     step.put(tokens, targets, weights)
     step.run(grads, add)
@@ -262,78 +356,111 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
     step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), False)
     step.put(tokens, targets, np.zeros(tokens.shape))
     step.run()
-    return np.where(targets == -1, 0.0, cp.asnumpy(step.a["nll"]).reshape(targets.shape))
+    nll = cp.asnumpy(step.a["nll"]).reshape(targets.shape)
+    return np.where(targets == -1, 0.0, nll)
 
 
-# ------------------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------- training
 
 
 def memory_plan(cfg, B, recompute=False, bf16=True):
     """{what: bytes} of training with B sequences at once, known before any of it is taken."""
-    n, shapes, T, C = Layout(cfg).size, step_shapes(cfg, B, cfg.n_positions, True, recompute), cfg.n_positions, cfg.n_embd
-    real, kinds = 2 if bf16 else 4, other_kinds(shapes)
-    plan = {"parameters": 4 * n + 2 * n * bf16, "gradients": 4 * n, "AdamW": 8 * n, "activations": 0, "logits": 0,
-            "scratch": 4 * max(B * T * cfg.n_head, 2 * 264 * C, 4 * 264 * 256 + 4 * C) + (32 << 20)}       # and cublasLt's own
-    for k, shape in shapes.items():
-        plan["logits" if k == "logits" else "activations"] += cores.padded(shape, 4 if k in kinds else real)
+    n, T, C = Layout(cfg).size, cfg.n_positions, cfg.n_embd
+    most_scratch = max(
+        B * T * cfg.n_head,                                         # attention_backward
+        2 * launching.BACKWARD_BLOCKS * C,                          # layernorm_backward
+        4 * launching.BACKWARD_BLOCKS * 256 + 4 * C,                # bias_backward
+    )
+    plan = {
+        "parameters": 4 * n + 2 * n * bf16,
+        "gradients": 4 * n,
+        "AdamW": 8 * n,
+        "activations": 0,
+        "logits": 0,
+        "scratch": 4 * most_scratch + kernels.cublas.WORKSPACE_BYTES,
+    }
+    shapes = step_shapes(cfg, B, T, True, recompute)
+    kinds = other_kinds(shapes)
+    for name, shape in shapes.items():
+        itemsize = 2 if bf16 and name not in kinds else 4
+        what = "logits" if name == "logits" else "activations"
+        plan[what] += cores.padded(shape, itemsize)
     return plan
 
 
 class Training:
     """A model and AdamW on the GPU: add() batches, then update().
 
-    params and optimizer (a train.AdamW) are the host's, for checkpoints: download() brings them up to date.
+    params and optimizer (a train.AdamW) are the host's, for checkpoints: download() brings them up
+    to date.
     """
 
     def __init__(self, params, optimizer, cfg, rows, recompute=False, bf16=True):
-        self.host, self.optimizer, self.layout, self.begun = params, optimizer, Layout(cfg), False
-        self.master, self.m, self.v = (cp.asarray(self.layout.gather(a)) for a in (params, optimizer.m, optimizer.v))
+        self.host, self.optimizer, self.layout = params, optimizer, Layout(cfg)
+        self.master, self.m, self.v = (
+            cp.asarray(self.layout.gather(arrays))
+            for arrays in (params, optimizer.m, optimizer.v)
+        )
         self.copy = kernels.to_bf16(self.master) if bf16 else None
         self.params = self.layout.views(self.copy if bf16 else self.master)
-        self.flat = cp.zeros((self.layout.size,), np.float32)           # what pads it stays 0
+        self.flat = cp.zeros((self.layout.size,), np.float32)       # its padding stays 0
         self.grads, self.rates = self.layout.views(self.flat), cp.zeros((3,), np.float32)
         self.arena = cores.Arena()
-        self.step = Step(self.params, cfg, rows, cfg.n_positions, self.arena, True, recompute)
-        self.state, self.clip = self.step.a["state"], None
-        self.first, self.more, self.finish = kernels.Recording(), kernels.Recording(), kernels.Recording()
+        T = cfg.n_positions
+        self.step = Step(self.params, cfg, rows, T, self.arena, True, recompute)
+        self.state, self.clip, self.begun = self.step.a["state"], None, False
+        self.first, self.more, self.finish = (launching.Recording() for _ in range(3))
 
     def clear(self):
+        """Begin a new step."""
         self.begun = False
 
-    def add(self, tokens, targets, weights):            # (B,T) each
-        """Returns while the GPU is at work: 0.0, for the loss is not known before update()."""
+    def add(self, tokens, targets, weights):
+        """Add a batch, (B,T) each, to the step. Returns 0.0 while the GPU is at work: the loss is
+        known after update()."""
         self.step.put(tokens, targets, weights)
-        (self.more if self.begun else self.first)(functools.partial(self.step.run, self.grads, self.begun))
+        recording = self.more if self.begun else self.first
+        recording(functools.partial(self.step.run, self.grads, self.begun))
         self.begun = True
         return 0.0
 
     def _finish(self):
         o = self.optimizer
         kernels.grad_norm(self.flat, self.clip, self.state)
-        kernels.adamw(self.flat, self.master, self.m, self.v, self.copy, self.state, self.rates, self.layout.n_decayed,
-                      o.beta1, o.beta2, o.eps, o.weight_decay)
+        kernels.adamw(
+            self.flat, self.master, self.m, self.v, self.copy, self.state, self.rates,
+            self.layout.n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
+        )
 
     def update(self, lr, clip):
-        """(loss, gradient norm) of the step, which is taken, unless one of them is not finite."""
+        """(loss, gradient norm) of the step, which is taken unless one of them is not finite."""
         t, o = self.optimizer.t + 1, self.optimizer
         if self.clip not in (None, clip):
             raise ValueError(f"clip {clip}: the step was recorded with {self.clip}")
         self.clip = clip
-        self.rates.set(np.array([lr, 1.0 / (1.0 - o.beta1 ** t), 1.0 / (1.0 - o.beta2 ** t)], np.float32))
+        rates = lr, 1.0 / (1.0 - o.beta1**t), 1.0 / (1.0 - o.beta2**t)
+        self.rates.set(np.array(rates, np.float32))
         self.finish(self._finish)
         loss, norm, scale = cp.asnumpy(self.state).tolist()
         o.t += scale != 0.0
         return loss, norm
 
     def close(self):
+        """Leave the host's arrays up to date."""
         self.download()
 
     def download(self):
-        for flat, arrays in ((self.master, self.host), (self.m, self.optimizer.m), (self.v, self.optimizer.v)):
+        """Bring params and optimizer on the host up to date."""
+        pairs = (
+            (self.master, self.host),
+            (self.m, self.optimizer.m),
+            (self.v, self.optimizer.v),
+        )
+        for flat, arrays in pairs:
             self.layout.scatter(flat, arrays)
 
 
-# ------------------------------------------------------------------------------------------------------- decoding
+# --------------------------------------------------------------------------------------- decoding
 
 
 class Cache(fast.Cache):
@@ -341,38 +468,58 @@ class Cache(fast.Cache):
 
     def __init__(self, cfg, batch, n_positions=None, like=None):
         super().__init__(cfg, batch, n_positions, like)
-        self.k, self.v, self.step = cp.zeros(self.k.shape, self.k.dtype), cp.zeros(self.v.shape, self.v.dtype), None
+        self.k = cp.zeros(self.k.shape, self.k.dtype)
+        self.v = cp.zeros(self.v.shape, self.v.dtype)
+        self.step = None
 
     def rows(self, part):
-        """As of fast.Cache; decoding of these rows is another step."""
+        """As of fast.Cache. Decoding into these rows is another step."""
         some = super().rows(part)
         some.step = None
         return some
 
 
 class DecodeStep:
-    """T new positions of each row of a cache. The case of generation, T = 1, is made over and over: it is recorded."""
+    """T new positions of each row of a cache.
+
+    Generation, T = 1, does the same again and again: it is recorded.
+    """
 
     def __init__(self, params, cfg, cache, T, only_last):
-        self.params, self.cfg, self.only_last, B = params, cfg, only_last, len(cache.length)
-        N, V = B * T, len(params["wte.weight"])
-        shapes = {**walk.block_shapes(cfg, B, T), "x": (N, cfg.n_embd), "t": (N, cfg.n_embd), "y": (B, cfg.n_embd),
-                  "logits": (B if only_last else N, V), "inbox": (2 * N + 3 * B,)}
-        self.a = cores.Arena().divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
-        self.inbox, self.i = Inbox(self.a["inbox"]), cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
-        self.s, self.layers = SimpleNamespace(**self.a), [walk.layer_params(params, i) for i in range(cfg.n_layer)]
-        self.recording = kernels.Recording() if T == 1 else None
+        self.params, self.cfg, self.only_last = params, cfg, only_last
+        B, V = len(cache.length), len(params["wte.weight"])
+        N, C = B * T, cfg.n_embd
+        shapes = {
+            **walk.block_shapes(cfg, B, T),
+            "x": (N, C),
+            "t": (N, C),
+            "y": (B, C),
+            "logits": (B if only_last else N, V),
+            "inbox": (2 * N + 3 * B,),
+        }
+        dtype = params["wte.weight"].dtype
+        self.a = cores.Arena().divide(shapes, dtype, other_kinds(shapes), cp)
+        self.inbox = Inbox(self.a["inbox"])
+        self.sent = cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
+        self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
+        self.recording = launching.Recording() if T == 1 else None
 
     def run(self, cache):
-        s, p, cfg = self.s, self.params, self.cfg
-        kernels.embedding_forward(self.i["tokens"], self.i["positions"], p["wte.weight"], p["wpe.weight"], out=s.x)
+        """Put the logits of what was sent into a["logits"], and the new positions into cache."""
+        s, p, cfg, sent = SimpleNamespace(**self.a), self.params, self.cfg, self.sent
+        kernels.embedding_forward(
+            sent["tokens"], sent["positions"], p["wte.weight"], p["wpe.weight"], out=s.x
+        )
 
         def attend(i, qkv, o):
-            kernels.decode_attention(qkv, cache.k[i], cache.v[i], self.i["length"], self.i["n_new"], out=o)
+            k, v, length, n_new = cache.k[i], cache.v[i], sent["length"], sent["n_new"]
+            kernels.decode_attention(qkv, k, v, length, n_new, out=o)
 
-        last = s.a, s.n_1, s.rstd_1
-        walk.trunk_forward(kernels, s.x, p, self.layers, [s] * cfg.n_layer, cfg.n_head, last, attend=attend)
-        y = kernels.take_rows(s.a, self.i["last"], s.y) if self.only_last else s.a
+        blocks, last = [s] * cfg.n_layer, (s.a, s.n_1, s.rstd_1)
+        walk.trunk_forward(
+            kernels, s.x, p, self.layers, blocks, cfg.n_head, last, attend=attend
+        )
+        y = kernels.take_rows(s.a, sent["last"], s.y) if self.only_last else s.a
         kernels.matmul(y, p["wte.weight"], s.logits, w_t=True)
 
 
@@ -385,11 +532,13 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
         cache.step = key, DecodeStep(params, cfg, cache, T, only_last)
     step = cache.step[1]
     positions = np.minimum(cache.length[:, None] + np.arange(T), S - 1)
-    step.inbox.send(*(np.ascontiguousarray(a, np.int32) for a in (tokens, positions, cache.length, n_new, np.arange(B) * T + n_new - 1)))
+    last = np.arange(B) * T + n_new - 1
+    numbers = tokens, positions, cache.length, n_new, last
+    step.inbox.send(*(np.ascontiguousarray(a, np.int32) for a in numbers))
     if step.recording:
         step.recording(functools.partial(step.run, cache))
     else:
         step.run(cache)
     cache.length += n_new
-    logits = kernels.on_host(step.s.logits)[:, :cfg.vocab_size]
+    logits = kernels.on_host(step.a["logits"])[:, : cfg.vocab_size]
     return logits if only_last else logits.reshape(B, T, -1)

@@ -1,65 +1,65 @@
-"""fast.py: gpt.py's model for NumPy at full speed: every core, no memory taken anew, blocks that stay in cache.
+"""fast.py: gpt.py's model for NumPy at full speed.
 
-The functions have the names and the meanings of gpt.py's, which are their specification.
+The functions have the names and the meanings of gpt.py's, which are their definitions. Here all
+cores compute, a step allocates nothing of size, and the operations are those of
+model/operations.py. model/device.py offers the same functions for a GPU.
+
+    from model import fast      before numpy: it sets up the BLAS
 """
 
 import contextlib
 import copy
 import functools
 import threading
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 
-from model import cores                                            # before numpy, whose BLAS it sets up
-from model.cores import Arena, in_parallel, padded
+from model import cores                     # before numpy, whose BLAS it sets up
+from model.cores import Arena, in_parallel
 from model import operations, walk
 from model.checks import (
     check_grads, check_out, check_params, check_positive, check_shape, check_targets, check_texts,
     check_tokens, new_positions, token_weights,
 )
-from model.walk import LAYER, block_shapes, layer_params
-from gpt import param_shapes
 import gpt
 import numpy as np
 
-# B batch   T query positions   S key positions   N = B*T rows   V vocabulary   F width of a linear layer's output
-# L layers  NH heads            HS head size      C = NH*HS channels
+# Letters as in gpt.py, and N = B * T rows. A part is a function: part(n) is the slice of n things
+# that one thread works on (cores.Share).
 
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
-PART = 64 << 20         # parameters x tokens; with less to do, a thread of decode waits for its turn at the interpreter more than it works
-LOGIT_FLOATS = 1 << 24  # rows of logits that exist at once: 64 MB in float32
+PART = 64 << 20         # parameters times tokens: with less, a thread of decode costs more than it does
+LOGIT_FLOATS = 1 << 24  # of the rows of logits that exist at once: 64 MB in float32
 HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
 
 
-# -------------------------------------------------------------------------------------------------- memory
-
-
-def _full(k, i):
-    """A parameter's name in the model, from its name in block i; the last norm belongs to no block."""
-    return k if k.startswith("ln_f") else f"h.{i}.{k}"
+# ----------------------------------------------------------------------------------------- memory
 
 
 def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
-    """Everything one call of loss_and_grads divides its arena into: {name: shape}, read-only.
-
-    With recompute only the input of each block is kept, and the backward runs the block's forward again:
-    a third more work for a fraction of the memory.
-    """
+    """Everything that one step divides its arena into: {name: shape}, read-only."""
     return _step_shapes(cfg, B, T, threads, want_grads, recompute, LOGIT_FLOATS)
 
 
 @functools.lru_cache(maxsize=16)
 def _step_shapes(cfg, B, T, threads, want_grads, recompute, logit_floats):
-    N, C, L = B * T, cfg.n_embd, cfg.n_layer
-    kept = L if want_grads and not recompute else 1
-    shapes = {f"h.{i}.{k}": shape for i in range(kept) for k, shape in block_shapes(cfg, B, T).items()}
-    rows = min(N, max(threads, logit_floats // cfg.vocab_size))
-    shapes.update({"x": (N, C), "t": (N, C), "y": (N, C), "n_f": (N, C), "rstd_f": (N, 1), "logits": (rows, cfg.vocab_size), "y_rows": (rows, C)})
+    V, C = cfg.vocab_size, cfg.n_embd
+    shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
+    rows = min(B * T, max(threads, logit_floats // V))
+    shapes["logits"] = (rows, V)
+    shapes["y_rows"] = (rows, C)        # the rows of y that these logits are made of
     if want_grads:
-        if recompute:
-            shapes.update({f"x.{i}": (N, C) for i in range(L)})
-        ours = {k.removeprefix("h.0."): shape for k, shape in param_shapes(cfg).items() if k.startswith(("h.0.", "ln_f."))}
-        shapes.update({f"grad.{i}.{k}": shape for i in range(min(threads, B)) for k, shape in ours.items()})
-    return MappingProxyType(shapes)                     # every caller gets the same one
+        params = gpt.param_shapes(cfg)
+        for part in range(min(threads, B)):
+            for name in _names_of_block(cfg, cfg.n_layer - 1):
+                short = name.removeprefix(f"h.{cfg.n_layer - 1}.")
+                shapes[f"grad.{part}.{short}"] = params[name]
+    return MappingProxyType(shapes)     # every caller gets the same one
+
+
+def _names_of_block(cfg, i):
+    """The parameters whose gradients block i fills; the last norm's belong to the last block."""
+    names = [f"h.{i}.{name}" for name in walk.LAYER]
+    return [*names, "ln_f.weight", "ln_f.bias"] if i == cfg.n_layer - 1 else names
 
 
 def _thread_count(threads):
@@ -67,23 +67,27 @@ def _thread_count(threads):
     if threads is None:
         return cores.N_THREADS
     if not (isinstance(threads, int) and threads >= 1):
-        raise ValueError(f"threads: {threads!r}, expected an integer of at least 1, "
-                         "or None for one on each core")
+        raise ValueError(
+            f"threads: {threads!r}, expected an integer of at least 1, "
+            "or None for one on each core"
+        )
     return threads
 
 
 def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
-    """{what: bytes} of training with B sequences of T tokens at once, known before any of it is taken."""
+    """{what: bytes} of training with B sequences of T tokens at once, known before any of it is
+    taken."""
     shapes = step_shapes(cfg, B, T, _thread_count(threads), True, recompute)
     n = cfg.n_params * itemsize
     plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
-    for k, shape in shapes.items():
-        kind = "gradients" if k.startswith("grad.") else "logits" if k in ("logits", "y_rows") else "activations"
-        plan[kind] += padded(shape, itemsize)
+    for name, shape in shapes.items():
+        what = "activations"
+        if name.startswith("grad."):
+            what = "gradients"
+        elif name in ("logits", "y_rows"):
+            what = "logits"
+        plan[what] += cores.padded(shape, itemsize)
     return plan
-
-
-# --------------------------------------------------------------------------------------------- the whole model
 
 
 @contextlib.contextmanager
@@ -98,115 +102,157 @@ def _only_user(arena):
         lock.release()
 
 
-class _Step:
-    """The arrays of one step and the walks through the model, each for a part of the batch.
+# ----------------------------------------------------------------------------------------- a step
 
-    The sequences are divided among threads, and each takes its own through the whole trunk and back without waiting
-    for others. The gradients of parameters are sums over all rows: each thread sums those of its rows in arrays of its
-    own, which are then added up.
+
+class _Sequences:
+    """Some sequences of the batch, which one thread takes through the trunk and back."""
+
+    def __init__(self, step, part):
+        cfg, B = step.cfg, len(step.tokens)
+        self.step, self.part, mine = step, part, part(B)
+        self.a = {}
+        for name in step.of_trunk:
+            each = len(step.a[name]) // B           # rows of this array that a sequence has
+            self.a[name] = step.a[name][mine.start * each : mine.stop * each]
+        self.tokens = step.tokens[mine]
+        self.positions = step.positions[mine]
+        hidden = None if step.hidden is None else step.hidden[mine]
+        self.blocks = [walk.block_arrays(self.a, i, hidden) for i in range(cfg.n_layer)]
+        self.kept = walk.kept_inputs(self.a, cfg)
+
+    def forward(self):
+        """Fill y, the result of the last norm."""
+        params, a = self.step.params, self.a
+        wte, wpe = params["wte.weight"], params["wpe.weight"]
+        operations.embedding_forward(self.tokens, self.positions, wte, wpe, out=a["x"])
+        walk.trunk_forward(
+            operations, a["x"], params, self.step.layers, self.blocks, self.step.cfg.n_head,
+            (a["y"], a["n_f"], a["rstd_f"]), self.kept,
+        )
+
+    def gradients(self, i, grads, add):
+        """{name: array} for the sums over these rows: those of grads where they may be written."""
+        names = _names_of_block(self.step.cfg, i)
+        if self.part.index == 0 and not add:
+            return {name: grads[name] for name in names}
+        prefix = f"grad.{self.part.index}."
+        return {name: self.step.a[prefix + name.removeprefix(f"h.{i}.")] for name in names}
+
+    def backward(self, i, mine):
+        """Through block i: from dx in x (for the last block dy in y) to dx in x. Fills mine, what
+        gradients() gave."""
+        a, step = self.a, self.step
+        n_head, p, s, dx = step.cfg.n_head, step.layers[i], self.blocks[i], self.a["x"]
+        if i == step.cfg.n_layer - 1:
+            cache = a["n_f"], a["rstd_f"], step.params["ln_f.weight"]
+            places = dx, mine["ln_f.weight"], mine["ln_f.bias"]
+            operations.layernorm_backward(a["y"], cache, out=places)
+        if self.kept:
+            walk.block_forward(operations, self.kept[i], None, p, s, n_head)
+        walk.block_backward(operations, dx, p, s, n_head, walk.layer_params(mine, i))
+
+
+class _Step:
+    """The arrays of one step and the way through the model, forward and back.
+
+    The sequences are divided among threads, and each takes its own through the whole trunk without
+    waiting for others. The gradients of parameters are sums over all rows: each thread sums those
+    of its rows, block by block, and then the sums of all are added up.
     """
 
-    def __init__(self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False, positions=None, segments=None):
-        self.params, self.cfg, self.tokens, self.recompute, self.positions = params, cfg, tokens, recompute and want_grads, positions
-        self.hidden = None if segments is None else operations.segments_hidden(segments, params["wte.weight"].dtype)
-        self.B, self.T = tokens.shape
-        self.a = arena.divide(step_shapes(cfg, self.B, self.T, threads, want_grads, recompute), params["wte.weight"].dtype)
-        self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
-        self.kept = [i if f"h.{i}.a" in self.a else 0 for i in range(cfg.n_layer)]      # which arrays block i uses
+    def __init__(
+        self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False,
+        positions=None, segments=None,
+    ):
+        (B, T), dtype = tokens.shape, params["wte.weight"].dtype
+        self.params, self.cfg, self.tokens, self.threads = params, cfg, tokens, threads
+        self.given = positions
+        self.positions = np.broadcast_to(np.arange(T), (B, T)) if positions is None else positions
+        self.hidden = None if segments is None else operations.segments_hidden(segments, dtype)
+        self.of_trunk = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
+        self.a = arena.divide(step_shapes(cfg, B, T, threads, want_grads, recompute), dtype)
+        self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
+        n_parts = min(threads, B)
+        self.sequences = [_Sequences(self, cores.Share(i, n_parts)) for i in range(n_parts)]
 
-    def rows(self, part, *names):
-        """The rows of arrays that belong to a part of the batch."""
-        s, out = part(self.B), []
-        for name in names:
-            each = len(self.a[name]) // self.B          # rows of this array that a sequence has
-            out.append(self.a[name][s.start * each:s.stop * each])
-        return out if len(out) > 1 else out[0]
+    def trunk_forward(self):
+        """Fill y, (N,C) after the last norm."""
+        in_parallel(lambda part: self.sequences[part.index].forward(), len(self.sequences))
 
-    def block(self, i, part):
-        names = {**{k: f"h.{self.kept[i]}.{k}" for k in block_shapes(self.cfg, 1, 1)}, "t": "t"}
-        hidden = None if self.hidden is None else self.hidden[part(self.B)]
-        return SimpleNamespace(**dict(zip(names, self.rows(part, *names.values()))), hidden=hidden)
+    def heads(self, counted, targets, weights=None, temperature=1.0):
+        """(rows, their nll) for as many of the counted rows (n,) at a time as there are logits for.
 
-    def trunk_forward(self, part):                      # fills y, (N,C) after the last norm
-        p, tokens = self.params, self.tokens[part(self.B)]
-        x, y, n_f, rstd_f = self.rows(part, "x", "y", "n_f", "rstd_f")
-        positions = np.broadcast_to(np.arange(self.T), tokens.shape) if self.positions is None else self.positions[part(self.B)]
-        operations.embedding_forward(tokens, positions, p["wte.weight"], p["wpe.weight"], out=x)
-        blocks = [self.block(i, part) for i in range(self.cfg.n_layer)]
-        keep = [self.rows(part, f"x.{i}") for i in range(self.cfg.n_layer)] if self.recompute else None
-        walk.trunk_forward(operations, x, p, self.layers, blocks, self.cfg.n_head, (y, n_f, rstd_f), keep)
-
-    def head(self, part, rows, targets, weights=None, temperature=1.0):       # (n,) int -> nll of this part's share of the rows
-        """The losses under the tied head of some rows of the batch; with weights also their dy, in the place of y.
-
-        Logits are the largest array of the model. They exist for some rows at a time, and become their own
-        gradient in place.
+        With weights, y becomes dy in these rows, and the logits their own gradient.
         """
-        at, wte = part(len(rows)), self.params["wte.weight"][:self.cfg.vocab_size]
+        most = len(self.a["logits"])
+        n_blocks = -(-len(counted) // most)
+        for rows in np.array_split(counted, n_blocks) if n_blocks else []:
+            head = functools.partial(self._head, rows, targets, weights, temperature)
+            yield rows, np.concatenate(in_parallel(head, self.threads))
+
+    def _head(self, rows, targets, weights, temperature, part):
+        """The nll under the tied head of this part's share of the rows; with weights also dy."""
+        at, wte = part(len(rows)), self.params["wte.weight"][: self.cfg.vocab_size]
         rows, y, z = rows[at], self.a["y_rows"][at], self.a["logits"][at]
         np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
-        if temperature != 1.0:                          # softmax(y wte^T / temperature)
-            y /= temperature
+        y /= temperature                                # softmax(y wte^T / temperature)
         np.matmul(y, wte.T, out=z)
         nll, cache = operations.cross_entropy_forward(z, targets[rows])
         if weights is not None:
-            dy = operations.cross_entropy_backward(weights[rows], cache) @ wte     # forward was: logits = y wte^T
-            self.a["y"][rows] = dy if temperature == 1.0 else dy / temperature
+            # forward was: logits = (y / temperature) wte^T
+            dz = operations.cross_entropy_backward(weights[rows], cache)
+            self.a["y"][rows] = dz @ wte / temperature
         return nll
 
-    def head_weight_backward(self, part, n, dwte, add):         # of the n rows that head was given last
-        v = part(self.cfg.vocab_size)
-        dz, y, dw = self.a["logits"][:n].T[v], self.a["y_rows"][:n], dwte[v]
+    def head_weight_backward(self, n, dwte, add):
+        """dwte, or what is added to it, of the n rows that heads() gave last."""
+        in_parallel(lambda part: self._head_weight_backward(part, n, dwte, add), self.threads)
+
+    def _head_weight_backward(self, part, n, dwte, add):
+        mine = part(self.cfg.vocab_size)
+        dz, y, dw = self.a["logits"][:n].T[mine], self.a["y_rows"][:n], dwte[mine]
         if not add:
             np.matmul(dz, y, out=dw)
             return
-        for r in operations.row_blocks(dw):                       # a temporary that stays in cache
+        for r in operations.row_blocks(dw):             # a temporary that stays in cache
             dw[r] += dz[r] @ y
 
-    def own_gradients(self, part, i, grads, add):
-        """{name: array} in which a thread sums the gradients of block i over its rows: those of grads where it may."""
-        names = [*LAYER, "ln_f.weight", "ln_f.bias"] if i == self.cfg.n_layer - 1 else LAYER
-        if part == 0 and not add:
-            return {k: grads[_full(k, i)] for k in names}
-        return {k: self.a[f"grad.{part}.{k}"] for k in names}
-
-    def block_backward(self, part, i, own):             # from dy in y, or dx in x, to dx in x
-        dx, s = self.rows(part, "x"), self.block(i, part)
-        if i == self.cfg.n_layer - 1:
-            dy, n_f, rstd_f = self.rows(part, "y", "n_f", "rstd_f")
-            operations.layernorm_backward(dy, (n_f, rstd_f, self.params["ln_f.weight"]), out=(dx, own["ln_f.weight"], own["ln_f.bias"]))
-        if self.recompute:
-            walk.block_forward(operations, self.rows(part, f"x.{i}"), None, self.layers[i], s, self.cfg.n_head)
-        walk.block_backward(operations, dx, self.layers[i], s, self.cfg.n_head, own)
-
-    def trunk_backward(self, n_parts, threads, grads, add):
+    def trunk_backward(self, grads, add):
+        """From dy in y to the gradients of all parameters; wte's is added to what is there."""
         for i in reversed(range(self.cfg.n_layer)):
-            own = [self.own_gradients(part, i, grads, add) for part in range(n_parts)]
-            in_parallel(lambda part, i=i, own=own: self.block_backward(part, i, own[part.index]), n_parts)
-            in_parallel(lambda part, i=i, own=own: self.add_up(part, i, own, grads), threads)
+            sums = [sequences.gradients(i, grads, add) for sequences in self.sequences]
 
-    def add_up(self, part, i, own, grads):              # own: what own_gradients gave to each thread
-        """Part of the rows of the gradients of block i; after the first block, part of the columns of the embeddings."""
-        for k in own[0]:
-            total = grads[_full(k, i)]
+            def backward(part, i=i, sums=sums):
+                self.sequences[part.index].backward(i, sums[part.index])
+
+            in_parallel(backward, len(self.sequences))
+            in_parallel(functools.partial(self._add_up, sums, grads), self.threads)
+        in_parallel(functools.partial(self._embedding_backward, grads), self.threads)
+
+    def _add_up(self, sums, grads, part):
+        """Part of the rows of the gradients of a block. sums: of each thread, what gradients()
+        gave it."""
+        for name in sums[0]:
+            total = grads[name]
             rows = part(len(total))
-            for of_thread in own:
-                if of_thread[k] is not total:
-                    total[rows] += of_thread[k][rows]
-        if i > 0:
-            return
+            for of_thread in sums:
+                if of_thread[name] is not total:
+                    total[rows] += of_thread[name][rows]
+
+    def _embedding_backward(self, grads, part):
+        """Part of the columns of the gradients of both tables."""
         columns = part(self.cfg.n_embd)
-        dx = self.a["x"][:, columns]
-        operations.embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"][:, columns])
-        if self.positions is None:
-            grads["wpe.weight"][:self.T, columns] += dx.reshape(self.B, self.T, -1).sum(0)
+        dx, T = self.a["x"][:, columns], self.tokens.shape[1]
+        dwte, dwpe = grads["wte.weight"][:, columns], grads["wpe.weight"][:, columns]
+        operations.embedding_backward(dx, self.tokens.ravel(), dwte)
+        if self.given is None:                          # then row t belongs to position t
+            dwpe[:T] += dx.reshape(-1, T, dx.shape[1]).sum(0)
         else:
-            operations.embedding_backward(dx, self.positions.ravel(), grads["wpe.weight"][:, columns])
+            operations.embedding_backward(dx, self.given.ravel(), dwpe)
 
 
-def _even_blocks(rows, most):
-    """rows in as few blocks as possible of at most that many, all about as long."""
-    return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
+# ------------------------------------------------------------------------------------- the engine
 
 
 def forward(params, cfg, tokens):
@@ -214,7 +260,7 @@ def forward(params, cfg, tokens):
     check_tokens(cfg, tokens)
     check_params(params, cfg)
     step = _Step(params, cfg, tokens, Arena(), cores.N_THREADS)
-    in_parallel(step.trunk_forward, min(cores.N_THREADS, len(tokens)))
+    step.trunk_forward()
     logits = step.a["y"] @ params["wte.weight"][: cfg.vocab_size].T
     return logits.reshape(*tokens.shape, -1), step.a
 
@@ -228,23 +274,26 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
     targets, nll = targets.ravel(), np.zeros(targets.size, params["wte.weight"].dtype)
     with _only_user(arena or Arena()) as arena:
         step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads=False)
-        in_parallel(step.trunk_forward, min(cores.N_THREADS, len(tokens)))
-        for rows in _even_blocks(np.flatnonzero(targets != -1), len(step.a["logits"])):
-            head = functools.partial(step.head, rows=rows, targets=targets, temperature=temperature)
-            nll[rows] = np.concatenate(in_parallel(head, cores.N_THREADS))
+        step.trunk_forward()
+        counted = np.flatnonzero(targets != -1)
+        for rows, of_rows in step.heads(counted, targets, temperature=temperature):
+            nll[rows] = of_rows
     return nll.reshape(tokens.shape)
 
 
-def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-                   recompute=False, threads=None, temperature=1.0, positions=None, segments=None):
-    """gpt.loss_and_grads. The dict of gradients is empty without want_grads.
+def loss_and_grads(
+    params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
+    recompute=False, threads=None, temperature=1.0, positions=None, segments=None,
+):
+    """gpt.loss_and_grads. Without want_grads, the dict of gradients is empty.
 
-    grads: arrays to write the gradients to, or with add to add them to, for batches that come in several parts.
-    A wrong argument is an error before they are written to.
-    arena: an Arena to work in; with both given, a step allocates nothing of size. recompute: see step_shapes.
+    grads: arrays for the gradients, which with add are added to what is there, for batches that
+    come in several parts. A wrong argument is an error before they are written to.
+    arena: an Arena to work in; with both given, a step allocates nothing of size.
+    recompute: keep little, and compute it again in the backward (walk.trunk_shapes).
     threads: how many, by default one for each core.
-    positions, segments (B,T) int: for rows of several texts, where each token stands in its own, and which it belongs to
-    (segments_hidden).
+    positions, segments (B,T) int: for rows of several texts, where each token stands in its own
+    text, and which text that is (operations.segments_hidden).
     """
     check_tokens(cfg, tokens)
     check_targets(cfg, tokens, targets)
@@ -256,81 +305,79 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, want_grads=True, 
     if not want_grads:
         if positions is not None or segments is not None:
             raise ValueError("positions and segments are for gradients")
-        return float(weights @ token_losses(params, cfg, tokens, targets, arena, temperature).ravel()), {}
-    grads = _gradients(params, cfg, grads, add)
+        nll = token_losses(params, cfg, tokens, targets, arena, temperature)
+        return float(weights @ nll.ravel()), {}
+    grads = _places(params, cfg, grads, add)
     with _only_user(arena or Arena()) as arena:
         step = _Step(params, cfg, tokens, arena, threads, True, recompute, positions, segments)
-        return _loss_and_grads(step, targets, weights, grads, add, threads, temperature)
-
-
-def _loss_and_grads(step, targets, weights, grads, add, threads, temperature):
-    tokens, cfg = step.tokens, step.cfg
-    targets, n_parts = targets.ravel(), min(threads, len(tokens))
-    in_parallel(step.trunk_forward, n_parts)
-    counted, n, loss = np.flatnonzero(weights), len(step.a["logits"]), 0.0      # a row of weight 0 needs no logits
-    if len(counted) < len(weights):
-        step.a["y"][weights == 0.0] = 0.0
-    if not add:                                         # where no product below will write
-        grads["wpe.weight"][...] = 0.0
-        grads["wte.weight"][cfg.vocab_size if len(counted) else 0:] = 0.0
-    for j, rows in enumerate(_even_blocks(counted, n)):
-        nll = in_parallel(lambda part, rows=rows: step.head(part, rows, targets, weights, temperature), threads)
-        loss += float(weights[rows] @ np.concatenate(nll))
-        in_parallel(lambda part, rows=rows, j=j: step.head_weight_backward(part, len(rows), grads["wte.weight"], add or j > 0), threads)
-    step.trunk_backward(n_parts, threads, grads, add)
+        step.trunk_forward()
+        counted = np.flatnonzero(weights)               # a row of weight 0 needs no logits
+        if len(counted) < len(weights):
+            step.a["y"][weights == 0.0] = 0.0           # it has no gradient either
+        if not add:                                     # where no product below will write
+            grads["wpe.weight"][...] = 0.0
+            grads["wte.weight"][cfg.vocab_size if len(counted) else 0 :] = 0.0
+        loss, begun = 0.0, add
+        for rows, nll in step.heads(counted, targets.ravel(), weights, temperature):
+            loss += float(weights[rows] @ nll)
+            step.head_weight_backward(len(rows), grads["wte.weight"], begun)
+            begun = True
+        step.trunk_backward(grads, add)
     return loss, grads
 
 
-def _gradients(params, cfg, grads, add):
+def _places(params, cfg, grads, add):
     """Places for the gradients: those given, once they are checked, or fresh ones.
 
-    Tensors beside the model's, such as another head's, are the caller's affair: given arrays are left
-    as they are, and fresh ones are zeros.
+    Tensors beside the model's, such as another head's, are the caller's affair: given arrays are
+    left as they are, and fresh ones are zeros.
     """
     if grads is not None:
         check_grads(params, cfg, grads)
         return grads
     if add:
         raise ValueError("add needs grads, the arrays that hold what is added to")
-    names = param_shapes(cfg)
-    return {k: np.empty_like(p) if k in names else np.zeros_like(p) for k, p in params.items()}
+    names, fresh = gpt.param_shapes(cfg), {}
+    for name, p in params.items():
+        fresh[name] = np.empty_like(p) if name in names else np.zeros_like(p)
+    return fresh
 
 
-def hidden_and_grads(params, cfg, tokens, head, want_grads=True, grads=None, add=False, arena=None):
+def hidden_and_grads(
+    params, cfg, tokens, head, want_grads=True, grads=None, add=False, arena=None
+):
     """loss_and_grads under another head than the tied one, such as a reward's.
 
-    head(y) -> (loss, dy, dwte or None) of the last hidden states y, (B,T,C) after the final norm; dy is the gradient there, dwte
-    what the head has to add to that of wte.weight. y lies in the arena: a head copies what it wants to keep.
+    head(y) -> (loss, dy, dwte or None). y: the last hidden states, (B,T,C) after the final norm.
+    They lie in the arena: a head copies what it wants to keep. dy: the gradient there. dwte: what
+    the head adds to the gradient of wte.weight.
     """
     check_tokens(cfg, tokens)
     check_params(params, cfg)
     if want_grads:
-        grads = _gradients(params, cfg, grads, add)
+        grads = _places(params, cfg, grads, add)
     with _only_user(arena or Arena()) as arena:
         step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads)
-        return _hidden_and_grads(step, head, want_grads, grads, add, cores.N_THREADS)
-
-
-def _hidden_and_grads(step, head, want_grads, grads, add, threads):
-    n_parts, y = min(threads, step.B), step.a["y"]
-    in_parallel(step.trunk_forward, n_parts)
-    loss, dy, dwte = head(y.reshape(step.B, step.T, -1))
-    if not want_grads:
-        return loss, {}
-    check_shape("head: dy", dy, (step.B, step.T, step.cfg.n_embd))
-    if dwte is not None:
-        check_shape("head: dwte", dwte, grads["wte.weight"].shape)
-        check_out("head: dwte", grads["wte.weight"], apart=(dwte,))
-    y[...] = dy.reshape(y.shape)
-    if not add:
-        grads["wpe.weight"][...], grads["wte.weight"][...] = 0.0, 0.0
-    if dwte is not None:
-        grads["wte.weight"] += dwte
-    step.trunk_backward(n_parts, threads, grads, add)
+        step.trunk_forward()
+        y = step.a["y"]
+        loss, dy, dwte = head(y.reshape(*tokens.shape, -1))
+        if not want_grads:
+            return loss, {}
+        check_shape("head: dy", dy, (*tokens.shape, cfg.n_embd))
+        if dwte is not None:
+            check_shape("head: dwte", dwte, grads["wte.weight"].shape)
+            check_out("head: dwte", grads["wte.weight"], apart=(dwte,))
+        y[...] = dy.reshape(y.shape)
+        if not add:
+            grads["wpe.weight"][...] = 0.0
+            grads["wte.weight"][...] = 0.0
+        if dwte is not None:
+            grads["wte.weight"] += dwte
+        step.trunk_backward(grads, add)
     return loss, grads
 
 
-# -------------------------------------------------------------------------------------- cached generation
+# ---------------------------------------------------------------------------------------- writing
 
 
 class Cache(gpt.Cache):
@@ -348,81 +395,111 @@ class Cache(gpt.Cache):
 def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     """gpt.decode of rows that may differ in length.
 
-    tokens (B,T) int, right-padded when rows differ; n_new (B,) says how many of each row count (default T), at least 1.
-    Returns (B,T,V), or (B,V) for the last counted position of each row with only_last, the case of
-    generation.
+    tokens (B,T) int, padded behind where rows differ; n_new (B,): how many of each row count, at
+    least 1, by default T. Returns (B,T,V), or with only_last (B,V): the logits after the last
+    token that counts in each row, which is all that writing needs.
 
-    A small model's rows are divided among threads. A large model's time goes into reading its weights, so the weights
-    are divided, and each is read once for all rows.
+    The rows of a small model are divided among threads. The time of a large one goes into reading
+    its weights: there the weights are divided, and each is read once for all rows.
     """
     n_new = new_positions(cfg, params, tokens, cache, n_new)
     B = len(tokens)
     if cfg.n_params >= SMALL_MODEL:
-        logits = _decode_rows(params, cfg, tokens, cache, n_new, only_last, min(cores.N_THREADS, cfg.n_head))
+        n_parts = min(cores.N_THREADS, cfg.n_head)
+        logits = _Decoding(params, cfg, tokens, cache, n_new, n_parts).run(only_last)
     else:
-        parts = in_parallel(lambda part: _decode_rows(params, cfg, tokens[part(B)], cache.rows(part(B)), n_new[part(B)], only_last, 1),
-                            max(1, min(cores.N_THREADS, B, cfg.n_params * tokens.size // PART)))
-        logits = np.concatenate(parts)
+
+        def of_rows(part):
+            at = part(B)
+            some = cache.rows(at)
+            return _Decoding(params, cfg, tokens[at], some, n_new[at], 1).run(only_last)
+
+        n_parts = min(cores.N_THREADS, B, cfg.n_params * tokens.size // PART)
+        logits = np.concatenate(in_parallel(of_rows, max(1, n_parts)))
     cache.length += n_new
     return logits
 
 
-def _decode_rows(params, cfg, tokens, cache, n_new, only_last, n_parts):
-    """n_parts threads divide each block by its heads and by the hidden units of its MLP: both end in a sum over them,
-    the second projection, so a thread gets by with its own until then, and the sums of all are added."""
-    (B, T), C, HS = tokens.shape, cfg.n_embd, cfg.n_embd // cfg.n_head
-    scale = float(HS ** -0.5)
-    S = min(int(cache.length.max()) + T, cache.k.shape[3])
-    at = np.minimum(cache.length[:, None] + np.arange(T), S - 1)        # (B,T) places in the cache
-    row, col = np.nonzero(np.arange(T) < n_new[:, None])                # the tokens that are no padding, (n,) each
-    slot = at[row, col]
-    later = np.arange(S) > at[:, None, :, None]         # (B,1,T,S): keys that come after the query
-    mask = np.where(later, -np.inf, 0.0).astype(cache.k.dtype) if later.any() else None
+class _Decoding:
+    """New positions on their way through the model. n_parts threads divide each block.
 
-    def qkv_of(part, a, p, qkv):                        # (N,C) -> (N,share of 3C)
-        c = part(3 * C)
-        operations.linear_forward(a, p["attn.c_attn.weight"][:, c], p["attn.c_attn.bias"][c], out=qkv[:, c])
+    They divide it by its heads and by the hidden units of its MLP. Both end in a sum over them, the
+    second projection: so a thread needs nobody else's until there, and then the sums are added.
+    """
 
-    def attention(part, qkv, p, k_cache, v_cache):      # (N,3C) -> (N,C), what some heads contribute
-        heads = part(cfg.n_head)
-        q, k, v = operations.heads(qkv.reshape(B, T, -1), cfg.n_head)[:, :, heads]        # (B,heads,T,HS)
-        k_cache[row, heads, slot] = k[row, :, col]      # (n,heads,HS)
-        v_cache[row, heads, slot] = v[row, :, col]
-        s = (q * scale) @ k_cache[:, heads, :S].swapaxes(-1, -2)        # (B,heads,T,S)
-        if mask is not None:
-            s += mask
+    def __init__(self, params, cfg, tokens, cache, n_new, n_parts):
+        (B, T), room = tokens.shape, cache.k.shape[3]
+        self.params, self.cfg, self.tokens, self.cache = params, cfg, tokens, cache
+        self.n_new, self.n_parts = n_new, n_parts
+        self.S = min(int(cache.length.max()) + T, room)
+        self.at = np.minimum(cache.length[:, None] + np.arange(T), self.S - 1)      # (B,T)
+        self.row, self.column = np.nonzero(np.arange(T) < n_new[:, None])   # of what counts, (n,)
+        self.slot = self.at[self.row, self.column]
+        later = np.arange(self.S) > self.at[:, None, :, None]       # (B,1,T,S) key behind query
+        dtype = cache.k.dtype
+        self.mask = np.where(later, -np.inf, 0.0).astype(dtype) if later.any() else None
+
+    def run(self, only_last):
+        """The logits."""
+        params, (B, T), C = self.params, self.tokens.shape, self.cfg.n_embd
+        x = operations.embedding_forward(
+            self.tokens, self.at, params["wte.weight"], params["wpe.weight"]
+        )
+        for i in range(self.cfg.n_layer):
+            self.block(x, walk.layer_params(params, i), self.cache.k[i], self.cache.v[i])
+        if only_last:
+            x = x.reshape(B, T, C)[np.arange(B), self.n_new - 1]
+        y, _ = operations.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
+        logits = np.empty((len(y), self.cfg.vocab_size), y.dtype)
+        in_parallel(functools.partial(self.head, y, logits), self.n_parts)
+        return logits if only_last else logits.reshape(B, T, -1)
+
+    def block(self, x, p, k_cache, v_cache):
+        """gpt.block_forward in place of x (N,C)."""
+        a, _ = operations.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
+        qkv = np.empty((len(x), 3 * self.cfg.n_embd), x.dtype)
+        in_parallel(functools.partial(self.c_attn, a, p, qkv), self.n_parts)
+        attention = functools.partial(self.attention, qkv, p, k_cache, v_cache)
+        x += sum(in_parallel(attention, self.n_parts))
+        x += p["attn.c_proj.bias"]
+        m, _ = operations.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
+        x += sum(in_parallel(functools.partial(self.mlp, m, p), self.n_parts))
+        x += p["mlp.c_proj.bias"]
+
+    def c_attn(self, a, p, qkv, part):
+        """Some columns of qkv (N,3C)."""
+        at = part(qkv.shape[1])
+        w, b = p["attn.c_attn.weight"][:, at], p["attn.c_attn.bias"][at]
+        operations.linear_forward(a, w, b, out=qkv[:, at])
+
+    def attention(self, qkv, p, k_cache, v_cache, part):
+        """What some heads add to x: (N,3C) -> (N,C). Their keys and values go into the cache."""
+        (B, T), n_head, S = self.tokens.shape, self.cfg.n_head, self.S
+        heads, HS = part(n_head), self.cfg.n_embd // n_head
+        q, k, v = operations.heads(qkv.reshape(B, T, -1), n_head)[:, :, heads]  # (B,heads,T,HS)
+        k_cache[self.row, heads, self.slot] = k[self.row, :, self.column]
+        v_cache[self.row, heads, self.slot] = v[self.row, :, self.column]
+        s = (q * float(HS**-0.5)) @ k_cache[:, heads, :S].swapaxes(-1, -2)      # (B,heads,T,S)
+        if self.mask is not None:
+            s += self.mask
         s -= s.max(-1, keepdims=True)
         np.exp(s, out=s)
         s /= s.sum(-1, keepdims=True)
-        o = np.empty((B, T, heads.stop - heads.start, HS), x.dtype)
+        o = np.empty((B, T, heads.stop - heads.start, HS), qkv.dtype)
         np.matmul(s, v_cache[:, heads, :S], out=o.swapaxes(1, 2))
-        return o.reshape(B * T, -1) @ p["attn.c_proj.weight"][heads.start * HS:heads.stop * HS]
+        w = p["attn.c_proj.weight"][heads.start * HS : heads.stop * HS]
+        return o.reshape(B * T, -1) @ w
 
-    def mlp(part, m, p):                                # (N,C) -> (N,C), what some hidden units contribute
-        f = part(4 * C)
-        u, _ = operations.gelu_forward(operations.linear_forward(m, p["mlp.c_fc.weight"][:, f], p["mlp.c_fc.bias"][f]))
-        return u @ p["mlp.c_proj.weight"][f]
+    def mlp(self, m, p, part):
+        """What some hidden units add to x: (N,C) -> (N,C)"""
+        at = part(4 * self.cfg.n_embd)
+        w, b = p["mlp.c_fc.weight"][:, at], p["mlp.c_fc.bias"][at]
+        u, _ = operations.gelu_forward(operations.linear_forward(m, w, b))
+        return u @ p["mlp.c_proj.weight"][at]
 
-    def head(part):                                     # (N,C) -> (N,share of V)
-        v = part(cfg.vocab_size)
-        for i in range(v.start, v.stop, HEAD_COLUMNS):
-            j = min(i + HEAD_COLUMNS, v.stop)
-            np.matmul(x, params["wte.weight"][i:j].T, out=logits[:, i:j])
-
-    x = operations.embedding_forward(tokens, at, params["wte.weight"], params["wpe.weight"])
-    qkv = np.empty((B * T, 3 * C), x.dtype)
-    for i in range(cfg.n_layer):
-        p = layer_params(params, i)
-        a, _ = operations.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
-        in_parallel(lambda part, a=a, p=p: qkv_of(part, a, p, qkv), n_parts)
-        x += sum(in_parallel(lambda part, p=p, i=i: attention(part, qkv, p, cache.k[i], cache.v[i]), n_parts))
-        x += p["attn.c_proj.bias"]
-        m, _ = operations.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
-        x += sum(in_parallel(lambda part, m=m, p=p: mlp(part, m, p), n_parts))
-        x += p["mlp.c_proj.bias"]
-    if only_last:
-        x = x.reshape(B, T, C)[np.arange(B), n_new - 1]
-    x, _ = operations.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-    logits = np.empty((len(x), cfg.vocab_size), x.dtype)
-    in_parallel(head, n_parts)
-    return logits if only_last else logits.reshape(B, T, -1)
+    def head(self, y, logits, part):
+        """Some columns of the logits."""
+        mine, wte = part(self.cfg.vocab_size), self.params["wte.weight"]
+        for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
+            at = slice(begin, min(begin + HEAD_COLUMNS, mine.stop))
+            np.matmul(y, wte[at].T, out=logits[:, at])

@@ -7,6 +7,7 @@ kernels/. Both offer the same functions.
 """
 
 import functools
+from types import SimpleNamespace
 
 from gpt import Config, param_shapes
 
@@ -35,6 +36,49 @@ def block_shapes(cfg, B, T):
         "u": (N, F),                # the GELU's result
         "h": (N, F),                # what it was taken of, or its derivative
     }
+
+
+def trunk_shapes(cfg, B, T, want_grads=True, recompute=False):
+    """{name: shape} of all that the way through the trunk needs, and with want_grads the way back.
+
+    recompute: of each block only the input is kept, and the way back runs its forward again. That
+    is a third more work for a fraction of the memory.
+    """
+    N, C, L = B * T, cfg.n_embd, cfg.n_layer
+    n_kept = L if want_grads and not recompute else 1       # one serves all blocks in turn
+    shapes = {}
+    for i in range(n_kept):
+        for name, shape in block_shapes(cfg, B, T).items():
+            shapes[f"h.{i}.{name}"] = shape
+    shapes["x"] = (N, C)        # the residual stream, later its gradient
+    shapes["t"] = (N, C)        # what a branch adds to it
+    shapes["y"] = (N, C)        # the last norm's result, later its gradient
+    shapes["n_f"] = (N, C)
+    shapes["rstd_f"] = (N, 1)
+    if want_grads and recompute:
+        for i in range(L):
+            shapes[f"x.{i}"] = (N, C)
+    return shapes
+
+
+def block_arrays(arrays, i, hidden=None):
+    """What block i works in, of arrays of trunk_shapes. hidden: as for attention_forward."""
+    kept = i if f"h.{i}.a" in arrays else 0
+    prefix = f"h.{kept}."
+    block = SimpleNamespace(t=arrays["t"], hidden=hidden)
+    for name, array in arrays.items():
+        if name.startswith(prefix):
+            setattr(block, name.removeprefix(prefix), array)
+    if "dqkv" in arrays:
+        block.dqkv = arrays["dqkv"]
+    return block
+
+
+def kept_inputs(arrays, cfg):
+    """The places for the input of each block, or None where nothing is recomputed."""
+    if "x.0" not in arrays:
+        return None
+    return [arrays[f"x.{i}"] for i in range(cfg.n_layer)]
 
 
 def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):

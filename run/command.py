@@ -111,7 +111,7 @@ def only_imported(doc):
     doc: the docstring of the file, of which the first paragraph is shown.
     """
     parser = argparse.ArgumentParser(
-        usage="none: this file has no command, other files import it",
+        usage="this file has no command; other files import it",
         description=doc.partition("\n\n")[0],
     )
     parser.parse_args()

@@ -4,6 +4,7 @@
                                 appear at once
     locked(folder, name)        two processes of one stage never work in one folder
     seconds_spent()             time of this process and of the killed ones that it continues
+    row(stage, source, result)  the line with which a stage ends, for make's table
     python -m run.runs ...      how make runs a stage, unless the stage is finished
 
 A finished stage has a sign, RUN/log/NAME.json. It is written when everything else is on the disk,
@@ -140,6 +141,14 @@ def add_earlier(seconds):
 def seconds_spent():
     """Seconds since start_clock(), and those of add_earlier()."""
     return _earlier + time.perf_counter() - _started
+
+
+def row(stage, source, result):
+    """A stage's row of make's table: what it read, what it made, and its seconds; 74 columns.
+
+    It is the last line that the command of a stage prints.
+    """
+    return f"{stage:8} {source:20} {result:36} {seconds_spent():5.0f} s"
 
 
 # ------------------------------------------------------------------------------- the stages of make

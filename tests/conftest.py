@@ -1,4 +1,4 @@
-"""Shared by all tests: the scripts on the path, the real inputs if they are there, and the gradient checker."""
+"""Shared by all tests: scripts on the path, real inputs if they are there, the gradient checker."""
 
 import contextlib
 import importlib
@@ -25,10 +25,10 @@ SHARED = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
 
 @pytest.fixture
 def shared():
-    """A function from a file name to its path among the real inputs; the test is skipped when it is absent."""
+    """A function from a file name to its path among the real inputs; skips the test without it."""
     def find(name):
         if not (SHARED / name).exists():
-            pytest.skip(f"real input {name} is not here; set LONGHAND_DATA to the folder that holds it")
+            pytest.skip(f"real input {name} is not here; set LONGHAND_DATA to its folder")
         return SHARED / name
     return find
 
@@ -36,13 +36,13 @@ def shared():
 def check_grad(loss, pairs, tol=1e-7, n=20, h=1e-5, seed=0):
     """Compare gradients written by hand with finite differences in float64.
 
-    loss: () -> float, reading the arrays of pairs; pairs: {name: (x, dx)}. Looks at n entries of each
-    array, one by one, then calls check_directions, which sees all entries. The error of an entry is
-    relative to the largest gradient of its array: single zeros have no relative error of their own.
+    loss: () -> float, reading the arrays of pairs; pairs: {name: (x, dx)}. Looks at n entries of
+    each array, one by one, then calls check_directions, which sees all entries. The error of an
+    entry is relative to the largest gradient of its array: zeros have no relative error.
 
-    The tolerance leaves room for both errors of the centred difference. A loss of size 1 is rounded to a
-    few 1e-16, which the division by 2h turns into 1e-11. The third derivative adds h^2 / 6 of itself,
-    again 1e-11. Where the largest gradient is a thousandth of the loss, that is 1e-8 of it.
+    The tolerance leaves room for both errors of the centred difference. A loss of size 1 is rounded
+    to a few 1e-16, which the division by 2h turns into 1e-11. The third derivative adds h^2 / 6 of
+    itself, again 1e-11. If the largest gradient is a thousandth of the loss, that is 1e-8 of it.
     """
     rng = np.random.default_rng(seed)
     for name, (x, dx) in pairs.items():
@@ -57,25 +57,29 @@ def check_grad(loss, pairs, tol=1e-7, n=20, h=1e-5, seed=0):
             flat[i] = old
             numeric, by_hand = (up - down) / (2 * h), dx.reshape(-1)[i]
             error = abs(numeric - by_hand) / scale
-            assert error < tol, f"{name}[{i}]: by hand {by_hand}, by finite differences {numeric}, error {error:.1e}"
+            assert error < tol, (f"{name}[{i}]: by hand {by_hand}, "
+                                 f"by finite differences {numeric}, error {error:.1e}")
     check_directions(loss, pairs, tol, seed=seed)
 
 
 def check_directions(loss, pairs, tol=1e-7, h=1e-4, seed=0):
-    """Compare derivatives along random directions: one for each array of pairs, one for all together.
+    """Compare derivatives along random directions: one for each array of pairs, one for all.
 
-    Every entry moves by a normal number times h. The derivative is the sum of dx times these numbers, so
-    a wrong entry anywhere changes it. It is about as large as the norm of dx, to which the error is
-    relative.
+    Every entry moves by a normal number times h. The derivative is the sum of dx times these
+    numbers, so a wrong entry anywhere changes it. It is about as large as the norm of dx, to which
+    the error is relative.
 
-    Thousands of entries that move together go far: the centred difference's error of order h^2 would be
-    too large. Steps of two lengths cancel it. What is left is of order h^4, so h may be large, which
-    keeps the rounding of the loss small. The largest error measured on GPT-2s of up to 10,000
+    Thousands of entries that move together go far: the centred difference's error of order h^2
+    would be too large. Steps of two lengths cancel it. The rest is of order h^4, so h may be large,
+    which keeps the rounding of the loss small. The largest error measured on GPT-2s of up to 10,000
     parameters is 3e-9.
     """
-    rng = np.random.default_rng([seed, 1])      # a test that drew x from seed must not get x as direction
+    rng = np.random.default_rng([seed, 1])      # not the stream from which a test drew x itself
     directions = {name: rng.standard_normal(x.shape) for name, (x, _) in pairs.items()}
-    for names in [[name] for name in pairs] + ([list(pairs)] if len(pairs) > 1 else []):
+    groups = [[name] for name in pairs]
+    if len(pairs) > 1:
+        groups.append(list(pairs))
+    for names in groups:
         before = {name: pairs[name][0].copy() for name in names}
         losses = []
         for step in (h, -h, 2 * h, -2 * h):
@@ -94,22 +98,28 @@ def check_directions(loss, pairs, tol=1e-7, h=1e-4, seed=0):
 
 
 def script(name):
-    """What stands behind python: the chapter data.py by its path, the room web/crawl.py as -m web.crawl, which needs the checkout as cwd."""
-    room = name.removesuffix(".py").replace("/", ".")
-    return [str(ROOT / name)] if name.startswith("tests/") or "/" not in name else ["-m", room]
+    """The words behind `python`: a path for a chapter or a test, -m and a name for a room.
+
+    A room needs the checkout as the current folder.
+    """
+    if name.startswith("tests/") or "/" not in name:
+        return [str(ROOT / name)]
+    return ["-m", name.removesuffix(".py").replace("/", ".")]
 
 
 def run_script(name, *args, **kwargs):
     """Run one of the scripts as a user does. Returns the finished process, output as text."""
-    return subprocess.run([sys.executable, *script(name), *map(str, args)], capture_output=True, text=True, cwd=ROOT, **kwargs)
+    words = [sys.executable, *script(name), *map(str, args)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, **kwargs)
 
 
 def run_main(script, *args):
-    """A command in this process: its exit status and what it says of a mistake, without a second for starting Python.
+    """A command in this process, to save the start of Python: its exit status and its error text.
 
-    Other errors than command.run() knows pass through: there they would be a traceback.
+    Errors that command.run() does not know pass through: there they would be a traceback.
     """
-    module, said = importlib.import_module(script.removesuffix(".py").replace("/", ".")), io.StringIO()
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    said = io.StringIO()
     with contextlib.redirect_stderr(said):
         try:
             status = module.main([str(a) for a in args]) or 0
@@ -124,8 +134,9 @@ def run_main(script, *args):
 def kill_and_rerun(name, args, rng, most=3, slowest=1.5):
     """Start a script, SIGKILL it at a random moment, several times over; then let it finish."""
     for _ in range(most):
-        process = subprocess.Popen([sys.executable, *script(name), *map(str, args)], stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, cwd=ROOT)
+        words = [sys.executable, *script(name), *map(str, args)]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   cwd=ROOT)
         time.sleep(rng.uniform(0.2, slowest))
         process.kill()
         process.wait()

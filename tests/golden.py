@@ -14,6 +14,7 @@ numbers NumPy promises never to change. One thing is not PyTorch's own: its clip
     /tmp/golden/bin/python tests/golden.py              writes tests/golden.json
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -212,5 +213,6 @@ def as_text(value, depth=0):
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Write tests/golden.json anew.").parse_args()
     PATH.write_text(as_text(make()) + "\n", encoding="utf-8")
     print(f"{PATH}: {PATH.stat().st_size:,} bytes")

@@ -7,6 +7,7 @@ them. tests/test_house.py checks the rules of the house with the functions here;
 {path: what is wrong there}, and an empty one if all is well.
 """
 
+import argparse
 import ast
 import functools
 import re
@@ -66,20 +67,23 @@ def folder_of(module):
     return module.partition(".")[0]
 
 
-def runs_later(node):
-    """Whether importing a file does not run a statement: a function, `if __name__ == ...:`."""
+def is_guard(node):
+    """Whether a statement is `if __name__ == "__main__":`, which runs when the file is a script."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Compare):
         return ast.unparse(node.test.left) == "__name__"
-    return isinstance(node, FUNCTIONS)
+    return False
 
 
 def import_statements(node, late=False):
-    """(statement, whether it runs only when something is called) of all imports below a node."""
+    """(statement, whether it stands in a function) of all imports below a node.
+
+    Imports of a script's own start, under `if __name__ == "__main__":`, do not count.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child, late
-        else:
-            yield from import_statements(child, late or runs_later(child))
+        elif not is_guard(child):
+            yield from import_statements(child, late or isinstance(child, FUNCTIONS))
 
 
 def imports_of(text, modules):
@@ -110,6 +114,16 @@ def purpose(text):
     paragraph = " ".join(doc.partition("\n\n")[0].split())
     sentence = re.split(r"(?<=\.)\s", paragraph)[0]
     return re.sub(r"^[\w/]+(\.py)?: ", "", sentence).rstrip(".:")
+
+
+def is_script(text):
+    """Whether a file has a command of its own, and does not just say that it has none."""
+    return "\nif __name__ ==" in text and not text.endswith("only_imported(__doc__)\n")
+
+
+def command_of(path):
+    """The command that runs a file."""
+    return f"python -m {module_of(path)}" if "/" in path else f"python {path}"
 
 
 # ---------------------------------------------------------------------------------------- the rules
@@ -297,7 +311,7 @@ def check(faults, not_yet):
 HEAD = """# The house
 
 `python tests/house.py` makes this file from the code, and `tests/test_house.py` fails when it is
-out of date.
+out of date. A file with a command answers `--help`.
 
 A chapter is a script at the top: it holds the plain definitions. A room is a file in a folder: it
 makes a chapter fast, or reads other people's files. Imports run one way. Rooms import definitions
@@ -308,8 +322,8 @@ stands inside a function happens when that function is called; it has a column o
 
 
 TABLE_HEAD = [
-    "| file | what it is for | imports | imports when called |",
-    "| --- | --- | --- | --- |",
+    "| file | what it is for | command | imports | imports when called |",
+    "| --- | --- | --- | --- | --- |",
 ]
 
 
@@ -356,7 +370,9 @@ def drawing(house):
         lines += [f"## {title}", "", *textwrap.wrap(about, MOST_COLUMNS), "", *TABLE_HEAD]
         for path in paths:
             early, late = table[module_of(path)]
-            cells = [f"`{path}`", purpose(house[path]), in_words(early), in_words(late)]
+            command = f"`{command_of(path)}`" if is_script(house[path]) else ""
+            imported = [in_words(early), in_words(late)]
+            cells = [f"`{path}`", purpose(house[path]), command, *imported]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -369,6 +385,7 @@ def imported_alone(path):
 
 def main():
     """Write docs/house.md."""
+    argparse.ArgumentParser(description="Write docs/house.md anew.").parse_args()
     path = ROOT / "docs" / "house.md"
     path.write_text(drawing(read_house()), encoding="utf-8")
     print(f"wrote {path}", file=sys.stderr)

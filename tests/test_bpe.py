@@ -13,7 +13,7 @@ import regex
 
 import bpe
 from conftest import ROOT
-from token_texts import AWKWARD, PROSE, random_text, trained, write_documents
+from token_texts import AWKWARD, PROSE, random_text, run_bpe, trained, write_documents
 from run import command
 from bpe import Tokenizer
 from tokens import encoder, trainer
@@ -88,7 +88,7 @@ def test_show_keeps_its_colours_and_spells_out_others(tmp_path, monkeypatch, cap
     monkeypatch.setattr(command.Terminal, "isatty", lambda self: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
     arguments = ["show", "a\x1b[2J", "--vocab", str(tmp_path / "t.json"), "--steps"]
-    assert bpe.main(arguments) == 0
+    assert run_bpe(arguments) == 0
     said = capsys.readouterr().out
     assert "\x1b[30;48;5;153ma\x1b[0m" in said and "\\x1b" in said and "\x1b[2J" not in said
 
@@ -96,29 +96,29 @@ def test_show_keeps_its_colours_and_spells_out_others(tmp_path, monkeypatch, cap
 def test_decode_and_show_commands(tmp_path, capsys, monkeypatch):
     write_documents(tmp_path)
     run = ["--run", str(tmp_path)]
-    bpe.main(["train", *run])
+    run_bpe(["train", *run])
     capsys.readouterr()
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.tiktoken")
     ids = tokenizer.encode("the little otter é")
-    assert bpe.main(["decode", *map(str, ids), *run]) == 0
+    assert run_bpe(["decode", *map(str, ids), *run]) == 0
     assert capsys.readouterr().out == "the little otter é\n"
     monkeypatch.setattr("sys.stdin", __import__("io").StringIO(" ".join(map(str, ids))))
-    assert bpe.main(["decode", *run]) == 0
+    assert run_bpe(["decode", *run]) == 0
     assert capsys.readouterr().out == "the little otter é\n"
-    assert bpe.main(["show", "the little otter<|im_end|>", *run]) == 0
+    assert run_bpe(["show", "the little otter<|im_end|>", *run]) == 0
     text, ids, _, last = capsys.readouterr().out.splitlines()
     assert [int(i) for i in ids.split()] == tokenizer.encode("the little otter<|im_end|>", "all")
     assert text.replace("|", "") == "the little otter<|im_end|>".replace("|", "")
     assert last.split()[1:4] == ["26", "26", str(len(ids.split()))]
     for word, message in (("99999", "Invalid token for decoding: 99999"), ("-1", "'-1' is no"),
                           ("xyz", "'xyz' is no token id; ids are whole"), ("1.0", "'1.0' is no")):
-        assert bpe.main(["decode", word, *run]) == 2
+        assert run_bpe(["decode", word, *run]) == 2
         assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["train", "--vocab-size", "256"], "vocab_size 256: vocabulary smaller than 256 bytes and 8"),
-    (["train", "--input", "nowhere.txt"], "No such file or directory: 'nowhere.txt'"),
+    (["train", "--input", "nowhere.txt"], "nowhere.txt: No such file or directory"),
     (["train", "--input", __file__], f"{__file__}:1: cannot be read"),
     (["encode"], "tokenizer.tiktoken: no tokenizer; make it with: python bpe.py train --run"),
     (["encode", "--val-percent", "100"], "--val-percent 100 must be 0 to 99"),
@@ -127,7 +127,7 @@ def test_decode_and_show_commands(tmp_path, capsys, monkeypatch):
 ])
 def test_bad_arguments(tmp_path, capsys, arguments, message):
     write_documents(tmp_path)
-    assert bpe.main([*arguments, "--run", str(tmp_path)]) == 2
+    assert run_bpe([*arguments, "--run", str(tmp_path)]) == 2
     *progress, error = capsys.readouterr().err.splitlines()
     assert error.startswith("bpe.py: error: ") and message in error
     assert all(line.startswith("bpe.py: reading ") for line in progress)
@@ -139,9 +139,9 @@ def test_closed_and_broken_streams(tmp_path, trained):
     for name in ("tokenizer.json", "tokenizer.tiktoken"):
         trained.save(tmp_path / name)
     decode = f"{sys.executable} {ROOT / 'bpe.py'} decode --run {tmp_path}"
-    for command, message in ((f"{decode} <&-", "stdin is closed"),
-                             (f"{decode} 100 >&-", "stdout is closed")):
-        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    for line, message in ((f"{decode} <&-", "stdin is closed"),
+                          (f"{decode} 100 >&-", "stdout is closed")):
+        done = subprocess.run(line, shell=True, capture_output=True, text=True)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     process = subprocess.Popen([*decode.split(), "100"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)

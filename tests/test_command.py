@@ -1,5 +1,6 @@
 """run/command.py: exit codes, and what of somebody else's text may reach a terminal."""
 
+import functools
 import io
 import os
 import subprocess
@@ -10,13 +11,15 @@ import pytest
 from run import command
 from conftest import ROOT
 
-HARMFUL = ["\x1b]0;owned\x07", "\x1b[2J", "\x9b2J", "\x08\x08", "\x7f", "\x00", "\u202e", "\u2066", "\u2028", "a\rb", "\x85"]
+HARMFUL = ["\x1b]0;owned\x07", "\x1b[2J", "\x9b2J", "\x08\x08", "\x7f", "\x00", "\u202e", "\u2066",
+           "\u2028", "a\rb", "\x85"]
 
 
 @pytest.mark.parametrize("text", HARMFUL)
 def test_control_characters_are_spelled_out(text):
     shown = command.printable(text)
-    assert all(0x20 <= ord(c) < 0x7f for c in shown) and shown.encode().decode("unicode_escape") == text
+    assert all(0x20 <= ord(c) < 0x7f for c in shown)
+    assert shown.encode().decode("unicode_escape") == text
 
 
 def test_other_text_is_left_as_it_is():
@@ -31,9 +34,25 @@ def test_a_line_of_progress_may_begin_anew_and_only_on_standard_error():
         assert raw.getvalue() == want
 
 
-def run(code, **kwargs):
-    program = f"import sys\nfrom run import command\nsys.argv = ['x.py']\ndef main():\n    {code}\ncommand.run(main, **{kwargs.pop('options', {})!r})"
-    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", **kwargs)
+PROGRAM = """import sys
+from run import command
+sys.argv = ["x.py"]
+def main():
+    CODE
+command.run(main, **OPTIONS)
+"""
+
+
+def words(code, options=()):
+    """The words of a process that runs the code through command.run."""
+    program = PROGRAM.replace("CODE", code).replace("OPTIONS", repr(dict(options)))
+    return [sys.executable, "-c", program]
+
+
+def run(code, options=(), **kwargs):
+    """The finished process of the code."""
+    return subprocess.run(words(code, options), cwd=ROOT, capture_output=True, text=True,
+                          encoding="utf-8", **kwargs)
 
 
 @pytest.mark.parametrize("code, status, err", [
@@ -43,11 +62,13 @@ def run(code, **kwargs):
     ("raise MemoryError", 1, "x.py: error: not enough memory\n"),
     ("raise KeyboardInterrupt", 130, "x.py: interrupted\n"),
     ("raise ValueError('\\x1b[2J')", 1, "x.py: error: \\x1b[2J\n"),
-    ("import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')", 1, "x.py: error: No space left on device\n"),
+    ("import os; os.write(os.open('/dev/full', os.O_WRONLY), b'x')", 1,
+     "x.py: error: No space left on device\n"),
 ])
 def test_how_a_command_ends(code, status, err):
     done = run(code)
-    assert (done.returncode, done.stdout) == (status, "") and done.stderr.replace("[Errno 28] ", "") == err
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.replace("[Errno 28] ", "") == err
 
 
 def test_another_status_for_errors():
@@ -56,22 +77,24 @@ def test_another_status_for_errors():
 
 def test_a_full_standard_output_is_an_error_of_one_line():
     with open("/dev/full", "w") as full:
-        code = "import sys\nfrom run import command\nsys.argv = ['x.py']\ncommand.run(lambda: print('x' * 100))"
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left on device" in done.stderr
+        done = subprocess.run(words("print('x' * 100)"), cwd=ROOT, stdout=full,
+                              stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
 
 
 def test_nobody_reads_the_output():
-    code = "import sys\nfrom run import command\nsys.argv = ['x.py']\ncommand.run(lambda: [print('x' * 1000) for _ in range(1000)] and None)"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    code = "for _ in range(1000): print('x' * 1000)"
+    process = subprocess.Popen(words(code), cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 141
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_a_terminal_that_cannot_show_a_letter_gets_its_escape(encoding):
-    program = "import sys\nfrom run import command\nsys.argv = ['x.py']\ncommand.run(lambda: print('naïve 漢 \\ufffd'))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, env={"PYTHONIOENCODING": encoding, "PATH": "/usr/bin"})
+    done = subprocess.run(words("print('naïve 漢 \\ufffd')"), cwd=ROOT, capture_output=True,
+                          env={"PYTHONIOENCODING": encoding, "PATH": "/usr/bin"})
     assert done.returncode == 0 and b"\\u6f22 \\ufffd" in done.stdout
 
 
@@ -81,7 +104,19 @@ def test_data_goes_to_a_file_as_it_is():
 
 
 def test_closed_streams():
-    """What is for standard error must not end up among the results when standard error is closed."""
+    """Progress must not end up among the results when standard error is closed."""
     for handle in (1, 2):
-        done = run("print('progress', file=sys.stderr); print('result') if sys.stdout else None", preexec_fn=lambda handle=handle: os.close(handle))
+        code = "print('progress', file=sys.stderr); print('result') if sys.stdout else None"
+        done = run(code, preexec_fn=functools.partial(os.close, handle))
         assert done.returncode == 0 and done.stdout == ("" if handle == 1 else "result\n"), handle
+
+
+def test_a_room_without_a_command_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x.py"])
+    command.only_imported("x.py: what it is for.\n\nMore about it.")
+    said = capsys.readouterr().out
+    assert "has no command" in said and "what it is for." in said and "More" not in said
+    monkeypatch.setattr(sys, "argv", ["x.py", "a.txt"])
+    with pytest.raises(SystemExit) as end:
+        command.only_imported("x.py: what it is for.")
+    assert end.value.code == 2 and "a.txt" in capsys.readouterr().err

@@ -20,10 +20,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from web import boilerplate
+from web import elements
 from web import charset
+from web import encoding
 from run import command
 from web import extract
-from web import page as page_room
 from web import warc
 from web.extract import main_text
 
@@ -800,7 +801,7 @@ def test_declarations_of_human_rights_come_out_whole():
     for language, page in pages.items():
         text = re.sub(r"(?m)^- ", "", main_text(page))
         shown = unicodedata.normalize("NFC", re.sub(r"(?s)<title>.*?</title>|<[^>]*>", "", page))
-        assert "".join(text.split()) == "".join(page_room.clean(shown).split()), language
+        assert "".join(text.split()) == "".join(elements.clean(shown).split()), language
 
 
 FRAMES = {                                        # body, menus of a word or two, teasers of a line, a footer of a sentence
@@ -891,13 +892,13 @@ def test_a_tag_of_many_attributes_ends_where_it_ends():
     ("\u0315\u0300" * 40 + "x", ("\u0315\u0300" * 15 + "\u034f") * 2 + "\u0315\u0300" * 10 + "x"), ("e\u0301" * 100, "e\u0301" * 100),
     ("\u0f73" * 16, "\u0f71\u0f72" * 15 + "\u034f\u0f71\u0f72"), ("\U0001e944" * 31, "\U0001e944" * 30 + "\u034f\U0001e944")])
 def test_stream_safe(text, safe):
-    assert charset.stream_safe(text) == safe
-    assert main_text("<p>a" + text) == unicodedata.normalize("NFC", charset.stream_safe("a" + text))
+    assert encoding.stream_safe(text) == safe
+    assert main_text("<p>a" + text) == unicodedata.normalize("NFC", encoding.stream_safe("a" + text))
 
 
 def test_no_mark_is_overlooked():
     marks = [chr(c) for c in range(0x110000) if unicodedata.combining(unicodedata.normalize("NFD", chr(c))[-1])]
-    assert len(marks) > 900 and all(charset.MAY_BE_MARKS.search(unicodedata.normalize("NFD", mark)[-1] * 16) for mark in marks)
+    assert len(marks) > 900 and all(encoding.MAY_BE_MARKS.search(unicodedata.normalize("NFD", mark)[-1] * 16) for mark in marks)
 
 
 def test_every_mark_that_has_no_class_of_its_own_is_decomposed():
@@ -972,7 +973,7 @@ def test_deep_text_is_found():
 def test_budget_is_in_characters_and_elements(monkeypatch):
     monkeypatch.setattr(extract, "MAX_CHARS", 1000)
     assert len(main_text("<p>" + "word " * 1000)) < 1000
-    monkeypatch.setattr(page_room, "MAX_NODES", 10)
+    monkeypatch.setattr(elements, "MAX_NODES", 10)
     assert main_text("<p>x</p>" * 100).count("x") == 8
 
 
@@ -981,7 +982,7 @@ def test_what_a_budget_cuts_is_counted(monkeypatch):
         counts = Counter()
         extract.main_text(page, counts=counts)
         assert not counts
-        monkeypatch.setattr(extract if limit == "MAX_CHARS" else page_room, limit, 11)
+        monkeypatch.setattr(extract if limit == "MAX_CHARS" else elements, limit, 11)
         text = extract.main_text(page, counts=counts)
         assert counts == {"page_cut": 1} and text.count("\n") < 11
         monkeypatch.undo()

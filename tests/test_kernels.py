@@ -25,6 +25,7 @@ except Exception:               # no CuPy, no driver, no device: whatever it is,
 from model import operations
 import gpt
 import kernels
+from kernels import launching
 
 RNG = np.random.default_rng(0)  # a new one for each test, so that it draws the same if run alone
 TOLERANCE = {"float32": 2e-5, "bf16": 2e-2}     # of the largest number of the result: some roundings of 2^-24, of 2^-9
@@ -267,7 +268,7 @@ def test_conversion_rounds_to_the_nearest_even():
     x = np.concatenate([randn(1000), [0.0, -0.0, 1.0, np.inf, -np.inf, 1.00390625, 1.01171875, 3.3e38, 1e-40]]).astype(np.float32)
     y = kernels.to_bf16(cp.asarray(x))
     np.testing.assert_array_equal(cp.asnumpy(y), bits_of(x))
-    np.testing.assert_array_equal(cp.asnumpy(kernels.to_float32(y)), value_of(bits_of(x)))
+    np.testing.assert_array_equal(kernels.on_host(y), value_of(bits_of(x)))
     assert np.isnan(value_of(cp.asnumpy(kernels.to_bf16(cp.asarray(np.array([np.nan], np.float32))))))
 
 
@@ -290,7 +291,7 @@ def test_what_a_launcher_refuses():
 def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     (x, x64), (plus, plus64), (w, w64), (b, b64), (dy, dy64) = (device(randn(*s), dtype) for s in ((N, C), (N, C), (C,), (C,), (N, C)))
     kind, empty = x.dtype, lambda *shape: cp.empty(shape, x.dtype)
-    run = lambda file, name, n, *args: kernels.launch(file, name, kind, kernels.ceil_div(n, 64), 64, args)  # noqa: E731
+    run = lambda file, name, n, *args: launching.launch(file, name, kind, launching.ceil_div(n, 64), 64, args)  # noqa: E731
     size = [np.int32(N), np.int32(C)]
 
     y, n, rstd, dx = empty(N, C), empty(N, C), cp.empty((N, 1), np.float32), empty(N, C)
@@ -335,8 +336,8 @@ def a_gpu_with(monkeypatch):
         for what, value in attributes.items():
             monkeypatch.setitem(cp.ATTRIBUTES, what, value)
         kernels.checks._limits_of.cache_clear()
-        kernels.kernel.cache_clear()  # functions remember how much shared memory they were promised
-        kernels._say_once.cache_clear()
+        launching.kernel.cache_clear()  # functions remember how much shared memory they were promised
+        launching.say_once.cache_clear()
 
     yield change
     monkeypatch.undo()
@@ -476,7 +477,7 @@ def test_what_a_gpu_cannot_do_is_refused_by_name(a_gpu_with):
         ValueError,
         match="attention_forward_v1: 1000000 bytes of shared memory a block, this GPU has 101376",
     ):
-        kernels.launch(
+        launching.launch(
             "attention.cu", "attention_forward_v1", np.float32, 1, 32, (), shared=1000000
         )
     with pytest.raises(

@@ -16,6 +16,8 @@ import pytest
 import regex
 
 from web import charset
+from web import elements
+from web import encoding
 from web import crawl
 from web import addresses
 from web import boilerplate
@@ -23,11 +25,11 @@ from web import connection
 from web import extract
 from web import filters
 from web import language
+from web import language_training
 from web import markup
 from web import remote
 from web import robots
 from web import message
-from web import page
 from web import records
 from web import warc
 from web import words
@@ -37,8 +39,8 @@ try:
 except ImportError:                                     # Python 3.10
     import sre_parse as sre_parser
 
-MODULES = (warc, records, message, crawl, addresses, connection, remote, charset, markup, robots,
-           boilerplate, page, extract, filters, language, words)
+MODULES = (warc, records, message, crawl, addresses, connection, remote, charset, encoding, markup, robots,
+           boilerplate, elements, extract, filters, language_training, words)
 METHODS = {"match", "fullmatch", "search", "sub", "split", "findall", "finditer"}
 AT_ONE_PLACE = {"match", "fullmatch"}
 BOUNDED = {"words.SUFFIX"}              # they only ever see a kilobyte; the entries below show that
@@ -206,7 +208,7 @@ def test_a_quadratic_expression_is_seen(source, once, n):
 
 
 def test_nothing_is_overlooked():
-    for name in ("message.FOLD", "records.WARC.ends", "records.RECORD", "addresses.HOST", "markup.EDGES['nav']", "words.INFIX", "filters.LINK", "markup.TAG", "robots.DATE", "language.SENTENCE_END"):
+    for name in ("message.FOLD", "records.WARC.ends", "records.RECORD", "addresses.HOST", "markup.EDGES['nav']", "words.INFIX", "filters.LINK", "markup.TAG", "robots.DATE", "language_training.SENTENCE_END"):
         assert name in EXPRESSIONS
     assert not EXPRESSIONS["message.FOLD"][1] and EXPRESSIONS["addresses.HOST"][1] and EXPRESSIONS["records.WARC.ends"][1] and not EXPRESSIONS["records.WARC.next"][1]
     assert len(EXPRESSIONS) > 80 and {name.split(":")[0].split(".")[0] for name in EXPRESSIONS} == {module.__name__.rpartition(".")[2] for module in MODULES}

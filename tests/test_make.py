@@ -9,14 +9,19 @@ import pytest
 
 from conftest import ROOT
 
-NO_RUN = ["", " ", "out/my run", "/", "//", ".", "./", "..", "../x", "a/../b", "-x", "-rf", "a/-b", "a;b", "a$b", "a$(b)", "a`b`",
-          "a'b", 'a"b', "a#b", "a:b", "a%b", "a,b", "a=b", "a\\b", "a|b", "a&b", "a>b", "a*", "a?", "[a]", "{a}", "~", "~/x", "@x", "!x",
-          "a\tb", "a\nb"]
+NO_RUN = ["", " ", "out/my run", "/", "//", ".", "./", "..", "../x", "a/../b", "-x", "-rf", "a/-b",
+          "a;b", "a$b", "a$(b)", "a`b`", "a'b", 'a"b', "a#b", "a:b", "a%b", "a,b", "a=b", "a\\b",
+          "a|b", "a&b", "a>b", "a*", "a?", "[a]", "{a}", "~", "~/x", "@x", "!x", "a\tb", "a\nb"]
+SETTINGS = {"RUN", "PAGES", "SEED", "PYTHON"}
+OLD_PYTHON = """import sys
+sys.version_info, sys.version = (3, 9, 18, "final", 0), "3.9.18 (main)"
+exec(sys.argv[2])
+"""
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder with the Makefile, a bystander in it, and no virtual environment: clean needs none."""
+    """A folder with the Makefile, bystanders, and no virtual environment: clean needs none."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("out/demo/log", "out/my run/log", "out/my", "run", "tests", "x"):
         (tmp_path / name).mkdir(parents=True)
@@ -25,7 +30,8 @@ def checkout(tmp_path):
 
 
 def make(checkout, *words):
-    own = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in ("RUN", "PAGES", "SEED", "PYTHON")}
+    kept = [k for k in os.environ if not k.startswith("MAKE") and k not in SETTINGS]
+    own = {k: os.environ[k] for k in kept}
     return subprocess.run(["make", *words], cwd=checkout, capture_output=True, text=True, env=own)
 
 
@@ -43,7 +49,8 @@ def test_what_is_no_name_of_a_run_is_refused_before_anything_is_deleted(checkout
 
 
 def test_the_environment_is_looked_at_as_well(checkout):
-    done = subprocess.run(["make", "clean"], cwd=checkout, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "RUN": "out/my run"})
+    done = subprocess.run(["make", "clean"], cwd=checkout, capture_output=True, text=True,
+                          env={"PATH": "/usr/bin:/bin", "RUN": "out/my run"})
     assert done.returncode == 2 and 'RUN is "out/my run"' in done.stderr
 
 
@@ -55,15 +62,17 @@ def test_clean_deletes_a_run_and_no_other_folder(checkout):
     for name in ("out/demo", "out/dämo", str(checkout / "out/demo"), "out/gone"):
         assert make(checkout, "clean", f"RUN={name}").returncode == 0
         assert not (checkout / name).exists()
-    assert (checkout / "out/my run/log/precious").exists() and (checkout / "out/my/precious").exists()
+    assert (checkout / "out/my run/log/precious").exists()
+    assert (checkout / "out/my/precious").exists()
 
 
 def test_a_python_that_is_too_old_is_named_and_leaves_nothing(checkout):
     """The old Python is this one, which says of itself that it is 3.9."""
     (checkout / "requirements.txt").write_text("")
-    (checkout / "old.py").write_text("import sys\nsys.version_info, sys.version = (3, 9, 18, 'final', 0), '3.9.18 (main)'\nexec(sys.argv[2])\n")
+    (checkout / "old.py").write_text(OLD_PYTHON)
     done = make(checkout, ".venv/ready", f"PYTHON={sys.executable} old.py")
-    assert done.returncode == 2 and "Python 3.9.18 is too old: 3.10 or newer is needed" in done.stderr
+    assert done.returncode == 2
+    assert "Python 3.9.18 is too old: 3.10 or newer is needed" in done.stderr
     assert not (checkout / ".venv").exists()
 
 

@@ -98,7 +98,6 @@ def test_texts_cut_together_are_cut_alone(name):
 
 def test_blocks_hold_all_of_the_texts_in_order(monkeypatch):
     monkeypatch.setattr(pieces, "BLOCK", 50)
-    monkeypatch.setattr(pieces.parts_of, "__defaults__", (50,))
     texts = ["a b " * n for n in (0, 1, 100, 3, 0, 5, 50, 2)]
     blocks = list(pieces.blocks_of(texts, PATTERNS["gpt2"]))
     assert [i for block in blocks for i, _ in block] == sorted(i for block in blocks for i, _ in block)

@@ -1,6 +1,7 @@
 """run/runs.py: files that belong together after a kill, locks, and stages that are finished."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,24 @@ def test_the_lock_is_not_held_by_children_that_outlive_their_parent(tmp_path):
             pass
     finally:
         os.kill(int(done.stdout), signal.SIGKILL)
+
+
+# -------------------------------------------------------------------------------------------- time
+
+
+def test_the_seconds_of_killed_processes_count():
+    runs.start_clock()
+    runs.add_earlier(100)
+    assert 100 <= runs.seconds_spent() < 160
+    assert len(runs.row("base", "3,891,200 tokens", "758,912 parameters")) == 74
+    runs.start_clock()
+    assert runs.seconds_spent() < 60
+
+
+def test_the_rows_stand_below_the_words_of_the_makefile():
+    head = re.search(r"printf '([^']+)' stage from to seconds", (ROOT / "Makefile").read_text())[1]
+    widths = [int(width) for width in re.findall(r"%-?(\d+)s", head)]
+    assert sum(widths) + len(widths) - 1 == len(runs.row("", "", "")) == 74
 
 
 # ------------------------------------------------------------------------------------------ stages

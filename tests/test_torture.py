@@ -90,7 +90,7 @@ FAULTS = {
 
 
 def scripts(folder, file=None, old=None, new=None):
-    """A folder with run/runs.py, disk.py, command.py and the small stage, with a fault in one of them."""
+    """A folder with runs.py, disk.py, command.py and the small stage, one of them with a fault."""
     (folder / "run").mkdir(parents=True)
     for name in ("run/runs.py", "run/disk.py", "run/command.py"):
         shutil.copy(ROOT / name, folder / name)

@@ -8,7 +8,7 @@ import pytest
 import regex
 
 import bpe
-from token_texts import PROSE, trained
+from token_texts import PROSE, run_bpe, trained
 from bpe import SPECIAL_TOKENS, Tokenizer
 from tokens import trainer
 from tokens.patterns import GPT2_BYTES, PATTERNS
@@ -125,7 +125,7 @@ def test_a_long_run_trains_and_loads(tmp_path, capsys):
     """Its tokens are up to 2^18 bytes long; listing their merges took 37 s."""
     (tmp_path / "a.txt").write_text("a" * 400_000)
     start = time.process_time()
-    assert bpe.main(["train", "--run", str(tmp_path), "--input", str(tmp_path / "a.txt")]) == 0
+    assert run_bpe(["train", "--run", str(tmp_path), "--input", str(tmp_path / "a.txt")]) == 0
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.tiktoken")
     assert time.process_time() - start < 5
     assert len(tokenizer.encode("a" * 400_000)) == 1

@@ -6,9 +6,8 @@ import os
 import numpy as np
 import pytest
 
-import bpe
 from conftest import SHARED
-from token_texts import AWKWARD, PROSE, random_text, trained
+from token_texts import AWKWARD, PROSE, random_text, run_bpe, trained
 from bpe import Tokenizer
 from tokens import vocabularies
 from tokens.patterns import PATTERNS
@@ -167,7 +166,7 @@ def test_published_encodings_by_name(tmp_path, monkeypatch):
     (tmp_path / "tiny.tiktoken").write_bytes(raw[:-5])
     with pytest.raises(ValueError, match="its SHA-256 is .*: fetch https"):
         Tokenizer.load("tiny", folder=tmp_path)
-    assert bpe.main(["show", "a b", "--vocab", "no_such_name"]) == 2
+    assert run_bpe(["show", "a b", "--vocab", "no_such_name"]) == 2
 
 
 def test_tables():

@@ -441,7 +441,8 @@ class World:
         words = stage.other if other else stage.words
         words = [word.replace(RUN, os.fsdecode(run)) for word in words]
         kwargs = {"cwd": self.code if words[0] in ("make", "run/runs.py") else self.here, **kwargs}
-        kwargs["env"] = {"PYTHONPATH": str(self.code), **(kwargs.get("env") or {})}     # for rooms, from another folder
+        # Rooms are found from other folders too.
+        kwargs["env"] = {"PYTHONPATH": str(self.code), **(kwargs.get("env") or {})}
         if words[0] == "make":
             return Process(words, self.folder, **kwargs)
         words[0] = str(self.code / words[0])
@@ -534,7 +535,7 @@ def refused(said):
 
 
 def tracebacks(said):
-    """How many tracebacks a process printed. One of an interrupt while it imports does not count."""
+    """How many tracebacks a process printed, without one from an interrupt during imports."""
     found = said.count("Traceback (most recent call last)")
     imports = "KeyboardInterrupt" in said and not re.search(r"command\.run\(|main\(", said)
     return 0 if imports else found
@@ -846,7 +847,7 @@ def odd_trial(world, rng, number):
     stages = world.stages
     if odd.folder != b"run":                            # make refuses strange names itself
         stages = [stage for stage in stages if stage.name != "make"]
-    if odd.folder.startswith(b"-"):                     # run/runs.py is started in the scripts' folder
+    if odd.folder.startswith(b"-"):                     # runs.py starts in the scripts' folder
         stages = [stage for stage in stages if stage.name != "runs"]
     stage = stages[(number // len(ODD) + number) % len(stages)]
     parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
@@ -913,7 +914,7 @@ def odd_faults(world, stage, odd, run, status, said):
         return faults                                   # it stopped at a step, or did not begin
     if not odd.alike:
         found, want = dict.fromkeys(found), dict.fromkeys(want)
-    if odd.env:                                         # of an encoding: log/ keeps what was printed
+    if odd.env:                                         # an encoding: log/ keeps the output
         found = {name: found[name] for name in found if not re.match(r"log/.*\.txt", name)}
         want = {name: want[name] for name in want if not re.match(r"log/.*\.txt", name)}
     if differs := difference(found, want):

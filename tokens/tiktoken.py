@@ -13,7 +13,7 @@ from functools import cached_property
 
 import bpe
 from tokens.added import WHITE, well_formed
-from tokens.patterns import PATTERNS
+from tokens.patterns import PATTERNS, bytes_of
 
 
 class Encoding(bpe.Tokenizer):
@@ -107,7 +107,8 @@ class Encoding(bpe.Tokenizer):
             # tiktoken's form of these takes white space at the end as one piece.
             while tail < len(pieces) and not (pieces[-tail] + pieces[-tail - 1]).strip(WHITE):
                 tail += 1
-        n = sum(len(self.encoder.short[piece]) // 4 for piece in pieces[-tail:])
+        last = [bytes_of(piece, self.pattern) for piece in pieces[-tail:]]
+        n = sum(len(self.encoder.one(piece)) for piece in last)
         while 0 < n < len(ids) and not self.joint_bytes(ids, n).strip(b" \n\t"):
             n += 1
         return ids, n
@@ -138,10 +139,12 @@ class Encoding(bpe.Tokenizer):
         """
         allowed = self.added.allowed([text], allowed_special, disallowed_special)
         ids, n = self.unstable(text, allowed)
-        stable, rest = ids[:len(ids) - n], self.decode_bytes(ids[len(ids) - n:])
+        stays = len(ids) - n
+        stable, rest = ids[:stays], self.decode_bytes(ids[stays:])
         if not rest:
             return ids, []
-        found, possible, texts = {(self.ranks[t],) for t in self.beginning_with(rest)}, [], []
+        found = {(self.ranks[token],) for token in self.beginning_with(rest)}
+        possible, texts = [], []
         for i in range(1, len(rest)):
             for token in self.beginning_with(rest[i:]):
                 try:

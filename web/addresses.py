@@ -15,7 +15,8 @@ import re
 import unicodedata
 from urllib.parse import quote, unquote
 
-from web import charset
+from run import command
+from web.encoding import bytes_of, stream_safe
 
 MAX_ADDRESS = 2083                # characters of an address; Heritrix has the same limit
 HOST = re.compile(r"(?=.{1,253}\Z)(?:(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}"
@@ -55,7 +56,7 @@ def in_encoding(link, encoding):
         return link
     query = query.rstrip(TRIMMED).translate(LINE_ENDS)      # before these are escaped
     query = query.partition("#")[0]
-    query = charset.bytes_of(query, encoding, "%26%23{}%3B")
+    query = bytes_of(query, encoding, "%26%23{}%3B")
     return before + mark + quote(query, safe="!$%&'()*+,-./:;=?@[\\]^_`{|}~")
 
 
@@ -160,7 +161,7 @@ def normalise(link, base=""):
     """
     link = link.strip(TRIMMED).translate(LINE_ENDS)
     check_length(link)
-    if link != charset.stream_safe(link):                       # normalising it would take quadratic time
+    if link != stream_safe(link):                       # normalising it would take quadratic time
         raise ValueError(f"{link[:200]!r}: too many marks on a letter for an address")
     scheme, authority, path, query = parts_of(link, base)
     found = AUTHORITY.fullmatch(authority)
@@ -180,3 +181,7 @@ def normalise(link, base=""):
 def host_and_port(address):
     """The host of an address that is normalised, with its port if that is not the usual one."""
     return address.split("/", 3)[2]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -11,6 +11,7 @@ The core of the vocabulary is trafilatura's.
 """
 import re
 
+from run import command
 from web.markup import attributes
 
 MAX_REASONS = 32                  # that the names of one element give against it; real ones have 16
@@ -172,3 +173,7 @@ leggi tutto|lees meer|läs mer|czytaj więcej|devamını oku|читать дал
 đọc thêm|阅读更多|続きを読む|더 보기|comment|comments|print|email|e-mail|copy link|loading|tweet|pin
 pin it|facebook|twitter|pinterest|whatsapp|telegram|linkedin|reddit
 """.strip().replace("\n", "|").split("|"))
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -453,17 +453,20 @@ def parse_args(argv=None):
     parser.add_argument("seeds", nargs="+", metavar="URL", help="addresses to begin at")
     parser.add_argument("--run", default="out/web", metavar="DIR",
                         help="run folder; pages go to DIR/crawl (default: %(default)s)")
-    parser.add_argument("--pages", type=int, default=100, metavar="N",
-                        help="fetch at most N addresses (default: %(default)s)")
-    parser.add_argument("--depth", type=int, default=3, metavar="N",
-                        help="follow links N deep (default: %(default)s)")
-    parser.add_argument("--delay", type=float, default=1.0, metavar="S",
-                        help="seconds between two visits to a host, more if its robots.txt says so "
-                             "(default: %(default)s)")
-    parser.add_argument("--other-sites", action="store_true",
-                        help="also follow links to hosts that no URL is on")
-    parser.add_argument("--contact", metavar="TEXT",
-                        help="your address, for the User-Agent: a host may want to write to you")
+    what = parser.add_argument_group("what is fetched")
+    what.add_argument("--pages", type=int, default=100, metavar="N",
+                      help="at most N addresses (default: %(default)s)")
+    what.add_argument("--depth", type=int, default=3, metavar="N",
+                      help="follow links N deep (default: %(default)s)")
+    what.add_argument("--other-sites", action="store_true",
+                      help="also follow links to hosts that no URL is on")
+    how = parser.add_argument_group("how it is fetched")
+    how.add_argument("--delay", type=float, default=1.0, metavar="S",
+                     help="seconds between two visits to a host; more if its robots.txt says so "
+                          "(default: %(default)s)")
+    how.add_argument("--contact", metavar="TEXT",
+                     help="your address, for the User-Agent: a host may want to write to you "
+                          "(default: none)")
     return parser.parse_args(argv)
 
 

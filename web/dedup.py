@@ -41,7 +41,7 @@ from pathlib import Path
 
 from model import cores                    # before NumPy
 from run import command, disk
-from web import charset
+from web import encoding
 import numpy as np
 import regex
 from run import runs
@@ -84,7 +84,7 @@ def normalize(text, version="0.10"):
     else:
         text = " ".join(NUMBER.sub("0", text).translate(TO_SPACE).split())
     if not text.isascii():
-        text = unicodedata.normalize("NFD", charset.stream_safe(text))
+        text = unicodedata.normalize("NFD", encoding.stream_safe(text))
         marks = {ord(c): None for c in set(text) if unicodedata.category(c) == "Mn"}
         text = text.translate(marks).strip()
     return DIGITS.sub("0", text).strip() if version == "v1" else text

@@ -1,7 +1,7 @@
 """HTML in, the main text out: what a reader would copy, without menus, adverts and footers.
 
     markup      tags and the text between them; scripts, drawings and menus are skipped in one jump
-    page        tags -> two flat lists, of elements and of lines of text
+    elements    tags -> two flat lists, of elements and of lines of text
     boilerplate the words that name what is not text
     extract     which lines are the text:
 
@@ -36,9 +36,10 @@ from pathlib import Path
 
 from run import command
 from web.boilerplate import ARTICLE, BUTTONS, PLACES, REPLIES, is_afterwards, is_lede, shape
-from web.charset import decode, stream_safe
+from web.charset import decode
+from web.encoding import stream_safe
 from web.markup import unescape_twice
-from web.page import CELLS, ENOUGH, HEADINGS, ITEMS, ROWS, WIDE, Page, clean, size_of
+from web.elements import CELLS, ENOUGH, HEADINGS, ITEMS, ROWS, WIDE, Page, clean, size_of
 
 MAX_CHARS = 8_000_000             # of a page that are read: a budget, and not in seconds
 DROP = set("aside footer nav menu form fieldset legend option dialog figcaption head "

@@ -49,6 +49,7 @@ from urllib.parse import urlsplit
 
 from run import disk
 from web import charset
+from web import encoding
 from web import markup
 import numpy as np
 from web import robots
@@ -146,7 +147,7 @@ def load_suffixes(path):
 def host_of(url):
     """Host of a URL in lower case, without user, port or final dot; "" if there is none, or one that DNS could not hold."""
     try:
-        host = urlsplit(charset.stream_safe(url)).netloc.rpartition("@")[2]     # urlsplit normalises what is not ASCII
+        host = urlsplit(encoding.stream_safe(url)).netloc.rpartition("@")[2]     # urlsplit normalises what is not ASCII
     except ValueError:
         return ""
     if host.startswith("["):                                # an IPv6 address

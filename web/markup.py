@@ -15,6 +15,8 @@ Source: the HTML Standard, 13.2.5 (tags).
 import html
 import re
 
+from run import command
+
 MAX_TAG = 250_000                 # characters of a tag that are read
 WS = r" \t\n\f\r"                 # white space is ASCII's; others belong to names and values
 COMMENT_END = re.compile(r"--!?>")
@@ -203,3 +205,7 @@ def tokens(source, skip):
                 going = True
                 break
     yield source[at:], "", "", ""
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -11,6 +11,7 @@ import functools
 import re
 import zlib
 
+from run import command
 from web import charset
 
 MAX_BLOCK = 6 << 20               # bytes kept of a record, and of a body when it is inflated: the
@@ -210,3 +211,7 @@ def parse_http(block):
     _, status, *_ = first.split(None, 2) + [b"", b""]
     status = int(status) if re.fullmatch(rb"\d{1,3}", status) else 0
     return status, parse_headers(lines), bytes(body)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -10,6 +10,7 @@ import re
 from collections import namedtuple
 from html import escape
 
+from run import command
 from web.toywords import (
     AGAIN, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, SHORT_LINES, SLOTS,
     SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
@@ -381,3 +382,7 @@ def pages(seed=0, n_pages=3000):
     for i, original in enumerate(rng.choices(originals, k=n_bad["mirror"])):
         found.append(mirror_of(rng, i, *original))
     return found
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -333,13 +333,14 @@ def parse_args(argv=None):
     """The options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m web.toyweb",
-        description="Write a miniature web, or score a run of data.py on it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--run", default="out/demo", metavar="DIR", help="run folder")
+        description="Write a miniature web, or score a run of data.py on it.")
+    parser.add_argument("--run", default="out/demo", metavar="DIR",
+                        help="run folder (default: %(default)s)")
     parser.add_argument("--pages", type=int, default=3000, metavar="N",
-                        help="about how many pages the web has")
+                        help="about how many pages the web has (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N",
-                        help="of everything drawn; the same seed gives the same bytes")
+                        help="seed of all draws: the same seed gives the same bytes "
+                             "(default: %(default)s)")
     parser.add_argument("--score", action="store_true",
                         help="compare DIR/docs with the truth instead of writing")
     return parser.parse_args(argv)

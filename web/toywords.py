@@ -8,6 +8,8 @@ The order of the entries decides what a seed draws: a change makes another world
 """
 from collections import namedtuple
 
+from run import command
+
 
 def listed(text):
     """The items of a table: one a line, or several on a line with " | " between them."""
@@ -852,3 +854,7 @@ GREETINGS = {
         ("Listen, {n} is outside!", "{n} may come in."),
     ],
 }
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -243,7 +243,8 @@ def parse_args(argv=None):
         prog="python -m web.warc",
         description="List the records of a WARC, one a line: offset, type, kind of document, "
                     "HTTP status, bytes, date, address.")
-    parser.add_argument("file", help="a WARC or ARC, plain or gzip; - is standard input")
+    parser.add_argument("file", metavar="FILE",
+                        help="a WARC or ARC, plain or gzip; - for standard input")
     return parser.parse_args(argv)
 
 

@@ -1,20 +1,17 @@
 /* cublaslt_cpu.cpp: the functions of cublasLt that kernels/cublas.py calls, on a CPU, with the library's signatures and rules.
 
    It refuses what the library refuses: attributes of the wrong size, matrices that do not fit each other, a leading dimension
-   below the height, pointers less aligned than was promised, a GELU whose other matrix has no height of a multiple of 8. Sums are in
-   double, results rounded once. */
+   below the height, pointers less aligned than was promised, other epilogues. Sums are in double, results rounded once. */
 
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <vector>
 
 enum { OK = 0, INVALID_VALUE = 7, NOT_SUPPORTED = 15 };
-enum { R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, DEFAULT = 1, BIAS = 4,
-       GELU_AUX_BIAS = 164, DGELU = 192, BGRADA = 256 };
+enum { R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, DEFAULT = 1, BIAS = 4 };
 
-struct Description { int32_t trans_a = 0, trans_b = 0, epilogue = DEFAULT; void *bias = nullptr, *aux = nullptr; int64_t aux_ld = 0; };
+struct Description { int32_t trans_a = 0, trans_b = 0, epilogue = DEFAULT; void *bias = nullptr; };
 struct Layout { int type; uint64_t rows, cols; int64_t ld; };
 struct Preference { uint64_t workspace = 0; uint32_t alignment[4] = {256, 256, 256, 256}; };
 struct Algorithm { uint64_t alignment[4], rest[4]; };
@@ -37,13 +34,7 @@ static void put(void *p, int type, int64_t i, float x) {
 }
 
 struct Call { int ta, tb; int64_t m, n, k; float alpha; const void *a; int at; int64_t lda; const void *b; int bt; int64_t ldb; float beta;
-              void *c; int ct; int64_t ldc; int epilogue; void *bias, *aux; int64_t aux_ld; };
-
-static double gate(double x) { return 0.5 + 0.5 * tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)); }
-static double slope(double x) {
-    double s = gate(x);
-    return s + x * s * (1.0 - s) * 2.0 * 0.7978845608028654 * (1.0 + 3.0 * 0.044715 * x * x);
-}
+              void *c; int ct; int64_t ldc; int epilogue; void *bias; };
 
 /* c (m,n) = alpha op(a) op(b) + beta c, then what the epilogue says; all stored by columns. */
 static void compute(const Call &p) {
@@ -58,19 +49,8 @@ static void compute(const Call &p) {
             for (int64_t l = 0; l < p.k; l++) sum += (double)a[i * p.k + l] * b[j * p.k + l];
             sum *= p.alpha;
             if (p.beta != 0.0f) sum += (double)p.beta * number(p.c, p.ct, j * p.ldc + i);
-            if (p.epilogue == BIAS || p.epilogue == GELU_AUX_BIAS) sum += number(p.bias, p.ct, i);
-            if (p.epilogue == GELU_AUX_BIAS) {
-                put(p.aux, p.ct, j * p.aux_ld + i, (float)sum);
-                sum *= gate(sum);
-            }
-            if (p.epilogue == DGELU) sum *= slope(number(p.aux, p.ct, j * p.aux_ld + i));
+            if (p.epilogue == BIAS) sum += number(p.bias, p.ct, i);
             put(p.c, p.ct, j * p.ldc + i, (float)sum);
-        }
-    if (p.epilogue == BGRADA)
-        for (int64_t i = 0; i < p.m; i++) {
-            double sum = 0.0;
-            for (int64_t l = 0; l < p.k; l++) sum += a[i * p.k + l];
-            put(p.bias, p.ct, i, (float)sum);
         }
 }
 
@@ -83,7 +63,7 @@ void cublaslt_cpu_recorder(int (*f)(int)) { take = f; }
 void cublaslt_cpu_replay(int i) { compute(recorded[i]); }
 void cublaslt_cpu_gemm(int ta, int tb, long long m, long long n, long long k, float alpha, const void *a, int at, long long lda,
                        const void *b, int bt, long long ldb, float beta, void *c, int ct, long long ldc) {
-    compute({ta, tb, m, n, k, alpha, a, at, lda, b, bt, ldb, beta, c, ct, ldc, DEFAULT, nullptr, nullptr, 0});
+    compute({ta, tb, m, n, k, alpha, a, at, lda, b, bt, ldb, beta, c, ct, ldc, DEFAULT, nullptr});
 }
 
 int cublasLtCreate(void **handle) { *handle = (void *)1; return OK; }
@@ -93,13 +73,11 @@ int cublasLtMatmulDescCreate(Description **d, int compute_type, int scale_type) 
     return OK;
 }
 int cublasLtMatmulDescSetAttribute(Description *d, int attribute, const void *value, size_t size) {
-    if (size != (attribute == 8 || attribute == 11 || attribute == 12 ? 8 : 4)) return INVALID_VALUE;
+    if (size != (attribute == 8 ? 8 : 4)) return INVALID_VALUE;
     if (attribute == 3) memcpy(&d->trans_a, value, 4);
     else if (attribute == 4) memcpy(&d->trans_b, value, 4);
     else if (attribute == 7) memcpy(&d->epilogue, value, 4);
     else if (attribute == 8) memcpy(&d->bias, value, 8);
-    else if (attribute == 11) memcpy(&d->aux, value, 8);
-    else if (attribute == 12) memcpy(&d->aux_ld, value, 8);
     else return INVALID_VALUE;
     return OK;
 }
@@ -127,9 +105,7 @@ int cublasLtMatmulAlgoGetHeuristic(void *, const Description *d, const Layout *a
                                    const Preference *p, int wanted, Heuristic *found, int *n) {
     *n = 0;
     if (!fits(d, a, b, c) || !fits(d, a, b, out) || wanted < 1) return INVALID_VALUE;
-    bool gelu = d->epilogue == GELU_AUX_BIAS || d->epilogue == DGELU;
-    if (d->epilogue != DEFAULT && d->epilogue != BIAS && d->epilogue != BGRADA && !gelu) return NOT_SUPPORTED;
-    if (gelu && (d->aux_ld % 8 || d->aux_ld < (int64_t)c->rows || (uintptr_t)d->aux % 16)) return NOT_SUPPORTED;
+    if (d->epilogue != DEFAULT && d->epilogue != BIAS) return NOT_SUPPORTED;
     *found = Heuristic{};
     for (int i = 0; i < 4; i++) found->algo.alignment[i] = p->alignment[i];
     *n = 1;
@@ -143,9 +119,9 @@ int cublasLtMatmul(void *, const Description *d, const float *alpha, const void 
     for (int i = 0; i < 4; i++)
         if (!algo->alignment[i] || (uintptr_t)each[i] % algo->alignment[i]) return INVALID_VALUE;
     if (!fits(d, la, lb, lout) || c != out || lc->ld != lout->ld || !workspace) return INVALID_VALUE;
-    if ((d->epilogue != DEFAULT && d->epilogue != DGELU && !d->bias) || (d->epilogue == DGELU && !d->aux)) return INVALID_VALUE;
+    if (d->epilogue == BIAS && !d->bias) return INVALID_VALUE;
     Call call = {d->trans_a, d->trans_b, (int64_t)lout->rows, (int64_t)lout->cols, (int64_t)(d->trans_a ? la->rows : la->cols), *alpha,
-                 a, la->type, la->ld, b, lb->type, lb->ld, *beta, out, lout->type, lout->ld, d->epilogue, d->bias, d->aux, d->aux_ld};
+                 a, la->type, la->ld, b, lb->type, lb->ld, *beta, out, lout->type, lout->ld, d->epilogue, d->bias};
     recorded.push_back(call);
     if (take && take((int)recorded.size() - 1)) return OK;
     recorded.pop_back();

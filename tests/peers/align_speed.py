@@ -1,10 +1,14 @@
-"""How long a step of reinforcement learning takes: 256 replies of up to 48 tokens and the update, a model of 0.8M parameters, beside
-TRL's GRPOTrainer on the same weights, prompts and cores; and fine-tuning beside pre-training.
+"""align_speed.py: how long a step of reinforcement learning takes, beside TRL's GRPOTrainer.
 
-    python tests/peers/align_speed.py [RUN]     first with the run's sft model (default: out/demo), where it is there, on its own tasks:
-                                                replies are short or long; then untrained, where nearly all are as long as they may be
+    python tests/peers/align_speed.py [RUN]
+
+A step is 256 replies of up to 48 tokens and the update, of a model with 0.8 million parameters. Both
+sides have the same weights, prompts and cores. The first measurement takes the run's sft model, if it
+is there, and its own tasks: replies are short or long. The second takes an untrained model, nearly
+all of whose replies are as long as they may be. Fine-tuning is measured beside pre-training.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -121,7 +125,10 @@ def fine_tuning(source, run):
 
 
 def main():
-    source = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "out" / "demo")
+    p = argparse.ArgumentParser(description="Time a step of RL beside TRL's.")
+    p.add_argument("run", nargs="?", type=Path, default=ROOT / "out" / "demo",
+                   help="run folder (default: out/demo)")
+    source = p.parse_args().run
     for what in ("the run's own model and tasks", "an untrained model"):
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder)

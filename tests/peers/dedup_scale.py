@@ -1,11 +1,13 @@
-"""dedup_scale.py: how time and memory of web/dedup.py grow with the number of documents; every tenth is a near-duplicate.
+"""dedup_scale.py: how time and memory of web/dedup.py grow with the number of documents.
 
     python tests/peers/dedup_scale.py 100000 1000000
 
-Documents of 80 words in files of 50,000; the three steps as the command line takes them, in as many processes as there are
-cores. Memory is that of the largest process.
+Documents have 80 words and stand in files of 50,000; every tenth is a near-duplicate. The three steps
+are those of the command line, in as many processes as there are cores. Memory is that of the largest
+process.
 """
 
+import argparse
 import gzip
 import json
 import os
@@ -40,7 +42,10 @@ def write(folder, n):
 
 
 def main():
-    for n in map(int, sys.argv[1:] or ["100000", "1000000"]):
+    p = argparse.ArgumentParser(description="Time near-duplicates of many documents.")
+    p.add_argument("numbers", nargs="*", type=int, default=[100_000, 1_000_000],
+                   help="of documents (default: 100000 1000000)")
+    for n in p.parse_args().numbers:
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             twins, seconds = write(folder, n), []

@@ -1,8 +1,12 @@
-"""How long from the command to the first token: of the run's chat and completion, and of an untrained model of GPT-2's smallest size.
+"""first_token.py: how long it takes from the command to the first token.
 
-    python tests/peers/first_token.py [RUN [r50k_base.tiktoken]]       with GPT-2's vocabulary the last takes longer to begin
+    python tests/peers/first_token.py [RUN [r50k_base.tiktoken]]
+
+Measures the run's chat and completion, and completion by an untrained model of GPT-2's smallest size.
+With GPT-2's vocabulary the last one takes longer to begin.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -36,13 +40,18 @@ def seconds(args, after):
 
 
 def main():
-    run = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "out" / "demo")
+    p = argparse.ArgumentParser(description="Time the first token of chat and completion.")
+    p.add_argument("run", nargs="?", default=str(ROOT / "out" / "demo"),
+                   help="run folder (default: out/demo)")
+    p.add_argument("vocabulary", nargs="?", help="for the large model (default: the run's)")
+    args = p.parse_args()
+    run = args.run
     print("chat:", seconds(["chat", "--run", run, "--ask", "Who are you?"], b"longhand> "))
     print("completion:", seconds(["--run", run, TEXT], TEXT.encode()))
     with tempfile.TemporaryDirectory() as folder:
         cfg = gpt.Config(50257, 1024, 768, 12, 12)
         gpt.save(folder, gpt.init(cfg, 0), cfg)
-        bpe.Tokenizer.load(sys.argv[2] if len(sys.argv) > 2 else Path(run) / "tokenizer.json").save(Path(folder) / "tokenizer.json")
+        bpe.Tokenizer.load(args.vocabulary or Path(run) / "tokenizer.json").save(Path(folder) / "tokenizer.json")
         print("completion, the 124M shape:", seconds(["--model", folder, TEXT], TEXT.encode()))
 
 

@@ -1,12 +1,18 @@
-"""What the kernels ask of a GPU, counted without one: NVIDIA's compiler's output for the H100 family, run on a CPU (tests/cuda/ptx_cpu.py).
+"""kernel_counts.py: what the kernels ask of a GPU, counted without one.
 
     python tests/peers/kernel_counts.py
 
-For each kernel in bfloat16, at 124M's widths and few rows: its instructions for each byte that it has to move, where an H200 can issue about
-7 while memory moves one; how many bytes it asks memory or its caches for, next to those that it has to; how much it wants of the 32-byte sectors
-that it touches; and how many turns shared memory takes for one that it would take without bank conflicts.
+The output of NVIDIA's compiler for the H100 family runs on a CPU (tests/cuda/ptx_cpu.py). For each
+kernel in bfloat16, at 124M's widths and with few rows, a line has:
+
+    instructions/byte   for each byte that the kernel has to move; an H200 issues about 7 while its
+                        memory moves one
+    asked for           bytes asked of memory or its caches, over the bytes that it has to move
+    wanted              share of the touched 32-byte sectors that it needs
+    turns               of shared memory, over the turns without bank conflicts
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -71,6 +77,7 @@ def rows():
 
 
 def main():
+    argparse.ArgumentParser(description="Count what the kernels ask of a GPU.").parse_args()
     print(f"{'':28}{'instructions/byte':>18}{'asked for':>12}{'wanted':>10}{'turns':>8}")
     for name, (instructions, moved, wanted, taken, needed), bytes_ in rows():
         print(f"{name:28}{f'{instructions / bytes_:.2f}' if bytes_ else '':>18}{f'{moved / bytes_:.2f}' if bytes_ else '':>12}"

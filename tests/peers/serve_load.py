@@ -1,11 +1,13 @@
-"""chat/serve.py under load: 64 clients for a minute, of whom some go away in the middle of a stream; then what one client alone gets.
+"""serve_load.py: chat/serve.py under load, beside a single client.
 
     python tests/peers/serve_load.py [MODEL] [SECONDS]
 
-Every text is compared with what the same request says alone: nothing may be lost or mixed. Prints tokens a second of both, their ratio,
-and the server's memory at the beginning and at the end.
+64 clients send requests for a minute, and some of them leave in the middle of a stream. Every text is
+compared with the answer to the same request alone: nothing may be lost or mixed. Prints tokens a
+second of both, their ratio, and the server's memory at the beginning and at the end.
 """
 
+import argparse
 import http.client
 import json
 import random
@@ -71,8 +73,15 @@ def clients(port, n, seconds, seed, leave=0.1):
 
 
 def main():
-    model, seconds = sys.argv[1] if len(sys.argv) > 1 else ROOT / "out" / "demo" / "sft", float(sys.argv[2]) if len(sys.argv) > 2 else 60
-    process = subprocess.Popen([sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--model", str(model), "--port", "0"], stdout=subprocess.PIPE, text=True)
+    p = argparse.ArgumentParser(description="Serve many clients at once, then one.")
+    p.add_argument("model", nargs="?", type=Path, default=ROOT / "out" / "demo" / "sft",
+                   help="model folder (default: out/demo/sft)")
+    p.add_argument("seconds", nargs="?", type=float, default=60, help="(default: 60)")
+    args = p.parse_args()
+    seconds = args.seconds
+    words = [sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--model", str(args.model),
+             "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     port = int(process.stdout.readline().split("at http://127.0.0.1:")[1].split(";")[0])
     alone, errors = clients(port, 1, seconds / 4, 1, leave=0)
     one = sum(n for *_, n in alone) / (seconds / 4)

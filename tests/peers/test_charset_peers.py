@@ -12,6 +12,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent.parent)]
 from web import charset  # noqa: E402
+from web import encoding  # noqa: E402
 from web import markup  # noqa: E402
 from web import crawl  # noqa: E402
 from web import addresses  # noqa: E402
@@ -19,7 +20,7 @@ from web import warc  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
-NAMES = sorted(set(charset.LABELS.values()) - {"replacement"})
+NAMES = sorted(set(encoding.LABELS.values()) - {"replacement"})
 # Where Chromium 156 is not what the standard says: U+3000 and what follows a broken code of three bytes in EUC-JP, the codes of
 # Big5 that stand for two characters, a control in ISO-2022-JP.
 CHROMIUM_DIFFERS = {"euc-jp": rb"\xa1\xa1|\x8f[\xa1-\xfe][^\xa1-\xfe]", "big5": rb"\x88[\x62\x64\xa3\xa5]", "iso-2022-jp": rb"\x1c"}
@@ -37,22 +38,22 @@ def page():
 
 
 def test_every_label(page):
-    theirs = page.evaluate("labels => labels.map(l => { try { return new TextDecoder(l).encoding } catch (e) { return null } })", sorted(charset.LABELS))
-    for label, name in zip(sorted(charset.LABELS), theirs):
-        assert name == charset.LABELS[label] or label == "latin-1" or charset.LABELS[label] == "replacement", label
+    theirs = page.evaluate("labels => labels.map(l => { try { return new TextDecoder(l).encoding } catch (e) { return null } })", sorted(encoding.LABELS))
+    for label, name in zip(sorted(encoding.LABELS), theirs):
+        assert name == encoding.LABELS[label] or label == "latin-1" or encoding.LABELS[label] == "replacement", label
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bytes_are_decoded_alike(page, name):
     """All pairs of bytes of multi-byte encodings, and at random; each with a tail, so that it is seen what a wrong byte takes with it."""
     rng, pieces = random.Random(0), [b"\x1b$B", b"\x1b(B", b"\x1b(J", b"\x1b(I", b"\x1b", b"\x8f", b"\x8e", b"\x81", b"\x30", b"\xa1", b"\xfe", b"\xd8", b"\xdc", b"\0", b"a", b"\n", b"\xff", b"\xe3\x81", b"\x80"]
-    inputs = [bytes(pair) for pair in itertools.product(range(0x80, 256), range(256))] if name in charset.PARTS else [bytes([b]) for b in range(256)]
+    inputs = [bytes(pair) for pair in itertools.product(range(0x80, 256), range(256))] if name in encoding.PARTS else [bytes([b]) for b in range(256)]
     inputs += [b"".join(rng.choice(pieces) if rng.random() < .5 else bytes([rng.randrange(256)]) for _ in range(rng.randrange(8))) for _ in range(3000)]
     tail = {"utf-16le": b".\0.\0.\0", "utf-16be": b"\0.\0.\0.", "iso-2022-jp": b"\x1b(B.."}.get(name, b"....")
     inputs = [data + tail for data in inputs if not re.search(CHROMIUM_DIFFERS.get(name, b"(?!)"), data)
               and not (name.startswith("utf-16") and len(data) % 2) and not data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf"))]
     theirs = page.evaluate("([name, inputs]) => inputs.map(s => new TextDecoder(name).decode(Uint8Array.from(s, c => c.charCodeAt(0))))", [name, [data.decode("latin-1") for data in inputs]])
-    differ = [(data, text, charset.text_of(data, name)) for data, text in zip(inputs, theirs) if charset.text_of(data, name) != text]
+    differ = [(data, text, encoding.text_of(data, name)) for data, text in zip(inputs, theirs) if encoding.text_of(data, name) != text]
     assert not differ, (len(differ), differ[:5])
 
 
@@ -61,11 +62,11 @@ def test_queries_are_encoded_alike(page, name):
     """Characters of the BMP but the private ones, of which GB 18030 has new places for 24."""
     page.encoding = name
     page.goto(f"http://h.org/{name}")
-    chars = [chr(c) for c in range(0x80, 0x10000) if not 0xd800 <= c < 0xf900][::1 if name in charset.MULTI_BYTE else 5]
+    chars = [chr(c) for c in range(0x80, 0x10000) if not 0xd800 <= c < 0xf900][::1 if name in encoding.MULTI_BYTE else 5]
     theirs = page.evaluate("chars => { const a = document.createElement('a'); return chars.map(c => { a.href = 'http://h/?q' + c; return a.href.slice(11) }) }", chars)
     unwritten = "\u00a5\u203e" if name == "iso-2022-jp" else ""              # only with a shift to Roman, which we do not write
     differ = [(char, query) for char, query in zip(chars, theirs)
-              if unquote_to_bytes(query) != charset.bytes_of(char, name) and char not in unwritten]
+              if unquote_to_bytes(query) != encoding.bytes_of(char, name) and char not in unwritten]
     assert not differ, (len(differ), differ[:5])
     for link in ("/\u00e4?q=\u00e4&\u7206", " \n/\u00e4?q\t=\u00e4 \r\n&\u7206\t\n", "?\u00e4%20%E4%&'\\|#\u00e4"):
         theirs = page.evaluate("link => { const a = document.createElement('a'); a.href = link; a.hash = ''; return a.href }", link)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from web import language
+from web import language_training
 
 fasttext = pytest.importorskip("fasttext")
 
@@ -45,7 +46,7 @@ def corpus(tmp_path_factory):
 
 def test_lid_176_every_sentence(shared):
     path = str(shared("lid.176.ftz"))
-    sentences = list(itertools.chain(*language.read_texts([shared("udhr")]).values()))
+    sentences = list(itertools.chain(*language_training.read_texts([shared("udhr")]).values()))
     ours, theirs = language.load(path), fasttext.load_model(path)
     start = time.perf_counter()
     labels, scores = ours.predict(sentences)
@@ -91,15 +92,15 @@ def test_their_quantised_models(tmp_path, corpus, options):
 def test_our_models(tmp_path, corpus):
     default = language.Path(language.__file__).with_name("language.ftz")
     assert_same(language.load(), fasttext.load_model(str(default)), TEXTS, 1e-5)
-    language.train([corpus], tmp_path / "m.ftz", dim=5, bucket=300, epochs=2, n_texts=128)
+    language_training.train([corpus], tmp_path / "m.ftz", dim=5, bucket=300, epochs=2, n_texts=128)
     assert_same(language.load(tmp_path / "m.ftz"), fasttext.load_model(str(tmp_path / "m.ftz")), TEXTS, 1e-5)
 
 
 def test_our_training_beside_theirs(tmp_path, corpus):
     """The same held-out sentences, trained by each: neither errs on these."""
     theirs = fasttext.train_supervised(str(corpus), dim=16, bucket=2000, minn=2, maxn=4, epoch=25, thread=1, verbose=0)
-    ours = language.train([corpus], tmp_path / "m.ftz", bucket=2000, epochs=10, n_texts=512)
-    pairs = [(label, s) for label, ss in language.read_texts([corpus]).items() for s in ss if language.held_out(s)]
+    ours = language_training.train([corpus], tmp_path / "m.ftz", bucket=2000, epochs=10, n_texts=512)
+    pairs = [(label, s) for label, ss in language_training.read_texts([corpus]).items() for s in ss if language_training.held_out(s)]
     texts = [s for _, s in pairs]
     found = [max(scores, key=scores.get) for scores in their_scores(theirs, texts)]
     truth = [label for label, _ in pairs]

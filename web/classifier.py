@@ -1,0 +1,383 @@
+"""A fastText classifier at full speed: many texts at once, and all that such models may have.
+
+It does what `language.predict` does, and besides: a vocabulary of words, n-grams of words, n-grams
+that were pruned away, and three losses. What makes it fast:
+
+- Texts are scored in chunks; each distinct token of a chunk is hashed once.
+- The n-grams of all tokens are hashed together, one character a step.
+- Rows are fetched and added in blocks, or counted and multiplied; both bound the memory.
+
+Shapes: N texts, K tokens of all texts in a row, U distinct tokens, M features, R rows, D hidden
+size, L labels, P n-grams that are kept.
+
+Sources: Joulin et al. 2016, arXiv 1607.01759 (the model) and 1612.03651 (pruning).
+"""
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from run import command
+
+HS, NS, SOFTMAX, OVA = 1, 2, 3, 4           # losses, as the file numbers them
+SUPERVISED = 3                              # the model kind; 1 and 2 are word vectors
+EOS, PREFIX = b"</s>", b"__label__"
+FNV_OFFSET, FNV_PRIME = 2166136261, 16777619
+NGRAM_STEP = 116049371                      # multiplier of fastText's word n-gram hash
+NO_COUNT = 10 ** 15                         # fastText's infinity, of inner nodes still to be made
+FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
+CHUNK_CHARS, CHUNK_TEXTS = 1 << 14, 256     # of the texts that are scored together
+BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
+LONG_TOKEN = 1 << 18                        # bytes from which a token is taken in pieces
+
+
+@dataclass
+class Args:
+    """The header of a model file: twelve int32 and a float64, in file order."""
+    dim: int = 32
+    ws: int = 5                             # ws, neg, lr_update_rate, t: of no effect on prediction
+    epoch: int = 5
+    min_count: int = 1
+    neg: int = 5
+    word_ngrams: int = 1
+    loss: int = SOFTMAX
+    model: int = SUPERVISED
+    bucket: int = 7000
+    minn: int = 1
+    maxn: int = 4
+    lr_update_rate: int = 100
+    t: float = 1e-4
+
+
+# --------------------------------------------------------------------------------------------------
+# The hashes of n-grams.
+
+def fnv_hash(token):
+    """32-bit FNV-1a, but each byte is sign-extended before the xor. b"the" -> 3020861980."""
+    h = FNV_OFFSET
+    for byte in token:
+        h = (h ^ (byte - 256 if byte > 127 else byte)) * FNV_PRIME & 0xFFFFFFFF
+    return h
+
+
+def ngram_hashes(tokens, minn, maxn, whole=True):           # U bytes -> (M,) uint32, (U,) int64
+    """The fnv_hash of each n-gram of minn..maxn characters of each "<token>"; how many a token has.
+
+    They come by token, then start, then length, as from language.ngrams. The tokens lie in one
+    array, and the n-grams at every start grow in step. whole=False: the tokens are pieces (see
+    pieces_of), which have no marks.
+    """
+    if not tokens:
+        return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+    marked = [b"<" + token + b">" for token in tokens] if whole else tokens
+    data = np.frombuffer(b"".join(marked), np.uint8)
+    first = np.flatnonzero((data & 0xC0) != 0x80)           # (C,) first byte of each character
+    bounds = np.append(0, np.cumsum(list(map(len, marked))))            # (U+1,) in bytes,
+    bounds = np.searchsorted(first, bounds)                 # now in characters
+    size = np.diff(bounds)                                  # (U,)
+    left = np.repeat(bounds[1:], size) - np.arange(len(first))  # (C,) characters to the token's end
+    minn, maxn = max(minn, 1), min(maxn, int(size.max()))
+    lengths = np.arange(minn, maxn + 1)
+    inside = left[:, None] >= lengths                       # (C, lengths)
+    hashes = hash_all_starts(data, first, minn, maxn)
+    n_grams = np.maximum(size[:, None] - lengths + 1, 0).sum(1)
+    if whole and minn == 1 <= maxn:                         # the marks alone are no n-grams
+        inside[bounds[:-1], 0] = inside[bounds[1:] - 1, 0] = False
+        n_grams -= 2
+    return hashes[inside], n_grams
+
+
+def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> (C, lengths) uint32
+    """The hash of the n-gram of each length at each character, whether or not it fits its token."""
+    width = np.diff(first, append=len(data))                # (C,) bytes of each character
+    signed = data.view(np.int8).astype(np.int32).view(np.uint32)        # 0xE9 -> 0xFFFFFFE9
+    byte_at, has_byte = [], []              # the i-th byte of each character, if it has one
+    for i in range(width.max()):
+        byte_at.append(signed[np.minimum(first + i, len(data) - 1)])
+        has_byte.append(width > i)
+    hashes = np.empty((len(first), max(maxn - minn + 1, 0)), np.uint32)
+    h = np.full(len(first), FNV_OFFSET, np.uint32)
+    for n in range(1, maxn + 1):                            # h: of n characters from each on
+        h = h[:len(first) - n + 1]
+        for i, (byte, has) in enumerate(zip(byte_at, has_byte)):
+            grown = (h ^ byte[n - 1:]) * np.uint32(FNV_PRIME)
+            h = grown if i == 0 else np.where(has[n - 1:], grown, h)
+        if n >= minn:
+            hashes[:len(h), n - minn] = h
+    return hashes
+
+
+def pieces_of(token, maxn):
+    """(piece, sign)s of a token that is too long for memory.
+
+    Their n-grams, counted with the sign, are those of "<token>". Neighbours share maxn - 1
+    characters, so that no n-gram is lost; those within what they share come twice, and go once.
+    """
+    text, step = f"<{token.decode()}>", BLOCK_BYTES // 4
+    yield b"<", -1                                          # the marks alone are no n-grams
+    yield b">", -1
+    for at in range(0, len(text), step):
+        yield text[at:at + step + maxn - 1].encode(), 1
+        if at and maxn > 1:
+            yield text[at:at + maxn - 1].encode(), -1
+
+
+# --------------------------------------------------------------------------------------------------
+# Sums of rows.
+
+def segment_sum(x, lengths):                                # (M,...), (n,) -> (n,...)
+    """Sums of consecutive runs of rows; an empty run sums to zero."""
+    total = np.zeros((len(lengths),) + x.shape[1:], x.dtype)
+    starts = np.cumsum(lengths) - lengths
+    full = lengths > 0
+    if full.any():
+        total[full] = np.add.reduceat(x, starts[full])
+    return total
+
+
+def gather_sum(x, rows, lengths):                           # (R,D), (M,), (n,) -> (n,D)
+    """segment_sum(x[rows], lengths), of as many columns at a time as the memory allows."""
+    total = np.empty((len(lengths), x.shape[1]), x.dtype)
+    step = max(GATHERED // max(len(rows), 1), 1)
+    for d in range(0, x.shape[1], step):
+        total[:, d:d + step] = segment_sum(np.take(x[:, d:d + step], rows, axis=0), lengths)
+    return total
+
+
+# --------------------------------------------------------------------------------------------------
+# Losses: scores of labels -> probabilities, + 1e-5 as fastText reports them.
+
+def softmax(logits):                                        # (N,L) -> (N,L)
+    """Probabilities that sum to 1."""
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    return p / p.sum(1, keepdims=True) + FLOOR
+
+
+def sigmoid_table(logits):                                  # (N,L) -> (N,L)
+    """A probability for each label, from fastText's table of the sigmoid: 512 steps on [-8, 8]."""
+    step = np.floor((np.clip(logits, -8, 8) + 8) * 32) / 32 - 8
+    p = 1 / (1 + np.exp(-step))
+    beyond = abs(logits) > 8
+    return np.where(beyond, logits > 0, p) + FLOOR
+
+
+def hierarchical(logits, left, right):                      # (N,L), (L-1,L), (L-1,L) -> (N,L)
+    """The product of the decisions on the way to each label. Column i is inner node i's score."""
+    f = 1 / (1 + np.exp(-np.clip(logits[:, :-1], -80, 80)))         # one column is unused
+    return np.exp(np.log(1 - f + FLOOR) @ left + np.log(f + FLOOR) @ right)
+
+
+def tree_paths(counts):                                     # L counts -> (L-1,L), (L-1,L) float32
+    """Hierarchical softmax's Huffman tree: which inner nodes lead left, and right, to which label.
+
+    Labels come by falling count, so the two rarest are found by two pointers: one walks down the
+    leaves, one up the inner nodes; a leaf is taken only if strictly rarer. First left, then right.
+    """
+    n_labels = len(counts)
+    count = list(map(int, counts)) + [NO_COUNT] * (n_labels - 1)
+    root = len(count) - 1
+    parent, side_of = {}, {}
+    leaf, node = n_labels - 1, n_labels
+    for new in range(n_labels, len(count)):
+        total = 0
+        for side in (0, 1):
+            if leaf >= 0 and count[leaf] < count[node]:
+                child = leaf
+                leaf -= 1
+            else:
+                child = node
+                node += 1
+            total += count[child]
+            parent[child] = new
+            side_of[child] = side
+        count[new] = total
+    paths = np.zeros((2, n_labels - 1, n_labels), np.float32)
+    for label in range(n_labels):
+        i = label
+        while i != root:
+            above = parent[i]
+            paths[side_of[i], above - n_labels, label] = 1
+            i = above
+    return paths
+
+
+# --------------------------------------------------------------------------------------------------
+
+class Classifier:
+    """A fastText model: .predict(texts), .predict_proba(texts), .labels without "__label__".
+
+    A newline in a text counts as a space (fastText refuses it); a lone surrogate becomes "?".
+    """
+
+    def __init__(self, args, words, labels, label_counts, emb, w, prune=None):
+        """words, labels: bytes in file order. emb (R,D); w (D,L); prune (2,P): bucket ids, rows."""
+        self.args = args
+        self.words = words
+        self.emb = emb
+        self.w = w
+        self.prune = prune
+        self.raw_labels = labels
+        self.label_counts = label_counts
+        self.labels = [name.removeprefix(PREFIX).decode("utf-8", "replace") for name in labels]
+        self.odd_labels = not all(name.startswith(PREFIX) for name in labels)
+        self.label_names = set(labels)
+        self.word_row = {word: row for row, word in enumerate(words)}
+        if args.loss == HS:
+            self.left, self.right = tree_paths(label_counts)
+
+    def is_label(self, token):
+        """Whether a token is a label, which a text to be read has none of."""
+        return token.startswith(PREFIX) or token in self.label_names
+
+    def tokenize(self, texts):                              # N -> U bytes, (K,) ids, (N,) lengths
+        """Distinct tokens, and the texts as ids of them. A text ends in </s> and has no labels."""
+        index, ids, lengths = defaultdict(), [], []
+        index.default_factory = index.__len__               # a new token gets the next id
+        index[EOS]
+        for text in texts:
+            raw = text.encode("utf-8", "replace").replace(b"\0", b" ")
+            tokens = raw.split()
+            if EOS in raw and EOS in tokens:                # to fastText the line ends here
+                tokens = tokens[:tokens.index(EOS)]
+            if self.odd_labels or PREFIX in raw:
+                tokens = [token for token in tokens if not self.is_label(token)]
+            tokens.append(EOS)
+            ids += map(index.__getitem__, tokens)
+            lengths.append(len(tokens))
+        return list(index), np.array(ids, np.int64), np.array(lengths, np.int64)
+
+    def bucket_rows(self, hashes):                          # (M,) -> (M,) int64
+        """The row of each n-gram, -1 if it was pruned away."""
+        ids = (hashes % hashes.dtype.type(max(self.args.bucket, 1))).astype(np.int64)
+        if self.prune is None:
+            ids += len(self.words)
+            return ids
+        old, new = self.prune
+        if not len(old):
+            return np.full(len(ids), -1)
+        at = np.minimum(np.searchsorted(old, ids), len(old) - 1)
+        return np.where(old[at] == ids, len(self.words) + new[at], -1)
+
+    def token_rows(self, tokens, whole=True):               # U bytes -> (M,), (U,) int64
+        """The rows each token stands for: its word's if known, then its n-grams'; how many.
+
+        </s> has no n-grams; it can only be the first. Pieces of tokens, which are not whole, are no
+        words.
+        """
+        has_eos = int(whole and tokens[0] == EOS)
+        hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn, whole)
+        n = np.append(np.zeros(has_eos, np.int64), n)
+        rows = self.bucket_rows(hashes)
+        if self.prune is not None:
+            kept = rows >= 0
+            rows, n = rows[kept], segment_sum(kept.astype(np.int64), n)
+        if not whole:
+            return rows, n
+        word_rows = list(map(self.word_row.get, tokens, itertools.repeat(-1)))
+        word_rows = np.array(word_rows, np.int64)
+        known = word_rows >= 0
+        starts = np.cumsum(n) - n
+        return np.insert(rows, starts[known], word_rows[known]), n + known
+
+    def add_word_ngrams(self, tokens, ids, text, total, n):
+        """Add the rows of runs of 2..word_ngrams tokens to total (N,D), their numbers to n (N,).
+
+        text: (K,) of each id.
+        """
+        hashes = np.array(list(map(fnv_hash, tokens)), np.uint32)
+        extended = hashes.view(np.int32).astype(np.int64)   # by the sign
+        each = extended.view(np.uint64)[ids]                # (K,); sums are modulo 2^64
+        run = each
+        for more in range(1, min(self.args.word_ngrams, len(ids))):
+            run = run[:-1] * np.uint64(NGRAM_STEP) + each[more:]
+            rows = self.bucket_rows(run)
+            at = np.flatnonzero((text[:-more] == text[more:]) & (rows >= 0))
+            found = np.bincount(text[at], minlength=len(n))
+            total += gather_sum(self.emb, rows[at], found)
+            n += found
+
+    def blocks(self, tokens, times):                        # U bytes, (N,U) -> V bytes, (N,V), bool
+        """Yield tokens, how often each text has them, and whether they are whole.
+
+        They come in blocks of BLOCK_BYTES; those that are not whole are pieces of a long token.
+        """
+        block = np.cumsum(list(map(len, tokens))) // BLOCK_BYTES
+        starts = np.flatnonzero(np.diff(block, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(tokens)]):
+            token = tokens[start]
+            if (len(token) > LONG_TOKEN and self.args.maxn < BLOCK_BYTES // 8
+                    and token not in self.word_row):
+                for piece, sign in pieces_of(token, self.args.maxn):
+                    yield [piece], sign * times[:, start:start + 1], False
+                start += 1
+            if start < stop:
+                yield tokens[start:stop], times[:, start:stop], True
+
+    def hidden(self, texts):                                # -> (N,D) float32, (N,) int features
+        """The mean of the rows each text stands for, and their number.
+
+        There are two ways to the same sum. A short text has few rows: they are fetched and added. A
+        long one comes to most rows again and again: how often to which is counted, and the counts
+        multiply the whole matrix.
+        """
+        tokens, ids, lengths = self.tokenize(texts)
+        n_texts, n_tokens = len(texts), len(tokens)
+        text = np.repeat(np.arange(n_texts), lengths)       # (K,)
+        times = np.bincount(text * n_tokens + ids, minlength=n_texts * n_tokens)
+        times = times.reshape(n_texts, n_tokens)            # (N,U)
+        total = np.zeros((n_texts, self.args.dim), np.float32)
+        n = np.zeros(n_texts, np.int64)
+        for some, of_each, whole in self.blocks(tokens, times):
+            rows, n_rows = self.token_rows(some, whole)
+            n += of_each @ n_rows
+            if len(rows) > n_texts * len(self.emb):
+                counts = []
+                for times_of in of_each:
+                    weights = np.repeat(times_of, n_rows)
+                    counts.append(np.bincount(rows, weights, len(self.emb)))
+                total += np.array(counts, np.float32) @ self.emb
+            else:
+                total += of_each.astype(np.float32) @ gather_sum(self.emb, rows, n_rows)
+        if self.args.word_ngrams > 1:
+            self.add_word_ngrams(tokens, ids, text, total, n)
+        return total / np.maximum(n, 1).astype(np.float32)[:, None], n
+
+    def scores(self, texts):                                # -> (N,L) float32
+        """The probability of each label for each text; zeros for a text with no features."""
+        hidden, n = self.hidden(texts)
+        logits = hidden @ self.w
+        if self.args.loss == SOFTMAX:
+            p = softmax(logits)
+        elif self.args.loss == HS:
+            p = hierarchical(logits, self.left, self.right)
+        else:
+            p = sigmoid_table(logits)
+        return np.where(n[:, None] > 0, p, 0).astype(np.float32)
+
+    def predict_proba(self, texts):
+        """(N,L) float32, p + 1e-5 as fastText reports it; zeros for a text with no features.
+
+        Only softmax's rows sum to about 1. fastText leaves out labels under 1e-5; here they stay.
+        """
+        if isinstance(texts, (str, bytes)):
+            raise ValueError("predict takes a list of texts; for one text write predict([text])")
+        chunks, size = [[]], 0
+        for text in texts:
+            if size + len(text) > CHUNK_CHARS or len(chunks[-1]) == CHUNK_TEXTS:
+                chunks.append([])
+                size = 0
+            chunks[-1].append(text)
+            size += len(text)
+        parts = [np.zeros((0, len(self.labels)), np.float32)]
+        return np.concatenate(parts + [self.scores(chunk) for chunk in chunks if chunk])
+
+    def predict(self, texts):
+        """The best labels and scores: [str], (N,) float32; ("", 0.0) if there is no feature."""
+        p = self.predict_proba(texts)
+        best, top = p.argmax(1), p.max(1)
+        return [self.labels[i] if score > 0 else "" for i, score in zip(best, top)], top
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)
