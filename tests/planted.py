@@ -461,7 +461,7 @@ FAULTS = [
           "tests/test_sample.py::test_draw_hits_each_token_as_often_as_it_should"),
     Fault("a-call-that-has-ended-is-answered-again", "sample.py",
           "    if end in call: ",
-          "    if end in call[1:]: ",
+          "    if end in call[:0]: ",
           "tests/test_sample.py::test_a_call_is_answered_once"),
 
     # ------------------------------------------------------------------- chat/generate.py: batches
