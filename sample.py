@@ -123,7 +123,8 @@ def penalise(z, seen, written, settings):
     A repetition penalty above 1 divides a logit above 0 and multiplies one below: it gets smaller.
     """
     repetition = settings.repetition_penalty
-    z = np.where(seen, np.where(z > 0, z / repetition, z * repetition), z)
+    smaller = np.where(z > 0, z / repetition, z * repetition)
+    z = np.where(seen, smaller, z)
     z = z - settings.presence_penalty * (written > 0)
     z = z - settings.frequency_penalty * written
     tokens, bias = settings.bias
@@ -210,6 +211,10 @@ def log_probabilities(z, token, settings):
 # The lines with * are sampled: the model chooses these tokens when it writes, and learns these and
 # no others when it is fine-tuned. The first two lines are the prompt. The line of the output is
 # the one part of a reply that is not sampled: the calculator writes it, and the model reads it.
+#
+# The prompt of the next turn is all of this, the next question, and again <|im_start|> assistant
+# <|im_sep|>. It holds the tokens that were written, for other tokens can spell the same text. When
+# it outgrows the context, the oldest turns are left out (chat/terminal.py).
 
 PART_TOKENS = {
     "tool": ("<|tool_start|>", "<|tool_end|>"),
@@ -315,10 +320,11 @@ def document_begin(tokenizer):
 # one. The first answer is written into the reply, and the model goes on behind it. If no tool
 # answers, the model goes on at once.
 #
-# A model calls a tool because it has read such calls: web/toyweb.py writes conversations with
+# A model calls a tool because it has learned to: `python -m web.toyweb` writes conversations with
 #     {"type": "tool", "text": "37*48"}, {"type": "output", "text": "1776"}
-# into chat/train.jsonl, and `python align.py sft` learns from them. So a new tool takes two things:
-# a function in TOOLS, and conversations that call it. The function can be tried without the second:
+# into chat/train.jsonl of the run, and `python align.py sft` learns from them. So a new tool takes
+# two things: a function in TOOLS, and conversations that call it. To try the function alone, let a
+# model that has learned one call by heart write it:
 #     python sample.py check --call "37*48"
 
 TOOLS = [tools.calculator]
@@ -517,8 +523,11 @@ def parse_args(argv):
 
 
 def refuse_near_miss(argv):
-    """ValueError if the first or the last word looks like a command, and not like a text."""
-    for word in (argv[0], argv[-1]):
+    """ValueError if the first word, or one behind the options, looks like a command."""
+    words = argv[:1]
+    if len(argv) > 2 and not argv[-2].startswith("-"):
+        words.append(argv[-1])
+    for word in words:
         for command in difflib.get_close_matches(word.lower(), COMMANDS, 1, cutoff=0.8):
             raise ValueError(
                 f"{word!r}: for the command {command} write: python sample.py {command} ...; "

