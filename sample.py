@@ -410,12 +410,13 @@ def write_reply(params, cfg, tokenizer, prompt, settings, stream=0):
 def generate(params, cfg, tokenizer, prompts, **settings):
     """[Reply] to several prompts, one after the other. settings: the fields of Settings.
 
-    chat/generate.py has the same function, which writes all of them side by side. A reply is the
-    same there: each has a stream of random numbers of its own. But its logits can differ in the
-    last bits. A matrix product with more rows adds its terms in another order, and a floating-point
-    sum depends on the order. So a token can differ if two tokens are equally likely up to these
-    bits. To the last bit, a reply is the same only if every matrix product has the same shape:
-    as many replies side by side at every step, on as many threads.
+    chat/generate.py has the same function, which writes all replies side by side. A reply is the
+    same alone and in a batch, because it has a stream of random numbers of its own, and no step of
+    the model mixes the rows of a batch. Its logits can differ in the last bits: a matrix product
+    with more rows may add its terms in another order, and a floating-point sum depends on the
+    order. So a token can differ where two tokens are equally likely up to these bits. Logits are
+    the same to the last bit only if all matrix products have the same shapes: as many replies side
+    by side at every step, on as many threads.
     """
     settings = Settings(**settings).check()
     replies = []
@@ -445,12 +446,15 @@ def by_heart(text, n_vocab):
 
 
 def check(call):
-    """Show a chat in which the model calls a tool, and the log-probabilities; 1 if none answers."""
-    question = [{"role": "user", "content": f"What is {call}?"}]
-    tokenizer = bpe.Tokenizer.train(["user assistant What is It is"] * 4, 280)
+    """Show a chat in which the model calls a tool, and the three log-probabilities of a token.
+
+    Returns 1 if no tool answers, or if this is another conversation than the model has learned.
+    """
+    question = [{"role": "user", "content": "Use a tool."}]
+    tokenizer = bpe.Tokenizer.train(["user assistant Use a tool. It says so."] * 4, 280)
     prompt = render_prompt(question, tokenizer)
     result = answer(call)
-    content = [{"type": "tool", "text": call}, {"type": "text", "text": "It is so."}]
+    content = [{"type": "tool", "text": call}, {"type": "text", "text": "It says so."}]
     if result is not None:
         content.insert(1, {"type": "output", "text": result})
     wanted, mask = render([*question, {"role": "assistant", "content": content}], tokenizer)
@@ -473,7 +477,7 @@ def check(call):
         print(f"\nNo tool answers {call!r}.")
         return 1
     if written != wanted or marks != mask:
-        print("\nWRONG: the model wrote another conversation than it learned.")
+        print("\nWRONG: this is another conversation than the model has learned.")
         return 1
     print(f"\nThe tool answers {call!r} with {result!r}.")
     return 0
