@@ -461,7 +461,7 @@ FAULTS = [
           "tests/test_sample.py::test_draw_hits_each_token_as_often_as_it_should"),
     Fault("a-call-that-has-ended-is-answered-again", "sample.py",
           "    if end in call: ",
-          "    if end in call[1:]: ",
+          "    if end in call[:0]: ",
           "tests/test_sample.py::test_a_call_is_answered_once"),
 
     # ------------------------------------------------------------------- chat/generate.py: batches
@@ -482,8 +482,8 @@ FAULTS = [
           "np.concatenate([logits, logits[np.arange(len(copies)) % len(logits)]])",
           "tests/test_stages.py::test_a_reply_is_the_same_whoever_comes_and_goes"),
     Fault("rows-that-stay-get-the-first-logits", "chat/generate.py",
-          "self.logits[kept], self.chosen[kept]",
-          "self.logits[:len(kept)], self.chosen[kept]",
+          "self.logits = self.logits[kept]",
+          "self.logits = self.logits[:len(kept)]",
           "tests/test_stages.py::test_a_reply_is_the_same_whoever_comes_and_goes"),
 
     # ---------------------------------------------------------------------- chat/objectives.py, align.py
