@@ -37,6 +37,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model import cores                    # before numpy
+from model import adamw
+from model import corpus
+from model import parallel
+from model import planning
+from model import resume
 from chat import arena
 from chat import chats
 from model import checkpoint
@@ -173,7 +178,7 @@ def add_conversations(grads, rows, n_positions):
     the whole: a mean for each conversation would make the tokens of long replies count less than those of short ones."""
     n = sum(sum(mask[1:]) for _, mask in rows)
     packed = pack([(ids[:-1], ids[1:], [m / max(n, 1) for m in mask[1:]]) for ids, mask in rows], n_positions)
-    most = max(cores.N_THREADS, train.AT_ONCE // n_positions)
+    most = max(cores.N_THREADS, planning.AT_ONCE // n_positions)
     return sum(grads.add(*stack(packed[i:i + most])) for i in range(0, len(packed), most)), n
 
 
@@ -216,17 +221,17 @@ def inherit_moments(optimizer, folder):
 def optimise(folder, params, cfg, tokenizer, recipe, identity, on_mismatch, step_of, save=gpt.save, moments=None):
     """The loop all stages share: step_of(step, grads) adds to grads and returns (loss, {what to log}). Resumes exactly. moments: the
     folder of a stage whose moments the optimizer begins with; the identity holds how many updates made them."""
-    optimizer = train.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
-    identity = {**identity, "threads": train.keep_threads(train.kept_settings(folder, identity, ("threads",)))}
-    with train.begun(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, end="<|im_end|>") as stage:
+    optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)       # decay would erode what base knows
+    identity = {**identity, "threads": resume.keep_threads(resume.kept_settings(folder, identity, ("threads",)))}
+    with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, end="<|im_end|>") as stage:
         if moments and not stage.done:
             inherit_moments(optimizer, moments)
-        started, grads = time.perf_counter(), train.Gradients(params, cfg)
+        started, grads = time.perf_counter(), parallel.Gradients(params, cfg)
         for step in range(stage.done, recipe.steps):
             t0 = time.perf_counter()
             grads.clear()
             loss, info = step_of(step, grads)
-            if grads.begun:
+            if grads.added:
                 norm, lr, skipped = train.update(optimizer, grads.sum, loss, step, recipe)
             else:                                               # nothing to learn from: the model stays as it is
                 norm, lr, skipped = 0.0, train.learning_rate(step, recipe), None
@@ -260,14 +265,14 @@ def replayed(run, recipe, tokenizer, cfg, seed):
     forgets what it knew."""
     if not recipe.replay:
         return lambda step, grads: {}, {}
-    windows = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
+    windows = train.Windows(corpus.load_run(run, tokenizer)[0], cfg.n_positions, seed + 1)
 
     def add(step, grads):
         rows = windows.rows(step * recipe.replay, recipe.replay)
         weights = np.full((recipe.replay, cfg.n_positions), recipe.replay_weight / rows[:, 1:].size)
         return {"replay_loss_nats": round(grads.add(rows[:, :-1], rows[:, 1:], weights) / recipe.replay_weight, 6)}
 
-    return add, {"tokens": train.fingerprint(windows.shards)}
+    return add, {"tokens": resume.fingerprint(windows.shards)}
 
 
 def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):
@@ -280,7 +285,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     print_mask(*conversations[0], tokenizer)
     batches = Batches(conversations, recipe.batch, seed)
     add_replay, of_replay = replayed(run, recipe, tokenizer, cfg, seed)
-    identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
+    identity = {"stage": "sft", **train.settings(recipe), "seed": seed, "start": resume.fingerprint(params.values()),
                 **of_replay, "data": digest(data)}
 
     def step_of(step, grads):
@@ -457,11 +462,11 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
     kinds = {str(t["kind"]) for t in tasks if "kind" in t}
     others = recipe.batch and Batches(load_conversations(files[1:], tokenizer, cfg.n_positions, but_not=kinds), recipe.batch, seed)
     add_replay, of_replay = replayed(run, recipe, tokenizer, cfg, seed)
-    identity = {"stage": "rl", **train.settings(recipe), "reward": name, "seed": seed, "start": train.fingerprint(params.values()),
+    identity = {"stage": "rl", **train.settings(recipe), "reward": name, "seed": seed, "start": resume.fingerprint(params.values()),
                 **of_replay, "data": digest(files)}
     if reward == "model":
         reward = load_reward(run / "reward")
-        identity["judge"] = train.fingerprint(reward[0].values())
+        identity["judge"] = resume.fingerprint(reward[0].values())
         if reward[1].vocab_size != cfg.vocab_size:
             raise ValueError(f"{run / 'reward'}: knows {reward[1].vocab_size} tokens, {run / start} {cfg.vocab_size}: they do not read the same ids")
         longest = max(map(len, arena.prompts(tokenizer, tasks))) + recipe.max_tokens
@@ -471,7 +476,7 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, un
                              f"reply may have {longest}; give a smaller --max-tokens")
     reference = load_reference(run, reference, start, params, cfg) if recipe.kl else None
     if reference:
-        identity["reference"] = train.fingerprint(reference.values())
+        identity["reference"] = resume.fingerprint(reference.values())
     before = arena.measure(params, cfg, tokenizer, unseen, recipe.max_tokens)
     kept, warned = {}, set()                                # the number of a batch and its Rollout
 
@@ -557,14 +562,14 @@ def score_rows(params, cfg, rows, grads=None, loss_of=None):
         dr, dy = out[0][1].astype(y.dtype), np.zeros_like(y)
         dy[np.arange(len(rows)), last] = dr[:, None] * params["score.weight"]
         d = dr @ h
-        grads.sum["score.weight"][...] = grads.sum["score.weight"] + d if grads.begun else d
+        grads.sum["score.weight"][...] = grads.sum["score.weight"] + d if grads.added else d
         return out[0][0], dy, None
 
     if not loss_of:
         fast.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
         return out[0]
-    fast.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.begun, grads.arena)
-    grads.begun = True
+    fast.hidden_and_grads(params, cfg, tokens, head, True, grads.sum, grads.added, grads.arena)
+    grads.added = True
     return out[0]
 
 
@@ -619,7 +624,7 @@ def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out
     params, cfg, tokenizer = load_stage(run, start, "python align.py sft", out)
     comparisons, test = (load_comparisons(files, tokenizer, cfg.n_positions) for files in (data, [held_out]))
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
-    identity = {"stage": "reward", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()),
+    identity = {"stage": "reward", **train.settings(recipe), "seed": seed, "start": resume.fingerprint(params.values()),
                 "data": digest(data)}
     batches = Batches(comparisons, recipe.batch, seed)
 
@@ -650,7 +655,7 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
 
     pairs, test = pairs_of(data), pairs_of([held_out])
     reference = load_reference(run, reference, start, params, cfg)
-    identity = {"stage": "dpo", **train.settings(recipe), "seed": seed, "start": train.fingerprint(params.values()), "reference": train.fingerprint(reference.values()),
+    identity = {"stage": "dpo", **train.settings(recipe), "seed": seed, "start": resume.fingerprint(params.values()), "reference": resume.fingerprint(reference.values()),
                 "data": digest(data)}
     batches = Batches(pairs, recipe.batch, seed)
 

@@ -2,7 +2,7 @@
 
 NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
 keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it
-computes. What holds the interpreter goes to processes (data.py, bpe.py; train.py has its own). Import it before NumPy; model/fast.py
+computes. What holds the interpreter goes to processes. Import it before NumPy; model/fast.py
 does.
 """
 

@@ -35,6 +35,7 @@ from chat import chats, generate, models                    # noqa: E402
 from run import command, disk  # noqa: E402
 from model import evaluate                 # noqa: E402
 from model import fast  # noqa: E402
+from model import corpus  # noqa: E402
 import numpy as np              # noqa: E402
 from chat import probe                    # noqa: E402
 import sample                   # noqa: E402
@@ -126,7 +127,7 @@ def few_shot(run, seed):
     if out["8 examples"] <= 0.1:
         print("   no better than a guess among ten: a model of this size does not take it from examples")
     params, cfg, tokenizer = base
-    rows = evaluate.validation_rows(train.load_run(run, tokenizer)[1], cfg.n_positions, 128).astype(np.int64)
+    rows = evaluate.validation_rows(corpus.load_run(run, tokenizer)[1], cfg.n_positions, 128).astype(np.int64)
     nll = fast.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
     early, late = nll[cfg.n_positions // 16:cfg.n_positions // 8].mean(), nll[cfg.n_positions * 3 // 4:].mean()
     print(f"   loss of tokens {cfg.n_positions // 16} to {cfg.n_positions // 8} of a window {early:.3f} nats, of its last quarter {late:.3f}")
@@ -139,7 +140,7 @@ def regurgitation(run, seed):
     the number of readings.
     """
     params, cfg, tokenizer = align.load_stage(run, "base", "python train.py")
-    train_shards, val_shards = train.load_run(run, tokenizer)
+    train_shards, val_shards = corpus.load_run(run, tokenizer)
     marks, rng, out = np.concatenate(val_shards).astype(np.int64), np.random.default_rng(seed), {}
     pages = [page for page in np.split(marks, np.flatnonzero(marks == tokenizer.eot_token)) if len(page) >= 97]
     pages = [pages[i][:cfg.n_positions + 1].tolist() for i in rng.permutation(len(pages))]

@@ -15,6 +15,9 @@ import align
 from chat import arena, generate
 import bpe
 from model import fast
+from model import parallel
+from model import planning
+from model import resume
 from tokens.shards import write_shard
 import gpt
 from chat import objectives
@@ -63,7 +66,7 @@ def test_rows_line_up_targets_with_weights():
 
 def test_a_batch_with_nothing_to_learn_contributes_nothing():
     params = gpt.init(CFG, 0)
-    grads = train.Gradients(params, CFG)
+    grads = parallel.Gradients(params, CFG)
     loss, n = align.add_conversations(grads, [([1, 2, 3], [0, 0, 0])], CFG.n_positions)
     assert (loss, n) == (0.0, 0) and not any(g.any() for g in grads.sum.values())
 
@@ -71,7 +74,7 @@ def test_a_batch_with_nothing_to_learn_contributes_nothing():
 def test_only_the_assistants_tokens_are_learned():
     params = gpt.init(CFG, 0)
     ids, mask = sample.render(CHATS[0]["messages"], TOK)
-    loss, n = align.add_conversations(train.Gradients(params, CFG), [(ids, mask)], CFG.n_positions)
+    loss, n = align.add_conversations(parallel.Gradients(params, CFG), [(ids, mask)], CFG.n_positions)
     logits, _ = fast.forward(params, CFG, np.array([ids[:-1]]))
     logp = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
     by_hand = -np.mean([logp[t - 1, ids[t]] for t in range(1, len(ids)) if mask[t]])
@@ -90,8 +93,8 @@ def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
     packed = align.stack(align.pack([(ids[:-1], ids[1:], m[1:]) for ids, m in rows], cfg.n_positions))
     assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
     for at_once in (10_000, 48):
-        monkeypatch.setattr(train, "AT_ONCE", at_once)
-        added = train.Gradients(params, cfg)
+        monkeypatch.setattr(planning, "AT_ONCE", at_once)
+        added = parallel.Gradients(params, cfg)
         found, n = align.add_conversations(added, rows, cfg.n_positions)
         assert found == pytest.approx(loss, rel=1e-10) and n == mask.sum()
         for k, g in grads.items():
@@ -152,14 +155,14 @@ def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
         asked.append(len(texts))
         return np.arange(len(texts)) if len(asked) == 1 else np.ones(len(texts))
 
-    save = train.save_checkpoint
+    save = resume.save_checkpoint
 
     def keep(folder, params, *rest):
         weights.append({k: p.copy() for k, p in params.items()})
         save(folder, params, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "save_checkpoint", keep)
+        patch.setattr(resume, "save_checkpoint", keep)
         align.rl(run, recipe, only_once)
     before = sample.load_model(run / "sft")[0]
     assert any((weights[0][k] != before[k]).any() for k in before)
@@ -575,7 +578,7 @@ def test_the_moments_of_pre_training(run):
     optimizer.t = 700
     with pytest.raises(FileNotFoundError, match="leave out --keep-moments"):
         align.main(["sft", "--run", str(run), "--steps", "3", "--keep-moments"])
-    train.save_checkpoint(run / "base", base, optimizer, 700, {})
+    resume.save_checkpoint(run / "base", base, optimizer, 700, {})
     mine = train.AdamW({k: p.copy() for k, p in base.items()})
     align.inherit_moments(mine, run / "base")
     assert mine.t == 700 and all(np.array_equal(mine.v[k], optimizer.v[k]) for k in mine.v) and all(np.array_equal(mine.m[k], optimizer.m[k]) for k in mine.m)
@@ -586,7 +589,7 @@ def test_the_moments_of_pre_training(run):
     align.main(["sft", "--run", str(run), "--steps", "3", "--batch", "8", "--out", "fresh"])
     assert (run / "fresh/model.safetensors").read_bytes() != kept
     base = {**base, "wte.weight": base["wte.weight"][:-1]}
-    train.save_checkpoint(run / "base", base, train.AdamW(base), 700, {})
+    resume.save_checkpoint(run / "base", base, train.AdamW(base), 700, {})
     with pytest.raises(ValueError, match="adamw.m.wte.weight is .* expected"):
         align.main(["sft", "--run", str(run), "--steps", "3", "--keep-moments", "--out", "other"])
 

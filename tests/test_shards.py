@@ -14,7 +14,7 @@ import regex
 from conftest import ROOT
 from token_texts import PROSE, run_bpe, trained, write_documents
 from bpe import Tokenizer
-import train
+from model import corpus
 from run import runs
 from tokens import shards
 from tokens.patterns import PATTERNS
@@ -242,7 +242,7 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
     encode_stopped(stop(runs.os, "replace", 12))        # while they take the places of the old ones
     assert "train_000000.bin" not in files()
     with pytest.raises(ValueError, match="its files were being replaced.*python bpe.py encode"):
-        train.load_run(tmp_path, None)
+        corpus.load_run(tmp_path, None)
     assert run_bpe([*encode, "--val-percent", "50"]) == 0
     after = files()
     assert {k for k in after if k.startswith("val")} != {k for k in before if k.startswith("val")}

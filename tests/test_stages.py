@@ -10,6 +10,8 @@ import pytest
 import align
 import bpe
 from model import fast
+from model import corpus
+from model import parallel
 from model import operations, walk
 from tokens.shards import write_shard
 import gpt
@@ -155,12 +157,12 @@ def test_policy_weights_are_the_gradient_of_what_is_asked(epochs, kind):
 
 def test_the_gradient_of_a_reward_model(monkeypatch):
     """Rows of unequal length, in two parts, after a step whose gradient must not be left."""
-    monkeypatch.setattr(train, "n_processes", lambda cfg: 1)
+    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
     params = {**model(), "score.weight": RNG.standard_normal(8)}
     rows = [RNG.integers(0, 13, n).tolist() for n in (9, 3, 5, 1, 7)]
     c = RNG.standard_normal(5)
     parts = [slice(0, 3), slice(3, 5)]
-    grads = train.Gradients(params, CFG)
+    grads = parallel.Gradients(params, CFG)
 
     def squares_of(part):                                   # a loss of rewards, and its gradient
         return lambda rewards: (float(c[part] @ rewards ** 2), 2 * c[part] * rewards)
@@ -220,7 +222,7 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
     align.sft(run, recipe)
     rows = align.pad_rows([sample.render(chat["messages"], tokenizer) for chat in CHATS])
     _, want = fast.loss_and_grads(params, cfg, rows[0], rows[1], rows[2] / rows[2].sum())
-    text = train.Windows(train.load_run(run, tokenizer)[0], cfg.n_positions, 1).rows(0, 2)
+    text = train.Windows(corpus.load_run(run, tokenizer)[0], cfg.n_positions, 1).rows(0, 2)
     _, of_text = fast.loss_and_grads(params, cfg, text[:, :-1], text[:, 1:])
     for k in want:
         both = want[k] + 0.5 * of_text[k]

@@ -42,7 +42,7 @@ def training(settings, rounds, seconds):
     for setting in settings:
         ours, theirs = [], {"eager": [], "compile": [], "bf16": []}
         for _ in range(rounds):
-            ours.append(run("train.py", "--bench", setting))
+            ours.append(run("-m", "model.bench", setting))
             for mode, seen in theirs.items():
                 slow = seen and (seen[0] is None or 8 * seen[0]["tokens_per_s"] < ours[0]["tokens_per_s"])     # bf16 that is emulated
                 if not slow:

@@ -16,9 +16,9 @@ from model import fast
 from model import folders
 from model import fast
 from model import folders
+from model import resume
 import gpt
 import sample
-import train
 
 TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\nNobody answered: 12 boats lay at anchor.\n" * 20
 TEXTS = ["First line:\n\nSecond line", "he said.\n\n\"Who", "a  b\n \nc", "12 boats", " naïve 中文 😉\t x", "a<|im_start|> b<|endoftext|>"]
@@ -37,7 +37,7 @@ CHATS = [
 def folder(request, tmp_path):
     """A model folder as a stage of training begins and ends one; of a base model, and of one that chats."""
     TOK.save(tmp_path / "tokenizer.json", request.param)
-    train.save_generation_config(tmp_path, TOK, request.param)
+    resume.save_generation_config(tmp_path, TOK, request.param)
     gpt.save(tmp_path, PARAMS, CFG)
     return tmp_path, request.param
 
@@ -119,7 +119,7 @@ def test_gpt2s_own_files(tmp_path):
 def test_a_reward_models_padding(tmp_path):
     """transformers reads the reward from the last token that is no padding: <|im_end|>, as we do."""
     import align
-    train.save_generation_config(tmp_path, TOK, "<|im_end|>")
+    resume.save_generation_config(tmp_path, TOK, "<|im_end|>")
     folders.save_config(tmp_path, CFG)
     TOK.save(tmp_path / "tokenizer.json")
     params = {**PARAMS, "score.weight": np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)}

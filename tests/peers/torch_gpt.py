@@ -3,7 +3,7 @@
     python tests/peers/torch_gpt.py char --mode eager|compile|bf16
     python tests/peers/torch_gpt.py shakespeare --text tinyshakespeare.txt
 
-Prints the line of JSON that `python train.py --bench` prints: full training steps (forward, backward, clip,
+Prints the line of JSON that `python -m model.bench` prints: full training steps (forward, backward, clip,
 AdamW) on random tokens. Fused attention, fused AdamW, no dropout. The threads are those the process may use.
 """
 
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# vocabulary, batch, context, width, layers, heads: those of train.BENCH
+# vocabulary, batch, context, width, layers, heads: those of model/bench.py
 SETTINGS = {
     "char": (65, 12, 64, 128, 4, 4),
     "small": (512, 16, 128, 128, 4, 4),
