@@ -81,8 +81,9 @@ COMMANDS = {
     "web/toyweb.py --score": "--run --pages --seed --score",
     "train.py": "--run --data --tokenizer --raw --align-documents --init --preset --steps --batch "
                 "--lr --eval-every --save-every --micro-batch --recompute --memory-gb --seed "
-                f"--on-mismatch --bench {DEVICE}",
-    "train.py --bench char": f"--bench {DEVICE}",
+                f"--on-mismatch --check {DEVICE}",
+    "train.py --check": "--check --preset --steps --batch --lr",
+    "model/bench.py char": "",
     "web/warc.py a.warc": "",
 }
 
@@ -197,12 +198,11 @@ NOT_YET = {
         "model/walk.py", "tokens/added.py", "tokens/decoder.py", "tokens/encoder.py",
         "tokens/hashtable.py", "tokens/huggingface.py", "tokens/patterns.py",
         "tokens/pieces.py", "tokens/ranks.py", "tokens/shards.py", "tokens/tiktoken.py",
-        "tokens/trainer.py", "tokens/vocabularies.py", "train.py", "web/filters.py",
-        "web/words.py",
+        "tokens/trainer.py", "tokens/vocabularies.py", "web/filters.py", "web/words.py",
     ],
     "commands": [
         "align.py arena", "align.py dpo", "align.py eval", "align.py reward", "align.py rl",
-        "align.py sft", "bpe.py train", "chat/probe.py", "train.py", "web/dedup.py drop",
+        "align.py sft", "bpe.py train", "chat/probe.py", "web/dedup.py drop",
         "web/dedup.py match", "web/dedup.py sign",
     ],
 }
