@@ -7,7 +7,7 @@ import math
 import sys
 
 from model import evaluate                  # before numpy
-from run import command, progress
+from run import command, progress, runs
 
 
 def recipe_table(recipes):
@@ -60,7 +60,7 @@ def print_progress(entry, recipe, seconds_left):
     progress.show("  ".join(shown))
 
 
-def print_result(last, recipe, tokenizer, train_shards, val_shards, seconds):
+def print_result(last, recipe, tokenizer, train_shards, val_shards):
     """The validation loss beside that of n-gram models. The last line is for make's table."""
     ngrams = evaluate.ngram_losses(tokenizer, train_shards, val_shards, recipe.model)
     unigram, five = ngrams[1], ngrams[5]
@@ -69,8 +69,8 @@ def print_result(last, recipe, tokenizer, train_shards, val_shards, seconds):
     read = f"{last['tokens']:,} tokens read"
     made = f"{recipe.model.n_params:,} parameters"
     bits = last["val_bits_per_byte"] if tokenizer else math.nan
-    print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {bits:.3f}; "
-          f"5-gram {five[1]:.3f}, unigram {unigram[1]:.3f}")
+    print(f"bits a byte: {bits:.3f}; 5-gram {five[1]:.3f}, unigram {unigram[1]:.3f}")
+    print(runs.row("base", read, made))
 
 
 if __name__ == "__main__":
