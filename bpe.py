@@ -434,13 +434,14 @@ def train_command(args):
         tokenizer.save(args.run / "tokenizer.json")
     longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
     longest = longest[:40] + "..." * (len(longest) > 40)
+    print(f"the longest token is {longest!r}")
     read, made = f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens"
-    print(f"{'bpe':8} {read:30} {made:30} {runs.seconds_spent():6.0f} s")
-    print(f"{'':8} the longest {longest!r}")
+    print(runs.row("bpe", read, made))
 
 
 def encode_command(args):
     """RUN/docs -> the shards in RUN/tokens."""
+    from run import runs
     from tokens import shards
     shards.check_sizes(args.val_percent, args.shard_tokens)
     files, tokenizer = shards.input_files(args.run, args.input), vocabulary_of(args, args.vocab)
@@ -451,9 +452,9 @@ def encode_command(args):
     train, val, mb = counts["train tokens"], counts["val tokens"], counts["bytes"] / 1e6
     read = f"{counts['train documents'] + counts['val documents']:,} documents, {mb:.1f} MB"
     made = f"{train + val:,} tokens"
-    print(f"{'tokens':8} {read:30} {made:30} {seconds:6.0f} s")
-    print(f"{'':8} {train:,} tokens for training, {val:,} for validation")
-    print(f"{'':8} {counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
+    print(f"{train:,} tokens for training, {val:,} for validation; "
+          f"{counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
+    print(runs.row("tokens", read, made))
 
 
 def decode_command(args):
