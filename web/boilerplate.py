@@ -162,7 +162,8 @@ def is_afterwards(heading):
     return name in SECTIONS or name.startswith(SECTIONS_ON)
 
 
-# Lines that are buttons: advert, share, read more, comments, a network. They stay in items and cells.
+# Lines that are buttons: advert, share, read more, comments, a network. In items and cells they
+# stay.
 BUTTONS = set("""
 ad|advertisement|advertisements|advert|sponsored|anzeige|werbung|publicité|publicidad|publicidade
 pubblicità|advertentie|annons|reklama|reklam|реклама|إعلان|विज्ञापन|โฆษณา|quảng cáo|iklan|广告|廣告|広告
