@@ -92,7 +92,9 @@ def parse_args(argv=None):
         models.add_options(parser)
         add_drawing(parser, temperature)
         device.add_arguments(parser)
-    args = p.parse_args(argv)
+    args, unknown = p.parse_known_args(argv)
+    if unknown:                                 # said with the usage of this command
+        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     models.check_options(args)
     if args.command == "complete" and args.n < 1:
         raise ValueError(f"-n {args.n}: must be at least 1")
