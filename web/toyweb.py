@@ -364,7 +364,7 @@ def main(argv=None):
     census(truth, args.seed, args.pages)
     size = sum(path.stat().st_size for path in (Path(args.run) / "crawl").glob("*.warc.gz"))
     made = f"{len(truth):,} pages, {size / 1e6:.1f} MB of WARC"
-    print(f"{'toyweb':8} {f'seed {args.seed}':20} {made:36} {runs.seconds_spent():5.0f} s")
+    print(runs.row("toyweb", f"seed {args.seed}", made))
 
 
 if __name__ == "__main__":
