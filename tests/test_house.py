@@ -24,6 +24,7 @@ CHECKS = {
     "no circle": lambda: house.circles(HOUSE),
     "gpt.py and bpe.py run alone": lambda: house.dependent_definitions(HOUSE),
     "nothing imports upwards": lambda: house.upward_imports(HOUSE),
+    "folders list their rooms": lambda: house.unlisted(HOUSE),
     "a test file each": lambda: house.untested(HOUSE, TESTS),
     "definition = fast twin": lambda: house.unpaired(HOUSE, TESTS),
 }
@@ -47,6 +48,9 @@ NOT_YET = {
         align.py chat/arena.py chat/chats.py chat/inside.py chat/objectives.py chat/probe.py
         data.py model/checkpoint.py model/folders.py model/operations.py web/dedup.py
         web/filters.py web/words.py
+    """.split(),
+    "folders list their rooms": """
+        kernels/__init__.py model/__init__.py web/__init__.py
     """.split(),
     "a test file each": """
         model/checkpoint.py model/checks.py model/folders.py model/operations.py model/walk.py
@@ -97,6 +101,8 @@ def small_house(**changed):
     paths = [f"{name}.py" for name in house.CHAPTERS]
     paths += [f"{folder}/__init__.py" for folder in house.FOLDERS]
     texts = dict.fromkeys([*paths, "model/fast.py", "web/crawl.py"], DOC)
+    texts["model/__init__.py"] = '"""Rooms.\n\n    fast    the model, fast\n"""\n'
+    texts["web/__init__.py"] = '"""Rooms.\n\n    crawl   fetches\n"""\n'
     for name, text in changed.items():
         texts[f"{name.replace('_', '/', 1)}.py"] = DOC + text
     return texts
@@ -111,7 +117,8 @@ def test_a_house_without_faults_has_none():
     )
     tests = {f"test_{name}.py": "" for name in [*house.CHAPTERS, "crawl", "fast", "kernels"]}
     for rule in (house.long_chapters, house.wide_lines, house.long_functions, house.undocumented,
-                 house.circles, house.dependent_definitions, house.upward_imports):
+                 house.circles, house.dependent_definitions, house.upward_imports,
+                 house.unlisted):
         assert rule(well) == {}, rule
     assert house.untested(well, tests) == {} and house.unpaired(well, tests) == {}
 
@@ -134,6 +141,8 @@ def test_a_house_without_faults_has_none():
     (house.upward_imports, {"run_disk": "import gpt"}, "run/disk.py"),
     (house.upward_imports, {"web_crawl": "def f():\n    import train"}, "web/crawl.py"),
     (house.upward_imports, {"model_fast": "from web import crawl"}, "model/fast.py"),
+    (house.unlisted, {"web_warc": ""}, "web/__init__.py"),
+    (house.unlisted, {"model___init__": "x = 1"}, "model/__init__.py"),
 ])
 def test_a_planted_fault_is_found(rule, changed, path):
     assert path in rule(small_house(**changed))
