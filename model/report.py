@@ -3,7 +3,6 @@
 Progress goes to standard error, the result to standard output.
 """
 
-import math
 import sys
 
 from model import evaluate                  # before numpy
@@ -61,6 +60,7 @@ def print_progress(entry, recipe, seconds_left):
 
 
 def print_result(last, recipe, tokenizer, train_shards, val_shards):
+<<<<<<< HEAD
     """The validation loss beside that of n-gram models. The last line is for make's table."""
     ngrams = evaluate.ngram_losses(tokenizer, train_shards, val_shards, recipe.model)
     unigram, five = ngrams[1], ngrams[5]
@@ -71,6 +71,20 @@ def print_result(last, recipe, tokenizer, train_shards, val_shards):
     bits = last["val_bits_per_byte"] if tokenizer else math.nan
     print(f"bits a byte: {bits:.3f}; 5-gram {five[1]:.3f}, unigram {unigram[1]:.3f}")
     print(runs.row("base", read, made))
+=======
+    """The validation loss beside that of n-gram models; last the row for make's table."""
+    ngrams = evaluate.ngram_losses(tokenizer, train_shards, val_shards, recipe.model)
+    lines = [("model", last["val_loss_nats"], last["val_bits_per_byte"])]
+    for n, (nats, bits) in ngrams.items():
+        lines.append((f"{n}-gram", nats, bits))
+    for name, nats, bits in lines:
+        shown = "unknown" if bits is None else f"{bits:.4f}"
+        print(f"validation  {name:8} {nats:.4f} nats a token  {shown} bits a byte")
+    made = f"{recipe.model.n_params / 1e6:,.1f}M parameters"
+    if tokenizer:
+        made += f", {last['val_bits_per_byte']:.3f} bits a byte"
+    print(runs.row("base", f"{last['tokens']:,} tokens", made))
+>>>>>>> main
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ COMMANDS = {
     "web/dedup.py sign a.jsonl --work w": "--work --workers",
     "web/dedup.py match --work w": "--work --index --save-index",
     "web/dedup.py drop a.jsonl --work w --to t": "--work --to --workers",
+    "web/words.py x": "",
     "model/evaluate.py m --tokens t": f"--tokenizer --tokens --hellaswag {DEVICE}",
     "model/evaluate.py m --hellaswag h": f"--tokenizer --tokens --hellaswag --most {DEVICE}",
     "web/extract.py a.html": "--charset",
@@ -191,20 +192,6 @@ VERBS = {"check", "complete", "chat", "serve", "export", "sft", "rl", "reward", 
 NO_DEFAULTS = re.compile(r"default:? (None|False|\[\])|PosixPath|==SUPPRESS==")
 FILES = [path for path in house.read_house() if not path.endswith("__init__.py")]
 NOT_YET = {
-    "files": [
-        "chat/arena.py", "chat/objectives.py", "chat/probe.py", "kernels/checks.py",
-        "kernels/cublas.py", "kernels/launching.py", "model/checkpoint.py", "model/checks.py",
-        "model/cores.py", "model/device.py", "model/fast.py", "model/operations.py",
-        "model/walk.py", "tokens/added.py", "tokens/decoder.py", "tokens/encoder.py",
-        "tokens/hashtable.py", "tokens/huggingface.py", "tokens/patterns.py",
-        "tokens/pieces.py", "tokens/ranks.py", "tokens/shards.py", "tokens/tiktoken.py",
-        "tokens/trainer.py", "tokens/vocabularies.py", "web/filters.py", "web/words.py",
-    ],
-    "commands": [
-        "align.py arena", "align.py dpo", "align.py eval", "align.py reward", "align.py rl",
-        "align.py sft", "bpe.py train", "chat/probe.py", "web/dedup.py drop",
-        "web/dedup.py match", "web/dedup.py sign",
-    ],
 }
 
 
