@@ -60,18 +60,6 @@ def print_progress(entry, recipe, seconds_left):
 
 
 def print_result(last, recipe, tokenizer, train_shards, val_shards):
-<<<<<<< HEAD
-    """The validation loss beside that of n-gram models. The last line is for make's table."""
-    ngrams = evaluate.ngram_losses(tokenizer, train_shards, val_shards, recipe.model)
-    unigram, five = ngrams[1], ngrams[5]
-    print(f"validation, nats a token: {last['val_loss_nats']:.4f}; "
-          f"5-gram {five[0]:.4f}, unigram {unigram[0]:.4f}")
-    read = f"{last['tokens']:,} tokens read"
-    made = f"{recipe.model.n_params:,} parameters"
-    bits = last["val_bits_per_byte"] if tokenizer else math.nan
-    print(f"bits a byte: {bits:.3f}; 5-gram {five[1]:.3f}, unigram {unigram[1]:.3f}")
-    print(runs.row("base", read, made))
-=======
     """The validation loss beside that of n-gram models; last the row for make's table."""
     ngrams = evaluate.ngram_losses(tokenizer, train_shards, val_shards, recipe.model)
     lines = [("model", last["val_loss_nats"], last["val_bits_per_byte"])]
@@ -84,7 +72,6 @@ def print_result(last, recipe, tokenizer, train_shards, val_shards):
     if tokenizer:
         made += f", {last['val_bits_per_byte']:.3f} bits a byte"
     print(runs.row("base", f"{last['tokens']:,} tokens", made))
->>>>>>> main
 
 
 if __name__ == "__main__":

@@ -30,66 +30,23 @@ CHECKS = {
 }
 NOT_YET = {
     "600 lines a chapter": """
-<<<<<<< HEAD
-        align.py data.py
+        align.py
     """.split(),
     "100 columns": """
-        align.py chat/arena.py chat/chats.py chat/inside.py chat/objectives.py chat/page.html
-        chat/probe.py data.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu
-        kernels/checks.py kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu
-        kernels/cublas.py kernels/decode.cu kernels/embedding.cu kernels/gelu.cu
-        kernels/layernorm.cu model/checkpoint.py model/cores.py model/device.py model/fast.py
-        model/folders.py model/operations.py model/walk.py web/dedup.py web/filters.py
-        web/words.py
-=======
-        align.py bpe.py sample.py train.py
-    """.split(),
-    "100 columns": """
-        align.py bpe.py chat/arena.py chat/batching.py chat/chats.py chat/export.py
-        chat/inside.py chat/objectives.py chat/page.html chat/probe.py chat/serve.py
-        kernels/__init__.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu
-        kernels/checks.py kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu
-        kernels/cublas.py kernels/decode.cu kernels/embedding.cu kernels/gelu.cu
-        kernels/layernorm.cu model/checkpoint.py model/cores.py model/device.py
-        model/evaluate.py model/fast.py model/folders.py model/operations.py model/walk.py
-        sample.py tokens/decoder.py tokens/trainer.py tokens/vocabularies.py train.py
->>>>>>> main
-    """.split(),
-    "60 lines a function": """
-        align.py model/cores.py
+        chat/inside.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu kernels/checks.py
+        kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu kernels/cublas.py
+        kernels/decode.cu kernels/embedding.cu kernels/gelu.cu kernels/layernorm.cu
+        model/checkpoint.py model/device.py model/fast.py model/operations.py model/walk.py
+        web/markup.py
     """.split(),
     "docstrings": """
-<<<<<<< HEAD
-        align.py chat/arena.py chat/chats.py chat/inside.py chat/objectives.py chat/probe.py
-        data.py model/checkpoint.py model/folders.py model/operations.py web/dedup.py
-        web/filters.py web/words.py
+        chat/inside.py model/operations.py
     """.split(),
     "folders list their rooms": """
-        kernels/__init__.py model/__init__.py web/__init__.py
+        chat/__init__.py kernels/__init__.py model/__init__.py web/__init__.py
     """.split(),
     "a test file each": """
-        model/checkpoint.py model/checks.py model/folders.py model/operations.py model/walk.py
-        tokens/decoder.py web/boilerplate.py web/elements.py web/filters.py
-    """.split(),
-    "definition = fast twin": """
-        chat/chats.py chat/inside.py chat/objectives.py tokens/encoder.py tokens/ranks.py
-        tokens/trainer.py web/dedup.py
-=======
-        align.py chat/arena.py chat/chats.py chat/export.py chat/inside.py chat/objectives.py
-        chat/probe.py chat/serve.py kernels/__init__.py kernels/checks.py
-        model/checkpoint.py model/device.py model/evaluate.py model/folders.py
-        model/operations.py sample.py train.py
-    """.split(),
-    "a test file each": """
-        model/checkpoint.py model/checks.py model/folders.py model/operations.py model/walk.py
-        tokens/decoder.py web/addresses.py web/boilerplate.py web/connection.py
-        web/markup.py web/message.py web/records.py web/remote.py web/toylessons.py
-        web/toypages.py web/toywords.py web/toyworld.py
-    """.split(),
-    "definition = fast twin": """
-        chat/chats.py chat/inside.py chat/objectives.py chat/serve.py model/device.py
-        model/fast.py tokens/encoder.py tokens/ranks.py tokens/trainer.py
->>>>>>> main
+        model/checks.py model/operations.py model/walk.py
     """.split(),
 }
 
