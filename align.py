@@ -46,7 +46,7 @@ length); Shao et al. 2025 (random rewards); Rafailov et al. 2023 (DPO).
 from dataclasses import dataclass
 from pathlib import Path
 
-from model import corpus, fast      # before numpy: fast tells NumPy's BLAS which CPU this is
+from model import fast, corpus      # before numpy: fast tells its BLAS which CPU this is
 import numpy as np
 
 import sample
