@@ -16,8 +16,21 @@
     batching        the thread that writes the replies of all clients
     inside          attention, and what the model would say after each layer
 
-    chats           chat data of others, read
-    objectives      losses of fine-tuning and reinforcement learning
+    chats           files of conversations, comparisons and tasks, in any schema
+    datasets        how others write conversations
+    comparisons     how others write comparisons
+    rows            the rows of a file, and what becomes of a bad one
+
+    lessons         what a stage of align.py learns from, as ids
+    packing         many texts in one row
+    tuning          how a stage begins, resumes, logs and saves
+    rollouts        what is logged of the replies of a step
+    variants        other baselines and normalisers
+    judges          reward models
+    options         recipes and the command line of align.py
+    commands        what its commands print
+
+    grading         when a reply is right
     arena           how sure one may be of a score
     probe           what a model knows, and teaching it to say when it does not
 """

@@ -1,8 +1,8 @@
 """web/toypages.py: the pages are as many and as different as they should be."""
 from collections import Counter
 
-import data
 from web import toypages
+from web import warc
 from toy_world import N, world  # noqa: F401
 
 
@@ -19,7 +19,7 @@ def test_every_page_comes_back_from_the_warc(world):
     wanted = {p.url: p for p in toypages.pages(0, N)}
     seen, encodings = Counter(), Counter()
     for path in sorted((run / "crawl").glob("*.warc.gz")):
-        for r in data.read_warc(path):
+        for r in warc.read_warc(path):
             seen[r.type] += 1
             if r.type == "response":
                 page = wanted[r.url]

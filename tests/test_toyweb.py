@@ -11,6 +11,7 @@ import pytest
 
 import data
 from run import disk, runs
+from web import pipeline
 from web import toypages
 from web import toyweb
 from web import warc
@@ -89,7 +90,7 @@ def test_another_world_takes_the_place_of_the_old_one_and_of_nothing_else(tmp_pa
     assert sorted(p.name for p in (tmp_path / "crawl").iterdir()) == ["000000.warc.gz", "000007.warc.gz", "mine.warc.gz"]
     (tmp_path / "crawl/000007.warc.gz").unlink()
     (tmp_path / "crawl/mine.warc.gz").unlink()
-    urls = {r.url for r in data.read_warc(tmp_path / "crawl/000000.warc.gz") if r.type == "response"}
+    urls = {r.url for r in warc.read_warc(tmp_path / "crawl/000000.warc.gz") if r.type == "response"}
     assert urls == set(truth)
 
 
@@ -121,7 +122,7 @@ def test_a_world_that_was_killed_while_it_moved_is_refused_by_readers_and_finish
     monkeypatch.undo()
     assert not (tmp_path / toyweb.FIRST_WARC).exists()
     with pytest.raises(ValueError, match=f"its files were being replaced.*python -m web.toyweb --run {re.escape(str(tmp_path))}"):
-        data.find_warcs([], tmp_path)
+        pipeline.find_warcs([], tmp_path)
     toyweb.write(tmp_path, N, seed=0)
     assert files(tmp_path) == files(world[0])
 

@@ -1,6 +1,6 @@
 """web/warc.py: what becomes a document, hostile files, and a fuzz with a fixed seed.
 
-What a sound WARC holds and the first oddities are in test_data.py; here every format is put together by hand too.
+What a sound WARC holds and the first oddities are in test_warc_records.py; here every format is put together by hand too.
 """
 import gzip
 import io
@@ -18,14 +18,16 @@ from dataclasses import asdict
 import pytest
 
 from run import command
+import data
 from web import crawl
 from web import addresses
 from web import connection
 from web import robots
 from web import extract
-from web import filters
 from web import message
 from web import records
+from web import pii
+from web import rights
 from web import warc
 from conftest import ROOT
 from web.warc import document_kind, read_warc
@@ -315,11 +317,11 @@ def test_odd_characters_anywhere_are_no_error(seed, n=120):
         for r in out:
             read_some += 1
             document_kind(r)
-            filters.url_filter(r.url)
-            said, licence = filters.rights(r.http_headers, r.body)
+            data.url_filter(r.url)
+            said, licence = rights.rights(r.http_headers, r.body)
             text = extract.main_text(r.body, r.url, r.charset)
             (text + (licence or "")).encode()                                            # no half surrogates
-            filters.redact(text, ("email", "ip", "ssn", "phone"))
+            pii.redact(text, ("email", "ip", "ssn", "phone"))
             links, base = crawl.links_of(r, Counter())
             for link in (*links, r.http_headers.get("location", "")):
                 try:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-import data
 from web import extract
 from web import toyweb
+from web import warc
 
 N = 400
 
@@ -29,7 +29,7 @@ def jsonl(path):
 def training_text(world):
     """Everything a model of this world is trained on: pages and conversations."""
     run, truth = world
-    pages = [extract.main_text(r.body, charset=r.charset) for p in sorted((run / "crawl").iterdir()) for r in data.read_warc(p)
+    pages = [extract.main_text(r.body, charset=r.charset) for p in sorted((run / "crawl").iterdir()) for r in warc.read_warc(p)
              if r.type == "response" and truth[r.url] != "not_html"]
     chats = [json.dumps(c, ensure_ascii=False) for c in jsonl(run / "chat/train.jsonl")]
     return "\n".join(pages + chats + [t["question"] for t in jsonl(run / "tasks/wheel_train.jsonl")])

@@ -32,7 +32,15 @@ Which language a text is in:
     language_training   how language.ftz was made
 
 What is kept:
-    words         English words, as spaCy splits them
-    filters       what each stage keeps
+    urls          hosts of addresses, block lists
+    rights        what a page says of its own use
+    words         English words and sentences, as spaCy splits them
+    quality       the words of a text as numbers, for the rules of Gopher and FineWeb
     dedup         near-duplicates
+    pii           e-mail addresses and other personal data
+
+The run of data.py:
+    pipeline      sources, workers, units, shards
+    options       its options and settings
+    funnel        what every stage did
 """
