@@ -218,5 +218,5 @@ def test_help_fits_a_terminal_and_has_the_presets_values(monkeypatch):
     assert max(map(len, done.stdout.splitlines())) <= 80
     recipe = train.PRESETS["shakespeare"]
     line = next(line for line in done.stdout.splitlines() if line.startswith("shakespeare"))
-    assert line.split()[1:] == [f"{recipe.model.n_params:,}", f"{recipe.steps:,}",
-                                str(recipe.batch), str(recipe.model.n_positions), "0.003"]
+    assert line.split()[1:] == ["809,856", "2,000", "12", "64", "0.003", "250", "250"]
+    assert f"{recipe.model.n_params:,}" == "809,856" and recipe.steps == 2000
