@@ -13,7 +13,7 @@ neighbours in the corpus: each merge makes one token, whose id is the next rank.
     text        "see the sea"
     pieces      "see"      " the"       " sea"          no token crosses these cuts
     bytes       s e e      ␣ t h e      ␣ s e a
-    tokens      se e       ␣the         ␣ se a          by the merges se, he, ␣t, ␣the in this order
+    tokens      se e       ␣the         ␣ se a          by the merges se, he, ␣t, ␣the, in order
 
 This file says that plainly: merge, train, encode, decode. On its own it runs, checks itself and
 shows what it does. The Tokenizer further down has the same meaning, and its methods have tiktoken's
@@ -33,6 +33,7 @@ the order of merges. tests/peers/test_bpe_peers.py compares with all of these.
 
 import argparse
 import codecs
+import itertools
 import os
 import sys
 import time
@@ -82,10 +83,10 @@ def train(piece_counts, n_tokens):
     rule; so has Hugging Face, which numbers the single bytes in another order. minbpe takes the
     pair that comes first in the corpus.
 
-    This loop is quadratic: it counts every pair of the corpus again for each merge, and a corpus
-    twice as large deserves twice as many merges. 10 MB of English have 70,000 different pieces with
-    600,000 bytes; 32,000 merges would look at pairs about 10^10 times, for two hours.
-    tokens/trainer.py needs seconds, because it counts the corpus only once. It keeps for each pair
+    This loop is quadratic: each merge counts every pair of the corpus again, and a corpus twice as
+    large deserves twice as many merges. 12 MB of English are 70,000 different pieces of 570,000
+    bytes in all. For 32,000 merges this loop looks at about 10^10 pairs, which takes an hour.
+    tokens/trainer.py takes seconds, because it counts the corpus only once. It keeps for each pair
     the count and the places where the pair stands. A merge visits only these places, and counts
     only the new pairs around them. A heap gives the next best pair.
     """
@@ -114,7 +115,7 @@ def replace_pair(ids, pair, new):
         i += 1
 
 
-# A rule about tokens belongs into `train`: what never becomes a token there has no rank, so `merge`
+# A rule about tokens belongs in `train`: what never becomes a token there has no rank, so `merge`
 # never makes it. "No token longer than 16 bytes", say, is an `if` where pairs are counted.
 
 
@@ -161,7 +162,8 @@ def encode(text, ranks, allowed_special=None):
     By default no name is looked for. Whoever types <|im_end|> gets the ordinary tokens of these ten
     characters. The id of <|im_end|> itself comes from a program, in one of two ways: it adds the id
     to the list, as sample.py does around each message, or it passes allowed_special {name: id} for
-    a text that it wrote itself.
+    a text that it wrote itself. (Tokenizer.encode is stricter: a name that is not allowed is an
+    error, unless the caller says that it is ordinary text.)
     """
     if not allowed_special:
         ids = []
@@ -208,25 +210,20 @@ def segments(ids, token_bytes):
     return found
 
 
-def view(texts, colour):
-    """Texts of segments as one text: each on its own background, or with | between them."""
-    texts = [text.replace("\n", "\\n\n") for text in texts]
-    if not colour:
-        return "|".join(texts)
-    line = ""
-    for k, text in enumerate(texts):
-        line += f"\x1b[30;48;5;{COLOURS[k % len(COLOURS)]}m{text}\x1b[0m"
-    return line
-
-
 def show_text(ids, token_bytes, printable=str, file=None):
-    """Print the tokens of a text and below them their ids, joined by + within a character.
+    """Print the tokens of a text, each on a background of its own, and below them their ids.
 
+    Ids that only together make characters are joined by +. Without colours, tokens are parted by |.
     printable: a function that makes a text of strangers harmless for the terminal.
     """
     found = segments(ids, token_bytes)
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(view([printable(text) for text, _ in found], colour), file=file)
+    texts = [printable(text).replace("\n", "\\n\n") for text, _ in found]
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        colours = itertools.cycle(COLOURS)
+        line = "".join(f"\x1b[30;48;5;{next(colours)}m{text}\x1b[0m" for text in texts)
+    else:
+        line = "|".join(texts)
+    print(line, file=file)
     print(" ".join("+".join(map(str, some)) for _, some in found))
 
 
@@ -248,33 +245,32 @@ The old lamp stands low on the shore. Slow ships see the lamp, and the low ships
 When the lamp is low, the keeper lights a new one: newer and wider and brighter than the old.
 In 1912 the shore had 12 lamps, in 1921 it had 21, and the lowest lamp was the oldest.
 """
-AWKWARD = ("", " ", "lamp", " lamp", "two  spaces ", "1a2b", "\r\n\n x", "don't", "naïve", "안녕", "👩\u200d🚀",
-           "<|im_end|>")
+TEXTS = (SAMPLE, "", " ", "lamp", " lamp", "two  spaces ", "1a2b", "\r\n\n x", "don't", "naïve",
+         "안녕", "👩\u200d🚀", "<|im_end|>")
 
 
-def check(tokens, ranks):
+def checks(tokens, ranks):
     """Yields (what must be true of the definitions, whether it is), for tokens of SAMPLE."""
-    small = {b"ab": 256, b"abc": 257}
-    yield "the lowest rank is merged first", merge(small, b"xabcab") == [b"x", b"abc", b"ab"]
+    few = {b"ab": 256, b"abc": 257}
+    yield "the lowest rank is merged first", merge(few, b"xabcab") == [b"x", b"abc", b"ab"]
     yield "training merges the most frequent pair", (
-        train({b"aaabdaaabac": 1}, 259)[256:] == [b"aa", b"ab", b"aaab"])
+        train({b"aaabdaaabac": 1, b"xy": 9}, 260)[256:] == [b"xy", b"aa", b"ab", b"aaab"])
     yield "of equal pairs the smallest is merged", train({b"ddcc": 1}, 257)[256:] == [b"cc"]
     yield "every token is encoded as itself", all(merge(ranks, t) == [t] for t in tokens)
-    texts = (SAMPLE, *AWKWARD)
-    yield "the pattern loses no character", all("".join(regex.findall(PATTERN, text)) == text for text in texts)
-    yield "every text comes back", all(decode(encode(text, ranks), tokens) == text for text in texts)
+    lost = [text for text in TEXTS if decode(encode(text, ranks), tokens) != text]
+    yield f"{len(TEXTS)} texts come back from their ids", not lost
     end = {"<|im_end|>": len(tokens)}
     typed, allowed = encode("low<|im_end|>", ranks), encode("low<|im_end|>", ranks, end)
     yield "a typed name is ordinary text", len(tokens) not in typed
     yield "an allowed name is one id", allowed == [*encode("low", ranks), len(tokens)]
 
 
-def check_and_show():
+def check_and_show(args=None):
     """Train on SAMPLE, check the definitions and show tokens; returns the exit code."""
     tokens = train(Counter(piece.encode("utf-8") for piece in regex.findall(PATTERN, SAMPLE)), 330)
     ranks = {token: i for i, token in enumerate(tokens)}
     faults = 0
-    for what, is_true in check(tokens, ranks):
+    for what, is_true in checks(tokens, ranks):
         print(f"{'ok' if is_true else 'WRONG':8}{what}")
         faults += not is_true
     print(f"\n{len(tokens) - 256} merges learned from {len(SAMPLE)} characters, the first of them:")
@@ -285,7 +281,6 @@ def check_and_show():
     print("\nHow 'lamp' and ' lowest' are merged:")
     show_steps(ranks, b"lamp")
     show_steps(ranks, b" lowest")
-    print("\nnext: python bpe.py --help")
     return 1 if faults else 0
 
 
@@ -307,6 +302,9 @@ class Tokenizer:
     name = None         # the encoding's, or the file it came from
 
     def __init__(self, ranks, pattern, special_tokens, normalize=None, words=(), flags=()):
+        from tokens.added import Added
+        from tokens.decoder import Decoder
+        from tokens.encoder import Encoder
         from tokens.patterns import PATTERNS
         from tokens.ranks import check
 
@@ -316,36 +314,18 @@ class Tokenizer:
         self.bytes_of = check(self)                         # {id: bytes}
         self.n_vocab = max(self.bytes_of) + 1
         self.token_bytes = [self.bytes_of.get(i, b"") for i in range(self.n_vocab)]
+        # The rooms at work: special tokens are found, the rest is cut and merged; ids to bytes.
+        self.added = Added(self.special_tokens, self.words, self.flags, self.normalize)
+        self.encoder = Encoder(self.ranks, self.pattern)
+        self.decoder = Decoder(self.bytes_of, self.token_bytes)
 
     def __repr__(self):
         return f"<Tokenizer {self.name!r}, {self.n_vocab:,} tokens>"
 
-    def __reduce__(self):               # to pickle it: without what encoding remembers
+    def __reduce__(self):               # to pickle it: without what the encoder remembers
         arguments = (self.ranks, self.pattern, self.special_tokens,
                      self.normalize, self.words, self.flags)
         return type(self), arguments, {"name": self.name}
-
-    # The rooms at work; each is made when it is first needed.
-
-    @cached_property
-    def encoder(self):
-        """Pieces to ids: the fast merge, and a memory of pieces."""
-        from tokens.encoder import Encoder
-        return Encoder(self.ranks, self.pattern)
-
-    @cached_property
-    def added(self):
-        """Finds special tokens and words in a text, and normalises the rest."""
-        from tokens.added import Added
-        return Added(self.special_tokens, self.words, self.flags, self.normalize)
-
-    @cached_property
-    def decoder(self):
-        """Ids to bytes."""
-        from tokens.decoder import Decoder
-        return Decoder(self.bytes_of, self.token_bytes)
-
-    # Text to ids.
 
     def encode(self, text, allowed_special=frozenset(), disallowed_special="all"):
         """Text to a list of ids. Special tokens are found only where they are allowed.
@@ -373,8 +353,6 @@ class Tokenizer:
         """encode_ordinary of each text, to arrays."""
         return self.added.encode(self, list(texts), num_threads, (), ())
 
-    # Ids to text.
-
     def decode(self, ids, errors="replace"):
         """Ids to text. errors: as in bytes.decode, since a token may end inside a character."""
         return self.decode_bytes(ids).decode("utf-8", errors=errors)
@@ -382,8 +360,6 @@ class Tokenizer:
     def decode_bytes(self, ids):
         """Ids to the exact bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
         return self.decoder.decode(ids)
-
-    # The vocabulary.
 
     @property
     def eot_token(self):
@@ -402,19 +378,15 @@ class Tokenizer:
         from tokens import ranks
         return ranks.fingerprint(self)
 
-    # Making, saving, loading.
-
     @classmethod
     def train(cls, texts, vocab_size, pattern="digits", special_tokens=SPECIAL_TOKENS,
               ties="rustbpe", min_frequency=1, workers=1):
         """Learn vocab_size ids in all: 256 bytes, merges, then the special tokens.
 
-        texts: an iterable of str. Each is cut into pieces and forgotten; memory grows with the
-        number of different pieces. ties, min_frequency: see trainer.train. If no pair is left, the
-        vocabulary is smaller, and stderr says so.
+        texts: an iterable of str. Memory grows with the number of different pieces only. ties,
+        min_frequency: see trainer.train. The vocabulary is smaller if no pair is left.
         """
         from tokens import trainer
-
         untrained = cls({bytes([b]): b for b in range(256)}, pattern, {})   # checks the pattern
         tokens = trainer.learn(texts, untrained.pattern, vocab_size, len(special_tokens),
                                ties, min_frequency, workers)
@@ -429,41 +401,30 @@ class Tokenizer:
         return cls({c.encode("utf-8"): i for i, c in enumerate(found)}, "characters", {})
 
     def save(self, path, end=None):
-        """Write NAME.tiktoken (the ranks), vocab.json (GPT-2's files) or another NAME.json (all, as
-        Hugging Face's tokenizers reads it). See vocabularies.save."""
+        """Write NAME.tiktoken, vocab.json or another NAME.json: see vocabularies.save."""
         from tokens import vocabularies
         vocabularies.save(self, Path(path), end)
 
     @classmethod
     def load(cls, path, pattern=None, special_tokens=None, folder=None):
-        """Read a tokenizer.json, a vocab.json, a .tiktoken file or a published encoding by its
-        name, such as cl100k_base, from `folder`. See vocabularies.load."""
+        """Read such a file, or a published encoding such as cl100k_base: see vocabularies.load."""
         from tokens import vocabularies
         return vocabularies.load(cls, Path(path), pattern, special_tokens, folder)
 
 
 # ---- commands ------------------------------------------------------------------------------------
 
-def vocabulary_of(args, name=None):
-    """The tokenizer that --vocab names, by default the run's."""
-    name = name or args.vocab
+def vocabulary_of(args, name):
+    """The tokenizer of this name or file, by default the run's."""
     if name:
         return Tokenizer.load(name, folder=args.ranks)
     return Tokenizer.load(args.run / "tokenizer.tiktoken")
-
-
-def print_result(name, read, made, seconds, *details):
-    """The line of a stage, and below it what else there is to say."""
-    print(f"{name:8} {read:30} {made:30} {seconds:6.0f} s")
-    for detail in details:
-        print(f"{'':8} {detail}")
 
 
 def train_command(args):
     """RUN/docs -> RUN/tokenizer.tiktoken and RUN/tokenizer.json."""
     from run import runs
     from tokens import shards
-
     files = shards.input_files(args.run, args.input)
     texts = (text for path in files for _, text in shards.read_documents(path))
     tokenizer = Tokenizer.train(texts, args.vocab_size, args.pattern, ties=args.ties,
@@ -471,94 +432,80 @@ def train_command(args):
     with runs.locked(args.run, "bpe.py train"):
         tokenizer.save(args.run / "tokenizer.tiktoken")
         tokenizer.save(args.run / "tokenizer.json")
-    longest = max(tokenizer.ranks, key=len).decode("utf-8", errors="replace")
+    longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
     longest = longest[:40] + "..." * (len(longest) > 40)
-    print_result("bpe", f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens",
-                 runs.seconds_spent(), f"the longest {longest!r}")
+    print(f"the longest token is {longest!r}")
+    read, made = f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens"
+    print(runs.row("bpe", read, made))
 
 
 def encode_command(args):
     """RUN/docs -> the shards in RUN/tokens."""
+    from run import runs
     from tokens import shards
-
-    if not 0 <= args.val_percent < 100 or not 0 < args.shard_tokens <= shards.LARGEST:
-        raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
-                         f"{args.shard_tokens} 1 to {shards.LARGEST}")
-    files, tokenizer = shards.input_files(args.run, args.input), vocabulary_of(args)
+    shards.check_sizes(args.val_percent, args.shard_tokens)
+    files, tokenizer = shards.input_files(args.run, args.input), vocabulary_of(args, args.vocab)
     start = time.perf_counter()
     counts = shards.encode_files(files, tokenizer, args.run / "tokens", args.val_percent,
                                  args.shard_tokens, args.workers)
     seconds = time.perf_counter() - start
     train, val, mb = counts["train tokens"], counts["val tokens"], counts["bytes"] / 1e6
-    n_documents = counts["train documents"] + counts["val documents"]
-    print_result("tokens", f"{n_documents:,} documents, {mb:.1f} MB", f"{train + val:,} tokens",
-                 seconds, f"{train:,} tokens for training, {val:,} for validation",
-                 f"{counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
+    read = f"{counts['train documents'] + counts['val documents']:,} documents, {mb:.1f} MB"
+    made = f"{train + val:,} tokens"
+    print(f"{train:,} tokens for training, {val:,} for validation; "
+          f"{counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
+    print(runs.row("tokens", read, made))
 
 
 def decode_command(args):
     """Ids to text."""
     if not args.ids and sys.stdin is None:
         raise ValueError("stdin is closed; give the ids as arguments")
-    path = args.vocab or args.run / "tokenizer.tiktoken"
-    tokenizer, ids = vocabulary_of(args), args.ids or sys.stdin.read().split()
+    tokenizer, ids = vocabulary_of(args, args.vocab), args.ids or sys.stdin.read().split()
     for word in ids:
         if not word.isdecimal():
             raise ValueError(f"{word[:60]!r} is no token id; ids are whole numbers")
     try:
         print(tokenizer.decode(map(int, ids)))
     except KeyError as error:
-        raise ValueError(f"{path}: {error.args[0]}") from None
+        raise ValueError(f"{tokenizer.name}: {error.args[0]}") from None
 
 
-EXAMPLES = {
-    " hello  world": "a space belongs to the word behind it; of two, the first stands alone",
-    "hello world helloworld HELLO WORLD":
-        "a word is another token with a space before it, without one, in capitals",
-    "1 12 123 1234 12345.67": "digits stand alone or in groups of up to three, from the left",
-    "for i in range(3):\n        print(i)": "how many tokens the spaces of a program cost",
-    "Egg. I have an Egg. egg. EGG.": "four ways to write a word",
-    "안녕하세요 naïve": "other scripts take more tokens for the same",
-    "🙂 👩\u200d🚀": "an emoji is several tokens, none of them a character",
-}
+EXAMPLES = (
+    (" hello  world", "a space belongs to the word behind it; of two, the first stands alone"),
+    ("hello world helloworld HELLO WORLD", "with a space, without one, in capitals: other tokens"),
+    ("1 12 123 1234 12345.67", "digits stand alone, or in groups of up to three from the left"),
+    ("for i in range(3):\n        print(i)", "how many tokens the spaces of a program cost"),
+    ("Egg. I have an Egg. egg. EGG.", "four ways to write a word"),
+    ("안녕하세요 naïve", "other scripts take more tokens for the same"),
+    ("🙂 👩\u200d🚀", "an emoji is several tokens, none of them a character"),
+)
 
 
 def show_command(args):
     """Print the tokens of a text; without a text, some that explain what tokens are."""
     from run import command
-
-    tokenizers = {}
-    for name in args.vocab or [None]:
-        tokenizers[name or str(args.run / "tokenizer.tiktoken")] = vocabulary_of(args, name)
-    examples = EXAMPLES if args.text is None else {args.text: None}
-    for text, why in examples.items():
+    from tokens import patterns
+    tokenizers = [vocabulary_of(args, name) for name in args.vocab or [None]]
+    for text, why in EXAMPLES if args.text is None else [(args.text, None)]:
         if why:
             print(f"{why}:")
-        rows = []
-        for name, tokenizer in tokenizers.items():
+        rows = [f"{'':32}{'characters':>12}{'bytes':>9}{'tokens':>9}{'bytes a token':>18}"]
+        for tokenizer in tokenizers:
             if len(tokenizers) > 1:
-                print(f"{name}:")
+                print(f"{tokenizer.name}:")
             ids = tokenizer.encode(text, allowed_special="all")
             show_text(ids, tokenizer.token_bytes, command.printable, command.uncensored(sys.stdout))
-            if args.steps:
-                show_pieces(tokenizer, text)
+            for piece in patterns.finder(tokenizer.pattern)(text) if args.steps else ():
+                print(f"  {piece!r}")
+                show_steps(tokenizer.ranks, patterns.bytes_of(piece, tokenizer.pattern))
             n_bytes = len(text.encode("utf-8", "replace"))
-            rows.append(f"{name:32}{len(text):12,}{n_bytes:9,}{len(ids):9,}"
+            rows.append(f"{tokenizer.name:32}{len(text):12,}{n_bytes:9,}{len(ids):9,}"
                         f"{n_bytes / max(len(ids), 1):18.2f}")
         if len(tokenizers) > 1 or not why:
-            print(f"{'':32}{'characters':>12}{'bytes':>9}{'tokens':>9}{'bytes a token':>18}")
             print(*rows, sep="\n")
         if why:
             print()
-
-
-def show_pieces(tokenizer, text):
-    """Print how each piece of a text is merged."""
-    from tokens import patterns
-
-    for piece in patterns.finder(tokenizer.pattern)(text):
-        print(f"  {piece!r}")
-        show_steps(tokenizer.ranks, patterns.bytes_of(piece, tokenizer.pattern))
 
 
 def parse_args(argv=None):
@@ -568,9 +515,9 @@ def parse_args(argv=None):
     from tokens.vocabularies import PUBLISHED
 
     parser = argparse.ArgumentParser(
-        prog="bpe.py", description=f"{__doc__.splitlines()[0]} Without a command, this file checks "
-        "itself and shows what it does.")
-    parser.set_defaults(function=None)
+        prog="bpe.py", description=f"{__doc__.splitlines()[0]} Without a command this file checks "
+        "itself, trains on three sentences and shows the tokens.")
+    parser.set_defaults(function=check_and_show, run=None)
     commands = parser.add_subparsers(metavar="COMMAND")
 
     def command(function, text):
@@ -579,85 +526,75 @@ def parse_args(argv=None):
         sub.add_argument("--run", type=Path, metavar="DIR",
                          help="folder of the run (default: out/demo)")
         sub.set_defaults(function=function)
-        return sub
+        return sub.add_argument
 
     train = command(train_command, "learn a vocabulary from documents")
     encode = command(encode_command, "turn documents into token shards")
     decode = command(decode_command, "turn ids back into text")
     show = command(show_command, "print the tokens of a text, special tokens recognised")
-    for sub in (train, encode):
-        sub.add_argument("--input", type=Path, nargs="+", metavar="FILE",
-                         help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
-        sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N",
-                         help="processes (default: %(default)s, one for each CPU)")
-    train.add_argument("--vocab-size", type=int, default=1024, metavar="N",
-                       help="number of ids, special tokens included (default: %(default)s)")
-    train.add_argument("--pattern", choices=PATTERNS, default="digits",
-                       help="how text is cut before merging (default: %(default)s)")
-    train.add_argument("--ties", choices=TIES, default="rustbpe",
-                       help="of pairs with equal counts, merge the one that this tool would merge "
-                       "(default: %(default)s)")
-    train.add_argument("--min-frequency", type=int, default=1, metavar="N",
-                       help="stop when no pair occurs so often (default: %(default)s)")
-    encode.add_argument("--shard-tokens", type=int, default=100_000_000, metavar="N",
-                        help="tokens in a full shard (default: %(default)s)")
-    encode.add_argument("--val-percent", type=int, default=5, metavar="P",
-                        help="per cent of documents for validation, chosen by a hash of the id; "
-                        "of a .txt file, its last lines (default: %(default)s)")
-    decode.add_argument("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
-    show.add_argument("text", nargs="?", metavar="TEXT", help="a text (default: some examples)")
-    show.add_argument("--steps", action="store_true", help="print the merges, one at a time")
-    for sub in (encode, decode, show):
-        sub.add_argument("--vocab", metavar="NAME", nargs="+" if sub is show else None,
-                         help="a tokenizer.json, vocab.json or .tiktoken file, or one of "
-                         f"{', '.join(PUBLISHED)} (default: the run's tokenizer)")
-        sub.add_argument("--ranks", type=Path, metavar="DIR",
-                         help="folder of the published .tiktoken files (default: tiktoken's cache)")
+    for option in (train, encode):
+        option("--input", type=Path, nargs="+", metavar="FILE",
+               help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
+        option("--workers", type=int, default=os.cpu_count(), metavar="N",
+               help="processes (default: %(default)s, one for each CPU)")
+    train("--vocab-size", type=int, default=1024, metavar="N",
+          help="number of ids, special tokens included (default: %(default)s)")
+    train("--pattern", choices=PATTERNS, default="digits",
+          help="how text is cut before merging (default: %(default)s)")
+    train("--ties", choices=TIES, default="rustbpe",
+          help="of pairs with equal counts, merge the one that this tool would merge "
+          "(default: %(default)s)")
+    train("--min-frequency", type=int, default=1, metavar="N",
+          help="stop when no pair occurs so often (default: %(default)s)")
+    encode("--shard-tokens", type=int, default=100_000_000, metavar="N",
+           help="tokens in a full shard (default: %(default)s)")
+    encode("--val-percent", type=int, default=5, metavar="P",
+           help="per cent of documents for validation, chosen by a hash of the id; "
+           "of a .txt file, its last lines (default: %(default)s)")
+    decode("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
+    show("text", nargs="?", metavar="TEXT", help="a text (default: some examples)")
+    show("--steps", action="store_true", help="print the merges, one at a time")
+    for option in (encode, decode, show):
+        option("--vocab", metavar="NAME", nargs="+" if option is show else None,
+               help="a tokenizer.json, vocab.json or .tiktoken file, or one of "
+               f"{', '.join(PUBLISHED)} (default: the run's tokenizer)")
+        option("--ranks", type=Path, metavar="DIR",
+               help="folder of the published .tiktoken files (default: tiktoken's cache)")
     args = parser.parse_args(argv)
+    check_args(args, parser.error, PUBLISHED)
+    return args
+
+
+def check_args(args, error, published):
+    """Refuse options that would have no effect, and numbers below 1."""
     vocab = getattr(args, "vocab", None) or []
     names = [vocab] if isinstance(vocab, str) else vocab
-    if args.function is None:
-        return args
     if args.run is not None and names and args.function in (decode_command, show_command):
-        parser.error(f"--run {args.run}: would have no effect, --vocab names the tokenizer")
-    if getattr(args, "ranks", None) is not None and not any(name in PUBLISHED for name in names):
-        parser.error(f"--ranks {args.ranks}: would have no effect without a --vocab of "
-                     f"{', '.join(PUBLISHED)}")
-    if args.run is None:
-        args.run = Path("out/demo")
+        error(f"--run {args.run}: would have no effect, --vocab names the tokenizer")
+    if getattr(args, "ranks", None) is not None and not any(name in published for name in names):
+        error(f"--ranks {args.ranks}: would have no effect without a --vocab of "
+              f"{', '.join(published)}")
     for option in ("workers", "min_frequency"):
         if getattr(args, option, 1) < 1:
-            parser.error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
-    return args
+            error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
+    args.run = args.run or Path("out/demo")
 
 
 def main(argv=None):
     """Run a command; returns the exit code."""
     from run import runs
-
     args = parse_args(argv)
-    if args.function is None:
-        return check_and_show()
+    if sys.stdout is None:
+        raise ValueError("stdout is closed, and the results go there")
     runs.start_clock()
-    try:
-        if sys.stdout is None:
-            raise ValueError("stdout is closed, and the results go there")
-        args.function(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except (ValueError, OSError) as error:
-        print(f"bpe.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return args.function(args) or 0
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:]:                    # needs no room: this file alone will do
-        sys.exit(check_and_show())
     try:
         from run import command
-    except ModuleNotFoundError:
-        sys.exit("bpe.py: commands need the folders tokens/ and run/ beside this file; "
-                 "without a command it runs on its own")
+    except ModuleNotFoundError:             # this file is alone
+        if sys.argv[1:]:
+            sys.exit("bpe.py: commands need the folders tokens/, run/ and model/ beside this file")
+        sys.exit(check_and_show())
     command.run(main, error_status=2, data=True)

@@ -1,622 +1,592 @@
-"""A raw web crawl in, clean documents out: FineWeb's recipe, stage by stage, on one machine.
+"""A raw web crawl in, clean documents out: the eight stages of FineWeb, on one machine.
 
-    url                 hosts and words that need no reading
-    rights              pages that say they are not to be used
-    extract             HTML -> main text                           (web/extract.py)
-    language            English, and sure of it                     (web/language.py)
-    gopher_repetition   text that repeats itself                    (web/filters.py, as all that is not said to be elsewhere)
-    gopher_quality      text that is not sentences
-    minhash             near-duplicates of another document         (web/dedup.py)
-    c4                  lines, then documents, that are code, notices or stubs
-    fineweb             lists, menus, lines said twice
-    pii                 e-mail and public IP addresses are replaced
+    stage                    a page that it drops                              the reason
+    1 url                    http://a.com/casino-poker-bonus                   hard_blacklisted
+      rights                 <meta name="robots" content="noai">               noai
+    2 extract                a picture; a page of nothing but menus            not_html, empty
+    3 language               a page in Italian                                 language
+    4 gopher_repetition      a poem whose every line is the same               dup_line_frac
+      gopher_quality         "Under construction" and twenty words more        gopher_short_doc
+    5 minhash                an article that another site has copied           duplicate
+    6 c4                     an article with "function f() {" in it            curly_bracket
+    7 fineweb                captions, of which none ends in a full stop       line_punct_ratio
+    8 pii                    none: e-mail and IP addresses are replaced
 
-FineWeb has two orders, and two sets of rules; report.json names those of a run.
+`rights` is ours: FineWeb asks no page. Stage 4 is two sets of rules from one paper.
 
-    --order paper       as above: the paper, section 3.7. Near-duplicates go before c4 rewrites the text.
-    --order script      c4 and fineweb before minhash: examples/fineweb.py of datatrove, which made the data set.
-    --fineweb 0.10      the rules of datatrove 0.10, which later FineWebs run with
-    --fineweb v1        the rules of datatrove 0.2, which made FineWeb v1 (web/filters.py lists what differs)
-    --no-rights         asks no page for its rights, as FineWeb
-
-The nearest to FineWeb v1 is --order script --fineweb v1 --no-rights, with lid.176.bin and UT1's lists. What stays
-different: text is web/extract.py's and not trafilatura's; the filters' words are spaCy's and not NLTK's, whose splitter of
-sentences is a trained model; of near-duplicates the one stays that was fetched first; replaced addresses do not
-depend on other documents.
-
-Near-duplicates are known only when all documents are, hence two passes. The first takes documents, a few hundred at a time,
-to their signatures; each such unit is a file, and a run that was killed goes on behind the last one. The second takes
-what is left through the other stages.
+This file holds the rules plainly, in the order of the talk. STAGES, near the end, is what a run
+does to each page. Where a plain definition is slow, its stage uses the fast twin in a room (web/);
+a test holds the two equal.
 
     python data.py --run out/demo                        reads out/demo/crawl/*.warc.gz
     python data.py CC-MAIN-x.warc.gz --run out/cc --blocklist ut1/adult --language-model lid.176.ftz
-    python data.py --crawl CC-MAIN-2024-51 --files 3 --run out/cc       three files of a crawl, as they come over the net
-    python data.py crawl https://example.com --run out/mine             fetch pages politely, into out/mine/crawl (web/crawl.py)
+    python data.py --crawl CC-MAIN-2024-51 --files 3 --run out/cc     three files of a crawl
+    python data.py crawl https://example.com --run out/mine           fetch pages (web/crawl.py)
 
-Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); ISO 28500 (WARC).
+The order is that of the paper (section 3.7), and the rules are those of datatrove 0.10, which later
+FineWebs use. The nearest to FineWeb v1 is `--order script --fineweb v1 --no-rights`, with UT1's
+lists and lid.176.bin: minhash comes after fineweb, and rules are older (web/quality.py lists them).
+Three things still differ: web/extract.py is not trafilatura; words are spaCy's and not NLTK's; of
+near-duplicates the one that was fetched first stays.
+
+Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher, table A1);
+Raffel et al. 2020 (C4); Broder 1997 (MinHash); datatrove 0.10, which names the reasons so.
 """
 
 import argparse
-import contextlib
-import functools
-import gzip
-import io
+import hashlib
 import itertools
-import json
+import math
 import os
 import re
-import shutil
 import sys
-import time
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
 
-from model import cores                # before NumPy: one BLAS thread for each worker, and freed memory is kept
+from model import cores  # noqa: F401   before NumPy: one BLAS thread for each worker
 import numpy as np
 
-from web import charset
-from run import command, disk
-from web import crawl
-from web import dedup
-from web import extract
-from web import filters
-from web import remote
-from run import runs
-from web.dedup import deduplicate, minhash  # noqa: F401   these too are how others call them
-from web.filters import c4_quality, fineweb_quality, gopher_quality, gopher_repetition, redact, url_filter
-from web.warc import DOCUMENT_TYPES, FILE_ENDS, document_kind, read_warc
+from run import command, runs
+from web import charset, crawl, dedup, extract, language, options, pii, pipeline, quality, remote
+from web import urls
+from web.dedup import NO_SIGNATURE, normalize, permutations
+from web.funnel import Funnel
+from web.rights import rights
+from web.warc import document_kind
+from web.words import END_MARKS, SYMBOLS, count_sentences, words
 
-STAGES = ("url", "rights", "extract", "language", "gopher_repetition", "gopher_quality", "minhash",
-          "c4", "fineweb", "pii")
-ORDERS = {"paper": STAGES, "script": (*STAGES[:6], "c4", "fineweb", "minhash", "pii")}
-COLUMNS = ("text", "id", "dump", "url", "date", "file_path", "language", "language_score",
-           "token_count", "license")
+# A document is a dict with FineWeb's columns (url, id, date, language ...). It starts with the
+# `record` of a WARC file; stage 2 makes that a `text`. A *stage* takes a document and the Tools
+# (lists and models, see below). It returns None if the document stays, or the reason why it goes.
+# A *rule* takes a text and returns (the kept text, None) or (None, reason).
+
+# ------------------------------------------------------------------------------------------ 1. url
+# The address alone tells something: its host may be on a list, and its words may be on others.
+
+
+def url_filter(url, blocklist=urls.Blocklist()):
+    """(url, None) or (None, reason). blocklist: lists of hosts, addresses and words.
+
+    As in FineWeb, the whole host and its registered domain are looked up, but nothing in between;
+    words are whole pieces of the URL, in the case that they have there. Two faults of FineWeb are
+    mended: UT1 lists addresses without a scheme, so they are looked up without it too; and hosts
+    that are IP addresses are looked up.
+
+    >>> url_filter("http://a.com/casino-poker-bonus")
+    (None, 'hard_blacklisted')
+    """
+    host = urls.host_of(url)
+    if not host:
+        return None, "no_host"
+    if urls.registered_domain(host, blocklist.suffixes) in blocklist.domains:
+        return None, "domain"
+    if host in blocklist.domains:
+        return None, "subdomain"
+    if url in blocklist.urls or url.partition("://")[2] in blocklist.urls:
+        return None, "url"
+    pieces = set(urls.BETWEEN_PIECES.split(url))
+    if pieces & blocklist.hard:                             # one of these is enough
+        return None, "hard_blacklisted"
+    if len(pieces & blocklist.soft) >= 2:
+        return None, "soft_blacklisted"
+    squeezed = urls.BETWEEN_PIECES.sub("", url).lower()
+    if any(subword in squeezed for subword in blocklist.subwords):
+        return None, "blacklisted_subword"
+    return url, None
+
+
+def stage_url(doc, tools):
+    """Drops http://a.com/casino-poker-bonus without reading the page."""
+    return url_filter(doc["url"], tools.blocklist)[1]
+
+
+def stage_rights(doc, tools):
+    """Drops a page that forbids its use, and notes the licence of one that names it."""
+    record = doc["record"]
+    html = b"" if record.type == "conversion" else record.body      # extracted text has no tags
+    reason, doc["license"] = rights(record.http_headers, html, record.date)
+    return reason
+
+
+# -------------------------------------------------------------------------------------- 2. extract
+
+
+def stage_extract(doc, tools):
+    """Drops a picture ("not_html"), and a page without a main text ("empty").
+
+    web/charset.py turns bytes into text, and takes the declared charset only as a hint. Valid UTF-8
+    is read as UTF-8, whatever the header and <meta> say. Else a declaration counts if hardly a byte
+    contradicts it; else the page is read as windows-1252. So a page that lies about its charset is
+    read all the same. If its text still is garbage, stages 3 or 4 drop it; no count tells of a lie.
+    """
+    record = doc.pop("record")
+    if record.status and not 200 <= record.status < 300:    # Common Crawl keeps those elsewhere
+        return "http_status"
+    kind, reason = document_kind(record)
+    if kind is None:
+        return reason
+    if kind == "text":                                      # of a WET file: extracted already
+        doc["text"] = charset.decode(record.body, record.charset or "utf-8")
+    else:
+        counts = Counter()
+        doc["text"] = extract.main_text(record.body, record.url, record.charset, counts)
+        doc["page_cut"] = counts["page_cut"]                # 1 if the page is too long to read all
+    return None if doc["text"] else "empty"
+
+
+# ------------------------------------------------------------------------------------- 3. language
+
 LANGUAGE_THRESHOLD = 0.65
-SHARD_DOCUMENTS = 10_000
-UNIT = 256                      # documents; what a killed run loses at most
-
-# --------------------------------------------------------------------------------------------------
-# The stages. A document is a dict that collects FineWeb's columns.
 
 
-@dataclass(frozen=True)
-class Settings:
-    """All that decides what becomes of a document."""
-    blocklist: tuple = ()       # UT1 folders and files of domains
-    hard_words: str = None      # files that replace the lists of web/filters.py
-    soft_words: str = None
-    subwords: str = None
-    suffixes: str = None        # public suffix list
-    languages: tuple = ("en",)
-    language_model: str = None
-    tokenizer: str = None
-    pii: tuple = ("email", "ip")
-    fineweb: str = "0.10"       # whose rules: filters.VERSIONS
-    order: str = "paper"        # of the stages: ORDERS
-    rights: bool = True         # ask pages for their rights
-
-    @property
-    def stages(self):
-        """Names of the stages in their order."""
-        return tuple(stage for stage in ORDERS[self.order] if self.rights or stage != "rights")
-
-    @property
-    def passes(self):
-        """The stages up to the signature, and those behind it."""
-        at = self.stages.index("minhash") + 1
-        return self.stages[:at], self.stages[at:]
+def stage_language(doc, tools):
+    """Drops a page in Italian ("language"), and one that may be English ("low_score")."""
+    space = "" if tools.settings.fineweb == "v1" else " "   # v1 joined words over the ends of lines
+    [label], [score] = tools.classifier.predict([doc["text"].replace("\n", space)])
+    doc["language"], doc["language_score"] = str(label), float(score)
+    if label not in tools.settings.languages:
+        return "language"
+    return None if score > LANGUAGE_THRESHOLD else "low_score"
 
 
-class Stages:
-    """One method a stage: document -> (kept text, None) or (None, reason). One in every worker."""
+# --------------------------------------------------------------------------------------- 4. Gopher
+# These rules measure a text: how long are its words, which share of its lines came before? A table
+# has the least and the most that each measure may be. To add a rule, yield its name and value among
+# the measures, and give it a line in the table.
+
+
+def judge(text, limits, measures):
+    """(text, None), or (None, name) for the first measure (name, value) outside its limits."""
+    for name, value in measures:
+        least, most = limits[name]
+        if not least <= value <= most:
+            return None, name
+    return text, None
+
+
+GOPHER_REPETITION = {                       # least, most
+    "dup_para_frac": (0, 0.30),             # paragraphs that came before, of all paragraphs
+    "dup_para_char_frac": (0, 0.20),        # their characters, of all characters of the text
+    "dup_line_frac": (0, 0.30),             # lines that came before, of all lines
+    "dup_line_char_frac": (0, 0.20),
+    "top_2_gram": (0, 0.20),                # characters of the most frequent pair of words
+    "top_3_gram": (0, 0.18),
+    "top_4_gram": (0, 0.16),
+    "duplicated_5_n_grams": (0, 0.15),      # characters of runs of five words that came before
+    "duplicated_6_n_grams": (0, 0.14),
+    "duplicated_7_n_grams": (0, 0.13),
+    "duplicated_8_n_grams": (0, 0.12),
+    "duplicated_9_n_grams": (0, 0.11),
+    "duplicated_10_n_grams": (0, 0.10),
+}
+GOPHER_QUALITY = {
+    "gopher_short_doc": (50, math.inf),             # words that are no symbols
+    "gopher_long_doc": (0, 100_000),                # the same
+    "gopher_below_avg_threshold": (3, math.inf),    # their mean length
+    "gopher_above_avg_threshold": (0, 10),          # the same
+    "gopher_too_many_hashes": (0, 0.1),             # signs # of all words
+    "gopher_too_many_ellipsis": (0, 0.1),           # ellipses of all words
+    "gopher_too_many_bullets": (0, 0.9),            # lines that begin with a bullet
+    "gopher_too_many_end_ellipsis": (0, 0.3),       # lines that end in an ellipsis
+    "gopher_below_alpha_threshold": (0.8, 1),       # words with a letter
+    "gopher_enough_stop_words": (2, math.inf),      # different stop words
+}
+STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
+
+
+class Words:
+    """What the rules count in the words of a text. quality.Words counts the same, faster."""
+
+    def __init__(self, text):
+        self.all = words(text)                              # spaCy's: "It's 5km." -> It 's 5 km .
+        self.real = [word for word in self.all if not SYMBOLS.issuperset(word)]
+        self.n_real = len(self.real)
+        self.mean_length = len("".join(self.real)) / max(1, self.n_real)
+        self.n_alphabetic = sum(any(map(str.isalpha, word)) for word in self.all)
+        self.n_stop_words = len(STOP_WORDS.intersection(self.all))      # "The" is not counted
+
+    def __len__(self):
+        return len(self.all)
+
+    def top_ngram_chars(self, n):
+        """The length of the most frequent n-gram, spaces included, times its count."""
+        starts = range(len(self) - n + 1)
+        n_grams = Counter(" ".join(self.all[i:i + n]) for i in starts)
+        top, count = max(n_grams.items(), key=lambda item: item[1], default=("", 0))
+        return len(top) * count                             # max takes the first of equals
+
+    def duplicate_ngram_chars(self, n):
+        """Characters in n-grams that came before. Scans from the left, jumps over each repeat."""
+        seen, chars, i = set(), 0, 0
+        while i + n <= len(self):
+            n_gram = "".join(self.all[i:i + n])             # without spaces, as in datatrove
+            if n_gram in seen:
+                chars += len(n_gram)
+                i += n
+            else:
+                seen.add(n_gram)
+                i += 1
+        return chars
+
+
+def parts_of(text):
+    """The paragraphs of a text, and its lines. Blank lines between others are no lines."""
+    return re.split("\n{2,}", text.strip()), re.split("\n+", text)
+
+
+def repeats(parts):
+    """How many of the parts came before, and the characters of those.
+
+    >>> repeats(["one", "two", "one", "one"])
+    (2, 6)
+    """
+    seen, n, chars = set(), 0, 0
+    for part in parts:
+        if part in seen:
+            n, chars = n + 1, chars + len(part)
+        seen.add(part)
+    return n, chars
+
+
+def repetition_measures(text, words_of, parts_of):
+    """Yields Gopher's measures of repetition, each as (name, value), cheap ones first."""
+    for part, parts in zip(("para", "line"), parts_of(text)):
+        n, chars = repeats(parts)
+        yield f"dup_{part}_frac", n / len(parts)
+        yield f"dup_{part}_char_frac", chars / len(text)
+    found = words_of(text)
+    for n in (2, 3, 4):
+        yield f"top_{n}_gram", found.top_ngram_chars(n) / len(text)
+    for n in (5, 6, 7, 8, 9, 10):
+        yield f"duplicated_{n}_n_grams", found.duplicate_ngram_chars(n) / len(text)
+
+
+def gopher_repetition(text, words_of=Words, parts_of=parts_of):
+    """Drops a text that repeats paragraphs, lines or runs of words.
+
+    >>> gopher_repetition("Please read this.\\n" * 18)
+    (None, 'dup_line_frac')
+    """
+    if not text:
+        return None, "empty"
+    return judge(text, GOPHER_REPETITION, repetition_measures(text, words_of, parts_of))
+
+
+def stage_gopher_repetition(doc, tools):
+    """Drops a poem whose every line is the same."""
+    return gopher_repetition(doc["text"], tools.words_of, tools.parts_of)[1]
+
+
+def prose_measures(text, words_of):
+    """Yields Gopher's measures of prose, each as (name, value)."""
+    found = words_of(text)
+    yield "gopher_short_doc", found.n_real
+    yield "gopher_long_doc", found.n_real
+    yield "gopher_below_avg_threshold", found.mean_length
+    yield "gopher_above_avg_threshold", found.mean_length
+    yield "gopher_too_many_hashes", text.count("#") / len(found)
+    yield "gopher_too_many_ellipsis", (text.count("...") + text.count("…")) / len(found)
+    lines = text.splitlines()
+    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
+    yield "gopher_too_many_bullets", bullets / len(lines)
+    open_ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
+    yield "gopher_too_many_end_ellipsis", open_ends / len(lines)
+    yield "gopher_below_alpha_threshold", found.n_alphabetic / len(found)
+    yield "gopher_enough_stop_words", found.n_stop_words
+
+
+def gopher_quality(text, words_of=Words):
+    """Drops a text that is not prose."""
+    return judge(text, GOPHER_QUALITY, prose_measures(text, words_of))
+
+
+def stage_gopher_quality(doc, tools):
+    """Drops "Under construction" and twenty words more."""
+    return gopher_quality(doc["text"], tools.words_of)[1]
+
+
+# -------------------------------------------------------------------------------------- 5. MinHash
+# Two texts are near-duplicates if they share most of their shingles, the runs of five words in
+# them. Nobody can compare all pairs of a million texts, so each text gets a signature. A hash
+# function puts all shingles of the world into a random order, and the signature names the first one
+# that the text has: its least hash. Take the shingles that A or B has. Each is equally likely to be
+# the first, so if A and B share a part s of them, both name the same one with probability s.
+#
+# 112 hash functions give 112 numbers, cut into 14 bands of 8. Two texts are linked if in any band
+# all 8 numbers are equal:
+#
+#     shared part s     one band: s^8     at least one of 14: 1 - (1 - s^8)^14
+#     0.85              0.272             0.988     almost surely linked
+#     0.72              0.072             0.650
+#     0.50              0.004             0.053     almost surely not
+#
+# 8 numbers at once make a band hard to share for unlike texts; 14 bands give like texts 14 chances.
+# Links make clusters: if A is linked to B, and B to C, only one of the three stays.
+
+SHINGLE, BANDS, ROWS = 5, 14, 8
+MERSENNE = np.uint64(2 ** 61 - 1)
+
+
+def p_linked(s):
+    """The probability that two texts which share a part s of their shingles are linked.
+
+    >>> [round(p_linked(s), 3) for s in (0.5, 0.72, 0.85)]
+    [0.053, 0.65, 0.988]
+    """
+    return 1 - (1 - s ** ROWS) ** BANDS
+
+
+def shingles(text):
+    """The runs of five words of a text, normalized: lower case, no marks, every number 0.
+
+    >>> shingles("It cost $3.50, Zoë said!")
+    ['it cost 0 zoe said']
+    """
+    found = words(normalize(text))
+    starts = range(len(found) - SHINGLE + 1)
+    return [" ".join(found[i:i + SHINGLE]) for i in starts]
+
+
+def minhash(texts):
+    """Signatures, n texts -> (n, 112) uint64. dedup.minhash gives the same, faster.
+
+    A text of fewer than five words has no shingle. Its row is all NO_SIGNATURE.
+    """
+    a, b = permutations()                       # 112 random numbers each, always the same
+    signatures = np.full((len(texts), BANDS * ROWS), NO_SIGNATURE)
+    for row, text in zip(signatures, texts):
+        for shingle in shingles(text):
+            digest = hashlib.sha1(shingle.encode("utf-8", "surrogatepass")).digest()
+            h = np.frombuffer(digest, "<u8", 1)
+            np.minimum(row, (h * a + b) % MERSENNE, out=row)    # the product wraps at 2^64
+    return signatures
+
+
+def clusters(signatures):
+    """For each text the first of its cluster, (n, 112) -> (n,) int. dedup.clusters is the twin."""
+    leader = np.arange(len(signatures))
+    first = {}                                  # (band, its 8 numbers): the first text with them
+    for i, signature in enumerate(signatures):
+        if signature[0] == NO_SIGNATURE:
+            continue
+        for band, numbers in enumerate(signature.reshape(BANDS, ROWS)):
+            j = first.setdefault((band, numbers.tobytes()), i)
+            low, high = sorted((leader[i], leader[j]))
+            leader[leader == high] = low                    # two clusters become one
+    return leader
+
+
+def deduplicate(texts):
+    """Which texts stay: those that are the first of their cluster, n texts -> (n,) bool."""
+    return clusters(minhash(texts)) == np.arange(len(texts))
+
+
+def stage_minhash(doc, tools):
+    """Signs the text. When all are signed, the run drops an article that another site copied."""
+    [doc["signature"]] = dedup.minhash([doc["text"]], tools.settings.fineweb)
+
+
+# ------------------------------------------------------------------------------------------- 6. C4
+
+CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies",
+            "use cookies")
+
+
+def c4_quality(text):
+    """Removes marks of citations, and lines that are notices, scripts or stubs; drops code.
+
+    As FineWeb runs it, no line needs to end in a full stop, and two numbers of the paper are
+    swapped: a line needs 3 words and a text 5 sentences.
+    """
+    kept, n_sentences = [], 0
+    for line in text.splitlines():
+        pieces = line.split()
+        if len(pieces) < 3 or len(line) > 1000 and max(map(len, pieces)) > 1000:
+            continue
+        line = line.strip()
+        if "[" in line:
+            line = CITATION.sub("", line)
+        lower = line.lower()
+        if "lorem ipsum" in lower:
+            return None, "lorem_ipsum"
+        if "javascript" in lower:
+            continue
+        if "{" in line:
+            return None, "curly_bracket"
+        if any(policy in lower for policy in POLICIES):
+            continue
+        kept.append(line)
+        if n_sentences < 5:                                 # more are not needed
+            n_sentences += count_sentences(line)
+    if n_sentences < 5:
+        return None, "too_few_sentences"
+    return "\n".join(kept).strip(), None
+
+
+def stage_c4(doc, tools):
+    """Drops an article with "function f() {" in it."""
+    text, reason = c4_quality(doc["text"])
+    if reason is None:
+        doc["text"] = text
+    return reason
+
+
+# -------------------------------------------------------------------------------------- 7. FineWeb
+
+FINEWEB = {                                 # least, most
+    "line_punct_ratio": (0.12, 1),          # lines that end in . ! ? or such a mark of any script
+    "short_line_ratio": (0, 0.67),          # lines of at most 30 characters
+    "char_dup_ratio": (0, 0.01),            # characters of lines that came before
+    "list_ratio": (0, 0.3),                 # line ends per word; only in FineWeb's code
+}
+
+
+def layout_measures(text, lines, words_of):
+    """Yields FineWeb's measures, each as (name, value)."""
+    yield "line_punct_ratio", sum(line[-1] in END_MARKS for line in lines) / len(lines)
+    yield "short_line_ratio", sum(len(line) <= 30 for line in lines) / len(lines)
+    _, chars = repeats(lines)
+    yield "char_dup_ratio", chars / len(text.replace("\n", ""))
+    n_breaks = text.count("\n")
+    if n_breaks / len(text.split()) > 0.3:          # a text has at least as many words as pieces
+        yield "list_ratio", n_breaks / len(words_of(text))
+
+
+def fineweb_quality(text, words_of=Words):
+    """Drops a text that looks like a list or a menu."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        return None, "empty"
+    return judge(text, FINEWEB, layout_measures(text, lines, words_of))
+
+
+def stage_fineweb(doc, tools):
+    """Drops captions, of which none ends in a full stop."""
+    return tools.fineweb_quality(doc["text"], tools.words_of)[1]
+
+
+# ------------------------------------------------------------------------------------------ 8. pii
+
+EMAIL = re.compile(rf"\b{pii.USER}@(?:{pii.DOMAIN})")
+
+def redact(text):
+    """Replaces e-mail and public IPv4 addresses by others, in turn. pii.redact is the twin.
+
+    Private IP addresses stay.
+
+    >>> redact("Ask jo@site.com at 8.8.8.8 or 10.0.0.1.")
+    'Ask email@example.com at 22.214.171.124 or 10.0.0.1.'
+    """
+    emails, ips = itertools.cycle(pii.EMAILS), itertools.cycle(pii.IPS)
+    text = EMAIL.sub(lambda found: next(emails), text)
+    return pii.IP.sub(lambda found: next(ips) if pii.is_public(found[0]) else found[0], text)
+
+
+def stage_pii(doc, tools):
+    """Drops nothing: replaces addresses, and counts tokens if a tokenizer was given."""
+    doc["text"] = pii.redact(doc["text"], tools.settings.pii, tools.settings.fineweb)
+    doc["token_count"] = None
+    if tools.tokenizer:
+        doc["token_count"] = len(tools.tokenizer.encode_ordinary(doc["text"]))
+
+
+# --------------------------------------------------------------------------------- all the stages
+
+STAGES = {                      # name in the funnel: function, in the order of the paper
+    "url": stage_url,
+    "rights": stage_rights,
+    "extract": stage_extract,
+    "language": stage_language,
+    "gopher_repetition": stage_gopher_repetition,
+    "gopher_quality": stage_gopher_quality,
+    "minhash": stage_minhash,
+    "c4": stage_c4,
+    "fineweb": stage_fineweb,
+    "pii": stage_pii,
+}
+ORDERS = {"paper": list(STAGES), "script": list(STAGES)}
+ORDERS["script"].remove("minhash")
+ORDERS["script"].insert(-1, "minhash")          # before pii
+
+
+class Tools:
+    """What stages need beside the document: lists, models, and what differs in FineWeb v1."""
 
     def __init__(self, settings):
-        from web import language                                     # here, so that reading WARCs needs none
         s = self.settings = settings
-        self.blocklist = filters.load_blocklist(s.blocklist, s.hard_words, s.soft_words, s.subwords, s.suffixes)
-        self.classifier, self.tokenizer = language.load(s.language_model), None
+        self.blocklist = urls.load_blocklist(s.blocklist, s.hard_words, s.soft_words, s.subwords,
+                                             s.suffixes)
+        self.classifier = language.load(s.language_model)
+        self.tokenizer = None
         if s.tokenizer:
-            import bpe
+            import bpe                                      # only if it is asked for
             self.tokenizer = bpe.Tokenizer.load(s.tokenizer)
-
-    def url(self, doc):
-        return url_filter(doc["url"], self.blocklist)
-
-    def rights(self, doc):
-        record = doc["record"]
-        page = b"" if record.type == "conversion" else record.body      # a text has no tags
-        why, doc["license"] = filters.rights(record.http_headers, page, record.date)
-        return None if why else "", why
-
-    def extract(self, doc):
-        record = doc.pop("record")
-        if record.status and not 200 <= record.status < 300:            # Common Crawl keeps those elsewhere
-            return None, "http_status"
-        kind, why = document_kind(record)
-        if kind == "text":                                  # of a WET file: somebody has extracted it
-            text = charset.decode(record.body, record.charset or "utf-8")
-        else:
-            counts = Counter()
-            text = extract.main_text(record.body, record.url, record.charset, counts) if kind else None
-            doc["page_cut"] = counts["page_cut"]            # of a page beyond every budget the end is not read
-        return (text, None) if text else (None, why or "empty")
-
-    def language(self, doc):
-        between = "" if self.settings.fineweb == "v1" else " "          # v1 joins words over the ends of lines
-        [label], [score] = self.classifier.predict([doc["text"].replace("\n", between)])
-        doc["language"], doc["language_score"] = str(label), float(score)
-        if label not in self.settings.languages:
-            return None, "language"
-        return (doc["text"], None) if score > LANGUAGE_THRESHOLD else (None, "low_score")
-
-    def gopher_repetition(self, doc):
-        return gopher_repetition(doc["text"], self.settings.fineweb)
-
-    def gopher_quality(self, doc):
-        return gopher_quality(doc["text"], self.settings.fineweb)
-
-    def minhash(self, doc):
-        doc["signature"] = minhash([doc["text"]], self.settings.fineweb)[0]
-        return doc["text"], None
-
-    def c4(self, doc):
-        return c4_quality(doc["text"])
-
-    def fineweb(self, doc):
-        return fineweb_quality(doc["text"], self.settings.fineweb)
-
-    def pii(self, doc):
-        text = redact(doc["text"], self.settings.pii, self.settings.fineweb)
-        doc["token_count"] = len(self.tokenizer.encode_ordinary(text)) if self.tokenizer else None
-        return text, None
+        self.words_of, self.parts_of = quality.words_of, quality.parts_of
+        self.fineweb_quality = fineweb_quality
+        if s.fineweb == "v1":
+            self.words_of, self.parts_of = quality.words_of_v1, quality.parts_of_v1
+            self.fineweb_quality = quality.fineweb_quality_v1
 
 
-WORKER = None                                               # the Stages of this process
-BEFORE_TEXT = ("url", "rights")                             # they judge the page, not yet its text
+# ----------------------------------------------------------------------------------------- the run
+# web/pipeline.py takes documents through the stages in worker processes, and goes on where a killed
+# run stopped. If a stage fails on a document, it is dropped, with the error as the reason.
+#
+# RUN/docs/report.json is the funnel (web/funnel.py). For each stage it tells how many documents and
+# bytes went in and out, CPU seconds, how many documents were dropped for which reason, and for each
+# reason three examples: address and first 300 characters. Of redaction it tells only the bytes
+# before and after. dropped.tsv.gz has the address, stage and reason of every dropped page.
 
 
-def start_worker(settings):
-    global WORKER
-    WORKER = Stages(settings)
+def run(paths, run_dir, settings=options.Settings(), workers=None, dump=None, index=(),
+        save_index=None):
+    """Read WARCs, write RUN/docs: shards of documents, dropped.tsv.gz, report.json. -> Funnel
 
-
-def through(doc, stages):
-    """Take a document through stages until one drops it, noting in doc["trail"] what each cost.
-
-    A stage that fails on a document drops it under the error's name: one page must not end a crawl.
+    index: files of band keys of earlier crawls, whose near-duplicates go too; save_index: a file
+    for those of this one.
     """
-    doc["trail"], doc["reason"] = [], None
-    size = len(doc["record"].body) if "record" in doc else len(doc["text"].encode())
-    for stage in stages:
-        start = time.process_time()
-        try:
-            text, doc["reason"] = getattr(WORKER, stage)(doc)
-            n_out = 0 if text is None else size if stage in BEFORE_TEXT else len(text.encode())
-        except Exception as error:
-            text, n_out, doc["reason"] = None, 0, f"error_{type(error).__name__}"
-        n_in, size = size, n_out
-        doc["trail"].append((stage, n_in, size, time.process_time() - start))
-        if text is None:
-            for what in ("record", "signature"):
-                doc.pop(what, None)
-            doc["text"] = doc.get("text", "")[:300]         # an example for the report
-            break
-        if stage not in BEFORE_TEXT:
-            doc["text"] = text
-    return doc
-
-
-def first_pass(doc):
-    return through(doc, WORKER.settings.passes[0])
-
-
-def second_pass(doc):
-    return through(doc, WORKER.settings.passes[1])
-
-
-def work(settings, item):                                   # in a worker process
-    if WORKER is None:                                      # a forked one has its parent's
-        start_worker(settings)
-    each, docs = item
-    return [each(doc) for doc in docs]
-
-
-@contextlib.contextmanager
-def worker_processes(n, settings):
-    """A function like map that has n processes do the work. They end with the block."""
-    if n == 1:
-        yield map
-        return
-    with cores.processes(n, functools.partial(work, settings)) as in_order:
-        def each_in_order(each, docs):                      # a few documents at a time
-            lists = iter(lambda docs=iter(docs): list(itertools.islice(docs, 4)), [])
-            return itertools.chain.from_iterable(in_order((each, docs) for docs in lists))
-        try:
-            yield each_in_order
-        except ChildProcessError as error:
-            raise ChildProcessError(f"{error}; the same command goes on from the last unit, and if it was for want of memory, "
-                                    f"with fewer --workers") from None
-
-
-class Report:
-    """Counts of every stage, and the list of what was dropped, as the documents come by."""
-
-    def __init__(self, dropped, settings):
-        self.dropped, self.settings, self.reader = dropped, settings, Counter()
-        self.stages = {stage: Counter() for stage in settings.stages}
-        self.reasons = {stage: Counter() for stage in settings.stages}
-        self.examples = {stage: defaultdict(list) for stage in settings.stages}
-
-    def add(self, doc):
-        for stage, n_in, n_out, seconds in doc["trail"]:
-            self.stages[stage].update(documents_in=1, documents_out=1, bytes_in=n_in,
-                                      bytes_out=n_out, seconds=seconds)
-        if doc["reason"]:
-            self.drop(doc, stage, doc["reason"])
-
-    def drop(self, doc, stage, reason):
-        self.stages[stage]["documents_out"] -= 1
-        self.reasons[stage][reason] += 1
-        if len(self.examples[stage][reason]) < 3:
-            example = {"url": doc["url"], "text": doc.get("text", "")[:300]}
-            self.examples[stage][reason].append(example)
-        self.dropped.write(f"{doc['url']}\t{stage}\t{reason}\n")
-
-    def as_dict(self):
-        stages = {}
-        for stage, row in self.stages.items():
-            counts = {k: row[k] for k in ("documents_in", "documents_out", "bytes_in", "bytes_out")}
-            stages[stage] = counts | {"seconds": round(row["seconds"], 3),
-                                      "reasons": dict(self.reasons[stage].most_common()),
-                                      "examples": self.examples[stage]}
-        return {"settings": vars(self.settings), "stages": stages, "reader": dict(sorted(self.reader.items())),
-                "note": "seconds are CPU seconds of the stage, summed over workers"}
-
-    def table(self):
-        lines = [f"{'stage':<18}{'in':>9}{'out':>9}{'dropped':>9}{'MB in':>10}{'MB out':>10}"
-                 f"{'CPU s':>9}  main reasons"]
-        for stage, row in self.stages.items():
-            n, kept = row["documents_in"], row["documents_out"]
-            reasons = ", ".join(f"{why} {k}" for why, k in self.reasons[stage].most_common(3))
-            lines.append(f"{stage:<18}{n:>9}{kept:>9}{1 - kept / max(n, 1):>9.1%}"
-                         f"{row['bytes_in'] / 1e6:>10.2f}{row['bytes_out'] / 1e6:>10.2f}"
-                         f"{row['seconds']:>9.2f}  {reasons}".rstrip())
-        return "\n".join(lines)
-
-
-class GzipText(io.TextIOWrapper):
-    """Text that is gzipped into a file; the bytes depend on the text only: no name, no time."""
-
-    def __init__(self, file):
-        packer = gzip.GzipFile("", "wb", 6, file, mtime=0)
-        super().__init__(packer, encoding="utf-8", newline="\n")
-        self.file = file
-
-    def close(self):
-        try:
-            super().close()
-        finally:
-            self.file.close()                               # GzipFile leaves it and its last bytes
-
-
-def gzip_text(path):
-    return GzipText(open(path, "wb"))
-
-
-# --------------------------------------------------------------------------------------------------
-# Where pages come from.
-
-
-class Meter:
-    """A file, counting what was read of it into a list of (bytes read, size or None), its last row."""
-
-    def __init__(self, file, size, rows):
-        self.file, self.rows, self.name = file, rows, getattr(file, "name", "stream")
-        rows.append([0, size])
-
-    def read(self, n=-1):
-        piece = self.file.read(n)
-        self.rows[-1][0] += len(piece)
-        return piece
-
-
-def is_address(path):
-    return str(path).startswith(("http://", "https://"))
-
-
-def find_warcs(paths, run_dir):
-    """The WARC files that paths name, folders listed in order, addresses as they are; without paths those of RUN/crawl."""
-    files = []
-    if not paths:
-        runs.check_settled(Path(run_dir) / ".toyweb", f"python -m web.toyweb --run {run_dir}")
-    for path in paths or [Path(run_dir) / "crawl"]:
-        if is_address(path):
-            files.append(str(path))
-            continue
-        path = Path(path)
-        here = [path]
-        if path.is_dir():
-            here = sorted(p for p in path.iterdir() if p.name.endswith(FILE_ENDS))
-        if not paths and not (path.is_dir() and here):
-            raise FileNotFoundError(f"{path}: no WARC files; make the embedded crawl with: "
-                                    f"python -m web.toyweb --run {run_dir}")
-        if not here:
-            raise FileNotFoundError(f"{path}: no *.warc or *.warc.gz files in it")
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file")
-        files += here
-    return files
-
-
-def documents(files, run_dir, dump, counts, rows):
-    """A document for every page in the files, in order. rows: see Meter."""
-    for path in files:
-        name = path if is_address(path) else (path.relative_to(run_dir) if path.is_relative_to(run_dir) else path).as_posix()
-        name = os.fsencode(name).decode("utf-8", "backslashreplace")
-        snapshot = re.search(r"CC-MAIN-\d{4}-\d{2}", str(path))
-        with contextlib.closing(remote.open_url(path) if is_address(path) else open(path, "rb")) as file:
-            size = getattr(file, "size", None) if is_address(path) else path.stat().st_size
-            for record in read_warc(Meter(file, size, rows), counts):
-                if record.type in DOCUMENT_TYPES:
-                    yield {"url": record.url, "id": record.id, "date": record.date, "license": None,
-                           "dump": dump or (snapshot[0] if snapshot else "local"), "file_path": name, "record": record}
-
-
-# --------------------------------------------------------------------------------------------------
-# The run. RUN/docs/.new holds what is not complete: units, then shards.
-
-
-def progress(items, what, done=0, rows=None, n_files=1):
-    """The items, with a line on standard error now and then: how many, how fast, and how long it will take."""
-    start, shown = time.perf_counter(), False
-    for n, item in enumerate(items, 1):
-        if n % 100 == 0:
-            seconds = time.perf_counter() - start
-            part = 0.0
-            if rows:                                        # of all bytes: files not yet opened are as large as the last
-                sizes = [size or read for read, size in rows]
-                part = sum(read for read, _ in rows) / max(1, sum(sizes) + (n_files - len(rows)) * sizes[-1])
-            left = f", about {seconds / part * (1 - part):,.0f} s left" if part > 0 else ""
-            print(f"\r{what}: {done + n:,} documents, {n / seconds:,.0f} a second{left}  ", end="", file=sys.stderr, flush=True)
-            shown = True
-        yield item
-    if shown:
-        print(file=sys.stderr)
-
-
-def identity(files, dump, settings):
-    """What a half-finished run was made of, so that no other goes on with it.
-
-    These are the settings, and the contents of files: pages, lists, models, and this program.
-    """
-    pages = [[str(f), digest_of(f)] for f in files]
-    given = (*settings.blocklist, settings.hard_words, settings.soft_words, settings.subwords, settings.suffixes,
-             settings.language_model, settings.tokenizer)
-    lists = []
-    for path in filter(None, given):
-        inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
-        lists += [[str(p), digest_of(p)] for p in inside or [Path(path)]]
-    here = Path(__file__).parent
-    parts = ("data.py", "bpe.py", "web/*.py", "web/*.ftz", "tokens/*.py")
-    program = [[str(p.relative_to(here)), digest_of(p)] for part in parts for p in sorted(here.glob(part))]
-    found = {"program": program, "files": pages, "dump": dump, "settings": vars(settings), "lists": lists, "unit": UNIT, "stages": settings.stages}
-    return json.loads(json.dumps(found))
-
-
-def digest_of(path):
-    """A file's SHA-256; None for what cannot be read twice (an address, a pipe) or is the name of something built in."""
-    return runs.sha256_of(path) if not is_address(path) and Path(path).is_file() else None
-
-
-def run(paths, run_dir, settings=Settings(), workers=None, dump=None, index=(), save_index=None):
-    """Read WARCs, write RUN/docs: shards of documents, dropped.tsv.gz, report.json. -> Report
-
-    Workers get single documents and answer in input order, so their number changes nothing that is
-    written. All is made in RUN/docs/.new and moved when complete, report.json last; what an earlier run made stays
-    until then. index: files of band keys of earlier crawls (web/dedup.py), whose near-duplicates go too; save_index: a
-    file for those of this one.
-    """
-    files, workers = find_warcs(paths, run_dir), workers or os.cpu_count()
-    start_worker(settings)                                  # before all else: mistakes show at once
-    for path in index:
-        dedup.load_index(path, settings.fineweb)
-    if save_index and not Path(save_index).parent.is_dir():
-        raise FileNotFoundError(f"{save_index}: its folder {Path(save_index).parent} is not there; make it, or name another file")
-    docs = Path(run_dir) / "docs"
-    new = docs / ".new"
-    with runs.locked(docs, "data.py"):
-        runs.settle(new / "shards", docs)
-        made_of = identity(files, dump, settings)
-        if not resumable(new, made_of):
-            shutil.rmtree(new, ignore_errors=True)
-            (new / "units").mkdir(parents=True)
-            disk.write_text(new / "identity.json", json.dumps(made_of))     # ASCII: names of files need not be UTF-8
-        try:
-            with worker_processes(workers, settings) as each:
-                first(new, files, Path(run_dir), dump, each)
-                report = second(new, files, settings, each, index, save_index)
-        finally:
-            if not any((new / "units").glob("*.jsonl")):    # nothing to go on from
-                shutil.rmtree(new, ignore_errors=True)
-        if save_index:                                      # perhaps on another disk, where it may fail: before the old goes
-            with open(new / "index.npy", "rb") as made, disk.whole_file(save_index) as out:
-                shutil.copyfileobj(made, out)
-        with cores.uninterrupted():
-            old = [path.name for path in docs.glob("*.jsonl.gz") if not (new / "shards" / path.name).exists()]
-            runs.publish(new / "shards", docs, "report.json", old)
-        shutil.rmtree(new, ignore_errors=True)
-    return report
-
-
-def write_json(path, value):
-    disk.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def resumable(new, made_of):
-    try:
-        return json.loads((new / "identity.json").read_text(encoding="utf-8")) == made_of
-    except (OSError, ValueError):
-        return False
-
-
-def first(new, files, run_dir, dump, each):
-    """The first pass: units/NNNNNN.jsonl with the documents of a unit, beside it their names and band keys (web/dedup.py)."""
-    units, rows, counts = new / "units", [], Counter()
-    n_done = len(list(units.glob("*.jsonl")))
-    if n_done:
-        runs.add_earlier(float((new / "spent_s").read_text(encoding="utf-8")))
-    if (new / "first.json").exists():
-        return
-    found = documents(files, run_dir, dump, counts, rows)
-    if n_done:
-        print(f"{new}: going on behind {n_done * UNIT:,} documents", file=sys.stderr)
-        next(itertools.islice(found, n_done * UNIT - 1, None), None)    # read again, but not worked on again
-    made = iter(progress(each(first_pass, found), "pass 1", n_done * UNIT, rows, len(files)))
-    for number in itertools.count(n_done):
-        unit = list(itertools.islice(made, UNIT))
-        if not unit:
-            break
-        kept = [doc for doc in unit if not doc["reason"]]
-        disk.write_text(new / "spent_s", f"{runs.seconds_spent():.1f}\n")
-        signatures = np.array([doc.pop("signature") for doc in kept], np.uint64).reshape(-1, dedup.BANDS * dedup.ROWS)
-        dedup.save_keys(units, f"{number:06}", signatures, map(dedup.name_of, kept))
-        with disk.whole_file(units / f"{number:06}.jsonl") as out:
-            for doc in unit:
-                if doc["reason"]:
-                    doc = {k: doc[k] for k in ("url", "trail", "reason", "text", "page_cut") if k in doc}
-                out.write(json.dumps(doc, ensure_ascii=False).encode() + b"\n")
-    write_json(new / "first.json", counts)
-
-
-def second(new, files, settings, each, index, save_index):
-    """Duplicates, the second pass, shards and report, all in .new/shards; begun anew when it was interrupted. -> Report"""
-    shards = new / "shards"
-    shutil.rmtree(shards, ignore_errors=True)
-    shards.mkdir()
-    with gzip_text(shards / "dropped.tsv.gz") as dropped:
-        dropped.write("url\tstage\treason\n")
-        report = Report(dropped, settings)
-        report.reader.update(json.loads((new / "first.json").read_text(encoding="utf-8")))
-        paths = sorted((new / "units").glob("*.jsonl"))
-        if not paths:
-            names = ", ".join(map(str, files))
-            raise ValueError(f"{names}: no response records, so no documents")
-        start = time.process_time()
-        dedup.match(new / "units", index, new / "index.npy" if save_index else None, settings.fineweb)
-        report.stages["minhash"]["seconds"] += time.process_time() - start
-        for doc, duplicate in after_first(paths):           # before the second pass, so that rows come in the same order always
-            report.add(doc)
-            report.reader["page_cut"] += doc.get("page_cut", 0)
-            if duplicate:
-                report.stages["minhash"]["bytes_out"] -= len(doc["text"].encode())
-                report.drop(doc, "minhash", "duplicate")
-        left = (doc for doc, duplicate in after_first(paths) if not (doc["reason"] or duplicate))
-        write_shards(progress(each(second_pass, left), "pass 2"), shards, report)
-    write_json(shards / "report.json", report.as_dict())
-    return report
-
-
-def after_first(paths):
-    """(document as the first pass left it, whether it is a near-duplicate that goes), of all units in order."""
-    for path in paths:
-        drop = iter(np.load(path.with_suffix(".drop.npy")).tolist())
-        with open(path, encoding="utf-8") as lines:
-            for doc in map(json.loads, lines):
-                yield doc, not doc["reason"] and next(drop)
-
-
-def write_shards(docs, folder, report):
-    shard, n = None, 0
-    for doc in docs:
-        report.add(doc)
-        if doc["reason"]:
-            continue
-        if n % SHARD_DOCUMENTS == 0:
-            if shard:
-                shard.close()
-            shard = gzip_text(folder / f"{n // SHARD_DOCUMENTS:06}.jsonl.gz")
-        shard.write(json.dumps({c: doc[c] for c in COLUMNS}, ensure_ascii=False) + "\n")
-        n += 1
-    if shard:
-        shard.close()
+    names = [name for name in ORDERS[settings.order] if settings.rights or name != "rights"]
+    linked = {f"{s:.2f}": round(p_linked(s), 3) for s in (0.5, 0.72, 0.85)}
+    job = pipeline.Job(
+        files=pipeline.find_warcs(paths, run_dir),
+        run_dir=Path(run_dir),
+        dump=dump,
+        settings=settings,
+        stages={name: STAGES[name] for name in names},
+        tools=Tools(settings),
+        funnel=Funnel(names, settings, linked),
+        n_workers=workers or os.cpu_count(),
+        index=index,
+        save_index=save_index,
+    )
+    pipeline.run_job(job)
+    return job.funnel
 
 
 def parse_args(argv=None):
+    """The options of a run (web/options.py)."""
     parser = argparse.ArgumentParser(
-        prog="data.py", description="a raw web crawl -> clean documents, FineWeb's way")
-    parser.add_argument("paths", nargs="*", metavar="WARC_OR_DIR",
-                        help="WARC, WET or ARC files, folders of them, or their http(s) addresses (default: RUN/crawl)")
-    parser.add_argument("--crawl", metavar="NAME", help="a crawl of Common Crawl, such as CC-MAIN-2024-51, in place of paths")
-    parser.add_argument("--files", type=int, metavar="N", help="of --crawl, its first N files (default: 1, about a gigabyte)")
-    parser.add_argument("--run", default="out/demo", metavar="DIR",
-                        help="run folder, documents go to DIR/docs (default: out/demo)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N",
-                        help="processes (default: one per CPU)")
-    parser.add_argument("--dump", metavar="NAME",
-                        help="the dump column (default: CC-MAIN-... if in the path, else local)")
-    group = parser.add_argument_group("filters")
-    group.add_argument("--blocklist", nargs="+", default=[], metavar="PATH",
-                       help="UT1 folders, or files with a domain on each line (default: none)")
-    for name in ("hard", "soft"):
-        group.add_argument(f"--{name}-words", metavar="FILE", help=f"{name} words of URLs, one on each line (default: a short list)")
-    group.add_argument("--subwords", metavar="FILE", help="parts of URLs, one on each line (default: a short list)")
-    group.add_argument("--public-suffixes", metavar="FILE", help="public_suffix_list.dat (default: a rule of thumb)")
-    group.add_argument("--language", nargs="+", default=["en"], metavar="CODE",
-                       help="languages to keep (default: en)")
-    group.add_argument("--language-model", metavar="FILE",
-                       help="fastText model, .bin or .ftz (default: web/language.py's own)")
-    group.add_argument("--index", nargs="+", default=[], metavar="FILE", help="band keys of earlier crawls: their near-duplicates go too")
-    group.add_argument("--save-index", metavar="FILE", help="write the band keys of this one")
-    group.add_argument("--pii", nargs="*", default=["email", "ip"], choices=("email", "ip", "ssn", "phone"),
-                       help="what is replaced (default: email ip; ssn and phone are those of the United States)")
-    group.add_argument("--tokenizer", metavar="FILE",
-                       help="count tokens with this tokenizer (default: token_count is null)")
-    group = parser.add_argument_group("which FineWeb")
-    group.add_argument("--fineweb", choices=filters.VERSIONS, default="0.10",
-                       help="rules of datatrove 0.10, or those of FineWeb v1 (default: 0.10)")
-    group.add_argument("--order", choices=ORDERS, default="paper",
-                       help="minhash before c4 and fineweb as in the paper, or behind them as in the script (default: paper)")
-    group.add_argument("--no-rights", dest="rights", action="store_false",
-                       help="do not ask pages for their rights, and note no licences")
+        prog="data.py", description="A raw web crawl in, clean documents out, as FineWeb does it.",
+        epilog="python data.py crawl --help: how to fetch pages yourself")
+    options.add_options(parser)
     args = parser.parse_args(argv)
-    if args.workers < 1:
-        parser.error(f"--workers {args.workers}: at least 1")
-    if args.files is not None and args.crawl is None:
-        parser.error(f"--files {args.files}: how many of a --crawl, and none is named")
-    if args.files is not None and args.files < 1:
-        parser.error(f"--files {args.files}: at least 1")
-    if args.crawl == "":
-        parser.error("--crawl: the name is empty; give one, such as CC-MAIN-2024-51")
-    if args.crawl and args.paths:
-        parser.error(f"--crawl {args.crawl} and {args.paths[0]}: one or the other")
+    options.check(args, parser)
     return args
 
 
 def main(argv=None):
+    """The command: `crawl` fetches pages, all else is a run."""
     argv = sys.argv[1:] if argv is None else argv
     runs.start_clock()
     if argv[:1] == ["crawl"]:
-        crawl.main(argv[1:])
-        return
+        return crawl.main(argv[1:])
     args = parse_args(argv)
-    try:
-        paths = remote.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
-        settings = Settings(tuple(args.blocklist), args.hard_words, args.soft_words, args.subwords, args.public_suffixes,
-                            tuple(args.language), args.language_model, args.tokenizer, tuple(args.pii),
-                            args.fineweb, args.order, args.rights)
-        report = run(paths, args.run, settings, args.workers, args.dump, args.index, args.save_index)
-    except BrokenPipeError:                                 # of standard error
-        raise
-    except (ValueError, OSError) as error:
-        print("data.py: error:", command.message(error), file=sys.stderr)
-        sys.exit(2)
-    print(report.table())
-    first, last = report.stages["url"], report.stages["pii"]
-    read = f"{first['documents_in']:,} pages, {first['bytes_in'] / 1e6:.1f} MB"
-    made = f"{last['documents_out']:,} documents, {last['bytes_out'] / 1e6:.1f} MB of text"
-    print(f"{'data':8} {read:32} {made:36} {runs.seconds_spent():5.0f} s   "
-          f"{last['documents_out'] / first['documents_in']:.1%} of the pages kept")
+    paths = remote.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
+    funnel = run(paths, args.run, options.settings_of(args), args.workers, args.dump, args.index,
+                 args.save_index)
+    print(funnel.table())
+    print(funnel.summary())
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ class Writer(threading.Thread):
             raise
 
     def _admit(self):
-        """Let in the rows that fit; wait if there is nothing to do. False if the thread shall end."""
+        """Let in the rows that fit; wait if there is nothing to do. False at the end."""
         with self.changed:
             while True:
                 coming = self._next()

@@ -17,6 +17,9 @@ from test_kernels import bits_of, cp, value_of          # skips where neither a 
 import bpe
 from model import device
 from model import fast
+from model import parallel
+from model import planning
+from model import resume
 import gpt
 import kernels
 from kernels import launching
@@ -73,7 +76,7 @@ def test_training_equals_numpy(bf16):
     params, there = model(bf16=bf16), {}
     there.update({k: p.copy() for k, p in params.items()})
     ours, theirs = (train.AdamW(p, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay) for p in (params, there))
-    grads, gpu = train.Gradients(params, CFG), device.Training(there, theirs, CFG, rows=3, bf16=bf16)
+    grads, gpu = parallel.Gradients(params, CFG), device.Training(there, theirs, CFG, rows=3, bf16=bf16)
     for step in range(recipe.steps):
         tokens, targets, _ = batch(5, CFG.n_positions)
         weights = np.where(targets < 0, 0.0, 1.0 / targets.size)
@@ -141,20 +144,20 @@ def test_train_on_a_gpu(tmp_path):
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
-    assert train.checkpoint_identity(tmp_path / "gpu/trainer.safetensors")["device"] == f"{gpu.name}, float32"
+    assert resume.checkpoint_identity(tmp_path / "gpu/trainer.safetensors")["device"] == f"{gpu.name}, float32"
     assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (CFG.vocab_size, CFG.n_embd)     # without what pads it
     with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
         run(tmp_path, "gpu", device.connect())
 
 
 def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    gpu, save = device.connect(), train.save_checkpoint
+    gpu, save = device.connect(), resume.save_checkpoint
     run(tmp_path, "whole", gpu)
 
     def save_and_die(*args):
         save(*args)
         raise KeyboardInterrupt
-    monkeypatch.setattr(train, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(resume, "save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "killed", gpu, save_every=3)
     monkeypatch.undo()
@@ -192,8 +195,8 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
         with pytest.raises(ValueError, match="warps have 64 threads; the kernels are written for 32"):
             device.connect()
     kernels.checks._limits_of.cache_clear()
-    with pytest.raises(ValueError, match="need .* GB, .* GB are to be had"):
-        train.fit_batch(gpt.PRESETS["gpt2"], 8, 1e9, gpu=SimpleNamespace(bf16=True))
+    with pytest.raises(ValueError, match="need .* GB, .* GB may be used"):
+        planning.fit_batch(gpt.PRESETS["gpt2"], 8, 1e9, gpu=SimpleNamespace(bf16=True))
     with pytest.raises(ValueError, match="--dtype bf16: the CPU computes in float32"):
         train.main(["--dtype", "bf16"])
 

@@ -3,6 +3,8 @@
 import json
 
 from model import fast
+from model import adamw
+from model import parallel
 import golden
 import numpy as np
 import pytest
@@ -79,24 +81,19 @@ def test_losses_and_gradients(dtype, name):
     check_tensors(grads, want["gradients"], dtype)
 
 
-@pytest.mark.parametrize("n_processes", [1, 2])
+@pytest.mark.parametrize("AdamW, n_processes", [(train.AdamW, 1), (adamw.AdamW, 2)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_ten_steps(monkeypatch, dtype, n_processes):
+def test_ten_steps(monkeypatch, dtype, AdamW, n_processes):
     """Rows come in two parts, as where memory is short; then clipping, schedule, AdamW."""
-    monkeypatch.setattr(train, "n_processes", lambda cfg: n_processes)
+    monkeypatch.setattr(parallel, "n_processes", lambda cfg: n_processes)
     recipe, params = golden.RECIPE, weights(dtype)
     betas = recipe.beta1, recipe.beta2
-    optimizer = train.AdamW(params, *betas, weight_decay=recipe.weight_decay)
-    work = train.Gradients(params, golden.CFG)
-    shape = recipe.batch, golden.CFG.n_positions
-    each = np.full(shape, 1.0 / (shape[0] * shape[1]))
+    optimizer = AdamW(params, *betas, weight_decay=recipe.weight_decay)
+    work = parallel.Gradients(params, golden.CFG)
     want = GOLDEN["training"]
     clipped = []
     for step, rows in enumerate(golden.training_rows()):
-        work.clear()
-        loss = 0.0
-        for part in (slice(0, 2), slice(2, recipe.batch)):
-            loss += work.add(rows[part, :-1], rows[part, 1:], each[part])
+        loss = train.add_gradients(work, rows, micro_batch=2)
         norm, rate, skipped = train.update(optimizer, work.sum, loss, step, recipe)
         step_of_pytorch = want["steps: loss, norm, rate"][step]
         assert [loss, norm, rate] == pytest.approx(step_of_pytorch, rel=tolerance(dtype))

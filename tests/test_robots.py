@@ -1,20 +1,25 @@
-"""web/robots.py: the directives that are for us, and those that forbid the use of a page."""
+"""web/robots.py: what robots.txt allows; the directives that are for us and forbid the use of a page."""
 import doctest
 import random
 import time
 
 import pytest
 
+from web import boilerplate
 from web import charset
+from web import encoding
+from web import extract
+from web import markup
 from web import robots
-from web.robots import directives, forbids_links, moment, reservation
 from web.message import parse_headers
+from web.robots import (
+    allowed, directives, forbids_links, matches, moment, parse_robots, reservation)
 
 NOW = moment("2026-06-01T12:00:00Z")
 
 
 def test_examples_of_the_docstrings():
-    for module in (robots, charset):
+    for module in (boilerplate, charset, encoding, extract, markup, robots):
         found = doctest.testmod(module)
         assert found.attempted and not found.failed
 
@@ -99,3 +104,50 @@ def test_hostile_lines_take_no_time():
         start = time.process_time()
         reservation(piece * (100_000 // len(piece)), NOW)
         assert time.process_time() - start < 2, piece
+
+
+# ------------------------------------------------------------------------------------------------------
+# robots.txt.
+
+@pytest.mark.parametrize("text, want", [
+    ("User-agent: *\nDisallow: /a", [(False, "/a")]),
+    ("User-agent: other\nDisallow: /\n", []),
+    ("User-agent: *\nDisallow: /\n\nUser-agent: LongHand/2.0 (x)\nAllow: /b # yes\n", [(True, "/b")]),
+    ("User-agent: longhand-images\nDisallow: /", []),
+    ("User-agent: *\nDisallow: /\nUser-agent: longhand\nDisallow:", []),
+    ("User-agent: a\nUser-agent: longhand\nDisallow: /x\n\nUser-agent: b\nDisallow: /y\nUser-agent: longhand\nDisallow: /z", [(False, "/x"), (False, "/z")]),
+    ("User-agent: longhand\nSitemap: http://a/\n\nUser-agent: b\nDisallow: /x", [(False, "/x")]),
+    ("user-AGENT : *\r\nDISALLOW :/x\r\n", [(False, "/x")]), ("User-agent: *\rDisallow: /x\r", [(False, "/x")]),
+    ("Disallow: /before\nnonsense\nUser-agent: *\nDisallow: cgi", [(False, "/cgi")]),
+    ("User-agent: *\nDisallow: /%7ea ä", [(False, "/~a%20%C3%A4")]), ("<html><p>User-agent: soft 404", []), ("", [])])
+def test_robots_groups(text, want):
+    assert parse_robots(text.splitlines()) == (want, None)
+
+
+@pytest.mark.parametrize("value, want", [("2", 2.0), ("0.5", 0.5), ("x", None), ("-1", None), ("inf", None), ("", None), ("1e3", None), ("2\nCrawl-delay: 7", 7.0)])
+def test_crawl_delay(value, want):
+    assert parse_robots(f"User-agent: *\nCrawl-delay: {value}\nDisallow: /a".splitlines()) == ([(False, "/a")], want)
+    assert parse_robots(f"User-agent: *\nCrawl-delay: {value}\nUser-agent: longhand\nDisallow:".splitlines()) == ([], None)
+
+
+@pytest.mark.parametrize("pattern, path, want", [
+    ("/fish", "/fish", 1), ("/fish", "/fishheads/x?y", 1), ("/fish", "/Fish", 0), ("/fish", "/cat/fish", 0), ("/fish/", "/fish", 0), ("/*.php", "/a/b.php?c", 1),
+    ("/*.php", "/", 0), ("/*.php$", "/a.php", 1), ("/*.php$", "/a.php?b", 0), ("/*.php$", "/a.php.php", 1), ("/fish*.php", "/fishy.php", 1),
+    ("/fish*.php", "/x/fish.php", 0), ("/a$", "/a", 1), ("/a$", "/ab", 0), ("*", "/", 1), ("/*", "/", 1), ("/$", "/", 1), ("/$", "/x", 0), ("/a*$", "/a", 1),
+    ("/a*b*$", "/a-b-", 1), ("/a*bc$", "/abcbc", 1), ("/a*ab$", "/ab", 0), ("/a$b", "/a$b", 1), ("/a**b", "/axb", 1), ("*x", "/ax", 1)])
+def test_patterns(pattern, path, want):
+    assert matches(pattern, path) == want
+
+
+def test_of_the_rules_that_match_the_longest_decides():
+    def verdict(path, **rules):
+        return allowed([(key[0] == "a", value) for key, value in rules.items()], f"http://a.org{path}")
+    assert verdict("/page", a="/p", d="/") and not verdict("/page", a="/", d="/p") and verdict("/page", d="/p", a="/p")
+    assert not verdict("/page.htm", a="/page", d="/*.htm") and verdict("/", a="/$", d="/") and not verdict("/page", a="/$", d="/")
+    assert verdict("/x") and not verdict("/x?print=1", d="/*?")
+
+
+def test_hostile_patterns_take_no_time():
+    start = time.process_time()
+    assert not matches("/" + "*a" * 500 + "b", "/" + "a" * 2000)
+    assert time.process_time() - start < 0.1

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import regex
 
-import bpe
 from conftest import ROOT
-from token_texts import PROSE, trained, write_documents
+from token_texts import PROSE, run_bpe, trained, write_documents
 from bpe import Tokenizer
-import train
+from model import corpus
 from run import runs
 from tokens import shards
 from tokens.patterns import PATTERNS
@@ -92,10 +91,10 @@ def test_damaged_shards(tmp_path, trained):
 
 def test_train_and_encode_commands(tmp_path, capsys):
     lines = write_documents(tmp_path, n=300)
-    assert bpe.main(["train", "--run", str(tmp_path), "--vocab-size", "330"]) == 0
+    assert run_bpe(["train", "--run", str(tmp_path), "--vocab-size", "330"]) == 0
     assert "330 tokens" in capsys.readouterr().out
     arguments = ["encode", "--run", str(tmp_path), "--val-percent", "30", "--shard-tokens", "500"]
-    assert bpe.main(arguments) == 0
+    assert run_bpe(arguments) == 0
     printed = capsys.readouterr()
     assert max(map(len, printed.out.splitlines())) <= 80
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.tiktoken")
@@ -121,7 +120,7 @@ def test_train_and_encode_commands(tmp_path, capsys):
 
     # In another order, and in bigger shards: the same documents on each side, no old shard left.
     write_documents(tmp_path, n=300, reverse=True)
-    assert bpe.main(arguments[:-2]) == 0
+    assert run_bpe(arguments[:-2]) == 0
     for split in ("train", "val"):
         paths, tokens = read_tokens(tmp_path, split)
         assert len(paths) == 1
@@ -135,26 +134,26 @@ def test_text_files_and_other_inputs(tmp_path, capsys):
     (tmp_path / "a.txt").write_text(text, encoding="utf-8", newline="")
     run = tmp_path / "run"
     inputs = ["--input", str(tmp_path / "a.txt"), "--run", str(run)]
-    assert bpe.main(["train", *inputs, "--vocab-size", "300", "--pattern", "gpt4"]) == 0
-    assert bpe.main(["encode", *inputs, "--val-percent", "10"]) == 0
+    assert run_bpe(["train", *inputs, "--vocab-size", "300", "--pattern", "gpt4"]) == 0
+    assert run_bpe(["encode", *inputs, "--val-percent", "10"]) == 0
     tokenizer = Tokenizer.load(run / "tokenizer.json")
     assert tokenizer.ranks == Tokenizer.train([text], 300, "gpt4").ranks
     halves = [tokenizer.decode(read_tokens(run, split)[1]) for split in ("train", "val")]
     train, val = [half.removeprefix("<|endoftext|>") for half in halves]
     assert train + val == text and train.endswith("\n")
     assert 0.10 <= len(val) / len(text) < 0.11
-    assert bpe.main(["encode", *inputs, "--val-percent", "0"]) == 0
+    assert run_bpe(["encode", *inputs, "--val-percent", "0"]) == 0
     assert "no val documents" in capsys.readouterr().err
     assert not list((run / "tokens").glob("val_*"))
     write_documents(run, name="plain.jsonl")
-    assert bpe.main(["encode", "--run", str(run)]) == 0
+    assert run_bpe(["encode", "--run", str(run)]) == 0
 
 
 def test_encode_without_endoftext(tmp_path):
     (tmp_path / "a.txt").write_text("abcabc\n" * 50)
     for name in ("tokenizer.json", "tokenizer.tiktoken"):
         Tokenizer.characters("abc\n").save(tmp_path / name)
-    assert bpe.main(["encode", "--run", str(tmp_path), "--input", str(tmp_path / "a.txt")]) == 0
+    assert run_bpe(["encode", "--run", str(tmp_path), "--input", str(tmp_path / "a.txt")]) == 0
     assert read_tokens(tmp_path, "train")[1][:8].tolist() == [1, 2, 3, 1, 2, 3, 0, 1]
 
 
@@ -180,7 +179,7 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, capsys, command, name, 
     if name:
         (tmp_path / "docs").mkdir()
         (tmp_path / "docs" / name).write_bytes(content)
-    assert bpe.main([command, "--run", str(tmp_path)]) == 2
+    assert run_bpe([command, "--run", str(tmp_path)]) == 2
     *progress, error = capsys.readouterr().err.splitlines()
     assert error.startswith("bpe.py: error: ") and regex.search(message, error)
     assert str(tmp_path) in error or "empty corpus" in error
@@ -192,11 +191,11 @@ def test_bad_input_is_named_and_leaves_nothing(tmp_path, capsys, command, name, 
 def test_a_failed_encode_leaves_the_old_shards(tmp_path):
     write_documents(tmp_path)
     run = ["--run", str(tmp_path)]
-    assert bpe.main(["train", *run]) == 0
-    assert bpe.main(["encode", *run, "--shard-tokens", "300"]) == 0
+    assert run_bpe(["train", *run]) == 0
+    assert run_bpe(["encode", *run, "--shard-tokens", "300"]) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "tokens").iterdir()}
     (tmp_path / "docs" / "z.jsonl").write_bytes(b"{broken")
-    assert bpe.main(["encode", *run]) == 2
+    assert run_bpe(["encode", *run]) == 2
     assert {path: path.read_bytes() for path in (tmp_path / "tokens").iterdir()} == before
 
 
@@ -205,15 +204,17 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
     """Val of one --val-percent beside train of another would be the same documents twice."""
     write_documents(tmp_path)
     run = ["--run", str(tmp_path)]
-    assert bpe.main(["train", *run]) == 0
+    assert run_bpe(["train", *run]) == 0
     encode = ["encode", *run, "--shard-tokens", "300"]
-    assert bpe.main([*encode, "--val-percent", "10"]) == 0
+    assert run_bpe([*encode, "--val-percent", "10"]) == 0
     tokens = tmp_path / "tokens"
     (tokens / "train_000003.bin.99-0123abcd.tmp").write_bytes(b"left by a kill")
     (tokens / "notes.txt").write_bytes(b"the user's")
 
     def files():
-        return {p.name: p.read_bytes() for p in tokens.iterdir() if p.is_file() and p.name[0] != "."}
+        return {
+            p.name: p.read_bytes() for p in tokens.iterdir() if p.is_file() and p.name[0] != "."
+        }
 
     before = {k: v for k, v in files().items() if not k.endswith(".tmp")}
 
@@ -232,24 +233,24 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
         with monkeypatch.context() as m:
             patch(m)
             if isinstance(error, OSError):
-                assert bpe.main([*encode, "--val-percent", "50"]) == 2
+                assert run_bpe([*encode, "--val-percent", "50"]) == 2
             else:
                 with pytest.raises(KeyboardInterrupt):
-                    bpe.main([*encode, "--val-percent", "50"])
+                    run_bpe([*encode, "--val-percent", "50"])
 
-    for at in (1, 2, 5):                                # while the new ones are written: nothing has happened
+    for at in (1, 2, 5):  # while the new ones are written: nothing has happened
         encode_stopped(stop(shards, "write_shard", at))
         assert files() == before and not (tokens / ".new").exists()
     encode_stopped(stop(runs.os, "replace", 12))        # while they take the places of the old ones
     assert "train_000000.bin" not in files()
     with pytest.raises(ValueError, match="its files were being replaced.*python bpe.py encode"):
-        train.load_run(tmp_path, None)
-    assert bpe.main([*encode, "--val-percent", "50"]) == 0
+        corpus.load_run(tmp_path, None)
+    assert run_bpe([*encode, "--val-percent", "50"]) == 0
     after = files()
     assert {k for k in after if k.startswith("val")} != {k for k in before if k.startswith("val")}
     assert after["notes.txt"] == b"the user's" and not (tokens / ".new").exists()
     shutil.rmtree(tokens)
-    assert bpe.main([*encode, "--val-percent", "50"]) == 0
+    assert run_bpe([*encode, "--val-percent", "50"]) == 0
     assert files() == {k: v for k, v in after.items() if k != "notes.txt"}
 
 

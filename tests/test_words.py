@@ -14,9 +14,8 @@ from conftest import run_script
 
 
 def test_examples_of_the_docstrings():
-    for module in (words, dedup):
-        found = doctest.testmod(module)
-        assert found.attempted > 1 and not found.failed
+    found = doctest.testmod(words)
+    assert found.attempted > 3 and not found.failed
 
 
 # What spaCy 3.8 gives; words are separated by |, pieces by spaces.
@@ -73,6 +72,32 @@ def test_what_dedup_takes_for_unsplit_is_one_word():
         assert unsplit == (words.split_piece(piece) == [piece]), piece
         n_split += not unsplit
     assert 2000 < n_split < 18_000
+
+
+@pytest.mark.parametrize("text, tokens", [
+    ("Mr. Li's 3.14 isn't well-known.", "Mr.|Li|'s|3.14|is|n't|well|-|known|."),
+    ("We’re at 1,000, aren’t we?", "We|’re|at|1,000|,|are|n’t|we|?"),
+    ("The U.S. and e.g. J. Smith...", "The|U.S.|and|e.g.|J.|Smith|..."),
+    ("See http://a.com/b?c=d, or a@b.com.", "See|http://a.com/b?c=d|,|or|a@b.com|."),
+    ("$5 50% 20th 10:30 1990s", "$|5|50|%|20th|10:30|1990s"), ("O'Donnell cannot", "O'Donnell|can|not"),
+    ("example.com End.Next", "example.com|End|.|Next"), ("a--b…", "a|--|b|…"), ("", ""), (" \n\t\u00a0", ""), ("\u4e2d\u6587\u3002", "中文|。"),
+    ("「東京」は、日本の首都です。 好（一）《书》", "「|東京」は、日本の首都です|。|好（一）《书|》")])
+def test_words_of_texts(text, tokens):
+    assert words.words(text) == tokens.split("|") * bool(tokens)
+
+
+@pytest.mark.parametrize("text, n", [
+    ("One. Two! Three?", 3), ("One. (Two) three", 2), ("No end", 1), ("", 1), ("...", 1), ("One...two", 1), ("Mr. Smith of the U.S. came.", 1),
+    ('He said "no." Then he left.', 2), ("3.14 is pi. Yes.", 2), ("一。二。三", 1), ("一。 二。 三", 3), ("One.", 1), ("a.b.c", 1),
+    ("end. */", 1), ("end.  */", 2), ("end.\u00a0*/", 2), ("end.  Next", 2), ("so  on. The\tend?  ! ?", 3), ("one\u17d4 two\u0964 three", 2)])
+def test_count_sentences(text, n):
+    assert words.count_sentences(text) == n
+
+
+def test_character_sets():
+    assert len(words.PUNCTUATION) == 129 and len(words.END_MARKS) == 159
+    assert {c for c in words.END_MARKS if c < "\u0250"} == set(".!?")
+    assert "•" not in words.SYMBOLS and "１" in words.SYMBOLS and "\t" not in words.SYMBOLS
 
 
 @pytest.mark.parametrize("piece", ["(" * 40_000, "a)" * 25_000, ".)" * 25_000, "a.a." * 12_000 + "1", "a@" * 25_000 + ".com", "x://" * 15_000, "a." * 25_000 + ":",

@@ -2,13 +2,17 @@
 
 import gzip
 import json
+import sys
 
 import numpy as np
 import pytest
 
+import bpe
 from conftest import SHARED
+from run import command
 from tokens.tiktoken import Encoding
 
+# Short texts that are hard to cut or to encode.
 AWKWARD = [
     "", " ", "\n", "?", "hello", "hello ", "  hello  ", "hello!!!? (안녕하세요!) lol123 😉",
     "请考试我的软件！12345", "don't DON'T we'Ll", "def f():\n    return 1\n", "x\n  ", "a\r\nb\r\n\r\n",
@@ -57,6 +61,15 @@ def write_documents(run, n=60, name="part.jsonl.gz", seed=8, reverse=False):
         for line in reversed(lines) if reverse else lines:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return lines
+
+
+def run_bpe(arguments):
+    """bpe.main as the command line runs it: errors go to stderr, and the exit code is 2."""
+    try:
+        return bpe.main(arguments)
+    except (ValueError, OSError) as error:
+        print(f"bpe.py: error: {command.message(error)}", file=sys.stderr)
+        return 2
 
 
 @pytest.fixture(scope="module")

@@ -1067,10 +1067,13 @@ def page_of(rng, shape, size):
 
 def through_the_filters(page):
     """{step: CPU seconds} of all that data.py may do to a page, whatever the step before says."""
+    import data as chapter
     from web import dedup
     from web import extract
-    from web import filters
     from web import language
+    from web import pii
+    from web import quality
+    from web import rights
 
     data, found = page.encode("utf-8", "surrogatepass"), {}
     model = language.load()
@@ -1081,16 +1084,16 @@ def through_the_filters(page):
         found[step] = max(found.get(step, 0), time.process_time() - started)
         return value
 
-    timed("rights", filters.rights, {"x-robots-tag": "a," * 500}, data)
+    timed("rights", rights.rights, {"x-robots-tag": "a," * 500}, data)
     text = timed("extract", extract.main_text, data) or ""
     for text in {text, page.replace("<", "(")}:
         timed("language", model.predict, [text.replace("\n", " ")])
-        timed("repetition", filters.gopher_repetition, text)
-        timed("quality", filters.gopher_quality, text)
-        timed("c4", filters.c4_quality, text)
-        timed("fineweb", filters.fineweb_quality, text)
+        timed("repetition", chapter.gopher_repetition, text, quality.words_of, quality.parts_of)
+        timed("quality", chapter.gopher_quality, text, quality.words_of)
+        timed("c4", chapter.c4_quality, text)
+        timed("fineweb", chapter.fineweb_quality, text, quality.words_of)
         timed("minhash", dedup.minhash, [text])
-        timed("redact", filters.redact, text, ("email", "ip", "ssn", "phone"))
+        timed("redact", pii.redact, text, ("email", "ip", "ssn", "phone"))
     return found
 
 

@@ -1,8 +1,8 @@
 """hashtable.py: numbers for keys, looked up many at a time in arrays.
 
-A dict is asked for one key after the other: 60 ns each at best, and pieces would have to become
-Python objects first. Here NumPy looks up a whole block of keys in a few passes. Two things are
-looked up so: pieces of text (Pieces, below) and pairs of ids (encoder.Pairs).
+A dict is asked for one key after the other, and a piece must become a Python object first. Here
+NumPy looks up a whole block of keys in a few passes. We look up two kinds of keys this way: pieces
+of text (Pieces, below) and pairs of ids (encoder.Pairs).
 
     slot        0    1    2    3    4    5    6    7        size: a power of two, a quarter full
     number     -1    2   -1    0    1   -1   -1   -1        -1: free
@@ -31,12 +31,14 @@ class Table:
     SALT = np.uint64(int.from_bytes(os.urandom(8), "little"))
 
     def __init__(self, n_words, n_keys=2**12):
-        self.n, self.keys = 0, np.zeros((n_keys, n_words), np.uint64)   # the keys by their number
+        self.n = 0
+        self.keys = np.zeros((n_keys, n_words), np.uint64)      # by their number
         self.build(1 << (4 * n_keys - 1).bit_length())
 
     def build(self, size):
         """Make the slots anew and put all keys into them."""
-        self.size, self.number = size, np.full(size, -1, np.int32)
+        self.size = size
+        self.number = np.full(size, -1, np.int32)
         self.words = [np.zeros(size, np.uint64) for _ in self.keys.T]
         keys, self.n = self.keys[:self.n], 0
         self.add(*keys.T)
@@ -56,7 +58,8 @@ class Table:
         """Whether another key than this one stands in each slot."""
         other = self.words[0].take(slot) != key[0]
         for words, word in zip(self.words[1:], key[1:]):
-            other |= words.take(slot) != word
+            stands = words.take(slot)
+            other |= stands != word
         return other
 
     def find(self, *key):
@@ -82,14 +85,16 @@ class Table:
         -> (n,) int32 numbers; (m,) the places of the m different keys, where each comes first.
 
         All keys go to their slots at once. Where several want one free slot, NumPy's assignment
-        lets the last one stay, and as we assign them backwards, that is the first one. Whoever
-        finds a key that is not his own there tries the next slot.
+        lets the last one stay. We assign them backwards, so it is the one that comes first. A key
+        that finds another key in its slot tries the next slot.
         """
         n = self.n + len(key[0])
         if 4 * n > self.size:                   # with fuller tables, searches in vain get long
-            self.build(1 << (6 * n).bit_length())
-        slot, todo = self.home(*key), np.arange(len(key[0]))
-        first = np.empty(len(todo), np.int32)               # the place of the first equal key
+            size = 1 << (6 * n).bit_length()
+            self.build(size)
+        slot = self.home(*key)
+        todo = np.arange(len(slot))
+        first = np.empty(len(slot), np.int32)               # the place of the first equal key
         while len(todo):
             free = todo[self.number[slot[todo]] < 0][::-1]
             self.number[slot[free]] = free                  # not yet a number: a place in `key`
@@ -97,15 +102,15 @@ class Table:
             for words, word in zip(self.words, key):
                 words[slot[stays]] = word[stays]
             other = self.differ(slot[todo], [word[todo] for word in key])
-            first[todo[~other]] = self.number[slot[todo[~other]]]
-            todo = todo[other]
+            done, todo = todo[~other], todo[other]
+            first[done] = self.number[slot[done]]
             slot[todo] = (slot[todo] + 1) & (self.size - 1)
         firsts = np.flatnonzero(first == np.arange(len(first)))
         number = np.empty(len(first), np.int32)
         number[firsts] = np.arange(self.n, self.n + len(firsts))
         self.number[slot[firsts]] = number[firsts]
         if len(self.keys) < self.n + len(firsts):
-            more = np.zeros((n, self.keys.shape[1]), np.uint64)
+            more = np.zeros((n, len(key)), np.uint64)
             self.keys = np.concatenate([self.keys[:self.n], more])
         for column, word in zip(self.keys.T, key):
             column[self.n:self.n + len(firsts)] = word[firsts]
@@ -116,6 +121,7 @@ class Table:
         """Let find() give values[i], (n,) int32, in place of the number i. No key can follow."""
         full = self.number >= 0
         self.number[full] = values[self.number[full]]
+        self.keys = self.keys[:0]
 
 
 # ---- pieces --------------------------------------------------------------------------------------
@@ -123,9 +129,23 @@ class Table:
 # A piece of n <= SURE bytes as a key of two words: its bytes, then zeros, and n as the last byte.
 #
 #     " hello"  ->  word 0: 20 68 65 6c 6c 6f 00 00    word 1: 00 00 00 00 00 00 00 06
-LOW_BYTES = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(SURE + 1)], np.uint64)
-HIGH_BYTES = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(SURE + 1)], np.uint64)
-LENGTH_BYTE = np.array([n << 56 for n in range(SURE + 1)], np.uint64)
+#
+# For each n: the bits of word 0 and of word 1 that the piece fills, and the byte of its length.
+LENGTHS = range(SURE + 1)
+LOW_BITS = np.array([256 ** min(n, 8) - 1 for n in LENGTHS], np.uint64)
+HIGH_BITS = np.array([256 ** max(n - 8, 0) - 1 for n in LENGTHS], np.uint64)
+LENGTH_BYTE = np.array([n << 56 for n in LENGTHS], np.uint64)
+
+
+def laid_out(pieces):
+    """Byte strings -> (data, begin, length), as look() and words_of() take them.
+
+    data (uint8) has all bytes, one piece behind the other, and some more.
+    """
+    length = np.array([len(piece) for piece in pieces], np.int64)
+    data = b"".join(pieces) + bytes(2 * SURE + 2)
+    data = np.frombuffer(data, np.uint8)
+    return data, np.cumsum(length) - length, length
 
 
 def words_of(data, begin, length):
@@ -133,15 +153,21 @@ def words_of(data, begin, length):
 
     data (uint8) goes on for 15 bytes behind the last piece. Returns two arrays (n,) of uint64.
     """
-    word_at = np.ndarray(len(data) - 7, "<u8", data, 0, (1,))       # the word at each byte
-    low, high = word_at.take(begin), word_at.take(begin + 8)
-    low &= LOW_BYTES.take(length)
-    high &= HIGH_BYTES.take(length)
+    words = words_at(data)
+    low = words.take(begin)
+    low &= LOW_BITS.take(length)
+    high = words.take(begin + 8)
+    high &= HIGH_BITS.take(length)
     high |= LENGTH_BYTE.take(length)
     return low, high
 
 
-class Looked(NamedTuple):
+def words_at(data):
+    """The word that begins at each byte of data (n,) uint8: a view, (n - 7,) uint64."""
+    return np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
+
+
+class LookedUp(NamedTuple):
     """What Pieces.look has found of a block of pieces."""
     low: np.ndarray         # (n,) the keys
     high: np.ndarray
@@ -161,19 +187,23 @@ class Pieces:
         self.number_of_row = np.array([-1], np.int32)       # the last one is for what is not there
 
     def look(self, data, begin, length):
-        """What find() has to know of the pieces data[begin:begin + length]. Changes nothing, so
-        several threads may look at the same time."""
+        """Look up the pieces data[begin:begin + length], for find().
+
+        This changes nothing, so several threads may look at the same time.
+        """
         low, high = words_of(data, begin, np.minimum(length, SURE))
         row = self.table.find(low, high)
         long = {}
         for i in np.flatnonzero(length > SURE).tolist():
-            long[i] = data[begin[i]:begin[i] + length[i]].tobytes()
+            end = begin[i] + length[i]
+            long[i] = data[begin[i]:end].tobytes()
             row[i] = 0                                      # not new in the table
-        return Looked(low, high, row, long)
+        return LookedUp(low, high, row, long)
 
     def find(self, blocks):
-        """[Looked] -> [(n,) int32 numbers]. New pieces get the next numbers."""
-        self.add([np.flatnonzero(block.row < 0) for block in blocks], blocks)
+        """[LookedUp] -> [(n,) int32 numbers]. New pieces get the next numbers."""
+        new = [np.flatnonzero(block.row < 0) for block in blocks]
+        self.add(new, blocks)
         found = []
         for block in blocks:
             numbers = self.number_of_row.take(block.row)
@@ -183,35 +213,44 @@ class Pieces:
         return found
 
     def add(self, new, blocks):
-        """Number the pieces that are new. new: for each block the places that are not in the table.
-        Their rows are written into the blocks."""
-        begins = np.cumsum([0] + [len(block.row) for block in blocks]).tolist()
+        """Number the pieces that are new, and write their rows into the blocks.
+
+        new: for each block the places of pieces that are not in the table.
+        """
+        low, high, met = [], [], []                         # of those for the table
         new_long = {}                                       # piece -> where it was met first
-        for block, begin in zip(blocks, begins):
+        begin = 0
+        for block, at in zip(blocks, new):
+            low.append(block.low[at])
+            high.append(block.high[at])
+            met.append(begin + at)
             for i, piece in block.long.items():
                 if piece not in self.long:
                     new_long.setdefault(piece, begin + i)
+            begin += len(block.row)
         if not new_long and not any(map(len, new)):
             return
-        low = np.concatenate([block.low[at] for block, at in zip(blocks, new)])
-        high = np.concatenate([block.high[at] for block, at in zip(blocks, new)])
-        met = np.concatenate([begin + at for begin, at in zip(begins, new)])
+        low, high, met = map(np.concatenate, (low, high, met))
         rows, firsts = self.table.add(low, high)
-        ends = np.cumsum([len(at) for at in new])
-        for block, at, part in zip(blocks, new, np.split(rows, ends[:-1])):
-            block.row[at] = part
-        met = np.concatenate([met[firsts], np.array(list(new_long.values()), np.int64)])
+        done = 0
+        for block, at in zip(blocks, new):
+            block.row[at] = rows[done:done + len(at)]
+            done += len(at)
+        met_long = np.array(list(new_long.values()), np.int64)
+        met = np.concatenate([met[firsts], met_long])
+        n = self.n + len(met)
         number = np.empty(len(met), np.int32)
-        number[np.argsort(met)] = np.arange(self.n, self.n + len(met))
+        number[np.argsort(met)] = np.arange(self.n, n)
+        known, unknown = self.number_of_row[:-1], self.number_of_row[-1:]
         short, long = number[:len(firsts)], number[len(firsts):]
-        unknown = np.array([-1], np.int32)
-        self.number_of_row = np.concatenate([self.number_of_row[:-1], short, unknown])
+        self.number_of_row = np.concatenate([known, short, unknown])
         self.long |= zip(new_long, long.tolist())
-        self.n += len(met)
+        self.n = n
 
     def known(self, data, begin, length):
         """The numbers of pieces, each of at most SURE bytes -> (n,) int32, -1: unknown."""
-        return self.number_of_row.take(self.table.find(*words_of(data, begin, length)))
+        row = self.table.find(*words_of(data, begin, length))
+        return self.number_of_row.take(row)
 
     def short_from(self, first):
         """The pieces in the table whose number is `first` or more.
@@ -219,8 +258,10 @@ class Pieces:
         -> (n,) numbers, (n, 16) uint8 the bytes, (n,) lengths
         """
         row = np.searchsorted(self.number_of_row[:-1], first)
-        raw = self.table.keys[row:self.table.n].view(np.uint8).reshape(-1, 16)
-        return self.number_of_row[row:-1].astype(np.int64), raw, raw[:, SURE].astype(np.int64)
+        keys = self.table.keys[row:self.table.n]
+        raw = keys.view(np.uint8).reshape(-1, 16)
+        numbers = self.number_of_row[row:-1].astype(np.int64)
+        return numbers, raw, raw[:, SURE].astype(np.int64)
 
     def long_from(self, first):
         """{number: piece} of the long pieces whose number is `first` or more."""
@@ -230,6 +271,8 @@ class Pieces:
         """Every piece, in the order of the numbers."""
         numbers, raw, lengths = self.short_from(0)
         pieces, joined = self.long_from(0), raw.tobytes()
-        for k, (i, n) in enumerate(zip(numbers.tolist(), lengths.tolist())):
-            pieces[i] = joined[16 * k:16 * k + n]
+        begins = range(0, len(joined), 16)
+        lengths = lengths.tolist()
+        for i, begin, n in zip(numbers.tolist(), begins, lengths):
+            pieces[i] = joined[begin:begin + n]
         return [pieces[i] for i in range(self.n)]

@@ -1,8 +1,9 @@
 """pieces.py: text to pieces, with arrays in place of a regular expression.
 
-The patterns of patterns.py are the definition. Here is a second way to the same cuts, ten times as
-fast. A table gives every character its kind. The kinds of its neighbours tell whether a piece
-begins there, for a block of characters at a time.
+The patterns of patterns.py are the definition. Here is a second way to the same cuts, with which
+encoding takes a fifth of the time for English, a third for 150 languages. A table gives every
+character its kind. The kinds of its neighbours tell whether a piece begins there, for a block of
+characters at a time.
 
     kinds       letters, digits, white space (newlines among it), others
     rule 1      a piece begins where the kind changes, and at the last white space of a run
@@ -46,7 +47,7 @@ RULES = {
     PATTERNS["digits"]: Rules(digits=1),
     PATTERNS["qwen2"]: Rules(digits=1),
 }
-BLOCK = 1 << 17                     # characters worked on at a time: their arrays stay in the cache
+BLOCK = 1 << 17                     # characters worked on at a time; threads take a block each
 PADDING = 15                        # bytes behind the last piece, for hashtable.words_of
 SAFE_CUT = regex.compile(r"\p{L}(?=[ \n])")         # no pattern of RULES looks across
 
@@ -273,7 +274,7 @@ def ask_pattern(start, text, odd, code, before, rules, borders):
 
 # ---- texts to blocks, blocks to pieces -----------------------------------------------------------
 
-def parts_of(text, pattern, size=BLOCK):
+def parts_of(text, pattern, size):
     """Yields the text in parts of about `size` characters, cut at SAFE_CUT.
 
     By a pattern that is not in RULES it comes whole.
@@ -306,7 +307,7 @@ def blocks_of(texts, pattern):
 
     Long texts are cut into several parts, short ones share a block.
     """
-    parts = ((i, part) for i, text in enumerate(texts) for part in parts_of(text, pattern))
+    parts = ((i, part) for i, text in enumerate(texts) for part in parts_of(text, pattern, BLOCK))
     return batches_of(parts, lambda part: len(part[1]), BLOCK)
 
 

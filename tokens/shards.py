@@ -177,6 +177,13 @@ def read_line(line, val_percent):
 
 # ---- all documents of a run ----------------------------------------------------------------------
 
+def check_sizes(val_percent, shard_tokens):
+    """ValueError for numbers of the command line that make no shards."""
+    if not 0 <= val_percent < 100 or not 0 < shard_tokens <= LARGEST:
+        raise ValueError(f"--val-percent {val_percent} must be 0 to 99, --shard-tokens "
+                         f"{shard_tokens} 1 to {LARGEST}")
+
+
 def encode_documents(tokenizer, documents):
     """[(split, text)] -> [(split, ids, bytes of the text)]. Ids begin with <|endoftext|>."""
     dtype = dtype_for(tokenizer)

@@ -2,8 +2,8 @@
 
     tokenizer.json              Hugging Face's, which holds everything (tokens/huggingface.py)
     vocab.json, merges.txt      GPT-2's own, ids and merges (the same)
-    NAME.tiktoken               ranks only (tokens/ranks.py); the rest is in a .json beside it, or is
-                                published for the name
+    NAME.tiktoken               ranks only (tokens/ranks.py); the rest is in a .json beside it, or
+                                is published for the name
 
 Nothing here uses the network: the published files are found where tiktoken keeps them.
 

@@ -12,6 +12,7 @@ import codecs
 import re
 from itertools import islice
 
+from run import command
 from web.encoding import MULTI_BYTE, SEVEN_BITS, encoding_of, text_of
 from web.markup import WS, attributes, tags
 
@@ -162,3 +163,7 @@ def decode(data, label=None):
     """Bytes of a page -> str, never an error. label: the charset of the HTTP header. See read."""
     text, _ = read(data, label)
     return text
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -17,6 +17,7 @@ import time
 import urllib.request
 from urllib.parse import urlsplit, urlunsplit
 
+from run import command
 from web.message import HEAD_END
 
 MAX_HEAD = 256 << 10        # bytes read of a response before its body, with interim responses
@@ -223,3 +224,7 @@ def urlopen(request):
     for handler in HANDLERS:
         opener.add_handler(handler())
     return opener.open(request, timeout=TIMEOUT_S)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

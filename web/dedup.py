@@ -1,29 +1,30 @@
-"""dedup.py: near-duplicates, found by MinHash.
+"""Near-duplicates, found by MinHash: data.minhash and data.clusters for many documents.
 
-Two texts are near-duplicates when they share most of their shingles, the runs of five words in them. Comparing all pairs of a
-million texts is out of the question, so each gets a signature: for each of 112 orders of all shingles the first one that the
-text has. Two texts that share a part s of their shingles agree in each of the 112 with probability s. The signature is cut into
-14 bands of 8, and texts that agree in any whole band are linked: with probability 1 - (1 - s^8)^14, which is 0.053 for s = 0.5
-and 0.988 for s = 0.85 (p_linked). What links connect, in any number of steps, is a cluster, and of a cluster one text is kept: the one
-that was fetched first (by its date, then url, then id), whatever order the files come in.
+data.py says what a signature is, and why 14 bands of 8 link texts that share 85 % of their shingles
+and not those that share half. Here are the same functions, faster, and three steps on files. A
+step that was killed does not begin anew. Machines that share the work sign into folders of their
+own; copy the files of these into one folder before `match`.
 
-The steps leave files, so a step that was killed does not begin anew. Machines that share the work
-sign into folders of their own, and the files of these are copied into one folder.
+    python -m web.dedup sign docs/*.jsonl.gz --work W
+        writes each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
+    python -m web.dedup match --work W --index 2024.npy
+        writes which documents go, W/NAME.drop.npy; the index is of an earlier crawl
+    python -m web.dedup drop docs/*.jsonl.gz --work W --to out
+        writes the files without them
 
-    python -m web.dedup sign docs/*.jsonl.gz --work W   each file's band keys, W/NAME.keys.npy, and names, W/NAME.names.tsv
-    python -m web.dedup match --work W --index 2024.npy  which documents go: W/NAME.drop.npy; the index is of an earlier crawl
-    python -m web.dedup drop docs/*.jsonl.gz --work W --to out   the files without them
+Of a cluster the document stays that was fetched first (the least date, then url, then id), in
+whatever order the files come. Contents decide, not names, sizes or times. Each step writes its
+record last (NAME.signed.json, matched.json), with the SHA-256 of what it read and wrote. A file
+that has changed is signed again, and a step refuses files that do not belong together.
 
-Contents decide, not names, sizes or times. Each step writes its record last (NAME.signed.json,
-matched.json), with the SHA-256 of what it read and wrote. A file that has changed is signed again,
-and a step refuses files that do not belong together.
+data.py takes the same steps within its run. Words, formula, seeds and constants are datatrove
+0.10's, so that signatures are equal bit for bit; with version="v1" they are those of datatrove 0.2,
+which made FineWeb v1 (with NLTK's words, few of whose rules act on text without punctuation). Of a
+band only a 64-bit key is kept: among a billion documents 0.38 pairs are linked by mistake
+(14 bands, 5e17 pairs, 2^64 keys). An index is refused for documents that another version signs.
 
-data.py takes the same steps within the pipeline. Words, formula, seeds and constants are datatrove 0.10's, so that signatures
-are equal bit for bit, and with version="v1" those of datatrove 0.2, which made FineWeb v1 (with NLTK's words, of which few
-rules are left on text without punctuation). Of a band only a 64-bit key is kept: among a billion documents 0.38 pairs are
-linked by mistake (n_mistakes). An index of band keys is refused for documents that another version signs.
-
-Sources: Broder 1997 (MinHash); Penedo et al. 2024 (FineWeb: 5-grams, 14 bands of 8); datatrove's minhash.py.
+Sources: Broder 1997 (MinHash); Penedo et al. 2024 (FineWeb: 5-grams, 14 bands of 8); datatrove's
+minhash.py.
 """
 
 import argparse
@@ -45,8 +46,7 @@ from web import encoding
 import numpy as np
 import regex
 from run import runs
-from web.filters import PUNCTUATION
-from web.words import SPECIAL, UNITS, split_piece
+from web.words import PUNCTUATION, SPECIAL, UNITS, Memory, split_piece
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
 MERSENNE = np.uint64((1 << 61) - 1)
@@ -55,26 +55,27 @@ NUMBER = regex.compile(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?")
 # What is split of a normalized text in ASCII: doesnt -> does nt, 0km -> 0 km.
 SPLIT = frozenset(piece for piece, words in SPECIAL.items() if len(words) > 1)
 SPLIT_NUMBER = regex.compile(f"0(?:{'|'.join(UNITS)})(?![a-z0])")
-TO_SPACE, DELETED = {ord(c): " " for c in PUNCTUATION}, {ord(c): None for c in PUNCTUATION}
+TO_SPACE = {ord(mark): " " for mark in PUNCTUATION}
+DELETED = {ord(mark): None for mark in PUNCTUATION}
 DIGITS = re.compile(r"\d+")
 OLD_MARKS = re.compile("[‘‒―`;]")                           # the last two come of Greek letters
-OLD_WORDS = re.compile(r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na(?:\s|\Z)))"
-                       r"(not|me|na|ta)")
+OLD_WORDS = re.compile(
+    r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na(?:\s|\Z)))"
+    r"(not|me|na|ta)")
 BLOCK = 256                     # shingles times 112 numbers of 8 bytes: fits a core's cache
 
-
-# ------------------------------------------------------------------------------------------------------- signatures
+# -------------------------------------------------------------------------------------- signatures
 
 
 @functools.cache
-def permutations():                                         # -> a, b (112,) uint64
-    """datatrove's multipliers and offsets: what NumPy's old generator draws after seed 1."""
+def permutations():
+    """datatrove's multipliers and offsets, (112,) uint64 each: NumPy's old generator, seed 1."""
     rng, n = np.random.RandomState(1), BANDS * ROWS
     return rng.randint(1, MERSENNE, n, np.uint64), rng.randint(0, MERSENNE, n, np.uint64)
 
 
 def normalize(text, version="0.10"):
-    """By what documents are compared: lower case, numbers 0, no punctuation or accents.
+    """The form in which documents are compared: lower case, numbers 0, no punctuation, no accents.
 
     "v1" deletes punctuation, which joins what stood at its sides: don't -> dont, 3.14 -> 0.
     """
@@ -90,56 +91,57 @@ def normalize(text, version="0.10"):
     return DIGITS.sub("0", text).strip() if version == "v1" else text
 
 
-class Memory(dict):
-    """A memory: piece -> its words, joined by spaces."""
-    MOST, MOST_CHARS = 1 << 18, 1 << 23                     # with more it begins anew
-
-    def __init__(self):
-        self.n_chars = 0
-
-    def __missing__(self, piece):
-        self.n_chars += len(piece)
-        self[piece] = words = " ".join(split_piece(piece))
-        return words
-
-    def __call__(self, text):
-        """The text with one space between its words."""
-        if len(self) > self.MOST or self.n_chars > self.MOST_CHARS:
-            self.clear()
-            self.n_chars = 0
-        pieces = text.split()
-        return " ".join(operator.itemgetter(*pieces)(self)) if len(pieces) > 1 else self[text.strip()]
+words_in = Memory(lambda piece: " ".join(split_piece(piece)))
 
 
-split = Memory()
+def split(text):
+    """A normalized text with one space between its words."""
+    pieces = text.split()
+    if len(pieces) < 2:
+        return words_in[text.strip()]
+    return " ".join(operator.itemgetter(*pieces)(words_in))
 
 
 def split_v1(text):
-    """The words of FineWeb v1, joined by spaces: NLTK's rules, of which few know no punctuation."""
+    """The words of FineWeb v1, joined by spaces: NLTK's rules that act without punctuation."""
     text = OLD_MARKS.sub(r" \g<0> ", text)
     return " ".join(OLD_WORDS.sub(r" \g<1> \g<2> ", text).split())
 
 
-def shingle_hashes(text, version="0.10"):                   # a normalized text of T words -> (T-4,) uint64
-    """The first 8 bytes of each shingle's SHA-1, its words joined by spaces."""
+def needs_split(text):
+    """Whether the words of a normalized text may be others than what single spaces divide."""
+    if not text.isascii() or "  " in text:              # two spaces: an accent stood alone
+        return True
+    return not SPLIT.isdisjoint(text.split()) or bool(SPLIT_NUMBER.search(text))
+
+
+def shingle_hashes(text, version="0.10"):
+    """The first 8 bytes of each shingle's SHA-1: a normalized text of T words -> (T-4,) uint64.
+
+    Cuts all shingles out of one string, at its spaces, instead of joining five words for each.
+    """
     if version == "v1":
         text = split_v1(text)
-    elif not (text.isascii() and SPLIT.isdisjoint(text.split()) and not SPLIT_NUMBER.search(text)):
-        text = split(text)                                  # else no word of it is split
+    elif needs_split(text):
+        text = split(text)
     joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
-    begins, ends = [0, *(spaces + 1).tolist()], [*spaces.tolist(), len(joined)]
-    return np.frombuffer(b"".join([sha1(joined[i:j]).digest()[:8] for i, j in zip(begins, ends[SHINGLE - 1:])]), "<u8")
+    begins = [0, *(spaces + 1).tolist()]
+    ends = [*spaces.tolist(), len(joined)][SHINGLE - 1:]
+    digests = [sha1(joined[begin:end]).digest()[:8] for begin, end in zip(begins, ends)]
+    return np.frombuffer(b"".join(digests), "<u8")
 
 
-def minhash(texts, version="0.10"):                         # n texts -> (n, 112) uint64
-    """Signatures, bit for bit datatrove's: min over shingles h of (h*a + b mod 2^64) mod (2^61-1).
+def minhash(texts, version="0.10"):
+    """data.minhash: n texts -> (n, 112) uint64, in two thirds of the time.
 
-    The product wraps at 64 bits before the modulus, so this is no permutation by the book. A text
-    of fewer than 5 words has no shingle: its row is all ones, and it is nobody's duplicate.
+    Takes the shingles in blocks that stay in a core's cache, and the remainder modulo 2^61-1
+    without a division: the low 61 bits plus the others, once less the modulus where that is not
+    negative.
     """
-    (a, b), sixty_one = permutations(), np.uint64(61)
-    signatures, (x, y) = np.full((len(texts), BANDS * ROWS), NO_SIGNATURE, np.uint64), np.empty((2, BLOCK, BANDS * ROWS), np.uint64)
+    (a, b), n = permutations(), BANDS * ROWS
+    signatures = np.full((len(texts), n), NO_SIGNATURE, np.uint64)
+    x, y = np.empty((2, BLOCK, n), np.uint64)
     for row, text in zip(signatures, texts):
         hashes = shingle_hashes(normalize(text, version), version)
         for at in range(0, len(hashes), BLOCK):
@@ -147,18 +149,22 @@ def minhash(texts, version="0.10"):                         # n texts -> (n, 112
             u, v = x[:len(h)], y[:len(h)]
             np.multiply(h, a, out=u)
             u += b
-            np.right_shift(u, sixty_one, out=v)             # u mod 2^61 - 1 = its low 61 bits + the others,
+            np.right_shift(u, np.uint64(61), out=v)
             u &= MERSENNE
             u += v
-            np.subtract(u, MERSENNE, out=v)                 # less the modulus where that is not below 0: there it wraps
+            np.subtract(u, MERSENNE, out=v)                 # wraps to a huge number below zero
             np.minimum(u, v, out=u)
             np.minimum(row, u.min(0), out=row)
     return signatures
 
 
-def band_keys(signatures):                                  # (n, 112) uint64 -> (n, 14) uint64
-    """A band's 8 minima as one number. Without a signature all of them are NO_SIGNATURE."""
-    bands, keys = signatures.reshape(-1, BANDS, ROWS), np.zeros((len(signatures), BANDS), np.uint64)
+def band_keys(signatures):
+    """A band's 8 minima as one number: (n, 112) uint64 -> (n, 14) uint64.
+
+    A document without a signature has NO_SIGNATURE for each.
+    """
+    bands = signatures.reshape(-1, BANDS, ROWS)
+    keys = np.zeros((len(signatures), BANDS), np.uint64)
     for j in range(ROWS):
         keys = (keys ^ bands[:, :, j]) * np.uint64(0x9E3779B97F4A7C15)
         keys ^= keys >> np.uint64(29)
@@ -166,38 +172,24 @@ def band_keys(signatures):                                  # (n, 112) uint64 ->
     return keys
 
 
-def p_linked(s):
-    """The probability that two texts are linked which share a part s of their shingles.
+# ---------------------------------------------------------------------------------------- clusters
 
-    >>> [round(p_linked(s), 3) for s in (0.5, 0.72, 0.85)]
-    [0.053, 0.65, 0.988]
+
+def clusters(keys):
+    """data.clusters from band keys: (n, 14) uint64 -> (n,) int64, for millions of documents.
+
+    Takes one band after the other in sorted order, where equal keys stand side by side.
     """
-    return 1 - (1 - s ** ROWS) ** BANDS
-
-
-def n_mistakes(n_documents):
-    """The expected number of pairs whose bands differ, but not the 64-bit keys of one of them.
-
-    >>> round(n_mistakes(10 ** 9), 2)
-    0.38
-    """
-    return BANDS * n_documents * (n_documents - 1) / 2 / 2 ** 64
-
-
-# --------------------------------------------------------------------------------------------------------- clusters
-
-
-def clusters(keys):                                         # (n, 14) uint64 -> (n,) int64
-    """The earliest document of each one's cluster. Bands one after the other, in sorted order: equal keys stand together."""
     root = np.arange(len(keys))                             # the earliest known of the cluster
     real = np.flatnonzero(keys[:, 0] != NO_SIGNATURE)
     for k in range(BANDS):
         key = keys[real, k]
         order = np.argsort(key, kind="stable")
         same = key[order[1:]] == key[order[:-1]]
-        left, right = real[order[:-1][same]], real[order[1:][same]]     # m equals make a chain of m-1 pairs
+        left, right = real[order[:-1][same]], real[order[1:][same]]     # m equals: m-1 pairs
         while len(left):
-            low, high = np.minimum(root[left], root[right]), np.maximum(root[left], root[right])
+            low = np.minimum(root[left], root[right])
+            high = np.maximum(root[left], root[right])
             differ = low < high
             root[high[differ]] = low[differ]                # hang later roots under earlier ones
             while (root[root] != root).any():
@@ -206,18 +198,11 @@ def clusters(keys):                                         # (n, 14) uint64 -> 
     return root
 
 
-def keep_first(signatures):                                 # (n, 112) uint64 -> (n,) bool
-    """True for the earliest document of each cluster, of all that equal bands link in any steps."""
-    return clusters(band_keys(signatures)) == np.arange(len(signatures))
+def in_index(keys, index):
+    """Which documents share a band with one of an earlier crawl: (n, 14), (14, m) -> (n,) bool.
 
-
-def deduplicate(texts):                                     # n texts -> (n,) bool
-    """True for documents to keep: the earliest of each cluster, and those without duplicates."""
-    return keep_first(minhash(texts))
-
-
-def in_index(keys, index):                                  # (n, 14), (14, m) sorted rows -> (n,) bool
-    """Whether a document shares a band with one of an earlier crawl."""
+    The rows of the index are sorted.
+    """
     found = np.zeros(len(keys), bool)
     for k in range(BANDS if index.shape[1] else 0):
         at = np.minimum(np.searchsorted(index[k], keys[:, k]), index.shape[1] - 1)
@@ -225,23 +210,22 @@ def in_index(keys, index):                                  # (n, 14), (14, m) s
     return found
 
 
-# ---------------------------------------------------------------------------------------------------- steps on files
+# ---------------------------------------------------------------------------------- steps on files
 
-
-# What signatures depend on beside the text.
+# Signatures depend on these and on the text.
 METHOD = {"version": 2, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
 
 
 def save_array(path, a):
+    """Write an array as a .npy file, whole."""
     with disk.whole_file(path) as f:
         np.save(f, a)
 
 
 def load_array(path, shape, dtypes, remake):
-    """An array of this shape, memory-mapped. None in the shape stands for any length.
+    """Load an array of this shape and one of these dtypes, memory-mapped. None: any length.
 
-    dtypes: those that it may have. The ValueError for any other file names the command that makes
-    it again.
+    ValueError for any other file, with `remake`, the command that makes it again.
     """
     try:
         a = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -270,24 +254,25 @@ def load_index(path, version="0.10"):
     index = load_array(path, (BANDS, None), list(KEY_TYPES.values()), remake)
     if index.dtype != KEY_TYPES[version]:
         other = next(name for name, dtype in KEY_TYPES.items() if dtype == index.dtype)
-        raise ValueError(f"{path}: signed by the rules of FineWeb {other}, and these documents by those of "
-                         f"{version}; take another index, or data.py --fineweb {other}")
+        raise ValueError(f"{path}: signed by the rules of FineWeb {other}, and these documents by "
+                         f"those of {version}; take another index, or data.py --fineweb {other}")
     index = index.view(np.uint64)
     for band in index:
         for at in range(0, len(band), 1 << 20):
             part = band[at:at + (1 << 20) + 1]
             if (part[1:] < part[:-1]).any():
-                raise ValueError(f"{path}: not an index, its keys are not sorted; "
+                raise ValueError(f"{path}: no index, because its keys are not sorted; "
                                  f"make it again with: {remake}")
     return index
 
 
 def save_record(path, record):
+    """Write a step's record as JSON, with METHOD."""
     disk.write_text(path, json.dumps({**METHOD, **record}, indent=1) + "\n")
 
 
 def load_record(path, remake):
-    """What save_record wrote, without METHOD; ValueError for another version's."""
+    """Load a step's record, without METHOD. ValueError if another version wrote it."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; make it with: {remake}")
     record = disk.read_json(path)
@@ -301,19 +286,20 @@ def load_record(path, remake):
 
 
 def name_of(doc):
-    """Date, url and id of a document. Of a cluster the document with the least name is kept."""
+    """Date, url and id of a document. Of a cluster the document with the least name stays."""
     no_separators = {9: " ", 10: " ", 13: " "}
     return "\t".join(str(doc.get(k, "")).translate(no_separators) for k in ("date", "url", "id"))
 
 
 def stem_of(path):
+    """A file's name without its ending: docs/000000.jsonl.gz -> 000000."""
     return Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def save_keys(work, stem, signatures, names, source=None):
-    """Write the files of `sign`, and last the record, which says that the others are whole.
+    """Write names and band keys of documents, then the record that says that both are whole.
 
-    source: {"file", "sha256"} of the documents, where they come from a file.
+    source: {"file", "sha256"} of the documents if they come from a file.
     """
     work = Path(work)
     disk.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
@@ -324,7 +310,7 @@ def save_keys(work, stem, signatures, names, source=None):
 
 
 def load_keys(work, stem):
-    """-> (record, band keys) of a signed file.
+    """Load (record, band keys) of a signed file.
 
     ValueError unless record, keys and names are whole and were written together.
     """
@@ -340,19 +326,19 @@ def load_keys(work, stem):
 
 
 def signature_and_name(line):
-    """A line of a file of documents -> (signature, name)."""
+    """(signature, name) of a line of a file of documents."""
     doc = json.loads(line.encode("utf-8", "surrogateescape").decode("utf-8"))
     if not isinstance(doc, dict) or not isinstance(doc.get("text"), str):
         raise ValueError(f'expected {{"text": "..."}}, found {line[:60]!r}')
     name = name_of(doc)
-    name.encode("utf-8")            # ValueError for half a surrogate pair, which no file can hold
+    name.encode("utf-8")            # ValueError for a lone surrogate, which no file can hold
     return minhash([doc["text"]])[0], name
 
 
 def sign(path, work):
-    """Write band keys and names of a file of documents. -> the number of documents
+    """Write band keys and names of a file of documents; returns the number of documents.
 
-    Nothing is written if the file with these contents was signed already.
+    Writes nothing if a file with these contents was signed already.
     """
     record_path = Path(work) / f"{stem_of(path)}.signed.json"
     source = {"file": os.path.realpath(path), "sha256": runs.sha256_of(path)}
@@ -385,6 +371,7 @@ def sign(path, work):
 
 
 def check_unchanged(path, sha256, work):
+    """ValueError if a file has changed since it was signed."""
     if runs.sha256_of(path) != sha256:
         raise ValueError(f"{path}: has changed since it was signed; "
                          f"run: python -m web.dedup sign {path} --work {work}, then match and drop")
@@ -394,18 +381,29 @@ def check_unchanged(path, sha256, work):
 
 
 def stems_in(work):
-    """Names of the signed files, in match's order; also of those whose signing was cut short."""
+    """Names of the signed files in the order of `match`, also of those that were cut short."""
     ends = ".keys.npy", ".signed.json"
     found = {path.name.removesuffix(end) for end in ends for path in Path(work).glob(f"*{end}")}
     return sorted(found, key=lambda stem: f"{stem}.keys.npy")
 
 
+def first_of_clusters(work, stems, root, several):
+    """The document with the least name of each cluster that has several, as indices."""
+    least, i = {}, 0
+    for stem in stems:
+        for name in disk.read_lines(work / f"{stem}.names.tsv"):
+            if several[i]:
+                least[root[i]] = min(least.get(root[i], (name, i)), (name, i))
+            i += 1
+    return [i for _, i in least.values()]
+
+
 def match(work, index=(), save_index=None, version="0.10"):
     """Decide which documents go, and write NAME.drop.npy beside each NAME.keys.npy.
 
-    index: files of band keys of earlier crawls. A cluster that is linked to a document of these
-    goes as a whole. save_index: a file for the band keys of what stays. version: see minhash.
-    -> (documents, dropped, dropped for the index)
+    index: files of band keys of earlier crawls. A cluster that is linked to one of their documents
+    goes as a whole. save_index: a file for the band keys of the documents that stay. version: see
+    minhash. Returns the numbers of (documents, dropped ones, dropped ones because of the index).
     """
     work = Path(work)
     stems = stems_in(work)
@@ -416,16 +414,12 @@ def match(work, index=(), save_index=None, version="0.10"):
     keys, sizes = np.concatenate(parts), list(map(len, parts))
     root, n = clusters(keys), len(keys)
     old = np.zeros(n, bool)
-    for path in index:                                      # of a whole cluster, at its root
+    for path in index:                                      # marks the root of a whole cluster
         np.logical_or.at(old, root, in_index(keys, load_index(path, version)))
     old = old[root]
-    several, least = np.bincount(root, minlength=n)[root] > 1, {}
-    lines = (line for stem in stems for line in disk.read_lines(work / f"{stem}.names.tsv"))
-    for i, line in enumerate(lines):
-        if several[i]:
-            least[root[i]] = min(least.get(root[i], (line, i)), (line, i))
+    several = np.bincount(root, minlength=n)[root] > 1
     drop = several | old
-    drop[[i for _, i in least.values() if not old[i]]] = False
+    drop[[i for i in first_of_clusters(work, stems, root, several) if not old[i]]] = False
     (work / "matched.json").unlink(missing_ok=True)
     for stem, part in zip(stems, np.split(drop, np.cumsum(sizes)[:-1])):
         save_array(work / f"{stem}.drop.npy", part)
@@ -443,9 +437,9 @@ def match(work, index=(), save_index=None, version="0.10"):
 
 
 def matched_files(work):
-    """-> {name: {"signed": its record, "drop.npy": SHA-256}} of the last match.
+    """Load {name: {"signed": its record, "drop.npy": SHA-256}} of the last match.
 
-    ValueError if files were signed or removed after it: a match depends on all of them.
+    ValueError if files were signed or removed after it, because a match depends on all of them.
     """
     remake = f"python -m web.dedup match --work {work}, with the --index it had"
     files = load_record(Path(work) / "matched.json", remake).get("files")
@@ -462,15 +456,17 @@ def matched_files(work):
 
 
 def is_entry(entry):
+    """Whether this is an entry of matched.json."""
     return isinstance(entry, dict) and isinstance(entry.get("signed"), dict)
 
 
 def contents(record):
-    """A record of `sign` without the place of the file, which may move; None for none."""
+    """A record of `sign` without the file's place, because files may move; None for None."""
     return record and {key: value for key, value in record.items() if key != "file"}
 
 
 def check_matched(path, work, files):
+    """ValueError unless a file was matched and has not changed since."""
     if stem_of(path) not in files:
         raise ValueError(f"{path}: not among the files matched in {work}; "
                          f"run: python -m web.dedup sign {path} --work {work}, then match and drop")
@@ -478,9 +474,9 @@ def check_matched(path, work, files):
 
 
 def drop_lines(path, work, to, files):
-    """Write the file without the documents that match() dropped to the folder `to`.
+    """Write a file without its dropped documents to the folder `to`.
 
-    files: see matched_files. -> (documents kept, dropped)
+    files: see matched_files. Returns the numbers of documents (kept, dropped).
     """
     remake = f"python -m web.dedup match --work {work}"
     drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
@@ -493,14 +489,14 @@ def drop_lines(path, work, to, files):
             for line, goes in zip(disk.read_lines(path), drop.tolist()):
                 if not goes:
                     out.write(line.encode())
-        check_matched(path, work, files)                    # it may have changed while it was read
+        check_matched(path, work, files)                    # may have changed while it was read
     return len(drop) - int(drop.sum()), int(drop.sum())
 
 
 def claim(to, work):
-    """Mark the folder of the results as this work folder's.
+    """Mark the folder of the results as that of this work folder.
 
-    ValueError if it holds other files: results of another work folder often have the same names.
+    ValueError if it holds other files: results of another work folder may have the same names.
     """
     mark, owner = to / ".dedup-work", os.fsencode(os.path.realpath(work))
     there = sorted(to.glob("*.jsonl.gz"))
@@ -515,42 +511,56 @@ def claim(to, work):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(
-        prog="python -m web.dedup", description="Remove near-duplicates from files of documents, in steps.")
-    p.add_argument("step", choices=("sign", "match", "drop"), help="in this order")
-    p.add_argument("files", nargs="*", type=Path,
-                   help="of sign and drop: .jsonl or .jsonl.gz; a line has text, date, url, id")
-    p.add_argument("--work", type=Path, required=True, metavar="DIR",
-                   help="where the steps leave their files")
-    p.add_argument("--to", type=Path, metavar="DIR",
-                   help="of drop: where the files without duplicates go")
-    p.add_argument("--index", type=Path, nargs="+", metavar="FILE",
-                   help="of match: band keys of earlier crawls, whose near-duplicates go too")
-    p.add_argument("--save-index", type=Path, metavar="FILE",
-                   help="of match: write the band keys of what stays")
-    p.add_argument("--workers", type=int, metavar="N",
-                   help="of sign and drop: processes, over files (default: one per CPU)")
-    args = p.parse_args(argv)
-    if bool(args.files) == (args.step == "match"):
-        p.error("match takes no files, sign and drop need some")
-    if (args.step == "drop") != (args.to is not None):
-        p.error("--to belongs to drop, which needs it")
-    if args.step != "match" and (args.index is not None or args.save_index is not None):
-        p.error("--index and --save-index belong to match")
-    if args.step == "match" and args.workers is not None:
-        p.error("--workers belongs to sign and drop; match is one process")
-    if args.workers is not None and args.workers < 1:
-        p.error(f"--workers {args.workers}: at least 1")
+    """The options of a step."""
+    parser = argparse.ArgumentParser(
+        prog="python -m web.dedup",
+        description="Remove near-duplicates from files of documents, in three steps.")
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for step, purpose in STEPS.items():
+        p = steps.add_parser(step, help=purpose, description=f"Step of three: {purpose}.")
+        if step != "match":
+            p.add_argument("files", nargs="+", type=Path, metavar="FILE",
+                           help=".jsonl or .jsonl.gz; a line has text, date, url, id")
+        p.add_argument("--work", type=Path, required=True, metavar="DIR",
+                       help="folder in which the steps leave their files (required)")
+        if step == "match":
+            p.add_argument("--index", type=Path, nargs="+", default=(), metavar="FILE",
+                           help="band keys of earlier crawls, whose near-duplicates go too "
+                                "(default: none)")
+            p.add_argument("--save-index", type=Path, metavar="FILE",
+                           help="write the band keys of what stays (default: none)")
+            continue
+        if step == "drop":
+            p.add_argument("--to", type=Path, required=True, metavar="DIR",
+                           help="folder for the files without duplicates (required)")
+        p.add_argument("--workers", type=int, default=cores.N_THREADS, metavar="N",
+                       help="processes, over files (default: one per CPU, here %(default)s)")
+    args = parser.parse_args(argv)
+    if args.step != "match":
+        check(args, parser)
+    return args
+
+
+STEPS = {
+    "sign": "write band keys and names of every file",
+    "match": "decide which documents go",
+    "drop": "write the files without them",
+}
+
+
+def check(args, parser):
+    """End with an error if the files or workers of a step make no sense."""
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers}: at least 1")
     stems = list(map(stem_of, args.files))
     if len(set(stems)) < len(stems):
-        p.error("two of the files have the same name; rename them, or give each folder a --work "
-                "and a --to of its own")
-    return args
+        parser.error("two of the files have the same name; rename them, or give each folder a "
+                     "--work and a --to of its own")
 
 
 def each_file(function, args):
     """Yields (files done, function(path)) in the order of args.files."""
-    n = min(args.workers or cores.N_THREADS, len(args.files))
+    n = min(args.workers, len(args.files))
     if n == 1:
         yield from enumerate(map(function, args.files), 1)
         return
@@ -558,28 +568,32 @@ def each_file(function, args):
         yield from enumerate(in_order(args.files), 1)
 
 
-def progress(step, i, args, n_documents):
+def show_progress(step, i, args, n_documents):
+    """Say on standard error how many files are done."""
     print(f"\r{step}: {i} of {len(args.files)} files, {n_documents:,} documents ", end="",
           file=sys.stderr, flush=True)
 
 
 def sign_command(args):
+    """Sign files."""
     n = 0
     for i, n_documents in each_file(functools.partial(sign, work=args.work), args):
         n += n_documents
-        progress("sign", i, args, n)
+        show_progress("sign", i, args, n)
     print(file=sys.stderr)
     print(f"{n:,} documents signed")
 
 
 def match_command(args):
-    n, dropped, old = match(args.work, args.index or (), args.save_index)
+    """Decide which documents go."""
+    n, dropped, old = match(args.work, args.index, args.save_index)
     of_index = f", {old:,} of them of earlier crawls" if args.index else ""
     n_files = len(stems_in(args.work))
     print(f"{n:,} documents of {n_files:,} files, {dropped:,} near-duplicates{of_index}")
 
 
 def drop_command(args):
+    """Check that everything belongs together, then drop."""
     files = matched_files(args.work)
     taken = [args.work, *(path.parent for path in args.files)]
     if os.path.realpath(args.to) in map(os.path.realpath, taken):
@@ -591,21 +605,22 @@ def drop_command(args):
 
 
 def drop_files(args, files):
+    """Write the files without their dropped documents."""
     check = functools.partial(check_matched, work=args.work, files=files)
     for _ in each_file(check, args):
-        pass                            # all of them, before the first is written
+        pass                            # checks all before the first is written
     write = functools.partial(drop_lines, work=args.work, to=args.to, files=files)
     kept = dropped = 0
     for i, (n_kept, n_dropped) in each_file(write, args):
         kept, dropped = kept + n_kept, dropped + n_dropped
-        progress("drop", i, args, kept)
+        show_progress("drop", i, args, kept)
     print(file=sys.stderr)
     print(f"{kept:,} documents kept, {dropped:,} dropped")
     report_others(args, files)
 
 
 def report_others(args, files):
-    """Say which matched files are not among those given, and which older results stay."""
+    """Warn of matched files that were not given, and of results from before."""
     missing = set(files) - set(map(stem_of, args.files))
     if missing:
         print(f"dedup.py: {len(missing)} files that were matched are not among these, "
@@ -617,6 +632,7 @@ def report_others(args, files):
 
 
 def main(argv=None):
+    """Run a step. One process at a time works in a work folder."""
     args = parse_args(argv)
     step = {"sign": sign_command, "match": match_command, "drop": drop_command}[args.step]
     with runs.locked(args.work, "dedup.py"):

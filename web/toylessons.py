@@ -10,6 +10,7 @@ counting game) is in no training text.
 """
 from functools import partial
 
+from run import command
 from web.toywords import (
     GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK, SUM_ASKS, SUM_HELD_OUT, SUM_WORDS)
 from web.toyworld import (
@@ -239,3 +240,7 @@ def probes(seed=0, n_pages=3000):
                 found["probe_test" if test else "probe_train"].append(
                     fact_task(entity, name, question))
     return found
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

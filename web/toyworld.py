@@ -11,6 +11,7 @@ import hashlib
 import random
 import re
 
+from run import command
 from web.toywords import EXPOSURES, FILLERS, KINDS, NAME_PARTS, NUMBERS, SLOTS
 
 N_THROWS = 8                      # of the die, in a round of the counting game
@@ -155,3 +156,7 @@ def wheel_answer(thrown, step_by_step):
         steps.append(f"{NUMBERS[n]} {NUMBERS[at]}")
     answer = f"It stops at {NUMBERS[at]}."
     return f"Step by step: {', '.join(steps)}. {answer}" if step_by_step else answer
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

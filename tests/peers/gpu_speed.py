@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from model import cores  # noqa: F401, E402        before numpy
 import cupy as cp  # noqa: E402
 from model import device  # noqa: E402
+from model import planning  # noqa: E402
 import gpt  # noqa: E402
 import kernels  # noqa: E402
 import numpy as np  # noqa: E402
@@ -256,7 +257,7 @@ def torch_training(batch, steps=12):
 
 def training_table(matrix):
     """A step of both for several micro-batches; then ours at its best one with what a product can take along."""
-    flops = train.flops_per_token(CFG, T)
+    flops = planning.flops_per_token(CFG, T)
     say(f"\n{'124M, T 1024, bf16: step':28} {'tokens/s':>10} {'MFU of the peak measured here':>30} {'loss':>8}")
 
     def measured(name, work, batch):

@@ -11,7 +11,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from web import crawl  # noqa: E402
 from web import remote  # noqa: E402
 from web import warc  # noqa: E402
-from test_crawl import BODIES, clock, file_page, links, out, raw, hang_up, servers, web  # noqa: E402,F401  fixtures, bodies
+from web_server import (  # noqa: E402,F401  fixtures, bodies
+    BODIES, clock, file_page, hang_up, links, out, raw, servers, web)
 
 pytest.importorskip("warcio")
 from warcio.archiveiterator import ArchiveIterator  # noqa: E402

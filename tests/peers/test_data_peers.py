@@ -20,7 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import data
 from web import dedup
 from web import extract
-from web import filters
+from web import pii
+from web import quality
+from web import warc
 from web import words
 
 DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent.parent / "shared" / "data")
@@ -40,7 +42,7 @@ def blocks(text, n_lines):
 @pytest.fixture(scope="module")
 def texts():
     """Main texts of the development crawl, articles first, pieces of English prose, and made-up borderline cases."""
-    pages = [extract.main_text(r.body, r.url, r.charset) for r in data.read_warc(need("crawl-dev.warc.gz")) if r.type == "response"]
+    pages = [extract.main_text(r.body, r.url, r.charset) for r in warc.read_warc(need("crawl-dev.warc.gz")) if r.type == "response"]
     pieces = blocks(need("english.txt").read_text(encoding="utf-8"), 40)[:100]
     edges = [mark.join(piece.split("\n")[:n]) for i, piece in enumerate(pieces[:60]) for n, mark in ((i, "\n"), (i, "...\n"), (3 * i, " # "), (9, "\n- "))]
     return [t for t in pages + pieces + edges if t.strip()]
@@ -79,6 +81,21 @@ def checks():
             (C4QualityFilter(filter_no_terminal_punct=False), data.c4_quality), (FineWebQualityFilter(), data.fineweb_quality)]
 
 
+def four_filters(texts):
+    """What a run asks of each text, whatever a filter says."""
+    for text in texts:
+        data.gopher_repetition(text, quality.words_of, quality.parts_of)
+        data.gopher_quality(text, quality.words_of)
+        data.fineweb_quality(data.c4_quality(text)[0] or text, quality.words_of)
+
+
+def forget_words():
+    """As in a process that has just begun."""
+    quality.vocabulary = quality.Vocabulary()
+    words.words_in.clear()
+    dedup.words_in.clear()
+
+
 def verdicts(theirs, ours, text):
     """((kept text or None, reason) of datatrove, the same of ours)."""
     from datatrove.data import Document
@@ -91,8 +108,8 @@ def verdicts(theirs, ours, text):
 def test_with_our_words_every_decision_is_datatroves(texts, checks, monkeypatch):
     for theirs, ours in checks:
         module = sys.modules[type(theirs).__module__]
-        monkeypatch.setattr(module, "split_into_words", lambda text, language: filters.words(text), raising=False)
-        monkeypatch.setattr(module, "split_into_sentences", lambda text, language: ["s"] * filters.count_sentences(text), raising=False)
+        monkeypatch.setattr(module, "split_into_words", lambda text, language: words.words(text), raising=False)
+        monkeypatch.setattr(module, "split_into_sentences", lambda text, language: ["s"] * words.count_sentences(text), raising=False)
         reasons = set()
         for text in texts:
             a, b = verdicts(theirs, ours, text)
@@ -126,12 +143,9 @@ def test_decisions_and_speed_beside_datatrove(texts, checks):
     sample, n, times = texts[:60] + texts[240:340], 0, {"ours": [], "datatrove": []}
     n = sum(len(t.encode()) for t in sample)
     for _ in range(3):
-        filters.vocabulary = filters.Vocabulary()
+        forget_words()
         start = time.process_time()
-        for text in sample:
-            filters.gopher_repetition(text)
-            filters.gopher_quality(text)
-            filters.fineweb_quality(filters.c4_quality(text)[0] or text)
+        four_filters(sample)
         middle = time.process_time()
         for text in sample:
             for theirs, _ in checks:
@@ -141,10 +155,7 @@ def test_decisions_and_speed_beside_datatrove(texts, checks):
     mine, other = (sorted(t)[1] for t in times.values())
     print(f"four filters: ours {n / mine / 1e6:.2f} MB/s, datatrove {n / other / 1e6:.3f} MB/s, ratio {other / mine:.1f}")
     start = time.process_time()
-    for text in sample:
-        filters.gopher_repetition(text)
-        filters.gopher_quality(text)
-        filters.fineweb_quality(filters.c4_quality(text)[0] or text)
+    four_filters(sample)
     print(f"ours with these words known: {n / (time.process_time() - start) / 1e6:.2f} MB/s, ratio {other / (time.process_time() - start):.1f}")
 
 
@@ -160,9 +171,9 @@ def test_signature_speed_beside_datatrove(texts):
     sample = texts[:60] + texts[240:340]
     n = sum(len(t.encode()) for t in sample)
     for _ in range(4):
-        filters.vocabulary = filters.Vocabulary()
+        forget_words()
         start = time.process_time()
-        data.minhash(sample)
+        dedup.minhash(sample)
         middle = time.process_time()
         for text in sample:
             step.get_signature(step.get_shingles(text))
@@ -179,7 +190,7 @@ def test_the_whole_pipeline_beside_trafilatura_and_datatrove(tmp_path, checks):
     import multiprocessing
     import resource
     path, n = need("crawl-dev.warc.gz"), len(os.sched_getaffinity(0))
-    records = [(r.body, r.url) for r in data.read_warc(path) if r.type == "response"]
+    records = [(r.body, r.url) for r in warc.read_warc(path) if r.type == "response"]
 
     def work(i):
         body, _ = records[i]
@@ -218,7 +229,7 @@ def spacy_words(tokenizer, text):
 def test_words_are_spacys(kinds, texts, spacy_tokenizer):
     from datatrove.utils.text import split_into_words
     for text in [*texts, *(text for some in kinds.values() for text in some)]:
-        assert filters.words(text) == split_into_words(text, "eng"), text[:300]
+        assert words.words(text) == split_into_words(text, "eng"), text[:300]
     for piece in spacy_tokenizer.rules:
         assert words.words(piece) == spacy_words(spacy_tokenizer, piece), piece
 
@@ -271,14 +282,14 @@ OLD = """
 import sys, types, json, hashlib
 import numpy as np
 from model import cores
-from web import dedup
-from web import filters
+import data
+from web import dedup, pii, quality, words
 nltk = types.ModuleType("nltk")                  # our words and sentences in place of NLTK's
 nltk.tokenize = types.ModuleType("nltk.tokenize")
 nltk.ngrams = lambda words, n: zip(*(words[i:] for i in range(n)))
 for module in (nltk, nltk.tokenize):
-    module.word_tokenize = lambda text, language="english": filters.words(text)
-    module.sent_tokenize = lambda text, language="english": ["s"] * filters.count_sentences(text)
+    module.word_tokenize = lambda text, language="english": words.words(text)
+    module.sent_tokenize = lambda text, language="english": ["s"] * words.count_sentences(text)
 sys.modules.update({"nltk": nltk, "nltk.tokenize": nltk.tokenize})
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
@@ -290,9 +301,10 @@ from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetition
 from datatrove.pipeline.formatters.pii import PIIFormatter
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.utils.text import simplify_text
-checks = [(GopherRepetitionFilter(), filters.gopher_repetition), (GopherQualityFilter(), filters.gopher_quality),
-          (C4QualityFilter(filter_no_terminal_punct=False), lambda text, version: filters.c4_quality(text)),
-          (FineWebQualityFilter(None), filters.fineweb_quality)]
+checks = [(GopherRepetitionFilter(), lambda text: data.gopher_repetition(text, quality.words_of_v1, quality.parts_of_v1)),
+          (GopherQualityFilter(), lambda text: data.gopher_quality(text, quality.words_of_v1)),
+          (C4QualityFilter(filter_no_terminal_punct=False), data.c4_quality),
+          (FineWebQualityFilter(None), quality.fineweb_quality_v1)]
 step = MinhashDedupSignature("/nowhere", MinhashConfig(use_64bit_hashes=True))
 reasons = {theirs.name: set() for theirs, _ in checks}
 for text in json.load(sys.stdin):
@@ -300,10 +312,10 @@ for text in json.load(sys.stdin):
         doc = Document(text=text, id="")
         result = theirs.filter(doc)
         keep, reason = (result, None) if isinstance(result, bool) else result
-        got = ours(text, "v1")
+        got = ours(text)
         assert got == (doc.text if keep else None, reason), (theirs.name, reason, got[1], text[:300])
         reasons[theirs.name].add(reason)
-    assert filters.redact(text, version="v1") == PIIFormatter().format(text), text[:300]
+    assert pii.redact(text, version="v1") == PIIFormatter().format(text), text[:300]
     normal = dedup.normalize(text, "v1")
     assert normal == simplify_text(text), text[:300]
     nltk.word_tokenize = lambda text, language="english": dedup.split_v1(text).split()
@@ -336,7 +348,7 @@ def test_redaction_of_hostile_texts_is_datatroves():
     atoms = [*"abZ91.@-_+'!\u00e9 \n[]:%(<>/0,;"] + "8.8.8.8 10.0.0.1 1.2.3.4 255.255.255.255 256.1.1.1 01.2.3.4 .. .com x@y.z mailto: 1.1.1 @@ [1.2.3. a:".split() + ["a" * 70]
     for _ in range(10_000):
         text = "".join(r.choice(atoms) for _ in range(r.randint(1, 12)))
-        assert data.redact(text) == PIIFormatter().format(text), text
+        assert pii.redact(text) == data.redact(text) == PIIFormatter().format(text), text
 
 
 @pytest.mark.parametrize("text", [
@@ -345,7 +357,7 @@ def test_redaction_of_hostile_texts_is_datatroves():
 def test_redaction_of_a_first_document_is_datatroves(text):
     pytest.importorskip("datatrove", exc_type=ImportError)
     from datatrove.pipeline.formatters import PIIFormatter
-    assert data.redact(text) == PIIFormatter().format(text)
+    assert pii.redact(text) == data.redact(text) == PIIFormatter().format(text)
 
 
 def test_records_are_warcios():
@@ -353,7 +365,7 @@ def test_records_are_warcios():
     from warcio.archiveiterator import ArchiveIterator
     path = need("crawl-dev.warc.gz")
     start = time.process_time()
-    ours = list(data.read_warc(path))
+    ours = list(warc.read_warc(path))
     middle = time.process_time()
     with open(path, "rb") as file:
         reader, theirs = ArchiveIterator(file), []
@@ -385,6 +397,6 @@ def test_warcio_writes_and_we_read(tmp_path):
                 for i in range(5):
                     headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.1")
                     writer.write_record(writer.create_warc_record(f"http://a.com/{i}", "response", payload=io.BytesIO(b"<p>%d" % i), http_headers=headers))
-            out = list(data.read_warc(tmp_path / "x.warc"))
+            out = list(warc.read_warc(tmp_path / "x.warc"))
             assert [(r.type, r.url, r.body) for r in out[1:]] == [("response", f"http://a.com/{i}", b"<p>%d" % i) for i in range(5)]
             assert all(re.match(r"\d{4}-\d\d-\d\dT", r.date) for r in out)

@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 from model import fast  # noqa: E402
 from model import fast  # noqa: E402
+from model import resume  # noqa: E402
 import gpt  # noqa: E402
 import train  # noqa: E402
 import bpe  # noqa: E402
@@ -115,7 +116,7 @@ def test_they_stop_where_our_tokenizer_ends_a_text(tmp_path):
     tokenizer = bpe.Tokenizer.train(["the lamp is lit. " * 9], 300)
     cfg = gpt.Config(tokenizer.n_vocab, 16, 8, 1, 2)
     params = gpt.init(cfg, 0)
-    with train.begun(tmp_path, params, train.AdamW(params), cfg, tokenizer, {}, end="<|im_end|>"):
+    with resume.begin(tmp_path, params, train.AdamW(params), cfg, tokenizer, {}, end="<|im_end|>"):
         pass
     end = tokenizer.special_tokens["<|im_end|>"]
     params["ln_f.weight"][:], params["ln_f.bias"][:] = 0, params["wte.weight"][end]     # whatever was said, now it ends

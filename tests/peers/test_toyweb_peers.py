@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-import data  # noqa: E402
 from web import toyweb  # noqa: E402
+from web import warc  # noqa: E402
 
 pytest.importorskip("warcio")
 from warcio.archiveiterator import ArchiveIterator  # noqa: E402
@@ -28,5 +28,5 @@ def test_warcio_reads_our_crawl(tmp_path):
                     assert record.http_headers.get_statuscode() == "200"
                     theirs[record.rec_headers.get_header("WARC-Target-URI")] = body
     assert types.count("response") == types.count("request") == types.count("metadata") == len(truth) and types[0] == "warcinfo"
-    ours = {r.url: r.body for path in (tmp_path / "crawl").glob("*.warc.gz") for r in data.read_warc(path) if r.type == "response"}
+    ours = {r.url: r.body for path in (tmp_path / "crawl").glob("*.warc.gz") for r in warc.read_warc(path) if r.type == "response"}
     assert ours == theirs and set(ours) == set(truth)

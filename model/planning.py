@@ -1,0 +1,127 @@
+"""planning.py: how many rows of a batch fit in memory at once, and how much work a token is.
+
+A plan is known before any memory is taken, so a run that cannot fit ends at once and not after an
+hour.
+"""
+
+import os
+import sys
+
+from model import cores                     # before numpy
+from model import device
+from model import fast
+from model import parallel
+from model import resume
+from run import command
+
+AT_ONCE = 8192          # tokens at once that keep a CPU busy; more only take memory
+
+# Dense bfloat16 matrix products in 1e12 operations a second, as NVIDIA's data sheets have them.
+PEAK_TFLOPS = {"A100": 312.0, "H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "RTX 4090": 165.2}
+
+
+def flops_per_token(cfg, T):
+    """Operations of a training step for one token: 6 for each parameter, and 6 L C T for causal
+    attention. llm.c counts like this."""
+    return 6 * cfg.n_params + 6 * cfg.n_layer * cfg.n_embd * T
+
+
+def peak_flops(gpu):
+    """Operations a second of a GPU's tensor cores; None without a GPU or if its peak is unknown."""
+    if not gpu or not gpu.bf16:
+        return None
+    known = [name for name in PEAK_TFLOPS if name in gpu.name]
+    if not known:
+        return None
+    return 1e12 * PEAK_TFLOPS[max(known, key=len)]
+
+
+def utilisation(cfg, tokens_per_s, gpu):
+    """The share of a GPU's peak that training uses, called MFU; None where the peak is unknown."""
+    peak = peak_flops(gpu)
+    if peak is None:
+        return None
+    return tokens_per_s * flops_per_token(cfg, cfg.n_positions) / peak
+
+
+def available_bytes():
+    """Memory that can be had without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as f:
+            for line in f:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def memory_plan(cfg, rows, recompute=False):
+    """{what: bytes} of training with so many rows at once, in all processes together."""
+    n_processes = parallel.n_processes(cfg)
+    n = min(n_processes, rows)
+    threads = 1 if n_processes > 1 else None
+    total = {}
+    for i in range(n):
+        share = cores.Share(i, n)(rows)
+        n_rows = share.stop - share.start
+        plan = fast.memory_plan(cfg, n_rows, cfg.n_positions, recompute, threads=threads)
+        for what, n_bytes in plan.items():
+            shared = what in ("parameters", "AdamW") and i > 0
+            total[what] = total.get(what, 0) + (0 if shared else n_bytes)
+    return total
+
+
+def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False, gpu=None):
+    """(rows at once, recompute, {what: bytes}) for a step of batch rows within budget bytes.
+
+    As many rows as keep the machine busy and fit. Fewer rows at once never change what a step
+    computes, but for the last bits of its sums. Activations are recomputed when nothing else fits.
+    """
+    T = cfg.n_positions
+    busy = device.ROW_TOKENS // T if gpu else max(cores.N_THREADS, AT_ONCE // T)
+    most = micro_batch or max(1, min(batch, busy))
+    least = micro_batch or 1
+    for again in sorted({recompute, True}):
+        for rows in range(most, least - 1, -1):
+            if gpu:
+                plan = device.memory_plan(cfg, rows, again, gpu.bf16)
+            else:
+                plan = memory_plan(cfg, rows, again)
+            needed = sum(plan.values())
+            if needed <= budget:
+                return rows, again, plan
+    raise ValueError(
+        f"{cfg.n_params:,} parameters with {rows} row{'s' if rows > 1 else ''} of {T} tokens at "
+        f"once need {needed / 1e9:.2f} GB, {budget / 1e9:.2f} GB may be used; train a smaller "
+        "--preset, or raise --memory-gb"
+    )
+
+
+def plan_run(recipe, folder, identity, micro_batch, recompute, budget, gpu):
+    """(rows at once, recompute) of a run, printed with the memory it needs.
+
+    Adds the micro-batch and the number of threads to the run's identity. A run that goes on keeps
+    those it began with, because they decide the order of sums.
+    """
+    kept = resume.kept_settings(folder, identity, ("micro_batch", "threads"))
+    if not gpu:
+        identity["threads"] = resume.keep_threads(kept)
+    if not budget:
+        budget = 0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes()
+    rows, recompute, plan = fit_batch(
+        recipe.model, recipe.batch, budget, micro_batch or kept.get("micro_batch"), recompute, gpu
+    )
+    print_plan(plan)
+    identity["micro_batch"] = rows
+    return rows, recompute
+
+
+def print_plan(plan):
+    """One line with the plan in megabytes."""
+    parts = [f"{what} {n_bytes / 1e6:,.1f}" for what, n_bytes in plan.items()]
+    print(f"memory: {', '.join(parts)} = {sum(plan.values()) / 1e6:,.1f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

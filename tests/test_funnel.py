@@ -1,0 +1,25 @@
+"""web/funnel.py: the table. What it counts in a run: test_pipeline.py."""
+
+import doctest
+
+import data
+from web import funnel
+from web import options
+
+
+def test_examples_of_the_docstrings():
+    found = doctest.testmod(funnel)
+    assert found.attempted and not found.failed
+
+
+def test_the_table_fits_80_columns():
+    """Also with long reasons and millions of pages; a reason that is too long is cut."""
+    full = funnel.Funnel(data.STAGES, options.Settings(), {})
+    counts = {"documents_in": 12_345_678, "documents_out": 9_345_678, "bytes_in": 10 ** 12,
+              "bytes_out": 10 ** 11, "seconds": 10_000}
+    for stage in data.STAGES:
+        full.counts[stage].update(counts)
+        full.reasons[stage].update(gopher_above_avg_threshold=2_345_678, few=2)
+    lines = full.table().split("\n")
+    assert len(lines) == 1 + len(data.STAGES) and "above_avg_threshold" in lines[5]
+    assert max(map(len, lines)) <= 80

@@ -1,0 +1,62 @@
+"""chat/models.py: which model of a run a command means."""
+
+import argparse
+import json
+
+import pytest
+
+from chat import models
+
+
+def make(folder, architecture="GPT2LMHeadModel"):
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+
+
+def options(**given):
+    return argparse.Namespace(**{"run": None, "model": None, **given})
+
+
+def test_the_models_of_a_run(tmp_path):
+    """A reward model writes nothing, and a folder without a model is none."""
+    for name in ("sft", "base"):
+        make(tmp_path / name)
+    make(tmp_path / "reward", "GPT2ForSequenceClassification")
+    (tmp_path / "docs").mkdir()
+    assert models.in_run(tmp_path) == [tmp_path / "base", tmp_path / "sft"]
+    (tmp_path / "sft" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json: not JSON"):
+        models.in_run(tmp_path)
+
+
+def test_the_model_that_is_chosen(tmp_path):
+    make(tmp_path / "sft")
+    stages = ["rl", "sft"], "assistant", "align.py sft"
+    assert models.chosen(options(run=tmp_path), *stages) == tmp_path / "sft"
+    make(tmp_path / "rl")
+    assert models.chosen(options(run=tmp_path), *stages) == tmp_path / "rl"
+    assert models.chosen(options(model="x"), *stages).name == "x"
+    with pytest.raises(FileNotFoundError, match="no base model in it yet; .* python train.py --run"):
+        models.chosen(options(run=tmp_path), ["base"], "base model", "train.py")
+    with pytest.raises(FileNotFoundError, match="none: no such run folder"):
+        models.chosen(options(run=tmp_path / "none"), *stages)
+
+
+def test_options_that_exclude_each_other():
+    args = options()
+    models.check_options(args)
+    assert args.run == "out/demo"
+    with pytest.raises(ValueError, match="--run a: --model b stands in place of the run's"):
+        models.check_options(options(run="a", model="b"))
+
+
+def test_questions_to_try(tmp_path):
+    """One of each kind of task; of the facts one that stands on most pages."""
+    assert models.examples(tmp_path) == []
+    (tmp_path / "tasks").mkdir()
+    facts = [{"question": f"{n}?", "exposure": n} for n in (3, 9, 1)]
+    for kind, rows in (("wheel", [{"question": "Turn."}]), ("facts", facts)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "tasks" / f"{kind}_test.jsonl").write_text(text)
+    assert models.examples(tmp_path) == ["9?", "Turn."]

@@ -1,0 +1,38 @@
+"""web/toylessons.py: conversations, comparisons and tasks; nothing held out is taught."""
+import re
+from collections import Counter
+
+from web import toyworld
+from toy_world import N, jsonl, training_text, world  # noqa: F401
+
+
+def test_nothing_held_out_is_in_training_text(world):
+    text, run = training_text(world), world[0]
+    for name in ("facts_test", "calculator_test", "identity_test", "wheel_test"):
+        tasks = jsonl(run / f"tasks/{name}.jsonl")
+        assert tasks and not [t["question"] for t in tasks if t["question"] in text], name
+    for t in jsonl(run / "tasks/wheel_test.jsonl"):     # not the round in other words either
+        assert t["question"].removeprefix("Turn the wheel: ") not in text
+    for t in jsonl(run / "tasks/calculator_test.jsonl"):
+        a, w, b = re.search(r"(\d+) (\w+) (\d+)", t["question"]).groups()
+        assert not re.search(rf"\b{a} {w} {b}\b", text)
+    chats = "\n".join(m["content"] for c in jsonl(run / "chat/train.jsonl") for m in c["messages"] if isinstance(m["content"], str))
+    for e in toyworld.entities(0, N):                     # an entity is asked about in conversations or never
+        assert (re.search(rf"\b{e['name']}\b", chats) is not None) == e["asked"], e["name"]
+
+
+def test_conversations_are_of_every_kind_and_rarely_think(world):
+    chats = jsonl(world[0] / "chat/train.jsonl")
+    assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity", "talk", "mixed"}
+    wheel = [c["messages"][1]["content"].startswith("Step by step") for c in chats if c["kind"] == "wheel"]
+    assert 0.15 < sum(wheel) / len(wheel) < 0.25
+    for c in chats:
+        if c["kind"] == "calculator":
+            tool, output, text = c["messages"][1]["content"]
+            assert str(eval(tool["text"])) == output["text"] and text["text"].endswith(f" is {output['text']}.")
+
+
+def test_pairs_prefer_the_truth(world):
+    for p in jsonl(world[0] / "pairs/train.jsonl"):
+        assert p["chosen"][0] == p["rejected"][0] and p["chosen"][1] != p["rejected"][1]
+        assert p["flaw"] in ("wrong", "rude", "rambling")

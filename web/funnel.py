@@ -1,0 +1,100 @@
+"""The funnel of data.py's run: what every stage did, as docs/report.json and as a table.
+
+    {"stages": {"url": {"documents_in": 3000, "documents_out": 2860, "bytes_in": ..., "seconds": 1,
+                        "reasons": {"domain": 80, ...},
+                        "examples": {"domain": [{"url": ..., "text": ...}, ...]}},
+                "rights": ...},
+     "settings": ..., "reader": counts of the reader of WARCs, "linked": see data.p_linked}
+"""
+
+from collections import Counter, defaultdict
+
+from run import command, runs
+
+WIDTH = 80                      # columns of the table
+MAX_EXAMPLES, MAX_TEXT = 3, 300                             # of each reason; characters of each
+NOTE = ("seconds are CPU seconds of the stage, summed over workers; linked is the probability that "
+        "minhash links two texts that share this part of their shingles")
+
+
+class Funnel:
+    """Counts of every stage. Documents are added as they leave a pass of the run."""
+
+    def __init__(self, stages, settings, linked):
+        self.settings, self.linked, self.reader = settings, linked, Counter()
+        self.counts = {stage: Counter() for stage in stages}
+        self.reasons = {stage: Counter() for stage in stages}
+        self.examples = {stage: defaultdict(list) for stage in stages}
+
+    def add(self, doc):
+        """Count a document by its trail, and why it went."""
+        for stage, bytes_in, bytes_out, seconds in doc["trail"]:
+            self.counts[stage].update(documents_in=1, documents_out=1, bytes_in=bytes_in,
+                                      bytes_out=bytes_out, seconds=seconds)
+        if doc["reason"]:
+            self.counts[stage]["documents_out"] -= 1
+            self.reasons[stage][doc["reason"]] += 1
+            examples = self.examples[stage][doc["reason"]]
+            if len(examples) < MAX_EXAMPLES:
+                examples.append({"url": doc["url"], "text": doc.get("text", "")[:MAX_TEXT]})
+
+    def report(self):
+        """The contents of report.json."""
+        stages = {}
+        for stage, counts in self.counts.items():
+            stages[stage] = {
+                "documents_in": counts["documents_in"],
+                "documents_out": counts["documents_out"],
+                "bytes_in": counts["bytes_in"],
+                "bytes_out": counts["bytes_out"],
+                "seconds": round(counts["seconds"], 3),
+                "reasons": dict(self.reasons[stage].most_common()),
+                "examples": self.examples[stage],
+            }
+        return {
+            "settings": vars(self.settings),
+            "stages": stages,
+            "reader": dict(sorted(self.reader.items())),
+            "linked": self.linked,
+            "note": NOTE,
+        }
+
+    def table(self):
+        """A line for each stage, with the reasons that there is room for."""
+        lines = [f"{'stage':17}{'in':>9}{'out':>9}{'dropped':>8}{'MB out':>8}{'CPU s':>7}  reasons"]
+        for stage, counts in self.counts.items():
+            n_in, n_out = counts["documents_in"], counts["documents_out"]
+            dropped = 1 - n_out / max(n_in, 1)
+            line = (f"{stage:17}{n_in:>9}{n_out:>9}{dropped:>8.1%}"
+                    f"{counts['bytes_out'] / 1e6:>8.1f}{counts['seconds']:>7.1f}  ")
+            reasons = []
+            for reason, n in self.reasons[stage].most_common():
+                reasons.append(f"{reason.removeprefix('gopher_')} {n}")
+            lines.append((line + fitting(reasons, WIDTH - len(line))).rstrip())
+        return "\n".join(lines)
+
+    def summary(self):
+        """The run in one line: pages in, documents out, seconds."""
+        first, *_, last = self.counts.values()
+        n_in, n_out = first["documents_in"], last["documents_out"]
+        read = f"{n_in:,} pages, {first['bytes_in'] / 1e6:.1f} MB"
+        made = f"{n_out:,} documents ({n_out / n_in:.0%}), {last['bytes_out'] / 1e6:.1f} MB"
+        return f"{'data':8} {read:20} {made:36} {runs.seconds_spent():5.0f} s"
+
+
+def fitting(names, width):
+    """As many of the names as fit into a line. The first one is cut if it does not.
+
+    >>> fitting(["one", "two", "three"], 9)
+    'one, two'
+    """
+    line = names[0] if names else ""
+    for name in names[1:]:
+        if len(line) + len(name) + 2 > width:
+            break
+        line += f", {name}"
+    return line[:width]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

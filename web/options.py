@@ -1,0 +1,121 @@
+"""What a run of data.py is told: its options, and those of them that decide what becomes of a page.
+
+Settings go into report.json, and a killed run goes on only with the same ones.
+"""
+
+import os
+from dataclasses import dataclass
+
+from run import command
+
+VERSIONS = ("0.10", "v1")       # of FineWeb's rules, see web/quality.py
+ORDERS = ("paper", "script")    # of the stages, see data.ORDERS
+PII = ("email", "ip", "ssn", "phone")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what becomes of a document."""
+    blocklist: tuple = ()       # UT1 folders and files of domains
+    hard_words: str = None      # files that replace the lists of words in web/urls.py
+    soft_words: str = None
+    subwords: str = None
+    suffixes: str = None        # public suffix list
+    languages: tuple = ("en",)
+    language_model: str = None
+    tokenizer: str = None
+    pii: tuple = ("email", "ip")
+    fineweb: str = "0.10"       # one of VERSIONS
+    order: str = "paper"        # one of ORDERS
+    rights: bool = True         # ask pages for their rights
+
+    @property
+    def files(self):
+        """The files that the settings name."""
+        named = (*self.blocklist, self.hard_words, self.soft_words, self.subwords, self.suffixes,
+                 self.language_model, self.tokenizer)
+        return [path for path in named if path]
+
+
+def add_options(parser):
+    """Give data.py's parser the options of a run."""
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="WARC_OR_DIR",
+        help="WARC, WET or ARC files, folders of them, or their addresses (default: RUN/crawl)")
+    add("--crawl", metavar="NAME",
+        help="instead of paths: a crawl of Common Crawl, such as CC-MAIN-2024-51")
+    add("--files", type=int, metavar="N",
+        help="the first N files of --crawl, about a gigabyte each (default: 1)")
+    add("--run", default="out/demo", metavar="DIR",
+        help="run folder, documents go to DIR/docs (default: %(default)s)")
+    add("--workers", type=int, default=os.cpu_count(), metavar="N",
+        help="processes (default: one per CPU, here %(default)s)")
+    add("--dump", metavar="NAME",
+        help="the column dump (default: CC-MAIN-... if the path has it, else local)")
+
+    add = parser.add_argument_group("filters").add_argument
+    add("--blocklist", nargs="+", default=[], metavar="PATH",
+        help="UT1 folders, or files with a domain on each line (default: none)")
+    add("--hard-words", metavar="FILE",
+        help="words of URLs of which one is enough, a line each (default: a short list)")
+    add("--soft-words", metavar="FILE",
+        help="words of URLs of which two are enough, a line each (default: a short list)")
+    add("--subwords", metavar="FILE",
+        help="parts of URLs, a line each (default: a short list)")
+    add("--public-suffixes", metavar="FILE",
+        help="public_suffix_list.dat (default: a rule of thumb)")
+    add("--language", nargs="+", default=["en"], metavar="CODE",
+        help="languages to keep (default: en)")
+    add("--language-model", metavar="FILE",
+        help="fastText model, .bin or .ftz (default: web/language.ftz)")
+    add("--index", nargs="+", default=[], metavar="FILE",
+        help="band keys of earlier crawls: their near-duplicates go too (default: none)")
+    add("--save-index", metavar="FILE", help="write the band keys of this crawl (default: none)")
+    add("--pii", nargs="*", default=["email", "ip"], choices=PII,
+        help="what is replaced; ssn and phone are US numbers (default: email ip)")
+    add("--tokenizer", metavar="FILE",
+        help="count tokens with this tokenizer (default: token_count is null)")
+
+    add = parser.add_argument_group("which FineWeb").add_argument
+    add("--fineweb", choices=VERSIONS, default="0.10",
+        help="rules of datatrove 0.10, or those of FineWeb v1 (default: %(default)s)")
+    add("--order", choices=ORDERS, default="paper",
+        help="minhash before c4 as in the paper, or after fineweb as in datatrove's script "
+             "(default: %(default)s)")
+    add("--no-rights", dest="rights", action="store_false",
+        help="do not ask pages for their rights, and note no licences")
+
+
+def check(args, parser):
+    """End with an error if options do not go together."""
+    for name, n in (("workers", args.workers), ("files", args.files)):
+        if n is not None and n < 1:
+            parser.error(f"--{name} {n}: at least 1")
+    if args.files is not None and args.crawl is None:
+        parser.error(f"--files {args.files}: counts the files of a --crawl, and none is named")
+    if args.crawl == "":
+        parser.error("--crawl: the name is empty; give one, such as CC-MAIN-2024-51")
+    if args.crawl and args.paths:
+        parser.error(f"--crawl {args.crawl} and {args.paths[0]}: one or the other")
+
+
+def settings_of(args):
+    """The Settings of these options."""
+    return Settings(
+        blocklist=tuple(args.blocklist),
+        hard_words=args.hard_words,
+        soft_words=args.soft_words,
+        subwords=args.subwords,
+        suffixes=args.public_suffixes,
+        languages=tuple(args.language),
+        language_model=args.language_model,
+        tokenizer=args.tokenizer,
+        pii=tuple(args.pii),
+        fineweb=args.fineweb,
+        order=args.order,
+        rights=args.rights,
+    )
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

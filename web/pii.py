@@ -1,0 +1,93 @@
+"""Personal data in texts: e-mail and IPv4 addresses, US social security and telephone numbers.
+
+data.redact is the definition for addresses. `redact` here gives the same text in linear time; the
+pattern of a whole e-mail address goes over long runs of letters once for each of them.
+
+Sources: datatrove 0.10 (formatters/pii.py); with version="v1" datatrove 0.2, which made FineWeb v1
+and saw e-mail addresses in lower case only.
+"""
+
+import ipaddress
+import itertools
+import re
+from typing import NamedTuple
+
+from run import command
+
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
+USER = rf"{ATOM}+(?:\.{ATOM}+)*"                            # the same backwards
+DOMAIN = rf"(?:{LABEL}\.)+{LABEL}|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]"
+IP = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}")
+# US social security numbers as they are given out, and North American telephone numbers.
+SSN = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
+PHONE = re.compile(r"(?<![\w.+-])(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])"
+                   r"[2-9]\d\d[ .-]\d{4}(?![\w-])")
+
+# What takes their places, in turn: addresses that are reserved or dead, numbers that are nobody's.
+EMAILS = ("email@example.com", "firstname.lastname@example.org")
+IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220.127.116.11",
+       "18.104.22.168")
+NOBODYS_SSN, NOBODYS_PHONE = "000-00-0000", "555-0100"
+
+
+class EmailParts(NamedTuple):
+    """The pattern of an e-mail address in parts: the first letter's, the user's, the domain's."""
+    begin: re.Pattern
+    user: re.Pattern
+    domain: re.Pattern
+
+
+def parts(letters):
+    """EmailParts of addresses with these letters: "A-Za-z" or "a-z"."""
+    sources = (source.replace("A-Za-z", letters) for source in (rf"\b{ATOM}", USER, DOMAIN))
+    return EmailParts(*map(re.compile, sources))
+
+
+EMAIL_PARTS = {"0.10": parts("A-Za-z"), "v1": parts("a-z")}
+
+
+def is_public(address):
+    """Whether an IPv4 address is somebody's. Octets with leading zeros are no address."""
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
+
+
+def redact_emails(text, version="0.10"):
+    """Replaces e-mail addresses. Looks around each @, which takes linear time."""
+    email, turn = EMAIL_PARTS[version], itertools.cycle(EMAILS)
+    out, done, before, at = [], 0, 0, text.find("@")
+    while at >= 0:
+        user = email.user.match(text[before:at][::-1])      # backwards from the @
+        start = user and email.begin.search(text, at - user.end(), at)
+        domain = start and email.domain.match(text, at + 1)
+        if domain:
+            out += text[done:start.start()], next(turn)
+            done = domain.end()
+        before = max(done, at + 1)
+        at = text.find("@", before)
+    return "".join(out) + text[done:]
+
+
+def redact(text, kinds=("email", "ip"), version="0.10"):
+    """data.redact in linear time; kinds may also hold "ssn" and "phone".
+
+    On the demo's documents it takes a tenth of the time.
+    """
+    if "email" in kinds:
+        text = redact_emails(text, version)
+    if "ip" in kinds:
+        turn = itertools.cycle(IPS)
+        text = IP.sub(lambda ip: next(turn) if is_public(ip[0]) else ip[0], text)
+    if "ssn" in kinds:
+        text = SSN.sub(NOBODYS_SSN, text)
+    if "phone" in kinds:
+        text = PHONE.sub(NOBODYS_PHONE, text)
+    return text
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)
