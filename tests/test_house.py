@@ -33,6 +33,7 @@ NOT_YET = {
         align.py
     """.split(),
     "100 columns": """
+<<<<<<< HEAD
         chat/inside.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu kernels/checks.py
         kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu kernels/cublas.py
         kernels/decode.cu kernels/embedding.cu kernels/gelu.cu kernels/layernorm.cu
@@ -47,6 +48,29 @@ NOT_YET = {
     """.split(),
     "a test file each": """
         model/checks.py model/operations.py model/walk.py
+=======
+        align.py chat/arena.py chat/chats.py chat/inside.py chat/objectives.py chat/page.html
+        chat/probe.py data.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu
+        kernels/checks.py kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu
+        kernels/cublas.py kernels/decode.cu kernels/embedding.cu kernels/gelu.cu
+        kernels/layernorm.cu model/checkpoint.py model/cores.py model/device.py model/fast.py
+        model/folders.py model/operations.py model/walk.py
+    """.split(),
+    "60 lines a function": """
+        align.py model/cores.py
+    """.split(),
+    "docstrings": """
+        align.py chat/arena.py chat/chats.py chat/inside.py chat/objectives.py chat/probe.py
+        data.py model/checkpoint.py model/folders.py model/operations.py
+    """.split(),
+    "a test file each": """
+        model/checkpoint.py model/checks.py model/folders.py model/operations.py model/walk.py
+        tokens/decoder.py
+    """.split(),
+    "definition = fast twin": """
+        chat/chats.py chat/inside.py chat/objectives.py tokens/encoder.py tokens/ranks.py
+        tokens/trainer.py
+>>>>>>> h26-web
     """.split(),
 }
 
