@@ -451,10 +451,9 @@ def encode_command(args):
     seconds = time.perf_counter() - start
     train, val, mb = counts["train tokens"], counts["val tokens"], counts["bytes"] / 1e6
     read = f"{counts['train documents'] + counts['val documents']:,} documents, {mb:.1f} MB"
-    made = f"{train + val:,} tokens"
-    print(f"{train:,} tokens for training, {val:,} for validation; "
+    print(f"{train:,} tokens for training, {val:,} for validation\n"
           f"{counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
-    print(runs.row("tokens", read, made))
+    print(runs.row("tokens", read, f"{train + val:,} tokens"))
 
 
 def decode_command(args):
@@ -539,8 +538,9 @@ def parse_args(argv=None):
                help="processes (default: %(default)s, one for each CPU)")
     train("--vocab-size", type=int, default=1024, metavar="N",
           help="number of ids, special tokens included (default: %(default)s)")
-    train("--pattern", choices=PATTERNS, default="digits",
-          help="how text is cut before merging (default: %(default)s)")
+    train("--pattern", choices=PATTERNS, default="digits", metavar="NAME",
+          help="how text is cut before merging: one of "
+          f"{', '.join(PATTERNS)} (default: %(default)s)")
     train("--ties", choices=TIES, default="rustbpe",
           help="of pairs with equal counts, merge the one that this tool would merge "
           "(default: %(default)s)")

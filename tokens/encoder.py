@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model import cores
+from run import command
 from tokens.hashtable import SURE, Pieces, Table, laid_out
 from tokens.patterns import bytes_of, finder
 from tokens.pieces import batches_of, blocks_of, cut
@@ -380,3 +381,7 @@ class Encoder:
 def characters_of(block):
     """The size of a block."""
     return sum(len(part) for _, part in block)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)
