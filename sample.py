@@ -511,21 +511,6 @@ COMMANDS = {
 }
 
 
-def parse_args(argv):
-    """The options of `check`. Each other command has a parser of its own, in its room."""
-    lines = ["commands (python sample.py COMMAND --help lists their options):"]
-    lines += [f"  {name:10} {text}" for name, text in COMMANDS.items()]
-    p = argparse.ArgumentParser(
-        usage="%(prog)s [TEXT | COMMAND] [options]",
-        description="Write text with a trained model.",
-        epilog="\n".join(lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--call", default="37*48", metavar="TEXT",
-                   help="for check: the call that the model writes (default: %(default)s)")
-    return p.parse_args(argv)
-
-
 def refuse_near_miss(argv):
     """ValueError if the first word, or one behind the options, looks like a command."""
     words = argv[:1]
@@ -539,26 +524,54 @@ def refuse_near_miss(argv):
             )
 
 
-def main(argv=None):
-    """Run a command. A first word that is no command begins a text to complete."""
+def split_command(argv):
+    """(command, its options) of a command line. A first word that is no command begins a text."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] in (["-h"], ["--help"]):
-        parse_args(argv)
-    if not argv or argv[0] not in COMMANDS:
-        if argv:
-            refuse_near_miss(argv)
-        argv = ["complete", *argv]
-    name, *options = argv
-    if name == "check":
-        return check(parse_args(options).call)
-    if name == "serve":
+    if argv and argv[0] in (*COMMANDS, "-h", "--help"):
+        return argv[0], argv[1:]
+    if argv:
+        refuse_near_miss(argv)
+    return "complete", argv
+
+
+def room_of(command, options):
+    """(the room of a command, or None, the words that it reads). Only this room is imported."""
+    if command == "serve":
         from chat import serve
-        return serve.main(options)
-    if name == "export":
+        return serve, options
+    if command == "export":
         from chat import export
-        return export.main(options)
-    from chat import terminal
-    return terminal.main([name, *options])
+        return export, options
+    if command in ("complete", "chat"):
+        from chat import terminal
+        return terminal, [command, *options]
+    return None, options if command == "check" else [command]
+
+
+def parse_args(argv=None):
+    """The options of a command line, read by the command's own parser."""
+    room, words = room_of(*split_command(argv))
+    if room:
+        return room.parse_args(words)
+    lines = ["commands (python sample.py COMMAND --help lists their options):"]
+    lines += [f"  {command:10} {text}" for command, text in COMMANDS.items()]
+    p = argparse.ArgumentParser(
+        usage="%(prog)s [TEXT | COMMAND] [options]",
+        description="Write text with a trained model.",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--call", default="37*48", metavar="TEXT",
+                   help="for check: the call that the model writes (default: %(default)s)")
+    return p.parse_args(words)
+
+
+def main(argv=None):
+    """Run a command; returns the exit status."""
+    room, words = room_of(*split_command(argv))
+    if room:
+        return room.main(words)
+    return check(parse_args(argv).call)
 
 
 if __name__ == "__main__":

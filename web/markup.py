@@ -120,8 +120,8 @@ def tags(source):
 # Tags and the text between them.
 
 # ANY_TAG ends a tag at the first >. If that leaves a quote open, WHOLE finds the > outside of
-# quoted values, and MORE continues in a tag of a thousand attributes. WHOLE and MORE match any text,
-# so they never backtrack, and the limit of 2000 keeps their memory small.
+# quoted values, and MORE continues in a tag of a thousand attributes. These two match any text, so
+# they never backtrack, and the limit of 2000 keeps their memory small.
 ANY_TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]*)([^>]*)>?|(!--)|[!?/][^>]*>?)")
 QUOTED = r"""(?:[^>=]+|=\s*(?:"[^"]*"|'[^']*')?){,2000}"""
 WHOLE, MORE = re.compile(rf"</?[a-zA-Z][^\s/>]*({QUOTED})>?"), re.compile(rf"{QUOTED}>?")
