@@ -91,7 +91,7 @@ def train(piece_counts, n_tokens):
     only the new pairs around them. A heap gives the next best pair.
     """
     tokens = [bytes([b]) for b in range(256)]
-    words = [(list(piece), count) for piece, count in piece_counts.items()]     # pieces as ids
+    words = [(list(piece), count) for piece, count in piece_counts.items()]     # a byte is its id
     while len(tokens) < n_tokens:
         pairs = Counter()
         for ids, count in words:
@@ -99,7 +99,7 @@ def train(piece_counts, n_tokens):
                 pairs[left, right] += count     # "aaa" counts as two pairs (a, a), merged once
         if not pairs:
             break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))    # most frequent, then smallest
         for ids, _ in words:
             replace_pair(ids, best, len(tokens))
         tokens.append(tokens[best[0]] + tokens[best[1]])
@@ -138,8 +138,8 @@ PATTERN = "|".join([
     r"\s+(?!\S)",                           # other white space, but not the last one before a word
     r"\s+",
 ])
-# This is GPT-4's pattern as rustbpe and minbpe write it, but with single digits; GPT-4 takes up to
-# three together. tokens/patterns.py has it as "digits", beside those of other models.
+# (?+ and ++ are ? and + that never give back what they took.) It is GPT-4's pattern as rustbpe and
+# minbpe write it, but GPT-4 takes up to three digits together. tokens/patterns.py has others.
 
 
 # ---- encoding, decoding, special tokens ----------------------------------------------------------
