@@ -146,6 +146,12 @@ def test_planted_faults_in_tests_are_found():
     assert "shares C with gpt.py" in house.unpaired(texts, one)["model/fast.py"]
     both = {"test_gpt.py": "import gpt\nPAIRS = [(gpt.f, fast.f), (gpt.C, fast.C)]"}
     assert house.unpaired(texts, both) == {}
+    other = {"test_gpt.py": "import gpt\nPAIRS = [(gpt.f, walk.f), (gpt.C, walk.C)]"}
+    assert "shares C, f with gpt.py" in house.unpaired(texts, other)["model/fast.py"]
+    on_a_gpu = small_house(gpt=text, model_device=text)
+    assert "shares C, f" in house.unpaired(on_a_gpu, one)["model/device.py"]
+    called = {"test_device.py": "device.f(1)\ndevice.C()\n"}
+    assert house.unpaired(on_a_gpu, called) == {}
     missing = set(house.untested(texts, {"test_fast.py", "test_data.py"}))
     assert {"gpt.py", "web/crawl.py"} <= missing and not {"data.py", "model/fast.py"} & missing
 
