@@ -10,9 +10,11 @@ them. tests/test_house.py checks the rules of the house with the functions here;
 import argparse
 import ast
 import functools
+import io
 import re
 import sys
 import textwrap
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +39,9 @@ BELOW = {                           # what rooms may import besides their own fo
 MOST_LINES = 600                # of a chapter
 MOST_COLUMNS = 100
 MOST_FUNCTION_LINES = 60
+MOST_TOKENS = {"gpt.py": 11, "chapter": 10, "room": 12}     # on a line with code
+LEAST_PROSE = 0.25              # of a chapter's lines: comments and docstrings
+LAYOUT = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 ON_A_GPU = {"kernels/__init__.py", "model/device.py"}       # compared by test_kernels, test_device
 EVERYWHERE = {"main", "parse_args"}         # names that are no definition with a fast twin
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -163,6 +168,40 @@ def long_functions(house):
             n_lines = node.end_lineno - node.lineno + 1
             if n_lines > MOST_FUNCTION_LINES + 1:
                 faults[path] = f"{node.name}() has {n_lines} lines"
+    return faults
+
+
+def density(text):
+    """(tokens on a line with code, share of lines that are prose) of a file.
+
+    A string is one token, however long. A docstring is prose and no code.
+    """
+    docs = set()
+    for node in ast.walk(parse(text)):
+        if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS)) and ast.get_docstring(node):
+            first = node.body[0]
+            docs.update(range(first.lineno, first.end_lineno + 1))
+    code, comments, n_tokens = set(), set(), 0
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            comments.add(token.start[0])
+        elif token.type not in LAYOUT and token.start[0] not in docs:
+            code.update(range(token.start[0], token.end[0] + 1))
+            n_tokens += 1
+    return n_tokens / max(1, len(code)), len(docs | comments) / max(1, len(text.splitlines()))
+
+
+def dense(house):
+    """Files with many tokens on a line, and chapters with little prose."""
+    faults = {}
+    for path, text in house.items():
+        kind = "room" if "/" in path else "chapter"
+        tokens, prose = density(text)
+        most = MOST_TOKENS.get(path, MOST_TOKENS[kind])
+        if round(tokens, 1) > most:
+            faults[path] = f"{tokens:.1f} tokens on a line with code, at most {most}"
+        elif kind == "chapter" and prose < LEAST_PROSE:
+            faults[path] = f"{prose:.0%} of the lines are prose, at least {LEAST_PROSE:.0%}"
     return faults
 
 
