@@ -476,10 +476,15 @@ def ranking(run, seed):
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Put the talk's claims to the test.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("claims", nargs="*", help=f"some of {', '.join(f.__name__ for f in CLAIMS)} (default: all)")
-    p.add_argument("--run", type=Path, nargs="+", default=[ROOT / "out" / "demo"], help="finished run folders")
-    p.add_argument("--seeds", type=int, default=1, help="how often, with other seeds")
+    """The options of the command."""
+    names = ", ".join(function.__name__ for function in CLAIMS)
+    p = argparse.ArgumentParser(description="Put the talk's claims to the test.")
+    p.add_argument("claims", nargs="*", metavar="CLAIM",
+                   help=f"some of {names} (default: all of them)")
+    p.add_argument("--run", type=Path, nargs="+", default=[ROOT / "out" / "demo"], metavar="DIR",
+                   help="finished run folders (default: out/demo)")
+    p.add_argument("--seeds", type=int, default=1, metavar="N",
+                   help="repetitions, each with another seed (default: %(default)s)")
     return p.parse_args(argv)
 
 
