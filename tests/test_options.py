@@ -66,7 +66,7 @@ COMMANDS = {
     "web/extract.py a.html": "--charset",
     "gpt.py": "",
     "model/folders.py m": "",
-    "chat/inside.py x": "--model",
+    "chat/inside.py x": "--run --model",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
                                        "--batch --lr --smoothing --seed --input",
