@@ -31,24 +31,6 @@ CHECKS = {
 }
 NOT_YET = {
     "100 columns": """
-<<<<<<< HEAD
-        chat/inside.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu kernels/checks.py
-        kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu kernels/cublas.py
-        kernels/decode.cu kernels/embedding.cu kernels/gelu.cu kernels/layernorm.cu
-        model/checkpoint.py model/device.py model/fast.py model/operations.py model/walk.py
-    """.split(),
-    "one idea a line": """
-        chat/inside.py kernels/__init__.py model/fast.py model/operations.py model/walk.py
-    """.split(),
-    "docstrings": """
-        chat/inside.py model/operations.py
-    """.split(),
-    "folders list their rooms": """
-        kernels/__init__.py model/__init__.py web/__init__.py
-    """.split(),
-    "a test file each": """
-        model/checks.py model/operations.py model/walk.py
-=======
         align.py chat/arena.py chat/chats.py chat/inside.py chat/objectives.py chat/page.html
         chat/probe.py data.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu
         kernels/checks.py kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu
@@ -70,7 +52,6 @@ NOT_YET = {
     "definition = fast twin": """
         chat/chats.py chat/inside.py chat/objectives.py tokens/encoder.py tokens/ranks.py
         tokens/trainer.py
->>>>>>> h26-web
     """.split(),
 }
 
