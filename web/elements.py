@@ -35,11 +35,7 @@ def clean(text):
         text = unescape_twice(text)
     if "\n" in text and CJK.search(text):
         text = WRAPPED.sub("", text)
-    if text.isprintable() and "  " not in text and "\ufffc" not in text:
-        text = text.strip(" ")                      # the usual case: only spaces are printable
-    else:
-        text = INVISIBLE.sub("", " ".join(text.split()))
-    return text.rstrip(" ¶")
+    return INVISIBLE.sub("", " ".join(text.split())).rstrip(" ¶")
 
 
 def clean_code(text):
