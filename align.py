@@ -35,9 +35,8 @@ Two more commands measure the result:
 
 This file defines the stages. In each, a learner (chat/tuning.py) collects the gradients of a step:
 learner.add(tokens, targets, weights) adds those of one batch, and learner.update(loss, info) clips
-them, takes a step of AdamW, logs it, and saves now and then. Other rooms: chat/packing.py puts many
-texts into one row, chat/lessons.py reads the data, chat/judges.py is the reward model,
-chat/options.py has the settings.
+them, takes a step of AdamW, logs it, and saves now and then. chat/packing.py puts many texts into
+one row, chat/lessons.py reads the data, chat/judges.py is the reward model.
 
 Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
 Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
@@ -47,14 +46,14 @@ length); Shao et al. 2025 (random rewards); Rafailov et al. 2023 (DPO).
 from dataclasses import dataclass
 from pathlib import Path
 
-from model import corpus, fast      # before numpy: fast tells NumPy's BLAS which CPU this is
+from model import fast              # before numpy: it tells NumPy's BLAS which CPU this is
 import numpy as np
 
 import sample
 import train
 from chat import arena, commands, generate, grading, judges, lessons
 from chat import options, packing, rollouts, tuning, variants
-from model import resume
+from model import corpus, resume
 from run import command
 
 # ------------------------------------------------------------------------- supervised fine-tuning

@@ -279,11 +279,12 @@ def render_prompt(messages, tokenizer):
 
 def reply_parts(ids, tokenizer):
     """The reverse of render for a reply: a text, or a list of parts if a tool was called."""
+    names = tokenizer.special_tokens
     begins = {}                         # {special token: the type of the part behind it}
-    for kind, names in PART_TOKENS.items():
-        for name, behind in zip(names, (kind, "text")):
-            begins[tokenizer.special_tokens.get(name)] = behind
-    others = set(tokenizer.special_tokens.values()) - set(begins)
+    for kind, (begin, end) in PART_TOKENS.items():
+        begins[names.get(begin)] = kind
+        begins[names.get(end)] = "text"
+    others = set(names.values()) - set(begins)
     parts = [("text", [])]
     for token in ids:
         if token in begins:
@@ -511,8 +512,48 @@ COMMANDS = {
 }
 
 
-def parse_args(argv):
-    """The options of `check`. Each other command has a parser of its own, in its room."""
+def refuse_near_miss(argv):
+    """ValueError if the first word, or one behind the options, looks like a command."""
+    words = argv[:1]
+    if len(argv) > 2 and not argv[-2].startswith("-"):
+        words.append(argv[-1])
+    for word in words:
+        for name in difflib.get_close_matches(word.lower(), COMMANDS, 1, cutoff=0.8):
+            raise ValueError(
+                f"{word!r}: for the command {name} write: python sample.py {name} ...; "
+                f"to go on from this word as a text: python sample.py complete {word}"
+            )
+
+
+def split_command(argv):
+    """(command, its options) of a command line. A first word that is no command begins a text."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in (*COMMANDS, "-h", "--help"):
+        return argv[0], argv[1:]
+    if argv:
+        refuse_near_miss(argv)
+    return "complete", argv
+
+
+def room_of(name, options):
+    """(the room of a command, or None, the words that it reads). Only this room is imported."""
+    if name == "serve":
+        from chat import serve
+        return serve, options
+    if name == "export":
+        from chat import export
+        return export, options
+    if name in ("complete", "chat"):
+        from chat import terminal
+        return terminal, [name, *options]
+    return None, options if name == "check" else [name]
+
+
+def parse_args(argv=None):
+    """The options of a command line, read by the command's own parser."""
+    room, words = room_of(*split_command(argv))
+    if room:
+        return room.parse_args(words)
     lines = ["commands (python sample.py COMMAND --help lists their options):"]
     lines += [f"  {name:10} {text}" for name, text in COMMANDS.items()]
     p = argparse.ArgumentParser(
@@ -523,42 +564,15 @@ def parse_args(argv):
     )
     p.add_argument("--call", default="37*48", metavar="TEXT",
                    help="for check: the call that the model writes (default: %(default)s)")
-    return p.parse_args(argv)
-
-
-def refuse_near_miss(argv):
-    """ValueError if the first word, or one behind the options, looks like a command."""
-    words = argv[:1]
-    if len(argv) > 2 and not argv[-2].startswith("-"):
-        words.append(argv[-1])
-    for word in words:
-        for command in difflib.get_close_matches(word.lower(), COMMANDS, 1, cutoff=0.8):
-            raise ValueError(
-                f"{word!r}: for the command {command} write: python sample.py {command} ...; "
-                f"to go on from this word as a text: python sample.py complete {word}"
-            )
+    return p.parse_args(words)
 
 
 def main(argv=None):
-    """Run a command. A first word that is no command begins a text to complete."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] in (["-h"], ["--help"]):
-        parse_args(argv)
-    if not argv or argv[0] not in COMMANDS:
-        if argv:
-            refuse_near_miss(argv)
-        argv = ["complete", *argv]
-    name, *options = argv
-    if name == "check":
-        return check(parse_args(options).call)
-    if name == "serve":
-        from chat import serve
-        return serve.main(options)
-    if name == "export":
-        from chat import export
-        return export.main(options)
-    from chat import terminal
-    return terminal.main([name, *options])
+    """Run a command; returns the exit status."""
+    room, words = room_of(*split_command(argv))
+    if room:
+        return room.main(words)
+    return check(parse_args(argv).call)
 
 
 if __name__ == "__main__":

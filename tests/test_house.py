@@ -20,17 +20,16 @@ CHECKS = {
     "600 lines a chapter": lambda: house.long_chapters(HOUSE),
     "100 columns": lambda: house.wide_lines(TEXTS),
     "60 lines a function": lambda: house.long_functions(HOUSE),
+    "one idea a line": lambda: house.dense(HOUSE),
     "docstrings": lambda: house.undocumented(HOUSE),
     "no circle": lambda: house.circles(HOUSE),
     "gpt.py and bpe.py run alone": lambda: house.dependent_definitions(HOUSE),
     "nothing imports upwards": lambda: house.upward_imports(HOUSE),
+    "folders list their rooms": lambda: house.unlisted(HOUSE),
     "a test file each": lambda: house.untested(HOUSE, TESTS),
     "definition = fast twin": lambda: house.unpaired(HOUSE, TESTS),
 }
 NOT_YET = {
-    "600 lines a chapter": """
-        align.py data.py
-    """.split(),
     "100 columns": """
         align.py chat/arena.py chat/chats.py chat/inside.py chat/objectives.py chat/page.html
         chat/probe.py data.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu
@@ -95,6 +94,8 @@ def small_house(**changed):
     paths = [f"{name}.py" for name in house.CHAPTERS]
     paths += [f"{folder}/__init__.py" for folder in house.FOLDERS]
     texts = dict.fromkeys([*paths, "model/fast.py", "web/crawl.py"], DOC)
+    texts["model/__init__.py"] = '"""Rooms.\n\n    fast    the model, fast\n"""\n'
+    texts["web/__init__.py"] = '"""Rooms.\n\n    crawl   fetches\n"""\n'
     for name, text in changed.items():
         texts[f"{name.replace('_', '/', 1)}.py"] = DOC + text
     return texts
@@ -109,7 +110,8 @@ def test_a_house_without_faults_has_none():
     )
     tests = {f"test_{name}.py": "" for name in [*house.CHAPTERS, "crawl", "fast", "kernels"]}
     for rule in (house.long_chapters, house.wide_lines, house.long_functions, house.undocumented,
-                 house.circles, house.dependent_definitions, house.upward_imports):
+                 house.circles, house.dependent_definitions, house.upward_imports,
+                 house.unlisted, house.dense):
         assert rule(well) == {}, rule
     assert house.untested(well, tests) == {} and house.unpaired(well, tests) == {}
 
@@ -119,6 +121,8 @@ def test_a_house_without_faults_has_none():
     (house.wide_lines, {"web_crawl": "#" * 101}, "web/crawl.py"),
     (house.long_functions, {"gpt": "def f():\n" + "    1\n" * 61}, "gpt.py"),
     (house.long_functions, {"gpt": "class C:\n    def f():\n" + "        1\n" * 61}, "gpt.py"),
+    (house.dense, {"web_crawl": "x = [a + b + c + d + e + f + g]\n"}, "web/crawl.py"),
+    (house.dense, {"data": "x = 1\n" * 10}, "data.py"),
     (house.undocumented, {"gpt": "def f():\n    1\n"}, "gpt.py"),
     (house.undocumented, {"web_crawl": "class C:\n    x = 1\n"}, "web/crawl.py"),
     (house.circles, {"web_crawl": "import data", "data": "from web import crawl"}, "data.py"),
@@ -132,9 +136,16 @@ def test_a_house_without_faults_has_none():
     (house.upward_imports, {"run_disk": "import gpt"}, "run/disk.py"),
     (house.upward_imports, {"web_crawl": "def f():\n    import train"}, "web/crawl.py"),
     (house.upward_imports, {"model_fast": "from web import crawl"}, "model/fast.py"),
+    (house.unlisted, {"web_warc": ""}, "web/__init__.py"),
+    (house.unlisted, {"model___init__": "x = 1"}, "model/__init__.py"),
 ])
 def test_a_planted_fault_is_found(rule, changed, path):
     assert path in rule(small_house(**changed))
+
+
+def test_the_density_of_a_file():
+    text = DOC + "x = 'a long string'     # said\n\nif x:\n    y(x, 1)\n"
+    assert house.density(text) == (12 / 3, 2 / 5)
 
 
 def test_a_definition_that_hands_over_to_its_room_needs_no_pair():
@@ -151,6 +162,12 @@ def test_planted_faults_in_tests_are_found():
     assert "shares C with gpt.py" in house.unpaired(texts, one)["model/fast.py"]
     both = {"test_gpt.py": "import gpt\nPAIRS = [(gpt.f, fast.f), (gpt.C, fast.C)]"}
     assert house.unpaired(texts, both) == {}
+    other = {"test_gpt.py": "import gpt\nPAIRS = [(gpt.f, walk.f), (gpt.C, walk.C)]"}
+    assert "shares C, f with gpt.py" in house.unpaired(texts, other)["model/fast.py"]
+    on_a_gpu = small_house(gpt=text, model_device=text)
+    assert "shares C, f" in house.unpaired(on_a_gpu, one)["model/device.py"]
+    called = {"test_device.py": "device.f(1)\ndevice.C()\n"}
+    assert house.unpaired(on_a_gpu, called) == {}
     missing = set(house.untested(texts, {"test_fast.py", "test_data.py"}))
     assert {"gpt.py", "web/crawl.py"} <= missing and not {"data.py", "model/fast.py"} & missing
 

@@ -16,14 +16,16 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from tokens.patterns import SlowPattern, check_compiled, check_pattern, in_time, places
+from run import command
+from tokens.patterns import SlowPattern, check_compiled, check_pattern, in_time, match_spans
 
 
 class Flags(NamedTuple):
     """How an added token is found in a text.
 
-    normalized: in the normalised text, by its normalised name. lstrip, rstrip: it takes the white
-    space before it, behind it, along. single_word: only where no word goes on before or behind it.
+    normalized: it is looked for in the normalised text, by its normalised name. lstrip, rstrip: the
+    white space before it, or behind it, becomes part of it. single_word: it is found only where no
+    word continues before or behind it.
     """
     normalized: bool = False
     lstrip: bool = False
@@ -47,9 +49,9 @@ def well_formed(text):
 class Names:
     """Finds names, such as those of special tokens, in a text.
 
-    A regular expression would try each of 1,000 names at each place. Here the names are sorted.
-    Take the last name that does not sort behind the text from a place on. The longest name that
-    begins at this place is that one or one that it begins with, as <|im_end|> begins with <|im.
+    A regular expression would try each of 1,000 names at each place. Here the names are sorted. We
+    take the text from a place on, and find the last name that does not sort behind it. The longest
+    name at this place is that name, or a name that it begins with, as <|im_end|> begins with <|im.
     """
 
     def __init__(self, names):
@@ -97,7 +99,7 @@ class Added:
     def __init__(self, special_tokens, words, flags, normalize):
         self.special_tokens, self.words = special_tokens, words
         self.flags, self.normalize = flags, normalize
-        self.sought_before = {}
+        self.found_before = {}               # what names_to_find has returned
 
     @cached_property
     def every_special(self):
@@ -161,25 +163,25 @@ class Added:
             found.append(np.concatenate(ids))
         return found
 
-    def sought(self, allowed):
+    def names_to_find(self, allowed):
         """(Names to find in a text as it is, {normalised name: name} to find in the rest)."""
         key = "all" if len(allowed) == len(self.special_tokens) else frozenset(allowed)
-        if key not in self.sought_before:
-            if len(self.sought_before) > 64:
-                self.sought_before.clear()
+        if key not in self.found_before:
+            if len(self.found_before) > 64:
+                self.found_before.clear()
             names, normal = {*allowed, *self.words}, {}
             for name in names:
                 if self.flags.get(name, Flags()).normalized:
                     normal[self.normal(name)] = name
-            self.sought_before[key] = self.names(names - {*normal.values()}), normal
-        return self.sought_before[key]
+            self.found_before[key] = self.names(names - {*normal.values()}), normal
+        return self.found_before[key]
 
     def between(self, text, allowed):
         """Yields (ordinary text, id behind it as an array) from the left; the last has no id.
 
         Words and allowed special tokens are found. The ordinary text is normalised.
         """
-        names, normal = self.sought(allowed)
+        names, normal = self.names_to_find(allowed)
         for part, name in self.split(well_formed(text), names):
             part = self.normal(part)
             if normal:
@@ -295,7 +297,7 @@ def after_step(step, text):
 def replaced(step, text):
     """The text after a Replace."""
     compiled = check_compiled(step.pattern)
-    found = in_time(step.pattern, lambda text, timeout: places(compiled, text, timeout), text)
+    found = in_time(step.pattern, lambda text, timeout: match_spans(compiled, text, timeout), text)
     begins = [begin for begin, _ in found]
     ends = [end for _, end in found]
     kept = [text[a:b] for a, b in zip([0, *ends], [*begins, len(text)])]
@@ -318,3 +320,7 @@ def marks_in_order(found):
     for _, run in itertools.groupby(marks, lambda mark: unicodedata.combining(mark) > 0):
         ordered += sorted(run, key=unicodedata.combining)
     return "".join(ordered)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)
