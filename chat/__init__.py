@@ -18,22 +18,21 @@ Serving over HTTP:
     batching        the thread that writes the replies of all clients
     inside          attention, and what the model would say after each layer
 
-Reading what align.py learns from:
-    chats           files of conversations, comparisons and tasks
-    rows            the rows of such a file, and what becomes of a bad one
-    datasets        conversations in the schemas of others
-    comparisons     replies to one prompt, and how good each is
-    lessons         all of these as ids
-    packing         several texts in one row of a batch
+    chats           files of conversations, comparisons and tasks, in any schema
+    datasets        how others write conversations
+    comparisons     how others write comparisons
+    rows            the rows of a file, and what becomes of a bad one
 
-Learning and judging:
-    options         the recipes of align.py's stages, and its command line
-    commands        its commands
+    lessons         what a stage of align.py learns from, as ids
+    packing         many texts in one row
     tuning          how a stage begins, resumes, logs and saves
-    rollouts        what the replies of a step of reinforcement learning are like
+    rollouts        what is logged of the replies of a step
     variants        other baselines and normalisers
-    judges          the reward model
+    judges          reward models
+    options         recipes and the command line of align.py
+    commands        what its commands print
+
     grading         when a reply is right
-    arena           which model is better, and how sure one may be
+    arena           how sure one may be of a score
     probe           what a model knows, and teaching it to say when it does not
 """

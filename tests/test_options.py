@@ -199,14 +199,7 @@ NOT_YET = {
     "files": [
         "kernels/checks.py", "kernels/cublas.py", "kernels/launching.py",
         "model/checkpoint.py", "model/checks.py", "model/cores.py", "model/device.py",
-        "model/fast.py", "model/operations.py", "model/walk.py", "tokens/added.py",
-        "tokens/decoder.py", "tokens/encoder.py", "tokens/hashtable.py",
-        "tokens/huggingface.py", "tokens/patterns.py", "tokens/pieces.py", "tokens/ranks.py",
-        "tokens/shards.py", "tokens/tiktoken.py", "tokens/trainer.py",
-        "tokens/vocabularies.py",
-    ],
-    "commands": [
-        "bpe.py train",
+        "model/fast.py", "model/operations.py", "model/walk.py",
     ],
 }
 
