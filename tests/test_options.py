@@ -201,7 +201,6 @@ NOT_YET = {
         "model/checkpoint.py", "model/checks.py", "model/cores.py", "model/device.py",
         "model/fast.py", "model/operations.py", "model/walk.py",
     ],
-    "commands": [],
 }
 
 
