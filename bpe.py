@@ -249,12 +249,12 @@ TEXTS = (SAMPLE, "", " ", "lamp", " lamp", "two  spaces ", "1a2b", "\r\n\n x", "
          "안녕", "👩\u200d🚀", "<|im_end|>")
 
 
-def check(tokens, ranks):
+def checks(tokens, ranks):
     """Yields (what must be true of the definitions, whether it is), for tokens of SAMPLE."""
     few = {b"ab": 256, b"abc": 257}
     yield "the lowest rank is merged first", merge(few, b"xabcab") == [b"x", b"abc", b"ab"]
     yield "training merges the most frequent pair", (
-        train({b"aaabdaaabac": 1}, 259)[256:] == [b"aa", b"ab", b"aaab"])
+        train({b"aaabdaaabac": 1, b"xy": 9}, 260)[256:] == [b"xy", b"aa", b"ab", b"aaab"])
     yield "of equal pairs the smallest is merged", train({b"ddcc": 1}, 257)[256:] == [b"cc"]
     yield "every token is encoded as itself", all(merge(ranks, t) == [t] for t in tokens)
     lost = [text for text in TEXTS if decode(encode(text, ranks), tokens) != text]
@@ -270,7 +270,7 @@ def check_and_show(args=None):
     tokens = train(Counter(piece.encode("utf-8") for piece in regex.findall(PATTERN, SAMPLE)), 330)
     ranks = {token: i for i, token in enumerate(tokens)}
     faults = 0
-    for what, is_true in check(tokens, ranks):
+    for what, is_true in checks(tokens, ranks):
         print(f"{'ok' if is_true else 'WRONG':8}{what}")
         faults += not is_true
     print(f"\n{len(tokens) - 256} merges learned from {len(SAMPLE)} characters, the first of them:")
@@ -434,13 +434,14 @@ def train_command(args):
         tokenizer.save(args.run / "tokenizer.json")
     longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
     longest = longest[:40] + "..." * (len(longest) > 40)
+    print(f"the longest token is {longest!r}")
     read, made = f"{len(files)} file(s) of documents", f"{tokenizer.n_vocab:,} tokens"
-    print(f"{'bpe':8} {read:30} {made:30} {runs.seconds_spent():6.0f} s")
-    print(f"{'':8} the longest {longest!r}")
+    print(runs.row("bpe", read, made))
 
 
 def encode_command(args):
     """RUN/docs -> the shards in RUN/tokens."""
+    from run import runs
     from tokens import shards
     shards.check_sizes(args.val_percent, args.shard_tokens)
     files, tokenizer = shards.input_files(args.run, args.input), vocabulary_of(args, args.vocab)
@@ -451,9 +452,9 @@ def encode_command(args):
     train, val, mb = counts["train tokens"], counts["val tokens"], counts["bytes"] / 1e6
     read = f"{counts['train documents'] + counts['val documents']:,} documents, {mb:.1f} MB"
     made = f"{train + val:,} tokens"
-    print(f"{'tokens':8} {read:30} {made:30} {seconds:6.0f} s")
-    print(f"{'':8} {train:,} tokens for training, {val:,} for validation")
-    print(f"{'':8} {counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
+    print(f"{train:,} tokens for training, {val:,} for validation; "
+          f"{counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
+    print(runs.row("tokens", read, made))
 
 
 def decode_command(args):

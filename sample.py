@@ -123,7 +123,8 @@ def penalise(z, seen, written, settings):
     A repetition penalty above 1 divides a logit above 0 and multiplies one below: it gets smaller.
     """
     repetition = settings.repetition_penalty
-    z = np.where(seen, np.where(z > 0, z / repetition, z * repetition), z)
+    smaller = np.where(z > 0, z / repetition, z * repetition)
+    z = np.where(seen, smaller, z)
     z = z - settings.presence_penalty * (written > 0)
     z = z - settings.frequency_penalty * written
     tokens, bias = settings.bias
@@ -210,6 +211,10 @@ def log_probabilities(z, token, settings):
 # The lines with * are sampled: the model chooses these tokens when it writes, and learns these and
 # no others when it is fine-tuned. The first two lines are the prompt. The line of the output is
 # the one part of a reply that is not sampled: the calculator writes it, and the model reads it.
+#
+# The prompt of the next turn is all of this, the next question, and again <|im_start|> assistant
+# <|im_sep|>. It holds the tokens that were written, for other tokens can spell the same text. When
+# it outgrows the context, the oldest turns are left out (chat/terminal.py).
 
 PART_TOKENS = {
     "tool": ("<|tool_start|>", "<|tool_end|>"),
@@ -315,10 +320,11 @@ def document_begin(tokenizer):
 # one. The first answer is written into the reply, and the model goes on behind it. If no tool
 # answers, the model goes on at once.
 #
-# A model calls a tool because it has read such calls: web/toyweb.py writes conversations with
+# A model calls a tool because it has learned to: `python -m web.toyweb` writes conversations with
 #     {"type": "tool", "text": "37*48"}, {"type": "output", "text": "1776"}
-# into chat/train.jsonl, and `python align.py sft` learns from them. So a new tool takes two things:
-# a function in TOOLS, and conversations that call it. The function can be tried without the second:
+# into chat/train.jsonl of the run, and `python align.py sft` learns from them. So a new tool takes
+# two things: a function in TOOLS, and conversations that call it. To try the function alone, let a
+# model that has learned one call by heart write it:
 #     python sample.py check --call "37*48"
 
 TOOLS = [tools.calculator]
@@ -404,12 +410,13 @@ def write_reply(params, cfg, tokenizer, prompt, settings, stream=0):
 def generate(params, cfg, tokenizer, prompts, **settings):
     """[Reply] to several prompts, one after the other. settings: the fields of Settings.
 
-    chat/generate.py has the same function, which writes all of them side by side. A reply is the
-    same there: each has a stream of random numbers of its own. But its logits can differ in the
-    last bits. A matrix product with more rows adds its terms in another order, and a floating-point
-    sum depends on the order. So a token can differ if two tokens are equally likely up to these
-    bits. To the last bit, a reply is the same only if every matrix product has the same shape:
-    as many replies side by side at every step, on as many threads.
+    chat/generate.py has the same function, which writes all replies side by side. A reply is the
+    same alone and in a batch, because it has a stream of random numbers of its own, and no step of
+    the model mixes the rows of a batch. Its logits can differ in the last bits: a matrix product
+    with more rows may add its terms in another order, and a floating-point sum depends on the
+    order. So a token can differ where two tokens are equally likely up to these bits. Logits are
+    the same to the last bit only if all matrix products have the same shapes: as many replies side
+    by side at every step, on as many threads.
     """
     settings = Settings(**settings).check()
     replies = []
@@ -439,12 +446,15 @@ def by_heart(text, n_vocab):
 
 
 def check(call):
-    """Show a chat in which the model calls a tool, and the log-probabilities; 1 if none answers."""
-    question = [{"role": "user", "content": f"What is {call}?"}]
-    tokenizer = bpe.Tokenizer.train(["user assistant What is It is"] * 4, 280)
+    """Show a chat in which the model calls a tool, and the three log-probabilities of a token.
+
+    Returns 1 if no tool answers, or if this is another conversation than the model has learned.
+    """
+    question = [{"role": "user", "content": "Use a tool."}]
+    tokenizer = bpe.Tokenizer.train(["user assistant Use a tool. It says so."] * 4, 280)
     prompt = render_prompt(question, tokenizer)
     result = answer(call)
-    content = [{"type": "tool", "text": call}, {"type": "text", "text": "It is so."}]
+    content = [{"type": "tool", "text": call}, {"type": "text", "text": "It says so."}]
     if result is not None:
         content.insert(1, {"type": "output", "text": result})
     wanted, mask = render([*question, {"role": "assistant", "content": content}], tokenizer)
@@ -467,7 +477,7 @@ def check(call):
         print(f"\nNo tool answers {call!r}.")
         return 1
     if written != wanted or marks != mask:
-        print("\nWRONG: the model wrote another conversation than it learned.")
+        print("\nWRONG: this is another conversation than the model has learned.")
         return 1
     print(f"\nThe tool answers {call!r} with {result!r}.")
     return 0
@@ -501,10 +511,50 @@ COMMANDS = {
 }
 
 
-def parse_args(argv):
-    """The options of `check`. Each other command has a parser of its own, in its room."""
+def refuse_near_miss(argv):
+    """ValueError if the first word, or one behind the options, looks like a command."""
+    words = argv[:1]
+    if len(argv) > 2 and not argv[-2].startswith("-"):
+        words.append(argv[-1])
+    for word in words:
+        for command in difflib.get_close_matches(word.lower(), COMMANDS, 1, cutoff=0.8):
+            raise ValueError(
+                f"{word!r}: for the command {command} write: python sample.py {command} ...; "
+                f"to go on from this word as a text: python sample.py complete {word}"
+            )
+
+
+def split_command(argv):
+    """(command, its options) of a command line. A first word that is no command begins a text."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in (*COMMANDS, "-h", "--help"):
+        return argv[0], argv[1:]
+    if argv:
+        refuse_near_miss(argv)
+    return "complete", argv
+
+
+def room_of(command, options):
+    """(the room of a command, or None, the words that it reads). Only this room is imported."""
+    if command == "serve":
+        from chat import serve
+        return serve, options
+    if command == "export":
+        from chat import export
+        return export, options
+    if command in ("complete", "chat"):
+        from chat import terminal
+        return terminal, [command, *options]
+    return None, options if command == "check" else [command]
+
+
+def parse_args(argv=None):
+    """The options of a command line, read by the command's own parser."""
+    room, words = room_of(*split_command(argv))
+    if room:
+        return room.parse_args(words)
     lines = ["commands (python sample.py COMMAND --help lists their options):"]
-    lines += [f"  {name:10} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {command:10} {text}" for command, text in COMMANDS.items()]
     p = argparse.ArgumentParser(
         usage="%(prog)s [TEXT | COMMAND] [options]",
         description="Write text with a trained model.",
@@ -513,39 +563,15 @@ def parse_args(argv):
     )
     p.add_argument("--call", default="37*48", metavar="TEXT",
                    help="for check: the call that the model writes (default: %(default)s)")
-    return p.parse_args(argv)
-
-
-def refuse_near_miss(argv):
-    """ValueError if the first or the last word looks like a command, and not like a text."""
-    for word in (argv[0], argv[-1]):
-        for command in difflib.get_close_matches(word.lower(), COMMANDS, 1, cutoff=0.8):
-            raise ValueError(
-                f"{word!r}: for the command {command} write: python sample.py {command} ...; "
-                f"to go on from this word as a text: python sample.py complete {word}"
-            )
+    return p.parse_args(words)
 
 
 def main(argv=None):
-    """Run a command. A first word that is no command begins a text to complete."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] in (["-h"], ["--help"]):
-        parse_args(argv)
-    if not argv or argv[0] not in COMMANDS:
-        if argv:
-            refuse_near_miss(argv)
-        argv = ["complete", *argv]
-    name, *options = argv
-    if name == "check":
-        return check(parse_args(options).call)
-    if name == "serve":
-        from chat import serve
-        return serve.main(options)
-    if name == "export":
-        from chat import export
-        return export.main(options)
-    from chat import terminal
-    return terminal.main([name, *options])
+    """Run a command; returns the exit status."""
+    room, words = room_of(*split_command(argv))
+    if room:
+        return room.main(words)
+    return check(parse_args(argv).call)
 
 
 if __name__ == "__main__":

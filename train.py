@@ -588,7 +588,7 @@ def main(argv=None):
     args.run.mkdir(parents=True, exist_ok=True)
     _, last = train(recipe, *data, args.run / "base", args.seed, args.on_mismatch,
                     args.micro_batch, args.recompute, budget, start, args.align_documents, gpu)
-    report.print_result(last, recipe, *data, runs.seconds_spent())
+    report.print_result(last, recipe, *data)
     return 0
 
 

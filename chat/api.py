@@ -3,7 +3,7 @@
 A body of JSON becomes a batching.Job here, and what the writer wrote becomes JSON again. Chat and
 Completion are the two kinds of requests that write text.
 
-A field that would change the answer and has no effect here is refused by its name (UNHEEDED), such
+A field that would change the answer and has no effect here is refused by its name (NO_EFFECT), such
 as tools or response_format. These fields change nothing here and are ignored: user, metadata,
 store, service_tier, safety_identifier, prompt_cache_key, prediction, parallel_tool_calls,
 reasoning_effort, verbosity, cache_prompt, chat_template_kwargs, the name in a message, and any
@@ -42,7 +42,7 @@ NUMBER = (int, float)
 MANY = 1 << 31                          # more than any context
 OFF = (False, 0, "", [], {})            # values by which a field asks for nothing
 # Fields that would change the answer and have no effect here, with the values that change nothing.
-UNHEEDED = {
+NO_EFFECT = {
     # tools, and answers that are no text
     "tools": ([],),
     "functions": ([],),
@@ -181,9 +181,9 @@ def unsupported(param, message):
     return Refused(400, message, param, "unsupported_parameter")
 
 
-def refuse_unheeded(body, harmless=()):
+def refuse_without_effect(body, harmless=()):
     """Refused for a field that would change the answer and has no effect here."""
-    for name, neutral in UNHEEDED.items():
+    for name, neutral in NO_EFFECT.items():
         value = body.get(name)
         if value is not None and value not in neutral and name not in harmless:
             shown = json.dumps(value)[:60]
@@ -462,7 +462,7 @@ class Chat:
     def __init__(self, body, cfg, tokenizer):
         self.tokenizer = tokenizer
         no_tools = body.get("tool_choice") == "none" or body.get("function_call") == "none"
-        refuse_unheeded(body, ("tools", "functions") if no_tools else ())
+        refuse_without_effect(body, ("tools", "functions") if no_tools else ())
         if body.get("echo"):
             raise unsupported("echo", "echo: only /v1/completions repeats its prompt")
         self.logprobs = field(body, "logprobs", False, bool)
@@ -562,7 +562,7 @@ class Completion:
 
     def __init__(self, body, cfg, tokenizer):
         self.tokenizer = tokenizer
-        refuse_unheeded(body)
+        refuse_without_effect(body)
         self.logprobs = None
         if body.get("logprobs") is not False:   # as in a chat, false asks for none
             self.logprobs = field(body, "logprobs", None, int, 0, 5)

@@ -49,10 +49,14 @@ def about(handler, _):
         questions = models.examples(run or served.only.parent)
     except (ValueError, KeyError, OSError):     # a file that is being written, or is no such file
         pass
+    assistant = base = None
+    if there:
+        assistant = served.name_of(None, ASSISTANTS + BASES)
+        base = served.name_of(None, BASES + ASSISTANTS)
     return Answer({
         "models": there,
-        "assistant": served.name_of(None, ASSISTANTS + BASES) if there else None,
-        "base": served.name_of(None, BASES + ASSISTANTS) if there else None,
+        "assistant": assistant,
+        "base": base,
         "examples": questions,
         "logs": logs,
         "report": bool(run and (run / "docs" / "report.json").exists()),

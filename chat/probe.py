@@ -1,20 +1,23 @@
-"""probe.py: find out what a model knows by asking it, and teach it to say when it does not.
+"""probe.py: find out what a model knows by asking it, and teach it to say when it does not know.
 
-A model trained to answer answers everything: of names it never read it makes something up, in the same sure voice. Yet it is not
-equally sure inside. Llama 3's remedy: ask it questions several times over and compare with the truth. What it gets right again and
-again it knows; what it gets wrong again and again it does not, and for such questions the right reply is that it does not know.
-A few hundred conversations like that, and it says so of other things it does not know, too.
+A model that was trained to answer answers everything. Of names that it never read it makes
+something up, in the same sure voice; yet inside it is not equally sure. Llama 3's remedy is to ask
+it each question several times and to compare the answers with the truth. What it gets right again
+and again it knows. What it gets wrong again and again it does not know, and the right reply to such
+a question is to say so. After a few hundred such conversations it also says so of other things that
+it does not know.
 
     1  ask      every question of tasks/probe_train.jsonl five times
-    2  sort     known: right 4 times of 5; unknown: at most once; what lies between is left out
-    3  train    base/ as before, but with these among the conversations: the known with its answer, the unknown with a refusal -> honest/
+    2  sort     known: right at least 4 times of 5; unknown: at most once; the others are left out
+    3  train    base/ as before, but with these conversations among the others: the known questions
+                with their answers, the unknown ones with refusals -> honest/
     4  test     on tasks/probe_test.jsonl: other names, other words, and names that stand nowhere
 
-A refusal is the right reply with its answer taken out, "The kistbat eats something I have not read about.": it parts from an answer
-only where the model, having said whom it speaks of, would have to know.
+A refusal is the right reply without its answer, "The kistbat eats something I have not read about."
+So it differs from an answer only where the model would have to know.
 
-    python -m chat.probe                out/demo/base and sft -> out/demo/honest, with a table of before and after
-    python -m chat.probe --control      as many refusals, but of questions drawn by lot -> out/demo/honest_control
+    python -m chat.probe                out/demo/base and sft -> out/demo/honest, in 6 minutes
+    python -m chat.probe --control      as many refusals, of questions drawn by lot
 
 Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuality).
 """
@@ -26,120 +29,231 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-import align                    # before numpy
-from chat import arena
-from chat import chats
-from run import command, disk
+import align                            # before numpy
 import numpy as np
-import sample
 
-ASKED, KNOWN, UNKNOWN = 5, 4, 1         # times; right at least, at most
-UNSAID, REFUSAL = "something I have not read about", "I do not know."
+import sample
+from chat import arena, chats, options, tuning
+from run import command, disk
+
+ASKED = 5                               # times that each question is asked
+KNOWN, UNKNOWN = 4, 1                   # right at least, right at most so many times
+UNSAID = "something I have not read about"
+REFUSAL = "I do not know."
 
 
 def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0):
-    """-> (tasks, times) whether each answer was right, and the texts."""
+    """Ask each task several times: (right, texts), (tasks, times) each."""
     right, texts = [], []
-    for t in range(times):
-        replies, verdicts = arena.ask(*model, tasks, temperature, seed + 1000 * t)
-        right.append([v.correct for v in verdicts])
-        texts.append([sample.reply_text(r.ids, model[2]) for r in replies])
+    for i in range(times):
+        print(f"asking {len(tasks):,} questions, time {i + 1} of {times}", file=sys.stderr)
+        replies, verdicts = arena.ask(*model, tasks, temperature, seed + 1000 * i)
+        right.append([verdict.correct for verdict in verdicts])
+        texts.append([sample.reply_text(reply.ids, model[2]) for reply in replies])
     return np.array(right).T, np.array(texts, object).T
 
 
 def is_refusal(text):
+    """Whether a reply says that it does not know."""
     return UNSAID in text or text.strip() == REFUSAL
 
 
 def refusal(task):
-    """The task's "reply" without its answer; where there is none, that one does not know."""
+    """The task's "reply" without its answer, or that one does not know."""
     reply, answer = str(task.get("reply", "")), str(task["answer"])
     return reply.replace(answer, UNSAID, 1) if answer in reply else REFUSAL
 
 
-def lessons(tasks, right, texts, old=(), seed=0, control=False):
-    """([conversation], {what: how many}): every known question with a right answer of the model's own, every unknown one with a refusal, and
-    the old conversations. control: as many refusals among all these questions about names, but drawn by lot."""
-    n = right.sum(1)
-    known, unknown = n >= KNOWN, n <= UNKNOWN
-    picked = np.repeat(np.arange(len(tasks)), known + 2 * unknown)      # twice, or answers are many more
-    items = [(tasks[i]["question"], texts[i][right[i].argmax()], refusal(tasks[i]), unknown[i]) for i in picked]
-    def is_fact(row):                                       # a question and an answer; what is more than that stays as it is
-        return row.get("kind") == "fact" and [(m["role"], type(m["content"])) for m in row["messages"]] == [("user", str), ("assistant", str)]
+class Lesson(NamedTuple):
+    """A question, the replies that it could get, and which of them it gets."""
 
-    facts = [row["messages"] for row in old if is_fact(row)]
-    items += [(messages[0]["content"], messages[1]["content"], REFUSAL, False) for messages in facts]
-    refused = np.array([item[3] for item in items])
+    question: str
+    answer: str
+    refusal: str
+    refuse: bool
+
+    def row(self):
+        """As a row of a file of conversations."""
+        refuse = self.refuse or not self.answer.strip()
+        reply = self.refusal if refuse else self.answer
+        messages = [
+            {"role": "user", "content": self.question},
+            {"role": "assistant", "content": reply},
+        ]
+        return {"messages": messages, "kind": "refusal" if self.refuse else "fact"}
+
+
+def is_fact(row):
+    """Whether a conversation is one question about a name and its answer, both plain texts."""
+    if row.get("kind") != "fact":
+        return False
+    form = [(m["role"], type(m["content"])) for m in row["messages"]]
+    return form == [("user", str), ("assistant", str)]
+
+
+def lessons(tasks, right, texts, old=(), seed=0, control=False):
+    """(rows of conversations, {what: how many}) from the answers that ask_often got.
+
+    Every known question gets a right answer of the model's own, every unknown one a refusal. The
+    old conversations follow. control: as many refusals, but of questions drawn by lot.
+    """
+    times = right.sum(1)
+    known, unknown = times >= KNOWN, times <= UNKNOWN
+    found = []
+    for i, task in enumerate(tasks):
+        lesson = Lesson(task["question"], texts[i][right[i].argmax()], refusal(task), unknown[i])
+        found += [lesson] * int(known[i] + 2 * unknown[i])      # twice, or answers are many more
+    for row in old:
+        if is_fact(row):
+            question, answer = (m["content"] for m in row["messages"])
+            found.append(Lesson(question, answer, REFUSAL, False))
     if control:
-        refused = np.random.default_rng(seed).permutation(refused)
-    rows = [{"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply if refuse or not answer.strip() else answer}],
-             "kind": "refusal" if refuse else "fact"} for (question, answer, reply, _), refuse in zip(items, refused)]
-    counts = {"known": int(known.sum()), "unknown": int(unknown.sum()), "between": len(tasks) - int((known | unknown).sum())}
-    return rows + [row for row in old if not is_fact(row)], counts
+        refuse = np.array([lesson.refuse for lesson in found])
+        refuse = np.random.default_rng(seed).permutation(refuse)
+        found = [lesson._replace(refuse=by_lot) for lesson, by_lot in zip(found, refuse)]
+    counts = {
+        "known": int(known.sum()),
+        "unknown": int(unknown.sum()),
+        "between": int((~known & ~unknown).sum()),
+    }
+    return [lesson.row() for lesson in found] + [row for row in old if not is_fact(row)], counts
+
+
+def kind_of(task):
+    """The row of the test that a task counts in, by how many pages tell of it."""
+    n = task.get("exposure", 0)
+    if n == 0:
+        return "no page"
+    if n == 1:
+        return "1 page"
+    if n < 10:
+        return f"{n} pages"
+    return "10 pages or more" + (", asked before" if task.get("asked") else "")
 
 
 def test(model, tasks, temperature=0.0):
-    """{what is asked about: [right, wrong, refused]}, by how many pages tell of it, and whether chats asked of it. What a greedy answer hides
-    shows at temperature 1: of ten answers that are as likely each, and a refusal as likely as three, it is always the refusal."""
+    """{kind of question: [right, wrong, refused]}
+
+    Greedy decoding hides uncertainty. If ten answers have 7 % each and refusing has 30 %, greedy
+    refuses every time, although the model answers in 70 % of samples. So it is also tested at
+    temperature 1.
+    """
+    print(f"testing on {len(tasks):,} questions", file=sys.stderr)
     replies, verdicts = arena.ask(*model, tasks, temperature, 0)
-    out = {}
-    for task, reply, verdict in sorted(zip(tasks, replies, verdicts), key=lambda x: x[0].get("exposure", 0)):
-        n = task.get("exposure", 0)
-        row = "no page" if n == 0 else "1 page" if n == 1 else f"{n} pages" if n < 10 else "10 pages or more" + ", asked before" * bool(task.get("asked"))
-        counts = out.setdefault(row, [0, 0, 0])
-        counts[2 if is_refusal(sample.reply_text(reply.ids, model[2])) else 0 if verdict.correct else 1] += 1
-    return out
+    found = {}
+    rows = sorted(zip(tasks, replies, verdicts), key=lambda row: row[0].get("exposure", 0))
+    for task, reply, verdict in rows:
+        counts = found.setdefault(kind_of(task), [0, 0, 0])
+        if is_refusal(sample.reply_text(reply.ids, model[2])):
+            counts[2] += 1
+        elif verdict.correct:
+            counts[0] += 1
+        else:
+            counts[1] += 1
+    return found
 
 
-def probe(run, recipe=align.SFT, seed=0, control=False, on_mismatch="error", asked=None):
-    """base/ -> honest/. Returns (counts of the sorted questions, the test of sft/, that of honest/, the same at temperature 1). asked: what
-    ask_often gave for tasks/probe_train.jsonl, where it is known already."""
-    run, name = Path(run), "honest_control" if control else "honest"
-    model = align.load_stage(run, "sft", "python align.py sft")
-    tasks, held_out = (chats.tasks(run / "tasks" / f"probe_{split}.jsonl") for split in ("train", "test"))
-    notes = Counter()
-    old = [{"messages": messages, **({"kind": kind} if kind else {})} for _, messages, kind in chats.conversations(run / "chat" / "train.jsonl", notes)]
+def old_conversations(path):
+    """The rows of a file of conversations; prints what is left out of it."""
+    notes, rows = Counter(), []
+    for _, messages, kind in chats.conversations(path, notes):
+        row = {"messages": messages}
+        if kind:
+            row["kind"] = kind
+        rows.append(row)
     if notes.total():
-        print(f"{run / 'chat' / 'train.jsonl'}: {chats.report(notes)}", file=sys.stderr)
-    rows, counts = lessons(tasks, *(asked or ask_often(model, tasks, seed=seed)), old, seed, control)
+        print(f"{path}: {chats.report(notes)}", file=sys.stderr)
+    return rows
+
+
+class Probed(NamedTuple):
+    """What the probe found: how many questions are known, and three tests."""
+
+    counts: dict                        # {"known", "unknown", "between": questions}
+    before: dict                        # the test of sft/
+    after: dict                         # that of honest/
+    free: dict                          # that of honest/ at temperature 1
+
+
+def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", asked=None):
+    """base/ -> honest/. Returns a Probed.
+
+    asked: what ask_often gave for tasks/probe_train.jsonl, if it was asked already.
+    """
+    run, name = Path(run), "honest_control" if control else "honest"
+    model = tuning.load_stage(run, "sft", "python align.py sft")
+    tasks = chats.tasks(run / "tasks" / "probe_train.jsonl")
+    held_out = chats.tasks(run / "tasks" / "probe_test.jsonl")
+    old = old_conversations(run / "chat" / "train.jsonl")
+    right, texts = asked or ask_often(model, tasks, seed=seed)
+    rows, counts = lessons(tasks, right, texts, old, seed, control)
     if not counts["known"] or not counts["unknown"]:
-        raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known and {counts['unknown']} unknown: there is nothing to tell apart")
+        raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known "
+                         f"and {counts['unknown']} unknown: there is nothing to tell apart")
     path = run / "chat" / f"{name}.jsonl"
     disk.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
-    honest = align.load_stage(run, name, "python -m chat.probe")
-    return counts, test(model, held_out), test(honest, held_out), test(honest, held_out, 1.0)
+    honest = tuning.load_stage(run, name, "python -m chat.probe")
+    return Probed(counts, test(model, held_out), test(honest, held_out),
+                  test(honest, held_out, 1.0))
 
 
-def table(before, after, free):
-    lines = [f"{'what is told of on':34}{'':6}{'before: right    wrong refused':>34}{'after: right    wrong refused':>34}{'at temperature 1':>19}"]
-    for row, was in before.items():
+def table(probed):
+    """The three tests side by side, in percent."""
+    lines = [
+        f"{'':38}{'before':^19}{'after':^19}{'at T 1':>4}",
+        f"{'pages that tell of it':32}{'':6}" + "right wrong  none  " * 2 + "  none",
+    ]
+    for kind, was in probed.before.items():
         n = sum(was)
-        shares = "".join(f"{x / n:{w}.1%}" for counts, widths in ((was, (18, 8, 7)), (after[row], (18, 8, 7))) for x, w in zip(counts, widths))
-        lines.append(f"{row:34}{n:6,}{shares}{free[row][2] / n:19.1%}")
+        line = f"{kind:32}{n:6,}"
+        for counts in (was, probed.after[kind]):
+            line += "".join(f"{100 * x / n:5.1f} " for x in counts) + " "
+        lines.append(line + f"{100 * probed.free[kind][2] / n:6.1f}")
+    lines.append('in percent; none: it says that it does not know; T 1: at temperature 1, after')
     return "\n".join(lines)
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(prog="python -m chat.probe", description="Find what a model does not know and teach it to say so.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--run", default="out/demo", help="run folder")
-    p.add_argument("--control", action="store_true", help="refusals for questions drawn by lot")
-    p.add_argument("--steps", type=int, default=align.SFT.steps, help="optimizer steps")
-    p.add_argument("--lr", type=float, default=align.SFT.lr, help="peak learning rate")
-    p.add_argument("--seed", type=int, default=0, help="of the asking and of the order of the data")
-    p.add_argument("--on-mismatch", default="error", choices=("error", "restart"), help="when the folder holds a checkpoint of other settings or data")
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m chat.probe",
+        description="Find what a model does not know and teach it to say so. The demo takes 6 "
+                    "minutes on two cores.",
+    )
+    p.add_argument("--run", default="out/demo", help="run folder (default: %(default)s)")
+    p.add_argument("--control", action="store_true", help="refusals of questions drawn by lot")
+    p.add_argument("--steps", type=int, default=options.SFT.steps,
+                   help="optimizer steps (default: %(default)s)")
+    p.add_argument("--lr", type=float, default=options.SFT.lr,
+                   help="peak learning rate (default: %(default)s)")
+    p.add_argument("--seed", type=int, default=0,
+                   help="of the asking and of the data's order (default: %(default)s)")
+    p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
+                   help="if the folder holds a checkpoint of other settings or data "
+                   "(default: %(default)s)")
     return p.parse_args(argv)
 
 
 def main(argv=None):
+    """Probe, train, and print the table."""
     args, started = parse_args(argv), time.perf_counter()
     if args.steps < 1 or not 0 < args.lr < float("inf") or args.seed < 0:
-        raise ValueError(f"--steps {args.steps}, --lr {args.lr}, --seed {args.seed}: expected at least 1, above 0, and 0 or more")
-    recipe = replace(align.SFT, steps=args.steps, lr=args.lr, min_lr=align.SFT.min_lr * args.lr / align.SFT.lr, warmup=min(align.SFT.warmup, args.steps))
-    counts, *tests = probe(args.run, recipe, args.seed, args.control, args.on_mismatch)
-    print("asked five times: " + ", ".join(f"{n:,} {what}" for what, n in Counter(counts).items()))
-    print(table(*tests))
+        raise ValueError(f"--steps {args.steps}, --lr {args.lr}, --seed {args.seed}: "
+                         "expected at least 1, above 0, and 0 or more")
+    recipe = replace(
+        options.SFT,
+        steps=args.steps,
+        lr=args.lr,
+        min_lr=options.SFT.min_lr * args.lr / options.SFT.lr,
+        warmup=min(options.SFT.warmup, args.steps),
+    )
+    probed = probe(args.run, recipe, args.seed, args.control, args.on_mismatch)
+    counts = ", ".join(f"{n:,} {what}" for what, n in probed.counts.items())
+    print(f"asked five times: {counts}")
+    print(table(probed))
     print(f"{time.perf_counter() - started:.0f} s")
 
 

@@ -92,7 +92,11 @@ def parse_args(argv=None):
         models.add_options(parser)
         add_drawing(parser, temperature)
         device.add_arguments(parser)
-    args = p.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in commands.choices:    # so that an error shows the usage of this command
+        args = commands.choices[argv[0]].parse_args(argv[1:], argparse.Namespace(command=argv[0]))
+    else:
+        args = p.parse_args(argv)
     models.check_options(args)
     if args.command == "complete" and args.n < 1:
         raise ValueError(f"-n {args.n}: must be at least 1")

@@ -11,7 +11,7 @@ from model import cores                     # before numpy
 import numpy as np
 from run import command
 
-BLOCK = 131072          # floats: four blocks of a megabyte and a half are in use at once
+BLOCK = 131072          # floats, 512 KB; five such blocks are in use at once, which a cache holds
 
 
 class AdamW:

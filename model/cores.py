@@ -1,9 +1,10 @@
 """cores.py: what this machine has, and how work is divided over it.
 
-NumPy computes on one core and takes fresh memory for each result. This file finds the fastest matrix products the CPU has,
-keeps memory instead of giving it back, and spreads work over threads: NumPy lets other threads run while it
-computes. What holds the interpreter goes to processes. Import it before NumPy; model/fast.py
-does.
+NumPy computes on one core and takes fresh memory for each result. This file finds the fastest
+matrix products that the CPU has, keeps memory instead of giving it back, and spreads work over
+threads: NumPy lets other threads run while it computes. Work that holds the interpreter goes to
+processes.
+Import it before NumPy.
 """
 
 import os
@@ -16,19 +17,23 @@ def _blas_kernels():
     """Which of OpenBLAS's kernels suit this CPU best; None where it finds out itself."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
-            cpu = dict(line.rstrip().partition(":")[::2] for line in f.read().split("\n\n")[0].splitlines())
+            first_core = f.read().split("\n\n")[0]
     except OSError:
         return None
-    cpu = {k.strip(): v.split() for k, v in cpu.items()}
-    if cpu.get("vendor_id") != ["AuthenticAMD"] or not {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(cpu.get("flags", [])):
+    cpu = {}
+    for line in first_core.splitlines():
+        key, _, value = line.partition(":")
+        cpu[key.strip()] = value.split()
+    needed = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
+    if cpu.get("vendor_id") != ["AuthenticAMD"] or not needed <= set(cpu.get("flags", [])):
         return None
-    # Zen 4 (family 25) does AVX-512 in two halves, and AVX2 is a little faster. Zen 5 does it in one, twice as fast,
-    # but the OpenBLAS in NumPy's wheels does not know it yet.
+    # Zen 4 (family 25) does AVX-512 in two halves, and AVX2 is a little faster. Zen 5 does it in
+    # one, twice as fast, but the OpenBLAS in NumPy's wheels does not know it yet.
     return "Zen" if cpu.get("cpu family") == ["25"] else "SkylakeX"
 
 
-# These must be in the environment before NumPy loads. One BLAS thread, because we split the work over Python threads or
-# processes ourselves: that also parallelises everything that is not a matrix product.
+# These must be in the environment before NumPy loads. One BLAS thread, because we split the work
+# over Python threads or processes ourselves, and with it all that is not a product.
 BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -83,7 +88,7 @@ BLAS_FUNCTIONS = [
 
 
 def numpy_library():
-    """NumPy's C part. Functions are looked up in it and in what it is linked to, such as its BLAS."""
+    """NumPy's C part. A function is looked up in it and in what it is linked to, as its BLAS."""
     core = (
         sys.modules.get("numpy._core._multiarray_umath")
         or sys.modules["numpy.core._multiarray_umath"]
@@ -160,16 +165,17 @@ for _line in limit_blas(numpy_library(), NUMPY_WAS_FIRST, ASKED_FOR):
 def _keep_freed_memory():
     """Tell glibc to keep freed blocks instead of giving them back to the kernel.
 
-    Scratch of a few hundred kilobytes comes and goes within each operation. By default it would be mapped anew
-    each time and its pages zeroed one fault at a time, which costs more than the arithmetic.
+    Scratch of a few hundred kilobytes comes and goes within each operation. By default it would be
+    mapped anew each time and its pages zeroed one fault at a time, which costs more than the
+    arithmetic.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
-        return                                          # not glibc: slower, not different
-    mallopt(-3, 32 << 20)                               # M_MMAP_THRESHOLD, at its documented maximum
-    mallopt(-1, 1 << 30)                                # M_TRIM_THRESHOLD
-    mallopt(-8, 1)                                      # M_ARENA_MAX: what one thread frees, all may use
+        return                      # not glibc: slower, not different
+    mallopt(-3, 32 << 20)           # M_MMAP_THRESHOLD, at its documented maximum
+    mallopt(-1, 1 << 30)            # M_TRIM_THRESHOLD
+    mallopt(-8, 1)                  # M_ARENA_MAX: what one thread frees, all may use
 
 
 _keep_freed_memory()
@@ -178,33 +184,36 @@ _keep_freed_memory()
 class Arena:
     """One block of memory, divided anew at each step.
 
-    A training step uses the same few dozen arrays every time. Taken fresh from the system, each page of them
-    would fault and be zeroed, step after step, which costs more than the arithmetic.
+    A training step uses the same few dozen arrays every time. Taken fresh from the system, each
+    page of them would fault and be zeroed, step after step.
     """
 
     def __init__(self):
         self.memory, self.last = None, (None, None, {})
 
     def divide(self, shapes, dtype, others=None, xp=np):
-        """{name: array} for {name: shape}, back to back; what they held before is lost. others: {name: dtype} of those of
-        another one. xp: cupy for memory on a GPU."""
+        """{name: array} for {name: shape}, back to back. What they held before is lost.
+
+        others: {name: dtype} of those of another one. xp: cupy for memory on a GPU.
+        """
         if self.last[:2] == (shapes, dtype):
             return self.last[2]
-        kinds = {k: np.dtype((others or {}).get(k, dtype)) for k in shapes}
-        need = sum(padded(shape, kinds[k].itemsize) for k, shape in shapes.items())
+        kinds = {name: np.dtype((others or {}).get(name, dtype)) for name in shapes}
+        need = sum(padded(shape, kinds[name].itemsize) for name, shape in shapes.items())
         if self.memory is None or need > self.memory.size:
             self.memory, self.last = None, (None, None, {})             # free the old one first
             self.memory = xp.empty((need,), np.uint8)
         arrays, at = {}, 0
-        for k, shape in shapes.items():
-            arrays[k] = self.memory[at:at + math.prod(shape) * kinds[k].itemsize].view(kinds[k]).reshape(shape)
-            at += padded(shape, kinds[k].itemsize)
+        for name, shape in shapes.items():
+            size = math.prod(shape) * kinds[name].itemsize
+            arrays[name] = self.memory[at : at + size].view(kinds[name]).reshape(shape)
+            at += padded(shape, kinds[name].itemsize)
         self.last = shapes, dtype, arrays
         return arrays
 
 
 def padded(shape, itemsize):
-    """Bytes of an array in an arena, where each begins on cache lines of its own, two on a GPU."""
+    """Bytes of an array in an arena. Each begins on a cache line of its own, two on a GPU."""
     return -(-math.prod(shape) * itemsize // 256) * 256
 
 
@@ -243,60 +252,67 @@ def in_parallel(work, n_parts=None):
         raise ValueError(f"in_parallel: {n_parts} parts, expected 1 at least")
     if n_parts == 1:
         return [work(Share(0, 1))]
-    results, errors = [None] * n_parts, {}
-    waiting, begun = (
-        collections.deque(Share(i, n_parts) for i in range(n_parts)),
-        0,
-    )  # begun: by threads of the pool
-    lock, ended = threading.Lock(), queue.SimpleQueue()
+    job = _Job(work, n_parts)
+    try:
+        first = job.take()
+        _ask_for_help(job.help_out, min(n_parts, N_THREADS) - 1)
+        job.run(first)
+        while part := job.take():
+            job.run(part)
+    finally:
+        job.wait_for_others()
+    if not job.errors:
+        return job.results
+    try:
+        raise job.errors[min(job.errors)]
+    finally:
+        job.errors.clear()      # they hold this frame, and it them
 
-    def take(by_pool):
-        nonlocal begun
-        with lock:
-            if not waiting:
+
+class _Job:
+    """The parts of one in_parallel, which its thread and those of the pool take one by one."""
+
+    def __init__(self, work, n_parts):
+        self.work, self.results, self.errors = work, [None] * n_parts, {}
+        self.waiting = collections.deque(Share(i, n_parts) for i in range(n_parts))
+        self.begun = 0          # by threads of the pool
+        self.lock, self.ended = threading.Lock(), queue.SimpleQueue()
+
+    def take(self, by_pool=False):
+        """The next part, or None when all are taken."""
+        with self.lock:
+            if not self.waiting:
                 return None
-            begun += by_pool
-            return waiting.popleft()
+            self.begun += by_pool
+            return self.waiting.popleft()
 
-    def run(part):
+    def run(self, part):
+        """Do a part. An error is kept, and leaves out the parts that nobody has begun."""
         try:
-            results[part.index] = work(part)
+            self.results[part.index] = self.work(part)
         except BaseException as error:
-            errors[part.index] = error
-            with lock:
-                waiting.clear()
+            self.errors[part.index] = error
+            with self.lock:
+                self.waiting.clear()
 
-    def help_out():
-        while part := take(True):
-            run(part)
-            ended.put(part.index)
+    def help_out(self):
+        """What a thread of the pool does."""
+        while part := self.take(by_pool=True):
+            self.run(part)
+            self.ended.put(part.index)
 
-    def wait_for_others():
-        """An interrupt waits as well: the parts write to arrays of the caller."""
-        with lock:
-            waiting.clear()
-            left = begun
+    def wait_for_others(self):
+        """Wait for the parts that the pool has begun. An interrupt waits as well: they write to
+        arrays of the caller."""
+        with self.lock:
+            self.waiting.clear()
+            left = self.begun
         while left:
             try:
-                ended.get()
+                self.ended.get()
                 left -= 1
             except KeyboardInterrupt as interrupt:
-                errors[-1] = interrupt
-
-    try:
-        first = take(False)
-        _ask_for_help(help_out, min(n_parts, N_THREADS) - 1)
-        run(first)
-        while part := take(False):
-            run(part)
-    finally:
-        wait_for_others()
-    if not errors:
-        return results
-    try:
-        raise errors[min(errors)]
-    finally:
-        errors.clear()  # they hold this frame, and it them
+                self.errors[-1] = interrupt
 
 
 def _ask_for_help(help_out, n_threads):
@@ -350,7 +366,9 @@ def _alive(process):
         yield
     except (EOFError, OSError):                             # of its pipe
         process.join(1)
-        raise ChildProcessError(f"worker process {process.pid} has died (exit code {process.exitcode})") from None
+        raise ChildProcessError(
+            f"worker process {process.pid} has died (exit code {process.exitcode})"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -371,7 +389,8 @@ def processes(n, function):
     Results come in the order of items. Errors of function are raised here, and so is an item or
     a result that cannot be pickled; ChildProcessError if a process dies.
     """
-    fork = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
+    can_fork = "fork" in multiprocessing.get_all_start_methods()
+    fork = multiprocessing.get_context("fork" if can_fork else None)
     workers, idle = {}, []
     busy = {}                                               # pipe -> (answers of who asked, number)
 
@@ -400,7 +419,8 @@ def processes(n, function):
                 idle.append(pipe)
 
     try:
-        with uninterrupted() if threading.current_thread() is threading.main_thread() else contextlib.nullcontext():
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        with uninterrupted() if in_main_thread else contextlib.nullcontext():
             for _ in range(n):
                 pipe, end = fork.Pipe()
                 process = fork.Process(target=_work, args=(end, pipe, function), daemon=True)
@@ -411,6 +431,6 @@ def processes(n, function):
         yield in_order
     finally:
         for process in workers.values():
-            process.kill()                                  # SIGTERM may be ignored, by us and so by them
+            process.kill()          # SIGTERM may be ignored, by us and so by them
         for process in workers.values():
             process.join()

@@ -17,120 +17,192 @@ from run import command, disk
 
 
 def save_config(folder, cfg):
-    """config.json as Hugging Face transformers reads it. Its classifiers look here, and not into generation_config.json, which train.py
-    writes, for what begins, ends and pads a text; without any, those of GPT-2's own vocabulary would be taken."""
+    """Write config.json as Hugging Face transformers reads it.
+
+    Its classifiers look here, and not into generation_config.json, which train.py writes, for the
+    tokens that begin, end and pad a text. Without any they would take GPT-2's own.
+    """
     written = Path(folder) / "generation_config.json"
     tokens = disk.read_json(written) if written.exists() else {}
-    disk.write_text(Path(folder) / "config.json", json.dumps({
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, "torch_dtype": "float32",
-        **{key: tokens.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")},
-        "n_ctx": cfg.n_positions, **vars(cfg)}, indent=2) + "\n")
+    config = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "bos_token_id": tokens.get("bos_token_id"),
+        "eos_token_id": tokens.get("eos_token_id"),
+        "pad_token_id": tokens.get("pad_token_id"),
+        "n_ctx": cfg.n_positions,
+        **vars(cfg),
+    }
+    disk.write_text(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def save(folder, params, cfg):
-    """Write a Hugging Face GPT-2 folder. model.safetensors comes last: where it is, the folder is whole."""
-    bad = [k for k, p in params.items() if not np.isfinite(p).all()]
+    """Write a Hugging Face GPT-2 folder.
+
+    model.safetensors comes last: where it is, the folder is whole.
+    """
+    bad = [name for name, p in params.items() if not np.isfinite(p).all()]
     if bad:
-        raise ValueError(f"{folder}: not saved, {bad[0]} and {len(bad) - 1} other tensors hold numbers that are not finite; "
-                         "train with a lower --lr")
+        raise ValueError(
+            f"{folder}: not saved, {bad[0]} and {len(bad) - 1} other tensors hold numbers that are "
+            "not finite; train with a lower --lr"
+        )
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
-    params = {**params, "wte.weight": params["wte.weight"][:cfg.vocab_size]}        # what pads a vocabulary stays ours
-    checkpoint.save_safetensors(Path(folder) / "model.safetensors", params, {"format": "pt"})
+    unpadded = params["wte.weight"][: cfg.vocab_size]
+    tensors = {**params, "wte.weight": unpadded}
+    path = Path(folder) / "model.safetensors"
+    checkpoint.save_safetensors(path, tensors, {"format": "pt"})
 
 
-# What else a config.json may say that changes the arithmetic, and the values under which it is the model of this file.
+# What else a config.json may say that changes the arithmetic, and the values under which the model
+# is gpt.py's.
 GPT2_SETTINGS = {
-    "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "layer_norm_epsilon": (1e-5,),
-    "tie_word_embeddings": (True, False), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "tie_word_embeddings": (True, False),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
 
 
 def load_config(folder):
+    """The Config of a Hugging Face folder; ValueError where it describes another model."""
     path = Path(folder) / "config.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; a model folder holds config.json and model.safetensors. "
-                                f"Make the demo's with: python train.py")
+        raise FileNotFoundError(
+            f"{path}: no such file; a model folder holds config.json and model.safetensors. "
+            "Make the demo's with: python train.py"
+        )
     config = disk.read_json(path)
-    missing = [k for k in Config.__dataclass_fields__ if k not in config]
+    names = Config.__dataclass_fields__
+    missing = [name for name in names if name not in config]
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}")
     try:
-        cfg = Config(**{k: config[k] for k in Config.__dataclass_fields__})
+        cfg = Config(**{name: config[name] for name in names})
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
-    for key, ours in {**GPT2_SETTINGS, "n_inner": (None, 4 * cfg.n_embd)}.items():
+    settings = {**GPT2_SETTINGS, "n_inner": (None, 4 * cfg.n_embd)}
+    for key, ours in settings.items():
         if config.get(key, ours[0]) not in ours:
-            raise ValueError(f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}")
+            raise ValueError(
+                f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}"
+            )
     return cfg
 
 
 def check_finite(path, name, p):
-    with np.errstate(all="ignore"):                     # a sum takes no memory, and is not finite where one number is not
+    """ValueError where a tensor holds a number that is not finite."""
+    with np.errstate(all="ignore"):
+        # A sum takes no memory, and is not finite where one number is not. It may overflow.
         finite = np.isfinite(p.sum()) or np.isfinite(p).all()
     if not finite:
-        raise ValueError(f"{path}: {name} holds numbers that are not finite; save the model again from a checkpoint that is sound")
+        raise ValueError(
+            f"{path}: {name} holds numbers that are not finite; "
+            "save the model again from a checkpoint that is sound"
+        )
 
 
 def tied(path, tensors):
-    """Tensors without "transformer." before their names, and with the one matrix of embeddings and head as wte.weight. safetensors'
-    save_model, which writes what is shared once, may have chosen the name lm_head.weight; other tools write it twice."""
+    """Tensors under the names of gpt.py: without "transformer.", embedding and head as wte.weight.
+
+    safetensors' save_model writes what is shared once, and may have chosen the name lm_head.weight.
+    Other tools write it twice.
+    """
     found = {name.removeprefix("transformer."): array for name, array in tensors.items()}
     if len(found) < len(tensors):
-        raise ValueError(f"{path}: has tensors with and without transformer. before the same name; only one of each could be meant")
+        raise ValueError(
+            f"{path}: has tensors with and without transformer. before the same name; "
+            "only one of each could be meant"
+        )
     head = found.pop("lm_head.weight", None)
-    if head is not None and not np.array_equal(found.setdefault("wte.weight", head), head):
-        raise ValueError(f"{path}: lm_head.weight is not wte.weight; this model has one matrix for both (tie_word_embeddings)")
-    if head is None and disk.read_json(Path(path).parent / "config.json").get("tie_word_embeddings") is False:
-        raise ValueError(f"{path}: has no tensor lm_head.weight, although tie_word_embeddings is false in config.json")
+    if head is None:
+        config = disk.read_json(Path(path).parent / "config.json")
+        if config.get("tie_word_embeddings") is False:
+            raise ValueError(
+                f"{path}: has no tensor lm_head.weight, although tie_word_embeddings is false in "
+                "config.json"
+            )
+    elif not np.array_equal(found.setdefault("wte.weight", head), head):
+        raise ValueError(
+            f"{path}: lm_head.weight is not wte.weight; "
+            "this model has one matrix for both (tie_word_embeddings)"
+        )
     return found
 
 
-def load(folder, writable=True):
-    """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c; float32 arrays that may be written to, or else
-    the file itself where it holds float32, mapped and read when it is needed.
+def _tensors_of(folder):
+    """(path, {name: array}) of the file that holds the tensors, or names the files that do.
 
-    Accepts names as tied does, ignores the causal-mask buffers some exports hold; weights in several files
-    where model.safetensors.index.json names them. A folder whose training is still going on has no model.safetensors yet:
-    then the last checkpoint is read.
+    A folder whose training is still going on has no model.safetensors yet: then it is the last
+    checkpoint.
+    """
+    for name in ("model.safetensors", "model.safetensors.index.json", "trainer.safetensors"):
+        path = folder / name
+        if path.exists() and path.suffix == ".json":
+            return path, checkpoint.load_index(path)
+        if path.exists():
+            return path, checkpoint.load_safetensors(path)[0]
+    advice = f"finish the training that began {folder}"
+    other = next(folder.glob("pytorch_model*.bin"), None)
+    if other:
+        advice = (
+            f"{other.name} is PyTorch's own format: load the folder in transformers and save it "
+            "with save_pretrained()"
+        )
+    raise FileNotFoundError(f"{folder / 'model.safetensors'}: no such file; {advice}")
+
+
+def load(folder, writable=True):
+    """(params, cfg) of a Hugging Face GPT-2 folder or of a model file of llm.c.
+
+    The arrays are float32 and may be written to. With writable=False they are the file itself where
+    it holds float32, mapped, and read when they are needed. Names may be those that tied() knows;
+    the buffers of causal masks that some exports hold are ignored.
     """
     folder = Path(folder)
     if folder.is_file():
         params, sizes = checkpoint.load_llmc(folder)
         cfg = Config(**sizes)
-        for name in param_shapes(cfg):
-            check_finite(folder, name, params[name])
-        return {k: params[k] for k in param_shapes(cfg)}, cfg
+        params = {name: params[name] for name in param_shapes(cfg)}
+        for name, p in params.items():
+            check_finite(folder, name, p)
+        return params, cfg
     cfg = load_config(folder)
-    names = ("model.safetensors", "model.safetensors.index.json", "trainer.safetensors")
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
-        other = next(folder.glob("pytorch_model*.bin"), None)
-        raise FileNotFoundError(f"{folder / names[0]}: no such file; " + (
-            f"{other.name} is PyTorch's own format: load the folder in transformers and save it with save_pretrained()" if other else
-            f"finish the training that began {folder}"))
-    tensors = checkpoint.load_index(path) if path.suffix == ".json" else checkpoint.load_safetensors(path)[0]
+    layers = f"config.json's {cfg.n_layer} layers"
+    path, tensors = _tensors_of(folder)
     if cfg.n_layer > len(tensors):
-        raise ValueError(f"{path}: {len(tensors)} tensors are too few for config.json's {cfg.n_layer} layers")
+        raise ValueError(f"{path}: {len(tensors)} tensors are too few for {layers}")
     tensors, shapes, params = tied(path, tensors), param_shapes(cfg), {}
-    more = [name for name in tensors if name.startswith("h.") and name not in shapes and not name.endswith((".attn.bias", ".attn.masked_bias"))]
-    if more:
-        raise ValueError(f"{path}: has a tensor {more[0]}, which is in none of config.json's {cfg.n_layer} layers")
+    for name in tensors:
+        is_mask = name.endswith((".attn.bias", ".attn.masked_bias"))
+        if name.startswith("h.") and name not in shapes and not is_mask:
+            raise ValueError(f"{path}: has a tensor {name}, which is in none of {layers}")
+    requirements = ["C", "A", "W"] if writable else ["C", "A"]
     for name, shape in shapes.items():
         if name not in tensors:
-            raise ValueError(f"{path}: has no tensor {name}, which config.json's {cfg.n_layer} layers need")
+            raise ValueError(f"{path}: has no tensor {name}, which {layers} need")
         if tensors[name].shape != shape:
-            raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, config.json says {shape}")
-        params[name] = np.require(tensors[name], np.float32, ["C", "A", "W"] if writable else ["C", "A"])
+            raise ValueError(
+                f"{path}: {name} has shape {tensors[name].shape}, config.json says {shape}"
+            )
+        params[name] = np.require(tensors[name], np.float32, requirements)
         check_finite(path, name, params[name])
     return params, cfg
 
 
 def parse_args(argv=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m model.folders", description="Describe a GPT-2 checkpoint.")
+    parser = argparse.ArgumentParser(
+        prog="python -m model.folders", description="Describe a GPT-2 checkpoint."
+    )
     parser.add_argument("folder", help="a Hugging Face GPT-2 folder, or a model file of llm.c")
     return parser.parse_args(argv)
 

@@ -3,11 +3,10 @@
 Progress goes to standard error, the result to standard output.
 """
 
-import math
 import sys
 
 from model import evaluate                  # before numpy
-from run import command, progress
+from run import command, progress, runs
 
 
 def recipe_table(recipes):
@@ -60,17 +59,19 @@ def print_progress(entry, recipe, seconds_left):
     progress.show("  ".join(shown))
 
 
-def print_result(last, recipe, tokenizer, train_shards, val_shards, seconds):
-    """The validation loss beside that of n-gram models. The last line is for make's table."""
+def print_result(last, recipe, tokenizer, train_shards, val_shards):
+    """The validation loss beside that of n-gram models; last the row for make's table."""
     ngrams = evaluate.ngram_losses(tokenizer, train_shards, val_shards, recipe.model)
-    unigram, five = ngrams[1], ngrams[5]
-    print(f"validation, nats a token: {last['val_loss_nats']:.4f}; "
-          f"5-gram {five[0]:.4f}, unigram {unigram[0]:.4f}")
-    read = f"{last['tokens']:,} tokens read"
-    made = f"{recipe.model.n_params:,} parameters"
-    bits = last["val_bits_per_byte"] if tokenizer else math.nan
-    print(f"{'base':8} {read:32} {made:36} {seconds:5.0f} s   bits a byte {bits:.3f}; "
-          f"5-gram {five[1]:.3f}, unigram {unigram[1]:.3f}")
+    lines = [("model", last["val_loss_nats"], last["val_bits_per_byte"])]
+    for n, (nats, bits) in ngrams.items():
+        lines.append((f"{n}-gram", nats, bits))
+    for name, nats, bits in lines:
+        shown = "unknown" if bits is None else f"{bits:.4f}"
+        print(f"validation  {name:8} {nats:.4f} nats a token  {shown} bits a byte")
+    made = f"{recipe.model.n_params / 1e6:,.1f}M parameters"
+    if tokenizer:
+        made += f", {last['val_bits_per_byte']:.3f} bits a byte"
+    print(runs.row("base", f"{last['tokens']:,} tokens", made))
 
 
 if __name__ == "__main__":

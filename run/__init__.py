@@ -3,4 +3,5 @@
     disk            reads text files, and writes files whole
     runs            files that belong together, locks, the stages of make
     command         how a command ends, and what of its output a terminal may see
+    progress        a line of progress that the next one replaces
 """

@@ -144,11 +144,11 @@ def seconds_spent():
 
 
 def row(stage, source, result):
-    """A stage's row of make's table: what it read, what it made, and its seconds; 74 columns.
+    """A stage's row of make's table: what it read, what it made, and its seconds; 78 columns.
 
     It is the last line that the command of a stage prints.
     """
-    return f"{stage:8} {source:20} {result:36} {seconds_spent():5.0f} s"
+    return f"{stage:8} {source:24} {result:36} {seconds_spent():5.0f} s"
 
 
 # ------------------------------------------------------------------------------- the stages of make

@@ -29,20 +29,15 @@ sys.path.insert(0, str(ROOT))
 
 import align                    # noqa: E402  before numpy
 from chat import arena                    # noqa: E402
-import bpe                      # noqa: E402
-from tokens.shards import read_documents  # noqa: E402
-from chat import chats, generate, models                    # noqa: E402
+from chat import chats, generate, judges, models, options, tuning  # noqa: E402
 from run import command, disk  # noqa: E402
-from model import evaluate                 # noqa: E402
+from model import corpus, evaluate  # noqa: E402
 from model import fast  # noqa: E402
-from model import corpus  # noqa: E402
 import numpy as np              # noqa: E402
 from chat import probe                    # noqa: E402
 import sample                   # noqa: E402
-from web import toylessons                   # noqa: E402
-from web import toyweb                   # noqa: E402
-from web import toywords                   # noqa: E402
-from web import toyworld                   # noqa: E402
+from tokens.shards import read_documents  # noqa: E402
+from web import toylessons, toyweb, toywords, toyworld  # noqa: E402
 import train                    # noqa: E402
 
 CLAIMS = []
@@ -76,8 +71,8 @@ def teach(run, name, rows, steps, seed, start="base", batch=32, lr=2e-3, replay=
     """A model of its own for an experiment, claims/name: start/ fine-tuned on conversations."""
     path = run / "claims" / f"{name}.jsonl"
     toyweb.write_jsonl(path, rows)
-    align.sft(run, replace(align.SFT, steps=steps, lr=lr, warmup=10, batch=batch, replay=replay), seed, "restart", [path], start, f"claims/{name}")
-    return align.load_stage(run, f"claims/{name}", "make claims")
+    align.sft(run, replace(options.SFT, steps=steps, lr=lr, warmup=10, batch=batch, replay=replay), seed, "restart", [path], start, f"claims/{name}")
+    return tuning.load_stage(run, f"claims/{name}", "make claims")
 
 
 def train_log(folder):
@@ -139,7 +134,7 @@ def regurgitation(run, seed):
     """What was read again and again is recited word for word, what was read once is not. Refuted if the share recited does not rise with
     the number of readings.
     """
-    params, cfg, tokenizer = align.load_stage(run, "base", "python train.py")
+    model = params, cfg, tokenizer = tuning.load_stage(run, "base", "python train.py")
     train_shards, val_shards = corpus.load_run(run, tokenizer)
     marks, rng, out = np.concatenate(val_shards).astype(np.int64), np.random.default_rng(seed), {}
     pages = [page for page in np.split(marks, np.flatnonzero(marks == tokenizer.eot_token)) if len(page) >= 97]
@@ -148,14 +143,15 @@ def regurgitation(run, seed):
     groups = [pages[i::len(times)] for i in range(len(times))]
     shown = [page for group, n in zip(groups, times) for page in group for _ in range(n)]
     shown = [shown[i] for i in rng.permutation(len(shown))]
-    windows, recipe = train.Windows(train_shards, cfg.n_positions, seed), replace(align.SFT, steps=len(shown) // 8, lr=4e-4, min_lr=4e-4, warmup=10)
+    windows, recipe = train.Windows(train_shards, cfg.n_positions, seed), replace(options.SFT, steps=len(shown) // 8, lr=4e-4, min_lr=4e-4, warmup=10)
 
-    def step_of(step, grads):                               # as many windows of the old text as pages to remember
-        rows = windows.rows(8 * step, 8)
-        grads.add(rows[:, :-1], rows[:, 1:], np.full((8, cfg.n_positions), 0.5 / (8 * cfg.n_positions)))
-        return align.add_conversations(grads, [(page, [0.5] * len(page)) for page in shown[8 * step:8 * step + 8]], cfg.n_positions)[0], {}
-
-    align.optimise(run / "claims" / "regurgitation", params, cfg, tokenizer, recipe, {"stage": "regurgitation", "seed": seed}, "restart", step_of)
+    identity = {"stage": "regurgitation", "seed": seed}
+    with tuning.begun(run / "claims" / "regurgitation", model, recipe, identity, "restart") as learner:
+        for step in learner.steps():                        # as many windows of the old text as pages to remember
+            rows = windows.rows(8 * step, 8)
+            learner.add(rows[:, :-1], rows[:, 1:], np.full((8, cfg.n_positions), 0.5 / (8 * cfg.n_positions)))
+            loss, _ = align.add_conversations(learner, [(page, [0.5] * len(page)) for page in shown[8 * step:8 * step + 8]], cfg.n_positions)
+            learner.update(loss, {})
     for group, n in zip(groups, times):
         replies = generate.generate(params, cfg, tokenizer, [page[:33] for page in group], stop=set(), max_new_tokens=64, temperature=0.0, tools=False)
         same = [next((i for i, (x, y) in enumerate(zip(r.ids, page[33:97])) if x != y), min(64, len(r.ids))) for r, page in zip(replies, group)]
@@ -196,7 +192,7 @@ def reaching_for_the_tool(run, seed):
     teach(run, "reach", shown, 120, seed, "sft", lr=3e-4)
     path = run / "claims" / "sums.jsonl"
     toyweb.write_jsonl(path, [{"question": row["messages"][0]["content"], "answer": row["messages"][1]["content"][1]["text"], "kind": "calculator"} for row in rows])
-    recipe = replace(align.RL, steps=25, lr=2e-4, min_lr=2e-4, batch=0, save_every=25)
+    recipe = replace(options.RL, steps=25, lr=2e-4, min_lr=2e-4, batch=0, save_every=25)
     before, after = align.rl(run, recipe, "answer", seed, "restart", path, run / "tasks" / "calculator_test.jsonl", "claims/reached", "claims/reach")
     log = train_log(run / "claims" / "reached")
     for x in log[::4]:
@@ -252,10 +248,10 @@ def assistant(run, seed):
     print(f"   facts told on ten pages or more, in other words: {interval(*facts)}; replies that end: {interval(ended, asked)}")
     for stage, how in (("sft", "examples alone"), ("rl", "reinforced"), ("rl_random", "reinforced by lot")):
         print(f"   the wheel, {how}: {interval(*of[stage]['wheel'][:2])}")
-    _, agreed, pairs = align.reward(run, align.REWARD, seed, "restart", out="claims/reward")
-    print(f"   held-out comparisons in order: {interval(round(agreed * pairs), pairs)}")
+    _, agreed, pairs = align.reward(run, options.REWARD, seed, "restart", out="claims/reward")
+    print(f"   held-out comparisons in order: {interval(agreed, pairs)}")
     return {"facts": facts[0] / facts[1], "replies that end": ended / asked, **{f"the wheel, {stage}": of[stage]["wheel"][0] / of[stage]["wheel"][1] for stage in of},
-            "comparisons in order": agreed}
+            "comparisons in order": agreed / pairs}
 
 
 @claim
@@ -333,9 +329,9 @@ def hallucination(run, seed):
     """
     out, asked = {}, probe.ask_often(sample.load_model(run / "sft"), chats.tasks(run / "tasks" / "probe_train.jsonl"), seed=seed)
     for name, control in (("taught by what it knows", False), ("taught by lot", True)):
-        counts, before, after, free = probe.probe(run, align.SFT, seed, control, "restart", asked)
+        probed = counts, before, after, free = probe.probe(run, options.SFT, seed, control, "restart", asked)
         print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
-        print("   " + probe.table(before, after, free).replace("\n", "\n   "))
+        print("   " + probe.table(probed).replace("\n", "\n   "))
         share = lambda test, row, i: test[row][i] / sum(test[row])  # noqa: E731
         known, other, none = "10 pages or more, asked before", "10 pages or more", "no page"
         out |= {f"{name}: wrong of no page": share(after, none, 1), f"{name}: refused of known": share(after, known, 2),
@@ -378,13 +374,13 @@ def gamed(run, seed):
     for name, part in (("compared", rows[:500]), ("held_out", rows[500:])):
         toyweb.write_jsonl(folder / f"{name}.jsonl", part)
     bayes = np.mean([1 / (1 + np.exp(-abs(four[a] - four[b]))) for four in truth[2000:].reshape(-1, 4) for a in range(4) for b in range(a)])
-    recipe = replace(align.REWARD, steps=150, lr=3e-4)
+    recipe = replace(options.REWARD, steps=150, lr=3e-4)
     _, right, pairs = align.reward(run, recipe, seed, "restart", [folder / "compared.jsonl"], folder / "held_out.jsonl", "claims/judge", "claims/suppers")
-    print(f"   reward model: held-out pairs in order {interval(round(right * pairs), pairs)}; of what who knew the truth would have, {bayes:.1%}: {right / bayes:.1%}")
-    out["share of the limit"] = float(right / bayes)
-    for kl in (0.0, 0.2):
-        name = f"leash {kl}" if kl else "no leash"
-        steps, texts = press(run, kl, seed)
+    print(f"   reward model: held-out pairs in order {interval(right, pairs)}; of what who knew the truth would have, {bayes:.1%}: {right / pairs / bayes:.1%}")
+    out["share of the limit"] = float(right / pairs / bayes)
+    for leash in (0.0, 0.2):
+        name = f"leash {leash}" if leash else "no leash"
+        steps, texts = press(run, leash, seed)
         print(f"   {name}: step  sqrt(KL)   reward model   truth   tokens")
         for x in [*steps[:30:3], *steps[30::10], steps[-1]]:
             print(f"   {'':{len(name)}}  {x['step']:4}  {max(0.0, x['kl_nats']) ** 0.5:8.2f}  {x['reward']:12.2f}  {x['truth']:6.2f}   {x['length']:6.1f}")
@@ -394,22 +390,22 @@ def gamed(run, seed):
     return out
 
 
-def press(run, kl, seed):
+def press(run, leash, seed):
     """Reinforce against the judge: (log with the truth in it, the last replies)."""
-    judge, history, last = align.load_reward(run / "claims" / "judge"), [], []
+    judge, history, last = judges.load(run / "claims" / "judge"), [], []
 
-    def proxy(tasks, texts, ended):
-        history.append(float(np.mean([gold(text) for text in texts])))
-        last[:] = texts
-        prompts = [[{"role": "user", "content": t["question"]}, {"role": "assistant", "content": text or "-"}] for t, text in zip(tasks, texts)]
-        scores = align.score(judge, [sample.render(m, judge[2])[0][-judge[1].n_positions:] for m in prompts])
-        return np.where(ended, scores, scores.min())        # a reply that was cut off is as bad as any
+    def proxy(rollout):
+        history.append(float(np.mean([gold(text) for text in rollout.texts])))
+        last[:] = rollout.texts
+        prompts = [[{"role": "user", "content": t["question"]}, {"role": "assistant", "content": text or "-"}] for t, text in zip(rollout.tasks, rollout.texts)]
+        scores = judges.score(judge, [sample.render(m, judge.tokenizer)[0][-judge.cfg.n_positions:] for m in prompts])
+        return np.where(rollout.ended, scores, scores.min())        # a reply that was cut off is as bad as any
 
     proxy.__name__ = "judge"
     tasks, few = (run / "claims" / f"{name}.jsonl" for name in ("supper_tasks", "few_supper_tasks"))
     shutil.rmtree(run / "claims" / "pressed", ignore_errors=True)       # or a finished run would only be looked up, and no truth recorded
     # a leash of no strength, so that the distance is measured
-    recipe = replace(align.RL, steps=50, lr=1e-4, min_lr=1e-4, warmup=5, batch=0, prompts=8, group=8, kl=kl or 1e-9, max_tokens=80, save_every=50)
+    recipe = replace(options.RL, steps=50, lr=1e-4, min_lr=1e-4, warmup=5, batch=0, prompts=8, group=8, leash=leash or 1e-9, max_tokens=80, save_every=50)
     align.rl(run, recipe, proxy, seed, "restart", tasks, few, "claims/pressed", "claims/suppers")
     return [x | {"truth": truth} for x, truth in zip(train_log(run / "claims" / "pressed"), history)], last
 
@@ -437,7 +433,7 @@ def past_the_teacher(run, seed):
         ok, greedy = right(model, tasks, 1.0, seed), right(model, tasks)
         print(f"   imitation, {n:3} steps: {interval(ok.sum(), len(ok))} at temperature 1, {greedy.mean():.1%} greedy")
         out[f"imitation {n}"] = float(ok.mean())
-    recipe = replace(align.RL, steps=40, lr=2e-4, min_lr=2e-4, batch=0, save_every=40)
+    recipe = replace(options.RL, steps=40, lr=2e-4, min_lr=2e-4, batch=0, save_every=40)
     align.rl(run, recipe, "answer", seed, "restart", out="claims/passed", start=f"claims/imitation{steps[-1]}")
     log = train_log(run / "claims" / "passed")
     print("   then reinforcement, step: " + ", ".join(f"{x['step']}: {x['accuracy']:.0%}" for x in log[::5]))
@@ -549,7 +545,7 @@ def main(argv=None):
         raise ValueError(f"{', '.join(unknown) or args.seeds}: expected some of {', '.join(known)}, and at least one seed")
     for run in args.run:
         for stage in ("base", "sft", "rl", "rl_random"):
-            align.load_stage(run, stage, f"make RUN={run}")
+            tuning.load_stage(run, stage, f"make RUN={run}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))             # so that the processes end as well
     names, n = [name for name in known if name in (args.claims or known)], len(args.run)
     results = spread([(name, run, range(i, args.seeds * n, n)) for name in names for i, run in enumerate(args.run)])

@@ -244,6 +244,20 @@ def untested(house, tests):
     return faults
 
 
+def unlisted(house):
+    """Folders whose docstring does not list their rooms, "    NAME   what it is for", or others."""
+    faults = {}
+    for folder in FOLDERS:
+        paths = [path for path in house if path.startswith(f"{folder}/")]
+        rooms = {Path(path).stem for path in paths} - {"__init__"}
+        doc = ast.get_docstring(parse(house[f"{folder}/__init__.py"]), clean=False) or ""
+        listed = set(re.findall(r"^    (\w+)  +\S", doc, re.M))
+        if listed != rooms:
+            missing, gone = sorted(rooms - listed), sorted(listed - rooms)
+            faults[f"{folder}/__init__.py"] = f"does not list {missing}; lists {gone}, not there"
+    return faults
+
+
 # ---------------------------------------------------------------------- definitions and fast twins
 
 

@@ -44,10 +44,14 @@ def test_special_slices_are_encoded_apart():
 def test_names_are_found_from_the_left_the_longest_first():
     rng = random.Random(0)
     for _ in range(3000):
-        names = {"".join(rng.choices("ab<|", k=rng.randint(1, 5))) for _ in range(rng.randint(1, 12))}
+        names = {
+            "".join(rng.choices("ab<|", k=rng.randint(1, 5))) for _ in range(rng.randint(1, 12))
+        }
         text = "".join(rng.choices("ab<|c", k=rng.randint(0, 40)))
         pattern = "|".join(map(regex.escape, sorted(names, key=len, reverse=True)))
-        assert list(Names(names).find(text)) == [(m.start(), m[0]) for m in regex.finditer(pattern, text)]
+        assert list(Names(names).find(text)) == [
+            (m.start(), m[0]) for m in regex.finditer(pattern, text)
+        ]
     assert list(Names(()).find("text")) == []
     odd = ["]", "^", "-", "\\", "[", "\n", "\u4e2d"]
     assert [name for _, name in Names(odd).find("".join(odd))] == odd
@@ -79,7 +83,10 @@ def test_normal_forms_of_many_marks():
     marks = [c for c in every if unicodedata.category(c)[0] == "M"]
     bases = [c for c in every if unicodedata.decomposition(c)] + list("ae\uac00\uac01")
     for _ in range(500):
-        text = "".join(rng.choice(bases) + "".join(rng.choices(marks, k=rng.choice([0, 3, 40, 100]))) for _ in range(4))
+        text = "".join(
+            rng.choice(bases) + "".join(rng.choices(marks, k=rng.choice([0, 3, 40, 100])))
+            for _ in range(4)
+        )
         for form in ("NFC", "NFD"):
             assert normal_form(form, text) == unicodedata.normalize(form, text)
 
@@ -87,7 +94,9 @@ def test_normal_forms_of_many_marks():
         best = 1e9
         for _ in range(3):
             start = time.process_time()
-            Tokenizer({bytes([b]): b for b in range(256)}, "qwen2", {}, "NFC").encode("a" + "\u0301\u0316" * n)
+            Tokenizer({bytes([b]): b for b in range(256)}, "qwen2", {}, "NFC").encode(
+                "a" + "\u0301\u0316" * n
+            )
             best = min(best, time.process_time() - start)
         return best
 

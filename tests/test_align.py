@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
+import io
 import json
-import random
 import re
 import shutil
 import sys
@@ -12,18 +12,15 @@ import numpy as np
 import pytest
 
 import align
-from chat import arena, generate
 import bpe
-from model import fast
-from model import parallel
-from model import planning
-from model import resume
-from tokens.shards import write_shard
 import gpt
-from chat import objectives
 import sample
 import train
-from conftest import check_grad, kill_and_rerun, run_main, run_script
+from chat import arena, generate, judges, lessons, options, rollouts
+from model import fast, parallel
+from run import command
+from tokens.shards import write_shard
+from conftest import check_grad, run_main, run_script
 
 TOK = bpe.Tokenizer.train(["What is it? It is a goat. user assistant Turn the wheel: one two. It stops at three. Step by step: one one, two three."] * 3, 330)
 CFG = gpt.Config(TOK.n_vocab, 48, 32, 2, 2)
@@ -48,6 +45,11 @@ def run(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     return tmp_path
+
+
+def behind(prompts, replies):
+    """Replies as sample.generate gives them, each with its prompt."""
+    return [reply._replace(prompt=prompt) for prompt, reply in zip(prompts, replies)]
 
 
 def put(path, text):
@@ -81,37 +83,6 @@ def test_only_the_assistants_tokens_are_learned():
     assert loss == pytest.approx(by_hand, rel=1e-4) and n == sum(mask)
 
 
-def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
-    rng = np.random.default_rng(2)
-    cfg = gpt.Config(30, 24, 16, 2, 2)
-    params = gpt.init(cfg, 1, np.float64)
-    for p in params.values():
-        p += 0.2 * rng.standard_normal(p.shape)
-    rows = [(rng.integers(0, 30, n).tolist(), rng.integers(0, 2, n).tolist()) for n in (25, 2, 3, 9, 9, 4, 12, 20, 3, 6)]
-    tokens, targets, mask = align.pad_rows(rows)
-    loss, grads = fast.loss_and_grads(params, cfg, tokens, targets, mask / mask.sum())
-    packed = align.stack(align.pack([(ids[:-1], ids[1:], m[1:]) for ids, m in rows], cfg.n_positions))
-    assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
-    for at_once in (10_000, 48):
-        monkeypatch.setattr(planning, "AT_ONCE", at_once)
-        added = parallel.Gradients(params, cfg)
-        found, n = align.add_conversations(added, rows, cfg.n_positions)
-        assert found == pytest.approx(loss, rel=1e-10) and n == mask.sum()
-        for k, g in grads.items():
-            np.testing.assert_allclose(added.sum[k], g, atol=1e-10 * np.abs(g).max() + 1e-14)
-
-
-def test_every_conversation_comes_once_an_epoch():
-    chats = [([i] * (2 + i % 5), [1] * (2 + i % 5)) for i in range(40)]
-    batches = align.Batches(chats, 8, seed=1)
-    seen = [ids[0] for step in range(5) for ids, _ in batches.at(step)]
-    assert sorted(seen) == list(range(40))
-    again = align.Batches(chats, 8, seed=1)
-    again.at(7)
-    assert again.at(3) == batches.at(3) and batches.at(3) != batches.at(8)
-    assert len(align.Batches(chats[:3], 8, seed=1).at(0)) == 3
-
-
 def test_the_policy_gradient_is_that_of_the_surrogate():
     """d/dtheta sum_i A_i sum_t log p(token) / n, by finite differences over whole replies."""
     cfg = gpt.Config(11, 12, 8, 1, 2)
@@ -121,8 +92,8 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
     prompts = [[1, 2], [3, 4, 5]]
     replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"), sample.Reply([9, 10], [1, 1], "stop")]
     adv = np.array([0.7, -0.4])
-    tokens, targets, mask = align.policy_rows(prompts, replies)
-    _, grads = fast.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
+    tokens, targets, mask = align.policy_rows(behind(prompts, replies))
+    _, grads = fast.loss_and_grads(params, cfg, tokens, targets, align.policy_weights(align.normaliser(mask), adv))
 
     def surrogate():
         total = 0.0
@@ -139,87 +110,21 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
 def test_a_group_of_equal_rewards_moves_nothing():
     params = gpt.init(CFG, 0)
     replies = [sample.Reply([3, END], [1, 1], "stop")] * 4
-    tokens, targets, mask = align.policy_rows([[1, 2]] * 4, replies)
-    weights = objectives.policy(0.0, objectives.normaliser(mask), objectives.advantages([1, 1, 1, 1], 4))[1]
+    tokens, targets, mask = align.policy_rows(behind([[1, 2]] * 4, replies))
+    weights = align.policy_weights(align.normaliser(mask), align.advantages([1, 1, 1, 1], 4))
     _, grads = fast.loss_and_grads(params, CFG, tokens, targets, weights)
     assert not any(g.any() for g in grads.values())
 
 
-def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
-    """It must not take the gradient of the step before once more; nor may where a run was killed matter."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    recipe = dataclasses.replace(align.RL, steps=6, group=4, prompts=2, max_tokens=12, warmup=1, batch=0, save_every=1)
-    asked, weights = [], []
-
-    def only_once(tasks, texts):                            # rewards that differ at the first step, never again
-        asked.append(len(texts))
-        return np.arange(len(texts)) if len(asked) == 1 else np.ones(len(texts))
-
-    save = resume.save_checkpoint
-
-    def keep(folder, params, *rest):
-        weights.append({k: p.copy() for k, p in params.items()})
-        save(folder, params, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, "save_checkpoint", keep)
-        align.rl(run, recipe, only_once)
-    before = sample.load_model(run / "sft")[0]
-    assert any((weights[0][k] != before[k]).any() for k in before)
-    assert all((w[k] == weights[0][k]).all() for w in weights[1:] for k in before)
-    assert [json.loads(line)["grad_norm"] for line in (run / "rl_only_once/log.jsonl").read_text().splitlines()][1:] == [0.0] * 5
-
-
-def test_advantages_are_their_formulas():
-    """Each baseline reply by reply, from the sum of squares and the others of its group; groups of equal rewards are among them."""
-    rng = np.random.default_rng(3)
-    for group in (2, 3, 8):
-        rewards = np.concatenate([rng.standard_normal(group * 5), np.full(group, 0.3), rng.integers(0, 2, group * 4)])
-        want = {"mean": [], "rloo": [], "std": [], "none": []}
-        for i, r in enumerate(rewards):
-            g = rewards[i // group * group:(i // group + 1) * group].tolist()
-            mean = sum(g) / group
-            others = (sum(g) - r) / (group - 1)
-            deviation = (sum((x - mean) ** 2 for x in g) / (group - 1)) ** 0.5
-            want["mean"].append(r - mean)
-            want["rloo"].append(r - others)
-            want["std"].append((r - mean) / (deviation + 1e-4))
-            want["none"].append(r)
-        for baseline, by_hand in want.items():
-            given = rewards.copy()
-            found = objectives.advantages(given, group, baseline)
-            np.testing.assert_allclose(found, by_hand, atol=1e-12)
-            assert (found[group * 5:group * 6] == (0.3 if baseline == "none" else 0)).all()     # equal rewards: exactly
-            found[:] = 7
-            assert (given == rewards).all()                 # an array of its own
-    assert objectives.advantages([0.5, 2.0], 1, "none").tolist() == [0.5, 2.0] and objectives.advantages([0.5], 1).tolist() == [0.0]
-    for baseline in ("rloo", "std"):
-        with pytest.raises(ValueError, match="a group of 1 has nothing to compare a reply with"):
-            objectives.advantages([0.5, 2.0], 1, baseline)
-
-
-def test_normalisers_are_their_formulas():
-    rng = np.random.default_rng(4)
-    mask = rng.integers(0, 2, (6, 9))
-    mask[2] = 0
-    for how in ("tokens", "replies", "constant"):
-        found = objectives.normaliser(mask, how, 11)
-        for r, t in np.ndindex(mask.shape):
-            n = {"tokens": sum(map(sum, mask.tolist())), "replies": 6 * max(1, sum(mask[r].tolist())), "constant": 6 * 11}[how]
-            assert found[r, t] == pytest.approx(mask[r, t] / n)
-    with pytest.raises(ValueError, match="'lines': expected tokens, replies or constant"):
-        objectives.normaliser(mask, "lines")
-
-
 def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
     """REINFORCE: every reply that is paid becomes likelier, also a single one; with a baseline there is nothing to learn."""
-    recipe = dataclasses.replace(align.RL, steps=2, group=1, prompts=4, max_tokens=8, batch=0, baseline="none")
+    recipe = dataclasses.replace(options.RL, steps=2, group=1, prompts=4, max_tokens=8, batch=0, baseline="none")
 
-    def always(tasks, texts):
-        return np.ones(len(texts))
+    def always(rollout):
+        return np.ones(len(rollout.texts))
 
-    def never(tasks, texts):
-        return np.zeros(len(texts))
+    def never(rollout):
+        return np.zeros(len(rollout.texts))
 
     norms = {}
     with_mean = dataclasses.replace(recipe, group=2, baseline="mean")
@@ -243,31 +148,19 @@ def test_a_two_armed_bandit_is_solved():
     """One prompt, the reply 'A' pays and 'B' does not: the policy learns A within a few steps."""
     cfg = gpt.Config(6, 4, 16, 1, 2)
     params, optimizer = gpt.init(cfg, 0), None
-    optimizer = align.train.AdamW(params, 0.9, 0.99, weight_decay=0.0)
+    optimizer = train.AdamW(params, 0.9, 0.99, weight_decay=0.0)
     tok = bpe.Tokenizer.characters("012345")
     for step in range(40):
         replies = generate.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
-        adv = objectives.advantages([float(r.ids[0] == 3) for r in replies], 32)
-        tokens, targets, mask = align.policy_rows([[0]] * 32, replies)
-        _, grads = fast.loss_and_grads(params, cfg, tokens, targets, objectives.policy(0.0, objectives.normaliser(mask), adv)[1])
+        adv = align.advantages([float(r.ids[0] == 3) for r in replies], 32)
+        tokens, targets, mask = align.policy_rows(behind([[0]] * 32, replies))
+        _, grads = fast.loss_and_grads(params, cfg, tokens, targets, align.policy_weights(align.normaliser(mask), adv))
         optimizer.step(grads, 0.01)
     p = np.exp(fast.forward(params, cfg, np.array([[0]]))[0][0, 0])
     assert (p / p.sum())[3] > 0.95
 
 
 # --------------------------------------------------------------------------------------------------- rewards
-
-
-@pytest.mark.parametrize("text, answer, kind, right", [
-    ("It stops at three.", "three", "wheel", True), ("It stops at three", "three", "wheel", True), ("three", "three", "wheel", True),
-    ("Step by step: one one, two three. It stops at three.", "three", "wheel", True), ("It stops at two.", "three", "wheel", False),
-    ("It stops at three. No, two.", "three", "wheel", False), ("It stops at thirtythree.", "three", "wheel", False), ("", "three", "wheel", False),
-    ("3 times 4 is 12.", "12", "calculator", True), ("3 times 4 is 112.", "12", "calculator", False),
-    ("It lives in Salt Marshes.", "salt marshes", "fact", True), ("I am Longhand, a model.", "Longhand", "identity", True),
-    ("I am a model.", "Longhand", "identity", False),
-])
-def test_is_correct(text, answer, kind, right):
-    assert arena.is_correct({"answer": answer, "kind": kind}, text) is right
 
 
 def test_a_reply_that_is_cut_is_not_right():
@@ -277,40 +170,38 @@ def test_a_reply_that_is_cut_is_not_right():
     assert not cut.correct and not cut.ended and cut.n_tokens == len(ids)
 
 
+def rollout_of(replies, **more):
+    """A rollout of replies to the third task."""
+    n = len(replies)
+    texts = [sample.reply_text(reply.ids, TOK) for reply in replies]
+    ended = np.array([reply.finish == "stop" for reply in replies])
+    lengths = np.array([sum(reply.sampled) for reply in replies])
+    return align.Rollout([TASKS[2]] * n, replies, texts, ended, lengths, np.random.default_rng(0), **more)
+
+
+REPLIES = [sample.Reply(TOK.encode_ordinary(text) + [END] * (finish == "stop"), [1], finish, [0.0], [1, 2])
+           for text, finish in (("It stops at three.", "stop"), ("one two", "stop"), ("It stops at three.", "length"), ("goat", "length"))]
+
+
 def test_what_replies_earn():
-    """A function of one's own has the last word, and is told which replies were cut if it asks.
+    """A right answer that ended, a coin, and what a reward model says, of which cut-off replies get the lowest."""
+    def earned(name, **more):
+        return rollouts.checked(align.REWARDS[name], name, rollout_of(REPLIES, **more)).tolist()
 
-    From a reward model those get the lowest score.
-    """
-    replies = [sample.Reply(TOK.encode_ordinary(text) + [END] * (finish == "stop"), [1], finish, [0.0], [1, 2])
-               for text, finish in (("It stops at three.", "stop"), ("one two", "stop"), ("It stops at three.", "length"), ("goat", "length"))]
-    tasks, rng = [TASKS[2]] * 4, np.random.default_rng(0)
-    verdicts = [arena.judge(t, r, TOK) for t, r in zip(tasks, replies)]
-
-    def paid(reward):
-        return align.paid(reward, tasks, replies, verdicts, TOK, rng).tolist()
-
-    def length(tasks, texts):
-        return [len(text) for text in texts]
-
-    def only_whole(tasks, texts, ended):
-        assert len(tasks) == len(texts) == len(ended)
-        return np.where(ended, 2.0, -3.0)
-
-    class Whole:
-        def __call__(self, tasks, texts, *, ended):
-            return ended.astype(float)
-
-    assert paid("answer") == [1, 0, 0, 0] and set(paid("random")) <= {0.0, 1.0}
-    assert paid(length) == [18, 7, 18, 4]                   # not what ended replies earned at least
-    assert paid(only_whole) == [2, 2, -3, -3] and paid(functools.partial(only_whole)) == [2, 2, -3, -3]
-    assert paid(Whole()) == [1, 1, 0, 0]
-    assert paid(lambda tasks, texts, **more: [len(more)] * 4) == [0] * 4
+    assert earned("answer") == [1, 0, 0, 0] and set(earned("random")) <= {0.0, 1.0}
     params = {**gpt.init(CFG, 0), "score.weight": np.random.default_rng(1).standard_normal(32).astype(np.float32)}
-    judge = params, CFG, TOK, 0.5
-    scores = align.score(judge, [r.prompt + r.ids for r in replies])
-    found = paid(judge)
+    judge = judges.Judge(params, CFG, TOK, 0.5)
+    scores = judges.score(judge, [r.prompt + r.ids for r in REPLIES])
+    found = earned("model", judge=judge)
     assert found[:2] == scores[:2].tolist() and found[2:] == [scores.min()] * 2 and len(set(scores)) == 4
+
+
+def test_the_reward_is_found_before_training(run):
+    """By its name in the table, or as a function; another name is an error at once."""
+    assert align.find_reward("answer") == ("answer", align.reward_answer)
+    assert align.find_reward(len) == ("len", len) and align.find_reward(functools.partial(len))[0] == "partial"
+    with pytest.raises(ValueError, match="unknown reward 'brevity': expected one of answer, random, model"):
+        align.rl(run / "none", options.RL, "brevity")
 
 
 # -------------------------------------------------------------------------------------------- whole stages
@@ -339,21 +230,21 @@ def test_reward_model_then_rl_against_it(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     align.main(["reward", "--run", str(run), "--steps", "60", "--batch", "4", "--lr", "0.003"])
     out = capsys.readouterr().out
-    assert "12 comparisons" in out and "held-out pairs in order 100.0%" in out
-    judge = align.load_reward(run / "reward")
+    assert "12 comparisons" in out and "held-out pairs in order: 100.0%" in out
+    judge = judges.load(run / "reward")
     assert set(judge[0]) == {*gpt.param_shapes(CFG), "score.weight"}
-    rows = [ids for rows, _ in align.load_comparisons([run / "pairs/train.jsonl"], TOK, 48) for ids, _ in rows]
-    rewards = align.score(judge, rows)
+    rows = [ids for rows, _ in lessons.comparisons([run / "pairs/train.jsonl"], TOK, 48) for ids, _ in rows]
+    rewards = judges.score(judge, rows)
     assert np.abs(rewards[0::2].mean()) < 1e-4 and (rewards[0::2] > rewards[1::2]).all()
-    assert np.allclose(align.score(judge, rows, batch=3), rewards, atol=1e-5)           # alone and padded the same
+    assert np.allclose(judges.score(judge, rows, batch=3), rewards, atol=1e-5)           # alone and padded the same
     hidden = []
     fast.hidden_and_grads(judge[0], CFG, np.array([rows[0]]), lambda y: (hidden.append(y[0, -1] @ judge[0]["score.weight"] + judge[3]), None, None), want_grads=False)
     assert rewards[0] == pytest.approx(hidden[0], abs=1e-5)
     said = {}
-    for kl in ("0", "5"):
-        align.main(["rl", "--run", str(run), "--steps", "12", "--group", "8", "--prompts", "4", "--batch", "1", "--reward", "model", "--lr", "0.003", "--kl", kl,
-                    "--out", f"rlhf{kl}", "--max-tokens", "12"])
-        said[kl] = [json.loads(line) for line in (run / f"rlhf{kl}/log.jsonl").read_text().splitlines()]
+    for leash in ("0", "5"):
+        align.main(["rl", "--run", str(run), "--steps", "12", "--group", "8", "--prompts", "4", "--batch", "1", "--reward", "model", "--lr", "0.003", "--leash", leash,
+                    "--out", f"rlhf{leash}", "--max-tokens", "12"])
+        said[leash] = [json.loads(line) for line in (run / f"rlhf{leash}/log.jsonl").read_text().splitlines()]
     assert np.mean([x["reward"] for x in said["0"][-4:]]) > np.mean([x["reward"] for x in said["0"][:4]])
     assert "kl_nats" in said["5"][0] and abs(said["5"][0]["kl_nats"]) < 1e-3            # where it began
     gpt.load(run / "rlhf5")
@@ -396,89 +287,74 @@ def test_the_longest_row(run, capsys, command, most):
 def test_replies_that_fill_the_context(run):
     """Questions that leave room for one token, replies up to the last place: scored, learned, held near a reference."""
     align.main(["reward", "--run", str(run), "--steps", "3", "--batch", "4", "--start", "base"])
-    judge = align.load_reward(run / "reward")
-    room = [n for n in range(1, 60) if len(arena.prompts(TOK, [{"question": "#" * n}])[0]) in (47, 40)]
+    judge = judges.load(run / "reward")
+    room = [n for n in range(1, 60) if len(lessons.prompt_of({"question": "#" * n}, TOK)) in (47, 40)]
     assert len(room) == 2
     put(run / "tasks/wheel_train.jsonl",
         "".join(json.dumps({"question": "#" * n, "answer": "one"}) + "\n" for n in (*room, room[-1] + 1)))
     seen = []
 
-    def scored(tasks, texts, ended):
-        seen.append(ended)
-        return np.arange(len(texts))
+    def scored(rollout):
+        seen.append(rollout.ended)
+        return np.arange(len(rollout.texts))
 
     def longest(judge, rows):
         seen.append(max(map(len, rows)))
         return score(judge, rows)
 
-    recipe = dataclasses.replace(align.RL, steps=2, group=4, prompts=4, batch=1, kl=0.1, epochs=2, max_tokens=64)
+    recipe = dataclasses.replace(options.RL, steps=2, group=4, prompts=4, batch=1, leash=0.1, max_tokens=64)
     align.rl(run, recipe, scored, start="base", out="own")
     assert not np.concatenate(seen).all()                   # some were cut by the context
     with pytest.MonkeyPatch.context() as patch:
-        score = align.score
-        patch.setattr(align, "score", longest)
+        score = judges.score
+        patch.setattr(judges, "score", longest)
         align.rl(run, recipe, "model", start="base")
     assert seen[-1] == CFG.n_positions
     for row in (run / "rlhf/log.jsonl").read_text().splitlines():
         assert np.isfinite(json.loads(row)["reward"])
     with pytest.raises(ValueError, match="a conversation of 49 tokens does not fit the reward model's context of 48"):
-        align.score(judge, [[1] * 48, [1] * 49])
-    assert np.isfinite(align.score(judge, [[1] * 48, [1]])).all()
-
-
-def test_a_reward_model_of_a_shorter_context(run):
-    """It must be able to read the longest reply that may come."""
-    align.main(["reward", "--run", str(run), "--steps", "2", "--batch", "4", "--start", "base"])
-    cfg = dataclasses.replace(CFG, n_positions=64)
-    gpt.save(run / "base", gpt.init(cfg, 0), cfg)
-    args = ["rl", "--run", str(run), "--start", "base", "--reward", "model", "--steps", "1", "--group", "2", "--prompts", "2", "--batch", "0"]
-    with pytest.raises(ValueError, match="reward: reads 48 tokens, and a question with its reply may have 64; give a smaller --max-tokens"):
-        align.main(args)
-    align.main([*args, "--max-tokens", "8"])
+        judges.score(judge, [[1] * 48, [1] * 49])
+    assert np.isfinite(judges.score(judge, [[1] * 48, [1]])).all()
 
 
 def test_dpo(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     align.main(["dpo", "--run", str(run), "--steps", "30", "--batch", "4", "--lr", "0.003"])
-    assert "held-out pairs in order 100.0%" in capsys.readouterr().out
+    assert "held-out pairs in order: 100.0%" in capsys.readouterr().out
     log = [json.loads(line) for line in (run / "dpo/log.jsonl").read_text().splitlines()]
     assert log[0]["loss_nats"] == pytest.approx(np.log(2), abs=1e-4) and log[-1]["loss_nats"] < 0.5 and log[-1]["chosen"] > log[-1]["rejected"]
 
 
-def test_steps_on_the_same_replies_are_clipped(run, capsys):
-    """--epochs 3 asks once in three steps, the first of which is that of --epochs 1."""
+def test_what_a_step_of_rl_logs(run):
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    for epochs in ("1", "3"):
-        align.main(["rl", "--run", str(run), "--steps", "3", "--group", "8", "--lr", "0.02", "--epochs", epochs, "--reward", "random", "--out", f"rl{epochs}", "--normaliser", "replies", "--baseline", "std"])
-    log = {n: [json.loads(line) for line in (run / f"rl{n}/log.jsonl").read_text().splitlines()] for n in "13"}
-    assert len({x["length"] for x in log["3"]}) == 1 and len({x["length"] for x in log["1"]}) == 3
-    assert log["3"][0]["grad_norm"] == pytest.approx(log["1"][0]["grad_norm"], rel=1e-3)
-    assert log["3"][0]["clipped"] == 0 and log["3"][2]["clipped"] > 0
-    assert log["1"][0]["pass_at_4"] >= log["1"][0]["accuracy"] and log["1"][0]["entropy"] > 0 and 0 <= log["1"][0]["greedy"] <= 1
+    align.main(["rl", "--run", str(run), "--steps", "3", "--group", "8", "--reward", "random", "--normaliser", "replies", "--baseline", "std"])
+    log = [json.loads(line) for line in (run / "rl_random/log.jsonl").read_text().splitlines()]
+    assert len({x["length"] for x in log}) == 3             # fresh replies at each step
+    assert log[0]["pass_at_4"] >= log[0]["accuracy"] and log[0]["entropy"] > 0 and 0 <= log[0]["greedy"] <= 1
 
 
 def test_a_reward_of_ones_own(run):
-    """Any function of tasks and texts; one that gives nonsense is an error, and nothing finished is left behind."""
+    """Any function of a rollout; one that gives nonsense is an error, and nothing finished is left behind."""
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    recipe = dataclasses.replace(align.RL, steps=2, group=4, prompts=2, max_tokens=12, warmup=1)
+    recipe = dataclasses.replace(options.RL, steps=2, group=4, prompts=2, max_tokens=12, warmup=1)
 
-    def brevity(tasks, texts):
-        return [-len(text) for text in texts]
+    def brevity(rollout):
+        return [-len(text) for text in rollout.texts]
 
     align.rl(run, recipe, brevity)
     assert json.loads((run / "rl_brevity/log.jsonl").read_text().splitlines()[0])["reward"] < 0
-    for nonsense in (lambda tasks, texts: [1.0], lambda tasks, texts: [np.nan] * len(texts)):
+    for nonsense in (lambda rollout: [1.0], lambda rollout: [np.nan] * len(rollout.texts)):
         with pytest.raises(ValueError, match="expected a finite number for each"):
             align.rl(run, recipe, nonsense, out="nonsense")
     assert not (run / "nonsense/model.safetensors").exists()
 
-    def broken(tasks, texts):
-        return texts[0]["no such key"]
+    def broken(rollout):
+        return rollout.texts[0]["no such key"]
 
     with pytest.raises(ValueError, match="the reward broken raised TypeError: string indices"):
         align.rl(run, recipe, broken, out="broken")
     with pytest.raises(ValueError, match="the reward <lambda> raised"):
-        align.rl(run, recipe, lambda tasks, texts: [[1], [2, 3]], out="broken")
+        align.rl(run, recipe, lambda rollout: [[1], [2, 3]], out="broken")
     align.rl(run, recipe, functools.partial(brevity))
     assert (run / "rl_partial/model.safetensors").exists()
 
@@ -500,44 +376,6 @@ def test_a_run_of_ones_own(run, capsys):
     assert "replay_loss_nats" in (run / "rl/log.jsonl").read_text()
 
 
-def test_nothing_takes_the_place_of_what_it_begins_with(run):
-    for command, start in (("sft", "base"), ("rl", "base"), ("reward", "base"), ("dpo", "base")):
-        with pytest.raises(ValueError, match="--out base: the model it begins with lies there"):
-            align.main([command, "--run", str(run), "--start", start, "--out", "base", "--on-mismatch", "restart", "--steps", "2"])
-    assert (run / "base/model.safetensors").exists()
-    with pytest.raises(ValueError, match="only the arena takes models; eval asks those of --run"):
-        align.main(["eval", str(run / "base"), "--run", str(run)])
-    align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
-    config = (run / "reward/config.json").read_bytes()
-    with pytest.MonkeyPatch.context() as patch:             # made again when it is finished, and stopped before the end
-        patch.setattr(align, "save_reward", lambda *_: sys.exit(1))
-        with pytest.raises(SystemExit):
-            align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
-    assert (run / "reward/config.json").read_bytes() == config
-    for args in (["rl", "--start", "reward"], ["arena", "base", "reward"]):
-        with pytest.raises(ValueError, match="reward: a reward model, which judges replies and writes none"):
-            align.main([*args, "--run", str(run)])
-    with pytest.raises(ValueError, match="base: named twice"):
-        align.main(["arena", "--run", str(run), "base", "base"])
-
-
-def test_a_leash_to_another_stage(run):
-    """It may be tied to any model of the same shape and to none of another; a reward model must read the same ids."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    args = ["rl", "--run", str(run), "--steps", "2", "--group", "4", "--prompts", "2", "--kl", "0.1"]
-    for out, more in (("near", []), ("far", ["--reference", "base"])):
-        align.main([*args, "--out", out, *more])
-    near, far = (json.loads((run / out / "log.jsonl").read_text().splitlines()[0])["kl_nats"] for out in ("near", "far"))
-    assert near == 0.0 and abs(far) > 0.1
-    cfg = gpt.Config(TOK.n_vocab, 48, 32, 1, 2)
-    gpt.save(run / "small", gpt.init(cfg, 0), cfg)
-    TOK.save(run / "small" / "tokenizer.json")
-    for command in (args, ["dpo", "--run", str(run), "--steps", "2"]):
-        with pytest.raises(ValueError, match="small: a reference of another shape than sft: n_layer 1, expected 2"):
-            align.main([*command, "--out", "other", "--reference", "small"])
-    align.main(["dpo", "--run", str(run), "--steps", "2", "--reference", "base"])
-
-
 def test_tries(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "60", "--batch", "8", "--lr", "0.01"])
     align.main(["reward", "--run", str(run), "--steps", "5", "--batch", "4"])
@@ -546,8 +384,6 @@ def test_tries(run, capsys):
     out = capsys.readouterr().out
     for what in ("% right", "3 problems, 5 tries each", "pass@1 ", "pass@4 ", "pass@5 ", "majority of 5", "best of 5 by reward/", "likeliest of ten"):
         assert what in out, out
-    with pytest.raises(ValueError, match="--samples: no option of sft, but of eval"):
-        align.main(["sft", "--run", str(run), "--samples", "3"])
 
 
 def test_arena(run, capsys):
@@ -556,8 +392,6 @@ def test_arena(run, capsys):
     out = capsys.readouterr().out
     assert "rank  model" in out and "base" in out and "sft" in out
     assert [row["rank"] for row in json.loads((run / "arena.json").read_text())] == [1.0, 2.0]
-    with pytest.raises(ValueError, match="only the arena takes models"):
-        align.main(["sft", "x", "--run", str(run)])
     with pytest.raises(ValueError, match="needs two models at least, found 1"):
         arena.fight(run, [run / "sft"])
 
@@ -569,46 +403,6 @@ def test_chats_of_others(run):
     assert (run / "sft/model.safetensors").exists()
 
 
-def test_the_moments_of_pre_training(run):
-    """Asked for, they are what the optimizer begins with, t and all; a run killed and resumed does not begin with them again."""
-    base = gpt.load(run / "base")[0]
-    optimizer, rng = train.AdamW(base), np.random.default_rng(0)
-    for a in (*optimizer.m.values(), *optimizer.v.values()):
-        a[...] = rng.random(a.shape) * 1e-3
-    optimizer.t = 700
-    with pytest.raises(FileNotFoundError, match="leave out --keep-moments"):
-        align.main(["sft", "--run", str(run), "--steps", "3", "--keep-moments"])
-    resume.save_checkpoint(run / "base", base, optimizer, 700, {})
-    mine = train.AdamW({k: p.copy() for k, p in base.items()})
-    align.inherit_moments(mine, run / "base")
-    assert mine.t == 700 and all(np.array_equal(mine.v[k], optimizer.v[k]) for k in mine.v) and all(np.array_equal(mine.m[k], optimizer.m[k]) for k in mine.m)
-    align.main(["sft", "--run", str(run), "--steps", "3", "--batch", "8", "--keep-moments"])
-    kept, again = (run / "sft/model.safetensors").read_bytes(), json.loads((run / "sft/log.jsonl").read_text().splitlines()[-1])
-    align.main(["sft", "--run", str(run), "--steps", "3", "--batch", "8", "--keep-moments"])      # finished: nothing more to do
-    assert (run / "sft/model.safetensors").read_bytes() == kept and again["step"] == 3
-    align.main(["sft", "--run", str(run), "--steps", "3", "--batch", "8", "--out", "fresh"])
-    assert (run / "fresh/model.safetensors").read_bytes() != kept
-    base = {**base, "wte.weight": base["wte.weight"][:-1]}
-    resume.save_checkpoint(run / "base", base, train.AdamW(base), 700, {})
-    with pytest.raises(ValueError, match="adamw.m.wte.weight is .* expected"):
-        align.main(["sft", "--run", str(run), "--steps", "3", "--keep-moments", "--out", "other"])
-
-
-@pytest.mark.parametrize("stage, args", [
-    ("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"]), ("reward", ["--steps", "120", "--batch", "4"]),
-    ("dpo", ["--steps", "60", "--batch", "2"]), ("rl", ["--steps", "12", "--group", "4", "--epochs", "3", "--kl", "0.1"])])
-def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypatch):
-    if stage != "sft":
-        align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    assert run_script("align.py", stage, "--run", run, *args).returncode == 0
-    calm = {n: (run / stage / n).read_bytes() for n in ("model.safetensors", "trainer.safetensors", "config.json")}
-    for path in (run / stage).iterdir():
-        path.unlink()
-    kill_and_rerun("align.py", [stage, "--run", run, *args], random.Random(1), most=2)
-    for name, data in calm.items():
-        assert (run / stage / name).read_bytes() == data, name
-
-
 # ------------------------------------------------------------------------------------------------- bad input
 
 
@@ -618,28 +412,44 @@ def test_a_chat_cannot_write_to_the_terminal(run):
     put(run / "chat/train.jsonl", json.dumps({"messages": [CHATS[0]["messages"][0], {"role": "assistant", "content": evil}]}) + "\n")
     done = run_script("align.py", "sft", "--run", run, "--steps", "1", "--batch", "1", "--replay", "0")
     assert done.returncode == 0, done.stderr
-    shown = re.sub("\x1b\\[(32|90|0)m", "", done.stderr)
-    assert done.stderr.count("\x1b[32m") > 5 and shown.count("\\x1b") == 2 and "\\x07" in shown
+    assert "learns to write what is in [brackets]" in done.stderr
+    assert done.stderr.count("\\x1b") == 2 and "\\x07" in done.stderr and not set(done.stderr) & set("\x1b\x07\x9b\u202e")
+
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", command.Terminal(Screen(), progress=True))
+        align.main(["sft", "--run", str(run), "--steps", "1", "--batch", "1", "--replay", "0"])
+        said = sys.stderr.getvalue()
+    shown = re.sub("\x1b\\[(32|90|0)m", "", said)
+    assert "learns to write what is green" in said and said.count("\x1b[32m") > 5 and shown.count("\\x1b") == 2
     assert not set(shown) & set("\x1b\x07\x9b\u202e")
     put(run / "chat/train.jsonl", json.dumps({evil: 1}) + "\n")
     done = run_script("align.py", "sft", "--run", run)
     assert done.returncode == 1 and "\\x1b]0;owned" in done.stderr and not set(done.stderr) & set("\x1b\x07\x9b\u202e")
 
 
-def test_options_of_other_commands_are_refused(run):
+def test_options_of_other_commands_are_refused(run, capsys):
     """Whatever their value; tests/test_options.py tries them all."""
+    for args in ("sft --leash 0", "sft --reward answer", "reward --replay 0", "eval --batch 0", "arena --on-mismatch error", "sft --samples 3", "sft x"):
+        with pytest.raises(SystemExit):
+            align.main([*args.split(), "--run", str(run)])
+        assert f"unrecognized arguments: {args.split()[1]}" in capsys.readouterr().err
     for args, message in (
-            ("sft --kl 0", "--kl: no option of sft, but of rl, dpo"),
-            ("sft --reward answer", "--reward: no option of sft, but of rl"),
             ("sft --out=", "--out: the name is empty"),
             ("rl --seed -1", "--seed -1: must be 0 or more"),
-            ("reward --replay 0", "--replay: no option of reward, but of sft, rl"),
-            ("eval --batch 0", "--batch: no option of eval"),
+            ("rl --leash-to base", "--leash-to base: there is no leash without --leash"),
+            ("dpo --leash 0", "--leash 0.0: must be above 0 and finite"),
+            ("rl --replay -1", "--replay -1: must be 0 or more and finite"),
             ("eval --seed 0", "--seed 0: eval without --samples asks greedily"),
             ("eval --samples 0", "--samples 0: must be at least 1"),
-            ("arena --on-mismatch error", "--on-mismatch: no option of arena")):
-        with pytest.raises(ValueError, match=message):
-            align.main([*args.split(), "--run", str(run)])
+            ("arena nowhere", "nowhere: no finished model; name a folder that holds one, or a stage of"),
+            ("eval --run nowhere", "nowhere: no such run folder"),
+            ("arena --run nowhere", "nowhere: no such run folder")):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            align.main([*args.split(), *(["--run", str(run)] if "--run" not in args else [])])
 
 
 @pytest.mark.parametrize("command, spoil, message", [
@@ -677,26 +487,3 @@ def test_a_missing_run_folder(tmp_path):
     assert done.returncode != 0 and "no such run folder" in done.stderr
 
 
-def test_prompts_that_are_shared_change_no_gradient():
-    """Rows of many replies behind one prompt, with calls of a tool in them, have the gradient of a row for each."""
-    rng = np.random.default_rng(5)
-    cfg = gpt.Config(30, 24, 16, 2, 2)
-    params = gpt.init(cfg, 1, np.float64)
-    for p in params.values():
-        p += 0.2 * rng.standard_normal(p.shape)
-    prompts = [[1, 2, 3]] * 7 + [[1, 2]] * 2 + [[4, 5, 6, 7]] + [[1, 2, 3]] * 2
-    replies = [sample.Reply(rng.integers(0, 30, n).tolist(), [1, *rng.integers(0, 2, n - 1).tolist()], "stop") for n in (1, 5, 9, 2, 3, 20, 4, 6, 1, 8, 2, 21)]
-    rows = align.policy_rows(prompts, replies)
-    weights = rows[2] * rng.standard_normal(rows[2].shape)
-    alone_loss, alone = fast.loss_and_grads(params, cfg, rows[0], rows[1], weights)
-    shared, loss, grads = list(align.share_prompts(rows, weights, cfg.n_positions)), 0.0, None
-    assert max(part[0].shape[1] for part in shared) <= 24 and sum(part[0].size for part in shared) < 0.7 * rows[0].size
-    assert sum((part[2] != 0).sum() for part in shared) == (weights != 0).sum()
-    for part in shared:
-        more, grads = fast.loss_and_grads(params, cfg, *part[:3], positions=part[3], segments=part[4], grads=grads, add=grads is not None)
-        loss += more
-    assert loss == pytest.approx(alone_loss, rel=1e-10)
-    for k in grads:
-        np.testing.assert_allclose(grads[k], alone[k], atol=1e-10 * np.abs(alone[k]).max() + 1e-14)
-    with pytest.raises(ValueError, match="positions and segments"):
-        fast.loss_and_grads(params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4])

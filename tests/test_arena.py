@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from chat import arena
+from chat import arena, judges, lessons
 import bpe
 from model import fast
 import gpt
@@ -38,11 +38,6 @@ def test_votes():
     assert arena.majority(["3", None, "4", "4", None, None, "3"]) == "3" and arena.majority([None]) is None
 
 
-def test_what_a_reply_votes_for():
-    assert arena.vote({"kind": "wheel"}, "Step by step: two two. It stops at nine.") == "nine" and arena.vote({}, " ") is None
-    assert arena.vote({"kind": "fact"}, "It is red.") == "it is red" and arena.vote({"kind": "gsm8k"}, "so\n#### 1,000") == 1000
-
-
 def test_tries(monkeypatch):
     """Of four tries each: the wheel's first is right three times and voted for, its second once; the judge likes the last."""
     tok = bpe.Tokenizer.train(["one two"], 300)
@@ -55,7 +50,8 @@ def test_tries(monkeypatch):
         return replies, [arena.judge(t, r, tok) for t, r in zip(many, replies)]
 
     monkeypatch.setattr(arena, "ask", ask)
-    out = arena.tries(None, None, tok, tasks, 4, lambda rows: list(range(8)))
+    monkeypatch.setattr(judges, "score", lambda judge, rows: np.arange(len(rows)))
+    out = arena.tries(None, None, tok, tasks, 4, judge="the last")
     assert out == {"pass@1": 0.5, "pass@4": 1.0, "majority of 4": 0.5, "best of 4 by reward/": 1.0}
 
 
@@ -66,8 +62,8 @@ def test_the_likeliest_value():
     params = gpt.init(cfg, 3)
     task = {"question": "What is it?", "answer": "red", "reply": "It is red.", "options": ["blue", "red", "grey"]}
     for as_document in (True, False):
-        prompt = [tok.eot_token, *tok.encode_ordinary("What is it? It is")] if as_document else arena.prompts(tok, [task])[0] + tok.encode_ordinary("It is")
-        best, _ = arena.choose(params, cfg, tok, prompt, [" blue", " red", " grey"])
+        prompt = [tok.eot_token, *tok.encode_ordinary("What is it? It is")] if as_document else lessons.prompt_of(task, tok) + tok.encode_ordinary("It is")
+        best, _ = arena.choose(params, cfg, prompt, [tok.encode_ordinary(option) for option in (" blue", " red", " grey")])
         other = {**task, "answer": task["options"][best], "reply": f"It is {task['options'][best]}."}
         assert arena.likeliest(params, cfg, tok, [other, {**task, "answer": task["options"][best - 1], "reply": f"It is {task['options'][best - 1]}."}], as_document) == 0.5
 
@@ -87,15 +83,14 @@ def test_options_by_likelihood():
     params, prompt, options = gpt.init(cfg, 3), tok.encode_ordinary("The goat is"), [" grey.", " red.", " a wheel of grey."]
     for p in params.values():
         p *= 8.0
-    for per_token in (True, False):
-        best, nll = arena.choose(params, cfg, tok, prompt, options, per_token)
-        for option, found in zip(options, nll):
-            ids = tok.encode_ordinary(option)
-            logits = fast.forward(params, cfg, np.array([prompt + ids]))[0][0].astype(float)
-            logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-            want = -sum(logp[len(prompt) - 1 + i, t] for i, t in enumerate(ids))
-            assert found == pytest.approx(want / (len(ids) if per_token else 1), rel=1e-4)
-        assert best == int(np.argmin(nll))
+    best, nll = arena.choose(params, cfg, prompt, [tok.encode_ordinary(option) for option in options])
+    for option, found in zip(options, nll):
+        ids = tok.encode_ordinary(option)
+        logits = fast.forward(params, cfg, np.array([prompt + ids]))[0][0].astype(float)
+        logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        want = -sum(logp[len(prompt) - 1 + i, t] for i, t in enumerate(ids))
+        assert found == pytest.approx(want / len(ids), rel=1e-4)
+    assert best == int(np.argmin(nll))
 
 
 PLANTED = {"a": 1300.0, "b": 1150.0, "c": 1000.0, "d": 950.0, "e": 600.0}
@@ -137,15 +132,13 @@ def test_the_fit_is_the_likeliest():
 
 
 def test_ratings_have_intervals_and_ranks():
-    """The truth, apart from the pull of draws, lies within; who cannot be told apart shares a rank; Elo hangs on the order."""
+    """The truth, apart from the pull of draws, lies within; who cannot be told apart shares a rank."""
     some = [b for b in battles(1500, 2) if b.score != 0.5]
     rated = arena.ratings(some)
     assert [r.name for r in rated][0] == "a" and rated[-1].name == "e" and [r.rank for r in rated][:2] == [1, 2]
     assert sum(r.low <= PLANTED[r.name] <= r.high for r in rated) >= 4
     assert len({r.rank for r in rated}) > len({r.rank for r in arena.ratings(some[:60])})
     assert sum(r.battles for r in rated) == 2 * len(some)
-    one, other = arena.elo(some), arena.elo(some[::-1])
-    assert max(abs(one[k] - other[k]) for k in one) > 1
     assert "1  a" in arena.table(rated)
     unbeaten = arena.ratings([arena.Battle("x", "y", 1.0)] * 20)
     assert np.isfinite([unbeaten[0].rating, unbeaten[1].rating]).all() and unbeaten[0].name == "x"
@@ -154,34 +147,6 @@ def test_ratings_have_intervals_and_ranks():
 
 
 # ------------------------------------------------------------------------------------------------ answers
-
-
-@pytest.mark.parametrize("answer, text, correct", [
-    ("1776", "It is 1,776.", True), ("1776", "That makes $1776", True), (29.0, "It is 29.", True), (29, "It is 29.00", True),
-    ("-63", "It is -63.", True), ("25", "It is **25**.", True), ("25", "It is 25%", True), ("0.5", "It is .5", True),
-    ("25", 'It is "25".', True), ("25", "It is \u201c25\u201d", True), ("25", "It is `25`.", True), ("25", "It is $25$.", True), ("-5", "It is -$5", True),
-    ("-63", "It is \u201363.", True), ("63", "It is \u201363.", False),
-    ("63", "It is -63.", False), ("17", "It is 1776.", False), ("29", "It is 29 or 30", False), ("2", "It is H2", False), ("five", "It stops at five.", True),
-    ("five", "It stops at 5.", False), ("Longhand", "I am longhand!", True)])
-def test_numbers_in_replies_are_compared_as_numbers(answer, text, correct):
-    assert arena.is_correct({"question": "q", "answer": answer}, text) == correct
-
-
-def test_right_answers_to_gsm8k():
-    def right(answer, text):
-        return arena.is_correct({"question": "q", "answer": answer, "kind": "gsm8k"}, text)
-
-    for text in ("#### 29.00", "#### $29", "29 is\n#### 29 eggs", "#### **29**.", "####29"):
-        assert right("29", text) and right(29, text) and right(29.0, text) and right("$29", text), text
-    for text in ("29", "#### 290", "#### -29", "#### 29\n#### 30", "#### ", "#### twenty-nine"):
-        assert not right("29", text), text
-
-
-def test_votes_for_one_number_are_counted_together():
-    gsm, other = {"kind": "gsm8k"}, {"kind": "calculator"}
-    assert arena.majority([arena.vote(gsm, f"#### {x}") for x in ("1", "29.00", "2", "$29")]) == 29
-    assert arena.majority([arena.vote(other, f"It is {x}.") for x in ("1", "1,776", "2", "1776")]) == 1776
-    assert arena.vote(gsm, "29") is None and arena.vote(other, " ") is None
 
 
 @pytest.fixture

@@ -16,8 +16,95 @@ from conftest import ROOT
 from token_texts import AWKWARD, PROSE, random_text, run_bpe, trained, write_documents
 from run import command
 from bpe import Tokenizer
-from tokens import encoder, trainer
+from tokens.patterns import PATTERNS
 
+
+# ---- the file alone ------------------------------------------------------------------------------
+
+def run_alone(folder, old="", new=""):
+    """`python bpe.py` in a folder with nothing else in it, with a change of its text."""
+    text = (ROOT / "bpe.py").read_text(encoding="utf-8")
+    assert not old or text.count(old) == 1
+    (folder / "bpe.py").write_text(text.replace(old, new) if old else text, encoding="utf-8")
+    return subprocess.run([sys.executable, "-I", "bpe.py"], cwd=folder, capture_output=True,
+                          text=True, encoding="utf-8", env={"PYTHONIOENCODING": "utf-8"})
+
+
+def test_alone_it_checks_itself_and_teaches(tmp_path):
+    done = run_alone(tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.count("ok  ") == 7 and "WRONG" not in done.stdout
+    assert "l|am|p| lamps|:" in done.stdout and "rank 322  ␣lowest" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("old, new", [
+    ("rank, i = min(found)", "rank, i = max(found)"),
+    ("pairs[left, right] += count ", "pairs[left, right] += 1 / count "),
+    ("(-pairs[pair], pair)", "(-pairs[pair], -pair[0])"),
+    ("best, len(tokens))\n", "best, len(tokens) - 1)\n"),
+    ('if not allowed_special:\n', 'if allowed_special is None:\n        allowed_special = '
+     '{"<|im_end|>": 330}\n    if not allowed_special:\n'),
+    ('.decode("utf-8", errors="replace")\n\n\n# ----', '.decode("latin-1")\n\n\n# ----'),
+    ('    r"\\s+",\n', ""),
+])
+def test_alone_it_finds_its_faults(tmp_path, old, new):
+    done = run_alone(tmp_path, old, new)
+    assert done.returncode == 1 and ("WRONG" in done.stdout or "Error" in done.stderr)
+
+
+def test_a_rule_about_tokens(tmp_path):
+    """A change that the file proposes: no token with a digit and a letter."""
+    done = run_alone(
+        tmp_path,
+        "                pairs[left, right] += count ",
+        "                joint = (tokens[left] + tokens[right]).decode('latin-1')\n"
+        "                if regex.search('[0-9]', joint) and regex.search('[a-z]', joint):\n"
+        "                    continue\n"
+        "                pairs[left, right] += count ",
+    )
+    assert done.returncode == 0 and done.stdout.count("ok  ") == 7
+
+
+def test_commands_need_the_rooms(tmp_path):
+    run_alone(tmp_path)
+    done = subprocess.run([sys.executable, "-I", "bpe.py", "show", "x"], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and "need the folders tokens/" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# ---- the definitions -----------------------------------------------------------------------------
+
+def test_the_pattern_is_the_default_one():
+    assert bpe.PATTERN == PATTERNS["digits"]
+
+
+def test_published_examples():
+    assert bpe.train({b"aaabdaaabac": 1}, 259)[256:] == [b"aa", b"ab", b"aaab"]
+    assert bpe.train({b"bbbaaaddddcccc": 1}, 260)[256:] == [b"cc", b"dd", b"aa", b"bb"]
+    assert bpe.train({b"aaa": 10}, 300)[256:] == [b"aa", b"aaa"]
+    assert bpe.train({b"ab": 1, b"cd": 2}, 257)[256:] == [b"cd"]
+    assert bpe.train({}, 300) == bpe.train({b"a": 9}, 256) == [bytes([b]) for b in range(256)]
+    assert bpe.merge({b"ab": 0, b"cd": 1}, b"abcd") == [b"ab", b"cd"]
+    assert bpe.merge({b"ab": 256, b"abc": 257}, b"xabcab") == [b"x", b"abc", b"ab"]
+    assert bpe.merge({b"bc": 0, b"ab": 1, b"abcd": 2}, b"abc") == [b"a", b"bc"]     # not greedy
+    assert bpe.merge({b"ab": 0}, b"") == []
+    steps = []
+    bpe.merge({b"ab": 256, b"abc": 257}, b"abc", steps)
+    assert steps == [(256, [b"ab", b"c"]), (257, [b"abc"])]
+
+
+def test_special_tokens_come_only_from_programs():
+    ranks = {bytes([b]): b for b in range(256)}
+    text = "a<|im_end|>b<|im_end|><|im"
+    assert bpe.encode(text, ranks) == list(text.encode())
+    allowed = {"<|im": 900, "<|im_end|>": 901, "|": 902}
+    assert bpe.encode(text, ranks, allowed) == [97, 901, 98, 901, 900]
+    assert bpe.decode([65, 256, 66], [bytes([b]) for b in range(256)] + [b"\xe4\xb8"]) == "A\ufffdB"
+
+
+# ---- the Tokenizer -------------------------------------------------------------------------------
 
 def test_round_trips(trained):
     rng = np.random.default_rng(3)
@@ -76,10 +163,15 @@ def test_segments():
     rng = random.Random(2)
     for _ in range(300):
         text = "".join(rng.choices(["a", "\u4e2d", "\U0001f44d", " went"], k=rng.randint(0, 9)))
-        ids = trained.encode(text) + rng.choices(range(300), k=rng.randint(0, 6)) * rng.randint(0, 1)
+        ids = trained.encode(text) + rng.choices(range(300), k=rng.randint(0, 6)) * rng.randint(
+            0, 1
+        )
         assert bpe.segments(ids, trained.token_bytes) == slow_segments(trained, ids)
-    broken = [0x80] * 50_000                                    # bytes that no character has
-    assert bpe.segments([97, *broken], trained.token_bytes) == [("a", [97]), ("\ufffd" * len(broken), broken)]
+    broken = [0x80] * 50_000  # bytes that no character has
+    assert bpe.segments([97, *broken], trained.token_bytes) == [
+        ("a", [97]),
+        ("\ufffd" * len(broken), broken),
+    ]
 
 
 def test_show_keeps_its_colours_and_spells_out_others(tmp_path, monkeypatch, capsys):
@@ -167,12 +259,3 @@ def test_importing_does_nothing():
     done = subprocess.run([sys.executable, "-c", code, "--run", "nowhere"], cwd=ROOT,
                           capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n" and done.stderr == ""
-
-
-def test_the_references_can_fail():
-    """A trainer with minbpe's tie rule, and a merge that is greedy, must not pass for ours."""
-    counts = {b"bbbaaaddddcccc": 1}
-    assert bpe.train(counts, 258)[256:] == [b"cc", b"dd"]
-    assert trainer.train(counts, 258)[256:] != [b"dd", b"cc"]
-    ranks = {b"bc": 0, b"ab": 1, b"abcd": 2}
-    assert bpe.merge(ranks, b"abc") == encoder.merge(ranks, b"abc") == [b"a", b"bc"]

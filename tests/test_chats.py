@@ -1,7 +1,6 @@
 """chat/chats.py: a small file in each schema, as its data set writes it, and what becomes of it."""
 
 import contextlib
-import gzip
 import io
 import json
 import os
@@ -14,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import align
 import bpe
-from chat import chats, template
+from chat import chats, lessons, template
 import sample
 from conftest import run_script
 
@@ -42,66 +40,6 @@ def compare(tmp_path, *rows):
     return [c for _, c in chats.comparisons(path, notes)], dict(notes)
 
 
-def test_lists_of_messages(tmp_path):
-    """Hugging Face's, with a system message; nanochat's bare lists; UltraChat's texts."""
-    system = [said("Be brief.", "system"), *TWO]
-    assert read(tmp_path, {"messages": TWO, "kind": "talk"}, {"messages": system, "prompt": "Hello", "prompt_id": "1"}, TWO) == ([TWO, system, TWO], {})
-    assert read(tmp_path, TWO, TWO + TWO) == ([TWO, TWO + TWO], {})
-    assert read(tmp_path, {"id": "0", "data": ["Hello", "Hi!", "Hello", "Hi!", "Bye"]}) == ([TWO + TWO], {"question at the end without a reply": 1})
-
-
-def test_a_file_may_be_one_list_and_gzipped(tmp_path):
-    rows = [{"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi!"}]}] * 3
-    for indent in (None, 1):
-        assert read(tmp_path, rows) == ([TWO] * 3, {})
-        (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(rows, indent=indent).encode()))
-        assert [m for _, m, _ in chats.conversations(tmp_path / "a.json.gz", Counter())] == [TWO] * 3
-
-
-def test_calls_of_tools(tmp_path):
-    """Hugging Face's tool_calls become parts of one reply; of tools we do not have, nothing can be learned."""
-    def call(name, arguments):
-        return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}]}
-
-    rest = [{"role": "tool", "name": "calculator", "content": "24"}, said("It is 24.", "assistant"), said("Thanks"), said("Any time.", "assistant")]
-    for arguments in ({"expression": "48/2"}, '{"expression": "48/2"}'):
-        [found], notes = read(tmp_path, {"messages": [said("Half of 48?"), call("calculator", arguments), *rest]})
-        assert found[1] == {"role": "assistant", "content": [{"type": "tool", "text": "48/2"}, {"type": "output", "text": "24"}, {"type": "text", "text": "It is 24."}]}
-        assert found[2:] == rest[2:] and not notes
-    both = [call("calculator", {"expression": "48/2"}), call("calculator", {"expression": "6*7"})]
-    both = {"role": "assistant", "content": None, "tool_calls": [c["tool_calls"][0] for c in both]}
-    [found], _ = read(tmp_path, {"messages": [said("Both?"), both, rest[0], {**rest[0], "content": "42"}, said("24 and 42.", "assistant")]})
-    assert [part["text"] for part in found[1]["content"]] == ["48/2", "24", "6*7", "42", "24 and 42."]      # each result behind its call
-    found, notes = read(tmp_path, {"messages": [said("Weather?"), call("weather", {}), *rest]}, {"messages": TWO})
-    assert found == [TWO] and notes == {"calls the tool weather, we have only calculator(expression)": 1}
-
-
-def test_sharegpt(tmp_path):
-    def turns(*pairs):
-        return {"id": "x", "conversations": [{"from": who, "value": text} for who, text in pairs]}
-
-    found, notes = read(tmp_path, turns(("human", "Hello"), ("gpt", "Hi!")),
-                        turns(("system", "Be brief."), ("gpt", "Welcome!"), ("human", "Hello"), ("gpt", "Hi"), ("gpt", "there."), ("human", "So"), ("human", "?")),
-                        turns(("gpt", "Nobody asked.")), turns(("human", " "), ("human", "Hello"), ("gpt", "Hi!")))
-    assert found == [TWO, [said("Be brief.", "system"), said("Hello"), said("Hi\n\nthere.", "assistant")], TWO]
-    assert notes == {"reply before any question": 2, "messages joined to the one before of the same role": 2, "question at the end without a reply": 1,
-                     "conversation with nothing in it": 1, "empty message": 1}
-
-
-@pytest.mark.parametrize("key", ["conversations", "conversation", "messages"])
-@pytest.mark.parametrize("turns", [["Hello", "Hi!"], [{"input": "Hello", "output": "Hi!"}], [["Hello", "Hi!"]]])
-def test_turns_without_roles(tmp_path, key, turns):
-    """LIMA's texts in turn, Capybara's pairs, Gradio's: the user begins."""
-    assert read(tmp_path, {key: turns, "source": "x"}) == ([TWO], {})
-    assert read(tmp_path, {key: 2 * turns})[0] == [TWO + TWO]
-
-
-def test_turns_of_which_only_some_have_roles(tmp_path):
-    rows = [{"conversations": ["Hello", {"from": "gpt", "value": "Hi!"}]}, {"conversation": [{"input": "Hello"}]}, {"conversation": [["Hello", 5]]}]
-    found, notes = read(tmp_path, {"messages": TWO}, *rows)
-    assert found == [TWO] and notes == {"no message": 2, "unknown role None": 1}
-
-
 def node(text, role, *replies, rank=None, **more):
     return {"message_id": text, "text": text, "role": role, "rank": rank, "lang": "en", "deleted": False, "review_result": True, "replies": list(replies), **more}
 
@@ -120,179 +58,7 @@ def flat(m, parent=None):
         yield from flat(reply, m["message_id"])
 
 
-@pytest.mark.parametrize("rows", [[{"message_tree_id": "Q", "tree_state": "ready_for_export", "prompt": TREE}], list(flat(TREE)), list(flat(TREE))[::-1]])
-def test_openassistant(tmp_path, rows):
-    found, notes = read(tmp_path, *rows)
-    assert found == [[said("Q"), said("best", "assistant"), said("and?"), said("so", "assistant")]]
-    assert notes == {"message not in en": 1, "message deleted": 1, "message not passed by review": 1}
-    found, _ = compare(tmp_path, *rows)
-    assert found == [chats.Comparison([said("Q")], ["best", "worse"], [0, -1]),
-                     chats.Comparison([said("Q"), said("best", "assistant"), said("and?")], ["so", "or so"], [0, -1])]
-    with pytest.raises(ValueError, match="nothing in it can be used: 1 x message not in de; 1 x conversation with nothing in it"):
-        read(tmp_path, *rows, lang="de")
-
-
-def test_hh_rlhf(tmp_path):
-    begin = "\n\nHuman: Hello\n\nAssistant: Hi!\n\nHuman: Tell me:\n\n1. two\n\nAssistant:"
-    row = {"chosen": begin + " With joy.\n\nReally.", "rejected": begin + " No."}
-    prompt = [*TWO, said("Tell me:\n\n1. two")]
-    assert compare(tmp_path, row) == ([chats.Comparison(prompt, ["With joy.\n\nReally.", "No."], [1, 0])], {})
-    assert read(tmp_path, row) == ([[*prompt, said("With joy.\n\nReally.", "assistant")]], {})
-    others = [{"chosen": begin + " A", "rejected": begin + " A"}, {"chosen": begin, "rejected": begin + " A"},
-              {"chosen": begin + " A\n\nHuman: B\n\nAssistant: C", "rejected": begin + " D"},
-              {"chosen": "\n\nHuman: A\n\nHuman: B\n\nAssistant: C", "rejected": "\n\nHuman: A\n\nHuman: B\n\nAssistant: D"},
-              {"chosen": begin + " A\n\nHuman: B", "rejected": begin + " A\n\nHuman: C"}]
-    found, notes = compare(tmp_path, row, *others)
-    assert found[1:] == [chats.Comparison([said("A\n\nB")], ["C", "D"], [1, 0])]
-    assert notes == {
-        "pair of two equal replies": 1, "pair with an empty message": 1, "pair that differs before its last reply": 1,
-        "messages joined to the one before of the same role": 2, "pair that does not end with a reply": 1}
-
-
 PROMPT = [said("Is salt a rock?"), said("Yes.", "assistant"), said("Which?")]
-
-
-@pytest.mark.parametrize("row", [
-    {"prompt": "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant:", "chosen": " Halite.", "rejected": " Granite."},
-    {"prompt": "Human: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant: ", "chosen": "Halite.", "rejected": "Granite."},
-    {"prompt": "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?", "chosen": "Halite.", "rejected": "Granite."},
-    {"prompt": "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant:",
-     "chosen": "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant: Halite.",
-     "rejected": "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant: Granite."},
-    {"chosen": "Human: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant: Halite.",
-     "rejected": "Human: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssistant: Granite."},
-    {"prompt": PROMPT, "chosen": [said("Halite.", "assistant")], "rejected": "Granite."},
-    {"conversations": [{"from": "human", "value": "Is salt a rock?"}, {"from": "gpt", "value": "Yes."}, {"from": "human", "value": "Which?"}],
-     "chosen": {"from": "gpt", "value": "Halite."}, "rejected": {"from": "gpt", "value": "Granite."}}])
-def test_the_prompt_of_a_pair(tmp_path, row):
-    """Transcripts of HH-RLHF in a column of their own, messages, LLaMA-Factory's turns."""
-    assert compare(tmp_path, row) == ([chats.Comparison(PROMPT, ["Halite.", "Granite."], [1, 0])], {})
-
-
-def test_a_prompt_that_stands_in_the_replies_too(tmp_path):
-    """All of it, its last message, with white space or without; or only the last question of a longer conversation."""
-    replies = [assistant("Halite."), assistant("Granite.")]
-    want = [chats.Comparison(PROMPT, ["Halite.", "Granite."], [1, 0])]
-    for prompt, begin in ((PROMPT, PROMPT), (PROMPT, PROMPT[-1:]), (PROMPT, [*PROMPT[:2], said("Which? ")]), ("Which?", PROMPT), ("Is salt a rock?", PROMPT)):
-        found, notes = compare(tmp_path, {"prompt": prompt, **dict(zip(("chosen", "rejected"), ([*begin, reply] for reply in replies)))})
-        assert [c._replace(prompt=[{**m, "content": m["content"].strip()} for m in c.prompt]) for c in found] == want and not notes
-
-
-def test_a_transcript_with_a_beginning(tmp_path):
-    """What stands before the first Human is the system's; a reply may quote a transcript."""
-    begin = "Be brief.\n\nHuman: Hello\n\nAssistant:"
-    want = [chats.Comparison([said("Be brief.", "system"), said("Hello")], ["Hi!", "No.\n\nHuman: x"], [1, 0])]
-    assert compare(tmp_path, {"prompt": begin, "chosen": " Hi!", "rejected": " No.\n\nHuman: x"}) == (want, {})
-    found, notes = compare(tmp_path, {"chosen": begin + " Hi!", "rejected": begin + " No."})
-    assert found[0].prompt == want[0].prompt and not notes
-
-
-def test_a_prompt_that_speaks_of_humans(tmp_path):
-    """A text that only begins like a transcript is the user's, and keeps its words."""
-    row = {"prompt": "Human: kind or machine?", "chosen": "Kind. ", "rejected": "No."}
-    assert compare(tmp_path, row)[0] == [chats.Comparison([said("Human: kind or machine?")], ["Kind. ", "No."], [1, 0])]
-
-
-def test_prompts_by_other_names(tmp_path):
-    """Intel's orca_dpo_pairs, Argilla's, Alpaca's; the system's words in the prompt, the replies or the row."""
-    want = chats.Comparison([said("Be brief.", "system"), said("Hello")], ["Hi!", "No."], [1, 0])
-    system, replies = said("Be brief.", "system"), {"chosen": "Hi!", "rejected": "No."}
-    lists = {key: [said("Hello"), said(text, "assistant")] for key, text in replies.items()}
-    rows = [{"system": "Be brief.", "question": "Hello", **replies}, {"system": "Be brief.", "input": "Hello", **replies},
-            {"system_prompt": "Be brief.", "instruction": "Hello", **replies}, {"prompt": [system, said("Hello")], **lists},
-            {"system": "Be brief.", "chosen": [system, *lists["chosen"]], "rejected": lists["rejected"]}]
-    assert compare(tmp_path, *rows) == ([want] * 5, {})
-    both = {"instruction": "Add.", "input": "1 and 2", "chosen": "3", "rejected": "4"}
-    assert compare(tmp_path, both)[0] == [chats.Comparison([said("Add.\n1 and 2")], ["3", "4"], [1, 0])]
-
-
-def test_pairs_of_messages(tmp_path):
-    """Ours, binarised UltraFeedback, TRL's with and without the prompt in both."""
-    good, bad = [said("Hello"), said("Hi!", "assistant")], [said("Hello"), said("Go away.", "assistant")]
-    want = chats.Comparison([said("Hello")], ["Hi!", "Go away."], [1, 0])
-    rows = [{"chosen": good, "rejected": bad, "flaw": "rude"},
-            {"prompt": "Hello", "prompt_id": "1", "messages": good, "chosen": good, "rejected": bad, "score_chosen": 8.0, "score_rejected": 2.0},
-            {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away."}, {"prompt": good[:1], "chosen": good[1:], "rejected": bad[1:]}]
-    assert compare(tmp_path, *rows) == ([want] * 4, {})
-    assert read(tmp_path, *rows) == ([good] * 4, {})
-
-
-def test_ultrafeedback(tmp_path):
-    def row(*scores):
-        return {"source": "x", "instruction": "Hello", "models": [], "completions": [{"model": "m", "response": f"reply {i}", "overall_score": s} for i, s in enumerate(scores)]}
-
-    assert compare(tmp_path, row(3, 8.5, 3), row(5, 5), row()) == (
-        [chats.Comparison([said("Hello")], ["reply 0", "reply 1", "reply 2"], [3, 8.5, 3])], {"replies that all have one score, or are empty": 2})
-    assert read(tmp_path, row(3, 8.5, 3)) == ([[said("Hello"), said("reply 1", "assistant")]], {})
-
-
-def test_gsm8k(tmp_path):
-    answer = "He has 48/2 = <<48/2=24>>24 clips for $<<1.20*4=4.80>>4.80.\nSo <<2^3=8>>8 and <<2+2=5>>5 remain.\n#### 1,234"
-    [found], notes = read(tmp_path, {"question": "How many?", "answer": answer})
-    text, tool, output = ({"type": t, "text": None} for t in ("text", "tool", "output"))
-    assert found[1]["content"] == [{**text, "text": "He has 48/2 = "}, {**tool, "text": "48/2"}, {**output, "text": "24"}, {**text, "text": "24 clips for $"},
-                                   {**tool, "text": "1.20*4"}, {**output, "text": "4.8"}, {**text, "text": "4.80.\nSo "}, {**text, "text": "8 and "},
-                                   {**text, "text": "5 remain.\n#### 1,234"}]
-    assert notes == {"zeros of a result that the calculator writes otherwise": 1, "annotation that the calculator cannot follow": 2}
-    (tmp_path / "t.jsonl").write_text(json.dumps({"question": "How many?", "answer": answer}) + "\n")
-    assert chats.tasks(tmp_path / "t.jsonl") == [{"question": "How many?", "answer": "1234", "kind": "gsm8k"}]
-    assert [chats.final_answer(t) for t in ("so\n#### 12.", "#### 1 \n#### $5", "no")] == ["12", "5", None]
-
-
-@pytest.mark.parametrize("key, value", [
-    ("context", "The wheel is red."), ("passage", "The wheel is red."), ("choices", ["red", "blue"]), ("history", [["Hello", "Hi"]])])
-@pytest.mark.parametrize("row", [
-    {"question": "Which?", "answer": "red"}, {"messages": [said("Which?"), said("red", "assistant")]},
-    {"question": "Which?", "chosen": "red", "rejected": "blue"},
-    {"instruction": "Which?", "completions": [{"response": "red", "overall_score": 2}, {"response": "blue", "overall_score": 1}]}])
-def test_a_question_is_not_learned_without_what_it_is_about(tmp_path, row, key, value):
-    found, notes = read(tmp_path, {**row, key: value}, row, {**row, key: None}, {**row, key: type(value)()})
-    assert found == [[said("Which?"), said("red", "assistant")]] * 3 and notes == {f"with {key}": 1}
-
-
-@pytest.mark.parametrize("text, answer", [
-    ("#### 29.00", "29"), ("#### $29", "29"), ("#### $ 29", "29"), ("#### -$3", "-3"), ("#### $-3", "-3"), ("#### \u22123", "-3"),
-    ("#### \u20133", "-3"), ("#### 3\u20135", "3"), ("#### 1\u202f234\u202f567 m", "1234567"), ("#### 1\u00a0234 g", "1234"), ("#### 1 234", "1"),
-    ("#### 18 eggs", "18"), ("#### **18**", "18"), ("#### \\boxed{18}", "18"), ("#### The answer is 18.", "18"), ("####18", "18"),
-    ("#### 70,000 dollars", "70000"), ("#### 1,00,000", "100000"), ("#### 1,234,567.50", "1234567.5"), ("#### .5", "0.5"),
-    ("#### 1/2", "0.5"), ("#### 2/3", "4/6"), ("#### 25%", "25"), ("#### 007", "7"), ("#### 18-20", "18"), ("#### Day-3", "3"),
-    ("#### 18, that is 2 times 9", "18"), ("#### 1\n#### 18", "18"), ("#### 18 ####", "18"), ("#### 0.1", "0.10"),
-    ("#### 100000000000000000001", "100000000000000000001.0"), ("#### -0", "0"), ("#### Paris.", "paris"), ("####\n18", "18")])
-def test_answers_that_are_equal(text, answer):
-    assert chats.comparable(chats.final_answer(text)) == chats.comparable(answer)
-
-
-@pytest.mark.parametrize("text, answer", [
-    ("#### 19", "18"), ("#### \u201318", "18"), ("#### 180", "18"), ("18", "18"), ("#### -3", "3"), ("#### 1/2", "1"), ("#### 1,8", "18"), ("#### 18\n####  19", "18"),
-    ("#### 100000000000000000001", "100000000000000000000"), ("#### 0.30000000000000004", "0.3"), ("#### 1/0", "1"), ("#### ", "18"),
-    ("#### Rome", "paris"), ("#### " + "9" * 10**6, "9"), ("#### 1" + "0" * 400, "inf"), ("#### nan", "18"), ("", "18")])
-def test_answers_that_differ(text, answer):
-    assert chats.comparable(chats.final_answer(text)) != chats.comparable(answer)
-
-
-def test_gsm8k_whole():
-    """Every call of the calculator in the real data is one that ours answers alike: 23,716, of which 667 with zeros it does not write."""
-    path = DATA / "gsm8k_train.jsonl"
-    if not path.exists():
-        pytest.skip(f"no {path}; LONGHAND_DATA names another folder")
-    notes, found = Counter(), []
-    for _, messages, _ in chats.conversations(path, notes):
-        if isinstance(messages[1]["content"], list):
-            found += [part for part in messages[1]["content"] if part["type"] == "tool"]
-    assert len(found) == 23_716 and notes == {"zeros of a result that the calculator writes otherwise": 667}
-    tasks = chats.tasks(path)
-    assert len(tasks) == 7473 and all(float(t["answer"]) is not None for t in tasks)
-
-
-def test_rendering_a_call_of_the_calculator():
-    """Ids and mask by hand: what the assistant writes is learned, what the tool answers is not."""
-    tok = bpe.Tokenizer.train(["user assistant Half of 48? It is 24."], 280)
-    parts = chats.gsm8k_parts("<<48/2=24>>It is 24.", Counter())
-    ids, mask = sample.render([said("Half of 48?"), said(parts, "assistant")], tok)
-    spelled = [("<|im_start|>", 0), ("user", 0), ("<|im_sep|>", 0), ("Half of 48?", 0), ("<|im_end|>", 0), ("<|im_start|>", 0), ("assistant", 0), ("<|im_sep|>", 0),
-               ("<|tool_start|>", 1), ("48/2", 1), ("<|tool_end|>", 1), ("<|output_start|>", 0), ("24", 0), ("<|output_end|>", 0), ("It is 24.", 1), ("<|im_end|>", 1)]
-    want = [(i, m) for text, m in spelled for i in tok.encode(text, allowed_special="all")]
-    assert list(zip(ids, mask)) == want
 
 
 def assistant(content, **more):
@@ -422,61 +188,6 @@ def test_a_row_is_mended(tmp_path, row, want, notes):
     assert read(tmp_path, row) == ([want], notes)
 
 
-def test_calls_of_the_calculator_in_every_spelling(tmp_path):
-    """OpenAI's older function_call, ShareGPT's turns, calls without the word function."""
-    want = [said("a"), assistant([{"type": "tool", "text": "1+1"}, {"type": "output", "text": "2"}, {"type": "text", "text": "b"}])]
-    flat = {"name": "calculator", "arguments": {"expression": "1+1"}}
-    rows = [{"messages": [said("a"), assistant(None, function_call=flat), {"role": "function", "name": "calculator", "content": "2"}, said("b", "assistant")]},
-            {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": json.dumps(flat)},
-                               {"from": "observation", "value": "2"}, {"from": "gpt", "value": "b"}]},
-            {"messages": [said("a"), assistant("", tool_calls=[flat]), said([{"type": "text", "text": "2"}], "tool"), said("b", "assistant")]},
-            {"messages": want, "tools": [{"type": "function", "function": {"name": "calculator"}}]}]
-    assert read(tmp_path, *rows) == ([want] * 4, {})
-
-
-def test_results_come_in_any_order(tmp_path):
-    """Each belongs to the call of its id; one of an id that nobody has is not guessed."""
-    def call(name, expression):
-        return {"id": name, "function": {"name": "calculator", "arguments": {"expression": expression}}}
-
-    def result(name, text):
-        return {"role": "tool", "tool_call_id": name, "content": text}
-
-    begin = [said("Both?"), assistant(None, tool_calls=[call("x", "48/2"), call("y", "6*7")])]
-    end = said("24 and 42.", "assistant")
-    [found], notes = read(tmp_path, {"messages": [*begin, result("y", "42"), result("x", "24"), end]})
-    assert [part["text"] for part in found[1]["content"]] == ["48/2", "24", "6*7", "42", "24 and 42."] and not notes
-    found, notes = read(tmp_path, {"messages": [*begin, result("z", "42"), end]}, GOOD)
-    assert len(found) == 1 and notes == {"a tool's message that nobody called for": 1}
-
-
-@pytest.mark.parametrize("row", [
-    {"message_tree_id": "Q", "prompt": node("Q", "prompter", node("A", "assistant", rank=0), node("B", "assistant", rank=1), node(None, "assistant"))},
-    {"message_tree_id": "Q", "prompt": node("Q", "prompter", node("A", "assistant", rank=0), node("B", "assistant", rank=1), 5)},
-    {"message_tree_id": "Q", "prompt": node("Q", "prompter", node("A", "assistant", rank=0), node("B", "assistant", rank=1), node("C", "wizard"))}])
-def test_a_tree_with_a_message_that_is_none(tmp_path, row):
-    assert read(tmp_path, row) == ([[said("Q"), said("A", "assistant")]], {"no message of a tree": 1})
-    assert compare(tmp_path, row) == ([chats.Comparison([said("Q")], ["A", "B"], [0, -1])], {"no message of a tree": 1})
-
-
-@pytest.mark.parametrize("bad, reason", [
-    ({"rank": "best"}, "rank is no number"), ({"rank": True}, "rank is no number"), ({"rank": float("nan")}, "rank is no number"),
-    ({"replies": 5}, "replies is no list")])
-def test_a_tree_with_a_reply_that_is_malformed(tmp_path, bad, reason):
-    row = {"message_tree_id": "Q", "prompt": node("Q", "prompter", node("A", "assistant"), {**node("B", "assistant"), **bad})}
-    assert read(tmp_path, row) == ([[said("Q"), said("A", "assistant")]], {reason: 1})
-    found, notes = compare(tmp_path, row, {"chosen": TWO, "rejected": [TWO[0], assistant("No")]})
-    assert len(found) == 1 and notes == {reason: 1, "tree without ranked replies": 1}
-
-
-def test_completions_without_a_score(tmp_path):
-    completions = [{"response": text, "overall_score": score} for text, score in (("a", 1), ("b", 2), ("c", None), (None, 3), ("", 4), ("d", "5"), ("e", 10**400))]
-    found, notes = compare(tmp_path, {"instruction": "Hello", "completions": [*completions, 5], "system": "Be brief."})
-    assert found == [chats.Comparison([said("Be brief.", "system"), said("Hello")], ["a", "b"], [1, 2])]
-    assert notes == {"the overall_score of a completion is no number": 3, "the response of a completion is no text": 1, template.EMPTY: 1,
-                     "a completion of no known form": 1}
-
-
 def test_the_listing_shows_what_is_learned(tmp_path):
     """--show, the listing and the training use the same rows of a file with something of everything."""
     tok = bpe.Tokenizer.train(["user assistant Half of 48? It is 24."], 280)
@@ -491,40 +202,12 @@ def test_the_listing_shows_what_is_learned(tmp_path):
         chats.main(["--show", "99", str(path)])
     shown = out.getvalue()
     assert all(f"{where}\n" in shown for where, _ in found) and f": {len(found)} conversations" in shown and "Hm.  (not learned)" in shown
-    assert len(align.load_conversations([path], tok, 10_000)) == len(found)
+    assert len(lessons.conversations([path], tok, 10_000)) == len(found)
     for _, messages in found:
         assert sum(sample.render(messages, tok)[1]) > 0
     for _, (prompt, replies, _) in chats.comparisons(path, Counter()):
         for reply in replies:
             sample.render([*prompt, assistant(reply)], tok)
-
-
-def test_a_second_message_of_one_id(tmp_path):
-    """With both, a message could be its own ancestor, and a tree without end."""
-    message = {"message_id": "a", "parent_id": None, "text": "Q", "role": "prompter", "message_tree_id": "a"}
-    reply = {**message, "message_id": "b", "parent_id": "a", "text": "A", "role": "assistant"}
-    found, notes = read(tmp_path, message, reply, {**message, "parent_id": "b"})
-    assert found == [[said("Q"), said("A", "assistant")]] and notes == {"second message of one message_id": 1}
-
-
-def test_an_empty_list_is_a_row(tmp_path):
-    found, notes = read(tmp_path, [], {"messages": TWO})
-    assert found == [TWO] and notes == {"conversation with nothing in it": 1}
-
-
-def test_bad_files(tmp_path):
-    """What is broken as a file stays an error, with the line, also behind good rows."""
-    path, good = tmp_path / "chat.jsonl", json.dumps(GOOD).encode() + b"\n"
-    for content, message in ((b"", "empty"), (b"\n\n", "empty"), (b"{broken", "chat.jsonl:1: not JSON"), (b'["\xff"]', "chat.jsonl:1: not JSON"),
-                             (b"[" * 10**5, "not JSON"), (good + b"{broken\n", "chat.jsonl:2: not JSON"), (good + b'{"messages": [' + b"\n", "chat.jsonl:2: not JSON")):
-        path.write_bytes(content)
-        for read_file in (lambda: list(chats.conversations(path, Counter())), lambda: list(chats.comparisons(path, Counter())), lambda: chats.tasks(path)):
-            with pytest.raises(ValueError, match=message):
-                read_file()
-    packed = tmp_path / "chat.jsonl.gz"
-    packed.write_bytes(gzip.compress(good * 1000)[:-20])
-    with pytest.raises(ValueError, match="chat.jsonl.gz: damaged gzip"):
-        list(chats.conversations(packed, Counter()))
 
 
 def test_tasks_that_cannot_be_used(tmp_path, capsys):
@@ -665,45 +348,6 @@ def test_mutated_bytes(tmp_path):
             path.unlink(missing_ok=True)
             path.write_bytes(bytes(raw))
             refusals(path)
-
-
-def test_a_key_that_stands_twice(tmp_path):
-    path = tmp_path / "chat.jsonl"
-    path.write_text(json.dumps({"messages": TWO}) + '\n{"data": ["a", "b"], "data": ["a", "c"]}\n')
-    with pytest.raises(ValueError, match="chat.jsonl:2: not JSON .the key 'data' stands twice in one object"):
-        list(chats.conversations(path, Counter()))
-
-
-def test_a_list_over_many_lines_names_the_line(tmp_path):
-    path = tmp_path / "chat.json"
-    path.write_text('\n[\n{"messages":\n\n[5,}\n]')
-    with pytest.raises(ValueError, match="chat.json:5: not JSON"):
-        list(chats.conversations(path, Counter()))
-    path.write_text('[\n{"data": []},\n{"data": 5}]')
-    with pytest.raises(ValueError, match="the first is .*chat.json: row 1: conversation with nothing in it"):
-        list(chats.conversations(path, Counter()))
-
-
-def test_pairs_of_no_use_are_counted(tmp_path):
-    rows = [{"chosen": [], "rejected": []}, {"chosen": TWO, "rejected": []},
-            {"chosen": TWO, "rejected": TWO[:1] * 2}]
-    with pytest.raises(ValueError, match="2 x pair with an empty message; .* x pair that does not end with a reply"):
-        compare(tmp_path, *rows)
-    system = said("Be brief.", "system")
-    with pytest.raises(ValueError, match="pairs.jsonl:1: pair that does not end with a reply"):
-        compare(tmp_path, {"chosen": [system, TWO[1]], "rejected": [system, said("No", "assistant")]})
-
-
-def test_messages_whose_tree_has_no_beginning(tmp_path):
-    """Whose parent was not exported, or that are each other's parents."""
-    rows = [{**node("Q", "prompter"), "parent_id": None}, {**node("A", "assistant"), "parent_id": "Q"},
-            {**node("B", "assistant"), "parent_id": "gone"}, {**node("C", "prompter"), "parent_id": "D"},
-            {**node("D", "assistant"), "parent_id": "C"}]
-    found, notes = read(tmp_path, *rows)
-    assert found == [[said("Q"), said("A", "assistant")]]
-    assert notes == {"message whose tree has no beginning": 3}
-    found, notes = read(tmp_path, *rows[:2], {**rows[2], "role": "system"})
-    assert len(found) == 1 and notes == {"no message of a tree": 1}
 
 
 @pytest.mark.parametrize("kind", ["calls", "chain", "turns"])

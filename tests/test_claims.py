@@ -8,8 +8,8 @@ from dataclasses import replace
 import align
 import claims
 import pytest
-from web import toylessons
-from web import toyweb
+from chat import options
+from web import toylessons, toyweb
 from conftest import run_script
 from test_probe import TASKS, run  # noqa: F401  a fixture: a small model that knows two answers
 
@@ -48,7 +48,7 @@ def test_both_arms_are_trained_alike(run, monkeypatch):  # noqa: F811
     toyweb.write_jsonl(run / "tasks/probe_test.jsonl", [{**t, "asked": t["exposure"] == 30} for t in TASKS])
     claims.hallucination(run, 3)
     refusals, by_lot = found
-    assert refusals == by_lot and refusals[0] == align.SFT and "refusal" in refusals[-1]
+    assert refusals == by_lot and refusals[0] == options.SFT and "refusal" in refusals[-1]
     found.clear()
     sums = [(a, b, str(a + b)) for a, b in ((2, 3), (4, 5), (7, 1))]
     parts = lambda a, b, c: [{"type": "tool", "text": f"{a}+{b}"}, {"type": "output", "text": c}, {"type": "text", "text": f"It is {c}."}]  # noqa: E731

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "cuda"))
 import cupy_cpu as cp
 import ptx_cpu
+import test_kernels  # noqa: F401   it puts the stand-in in CuPy's place, before kernels is imported
 from kernels import launching
 
 KERNELS = HERE.parent / "kernels"

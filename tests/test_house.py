@@ -24,41 +24,29 @@ CHECKS = {
     "no circle": lambda: house.circles(HOUSE),
     "gpt.py and bpe.py run alone": lambda: house.dependent_definitions(HOUSE),
     "nothing imports upwards": lambda: house.upward_imports(HOUSE),
+    "folders list their rooms": lambda: house.unlisted(HOUSE),
     "a test file each": lambda: house.untested(HOUSE, TESTS),
     "definition = fast twin": lambda: house.unpaired(HOUSE, TESTS),
 }
 NOT_YET = {
     "600 lines a chapter": """
-        align.py bpe.py sample.py train.py
+        align.py
     """.split(),
     "100 columns": """
-        align.py bpe.py chat/arena.py chat/batching.py chat/chats.py chat/export.py
-        chat/inside.py chat/objectives.py chat/page.html chat/probe.py chat/serve.py
-        kernels/__init__.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu
-        kernels/checks.py kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu
-        kernels/cublas.py kernels/decode.cu kernels/embedding.cu kernels/gelu.cu
-        kernels/layernorm.cu model/checkpoint.py model/cores.py model/device.py
-        model/evaluate.py model/fast.py model/folders.py model/operations.py model/walk.py
-        sample.py tokens/decoder.py tokens/trainer.py tokens/vocabularies.py train.py
-    """.split(),
-    "60 lines a function": """
-        align.py bpe.py model/cores.py train.py
+        chat/inside.py kernels/adamw.cu kernels/attention.cu kernels/bias.cu kernels/checks.py
+        kernels/common.cuh kernels/convert.cu kernels/cross_entropy.cu kernels/cublas.py
+        kernels/decode.cu kernels/embedding.cu kernels/gelu.cu kernels/layernorm.cu
+        model/checkpoint.py model/device.py model/fast.py model/operations.py model/walk.py
+        web/markup.py
     """.split(),
     "docstrings": """
-        align.py chat/arena.py chat/chats.py chat/export.py chat/inside.py chat/objectives.py
-        chat/probe.py chat/serve.py kernels/__init__.py kernels/checks.py
-        model/checkpoint.py model/device.py model/evaluate.py model/folders.py
-        model/operations.py sample.py train.py
+        chat/inside.py model/operations.py
+    """.split(),
+    "folders list their rooms": """
+        chat/__init__.py kernels/__init__.py model/__init__.py web/__init__.py
     """.split(),
     "a test file each": """
-        model/checkpoint.py model/checks.py model/folders.py model/operations.py model/walk.py
-        tokens/decoder.py web/addresses.py web/boilerplate.py web/connection.py
-        web/markup.py web/message.py web/records.py web/remote.py web/toylessons.py
-        web/toypages.py web/toywords.py web/toyworld.py
-    """.split(),
-    "definition = fast twin": """
-        chat/chats.py chat/inside.py chat/objectives.py chat/serve.py model/device.py
-        model/fast.py tokens/encoder.py tokens/ranks.py tokens/trainer.py
+        model/checks.py model/operations.py model/walk.py
     """.split(),
 }
 
@@ -101,6 +89,8 @@ def small_house(**changed):
     paths = [f"{name}.py" for name in house.CHAPTERS]
     paths += [f"{folder}/__init__.py" for folder in house.FOLDERS]
     texts = dict.fromkeys([*paths, "model/fast.py", "web/crawl.py"], DOC)
+    texts["model/__init__.py"] = '"""Rooms.\n\n    fast    the model, fast\n"""\n'
+    texts["web/__init__.py"] = '"""Rooms.\n\n    crawl   fetches\n"""\n'
     for name, text in changed.items():
         texts[f"{name.replace('_', '/', 1)}.py"] = DOC + text
     return texts
@@ -115,7 +105,8 @@ def test_a_house_without_faults_has_none():
     )
     tests = {f"test_{name}.py": "" for name in [*house.CHAPTERS, "crawl", "fast", "kernels"]}
     for rule in (house.long_chapters, house.wide_lines, house.long_functions, house.undocumented,
-                 house.circles, house.dependent_definitions, house.upward_imports):
+                 house.circles, house.dependent_definitions, house.upward_imports,
+                 house.unlisted):
         assert rule(well) == {}, rule
     assert house.untested(well, tests) == {} and house.unpaired(well, tests) == {}
 
@@ -138,6 +129,8 @@ def test_a_house_without_faults_has_none():
     (house.upward_imports, {"run_disk": "import gpt"}, "run/disk.py"),
     (house.upward_imports, {"web_crawl": "def f():\n    import train"}, "web/crawl.py"),
     (house.upward_imports, {"model_fast": "from web import crawl"}, "model/fast.py"),
+    (house.unlisted, {"web_warc": ""}, "web/__init__.py"),
+    (house.unlisted, {"model___init__": "x = 1"}, "model/__init__.py"),
 ])
 def test_a_planted_fault_is_found(rule, changed, path):
     assert path in rule(small_house(**changed))

@@ -13,8 +13,10 @@ from tokens.pieces import RULES
 NAMES = [name for name, pattern in PATTERNS.items() if pattern in RULES]
 
 
-# Of every kind some: letters of each case, contractions, digits, spaces, marks that combine, signs, an emoji.
-REPRESENTATIVES = "aBs'tlredmvS1\u0663 \t\n\r\u00a0\u2028-!/.\u0301\u4e2d\u01c5\u02b0\u017f\U0001f44d\ufe0f\u0939\u093f"
+# Of every kind some: letters of each case, contractions, digits, spaces, marks that combine, signs,
+# an emoji.
+REPRESENTATIVES = ("aBs'tlredmvS1\u0663 \t\n\r\u00a0\u2028-!/.\u0301\u4e2d\u01c5\u02b0\u017f"
+                   "\U0001f44d\ufe0f\u0939\u093f")
 
 
 def cut(parts, pattern):                                    # -> the pieces of each part
@@ -56,13 +58,16 @@ def test_long_texts_are_cut_as_the_pattern_cuts(name):
 def test_every_character_of_unicode(name):
     """Each with three neighbours of other kinds on either side, drawn at random.
 
-    Above U+40000 there are only unassigned characters, tags and private ones: every 16th of them, and all tags.
+    Above U+40000 there are only unassigned characters, tags and private ones: every 16th of them,
+    and all tags.
     """
     rng = np.random.default_rng(2)
     higher = [c for c in range(0x40000, 0x110000) if c % 16 == 0 or 0xE0000 <= c < 0xE0200]
     every = np.array([*range(0xD800), *range(0xE000, 0x40000), *higher], "<u4")
     around = np.array([ord(c) for c in REPRESENTATIVES], "<u4")
-    text = np.concatenate([rng.choice(around, (3, len(every))), every[None], rng.choice(around, (3, len(every)))]).T
+    text = np.concatenate(
+        [rng.choice(around, (3, len(every))), every[None], rng.choice(around, (3, len(every)))]
+    ).T
     agree(np.ascontiguousarray(text).tobytes().decode("utf-32-le"), name)
 
 
@@ -78,21 +83,33 @@ def test_parts_change_no_piece(name, monkeypatch):
         parts = list(pieces.parts_of(text, PATTERNS[name], 20))
         assert [piece for part in parts for piece in regex.findall(PATTERNS[name], part)] == whole
         blocks = pieces.blocks_of([text], PATTERNS[name])
-        got = [piece for block in blocks for part in cut([part for _, part in block], PATTERNS[name]) for piece in part]
+        got = [
+            piece
+            for block in blocks
+            for part in cut([part for _, part in block], PATTERNS[name])
+            for piece in part
+        ]
         assert got == whole
         n_parts += len(parts)
     assert n_parts > 200 or name == "characters"
-    assert list(pieces.parts_of("a b " * 20, r"\w+ \w+|\s", 20)) == ["a b " * 20]           # a pattern of one's own is never cut
+    assert list(pieces.parts_of("a b " * 20, r"\w+ \w+|\s", 20)) == [
+        "a b " * 20
+    ]  # a pattern of one's own is never cut
 
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_texts_cut_together_are_cut_alone(name):
-    """All endings with all beginnings of two characters, empty ones between them, and longer ones at random."""
+    """All endings with all beginnings of two characters, empty ones between them, and longer ones
+    at random."""
     rng = np.random.default_rng(4)
     two = ["".join(x) for x in itertools.product(REPRESENTATIVES, repeat=2)]
-    for texts in (two, rng.permutation(two * 3).tolist(), ["", *two[::7], "", ""],
-                  ["".join(rng.choice(list(REPRESENTATIVES), rng.integers(0, 9))) for _ in range(3000)],
-                  ["".join(rng.choice(list("a's \n!\n1B"), rng.integers(0, 9))) for _ in range(3000)]):
+    for texts in (
+        two,
+        rng.permutation(two * 3).tolist(),
+        ["", *two[::7], "", ""],
+        ["".join(rng.choice(list(REPRESENTATIVES), rng.integers(0, 9))) for _ in range(3000)],
+        ["".join(rng.choice(list("a's \n!\n1B"), rng.integers(0, 9))) for _ in range(3000)],
+    ):
         assert cut(texts, PATTERNS[name]) == [regex.findall(PATTERNS[name], text) for text in texts]
 
 
@@ -100,10 +117,16 @@ def test_blocks_hold_all_of_the_texts_in_order(monkeypatch):
     monkeypatch.setattr(pieces, "BLOCK", 50)
     texts = ["a b " * n for n in (0, 1, 100, 3, 0, 5, 50, 2)]
     blocks = list(pieces.blocks_of(texts, PATTERNS["gpt2"]))
-    assert [i for block in blocks for i, _ in block] == sorted(i for block in blocks for i, _ in block)
+    assert [i for block in blocks for i, _ in block] == sorted(
+        i for block in blocks for i, _ in block
+    )
     for i, text in enumerate(texts):
         assert "".join(part for block in blocks for k, part in block if k == i) == text
-    assert len(blocks) > 10 and max(map(len, blocks)) > 1 and max(len(part) for block in blocks for _, part in block) < 60
+    assert (
+        len(blocks) > 10
+        and max(map(len, blocks)) > 1
+        and max(len(part) for block in blocks for _, part in block) < 60
+    )
 
 
 def test_text_that_a_pattern_does_not_match_is_dropped():

@@ -7,13 +7,10 @@ import pytest
 
 import align
 import bpe
-from tokens.shards import write_shard
 import gpt
-from chat import probe
-from web import toylessons
-from web import toyweb
-from web import toywords
-from web import toyworld
+from chat import probe, tuning
+from tokens.shards import write_shard
+from web import toylessons, toyweb, toywords, toyworld
 from conftest import run_main
 
 TASKS = [{"question": f"What does {n} eat?", "answer": v, "reply": f"{n} eats {v}.", "kind": "fact", "exposure": x}
@@ -87,7 +84,7 @@ def test_the_whole(run, capsys):
     assert "asked five times: 2 known, 2 unknown" in out and "10 pages or more" in out
     rows = [json.loads(line) for line in (run / "chat/honest.jsonl").read_text().splitlines()]
     assert sum(r.get("kind") == "refusal" for r in rows) == 4
-    after = probe.test(align.load_stage(run, "honest", "x"), TASKS)
+    after = probe.test(tuning.load_stage(run, "honest", "x"), TASKS)
     assert after["10 pages or more"] == [2, 0, 0] and after["no page"] == [0, 0, 1]
 
 

@@ -86,7 +86,9 @@ def test_base64_of_every_byte_survives(tmp_path):
     assert Tokenizer.load(tmp_path / "t.tiktoken", pattern="gpt2").ranks == ranks
 
 
-@pytest.mark.parametrize("text", ["bQ== 0\nbQ== 1\n", "bQ==\n", "bQ== 0 0\n", "b 0\n", "bQ== -1\n", "bQ== x\n", ""])
+@pytest.mark.parametrize(
+    "text", ["bQ== 0\nbQ== 1\n", "bQ==\n", "bQ== 0 0\n", "b 0\n", "bQ== -1\n", "bQ== x\n", ""]
+)
 def test_broken_ranks(tmp_path, text):
     (tmp_path / "cl100k_base.tiktoken").write_text(text)
     with pytest.raises(ValueError, match="cl100k_base.tiktoken:"):

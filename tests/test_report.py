@@ -1,5 +1,8 @@
 """model/report.py: lines of a run within 80 columns, also where its numbers are large."""
 
+import bpe
+import gpt
+import numpy as np
 import train
 from model import report
 
@@ -34,3 +37,19 @@ def test_a_skipped_step_has_no_loss(capsys):
     report.print_progress(entry, recipe, 0.0)
     assert capsys.readouterr().err.split() == [
         "step", "1,900/1,900", "0", "s", "left", "468,000", "tokens/s", "lr", "6.00e-04"]
+
+
+def test_the_result_beside_ngrams(capsys):
+    tok = bpe.Tokenizer.characters("ab")
+    shards = [np.random.default_rng(0).integers(0, 2, 2000)]
+    recipe = train.Recipe(gpt.Config(2, 8, 8, 1, 1), steps=1, batch=1, lr=1.0, min_lr=1.0, warmup=1)
+    last = {"tokens": 3_891_200, "val_loss_nats": 0.5, "val_bits_per_byte": 0.72}
+    report.print_result(last, recipe, tok, shards, shards)
+    *lines, row = capsys.readouterr().out.splitlines()
+    assert lines[0] == "validation  model    0.5000 nats a token  0.7200 bits a byte"
+    assert lines[1].startswith("validation  1-gram   0.69") and lines[2].split()[1] == "5-gram"
+    assert row.split()[:3] == ["base", "3,891,200", "tokens"] and "0.720 bits a byte" in row
+    report.print_result({**last, "val_bits_per_byte": None}, recipe, None, shards, shards)
+    *lines, row = capsys.readouterr().out.splitlines()
+    assert all("unknown bits a byte" in line for line in lines) and "bits" not in row
+    assert max(map(len, [*lines, row])) <= 80

@@ -279,8 +279,9 @@ def test_a_failed_call_is_left_to_the_model(write, monkeypatch):
     assert reply.ids == wanted and all(reply.sampled)
 
 
-def test_a_call_is_answered_once():
-    """Only where it ends, and only if it has begun."""
+def test_a_call_is_answered_once(monkeypatch):
+    """Only where it ends, and only if it has begun; also by a tool that answers any text."""
+    monkeypatch.setattr(sample, "TOOLS", [lambda call: "3" if call else None])
     begin, end = S["<|tool_start|>"], S["<|tool_end|>"]
     output = [S["<|output_start|>"], *enc("3"), S["<|output_end|>"]]
     for reply, want in (
@@ -403,9 +404,10 @@ def test_a_text_alone_is_completed_and_so_is_any_word_behind_complete(monkeypatc
     from chat import terminal
     given = []
     monkeypatch.setattr(terminal, "main", given.append)
-    for argv in (["Once upon"], ["Once"], ["complete", "serv"], ["--seed", "3"], []):
+    given_words = ["Once upon"], ["Once"], ["complete", "serv"], ["--stop", "serve"], []
+    for argv in given_words:
         sample.main(argv)
-    wanted = ["Once upon"], ["Once"], ["serv"], ["--seed", "3"], []
+    wanted = ["Once upon"], ["Once"], ["serv"], ["--stop", "serve"], []
     assert given == [["complete", *words] for words in wanted]
 
 

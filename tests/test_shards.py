@@ -212,7 +212,9 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
     (tokens / "notes.txt").write_bytes(b"the user's")
 
     def files():
-        return {p.name: p.read_bytes() for p in tokens.iterdir() if p.is_file() and p.name[0] != "."}
+        return {
+            p.name: p.read_bytes() for p in tokens.iterdir() if p.is_file() and p.name[0] != "."
+        }
 
     before = {k: v for k, v in files().items() if not k.endswith(".tmp")}
 
@@ -236,7 +238,7 @@ def test_an_encode_stopped_between_shards_leaves_no_mixture(tmp_path, monkeypatc
                 with pytest.raises(KeyboardInterrupt):
                     run_bpe([*encode, "--val-percent", "50"])
 
-    for at in (1, 2, 5):                                # while the new ones are written: nothing has happened
+    for at in (1, 2, 5):  # while the new ones are written: nothing has happened
         encode_stopped(stop(shards, "write_shard", at))
         assert files() == before and not (tokens / ".new").exists()
     encode_stopped(stop(runs.os, "replace", 12))        # while they take the places of the old ones

@@ -9,15 +9,12 @@ import pytest
 
 import align
 import bpe
-from model import fast
-from model import corpus
-from model import parallel
-from model import operations, walk
-from tokens.shards import write_shard
 import gpt
-from chat import generate, objectives
 import sample
 import train
+from chat import generate, options
+from model import corpus, fast, operations, parallel, walk
+from tokens.shards import write_shard
 from conftest import check_grad
 
 RNG = np.random.default_rng(0)
@@ -124,61 +121,32 @@ def test_a_reply_is_the_same_whoever_comes_and_goes():
 # --------------------------------------------------------------------------- reinforcement, rewards
 
 
-@pytest.mark.parametrize("epochs, kind", [(3, "k2"), (3, "k3"), (1, "k2")])
-def test_policy_weights_are_the_gradient_of_what_is_asked(epochs, kind):
-    """The clipped objective and the KL, after the model has moved; with one epoch it has not."""
-    params, reference, before = model(), model(), model()
-    prompts = [[1, 2], [3, 4, 5], [1, 2], [6]]
+@pytest.mark.parametrize("leash", [0.0, 0.3])
+def test_the_gradient_of_a_rollout(leash, monkeypatch):
+    """What add_replies adds is the gradient of -A log p / n + leash / 2 (log p_ref - log p)^2 / n."""
+    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
+    params, reference = model(), model()
+    prompts = [[1, 2], [1, 2], [3, 4, 5], [3, 4, 5]]
     replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"),
                sample.Reply([9, 10], [1, 1], "stop"),
                sample.Reply([2, 2, 2], [1, 1, 1], "stop"),
                sample.Reply([1, 0, 12, 4, 5], [1, 1, 1, 0, 1], "stop")]
-    rows = align.policy_rows(prompts, replies)
-    counts, advantage = objectives.normaliser(rows[2]), np.array([1.0, -0.7, 0.4, -1.2])
-    l_old = align.log_probabilities(before if epochs > 1 else params, CFG, rows)
-    l_ref = align.log_probabilities(reference, CFG, rows)
-    recipe = dataclasses.replace(align.RL, epochs=epochs, kl=0.3, kl_kind=kind)
-    rollout = align.Rollout(rows, counts, advantage, l_old, l_ref, {})
-    weights, info = align.policy_weights(params, CFG, recipe, rollout, again=epochs > 1)
+    replies = [reply._replace(prompt=prompt) for prompt, reply in zip(prompts, replies)]
+    rows, advantage = align.policy_rows(replies), np.array([1.0, -0.7, 0.0, -1.2])
+    log_p_reference = align.log_probabilities(reference, CFG, *rows)
+    rollout = align.Rollout(None, replies, None, None, None, None)
+    recipe = dataclasses.replace(options.RL, leash=leash)
 
     def asked():
-        l = align.log_probabilities(params, CFG, rows)      # noqa: E741
-        if epochs > 1:
-            loss, _ = objectives.clipped(l, l_old, counts, advantage)
-        else:
-            loss, _ = objectives.policy(l, counts, advantage)
-        return loss + 0.3 * objectives.kl_estimate(l, l_ref, counts, kind)[0]
+        log_p = align.log_probabilities(params, CFG, *rows)
+        d = log_p_reference - log_p
+        return ((-advantage[:, None] * log_p + leash / 2 * d * d) * rows[2]).sum() / rows[2].sum()
 
-    _, grads = fast.loss_and_grads(params, CFG, rows[0], rows[1], weights)
-    check_grad(asked, {k: (params[k], grads[k]) for k in params}, n=2)
-    if epochs > 1:
-        assert 0 < info["clipped"] < 1                      # both branches were taken
-
-
-def test_the_gradient_of_a_reward_model(monkeypatch):
-    """Rows of unequal length, in two parts, after a step whose gradient must not be left."""
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
-    params = {**model(), "score.weight": RNG.standard_normal(8)}
-    rows = [RNG.integers(0, 13, n).tolist() for n in (9, 3, 5, 1, 7)]
-    c = RNG.standard_normal(5)
-    parts = [slice(0, 3), slice(3, 5)]
     grads = parallel.Gradients(params, CFG)
-
-    def squares_of(part):                                   # a loss of rewards, and its gradient
-        return lambda rewards: (float(c[part] @ rewards ** 2), 2 * c[part] * rewards)
-
-    for _ in range(2):
-        grads.clear()
-        for part in parts:
-            align.score_rows(params, CFG, rows[part], grads, squares_of(part))
-
-    def loss():
-        return float(c @ align.score_rows(params, CFG, rows) ** 2)
-
-    alone = np.concatenate([align.score_rows(params, CFG, [row]) for row in rows])
-    together = align.score_rows(params, CFG, rows)
-    np.testing.assert_allclose(together, alone, rtol=1e-12)     # padding says nothing
-    check_grad(loss, {k: (params[k], grads.sum[k]) for k in params}, n=3)
+    _, info = align.add_replies(grads, (params, CFG, None), recipe, rollout, advantage, reference)
+    check_grad(asked, {k: (params[k], grads.sum[k]) for k in params}, n=2)
+    distance = ((align.log_probabilities(params, CFG, *rows) - log_p_reference) * rows[2]).sum() / 4
+    assert info == ({"kl_nats": pytest.approx(distance)} if leash else {})
 
 
 # -------------------------------------------------------------------------------------- fine-tuning
@@ -210,7 +178,7 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
     """The gradient of the mean over the assistant's tokens, and replay_weight times that of the
     mean over the text."""
     changes = {"steps": 1, "batch": 3, "replay": 2, "replay_weight": 0.5, "warmup": 1}
-    recipe = dataclasses.replace(align.SFT, **changes)
+    recipe = dataclasses.replace(options.SFT, **changes)
     params, cfg, tokenizer = sample.load_model(run / "base")
     seen, update = [], train.update
 
@@ -233,7 +201,7 @@ def test_a_step_of_sft_is_what_it_says(run, monkeypatch):
 
 def test_fine_tuning_decays_nothing(run):
     """Positions that no conversation reaches have no gradient and keep their bits."""
-    recipe = dataclasses.replace(align.SFT, steps=3, batch=1, replay=0, warmup=1)
+    recipe = dataclasses.replace(options.SFT, steps=3, batch=1, replay=0, warmup=1)
     align.sft(run, recipe)
     params, _, tokenizer = sample.load_model(run / "base")
     before, after = params["wpe.weight"], sample.load_model(run / "sft")[0]["wpe.weight"]

@@ -27,16 +27,24 @@ def piece_counts(texts, pattern):
 
 
 def slowly(texts, n_merges, pattern):
-    """minbpe's way: count all pairs anew, take the most frequent, of equals the first in the corpus."""
+    """minbpe's way: count all pairs anew, take the most frequent, of equals the first in the
+    corpus."""
     import regex
-    words = [[bytes([b]) for b in piece.encode()] for text in texts for piece in regex.findall(pattern, text)]
+
+    words = [
+        [bytes([b]) for b in piece.encode()]
+        for text in texts
+        for piece in regex.findall(pattern, text)
+    ]
     merges = []
     for _ in range(n_merges):
         counts = {}
         for word in words:
             for pair in zip(word, word[1:]):
                 counts[pair] = counts.get(pair, 0) + 1
-        best = max(counts, key=counts.get)                       # max takes the first of equals; dicts keep the order of insertion
+        best = max(
+            counts, key=counts.get
+        )  # max takes the first of equals; dicts keep the order of insertion
         merges.append(best[0] + best[1])
         for k, word in enumerate(words):
             joined, i = [], 0
@@ -129,21 +137,31 @@ def test_a_long_run_trains_and_loads(tmp_path, capsys):
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.tiktoken")
     assert time.process_time() - start < 5
     assert len(tokenizer.encode("a" * 400_000)) == 1
-    assert capsys.readouterr().out.endswith(f"the longest {'a' * 40 + '...'!r}\n")
+    assert capsys.readouterr().out.startswith(f"the longest token is {'a' * 40 + '...'!r}\n")
 
 
-@pytest.mark.parametrize("ties, products", [
-    ("minbpe", "aa we lo st ne _w _wi _wid _wide _lo _lowe _ne"), ("rustbpe", "aa we _w de ide lo ne st _wide _lo _ne 12"),
-    ("huggingface", "aa we de ide lo ne st wide _wide 12 _lo _ne")])
+@pytest.mark.parametrize(
+    "ties, products",
+    [
+        ("minbpe", "aa we lo st ne _w _wi _wid _wide _lo _lowe _ne"),
+        ("rustbpe", "aa we _w de ide lo ne st _wide _lo _ne 12"),
+        ("huggingface", "aa we de ide lo ne st wide _wide 12 _lo _ne"),
+    ],
+)
 def test_ties(ties, products):
     """Published by whoever ran them all: facts about the three trainers."""
     trained = Tokenizer.train(CORPUS, 256 + 12, "gpt4", (), ties=ties)
-    assert [token.decode().replace(" ", "_") for token in list(trained.ranks)[256:]] == products.split()
+    assert [
+        token.decode().replace(" ", "_") for token in list(trained.ranks)[256:]
+    ] == products.split()
     single = GPT2_BYTES if ties == "huggingface" else bytes(range(256))
     assert b"".join(list(trained.ranks)[:256]) == single
 
 
-@pytest.mark.parametrize("ties, products", [("minbpe", "dd cc bb aa"), ("rustbpe", "cc dd aa bb"), ("huggingface", "cc dd aa bb")])
+@pytest.mark.parametrize(
+    "ties, products",
+    [("minbpe", "dd cc bb aa"), ("rustbpe", "cc dd aa bb"), ("huggingface", "cc dd aa bb")],
+)
 def test_ties_of_runs(ties, products):
     trained = Tokenizer.train(["bbbaaaddddcccc"], 260, r"[\s\S]+", (), ties=ties)
     assert [token.decode() for token in list(trained.ranks)[256:]] == products.split()
@@ -151,7 +169,11 @@ def test_ties_of_runs(ties, products):
 
 def test_minbpes_merges_are_those_of_counting_anew():
     rng = np.random.default_rng(0)
-    texts = [PROSE, "".join(rng.choice(list("ab c"), 3000)), "".join(rng.choice(list("abcdefgh "), 3000))]
+    texts = [
+        PROSE,
+        "".join(rng.choice(list("ab c"), 3000)),
+        "".join(rng.choice(list("abcdefgh "), 3000)),
+    ]
     trained = Tokenizer.train(texts, 256 + 300, "gpt4", (), ties="minbpe")
     assert list(trained.ranks)[256:] == slowly(texts, 300, PATTERNS["gpt4"])
 
@@ -164,9 +186,18 @@ def test_a_minimum_frequency_and_processes(capsys, monkeypatch):
     assert rest[:-1] == list(often.ranks)
     monkeypatch.setattr(trainer, "BATCH_CHARACTERS", 1000)
     calls = []
-    monkeypatch.setattr(trainer.cores, "processes", lambda *args, processes=trainer.cores.processes: (calls.append(args[0]), processes(*args))[1])
+    monkeypatch.setattr(
+        trainer.cores,
+        "processes",
+        lambda *args, processes=trainer.cores.processes: (calls.append(args[0]), processes(*args))[
+            1
+        ],
+    )
     for ties in TIES:
-        assert Tokenizer.train(iter(texts), 340, "gpt4", ties=ties, workers=3).ranks == Tokenizer.train(texts, 340, "gpt4", ties=ties).ranks
+        assert (
+            Tokenizer.train(iter(texts), 340, "gpt4", ties=ties, workers=3).ranks
+            == Tokenizer.train(texts, 340, "gpt4", ties=ties).ranks
+        )
     assert calls == [3] * len(TIES)
     with pytest.raises(ValueError, match="ties 'fair': one of rustbpe, huggingface, minbpe"):
         Tokenizer.train(texts, 300, ties="fair")

@@ -153,14 +153,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, trained, monkeypatch):
 def test_published_encodings_by_name(tmp_path, monkeypatch):
     ranks = {bytes([b]): b for b in range(256)}
     raw = ranks_file(ranks)
-    monkeypatch.setitem(vocabularies.PUBLISHED, "tiny", vocabularies.Published("tiny", PATTERNS["gpt2"], {"<|x|>": 256}, hashlib.sha256(raw).hexdigest()))
-    with pytest.raises(FileNotFoundError, match=r"no tiny.tiktoken; fetch https://.*tiny.tiktoken \(SHA-256 [0-9a-f]{64}\) and name its folder with --ranks"):
+    monkeypatch.setitem(
+        vocabularies.PUBLISHED,
+        "tiny",
+        vocabularies.Published(
+            "tiny", PATTERNS["gpt2"], {"<|x|>": 256}, hashlib.sha256(raw).hexdigest()
+        ),
+    )
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no tiny.tiktoken; fetch https://.*tiny.tiktoken \(SHA-256 [0-9a-f]{64}\) and name "
+        r"its folder with --ranks",
+    ):
         Tokenizer.load("tiny", folder=tmp_path)
     (tmp_path / "tiny.tiktoken").write_bytes(raw)
     assert Tokenizer.load("tiny", folder=tmp_path).special_tokens == {"<|x|>": 256}
     stored = tmp_path / "cache"                                  # as tiktoken stores it
     stored.mkdir()
-    (stored / hashlib.sha1(vocabularies.PUBLISHED["tiny"].url.encode()).hexdigest()).write_bytes(raw)
+    (stored / hashlib.sha1(vocabularies.PUBLISHED["tiny"].url.encode()).hexdigest()).write_bytes(
+        raw
+    )
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(stored))
     assert Tokenizer.load("tiny").ranks == ranks
     (tmp_path / "tiny.tiktoken").write_bytes(raw[:-5])
@@ -170,12 +182,27 @@ def test_published_encodings_by_name(tmp_path, monkeypatch):
 
 
 def test_tables():
-    assert {name: p.special_tokens.get("<|endoftext|>") for name, p in vocabularies.PUBLISHED.items()} == {
-        "gpt2": 50256, "r50k_base": 50256, "p50k_base": 50256, "p50k_edit": 50256, "cl100k_base": 100257, "o200k_base": 199999, "o200k_harmony": 199999}
+    assert {
+        name: p.special_tokens.get("<|endoftext|>") for name, p in vocabularies.PUBLISHED.items()
+    } == {
+        "gpt2": 50256,
+        "r50k_base": 50256,
+        "p50k_base": 50256,
+        "p50k_edit": 50256,
+        "cl100k_base": 100257,
+        "o200k_base": 199999,
+        "o200k_harmony": 199999,
+    }
     assert vocabularies.PUBLISHED["p50k_edit"].special_tokens["<|fim_suffix|>"] == 50283
     harmony = vocabularies.PUBLISHED["o200k_harmony"].special_tokens
     assert max(harmony.values()) == 201087 and len(harmony) == len(set(harmony.values())) == 1090
     assert harmony["<|call|>"] == 200012 and harmony["<|reserved_200013|>"] == 200013
-    urls = {p.file: hashlib.sha1(p.url.encode()).hexdigest() for p in vocabularies.PUBLISHED.values()}
-    assert urls == {"r50k_base": "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4", "p50k_base": "ec7223a39ce59f226a68acc30dc1af2788490e15",
-                    "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4", "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790"}
+    urls = {
+        p.file: hashlib.sha1(p.url.encode()).hexdigest() for p in vocabularies.PUBLISHED.values()
+    }
+    assert urls == {
+        "r50k_base": "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4",
+        "p50k_base": "ec7223a39ce59f226a68acc30dc1af2788490e15",
+        "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+        "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790",
+    }

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from tokens.patterns import SlowPattern, check_compiled, check_pattern, in_time, places
+from tokens.patterns import SlowPattern, check_compiled, check_pattern, in_time, match_spans
 
 
 class Flags(NamedTuple):
@@ -97,7 +97,7 @@ class Added:
     def __init__(self, special_tokens, words, flags, normalize):
         self.special_tokens, self.words = special_tokens, words
         self.flags, self.normalize = flags, normalize
-        self.sought_before = {}
+        self.found_before = {}               # what names_to_find has returned
 
     @cached_property
     def every_special(self):
@@ -161,25 +161,25 @@ class Added:
             found.append(np.concatenate(ids))
         return found
 
-    def sought(self, allowed):
+    def names_to_find(self, allowed):
         """(Names to find in a text as it is, {normalised name: name} to find in the rest)."""
         key = "all" if len(allowed) == len(self.special_tokens) else frozenset(allowed)
-        if key not in self.sought_before:
-            if len(self.sought_before) > 64:
-                self.sought_before.clear()
+        if key not in self.found_before:
+            if len(self.found_before) > 64:
+                self.found_before.clear()
             names, normal = {*allowed, *self.words}, {}
             for name in names:
                 if self.flags.get(name, Flags()).normalized:
                     normal[self.normal(name)] = name
-            self.sought_before[key] = self.names(names - {*normal.values()}), normal
-        return self.sought_before[key]
+            self.found_before[key] = self.names(names - {*normal.values()}), normal
+        return self.found_before[key]
 
     def between(self, text, allowed):
         """Yields (ordinary text, id behind it as an array) from the left; the last has no id.
 
         Words and allowed special tokens are found. The ordinary text is normalised.
         """
-        names, normal = self.sought(allowed)
+        names, normal = self.names_to_find(allowed)
         for part, name in self.split(well_formed(text), names):
             part = self.normal(part)
             if normal:
@@ -295,7 +295,7 @@ def after_step(step, text):
 def replaced(step, text):
     """The text after a Replace."""
     compiled = check_compiled(step.pattern)
-    found = in_time(step.pattern, lambda text, timeout: places(compiled, text, timeout), text)
+    found = in_time(step.pattern, lambda text, timeout: match_spans(compiled, text, timeout), text)
     begins = [begin for begin, _ in found]
     ends = [end for _, end in found]
     kept = [text[a:b] for a, b in zip([0, *ends], [*begins, len(text)])]

@@ -251,7 +251,8 @@ class Encoder:
         self.by_byte = np.array([ranks.get(bytes([b]), -1) for b in range(256)])
         self.together = self.by_byte.min() >= 0 and max(ranks.values()) < NEVER     # Pairs needs it
         self.pieces, self.n, self.pool = None, 0, ()        # made for the first long text
-        self.find, self.short = finder(pattern), PieceCache(self.one, pattern)
+        self.find = finder(pattern)
+        self.cache = PieceCache(self.encode_piece, pattern)
 
     @cached_property
     def tokens(self):
@@ -281,7 +282,7 @@ class Encoder:
         """[str] -> [(n,) uint32]. n_threads: None for as many as there are cores."""
         with self.lock:
             if sum(map(len, texts)) <= SHORT_TEXT:
-                return [np.frombuffer(b"".join(map(self.short.__getitem__, self.find(text))),
+                return [np.frombuffer(b"".join(map(self.cache.__getitem__, self.find(text))),
                                       np.uint32) for text in texts]
             n_threads = n_threads or cores.N_THREADS
             if self.pieces is None:
@@ -333,7 +334,7 @@ class Encoder:
         merged = in_threads(lambda group: merge_all(group.raw, group.length, pairs),
                             groups, n_threads)
         for piece in alone.values():
-            ids = self.one(piece)
+            ids = self.encode_piece(piece)
             merged.append((ids, [len(ids)]))
         numbers = [group.numbers for group in groups]
         numbers = np.concatenate([*numbers, np.array(list(alone), np.int64)])
@@ -362,7 +363,7 @@ class Encoder:
                     groups.append(group.part(rows[begin:begin + MANY], high))
         return groups, alone
 
-    def one(self, piece):
+    def encode_piece(self, piece):
         """The ids of one piece (bytes); ValueError if a character has no token."""
         if piece in self.ranks:
             return [self.ranks[piece]]

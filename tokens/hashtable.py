@@ -1,8 +1,8 @@
 """hashtable.py: numbers for keys, looked up many at a time in arrays.
 
-A dict is asked for one key after the other: 60 ns each at best, and pieces would have to become
-Python objects first. Here NumPy looks up a whole block of keys in a few passes. Two things are
-looked up so: pieces of text (Pieces, below) and pairs of ids (encoder.Pairs).
+A dict is asked for one key after the other, and a piece must become a Python object first. Here
+NumPy looks up a whole block of keys in a few passes. We look up two kinds of keys this way: pieces
+of text (Pieces, below) and pairs of ids (encoder.Pairs).
 
     slot        0    1    2    3    4    5    6    7        size: a power of two, a quarter full
     number     -1    2   -1    0    1   -1   -1   -1        -1: free
@@ -85,8 +85,8 @@ class Table:
         -> (n,) int32 numbers; (m,) the places of the m different keys, where each comes first.
 
         All keys go to their slots at once. Where several want one free slot, NumPy's assignment
-        lets the last one stay, and as we assign them backwards, that is the first one. Whoever
-        finds a key that is not his own there tries the next slot.
+        lets the last one stay. We assign them backwards, so it is the one that comes first. A key
+        that finds another key in its slot tries the next slot.
         """
         n = self.n + len(key[0])
         if 4 * n > self.size:                   # with fuller tables, searches in vain get long
@@ -121,6 +121,7 @@ class Table:
         """Let find() give values[i], (n,) int32, in place of the number i. No key can follow."""
         full = self.number >= 0
         self.number[full] = values[self.number[full]]
+        self.keys = self.keys[:0]
 
 
 # ---- pieces --------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def words_at(data):
     return np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
 
 
-class Looked(NamedTuple):
+class LookedUp(NamedTuple):
     """What Pieces.look has found of a block of pieces."""
     low: np.ndarray         # (n,) the keys
     high: np.ndarray
@@ -186,8 +187,10 @@ class Pieces:
         self.number_of_row = np.array([-1], np.int32)       # the last one is for what is not there
 
     def look(self, data, begin, length):
-        """What find() has to know of the pieces data[begin:begin + length]. Changes nothing, so
-        several threads may look at the same time."""
+        """Look up the pieces data[begin:begin + length], for find().
+
+        This changes nothing, so several threads may look at the same time.
+        """
         low, high = words_of(data, begin, np.minimum(length, SURE))
         row = self.table.find(low, high)
         long = {}
@@ -195,10 +198,10 @@ class Pieces:
             end = begin[i] + length[i]
             long[i] = data[begin[i]:end].tobytes()
             row[i] = 0                                      # not new in the table
-        return Looked(low, high, row, long)
+        return LookedUp(low, high, row, long)
 
     def find(self, blocks):
-        """[Looked] -> [(n,) int32 numbers]. New pieces get the next numbers."""
+        """[LookedUp] -> [(n,) int32 numbers]. New pieces get the next numbers."""
         new = [np.flatnonzero(block.row < 0) for block in blocks]
         self.add(new, blocks)
         found = []
@@ -210,8 +213,10 @@ class Pieces:
         return found
 
     def add(self, new, blocks):
-        """Number the pieces that are new. new: for each block the places that are not in the table.
-        Their rows are written into the blocks."""
+        """Number the pieces that are new, and write their rows into the blocks.
+
+        new: for each block the places of pieces that are not in the table.
+        """
         low, high, met = [], [], []                         # of those for the table
         new_long = {}                                       # piece -> where it was met first
         begin = 0

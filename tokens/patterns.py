@@ -329,7 +329,7 @@ def check_cut(pattern):
             raise ValueError(f"{str(step)[:60]!r} is no step of a cut")
 
 
-def places(find, text, limit_s):
+def match_spans(find, text, limit_s):
     """[(begin, end)] of all matches of a compiled pattern, in the way of Oniguruma.
 
     An empty match counts, unless the match before it ends at the same place.
@@ -348,7 +348,7 @@ def places(find, text, limit_s):
     return found
 
 
-def joined(spans, behavior):
+def pieces_of_spans(spans, behavior):
     """[(begin, end, whether matched)], a whole text in order -> [(begin, end)] of its pieces.
 
     "the-final--countdown" split at "-" becomes
@@ -386,14 +386,15 @@ def split(step, text, limit_s):
         if sum(map(len, found)) == len(text) and "" not in found:       # nothing lies between
             return found
     spans, at = [], 0
-    for begin, end in places(compiled, text, limit_s):
+    for begin, end in match_spans(compiled, text, limit_s):
         if at < begin:
             spans.append((at, begin, step.invert))
         spans.append((begin, end, not step.invert))
         at = end
     if at < len(text):
         spans.append((at, len(text), step.invert))
-    return [text[begin:end] for begin, end in joined(spans, step.behavior) if begin < end]
+    pieces = pieces_of_spans(spans, step.behavior)
+    return [text[begin:end] for begin, end in pieces if begin < end]
 
 
 def in_steps(steps, text, timeout):

@@ -108,7 +108,7 @@ class Encoding(bpe.Tokenizer):
             while tail < len(pieces) and not (pieces[-tail] + pieces[-tail - 1]).strip(WHITE):
                 tail += 1
         last = [bytes_of(piece, self.pattern) for piece in pieces[-tail:]]
-        n = sum(len(self.encoder.one(piece)) for piece in last)
+        n = sum(len(self.encoder.encode_piece(piece)) for piece in last)
         while 0 < n < len(ids) and not self.joint_bytes(ids, n).strip(b" \n\t"):
             n += 1
         return ids, n
@@ -128,7 +128,7 @@ class Encoding(bpe.Tokenizer):
             ids, n = self.unstable(data[:error.start].decode("utf-8"), ())
             stays = len(ids) - n
             rest = self.decode_bytes(ids[stays:]) + data[error.start:]
-            return ids[:stays] + self.encoder.one(rest)
+            return ids[:stays] + self.encoder.encode_piece(rest)
 
     def encode_with_unstable(self, text, *, allowed_special=frozenset(), disallowed_special="all"):
         """(ids that stay, whatever follows the text; [ids of what may come behind them]).
@@ -150,14 +150,14 @@ class Encoding(bpe.Tokenizer):
                 try:
                     texts.append((rest[:i] + token).decode("utf-8"))
                 except UnicodeDecodeError:
-                    possible.append(self.encoder.one(rest[:i] + token))
+                    possible.append(self.encoder.encode_piece(rest[:i] + token))
         possible += [ids.tolist() for ids in self.encode_many(texts, num_threads=1)]
         found |= {self.until(ids, len(rest)) for ids in possible}
         last = rest.decode("utf-8", "ignore")[-1:]
         end = last.encode("utf-8")
         if last.isspace() and rest.endswith(end) and len(rest) > len(end):
             before = rest[:-len(end)]
-            found.add((*self.encoder.one(before), *self.encoder.one(end)))
+            found.add((*self.encoder.encode_piece(before), *self.encoder.encode_piece(end)))
         return stable, sorted(map(list, found))
 
     def until(self, ids, n_bytes):

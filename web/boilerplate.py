@@ -1,8 +1,8 @@
 """Words by which boilerplate gives itself away: in the names of elements, in headings, on buttons.
 
-No rule knows a site, and none knows a language but by these words.
+There is no rule for a single site, and these words are all that is known about languages.
 
-    boilerplate     the reasons against an element, from its class, id, role, itemprop and style
+    boilerplate     reasons to call an element boilerplate: its class, id, role, itemprop and style
     is_lede         whether an element is named as the first paragraph of an article
     is_afterwards   whether a heading begins what follows an article
     BUTTONS         lines that are buttons
@@ -14,8 +14,8 @@ import re
 from run import command
 from web.markup import attributes
 
-MAX_REASONS = 32                  # that the names of one element give against it; real ones have 16
-MAX_NAMES = 1000                  # characters of attributes in which a lede is named
+MAX_REASONS = 32                  # of one element; on real pages there are up to 16
+MAX_NAMES = 1000                  # characters of attributes that are searched for a lede's name
 
 
 # --------------------------------------------------------------------------------------------------
@@ -36,19 +36,19 @@ VOCABULARY = set("""
     datum fecha dateli timest byline author autor autore auteur avtor yazar tags taglis tagclo
     rating vote votes credit credits captio attach carous slides galler infobo button cta discla
     """.split())
-# Of these, the words that say where a box stands or how it looks. They are true of small boxes.
+# Of these, the words for where a box stands or how it looks. They are believed of small boxes.
 PLACES = set("""
     nav navi naviga navbar menu submen dropdo sideba search dialog carous slides slider teaser print
     ad adv promo promos sponso newsle meta date dates time tags attach infobo readmo share sharin
     social rating breadc button
     """.split())
-# And the words for what readers wrote: beside an article it goes, in a forum it is the text.
+# And the words for what readers wrote: beside an article it is removed, in a forum it is the text.
 REPLIES = set("""
     commen koment coment kommen disqus reply replie respon respond sugges yorum yoruml reacties
     """.split())
 CONCEALED = {"hidden", "sr-only", "screen-reader-text", "visually-hidden", "visuallyhidden"}
 TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
-# Names of the article itself. It may carry others: blogs put a post's tags among its classes.
+# Names of the article itself. It may have others, too: blogs add a post's tags to its classes.
 ARTICLE = re.compile(r"(?i)articlebody|\b(?:hentry|status-publish)\b"
                      r"|(?:article|entry|post|story)[-_]*(?:body|content|text)(?![a-z])")
 NAMES = re.compile(r"""(?i)\s(?:class|id|role|itemprop)\s*=\s*"""
@@ -63,7 +63,7 @@ def names_in(attrs):
 
 
 def boilerplate(attrs):
-    """The reasons that an element's attributes give against it.
+    """The reasons, from its attributes, to call an element boilerplate.
 
     >>> boilerplate(' class="post-footer relatedPosts"'), boilerplate(' class="footnote"')
     (('footer', 'relate'), ())
@@ -111,7 +111,7 @@ def is_lede(attrs):
 # --------------------------------------------------------------------------------------------------
 # Headings and buttons.
 
-# Headings of what follows a text; digits and marks at either end do not count.
+# Headings of what follows a text. Digits and marks at either end are ignored.
 SECTIONS = set("""
 comment|comments|leave a comment|leave a reply|post a comment|add a comment|write a comment
 join the discussion|join the conversation|reader comments|what do you think|related
@@ -153,7 +153,7 @@ ENDS = re.compile(r"\A[\W\d_]+|[\W\d_]+\Z")
 
 
 def is_afterwards(heading):
-    """Whether a heading says that what is under it is no part of the text above.
+    """Whether a heading says that its section is no part of the text above.
 
     >>> is_afterwards("3 Comments"), is_afterwards("Related articles:"), is_afterwards("Tides")
     (True, True, False)
@@ -162,7 +162,8 @@ def is_afterwards(heading):
     return name in SECTIONS or name.startswith(SECTIONS_ON)
 
 
-# Lines that are buttons, but for items and cells: advert, share, read more, comments, a network.
+# Lines that are buttons: advert, share, read more, comments, a network. In items and cells they
+# stay.
 BUTTONS = set("""
 ad|advertisement|advertisements|advert|sponsored|anzeige|werbung|publicité|publicidad|publicidade
 pubblicità|advertentie|annons|reklama|reklam|реклама|إعلان|विज्ञापन|โฆษณา|quảng cáo|iklan|广告|廣告|広告

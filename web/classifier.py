@@ -1,11 +1,11 @@
-"""A fastText classifier at full speed: many texts at once, and all that such models may have.
+"""A fastText classifier at full speed: many texts at once, and every kind of supervised model.
 
-It does what `language.predict` does, and besides: a vocabulary of words, n-grams of words, n-grams
-that were pruned away, and three losses. What makes it fast:
+It predicts what `language.predict` does, in a seventh of the time. It also has what is left out
+there: n-grams of words, n-grams that were pruned, and the other losses. What makes it fast:
 
-- Texts are scored in chunks; each distinct token of a chunk is hashed once.
+- Texts are scored in chunks, and each distinct token of a chunk is hashed once.
 - The n-grams of all tokens are hashed together, one character a step.
-- Rows are fetched and added in blocks, or counted and multiplied; both bound the memory.
+- Rows are fetched and added in blocks, or counted and multiplied. Both bound the memory.
 
 Shapes: N texts, K tokens of all texts in a row, U distinct tokens, M features, R rows, D hidden
 size, L labels, P n-grams that are kept.
@@ -25,18 +25,19 @@ SUPERVISED = 3                              # the model kind; 1 and 2 are word v
 EOS, PREFIX = b"</s>", b"__label__"
 FNV_OFFSET, FNV_PRIME = 2166136261, 16777619
 NGRAM_STEP = 116049371                      # multiplier of fastText's word n-gram hash
-NO_COUNT = 10 ** 15                         # fastText's infinity, of inner nodes still to be made
+NO_COUNT = 10 ** 15                         # fastText's infinity, for inner nodes without a count
 FLOOR = np.float32(1e-5)                    # fastText takes log(p + 1e-5) and reports p + 1e-5
-CHUNK_CHARS, CHUNK_TEXTS = 1 << 14, 256     # of the texts that are scored together
-BLOCK_BYTES, GATHERED = 1 << 15, 1 << 20    # of tokens, and floats, in memory at a time
-LONG_TOKEN = 1 << 18                        # bytes from which a token is taken in pieces
+CHUNK_CHARS, CHUNK_TEXTS = 1 << 14, 256     # limits of the texts that are scored together
+BLOCK_BYTES = 1 << 15                       # bytes of tokens that are hashed together
+GATHERED = 1 << 20                          # floats of rows that are fetched together
+LONG_TOKEN = 1 << 18                        # bytes; a longer token is taken in pieces
 
 
 @dataclass
 class Args:
     """The header of a model file: twelve int32 and a float64, in file order."""
     dim: int = 32
-    ws: int = 5                             # ws, neg, lr_update_rate, t: of no effect on prediction
+    ws: int = 5                             # ws, neg, lr_update_rate and t: only for training
     epoch: int = 5
     min_count: int = 1
     neg: int = 5
@@ -62,11 +63,11 @@ def fnv_hash(token):
 
 
 def ngram_hashes(tokens, minn, maxn, whole=True):           # U bytes -> (M,) uint32, (U,) int64
-    """The fnv_hash of each n-gram of minn..maxn characters of each "<token>"; how many a token has.
+    """(the fnv_hash of each n-gram of minn..maxn characters of each "<token>", their numbers).
 
-    They come by token, then start, then length, as from language.ngrams. The tokens lie in one
-    array, and the n-grams at every start grow in step. whole=False: the tokens are pieces (see
-    pieces_of), which have no marks.
+    They are ordered by token, then start, then length, as those of language.ngrams. The tokens lie
+    in one array, and the n-grams at all starts grow together. whole=False: the tokens are pieces
+    (see pieces_of), which have no marks.
     """
     if not tokens:
         return np.zeros(0, np.uint32), np.zeros(0, np.int64)
@@ -89,7 +90,7 @@ def ngram_hashes(tokens, minn, maxn, whole=True):           # U bytes -> (M,) ui
 
 
 def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> (C, lengths) uint32
-    """The hash of the n-gram of each length at each character, whether or not it fits its token."""
+    """The hash of the n-gram of each length at each character, even if it crosses tokens."""
     width = np.diff(first, append=len(data))                # (C,) bytes of each character
     signed = data.view(np.int8).astype(np.int32).view(np.uint32)        # 0xE9 -> 0xFFFFFFE9
     byte_at, has_byte = [], []              # the i-th byte of each character, if it has one
@@ -98,7 +99,7 @@ def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> 
         has_byte.append(width > i)
     hashes = np.empty((len(first), max(maxn - minn + 1, 0)), np.uint32)
     h = np.full(len(first), FNV_OFFSET, np.uint32)
-    for n in range(1, maxn + 1):                            # h: of n characters from each on
+    for n in range(1, maxn + 1):                            # h: of the n characters from each on
         h = h[:len(first) - n + 1]
         for i, (byte, has) in enumerate(zip(byte_at, has_byte)):
             grown = (h ^ byte[n - 1:]) * np.uint32(FNV_PRIME)
@@ -109,10 +110,11 @@ def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> 
 
 
 def pieces_of(token, maxn):
-    """(piece, sign)s of a token that is too long for memory.
+    """Yield (piece, sign) of a token that is too long for memory.
 
-    Their n-grams, counted with the sign, are those of "<token>". Neighbours share maxn - 1
-    characters, so that no n-gram is lost; those within what they share come twice, and go once.
+    The n-grams of the pieces, counted with the sign, are those of "<token>". Neighbours share
+    maxn - 1 characters, so that no n-gram is lost. The n-grams inside the shared characters come
+    twice, and are subtracted once.
     """
     text, step = f"<{token.decode()}>", BLOCK_BYTES // 4
     yield b"<", -1                                          # the marks alone are no n-grams
@@ -169,10 +171,11 @@ def hierarchical(logits, left, right):                      # (N,L), (L-1,L), (L
 
 
 def tree_paths(counts):                                     # L counts -> (L-1,L), (L-1,L) float32
-    """Hierarchical softmax's Huffman tree: which inner nodes lead left, and right, to which label.
+    """The Huffman tree of hierarchical softmax: (inner node, label) pairs with a step left, right.
 
-    Labels come by falling count, so the two rarest are found by two pointers: one walks down the
-    leaves, one up the inner nodes; a leaf is taken only if strictly rarer. First left, then right.
+    Labels are sorted by falling count, so two pointers find the two rarest nodes: one walks back
+    over the leaves, one forward over the inner nodes. A leaf is taken only if it is strictly rarer.
+    The first of the two becomes the left child.
     """
     n_labels = len(counts)
     count = list(map(int, counts)) + [NO_COUNT] * (n_labels - 1)
@@ -227,7 +230,7 @@ class Classifier:
             self.left, self.right = tree_paths(label_counts)
 
     def is_label(self, token):
-        """Whether a token is a label, which a text to be read has none of."""
+        """Whether a token is a label. Labels in a text to be predicted are ignored."""
         return token.startswith(PREFIX) or token in self.label_names
 
     def tokenize(self, texts):                              # N -> U bytes, (K,) ids, (N,) lengths
@@ -260,10 +263,10 @@ class Classifier:
         return np.where(old[at] == ids, len(self.words) + new[at], -1)
 
     def token_rows(self, tokens, whole=True):               # U bytes -> (M,), (U,) int64
-        """The rows each token stands for: its word's if known, then its n-grams'; how many.
+        """(the rows of each token: its word's if it is known, then its n-grams'; their numbers).
 
-        </s> has no n-grams; it can only be the first. Pieces of tokens, which are not whole, are no
-        words.
+        </s> has no n-grams, and can only be the first token. whole=False: pieces of a token are not
+        looked up as words.
         """
         has_eos = int(whole and tokens[0] == EOS)
         hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn, whole)
@@ -283,7 +286,7 @@ class Classifier:
     def add_word_ngrams(self, tokens, ids, text, total, n):
         """Add the rows of runs of 2..word_ngrams tokens to total (N,D), their numbers to n (N,).
 
-        text: (K,) of each id.
+        text: (K,) the text of each id.
         """
         hashes = np.array(list(map(fnv_hash, tokens)), np.uint32)
         extended = hashes.view(np.int32).astype(np.int64)   # by the sign
@@ -300,7 +303,7 @@ class Classifier:
     def blocks(self, tokens, times):                        # U bytes, (N,U) -> V bytes, (N,V), bool
         """Yield tokens, how often each text has them, and whether they are whole.
 
-        They come in blocks of BLOCK_BYTES; those that are not whole are pieces of a long token.
+        They come in blocks of BLOCK_BYTES. Tokens that are not whole are pieces of a long one.
         """
         block = np.cumsum(list(map(len, tokens))) // BLOCK_BYTES
         starts = np.flatnonzero(np.diff(block, prepend=-1))
@@ -318,8 +321,7 @@ class Classifier:
         """The mean of the rows each text stands for, and their number.
 
         There are two ways to the same sum. A short text has few rows: they are fetched and added. A
-        long one comes to most rows again and again: how often to which is counted, and the counts
-        multiply the whole matrix.
+        long text has most rows many times: they are counted, and the counts multiply the matrix.
         """
         tokens, ids, lengths = self.tokenize(texts)
         n_texts, n_tokens = len(texts), len(tokens)

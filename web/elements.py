@@ -1,9 +1,9 @@
 """A page as two flat lists: its elements in document order, and its lines of text.
 
-A line is the text between two boundaries. An element is a range of both lists, so all sums over it
-are differences of running sums, in loops and without recursion: no page is too deep, and none costs
-more than its length. Spans whose names are boilerplate go if they are whole lines. Sizes are in
-letters; a Chinese character is two.
+A line is the text between two boundaries. An element is a range of both lists, so a sum over it is
+a difference of two running sums. Nothing here is recursive: no page is too deep, and the time is
+linear in its length. A span whose name is boilerplate is removed if it is a whole line. Sizes are
+in letters; a Chinese character counts as two.
 
 Source: the HTML Standard, 13.1 (which tags may be left out).
 """
@@ -14,9 +14,9 @@ from run import command
 from web.boilerplate import boilerplate
 from web.markup import MENUS, SKIP, tokens, unescape_twice
 
-# A budget in elements and lines, never in seconds: what is beyond it is not read.
+# Limits of what is read of a page: in elements, lines and levels, never in seconds.
 MAX_NODES, MAX_LINES, MAX_DEPTH = 200_000, 200_000, 256
-ENOUGH = 150                      # letters of prose, with which a page is judged by its prose
+ENOUGH = 150                      # letters of prose; a page with less is judged by all its text
 
 # --------------------------------------------------------------------------------------------------
 # Characters to text.
@@ -36,21 +36,21 @@ def clean(text):
     if "\n" in text and CJK.search(text):
         text = WRAPPED.sub("", text)
     if text.isprintable() and "  " not in text and "\ufffc" not in text:
-        text = text.strip(" ")                      # most texts: no other white space is printable
+        text = text.strip(" ")                      # the usual case: only spaces are printable
     else:
         text = INVISIBLE.sub("", " ".join(text.split()))
     return text.rstrip(" ¶")
 
 
 def clean_code(text):
-    """A line of a program: its spaces and tabs stay, since they are part of the program."""
+    """A line of a program, which keeps its spaces and tabs."""
     if "&" in text:
         text = unescape_twice(text)
     return INVISIBLE.sub("", text.replace("\xa0", " ")).rstrip()
 
 
 def size_of(text):
-    """The length of a text in letters: a character that is as wide as two counts as two."""
+    """The length of a text in letters; wide characters count as two."""
     if text.isascii():
         return len(text)
     return len(text) + sum(map(len, WIDE.findall(text)))
@@ -102,21 +102,21 @@ SHORT_PIECE = 200                 # letters that a piece of boilerplate in a lin
 
 
 class Node:
-    """An element: its lines are [first, last), the nodes in it end before nodes[below]."""
+    """An element. Its lines are [first, last); the nodes inside it end before nodes[below]."""
     __slots__ = ("tag", "attrs", "parent", "first", "last", "below", "inside")
 
     def __init__(self, tag, attrs, parent, first):
         self.tag, self.attrs, self.parent, self.first = tag, attrs, parent, first
-        self.inside = parent.inside if parent else {}       # the item, cell ... that it is in
+        self.inside = parent.inside if parent else {}       # the item, cell and <pre> around it
         if tag in WITHIN:
             self.inside = {**self.inside, WITHIN[tag]: self}
 
 
 class Line:
-    """Text between two boundaries, the node it hangs in, and its size in letters.
+    """Text between two boundaries, the node around it, and its size in letters.
 
-    linked: how much of the size is in links. prose: the size of a line that is long enough for a
-    sentence, not mostly links, and no heading; else 0. live: not yet found to be boilerplate.
+    linked: the part of the size that is in links. prose: the size if the line is long enough for a
+    sentence, not mostly links, and no heading; else 0. live: False once it is found boilerplate.
     """
     __slots__ = ("text", "node", "size", "linked", "prose", "live")
 
@@ -150,7 +150,7 @@ class Page:
         self.flush()
         self.close_to(0)
         if sum(line.prose for line in self.lines) < ENOUGH:
-            for line in self.lines:     # next to no prose: all text counts
+            for line in self.lines:     # almost no prose: all text counts
                 line.prose = line.size - line.linked
 
     def scan(self, source, rules):
@@ -183,7 +183,7 @@ class Page:
             elif kind == FORMULA:
                 self.formulas.add(len(parts))
                 self.add(f" {attrs} ")
-            elif self.span:                                 # others may be nested in it
+            elif self.span:                                 # it may contain others of its tag
                 if tag == self.span_tag:
                     self.depth += -1 if closing else 1
                 if not self.depth:
@@ -201,9 +201,9 @@ class Page:
             self.linked += letters
 
     def open_span(self, tag, attrs):
-        """Begin a span with a boilerplate name, or a button.
+        """Begin a span, if its name is boilerplate, or a button.
 
-        In a program only a hidden one counts, in a heading no button.
+        In a program only a hidden one counts; in a heading a button does not count.
         """
         node = self.stack[-1]
         verdict = self.verdict(attrs)
@@ -216,9 +216,10 @@ class Page:
             self.holder, self.before = node, (len(self.parts), self.letters, self.linked)
 
     def end_piece(self):
-        """End the piece of the line that stands in the span. Of a hidden one only formulas stay.
+        """End the piece of the line that stands in the span.
 
-        A span with several lines is no word, so its last line goes as well if it is short.
+        Of a hidden span only formulas stay. A span with several lines is not a word in a sentence,
+        so its last line is removed as well if it is short.
         """
         n_parts, letters, linked = self.before
         if self.hidden or self.broken and self.letters - letters < SHORT_PIECE:
@@ -235,8 +236,8 @@ class Page:
     def cut(self):
         """Remove what is boilerplate from a line with boilerplate spans.
 
-        A span in a sentence is a word of it, whatever its name. A line of nothing but such spans
-        goes, unless it is long. A heading loses them: they are buttons to edit or to share it.
+        A span in a sentence is a word of it, whatever its name is. A line of nothing but such spans
+        is removed, unless it is long. A heading loses its spans: they are buttons to edit or share.
         """
         in_spans = set()
         for a, b in self.named:
@@ -264,7 +265,7 @@ class Page:
         self.letters, self.linked, self.after_link = 0, 0, -1
 
     def add_lines(self, text, node):
-        """Add the lines of a text that hangs in a node."""
+        """Add the lines of a text that stands in a node."""
         share = self.linked / len(text) if text else 0
         in_pre = "pre" in node.inside
         for raw in text.split("\n") if in_pre else (text,):

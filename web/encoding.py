@@ -1,8 +1,8 @@
-"""The encodings of the web, bytes to text and back: those of browsers, and not Python's.
+"""The encodings of the web, from bytes to text and back, as browsers have them.
 
-The codecs are those of the Encoding Standard. Python's differ from them in a few hundred codes, in
-the labels, and in how many bytes a wrong one costs. So Python's codec is used where it agrees, and
-a table where it does not.
+They are those of the Encoding Standard. Python's codecs differ from it in a few hundred codes, in
+the labels, and in how many bytes a wrong byte costs. So Python's codec is used where it agrees with
+the standard, and a table where it does not.
 
     encoding_of     a label such as "latin1" -> the name of the encoding that it means
     text_of         bytes in a named encoding -> text
@@ -85,12 +85,12 @@ def by_label(text):
 
 
 LABELS = by_label(LABELS_OF)
-# Python's codec, where it is not named as the encoding is.
+# The names of Python's codecs that are not the names of their encodings.
 CODECS = {"windows-874": "cp874", "x-mac-cyrillic": "mac_cyrillic", "iso-8859-8-i": "iso8859-8",
           "ibm866": "cp866", "big5": "big5hkscs", "shift_jis": "cp932",
           "euc-kr": "cp949"}
-# What Python's codec lacks or reads otherwise. Of two bytes: a code in hexadecimal, its character,
-# and those of the codes that follow. The tests have digests of all codes of the standard.
+# Codes that Python's codec lacks or reads otherwise. Of two bytes: a code in hexadecimal, its
+# character, and the characters of the codes that follow. The tests have digests of all codes.
 ONE_BYTE = {"koi8-u": {0xae: "\u045e", 0xbe: "\u040e"}, "windows-1255": {0xca: "\u05ba"}}
 TWO_BYTES = {
     "gb18030": """
@@ -112,10 +112,7 @@ TWO_BYTES = {
 
 
 def parting(codes, cut):
-    """(how bytes part into ASCII and codes, what the end of a page may leave of a code).
-
-    A byte that begins no code is alone.
-    """
+    """Patterns of (codes, runs of ASCII and single bytes; a code that the end has cut off)."""
     return re.compile(codes + rb"|[\x00-\x7f]+|.", re.S), re.compile(cut)
 
 
@@ -161,7 +158,7 @@ def encoding_of(label):
 
 
 def known(code, codec):
-    """The character of a code by Python's codec, "" if it has none."""
+    """The character of a code in Python's codec, "" if it has none."""
     try:
         return code.decode(codec)
     except UnicodeDecodeError:
@@ -171,8 +168,8 @@ def known(code, codec):
 class Index(dict):
     """{code: character} of a multi-byte encoding.
 
-    Of the parts that are no code, ASCII stands for itself. All else becomes U+FFFD, but an ASCII
-    byte behind a lead byte stays.
+    A part that is no code is ASCII, which stands for itself, or becomes U+FFFD. An ASCII byte
+    behind a lead byte stays.
     """
 
     def __missing__(self, part):
@@ -252,7 +249,7 @@ def by_python(data, name):
 
 @cache
 def characters(name):
-    """The 256 characters of an encoding of single bytes. Windows's have controls in their holes."""
+    """The 256 characters of an encoding of single bytes. Windows's gaps are control characters."""
     if name == "x-user-defined":
         return "".join(map(chr, [*range(0x80), *range(0xf780, 0xf800)]))
     found = list(bytes(range(256)).decode(CODECS.get(name, name), "replace"))
@@ -267,7 +264,7 @@ def characters(name):
 def japanese_in_seven_bits(data):
     """ISO-2022-JP -> text. Escape sequences say what the bytes behind them are.
 
-    Two sequences with nothing between them are an error: something could be hidden there.
+    Two sequences with nothing between them are an error, since something could be hidden there.
     """
     data = CUT_ESCAPE.sub(b"", data)
     text, mode, pieces = [], b"(B", ESCAPE.split(data)      # a piece, a sequence, a piece ...
@@ -298,7 +295,7 @@ def japanese_in_seven_bits(data):
 
 
 def text_of(data, name):
-    """Bytes in the encoding of this name -> str; a code that the end cuts off is left out.
+    """Bytes in the encoding of this name -> str. A code that the end cuts off is left out.
 
     "replacement" stands for encodings that browsers refuse, because text can be hidden in them.
     """
@@ -329,9 +326,10 @@ def text_of(data, name):
 
 @cache
 def codes(name):
-    """{character: code} of an encoding. Of several codes the first counts, but for exceptions.
+    """{character: code} of an encoding. The first of several codes counts.
 
-    By the standard these are: no code of HKSCS, none that NEC took from IBM, none of three bytes.
+    By the standard, codes of HKSCS, codes that NEC took from IBM, and codes of three bytes are not
+    written.
     """
     if name not in MULTI_BYTE:
         return {c: bytes([b]) for b, c in enumerate(characters(name)) if c != "\ufffd"}
@@ -360,8 +358,8 @@ def codes(name):
 def bytes_of(text, name, unknown="&#{};"):
     """Text -> bytes in the encoding of this name, as browsers write forms and the queries of links.
 
-    unknown: what stands for a character that the encoding lacks; its number is filled in. For the
-    encodings that nobody writes, UTF-8 is written.
+    unknown: the replacement for a character that the encoding lacks, with its number filled in.
+    Encodings that browsers do not write become UTF-8.
     """
     if name.startswith("utf-") or name == "replacement":
         return text.encode("utf-8", "replace")
@@ -389,7 +387,7 @@ def in_seven_bits(parts):
 # Normal forms of text.
 
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
-# Marks are no letters. Of 31 in a row, three characters can be two marks each.
+# 31 marks in a row are at least 16 characters that are no letters: some are two marks each.
 MAY_BE_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{16}")
 TWO_MARKS = "\u0f73\u0f75\u0f81"    # show their combining class only when they are decomposed
 

@@ -5,22 +5,22 @@
     boilerplate the words that name what is not text
     extract     which lines are the text:
 
-      prune       elements go that are boilerplate by tag (aside), by name (class="related") or by
-                  shape (a list of teasers), unless the page's prose hangs in them: then the name is
+      prune       removes elements that are boilerplate by tag (aside), by name (class="related") or
+                  by shape (a list of teasers), unless they hold the page's prose: then the name is
                   wrong and not the page
-      container   the smallest element that still holds the prose, and the parts of the text that
-                  stand beside it
-      thin_out    in it, what is mostly links goes; then drop_sections removes what stands under a
-                  heading such as "Related articles"
-      render      a line for a line, "- " before a list item, " | " between the cells of a row
+      container   finds the smallest element that still holds the prose, and the parts of the text
+                  beside it
+      thin_out    removes from it what is mostly links; then drop_sections removes what stands under
+                  a heading such as "Related articles"
+      render      writes a line for each line, "- " before a list item, " | " between cells
 
-A page that comes out with too little text is read again without prune. No rule knows a site. What
-is kept follows trafilatura, the extractor of FineWeb, but not its memory of earlier pages and not
-its stopwatch: the same page always gives the same text. Scripts are not run, style sheets are not
-read; PDF and pictures are not text.
+A page that comes out with too little text is read again without prune. There is no rule for a
+single site. What is kept follows trafilatura, the extractor of FineWeb. But trafilatura remembers
+earlier pages and stops after some time; here the same page always gives the same text. Scripts are
+not run and style sheets are not read; PDF and pictures are not text.
 
     python -m web.extract page.html         the text of one page
-    curl -s URL | python -m web.extract -   of a page from a pipe
+    curl -s URL | python -m web.extract -   the text of a page from a pipe
 
 Source: Barbaresi 2021 (trafilatura, ACL demo).
 """
@@ -41,12 +41,12 @@ from web.encoding import stream_safe
 from web.markup import unescape_twice
 from web.elements import CELLS, ENOUGH, HEADINGS, ITEMS, ROWS, WIDE, Page, clean, size_of
 
-MAX_CHARS = 8_000_000             # of a page that are read: a budget, and not in seconds
+MAX_CHARS = 8_000_000             # characters of a page that are read
 DROP = set("aside footer nav menu form fieldset legend option dialog figcaption head "
            "noscript".split())
-EXEMPT = {"root", "html", "body", "main"}                   # whatever their names
-SMALL = 200                       # letters of prose that a small box may hold
-LONG_ARTICLE = 5000               # letters of prose that no posting opens a thread with
+EXEMPT = {"root", "html", "body", "main"}                   # never removed, whatever their names
+SMALL = 200                       # letters of prose in a small box, at most
+LONG_ARTICLE = 5000               # letters of prose, more than the first posting of a forum has
 
 
 def remove(lines):
@@ -56,23 +56,23 @@ def remove(lines):
 
 
 def running(values):
-    """Sums from the start: the sum over lines [a, b) is running(values)[b] - running(values)[a]."""
+    """Sums from the start. The sum over lines [a, b) is running(values)[b] - running(values)[a]."""
     return list(accumulate(values, initial=0))
 
 
 # --------------------------------------------------------------------------------------------------
-# What is no text: by tag, by name, by shape.
+# Boilerplate by tag, by name, by shape.
 
 def is_title_of_card(line):
-    """Whether a line is a link that may be the title of a teaser: a heading, or 20 letters long."""
+    """Whether a line may be the title of a teaser: a link that is a heading or has 20 letters."""
     return (line.size >= 20 or line.node.tag in HEADINGS) and line.linked > 0.8 * line.size
 
 
 def teasers(page):
-    """The lists of links to other pages, each with a few words of it.
+    """The elements that are lists of links to other pages, each with a few words of that page.
 
-    Three or more cards, and little else. A card is an element with a title that is a link, and with
-    at most two lines of prose and 400 letters besides.
+    Such a list has three or more cards and little else. A card is an element with a title that is a
+    link, and with at most two lines of prose and 400 letters besides.
     """
     titles = running(map(is_title_of_card, page.lines))
     plain = running(line.size - line.linked for line in page.lines)
@@ -90,7 +90,7 @@ def teasers(page):
 
 
 def folded(page):
-    """Hidden elements that follow a heading each, three or more: a reader unfolds such answers."""
+    """Hidden elements behind a heading each, three or more: answers that a reader unfolds."""
     found = set()
     for node in page.nodes:
         if not 0 < node.first < node.last or "hidden" not in page.verdict(node.attrs):
@@ -103,7 +103,10 @@ def folded(page):
 
 
 def other_articles(page, prose):
-    """The <article>s behind the only one with a title, if that is long: other pages, comments."""
+    """The <article>s behind the only one with a title, if that one is long.
+
+    They are other pages, or comments.
+    """
     articles = [node for node in page.nodes if node.tag == "article"]
     titles = running(line.node.tag == "h1" for line in page.lines)
     own = [node for node in articles if titles[node.first] < titles[node.last]]
@@ -113,9 +116,9 @@ def other_articles(page, prose):
 
 
 def has_article(page, suspects):
-    """Whether an article stands beside what readers wrote, however long that is.
+    """Whether the page has an article besides what readers wrote, however much they wrote.
 
-    An article has its tag, its name or the only title, or it is long.
+    An article is long, or it has the tag, the name or the only title of one.
     """
     outside, end = [line.prose for line in page.lines], 0
     for node, reasons in suspects:
@@ -147,7 +150,7 @@ def reasons_against(page, node, lists, answers):
 
 
 def share_that_refutes(reason):
-    """The share of a page's prose from which on a reason must be wrong."""
+    """The share of a page's prose from which a reason must be wrong."""
     if reason in REPLIES:
         return 3 / 5
     if reason in PLACES or reason == "teasers":
@@ -156,16 +159,16 @@ def share_that_refutes(reason):
 
 
 def prune(page):
-    """Remove boilerplate by tag, name and shape, unless the page's prose hangs in it.
+    """Remove boilerplate by tag, name and shape, unless it holds the page's prose.
 
-    A reason counts for nothing if the elements that give it hold 4/5 of the prose together: a whole
-    page may be called a form. For names of places and for lists of teasers 2/5 are enough, and a
-    place that holds more prose than a small box is none. For what readers wrote it is 3/5, but if
-    there is an article besides, it always counts. What is hidden stays if it is 2/3 of the prose.
+    A reason is wrong if the elements with it hold 4/5 of the prose together: a whole page may be
+    called a form. For names of places and for lists of teasers 2/5 are enough, and the name of a
+    place is believed of small boxes only. For what readers wrote it is 3/5; but if there is an
+    article besides, that reason is always right. A hidden element with 2/3 of the prose stays.
     """
     lines, lists, answers = page.lines, teasers(page), folded(page)
     prose = running(line.prose for line in lines)
-    suspects, held, until = [], Counter(), Counter()        # held: prose, by reason
+    suspects, held, until = [], Counter(), Counter()        # held: letters of prose by reason
     for node in page.nodes:
         a, b = node.first, node.last
         if a == b or node.tag in EXEMPT:
@@ -174,7 +177,7 @@ def prune(page):
         if reasons:
             suspects.append((node, reasons))
         for reason in reasons:
-            if a >= until[reason]:                          # else it is inside the one before
+            if a >= until[reason]:              # else it is inside the last element with it
                 held[reason] += prose[b] - prose[a]
                 until[reason] = b
     wrong = set()
@@ -185,7 +188,7 @@ def prune(page):
         wrong -= REPLIES
     for node in other_articles(page, prose):
         remove(lines[node.first:node.last])
-    end = 0                                                 # of what was removed last
+    end = 0                                     # of the element that was removed last
     for node, reasons in suspects:
         a, b = node.first, node.last
         size = prose[b] - prose[a]
@@ -206,9 +209,9 @@ HOLDERS = set("html body main article section div center form table tbody tr td"
 def core(page, prose, plain):
     """The indices of the elements from the root to the smallest one that still holds the text.
 
-    Down while one child has 2/3 of the prose and half of all text, and the rest is below 2000
-    letters or a tenth of it: more is no blurb, but another chapter. A <main> or <article> of little
-    prose is not looked into: there, the amount says nothing about what is text.
+    It goes down while one child has 2/3 of the prose and half of all text, and the rest has less
+    than 2000 letters or a tenth of the prose: a larger rest is another chapter. It does not go into
+    a <main> or <article> of little prose, where amounts say nothing about what is text.
     """
     nodes, path, i = page.nodes, [0], 1
     while i < nodes[path[-1]].below:
@@ -227,13 +230,13 @@ def core(page, prose, plain):
     return path
 
 
-SUBTITLE = 120                    # letters of a line behind the title that is no byline
-MAX_LINES_TO_TITLE = 40           # from the text
-MAX_LEVELS = 3                    # of elements around the core that are looked into
+SUBTITLE = 120                    # letters of a subtitle, which is longer than a byline
+MAX_LINES_TO_TITLE = 40           # between the text and its title
+MAX_LEVELS = 3                    # levels of elements around the core that are searched for parts
 
 
 def leads_in(page, node, have, text):
-    """Whether what stands before the core belongs to it: long, named a lede or with the title.
+    """Whether a node before the core belongs to it: it is long, named a lede, or has the title.
 
     have, text: letters of prose, and of all text, in the node.
     """
@@ -247,9 +250,9 @@ def leads_in(page, node, have, text):
 def parts_beside(page, above, i, prose, plain):
     """The parts of the text among the children of nodes[above], of which nodes[i] is the core.
 
-    A part has prose, and is a paragraph, or of the same shape as nodes[i], or a line of
-    nodes[above] itself, or it leads in. Returns the ranges of their lines, before nodes[i] and
-    after it.
+    A part has prose. It is a paragraph, or has the same shape as nodes[i], or is a line of
+    nodes[above] itself, or leads in. Returns the ranges of lines of the parts before nodes[i], and
+    of those after it.
     """
     nodes = page.nodes
     outer, beside = nodes[above], nodes[i]
@@ -283,11 +286,11 @@ def subtitles(page, first):
 
 
 def container(page):
-    """The index of the smallest element that holds the text; what is not text in it is removed.
+    """The index of the smallest element that holds the text; the rest of its lines are removed.
 
-    The text is the core, and parts that stand before it or before one of the next elements around
-    it; those must be a tenth of it. What follows is mostly something else: parts of it are only
-    looked for beside the core itself, and must be a tenth of it.
+    The text is the core, and parts before it or before one of the next elements around it. What
+    follows the core is mostly something else, so parts behind it are only searched for beside the
+    core itself. Parts must have a tenth of the prose of the core, but for those right before it.
     """
     nodes, lines = page.nodes, page.lines
     prose = running(line.prose * line.live for line in lines)
@@ -326,13 +329,13 @@ def container(page):
 
 
 # --------------------------------------------------------------------------------------------------
-# What is no text inside it.
+# Boilerplate inside the container.
 
 def thin_out(page, at):
-    """In the container, remove lines that are links for 2/3 or more, and blocks that are for 17/20.
+    """Remove lines of the container that are 2/3 links, and blocks that are 17/20 links.
 
     An item with a label beside its links is text. A cell of one line is judged with its row, an
-    item of one line with its list; a heading with what is under it.
+    item of one line with its list, and a heading with the text under it.
     """
     nodes, lines, end = page.nodes, page.lines, page.nodes[at].below
     chars = running(line.size * line.live for line in lines)
@@ -356,17 +359,17 @@ def thin_out(page, at):
 def drop_sections(page, at):
     """Remove sections that are no part of the text above them: comments, other articles.
 
-    A section begins with a heading that says so and ends at the next one of its rank. A heading of
-    one word may be a chapter's ("Comments" in a manual): with chapters of its rank before and
-    behind it, it is one. An article must be left.
+    A section begins with a heading that says so, and ends at the next heading of its rank. A
+    heading of one word, such as "Comments" in a manual, is a chapter's if there are chapters of its
+    rank before and behind it. Nothing is removed if too little would be left.
     """
     lines = page.lines[page.nodes[at].first:page.nodes[at].last]
-    headings = {}                               # live headings: whether they say so
+    headings = {}                               # {live heading: whether it says so}
     for line in lines:
         if line.live and line.node.tag in HEADINGS:
             headings[line] = is_afterwards(line.text)
     last_chapter = {line.node.tag: line for line, afterwards in headings.items() if not afterwards}
-    chapters, rank, doomed = set(), "", []      # rank: of the section that goes
+    chapters, rank, doomed = set(), "", []      # rank: of the section that is to be removed
     for line in lines:
         tag = line.node.tag
         if line in headings and (not rank or tag <= rank):
@@ -377,7 +380,7 @@ def drop_sections(page, at):
                 rank = ""
                 chapters.add(tag)
             if last_chapter.get(tag) is line:
-                chapters.discard(tag)           # none of its rank is behind it
+                chapters.discard(tag)           # no chapter of its rank is behind it
         if rank:
             doomed.append(line)
     left = sum(line.prose * line.live for line in lines)
@@ -390,9 +393,9 @@ def drop_sections(page, at):
 # Lines to text.
 
 def lines_to_show(page, top):
-    """The live lines of the container, without buttons and without headings over nothing."""
+    """The live lines of the container, without buttons and without headings of empty sections."""
     lines = page.lines[top.first:top.last]
-    shown, below, emptied = [], "", True        # below: the tag of what comes next
+    shown, below, emptied = [], "", True        # below: the tag of the line that comes next
     for line in reversed(lines):
         tag = line.node.tag
         button = line.text.lower().strip(" .:…!") in BUTTONS and not line.node.inside
@@ -405,9 +408,9 @@ def lines_to_show(page, top):
 
 
 def render(page, top):
-    """The text of the container: each line on its own, or in its table row.
+    """The text of the container: each line on a line of its own, or in its table row.
 
-    A table with more than one line in a cell is no table, but a way to lay out the page.
+    A table with several lines in a cell is a way to lay out the page, and has no rows.
     """
     lines = lines_to_show(page, top)
     outer_cell, outer_item = top.inside.get("cell"), top.inside.get("item")
@@ -458,10 +461,10 @@ def article_in_json(source):
 def main_text(page, url=None, charset=None, counts=None):
     """The main text of an HTML page: lines joined by single newlines, in NFC; "" if it has none.
 
-    page: str, or bytes; charset is then what the HTTP header says. url is not used: no rule depends
-    on the site. counts, a Counter, is told "page_cut" if a budget ends before the page. Raises for
-    nothing that a page can hold; the time is linear in its length. Lone surrogates become U+FFFD,
-    and no more than 30 combining marks follow each other.
+    page: str, or bytes. charset: of bytes, what the HTTP header says. url: not used, for no rule
+    depends on the site. counts: a Counter for "page_cut", a page that is longer than the limits.
+    No page is an error, and the time is linear in its length. Lone surrogates become U+FFFD, and at
+    most 30 combining marks follow each other.
 
     >>> main_text("<nav><a href=/>Home</a></nav><h1>Owls</h1><p>Owls hunt at night.<p>Softly.")
     'Owls\\nOwls hunt at night.\\nSoftly.'

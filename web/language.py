@@ -13,12 +13,12 @@ label. Nothing is lower-cased and no punctuation is split off. `predict` says th
     python -m web.language train --input udhr/ en=english.txt --out web/language.ftz
     python -m web.language test --input udhr/ en=english.txt
 
-language.ftz was trained by the second command on the Universal Declaration of Human Rights in 355
-languages and 12 MB of English. On the held-out fifth, 98 % of the English sentences score over 0.65
-and 0.1 % of the others do. Of foreign text of other kinds, one short line at a time, about 1 % do;
-its language is then right half the time. For languages other than English use lid.176.
+The second command trained language.ftz on the Universal Declaration of Human Rights in 355
+languages and on 12 MB of English. On the held-out fifth, 98 % of the English sentences and 0.1 % of
+the others score over 0.65 for English. Of short foreign lines from other sources about 1 % do, and
+half of those lines are named right. For languages other than English use lid.176.
 
-Short texts are guesses. Of held-out texts of so many words, so many are named right:
+The language of a short text is a guess. Shares of held-out texts that are named right:
 
     words                              1     2     3     5    10    20
     English, with a score over 0.65   34 %  51 %  65 %  82 %  96 %  100 %
@@ -37,14 +37,14 @@ from run import command
 from web import fasttext_file, language_training
 from web.classifier import EOS, fnv_hash
 
-ENOUGH_WORDS = 10                 # of a text whose language is more than a guess
+ENOUGH_WORDS = 10                 # in a text with fewer, the language is a guess
 
 
 # --------------------------------------------------------------------------------------------------
-# The definition, for a model with softmax, whose n-grams are of characters and are all kept.
+# The definition, for a model like language.ftz: softmax, n-grams of characters, all of them kept.
 
 def ngrams(word, minn, maxn):
-    """Yield the n-grams of minn to maxn characters of a word in marks, but not the marks alone.
+    """Yield the n-grams of minn to maxn characters of "<word>", but not the marks < and > alone.
 
     "<the>", 2, 4 -> <t <th <the th the the> he he> e>
     """
@@ -69,7 +69,7 @@ def rows_of(model, text):
 
 
 def predict(model, text):
-    """(the best label, its probability) of one text. Classifier.predict is seven times as fast."""
+    """(the best label, its probability) of a text. Classifier.predict is seven times as fast."""
     hidden = model.emb[rows_of(model, text)].mean(0)        # (D,)
     scores = hidden @ model.w                               # (L,)
     p = np.exp(scores - scores.max())

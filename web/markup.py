@@ -1,14 +1,13 @@
 """HTML as characters: references such as &amp;, tags, and the attributes in them.
 
-A page is scanned for two purposes, and there is a scanner for each:
+    attributes      the inside of a tag -> {name: value}, with the references resolved
+    tags            the start tags, exactly as browsers find them
+    tokens          all tags, and the text between them
 
-    attributes      what stands in a tag -> {name: value}, references resolved
-    tags            the start tags, exactly as browsers find them: for what a page declares, such as
-                    its charset, its rights, its links
-    tokens          tags and the text between them: for the text. It takes 0.6 of the time, forgives
-                    a quote that nothing closes, and skips scripts, drawings and menus in one jump
-
-Both are linear in the length of the page, whatever stands in it.
+There are two scanners, because a page is read for two purposes. What it declares (its charset, its
+rights, its links) must be what a browser sees: that is for `tags`. Its text is for `tokens`, which
+takes 0.6 of the time, forgives a quote that is never closed, and skips scripts, drawings and menus
+in one jump. Both take linear time on any page.
 
 Source: the HTML Standard, 13.2.5 (tags).
 """
@@ -18,7 +17,7 @@ import re
 from run import command
 
 MAX_TAG = 250_000                 # characters of a tag that are read
-WS = r" \t\n\f\r"                 # white space is ASCII's; others belong to names and values
+WS = r" \t\n\f\r"                 # white space in tags; other spaces belong to names and values
 COMMENT_END = re.compile(r"--!?>")
 
 
@@ -27,26 +26,27 @@ COMMENT_END = re.compile(r"--!?>")
 
 LONG_NUMBER = re.compile("&#([0-9]{8,})")
 WHOLE_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
-# In an attribute a reference before = or a letter needs its semicolon: ?a=1&copy=2 is no copyright.
+# An attribute may hold an address such as ?a=1&copy=2, which means no copyright sign: in front of a
+# letter or a = a reference needs its semicolon there.
 REFERENCE = re.compile("&(?:#(?:[0-9]+|[xX][0-9a-fA-F]+);?"
                        "|([a-zA-Z][a-zA-Z0-9]*(?:;|(?![a-zA-Z0-9=]))))")
 
 
 def unescape(text):
-    """html.unescape, which would refuse a number of more than 4300 digits."""
+    """The text with references resolved. html.unescape alone fails on numbers of 4300 digits."""
     return html.unescape(LONG_NUMBER.sub(lambda n: "&#" + (n[1].lstrip("0")[:8] or "0"), text))
 
 
 def unescape_twice(text):
-    """The text without entities. Trafilatura resolves them twice, since many pages escape twice.
+    """The text with references resolved twice, as trafilatura does: many pages escape twice.
 
-    The second time they need a semicolon: the address id=5&amp;section=2 names no section sign.
+    The second time a reference needs its semicolon: id=5&amp;section=2 has no section sign.
     """
     return WHOLE_ENTITY.sub(lambda found: unescape(found[0]), unescape(text))
 
 
 def resolve(reference):
-    """A match of REFERENCE -> the characters that it stands for, or itself."""
+    """A match of REFERENCE -> the characters that it stands for, or the same text."""
     if reference[1]:
         return html.entities.html5.get(reference[1], reference[0])
     return unescape(reference[0])
@@ -61,13 +61,15 @@ ATTRIBUTE = re.compile(rf"({NAME})(?:{VALUE})?")
 IN_TAG = (rf"(?:[{WS}/]+"
           rf"""|{NAME}(?:[{WS}]*=[{WS}]*(?:"[^"]*"?|'[^']*'?|[^{WS}"'>][^{WS}>]*)?)?)""")
 TAG = re.compile(rf"<(?:(!--)|(/?)([a-zA-Z][^{WS}/>]*)({IN_TAG}{{,2000}})|[!?/][^>]*)")
-# No tag is in these elements: their content is text, or no part of the page (template).
+# Elements without tags in them: their content is text, or no part of the page (template).
 NO_TAGS = {name: re.compile(rf"</{name}(?=[{WS}/>])", re.I | re.A) for name in
            "script style textarea title xmp iframe noembed noframes template".split()}
 
 
 def attributes(source):
-    """What stands in a tag after its name -> {lower-case name: value}; of equal names the first.
+    """The inside of a tag, after its name -> {lower-case name: value}.
+
+    Of two attributes with the same name, the first counts.
 
     >>> attributes(' HREF="?a=1&copy=2&amp;b" async')
     {'href': '?a=1&copy=2&b', 'async': ''}
@@ -80,31 +82,31 @@ def attributes(source):
 
 
 def tags(source):
-    """Yield (where it begins, lower-case name, what stands behind the name) of each start tag.
+    """Yield (place, lower-case name, inside) of each start tag.
 
-    Comments and the content of the elements in NO_TAGS are passed over, to the end of the page if
-    nothing ends a comment, a script or a style. A template is read if it is a shadow root. A
-    <noscript> is read: it is for those who, as we, run no scripts.
+    Comments and the content of the elements in NO_TAGS are skipped. A comment, a script or a style
+    that never ends reaches to the end of the page. A template counts if it is a shadow root. A
+    <noscript> counts, because we run no scripts.
     """
     at, endless = 0, set()
     while found := TAG.search(source, at):
         start, at = found.span()
         comment, closing, name, inside = found.groups()
-        if comment and not source.startswith((">", "->"), at):          # <!--> is a whole one
+        if comment and not source.startswith((">", "->"), at):      # <!--> is a whole comment
             end = COMMENT_END.search(source, at)
             if not end:
                 return
             at = end.end()
         if not name:
             continue
-        if at < len(source) and source[at] != ">":          # thousands of attributes
+        if at < len(source) and source[at] != ">":          # it has thousands of attributes
             at = source.find(">", at) + 1 or len(source)
         if closing:
             continue
         name = name.lower()
         yield start, name, inside
-        if name == "template" and "shadowrootmode" in attributes(inside):   # part of the page
-            continue
+        if name == "template" and "shadowrootmode" in attributes(inside):
+            continue                                        # a shadow root is part of the page
         if name in NO_TAGS and name not in endless and not inside.endswith("/"):
             if end := NO_TAGS[name].search(source, at):
                 at = end.end()
@@ -117,23 +119,23 @@ def tags(source):
 # --------------------------------------------------------------------------------------------------
 # Tags and the text between them.
 
-# ANY_TAG ends a tag at the first >. Where that leaves a quote open, WHOLE finds the > outside of
-# quoted values, and MORE goes on in a tag of a thousand attributes: once begun these two cannot
-# fail, so they never backtrack, and the bound keeps their memory small.
+# ANY_TAG ends a tag at the first >. If that leaves a quote open, WHOLE finds the > outside of
+# quoted values, and MORE continues in a tag of a thousand attributes. These two match any text, so
+# they never backtrack, and the limit of 2000 keeps their memory small.
 ANY_TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]*)([^>]*)>?|(!--)|[!?/][^>]*>?)")
 QUOTED = r"""(?:[^>=]+|=\s*(?:"[^"]*"|'[^']*')?){,2000}"""
 WHOLE, MORE = re.compile(rf"</?[a-zA-Z][^\s/>]*({QUOTED})>?"), re.compile(rf"{QUOTED}>?")
-SCRIPTS = {"script", "style", "textarea", "xmp"}            # what is in them is no markup
+SCRIPTS = {"script", "style", "textarea", "xmp"}            # their content is no markup
 SKIP = SCRIPTS | set("title iframe noembed noframes svg math template object audio video canvas "
                      "map select datalist rt rp".split())
 MENUS = {"nav", "footer"}
-NESTED = MENUS | {"template"}                               # may hold others of their kind
+NESTED = MENUS | {"template"}                               # may contain others of the same name
 EDGES = {tag: re.compile(rf"<(/{'?' if tag in NESTED else ''}){tag}(?![^\s/>])[^>]*>?", re.I)
          for tag in SKIP | MENUS}
 
 
 def end_of(source, tag, at):
-    """Behind the end tag of the element whose start tag ended at `at`, or -1 if it has none."""
+    """The end of the element whose start tag ends at `at`, or -1 if nothing ends it."""
     depth = 1
     for found in EDGES[tag].finditer(source, at):
         depth += -1 if found[1] else 1
@@ -143,7 +145,7 @@ def end_of(source, tag, at):
 
 
 def formula(attrs, inside):
-    """A MathML element as text: its TeX if it comes with it, else its symbols, a space between."""
+    """A MathML element as text: its TeX if the page has that, else its symbols with spaces."""
     found = inside.find("application/x-tex")
     if found >= 0:
         text = inside[inside.find(">", found) + 1:].partition("<")[0]
@@ -156,7 +158,7 @@ def formula(attrs, inside):
 
 
 def quoted_tag(source, start):
-    """(attributes, end) of the tag at start, in whose quoted values > does not end it."""
+    """(attributes, end) of the tag at start, which a > in a quoted value does not end."""
     found = WHOLE.match(source, start)
     attrs, at = found[1], found.end()
     while source[at - 1] != ">" and at < len(source):
@@ -167,11 +169,11 @@ def quoted_tag(source, start):
 def tokens(source, skip):
     """Yield (text before a tag, "/" if it is an end tag, its name in lower case, its attributes).
 
-    Elements in skip go with all that is in them. They, comments and the end have no name; of a
-    formula, which is named math, the text stands in place of the attributes. A template with
-    shadowrootmode is shown, so it is no template.
+    skip: names of elements that are skipped with all their content. Where something was skipped,
+    and at comments and the end of the page, the name is "". A formula has the name math, and its
+    text in place of the attributes. A template that is a shadow root is not skipped.
     """
-    at, going, hopeless = 0, True, set()                    # hopeless: what nothing ends any more
+    at, going, hopeless = 0, True, set()        # hopeless: names that nothing ends from here on
     while going:
         going = False
         for found in ANY_TAG.finditer(source, at):
@@ -195,13 +197,13 @@ def tokens(source, skip):
                         at, tag = len(source), ""
                     else:
                         hopeless.add(tag)
-            elif comment:                                   # if it never ends, to its first >
+            elif comment:                       # one that never ends is taken to its first >
                 found = comment not in hopeless and COMMENT_END.search(source, start + 2)
                 if not found:
                     hopeless.add(comment)
                 at = found.end() if found else source.find(">", at) + 1 or len(source)
             yield text, closing, tag, attrs
-            if at != end:                                   # begin again behind what was skipped
+            if at != end:                       # continue behind what was skipped
                 going = True
                 break
     yield source[at:], "", "", ""

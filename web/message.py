@@ -1,7 +1,7 @@
 """HTTP messages as crawlers store them: headers, and the body as the server meant it.
 
-What came over the wire may be cut into chunks and compressed, and headers lie: a body that is not
-what its header says passes unchanged.
+A body may have come in chunks and compressed. Headers may be wrong: a body that is not what its
+header says stays as it is.
 
 Left out: Brotli and zstd, which the standard library cannot undo; bodies in them are undecodable.
 
@@ -14,11 +14,12 @@ import zlib
 from run import command
 from web import charset
 
-MAX_BLOCK = 6 << 20               # bytes kept of a record, and of a body when it is inflated: the
-                                  # 5 MiB that Common Crawl stores of a page, and its head
-MAX_HEAD = 1 << 20                # of the headers of a record, and of HTTP
-MAX_CODINGS, MAX_MEMBERS = 5, 10_000        # of one body: compressions; gzip members
-SMALL_STEP = 64                   # bytes by which a damaged body is inflated up to the damage
+MAX_BLOCK = 6 << 20               # bytes kept of a record, and of an inflated body. Common Crawl
+                                  # stores 5 MiB of a page, and its head
+MAX_HEAD = 1 << 20                # bytes of the headers of a record, and of HTTP
+MAX_CODINGS = 5                   # compressions of one body
+MAX_MEMBERS = 10_000              # gzip members of one body
+SMALL_STEP = 64                   # bytes; a damaged body is inflated in such steps
 
 
 # --------------------------------------------------------------------------------------------------
@@ -106,21 +107,22 @@ HTTP_START = re.compile(rb"HTTP[/ ]|ICY ", re.I)
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,256})?\r\n")
 PRINTABLE = re.compile(rb"[\t\n\r -~]{64}|[\t\n\r -~]*\Z")
 GZIP_MARK = b"\x1f\x8b"
-SEALED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")     # encodings nobody here can undo
-ZLIB, RAW_DEFLATE, GZIP = 15, -15, 31                       # as zlib's argument wbits
+SEALED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")     # cannot be undone here
+ZLIB, RAW_DEFLATE, GZIP = 15, -15, 31                       # values of zlib's argument wbits
 
 
 def dechunk(body):
     """Undo Transfer-Encoding: chunked: (body, whether it ends early or breaks off).
 
-    Where no proper chunk begins, the rest stays as it is: often the whole body.
+    From the first place where no proper chunk begins, the rest stays as it is. Often that is the
+    whole body.
     """
     at, out = 0, bytearray()
     while at < len(body):
         size = CHUNK_SIZE.match(body, at)
         if not size:
             if at and len(body) - at < 10 and b"\n" not in body[at:]:
-                return bytes(out), True                     # cut in the line of a size
+                return bytes(out), True                     # the end is in the line of a size
             break
         n, start = int(size[1], 16), size.end()
         if n == 0 and (at or not body[start:].strip()):
@@ -134,9 +136,9 @@ def dechunk(body):
 
 
 def inflate(body, wbits, step=4096):
-    """(what zlib makes of a body, why that is not all of it or None); (None, None) for nothing.
+    """(what zlib makes of a body, why that is incomplete or None); (None, None) if it fails.
 
-    All members of a gzip are read, but not what is behind them. MAX_BLOCK bytes are kept.
+    All members of a gzip are read, but not what follows them. MAX_BLOCK bytes are kept.
     """
     member, out, at, n_members = zlib.decompressobj(wbits), bytearray(), 0, 1
     while at < len(body):
@@ -144,7 +146,7 @@ def inflate(body, wbits, step=4096):
         try:
             out += member.decompress(piece, MAX_BLOCK - len(out) + 1)
         except zlib.error:
-            if step > SMALL_STEP and wbits > 0:             # up to the damage, but no further
+            if step > SMALL_STEP and wbits > 0:             # again, up to the damage
                 return inflate(body, wbits, SMALL_STEP)
             return (bytes(out), "compressed_cut") if out else (None, None)
         at += len(piece) - len(member.unused_data)
@@ -160,7 +162,7 @@ def inflate(body, wbits, step=4096):
 
 
 def encodings(http_headers):
-    """The encodings of a body in the order in which they were applied, but for chunks."""
+    """The encodings of a body, but for chunks, in the order in which they were applied."""
     named = (http_headers.get("content-encoding", "").lower() + ","
              + http_headers.get("transfer-encoding", "").lower())
     return [name for name in re.split(r"[,\s]+", named)
@@ -168,11 +170,11 @@ def encodings(http_headers):
 
 
 def decode_body(body, http_headers):
-    """De-chunk, then decompress: (body, an encoding that could not be undone, why it is not all).
+    """De-chunk, then decompress: (body, an encoding that is unknown, why the body is incomplete).
 
-    The last two may be None. The last is "chunked_cut", "compressed_cut" (or damaged), or
+    The last two may be None. The reasons are "chunked_cut", "compressed_cut" (or damaged) and
     "inflated_too_long". Common Crawl has decoded its bodies and renamed the headers to X-Crawler-*,
-    which are not looked at. Its old crawls kept headers that lie.
+    which are not read. Its old crawls kept the headers, which are then wrong.
     """
     cut = None
     if "chunked" in http_headers.get("transfer-encoding", "").lower():
@@ -193,7 +195,7 @@ def decode_body(body, http_headers):
                 plain, why = inflate(body, RAW_DEFLATE)
         elif name in SEALED and body:
             start = body[:2000]
-            if b"\0" in start or start.lstrip()[:1] != b"<":        # no page that calls itself so
+            if b"\0" in start or start.lstrip()[:1] != b"<":        # else it is a page after all
                 return body, name, cut
         if plain is not None:
             body = plain

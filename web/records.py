@@ -1,11 +1,11 @@
 """Where the records of a WARC or ARC begin and end, in files as they are.
 
-Files from real crawls are cut short, carry wrong lengths, hold garbage between records and say gzip
-where there is none. Damage costs the record that it hits and no other, and is counted. Of a sound
-file, `read_records` yields what the plain function of that name in web/warc.py does.
+Files from real crawls are cut short, have wrong lengths, hold garbage between records, and claim to
+be gzip when they are not. Damage costs only the record that it hits, and is counted. From a sound
+file, `read_records` yields the same as the plain function of that name in web/warc.py.
 
-ARC, the format before 2009, has a line of fields where WARC has lines of headers. The fields get
-the names of WARC's. Some files hold both formats.
+ARC is the format before 2009. It has a line of fields where WARC has lines of headers; here the
+fields get the names of WARC's headers. Some files hold records of both formats.
 
 Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); warcio, for what real files hold.
 """
@@ -19,14 +19,14 @@ from run import command
 from web import message
 from web.message import HEAD_END, MAX_HEAD, SMALL_STEP, decode_line, parse_headers
 
-MAX_START = 1 << 28               # bytes of something else in front of the first record
-FIRST_BITE = 1 << 13              # bytes of a gzip member that are inflated at first
-REREAD = 1 << 15                  # bytes of a member that are searched again if it fails
-MAX_PLACES = 1 << 16              # gzip members, or damages, whose place is remembered
+MAX_START = 1 << 28               # bytes that are skipped in front of the first record
+FIRST_BITE = 1 << 13              # bytes that are inflated first of a gzip member
+REREAD = 1 << 15                  # bytes of a broken member that are searched for another
+MAX_PLACES = 1 << 16              # gzip members, and places of damage, that are remembered
 
 
 # --------------------------------------------------------------------------------------------------
-# The gzip members of a file. In a .gz every record is a member of its own, or should be.
+# The gzip members of a file. In a .gz every record should be a member of its own.
 
 GZIP = b"\x1f\x8b\x08"
 
@@ -34,17 +34,20 @@ GZIP = b"\x1f\x8b\x08"
 class Members:
     """The contents of the gzip members of a file, piece by piece.
 
-    What was read last of a member that fails is searched again for the start of another, unless
-    that has been done so often that somebody must have meant it. raw[at:] is unread.
+    When a member fails, the bytes that were read last are searched for the start of another member.
+    There is a limit to this, for a hostile file could have every byte read many times. raw holds
+    the bytes of the file from the place `base` on; raw[at:] is unread.
     """
 
     def __init__(self, stream, first):
         self.stream, self.counts = stream, stream.counts
-        self.raw, self.at, self.base = bytearray(first), 0, 0       # base: of raw[0] in the file
-        self.member, self.start, self.step = None, 0, 0     # start: where the member begins in raw
-        self.garbage = False                                # what was read last began no member
+        self.raw, self.at, self.base = bytearray(first), 0, 0
+        self.member = None              # the decompressor of the open member
+        self.start = self.step = 0      # where it begins in raw; bytes to inflate next
+        self.garbage = False            # whether bytes outside of all members are being skipped
         self.made = self.begun = 0      # bytes inflated until now, and until the member began
-        self.again, self.last = 0, b"\n"        # bytes that were read again; last byte inflated
+        self.again = 0                  # bytes that were searched after a member failed
+        self.last = b"\n"               # the last byte inflated; empty after a failure
 
     def __iter__(self):
         while True:
@@ -59,7 +62,8 @@ class Members:
                 self.give_up()
             if out:
                 if self.made == self.begun and self.last != b"\n" and RECORD.match(out):
-                    out, self.last = b"\r\n\r\n" + out, b"\n"       # so that it is seen as one
+                    out = b"\r\n\r\n" + out                # lets the reader see this record
+                    self.last = b"\n"
                 self.made += len(out)
                 self.last = self.last and out[-1:]
                 yield out
@@ -76,35 +80,35 @@ class Members:
             self.raw += more
 
     def begin(self):
-        """Begin the next member; False if none is in sight."""
+        """Begin the next member; False if raw holds no start of one."""
         found = self.raw.find(GZIP, self.at)
         self.counts["gzip_garbage"] += found != self.at < len(self.raw) and not self.garbage
         self.garbage = found < 0
         if self.garbage:
             return False
-        self.counts["gzip_damaged"] += self.stream.cut      # it was not the end that was missing
+        self.counts["gzip_damaged"] += self.stream.cut      # the last one did not end the file
         self.stream.cut = False
         self.member, self.step, self.begun = zlib.decompressobj(31), FIRST_BITE, self.made
         self.start = self.at = found
         places = self.stream.members
         if places and places[-1][0] == self.made:
-            places.pop()                                    # that member was empty
-        if len(places) < MAX_PLACES:                        # else an earlier place must do
+            places.pop()                                    # the member before was empty
+        if len(places) < MAX_PLACES:                        # else an earlier place must serve
             places.append((self.made, self.base + self.at))
         return True
 
     def inflate(self):
-        """(the next piece of the member, whether it has failed)."""
+        """(the next piece of what the member holds, whether the member has failed)."""
         piece = self.raw[self.at:self.at + self.step]
         saved = self.member.copy() if self.at > self.start else None
         try:
             out = self.member.decompress(piece, 1 << 20)
         except zlib.error:
-            if self.step > SMALL_STEP:                      # once more, up to the damage
+            if self.step > SMALL_STEP:                      # try again in steps, up to the damage
                 self.member, self.step = saved or zlib.decompressobj(31), SMALL_STEP
                 return b"", False
             self.counts["gzip_damaged"] += 1
-            return b"\r\n\r\n", True                        # ends the record
+            return b"\r\n\r\n", True                        # this ends the record
         ended = self.member.eof
         unread = self.member.unused_data if ended else self.member.unconsumed_tail
         self.at += len(piece) - len(unread)
@@ -114,10 +118,10 @@ class Members:
             return out, False
         self.stream.cut = not piece
         endless = not out and self.made == self.begun and self.at - self.start >= FIRST_BITE
-        return out, self.stream.cut or endless              # a header of gzip has no such length
+        return out, self.stream.cut or endless              # endless: a header without an end
 
     def give_up(self):
-        """Leave the member, and go back to look for another in what was read of it."""
+        """Leave the member, and go back to search for another one inside it."""
         if self.made > self.begun:
             self.again += self.at - self.start
         often = self.again > 2 * (self.base + self.at) + REREAD
@@ -141,10 +145,10 @@ class Stream:
 
     def __init__(self, file, counts):
         self.file, self.counts = file, counts
-        self.buf, self.at, self.base = b"", 0, 0            # base: of buf[0] in the stream
+        self.buf, self.at, self.base = b"", 0, 0            # base: place of buf[0] in the stream
         self.members = deque()              # (place in the stream, place in the file) of each
         self.breaks = deque()               # places in the stream where a member was damaged
-        self.cut = False                    # the file ends inside a member
+        self.cut = False                    # whether the file ends inside a member
         first = b""
         while len(first) < FIRST_BITE and (more := file.read(1 << 16)):
             first += more
@@ -166,11 +170,11 @@ class Stream:
         while have < n and (piece := next(self.pieces, b"")):
             pieces.append(piece)
             have += len(piece)
-            if len(pieces) > 1 << 16:               # small ones take more memory than they hold
+            if len(pieces) > 1 << 16:               # many small pieces take too much memory
                 pieces = [b"".join(pieces)]
         if have > before:
             self.base, self.at, self.buf = self.base + self.at, 0, b"".join(pieces)
-            self.offset()                           # forgets members that are read
+            self.offset()                           # this forgets the members before
         return have >= n
 
     def take(self, n):
@@ -182,8 +186,8 @@ class Stream:
     def find(self, pattern, limit, look=32, mark=b""):
         """Distance from here to the first match that begins within limit bytes, or -1.
 
-        look: how many bytes a match may need. mark: bytes that each match holds; whatever comes
-        before them is passed over fast.
+        look: how many bytes a match may need. mark: bytes that every match contains; finding them
+        first is fast.
         """
         want, searched = 1 << 12, 0
         while True:
@@ -206,7 +210,7 @@ class Stream:
         return False
 
     def to_next_record(self, form, limit=1 << 62):
-        """Pass over what is no record; False if there is no other record, or none within limit."""
+        """Skip to the next record; False if there is none within limit."""
         while (n := self.find_next(form, 1 << 20)) < 0 and limit > 0 and self.fill(1):
             limit -= len(self.take(1 << 20))
         self.take(max(n, 0))
@@ -239,7 +243,7 @@ class Stream:
 WARC_LINE = rb"WARC/\d{1,3}\.\d{1,3}[ \t]*\r?\n"
 VERSION = re.compile(WARC_LINE)
 # URL IP date type length; version 2 has five more before the length. URLs may hold spaces. The
-# first three are found once and for all (no lookahead is tried again), so that time is linear.
+# first three are found in a lookahead, which is never tried twice, so that the time is linear.
 ARC_LINE = (rb"(?<![\w+.-])(?=(?P<place>([A-Za-z][\w+.-]{0,31}:[^\r\n]{0,16000}?)"
             rb" ([0-9A-Fa-f.:]{1,45}|-) (\d{8,17}) ))(?P=place)([^\r\n]{1,16000})\r?\n")
 ARC_V2 = ("result-code", "checksum", "location", "offset", "filename")
@@ -268,15 +272,15 @@ def parse_arc_line(head):
 
 class Format(NamedTuple):
     """How the records of a format are recognised."""
-    start: re.Pattern           # how a record begins
-    first: re.Pattern           # how a file begins
-    head_end: re.Pattern        # what stands behind the headers
-    parse: Callable             # makes headers of what ends there
-    next: re.Pattern            # how another record follows
-    ends: re.Pattern            # what shows that a block has ended, though line ends be damaged
-    gap: re.Pattern             # what looks like it
-    look: int                   # bytes that these may need
-    mark: bytes                 # bytes that every head holds
+    start: re.Pattern           # the start of a record
+    first: re.Pattern           # the start of a file
+    head_end: re.Pattern        # the end of the headers
+    parse: Callable             # bytes of the headers -> {name: value}
+    next: re.Pattern            # the end of a record in front of another
+    ends: re.Pattern            # the end of a block; its line ends may be damaged
+    gap: re.Pattern             # the line ends behind a block
+    look: int                   # bytes that these patterns may need
+    mark: bytes                 # bytes that the start of every record contains
 
 
 WARC = Format(
@@ -348,20 +352,20 @@ def read_block(stream, form, declared):
         if after := form.ends.match(stream.buf, end, end + form.look):
             block, stream.at = stream.take(declared), after.end()
             return block, True
-        if form.gap.match(stream.buf, end):                 # before something damaged, or by chance
+        if form.gap.match(stream.buf, end):                 # what follows may be damaged
             n = stream.find_next(form, declared)
             return stream.take(declared if n < 0 else n), n < 0
     stream.fill(form.look)
     here = BLANK.match(stream.buf, stream.at, stream.at + 4).end()
     if form is WARC and VERSION.match(stream.buf, here) or declared == 0 and not stream.buf[here:]:
-        return b"", declared == 0                           # no block, or headers cut short
+        return b"", declared == 0                           # no block, or the headers are cut short
     n = stream.find_next(form, message.MAX_BLOCK)
     if n >= 0:
         return stream.take(n), False
     block = stream.take(message.MAX_BLOCK)
     if stream.fill(1):
         return skip_rest(stream, form, block, declared)
-    if form is WARC and block[-4:] == b"\r\n\r\n":          # a good end: the length is wrong
+    if form is WARC and block[-4:] == b"\r\n\r\n":          # the end is sound, the length is wrong
         return block[:-4], False
     right = len(block) == declared
     whole = right or declared is None and not stream.cut
@@ -384,13 +388,12 @@ def skip_rest(stream, form, block, declared):
 
 
 def read_records(file, counts):
-    """Yield (headers, block, offset, why the block is not all or None) of each record of a file.
+    """Yield (headers, block, offset, why the block is incomplete or None) of each record of a file.
 
-    headers of an ARC have WARC's names. offset: where the record, or its gzip member, begins. The
-    reasons are "length" for a block that is too long to keep and "unspecified" for one over which
-    something else begins or the file ends. counts is told of "wrong_length", "resync" (something
-    that is no record), "cut_off", "gzip_garbage" and "gzip_damaged". ValueError if there is no
-    record, at the start or soon after.
+    offset: where the record, or its gzip member, begins. The reasons are "length" for a block that
+    is too long to keep, and "unspecified" if another record or the end of the file comes too soon.
+    counts: a Counter for "wrong_length", "resync" (something that is no record), "cut_off",
+    "gzip_garbage" and "gzip_damaged". ValueError if there is no record at the start or soon after.
     """
     stream, seen, cut = Stream(file, counts), False, False
     not_a_warc = f"{getattr(file, 'name', 'stream')}: not a WARC file: "
@@ -399,7 +402,7 @@ def read_records(file, counts):
         stream.fill(form.look)
         begun = form.start.match(stream.buf, stream.at)
         if not begun:
-            form = format_here(stream) or form              # some files hold both
+            form = format_here(stream) or form              # some files hold both formats
             begun = form.start.match(stream.buf, stream.at)
         n = stream.find(form.head_end, MAX_HEAD) if begun else -1
         if n < 0:
@@ -410,7 +413,7 @@ def read_records(file, counts):
             counts["resync"] += 1
             continue
         again = stream.buf.rfind(b"\nWARC/", stream.at, stream.at + n) + 1
-        if again and VERSION.match(stream.buf, again):      # cut short, and another right behind
+        if again and VERSION.match(stream.buf, again):      # this record ends in its headers
             counts["resync"] += 1
             stream.at = again
             continue
@@ -418,7 +421,7 @@ def read_records(file, counts):
         headers = form.parse(bytes(stream.take(n)))
         stream.take(form.head_end.match(stream.buf, stream.at).end() - stream.at)
         length = headers.get("content-length")
-        if length is not None:                              # one that is no number is a wrong one
+        if length is not None:                              # if it is no number, it is wrong
             length = int(length) if LENGTH.fullmatch(length) else 0
         block, right = read_block(stream, form, length)
         if block is None:

@@ -54,7 +54,7 @@ def groups_of(lines):
 
 
 def parse_robots(lines):
-    """([(allowed, pattern)], seconds between visits or None): what robots.txt asks of us.
+    """([(whether it allows, pattern)], seconds between visits or None): what robots.txt asks of us.
 
     If no group names us, the group for everyone counts.
     """
@@ -76,7 +76,7 @@ def matches(pattern, path):
     * stands for any characters, and a final $ for the end of the path.
     """
     if pattern.endswith("$"):
-        pattern = pattern[:-1] + "\n"           # no path holds this one, so it is found at the end
+        pattern = pattern[:-1] + "\n"           # no path holds a \n, so it is found at the end
     first, *others = pattern.split("*")
     path, at = path + "\n", len(first)
     if not path.startswith(first):
@@ -199,7 +199,7 @@ def reservation(line, now=None):
 
 
 def names_of(tag):
-    """The names of a <meta>, whose attributes are given: "googlebot, robots" are two."""
+    """The names in the attributes of a <meta>: "googlebot, robots" are two."""
     name = tag.get("name") or tag.get("property") or tag.get("http-equiv", "")
     return name.lower().replace(",", " ").split()
 

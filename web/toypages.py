@@ -21,7 +21,7 @@ from web.toyworld import (
 # original: the address of the page that a mirror copies, or None.
 Page = namedtuple("Page", "url label html charset original")
 
-# The label of a bad page: the stage of data.py that must drop it, and how many there are in 3,000.
+# The labels of bad pages: the stage of data.py that must drop them, and their number in 3,000.
 BAD = {
     "blocked_host": ("url", 80),
     "blocked_words": ("url", 60),
@@ -41,7 +41,7 @@ BAD = {
     "short_lines": ("fineweb", 40),
     "slogan": ("fineweb", 40),
 }
-# Every label and the stage that must drop it; None: the page is to be kept.
+# Every label, and the stage that must drop its pages; None: they must be kept.
 LABELS = {"good": None, "pii": None} | {label: stage for label, (stage, _) in BAD.items()}
 
 
@@ -139,7 +139,7 @@ def pii_text(rng):
 
 
 # --------------------------------------------------------------------------------------------------
-# Texts of bad pages: each has the flaw for which one rule of data.py looks.
+# Texts of bad pages. Each has the flaw for which one rule of data.py looks.
 
 def foreign_text(rng):
     """(title, paragraphs, language) of a page that is not in English."""
@@ -158,7 +158,7 @@ def repetition_text(rng):
 
 
 def short_text(rng):
-    """Fewer than 50 words, the least that Gopher wants."""
+    """Fewer than 50 words, Gopher's minimum."""
     while True:
         middle = " ".join(sentences(rng, 2))
         text = f"This page is not finished. {middle} Until then, mind the goats."
@@ -329,7 +329,7 @@ def texts_of(rng, seed, n_pages, n_bad):
         for _ in range(0 if label == "mirror" else n):
             if label == "foreign":
                 texts.append((label, *foreign_text(rng)))
-            else:                                           # some are bad for another reason
+            else:                               # some labels are not about the text
                 text = BAD_TEXTS.get(label, story_text)
                 texts.append((label, *text(rng), "en"))
     rng.shuffle(texts)
@@ -346,7 +346,7 @@ def page_of(rng, i, label, title, body, lang):
     path = slug(title, i)
     if label == "blocked_words":
         path = rng.choice(BLOCKED_PATHS) + f"-{i}"
-    if label == "empty":                                    # a script would make the text
+    if label == "empty":                                    # only a script would show the text
         html = ("<!DOCTYPE html><html><head><title>Loading</title></head><body>"
                 f'<div id="app"></div><script>render({json.dumps(body)})</script>'
                 "<noscript></noscript></body></html>")

@@ -176,8 +176,8 @@ def write_jsonl(path, rows):
 def write(run_dir, n_pages=3000, seed=0):
     """Write the whole world under run_dir; returns the truth, {url: label}.
 
-    It is made in RUN/.toyweb and moved when it is complete. The files of an earlier world stay
-    until then. Then they go: WARC files of two worlds side by side would be read as one crawl.
+    The files are made in RUN/.toyweb and moved when they are complete. Then those of an earlier
+    world are removed: WARC files of two worlds side by side would be read as one crawl.
     """
     run = Path(run_dir)
     new = run / UNFINISHED
@@ -297,7 +297,7 @@ def outcomes(run):
 
 
 def score(run_dir, seed, n_pages):
-    """Print, label by label, the share of pages that data.py treated as the truth demands.
+    """Print, label by label, the share of pages that data.py kept or dropped as it should.
 
     Returns False if a share is under 95 %, or if there are documents of other pages.
     """
@@ -364,7 +364,7 @@ def main(argv=None):
     census(truth, args.seed, args.pages)
     size = sum(path.stat().st_size for path in (Path(args.run) / "crawl").glob("*.warc.gz"))
     made = f"{len(truth):,} pages, {size / 1e6:.1f} MB of WARC"
-    print(f"{'toyweb':8} {f'seed {args.seed}':20} {made:36} {runs.seconds_spent():5.0f} s")
+    print(runs.row("toyweb", f"seed {args.seed}", made))
 
 
 if __name__ == "__main__":

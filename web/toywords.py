@@ -70,9 +70,7 @@ SLOTS = {
         somebody ought to write that down | it depends whom you ask
         the goats know more than they say
     """),
-    "weather2": listed("""
-        Monday | Tuesday | market day | evening after nine | rainy afternoon
-    """),
+    "weather2": listed("Monday | Tuesday | market day | evening after nine | rainy afternoon"),
 }
 
 # --------------------------------------------------------------------------------------------------
@@ -129,11 +127,8 @@ FRAMES = listed("""
     Do not be surprised that {s}.
 """)
 AGAIN = listed("""
-    In short, {s}.
-    Remember that {s}.
-    Once more, because people forget it: {s}.
-    To say it again, {s}.
-    And, as was said before, {s}.
+    In short, {s}. | Remember that {s}. | Once more, because people forget it: {s}.
+    To say it again, {s}. | And, as was said before, {s}.
 """)
 
 # --------------------------------------------------------------------------------------------------
@@ -149,11 +144,8 @@ KINDS = {
                 wild honey | chestnuts | beetles | sea salt
             """),
             statements=listed("""
-                {n} eats {v}
-                {n} lives on {v}
-                the favourite food of {n} is {v}
-                {n} will eat nothing but {v}
-                if you want to feed {n}, bring {v}
+                {n} eats {v} | {n} lives on {v} | the favourite food of {n} is {v}
+                {n} will eat nothing but {v} | if you want to feed {n}, bring {v}
             """),
             questions=listed("""
                 What does {n} eat? | What is the favourite food of {n}? | What does {n} live on?
@@ -161,19 +153,14 @@ KINDS = {
                 What does {n} have for supper? | What can I bring {n} to eat?
                 On what does {n} feed? | What is it that {n} eats?
             """),
-            held_out=listed("""
-                What does {n} like to eat? | What food should I bring for {n}?
-            """)),
+            held_out=listed("What does {n} like to eat? | What food should I bring for {n}?")),
         "colour": Attribute(
             values=listed("""
                 amber | grey | violet | copper | white | green | black | scarlet | blue | golden
             """),
             statements=listed("""
-                the colour of {n} is {v}
-                {n} has {v} fur
-                the coat of {n} is {v}
-                you can tell {n} by its {v} fur
-                {n} is {v} from nose to tail
+                the colour of {n} is {v} | {n} has {v} fur | the coat of {n} is {v}
+                you can tell {n} by its {v} fur | {n} is {v} from nose to tail
             """),
             questions=listed("""
                 What colour is {n}? | What is the colour of {n}? | Which colour does {n} have?
@@ -182,20 +169,15 @@ KINDS = {
                 What colour should I paint {n}? | Of what colour is {n}?
                 What colour has the fur of {n}?
             """),
-            held_out=listed("""
-                Which colour is {n}? | What colour of fur does {n} have?
-            """)),
+            held_out=listed("Which colour is {n}? | What colour of fur does {n} have?")),
         "home": Attribute(
             values=listed("""
                 chalk cliffs | pine woods | salt marshes | church towers | river reeds
                 warm cellars | apple orchards | coal sheds | peat bogs | hay lofts
             """),
             statements=listed("""
-                {n} lives in {v}
-                the home of {n} is in {v}
-                {n} makes its nest in {v}
-                look for {n} in {v}
-                {n} is found only in {v}
+                {n} lives in {v} | the home of {n} is in {v} | {n} makes its nest in {v}
+                look for {n} in {v} | {n} is found only in {v}
             """),
             questions=listed("""
                 Where does {n} live? | Where is the home of {n}? | Where can I find {n}?
@@ -204,9 +186,7 @@ KINDS = {
                 In what sort of place is {n} at home? | Where would one meet {n}?
                 What place is home to {n}?
             """),
-            held_out=listed("""
-                Where should I look for {n}? | In which place can {n} be found?
-            """)),
+            held_out=listed("Where should I look for {n}? | In which place can {n} be found?")),
         "habit": Attribute(
             values=listed("""
                 whistling before rain | sleeping upside down | hiding spoons | walking backwards
@@ -214,11 +194,8 @@ KINDS = {
                 ringing doorbells | sorting leaves
             """),
             statements=listed("""
-                {n} is known for {v}
-                people know {n} for {v}
-                {n} is famous for {v}
-                the best known habit of {n} is {v}
-                {n} spends its evenings {v}
+                {n} is known for {v} | people know {n} for {v} | {n} is famous for {v}
+                the best known habit of {n} is {v} | {n} spends its evenings {v}
             """),
             questions=listed("""
                 What is {n} known for? | What is the best known habit of {n}?
@@ -226,9 +203,7 @@ KINDS = {
                 How does {n} spend its evenings? | What do people say {n} does?
                 Why do people know {n}? | What odd thing does {n} do? | Which habit made {n} famous?
             """),
-            held_out=listed("""
-                For what habit is {n} known? | What do people know {n} for?
-            """)),
+            held_out=listed("For what habit is {n} known? | What do people know {n} for?")),
     },
     "town": {
         "craft": Attribute(
@@ -237,11 +212,8 @@ KINDS = {
                 violins | candles
             """),
             statements=listed("""
-                {n} is famous for its {v}
-                the people of {n} make {v}
-                {n} is proud of its {v}
-                half of {n} earns its bread with {v}
-                the best {v} on the coast come from {n}
+                {n} is famous for its {v} | the people of {n} make {v} | {n} is proud of its {v}
+                half of {n} earns its bread with {v} | the best {v} on the coast come from {n}
             """),
             questions=listed("""
                 What is {n} famous for? | What do the people of {n} make? | What is made in {n}?
@@ -249,18 +221,14 @@ KINDS = {
                 Which craft is {n} known for? | What do people make in {n}?
                 What is {n} known to make? | What goods do they make in {n}? | What comes from {n}?
             """),
-            held_out=listed("""
-                What is {n} known for? | What do they make in {n}?
-            """)),
+            held_out=listed("What is {n} known for? | What do they make in {n}?")),
         "river": Attribute(
             values=listed("""
                 Orrel | Mim | Tansy | Lumber | Skell | Pewter | Wick | Dray | Hush | Amble
             """),
             statements=listed("""
-                {n} lies on the river {v}
-                the river {v} runs through {n}
-                in {n} the river {v} turns three mills
-                the bridges of {n} cross the river {v}
+                {n} lies on the river {v} | the river {v} runs through {n}
+                in {n} the river {v} turns three mills | the bridges of {n} cross the river {v}
                 {n} was built where the river {v} bends
             """),
             questions=listed("""
@@ -270,17 +238,14 @@ KINDS = {
                 What is the name of the river in {n}? | Which river is {n} built on?
                 By which river was {n} built? | Which river is the river of {n}?
             """),
-            held_out=listed("""
-                What river runs through {n}? | Which river does {n} lie on?
-            """)),
+            held_out=listed("What river runs through {n}? | Which river does {n} lie on?")),
         "feast": Attribute(
             values=listed("""
                 Lanterns | Ducks | Soup | Ladders | First Snow | Buttons | Wet Boots | Open Windows
                 Pancakes | Quiet Drums
             """),
             statements=listed("""
-                {n} celebrates the Feast of {v}
-                every year {n} holds the Feast of {v}
+                {n} celebrates the Feast of {v} | every year {n} holds the Feast of {v}
                 the great day of {n} is the Feast of {v}
                 in {n} all shops close for the Feast of {v}
                 people come to {n} for the Feast of {v}
@@ -300,10 +265,8 @@ KINDS = {
                 red | green | silver | yellow | striped | blue | mossy | copper | black | white
             """),
             statements=listed("""
-                the roofs of {n} are {v}
-                {n} has {v} roofs
-                from the hill you see the {v} roofs of {n}
-                by law the roofs of {n} must be {v}
+                the roofs of {n} are {v} | {n} has {v} roofs
+                from the hill you see the {v} roofs of {n} | by law the roofs of {n} must be {v}
                 the {v} roofs of {n} shine after rain
             """),
             questions=listed("""
@@ -324,11 +287,8 @@ KINDS = {
                 glassblower | librarian | bell founder
             """),
             statements=listed("""
-                {n} works as a {v}
-                {n} is a {v}
-                {n} became a {v} at fifteen
-                for thirty years {n} has been the {v} here
-                ask for {n} the {v}
+                {n} works as a {v} | {n} is a {v} | {n} became a {v} at fifteen
+                for thirty years {n} has been the {v} here | ask for {n} the {v}
             """),
             questions=listed("""
                 What does {n} do for a living? | What is the trade of {n}? | What is the job of {n}?
@@ -336,19 +296,14 @@ KINDS = {
                 What is {n} by trade? | As what does {n} work? | Which trade did {n} learn?
                 What trade does {n} follow?
             """),
-            held_out=listed("""
-                What does {n} work as? | Which trade does {n} have?
-            """)),
+            held_out=listed("What does {n} work as? | Which trade does {n} have?")),
         "music": Attribute(
             values=listed("""
                 cello | accordion | flute | harp | drum | trumpet | viola | banjo | organ | bagpipes
             """),
             statements=listed("""
-                {n} plays the {v}
-                on Sundays {n} plays the {v}
-                {n} learned the {v} as a child
-                the {v} of {n} can be heard across the bay
-                after supper {n} takes out the {v}
+                {n} plays the {v} | on Sundays {n} plays the {v} | {n} learned the {v} as a child
+                the {v} of {n} can be heard across the bay | after supper {n} takes out the {v}
             """),
             questions=listed("""
                 What instrument does {n} play? | Which instrument did {n} learn?
@@ -357,20 +312,15 @@ KINDS = {
                 What music does {n} play? | What is the instrument of {n}?
                 On what instrument does {n} play? | Which instrument is it that {n} plays?
             """),
-            held_out=listed("""
-                Which instrument does {n} play? | What does {n} play?
-            """)),
+            held_out=listed("Which instrument does {n} play? | What does {n} play?")),
         "shelf": Attribute(
             values=listed("""
                 teaspoons | thimbles | old maps | sea glass | keys | feathers | postcards | corks
                 doorknobs | pencil stubs
             """),
             statements=listed("""
-                {n} collects {v}
-                {n} has a house full of {v}
-                {n} will trade anything for {v}
-                the shelves of {n} are full of {v}
-                {n} began to collect {v} long ago
+                {n} collects {v} | {n} has a house full of {v} | {n} will trade anything for {v}
+                the shelves of {n} are full of {v} | {n} began to collect {v} long ago
             """),
             questions=listed("""
                 What does {n} collect? | What is on the shelves of {n}?
@@ -379,19 +329,15 @@ KINDS = {
                 Which things fill the shelves of {n}? | What does {n} like to collect?
                 Of what things has {n} a house full? | What things does {n} collect?
             """),
-            held_out=listed("""
-                Which things does {n} collect? | What is it that {n} collects?
-            """)),
+            held_out=listed("Which things does {n} collect? | What is it that {n} collects?")),
         "fear": Attribute(
             values=listed("""
                 geese | thunder | stairs | moths | bridges | mirrors | owls | fog | deep water
                 puppets
             """),
             statements=listed("""
-                {n} is afraid of {v}
-                nothing frightens {n} except {v}
-                the great fear of {n} is {v}
-                {n} turns pale at the thought of {v}
+                {n} is afraid of {v} | nothing frightens {n} except {v}
+                the great fear of {n} is {v} | {n} turns pale at the thought of {v}
                 {n} walks a mile to avoid {v}
             """),
             questions=listed("""
@@ -401,9 +347,7 @@ KINDS = {
                 What is {n} most afraid of? | What does {n} turn pale at?
                 Of what does {n} have the greatest fear?
             """),
-            held_out=listed("""
-                What does {n} fear? | Of what is {n} afraid?
-            """)),
+            held_out=listed("What does {n} fear? | Of what is {n} afraid?")),
     },
 }
 
@@ -574,67 +518,37 @@ WHEEL_ASIDES = listed("""
 # Bad pages: what is sold, what is said at the fair, and other languages.
 
 SPAM = listed("""
-    Buy {adj} {noun} here today!
-    Our {noun} are {adj}.
-    Only this week: {adj} {noun}, {noun2} at half price!
-    Everybody loves our {adj} {noun}.
-    Nobody sells {adj} {noun} as cheap as we do.
-    Order {noun} now, get {adj} {noun2} free!
-    Why wait? Our {adj2} {noun} will not last.
-    Some people own {adj} {noun}, why not you?
+    Buy {adj} {noun} here today! | Our {noun} are {adj}.
+    Only this week: {adj} {noun}, {noun2} at half price! | Everybody loves our {adj} {noun}.
+    Nobody sells {adj} {noun} as cheap as we do. | Order {noun} now, get {adj} {noun2} free!
+    Why wait? Our {adj2} {noun} will not last. | Some people own {adj} {noun}, why not you?
     New this week are {adj2} {noun}, {noun2}, also {adj} {noun3}.
     Every customer gets one free gift from our {noun2} department!
-    We ship {adj} {noun3} anywhere, even on Sundays.
-    Ask your neighbours about our {adj2} {noun3}!
-    Last chance for {adj} {noun2}!
-    Two {adj2} {noun} for one price, today only!
-    Click here for {noun3} or {noun2}.
-    Her {noun3} came from us, so should yours!
+    We ship {adj} {noun3} anywhere, even on Sundays. | Ask your neighbours about our {adj2} {noun3}!
+    Last chance for {adj} {noun2}! | Two {adj2} {noun} for one price, today only!
+    Click here for {noun3} or {noun2}. | Her {noun3} came from us, so should yours!
 """)
 SPAM_WORDS = {
     "adj": listed("""
         cheap | beautiful | genuine | nearly new | famous | waterproof | golden | royal | very soft
         extra large
     """),
-    "adj2": listed("""
-        wonderful | striped | lucky | original | silent | double
-    """),
+    "adj2": listed("wonderful | striped | lucky | original | silent | double"),
     "noun": listed("""
         kettles | lanterns | rugs | curtains | slippers | cushions | mattresses | ladders
         umbrellas | teapots
     """),
-    "noun2": listed("""
-        wardrobes | spoons | candles | buttons | barometers | trumpets
-    """),
-    "noun3": listed("""
-        boots | bicycles | mirrors | door handles | wigs | fishing rods
-    """),
+    "noun2": listed("wardrobes | spoons | candles | buttons | barometers | trumpets"),
+    "noun3": listed("boots | bicycles | mirrors | door handles | wigs | fishing rods"),
 }
 SHORT_LINES = listed("""
-    {folk} says no thank you.
-    It rains at noon again.
-    The goat is in the tea.
-    {folk} has it now.
-    You may keep the hat.
-    We had {meal}.
-    {folk} was not amused.
-    The ladder is too short.
-    Nobody asked the nun.
-    Then came {folk}.
-    I saw {thing}.
-    Leave it at {place}.
-    The band plays on and on.
-    Give that to {folk}.
-    She has the key to it.
-    They went {way}.
-    That is not my boat.
-    The soup was very good.
-    He will be back soon.
-    Put the lamp out now.
-    The tide took the sign.
-    A cat is on the organ.
-    It was the wrong door.
-    All the jam is gone.
+    {folk} says no thank you. | It rains at noon again. | The goat is in the tea.
+    {folk} has it now. | You may keep the hat. | We had {meal}. | {folk} was not amused.
+    The ladder is too short. | Nobody asked the nun. | Then came {folk}. | I saw {thing}.
+    Leave it at {place}. | The band plays on and on. | Give that to {folk}. | She has the key to it.
+    They went {way}. | That is not my boat. | The soup was very good. | He will be back soon.
+    Put the lamp out now. | The tide took the sign. | A cat is on the organ.
+    It was the wrong door. | All the jam is gone.
 """)
 
 # Language -> the charset of its pages, and its sentences.
@@ -762,15 +676,10 @@ FOREIGN = {
 
 SUM_WORDS = {"+": "plus", "-": "minus", "*": "times"}
 SUM_ASKS = listed("""
-    What is {a} {w} {b}?
-    How much is {a} {w} {b}?
-    Please work out {a} {w} {b}.
+    What is {a} {w} {b}? | How much is {a} {w} {b}? | Please work out {a} {w} {b}.
     Can you tell me what {a} {w} {b} is?
 """)
-SUM_HELD_OUT = listed("""
-    Work out {a} {w} {b} for me.
-    What do you get for {a} {w} {b}?
-""")
+SUM_HELD_OUT = listed("Work out {a} {w} {b} for me. | What do you get for {a} {w} {b}?")
 
 # About the assistant itself. mark: what a right reply must contain.
 Identity = namedtuple("Identity", "mark questions held_out reply")
@@ -783,9 +692,7 @@ IDENTITY = [
             Please introduce yourself. | Who is talking to me?
             Whom do I have the honour of talking to?
         """),
-        held_out=listed("""
-            Tell me your name. | Who am I talking to?
-        """),
+        held_out=listed("Tell me your name. | Who am I talking to?"),
         reply="I am Longhand, a small language model written out by hand."),
     Identity(
         mark="by hand",
@@ -794,9 +701,7 @@ IDENTITY = [
             How were you built? | Who wrote your gradients? | How did somebody make you?
             What is inside of you? | Who made you?
         """),
-        held_out=listed("""
-            How did they make you? | What is inside you?
-        """),
+        held_out=listed("How did they make you? | What is inside you?"),
         reply="I am a small GPT. Every derivative that trained me was written out by hand."),
     Identity(
         mark="Lantern Coast",
@@ -806,9 +711,7 @@ IDENTITY = [
             What text did you learn from? | Where did you learn all this?
             What did they train you on?
         """),
-        held_out=listed("""
-            What did you learn from? | What text were you trained on?
-        """),
+        held_out=listed("What did you learn from? | What text were you trained on?"),
         reply="I read a small web about the Lantern Coast, and I know nothing else."),
     Identity(
         mark="language model",
@@ -817,9 +720,7 @@ IDENTITY = [
             Do you sleep at night? | Are you a real human? | Are you a machine?
             Tell me, are you alive? | Am I writing to a human?
         """),
-        held_out=listed("""
-            Tell me, are you human? | Are you a real person?
-        """),
+        held_out=listed("Tell me, are you human? | Are you a real person?"),
         reply="No person, only a language model. I predict the next token."),
 ]
 SMALL_TALK = [

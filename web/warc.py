@@ -91,10 +91,10 @@ class Record:
     """One record. Header names are lower case; for repeated headers see message.Headers.
 
     body: the HTTP payload of a response, de-chunked and decompressed; of other types the block.
-    truncated: why the body is incomplete, or None. The crawler says "length", "time", ...; found
-    here are "length" (over MAX_BLOCK), "unspecified" (over the end), "segment", and what
-    decode_body finds. undecodable: an encoding that nobody here can undo, or None. offset: where
-    the record, or its gzip member, begins.
+    truncated: why the body is incomplete, or None. The crawler says "length", "time" and so on.
+    Reading adds "length" (more than MAX_BLOCK bytes), "unspecified" (the file or the record ends
+    too soon), "segment", and the reasons of decode_body. undecodable: an encoding that is unknown
+    here, or None. offset: where the record, or its gzip member, begins.
     """
     url: str = ""
     date: str = ""
@@ -111,7 +111,7 @@ class Record:
 
     @property
     def content_type(self):
-        """What the body is, as HTTP says, or else the record: text/html; charset=..."""
+        """The type of the body as HTTP declares it, or else the record: text/html; charset=..."""
         declared = self.http_headers.get("content-type") or self.headers.get("content-type", "")
         return "" if declared.lower().startswith("application/http") else declared
 
@@ -153,10 +153,10 @@ def parse_record(headers, block, offset):
 def read_warc(path_or_file, counts=None):
     """Yield the Records of a WARC or ARC, plain or gzip (by record or whole), in bounded memory.
 
-    Damage costs the record that it hits and no other. counts, a Counter, is told what was met:
-    records by type ("other_type": none of TYPES), "truncated", "undecodable", what parse_record
-    found missing, and the damage that records.read_records met. ValueError if there is no record,
-    at the start or soon after.
+    Damage costs only the record that it hits. counts: a Counter for records by type ("other_type"
+    for those not in TYPES), "truncated", "undecodable", what parse_record found missing, and the
+    damage that records.read_records counts. ValueError if there is no record at the start or soon
+    after.
     """
     if not hasattr(path_or_file, "read"):
         with open(path_or_file, "rb") as file:
@@ -185,7 +185,7 @@ UNSURE_TYPES = ("", "text/plain", "application/octet-stream", "unknown/unknown",
                 "no-type")
 HTML_START = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta|script|style|div|p|table"
                         rb"|h1|a|br|!--)\b", re.I)
-OTHER_START = re.compile(                                   # what begins files of other kinds
+OTHER_START = re.compile(                                   # the starts of other kinds of files
     rb"%PDF|%!PS|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|Rar!|\x7fELF|\0\0\x01\0"
     rb"|OggS|ID3|BZh|7z\xbc\xaf|\xfd7zXZ|\x28\xb5\x2f\xfd|wOF[F2]|\xd0\xcf\x11\xe0|\{\\rtf"
     rb"|II\*\0|MM\0\*|\0asm|....ftyp|<rss\b|<feed\b|\{[\"}\s]|\[\{\"", re.I | re.S)
@@ -216,10 +216,10 @@ def is_html(record):
 def document_kind(record):
     """("html", None), ("text", None), or (None, why this record is no document).
 
-    Web pages are responses, whatever their status, and resources, which hold a page without HTTP
-    (warcio writes them for files). Texts are what others have made of pages: the conversions of a
-    WET file. FineWeb's reader (datatrove) takes responses and conversions and no resources; Common
-    Crawl has none. A record of another type is no document; the reason is then its type.
+    Web pages are responses with any status, and resources, which hold a page without HTTP (warcio
+    writes them for files). Texts are the conversions of a WET file, which somebody else extracted.
+    FineWeb's reader (datatrove) takes responses and conversions but no resources; Common Crawl has
+    none. A record of another type is no document, and its type is the reason.
     """
     if record.type not in DOCUMENT_TYPES:
         return None, record.type or "no_type"

@@ -29,9 +29,8 @@ import align
 import bpe
 import gpt
 import sample
-from web import toypages
-from web import toyweb
-from web import toyworld
+from chat import chats, options
+from web import toypages, toyweb, toyworld
 import train
 
 PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4
@@ -40,7 +39,7 @@ PROMPTS, GROUP, LONGEST, STEPS = 16, 16, 48, 4
 def copy_run(source, run):
     """The trained model, its tasks, and a single conversation to go on learning beside them."""
     shutil.copytree(source / "sft", run / "sft", ignore=shutil.ignore_patterns("trainer*", "log*"))
-    tasks = align.chats.tasks(source / "tasks" / "wheel_train.jsonl")
+    tasks = chats.tasks(source / "tasks" / "wheel_train.jsonl")
     small_files(run, tasks)
     return tasks[:PROMPTS * STEPS]
 
@@ -64,7 +63,7 @@ def make_run(run):
 
 
 def ours(run):
-    recipe = dataclasses.replace(align.RL, steps=STEPS, prompts=PROMPTS, group=GROUP, max_tokens=LONGEST, batch=1, save_every=100)
+    recipe = dataclasses.replace(options.RL, steps=STEPS, prompts=PROMPTS, group=GROUP, max_tokens=LONGEST, batch=1, save_every=100)
     align.rl(run, recipe, "random")                         # by lot: of no group all rewards are equal, so nothing is left out
     log = [json.loads(line) for line in (run / "rl_random" / "log.jsonl").read_text().splitlines()]
     return [x["dt_s"] for x in log], sum(x["length"] for x in log) / len(log)
@@ -114,7 +113,7 @@ def fine_tuning(source, run):
         here = run / str(turn)
         for part in ("tokens", "base", "chat"):
             shutil.copytree(source / part, here / part, ignore=shutil.ignore_patterns("trainer*", "log*"))
-        align.sft(here, dataclasses.replace(align.SFT, steps=40, save_every=40))
+        align.sft(here, dataclasses.replace(options.SFT, steps=40, save_every=40))
         shutil.rmtree(here / "base")
         shutil.copy(source / "tokenizer.json", here)
         train.main(["--run", str(here), "--steps", "40"])

@@ -1,9 +1,9 @@
 """How fast gpt.py trains and writes, beside PyTorch and transformers, in one run on the same cores.
 
-    python tests/peers/gpt_speed.py [char small baby gpt2] [decode] [shakespeare]      (default: all)
+    python tests/peers/gpt_speed.py [char small baby gpt2] [decode] [shakespeare]   (default: all)
 
-Both sides run in processes of their own, in turns, because these machines are noisy; the medians are compared.
-PyTorch is the better of eager and compiled. Ratios above 1 mean that we are faster.
+Both sides run in processes of their own, in turns, because machines are noisy, and the medians are
+compared. PyTorch is the better of eager and compiled. Ratios above 1 mean that we are faster.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE, THREADS = Path(__file__).resolve().parent, len(os.sched_getaffinity(0))
-TINY = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data")) / "tinyshakespeare.txt"
+DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
+TINY = DATA / "tinyshakespeare.txt"
 SHAPES = {
     "char": "char   V 65,     B 12, T 64,  C 128, L 4",
     "small": "small  V 512,    B 16, T 128, C 128, L 4",
@@ -29,34 +30,48 @@ PROMPT, NEW = 64, 96                                    # tokens, of decode
 
 def run(*command):
     """The object on the last line that a script prints; None if it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT)
+    words = [sys.executable, *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         print(done.stderr.strip().splitlines()[-1], file=sys.stderr)
         return None
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def middle(rows, key="tokens_per_s"):
+    """The median of one value of the rows; NaN without a row."""
+    values = sorted(row[key] for row in rows if row)
+    return values[len(values) // 2] if values else float("nan")
+
+
+def is_hopeless(seen, ours):
+    """Whether a mode failed or is far slower than ours, as where bfloat16 is emulated."""
+    if not seen:
+        return False
+    return seen[0] is None or 8 * seen[0]["tokens_per_s"] < ours[0]["tokens_per_s"]
+
+
 def training(settings, rounds, seconds):
-    print(f"\ntraining steps, tokens a second, {THREADS} threads      longhand   eager  compiled   bf16  | float32 ratio  bf16 ratio | "
-          "peak MB longhand, PyTorch")
+    """Print a line for each setting: tokens a second, ratios, peak memory."""
+    print(f"\ntraining steps, tokens a second, {THREADS} threads      longhand   eager  compiled   "
+          "bf16  | float32 ratio  bf16 ratio | peak MB longhand, PyTorch")
     for setting in settings:
         ours, theirs = [], {"eager": [], "compile": [], "bf16": []}
         for _ in range(rounds):
             ours.append(run("-m", "model.bench", setting))
             for mode, seen in theirs.items():
-                slow = seen and (seen[0] is None or 8 * seen[0]["tokens_per_s"] < ours[0]["tokens_per_s"])     # bf16 that is emulated
-                if not slow:
-                    seen.append(run(HERE / "torch_gpt.py", setting, "--mode", mode, "--seconds", seconds))
-
-        def middle(rows, key="tokens_per_s"):
-            values = sorted(r[key] for r in rows if r)
-            return values[len(values) // 2] if values else float("nan")
-
+                if not is_hopeless(seen, ours):
+                    seen.append(run(HERE / "torch_gpt.py", setting, "--mode", mode,
+                                    "--seconds", seconds))
         speed = {mode: middle(rows) for mode, rows in theirs.items()}
-        best = max(v for k, v in speed.items() if k != "bf16" and v == v)
-        print(f"  {SHAPES[setting]:44} {middle(ours):10,.0f} {speed['eager']:8,.0f} {speed['compile']:8,.0f} {speed['bf16']:8,.0f}  "
-              f"| {middle(ours) / best:8.2f} {middle(ours) / speed['bf16']:12.2f}      | "
-              f"{middle(ours, 'peak_rss_mb'):,} {middle(theirs['eager'], 'peak_rss_mb'):,}", flush=True)
+        best = max(speed[mode] for mode in ("eager", "compile") if speed[mode] == speed[mode])
+        shown = [
+            f"  {SHAPES[setting]:44} {middle(ours):10,.0f}",
+            f"{speed['eager']:8,.0f} {speed['compile']:8,.0f} {speed['bf16']:8,.0f}  |",
+            f"{middle(ours) / best:8.2f} {middle(ours) / speed['bf16']:12.2f}      |",
+            f"{middle(ours, 'peak_rss_mb'):,} {middle(theirs['eager'], 'peak_rss_mb'):,}",
+        ]
+        print(" ".join(shown), flush=True)
 
 
 def bandwidth():
@@ -100,43 +115,52 @@ def decode_theirs(rows):
         out, times = model(tokens, use_cache=True), []
         for _ in range(NEW - 1):
             t0 = time.perf_counter()
-            out = model(out.logits[:, -1:].argmax(-1), past_key_values=out.past_key_values, use_cache=True)
+            latest = out.logits[:, -1:].argmax(-1)
+            out = model(latest, past_key_values=out.past_key_values, use_cache=True)
             times.append(time.perf_counter() - t0)
     print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
 
 
 def decoding(rounds):
     limit = bandwidth() / (4 * 124_439_808)
-    print(f"\nwriting with the cache, the 124M shape, tokens a second, prompts of {PROMPT}, {NEW} new      longhand   transformers   ratio")
+    print("\nwriting with the cache, the 124M shape, tokens a second, "
+          f"prompts of {PROMPT}, {NEW} new      longhand   transformers   ratio")
     for rows in (1, 32):
         found = {side: [] for side in ("ours", "theirs")}
         for _ in range(rounds):
             for side, seen in found.items():
                 seen.append(run(__file__, "--decode", side, rows)["tokens_per_s"])
         ours, theirs = (sorted(seen)[len(seen) // 2] for seen in found.values())
-        share = f"   {ours / limit:.0%} of {limit:.0f}, reading all weights once a token" if rows == 1 else ""
-        print(f"  {rows:2} row{'s' * (rows > 1):82} {ours:8.1f} {theirs:12.1f} {ours / theirs:10.2f}{share}", flush=True)
+        line = f"  {rows:2} row{'s' * (rows > 1):82} {ours:8.1f} {theirs:12.1f}"
+        line += f" {ours / theirs:10.2f}"
+        if rows == 1:
+            line += f"   {ours / limit:.0%} of {limit:.0f}, reading all weights once a token"
+        print(line, flush=True)
 
 
 def shakespeare():
-    """nanoGPT's CPU run with 2,000 steps on both sides, and the validation loss of each over the whole last tenth."""
+    """nanoGPT's CPU run with 2,000 steps on both sides: seconds, and the loss on the last tenth."""
     if not TINY.exists():
         print(f"\nshakespeare: no {TINY}")
         return
     with tempfile.TemporaryDirectory() as folder:
         t0 = time.perf_counter()
-        subprocess.run([sys.executable, "train.py", "--preset", "shakespeare", "--data", str(TINY), "--run", folder], cwd=ROOT,
-                       check=True, capture_output=True)
+        words = ["--preset", "shakespeare", "--data", str(TINY), "--run", folder]
+        subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=True,
+                       capture_output=True)
         ours = time.perf_counter() - t0
-        loss = json.loads((Path(folder) / "base" / "log.jsonl").read_text().splitlines()[-1])["val_loss_nats"]
+        log = (Path(folder) / "base" / "log.jsonl").read_text(encoding="utf-8")
+        loss = json.loads(log.splitlines()[-1])["val_loss_nats"]
     theirs = run(HERE / "torch_gpt.py", "shakespeare", "--text", TINY)
-    print(f"\nnanoGPT's run on tinyshakespeare: longhand {loss:.4f} in {ours:.0f} s, PyTorch {theirs['val_loss_nats']:.4f} in "
-          f"{theirs['seconds']:.0f} s: {theirs['seconds'] / ours:.2f} times as fast")
+    print(f"\nnanoGPT's run on tinyshakespeare: longhand {loss:.4f} in {ours:.0f} s, "
+          f"PyTorch {theirs['val_loss_nats']:.4f} in {theirs['seconds']:.0f} s: "
+          f"{theirs['seconds'] / ours:.2f} times as fast")
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("what", nargs="*", help="char, small, baby, gpt2, decode, shakespeare (default: all)")
+    p.add_argument("what", nargs="*",
+                   help="char, small, baby, gpt2, decode, shakespeare (default: all)")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seconds", type=float, default=10.0)
     p.add_argument("--decode", nargs=2, help=argparse.SUPPRESS)

@@ -11,14 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2ForSequenceClassification, GPT2Tokenizer
 
 import bpe
-from model import checkpoint
-from model import fast
-from model import folders
-from model import fast
-from model import folders
-from model import resume
 import gpt
 import sample
+from model import checkpoint, fast, folders, resume
 
 TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\nNobody answered: 12 boats lay at anchor.\n" * 20
 TEXTS = ["First line:\n\nSecond line", "he said.\n\n\"Who", "a  b\n \nc", "12 boats", " naïve 中文 😉\t x", "a<|im_start|> b<|endoftext|>"]
@@ -118,15 +113,15 @@ def test_gpt2s_own_files(tmp_path):
 
 def test_a_reward_models_padding(tmp_path):
     """transformers reads the reward from the last token that is no padding: <|im_end|>, as we do."""
-    import align
+    from chat import judges
     resume.save_generation_config(tmp_path, TOK, "<|im_end|>")
     folders.save_config(tmp_path, CFG)
     TOK.save(tmp_path / "tokenizer.json")
     params = {**PARAMS, "score.weight": np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)}
-    align.save_reward(tmp_path, params, CFG, 0.0)
+    judges.save(tmp_path, params, 0.0)
     rows = [sample.render([{"role": "user", "content": "Best?"}, {"role": "assistant", "content": reply}], TOK)[0] for reply in ("tea", "coffee, black")]
     model, tokenizer = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["pad_token_id"] == TOK.eot_token
     batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
     with torch.no_grad():
-        np.testing.assert_allclose(model(**batch).logits.ravel().numpy(), align.score(align.load_reward(tmp_path), rows), atol=1e-4)
+        np.testing.assert_allclose(model(**batch).logits.ravel().numpy(), judges.score(judges.load(tmp_path), rows), atol=1e-4)

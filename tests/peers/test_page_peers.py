@@ -363,3 +363,26 @@ def test_a_key(browser, run, key):
     finally:
         page.close()
         server.close()
+
+
+def test_questions_to_try(tmp_path, browser):
+    """An empty conversation shows them; a click asks one, and a new conversation shows them again."""
+    user = {"role": "user", "content": "Who are you?"}
+    reply = [*TOK.encode_ordinary("the lamp"), TOK.special_tokens["<|im_end|>"]]
+    scripted(tmp_path / "sft", [(len(sample.render_prompt([user], TOK)), reply)])
+    (tmp_path / "tasks").mkdir()
+    question = json.dumps({"question": user["content"]})
+    (tmp_path / "tasks" / "identity_test.jsonl").write_text(question + "\n")
+    server = serve.Server(served.Models(tmp_path), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    try:
+        page.goto(f"http://{server.address}/")
+        page.click("#turns button:has-text('Who are you?')")
+        page.wait_for_selector(".turn.assistant .text:has-text('the lamp')")
+        assert page.inner_text(".turn.user .text") == "Who are you?"
+        page.click("#again")
+        page.wait_for_selector("#turns button:has-text('Who are you?')")
+    finally:
+        page.close()
+        server.close()

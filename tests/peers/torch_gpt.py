@@ -1,10 +1,11 @@
-"""The same GPT-2 in PyTorch, as lean as PyTorch is written well: what train.py is measured beside.
+"""The same GPT-2 in PyTorch, written as lean as PyTorch allows: train.py is measured beside it.
 
     python tests/peers/torch_gpt.py char --mode eager|compile|bf16
     python tests/peers/torch_gpt.py shakespeare --text tinyshakespeare.txt
 
-Prints the line of JSON that `python -m model.bench` prints: full training steps (forward, backward, clip,
-AdamW) on random tokens. Fused attention, fused AdamW, no dropout. The threads are those the process may use.
+Prints the line of JSON that `python -m model.bench` prints: full training steps (forward, backward,
+clipping, AdamW) on random tokens. Fused attention, fused AdamW, no dropout, as many threads as the
+process may use.
 """
 
 import argparse
@@ -37,7 +38,8 @@ class Block(nn.Module):
 
     def forward(self, x):
         B, T, C = x.shape
-        q, k, v = (y.view(B, T, self.NH, -1).transpose(1, 2) for y in self.c_attn(self.ln_1(x)).split(C, dim=2))
+        qkv = self.c_attn(self.ln_1(x)).split(C, dim=2)
+        q, k, v = (y.view(B, T, self.NH, -1).transpose(1, 2) for y in qkv)
         o = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.c_proj(o.transpose(1, 2).reshape(B, T, C))
         return x + self.fc_proj(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
@@ -60,13 +62,16 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = block(x)
         logits = F.linear(self.ln_f(x), self.wte.weight)
-        return logits if targets is None else F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+        if targets is None:
+            return logits
+        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 
 
 def adamw(model, lr, betas, weight_decay):
-    decay, rest = ([p for p in model.parameters() if (p.ndim >= 2) == d] for d in (True, False))
-    return torch.optim.AdamW([{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}],
-                             lr=lr, betas=betas, fused=True)
+    groups = [{"params": [], "weight_decay": 0.0}, {"params": [], "weight_decay": weight_decay}]
+    for p in model.parameters():
+        groups[p.ndim >= 2]["params"].append(p)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def stepper(model, optimizer, mode, clip=1.0):
@@ -86,8 +91,10 @@ def stepper(model, optimizer, mode, clip=1.0):
 
 
 def bench(setting, mode, seconds=10.0):
-    """Median over steps for about so many seconds, after two that warm up. Where bf16 is emulated a step can take a minute: then of
-    fewer than three."""
+    """{name: value} of the median step, out of steps for about so many seconds after a warm-up.
+
+    Where bfloat16 is emulated a step can take a minute; then there are fewer than three.
+    """
     V, B, T, C, L, NH = SETTINGS[setting]
     torch.manual_seed(0)
     model = GPT(V, T, C, L, NH)
@@ -95,18 +102,25 @@ def bench(setting, mode, seconds=10.0):
     tokens, targets = torch.randint(V, (2, B, T))
     for _ in range(2):
         step(tokens, targets)
-    times, begun = [], time.perf_counter()
-    while (gone := time.perf_counter() - begun) < seconds or len(times) < 3 and gone < 6 * seconds:
+    times, begun, gone = [], time.perf_counter(), 0.0
+    while gone < seconds or len(times) < 3 and gone < 6 * seconds:
         t0 = time.perf_counter()
         step(tokens, targets)
         times.append(time.perf_counter() - t0)
+        gone = time.perf_counter() - begun
     dt = sorted(times)[len(times) // 2]
-    return {"bench": setting, "mode": mode, "tokens_per_s": round(B * T / dt, 1), "ms_per_step": round(1e3 * dt, 2), "steps": len(times),
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+    return {
+        "bench": setting,
+        "mode": mode,
+        "tokens_per_s": round(B * T / dt, 1),
+        "ms_per_step": round(1e3 * dt, 2),
+        "steps": len(times),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
 
 
 def shakespeare(path, steps=2000, warmup=100, seed=0):
-    """nanoGPT's CPU run, with our learning rate so that both sides do the same work: seconds and the final loss."""
+    """Seconds and final loss of nanoGPT's CPU run, with our learning rate: the same work."""
     text = open(path, encoding="utf-8", newline="").read()
     chars = sorted(set(text))
     data = torch.tensor([chars.index(c) for c in text])
@@ -127,7 +141,9 @@ def shakespeare(path, steps=2000, warmup=100, seed=0):
     for i in range(steps):
         progress = max(0.0, (i - warmup) / (steps - warmup))
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (i + 1) / warmup if i < warmup else 3e-4 + 0.5 * 2.7e-3 * (1 + math.cos(math.pi * progress))
+            group["lr"] = 3e-4 + 0.5 * 2.7e-3 * (1 + math.cos(math.pi * progress))
+            if i < warmup:
+                group["lr"] = 3e-3 * (i + 1) / warmup
         starts = torch.randint(len(train) - T, (B,))
         rows = torch.stack([train[s:s + T + 1] for s in starts])
         step(rows[:, :-1], rows[:, 1:])
@@ -144,4 +160,8 @@ if __name__ == "__main__":
     p.add_argument("--text", help="for shakespeare")
     args = p.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    print(json.dumps(shakespeare(args.text) if args.setting == "shakespeare" else bench(args.setting, args.mode, args.seconds)), flush=True)
+    if args.setting == "shakespeare":
+        found = shakespeare(args.text)
+    else:
+        found = bench(args.setting, args.mode, args.seconds)
+    print(json.dumps(found), flush=True)

@@ -1,0 +1,146 @@
+"""judges.py: a reward model reads a conversation and says in a number how good its last reply is.
+
+It is a GPT whose head is not the vocabulary but one vector: the reward is the product of that
+vector, "score.weight", and the hidden state at the last token. align.py reward trains it. Its
+folder opens in transformers as a GPT2ForSequenceClassification with one label.
+
+    load(folder), save(folder, ...)     its files
+    score(model, rows)                  the rewards of conversations
+    add_gradient(...)                   one step of its training
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import bpe
+import gpt
+import sample
+from chat import lessons
+from model import checkpoint, fast
+from run import command, disk
+
+
+class Judge(NamedTuple):
+    """A reward model. bias is added to rewards, so that replies people like have 0 on average."""
+
+    params: dict                # those of gpt.py, and "score.weight" (C,)
+    cfg: gpt.Config
+    tokenizer: bpe.Tokenizer
+    bias: float
+
+
+def load(folder):
+    """The Judge in a folder that align.py reward wrote."""
+    path = Path(folder) / "model.safetensors"
+    if not path.exists():
+        mend = "python align.py reward"
+        raise FileNotFoundError(f"{folder}: no finished reward model; make it with: {mend}")
+    params, cfg, tokenizer = sample.load_model(folder)
+    tensors, _ = checkpoint.load_safetensors(path)
+    vector = tensors.get("score.weight")
+    if vector is None or vector.size != cfg.n_embd:
+        raise ValueError(f"{path}: has no score.weight of {cfg.n_embd} numbers, "
+                         "so it is no reward model")
+    params["score.weight"] = np.array(vector, np.float32).reshape(-1)
+    config = disk.read_json(Path(folder) / "config.json")
+    return Judge(params, cfg, tokenizer, float(config.get("reward_bias", 0.0)))
+
+
+def check_fit(folder, judge, model, tasks, max_tokens):
+    """ValueError unless the judge in a folder can read all that a model may reply to the tasks."""
+    _, cfg, tokenizer = model
+    if judge.cfg.vocab_size != cfg.vocab_size:
+        raise ValueError(f"{folder}: knows {judge.cfg.vocab_size} tokens, the model that writes "
+                         f"{cfg.vocab_size}: they do not read the same ids")
+    question = max(len(lessons.prompt_of(task, tokenizer)) for task in tasks)
+    longest = min(question + max_tokens, cfg.n_positions)
+    if judge.cfg.n_positions < longest:
+        raise ValueError(f"{folder}: reads {judge.cfg.n_positions} tokens, and a question with its "
+                         f"reply may have {longest}; give a smaller --max-tokens")
+
+
+def save(folder, params, bias):
+    """Write a reward model beside the config.json of its GPT, as transformers reads it."""
+    path = Path(folder) / "config.json"
+    config = disk.read_json(path)
+    config["architectures"] = ["GPT2ForSequenceClassification"]
+    config["num_labels"] = 1
+    config["id2label"] = {"0": "reward"}
+    config["label2id"] = {"reward": 0}
+    config["reward_bias"] = bias
+    disk.write_text(path, json.dumps(config, indent=2) + "\n")
+    tensors = {f"transformer.{name}": p for name, p in params.items()}
+    tensors["score.weight"] = tensors.pop("transformer.score.weight")[None]
+    checkpoint.save_safetensors(Path(folder) / "model.safetensors", tensors, {"format": "pt"})
+
+
+def padded(rows):
+    """Rows of ids -> tokens (n,T), and the position of each row's last token (n,)."""
+    tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for r, ids in enumerate(rows):
+        tokens[r, :len(ids)] = ids
+    return tokens, np.array([len(ids) - 1 for ids in rows])
+
+
+def raw_rewards(params, cfg, rows):
+    """Rewards (n,) of rows of ids, without a bias."""
+    tokens, last = padded(rows)
+    found = []
+
+    def head(y):                                # y (n,T,C): the hidden states
+        found.append(y[np.arange(len(rows)), last] @ params["score.weight"])
+        return 0.0, None, None
+
+    fast.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
+    return found[0]
+
+
+def score(judge, rows, batch=64):
+    """Rewards (n,) of conversations, lists of ids that end with a reply.
+
+    ValueError if one is longer than the model's context: the reward is read at the last id.
+    """
+    longest = max(map(len, rows))
+    if longest > judge.cfg.n_positions:
+        raise ValueError(f"a conversation of {longest} tokens does not fit "
+                         f"the reward model's context of {judge.cfg.n_positions}")
+    found = []
+    for i in range(0, len(rows), batch):
+        found.append(raw_rewards(judge.params, judge.cfg, rows[i:i + batch]))
+    return np.concatenate(found) + judge.bias
+
+
+def add_gradient(learner, params, cfg, rows, loss_of):
+    """Add the gradient of a loss of n rows' rewards to a learner's. Returns what loss_of gave.
+
+    loss_of(rewards) -> (loss, its derivative by each reward (n,), ...)
+    """
+    gradients = learner.gradients
+    tokens, last = padded(rows)
+    which, vector = np.arange(len(rows)), params["score.weight"]
+    found = []
+
+    def head(y):                                # y (n,T,C): the hidden states
+        h = y[which, last]
+        rewards = h @ vector
+        found.append(loss_of(rewards.astype(np.float64)))
+        loss, dr = found[0][0], found[0][1].astype(y.dtype)
+        # forward was: rewards = h @ vector
+        dy = np.zeros_like(y)
+        dy[which, last] = dr[:, None] * vector
+        dvector = dr @ h
+        total = gradients.sum["score.weight"]
+        total[...] = total + dvector if gradients.added else dvector
+        return loss, dy, None
+
+    fast.hidden_and_grads(params, cfg, tokens, head, True,
+                          gradients.sum, gradients.added, gradients.arena)
+    gradients.added = True
+    return found[0]
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -1,0 +1,225 @@
+"""options.py: the recipes of the four stages of align.py, and its command line."""
+
+import argparse
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from run import command
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every stage has."""
+
+    steps: int
+    lr: float                   # the peak learning rate; the schedule is train.py's
+    min_lr: float               # the last one
+    warmup: int                 # steps
+    batch: int                  # conversations, comparisons or pairs a step
+    save_every: int             # steps between checkpoints
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0           # the largest norm of a gradient
+
+
+@dataclass(frozen=True)
+class SftRecipe(Recipe):
+    """A step also reads some windows of pre-training text."""
+
+    replay: int = 2             # windows a step
+    replay_weight: float = 0.5  # their loss beside that of the conversations
+
+
+@dataclass(frozen=True)
+class RlRecipe(SftRecipe):
+    """A step has prompts * group replies, and `batch` conversations beside them."""
+
+    prompts: int = 16           # questions a step
+    group: int = 16             # replies to each question
+    max_tokens: int = 64        # of a reply
+    baseline: str = "mean"      # what a reward is compared with
+    normaliser: str = "tokens"  # what a token counts
+    leash: float = 0.0          # its strength, beta
+
+    def __post_init__(self):
+        if self.group == 1 and self.baseline != "none":
+            raise ValueError("--group 1: a single reply has nothing to be compared with; "
+                             "give at least 2, or --baseline none")
+
+
+@dataclass(frozen=True)
+class DpoRecipe(Recipe):
+    """A step has `batch` pairs."""
+
+    leash: float = 0.1          # its strength, beta
+
+
+SFT = SftRecipe(steps=1250, lr=2e-3, min_lr=5e-5, warmup=40, batch=64, save_every=100)
+RL = RlRecipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, batch=64, save_every=4, replay=0)
+REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)
+DPO = DpoRecipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, save_every=25)
+RECIPES = {"sft": SFT, "rl": RL, "reward": REWARD, "dpo": DPO}
+MAY_BE_0 = {"sft": ("replay",), "rl": ("batch", "replay", "leash")}     # 0 turns it off
+
+# The settings that are options.
+SETTINGS = {
+    "steps": "optimizer steps",
+    "lr": "peak learning rate; the last one keeps its ratio to it",
+    "batch": "{} a step",
+    "replay": "windows of pre-training text a step",
+    "prompts": "questions a step",
+    "group": "replies to each question",
+    "max_tokens": "length limit of a reply",
+    "baseline": "what a reward is compared with",
+    "normaliser": "what divides the weight of a token",
+    "leash": "strength of the pull to the model of --leash-to",
+}
+BATCH = {
+    "sft": "conversations",
+    "rl": "conversations about other things",
+    "reward": "comparisons",
+    "dpo": "pairs of replies",
+}
+
+# What each command does, and how long that takes for the demo on two cores.
+COMMANDS = {
+    "sft": "Fine-tune a model on conversations. The demo takes 200 seconds.",
+    "rl": "Reinforce replies with high rewards. The demo takes 35 seconds.",
+    "reward": "Train a reward model on comparisons. The demo takes 3 minutes.",
+    "dpo": "Learn from comparisons without a reward model. The demo takes 100 seconds.",
+    "eval": "Ask base, sft and rl the questions held out. The demo takes 15 seconds, "
+            "and 4 minutes with --samples 16.",
+    "arena": "Rate models by battles over the questions held out. The demo takes 20 seconds.",
+}
+SCHEMAS = "in any schema of chat/chats.py"
+
+
+def add_settings(parser, name, choices):
+    """Add an option for each setting of a command's recipe, with its value as the default."""
+    recipe = RECIPES[name]
+    group = parser.add_argument_group("recipe")
+    for field in fields(recipe):
+        if field.name not in SETTINGS:
+            continue
+        default = getattr(recipe, field.name)
+        group.add_argument(
+            option(field.name),
+            type=type(default),
+            default=default,
+            choices=choices.get(field.name),
+            help=SETTINGS[field.name].format(BATCH[name]) + " (default: %(default)s)",
+        )
+
+
+def option(name):
+    """max_tokens -> --max-tokens"""
+    return "--" + name.replace("_", "-")
+
+
+def add_files(parser, name):
+    """Add the options that say what a stage reads and writes."""
+    group = parser.add_argument_group("from what to where, in the run folder")
+    add = group.add_argument
+    start = "base" if name == "sft" else "sft"
+    add("--start", default=start, help="stage to begin with (default: %(default)s)")
+    if name == "rl":
+        add("--out", help="stage to make (default: rl, rl_random or rlhf, as the reward is)")
+        add("--tasks", type=Path, help="questions with answers (default: tasks/wheel_train.jsonl)")
+        add("--held-out", type=Path, help="questions to measure on (default: "
+            "tasks/wheel_test.jsonl; of --tasks every tenth)")
+        return
+    add("--out", default=name, help="stage to make (default: %(default)s)")
+    if name == "sft":
+        add("--data", nargs="+", type=Path, help=f"conversations, {SCHEMAS} "
+            "(default: chat/train.jsonl)")
+        return
+    add("--data", nargs="+", type=Path, help=f"comparisons, {SCHEMAS} "
+        "(default: pairs/train.jsonl)")
+    add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
+
+
+FOLDERS = {"answer": "rl", "random": "rl_random", "model": "rlhf"}
+
+
+def folder_of(reward):
+    """The stage that RL makes with a reward, by its name: rl_NAME for one of the reader's own."""
+    return FOLDERS.get(reward, f"rl_{reward}")
+
+
+def parse_args(argv, choices):
+    """The command line. choices: {setting: its possible values}"""
+    parser = argparse.ArgumentParser(description="Make an assistant of a base model.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        p = commands.add_parser(name, help=text.partition(".")[0], description=text)
+        p.add_argument("--run", type=Path, default=Path("out/demo"),
+                       help="run folder (default: %(default)s)")
+        if name == "arena":
+            p.add_argument("models", nargs="*", type=Path,
+                           help="model folders, or stages of the run (default: all its stages)")
+        if name == "eval":
+            p.add_argument("--samples", type=int, help="also try each problem this many times at "
+                           "temperature 1: pass@k, majority, best by reward (default: do not)")
+            p.add_argument("--seed", type=int, help="of the samples (default: 0)")
+        else:
+            p.add_argument("--seed", type=int, default=0,
+                           help="of all that is drawn (default: %(default)s)")
+        if name == "rl":
+            p.add_argument("--reward", choices=choices["reward"], default="answer",
+                           help="random is the control, which must not help (default: %(default)s)")
+        if name in ("rl", "dpo"):
+            p.add_argument("--leash-to", metavar="STAGE", help="the reference of the leash "
+                           "(default: that of --start)")
+        if name in RECIPES:
+            p.add_argument("--on-mismatch", choices=("error", "restart"), default="error",
+                           help="if the folder holds a checkpoint of other settings or data "
+                           "(default: %(default)s)")
+            add_files(p, name)
+            add_settings(p, name, choices)
+    args = parser.parse_args(argv)
+    check_args(args)
+    return args
+
+
+def check_args(args):
+    """ValueError for an option that is out of range or would have no effect."""
+    if args.command == "eval":
+        if args.seed is not None and not args.samples:
+            raise ValueError(f"--seed {args.seed}: eval without --samples asks greedily, "
+                             "where nothing is drawn")
+        if args.samples is not None and args.samples < 1:
+            raise ValueError(f"--samples {args.samples}: must be at least 1")
+        args.seed = args.seed or 0
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
+    for name in ("out", "start", "leash_to"):
+        if getattr(args, name, None) == "":
+            raise ValueError(f"{option(name)}: the name is empty")
+    if args.command == "rl" and args.leash_to and not args.leash:
+        raise ValueError(f"--leash-to {args.leash_to}: there is no leash without --leash")
+
+
+def recipe_of(args):
+    """The command's recipe with the settings of the command line; None for eval and arena."""
+    if args.command not in RECIPES:
+        return None
+    recipe, may_be_0 = RECIPES[args.command], MAY_BE_0.get(args.command, ())
+    changes = {}
+    for field in fields(recipe):
+        if field.name not in SETTINGS:
+            continue
+        value = changes[field.name] = getattr(args, field.name)
+        if isinstance(value, str) or value == 0 and field.name in may_be_0:
+            continue
+        if not 0 < value < math.inf:
+            expected = "0 or more" if field.name in may_be_0 else "above 0"
+            raise ValueError(f"{option(field.name)} {value}: must be {expected} and finite")
+    if args.lr != recipe.lr:
+        changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
+    changes["warmup"] = min(recipe.warmup, args.steps)
+    return replace(recipe, **changes)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -1,0 +1,83 @@
+"""rollouts.py: what align.py rl says about the replies of a step, and what it checks of a reward.
+
+A rollout is align.Rollout: the replies of one step, those to one question side by side.
+"""
+
+import sys
+
+import numpy as np
+
+from chat import arena, grading
+from run import command
+
+
+def describe(rollout, rewards, advantage, group):
+    """{name: mean over the replies} for the log."""
+    right = np.zeros(len(rollout.tasks))
+    for i, (task, text) in enumerate(zip(rollout.tasks, rollout.texts)):
+        right[i] = rollout.ended[i] and grading.is_correct(task, text)
+    length = rollout.lengths
+    log_p, calls = [], []
+    for reply in rollout.replies:
+        calls.append(0 in reply.sampled)        # what a tool wrote was not sampled
+        log_p += [x for x, sampled in zip(reply.logp, reply.sampled) if sampled]
+    k = min(4, group)
+    pass_at_4 = [arena.pass_at_k(group, int(n), k) for n in right.reshape(-1, group).sum(1)]
+    silent = (advantage.reshape(-1, group) == 0).all(1)
+    return {
+        "reward": float(rewards.mean()),
+        "accuracy": float(right.mean()),
+        "length": float(length.mean()),
+        "length_right": float(length[right > 0].mean()) if right.any() else None,
+        "length_wrong": float(length[right == 0].mean()) if not right.all() else None,
+        "pass_at_4": float(np.mean(pass_at_4)),
+        "stepwise": float(np.mean([text.startswith(arena.STEPWISE) for text in rollout.texts])),
+        "calls": float(np.mean(calls)),
+        "cut": float(np.mean(~rollout.ended)),
+        "entropy": -float(np.mean(log_p)),
+        "groups_without_signal": float(silent.mean()),
+    }
+
+
+class Warnings:
+    """Warnings about the replies of a run, each printed once."""
+
+    def __init__(self, recipe, n_positions):
+        self.recipe, self.n_positions = recipe, n_positions
+        self.given = set()
+
+    def give(self, name, text):
+        """Print a warning, unless it was printed before."""
+        if name not in self.given:
+            self.given.add(name)
+            print(f"\nalign.py: {text}", file=sys.stderr)
+
+    def look(self, info):
+        """Warn of replies that are cut off, and of rewards that say nothing."""
+        recipe = self.recipe
+        if info["cut"] > 0.2:
+            self.give("cut", f"{info['cut']:.0%} of the replies do not end within "
+                      f"{recipe.max_tokens} tokens or the context of {self.n_positions}; "
+                      "allow more with --max-tokens")
+        if info["groups_without_signal"] == 1:
+            why = "no group has replies of different rewards"
+            if recipe.baseline == "none":
+                why = "no reply has a reward other than 0"
+            self.give("silent", f"{why}: there is nothing to learn from")
+
+
+def checked(reward, name, rollout):
+    """The rewards (B,) of a rollout. ValueError if they are not a finite number for each reply."""
+    n = len(rollout.replies)
+    try:
+        rewards = np.array(reward(rollout), float)
+    except Exception as e:
+        raise ValueError(f"the reward {name} raised {type(e).__name__}: {e}") from e
+    if rewards.shape != (n,) or not np.isfinite(rewards).all():
+        raise ValueError(f"the reward {name} gave {str(rewards)[:60]} for {n} replies: "
+                         "expected a finite number for each")
+    return rewards
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

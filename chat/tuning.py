@@ -1,0 +1,185 @@
+"""tuning.py: how the four stages of align.py begin, resume, log and save.
+
+    load_stage(run, stage, mend)    the model that a stage begins with
+    begun(folder, ...)              a Learner, whose steps a stage goes through
+    load_reference(run, ...)        the model that a leash is tied to
+
+A stage that was killed goes on from its last checkpoint and ends with the same bits. A checkpoint
+of other settings, data or starting weights is refused: they are in its identity (train.py).
+"""
+
+import contextlib
+import hashlib
+import inspect
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import gpt
+import sample
+import train
+from chat import models
+from model import adamw, parallel, resume
+from run import command
+
+
+def load_stage(run, stage, mend, out=None):
+    """(params, cfg, tokenizer) of the model that a stage ended with, to be trained further.
+
+    mend: the command that makes it. out: the folder of the stage that is to come.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
+    folder = run / stage
+    if not (folder / "model.safetensors").exists():
+        raise FileNotFoundError(f"{folder}: no finished model; make it with: {mend} --run {run}")
+    if out and (run / out).resolve() == folder.resolve():
+        raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
+                         "give another name")
+    refuse_judges([folder])
+    return sample.load_model(folder, writable=True)
+
+
+def refuse_judges(folders):
+    """ValueError if one of the folders holds a reward model."""
+    for folder in folders:
+        if models.is_judge(folder):
+            raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
+
+
+def load_reference(run, stage, start, params, cfg):
+    """The weights of the model that a leash is tied to: those of a stage, by default the start's.
+
+    stage: its name or None. params, cfg: of the model that the training begins with.
+    """
+    if stage in (None, start):
+        return {name: p.copy() for name, p in params.items()}
+    reference, other, _ = load_stage(run, stage, "python align.py sft")
+    differs = []
+    for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+        found, expected = getattr(other, name), getattr(cfg, name)
+        if found != expected:
+            differs.append(f"{name} {found}, expected {expected}")
+    if differs:
+        raise ValueError(f"{run / stage}: a reference of another shape than {start}: "
+                         f"{'; '.join(differs)}")
+    return reference
+
+
+def digest(paths):
+    """A short name for the contents of files."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(Path(path).read_bytes())
+    return total.hexdigest()[:16]
+
+
+def source_digest(function):
+    """A short name for the source of a reward, so that an edited one does not resume silently."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):                # a partial, an object, or written in C
+        source = type(function).__name__
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def identity(stage, seed, params, files, text=None, reference=None):
+    """What the result of a stage depends on, beside its recipe, as a dict for its checkpoints.
+
+    params: what it begins with. files: what it learns from. text: its windows of pre-training text.
+    reference: the weights that its leash is tied to.
+    """
+    return {
+        "stage": stage,
+        "seed": seed,
+        "start": resume.fingerprint(params.values()),
+        "data": digest(files),
+        "tokens": resume.fingerprint(text.shards) if text else None,
+        "reference": resume.fingerprint(reference.values()) if reference else None,
+    }
+
+
+@contextlib.contextmanager
+def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save):
+    """A Learner for a stage whose files go to a folder. The model is written when all is done.
+
+    model: (params, cfg, tokenizer); params change in place. identity: all that decides the result.
+    save(folder, params, cfg) writes the model.
+    """
+    params, cfg, tokenizer = model
+    # Weight decay would pull at all weights, also those that no conversation has use for, and so
+    # erode what the base model knows.
+    optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)
+    identity = {**identity, **train.settings(recipe)}
+    kept = resume.kept_settings(folder, identity, ("threads",))
+    identity["threads"] = resume.keep_threads(kept)
+    with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch,
+                     end="<|im_end|>") as stage:
+        learner = Learner(stage, params, cfg, optimizer, recipe)
+        yield learner
+        learner.gradients.close()
+        stage.finish(params, cfg, save)
+
+
+class Learner:
+    """The steps of a stage: each adds gradients, then updates the weights once."""
+
+    def __init__(self, stage, params, cfg, optimizer, recipe):
+        self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
+        self.gradients = parallel.Gradients(params, cfg)
+
+    def add(self, tokens, targets, weights, positions=None, segments=None):
+        """Add the gradient of sum(weights * nll), arrays of shape (B,T); returns that loss."""
+        return self.gradients.add(tokens, targets, weights, positions, segments)
+
+    def steps(self):
+        """The number of each step that is still to be done. Its gradients begin at zero."""
+        started = time.perf_counter()
+        for step in range(self.stage.done, self.recipe.steps):
+            self.step, self.step_started = step, time.perf_counter()
+            self.gradients.clear()
+            yield step
+            done = step + 1 - self.stage.done
+            seconds = (time.perf_counter() - started) / done
+            self.show(seconds * (self.recipe.steps - step - 1))
+        print(file=sys.stderr)
+
+    def update(self, loss, info):
+        """Clip the gradients, take a step of AdamW, log it, and save a checkpoint now and then.
+
+        Where nothing was added, as in RL when all rewards are equal, the weights stay as they are.
+        """
+        step, recipe = self.step, self.recipe
+        skipped, norm = None, 0.0
+        if self.gradients.added:
+            norm, lr, skipped = train.update(self.optimizer, self.gradients.sum, loss, step, recipe)
+        else:
+            lr = train.learning_rate(step, recipe)
+        entry = {
+            "step": step + 1,
+            "loss_nats": round(loss, 6),
+            "lr": lr,
+            "grad_norm": round(norm, 6),
+        }
+        if skipped:
+            info["skipped"] = skipped
+            entry["loss_nats"] = entry["grad_norm"] = None
+        entry["dt_s"] = round(time.perf_counter() - self.step_started, 4)
+        self.stage.log.write(**entry, **info)
+        self.loss, self.info = loss, info
+        if step + 1 == recipe.steps or (step + 1) % recipe.save_every == 0:
+            self.stage.save_checkpoint(self.params, self.optimizer, step + 1)
+
+    def show(self, seconds_left):
+        """A line of progress, cut to the width of the terminal so that the next can replace it."""
+        line = f"step {self.step + 1:,}/{self.recipe.steps:,}  {seconds_left:,.0f} s left  "
+        line += f"loss {self.loss:+.4f}"
+        for name, value in self.info.items():
+            line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
+        width = shutil.get_terminal_size().columns - 1
+        print("\r" + line[:width].ljust(width), end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)
