@@ -632,10 +632,6 @@ FAULTS = [
           "if products != sorted(products):",
           "if not products:",
           "tests/test_huggingface.py::test_unsupported_json_is_refused_by_name"),
-    Fault("conversations-same-order-in-every-epoch", "align.py",
-          "np.random.default_rng((self.seed, epoch)).permutation",
-          "np.random.default_rng(self.seed).permutation",
-          "tests/test_align.py::test_every_conversation_comes_once_an_epoch"),
     # ------------------------------------------------------------------------- data.py and its rooms
     Fault("c4-wants-four-words-in-a-line", "data.py",
           "        if len(pieces) < 3 or too_long:",
