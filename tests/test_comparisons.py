@@ -64,7 +64,7 @@ def test_hh_rlhf(tmp_path):
         "pair of two equal replies": 1,
         "pair with an empty message": 1,
         "pair that differs before its last reply": 1,
-        "messages joined to the one before of the same role": 2,
+        "message joined to the one before it, of the same role": 2,
         "pair that does not end with a reply": 1,
     }
 

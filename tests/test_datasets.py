@@ -114,7 +114,7 @@ def test_sharegpt(tmp_path):
     ]
     assert notes == {
         "reply before any question": 2,
-        "messages joined to the one before of the same role": 2,
+        "message joined to the one before it, of the same role": 2,
         "question at the end without a reply": 1,
         "conversation with nothing in it": 1,
         "empty message": 1,
