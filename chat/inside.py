@@ -1,10 +1,11 @@
 """inside.py: what goes on in a model while it reads one text.
 
-Training needs only what comes out at the end; here everything is kept: how much each head of each layer looks at each token, what the
-residual stream would say after each layer if the model ended there (the logit lens), and what is left of the last probabilities
-after temperature, top-k, top-p and min-p.
+Training needs only what comes out at the end. Here everything is kept: how much each head of each
+layer looks at each token; what the residual stream would say after each layer, if the model ended
+there (the logit lens); and what temperature, top-k, top-p and min-p leave of the last
+probabilities.
 
-    python -m chat.inside "The kistbat eats"     for each token the likeliest next ones, layer by layer
+    python -m chat.inside "The kistbat eats"    for each token the likeliest next, layer by layer
 
 Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
@@ -14,9 +15,12 @@ import functools
 
 import sample                   # before numpy
 import gpt
-from chat import generate
+from chat import generate, models
 from run import command
 import numpy as np
+
+COLUMN = 11                     # characters of a layer in the table, and how many layers fit
+LAYERS = 5
 
 
 def look(params, cfg, ids):
@@ -51,7 +55,7 @@ def look(params, cfg, ids):
 
 
 def likeliest(tokenizer, p, n):
-    """(..., V) probabilities -> nested lists of the n largest, as [token, its text, probability]."""
+    """(..., V) probabilities -> nested lists of the n largest, as [token, its text, probability]"""
     if p.ndim > 1:
         return [likeliest(tokenizer, each, n) for each in p]
     best = np.argsort(-p, kind="stable")[:n]
@@ -59,39 +63,77 @@ def likeliest(tokenizer, p, n):
 
 
 def piece(tokenizer, token):
+    """The text of a token; an incomplete character in it becomes a replacement character."""
     return tokenizer.token_bytes[token].decode("utf-8", "replace")
 
 
 def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, lens=3):
-    """What the page shows of a text: its pieces; for each position the n likeliest next tokens before and after the settings; and
-    after each layer the likeliest ones."""
+    """What the page shows of a text.
+
+    next: for each position the n likeliest next tokens, each with its probability before the
+    settings and after them. surprise: the nats of each token, given those before it. lens: after
+    each layer the likeliest next tokens of each position.
+    """
     params, cfg, tokenizer = model
     _, logits = look(params, cfg, ids)
-    logits[:, :, tokenizer.holes] = -np.inf
-    logits = logits[:, :, :tokenizer.n_vocab]
+    logits[:, :, tokenizer.holes] = -np.inf             # ids that no token has
+    logits = logits[:, :, : tokenizer.n_vocab]
     before = generate.probabilities(logits[-1])
     after = generate.probabilities(logits[-1], temperature, top_k, top_p, min_p)
-    shown = [[[i, text, p, round(float(a[i]), 5)] for i, text, p in row] for row, a in zip(likeliest(tokenizer, before, n), after)]
-    surprise = [None] + [round(float(-np.log(max(before[t, ids[t + 1]], 1e-30))), 3) for t in range(len(ids) - 1)]
-    return {"ids": list(map(int, ids)), "pieces": [piece(tokenizer, i) for i in ids], "surprise": surprise, "next": shown,
-            "lens": [likeliest(tokenizer, generate.probabilities(layer), lens) for layer in logits], "layers": cfg.n_layer, "heads": cfg.n_head, "context": cfg.n_positions}
+    shown = likeliest(tokenizer, before, n)
+    for t, row in enumerate(shown):
+        for entry in row:
+            entry.append(round(float(after[t, entry[0]]), 5))
+    surprise = [None]
+    for t, token in enumerate(ids[1:]):
+        surprise.append(round(float(-np.log(max(before[t, token], 1e-30))), 3))
+    return {
+        "ids": list(map(int, ids)),
+        "pieces": [piece(tokenizer, i) for i in ids],
+        "surprise": surprise,
+        "next": shown,
+        "lens": [likeliest(tokenizer, generate.probabilities(z), lens) for z in logits],
+        "layers": cfg.n_layer,
+        "heads": cfg.n_head,
+        "context": cfg.n_positions,
+    }
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(prog="python -m chat.inside", description="What a model thinks comes next, layer by layer.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("text", help="what it reads")
-    p.add_argument("--model", default="out/demo/base", help="a model folder")
-    return p.parse_args(argv)
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chat.inside",
+        description="Show what a model thinks comes next, layer by layer.",
+    )
+    parser.add_argument("text", help="what it reads; special tokens may be written out")
+    models.add_options(parser)
+    args = parser.parse_args(argv)
+    models.check_options(args)
+    return args
 
 
 def main(argv=None):
+    """Print a table: a line for each token, with the likeliest next one after some layers."""
     args = parse_args(argv)
-    model = sample.load_model(args.model)
+    folder = models.chosen(args, ("base", "sft"), "base model", "train.py")
+    model = sample.load_model(folder)
     tokenizer = model[2]
-    found = describe(model, [*sample.document_begin(tokenizer), *tokenizer.encode_ordinary(args.text)], lens=1)
-    print(f"{'token':16}" + "".join(f"{f'layer {i}' if i else 'embedding':>14}" for i in range(found["layers"] + 1)) + f"{'p':>8}")
+    ids = tokenizer.encode(args.text, allowed_special="all")
+    found = describe(model, [*sample.document_begin(tokenizer), *ids], lens=1)
+    n = found["layers"]
+    shown = sorted({round(i * n / (LAYERS - 1)) for i in range(LAYERS)})    # the first and the last
+    names = [f"layer {i}" if i else "embedding" for i in shown]
+    print(row("token", names, "p"))
     for t, token in enumerate(found["pieces"]):
-        print(f"{token!r:16}" + "".join(f"{layer[t][0][1]!r:>14}" for layer in found["lens"]) + f"{found['lens'][-1][t][0][2]:8.2f}")
+        guesses = [repr(found["lens"][i][t][0][1]) for i in shown]
+        probability = found["lens"][n][t][0][2]
+        print(row(repr(token), guesses, f"{probability:.2f}"))
+
+
+def row(token, guesses, p):
+    """A line of the table, of 80 columns at most. What is too long for its column is cut."""
+    cells = "".join(f"{guess[: COLUMN - 1]:>{COLUMN}}" for guess in guesses)
+    return f"{token[:16]:16} {cells} {p:>6}"
 
 
 if __name__ == "__main__":

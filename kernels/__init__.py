@@ -8,6 +8,10 @@ Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither Num
 type of its own. Gradients of parameters are float32 either way: they are sums over many rows, and
 the batches of a step are added up in them.
 
+    launching     how a kernel gets from its .cu file to the GPU
+    checks        what a launcher checks before it launches
+    cublas        matrix products by NVIDIA's libraries
+
 An output must not share memory with another array, unless its launcher allows it to replace an
 input (in_place). The values of indices (tokens, targets, rows) are not checked here, because they
 lie on the GPU: model/device.py checks them before it sends them.
@@ -60,7 +64,10 @@ def _column_sums(partial, sums, rest=None, *, add):
     """The sums of the columns (shares,F) -> (F,), or the first to one array and others to rest."""
     shares, F = partial.shape
     args = partial, sums, rest, int32(shares), int32(F), int32(sums.size), int32(add)
-    launch("bias.cu", "column_sums", np.float32, ceil_div(F, 32), 256, args)
+    launch(
+        "bias.cu", "column_sums", np.float32,
+        ceil_div(F, 32), 256, args,
+    )
 
 
 # ---------------------------------------------------------------------------------- layernorm.cu
@@ -72,7 +79,8 @@ def _packs_a_lane(C, dtype):
 
 def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
     """(N,C), (C,), (C,) -> (N,C), cache. rstd is float32."""
-    (N, C), dtype = x.shape, real("x", x)
+    N, C = x.shape
+    dtype = real("x", x)
     y, n, rstd = out or (
         cp.empty((N, C), dtype),
         cp.empty((N, C), dtype),
@@ -88,7 +96,8 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
     args = x, plus, w, b, y, n, rstd, int32(N), int32(C), np.float32(eps)
     defines = _packs_a_lane(C, dtype)
     launch(
-        "layernorm.cu", "layernorm_forward_v2", dtype, ceil_div(N, 8), 256, args, defines=defines
+        "layernorm.cu", "layernorm_forward_v2", dtype,
+        ceil_div(N, 8), 256, args, defines=defines,
     )
     return y, (n, rstd, w)
 
@@ -96,7 +105,8 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
 def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     """(N,C) -> (N,C), (C,), (C,)"""
     n, rstd, w = cache
-    (N, C), dtype = dy.shape, real("dy", dy)
+    N, C = dy.shape
+    dtype = real("dy", dy)
     dx, dw, db = out or (
         cp.empty((N, C), dtype),
         cp.empty((C,), np.float32),
@@ -114,7 +124,8 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     partial = scratch((blocks, 2 * C))
     args = dy, n, rstd, w, plus, dx, partial, int32(N), int32(C)
     launch(
-        "layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps, args,
+        "layernorm.cu", "layernorm_backward_v2", dtype,
+        blocks, 32 * warps, args,
         shared=4 * warps * sums, defines=_packs_a_lane(C, dtype),
     )
     _column_sums(partial, dw, db, add=add)
@@ -134,7 +145,10 @@ def gelu_forward(x, out=None):
     check_each({"x": x, "y": y}, x.shape, dtype, packed=True)
     apart({"y": y}, {"x": x}, in_place=("x",))
     blocks = ceil_div(packs(x.size, dtype), 256)
-    launch("gelu.cu", "gelu_forward_v2", dtype, blocks, 256, (x, y, np.int64(x.size)))
+    launch(
+        "gelu.cu", "gelu_forward_v2", dtype,
+        blocks, 256, (x, y, np.int64(x.size)),
+    )
     return y, x
 
 
@@ -145,7 +159,10 @@ def gelu_backward(dy, x, out=None):
     check_each({"dy": dy, "x": x, "dx": dx}, dy.shape, dtype, packed=True)
     apart({"dx": dx}, {"dy": dy, "x": x}, in_place=("dy", "x"))
     blocks = ceil_div(packs(dy.size, dtype), 256)
-    launch("gelu.cu", "gelu_backward", dtype, blocks, 256, (dy, x, dx, np.int64(dy.size)))
+    launch(
+        "gelu.cu", "gelu_backward", dtype,
+        blocks, 256, (dy, x, dx, np.int64(dy.size)),
+    )
     return dx
 
 
@@ -154,16 +171,20 @@ def gelu_backward(dy, x, out=None):
 
 def embedding_forward(tokens, positions, wte, wpe, out=None):
     """N int32 of any shape twice, (V,C), (P,C) -> (N,C)"""
-    N, C, dtype = tokens.size, wte.shape[1], real("wte", wte)
+    N, C = tokens.size, wte.shape[1]
+    dtype = real("wte", wte)
     x = cp.empty((N, C), dtype) if out is None else out
     check_each({"tokens": tokens, "positions": positions}, tokens.shape, np.int32)
     for what, a, rows in (("wte", wte, len(wte)), ("wpe", wpe, len(wpe)), ("x", x, N)):
         check(what, a, (rows, C), dtype, packed(C, dtype))
     apart({"x": x}, {"tokens": tokens, "positions": positions, "wte": wte, "wpe": wpe})
-    blocks, args = ceil_div(N * packs(C, dtype), 256), (tokens, positions, wte, wpe, x)
-    args = *args, int32(N), int32(C)
+    blocks = ceil_div(N * packs(C, dtype), 256)
+    args = tokens, positions, wte, wpe, x, int32(N), int32(C)
     defines = packed(C, dtype)
-    launch("embedding.cu", "embedding_forward", dtype, blocks, 256, args, defines=defines)
+    launch(
+        "embedding.cu", "embedding_forward", dtype,
+        blocks, 256, args, defines=defines,
+    )
     return x
 
 
@@ -182,22 +203,28 @@ def look_ups(tokens):
     ordered = tokens[order]
     is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]])[:N]
     first = np.flatnonzero(is_new)
-    starts, values = np.full(N + 1, N, np.int32), np.zeros(N, np.int32)
-    starts[: len(first)], values[: len(first)] = first, ordered[first]
+    starts = np.full(N + 1, N, np.int32)
+    starts[: len(first)] = first
+    values = np.zeros(N, np.int32)
+    values[: len(first)] = ordered[first]
     return order.astype(np.int32), starts, values
 
 
 def embedding_backward(dx, sorted_rows, dtable):
     """Add dx (N,C) to the rows of dtable (V,C). sorted_rows: look_ups() as CuPy arrays."""
-    (order, starts, values), (N, C), dtype = sorted_rows, dx.shape, real("dx", dx)
+    order, starts, values = sorted_rows
+    N, C = dx.shape
+    dtype = real("dx", dx)
     check_each({"order": order, "values": values}, (N,), np.int32)
     check("starts", starts, (N + 1,), np.int32)
     check("dx", dx, (N, C), dtype, packed(C, dtype))
     check("dtable", dtable, (len(dtable), C), np.float32)
     apart({"dtable": dtable}, {"dx": dx, "order": order, "starts": starts, "values": values})
-    grid, args = (N, ceil_div(packs(C, dtype), 32)), (dx, order, starts, values, dtable)
+    grid = N, ceil_div(packs(C, dtype), 32)
+    args = dx, order, starts, values, dtable, int32(N), int32(C)
     launch(
-        "embedding.cu", "embedding_backward_v2", dtype, grid, 256, (*args, int32(N), int32(C)),
+        "embedding.cu", "embedding_backward_v2", dtype,
+        grid, 256, args,
         shared=strip_bytes(dtype), defines=packed(C, dtype),
     )
 
@@ -207,13 +234,18 @@ def position_backward(dx, B, dwpe, add=True):
 
     Without add the other rows become 0.
     """
-    (N, C), dtype, P = dx.shape, real("dx", dx), len(dwpe)
+    N, C = dx.shape
+    dtype = real("dx", dx)
+    P = len(dwpe)
     T = N // B
     check("dx", dx, (B * T, C), dtype)
     check("dwpe", dwpe, (max(P, T), C), np.float32)
     apart({"dwpe": dwpe}, {"dx": dx})
     args = dx, dwpe, *map(int32, (B, T, P, C, add))
-    launch("embedding.cu", "position_backward", dtype, ceil_div(P * C, 256), 256, args)
+    launch(
+        "embedding.cu", "position_backward", dtype,
+        ceil_div(P * C, 256), 256, args,
+    )
 
 
 # ---------------------------------------------------------------------------------- attention.cu
@@ -242,7 +274,10 @@ def _launch_attention(name, shape, dtype, args, own, floats=0):
                 grid = ceil_div(T, tiles * TILE), NH, B
                 args = *args, int32(T), int32(NH), scale
                 kernel = f"{name}_{HS}{ending}"
-                launch("attention.cu", kernel, dtype, grid, 128, args, shared=shared)
+                launch(
+                    "attention.cu", kernel, dtype,
+                    grid, 128, args, shared=shared,
+                )
                 return
         say_once(
             f"kernels: {name} without tensor cores, which is slow: heads of {HS} take {shared} "
@@ -250,7 +285,10 @@ def _launch_attention(name, shape, dtype, args, own, floats=0):
         )
     grid = ceil_div(T, 4), NH, B
     args = *args, int32(T), int32(NH), int32(HS), scale
-    launch("attention.cu", f"{name}_v1", dtype, grid, 128, args)
+    launch(
+        "attention.cu", f"{name}_v1", dtype,
+        grid, 128, args,
+    )
 
 
 def _attention_shape(qkv, n_head, hidden):
@@ -271,7 +309,8 @@ def _attention_shape(qkv, n_head, hidden):
 
 def attention_forward(qkv, n_head, out=None, hidden=None):
     """(B,T,3C) -> (B,T,C), cache. hidden must be None."""
-    shape, dtype = _attention_shape(qkv, n_head, hidden), real("qkv", qkv)
+    shape = _attention_shape(qkv, n_head, hidden)
+    dtype = real("qkv", qkv)
     B, T, NH, HS = shape
     o, lse = out or (cp.empty((B, T, NH * HS), dtype), cp.empty((B, NH, T, 1), np.float32))
     check("qkv", qkv, (B, T, 3 * NH * HS), dtype, packed(HS, dtype))
@@ -288,7 +327,8 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):
     out cannot take the place of qkv, which other blocks read to the end.
     """
     qkv, o, lse = cache
-    shape, dtype = _attention_shape(qkv, n_head, hidden), real("qkv", qkv)
+    shape = _attention_shape(qkv, n_head, hidden)
+    dtype = real("qkv", qkv)
     B, T, NH, HS = shape
     dqkv = cp.empty(qkv.shape, dtype) if out is None else out
     check_each({"qkv": qkv, "dqkv": dqkv}, (B, T, 3 * NH * HS), dtype, packed(HS, dtype))
@@ -298,7 +338,10 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):
     D = scratch((B, NH, T))
     grid = ceil_div(T, 128 // lanes_of(HS, dtype)), NH, B
     args = o, do, D, int32(T), int32(NH), int32(HS)
-    launch("attention.cu", "attention_backward_rows", dtype, grid, 128, args)
+    launch(
+        "attention.cu", "attention_backward_rows", dtype,
+        grid, 128, args,
+    )
     args = qkv, do, lse, D, dqkv
     _launch_attention("attention_backward_q", shape, dtype, args, own=2)
     _launch_attention("attention_backward_kv", shape, dtype, args, own=2, floats=4 * TILE)
@@ -314,8 +357,10 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
     The keys and values of the first n_new (B,) of them go into the caches (B,NH,S,HS) behind the
     first length (B,), where they must fit.
     """
-    (B, NH, S, HS), T = k_cache.shape, qkv.shape[1]
-    C, dtype = NH * HS, real("qkv", qkv)
+    B, NH, S, HS = k_cache.shape
+    T = qkv.shape[1]
+    C = NH * HS
+    dtype = real("qkv", qkv)
     o = cp.empty((B, T, C), dtype) if out is None else out
     check("qkv", qkv, (B, T, 3 * C), dtype, packed(HS, dtype))
     caches = {"k_cache": k_cache, "v_cache": v_cache}
@@ -327,11 +372,15 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
         raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
     arrays = qkv, k_cache, v_cache, length, n_new
     args = *arrays, *map(int32, (B, T, NH, S, HS))
-    launch("decode.cu", "cache_append", dtype, ceil_div(B * T * C, 256), 256, args)
+    launch(
+        "decode.cu", "cache_append", dtype,
+        ceil_div(B * T * C, 256), 256, args,
+    )
     args = *arrays, o, *map(int32, (T, NH, S, HS)), np.float32(HS**-0.5)
     shared = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
     launch(
-        "decode.cu", "decode_attention", dtype, (NH, T, B), 256, args,
+        "decode.cu", "decode_attention", dtype,
+        (NH, T, B), 256, args,
         shared=shared, defines=packed(HS, dtype),
     )
     return o
@@ -345,7 +394,10 @@ def take_rows(x, rows, out):
     check("out", out, (n, C), dtype)
     apart({"out": out}, {"x": x, "rows": rows})
     args = x, rows, out, int32(n), int32(C)
-    launch("decode.cu", "take_rows", dtype, ceil_div(n * C, 256), 256, args)
+    launch(
+        "decode.cu", "take_rows", dtype,
+        ceil_div(n * C, 256), 256, args,
+    )
     return out
 
 
@@ -357,8 +409,10 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):
 
     With weights (N,) the logits become their gradient. Columns from n_vocab on are padding.
     """
-    (N, stride), dtype = logits.shape, real("logits", logits)
-    V, nll = n_vocab or stride, cp.empty((N,), np.float32) if out is None else out
+    N, stride = logits.shape
+    dtype = real("logits", logits)
+    V = n_vocab or stride
+    nll = cp.empty((N,), np.float32) if out is None else out
     if not 1 <= V <= stride:
         raise ValueError(f"logits: {stride} columns for a vocabulary of {V}")
     check("logits", logits, (N, stride), dtype, packed(stride, dtype))
@@ -368,7 +422,10 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):
     threads = min(1024, ceil_div(packs(V, dtype), 32) * 32)
     args = logits, targets, weights, nll, int32(N), int32(V), int32(stride)
     defines = packed(stride, dtype)
-    launch("cross_entropy.cu", "cross_entropy_v2", dtype, N, threads, args, defines=defines)
+    launch(
+        "cross_entropy.cu", "cross_entropy_v2", dtype,
+        N, threads, args, defines=defines,
+    )
     return nll
 
 
@@ -379,7 +436,10 @@ def loss_sum(nll, weights, state, add=False):
     apart({"state": state}, {"nll": nll, "weights": weights})
     threads = min(1024, ceil_div(nll.size, 32) * 32)
     args = nll, weights, state, int32(nll.size), int32(add)
-    launch("cross_entropy.cu", "loss_sum", np.float32, 1, threads, args)
+    launch(
+        "cross_entropy.cu", "loss_sum", np.float32,
+        1, threads, args,
+    )
 
 
 # --------------------------------------------------------------------------------------- bias.cu
@@ -387,18 +447,24 @@ def loss_sum(nll, weights, state, add=False):
 
 def bias_forward(y, b):
     """y += b in place: (N,F), (F,)"""
-    (N, F), dtype = y.shape, real("y", y)
+    N, F = y.shape
+    dtype = real("y", y)
     check("y", y, (N, F), dtype, packed(F, dtype))
     check("b", b, (F,), dtype, packed(F, dtype))
     apart({"y": y}, {"b": b})
-    blocks, args = ceil_div(N * packs(F, dtype), 256), (y, b, int32(N), int32(F))
-    launch("bias.cu", "bias_forward", dtype, blocks, 256, args, defines=packed(F, dtype))
+    blocks = ceil_div(N * packs(F, dtype), 256)
+    args = y, b, int32(N), int32(F)
+    launch(
+        "bias.cu", "bias_forward", dtype,
+        blocks, 256, args, defines=packed(F, dtype),
+    )
     return y
 
 
 def bias_backward(dy, out=None, add=False):
     """The sums of dy's columns: (N,F) -> (F,)"""
-    (N, F), dtype = dy.shape, real("dy", dy)
+    N, F = dy.shape
+    dtype = real("dy", dy)
     db = cp.empty((F,), np.float32) if out is None else out
     check("dy", dy, (N, F), dtype, packed(F, dtype))
     check("db", db, (F,), np.float32)
@@ -408,7 +474,8 @@ def bias_backward(dy, out=None, add=False):
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))
     partial = scratch((shares, F))
     launch(
-        "bias.cu", "bias_backward_v2", dtype, (strips, shares), 256,
+        "bias.cu", "bias_backward_v2", dtype,
+        (strips, shares), 256,
         (dy, partial, int32(N), int32(F)),
         shared=strip_bytes(dtype), defines=packed(F, dtype),
     )
@@ -465,9 +532,15 @@ def grad_norm(grads, clip, state):
     blocks = min(NORM_BLOCKS, ceil_div(grads.size, 4 * 512))
     partial = scratch((blocks,))
     args = grads, partial, np.int64(grads.size)
-    launch("adamw.cu", "norm_partials", np.float32, blocks, 512, args)
+    launch(
+        "adamw.cu", "norm_partials", np.float32,
+        blocks, 512, args,
+    )
     args = partial, state, int32(blocks), np.float32(clip)
-    launch("adamw.cu", "norm_and_scale", np.float32, 1, 32, args)
+    launch(
+        "adamw.cu", "norm_and_scale", np.float32,
+        1, 32, args,
+    )
 
 
 def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, decay):
@@ -476,15 +549,20 @@ def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, dec
     rates: lr, 1 / (1 - b1^t), 1 / (1 - b2^t). The first n_decayed parameters decay. params: the
     copy of master in bfloat16, or None.
     """
-    n, dtype = grads.size, np.float32 if params is None else np.uint16
+    n = grads.size
+    dtype = np.float32 if params is None else np.uint16
     moved = {"master": master, "m": m, "v": v}
     check_each({"grads": grads, **moved}, (n,), np.float32, packed=True)
     check_each({"params": params}, (n,), np.uint16, packed=True)
     check_each({"state": state, "rates": rates}, (3,), np.float32)
     apart({**moved, "params": params}, {"grads": grads, "state": state, "rates": rates})
-    arrays, sizes = (grads, master, m, v, params, state, rates), (np.int64(n), np.int64(n_decayed))
+    arrays = grads, master, m, v, params, state, rates
+    sizes = np.int64(n), np.int64(n_decayed)
     args = *arrays, *sizes, *map(np.float32, (b1, b2, eps, decay))
-    launch("adamw.cu", "adamw", dtype, ceil_div(n, 4 * 256), 256, args)
+    launch(
+        "adamw.cu", "adamw", dtype,
+        ceil_div(n, 4 * 256), 256, args,
+    )
 
 
 # ------------------------------------------------------------------------------------ convert.cu
@@ -497,7 +575,10 @@ def to_bf16(x, out=None):
     check("y", y, x.shape, np.uint16)
     apart({"y": y}, {"x": x})
     args = x, y, np.int64(x.size)
-    launch("convert.cu", "to_real", np.uint16, ceil_div(x.size, 256), 256, args)
+    launch(
+        "convert.cu", "to_real", np.uint16,
+        ceil_div(x.size, 256), 256, args,
+    )
     return y
 
 

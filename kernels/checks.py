@@ -32,7 +32,7 @@ def real(what, a):
 
 
 def check(what, a, shape, dtype, packed=False):
-    """ValueError where it is not a CuPy array of that shape and dtype with its rows one behind the other.
+    """ValueError unless it is a CuPy array of that shape and dtype, its rows back to back.
 
     packed: it must also begin at a multiple of 16 bytes, which a thread loads at once.
     """
@@ -82,7 +82,7 @@ def apart(outputs, inputs, in_place=()):
                 )
 
 
-# ----------------------------------------------------------------------------------- numbers, limits
+# -------------------------------------------------------------------------------- numbers, limits
 
 
 def int32(n):

@@ -169,10 +169,11 @@ class CublasLt:
         return description, layouts, algorithm
 
     def _best_algorithm(self, p, description, layouts):
-        wish, name = self.make("cublasLtMatmulPreferenceCreate"), "cublasLtMatmulPreferenceSetAttribute"
+        name = "cublasLtMatmulPreferenceSetAttribute"
+        wish = self.make("cublasLtMatmulPreferenceCreate")
         self.set(name, wish, MAX_WORKSPACE, ctypes.c_uint64(WORKSPACE_BYTES))
         w, x, out = p.alignment[:3]
-        for i, alignment in enumerate((w, x, out, out)):    # out is what is added to, and the result
+        for i, alignment in enumerate((w, x, out, out)):    # out is added to, and is the result
             self.set(name, wish, MIN_ALIGNMENT_A + i, ctypes.c_uint32(alignment))
         # Its answer: the algorithm (64 bytes), workspace, status, waves, 16 bytes reserved.
         found, n = (ctypes.c_uint64 * 12)(), ctypes.c_int()

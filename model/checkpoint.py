@@ -198,7 +198,7 @@ def load_index(path):
 
 
 def _llmc_layout(V, T, L, C):
-    """[(our name, or name with {i}, and the shape in the file)] of the 16 tensors, in llm.c's order.
+    """[(our name, with {i} for the layer, and the shape in the file)] of llm.c's 16 tensors.
 
     V: with its padding. The order is ours, with the tensors of all layers together.
     """

@@ -3,8 +3,7 @@
 NumPy computes on one core and takes fresh memory for each result. This file finds the fastest
 matrix products that the CPU has, keeps memory instead of giving it back, and spreads work over
 threads: NumPy lets other threads run while it computes. Work that holds the interpreter goes to
-processes.
-Import it before NumPy.
+processes. Import it before NumPy.
 """
 
 import os

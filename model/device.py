@@ -216,7 +216,7 @@ def _step_shapes(cfg, B, T, want_grads, recompute, logit_numbers):
     shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
     shapes["logits"] = (min(N, max(1, logit_numbers // V)), V)
     shapes["nll"] = (N,)
-    shapes["state"] = (3,)              # the loss, the norm of the gradients, the scale that clips it
+    shapes["state"] = (3,)          # the loss, the norm of the gradients, the scale that clips it
     shapes["inbox"] = (7 * N + 1,)
     if want_grads:
         shapes["dqkv"] = (N, 3 * cfg.n_embd)

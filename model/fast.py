@@ -27,7 +27,7 @@ import numpy as np
 # that one thread works on (cores.Share).
 
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
-PART = 64 << 20         # parameters times tokens: with less, a thread of decode costs more than it does
+PART = 64 << 20         # parameters times tokens; with less to do, a thread does not pay in decode
 LOGIT_FLOATS = 1 << 24  # of the rows of logits that exist at once: 64 MB in float32
 HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
 
@@ -110,7 +110,8 @@ class _Sequences:
 
     def __init__(self, step, part):
         cfg, B = step.cfg, len(step.tokens)
-        self.step, self.part, mine = step, part, part(B)
+        self.step, self.part = step, part
+        mine = part(B)
         self.a = {}
         for name in step.of_trunk:
             each = len(step.a[name]) // B           # rows of this array that a sequence has
@@ -143,7 +144,8 @@ class _Sequences:
         """Through block i: from dx in x (for the last block dy in y) to dx in x. Fills mine, what
         gradients() gave."""
         a, step = self.a, self.step
-        n_head, p, s, dx = step.cfg.n_head, step.layers[i], self.blocks[i], self.a["x"]
+        n_head, dx = step.cfg.n_head, a["x"]
+        p, s = step.layers[i], self.blocks[i]
         if i == step.cfg.n_layer - 1:
             cache = a["n_f"], a["rstd_f"], step.params["ln_f.weight"]
             places = dx, mine["ln_f.weight"], mine["ln_f.bias"]
@@ -165,9 +167,9 @@ class _Step:
         self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False,
         positions=None, segments=None,
     ):
-        (B, T), dtype = tokens.shape, params["wte.weight"].dtype
+        B, T = tokens.shape
+        dtype = params["wte.weight"].dtype
         self.params, self.cfg, self.tokens, self.threads = params, cfg, tokens, threads
-        self.given = positions
         self.positions = np.broadcast_to(np.arange(T), (B, T)) if positions is None else positions
         self.hidden = None if segments is None else operations.segments_hidden(segments, dtype)
         self.of_trunk = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
@@ -193,8 +195,10 @@ class _Step:
 
     def _head(self, rows, targets, weights, temperature, part):
         """The nll under the tied head of this part's share of the rows; with weights also dy."""
-        at, wte = part(len(rows)), self.params["wte.weight"][: self.cfg.vocab_size]
-        rows, y, z = rows[at], self.a["y_rows"][at], self.a["logits"][at]
+        wte = self.params["wte.weight"][: self.cfg.vocab_size]
+        at = part(len(rows))
+        rows = rows[at]
+        y, z = self.a["y_rows"][at], self.a["logits"][at]
         np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
         y /= temperature                                # softmax(y wte^T / temperature)
         np.matmul(y, wte.T, out=z)
@@ -211,11 +215,12 @@ class _Step:
 
     def _head_weight_backward(self, part, n, dwte, add):
         mine = part(self.cfg.vocab_size)
-        dz, y, dw = self.a["logits"][:n].T[mine], self.a["y_rows"][:n], dwte[mine]
+        dz = self.a["logits"][:n].T[mine]
+        y, dw = self.a["y_rows"][:n], dwte[mine]
         if not add:
             np.matmul(dz, y, out=dw)
             return
-        for r in operations.row_blocks(dw):             # a temporary that stays in cache
+        for r in operations.row_blocks(dw):             # a small temporary
             dw[r] += dz[r] @ y
 
     def trunk_backward(self, grads, add):
@@ -228,7 +233,9 @@ class _Step:
 
             in_parallel(backward, len(self.sequences))
             in_parallel(functools.partial(self._add_up, sums, grads), self.threads)
-        in_parallel(functools.partial(self._embedding_backward, grads), self.threads)
+        dx = self.a["x"]
+        operations.embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"])
+        operations.embedding_backward(dx, self.positions.ravel(), grads["wpe.weight"])
 
     def _add_up(self, sums, grads, part):
         """Part of the rows of the gradients of a block. sums: of each thread, what gradients()
@@ -239,17 +246,6 @@ class _Step:
             for of_thread in sums:
                 if of_thread[name] is not total:
                     total[rows] += of_thread[name][rows]
-
-    def _embedding_backward(self, grads, part):
-        """Part of the columns of the gradients of both tables."""
-        columns = part(self.cfg.n_embd)
-        dx, T = self.a["x"][:, columns], self.tokens.shape[1]
-        dwte, dwpe = grads["wte.weight"][:, columns], grads["wpe.weight"][:, columns]
-        operations.embedding_backward(dx, self.tokens.ravel(), dwte)
-        if self.given is None:                          # then row t belongs to position t
-            dwpe[:T] += dx.reshape(-1, T, dx.shape[1]).sum(0)
-        else:
-            operations.embedding_backward(dx, self.given.ravel(), dwpe)
 
 
 # ------------------------------------------------------------------------------------- the engine
@@ -271,7 +267,8 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
     check_targets(cfg, tokens, targets)
     check_params(params, cfg)
     check_positive("temperature", temperature)
-    targets, nll = targets.ravel(), np.zeros(targets.size, params["wte.weight"].dtype)
+    targets = targets.ravel()
+    nll = np.zeros(targets.size, params["wte.weight"].dtype)
     with _only_user(arena or Arena()) as arena:
         step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads=False)
         step.trunk_forward()
@@ -428,7 +425,8 @@ class _Decoding:
     """
 
     def __init__(self, params, cfg, tokens, cache, n_new, n_parts):
-        (B, T), room = tokens.shape, cache.k.shape[3]
+        B, T = tokens.shape
+        room = cache.k.shape[3]
         self.params, self.cfg, self.tokens, self.cache = params, cfg, tokens, cache
         self.n_new, self.n_parts = n_new, n_parts
         self.S = min(int(cache.length.max()) + T, room)
@@ -441,7 +439,8 @@ class _Decoding:
 
     def run(self, only_last):
         """The logits."""
-        params, (B, T), C = self.params, self.tokens.shape, self.cfg.n_embd
+        params, C = self.params, self.cfg.n_embd
+        B, T = self.tokens.shape
         x = operations.embedding_forward(
             self.tokens, self.at, params["wte.weight"], params["wpe.weight"]
         )
@@ -474,8 +473,10 @@ class _Decoding:
 
     def attention(self, qkv, p, k_cache, v_cache, part):
         """What some heads add to x: (N,3C) -> (N,C). Their keys and values go into the cache."""
-        (B, T), n_head, S = self.tokens.shape, self.cfg.n_head, self.S
-        heads, HS = part(n_head), self.cfg.n_embd // n_head
+        B, T = self.tokens.shape
+        n_head, S = self.cfg.n_head, self.S
+        heads = part(n_head)
+        HS = self.cfg.n_embd // n_head
         q, k, v = operations.heads(qkv.reshape(B, T, -1), n_head)[:, :, heads]  # (B,heads,T,HS)
         k_cache[self.row, heads, self.slot] = k[self.row, :, self.column]
         v_cache[self.row, heads, self.slot] = v[self.row, :, self.column]

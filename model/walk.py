@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 from gpt import Config, param_shapes
 
-_ONE_BLOCK = param_shapes(Config(vocab_size=1, n_positions=1, n_embd=1, n_layer=1, n_head=1))
-LAYER = tuple(name.removeprefix("h.0.") for name in _ONE_BLOCK if name.startswith("h.0."))
+_OF_ONE = param_shapes(Config(vocab_size=1, n_positions=1, n_embd=1, n_layer=1, n_head=1))
+# The names of a block's parameters, without "h.i." before them.
+LAYER = tuple(name.removeprefix("h.0.") for name in _OF_ONE if name.startswith("h.0."))
 
 
 def layer_params(params, i):
@@ -21,8 +22,9 @@ def layer_params(params, i):
 
 
 def block_shapes(cfg, B, T):
-    """{name: shape} of what a block keeps for its backward. Each first axis divides into B parts."""
-    N, C, F = B * T, cfg.n_embd, 4 * cfg.n_embd
+    """{name: shape} of what a block keeps for its backward. Each first axis has B equal parts."""
+    N, C = B * T, cfg.n_embd
+    F = 4 * C
     return {
         "a": (N, C),                # what attention reads: the first norm's result, n_1 * w + b
         "n_1": (N, C),
@@ -44,7 +46,8 @@ def trunk_shapes(cfg, B, T, want_grads=True, recompute=False):
     recompute: of each block only the input is kept, and the way back runs its forward again. That
     is a third more work for a fraction of the memory.
     """
-    N, C, L = B * T, cfg.n_embd, cfg.n_layer
+    N, C = B * T, cfg.n_embd
+    L = cfg.n_layer
     n_kept = L if want_grads and not recompute else 1       # one serves all blocks in turn
     shapes = {}
     for i in range(n_kept):
@@ -96,7 +99,8 @@ def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
         keep[...] = x
     ops.linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
     B, _, T, _ = s.lse.shape
-    qkv, o = s.qkv.reshape(B, T, -1), s.o.reshape(B, T, -1)
+    qkv = s.qkv.reshape(B, T, -1)
+    o = s.o.reshape(B, T, -1)
     if attend:
         attend(qkv, o)
     else:
@@ -117,7 +121,8 @@ def trunk_forward(ops, x, params, layers, blocks, n_head, out, keep=None, attend
     in block_forward, for block i.
     """
     plus = None
-    for i, (p, s) in enumerate(zip(layers, blocks)):
+    for i, p in enumerate(layers):
+        s = blocks[i]
         kept = keep[i] if keep else None
         of_block = functools.partial(attend, i) if attend else None
         plus = block_forward(ops, x, plus, p, s, n_head, kept, of_block)
@@ -125,7 +130,7 @@ def trunk_forward(ops, x, params, layers, blocks, n_head, out, keep=None, attend
 
 
 def block_backward(ops, dx, p, s, n_head, grads, add=False):
-    """gpt.block_backward in place: dx (N,C) is the gradient at the block's output, then at its input.
+    """gpt.block_backward in place: dx (N,C) is the gradient at the output, then at the input.
 
     The gradients of parameters go into grads, or are added to what is there. What is in s is used
     up. dqkv takes the place of qkv, or its own where s has a dqkv.
@@ -150,7 +155,11 @@ def block_backward(ops, dx, p, s, n_head, grads, add=False):
     dqkv = getattr(s, "dqkv", s.qkv)
     cache = s.qkv.reshape(B, T, -1), s.o.reshape(B, T, -1), s.lse
     ops.attention_backward(
-        do.reshape(B, T, -1), cache, n_head, out=dqkv.reshape(B, T, -1), hidden=s.hidden
+        do.reshape(B, T, -1),
+        cache,
+        n_head,
+        out=dqkv.reshape(B, T, -1),
+        hidden=s.hidden,
     )
     da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
     norm(da, s.n_1, s.rstd_1, "ln_1")

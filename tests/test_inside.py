@@ -50,5 +50,8 @@ def test_from_the_command_line(tmp_path):
     TOK.save(tmp_path / "tokenizer.json")
     done = run_script("chat/inside.py", "the lamp", "--model", tmp_path)
     assert done.returncode == 0 and "layer 3" in done.stdout and "lamp" in done.stdout, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    done = run_script("chat/inside.py", "<|im_start|>user", "--model", tmp_path)
+    assert "'<|im_start|>'" in done.stdout              # one token, not its letters
     done = run_script("chat/inside.py", "lamp " * 60, "--model", tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "48" in done.stderr
