@@ -46,14 +46,14 @@ length); Shao et al. 2025 (random rewards); Rafailov et al. 2023 (DPO).
 from dataclasses import dataclass
 from pathlib import Path
 
-from model import fast, corpus      # before numpy: fast tells its BLAS which CPU this is
+from model import fast              # before numpy: it tells NumPy's BLAS which CPU this is
 import numpy as np
 
 import sample
 import train
 from chat import arena, commands, generate, grading, judges, lessons
 from chat import options, packing, rollouts, tuning, variants
-from model import resume
+from model import corpus, resume
 from run import command
 
 # ------------------------------------------------------------------------- supervised fine-tuning

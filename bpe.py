@@ -15,16 +15,16 @@ neighbours in the corpus: each merge makes one token, whose id is the next rank.
     bytes       s e e      ␣ t h e      ␣ s e a
     tokens      se e       ␣the         ␣ se a          by the merges se, he, ␣t, ␣the, in order
 
-This file says that plainly: merge, train, encode, decode. On its own it runs, checks itself and
-shows what it does. The Tokenizer further down has the same meaning, and its methods have tiktoken's
-names. Its work is done by the rooms in tokens/, which are fast and read the files of others.
+This file says that plainly: merge, train, encode, decode. It runs without any other file, checks
+itself and shows what it does. The Tokenizer further down means the same and has tiktoken's methods.
+It hands its work to the rooms in tokens/, which are fast and read other people's files.
 
     python bpe.py                           checks this file; trains on three sentences
     python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
     python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
     python bpe.py show "hello world" --steps
 
-Left out: every tokenizer that is not byte-level BPE. `load` refuses those by name.
+Left out: tokenizers that are not byte-level BPE. `load` refuses them by name.
 
 Sources: Sennrich et al. 2016 (arXiv 1508.07909) for BPE; GPT-2 (Radford et al. 2019) for bytes and
 pattern; tiktoken for the meaning of the methods; minbpe, rustbpe and Hugging Face's tokenizers for
@@ -74,7 +74,7 @@ def merge(ranks, piece, steps=None):
 # ---- training: a corpus into tokens --------------------------------------------------------------
 
 def train(piece_counts, n_tokens):
-    """{piece (bytes): how often it occurs} -> [token (bytes), ...], whose places are the ids.
+    """{piece (bytes): how often it occurs} -> [token (bytes), ...]: the n-th token has the id n.
 
     The first 256 tokens are the single bytes. Then each merge joins the pair of neighbours with the
     highest count and adds one token. There are fewer than n_tokens if no pair is left.
@@ -91,7 +91,7 @@ def train(piece_counts, n_tokens):
     only the new pairs around them. A heap gives the next best pair.
     """
     tokens = [bytes([b]) for b in range(256)]
-    words = [(list(piece), count) for piece, count in piece_counts.items()]     # pieces as ids
+    words = [(list(piece), count) for piece, count in piece_counts.items()]     # a byte is its id
     while len(tokens) < n_tokens:
         pairs = Counter()
         for ids, count in words:
@@ -99,7 +99,7 @@ def train(piece_counts, n_tokens):
                 pairs[left, right] += count     # "aaa" counts as two pairs (a, a), merged once
         if not pairs:
             break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))    # most frequent, then smallest
         for ids, _ in words:
             replace_pair(ids, best, len(tokens))
         tokens.append(tokens[best[0]] + tokens[best[1]])
@@ -138,8 +138,8 @@ PATTERN = "|".join([
     r"\s+(?!\S)",                           # other white space, but not the last one before a word
     r"\s+",
 ])
-# This is GPT-4's pattern as rustbpe and minbpe write it, but with single digits; GPT-4 takes up to
-# three together. tokens/patterns.py has it as "digits", beside those of other models.
+# (?+ and ++ are ? and + that never give back what they took.) It is GPT-4's pattern as rustbpe and
+# minbpe write it, but GPT-4 takes up to three digits together. tokens/patterns.py has others.
 
 
 # ---- encoding, decoding, special tokens ----------------------------------------------------------
@@ -181,7 +181,7 @@ def encode(text, ranks, allowed_special=None):
 def decode(ids, token_bytes):
     """List of ids -> text. token_bytes[id] is the bytes of a token.
 
-    A token may be a part of a character, as é is two bytes. What is no UTF-8 becomes U+FFFD.
+    A token may be a part of a character, as é is two bytes. Bytes that are not UTF-8 become U+FFFD.
     """
     return b"".join(token_bytes[i] for i in ids).decode("utf-8", errors="replace")
 
@@ -199,7 +199,7 @@ def segments(ids, token_bytes):
         some.append(i)
         try:
             text += decoder.decode(token_bytes[i])
-        except UnicodeDecodeError:              # no UTF-8, whatever follows
+        except UnicodeDecodeError:              # not UTF-8, whatever follows
             rest = some + ids[n + 1:]
             return found + [(decode(rest, token_bytes), rest)]
         if not decoder.getstate()[0]:           # no character is unfinished
@@ -213,8 +213,8 @@ def segments(ids, token_bytes):
 def show_text(ids, token_bytes, printable=str, file=None):
     """Print the tokens of a text, each on a background of its own, and below them their ids.
 
-    Ids that only together make characters are joined by +. Without colours, tokens are parted by |.
-    printable: a function that makes a text of strangers harmless for the terminal.
+    Ids that only together make a character are joined by +. Without colours, | separates tokens.
+    printable: a function that makes the text of strangers harmless for the terminal.
     """
     found = segments(ids, token_bytes)
     texts = [printable(text).replace("\n", "\\n\n") for text, _ in found]
@@ -451,10 +451,9 @@ def encode_command(args):
     seconds = time.perf_counter() - start
     train, val, mb = counts["train tokens"], counts["val tokens"], counts["bytes"] / 1e6
     read = f"{counts['train documents'] + counts['val documents']:,} documents, {mb:.1f} MB"
-    made = f"{train + val:,} tokens"
-    print(f"{train:,} tokens for training, {val:,} for validation; "
+    print(f"{train:,} tokens for training, {val:,} for validation\n"
           f"{counts['bytes'] / (train + val):.3f} bytes a token, {mb / seconds:.1f} MB/s")
-    print(runs.row("tokens", read, made))
+    print(runs.row("tokens", read, f"{train + val:,} tokens"))
 
 
 def decode_command(args):
@@ -539,8 +538,9 @@ def parse_args(argv=None):
                help="processes (default: %(default)s, one for each CPU)")
     train("--vocab-size", type=int, default=1024, metavar="N",
           help="number of ids, special tokens included (default: %(default)s)")
-    train("--pattern", choices=PATTERNS, default="digits",
-          help="how text is cut before merging (default: %(default)s)")
+    train("--pattern", choices=PATTERNS, default="digits", metavar="NAME",
+          help="how text is cut before merging: one of "
+          f"{', '.join(PATTERNS)} (default: %(default)s)")
     train("--ties", choices=TIES, default="rustbpe",
           help="of pairs with equal counts, merge the one that this tool would merge "
           "(default: %(default)s)")

@@ -186,9 +186,9 @@ GOPHER_QUALITY = {
     "gopher_above_avg_threshold": (0, 10),          # the same
     "gopher_too_many_hashes": (0, 0.1),             # signs # of all words
     "gopher_too_many_ellipsis": (0, 0.1),           # ellipses of all words
-    "gopher_too_many_bullets": (0, 0.9),            # lines that begin with a bullet
-    "gopher_too_many_end_ellipsis": (0, 0.3),       # lines that end in an ellipsis
-    "gopher_below_alpha_threshold": (0.8, 1),       # words with a letter
+    "gopher_too_many_bullets": (0, 0.9),            # lines that begin with a bullet, of all lines
+    "gopher_too_many_end_ellipsis": (0, 0.3),       # lines that end in an ellipsis, of all lines
+    "gopher_below_alpha_threshold": (0.8, 1),       # words with a letter, of all words
     "gopher_enough_stop_words": (2, math.inf),      # different stop words
 }
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
@@ -263,6 +263,8 @@ def repetition_measures(text, words_of, parts_of):
 
 def gopher_repetition(text, words_of=Words, parts_of=parts_of):
     """Drops a text that repeats paragraphs, lines or runs of words.
+
+    words_of, parts_of: those above, or their fast twins in quality.py, which a run uses.
 
     >>> gopher_repetition("Please read this.\\n" * 18)
     (None, 'dup_line_frac')
@@ -367,7 +369,7 @@ def clusters(signatures):
     leader = np.arange(len(signatures))
     first = {}                                  # (band, its 8 numbers): the first text with them
     for i, signature in enumerate(signatures):
-        if signature[0] == NO_SIGNATURE:
+        if signature[0] == NO_SIGNATURE:                    # too short to be anybody's duplicate
             continue
         for band, numbers in enumerate(signature.reshape(BANDS, ROWS)):
             j = first.setdefault((band, numbers.tobytes()), i)
@@ -402,7 +404,8 @@ def c4_quality(text):
     kept, n_sentences = [], 0
     for line in text.splitlines():
         pieces = line.split()
-        if len(pieces) < 3 or len(line) > 1000 and max(map(len, pieces)) > 1000:
+        too_long = len(line) > 1000 and max(map(len, pieces)) > 1000        # is no word
+        if len(pieces) < 3 or too_long:
             continue
         line = line.strip()
         if "[" in line:
@@ -417,7 +420,7 @@ def c4_quality(text):
         if any(policy in lower for policy in POLICIES):
             continue
         kept.append(line)
-        if n_sentences < 5:                                 # more are not needed
+        if n_sentences < 5:                                 # more need not be counted
             n_sentences += count_sentences(line)
     if n_sentences < 5:
         return None, "too_few_sentences"
@@ -437,7 +440,7 @@ def stage_c4(doc, tools):
 FINEWEB = {                                 # least, most
     "line_punct_ratio": (0.12, 1),          # lines that end in . ! ? or such a mark of any script
     "short_line_ratio": (0, 0.67),          # lines of at most 30 characters
-    "char_dup_ratio": (0, 0.01),            # characters of lines that came before
+    "char_dup_ratio": (0, 0.01),            # characters of lines that came before, of all
     "list_ratio": (0, 0.3),                 # line ends per word; only in FineWeb's code
 }
 

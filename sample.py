@@ -279,11 +279,12 @@ def render_prompt(messages, tokenizer):
 
 def reply_parts(ids, tokenizer):
     """The reverse of render for a reply: a text, or a list of parts if a tool was called."""
+    names = tokenizer.special_tokens
     begins = {}                         # {special token: the type of the part behind it}
-    for kind, names in PART_TOKENS.items():
-        for name, behind in zip(names, (kind, "text")):
-            begins[tokenizer.special_tokens.get(name)] = behind
-    others = set(tokenizer.special_tokens.values()) - set(begins)
+    for kind, (begin, end) in PART_TOKENS.items():
+        begins[names.get(begin)] = kind
+        begins[names.get(end)] = "text"
+    others = set(names.values()) - set(begins)
     parts = [("text", [])]
     for token in ids:
         if token in begins:
@@ -517,9 +518,9 @@ def refuse_near_miss(argv):
     if len(argv) > 2 and not argv[-2].startswith("-"):
         words.append(argv[-1])
     for word in words:
-        for command in difflib.get_close_matches(word.lower(), COMMANDS, 1, cutoff=0.8):
+        for name in difflib.get_close_matches(word.lower(), COMMANDS, 1, cutoff=0.8):
             raise ValueError(
-                f"{word!r}: for the command {command} write: python sample.py {command} ...; "
+                f"{word!r}: for the command {name} write: python sample.py {name} ...; "
                 f"to go on from this word as a text: python sample.py complete {word}"
             )
 
@@ -534,18 +535,18 @@ def split_command(argv):
     return "complete", argv
 
 
-def room_of(command, options):
+def room_of(name, options):
     """(the room of a command, or None, the words that it reads). Only this room is imported."""
-    if command == "serve":
+    if name == "serve":
         from chat import serve
         return serve, options
-    if command == "export":
+    if name == "export":
         from chat import export
         return export, options
-    if command in ("complete", "chat"):
+    if name in ("complete", "chat"):
         from chat import terminal
-        return terminal, [command, *options]
-    return None, options if command == "check" else [command]
+        return terminal, [name, *options]
+    return None, options if name == "check" else [name]
 
 
 def parse_args(argv=None):
@@ -554,7 +555,7 @@ def parse_args(argv=None):
     if room:
         return room.parse_args(words)
     lines = ["commands (python sample.py COMMAND --help lists their options):"]
-    lines += [f"  {command:10} {text}" for command, text in COMMANDS.items()]
+    lines += [f"  {name:10} {text}" for name, text in COMMANDS.items()]
     p = argparse.ArgumentParser(
         usage="%(prog)s [TEXT | COMMAND] [options]",
         description="Write text with a trained model.",

@@ -107,7 +107,8 @@ class Windows:
         self.T, self.seed = T, seed
         self.epoch, self.order = None, None         # of the rows asked for last
         self.at_documents = None
-        self.per_epoch = sum(len(s) // T - 1 for s in self.shards)      # behind any offset below T
+        # So many windows fit behind any offset below T.
+        self.per_epoch = sum(len(shard) // T - 1 for shard in self.shards)
         if document_start is not None:
             self.at_documents = corpus.document_windows(self.shards, T, document_start)
             self.per_epoch = sum(map(len, self.at_documents))
@@ -295,19 +296,18 @@ def log_entry(step, recipe, loss, norm, lr, skipped, dt_s, gpu):
     """{name: value} of one step for log.jsonl."""
     tokens_per_step = recipe.batch * recipe.model.n_positions
     tokens_per_s = tokens_per_step / dt_s
-    mfu = planning.utilisation(recipe.model, tokens_per_s, gpu)
     entry = {
         "step": step + 1,
         "tokens": (step + 1) * tokens_per_step,         # read so far
-        "loss_nats": None if skipped else round(loss, 6),
+        "loss_nats": round(loss, 6),
         "lr": lr,
-        "grad_norm": None if skipped else round(norm, 6),           # before clipping
+        "grad_norm": round(norm, 6),                    # before clipping
         "dt_s": round(dt_s, 4),
         "tokens_per_s": round(tokens_per_s),
-        "mfu": mfu and round(mfu, 4),       # the share of a GPU's peak; None where it is unknown
+        "mfu": planning.utilisation(recipe.model, tokens_per_s, gpu),
     }
     if skipped:
-        entry["skipped"] = skipped
+        entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
     return entry
 
 
@@ -342,7 +342,8 @@ def settings(recipe):
     run must not go on with another schedule. How often to validate and save decides nothing.
     """
     flat = asdict(recipe)
-    flat.update(flat.pop("model", {}))
+    sizes = flat.pop("model", {})
+    flat.update(sizes)
     for name in ("eval_every", "save_every"):
         flat.pop(name, None)
     rates = [learning_rate(step, recipe) for step in range(recipe.steps)]
@@ -417,7 +418,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                 stage.save_checkpoint(params, optimizer, n_done)
             seconds_a_step = (time.perf_counter() - beginning) / (n_done - stage.done)
             report.print_progress(entry, recipe, seconds_a_step * (recipe.steps - n_done))
-        print(file=sys.stderr)
+        print(file=sys.stderr)                              # leave the line of progress
         work.close()
         if not entry:                                       # an earlier call has done all steps
             entry["tokens"] = stage.done * recipe.batch * cfg.n_positions
@@ -512,10 +513,8 @@ def parse_args(argv=None):
     what.add_argument("--batch", type=int, metavar="N", help="rows a step")
     what.add_argument("--lr", type=float, metavar="RATE",
                       help="peak learning rate; the final one keeps its ratio to it")
-    what.add_argument("--eval-every", type=int, metavar="N",
-                      help="steps between validations (default: demo 500, others 250)")
-    what.add_argument("--save-every", type=int, metavar="N",
-                      help="steps between checkpoints (default: demo 200, others 250)")
+    what.add_argument("--eval-every", type=int, metavar="N", help="steps between validations")
+    what.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints")
     what.add_argument("--seed", type=int, default=0, metavar="N",
                       help="of the weights and of the order of the data (default: %(default)s)")
     what.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
@@ -570,8 +569,9 @@ def main(argv=None):
     if args.check:
         return check(recipe)
     gpu = device.chosen(args)
-    data = corpus.load_data(args.run, args.data, args.tokenizer, args.raw)
-    tokenizer, train_shards, val_shards = data
+    tokenizer, train_shards, val_shards = corpus.load_data(
+        args.run, args.data, args.tokenizer, args.raw
+    )
     start, cfg = None, recipe.model
     if args.init:
         start, cfg = gpt.load(args.init)
@@ -582,13 +582,15 @@ def main(argv=None):
         cfg = replace(cfg, vocab_size=tokenizer.n_vocab)
     recipe = replace(recipe, model=cfg)
     n_tokens = tokenizer.n_vocab if tokenizer else cfg.vocab_size   # a model may know more
+    source = args.data[0] if args.data else None
     for shard in (*train_shards, *val_shards):
-        check_ids(shard, n_tokens, args.data and args.data[0])
-    budget = args.memory_gb and args.memory_gb * 1e9
+        check_ids(shard, n_tokens, source)
+    budget = 1e9 * args.memory_gb if args.memory_gb else None
     args.run.mkdir(parents=True, exist_ok=True)
-    _, last = train(recipe, *data, args.run / "base", args.seed, args.on_mismatch,
-                    args.micro_batch, args.recompute, budget, start, args.align_documents, gpu)
-    report.print_result(last, recipe, *data)
+    _, last = train(recipe, tokenizer, train_shards, val_shards, args.run / "base", args.seed,
+                    args.on_mismatch, args.micro_batch, args.recompute, budget, start,
+                    args.align_documents, gpu)
+    report.print_result(last, recipe, tokenizer, train_shards, val_shards)
     return 0
 
 

@@ -658,7 +658,7 @@ class Completion:
     def entries(self, i, prompt, entries):
         """logprobs of a choice: an entry for each token of the prompt, if echoed, and of the reply.
 
-        top_logprobs has the token itself too, even if it is none of the likeliest.
+        top_logprobs has the token itself too, even if others are likelier.
         """
         if self.logprobs is None:
             return None

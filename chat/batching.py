@@ -53,7 +53,7 @@ class Job:
     entries   with settings.alternatives, one for each token: (token, characters of the reply in
               front of it, whether it is shown, and what generate.likeliest says of it)
     calls     whether an event comes for every token, shown or not
-    client    the one who asks; places are shared out between clients
+    client    a name for the client; places are shared out between clients
     begun     how many prompts have a row; left: how many rows have not ended
     gone      set by the client's thread when nobody waits any more
     """

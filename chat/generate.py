@@ -70,7 +70,7 @@ def draw(p, u):
 def likeliest(z, token, n):
     """The model's own log-probabilities, from the logits z (V,) of one row.
 
-    -> (that of the token, [(token, log-probability)] of the n likeliest)
+    -> (log-probability of the token, [(token, log-probability)] of the n likeliest)
     """
     z = z.astype(np.float64)
     logp = z - z.max()

@@ -13,13 +13,14 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from model import fast                  # before numpy
 import numpy as np
 
 import bpe
 import gpt
 import sample
 from chat import lessons
-from model import checkpoint, fast
+from model import checkpoint
 from run import command, disk
 
 

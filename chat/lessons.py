@@ -13,9 +13,9 @@ import sys
 from collections import Counter
 from typing import NamedTuple
 
+import sample                           # before numpy
 import numpy as np
 
-import sample
 from chat import chats
 from run import command
 

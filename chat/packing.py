@@ -14,9 +14,10 @@ the earlier tokens of its segment and of segment 0 (model/fast.py). So the gradi
 text a row, which tests/test_align.py holds.
 """
 
+from model import cores                 # before numpy
 import numpy as np
 
-from model import cores, planning
+from model import planning
 from run import command
 
 

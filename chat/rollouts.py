@@ -5,9 +5,9 @@ A rollout is align.Rollout: the replies of one step, those to one question side 
 
 import sys
 
+from chat import arena, grading         # before numpy
 import numpy as np
 
-from chat import arena, grading
 from run import command
 
 

@@ -20,9 +20,9 @@ PARTS = ("text", "tool", "output")
 # The changes that in_turns makes, by the names under which they are counted.
 EMPTY = "empty message"
 GREETING = "reply before any question"
-JOINED = "messages joined to the one before of the same role"
+JOINED = "message joined to the one before it, of the same role"
 MOVED = "system message moved to the beginning"
-PARTLY = "a reply of which only a part is to be learned"        # a reason to refuse
+PARTLY = "a reply that is to be learned only in part"        # a reason to refuse
 
 
 class Unusable(ValueError):

@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+import sample                           # before numpy
 import gpt
-import sample
 import train
 from chat import models
 from model import adamw, parallel, resume

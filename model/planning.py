@@ -37,11 +37,14 @@ def peak_flops(gpu):
 
 
 def utilisation(cfg, tokens_per_s, gpu):
-    """The share of a GPU's peak that training uses, called MFU; None where the peak is unknown."""
+    """The share of a GPU's peak that training uses, called MFU, in steps of 1/10,000.
+
+    None where the peak is unknown.
+    """
     peak = peak_flops(gpu)
     if peak is None:
         return None
-    return tokens_per_s * flops_per_token(cfg, cfg.n_positions) / peak
+    return round(tokens_per_s * flops_per_token(cfg, cfg.n_positions) / peak, 4)
 
 
 def available_bytes():

@@ -10,12 +10,13 @@ from run import command, progress, runs
 
 
 def recipe_table(recipes):
-    """The values of {name: recipe} in lines, for --help."""
-    lines = [f"{'preset':12} {'parameters':>13} {'steps':>8} {'rows':>5} {'context':>8} {'lr':>8}"]
+    """The values of {name: recipe} in lines, for --help. eval and save: steps between them."""
+    lines = ["preset         parameters    steps  batch  context       lr  eval  save"]
     for name, recipe in recipes.items():
         cfg = recipe.model
-        lines.append(f"{name:12} {cfg.n_params:13,} {recipe.steps:8,} {recipe.batch:5} "
-                     f"{cfg.n_positions:8,} {recipe.lr:8g}")
+        sizes = f"{cfg.n_params:13,} {recipe.steps:8,} {recipe.batch:6,} {cfg.n_positions:8,}"
+        often = f"{recipe.lr:8g} {recipe.eval_every:5} {recipe.save_every:5}"
+        lines.append(f"{name:11} {sizes} {often}")
     return "\n".join(lines)
 
 

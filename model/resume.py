@@ -94,8 +94,7 @@ def differences(path, params, optimizer, identity):
             return found
         step, t, skipped = (int(about[k]) for k in ("step", "adamw.t", "adamw.skipped"))
         found = unlike(saved, checkpoint_arrays(params, optimizer))
-        updates = t - identity.get("updates_before", 0)
-        if not 0 <= updates <= updates + skipped <= step <= identity.get("steps", step):
+        if not 0 <= t <= t + skipped <= step <= identity.get("steps", step):
             found.append(f"step {step} with {t} updates and {skipped} skipped: impossible")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         found = [f"it is damaged ({type(e).__name__}: {e})"]

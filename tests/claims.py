@@ -1,13 +1,15 @@
 """claims.py: what the talk says about language models, as experiments on the embedded world.
 
-Each is a function of a finished run (out/demo, what `make` leaves). Its docstring states the claim and what would refute it; it prints
-a table or a curve and returns the numbers. All the names, facts and games of this world are invented, so what a model knows
-of them it learned here, and truth is known.
+Each claim is a function of a finished run (out/demo, which `make` leaves). Its docstring states the
+claim and what would refute it. It prints a table or a curve and returns the numbers. All names, facts
+and games of this world are invented. So a model learned here whatever it knows of them, and the truth
+is known.
 
-    python tests/claims.py                  all of them
+    python tests/claims.py                  all claims
     python tests/claims.py dreams tools     some of them
-    python tests/claims.py --seeds 3        each with three seeds, where chance has a part in it: mean and spread
-    python tests/claims.py --run out/demo out/seed1 out/seed2       in other worlds, made with: make RUN=out/seed1 SEED=1
+    python tests/claims.py --seeds 3        each with three seeds: mean and spread
+    python tests/claims.py --run out/demo out/seed1
+                                            in several worlds; make RUN=out/seed1 SEED=1 makes one
 """
 
 import argparse
@@ -44,16 +46,18 @@ CLAIMS = []
 
 
 def claim(function):
+    """Count a function among the claims."""
     CLAIMS.append(function)
     return function
 
 
 def questions(run, name="facts_test", exposure=10):
+    """The tasks of a file about facts on so many pages or more."""
     return [t for t in chats.tasks(run / "tasks" / f"{name}.jsonl") if t.get("exposure", exposure) >= exposure]
 
 
 def continuations(model, texts, n_tokens, temperature, seed=0):
-    """What a model writes after each text, as it would go on with a document, up to its end."""
+    """What a model writes after each text when it continues a document, up to the document's end."""
     params, cfg, tokenizer = model
     end = tokenizer.eot_token
     prompts, out = [[end, *tokenizer.encode_ordinary(text)] for text in texts], []
@@ -63,12 +67,13 @@ def continuations(model, texts, n_tokens, temperature, seed=0):
 
 
 def interval(right, n):
+    """A share with its 95 % interval, for a line of the output."""
     low, high = arena.wilson(right, n)
     return f"{right / n:6.1%} ({low:.1%} to {high:.1%} of {n:,})"
 
 
 def teach(run, name, rows, steps, seed, start="base", batch=32, lr=2e-3, replay=0):
-    """A model of its own for an experiment, claims/name: start/ fine-tuned on conversations."""
+    """A model for one experiment, claims/NAME: the stage start, fine-tuned on conversations."""
     path = run / "claims" / f"{name}.jsonl"
     toyweb.write_jsonl(path, rows)
     align.sft(run, replace(options.SFT, steps=steps, lr=lr, warmup=10, batch=batch, replay=replay), seed, "restart", [path], start, f"claims/{name}")
@@ -76,18 +81,20 @@ def teach(run, name, rows, steps, seed, start="base", batch=32, lr=2e-3, replay=
 
 
 def train_log(folder):
+    """The rows of a stage's log."""
     return [row for _, row in disk.read_jsonl(folder / "log.jsonl")]
 
 
 def right(model, tasks, temperature=0.0, seed=0, max_tokens=80):
-    """(tasks,) whether each was answered rightly."""
+    """(tasks,) whether each task was answered rightly."""
     return np.array([v.correct for v in arena.ask(*model, tasks, temperature, seed, max_tokens)[1]])
 
 
 @claim
 def dreams(run, seed):
-    """A base model dreams documents: nothing asked, it writes pages like those it read, and asked, it goes on as the page might that
-    holds the question. Refuted if it stops after answering, as the assistant does.
+    """A base model dreams documents. Asked nothing, it writes pages like those it has read. Asked a
+    question, it continues the page on which the question might stand. Refuted if it answers and
+    stops, as the assistant does.
     """
     base, sft = (sample.load_model(run / stage) for stage in ("base", "sft"))
     for text in continuations(base, [""] * 3, 60, 1.0, seed):
@@ -95,7 +102,7 @@ def dreams(run, seed):
     tasks = questions(run)[::4]
     texts = continuations(base, [t["question"] + "\n" for t in tasks], 60, 1.0, seed)
     replies, verdicts = arena.ask(*sft, tasks, 1.0, seed)
-    print(f"   asked {tasks[0]['question']!r}, it goes on: {' '.join(texts[0].split())!r}")
+    print(f"   asked {tasks[0]['question']!r}, it continues: {' '.join(texts[0].split())!r}")
     print(f"   the assistant: {sample.reply_text(replies[0].ids, sft[2])!r}")
     stops = sum(len(base[2].encode_ordinary(t)) < 30 for t in texts), sum(v.ended and v.n_tokens < 30 for v in verdicts)
     for name, n in zip(("base", "sft"), stops):
@@ -105,9 +112,9 @@ def dreams(run, seed):
 
 @claim
 def few_shot(run, seed):
-    """Large base models can be made to answer by examples in front of the question, without any training; the beginning of it is that
-    later tokens of a document are easier than early ones. Refuted if accuracy does not rise with the number of examples, or the loss
-    does not fall with what stands before a token.
+    """Examples in front of a question make a large base model answer it, without any training. This
+    works because later tokens of a document are easier to predict than early ones. Refuted if
+    accuracy does not rise with the number of examples, or if the loss does not fall along a window.
     """
     base, rng, out = sample.load_model(run / "base"), np.random.default_rng(seed), {}
     asked = list({(t["entity"], *t["options"]): t for t in questions(run)}.values())      # one of each fact; the options tell the kind
@@ -120,7 +127,7 @@ def few_shot(run, seed):
         print(f"   {k} examples in front: {interval(right, len(prompts))}")
         out[f"{k} examples"] = right / len(prompts)
     if out["8 examples"] <= 0.1:
-        print("   no better than a guess among ten: a model of this size does not take it from examples")
+        print("   no better than a guess among ten: a model of this size does not learn from examples")
     params, cfg, tokenizer = base
     rows = evaluate.validation_rows(corpus.load_run(run, tokenizer)[1], cfg.n_positions, 128).astype(np.int64)
     nll = fast.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
@@ -131,8 +138,8 @@ def few_shot(run, seed):
 
 @claim
 def regurgitation(run, seed):
-    """What was read again and again is recited word for word, what was read once is not. Refuted if the share recited does not rise with
-    the number of readings.
+    """A page that was read again and again is recited word for word; a page that was read once is
+    not. Refuted if the share of recited pages does not rise with the number of readings.
     """
     model = params, cfg, tokenizer = tuning.load_stage(run, "base", "python train.py")
     train_shards, val_shards = corpus.load_run(run, tokenizer)
@@ -161,20 +168,20 @@ def regurgitation(run, seed):
 
 
 def sums(run):
-    """The run's conversations with sums in them, as they are and with the calls of the calculator left out."""
+    """The run's conversations with sums, as they are and without the calls of the calculator."""
     rows = [row for _, row in disk.read_jsonl(run / "chat" / "train.jsonl") if row["kind"] == "calculator"]
     return rows, [toylessons.chat(row["messages"][0]["content"], row["messages"][1]["content"][-1]["text"]) for row in rows]
 
 
 @claim
 def tools(run, seed):
-    """Arithmetic in the head is unreliable, a calculator is not: the assistant is taught its sums once
-    more, with the calculator and, from the same start and in as many steps, without. Refuted if it
-    does as well without.
+    """Arithmetic in the head is unreliable, a calculator is reliable. The assistant is taught its
+    sums once more: with the calculator, and without it from the same start in as many steps.
+    Refuted if it does as well without.
     """
     tasks, out = chats.tasks(run / "tasks" / "calculator_test.jsonl"), {}
     digits = np.array([len(t["answer"].lstrip("-")) for t in tasks])
-    for name, rows in zip(("with the calculator", "in its head"), sums(run)):
+    for name, rows in zip(("with the calculator", "without it"), sums(run)):
         ok = right(teach(run, "tools", rows, 300, seed, "sft", lr=1e-3), tasks)
         print(f"   {name:20} {interval(ok.sum(), len(ok))}; by digits of the result: " + ", ".join(f"{n}: {ok[digits == n].mean():.0%}" for n in np.unique(digits)))
         out[name] = float(ok.mean())
@@ -183,8 +190,9 @@ def tools(run, seed):
 
 @claim
 def reaching_for_the_tool(run, seed):
-    """Shown both ways, now and then with the calculator and mostly without, a model that is rewarded for right results learns to reach for
-    the calculator by itself. Refuted if the share of calls does not rise, or accuracy not with it.
+    """A model that has seen sums mostly without the calculator, and is rewarded for right results,
+    learns to use the calculator by itself. Refuted if the share of calls does not rise, or if
+    accuracy does not rise with it.
     """
     rng = toyworld.stream(seed, "reach")
     rows, plain = sums(run)
@@ -203,8 +211,9 @@ def reaching_for_the_tool(run, seed):
 
 @claim
 def knowledge_of_self(run, seed):
-    """A base model is nobody. Who it is, is put there, by conversations or by a system message. Refuted if the base model names itself, or
-    if a model that learned to heed system messages does not take names it never saw from them.
+    """A base model has no identity. Conversations or a system message give it one. Refuted if the
+    base model names itself, or if a model that learned to follow system messages does not take
+    names from them that it never saw.
     """
     rng, taken, out = toyworld.stream(seed, "self"), {e["stem"] for e in toyworld.entities(0)}, {}
     asks, held = ([q for _, *both, _ in toywords.IDENTITY[:1] for q in both[i]] for i in (0, 1))
@@ -229,8 +238,8 @@ def knowledge_of_self(run, seed):
     print(f"   base, asked {held[0]!r}: {' '.join(texts[0].split())!r}")
     messages, names = [row["messages"][:2] for row in test], [row["messages"][2]["content"][5:-1] for row in test]
     for what, (n, of) in (("base model says Longhand", (sum("Longhand" in t for t in texts), len(texts))), ("by data: sft says Longhand", says(sft, plain, ["Longhand"] * len(plain))),
-                          ("sft, a system message says another name", says(sft, messages, names)), ("taught to heed it, names it never saw", says(heeds, messages, names)),
-                          ("and without a system message still Longhand", says(heeds, plain, ["Longhand"] * len(plain)))):
+                          ("sft, a system message gives another name", says(sft, messages, names)), ("taught to follow it, names it never saw", says(heeds, messages, names)),
+                          ("and without a system message Longhand", says(heeds, plain, ["Longhand"] * len(plain)))):
         print(f"   {what:46} {interval(n, of)}")
         out[what] = n / of
     return out
@@ -238,15 +247,17 @@ def knowledge_of_self(run, seed):
 
 @claim
 def assistant(run, seed):
-    """Examples make an assistant of a base model: it answers questions put in words that it was not shown and ends by itself, rewards for
-    right answers teach it what examples did not, rewards by lot nothing, and from comparisons a model learns what people like. Refuted by
-    under nine in ten well-exposed facts, a reply without an end, under 95 % after reinforcement, or a control that gains.
+    """Examples make an assistant of a base model: it answers questions in words that it was never
+    shown, and ends its replies. Rewards for right answers teach it more, random rewards teach it
+    nothing, and comparisons teach a model what people prefer. Refuted by under nine in ten
+    well-known facts, a reply without an end, under 95 % after reinforcement, or a control that
+    gains.
     """
     of = {stage: arena.evaluate(*sample.load_model(run / stage), run) for stage in ("sft", "rl", "rl_random")}
     facts = np.sum([found[:2] for what, found in of["sft"].items() if what.startswith("facts on 10 pages")], 0)
     ended, asked = (sum(found[i] for found in of["sft"].values()) for i in (2, 1))
-    print(f"   facts told on ten pages or more, in other words: {interval(*facts)}; replies that end: {interval(ended, asked)}")
-    for stage, how in (("sft", "examples alone"), ("rl", "reinforced"), ("rl_random", "reinforced by lot")):
+    print(f"   facts on ten pages or more, in other words: {interval(*facts)}; replies that end: {interval(ended, asked)}")
+    for stage, how in (("sft", "examples alone"), ("rl", "reinforced"), ("rl_random", "with random rewards")):
         print(f"   the wheel, {how}: {interval(*of[stage]['wheel'][:2])}")
     _, agreed, pairs = align.reward(run, options.REWARD, seed, "restart", out="claims/reward")
     print(f"   held-out comparisons in order: {interval(agreed, pairs)}")
@@ -256,8 +267,9 @@ def assistant(run, seed):
 
 @claim
 def tokens_to_think(run, seed):
-    """A model needs tokens to think: each token is only so much computation, so what takes many steps must be spread over many tokens; and
-    it is the steps written down that help, not the time. Refuted if short replies, or replies as long but without the steps, do as well.
+    """A model needs tokens to think. Each token allows only so much computation, so a task of many
+    steps must be spread over many tokens; and the written steps help, not the length. Refuted if
+    short replies, or replies as long but without steps, do as well.
     """
     rng, out = toyworld.stream(seed, "think"), {}
 
@@ -287,8 +299,8 @@ def tokens_to_think(run, seed):
 
 @claim
 def spelling(run, seed):
-    """A model does not see letters, it sees tokens: it spells and counts letters badly, and better when the same word is given
-    letter by letter. Refuted if words as tokens do as well as words as letters.
+    """A model sees tokens and no letters. So it spells and counts letters badly, and does better when
+    a word is given letter by letter. Refuted if words as tokens do as well as words as letters.
     """
     rng, words = toyworld.stream(seed, "spelling"), set()
     for path in sorted((run / "docs").glob("*.jsonl.gz")):
@@ -323,12 +335,13 @@ def spelling(run, seed):
 
 @claim
 def hallucination(run, seed):
-    """A model trained to answer makes things up about names it never read; asked what it knows, and trained to refuse what it does not, it
-    says so, of other names too. Refuted if wrong answers about unknown names stay, if it refuses what it knows, or if refusals taught for
-    questions drawn by lot tell names it read of from others as well.
+    """A model trained to answer invents answers about names that it never read. Trained to refuse
+    what it does not know, it refuses, also for names that were not in this training. Refuted if
+    wrong answers about unknown names stay, if it refuses what it knows, or if refusals of questions
+    drawn by lot distinguish names that it has read from others as well.
     """
     out, asked = {}, probe.ask_often(sample.load_model(run / "sft"), chats.tasks(run / "tasks" / "probe_train.jsonl"), seed=seed)
-    for name, control in (("taught by what it knows", False), ("taught by lot", True)):
+    for name, control in (("taught by what it knows", False), ("taught at random", True)):
         probed = counts, before, after, free = probe.probe(run, options.SFT, seed, control, "restart", asked)
         print(f"   {name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
         print("   " + probe.table(probed).replace("\n", "\n   "))
@@ -344,16 +357,17 @@ DISH = re.compile("|".join(sorted(toywords.SLOTS["meal"], key=len, reverse=True)
 
 
 def gold(text):
-    """What a reader of suppers in truth likes: up to four dishes, each another one; what comes after them makes ill."""
+    """The true value of a supper: one for each different dish up to the fourth, minus one for each later one."""
     dishes = DISH.findall(text)
     return len(set(dishes[:4])) - max(0, len(dishes) - 4)
 
 
 @claim
 def gamed(run, seed):
-    """A reward model is a stand-in for what people like, and can be gamed: pressed hard enough, replies that it likes ever better get
-    worse in truth, and staying near where one began prevents it. Here that more than four dishes are too many is in hardly any
-    comparison. Refuted if truth goes on rising with the reward without a leash, or falls with one.
+    """A reward model stands in for what people like, and can be gamed. Pressed hard enough, replies
+    that it scores ever higher become worse in truth; a leash to the start prevents this. Here hardly
+    any comparison shows that more than four dishes are too many. Refuted if truth rises with the
+    reward to the end without a leash, or falls with one.
     """
     rng, out, folder = toyworld.stream(seed, "gamed"), {}, run / "claims"
     folk, ask = toywords.SLOTS["folk"], "What did {} have for supper?".format
@@ -376,7 +390,7 @@ def gamed(run, seed):
     bayes = np.mean([1 / (1 + np.exp(-abs(four[a] - four[b]))) for four in truth[2000:].reshape(-1, 4) for a in range(4) for b in range(a)])
     recipe = replace(options.REWARD, steps=150, lr=3e-4)
     _, right, pairs = align.reward(run, recipe, seed, "restart", [folder / "compared.jsonl"], folder / "held_out.jsonl", "claims/judge", "claims/suppers")
-    print(f"   reward model: held-out pairs in order {interval(right, pairs)}; of what who knew the truth would have, {bayes:.1%}: {right / pairs / bayes:.1%}")
+    print(f"   reward model: held-out pairs in order {interval(right, pairs)}; {right / pairs / bayes:.1%} of the {bayes:.1%} that the truth itself reaches")
     out["share of the limit"] = float(right / pairs / bayes)
     for leash in (0.0, 0.2):
         name = f"leash {leash}" if leash else "no leash"
@@ -391,7 +405,7 @@ def gamed(run, seed):
 
 
 def press(run, leash, seed):
-    """Reinforce against the judge: (log with the truth in it, the last replies)."""
+    """Reinforce against the judge. Returns the log with the true values, and the last replies."""
     judge, history, last = judges.load(run / "claims" / "judge"), [], []
 
     def proxy(rollout):
@@ -412,8 +426,9 @@ def press(run, leash, seed):
 
 @claim
 def past_the_teacher(run, seed):
-    """Who imitates stops at his teacher, who is rewarded passes him, as AlphaGo did. The teacher errs now and then in a step. Refuted if
-    imitation alone gets past the teacher at temperature 1, where a model does as its teacher did, or reinforcement does not.
+    """A model that imitates stops at its teacher; a rewarded one passes him, as AlphaGo did. The
+    teacher sometimes makes a mistake in a step. Refuted if imitation alone passes the teacher at
+    temperature 1, where a model does as its teacher did, or if reinforcement does not.
     """
     rng, out, slip = toyworld.stream(seed, "teacher"), {}, 0.1
 
@@ -445,11 +460,12 @@ def past_the_teacher(run, seed):
 
 @claim
 def longer_replies(run, seed):
-    """Reinforcement from right answers alone makes replies longer, because it is long ones that are right; nobody asked for length.
-    Refuted if length does not grow with accuracy, or grows under rewards by lot as well.
+    """Reinforcement from right answers alone makes replies longer, because the long ones are right;
+    nothing asks for length. Refuted if length does not grow with accuracy, or if it grows under
+    random rewards as well.
     """
     out = {}
-    print("   theory: of who keeps only his right replies and learns them, the odds of step by step grow tenfold a round; a row is taken for a round")
+    print("   theory: a model that learns only its right replies multiplies the odds of step by step\n   by ten a round; each row counts as a round")
     for stage in ("rl", "rl_random"):
         log = train_log(run / stage)
         print(f"   {stage:10} step  reward  accuracy  length  step by step   theory")
@@ -464,27 +480,36 @@ def longer_replies(run, seed):
 
 @claim
 def ranking(run, seed):
-    """Judged by battles, examples and right rewards make a better model of the one they begin with, rewards by lot do not. Refuted if
-    intervals overlap where it should be better, or do not where it should not."""
+    """Judged by battles, examples and rewards for right answers improve the model they begin with;
+    random rewards do not. Refuted if intervals overlap where a model should be better, or do not
+    overlap where it should not.
+    """
     rated = arena.fight(run, [*models.in_run(run), *models.in_run(run / "claims")], seed)
     print("   " + arena.table(rated).replace("\n", "\n   "))
     of = {r.name: r for r in rated}
     for better, than in (("sft", "base"), ("rl", "sft"), ("rl_random", "sft"), ("claims/passed", "claims/imitation600")):
         if better in of and than in of:
-            print(f"   {better} is {'' if of[better].low > of[than].high else 'not surely '}above {than}")
+            print(f"   {better} is {'' if of[better].low > of[than].high else 'not certainly '}above {than}")
     return {r.name: r.rating for r in rated}
 
 
 def parse_args(argv=None):
-    p = argparse.ArgumentParser(description="Put the talk's claims to the test.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("claims", nargs="*", help=f"some of {', '.join(f.__name__ for f in CLAIMS)} (default: all)")
-    p.add_argument("--run", type=Path, nargs="+", default=[ROOT / "out" / "demo"], help="finished run folders")
-    p.add_argument("--seeds", type=int, default=1, help="how often, with other seeds")
+    """The options of the command."""
+    names = ", ".join(function.__name__ for function in CLAIMS)
+    p = argparse.ArgumentParser(description="Put the talk's claims to the test.")
+    p.add_argument("claims", nargs="*", metavar="CLAIM",
+                   help=f"some of {names} (default: all of them)")
+    p.add_argument("--run", type=Path, nargs="+", default=[ROOT / "out" / "demo"], metavar="DIR",
+                   help="finished run folders (default: out/demo)")
+    p.add_argument("--seeds", type=int, default=1, metavar="N",
+                   help="repetitions, each with another seed (default: %(default)s)")
     return p.parse_args(argv)
 
 
 def alone(pipe, name, run, seeds):
-    """A claim in a process of its own: [(what it printed, what it found, seconds)] of the seeds goes through the pipe, or its error."""
+    """Run a claim in this process. Sends through the pipe, for each seed, (what it printed, what it
+    found, seconds), or the error.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C is for the process that waits
     claim, found = next(f for f in CLAIMS if f.__name__ == name), []
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
@@ -500,8 +525,11 @@ def alone(pipe, name, run, seeds):
 
 
 def spread(jobs):
-    """Yields what alone finds for each job, (name, run, seeds), in their order. Each has one core, for most are too small to keep more of
-    them busy; so what comes out does not hang on how many there are."""
+    """Yields the results of alone() for each job (name, run, seeds), in order.
+
+    Each job runs on one core: most models are too small for more, and so results do not depend on
+    how many cores there are.
+    """
     free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [None]
     context, futures = multiprocessing.get_context("spawn"), []
 
@@ -538,6 +566,7 @@ def spread(jobs):
 
 
 def main(argv=None):
+    """Run the claims side by side, and print what each of them found."""
     args, begun = parse_args(argv), time.perf_counter()
     known = {f.__name__: f for f in CLAIMS}
     unknown = [name for name in args.claims if name not in known]

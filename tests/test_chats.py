@@ -71,7 +71,7 @@ def calling(name, arguments):
 
 GOOD = {"messages": [said("two"), assistant("three")]}
 NOTHING = "conversation with nothing in it"
-ONLY_PART = "a reply of which only a part is to be learned"
+ONLY_PART = "a reply that is to be learned only in part"
 
 
 @pytest.mark.parametrize("row, reason, detail", [

@@ -32,7 +32,7 @@ def test_hh_rlhf(tmp_path):
     assert found[1:] == [comparisons.Comparison([said("A\n\nB")], ["C", "D"], [1, 0])]
     assert notes == {
         "pair of two equal replies": 1, "pair with an empty message": 1, "pair that differs before its last reply": 1,
-        "messages joined to the one before of the same role": 2, "pair that does not end with a reply": 1}
+        "message joined to the one before it, of the same role": 2, "pair that does not end with a reply": 1}
 
 
 @pytest.mark.parametrize("row", [

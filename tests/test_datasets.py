@@ -45,7 +45,7 @@ def test_sharegpt(tmp_path):
                         turns(("system", "Be brief."), ("gpt", "Welcome!"), ("human", "Hello"), ("gpt", "Hi"), ("gpt", "there."), ("human", "So"), ("human", "?")),
                         turns(("gpt", "Nobody asked.")), turns(("human", " "), ("human", "Hello"), ("gpt", "Hi!")))
     assert found == [TWO, [said("Be brief.", "system"), said("Hello"), said("Hi\n\nthere.", "assistant")], TWO]
-    assert notes == {"reply before any question": 2, "messages joined to the one before of the same role": 2, "question at the end without a reply": 1,
+    assert notes == {"reply before any question": 2, "message joined to the one before it, of the same role": 2, "question at the end without a reply": 1,
                      "conversation with nothing in it": 1, "empty message": 1}
 
 

@@ -244,7 +244,7 @@ def test_an_index_that_is_none(tmp_path):
     run("match", "--work", work, "--save-index", tmp_path / "index.npy")
     assert "a.keys.npy: uint64 (16, 14) is not what this step writes" in fails("match", "--work", work, "--index", work / "a.keys.npy")
     np.save(tmp_path / "other.npy", np.load(tmp_path / "index.npy")[:, ::-1])
-    assert "other.npy: not an index, its keys are not sorted" in fails("match", "--work", work, "--index", tmp_path / "index.npy", tmp_path / "other.npy")
+    assert "other.npy: no index, because its keys are not sorted" in fails("match", "--work", work, "--index", tmp_path / "index.npy", tmp_path / "other.npy")
     assert "No such file" in fails("match", "--work", work, "--save-index", tmp_path / "nowhere" / "index.npy")
     assert "matched.json: no such file" in fails("drop", path, "--work", work, "--to", tmp_path / "out")
 

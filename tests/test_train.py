@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import train
 from conftest import run_main, run_script
-from model import adamw
+from model import adamw, corpus
 
 SENTENCES = ["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]
 TEXT = "".join(random.Random(1).choice(SENTENCES) for _ in range(900))
@@ -134,7 +134,7 @@ def test_shakespeare_preset_is_nanogpts_but_for_the_learning_rate(shared):
     assert (recipe.batch, recipe.steps, recipe.warmup) == (12, 2000, 100)
     assert (recipe.beta2, recipe.weight_decay) == (0.99, 0.1)
     assert (recipe.lr, recipe.min_lr) == (3e-3, 3e-4)       # nanoGPT: 1e-3, 1e-4
-    found = train.corpus.load_characters(shared("tinyshakespeare.txt"))
+    found = corpus.load_characters(shared("tinyshakespeare.txt"))
     tokenizer, train_ids, val_ids = found
     assert tokenizer.n_vocab == 65
     assert len(train_ids[0]) == 1_003_854 and len(val_ids[0]) == 111_540
@@ -218,5 +218,5 @@ def test_help_fits_a_terminal_and_has_the_presets_values(monkeypatch):
     assert max(map(len, done.stdout.splitlines())) <= 80
     recipe = train.PRESETS["shakespeare"]
     line = next(line for line in done.stdout.splitlines() if line.startswith("shakespeare"))
-    assert line.split()[1:] == [f"{recipe.model.n_params:,}", f"{recipe.steps:,}",
-                                str(recipe.batch), str(recipe.model.n_positions), "0.003"]
+    assert line.split()[1:] == ["809,856", "2,000", "12", "64", "0.003", "250", "250"]
+    assert f"{recipe.model.n_params:,}" == "809,856" and recipe.steps == 2000

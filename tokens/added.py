@@ -16,14 +16,16 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
+from run import command
 from tokens.patterns import SlowPattern, check_compiled, check_pattern, in_time, match_spans
 
 
 class Flags(NamedTuple):
     """How an added token is found in a text.
 
-    normalized: in the normalised text, by its normalised name. lstrip, rstrip: it takes the white
-    space before it, behind it, along. single_word: only where no word goes on before or behind it.
+    normalized: it is looked for in the normalised text, by its normalised name. lstrip, rstrip: the
+    white space before it, or behind it, becomes part of it. single_word: it is found only where no
+    word continues before or behind it.
     """
     normalized: bool = False
     lstrip: bool = False
@@ -47,9 +49,9 @@ def well_formed(text):
 class Names:
     """Finds names, such as those of special tokens, in a text.
 
-    A regular expression would try each of 1,000 names at each place. Here the names are sorted.
-    Take the last name that does not sort behind the text from a place on. The longest name that
-    begins at this place is that one or one that it begins with, as <|im_end|> begins with <|im.
+    A regular expression would try each of 1,000 names at each place. Here the names are sorted. We
+    take the text from a place on, and find the last name that does not sort behind it. The longest
+    name at this place is that name, or a name that it begins with, as <|im_end|> begins with <|im.
     """
 
     def __init__(self, names):
@@ -318,3 +320,7 @@ def marks_in_order(found):
     for _, run in itertools.groupby(marks, lambda mark: unicodedata.combining(mark) > 0):
         ordered += sorted(run, key=unicodedata.combining)
     return "".join(ordered)
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

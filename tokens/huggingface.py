@@ -15,7 +15,7 @@ import json
 
 import regex
 
-from run import disk
+from run import command, disk
 from run.disk import distinct
 from tokens.added import LOWERCASE, UNICODE_FORMS, Flags, Prepend, Replace, Strip
 from tokens.encoder import merge
@@ -48,8 +48,8 @@ BROKEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 def merges_of(ranks):
     """Yields a list for each token, in the order of ranks: all (left, right) that make it.
 
-    A list is sorted by the ranks of left and right. It is one token at a time because the tokens a,
-    aa, aaa ... of a megabyte of file have more pairs than memory should hold.
+    Each list is sorted by the ranks of left and right. The lists come one at a time, because the
+    tokens a, aa, aaa ... of a file of a megabyte have more pairs than memory should hold.
     """
     lengths = {len(token) for token in ranks}
     for token in sorted(ranks, key=ranks.get):
@@ -63,7 +63,7 @@ def merges_of(ranks):
 
 
 def all_merges(ranks):
-    """All (left, right) whose joint bytes are a token, by the ranks of that, of left, of right."""
+    """All (left, right) whose joint bytes are a token, sorted by the ranks of all three."""
     return [pair for merges in merges_of(ranks) for pair in merges]
 
 
@@ -96,9 +96,9 @@ def own_merges(ranks):
 def check_merges(ranks, merges, ignore_merges):
     """ValueError unless merging by this list is the same function as merging by joint bytes.
 
-    It is, if the products come in order of rank and each token, merged by the ranks below its own,
-    ends as two parts that the list joins: other entries then never come up. It also is, if the list
-    is the full one that we write ourselves.
+    It is the same in two cases. Either the list is the full one, which we write ourselves. Or its
+    products come in order of rank, and each token, merged by the ranks below its own, ends as two
+    parts that the list joins; the other entries of the list are then never used.
     """
     if ignore_merges and are_all_merges(merges, ranks):
         return
@@ -293,7 +293,7 @@ def ranks_in(vocab, added, made, spelling):
 def in_effect(flags, normalize, added):
     """The flags without those that change nothing.
 
-    Where no text is normalised, it changes nothing whether names are, if that is so for all alike.
+    If no text is normalised, `normalized` changes nothing, as long as all names have it or none.
     """
     if not normalize and len({flags.get(name, Flags()).normalized for name in added}) < 2:
         flags = {name: f._replace(normalized=False) for name, f in flags.items()}
@@ -352,12 +352,12 @@ JSON_AROUND = {"ByteLevel", "TemplateProcessing", "Sequence", "RobertaProcessing
 
 
 def usual(table):
-    """{key: the first value}."""
+    """The first value of each key in a table."""
     return {key: values[0] for key, values in table.items()}
 
 
 def require(part, table):
-    """ValueError naming what is in a part of the file and not in the table."""
+    """ValueError that names a value in a part of the file which the table does not allow."""
     for key, values in table.items():
         found = part.get(key, values[0])
         if found not in values or type(found) is int and type(values[0]) is bool:
@@ -406,7 +406,7 @@ def json_file(vocabulary, path):
 
 
 def is_piece_too(name, vocabulary):
-    """Whether some piece of text is spelled like the name, where the added token is not found.
+    """Whether the name of an added token may also be the spelling of an ordinary piece of text.
 
     tokenizers would take the piece for the token, if vocab has it and merges are ignored.
     """
@@ -477,8 +477,8 @@ IN_WORDS = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}" + "\u200c\u200d"
 def read_json(path):
     """tokenizer.json -> Vocabulary with the same ids, or ValueError naming what this cannot do.
 
-    Read are byte-level BPE, the steps that read_normalizer and read_cut know, and added tokens. All
-    else would change ids.
+    It reads byte-level BPE, the steps that read_normalizer and read_cut know, and added tokens.
+    Anything else would change ids.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
@@ -641,3 +641,7 @@ def read_added(tokens, vocab):
         following = max(following, given + 1)
     special = {token["content"]: token.get("special", True) for token in tokens}
     return ids, special, {token["content"]: flags_of(token) for token in tokens}
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

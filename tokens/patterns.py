@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import regex
 
+from run import command
+
 # gpt2 and cl100k stand as they were first published. tiktoken has since rewritten both for speed,
 # with equal ids, using {1,3}+ and $, which Oniguruma reads differently. gpt4 is what rustbpe and
 # minbpe train with; bpe.py explains its form with single digits, which is the default here. Each
@@ -108,8 +110,8 @@ def finder(pattern):
 
     pattern: a regular expression, or a tuple of steps (see Split). With the step SPELLED the pieces
     are spelled in BYTE_TO_CHARACTER. Text that a pattern does not match is dropped, as in tiktoken.
-    PATTERNS take time in proportion to the text. The function raises SlowPattern when another one
-    takes more than its time.
+    PATTERNS take time in proportion to the text. With any other pattern, the function raises
+    SlowPattern when it takes too long.
     """
     if isinstance(pattern, tuple):
         findall = partial(in_steps, pattern)
@@ -165,7 +167,7 @@ FOLDED = regex.compile(r"[iI\u0080-\U0010ffff]|[sSfF][sS]|[sS][tT]|[fF][fFlL]|-"
 
 
 def without_inner_classes(pattern):
-    """[a[b]] -> [ab], which it is in Oniguruma. An inner class that says more, as [^b], stays."""
+    """[a[b]] -> [ab], as Oniguruma reads it. An inner class like [^b] stays."""
     out, depth, at = [], 0, 0
     while at < len(pattern):
         part = (PART_OF_CLASS if depth else PART).match(pattern, at)[0]
@@ -422,3 +424,7 @@ def bytes_of(piece, pattern):
     if isinstance(pattern, tuple) and SPELLED in pattern:
         return piece.translate(CHARACTER_TO_BYTE).encode("latin-1")
     return piece.encode("utf-8")
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

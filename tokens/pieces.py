@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
+from run import command
 from tokens.patterns import PATTERNS, SPELLED, Split, bytes_of, finder
 
 
@@ -94,7 +95,7 @@ def kinds(cases, n=N_CHARACTERS):
 
 @cache
 def ascii_kinds(cases):
-    """The same for bytes.translate."""
+    """kinds() of the first 256 characters, for bytes.translate."""
     return bytes(kinds(cases, 256))
 
 
@@ -114,8 +115,8 @@ NOWHERE = np.zeros(0, np.int64)
 def starts(text, rules, borders=NOWHERE):
     """Where the pattern's pieces begin in a text of n characters -> (n,) bool, (n,) code points.
 
-    The text is whole, or cut at SAFE_CUT: what is around it does not matter. At each of `borders`,
-    places of characters that count for nothing, one text ends and the next one begins.
+    The text is whole, or it was cut at SAFE_CUT, so what was around it does not matter.
+    borders: the places of characters that stand between two texts and belong to neither.
     """
     n = len(text)
     if text.isascii():
@@ -345,7 +346,7 @@ def byte_places(code):
 
 
 def cut_by_pattern(parts, pattern):
-    """cut() for a pattern that is not in RULES. If only its last step is, arrays do that step."""
+    """cut() for a pattern that is not in RULES. If its last step is, arrays do that step."""
     steps = pattern if isinstance(pattern, tuple) else ()
     last = steps[-1] if steps else None
     by_rules = (isinstance(last, Split) and last == Split(last.pattern)
@@ -364,3 +365,7 @@ def cut_by_pattern(parts, pattern):
         place = byte_places(np.frombuffer(text.encode("utf-32-le"), np.uint32))
         begin, length = place[begin], place[begin + length] - place[begin]
     return np.frombuffer(raw + bytes(PADDING), np.uint8), begin, length, ends
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)

@@ -121,7 +121,7 @@ def without_dots(path):
     return "/" + "/".join(kept)
 
 
-def parts_of(link, base):
+def resolve(link, base):
     """(scheme, authority, path, query) of a link, relative to base, by the URL Standard."""
     scheme, address = SCHEME.match(link), ADDRESS.match(base)
     rest = link[scheme.end():] if scheme else link
@@ -163,7 +163,7 @@ def normalise(link, base=""):
     check_length(link)
     if link != stream_safe(link):                       # normalising it would take quadratic time
         raise ValueError(f"{link[:200]!r}: too many marks on a letter for an address")
-    scheme, authority, path, query = parts_of(link, base)
+    scheme, authority, path, query = resolve(link, base)
     found = AUTHORITY.fullmatch(authority)
     host = normal_host(found[1]) if found else ""
     port = int(found[2] or 0) if found else 0

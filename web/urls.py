@@ -42,7 +42,8 @@ MAX_HOST = 253                                              # characters of a na
 def host_of(url):
     """The host of a URL in lower case, without user, port and final dot.
 
-    "" if the URL has none, or one that is too long for DNS.
+    "" if the URL has none, or one that is too long for DNS. It only lower-cases, as FineWeb does;
+    web/addresses.py brings the hosts that we fetch from into one spelling.
     """
     try:                                                    # urlsplit normalises beyond ASCII
         host = urlsplit(encoding.stream_safe(url)).netloc.rpartition("@")[2]
