@@ -256,7 +256,8 @@ def parts_beside(page, above, i, prose, plain):
     """
     nodes = page.nodes
     outer, beside = nodes[above], nodes[i]
-    ranges, at, child, shape_of = [], outer.first, above + 1, cache(shape)
+    ranges, at, child = [], outer.first, above + 1
+    shape_of = cache(shape)                                 # elements may share long attributes
     while child < outer.below:
         node = nodes[child]
         a, b, child = node.first, node.last, node.below
