@@ -255,7 +255,7 @@ def assistant(run, seed):
     gains.
     """
     of = {stage: arena.evaluate(*sample.load_model(run / stage), run) for stage in ("sft", "rl", "rl_random")}
-    facts = np.sum([found[:2] for what, found in of["sft"].items() if what.startswith("facts on 10 pages")], 0)
+    facts = np.sum([found[:2] for what, found in of["sft"].items() if what.startswith("facts on 10+ pages")], 0)
     ended, asked = (sum(found[i] for found in of["sft"].values()) for i in (2, 1))
     print(f"   facts on ten pages or more, in other words: {interval(*facts)}; replies that end: {interval(ended, asked)}")
     for stage, how in (("sft", "examples alone"), ("rl", "reinforced"), ("rl_random", "with random rewards")):
