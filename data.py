@@ -404,18 +404,17 @@ def c4_quality(text):
     kept, n_sentences = [], 0
     for line in text.splitlines():
         pieces = line.split()
-        too_long = len(line) > 1000 and max(map(len, pieces)) > 1000        # is no word
-        if len(pieces) < 3 or too_long:
-            continue
+        if len(pieces) < 3 or (len(line) > 1000 and max(map(len, pieces)) > 1000):
+            continue                                        # a stub, or no words
         line = line.strip()
         if "[" in line:
             line = CITATION.sub("", line)
         lower = line.lower()
         if "lorem ipsum" in lower:
             return None, "lorem_ipsum"
-        if "javascript" in lower:
+        if "javascript" in lower:                           # "Please enable JavaScript"
             continue
-        if "{" in line:
+        if "{" in line:                                     # code
             return None, "curly_bracket"
         if any(policy in lower for policy in POLICIES):
             continue
@@ -472,6 +471,7 @@ def stage_fineweb(doc, tools):
 # ------------------------------------------------------------------------------------------ 8. pii
 
 EMAIL = re.compile(rf"\b{pii.USER}@(?:{pii.DOMAIN})")
+
 
 def redact(text):
     """Replaces e-mail and public IPv4 addresses by others, in turn. The twin is pii.redact.
