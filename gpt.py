@@ -115,8 +115,9 @@ def init(cfg, seed, dtype=np.float32):
         elif "ln_" in name:
             params[name] = np.ones(shape, dtype)
         else:
-            drawn = rng.standard_normal(shape, np.float32) * np.float32(std)
-            params[name] = drawn.astype(dtype)
+            drawn = rng.standard_normal(shape, np.float32)
+            drawn *= np.float32(std)
+            params[name] = drawn.astype(dtype, copy=False)
     return params
 
 

@@ -18,21 +18,22 @@ Serving over HTTP:
     batching        the thread that writes the replies of all clients
     inside          attention, and what the model would say after each layer
 
-    chats           files of conversations, comparisons and tasks, in any schema
-    datasets        how others write conversations
-    comparisons     how others write comparisons
-    rows            the rows of a file, and what becomes of a bad one
+Reading what align.py learns from:
+    chats           files of conversations, comparisons and tasks
+    rows            the rows of such a file, and what becomes of a bad one
+    datasets        conversations in the schemas of others
+    comparisons     replies to one prompt, and how good each is
+    lessons         all of these as ids
+    packing         several texts in one row of a batch
 
-    lessons         what a stage of align.py learns from, as ids
-    packing         many texts in one row
+Learning and judging:
+    options         the recipes of align.py's stages, and its command line
+    commands        its commands
     tuning          how a stage begins, resumes, logs and saves
-    rollouts        what is logged of the replies of a step
+    rollouts        what the replies of a step of reinforcement learning are like
     variants        other baselines and normalisers
-    judges          reward models
-    options         recipes and the command line of align.py
-    commands        what its commands print
-
+    judges          the reward model
     grading         when a reply is right
-    arena           how sure one may be of a score
+    arena           which model is better, and how sure one may be
     probe           what a model knows, and teaching it to say when it does not
 """

@@ -8,6 +8,10 @@ Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither Num
 type of its own. Gradients of parameters are float32 either way: they are sums over many rows, and
 the batches of a step are added up in them.
 
+    launching     how a kernel gets from its .cu file to the GPU
+    checks        what a launcher checks before it launches
+    cublas        matrix products by NVIDIA's libraries
+
 An output must not share memory with another array, unless its launcher allows it to replace an
 input (in_place). The values of indices (tokens, targets, rows) are not checked here, because they
 lie on the GPU: model/device.py checks them before it sends them.

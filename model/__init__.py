@@ -1,9 +1,25 @@
 """Rooms of gpt.py and train.py: what a model is kept in, runs on and is measured by.
 
-    fast            gpt.py's functions for NumPy at full speed
-    cores           threads, processes and memory of one machine
-    folders         Hugging Face's GPT-2 folders
-    checkpoint      safetensors and llm.c's files
-    device          the model on a GPU
-    evaluate        bits per byte, n-grams, HellaSwag
+The model at full speed:
+    fast          gpt.py's functions for NumPy
+    operations    gpt.py's operations for NumPy
+    walk          the way through the blocks of a model, forward and back
+    device        the model on a GPU
+    checks        what the functions of a model accept
+    cores         threads, processes and memory of one machine
+
+Its files:
+    folders       Hugging Face's GPT-2 folders
+    checkpoint    safetensors and llm.c's files
+
+Learning:
+    corpus        the tokens that a run learns from
+    planning      how many rows of a batch fit in memory at once
+    parallel      the gradients of a batch, by one process for each core
+    adamw         AdamW for NumPy
+    resume        a training that was killed goes on
+    report        what a run says
+    bench         how fast this machine trains
+
+    evaluate      bits per byte, n-grams, HellaSwag
 """
