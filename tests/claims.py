@@ -22,6 +22,7 @@ import re
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -579,7 +580,8 @@ def main(argv=None):
     names, n = [name for name in known if name in (args.claims or known)], len(args.run)
     results = spread([(name, run, range(i, args.seeds * n, n)) for name in names for i, run in enumerate(args.run)])
     for name in names:
-        print(f"\n{name}: {' '.join(known[name].__doc__.split())}\n", flush=True)
+        statement = " ".join(known[name].__doc__.split())
+        print(f"\n{textwrap.fill(f'{name}: {statement}', 80)}\n", flush=True)
         found = []
         for _ in args.run:
             found += next(results)
