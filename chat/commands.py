@@ -1,5 +1,7 @@
 """commands.py: the commands of align.py, which run its stages and print what came of them."""
 
+import sys
+
 import sample
 from chat import arena, options
 from run import command, runs
@@ -79,6 +81,7 @@ def run(args, stages):
     """Run a command of options.parse_args. stages: {its name: the function of align.py}"""
     runs.start_clock()
     recipe = options.recipe_of(args)
+    print(options.COMMANDS[args.command], file=sys.stderr)      # says how long the demo takes
     if args.command == "eval":
         arena.print_run(args.run, args.samples, args.seed)
     elif args.command == "arena":

@@ -88,9 +88,9 @@ COMMANDS = {
     "rl": "Reinforce replies with high rewards. The demo takes 35 seconds.",
     "reward": "Train a reward model on comparisons. The demo takes 3 minutes.",
     "dpo": "Learn from comparisons without a reward model. The demo takes 100 seconds.",
-    "eval": "Ask base, sft and rl the questions held out. The demo takes 15 seconds, "
+    "eval": "Ask base, sft and rl the questions held out. The demo takes 10 seconds, "
             "and 4 minutes with --samples 16.",
-    "arena": "Rate models by battles over the questions held out. The demo takes 20 seconds.",
+    "arena": "Rate models by battles over the questions held out. The demo takes 5 seconds.",
 }
 SCHEMAS = "in any schema of chat/chats.py"
 
