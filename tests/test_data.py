@@ -477,6 +477,10 @@ def test_c4_lines(line, kept):
     )
 
 
+def test_c4_survives_a_long_blank_line():
+    assert c4_quality(FIVE + "\n" + " " * 1001 + "\nx")[0] == FIVE
+
+
 def test_c4_documents():
     assert c4_quality(FIVE) == (FIVE, None)
     assert reason(c4_quality(FIVE.rpartition("\n")[0])) == "too_few_sentences"
