@@ -29,7 +29,8 @@ CHECKS = {
     "a test file each": lambda: house.untested(HOUSE, TESTS),
     "definition = fast twin": lambda: house.unpaired(HOUSE, TESTS),
 }
-NOT_YET = {}
+NOT_YET = {
+}
 
 
 @pytest.mark.parametrize("check", CHECKS)
