@@ -117,7 +117,7 @@ class Windows:
             self.per_epoch = sum(map(len, self.at_documents))
 
     def begin_epoch(self, epoch):
-        """Make order (per_epoch, 2) int64, shuffled: the shard and the first token of each window."""
+        """Make order (per_epoch, 2) int64: shard and first token of each window, shuffled."""
         rng = np.random.default_rng((self.seed, epoch))
         windows = []
         for i, shard in enumerate(self.shards):
