@@ -153,8 +153,8 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 
 # -------------------------------------------------------------------------------- RL: the rewards
 # A reward is a function of a rollout that gives a number to each reply. To add one, write the
-# function and name it in REWARDS. Then `python align.py rl --reward NAME` trains RUN/rl_NAME, and
-# with `--start rl --steps 12` shows within a minute where the reward takes the demo's model.
+# function and name it in REWARDS. Then `python align.py rl --reward NAME` trains RUN/rl_NAME. With
+# `--steps 12` that shows within a minute where the reward takes the demo's model.
 
 
 @dataclass

@@ -15,8 +15,8 @@
 `rights` is ours: FineWeb asks no page. Stage 4 is two sets of rules from one paper.
 
 This file holds the rules plainly, in the order of the talk. STAGES, near the end, is what a run
-does to each page. Where a plain definition is slow, its stage uses the fast twin in a room (web/);
-a test holds the two equal.
+does to each page. Where a plain definition is slow, its stage uses a fast twin of the same name in
+a room (web/), and a test holds the two equal. All else that stands here is what runs.
 
     python data.py --run out/demo                        reads out/demo/crawl/*.warc.gz
     python data.py CC-MAIN-x.warc.gz --run out/cc --blocklist ut1/adult --language-model lid.176.ftz
@@ -195,7 +195,7 @@ STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 
 
 class Words:
-    """What the rules count in the words of a text. quality.Words counts the same, faster."""
+    """What the rules count in the words of a text. A run uses the twin, quality.Words."""
 
     def __init__(self, text):
         self.all = words(text)                              # spaCy's: "It's 5km." -> It 's 5 km .
@@ -230,7 +230,7 @@ class Words:
 
 
 def parts_of(text):
-    """The paragraphs of a text, and its lines. Blank lines between others are no lines."""
+    """The paragraphs of a text, and its lines; blank lines are none. The twin is in quality.py."""
     return re.split("\n{2,}", text.strip()), re.split("\n+", text)
 
 
@@ -350,7 +350,7 @@ def shingles(text):
 
 
 def minhash(texts):
-    """Signatures, n texts -> (n, 112) uint64. dedup.minhash gives the same, faster.
+    """Signatures, n texts -> (n, 112) uint64. A run uses the twin, dedup.minhash.
 
     A text of fewer than five words has no shingle. Its row is all NO_SIGNATURE.
     """
@@ -365,7 +365,7 @@ def minhash(texts):
 
 
 def clusters(signatures):
-    """For each text the first of its cluster, (n, 112) -> (n,) int. dedup.clusters is the twin."""
+    """For each text the first of its cluster, (n, 112) -> (n,) int. The twin is dedup.clusters."""
     leader = np.arange(len(signatures))
     first = {}                                  # (band, its 8 numbers): the first text with them
     for i, signature in enumerate(signatures):
@@ -404,18 +404,17 @@ def c4_quality(text):
     kept, n_sentences = [], 0
     for line in text.splitlines():
         pieces = line.split()
-        too_long = len(line) > 1000 and max(map(len, pieces)) > 1000        # is no word
-        if len(pieces) < 3 or too_long:
-            continue
+        if len(pieces) < 3 or (len(line) > 1000 and max(map(len, pieces)) > 1000):
+            continue                                        # a stub, or no words
         line = line.strip()
         if "[" in line:
             line = CITATION.sub("", line)
         lower = line.lower()
         if "lorem ipsum" in lower:
             return None, "lorem_ipsum"
-        if "javascript" in lower:
+        if "javascript" in lower:                           # "Please enable JavaScript"
             continue
-        if "{" in line:
+        if "{" in line:                                     # code
             return None, "curly_bracket"
         if any(policy in lower for policy in POLICIES):
             continue
@@ -473,8 +472,9 @@ def stage_fineweb(doc, tools):
 
 EMAIL = re.compile(rf"\b{pii.USER}@(?:{pii.DOMAIN})")
 
+
 def redact(text):
-    """Replaces e-mail and public IPv4 addresses by others, in turn. pii.redact is the twin.
+    """Replaces e-mail and public IPv4 addresses by others, in turn. The twin is pii.redact.
 
     Private IP addresses stay.
 

@@ -9,10 +9,9 @@ The model is GPT-2 exactly: learned positions, a layer norm before each sublayer
 GELU, and one matrix for both the token embedding and the output head. Parameters have the names and
 shapes of Hugging Face's GPT-2, so their checkpoints load here and ours load there.
 
-This file is the definition. model/fast.py has the same functions made fast for NumPy, and
-model/device.py has them for a GPU; tests hold all three equal. Dropout is left out: the published
-recipes for small models do without it. float32 in, float32 out; float64 in, float64 out, which is
-how derivatives are checked.
+This file is the definition. model/fast.py has its functions made fast for NumPy, model/device.py
+for a GPU; tests hold all three equal. Dropout is left out, as in the published recipes for small
+models. float32 in, float32 out; float64 in, float64 out, which is how derivatives are checked.
 
     python gpt.py       check every derivative, then learn a sentence and write it
 
@@ -70,10 +69,7 @@ PRESETS = {  #          vocabulary, context, width, blocks, heads
 
 
 def param_shapes(cfg):
-    """{name: shape} of every parameter, in the order of Hugging Face's files.
-
-    Weights are stored (in, out), so that a linear layer is x @ w + b.
-    """
+    """{name: shape} of every parameter, in Hugging Face's order. A weight is (in, out): x @ w."""
     C, F = cfg.n_embd, 4 * cfg.n_embd
     layers = {
         "ln_1": (C,),
@@ -115,18 +111,19 @@ def init(cfg, seed, dtype=np.float32):
         elif "ln_" in name:
             params[name] = np.ones(shape, dtype)
         else:
-            drawn = rng.standard_normal(shape, np.float32) * np.float32(std)
-            params[name] = drawn.astype(dtype)
+            drawn = rng.standard_normal(shape, np.float32)
+            drawn *= np.float32(std)
+            params[name] = drawn.astype(dtype, copy=False)
     return params
 
 
 # ------------------------------------------------------------------------------------- operations
-# An operation's forward returns (result, cache): the cache is what its backward needs. A backward
-# returns the derivatives of its inputs, in the order of the forward's arguments.
+# An operation's forward returns (result, cache): the cache is what its backward needs, and below it
+# has the operation's name. A backward returns the derivatives of the forward's arguments.
 
 
 def embedding_forward(tokens, positions, wte, wpe):
-    """Each token's row of wte plus its position's row of wpe: (B,T) twice -> (B,T,C)."""
+    """Each token's row of wte plus its position's row of wpe: (B,T), (B,T) -> (B,T,C)"""
     return wte[tokens] + wpe[positions]
 
 
@@ -153,9 +150,10 @@ def layernorm_forward(x, w, b, eps=1e-5):
 def layernorm_backward(dy, cache):
     """(B,T,C) -> dx (B,T,C), dw (C,), db (C,)
 
-    n does not change when x moves along 1, for the mean is subtracted, nor along n itself, for the
-    row is divided by its deviation (but for the tiny eps). So dx has no component along either: the
-    two means below are these components of dn, and both are taken away.
+    Were mean and rstd constants, dx would be rstd * dn. But n stays the same when a number is added
+    to the whole row, and when the row less its mean grows, for it is divided by its length. So two
+    components of dn move nothing and are taken away: mean(dn) along the vector of ones, and
+    mean(dn * n) n along n, whose length is sqrt(C).
     """
     n, rstd, w = cache
     # forward was: y = n * w + b
@@ -163,9 +161,9 @@ def layernorm_backward(dy, cache):
     db = dy.sum((0, 1))
     dn = dy * w
     # forward was: n = (x - mean(x)) * rstd(x)
-    along_1 = dn.mean(-1, keepdims=True)
+    along_ones = dn.mean(-1, keepdims=True)
     along_n = (dn * n).mean(-1, keepdims=True)
-    dx = rstd * (dn - along_1 - n * along_n)
+    dx = rstd * (dn - along_ones - n * along_n)
     return dx, dw, db
 
 
@@ -207,7 +205,10 @@ def gelu_backward(dy, cache):
 
 
 def attention_scores(q, k, visible):
-    """s_ij = q_i . k_j / sqrt(HS), and -inf where query i must not look at key j: (B,NH,T,S)"""
+    """s_ij = q_i . k_j / sqrt(HS), and -inf where query i must not look at key j: (B,NH,T,S)
+
+    A product of HS random numbers has a deviation of sqrt(HS); divided by it, scores start near 1.
+    """
     scale = float(q.shape[-1]) ** -0.5
     s = scale * (q @ k.swapaxes(-1, -2))
     return np.where(visible, s, -np.inf)
@@ -217,8 +218,8 @@ def attention_forward(q, k, v, visible):
     """o_i = sum_j p_ij v_j with p_i = softmax_j(s_ij): each query's mean of the values it looks at.
 
     q (B,NH,T,HS); k, v (B,NH,S,HS); visible (...,T,S) bool -> o (B,NH,T,HS), cache
-    The cache holds no probabilities, which are the largest array of all, but only lse (B,NH,T,1),
-    the logarithm of each softmax's sum: p_ij = exp(s_ij - lse_i).
+    p has S numbers for each query. It is not kept until the backward: lse (B,NH,T,1), the logarithm
+    of each softmax's sum, is enough to make it again, p_ij = exp(s_ij - lse_i).
     """
     s = attention_scores(q, k, visible)
     largest = s.max(-1, keepdims=True)              # subtracted so that exp cannot overflow
@@ -248,14 +249,14 @@ def attention_backward(do, cache):
 
 
 def split_heads(x, n_head):
-    """(B,T,C) -> (B,NH,T,HS)"""
+    """Cut the channels into heads: (B,T,n_head*HS) -> (B,n_head,T,HS)"""
     B, T, C = x.shape
     x = x.reshape(B, T, n_head, C // n_head)
     return x.swapaxes(1, 2)
 
 
 def join_heads(x):
-    """(B,NH,T,HS) -> (B,T,C)"""
+    """Lay the heads side by side again: (B,NH,T,HS) -> (B,T,NH*HS)"""
     B, NH, T, HS = x.shape
     return x.swapaxes(1, 2).reshape(B, T, NH * HS)
 
@@ -330,7 +331,7 @@ def block_forward(x, p, n_head, attend):
 
 
 def block_backward(dx, cache, n_head):
-    """(B,T,C) -> dx at the block's input, {name: gradient}. x reaches x + f(norm(x)) twice."""
+    """(B,T,C) -> dx, {name: gradient}. x + f(norm(x)) uses x twice: dx is a sum of two."""
     ln_1, attention, ln_2, mlp = cache
     grads = {}
     # forward was: x = x + mlp(norm(x))
@@ -400,10 +401,7 @@ def forward(params, cfg, tokens):
 
 
 def token_losses(params, cfg, tokens, targets, temperature=1.0):
-    """-log probability of each target in nats, given the tokens up to its place; 0 where it is -1.
-
-    tokens, targets (B,T) int -> (B,T)
-    """
+    """-log probability of each target in nats, 0 where it is -1: (B,T), (B,T) int -> (B,T)"""
     check_tokens(cfg, np.maximum(targets, 0), "targets")
     logits, _ = forward(params, cfg, tokens)
     nll, _ = cross_entropy_forward(logits / temperature, np.maximum(targets, 0))
@@ -433,10 +431,10 @@ def loss_and_grads(params, cfg, tokens, targets, weights=None, temperature=1.0):
 
     y, cache = trunk_forward(params, cfg, tokens)                   # (B,T,C)
     logits = y @ wte.T / temperature                                # (B,T,V)
-    nll, softmax = cross_entropy_forward(logits, targets)
+    nll, cache_of_nll = cross_entropy_forward(logits, targets)
     loss = float((weights * nll).sum())
 
-    dlogits = cross_entropy_backward(weights, softmax) / temperature
+    dlogits = cross_entropy_backward(weights, cache_of_nll) / temperature
     # forward was: logits = y wte^T / temperature
     dy = dlogits @ wte
     dwte = dlogits.reshape(-1, cfg.vocab_size).T @ y.reshape(-1, cfg.n_embd)
@@ -451,10 +449,11 @@ class Cache:
     """Keys and values of the positions that the model has read already.
 
     A new token needs the keys and values of all earlier ones, and these never change. With a cache,
-    each token costs the work of one. Without, token number t costs the work of t, and a text of T
-    tokens that of T (T + 1) / 2.
+    a new token runs through the model alone. Without, all t tokens up to it run again, and a text
+    of T tokens costs T (T + 1) / 2 runs. (Looking at t keys grows with t either way.)
 
-    k, v (L,B,NH,S,HS) in the dtype of `like`; length (B,): positions in use, row by row.
+    k, v (L,B,NH,S,HS) in the dtype of `like`; length (B,): positions in use. A caller may set it,
+    row by row.
     """
 
     def __init__(self, cfg, batch, n_positions=None, like=None):
@@ -479,13 +478,13 @@ def decode(params, cfg, tokens, cache):
     positions = cache.length[:, None] + np.arange(T)                    # (B,T)
     if positions.max() >= S:
         raise ValueError(f"{positions.max() + 1} positions do not fit the cache of {S}")
-    visible = np.arange(S) <= positions[:, None, :, None]               # (B,1,T,S)
+    visible = np.arange(S) <= positions[:, None, :, None]               # (B,1,T,S): key <= query
     rows = np.arange(B)[:, None]                                        # (B,1)
     x = embedding_forward(tokens, positions, params["wte.weight"], params["wpe.weight"])
     for i in range(cfg.n_layer):
 
         def attend(q, k, v, i=i):
-            cache.k[i, rows, :, positions] = k.swapaxes(1, 2)           # (B,T,NH,HS)
+            cache.k[i, rows, :, positions] = k.swapaxes(1, 2)           # both sides (B,T,NH,HS)
             cache.v[i, rows, :, positions] = v.swapaxes(1, 2)
             return attention_forward(q, cache.k[i], cache.v[i], visible)
 

@@ -342,7 +342,7 @@ def kind_of(name, task):
         return name
     told = f"{pages} pages"
     if pages >= 10:
-        told = "10 pages or more"
+        told = "10+ pages"
     elif pages == 1:
         told = "1 page"
     return f"facts on {told}, {'' if task.get('asked') else 'never '}asked"
@@ -375,7 +375,8 @@ def examine(params, cfg, tokenizer, run):
 def percent(right, n):
     """A share in percent, and the range in which the true one lies."""
     low, high = wilson(right, n)
-    return f"{100 * right / n:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+    share = f"{100 * right / n:.1f}".replace("100.0", "100")        # for its column of the table
+    return f"{share} ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def print_evaluation(run, stages):

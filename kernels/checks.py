@@ -150,3 +150,8 @@ def check_launch(name, blocks, threads, shared):
         raise ValueError(
             f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}"
         )
+
+
+if __name__ == "__main__":
+    from run import command
+    command.only_imported(__doc__)

@@ -213,3 +213,8 @@ class CublasLt:
             )
             self.plans[p] = None
         return not status
+
+
+if __name__ == "__main__":
+    from run import command
+    command.only_imported(__doc__)

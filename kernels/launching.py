@@ -155,3 +155,8 @@ def rows_that_fit(floats_a_row, most):
             "of this GPU's shared memory"
         )
     return min(most, fit)
+
+
+if __name__ == "__main__":
+    from run import command
+    command.only_imported(__doc__)

@@ -106,11 +106,15 @@ def _only_user(arena):
 
 
 class _Sequences:
-    """Some sequences of the batch, which one thread takes through the trunk and back."""
+    """Some sequences of the batch, which one thread takes through the trunk and back.
+
+    The step that they belong to is an argument: with a reference to each other, neither would free
+    the arena's memory before Python looks for such circles.
+    """
 
     def __init__(self, step, part):
         cfg, B = step.cfg, len(step.tokens)
-        self.step, self.part = step, part
+        self.part = part
         mine = part(B)
         self.a = {}
         for name in step.of_trunk:
@@ -122,28 +126,28 @@ class _Sequences:
         self.blocks = [walk.block_arrays(self.a, i, hidden) for i in range(cfg.n_layer)]
         self.kept = walk.kept_inputs(self.a, cfg)
 
-    def forward(self):
+    def forward(self, step):
         """Fill y, the result of the last norm."""
-        params, a = self.step.params, self.a
+        params, a = step.params, self.a
         wte, wpe = params["wte.weight"], params["wpe.weight"]
         operations.embedding_forward(self.tokens, self.positions, wte, wpe, out=a["x"])
         walk.trunk_forward(
-            operations, a["x"], params, self.step.layers, self.blocks, self.step.cfg.n_head,
+            operations, a["x"], params, step.layers, self.blocks, step.cfg.n_head,
             (a["y"], a["n_f"], a["rstd_f"]), self.kept,
         )
 
-    def gradients(self, i, grads, add):
+    def gradients(self, step, i, grads, add):
         """{name: array} for the sums over these rows: those of grads where they may be written."""
-        names = _names_of_block(self.step.cfg, i)
+        names = _names_of_block(step.cfg, i)
         if self.part.index == 0 and not add:
             return {name: grads[name] for name in names}
         prefix = f"grad.{self.part.index}."
-        return {name: self.step.a[prefix + name.removeprefix(f"h.{i}.")] for name in names}
+        return {name: step.a[prefix + name.removeprefix(f"h.{i}.")] for name in names}
 
-    def backward(self, i, mine):
+    def backward(self, step, i, mine):
         """Through block i: from dx in x (for the last block dy in y) to dx in x. Fills mine, what
         gradients() gave."""
-        a, step = self.a, self.step
+        a = self.a
         n_head, dx = step.cfg.n_head, a["x"]
         p, s = step.layers[i], self.blocks[i]
         if i == step.cfg.n_layer - 1:
@@ -180,7 +184,7 @@ class _Step:
 
     def trunk_forward(self):
         """Fill y, (N,C) after the last norm."""
-        in_parallel(lambda part: self.sequences[part.index].forward(), len(self.sequences))
+        in_parallel(lambda part: self.sequences[part.index].forward(self), len(self.sequences))
 
     def heads(self, counted, targets, weights=None, temperature=1.0):
         """(rows, their nll) for as many of the counted rows (n,) at a time as there are logits for.
@@ -226,10 +230,10 @@ class _Step:
     def trunk_backward(self, grads, add):
         """From dy in y to the gradients of all parameters; wte's is added to what is there."""
         for i in reversed(range(self.cfg.n_layer)):
-            sums = [sequences.gradients(i, grads, add) for sequences in self.sequences]
+            sums = [sequences.gradients(self, i, grads, add) for sequences in self.sequences]
 
             def backward(part, i=i, sums=sums):
-                self.sequences[part.index].backward(i, sums[part.index])
+                self.sequences[part.index].backward(self, i, sums[part.index])
 
             in_parallel(backward, len(self.sequences))
             in_parallel(functools.partial(self._add_up, sums, grads), self.threads)
@@ -504,3 +508,8 @@ class _Decoding:
         for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
             at = slice(begin, min(begin + HEAD_COLUMNS, mine.stop))
             np.matmul(y, wte[at].T, out=logits[:, at])
+
+
+if __name__ == "__main__":
+    from run import command
+    command.only_imported(__doc__)

@@ -164,3 +164,8 @@ def block_backward(ops, dx, p, s, n_head, grads, add=False):
     da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
     norm(da, s.n_1, s.rstd_1, "ln_1")
     return dx
+
+
+if __name__ == "__main__":
+    from run import command
+    command.only_imported(__doc__)

@@ -22,6 +22,7 @@ import re
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -254,7 +255,7 @@ def assistant(run, seed):
     gains.
     """
     of = {stage: arena.evaluate(*sample.load_model(run / stage), run) for stage in ("sft", "rl", "rl_random")}
-    facts = np.sum([found[:2] for what, found in of["sft"].items() if what.startswith("facts on 10 pages")], 0)
+    facts = np.sum([found[:2] for what, found in of["sft"].items() if what.startswith("facts on 10+ pages")], 0)
     ended, asked = (sum(found[i] for found in of["sft"].values()) for i in (2, 1))
     print(f"   facts on ten pages or more, in other words: {interval(*facts)}; replies that end: {interval(ended, asked)}")
     for stage, how in (("sft", "examples alone"), ("rl", "reinforced"), ("rl_random", "with random rewards")):
@@ -579,7 +580,8 @@ def main(argv=None):
     names, n = [name for name in known if name in (args.claims or known)], len(args.run)
     results = spread([(name, run, range(i, args.seeds * n, n)) for name in names for i, run in enumerate(args.run)])
     for name in names:
-        print(f"\n{name}: {' '.join(known[name].__doc__.split())}\n", flush=True)
+        statement = " ".join(known[name].__doc__.split())
+        print(f"\n{textwrap.fill(f'{name}: {statement}', 80)}\n", flush=True)
         found = []
         for _ in args.run:
             found += next(results)

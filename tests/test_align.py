@@ -22,13 +22,37 @@ from run import command
 from tokens.shards import write_shard
 from conftest import check_grad, run_main, run_script
 
-TOK = bpe.Tokenizer.train(["What is it? It is a goat. user assistant Turn the wheel: one two. It stops at three. Step by step: one one, two three."] * 3, 330)
+TOK = bpe.Tokenizer.train(
+    [
+        "What is it? It is a goat. user assistant Turn the wheel: one two. It stops at three. "
+        "Step by step: one one, two three."
+    ]
+    * 3,
+    330,
+)
 CFG = gpt.Config(TOK.n_vocab, 48, 32, 2, 2)
 END = TOK.special_tokens["<|im_end|>"]
-CHATS = [{"messages": [{"role": "user", "content": f"What is {w}?"}, {"role": "assistant", "content": f"It is a {w}."}]} for w in ("goat", "wheel", "one", "two")]
-TASKS = [{"question": f"Turn the wheel: {w}.", "answer": w, "kind": "wheel"} for w in ("one", "two", "three")]
-PAIRS = [{"chosen": c["messages"], "rejected": [c["messages"][0], {"role": "assistant", "content": f"one {w} two."}]}
-         for c in CHATS for w in ("goat", "wheel", "three")]
+CHATS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"What is {w}?"},
+            {"role": "assistant", "content": f"It is a {w}."},
+        ]
+    }
+    for w in ("goat", "wheel", "one", "two")
+]
+TASKS = [
+    {"question": f"Turn the wheel: {w}.", "answer": w, "kind": "wheel"}
+    for w in ("one", "two", "three")
+]
+PAIRS = [
+    {
+        "chosen": c["messages"],
+        "rejected": [c["messages"][0], {"role": "assistant", "content": f"one {w} two."}],
+    }
+    for c in CHATS
+    for w in ("goat", "wheel", "three")
+]
 
 
 @pytest.fixture
@@ -38,9 +62,21 @@ def run(tmp_path):
     TOK.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        write_shard(tmp_path / "tokens" / f"{split}_000000.bin", TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
-    for name, rows in (("chat/train", CHATS * 8), ("pairs/train", PAIRS), ("pairs/test", PAIRS), ("tasks/wheel_train", TASKS), ("tasks/wheel_test", TASKS), ("tasks/calculator_test", TASKS),
-                       ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]), ("tasks/identity_test", TASKS)):
+        write_shard(
+            tmp_path / "tokens" / f"{split}_000000.bin",
+            TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30),
+            TOK,
+        )
+    for name, rows in (
+        ("chat/train", CHATS * 8),
+        ("pairs/train", PAIRS),
+        ("pairs/test", PAIRS),
+        ("tasks/wheel_train", TASKS),
+        ("tasks/wheel_test", TASKS),
+        ("tasks/calculator_test", TASKS),
+        ("tasks/facts_test", [{**t, "kind": "fact", "exposure": 10, "asked": True} for t in TASKS]),
+        ("tasks/identity_test", TASKS),
+    ):
         path = tmp_path / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
@@ -56,7 +92,7 @@ def put(path, text):
     path.write_text(text, encoding="utf-8")
 
 
-# -------------------------------------------------------------------------------------- batches and gradients
+# ---------------------------------------------------------------------------- batches and gradients
 
 
 def test_rows_line_up_targets_with_weights():
@@ -76,7 +112,9 @@ def test_a_batch_with_nothing_to_learn_contributes_nothing():
 def test_only_the_assistants_tokens_are_learned():
     params = gpt.init(CFG, 0)
     ids, mask = sample.render(CHATS[0]["messages"], TOK)
-    loss, n = align.add_conversations(parallel.Gradients(params, CFG), [(ids, mask)], CFG.n_positions)
+    loss, n = align.add_conversations(
+        parallel.Gradients(params, CFG), [(ids, mask)], CFG.n_positions
+    )
     logits, _ = fast.forward(params, CFG, np.array([ids[:-1]]))
     logp = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
     by_hand = -np.mean([logp[t - 1, ids[t]] for t in range(1, len(ids)) if mask[t]])
@@ -90,10 +128,15 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
     for p in params.values():
         p += 0.2 * np.random.default_rng(1).standard_normal(p.shape)
     prompts = [[1, 2], [3, 4, 5]]
-    replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"), sample.Reply([9, 10], [1, 1], "stop")]
+    replies = [
+        sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"),
+        sample.Reply([9, 10], [1, 1], "stop"),
+    ]
     adv = np.array([0.7, -0.4])
     tokens, targets, mask = align.policy_rows(behind(prompts, replies))
-    _, grads = fast.loss_and_grads(params, cfg, tokens, targets, align.policy_weights(align.normaliser(mask), adv))
+    _, grads = fast.loss_and_grads(
+        params, cfg, tokens, targets, align.policy_weights(align.normaliser(mask), adv)
+    )
 
     def surrogate():
         total = 0.0
@@ -101,8 +144,10 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
             ids = p + r.ids
             logits = fast.forward(params, cfg, np.array([ids]))[0][0]
             logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-            total -= a * sum(logp[len(p) + t - 1, r.ids[t]] for t in range(len(r.ids)) if r.sampled[t])
-        return total / 4                                # tokens the model chose: 6, 10, 9, 10
+            total -= a * sum(
+                logp[len(p) + t - 1, r.ids[t]] for t in range(len(r.ids)) if r.sampled[t]
+            )
+        return total / 4  # tokens the model chose: 6, 10, 9, 10
 
     check_grad(surrogate, {k: (params[k], grads[k]) for k in params}, n=5)
 
@@ -117,8 +162,11 @@ def test_a_group_of_equal_rewards_moves_nothing():
 
 
 def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
-    """REINFORCE: every reply that is paid becomes likelier, also a single one; with a baseline there is nothing to learn."""
-    recipe = dataclasses.replace(options.RL, steps=2, group=1, prompts=4, max_tokens=8, batch=0, baseline="none")
+    """REINFORCE: every reply that is paid becomes likelier, also a single one; with a baseline
+    there is nothing to learn."""
+    recipe = dataclasses.replace(
+        options.RL, steps=2, group=1, prompts=4, max_tokens=8, batch=0, baseline="none"
+    )
 
     def always(rollout):
         return np.ones(len(rollout.texts))
@@ -129,18 +177,49 @@ def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
     norms = {}
     with_mean = dataclasses.replace(recipe, group=2, baseline="mean")
     for name, reward, how, warning in (
-            ("always", always, recipe, None),
-            ("never", never, recipe, "no reply has a reward other than 0: there is nothing to learn from"),
-            ("mean", always, with_mean, "no group has replies of different rewards: there is nothing to learn from")):
+        ("always", always, recipe, None),
+        (
+            "never",
+            never,
+            recipe,
+            "no reply has a reward other than 0: there is nothing to learn from",
+        ),
+        (
+            "mean",
+            always,
+            with_mean,
+            "no group has replies of different rewards: there is nothing to learn from",
+        ),
+    ):
         align.rl(run, how, reward, start="base", out=name)
-        norms[name] = [json.loads(line)["grad_norm"] for line in (run / name / "log.jsonl").read_text().splitlines()]
+        norms[name] = [
+            json.loads(line)["grad_norm"]
+            for line in (run / name / "log.jsonl").read_text().splitlines()
+        ]
         said = capsys.readouterr().err
         assert warning in said if warning else "nothing to learn" not in said
     assert min(norms["always"]) > 0 and norms["never"] == norms["mean"] == [0.0, 0.0]
-    args = ["rl", "--run", str(run), "--group", "1", "--steps", "1", "--prompts", "2", "--batch", "0", "--start", "base"]
+    args = [
+        "rl",
+        "--run",
+        str(run),
+        "--group",
+        "1",
+        "--steps",
+        "1",
+        "--prompts",
+        "2",
+        "--batch",
+        "0",
+        "--start",
+        "base",
+    ]
     align.main([*args, "--baseline", "none", "--out", "one"])
     for more in ([], ["--baseline", "rloo"]):
-        with pytest.raises(ValueError, match="--group 1: a single reply has nothing to be compared with; give at least 2, or"):
+        with pytest.raises(
+            ValueError,
+            match="--group 1: a single reply has nothing to be compared with; give at least 2, or",
+        ):
             align.main([*args, *more])
 
 
@@ -151,21 +230,27 @@ def test_a_two_armed_bandit_is_solved():
     optimizer = train.AdamW(params, 0.9, 0.99, weight_decay=0.0)
     tok = bpe.Tokenizer.characters("012345")
     for step in range(40):
-        replies = generate.generate(params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step)
+        replies = generate.generate(
+            params, cfg, tok, [[0]] * 32, stop=(), max_new_tokens=1, seed=step
+        )
         adv = align.advantages([float(r.ids[0] == 3) for r in replies], 32)
         tokens, targets, mask = align.policy_rows(behind([[0]] * 32, replies))
-        _, grads = fast.loss_and_grads(params, cfg, tokens, targets, align.policy_weights(align.normaliser(mask), adv))
+        _, grads = fast.loss_and_grads(
+            params, cfg, tokens, targets, align.policy_weights(align.normaliser(mask), adv)
+        )
         optimizer.step(grads, 0.01)
     p = np.exp(fast.forward(params, cfg, np.array([[0]]))[0][0, 0])
     assert (p / p.sum())[3] > 0.95
 
 
-# --------------------------------------------------------------------------------------------------- rewards
+# ------------------------------------------------------------------------------------------ rewards
 
 
 def test_a_reply_that_is_cut_is_not_right():
     ids = TOK.encode_ordinary("It stops at three.")
-    assert arena.judge(TASKS[2], sample.Reply(ids + [END], [1] * (len(ids) + 1), "stop"), TOK).correct
+    assert arena.judge(
+        TASKS[2], sample.Reply(ids + [END], [1] * (len(ids) + 1), "stop"), TOK
+    ).correct
     cut = arena.judge(TASKS[2], sample.Reply(ids, [1] * len(ids), "length"), TOK)
     assert not cut.correct and not cut.ended and cut.n_tokens == len(ids)
 
@@ -176,35 +261,58 @@ def rollout_of(replies, **more):
     texts = [sample.reply_text(reply.ids, TOK) for reply in replies]
     ended = np.array([reply.finish == "stop" for reply in replies])
     lengths = np.array([sum(reply.sampled) for reply in replies])
-    return align.Rollout([TASKS[2]] * n, replies, texts, ended, lengths, np.random.default_rng(0), **more)
+    return align.Rollout(
+        [TASKS[2]] * n, replies, texts, ended, lengths, np.random.default_rng(0), **more
+    )
 
 
-REPLIES = [sample.Reply(TOK.encode_ordinary(text) + [END] * (finish == "stop"), [1], finish, [0.0], [1, 2])
-           for text, finish in (("It stops at three.", "stop"), ("one two", "stop"), ("It stops at three.", "length"), ("goat", "length"))]
+REPLIES = [
+    sample.Reply(TOK.encode_ordinary(text) + [END] * (finish == "stop"), [1], finish, [0.0], [1, 2])
+    for text, finish in (
+        ("It stops at three.", "stop"),
+        ("one two", "stop"),
+        ("It stops at three.", "length"),
+        ("goat", "length"),
+    )
+]
 
 
 def test_what_replies_earn():
-    """A right answer that ended, a coin, and what a reward model says, of which cut-off replies get the lowest."""
+    """A right answer that ended, a coin, and what a reward model says, of which cut-off replies get
+    the lowest."""
+
     def earned(name, **more):
         return rollouts.checked(align.REWARDS[name], name, rollout_of(REPLIES, **more)).tolist()
 
     assert earned("answer") == [1, 0, 0, 0] and set(earned("random")) <= {0.0, 1.0}
-    params = {**gpt.init(CFG, 0), "score.weight": np.random.default_rng(1).standard_normal(32).astype(np.float32)}
+    params = {
+        **gpt.init(CFG, 0),
+        "score.weight": np.random.default_rng(1).standard_normal(32).astype(np.float32),
+    }
     judge = judges.Judge(params, CFG, TOK, 0.5)
     scores = judges.score(judge, [r.prompt + r.ids for r in REPLIES])
     found = earned("model", judge=judge)
-    assert found[:2] == scores[:2].tolist() and found[2:] == [scores.min()] * 2 and len(set(scores)) == 4
+    assert (
+        found[:2] == scores[:2].tolist()
+        and found[2:] == [scores.min()] * 2
+        and len(set(scores)) == 4
+    )
 
 
 def test_the_reward_is_found_before_training(run):
     """By its name in the table, or as a function; another name is an error at once."""
     assert align.find_reward("answer") == ("answer", align.reward_answer)
-    assert align.find_reward(len) == ("len", len) and align.find_reward(functools.partial(len))[0] == "partial"
-    with pytest.raises(ValueError, match="unknown reward 'brevity': expected one of answer, random, model"):
+    assert (
+        align.find_reward(len) == ("len", len)
+        and align.find_reward(functools.partial(len))[0] == "partial"
+    )
+    with pytest.raises(
+        ValueError, match="unknown reward 'brevity': expected one of answer, random, model"
+    ):
         align.rl(run / "none", options.RL, "brevity")
 
 
-# -------------------------------------------------------------------------------------------- whole stages
+# ------------------------------------------------------------------------------------- whole stages
 
 
 def test_sft_then_rl_then_eval(run, capsys):
@@ -216,58 +324,119 @@ def test_sft_then_rl_then_eval(run, capsys):
     assert reply.finish == "stop" and sample.reply_text(reply.ids, tok) == "It is a goat."
     align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4"])
     log = [json.loads(line) for line in (run / "rl/log.jsonl").read_text().splitlines()]
-    assert len(log) == 2 and {"reward", "length", "stepwise", "cut", "groups_without_signal"} <= set(log[0])
+    assert len(log) == 2 and {
+        "reward",
+        "length",
+        "stepwise",
+        "cut",
+        "groups_without_signal",
+    } <= set(log[0])
     align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4", "--reward", "random"])
     assert (run / "rl_random/model.safetensors").exists()
     capsys.readouterr()
     align.main(["eval", "--run", str(run)])
     out = capsys.readouterr().out
-    assert out.split("\n")[0].split()[-3:] == ["base", "sft", "rl"] and "replies that end by themselves" in out
+    assert (
+        out.split("\n")[0].split()[-3:] == ["base", "sft", "rl"]
+        and "replies that end by themselves" in out
+    )
 
 
 def test_reward_model_then_rl_against_it(run, capsys):
-    """The reward model puts the pairs in order, transformers' shape; RL against it raises what it says, and stays near where it began."""
+    """The reward model puts the pairs in order, transformers' shape; RL against it raises what it
+    says, and stays near where it began."""
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     align.main(["reward", "--run", str(run), "--steps", "60", "--batch", "4", "--lr", "0.003"])
     out = capsys.readouterr().out
     assert "12 comparisons" in out and "held-out pairs in order: 100.0%" in out
     judge = judges.load(run / "reward")
     assert set(judge[0]) == {*gpt.param_shapes(CFG), "score.weight"}
-    rows = [ids for rows, _ in lessons.comparisons([run / "pairs/train.jsonl"], TOK, 48) for ids, _ in rows]
+    rows = [
+        ids
+        for rows, _ in lessons.comparisons([run / "pairs/train.jsonl"], TOK, 48)
+        for ids, _ in rows
+    ]
     rewards = judges.score(judge, rows)
     assert np.abs(rewards[0::2].mean()) < 1e-4 and (rewards[0::2] > rewards[1::2]).all()
-    assert np.allclose(judges.score(judge, rows, batch=3), rewards, atol=1e-5)           # alone and padded the same
+    assert np.allclose(
+        judges.score(judge, rows, batch=3), rewards, atol=1e-5
+    )  # alone and padded the same
     hidden = []
-    fast.hidden_and_grads(judge[0], CFG, np.array([rows[0]]), lambda y: (hidden.append(y[0, -1] @ judge[0]["score.weight"] + judge[3]), None, None), want_grads=False)
+    fast.hidden_and_grads(
+        judge[0],
+        CFG,
+        np.array([rows[0]]),
+        lambda y: (hidden.append(y[0, -1] @ judge[0]["score.weight"] + judge[3]), None, None),
+        want_grads=False,
+    )
     assert rewards[0] == pytest.approx(hidden[0], abs=1e-5)
     said = {}
     for leash in ("0", "5"):
-        align.main(["rl", "--run", str(run), "--steps", "12", "--group", "8", "--prompts", "4", "--batch", "1", "--reward", "model", "--lr", "0.003", "--leash", leash,
-                    "--out", f"rlhf{leash}", "--max-tokens", "12"])
-        said[leash] = [json.loads(line) for line in (run / f"rlhf{leash}/log.jsonl").read_text().splitlines()]
-    assert np.mean([x["reward"] for x in said["0"][-4:]]) > np.mean([x["reward"] for x in said["0"][:4]])
-    assert "kl_nats" in said["5"][0] and abs(said["5"][0]["kl_nats"]) < 1e-3            # where it began
+        align.main(
+            [
+                "rl",
+                "--run",
+                str(run),
+                "--steps",
+                "12",
+                "--group",
+                "8",
+                "--prompts",
+                "4",
+                "--batch",
+                "1",
+                "--reward",
+                "model",
+                "--lr",
+                "0.003",
+                "--leash",
+                leash,
+                "--out",
+                f"rlhf{leash}",
+                "--max-tokens",
+                "12",
+            ]
+        )
+        said[leash] = [
+            json.loads(line) for line in (run / f"rlhf{leash}/log.jsonl").read_text().splitlines()
+        ]
+    assert np.mean([x["reward"] for x in said["0"][-4:]]) > np.mean(
+        [x["reward"] for x in said["0"][:4]]
+    )
+    assert "kl_nats" in said["5"][0] and abs(said["5"][0]["kl_nats"]) < 1e-3  # where it began
     gpt.load(run / "rlhf5")
 
 
 def conversation(n):
     """A conversation of n ids: a sign that is in no merge is a token each."""
     few = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "#"}]
-    return [few[0], {"role": "assistant", "content": "#" * (1 + n - len(sample.render(few, TOK)[0]))}]
+    return [
+        few[0],
+        {"role": "assistant", "content": "#" * (1 + n - len(sample.render(few, TOK)[0]))},
+    ]
 
 
 @pytest.mark.parametrize("command, most", [("sft", 49), ("dpo", 49), ("reward", 48)])
 def test_the_longest_row(run, capsys, command, most):
-    """A context of 48 reads 48 ids. SFT and DPO only predict the last one; a reward is read at it. One id more is left out, and said."""
+    """A context of 48 reads 48 ids. SFT and DPO only predict the last one; a reward is read at it.
+    One id more is left out, and said."""
     fits, longer = conversation(most), conversation(most + 1)
     assert [len(sample.render(messages, TOK)[0]) for messages in (fits, longer)] == [most, most + 1]
     bad = [fits[0], {"role": "assistant", "content": "goat"}]
 
     def write(*chosen):
         if command == "sft":
-            put(run / "chat/train.jsonl", "".join(json.dumps({"messages": messages}) + "\n" for messages in chosen))
+            put(
+                run / "chat/train.jsonl",
+                "".join(json.dumps({"messages": messages}) + "\n" for messages in chosen),
+            )
         for split in ("train", "test"):
-            put(run / f"pairs/{split}.jsonl", "".join(json.dumps({"chosen": messages, "rejected": bad}) + "\n" for messages in chosen))
+            put(
+                run / f"pairs/{split}.jsonl",
+                "".join(
+                    json.dumps({"chosen": messages, "rejected": bad}) + "\n" for messages in chosen
+                ),
+            )
 
     begin = [command, "--run", str(run), "--start", "base", "--steps", "2", "--batch", "1"]
     write(fits, longer)
@@ -275,9 +444,14 @@ def test_the_longest_row(run, capsys, command, most):
     said = capsys.readouterr()
     assert (run / command / "model.safetensors").exists()
     assert "1 conversations" in said.out or "1 comparisons" in said.out
-    assert "1 of 2 conversations exceed the context of 48 tokens" in said.err or f"1 x longer than {most} tokens" in said.err
+    assert (
+        "1 of 2 conversations exceed the context of 48 tokens" in said.err
+        or f"1 x longer than {most} tokens" in said.err
+    )
     log = [json.loads(line) for line in (run / command / "log.jsonl").read_text().splitlines()]
-    assert len(log) == 2 and all(np.isfinite(row["loss_nats"]) and row["grad_norm"] > 0 for row in log)
+    assert len(log) == 2 and all(
+        np.isfinite(row["loss_nats"]) and row["grad_norm"] > 0 for row in log
+    )
     write(longer)
     with pytest.raises(ValueError, match="no conversation fits|no comparison fits"):
         align.main([*begin, "--out", "none"])
@@ -285,13 +459,20 @@ def test_the_longest_row(run, capsys, command, most):
 
 
 def test_replies_that_fill_the_context(run):
-    """Questions that leave room for one token, replies up to the last place: scored, learned, held near a reference."""
+    """Questions that leave room for one token, replies up to the last place: scored, learned, held
+    near a reference."""
     align.main(["reward", "--run", str(run), "--steps", "3", "--batch", "4", "--start", "base"])
     judge = judges.load(run / "reward")
-    room = [n for n in range(1, 60) if len(lessons.prompt_of({"question": "#" * n}, TOK)) in (47, 40)]
+    room = [
+        n for n in range(1, 60) if len(lessons.prompt_of({"question": "#" * n}, TOK)) in (47, 40)
+    ]
     assert len(room) == 2
-    put(run / "tasks/wheel_train.jsonl",
-        "".join(json.dumps({"question": "#" * n, "answer": "one"}) + "\n" for n in (*room, room[-1] + 1)))
+    put(
+        run / "tasks/wheel_train.jsonl",
+        "".join(
+            json.dumps({"question": "#" * n, "answer": "one"}) + "\n" for n in (*room, room[-1] + 1)
+        ),
+    )
     seen = []
 
     def scored(rollout):
@@ -302,9 +483,11 @@ def test_replies_that_fill_the_context(run):
         seen.append(max(map(len, rows)))
         return score(judge, rows)
 
-    recipe = dataclasses.replace(options.RL, steps=2, group=4, prompts=4, batch=1, leash=0.1, max_tokens=64)
+    recipe = dataclasses.replace(
+        options.RL, steps=2, group=4, prompts=4, batch=1, leash=0.1, max_tokens=64
+    )
     align.rl(run, recipe, scored, start="base", out="own")
-    assert not np.concatenate(seen).all()                   # some were cut by the context
+    assert not np.concatenate(seen).all()  # some were cut by the context
     with pytest.MonkeyPatch.context() as patch:
         score = judges.score
         patch.setattr(judges, "score", longest)
@@ -312,7 +495,10 @@ def test_replies_that_fill_the_context(run):
     assert seen[-1] == CFG.n_positions
     for row in (run / "rlhf/log.jsonl").read_text().splitlines():
         assert np.isfinite(json.loads(row)["reward"])
-    with pytest.raises(ValueError, match="a conversation of 49 tokens does not fit the reward model's context of 48"):
+    with pytest.raises(
+        ValueError,
+        match="a conversation of 49 tokens does not fit the reward model's context of 48",
+    ):
         judges.score(judge, [[1] * 48, [1] * 49])
     assert np.isfinite(judges.score(judge, [[1] * 48, [1]])).all()
 
@@ -322,19 +508,44 @@ def test_dpo(run, capsys):
     align.main(["dpo", "--run", str(run), "--steps", "30", "--batch", "4", "--lr", "0.003"])
     assert "held-out pairs in order: 100.0%" in capsys.readouterr().out
     log = [json.loads(line) for line in (run / "dpo/log.jsonl").read_text().splitlines()]
-    assert log[0]["loss_nats"] == pytest.approx(np.log(2), abs=1e-4) and log[-1]["loss_nats"] < 0.5 and log[-1]["chosen"] > log[-1]["rejected"]
+    assert (
+        log[0]["loss_nats"] == pytest.approx(np.log(2), abs=1e-4)
+        and log[-1]["loss_nats"] < 0.5
+        and log[-1]["chosen"] > log[-1]["rejected"]
+    )
 
 
 def test_what_a_step_of_rl_logs(run):
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    align.main(["rl", "--run", str(run), "--steps", "3", "--group", "8", "--reward", "random", "--normaliser", "replies", "--baseline", "std"])
+    align.main(
+        [
+            "rl",
+            "--run",
+            str(run),
+            "--steps",
+            "3",
+            "--group",
+            "8",
+            "--reward",
+            "random",
+            "--normaliser",
+            "replies",
+            "--baseline",
+            "std",
+        ]
+    )
     log = [json.loads(line) for line in (run / "rl_random/log.jsonl").read_text().splitlines()]
-    assert len({x["length"] for x in log}) == 3             # fresh replies at each step
-    assert log[0]["pass_at_4"] >= log[0]["accuracy"] and log[0]["entropy"] > 0 and 0 <= log[0]["greedy"] <= 1
+    assert len({x["length"] for x in log}) == 3  # fresh replies at each step
+    assert (
+        log[0]["pass_at_4"] >= log[0]["accuracy"]
+        and log[0]["entropy"] > 0
+        and 0 <= log[0]["greedy"] <= 1
+    )
 
 
 def test_a_reward_of_ones_own(run):
-    """Any function of a rollout; one that gives nonsense is an error, and nothing finished is left behind."""
+    """Any function of a rollout; one that gives nonsense is an error, and nothing finished is left
+    behind."""
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     recipe = dataclasses.replace(options.RL, steps=2, group=4, prompts=2, max_tokens=12, warmup=1)
 
@@ -364,25 +575,84 @@ def test_a_run_of_ones_own(run, capsys):
     shutil.rmtree(run / "tasks")
     chats, tasks, long = run / "mine.jsonl", run / "asked.jsonl", "what " * 60
     (run / "chat/train.jsonl").rename(chats)
-    tasks.write_text("".join(json.dumps({"question": f"{i}?" if i else long, "answer": " Four. "}) + "\n" for i in range(21)), encoding="utf-8")
-    align.main(["sft", "--run", str(run), "--data", str(chats), "--steps", "5", "--batch", "8", "--replay", "0"])
+    tasks.write_text(
+        "".join(
+            json.dumps({"question": f"{i}?" if i else long, "answer": " Four. "}) + "\n"
+            for i in range(21)
+        ),
+        encoding="utf-8",
+    )
+    align.main(
+        [
+            "sft",
+            "--run",
+            str(run),
+            "--data",
+            str(chats),
+            "--steps",
+            "5",
+            "--batch",
+            "8",
+            "--replay",
+            "0",
+        ]
+    )
     assert "not examined: no questions in" in capsys.readouterr().out
-    rl = ["rl", "--run", str(run), "--tasks", str(tasks), "--steps", "2", "--group", "4", "--prompts", "2", "--max-tokens", "8"]
-    with pytest.raises(FileNotFoundError, match="chat/train.jsonl: no conversations about other things.*--batch 0"):
+    rl = [
+        "rl",
+        "--run",
+        str(run),
+        "--tasks",
+        str(tasks),
+        "--steps",
+        "2",
+        "--group",
+        "4",
+        "--prompts",
+        "2",
+        "--max-tokens",
+        "8",
+    ]
+    with pytest.raises(
+        FileNotFoundError, match="chat/train.jsonl: no conversations about other things.*--batch 0"
+    ):
         align.main(rl)
     align.main([*rl, "--batch", "0", "--replay", "1"])
     said = capsys.readouterr()
-    assert "1 of 21 questions fill the context of 48 tokens and are left out" in said.err and "2 unseen problems" in said.out
+    assert (
+        "1 of 21 questions fill the context of 48 tokens and are left out" in said.err
+        and "2 unseen problems" in said.out
+    )
     assert "replay_loss_nats" in (run / "rl/log.jsonl").read_text()
 
 
 def test_tries(run, capsys):
     align.main(["sft", "--run", str(run), "--steps", "60", "--batch", "8", "--lr", "0.01"])
     align.main(["reward", "--run", str(run), "--steps", "5", "--batch", "4"])
-    (run / "tasks/facts_test.jsonl").write_text(json.dumps({"question": "What is goat?", "answer": "goat", "reply": "It is a goat.", "options": ["wheel", "goat"], "exposure": 10}) + "\n")
+    (run / "tasks/facts_test.jsonl").write_text(
+        json.dumps(
+            {
+                "question": "What is goat?",
+                "answer": "goat",
+                "reply": "It is a goat.",
+                "options": ["wheel", "goat"],
+                "exposure": 10,
+            }
+        )
+        + "\n"
+    )
     align.main(["eval", "--run", str(run), "--samples", "5"])
     out = capsys.readouterr().out
-    for what in ("% right", "3 problems, 5 tries each", "pass@1 ", "pass@4 ", "pass@5 ", "majority of 5", "best of 5 by reward/", "likeliest of ten"):
+    for what in (
+        "% right",
+        "3 problems, 5 tries each",
+        "pass@1 ",
+        "pass@4 ",
+        "pass@5 ",
+        "majority of 5",
+        "best of 5 by reward/",
+        "likeliest of ten",
+    ):
         assert what in out, out
 
 
@@ -398,22 +668,35 @@ def test_arena(run, capsys):
 
 def test_chats_of_others(run):
     """A file of GSM8K's kind in place of the run's chats."""
-    (run / "gsm.jsonl").write_text(json.dumps({"question": "one two", "answer": "<<1+1=2>>two\n#### 2"}) + "\n")
+    (run / "gsm.jsonl").write_text(
+        json.dumps({"question": "one two", "answer": "<<1+1=2>>two\n#### 2"}) + "\n"
+    )
     align.main(["sft", "--run", str(run), "--steps", "2", "--data", str(run / "gsm.jsonl")])
     assert (run / "sft/model.safetensors").exists()
 
 
-# ------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 def test_a_chat_cannot_write_to_the_terminal(run):
-    """The conversation that is shown in colours spells out what would move the cursor or rename the window."""
+    """The conversation that is shown in colours spells out what would move the cursor or rename the
+    window."""
     evil = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e"
-    put(run / "chat/train.jsonl", json.dumps({"messages": [CHATS[0]["messages"][0], {"role": "assistant", "content": evil}]}) + "\n")
-    done = run_script("align.py", "sft", "--run", run, "--steps", "1", "--batch", "1", "--replay", "0")
+    put(
+        run / "chat/train.jsonl",
+        json.dumps({"messages": [CHATS[0]["messages"][0], {"role": "assistant", "content": evil}]})
+        + "\n",
+    )
+    done = run_script(
+        "align.py", "sft", "--run", run, "--steps", "1", "--batch", "1", "--replay", "0"
+    )
     assert done.returncode == 0, done.stderr
     assert "learns to write what is in [brackets]" in done.stderr
-    assert done.stderr.count("\\x1b") == 2 and "\\x07" in done.stderr and not set(done.stderr) & set("\x1b\x07\x9b\u202e")
+    assert (
+        done.stderr.count("\\x1b") == 2
+        and "\\x07" in done.stderr
+        and not set(done.stderr) & set("\x1b\x07\x9b\u202e")
+    )
 
     class Screen(io.StringIO):
         def isatty(self):
@@ -424,66 +707,163 @@ def test_a_chat_cannot_write_to_the_terminal(run):
         align.main(["sft", "--run", str(run), "--steps", "1", "--batch", "1", "--replay", "0"])
         said = sys.stderr.getvalue()
     shown = re.sub("\x1b\\[(32|90|0)m", "", said)
-    assert "learns to write what is green" in said and said.count("\x1b[32m") > 5 and shown.count("\\x1b") == 2
+    assert (
+        "learns to write what is green" in said
+        and said.count("\x1b[32m") > 5
+        and shown.count("\\x1b") == 2
+    )
     assert not set(shown) & set("\x1b\x07\x9b\u202e")
     put(run / "chat/train.jsonl", json.dumps({evil: 1}) + "\n")
     done = run_script("align.py", "sft", "--run", run)
-    assert done.returncode == 1 and "\\x1b]0;owned" in done.stderr and not set(done.stderr) & set("\x1b\x07\x9b\u202e")
+    assert (
+        done.returncode == 1
+        and "\\x1b]0;owned" in done.stderr
+        and not set(done.stderr) & set("\x1b\x07\x9b\u202e")
+    )
 
 
 def test_options_of_other_commands_are_refused(run, capsys):
     """Whatever their value; tests/test_options.py tries them all."""
-    for args in ("sft --leash 0", "sft --reward answer", "reward --replay 0", "eval --batch 0", "arena --on-mismatch error", "sft --samples 3", "sft x"):
+    for args in (
+        "sft --leash 0",
+        "sft --reward answer",
+        "reward --replay 0",
+        "eval --batch 0",
+        "arena --on-mismatch error",
+        "sft --samples 3",
+        "sft x",
+    ):
         with pytest.raises(SystemExit):
             align.main([*args.split(), "--run", str(run)])
         assert f"unrecognized arguments: {args.split()[1]}" in capsys.readouterr().err
     for args, message in (
-            ("sft --out=", "--out: the name is empty"),
-            ("rl --seed -1", "--seed -1: must be 0 or more"),
-            ("rl --leash-to base", "--leash-to base: there is no leash without --leash"),
-            ("dpo --leash 0", "--leash 0.0: must be above 0 and finite"),
-            ("rl --replay -1", "--replay -1: must be 0 or more and finite"),
-            ("eval --seed 0", "--seed 0: eval without --samples asks greedily"),
-            ("eval --samples 0", "--samples 0: must be at least 1"),
-            ("arena nowhere", "nowhere: no finished model; name a folder that holds one, or a stage of"),
-            ("eval --run nowhere", "nowhere: no such run folder"),
-            ("arena --run nowhere", "nowhere: no such run folder")):
+        ("sft --out=", "--out: the name is empty"),
+        ("rl --seed -1", "--seed -1: must be 0 or more"),
+        ("rl --leash-to base", "--leash-to base: there is no leash without --leash"),
+        ("dpo --leash 0", "--leash 0.0: must be above 0 and finite"),
+        ("rl --replay -1", "--replay -1: must be 0 or more and finite"),
+        ("eval --seed 0", "--seed 0: eval without --samples asks greedily"),
+        ("eval --samples 0", "--samples 0: must be at least 1"),
+        (
+            "arena nowhere",
+            "nowhere: no finished model; name a folder that holds one, or a stage of",
+        ),
+        ("eval --run nowhere", "nowhere: no such run folder"),
+        ("arena --run nowhere", "nowhere: no such run folder"),
+    ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             align.main([*args.split(), *(["--run", str(run)] if "--run" not in args else [])])
 
 
-@pytest.mark.parametrize("command, spoil, message", [
-    ("sft", lambda r: put(r / "chat/train.jsonl", ""), "train.jsonl: empty, there is nothing to learn from"),
-    ("sft", lambda r: (r / "chat/train.jsonl").unlink(), "python -m web.toyweb"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", "{broken\n"), "train.jsonl:1: not JSON"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'), "train.jsonl:1: of no known schema: the keys text"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": "hi"}]}\n'),
-     "train.jsonl: nothing in it can be used: 1 x question at the end without a reply; 1 x conversation with nothing in it"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", json.dumps({"messages": [{"role": "user", "content": "goat " * 99}, CHATS[0]["messages"][1]]}) + "\n"),
-     "no conversation fits the model's context of 48"),
-    ("sft", lambda r: (r / "base/model.safetensors").unlink(), "no finished model; make it with: python train.py"),
-    ("sft", lambda r: (r / "tokens/train_000000.bin").unlink(), "python bpe.py encode"),
-    ("rl", lambda r: None, "python align.py sft"),
-    ("eval", lambda r: (r / "tasks/facts_test.jsonl").unlink(), "facts_test.jsonl: no such file"),
-    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'), 'facts_test.jsonl:1: no task: expected {"question": "...", "answer": ...}'),
-    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": 5, "answer": 5}\n'), "facts_test.jsonl:1: no task: expected"),
-    ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x", "answer": 5, "exposure": "3"}\n'), "facts_test.jsonl:1: exposure is no number of pages: '3'"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", "[" * 200_000 + "\n"), "train.jsonl:1: not JSON"),
-    ("sft", lambda r: (r / "chat/train.jsonl").write_bytes(b'{"messages": "\xff"}\n'), "train.jsonl:1: not JSON"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "system"}]}\n'), "train.jsonl:1: conversation with nothing in it"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": 5}]}\n'), "train.jsonl:1: content that is no text: message 0 of the user has the content 5"),
-    ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": ["hi"]}]}\n'), "train.jsonl:1: content that is no text: message 0 of the user has the content ['hi']"),
-    ("sft", lambda r: put(r / "base/config.json", "[]"), "config.json: expected a JSON object"),
-])
+@pytest.mark.parametrize(
+    "command, spoil, message",
+    [
+        (
+            "sft",
+            lambda r: put(r / "chat/train.jsonl", ""),
+            "train.jsonl: empty, there is nothing to learn from",
+        ),
+        ("sft", lambda r: (r / "chat/train.jsonl").unlink(), "python -m web.toyweb"),
+        ("sft", lambda r: put(r / "chat/train.jsonl", "{broken\n"), "train.jsonl:1: not JSON"),
+        (
+            "sft",
+            lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'),
+            "train.jsonl:1: of no known schema: the keys text",
+        ),
+        (
+            "sft",
+            lambda r: put(
+                r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": "hi"}]}\n'
+            ),
+            "train.jsonl: nothing in it can be used: 1 x question at the end without a reply; "
+            "1 x conversation with nothing in it",
+        ),
+        (
+            "sft",
+            lambda r: put(
+                r / "chat/train.jsonl",
+                json.dumps(
+                    {
+                        "messages": [
+                            {"role": "user", "content": "goat " * 99},
+                            CHATS[0]["messages"][1],
+                        ]
+                    }
+                )
+                + "\n",
+            ),
+            "no conversation fits the model's context of 48",
+        ),
+        (
+            "sft",
+            lambda r: (r / "base/model.safetensors").unlink(),
+            "no finished model; make it with: python train.py",
+        ),
+        ("sft", lambda r: (r / "tokens/train_000000.bin").unlink(), "python bpe.py encode"),
+        ("rl", lambda r: None, "python align.py sft"),
+        (
+            "eval",
+            lambda r: (r / "tasks/facts_test.jsonl").unlink(),
+            "facts_test.jsonl: no such file",
+        ),
+        (
+            "eval",
+            lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'),
+            'facts_test.jsonl:1: no task: expected {"question": "...", "answer": ...}',
+        ),
+        (
+            "eval",
+            lambda r: put(r / "tasks/facts_test.jsonl", '{"question": 5, "answer": 5}\n'),
+            "facts_test.jsonl:1: no task: expected",
+        ),
+        (
+            "eval",
+            lambda r: put(
+                r / "tasks/facts_test.jsonl", '{"question": "x", "answer": 5, "exposure": "3"}\n'
+            ),
+            "facts_test.jsonl:1: exposure is no number of pages: '3'",
+        ),
+        (
+            "sft",
+            lambda r: put(r / "chat/train.jsonl", "[" * 200_000 + "\n"),
+            "train.jsonl:1: not JSON",
+        ),
+        (
+            "sft",
+            lambda r: (r / "chat/train.jsonl").write_bytes(b'{"messages": "\xff"}\n'),
+            "train.jsonl:1: not JSON",
+        ),
+        (
+            "sft",
+            lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "system"}]}\n'),
+            "train.jsonl:1: conversation with nothing in it",
+        ),
+        (
+            "sft",
+            lambda r: put(
+                r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": 5}]}\n'
+            ),
+            "train.jsonl:1: content that is no text: message 0 of the user has the content 5",
+        ),
+        (
+            "sft",
+            lambda r: put(
+                r / "chat/train.jsonl", '{"messages": [{"role": "user", "content": ["hi"]}]}\n'
+            ),
+            "train.jsonl:1: content that is no text: message 0 of the user has the content ['hi']",
+        ),
+        ("sft", lambda r: put(r / "base/config.json", "[]"), "config.json: expected a JSON object"),
+    ],
+)
 def test_bad_input(run, command, spoil, message):
     spoil(run)
     done = run_main("align.py", command, "--run", run)
-    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
     assert not (run / "sft").exists() and not (run / "rl").exists()
 
 
 def test_a_missing_run_folder(tmp_path):
     done = run_script("align.py", "sft", "--run", tmp_path / "none")
     assert done.returncode != 0 and "no such run folder" in done.stderr
-
-

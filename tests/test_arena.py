@@ -15,13 +15,22 @@ import sample
 
 
 def test_wilson():
-    """The share of Wilson's intervals that hold the truth, over all that may be seen: near 95 % where n is not tiny."""
+    """The share of Wilson's intervals that hold the truth, over all that may be seen: near 95 %
+    where n is not tiny."""
     for n, p in ((30, 0.5), (100, 0.1), (300, 0.95)):
-        chance = [math.comb(n, k) * p ** k * (1 - p) ** (n - k) for k in range(n + 1)]
-        held = sum(c for k, c in enumerate(chance) if arena.wilson(k, n)[0] <= p <= arena.wilson(k, n)[1])
+        chance = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+        held = sum(
+            c for k, c in enumerate(chance) if arena.wilson(k, n)[0] <= p <= arena.wilson(k, n)[1]
+        )
         assert 0.92 < held < 0.985
-    assert arena.wilson(0, 10)[0] == 0.0 and 0.2 < arena.wilson(0, 10)[1] < 0.35 and arena.wilson(0, 0) == (0.0, 1.0)
-    assert arena.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=2e-4)           # Newcombe 1998, table I
+    assert (
+        arena.wilson(0, 10)[0] == 0.0
+        and 0.2 < arena.wilson(0, 10)[1] < 0.35
+        and arena.wilson(0, 0) == (0.0, 1.0)
+    )
+    assert arena.wilson(81, 263) == pytest.approx(
+        (0.2553, 0.3662), abs=2e-4
+    )  # Newcombe 1998, table I
 
 
 def test_pass_at_k():
@@ -29,17 +38,23 @@ def test_pass_at_k():
         for k in range(1, n + 1):
             if right <= n:
                 drawn = list(itertools.combinations([1] * right + [0] * (n - right), k))
-                assert arena.pass_at_k(n, right, k) == pytest.approx(np.mean([any(d) for d in drawn]))
+                assert arena.pass_at_k(n, right, k) == pytest.approx(
+                    np.mean([any(d) for d in drawn])
+                )
     with pytest.raises(ValueError, match="pass@5 of 4"):
         arena.pass_at_k(4, 1, 5)
 
 
 def test_votes():
-    assert arena.majority(["3", None, "4", "4", None, None, "3"]) == "3" and arena.majority([None]) is None
+    assert (
+        arena.majority(["3", None, "4", "4", None, None, "3"]) == "3"
+        and arena.majority([None]) is None
+    )
 
 
 def test_tries(monkeypatch):
-    """Of four tries each: the wheel's first is right three times and voted for, its second once; the judge likes the last."""
+    """Of four tries each: the wheel's first is right three times and voted for, its second once;
+    the judge likes the last."""
     tok = bpe.Tokenizer.train(["one two"], 300)
     tasks = [{"question": "a", "answer": "one"}, {"question": "b", "answer": "two"}]
     texts = ["one", "so one", "two", "one"] + ["one", "one", "three", "is two"]
@@ -57,15 +72,51 @@ def test_tries(monkeypatch):
 
 def test_the_likeliest_value():
     """It is the one that choose finds, behind a page's words or a chat's."""
-    tok = bpe.Tokenizer.train(["What is it? It is red. It is blue. It is grey. user assistant"] * 3, 330)
+    tok = bpe.Tokenizer.train(
+        ["What is it? It is red. It is blue. It is grey. user assistant"] * 3, 330
+    )
     cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
     params = gpt.init(cfg, 3)
-    task = {"question": "What is it?", "answer": "red", "reply": "It is red.", "options": ["blue", "red", "grey"]}
+    task = {
+        "question": "What is it?",
+        "answer": "red",
+        "reply": "It is red.",
+        "options": ["blue", "red", "grey"],
+    }
     for as_document in (True, False):
-        prompt = [tok.eot_token, *tok.encode_ordinary("What is it? It is")] if as_document else lessons.prompt_of(task, tok) + tok.encode_ordinary("It is")
-        best, _ = arena.choose(params, cfg, prompt, [tok.encode_ordinary(option) for option in (" blue", " red", " grey")])
-        other = {**task, "answer": task["options"][best], "reply": f"It is {task['options'][best]}."}
-        assert arena.likeliest(params, cfg, tok, [other, {**task, "answer": task["options"][best - 1], "reply": f"It is {task['options'][best - 1]}."}], as_document) == 0.5
+        prompt = (
+            [tok.eot_token, *tok.encode_ordinary("What is it? It is")]
+            if as_document
+            else lessons.prompt_of(task, tok) + tok.encode_ordinary("It is")
+        )
+        best, _ = arena.choose(
+            params,
+            cfg,
+            prompt,
+            [tok.encode_ordinary(option) for option in (" blue", " red", " grey")],
+        )
+        other = {
+            **task,
+            "answer": task["options"][best],
+            "reply": f"It is {task['options'][best]}.",
+        }
+        assert (
+            arena.likeliest(
+                params,
+                cfg,
+                tok,
+                [
+                    other,
+                    {
+                        **task,
+                        "answer": task["options"][best - 1],
+                        "reply": f"It is {task['options'][best - 1]}.",
+                    },
+                ],
+                as_document,
+            )
+            == 0.5
+        )
 
 
 def test_best_of():
@@ -73,17 +124,26 @@ def test_best_of():
     for tries in (1, 2, 7):
         scores, right = rng.standard_normal(tries), rng.integers(0, 2, tries)
         for n in range(1, tries + 1):
-            drawn = [right[max(some, key=lambda i: scores[i])] for some in itertools.combinations(range(tries), n)]
+            drawn = [
+                right[max(some, key=lambda i: scores[i])]
+                for some in itertools.combinations(range(tries), n)
+            ]
             assert arena.best_of(scores, right, n) == pytest.approx(np.mean(drawn))
 
 
 def test_options_by_likelihood():
     tok = bpe.Tokenizer.train(["The goat is grey. The wheel is red."], 300)
     cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
-    params, prompt, options = gpt.init(cfg, 3), tok.encode_ordinary("The goat is"), [" grey.", " red.", " a wheel of grey."]
+    params, prompt, options = (
+        gpt.init(cfg, 3),
+        tok.encode_ordinary("The goat is"),
+        [" grey.", " red.", " a wheel of grey."],
+    )
     for p in params.values():
         p *= 8.0
-    best, nll = arena.choose(params, cfg, prompt, [tok.encode_ordinary(option) for option in options])
+    best, nll = arena.choose(
+        params, cfg, prompt, [tok.encode_ordinary(option) for option in options]
+    )
     for option, found in zip(options, nll):
         ids = tok.encode_ordinary(option)
         logits = fast.forward(params, cfg, np.array([prompt + ids]))[0][0].astype(float)
@@ -102,7 +162,9 @@ def battles(n, seed=0):
     for _ in range(n):
         a, b = rng.choice(names, 2, replace=False)
         p = 1 / (1 + 10 ** ((PLANTED[b] - PLANTED[a]) / 400))
-        out.append(arena.Battle(str(a), str(b), 0.5 if rng.random() < 0.1 else float(rng.random() < p)))
+        out.append(
+            arena.Battle(str(a), str(b), 0.5 if rng.random() < 0.1 else float(rng.random() < p))
+        )
     return out
 
 
@@ -132,10 +194,15 @@ def test_the_fit_is_the_likeliest():
 
 
 def test_ratings_have_intervals_and_ranks():
-    """The truth, apart from the pull of draws, lies within; who cannot be told apart shares a rank."""
+    """The truth, apart from the pull of draws, lies within; who cannot be told apart shares a rank.
+    """
     some = [b for b in battles(1500, 2) if b.score != 0.5]
     rated = arena.ratings(some)
-    assert [r.name for r in rated][0] == "a" and rated[-1].name == "e" and [r.rank for r in rated][:2] == [1, 2]
+    assert (
+        [r.name for r in rated][0] == "a"
+        and rated[-1].name == "e"
+        and [r.rank for r in rated][:2] == [1, 2]
+    )
     assert sum(r.low <= PLANTED[r.name] <= r.high for r in rated) >= 4
     assert len({r.rank for r in rated}) > len({r.rank for r in arena.ratings(some[:60])})
     assert sum(r.battles for r in rated) == 2 * len(some)
@@ -146,12 +213,13 @@ def test_ratings_have_intervals_and_ranks():
         arena.ratings([])
 
 
-# ------------------------------------------------------------------------------------------------ answers
+# ------------------------------------------------------------------------------------------ answers
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of two models, of which the second has the smaller context; of each file of tasks one question is too long."""
+    """A run of two models, of which the second has the smaller context; of each file of tasks one
+    question is too long."""
     tok = bpe.Tokenizer.train(["What is it? It is red. user assistant"] * 3, 330)
     for name, n_positions in (("base", 64), ("sft", 32)):
         cfg = gpt.Config(tok.n_vocab, n_positions, 16, 1, 2)
@@ -159,32 +227,54 @@ def run(tmp_path):
         tok.save(tmp_path / name / "tokenizer.json")
     (tmp_path / "tasks").mkdir()
     for name in ("facts", "calculator", "wheel", "identity"):
-        task = {"answer": "red", "kind": name, "exposure": 10, "reply": "It is red.", "options": ["red", "it"]}
-        rows = [{"question": question, **task} for question in ("What is it?", "What is " * 15 + "it?", "Is it?")]
-        (tmp_path / f"tasks/{name}_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        task = {
+            "answer": "red",
+            "kind": name,
+            "exposure": 10,
+            "reply": "It is red.",
+            "options": ["red", "it"],
+        }
+        rows = [
+            {"question": question, **task}
+            for question in ("What is it?", "What is " * 15 + "it?", "Is it?")
+        ]
+        (tmp_path / f"tasks/{name}_test.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
     return tmp_path
 
 
 def test_questions_that_fill_the_context_are_left_out_of_the_arena(run, capsys):
-    """The same questions for all: those that leave the model with the smallest context room for a reply."""
+    """The same questions for all: those that leave the model with the smallest context room for a
+    reply."""
     rated = arena.fight(run)
     assert sorted(r.name for r in rated) == ["base", "sft"] and rated[0].battles == 8
     said = capsys.readouterr().err
     for name in ("facts", "calculator", "wheel", "identity"):
-        assert f"{name}_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out" in said
+        assert (
+            f"{name}_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out"
+            in said
+        )
 
 
 def test_questions_that_fill_the_context_are_left_out_of_the_tries(run, capsys):
     path = run / "tasks/facts_test.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows[0]["options"].append("is " * 40)                   # the question fits, one of its options does not
+    rows[0]["options"].append("is " * 40)  # the question fits, one of its options does not
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arena.print_tries(run, ["base", "sft"], 2)
     said = capsys.readouterr()
     assert "2 problems, 2 tries each" in said.out and "nan" not in said.out
-    assert "wheel_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out" in said.err
-    assert "1 of 2 questions with options exceed the context of 32 tokens and are left out" in said.err
+    assert (
+        "wheel_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out"
+        in said.err
+    )
+    assert (
+        "1 of 2 questions with options exceed the context of 32 tokens and are left out" in said.err
+    )
     long = {"question": "What is " * 30, "answer": "red"}
     (run / "tasks/wheel_test.jsonl").write_text(json.dumps(long) + "\n")
-    with pytest.raises(ValueError, match="wheel_test.jsonl: no question that fits the model's context of 32 tokens"):
+    with pytest.raises(
+        ValueError, match="wheel_test.jsonl: no question that fits the model's context of 32 tokens"
+    ):
         arena.print_tries(run, ["base", "sft"], 2)

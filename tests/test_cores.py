@@ -39,7 +39,10 @@ THREADS = """
 import ctypes
 path = next(line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line)
 library = ctypes.CDLL(path)
-for name in ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_", "openblas_get_num_threads"):
+names = (
+    "scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_", "openblas_get_num_threads"
+)
+for name in names:
     if hasattr(library, name):
         print(getattr(library, name)())
         break
@@ -72,8 +75,18 @@ for name in ("scipy_openblas_get_num_threads64_", "openblas_get_num_threads64_",
             2,
             "calls a BLAS with 2 threads of its own, which is slow; set OPENBLAS_NUM_THREADS=1",
         ),
-        ("import numpy; from model import cores", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
-        ("from model import cores; import numpy", {"OMP_NUM_THREADS": "2"}, 1, "OMP_NUM_THREADS=2 is not followed"),
+        (
+            "import numpy; from model import cores",
+            {"OMP_NUM_THREADS": "2"},
+            1,
+            "OMP_NUM_THREADS=2 is not followed",
+        ),
+        (
+            "from model import cores; import numpy",
+            {"OMP_NUM_THREADS": "2"},
+            1,
+            "OMP_NUM_THREADS=2 is not followed",
+        ),
     ],
 )
 def test_threads_of_the_blas(imports, variables, threads, said):
@@ -107,8 +120,7 @@ def test_other_libraries_than_openblas():
     (line,) = cores.limit_blas(Library(cores.BLAS_FUNCTIONS[4], obeys=False), True, {})
     assert (
         "a BLAS with 8 threads of its own, which is slow; "
-        "set MKL_NUM_THREADS=1 and import model.cores (or model.fast) before numpy"
-        in line
+        "set MKL_NUM_THREADS=1 and import model.cores (or model.fast) before numpy" in line
     )
     (line,) = cores.limit_blas(Library(None), True, {})
     assert "import model.cores (or model.fast) before numpy" in line
@@ -167,7 +179,8 @@ def test_no_parts_are_a_mistake(n_parts):
 
 
 def test_parts_may_divide_their_work_again():
-    """Three deep, and from several threads at once; in a new process, because a fault would hang."""
+    """Three deep, and from several threads at once; in a new process, because a fault would
+    hang."""
     program = """
 import threading
 from model import cores

@@ -1,4 +1,4 @@
-"""data.py: every limit of its rules from both sides, and the plain definitions beside their fast twins."""
+"""data.py: every limit of its rules from both sides; plain definitions beside fast twins."""
 
 import doctest
 import gzip
@@ -46,10 +46,12 @@ def both(name, text, *args):
 
 def with_both(rule, *twins):
     """A rule that is asked with the plain definitions and with their twins."""
+
     def asked(text):
         plain, fast = rule(text), rule(text, *twins)
         assert plain == fast, text[:300]
         return plain
+
     return asked
 
 
@@ -86,9 +88,38 @@ def texts(tmp_path_factory):
 def made_up(n):
     """Texts of few words, so that they repeat, with odd marks and white space between them."""
     rng, found = random.Random(0), []
-    odd = ["the", "of", "It's", "5km", "e.g.", "#", "...", "…", "•", "-", "{", "[1]", "javascript",
-           "use cookies", "jo@site.com", "8.8.8.8", "10.0.0.1", "\u3002", "caf\u00e9", "\ud800",
-           "x" * 40, "?", "!", "\u203d", "3.50", "1999", "doesnt", "0mb", "\u0301", "a@b@c.org"]
+    odd = [
+        "the",
+        "of",
+        "It's",
+        "5km",
+        "e.g.",
+        "#",
+        "...",
+        "…",
+        "•",
+        "-",
+        "{",
+        "[1]",
+        "javascript",
+        "use cookies",
+        "jo@site.com",
+        "8.8.8.8",
+        "10.0.0.1",
+        "\u3002",
+        "caf\u00e9",
+        "\ud800",
+        "x" * 40,
+        "?",
+        "!",
+        "\u203d",
+        "3.50",
+        "1999",
+        "doesnt",
+        "0mb",
+        "\u0301",
+        "a@b@c.org",
+    ]
     spaces = [" "] * 20 + ["\n", "\n", "\n\n", "\n\n\n", "  ", "\t", "\u2028", "\x0c", "\xa0", ""]
     for _ in range(n):
         some = rng.sample(VOCABULARY, rng.choice([3, 20, 200])) + rng.sample(odd, rng.randint(0, 8))
@@ -135,7 +166,7 @@ def test_a_text_is_kept_or_dropped_alike(texts, small_blocks):
     for text in texts:
         for rule in (gopher_repetition, gopher_quality, fineweb_quality):
             reasons.add(rule(text)[1])
-    assert len(reasons) > 15                                     # the texts put the rules to the test
+    assert len(reasons) > 15  # the texts put the rules to the test
 
 
 def test_signatures_and_clusters_are_alike(texts, small_blocks):
@@ -156,21 +187,30 @@ def test_a_text_is_redacted_alike(texts):
 
 # -------------------------------------------------------------------------------- a reader's change
 
-STAGE = ("STAGES = {", '''def stage_question(doc, tools):
+STAGE = (
+    "STAGES = {",
+    '''def stage_question(doc, tools):
     """Drops a text without a question."""
     return None if re.search(r"\\?(\\s|$)", doc["text"]) else "no_question"
 
 
-STAGES = {''')
-LISTED = ('    "fineweb": stage_fineweb,', '    "fineweb": stage_fineweb,\n    "question": stage_question,')
+STAGES = {''',
+)
+LISTED = (
+    '    "fineweb": stage_fineweb,',
+    '    "fineweb": stage_fineweb,\n    "question": stage_question,',
+)
 LIMIT = ("GOPHER_QUALITY = {", 'GOPHER_QUALITY = {\n    "no_question": (1, math.inf),')
-MEASURE = ('    yield "gopher_enough_stop_words", found.n_stop_words',
-           '    yield "gopher_enough_stop_words", found.n_stop_words\n'
-           '    yield "no_question", len(re.findall(r"\\?(?:\\s|$)", text))')
+MEASURE = (
+    '    yield "gopher_enough_stop_words", found.n_stop_words',
+    '    yield "gopher_enough_stop_words", found.n_stop_words\n'
+    '    yield "no_question", len(re.findall(r"\\?(?:\\s|$)", text))',
+)
 
 
-@pytest.mark.parametrize("stage, changes", [("question", (STAGE, LISTED)),
-                                            ("gopher_quality", (LIMIT, MEASURE))])
+@pytest.mark.parametrize(
+    "stage, changes", [("question", (STAGE, LISTED)), ("gopher_quality", (LIMIT, MEASURE))]
+)
 def test_a_rule_that_is_added_to_this_file_alone_takes_effect(stage, changes, tmp_path):
     """A text must ask a question: as a stage of its own, and as one more measure."""
     toyweb.write(tmp_path, n_pages=150)
@@ -179,8 +219,13 @@ def test_a_rule_that_is_added_to_this_file_alone_takes_effect(stage, changes, tm
         assert source.count(old) == 1
         source = source.replace(old, new)
     (tmp_path / "data.py").write_text(source, encoding="utf-8")
-    done = subprocess.run([sys.executable, tmp_path / "data.py", "--run", tmp_path], cwd=ROOT,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "data.py", "--run", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "docs/report.json").read_text(encoding="utf-8"))
     assert report["stages"][stage]["reasons"]["no_question"] > 10
@@ -198,16 +243,54 @@ def test_prose_passes_everything():
         assert check(text) == (text, None)
 
 
-@pytest.mark.parametrize("check", [gopher_repetition, gopher_quality, c4_quality, fineweb_quality, data.redact, lambda t: data.minhash([t])])
-@pytest.mark.parametrize("text", ["", " ", "\n", "\n\n\n", ".", "a", "a b", "...", "\u2028", "\x0c", "-", "#", "•\n•", "é", "\ufffd", "_" * 10, "🏳️‍🌈" * 5])
+@pytest.mark.parametrize(
+    "check",
+    [
+        gopher_repetition,
+        gopher_quality,
+        c4_quality,
+        fineweb_quality,
+        data.redact,
+        lambda t: data.minhash([t]),
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\n",
+        "\n\n\n",
+        ".",
+        "a",
+        "a b",
+        "...",
+        "\u2028",
+        "\x0c",
+        "-",
+        "#",
+        "•\n•",
+        "é",
+        "\ufffd",
+        "_" * 10,
+        "🏳️‍🌈" * 5,
+    ],
+)
 def test_no_division_by_zero(check, text):
     check(text)
 
 
 @pytest.mark.parametrize("n_lines, n_repeated, want", [(10, 3, None), (10, 4, "dup_line_frac")])
 def test_dup_line_frac(n_lines, n_repeated, want):
-    lines = prose(200).split("\n")[:n_lines - n_repeated] + ["go on"] * (n_repeated + 1)
-    assert reason(gopher_repetition("\n".join(lines[:n_lines - n_repeated - 1] + ["go"] * (n_repeated + 1)))) == want
+    lines = prose(200).split("\n")[: n_lines - n_repeated] + ["go on"] * (n_repeated + 1)
+    assert (
+        reason(
+            gopher_repetition(
+                "\n".join(lines[: n_lines - n_repeated - 1] + ["go"] * (n_repeated + 1))
+            )
+        )
+        == want
+    )
 
 
 @pytest.mark.parametrize("blanks, want", [("\n\n", None), ("\n\n\n\n", None)])
@@ -217,22 +300,34 @@ def test_blank_lines_are_no_duplicate_lines(blanks, want):
 
 def test_dup_para_frac_and_chars():
     paragraphs = prose(200).split("\n")
-    assert reason(gopher_repetition("\n\n".join(paragraphs[:7] + ["x y"] * 3))) is None                       # 2 of 10
-    assert reason(gopher_repetition("\n\n".join(paragraphs[:6] + ["x y"] * 4))) is None                       # 3 of 10 is not over 0.3
+    assert reason(gopher_repetition("\n\n".join(paragraphs[:7] + ["x y"] * 3))) is None  # 2 of 10
+    assert (
+        reason(gopher_repetition("\n\n".join(paragraphs[:6] + ["x y"] * 4))) is None
+    )  # 3 of 10 is not over 0.3
     assert reason(gopher_repetition("\n\n".join(paragraphs[:5] + ["x y"] * 5))) == "dup_para_frac"
-    assert reason(gopher_repetition("\n\n".join(paragraphs[:8] + ["".join(paragraphs[10:12])] * 2))) != "dup_para_char_frac"
-    assert reason(gopher_repetition("\n\n".join(paragraphs[:8] + ["".join(paragraphs[10:14])] * 2))) == "dup_para_char_frac"
+    assert (
+        reason(gopher_repetition("\n\n".join(paragraphs[:8] + ["".join(paragraphs[10:12])] * 2)))
+        != "dup_para_char_frac"
+    )
+    assert (
+        reason(gopher_repetition("\n\n".join(paragraphs[:8] + ["".join(paragraphs[10:14])] * 2)))
+        == "dup_para_char_frac"
+    )
 
 
 def test_dup_line_char_frac():
     lines = prose(200).split("\n")
-    assert reason(gopher_repetition("\n".join(lines[:8] + ["".join(lines[10:14])] * 2))) == "dup_line_char_frac"
+    assert (
+        reason(gopher_repetition("\n".join(lines[:8] + ["".join(lines[10:14])] * 2)))
+        == "dup_line_char_frac"
+    )
 
 
 @pytest.mark.parametrize("n, limit", [(2, 0.20), (3, 0.18), (4, 0.16)])
 def test_top_ngram(n, limit):
     ngram = ["aaaa", "bbbb", "cccc", "dddd"][:n]
-    def text(share):                              # 20 times the n-gram between different words, padded to the share
+
+    def text(share):  # 20 times the n-gram between different words, padded to the share
         one = len(" ".join(ngram)) * 20
         words_ = [w for w in VOCABULARY[:20]]
         parts = [" ".join(ngram) + " " + w for w in words_]
@@ -243,6 +338,7 @@ def test_top_ngram(n, limit):
             out += " " + filler[0]
             filler = filler[1:]
         return out
+
     below, above = text(limit - 0.01), text(limit + 0.02)
     assert reason(gopher_repetition(below)) in (None, "duplicated_5_n_grams")
     assert f"top_{n}_gram" not in (reason(gopher_repetition(below)) or "")
@@ -251,8 +347,8 @@ def test_top_ngram(n, limit):
 
 
 def test_top_ngram_counts_even_once_and_takes_the_first_of_equals():
-    assert both("top_ngram_chars", "aa b c d", 2) == 4          # "aa b", not the later ones
-    assert both("top_ngram_chars", "a b a b a", 2) == 6         # overlaps counted, first of equals
+    assert both("top_ngram_chars", "aa b c d", 2) == 4  # "aa b", not the later ones
+    assert both("top_ngram_chars", "a b a b a", 2) == 6  # overlaps counted, first of equals
     assert both("top_ngram_chars", "a", 2) == 0
     assert reason(gopher_repetition("only three words")) == "top_2_gram"
 
@@ -263,16 +359,17 @@ def repeated(text, n):
 
 def test_duplicate_ngrams_scan():
     assert repeated("a b c d e a b c d e", 5) == 5
-    assert repeated("a a a a a a a a a a a", 5) == 10   # seen at 0; dup at 1, jump; dup at 6, jump
+    assert repeated("a a a a a a a a a a a", 5) == 10  # seen at 0; dup at 1, jump; dup at 6, jump
     assert repeated("a b c d", 5) == 0
 
 
 @pytest.mark.parametrize("n, limit", DUPLICATE_NGRAMS)
 def test_duplicate_ngram_thresholds(n, limit, monkeypatch):
-    for k in (2, 3, 4):                     # these would see the texts first
+    for k in (2, 3, 4):  # these would see the texts first
         monkeypatch.setitem(data.GOPHER_REPETITION, f"top_{k}_gram", (0, math.inf))
     base = VOCABULARY[:n]
     chars = len("".join(base))
+
     def text(share):
         out = " ".join(base)
         size, filler = int(chars / share), iter(VOCABULARY[50:])
@@ -280,33 +377,44 @@ def test_duplicate_ngram_thresholds(n, limit, monkeypatch):
         while len(out) * 2 + len(middle) + 2 < size:
             middle += " " + next(filler)
         return out + middle + " " + out
-    assert reason(gopher_repetition(text(limit + 0.02))) == next(f"duplicated_{m}_n_grams" for m, at in DUPLICATE_NGRAMS
-                                                               if repeated(text(limit + 0.02), m) / len(text(limit + 0.02)) > at)
+
+    assert reason(gopher_repetition(text(limit + 0.02))) == next(
+        f"duplicated_{m}_n_grams"
+        for m, at in DUPLICATE_NGRAMS
+        if repeated(text(limit + 0.02), m) / len(text(limit + 0.02)) > at
+    )
     assert reason(gopher_repetition(text(limit - 0.02))) != f"duplicated_{n}_n_grams"
 
 
 def test_gopher_counts():
     fifty = ["the", "of"] + VOCABULARY[:48]
     assert reason(gopher_quality(" ".join(fifty))) is None
-    assert reason(gopher_quality(" ".join(fifty[:49] + ["."]))) == "gopher_short_doc"            # a symbol is no word
+    assert (
+        reason(gopher_quality(" ".join(fifty[:49] + ["."]))) == "gopher_short_doc"
+    )  # a symbol is no word
     assert reason(gopher_quality("the of " + "word " * 99_998)) is None
     assert reason(gopher_quality("the of " + "word " * 99_999)) == "gopher_long_doc"
 
 
 def test_gopher_mean_word_length():
     assert reason(gopher_quality("the of " + "abc " * 40 + "abcd " * 8)) is None
-    assert reason(gopher_quality("the " * 50 + "of the")) == "gopher_below_avg_threshold"         # 2.98
-    assert reason(gopher_quality("the that " + "x" * 23 + " abcdefghij" * 50)) is None              # 10 exactly
-    assert reason(gopher_quality("the that " + "x" * 24 + " abcdefghij" * 50)) == "gopher_above_avg_threshold"
-    assert reason(gopher_quality("the that " + "abcdefghijk " * 100)) == "gopher_above_avg_threshold"
+    assert reason(gopher_quality("the " * 50 + "of the")) == "gopher_below_avg_threshold"  # 2.98
+    assert reason(gopher_quality("the that " + "x" * 23 + " abcdefghij" * 50)) is None  # 10 exactly
+    assert (
+        reason(gopher_quality("the that " + "x" * 24 + " abcdefghij" * 50))
+        == "gopher_above_avg_threshold"
+    )
+    assert (
+        reason(gopher_quality("the that " + "abcdefghijk " * 100)) == "gopher_above_avg_threshold"
+    )
 
 
 def with_symbols(symbol, n, words_=90):
-    return " ".join([symbol] * n + ["the", "of"] + VOCABULARY[:words_ - 2])
+    return " ".join([symbol] * n + ["the", "of"] + VOCABULARY[: words_ - 2])
 
 
 def test_gopher_symbol_ratios():
-    assert reason(gopher_quality(with_symbols("#", 10))) is None                                   # 10 of 100
+    assert reason(gopher_quality(with_symbols("#", 10))) is None  # 10 of 100
     assert reason(gopher_quality(with_symbols("#", 11))) == "gopher_too_many_hashes"
     assert reason(gopher_quality(with_symbols("…", 10))) is None
     assert reason(gopher_quality(with_symbols("…", 11))) == "gopher_too_many_ellipsis"
@@ -315,7 +423,9 @@ def test_gopher_symbol_ratios():
 
 def test_gopher_lines():
     lines = prose(200).split("\n")[:10]
-    bullets = lambda mark, n: "\n".join((mark if i < n else "") + line for i, line in enumerate(lines))
+    bullets = lambda mark, n: "\n".join(
+        (mark if i < n else "") + line for i, line in enumerate(lines)
+    )
     assert reason(gopher_quality(bullets("- ", 9))) is None
     assert reason(gopher_quality(bullets("  • ", 10))) == "gopher_too_many_bullets"
     ends = lambda mark, n: "\n".join(line + (mark if i < n else "") for i, line in enumerate(lines))
@@ -324,26 +434,51 @@ def test_gopher_lines():
 
 
 def test_gopher_alphabetic_and_stop_words():
-    assert reason(gopher_quality(with_symbols("7", 22))) is None                                   # 90 of 112
-    assert reason(gopher_quality(with_symbols("7", 23))) == "gopher_below_alpha_threshold"         # 90 of 113
+    assert reason(gopher_quality(with_symbols("7", 22))) is None  # 90 of 112
+    assert (
+        reason(gopher_quality(with_symbols("7", 23))) == "gopher_below_alpha_threshold"
+    )  # 90 of 113
     text = " ".join(VOCABULARY[:100])
     assert reason(gopher_quality("the of " + text)) is None
     assert reason(gopher_quality("the the " + text)) == "gopher_enough_stop_words"
-    assert reason(gopher_quality("the The Of " + text)) == "gopher_enough_stop_words"              # case-sensitive
+    assert (
+        reason(gopher_quality("the The Of " + text)) == "gopher_enough_stop_words"
+    )  # case-sensitive
 
 
 FIVE = "\n".join(f"Here is line number {w}." for w in ("one", "two", "three", "four", "five"))
 
 
-@pytest.mark.parametrize("line, kept", [
-    ("two words", None), ("three words here", "three words here"), ("x" * 1000 + " a b", "x" * 1000 + " a b"), ("x" * 1001 + " a b", None),
-    ("Please enable Javascript to see this.", None), ("Read our Privacy Policy here.", None), ("This site uses cookies and more.", None),
-    ("Terms of use are below.", None), ("We like cookies very much.", "We like cookies very much."),
-    ("It is so[1][23] said [citation needed] here[edit].", "It is so said  here."), ("a [1] [2]", "a  "), ("[1] [2] [3]", "  "),
-    ("  padded line here  ", "padded line here"), ("javascript { is fine }", None), ("{ two", None), ("no punctuation at end", "no punctuation at end")])
+@pytest.mark.parametrize(
+    "line, kept",
+    [
+        ("two words", None),
+        ("three words here", "three words here"),
+        ("x" * 1000 + " a b", "x" * 1000 + " a b"),
+        ("x" * 1001 + " a b", None),
+        ("Please enable Javascript to see this.", None),
+        ("Read our Privacy Policy here.", None),
+        ("This site uses cookies and more.", None),
+        ("Terms of use are below.", None),
+        ("We like cookies very much.", "We like cookies very much."),
+        ("It is so[1][23] said [citation needed] here[edit].", "It is so said  here."),
+        ("a [1] [2]", "a  "),
+        ("[1] [2] [3]", "  "),
+        ("  padded line here  ", "padded line here"),
+        ("javascript { is fine }", None),
+        ("{ two", None),
+        ("no punctuation at end", "no punctuation at end"),
+    ],
+)
 def test_c4_lines(line, kept):
     text, why = c4_quality(FIVE + "\n" + line + "\nThe end is here.")
-    assert why is None and text == FIVE + ("" if kept is None else "\n" + kept) + "\nThe end is here."
+    assert (
+        why is None and text == FIVE + ("" if kept is None else "\n" + kept) + "\nThe end is here."
+    )
+
+
+def test_c4_survives_a_long_blank_line():
+    assert c4_quality(FIVE + "\n" + " " * 1001 + "\nx")[0] == FIVE
 
 
 def test_c4_documents():
@@ -351,16 +486,20 @@ def test_c4_documents():
     assert reason(c4_quality(FIVE.rpartition("\n")[0])) == "too_few_sentences"
     assert reason(c4_quality(FIVE + "\nThis is LOREM ipsum text.")) == "lorem_ipsum"
     assert reason(c4_quality(FIVE + "\nif (a) { b }")) == "curly_bracket"
-    assert reason(c4_quality(FIVE + "\nlorem ipsum javascript {")) == "lorem_ipsum"                # before the others
+    assert (
+        reason(c4_quality(FIVE + "\nlorem ipsum javascript {")) == "lorem_ipsum"
+    )  # before the others
     assert c4_quality("One. Two. Three. Four. Five.") == ("One. Two. Three. Four. Five.", None)
-    assert c4_quality(FIVE.replace("\n", "\u2028")) == (FIVE, None)                                # splitlines
+    assert c4_quality(FIVE.replace("\n", "\u2028")) == (FIVE, None)  # splitlines
     assert c4_quality("\n" + FIVE + "\n")[0] == FIVE
 
 
 def test_fineweb_line_punctuation():
-    assert reason(fineweb_quality(lines_of(3, 25))) is None                                        # 0.12 is enough
+    assert reason(fineweb_quality(lines_of(3, 25))) is None  # 0.12 is enough
     assert reason(fineweb_quality(lines_of(2, 25))) == "line_punct_ratio"
-    assert reason(fineweb_quality(lines_of(25, 25, end='"'))) == "line_punct_ratio"                # quotes do not count
+    assert (
+        reason(fineweb_quality(lines_of(25, 25, end='"'))) == "line_punct_ratio"
+    )  # quotes do not count
     assert reason(fineweb_quality(lines_of(25, 25, end=". "))) == "line_punct_ratio"
     assert reason(fineweb_quality(lines_of(25, 25, end="。"))) is None
     assert reason(fineweb_quality(" \n\t\n")) == "empty"
@@ -368,24 +507,38 @@ def test_fineweb_line_punctuation():
 
 def test_fineweb_short_lines():
     long = lines_of(33, 33)
-    short = lambda n, size: "\n".join((f"{i} " + "word other thing next again " * 3)[:size - 1] + "." for i in range(n))
-    assert reason(fineweb_quality(long + "\n" + short(67, 30))) is None                            # 0.67 is allowed
+    short = lambda n, size: "\n".join(
+        (f"{i} " + "word other thing next again " * 3)[: size - 1] + "." for i in range(n)
+    )
+    assert reason(fineweb_quality(long + "\n" + short(67, 30))) is None  # 0.67 is allowed
     assert reason(fineweb_quality(long + "\n" + short(68, 30))) == "short_line_ratio"
     assert reason(fineweb_quality(long + "\n" + short(68, 31))) is None
-    assert reason(fineweb_quality(long + "\n\n\n" + short(67, 30) + "\n" * 40)) is None            # blank lines do not count
+    assert (
+        reason(fineweb_quality(long + "\n\n\n" + short(67, 30) + "\n" * 40)) is None
+    )  # blank lines do not count
 
 
 def test_fineweb_duplicate_characters():
-    text = lines_of(50, 50, size=100)                                                              # 50 x 100 characters
-    assert reason(fineweb_quality(text + "\n" + "a" * 49 + ".\n" + "a" * 49 + ".")) is None        # 50 of 5100
-    assert reason(fineweb_quality(text + "\n" + "a" * 50 + ".\n" + "a" * 50 + ".")) is None        # 51 of 5102
-    assert reason(fineweb_quality(text + "\n" + "a" * 51 + ".\n" + "a" * 51 + ".")) == "char_dup_ratio"
+    text = lines_of(50, 50, size=100)  # 50 x 100 characters
+    assert (
+        reason(fineweb_quality(text + "\n" + "a" * 49 + ".\n" + "a" * 49 + ".")) is None
+    )  # 50 of 5100
+    assert (
+        reason(fineweb_quality(text + "\n" + "a" * 50 + ".\n" + "a" * 50 + ".")) is None
+    )  # 51 of 5102
+    assert (
+        reason(fineweb_quality(text + "\n" + "a" * 51 + ".\n" + "a" * 51 + ".")) == "char_dup_ratio"
+    )
 
 
 def test_fineweb_list_ratio():
-    line = lambda i: VOCABULARY[i] + "x" * 30 + f" {VOCABULARY[i + 500]}."                         # three tokens
-    assert reason(fineweb_quality("\n".join(line(i) for i in range(100)))) == "list_ratio"         # 99 of 300
-    assert reason(fineweb_quality("\n".join("and " + line(i) for i in range(100)))) is None        # 99 of 400
+    line = lambda i: VOCABULARY[i] + "x" * 30 + f" {VOCABULARY[i + 500]}."  # three tokens
+    assert (
+        reason(fineweb_quality("\n".join(line(i) for i in range(100)))) == "list_ratio"
+    )  # 99 of 300
+    assert (
+        reason(fineweb_quality("\n".join("and " + line(i) for i in range(100)))) is None
+    )  # 99 of 400
 
 
 def test_an_empty_text_goes():
@@ -399,9 +552,25 @@ def test_c4_counts_a_sentence_after_wide_white_space():
     assert c4_quality(lines + "\nAnd the end. [1] ***")[0] == lines + "\nAnd the end.  ***"
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "a " * 100_000, "ab" * 200_000 + ".", "1." * 100_000, "A." * 100_000, "http://" * 50_000, "a@" * 100_000,
-                                  "n't" * 100_000, "'" * 200_000, "." * 300_000, "\u0300" * 200_000, "a.b" * 100_000, "a-" * 100_000,
-                                  "a" + "\u0315\u0300" * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 1_000_000,
+        "a " * 100_000,
+        "ab" * 200_000 + ".",
+        "1." * 100_000,
+        "A." * 100_000,
+        "http://" * 50_000,
+        "a@" * 100_000,
+        "n't" * 100_000,
+        "'" * 200_000,
+        "." * 300_000,
+        "\u0300" * 200_000,
+        "a.b" * 100_000,
+        "a-" * 100_000,
+        "a" + "\u0315\u0300" * 50_000,
+    ],
+)
 def test_filters_in_linear_time(text):
     start = time.process_time()
     for rule in (data.gopher_repetition, data.gopher_quality, data.fineweb_quality):

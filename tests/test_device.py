@@ -1,4 +1,5 @@
-"""model/device.py: training and decoding on a GPU against gpt.py in NumPy; on the CPU that plays GPU where there is none."""
+"""model/device.py: training and decoding on a GPU against gpt.py in NumPy; on the CPU that plays
+GPU where there is none."""
 
 import gc
 import json
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from test_kernels import bits_of, cp, value_of          # skips where neither a GPU nor g++ is there
+from test_kernels import bits_of, cp, value_of  # skips where neither a GPU nor g++ is there
 
 import bpe
 from model import device
@@ -39,29 +40,41 @@ def batch(B, T, cfg=CFG):
 
 def model(cfg=CFG, bf16=False):
     """The same weights for both: of bfloat16 those that it can hold."""
-    params = {k: p + 0.1 * RNG.standard_normal(p.shape).astype(np.float32) for k, p in gpt.init(cfg, 0).items()}
+    params = {
+        k: p + 0.1 * RNG.standard_normal(p.shape).astype(np.float32)
+        for k, p in gpt.init(cfg, 0).items()
+    }
     return {k: value_of(bits_of(p)) for k, p in params.items()} if bf16 else params
 
 
 def close(got, want, tolerance, what=""):
-    got, most = kernels.on_host(got) if isinstance(got, cp.ndarray) else got, max(np.abs(want).max(), 1e-4)
-    error = np.abs(got[:len(want)] - want).max()
+    got, most = (
+        kernels.on_host(got) if isinstance(got, cp.ndarray) else got,
+        max(np.abs(want).max(), 1e-4),
+    )
+    error = np.abs(got[: len(want)] - want).max()
     assert error <= tolerance * most, f"{what}: off by {error:.2e}, the largest is {most:.2e}"
 
 
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-4), (True, 0.04)])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_loss_and_gradients(bf16, tolerance, recompute, monkeypatch):
-    monkeypatch.setattr(device, "LOGIT_NUMBERS", 16 * 40)               # logits in several pieces
+    monkeypatch.setattr(device, "LOGIT_NUMBERS", 16 * 40)  # logits in several pieces
     params, (tokens, targets, weights) = model(bf16=bf16), batch(2, 13)
     there = device.upload(params, CFG, bf16)
-    want, want_grads = fast.loss_and_grads({k: p.astype(np.float64) for k, p in params.items()}, CFG, tokens, targets, weights)
+    want, want_grads = fast.loss_and_grads(
+        {k: p.astype(np.float64) for k, p in params.items()}, CFG, tokens, targets, weights
+    )
     loss, grads = device.loss_and_grads(there, CFG, tokens, targets, weights, recompute=recompute)
     assert abs(loss - want) < (0.02 if bf16 else 1e-5)
     for k, g in want_grads.items():
         close(grads[k], g, tolerance, k)
-    assert not kernels.on_host(grads["wte.weight"])[CFG.vocab_size:].any()      # what pads the vocabulary
-    twice = device.loss_and_grads(there, CFG, tokens, targets, weights, grads=grads, add=True, recompute=recompute)[1]
+    assert not kernels.on_host(grads["wte.weight"])[
+        CFG.vocab_size :
+    ].any()  # what pads the vocabulary
+    twice = device.loss_and_grads(
+        there, CFG, tokens, targets, weights, grads=grads, add=True, recompute=recompute
+    )[1]
     for k, g in want_grads.items():
         close(twice[k], 2 * g, tolerance, f"{k} twice")
     nats = device.token_losses(there, CFG, tokens, targets)
@@ -72,11 +85,19 @@ def test_loss_and_gradients(bf16, tolerance, recompute, monkeypatch):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_training_equals_numpy(bf16):
     """Five steps of unequal micro-batches: the fourth and fifth from the recorded graph."""
-    recipe = replace(train.PRESETS["demo"], model=CFG, steps=5, batch=5, warmup=2, lr=1e-2, clip=0.5)
+    recipe = replace(
+        train.PRESETS["demo"], model=CFG, steps=5, batch=5, warmup=2, lr=1e-2, clip=0.5
+    )
     params, there = model(bf16=bf16), {}
     there.update({k: p.copy() for k, p in params.items()})
-    ours, theirs = (train.AdamW(p, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay) for p in (params, there))
-    grads, gpu = parallel.Gradients(params, CFG), device.Training(there, theirs, CFG, rows=3, bf16=bf16)
+    ours, theirs = (
+        train.AdamW(p, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
+        for p in (params, there)
+    )
+    grads, gpu = (
+        parallel.Gradients(params, CFG),
+        device.Training(there, theirs, CFG, rows=3, bf16=bf16),
+    )
     for step in range(recipe.steps):
         tokens, targets, _ = batch(5, CFG.n_positions)
         weights = np.where(targets < 0, 0.0, 1.0 / targets.size)
@@ -88,40 +109,56 @@ def test_training_equals_numpy(bf16):
             gpu.add(tokens[rows], targets[rows], weights[rows])
         norm, lr, _ = train.update(ours, grads.sum, loss, step, recipe)
         there_loss, there_norm = gpu.update(lr, recipe.clip)
-        np.testing.assert_allclose([there_loss, there_norm], [loss, norm], rtol=3e-2 if bf16 else 1e-4)
+        np.testing.assert_allclose(
+            [there_loss, there_norm], [loss, norm], rtol=3e-2 if bf16 else 1e-4
+        )
     grads.close()
     gpu.download()
     assert theirs.t == 5
     for k, p in params.items():
         counts = np.ones(p.shape, bool)
         if "c_attn.bias" in k:
-            # A bias of the keys moves all scores of a query alike and changes nothing: its gradient is rounding, and AdamW's step its sign.
-            counts[CFG.n_embd:2 * CFG.n_embd] = False
+            # A bias of the keys moves all scores of a query alike and changes nothing: its gradient
+            # is rounding, and AdamW's step its sign.
+            counts[CFG.n_embd : 2 * CFG.n_embd] = False
         close(there[k][counts], p[counts], 0.1 if bf16 else 2e-3, k)
         close(theirs.m[k][counts], ours.m[k][counts], 0.1 if bf16 else 2e-3, f"m of {k}")
     before = kernels.on_host(gpu.master)
     gpu.clear()
     gpu.add(tokens[:3], targets[:3], np.full((3, CFG.n_positions), np.inf))
     loss, norm = gpu.update(1e-2, recipe.clip)
-    assert not np.isfinite(norm) and theirs.t == 5      # a step that would spoil everything is not taken
+    assert (
+        not np.isfinite(norm) and theirs.t == 5
+    )  # a step that would spoil everything is not taken
     np.testing.assert_array_equal(kernels.on_host(gpu.master), before)
 
 
-@pytest.mark.parametrize("bf16, tolerance, backend", [(False, 1e-4, "cublasLt"), (True, 0.04, "cublasLt"), (False, 1e-4, "gemmEx")])
+@pytest.mark.parametrize(
+    "bf16, tolerance, backend",
+    [(False, 1e-4, "cublasLt"), (True, 0.04, "cublasLt"), (False, 1e-4, "gemmEx")],
+)
 def test_decode(bf16, tolerance, backend, monkeypatch, capsys):
     if backend == "gemmEx":
         monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
-    params, tokens, lengths = model(bf16=bf16), RNG.integers(0, CFG.vocab_size, (3, 4)), np.array([4, 1, 2])
+    params, tokens, lengths = (
+        model(bf16=bf16),
+        RNG.integers(0, CFG.vocab_size, (3, 4)),
+        np.array([4, 1, 2]),
+    )
     there = device.upload(params, CFG, bf16)
     engines = (fast, params), (device, there)
     caches = [engine.Cache(CFG, 3, 16, p["wte.weight"]) for engine, p in engines]
 
     def each(tokens, **how):
-        return [engine.decode(p, CFG, tokens, cache, **how) for (engine, p), cache in zip(engines, caches)]
+        return [
+            engine.decode(p, CFG, tokens, cache, **how)
+            for (engine, p), cache in zip(engines, caches)
+        ]
+
     both = each(tokens, n_new=lengths, only_last=True)
     close(both[1], both[0], tolerance, "prompt")
-    for i in range(4):                                  # recorded, then replayed
-        both = each(tokens[:, i:i + 1], only_last=True)
+    for i in range(4):  # recorded, then replayed
+        both = each(tokens[:, i : i + 1], only_last=True)
         close(both[1], both[0], tolerance, f"token {i}")
     caches = [c.rows(slice(1, 3)) for c in caches]
     both = each(tokens[1:, :2])
@@ -133,8 +170,19 @@ def test_decode(bf16, tolerance, backend, monkeypatch, capsys):
 
 def run(tmp_path, name, gpu, steps=4, save_every=250):
     text = np.random.default_rng(2).integers(0, CFG.vocab_size, 4000).astype(np.uint16)
-    recipe = train.Recipe(CFG, steps=steps, batch=4, lr=1e-2, min_lr=1e-3, warmup=2, eval_every=2, save_every=save_every)
-    train.train(recipe, None, [text[:3000]], [text[3000:3100]], tmp_path / name, micro_batch=2, gpu=gpu)
+    recipe = train.Recipe(
+        CFG,
+        steps=steps,
+        batch=4,
+        lr=1e-2,
+        min_lr=1e-3,
+        warmup=2,
+        eval_every=2,
+        save_every=save_every,
+    )
+    train.train(
+        recipe, None, [text[:3000]], [text[3000:3100]], tmp_path / name, micro_batch=2, gpu=gpu
+    )
     return [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
 
@@ -144,8 +192,14 @@ def test_train_on_a_gpu(tmp_path):
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
-    assert resume.checkpoint_identity(tmp_path / "gpu/trainer.safetensors")["device"] == f"{gpu.name}, float32"
-    assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (CFG.vocab_size, CFG.n_embd)     # without what pads it
+    assert (
+        resume.checkpoint_identity(tmp_path / "gpu/trainer.safetensors")["device"]
+        == f"{gpu.name}, float32"
+    )
+    assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (
+        CFG.vocab_size,
+        CFG.n_embd,
+    )  # without what pads it
     with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
         run(tmp_path, "gpu", device.connect())
 
@@ -157,6 +211,7 @@ def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
     def save_and_die(*args):
         save(*args)
         raise KeyboardInterrupt
+
     monkeypatch.setattr(resume, "save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "killed", gpu, save_every=3)
@@ -168,31 +223,57 @@ def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
 def test_what_is_missing_is_said(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(ValueError, match="no CuPy.*pip install .cupy-cuda12x.ctk.. or .cupy-cuda13x.ctk..; or leave out --device cuda"):
+    with pytest.raises(
+        ValueError,
+        match="no CuPy.*pip install .cupy-cuda12x.ctk.. or .cupy-cuda13x.ctk..; "
+        "or leave out --device cuda",
+    ):
         device.connect()
     runtime = SimpleNamespace(**vars(cp.cuda.runtime))
-    fake = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0)), empty=cp.empty)
+    fake = SimpleNamespace(
+        cuda=SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0)), empty=cp.empty
+    )
     monkeypatch.setitem(sys.modules, "cupy", fake)
 
     def fails(with_what):
         def get():
             raise RuntimeError(with_what)
+
         return get
-    runtime.getDeviceCount = fails("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")
-    with pytest.raises(ValueError, match="InsufficientDriver.*older than this CuPy needs: update it"):
+
+    runtime.getDeviceCount = fails(
+        "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+    )
+    with pytest.raises(
+        ValueError, match="InsufficientDriver.*older than this CuPy needs: update it"
+    ):
         device.connect()
     runtime.getDeviceCount = fails("cudaErrorNoDevice: no CUDA-capable device is detected")
-    with pytest.raises(ValueError, match="NoDevice.*See whether nvidia-smi shows one; or leave out --device cuda"):
+    with pytest.raises(
+        ValueError, match="NoDevice.*See whether nvidia-smi shows one; or leave out --device cuda"
+    ):
         device.connect()
-    runtime.getDeviceCount, runtime.getDeviceProperties = (lambda: 1), (lambda i: {"name": b"Old One", "major": 7, "minor": 5})
-    monkeypatch.setattr(device, "cp", cp)               # connect() changes both
+    runtime.getDeviceCount, runtime.getDeviceProperties = (
+        (lambda: 1),
+        (lambda i: {"name": b"Old One", "major": 7, "minor": 5}),
+    )
+    monkeypatch.setattr(device, "cp", cp)  # connect() changes both
     monkeypatch.setattr(device, "kernels", kernels)
     assert not device.connect().bf16
-    assert "Old One: no bfloat16 (compute capability 7.5, 8.0 has it); computing in float32" in capsys.readouterr().err
+    assert (
+        "Old One: no bfloat16 (compute capability 7.5, 8.0 has it); computing in float32"
+        in capsys.readouterr().err
+    )
     with pytest.MonkeyPatch.context() as patch:
         kernels.checks._limits_of.cache_clear()
-        patch.setattr(kernels.checks.cp.cuda, "Device", lambda *_: SimpleNamespace(id=7, attributes={"WarpSize": 64}))
-        with pytest.raises(ValueError, match="warps have 64 threads; the kernels are written for 32"):
+        patch.setattr(
+            kernels.checks.cp.cuda,
+            "Device",
+            lambda *_: SimpleNamespace(id=7, attributes={"WarpSize": 64}),
+        )
+        with pytest.raises(
+            ValueError, match="warps have 64 threads; the kernels are written for 32"
+        ):
             device.connect()
     kernels.checks._limits_of.cache_clear()
     with pytest.raises(ValueError, match="need .* GB, .* GB may be used"):
@@ -226,8 +307,13 @@ def test_memory_comes_back_with_the_last_reference():
         there = device.upload(params, CFG, False)
         cache = device.Cache(CFG, 1, 8, there["wte.weight"])
         for i in range(3):
-            device.decode(there, CFG, tokens[:, i:i + 1], cache)
-        kept = [weakref.ref(training), weakref.ref(training.arena), weakref.ref(cache), weakref.ref(cache.step[1])]
+            device.decode(there, CFG, tokens[:, i : i + 1], cache)
+        kept = [
+            weakref.ref(training),
+            weakref.ref(training.arena),
+            weakref.ref(cache),
+            weakref.ref(cache.step[1]),
+        ]
         del training, cache
         assert [ref() for ref in kept] == [None] * 4
     finally:
@@ -238,7 +324,10 @@ def test_sampling_on_a_gpu_says_what_the_cpu_says():
     params, tokenizer = model(), bpe.Tokenizer.characters("abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ")
     prompts, n = [[3, 5, 7], [2], [9, 9, 1, 4]], 8
     there = device.upload(params, CFG, False)
-    said = [generate.generate(p, CFG, tokenizer, prompts, engine, max_new_tokens=n, seed=1) for engine, p in ((fast, params), (device, there))]
+    said = [
+        generate.generate(p, CFG, tokenizer, prompts, engine, max_new_tokens=n, seed=1)
+        for engine, p in ((fast, params), (device, there))
+    ]
     assert [r.ids for r in said[0]] == [r.ids for r in said[1]]
 
 
@@ -318,7 +407,10 @@ def test_rows_that_do_not_fit_are_refused():
     for tokens, targets, weights in batches[:2]:
         with pytest.raises(ValueError, match=r"tokens: \(\d, \d+\), expected 1 to 3 rows of 20"):
             training.add(tokens, targets, weights)
-    with pytest.raises(ValueError, match=r"tokens: shape \(0, 20\), expected \(batch, positions\), one of each at least"):
+    with pytest.raises(
+        ValueError,
+        match=r"tokens: shape \(0, 20\), expected \(batch, positions\), one of each at least",
+    ):
         training.add(*(a[:0] for a in batches[2]))
     with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), the config says \(19, 32\)"):
         device.upload(params, replace(CFG, n_positions=19), False)

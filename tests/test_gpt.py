@@ -94,7 +94,7 @@ def test_attention_with_fewer_queries_than_keys():
     k, v = rng.standard_normal((2, 2, 3, 7, 5))
     visible = np.arange(7) <= np.arange(3, 7)[:, None]
     o, cache = gpt.attention_forward(q, k, v, visible)
-    for b, h, i in np.ndindex(2, 3, 4):             # a loop over queries, as the docstring has it
+    for b, h, i in np.ndindex(2, 3, 4):  # a loop over queries, as the docstring has it
         s = np.array([q[b, h, i] @ k[b, h, j] for j in range(i + 4)]) / 5**0.5
         p = np.exp(s) / np.exp(s).sum()
         close(o[b, h, i], p @ v[b, h, : i + 4])
@@ -108,7 +108,7 @@ def test_a_gradient_of_an_ignored_target_is_zero_and_later_tokens_change_nothing
     targets[...] = -1
     targets[1, 2] = 5
     _, grads = gpt.loss_and_grads(params, CFG, tokens, targets)
-    assert not grads["wpe.weight"][3:].any()        # positions behind the only target
+    assert not grads["wpe.weight"][3:].any()  # positions behind the only target
     with pytest.raises(ValueError, match="every target is ignored"):
         gpt.loss_and_grads(params, CFG, tokens, np.full_like(targets, -1))
     before, _ = gpt.forward(params, CFG, tokens)
@@ -139,7 +139,8 @@ def test_wrong_arguments_are_refused():
 
 
 def test_gpt_alone_checks_itself_and_finds_a_fault(tmp_path):
-    """The file copied out, without a room beside it; then with one factor wrong in each backward."""
+    """The file copied out, without a room beside it; then with one factor wrong in each
+    backward."""
     shutil.copy(ROOT / "gpt.py", tmp_path)
     done = subprocess.run([sys.executable, "gpt.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -147,14 +148,17 @@ def test_gpt_alone_checks_itself_and_finds_a_fault(tmp_path):
     assert done.stdout.endswith(f"writes: {gpt.SENTENCE}\n")
 
 
-@pytest.mark.parametrize("wrong, named", [
-    ("embedding_backward", "wte.weight, wpe.weight"),
-    ("layernorm_backward", "ln_1.weight"),
-    ("linear_backward", "mlp.c_fc.weight"),
-    ("gelu_backward", "mlp.c_fc.bias"),
-    ("attention_backward", "attn.c_attn.weight"),
-    ("cross_entropy_backward", "ln_f.bias"),
-])
+@pytest.mark.parametrize(
+    "wrong, named",
+    [
+        ("embedding_backward", "wte.weight, wpe.weight"),
+        ("layernorm_backward", "ln_1.weight"),
+        ("linear_backward", "mlp.c_fc.weight"),
+        ("gelu_backward", "mlp.c_fc.bias"),
+        ("attention_backward", "attn.c_attn.weight"),
+        ("cross_entropy_backward", "ln_f.bias"),
+    ],
+)
 def test_the_check_names_what_a_wrong_backward_spoils(monkeypatch, capsys, wrong, named):
     right = getattr(gpt, wrong)
 
@@ -178,7 +182,8 @@ def test_the_check_holds_decode_to_forward(monkeypatch, capsys):
 
 
 def test_every_function_of_both_is_a_pair():
-    """A name that gpt.py shares with a room, and that is not the same object, is held equal here."""
+    """A name that gpt.py shares with a room, and that is not the same object, is held equal
+    here."""
     shared = set()
     for name, room in itertools.product(vars(gpt), (fast, operations, walk, checks)):
         plain, twin = getattr(gpt, name), getattr(room, name, None)
@@ -196,7 +201,9 @@ def test_the_parameters_of_a_block_are_the_plain_ones():
         assert plain.keys() - mine.keys() <= {"another"}
 
 
-@pytest.fixture(params=[(name, n) for name in BLOCKS for n in (1, 3)], ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(
+    params=[(name, n) for name in BLOCKS for n in (1, 3)], ids=lambda p: f"{p[0]}-{p[1]}"
+)
 def every_block_size(request, monkeypatch, pool):  # noqa: F811
     set_blocks(monkeypatch, request.param[0])
     set_threads(monkeypatch, request.param[1], pool)
@@ -225,7 +232,7 @@ def test_fast_logits_and_decode_are_the_plain_ones(every_block_size):
     params, (tokens, _, _) = model(), batch()
     want, _ = gpt.forward(params, CFG, tokens)
     close(fast.forward(params, CFG, tokens)[0], want)
-    for small in (0, 8 << 20):                      # a small model divides rows, a large one weights
+    for small in (0, 8 << 20):  # a small model divides rows, a large one weights
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fast, "SMALL_MODEL", small)
             plain = gpt.Cache(CFG, 4, 8, params["wte.weight"])
@@ -254,7 +261,9 @@ def test_fast_operations_are_the_plain_ones(every_block_size):
     y, cache = gpt.layernorm_forward(x, w, b)
     fast_y, fast_cache = operations.layernorm_forward(flat(x).copy(), w, b)
     close(fast_y, flat(y))
-    for got, want in zip(operations.layernorm_backward(flat(dy), fast_cache), gpt.layernorm_backward(dy, cache)):
+    for got, want in zip(
+        operations.layernorm_backward(flat(dy), fast_cache), gpt.layernorm_backward(dy, cache)
+    ):
         close(got.reshape(want.shape), want)
     y, cache = gpt.linear_forward(x, matrix, bias)
     close(operations.linear_forward(flat(x), matrix, bias), flat(y))
@@ -271,7 +280,9 @@ def test_fast_operations_are_the_plain_ones(every_block_size):
     wte, wpe = rng.standard_normal((2, 9, C))
     x = gpt.embedding_forward(tokens, positions, wte, wpe)
     close(operations.embedding_forward(tokens, positions, wte, wpe), flat(x))
-    for want, index in zip(gpt.embedding_backward(dy, tokens, positions, wte, wpe), (tokens, positions)):
+    for want, index in zip(
+        gpt.embedding_backward(dy, tokens, positions, wte, wpe), (tokens, positions)
+    ):
         table = np.zeros_like(wte)
         operations.embedding_backward(flat(dy), index.ravel(), table)
         close(table, want)
@@ -296,7 +307,12 @@ def test_fast_operations_are_the_plain_ones(every_block_size):
 
 
 def test_both_refuse_the_same_tokens():
-    for bad in (np.zeros((1, 0), int), np.zeros(3, int), np.zeros((1, 10), int), np.full((1, 2), 13)):
+    for bad in (
+        np.zeros((1, 0), int),
+        np.zeros(3, int),
+        np.zeros((1, 10), int),
+        np.full((1, 2), 13),
+    ):
         for check in (gpt.check_tokens, checks.check_tokens):
             with pytest.raises(ValueError, match="tokens: "):
                 check(CFG, bad)

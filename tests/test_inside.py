@@ -20,15 +20,20 @@ for _p in PARAMS.values():
 def test_the_last_layer_says_what_the_model_says():
     ids = TOK.encode_ordinary("the lamp is lit, said the goat")
     seen, lens = inside.look(PARAMS, CFG, ids)
-    np.testing.assert_allclose(lens[-1], fast.forward(PARAMS, CFG, np.array([ids]))[0][0], atol=1e-4)
+    np.testing.assert_allclose(
+        lens[-1], fast.forward(PARAMS, CFG, np.array([ids]))[0][0], atol=1e-4
+    )
     assert seen.shape == (3, 4, len(ids), len(ids)) and lens.shape == (4, len(ids), CFG.vocab_size)
     np.testing.assert_allclose(seen.sum(-1), 1, atol=1e-5)
     assert not seen[:, :, np.triu(np.ones(seen.shape[2:], bool), 1)].any()
 
 
 def test_layers_that_add_nothing_change_nothing():
-    """A model whose second layer writes nothing into the stream says the same before and after it."""
-    params = {k: (0 * p if k.startswith("h.1.") and "c_proj" in k else p) for k, p in PARAMS.items()}
+    """A model whose second layer writes nothing into the stream says the same before and after
+    it."""
+    params = {
+        k: (0 * p if k.startswith("h.1.") and "c_proj" in k else p) for k, p in PARAMS.items()
+    }
     _, lens = inside.look(params, CFG, [1, 2, 3])
     np.testing.assert_array_equal(lens[1], lens[2])
     assert np.abs(lens[2] - lens[3]).max() > 0.1
@@ -37,12 +42,20 @@ def test_layers_that_add_nothing_change_nothing():
 def test_what_the_page_shows():
     ids = TOK.encode_ordinary("the lamp")
     found = inside.describe((PARAMS, CFG, TOK), ids, n=5, temperature=0.5, top_p=0.5)
-    p = generate.probabilities(fast.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)[:, :TOK.n_vocab])
+    p = generate.probabilities(
+        fast.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)[:, : TOK.n_vocab]
+    )
     assert "".join(found["pieces"]) == "the lamp" and found["surprise"][0] is None
     for t, row in enumerate(found["next"]):
-        assert [i for i, *_ in row] == np.argsort(-p[t], kind="stable")[:5].tolist() and row[0][2] == pytest.approx(p[t].max(), abs=1e-4) and row[0][3] >= row[0][2]
+        assert (
+            [i for i, *_ in row] == np.argsort(-p[t], kind="stable")[:5].tolist()
+            and row[0][2] == pytest.approx(p[t].max(), abs=1e-4)
+            and row[0][3] >= row[0][2]
+        )
     assert found["surprise"][1] == pytest.approx(-np.log(p[0, ids[1]]), abs=2e-3)
-    assert [row[0][0] for row in found["lens"][-1]] == p.argmax(-1).tolist() and len(found["lens"]) == 4
+    assert [row[0][0] for row in found["lens"][-1]] == p.argmax(-1).tolist() and len(
+        found["lens"]
+    ) == 4
 
 
 def test_from_the_command_line(tmp_path):
@@ -52,6 +65,6 @@ def test_from_the_command_line(tmp_path):
     assert done.returncode == 0 and "layer 3" in done.stdout and "lamp" in done.stdout, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     done = run_script("chat/inside.py", "<|im_start|>user", "--model", tmp_path)
-    assert "'<|im_start|>'" in done.stdout              # one token, not its letters
+    assert "'<|im_start|>'" in done.stdout  # one token, not its letters
     done = run_script("chat/inside.py", "lamp " * 60, "--model", tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "48" in done.stderr

@@ -25,20 +25,22 @@ def test_the_gradient_of_a_reward_model(monkeypatch):
     parts = [slice(0, 3), slice(3, 5)]
     grads = parallel.Gradients(params, CFG)
 
-    def squares_of(part):                                   # a loss of rewards, and its gradient
-        return lambda rewards: (float(c[part] @ rewards ** 2), 2 * c[part] * rewards)
+    def squares_of(part):  # a loss of rewards, and its gradient
+        return lambda rewards: (float(c[part] @ rewards**2), 2 * c[part] * rewards)
 
     for _ in range(2):
         grads.clear()
         for part in parts:
-            judges.add_gradient(SimpleNamespace(gradients=grads), params, CFG, rows[part], squares_of(part))
+            judges.add_gradient(
+                SimpleNamespace(gradients=grads), params, CFG, rows[part], squares_of(part)
+            )
 
     def loss():
         return float(c @ judges.raw_rewards(params, CFG, rows) ** 2)
 
     alone = np.concatenate([judges.raw_rewards(params, CFG, [row]) for row in rows])
     together = judges.raw_rewards(params, CFG, rows)
-    np.testing.assert_allclose(together, alone, rtol=1e-12)     # padding says nothing
+    np.testing.assert_allclose(together, alone, rtol=1e-12)  # padding says nothing
     check_grad(loss, {k: (params[k], grads.sum[k]) for k in params}, n=3)
 
 
@@ -47,32 +49,61 @@ def test_a_reward_model_of_a_shorter_context(run):
     align.main(["reward", "--run", str(run), "--steps", "2", "--batch", "4", "--start", "base"])
     cfg = dataclasses.replace(TINY, n_positions=64)
     gpt.save(run / "base", gpt.init(cfg, 0), cfg)
-    args = ["rl", "--run", str(run), "--start", "base", "--reward", "model", "--steps", "1", "--group", "2", "--prompts", "2", "--batch", "0"]
-    with pytest.raises(ValueError, match="reward: reads 48 tokens, and a question with its reply may have 64; give a smaller --max-tokens"):
+    args = [
+        "rl",
+        "--run",
+        str(run),
+        "--start",
+        "base",
+        "--reward",
+        "model",
+        "--steps",
+        "1",
+        "--group",
+        "2",
+        "--prompts",
+        "2",
+        "--batch",
+        "0",
+    ]
+    with pytest.raises(
+        ValueError,
+        match="reward: reads 48 tokens, and a question with its reply may have 64; "
+        "give a smaller --max-tokens",
+    ):
         align.main(args)
     align.main([*args, "--max-tokens", "8"])
 
 
 def test_a_reward_is_read_at_the_last_id():
-    """Padding says nothing, a conversation that is too long is refused, and files keep all of it."""
+    """Padding says nothing, a conversation that is too long is refused, and files keep all of it.
+    """
     params = {**gpt.init(TINY, 0), "score.weight": np.random.default_rng(1).standard_normal(32)}
     judge = judges.Judge(params, TINY, TOK, 0.5)
     together = judges.score(judge, [[1] * 48, [1], [1, 2]], batch=2)
     alone = [judges.score(judge, [ids])[0] for ids in ([1] * 48, [1], [1, 2])]
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    with pytest.raises(ValueError, match="a conversation of 49 tokens does not fit the reward model's context of 48"):
+    with pytest.raises(
+        ValueError,
+        match="a conversation of 49 tokens does not fit the reward model's context of 48",
+    ):
         judges.score(judge, [[1] * 48, [1] * 49])
 
 
 def test_its_files(tmp_path):
     gpt.save(tmp_path, gpt.init(TINY, 0), TINY)
     TOK.save(tmp_path / "tokenizer.json")
-    with pytest.raises(ValueError, match="has no score.weight of 32 numbers, so it is no reward model"):
+    with pytest.raises(
+        ValueError, match="has no score.weight of 32 numbers, so it is no reward model"
+    ):
         judges.load(tmp_path)
     params = {**gpt.init(TINY, 0), "score.weight": np.arange(32, dtype=np.float32)}
     judges.save(tmp_path, params, 0.25)
     judge = judges.load(tmp_path)
     assert judge.bias == 0.25 and all(np.array_equal(judge.params[k], params[k]) for k in params)
     assert json.loads((tmp_path / "config.json").read_text())["num_labels"] == 1
-    with pytest.raises(FileNotFoundError, match="none: no finished reward model; make it with: python align.py reward"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="none: no finished reward model; make it with: python align.py reward",
+    ):
         judges.load(tmp_path / "none")

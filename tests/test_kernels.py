@@ -1,4 +1,5 @@
-"""kernels/: every kernel against gpt.py's NumPy operation in float64, on a GPU where there is one, else on the CPU."""
+"""kernels/: every kernel against gpt.py's NumPy operation in float64, on a GPU where there is one,
+else on the CPU."""
 
 import os
 import subprocess
@@ -11,14 +12,20 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent / "cuda"))
 try:
     import cupy as cp
+
     cp.cuda.runtime.getDeviceCount()
     ON_GPU = True
-except Exception:               # no CuPy, no driver, no device: whatever it is, the stand-in runs the same kernels
-    if os.environ.get("LONGHAND_GPU"):                  # make gpu: then it is the GPU that is to be tested
+except (
+    Exception
+):  # no CuPy, no driver, no device: whatever it is, the stand-in runs the same kernels
+    if os.environ.get("LONGHAND_GPU"):  # make gpu: then it is the GPU that is to be tested
         raise
     import cupy_cpu as cp
+
     if cp.MISSING:
-        pytest.skip(f"no GPU, and the CPU that plays one needs {cp.MISSING}", allow_module_level=True)
+        pytest.skip(
+            f"no GPU, and the CPU that plays one needs {cp.MISSING}", allow_module_level=True
+        )
     sys.modules["cupy"] = cp
     ON_GPU = False
 
@@ -28,7 +35,10 @@ import kernels
 from kernels import launching
 
 RNG = np.random.default_rng(0)  # a new one for each test, so that it draws the same if run alone
-TOLERANCE = {"float32": 2e-5, "bf16": 2e-2}     # of the largest number of the result: some roundings of 2^-24, of 2^-9
+TOLERANCE = {
+    "float32": 2e-5,
+    "bf16": 2e-2,
+}  # of the largest number of the result: some roundings of 2^-24, of 2^-9
 DTYPES = list(TOLERANCE)
 SIZES = [(1, 1), (1, 31), (31, 33), (33, 8), (257, 40), (5, 257), (7, 1032)]
 
@@ -39,7 +49,7 @@ def _rng():
     RNG = np.random.default_rng(0)
 
 
-def bits_of(x):                                         # float -> bfloat16 as uint16, to the nearest, ties to even
+def bits_of(x):  # float -> bfloat16 as uint16, to the nearest, ties to even
     u = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
     return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype(np.uint16)
 
@@ -63,7 +73,9 @@ def same(got, want, dtype, what=""):
     got, want = host(got).astype(np.float64), np.asarray(want)
     assert got.shape == want.shape, what
     error = np.abs(got - want).max() if want.size else 0.0
-    assert error <= TOLERANCE[dtype] * max(np.abs(want).max(), 1e-3), f"{what}: off by {error:.2e}, the largest is {np.abs(want).max():.2e}"
+    assert error <= TOLERANCE[dtype] * max(np.abs(want).max(), 1e-3), (
+        f"{what}: off by {error:.2e}, the largest is {np.abs(want).max():.2e}"
+    )
 
 
 def randn(*shape):
@@ -74,13 +86,15 @@ def randn(*shape):
 @pytest.mark.parametrize("N, C", SIZES)
 @pytest.mark.parametrize("fused", [False, True])
 def test_layernorm(N, C, dtype, fused):
-    (x, x64), (w, w64), (b, b64), (dy, dy64), (plus, plus64) = (device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C), (N, C)))
+    (x, x64), (w, w64), (b, b64), (dy, dy64), (plus, plus64) = (
+        device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C), (N, C))
+    )
     y, cache = kernels.layernorm_forward(x, w, b, plus=plus if fused else None)
     if fused:
         x64 = x64 + plus64
         same(x, x64, dtype, "x")
     want, want_cache = operations.layernorm_forward(x64, w64, b64)
-    if C > 1:                                           # the deviation of one number is 0, and its inverse all rounding
+    if C > 1:  # the deviation of one number is 0, and its inverse all rounding
         same(y, want, dtype, "y")
         same(cache[0], want_cache[0], dtype, "n")
     n64, rstd64 = host(cache[0]).astype(np.float64), host(cache[1]).astype(np.float64)
@@ -88,9 +102,15 @@ def test_layernorm(N, C, dtype, fused):
     want = operations.layernorm_backward(dy64, (n64, rstd64, w64), plus64 if fused else None)
     for what, a, a64 in zip(("dx", "dw", "db"), got, want):
         same(a, a64, dtype, what)
-    again = kernels.layernorm_backward(dy, cache, plus=plus if fused else None, out=tuple(map(cp.array, map(cp.asnumpy, got))), add=True)
+    again = kernels.layernorm_backward(
+        dy,
+        cache,
+        plus=plus if fused else None,
+        out=tuple(map(cp.array, map(cp.asnumpy, got))),
+        add=True,
+    )
     same(again[1], 2 * want[1], dtype, "dw added")
-    assert got[1].dtype == got[2].dtype == np.float32   # gradients of parameters
+    assert got[1].dtype == got[2].dtype == np.float32  # gradients of parameters
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -103,14 +123,14 @@ def test_gelu(n, dtype):
     same(kernels.gelu_backward(dy, cache), dy64 * slope[0], dtype, "dx")
 
 
-@pytest.mark.parametrize("least", [0, 1 << 16])         # two ways to sort
+@pytest.mark.parametrize("least", [0, 1 << 16])  # two ways to sort
 def test_look_ups(least):
     tokens = least + RNG.integers(0, 50, 300)
     order, starts, values = kernels.look_ups(tokens)
     np.testing.assert_array_equal(order, np.argsort(tokens, kind="stable"))
     different, first = np.unique(tokens[order], return_index=True)
     np.testing.assert_array_equal(starts, np.pad(first, (0, 301 - len(first)), constant_values=300))
-    np.testing.assert_array_equal(values[:len(first)], different)
+    np.testing.assert_array_equal(values[: len(first)], different)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -118,7 +138,9 @@ def test_look_ups(least):
 def test_embedding(N, C, dtype):
     V, P = 11, 300
     tokens, positions = RNG.integers(0, V, N).astype(np.int32), (np.arange(N) % P).astype(np.int32)
-    (wte, wte64), (wpe, wpe64), (dx, dx64) = (device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C)))
+    (wte, wte64), (wpe, wpe64), (dx, dx64) = (
+        device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C))
+    )
     dtable, dtable64 = device(randn(V, C), "float32")
     x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(positions), wte, wpe)
     same(x, operations.embedding_forward(tokens, positions, wte64, wpe64), dtype, "x")
@@ -128,18 +150,44 @@ def test_embedding(N, C, dtype):
     B = 3 if N % 3 == 0 else 1
     dwpe, dwpe64 = device(randn(N // B + 2, C), "float32")
     kernels.position_backward(dx, B, dwpe)
-    dwpe64[:N // B] += dx64.reshape(B, N // B, C).sum(0)
+    dwpe64[: N // B] += dx64.reshape(B, N // B, C).sum(0)
     same(dwpe, dwpe64, dtype, "dwpe")
     kernels.position_backward(dx, B, dwpe, add=False)
-    same(dwpe, np.concatenate([dx64.reshape(B, N // B, C).sum(0), np.zeros((2, C))]), dtype, "dwpe not added")
+    same(
+        dwpe,
+        np.concatenate([dx64.reshape(B, N // B, C).sum(0), np.zeros((2, C))]),
+        dtype,
+        "dwpe not added",
+    )
 
 
-@pytest.mark.parametrize("dtype, B, T, NH, HS", [
-    ("float32", 1, 1, 1, 1), ("float32", 2, 33, 3, 5), ("float32", 1, 70, 2, 64), ("float32", 1, 9, 1, 256), ("bf16", 2, 33, 2, 16),
-    ("bf16", 1, 1, 1, 32), ("bf16", 1, 150, 2, 32), ("bf16", 1, 1, 1, 64), ("bf16", 1, 127, 1, 64), ("bf16", 1, 128, 1, 64), ("bf16", 1, 257, 1, 64),
-    ("bf16", 2, 70, 1, 128), ("bf16", 2, 63, 1, 64), ("bf16", 1, 64, 2, 64), ("bf16", 1, 65, 1, 64), ("bf16", 1, 150, 1, 64), ("bf16", 1, 129, 1, 128)])
+@pytest.mark.parametrize(
+    "dtype, B, T, NH, HS",
+    [
+        ("float32", 1, 1, 1, 1),
+        ("float32", 2, 33, 3, 5),
+        ("float32", 1, 70, 2, 64),
+        ("float32", 1, 9, 1, 256),
+        ("bf16", 2, 33, 2, 16),
+        ("bf16", 1, 1, 1, 32),
+        ("bf16", 1, 150, 2, 32),
+        ("bf16", 1, 1, 1, 64),
+        ("bf16", 1, 127, 1, 64),
+        ("bf16", 1, 128, 1, 64),
+        ("bf16", 1, 257, 1, 64),
+        ("bf16", 2, 70, 1, 128),
+        ("bf16", 2, 63, 1, 64),
+        ("bf16", 1, 64, 2, 64),
+        ("bf16", 1, 65, 1, 64),
+        ("bf16", 1, 150, 1, 64),
+        ("bf16", 1, 129, 1, 128),
+    ],
+)
 def test_attention(dtype, B, T, NH, HS):
-    (qkv, qkv64), (do, do64) = device(randn(B, T, 3 * NH * HS), dtype), device(randn(B, T, NH * HS), dtype)
+    (qkv, qkv64), (do, do64) = (
+        device(randn(B, T, 3 * NH * HS), dtype),
+        device(randn(B, T, NH * HS), dtype),
+    )
     o, cache = kernels.attention_forward(qkv, NH)
     want, want_cache = operations.attention_forward(qkv64, NH)
     same(o, want, dtype, "o")
@@ -147,16 +195,33 @@ def test_attention(dtype, B, T, NH, HS):
     dqkv = kernels.attention_backward(do, cache, NH)
     want = operations.attention_backward(do64, want_cache, NH).reshape(B, T, 3, -1)
     got = host(dqkv).astype(np.float64).reshape(B, T, 3, -1)
-    for i, what in enumerate(("dq", "dk", "dv")):       # each against its own largest number
+    for i, what in enumerate(("dq", "dk", "dv")):  # each against its own largest number
         error, most = np.abs(got[:, :, i] - want[:, :, i]).max(), np.abs(want[:, :, i]).max()
-        assert error <= TOLERANCE[dtype] * max(most, 1e-2), f"{what}: off by {error:.2e}, the largest is {most:.2e}"
+        assert error <= TOLERANCE[dtype] * max(most, 1e-2), (
+            f"{what}: off by {error:.2e}, the largest is {most:.2e}"
+        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("B, T, NH, S, HS", [(1, 1, 1, 1, 1), (3, 1, 2, 9, 5), (2, 4, 3, 40, 32), (2, 1, 1, 70, 64), (1, 3, 2, 33, 128), (1, 1, 1, 20, 256)])
+@pytest.mark.parametrize(
+    "B, T, NH, S, HS",
+    [
+        (1, 1, 1, 1, 1),
+        (3, 1, 2, 9, 5),
+        (2, 4, 3, 40, 32),
+        (2, 1, 1, 70, 64),
+        (1, 3, 2, 33, 128),
+        (1, 1, 1, 20, 256),
+    ],
+)
 def test_decode_attention(B, T, NH, S, HS, dtype):
-    (qkv, qkv64), (k, k64), (v, v64) = (device(randn(*s), dtype) for s in ((B, T, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS)))
-    length, n_new = RNG.integers(0, S - T + 1, B).astype(np.int32), RNG.integers(1, T + 1, B).astype(np.int32)
+    (qkv, qkv64), (k, k64), (v, v64) = (
+        device(randn(*s), dtype) for s in ((B, T, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS))
+    )
+    length, n_new = (
+        RNG.integers(0, S - T + 1, B).astype(np.int32),
+        RNG.integers(1, T + 1, B).astype(np.int32),
+    )
     length[0], n_new[0] = S - T, T
     o = host(kernels.decode_attention(qkv, k, v, cp.asarray(length), cp.asarray(n_new)))
     q, k_new, v_new = qkv64.reshape(B, T, 3, NH, HS).transpose(2, 0, 1, 3, 4)
@@ -164,33 +229,61 @@ def test_decode_attention(B, T, NH, S, HS, dtype):
         for t in range(n_new[b]):
             seen = slice(0, length[b] + t + 1)
             k64[b, :, length[b] + t], v64[b, :, length[b] + t] = k_new[b, t], v_new[b, t]
-            s = np.einsum("hd,hjd->hj", q[b, t], k64[b, :, seen]) / HS ** 0.5
+            s = np.einsum("hd,hjd->hj", q[b, t], k64[b, :, seen]) / HS**0.5
             p = np.exp(s - s.max(-1, keepdims=True))
-            same(cp.asarray(o[b, t]), np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, seen]).ravel(), dtype, f"o of row {b}, {t}")
-    np.testing.assert_array_equal(host(k), k64.astype(np.float32))      # the cache has the new keys and nothing else is changed
+            same(
+                cp.asarray(o[b, t]),
+                np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, seen]).ravel(),
+                dtype,
+                f"o of row {b}, {t}",
+            )
+    np.testing.assert_array_equal(
+        host(k), k64.astype(np.float32)
+    )  # the cache has the new keys and nothing else is changed
     np.testing.assert_array_equal(host(v), v64.astype(np.float32))
     rows = RNG.integers(0, B * T, 3).astype(np.int32)
-    np.testing.assert_array_equal(host(kernels.take_rows(qkv.reshape(B * T, -1), cp.asarray(rows), cp.empty((3, 3 * NH * HS), qkv.dtype))),
-                                  qkv64.reshape(B * T, -1)[rows].astype(np.float32))
+    np.testing.assert_array_equal(
+        host(
+            kernels.take_rows(
+                qkv.reshape(B * T, -1), cp.asarray(rows), cp.empty((3, 3 * NH * HS), qkv.dtype)
+            )
+        ),
+        qkv64.reshape(B * T, -1)[rows].astype(np.float32),
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("N, V, stride", [(1, 1, 1), (3, 31, 31), (5, 65, 65), (33, 257, 264), (4, 1000, 1000), (2, 9001, 9008)])
+@pytest.mark.parametrize(
+    "N, V, stride",
+    [(1, 1, 1), (3, 31, 31), (5, 65, 65), (33, 257, 264), (4, 1000, 1000), (2, 9001, 9008)],
+)
 def test_cross_entropy(N, V, stride, dtype):
     z, z64 = device(3 * randn(N, stride), dtype)
     targets, weights = RNG.integers(0, V, N).astype(np.int32), randn(N).astype(np.float32)
     before = host(z).copy()
     nll = kernels.cross_entropy(z, cp.asarray(targets), n_vocab=V)
     want, cache = operations.cross_entropy_forward(z64[:, :V].copy(), targets)
-    same(nll, want, "float32", "nll")                   # from logits as they are: only the sum is rounded
+    same(nll, want, "float32", "nll")  # from logits as they are: only the sum is rounded
     np.testing.assert_array_equal(host(z), before)
-    same(kernels.cross_entropy(z, cp.asarray(targets), cp.asarray(weights), n_vocab=V), want, "float32", "nll again")
-    same(cp.asarray(host(z)[:, :V]), operations.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
+    same(
+        kernels.cross_entropy(z, cp.asarray(targets), cp.asarray(weights), n_vocab=V),
+        want,
+        "float32",
+        "nll again",
+    )
+    same(
+        cp.asarray(host(z)[:, :V]),
+        operations.cross_entropy_backward(weights.astype(np.float64), cache),
+        dtype,
+        "dz",
+    )
     assert not host(z)[:, V:].any()
     state = cp.zeros((3,), np.float32)
     for times in (1, 2):
         kernels.loss_sum(nll, cp.asarray(weights), state, add=times > 1)
-        np.testing.assert_allclose(host(state), [times * (want * weights).sum(), 0, 0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            host(state), [times * (want * weights).sum(), 0, 0], rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -206,26 +299,40 @@ def test_bias(N, F, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n, n_decayed", [(1, 0), (33, 33), (5000, 1234)])
 def test_adamw_and_norm(n, n_decayed, dtype):
-    (grads, g), lr, clip, b1, b2, eps, decay = device(randn(n), "float32"), 0.01, 0.5, 0.9, 0.95, 1e-8, 0.1
+    (grads, g), lr, clip, b1, b2, eps, decay = (
+        device(randn(n), "float32"),
+        0.01,
+        0.5,
+        0.9,
+        0.95,
+        1e-8,
+        0.1,
+    )
     p, m, v = randn(n), 0.1 * randn(n), 0.1 * randn(n) ** 2
     master, dm, dv = (cp.asarray(a.astype(np.float32)) for a in (p, m, v))
     params = cp.zeros((n,), np.uint16) if dtype == "bf16" else None
     state, t = cp.asarray(np.array([2.5, 0.0, 0.0], np.float32)), 3
-    rates = cp.asarray(np.array([lr, 1 / (1 - b1 ** t), 1 / (1 - b2 ** t)], np.float32))
+    rates = cp.asarray(np.array([lr, 1 / (1 - b1**t), 1 / (1 - b2**t)], np.float32))
     kernels.grad_norm(grads, clip, state)
     norm = np.sqrt((g * g).sum())
     np.testing.assert_allclose(host(state), [2.5, norm, min(1.0, clip / norm)], rtol=1e-5)
     kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
     g = g * min(1.0, clip / norm)
     m, v = m + (1 - b1) * (g - m), v + (1 - b2) * (g * g - v)
-    p = p - lr * (m / (1 - b1 ** t) / (np.sqrt(v / (1 - b2 ** t)) + eps) + decay * p * (np.arange(n) < n_decayed))
+    p = p - lr * (
+        m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps) + decay * p * (np.arange(n) < n_decayed)
+    )
     for what, a, want in (("m", dm, m), ("v", dv, v), ("master", master, p)):
         same(a, want, "float32", what)
     if params is not None:
         np.testing.assert_array_equal(cp.asnumpy(params), bits_of(host(master)))
     kept, bad = host(master).copy(), host(grads).copy()
     bad[n // 2] = np.nan
-    for loss, values in ((2.5, bad), (np.nan, host(grads)), (np.inf, host(grads))):     # a step that would spoil everything is not taken
+    for loss, values in (
+        (2.5, bad),
+        (np.nan, host(grads)),
+        (np.inf, host(grads)),
+    ):  # a step that would spoil everything is not taken
         state.set(np.array([loss, 0.0, 1.0], np.float32))
         kernels.grad_norm(cp.asarray(values), clip, state)
         kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
@@ -238,14 +345,18 @@ def test_adamw_and_norm(n, n_decayed, dtype):
 def test_linear(N, C, F, backend, dtype, monkeypatch):
     if backend == "gemmEx":
         monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
-    (x, x64), (w, w64), (b, b64), (dy, dy64) = (device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (N, F)))
+    (x, x64), (w, w64), (b, b64), (dy, dy64) = (
+        device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (N, F))
+    )
     same(kernels.linear_forward(x, w, b), x64 @ w64 + b64, dtype, "y")
     want, x_before = operations.linear_backward(dy64, x64, w64), host(x).copy()
     got = kernels.linear_backward(dy, x, w)
     for what, a, a64 in zip(("dx", "dw", "db"), got, want):
         same(a, a64, dtype if what == "dx" else "float32", what)
     np.testing.assert_array_equal(host(x), x_before)
-    again = kernels.linear_backward(dy, x, w, out=(x, *got[1:]), add=True)      # dx in the place of x, the others added up
+    again = kernels.linear_backward(
+        dy, x, w, out=(x, *got[1:]), add=True
+    )  # dx in the place of x, the others added up
     for what, a, a64, times in zip(("dx", "dw", "db"), again, want, (1, 2, 2)):
         same(a, times * a64, dtype if what == "dx" else "float32", what)
     with pytest.raises(ValueError, match="a product of"):
@@ -265,11 +376,15 @@ def test_a_product_that_the_library_refuses_is_made_all_the_same(monkeypatch, ca
 
 
 def test_conversion_rounds_to_the_nearest_even():
-    x = np.concatenate([randn(1000), [0.0, -0.0, 1.0, np.inf, -np.inf, 1.00390625, 1.01171875, 3.3e38, 1e-40]]).astype(np.float32)
+    x = np.concatenate(
+        [randn(1000), [0.0, -0.0, 1.0, np.inf, -np.inf, 1.00390625, 1.01171875, 3.3e38, 1e-40]]
+    ).astype(np.float32)
     y = kernels.to_bf16(cp.asarray(x))
     np.testing.assert_array_equal(cp.asnumpy(y), bits_of(x))
     np.testing.assert_array_equal(kernels.on_host(y), value_of(bits_of(x)))
-    assert np.isnan(value_of(cp.asnumpy(kernels.to_bf16(cp.asarray(np.array([np.nan], np.float32))))))
+    assert np.isnan(
+        value_of(cp.asnumpy(kernels.to_bf16(cp.asarray(np.array([np.nan], np.float32)))))
+    )
 
 
 def test_what_a_launcher_refuses():
@@ -289,13 +404,30 @@ def test_what_a_launcher_refuses():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("N, C", [(5, 31), (33, 40)])
 def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
-    (x, x64), (plus, plus64), (w, w64), (b, b64), (dy, dy64) = (device(randn(*s), dtype) for s in ((N, C), (N, C), (C,), (C,), (N, C)))
+    (x, x64), (plus, plus64), (w, w64), (b, b64), (dy, dy64) = (
+        device(randn(*s), dtype) for s in ((N, C), (N, C), (C,), (C,), (N, C))
+    )
     kind, empty = x.dtype, lambda *shape: cp.empty(shape, x.dtype)
-    run = lambda file, name, n, *args: launching.launch(file, name, kind, launching.ceil_div(n, 64), 64, args)  # noqa: E731
+    run = lambda file, name, n, *args: launching.launch(
+        file, name, kind, launching.ceil_div(n, 64), 64, args
+    )  # noqa: E731
     size = [np.int32(N), np.int32(C)]
 
     y, n, rstd, dx = empty(N, C), empty(N, C), cp.empty((N, 1), np.float32), empty(N, C)
-    run("layernorm.cu", "layernorm_forward_v1", N, x, plus, w, b, y, n, rstd, *size, np.float32(1e-5))
+    run(
+        "layernorm.cu",
+        "layernorm_forward_v1",
+        N,
+        x,
+        plus,
+        w,
+        b,
+        y,
+        n,
+        rstd,
+        *size,
+        np.float32(1e-5),
+    )
     want, cache = operations.layernorm_forward(x64 + plus64, w64, b64)
     same(y, want, dtype, "y")
     run("layernorm.cu", "layernorm_backward_v1", N, dy, n, rstd, w, plus, dx, *size)
@@ -306,14 +438,41 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     run("gelu.cu", "gelu_forward_v1", N * C, h, u, np.int64(N * C))
     same(u, operations.gelu_forward(h64[None])[0][0], dtype, "u")
 
-    tokens, (table, table64) = RNG.integers(0, 7, N).astype(np.int32), device(randn(7, C), "float32")
-    run("embedding.cu", "embedding_backward_v1", 7 * C, dy, cp.asarray(tokens), table, np.int32(N), np.int32(7), np.int32(C))
+    tokens, (table, table64) = (
+        RNG.integers(0, 7, N).astype(np.int32),
+        device(randn(7, C), "float32"),
+    )
+    run(
+        "embedding.cu",
+        "embedding_backward_v1",
+        7 * C,
+        dy,
+        cp.asarray(tokens),
+        table,
+        np.int32(N),
+        np.int32(7),
+        np.int32(C),
+    )
     operations.embedding_backward(dy64, tokens, table64)
     same(table, table64, dtype, "table")
 
-    (z, z64), weights, nll = device(randn(N, C), dtype), randn(N).astype(np.float32), cp.empty((N,), np.float32)
+    (z, z64), weights, nll = (
+        device(randn(N, C), dtype),
+        randn(N).astype(np.float32),
+        cp.empty((N,), np.float32),
+    )
     targets = RNG.integers(0, C, N).astype(np.int32)
-    run("cross_entropy.cu", "cross_entropy_v1", N, z, cp.asarray(targets), cp.asarray(weights), nll, *size, np.int32(C))
+    run(
+        "cross_entropy.cu",
+        "cross_entropy_v1",
+        N,
+        z,
+        cp.asarray(targets),
+        cp.asarray(weights),
+        nll,
+        *size,
+        np.int32(C),
+    )
     want, cache = operations.cross_entropy_forward(z64.copy(), targets)
     same(nll, want, "float32", "nll")
     same(z, operations.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
@@ -336,7 +495,7 @@ def a_gpu_with(monkeypatch):
         for what, value in attributes.items():
             monkeypatch.setitem(cp.ATTRIBUTES, what, value)
         kernels.checks._limits_of.cache_clear()
-        launching.kernel.cache_clear()  # functions remember how much shared memory they were promised
+        launching.kernel.cache_clear()  # functions remember what shared memory they were promised
         launching.say_once.cache_clear()
 
     yield change
@@ -411,8 +570,7 @@ def test_what_needs_much_shared_memory_fits_every_gpu(
         ]
         assert (
             "without tensor cores, which is slow: heads of 64 take 65536 bytes of shared memory, "
-            "this GPU has 49152"
-            in said[0]
+            "this GPU has 49152" in said[0]
         )
 
 
@@ -450,7 +608,12 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     )
     want, cache = operations.cross_entropy_forward(z64[:, :V].copy(), tokens[:1])
     same(nll, want, "float32", "nll")
-    same(cp.asarray(host(z)[:, :V]), operations.cross_entropy_backward(np.ones(1), cache), dtype, "dz")
+    same(
+        cp.asarray(host(z)[:, :V]),
+        operations.cross_entropy_backward(np.ones(1), cache),
+        dtype,
+        "dz",
+    )
     for HS in (32, 64, 128):
         qkv, (k, v) = (
             device(randn(1, 1, 3 * HS), dtype)[0],
@@ -778,7 +941,7 @@ def test_in_the_place_of_an_input(dtype="float32"):
 def test_whoever_looks_for_another_package_of_this_name(tmp_path):
     """As transformers does: find_spec, then the version that is installed, then an import.
 
-    Without CuPy, with the checkout as the current folder, once with such a package and once without.
+    Without CuPy, with the checkout as the current folder, with such a package and without.
     """
     look = r"""
 import importlib.metadata, importlib.util, sys
@@ -815,7 +978,12 @@ print(hasattr(kernels, "no_such_name"), hasattr(kernels, "_no_such_name"), kerne
     ends = "x: the kernels need CuPy, which is not here\nFalse False 256\n"
     alone = "N/A cannot import name 'Device' from 'kernels'"
     for path, begins in (("", alone), (str(tmp_path), "0.18.3 theirs True True\n")):
-        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True,
-                              cwd=Path(gpt.__file__).parent, env={**os.environ, "PYTHONPATH": path})
+        done = subprocess.run(
+            [sys.executable, "-c", look],
+            capture_output=True,
+            text=True,
+            cwd=Path(gpt.__file__).parent,
+            env={**os.environ, "PYTHONPATH": path},
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(begins) and done.stdout.endswith(ends), done.stdout

@@ -26,7 +26,8 @@ def write(path, questions):
 
 
 def test_a_file_of_ones_own_is_split(tmp_path):
-    """Every tenth question is kept to measure on; those that fill the context are in neither part."""
+    """Every tenth question is kept to measure on; those that fill the context are in neither part.
+    """
     path = write(tmp_path / "mine.jsonl", [f"{i}?" for i in range(21)] + ["what " * 60])
     files, learned, unseen = lessons.split_tasks(tmp_path, path, None, TOK, 48)
     asked = [[task["question"] for task in tasks] for tasks in (learned, unseen)]
@@ -38,6 +39,13 @@ def test_a_file_of_ones_own_is_split(tmp_path):
 
 
 def test_all_replies_side_by_side():
-    compared = [lessons.Compared([([1, 2], [0, 1]), ([1], [1])], np.array([2.0, 1.0])), lessons.Compared([([3], [1])], np.array([0.0]))]
+    compared = [
+        lessons.Compared([([1, 2], [0, 1]), ([1], [1])], np.array([2.0, 1.0])),
+        lessons.Compared([([3], [1])], np.array([0.0])),
+    ]
     rows, scores, prompts = lessons.side_by_side(compared)
-    assert (rows, scores.tolist(), prompts.tolist()) == ([[1, 2], [1], [3]], [2.0, 1.0, 0.0], [0, 0, 1])
+    assert (rows, scores.tolist(), prompts.tolist()) == (
+        [[1, 2], [1], [3]],
+        [2.0, 1.0, 0.0],
+        [0, 0, 1],
+    )

@@ -40,11 +40,14 @@ def sft(l):
 def policy(l):
     """-sum A log p / n"""
     counts = align.normaliser(MASK)
-    return -(ADVANTAGE[:, None] * MASK * l).sum() / MASK.sum(), align.policy_weights(counts, ADVANTAGE)
+    return -(ADVANTAGE[:, None] * MASK * l).sum() / MASK.sum(), align.policy_weights(
+        counts, ADVANTAGE
+    )
 
 
 def grpo(l):
-    """GRPO as it was first: each reply's mean over its tokens, each group divided by its deviation."""
+    """GRPO as it was first: each reply's mean over its tokens, each group divided by its deviation.
+    """
     rewards = np.array([1, 0, 0.5, 0.2])
     a = align.advantages(rewards, 2, "std")
     loss = -np.mean([a[r] * (MASK[r] * l[r]).sum() / MASK[r].sum() for r in range(B)])
@@ -76,12 +79,19 @@ def dpo(l):
 
 @pytest.mark.parametrize("objective", [sft, policy, grpo, dr_grpo, leash, dpo])
 def test_weights_are_the_gradient_through_the_model(objective):
-    """d loss / d parameters = loss_and_grads with these weights, by differences of the loss itself."""
+    """d loss / d parameters = loss_and_grads with these weights, by differences of the loss itself.
+    """
     params = model()
     _, w = objective(log_p(params))
     targets = np.where(MASK > 0, TARGETS, -1)
     _, grads = fast.loss_and_grads(params, CFG, TOKENS, targets, w, temperature=TAU)
-    names = ("wte.weight", "h.0.attn.c_attn.weight", "h.1.mlp.c_fc.bias", "ln_f.weight", "wpe.weight")
+    names = (
+        "wte.weight",
+        "h.0.attn.c_attn.weight",
+        "h.1.mlp.c_fc.bias",
+        "ln_f.weight",
+        "wpe.weight",
+    )
     check_grad(lambda: objective(log_p(params))[0], {k: (params[k], grads[k]) for k in names})
 
 
@@ -93,11 +103,14 @@ def test_advantages():
     assert not advantages(r, 4)[4:].any() and not advantages(r, 4, "std")[4:].any()
     for baseline in ("mean", "rloo", "std"):
         assert np.allclose(advantages(r, 4, baseline).reshape(-1, 4).sum(1), 0)
-    others = [r[i] - np.mean([r[j] for j in range(i // 4 * 4, i // 4 * 4 + 4) if j != i]) for i in range(8)]
+    others = [
+        r[i] - np.mean([r[j] for j in range(i // 4 * 4, i // 4 * 4 + 4) if j != i])
+        for i in range(8)
+    ]
     assert np.allclose(advantages(r, 4, "rloo"), others)
     assert np.allclose(advantages(r, 4, "rloo"), 4 / 3 * advantages(r, 4))
     assert np.allclose(advantages(r, 4, "none"), r)
-    one_of_16, eight_of_16 = [1] + [0] * 15, [1] * 8 + [0] * 8          # the figures in its docstring
+    one_of_16, eight_of_16 = [1] + [0] * 15, [1] * 8 + [0] * 8  # the figures in its docstring
     assert advantages(one_of_16, 16, "std")[0] == pytest.approx(3.75, abs=0.005)
     assert advantages(eight_of_16, 16, "std")[0] == pytest.approx(0.97, abs=0.005)
     assert advantages(one_of_16, 16)[0] == pytest.approx(0.94, abs=0.005)
@@ -107,7 +120,9 @@ def test_advantages():
 def test_normalisers():
     mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
     assert np.allclose(align.normaliser(mask), mask / 4)
-    assert np.allclose(align.normaliser(mask, "replies"), [[1 / 9] * 3 + [0], [1 / 3, 0, 0, 0], [0] * 4])
+    assert np.allclose(
+        align.normaliser(mask, "replies"), [[1 / 9] * 3 + [0], [1 / 3, 0, 0, 0], [0] * 4]
+    )
     assert np.allclose(align.normaliser(mask, "constant", 4), mask / 12)
     assert not align.normaliser(0 * mask).any()
 
@@ -118,8 +133,7 @@ def log_softmax(z):
 
 
 def exact_kl(z, z_ref, c, temperature=1.0):
-    """(n,V) logits, (n,) c -> the sum of c KL(model || reference) over all tokens that might have been
-    said, and its gradient by z."""
+    """(n,V) logits, (n,) c -> the sum of c KL(model || reference), and its gradient by z."""
     log_p, log_q = log_softmax(z / temperature), log_softmax(z_ref / temperature)
     p, c = np.exp(log_p), np.asarray(c)[:, None]
     kl = (p * (log_p - log_q)).sum(-1, keepdims=True)
@@ -131,11 +145,16 @@ def test_the_leash_pulls_like_the_kl_divergence():
     z, z_ref = RNG.standard_normal((2, 1, 9))
     p, log_p, log_q = np.exp(log_softmax(z))[0], log_softmax(z)[0], log_softmax(z_ref)[0]
     one = np.ones((1, 1))
-    w = [align.policy_weights(one, np.zeros(1), 1.0, log_p[None, i:i + 1], log_q[None, i:i + 1]).item() for i in range(9)]
+    w = [
+        align.policy_weights(
+            one, np.zeros(1), 1.0, log_p[None, i : i + 1], log_q[None, i : i + 1]
+        ).item()
+        for i in range(9)
+    ]
     mean = (p[:, None] * np.array(w)[:, None] * (p[None] - np.eye(9))).sum(0)
     assert np.allclose(mean, exact_kl(z, z_ref, [1.0])[1])
     far = align.policy_weights(one, np.zeros(1), 1.0, -1e4 * one, 0 * one)
-    assert far == align.FAR                                 # a token that is impossible now pulls no harder
+    assert far == align.FAR  # a token that is impossible now pulls no harder
 
 
 def test_exact_kl_through_the_model():
@@ -150,14 +169,24 @@ def test_exact_kl_through_the_model():
 
     _, grads = fast.hidden_and_grads(params, CFG, TOKENS, head)
     names = ("wte.weight", "h.0.attn.c_proj.weight", "ln_f.bias", "wpe.weight")
-    check_grad(lambda: fast.hidden_and_grads(params, CFG, TOKENS, head)[0], {k: (params[k], grads[k]) for k in names})
-    twice = fast.hidden_and_grads(params, CFG, TOKENS, head, grads={k: g.copy() for k, g in grads.items()}, add=True)[1]
+    check_grad(
+        lambda: fast.hidden_and_grads(params, CFG, TOKENS, head)[0],
+        {k: (params[k], grads[k]) for k in names},
+    )
+    twice = fast.hidden_and_grads(
+        params, CFG, TOKENS, head, grads={k: g.copy() for k, g in grads.items()}, add=True
+    )[1]
     assert all(np.allclose(twice[k], 2 * grads[k], atol=1e-12) for k in grads)
 
 
 def test_preferences():
-    """Two prompts, of four and of three replies, two of them as good as each other: by hand and by finite differences."""
-    rewards, scores, prompts = RNG.standard_normal(7), np.array([3, 1, 1, 0, 2, 1, 0]), np.array([0, 0, 0, 0, 5, 5, 5])
+    """Two prompts, of four and of three replies, two of them as good as each other: by hand and by
+    finite differences."""
+    rewards, scores, prompts = (
+        RNG.standard_normal(7),
+        np.array([3, 1, 1, 0, 2, 1, 0]),
+        np.array([0, 0, 0, 0, 5, 5, 5]),
+    )
 
     def loss_of():
         return align.preferences(rewards, scores, prompts, centre=0.01)
@@ -166,7 +195,16 @@ def test_preferences():
     loss, d, right, n = align.preferences(rewards, scores, prompts)
     pairs = [[(0, 1), (0, 2), (0, 3), (1, 3), (2, 3)], [(4, 5), (4, 6), (5, 6)]]
     assert n == 8 and right == sum(rewards[i] > rewards[j] for some in pairs for i, j in some)
-    assert loss == pytest.approx(np.mean([np.mean([np.log(1 + np.exp(rewards[j] - rewards[i])) for i, j in some]) for some in pairs]))
+    assert loss == pytest.approx(
+        np.mean(
+            [
+                np.mean([np.log(1 + np.exp(rewards[j] - rewards[i])) for i, j in some])
+                for some in pairs
+            ]
+        )
+    )
     assert abs(d[:4].sum()) < 1e-12 and abs(d[4:].sum()) < 1e-12
-    assert align.preferences(rewards + 5, scores, prompts)[0] == pytest.approx(loss)        # only differences count
+    assert align.preferences(rewards + 5, scores, prompts)[0] == pytest.approx(
+        loss
+    )  # only differences count
     assert align.preferences(rewards, 0 * scores, prompts)[0] == 0.0

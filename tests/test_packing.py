@@ -17,11 +17,18 @@ def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
     params = gpt.init(cfg, 1, np.float64)
     for p in params.values():
         p += 0.2 * rng.standard_normal(p.shape)
-    rows = [(rng.integers(0, 30, n).tolist(), rng.integers(0, 2, n).tolist()) for n in (25, 2, 3, 9, 9, 4, 12, 20, 3, 6)]
+    rows = [
+        (rng.integers(0, 30, n).tolist(), rng.integers(0, 2, n).tolist())
+        for n in (25, 2, 3, 9, 9, 4, 12, 20, 3, 6)
+    ]
     tokens, targets, mask = align.pad_rows(rows)
     loss, grads = fast.loss_and_grads(params, cfg, tokens, targets, mask / mask.sum())
     (packed,) = packing.packed(tokens, targets, mask, cfg.n_positions)
-    assert packed[0].shape[1] <= 24 and packed[0].size < 0.5 * tokens.size and (packed[2] != 0).sum() == (mask != 0).sum()
+    assert (
+        packed[0].shape[1] <= 24
+        and packed[0].size < 0.5 * tokens.size
+        and (packed[2] != 0).sum() == (mask != 0).sum()
+    )
     for at_once in (10_000, 48):
         monkeypatch.setattr(planning, "AT_ONCE", at_once)
         added = parallel.Gradients(params, cfg)
@@ -32,25 +39,48 @@ def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
 
 
 def test_prompts_that_are_shared_change_no_gradient():
-    """Rows of many replies behind one prompt, with calls of a tool in them, have the gradient of a row for each."""
+    """Rows of many replies behind one prompt, with calls of a tool in them, have the gradient of a
+    row for each."""
     rng = np.random.default_rng(5)
     cfg = gpt.Config(30, 24, 16, 2, 2)
     params = gpt.init(cfg, 1, np.float64)
     for p in params.values():
         p += 0.2 * rng.standard_normal(p.shape)
     prompts = [[1, 2, 3]] * 7 + [[1, 2]] * 2 + [[4, 5, 6, 7]] + [[1, 2, 3]] * 2
-    replies = [sample.Reply(rng.integers(0, 30, n).tolist(), [1, *rng.integers(0, 2, n - 1).tolist()], "stop") for n in (1, 5, 9, 2, 3, 20, 4, 6, 1, 8, 2, 21)]
+    replies = [
+        sample.Reply(
+            rng.integers(0, 30, n).tolist(), [1, *rng.integers(0, 2, n - 1).tolist()], "stop"
+        )
+        for n in (1, 5, 9, 2, 3, 20, 4, 6, 1, 8, 2, 21)
+    ]
     rows = align.policy_rows(behind(prompts, replies))
     weights = rows[2] * rng.standard_normal(rows[2].shape)
     alone_loss, alone = fast.loss_and_grads(params, cfg, rows[0], rows[1], weights)
-    shared, loss, grads = list(packing.shared(*rows[:2], weights, rows[2], cfg.n_positions)), 0.0, None
-    assert max(part[0].shape[1] for part in shared) <= 24 and sum(part[0].size for part in shared) < 0.7 * rows[0].size
+    shared, loss, grads = (
+        list(packing.shared(*rows[:2], weights, rows[2], cfg.n_positions)),
+        0.0,
+        None,
+    )
+    assert (
+        max(part[0].shape[1] for part in shared) <= 24
+        and sum(part[0].size for part in shared) < 0.7 * rows[0].size
+    )
     assert sum((part[2] != 0).sum() for part in shared) == (weights != 0).sum()
     for part in shared:
-        more, grads = fast.loss_and_grads(params, cfg, *part[:3], positions=part[3], segments=part[4], grads=grads, add=grads is not None)
+        more, grads = fast.loss_and_grads(
+            params,
+            cfg,
+            *part[:3],
+            positions=part[3],
+            segments=part[4],
+            grads=grads,
+            add=grads is not None,
+        )
         loss += more
     assert loss == pytest.approx(alone_loss, rel=1e-10)
     for k in grads:
         np.testing.assert_allclose(grads[k], alone[k], atol=1e-10 * np.abs(alone[k]).max() + 1e-14)
     with pytest.raises(ValueError, match="positions and segments"):
-        fast.loss_and_grads(params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4])
+        fast.loss_and_grads(
+            params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4]
+        )

@@ -1,4 +1,5 @@
-"""data.py from end to end: sources, workers, units, shards, killed runs, the funnel (web/pipeline.py, web/funnel.py, web/options.py)."""
+"""web/pipeline.py: data.py from end to end. Sources, workers, units, shards, killed runs."""
+
 import contextlib
 import functools
 import gzip
@@ -21,8 +22,23 @@ import pytest
 
 import data
 from conftest import run_main, run_script, script
-from pages import (GOOD, MAIL, IP, PAGES, crawl, documents, dropped, fails, files_of, html_of, page, prose, record, run,  # noqa: F401
-                   stub_language)
+from pages import (
+    GOOD,
+    MAIL,
+    IP,
+    PAGES,
+    crawl,
+    documents,
+    dropped,
+    fails,
+    files_of,
+    html_of,
+    page,
+    prose,
+    record,
+    run,  # noqa: F401
+    stub_language,
+)
 from run import disk
 from tokens import shards
 from web import dedup
@@ -30,26 +46,49 @@ from web import options
 from web import pipeline
 from web import warc
 
-DATA = Path(os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
+DATA = Path(
+    os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data"
+)
 THREE = [page(b"<p>%d" % i, f"http://a.com/{i}") for i in range(3)]
 
 
 def test_pipeline_end_to_end(crawl, capsys):
     run(crawl)
-    docs, report = documents(crawl), json.loads((crawl / "docs" / "report.json").read_text(encoding="utf-8"))
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+    docs, report = (
+        documents(crawl),
+        json.loads((crawl / "docs" / "report.json").read_text(encoding="utf-8")),
+    )
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
+        "000000.jsonl.gz",
+        "dropped.tsv.gz",
+        "report.json",
+    ]
     assert [d["url"] for d in docs] == ["http://a.com/good", "http://a.com/mail"]
     assert tuple(docs[0]) == pipeline.COLUMNS
-    assert docs[0] | {"text": 0} == {"text": 0, "id": "<urn:uuid:0>", "dump": "local", "url": "http://a.com/good", "date": "2024-01-02T03:04:05Z",
-                                     "file_path": "crawl/000000.warc.gz", "language": "en", "language_score": 0.9, "token_count": None, "license": None}
+    assert docs[0] | {"text": 0} == {
+        "text": 0,
+        "id": "<urn:uuid:0>",
+        "dump": "local",
+        "url": "http://a.com/good",
+        "date": "2024-01-02T03:04:05Z",
+        "file_path": "crawl/000000.warc.gz",
+        "language": "en",
+        "language_score": 0.9,
+        "token_count": None,
+        "license": None,
+    }
     assert docs[0]["text"] == GOOD
     assert docs[1]["text"].endswith(f"write to the {MAIL} or {IP} of it.")
     assert dropped(crawl)[0] == ("url", "stage", "reason")
-    assert sorted(dropped(crawl)[1:]) == sorted((url, stage, why) for url, _, stage, why in PAGES if stage)
+    assert sorted(dropped(crawl)[1:]) == sorted(
+        (url, stage, why) for url, _, stage, why in PAGES if stage
+    )
     assert list(report["stages"]) == list(data.STAGES)
     n = len(PAGES)
     for stage, row in report["stages"].items():
-        assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(row["reasons"].values())
+        assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(
+            row["reasons"].values()
+        )
         assert set(row["examples"]) == set(row["reasons"]) and row["seconds"] >= 0
         n = row["documents_out"]
     assert n == 2
@@ -59,7 +98,11 @@ def test_pipeline_end_to_end(crawl, capsys):
     assert report["stages"]["c4"]["examples"]["curly_bracket"][0]["text"] == prose(300, 7)[:300]
     assert report["reader"]["response"] == len(PAGES) and report["reader"]["request"] == len(PAGES)
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out] == ["stage", *data.STAGES, "data"] and "hard_blacklisted 1" in out[1]
+    assert [line.split()[0] for line in out] == [
+        "stage",
+        *data.STAGES,
+        "data",
+    ] and "hard_blacklisted 1" in out[1]
 
 
 def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch, capsys):
@@ -69,19 +112,29 @@ def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch
 
     def interrupted(*args):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(data.extract, "main_text", interrupted)
-    with pytest.raises(KeyboardInterrupt):                       # in the first pass, in the first unit: nothing to go on from
+    with pytest.raises(
+        KeyboardInterrupt
+    ):  # in the first pass, in the first unit: nothing to go on from
         run(crawl, "--dump", "x")
     assert files_of(crawl / "docs") == before and not (crawl / "docs" / ".new").exists()
     monkeypatch.setattr(data.extract, "main_text", main_text)
     with monkeypatch.context() as m:
         m.setattr(data.pii, "redact", interrupted)
-        with pytest.raises(KeyboardInterrupt):                   # in the second
+        with pytest.raises(KeyboardInterrupt):  # in the second
             run(crawl)
-    assert files_of(crawl / "docs") == before and len(list((crawl / "docs" / ".new" / "units").glob("*.jsonl"))) == 4
-    monkeypatch.setattr(data.extract, "main_text", lambda *args: pytest.fail("a page is worked on again"))
+    assert (
+        files_of(crawl / "docs") == before
+        and len(list((crawl / "docs" / ".new" / "units").glob("*.jsonl"))) == 4
+    )
+    monkeypatch.setattr(
+        data.extract, "main_text", lambda *args: pytest.fail("a page is worked on again")
+    )
     run(crawl)
-    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == {k: v for k, v in before.items() if k != "report.json"}
+    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == {
+        k: v for k, v in before.items() if k != "report.json"
+    }
     assert not (crawl / "docs" / ".new").exists()
 
 
@@ -89,12 +142,16 @@ def test_bytes_do_not_depend_on_time_workers_place_or_a_killed_run(crawl, tmp_pa
     run(crawl)
     keep = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir() if p.name != "report.json"}
     (crawl / "docs" / "000007.jsonl.gz").write_bytes(b"of an earlier, larger run")
-    (crawl / "docs" / ".new").mkdir()                            # what a run leaves that is shot
+    (crawl / "docs" / ".new").mkdir()  # what a run leaves that is shot
     (crawl / "docs" / ".new" / "000003.jsonl.gz").write_bytes(b"half")
     crawl.rename(tmp_path / "elsewhere")
     monkeypatch.setattr(time, "time", lambda: 1e9)
     run(tmp_path / "elsewhere", "--workers", "2")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "elsewhere" / "docs").iterdir() if p.name != "report.json"} == keep
+    assert {
+        p.name: p.read_bytes()
+        for p in (tmp_path / "elsewhere" / "docs").iterdir()
+        if p.name != "report.json"
+    } == keep
 
 
 def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
@@ -102,6 +159,7 @@ def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
         if url.endswith("/good"):
             raise RecursionError
         return main_text(page, url, charset, counts)
+
     main_text = data.extract.main_text
     monkeypatch.setattr(data.extract, "main_text", broken)
     run(crawl)
@@ -111,7 +169,13 @@ def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
 
 def test_text_that_is_no_utf8_is_dropped_and_counted(crawl, monkeypatch):
     main_text = data.extract.main_text
-    monkeypatch.setattr(data.extract, "main_text", lambda page, url, charset, counts: main_text(page, url, charset, counts) + "\ud800" * url.endswith("/good"))
+    monkeypatch.setattr(
+        data.extract,
+        "main_text",
+        lambda page, url, charset, counts: (
+            main_text(page, url, charset, counts) + "\ud800" * url.endswith("/good")
+        ),
+    )
     run(crawl)
     assert ("http://a.com/good", "extract", "error_UnicodeEncodeError") in dropped(crawl)
 
@@ -121,7 +185,11 @@ def test_a_worker_that_is_killed_ends_the_run(crawl, monkeypatch, capsys):
     before = files_of(crawl / "docs")
     monkeypatch.setattr(data.pii, "redact", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
     said = fails(crawl, "--workers", "2")
-    assert re.fullmatch(r"worker process \d+ has died \(exit code -9\); the same command goes on from the last unit.*", said)
+    assert re.fullmatch(
+        r"worker process \d+ has died \(exit code -9\); "
+        r"the same command goes on from the last unit.*",
+        said,
+    )
     assert files_of(crawl / "docs") == before
 
 
@@ -134,26 +202,39 @@ def test_workers_answer_in_order():
     with pipeline.worker_processes(3, slow_echo) as each:
         for n in (0, 1, 500):
             out = list(each((), range(n)))
-            assert [i for i, _ in out] == list(range(n)) and (n < 500 or len({pid for _, pid in out}) > 1)
+            assert [i for i, _ in out] == list(range(n)) and (
+                n < 500 or len({pid for _, pid in out}) > 1
+            )
 
 
 def test_a_second_run_on_the_same_folder_ends_at_once(crawl, capsys):
-    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
     (crawl / "docs").mkdir()
-    other = subprocess.Popen([sys.executable, "-c", code, crawl / "docs" / ".data.py.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, crawl / "docs" / ".data.py.lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert other.stdout.readline() == b"held\n"
     assert re.fullmatch(r".*/run/docs: another data\.py is writing there; .*", fails(crawl))
     other.kill()
     other.communicate()
-    assert (crawl / "docs" / ".data.py.lock").exists()                   # of a dead process: holds nobody up
+    assert (crawl / "docs" / ".data.py.lock").exists()  # of a dead process: holds nobody up
     run(crawl)
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
+        "000000.jsonl.gz",
+        "dropped.tsv.gz",
+        "report.json",
+    ]
 
 
 def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monkeypatch, capsys):
     run(crawl)
     before = files_of(crawl / "docs")
-    monkeypatch.setattr(pipeline, "UNIT", 2)                         # else it would be the same run again
+    monkeypatch.setattr(pipeline, "UNIT", 2)  # else it would be the same run again
     said = fails(crawl, "--save-index", str(tmp_path / "none" / "index.npy"))
     assert "its folder" in said and files_of(crawl / "docs") == before
     elsewhere = tmp_path / "index.npy"
@@ -177,13 +258,19 @@ def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monke
 def test_pages_whose_end_is_not_read_are_counted_once(crawl, monkeypatch):
     monkeypatch.setattr(data.extract, "MAX_CHARS", len(html_of(GOOD)) - 20)
     run(crawl)
-    whole = [body for _, body, stage, _ in PAGES if stage not in ("url",) and len(body) > data.extract.MAX_CHARS and not body.startswith(b"%PDF")]
+    whole = [
+        body
+        for _, body, stage, _ in PAGES
+        if stage not in ("url",)
+        and len(body) > data.extract.MAX_CHARS
+        and not body.startswith(b"%PDF")
+    ]
     report = json.loads((crawl / "docs/report.json").read_text(encoding="utf-8"))
     assert report["reader"]["page_cut"] == len(whole) > 0
 
 
 def test_contents_decide_whether_a_killed_run_goes_on(crawl, tmp_path, monkeypatch):
-    """A list that is edited to equal size, a WARC file that is written anew under equal times: another run. Times alone: the same."""
+    """An edited list of equal size, a WARC written anew under equal times: another run."""
     block, warc = crawl.parent / "block.txt", crawl / "crawl/000000.warc.gz"
     settings = options.Settings(blocklist=(str(block),))
     block.write_text("spam.com\n")
@@ -209,7 +296,12 @@ def test_a_run_folder_whose_name_is_no_text(tmp_path, capsys):
         run_dir.mkdir()
     except OSError:
         pytest.skip("this file system takes only names that are UTF-8")
-    scripts = ("web/toyweb.py", "--pages", "150"), ("data.py", "--workers", "1"), ("bpe.py", "train"), ("bpe.py", "encode")
+    scripts = (
+        ("web/toyweb.py", "--pages", "150"),
+        ("data.py", "--workers", "1"),
+        ("bpe.py", "train"),
+        ("bpe.py", "encode"),
+    )
     for name, *args in scripts:
         done = run_script(name, *args, "--run", run_dir)
         assert done.returncode == 0, done.stderr
@@ -219,7 +311,9 @@ def test_a_run_folder_whose_name_is_no_text(tmp_path, capsys):
     assert documents(outside)[0]["file_path"].endswith("caf\\xe9/crawl/000000.warc.gz")
 
 
-def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(crawl, monkeypatch, capsys):
+def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(
+    crawl, monkeypatch, capsys
+):
     run(crawl)
     replace, moved = os.replace, []
 
@@ -238,7 +332,11 @@ def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(crawl,
     with pytest.raises(ValueError, match="its files were being replaced.*python data.py --run"):
         shards.input_files(crawl)
     run(crawl)
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
+        "000000.jsonl.gz",
+        "dropped.tsv.gz",
+        "report.json",
+    ]
 
 
 def test_a_disk_that_is_full_at_the_last_byte_is_seen():
@@ -259,7 +357,8 @@ def test_a_disk_that_is_full_at_the_last_byte_is_seen():
         with pipeline.GzipText(io.BufferedWriter(disk)) as out:
             out.write("some words\n" * 100)
         return bytes(disk.held)
-    whole = save(Disk(10 ** 6))
+
+    whole = save(Disk(10**6))
     assert gzip.decompress(whole) == b"some words\n" * 100 and save(Disk(len(whole))) == whole
     with pytest.raises(OSError, match="No space left"):
         save(Disk(len(whole) - 1))
@@ -270,17 +369,29 @@ SCRIPTS = Path(data.__file__).parent
 
 @pytest.fixture
 def interruptible():
-    """Ctrl-C arrives, here and in what is started here, also where whoever started the tests ignores it, as nohup's scripts do."""
+    """Ctrl-C arrives here and in child processes, also if the tests were started with nohup."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def test_interrupt_is_one_line_and_leaves_nothing(tmp_path, interruptible):
-    os.mkfifo(tmp_path / "endless.warc")                         # data.py waits in it for a first record
-    process = subprocess.Popen([sys.executable, str(SCRIPTS / "data.py"), tmp_path / "endless.warc", "--run", tmp_path, "--workers", "2"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    with open(tmp_path / "endless.warc", "wb", buffering=0):     # opens when data.py has
+    os.mkfifo(tmp_path / "endless.warc")  # data.py waits in it for a first record
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(SCRIPTS / "data.py"),
+            tmp_path / "endless.warc",
+            "--run",
+            tmp_path,
+            "--workers",
+            "2",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with open(tmp_path / "endless.warc", "wb", buffering=0):  # opens when data.py has
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, b"", b"data.py: interrupted\n")
@@ -292,18 +403,35 @@ def test_no_interrupt_while_files_are_moved(crawl, monkeypatch, interruptible):
         if Path(new).parent.name == "docs":
             os.kill(os.getpid(), signal.SIGINT)
         return replace(old, new)
+
     monkeypatch.setattr(os, "replace", replace)
     run(crawl)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
+    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
+        "000000.jsonl.gz",
+        "dropped.tsv.gz",
+        "report.json",
+    ]
 
 
-@pytest.mark.parametrize("argv", [["web/warc.py", "{}/a.warc"], ["data.py", "{}/a.warc", "--run", "{}", "--workers", "1"], ["web/extract.py", "{}/a.warc"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["web/warc.py", "{}/a.warc"],
+        ["data.py", "{}/a.warc", "--run", "{}", "--workers", "1"],
+        ["web/extract.py", "{}/a.warc"],
+    ],
+)
 def test_a_closed_pipe_ends_silently(argv, tmp_path):
     (tmp_path / "a.warc").write_bytes(b"".join(THREE))
     read_end, write_end = os.pipe()
     os.close(read_end)
-    done = subprocess.run([sys.executable, *script(argv[0]), *(a.format(tmp_path) for a in argv[1:])], stdout=write_end, stderr=subprocess.PIPE, cwd=SCRIPTS)
+    done = subprocess.run(
+        [sys.executable, *script(argv[0]), *(a.format(tmp_path) for a in argv[1:])],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        cwd=SCRIPTS,
+    )
     os.close(write_end)
     assert done.returncode == 141 and b"rror" not in done.stderr
 
@@ -311,20 +439,31 @@ def test_a_closed_pipe_ends_silently(argv, tmp_path):
 def test_shards(crawl, monkeypatch):
     monkeypatch.setattr(pipeline, "SHARD_DOCUMENTS", 1)
     run(crawl)
-    assert [p.name for p in sorted((crawl / "docs").glob("*.jsonl.gz"))] == ["000000.jsonl.gz", "000001.jsonl.gz"]
+    assert [p.name for p in sorted((crawl / "docs").glob("*.jsonl.gz"))] == [
+        "000000.jsonl.gz",
+        "000001.jsonl.gz",
+    ]
     assert len(documents(crawl)) == 2
 
 
 def test_dump_tokenizer_and_paths(crawl, tmp_path, monkeypatch):
     bpe = types.ModuleType("bpe")
-    bpe.Tokenizer = types.SimpleNamespace(load=lambda path: types.SimpleNamespace(encode_ordinary=str.split))
+    bpe.Tokenizer = types.SimpleNamespace(
+        load=lambda path: types.SimpleNamespace(encode_ordinary=str.split)
+    )
     monkeypatch.setitem(sys.modules, "bpe", bpe)
     named = tmp_path / "CC-MAIN-2024-10-x.warc.gz"
     named.write_bytes((crawl / "crawl" / "000000.warc.gz").read_bytes())
     data.main([str(named), "--run", str(tmp_path / "other"), "--workers", "1", "--tokenizer", "t"])
     first, *_ = documents(tmp_path / "other")
-    assert first["dump"] == "CC-MAIN-2024-10" and first["file_path"] == named.as_posix() and first["token_count"] == len(GOOD.split())
-    data.main([str(crawl / "crawl"), "--run", str(tmp_path / "other"), "--workers", "1", "--dump", "mine"])
+    assert (
+        first["dump"] == "CC-MAIN-2024-10"
+        and first["file_path"] == named.as_posix()
+        and first["token_count"] == len(GOOD.split())
+    )
+    data.main(
+        [str(crawl / "crawl"), "--run", str(tmp_path / "other"), "--workers", "1", "--dump", "mine"]
+    )
     assert {d["dump"] for d in documents(tmp_path / "other")} == {"mine"}
 
 
@@ -338,17 +477,49 @@ def test_nothing_kept_is_a_result_and_not_an_error(crawl, capsys):
     assert documents(crawl) == [] and "0 documents" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("setup, argv, says", [
-    (None, ["--run", "{}/none"], r".*none/crawl: no WARC files; make the embedded crawl with: python -m web\.toyweb --run .*none"),
-    (lambda d: (d / "r" / "crawl").mkdir(parents=True), ["--run", "{}/r"], r".*r/crawl: no WARC files; make .*"),
-    (lambda d: (d / "e").mkdir(), ["{}/e"], r".*/e: no \*\.warc or \*\.warc\.gz files in it"),
-    (None, ["{}/missing.warc"], r".*missing\.warc: no such file"),
-    (lambda d: (d / "a.warc").write_bytes(b"<html>"), ["{}/a.warc"], r".*a\.warc: not a WARC file: it begins with b'<html>', not with b'WARC/'"),
-    (lambda d: (d / "a.warc").write_bytes(b""), ["{}/a.warc"], r".*a\.warc: not a WARC file: it is empty"),
-    (lambda d: (d / "a.warc").write_bytes(record(b"", type="warcinfo")), ["{}/a.warc"], r".*a\.warc: no response records, so no documents"),
-    (lambda d: (d / "run").write_bytes(b"a file"), ["{}/missing.warc", "--run", "{}/other"], r".*missing\.warc: no such file"),
-    (lambda d: (d / "a.warc").write_bytes(THREE[0]), ["{}/a.warc", "--blocklist", "{}/none"], r".*/none: no block list; --blocklist takes .*"),
-])
+@pytest.mark.parametrize(
+    "setup, argv, says",
+    [
+        (
+            None,
+            ["--run", "{}/none"],
+            r".*none/crawl: no WARC files; make the embedded crawl with: "
+            r"python -m web\.toyweb --run .*none",
+        ),
+        (
+            lambda d: (d / "r" / "crawl").mkdir(parents=True),
+            ["--run", "{}/r"],
+            r".*r/crawl: no WARC files; make .*",
+        ),
+        (lambda d: (d / "e").mkdir(), ["{}/e"], r".*/e: no \*\.warc or \*\.warc\.gz files in it"),
+        (None, ["{}/missing.warc"], r".*missing\.warc: no such file"),
+        (
+            lambda d: (d / "a.warc").write_bytes(b"<html>"),
+            ["{}/a.warc"],
+            r".*a\.warc: not a WARC file: it begins with b'<html>', not with b'WARC/'",
+        ),
+        (
+            lambda d: (d / "a.warc").write_bytes(b""),
+            ["{}/a.warc"],
+            r".*a\.warc: not a WARC file: it is empty",
+        ),
+        (
+            lambda d: (d / "a.warc").write_bytes(record(b"", type="warcinfo")),
+            ["{}/a.warc"],
+            r".*a\.warc: no response records, so no documents",
+        ),
+        (
+            lambda d: (d / "run").write_bytes(b"a file"),
+            ["{}/missing.warc", "--run", "{}/other"],
+            r".*missing\.warc: no such file",
+        ),
+        (
+            lambda d: (d / "a.warc").write_bytes(THREE[0]),
+            ["{}/a.warc", "--blocklist", "{}/none"],
+            r".*/none: no block list; --blocklist takes .*",
+        ),
+    ],
+)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_user_mistakes(setup, argv, says, workers, tmp_path, stub_language, capsys):
     if setup:
@@ -363,7 +534,11 @@ def test_user_mistakes(setup, argv, says, workers, tmp_path, stub_language, caps
 
 def test_a_mistake_ends_the_program_with_2(tmp_path):
     done = run_script("data.py", tmp_path / "missing.warc", "--run", tmp_path)
-    assert done.returncode == 2 and done.stderr == f"data.py: error: {tmp_path}/missing.warc: no such file\n" and not done.stdout
+    assert (
+        done.returncode == 2
+        and done.stderr == f"data.py: error: {tmp_path}/missing.warc: no such file\n"
+        and not done.stdout
+    )
 
 
 def test_bad_flags(capsys):
@@ -374,7 +549,7 @@ def test_bad_flags(capsys):
 
 
 def test_real_crawl_keeps_english_articles(tmp_path, capsys):
-    """90 news pages and 150 declarations of human rights: articles stay, of the declarations at most the English one."""
+    """90 news pages, 150 declarations of human rights, of which at most the English one stays."""
     warc, model = DATA / "crawl-dev.warc.gz", DATA / "lid.176.ftz"
     if not warc.exists() or not model.exists():
         pytest.skip(f"no {warc} or {model}; LONGHAND_DATA names another folder")
@@ -384,41 +559,69 @@ def test_real_crawl_keeps_english_articles(tmp_path, capsys):
     assert 64 <= len(kept) <= 72 and sum("udhr" in url for url in kept) <= 1
 
 
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Sources, and a run that is killed.
 
+
 def test_wet_and_resources_become_documents(tmp_path, stub_language):
-    wet = record(GOOD.encode(), type="conversion", url="http://a.com/wet", Content_Type="text/plain", WARC_Record_ID="<urn:uuid:w>")
-    res = record(html_of(prose(300, 1)), type="resource", url="http://a.com/res", Content_Type="text/html", WARC_Record_ID="<urn:uuid:r>")
+    wet = record(
+        GOOD.encode(),
+        type="conversion",
+        url="http://a.com/wet",
+        Content_Type="text/plain",
+        WARC_Record_ID="<urn:uuid:w>",
+    )
+    res = record(
+        html_of(prose(300, 1)),
+        type="resource",
+        url="http://a.com/res",
+        Content_Type="text/html",
+        WARC_Record_ID="<urn:uuid:r>",
+    )
     (tmp_path / "x.warc.wet.gz").write_bytes(gzip.compress(wet) + gzip.compress(res))
     data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "1"])
-    assert [(d["url"], d["text"]) for d in documents(tmp_path / "run")] == [("http://a.com/wet", GOOD), ("http://a.com/res", prose(300, 1))]
+    assert [(d["url"], d["text"]) for d in documents(tmp_path / "run")] == [
+        ("http://a.com/wet", GOOD),
+        ("http://a.com/res", prose(300, 1)),
+    ]
 
 
 def test_a_page_that_reserves_itself_and_one_with_a_licence(tmp_path, stub_language):
     head = b'<html><head><meta name="robots" content="noai"></head>'
-    licensed = html_of(prose(300, 1)).replace(b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>')
-    (tmp_path / "a.warc").write_bytes(page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2"))
+    licensed = html_of(prose(300, 1)).replace(
+        b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>'
+    )
+    (tmp_path / "a.warc").write_bytes(
+        page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2")
+    )
     data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
-    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [("http://a.com/2", "https://a.com/by")]
+    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [
+        ("http://a.com/2", "https://a.com/by")
+    ]
     assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "noai")]
 
 
 def test_a_text_that_quotes_an_opt_out_is_none(tmp_path, stub_language):
     """A WET file holds texts, and a text has no tags."""
-    text = GOOD.replace("\n", '\nPut <meta name="robots" content="noai"> into the head of the page.\n', 1)
+    text = GOOD.replace(
+        "\n", '\nPut <meta name="robots" content="noai"> into the head of the page.\n', 1
+    )
     assert text != GOOD
-    wet = record(text.encode(), type="conversion", url="http://a.com/wet", Content_Type="text/plain")
+    wet = record(
+        text.encode(), type="conversion", url="http://a.com/wet", Content_Type="text/plain"
+    )
     (tmp_path / "x.warc.wet").write_bytes(wet)
     data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "1"])
     assert [d["url"] for d in documents(tmp_path / "run")] == ["http://a.com/wet"]
 
 
 def test_a_page_is_reserved_from_the_day_it_names(tmp_path, stub_language):
-    """The day of the fetch decides, which is the record's date: responses without a Date header have no other."""
+    """The day of the fetch decides, which is the record's date."""
     head = b'<meta name="robots" content="unavailable_after: 2024-06-30">'
-    records = [page(head + html_of(prose(300, n)), f"http://a.com/{n}", WARC_Date=day + "T00:00:00Z")
-               for n, day in enumerate(("2024-06-29", "2024-07-01"))]
+    records = [
+        page(head + html_of(prose(300, n)), f"http://a.com/{n}", WARC_Date=day + "T00:00:00Z")
+        for n, day in enumerate(("2024-06-29", "2024-07-01"))
+    ]
     (tmp_path / "a.warc").write_bytes(b"".join(records))
     data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
     assert [d["url"] for d in documents(tmp_path / "run")] == ["http://a.com/0"]
@@ -427,52 +630,120 @@ def test_a_page_is_reserved_from_the_day_it_names(tmp_path, stub_language):
 
 def test_no_rights_asks_no_page(tmp_path, stub_language):
     head = b'<html><head><meta name="robots" content="noai"></head>'
-    licensed = html_of(prose(300, 1)).replace(b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>')
-    (tmp_path / "a.warc").write_bytes(page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2"))
-    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1", "--no-rights"])
-    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [("http://a.com/1", None), ("http://a.com/2", None)]
+    licensed = html_of(prose(300, 1)).replace(
+        b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>'
+    )
+    (tmp_path / "a.warc").write_bytes(
+        page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2")
+    )
+    data.main(
+        [str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1", "--no-rights"]
+    )
+    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [
+        ("http://a.com/1", None),
+        ("http://a.com/2", None),
+    ]
     report = json.loads((tmp_path / "run/docs/report.json").read_text(encoding="utf-8"))
     assert "rights" not in report["stages"] and report["settings"]["rights"] is False
 
 
-def test_the_order_of_the_script_lets_a_page_stay_whose_earlier_copy_is_code(tmp_path, stub_language, capsys):
-    """minhash before c4: the copy goes for the code page, and that for its bracket. c4 before minhash: only the code page goes."""
+def test_the_order_of_the_script_lets_a_page_stay_whose_earlier_copy_is_code(
+    tmp_path, stub_language, capsys
+):
+    """minhash before c4: the copy goes, then the code page. c4 before minhash: only the latter."""
     code = html_of(GOOD + "\nfunction the of { it }")
-    (tmp_path / "a.warc").write_bytes(page(code, "http://a.com/code", WARC_Date="2024-01-01T00:00:00Z") + page(html_of(GOOD), "http://a.com/text"))
-    for order, kept, gone in (("paper", [], [("http://a.com/text", "minhash", "duplicate"), ("http://a.com/code", "c4", "curly_bracket")]),
-                              ("script", ["http://a.com/text"], [("http://a.com/code", "c4", "curly_bracket")])):
-        data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / order), "--workers", "1", "--order", order])
-        assert [d["url"] for d in documents(tmp_path / order)] == kept and dropped(tmp_path / order)[1:] == gone
+    (tmp_path / "a.warc").write_bytes(
+        page(code, "http://a.com/code", WARC_Date="2024-01-01T00:00:00Z")
+        + page(html_of(GOOD), "http://a.com/text")
+    )
+    for order, kept, gone in (
+        (
+            "paper",
+            [],
+            [
+                ("http://a.com/text", "minhash", "duplicate"),
+                ("http://a.com/code", "c4", "curly_bracket"),
+            ],
+        ),
+        ("script", ["http://a.com/text"], [("http://a.com/code", "c4", "curly_bracket")]),
+    ):
+        data.main(
+            [
+                str(tmp_path / "a.warc"),
+                "--run",
+                str(tmp_path / order),
+                "--workers",
+                "1",
+                "--order",
+                order,
+            ]
+        )
+        assert [d["url"] for d in documents(tmp_path / order)] == kept and dropped(
+            tmp_path / order
+        )[1:] == gone
         report = json.loads((tmp_path / order / "docs/report.json").read_text(encoding="utf-8"))
         assert list(report["stages"]) == data.ORDERS[order] and report["settings"]["order"] == order
         n = 2
         for stage, row in report["stages"].items():
-            assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(row["reasons"].values())
+            assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(
+                row["reasons"].values()
+            )
             n = row["documents_out"]
         stages = list(report["stages"].values())
-        assert all(a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:])) and n == len(kept)
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["stage", *data.ORDERS[order], "data"]
+        assert all(
+            a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:])
+        ) and n == len(kept)
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+            "stage",
+            *data.ORDERS[order],
+            "data",
+        ]
 
 
 def test_the_orders_are_of_the_same_stages():
-    assert data.ORDERS["paper"] == list(data.STAGES) and sorted(data.ORDERS["script"]) == sorted(data.STAGES)
-    assert data.ORDERS["script"][-4:] == ["c4", "fineweb", "minhash", "pii"] and set(data.ORDERS) == set(options.ORDERS)
+    assert data.ORDERS["paper"] == list(data.STAGES) and sorted(data.ORDERS["script"]) == sorted(
+        data.STAGES
+    )
+    assert data.ORDERS["script"][-4:] == ["c4", "fineweb", "minhash", "pii"] and set(
+        data.ORDERS
+    ) == set(options.ORDERS)
 
 
 def test_v1_reaches_every_stage(tmp_path, stub_language):
-    quoted = prose(300, 1).replace(" of it.", ' of it."')         # no line ends in a full stop
+    quoted = prose(300, 1).replace(" of it.", ' of it."')  # no line ends in a full stop
     pages = {"quoted": quoted, "mail": prose(300, 2) + "\nwrite to the JO@SITE.COM now."}
-    (tmp_path / "a.warc").write_bytes(b"".join(page(html_of(text), f"http://a.com/{name}") for name, text in pages.items()))
+    (tmp_path / "a.warc").write_bytes(
+        b"".join(page(html_of(text), f"http://a.com/{name}") for name, text in pages.items())
+    )
     got = {}
     for version in ("0.10", "v1"):
-        data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / version), "--workers", "1", "--fineweb", version])
-        got[version] = {d["url"].rpartition("/")[2]: d["text"] for d in documents(tmp_path / version)}
-        assert json.loads((tmp_path / version / "docs/report.json").read_text(encoding="utf-8"))["settings"]["fineweb"] == version
+        data.main(
+            [
+                str(tmp_path / "a.warc"),
+                "--run",
+                str(tmp_path / version),
+                "--workers",
+                "1",
+                "--fineweb",
+                version,
+            ]
+        )
+        got[version] = {
+            d["url"].rpartition("/")[2]: d["text"] for d in documents(tmp_path / version)
+        }
+        assert (
+            json.loads((tmp_path / version / "docs/report.json").read_text(encoding="utf-8"))[
+                "settings"
+            ]["fineweb"]
+            == version
+        )
     assert "quoted" in got["v1"] and "quoted" not in got["0.10"]
     assert "JO@SITE.COM" in got["v1"]["mail"] and MAIL in got["0.10"]["mail"]
 
 
-@pytest.mark.parametrize("more", [["--order", "script"], ["--fineweb", "v1"], ["--no-rights"], ["--pii"]])
+@pytest.mark.parametrize(
+    "more", [["--order", "script"], ["--fineweb", "v1"], ["--no-rights"], ["--pii"]]
+)
 def test_a_killed_run_of_other_options_is_not_gone_on_with(crawl, monkeypatch, more, capsys):
     run(crawl, *more)
     want = {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"}
@@ -500,14 +771,27 @@ def test_a_list_edited_to_equal_size_begins_anew(crawl, monkeypatch):
     os.utime(block, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert block.stat().st_size == before.st_size
     run(crawl)
-    assert [d["url"] for d in documents(crawl)] == ["http://bad.com/"] and ("http://a.com/good", "url", "domain") in dropped(crawl)
+    assert [d["url"] for d in documents(crawl)] == ["http://bad.com/"] and (
+        "http://a.com/good",
+        "url",
+        "domain",
+    ) in dropped(crawl)
 
 
 def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch, tmp_path):
     warc, settings = crawl / "crawl/000000.warc.gz", options.Settings()
     before = pipeline.identity([warc], None, settings)
-    assert pipeline.identity([warc], None, settings) == before and {"web/words.py", "web/language.ftz"} <= {name for name, _ in before["program"]}
-    monkeypatch.setattr(pipeline, "digest_of", lambda path, digest=pipeline.digest_of: "other" if Path(path).name == "words.py" else digest(path))
+    assert pipeline.identity([warc], None, settings) == before and {
+        "web/words.py",
+        "web/language.ftz",
+    } <= {name for name, _ in before["program"]}
+    monkeypatch.setattr(
+        pipeline,
+        "digest_of",
+        lambda path, digest=pipeline.digest_of: (
+            "other" if Path(path).name == "words.py" else digest(path)
+        ),
+    )
     assert pipeline.identity([warc], None, settings) != before
 
 
@@ -515,21 +799,30 @@ def test_an_address_as_source(crawl, tmp_path):
     class Quiet(http_server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
-    server = http_server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=crawl / "crawl"))
+
+    server = http_server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=crawl / "crawl")
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/000000.warc.gz"
     data.main([address, "--run", str(tmp_path / "net"), "--workers", "1"])
-    data.main([str(crawl / "crawl" / "000000.warc.gz"), "--run", str(tmp_path / "disk"), "--workers", "1"])
+    data.main(
+        [str(crawl / "crawl" / "000000.warc.gz"), "--run", str(tmp_path / "disk"), "--workers", "1"]
+    )
     server.shutdown()
     net, disk = documents(tmp_path / "net"), documents(tmp_path / "disk")
-    assert [{**d, "file_path": 0} for d in net] == [{**d, "file_path": 0} for d in disk] and {d["file_path"] for d in net} == {address}
+    assert [{**d, "file_path": 0} for d in net] == [{**d, "file_path": 0} for d in disk] and {
+        d["file_path"] for d in net
+    } == {address}
 
 
 def test_an_index_of_an_earlier_crawl(crawl, tmp_path):
     run(crawl, "--save-index", str(tmp_path / "index.npy"))
     assert [d["url"] for d in documents(crawl)] == ["http://a.com/good", "http://a.com/mail"]
     run(crawl, "--index", str(tmp_path / "index.npy"))
-    assert documents(crawl) == [] and ("http://a.com/good", "minhash", "duplicate") in dropped(crawl)
+    assert documents(crawl) == [] and ("http://a.com/good", "minhash", "duplicate") in dropped(
+        crawl
+    )
     (tmp_path / "index.npy").write_bytes(b"not an array")
     assert "index.npy: damaged" in fails(crawl, "--index", str(tmp_path / "index.npy"))
 
@@ -540,30 +833,53 @@ def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
         run(crawl, "--fineweb", made, "--save-index", str(tmp_path / "index.npy"))
         assert len(documents(crawl)) == 2
         said = fails(crawl, "--fineweb", asked, "--index", str(tmp_path / "index.npy"))
-        assert f"index.npy: signed by the rules of FineWeb {made}, and these documents by those of {asked};" in said
+        assert (
+            f"index.npy: signed by the rules of FineWeb {made}, "
+            f"and these documents by those of {asked};"
+            in said
+        )
         run(crawl, "--fineweb", made, "--index", str(tmp_path / "index.npy"))
         assert documents(crawl) == []
 
 
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
-    """With the real language model, in small units, two workers, killed with all that belongs to it LONGHAND_KILLS times."""
-    subprocess.run([sys.executable, "-m", "web.toyweb", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS, check=True, capture_output=True)
-    command = [sys.executable, "-c", "import sys, data; data.pipeline.UNIT = 8; data.main(sys.argv[1:])", "--run", str(tmp_path), "--workers", "2"]
+    """With the real language model, small units, two workers; killed LONGHAND_KILLS times."""
+    subprocess.run(
+        [sys.executable, "-m", "web.toyweb", "--run", str(tmp_path), "--pages", "150"],
+        cwd=SCRIPTS,
+        check=True,
+        capture_output=True,
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, data; data.pipeline.UNIT = 8; data.main(sys.argv[1:])",
+        "--run",
+        str(tmp_path),
+        "--workers",
+        "2",
+    ]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}
     shutil.rmtree(tmp_path / "docs")
     r, went_on, units = random.Random(0), 0, tmp_path / "docs" / ".new" / "units"
 
     def done():
-        """How many units there are; none when the folder is not there yet, or was renamed while we looked."""
+        """How many units there are; none if the folder is not there, or was just renamed."""
         try:
             return sum(name.endswith(".jsonl") for name in os.listdir(units))
         except FileNotFoundError:
             return 0
 
     for _ in range(int(os.environ.get("LONGHAND_KILLS", 6))):
-        wanted = done() + r.randint(0, 20)                       # of 62 units; behind the last one it begins anew
-        process = subprocess.Popen(command, cwd=SCRIPTS, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        wanted = done() + r.randint(0, 20)  # of 62 units; behind the last one it begins anew
+        process = subprocess.Popen(
+            command,
+            cwd=SCRIPTS,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         while process.poll() is None and not (units.exists() and done() >= wanted):
             time.sleep(0.005)
         time.sleep(r.uniform(0, 0.2))
@@ -572,11 +888,12 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
         went_on += b"going on behind" in process.communicate()[1]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     assert {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"} == want
-    assert went_on                                               # it was killed in the middle at least once
+    assert went_on  # it was killed in the middle at least once
 
 
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Whatever comes: LONGHAND_FUZZ_PAGES pages are damaged, and files of them.
+
 
 def damaged(raw, r):
     """Some bytes after bits were flipped, pieces cut, doubled, swapped in or repeated."""
@@ -588,29 +905,68 @@ def damaged(raw, r):
             for _ in range(r.randint(1, 50)):
                 raw[r.randrange(len(raw))] ^= 1 << r.randrange(8)
         elif how == 1:
-            del raw[a:min(b, a + len(raw) // 2)]
+            del raw[a : min(b, a + len(raw) // 2)]
         elif how == 2:
             raw[a:a] = raw[a:b][:5000]
         elif how == 3:
-            raw[a:a] = r.choice([b"<table><tr><td>", b"<div>", b"<!--", b"<script>", b"&#x110000;", b"<a href='", b"\xff\xfe", b"\0", b"]]>", b"</p>", b"<plaintext>",
-                                 b"<td colspan=9007199254740991>", "\u0301".encode(), b"a@b.", b"1.2.3.", b"{", "é".encode("utf-16-le")]) * r.choice([1, 2, 50, 3000])
+            raw[a:a] = r.choice(
+                [
+                    b"<table><tr><td>",
+                    b"<div>",
+                    b"<!--",
+                    b"<script>",
+                    b"&#x110000;",
+                    b"<a href='",
+                    b"\xff\xfe",
+                    b"\0",
+                    b"]]>",
+                    b"</p>",
+                    b"<plaintext>",
+                    b"<td colspan=9007199254740991>",
+                    "\u0301".encode(),
+                    b"a@b.",
+                    b"1.2.3.",
+                    b"{",
+                    "é".encode("utf-16-le"),
+                ]
+            ) * r.choice([1, 2, 50, 3000])
         elif how == 4:
-            del raw[r.randrange(len(raw)) + 1:]
+            del raw[r.randrange(len(raw)) + 1 :]
         elif how == 5:
             raw[a:b] = bytes(r.randrange(256) for _ in range(min(b - a, 300)))
         else:
-            raw = raw.replace(r.choice([b"<p>", b" ", b"</", b"\n", b">"]), r.choice([b"", b"<", b"\n\n", b"\xa0", b"<br>"]))
+            raw = raw.replace(
+                r.choice([b"<p>", b" ", b"</", b"\n", b">"]),
+                r.choice([b"", b"<", b"\n\n", b"\xa0", b"<br>"]),
+            )
         raw = raw or bytearray(b"x")
     return bytes(raw[:2_000_000])
 
 
 def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
-    r, n = random.Random(int(os.environ.get("LONGHAND_FUZZ_PAGES_SEED", 0))), int(os.environ.get("LONGHAND_FUZZ_PAGES", 300))
-    real = [x.body for x in warc.read_warc(DATA / "crawl-dev.warc.gz") if x.type == "response"][:40] if (DATA / "crawl-dev.warc.gz").exists() else []
+    r, n = (
+        random.Random(int(os.environ.get("LONGHAND_FUZZ_PAGES_SEED", 0))),
+        int(os.environ.get("LONGHAND_FUZZ_PAGES", 300)),
+    )
+    real = (
+        [x.body for x in warc.read_warc(DATA / "crawl-dev.warc.gz") if x.type == "response"][:40]
+        if (DATA / "crawl-dev.warc.gz").exists()
+        else []
+    )
     whole = [body for _, body, *_ in PAGES] + real
-    hostile = [b"<div>" * 100_000 + b"the end of it", b"<table>" + b"<tr><td>a" * 300_000, b"<p>" + b"the word of it " * 60_000, b"<p>" + b"x" * 900_000, b"", b"\0" * 10_000]
+    hostile = [
+        b"<div>" * 100_000 + b"the end of it",
+        b"<table>" + b"<tr><td>a" * 300_000,
+        b"<p>" + b"the word of it " * 60_000,
+        b"<p>" + b"x" * 900_000,
+        b"",
+        b"\0" * 10_000,
+    ]
     bodies = hostile + [damaged(r.choice(whole), r) for _ in range(n)]
-    records = [page(body, f"http://a.com/{i}", WARC_Record_ID=f"<urn:uuid:{i}>") for i, body in enumerate(bodies)]
+    records = [
+        page(body, f"http://a.com/{i}", WARC_Record_ID=f"<urn:uuid:{i}>")
+        for i, body in enumerate(bodies)
+    ]
     (tmp_path / "a.warc.gz").write_bytes(b"".join(gzip.compress(x, 1) for x in records))
     few = b"".join(gzip.compress(x, 1) for x in r.sample(records, 5))
     for i in range(n // 20):
@@ -622,11 +978,20 @@ def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
     n_in = sum(report["reader"].get(kind, 0) for kind in ("response", "resource", "conversion"))
     for stage, row in report["stages"].items():
         assert row["documents_in"] == n_in and row["documents_out"] == n_in - count(row)
-        assert not [why for why in row["reasons"] if why.startswith("error_")], (stage, row["reasons"])
+        assert not [why for why in row["reasons"] if why.startswith("error_")], (
+            stage,
+            row["reasons"],
+        )
         n_in = row["documents_out"]
-    assert n_in == len(documents(tmp_path / "run")) and len(dropped(tmp_path / "run")) - 1 == sum(map(count, report["stages"].values()))
-    urls_seen = [row[0] for row in dropped(tmp_path / "run")[1:]] + [d["url"] for d in documents(tmp_path / "run")]
-    assert {f"http://a.com/{i}" for i in range(len(bodies))} <= set(urls_seen)      # of the whole file, every page
+    assert n_in == len(documents(tmp_path / "run")) and len(dropped(tmp_path / "run")) - 1 == sum(
+        map(count, report["stages"].values())
+    )
+    urls_seen = [row[0] for row in dropped(tmp_path / "run")[1:]] + [
+        d["url"] for d in documents(tmp_path / "run")
+    ]
+    assert {f"http://a.com/{i}" for i in range(len(bodies))} <= set(
+        urls_seen
+    )  # of the whole file, every page
     assert time.process_time() - start < 60 + n / 5
 
 

@@ -13,10 +13,18 @@ def test_what_is_logged():
     replies = [*REPLIES[:3], sample.Reply([5, 6, END], [1, 0, 1], "stop", [-1.0, 0.0, -3.0], [1])]
     replies[0] = replies[0]._replace(logp=[-2.0])
     rollout = rollout_of(replies)
-    info = rollouts.describe(rollout, np.array([1.0, 0.0, 0.5, 0.5]), np.array([0.5, -0.5, 0.0, 0.0]), 2)
+    info = rollouts.describe(
+        rollout, np.array([1.0, 0.0, 0.5, 0.5]), np.array([0.5, -0.5, 0.0, 0.0]), 2
+    )
     assert info["reward"] == 0.5 and info["accuracy"] == 0.25 and info["cut"] == 0.25
-    assert info["length"] == 1.25 and info["length_right"] == 1.0 and info["length_wrong"] == pytest.approx(4 / 3)
-    assert info["calls"] == 0.25 and info["groups_without_signal"] == 0.5 and info["pass_at_4"] == 0.5
+    assert (
+        info["length"] == 1.25
+        and info["length_right"] == 1.0
+        and info["length_wrong"] == pytest.approx(4 / 3)
+    )
+    assert (
+        info["calls"] == 0.25 and info["groups_without_signal"] == 0.5 and info["pass_at_4"] == 0.5
+    )
     assert info["entropy"] == pytest.approx((2 + 0 + 0 + 1 + 3) / 5)
 
 
@@ -26,14 +34,20 @@ def test_a_warning_is_given_once(capsys):
         warnings.look({"cut": 0.5, "groups_without_signal": 1.0})
     said = capsys.readouterr().err
     assert said.count("50% of the replies do not end within 64 tokens or the context of 48") == 1
-    assert said.count("no group has replies of different rewards: there is nothing to learn from") == 1
+    assert (
+        said.count("no group has replies of different rewards: there is nothing to learn from") == 1
+    )
 
 
-@pytest.mark.parametrize("reward, message", [
-    (lambda rollout: [1.0], "expected a finite number for each"),
-    (lambda rollout: [np.nan] * 4, "expected a finite number for each"),
-    (lambda rollout: [[1], [2, 3]], "the reward mine raised ValueError"),
-    (lambda rollout: rollout.texts["x"], "the reward mine raised TypeError")])
+@pytest.mark.parametrize(
+    "reward, message",
+    [
+        (lambda rollout: [1.0], "expected a finite number for each"),
+        (lambda rollout: [np.nan] * 4, "expected a finite number for each"),
+        (lambda rollout: [[1], [2, 3]], "the reward mine raised ValueError"),
+        (lambda rollout: rollout.texts["x"], "the reward mine raised TypeError"),
+    ],
+)
 def test_rewards_that_make_no_sense(reward, message):
     with pytest.raises(ValueError, match=message):
         rollouts.checked(reward, "mine", rollout_of(REPLIES))

@@ -18,12 +18,15 @@ from test_align import TOK, put, run  # noqa: F401  a fixture
 
 
 def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
-    """It must not take the gradient of the step before once more; nor may where a run was killed matter."""
+    """It must not take the gradient of the step before once more; nor may where a run was killed
+    matter."""
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    recipe = dataclasses.replace(options.RL, steps=6, group=4, prompts=2, max_tokens=12, warmup=1, batch=0, save_every=1)
+    recipe = dataclasses.replace(
+        options.RL, steps=6, group=4, prompts=2, max_tokens=12, warmup=1, batch=0, save_every=1
+    )
     asked, weights = [], []
 
-    def only_once(rollout):                                 # rewards that differ at the first step, never again
+    def only_once(rollout):  # rewards that differ at the first step, never again
         asked.append(len(rollout.texts))
         return np.arange(len(rollout.texts)) if len(asked) == 1 else np.ones(len(rollout.texts))
 
@@ -39,7 +42,10 @@ def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
     before = sample.load_model(run / "sft")[0]
     assert any((weights[0][k] != before[k]).any() for k in before)
     assert all((w[k] == weights[0][k]).all() for w in weights[1:] for k in before)
-    assert [json.loads(line)["grad_norm"] for line in (run / "rl_only_once/log.jsonl").read_text().splitlines()][1:] == [0.0] * 5
+    assert [
+        json.loads(line)["grad_norm"]
+        for line in (run / "rl_only_once/log.jsonl").read_text().splitlines()
+    ][1:] == [0.0] * 5
 
 
 def test_an_edited_reward_does_not_resume(run, tmp_path, monkeypatch):
@@ -47,7 +53,10 @@ def test_an_edited_reward_does_not_resume(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     recipe = dataclasses.replace(options.RL, steps=2, group=2, prompts=2, max_tokens=8, batch=0)
     for name, factor in (("mine", 1), ("same", 1), ("edited", 2)):
-        put(tmp_path / f"{name}.py", f"def short(rollout):\n    return -{factor} * rollout.lengths\n")
+        put(
+            tmp_path / f"{name}.py",
+            f"def short(rollout):\n    return -{factor} * rollout.lengths\n",
+        )
     for name in ("mine", "same"):
         align.rl(run, recipe, importlib.import_module(name).short, start="base")
     with pytest.raises(ValueError, match="cannot resume, reward: checkpoint"):
@@ -57,47 +66,95 @@ def test_an_edited_reward_does_not_resume(run, tmp_path, monkeypatch):
 def test_nothing_takes_the_place_of_what_it_begins_with(run):
     for command, start in (("sft", "base"), ("rl", "base"), ("reward", "base"), ("dpo", "base")):
         with pytest.raises(ValueError, match="--out base: the model it begins with lies there"):
-            align.main([command, "--run", str(run), "--start", start, "--out", "base", "--on-mismatch", "restart", "--steps", "2"])
+            align.main(
+                [
+                    command,
+                    "--run",
+                    str(run),
+                    "--start",
+                    start,
+                    "--out",
+                    "base",
+                    "--on-mismatch",
+                    "restart",
+                    "--steps",
+                    "2",
+                ]
+            )
     assert (run / "base/model.safetensors").exists()
     align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
     config = (run / "reward/config.json").read_bytes()
-    with pytest.MonkeyPatch.context() as patch:             # made again when it is finished, and stopped before the end
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # made again when it is finished, and stopped before the end
         patch.setattr(judges, "save", lambda *_: sys.exit(1))
         with pytest.raises(SystemExit):
-            align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
+            align.main(
+                ["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"]
+            )
     assert (run / "reward/config.json").read_bytes() == config
     for args in (["rl", "--start", "reward"], ["arena", "base", "reward"]):
-        with pytest.raises(ValueError, match="reward: a reward model, which judges replies and writes none"):
+        with pytest.raises(
+            ValueError, match="reward: a reward model, which judges replies and writes none"
+        ):
             align.main([*args, "--run", str(run)])
     with pytest.raises(ValueError, match="base: named twice"):
         align.main(["arena", "--run", str(run), "base", "base"])
 
 
 def test_a_leash_to_another_stage(run):
-    """It may be tied to any model of the same shape and to none of another; a reward model must read the same ids."""
+    """It may be tied to any model of the same shape and to none of another; a reward model must
+    read the same ids."""
     align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    args = ["rl", "--run", str(run), "--steps", "2", "--group", "4", "--prompts", "2", "--leash", "0.1"]
+    args = [
+        "rl",
+        "--run",
+        str(run),
+        "--steps",
+        "2",
+        "--group",
+        "4",
+        "--prompts",
+        "2",
+        "--leash",
+        "0.1",
+    ]
     for out, more in (("near", []), ("far", ["--leash-to", "base"])):
         align.main([*args, "--out", out, *more])
-    near, far = (json.loads((run / out / "log.jsonl").read_text().splitlines()[0])["kl_nats"] for out in ("near", "far"))
+    near, far = (
+        json.loads((run / out / "log.jsonl").read_text().splitlines()[0])["kl_nats"]
+        for out in ("near", "far")
+    )
     assert near == 0.0 and abs(far) > 0.1
     cfg = gpt.Config(TOK.n_vocab, 48, 32, 1, 2)
     gpt.save(run / "small", gpt.init(cfg, 0), cfg)
     TOK.save(run / "small" / "tokenizer.json")
     for command in (args, ["dpo", "--run", str(run), "--steps", "2"]):
-        with pytest.raises(ValueError, match="small: a reference of another shape than sft: n_layer 1, expected 2"):
+        with pytest.raises(
+            ValueError, match="small: a reference of another shape than sft: n_layer 1, expected 2"
+        ):
             align.main([*command, "--out", "other", "--leash-to", "small"])
     align.main(["dpo", "--run", str(run), "--steps", "2", "--leash-to", "base"])
 
 
-@pytest.mark.parametrize("stage, args", [
-    ("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"]), ("reward", ["--steps", "120", "--batch", "4"]),
-    ("dpo", ["--steps", "60", "--batch", "2"]), ("rl", ["--steps", "12", "--group", "4", "--leash", "0.1"])])
+@pytest.mark.parametrize(
+    "stage, args",
+    [
+        ("sft", ["--steps", "150", "--batch", "8"]),
+        ("rl", ["--steps", "12", "--group", "4"]),
+        ("reward", ["--steps", "120", "--batch", "4"]),
+        ("dpo", ["--steps", "60", "--batch", "2"]),
+        ("rl", ["--steps", "12", "--group", "4", "--leash", "0.1"]),
+    ],
+)
 def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypatch):
     if stage != "sft":
         align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
     assert run_script("align.py", stage, "--run", run, *args).returncode == 0
-    calm = {n: (run / stage / n).read_bytes() for n in ("model.safetensors", "trainer.safetensors", "config.json")}
+    calm = {
+        n: (run / stage / n).read_bytes()
+        for n in ("model.safetensors", "trainer.safetensors", "config.json")
+    }
     for path in (run / stage).iterdir():
         path.unlink()
     kill_and_rerun("align.py", [stage, "--run", run, *args], random.Random(1), most=2)

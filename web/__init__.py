@@ -26,10 +26,10 @@ From bytes to text:
     extract       HTML -> main text
 
 Which language a text is in:
-    language            the prediction in a few lines; the commands
-    classifier          the same at full speed, for all of fastText's models
-    fasttext_file       the format of fastText's models
-    language_training   how language.ftz was made
+    language           the prediction in a few lines; the commands
+    classifier         the same at full speed, for all of fastText's models
+    fasttext_file      the format of fastText's models
+    language_training  how language.ftz was made
 
 What is kept:
     urls          hosts of addresses, block lists

@@ -133,7 +133,7 @@ def shingle_hashes(text, version="0.10"):
 
 
 def minhash(texts, version="0.10"):
-    """data.minhash: n texts -> (n, 112) uint64, in two thirds of the time.
+    """data.minhash: n texts -> (n, 112) uint64, in a third of the time.
 
     Takes the shingles in blocks that stay in a core's cache, and the remainder modulo 2^61-1
     without a division: the low 61 bits plus the others, once less the modulus where that is not

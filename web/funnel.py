@@ -60,13 +60,16 @@ class Funnel:
         }
 
     def table(self):
-        """A line for each stage, with the reasons that there is room for."""
-        lines = [f"{'stage':17}{'in':>9}{'out':>9}{'dropped':>8}{'MB out':>8}{'CPU s':>7}  reasons"]
+        """A line for each stage: documents kept, the share that it dropped, MB kept, CPU seconds.
+
+        Behind that stand the most frequent reasons, as many as there is room for.
+        """
+        lines = [f"{'stage':17}{'kept':>9}{'dropped':>8}{'MB':>7}{'CPU s':>7}  reasons"]
         for stage, counts in self.counts.items():
             n_in, n_out = counts["documents_in"], counts["documents_out"]
             dropped = 1 - n_out / max(n_in, 1)
-            line = (f"{stage:17}{n_in:>9}{n_out:>9}{dropped:>8.1%}"
-                    f"{counts['bytes_out'] / 1e6:>8.1f}{counts['seconds']:>7.1f}  ")
+            line = (f"{stage:17}{n_out:>9}{dropped:>8.1%}"
+                    f"{counts['bytes_out'] / 1e6:>7.1f}{counts['seconds']:>7.1f}  ")
             reasons = []
             for reason, n in self.reasons[stage].most_common():
                 reasons.append(f"{reason.removeprefix('gopher_')} {n}")

@@ -24,12 +24,19 @@ import numpy as np
 import ptx_cpu
 
 HEADER = Path(__file__).resolve().parent / "cuda_cpu.h"
-BUILD = Path(os.environ.get("LONGHAND_CUDA_BUILD", Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"))
-MISSING = "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++") else None      # what it does not run without
+BUILD = Path(
+    os.environ.get(
+        "LONGHAND_CUDA_BUILD", Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"
+    )
+)
+MISSING = (
+    "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++") else None
+)  # what it does not run without
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
-ORDERS = (0, 1, 2)              # of threads and blocks: ascending, descending, at random
+ORDERS = (0, 1, 2)  # of threads and blocks: ascending, descending, at random
 
-# The device's attributes under CuPy's names, which launches are held to: an H100's. Tests set others.
+# The device's attributes under CuPy's names, which launches are held to: an H100's. Tests set
+# others.
 ATTRIBUTES = {
     "MaxSharedMemoryPerBlock": 48 << 10,
     "MaxSharedMemoryPerBlockOptin": 227 << 10,
@@ -42,17 +49,25 @@ ATTRIBUTES = {
     "ComputeCapabilityMinor": 0,
 }
 
-COUNTS = {}                     # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
+COUNTS = {}  # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ndarray:
-    """An array "on the device": as with CuPy's, NumPy does not get at its numbers by accident, only through get() and set()."""
+    """An array "on the device": as with CuPy's, NumPy does not get at its numbers by accident,
+    only through get() and set()."""
 
     def __init__(self, a, gap):
-        self.a, self.gap = a, gap                       # the gap: the bytes between the end of its memory and the trap
-        self.shape, self.dtype, self.size, self.nbytes, self.ndim, self.flags = a.shape, a.dtype, a.size, a.nbytes, a.ndim, a.flags
+        self.a, self.gap = a, gap  # the gap: the bytes between the end of its memory and the trap
+        self.shape, self.dtype, self.size, self.nbytes, self.ndim, self.flags = (
+            a.shape,
+            a.dtype,
+            a.size,
+            a.nbytes,
+            a.ndim,
+            a.flags,
+        )
 
     @property
     def data(self):
@@ -66,7 +81,11 @@ class ndarray:
 
     def __getitem__(self, key):
         found = self.a[_on_host(key)]
-        return ndarray(found, self.gap) if np.shares_memory(found, self.a) or not found.size else asarray(found)
+        return (
+            ndarray(found, self.gap)
+            if np.shares_memory(found, self.a) or not found.size
+            else asarray(found)
+        )
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
@@ -98,7 +117,8 @@ def _on_host(key):
 
 
 def empty(shape, dtype=np.float32):
-    """An array of ones in every bit, NaN in every float format, that begins at a multiple of 16 bytes, as the kernels may
+    """An array of ones in every bit, NaN in every float format, that begins at a multiple of 16
+    bytes, as the kernels may
     expect, and ends before a page that traps: at it, or less than 16 bytes earlier."""
     dtype, n = np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
     size = max(n * dtype.itemsize, 1)
@@ -109,7 +129,7 @@ def empty(shape, dtype=np.float32):
         raise OSError(ctypes.get_errno(), "mprotect")
     bytes_ = np.frombuffer(memory, np.uint8, padded, pages - padded)
     bytes_[...] = 0xFF
-    return ndarray(bytes_[:n * dtype.itemsize].view(dtype).reshape(shape), bytes_[size:])
+    return ndarray(bytes_[: n * dtype.itemsize].view(dtype).reshape(shape), bytes_[size:])
 
 
 def zeros(shape, dtype=np.float32):
@@ -139,21 +159,34 @@ def is_available():
 class RawModule:
     def __init__(self, code, options=(), backend="nvrtc"):
         defines = [o for o in options if o.startswith("-D")]
-        if os.environ.get("LONGHAND_PTX"):              # what a GPU is given, instead of the source
+        if os.environ.get("LONGHAND_PTX"):  # what a GPU is given, instead of the source
             code, names = ptx_cpu.translate(ptx_cpu.compiled(code, defines)[0])
             defines += ["-DPTX_COUNTS"] * (os.environ["LONGHAND_PTX"] == "counts")
         else:
-            seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"], input=code, capture_output=True, text=True).stdout
-            names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen)
-        source = f'#include "{HEADER}"\n{code}\n' + "".join(f"CUDA_CPU_KERNEL({name})\n" for name in names)
-        key = hashlib.sha256("\0".join([source, HEADER.read_text(), *FLAGS, *defines]).encode()).hexdigest()[:24]
+            seen = subprocess.run(
+                ["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"],
+                input=code,
+                capture_output=True,
+                text=True,
+            ).stdout
+            names = re.findall(
+                r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen
+            )
+        source = f'#include "{HEADER}"\n{code}\n' + "".join(
+            f"CUDA_CPU_KERNEL({name})\n" for name in names
+        )
+        key = hashlib.sha256(
+            "\0".join([source, HEADER.read_text(), *FLAGS, *defines]).encode()
+        ).hexdigest()[:24]
         BUILD.mkdir(parents=True, exist_ok=True)
         path = BUILD / f"{key}.so"
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=BUILD) as folder:
                 cu, so = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
                 cu.write_text(source)
-                done = subprocess.run(["g++", *FLAGS, *defines, "-o", so, cu], capture_output=True, text=True)
+                done = subprocess.run(
+                    ["g++", *FLAGS, *defines, "-o", so, cu], capture_output=True, text=True
+                )
                 if done.returncode:
                     raise RuntimeError(f"the kernels do not compile as C++:\n{done.stderr[:4000]}")
                 so.rename(path)
@@ -166,7 +199,8 @@ class RawModule:
 
 
 class Function:
-    """A kernel to launch with (grid, block, args), as CuPy's. Arguments are arrays, NumPy scalars, or None for no array."""
+    """A kernel to launch with (grid, block, args), as CuPy's. Arguments are arrays, NumPy scalars,
+    or None for no array."""
 
     def __init__(self, library, name):
         self.name, self.run, self.n_args = name, library[f"{name}_run"], library[f"{name}_n_args"]()
@@ -181,7 +215,9 @@ class Function:
     def max_dynamic_shared_size_bytes(self, n):
         most = ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]
         if n > most:
-            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared memory, {most} are there")
+            raise RuntimeError(
+                f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared memory, {most} are there"
+            )
         self.asked_for = n
 
     def __call__(self, grid, block, args, shared_mem=0, stream=None):
@@ -201,7 +237,9 @@ class Function:
             elif isinstance(a, np.generic):
                 boxes.append((ctypes.c_char * a.nbytes).from_buffer_copy(a.tobytes()))
             else:
-                raise TypeError(f"{self.name}: argument {a!r} is a {type(a).__name__}; CuPy would pass a Python number as 64 bits")
+                raise TypeError(
+                    f"{self.name}: argument {a!r} is a {type(a).__name__}; CuPy would pass a Python number as 64 bits"
+                )
         pointers = (ctypes.c_void_p * len(boxes))(*(ctypes.addressof(b) for b in boxes))
         sizes = [(ctypes.c_uint * 3)(*(tuple(s) + (1, 1, 1))[:3]) for s in (grid, block)]
         before, first = [bytes_of(a).copy() for a in arrays], None
@@ -216,30 +254,40 @@ class Function:
                 self.counts(found)
                 COUNTS[self.name] = tuple(found)
             if any((a.gap != 0xFF).any() for a in arrays):
-                raise RuntimeError(f"{self.name}: access outside an array: it wrote right behind its end")
+                raise RuntimeError(
+                    f"{self.name}: access outside an array: it wrote right behind its end"
+                )
             after = [bytes_of(a).copy() for a in arrays]
             if first and any(not np.array_equal(x, y) for x, y in zip(first, after)):
-                raise RuntimeError(f"{self.name}: a race: what it writes depends on the order in which its threads run")
+                raise RuntimeError(
+                    f"{self.name}: a race: what it writes depends on the order in which its threads run"
+                )
             first = after
 
     def check(self, grid, block, shared_mem):
         """RuntimeError where the device would not launch this."""
         if shared_mem > min(self.asked_for, ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]):
-            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, "
-                               f"{self.asked_for} were asked for")
+            raise RuntimeError(
+                f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, "
+                f"{self.asked_for} were asked for"
+            )
         most = [ATTRIBUTES[f"MaxGridDim{axis}"] for axis in "XYZ"]
         threads, fits = int(np.prod(block)), all(0 < n <= limit for n, limit in zip(grid, most))
         if not fits or threads > ATTRIBUTES["MaxThreadsPerBlock"]:
-            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of {threads} threads on a grid of {grid}")
+            raise RuntimeError(
+                f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of {threads} threads on a grid of {grid}"
+            )
 
 
 def bytes_of(a):
-    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)), (a.nbytes,))
+    return np.ctypeslib.as_array(
+        ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)), (a.nbytes,)
+    )
 
 
-# ------------------------------------------------------------------------------------------ matrix products, graphs
+# -------------------------------------------------------------------------- matrix products, graphs
 
-_tape = None                    # while a stream is captured: what it was asked to do
+_tape = None  # while a stream is captured: what it was asked to do
 
 
 class Stream:
@@ -273,17 +321,54 @@ class Graph:
             launch()
 
 
-def gemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, compute, algo):
+def gemmEx(
+    handle,
+    transa,
+    transb,
+    m,
+    n,
+    k,
+    alpha,
+    A,
+    Atype,
+    lda,
+    B,
+    Btype,
+    ldb,
+    beta,
+    C,
+    Ctype,
+    ldc,
+    compute,
+    algo,
+):
     if _tape is not None:
-        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        raise NotImplementedError(
+            "calling cuBLAS API during stream capture is currently unsupported"
+        )
     number = lambda p: ctypes.c_float.from_address(p)  # noqa: E731
-    cublaslt().cublaslt_cpu_gemm(transa, transb, *map(ctypes.c_longlong, (m, n, k)), number(alpha), ctypes.c_void_p(A), Atype, ctypes.c_longlong(lda),
-                                 ctypes.c_void_p(B), Btype, ctypes.c_longlong(ldb), number(beta), ctypes.c_void_p(C), Ctype, ctypes.c_longlong(ldc))
+    cublaslt().cublaslt_cpu_gemm(
+        transa,
+        transb,
+        *map(ctypes.c_longlong, (m, n, k)),
+        number(alpha),
+        ctypes.c_void_p(A),
+        Atype,
+        ctypes.c_longlong(lda),
+        ctypes.c_void_p(B),
+        Btype,
+        ctypes.c_longlong(ldb),
+        number(beta),
+        ctypes.c_void_p(C),
+        Ctype,
+        ctypes.c_longlong(ldc),
+    )
 
 
 @functools.lru_cache(maxsize=None)
 def cublaslt():
-    """A libcublasLt.so with the few functions that kernels/cublas.py calls, built from cublaslt_cpu.cpp; loaded, it is found where
+    """A libcublasLt.so with the few functions that kernels/cublas.py calls, built from
+    cublaslt_cpu.cpp; loaded, it is found where
     the real one would be."""
     source = HEADER.parent / "cublaslt_cpu.cpp"
     folder = BUILD / hashlib.sha256(source.read_bytes()).hexdigest()[:24]
@@ -291,13 +376,16 @@ def cublaslt():
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD) as made:
-            subprocess.run(["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-o", f"{made}/so", source], check=True)
+            subprocess.run(
+                ["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-o", f"{made}/so", source],
+                check=True,
+            )
             Path(f"{made}/so").rename(path)
     return ctypes.CDLL(str(path))
 
 
 @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
-def _take(call):                # the library asks before each product: is it to be recorded, under this number?
+def _take(call):  # the library asks before each product: is it to be recorded, under this number?
     if _tape is None:
         return 0
     _tape.append(lambda: cublaslt().cublaslt_cpu_replay(call))
@@ -325,10 +413,23 @@ class CUDARuntimeError(RuntimeError):
 
 
 runtime = SimpleNamespace(
-    CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1, memGetInfo=lambda: (4 << 30, 8 << 30),
-    getDeviceProperties=lambda i: {"name": b"a CPU that plays GPU", "major": ATTRIBUTES["ComputeCapabilityMajor"],
-                                   "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": 8 << 30},
+    CUDARuntimeError=CUDARuntimeError,
+    getDeviceCount=lambda: 1,
+    memGetInfo=lambda: (4 << 30, 8 << 30),
+    getDeviceProperties=lambda i: {
+        "name": b"a CPU that plays GPU",
+        "major": ATTRIBUTES["ComputeCapabilityMajor"],
+        "minor": ATTRIBUTES["ComputeCapabilityMinor"],
+        "totalGlobalMem": 8 << 30,
+    },
 )
 cuda = SimpleNamespace(
-    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)), Event=Event, runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream, cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle),
+    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)),
+    Event=Event,
+    runtime=runtime,
+    alloc_pinned_memory=bytearray,
+    Stream=Stream,
+    get_current_stream=Stream,
+    cublas=SimpleNamespace(gemmEx=gemmEx),
+    device=SimpleNamespace(get_cublas_handle=_cublas_handle),
 )
