@@ -212,7 +212,7 @@ def test_reward_model(folder, tmp_path):
     scores, prompts = np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1])
 
     class Sum:
-        sum, begun, arena = {k: np.zeros_like(p) for k, p in params.items()}, False, None
+        sum, added, arena = {k: np.zeros_like(p) for k, p in params.items()}, False, None
 
     ours, *_ = judges.add_gradient(
         SimpleNamespace(gradients=Sum),
