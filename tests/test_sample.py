@@ -100,6 +100,7 @@ def test_probabilities():
     colder = np.array([25, 6.25, 2.25, 1]) / 34.5
     np.testing.assert_allclose(rows(z, temperature=0.5)[0], colder)
     np.testing.assert_allclose(rows(z, top_k=2), [[2 / 3, 1 / 3, 0, 0], [0, 0, 1 / 3, 2 / 3]])
+    np.testing.assert_allclose(rows(np.zeros((1, 5)), top_k=2), [[0.2] * 5])   # equals all stay
     np.testing.assert_allclose(rows(z, top_p=0.5)[0], [1, 0, 0, 0])         # exactly p is enough
     np.testing.assert_allclose(rows(z, top_p=0.51)[0], [2 / 3, 1 / 3, 0, 0])
     np.testing.assert_allclose(rows(z, top_p=1e-9)[1], [0, 0, 0, 1])        # at least one token
