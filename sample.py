@@ -30,9 +30,9 @@ import itertools
 import math
 import operator
 import sys
-from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from model import cores     # noqa: F401  before numpy: it sets up the matrix products
 from run import command
@@ -47,7 +47,7 @@ import numpy as np
 #
 #   1. penalties     z is lowered for tokens that stand in the text already; biases are added
 #   2. temperature   z / T: below 1 the likely tokens gain, above 1 the unlikely ones
-#   3. top-k         only the k likeliest tokens are kept
+#   3. top-k         the k likeliest tokens are kept, and any that are as likely as the k-th
 #   4. top-p         of these, the likeliest ones that together have the probability p
 #   5. min-p         of these, the ones at least min_p times as likely as the likeliest
 #   6. draw          one token, each with its probability
@@ -55,15 +55,16 @@ import numpy as np
 # After each of the steps 3 to 5 the probabilities of the tokens kept are divided by their sum.
 # Does the order matter?
 #
-#   penalties, temperature   Yes. A presence penalty of 1 takes 1 from the logit. After the division
-#                            by T, the same 1 would weigh T times as much.
+#   penalties, temperature   Yes. A presence penalty of 1 takes 1 from z, and so 1/T from z / T. If
+#                            the division came first, the penalty would take 1 from z / T: more than
+#                            now if T is above 1, and less if T is below 1.
 #   temperature, top-k       No. A temperature changes no ranks, so the same k tokens are kept.
 #   temperature, top-p       Yes. A high temperature spreads the probabilities, and then more tokens
 #                            are needed to make up p. The same goes for min-p.
 #   top-k, top-p             Yes. After top-k, p is a share of the k tokens and not of all tokens.
-#   top-p, min-p             Yes, for the same reason: after min-p, p would be a share of fewer
-#                            tokens, and top-p would keep fewer. The likeliest is never cut off, so
-#                            min-p itself decides the same before and after.
+#   top-p, min-p             Yes. If min-p came first, p would be a share of fewer tokens, and top-p
+#                            would keep fewer. Only top-p is changed by the order: min-p compares a
+#                            token with the likeliest one, which top-p always keeps.
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def penalise(z, seen, written, settings):
 
     seen (V,) bool: the tokens of prompt and reply; written (V,) int: how often the reply has each.
     A repetition penalty above 1 divides a logit above 0 and multiplies one below: it gets smaller.
+    How much smaller depends on where 0 lies. So a constant added to all logits, which changes no
+    probability without this penalty, does change them with it.
     """
     repetition = settings.repetition_penalty
     smaller = np.where(z > 0, z / repetition, z * repetition)
@@ -139,7 +142,7 @@ def probabilities(z, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
         p = np.zeros(len(z))
         p[z.argmax()] = 1.0                     # of equal logits, the token with the lowest number
         return p
-    with np.errstate(over="ignore"):            # a tiny temperature may give -inf, never +inf
+    with np.errstate(over="ignore"):            # none is above 0, so it can overflow to -inf only
         z = (z - z.max()) / temperature
     if 0 < top_k < len(z):
         smallest = np.sort(z)[-top_k]
@@ -147,9 +150,9 @@ def probabilities(z, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     p = np.exp(z)
     p /= p.sum()
     if top_p < 1:
-        order = np.argsort(-p, kind="stable")   # the likeliest token first
-        before = np.cumsum(p[order]) - p[order]
-        p[order[before >= top_p]] = 0.0         # the tokens before it have the share p already
+        order = np.argsort(-p, kind="stable")   # the likeliest first; equals by their number
+        before = np.cumsum(p[order]) - p[order]     # what the tokens in front of it add up to
+        p[order[before >= top_p]] = 0.0     # there the tokens in front have the share already
         p /= p.sum()
     if min_p > 0:
         p[p < min_p * p.max()] = 0.0
@@ -158,49 +161,58 @@ def probabilities(z, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
 
 
 def draw(p, u):
-    """Step 6: the token at which the sum of the probabilities p (V,) exceeds u, for u in [0,1)."""
-    total = np.cumsum(p)
-    return int((total <= u * total[-1]).sum())
+    """Step 6: a token with the probabilities p (V,), chosen by a random number u in [0,1).
+
+    The tokens lie side by side on a line, each as long as it is likely. The one at the place u is
+    drawn. Its id is the number of tokens that end at u or before it.
+    """
+    ends = np.cumsum(p)
+    return int((ends <= u * ends[-1]).sum())
+
+
+def penalised_probabilities(z, prompt, reply, settings):
+    """Steps 1 to 5: logits (V,) behind a prompt and the reply so far -> probabilities (V,)."""
+    written = np.bincount(np.array(reply, np.int64), minlength=len(z))
+    seen = written > 0
+    seen[prompt] = True
+    z = penalise(z, seen, written, settings)
+    return probabilities(z, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
 
 
 def next_token(logits, u, prompt, reply, tokenizer, settings):
     """All six steps: logits (V,) and a random number u -> (token, log of its probability).
 
-    prompt, reply: the tokens so far. Numbers that no token has are never drawn.
+    A model may have more logits than there are tokens, and some ids below n_vocab may belong to no
+    token (tokenizer.holes). None of these is ever drawn.
     """
     z = logits.astype(np.float64)
     z[tokenizer.holes] = -np.inf
-    z = z[:tokenizer.n_vocab]                   # a model may have more rows than there are tokens
-    written = np.bincount(np.array(reply, np.int64), minlength=len(z))
-    seen = written > 0
-    seen[prompt] = True
-    z = penalise(z, seen, written, settings)
-    p = probabilities(z, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+    z = z[:tokenizer.n_vocab]
+    p = penalised_probabilities(z, prompt, reply, settings)
     token = draw(p, u)
     return token, float(np.log(p[token]))
 
 
-# Three numbers are called the log-probability of a token. They are equal with the default settings,
-# and so reinforcement learning writes its replies with these.
+def log_probabilities(z, token, prompt, reply, settings):
+    """Three numbers that are called the log-probability of a token, from the model's logits z (V,).
 
-
-def log_probabilities(z, token, settings):
-    """The three log-probabilities of a token with the logits z (V,), side by side."""
-    cuts = settings.top_k, settings.top_p, settings.min_p
+    They are equal with the default settings, and so reinforcement learning writes with these.
+    """
     ways = {
         # what a loss adds up, and what chat/serve.py reports as logprobs
         "the model's own": probabilities(z),
         # what reinforcement learning differentiates (gpt.token_losses with a temperature)
         "at the temperature": probabilities(z, settings.temperature),
-        # the chance that the token had when it was drawn: Reply.logp
-        "as it was drawn": probabilities(z, settings.temperature, *cuts),
+        # the chance that the token had when it was drawn, penalties included: Reply.logp
+        "as it was drawn": penalised_probabilities(z, prompt, reply, settings),
     }
     return {name: float(np.log(p[token])) for name, p in ways.items()}
 
 
 # ------------------------------------------------------------------------------------ chat format
 #
-# What the model sees of a conversation, token by token (spaces stand between tokens here):
+# What the model sees of a conversation, token by token. A space here separates two tokens; ␣ is a
+# space that belongs to a token:
 #
 #     <|im_start|> user <|im_sep|> What ␣is ␣ 3 * 7 ? <|im_end|>
 #     <|im_start|> assistant <|im_sep|>
@@ -213,8 +225,9 @@ def log_probabilities(z, token, settings):
 # the one part of a reply that is not sampled: the calculator writes it, and the model reads it.
 #
 # The prompt of the next turn is all of this, the next question, and again <|im_start|> assistant
-# <|im_sep|>. It holds the tokens that were written, for other tokens can spell the same text. When
-# it outgrows the context, the oldest turns are left out (chat/terminal.py).
+# <|im_sep|>. The reply stays in it as the very tokens that were written: its text, encoded anew,
+# could give other tokens. If a conversation becomes longer than the context, its oldest turns are
+# left out (chat/terminal.py).
 
 PART_TOKENS = {
     "tool": ("<|tool_start|>", "<|tool_end|>"),
@@ -280,15 +293,15 @@ def render_prompt(messages, tokenizer):
 def reply_parts(ids, tokenizer):
     """The reverse of render for a reply: a text, or a list of parts if a tool was called."""
     names = tokenizer.special_tokens
-    begins = {}                         # {special token: the type of the part behind it}
+    type_behind = {}                    # {special token: the type of the part behind it}
     for kind, (begin, end) in PART_TOKENS.items():
-        begins[names.get(begin)] = kind
-        begins[names.get(end)] = "text"
-    others = set(names.values()) - set(begins)
+        type_behind[names.get(begin)] = kind    # None if it is missing, which no token equals
+        type_behind[names.get(end)] = "text"    # behind a call or an output, text goes on
+    others = set(names.values()) - set(type_behind)
     parts = [("text", [])]
     for token in ids:
-        if token in begins:
-            parts.append((begins[token], []))
+        if token in type_behind:
+            parts.append((type_behind[token], []))
         elif token not in others:       # <|im_end|> ends a reply and is no part of it
             parts[-1][1].append(token)
     found = []
@@ -308,13 +321,11 @@ def reply_text(ids, tokenizer):
     return "".join(part["text"] for part in parts if part["type"] == "text")
 
 
-def document_begin(tokenizer):
-    """The token that stands before each document, in a list; [] if the vocabulary has none."""
-    names = tokenizer.special_tokens
-    return [names["<|endoftext|>"]] if "<|endoftext|>" in names else []
-
-
 # ------------------------------------------------------------------------------------------ tools
+#
+# Why a calculator? A model writes a number digit by digit, each as what probably comes next. It may
+# know 37*48 by heart, but a small model gets most products wrong that it has not seen. A calculator
+# is always right, and the model has only to learn when to call it.
 #
 # A tool is a function from the text of a call to the text of its answer, or to None if it cannot
 # answer. When a reply samples <|tool_end|>, the text since <|tool_start|> goes to the tools one by
@@ -341,13 +352,16 @@ def answer(call):
 
 
 def tool_output(reply, tokenizer):
-    """The tokens that a tool writes behind a reply; [] unless the reply ends with a call."""
+    """The tokens that a tool writes behind a reply; [] unless the reply ends with a call.
+
+    A call is what stands between the last <|tool_start|> and a <|tool_end|>. Calls do not nest.
+    """
     begin, end = (tokenizer.special_tokens.get(name) for name in PART_TOKENS["tool"])
     if reply[-1] != end or begin not in reply:
         return []
     start = max(i for i, token in enumerate(reply) if token == begin)
     call = reply[start + 1:-1]
-    if end in call:                     # that call has ended before
+    if end in call:                     # an earlier <|tool_end|> has ended this call already
         return []
     text = answer(tokenizer.decode(call))
     if text is None:
@@ -358,12 +372,14 @@ def tool_output(reply, tokenizer):
 
 # ---------------------------------------------------------------------------------------- writing
 
-# ids      the tokens of the reply, with the one that ended it
-# sampled  1 for each token that the model chose, 0 for each that a tool wrote
-# finish   "stop": a stop token ended it; "length": max_new_tokens or the context did
-# logp     the log-probability of each token as it was drawn; 0 for the tokens of a tool
-# prompt   the tokens in front of it
-Reply = namedtuple("Reply", "ids sampled finish logp prompt", defaults=((), ()))
+class Reply(NamedTuple):
+    """What a model wrote behind a prompt."""
+
+    ids: list           # the tokens of the reply, with the one that ended it
+    sampled: list       # 1 for each token that the model chose, 0 for each that a tool wrote
+    finish: str         # "stop": a stop token ended it; "length": max_new_tokens or the context did
+    logp: list = ()     # the log-probability of each token as it was drawn; 0 if a tool wrote it
+    prompt: list = ()   # the tokens in front of the reply
 
 
 def check_prompt(prompt, cfg):
@@ -411,13 +427,16 @@ def write_reply(params, cfg, tokenizer, prompt, settings, stream=0):
 def generate(params, cfg, tokenizer, prompts, **settings):
     """[Reply] to several prompts, one after the other. settings: the fields of Settings.
 
-    chat/generate.py has the same function, which writes all replies side by side. A reply is the
-    same alone and in a batch, because it has a stream of random numbers of its own, and no step of
-    the model mixes the rows of a batch. Its logits can differ in the last bits: a matrix product
-    with more rows may add its terms in another order, and a floating-point sum depends on the
-    order. So a token can differ where two tokens are equally likely up to these bits. Logits are
-    the same to the last bit only if all matrix products have the same shapes: as many replies side
-    by side at every step, on as many threads.
+    chat/generate.py has the same function, which writes all replies side by side, as one batch.
+    With the same seed and stream, a reply is the same alone and in a batch: it has random numbers
+    of its own, and no step of the model mixes the rows of a batch. The stream is the place of the
+    prompt in the list. So generate(..., [A, B])[1] is write_reply(..., B, settings, stream=1) and
+    not generate(..., [B])[0], which has the stream 0.
+
+    The logits of a row can differ in the last bits: a matrix product with more rows may add its
+    terms in another order, which rounds differently. So a token can differ where two tokens are
+    equally likely up to these bits. Logits are the same to the last bit only if all matrix products
+    have the same shapes: as many replies side by side at every step, on as many threads.
     """
     settings = Settings(**settings).check()
     replies = []
@@ -472,7 +491,7 @@ def check(call):
 
     z, settings = np.array([3.0, 2.0, 1.0, 0.0]), Settings(temperature=0.5, top_k=2)
     print("\nThe log-probability of token 1 with the logits 3 2 1 0, temperature 0.5 and top-k 2:")
-    for name, log_p in log_probabilities(z, 1, settings).items():
+    for name, log_p in log_probabilities(z, 1, [], [], settings).items():
         print(f"  {name:20} {log_p:7.3f}")
     if result is None:
         print(f"\nNo tool answers {call!r}.")
@@ -536,7 +555,7 @@ def split_command(argv):
 
 
 def room_of(name, options):
-    """(the room of a command, or None, the words that it reads). Only this room is imported."""
+    """(a command's room or None, the words its parser reads). Only this room is imported."""
     if name == "serve":
         from chat import serve
         return serve, options
@@ -546,7 +565,9 @@ def room_of(name, options):
     if name in ("complete", "chat"):
         from chat import terminal
         return terminal, [name, *options]
-    return None, options if name == "check" else [name]
+    if name == "check":
+        return None, options
+    return None, [name]         # -h or --help
 
 
 def parse_args(argv=None):

@@ -121,7 +121,7 @@ class Windows:
         rng = np.random.default_rng((self.seed, epoch))
         windows = []
         for i, shard in enumerate(self.shards):
-            offset = int(rng.integers(self.T))
+            offset = int(rng.integers(self.T))      # not used if windows begin at documents
             if self.at_documents:
                 starts = self.at_documents[i]
             else:
@@ -156,7 +156,7 @@ def add_gradients(work, rows, micro_batch):
 
     work is a parallel.Gradients on a CPU and a device.Training on a GPU. Both have clear(), which
     sets the sum of the gradients to 0, and add(inputs, targets, weights), which adds the gradients
-    of a micro-batch to it and returns the weighted loss.
+    of a micro-batch to it and returns the weighted loss. On a CPU the sum is work.sum.
     """
     work.clear()
     n_tokens = rows[:, 1:].size

@@ -584,7 +584,7 @@ class Completion:
             most = min(most, room_for(ids, cfg, "prompt", min(most, 1)))
         alternatives = -1 if self.logprobs is None else self.logprobs
         stop = stop_of(body)
-        end = sample.document_begin(tokenizer)
+        end = generate.document_begin(tokenizer)
         settings = settings_of(body, tokenizer, max(most, 1), alternatives, end)
         self.echo = field(body, "echo", False, bool)
         n_entries = sum(len(ids) * self.echo + most for ids in prompts)
@@ -599,7 +599,7 @@ class Completion:
 
     def read_prompts(self, prompts, cfg):
         """([ids of each prompt], [how many tokens were put in front of it])."""
-        begin, read, ours = sample.document_begin(self.tokenizer), [], []
+        begin, read, ours = generate.document_begin(self.tokenizer), [], []
         for prompt in prompts:
             if isinstance(prompt, (str, list)):
                 refuse_long(len(prompt), cfg, self.tokenizer, "prompt")

@@ -335,6 +335,12 @@ class Batch:
             self.logits = decode(self.params, self.cfg, tokens, self.active, only_last=True)
 
 
+def document_begin(tokenizer):
+    """The token that stands before each document, in a list; [] if the vocabulary has none."""
+    names = tokenizer.special_tokens
+    return [names["<|endoftext|>"]] if "<|endoftext|>" in names else []
+
+
 def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
     """sample.generate, side by side: [Reply] to several prompts. engine: model.fast or .device."""
     if not prompts:

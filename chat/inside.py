@@ -119,7 +119,7 @@ def main(argv=None):
     model = sample.load_model(folder)
     tokenizer = model[2]
     ids = tokenizer.encode(args.text, allowed_special="all")
-    found = describe(model, [*sample.document_begin(tokenizer), *ids], lens=1)
+    found = describe(model, [*generate.document_begin(tokenizer), *ids], lens=1)
     n = found["layers"]
     shown = sorted({round(i * n / (LAYERS - 1)) for i in range(LAYERS)})    # the first and the last
     names = [f"layer {i}" if i else "embedding" for i in shown]

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from model import cores                 # noqa: F401  before numpy
 import numpy as np
-import sample
-from chat import api, inside, models
+from chat import api, generate, inside, models
 from chat.api import Answer, field
 from chat.request import Refused
 from chat.served import ASSISTANTS, BASES
@@ -138,7 +137,7 @@ def ids_to_look_at(body, cfg, tokenizer):
     elif ids is None:
         text = field(body, "text", "", str)
         api.refuse_long(len(text), cfg, tokenizer, "text")
-        ids = [*sample.document_begin(tokenizer), *tokenizer.encode_ordinary(text)]
+        ids = [*generate.document_begin(tokenizer), *tokenizer.encode_ordinary(text)]
     if len(ids) > cfg.n_positions:
         raise Refused(400, f"{len(ids)} tokens, the model's context is {cfg.n_positions}",
                       "text", "context_length_exceeded")

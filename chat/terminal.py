@@ -144,7 +144,7 @@ def complete(args):
     settings = settings_of(args)
     batch = load(models.chosen(args, ["base"], "base model", "train.py"), args)
     tokenizer = batch.tokenizer
-    end = sample.document_begin(tokenizer)      # where the next document begins, this one ends
+    end = generate.document_begin(tokenizer)      # where the next document begins, this one ends
     settings = replace(settings, stop=frozenset(end))
     prompt = [*end, *tokenizer.encode_ordinary(args.text)]
     for i in range(args.n):

@@ -100,6 +100,7 @@ def test_probabilities():
     colder = np.array([25, 6.25, 2.25, 1]) / 34.5
     np.testing.assert_allclose(rows(z, temperature=0.5)[0], colder)
     np.testing.assert_allclose(rows(z, top_k=2), [[2 / 3, 1 / 3, 0, 0], [0, 0, 1 / 3, 2 / 3]])
+    np.testing.assert_allclose(rows(np.zeros((1, 5)), top_k=2), [[0.2] * 5])   # equals all stay
     np.testing.assert_allclose(rows(z, top_p=0.5)[0], [1, 0, 0, 0])         # exactly p is enough
     np.testing.assert_allclose(rows(z, top_p=0.51)[0], [2 / 3, 1 / 3, 0, 0])
     np.testing.assert_allclose(rows(z, top_p=1e-9)[1], [0, 0, 0, 1])        # at least one token
@@ -147,12 +148,16 @@ def test_a_temperature_next_to_nothing_is_greedy():
 def test_three_log_probabilities():
     """They differ as they should, and are equal with the settings of reinforcement learning."""
     z = np.array([3.0, 2.0, 1.0, 0.0])
-    found = sample.log_probabilities(z, 1, sample.Settings(temperature=0.5, top_k=2))
+    found = sample.log_probabilities(z, 1, [], [], sample.Settings(temperature=0.5, top_k=2))
     own = np.log(np.exp(2) / np.exp(z).sum())
     colder = np.log(np.exp(4) / np.exp(2 * z).sum())
     cut = np.log(np.exp(4) / (np.exp(6) + np.exp(4)))
     assert list(found.values()) == pytest.approx([own, colder, cut])
-    assert len(set(sample.log_probabilities(z, 2, sample.Settings()).values())) == 1
+    assert len(set(sample.log_probabilities(z, 2, [0], [1], sample.Settings()).values())) == 1
+    settings = sample.Settings(repetition_penalty=2.0, presence_penalty=0.5)
+    found = sample.log_probabilities(z, 1, [0], [1], settings)
+    penalised = np.log(np.exp(0.5) / np.exp([1.5, 0.5, 1.0, 0.0]).sum())    # 3/2, 2/2 - 0.5, 1, 0
+    assert list(found.values()) == pytest.approx([own, own, penalised])
 
 
 def test_penalties():
