@@ -130,7 +130,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     data: files of conversations to learn instead. start, out: the stage before and this one.
     """
     run = Path(run)
-    data = data or [run / "chat" / "train.jsonl"]
+    data = data or [run / "chat/train.jsonl"]
     mend = "python train.py" if start == "base" else "python align.py sft"
     model = params, cfg, tokenizer = tuning.load_stage(run, start, mend, out)
     conversations = lessons.conversations(data, tokenizer, cfg.n_positions)
@@ -336,7 +336,7 @@ def add_replies(learner, model, recipe, rollout, advantage, reference):
         log_p_reference = log_probabilities(reference, cfg, *rows)
         weights = policy_weights(counts, advantage, recipe.leash, log_p, log_p_reference)
         distance = gains(log_p, log_p_reference, rows[2])           # of each reply
-        info["kl_nats"] = float(distance.sum() / len(distance))
+        info["kl_nats"] = float(distance.mean())
     else:
         weights = policy_weights(counts, advantage)
         moving = np.flatnonzero(advantage)                          # a weight of 0 moves nothing
@@ -470,8 +470,8 @@ def reward(
     data, held_out: files of comparisons to learn and to measure on instead of the run's.
     """
     run = Path(run)
-    data = data or [run / "pairs" / "train.jsonl"]
-    held_out = held_out or run / "pairs" / "test.jsonl"
+    data = data or [run / "pairs/train.jsonl"]
+    held_out = held_out or run / "pairs/test.jsonl"
     model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
     comparisons = lessons.comparisons(data, tokenizer, cfg.n_positions)
     test = lessons.comparisons([held_out], tokenizer, cfg.n_positions)
@@ -540,8 +540,8 @@ def dpo(
     reference: as for rl.
     """
     run = Path(run)
-    data = data or [run / "pairs" / "train.jsonl"]
-    held_out = held_out or run / "pairs" / "test.jsonl"
+    data = data or [run / "pairs/train.jsonl"]
+    held_out = held_out or run / "pairs/test.jsonl"
     model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
     pairs = lessons.pairs(data, tokenizer, cfg.n_positions)
     test = lessons.pairs([held_out], tokenizer, cfg.n_positions)

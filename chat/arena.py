@@ -366,7 +366,7 @@ def evaluate(params, cfg, tokenizer, run):
 def examine(params, cfg, tokenizer, run):
     """(share of facts on ten pages or more that are right, share of replies that end)"""
     found = evaluate(params, cfg, tokenizer, run)
-    facts = [row for kind, row in found.items() if kind.startswith("facts on 10 pages")]
+    facts = [row for kind, row in found.items() if kind.startswith("facts on 10+ pages")]
     right, asked, _ = np.sum(facts or [(0, 0, 0)], 0)
     _, replies, ended = np.sum(list(found.values()), 0)
     return right / max(1, asked), ended / max(1, replies)
@@ -375,7 +375,7 @@ def examine(params, cfg, tokenizer, run):
 def percent(right, n):
     """A share in percent, and the range in which the true one lies."""
     low, high = wilson(right, n)
-    share = f"{100 * right / n:.1f}".replace("100.0", "100")        # for its column of the table
+    share = "100" if right == n else f"{100 * right / n:.1f}"
     return f"{share} ({100 * low:.0f}-{100 * high:.0f})"
 
 
@@ -393,8 +393,8 @@ def print_evaluation(run, stages):
     cells = [percent(ended, n) for _, n, ended in totals]
     print(f"{'replies that end by themselves':32}{totals[0][1]:6,}"
           + "".join(f"{cell:>14}" for cell in cells))
-    print("facts: by the number of pages that tell them, and whether training chats ask about "
-          "them.\nIn brackets: where the true share lies, 19 times of 20.")
+    print("Facts: by how many pages tell them, and whether any chat asked about them.\n"
+          "In brackets: where the true share lies, 19 times of 20.")
 
 
 def print_run(run, samples=None, seed=0):
@@ -505,9 +505,9 @@ def print_tries(run, stages, n, judge=None, seed=0):
     for what in results[0]:
         print(f"{what:44}" + "".join(f"{found[what]:11.1%}" for found in results))
     if judge:
-        print("best of n: the reward model learned from comparisons of other answers. Where it "
-              "knows\nlittle of these problems, the reply that it likes best is right less often "
-              "than the\none that most agree on.")
+        print("Best of n: the reward model learned from comparisons of other answers. Where it\n"
+              "knows little of these problems, the reply that it likes best is right less\n"
+              "often than the one that most agree on.")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,13 @@ from run import command
 
 
 def describe(rollout, rewards, advantage, group):
-    """{name: mean over the replies} for the log."""
+    """{name: mean over the replies} for the log.
+
+    length_right and length_wrong: mean tokens of the right and of the wrong replies. stepwise: the
+    share that thinks step by step. calls: the share that calls a tool. cut: the share that was cut
+    off. entropy: the mean of -log p of a sampled token. groups_without_signal: the share of groups
+    whose rewards are all equal.
+    """
     right = np.zeros(len(rollout.tasks))
     for i, (task, text) in enumerate(zip(rollout.tasks, rollout.texts)):
         right[i] = rollout.ended[i] and grading.is_correct(task, text)
@@ -24,14 +30,20 @@ def describe(rollout, rewards, advantage, group):
     k = min(4, group)
     pass_at_4 = [arena.pass_at_k(group, int(n), k) for n in right.reshape(-1, group).sum(1)]
     silent = (advantage.reshape(-1, group) == 0).all(1)
+    stepwise = [text.startswith(arena.STEPWISE) for text in rollout.texts]
+    length_right = length_wrong = None          # where there is no such reply
+    if right.any():
+        length_right = float(length[right > 0].mean())
+    if not right.all():
+        length_wrong = float(length[right == 0].mean())
     return {
         "reward": float(rewards.mean()),
         "accuracy": float(right.mean()),
         "length": float(length.mean()),
-        "length_right": float(length[right > 0].mean()) if right.any() else None,
-        "length_wrong": float(length[right == 0].mean()) if not right.all() else None,
+        "length_right": length_right,
+        "length_wrong": length_wrong,
         "pass_at_4": float(np.mean(pass_at_4)),
-        "stepwise": float(np.mean([text.startswith(arena.STEPWISE) for text in rollout.texts])),
+        "stepwise": float(np.mean(stepwise)),
         "calls": float(np.mean(calls)),
         "cut": float(np.mean(~rollout.ended)),
         "entropy": -float(np.mean(log_p)),

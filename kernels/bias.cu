@@ -1,7 +1,10 @@
-/* bias.cu: y <- y + b for every row, and db = the column sums of dy    spec: gpt.linear_forward, gpt.linear_backward
-   y, dy (N,F), b (F,) real; db (F,) float. Any N, F >= 1. Forward moves 2 N F numbers, backward N F: memory bound.
-   Backward v1: one thread per column. v2: a block sums a strip of 32*WIDTH columns over its share of the rows, warps
-   taking turns; column_sums adds up the shares, in order: same bits every time. */
+/* bias.cu: y <- y + b for every row, and db = the column sums of dy
+   spec: gpt.linear_forward, gpt.linear_backward
+   y, dy (N,F), b (F,) real; db (F,) float. Any N, F >= 1.
+   Forward moves 2 N F numbers, backward N F: memory bound.
+   Backward v1: one thread per column. v2: a block sums a strip of 32*WIDTH columns over its share
+   of the rows, warps taking turns; column_sums adds up the shares, in order: same bits every
+   time. */
 
 /* One thread, WIDTH columns of one row. */
 extern "C" __global__ void bias_forward(real *y, const real *b, int N, int F) {
@@ -26,11 +29,13 @@ extern "C" __global__ void bias_backward_v1(const real *dy, float *db, int N, in
     db[c] = sum;
 }
 
-/* Block (strip, share): lane l has WIDTH columns; the warps of all shares take turns at the rows. partial (gridDim.y, F). */
+/* Block (strip, share): lane l has WIDTH columns; the warps of all shares take turns at the rows.
+   partial (gridDim.y, F). */
 extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int N, int F) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
     int lane = threadIdx.x % 32, c = (blockIdx.x * 32 + lane) * WIDTH;
-    int first = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32, apart = gridDim.y * (blockDim.x / 32), rows = count(first, N, apart);
+    int first = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32,
+        apart = gridDim.y * (blockDim.x / 32), rows = count(first, N, apart);
     float sum[WIDTH] = {}, v[WIDTH];
     if (c < F)
 #pragma unroll 4
@@ -47,9 +52,11 @@ extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int 
     }
 }
 
-/* A block adds up 32 columns of partial (shares, F), a warp every 8th share; those before `split` go to sums, the others to rest.
+/* A block adds up 32 columns of partial (shares, F), a warp every 8th share; those before `split`
+   go to sums, the others to rest.
    add: to what they hold. */
-extern "C" __global__ void column_sums(const float *partial, float *sums, float *rest, int shares, int F, int split, int add) {
+extern "C" __global__ void column_sums(const float *partial, float *sums, float *rest, int shares,
+        int F, int split, int add) {
     __shared__ float of_warp[8][32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
     float sum = 0.0f;

@@ -1,4 +1,5 @@
-/* convert.cu: float32 to real, for weights that come from a file.    y <- x, to the nearest, ties to even
+/* convert.cu: float32 to real, for weights that come from a file.
+   y <- x, to the nearest, ties to even
    Moves 6 bytes a number in bfloat16: memory bound. */
 
 /* One thread, one number. */

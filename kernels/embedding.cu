@@ -1,12 +1,16 @@
-/* embedding.cu: x[i] = wte[token[i]] + wpe[position[i]]    spec: gpt.embedding_forward
-   and backward table[v] += the sum of dx over the rows where v was looked up    spec: gpt.embedding_backward
-   tokens, positions (N,) int; wte (V,C), wpe (P,C), dx, x (N,C) real; the gradients of the tables float. Any N, C >= 1.
+/* embedding.cu: x[i] = wte[token[i]] + wpe[position[i]]
+   and backward table[v] += the sum of dx over the rows where v was looked up
+   spec: gpt.embedding_forward, gpt.embedding_backward
+   tokens, positions (N,) int; wte (V,C), wpe (P,C), dx, x (N,C) real; the gradients of the tables
+   float. Any N, C >= 1.
    Forward moves 3 N C numbers, backward about N C: memory bound, floor = bytes / bandwidth.
-   Forward: one thread per 16 bytes. Backward v1: one thread per number of the table, reading all indices. v2: the rows come
-   sorted by index; a block sums the rows of one index, its warps taking turns, and adds up the warps in order. */
+   Forward: one thread per 16 bytes. Backward v1: one thread per number of the table, reading all
+   indices. v2: the rows come sorted by index; a block sums the rows of one index, its warps taking
+   turns, and adds up the warps in order. */
 
 /* One thread, WIDTH columns of one row. */
-extern "C" __global__ void embedding_forward(const int *tokens, const int *positions, const real *wte, const real *wpe, real *x, int N, int C) {
+extern "C" __global__ void embedding_forward(const int *tokens, const int *positions,
+        const real *wte, const real *wpe, real *x, int N, int C) {
     int packs = (C + WIDTH - 1) / WIDTH;
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)N * packs) return;
@@ -20,7 +24,8 @@ extern "C" __global__ void embedding_forward(const int *tokens, const int *posit
 }
 
 /* One thread, one number of the table. */
-extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indices, float *table, int N, int V, int C) {
+extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indices, float *table,
+        int N, int V, int C) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)V * C) return;
     int v = (int)(i / C), c = (int)(i % C);
@@ -30,13 +35,16 @@ extern "C" __global__ void embedding_backward_v1(const real *dx, const int *indi
     table[i] += sum;
 }
 
-/* Block (j, g): the rows order[starts[j]] .. order[starts[j+1]-1], all looked up at values[j]; lane l sums WIDTH columns of the
-   g-th 32*WIDTH. Warps take every warps-th row. There are as many blocks as rows; the first without rows of its own has starts[j] = N,
-   and the values behind it do not matter: so one recorded launch serves every batch. */
-extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order, const int *starts, const int *values, float *table, int N, int C) {
+/* Block (j, g): the rows order[starts[j]] .. order[starts[j+1]-1], all looked up at values[j]; lane
+   l sums WIDTH columns of the g-th 32*WIDTH. Warps take every warps-th row. There are as many
+   blocks as rows; the first without rows of its own has starts[j] = N, and the values behind it do
+   not matter: so one recorded launch serves every batch. */
+extern "C" __global__ void embedding_backward_v2(const real *dx, const int *order,
+        const int *starts, const int *values, float *table, int N, int C) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
     int lane = threadIdx.x % 32, warps = blockDim.x / 32, c = (blockIdx.y * 32 + lane) * WIDTH;
-    int first = starts[blockIdx.x] + threadIdx.x / 32, rows = count(first, starts[blockIdx.x + 1], warps);
+    int first = starts[blockIdx.x] + threadIdx.x / 32,
+        rows = count(first, starts[blockIdx.x + 1], warps);
     float sum[WIDTH] = {}, v[WIDTH];
     if (starts[blockIdx.x] == N) return;                /* the whole block */
     if (c < C)
@@ -55,8 +63,10 @@ extern "C" __global__ void embedding_backward_v2(const real *dx, const int *orde
     }
 }
 
-/* dwpe[t] = the sum of dx[b, t] over the batch, 0 from t = T on; add: to what dwpe holds. One thread, one number. */
-extern "C" __global__ void position_backward(const real *dx, float *dwpe, int B, int T, int P, int C, int add) {
+/* dwpe[t] = the sum of dx[b, t] over the batch, 0 from t = T on; add: to what dwpe holds. One
+   thread, one number. */
+extern "C" __global__ void position_backward(const real *dx, float *dwpe, int B, int T, int P,
+        int C, int add) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)P * C) return;
     float sum = add ? dwpe[i] : 0.0f;

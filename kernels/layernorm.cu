@@ -1,18 +1,23 @@
-/* layernorm.cu: x <- x + plus;  n = (x - mean(x)) * rstd, rstd = 1 / sqrt(var(x) + eps);  y = n * w + b    spec: gpt.layernorm_forward
-   x, plus, y, n (N,C) real, row-major, N = B*T; w, b (C,) real; rstd (N,) float. Any N, C >= 1. plus may be null.
-   Forward moves 5 N C numbers (reads x, plus; writes x, y, n), backward 4 (reads dy, n, plus; writes dx): memory bound,
-   floor = bytes / bandwidth.
-   v1 one thread per row. v2 one warp per row, a lane for every 16 bytes, sums by shuffles. The row waits in registers, PACKS times 16
-   bytes of each lane, and all of it is asked for before any is used: PACKS = C / (32 WIDTH), rounded up, is known when v2 is compiled.
-   Any C works; beyond 1,800 columns in bfloat16, or 900 in float32, the backward keeps some of it in memory after all. */
+/* layernorm.cu: x <- x + plus;  n = (x - mean(x)) * rstd, rstd = 1 / sqrt(var(x) + eps);
+   y = n * w + b
+   spec: gpt.layernorm_forward
+   x, plus, y, n (N,C) real, row-major, N = B*T; w, b (C,) real; rstd (N,) float. Any N, C >= 1.
+   plus may be null.
+   Forward moves 5 N C numbers (reads x, plus; writes x, y, n), backward 4 (reads dy, n, plus;
+   writes dx): memory bound, floor = bytes / bandwidth.
+   v1 one thread per row. v2 one warp per row, a lane for every 16 bytes, sums by shuffles. The row
+   waits in registers, PACKS times 16 bytes of each lane, and all of it is asked for before any is
+   used: PACKS = C / (32 WIDTH), rounded up, is known when v2 is compiled.
+   Any C works; beyond 1,800 columns in bfloat16, or 900 in float32, the backward keeps some of it
+   in memory after all. */
 
 #ifndef PACKS
 #define PACKS 1
 #endif
 
 /* One thread normalises one row. */
-extern "C" __global__ void layernorm_forward_v1(real *x, const real *plus, const real *w, const real *b, real *y, real *n, float *rstd,
-                                                int N, int C, float eps) {
+extern "C" __global__ void layernorm_forward_v1(real *x, const real *plus, const real *w,
+        const real *b, real *y, real *n, float *rstd, int N, int C, float eps) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= N) return;
     x += (size_t)row * C, y += (size_t)row * C, n += (size_t)row * C;
@@ -53,10 +58,10 @@ __device__ __forceinline__ void store_row(real *row, float (*v)[WIDTH], int C) {
 }
 
 /* One warp normalises one row. */
-extern "C" __global__ void layernorm_forward_v2(real *x, const real *plus, const real *w, const real *b, real *y, real *n, float *rstd,
-                                                int N, int C, float eps) {
+extern "C" __global__ void layernorm_forward_v2(real *x, const real *plus, const real *w,
+        const real *b, real *y, real *n, float *rstd, int N, int C, float eps) {
     int lane = threadIdx.x % 32, row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (row >= N) return;                               /* the whole warp; nothing below waits for the block */
+    if (row >= N) return;    /* the whole warp; nothing below waits for the block */
     size_t at = (size_t)row * C;
     uint4 raw[PACKS], more[PACKS];
     float v[PACKS][WIDTH], u[PACKS][WIDTH], sum = 0.0f, squares = 0.0f;
@@ -100,12 +105,14 @@ extern "C" __global__ void layernorm_forward_v2(real *x, const real *plus, const
     if (lane == 0) rstd[row] = r;
 }
 
-/* With dn = dy * w:  dx = rstd * (dn - mean(dn) - n * mean(dn * n)) + plus;  dw = sum of dy * n, db = sum of dy over all rows.
-   A block sums dw and db over its rows; bias.cu's column_sums adds up the blocks, in order: same bits every time. */
+/* With dn = dy * w:  dx = rstd * (dn - mean(dn) - n * mean(dn * n)) + plus;  dw = sum of dy * n, db
+   = sum of dy over all rows.
+   A block sums dw and db over its rows; bias.cu's column_sums adds up the blocks, in order: same
+   bits every time. */
 
 /* One thread per row for dx, with plus (N,C) or null. */
-extern "C" __global__ void layernorm_backward_v1(const real *dy, const real *n, const float *rstd, const real *w, const real *plus, real *dx,
-                                                 int N, int C) {
+extern "C" __global__ void layernorm_backward_v1(const real *dy, const real *n, const float *rstd,
+        const real *w, const real *plus, real *dx, int N, int C) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= N) return;
     size_t at = (size_t)row * C;
@@ -123,11 +130,15 @@ extern "C" __global__ void layernorm_backward_v1(const real *dy, const real *n, 
     }
 }
 
-/* One warp per row, row after row; each lane keeps the sums of dw and db of its columns. partial (gridDim.x, 2, C). */
+/* One warp per row, row after row; each lane keeps the sums of dw and db of its columns. partial
+   (gridDim.x, 2, C). */
 extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
-    layernorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w, const real *plus, real *dx, float *partial, int N, int C) {
-    DYNAMIC_SHARED(float2, sums);                       /* (warps, C with an empty place after every WIDTH: other banks for other lanes) */
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, Cp = C + C / WIDTH + 1;
+    layernorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w,
+        const real *plus, real *dx, float *partial, int N, int C) {
+    /* (warps, C with an empty place after every WIDTH: other banks for other lanes) */
+    DYNAMIC_SHARED(float2, sums);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32,
+        Cp = C + C / WIDTH + 1;
     float dw[PACKS][WIDTH] = {}, db[PACKS][WIDTH] = {}, g[PACKS][WIDTH], v[WIDTH], scale[WIDTH];
     uint4 of_dy[PACKS], of_n[PACKS], of_plus[PACKS];
     for (int row = blockIdx.x * warps + warp; row < N; row += gridDim.x * warps) {

@@ -336,6 +336,7 @@ def test_sft_then_rl_then_eval(run, capsys):
     capsys.readouterr()
     align.main(["eval", "--run", str(run)])
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
     assert (
         out.split("\n")[0].split()[-3:] == ["base", "sft", "rl"]
         and "replies that end by themselves" in out
@@ -643,6 +644,7 @@ def test_tries(run, capsys):
     )
     align.main(["eval", "--run", str(run), "--samples", "5"])
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
     for what in (
         "% right",
         "3 problems, 5 tries each",
