@@ -17,17 +17,18 @@ that training made these tokens, in this order: se, he, ␣t, ␣the. They have 
     tokens      se e       ␣the         ␣ se a          "the" is merged to he, then ␣t, then ␣the
     ids         256 101    259          32 256 97
 
-Why bytes? The 256 bytes spell every text of every script, so no text is without tokens. If training
+Why bytes? The 256 bytes spell every text of every script, so every text has tokens. If training
 began from characters, those that it never met would all become one "unknown" token, and be lost.
 
 How large a vocabulary? A larger one makes fewer tokens of a text, so a model reads and writes the
 text in fewer steps. But each id costs a row of the model's embedding (GPT-2's 50,257 rows of 768
 numbers are 38.6 of its 124 million parameters), and a rare token is met too seldom to be learned.
-So small models take small vocabularies: the demo has 1,024 ids, GPT-4 had 100,277.
+So small models take small vocabularies: the demo has 1,024 ids, GPT-4 has 100,277.
 
 The plain functions below say all this: merge, train, encode, decode. They run without any other
-file. The methods Tokenizer.train, .encode and .decode give the same results, but have tiktoken's
-arguments, and hand the work to the rooms in tokens/, which are fast and read other people's files.
+file. The methods Tokenizer.train, .encode and .decode give the same ids, but take other arguments,
+those of tiktoken where it has the method. They hand the work to the rooms in tokens/, which are
+fast and read other people's files.
 
     python bpe.py                           checks this file; trains on three sentences
     python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
@@ -140,16 +141,17 @@ def replace_pair(ids, pair, new):
 
 # Without a pattern, "dog." "dog!" and "dog?" would each become a token, and so would whole phrases.
 # The pattern cuts a text into pieces before any counting or merging. No merge crosses a cut, so the
-# pattern decides what can be a token at all. The first alternative that matches counts. This one
-# cuts between any digit and any letter, so a rule against tokens with both changes nothing here. It
-# does in training without this pattern.
+# pattern decides what can be a token at all. The first alternative that matches counts.
+# This pattern cuts between every digit and every letter. So a rule in may_be_token against tokens
+# with both changes nothing in a text that is cut by it, only where `train` is given other pieces.
 #
 # A word takes the space before it along. So a text needs almost no tokens for its spaces. But
 # " hello" and "hello" are different bytes and hence different tokens with different ids: the model
 # must learn from data that they mean the same. It meets "hello" at the start of a line or behind a
 # bracket, " hello" inside a sentence. Of two spaces the first is a piece of its own.
 #
-# ?+ and ++ are ? and +, but never give back a character that they took, to let the rest match.
+# ?+ and ++ match like ? and +, but never give back a character so that the rest can match. That
+# saves time, and here it changes no match.
 PATTERN = "|".join([
     r"'(?i:[sdmt]|ll|ve|re)",               # the end of it's, I'd, I'm, don't, we'll, we've, we're
     r"[^\r\n\p{L}\p{N}]?+\p{L}+",           # letters; before them one space or one other mark
@@ -193,7 +195,7 @@ def encode(text, ranks, special_tokens=None):
         return ids
     names = sorted(special_tokens, key=len, reverse=True)       # the longest name first
     any_name = "|".join(map(regex.escape, names))
-    for part in regex.split(f"({any_name})", text):             # the brackets keep the names, too
+    for part in regex.split(f"({any_name})", text):             # the () keep the names in the list
         if part in special_tokens:
             ids.append(special_tokens[part])
         else:
@@ -225,7 +227,7 @@ def segments(ids, token_bytes):
         except UnicodeDecodeError:              # not UTF-8, whatever follows
             rest = some + ids[n + 1:]
             return found + [(decode(rest, token_bytes), rest)]
-        kept, _ = decoder.getstate()
+        kept, _ = decoder.getstate()            # the bytes, and flags
         if not kept:                            # no character is unfinished
             found.append((text, some))
             some, text = [], ""

@@ -108,6 +108,9 @@ def test_published_examples():
     assert bpe.merge({b"ab": 256, b"abc": 257}, b"xabcab") == [b"x", b"abc", b"ab"]
     assert bpe.merge({b"bc": 0, b"ab": 1, b"abcd": 2}, b"abc") == [b"a", b"bc"]     # not greedy
     assert bpe.merge({b"ab": 0}, b"") == []
+    tokens = [*(bytes([b]) for b in range(256)), b"se", b"he", b" t", b" the"]
+    ranks = {token: i for i, token in enumerate(tokens)}
+    assert bpe.encode("see the sea", ranks) == [256, 101, 259, 32, 256, 97]     # in the docstring
     steps = []
     bpe.merge({b"ab": 256, b"abc": 257}, b"abc", steps)
     assert steps == [(256, [b"ab", b"c"]), (257, [b"abc"])]
