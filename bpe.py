@@ -6,23 +6,33 @@ A language model reads and writes numbers, the ids of tokens. A tokenizer turns 
     ranks               {byte string: id}, the tokens, in the order in which they were learned
     special tokens      {name: id}, such as <|endoftext|>; they do not come from text
 
-To encode a piece, start from its single bytes and keep merging the two neighbours whose joint bytes
-have the lowest rank. To train, start from the 256 bytes and keep merging the most frequent pair of
-neighbours in the corpus: each merge makes one token, whose id is the next rank.
+To train, start from the 256 bytes and keep merging the most frequent pair of neighbours in a large
+corpus: each merge makes one token, whose id is the next rank. To encode a piece, start from its
+single bytes and keep merging the two neighbours whose joint bytes have the lowest rank. Suppose
+that training made these tokens, in this order: se, he, ␣t, ␣the. They have the ids 256 to 259.
 
     text        "see the sea"
     pieces      "see"      " the"       " sea"          no token crosses these cuts
     bytes       s e e      ␣ t h e      ␣ s e a
-    tokens      se e       ␣the         ␣ se a          by the merges se, he, ␣t, ␣the, in order
+    tokens      se e       ␣the         ␣ se a          "the" is merged to he, then ␣t, then ␣the
+    ids         256 101    259          32 256 97
 
-This file says that plainly: merge, train, encode, decode. It runs without any other file, checks
-itself and shows what it does. The Tokenizer further down means the same and has tiktoken's methods.
-It hands its work to the rooms in tokens/, which are fast and read other people's files.
+Why bytes? The 256 bytes spell every text of every script, so no text is without tokens. If training
+began from characters, those that it never met would all become one "unknown" token, and be lost.
+
+How large a vocabulary? A larger one makes fewer tokens of a text, so a model reads and writes the
+text in fewer steps. But each id costs a row of the model's embedding (GPT-2's 50,257 rows of 768
+numbers are 38.6 of its 124 million parameters), and a rare token is met too seldom to be learned.
+So small models take small vocabularies: the demo has 1,024 ids, GPT-4 had 100,277.
+
+The plain functions below say all this: merge, train, encode, decode. They run without any other
+file. The methods Tokenizer.train, .encode and .decode give the same results, but have tiktoken's
+arguments, and hand the work to the rooms in tokens/, which are fast and read other people's files.
 
     python bpe.py                           checks this file; trains on three sentences
     python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
     python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
-    python bpe.py show "hello world" --steps
+    python bpe.py show "hello world" --steps --run out/demo     with the tokenizer that train made
 
 Left out: tokenizers that are not byte-level BPE. `load` refuses them by name.
 
@@ -31,7 +41,6 @@ pattern; tiktoken for the meaning of the methods; minbpe, rustbpe and Hugging Fa
 the order of merges. tests/peers/test_bpe_peers.py compares with all of these.
 """
 
-import argparse
 import codecs
 import itertools
 import os
@@ -73,6 +82,16 @@ def merge(ranks, piece, steps=None):
 
 # ---- training: a corpus into tokens --------------------------------------------------------------
 
+def may_be_token(token):
+    """Whether training may make this token (bytes). Here it may make any.
+
+    A rule about tokens belongs here and nowhere else. For no token of more than 16 bytes, return
+    len(token) <= 16. Both `train` and the fast trainer of `python bpe.py train` call this function.
+    What training never makes has no rank, so `merge` never makes it either.
+    """
+    return True
+
+
 def train(piece_counts, n_tokens):
     """{piece (bytes): how often it occurs} -> [token (bytes), ...]: the n-th token has the id n.
 
@@ -83,12 +102,13 @@ def train(piece_counts, n_tokens):
     rule; so has Hugging Face, which numbers the single bytes in another order. minbpe takes the
     pair that comes first in the corpus.
 
-    This loop is quadratic: each merge counts every pair of the corpus again, and a corpus twice as
-    large deserves twice as many merges. 12 MB of English are 70,000 different pieces of 570,000
-    bytes in all. For 32,000 merges this loop looks at about 10^10 pairs, which takes an hour.
-    tokens/trainer.py takes seconds, because it counts the corpus only once. It keeps for each pair
-    the count and the places where the pair stands. A merge visits only these places, and counts
-    only the new pairs around them. A heap gives the next best pair.
+    This loop is quadratic. Each merge counts every pair of the corpus again, so n merges on a
+    corpus of n bytes take about n * n steps: twice the corpus and twice the merges take four times
+    as long. 12 MB of English are 70,000 different pieces of 570,000 bytes in all. For 32,000 merges
+    this loop looks at about 10^10 pairs, which takes an hour. tokens/trainer.py takes seconds,
+    because it counts the corpus only once. It keeps for each pair the count and the places where
+    the pair stands. A merge visits only these places, and counts only the new pairs around them. A
+    heap gives the next best pair.
     """
     tokens = [bytes([b]) for b in range(256)]
     words = [(list(piece), count) for piece, count in piece_counts.items()]     # a byte is its id
@@ -96,10 +116,11 @@ def train(piece_counts, n_tokens):
         pairs = Counter()
         for ids, count in words:
             for left, right in zip(ids, ids[1:]):
-                pairs[left, right] += count     # "aaa" counts as two pairs (a, a), merged once
-        if not pairs:
+                pairs[left, right] += count     # "aaa" has two pairs (a, a); a merge takes only one
+        allowed = [pair for pair in pairs if may_be_token(tokens[pair[0]] + tokens[pair[1]])]
+        if not allowed:
             break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))    # most frequent, then smallest
+        best = min(allowed, key=lambda pair: (-pairs[pair], pair))    # most frequent, then smallest
         for ids, _ in words:
             replace_pair(ids, best, len(tokens))
         tokens.append(tokens[best[0]] + tokens[best[1]])
@@ -115,20 +136,20 @@ def replace_pair(ids, pair, new):
         i += 1
 
 
-# A rule about tokens belongs in `train`: what never becomes a token there has no rank, so `merge`
-# never makes it. "No token longer than 16 bytes", say, is an `if` where pairs are counted.
-
-
 # ---- the pattern: where no token can cross -------------------------------------------------------
 
 # Without a pattern, "dog." "dog!" and "dog?" would each become a token, and so would whole phrases.
 # The pattern cuts a text into pieces before any counting or merging. No merge crosses a cut, so the
-# pattern decides what can be a token at all. The first alternative that matches counts.
+# pattern decides what can be a token at all. The first alternative that matches counts. This one
+# cuts between any digit and any letter, so a rule against tokens with both changes nothing here. It
+# does in training without this pattern.
 #
 # A word takes the space before it along. So a text needs almost no tokens for its spaces. But
 # " hello" and "hello" are different bytes and hence different tokens with different ids: the model
 # must learn from data that they mean the same. It meets "hello" at the start of a line or behind a
 # bracket, " hello" inside a sentence. Of two spaces the first is a piece of its own.
+#
+# ?+ and ++ are ? and +, but never give back a character that they took, to let the rest match.
 PATTERN = "|".join([
     r"'(?i:[sdmt]|ll|ve|re)",               # the end of it's, I'd, I'm, don't, we'll, we've, we're
     r"[^\r\n\p{L}\p{N}]?+\p{L}+",           # letters; before them one space or one other mark
@@ -138,8 +159,8 @@ PATTERN = "|".join([
     r"\s+(?!\S)",                           # other white space, but not the last one before a word
     r"\s+",
 ])
-# (?+ and ++ are ? and + that never give back what they took.) It is GPT-4's pattern as rustbpe and
-# minbpe write it, but GPT-4 takes up to three digits together. tokens/patterns.py has others.
+# It is GPT-4's pattern as rustbpe and minbpe write it, but GPT-4 takes up to three digits together.
+# tokens/patterns.py calls this one "digits", and has others.
 
 
 # ---- encoding, decoding, special tokens ----------------------------------------------------------
@@ -155,26 +176,28 @@ SPECIAL_TOKENS = (
 )
 
 
-def encode(text, ranks, allowed_special=None):
-    """Text -> list of ids.
+def encode(text, ranks, special_tokens=None):
+    """Text -> list of ids. special_tokens: {name: id} of those to find in this text, mostly none.
 
     Special tokens steer the model: <|im_end|> ends a message. So text alone must never become one.
     By default no name is looked for. Whoever types <|im_end|> gets the ordinary tokens of these ten
     characters. The id of <|im_end|> itself comes from a program, in one of two ways: it adds the id
-    to the list, as sample.py does around each message, or it passes allowed_special {name: id} for
-    a text that it wrote itself. (Tokenizer.encode is stricter: a name that is not allowed is an
-    error, unless the caller says that it is ordinary text.)
+    to the list, as sample.py does around each message, or it passes special_tokens for a text that
+    it wrote itself. (Tokenizer.encode is stricter: a name that is not allowed is an error, unless
+    the caller says that it is ordinary text.)
     """
-    if not allowed_special:
-        ids = []
+    ids = []
+    if not special_tokens:
         for piece in regex.findall(PATTERN, text):
             ids += [ranks[token] for token in merge(ranks, piece.encode("utf-8"))]
         return ids
-    names = sorted(allowed_special, key=len, reverse=True)      # the longest name first
+    names = sorted(special_tokens, key=len, reverse=True)       # the longest name first
     any_name = "|".join(map(regex.escape, names))
-    ids = []
-    for part in regex.split(f"({any_name})", text):
-        ids += [allowed_special[part]] if part in allowed_special else encode(part, ranks)
+    for part in regex.split(f"({any_name})", text):             # the brackets keep the names, too
+        if part in special_tokens:
+            ids.append(special_tokens[part])
+        else:
+            ids += encode(part, ranks)                          # ordinary text between the names
     return ids
 
 
@@ -194,7 +217,7 @@ COLOURS = (153, 223, 194, 217, 189, 229)    # backgrounds, of the 256 colours of
 def segments(ids, token_bytes):
     """[(text, ids)]: a token each, or the several tokens that only together are characters."""
     found, some, text = [], [], ""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8")()       # it keeps the bytes of half a character
     for n, i in enumerate(ids):
         some.append(i)
         try:
@@ -202,7 +225,8 @@ def segments(ids, token_bytes):
         except UnicodeDecodeError:              # not UTF-8, whatever follows
             rest = some + ids[n + 1:]
             return found + [(decode(rest, token_bytes), rest)]
-        if not decoder.getstate()[0]:           # no character is unfinished
+        kept, _ = decoder.getstate()
+        if not kept:                            # no character is unfinished
             found.append((text, some))
             some, text = [], ""
     if some:
@@ -287,16 +311,22 @@ def check_and_show(args=None):
 # ---- the tokenizer that people use ---------------------------------------------------------------
 
 class Tokenizer:
-    """merge, train, encode and decode as above, made fast by the rooms in tokens/.
+    """train, encode and decode as above, made fast by the rooms in tokens/.
 
-    ranks {bytes: id}, in the order of merging. pattern: a name in patterns.PATTERNS, a regular
-    expression or a tuple of steps (patterns.Split). special_tokens {name: id}. Ids may have holes.
-    For vocabularies of others: normalize, steps that change a text first (added.normalized); words
-    {name: id}, added tokens that are found in every text; flags {name: Flags}, how they are found.
+    ranks               {bytes: id}, in the order of merging
+    pattern             a name such as "digits" (patterns.PATTERNS), or a regular expression
+    special_tokens      {name: id}
 
-    token_bytes[id] is the bytes of a token: of a special token its name, of a hole b"". n_vocab is
-    the largest id plus one. Methods have the names and the meaning of tiktoken's; the rarer ones
-    are in tokens/tiktoken.py.
+    Vocabularies of other projects may need more. It is explained in the rooms:
+
+    pattern             a tuple of steps; each cuts the pieces of the step before (patterns.Split)
+    normalize           changes of a text before it is cut, such as lower case (added.normalized)
+    words               {name: id}, tokens like special ones, but found in every text (added.Added)
+    flags               {name: Flags}, how a name is found, such as with the space before it
+
+    token_bytes[id] is the bytes of a token; of a special token its name. n_vocab is the largest id
+    plus one. Some ids below it may belong to no token: token_bytes has b"" there, and `holes` lists
+    them. Methods have tiktoken's names and meaning; the rarer ones are in tokens/tiktoken.py.
     """
 
     name = None         # the encoding's, or the file it came from
@@ -314,7 +344,8 @@ class Tokenizer:
         self.bytes_of = check(self)                         # {id: bytes}
         self.n_vocab = max(self.bytes_of) + 1
         self.token_bytes = [self.bytes_of.get(i, b"") for i in range(self.n_vocab)]
-        # The rooms at work: special tokens are found, the rest is cut and merged; ids to bytes.
+        # Added searches a text for the names of special tokens. The text between them goes to the
+        # Encoder, which cuts it and merges the pieces. The Decoder turns ids into bytes.
         self.added = Added(self.special_tokens, self.words, self.flags, self.normalize)
         self.encoder = Encoder(self.ranks, self.pattern)
         self.decoder = Decoder(self.bytes_of, self.token_bytes)
@@ -339,7 +370,8 @@ class Tokenizer:
 
     def encode_to_numpy(self, text, *, allowed_special=frozenset(), disallowed_special="all"):
         """encode to an array, (n,) uint32."""
-        return self.added.encode(self, [text], 1, allowed_special, disallowed_special)[0]
+        return self.added.encode(self, [text], n_threads=1, allowed_special=allowed_special,
+                                 disallowed_special=disallowed_special)[0]
 
     def encode_ordinary(self, text):
         """Text to a list of ids; the names of special tokens are text like any other.
@@ -347,11 +379,12 @@ class Tokenizer:
         Lone surrogates, which UTF-8 cannot hold, become U+FFFD. ValueError if the vocabulary lacks
         a character. What the pattern does not match is dropped, as in tiktoken.
         """
-        return self.added.encode(self, [text], 1, (), ())[0].tolist()
+        return self.encode_to_numpy(text, disallowed_special=()).tolist()
 
     def encode_many(self, texts, *, num_threads=None):
-        """encode_ordinary of each text, to arrays."""
-        return self.added.encode(self, list(texts), num_threads, (), ())
+        """encode_ordinary of each text, to arrays. num_threads: None means one a core."""
+        return self.added.encode(self, list(texts), num_threads, allowed_special=(),
+                                 disallowed_special=())
 
     def decode(self, ids, errors="replace"):
         """Ids to text. errors: as in bytes.decode, since a token may end inside a character."""
@@ -383,8 +416,9 @@ class Tokenizer:
               ties="rustbpe", min_frequency=1, workers=1):
         """Learn vocab_size ids in all: 256 bytes, merges, then the special tokens.
 
-        texts: an iterable of str. Memory grows with the number of different pieces only. ties,
-        min_frequency: see trainer.train. The vocabulary is smaller if no pair is left.
+        texts: an iterable of str. Memory grows with the number of different pieces only. pattern:
+        "digits" is PATTERN. ties, min_frequency: see trainer.train. The vocabulary is smaller if no
+        pair is left.
         """
         from tokens import trainer
         untrained = cls({bytes([b]): b for b in range(256)}, pattern, {})   # checks the pattern
@@ -507,77 +541,20 @@ def show_command(args):
             print()
 
 
+COMMANDS = {
+    None: check_and_show,
+    "train": train_command,
+    "encode": encode_command,
+    "decode": decode_command,
+    "show": show_command,
+}
+
+
 def parse_args(argv=None):
-    """The command line, checked."""
-    from tokens.patterns import PATTERNS
-    from tokens.trainer import TIES
-    from tokens.vocabularies import PUBLISHED
-
-    parser = argparse.ArgumentParser(
-        prog="bpe.py", description=f"{__doc__.splitlines()[0]} Without a command this file checks "
-        "itself, trains on three sentences and shows the tokens.")
-    parser.set_defaults(function=check_and_show, run=None)
-    commands = parser.add_subparsers(metavar="COMMAND")
-
-    def command(function, text):
-        name = function.__name__.removesuffix("_command")
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("--run", type=Path, metavar="DIR",
-                         help="folder of the run (default: out/demo)")
-        sub.set_defaults(function=function)
-        return sub.add_argument
-
-    train = command(train_command, "learn a vocabulary from documents")
-    encode = command(encode_command, "turn documents into token shards")
-    decode = command(decode_command, "turn ids back into text")
-    show = command(show_command, "print the tokens of a text, special tokens recognised")
-    for option in (train, encode):
-        option("--input", type=Path, nargs="+", metavar="FILE",
-               help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
-        option("--workers", type=int, default=os.cpu_count(), metavar="N",
-               help="processes (default: %(default)s, one for each CPU)")
-    train("--vocab-size", type=int, default=1024, metavar="N",
-          help="number of ids, special tokens included (default: %(default)s)")
-    train("--pattern", choices=PATTERNS, default="digits", metavar="NAME",
-          help="how text is cut before merging: one of "
-          f"{', '.join(PATTERNS)} (default: %(default)s)")
-    train("--ties", choices=TIES, default="rustbpe",
-          help="of pairs with equal counts, merge the one that this tool would merge "
-          "(default: %(default)s)")
-    train("--min-frequency", type=int, default=1, metavar="N",
-          help="stop when no pair occurs so often (default: %(default)s)")
-    encode("--shard-tokens", type=int, default=100_000_000, metavar="N",
-           help="tokens in a full shard (default: %(default)s)")
-    encode("--val-percent", type=int, default=5, metavar="P",
-           help="per cent of documents for validation, chosen by a hash of the id; "
-           "of a .txt file, its last lines (default: %(default)s)")
-    decode("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
-    show("text", nargs="?", metavar="TEXT", help="a text (default: some examples)")
-    show("--steps", action="store_true", help="print the merges, one at a time")
-    for option in (encode, decode, show):
-        option("--vocab", metavar="NAME", nargs="+" if option is show else None,
-               help="a tokenizer.json, vocab.json or .tiktoken file, or one of "
-               f"{', '.join(PUBLISHED)} (default: the run's tokenizer)")
-        option("--ranks", type=Path, metavar="DIR",
-               help="folder of the published .tiktoken files (default: tiktoken's cache)")
-    args = parser.parse_args(argv)
-    check_args(args, parser.error, PUBLISHED)
-    return args
-
-
-def check_args(args, error, published):
-    """Refuse options that would have no effect, and numbers below 1."""
-    vocab = getattr(args, "vocab", None) or []
-    names = [vocab] if isinstance(vocab, str) else vocab
-    if args.run is not None and names and args.function in (decode_command, show_command):
-        error(f"--run {args.run}: would have no effect, --vocab names the tokenizer")
-    if getattr(args, "ranks", None) is not None and not any(name in published for name in names):
-        error(f"--ranks {args.ranks}: would have no effect without a --vocab of "
-              f"{', '.join(published)}")
-    for option in ("workers", "min_frequency"):
-        if getattr(args, option, 1) < 1:
-            error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
-    args.run = args.run or Path("out/demo")
+    """The command line, checked: see tokens/options.py."""
+    from tokens import options
+    return options.parse_args(argv, f"{__doc__.splitlines()[0]} Without a command this file checks "
+                              "itself, trains on three sentences and shows the tokens.")
 
 
 def main(argv=None):
@@ -587,7 +564,7 @@ def main(argv=None):
     if sys.stdout is None:
         raise ValueError("stdout is closed, and the results go there")
     runs.start_clock()
-    return args.function(args) or 0
+    return COMMANDS[args.command](args) or 0
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ The file tells one step of training in the order in which it happens, and then t
     batch               rows of tokens, chosen by (seed, step) alone
     loss, gradients     of each micro-batch, added up
     clipping            by the norm of all gradients together
-    learning rate       a warm-up, then half a cosine
+    learning rate       of this step: a warm-up, then a decay
     AdamW               the update
     log, checkpoint     what is measured, and what a killed run needs to go on
 
-gpt.py defines the model; model/fast.py and model/device.py make it fast, on a CPU and on a GPU.
+gpt.py defines the model; model/fast.py makes it fast on a CPU, model/device.py on a GPU.
 model/corpus.py reads tokens and texts, model/resume.py goes on after a kill, model/planning.py
 knows what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures.
 Left out: several GPUs, dropout.
@@ -20,8 +20,7 @@ Left out: several GPUs, dropout.
     python train.py --device cuda ...       the same on a GPU, in bfloat16
     python train.py --check         check schedule, micro-batches and AdamW, in a second
 
-Sources: Loshchilov & Hutter 2019 (AdamW, the cosine); Kingma & Ba 2015 (Adam); Karpathy's nanoGPT
-and llm.c (the recipes).
+Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); nanoGPT, llm.c (recipes).
 """
 
 import argparse
@@ -44,7 +43,6 @@ from model import resume
 import gpt
 import numpy as np
 from run import command, runs
-from tokens.shards import check_ids
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,10 @@ class Recipe:
     steps: int
     batch: int                  # rows a step, however few of them fit in memory at once
     lr: float                   # the highest learning rate
-    min_lr: float               # where the cosine ends
     warmup: int                 # steps
+    min_lr: float = 0.0         # where the decay ends
     beta1: float = 0.9
-    beta2: float = 0.95
+    beta2: float = 0.95         # AdamW below says why it is not Adam's usual 0.999
     weight_decay: float = 0.1
     clip: float = 1.0           # the largest norm of a step's gradients
     eval_every: int = 250
@@ -71,7 +69,7 @@ def preset(name, **settings):
 
 
 PRESETS = {
-    # 0.76 million parameters, about seven passes over the embedded world
+    # 0.76 million parameters, about seven passes over the demo's own small web (web/toyweb.py)
     "demo": preset("demo", steps=1900, batch=8, lr=4e-3, min_lr=4e-4, warmup=100,
                    eval_every=500, save_every=200),
     # nanoGPT's recipe for a laptop at three times its learning rate, which brings the validation
@@ -81,9 +79,9 @@ PRESETS = {
     # nanoGPT's recipe for a GPU without its dropout: it overfits before the end
     "baby": preset("baby", steps=5000, batch=64, lr=1e-3, min_lr=1e-4, warmup=100, beta2=0.99),
     # llm.c's recipes: 10, 30 and 150 billion tokens of FineWeb, 33.5 billion of FineWeb-Edu
-    "gpt2": preset("gpt2", steps=18865, batch=512, lr=6e-4, min_lr=0.0, warmup=700),
-    "gpt2-medium": preset("gpt2-medium", steps=60000, batch=512, lr=3e-4, min_lr=0.0, warmup=700),
-    "gpt2-large": preset("gpt2-large", steps=286102, batch=512, lr=2.5e-4, min_lr=0.0, warmup=700),
+    "gpt2": preset("gpt2", steps=18865, batch=512, lr=6e-4, warmup=700),
+    "gpt2-medium": preset("gpt2-medium", steps=60000, batch=512, lr=3e-4, warmup=700),
+    "gpt2-large": preset("gpt2-large", steps=286102, batch=512, lr=2.5e-4, warmup=700),
     "gpt2-xl": preset("gpt2-xl", steps=32000, batch=1024, lr=6e-4, min_lr=6e-5, warmup=700),
 }
 
@@ -94,47 +92,54 @@ class Windows:
     """Rows of T+1 tokens. The first T are inputs and the last T targets, so that every position
     learns which token comes next.
 
-    Each epoch cuts the shards into windows from a new random offset and visits all of them in a new
-    random order. Row i of a run depends on the seed and on i alone, so a run that goes on after a
-    kill needs no saved position.
+    shards: arrays of tokens, one for each file; in each, the documents follow one another. An epoch
+    is one pass over all of them. It cuts each shard into windows from a new random offset, and
+    visits the windows in a new random order. Row i of a run depends on the seed and on i alone, so
+    a run that goes on after a kill needs no saved position.
 
-    document_start: a token that stands before each document. If it is given, every window begins
-    where a document begins.
+    A window can hold the end of one document and the beginning of the next. Attention looks across
+    that border too. The model has to learn that what stands before <|endoftext|>, the token in
+    front of each document, no longer matters.
+
+    document_start: this token, if every window is to begin where a document begins.
     """
 
     def __init__(self, shards, T, seed, document_start=None):
         self.shards = corpus.long_enough(shards, T)
         self.T, self.seed = T, seed
-        self.epoch, self.order = None, None         # of the rows asked for last
+        self.epoch, self.order = None, None         # made by begin_epoch
         self.at_documents = None
-        # So many windows fit behind any offset below T.
+        # n windows and the target of the last token need n T + 1 tokens. An offset takes up to
+        # T - 1 more, which makes (n + 1) T. So n = len // T - 1 windows fit behind every offset.
         self.per_epoch = sum(len(shard) // T - 1 for shard in self.shards)
         if document_start is not None:
             self.at_documents = corpus.document_windows(self.shards, T, document_start)
             self.per_epoch = sum(map(len, self.at_documents))
 
-    def order_of(self, epoch):
-        """(per_epoch, 2) int64: the shard and the first token of each window, in random order."""
-        if self.epoch != epoch:
-            rng = np.random.default_rng((self.seed, epoch))
-            windows = []
-            for i, shard in enumerate(self.shards):
-                offset = int(rng.integers(self.T))
+    def begin_epoch(self, epoch):
+        """Make order (per_epoch, 2) int64: shard and first token of each window, shuffled."""
+        rng = np.random.default_rng((self.seed, epoch))
+        windows = []
+        for i, shard in enumerate(self.shards):
+            offset = int(rng.integers(self.T))
+            if self.at_documents:
+                starts = self.at_documents[i]
+            else:
                 starts = offset + self.T * np.arange(len(shard) // self.T - 1)
-                if self.at_documents:
-                    starts = self.at_documents[i]
-                windows.append(np.stack([np.full(len(starts), i), starts], 1))
-            windows = np.concatenate(windows)
-            self.order = windows[rng.permutation(len(windows))]
-            self.epoch = epoch
-        return self.order
+            shard_of_each = np.full(len(starts), i)
+            windows.append(np.stack([shard_of_each, starts], axis=1))
+        windows = np.concatenate(windows)
+        self.order = windows[rng.permutation(len(windows))]
+        self.epoch = epoch
 
     def rows(self, first, count):
         """(count, T+1) int64: rows first to first + count - 1 of the run."""
         out = np.empty((count, self.T + 1), np.int64)
         for n in range(count):
             epoch, place = divmod(first + n, self.per_epoch)
-            i, start = self.order_of(epoch)[place]
+            if epoch != self.epoch:
+                self.begin_epoch(epoch)
+            i, start = self.order[place]
             out[n] = self.shards[i][start:start + self.T + 1]
         return out
 
@@ -142,15 +147,16 @@ class Windows:
 # -------------------------------------------------------------------------- loss and gradients
 
 def add_gradients(work, rows, micro_batch):
-    """The mean loss over all tokens of the rows (B,T+1), in nats. Its gradient is left in work.
+    """The mean loss over all tokens of the rows (B,T+1), in nats. work keeps its gradient.
 
     Only micro_batch rows fit in memory at once, so their losses and gradients are added up. Each
     token weighs 1 / (tokens of all rows), in whatever micro-batch it is. The mean of the
     micro-batches' means would be wrong where these are of unequal size: of 12 rows in parts of 5, 5
     and 2, a token in the last part would count 2.5 times as much as the others.
 
-    work.add(inputs, targets, weights) gives the weighted loss of a batch and adds its gradients to
-    the sum that work.clear() begins (parallel.Gradients; device.Training on a GPU).
+    work is a parallel.Gradients on a CPU and a device.Training on a GPU. Both have clear(), which
+    sets the sum of the gradients to 0, and add(inputs, targets, weights), which adds the gradients
+    of a micro-batch to it and returns the weighted loss.
     """
     work.clear()
     n_tokens = rows[:, 1:].size
@@ -189,9 +195,10 @@ def clip_scale(norm, limit):
 def learning_rate(step, recipe):
     """A linear warm-up to lr, then half a cosine down to min_lr. Steps count from 0.
 
-    The warm-up is for AdamW's means, which know only a few gradients at first. The step after the
-    last would have min_lr. For another schedule give `remaining` another curve from 1 to 0, and
-    check it with: python train.py --check
+    The warm-up is for AdamW's means, which are over few gradients at first. The bias correction
+    gives them the right length, but they are mostly noise: the first step moves all weights by the
+    same length, up or down as one gradient says. The step after the last would have min_lr. For
+    another schedule give `remaining` another curve from 1 to 0: python train.py --check tests it
     """
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
@@ -203,10 +210,13 @@ def learning_rate(step, recipe):
 # ------------------------------------------------------------------------------------------- AdamW
 
 class AdamW:
-    """Adam with decoupled weight decay. This is the definition; model/adamw.py trains.
+    """Adam with decoupled weight decay: the definition. train() uses adamw.AdamW, its fast twin.
 
     Adam keeps a running mean m of each gradient and v of its square. The step m / sqrt(v) has about
-    the same length for all parameters, whatever the scale of their gradients.
+    the same length for all parameters, whatever the scale of their gradients. eps keeps it finite
+    where all gradients were 0. The mean v reaches back about 1 / (1 - beta2) steps: 1000 with the
+    usual 0.999, 20 with 0.95. Language models take 0.95, because v then adapts soon when gradients
+    grow. Batches of few tokens have noisy gradients, so nanoGPT's small recipes take 0.99.
 
     Both means begin at 0, which pulls them towards 0 at first: after t updates with the same
     gradient g, m is (1 - beta1^t) g. The bias correction divides by that factor. Without it, the
@@ -250,15 +260,21 @@ def update(optimizer, grads, loss, step, recipe):
     Returns (norm before clipping, learning rate, None or the reason why the step was skipped).
     """
     norm = grad_norm(grads)
+    scale = clip_scale(norm, recipe.clip)
     lr = learning_rate(step, recipe)
-    skipped = why_skipped(optimizer, loss, norm, step, recipe)
-    if not skipped:
-        optimizer.step(grads, lr, clip_scale(norm, recipe.clip))
-    return norm, lr, skipped
+    reason = why_skipped(optimizer, loss, norm, step, recipe)
+    if not reason:
+        optimizer.step(grads, lr, scale)
+    return norm, lr, reason
 
 
 def update_on_gpu(work, optimizer, step, recipe):
-    """The same for device.Training. The GPU tells the loss only now, so it comes first here."""
+    """The same with device.Training. Returns (loss, norm, learning rate, None or the reason).
+
+    work.add() does not wait for the GPU, so the loss is known only after work.update(). That clips
+    and updates on the GPU, which itself leaves the weights alone if loss or norm is not finite.
+    Here such a step is only counted and reported.
+    """
     lr = learning_rate(step, recipe)
     loss, norm = work.update(lr, recipe.clip)
     return loss, norm, lr, why_skipped(optimizer, loss, norm, step, recipe)
@@ -267,24 +283,24 @@ def update_on_gpu(work, optimizer, step, recipe):
 def why_skipped(optimizer, loss, norm, step, recipe):
     """None if a step may be taken. Otherwise the reason, which is also printed.
 
-    One gradient that is not finite would spread to every weight. ValueError if too many steps in a
-    row had to be skipped.
+    One gradient that is not finite would spread to every weight. optimizer.skipped counts the steps
+    skipped in a row. ValueError if they are too many.
     """
     if math.isfinite(loss) and math.isfinite(norm):
         optimizer.skipped = 0
         return None
-    why = f"loss {loss}, gradient norm {norm}"
+    reason = f"loss {loss}, gradient norm {norm}"
     optimizer.skipped += 1
-    print(f"\nstep {step + 1}: skipped, {why}", file=sys.stderr)
+    print(f"\nstep {step + 1}: skipped, {reason}", file=sys.stderr)
     if optimizer.skipped == MOST_SKIPPED:
         raise ValueError(f"step {step + 1}: {MOST_SKIPPED} steps in a row were skipped, the last "
-                         f"with {why}; lower --lr (now {recipe.lr})")
-    return why
+                         f"with {reason}; lower --lr (now {recipe.lr})")
+    return reason
 
 
-# --------------------------------------------------------------------------------------------- log
-# What a loss means: L nats a token are L / ln 2 bits a token. A tokenizer with longer tokens has a
-# higher loss for the same text, so models are compared by bits a byte:
+# --------------------------------------------------------------------------- what is measured
+# A loss of L nats a token is L / ln 2 bits a token. A tokenizer with longer tokens has a higher
+# loss for the same text, so models are compared by bits a byte:
 #
 #     bits a byte = nats a token / (ln 2 * bytes a token)
 #
@@ -292,8 +308,8 @@ def why_skipped(optimizer, loss, norm, step, recipe):
 # model reaches on FineWeb are then 3.28 / (0.693 * 4.38) = 1.08 bits a byte: with the model's
 # predictions, text could be stored in 1.08 / 8 = 14 % of its bytes.
 
-def log_entry(step, recipe, loss, norm, lr, skipped, dt_s, gpu):
-    """{name: value} of one step for log.jsonl."""
+def log_entry(step, recipe, loss, norm, lr, reason, dt_s, gpu):
+    """{name: value} of one step for log.jsonl. reason: why it was skipped, or None."""
     tokens_per_step = recipe.batch * recipe.model.n_positions
     tokens_per_s = tokens_per_step / dt_s
     entry = {
@@ -304,10 +320,11 @@ def log_entry(step, recipe, loss, norm, lr, skipped, dt_s, gpu):
         "grad_norm": round(norm, 6),                    # before clipping
         "dt_s": round(dt_s, 4),
         "tokens_per_s": round(tokens_per_s),
+        # Model FLOPs utilisation: the share of the GPU's peak; None on a CPU.
         "mfu": planning.utilisation(recipe.model, tokens_per_s, gpu),
     }
-    if skipped:
-        entry.update(skipped=skipped, loss_nats=None, grad_norm=None)
+    if reason:
+        entry.update(skipped=reason, loss_nats=None, grad_norm=None)
     return entry
 
 
@@ -377,9 +394,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     Returns (params, the last entry of the log).
     """
     cfg, folder = recipe.model, Path(folder)
-    document_start = None
-    if align_documents:
-        document_start = corpus.start_token(tokenizer)
+    document_start = corpus.start_token(tokenizer) if align_documents else None
     windows = Windows(train_shards, cfg.n_positions, seed, document_start)
     evaluate.validation_rows(val_shards, cfg.n_positions)   # an error now and not after an hour
     identity = identity_of(recipe, tokenizer, train_shards, seed, align_documents, start, gpu)
@@ -387,7 +402,11 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         recipe, folder, identity, micro_batch, recompute, budget, gpu
     )
     params = start or gpt.init(cfg, seed)
+    # The class above, made fast. On a GPU it holds t, m and v for checkpoints and does not step.
     optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
+    # begin() fills params and optimizer from a checkpoint, if there is one, after stage.done steps.
+    # stage.log.write() adds a line to log.jsonl, stage.save_checkpoint() writes what is listed
+    # above, and stage.finish() writes the model.
     with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch) as stage:
         report.print_beginning(recipe, windows, folder, stage.done, micro_batch, recompute)
         if gpu:
@@ -400,12 +419,12 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             step_beginning = time.perf_counter()
             rows = windows.rows(step * recipe.batch, recipe.batch)
             loss = add_gradients(work, rows, micro_batch)
-            if gpu:
-                loss, norm, lr, skipped = update_on_gpu(work, optimizer, step, recipe)
+            if gpu:             # the loss was 0.0 so far: the GPU was still at work
+                loss, norm, lr, reason = update_on_gpu(work, optimizer, step, recipe)
             else:
-                norm, lr, skipped = update(optimizer, work.sum, loss, step, recipe)
+                norm, lr, reason = update(optimizer, work.sum, loss, step, recipe)
             dt_s = time.perf_counter() - step_beginning
-            entry = log_entry(step, recipe, loss, norm, lr, skipped, dt_s, gpu)
+            entry = log_entry(step, recipe, loss, norm, lr, reason, dt_s, gpu)
             n_done = step + 1
             last = n_done == recipe.steps
             if last or n_done % recipe.eval_every == 0:
@@ -470,8 +489,8 @@ def check_step():
     work = parallel.Gradients(params, cfg)
     add_gradients(work, rows, micro_batch=2)
     work.close()
-    plain = AdamW({name: p.copy() for name, p in params.items()})
-    quick = adamw.AdamW({name: p.copy() for name, p in params.items()})
+    plain = AdamW(gpt.init(cfg, 0, np.float64))
+    quick = adamw.AdamW(gpt.init(cfg, 0, np.float64))
     for _ in range(3):
         plain.step(want, lr=0.01, scale=0.5)
         quick.step(want, lr=0.01, scale=0.5)
@@ -494,16 +513,7 @@ def parse_args(argv=None):
     where = p.add_argument_group("from where to where")
     where.add_argument("--run", type=Path, default=Path("out/demo"), metavar="DIR",
                        help="run folder; the model goes to DIR/base (default: %(default)s)")
-    where.add_argument("--data", nargs="+", type=Path, metavar="PATH",
-                       help="in place of DIR/tokens: .txt, .jsonl or .jsonl.gz files, token "
-                       "shards (.bin), or folders of shards")
-    where.add_argument("--tokenizer", type=Path, metavar="FILE",
-                       help="of --data: tokenizer.json or .tiktoken. Without one, a text is "
-                       "learned by its characters, and shards have the preset's vocabulary")
-    where.add_argument("--raw", action="store_true",
-                       help="the shards are uint16 tokens without a header, as nanoGPT's are")
-    where.add_argument("--align-documents", action="store_true",
-                       help="begin every row where a document begins")
+    corpus.add_arguments(where)
     where.add_argument("--init", type=Path, metavar="MODEL",
                        help="begin with this model: a GPT-2 folder, or a .bin of llm.c")
     what = p.add_argument_group("what; defaults are the preset's, see below")
@@ -520,13 +530,7 @@ def parse_args(argv=None):
     what.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
                       help="what to do if the folder holds a checkpoint of other settings or "
                       "data (default: %(default)s)")
-    fit = p.add_argument_group("memory; only the last bits of sums depend on it")
-    fit.add_argument("--micro-batch", type=int, metavar="N",
-                     help="rows in memory at once (default: what fits)")
-    fit.add_argument("--recompute", action="store_true",
-                     help="keep no activations but the blocks' inputs (default: if it must)")
-    fit.add_argument("--memory-gb", type=float, metavar="GB",
-                     help="memory to plan for (default: 80 %% of what is free, 90 %% on a GPU)")
+    planning.add_arguments(p)
     device.add_arguments(p)
     instead = p.add_argument_group("instead of training")
     instead.add_argument("--check", action="store_true",
@@ -582,9 +586,7 @@ def main(argv=None):
         cfg = replace(cfg, vocab_size=tokenizer.n_vocab)
     recipe = replace(recipe, model=cfg)
     n_tokens = tokenizer.n_vocab if tokenizer else cfg.vocab_size   # a model may know more
-    source = args.data[0] if args.data else None
-    for shard in (*train_shards, *val_shards):
-        check_ids(shard, n_tokens, source)
+    corpus.check_shards([*train_shards, *val_shards], n_tokens, args.data)
     budget = 1e9 * args.memory_gb if args.memory_gb else None
     args.run.mkdir(parents=True, exist_ok=True)
     _, last = train(recipe, tokenizer, train_shards, val_shards, args.run / "base", args.seed,

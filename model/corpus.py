@@ -14,7 +14,7 @@ from pathlib import Path
 import bpe
 import numpy as np
 from run import command, runs
-from tokens.shards import open_shard, read_documents
+from tokens.shards import check_ids, open_shard, read_documents
 
 
 def load_run(run, tokenizer):
@@ -132,6 +132,13 @@ def load_run_and_tokenizer(run):
     return tokenizer, *load_run(run, tokenizer)
 
 
+def check_shards(shards, n_tokens, data=None):
+    """ValueError for an id that is no token; names data[0] if the tokens came from there."""
+    source = data[0] if data else None
+    for shard in shards:
+        check_ids(shard, n_tokens, source)
+
+
 def long_enough(shards, T):
     """The shards with at least two windows of T tokens; says which are left out."""
     kept = [shard for shard in shards if len(shard) >= 2 * T]
@@ -180,6 +187,20 @@ def start_token(tokenizer):
         raise ValueError("--align-documents needs a tokenizer with <|endoftext|>, which tells "
                          "documents apart")
     return token
+
+
+def add_arguments(parser):
+    """The options --data, --tokenizer, --raw and --align-documents."""
+    parser.add_argument("--data", nargs="+", type=Path, metavar="PATH",
+                        help="in place of DIR/tokens: .txt, .jsonl or .jsonl.gz files, token "
+                        "shards (.bin), or folders of shards")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE",
+                        help="of --data: tokenizer.json or .tiktoken. Without one, a text is "
+                        "learned by its characters, and shards have the preset's vocabulary")
+    parser.add_argument("--raw", action="store_true",
+                        help="the shards are uint16 tokens without a header, as nanoGPT's are")
+    parser.add_argument("--align-documents", action="store_true",
+                        help="begin every row where a document begins")
 
 
 if __name__ == "__main__":

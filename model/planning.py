@@ -126,5 +126,16 @@ def print_plan(plan):
     print(f"memory: {', '.join(parts)} = {sum(plan.values()) / 1e6:,.1f} MB", file=sys.stderr)
 
 
+def add_arguments(parser):
+    """The options --micro-batch, --recompute and --memory-gb."""
+    fit = parser.add_argument_group("memory; only the last bits of sums depend on it")
+    fit.add_argument("--micro-batch", type=int, metavar="N",
+                     help="rows in memory at once (default: what fits)")
+    fit.add_argument("--recompute", action="store_true",
+                     help="keep no activations but the blocks' inputs (default: if it must)")
+    fit.add_argument("--memory-gb", type=float, metavar="GB",
+                     help="memory to plan for (default: 80 %% of what is free, 90 %% on a GPU)")
+
+
 if __name__ == "__main__":
     command.only_imported(__doc__)

@@ -16,7 +16,9 @@ from conftest import ROOT
 from token_texts import AWKWARD, PROSE, random_text, run_bpe, trained, write_documents
 from run import command
 from bpe import Tokenizer
+from tokens import trainer
 from tokens.patterns import PATTERNS
+from tokens.trainer import TIES
 
 
 # ---- the file alone ------------------------------------------------------------------------------
@@ -43,8 +45,8 @@ def test_alone_it_checks_itself_and_teaches(tmp_path):
     ("pairs[left, right] += count ", "pairs[left, right] += 1 / count "),
     ("(-pairs[pair], pair)", "(-pairs[pair], -pair[0])"),
     ("best, len(tokens))\n", "best, len(tokens) - 1)\n"),
-    ('if not allowed_special:\n', 'if allowed_special is None:\n        allowed_special = '
-     '{"<|im_end|>": 330}\n    if not allowed_special:\n'),
+    ('if not special_tokens:\n', 'if special_tokens is None:\n        special_tokens = '
+     '{"<|im_end|>": 330}\n    if not special_tokens:\n'),
     ('.decode("utf-8", errors="replace")\n\n\n# ----', '.decode("latin-1")\n\n\n# ----'),
     ('    r"\\s+",\n', ""),
 ])
@@ -53,17 +55,33 @@ def test_alone_it_finds_its_faults(tmp_path, old, new):
     assert done.returncode == 1 and ("WRONG" in done.stdout or "Error" in done.stderr)
 
 
+def mixed(token):
+    """Whether a token has both a digit and a letter."""
+    return bool(regex.search(b"[0-9]", token) and regex.search(b"[A-Za-z]", token))
+
+
 def test_a_rule_about_tokens(tmp_path):
-    """A change that the file proposes: no token with a digit and a letter."""
-    done = run_alone(
-        tmp_path,
-        "                pairs[left, right] += count ",
-        "                joint = (tokens[left] + tokens[right]).decode('latin-1')\n"
-        "                if regex.search('[0-9]', joint) and regex.search('[a-z]', joint):\n"
-        "                    continue\n"
-        "                pairs[left, right] += count ",
-    )
+    """A change that the file invites: no token with a digit and a letter."""
+    done = run_alone(tmp_path, "    return True\n",
+                     '    return not regex.search(b"[0-9][A-Za-z]|[A-Za-z][0-9]", token)\n')
     assert done.returncode == 0 and done.stdout.count("ok  ") == 7
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_a_rule_about_tokens_holds_for_both_trainers(ties, monkeypatch):
+    """The fast trainer asks bpe.may_be_token, too, without a change of its own."""
+    texts = ["a1 b2b2 ab12 ab12 12ab c3po r2d2 " * 5 + PROSE]
+    free = Tokenizer.train(texts, 310, r"\S+|\s+", ties=ties)
+    assert any(mixed(token) for token in free.ranks)
+    monkeypatch.setattr(bpe, "may_be_token", lambda token: not mixed(token))
+    ruled = Tokenizer.train(texts, 310, r"\S+|\s+", ties=ties)
+    assert len(ruled.ranks) == 302 and not any(mixed(token) for token in ruled.ranks)
+    assert all(ruled.decode(ruled.encode(text)) == text for text in texts)
+    if ties == "rustbpe":
+        counts = trainer.count_pieces(texts, r"\S+|\s+")
+        assert list(ruled.ranks) == bpe.train(counts, 302)
+        monkeypatch.setattr(bpe, "may_be_token", lambda token: False)
+        assert len(bpe.train(counts, 300)) == len(trainer.train(counts, 300)) == 256
 
 
 def test_commands_need_the_rooms(tmp_path):

@@ -30,11 +30,6 @@ CHECKS = {
     "definition = fast twin": lambda: house.unpaired(HOUSE, TESTS),
 }
 NOT_YET = {
-    "100 columns": """
-        kernels/adamw.cu kernels/attention.cu kernels/bias.cu kernels/common.cuh
-        kernels/convert.cu kernels/cross_entropy.cu kernels/decode.cu kernels/embedding.cu
-        kernels/gelu.cu kernels/layernorm.cu
-    """.split(),
 }
 
 

@@ -12,6 +12,7 @@
     huggingface     tokenizer.json, vocab.json and merges.txt
     vocabularies    vocabularies by name or file: save and load
     tiktoken        the rest of tiktoken's methods
+    options         the command line of bpe.py
 """
 
 from model import cores  # noqa: F401  before NumPy: it tells NumPy's BLAS how many threads it has

@@ -24,6 +24,7 @@ from collections import Counter
 
 import numpy as np
 
+import bpe
 from model import cores
 from run import command
 from tokens.added import well_formed
@@ -136,8 +137,11 @@ def train(piece_counts, n_tokens, ties="rustbpe", min_frequency=1):
             continue
         if count < min_frequency:
             break
+        token = tokens[left] + tokens[right]
+        if not bpe.may_be_token(token):
+            continue
         new = len(tokens)
-        tokens.append(tokens[left] + tokens[right])
+        tokens.append(token)
         if left == right:
             places = corpus.every_second(places)
         befores, afters = corpus.merge(places, new)

@@ -1,0 +1,102 @@
+"""options.py: the command line of bpe.py, and the options that it refuses together."""
+
+import argparse
+import os
+from pathlib import Path
+
+from run import command
+from tokens.patterns import PATTERNS
+from tokens.trainer import TIES
+from tokens.vocabularies import PUBLISHED
+
+COMMANDS = {
+    "train": "learn a vocabulary from documents",
+    "encode": "turn documents into token shards",
+    "decode": "turn ids back into text",
+    "show": "print the tokens of a text, special tokens recognised",
+}
+
+
+def parse_args(argv, description):
+    """The command line, checked. Its command is None if none is given."""
+    parser = argparse.ArgumentParser(prog="bpe.py", description=description)
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    options = {}
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--run", type=Path, metavar="DIR",
+                         help="folder of the run (default: out/demo)")
+        options[name] = sub.add_argument
+    add_reading(options["train"])
+    add_reading(options["encode"])
+    add_training(options["train"])
+    add_encoding(options["encode"])
+    options["decode"]("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
+    options["show"]("text", nargs="?", metavar="TEXT", help="a text (default: some examples)")
+    options["show"]("--steps", action="store_true", help="print the merges, one at a time")
+    add_vocabulary(options["encode"])
+    add_vocabulary(options["decode"])
+    add_vocabulary(options["show"], nargs="+")
+    args = parser.parse_args(argv)
+    check(args, parser.error)
+    return args
+
+
+def add_reading(option):
+    """The options of the commands that read documents. option: a parser's add_argument."""
+    option("--input", type=Path, nargs="+", metavar="FILE",
+           help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
+    option("--workers", type=int, default=os.cpu_count(), metavar="N",
+           help="processes (default: %(default)s, one for each CPU)")
+
+
+def add_training(option):
+    """The options of training."""
+    option("--vocab-size", type=int, default=1024, metavar="N",
+           help="number of ids, special tokens included (default: %(default)s)")
+    option("--pattern", choices=PATTERNS, default="digits", metavar="NAME",
+           help="how text is cut before merging: one of "
+           f"{', '.join(PATTERNS)} (default: %(default)s)")
+    option("--ties", choices=TIES, default="rustbpe",
+           help="of pairs with equal counts, merge the one that this tool would merge "
+           "(default: %(default)s)")
+    option("--min-frequency", type=int, default=1, metavar="N",
+           help="stop when no pair occurs so often (default: %(default)s)")
+
+
+def add_encoding(option):
+    """The options of the shards."""
+    option("--shard-tokens", type=int, default=100_000_000, metavar="N",
+           help="tokens in a full shard (default: %(default)s)")
+    option("--val-percent", type=int, default=5, metavar="P",
+           help="per cent of documents for validation, chosen by a hash of the id; "
+           "of a .txt file, its last lines (default: %(default)s)")
+
+
+def add_vocabulary(option, nargs=None):
+    """The options that name a tokenizer, or with nargs several."""
+    option("--vocab", metavar="NAME", nargs=nargs,
+           help="a tokenizer.json, vocab.json or .tiktoken file, or one of "
+           f"{', '.join(PUBLISHED)} (default: the run's tokenizer)")
+    option("--ranks", type=Path, metavar="DIR",
+           help="folder of the published .tiktoken files (default: tiktoken's cache)")
+
+
+def check(args, error):
+    """Refuse options that would have no effect, and numbers below 1. error: takes the message."""
+    vocab = getattr(args, "vocab", None) or []
+    names = [vocab] if isinstance(vocab, str) else vocab
+    if args.run is not None and names and args.command in ("decode", "show"):
+        error(f"--run {args.run}: would have no effect, --vocab names the tokenizer")
+    if getattr(args, "ranks", None) is not None and not any(name in PUBLISHED for name in names):
+        error(f"--ranks {args.ranks}: would have no effect without a --vocab of "
+              f"{', '.join(PUBLISHED)}")
+    for option in ("workers", "min_frequency"):
+        if getattr(args, option, 1) < 1:
+            error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
+    args.run = args.run or Path("out/demo")
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)
