@@ -51,6 +51,7 @@ def test_a_stage_that_drops_too_much_is_found(monkeypatch, capsys):
 
 @pytest.mark.parametrize("name, value, twin", [
     ("SHINGLE", 7, "minhash"),
+    ("clusters", lambda signatures: range(len(signatures)), "clusters"),
     ("EMAIL", data.CITATION, "redact"),
     ("STOP_WORDS", {"the"}, "Words.n_stop_words"),
     ("parts_of", lambda text: ([text], [text]), "parts_of"),

@@ -141,10 +141,14 @@ def wrong_pages(chapter):
 
 def wrong_twins(chapter):
     """Definitions of data.py that differ from their fast twins on the text that is kept."""
-    text = "\n".join((*LIGHTHOUSE, *LIGHTHOUSE))
+    story, other = "\n".join(LIGHTHOUSE), "\n".join(BAKERY)
+    text = f"{story}\n\n{story}"
+    signatures = chapter.minhash([story, other, text])
     plain, fast = chapter.Words(text), quality.Words(text)
     pairs = {
         "minhash": (chapter.minhash([text]).tolist(), dedup.minhash([text]).tolist()),
+        "clusters": (list(chapter.clusters(signatures)),
+                     list(dedup.clusters(dedup.band_keys(signatures)))),
         "redact": (chapter.redact(text), pii.redact(text)),
         "parts_of": (chapter.parts_of(text), quality.parts_of(text)),
         "Words.top_ngram_chars": (plain.top_ngram_chars(2), fast.top_ngram_chars(2)),
