@@ -6,34 +6,36 @@
     2 extract                a picture; a page of nothing but menus            not_html, empty
     3 language               a page in Italian                                 language
     4 gopher_repetition      a poem whose every line is the same               dup_line_frac
-      gopher_quality         "Under construction" and twenty words more        gopher_short_doc
+      gopher_quality         "Under construction" and forty words more         gopher_short_doc
     5 minhash                an article that another site has copied           duplicate
     6 c4                     an article with "function f() {" in it            curly_bracket
     7 fineweb                captions, of which none ends in a full stop       line_punct_ratio
     8 pii                    none: e-mail and IP addresses are replaced
 
-`rights` is ours: FineWeb asks no page. Stage 4 is two sets of rules from one paper.
+Two of the ten rows have no number of their own: `rights` is ours (FineWeb asks no page), and the
+two sets of rules of stage 4 are from one paper.
 
 This file holds the rules plainly, in the order of the talk. STAGES, near the end, is what a run
 does to each page. Where a plain definition is slow, its stage uses a fast twin of the same name in
-a room (web/), and a test holds the two equal. All else that stands here is what runs.
+a room (web/). Change both: --check compares them. All else that stands here is what runs.
 
     python data.py --run out/demo                        reads out/demo/crawl/*.warc.gz
     python data.py CC-MAIN-x.warc.gz --run out/cc --blocklist ut1/adult --language-model lid.176.ftz
     python data.py --crawl CC-MAIN-2024-51 --files 3 --run out/cc     three files of a crawl
     python data.py crawl https://example.com --run out/mine           fetch pages (web/crawl.py)
+    python data.py --check     doctests of this file, and a page for each stage (web/examples.py)
 
-The order is that of the paper (section 3.7), and the rules are those of datatrove 0.10, which later
-FineWebs use. The nearest to FineWeb v1 is `--order script --fineweb v1 --no-rights`, with UT1's
-lists and lid.176.bin: minhash comes after fineweb, and rules are older (web/quality.py lists them).
-Three things still differ: web/extract.py is not trafilatura; words are spaCy's and not NLTK's; of
-near-duplicates the one that was fetched first stays.
+The stages stand in the order of FineWeb's paper (section 3.7). Their rules are those of release
+0.10 of datatrove, FineWeb's program. The first FineWeb, v1, was made by an older release, whose
+rules web/quality.py lists, and in the order of its script (see ORDERS). The nearest to it is
+`--order script --fineweb v1 --no-rights`, with UT1's lists and lid.176.bin. Three things still
+differ: web/extract.py is not trafilatura; words are spaCy's and not NLTK's; of near-duplicates the
+one that was fetched first stays.
 
 Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher, table A1);
 Raffel et al. 2020 (C4); Broder 1997 (MinHash); datatrove 0.10, which names the reasons so.
 """
 
-import argparse
 import hashlib
 import itertools
 import math
@@ -43,12 +45,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from model import cores  # noqa: F401   before NumPy: one BLAS thread for each worker
+from model import cores  # noqa: F401   unused: its import, before NumPy's, sets BLAS threads
 import numpy as np
 
 from run import command, runs
-from web import charset, crawl, dedup, extract, language, options, pii, pipeline, quality, remote
-from web import urls
+from web import charset, crawl, dedup, examples, extract, language, options, pii, pipeline
+from web import quality, remote, urls
 from web.dedup import NO_SIGNATURE, normalize, permutations
 from web.funnel import Funnel
 from web.rights import rights
@@ -58,11 +60,10 @@ from web.words import END_MARKS, SYMBOLS, count_sentences, words
 # A document is a dict with FineWeb's columns (url, id, date, language ...). It starts with the
 # `record` of a WARC file; stage 2 makes that a `text`. A *stage* takes a document and the Tools
 # (lists and models, see below). It returns None if the document stays, or the reason why it goes.
-# A *rule* takes a text and returns (the kept text, None) or (None, reason).
+# A *rule* takes a text, or in stage 1 an address, and returns (what stays, None) or (None, reason).
 
 # ------------------------------------------------------------------------------------------ 1. url
 # The address alone tells something: its host may be on a list, and its words may be on others.
-
 
 def url_filter(url, blocklist=urls.Blocklist()):
     """(url, None) or (None, reason). blocklist: lists of hosts, addresses and words.
@@ -110,14 +111,14 @@ def stage_rights(doc, tools):
 
 # -------------------------------------------------------------------------------------- 2. extract
 
-
 def stage_extract(doc, tools):
     """Drops a picture ("not_html"), and a page without a main text ("empty").
 
     web/charset.py turns bytes into text, and takes the declared charset only as a hint. Valid UTF-8
-    is read as UTF-8, whatever the header and <meta> say. Else a declaration counts if hardly a byte
-    contradicts it; else the page is read as windows-1252. So a page that lies about its charset is
-    read all the same. If its text still is garbage, stages 3 or 4 drop it; no count tells of a lie.
+    is read as UTF-8, whatever the header and <meta> say. Else a declaration counts if in it at most
+    1 % of what is not ASCII is broken; else the page is read as windows-1252. (Exceptions are in
+    charset.read.) So a page that lies about its charset is read all the same. If its text still is
+    garbage, stages 3 or 4 drop it; no count tells of a lie.
     """
     record = doc.pop("record")
     if record.status and not 200 <= record.status < 300:    # Common Crawl keeps those elsewhere
@@ -135,6 +136,9 @@ def stage_extract(doc, tools):
 
 
 # ------------------------------------------------------------------------------------- 3. language
+# A fastText model gives each language that it knows a probability, from the letters of the text.
+# The score is that of the likeliest one. 0.65 is FineWeb's limit. With web/language.ftz 98 % of
+# held-out English sentences score more, and 0.1 % of those in other languages, as English.
 
 LANGUAGE_THRESHOLD = 0.65
 
@@ -181,9 +185,9 @@ GOPHER_REPETITION = {                       # least, most
 }
 GOPHER_QUALITY = {
     "gopher_short_doc": (50, math.inf),             # words that are no symbols
-    "gopher_long_doc": (0, 100_000),                # the same
-    "gopher_below_avg_threshold": (3, math.inf),    # their mean length
-    "gopher_above_avg_threshold": (0, 10),          # the same
+    "gopher_long_doc": (0, 100_000),                # words that are no symbols
+    "gopher_below_avg_threshold": (3, math.inf),    # mean length of words that are no symbols
+    "gopher_above_avg_threshold": (0, 10),          # mean length of words that are no symbols
     "gopher_too_many_hashes": (0, 0.1),             # signs # of all words
     "gopher_too_many_ellipsis": (0, 0.1),           # ellipses of all words
     "gopher_too_many_bullets": (0, 0.9),            # lines that begin with a bullet, of all lines
@@ -286,6 +290,7 @@ def prose_measures(text, words_of):
     yield "gopher_long_doc", found.n_real
     yield "gopher_below_avg_threshold", found.mean_length
     yield "gopher_above_avg_threshold", found.mean_length
+    # judge has stopped at short_doc if there is no word, so nothing below divides by zero.
     yield "gopher_too_many_hashes", text.count("#") / len(found)
     yield "gopher_too_many_ellipsis", (text.count("...") + text.count("…")) / len(found)
     lines = text.splitlines()
@@ -303,7 +308,7 @@ def gopher_quality(text, words_of=Words):
 
 
 def stage_gopher_quality(doc, tools):
-    """Drops "Under construction" and twenty words more."""
+    """Drops "Under construction" and forty words more."""
     return gopher_quality(doc["text"], tools.words_of)[1]
 
 
@@ -311,19 +316,20 @@ def stage_gopher_quality(doc, tools):
 # Two texts are near-duplicates if they share most of their shingles, the runs of five words in
 # them. Nobody can compare all pairs of a million texts, so each text gets a signature. A hash
 # function puts all shingles of the world into a random order, and the signature names the first one
-# that the text has: its least hash. Take the shingles that A or B has. Each is equally likely to be
-# the first, so if A and B share a part s of them, both name the same one with probability s.
+# that the text has: its least hash. Take all shingles that A or B has. Each is equally likely to be
+# the first, so if a part s of these is in A and in B, both name the same one with probability s.
 #
 # 112 hash functions give 112 numbers, cut into 14 bands of 8. Two texts are linked if in any band
 # all 8 numbers are equal:
 #
 #     shared part s     one band: s^8     at least one of 14: 1 - (1 - s^8)^14
-#     0.85              0.272             0.988     almost surely linked
-#     0.72              0.072             0.650
-#     0.50              0.004             0.053     almost surely not
+#     0.85              0.272             0.988     almost surely linked: 85 of 86
+#     0.72              0.072             0.650     2 of 3
+#     0.50              0.004             0.053     seldom: 1 of 19
 #
 # 8 numbers at once make a band hard to share for unlike texts; 14 bands give like texts 14 chances.
-# Links make clusters: if A is linked to B, and B to C, only one of the three stays.
+# Links make clusters: if A is linked to B, and B to C, only one of the three stays. So two texts
+# that share half can still meet in a cluster, through a third text that is like both.
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
 MERSENNE = np.uint64(2 ** 61 - 1)
@@ -360,7 +366,7 @@ def minhash(texts):
         for shingle in shingles(text):
             digest = hashlib.sha1(shingle.encode("utf-8", "surrogatepass")).digest()
             h = np.frombuffer(digest, "<u8", 1)
-            np.minimum(row, (h * a + b) % MERSENNE, out=row)    # the product wraps at 2^64
+            np.minimum(row, (h * a + b) % MERSENNE, out=row)    # h a + b wraps at 2^64
     return signatures
 
 
@@ -372,9 +378,9 @@ def clusters(signatures):
         if signature[0] == NO_SIGNATURE:                    # too short to be anybody's duplicate
             continue
         for band, numbers in enumerate(signature.reshape(BANDS, ROWS)):
-            j = first.setdefault((band, numbers.tobytes()), i)
+            j = first.setdefault((band, numbers.tobytes()), i)      # i itself, or linked to it
             low, high = sorted((leader[i], leader[j]))
-            leader[leader == high] = low                    # two clusters become one
+            leader[leader == high] = low        # all texts of the later cluster join the earlier
     return leader
 
 
@@ -399,13 +405,14 @@ def c4_quality(text):
     """Removes marks of citations, and lines that are notices, scripts or stubs; drops code.
 
     As FineWeb runs it, no line needs to end in a full stop, and two numbers of the paper are
-    swapped: a line needs 3 words and a text 5 sentences.
+    swapped: a line needs 3 words and a text 5 sentences. Sentences are only counted, by
+    count_sentences of web/words.py: count_sentences("One. Two!") is 2. No rule needs them apart.
     """
     kept, n_sentences = [], 0
     for line in text.splitlines():
         pieces = line.split()
         if len(pieces) < 3 or (len(line) > 1000 and max(map(len, pieces)) > 1000):
-            continue                                        # a stub, or no words
+            continue                                        # too few words, or a huge one
         line = line.strip()
         if "[" in line:
             line = CITATION.sub("", line)
@@ -435,6 +442,8 @@ def stage_c4(doc, tools):
 
 
 # -------------------------------------------------------------------------------------- 7. FineWeb
+# Measures of the layout, judged as Gopher's are. `--fineweb v1` does not use this table: add a rule
+# of your own to quality.fineweb_quality_v1 as well, or to Gopher's, which both versions share.
 
 FINEWEB = {                                 # least, most
     "line_punct_ratio": (0.12, 1),          # lines that end in . ! ? or such a mark of any script
@@ -451,7 +460,7 @@ def layout_measures(text, lines, words_of):
     _, chars = repeats(lines)
     yield "char_dup_ratio", chars / len(text.replace("\n", ""))
     n_breaks = text.count("\n")
-    if n_breaks / len(text.split()) > 0.3:          # a text has at least as many words as pieces
+    if n_breaks / len(text.split()) > 0.3:          # else the ratio to words, no fewer, is fine too
         yield "list_ratio", n_breaks / len(words_of(text))
 
 
@@ -495,6 +504,9 @@ def stage_pii(doc, tools):
 
 
 # --------------------------------------------------------------------------------- all the stages
+# There are two orders. The paper found its rules in the first: those of C4 and FineWeb were chosen
+# on texts without near-duplicates. datatrove's script first takes all steps that look at one page
+# alone, so that minhash, which has to see all texts before it can drop one, sees fewer.
 
 STAGES = {                      # name in the funnel: function, in the order of the paper
     "url": stage_url,
@@ -539,7 +551,8 @@ class Tools:
 # RUN/docs/report.json is the funnel (web/funnel.py). For each stage it tells how many documents and
 # bytes went in and out, CPU seconds, how many documents were dropped for which reason, and for each
 # reason three examples: address and first 300 characters. Of redaction it tells only the bytes
-# before and after. dropped.tsv.gz has the address, stage and reason of every dropped page.
+# before and after. The printed table has room only for the most frequent reasons, and leaves out
+# `gopher_`. dropped.tsv.gz has the address, stage and reason of every dropped page.
 
 
 def run(paths, run_dir, settings=options.Settings(), workers=None, dump=None, index=(),
@@ -567,24 +580,15 @@ def run(paths, run_dir, settings=options.Settings(), workers=None, dump=None, in
     return job.funnel
 
 
-def parse_args(argv=None):
-    """The options of a run (web/options.py)."""
-    parser = argparse.ArgumentParser(
-        prog="data.py", description="A raw web crawl in, clean documents out, as FineWeb does it.",
-        epilog="python data.py crawl --help: how to fetch pages yourself")
-    options.add_options(parser)
-    args = parser.parse_args(argv)
-    options.check(args, parser)
-    return args
-
-
 def main(argv=None):
-    """The command: `crawl` fetches pages, all else is a run."""
+    """The command: `crawl` fetches pages, --check checks this file, all else is a run."""
     argv = sys.argv[1:] if argv is None else argv
     runs.start_clock()
     if argv[:1] == ["crawl"]:
         return crawl.main(argv[1:])
-    args = parse_args(argv)
+    args = options.parse_args(argv)
+    if args.check:
+        return examples.check(sys.modules[__name__])
     paths = remote.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
     funnel = run(paths, args.run, options.settings_of(args), args.workers, args.dump, args.index,
                  args.save_index)

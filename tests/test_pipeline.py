@@ -544,7 +544,7 @@ def test_a_mistake_ends_the_program_with_2(tmp_path):
 def test_bad_flags(capsys):
     for argv in (["--workers", "0"], ["--workers", "two"], ["--nonsense"]):
         with pytest.raises(SystemExit) as stop:
-            data.parse_args(argv)
+            data.options.parse_args(argv)
         assert stop.value.code == 2 and "data.py: error: " in capsys.readouterr().err
 
 

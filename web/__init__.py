@@ -43,4 +43,5 @@ The run of data.py:
     pipeline      sources, workers, units, shards
     options       its options and settings
     funnel        what every stage did
+    examples      a made-up page for each stage, for data.py --check
 """

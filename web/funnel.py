@@ -62,7 +62,8 @@ class Funnel:
     def table(self):
         """A line for each stage: documents kept, the share that it dropped, MB kept, CPU seconds.
 
-        Behind that stand the most frequent reasons, as many as there is room for.
+        Behind that stand the most frequent reasons, as many as there is room for, without Gopher's
+        name. The report has them all.
         """
         lines = [f"{'stage':17}{'kept':>9}{'dropped':>8}{'MB':>7}{'CPU s':>7}  reasons"]
         for stage, counts in self.counts.items():

@@ -3,6 +3,7 @@
 Settings go into report.json, and a killed run goes on only with the same ones.
 """
 
+import argparse
 import os
 from dataclasses import dataclass
 
@@ -37,8 +38,19 @@ class Settings:
         return [path for path in named if path]
 
 
+def parse_args(argv):
+    """data.py's command line."""
+    parser = argparse.ArgumentParser(
+        prog="data.py", description="A raw web crawl in, clean documents out, as FineWeb does it.",
+        epilog="python data.py crawl --help: how to fetch pages yourself")
+    add_options(parser)
+    args = parser.parse_args(argv)
+    check(args, parser, argv)
+    return args
+
+
 def add_options(parser):
-    """Give data.py's parser the options of a run."""
+    """Give data.py's parser its options."""
     add = parser.add_argument
     add("paths", nargs="*", metavar="WARC_OR_DIR",
         help="WARC, WET or ARC files, folders of them, or their addresses (default: RUN/crawl)")
@@ -85,9 +97,20 @@ def add_options(parser):
     add("--no-rights", dest="rights", action="store_false",
         help="do not ask pages for their rights, and note no licences")
 
+    add = parser.add_argument_group("instead of a run").add_argument
+    add("--check", action="store_true",
+        help="check data.py: its doctests, and a made-up page for each stage")
 
-def check(args, parser):
+
+def check(args, parser, argv):
     """End with an error if options do not go together."""
+    if args.check:
+        why = "would have no effect; --check reads no crawl"
+        if args.paths:
+            parser.error(f"{args.paths[0]}: {why}")
+        if not args.rights:
+            parser.error(f"--no-rights: {why}")
+        command.refuse(parser, argv, {"check", "paths"}, "--check reads no crawl")
     for name, n in (("workers", args.workers), ("files", args.files)):
         if n is not None and n < 1:
             parser.error(f"--{name} {n}: at least 1")

@@ -1,0 +1,168 @@
+"""A made-up page for each stage of data.py, which that stage must drop, and one that all must keep.
+
+    python data.py --check
+
+takes these pages through the stages, runs the examples in data.py's docstrings, and compares its
+definitions with their fast twins on the page that is kept. It exits with 1 if anything is wrong. A
+rule that was added to data.py may rightly drop a page earlier than before.
+"""
+
+import doctest
+from typing import NamedTuple
+
+from model import cores  # noqa: F401   before NumPy
+import numpy as np
+
+from run import command
+from web import dedup, options, pii, pipeline, quality
+from web.warc import Record
+
+
+class Example(NamedTuple):
+    """A page. stage: the one that must drop it, or "kept"."""
+    stage: str
+    url: str
+    body: bytes
+    headers: dict = {"content-type": "text/html"}
+
+    def document(self):
+        """The document that stage 1 is given: a new one each time, because stages change it."""
+        record = Record(url=self.url, type="response", status=200, body=self.body,
+                        http_headers=self.headers)
+        return {"url": self.url, "record": record}
+
+
+def html(*paragraphs, head=""):
+    """The bytes of a page with these paragraphs."""
+    body = "".join(f"<p>{paragraph}</p>\n" for paragraph in paragraphs)
+    page = f"<html><head>{head}<title>A page</title></head><body>\n{body}</body></html>"
+    return page.encode()
+
+
+LIGHTHOUSE = (
+    "The lighthouse keeper climbed the stairs every evening with a can of oil in one hand. "
+    "There were one hundred and twelve steps, and she had counted them many times.",
+    "From the gallery she could see the fishing boats that came home around the cape. "
+    "When the fog was thick, she rang the bell until the last of them had answered.",
+    "One winter the storm broke a window and put out the lamp. She carried a lantern to the "
+    "rail and stood there until morning. Nobody was lost that night.",
+    "If you know more about her, write to jo@site.com, please.",
+)
+BAKERY = (
+    "My grandfather opened his bakery before the war, in a narrow street behind the market. "
+    "He began work at three, and the smell of bread woke the children next door.",
+    "He never wrote a recipe down, so we had to watch his hands to learn what he did. "
+    "The dough has to rest longer than people think, and the oven must be very hot.",
+    "Today my sister runs the shop with two of her friends. They still use the old oven, "
+    "and on Saturdays the queue reaches the corner.",
+)
+ITALIAN = (
+    "Il guardiano del faro saliva le scale ogni sera con una lampada in mano e contava i gradini.",
+    "Dalla terrazza poteva vedere le barche dei pescatori che tornavano a casa intorno al capo.",
+    "Quando la nebbia era fitta, suonava la campana finché tutti non avevano risposto.",
+)
+CAPTIONS = (
+    "A boat with a red sail that lies in the harbour",
+    "The old bridge over the river in the light of morning",
+    "Two children with a kite on the beach behind the pier",
+    "My neighbour and her dog at the gate of their garden",
+    "An empty road between the fields that leads to the hills",
+    "The clock of the town hall, which has been slow for years",
+    "Ripe apples in a basket on the step of the kitchen door",
+    "Is this the tallest tree in the park? We think so",
+    "Snow on the roofs of the village, which had melted by noon",
+)
+
+PAGES = [
+    Example("kept", "http://a.com/lighthouse", html(*LIGHTHOUSE)),
+    Example("url", "http://a.com/casino-poker-bonus", html(*LIGHTHOUSE)),
+    Example("rights", "http://a.com/no", html(*LIGHTHOUSE,
+                                              head='<meta name="robots" content="noai">')),
+    Example("extract", "http://a.com/picture", b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+            {"content-type": "image/png"}),
+    Example("language", "http://a.com/faro", html(*ITALIAN)),
+    Example("gopher_repetition", "http://a.com/poem",
+            html(*["The rain came down and the wind blew."] * 12)),
+    Example("gopher_quality", "http://a.com/new",
+            html("Under construction. We are still at work on this page, and it will have much "
+                 "more to show when you come back in a few weeks. Until then you can write to us "
+                 "or look at the photographs that visitors sent last year.")),
+    Example("minhash", "http://b.com/copy", html(*LIGHTHOUSE, "Copied from a.com with thanks.")),
+    Example("c4", "http://a.com/code",
+            html(*BAKERY, "The clock on the page is made by function f() { return now; } here.")),
+    Example("fineweb", "http://a.com/captions", html(*CAPTIONS)),
+]
+
+# ------------------------------------------------------------------------- python data.py --check
+
+
+def check(chapter):
+    """Check data.py. Prints where each page ended, and what is wrong; returns the exit status.
+
+    chapter: the module of data.py, which imports this room.
+    """
+    faults = wrong_pages(chapter) + wrong_twins(chapter)
+    failed, _ = doctest.testmod(chapter)
+    if failed:
+        faults.append(f"{failed} examples of the docstrings, see above")
+    for fault in faults:
+        print(f"WRONG: {fault}")
+    if not faults:
+        print("Each stage drops its page, the good one stays, and the examples hold.")
+    return 1 if faults else 0
+
+
+def wrong_pages(chapter):
+    """Take PAGES through the stages. Prints where each ended; returns what is wrong."""
+    signatures, faults = [], []
+
+    def minhash(doc, tools):
+        """The stage, and what the run does when all texts are signed."""
+        chapter.stage_minhash(doc, tools)
+        signatures.append(doc["signature"])
+        is_first = chapter.clusters(np.array(signatures))[-1] == len(signatures) - 1
+        return None if is_first else "duplicate"
+
+    stages = chapter.STAGES | {"minhash": minhash}
+    tools = chapter.Tools(options.Settings())
+    for page in PAGES:
+        doc = pipeline.take(stages, tools, list(stages), page.document())
+        last, *_ = doc["trail"][-1]
+        ended = last if doc["reason"] else "kept"
+        print(f"{ended:18} {doc['reason'] or '':18} {page.url}")
+        if ended != page.stage:
+            faults.append(f"{page.url} ended at {ended}, and should end at {page.stage}")
+        elif (doc["reason"] or "").startswith("error_"):
+            faults.append(f"{page.url}: {ended} fails on it with {doc['reason']}")
+        elif ended == "kept" and pii.EMAILS[0] not in doc["text"]:
+            faults.append(f"{page.url}: pii did not replace the e-mail address")
+    return faults
+
+
+def wrong_twins(chapter):
+    """Definitions of data.py that differ from their fast twins on the text that is kept."""
+    story, other = "\n".join(LIGHTHOUSE), "\n".join(BAKERY)
+    text = f"{story}\n\n{story}"
+    signatures = chapter.minhash([story, other, text])
+    plain, fast = chapter.Words(text), quality.Words(text)
+    pairs = {
+        "minhash": (chapter.minhash([text]).tolist(), dedup.minhash([text]).tolist()),
+        "clusters": (list(chapter.clusters(signatures)),
+                     list(dedup.clusters(dedup.band_keys(signatures)))),
+        "redact": (chapter.redact(text), pii.redact(text)),
+        "parts_of": (chapter.parts_of(text), quality.parts_of(text)),
+        "Words.top_ngram_chars": (plain.top_ngram_chars(2), fast.top_ngram_chars(2)),
+        "Words.duplicate_ngram_chars": (plain.duplicate_ngram_chars(5),
+                                        fast.duplicate_ngram_chars(5)),
+    }
+    for name in ("n_real", "mean_length", "n_alphabetic", "n_stop_words"):
+        pairs[f"Words.{name}"] = (getattr(plain, name), getattr(fast, name))
+    faults = []
+    for name, (ours, twin) in pairs.items():
+        if ours != twin:
+            faults.append(f"{name} differs from its fast twin, which a run uses")
+    return faults
+
+
+if __name__ == "__main__":
+    command.only_imported(__doc__)
