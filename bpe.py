@@ -117,7 +117,7 @@ def train(piece_counts, n_tokens):
         pairs = Counter()
         for ids, count in words:
             for left, right in zip(ids, ids[1:]):
-                pairs[left, right] += count     # "aaa" has two pairs (a, a); a merge takes only one
+                pairs[left, right] += count     # "aaa" counts twice, though only one can merge
         allowed = [pair for pair in pairs if may_be_token(tokens[pair[0]] + tokens[pair[1]])]
         if not allowed:
             break
@@ -142,8 +142,8 @@ def replace_pair(ids, pair, new):
 # Without a pattern, "dog." "dog!" and "dog?" would each become a token, and so would whole phrases.
 # The pattern cuts a text into pieces before any counting or merging. No merge crosses a cut, so the
 # pattern decides what can be a token at all. The first alternative that matches counts.
-# This pattern cuts between every digit and every letter. So a rule in may_be_token against tokens
-# with both changes nothing in a text that is cut by it, only where `train` is given other pieces.
+# This pattern cuts between every digit and every letter, so no token has both. A rule against such
+# tokens in may_be_token changes nothing here; try it on train({b"a1b2": 5, b"ab12": 3}, 262).
 #
 # A word takes the space before it along. So a text needs almost no tokens for its spaces. But
 # " hello" and "hello" are different bytes and hence different tokens with different ids: the model
@@ -365,7 +365,7 @@ class Tokenizer:
 
         allowed_special: a set of names, or "all". disallowed_special: a set of texts, or "all", the
         special tokens that are not allowed. A text with one of these is a ValueError, so nobody
-        overlooks that a user typed it. A special token that is neither is ordinary text.
+        overlooks that a user typed it. A special token in neither set is read as ordinary text.
         """
         return self.encode_to_numpy(text, allowed_special=allowed_special,
                                     disallowed_special=disallowed_special).tolist()

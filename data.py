@@ -156,7 +156,7 @@ def stage_language(doc, tools):
 # --------------------------------------------------------------------------------------- 4. Gopher
 # These rules measure a text: how long are its words, which share of its lines came before? A table
 # has the least and the most that each measure may be. To add a rule, yield its name and value among
-# the measures, and give it a line in the table.
+# the measures, and give it a line in the table. --check then tells which of its pages that drops.
 
 
 def judge(text, limits, measures):
@@ -173,7 +173,7 @@ GOPHER_REPETITION = {                       # least, most
     "dup_para_char_frac": (0, 0.20),        # their characters, of all characters of the text
     "dup_line_frac": (0, 0.30),             # lines that came before, of all lines
     "dup_line_char_frac": (0, 0.20),
-    "top_2_gram": (0, 0.20),                # characters of the most frequent pair of words
+    "top_2_gram": (0, 0.20),                # characters of the most frequent pair, of all, too
     "top_3_gram": (0, 0.18),
     "top_4_gram": (0, 0.16),
     "duplicated_5_n_grams": (0, 0.15),      # characters of runs of five words that came before
@@ -390,7 +390,7 @@ def deduplicate(texts):
 
 
 def stage_minhash(doc, tools):
-    """Signs the text. When all are signed, the run drops an article that another site copied."""
+    """Signs the text. Later the run drops an article that another site copied (web/pipeline.py)."""
     [doc["signature"]] = dedup.minhash([doc["text"]], tools.settings.fineweb)
 
 
@@ -405,7 +405,7 @@ def c4_quality(text):
     """Removes marks of citations, and lines that are notices, scripts or stubs; drops code.
 
     As FineWeb runs it, no line needs to end in a full stop, and two numbers of the paper are
-    swapped: a line needs 3 words and a text 5 sentences. Sentences are only counted, by
+    swapped: here a line needs 3 words and a text 5 sentences. Sentences are only counted, by
     count_sentences of web/words.py: count_sentences("One. Two!") is 2. No rule needs them apart.
     """
     kept, n_sentences = [], 0

@@ -118,8 +118,8 @@ def init(cfg, seed, dtype=np.float32):
 
 
 # ------------------------------------------------------------------------------------- operations
-# An operation's forward returns (result, cache): the cache is what its backward needs, and below it
-# has the operation's name. A backward returns the derivatives of the forward's arguments.
+# An operation's forward returns (result, cache): the cache is what its backward needs. Block and
+# model name such a cache after its operation. A backward returns the arguments' derivatives.
 
 
 def embedding_forward(tokens, positions, wte, wpe):
@@ -150,10 +150,10 @@ def layernorm_forward(x, w, b, eps=1e-5):
 def layernorm_backward(dy, cache):
     """(B,T,C) -> dx (B,T,C), dw (C,), db (C,)
 
-    Were mean and rstd constants, dx would be rstd * dn. But n stays the same when a number is added
-    to the whole row, and when the row less its mean grows, for it is divided by its length. So two
-    components of dn move nothing and are taken away: mean(dn) along the vector of ones, and
-    mean(dn * n) n along n, whose length is sqrt(C).
+    Were mean and rstd constants, dx would be rstd * dn. But two movements of x change nothing in n:
+    adding a number to the whole row, for its mean is subtracted, and stretching the row about its
+    mean, for it is divided by its deviation (but for eps). So two components of dn are taken away:
+    mean(dn) along the vector of ones, and mean(dn * n) n along n, whose length is sqrt(C).
     """
     n, rstd, w = cache
     # forward was: y = n * w + b
@@ -401,7 +401,7 @@ def forward(params, cfg, tokens):
 
 
 def token_losses(params, cfg, tokens, targets, temperature=1.0):
-    """-log probability of each target in nats, 0 where it is -1: (B,T), (B,T) int -> (B,T)"""
+    """-log probability of each target in nats; a target of -1 gives 0: (B,T), (B,T) -> (B,T)"""
     check_tokens(cfg, np.maximum(targets, 0), "targets")
     logits, _ = forward(params, cfg, tokens)
     nll, _ = cross_entropy_forward(logits / temperature, np.maximum(targets, 0))
@@ -452,8 +452,8 @@ class Cache:
     a new token runs through the model alone. Without, all t tokens up to it run again, and a text
     of T tokens costs T (T + 1) / 2 runs. (Looking at t keys grows with t either way.)
 
-    k, v (L,B,NH,S,HS) in the dtype of `like`; length (B,): positions in use. A caller may set it,
-    row by row.
+    k, v (L,B,NH,S,HS) in the dtype of `like`. length (B,): positions in use. Rows may differ: a
+    caller who shortens one goes back in its text.
     """
 
     def __init__(self, cfg, batch, n_positions=None, like=None):
@@ -470,7 +470,7 @@ class Cache:
 def decode(params, cfg, tokens, cache):
     """Read new tokens and return the logits of the token after each: (B,T) int -> (B,T,V)
 
-    Every row sees what the cache holds of it. The new positions are added to the cache.
+    Row b continues the text of row b of the cache. The new positions are added to the cache.
     """
     check_tokens(cfg, tokens)
     B, T = tokens.shape
@@ -483,7 +483,7 @@ def decode(params, cfg, tokens, cache):
     x = embedding_forward(tokens, positions, params["wte.weight"], params["wpe.weight"])
     for i in range(cfg.n_layer):
 
-        def attend(q, k, v, i=i):
+        def attend(q, k, v, i=i):                                       # the i of this block
             cache.k[i, rows, :, positions] = k.swapaxes(1, 2)           # both sides (B,T,NH,HS)
             cache.v[i, rows, :, positions] = v.swapaxes(1, 2)
             return attention_forward(q, cache.k[i], cache.v[i], visible)

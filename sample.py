@@ -434,9 +434,9 @@ def generate(params, cfg, tokenizer, prompts, **settings):
     not generate(..., [B])[0], which has the stream 0.
 
     The logits of a row can differ in the last bits: a matrix product with more rows may add its
-    terms in another order, which rounds differently. So a token can differ where two tokens are
-    equally likely up to these bits. Logits are the same to the last bit only if all matrix products
-    have the same shapes: as many replies side by side at every step, on as many threads.
+    terms in another order, which rounds differently. So a token can differ, seldom: where the
+    random number lies on the border of two tokens up to these bits. Logits are the same to the last
+    bit only if all products have the same shapes: as many replies side by side, and threads.
     """
     settings = Settings(**settings).check()
     replies = []

@@ -195,9 +195,9 @@ def clip_scale(norm, limit):
 def learning_rate(step, recipe):
     """A linear warm-up to lr, then half a cosine down to min_lr. Steps count from 0.
 
-    The warm-up is for AdamW's means, which are over few gradients at first. The bias correction
-    gives them the right length, but they are mostly noise: the first step moves all weights by the
-    same length, up or down as one gradient says. The step after the last would have min_lr. For
+    The warm-up is for AdamW (below), which divides a mean of gradients by a mean of their squares.
+    Over few gradients both are mostly noise: the very first step moves every weight by the whole
+    learning rate, whatever the size of its gradient. The step after the last would have min_lr. For
     another schedule give `remaining` another curve from 1 to 0: python train.py --check tests it
     """
     if step < recipe.warmup:
@@ -225,7 +225,7 @@ class AdamW:
 
     Weight decay pulls matrices and embeddings towards 0, so that no weight is large without a
     reason. It is decoupled: it goes straight into the update and not through m and v, which would
-    weaken it where gradients are large. Biases and norms do not decay: they are few, and a norm's
+    divide it by the size of gradients. Biases and norms do not decay: they are few, and a norm's
     weight is meant to be near 1, not 0.
     """
 
