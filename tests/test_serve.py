@@ -367,6 +367,11 @@ def test_a_body_does_not_stay_while_a_reply_is_written(server, monkeypatch):
         )
 
 
+def waiting(server):
+    """The addresses of the clients that have not read all of their answers."""
+    return [h.client_address for h in list(server.handlers) if h.unread > 0]
+
+
 def test_clients_that_do_not_read(run, monkeypatch):
     """Their answers wait up to a bound in all; beyond it the longest waiting is closed."""
     monkeypatch.setattr(serve, "UNREAD", 5 << 20)
@@ -381,7 +386,8 @@ def test_clients_that_do_not_read(run, monkeypatch):
             s.connect(server.server_address)
             s.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             clients.append(s)
-            wait_for(lambda: sum(h.unread > 0 for h in list(server.handlers)) == min(n + 1, 2))
+            ours = s.getsockname()
+            wait_for(lambda: waiting(server).count(ours) == 1 and len(waiting(server)) == min(n + 1, 2))
         lengths = []
         for s in clients:
             with contextlib.suppress(ConnectionError):
