@@ -381,7 +381,7 @@ def rl(
     name, reward = find_reward(reward)
     out = out or options.folder_of(name)
     model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
-    judged = reward is reward_model
+    judged = reward is reward_model         # if so, read() also loads the judge
     given = rollouts.read(run, recipe, model, seed, tasks, unseen, start, reference, judged)
     identity = rollouts.identity(given, params, seed, name, reward)
     before = arena.measure(*model, given.unseen, recipe.max_tokens)
