@@ -18,15 +18,26 @@ and a stage is its weights w. Pre-training gives 1 / n to each of the n tokens o
     RL      w = A / n               for the n tokens that the model sampled, else 0; the advantage A
                                     is the reward of the reply minus the mean of its group, which
                                     is all replies to the same question
-    leash   w = beta d / n          added to those of RL; d = log p_reference - log p of the token
+    leash   w = beta d / n          added to those of RL; d = log p_reference - log p of the token,
+                                    and beta says how strong the leash is
     DPO     w = +u / pairs          for the tokens of the better reply of a pair, and -u / pairs for
-                                    those of the worse one; u = beta sigma(-beta delta). A reply has
-                                    gained log p - log p_reference, summed over its tokens; delta is
-                                    the gain of the better reply minus that of the worse
+                                    those of the worse one; u = beta sigma(-beta delta), where
+                                    sigma(x) = 1 / (1 + exp(-x)). A reply has gained log p -
+                                    log p_reference, summed over its tokens; delta is the gain of
+                                    the better reply minus that of the worse
 
-Only a reward model has no weights of tokens, because it gives one number r to a whole reply:
+Only a reward model has no weights of tokens, because it gives one number r to a whole reply. Its
+loss is the mean over the pairs of replies to a prompt of
 
-    reward  loss = -log sigma(r_better - r_worse), the mean over the pairs of a prompt
+    reward  -log sigma(r_better - r_worse) + 0.01 (r_better + r_worse)^2
+
+The numbers of a stage are its recipe (chat/options.py). The demo's:
+
+              steps   peak lr   beta     a step learns from
+    sft        1250     0.002      -     64 conversations and 2 windows of text
+    rl           28    0.0001    0.0     16 replies to each of 16 questions, and 64 conversations
+    reward      400     0.001      -     16 comparisons of replies to one question
+    dpo         100    0.0001    0.1     16 pairs of replies
 
 Two more commands measure the result:
 
@@ -35,8 +46,10 @@ Two more commands measure the result:
 
 This file defines the stages. In each, a learner (chat/tuning.py) collects the gradients of a step:
 learner.add(tokens, targets, weights) adds those of one batch, and learner.update(loss, info) clips
-them, takes a step of AdamW, logs it, and saves now and then. chat/packing.py puts many texts into
-one row, chat/lessons.py reads the data, chat/judges.py is the reward model.
+them, takes a step of AdamW, logs it, and saves now and then. A stage that was killed goes on from
+there, unless its identity (recipe, seed, data, first weights) has changed. Then on_mismatch says
+whether that is an error or the stage begins again. chat/packing.py puts many texts into one row,
+chat/lessons.py reads the data, chat/judges.py is the reward model.
 
 Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
 Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
@@ -50,10 +63,8 @@ from model import fast              # before numpy: it tells NumPy's BLAS which 
 import numpy as np
 
 import sample
-import train
 from chat import arena, commands, generate, grading, judges, lessons
 from chat import options, packing, rollouts, tuning, variants
-from model import corpus, resume
 from run import command
 
 # ------------------------------------------------------------------------- supervised fine-tuning
@@ -98,22 +109,15 @@ def add_conversations(learner, conversations, n_positions):
     return loss, int(mask.sum())
 
 
-def replay_text(run, recipe, tokenizer, cfg, seed):
-    """Windows of the text that the base model read, or None if the recipe has none.
+def add_replay(learner, text, step, recipe):
+    """Add the gradient of a step's windows of the text that the base model read.
 
     Fine-tuning alone makes a model forget: a conversation about a game does not need the weights
     that hold a fact, so nothing keeps them where they are. A little of the old text in each step
-    does: of the demo's facts that no conversation asks about the assistant knows 92 % with replay
-    and 18 % without. For the same reason a step of RL has conversations about other things.
+    does. Some facts of the demo stand on ten pages or more, but no conversation asks about them.
+    The assistant knows 92 % of these with replay and 18 % without. For the same reason a step of RL
+    has conversations about other things. Returns the mean loss in nats a token.
     """
-    if not recipe.replay:
-        return None
-    shards, _ = corpus.load_run(run, tokenizer)
-    return train.Windows(shards, cfg.n_positions, seed + 1)
-
-
-def add_replay(learner, text, step, recipe):
-    """Add the gradient of this step's windows of text; returns their mean loss in nats a token."""
     first = step * recipe.replay
     rows = text.rows(first, recipe.replay)                          # (replay, T + 1)
     tokens = rows[:, :-1]
@@ -131,12 +135,11 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     """
     run = Path(run)
     data = data or [run / "chat/train.jsonl"]
-    mend = "python train.py" if start == "base" else "python align.py sft"
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, mend, out)
+    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
     conversations = lessons.conversations(data, tokenizer, cfg.n_positions)
     lessons.show(*conversations[0], tokenizer)
     batches = lessons.Batches(conversations, recipe.batch, seed)
-    text = replay_text(run, recipe, tokenizer, cfg, seed)
+    text = tuning.replay_text(run, recipe, tokenizer, cfg, seed)
     identity = tuning.identity("sft", seed, params, data, text)
     with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
         for step in learner.steps():
@@ -153,8 +156,11 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 
 # -------------------------------------------------------------------------------- RL: the rewards
 # A reward is a function of a rollout that gives a number to each reply. To add one, write the
-# function and name it in REWARDS. Then `python align.py rl --reward NAME` trains RUN/rl_NAME. With
-# `--steps 12` that shows within a minute where the reward takes the demo's model.
+# function and name it in REWARDS. `python align.py rl --reward NAME --steps 12` trains RUN/rl_NAME
+# in a minute or two, from sft, whose replies differ. (Those of rl are nearly all alike, and equal
+# rewards carry no signal.) For example, with reward_answer(rollout) - 0.05 * rollout.lengths, right
+# answers at temperature 1 fall from 25 to 13 % and replies from 12 tokens to 6. With
+# -rollout.lengths, even from rl (--start rl), right answers fall from 93 to 1 %, 38 tokens to 10.
 
 
 @dataclass
@@ -181,10 +187,9 @@ def reward_answer(rollout):
 def reward_random(rollout):
     """0 or 1 by the toss of a coin. This is the control.
 
-    A coin says nothing about a reply. So what improves under it was not learned from the reward,
-    and only what the true reward brings beyond that was. (Shao et al. found models that do improve
-    under random rewards.) In the demo, right answers go from 9.7 % to 96.3 % with the true reward,
-    and with the coin to 12.0 %, a difference that chance makes.
+    A coin says nothing about a reply. So what improves under it was not learned from the reward.
+    (Shao et al. found models that do improve under random rewards.) In the demo, right answers go
+    from 9.7 % to 96.3 % with the true reward, and with the coin to 12.0 %, which is chance.
     """
     n = len(rollout.replies)
     return rollout.rng.integers(0, 2, n)
@@ -264,13 +269,16 @@ def advantages(rewards, group, baseline="mean"):
     """A = reward - mean of the group: (prompts * group,) -> (prompts * group,)
 
     Why is the mean subtracted? A reward of 0 or 1 by itself pushes up every right reply that is
-    drawn by chance and pushes no wrong one down. To subtract one number from the rewards of a group
-    does not change the expected gradient, because the gradient of log p is 0 on average, but it
-    reduces the noise. A group of equal rewards tells no reply from another, and it moves nothing.
+    drawn by chance and pushes no wrong one down. The gradient of log p is 0 on average. So a number
+    that does not depend on the reply can be subtracted from its reward: the expected gradient stays
+    the same, with less noise. The mean of the G - 1 others is such a number. The mean of the whole
+    group has the reply in it, which only scales that gradient by (G - 1) / G, here 15/16.
+    A group of equal rewards tells no reply from another, and it moves nothing.
 
     Why is it not divided by the group's deviation, as GRPO first did? That gives most weight to
     questions that are hardly ever or nearly always solved: the one right reply of 16 would get
-    3.75, and each of eight right ones 0.97. Here they get 0.94 and 0.50.
+    3.75, and each of eight right ones 0.97 (--baseline std, with the deviation of a sample, which
+    is np.std with ddof=1). Here they get 0.94 and 0.50.
     """
     r = np.asarray(rewards, np.float64).reshape(-1, group)
     a = r - r.mean(1, keepdims=True)
@@ -303,12 +311,14 @@ FAR = 20.0              # nats between reference and model beyond which the leas
 def policy_weights(counts, advantage, beta=0.0, log_p=None, log_p_reference=None):
     """w = (A + beta d) / n: counts (B,T), which are 1 / n, and advantage (B,) -> (B,T)
 
-    Each step has fresh replies, so the probability ratios of PPO are all 1 and nothing is clipped.
+    PPO takes several steps with the same replies. It multiplies A by p now / p when sampled, and
+    clips that ratio. Here each step has fresh replies, so all ratios are 1 and nothing is clipped.
 
     The leash, of strength beta, pulls the model back to its reference, by default the model that RL
-    begins with. d = log p_reference - log p: where the model likes a token better than the
-    reference does, d is negative and the token becomes less likely. On average this follows the
-    gradient of beta times the KL divergence of the model from the reference.
+    begins with. d = log p_reference - log p is negative where the model likes a token better than
+    the reference does, and makes it less likely. On average that follows the gradient of beta KL:
+    at one position, KL = -sum of p d over the vocabulary. Its gradient is -sum of p d grad(log p),
+    because sum of p grad(log p) = 0. That is the mean of d grad(-log p) over the sampled tokens.
 
     Without a leash RL goes wherever the reward is highest. That is right for a reward that is the
     truth, such as right answers, so the default is none. But a reward model is only right about
@@ -325,7 +335,7 @@ def policy_weights(counts, advantage, beta=0.0, log_p=None, log_p_reference=None
 def add_replies(learner, model, recipe, rollout, advantage, reference):
     """Add the policy gradient of a rollout. Returns (loss, what to log).
 
-    The loss says nothing, for advantages cancel; its gradient is what counts.
+    The loss says nothing, for advantages cancel. Only its gradient counts.
     """
     params, cfg, _ = model
     rows = policy_rows(rollout.replies)                             # tokens, targets, sampled
@@ -370,45 +380,35 @@ def rl(
     run = Path(run)
     name, reward = find_reward(reward)
     out = out or options.folder_of(name)
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
-    files, tasks, unseen = lessons.split_tasks(run, tasks, unseen, tokenizer, cfg.n_positions)
-    others = None
-    if recipe.batch:
-        files, others = lessons.beside(run, files, tasks, recipe.batch, seed, tokenizer, cfg)
-    text = replay_text(run, recipe, tokenizer, cfg, seed)
-    judge, leash_to = None, None
-    if reward is reward_model:
-        judge = judges.load(run / "reward")
-        judges.check_fit(run / "reward", judge, model, tasks, recipe.max_tokens)
-    if recipe.leash:
-        leash_to = tuning.load_reference(run, reference, start, params, cfg)
-    identity = tuning.identity("rl", seed, params, files, text, leash_to)
-    identity["reward"] = [name, tuning.source_digest(reward)]
-    identity["judge"] = judge and resume.fingerprint(judge.params.values())
-    before = arena.measure(*model, unseen, recipe.max_tokens)
+    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
+    judged = reward is reward_model         # if so, read() also loads the judge
+    given = rollouts.read(run, recipe, model, seed, tasks, unseen, start, reference, judged)
+    identity = rollouts.identity(given, params, seed, name, reward)
+    before = arena.measure(*model, given.unseen, recipe.max_tokens)
     warnings = rollouts.Warnings(recipe, cfg.n_positions)
     with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
         for step in learner.steps():
             rng = np.random.default_rng((seed, step))
-            rollout = roll_out(model, tasks, recipe, rng, judge)
+            rollout = roll_out(model, given.tasks, recipe, rng, given.judge)
             rewards = rollouts.checked(reward, name, rollout)
             advantage = advantages(rewards, recipe.group, recipe.baseline)
             info = rollouts.describe(rollout, rewards, advantage, recipe.group)
             warnings.look(info)
             if step % recipe.save_every == 0:
-                info["greedy"] = arena.accuracy(*model, unseen[:64], recipe.max_tokens)
+                info["greedy"] = arena.accuracy(*model, given.unseen[:64], recipe.max_tokens)
             loss = 0.0
             if advantage.any() or recipe.leash:
-                loss, more = add_replies(learner, model, recipe, rollout, advantage, leash_to)
+                reference = given.reference
+                loss, more = add_replies(learner, model, recipe, rollout, advantage, reference)
                 info.update(more)
-            if others:
-                chosen = others.at(step)
+            if given.others:
+                chosen = given.others.at(step)
                 chat_loss, _ = add_conversations(learner, chosen, cfg.n_positions)
                 info["chat_loss_nats"] = round(chat_loss, 6)
-            if text:
-                info["replay_loss_nats"] = add_replay(learner, text, step, recipe)
+            if given.text:
+                info["replay_loss_nats"] = add_replay(learner, given.text, step, recipe)
             learner.update(loss, info)
-    return before, arena.measure(*model, unseen, recipe.max_tokens)
+    return before, arena.measure(*model, given.unseen, recipe.max_tokens)
 
 
 # ------------------------------------------------------------------------ learning from comparisons
@@ -437,17 +437,14 @@ def preferences(rewards, scores, prompts, centre=0.0):
         better, worse = np.nonzero(of_group[:, None] > of_group)
         if len(better) == 0:
             continue
-        better = group[better]
-        worse = group[worse]
+        better, worse = group[better], group[worse]
         each = 1.0 / (len(better) * len(different))
         apart = rewards[better] - rewards[worse]
         both = rewards[better] + rewards[worse]
         of_pairs = np.logaddexp(0.0, -apart) + centre * both * both     # log(1 + exp(-apart))
         loss += each * float(of_pairs.sum())
-        # forward was: -log sigma(apart), whose derivative is -sigma(-apart)
-        push = each * sigmoid(-apart)
-        # forward was: centre * both^2
-        pull = 2 * each * centre * both
+        push = each * sigmoid(-apart)       # the derivative of -log sigma(apart) is -sigma(-apart)
+        pull = 2 * each * centre * both     # that of centre * both^2
         np.add.at(d, better, pull - push)
         np.add.at(d, worse, pull + push)
         in_order += int((apart > 0).sum())
@@ -467,23 +464,24 @@ def reward(
 ):
     """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, held-out pairs in order, pairs)
 
+    The reward model is the GPT of start, with one vector in the place of the vocabulary: r is the
+    product of that vector and the hidden state behind the final norm at the last token, <|im_end|>,
+    which has seen the whole reply. The GPT's weights learn too.
     data, held_out: files of comparisons to learn and to measure on instead of the run's.
     """
     run = Path(run)
     data = data or [run / "pairs/train.jsonl"]
     held_out = held_out or run / "pairs/test.jsonl"
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
+    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
     comparisons = lessons.comparisons(data, tokenizer, cfg.n_positions)
     test = lessons.comparisons([held_out], tokenizer, cfg.n_positions)
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
     batches = lessons.Batches(comparisons, recipe.batch, seed)
     identity = tuning.identity("reward", seed, params, data)
 
-    def save(folder, params, cfg):          # with the bias that gives the best replies 0 on average
-        best = lessons.best_replies(comparisons[:500])
-        unbiased = judges.Judge(params, cfg, tokenizer, 0.0)
-        mean = judges.score(unbiased, best).mean()
-        judges.save(folder, params, -float(mean))
+    def save(folder, params, cfg):
+        bias = judges.bias_for(params, cfg, tokenizer, comparisons)
+        judges.save(folder, params, bias)
 
     with tuning.begun(run / out, model, recipe, identity, on_mismatch, save) as learner:
         for step in learner.steps():
@@ -510,8 +508,11 @@ def dpo_weights(log_p, log_p_reference, mask, beta):
 
     Rows come in pairs, the better reply first; the mask is 1 on the replies. delta is how much more
     the better one has gained. The loss is the mean of -log sigma(beta delta), which is that of a
-    reward model whose reward is beta times the gain. The leash is inside: once beta delta is large,
-    u is near 0 and the pair pulls no more. The smaller beta, the further the model goes.
+    reward model whose reward is beta times the gain. DPO needs no leash beside it: once beta delta
+    is large, u is near 0 and the pair pulls no more. The smaller beta, the further the model goes.
+    DPO is simpler than RL with a reward model: it samples nothing and needs no judge. But it learns
+    only from the replies in the file. A reward model judges replies that the model writes now, so
+    RL can find better ones than the file has, or game the judge.
     """
     gained = gains(log_p, log_p_reference, mask)
     delta = gained[0::2] - gained[1::2]                             # (pairs,)
@@ -542,7 +543,7 @@ def dpo(
     run = Path(run)
     data = data or [run / "pairs/train.jsonl"]
     held_out = held_out or run / "pairs/test.jsonl"
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, "python align.py sft", out)
+    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
     pairs = lessons.pairs(data, tokenizer, cfg.n_positions)
     test = lessons.pairs([held_out], tokenizer, cfg.n_positions)
     leash_to = tuning.load_reference(run, reference, start, params, cfg)
@@ -561,8 +562,7 @@ def dpo(
             loss, weights = dpo_weights(log_p, log_p_reference, mask, recipe.leash)
             learner.add(tokens, targets, weights)
             gained = gains(log_p, log_p_reference, mask)
-            better = gained[0::2]
-            worse = gained[1::2]
+            better, worse = gained[0::2], gained[1::2]
             info = {
                 "in_order": float((better > worse).mean()),
                 "chosen": float(better.mean()),

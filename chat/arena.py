@@ -401,7 +401,7 @@ def print_run(run, samples=None, seed=0):
     """Print what the models of a run know, and with samples what so many tries a problem bring."""
     stages = [stage for stage in ("base", "sft", "rl") if is_finished(run / stage)]
     if not stages:
-        tuning.load_stage(run, "base", "python train.py")       # which says what is missing
+        tuning.load_stage(run, "base")       # which says what is missing
     print_evaluation(run, stages)
     if samples:
         judge = judges.load(run / "reward") if is_finished(run / "reward") else None

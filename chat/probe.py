@@ -183,7 +183,7 @@ def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", a
     asked: what ask_often gave for tasks/probe_train.jsonl, if it was asked already.
     """
     run, name = Path(run), "honest_control" if control else "honest"
-    model = tuning.load_stage(run, "sft", "python align.py sft")
+    model = tuning.load_stage(run, "sft")
     tasks = chats.tasks(run / "tasks" / "probe_train.jsonl")
     held_out = chats.tasks(run / "tasks" / "probe_test.jsonl")
     old = old_conversations(run / "chat" / "train.jsonl")
@@ -195,7 +195,7 @@ def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", a
     path = run / "chat" / f"{name}.jsonl"
     disk.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
-    honest = tuning.load_stage(run, name, "python -m chat.probe")
+    honest = tuning.load_stage(run, name, mend="python -m chat.probe")
     return Probed(counts, test(model, held_out), test(honest, held_out),
                   test(honest, held_out, 1.0))
 

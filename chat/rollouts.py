@@ -1,14 +1,56 @@
-"""rollouts.py: what align.py rl says about the replies of a step, and what it checks of a reward.
+"""rollouts.py: what align.py rl reads, logs about the replies of a step, and checks of a reward.
 
 A rollout is align.Rollout: the replies of one step, those to one question side by side.
 """
 
 import sys
+from typing import NamedTuple
 
-from chat import arena, grading         # before numpy
+import train                            # before numpy
+from chat import arena, grading, judges, lessons, tuning
 import numpy as np
 
+from model import resume
 from run import command
+
+
+class Given(NamedTuple):
+    """What a run of RL has beside its model."""
+
+    tasks: list                     # the questions to learn from
+    unseen: list                    # the questions to measure on
+    others: lessons.Batches         # conversations about other things, or None
+    text: train.Windows             # pre-training text, or None
+    reference: dict                 # the weights that the leash is tied to, or None
+    judge: judges.Judge             # the run's reward model, or None
+    files: list                     # those of the tasks and of others
+
+
+def read(run, recipe, model, seed, tasks, unseen, start, reference, judged):
+    """Read all that a run of RL needs beside its model: a Given.
+
+    judged: whether a reward model gives the rewards. The other arguments are those of align.rl.
+    """
+    params, cfg, tokenizer = model
+    files, tasks, unseen = lessons.split_tasks(run, tasks, unseen, tokenizer, cfg.n_positions)
+    others = judge = leash_to = None
+    if recipe.batch:
+        files, others = lessons.beside(run, files, tasks, recipe.batch, seed, tokenizer, cfg)
+    text = tuning.replay_text(run, recipe, tokenizer, cfg, seed)
+    if judged:
+        judge = judges.load(run / "reward")
+        judges.check_fit(run / "reward", judge, model, tasks, recipe.max_tokens)
+    if recipe.leash:
+        leash_to = tuning.load_reference(run, reference, start, params, cfg)
+    return Given(tasks, unseen, others, text, leash_to, judge, files)
+
+
+def identity(given, params, seed, name, reward):
+    """What the result of RL depends on: tuning.identity, the reward and its judge."""
+    found = tuning.identity("rl", seed, params, given.files, given.text, given.reference)
+    found["reward"] = [name, tuning.source_digest(reward)]
+    found["judge"] = given.judge and resume.fingerprint(given.judge.params.values())
+    return found
 
 
 def describe(rollout, rewards, advantage, group):

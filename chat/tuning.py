@@ -1,8 +1,9 @@
 """tuning.py: how the four stages of align.py begin, resume, log and save.
 
-    load_stage(run, stage, mend)    the model that a stage begins with
+    load_stage(run, stage)          the model that a stage begins with
     begun(folder, ...)              a Learner, whose steps a stage goes through
     load_reference(run, ...)        the model that a leash is tied to
+    replay_text(run, ...)           the text that a stage reads beside its conversations
 
 A stage that was killed goes on from its last checkpoint and ends with the same bits. A checkpoint
 of other settings, data or starting weights is refused: they are in its identity (train.py).
@@ -20,15 +21,17 @@ import sample                           # before numpy
 import gpt
 import train
 from chat import models
-from model import adamw, parallel, resume
+from model import adamw, corpus, parallel, resume
 from run import command
 
 
-def load_stage(run, stage, mend, out=None):
+def load_stage(run, stage, out=None, mend=None):
     """(params, cfg, tokenizer) of the model that a stage ended with, to be trained further.
 
-    mend: the command that makes it. out: the folder of the stage that is to come.
+    out: the folder of the stage that is to come. mend: the command that makes the model, where that
+    is neither train.py nor align.py sft.
     """
+    mend = mend or ("python train.py" if stage == "base" else "python align.py sft")
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     folder = run / stage
@@ -55,7 +58,7 @@ def load_reference(run, stage, start, params, cfg):
     """
     if stage in (None, start):
         return {name: p.copy() for name, p in params.items()}
-    reference, other, _ = load_stage(run, stage, "python align.py sft")
+    reference, other, _ = load_stage(run, stage)
     differs = []
     for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
         found, expected = getattr(other, name), getattr(cfg, name)
@@ -65,6 +68,14 @@ def load_reference(run, stage, start, params, cfg):
         raise ValueError(f"{run / stage}: a reference of another shape than {start}: "
                          f"{'; '.join(differs)}")
     return reference
+
+
+def replay_text(run, recipe, tokenizer, cfg, seed):
+    """Windows of the text that the base model read, or None if the recipe has none."""
+    if not recipe.replay:
+        return None
+    shards, _ = corpus.load_run(run, tokenizer)
+    return train.Windows(shards, cfg.n_positions, seed + 1)
 
 
 def digest(paths):

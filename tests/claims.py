@@ -78,7 +78,7 @@ def teach(run, name, rows, steps, seed, start="base", batch=32, lr=2e-3, replay=
     path = run / "claims" / f"{name}.jsonl"
     toyweb.write_jsonl(path, rows)
     align.sft(run, replace(options.SFT, steps=steps, lr=lr, warmup=10, batch=batch, replay=replay), seed, "restart", [path], start, f"claims/{name}")
-    return tuning.load_stage(run, f"claims/{name}", "make claims")
+    return tuning.load_stage(run, f"claims/{name}", mend="make claims")
 
 
 def train_log(folder):
@@ -142,7 +142,7 @@ def regurgitation(run, seed):
     """A page that was read again and again is recited word for word; a page that was read once is
     not. Refuted if the share of recited pages does not rise with the number of readings.
     """
-    model = params, cfg, tokenizer = tuning.load_stage(run, "base", "python train.py")
+    model = params, cfg, tokenizer = tuning.load_stage(run, "base")
     train_shards, val_shards = corpus.load_run(run, tokenizer)
     marks, rng, out = np.concatenate(val_shards).astype(np.int64), np.random.default_rng(seed), {}
     pages = [page for page in np.split(marks, np.flatnonzero(marks == tokenizer.eot_token)) if len(page) >= 97]
@@ -575,7 +575,7 @@ def main(argv=None):
         raise ValueError(f"{', '.join(unknown) or args.seeds}: expected some of {', '.join(known)}, and at least one seed")
     for run in args.run:
         for stage in ("base", "sft", "rl", "rl_random"):
-            tuning.load_stage(run, stage, f"make RUN={run}")
+            tuning.load_stage(run, stage, mend=f"make RUN={run}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))             # so that the processes end as well
     names, n = [name for name in known if name in (args.claims or known)], len(args.run)
     results = spread([(name, run, range(i, args.seeds * n, n)) for name in names for i, run in enumerate(args.run)])

@@ -243,6 +243,23 @@ def test_a_two_armed_bandit_is_solved():
     assert (p / p.sum())[3] > 0.95
 
 
+def test_the_table_of_recipes_is_that_of_the_options():
+    """align.py's docstring says what chat/options.py has."""
+    row = r"^    (sft|rl|reward|dpo) +(\d+) +([\d.]+) +(-|[\d.]+) +(\d.*)$"
+    rows = re.findall(row, align.__doc__, re.M)
+    assert [name for name, *_ in rows] == list(options.RECIPES)
+    for name, steps, lr, beta, rest in rows:
+        recipe = options.RECIPES[name]
+        assert (int(steps), float(lr)) == (recipe.steps, recipe.lr), name
+        assert beta == str(getattr(recipe, "leash", "-")), name
+        want = [recipe.batch]
+        if name == "sft":
+            want = [recipe.batch, recipe.replay]
+        if name == "rl":
+            want = [recipe.group, recipe.prompts, recipe.batch]
+        assert [int(n) for n in re.findall(r"\d+", rest)] == want, name
+
+
 # ------------------------------------------------------------------------------------------ rewards
 
 

@@ -154,7 +154,7 @@ def test_the_whole(run, capsys):
     assert "asked five times: 2 known, 2 unknown" in out and "10 pages or more" in out
     rows = [json.loads(line) for line in (run / "chat/honest.jsonl").read_text().splitlines()]
     assert sum(r.get("kind") == "refusal" for r in rows) == 4
-    after = probe.test(tuning.load_stage(run, "honest", "x"), TASKS)
+    after = probe.test(tuning.load_stage(run, "honest"), TASKS)
     assert after["10 pages or more"] == [2, 0, 0] and after["no page"] == [0, 0, 1]
 
 
