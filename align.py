@@ -189,7 +189,7 @@ def reward_random(rollout):
 
     A coin says nothing about a reply. So what improves under it was not learned from the reward.
     (Shao et al. found models that do improve under random rewards.) In the demo, right answers go
-    from 9.7 % to 96.3 % with the true reward, and with the coin to 12.0 %, which is chance.
+    from 9.3 % to 96.7 % with the true reward, and with the coin to 11.3 %, which is chance.
     """
     n = len(rollout.replies)
     return rollout.rng.integers(0, 2, n)
