@@ -226,7 +226,7 @@ FAULTS = [
           "tests/test_objectives.py::test_exact_kl_through_the_model"),
     Fault("init-projections-not-scaled-by-depth", "gpt.py",
           '        std = 0.02 / (2 * cfg.n_layer) ** 0.5 if "c_proj" in name else 0.02\n',
-          '            std = 0.02\n',
+          '        std = 0.02\n',
           "tests/test_stages.py::test_fresh_parameters"),
 
     # ------------------------------------------------------------------ model/fast.py: generation
@@ -268,7 +268,7 @@ FAULTS = [
           "tests/test_fast.py::test_padding_never_lands_on_a_token_of_the_cache"),
     Fault("decode-padding-counts-as-length", "model/fast.py",
           "    cache.length += n_new\n",
-          "    cache.length += T\n",
+          "    cache.length += tokens.shape[1]\n",
           "tests/test_fast.py::test_cached_decoding_equals_the_full_forward"),
     Fault("decode-looks-as-far-as-the-shortest-row", "model/fast.py",
           "        self.S = min(int(cache.length.max()) + T, room)",
