@@ -3,23 +3,10 @@
 import numpy as np
 import pytest
 
-import bpe
-import gpt
 import sample
 from chat import generate
 from model import fast
-
-TEXTS = ["the lamp is lit, said the goat. user assistant 0 1 2 3 4 5 6 7 8 9 37*48=1776 "] * 4
-TOK = bpe.Tokenizer.train(TEXTS, 330)
-CFG = gpt.Config(TOK.n_vocab, 48, 16, 2, 2)
-PARAMS = gpt.init(CFG, 0)
-for _p in PARAMS.values():
-    _p += np.random.default_rng(5).standard_normal(_p.shape).astype(np.float32) * 0.1
-S = TOK.special_tokens
-
-
-def enc(text):
-    return TOK.encode_ordinary(text)
+from small_talker import CFG, PARAMS, TOK, enc
 
 
 def test_each_row_has_its_own_settings():

@@ -3,7 +3,6 @@
 PAIRS lists each definition of sample.py beside its fast twin. Tests of a whole reply run both.
 """
 
-import itertools
 
 import numpy as np
 import pytest
@@ -13,23 +12,13 @@ import gpt
 import sample
 from chat import generate
 from model import fast
+from small_talker import CFG, PARAMS, S, TOK, enc, scripted
 
 PAIRS = [
     (sample.probabilities, generate.probabilities),
     (sample.draw, generate.draw),
     (sample.generate, generate.generate),
 ]
-TEXTS = ["the lamp is lit, said the goat. user assistant 0 1 2 3 4 5 6 7 8 9 37*48=1776 "] * 4
-TOK = bpe.Tokenizer.train(TEXTS, 330)
-CFG = gpt.Config(TOK.n_vocab, 48, 16, 2, 2)
-PARAMS = gpt.init(CFG, 0)
-for _p in PARAMS.values():
-    _p += np.random.default_rng(5).standard_normal(_p.shape).astype(np.float32) * 0.1
-S = TOK.special_tokens
-
-
-def enc(text):
-    return TOK.encode_ordinary(text)
 
 
 def test_render_token_by_token():
@@ -247,21 +236,6 @@ def test_stop_tokens_end_a_row_and_the_others_go_on(write):
     for before, after in zip(free, cut):
         at = next((i + 1 for i, t in enumerate(before.ids) if t in stop), 15)
         assert after.ids == before.ids[:at] and after.finish == ("stop" if before.ids[at - 1] in stop else "length")
-
-
-def scripted(monkeypatch, wanted):
-    """Make the model want a fixed sequence of tokens, and record what it reads."""
-    read, step = [], itertools.count()
-
-    def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
-        read.append(int(tokens[0, -1]))
-        logits = np.zeros((len(tokens), CFG.vocab_size), np.float32)
-        logits[:, wanted[min(next(step), len(wanted) - 1)]] = 9.0
-        return logits if only_last else logits[:, None]
-
-    monkeypatch.setattr(fast, "decode", decode)
-    monkeypatch.setattr(gpt, "decode", decode)
-    return read
 
 
 def test_the_calculator_answers_inside_a_reply(write, monkeypatch):

@@ -4,17 +4,9 @@ import time
 
 import numpy as np
 
-import bpe
 import sample
 from chat import stream
-
-TEXTS = ["the lamp is lit, said the goat. user assistant 0 1 2 3 4 5 6 7 8 9 37*48=1776 "] * 4
-TOK = bpe.Tokenizer.train(TEXTS, 330)
-S = TOK.special_tokens
-
-
-def enc(text):
-    return TOK.encode_ordinary(text)
+from small_talker import S, TOK, enc
 
 
 def shown(tokens, **how):
