@@ -12,7 +12,6 @@ of other settings, data or starting weights is refused: they are in its identity
 import contextlib
 import hashlib
 import inspect
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ import gpt
 import train
 from chat import models
 from model import adamw, corpus, parallel, resume
-from run import command
+from run import command, progress
 
 
 def load_stage(run, stage, out=None, mend=None):
@@ -183,13 +182,12 @@ class Learner:
             self.stage.save_checkpoint(self.params, self.optimizer, step + 1)
 
     def show(self, seconds_left):
-        """A line of progress, cut to the width of the terminal so that the next can replace it."""
+        """The step, and what is measured in it, as a line of progress."""
         line = f"step {self.step + 1:,}/{self.recipe.steps:,}  {seconds_left:,.0f} s left  "
         line += f"loss {self.loss:+.4f}"
         for name, value in self.info.items():
             line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
-        width = shutil.get_terminal_size().columns - 1
-        print("\r" + line[:width].ljust(width), end="", file=sys.stderr, flush=True)
+        progress.show(line)
 
 
 if __name__ == "__main__":

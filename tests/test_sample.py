@@ -3,7 +3,6 @@
 PAIRS lists each definition of sample.py beside its fast twin. Tests of a whole reply run both.
 """
 
-
 import numpy as np
 import pytest
 
