@@ -28,7 +28,7 @@ import sample
 from chat import models
 from run import command, disk
 from tokens import huggingface, patterns
-from tokens.ranks import to_characters
+from tokens.patterns import to_characters
 
 ALIGNMENT = 32
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9      # kinds of values

@@ -16,7 +16,7 @@ from tokens.tiktoken import Encoding
 from tokens import encoder, huggingface, patterns
 from tokens.added import Flags
 from tokens.patterns import BYTE_TO_CHARACTER, PATTERNS, finder
-from tokens.ranks import to_characters
+from tokens.patterns import to_characters
 
 
 def test_all_merges_equals_trying_every_cut(trained):
@@ -26,7 +26,7 @@ def test_all_merges_equals_trying_every_cut(trained):
             pair = token[:i], token[i:]
             if all(part in trained.ranks for part in pair):
                 expected.append((rank, [trained.ranks[part] for part in pair], pair))
-    assert huggingface.all_merges(trained.ranks) == [pair for *_, pair in sorted(expected)]
+    assert list(huggingface.all_merges(trained.ranks)) == [pair for *_, pair in sorted(expected)]
 
 
 def gpt2_style(tokenizer):
@@ -205,7 +205,7 @@ def test_gpt2s_own_files(tmp_path):
     assert Encoding.load(tmp_path / "encoder.json").ranks == trained.ranks
     broken = {
         "a b c": "is no pair",
-        "Ġ qqq": "which encoder.json lacks",
+        "Ġ qqq": "is not of two tokens",
         lines[2]: "not in the order",
         "中 a": "not byte-level",
     }
@@ -493,7 +493,7 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
     ),
     "a normalizer that makes texts of megabytes": (
         crafted(normalizer={"type": "Prepend", "prepend": "x" * 10**6}),
-        "expected a text of up to 100 characters",
+        "normalised, a text is more than 20 times as long",
     ),
     "a literal pattern of a megabyte": (
         crafted(normalizer={"type": "Replace", "pattern": {"String": "x" * 10**6}, "content": ""}),
@@ -503,8 +503,8 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
         crafted(normalizer=json.loads('{"type": "Sequence", "normalizers": [' * 400 + "]}" * 400)),
         None,
     ),
-    "pattern of a list": (crafted(pattern=["a"]), "expected a text"),
-    "pattern of null": (crafted(pattern=None), "expected a text"),
+    "pattern of a list": (crafted(pattern=["a"]), "'list' object has no"),
+    "pattern of null": (crafted(pattern=None), "'NoneType' object has no"),
     "pattern that is none": (crafted(pattern="["), "unterminated character set"),
     "pattern that closes what it did not open": (
         crafted(pattern="a)|(?:b"),
@@ -521,10 +521,10 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
         crafted(pattern="x{" + "9" * 400 + "}"),
         "repeats multiply",
     ),
-    "pattern with spaced repeats": (crafted(pattern="(?x) x{1 0 0 0 0 0 0}"), "has the flag x"),
-    "pattern in itself": (crafted(pattern="a?(?R)"), "has recursion"),
-    "pattern in itself by number": (crafted(pattern="a?(?0)"), "has recursion"),
-    "pattern from the end": (crafted(pattern="(?r)a"), "searches backwards"),
+    "pattern with spaced repeats": (crafted(pattern="(?x) x{1 0 0 0 0 0 0}"), "has the group (?x)"),
+    "pattern in itself": (crafted(pattern="a?(?R)"), "has the group (?R)"),
+    "pattern in itself by number": (crafted(pattern="a?(?0)"), "has the group (?0)"),
+    "pattern from the end": (crafted(pattern="(?r)a"), "has the group (?r)"),
     "pattern with a group": (crafted(pattern="(a)"), "capturing group"),
     "pattern of nothing": (crafted(pattern=""), "matches the empty text"),
     "pattern of perhaps nothing": (crafted(pattern="a*"), "matches the empty text"),
@@ -608,14 +608,14 @@ def test_files_of_strangers(tmp_path, name, content, message):
 GPT2_FILES = [
     ({"ab": 256}, "a b c", "merges.txt:1: 'a b c' is no pair"),
     ({"ab": 256}, "#version: 0.2\n\na", "merges.txt:3: 'a' is no pair"),
-    ({"ab": 256}, "a a", "which vocab.json lacks"),
-    ({"ab": 256}, "a b\nzz a", "which vocab.json lacks"),
+    ({"ab": 256}, "a a", "is not of two tokens"),
+    ({"ab": 256}, "a b\nzz a", "is not of two tokens"),
     ({"ab": [256]}, "a b", "id [256] is no whole number"),
     ({"ab": {"a": {"b": 5}}}, "a b", "is no whole number"),
     ({"ab": 2**31}, "a b", "id 2147483648 is no whole number"),
     ({"": 256}, "", "none of them empty"),
     ({"ab": 256}, "x" * 10**6, "is no pair"),
-    ({"ab": 256}, "x" * 10**6 + " a", "which vocab.json lacks"),
+    ({"ab": 256}, "x" * 10**6 + " a", "is not of two tokens"),
     ({"\ud800": 256}, "", "is not byte-level"),
     (5, "", "has no attribute"),
     ([1], "", "has no attribute"),

@@ -6,18 +6,17 @@ Hugging Face's tokenizers: first the names that are looked for in the text as it
 normalised rest, the others. Most vocabularies normalise nothing and have no words.
 """
 
-import bisect
 import itertools
 import re
 import unicodedata
-from functools import cached_property, lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import regex
 
 from run import command
-from tokens.patterns import SlowPattern, check_compiled, check_pattern, in_time, match_spans
+from tokens.patterns import SlowPattern, check_pattern, in_time, match_spans
 
 
 class Flags(NamedTuple):
@@ -49,47 +48,33 @@ def well_formed(text):
 class Names:
     """Finds names, such as those of special tokens, in a text.
 
-    A regular expression would try each of 1,000 names at each place. Here the names are sorted. We
-    take the text from a place on, and find the last name that does not sort behind it. The longest
-    name at this place is that name, or a name that it begins with, as <|im_end|> begins with <|im.
+    A regular expression would try each of 1,000 names at each place. Here a text is searched for
+    their first two characters, by which " " alone is not tried behind every word. Where they stand,
+    the texts of each length that a name has are looked up in a set.
     """
 
     def __init__(self, names):
-        self.names = sorted(names)
-        self.shorter = []                       # number of the longest name that each begins with
-        stack = []
-        for i, name in enumerate(self.names):
-            while stack and not name.startswith(self.names[stack[-1]]):
-                stack.pop()
-            self.shorter.append(stack[-1] if stack else -1)
-            stack.append(i)
-        self.longest = max(map(len, self.names), default=0)
-        # We search for the first two characters. By one alone, names of two spaces or more would be
-        # tried behind every word.
-        beginnings = sorted({name[:2] for name in self.names})
+        self.names = set(names)
+        self.lengths = sorted({len(name) for name in names}, reverse=True)
+        beginnings = sorted({name[:2] for name in names})
         if len(beginnings) > 64:
-            beginnings = sorted({name[:1] for name in self.names})
+            beginnings = sorted({name[:1] for name in names})
         self.first = re.compile("|".join(map(re.escape, beginnings)) or "(?!)")
 
     def find(self, text):
         """Yields (place, name) from the left; of names that begin at one place the longest."""
-        found = self.first.search(text)
-        while found:
+        end = 0
+        while found := self.first.search(text, end):
             at = found.start()
-            i = bisect.bisect_right(self.names, text[at:at + self.longest]) - 1
-            while i >= 0 and not text.startswith(self.names[i], at):
-                i = self.shorter[i]
-            if i >= 0:
-                yield at, self.names[i]
-            found = self.first.search(text, at + (len(self.names[i]) if i >= 0 else 1))
+            end = at + 1
+            for length in self.lengths:
+                if text[at:at + length] in self.names:
+                    end = at + length
+                    yield at, text[at:end]
+                    break
 
 
-@lru_cache(16)
-def names_of(names):
-    """Names of a frozenset, remembered."""
-    return Names(names)
-
-
+names_of = lru_cache(64)(Names)                         # of a frozenset, remembered
 NO_TOKEN = np.zeros(0, np.uint32)
 
 
@@ -97,46 +82,26 @@ class Added:
     """The added tokens of a vocabulary."""
 
     def __init__(self, special_tokens, words, flags, normalize):
-        self.special_tokens, self.words = special_tokens, words
+        self.special_tokens, self.words = frozenset(special_tokens), words
         self.flags, self.normalize = flags, normalize
-        self.found_before = {}               # what names_to_find has returned
-
-    @cached_property
-    def every_special(self):
-        """Names of all special tokens."""
-        return Names(self.special_tokens)
-
-    @cached_property
-    def token_of(self):
-        """{name: its id, (1,) uint32}; None, at the end of a text, has no id."""
-        found = {None: NO_TOKEN}
-        for name, i in (self.special_tokens | self.words).items():
-            found[name] = np.array([i], np.uint32)
-        return found
-
-    def normal(self, text):
-        """The text normalised."""
-        return normalized(self.normalize, text) if self.normalize else text
-
-    def names(self, names):
-        """The Names of a set, remembered if it has been asked for before."""
-        every = self.special_tokens.keys()
-        if len(names) == len(every) and names == every:
-            return self.every_special
-        return names_of(frozenset(names))
+        # {name: its id, (1,) uint32}; None, at the end of a text, has no id.
+        self.token_of = {None: NO_TOKEN}
+        for name, i in (special_tokens | words).items():
+            self.token_of[name] = np.array([i], np.uint32)
+        self.names_to_find = lru_cache(64)(self.names_to_find)
 
     def allowed(self, texts, allowed_special, disallowed_special):
         """The names that are allowed; ValueError if a text has one that is disallowed."""
         for value in (allowed_special, disallowed_special):
             if isinstance(value, str) and value != "all":
                 raise ValueError(f'special tokens {value!r}: pass a set of names, or "all"')
-        every = self.special_tokens.keys()
+        every = self.special_tokens
         allowed = every if allowed_special == "all" else every & set(allowed_special)
-        disallowed = every - allowed if disallowed_special == "all" else set(disallowed_special)
+        disallowed = every - allowed if disallowed_special == "all" else frozenset(disallowed_special)
         if "" in disallowed:
             raise ValueError("disallowed_special: the empty text is in every text")
         for text in texts if disallowed else ():
-            for _, name in self.names(disallowed).find(text):
+            for _, name in names_of(disallowed).find(text):
                 raise ValueError(f"text contains the special token {name!r}: for that token pass "
                                  f"allowed_special={{{name!r}}}, for ordinary text pass "
                                  f"disallowed_special=() or use encode_ordinary")
@@ -148,7 +113,7 @@ class Added:
         encoder = tokenizer.encoder
         try:
             if not allowed and not self.words:
-                texts = [self.normal(well_formed(text)) for text in texts]
+                texts = [normalized(self.normalize, well_formed(text)) for text in texts]
                 return encoder.encode(texts, n_threads)
             each = [list(self.between(text, allowed)) for text in texts]
             ordinary = [text for parts in each for text, _ in parts]
@@ -165,16 +130,11 @@ class Added:
 
     def names_to_find(self, allowed):
         """(Names to find in a text as it is, {normalised name: name} to find in the rest)."""
-        key = "all" if len(allowed) == len(self.special_tokens) else frozenset(allowed)
-        if key not in self.found_before:
-            if len(self.found_before) > 64:
-                self.found_before.clear()
-            names, normal = {*allowed, *self.words}, {}
-            for name in names:
-                if self.flags.get(name, Flags()).normalized:
-                    normal[self.normal(name)] = name
-            self.found_before[key] = self.names(names - {*normal.values()}), normal
-        return self.found_before[key]
+        names, normal = allowed.union(self.words), {}
+        for name in names:
+            if self.flags.get(name, Flags()).normalized:
+                normal[normalized(self.normalize, name)] = name
+        return names_of(names - set(normal.values())), normal
 
     def between(self, text, allowed):
         """Yields (ordinary text, id behind it as an array) from the left; the last has no id.
@@ -183,7 +143,7 @@ class Added:
         """
         names, normal = self.names_to_find(allowed)
         for part, name in self.split(well_formed(text), names):
-            part = self.normal(part)
+            part = normalized(self.normalize, part)
             if normal:
                 *inside, (part, _) = self.split(part, names_of(frozenset(normal)), normal)
                 for ordinary, other in inside:
@@ -198,16 +158,16 @@ class Added:
         start = 0
         for at, name in names.find(text):
             end, name = at + len(name), named[name] if named else name
-            flags = self.flags.get(name)
-            if flags and flags.single_word and is_inside_word(text, at, end):
+            flags = self.flags.get(name, Flags())
+            if flags.single_word and is_inside_word(text, at, end):
                 continue
-            if flags and flags.lstrip:
-                while at > start and text[at - 1] in WHITE:
-                    at -= 1
+            before = text[start:at]
+            if flags.lstrip:
+                before = before.rstrip(WHITE)
                 at = max(at, start)             # the name before may have taken this place
-            while flags and flags.rstrip and end < len(text) and text[end] in WHITE:
+            while flags.rstrip and end < len(text) and text[end] in WHITE:
                 end += 1
-            yield text[start:at], name if at < end else None
+            yield before, name if at < end else None
             start = end
         yield text[start:], None
 
@@ -230,50 +190,32 @@ class Replace(NamedTuple):
 
 
 class Prepend(NamedTuple):
-    """The content comes before every text that is not empty."""
-    content: str
+    """A text comes before every text that is not empty."""
+    prepend: str
 
 
 class Strip(NamedTuple):
     """White space goes from the beginning and from the end."""
-    left: bool = True
-    right: bool = True
+    strip_left: bool
+    strip_right: bool
 
 
 UNICODE_FORMS, LOWERCASE = ("NFC", "NFD", "NFKC", "NFKD"), "Lowercase"
-LONGEST_CONTENT = 100       # characters of a Replace or Prepend
 MOST_GROWTH = 20            # times the length of a text; a character has at most 18 in NFKD
 # Unicode's White_Space, which is what \s matches.
 WHITE = "".join(filter(regex.compile(r"\s").match, map(chr, range(0x3001))))
 MANY_MARKS = regex.compile(r"\p{M}{32,}")
 
 
-def normal_steps(normalize):
-    """The steps of normalising as a tuple. normalize: None, one step or a tuple of steps."""
-    if type(normalize) is tuple:                            # a step such as Replace is a tuple too
-        return normalize
-    return (normalize,) if normalize else ()
-
-
-def check_normalize(steps):
-    """ValueError for a step of normalising that is not known or would make any text very long."""
-    for step in normal_steps(steps):
-        if isinstance(step, Replace):
-            check_pattern(step.pattern)
-        if isinstance(step, (Replace, Prepend)):
-            content = step.content
-            if not isinstance(content, str) or len(content) > LONGEST_CONTENT:
-                raise ValueError(f"{str(content)[:60]!r} as the content of a "
-                                 f"{type(step).__name__}: expected a text of up to "
-                                 f"{LONGEST_CONTENT} characters")
-        elif not isinstance(step, Strip) and step not in (*UNICODE_FORMS, LOWERCASE):
-            raise ValueError(f"{str(step)[:60]!r} is no step of normalising")
-
-
 def normalized(steps, text):
-    """The text after all steps; SlowPattern if it grows beyond all use."""
+    """The text after all steps; SlowPattern if it grows beyond all use.
+
+    steps: None, one step or a tuple of steps.
+    """
+    if type(steps) is not tuple:                            # a step such as Replace is a tuple too
+        steps = (steps,) if steps else ()
     limit = MOST_GROWTH * (len(text) + 100)
-    for step in normal_steps(steps):
+    for step in steps:
         text = after_step(step, text)
         if len(text) > limit:
             raise SlowPattern(f"normalised, a text is more than {MOST_GROWTH} times as long")
@@ -283,25 +225,19 @@ def normalized(steps, text):
 def after_step(step, text):
     """The text after one step of normalising."""
     if isinstance(step, Replace):
-        return replaced(step, text)
+        find = partial(match_spans, check_pattern(step.pattern))
+        found = in_time(step.pattern, find, text)
+        begins, ends = [begin for begin, _ in found], [end for _, end in found]
+        kept = [text[a:b] for a, b in zip([0, *ends], [*begins, len(text)])]
+        return step.content.join(kept)
     if isinstance(step, Prepend):
-        return step.content + text if text else text
+        return step.prepend + text if text else text
     if isinstance(step, Strip):
-        text = text.lstrip(WHITE) if step.left else text
-        return text.rstrip(WHITE) if step.right else text
+        text = text.lstrip(WHITE) if step.strip_left else text
+        return text.rstrip(WHITE) if step.strip_right else text
     if step == LOWERCASE:           # Python makes a final sigma of a sigma at the end of a word
         return text.replace("\u03a3", "\u03c3").lower()
     return normal_form(step, text)
-
-
-def replaced(step, text):
-    """The text after a Replace."""
-    compiled = check_compiled(step.pattern)
-    found = in_time(step.pattern, lambda text, timeout: match_spans(compiled, text, timeout), text)
-    begins = [begin for begin, _ in found]
-    ends = [end for _, end in found]
-    kept = [text[a:b] for a, b in zip([0, *ends], [*begins, len(text)])]
-    return step.content.join(kept)
 
 
 def normal_form(form, text):

@@ -10,46 +10,41 @@ always the same function, so reading checks it: a file is read with equal ids, o
 Sources: Hugging Face's tokenizers and transformers; GPT-2's encoder.py.
 """
 
+import functools
 import itertools
 import json
 
 import regex
 
+import bpe
 from run import command, disk
 from run.disk import distinct
 from tokens.added import LOWERCASE, UNICODE_FORMS, Flags, Prepend, Replace, Strip
 from tokens.encoder import merge
 from tokens.patterns import (BEHAVIORS, BYTE_TO_CHARACTER, PATTERNS, SPACED, SPELLED, Split,
-                             check_pattern, finder, from_oniguruma)
-from tokens.ranks import (ID_LIMIT, Vocabulary, check_ids, is_made, shown, to_bytes,
-                          to_characters)
+                             check_pattern, finder, from_oniguruma, shown, to_bytes, to_characters)
+from tokens.ranks import ID_LIMIT, Vocabulary, check_ids, is_made
 
 
-class Spelling(dict):
-    """word -> to_bytes(word), worked out once for each word."""
+def load(make, path):
+    """make(*Vocabulary) of a tokenizer.json or vocab.json, for example bpe.Tokenizer of it.
 
-    def __missing__(self, word):
-        self[word] = to_bytes(word)
-        return self[word]
-
-
-def cannot_be_read(path, error):
-    """The ValueError for a file that cannot be read, for the reason that an error gives."""
-    reason = error if isinstance(error, ValueError) else repr(error)
-    return ValueError(f"{path}: cannot be read with equal ids: {str(reason)[:400]}")
-
-
-# What files of strangers raise, besides ValueError, where they are not as expected.
-BROKEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+    ValueError naming the file and what in it would change ids, or what is not as expected.
+    """
+    read = read_gpt2 if path.name in ("vocab.json", "encoder.json") else read_json
+    try:
+        return make(*read(path))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path}: cannot be read with equal ids: {str(reason)[:400]}") from None
 
 
 # ---- merges --------------------------------------------------------------------------------------
 
-def merges_of(ranks):
-    """Yields a list for each token, in the order of ranks: all (left, right) that make it.
+def all_merges(ranks):
+    """Yields all (left, right) whose joint bytes are a token, sorted by the ranks of all three.
 
-    Each list is sorted by the ranks of left and right. The lists come one at a time, because the
-    tokens a, aa, aaa ... of a file of a megabyte have more pairs than memory should hold.
+    The tokens a, aa, aaa ... of a file of a megabyte have more pairs than memory should hold.
     """
     lengths = {len(token) for token in ranks}
     for token in sorted(ranks, key=ranks.get):
@@ -59,38 +54,18 @@ def merges_of(ranks):
                 left, right = token[:i], token[i:]
                 if left in ranks and right in ranks:
                     found.append((ranks[left], ranks[right], left, right))
-        yield [(left, right) for *_, left, right in sorted(found)]
-
-
-def all_merges(ranks):
-    """All (left, right) whose joint bytes are a token, sorted by the ranks of all three."""
-    return [pair for merges in merges_of(ranks) for pair in merges]
-
-
-def are_all_merges(merges, ranks):
-    """merges == all_merges(ranks), without making that list."""
-    at = 0
-    for found in merges_of(ranks):
-        if merges[at:at + len(found)] != found:
-            return False
-        at += len(found)
-    return at == len(merges)
+        for *_, left, right in sorted(found):
+            yield left, right
 
 
 def own_merges(ranks):
-    """[(left, right)]: for each token the two parts that it is merged from by lower ranks.
+    """Yields (token, parts) for tokens of several bytes: what lower ranks make of it, mostly two.
 
-    ValueError if lower ranks leave a token in more than two parts.
+    In the order of ranks.
     """
-    found = []
     for token in sorted(ranks, key=ranks.get):
         if len(token) > 1:
-            parts = merge(ranks, token, ranks[token])
-            if len(parts) != 2:
-                raise ValueError(f"token {shown(token)} ends as {len(parts)} parts and not as two, "
-                                 f"so pairs cannot make it; save as .tiktoken or tokenizer.json")
-            found.append(tuple(parts))
-    return found
+            yield token, tuple(merge(ranks, token, ranks[token]))
 
 
 def check_merges(ranks, merges, ignore_merges):
@@ -100,7 +75,8 @@ def check_merges(ranks, merges, ignore_merges):
     products come in order of rank, and each token, merged by the ranks below its own, ends as two
     parts that the list joins; the other entries of the list are then never used.
     """
-    if ignore_merges and are_all_merges(merges, ranks):
+    every = itertools.zip_longest(merges, all_merges(ranks))
+    if ignore_merges and all(pair == full for pair, full in every):
         return
     for pair in merges:
         known = len(pair) == 2 and pair[0] in ranks and pair[1] in ranks
@@ -111,8 +87,8 @@ def check_merges(ranks, merges, ignore_merges):
     if products != sorted(products):
         raise ValueError("its merges are not in the order of their ids")
     listed = set(merges)
-    for token, rank in ranks.items():
-        if len(token) > 1 and tuple(merge(ranks, token, rank)) not in listed:
+    for token, parts in own_merges(ranks):
+        if parts not in listed:
             raise ValueError(f"token {shown(token)} is not what its merges make of it")
 
 
@@ -121,11 +97,9 @@ def check_merges(ranks, merges, ignore_merges):
 # How sample.render writes a conversation, in Jinja. transformers and llama.cpp find special tokens
 # in the text that comes out. sample.render takes the name of one in a message as ordinary text; a
 # template cannot, so it raises an error.
-CHAT_NAMES = ("<|im_start|>", "<|im_sep|>", "<|im_end|>", "<|tool_start|>", "<|tool_end|>",
-              "<|output_start|>", "<|output_end|>")
 CHAT_TEMPLATE = (
     "{% macro said(text) %}"
-    "{% for name in ['<|endoftext|>', '" + "', '".join(CHAT_NAMES) + "'] %}"
+    "{% for name in ['" + "', '".join(bpe.SPECIAL_TOKENS) + "'] %}"
     "{% if name in text %}"
     "{{ raise_exception('a message has the name of the special token ' + name) }}"
     "{% endif %}{% endfor %}{{ text }}{% endmacro %}"
@@ -142,11 +116,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}")
 
 
-def is_for_chats(special_tokens):
-    """Whether a vocabulary has the tokens that chats are written with."""
-    return all(name in special_tokens for name in CHAT_NAMES)
-
-
 def roles(special_tokens, end=None):
     """{"bos" | "eos" | "pad": name or None}: the tokens that begin, end and pad a text.
 
@@ -159,10 +128,17 @@ def roles(special_tokens, end=None):
     """
     if end is None:
         end = "<|im_end|>" if is_for_chats(special_tokens) else "<|endoftext|>"
-    pads = [name for name in ("<|endoftext|>", "<|output_end|>") if name != end]
-    pad = next((name for name in pads if name in special_tokens), None)
-    found = {"bos": "<|endoftext|>", "eos": end, "pad": pad}
-    return {role: name if name in special_tokens else None for role, name in found.items()}
+    pads = [name for name in ("<|endoftext|>", "<|output_end|>") if name in special_tokens]
+    return {
+        "bos": "<|endoftext|>" if "<|endoftext|>" in special_tokens else None,
+        "eos": end if end in special_tokens else None,
+        "pad": next((name for name in pads if name != end), None),
+    }
+
+
+def is_for_chats(special_tokens):
+    """Whether a vocabulary has the tokens that chats are written with."""
+    return special_tokens.keys() >= set(bpe.SPECIAL_TOKENS[1:])
 
 
 def config_file(vocabulary, end=None, gpt2=False):
@@ -189,6 +165,55 @@ def config_file(vocabulary, end=None, gpt2=False):
     return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8")
 
 
+# ---- what both kinds of files say ----------------------------------------------------------------
+
+def flags_of(token):
+    """The Flags of an added token of a .json file."""
+    return Flags(*(token.get(key, False) for key in Flags._fields))
+
+
+def vocabulary_of(vocab, merges, added, pattern, normalize=None, ignore_merges=False):
+    """Vocabulary. vocab: {word: id}; merges: [[left, right]] of words; added: {name: its JSON}."""
+    check_ids([*vocab.values(), *(token["id"] for token in added.values())])
+    spelling = functools.cache(to_bytes)
+    merges = [tuple(map(spelling, pair)) for pair in merges]
+    made = set()                        # GPT-2 lists its special tokens in vocab, though no bytes
+    if vocab.keys() & added:            # make them
+        made = {b"".join(pair) for pair in merges}
+    ranks = {}
+    for word, i in vocab.items():
+        if word not in added or is_made(word, made):
+            ranks[spelling(word)] = i
+    check_merges(ranks, merges, ignore_merges)
+    special, words, flags = {}, {}, {}
+    for name, token in added.items():
+        (special if token["special"] else words)[name] = token["id"]
+        flags[name] = flags_of(token)
+    if not normalize and len({f.normalized for f in flags.values()}) < 2:       # without effect
+        flags = {name: f._replace(normalized=False) for name, f in flags.items()}
+    flags = {name: f for name, f in flags.items() if any(f)}
+    found = Vocabulary(ranks, pattern, special, normalize, words, flags)
+    for name in added if ignore_merges else ():
+        if name in vocab and not is_made(name, made) and is_piece_too(name, found):
+            raise ValueError(f"{shown(name)} is an added token, and with ignore_merges also a "
+                             f"piece that no merges make: is not supported")
+    return found
+
+
+def is_piece_too(name, vocabulary):
+    """Whether the name of an added token may also be the spelling of an ordinary piece of text.
+
+    tokenizers would take the piece for the token, if vocab has it and merges are ignored.
+    """
+    try:
+        text = to_bytes(name).decode("utf-8")
+    except ValueError:
+        return False
+    if text == name and not vocabulary.normalize and name not in vocabulary.flags:
+        return False
+    return len(finder(vocabulary.pattern)(text)) < 2
+
+
 # ---- vocab.json and merges.txt -------------------------------------------------------------------
 
 # Classes of transformers that cut text as GPT-2 does. A folder that names another one needs its
@@ -198,33 +223,32 @@ GPT2_CLASSES = {f"{family}Tokenizer{kind}" for kind in ("", "Fast")
 IN_BRACKETS = regex.compile(r"<.+>|\[.+\]", regex.S)     # how special tokens are named
 
 
-def flags_of(token):
-    """The Flags of an added token of a .json file."""
-    return Flags(*(token.get(key, False) for key in Flags._fields))
-
-
 def added_beside(path):
-    """The added tokens that stand beside a vocab.json, in added_tokens.json and
-    tokenizer_config.json.
+    """What added_tokens.json and tokenizer_config.json beside a vocab.json say.
 
-    -> {name: id}, {name: whether special}, {name: Flags}, add_prefix_space
+    -> {name: its JSON}, add_prefix_space
     """
     added_file = path.with_name("added_tokens.json")
     config_file = path.with_name("tokenizer_config.json")
-    ids = dict(disk.read_json(added_file)) if added_file.is_file() else {}
+    ids = disk.read_json(added_file) if added_file.is_file() else {}
     config = disk.read_json(config_file) if config_file.is_file() else {}
     cut_by = config.get("tokenizer_class") or "GPT2Tokenizer"
     if cut_by not in GPT2_CLASSES:
         raise ValueError(f"{config_file.name} names the class {str(cut_by)[:60]!r}, which may cut "
                          f"text otherwise than GPT-2; it takes a tokenizer.json")
-    special, flags = {}, {}
+    added = {name: {"id": i, "special": is_special(name)} for name, i in ids.items()}
     for i, token in config.get("added_tokens_decoder", {}).items():
         name = token["content"]
-        if ids.setdefault(name, int(i)) != int(i):
+        if ids.get(name, int(i)) != int(i):
             raise ValueError(f"{shown(name)} has the id {ids[name]} in {added_file.name} and {i} "
                              f"in {config_file.name}")
-        special[name], flags[name] = token.get("special", False), flags_of(token)
-    return ids, special, flags, config.get("add_prefix_space", False)
+        added[name] = {"special": False, **token, "id": int(i)}
+    return added, config.get("add_prefix_space", False)
+
+
+def is_special(name):
+    """Whether a token is special, where no file says so: then its name stands in brackets."""
+    return bool(IN_BRACKETS.fullmatch(name))
 
 
 def read_gpt2(path):
@@ -238,66 +262,30 @@ def read_gpt2(path):
     if merges_file is None:
         raise FileNotFoundError(f"{beside[0]}: no such file, and {path.name} is of no use "
                                 f"without it")
-    try:
-        vocab = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
-        added, is_special, flags, spaced = added_beside(path)
-        check_ids(itertools.chain(vocab.values(), added.values()))
-        spelling = Spelling()
-        merges = read_merges(merges_file, spelling)
-        made = {left + right for left, right in merges}
-        for word, i in vocab.items():
-            if word not in added and IN_BRACKETS.fullmatch(word) and not is_made(word, made):
-                added[word] = i
-        for word, i in added.items():
-            if vocab.get(word, i) != i:
-                raise ValueError(f"{shown(word)} has the ids {i} and {vocab[word]}")
-        ranks = ranks_in(vocab, added, made, spelling)
-        for left, right in merges:
-            if left + right not in ranks:
-                raise ValueError(f"{merges_file.name} makes {shown(left + right)}, "
-                                 f"which {path.name} lacks")
-        check_merges(ranks, merges, False)
-        special, words = {}, {}
-        for word, i in added.items():
-            is_one = is_special.get(word, bool(IN_BRACKETS.fullmatch(word)))
-            (special if is_one else words)[word] = i
-        pattern = (SPACED, Split(PATTERNS["gpt2"])) if spaced else PATTERNS["gpt2"]
-        flags = in_effect(flags, None, added)
-        return Vocabulary(ranks, pattern, special, None, words, flags)
-    except BROKEN as error:
-        raise cannot_be_read(path, error) from None
+    vocab = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
+    added, spaced = added_beside(path)
+    merges = read_merges(merges_file)
+    made = {left + right for left, right in merges}
+    for word, i in vocab.items():
+        if is_special(word) and word not in made:
+            added.setdefault(word, {"id": i, "special": True})
+    for word, token in added.items():
+        if vocab.get(word, token["id"]) != token["id"]:
+            raise ValueError(f"{shown(word)} has the ids {token['id']} and {vocab[word]}")
+    pattern = (SPACED, Split(PATTERNS["gpt2"])) if spaced else PATTERNS["gpt2"]
+    return vocabulary_of(vocab, merges, added, pattern)
 
 
-def read_merges(path, spelling):
-    """merges.txt -> [(left, right)], bytes."""
+def read_merges(path):
+    """merges.txt -> [[left, right]], words."""
     merges = []
     for n, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip() or n == 1 and line.startswith("#version"):
             continue
-        pair = tuple([spelling[word] for word in line.split()])
-        if len(pair) != 2:
+        merges.append(line.split())
+        if len(merges[-1]) != 2:
             raise ValueError(f"{path.name}:{n}: {line[:60]!r} is no pair")
-        merges.append(pair)
     return merges
-
-
-def ranks_in(vocab, added, made, spelling):
-    """{word: id} -> {bytes: rank}, without the added tokens that merges do not make."""
-    ranks = {}
-    for word, i in vocab.items():
-        if word not in added or is_made(word, made):
-            ranks[spelling[word]] = i
-    return ranks
-
-
-def in_effect(flags, normalize, added):
-    """The flags without those that change nothing.
-
-    If no text is normalised, `normalized` changes nothing, as long as all names have it or none.
-    """
-    if not normalize and len({flags.get(name, Flags()).normalized for name in added}) < 2:
-        flags = {name: f._replace(normalized=False) for name, f in flags.items()}
-    return {name: f for name, f in flags.items() if any(f)}
 
 
 def gpt2_files(vocabulary, path, end=None):
@@ -310,8 +298,11 @@ def gpt2_files(vocabulary, path, end=None):
     vocab |= vocabulary.special_tokens
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     lines = ["#version: 0.2"]
-    for left, right in own_merges(vocabulary.ranks):
-        lines.append(f"{to_characters(left)} {to_characters(right)}")
+    for token, parts in own_merges(vocabulary.ranks):
+        if len(parts) != 2:
+            raise ValueError(f"token {shown(token)} ends as {len(parts)} parts and not as two, "
+                             f"so pairs cannot make it; save as .tiktoken or tokenizer.json")
+        lines.append(" ".join(map(to_characters, parts)))
     return {
         "tokenizer_config.json": config_file(vocabulary, end, gpt2=True),
         path.name: json.dumps(vocab, ensure_ascii=False).encode(),
@@ -388,8 +379,7 @@ def json_file(vocabulary, path):
         flags = vocabulary.flags.get(name, Flags())._asdict()
         token = {"id": i, "content": name, **usual(JSON_ADDED), **flags}
         added_tokens.append(token | {"special": name in special_tokens})
-    merges = [f"{to_characters(left)} {to_characters(right)}"
-              for left, right in all_merges(vocabulary.ranks)]
+    merges = [" ".join(map(to_characters, pair)) for pair in all_merges(vocabulary.ranks)]
     content = {
         "version": "1.0",
         "truncation": None,
@@ -403,20 +393,6 @@ def json_file(vocabulary, path):
     }
     read_added(added_tokens, vocab)                         # ValueError if it would not come back
     return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8")
-
-
-def is_piece_too(name, vocabulary):
-    """Whether the name of an added token may also be the spelling of an ordinary piece of text.
-
-    tokenizers would take the piece for the token, if vocab has it and merges are ignored.
-    """
-    try:
-        text = to_bytes(name).decode("utf-8")
-    except ValueError:
-        return False
-    if text == name and not vocabulary.normalize and name not in vocabulary.flags:
-        return False
-    return len(finder(vocabulary.pattern)(text)) < 2
 
 
 def json_cut(pattern):
@@ -448,18 +424,18 @@ def json_split(step):
                                 "pattern": {"Regex": step.pattern}}
 
 
-def json_normalizer(normalize):
+def json_normalizer(step):
     """The normalizer of None, a step or a tuple of steps."""
-    if type(normalize) is tuple:
-        return {"type": "Sequence", "normalizers": list(map(json_normalizer, normalize))}
-    if isinstance(normalize, Replace):
-        return {"type": "Replace", "pattern": {"Regex": normalize.pattern},
-                "content": normalize.content}
-    if isinstance(normalize, Prepend):
-        return {"type": "Prepend", "prepend": normalize.content}
-    if isinstance(normalize, Strip):
-        return {"type": "Strip", "strip_left": normalize.left, "strip_right": normalize.right}
-    return {"type": normalize} if normalize else None
+    if step is None:
+        return None
+    if isinstance(step, str):
+        return {"type": step}
+    if type(step) is tuple:
+        return {"type": "Sequence", "normalizers": list(map(json_normalizer, step))}
+    part = {"type": type(step).__name__, **step._asdict()}
+    if "pattern" in part:
+        part["pattern"] = {"Regex": part["pattern"]}
+    return part
 
 
 # ---- tokenizer.json: reading ---------------------------------------------------------------------
@@ -474,47 +450,38 @@ PUNCTUATION = f"(?![{NEWER}])[\\p{{P}}$+<=>^`|~\u166d\U000111c9]"
 IN_WORDS = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}" + "\u200c\u200d"
 
 
+# What these pre_tokenizers do, as steps.
+CUTS = {
+    "WhitespaceSplit": [Split(r"\s", "Removed")],
+    "BertPreTokenizer": [Split(r"\s", "Removed"), Split(PUNCTUATION)],
+    "Whitespace": [Split(rf"[{IN_WORDS}]+|[^{IN_WORDS}\s]+", "Removed", True)],
+}
+NORMALIZERS = {step.__name__: step for step in (Replace, Prepend, Strip)}
+
+
 def read_json(path):
     """tokenizer.json -> Vocabulary with the same ids, or ValueError naming what this cannot do.
 
     It reads byte-level BPE, the steps that read_normalizer and read_cut know, and added tokens.
     Anything else would change ids.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
-        model = content["model"]
-        require({"type": model.get("type") or "BPE"}, {"type": ["BPE"]})
-        pattern = read_cut(content["pre_tokenizer"])
-        normalize = read_normalizer(content.get("normalizer"))
-        vocab = model["vocab"]
-        check_ids(vocab.values())
-        check_model(model, vocab)
-        check_around(content.get("post_processor") or {"type": "ByteLevel"})
-        added, is_special, flags = read_added(content.get("added_tokens", []), vocab)
-        spelling, merges = Spelling(), []
-        for n, pair in enumerate(model["merges"]):
-            if n == 0 and isinstance(pair, str) and pair.startswith("#version"):
-                continue
-            words = pair.split(" ") if isinstance(pair, str) else pair
-            merges.append(tuple([spelling[word] for word in words]))
-        # GPT-2 lists its special tokens in vocab too, where no bytes make them.
-        made = set()
-        if any(name in vocab for name in added):
-            made = {pair[0] + pair[1] for pair in merges if len(pair) == 2}
-        ranks = ranks_in(vocab, added, made, spelling)
-        ignore_merges = model.get("ignore_merges", False)
-        check_merges(ranks, merges, ignore_merges)
-        special = {name: i for name, i in added.items() if is_special[name]}
-        words = {name: i for name, i in added.items() if not is_special[name]}
-        flags = in_effect(flags, normalize, added)
-        found = Vocabulary(ranks, pattern, special, normalize, words, flags)
-        for name in added if ignore_merges else ():
-            if name in vocab and not is_made(name, made) and is_piece_too(name, found):
-                raise ValueError(f"{shown(name)} is an added token, and with ignore_merges also a "
-                                 f"piece that no merges make: is not supported")
-        return found
-    except BROKEN as error:
-        raise cannot_be_read(path, error) from None
+    content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
+    model = content["model"]
+    require({"type": model.get("type") or "BPE"}, {"type": ["BPE"]})
+    pattern = read_cut(content["pre_tokenizer"])
+    normalize = read_normalizer(content.get("normalizer"))
+    vocab = model["vocab"]
+    check_model(model, vocab)
+    around = content.get("post_processor") or {"type": "ByteLevel"}
+    for step in (around, *around.get("processors", ())):
+        if step["type"] not in JSON_AROUND:
+            raise ValueError(f"post_processor {step['type']!r} is not supported")
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    if str(model["merges"][:1]).startswith("['#version"):
+        del merges[0]
+    added = read_added(content.get("added_tokens", []), vocab)
+    ignore_merges = model.get("ignore_merges", False)
+    return vocabulary_of(vocab, merges, added, pattern, normalize, ignore_merges)
 
 
 def check_model(model, vocab):
@@ -526,13 +493,6 @@ def check_model(model, vocab):
     require(rest, JSON_MODEL)
     if not isinstance(model["merges"], list):
         raise ValueError(f"merges is {str(model['merges'])[:60]!r}, expected a list")
-
-
-def check_around(post_processor):
-    """ValueError for a post_processor that may change the ids of the text itself."""
-    for step in (post_processor, *post_processor.get("processors", ())):
-        if step["type"] not in JSON_AROUND:
-            raise ValueError(f"post_processor {step['type']!r} is not supported")
 
 
 def pattern_of(part):
@@ -586,12 +546,8 @@ def steps_of_cut(part):
     if kind == "Punctuation":
         require(part, {"behavior": BEHAVIORS})
         return [Split(PUNCTUATION, part.get("behavior", "Isolated"))]
-    if kind == "WhitespaceSplit":
-        return [Split(r"\s", "Removed")]
-    if kind == "BertPreTokenizer":
-        return [Split(r"\s", "Removed"), Split(PUNCTUATION)]
-    if kind == "Whitespace":
-        return [Split(rf"[{IN_WORDS}]+|[^{IN_WORDS}\s]+", "Removed", True)]
+    if kind in CUTS:
+        return CUTS[kind]
     if kind == "CharDelimiterSplit":
         return [Split(pattern_of({"String": part["delimiter"]}), "Removed")]
     raise ValueError(f"pre_tokenizer {kind!r} is not supported")
@@ -602,27 +558,26 @@ def read_normalizer(part):
     steps = [] if part is None else steps_of_normalizer(part)
     if len(steps) == 1 and isinstance(steps[0], str):
         return steps[0]
-    return tuple(steps) if steps else None
+    return tuple(steps) or None
 
 
 def steps_of_normalizer(part):
     """A normalizer -> a list of steps."""
-    kind = part.get("type")
+    rest = dict(part)
+    kind = rest.pop("type", None)
     if kind == "Sequence":
         return [step for inner in part["normalizers"] for step in steps_of_normalizer(inner)]
     if kind in (*UNICODE_FORMS, LOWERCASE):
         return [kind]
-    if kind == "Replace":
-        return [Replace(pattern_of(part["pattern"]), part["content"])]
-    if kind == "Prepend":
-        return [Prepend(part["prepend"])]
-    if kind == "Strip":
-        return [Strip(part["strip_left"], part["strip_right"])]
-    raise ValueError(f"normalizer {str(part)[:80]} is not supported")
+    if kind not in NORMALIZERS:
+        raise ValueError(f"normalizer {str(part)[:80]} is not supported")
+    if "pattern" in rest:
+        rest["pattern"] = pattern_of(rest["pattern"])
+    return [NORMALIZERS[kind](**rest)]
 
 
 def read_added(tokens, vocab):
-    """added_tokens -> {name: id}, {name: whether special}, {name: Flags}.
+    """added_tokens -> {name: its JSON}.
 
     Where vocab lacks a name, tokenizers gives it the next free id and ignores the one in the file.
     """
@@ -630,17 +585,15 @@ def read_added(tokens, vocab):
         raise ValueError(f"added_tokens is {str(tokens)[:60]!r}, expected a list")
     for token in tokens:
         require(token, JSON_ADDED)
-    ids = distinct([(token["content"], token["id"]) for token in tokens])
-    check_ids([*ids.values(), *vocab.values()])
+    added = distinct([(token["content"], {"special": True, **token}) for token in tokens])
     following = len(vocab)
-    for name, i in ids.items():
+    for name, token in added.items():
         given = vocab.get(name, following)
-        if given != i:
+        if given != token["id"]:
             why = "" if name in vocab else " (the next one that is free, which tokenizers gives it)"
-            raise ValueError(f"{shown(name)} has the ids {i} and {given}{why}")
+            raise ValueError(f"{shown(name)} has the ids {token['id']} and {given}{why}")
         following = max(following, given + 1)
-    special = {token["content"]: token.get("special", True) for token in tokens}
-    return ids, special, {token["content"]: flags_of(token) for token in tokens}
+    return added
 
 
 if __name__ == "__main__":

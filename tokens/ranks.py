@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from run import command
-from tokens.added import Flags, check_normalize, normalized
-from tokens.patterns import BYTE_TO_CHARACTER, CHARACTER_TO_BYTE, check_cut
+from tokens.added import Flags, normalized
+from tokens.patterns import shown, to_bytes
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
 LONGEST_NAME = 1000     # characters of an added token's name
@@ -31,26 +31,6 @@ class Vocabulary(NamedTuple):
     normalize: str | tuple = None
     words: dict = {}
     flags: dict = {}
-
-
-def shown(token):
-    """A token for an error message: those of strangers may have a megabyte."""
-    return repr(token[:60]) + "..." * (len(token) > 60)
-
-
-# ---- tokens as characters ------------------------------------------------------------------------
-
-def to_characters(token):
-    """Bytes in GPT-2's alphabet: b" caf\\xc3\\xa9" -> "ĠcafÃ©"."""
-    return token.decode("latin-1").translate(BYTE_TO_CHARACTER)
-
-
-def to_bytes(word):
-    """The bytes that a word in GPT-2's alphabet spells; ValueError if it has other characters."""
-    try:
-        return word.translate(CHARACTER_TO_BYTE).encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(f"token {shown(word)} is not byte-level") from None
 
 
 # ---- checks --------------------------------------------------------------------------------------
@@ -69,8 +49,7 @@ def check(vocabulary):
     The bytes of an added token are its name.
     """
     ranks, added = vocabulary.ranks, vocabulary.special_tokens | vocabulary.words
-    check_cut(vocabulary.pattern)
-    check_normalize(vocabulary.normalize)
+    normalized(vocabulary.normalize, "\ufffd")         # a trial: may fail or grow beyond use
     if not ranks or "" in added or b"" in ranks:
         raise ValueError("a tokenizer needs at least one token, none of them empty, "
                          "and no special one named ''")

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import bpe
 from run import command
-from tokens.added import WHITE, well_formed
+from tokens.added import WHITE
 from tokens.patterns import PATTERNS, bytes_of
 
 
@@ -98,10 +98,7 @@ class Encoding(bpe.Tokenizer):
         They are counted as in tiktoken: those of the last piece, and if that begins with white
         space, those of the white space before it. Behind a special token there are none.
         """
-        if allowed or self.words:
-            *_, (rest, _) = self.added.between(text, allowed)
-        else:
-            rest = self.added.normal(well_formed(text))
+        *_, (rest, _) = self.added.between(text, allowed)
         ids = self.added.encode(self, [text], 1, allowed, ())[0].tolist()
         pieces, tail = self.encoder.find(rest), 1
         if self.pattern in (PATTERNS["gpt2"], PATTERNS["cl100k"]):
@@ -126,7 +123,7 @@ class Encoding(bpe.Tokenizer):
         try:
             return self.encode_ordinary(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            ids, n = self.unstable(data[:error.start].decode("utf-8"), ())
+            ids, n = self.unstable(data[:error.start].decode("utf-8"), frozenset())
             stays = len(ids) - n
             rest = self.decode_bytes(ids[stays:]) + data[error.start:]
             return ids[:stays] + self.encoder.encode_piece(rest)

@@ -137,7 +137,9 @@ def load(make, path, pattern=None, special_tokens=None, folder=None):
     else:
         found = tokenizer_file(path)
         if found.suffix == ".json":
-            tokenizer = load_json(make, found, pattern, special_tokens)
+            if pattern is not None or special_tokens is not None:
+                raise ValueError(f"{found}: brings its own pattern and special tokens; pass neither")
+            tokenizer = huggingface.load(make, found)
         else:
             published = PUBLISHED.get(found.stem)
             tokenizer = make(*read_tiktoken(found, published, pattern, special_tokens))
@@ -159,20 +161,6 @@ def tokenizer_file(path):
                             f"python bpe.py train --run {path.parent}")
 
 
-def load_json(make, path, pattern, special_tokens):
-    """A tokenizer.json or vocab.json."""
-    if pattern is not None or special_tokens is not None:
-        raise ValueError(f"{path}: brings its own pattern and special tokens; pass neither")
-    if path.name in ("vocab.json", "encoder.json"):
-        vocabulary = huggingface.read_gpt2(path)
-    else:
-        vocabulary = huggingface.read_json(path)
-    try:
-        return make(*vocabulary)
-    except ValueError as error:
-        raise huggingface.cannot_be_read(path, error) from None
-
-
 def read_tiktoken(path, published, pattern, special_tokens):
     """A .tiktoken file -> Vocabulary. published: what is known for its name, or None."""
     found, beside = ranks.read_ranks(path), path.with_suffix(".json")
@@ -180,7 +168,7 @@ def read_tiktoken(path, published, pattern, special_tokens):
     if published:
         known = Vocabulary(found, published.pattern, published.special_tokens)
     if None in (pattern, special_tokens) and beside.is_file():
-        known = huggingface.read_json(beside)
+        known = huggingface.load(Vocabulary, beside)
         if known.ranks != found:
             raise ValueError(f"{path}: has other ranks than {beside.name} beside it; make both "
                              f"again with: python bpe.py train --run {path.parent}")
