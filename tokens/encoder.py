@@ -329,7 +329,7 @@ class Encoder:
 
     def learn(self, n_threads):
         """Merge the pieces that are new."""
-        if self.n == self.pieces.n:
+        if self.n == self.pieces.table.n:
             return
         groups, alone = self.groups_of_new()
         pairs = self.pairs if groups else None
@@ -341,12 +341,12 @@ class Encoder:
         numbers = [group.numbers for group in groups]
         numbers = np.concatenate([*numbers, np.array(list(alone), np.int64)])
         ids, count = map(np.concatenate, zip(*merged))
-        grown = np.zeros((2, self.pieces.n), np.int64)
+        grown = np.zeros((2, self.pieces.table.n), np.int64)
         grown[:, :self.n] = self.begin, self.count
         grown[:, numbers] = len(self.pool) + np.cumsum(count) - count, count
         self.begin, self.count = grown
         self.pool = np.concatenate([self.pool, ids.astype(np.uint32)])
-        self.n = self.pieces.n
+        self.n = self.pieces.table.n
 
     def groups_of_new(self):
         """The new pieces: [Group] of those merged together, {number: piece} of the others."""

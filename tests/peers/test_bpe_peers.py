@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from tokens import huggingface
 from tokens.patterns import BEHAVIORS, DEEPSEEK_V3, PATTERNS, to_bytes
 from tokens.tiktoken import Encoding
+
 DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
 ENCODINGS = ["r50k_base", "cl100k_base", "o200k_base"]
 
