@@ -479,7 +479,6 @@ def encode_command(args):
     """RUN/docs -> the shards in RUN/tokens."""
     from run import runs
     from tokens import shards
-    shards.check_sizes(args.val_percent, args.shard_tokens)
     files, tokenizer = shards.input_files(args.run, args.input), vocabulary_of(args, args.vocab)
     start = time.perf_counter()
     counts = shards.encode_files(files, tokenizer, args.run / "tokens", args.val_percent,

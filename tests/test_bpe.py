@@ -235,7 +235,7 @@ def test_decode_and_show_commands(tmp_path, capsys, monkeypatch):
     (["train", "--input", __file__], f"{__file__}:1: cannot be read"),
     (["encode"], "tokenizer.tiktoken: no tokenizer; make it with: python bpe.py train --run"),
     (["encode", "--val-percent", "100"], "--val-percent 100 must be 0 to 99"),
-    (["encode", "--shard-tokens", "0"], "--shard-tokens 0 1 to"),
+    (["encode", "--shard-tokens", "0"], "--shard-tokens 0 1 or"),
     (["show", "x"], "python bpe.py train --run"),
 ])
 def test_bad_arguments(tmp_path, capsys, arguments, message):

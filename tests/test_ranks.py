@@ -67,8 +67,8 @@ def test_tiktoken_lines(tmp_path):
     (b"YQ== zero\n", "t.tiktoken:1: not base64 and a rank"),
     (b"YQ== 0\nYg== 1\nYQ== 2\n", "t.tiktoken:3: token b'a' or rank 2 is on line 1 too"),
     (b"YQ== 0\nYg== 1\nYw== 1\n", "t.tiktoken:3: token b'c' or rank 1 is on line 2 too"),
-    (b"YQ== -1\n", "t.tiktoken:1: rank -1 is not 0 to 4194303"),
-    (b"YQ== 0\nYg== 200000000\n", "t.tiktoken:2: rank 200000000 is not 0 to 4194303"),
+    (b"YQ== -1\n", "t.tiktoken:1: not base64 and a rank from 0 to 4194303"),
+    (b"YQ== 0\nYg== 200000000\n", "t.tiktoken:2: not base64 and a rank from"),
     (b"\n", "no ranks"),
     (b"\xff\xfe\x00", "t.tiktoken:1: not base64 and a rank"),
 ])

@@ -97,7 +97,8 @@ class Added:
                 raise ValueError(f'special tokens {value!r}: pass a set of names, or "all"')
         every = self.special_tokens
         allowed = every if allowed_special == "all" else every & set(allowed_special)
-        disallowed = every - allowed if disallowed_special == "all" else frozenset(disallowed_special)
+        disallowed = every - allowed if disallowed_special == "all" else disallowed_special
+        disallowed = frozenset(disallowed)
         if "" in disallowed:
             raise ValueError("disallowed_special: the empty text is in every text")
         for text in texts if disallowed else ():

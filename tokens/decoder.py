@@ -32,7 +32,7 @@ class Decoder:
         try:
             if len(ids) >= MANY:
                 array = np.asarray(ids)
-                if self.are_ids(array):
+                if array.ndim == 1 and array.dtype.kind in "iu" and array.max() < 2**63:
                     array = array.astype(np.int64)
                     parts = np.array_split(array, len(array) // MANY)
                     return b"".join(map(self.write, parts))
@@ -41,12 +41,6 @@ class Decoder:
             return b"".join(map(self.bytes_of.__getitem__, ids))
         except KeyError as error:
             raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
-
-    def are_ids(self, array):
-        """Whether an array has one dimension, of integers that int64 holds."""
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            return False
-        return array.max() < len(self.token_bytes)
 
     @cached_property
     def words(self):

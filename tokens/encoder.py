@@ -22,6 +22,7 @@ dict of pieces in place of the arrays it would take 4 times as long (150 languag
 
 import copy
 import heapq
+import itertools
 import math
 import threading
 from functools import cached_property
@@ -233,11 +234,8 @@ class PieceCache(dict):
 def in_threads(function, items, n):
     """[function(item)] for all items, worked out by n threads."""
     items = list(items)
-    def work(share):
-        return [function(item) for item in items[share(len(items))]]
-
-    each = cores.in_parallel(work, n)
-    return [result for some in each for result in some]
+    each = cores.in_parallel(lambda share: list(map(function, items[share(len(items))])), n)
+    return list(itertools.chain.from_iterable(each))
 
 
 class Encoder:
@@ -270,8 +268,7 @@ class Encoder:
 
     def prepare(self):
         """Make what all processes need, once, before they are forked."""
-        if self.together:
-            self.pairs                                      # and with it self.tokens
+        return self.together and self.pairs
 
     def forget(self):
         """Remember the tokens and nothing else."""
@@ -291,7 +288,7 @@ class Encoder:
                 self.forget()
             found = [[] for _ in texts]
             blocks = blocks_of(texts, self.pattern)
-            for some in batches_of(blocks, characters_of, TOGETHER):
+            for some in batches_of(blocks, lambda block: sum(len(x) for _, x in block), TOGETHER):
                 for block, each in zip(some, self.encode_blocks(some, n_threads)):
                     for (i, _), ids in zip(block, each):
                         found[i].append(ids)
@@ -338,8 +335,7 @@ class Encoder:
         for piece in alone.values():
             ids = self.encode_piece(piece)
             merged.append((ids, [len(ids)]))
-        numbers = [group.numbers for group in groups]
-        numbers = np.concatenate([*numbers, np.array(list(alone), np.int64)])
+        numbers = np.concatenate([*(group.numbers for group in groups), [*alone]]).astype(np.int64)
         ids, count = map(np.concatenate, zip(*merged))
         grown = np.zeros((2, self.pieces.table.n), np.int64)
         grown[:, :self.n] = self.begin, self.count
@@ -357,12 +353,11 @@ class Encoder:
             for low, high in zip((0, *WIDTHS), WIDTHS):
                 rows = np.flatnonzero((group.length > low) & (group.length <= high))
                 if len(rows) < FEW or not self.together:
-                    for i in rows.tolist():
-                        piece = group.raw[i, :group.length[i]].tobytes()
-                        alone[int(group.numbers[i])] = piece
-                    continue
-                for begin in range(0, len(rows), MANY):
-                    groups.append(group.part(rows[begin:begin + MANY], high))
+                    for number, raw, n in zip(*group.part(rows, high)):
+                        alone[int(number)] = raw[:n].tobytes()
+                else:
+                    for begin in range(0, len(rows), MANY):
+                        groups.append(group.part(rows[begin:begin + MANY], high))
         return groups, alone
 
     def encode_piece(self, piece):
@@ -377,11 +372,6 @@ class Encoder:
             character = piece.decode("utf-8", "replace")[n_before]
             raise ValueError(f"the vocabulary has no token for the character {character!r} "
                              f"(U+{ord(character):04X})") from None
-
-
-def characters_of(block):
-    """The size of a block."""
-    return sum(len(part) for _, part in block)
 
 
 if __name__ == "__main__":

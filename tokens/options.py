@@ -9,35 +9,49 @@ from tokens.patterns import PATTERNS
 from tokens.trainer import TIES
 from tokens.vocabularies import PUBLISHED
 
-COMMANDS = {
-    "train": "learn a vocabulary from documents",
-    "encode": "turn documents into token shards",
-    "decode": "turn ids back into text",
-    "show": "print the tokens of a text, special tokens recognised",
-}
-
-
 def parse_args(argv, description):
     """The command line, checked. Its command is None if none is given."""
     parser = argparse.ArgumentParser(prog="bpe.py", description=description)
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    options = {}
-    for name, text in COMMANDS.items():
+
+    def add_command(name, text):
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--run", type=Path, metavar="DIR",
                          help="folder of the run (default: out/demo)")
-        options[name] = sub.add_argument
-    add_reading(options["train"])
-    add_reading(options["encode"])
-    add_training(options["train"])
-    add_encoding(options["encode"])
-    options["decode"]("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
-    options["show"]("text", nargs="?", metavar="TEXT", help="a text (default: some examples)")
-    options["show"]("--steps", action="store_true", help="print the merges, one at a time")
-    add_vocabulary(options["encode"])
-    add_vocabulary(options["decode"])
-    add_vocabulary(options["show"], nargs="+")
+        return sub.add_argument
+
+    option = add_command("train", "learn a vocabulary from documents")
+    add_reading(option)
+    option("--vocab-size", type=int, default=1024, metavar="N",
+           help="number of ids, special tokens included (default: %(default)s)")
+    option("--pattern", choices=PATTERNS, default="digits", metavar="NAME",
+           help="how text is cut before merging: one of "
+           f"{', '.join(PATTERNS)} (default: %(default)s)")
+    option("--ties", choices=TIES, default="rustbpe",
+           help="of pairs with equal counts, merge the one that this tool would merge "
+           "(default: %(default)s)")
+    option("--min-frequency", type=int, default=1, metavar="N",
+           help="stop when no pair occurs so often (default: %(default)s)")
+
+    option = add_command("encode", "turn documents into token shards")
+    add_reading(option)
+    option("--shard-tokens", type=int, default=100_000_000, metavar="N",
+           help="tokens in a full shard (default: %(default)s)")
+    option("--val-percent", type=int, default=5, metavar="P",
+           help="per cent of documents for validation, chosen by a hash of the id; "
+           "of a .txt file, its last lines (default: %(default)s)")
+    add_vocabulary(option)
+
+    option = add_command("decode", "turn ids back into text")
+    option("ids", nargs="*", metavar="ID", help="token ids (default: from stdin)")
+    add_vocabulary(option)
+
+    option = add_command("show", "print the tokens of a text, special tokens recognised")
+    option("text", nargs="?", metavar="TEXT", help="a text (default: some examples)")
+    option("--steps", action="store_true", help="print the merges, one at a time")
+    add_vocabulary(option, nargs="+")
+
     args = parser.parse_args(argv)
     check(args, parser.error)
     return args
@@ -51,29 +65,6 @@ def add_reading(option):
            help="processes (default: %(default)s, one for each CPU)")
 
 
-def add_training(option):
-    """The options of training."""
-    option("--vocab-size", type=int, default=1024, metavar="N",
-           help="number of ids, special tokens included (default: %(default)s)")
-    option("--pattern", choices=PATTERNS, default="digits", metavar="NAME",
-           help="how text is cut before merging: one of "
-           f"{', '.join(PATTERNS)} (default: %(default)s)")
-    option("--ties", choices=TIES, default="rustbpe",
-           help="of pairs with equal counts, merge the one that this tool would merge "
-           "(default: %(default)s)")
-    option("--min-frequency", type=int, default=1, metavar="N",
-           help="stop when no pair occurs so often (default: %(default)s)")
-
-
-def add_encoding(option):
-    """The options of the shards."""
-    option("--shard-tokens", type=int, default=100_000_000, metavar="N",
-           help="tokens in a full shard (default: %(default)s)")
-    option("--val-percent", type=int, default=5, metavar="P",
-           help="per cent of documents for validation, chosen by a hash of the id; "
-           "of a .txt file, its last lines (default: %(default)s)")
-
-
 def add_vocabulary(option, nargs=None):
     """The options that name a tokenizer, or with nargs several."""
     option("--vocab", metavar="NAME", nargs=nargs,
@@ -84,17 +75,20 @@ def add_vocabulary(option, nargs=None):
 
 
 def check(args, error):
-    """Refuse options that would have no effect, and numbers below 1. error: takes the message."""
+    """Refuse options without effect and numbers out of range. error: takes the message."""
     vocab = getattr(args, "vocab", None) or []
     names = [vocab] if isinstance(vocab, str) else vocab
     if args.run is not None and names and args.command in ("decode", "show"):
         error(f"--run {args.run}: would have no effect, --vocab names the tokenizer")
-    if getattr(args, "ranks", None) is not None and not any(name in PUBLISHED for name in names):
+    if getattr(args, "ranks", None) is not None and not PUBLISHED.keys() & names:
         error(f"--ranks {args.ranks}: would have no effect without a --vocab of "
               f"{', '.join(PUBLISHED)}")
     for option in ("workers", "min_frequency"):
         if getattr(args, option, 1) < 1:
             error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
+    if args.command == "encode" and not (0 <= args.val_percent < 100 and args.shard_tokens > 0):
+        raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
+                         f"{args.shard_tokens} 1 or more")
     args.run = args.run or Path("out/demo")
 
 

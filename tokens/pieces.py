@@ -73,38 +73,19 @@ N_CHARACTERS = 0x110000
 ASSIGNED = (0, 0x40000), (0xE0000, 0xE1000)         # Unicode has no letters or marks elsewhere
 
 
-def mark(table, bits, characters):
-    """Set the bits in the table, at the index of each of these characters."""
-    for low, high in ASSIGNED:
-        every = np.arange(low, min(high, len(table)), dtype="<u4").tobytes()
-        every = every.decode("utf-32-le", "surrogatepass")
-        for run in regex.finditer(rf"{characters}+", every):
-            table[low + run.start():low + run.end()] |= bits
-
-
 @cache
 def kinds(cases, n=N_CHARACTERS):
-    """(n,) uint8: for each of the first n characters the sum of its bits."""
+    """(n,) uint8: for each of the first n characters the sum of its bits; bytes for n = 256."""
     table = np.zeros(n, np.uint8)
-    for bits, characters in CHARACTERS_OF.items():
-        mark(table, bits, characters)
+    for low, high in ASSIGNED:
+        every = np.arange(low, min(high, n), dtype="<u4").tobytes()
+        every = every.decode("utf-32-le", "surrogatepass")
+        for bits, characters in CHARACTERS_OF.items():
+            for run in regex.finditer(rf"{characters}+", every):
+                table[low + run.start():low + run.end()] |= bits
     if cases:
         table[(table & CASE) > 0] |= LETTER
-    return table
-
-
-@cache
-def ascii_kinds(cases):
-    """kinds() of the first 256 characters, for bytes.translate."""
-    return bytes(kinds(cases, 256))
-
-
-@cache
-def marks():
-    """(N_CHARACTERS,) bool: the combining marks."""
-    table = np.zeros(N_CHARACTERS, bool)
-    mark(table, True, r"\p{M}")
-    return table
+    return bytes(table) if n == 256 else table
 
 
 # ---- where pieces begin --------------------------------------------------------------------------
@@ -122,7 +103,7 @@ def starts(text, rules, borders=NOWHERE):
     if text.isascii():
         raw = text.encode()
         code = np.frombuffer(raw, np.uint8)
-        kind = np.frombuffer(raw.translate(ascii_kinds(rules.cases)), np.uint8)
+        kind = np.frombuffer(raw.translate(kinds(rules.cases, 256)), np.uint8)
     else:
         code = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         kind = kinds(rules.cases)[code]
@@ -151,7 +132,8 @@ def starts(text, rules, borders=NOWHERE):
         cases(start, kind, before)
         behind_mark = word & ((before & KIND) == 0) & ~single & ((kind & CASE) == CASE)
         behind_mark = np.flatnonzero(behind_mark)
-        odd.append(behind_mark[marks()[code[behind_mark]]])     # a combining mark: letter or sign?
+        before_it = map(regex.compile(r"\p{M}").match, map(chr, code[behind_mark].tolist()))
+        odd.append(behind_mark[np.array(list(before_it), bool)])    # is a mark a letter or a sign?
     contractions(start, kind, before, code, rules, odd)
     odd = np.concatenate(odd)
     if len(odd):
@@ -233,10 +215,14 @@ def digits(start, is_kind, most):
     at = np.flatnonzero(is_kind == DIGIT)
     if not len(at):
         return
-    index = np.arange(len(at))
     first = np.concatenate([[True], at[1:] != at[:-1] + 1])             # of a run
-    run_start = np.maximum.accumulate(np.where(first, index, 0))
-    start[at] = (index - run_start) % most == 0
+    start[at] = place_in_run(first) % most == 0
+
+
+def place_in_run(first):
+    """Whether each of n items is the first of a run -> its place in the run, (n,)."""
+    index = np.arange(len(first))
+    return index - np.maximum.accumulate(np.where(first, index, 0))
 
 
 def cases(start, kind, before):

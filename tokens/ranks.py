@@ -8,7 +8,6 @@ Source: tiktoken (load.py).
 
 import base64
 import hashlib
-import itertools
 import json
 import numbers
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from run import command
-from tokens.added import Flags, normalized
+from tokens.added import normalized
 from tokens.patterns import shown, to_bytes
 
 ID_LIMIT = 2**22        # ids are below this: a wrong one would make lists of gigabytes
@@ -48,13 +47,21 @@ def check(vocabulary):
 
     The bytes of an added token are its name.
     """
-    ranks, added = vocabulary.ranks, vocabulary.special_tokens | vocabulary.words
-    normalized(vocabulary.normalize, "\ufffd")         # a trial: may fail or grow beyond use
+    ranks, normalize = vocabulary.ranks, vocabulary.normalize
+    added = vocabulary.special_tokens | vocabulary.words
     if not ranks or "" in added or b"" in ranks:
         raise ValueError("a tokenizer needs at least one token, none of them empty, "
                          "and no special one named ''")
-    check_names(added, vocabulary)
-    check_ids(itertools.chain(ranks.values(), added.values()))
+    check_ids([*ranks.values(), *added.values()])
+    for name in added:
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"special token {shown(name)}: more than {LONGEST_NAME} characters")
+    flags = vocabulary.flags.items()
+    normal = [normalized(normalize, name) for name, flag in flags if flag.normalized]
+    normalized(normalize, "\ufffd")                # a trial: it may fail or grow beyond use
+    if "" in normal or len(set(normal)) < len(normal):
+        raise ValueError("of the added tokens to be found in normalised text, one is empty when "
+                         "it is normalised, or two are equal")
     bytes_of = {i: name.encode("utf-8") for name, i in added.items()}
     bytes_of |= {i: token for token, i in ranks.items()}
     n_tokens = len(ranks) + len(vocabulary.special_tokens) + len(vocabulary.words)
@@ -65,20 +72,6 @@ def check(vocabulary):
     if len(bytes_of) < n_tokens:
         raise ValueError(f"{n_tokens} tokens have only {len(bytes_of)} different ids")
     return bytes_of
-
-
-def check_names(added, vocabulary):
-    """ValueError if a name is too long, or if two cannot be told apart in a normalised text."""
-    normal = []
-    for name in added:
-        if not isinstance(name, str) or len(name) > LONGEST_NAME:
-            raise ValueError(f"special token {str(name)[:60]!r}: expected a text of up to "
-                             f"{LONGEST_NAME} characters")
-        if vocabulary.flags.get(name, Flags()).normalized:
-            normal.append(normalized(vocabulary.normalize, name))
-    if "" in normal or len(set(normal)) < len(normal):
-        raise ValueError("of the added tokens to be found in normalised text, one is empty when "
-                         "it is normalised, or two are equal")
 
 
 def is_made(name, made):
@@ -118,17 +111,15 @@ def read_ranks(path):
         try:
             token, rank = line.split()
             token = base64.b64decode(token, validate=True)
-            if not token or not rank.removeprefix(b"-").isdigit():
+            number = int(rank) if rank.isdigit() else -1
+            if not token or not 0 <= number < ID_LIMIT:
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{path}:{n}: not base64 and a rank: {line[:60]!r}") from None
-        number = int(rank) if len(rank) < 12 else -1
-        if not 0 <= number < ID_LIMIT:
-            raise ValueError(f"{path}:{n}: rank {rank[:20].decode()} is not 0 to {ID_LIMIT - 1}")
+            raise ValueError(f"{path}:{n}: not base64 and a rank from 0 to {ID_LIMIT - 1}: "
+                             f"{line[:60]!r}") from None
         if token in ranks or number in line_of:
-            first = line_of[ranks.get(token, number)]
             raise ValueError(f"{path}:{n}: token {shown(token)} or rank {number} "
-                             f"is on line {first} too")
+                             f"is on line {line_of[ranks.get(token, number)]} too")
         ranks[token], line_of[number] = number, n
     if not ranks:
         raise ValueError(f"{path}: no ranks in it")

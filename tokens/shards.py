@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from run import command, disk, runs
+from run import command, disk, progress, runs
 from tokens.added import well_formed
 from tokens.pieces import batches_of
 from tokens.trainer import in_processes
@@ -37,7 +37,6 @@ HEADER_BYTES = 1024
 UINT16, UINT32 = (20240520, 1), (20240801, 7)           # magic and version
 DTYPES = {UINT16: np.dtype("<u2"), UINT32: np.dtype("<u4")}
 LARGEST = 2**31 - 1                                     # ids in one shard
-NO_FINGERPRINT = "0" * 16
 BATCH_CHARACTERS = 2**20                                # encoded together by one process
 
 
@@ -51,7 +50,6 @@ def write_shard(path, ids, tokenizer=None):
     """
     ids = np.asarray(ids)
     n_vocab = tokenizer.n_vocab if tokenizer else 0
-    fingerprint = tokenizer.fingerprint if tokenizer else NO_FINGERPRINT
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or not 0 < len(ids) <= LARGEST:
         raise ValueError(f"{path}: ids are {ids.dtype} {ids.shape}, "
                          f"a shard takes 1 to {LARGEST} integers")
@@ -61,7 +59,8 @@ def write_shard(path, ids, tokenizer=None):
     kind = UINT16 if (n_vocab or high + 1) <= 2**16 else UINT32
     header = np.zeros(HEADER_BYTES // 4, "<i4")
     header[:4] = *kind, len(ids), n_vocab
-    header[4:6] = np.frombuffer(bytes.fromhex(fingerprint), "<i4")
+    if tokenizer:
+        header[4:6] = np.frombuffer(bytes.fromhex(tokenizer.fingerprint), "<i4")
     with disk.whole_file(Path(path)) as file:
         file.write(header)
         file.write(ids.astype(DTYPES[kind], copy=False))
@@ -85,15 +84,12 @@ def shard_info(path):
         header = file.read(HEADER_BYTES).ljust(HEADER_BYTES, b"\0")
     magic, version, n_tokens, n_vocab = np.frombuffer(header, "<i4")[:4].tolist()
     if (magic, version) not in DTYPES:
-        kinds = " or ".join(f"{magic} version {version}" for magic, version in DTYPES)
-        raise ValueError(f"{path}: magic {magic} version {version} is no token shard's, "
-                         f"which are {kinds}; {remedy}. Bare uint16 tokens, "
-                         f"as nanoGPT writes them, are read by: python train.py --raw")
-    if n_tokens < 1:
-        raise ValueError(f"{path}: its header says {n_tokens} tokens; {remedy}")
+        raise ValueError(f"{path}: magic {magic} version {version} is no token shard's; {remedy}. "
+                         f"Bare uint16 tokens, as nanoGPT writes them, are read by: "
+                         f"python train.py --raw")
     dtype, n_bytes = DTYPES[magic, version], path.stat().st_size
     expected = HEADER_BYTES + n_tokens * dtype.itemsize
-    if n_bytes != expected:
+    if n_tokens < 1 or n_bytes != expected:
         raise ValueError(f"{path}: has {n_bytes} bytes, but its header's {n_tokens} tokens make "
                          f"{expected}; {remedy}")
     return ShardInfo(n_tokens, dtype, n_vocab, header[16:24].hex())
@@ -177,29 +173,13 @@ def read_line(line, val_percent):
 
 # ---- all documents of a run ----------------------------------------------------------------------
 
-def check_sizes(val_percent, shard_tokens):
-    """ValueError for numbers of the command line that make no shards."""
-    if not 0 <= val_percent < 100 or not 0 < shard_tokens <= LARGEST:
-        raise ValueError(f"--val-percent {val_percent} must be 0 to 99, --shard-tokens "
-                         f"{shard_tokens} 1 to {LARGEST}")
-
-
 def encode_documents(tokenizer, documents):
     """[(split, text)] -> [(split, ids, bytes of the text)]. Ids begin with <|endoftext|>."""
-    dtype = dtype_for(tokenizer)
     first = [tokenizer.eot_token] if "<|endoftext|>" in tokenizer.special_tokens else []
-    first = np.array(first, dtype)
+    first = np.array(first, np.uint32)
     each = tokenizer.encode_many([text for _, text in documents], num_threads=1)
-    encoded = []
-    for (split, text), ids in zip(documents, each):
-        ids = np.concatenate([first, ids.astype(dtype)])
-        encoded.append((split, ids, len(text.encode("utf-8"))))
-    return encoded
-
-
-def dtype_for(tokenizer):
-    """The integers that hold all ids of a tokenizer."""
-    return np.dtype(np.uint16 if tokenizer.n_vocab <= 2**16 else np.uint32)
+    return [(split, np.concatenate([first, ids]), len(text.encode("utf-8")))
+            for (split, text), ids in zip(documents, each)]
 
 
 def encode_files(files, tokenizer, folder, val_percent, shard_tokens, workers):
@@ -245,22 +225,20 @@ def encode_into(ids_of, documents, tokenizer, workers, counts):
             counts[f"{split} documents"] += 1
             counts[f"{split} tokens"] += len(ids)
             counts["bytes"] += n_bytes
-        seconds = time.perf_counter() - start
+        seconds, mb = time.perf_counter() - start, counts["bytes"] / 1e6
         if seconds > 2:
             n_documents = counts["train documents"] + counts["val documents"]
-            mb = counts["bytes"] / 1e6
-            print(f"\rencode: {n_documents:,} documents, {mb:,.0f} MB, {mb / seconds:.1f} MB/s ",
-                  end="", file=sys.stderr, flush=True)
+            progress.show(f"encode: {n_documents:,} documents, {mb:,.0f} MB, "
+                          f"{mb / seconds:.1f} MB/s")
     if time.perf_counter() - start > 2:
         print(file=sys.stderr)
 
 
 def write_split(folder, split, file, n_tokens, shard_tokens, tokenizer):
     """Write the n_tokens ids of a file as the shards split_000000.bin and so on."""
-    dtype = dtype_for(tokenizer)
-    for k, begin in enumerate(range(0, n_tokens, shard_tokens)):
-        file.seek(begin * dtype.itemsize)
-        ids = np.fromfile(file, dtype, shard_tokens)
+    file.seek(0)
+    for k in range(-(-n_tokens // shard_tokens)):
+        ids = np.fromfile(file, np.uint32, shard_tokens)
         write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
     if not n_tokens:
         print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)

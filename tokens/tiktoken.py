@@ -36,22 +36,21 @@ class Encoding(bpe.Tokenizer):
         """Whether an id is a special token's."""
         return token in self.special_tokens.values()
 
-    def token_byte_values(self):
-        """The bytes of all tokens that are not special, sorted."""
-        return list(self.sorted_tokens)
-
     @cached_property
     def sorted_tokens(self):
-        """The same, remembered."""
+        """The bytes of all tokens that are not special, sorted."""
         return sorted(self.ranks)
+
+    def token_byte_values(self):
+        """A new list of them."""
+        return list(self.sorted_tokens)
 
     def encode_single_token(self, token):
         """The id of one whole token, str or bytes, special or not; KeyError if there is none."""
         data = token.encode("utf-8") if isinstance(token, str) else bytes(token)
         if data in self.ranks:
             return self.ranks[data]
-        added = self.special_tokens | self.words
-        return {name.encode("utf-8"): i for name, i in added.items()}[data]
+        return (self.special_tokens | self.words)[data.decode("utf-8", "backslashreplace")]
 
     def decode_single_token_bytes(self, token):
         """The bytes of one id."""
@@ -107,13 +106,9 @@ class Encoding(bpe.Tokenizer):
                 tail += 1
         last = [bytes_of(piece, self.pattern) for piece in pieces[-tail:]]
         n = sum(len(self.encoder.encode_piece(piece)) for piece in last)
-        while 0 < n < len(ids) and not self.joint_bytes(ids, n).strip(b" \n\t"):
+        while 0 < n < len(ids) and not self.decode_bytes(ids[-n - 1:][:2]).strip(b" \n\t"):
             n += 1
         return ids, n
-
-    def joint_bytes(self, ids, n):
-        """The bytes of the n-th id from the end and the one before it."""
-        return self.bytes_of[ids[-n]] + self.bytes_of[ids[-n - 1]]
 
     def encode_bytes(self, data):
         """Any bytes to ids that decode to them; tiktoken's _encode_bytes.
@@ -150,7 +145,10 @@ class Encoding(bpe.Tokenizer):
                 except UnicodeDecodeError:
                     possible.append(self.encoder.encode_piece(rest[:i] + token))
         possible += [ids.tolist() for ids in self.encode_many(texts, num_threads=1)]
-        found |= {self.until(ids, len(rest)) for ids in possible}
+        for ids in possible:                    # as many as it takes for the bytes of the rest
+            ends = itertools.accumulate(len(self.bytes_of[i]) for i in ids)
+            n_before = sum(end < len(rest) for end in ends)
+            found.add(tuple(ids[:1 + n_before]))
         last = rest.decode("utf-8", "ignore")[-1:]
         end = last.encode("utf-8")
         if last.isspace() and rest.endswith(end) and len(rest) > len(end):
@@ -158,18 +156,11 @@ class Encoding(bpe.Tokenizer):
             found.add((*self.encoder.encode_piece(before), *self.encoder.encode_piece(end)))
         return stable, sorted(map(list, found))
 
-    def until(self, ids, n_bytes):
-        """The first ids, as many as it takes for so many bytes."""
-        ends = itertools.accumulate(len(self.bytes_of[i]) for i in ids)
-        n_before = sum(1 for _ in itertools.takewhile(lambda end: end < n_bytes, ends))
-        return tuple(ids[:1 + n_before])
-
     def beginning_with(self, data):
         """The tokens that begin with these bytes, without special ones, sorted."""
         tokens = self.sorted_tokens
         first = bisect.bisect_left(tokens, data)
-        behind = bisect.bisect_left(tokens, True, first,
-                                    key=lambda token: not token.startswith(data))
+        behind = bisect.bisect_left(tokens, True, first, key=lambda t: not t.startswith(data))
         return tokens[first:behind]
 
 

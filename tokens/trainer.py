@@ -30,7 +30,7 @@ from run import command
 from tokens.added import well_formed
 from tokens.hashtable import Pieces
 from tokens.patterns import GPT2_BYTES
-from tokens.pieces import batches_of, blocks_of, cut, parts_of
+from tokens.pieces import batches_of, blocks_of, cut, parts_of, place_in_run
 
 BATCH_CHARACTERS = 2**22                                    # counted together by one process
 TIES = ("rustbpe", "huggingface", "minbpe")
@@ -63,18 +63,15 @@ def count_batch(pattern, batch):
 
 
 def in_processes(function, items, workers):
-    """Yields function(item) for each item in order, worked out by processes.
-
-    A few items are on their way at a time, so memory does not grow with their number.
-    """
+    """Yields function(item) for each item in order, worked out by processes, a few at a time."""
     items = iter(items)
     first = list(itertools.islice(items, 2))
     items = itertools.chain(first, items)
     if workers < 2 or len(first) < 2:
         yield from map(function, items)
-        return
-    with cores.processes(workers, function) as in_order:
-        yield from in_order(items)
+    else:
+        with cores.processes(workers, function) as in_order:
+            yield from in_order(items)
 
 
 def learn(texts, pattern, vocab_size, n_special, ties="rustbpe", min_frequency=1, workers=1):
@@ -95,8 +92,8 @@ def learn(texts, pattern, vocab_size, n_special, ties="rustbpe", min_frequency=1
         raise ValueError("cannot train on an empty corpus")
     tokens = train(counts, n_tokens, ties, min_frequency)
     if len(tokens) < n_tokens:
-        what = f"pair that comes {min_frequency} times" if min_frequency > 1 else "pair"
-        print(f"bpe.py: no {what} is left after {len(tokens) - 256:,} of {n_tokens - 256:,} "
+        often = f" that comes {min_frequency} times" * (min_frequency > 1)
+        print(f"bpe.py: no pair is left{often} after {len(tokens) - 256:,} of {n_tokens - 256:,} "
               f"merges; the vocabulary is smaller than {vocab_size:,}", file=sys.stderr)
     return tokens
 
@@ -116,24 +113,24 @@ def train(piece_counts, n_tokens, ties="rustbpe", min_frequency=1):
     huggingface too, but numbers the single bytes in another order; minbpe takes the pair that comes
     first in the corpus.
     """
-    corpus = Corpus(piece_counts, GPT2_BYTES if ties == "huggingface" else bytes(range(256)))
-    tokens = [bytes([b]) for b in corpus.single_bytes]
-    by_place = ties == "minbpe"
-
-    def entry(count, left, right, places):      # (left, right) is unique: places are not compared
-        return -count, int(places[0]) if by_place else 0, left, right, places
-
+    single_bytes = GPT2_BYTES if ties == "huggingface" else bytes(range(256))
+    tokens = [bytes([b]) for b in single_bytes]
+    corpus = Corpus(piece_counts, single_bytes)
     heap = []
+
+    def push(count, left, right, places):       # (left, right) is unique: places are not compared
+        first = int(places[0]) if ties == "minbpe" else 0
+        heapq.heappush(heap, (-count, first, left, right, places))
+
     for key, count, places in corpus.pairs_of_bytes():
-        heap.append(entry(count, key >> 8, key & 255, places))
-    heapq.heapify(heap)
+        push(count, key >> 8, key & 255, places)
     while heap and len(tokens) < n_tokens:
         bound, _, left, right, places = heapq.heappop(heap)
         places = corpus.where_still(left, right, places)
         count = int(corpus.weight.take(places).sum())
         if count < -bound:
             if count:
-                heapq.heappush(heap, entry(count, left, right, places))
+                push(count, left, right, places)
             continue
         if count < min_frequency:
             break
@@ -146,9 +143,9 @@ def train(piece_counts, n_tokens, ties="rustbpe", min_frequency=1):
             places = corpus.every_second(places)
         befores, afters = corpus.merge(places, new)
         for other, count, at in befores:
-            heapq.heappush(heap, entry(count, other, new, at))
+            push(count, other, new, at)
         for other, count, at in afters:
-            heapq.heappush(heap, entry(count, new, other, at))
+            push(count, new, other, at)
     return tokens
 
 
@@ -156,7 +153,6 @@ class Corpus:
     """All different pieces in one array of ids; see the drawing above. N places."""
 
     def __init__(self, piece_counts, single_bytes):
-        self.single_bytes = single_bytes
         number = np.empty(256, np.int32)
         number[list(single_bytes)] = np.arange(256)
         joined = b"\0" + b"\0".join(piece_counts) + b"\0"
@@ -181,10 +177,8 @@ class Corpus:
 
     def every_second(self, places):
         """In a run such as aaaa the pair aa stands at 0, 1 and 2. It is merged at 0 and 2."""
-        index = np.arange(len(places))
         in_run = np.concatenate([[False], self.after[places[:-1]] == places[1:]])
-        run_start = np.maximum.accumulate(np.where(in_run, 0, index))
-        return places[(index - run_start) % 2 == 0]
+        return places[place_in_run(~in_run) % 2 == 0]
 
     def merge(self, places, new):
         """Write the new id at the places, and unlink their right neighbours.

@@ -28,23 +28,19 @@ class Published(NamedTuple):
     file: str
     pattern: str
     special_tokens: dict
-    sha256: str                         # of the file
-
-    @property
-    def url(self):
-        """Where the file is."""
-        return f"https://openaipublic.blob.core.windows.net/encodings/{self.file}.tiktoken"
 
 
-R50K = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
-P50K = "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069"
-CL100K = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
-O200K = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
-END_OF_TEXT = "<|endoftext|>"
-FIM = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
-HARMONY = {
+SHA256 = {                              # of the files
+    "r50k_base": "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+    "p50k_base": "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069",
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+}
+FIM = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
+GPT2_END, CL100K_END = {"<|endoftext|>": 50256}, {"<|endoftext|>": 100257}
+O200K_END = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
+HARMONY = O200K_END | {
     "<|startoftext|>": 199998,
-    END_OF_TEXT: 199999,
     "<|return|>": 200002,
     "<|constrain|>": 200003,
     "<|channel|>": 200005,
@@ -52,25 +48,25 @@ HARMONY = {
     "<|end|>": 200007,
     "<|message|>": 200008,
     "<|call|>": 200012,
-    "<|endofprompt|>": 200018,          # tiktoken calls it <|reserved_200018|> too
-}
+}                                       # tiktoken calls 200018 <|reserved_200018|> too
 HARMONY |= {f"<|reserved_{i}|>": i for i in range(200000, 201088) if i not in HARMONY.values()}
 PUBLISHED = {
-    "gpt2": Published("r50k_base", PATTERNS["gpt2"], {END_OF_TEXT: 50256}, R50K),
-    "r50k_base": Published("r50k_base", PATTERNS["gpt2"], {END_OF_TEXT: 50256}, R50K),
-    "p50k_base": Published("p50k_base", PATTERNS["gpt2"], {END_OF_TEXT: 50256}, P50K),
-    "p50k_edit": Published(
-        "p50k_base", PATTERNS["gpt2"],
-        {END_OF_TEXT: 50256, **dict(zip(FIM, range(50281, 50284)))}, P50K),
-    "cl100k_base": Published(
-        "cl100k_base", PATTERNS["cl100k"],
-        {END_OF_TEXT: 100257, **dict(zip(FIM, range(100258, 100261))), "<|endofprompt|>": 100276},
-        CL100K),
-    "o200k_base": Published(
-        "o200k_base", PATTERNS["o200k"],
-        {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}, O200K),
-    "o200k_harmony": Published("o200k_base", PATTERNS["o200k"], HARMONY, O200K),
+    "gpt2": Published("r50k_base", PATTERNS["gpt2"], GPT2_END),
+    "r50k_base": Published("r50k_base", PATTERNS["gpt2"], GPT2_END),
+    "p50k_base": Published("p50k_base", PATTERNS["gpt2"], GPT2_END),
+    "p50k_edit": Published("p50k_base", PATTERNS["gpt2"],
+                           GPT2_END | dict(zip(FIM, range(50281, 50284)))),
+    "cl100k_base": Published("cl100k_base", PATTERNS["cl100k"],
+                             CL100K_END | dict(zip(FIM, range(100258, 100261)))
+                             | {"<|endofprompt|>": 100276}),
+    "o200k_base": Published("o200k_base", PATTERNS["o200k"], O200K_END),
+    "o200k_harmony": Published("o200k_base", PATTERNS["o200k"], HARMONY),
 }
+
+
+def url_of(file):
+    """Where a published file is."""
+    return f"https://openaipublic.blob.core.windows.net/encodings/{file}.tiktoken"
 
 
 def find(name, folder=None):
@@ -78,22 +74,19 @@ def find(name, folder=None):
 
     folder: where to look; by default where tiktoken stores what it has fetched.
     """
-    published = PUBLISHED[name]
-    if not folder:
-        folders = [os.environ.get(key) for key in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")]
-        folders.append(os.path.join(tempfile.gettempdir(), "data-gym-cache"))
-        folder = next(filter(None, folders))
-    stored_as = hashlib.sha1(published.url.encode()).hexdigest()
-    for file in (f"{published.file}.tiktoken", stored_as):
-        path = Path(folder, file)
+    file = PUBLISHED[name].file
+    url, sha256 = url_of(file), SHA256[file]
+    folder = (folder or os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+              or Path(tempfile.gettempdir(), "data-gym-cache"))
+    for stored_as in (f"{file}.tiktoken", hashlib.sha1(url.encode()).hexdigest()):
+        path = Path(folder, stored_as)
         if path.is_file():
             found = hashlib.sha256(path.read_bytes()).hexdigest()
-            if found != published.sha256:
-                raise ValueError(f"{path}: its SHA-256 is {found}, not {published.sha256}: "
-                                 f"fetch {published.url} again")
+            if found != sha256:
+                raise ValueError(f"{path}: its SHA-256 is {found}, not {sha256}: fetch {url} again")
             return path
-    raise FileNotFoundError(f"{folder}: no {published.file}.tiktoken; fetch {published.url} "
-                            f"(SHA-256 {published.sha256}) and name its folder with --ranks")
+    raise FileNotFoundError(f"{folder}: no {file}.tiktoken; fetch {url} (SHA-256 {sha256}) "
+                            f"and name its folder with --ranks")
 
 
 # ---- save and load -------------------------------------------------------------------------------
@@ -111,8 +104,7 @@ def save(tokenizer, path, end=None):
     elif path.name == "vocab.json":
         files = huggingface.gpt2_files(tokenizer, path, end)
     else:
-        content = huggingface.json_file(tokenizer, path)
-        files = {}
+        content, files = huggingface.json_file(tokenizer, path), {}
         if path.name == "tokenizer.json":
             files["tokenizer_config.json"] = huggingface.config_file(tokenizer, end)
         files[path.name] = content
@@ -128,21 +120,17 @@ def load(make, path, pattern=None, special_tokens=None, folder=None):
     those of the .json of the same stem beside it, which must have the same ranks; else those that
     OpenAI publishes for a file of that name. ValueError if there is no pattern by then.
     """
-    name = str(path)
+    name, known = str(path), None
     if name in PUBLISHED and not path.is_file():
-        published = PUBLISHED[name]
-        special = published.special_tokens if special_tokens is None else special_tokens
-        found = ranks.read_ranks(find(name, folder))
-        tokenizer = make(found, pattern or published.pattern, special)
+        file, known = find(name, folder), Vocabulary(None, *PUBLISHED[name][1:])
     else:
-        found = tokenizer_file(path)
-        if found.suffix == ".json":
-            if pattern is not None or special_tokens is not None:
-                raise ValueError(f"{found}: brings its own pattern and special tokens; pass neither")
-            tokenizer = huggingface.load(make, found)
-        else:
-            published = PUBLISHED.get(found.stem)
-            tokenizer = make(*read_tiktoken(found, published, pattern, special_tokens))
+        file = tokenizer_file(path)
+    if file.suffix == ".json":
+        if pattern is not None or special_tokens is not None:
+            raise ValueError(f"{file}: brings its own pattern and special tokens; pass neither")
+        tokenizer = huggingface.load(make, file)
+    else:
+        tokenizer = make(*read_tiktoken(file, known, pattern, special_tokens))
     tokenizer.name = path.stem if path.stem in PUBLISHED else name
     return tokenizer
 
@@ -161,26 +149,26 @@ def tokenizer_file(path):
                             f"python bpe.py train --run {path.parent}")
 
 
-def read_tiktoken(path, published, pattern, special_tokens):
-    """A .tiktoken file -> Vocabulary. published: what is known for its name, or None."""
+def read_tiktoken(path, known, pattern, special_tokens):
+    """A .tiktoken file -> Vocabulary. known: the published one, if the file was found for its name.
+    """
     found, beside = ranks.read_ranks(path), path.with_suffix(".json")
-    known = Vocabulary(found)
-    if published:
-        known = Vocabulary(found, published.pattern, published.special_tokens)
-    if None in (pattern, special_tokens) and beside.is_file():
-        known = huggingface.load(Vocabulary, beside)
-        if known.ranks != found:
-            raise ValueError(f"{path}: has other ranks than {beside.name} beside it; make both "
-                             f"again with: python bpe.py train --run {path.parent}")
-    if pattern is not None:
-        known = known._replace(pattern=pattern)
-    if special_tokens is not None:
-        known = known._replace(special_tokens=special_tokens)
-    if known.pattern is None:
+    if known is None:
+        known = Vocabulary(found)
+        if path.stem in PUBLISHED:
+            known = Vocabulary(found, *PUBLISHED[path.stem][1:])
+        if None in (pattern, special_tokens) and beside.is_file():
+            known = huggingface.load(Vocabulary, beside)
+            if known.ranks != found:
+                raise ValueError(f"{path}: has other ranks than {beside.name} beside it; make both "
+                                 f"again with: python bpe.py train --run {path.parent}")
+    pattern = known.pattern if pattern is None else pattern
+    if pattern is None:
         raise ValueError(f"{path}: holds no pattern, and there is no {beside.name} beside it; "
                          f"pass pattern= (any regular expression, or {', '.join(PATTERNS)}) "
                          f"and special_tokens={{name: id}}")
-    return known._replace(ranks=found)
+    special_tokens = known.special_tokens if special_tokens is None else special_tokens
+    return known._replace(ranks=found, pattern=pattern, special_tokens=special_tokens)
 
 
 if __name__ == "__main__":
