@@ -93,11 +93,12 @@ def may_be_token(token):
     return True
 
 
-def train(piece_counts, n_tokens):
+def train(piece_counts, n_tokens, rule=None):
     """{piece (bytes): how often it occurs} -> [token (bytes), ...]: the n-th token has the id n.
 
     The first 256 tokens are the single bytes. Then each merge joins the pair of neighbours with the
     highest count and adds one token. There are fewer than n_tokens if no pair is left.
+    rule: may_be_token, or another function of that kind.
 
     Ties: of pairs with equal counts we take the smallest (left id, right id). rustbpe has the same
     rule; so has Hugging Face, which numbers the single bytes in another order. minbpe takes the
@@ -111,6 +112,7 @@ def train(piece_counts, n_tokens):
     the pair stands. A merge visits only these places, and counts only the new pairs around them. A
     heap gives the next best pair.
     """
+    rule = rule or may_be_token
     tokens = [bytes([b]) for b in range(256)]
     words = [(list(piece), count) for piece, count in piece_counts.items()]     # a byte is its id
     while len(tokens) < n_tokens:
@@ -118,7 +120,7 @@ def train(piece_counts, n_tokens):
         for ids, count in words:
             for left, right in zip(ids, ids[1:]):
                 pairs[left, right] += count     # "aaa" counts twice, though only one can merge
-        allowed = [pair for pair in pairs if may_be_token(tokens[pair[0]] + tokens[pair[1]])]
+        allowed = [pair for pair in pairs if rule(tokens[pair[0]] + tokens[pair[1]])]
         if not allowed:
             break
         best = min(allowed, key=lambda pair: (-pairs[pair], pair))    # most frequent, then smallest
@@ -282,6 +284,9 @@ def checks(tokens, ranks):
     yield "training merges the most frequent pair", (
         train({b"aaabdaaabac": 1, b"xy": 9}, 260)[256:] == [b"xy", b"aa", b"ab", b"aaab"])
     yield "of equal pairs the smallest is merged", train({b"ddcc": 1}, 257)[256:] == [b"cc"]
+    short = train({b"aaaa": 1}, 300, lambda token: len(token) < 3)
+    yield "training obeys a rule about tokens", short[256:] == [b"aa"]
+    yield "may_be_token allows the tokens of the sample", tokens[-1] == b" bright"
     yield "every token is encoded as itself", all(merge(ranks, t) == [t] for t in tokens)
     lost = [text for text in TEXTS if decode(encode(text, ranks), tokens) != text]
     yield f"{len(TEXTS)} texts come back from their ids", not lost

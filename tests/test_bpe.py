@@ -35,7 +35,7 @@ def run_alone(folder, old="", new=""):
 def test_alone_it_checks_itself_and_teaches(tmp_path):
     done = run_alone(tmp_path)
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.count("ok  ") == 7 and "WRONG" not in done.stdout
+    assert done.stdout.count("ok  ") == 9 and "WRONG" not in done.stdout
     assert "l|am|p| lamps|:" in done.stdout and "rank 322  ␣lowest" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
 
@@ -49,6 +49,9 @@ def test_alone_it_checks_itself_and_teaches(tmp_path):
      '{"<|im_end|>": 330}\n    if not special_tokens:\n'),
     ('.decode("utf-8", errors="replace")\n\n\n# ----', '.decode("latin-1")\n\n\n# ----'),
     ('    r"\\s+",\n', ""),
+    ("    return True\n", "    return len(token) <= 6\n"),
+    ("    return True\n", '    return b"." not in token\n'),
+    ("for pair in pairs if rule(", "for pair in pairs if True or rule("),
 ])
 def test_alone_it_finds_its_faults(tmp_path, old, new):
     done = run_alone(tmp_path, old, new)
@@ -64,7 +67,7 @@ def test_a_rule_about_tokens(tmp_path):
     """A change that the file invites: no token with a digit and a letter."""
     done = run_alone(tmp_path, "    return True\n",
                      '    return not regex.search(b"[0-9][A-Za-z]|[A-Za-z][0-9]", token)\n')
-    assert done.returncode == 0 and done.stdout.count("ok  ") == 7
+    assert done.returncode == 0 and done.stdout.count("ok  ") == 9
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -189,10 +192,8 @@ def test_segments():
         )
         assert bpe.segments(ids, trained.token_bytes) == slow_segments(trained, ids)
     broken = [0x80] * 50_000  # bytes that no character has
-    assert bpe.segments([97, *broken], trained.token_bytes) == [
-        ("a", [97]),
-        ("\ufffd" * len(broken), broken),
-    ]
+    assert bpe.segments([97, *broken], trained.token_bytes) == [("a", [97]),
+                                                                ("\ufffd" * len(broken), broken)]
 
 
 def test_show_keeps_its_colours_and_spells_out_others(tmp_path, monkeypatch, capsys):

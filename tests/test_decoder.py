@@ -17,11 +17,7 @@ def test_long_lists_are_decoded_by_arrays(monkeypatch):
     for many in (1, 7, 5000, 10_000):
         monkeypatch.setattr(decoder, "MANY", many)
         for form in (
-            ids,
-            ids.tolist(),
-            tuple(ids.tolist()),
-            iter(ids.tolist()),
-            ids.astype(np.uint16),
+            ids, ids.tolist(), tuple(ids.tolist()), iter(ids.tolist()), ids.astype(np.uint16),
         ):
             assert trained.decode_bytes(form) == want
         for bad in (-1, trained.n_vocab, 10**12):

@@ -125,14 +125,12 @@ def check_train():
 
 
 # The definition, its fast twin, and the function that compares them.
-PAIRS = [
-    (bpe.merge, encoder.merge, check_merge),
-    (bpe.merge, encoder.merge_all, check_merge_all),
-    (bpe.PATTERN, pieces.cut, check_cut),
-    (bpe.encode, bpe.Tokenizer.encode, check_encode),
-    (bpe.decode, decoder.Decoder.decode, check_decode),
-    (bpe.train, trainer.train, check_train),
-]
+PAIRS = [(bpe.merge, encoder.merge, check_merge),
+         (bpe.merge, encoder.merge_all, check_merge_all),
+         (bpe.PATTERN, pieces.cut, check_cut),
+         (bpe.encode, bpe.Tokenizer.encode, check_encode),
+         (bpe.decode, decoder.Decoder.decode, check_decode),
+         (bpe.train, trainer.train, check_train)]
 
 
 def small_blocks(monkeypatch):
@@ -185,11 +183,7 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
     rng = np.random.default_rng(3)
     letters = list("aBs'tlrevm \n\t1\u0663-!/.\u0301\u4e2d\u01c5\u017f\U0001f44d\u0939\u093f\ud800")
     texts = ["".join(rng.choice(letters, rng.integers(0, 200))) for _ in range(60)] + [
-        PROSE,
-        "",
-        "a" * 300,
-        "\u4e2d" * 100,
-        "x" * 3000,
+        PROSE, "", "a" * 300, "\u4e2d" * 100, "x" * 3000,
     ]
     texts += [
         "".join(rng.choice(list("the or\u4e2d".replace(" ", "")), n)) for n in range(3, 270, 7)
@@ -198,10 +192,8 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
     tokenizers = [Encoding.train([PROSE, *texts], 400, name) for name in PATTERNS] + [
         Encoding.load(path) for path in published if path.exists()
     ]
-    tokenizers += [
-        Encoding.characters("".join(texts)),
-        Encoding({b"ab": 0, b"cd": 1, b"abcd": 7}, r"[\s\S]+", {}),
-    ]
+    tokenizers += [Encoding.characters("".join(texts)),
+                   Encoding({b"ab": 0, b"cd": 1, b"abcd": 7}, r"[\s\S]+", {})]
     for tokenizer in tokenizers:
         some = texts if len(tokenizer.ranks) > 3 else ["abcd", "cdab", "abab" * 20, ""]
         monkeypatch.setattr(encoder, "SHORT_TEXT", 10**9)
@@ -210,11 +202,9 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
             monkeypatch.setattr(encoder, "SHORT_TEXT", short)
             monkeypatch.setattr(encoder, "FEW", few)
             tokenizer.encoder.forget()
-            assert (
-                list(map(tokenizer.encode_ordinary, some))
-                == want
-                == tokenizer.encode_ordinary_batch(some)
-            )
+            assert (list(map(tokenizer.encode_ordinary, some))
+                    == want
+                    == tokenizer.encode_ordinary_batch(some))
     lacking = Encoding.characters("abc")
     for short in (0, 10**9):
         monkeypatch.setattr(encoder, "SHORT_TEXT", short)
@@ -237,12 +227,10 @@ def test_a_batch_in_threads_is_the_same():
     want = tokenizer.encode_ordinary_batch(texts, num_threads=1)
     assert want[:100] == list(map(tokenizer.encode_ordinary, texts[:100]))
     for n in (2, 3, 7):
-        assert (
-            Encoding(tokenizer.ranks, tokenizer.pattern, {}).encode_ordinary_batch(
-                texts, num_threads=n
-            )
-            == want
-        )
+        assert (Encoding(tokenizer.ranks, tokenizer.pattern, {}).encode_ordinary_batch(
+                    texts, num_threads=n
+                )
+                == want)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(tokenizer.encode_ordinary_batch, (texts,), {"num_threads": 2}) == want
     for n in (1, 2):

@@ -14,21 +14,13 @@ def test_pieces_are_numbered_as_they_are_met(seed):
     rng, ours, theirs, seen = np.random.default_rng(seed), Pieces(), {}, Counter()
     letters = [b"\0", b"a", b"ab", b"\xff", b"\0\0", b"abcdefgh", b"\x01" * 15]
     for n in [0, 1, 2, 5000, 300, 20_000, 1]:
-        some = [
-            b"".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(1, 6)))
-            for _ in range(n)
-        ]
+        some = [b"".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(1, 6)))
+                for _ in range(n)]
         length = np.array([len(piece) for piece in some], np.int64)
         data = np.frombuffer(b"".join(some) + bytes(15), np.uint8)
         begin, half = np.cumsum(length) - length, n // 3
-        got = np.concatenate(
-            ours.find(
-                [
-                    ours.look(data, begin[some], length[some])
-                    for some in (slice(half), slice(half, None))
-                ]
-            )
-        )
+        got = np.concatenate(ours.find([ours.look(data, begin[some], length[some])
+                                        for some in (slice(half), slice(half, None))]))
         assert got.tolist() == [theirs.setdefault(piece, len(theirs)) for piece in some]
         seen.update(got.tolist())
     assert ours.all() == list(theirs) and ours.table.n == len(theirs) > 5000

@@ -88,96 +88,46 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False
 
 @pytest.mark.parametrize(
     "edit, message",
-    [
-        (
-            change(["normalizer"], {"type": "StripAccents"}),
-            "normalizer {'type': 'StripAccents'} is not supported",
-        ),
-        (change(["model", "type"], "Unigram"), "type 'Unigram' is not supported"),
-        (change(["model", "dropout"], 0.1), "dropout 0.1 is not supported"),
-        (
-            lambda content: (
-                content["model"]["vocab"].pop("z"),
-                content["model"].update(unk_token="<unk>"),
-            ),
-            "unk_token '<unk>' is not supported",
-        ),
-        (
-            change(["model", "end_of_word_suffix"], "</w>"),
-            "end_of_word_suffix '</w>' is not supported",
-        ),
-        (
-            lambda content: (
-                content["model"]["vocab"].pop("z"),
-                content["model"].update(byte_fallback=True),
-            ),
-            "byte_fallback True is not supported",
-        ),
-        (change(["pre_tokenizer", "add_prefix_space"], 1), "add_prefix_space 1 is not supported"),
-        (
-            change(["pre_tokenizer", "type"], "Metaspace"),
-            "pre_tokenizer 'Metaspace' is not supported",
-        ),
-        (change(["pre_tokenizer", "type"], "Whitespace"), "a pre_tokenizer with 0 times ByteLevel"),
-        (
-            change(
-                ["pre_tokenizer"],
-                {"type": "Sequence", "pretokenizers": [BYTE_LEVEL, SPLIT, BYTE_LEVEL]},
-            ),
-            "a pre_tokenizer with 2 times ByteLevel",
-        ),
-        (
-            change(
-                ["pre_tokenizer"],
-                {"type": "Sequence", "pretokenizers": [SPLIT | {"behavior": "Gone"}, BYTE_LEVEL]},
-            ),
-            "behavior 'Gone' is not supported",
-        ),
-        (
-            change(
-                ["pre_tokenizer"],
-                {
-                    "type": "Sequence",
-                    "pretokenizers": [SPLIT | {"pattern": {"Regex": r"\h+"}}, BYTE_LEVEL],
-                },
-            ),
-            "has the escape \\h, which means something else",
-        ),
-        (
-            change(
-                ["pre_tokenizer"],
-                {
-                    "type": "Sequence",
-                    "pretokenizers": [
-                        SPLIT | {"pattern": {"Regex": r"\p{N}{1,3}+|\s++$"}},
-                        BYTE_LEVEL,
-                    ],
-                },
-            ),
-            "possessive {m,n}+",
-        ),
-        (
-            change(["post_processor"], {"type": "Whatever"}),
-            "post_processor 'Whatever' is not supported",
-        ),
-        (
-            change(["added_tokens", 0, "lstrip"], "yes"),
-            "<|endoftext|> lstrip 'yes' is not supported",
-        ),
-        (
-            lambda content: content["added_tokens"].append({"id": 300 + 5, "content": "<x>"}),
-            "'<x>' has the ids 305 and 300 (the next one that is free",
-        ),
-        (change(["model", "vocab", "中"], 999), "token '中' is not byte-level"),
-        (
-            change(["model", "vocab", "zzzz"], 999),
-            "token b'zzzz' is not what its merges make of it",
-        ),
-        (change(["model", "vocab", "a"], 98), "different ids"),
-        (swap_merges, "not in the order of their ids"),
-        (lambda content: content.pop("model"), "KeyError('model')"),
-        (lambda content: content.update(model=[]), "cannot be read"),
-    ],
+    [(change(["normalizer"], {"type": "StripAccents"}),
+      "normalizer {'type': 'StripAccents'} is not supported"),
+     (change(["model", "type"], "Unigram"), "type 'Unigram' is not supported"),
+     (change(["model", "dropout"], 0.1), "dropout 0.1 is not supported"),
+     (lambda content: (content["model"]["vocab"].pop("z"),
+                       content["model"].update(unk_token="<unk>")),
+      "unk_token '<unk>' is not supported"),
+     (change(["model", "end_of_word_suffix"], "</w>"),
+      "end_of_word_suffix '</w>' is not supported"),
+     (lambda content: (content["model"]["vocab"].pop("z"),
+                       content["model"].update(byte_fallback=True)),
+      "byte_fallback True is not supported"),
+     (change(["pre_tokenizer", "add_prefix_space"], 1), "add_prefix_space 1 is not supported"),
+     (change(["pre_tokenizer", "type"], "Metaspace"), "pre_tokenizer 'Metaspace' is not supported"),
+     (change(["pre_tokenizer", "type"], "Whitespace"), "a pre_tokenizer with 0 times ByteLevel"),
+     (change(["pre_tokenizer"],
+             {"type": "Sequence", "pretokenizers": [BYTE_LEVEL, SPLIT, BYTE_LEVEL]}),
+      "a pre_tokenizer with 2 times ByteLevel"),
+     (change(["pre_tokenizer"],
+             {"type": "Sequence", "pretokenizers": [SPLIT | {"behavior": "Gone"}, BYTE_LEVEL]}),
+      "behavior 'Gone' is not supported"),
+     (change(["pre_tokenizer"],
+             {"type": "Sequence",
+              "pretokenizers": [SPLIT | {"pattern": {"Regex": r"\h+"}}, BYTE_LEVEL]}),
+      "has the escape \\h, which means something else"),
+     (change(["pre_tokenizer"],
+             {"type": "Sequence",
+              "pretokenizers": [SPLIT | {"pattern": {"Regex": r"\p{N}{1,3}+|\s++$"}}, BYTE_LEVEL]}),
+      "possessive {m,n}+"),
+     (change(["post_processor"], {"type": "Whatever"}),
+      "post_processor 'Whatever' is not supported"),
+     (change(["added_tokens", 0, "lstrip"], "yes"), "<|endoftext|> lstrip 'yes' is not supported"),
+     (lambda content: content["added_tokens"].append({"id": 300 + 5, "content": "<x>"}),
+      "'<x>' has the ids 305 and 300 (the next one that is free"),
+     (change(["model", "vocab", "中"], 999), "token '中' is not byte-level"),
+     (change(["model", "vocab", "zzzz"], 999), "token b'zzzz' is not what its merges make of it"),
+     (change(["model", "vocab", "a"], 98), "different ids"),
+     (swap_merges, "not in the order of their ids"),
+     (lambda content: content.pop("model"), "KeyError('model')"),
+     (lambda content: content.update(model=[]), "cannot be read")],
 )
 def test_unsupported_json_is_refused_by_name(tmp_path, edit, message):
     content = gpt2_style(Encoding.train([PROSE], 300, "gpt2", ["<|endoftext|>"]))
@@ -196,19 +146,13 @@ def test_gpt2s_own_files(tmp_path):
     for form in ("vocab.json", ""):
         again = Encoding.load(tmp_path / form)
         assert (again.ranks, again.pattern, again.special_tokens) == (
-            trained.ranks,
-            trained.pattern,
-            trained.special_tokens,
+            trained.ranks, trained.pattern, trained.special_tokens,
         )
     (tmp_path / "vocab.json").rename(tmp_path / "encoder.json")
     (tmp_path / "merges.txt").rename(tmp_path / "vocab.bpe")
     assert Encoding.load(tmp_path / "encoder.json").ranks == trained.ranks
-    broken = {
-        "a b c": "is no pair",
-        "Ġ qqq": "is not of two tokens",
-        lines[2]: "not in the order",
-        "中 a": "not byte-level",
-    }
+    broken = {"a b c": "is no pair", "Ġ qqq": "is not of two tokens", lines[2]: "not in the order",
+              "中 a": "not byte-level"}
     for line, message in broken.items():
         (tmp_path / "vocab.bpe").write_text(
             "\n".join([lines[0], lines[1], lines[2], lines[3], line, *lines[4:]])
@@ -270,49 +214,33 @@ def test_gpt2s_files_with_special_tokens(tmp_path):
     chats = Encoding.train([PROSE], 320, "gpt2")
     chats.save(tmp_path / "vocab.json")
     assert config_of(tmp_path)["added_tokens_decoder"]["315"] == {
-        "content": "<|im_end|>",
-        "normalized": False,
-        "lstrip": False,
-        "rstrip": False,
-        "single_word": False,
-        "special": True,
+        "content": "<|im_end|>", "normalized": False, "lstrip": False, "rstrip": False,
+        "single_word": False, "special": True,
     }
     assert Encoding.load(tmp_path / "vocab.json").fingerprint == chats.fingerprint
     (tmp_path / "tokenizer_config.json").unlink()  # names in brackets are special tokens anyway
     assert Encoding.load(tmp_path / "vocab.json").fingerprint == chats.fingerprint
     (tmp_path / "added_tokens.json").write_text('{"lamp": 320, "<pad>": 321}')
     ours = Encoding.load(tmp_path / "vocab.json")
-    assert (
-        ours.words == {"lamp": 320}
-        and ours.special_tokens == chats.special_tokens | {"<pad>": 321}
-        and ours.encode("a lamp")[-1] == 320
-    )
+    assert (ours.words == {"lamp": 320}
+            and ours.special_tokens == chats.special_tokens | {"<pad>": 321}
+            and ours.encode("a lamp")[-1] == 320)
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps(
-            {
-                "tokenizer_class": "GPT2Tokenizer",
-                "add_prefix_space": True,
-                "added_tokens_decoder": {
-                    "320": {"content": "lamp", "special": True, "lstrip": True}
-                },
-            }
+            {"tokenizer_class": "GPT2Tokenizer",
+             "add_prefix_space": True,
+             "added_tokens_decoder": {"320": {"content": "lamp", "special": True, "lstrip": True}}}
         )
     )
     ours = Encoding.load(tmp_path / "vocab.json")
-    assert (
-        ours.special_tokens["lamp"] == 320
-        and ours.flags["lamp"].lstrip
-        and ours.encode("a") == chats.encode(" a")
-    )
+    assert (ours.special_tokens["lamp"] == 320
+            and ours.flags["lamp"].lstrip
+            and ours.encode("a") == chats.encode(" a"))
     for config, message in (
-        (
-            {"tokenizer_class": "Qwen2Tokenizer"},
-            "names the class 'Qwen2Tokenizer', which may cut text otherwise than GPT-2",
-        ),
-        (
-            {"added_tokens_decoder": {"7": {"content": "lamp"}}},
-            "'lamp' has the id 320 in added_tokens.json and 7 in",
-        ),
+        ({"tokenizer_class": "Qwen2Tokenizer"},
+         "names the class 'Qwen2Tokenizer', which may cut text otherwise than GPT-2"),
+        ({"added_tokens_decoder": {"7": {"content": "lamp"}}},
+         "'lamp' has the id 320 in added_tokens.json and 7 in"),
     ):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
         with pytest.raises(ValueError, match=message):
@@ -326,28 +254,19 @@ def config_of(tmp_path):
 def test_roles(tmp_path):
     """What pads a text is not what ends it: collators take padding out of what is learned."""
     chats = Encoding.train([PROSE], 320)
-    for end, pad, template in (
-        (None, "<|endoftext|>", True),
-        ("<|im_end|>", "<|endoftext|>", True),
-        ("<|endoftext|>", "<|output_end|>", False),
-    ):
+    for end, pad, template in ((None, "<|endoftext|>", True), ("<|im_end|>", "<|endoftext|>", True),
+                               ("<|endoftext|>", "<|output_end|>", False)):
         chats.save(tmp_path / "tokenizer.json", end)
         config = config_of(tmp_path)
         assert (config["bos_token"], config["eos_token"], config["pad_token"]) == (
-            "<|endoftext|>",
-            end or "<|im_end|>",
-            pad,
+            "<|endoftext|>", end or "<|im_end|>", pad,
         )
-        assert (
-            config["tokenizer_class"] == "PreTrainedTokenizerFast"
-            and ("chat_template" in config) == template
-        )
+        assert (config["tokenizer_class"] == "PreTrainedTokenizerFast"
+                and ("chat_template" in config) == template)
     Encoding.train([PROSE], 320, special_tokens=["<|endoftext|>"]).save(tmp_path / "tokenizer.json")
     assert config_of(tmp_path) == {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "bos_token": "<|endoftext|>",
-        "eos_token": "<|endoftext|>",
+        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+        "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
     }
     Encoding.characters("abc").save(tmp_path / "tokenizer.json")
     assert "eos_token" not in config_of(tmp_path)
@@ -370,26 +289,18 @@ def crafted(vocab=None, merges=(), added=(), pattern=PATTERNS["gpt4"], **rest):
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     content = {
         "added_tokens": list(added),
-        "model": {
-            "type": "BPE",
-            "ignore_merges": True,
-            "vocab": BYTES | (vocab or {}),
-            "merges": list(merges),
-        },
+        "model": {"type": "BPE", "ignore_merges": True, "vocab": BYTES | (vocab or {}),
+                  "merges": list(merges)},
         "pre_tokenizer": {
             "type": "Sequence",
-            "pretokenizers": [
-                split,
-                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-            ],
+            "pretokenizers": [split,
+                              {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}],
         },
     }
     for key, value in rest.items():
-        part = (
-            content["model"]
-            if key in ("type", "ignore_merges") or key.startswith("model_")
-            else content
-        )
+        part = (content["model"]
+                if key in ("type", "ignore_merges") or key.startswith("model_")
+                else content)
         part[key.removeprefix("model_")] = value
         if value is MISSING:
             del part[key.removeprefix("model_")]
@@ -418,21 +329,13 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
     "runs of a with all merges": (crafted(runs_of_a(120), every_cut(120)), None),
     "runs of a with all merges but one": (crafted(runs_of_a(60), every_cut(60)[:-1]), None),
     "merges in disorder": (crafted(runs_of_a(60), every_cut(60)[::-1]), "not in the order"),
-    "each token one letter longer": (
-        crafted(
-            {LOOP[:k]: 254 + k for k in range(2, 500)},
-            [[LOOP[: k - 1], LOOP[k - 1]] for k in range(2, 500)],
-        ),
-        "not what its merges make of it",
-    ),
-    "a merge of no tokens": (
-        crafted({"ab": 256}, [["a", "b"], ["zz", "b"]]),
-        "is not of two tokens",
-    ),
-    "a merge into no token": (
-        crafted({"ab": 256}, [["a", "b"], ["b", "b"]]),
-        "is not of two tokens",
-    ),
+    "each token one letter longer": (crafted({LOOP[:k]: 254 + k for k in range(2, 500)},
+                                             [[LOOP[: k - 1], LOOP[k - 1]] for k in range(2, 500)]),
+                                     "not what its merges make of it"),
+    "a merge of no tokens": (crafted({"ab": 256}, [["a", "b"], ["zz", "b"]]),
+                             "is not of two tokens"),
+    "a merge into no token": (crafted({"ab": 256}, [["a", "b"], ["b", "b"]]),
+                              "is not of two tokens"),
     "a merge of three": (crafted({"ab": 256}, [["a", "b", "c"]]), "is not of two tokens"),
     "a merge of none": (crafted({"ab": 256}, [[]]), "is not of two tokens"),
     "a merge that is a number": (crafted({"ab": 256}, [5]), "'int' object is not iterable"),
@@ -451,34 +354,24 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
     "a token of a megabyte": (crafted({"a" * 10**6: 256}), None),
     "a token that is not byte-level": (crafted({"\u4e2d" * 10**5: 256}), "is not byte-level"),
     "an empty special token": (crafted(added=special("")), "no special one named ''"),
-    "a special token of a megabyte": (
-        crafted(added=special("x" * 10**6)),
-        "more than 1000 characters",
-    ),
-    "a special token that is a number": (crafted(added=special(5)), "object of type 'int' has no len()"),
+    "a special token of a megabyte": (crafted(added=special("x" * 10**6)),
+                                      "more than 1000 characters"),
+    "a special token that is a number": (crafted(added=special(5)), "'int' has no len()"),
     "a special token that is a list": (crafted(added=special(["x"])), "unhashable"),
     "a special token of half a surrogate pair": (crafted(added=special("\ud800")), "surrogates"),
     "a special token of two ids": (crafted(added=special("<x>", "<x>")), "stands twice"),
-    "a special token with another id in vocab": (
-        crafted({"<x>": 300}, added=special("<x>")),
-        "'<x>' has the ids 256 and 300",
-    ),
+    "a special token with another id in vocab": (crafted({"<x>": 300}, added=special("<x>")),
+                                                 "'<x>' has the ids 256 and 300"),
     "an id that tokenizers gives to no added token": (
         crafted(added=special("<x>") + [{"id": 300, "content": "<y>"}]),
         "'<y>' has the ids 300 and 257",
     ),
-    "30,000 special tokens": (
-        crafted(added=special(*(f"<|reserved_{i}|>" for i in range(30_000)))),
-        None,
-    ),
-    "nested special tokens": (
-        crafted(added=special(*("<" + "a" * i for i in range(1, 500)))),
-        None,
-    ),
-    "special tokens of one end": (
-        crafted(added=special(*("a" * i + ">" for i in range(1, 500)))),
-        None,
-    ),
+    "30,000 special tokens": (crafted(added=special(*(f"<|reserved_{i}|>" for i in range(30_000)))),
+                              None),
+    "nested special tokens": (crafted(added=special(*("<" + "a" * i for i in range(1, 500)))),
+                              None),
+    "special tokens of one end": (crafted(added=special(*("a" * i + ">" for i in range(1, 500)))),
+                                  None),
     "added_tokens of an object": (crafted(added_tokens={}), "expected a list"),
     "added_tokens of a text": (crafted(added_tokens="abc"), "expected a list"),
     "added_tokens of null": (crafted(added_tokens=None), "expected a list"),
@@ -487,10 +380,8 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
     "type of a list": (crafted(type=["BPE"]), "type ['BPE'] is not supported"),
     "post_processor of a text": (crafted(post_processor="x"), "has no attribute 'get'"),
     "normalizer of an object": (crafted(normalizer={}), "normalizer {} is not supported"),
-    "pre_tokenizer of null": (
-        crafted(pre_tokenizer=None),
-        "pre_tokenizer null is not supported: this is no byte-level BPE",
-    ),
+    "pre_tokenizer of null": (crafted(pre_tokenizer=None),
+                              "pre_tokenizer null is not supported: this is no byte-level BPE"),
     "a normalizer that makes texts of megabytes": (
         crafted(normalizer={"type": "Prepend", "prepend": "x" * 10**6}),
         "normalised, a text is more than 20 times as long",
@@ -506,21 +397,15 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
     "pattern of a list": (crafted(pattern=["a"]), "'list' object has no"),
     "pattern of null": (crafted(pattern=None), "'NoneType' object has no"),
     "pattern that is none": (crafted(pattern="["), "unterminated character set"),
-    "pattern that closes what it did not open": (
-        crafted(pattern="a)|(?:b"),
-        "unbalanced parenthesis",
-    ),
+    "pattern that closes what it did not open": (crafted(pattern="a)|(?:b"),
+                                                 "unbalanced parenthesis"),
     "pattern of 20,000 letters": (crafted(pattern="a" * 20_000), "has 20,000 characters"),
-    "pattern with 4,000 groups in one another": (
-        crafted(pattern="(?:" * 2000 + ")" * 2000),
-        "too deep",
-    ),
+    "pattern with 4,000 groups in one another": (crafted(pattern="(?:" * 2000 + ")" * 2000),
+                                                 "too deep"),
     "pattern with a hundred million x": (crafted(pattern="x{100000000}"), "repeats multiply"),
     "pattern with repeats in repeats": (crafted(pattern="(?:x{1000}){1000}"), "repeats multiply"),
-    "pattern with repeats of 400 digits": (
-        crafted(pattern="x{" + "9" * 400 + "}"),
-        "repeats multiply",
-    ),
+    "pattern with repeats of 400 digits": (crafted(pattern="x{" + "9" * 400 + "}"),
+                                           "repeats multiply"),
     "pattern with spaced repeats": (crafted(pattern="(?x) x{1 0 0 0 0 0 0}"), "has the group (?x)"),
     "pattern in itself": (crafted(pattern="a?(?R)"), "has the group (?R)"),
     "pattern in itself by number": (crafted(pattern="a?(?0)"), "has the group (?0)"),
@@ -529,38 +414,27 @@ JSON_FILES = {  # content, the reason why it is refused or None if it can be loa
     "pattern of nothing": (crafted(pattern=""), "matches the empty text"),
     "pattern of perhaps nothing": (crafted(pattern="a*"), "matches the empty text"),
     "a key twice": (b'{"model": 1, "model": 2}', "the key 'model' stands twice"),
-    "a token twice": (
-        json.dumps(crafted()).replace('"a": 97', '"a": 97, "a": 98').encode(),
-        "the key 'a' stands twice",
-    ),
+    "a token twice": (json.dumps(crafted()).replace('"a": 97', '"a": 97, "a": 98').encode(),
+                      "the key 'a' stands twice"),
     "a list in a list in ...": (b"[" * 10**6, "recursion"),
     "an object in an object in ...": (b'{"model":' * 10**5, "recursion"),
-    "a number of a million digits": (
-        b'{"model": ' + b"9" * 10**6 + b"}",
-        "integer string conversion",
-    ),
+    "a number of a million digits": (b'{"model": ' + b"9" * 10**6 + b"}",
+                                     "integer string conversion"),
     "not UTF-8": (b"\xff\xfe", "can't decode byte"),
 }
 
 
 TIKTOKEN_FILES = {
-    "runs of a": (
-        b"".join(
-            b"%s %d\n" % (base64.b64encode(token), i)
-            for i, token in enumerate(
-                [bytes([b]) for b in range(256)] + [b"a" * k for k in range(2, 700)]
-            )
-        ),
-        None,
-    ),
+    "runs of a": (b"".join(b"%s %d\n" % (base64.b64encode(token), i)
+                           for i, token in enumerate(
+                               [bytes([b]) for b in range(256)] + [b"a" * k for k in range(2, 700)]
+                           )),
+                  None),
     "one long token": (b"YQ== 0\nYg== 1\n" + TOKEN + b" 2\n", None),
     "the largest id": (b"YQ== 4194303\n", None),
     "bytes": (random.Random(0).randbytes(10**5), "not base64 and a rank"),
     "one long line": (b"A" * 10**6, "not base64 and a rank"),
-    "a rank of a million digits": (
-        b"YQ== " + b"9" * 10**6,
-        "not base64 and a rank from 0 to",
-    ),
+    "a rank of a million digits": (b"YQ== " + b"9" * 10**6, "not base64 and a rank from 0 to"),
     "an empty token": (b"==== 1\n", "not base64 and a rank"),
     "a rank with a plus": (b"YQ== +1\n", "not base64 and a rank"),
     "a rank with a line": (b"YQ== 1_0\n", "not base64 and a rank"),
@@ -571,11 +445,9 @@ TIKTOKEN_FILES = {
 
 @pytest.mark.parametrize(
     "name, content, message",
-    [
-        (name, *case)
-        for name, cases in (("t.json", JSON_FILES), ("cl100k_base.tiktoken", TIKTOKEN_FILES))
-        for case in cases.values()
-    ],
+    [(name, *case)
+     for name, cases in (("t.json", JSON_FILES), ("cl100k_base.tiktoken", TIKTOKEN_FILES))
+     for case in cases.values()],
     ids=[*JSON_FILES, *TIKTOKEN_FILES],
 )
 def test_files_of_strangers(tmp_path, name, content, message):
@@ -605,21 +477,19 @@ def test_files_of_strangers(tmp_path, name, content, message):
     )  # 40: ids up to 2^22; kinds of all characters
 
 
-GPT2_FILES = [
-    ({"ab": 256}, "a b c", "merges.txt:1: 'a b c' is no pair"),
-    ({"ab": 256}, "#version: 0.2\n\na", "merges.txt:3: 'a' is no pair"),
-    ({"ab": 256}, "a a", "is not of two tokens"),
-    ({"ab": 256}, "a b\nzz a", "is not of two tokens"),
-    ({"ab": [256]}, "a b", "id [256] is no whole number"),
-    ({"ab": {"a": {"b": 5}}}, "a b", "is no whole number"),
-    ({"ab": 2**31}, "a b", "id 2147483648 is no whole number"),
-    ({"": 256}, "", "none of them empty"),
-    ({"ab": 256}, "x" * 10**6, "is no pair"),
-    ({"ab": 256}, "x" * 10**6 + " a", "is not of two tokens"),
-    ({"\ud800": 256}, "", "is not byte-level"),
-    (5, "", "has no attribute"),
-    ([1], "", "has no attribute"),
-]
+GPT2_FILES = [({"ab": 256}, "a b c", "merges.txt:1: 'a b c' is no pair"),
+              ({"ab": 256}, "#version: 0.2\n\na", "merges.txt:3: 'a' is no pair"),
+              ({"ab": 256}, "a a", "is not of two tokens"),
+              ({"ab": 256}, "a b\nzz a", "is not of two tokens"),
+              ({"ab": [256]}, "a b", "id [256] is no whole number"),
+              ({"ab": {"a": {"b": 5}}}, "a b", "is no whole number"),
+              ({"ab": 2**31}, "a b", "id 2147483648 is no whole number"),
+              ({"": 256}, "", "none of them empty"),
+              ({"ab": 256}, "x" * 10**6, "is no pair"),
+              ({"ab": 256}, "x" * 10**6 + " a", "is not of two tokens"),
+              ({"\ud800": 256}, "", "is not byte-level"),
+              (5, "", "has no attribute"),
+              ([1], "", "has no attribute")]
 
 
 @pytest.mark.parametrize("vocab, merges, message", GPT2_FILES)
@@ -660,10 +530,8 @@ def added(*tokens):
     """added_tokens of (name, what it is: special, normalized, lstrip, rstrip, single_word); ids
     from 256 on."""
     keys = ("special", *Flags._fields)
-    return [
-        {"id": 256 + i, "content": name, **{key: key in words for key in keys}}
-        for i, (name, *words) in enumerate(tokens)
-    ]
+    return [{"id": 256 + i, "content": name, **{key: key in words for key in keys}}
+            for i, (name, *words) in enumerate(tokens)]
 
 
 def load_json(tmp_path, content):
@@ -677,10 +545,7 @@ FOUND = {
     "in every text": ([("lamp",)], None, "a lampb", [97, 32, 256, 98]),
     "the longest": ([("<x>",), ("<x>b",)], None, "<x>b", [257]),
     "in the text as it is before in the normalised one": (
-        [("<x>",), ("<x>b", "normalized")],
-        None,
-        "<x>b",
-        [256, 98],
+        [("<x>",), ("<x>b", "normalized")], None, "<x>b", [256, 98],
     ),
     "a name that is normalised": ([("<\u00e9>", "normalized")], NFC, "<e\u0301>", [256]),
     "a name that is not": ([("<\u00e9>",), ("xx",)], NFC, "xx<e\u0301>", [257, 60, 195, 169, 62]),
@@ -688,51 +553,34 @@ FOUND = {
     "white space before": ([("<m>", "lstrip")], None, "a \n<m> b", [97, 256, 32, 98]),
     "white space behind": ([("<m>", "rstrip")], None, "a <m>\u3000\tb", [97, 32, 256, 98]),
     "white space between two": (
-        [("<m>", "rstrip"), ("<n>", "lstrip")],
-        None,
-        "<m>  <n>",
-        [256, 257],
+        [("<m>", "rstrip"), ("<n>", "lstrip")], None, "<m>  <n>", [256, 257],
     ),
     "white space that is taken and is a token": (
-        [("<m>", "rstrip"), ("  ",)],
-        None,
-        "<m>  b",
-        [256, 257, 98],
+        [("<m>", "rstrip"), ("  ",)], None, "<m>  b", [256, 257, 98],
     ),
     "a token of which nothing is left": (
-        [("<m>", "rstrip"), ("\n", "lstrip")],
-        None,
-        "<m> \nb",
-        [256, 98],
+        [("<m>", "rstrip"), ("\n", "lstrip")], None, "<m> \nb", [256, 98],
     ),
-    "whole words": (
-        [("ab", "single_word")],
-        None,
-        "ab ab, bab ab_ ab",
-        [256, 32, 256, 44, 32, 98, 97, 98, 32, 97, 98, 95, 32, 256],
-    ),
+    "whole words": ([("ab", "single_word")], None, "ab ab, bab ab_ ab",
+                    [256, 32, 256, 44, 32, 98, 97, 98, 32, 97, 98, 95, 32, 256]),
 }
 
 
 @pytest.mark.parametrize("tokens, normalizer, text, ids", FOUND.values(), ids=list(FOUND))
 def test_added_tokens_are_found(tmp_path, tokens, normalizer, text, ids):
     ours = load_json(tmp_path, crafted(added=added(*tokens), normalizer=normalizer))
-    assert (
-        ours.encode_ordinary(text)
-        == ours.encode(text)
-        == ours.encode_batch([text])[0]
-        == ours.encode_to_numpy(text).tolist()
-        == ids
-    )
+    assert (ours.encode_ordinary(text)
+            == ours.encode(text)
+            == ours.encode_batch([text])[0]
+            == ours.encode_to_numpy(text).tolist()
+            == ids)
     assert pickle.loads(pickle.dumps(ours)).encode(text) == ids
     ours.save(tmp_path / "tokenizer.json")
     again = Encoding.load(tmp_path / "tokenizer.json")
-    assert (
-        again.encode(text) == ids
-        and again.fingerprint
-        == ours.fingerprint
-        != Encoding(ours.ranks, ours.pattern, {}, ours.normalize).fingerprint
-    )
+    assert (again.encode(text) == ids
+            and again.fingerprint
+            == ours.fingerprint
+            != Encoding(ours.ranks, ours.pattern, {}, ours.normalize).fingerprint)
     special = load_json(
         tmp_path,
         crafted(added=added(*((*token, "special") for token in tokens)), normalizer=normalizer),
@@ -742,21 +590,15 @@ def test_added_tokens_are_found(tmp_path, tokens, normalizer, text, ids):
 
 def test_added_words_are_text(tmp_path):
     ours = load_json(tmp_path, crafted(added=added(("lamp",), ("<end>", "special"))))
-    assert (
-        ours.words == {"lamp": 256}
-        and ours.special_tokens == {"<end>": 257}
-        and not ours.is_special_token(256)
-        and ours.is_special_token(257)
-    )
-    assert (
-        ours.decode([256, 257]) == "lamp<end>"
-        and ours.token_bytes[256] == b"lamp"
-        and not len(ours.holes)
-    )
-    assert (
-        ours.encode_single_token("lamp") == ours.encode_single_token(b"lamp") == 256
-        and ours.encode_single_token(b"<end>") == 257
-    )
+    assert (ours.words == {"lamp": 256}
+            and ours.special_tokens == {"<end>": 257}
+            and not ours.is_special_token(256)
+            and ours.is_special_token(257))
+    assert (ours.decode([256, 257]) == "lamp<end>"
+            and ours.token_bytes[256] == b"lamp"
+            and not len(ours.holes))
+    assert (ours.encode_single_token("lamp") == ours.encode_single_token(b"lamp") == 256
+            and ours.encode_single_token(b"<end>") == 257)
     assert ours.encode_ordinary("a lamp" * 2000) == [97, 32, 256] * 2000  # by arrays too
     assert ours.encode_bytes(b"lamp\xff") == [256, 255] and ours.encode_with_unstable("a lamp") == (
         [97, 32, 256],
@@ -768,23 +610,15 @@ def test_added_words_are_text(tmp_path):
 
 @pytest.mark.parametrize(
     "tokens, rest, message",
-    [
-        (
-            [("<\u00e9>", "normalized"), ("<e\u0301>", "normalized")],
-            {"normalizer": NFC},
-            "two are equal",
-        ),
-        (
-            [("  ", "normalized")],
-            {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}},
-            "one is empty when it is normalised",
-        ),
-        (
-            [("ab", "single_word")],
-            {"vocab": {"ab": 256}},
-            "with ignore_merges also a piece that no merges make",
-        ),
-    ],
+    [([("<\u00e9>", "normalized"), ("<e\u0301>", "normalized")],
+      {"normalizer": NFC},
+      "two are equal"),
+     ([("  ", "normalized")],
+      {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}},
+      "one is empty when it is normalised"),
+     ([("ab", "single_word")],
+      {"vocab": {"ab": 256}},
+      "with ignore_merges also a piece that no merges make")],
 )
 def test_added_tokens_that_could_mean_two_things(tmp_path, tokens, rest, message):
     with pytest.raises(ValueError, match=message):
@@ -792,18 +626,12 @@ def test_added_tokens_that_could_mean_two_things(tmp_path, tokens, rest, message
 
 
 def test_an_added_token_that_merges_make_too(tmp_path):
-    tokens = [
-        {"id": 256, "content": "ab", "special": False, "single_word": True},
-        {"id": 97, "content": "a", "special": False},
-    ]
+    tokens = [{"id": 256, "content": "ab", "special": False, "single_word": True},
+              {"id": 97, "content": "a", "special": False}]
     ours = load_json(tmp_path, crafted({"ab": 256}, [["a", "b"]], tokens[:1]))
     assert ours.encode("ab cab") == [256, 32, 99, 256]
     assert load_json(tmp_path, crafted({"ab": 256}, [["a", "b"]], tokens[1:])).encode("ab ba") == [
-        97,
-        98,
-        32,
-        98,
-        97,
+        97, 98, 32, 98, 97,
     ]
 
 
@@ -814,22 +642,16 @@ def test_words_behind_special_tokens_that_come_first(tmp_path):
     ours.save(tmp_path / "tokenizer.json")
     again = Encoding.load(tmp_path / "tokenizer.json")
     assert again.fingerprint == ours.fingerprint and again.encode_ordinary("a lamp") == [
-        98,
-        33,
-        257,
+        98, 33, 257,
     ]
     vocab = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     assert vocab["<|endoftext|>"] == 0 and "lamp" not in vocab
 
 
 def pre(*steps):
-    return {
-        "type": "Sequence",
-        "pretokenizers": [
-            *steps,
-            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-        ],
-    }
+    return {"type": "Sequence",
+            "pretokenizers": [*steps,
+                              {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]}
 
 
 def regex_split(pattern, behavior="Isolated", invert=False):
@@ -840,30 +662,17 @@ GPT2_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False}
 # pre_tokenizer, text, pieces; the first five are the examples of tokenizers' documentation.
 CUTS = {
     "Removed": (
-        pre(regex_split("-", "Removed")),
-        "the-final--countdown",
-        ["the", "final", "countdown"],
+        pre(regex_split("-", "Removed")), "the-final--countdown", ["the", "final", "countdown"],
     ),
     "Isolated": (
-        pre(regex_split("-")),
-        "the-final--countdown",
-        ["the", "-", "final", "-", "-", "countdown"],
+        pre(regex_split("-")), "the-final--countdown", ["the", "-", "final", "-", "-", "countdown"],
     ),
-    "MergedWithPrevious": (
-        pre(regex_split("-", "MergedWithPrevious")),
-        "the-final--countdown",
-        ["the-", "final-", "-", "countdown"],
-    ),
-    "MergedWithNext": (
-        pre(regex_split("-", "MergedWithNext")),
-        "the-final--countdown",
-        ["the", "-final", "-", "-countdown"],
-    ),
-    "Contiguous": (
-        pre(regex_split("-", "Contiguous")),
-        "the-final--countdown",
-        ["the", "-", "final", "--", "countdown"],
-    ),
+    "MergedWithPrevious": (pre(regex_split("-", "MergedWithPrevious")), "the-final--countdown",
+                           ["the-", "final-", "-", "countdown"]),
+    "MergedWithNext": (pre(regex_split("-", "MergedWithNext")), "the-final--countdown",
+                       ["the", "-final", "-", "-countdown"]),
+    "Contiguous": (pre(regex_split("-", "Contiguous")), "the-final--countdown",
+                   ["the", "-", "final", "--", "countdown"]),
     "inverted": (pre(regex_split(r"\p{L}+", "Removed", True)), "a1bc2", ["a", "bc"]),
     "a text for a pattern": (
         pre({"type": "Split", "pattern": {"String": "."}, "behavior": "Isolated", "invert": False}),
@@ -877,20 +686,14 @@ CUTS = {
     ),
     "places": (pre(regex_split("(?=[A-Z])")), "fooBarB", ["foo", "Bar", "B"]),
     "lines": (pre(regex_split(r"^a+$")), "aa\na\nba", ["aa", "\n", "a", "\nba"]),
-    "digits": (
-        {
-            "type": "Sequence",
-            "pretokenizers": [{"type": "Digits", "individual_digits": True}, GPT2_BYTE_LEVEL],
-        },
-        "a 12\u00b2b's",
-        ["a", " ", "1", "2", "\u00b2", "b", "'s"],
-    ),
+    "digits": ({"type": "Sequence",
+                "pretokenizers": [{"type": "Digits", "individual_digits": True}, GPT2_BYTE_LEVEL]},
+               "a 12\u00b2b's",
+               ["a", " ", "1", "2", "\u00b2", "b", "'s"]),
     "runs of digits": (pre({"type": "Digits"}), "a12b", ["a", "12", "b"]),
-    "punctuation": (
-        pre({"type": "Punctuation", "behavior": "Contiguous"}),
-        "a?!b$\u061dc",
-        ["a", "?!", "b", "$", "\u061dc"],
-    ),
+    "punctuation": (pre({"type": "Punctuation", "behavior": "Contiguous"}),
+                    "a?!b$\u061dc",
+                    ["a", "?!", "b", "$", "\u061dc"]),
     "white space": (pre({"type": "WhitespaceSplit"}), " a\u3000b", ["a", "b"]),
     "words": (pre({"type": "Whitespace"}), "Hey, man_1!?", ["Hey", ",", "man_1", "!?"]),
     "a delimiter": (pre({"type": "CharDelimiterSplit", "delimiter": "|"}), "a||b", ["a", "b"]),
@@ -900,23 +703,15 @@ CUTS = {
         [" the", " end"],
     ),
     "no space before a space": ({"type": "ByteLevel", "add_prefix_space": True}, " the", [" the"]),
-    "a space before each": (
-        {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "WhitespaceSplit"},
-                {"type": "ByteLevel", "add_prefix_space": True},
-            ],
-        },
-        "a b",
-        [" a", " b"],
-    ),
+    "a space before each": ({"type": "Sequence",
+                             "pretokenizers": [{"type": "WhitespaceSplit"},
+                                               {"type": "ByteLevel", "add_prefix_space": True}]},
+                            "a b",
+                            [" a", " b"]),
     "none": ({"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}, "a b", ["a b"]),
     "bytes, and then": (
-        {
-            "type": "Sequence",
-            "pretokenizers": [GPT2_BYTE_LEVEL, {"type": "Digits", "individual_digits": True}],
-        },
+        {"type": "Sequence",
+         "pretokenizers": [GPT2_BYTE_LEVEL, {"type": "Digits", "individual_digits": True}]},
         "\u00b2 1",
         ["\u00b2".encode()[:1], "\u00b2".encode()[1:], b" ", b"1"],
     ),
@@ -927,21 +722,17 @@ CUTS = {
 def test_cuts(tmp_path, monkeypatch, pre_tokenizer, text, pieces_of_it):
     """Each piece is a token; short texts and long ones, and after saving."""
     tokens = [piece.encode() if isinstance(piece, str) else piece for piece in pieces_of_it]
-    ranks = {
-        token: 256 + i
-        for i, token in enumerate(dict.fromkeys(token for token in tokens if len(token) > 1))
-    }
+    ranks = {token: 256 + i
+             for i, token in enumerate(dict.fromkeys(token for token in tokens if len(token) > 1))}
     vocab = {to_characters(token): i for token, i in ranks.items()}
     ours = load_json(
         tmp_path,
-        crafted(
-            vocab,
-            pre_tokenizer=pre_tokenizer,
-            merges=[
-                list(map(to_characters, pair))
-                for pair in huggingface.all_merges({bytes([b]): b for b in range(256)} | ranks)
-            ],
-        ),
+        crafted(vocab,
+                pre_tokenizer=pre_tokenizer,
+                merges=[
+                    list(map(to_characters, pair))
+                    for pair in huggingface.all_merges({bytes([b]): b for b in range(256)} | ranks)
+                ]),
     )
     want = [ranks.get(token, token[0]) for token in tokens]
     for _ in range(2):
@@ -958,26 +749,18 @@ def test_cuts(tmp_path, monkeypatch, pre_tokenizer, text, pieces_of_it):
 
 @pytest.mark.parametrize(
     "normalizer, text, normal",
-    [
-        ({"type": "Sequence", "normalizers": []}, "\uff21e\u0301", "\uff21e\u0301"),
-        ({"type": "NFD"}, "\u00e9", "e\u0301"),
-        ({"type": "NFKC"}, "\uff21e\u0301", "A\u00e9"),
-        (LOWER, "\u039f\u03a3 \u0130", "\u03bf\u03c3 i\u0307"),
-        (
-            {"type": "Sequence", "normalizers": [{"type": "NFKD"}, LOWER]},
-            "\uff21\u00e9",
-            "ae\u0301",
-        ),
-        ({"type": "Strip", "strip_left": True, "strip_right": False}, " a ", "a "),
-        ({"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": "_"}, "a \n b c", "a_b_c"),
-        ({"type": "Replace", "pattern": {"String": "."}, "content": "\\1"}, "a.b", "a\\1b"),
-        (
-            {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"}, NFC]},
-            "e\u0301",
-            "_\u00e9",
-        ),
-        ({"type": "Prepend", "prepend": "_"}, "", ""),
-    ],
+    [({"type": "Sequence", "normalizers": []}, "\uff21e\u0301", "\uff21e\u0301"),
+     ({"type": "NFD"}, "\u00e9", "e\u0301"),
+     ({"type": "NFKC"}, "\uff21e\u0301", "A\u00e9"),
+     (LOWER, "\u039f\u03a3 \u0130", "\u03bf\u03c3 i\u0307"),
+     ({"type": "Sequence", "normalizers": [{"type": "NFKD"}, LOWER]}, "\uff21\u00e9", "ae\u0301"),
+     ({"type": "Strip", "strip_left": True, "strip_right": False}, " a ", "a "),
+     ({"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": "_"}, "a \n b c", "a_b_c"),
+     ({"type": "Replace", "pattern": {"String": "."}, "content": "\\1"}, "a.b", "a\\1b"),
+     ({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"}, NFC]},
+      "e\u0301",
+      "_\u00e9"),
+     ({"type": "Prepend", "prepend": "_"}, "", "")],
 )
 def test_normal_forms(tmp_path, normalizer, text, normal):
     ours = load_json(tmp_path, crafted(normalizer=normalizer))
@@ -988,29 +771,10 @@ def test_normal_forms(tmp_path, normalizer, text, normal):
 
 @pytest.mark.parametrize(
     "pattern",
-    [
-        r"\h",
-        r"[a[^b]]",
-        r"[a[]b]]",
-        r"[!-[b]]",
-        r"[[a]-c]",
-        r"[a&&[b]]",
-        r"[a&&b]",
-        r"(?m:.)",
-        r"a{1,2}+",
-        r"a{2}?",
-        r"(?i:i)",
-        r"(?i:ss)",
-        r"(?i:[a-c])",
-        r"(?i:\u00df)".encode().decode("unicode_escape"),
-        r"a(?i)b",
-        r"[\W]",
-        r"\p{InGreek}",
-        r"\G",
-        r"\X",
-        r"[[:punct:]]",
-        r"\xe9",
-    ],
+    [r"\h", r"[a[^b]]", r"[a[]b]]", r"[!-[b]]", r"[[a]-c]", r"[a&&[b]]", r"[a&&b]", r"(?m:.)",
+     r"a{1,2}+", r"a{2}?", r"(?i:i)", r"(?i:ss)", r"(?i:[a-c])",
+     r"(?i:\u00df)".encode().decode("unicode_escape"), r"a(?i)b", r"[\W]", r"\p{InGreek}", r"\G",
+     r"\X", r"[[:punct:]]", r"\xe9"],
 )
 def test_patterns_that_mean_something_else_elsewhere(tmp_path, pattern):
     with pytest.raises(ValueError, match="which means something else in tokenizer.json"):
@@ -1041,19 +805,10 @@ def test_normal_forms_that_take_too_much(tmp_path, monkeypatch):
 def test_what_a_call_asked_for_last_is_read_past(tmp_path):
     content = crafted(
         truncation={
-            "direction": "Right",
-            "max_length": 16,
-            "strategy": "LongestFirst",
-            "stride": 0,
+            "direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0,
         },
-        padding={
-            "strategy": "BatchLongest",
-            "direction": "Right",
-            "pad_to_multiple_of": None,
-            "pad_id": 0,
-            "pad_type_id": 0,
-            "pad_token": "!",
-        },
+        padding={"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None,
+                 "pad_id": 0, "pad_type_id": 0, "pad_token": "!"},
     )
     assert load_json(tmp_path, content).encode("abc" * 20) == list(b"abc" * 20)
 
@@ -1064,10 +819,8 @@ def test_sentencepieces_vocabularies_are_refused_by_name(tmp_path):
         pre_tokenizer=None,
         normalizer={
             "type": "Sequence",
-            "normalizers": [
-                {"type": "Prepend", "prepend": "\u2581"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
-            ],
+            "normalizers": [{"type": "Prepend", "prepend": "\u2581"},
+                            {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}],
         },
         model_byte_fallback=True,
     )

@@ -83,12 +83,10 @@ def test_parts_change_no_piece(name, monkeypatch):
         parts = list(pieces.parts_of(text, PATTERNS[name], 20))
         assert [piece for part in parts for piece in regex.findall(PATTERNS[name], part)] == whole
         blocks = pieces.blocks_of([text], PATTERNS[name])
-        got = [
-            piece
-            for block in blocks
-            for part in cut([part for _, part in block], PATTERNS[name])
-            for piece in part
-        ]
+        got = [piece
+               for block in blocks
+               for part in cut([part for _, part in block], PATTERNS[name])
+               for piece in part]
         assert got == whole
         n_parts += len(parts)
     assert n_parts > 200 or name == "characters"
@@ -122,11 +120,9 @@ def test_blocks_hold_all_of_the_texts_in_order(monkeypatch):
     )
     for i, text in enumerate(texts):
         assert "".join(part for block in blocks for k, part in block if k == i) == text
-    assert (
-        len(blocks) > 10
-        and max(map(len, blocks)) > 1
-        and max(len(part) for block in blocks for _, part in block) < 60
-    )
+    assert (len(blocks) > 10
+            and max(map(len, blocks)) > 1
+            and max(len(part) for block in blocks for _, part in block) < 60)
 
 
 def test_text_that_a_pattern_does_not_match_is_dropped():

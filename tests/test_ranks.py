@@ -8,7 +8,6 @@ import regex
 
 from token_texts import trained
 from bpe import Tokenizer
-from tokens.ranks import ranks_file
 
 
 def test_holes_are_listed_and_refused(trained):
@@ -84,17 +83,3 @@ def test_base64_of_every_byte_survives(tmp_path):
     lines = (tmp_path / "t.tiktoken").read_bytes().split(b"\n")
     assert [base64.b64decode(line.split()[0]) for line in lines[:-1]] == list(ranks)
     assert Tokenizer.load(tmp_path / "t.tiktoken", pattern="gpt2").ranks == ranks
-
-
-@pytest.mark.parametrize(
-    "text", ["bQ== 0\nbQ== 1\n", "bQ==\n", "bQ== 0 0\n", "b 0\n", "bQ== -1\n", "bQ== x\n", ""]
-)
-def test_broken_ranks(tmp_path, text):
-    (tmp_path / "cl100k_base.tiktoken").write_text(text)
-    with pytest.raises(ValueError, match="cl100k_base.tiktoken:"):
-        Tokenizer.load(tmp_path / "cl100k_base.tiktoken")
-
-
-def test_base64_of_the_first_line():
-    ranks = {b"!": 0, b"\"": 1}
-    assert ranks_file(ranks).split(b"\n")[0] == base64.b64encode(b"!") + b" 0"

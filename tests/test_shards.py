@@ -79,8 +79,8 @@ def test_damaged_shards(tmp_path, trained):
             (good + b"\0\0", "has 1046 bytes, but its header's 10 tokens make 1044"),
             (good[:100], "has 100 bytes"), (b"", "magic 0 version 0"),
             (b"\1" + good[1:], "is no token shard's"),
-            (good[:8] + bytes(4) + good[12:1024], "has 1024 bytes, but its header's 0 tokens make 1024"),
-            (good[:8] + b"\xff" * 4 + good[12:1022], "has 1022 bytes, but its header's -1 tokens make 1022"),
+            (good[:8] + bytes(4) + good[12:1024], "its header's 0 tokens make 1024"),
+            (good[:8] + b"\xff" * 4 + good[12:1022], "its header's -1 tokens make 1022"),
             (good[:4] + b"\2" + good[5:], "magic 20240520 version 2 is no token shard's")):
         path.write_bytes(content)
         for function in (shards.shard_info, shards.open_shard):

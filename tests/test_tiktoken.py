@@ -22,13 +22,11 @@ def test_single_tokens(trained):
 
 @pytest.mark.parametrize(
     "text, offsets",
-    [
-        ("hello world", [0, 5]),
-        ("hello world<|endoftext|> green cow", [0, 5, 11, 24, 30]),
-        ("我非常渴望与人工智能一起工作", [0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 13]),
-        ("நடிகர் சூர்யா", [0, 0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 9, 10, 11, 12, 12]),
-        (" Ġ除", [0, 1]),
-    ],
+    [("hello world", [0, 5]),
+     ("hello world<|endoftext|> green cow", [0, 5, 11, 24, 30]),
+     ("我非常渴望与人工智能一起工作", [0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 13]),
+     ("நடிகர் சூர்யா", [0, 0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 9, 10, 11, 12, 12]),
+     (" Ġ除", [0, 1])],
 )
 def test_offsets(text, offsets):
     cl100k = encoding("cl100k_base")
@@ -43,52 +41,32 @@ def test_offsets(text, offsets):
 def test_digits_of_gpt2_and_the_talks_words():
     r50k, cl100k = encoding("r50k_base"), encoding("cl100k_base")
     assert [r50k.encode("0" * n) for n in range(1, 18)] == [
-        [15],
-        [405],
-        [830],
-        [2388],
-        [20483],
-        [10535],
-        [24598],
-        [8269],
-        [10535, 830],
-        [8269, 405],
-        [8269, 830],
-        [8269, 2388],
-        [8269, 20483],
-        [8269, 10535],
-        [8269, 24598],
-        [25645],
+        [15], [405], [830], [2388], [20483], [10535], [24598], [8269], [10535, 830], [8269, 405],
+        [8269, 830], [8269, 2388], [8269, 20483], [8269, 10535], [8269, 24598], [25645],
         [8269, 10535, 830],
     ]
     for text, ids in {
-        "hello world": [15339, 1917],
-        "Hello world": [9906, 1917],
-        "helloworld": [71, 96392],
+        "hello world": [15339, 1917], "Hello world": [9906, 1917], "helloworld": [71, 96392],
         " hello  world": [24748, 220, 1917],
     }.items():
         assert cl100k.encode(text) == ids
     assert cl100k.n_vocab == 100_277 and cl100k.max_token_value == 100_276
     assert cl100k.encode_bytes(b" \xec\x8b\xa4\xed") == [62085]
-    assert (
-        cl100k.token_byte_values() == sorted(cl100k.ranks)
-        and cl100k.is_special_token(100257)
-        and not cl100k.is_special_token(5)
-    )
+    assert (cl100k.token_byte_values() == sorted(cl100k.ranks)
+            and cl100k.is_special_token(100257)
+            and not cl100k.is_special_token(5))
     assert cl100k.special_tokens_set == set(cl100k.special_tokens)
 
 
 def test_batches_and_bytes():
     trained = Encoding.train([PROSE], 340)
     rng = np.random.default_rng(1)
-    texts = [
-        "",
-        "a",
-        PROSE,
-        "<|im_end|>",
-        "\ud800",
-        *("".join(map(chr, rng.integers(32, 0x2000, 300))) for _ in range(50)),
-    ]
+    texts = ["",
+             "a",
+             PROSE,
+             "<|im_end|>",
+             "\ud800",
+             *("".join(map(chr, rng.integers(32, 0x2000, 300))) for _ in range(50))]
     for n in (1, 2, 3):
         assert trained.encode_ordinary_batch(texts, num_threads=n) == list(
             map(trained.encode_ordinary, texts)
@@ -140,11 +118,9 @@ def test_what_may_follow():
 def test_names_arguments_and_errors_of_tiktoken(tmp_path):
     trained = Encoding.train([PROSE], 320)
     text = "went<|im_end|>"
-    assert (
-        trained.encode_to_numpy(text, allowed_special="all").tolist()
-        == trained.encode(text, allowed_special={"<|im_end|>"})
-        == trained.encode_ordinary("went") + [315]
-    )
+    assert (trained.encode_to_numpy(text, allowed_special="all").tolist()
+            == trained.encode(text, allowed_special={"<|im_end|>"})
+            == trained.encode_ordinary("went") + [315])
     assert trained.encode_to_numpy(text, disallowed_special=()).tolist() == trained.encode_ordinary(
         text
     )
@@ -164,7 +140,5 @@ def test_names_arguments_and_errors_of_tiktoken(tmp_path):
     assert Encoding.load(tmp_path / "tokenizer.json").name == str(tmp_path / "tokenizer.json")
     trained.save(tmp_path / "cl100k_base.tiktoken")
     named = Encoding.load(tmp_path / "cl100k_base.tiktoken")
-    assert (
-        named.name == pickle.loads(pickle.dumps(named)).name == "cl100k_base"
-        and repr(named) == "<Tokenizer 'cl100k_base', 100,277 tokens>"
-    )
+    assert (named.name == pickle.loads(pickle.dumps(named)).name == "cl100k_base"
+            and repr(named) == "<Tokenizer 'cl100k_base', 100,277 tokens>")

@@ -32,7 +32,7 @@ import numpy as np
 
 from model import cores
 from run import command
-from tokens.hashtable import SURE, Pieces, Table, laid_out
+from tokens.hashtable import SURE, Pieces, Table, laid_out, words_of
 from tokens.patterns import bytes_of, finder
 from tokens.pieces import batches_of, blocks_of, cut
 
@@ -122,10 +122,11 @@ def all_splits(ranks, tokens):
     """Yields (left ids, right ids, ranks), arrays: all ways to cut a token into two tokens."""
     ids = np.array(list(ranks.values()), np.int64)
     data, begin, length = laid_out(ranks)
+    find = tokens.table.find
     for n in range(1, SURE):                                            # bytes of the left one
         at = np.flatnonzero((length > n) & (length <= SURE))
-        left = tokens.known(data, begin[at], np.full(len(at), n))
-        right = tokens.known(data, begin[at] + n, length[at] - n)
+        left = find(*words_of(data, begin[at], np.full(len(at), n)))
+        right = find(*words_of(data, begin[at] + n, length[at] - n))
         both = (left >= 0) & (right >= 0)
         yield ids[left[both]], ids[right[both]], ids[at[both]]
     splits = []

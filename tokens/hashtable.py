@@ -83,9 +83,9 @@ class Table:
         return number
 
     def add(self, *key):
-        """Give keys, none of them known, the next numbers, in order -> (n,) int32.
+        """Give keys, none of them known, the next numbers, in order; equal keys get one number.
 
-        Equal keys get one number.
+        -> (n,) int32 numbers
 
         All keys go to their slots at once. Where several want one free slot, NumPy's assignment
         lets the last one stay. We assign them backwards, so it is the one that comes first. A key
@@ -140,7 +140,7 @@ class Table:
 LENGTHS = range(SURE + 1)
 LOW_BITS = np.array([256 ** min(n, 8) - 1 for n in LENGTHS], np.uint64)
 HIGH_BITS = np.array([256 ** max(n - 8, 0) - 1 for n in LENGTHS], np.uint64)
-LENGTH_BYTE = np.array([n << 56 for n in LENGTHS], np.uint64)
+LENGTH_BYTE = np.arange(SURE + 1, dtype=np.uint64) << np.uint64(56)
 LONG = b"\xff"
 
 
@@ -194,32 +194,31 @@ class Pieces:
         This changes nothing, so several threads may look at the same time.
         """
         low, high = words_of(data, begin, np.minimum(length, SURE))
+        long, view = {}, memoryview(data)
         places = np.flatnonzero(length > SURE)
-        first = begin[places]
-        ends, view = first + length[places], memoryview(data)
-        pieces = [bytes(view[i:j]) for i, j in zip(first.tolist(), ends.tolist())]
-        keys = [blake2b(piece, digest_size=SURE).digest() + LONG for piece in pieces]
-        low[places], high[places] = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2).T
-        long = dict(zip(places.tolist(), pieces))
+        ends = begin + length
+        for i in places.tolist():
+            long[i] = bytes(view[begin[i]:ends[i]])
+        keys = [blake2b(piece, digest_size=SURE).digest() + LONG for piece in long.values()]
+        keys = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
+        low[places], high[places] = keys.T
         return LookedUp(low, high, self.table.find(low, high), long)
 
     def find(self, blocks):
         """[LookedUp] -> [(n,) int32 numbers]. New pieces get the next numbers."""
-        new = [np.flatnonzero(block.number < 0) for block in blocks]
-        low = [block.low[at] for block, at in zip(blocks, new)]
-        high = [block.high[at] for block, at in zip(blocks, new)]
+        new, low, high = [], [], []
+        for block in blocks:
+            at = np.flatnonzero(block.number < 0)
+            new.append(at)
+            low.append(block.low[at])
+            high.append(block.high[at])
         numbers = self.table.add(np.concatenate(low), np.concatenate(high))
         ends = np.cumsum(list(map(len, new)))
         for block, at, number in zip(blocks, new, np.split(numbers, ends)):
             block.number[at] = number
-            for i in at.tolist() if block.long else ():
-                if i in block.long:
-                    self.long[int(block.number[i])] = block.long[i]
+            for i in block.long.keys() & at.tolist():
+                self.long[int(block.number[i])] = block.long[i]
         return [block.number for block in blocks]
-
-    def known(self, data, begin, length):
-        """The numbers of pieces, each of at most SURE bytes -> (n,) int32, -1: unknown."""
-        return self.table.find(*words_of(data, begin, length))
 
     def short_from(self, first):
         """The pieces of up to SURE bytes whose number is `first` or more.
@@ -237,12 +236,12 @@ class Pieces:
 
     def all(self):
         """Every piece, in the order of the numbers."""
-        numbers, raw, lengths = self.short_from(0)
-        pieces, joined = self.long_from(0), raw.tobytes()
-        begins = range(0, len(joined), 16)
-        for i, begin, n in zip(numbers.tolist(), begins, lengths.tolist()):
-            pieces[i] = joined[begin:begin + n]
-        return [pieces[i] for i in range(self.table.n)]
+        keys = self.table.keys[:self.table.n].tobytes()
+        pieces = []
+        for i in range(self.table.n):
+            key = keys[16 * i:16 * i + 16]
+            pieces.append(self.long[i] if i in self.long else key[:key[SURE]])
+        return pieces
 
 
 if __name__ == "__main__":

@@ -128,12 +128,9 @@ def roles(special_tokens, end=None):
     """
     if end is None:
         end = "<|im_end|>" if is_for_chats(special_tokens) else "<|endoftext|>"
-    pads = [name for name in ("<|endoftext|>", "<|output_end|>") if name in special_tokens]
-    return {
-        "bos": "<|endoftext|>" if "<|endoftext|>" in special_tokens else None,
-        "eos": end if end in special_tokens else None,
-        "pad": next((name for name in pads if name != end), None),
-    }
+    pads = {"<|endoftext|>", "<|output_end|>"} & special_tokens.keys() - {end}
+    found = {"bos": "<|endoftext|>", "eos": end, "pad": min(pads, default=None)}
+    return {role: name if name in special_tokens else None for role, name in found.items()}
 
 
 def is_for_chats(special_tokens):
@@ -167,11 +164,6 @@ def config_file(vocabulary, end=None, gpt2=False):
 
 # ---- what both kinds of files say ----------------------------------------------------------------
 
-def flags_of(token):
-    """The Flags of an added token of a .json file."""
-    return Flags(*(token.get(key, False) for key in Flags._fields))
-
-
 def vocabulary_of(vocab, merges, added, pattern, normalize=None, ignore_merges=False):
     """Vocabulary. vocab: {word: id}; merges: [[left, right]] of words; added: {name: its JSON}."""
     check_ids([*vocab.values(), *(token["id"] for token in added.values())])
@@ -188,7 +180,7 @@ def vocabulary_of(vocab, merges, added, pattern, normalize=None, ignore_merges=F
     special, words, flags = {}, {}, {}
     for name, token in added.items():
         (special if token["special"] else words)[name] = token["id"]
-        flags[name] = flags_of(token)
+        flags[name] = Flags(*(token.get(key, False) for key in Flags._fields))
     if not normalize and len({f.normalized for f in flags.values()}) < 2:       # without effect
         flags = {name: f._replace(normalized=False) for name, f in flags.items()}
     flags = {name: f for name, f in flags.items() if any(f)}
@@ -362,8 +354,7 @@ def json_file(vocabulary, path):
     cut a token into two tokens is listed as a merge. ignore_merges: a piece that is a token as a
     whole is that token. The added tokens stand in vocab too, which fixes their ids.
     """
-    special_tokens = vocabulary.special_tokens
-    added = special_tokens | vocabulary.words
+    added = vocabulary.special_tokens | vocabulary.words
     vocab = {to_characters(token): i for token, i in vocabulary.ranks.items()}
     for name, i in added.items():
         if vocab.get(name, i) != i:
@@ -376,9 +367,9 @@ def json_file(vocabulary, path):
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     added_tokens = []
     for name, i in sorted(added.items(), key=lambda item: item[1]):
-        flags = vocabulary.flags.get(name, Flags())._asdict()
-        token = {"id": i, "content": name, **usual(JSON_ADDED), **flags}
-        added_tokens.append(token | {"special": name in special_tokens})
+        flags = usual(JSON_ADDED) | vocabulary.flags.get(name, Flags())._asdict()
+        flags["special"] = name in vocabulary.special_tokens
+        added_tokens.append({"id": i, "content": name, **flags})
     merges = [" ".join(map(to_characters, pair)) for pair in all_merges(vocabulary.ranks)]
     content = {
         "version": "1.0",
@@ -403,7 +394,12 @@ def json_cut(pattern):
     while steps:
         step = steps.pop(0)
         if isinstance(step, Split):
-            found.append(json_split(step))
+            translated = from_oniguruma(step.pattern)
+            if translated != step.pattern:
+                raise ValueError(f"pattern {step.pattern[:80]!r} means something else in "
+                                 f"tokenizer.json; it would be: {translated[:200]}")
+            found.append({"type": "Split", "behavior": step.behavior, "invert": step.invert,
+                          "pattern": {"Regex": step.pattern}})
             continue
         byte_level = usual(JSON_BYTE_LEVEL) | {"add_prefix_space": False, "use_regex": False}
         if step == SPACED:              # with it come its pattern and the spelling, in one part
@@ -412,16 +408,6 @@ def json_cut(pattern):
             del steps[:1 + uses_regex]
         found.append(byte_level)
     return {"type": "Sequence", "pretokenizers": found}
-
-
-def json_split(step):
-    """The part of a pre_tokenizer for a Split."""
-    translated = from_oniguruma(step.pattern)
-    if translated != step.pattern:
-        raise ValueError(f"pattern {step.pattern[:80]!r} means something else in tokenizer.json; "
-                         f"it would be: {translated[:200]}")
-    return usual(JSON_SPLIT) | {"behavior": step.behavior, "invert": step.invert,
-                                "pattern": {"Regex": step.pattern}}
 
 
 def json_normalizer(step):
@@ -471,7 +457,12 @@ def read_json(path):
     pattern = read_cut(content["pre_tokenizer"])
     normalize = read_normalizer(content.get("normalizer"))
     vocab = model["vocab"]
-    check_model(model, vocab)
+    rest = dict(model)
+    if all(character in vocab for character in BYTE_TO_CHARACTER.values()):
+        rest |= {"unk_token": None, "byte_fallback": False}     # with all bytes, none is unknown
+    require(rest | {"type": "BPE"}, JSON_MODEL)
+    if not isinstance(model["merges"], list):
+        raise ValueError(f"merges is {str(model['merges'])[:60]!r}, expected a list")
     around = content.get("post_processor") or {"type": "ByteLevel"}
     for step in (around, *around.get("processors", ())):
         if step["type"] not in JSON_AROUND:
@@ -482,17 +473,6 @@ def read_json(path):
     added = read_added(content.get("added_tokens", []), vocab)
     ignore_merges = model.get("ignore_merges", False)
     return vocabulary_of(vocab, merges, added, pattern, normalize, ignore_merges)
-
-
-def check_model(model, vocab):
-    """ValueError for a model that is no plain byte-level BPE."""
-    rest = {key: value for key, value in model.items() if key != "type"}
-    if all(character in vocab for character in BYTE_TO_CHARACTER.values()):
-        rest.pop("unk_token", None)         # with all bytes there, nothing is unknown
-        rest.pop("byte_fallback", None)
-    require(rest, JSON_MODEL)
-    if not isinstance(model["merges"], list):
-        raise ValueError(f"merges is {str(model['merges'])[:60]!r}, expected a list")
 
 
 def pattern_of(part):
@@ -555,7 +535,7 @@ def steps_of_cut(part):
 
 def read_normalizer(part):
     """A normalizer -> None, a step or a tuple of steps, for added.normalized."""
-    steps = [] if part is None else steps_of_normalizer(part)
+    steps = steps_of_normalizer(part) if part is not None else []
     if len(steps) == 1 and isinstance(steps[0], str):
         return steps[0]
     return tuple(steps) or None

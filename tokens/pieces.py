@@ -171,21 +171,17 @@ def newlines(start, kind, before, last, code, rules, borders, odd):
 
 def contractions(start, kind, before, code, rules, odd):
     """'s 't 're 've 'm 'll 'd are pieces; in o200k they are the end of one."""
-    at = np.flatnonzero(kind & QUOTE)
-    at = at[at + 1 < len(start)]
+    at = np.flatnonzero(kind[:-1] & QUOTE)
     p = before[at]
-    if rules.cases:
-        at = at[(p & KIND) == LETTER]
-    else:
-        at = at[((p & KIND) > 0) & ((p & BLANK) == 0)]
+    at = at[(p & KIND) == LETTER if rules.cases else ((p & KIND) > 0) & ((p & BLANK) == 0)]
     if not len(at):
         return
     one = code[at + 1].astype(np.uint32)
     two = code[np.minimum(at + 2, len(code) - 1)].astype(np.uint32)
     two[at + 2 >= len(code)] = 0
     if rules.modern:
-        one, two = small_letter(one), small_letter(two)
-        one = np.where(one == 0x17F, ord("s"), one)                     # ſ is an s to (?i:)
+        one[one == 0x17F] = ord("s")                                    # ſ is an s to (?i:)
+        one, two = one | 32, two | 32                                   # an S becomes an s
     length = np.zeros(len(at), np.int64)
     for letter in "stmd":
         length[one == ord(letter)] = 2
@@ -200,11 +196,6 @@ def contractions(start, kind, before, code, rules, odd):
     start[end] = True
     if rules.cases:
         odd.append(end[((kind[end] & CASE) == CASE) | ((kind[end] & QUOTE) > 0)])
-
-
-def small_letter(code):
-    """Code points with a to z for A to Z."""
-    return np.where((code >= ord("A")) & (code <= ord("Z")), code + 32, code)
 
 
 def digits(start, is_kind, most):
@@ -267,10 +258,8 @@ def parts_of(text, pattern, size):
     By a pattern that is not in RULES it comes whole.
     """
     at = 0
-    while len(text) - at > size and pattern in RULES:
-        found = SAFE_CUT.search(text, at + size)
-        if found is None:
-            break
+    while (len(text) - at > size and pattern in RULES
+           and (found := SAFE_CUT.search(text, at + size))):
         yield text[at:found.end()]
         at = found.end()
     yield text[at:]

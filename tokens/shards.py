@@ -140,7 +140,13 @@ def read_documents(path, val_percent=0):
     n = 0
     try:
         if path.suffix == ".txt":
-            yield from halves_of(path.read_bytes().decode("utf-8"), val_percent)
+            text = path.read_bytes().decode("utf-8")
+            end = len(text) * (100 - val_percent) // 100
+            if val_percent:
+                end = text.rfind("\n", 0, end) + 1 or end
+            for split, half in (("train", text[:end]), ("val", text[end:])):
+                if half:
+                    yield split, half
             return
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             for n, line in enumerate(file, 1):
@@ -148,16 +154,6 @@ def read_documents(path, val_percent=0):
                     yield read_line(line, val_percent)
     except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}:{n}: cannot be read: {error}") from None
-
-
-def halves_of(text, val_percent):
-    """Yield ("train", text) and ("val", text), without the empty ones."""
-    end = len(text) * (100 - val_percent) // 100
-    if val_percent:
-        end = text.rfind("\n", 0, end) + 1 or end
-    for split, half in (("train", text[:end]), ("val", text[end:])):
-        if half:
-            yield split, half
 
 
 def read_line(line, val_percent):
@@ -203,7 +199,13 @@ def encode_files(files, tokenizer, folder, val_percent, shard_tokens, workers):
         new.mkdir()
         try:
             for split, file in ids_of.items():
-                write_split(new, split, file, counts[f"{split} tokens"], shard_tokens, tokenizer)
+                file.seek(0)
+                n_tokens = counts[f"{split} tokens"]
+                for k in range(-(-n_tokens // shard_tokens)):           # rounded up
+                    ids = np.fromfile(file, np.uint32, shard_tokens)
+                    write_shard(new / f"{split}_{k:06d}.bin", ids, tokenizer)
+                if not n_tokens:
+                    print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -232,16 +234,6 @@ def encode_into(ids_of, documents, tokenizer, workers, counts):
                           f"{mb / seconds:.1f} MB/s")
     if time.perf_counter() - start > 2:
         print(file=sys.stderr)
-
-
-def write_split(folder, split, file, n_tokens, shard_tokens, tokenizer):
-    """Write the n_tokens ids of a file as the shards split_000000.bin and so on."""
-    file.seek(0)
-    for k in range(-(-n_tokens // shard_tokens)):
-        ids = np.fromfile(file, np.uint32, shard_tokens)
-        write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
-    if not n_tokens:
-        print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -142,11 +142,8 @@ def tokenizer_file(path):
         path = next((path / name for name in names if (path / name).is_file()), path / names[-1])
     if path.is_file():
         return path
-    if len(path.parts) == 1 and not path.suffix:            # perhaps meant as a name
-        raise FileNotFoundError(f"{path}: no tokenizer is here under this name; published "
-                                f"encodings are {', '.join(PUBLISHED)}")
-    raise FileNotFoundError(f"{path}: no tokenizer; make it with: "
-                            f"python bpe.py train --run {path.parent}")
+    raise FileNotFoundError(f"{path}: no tokenizer; make it with: python bpe.py train --run "
+                            f"{path.parent}; published encodings are {', '.join(PUBLISHED)}")
 
 
 def read_tiktoken(path, known, pattern, special_tokens):
