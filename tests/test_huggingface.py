@@ -165,7 +165,7 @@ def test_gpt2s_own_files(tmp_path):
         ):
             Encoding.load(tmp_path / "encoder.json")
     (tmp_path / "vocab.bpe").unlink()
-    with pytest.raises(FileNotFoundError, match="merges.txt: no such file"):
+    with pytest.raises(FileNotFoundError, match="No such file or directory: .*merges.txt"):
         Encoding.load(tmp_path / "encoder.json")
     with pytest.raises(ValueError, match="hold no pattern"):
         Encoding.train([PROSE], 340, "gpt4").save(tmp_path / "vocab.json")

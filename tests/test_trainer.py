@@ -83,7 +83,7 @@ def test_pairs_run_out(capsys):
     ((["abc"], 100, "digits", ()), "vocabulary smaller than 256"),
     (([], 300), "empty corpus"),
     ((["", ""], 300), "empty corpus"),
-    (("abc", 300), "iterable of documents"),
+    (("abc", 300), "an iterable of documents"),
     ((["abc"], 300, "(a|b"), "pattern '(a|b'"),
     ((["abc"], 300, "(a|b)"), "capturing group"),
 ])

@@ -164,7 +164,7 @@ def config_file(vocabulary, end=None, gpt2=False):
 
 # ---- what both kinds of files say ----------------------------------------------------------------
 
-def vocabulary_of(vocab, merges, added, pattern, normalize=None, ignore_merges=False):
+def vocabulary_from(vocab, merges, added, pattern, normalize=None, ignore_merges=False):
     """Vocabulary. vocab: {word: id}; merges: [[left, right]] of words; added: {name: its JSON}."""
     check_ids([*vocab.values(), *(token["id"] for token in added.values())])
     spelling = functools.cache(to_bytes)
@@ -249,14 +249,12 @@ def read_gpt2(path):
     Tokens that no merge makes are special if their names stand in brackets. Others have to be in
     added_tokens.json or tokenizer_config.json, which transformers writes beside these.
     """
-    beside = [path.with_name(name) for name in ("merges.txt", "vocab.bpe")]
-    merges_file = next((p for p in beside if p.is_file()), None)
-    if merges_file is None:
-        raise FileNotFoundError(f"{beside[0]}: no such file, and {path.name} is of no use "
-                                f"without it")
+    merges_file = path.with_name("vocab.bpe")
+    if not merges_file.is_file():
+        merges_file = path.with_name("merges.txt")
+    merges = read_merges(merges_file)
     vocab = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
     added, spaced = added_beside(path)
-    merges = read_merges(merges_file)
     made = {left + right for left, right in merges}
     for word, i in vocab.items():
         if is_special(word) and word not in made:
@@ -265,7 +263,7 @@ def read_gpt2(path):
         if vocab.get(word, token["id"]) != token["id"]:
             raise ValueError(f"{shown(word)} has the ids {token['id']} and {vocab[word]}")
     pattern = (SPACED, Split(PATTERNS["gpt2"])) if spaced else PATTERNS["gpt2"]
-    return vocabulary_of(vocab, merges, added, pattern)
+    return vocabulary_from(vocab, merges, added, pattern)
 
 
 def read_merges(path):
@@ -472,7 +470,7 @@ def read_json(path):
         del merges[0]
     added = read_added(content.get("added_tokens", []), vocab)
     ignore_merges = model.get("ignore_merges", False)
-    return vocabulary_of(vocab, merges, added, pattern, normalize, ignore_merges)
+    return vocabulary_from(vocab, merges, added, pattern, normalize, ignore_merges)
 
 
 def pattern_of(part):

@@ -121,12 +121,9 @@ def finder(pattern):
         for step in pattern:
             if isinstance(step, Split):
                 check_pattern(step.pattern)
-        findall = partial(in_steps, pattern)
-    else:
-        findall = check_pattern(pattern).findall
-    if pattern in PATTERNS.values():
-        return findall
-    return lambda text: in_time(pattern, findall, text)
+        return partial(in_time, pattern, partial(in_steps, pattern))
+    findall = check_pattern(pattern).findall
+    return findall if pattern in PATTERNS.values() else partial(in_time, pattern, findall)
 
 
 def in_time(pattern, work, text):
@@ -134,13 +131,11 @@ def in_time(pattern, work, text):
     limit_s = SECONDS + SECONDS_PER_CHARACTER * len(text)
     try:
         return work(text, timeout=limit_s)
-    except TimeoutError:
-        why = f"takes more than {limit_s:.0f} s"
-    except MemoryError:
-        why = "takes more memory than there is"
-    if isinstance(pattern, tuple):
-        pattern = " then ".join(step.pattern for step in pattern if isinstance(step, Split))
-    raise SlowPattern(f"pattern {pattern[:80]!r}: {why} to cut a text of {len(text):,} characters")
+    except (TimeoutError, MemoryError):
+        if isinstance(pattern, tuple):
+            pattern = " then ".join(step.pattern for step in pattern if isinstance(step, Split))
+        raise SlowPattern(f"pattern {pattern[:80]!r}: takes more than {limit_s:.0f} s, or all "
+                          f"memory, to cut a text of {len(text):,} characters") from None
 
 
 # ---- Oniguruma's words ---------------------------------------------------------------------------
@@ -204,9 +199,10 @@ def from_oniguruma(pattern):
             odd |= part == "]" and depth > 1 and pattern.startswith("-", at)
             if odd or part == "&&":
                 refuse(f"{part} in a class")
-            depth += (part == "[") - (part == "]")
-            if part == "[" or part == "]" and depth:            # an inner class
-                part = ""
+            if part == "[":                             # an inner class
+                depth, part = depth + 1, ""
+            elif part == "]":
+                depth, part = depth - 1, "]" if depth == 1 else ""
         elif part.startswith("["):
             depth = 1
         elif part.startswith("("):
@@ -220,9 +216,8 @@ def from_oniguruma(pattern):
         elif part in "^$":
             part = TRANSLATED[part]
         out.append(part)
-    translated = "".join(out)
-    check_pattern(translated)
-    return translated
+    check_pattern("".join(out))
+    return "".join(out)
 
 
 def escape(part, in_class):
@@ -313,11 +308,11 @@ def split(step, text, limit_s):
         if sum(map(len, found)) == len(text) and "" not in found:       # nothing lies between
             return found
     parts, at = [], 0                           # (begin, end, whether it matched)
-    for begin, end in match_spans(compiled, text, limit_s):
-        parts += [(at, begin, step.invert)] * (at < begin)
+    for begin, end in [*match_spans(compiled, text, limit_s), (len(text), len(text))]:
+        if at < begin:
+            parts.append((at, begin, step.invert))
         parts.append((begin, end, not step.invert))
         at = end
-    parts += [(at, len(text), step.invert)] * (at < len(text))
     if step.behavior == "Removed":
         return [text[begin:end] for begin, end, matched in parts if begin < end and not matched]
     begins, before = [], None

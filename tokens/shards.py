@@ -219,7 +219,7 @@ def encode_into(ids_of, documents, tokenizer, workers, counts):
     """Append the ids of all documents to the files ids_of[split] and count them."""
     start = time.perf_counter()
     batches = batches_of(documents, lambda document: len(document[1]), BATCH_CHARACTERS)
-    tokenizer.encoder.prepare()
+    tokenizer.encoder.pairs             # made once, before the processes are forked
     work = functools.partial(encode_documents, tokenizer)
     for batch in in_processes(work, batches, workers):
         for split, ids, n_bytes in batch:

@@ -1,7 +1,7 @@
 """trainer.py: the fast twin of bpe.train, and the counting of pieces before it.
 
-bpe.train looks at every pair of the corpus again for each merge. Here every different piece stands
-once in one long array, with its count beside it, and each pair knows the places where it stands:
+Every different piece stands once in one long array, with its count beside it, and each pair knows
+the places where it stands:
 
     text        "low low lower", pieces "low" once, " low" once and " lower" once
     ids         -1  l  o  w -1  ␣  l  o  w -1  ␣  l  o  w  e  r -1
@@ -79,10 +79,9 @@ def learn(texts, pattern, vocab_size, n_special, ties="rustbpe", min_frequency=1
 
     ValueError for an empty corpus, or a vocab_size without room for the single bytes.
     """
-    if isinstance(texts, str):
-        raise ValueError("texts: pass an iterable of documents, such as [text]")
-    if ties not in TIES:
-        raise ValueError(f"ties {ties!r}: one of {', '.join(TIES)}")
+    if isinstance(texts, str) or ties not in TIES:
+        raise ValueError(f"texts: an iterable of documents, such as [text]; ties {ties!r}: one of "
+                         f"{', '.join(TIES)}")
     n_tokens = vocab_size - n_special
     if n_tokens < 256:
         raise ValueError(f"vocab_size {vocab_size}: vocabulary smaller than 256 bytes and "
@@ -109,9 +108,7 @@ def train(piece_counts, n_tokens, ties="rustbpe", min_frequency=1):
     lost places to other merges goes back with the count that it still has; the first one popped
     with its true count is the best of all. Nothing is ever counted again from the corpus.
 
-    ties: of the pairs with the highest count, rustbpe takes the smallest (left id, right id);
-    huggingface too, but numbers the single bytes in another order; minbpe takes the pair that comes
-    first in the corpus.
+    ties: see bpe.train.
     """
     single_bytes = GPT2_BYTES if ties == "huggingface" else bytes(range(256))
     tokens = [bytes([b]) for b in single_bytes]
