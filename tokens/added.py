@@ -75,7 +75,7 @@ class Names:
 
 
 names_of = lru_cache(64)(Names)                         # of a frozenset, remembered
-NO_TOKEN = np.zeros(0, np.uint32)
+NO_TOKEN, NO_FLAGS = np.zeros(0, np.uint32), Flags()
 
 
 class Added:
@@ -133,7 +133,7 @@ class Added:
         """(Names to find in a text as it is, {normalised name: name} to find in the rest)."""
         names, normal = allowed.union(self.words), {}
         for name in names:
-            if self.flags.get(name, Flags()).normalized:
+            if self.flags.get(name, NO_FLAGS).normalized:
                 normal[normalized(self.normalize, name)] = name
         return names_of(names - set(normal.values())), normal
 
@@ -159,7 +159,7 @@ class Added:
         start = 0
         for at, name in names.find(text):
             end, name = at + len(name), named[name] if named else name
-            flags = self.flags.get(name, Flags())
+            flags = self.flags.get(name, NO_FLAGS)
             if flags.single_word and is_inside_word(text, at, end):
                 continue
             before = text[start:at]

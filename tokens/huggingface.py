@@ -128,8 +128,9 @@ def roles(special_tokens, end=None):
     """
     if end is None:
         end = "<|im_end|>" if is_for_chats(special_tokens) else "<|endoftext|>"
-    pads = {"<|endoftext|>", "<|output_end|>"} & special_tokens.keys() - {end}
-    found = {"bos": "<|endoftext|>", "eos": end, "pad": min(pads, default=None)}
+    pads = [name for name in ("<|endoftext|>", "<|output_end|>") if name != end]
+    pad = next((name for name in pads if name in special_tokens), None)
+    found = {"bos": "<|endoftext|>", "eos": end, "pad": pad}
     return {role: name if name in special_tokens else None for role, name in found.items()}
 
 
@@ -169,8 +170,8 @@ def vocabulary_from(vocab, merges, added, pattern, normalize=None, ignore_merges
     check_ids([*vocab.values(), *(token["id"] for token in added.values())])
     spelling = functools.cache(to_bytes)
     merges = [tuple(map(spelling, pair)) for pair in merges]
-    made = set()                        # GPT-2 lists its special tokens in vocab, though no bytes
-    if vocab.keys() & added:            # make them
+    made = set()
+    if vocab.keys() & added:            # as in GPT-2's, whose special tokens no bytes make
         made = {b"".join(pair) for pair in merges}
     ranks = {}
     for word, i in vocab.items():

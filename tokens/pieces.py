@@ -257,8 +257,7 @@ def parts_of(text, pattern, size):
     By a pattern that is not in RULES it comes whole.
     """
     at = 0
-    while (len(text) - at > size and pattern in RULES
-           and (found := SAFE_CUT.search(text, at + size))):
+    while pattern in RULES and (found := SAFE_CUT.search(text, at + size)):
         yield text[at:found.end()]
         at = found.end()
     yield text[at:]
