@@ -23,7 +23,7 @@ def test_pieces_are_numbered_as_they_are_met(seed):
                                         for some in (slice(half), slice(half, None))]))
         assert got.tolist() == [theirs.setdefault(piece, len(theirs)) for piece in some]
         seen.update(got.tolist())
-    assert ours.all() == list(theirs) and ours.table.n == len(theirs) > 5000
+    assert ours.all() == list(theirs) and ours.n == len(theirs) > 5000
     assert any(len(piece) > SURE for piece in theirs) and any(
         len(piece) == SURE for piece in theirs
     )
@@ -37,8 +37,10 @@ def test_keys_that_share_a_home(monkeypatch, n_words):
     table, numbers = Table(n_words), {}
     keys = np.arange(1, 100 * n_words + 1, dtype=np.uint64).reshape(-1, n_words)
     for some in (list(range(60)), [62, 60, 62, 61, 60, *range(63, 100)]):
-        rows = table.add(*keys[some].T)
+        before = len(numbers)
+        rows, firsts = table.add(*keys[some].T)
         assert rows.tolist() == [numbers.setdefault(i, len(numbers)) for i in some]
+        assert [some[i] for i in firsts] == list(numbers)[before:]
     unknown = keys + np.uint64(1000)
     assert table.find(*keys.T).tolist() == [numbers[i] for i in range(100)]
     assert table.find(*unknown.T).tolist() == [-1] * 100

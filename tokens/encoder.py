@@ -29,7 +29,7 @@ import numpy as np
 
 from model import cores
 from run import command
-from tokens.hashtable import SURE, Pieces, Table, laid_out, words_of
+from tokens.hashtable import SURE, Pieces, Table, laid_out
 from tokens.patterns import bytes_of, finder
 from tokens.pieces import batches_of, blocks_of, cut
 
@@ -117,11 +117,10 @@ def all_splits(ranks, tokens):
     """Yields (left ids, right ids, ranks), arrays: all ways to cut a token into two tokens."""
     ids = np.array(list(ranks.values()), np.int64)
     data, begin, length = laid_out(ranks)
-    find = tokens.table.find
     for n in range(1, SURE):                                            # bytes of the left one
         at = np.flatnonzero((length > n) & (length <= SURE))
-        left = find(*words_of(data, begin[at], np.full(len(at), n)))
-        right = find(*words_of(data, begin[at] + n, length[at] - n))
+        left = tokens.known(data, begin[at], np.full(len(at), n))
+        right = tokens.known(data, begin[at] + n, length[at] - n)
         both = (left >= 0) & (right >= 0)
         yield ids[left[both]], ids[right[both]], ids[at[both]]
     splits = []
@@ -315,7 +314,7 @@ class Encoder:
 
     def learn(self, n_threads):
         """Merge the pieces that are new."""
-        if self.n == self.pieces.table.n:
+        if self.n == self.pieces.n:
             return
         groups, alone = self.groups_of_new()
         if groups:
@@ -327,12 +326,12 @@ class Encoder:
             merged.append((ids, [len(ids)]))
         numbers = np.concatenate([*(group.numbers for group in groups), [*alone]]).astype(np.int64)
         ids, count = map(np.concatenate, zip(*merged))
-        grown = np.zeros((2, self.pieces.table.n), np.int64)
+        grown = np.zeros((2, self.pieces.n), np.int64)
         grown[:, :self.n] = self.begin, self.count
         grown[:, numbers] = len(self.pool) + np.cumsum(count) - count, count
         self.begin, self.count = grown
         self.pool = np.concatenate([self.pool, ids.astype(np.uint32)])
-        self.n = self.pieces.table.n
+        self.n = self.pieces.n
 
     def groups_of_new(self):
         """The new pieces: [Group] of those merged together, {number: piece} of the others."""

@@ -13,7 +13,6 @@ A key stands in its home slot, which its hash names, or in the first slot behind
 """
 
 import os
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +84,7 @@ class Table:
     def add(self, *key):
         """Give keys, none of them known, the next numbers, in order; equal keys get one number.
 
-        -> (n,) int32 numbers
+        -> (n,) int32 numbers; (m,) the places of the m different keys, where each comes first.
 
         All keys go to their slots at once. Where several want one free slot, NumPy's assignment
         lets the last one stay. We assign them backwards, so it is the one that comes first. A key
@@ -118,7 +117,7 @@ class Table:
         for column, word in zip(self.keys.T, key):
             column[self.n:self.n + len(firsts)] = word[firsts]
         self.n += len(firsts)
-        return number[first]
+        return number[first], firsts
 
     def renumber(self, values):
         """Let find() give values[i], (n,) int32, in place of the number i. No key can follow."""
@@ -133,15 +132,11 @@ class Table:
 #
 #     " hello"  ->  word 0: 20 68 65 6c 6c 6f 00 00    word 1: 00 00 00 00 00 00 00 06
 #
-# The key of a longer piece is a hash of 15 bytes, so long that two pieces never have the same, and
-# LONG as the last byte.
-#
 # For each n: the bits of word 0 and of word 1 that the piece fills, and the byte of its length.
 LENGTHS = range(SURE + 1)
 LOW_BITS = np.array([256 ** min(n, 8) - 1 for n in LENGTHS], np.uint64)
 HIGH_BITS = np.array([256 ** max(n - 8, 0) - 1 for n in LENGTHS], np.uint64)
-LENGTH_BYTE = np.arange(SURE + 1, dtype=np.uint64) << np.uint64(56)
-LONG = b"\xff"
+LENGTH_BYTE = np.array([n << 56 for n in LENGTHS], np.uint64)
 
 
 def laid_out(pieces):
@@ -178,15 +173,20 @@ class LookedUp(NamedTuple):
     """What Pieces.look has found of a block of pieces."""
     low: np.ndarray         # (n,) the keys
     high: np.ndarray
-    number: np.ndarray      # (n,) int32, -1 for the unknown
-    long: dict              # {place: piece} of those with more than SURE bytes
+    row: np.ndarray         # (n,) their rows in the table, -1 for the unknown
+    long: dict              # {place: piece} of those that are too long for a key
 
 
 class Pieces:
-    """Numbers for pieces (byte strings), in the order they are met first."""
+    """Numbers for pieces (byte strings), in the order they are met first.
+
+    Pieces of up to SURE bytes are in a Table, the few longer ones in a dict. Each of the two has an
+    order of its own, so the row in the table is not yet the number.
+    """
 
     def __init__(self):
-        self.table, self.long = Table(2), {}    # long: {number: piece} of those that no key holds
+        self.table, self.long, self.n = Table(2), {}, 0
+        self.number_of_row = np.array([-1], np.int32)       # the last one is for what is not there
 
     def look(self, data, begin, length):
         """Look up the pieces data[begin:begin + length], for find().
@@ -194,54 +194,90 @@ class Pieces:
         This changes nothing, so several threads may look at the same time.
         """
         low, high = words_of(data, begin, np.minimum(length, SURE))
-        long, view = {}, memoryview(data)
-        places = np.flatnonzero(length > SURE)
-        ends = begin + length
-        for i in places.tolist():
-            long[i] = bytes(view[begin[i]:ends[i]])
-        keys = [blake2b(piece, digest_size=SURE).digest() + LONG for piece in long.values()]
-        keys = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
-        low[places], high[places] = keys.T
-        return LookedUp(low, high, self.table.find(low, high), long)
+        row = self.table.find(low, high)
+        long = {}
+        for i in np.flatnonzero(length > SURE).tolist():
+            end = begin[i] + length[i]
+            long[i] = data[begin[i]:end].tobytes()
+            row[i] = 0                                      # not new in the table
+        return LookedUp(low, high, row, long)
 
     def find(self, blocks):
         """[LookedUp] -> [(n,) int32 numbers]. New pieces get the next numbers."""
-        new, low, high = [], [], []
+        new = [np.flatnonzero(block.row < 0) for block in blocks]
+        self.add(new, blocks)
+        found = []
         for block in blocks:
-            at = np.flatnonzero(block.number < 0)
-            new.append(at)
+            numbers = self.number_of_row.take(block.row)
+            for i, piece in block.long.items():
+                numbers[i] = self.long[piece]
+            found.append(numbers)
+        return found
+
+    def add(self, new, blocks):
+        """Number the pieces that are new, and write their rows into the blocks.
+
+        new: for each block the places of pieces that are not in the table.
+        """
+        low, high, met = [], [], []                         # of those for the table
+        new_long = {}                                       # piece -> where it was met first
+        begin = 0
+        for block, at in zip(blocks, new):
             low.append(block.low[at])
             high.append(block.high[at])
-        numbers = self.table.add(np.concatenate(low), np.concatenate(high))
-        ends = np.cumsum(list(map(len, new)))
-        for block, at, number in zip(blocks, new, np.split(numbers, ends)):
-            block.number[at] = number
-            for i in block.long.keys() & at.tolist():
-                self.long[int(block.number[i])] = block.long[i]
-        return [block.number for block in blocks]
+            met.append(begin + at)
+            for i, piece in block.long.items():
+                if piece not in self.long:
+                    new_long.setdefault(piece, begin + i)
+            begin += len(block.row)
+        if not new_long and not any(map(len, new)):
+            return
+        low, high, met = map(np.concatenate, (low, high, met))
+        rows, firsts = self.table.add(low, high)
+        done = 0
+        for block, at in zip(blocks, new):
+            block.row[at] = rows[done:done + len(at)]
+            done += len(at)
+        met_long = np.array(list(new_long.values()), np.int64)
+        met = np.concatenate([met[firsts], met_long])
+        n = self.n + len(met)
+        number = np.empty(len(met), np.int32)
+        number[np.argsort(met)] = np.arange(self.n, n)
+        known, unknown = self.number_of_row[:-1], self.number_of_row[-1:]
+        short, long = number[:len(firsts)], number[len(firsts):]
+        self.number_of_row = np.concatenate([known, short, unknown])
+        self.long |= zip(new_long, long.tolist())
+        self.n = n
+
+    def known(self, data, begin, length):
+        """The numbers of pieces, each of at most SURE bytes -> (n,) int32, -1: unknown."""
+        row = self.table.find(*words_of(data, begin, length))
+        return self.number_of_row.take(row)
 
     def short_from(self, first):
-        """The pieces of up to SURE bytes whose number is `first` or more.
+        """The pieces in the table whose number is `first` or more.
 
         -> (n,) numbers, (n, 16) uint8 the bytes, (n,) lengths
         """
-        raw = self.table.keys[first:self.table.n].view(np.uint8).reshape(-1, 16)
-        rows = np.flatnonzero(raw[:, SURE] <= SURE)
-        raw = raw[rows]
-        return first + rows, raw, raw[:, SURE].astype(np.int64)
+        row = np.searchsorted(self.number_of_row[:-1], first)
+        keys = self.table.keys[row:self.table.n]
+        raw = keys.view(np.uint8).reshape(-1, 16)
+        numbers = self.number_of_row[row:-1].astype(np.int64)
+        return numbers, raw, raw[:, SURE].astype(np.int64)
 
     def long_from(self, first):
-        """{number: piece} of the longer pieces whose number is `first` or more."""
-        return {i: piece for i, piece in self.long.items() if i >= first}
+        """{number: piece} of the long pieces whose number is `first` or more."""
+        return {i: piece for piece, i in self.long.items() if i >= first}
 
     def all(self):
         """Every piece, in the order of the numbers."""
-        keys = self.table.keys[:self.table.n].tobytes()
-        pieces = []
-        for i in range(self.table.n):
-            key = keys[16 * i:16 * i + 16]
-            pieces.append(self.long[i] if i in self.long else key[:key[SURE]])
-        return pieces
+        numbers, raw, lengths = self.short_from(0)
+        pieces, joined = self.long_from(0), raw.tobytes()
+        begins = range(0, len(joined), 16)
+        lengths = lengths.tolist()
+        for i, begin, n in zip(numbers.tolist(), begins, lengths):
+            pieces[i] = joined[begin:begin + n]
+        return [pieces[i] for i in range(self.n)]
 
 
 if __name__ == "__main__":
