@@ -10,9 +10,9 @@ always the same function, so reading checks it: a file is read with equal ids, o
 Sources: Hugging Face's tokenizers and transformers; GPT-2's encoder.py.
 """
 
-import functools
 import itertools
 import json
+import operator
 
 import regex
 
@@ -54,18 +54,15 @@ def all_merges(ranks):
                 left, right = token[:i], token[i:]
                 if left in ranks and right in ranks:
                     found.append((ranks[left], ranks[right], left, right))
-        for *_, left, right in sorted(found):
-            yield left, right
+        for pair in sorted(found):
+            yield pair[2:]
 
 
 def own_merges(ranks):
-    """Yields (token, parts) for tokens of several bytes: what lower ranks make of it, mostly two.
-
-    In the order of ranks.
-    """
-    for token in sorted(ranks, key=ranks.get):
+    """Yields (token, parts) for tokens of several bytes: what lower ranks make of it."""
+    for token, rank in ranks.items():
         if len(token) > 1:
-            yield token, tuple(merge(ranks, token, ranks[token]))
+            yield token, tuple(merge(ranks, token, rank))
 
 
 def check_merges(ranks, merges, ignore_merges):
@@ -75,8 +72,8 @@ def check_merges(ranks, merges, ignore_merges):
     products come in order of rank, and each token, merged by the ranks below its own, ends as two
     parts that the list joins; the other entries of the list are then never used.
     """
-    every = itertools.zip_longest(merges, all_merges(ranks))
-    if ignore_merges and all(pair == full for pair, full in every):
+    both = itertools.zip_longest(merges, all_merges(ranks))
+    if ignore_merges and all(itertools.starmap(operator.eq, both)):
         return
     for pair in merges:
         known = len(pair) == 2 and pair[0] in ranks and pair[1] in ranks
@@ -165,18 +162,26 @@ def config_file(vocabulary, end=None, gpt2=False):
 
 # ---- what both kinds of files say ----------------------------------------------------------------
 
+class Spelling(dict):
+    """word -> to_bytes(word), worked out once for each word."""
+
+    def __missing__(self, word):
+        self[word] = to_bytes(word)
+        return self[word]
+
+
 def vocabulary_from(vocab, merges, added, pattern, normalize=None, ignore_merges=False):
     """Vocabulary. vocab: {word: id}; merges: [[left, right]] of words; added: {name: its JSON}."""
     check_ids([*vocab.values(), *(token["id"] for token in added.values())])
-    spelling = functools.cache(to_bytes)
-    merges = [tuple(map(spelling, pair)) for pair in merges]
+    spelling = Spelling()
+    merges = [tuple([spelling[word] for word in pair]) for pair in merges]
     made = set()
     if vocab.keys() & added:            # as in GPT-2's, whose special tokens no bytes make
         made = {b"".join(pair) for pair in merges}
     ranks = {}
     for word, i in vocab.items():
         if word not in added or is_made(word, made):
-            ranks[spelling(word)] = i
+            ranks[spelling[word]] = i
     check_merges(ranks, merges, ignore_merges)
     special, words, flags = {}, {}, {}
     for name, token in added.items():
@@ -289,7 +294,8 @@ def gpt2_files(vocabulary, path, end=None):
     vocab |= vocabulary.special_tokens
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     lines = ["#version: 0.2"]
-    for token, parts in own_merges(vocabulary.ranks):
+    in_order = dict(sorted(vocabulary.ranks.items(), key=lambda item: item[1]))
+    for token, parts in own_merges(in_order):
         if len(parts) != 2:
             raise ValueError(f"token {shown(token)} ends as {len(parts)} parts and not as two, "
                              f"so pairs cannot make it; save as .tiktoken or tokenizer.json")
@@ -466,9 +472,10 @@ def read_json(path):
     for step in (around, *around.get("processors", ())):
         if step["type"] not in JSON_AROUND:
             raise ValueError(f"post_processor {step['type']!r} is not supported")
-    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    if str(model["merges"][:1]).startswith("['#version"):
-        del merges[0]
+    listed = model["merges"]
+    if str(listed[:1]).startswith("['#version"):
+        listed = listed[1:]
+    merges = (pair.split(" ") if isinstance(pair, str) else pair for pair in listed)
     added = read_added(content.get("added_tokens", []), vocab)
     ignore_merges = model.get("ignore_merges", False)
     return vocabulary_from(vocab, merges, added, pattern, normalize, ignore_merges)

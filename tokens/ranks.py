@@ -37,7 +37,7 @@ class Vocabulary(NamedTuple):
 def check_ids(ids):
     """ValueError if an id is no whole number in the range of ids."""
     for i in ids:
-        whole = isinstance(i, numbers.Integral) and not isinstance(i, bool)
+        whole = type(i) is int or isinstance(i, numbers.Integral) and not isinstance(i, bool)
         if not whole or not 0 <= i < ID_LIMIT:
             raise ValueError(f"id {repr(i)[:60]} is no whole number from 0 to {ID_LIMIT - 1}")
 
