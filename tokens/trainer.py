@@ -13,7 +13,7 @@ To merge (l,o) is to write the new id at 1, 6 and 11 and -1 at 2, 7 and 12. `aft
 link each place to its neighbours, over the -1 that are left inside of a piece. Only the pairs
 around the three places have changed. So a merge costs as much as the places it touches.
 
-Measured on 300 kB of English: 2,048 tokens take 0.1 s, and 53 s with bpe.train.
+Measured on 300 kB of English: 2,048 tokens take 0.1 s, and 26 s with bpe.train.
 """
 
 import functools
