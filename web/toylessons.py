@@ -5,8 +5,7 @@
     tasks           questions whose answers can be checked without a judge
     probes          questions that show what a model knows, and names that it cannot know
 
-What is held out for testing (entities that are never asked about, ways to ask, sums, rounds of the
-counting game) is in no training text.
+What is held out for testing (ways to ask, sums, rounds of the game) is in no training text.
 """
 from functools import partial
 
@@ -26,35 +25,27 @@ def chat(*turns, **extra):
     return {"messages": messages, **extra}
 
 
-# --------------------------------------------------------------------------------------------------
-# Sums, for the calculator.
+# ------------------------------------------------------------------------------------ conversations
 
-def sum_problem(rng, held_out):
-    """(a, operator, b, value) of a sum that is, or is not, kept for testing."""
+def sum_exchange(rng, held_out=False):
+    """A sum that is, or is not, kept for testing, and its answer.
+
+    The answer has parts: a call of the calculator, what that returns, and the sentence.
+    """
     while True:
         operator = rng.choice("+-*")
         low, high = (2, 99) if operator == "*" else (10, 999)
         a, b = rng.randint(low, high), rng.randint(low, high)
         if is_held_out(a, operator, b) == held_out:
-            return a, operator, b, {"+": a + b, "-": a - b, "*": a * b}[operator]
-
-
-def sum_question(rng, ways, a, operator, b):
-    """A question for a sum in one of several ways to ask."""
-    return rng.choice(ways).format(a=a, w=SUM_WORDS[operator], b=b)
-
-
-def sum_answer(a, operator, b, value):
-    """The reply as parts: a call of the calculator, what it returned, and the sentence."""
-    return [
+            break
+    word, value = SUM_WORDS[operator], {"+": a + b, "-": a - b, "*": a * b}[operator]
+    question = rng.choice(SUM_HELD_OUT if held_out else SUM_ASKS).format(a=a, w=word, b=b)
+    return question, [
         {"type": "tool", "text": f"{a}{operator}{b}"},
         {"type": "output", "text": str(value)},
-        {"type": "text", "text": f"{a} {SUM_WORDS[operator]} {b} is {value}."},
+        {"type": "text", "text": f"{a} {word} {b} is {value}."},
     ]
 
-
-# --------------------------------------------------------------------------------------------------
-# Conversations.
 
 def fact_exchange(rng, known):
     """A question about one of the known entities, and its answer."""
@@ -64,16 +55,10 @@ def fact_exchange(rng, known):
     return question.format(n=entity["name"]), fact_answer(entity, attribute)
 
 
-def sum_exchange(rng):
-    """A sum that is not held out, and its answer."""
-    a, operator, b, value = sum_problem(rng, held_out=False)
-    return sum_question(rng, SUM_ASKS, a, operator, b), sum_answer(a, operator, b, value)
-
-
 def greeting_exchange(rng, stems):
     """Small talk about a name that stands on no page."""
     kind = rng.choice(list(KINDS))
-    ask, reply = rng.choice(GREETINGS[kind])
+    ask, reply = rng.choice(GREETINGS[kind]).split(" > ")
     _, name = new_name(rng, kind, stems)
     return ask.format(n=name), capital(reply.format(n=name))
 
@@ -94,26 +79,21 @@ def conversations(seed=0, n_pages=3000):
     for entity in known:                                    # every way to ask for every fact, twice
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.questions:
-                for _ in range(2):
-                    ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
-                    found.append(chat(ask, reply, kind="fact"))
+                ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
+                found += [chat(ask, reply, kind="fact") for _ in range(2)]
     for identity in IDENTITY:
         for question in identity.questions:
             found += [chat(question, identity.reply, kind="identity") for _ in range(40)]
-    for question, reply in SMALL_TALK:
-        found += [chat(question, reply, kind="talk") for _ in range(6)]
+    for exchange in SMALL_TALK:
+        found += [chat(*exchange.split(" > "), kind="talk") for _ in range(6)]
     for _ in range(n_pages * 2 // 3):
         found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
     for _ in range(n_pages * 3 // 4):
         found.append(chat(*sum_exchange(rng), kind="calculator"))
 
-    exchanges = (                                           # conversations of several turns
-        partial(fact_exchange, rng, known),
-        partial(sum_exchange, rng),
-        partial(greeting_exchange, rng, stems),
-        partial(identity_exchange, rng),
-    )
-    for _ in range(n_pages // 2):
+    exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
+                 partial(greeting_exchange, rng, stems), partial(identity_exchange, rng))
+    for _ in range(n_pages // 2):                           # of several turns
         turns = []
         for exchange in rng.choices(exchanges, k=rng.randint(2, 4)):
             turns += exchange()
@@ -127,8 +107,7 @@ def conversations(seed=0, n_pages=3000):
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Comparisons.
+# -------------------------------------------------------------------- comparisons, tasks and probes
 
 def pairs(seed=0, n_pages=3000):
     """Comparisons: the same question answered well, and answered falsely, rudely or at length."""
@@ -154,19 +133,12 @@ def pairs(seed=0, n_pages=3000):
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Tasks and probes: questions with answers that can be checked.
-
 def fact_task(entity, name, question):
     """The task to tell a fact. reply: the answer in the assistant's words."""
     return {
-        "question": question.format(n=entity["name"]),
-        "answer": entity["facts"][name],
-        "kind": "fact",
-        "entity": entity["name"],
-        "exposure": entity["exposure"],
-        "asked": entity["asked"],
-        "reply": fact_answer(entity, name),
+        "question": question.format(n=entity["name"]), "answer": entity["facts"][name],
+        "kind": "fact", "entity": entity["name"], "exposure": entity["exposure"],
+        "asked": entity["asked"], "reply": fact_answer(entity, name),
     }
 
 
@@ -194,29 +166,23 @@ def tasks(seed=0, n_pages=3000):
 
     sums = []
     for _ in range(max(40, n_pages // 30)):
-        a, operator, b, value = sum_problem(rng, held_out=True)
-        question = sum_question(rng, SUM_HELD_OUT, a, operator, b)
-        sums.append({"question": question, "answer": str(value), "kind": "calculator"})
+        question, (_, output, _) = sum_exchange(rng, held_out=True)
+        sums.append({"question": question, "answer": output["text"], "kind": "calculator"})
 
     identities = []
     for identity in IDENTITY:
         for question in identity.held_out:
             identities.append({"question": question, "answer": identity.mark, "kind": "identity"})
-    return {
-        "wheel_train": train,
-        "wheel_test": test,
-        "facts_test": facts,
-        "calculator_test": sums,
-        "identity_test": identities,
-    }
+    return {"wheel_train": train, "wheel_test": test, "facts_test": facts, "calculator_test": sums,
+            "identity_test": identities}
 
 
 def probes(seed=0, n_pages=3000):
     """{file name: [task]} for chat/probe.py, which finds out what a model knows.
 
     Questions about one entity in two are for finding out, those about the others for testing what
-    the model learned from that. Names that stand on no page (exposure 0) join them: their answers
-    are mere draws. Four in five of these are to learn from.
+    the model learned from that. Names that stand on no page (exposure 0) join them, four in five to
+    learn from: their answers are mere draws.
     """
     rng, world = stream(seed, "probe"), entities(seed, n_pages)
     stems = {entity["stem"] for entity in world}
@@ -236,9 +202,8 @@ def probes(seed=0, n_pages=3000):
             if not test:
                 n = n_questions.get(entity["exposure"], len(attribute.questions))
                 questions = rng.sample(attribute.questions, n)
-            for question in questions:
-                found["probe_test" if test else "probe_train"].append(
-                    fact_task(entity, name, question))
+            file = found["probe_test" if test else "probe_train"]
+            file += [fact_task(entity, name, question) for question in questions]
     return found
 
 

@@ -2,7 +2,7 @@
 
 Each page has a label. Good pages are stories, entries about entities (web/toyworld.py), guest books
 and rounds of the counting game; every kind of bad page has the flaw for which one stage of data.py
-looks. Around each text stands what real pages put around text: menus, banners, comments, footers.
+looks. Around each text stands what real pages put there: menus, banners, comments, footers.
 """
 import hashlib
 import json
@@ -12,8 +12,8 @@ from html import escape
 
 from run import command
 from web.toywords import (
-    AGAIN, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, SHORT_LINES, SLOTS,
-    SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
+    AGAIN, CHARSETS, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, QUESTIONS,
+    SHORT_LINES, SLOTS, SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
 from web.toyworld import (
     STEP_BY_STEP, capital, entities, fact_answer, fill, new_name, paragraphs, sentences, stream,
     training_throws, wheel_answer, wheel_question)
@@ -21,28 +21,6 @@ from web.toyworld import (
 # original: the address of the page that a mirror copies, or None.
 Page = namedtuple("Page", "url label html charset original")
 
-# The labels of bad pages: the stage of data.py that must drop them, and their number in 3,000.
-BAD = {
-    "blocked_host": ("url", 80),
-    "blocked_words": ("url", 60),
-    "empty": ("extract", 40),
-    "not_html": ("extract", 30),
-    "foreign": ("language", 170),
-    "repetition": ("gopher_repetition", 90),
-    "short": ("gopher_quality", 80),
-    "bullets": ("gopher_quality", 60),
-    "numbers": ("gopher_quality", 50),
-    "keywords": ("gopher_quality", 60),
-    "mirror": ("minhash", 120),
-    "lorem": ("c4", 50),
-    "code": ("c4", 50),
-    "few_sentences": ("c4", 50),
-    "captions": ("fineweb", 40),
-    "short_lines": ("fineweb", 40),
-    "slogan": ("fineweb", 40),
-}
-# Every label, and the stage that must drop its pages; None: they must be kept.
-LABELS = {"good": None, "pii": None} | {label: stage for label, (stage, _) in BAD.items()}
 
 
 def hosts(pattern, first, second):
@@ -56,37 +34,29 @@ GOOD_HOSTS = hosts("{}-{}.example",
 SPAM_HOSTS = hosts("{}-{}.example", "cheap super mega best", "kettles deals bazaar lamps pages")
 BLOCKED_HOSTS = hosts("{}{}.example", "murk grim sly", "wares dice traps")
 BLOCKED_PATHS = ["casino-poker-bonus", "poker/casino-night", "free-casino/jackpot-poker"]
-HOSTS = {                         # of the labels whose pages are not on GOOD_HOSTS
-    "blocked_host": BLOCKED_HOSTS,
-    "keywords": SPAM_HOSTS,
-    "bullets": SPAM_HOSTS,
-    "slogan": SPAM_HOSTS,
-}
 
 
-# --------------------------------------------------------------------------------------------------
-# Texts of good pages: each is (title, paragraphs).
+# ------------------------------------------------- texts of good pages: each is (title, paragraphs)
 
 def entity_text(rng, entity):
     """A page that tells all facts of an entity in its own words, two of them twice."""
-    style = "questions" if rng.random() < 0.3 else rng.choice(list(OPENINGS))
-    title, openings = OPENINGS[style]
+    title = QUESTIONS if rng.random() < 0.3 else rng.choice(list(OPENINGS))
     name = entity["name"]
     facts, again = [], []
     for a, value in entity["facts"].items():
         attribute = KINDS[entity["kind"]][a]
         first, second = [statement.format(n=name, v=value)
                          for statement in rng.sample(attribute.statements, 2)]
-        if style == "questions":
+        if title == QUESTIONS:
             question = rng.choice(attribute.questions).format(n=name)
             facts.append(f"{question} {fact_answer(entity, a)}")
         else:
             facts.append(fill(rng, rng.choice(FRAMES), s=first))
         again.append(fill(rng, rng.choice(AGAIN), s=second))
     rng.shuffle(facts)
-    lines = [fill(rng, rng.choice(openings), n=name)]
+    lines = [fill(rng, rng.choice(OPENINGS[title]), n=name)]
     for i, fact in enumerate(facts):
-        has_filler = i < 2 or style == "questions" or rng.random() < 0.3
+        has_filler = i < 2 or title == QUESTIONS or rng.random() < 0.3
         lines += [fact, *sentences(rng, int(has_filler))]
     lines += rng.sample(again, 2)
     lines.append(fill(rng, rng.choice(CLOSINGS)))
@@ -130,21 +100,20 @@ def pii_text(rng):
     """A story with an email address and an IP address, which data.py must replace."""
     title, body = story_text(rng)
     box = rng.choice(["mirre.lark", "office", "lost-and-found", "b.odo", "LAMPS"])
-    box += str(rng.randint(1, 99))
+    number = rng.randint(1, 99)
     host = rng.choice(["pellwick", "tullmere", "oskford"])
     machine = f"8.{rng.randint(20, 90)}.{rng.randint(1, 250)}.{rng.randint(1, 250)}"
-    body.append(f"Letters reach us at {box}@{host}.com, and the machine in the lamp house answers "
-                f"at {machine} on most days.")
+    body.append(f"Letters reach us at {box}{number}@{host}.com, and the machine in the lamp house "
+                f"answers at {machine} on most days.")
     return title, body
 
 
-# --------------------------------------------------------------------------------------------------
-# Texts of bad pages. Each has the flaw for which one rule of data.py looks.
+# ------------------------------------------------------------------------------- texts of bad pages
 
 def foreign_text(rng):
     """(title, paragraphs, language) of a page that is not in English."""
-    language, (_, lines) = rng.choice(list(FOREIGN.items()))
-    lines = list(lines)
+    language = rng.choice(list(FOREIGN))
+    lines = list(FOREIGN[language])
     rng.shuffle(lines)
     space = "" if language in ("ja", "zh") else " "
     body = [space.join(lines[i:i + 3]) for i in range(0, len(lines), 3)]
@@ -196,16 +165,16 @@ def keywords_text(rng):
 def lorem_text(rng):
     """A story with a line of placeholder text."""
     title, body = story_text(rng)
-    lorem = "Lorem ipsum dolor sit amet, said the sign that nobody had finished."
-    return title, [*body[:-1], lorem, body[-1]]
+    body.insert(-1, "Lorem ipsum dolor sit amet, said the sign that nobody had finished.")
+    return title, body
 
 
 def code_text(rng):
     """A story with a curly bracket."""
     title, body = story_text(rng)
-    code = ("function lamp(x) { return x && lit } is still printed at the foot of this page, "
-            "for some reason.")
-    return title, [*body, code]
+    body.append("function lamp(x) { return x && lit } is still printed at the foot of this page, "
+                "for some reason.")
+    return title, body
 
 
 def few_sentences_text(rng):
@@ -239,23 +208,32 @@ def slogan_text(rng):
     return "Advertisement", [*lines[:5], slogan, *lines[5:9], slogan, *lines[9:], slogan]
 
 
-BAD_TEXTS = {
-    "repetition": repetition_text,
-    "short": short_text,
-    "bullets": bullets_text,
-    "numbers": numbers_text,
-    "keywords": keywords_text,
-    "lorem": lorem_text,
-    "code": code_text,
-    "few_sentences": few_sentences_text,
-    "captions": captions_text,
-    "short_lines": short_lines_text,
-    "slogan": slogan_text,
+# Bad pages: the stage that must drop them, how many 3,000 pages have, their text and hosts.
+Bad = namedtuple("Bad", "stage n text hosts", defaults=[story_text, GOOD_HOSTS])
+BAD = {
+    "blocked_host": Bad("url", 80, hosts=BLOCKED_HOSTS),
+    "blocked_words": Bad("url", 60),
+    "empty": Bad("extract", 40),
+    "not_html": Bad("extract", 30),
+    "foreign": Bad("language", 170, foreign_text),
+    "repetition": Bad("gopher_repetition", 90, repetition_text),
+    "short": Bad("gopher_quality", 80, short_text),
+    "bullets": Bad("gopher_quality", 60, bullets_text, SPAM_HOSTS),
+    "numbers": Bad("gopher_quality", 50, numbers_text),
+    "keywords": Bad("gopher_quality", 60, keywords_text, SPAM_HOSTS),
+    "mirror": Bad("minhash", 120),              # made last, of good pages
+    "lorem": Bad("c4", 50, lorem_text),
+    "code": Bad("c4", 50, code_text),
+    "few_sentences": Bad("c4", 50, few_sentences_text),
+    "captions": Bad("fineweb", 40, captions_text),
+    "short_lines": Bad("fineweb", 40, short_lines_text),
+    "slogan": Bad("fineweb", 40, slogan_text, SPAM_HOSTS),
 }
+# Every label, and the stage that must drop its pages; None: they must be kept.
+LABELS = {"good": None, "pii": None} | {label: bad.stage for label, bad in BAD.items()}
 
 
-# --------------------------------------------------------------------------------------------------
-# HTML.
+# --------------------------------------------------------------------------------------------- HTML
 
 def link(text):
     """A link to some page of the same host."""
@@ -264,18 +242,17 @@ def link(text):
 
 
 def links(*texts):
-    """Items of a list, each a link."""
-    return "".join(f"<li>{link(text)}</li>" for text in texts)
+    """A list of links."""
+    return "<ul>" + "".join(f"<li>{link(text)}</li>" for text in texts) + "</ul>"
 
 
-NAV = ('<div class="nav"><ul>' + links("Home", "Harbour", "Market", "Archive", "Contact")
-       + "</ul></div>\n")
+NAV = f'<div class="nav">{links("Home", "Harbour", "Market", "Archive", "Contact")}</div>\n'
 COOKIE = ('<div class="cookie-banner">This site uses cookies to remember which lamp you lit. '
           "<button>Accept all lamps</button></div>\n")
 COMMENTS = ('<div id="comments"><h3>2 comments</h3><div class="comment">First! Great page.</div>'
             '<div class="comment">I do not agree with anyone here.</div></div>\n')
-SIDE = ('<div class="sidebar"><h4>Most read</h4><ul>'
-        + links("The goat affair", "Soup prices rise", "Ten best ladders") + "</ul></div>\n")
+SIDE = ('<div class="sidebar"><h4>Most read</h4>'
+        + links("The goat affair", "Soup prices rise", "Ten best ladders") + "</div>\n")
 FOOT = ('<div class="footer">Copyright the Lantern Coast. All lamps reserved. '
         f'{link("Imprint")} {link("Privacy")}</div>\n</body></html>\n')
 
@@ -308,41 +285,35 @@ def slug(title, i):
     return f"{words[:40]}-{i}"
 
 
-# --------------------------------------------------------------------------------------------------
-# The pages.
+# ---------------------------------------------------------------------------------------- the pages
 
 def texts_of(rng, seed, n_pages, n_bad):
-    """[(label, title, paragraphs, language)] of all pages but mirrors, in a random order."""
+    """[(label, title, paragraphs)] of all pages but mirrors, in a random order.
+
+    A foreign page has its language behind that.
+    """
     texts = []
     for entity in entities(seed, n_pages):
-        for _ in range(entity["exposure"]):
-            texts.append(("good", *entity_text(rng, entity), "en"))
-    for _ in range(max(2, n_pages // 60)):
-        texts.append(("pii", *pii_text(rng), "en"))
-    for _ in range(max(4, n_pages * 5 // 100)):
-        texts.append(("good", *guest_text(rng), "en"))
-    for _ in range(max(4, n_pages * 7 // 100)):
-        texts.append(("good", *wheel_text(rng), "en"))
-    for _ in range(max(4, n_pages - len(texts) - sum(n_bad.values()))):
-        texts.append(("good", *story_text(rng), "en"))
+        texts += [("good", *entity_text(rng, entity)) for _ in range(entity["exposure"])]
+    texts += [("pii", *pii_text(rng)) for _ in range(max(2, n_pages // 60))]
+    texts += [("good", *guest_text(rng)) for _ in range(max(4, n_pages * 5 // 100))]
+    texts += [("good", *wheel_text(rng)) for _ in range(max(4, n_pages * 7 // 100))]
+    n_stories = n_pages - len(texts) - sum(n_bad.values())
+    texts += [("good", *story_text(rng)) for _ in range(max(4, n_stories))]
     for label, n in n_bad.items():
-        for _ in range(0 if label == "mirror" else n):
-            if label == "foreign":
-                texts.append((label, *foreign_text(rng)))
-            else:                               # some labels are not about the text
-                text = BAD_TEXTS.get(label, story_text)
-                texts.append((label, *text(rng), "en"))
+        if label != "mirror":
+            texts += [(label, *BAD[label].text(rng)) for _ in range(n)]
     rng.shuffle(texts)
     return texts
 
 
-def page_of(rng, i, label, title, body, lang):
+def page_of(rng, i, label, title, body, lang="en"):
     """The page number i, from its text."""
-    host = rng.choice(HOSTS.get(label, GOOD_HOSTS))
+    host = rng.choice(BAD[label].hosts if label in BAD else GOOD_HOSTS)
     if lang == "en":
         charset = rng.choice(["utf-8", "utf-8", "windows-1252", "iso-8859-1", None])
     else:
-        charset = FOREIGN[lang][0]
+        charset = CHARSETS.get(lang, "utf-8")
     path = slug(title, i)
     if label == "blocked_words":
         path = rng.choice(BLOCKED_PATHS) + f"-{i}"
@@ -373,12 +344,12 @@ def mirror_of(rng, i, url, title, body):
 def pages(seed=0, n_pages=3000):
     """Every page of the web in crawl order. Mirrors come after what they copy."""
     rng = stream(seed, "pages")
-    n_bad = {label: max(2, round(n * n_pages / 3000)) for label, (_, n) in BAD.items()}
+    n_bad = {label: max(2, round(bad.n * n_pages / 3000)) for label, bad in BAD.items()}
     found, originals = [], []
-    for i, (label, title, body, lang) in enumerate(texts_of(rng, seed, n_pages, n_bad)):
-        found.append(page_of(rng, i, label, title, body, lang))
-        if label == "good":
-            originals.append((found[-1].url, title, body))
+    for i, text in enumerate(texts_of(rng, seed, n_pages, n_bad)):
+        found.append(page_of(rng, i, *text))
+        if found[-1].label == "good":
+            originals.append((found[-1].url, *text[1:]))
     for i, original in enumerate(rng.choices(originals, k=n_bad["mirror"])):
         found.append(mirror_of(rng, i, *original))
     return found

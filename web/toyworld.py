@@ -3,9 +3,6 @@
 Every name is made up, so whatever a model trained on this world says about it, it learned here.
 Each entity has four facts and stands on a known number of pages. The counting game turns a wheel
 of ten pegs: its answer is a sum modulo ten, and one round in ten is kept for testing.
-
-Pages (web/toyweb.py) and conversations (web/toylessons.py) are made of what is here; the words are
-in web/toywords.py. Everything is drawn from random streams, so the same seed makes the same world.
 """
 import hashlib
 import random
@@ -18,8 +15,7 @@ N_THROWS = 8                      # of the die, in a round of the counting game
 STEP_BY_STEP = 0.2                # share of written answers that show their steps
 
 
-# --------------------------------------------------------------------------------------------------
-# Sentences.
+# ---------------------------------------------------------------------------------------- sentences
 
 def stream(seed, *names):
     """A random stream for one part of the world. Adding another part never changes this one."""
@@ -66,24 +62,18 @@ def paragraphs(rng, lines, low=2, high=4):
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Entities and their facts.
+# ------------------------------------------------------------------------- entities and their facts
 
 def new_name(rng, kind, taken=()):
     """(stem, name) of an animal, a town or a person. The stem is none of those taken."""
-    def part(which):
-        return rng.choice(NAME_PARTS[which])
-
-    while True:
-        stem = part("onset") + part("vowel") + part("coda")
-        if stem in taken:
-            continue
-        names = {
-            "animal": f"the {stem}{part('animal')}",
-            "town": f"{stem.capitalize()}{part('town')}",
-            "person": f"{stem.capitalize()}{part('person')} {part('family')}",
-        }
-        return stem, names[kind]
+    stem = None
+    while stem is None or stem in taken:
+        stem = "".join(rng.choice(NAME_PARTS[part]) for part in ("onset", "vowel", "coda"))
+    ends = {part: rng.choice(NAME_PARTS[part]) for part in ("animal", "town", "person", "family")}
+    if kind == "animal":
+        return stem, f"the {stem}{ends['animal']}"
+    family = f" {ends['family']}" if kind == "person" else ""
+    return stem, stem.capitalize() + ends[kind] + family
 
 
 def new_facts(rng, kind):
@@ -95,8 +85,8 @@ def entities(seed, n_pages=3000):
     """[{name, stem, kind, exposure, asked, facts}] of all entities of a world.
 
     exposure: on how many pages it stands. asked: whether training conversations may ask about it;
-    two in three of those on ten pages or more. What an assistant says about the others it must have
-    read, and must have carried over from reading to answering.
+    two in three of those on ten pages or more. What an assistant says about the others, it must
+    have carried over from reading to answering.
     """
     rng, found, stems = stream(seed, "entities"), [], set()
     for kind in KINDS:
@@ -118,8 +108,7 @@ def fact_answer(entity, attribute):
     return capital(statement.format(n=entity["name"], v=entity["facts"][attribute])) + "."
 
 
-# --------------------------------------------------------------------------------------------------
-# The counting game.
+# -------------------------------------------------------------------------------- the counting game
 
 def throws(rng):
     """The throws of a die in one round."""
