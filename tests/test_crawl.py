@@ -1,5 +1,4 @@
 """web/crawl.py against servers on loopback that behave as the web does, with a clock that only waiting moves."""
-import fcntl
 import gzip
 import itertools
 import os
@@ -15,6 +14,7 @@ from collections import Counter
 
 import pytest
 
+from run import runs
 from web import crawl
 from web import connection
 from web import remote
@@ -386,19 +386,19 @@ def test_a_place_where_nothing_can_be_written_is_said_before_a_fetch(web, tmp_pa
 
 
 def test_a_crawl_that_ends_just_now_is_not_written_to(web, out, monkeypatch):
-    """The other one renames its file between our opening it and our lock."""
+    """The other one gives its file the final name between our start and our lock."""
     web.pages = TREE
     out.parent.mkdir()
-    lock = fcntl.flock
-    monkeypatch.setattr(fcntl, "flock", lambda file, how: (os.replace(f"{out}.tmp", out), lock(file, how)))
-    with pytest.raises(ValueError, match="another crawl"):
+    locked = runs.locked
+
+    def after_the_other(*args):
+        out.write_bytes(b"dear")
+        return locked(*args)
+
+    monkeypatch.setattr(runs, "locked", after_the_other)
+    with pytest.raises(FileExistsError, match=f"{out}.*delete it"):
         crawl.crawl([web.url], out)
-    assert out.read_bytes() == b"" and not web.visits
-    out.unlink()
-    monkeypatch.setattr(fcntl, "flock", lambda file, how: (lock(file, how), out.write_bytes(b"dear")))       # or before we opened it
-    with pytest.raises(ValueError, match="another crawl"):
-        crawl.crawl([web.url], out)
-    assert out.read_bytes() == b"dear" and not web.visits
+    assert out.read_bytes() == b"dear" and [*out.parent.iterdir()] == [out] and not web.visits
 
 
 @pytest.mark.parametrize("left", [b"", b"\x1f\x8b", b"not a WARC"])
@@ -411,11 +411,12 @@ def test_a_crawl_killed_at_once_starts_over(web, out, left):
 
 def test_a_file_that_is_there_or_being_written_is_left_alone(web, out):
     web.pages = TREE
-    out.parent.mkdir()
-    with open(f"{out}.tmp", "wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another crawl"):
+    with runs.locked(out.parent, f"crawl of {out.name}"):
+        with pytest.raises(ValueError, match=f"{out.parent}: another crawl of x.warc.gz"):
             crawl.crawl([web.url], out)
+        assert not web.visits
+        assert crawl.crawl([web.url], out.with_name("y.warc.gz"))["fetched"] == 6
+    web.visits.clear()
     out.write_bytes(b"dear")
     with pytest.raises(FileExistsError, match=f"{out}.*delete it"):
         crawl.crawl([web.url], out)

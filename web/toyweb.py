@@ -71,8 +71,8 @@ def response_of(rng, content_type, body):
 
 def urn(name):
     """An id for a WARC record. It depends on a name only."""
-    number = uuid.UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4)
-    return f"<urn:uuid:{number}>"
+    digest = hashlib.sha256(name.encode()).digest()
+    return f"<{uuid.UUID(bytes=digest[:16], version=4).urn}>"
 
 
 def record(kind, record_id, headers, content_type, block):
@@ -113,7 +113,7 @@ def warc_file(name, found, start, seed, rng):
     """The bytes of a WARC file: a warcinfo record, and the captures of pages from number start."""
     headers = {"WARC-Date": "2026-03-01T00:00:00Z", "WARC-Filename": name}
     info = f"{SOFTWARE}format: WARC File Format 1.0\r\ndescription: the Lantern Coast\r\n"
-    records = [record("warcinfo", f"<urn:uuid:{uuid.UUID(int=start, version=4)}>", headers,
+    records = [record("warcinfo", f"<{uuid.UUID(int=start, version=4).urn}>", headers,
                       "application/warc-fields", info.encode())]
     records += [capture(page, i, seed, rng) for i, page in enumerate(found, start)]
     return b"".join(records)
