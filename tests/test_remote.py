@@ -145,7 +145,7 @@ def test_a_403_that_stays_inside_a_file_ends(web, clock):
 
 def test_a_first_403_says_what_it_may_be(web, clock):
     web.pages["/f"] = (403, {}, b"")
-    with pytest.raises(remote.RemoteError, match="403 x; look at the address, or wait.*too fast.*Common Crawl"):
+    with pytest.raises(remote.RemoteError, match="403 x; look at the address; or wait: Common Crawl.*too fast"):
         open_url(web.url + "/f")
 
 
@@ -253,7 +253,7 @@ def test_names_that_no_crawl_has(web, name):
     assert not web.visits
 
 
-@pytest.mark.parametrize("answer, what", [((404, {}, b""), "no such crawl .status 404.*index.commoncrawl.org"), ((403, {}, b""), "no such crawl"), ((200, {}, b"<html>"), "not a gzip list"),
+@pytest.mark.parametrize("answer, what", [((404, {}, b""), "says 404.*no such crawl.*index.commoncrawl.org"), ((403, {}, b""), "says 403.*too fast.*no such crawl"), ((200, {}, b"<html>"), "not a gzip list"),
                                           ((200, {}, gzip.compress(b"x" * 999)[:-9]), "not a gzip list|1 lines"), ((200, {}, gzip.compress(b"a/b.warc.gz\n")), "1 paths"),
                                           ((200, {}, gzip.compress("ä\n".encode())), "not a gzip list"), ((200, {}, gzip.compress(b"")), "0 lines")])
 def test_listings_that_are_none(web, answer, what):
