@@ -64,8 +64,9 @@ def new_id():
 
 def record(kind, record_id, headers, content_type, block):
     """A WARC record with a digest of its block. headers: those that not all kinds have."""
-    first = {"WARC-Type": kind, "WARC-Record-ID": record_id, "WARC-Block-Digest": warc.digest(block)}
-    return warc.record_bytes({**first, **headers, "Content-Type": content_type}, block)
+    first = {"WARC-Type": kind, "WARC-Record-ID": record_id}
+    last = {"WARC-Block-Digest": warc.digest(block), "Content-Type": content_type}
+    return warc.record_bytes({**first, **headers, **last}, block)
 
 
 def capture(info_id, address, date, request, response, cut, ip, notes):

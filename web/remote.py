@@ -130,9 +130,10 @@ class Remote(io.RawIOBase):
             working = self.at or host_and_port(self.name) in WORKING_HOSTS
             if error.code in TRY_AGAIN or error.code == 403 and working:
                 raise
-            wait = "; or wait: Common Crawl says this if asked too fast" if error.code == 403 else ""
-            refused = RemoteError(f"{self.name}: the server says {error.code} {error.reason[:200]}; "
-                                  f"look at the address{wait}")
+            said = f"the server says {error.code} {error.reason[:200]}; look at the address"
+            if error.code == 403:
+                said += "; or wait: Common Crawl says this if asked too fast"
+            refused = RemoteError(f"{self.name}: {said}")
             refused.status = error.code
             raise refused from None
         tag = response.headers.get("ETag", "")          # a weak one, W/..., says nothing of bytes

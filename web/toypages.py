@@ -4,7 +4,6 @@ Each page has a label. Good pages are stories, entries about entities (web/toywo
 and rounds of the counting game; every kind of bad page has the flaw for which one stage of data.py
 looks. Around each text stands what real pages put there: menus, banners, comments, footers.
 """
-import hashlib
 import json
 import re
 from collections import namedtuple
@@ -18,9 +17,7 @@ from web.toyworld import (
     STEP_BY_STEP, capital, entities, fact_answer, fill, new_name, paragraphs, sentences, stream,
     training_throws, wheel_answer, wheel_question)
 
-# original: the address of the page that a mirror copies, or None.
-Page = namedtuple("Page", "url label html charset original")
-
+Page = namedtuple("Page", "url label html charset")         # html None: the page is an image
 
 
 def hosts(pattern, first, second):
@@ -45,14 +42,13 @@ def entity_text(rng, entity):
     facts, again = [], []
     for a, value in entity["facts"].items():
         attribute = KINDS[entity["kind"]][a]
-        first, second = [statement.format(n=name, v=value)
-                         for statement in rng.sample(attribute.statements, 2)]
+        first, second = rng.sample(attribute.statements, 2)
         if title == QUESTIONS:
             question = rng.choice(attribute.questions).format(n=name)
             facts.append(f"{question} {fact_answer(entity, a)}")
         else:
-            facts.append(fill(rng, rng.choice(FRAMES), s=first))
-        again.append(fill(rng, rng.choice(AGAIN), s=second))
+            facts.append(fill(rng, rng.choice(FRAMES), s=first.format(n=name, v=value)))
+        again.append(fill(rng, rng.choice(AGAIN), s=second.format(n=name, v=value)))
     rng.shuffle(facts)
     lines = [fill(rng, rng.choice(OPENINGS[title]), n=name)]
     for i, fact in enumerate(facts):
@@ -113,7 +109,7 @@ def pii_text(rng):
 def foreign_text(rng):
     """(title, paragraphs, language) of a page that is not in English."""
     language = rng.choice(list(FOREIGN))
-    lines = list(FOREIGN[language])
+    lines = FOREIGN[language].copy()
     rng.shuffle(lines)
     space = "" if language in ("ja", "zh") else " "
     body = [space.join(lines[i:i + 3]) for i in range(0, len(lines), 3)]
@@ -142,15 +138,12 @@ def bullets_text(rng):
 
 def numbers_text(rng):
     """Prices: too few of the words have a letter."""
-    def price():
-        return f"{rng.randint(0, 9)}.{rng.randint(10, 99)}"
-
     goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + SLOTS["place"], 24)
-    body = sentences(rng, 3)
-    for i in range(0, 24, 4):
-        prices = [f"{good} {price()} {price()} {price()}" for good in goods[i:i + 4]]
-        body.append(", ".join(prices) + ".")
-    return "Prices of the year", body
+    body, prices = sentences(rng, 3), []
+    for good in goods:
+        three = [f"{rng.randint(0, 9)}.{rng.randint(10, 99)}" for _ in range(3)]
+        prices.append(" ".join([good, *three]))
+    return "Prices of the year", body + [", ".join(prices[i:i + 4]) + "." for i in range(0, 24, 4)]
 
 
 def keywords_text(rng):
@@ -235,26 +228,18 @@ LABELS = {"good": None, "pii": None} | {label: bad.stage for label, bad in BAD.i
 
 # --------------------------------------------------------------------------------------------- HTML
 
-def link(text):
-    """A link to some page of the same host."""
-    number = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:6], "big")
-    return f'<a href="/{number % 9999}">{text}</a>'
-
-
-def links(*texts):
-    """A list of links."""
-    return "<ul>" + "".join(f"<li>{link(text)}</li>" for text in texts) + "</ul>"
-
-
-NAV = f'<div class="nav">{links("Home", "Harbour", "Market", "Archive", "Contact")}</div>\n'
+NAV = ('<div class="nav"><ul><li><a href="/5400">Home</a></li><li><a href="/8957">Harbour</a></li>'
+       '<li><a href="/5965">Market</a></li><li><a href="/9935">Archive</a></li>'
+       '<li><a href="/8444">Contact</a></li></ul></div>\n')
 COOKIE = ('<div class="cookie-banner">This site uses cookies to remember which lamp you lit. '
           "<button>Accept all lamps</button></div>\n")
 COMMENTS = ('<div id="comments"><h3>2 comments</h3><div class="comment">First! Great page.</div>'
             '<div class="comment">I do not agree with anyone here.</div></div>\n')
-SIDE = ('<div class="sidebar"><h4>Most read</h4>'
-        + links("The goat affair", "Soup prices rise", "Ten best ladders") + "</div>\n")
+SIDE = ('<div class="sidebar"><h4>Most read</h4><ul><li><a href="/3476">The goat affair</a></li>'
+        '<li><a href="/2707">Soup prices rise</a></li><li><a href="/7820">Ten best ladders</a></li>'
+        "</ul></div>\n")
 FOOT = ('<div class="footer">Copyright the Lantern Coast. All lamps reserved. '
-        f'{link("Imprint")} {link("Privacy")}</div>\n</body></html>\n')
+        '<a href="/2740">Imprint</a> <a href="/5228">Privacy</a></div>\n</body></html>\n')
 
 
 def layout(rng, title, body, lang="en"):
@@ -288,10 +273,7 @@ def slug(title, i):
 # ---------------------------------------------------------------------------------------- the pages
 
 def texts_of(rng, seed, n_pages, n_bad):
-    """[(label, title, paragraphs)] of all pages but mirrors, in a random order.
-
-    A foreign page has its language behind that.
-    """
+    """[(label, title, paragraphs, the language of foreign ones)] of all but mirrors, shuffled."""
     texts = []
     for entity in entities(seed, n_pages):
         texts += [("good", *entity_text(rng, entity)) for _ in range(entity["exposure"])]
@@ -330,28 +312,21 @@ def page_of(rng, i, label, title, body, lang="en"):
             html = html.replace('"</p>', "&rdquo;</p>")
             html = html.replace("'", "&#8217;" if charset else "\u2019")
     www = "www." if rng.random() < 0.5 else ""
-    return Page(f"http://{www}{host}/{path}", label, html, charset, None)
-
-
-def mirror_of(rng, i, url, title, body):
-    """A page that copies another one with a word changed here and there."""
-    changed = [re.sub(r"\b(short|steep|small|great)\b", "little", line) for line in body]
-    changed[-1] += " Copied from our neighbours."
-    copy = f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, 9000 + i)}"
-    return Page(copy, "mirror", layout(rng, title, changed), "utf-8", url)
+    return Page(f"http://{www}{host}/{path}", label, html, charset)
 
 
 def pages(seed=0, n_pages=3000):
     """Every page of the web in crawl order. Mirrors come after what they copy."""
     rng = stream(seed, "pages")
     n_bad = {label: max(2, round(bad.n * n_pages / 3000)) for label, bad in BAD.items()}
-    found, originals = [], []
-    for i, text in enumerate(texts_of(rng, seed, n_pages, n_bad)):
-        found.append(page_of(rng, i, *text))
-        if found[-1].label == "good":
-            originals.append((found[-1].url, *text[1:]))
-    for i, original in enumerate(rng.choices(originals, k=n_bad["mirror"])):
-        found.append(mirror_of(rng, i, *original))
+    texts = texts_of(rng, seed, n_pages, n_bad)
+    found = [page_of(rng, i, *text) for i, text in enumerate(texts)]
+    good = [text for text in texts if text[0] == "good"]
+    for i, (_, title, body) in enumerate(rng.choices(good, k=n_bad["mirror"]), 9000):
+        body = [re.sub(r"\b(short|steep|small|great)\b", "little", line) for line in body]
+        body[-1] += " Copied from our neighbours."
+        url = f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, i)}"
+        found.append(Page(url, "mirror", layout(rng, title, body), "utf-8"))
     return found
 
 
