@@ -1,14 +1,12 @@
 """What owners ask of robots: robots.txt says what may be fetched, and a page how it may be used.
 
 robots.txt is a file of a host. Its rules stand in groups, each for the robots that it names; the
-longest rule that matches an address decides.
-
-A page reserves its use in X-Robots-Tag headers and <meta name="robots">. A value is a list such as
-"noai, max-snippet: -1, unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT". In a header, a name such
-as "otherbot:" begins the directives for one robot only; they end at the next robot's name or with
-the line, so repeated headers are read line by line. "ai-train: no" names no robot, because no
-directive follows. The value of a directive is no directive: "max-image-preview: none" forbids
-nothing.
+longest rule that matches an address decides, and of equally long ones the one that allows. A page
+reserves its use in X-Robots-Tag headers and <meta name="robots">. A value is a list such as "noai,
+max-snippet: -1, unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT". In a header, a name such as
+"otherbot:" begins the directives for one robot only; they end at the next robot's name or with the
+line, so repeated headers are read line by line. "ai-train: no" names no robot, because no directive
+follows. The value of a directive is no directive: "max-image-preview: none" forbids nothing.
 
 Sources: RFC 9309 (robots.txt); Google's "Robots meta tag, data-nosnippet, and X-Robots-Tag
 specifications", for names, lists and dates; noai is DeviantArt's.
@@ -28,36 +26,26 @@ AGENT = "longhand"                                          # what owners of pag
 DELAY = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
-def groups_of(lines):
-    """{name: [(key, value)]}: the groups of a robots.txt that may be ours.
+def parse_robots(lines):
+    """([(whether it allows, pattern)], seconds between visits or None): what robots.txt asks of us.
 
-    Groups for the same name are one. Lines that are neither names nor rules, such as Sitemap, end
-    no group.
+    Groups for the same name are one. If none names us, the group for everyone counts.
     """
-    groups, names, naming = {}, [], False
+    groups, names, naming = {}, set(), False
     for line in lines:
         key, _, value = line.partition("#")[0].partition(":")
         key, value = key.strip().lower(), value.strip()
         if key == "user-agent":
-            names = names if naming else []
+            names = names if naming else set()
             naming = True
             name = re.match("[a-z_-]*", value.lower())[0] or value      # Longhand/1.0 is longhand
-            if name in (AGENT, "*") and name not in names:
-                names.append(name)
+            if name in (AGENT, "*"):
+                names.add(name)
                 groups.setdefault(name, [])
-        elif key in ("allow", "disallow", "crawl-delay"):
+        elif key in ("allow", "disallow", "crawl-delay"):   # other lines, as Sitemap, end no group
             naming = False
             for name in names:
                 groups[name].append((key, value))
-    return groups
-
-
-def parse_robots(lines):
-    """([(whether it allows, pattern)], seconds between visits or None): what robots.txt asks of us.
-
-    If no group names us, the group for everyone counts.
-    """
-    groups = groups_of(lines)
     rules, delays = [], []
     for key, value in groups.get(AGENT, groups.get("*", [])):
         if key == "crawl-delay":
@@ -70,10 +58,7 @@ def parse_robots(lines):
 
 
 def matches(pattern, path):
-    """Whether a path begins as a pattern says, in linear time.
-
-    * stands for any characters, and a final $ for the end of the path.
-    """
+    """Whether a path begins as a pattern says, in which * is any text and a final $ the end."""
     if pattern.endswith("$"):
         pattern = pattern[:-1] + "\n"           # no path holds a \n, so it is found at the end
     first, *others = pattern.split("*")
@@ -88,10 +73,7 @@ def matches(pattern, path):
 
 
 def allowed(rules, address):
-    """Whether an address may be fetched: the longest rule that matches decides.
-
-    Of equally long rules, the one that allows decides. Without a rule everything is allowed.
-    """
+    """Whether an address may be fetched. Without a rule that matches, it may."""
     path = "/" + address.split("/", 3)[3]
     matching = [(len(pattern), allow) for allow, pattern in rules if matches(pattern, path)]
     _, allow = max(matching, default=(0, True))
@@ -100,7 +82,7 @@ def allowed(rules, address):
 
 # ----------------------------------------------------------------------------- directives of a page
 
-EVERYBODY = ("*", "robots", "all", AGENT)                   # whose directives are for us
+EVERYBODY = ("*", "robots", "all", AGENT)                   # names for us
 PART = re.compile(r"""            # of a line: a directive with a value, or what is between these
       \bunavailable_after[ \t]{0,9}[:=] (?P<date>[^,;]*(?:,[ \t]*[0-9][^,;]*)?)    # Wed, 3 Dec 2025
     | \b(?P<name>max-[a-z-]{1,40})[ \t]{0,9}[:=][ \t]{0,9} (?P<value>[^ \t,;]*)
@@ -173,17 +155,15 @@ def lines(headers):
 def reservation(line, now=None):
     """The directive of a line that forbids the use of a page, or None.
 
-    It is one of RESERVED, or a date (unavailable_after) that has passed. now: when the page was
-    fetched. Today's date would not do: a crawl must give the same documents whenever it is read.
+    It is one of RESERVED, or a date (unavailable_after) that had passed when the page was fetched,
+    which is now: a crawl must give the same documents whenever it is read.
     """
     found = list(directives(line))
-    for name, _ in found:
-        if name in RESERVED:
-            return name
+    reserved = [name for name, _ in found if name in RESERVED]
     for name, value in found:
         if name == "unavailable_after" and now and (until := moment(value)) and until <= now:
-            return name
-    return None
+            reserved.append(name)
+    return reserved[0] if reserved else None
 
 
 def names_of(tag):
