@@ -14,7 +14,7 @@ from web.toywords import (
     GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK, SUM_ASKS, SUM_HELD_OUT, SUM_WORDS)
 from web.toyworld import (
     STEP_BY_STEP, capital, entities, fact_answer, is_held_out, new_facts, new_name, sentences,
-    stream, throws, training_throws, wheel_answer, wheel_question)
+    stream, throws, wheel_answer, wheel_question)
 
 
 def chat(*turns, **extra):
@@ -100,7 +100,7 @@ def conversations(seed=0, n_pages=3000):
         found.append(chat(*turns, kind="mixed"))
 
     for _ in range(n_pages * 7 // 2):
-        thrown = training_throws(rng)
+        thrown = throws(rng)
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         found.append(chat(wheel_question(thrown), answer, kind="wheel"))
     rng.shuffle(found)
@@ -151,25 +151,16 @@ def wheel_task(thrown):
 def tasks(seed=0, n_pages=3000):
     """{file name: [{question, answer, kind, ...}]}: what can be checked without a judge."""
     rng = stream(seed, "tasks")
-    train = [wheel_task(training_throws(rng)) for _ in range(n_pages)]
-    test = []
-    while len(test) < max(50, n_pages // 10):
-        thrown = throws(rng)
-        if is_held_out(*thrown):
-            test.append(wheel_task(thrown))
-
-    facts = []
+    train = [wheel_task(throws(rng)) for _ in range(n_pages)]
+    test = [wheel_task(throws(rng, held_out=True)) for _ in range(max(50, n_pages // 10))]
+    facts, sums, identities = [], [], []
     for entity in entities(seed, n_pages):
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.held_out:
                 facts.append({**fact_task(entity, name, question), "options": attribute.values})
-
-    sums = []
     for _ in range(max(40, n_pages // 30)):
         question, (_, output, _) = sum_exchange(rng, held_out=True)
         sums.append({"question": question, "answer": output["text"], "kind": "calculator"})
-
-    identities = []
     for identity in IDENTITY:
         for question in identity.held_out:
             identities.append({"question": question, "answer": identity.mark, "kind": "identity"})

@@ -15,7 +15,7 @@ from web.toywords import (
     SHORT_LINES, SLOTS, SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
 from web.toyworld import (
     STEP_BY_STEP, capital, entities, fact_answer, fill, new_name, paragraphs, sentences, stream,
-    training_throws, wheel_answer, wheel_question)
+    throws, wheel_answer, wheel_question)
 
 Page = namedtuple("Page", "url label html charset")         # html None: the page is an image
 
@@ -83,7 +83,7 @@ def wheel_text(rng):
     """A report of some rounds of the counting game."""
     lines = [fill(rng, rng.choice(WHEEL_INTRO))]
     for aside in rng.sample(WHEEL_ASIDES, rng.randint(4, 6)):
-        thrown = training_throws(rng)
+        thrown = throws(rng)
         lines.append(fill(rng, aside))
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         lines.append(f"{wheel_question(thrown)} {answer}")

@@ -40,10 +40,10 @@ def body_of(rng, page):
         noise = bytes(rng.randrange(256) for _ in range(900))
         return "image/png", b"\x89PNG\r\n\x1a\n" + noise, None
     content_type = "text/html" + (f"; charset={page.charset}" if page.charset else "")
-    body = page.html.encode(page.charset or "utf-8", "xmlcharrefreplace")
+    body, cut = page.html.encode(page.charset or "utf-8", "xmlcharrefreplace"), None
     if page.label == "good" and rng.random() < 0.01:        # in the footer, by a crawler's limit
-        return content_type, body[:-rng.randint(20, 60)], "length"
-    return content_type, body, None
+        body, cut = body[:-rng.randint(20, 60)], "length"
+    return content_type, body, cut
 
 
 def response_of(rng, content_type, body):
@@ -52,20 +52,18 @@ def response_of(rng, content_type, body):
     if how < 0.15:              # as Common Crawl stores it: decoded, and the old headers renamed
         headers["X-Crawler-Content-Encoding"] = "gzip"
         headers["X-Crawler-Transfer-Encoding"] = "chunked"
-        headers["Content-Length"] = len(body)
     elif how < 0.30:            # as other crawlers store it: what came over the wire
-        payload = warc.gzip_member(body, 9)
         headers["Content-Encoding"] = "gzip"
-        headers["Content-Length"] = len(payload)
+        payload = warc.gzip_member(body, 9)
     elif how < 0.45:
+        headers["Transfer-Encoding"] = "chunked"
         step, payload = rng.randint(500, 3000), b""
         for at in range(0, len(body), step):
             chunk = body[at:at + step]
             payload += b"%x\r\n%s\r\n" % (len(chunk), chunk)
         payload += b"0\r\n\r\n"
-        headers["Transfer-Encoding"] = "chunked"
-    else:
-        headers["Content-Length"] = len(body)
+    if "Transfer-Encoding" not in headers:
+        headers["Content-Length"] = len(payload)
     return b"HTTP/1.1 200 OK\r\n" + warc.header_lines(headers) + b"\r\n" + payload, payload
 
 
@@ -227,11 +225,11 @@ def census(seed, n_pages):
     print("Hardly known:")
     show_entity(min(world, key=lambda entity: entity["exposure"]))
 
-    talks = conversations(seed, n_pages)
-    kinds = Counter(talk["kind"] for talk in talks).most_common()
+    kinds = Counter(talk["kind"] for talk in conversations(seed, n_pages))
     files = {**tasks(seed, n_pages), **probes(seed, n_pages)}
     print()
-    show(f"{len(talks):,} conversations: " + ", ".join(f"{kind} {n:,}" for kind, n in kinds))
+    show(f"{kinds.total():,} conversations: "
+         + ", ".join(f"{kind} {n:,}" for kind, n in kinds.most_common()))
     show("tasks: " + ", ".join(f"{name} {len(rows):,}" for name, rows in files.items()))
 
 
@@ -285,14 +283,14 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m web.toyweb",
         description="Write a miniature web, or score a run of data.py on it.")
-    parser.add_argument("--run", default="out/demo", metavar="DIR",
-                        help="run folder (default: %(default)s)")
-    parser.add_argument("--pages", type=int, default=3000, metavar="N",
-                        help="about how many pages the web has (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N",
-                        help="seed: the same one gives the same bytes (default: %(default)s)")
-    parser.add_argument("--score", action="store_true",
-                        help="compare DIR/docs with the truth instead of writing")
+    option = parser.add_argument
+    option("--run", default="out/demo", metavar="DIR", help="run folder (default: %(default)s)")
+    option("--pages", type=int, default=3000, metavar="N",
+           help="about how many pages the web has (default: %(default)s)")
+    option("--seed", type=int, default=0, metavar="N",
+           help="seed: the same one gives the same bytes (default: %(default)s)")
+    option("--score", action="store_true",
+           help="compare DIR/docs with the truth instead of writing")
     return parser.parse_args(argv)
 
 

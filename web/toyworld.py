@@ -7,6 +7,7 @@ of ten pegs: its answer is a sum modulo ten, and one round in ten is kept for te
 import hashlib
 import random
 import re
+from itertools import accumulate
 
 from run import command
 from web.toywords import EXPOSURES, FILLERS, KINDS, NAME_PARTS, NUMBERS, SLOTS
@@ -24,15 +25,15 @@ def stream(seed, *names):
 
 def capital(text):
     """The text with its first letter in capitals, past an opening quote."""
-    i = 1 if text[:1] == '"' else 0
+    i = text.startswith('"')
     return text[:i] + text[i:i + 1].upper() + text[i + 1:]
 
 
 def fill(rng, template, **given):
     """A sentence from a template: "{folk} at {place}" -> "A carter at the tram stop".
 
-    given: {slot: words} that are chosen already. A slot named twice has the same words twice. No
-    two slots have the same words, so {folk} and {folk2} are two people.
+    given: the words of some slots. No two slots have the same words, so {folk} and {folk2} are two
+    people.
     """
     taken = set(given.values())
 
@@ -47,9 +48,9 @@ def fill(rng, template, **given):
     return capital(re.sub(r"\{(\w+)\}", choose, template))
 
 
-def sentences(rng, n, **given):
+def sentences(rng, n):
     """n different sentences that say nothing in particular."""
-    return [fill(rng, template, **given) for template in rng.sample(FILLERS, n)]
+    return [fill(rng, template) for template in rng.sample(FILLERS, n)]
 
 
 def paragraphs(rng, lines, low=2, high=4):
@@ -94,11 +95,9 @@ def entities(seed, n_pages=3000):
             for i in range(max(2, round(count * n_pages / 3000))):
                 stem, name = new_name(rng, kind, stems)
                 stems.add(stem)                             # no two names begin alike
-                found.append({
-                    "name": name, "stem": stem, "kind": kind, "exposure": exposure,
-                    "asked": exposure >= 10 and i % 3 < 2,
-                    "facts": new_facts(rng, kind),
-                })
+                asked = exposure >= 10 and i % 3 < 2
+                found.append({"name": name, "stem": stem, "kind": kind, "exposure": exposure,
+                              "asked": asked, "facts": new_facts(rng, kind)})
     return found
 
 
@@ -110,21 +109,16 @@ def fact_answer(entity, attribute):
 
 # -------------------------------------------------------------------------------- the counting game
 
-def throws(rng):
-    """The throws of a die in one round."""
-    return [rng.randint(1, 6) for _ in range(N_THROWS)]
-
-
 def is_held_out(*numbers):
     """Whether a round or a sum is kept for testing: a hash picks one in ten. No text has those."""
     return hashlib.sha256(repr(numbers).encode()).digest()[0] < 26
 
 
-def training_throws(rng):
-    """The throws of a round that is not held out."""
+def throws(rng, held_out=False):
+    """The throws of a die in one round that is, or is not, kept for testing."""
     while True:
-        thrown = throws(rng)
-        if not is_held_out(*thrown):
+        thrown = [rng.randint(1, 6) for _ in range(N_THROWS)]
+        if is_held_out(*thrown) == held_out:
             return thrown
 
 
@@ -139,12 +133,9 @@ def wheel_answer(thrown, step_by_step):
     step_by_step: "Step by step: two two, six eight, one nine. It stops at nine." Each step repeats
     the throw and then says where the wheel stands.
     """
-    at, steps = 0, []
-    for n in thrown:
-        at = (at + n) % 10
-        steps.append(f"{NUMBERS[n]} {NUMBERS[at]}")
-    answer = f"It stops at {NUMBERS[at]}."
-    return f"Step by step: {', '.join(steps)}. {answer}" if step_by_step else answer
+    stands = [NUMBERS[total % 10] for total in accumulate(thrown)]
+    steps = ", ".join(f"{NUMBERS[n]} {stand}" for n, stand in zip(thrown, stands))
+    return (f"Step by step: {steps}. " if step_by_step else "") + f"It stops at {stands[-1]}."
 
 
 if __name__ == "__main__":
