@@ -115,7 +115,7 @@ def take_over(file, info):
 def links_of(page, counts):
     """(the links in a page, the address that they are relative to).
 
-    There are no links if the page asks not to follow them. counts is told what was left out.
+    There are none if the page asks not to follow them. counts is told what was left out.
     """
     source, encoding = charset.read(page.body, page.charset)
     stay = any(map(robots.forbids_links, robots.lines(page.http_headers)))
@@ -154,23 +154,21 @@ class Queue:
     """
 
     def __init__(self, seeds, max_depth, other_sites, counts):
-        self.waiting = deque((seed, "", None) for seed in seeds)
         self.max_depth, self.other_sites, self.counts = max_depth, other_sites, counts
+        self.waiting = deque((seed, "", None) for seed in seeds)
         self.met, self.hosts = set(seeds), set(map(host_and_port, seeds))
-        self.left_out = set()                           # hashes of addresses
-        self.size = sum(map(len, seeds))                # of what is remembered, about
+        self.left_out, self.size = set(), 0             # hashes; size of all this, about
 
     def meet(self, link, base, way, via):
         """Put a link into the queue, or count why not."""
-        if self.size > MAX_MET:
-            self.counts["beyond_max_met"] += 1
-            return
         try:
             address = normalise(link, base)
             why = self.objection(address, way)
         except ValueError:
             address, why = link, "not_http"
-        if why:
+        if self.size > MAX_MET:
+            self.counts["beyond_max_met"] += 1
+        elif why:
             self.counts[why] += hash(address) not in self.left_out      # each address once
             self.left_out.add(hash(address))
             self.size += 100
@@ -309,8 +307,7 @@ class Crawl:
         queue = Queue(seeds, max_depth, other_sites, counts)
         while queue.waiting and counts["fetched"] < max_pages:
             visit = address, way, via = queue.waiting.popleft()
-            why = self.refusal(address)
-            if why:
+            if why := self.refusal(address):
                 counts[why] += 1
                 report(why, address)
                 continue
@@ -343,14 +340,11 @@ class Crawl:
 def crawl(seeds, path, max_pages=100, max_depth=3, delay_s=1.0, other_sites=False, contact=None):
     """Fetch pages from the addresses in seeds on; write all that came to path, a .warc.gz.
 
-    Robots.txt and redirects are written, too. max_pages: requests at most, without those for
-    robots.txt. max_depth: links from a seed. other_sites: follow links to hosts that no seed is on.
-    contact: whom hosts can write to, for the User-Agent. The file is path.tmp until it is complete;
-    a crawl that was killed goes on from there.
-
-    Returns a Counter: fetched, taken_over (from that file), status_N, failed_X, truncated_X, and
-    what was skipped and why. ValueError or OSError if an argument is impossible, path exists, or
-    nothing could be fetched.
+    max_pages: requests at most, without those for robots.txt. max_depth: links from a seed.
+    other_sites: follow links to hosts that no seed is on. contact: for the User-Agent. The file is
+    path.tmp until it is complete; a crawl that was killed goes on from there. Returns a Counter:
+    fetched, taken_over (from that file), status_N, failed_X, truncated_X, and what was skipped and
+    why. ValueError or OSError if an argument is impossible, path exists, or nothing was fetched.
     """
     path, seeds = Path(path), list(dict.fromkeys(map(normalise, seeds)))
     limits = max_pages >= 1 and max_depth >= 0 and 0 <= delay_s <= connection.MAX_WAIT_S
