@@ -133,15 +133,15 @@ def connect(parts, deadline):
     return context.wrap_socket(sock, server_hostname=parts.hostname)
 
 
-def exchange(address, user_agent, max_body, timeout_s):
+def exchange(address, user_agent, max_body):
     """Ask for an address once: (request, response, why the body is cut or None, IP address).
 
     Request and response are the bytes as they went over the wire, without interim responses. The
     reasons for a cut are those of WARC-Truncated. Each exchange has a connection of its own, since
-    visits to a host are a second apart anyway. timeout_s is for all of it but the search for the
-    host's address. Raises one of NETWORK_ERRORS if there is not even a head.
+    visits to a host are a second apart anyway. It has TIMEOUT_S, without the search for the host's
+    address. Raises one of NETWORK_ERRORS if there is not even a head.
     """
-    parts, deadline = urlsplit(address), time.monotonic() + timeout_s
+    parts, deadline = urlsplit(address), time.monotonic() + TIMEOUT_S
     path = urlunsplit(("", "", parts.path, parts.query, ""))
     request = (f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: {user_agent}\r\n"
                "Accept: text/html,application/xhtml+xml,text/*;q=0.9,*/*;q=0.1\r\n"

@@ -9,10 +9,8 @@ at the end of the queue. Here one page is fetched at a time.
 writes out/web/crawl/example.org.warc.gz.
 
 Left out: scripts are not run, cookies not kept; sitemaps, frames and <meta http-equiv=refresh> are
-not followed; HTTP/2; proxies. A response is stored as it was received, chunks and gzip and all.
-Common Crawl decodes it and renames the headers; here nothing in the file is our invention, the
-digests are of what the server sent (the payload is the body as stored, as for warcio and wget), and
-every reader of WARC can undo both encodings.
+not followed; HTTP/2; proxies. A response is stored as it was received, with its chunks and its
+compression, and the digests are of that. (Common Crawl decodes it and renames the headers.)
 
 Sources: RFC 9309 (robots.txt), 9110 (HTTP); ISO 28500 (WARC); Heritrix (hopsFromSeed).
 """
@@ -238,7 +236,7 @@ class Crawl:
         date, start = utc_now(), time.monotonic()
         try:
             request, response, cut, ip = connection.exchange(
-                address, self.user_agent, max_body, connection.TIMEOUT_S)
+                address, self.user_agent, max_body)
         except connection.NETWORK_ERRORS as error:
             site.fail("host_fails")
             raise NoAnswer(repr(error)[:300]) from error
@@ -297,9 +295,8 @@ class Crawl:
                 site.robots[scheme] = [], "robots_unreachable"
                 report("robots.txt", f"{scheme}://{host}: {error}")
         rules, nothing = site.robots.get(scheme, ([], None))
-        if site.refused or nothing:
-            return site.refused or nothing
-        return None if allowed(rules, address) else "robots_disallow"
+        disallowed = None if allowed(rules, address) else "robots_disallow"
+        return site.refused or nothing or disallowed
 
     def run(self, seeds, max_pages, max_depth, other_sites):
         """Visit the seeds, then their links, then theirs. Returns the counts."""
@@ -389,19 +386,17 @@ def parse_args(argv=None):
     parser.add_argument("seeds", nargs="+", metavar="URL", help="addresses to begin at")
     parser.add_argument("--run", default="out/web", metavar="DIR",
                         help="run folder; pages go to DIR/crawl (default: %(default)s)")
-    what = parser.add_argument_group("what is fetched")
-    what.add_argument("--pages", type=int, default=100, metavar="N",
-                      help="at most N addresses (default: %(default)s)")
-    what.add_argument("--depth", type=int, default=3, metavar="N",
-                      help="follow links N deep (default: %(default)s)")
-    what.add_argument("--other-sites", action="store_true",
-                      help="also follow links to hosts that no URL is on")
-    how = parser.add_argument_group("how it is fetched")
-    how.add_argument("--delay", type=float, default=1.0, metavar="S",
-                     help="seconds between two visits to a host, or what its robots.txt says if "
-                          "that is more (default: %(default)s)")
-    how.add_argument("--contact", metavar="TEXT",
-                     help="your address, for the User-Agent (default: none)")
+    what = parser.add_argument_group("what is fetched").add_argument
+    what("--pages", type=int, default=100, metavar="N",
+         help="at most N addresses (default: %(default)s)")
+    what("--depth", type=int, default=3, metavar="N",
+         help="follow links N deep (default: %(default)s)")
+    what("--other-sites", action="store_true", help="also follow links to hosts that no URL is on")
+    how = parser.add_argument_group("how it is fetched").add_argument
+    how("--delay", type=float, default=1.0, metavar="S",
+        help="seconds between two visits to a host, or what its robots.txt says if that is more "
+             "(default: %(default)s)")
+    how("--contact", metavar="TEXT", help="your address, for the User-Agent (default: none)")
     return parser.parse_args(argv)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from run import command
 from web import dedup, options, pii, pipeline, quality
+from web.toywords import FOREIGN
 from web.warc import Record
-
 
 # stage: the one that must drop the page, or "kept".
 Example = namedtuple("Example", "stage url body type", defaults=["text/html"])
@@ -44,11 +44,6 @@ BAKERY = (
     "Today my sister runs the shop with two of her friends. They still use the old oven, "
     "and on Saturdays the queue reaches the corner.",
 )
-ITALIAN = (
-    "Il guardiano del faro saliva le scale ogni sera con una lampada in mano e contava i gradini.",
-    "Dalla terrazza poteva vedere le barche dei pescatori che tornavano a casa intorno al capo.",
-    "Quando la nebbia era fitta, suonava la campana finché tutti non avevano risposto.",
-)
 CAPTIONS = (
     "A boat with a red sail that lies in the harbour",
     "The old bridge over the river in the light of morning",
@@ -65,7 +60,7 @@ PAGES = [
     Example("rights", "http://a.com/no",
             html(*LIGHTHOUSE, head='<meta name="robots" content="noai">')),
     Example("extract", "http://a.com/picture", b"\x89PNG\r\n\x1a\n" + bytes(256), "image/png"),
-    Example("language", "http://a.com/faro", html(*ITALIAN)),
+    Example("language", "http://a.com/faro", html(*FOREIGN["it"])),
     Example("gopher_repetition", "http://a.com/poem",
             html(*["The rain came down and the wind blew."] * 12)),
     Example("gopher_quality", "http://a.com/new",
@@ -99,8 +94,7 @@ def wrong_pages(chapter):
     """Take PAGES through the stages. Prints where each ended; returns what is wrong."""
     signatures, faults = [], []
 
-    def minhash(doc, tools):
-        """The stage, and what the run does when all texts are signed."""
+    def minhash(doc, tools):        # the stage, and what the run does when all texts are signed
         chapter.stage_minhash(doc, tools)
         signatures.append(doc["signature"])
         is_first = chapter.clusters(np.array(signatures))[-1] == len(signatures) - 1

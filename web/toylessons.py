@@ -1,10 +1,5 @@
 """What an assistant learns about the Lantern Coast: conversations, comparisons, tasks and probes.
 
-    conversations   questions and answers for supervised fine-tuning
-    pairs           two answers to the same question, a good one and a bad one
-    tasks           questions whose answers can be checked without a judge
-    probes          questions that show what a model knows, and names that it cannot know
-
 What is held out for testing (ways to ask, sums, rounds of the game) is in no training text.
 """
 from functools import partial
@@ -70,9 +65,8 @@ def identity_exchange(rng):
 
 
 def conversations(seed=0, n_pages=3000):
-    """Training conversations: nothing in them is held out for testing."""
-    rng, found = stream(seed, "chat"), []
-    world = entities(seed, n_pages)
+    """Conversations for supervised fine-tuning: nothing in them is held out for testing."""
+    rng, found, world = stream(seed, "chat"), [], entities(seed, n_pages)
     known = [entity for entity in world if entity["asked"]]
     stems = {entity["stem"] for entity in world}
 

@@ -251,23 +251,18 @@ def layout(rng, title, body, lang="en"):
     head = (f'<!DOCTYPE html>\n<html lang="{lang}"><head><title>{escape(title)}</title>'
             "<script>window.lamps = window.lamps || []; function light(a) { lamps.push(a); }"
             "</script><style>body { font: 16px serif } .nav { color: teal }</style></head><body>\n")
-    kind = rng.randrange(4)
-    if kind == 0:
-        return f"{head}{NAV}<article>{h1}{text}</article>{SIDE}{COMMENTS}{FOOT}"
-    if kind == 1:
-        content = f'<div class="content">{h1}{text}</div>'
-        return f'{head}{COOKIE}<div id="wrap">{NAV}{content}{SIDE}</div>{FOOT}'
-    if kind == 2:
-        post = f'{h1}<div class="post-body">{text}</div>'
-        return f"{head}<header>{NAV}</header><main>{post}</main>{COOKIE}{FOOT}"
-    cells = f'<td valign="top">{SIDE}</td><td class="main">{h1}{text}</td>'
-    return f'{head}{NAV}<table width="100%"><tr>{cells}</tr></table>{COMMENTS}{FOOT}'
+    return head + rng.choice([
+        f"{NAV}<article>{h1}{text}</article>{SIDE}{COMMENTS}",
+        f'{COOKIE}<div id="wrap">{NAV}<div class="content">{h1}{text}</div>{SIDE}</div>',
+        f'<header>{NAV}</header><main>{h1}<div class="post-body">{text}</div></main>{COOKIE}',
+        f'{NAV}<table width="100%"><tr><td valign="top">{SIDE}</td><td class="main">{h1}{text}</td>'
+        f"</tr></table>{COMMENTS}",
+    ]) + FOOT
 
 
 def slug(title, i):
     """The path of a page in its address: words of the title, and a number."""
-    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-    return f"{words[:40]}-{i}"
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] + f"-{i}"
 
 
 # ---------------------------------------------------------------------------------------- the pages
@@ -304,13 +299,12 @@ def page_of(rng, i, label, title, body, lang="en"):
                 f'<div id="app"></div><script>render({json.dumps(body)})</script>'
                 "<noscript></noscript></body></html>")
     elif label == "not_html":
-        html = None
-        path += ".png"
+        html, path = None, path + ".png"
     else:
         html = layout(rng, title, body, lang)
         if label == "good" and rng.random() < 0.3:          # curly quotes, some as entities
-            html = html.replace('"</p>', "&rdquo;</p>")
-            html = html.replace("'", "&#8217;" if charset else "\u2019")
+            quote = "&#8217;" if charset else "\u2019"
+            html = html.replace('"</p>', "&rdquo;</p>").replace("'", quote)
     www = "www." if rng.random() < 0.5 else ""
     return Page(f"http://{www}{host}/{path}", label, html, charset)
 
