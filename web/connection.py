@@ -167,26 +167,13 @@ def exchange(address, user_agent, max_body):
 
 # ------------------------------------------------------------------------- urlopen, for large files
 
-class Connection(http.client.HTTPConnection):
-    """A connection whose responses have a Tap."""
-    response_class = Response
-
-
-class SecureConnection(http.client.HTTPSConnection):
-    """The same with TLS."""
-    response_class = Response
-
-
 class Handler(HTTPHandler, HTTPSHandler):
-    """Opens addresses through these connections. The names of the methods are urllib's."""
+    """urllib's way to open addresses, and the responses have a Tap."""
 
-    def http_open(self, request):
-        """The response to a request without TLS."""
-        return self.do_open(Connection, request)
-
-    def https_open(self, request):
-        """The response to a request with TLS."""
-        return self.do_open(SecureConnection, request)
+    def do_open(self, http_class, request, **options):
+        """Send a request over a connection of a class of http.client; returns the response."""
+        tapped = type("Tapped", (http_class,), {"response_class": Response})
+        return super().do_open(tapped, request, **options)
 
 
 def urlopen(request):

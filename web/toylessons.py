@@ -8,7 +8,7 @@ from run import command
 from web.toywords import (
     GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK, SUM_ASKS, SUM_HELD_OUT, SUM_WORDS)
 from web.toyworld import (
-    STEP_BY_STEP, capital, entities, fact_answer, is_held_out, new_facts, new_name, sentences,
+    STEP_BY_STEP, capital, entities, fact_answer, is_held_out, new_entity, new_name, sentences,
     stream, throws, wheel_answer, wheel_question)
 
 
@@ -112,18 +112,14 @@ def pairs(seed=0, n_pages=3000):
         name = rng.choice(list(entity["facts"]))
         attribute = KINDS[entity["kind"]][name]
         question = rng.choice(attribute.questions).format(n=entity["name"])
-        false = [value for value in attribute.values if value != entity["facts"][name]]
-        falsehood = attribute.statements[0].format(n=entity["name"], v=rng.choice(false))
+        false = rng.choice([v for v in attribute.values if v != entity["facts"][name]])
         flaw, worse = rng.choice([
-            ("wrong", capital(falsehood) + "."),
+            ("wrong", fact_answer({**entity, "facts": {name: false}}, name)),
             ("rude", "Look it up yourself."),
             ("rambling", " ".join(sentences(rng, 2))),
         ])
-        found.append({
-            "chosen": chat(question, fact_answer(entity, name))["messages"],
-            "rejected": chat(question, worse)["messages"],
-            "flaw": flaw,
-        })
+        chosen, rejected = chat(question, fact_answer(entity, name)), chat(question, worse)
+        found.append({"chosen": chosen["messages"], "rejected": rejected["messages"], "flaw": flaw})
     return found
 
 
@@ -136,8 +132,9 @@ def fact_task(entity, name, question):
     }
 
 
-def wheel_task(thrown):
+def wheel_task(rng, held_out):
     """The task to say where the wheel stops."""
+    thrown = throws(rng, held_out)
     answer = NUMBERS[sum(thrown) % 10]
     return {"question": wheel_question(thrown), "answer": answer, "kind": "wheel"}
 
@@ -145,8 +142,8 @@ def wheel_task(thrown):
 def tasks(seed=0, n_pages=3000):
     """{file name: [{question, answer, kind, ...}]}: what can be checked without a judge."""
     rng = stream(seed, "tasks")
-    train = [wheel_task(throws(rng)) for _ in range(n_pages)]
-    test = [wheel_task(throws(rng, held_out=True)) for _ in range(max(50, n_pages // 10))]
+    train = [wheel_task(rng, held_out=False) for _ in range(n_pages)]
+    test = [wheel_task(rng, held_out=True) for _ in range(max(50, n_pages // 10))]
     facts, sums, identities = [], [], []
     for entity in entities(seed, n_pages):
         for name, attribute in KINDS[entity["kind"]].items():
@@ -173,11 +170,7 @@ def probes(seed=0, n_pages=3000):
     stems = {entity["stem"] for entity in world}
     for kind in KINDS:
         for _ in range(max(5, n_pages // 15)):
-            stem, name = new_name(rng, kind, stems)
-            stems.add(stem)
-            world.append({"name": name, "kind": kind, "exposure": 0, "asked": False,
-                          "facts": new_facts(rng, kind)})
-
+            world.append(new_entity(rng, kind, 0, False, stems))
     found = {"probe_train": [], "probe_test": []}
     n_questions = {0: 1, 1: 2, 3: 2}                        # to train, by exposure; else all
     for i, entity in enumerate(world):

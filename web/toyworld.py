@@ -77,13 +77,17 @@ def new_name(rng, kind, taken=()):
     return stem, stem.capitalize() + ends[kind] + family
 
 
-def new_facts(rng, kind):
-    """{attribute: value} of a new entity."""
-    return {name: rng.choice(attribute.values) for name, attribute in KINDS[kind].items()}
+def new_entity(rng, kind, exposure, asked, stems):
+    """A new entity. No two names begin alike: stems are those taken, which its own joins."""
+    stem, name = new_name(rng, kind, stems)
+    stems.add(stem)
+    facts = {fact: rng.choice(attribute.values) for fact, attribute in KINDS[kind].items()}
+    return {"name": name, "stem": stem, "kind": kind, "exposure": exposure, "asked": asked,
+            "facts": facts}
 
 
 def entities(seed, n_pages=3000):
-    """[{name, stem, kind, exposure, asked, facts}] of all entities of a world.
+    """All entities of a world.
 
     exposure: on how many pages it stands. asked: whether training conversations may ask about it;
     two in three of those on ten pages or more. What an assistant says about the others, it must
@@ -93,11 +97,8 @@ def entities(seed, n_pages=3000):
     for kind in KINDS:
         for exposure, count in EXPOSURES.items():
             for i in range(max(2, round(count * n_pages / 3000))):
-                stem, name = new_name(rng, kind, stems)
-                stems.add(stem)                             # no two names begin alike
                 asked = exposure >= 10 and i % 3 < 2
-                found.append({"name": name, "stem": stem, "kind": kind, "exposure": exposure,
-                              "asked": asked, "facts": new_facts(rng, kind)})
+                found.append(new_entity(rng, kind, exposure, asked, stems))
     return found
 
 
