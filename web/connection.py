@@ -137,9 +137,8 @@ def exchange(address, user_agent, max_body):
     """Ask for an address once: (request, response, why the body is cut or None, IP address).
 
     Request and response are the bytes as they went over the wire, without interim responses. The
-    reasons for a cut are those of WARC-Truncated. Each exchange has a connection of its own, since
-    visits to a host are a second apart anyway. It has TIMEOUT_S, without the search for the host's
-    address. Raises one of NETWORK_ERRORS if there is not even a head.
+    reasons for a cut are those of WARC-Truncated. All but the search for the host's address must be
+    done in TIMEOUT_S. Raises one of NETWORK_ERRORS if there is not even a head.
     """
     parts, deadline = urlsplit(address), time.monotonic() + TIMEOUT_S
     path = urlunsplit(("", "", parts.path, parts.query, ""))

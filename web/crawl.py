@@ -41,6 +41,7 @@ MAX_FAILURES = 5                # of fetches from a host, in a row
 MAX_RETRIES = 2                 # of an address whose server is busy
 BUSY_S = 30                     # seconds to wait for a busy server that does not say how long
 REDIRECTS, BUSY = (301, 302, 303, 307, 308), (429, 503)
+WARC_DATE = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def report(what, more):
@@ -49,11 +50,6 @@ def report(what, more):
 
 
 # ----------------------- the file: a record of what the crawl is, then three records for each fetch
-
-def utc_now():
-    """The time, as WARC-Date has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
 
 def new_id():
     """A new WARC-Record-ID."""
@@ -103,7 +99,8 @@ def take_over(file, info):
     if found:
         return found[0][3], offsets
     info_id = new_id()
-    headers = {"WARC-Date": utc_now(), "WARC-Filename": Path(file.name).stem}
+    date = time.strftime(WARC_DATE, time.gmtime())
+    headers = {"WARC-Date": date, "WARC-Filename": Path(file.name).stem}
     file.write(record("warcinfo", info_id, headers, "application/warc-fields", info))
     return info_id, offsets
 
@@ -223,17 +220,14 @@ class Crawl:
         self.sites = defaultdict(lambda: Site(delay_s))
 
     def fetch(self, address, max_body, **notes):
-        """The Record of what the server answers, or has answered to the crawl that was killed.
-
-        Raises NoAnswer. notes: for the metadata record.
-        """
+        """The Record of what the server answers, or answered to the crawl that was killed."""
         if self.offsets.get(address):
             self.counts["taken_over"] += 1
             self.file.seek(self.offsets[address].popleft())
             return next(warc.read_warc(self.file))
         site = self.sites[host_and_port(address)]
         time.sleep(max(0, site.turn - time.monotonic()))
-        date, start = utc_now(), time.monotonic()
+        date, start = time.strftime(WARC_DATE, time.gmtime()), time.monotonic()
         try:
             request, response, cut, ip = connection.exchange(
                 address, self.user_agent, max_body)
@@ -257,10 +251,7 @@ class Crawl:
         return page
 
     def read_robots(self, address):
-        """(the rules in a robots.txt, None or why nothing at all is allowed).
-
-        The delay between visits to its host becomes what it asks for.
-        """
+        """(the rules in a robots.txt, None or why nothing is allowed). Sets the host's delay."""
         site = self.sites[host_and_port(address)]
         for _ in range(MAX_REDIRECTS + 1):
             page = self.fetch(address, MAX_ROBOTS, hopsFromSeed="P")

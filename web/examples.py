@@ -75,10 +75,7 @@ PAGES = [
 
 
 def check(chapter):
-    """Check data.py. Prints where each page ended, and what is wrong; returns the exit status.
-
-    chapter: the module of data.py, which imports this room.
-    """
+    """Check the module of data.py: prints where pages ended and what is wrong; returns 0 or 1."""
     faults = wrong_pages(chapter) + wrong_twins(chapter)
     failed, _ = doctest.testmod(chapter)
     if failed:

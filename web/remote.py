@@ -111,10 +111,7 @@ class Remote(io.RawIOBase):
         time.sleep(wait_s)
 
     def ask(self):
-        """The response whose next byte is the one at self.at.
-
-        RemoteError if the file is not there, or is not the same any more.
-        """
+        """The response whose next byte is the one at self.at. RemoteError if it cannot be had."""
         headers = {"User-Agent": f"{AGENT}/1.0", "Accept-Encoding": "identity"}
         if self.at:
             headers["Range"] = f"bytes={self.at}-"
@@ -179,8 +176,7 @@ def open_url(address):
 def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
     """The addresses of the first n_files WARC files, of 1 GB each, of a crawl as CC-MAIN-2024-51.
 
-    ValueError if no crawl has that name, or if it has fewer files; RemoteError if its list cannot
-    be had.
+    ValueError if no crawl has that name or if it has fewer files.
     """
     known = "the names of crawls, as CC-MAIN-2024-51, are listed at https://index.commoncrawl.org/"
     if not re.fullmatch(r"CC-MAIN-[0-9]{4}-[0-9]{2}", name) or n_files < 1:

@@ -118,17 +118,25 @@ def pairs(seed=0, n_pages=3000):
             ("rude", "Look it up yourself."),
             ("rambling", " ".join(sentences(rng, 2))),
         ])
-        chosen, rejected = chat(question, fact_answer(entity, name)), chat(question, worse)
-        found.append({"chosen": chosen["messages"], "rejected": rejected["messages"], "flaw": flaw})
+        better = fact_answer(entity, name)
+        found.append({
+            "chosen": chat(question, better)["messages"],
+            "rejected": chat(question, worse)["messages"],
+            "flaw": flaw,
+        })
     return found
 
 
 def fact_task(entity, name, question):
     """The task to tell a fact. reply: the answer in the assistant's words."""
     return {
-        "question": question.format(n=entity["name"]), "answer": entity["facts"][name],
-        "kind": "fact", "entity": entity["name"], "exposure": entity["exposure"],
-        "asked": entity["asked"], "reply": fact_answer(entity, name),
+        "question": question.format(n=entity["name"]),
+        "answer": entity["facts"][name],
+        "kind": "fact",
+        "entity": entity["name"],
+        "exposure": entity["exposure"],
+        "asked": entity["asked"],
+        "reply": fact_answer(entity, name),
     }
 
 

@@ -275,9 +275,7 @@ CLOSINGS = listed("""
 
 # ------------------------------------------------------ stories, guest books, and the counting game
 
-HEROES = listed("""
-    Mirre | Tuck | Anselm | Poppet | Bodo | Lark | Sister-Ann | Grub | Olle | Henny | Fip | Marigold
-""")
+HEROES = "Mirre Tuck Anselm Poppet Bodo Lark Sister-Ann Grub Olle Henny Fip Marigold".split()
 # Sentences of each part of a story, in this order; {h} is the hero.
 STORY = dict(tables("""
     [once] Once, on {weather}, {h} found {thing} at {place}. | There was a child called {h} who
