@@ -126,11 +126,10 @@ def links_of(page, counts):
             stay = stay or robots.forbids_links(robots.of_meta(tag))
         elif name == "base":
             base = tag.get("href") if base is None else base
+        elif "href" in tag and "nofollow" in re.split(r"[\s,]+", tag.get("rel", "").lower()):
+            counts["nofollow_link"] += 1
         elif "href" in tag:
-            if "nofollow" in re.split(r"[\s,]+", tag.get("rel", "").lower()):
-                counts["nofollow_link"] += 1
-            else:
-                links.append(in_encoding(tag["href"], encoding))
+            links.append(in_encoding(tag["href"], encoding))
     counts["nofollow_page"] += stay
     try:
         base = normalise(base or "", page.url)
@@ -144,8 +143,7 @@ def links_of(page, counts):
 class Queue:
     """The addresses still to be visited, breadth first, and all that the crawl has met.
 
-    An address comes with the way to it, of L(inks) and R(edirects) from a seed, and with the
-    address of the page that named it.
+    Each has the way to it, of L(inks) and R(edirects) from a seed, and the page that named it.
     """
 
     def __init__(self, seeds, max_depth, other_sites, counts):

@@ -165,8 +165,9 @@ def lorem_text(rng):
 def code_text(rng):
     """A story with a curly bracket."""
     title, body = story_text(rng)
-    code = "function lamp(x) { return x && lit } is still printed at the foot of this page"
-    return title, [*body, f"{code}, for some reason."]
+    body.append("function lamp(x) { return x && lit } is still printed at the foot of this page, "
+                "for some reason.")
+    return title, body
 
 
 def few_sentences_text(rng):

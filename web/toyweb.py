@@ -152,10 +152,9 @@ def write(run_dir, n_pages=3000, seed=0):
             names = [f"crawl/{path.name}" for path in (run / "crawl").glob("*.warc.gz")]
             old = [name for name in names if is_ours(run / name) and not (new / name).exists()]
             runs.publish(new, run, FIRST_WARC, old)
-        except BaseException:
+        finally:
             if not (new / runs.MOVES).exists():
                 shutil.rmtree(new, ignore_errors=True)
-            raise
     return truth
 
 
