@@ -267,23 +267,6 @@ def slug(title, i):
 
 # ---------------------------------------------------------------------------------------- the pages
 
-def texts_of(rng, seed, n_pages, n_bad):
-    """[(label, title, paragraphs, the language of foreign ones)] of all but mirrors, shuffled."""
-    texts = []
-    for entity in entities(seed, n_pages):
-        texts += [("good", *entity_text(rng, entity)) for _ in range(entity["exposure"])]
-    texts += [("pii", *pii_text(rng)) for _ in range(max(2, n_pages // 60))]
-    texts += [("good", *guest_text(rng)) for _ in range(max(4, n_pages * 5 // 100))]
-    texts += [("good", *wheel_text(rng)) for _ in range(max(4, n_pages * 7 // 100))]
-    n_stories = n_pages - len(texts) - sum(n_bad.values())
-    texts += [("good", *story_text(rng)) for _ in range(max(4, n_stories))]
-    for label, n in n_bad.items():
-        if label != "mirror":
-            texts += [(label, *BAD[label].text(rng)) for _ in range(n)]
-    rng.shuffle(texts)
-    return texts
-
-
 def page_of(rng, i, label, title, body, lang="en"):
     """The page number i, from its text."""
     host = rng.choice(BAD[label].hosts if label in BAD else GOOD_HOSTS)
@@ -311,12 +294,22 @@ def page_of(rng, i, label, title, body, lang="en"):
 
 def pages(seed=0, n_pages=3000):
     """Every page of the web in crawl order. Mirrors come after what they copy."""
-    rng = stream(seed, "pages")
+    rng, texts = stream(seed, "pages"), []
     n_bad = {label: max(2, round(bad.n * n_pages / 3000)) for label, bad in BAD.items()}
-    texts = texts_of(rng, seed, n_pages, n_bad)
+    for entity in entities(seed, n_pages):
+        texts += [("good", *entity_text(rng, entity)) for _ in range(entity["exposure"])]
+    texts += [("pii", *pii_text(rng)) for _ in range(max(2, n_pages // 60))]
+    texts += [("good", *guest_text(rng)) for _ in range(max(4, n_pages * 5 // 100))]
+    texts += [("good", *wheel_text(rng)) for _ in range(max(4, n_pages * 7 // 100))]
+    n_stories = n_pages - len(texts) - sum(n_bad.values())
+    texts += [("good", *story_text(rng)) for _ in range(max(4, n_stories))]
+    n_mirrors = n_bad.pop("mirror")
+    for label, n in n_bad.items():
+        texts += [(label, *BAD[label].text(rng)) for _ in range(n)]
+    rng.shuffle(texts)
     found = [page_of(rng, i, *text) for i, text in enumerate(texts)]
     good = [text for text in texts if text[0] == "good"]
-    for i, (_, title, body) in enumerate(rng.choices(good, k=n_bad["mirror"]), 9000):
+    for i, (_, title, body) in enumerate(rng.choices(good, k=n_mirrors), 9000):
         body = [re.sub(r"\b(short|steep|small|great)\b", "little", line) for line in body]
         body[-1] += " Copied from our neighbours."
         url = f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, i)}"
