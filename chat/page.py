@@ -12,9 +12,9 @@ from pathlib import Path
 
 from model import cores                 # noqa: F401  before numpy
 import numpy as np
-from chat import api, generate, inside, models
-from chat.api import Answer, field
-from chat.request import Refused
+from chat import api, fields, generate, inside, models
+from chat.fields import field
+from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES
 from run import command
 from tokens import vocabularies
@@ -84,7 +84,7 @@ def ranking(handler, _):
 
 def log_of(handler, _):
     """The lines of a stage's log behind a byte, as columns; of very many lines only some."""
-    query = urllib.parse.urlsplit(handler.path).query
+    query = urllib.parse.urlsplit(handler.head.target).query
     query = dict(urllib.parse.parse_qsl(query))
     stage, after = query.get("stage"), query.get("after", "")
     run = handler.server.models.run
@@ -133,15 +133,15 @@ def ids_to_look_at(body, cfg, tokenizer):
     """The tokens of a conversation, of a text, or as they were given."""
     ids = field(body, "tokens", None, list)
     if ids is None and body.get("messages") is not None:
-        ids = api.prompt_of(body, cfg, tokenizer)
+        ids = fields.prompt_of(body, cfg, tokenizer)
     elif ids is None:
         text = field(body, "text", "", str)
-        api.refuse_long(len(text), cfg, tokenizer, "text")
+        fields.refuse_long(len(text), cfg, tokenizer, "text")
         ids = [*generate.document_begin(tokenizer), *tokenizer.encode_ordinary(text)]
     if len(ids) > cfg.n_positions:
         raise Refused(400, f"{len(ids)} tokens, the model's context is {cfg.n_positions}",
                       "text", "context_length_exceeded")
-    if not api.are_tokens(ids, tokenizer):
+    if not fields.are_tokens(ids, tokenizer):
         raise Refused(400, "tokens must be numbers of tokens, and at least one", "tokens")
     return ids
 
@@ -164,7 +164,7 @@ def look(handler, body):
         )
     layer = field(body, "layer", None, int, 0, cfg.n_layer - 1)
     head = field(body, "head", None, int, 0, cfg.n_head - 1)
-    settings = api.settings_of(body, tokenizer, 1, -1, ())
+    settings = fields.settings_of(body, tokenizer, 1, -1, ())
     n = field(body, "n", 12, int, 1, 50)
     lock = handler.server.looking               # it holds the logits of all layers: one at a time
     if layer is not None and head is not None:
@@ -194,7 +194,7 @@ def cut(handler, body):
     """A text in the tokens of a vocabulary. A token that is no whole character shows its bytes."""
     name = field(body, "vocabulary", "", str)
     text = field(body, "text", "", str)
-    api.refuse_large(text, "text")
+    fields.refuse_large(len(text.encode("utf-8", "surrogatepass")), "bytes", "text")
     served = handler.server.models
     if name in served.folders:
         _, writer = handler.model_of({"model": name}, ())

@@ -6,7 +6,6 @@ and a model whose files have changed is loaded anew. Replies that were begun end
 """
 
 import concurrent.futures
-import functools
 import threading
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from model import cores                 # noqa: F401  before numpy
 import bpe
 import sample
 from chat import batching, models
+from chat.request import Refused
 from model import checkpoint, folders
 from run import command
 from tokens import vocabularies
@@ -23,6 +23,7 @@ FILES = (
     "tokenizer.json", "vocab.json", "merges.txt",
 )
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)    # stages of a run, the preferred ones first
+LONGEST_NAME = 256
 LAST_JOBS = 10      # seconds for which a model that was replaced still takes requests
 
 
@@ -36,6 +37,10 @@ def signature(folder):
             continue
         found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)
+
+
+class Unloaded(Exception):
+    """A request asks for a model that must be loaded first, or loaded anew."""
 
 
 class Models:
@@ -55,6 +60,7 @@ class Models:
         self.retired = []               # writers of models that were replaced
         self.whole = {}                 # {folder: (signature, whether it holds a whole model)}
         self.loading = {}               # {name: Future of the writer that is being made}
+        self.loaders = concurrent.futures.ThreadPoolExecutor()
         self.lock = threading.Lock()    # of the above; not held while a model is loaded
         if not self.folders:
             raise FileNotFoundError(f"{run}: no model in it yet; make the demo's with: make")
@@ -86,22 +92,30 @@ class Models:
     def name_of(self, asked, preferred):
         """The name of the model that answers: the one asked for, or the first of those preferred.
 
-        KeyError if there is none of that name, ValueError if it cannot answer now.
+        Refused if there is none of that name, or if it cannot answer now.
         """
         there = self.folders
         if not asked:
             names = [name for name in preferred if name in there] + list(there)
             names += [name for name in preferred if name in self.writers]
             if not names:
-                raise ValueError("the run has no whole model now; try again when one is trained")
+                message = "the run has no whole model now; try again when one is trained"
+                raise Refused(503, message, "model")
             return names[0]
+        if len(asked) > LONGEST_NAME:
+            message = f"model has {len(asked):,} characters, at most {LONGEST_NAME}"
+            raise Refused(400, message, "model")
         if asked in there or asked in self.writers:
             return asked
         if self.run and asked in {path.parent.name for path in self.run.glob("*/config.json")}:
-            raise ValueError(
-                f"{asked}: no whole language model in that folder now; it may be in training"
-            )
-        raise KeyError(asked)
+            message = "no whole language model in that folder now; it may be in training"
+            raise Refused(503, f"{asked}: {message}", "model")
+        raise self.unknown(asked)
+
+    def unknown(self, name):
+        """The refusal of a model that is not there."""
+        message = f"the model {name[:60]!r} does not exist; there are {', '.join(self.folders)}"
+        return Refused(404, message, "model", "model_not_found")
 
     def folder(self, name):
         """The folder of a model."""
@@ -121,52 +135,47 @@ class Models:
     def writer(self, name):
         """The writer of a model, loaded if necessary.
 
-        If several threads ask at once, one of them loads, and all get the same writer or the same
+        If several threads ask at once, it is loaded once, and all get the same writer or the same
         error. ValueError or OSError if the model cannot be loaded and never was.
         """
-        return self.ready(name) or self.once(name, functools.partial(self.load, name))
-
-    def once(self, name, make):
-        """What make() returns or raises; whoever asks for the same name meanwhile gets the same."""
+        writer = self.ready(name)
+        if writer:
+            return writer
         with self.lock:
-            shared = self.loading.get(name)
-            if shared is None:
-                mine = self.loading[name] = concurrent.futures.Future()
-        if shared:
-            return shared.result()
-        try:
-            mine.set_result(make())
-        except BaseException as e:
-            mine.set_exception(e)
-        with self.lock:
-            del self.loading[name]
-        return mine.result()
+            if name not in self.loading:
+                self.loading[name] = self.loaders.submit(self.load, name)
+            loading = self.loading[name]
+        return loading.result()
 
     def load(self, name):
         """Load a model and start its writer; if that fails, the old writer goes on."""
-        old, now = self.writers.get(name), signature(self.folder(name))
-        if old and now == self.signatures[name]:        # another thread has just loaded it
-            return old
         try:
-            model = sample.load_model(self.folder(name))
-        except (ValueError, OSError):
-            if not old:
-                raise
-            self.signatures[name] = now                 # do not try again before it changes again
-            return old
-        if old and signature(self.folder(name)) != now:     # it was written while it was read
-            return old
-        writer = batching.Writer(model, upload=self.upload)
-        writer.start()
-        with self.lock:
-            self.writers[name], self.signatures[name] = writer, now
-            self.retired = [other for other in self.retired if other.is_alive()]
-            self.retired += [old] if old else []
-        if old:                         # a request that has just got it may still hand in a job
-            later = threading.Timer(LAST_JOBS, old.close)
-            later.daemon = True
-            later.start()
-        return writer
+            old, now = self.writers.get(name), signature(self.folder(name))
+            if old and now == self.signatures[name]:        # another thread has just loaded it
+                return old
+            try:
+                model = sample.load_model(self.folder(name))
+            except (ValueError, OSError):
+                if not old:
+                    raise
+                self.signatures[name] = now         # do not try again before it changes again
+                return old
+            if old and signature(self.folder(name)) != now:     # it was written while it was read
+                return old
+            writer = batching.Writer(model, upload=self.upload)
+            writer.start()
+            with self.lock:
+                self.writers[name], self.signatures[name] = writer, now
+                self.retired = [other for other in self.retired if other.is_alive()]
+                self.retired += [old] if old else []
+            if old:                     # a request that has just got it may still hand in a job
+                later = threading.Timer(LAST_JOBS, old.close)
+                later.daemon = True
+                later.start()
+            return writer
+        finally:
+            with self.lock:
+                del self.loading[name]
 
     def has_vocabulary(self, name):
         """Whether a published vocabulary is on this machine."""

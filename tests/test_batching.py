@@ -3,6 +3,7 @@
 import pytest
 
 from chat import batching
+from chat.request import Refused
 import bpe
 import gpt
 import sample
@@ -17,12 +18,15 @@ def test_who_cannot_wait_is_told_so():
     """One place, one may wait: the third is declined."""
     writer = batching.Writer((PARAMS, CFG, TOK), places=1, waiting=1)       # not started: nobody leaves
     writer.submit(batching.Job([GOAT], sample.Settings()))
-    for close, reason, message in ((False, "full", "1 requests are waiting already"), (True, "closing", "shutting down")):
+    for close, status, message in (
+        (False, 429, "1 requests are waiting already"),
+        (True, 503, "shutting down"),
+    ):
         if close:
             writer.close()
-        with pytest.raises(batching.Declined, match=message) as e:
+        with pytest.raises(Refused, match=message) as e:
             writer.submit(batching.Job([GOAT], sample.Settings()))
-        assert e.value.reason == reason
+        assert e.value.status == status
 
 
 def test_many_prompts_come_in_as_places_become_free():
@@ -71,9 +75,8 @@ def test_places_are_kept_for_jobs_that_have_none():
         events = []
         while not job.events.empty():
             events.append(job.events.get())
-        assert sum(finish is not None for event in events for *_, finish in event.values()) == len(
-            job.prompts
-        )
+        ended = [grown.finish for event in events for grown in event.values() if grown.finish]
+        assert len(ended) == len(job.prompts)
 
 
 def test_the_next_is_who_has_the_fewest_rows():
@@ -92,16 +95,13 @@ def test_who_fills_the_queue_gives_way():
     many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(4)]
     for job in many:
         writer.submit(job)
-    with pytest.raises(batching.Declined, match="4 requests are waiting"):
+    with pytest.raises(Refused, match="4 requests are waiting"):
         writer.submit(batching.Job([GOAT], sample.Settings(), client="many"))
     few = [batching.Job([GOAT], sample.Settings(), client="few") for _ in range(3)]
     for job in few[:2]:
         writer.submit(job)
-    assert (
-        [job.declined is not None for job in many] == [False, False, True, True]
-        and many[3].events.get() is None
-        and many[3].declined.reason == "full"
-    )
-    with pytest.raises(batching.Declined):  # now they are even
+    assert [job.events.empty() for job in many] == [True, True, False, False]
+    assert many[3].events.get().error["code"] == "queue_full"
+    with pytest.raises(Refused):  # now they are even
         writer.submit(few[2])
     assert list(writer.waiting) == [*many[:2], *few[:2]]

@@ -20,7 +20,7 @@ import pytest
 
 import malformed
 import sample
-from chat import api, generate, serve, served
+from chat import api, fields, generate, request, serve, served
 from conftest import ROOT
 from serving import (  # noqa: F401
     ASK, GET, IN_CHUNKS, POST, TOK, listed, post, raw, run, send, server, started, wait_for,
@@ -82,7 +82,7 @@ def test_so_many_connections_and_no_more(run, monkeypatch, bound, status):
     def models(self, _):
         begun.append(self)
         busy.wait(20)
-        return api.Answer({})
+        return request.Answer({})
 
     monkeypatch.setitem(serve.ROUTES, "/v1/models", serve.Route("GET", models))
     to = server.server_address
@@ -346,18 +346,18 @@ def test_a_body_does_not_stay_while_a_reply_is_written(server, monkeypatch):
     class Body(dict):
         pass
 
-    left, read, events = [], api.object_of, serve.Handler.events
+    left, read, events = [], fields.object_of, api.Request.events
 
     def remembered(data):
         body = Body(read(data))
         left.append(weakref.ref(body))
         return body
 
-    monkeypatch.setattr(api, "object_of", remembered)
+    monkeypatch.setattr(fields, "object_of", remembered)
     monkeypatch.setattr(
-        serve.Handler,
+        api.Request,
         "events",
-        lambda self, job: left.append(left[0]() is None) or events(self, job),
+        lambda self: left.append(left[0]() is None) or events(self),
     )
     for stream in (False, True):
         left.clear()
@@ -375,7 +375,7 @@ def waiting(server):
 def test_clients_that_do_not_read(run, monkeypatch):
     """Their answers wait up to a bound in all; beyond it the longest waiting is closed."""
     monkeypatch.setattr(serve, "UNREAD", 5 << 20)
-    big = serve.Route("GET", lambda handler, _: api.Answer(b" " * (2 << 20)))
+    big = serve.Route("GET", lambda handler, _: request.Answer(b" " * (2 << 20)))
     monkeypatch.setitem(serve.ROUTES, "/v1/models", big)
     server, clients = started(run), []
     try:
@@ -402,7 +402,7 @@ def test_clients_that_do_not_read(run, monkeypatch):
 def test_a_client_that_reads_nothing_at_all_is_left(run, monkeypatch):
     monkeypatch.setattr(serve.Handler, "timeout", 0.3)
     monkeypatch.setattr(serve, "SLOWEST", 1 << 30)
-    big = serve.Route("GET", lambda handler, _: api.Answer(b" " * (8 << 20)))
+    big = serve.Route("GET", lambda handler, _: request.Answer(b" " * (8 << 20)))
     monkeypatch.setitem(serve.ROUTES, "/v1/models", big)
     server = started(run)
     with socket.socket() as s:
@@ -418,7 +418,7 @@ def test_a_client_that_reads_nothing_at_all_is_left(run, monkeypatch):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_has_gone_frees_its_rows(server, monkeypatch, stream, behind):
     """Also where another request stands behind its own, read or unread."""
-    assert serve.GONE <= 0.25
+    assert api.GONE <= 0.25
     read, go = generate.Batch.read, threading.Event()
     monkeypatch.setattr(generate.Batch, "read", lambda self: (go.wait(0.05), read(self))[1])
     body = json.dumps(
