@@ -12,10 +12,16 @@ TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4
 
 
 @pytest.mark.parametrize("messages, message", [
-    ([], "expected a list"), ("hi", "expected a list"), ([{"role": "robot", "content": "x"}], "role 'robot'"), (["x"], "role 'x'"),
-    ([{"role": "assistant", "content": "x"}], "expected the user's"), ([{"role": "user", "content": ""}], "is empty"),
-    ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "message 1 is the user's, expected the assistant's"),
-    ([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}], "message 1 is the system's"),
+    ([], "expected a list"),
+    ("hi", "expected a list"),
+    (["x"], "role 'x'"),
+    ([{"role": "robot", "content": "x"}], "role 'robot'"),
+    ([{"role": "developer", "content": "x"}], "role 'developer'"),
+    ([{"role": "assistant", "content": "x"}], "reply before any question; expected"),
+    ([{"role": "user", "content": ""}], "empty message; expected"),
+    ([{"role": "user", "content": None, "refusal": "no"}], "empty message; expected"),
+    ([{"role": "user", "content": "a"}] * 2, "message joined to the one before it"),
+    ([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}], "system message moved"),
 ])
 def test_conversations_out_of_order_are_refused(messages, message):
     with pytest.raises(ValueError, match=message):
