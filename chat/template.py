@@ -63,7 +63,8 @@ def checked_content(i, role, content):
         raise Unusable("content that is no text", detail)
     for part in content:
         if part.get("type") not in PARTS or not isinstance(part.get("text"), str):
-            detail = f"{repr(part)[:60]} in {whose}, expected the type {', '.join(PARTS)} and a text"
+            types = ", ".join(PARTS)
+            detail = f"{repr(part)[:60]} in {whose}, expected the type {types} and a text"
             raise Unusable(f"unknown part {repr(part.get('type'))[:30]}", detail)
     if all(part["type"] == "text" for part in content):
         return "".join(part["text"] for part in content)
