@@ -13,6 +13,7 @@ Source: OpenAI's API reference.
 """
 
 import codecs
+import functools
 import queue
 import time
 import urllib.parse
@@ -118,20 +119,19 @@ def finite(logp):
 class Request:
     """A request for text.
 
-    job   the batching.Job that its kind makes of the body
-    base  the fields that each of its answers has
+    job     the batching.Job that its kind makes of the body
+    texts   for each row, what there is of it: with echo its prompt, and then its reply
+    base    the fields that each of its answers has
     """
 
-    prefix = whole = part = ""          # of its answers: of the id, and the names of the objects
-    preferred = ()                      # stages, if the request names no model
-
     def __init__(self, handler, body):
-        self.handler = handler
+        self.handler, self.show_calls = handler, False
         self.name, self.writer = handler.model_of(body, self.preferred)
         self.cfg, self.tokenizer = self.writer.cfg, self.writer.tokenizer
         fields.refuse_without_effect(body)
         self.job = self.read(body)
         self.job.client = handler.client
+        self.texts = [Grown() for _ in self.job.prompts]
         self.with_usage = field(body, "stream_options", {}, dict).get("include_usage") is True
         self.with_ids = field(body, "return_token_ids", False, bool)
         self.base = {
@@ -149,11 +149,10 @@ class Request:
             if self.job.stream:
                 self.handler.send_stream(self.stream())
                 return None
-            grown = [Grown() for _ in self.job.prompts]
             for event in self.events():
-                for i, more in event.items():
-                    grown[i].add(more)
-            choices = [self.choice(i, whole) | self.ids(i) for i, whole in enumerate(grown)]
+                for i, grown in event.items():
+                    self.texts[i].add(grown)
+            choices = [self.choice(i, text) | self.ids(i) for i, text in enumerate(self.texts)]
             return Answer({**self.base, "choices": choices, "usage": self.usage()})
         finally:
             self.job.gone = True
@@ -177,29 +176,26 @@ class Request:
             yield event
 
     def stream(self):
-        """The lists of values that are sent together, as the answer is written."""
-        def value_of(choices, usage=None):
+        """Lists of values that are sent together, as the answer is written."""
+        def value_of(*choices, usage=None):
             more = {"usage": usage} if self.with_usage else {}
             return {**self.base, "choices": choices, **more}
 
         values = None
         for event in self.events():
             if values is None:
-                begun = [self.first(i) for i in range(len(self.job.prompts))]
-                values = [value_of([choice]) for choice in begun if choice]
+                values = [value_of(choice) for choice in self.first()]
             for i, grown in event.items():
                 finish, grown.finish = grown.finish, None
-                choice = self.chunk(i, grown)
-                if choice:
-                    values.append(value_of([choice]))
+                if grown.text or grown.entries or self.show_calls and any(grown.parts):
+                    values.append(value_of(self.chunk(i, grown)))
                 if finish:
-                    last = self.chunk(i, Grown(finish=finish))
-                    values.append(value_of([last | self.ids(i)]))
+                    values.append(value_of(self.chunk(i, Grown(finish=finish)) | self.ids(i)))
             if self.job.left and values:        # the last values go out together with the end
                 yield values
                 values = []
         if self.with_usage:
-            values.append(value_of([], self.usage()))
+            values.append(value_of(usage=self.usage()))
         yield [*values, "[DONE]"]
 
     def usage(self):
@@ -234,33 +230,40 @@ class Chat(Request):
         """The Job."""
         if body.get("echo"):
             raise fields.unsupported("echo", "echo: only /v1/completions repeats its prompt")
-        self.logprobs = field(body, "logprobs", False, bool)
         self.show_calls = field(body, "show_calls", False, bool)
+        logprobs = field(body, "logprobs", False, bool)
         top = field(body, "top_logprobs", 0, int, 0, 20)
-        if top and not self.logprobs:
+        if top and not logprobs:
             raise Refused(400, "top_logprobs needs logprobs to be true", "top_logprobs")
         prompt = fields.prompt_of(body, self.cfg, self.tokenizer)
         room = fields.room_for(prompt, self.cfg, "messages")
         most = min(room, fields.length_of(body, 1) or fields.MANY)
         end = [sample.special(self.tokenizer, "<|im_end|>")]
-        alternatives = top if self.logprobs else -1
-        return fields.job_of(body, self.tokenizer, [prompt], most, alternatives, end)
+        return fields.job_of(body, self.tokenizer, [prompt], most, top if logprobs else -1, end)
 
-    def entry(self, entry):
-        """One token in logprobs.content.
+    def logprobs_of(self, entries):
+        """logprobs of a choice.
 
-        bytes is what the token adds to the content: nothing for a special token or for a part of a
+        bytes is what a token adds to the content: nothing for a special token or for a part of a
         call. The bytes of all tokens together are the content.
         """
-        token, _, shown, logp, best = entry
-
-        def one(i, x, shown):
-            text = self.tokenizer.token_bytes[i] if shown else b""
-            return {"token": self.tokenizer.decode([i]), "logprob": finite(x), "bytes": list(text)}
-
         special = self.tokenizer.special_tokens.values()
-        tops = [one(i, x, i not in special) for i, x in best]
-        return one(token, logp, shown) | {"top_logprobs": tops}
+
+        def one(i, logp, shown):
+            text = self.tokenizer.token_bytes[i] if shown else b""
+            name = self.tokenizer.decode([i])
+            return {"token": name, "logprob": finite(logp), "bytes": list(text)}
+
+        content = []
+        for token, _, shown, logp, best in entries:
+            tops = [one(i, x, i not in special) for i, x in best]
+            content.append(one(token, logp, shown) | {"top_logprobs": tops})
+        return {"content": content, "refusal": None} if content else None
+
+    def about(self, i, grown, **said):
+        """A choice: what is said in reply i, and what all choices have."""
+        logprobs = self.logprobs_of(grown.entries)
+        return {"index": i, **said, "logprobs": logprobs, "finish_reason": grown.finish}
 
     def choice(self, i, grown):
         """Reply i, whole."""
@@ -269,25 +272,19 @@ class Chat(Request):
             message["parts"] = gathered(grown.parts)
         return self.about(i, grown, message=message)
 
-    def first(self, i):
-        """The beginning of reply i in a stream."""
-        return self.about(i, Grown(), delta={"role": "assistant", "content": ""})
+    def first(self):
+        """The beginning of each reply in a stream."""
+        delta = {"role": "assistant", "content": ""}
+        return [self.about(i, grown, delta=delta) for i, grown in enumerate(self.texts)]
 
     def chunk(self, i, grown):
-        """What reply i has grown by, for a stream; None for nothing."""
+        """What reply i has grown by, for a stream."""
         delta, parts = {}, gathered(grown.parts) if self.show_calls else []
         if grown.text or grown.entries:
             delta["content"] = grown.text
         if parts:
             delta["parts"] = parts
-        return self.about(i, grown, delta=delta) if delta or grown.finish else None
-
-    def about(self, i, grown, **said):
-        """A choice with what is said, and all that choices have."""
-        logprobs = None
-        if grown.entries:
-            logprobs = {"content": [self.entry(each) for each in grown.entries], "refusal": None}
-        return {"index": i, **said, "logprobs": logprobs, "finish_reason": grown.finish}
+        return self.about(i, grown, delta=delta)
 
 
 class Completion(Request):
@@ -295,9 +292,6 @@ class Completion(Request):
 
     The text of each prompt stands behind <|endoftext|>, like the beginning of any document. With
     echo, the answer repeats the prompts.
-
-    prompts  for each row, its prompt as it is echoed
-    echoed   for each row, an entry of logprobs for each token of its prompt
     """
 
     prefix, whole, part = "cmpl", "text_completion", "text_completion"
@@ -321,17 +315,16 @@ class Completion(Request):
         job = fields.job_of(body, self.tokenizer, prompts, most, alternatives, end, n_echoed)
         n = len(job.prompts) // len(prompts)
         self.n_begin = [number for number in n_begin for _ in range(n)]
-        self.prompts, self.echoed = [""] * len(job.prompts), [[]] * len(job.prompts)
         return job
 
     def begin(self):
         """Read the prompts that are echoed; then hand the job to the writer, if it wants tokens."""
+        echo = functools.lru_cache(1)(self.echo_of)     # n texts of one prompt are neighbours
         if self.echo:
             for i, prompt in enumerate(self.job.prompts):
-                if i and prompt is self.job.prompts[i - 1]:     # n texts of one prompt
-                    self.prompts[i], self.echoed[i] = self.prompts[i - 1], self.echoed[i - 1]
-                else:
-                    self.prompts[i], self.echoed[i] = self.echo_of(prompt, self.n_begin[i])
+                text, entries = echo(tuple(prompt), self.n_begin[i])
+                self.texts[i] = Grown(text, list(entries))
+        self.behind = [len(grown.text) for grown in self.texts]
         if self.n_tokens:
             super().begin()
         else:
@@ -363,46 +356,42 @@ class Completion(Request):
                 found = None, None
                 if t:
                     found = generate.likeliest(logits[t - 1], prompt[t], self.logprobs)
-                entries.append((prompt[t], offset, True, *found))
+                entries.append((prompt[t], offset - len(text), True, *found))
         return text, entries
 
-    def entries(self, i, prompt, entries):
-        """logprobs of a choice: an entry for each token of the prompt, if echoed, and of the reply.
+    def logprobs_of(self, i, entries):
+        """logprobs of a choice. top_logprobs has the token itself too, even if others are likelier.
 
-        top_logprobs has the token itself too, even if others are likelier.
+        The offset of an entry counts from where the reply begins.
         """
-        behind = len(self.prompts[i])
-        shifted = [(token, behind + at, *rest) for token, at, *rest in entries]
+        def name(token):
+            return spelled(self.tokenizer, token, "bytes:")
+
         out = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for token, at, _, logp, best in prompt + shifted:
+        for token, offset, _, logp, best in entries:
             tops = None
             if best is not None:
-                pairs = [*best, (token, logp)]
-                tops = {spelled(self.tokenizer, j, "bytes:"): finite(x) for j, x in pairs}
-            out["tokens"].append(spelled(self.tokenizer, token, "bytes:"))
+                tops = {name(j): finite(x) for j, x in [*best, (token, logp)]}
+            out["tokens"].append(name(token))
             out["token_logprobs"].append(finite(logp))
             out["top_logprobs"].append(tops)
-            out["text_offset"].append(at)
+            out["text_offset"].append(self.behind[i] + offset)
         return out
 
-    def choice(self, i, grown):
-        """Text i, whole: behind its prompt, if that is echoed."""
-        logprobs = None
-        if self.logprobs is not None:
-            logprobs = self.entries(i, self.echoed[i], grown.entries)
-        text = self.prompts[i] + grown.text
-        return {"index": i, "text": text, "logprobs": logprobs, "finish_reason": grown.finish}
-
-    def first(self, i):
-        """The beginning of text i in a stream: the prompt, if it is echoed."""
-        return self.choice(i, Grown()) if self.echo else None
-
     def chunk(self, i, grown):
-        """What text i has grown by, for a stream; None for nothing."""
-        if not (grown.text or grown.entries or grown.finish):
-            return None
-        logprobs = self.entries(i, [], grown.entries) if grown.entries else None
-        return {"index": i, "text": grown.text, "logprobs": logprobs, "finish_reason": grown.finish}
+        """What text i has grown by, for a stream."""
+        logprobs = None
+        if self.logprobs is not None and (grown.entries or not self.job.stream):
+            logprobs = self.logprobs_of(i, grown.entries)
+        return {
+            "index": i, "text": grown.text, "logprobs": logprobs, "finish_reason": grown.finish,
+        }
+
+    choice = chunk                      # a whole text has the same form
+
+    def first(self):
+        """The beginning of each text in a stream: the prompt, if it is echoed."""
+        return [self.chunk(i, grown) for i, grown in enumerate(self.texts)] if self.echo else []
 
 
 def chat(handler, body):
