@@ -8,9 +8,9 @@
     table       of each tensor: its name, its shape, its kind, where its data begins
     data        of each tensor, from a multiple of 32 bytes on
 
-All numbers are little-endian. The first dimension of a shape is the one whose numbers are next to
-each other in memory. q8_0 cuts a matrix into blocks of 32 numbers x, and keeps of each the scale
-d = max|x| / 127 as float16 and round(x / d) as bytes.
+All numbers are little-endian, and a shape begins with its last dimension. q8_0 cuts a matrix into
+blocks of 32 numbers x, and keeps of each the scale d = max|x| / 127 as float16 and round(x / d) as
+bytes.
 
 Source: the GGUF specification, version 3, of the ggml project.
 """
@@ -157,23 +157,21 @@ def entries_of(cfg, tokenizer, kind, name, chats):
     return [each for each in entries if each[2] is not None]
 
 
-def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):
+def save(path, params, cfg, tokenizer, kind="f32", name="longhand"):
     """Write a model as GGUF; the file appears whole or not at all.
 
-    kind: f32 or q8_0. chats: whether the model holds conversations (default: if its vocabulary has
-    the tokens for them and its name is not base).
+    kind: f32 or q8_0. A model holds conversations if its vocabulary has the tokens for them and its
+    name is not base.
     """
     if kind not in TYPES:
         raise ValueError(f"type {kind!r}: expected {' or '.join(TYPES)}")
-    if chats is None:
-        chats = "<|im_sep|>" in tokenizer.special_tokens and name != "base"
+    chats = "<|im_sep|>" in tokenizer.special_tokens and name != "base"
     entries = entries_of(cfg, tokenizer, kind, name, chats)
     table, parts, begin = [], [], 0
     for key, a in tensors_of(params, cfg).items():
-        # As llama.cpp's own tool does: all matrices but the positions, which are added to the
-        # embeddings and not multiplied.
-        small = kind == "q8_0" and a.ndim == 2 and a.shape[1] % 32 == 0
-        small = small and key != "position_embd.weight"
+        # As in llama.cpp's own tool, positions stay as they are: they are added, not multiplied.
+        small = kind == "q8_0" and a.ndim == 2 and key != "position_embd.weight"
+        small = small and a.shape[1] % 32 == 0
         data = quantize(a) if small else np.ascontiguousarray(a, "<f4").tobytes()
         numbers = a.ndim, *a.shape[::-1], Q8_0 if small else F32, begin
         table.append(value(STRING, key) + struct.pack(f"<I{a.ndim}QIQ", *numbers))

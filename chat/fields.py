@@ -290,10 +290,7 @@ def messages_of(body, cfg, tokenizer):
     if n_parts > cfg.n_positions:               # each message is more than one token
         raise too_long(f"{n_parts:,} messages and parts", cfg, "messages")
     refuse_long(length, cfg, tokenizer, "messages")
-    try:
-        in_order, _ = template.in_turns(read)
-    except ValueError as e:
-        raise Refused(400, str(e), "messages") from None
+    in_order, _ = template.in_turns(read)
     if not in_order:
         raise Refused(400, "messages: no text of the system or of a user is in them", "messages")
     return in_order

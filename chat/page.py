@@ -5,6 +5,7 @@ body of the request, and returns an api.Answer or a function that makes one.
 """
 
 import base64
+import contextlib
 import functools
 import json
 import urllib.parse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from model import cores                 # noqa: F401  before numpy
 import numpy as np
+import bpe
 from chat import api, fields, generate, inside, models
 from chat.fields import field
 from chat.request import Answer, Refused
@@ -40,14 +42,23 @@ def logs_of(run):
     return {path.parent.name: path for path in sorted(run.glob("*/log.jsonl"), key=time_of)}
 
 
+@functools.lru_cache
+def vocabulary(name, ranks):
+    """A published tokenizer that is on this machine; ValueError or OSError if there is none."""
+    return bpe.Tokenizer.load(vocabularies.find(name, ranks))
+
+
 def about(handler, _):
     """What there is to see of the run."""
     served, questions = handler.server.models, []
     run, there = served.run, list(served.folders)
-    try:
+    with contextlib.suppress(ValueError, KeyError, OSError):    # a file that is being written
         questions = models.examples(run or served.only.parent)
-    except (ValueError, KeyError, OSError):     # a file that is being written, or is no such file
-        pass
+    cut_by = []
+    for name in vocabularies.PUBLISHED:
+        with contextlib.suppress(ValueError, OSError):          # it is not on this machine
+            vocabularies.find(name, served.ranks)
+            cut_by.append(name)
     return Answer({
         "models": there,
         "assistant": served.name_of(None, ASSISTANTS + BASES) if there else None,
@@ -56,7 +67,7 @@ def about(handler, _):
         "logs": list(logs_of(run)) if run else [],
         "report": bool(run and (run / "docs" / "report.json").exists()),
         "arena": bool(run and (run / "arena.json").exists()),
-        "vocabularies": [name for name in vocabularies.PUBLISHED if served.has_vocabulary(name)],
+        "vocabularies": cut_by,
     })
 
 
@@ -175,7 +186,7 @@ def cut(handler, body):
         tokenizer = handler.model_of({"model": name}, ())[1].tokenizer
     elif name in vocabularies.PUBLISHED:
         try:
-            tokenizer = served.vocabulary(name)
+            tokenizer = vocabulary(name, served.ranks)
         except (ValueError, OSError) as e:
             raise Refused(404, f"{name}: {e}", "vocabulary") from None
     else:

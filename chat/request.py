@@ -37,11 +37,11 @@ QUOTED = r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])
 EXTENSION = rf"[ \t]*;[ \t]*{TOKEN}(?:[ \t]*=[ \t]*(?:{TOKEN}|{QUOTED}))?"
 CHUNK = re.compile(rf"([0-9A-Fa-f]+)(?:{EXTENSION})*")
 
-
 JSON = "application/json; charset=utf-8"        # without the charset, some clients read Latin-1
 # Ends of lines in Unicode's sense, escaped. A client that cuts a stream into lines as Python's
 # splitlines does would cut an event there.
 LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
+# The types of errors that a status has a name for.
 KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -59,19 +59,14 @@ class Answer:
         self.status, self.kind, self.headers = status, kind, dict(headers)
 
 
-class Refused(Exception):
-    """What a client is told: an HTTP status, OpenAI's error object, and headers of the status."""
+class Refused(Answer, Exception):
+    """The answer to what is refused: OpenAI's error object."""
 
     def __init__(self, status, message, param=None, code=None, headers=()):
-        super().__init__(message)
-        self.status, self.headers = status, headers
+        Exception.__init__(self, message)
         kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        self.error = {"message": message, "type": kind, "param": param, "code": code}
-
-    @property
-    def answer(self):
-        """It as an Answer."""
-        return Answer({"error": self.error}, self.status, headers=self.headers)
+        self.value = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        Answer.__init__(self, self.value, status, headers=headers)
 
 
 def line_of(file, most, status):
@@ -117,8 +112,7 @@ def chunks_of(file):
 
         5 CRLF "Hello" CRLF 1;a=b CRLF "!" CRLF 0 CRLF Checksum: 1 CRLF CRLF   ->   Hello!
 
-    What stands behind a size (an extension) and behind the last chunk (trailers) is read as
-    strictly as a head, and has no effect: a trailer never becomes a field of the head.
+    Extensions, behind a size, and trailers, behind the last chunk, are read strictly and ignored.
     """
     body, n_chunks = bytearray(), 0     # a list of small chunks would take more memory
     while True:
@@ -174,8 +168,7 @@ class Head:
             earlier = f"{self.fields[name]}, " if name in self.fields else ""
             self.fields[name] = earlier + value
         if self.method not in METHODS:
-            there = ", ".join(METHODS)
-            raise Refused(501, f"{self.method[:60]!r}: no method of this server; there are {there}")
+            raise Refused(501, f"{self.method[:60]!r}: the methods here are {', '.join(METHODS)}")
         self._find_host()
         self._find_length()
         self._find_connection()
@@ -253,14 +246,10 @@ def address_of(text):
 
 
 def client_of(address):
-    """A name for the client at a socket's address: its IPv4 address, or its IPv6 network.
-
-    The network is the /64, which belongs to one customer.
-    """
+    """A name for the client at a socket's address. IPv6: its /64, which belongs to one customer."""
     address = address_of(address[0])
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    bits = 64 if address.version == 6 else 32
+    return str(ipaddress.ip_network((address, bits), strict=False))
 
 
 if __name__ == "__main__":

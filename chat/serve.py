@@ -62,7 +62,6 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Callable, NamedTuple
 
 from model import cores                 # noqa: F401  before numpy
@@ -106,20 +105,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.handlers.add(self)
 
     def finish(self):
-        """Close the connection, but read for a moment more.
-
-        A client that is still sending would not hear the answer otherwise.
-        """
+        """Close the connection, but read on, or a client that still sends hears no answer."""
         self.since = time.monotonic()
         until = self.since + 2
-        try:
+        with contextlib.suppress(OSError):
             super().finish()
             self.connection.settimeout(1)
             self.connection.shutdown(socket.SHUT_WR)
             while self.connection.recv(1 << 16) and time.monotonic() < until:
                 pass
-        except OSError:
-            pass
         self.server.handlers.discard(self)
 
     def end(self, how=socket.SHUT_RDWR):
@@ -149,7 +143,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if self.head.read(self.rfile):
                     self.answer()
             except Refused as e:
-                self.send(e.answer)
+                self.send(e)
             if self.server.closing:
                 self.close_connection = True
         except (ConnectionError, TimeoutError):
@@ -160,13 +154,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             print(f"serve.py: {where}: {what}", file=sys.stderr)
             self.close_connection = True
             if not self.streaming:
-                self.send(Refused(500, what).answer)
+                self.send(Refused(500, what))
 
     # ---- answers
 
-    def begin(self, status, headers):
-        """Send the head of an answer: its status and its headers, pairs (name, value)."""
+    def begin(self, status, headers, kind=None):
+        """Send the head of an answer: status and headers (name, value). kind: of the body."""
         self.send_response(status)
+        if kind:
+            self.send_header("Content-Type", kind)
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
         for name, value in [*headers, *self.shared()]:
             self.send_header(name, value)
         if self.close_connection:
@@ -178,7 +176,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send(self, answer):
         """Send an Answer."""
         length = ("Content-Length", str(len(answer.data)))
-        self.begin(answer.status, [*of_a_body(answer.kind), *answer.headers.items(), length])
+        self.begin(answer.status, [*answer.headers.items(), length], answer.kind)
         if self.head.method != "HEAD":
             self.write(answer.data)
 
@@ -193,18 +191,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def send_stream(self, events):
         """Send lists of values as they come, as server-sent events."""
         first = next(events)            # a refusal up to here is still an answer of its own
-        self.streaming = True
-        headers = of_a_body("text/event-stream; charset=utf-8")
-        if self.head.minor == 1:
-            headers.append(("Transfer-Encoding", "chunked"))
-        else:                           # without chunks, the end of the connection is its end
-            self.close_connection = True
-        self.begin(200, headers)
+        self.streaming, headers = True, [("Transfer-Encoding", "chunked")]
+        if self.head.minor == 0:        # without chunks, the end of the connection is its end
+            self.close_connection, headers = True, []
+        self.begin(200, headers, "text/event-stream; charset=utf-8")
         try:
             for values in itertools.chain([first], events):
                 self.send_events(values, last=values[-1] == "[DONE]")
         except Refused as e:
-            self.send_events([{"error": e.error}], last=True)
+            self.send_events([e.value], last=True)
 
     def send_events(self, values, last):
         """Send server-sent events: values as JSON, or texts as they are."""
@@ -327,7 +322,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         here = address_of(self.connection.getsockname()[0])
         # Browsers always send Host. Without it, a probe asks, or a tool that speaks HTTP/1.0.
         if host and not self.server.is_called(request.HOST.fullmatch(host)[1], here):
-            message = f"this server is asked as {self.server.address}, not as {host[:60]!r}"
+            message = f"this server is {self.server.address}, not {host[:60]!r}"
             raise Refused(403, f"{message}; its other names are given with --allow-host")
         own = f"{origin}".lower() in (f"http://{host}", f"https://{host}")
         changes = self.head.method in ("POST", "OPTIONS")
@@ -347,24 +342,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return scheme.lower() == "bearer" and any(equal)
 
 
-def of_a_body(kind):
-    """The headers of every answer with a body."""
-    return [
-        ("Content-Type", kind),
-        ("Cache-Control", "no-store"),
-        ("X-Content-Type-Options", "nosniff"),
-    ]
-
-
 class Route(NamedTuple):
-    """How a path is answered: its method, and a function of the handler and the body.
-
-    bulk: whether it has much to do. Of these, one runs at a time, and none delays a chat.
-    """
+    """How a path is answered."""
 
     method: str
-    answer: Callable
-    bulk: bool = False
+    answer: Callable            # of the handler and the body
+    bulk: bool = False          # it has much to do: one of these runs at a time, and delays no chat
 
 
 ROUTES = {
@@ -416,10 +399,8 @@ class Server(http.server.ThreadingHTTPServer):
         except OSError as e:
             if e.errno != errno.EADDRINUSE:
                 raise
-            raise ValueError(
-                f"port {port} of {host} is taken by another program; "
-                "choose another with --port, or any free one with --port 0"
-            ) from None
+            message = "is taken by another program; choose another with --port, or 0 for a free one"
+            raise ValueError(f"port {port} of {host} {message}") from None
         self.address = f"{'[' + host + ']' if ':' in host else host}:{self.server_address[1]}"
 
     def turn_of(self, route):
@@ -467,11 +448,9 @@ class Server(http.server.ThreadingHTTPServer):
             longest.end()
         full = len(there) >= CONNECTIONS
         status = b"503 Service Unavailable" if full else b"429 Too Many Requests"
-        try:
+        with contextlib.suppress(OSError):      # it has gone already
             end = b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             request.sendall(b"HTTP/1.1 " + status + end)
-        except OSError:                 # it has gone already
-            pass
         return False
 
     def service_actions(self):
@@ -506,11 +485,8 @@ def keys_of(key):
     if key is None:
         return []
     if not key.strip() or key != key.strip() or not key.isprintable():
-        raise ValueError(
-            "--key is empty, or has blanks around it or control characters, which no client can "
-            "send; leave it out, or give a key, such as: "
-            '--key "$(openssl rand -hex 16)"'
-        )
+        raise ValueError("--key is empty, or has blanks around it or control characters; leave it "
+                         'out, or give a key, such as: --key "$(openssl rand -hex 16)"')
     keys = [key.encode("utf-8", "surrogateescape")]
     if max(key) <= "\xff":              # some clients send headers in Latin-1
         keys.append(key.encode("latin-1"))
@@ -523,10 +499,7 @@ def checked_origin(origin):
         return origin
     origin = origin.lower().removesuffix("/")
     if not ORIGIN.fullmatch(origin):
-        raise ValueError(
-            f"--origin {origin!r}: expected * or the origin of a page, "
-            "such as http://localhost:3000"
-        )
+        raise ValueError(f"--origin {origin!r}: expected * or one such as http://localhost:3000")
     return origin
 
 
@@ -553,9 +526,7 @@ def parse_args(argv=None):
     p.add_argument("--ranks", metavar="DIR",
                    help="folder of tiktoken's vocabularies, which the page shows beside the run's")
     device.add_arguments(p)
-    args = p.parse_args(argv)
-    models.check_options(args)
-    return args
+    return models.check_options(p.parse_args(argv))
 
 
 def main(argv=None):
@@ -563,8 +534,6 @@ def main(argv=None):
     args = parse_args(argv)
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: ports are 0 to 65535")
-    if args.model is None and not Path(args.run).is_dir():
-        raise FileNotFoundError(f"{args.run}: no such run folder; make the demo's with: make")
     gpu, upload = device.chosen(args), None
     if gpu:
         upload = functools.partial(device.upload, bf16=gpu.bf16)
@@ -574,15 +543,9 @@ def main(argv=None):
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    loop = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
-    )
-    loop.start()
-    print(
-        f"serving {', '.join(served.folders)} at http://{server.address}; "
-        f"for clients http://{server.address}/v1; Ctrl-C ends it",
-        flush=True,
-    )
+    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+    address = f"http://{server.address}; for clients http://{server.address}/v1"
+    print(f"serving {', '.join(served.folders)} at {address}; Ctrl-C ends it", flush=True)
     ended.wait()
     print("finishing what was begun", flush=True)
     server.close()

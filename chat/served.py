@@ -10,13 +10,11 @@ import threading
 from pathlib import Path
 
 from model import cores                 # noqa: F401  before numpy
-import bpe
 import sample
 from chat import batching, models
 from chat.request import Refused
 from model import checkpoint, folders
 from run import command
-from tokens import vocabularies
 
 FILES = (
     "config.json", "model.safetensors", "model.safetensors.index.json",
@@ -54,7 +52,6 @@ class Models:
         self.only = Path(folder).absolute() if folder else None     # the only model, by its folder
         self.run = Path(run) if run and not folder else None
         self.ranks, self.upload = ranks, upload
-        self.vocabularies = {}
         self.writers = {}
         self.signatures = {}            # of the models that are loaded, when they were
         self.retired = []               # writers of models that were replaced
@@ -117,18 +114,13 @@ class Models:
         message = f"the model {name[:60]!r} does not exist; there are {', '.join(self.folders)}"
         return Refused(404, message, "model", "model_not_found")
 
-    def folder(self, name):
-        """The folder of a model."""
-        return self.only or self.run / name
-
     def ready(self, name):
         """The writer of a model if it can be had without loading anything, else None."""
         with self.lock:
             writer, signed = self.writers.get(name), self.signatures.get(name)
-            loading = name in self.loading
-        if writer is None or loading:           # while a new one is loaded, the old one answers
-            return writer
-        folder = self.folder(name)
+            if writer is None or name in self.loading:      # meanwhile the old one answers
+                return writer
+        folder = self.only or self.run / name
         unchanged = signature(folder) == signed or self.run and not self.is_whole(folder)
         return writer if unchanged else None
 
@@ -139,36 +131,37 @@ class Models:
         error. ValueError or OSError if the model cannot be loaded and never was.
         """
         writer = self.ready(name)
-        if writer:
-            return writer
-        with self.lock:
-            if name not in self.loading:
-                self.loading[name] = self.loaders.submit(self.load, name)
-            loading = self.loading[name]
-        return loading.result()
+        if not writer:
+            with self.lock:
+                if name not in self.loading:
+                    self.loading[name] = self.loaders.submit(self.load, name)
+                loading = self.loading[name]
+            writer = loading.result()
+        return writer
 
     def load(self, name):
         """Load a model and start its writer; if that fails, the old writer goes on."""
+        folder, old = self.only or self.run / name, self.writers.get(name)
         try:
-            old, now = self.writers.get(name), signature(self.folder(name))
+            now = signature(folder)
             if old and now == self.signatures[name]:        # another thread has just loaded it
                 return old
             try:
-                model = sample.load_model(self.folder(name))
+                model = sample.load_model(folder)
             except (ValueError, OSError):
                 if not old:
                     raise
                 self.signatures[name] = now         # do not try again before it changes again
                 return old
-            if old and signature(self.folder(name)) != now:     # it was written while it was read
+            if old and signature(folder) != now:    # it was written while it was read
                 return old
             writer = batching.Writer(model, upload=self.upload)
             writer.start()
             with self.lock:
                 self.writers[name], self.signatures[name] = writer, now
                 self.retired = [other for other in self.retired if other.is_alive()]
-                self.retired += [old] if old else []
             if old:                     # a request that has just got it may still hand in a job
+                self.retired.append(old)
                 later = threading.Timer(LAST_JOBS, old.close)
                 later.daemon = True
                 later.start()
@@ -176,19 +169,6 @@ class Models:
         finally:
             with self.lock:
                 del self.loading[name]
-
-    def has_vocabulary(self, name):
-        """Whether a published vocabulary is on this machine."""
-        try:
-            return bool(vocabularies.find(name, self.ranks))
-        except OSError:
-            return False
-
-    def vocabulary(self, name):
-        """A published tokenizer. The server lets only one request at a time ask for it."""
-        if name not in self.vocabularies:
-            self.vocabularies[name] = bpe.Tokenizer.load(vocabularies.find(name, self.ranks))
-        return self.vocabularies[name]
 
     def close(self):
         """Finish the replies that were begun."""

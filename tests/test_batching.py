@@ -101,7 +101,7 @@ def test_who_fills_the_queue_gives_way():
     for job in few[:2]:
         writer.submit(job)
     assert [job.events.empty() for job in many] == [True, True, False, False]
-    assert many[3].events.get().error["code"] == "queue_full"
+    assert many[3].events.get().value["error"]["code"] == "queue_full"
     with pytest.raises(Refused):  # now they are even
         writer.submit(few[2])
     assert list(writer.waiting) == [*many[:2], *few[:2]]
