@@ -229,7 +229,7 @@ class Chat(Request):
     def read(self, body):
         """The Job."""
         if body.get("echo"):
-            raise fields.unsupported("echo", "echo: only /v1/completions repeats its prompt")
+            raise fields.unsupported("echo", "is for /v1/completions alone, which repeats a prompt")
         self.show_calls = field(body, "show_calls", False, bool)
         logprobs = field(body, "logprobs", False, bool)
         top = field(body, "top_logprobs", 0, int, 0, 20)

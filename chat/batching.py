@@ -1,11 +1,8 @@
 """batching.py: one thread writes the replies of all clients, who come and go.
 
-A computer that writes one reply mostly waits until its memory has sent the weights. If it writes
-thirty side by side, it reads them once for all (generate.Batch). So between two tokens the Writer
-lets new requests in and ended ones out, and nobody waits until somebody else's reply has ended.
-
-A request is a Job. `submit` takes it or refuses it, if too many are waiting; what is written comes
-out of the job's queue of events. Places are shared fairly:
+Replies that are written side by side read the weights once for all (generate.Batch). Between two
+tokens the Writer lets new requests in and ended ones out, so nobody waits until somebody else's
+reply has ended. A request is a Job. Places are shared fairly:
 
 - The last places are kept for jobs that have none yet, so that a request for 32 texts leaves room
   for short ones.
@@ -65,19 +62,16 @@ class Grown:
 class Job:
     """One request for a text behind each of its prompts.
 
-    events    what is written: {number of the prompt: Grown}, or a Refused if nothing more comes
-    client    a name for the client; places are shared out between clients
-    begun     how many prompts have a row; left: how many rows have not ended
-    gone      set by the client's thread when nobody waits any more
+    client  a name for the client; places are shared out between clients
     """
 
     def __init__(self, prompts, settings, stop=(), stream=True, client=None):
         self.prompts, self.settings, self.stop = prompts, settings.check(), stop
         self.stream, self.client = stream, client
-        self.events = queue.SimpleQueue()
+        self.events = queue.SimpleQueue()       # {number of a prompt: Grown}; a Refused is the end
         self.rows, self.tokens = [], 0
-        self.begun, self.left = 0, len(prompts)
-        self.gone = False
+        self.begun, self.left = 0, len(prompts)     # prompts with a row; rows that have not ended
+        self.gone = False               # set by the client's thread when nobody waits any more
         self.written = {}               # the next event
         self.handed = 0.0               # when the last one was handed over
 

@@ -19,9 +19,8 @@ import argparse
 import struct
 from pathlib import Path
 
-from model import cores                 # noqa: F401  before numpy
+import sample                           # before numpy
 import numpy as np
-import sample
 from chat import models
 from run import command, disk
 from tokens import huggingface, patterns

@@ -12,7 +12,6 @@ import json
 import re
 import uuid
 
-from model import cores                 # noqa: F401  before numpy
 import sample
 from chat import batching, template
 from chat.request import Refused
@@ -118,7 +117,7 @@ def field(body, name, default, kinds, low=None, high=None):
 
 def unsupported(param, message):
     """The refusal of something that OpenAI's API has and this server has not."""
-    return Refused(400, message, param, "unsupported_parameter")
+    return Refused(400, f"{param} {message}", param, "unsupported_parameter")
 
 
 def refuse_without_effect(body):
@@ -128,9 +127,9 @@ def refuse_without_effect(body):
         value = body.get(name)
         if value is None or value in neutral or no_tools and name in ("tools", "functions"):
             continue
-        raise unsupported(name, f"{name} is {shown(value)}: it has no effect here; leave it out")
+        raise unsupported(name, f"is {shown(value)}: it has no effect here; leave it out")
     if body.get("repeat_last_n") not in (None, -1) and repetition_penalty_of(body) != 1:
-        raise unsupported("repeat_last_n", "repeat_last_n: all tokens so far are penalised here")
+        raise unsupported("repeat_last_n", "has no effect here: all tokens so far are penalised")
 
 
 def repetition_penalty_of(body):
@@ -157,8 +156,8 @@ def texts_of(body):
     n = field(body, "n", 1, int, 1, batching.PLACES)
     best_of = field(body, "best_of", n, int, 0, MANY)
     if best_of not in (0, n):
-        message = "no more texts are written here than are given back"
-        raise unsupported("best_of", f"best_of is {best_of} with n = {n}: {message}")
+        why = "no more texts are written here than are given back"
+        raise unsupported("best_of", f"is {best_of} with n = {n}: {why}")
     return n
 
 

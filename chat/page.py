@@ -11,8 +11,6 @@ import json
 import urllib.parse
 from pathlib import Path
 
-from model import cores                 # noqa: F401  before numpy
-import numpy as np
 import bpe
 from chat import api, fields, generate, inside, models
 from chat.fields import field
@@ -20,6 +18,7 @@ from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES
 from run import command
 from tokens import vocabularies
+import numpy as np
 
 LOOKED_AT = 1 << 27                             # numbers inside a model in one /api/look
 MOST_LINES = 4000                               # of a log in one answer

@@ -64,7 +64,6 @@ import threading
 import time
 from typing import Callable, NamedTuple
 
-from model import cores                 # noqa: F401  before numpy
 from chat import api, fields, models, page, request
 from chat.request import Answer, Refused, address_of, client_of
 from chat.served import ASSISTANTS, BASES, Models, Unloaded

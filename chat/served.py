@@ -9,7 +9,6 @@ import concurrent.futures
 import threading
 from pathlib import Path
 
-from model import cores                 # noqa: F401  before numpy
 import sample
 from chat import batching, models
 from chat.request import Refused
