@@ -14,9 +14,17 @@ PARAMS = gpt.init(CFG, 0)
 GOAT = TOK.encode_ordinary("goat")
 
 
+def writer_of(places, waiting):
+    return batching.Writer((PARAMS, CFG, TOK), places=places, waiting=waiting)
+
+
+def rows_of(jobs):
+    return [len(job.rows) for job in jobs]
+
+
 def test_who_cannot_wait_is_told_so():
     """One place, one may wait: the third is declined."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=1, waiting=1)       # not started: nobody leaves
+    writer = writer_of(1, 1)            # not started: nobody leaves
     writer.submit(batching.Job([GOAT], sample.Settings()))
     for close, status, message in (
         (False, 429, "1 requests are waiting already"),
@@ -30,13 +38,14 @@ def test_who_cannot_wait_is_told_so():
 
 
 def test_many_prompts_come_in_as_places_become_free():
-    """Who asks for as many texts as there are places does not keep the others out, and those gone count as nobody."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=4, waiting=2)       # not started: it is stepped here
-    jobs = [batching.Job([GOAT] * n, sample.Settings(max_new_tokens=most, seed=1)) for n, most in ((1, 40), (4, 2), (1, 2))]
+    """A request for all places does not keep the others out, and those gone count as nobody."""
+    writer, jobs = writer_of(4, 2), []  # not started: it is stepped here
+    for n, most in ((1, 40), (4, 2), (1, 2)):
+        jobs.append(batching.Job([GOAT] * n, sample.Settings(max_new_tokens=most, seed=1)))
     for job in jobs[:2]:
         writer.submit(job)
     writer._admit()
-    assert [len(job.rows) for job in jobs] == [1, 2, 0]     # one place is kept
+    assert rows_of(jobs) == [1, 2, 0]   # one place is kept
     gone = batching.Job([GOAT], sample.Settings())
     writer.submit(gone)
     gone.gone = True
@@ -46,16 +55,13 @@ def test_many_prompts_come_in_as_places_become_free():
             writer._pass_on(row, token)
         writer.batch.read()
         writer._admit()
-    assert [len(job.rows) for job in jobs] == [1, 4, 1] and gone.rows == [] and [len(row.ids) for row in jobs[1].rows + jobs[2].rows] == [2] * 5
-
-
-def rows_of(jobs):
-    return [len(job.rows) for job in jobs]
+    assert rows_of(jobs) == [1, 4, 1] and gone.rows == []
+    assert [len(row.ids) for job in jobs[1:] for row in job.rows] == [2] * 5
 
 
 def test_places_are_kept_for_jobs_that_have_none():
     """Beside two requests for as many texts as there are places a short one comes in at once."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=8, waiting=9)
+    writer = writer_of(8, 9)
     settings = sample.Settings(max_new_tokens=3, seed=1)
     greedy = [batching.Job([GOAT] * 8, settings, client="greedy") for _ in range(2)]
     short = batching.Job([GOAT], settings, client="greedy")
@@ -80,7 +86,7 @@ def test_places_are_kept_for_jobs_that_have_none():
 
 
 def test_the_next_is_who_has_the_fewest_rows():
-    writer = batching.Writer((PARAMS, CFG, TOK), places=4, waiting=20)
+    writer = writer_of(4, 20)
     many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(6)]
     few = [batching.Job([GOAT], sample.Settings(), client=client) for client in ("a", "b", "a")]
     for job in many + few:
@@ -91,7 +97,7 @@ def test_the_next_is_who_has_the_fewest_rows():
 
 def test_who_fills_the_queue_gives_way():
     """Where it is full, the last job of the client with most gives way, unless that client asks."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=1, waiting=4)
+    writer = writer_of(1, 4)
     many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(4)]
     for job in many:
         writer.submit(job)

@@ -173,7 +173,7 @@ def test_heads_that_are_read(data, want):
 
 
 def test_mutated_heads():
-    """What is read means one thing only: fields are printable and complete, single ones are single."""
+    """What is read means one thing: fields are printable and complete, single ones are single."""
     rng, read, refused = random.Random(5), 0, 0
     good = [
         GET,
@@ -232,7 +232,7 @@ def test_mutated_heads():
 
 
 def test_one_request_one_answer(server):
-    """A body that a request has no use for is read and thrown away; what stands in it is no request."""
+    """A body that is of no use is read and thrown away; what stands in it is no request."""
     inner = POST + b'Content-Length: 17\r\n\r\n{"content":"abc"}'
     for line in (b"GET /health", b"HEAD /health", b"OPTIONS /", b"GET /none"):
         data = (

@@ -48,7 +48,7 @@ def test_stop_strings_end_a_text_however_tokens_cut_it():
 def test_a_stop_string_costs_time_in_proportion_to_the_text():
     """Also one that is as long as the text and nearly matches at each of its letters."""
 
-    def seconds(n):                                         # of this thread's own, whoever else runs
+    def seconds(n):                     # of this thread's own, whoever else runs
         times = []
         for _ in range(5):
             text, a = stream.Text(TOK, ["a" * n + "b", "a" * (n // 2) + "c"]), enc("a")[0]
