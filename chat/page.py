@@ -64,7 +64,6 @@ def about(handler, _):
         "base": served.name_of(None, BASES + ASSISTANTS) if there else None,
         "examples": questions,
         "logs": list(logs_of(run)) if run else [],
-        "report": bool(run and (run / "docs" / "report.json").exists()),
         "arena": bool(run and (run / "arena.json").exists()),
         "vocabularies": cut_by,
     })

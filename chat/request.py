@@ -48,7 +48,9 @@ KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 def json_bytes(value):
     """JSON on one line. Half of a surrogate pair, which is no character, becomes a "?"."""
     text = json.dumps(value, ensure_ascii=False)
-    return text.translate(LINE_ENDS).encode("utf-8", "replace")
+    if not text.isascii():
+        text = text.translate(LINE_ENDS)
+    return text.encode("utf-8", "replace")
 
 
 class Answer:

@@ -6,6 +6,7 @@ and a model whose files have changed is loaded anew. Replies that were begun end
 """
 
 import concurrent.futures
+import functools
 import threading
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def signature(folder):
     return tuple(found)
 
 
+@functools.lru_cache
+def is_whole(folder, signed):
+    """Whether a folder whose files have this signature holds a language model."""
+    try:
+        folders.load_config(folder)
+        checkpoint.load_safetensors(folder / "model.safetensors")
+        there = {name for name, *_ in signed}
+        return bool(there & {"tokenizer.json", "vocab.json"}) and not models.is_judge(folder)
+    except (ValueError, OSError):
+        return False
+
+
 class Unloaded(Exception):
     """A request asks for a model that must be loaded first, or loaded anew."""
 
@@ -54,7 +67,6 @@ class Models:
         self.writers = {}
         self.signatures = {}            # of the models that are loaded, when they were
         self.retired = []               # writers of models that were replaced
-        self.whole = {}                 # {folder: (signature, whether it holds a whole model)}
         self.loading = {}               # {name: Future of the writer that is being made}
         self.loaders = concurrent.futures.ThreadPoolExecutor()
         self.lock = threading.Lock()    # of the above; not held while a model is loaded
@@ -67,23 +79,7 @@ class Models:
         if self.only:
             return {self.only.name: self.only}
         there = [path.parent for path in sorted(self.run.glob("*/model.safetensors"))]
-        return {folder.name: folder for folder in there if self.is_whole(folder)}
-
-    def is_whole(self, folder):
-        """Whether a folder holds a language model that can be loaded."""
-        now = signature(folder)
-        seen, whole = self.whole.get(folder, (None, None))
-        if seen == now:
-            return whole
-        names = {name for name, *_ in now}
-        try:
-            folders.load_config(folder)
-            checkpoint.load_safetensors(folder / "model.safetensors")
-            whole = bool(names & {"tokenizer.json", "vocab.json"}) and not models.is_judge(folder)
-        except (ValueError, OSError):
-            whole = False
-        self.whole[folder] = now, whole
-        return whole
+        return {folder.name: folder for folder in there if is_whole(folder, signature(folder))}
 
     def name_of(self, asked, preferred):
         """The name of the model that answers: the one asked for, or the first of those preferred.
@@ -120,8 +116,8 @@ class Models:
             if writer is None or name in self.loading:      # meanwhile the old one answers
                 return writer
         folder = self.only or self.run / name
-        unchanged = signature(folder) == signed or self.run and not self.is_whole(folder)
-        return writer if unchanged else None
+        now = signature(folder)
+        return writer if now == signed or self.run and not is_whole(folder, now) else None
 
     def writer(self, name):
         """The writer of a model, loaded if necessary.

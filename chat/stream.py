@@ -96,8 +96,8 @@ class Text:
 
     def _show(self, text):
         self.length += len(text)
-        if self.stopped:
-            return ""
+        if self.stopped or not self.stop:
+            return "" if self.stopped else text
         text = self.held + text
         found = []                      # (end, begin) of each stop string in the text
         for stop in self.stop:
