@@ -1,8 +1,8 @@
 """api.py: the routes of OpenAI's API, and how its answers look.
 
 Each function answers one route of serve.py. It takes the serve.Handler of the connection and the
-body of the request, and returns a request.Answer or a function that makes one. Chat and Completion
-are the two kinds of requests that write text.
+body of the request, and returns a request.Answer or a function that makes one. So do Chat and
+Completion, the two kinds of requests that write text.
 
 logprobs has one entry for each token of the reply, as many as completion_tokens says. Special
 tokens have theirs too, and so have the token that ends the reply, the tokens of a call of the
@@ -50,25 +50,18 @@ def health(handler, _):
     return Answer({"status": said, "models": doing}, status)
 
 
-def card(name, folder):
-    """What OpenAI's API says of a model."""
-    made = max((time_ns for *_, time_ns in signature(folder)), default=0)
-    return {"id": name, "object": "model", "created": made // 10**9, "owned_by": "longhand"}
-
-
 def models(handler, _):
-    """GET /v1/models"""
-    cards = [card(*item) for item in handler.server.models.folders.items()]
-    return Answer({"object": "list", "data": cards})
-
-
-def model(handler, _):
-    """GET /v1/models/NAME"""
-    name = handler.head.target.split("?")[0].rstrip("/").removeprefix("/v1/models/")
-    name, folders = urllib.parse.unquote(name), handler.server.models.folders
-    if name not in folders:
-        raise handler.server.models.unknown(name)
-    return Answer(card(name, folders[name]))
+    """GET /v1/models, and GET /v1/models/NAME."""
+    cards = {}
+    for name, folder in handler.server.models.folders.items():
+        made = max((time_ns for *_, time_ns in signature(folder)), default=0) // 10**9
+        cards[name] = {"id": name, "object": "model", "created": made, "owned_by": "longhand"}
+    asked = urllib.parse.unquote(handler.path.removeprefix("/v1/models").removeprefix("/"))
+    if not asked:
+        return Answer({"object": "list", "data": list(cards.values())})
+    if asked not in cards:
+        raise handler.server.models.unknown(asked)
+    return Answer(cards[asked])
 
 
 def tokenize(handler, body):
@@ -142,7 +135,7 @@ class Request:
             "system_fingerprint": self.name,
         }
 
-    def reply(self):
+    def __call__(self):
         """Let it be written. Returns the Answer, or None if it was sent as a stream."""
         try:
             self.begin()
@@ -392,16 +385,6 @@ class Completion(Request):
     def first(self):
         """The beginning of each text in a stream: the prompt, if it is echoed."""
         return [self.chunk(i, grown) for i, grown in enumerate(self.texts)] if self.echo else []
-
-
-def chat(handler, body):
-    """POST /v1/chat/completions"""
-    return Chat(handler, body).reply
-
-
-def complete(handler, body):
-    """POST /v1/completions"""
-    return Completion(handler, body).reply
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "Longhand", ""
     timeout = 30                        # seconds of silence after which a connection is closed
-    requestline, request_version = "", "HTTP/1.1"
+    requestline, request_version, path = "", "HTTP/1.1", ""
 
     def log_message(self, *_):
         """Requests are not logged."""
@@ -149,8 +149,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         except Exception as e:
             what = f"{type(e).__name__}: {e}"
-            where = f"{self.head.method} {(self.head.target or '')[:100]}"
-            print(f"serve.py: {where}: {what}", file=sys.stderr)
+            print(f"serve.py: {self.head.method} {self.path[:100]}: {what}", file=sys.stderr)
             self.close_connection = True
             if not self.streaming:
                 self.send(Refused(500, what))
@@ -249,24 +248,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answer the request whose head has been read."""
         if not self.head.has_body:      # all of it has been read
             self.close_connection = self.head.close
-        path = self.head.target.split("?")[0].rstrip("/") or "/"
-        self.check_access(path)
+        self.path = self.head.target.split("?")[0].rstrip("/") or "/"
+        self.check_access()
         if self.head.method == "OPTIONS":
             self.body()
             self.preflight()
             return
-        route = self.route_of(path)
-        answer = self.parsed(route, self.body())
+        answer = self.parsed(self.route(), self.body())
         if not isinstance(answer, Answer):      # a function that does what takes time
             answer = answer()
         if answer:                      # it was not sent as a stream
             self.send(answer)
 
-    def route_of(self, path):
+    def route(self):
         """The Route of the request; Refused if it does not fit one."""
-        route, head = ROUTES.get(path), self.head
-        if route is None and path.startswith("/v1/models/"):
-            route = Route("GET", api.model)
+        path, head = self.path, self.head
+        route = ROUTES.get(path)
+        if path.startswith("/v1/models/"):
+            route = ROUTES["/v1/models"]
         if route is None:
             raise Refused(404, f"{path[:100]}: no such route; there are {', '.join(ROUTES)}")
         if route.method != ("GET" if head.method == "HEAD" else head.method):
@@ -312,7 +311,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Unloaded(name)
         return name, writer
 
-    def check_access(self, path):
+    def check_access(self):
         """Refused for a wrong name of this server, a page of another site, or a wrong key.
 
         OPTIONS, which browsers send without the key, and the routes in OPEN need no key.
@@ -327,7 +326,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         changes = self.head.method in ("POST", "OPTIONS")
         if origin and changes and not own and not self.is_named():
             raise Refused(403, f"pages of {origin[:60]!r} may not ask; name them with --origin")
-        if not self.has_key() and path not in OPEN and self.head.method != "OPTIONS":
+        if not self.has_key() and self.path not in OPEN and self.head.method != "OPTIONS":
             raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY",
                           code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
@@ -354,8 +353,8 @@ ROUTES = {
     "/v1/health": Route("GET", api.health),
     "/ping": Route("GET", api.health),
     "/v1/models": Route("GET", api.models),
-    "/v1/chat/completions": Route("POST", api.chat),
-    "/v1/completions": Route("POST", api.complete),
+    "/v1/chat/completions": Route("POST", api.Chat),
+    "/v1/completions": Route("POST", api.Completion),
     "/tokenize": Route("POST", api.tokenize, bulk=True),
     "/detokenize": Route("POST", api.detokenize, bulk=True),
     "/": Route("GET", page.page),
