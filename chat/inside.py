@@ -59,12 +59,7 @@ def likeliest(tokenizer, p, n):
     if p.ndim > 1:
         return [likeliest(tokenizer, each, n) for each in p]
     best = np.argsort(-p, kind="stable")[:n]
-    return [[int(i), piece(tokenizer, int(i)), round(float(p[i]), 5)] for i in best]
-
-
-def piece(tokenizer, token):
-    """The text of a token; an incomplete character in it becomes a replacement character."""
-    return tokenizer.token_bytes[token].decode("utf-8", "replace")
+    return [[int(i), tokenizer.decode([i]), round(float(p[i]), 5)] for i in best]
 
 
 def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, lens=3):
@@ -89,7 +84,7 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
         surprise.append(round(float(-np.log(max(before[t, token], 1e-30))), 3))
     return {
         "ids": list(map(int, ids)),
-        "pieces": [piece(tokenizer, i) for i in ids],
+        "pieces": [tokenizer.decode([i]) for i in ids],
         "surprise": surprise,
         "next": shown,
         "lens": [likeliest(tokenizer, generate.probabilities(z), lens) for z in logits],
