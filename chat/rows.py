@@ -79,7 +79,13 @@ def rows(path):
     if first[1].lstrip().startswith("["):
         lines = list(lines)
         if is_one_list(lines):
-            for i, row in enumerate(list_over(lines, path), 1):
+            try:
+                whole = parse("".join(line for _, line in lines))
+            except ValueError as e:
+                at = getattr(e.__cause__, "lineno", 1) - 1
+                n, _ = lines[min(at, len(lines) - 1)]
+                raise ValueError(f"{path}:{n}: {e}") from None
+            for i, row in enumerate(whole, 1):
                 yield f"{path}: row {i}", row
             return
     for n, line in lines:
@@ -95,16 +101,6 @@ def is_one_list(lines):
     except ValueError:                          # the list goes on in the next lines
         return True
     return len(lines) == 1 and bool(found) and not is_message(found[0])
-
-
-def list_over(lines, path):
-    """The list that stands in all lines together."""
-    try:
-        return parse("".join(line for _, line in lines))
-    except ValueError as e:
-        at = getattr(e.__cause__, "lineno", 1) - 1
-        with named(f"{path}:{lines[min(at, len(lines) - 1)][0]}"):
-            raise
 
 
 def is_message(row):
