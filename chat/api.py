@@ -118,7 +118,7 @@ class Request:
     """
 
     def __init__(self, handler, body):
-        self.handler, self.show_calls = handler, False
+        self.handler = handler
         self.name, self.writer = handler.model_of(body, self.preferred)
         self.cfg, self.tokenizer = self.writer.cfg, self.writer.tokenizer
         fields.refuse_without_effect(body)
@@ -180,7 +180,7 @@ class Request:
                 values = [value_of(choice) for choice in self.first()]
             for i, grown in event.items():
                 finish, grown.finish = grown.finish, None
-                if grown.text or grown.entries or self.show_calls and any(grown.parts):
+                if grown.text or grown.entries or any(grown.parts):
                     values.append(value_of(self.chunk(i, grown)))
                 if finish:
                     values.append(value_of(self.chunk(i, Grown(finish=finish)) | self.ids(i)))
@@ -223,7 +223,6 @@ class Chat(Request):
         """The Job."""
         if body.get("echo"):
             raise fields.unsupported("echo", "is for /v1/completions alone, which repeats a prompt")
-        self.show_calls = field(body, "show_calls", False, bool)
         logprobs = field(body, "logprobs", False, bool)
         top = field(body, "top_logprobs", 0, int, 0, 20)
         if top and not logprobs:
@@ -232,7 +231,10 @@ class Chat(Request):
         room = fields.room_for(prompt, self.cfg, "messages")
         most = min(room, fields.length_of(body, 1) or fields.MANY)
         end = [sample.special(self.tokenizer, "<|im_end|>")]
-        return fields.job_of(body, self.tokenizer, [prompt], most, top if logprobs else -1, end)
+        alternatives = top if logprobs else -1
+        job = fields.job_of(body, self.tokenizer, [prompt], most, alternatives, end)
+        job.calls = field(body, "show_calls", False, bool)
+        return job
 
     def logprobs_of(self, entries):
         """logprobs of a choice.
@@ -261,7 +263,7 @@ class Chat(Request):
     def choice(self, i, grown):
         """Reply i, whole."""
         message = {"role": "assistant", "content": grown.text, "refusal": None}
-        if self.show_calls:
+        if self.job.calls:
             message["parts"] = gathered(grown.parts)
         return self.about(i, grown, message=message)
 
@@ -272,7 +274,7 @@ class Chat(Request):
 
     def chunk(self, i, grown):
         """What reply i has grown by, for a stream."""
-        delta, parts = {}, gathered(grown.parts) if self.show_calls else []
+        delta, parts = {}, gathered(grown.parts)
         if grown.text or grown.entries:
             delta["content"] = grown.text
         if parts:

@@ -42,7 +42,7 @@ class Grown:
 
     entries  with settings.alternatives, one for each token: (token, characters of the reply in
              front of it, whether it is shown, and what generate.likeliest says of it)
-    parts    what stream.Parts returned for each token
+    parts    with Job.calls, what stream.Parts returned for each token
     finish   why the row has ended, or None
     """
 
@@ -71,6 +71,7 @@ class Job:
         self.events = queue.SimpleQueue()       # {number of a prompt: Grown}; a Refused is the end
         self.rows, self.tokens = [], 0
         self.begun, self.left = 0, len(prompts)     # prompts with a row; rows that have not ended
+        self.calls = False              # whether calls of tools are wanted, as Grown.parts
         self.gone = False               # set by the client's thread when nobody waits any more
         self.written = {}               # the next event
         self.handed = 0.0               # when the last one was handed over
@@ -200,7 +201,7 @@ class Writer(threading.Thread):
         job.tokens += 1
         before = text.length
         grown.text += text.put(token)
-        grown.parts.append(text.piece)
+        grown.parts += [text.piece] if job.calls else []
         if row.likeliest:
             is_shown = token not in text.parts.names and text.parts.kind == "text"
             grown.entries.append((token, before, is_shown, *row.likeliest[-1]))
@@ -211,7 +212,7 @@ class Writer(threading.Thread):
             grown.finish = "stop"
         if grown.finish:
             grown.text += text.end()
-            grown.parts.append(text.piece)
+            grown.parts += [text.piece] if job.calls else []
             del self.texts[row]
         due = time.monotonic() - job.handed >= PACE * len(self.batch)
         if grown.finish or job.stream and due:

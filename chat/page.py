@@ -53,11 +53,11 @@ def about(handler, _):
     run, there = served.run, list(served.folders)
     with contextlib.suppress(ValueError, KeyError, OSError):    # a file that is being written
         questions = models.examples(run or served.only.parent)
-    cut_by = []
+    published = []
     for name in vocabularies.PUBLISHED:
         with contextlib.suppress(ValueError, OSError):          # it is not on this machine
             vocabularies.find(name, served.ranks)
-            cut_by.append(name)
+            published.append(name)
     return Answer({
         "models": there,
         "assistant": served.name_of(None, ASSISTANTS + BASES) if there else None,
@@ -65,7 +65,7 @@ def about(handler, _):
         "examples": questions,
         "logs": list(logs_of(run)) if run else [],
         "arena": bool(run and (run / "arena.json").exists()),
-        "vocabularies": cut_by,
+        "vocabularies": published,
     })
 
 

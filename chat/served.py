@@ -167,6 +167,7 @@ class Models:
 
     def close(self):
         """Finish the replies that were begun."""
+        self.loaders.shutdown()
         writers = [*self.writers.values(), *self.retired]
         for writer in writers:
             writer.close()
