@@ -208,6 +208,11 @@ class Request:
         written = self.job.rows[i].ids if self.job.rows else []
         return {"prompt_token_ids": self.job.prompts[i], "token_ids": written}
 
+    def about(self, i, grown, **said):
+        """A choice: what is said in row i, and what all choices have."""
+        logprobs = self.logprobs_of(i, grown.entries)
+        return {"index": i, **said, "logprobs": logprobs, "finish_reason": grown.finish}
+
 
 class Chat(Request):
     """A request to /v1/chat/completions.
@@ -236,7 +241,7 @@ class Chat(Request):
         job.calls = field(body, "show_calls", False, bool)
         return job
 
-    def logprobs_of(self, entries):
+    def logprobs_of(self, _, entries):
         """logprobs of a choice.
 
         bytes is what a token adds to the content: nothing for a special token or for a part of a
@@ -254,11 +259,6 @@ class Chat(Request):
             tops = [one(i, x, i not in special) for i, x in best]
             content.append(one(token, logp, shown) | {"top_logprobs": tops})
         return {"content": content, "refusal": None} if content else None
-
-    def about(self, i, grown, **said):
-        """A choice: what is said in reply i, and what all choices have."""
-        logprobs = self.logprobs_of(grown.entries)
-        return {"index": i, **said, "logprobs": logprobs, "finish_reason": grown.finish}
 
     def choice(self, i, grown):
         """Reply i, whole."""
@@ -362,6 +362,8 @@ class Completion(Request):
         def name(token):
             return spelled(self.tokenizer, token, "bytes:")
 
+        if self.logprobs is None or self.job.stream and not entries:
+            return None
         out = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token, offset, _, logp, best in entries:
             tops = None
@@ -375,12 +377,7 @@ class Completion(Request):
 
     def chunk(self, i, grown):
         """What text i has grown by, for a stream."""
-        logprobs = None
-        if self.logprobs is not None and (grown.entries or not self.job.stream):
-            logprobs = self.logprobs_of(i, grown.entries)
-        return {
-            "index": i, "text": grown.text, "logprobs": logprobs, "finish_reason": grown.finish,
-        }
+        return self.about(i, grown, text=grown.text)
 
     choice = chunk                      # a whole text has the same form
 
