@@ -28,7 +28,7 @@ No client can take more than this:
     all such answers together            64 MiB                        the longest waiting ends
     requests that wait for a place       64 for each model             429; the client with most
                                                                        of them gives way
-    requests that are parsed at a time   4 chats; 1 of BULK            the others wait
+    requests that are parsed at a time   4 chats; 1 of a bulk route    the others wait
     JSON within JSON                     32 levels                     400
     characters in prompt or messages     context * longest token       400, before they are encoded
     messages and parts                   context                       400
