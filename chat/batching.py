@@ -76,11 +76,6 @@ class Job:
         self.written = {}               # the next event
         self.handed = 0.0               # when the last one was handed over
 
-    def hand_over(self):
-        """Give the client what has been written since the last event."""
-        self.events.put(self.written)
-        self.written, self.handed = {}, time.monotonic()
-
 
 class Writer(threading.Thread):
     """Writes the replies of all jobs, one token of each at a time.
@@ -214,9 +209,10 @@ class Writer(threading.Thread):
             grown.text += text.end()
             grown.parts += [text.piece] if job.calls else []
             del self.texts[row]
-        due = time.monotonic() - job.handed >= PACE * len(self.batch)
-        if grown.finish or job.stream and due:
-            job.hand_over()
+        now = time.monotonic()
+        if grown.finish or job.stream and now - job.handed >= PACE * len(self.batch):
+            job.events.put(job.written)
+            job.written, job.handed = {}, now
 
 
 if __name__ == "__main__":

@@ -88,12 +88,12 @@ class Models:
         """
         there = self.folders
         if not asked:
-            names = [name for name in preferred if name in there] + list(there)
-            names += [name for name in preferred if name in self.writers]
-            if not names:
-                message = "the run has no whole model now; try again when one is trained"
-                raise Refused(503, message, "model")
-            return names[0]
+            for known in (there, self.writers):         # what is loaded answers meanwhile
+                for name in [*preferred, *known]:
+                    if name in known:
+                        return name
+            message = "the run has no whole model now; try again when one is trained"
+            raise Refused(503, message, "model")
         if len(asked) > LONGEST_NAME:
             message = f"model has {len(asked):,} characters, at most {LONGEST_NAME}"
             raise Refused(400, message, "model")
