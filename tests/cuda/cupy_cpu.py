@@ -24,11 +24,8 @@ import numpy as np
 import ptx_cpu
 
 HEADER = Path(__file__).resolve().parent / "cuda_cpu.h"
-BUILD = Path(
-    os.environ.get(
-        "LONGHAND_CUDA_BUILD", Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"
-    )
-)
+BUILD = Path(os.environ.get("LONGHAND_CUDA_BUILD",
+                            Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"))
 MISSING = (
     "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++") else None
 )  # what it does not run without
@@ -37,17 +34,10 @@ ORDERS = (0, 1, 2)  # of threads and blocks: ascending, descending, at random
 
 # The device's attributes under CuPy's names, which launches are held to: an H100's. Tests set
 # others.
-ATTRIBUTES = {
-    "MaxSharedMemoryPerBlock": 48 << 10,
-    "MaxSharedMemoryPerBlockOptin": 227 << 10,
-    "MaxThreadsPerBlock": 1024,
-    "WarpSize": 32,
-    "MaxGridDimX": (1 << 31) - 1,
-    "MaxGridDimY": 65535,
-    "MaxGridDimZ": 65535,
-    "ComputeCapabilityMajor": 9,
-    "ComputeCapabilityMinor": 0,
-}
+ATTRIBUTES = {"MaxSharedMemoryPerBlock": 48 << 10, "MaxSharedMemoryPerBlockOptin": 227 << 10,
+              "MaxThreadsPerBlock": 1024, "WarpSize": 32, "MaxGridDimX": (1 << 31) - 1,
+              "MaxGridDimY": 65535, "MaxGridDimZ": 65535, "ComputeCapabilityMajor": 9,
+              "ComputeCapabilityMinor": 0}
 
 COUNTS = {}  # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
 
@@ -61,13 +51,7 @@ class ndarray:
     def __init__(self, a, gap):
         self.a, self.gap = a, gap  # the gap: the bytes between the end of its memory and the trap
         self.shape, self.dtype, self.size, self.nbytes, self.ndim, self.flags = (
-            a.shape,
-            a.dtype,
-            a.size,
-            a.nbytes,
-            a.ndim,
-            a.flags,
-        )
+            a.shape, a.dtype, a.size, a.nbytes, a.ndim, a.flags)
 
     @property
     def data(self):
@@ -81,11 +65,8 @@ class ndarray:
 
     def __getitem__(self, key):
         found = self.a[_on_host(key)]
-        return (
-            ndarray(found, self.gap)
-            if np.shares_memory(found, self.a) or not found.size
-            else asarray(found)
-        )
+        return (ndarray(found, self.gap)
+                if np.shares_memory(found, self.a) or not found.size else asarray(found))
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
@@ -163,30 +144,22 @@ class RawModule:
             code, names = ptx_cpu.translate(ptx_cpu.compiled(code, defines)[0])
             defines += ["-DPTX_COUNTS"] * (os.environ["LONGHAND_PTX"] == "counts")
         else:
-            seen = subprocess.run(
-                ["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"],
-                input=code,
-                capture_output=True,
-                text=True,
-            ).stdout
-            names = re.findall(
-                r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen
-            )
+            seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"],
+                                  input=code, capture_output=True, text=True).stdout
+            names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(",
+                               seen)
         source = f'#include "{HEADER}"\n{code}\n' + "".join(
-            f"CUDA_CPU_KERNEL({name})\n" for name in names
-        )
-        key = hashlib.sha256(
-            "\0".join([source, HEADER.read_text(), *FLAGS, *defines]).encode()
-        ).hexdigest()[:24]
+            f"CUDA_CPU_KERNEL({name})\n" for name in names)
+        key = hashlib.sha256("\0".join([source, HEADER.read_text(), *FLAGS,
+                                        *defines]).encode()).hexdigest()[:24]
         BUILD.mkdir(parents=True, exist_ok=True)
         path = BUILD / f"{key}.so"
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=BUILD) as folder:
                 cu, so = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
                 cu.write_text(source)
-                done = subprocess.run(
-                    ["g++", *FLAGS, *defines, "-o", so, cu], capture_output=True, text=True
-                )
+                done = subprocess.run(["g++", *FLAGS, *defines, "-o", so, cu], capture_output=True,
+                                      text=True)
                 if done.returncode:
                     raise RuntimeError(f"the kernels do not compile as C++:\n{done.stderr[:4000]}")
                 so.rename(path)
@@ -255,8 +228,7 @@ class Function:
                 COUNTS[self.name] = tuple(found)
             if any((a.gap != 0xFF).any() for a in arrays):
                 raise RuntimeError(
-                    f"{self.name}: access outside an array: it wrote right behind its end"
-                )
+                    f"{self.name}: access outside an array: it wrote right behind its end")
             after = [bytes_of(a).copy() for a in arrays]
             if first and any(not np.array_equal(x, y) for x, y in zip(first, after)):
                 raise RuntimeError(
@@ -269,8 +241,7 @@ class Function:
         if shared_mem > min(self.asked_for, ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]):
             raise RuntimeError(
                 f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, "
-                f"{self.asked_for} were asked for"
-            )
+                f"{self.asked_for} were asked for")
         most = [ATTRIBUTES[f"MaxGridDim{axis}"] for axis in "XYZ"]
         threads, fits = int(np.prod(block)), all(0 < n <= limit for n, limit in zip(grid, most))
         if not fits or threads > ATTRIBUTES["MaxThreadsPerBlock"]:
@@ -280,9 +251,8 @@ class Function:
 
 
 def bytes_of(a):
-    return np.ctypeslib.as_array(
-        ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)), (a.nbytes,)
-    )
+    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)),
+                                 (a.nbytes,))
 
 
 # -------------------------------------------------------------------------- matrix products, graphs
@@ -321,48 +291,16 @@ class Graph:
             launch()
 
 
-def gemmEx(
-    handle,
-    transa,
-    transb,
-    m,
-    n,
-    k,
-    alpha,
-    A,
-    Atype,
-    lda,
-    B,
-    Btype,
-    ldb,
-    beta,
-    C,
-    Ctype,
-    ldc,
-    compute,
-    algo,
-):
+def gemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype,
+           ldc, compute, algo):
     if _tape is not None:
         raise NotImplementedError(
-            "calling cuBLAS API during stream capture is currently unsupported"
-        )
+            "calling cuBLAS API during stream capture is currently unsupported")
     number = lambda p: ctypes.c_float.from_address(p)  # noqa: E731
-    cublaslt().cublaslt_cpu_gemm(
-        transa,
-        transb,
-        *map(ctypes.c_longlong, (m, n, k)),
-        number(alpha),
-        ctypes.c_void_p(A),
-        Atype,
-        ctypes.c_longlong(lda),
-        ctypes.c_void_p(B),
-        Btype,
-        ctypes.c_longlong(ldb),
-        number(beta),
-        ctypes.c_void_p(C),
-        Ctype,
-        ctypes.c_longlong(ldc),
-    )
+    cublaslt().cublaslt_cpu_gemm(transa, transb, *map(ctypes.c_longlong, (m, n, k)), number(alpha),
+                                 ctypes.c_void_p(A), Atype, ctypes.c_longlong(lda),
+                                 ctypes.c_void_p(B), Btype, ctypes.c_longlong(ldb), number(beta),
+                                 ctypes.c_void_p(C), Ctype, ctypes.c_longlong(ldc))
 
 
 @functools.lru_cache(maxsize=None)
@@ -376,10 +314,9 @@ def cublaslt():
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD) as made:
-            subprocess.run(
-                ["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-o", f"{made}/so", source],
-                check=True,
-            )
+            subprocess.run(["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-o", f"{made}/so",
+                            source],
+                           check=True)
             Path(f"{made}/so").rename(path)
     return ctypes.CDLL(str(path))
 
@@ -413,23 +350,12 @@ class CUDARuntimeError(RuntimeError):
 
 
 runtime = SimpleNamespace(
-    CUDARuntimeError=CUDARuntimeError,
-    getDeviceCount=lambda: 1,
+    CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1,
     memGetInfo=lambda: (4 << 30, 8 << 30),
     getDeviceProperties=lambda i: {
-        "name": b"a CPU that plays GPU",
-        "major": ATTRIBUTES["ComputeCapabilityMajor"],
-        "minor": ATTRIBUTES["ComputeCapabilityMinor"],
-        "totalGlobalMem": 8 << 30,
-    },
-)
+        "name": b"a CPU that plays GPU", "major": ATTRIBUTES["ComputeCapabilityMajor"],
+        "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": 8 << 30})
 cuda = SimpleNamespace(
-    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)),
-    Event=Event,
-    runtime=runtime,
-    alloc_pinned_memory=bytearray,
-    Stream=Stream,
-    get_current_stream=Stream,
-    cublas=SimpleNamespace(gemmEx=gemmEx),
-    device=SimpleNamespace(get_cublas_handle=_cublas_handle),
-)
+    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)), Event=Event,
+    runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream,
+    cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle))

@@ -15,14 +15,8 @@ import re
 import sys
 from pathlib import Path
 
-KINDS = {
-    "pred": "bool",
-    "b16": "uint16_t",
-    "b32": "uint32_t",
-    "b64": "uint64_t",
-    "f32": "float",
-    "f64": "double",
-}
+KINDS = {"pred": "bool", "b16": "uint16_t", "b32": "uint32_t", "b64": "uint64_t", "f32": "float",
+         "f64": "double"}
 KINDS |= {f"{k}{n}": f"{t}{n}_t" for k, t in (("u", "uint"), ("s", "int")) for n in (8, 16, 32, 64)}
 BINARY = {"add": "+", "sub": "-", "div": "/", "and": "&", "or": "|", "xor": "^"}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -34,30 +28,17 @@ UNUSUAL = {
     "cc": None,
     "relu": None,
 }  # and the instruction that is known with it
-CALLS = {
-    "ex2": "exp2f",
-    "rsqrt": "rsqrtf",
-    "sqrt": "std::sqrt",
-    "abs": "std::abs",
-    "min": "minimum",
-    "max": "maximum",
-}
+CALLS = {"ex2": "exp2f", "rsqrt": "rsqrtf", "sqrt": "std::sqrt", "abs": "std::abs",
+         "min": "minimum", "max": "maximum"}
 
 
 @functools.lru_cache(maxsize=None)
 def nvrtc():
     """NVIDIA's run-time compiler: from its package, from the system, or None."""
-    packaged = [
-        path
-        for folder in sys.path
-        for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/libnvrtc.so.1[23]"))
-    ]
-    for path in (
-        *packaged,
-        "libnvrtc.so.13",
-        "libnvrtc.so.12",
-        *glob.glob("/usr/local/cuda*/lib64/libnvrtc.so.1[23]"),
-    ):
+    packaged = [path for folder in sys.path
+                for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/libnvrtc.so.1[23]"))]
+    for path in (*packaged, "libnvrtc.so.13", "libnvrtc.so.12",
+                 *glob.glob("/usr/local/cuda*/lib64/libnvrtc.so.1[23]")):
         try:
             for builtins in glob.glob(
                 str(Path(path).parent / "libnvrtc-builtins.so.*")
@@ -82,17 +63,11 @@ def compiled(code, defines=(), arch="sm_90"):
         return found.value.decode()
 
     library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
-    options = [
-        f"-arch={arch}",
-        "--std=c++17",
-        "-ftz=true",
-        "--device-as-default-execution-space",
-        *defines,
-    ]
+    options = [f"-arch={arch}", "--std=c++17", "-ftz=true", "--device-as-default-execution-space",
+               *defines]
     try:
-        if library.nvrtcCompileProgram(
-            program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options))
-        ):
+        if library.nvrtcCompileProgram(program, len(options),
+                                       (ctypes.c_char_p * len(options))(*map(str.encode, options))):
             raise RuntimeError(f"NVRTC, {' '.join(options)}:\n{text('ProgramLog')}")
         return text("PTX"), text("ProgramLog").strip()
     finally:
@@ -123,11 +98,8 @@ class Kernel:
     def cpp(self):
         arguments = ", ".join(f"{KINDS[kind]} {name}" for kind, name in self.parameters)
         local = f"    alignas(16) char local[{self.local}];\n" if self.local else ""
-        return (
-            f"void {self.name}({arguments}) {{\n{local}"
-            + "".join(f"    {line}\n" for line in [*self.registers, *self.lines])
-            + "}\n"
-        )
+        return (f"void {self.name}({arguments}) {{\n{local}"
+                + "".join(f"    {line}\n" for line in [*self.registers, *self.lines]) + "}\n")
 
     def line(self, line):
         if re.fullmatch(r"(\.pragma|\.shared) .*;|[{}]|", line):
@@ -139,15 +111,13 @@ class Kernel:
             self.registers.append(f"{KINDS[m[1]]} {names};")
         elif m := re.fullmatch(r"\.reg \.(\w+)\s+([%\w, ]+);", line):
             self.registers.append(
-                f"{KINDS[m[1]]} {', '.join(register(r.strip()) + '{}' for r in m[2].split(','))};"
-            )
+                f"{KINDS[m[1]]} {', '.join(register(r.strip()) + '{}' for r in m[2].split(','))};")
         elif m := re.fullmatch(r"\.local \.align \d+ \.b8\s+(\w+)\[(\d+)\];", line):
             self.local = int(m[2])
         elif m := re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*?);", line):
             statement = self.instruction(m[3].split("."), split(m[4]))
             self.lines.append(
-                "STEP " + (f"if ({m[1]}{register(m[2])}) {{ {statement} }}" if m[2] else statement)
-            )
+                "STEP " + (f"if ({m[1]}{register(m[2])}) {{ {statement} }}" if m[2] else statement))
         else:
             raise NotImplementedError(f"{self.name}: {line}")
 
@@ -173,18 +143,14 @@ class Kernel:
 
     def address(self, operand, space):
         at = re.fullmatch(r"\[([^+\]]+)(?:\+(-?\d+))?\]", operand)
-        base = self.value(
-            at[1].strip(), "u32" if space == "shared" and re.match(r"%r\d", at[1]) else "u64"
-        )
+        base = self.value(at[1].strip(),
+                          "u32" if space == "shared" and re.match(r"%r\d", at[1]) else "u64")
         whole = f"({base} + {int(at[2] or 0)})"
         return f"shared_at({whole})" if space == "shared" else f"(char *){whole}"
 
     def touch(self, space, address, n_bytes):
-        return (
-            f"TOUCH({len(self.lines)}, {space}, {address}, {n_bytes}) "
-            if space in ("global", "shared")
-            else ""
-        )
+        return (f"TOUCH({len(self.lines)}, {space}, {address}, {n_bytes}) "
+                if space in ("global", "shared") else "")
 
     def instruction(self, parts, x):
         op, kind = parts[0], parts[-1]
@@ -204,23 +170,16 @@ class Kernel:
         if op in ("ld", "st"):
             space, load = parts[1], op == "ld"
             at, group = self.address(x[load], space), members(x[1 - load])
-            body = (
-                put_each(group, "at")
-                if load
-                else " ".join(
-                    f"at[{i}] = {self.value(name, kind)};" for i, name in enumerate(group)
-                )
-            )
+            body = (put_each(group, "at")
+                    if load else " ".join(f"at[{i}] = {self.value(name, kind)};" for i,
+                                          name in enumerate(group)))
             if (
                 load and len(group) > 1
             ):  # all before the first is written, which may be what the address was made of
                 body = f"{type_} all[{len(group)}]; memcpy(all, at, sizeof all); " + put_each(
-                    group, "all"
-                )
-            return (
-                self.touch(space, at, f"{len(group)} * sizeof({type_})")
-                + f"{{ {type_} *at = ({type_} *){at}; {body} }}"
-            )
+                    group, "all")
+            return (self.touch(space, at, f"{len(group)} * sizeof({type_})")
+                    + f"{{ {type_} *at = ({type_} *){at}; {body} }}")
         if op == "mov" and "{" in x[0] + x[1]:  # halves of one, the lower first
             half, group = {"b32": "uint16_t", "b64": "uint32_t"}[kind], members(x["{" in x[1]])
             if "{" in x[1]:
@@ -296,16 +255,13 @@ class Kernel:
                 return f"{declared} = {{{', '.join(self.value(name, of) for name in group)}}};"
 
             return f"{{ {array('float c[4]', c, 'f32')} {array('uint32_t a[4]', a, 'b32')} {array('uint32_t b[2]', b, 'b32')} mma_bf16(c, a, b); {put_each(d, 'c')} }}"
-        if op == "ldmatrix" and parts[1:] in (
-            s.split(".")
-            for s in ("sync.aligned.m8n8.x4.shared.b16", "sync.aligned.m8n8.x4.trans.shared.b16")
-        ):
+        if op == "ldmatrix" and parts[1:] in (s.split(".")
+                                              for s in ("sync.aligned.m8n8.x4.shared.b16",
+                                                        "sync.aligned.m8n8.x4.trans.shared.b16")):
             how = "ldmatrix_x4_trans" if "trans" in parts else "ldmatrix_x4"
             at = self.address(x[1], "shared")
-            return (
-                self.touch("shared", at, 16)
-                + f"{{ uint32_t r[4]; {how}(r, {at}); {put_each(members(x[0]), 'r')} }}"
-            )
+            return (self.touch("shared", at, 16)
+                    + f"{{ uint32_t r[4]; {how}(r, {at}); {put_each(members(x[0]), 'r')} }}")
         if op == "cp" and parts[1] == "async":
             if parts[2] == "commit_group":
                 return "cp_async_commit();"
@@ -338,16 +294,12 @@ def translate(ptx):
     kernels = []
     for m in re.finditer(r"\.entry (\w+)\((.*?)\)([^{]*)\{(.*?)\n\}", ptx, re.S):
         parameters = re.findall(r"\.param \.(\w+)\s+(?:\.ptr[ .\w]*\s+)?(\w+)", m[2])
-        body = [
-            line.strip()
-            for line in re.sub(r";[ \t]*(?=\S)", ";\n", m[4].replace("\t", " ")).split("\n")
-        ]
-        kernels.append(
-            Kernel(m[1], parameters, [re.sub(r"\s+", " ", line) for line in body], shared)
-        )
+        body = [line.strip()
+                for line in re.sub(r";[ \t]*(?=\S)", ";\n", m[4].replace("\t", " ")).split("\n")]
+        kernels.append(Kernel(m[1], parameters, [re.sub(r"\s+", " ", line) for line in body],
+                              shared))
     head = (
         Path(__file__).with_name("ptx_cpu.h").read_text()
     )  # not included: who keeps what was compiled goes by the text
     return f"#define SHARED_BYTES {used}\n{head}" + "".join(k.cpp() for k in kernels), [
-        k.name for k in kernels
-    ]
+        k.name for k in kernels]

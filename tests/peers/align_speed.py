@@ -46,19 +46,10 @@ def copy_run(source, run):
 
 
 def small_files(run, tasks):
-    chat = [
-        {
-            "messages": [
-                {"role": "user", "content": "Hello."},
-                {"role": "assistant", "content": "Hello!"},
-            ]
-        }
-    ]
-    for name, rows in (
-        ("tasks/wheel_train", tasks),
-        ("tasks/wheel_test", tasks[:1]),
-        ("chat/train", chat),
-    ):
+    chat = [{"messages": [{"role": "user", "content": "Hello."},
+                          {"role": "assistant", "content": "Hello!"}]}]
+    for name, rows in (("tasks/wheel_train", tasks), ("tasks/wheel_test", tasks[:1]),
+                       ("chat/train", chat)):
         toyweb.write_jsonl(run / f"{name}.jsonl", rows)
 
 
@@ -69,27 +60,16 @@ def make_run(run):
     cfg = gpt.Config(tok.n_vocab, 256, 128, 3, 4)
     gpt.save(run / "sft", gpt.init(cfg, 0), cfg)
     tok.save(run / "sft" / "tokenizer.json")
-    tasks = [
-        {
-            "question": toyworld.wheel_question(toyworld.throws(toyworld.stream(0, "t", i))),
-            "answer": "one",
-        }
-        for i in range(PROMPTS * STEPS)
-    ]
+    tasks = [{"question": toyworld.wheel_question(toyworld.throws(toyworld.stream(0, "t", i))),
+              "answer": "one"}
+             for i in range(PROMPTS * STEPS)]
     small_files(run, tasks)
     return tasks
 
 
 def ours(run):
-    recipe = dataclasses.replace(
-        options.RL,
-        steps=STEPS,
-        prompts=PROMPTS,
-        group=GROUP,
-        max_tokens=LONGEST,
-        batch=1,
-        save_every=100,
-    )
+    recipe = dataclasses.replace(options.RL, steps=STEPS, prompts=PROMPTS, group=GROUP,
+                                 max_tokens=LONGEST, batch=1, save_every=100)
     align.rl(
         run, recipe, "random"
     )  # by lot: of no group all rewards are equal, so nothing is left out
@@ -104,53 +84,29 @@ def theirs(run, tasks):
     import trl
 
     torch.set_num_threads(2)
-    tok = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(run / "sft" / "tokenizer.json"),
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-    )
+    tok = transformers.PreTrainedTokenizerFast(tokenizer_file=str(run / "sft" / "tokenizer.json"),
+                                               pad_token="<|endoftext|>", eos_token="<|im_end|>")
     model = transformers.GPT2LMHeadModel.from_pretrained(
-        run / "sft", attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0
-    )
+        run / "sft", attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
-        tok.eos_token_id,
-        tok.pad_token_id,
-    )
+        tok.eos_token_id, tok.pad_token_id)
     ours = bpe.Tokenizer.load(run / "sft" / "tokenizer.json")
-    prompts = [
-        ours.decode(sample.render_prompt([{"role": "user", "content": t["question"]}], ours))
-        for t in tasks
-    ]
+    prompts = [ours.decode(sample.render_prompt([{"role": "user", "content": t["question"]}], ours))
+               for t in tasks]
     lengths = []
 
     def reward(completion_ids, **_):
         lengths.extend(map(len, completion_ids))
         return [float(i % 2) for i in range(len(completion_ids))]
 
-    args = trl.GRPOConfig(
-        output_dir=str(run / "trl"),
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        per_device_train_batch_size=PROMPTS * GROUP,
-        num_generations=GROUP,
-        max_completion_length=LONGEST,
-        max_steps=STEPS,
-        learning_rate=1e-4,
-        temperature=1.0,
-        save_strategy="no",
-        logging_steps=1000,
-        beta=0.0,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-    )
-    trainer = trl.GRPOTrainer(
-        model=model,
-        reward_funcs=[reward],
-        args=args,
-        processing_class=tok,
-        train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in prompts]),
-    )
+    args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=True, bf16=False,
+                          per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP,
+                          max_completion_length=LONGEST, max_steps=STEPS, learning_rate=1e-4,
+                          temperature=1.0, save_strategy="no", logging_steps=1000, beta=0.0,
+                          gradient_checkpointing=False, disable_tqdm=True)
+    trainer = trl.GRPOTrainer(model=model, reward_funcs=[reward], args=args, processing_class=tok,
+                              train_dataset=datasets.Dataset.from_list(
+                                  [{"prompt": p} for p in prompts]))
     started = time.perf_counter()
     trainer.train()
     # generation comes before the step begins, so the whole is divided by the steps
@@ -160,10 +116,8 @@ def theirs(run, tasks):
 def compare(what, run, tasks):
     n = sum(p.size for p in gpt.load(run / "sft")[0].values())
     found = {"longhand": ours(run), "TRL": theirs(run, tasks)}
-    print(
-        f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, "
-        f"{n:,} parameters, 2 cores, {what}"
-    )
+    print(f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, "
+          f"{n:,} parameters, 2 cores, {what}")
     for name, (seconds, length) in found.items():
         print(f"  {name:10} {statistics.median(seconds):6.2f} s, replies of {length:.1f} tokens")
     ratio = statistics.median(found["TRL"][0]) / statistics.median(found["longhand"][0])
@@ -177,35 +131,25 @@ def fine_tuning(source, run):
     for turn in range(3):
         here = run / str(turn)
         for part in ("tokens", "base", "chat"):
-            shutil.copytree(
-                source / part, here / part, ignore=shutil.ignore_patterns("trainer*", "log*")
-            )
+            shutil.copytree(source / part, here / part,
+                            ignore=shutil.ignore_patterns("trainer*", "log*"))
         align.sft(here, dataclasses.replace(options.SFT, steps=40, save_every=40))
         shutil.rmtree(here / "base")
         shutil.copy(source / "tokenizer.json", here)
         train.main(["--run", str(here), "--steps", "40"])
         for stage, speeds in seen.items():
-            speeds += [
-                x["tokens"] / x["dt_s"] if stage == "sft" else x["tokens_per_s"]
-                for x in map(json.loads, (here / stage / "log.jsonl").read_text().splitlines())
-            ]
+            speeds += [x["tokens"] / x["dt_s"] if stage == "sft" else x["tokens_per_s"]
+                       for x in map(json.loads,
+                                    (here / stage / "log.jsonl").read_text().splitlines())]
     ours, theirs = (statistics.median(seen[stage]) for stage in ("sft", "base"))
-    print(
-        f"\nfine-tuning the run's base model: {ours:,.0f} tokens/s; train.py on the same model "
-        f"{theirs:,.0f}; ratio {ours / theirs:.2f}",
-        flush=True,
-    )
+    print(f"\nfine-tuning the run's base model: {ours:,.0f} tokens/s; train.py on the same model "
+          f"{theirs:,.0f}; ratio {ours / theirs:.2f}", flush=True)
 
 
 def main():
     p = argparse.ArgumentParser(description="Time a step of RL beside TRL's.")
-    p.add_argument(
-        "run",
-        nargs="?",
-        type=Path,
-        default=ROOT / "out" / "demo",
-        help="run folder (default: out/demo)",
-    )
+    p.add_argument("run", nargs="?", type=Path, default=ROOT / "out" / "demo",
+                   help="run folder (default: out/demo)")
     source = p.parse_args().run
     for what in ("the run's own model and tasks", "an untrained model"):
         with tempfile.TemporaryDirectory() as folder:

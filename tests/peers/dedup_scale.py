@@ -25,19 +25,14 @@ PER_FILE, WORDS = 50_000, 80
 
 def write(folder, n):
     """The truth comes back: how many are near-duplicates of an earlier one."""
-    rng, vocabulary, old, twins = (
-        random.Random(0),
-        [
-            "".join(random.Random(i).choices("abcdefghijklmnoprstuvw", k=3 + i % 7))
-            for i in range(20_000)
-        ],
-        [],
-        0,
-    )
+    rng, vocabulary, old, twins = (random.Random(0),
+                                   ["".join(random.Random(i).choices(
+                                                "abcdefghijklmnoprstuvw", k=3 + i % 7))
+                                    for i in range(20_000)],
+                                   [], 0)
     for first in range(0, n, PER_FILE):
-        with gzip.open(
-            folder / f"{first // PER_FILE:06}.jsonl.gz", "wt", compresslevel=1, encoding="utf-8"
-        ) as f:
+        with gzip.open(folder / f"{first // PER_FILE:06}.jsonl.gz", "wt", compresslevel=1,
+                       encoding="utf-8") as f:
             for i in range(first, min(first + PER_FILE, n)):
                 if i % 10 == 9:
                     words = list(rng.choice(old))
@@ -47,47 +42,27 @@ def write(folder, n):
                     words = rng.choices(vocabulary, k=WORDS)
                     if i % 10 == 0:
                         old.append(words)
-                f.write(
-                    json.dumps(
-                        {
-                            "text": " ".join(words),
-                            "id": str(i),
-                            "url": f"http://a.com/{i}",
-                            "date": "2024-01-01",
-                        }
-                    )
-                    + "\n"
-                )
+                f.write(json.dumps({"text": " ".join(words), "id": str(i),
+                                    "url": f"http://a.com/{i}", "date": "2024-01-01"})
+                        + "\n")
     return twins
 
 
 def main():
     p = argparse.ArgumentParser(description="Time near-duplicates of many documents.")
-    p.add_argument(
-        "numbers",
-        nargs="*",
-        type=int,
-        default=[100_000, 1_000_000],
-        help="of documents (default: 100000 1000000)",
-    )
+    p.add_argument("numbers", nargs="*", type=int, default=[100_000, 1_000_000],
+                   help="of documents (default: 100000 1000000)")
     for n in p.parse_args().numbers:
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             twins, seconds = write(folder, n), []
             files = [str(p) for p in sorted(folder.glob("*.jsonl.gz"))]
-            for argv in (
-                ["sign", *files],
-                ["match"],
-                ["drop", *files, "--to", str(folder / "out")],
-            ):
+            for argv in (["sign", *files], ["match"],
+                         ["drop", *files, "--to", str(folder / "out")]):
                 start = time.perf_counter()
-                done = subprocess.run(
-                    [sys.executable, "-m", "web.dedup", *argv, "--work", str(folder / "work")],
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                    cwd=ROOT,
-                )
+                done = subprocess.run([sys.executable, "-m", "web.dedup", *argv, "--work",
+                                       str(folder / "work")],
+                                      check=True, capture_output=True, text=True, cwd=ROOT)
                 seconds.append(time.perf_counter() - start)
                 if argv[0] == "match":
                     said = done.stdout.strip()

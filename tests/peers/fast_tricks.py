@@ -57,37 +57,27 @@ def constant(room, name, value):
         setattr(room, name, kept)
 
 
-PLAIN_SUMS = (
-    ("ones @ t", "t.sum(0)"),
-    ("db += ones @ dy", "db += dy.sum(0)"),
-    ("np.matmul(ones, dy, out=db)", "np.sum(dy, 0, out=db)"),
-    ('np.einsum("bhqk->bhq", p)[..., None]', "p.sum(-1, keepdims=True)"),
-    ('np.einsum("bhtd,bhtd->bht", do, o)[..., None]', "(do * o).sum(-1, keepdims=True)"),
-    ('np.einsum("nv->n", e)', "e.sum(-1)"),
-    ("x @ mean_of,", "x.mean(-1, keepdims=True),"),
-    ("y @ mean_of +", "y.mean(-1, keepdims=True) +"),
-)
-PLAIN_GELU = (
-    (
-        "    for r in row_blocks(x):\n        x_r",
-        "    t = np.tanh(GELU_K * (x + GELU_C * x * x * x))\n"
-        "    np.multiply(0.5 * x, 1.0 + t, out=y)\n"
-        "    dt_dx = (1.0 - t * t) * GELU_K * (1.0 + 3.0 * GELU_C * x * x)\n"
-        "    slope[...] = 0.5 * (1.0 + t) + 0.5 * x * dt_dx\n"
-        "    for r in []:\n        x_r",
-    ),
-)
-TRICKS = {
-    "arena and places for gradients": None,
-    "blocks of queries": lambda: constant(operations, "QUERY_BLOCK", 1 << 30),
-    "few sequences at a time": lambda: other_lines(
-        ("range(0, B, step)]", "range(0, B, B)]"), ("min(i + step, B)", "B")
-    ),
-    "GELU in blocks of rows": lambda: constant(operations, "BLOCK_FLOATS", 1 << 40),
-    "GELU in place": lambda: other_lines(*PLAIN_GELU),
-    "sums as products and einsum": lambda: other_lines(*PLAIN_SUMS),
-    "nothing (what the noise is)": contextlib.nullcontext,
-}
+PLAIN_SUMS = (("ones @ t", "t.sum(0)"), ("db += ones @ dy", "db += dy.sum(0)"),
+              ("np.matmul(ones, dy, out=db)", "np.sum(dy, 0, out=db)"),
+              ('np.einsum("bhqk->bhq", p)[..., None]', "p.sum(-1, keepdims=True)"),
+              ('np.einsum("bhtd,bhtd->bht", do, o)[..., None]', "(do * o).sum(-1, keepdims=True)"),
+              ('np.einsum("nv->n", e)', "e.sum(-1)"),
+              ("x @ mean_of,", "x.mean(-1, keepdims=True),"),
+              ("y @ mean_of +", "y.mean(-1, keepdims=True) +"))
+PLAIN_GELU = (("    for r in row_blocks(x):\n        x_r",
+               "    t = np.tanh(GELU_K * (x + GELU_C * x * x * x))\n"
+               "    np.multiply(0.5 * x, 1.0 + t, out=y)\n"
+               "    dt_dx = (1.0 - t * t) * GELU_K * (1.0 + 3.0 * GELU_C * x * x)\n"
+               "    slope[...] = 0.5 * (1.0 + t) + 0.5 * x * dt_dx\n"
+               "    for r in []:\n        x_r"),)
+TRICKS = {"arena and places for gradients": None,
+          "blocks of queries": lambda: constant(operations, "QUERY_BLOCK", 1 << 30),
+          "few sequences at a time": lambda: other_lines(
+              ("range(0, B, step)]", "range(0, B, B)]"), ("min(i + step, B)", "B")),
+          "GELU in blocks of rows": lambda: constant(operations, "BLOCK_FLOATS", 1 << 40),
+          "GELU in place": lambda: other_lines(*PLAIN_GELU),
+          "sums as products and einsum": lambda: other_lines(*PLAIN_SUMS),
+          "nothing (what the noise is)": contextlib.nullcontext}
 
 
 def shortest(work, n):

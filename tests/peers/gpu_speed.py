@@ -73,11 +73,8 @@ def here(*shape, dtype=torch.bfloat16):
 
 
 def as_cupy(t):
-    return (
-        cp.asarray(t.view(torch.int16)).view(np.uint16)
-        if t.dtype == torch.bfloat16
-        else cp.asarray(t)
-    )
+    return (cp.asarray(t.view(torch.int16)).view(np.uint16)
+            if t.dtype == torch.bfloat16 else cp.asarray(t))
 
 
 def peaks():
@@ -85,9 +82,8 @@ def peaks():
     b = torch.empty_like(a)
     bandwidth = 2 * a.numel() / time_of(lambda: b.copy_(a))
     (x, tx), (w, tw), (y, _) = here(8192, 8192), here(8192, 8192), here(8192, 8192)
-    ours, theirs = (
-        2 * 8192**3 / time_of(f) for f in (lambda: kernels.matmul(x, w, y), lambda: tx @ tw)
-    )
+    ours, theirs = (2 * 8192**3 / time_of(f)
+                    for f in (lambda: kernels.matmul(x, w, y), lambda: tx @ tw))
     say(
         f"copy {bandwidth / 1e12:.2f} TB/s; bf16 products of 8192: {ours / 1e12:.0f} TFLOP/s through kernels.matmul, {theirs / 1e12:.0f} through PyTorch"
     )
@@ -99,13 +95,9 @@ def kernel_table(bandwidth, matrix):
     N, C, V, NH = B * T, CFG.n_embd, device.Layout(CFG).shapes["wte.weight"][0], CFG.n_head
     HS, M = C // NH, 2 * B * T * C  # M: bytes of one (N,C) array
     (x, tx), (plus, tplus), (w, tw), (bias, tb), (y, ty), (n, _) = (
-        here(*s) for s in ((N, C), (N, C), (C,), (C,), (N, C), (N, C))
-    )
-    rstd, dw, db = (
-        cp.empty((N, 1), np.float32),
-        cp.empty((C,), np.float32),
-        cp.empty((C,), np.float32),
-    )
+        here(*s) for s in ((N, C), (N, C), (C,), (C,), (N, C), (N, C)))
+    rstd, dw, db = (cp.empty((N, 1), np.float32), cp.empty((C,), np.float32),
+                    cp.empty((C,), np.float32))
     fused_norm = torch.compile(lambda a, p: (a + p, F.layer_norm(a + p, (C,), tw, tb)))
 
     def row(name, ours, theirs, bytes_=0, flops=0):
@@ -121,38 +113,23 @@ def kernel_table(bandwidth, matrix):
     say(
         f"\n{f'B {B}, T {T}, C {C}, bf16; us':28} {'ours':>9} {'floor':>9} {'of it':>7} {'PyTorch':>9} {'ratio':>7}"
     )
-    row(
-        "layernorm + residual",
+    row("layernorm + residual",
         lambda: kernels.layernorm_forward(x, w, bias, out=(y, n, rstd), plus=plus),
-        lambda: fused_norm(tx, tplus),
-        5 * M,
-    )
+        lambda: fused_norm(tx, tplus), 5 * M)
     leaf = tx.detach().clone().requires_grad_()
     params = [tw.detach().clone().requires_grad_(), tb.detach().clone().requires_grad_()]
     out = F.layer_norm(leaf, (C,), *params)
-    row(
-        "layernorm backward",
+    row("layernorm backward",
         lambda: kernels.layernorm_backward(y, (n, rstd, w), plus, (x, dw, db)),
-        lambda: torch.autograd.grad(out, [leaf, *params], ty, retain_graph=True),
-        4 * M,
-    )
+        lambda: torch.autograd.grad(out, [leaf, *params], ty, retain_graph=True), 4 * M)
     del leaf, params, out
     (h, th), (u, tu) = here(N, 4 * C), here(N, 4 * C)
-    row(
-        "gelu",
-        lambda: kernels.gelu_forward(h, (u, h)),
-        lambda: F.gelu(th, approximate="tanh"),
-        8 * M,
-    )
-    row(
-        "gelu backward",
-        lambda: kernels.gelu_backward(u, h, h),
-        lambda: torch.ops.aten.gelu_backward(tu, th, approximate="tanh"),
-        12 * M,
-    )
-    row(
-        "bias of 4C", lambda: kernels.bias_forward(h, as_cupy(tu[0])), lambda: th.add_(tu[0]), 8 * M
-    )
+    row("gelu", lambda: kernels.gelu_forward(h, (u, h)), lambda: F.gelu(th, approximate="tanh"),
+        8 * M)
+    row("gelu backward", lambda: kernels.gelu_backward(u, h, h),
+        lambda: torch.ops.aten.gelu_backward(tu, th, approximate="tanh"), 12 * M)
+    row("bias of 4C", lambda: kernels.bias_forward(h, as_cupy(tu[0])), lambda: th.add_(tu[0]),
+        8 * M)
     big = cp.empty((4 * C,), np.float32)
     row("bias backward of 4C", lambda: kernels.bias_backward(h, big), lambda: th.sum(0), 4 * M)
 
@@ -160,97 +137,60 @@ def kernel_table(bandwidth, matrix):
     wpe, twpe = here(T, C)
     tokens = np.random.default_rng(0).zipf(1.2, N) % CFG.vocab_size
     t_tokens, positions = torch.as_tensor(tokens, device=WHERE), torch.arange(N, device=WHERE) % T
-    c_tokens, c_positions = (
-        cp.asarray(tokens.astype(np.int32)),
-        cp.asarray((np.arange(N) % T).astype(np.int32)),
-    )
-    row(
-        "embedding",
-        lambda: kernels.embedding_forward(c_tokens, c_positions, wte, wpe, out=x),
-        lambda: twte[t_tokens] + twpe[positions],
-        2 * M,
-    )
-    look_ups, dwte, dwpe = (
-        tuple(map(cp.asarray, kernels.look_ups(tokens))),
-        cp.zeros((V, C), np.float32),
-        cp.zeros((T, C), np.float32),
-    )
-    row(
-        "embedding backward",
-        lambda: kernels.embedding_backward(x, look_ups, dwte),
-        lambda: torch.ops.aten.embedding_dense_backward(tx, t_tokens, V, -1, False),
-        M,
-    )
-    row(
-        "position backward",
-        lambda: kernels.position_backward(x, B, dwpe),
-        lambda: tx.view(B, T, C).sum(0),
-        M,
-    )
+    c_tokens, c_positions = (cp.asarray(tokens.astype(np.int32)),
+                             cp.asarray((np.arange(N) % T).astype(np.int32)))
+    row("embedding", lambda: kernels.embedding_forward(c_tokens, c_positions, wte, wpe, out=x),
+        lambda: twte[t_tokens] + twpe[positions], 2 * M)
+    look_ups, dwte, dwpe = (tuple(map(cp.asarray, kernels.look_ups(tokens))),
+                            cp.zeros((V, C), np.float32), cp.zeros((T, C), np.float32))
+    row("embedding backward", lambda: kernels.embedding_backward(x, look_ups, dwte),
+        lambda: torch.ops.aten.embedding_dense_backward(tx, t_tokens, V, -1, False), M)
+    row("position backward", lambda: kernels.position_backward(x, B, dwpe),
+        lambda: tx.view(B, T, C).sum(0), M)
     del wte, twte, dwte, h, th, u, tu
     forget()
 
     rows = 8192
     z, tz = here(rows, V)
     targets = torch.randint(CFG.vocab_size, (rows,), device=WHERE)
-    c_targets, weights, nll = (
-        cp.asarray(targets.int()),
-        cp.full((rows,), 1 / rows, np.float32),
-        cp.empty((rows,), np.float32),
-    )
+    c_targets, weights, nll = (cp.asarray(targets.int()), cp.full((rows,), 1 / rows, np.float32),
+                               cp.empty((rows,), np.float32))
     tz2 = tz.detach().clone().requires_grad_()
 
     def torch_cross():
         return torch.autograd.grad(F.cross_entropy(tz2.float(), targets), tz2)[0]
 
-    row(
-        f"cross-entropy, {rows} rows",
-        lambda: kernels.cross_entropy(z, c_targets, weights, CFG.vocab_size, nll),
-        torch_cross,
-        2 * 2 * rows * V,
-    )
+    row(f"cross-entropy, {rows} rows",
+        lambda: kernels.cross_entropy(z, c_targets, weights, CFG.vocab_size, nll), torch_cross,
+        2 * 2 * rows * V)
     del z, tz, tz2
     forget()
 
     for heads, size in ((NH, HS), (NH // 2, 2 * HS), (2 * NH, HS // 2)):
         qkv, tqkv = here(B, T, 3 * heads * size)
         do, tdo = here(B, T, heads * size)
-        o, lse, dqkv = (
-            cp.empty((B, T, heads * size), np.uint16),
-            cp.empty((B, heads, T, 1), np.float32),
-            cp.empty(qkv.shape, np.uint16),
-        )
-        q, k, v = (
-            a.view(B, T, heads, size).transpose(1, 2).detach().requires_grad_()
-            for a in tqkv.split(heads * size, 2)
-        )
+        o, lse, dqkv = (cp.empty((B, T, heads * size), np.uint16),
+                        cp.empty((B, heads, T, 1), np.float32), cp.empty(qkv.shape, np.uint16))
+        q, k, v = (a.view(B, T, heads, size).transpose(1, 2).detach().requires_grad_()
+                   for a in tqkv.split(heads * size, 2))
         best = {}
-        for backend in (
-            torch.nn.attention.SDPBackend.FLASH_ATTENTION,
-            torch.nn.attention.SDPBackend.CUDNN_ATTENTION,
-        ):
+        for backend in (torch.nn.attention.SDPBackend.FLASH_ATTENTION,
+                        torch.nn.attention.SDPBackend.CUDNN_ATTENTION):
             try:
                 with torch.nn.attention.sdpa_kernel(backend):
                     to = F.scaled_dot_product_attention(q, k, v, is_causal=True)
                     grad = tdo.view(B, T, heads, size).transpose(1, 2)
-                    best[backend.name] = (
-                        time_of(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
-                        time_of(
-                            lambda: torch.autograd.grad(to, (q, k, v), grad, retain_graph=True)
-                        ),
-                    )
+                    best[backend.name] = (time_of(lambda: F.scaled_dot_product_attention(
+                                                      q, k, v, is_causal=True)),
+                                          time_of(lambda: torch.autograd.grad(
+                                                      to, (q, k, v), grad, retain_graph=True)))
             except RuntimeError as e:
                 say(f"{backend.name}: {str(e)[:80]}")
         flops = 2 * B * T * T * heads * size
         for i, (name, work, n_flops) in enumerate(
-            (
-                ("forward", lambda: kernels.attention_forward(qkv, heads, (o, lse)), flops),
-                (
-                    "backward",
-                    lambda: kernels.attention_backward(do, (qkv, o, lse), heads, dqkv),
-                    2.5 * flops,
-                ),
-            )
+            (("forward", lambda: kernels.attention_forward(qkv, heads, (o, lse)), flops),
+             ("backward", lambda: kernels.attention_backward(do, (qkv, o, lse), heads, dqkv),
+              2.5 * flops))
         ):
             mine = time_of(work)
             say(
@@ -259,91 +199,49 @@ def kernel_table(bandwidth, matrix):
             )
     forget()
 
-    for name, K, width in (
-        ("qkv", C, 3 * C),
-        ("projection", C, C),
-        ("up", C, 4 * C),
-        ("down", 4 * C, C),
-    ):
-        (a, ta), (m, tm), (r, _), (bb, tbb) = (
-            here(N, K),
-            here(K, width),
-            here(N, width),
-            here(width),
-        )
-        dm, tdy = (
-            cp.empty((K, width), np.float32),
-            torch.randn(N, width, device=WHERE, dtype=torch.bfloat16),
-        )
+    for name, K, width in (("qkv", C, 3 * C), ("projection", C, C), ("up", C, 4 * C),
+                           ("down", 4 * C, C)):
+        (a, ta), (m, tm), (r, _), (bb, tbb) = (here(N, K), here(K, width), here(N, width),
+                                               here(width))
+        dm, tdy = (cp.empty((K, width), np.float32),
+                   torch.randn(N, width, device=WHERE, dtype=torch.bfloat16))
         dy = as_cupy(tdy)
-        row(
-            f"{name} {K}x{width}",
-            lambda: kernels.linear_forward(a, m, bb, r),
-            lambda: torch.addmm(tbb, ta, tm),
-            flops=2 * N * K * width,
-        )
-        row(
-            f"{name}: dx",
-            lambda: kernels.matmul(dy, m, a, w_t=True),
-            lambda: tdy @ tm.T,
-            flops=2 * N * K * width,
-        )
-        row(
-            f"{name}: dw, float32",
-            lambda: kernels.matmul(a, dy, dm, x_t=True, add=True),
-            lambda: ta.T @ tdy,
-            flops=2 * N * K * width,
-        )
+        row(f"{name} {K}x{width}", lambda: kernels.linear_forward(a, m, bb, r),
+            lambda: torch.addmm(tbb, ta, tm), flops=2 * N * K * width)
+        row(f"{name}: dx", lambda: kernels.matmul(dy, m, a, w_t=True), lambda: tdy @ tm.T,
+            flops=2 * N * K * width)
+        row(f"{name}: dw, float32", lambda: kernels.matmul(a, dy, dm, x_t=True, add=True),
+            lambda: ta.T @ tdy, flops=2 * N * K * width)
     forget()
     forget()
 
     n_params = device.Layout(CFG).size
     g, master, m, v = (cp.zeros((n_params,), np.float32) for _ in range(4))
-    copy, state, rates = (
-        cp.zeros((n_params,), np.uint16),
-        cp.asarray(np.ones(3, np.float32)),
-        cp.asarray(np.full(3, 1e-4, np.float32)),
-    )
+    copy, state, rates = (cp.zeros((n_params,), np.uint16), cp.asarray(np.ones(3, np.float32)),
+                          cp.asarray(np.full(3, 1e-4, np.float32)))
     p = torch.zeros(n_params, device=WHERE, requires_grad=True)
     p.grad = torch.zeros_like(p)
     fused = torch.optim.AdamW([p], lr=1e-4, fused=True)
-    row(
-        "AdamW",
+    row("AdamW",
         lambda: kernels.adamw(g, master, m, v, copy, state, rates, n_params, 0.9, 0.95, 1e-8, 0.1),
-        fused.step,
-        30 * n_params,
-    )
-    row(
-        "norm",
-        lambda: kernels.grad_norm(g, 1.0, state),
-        lambda: torch.linalg.vector_norm(p.grad),
-        4 * n_params,
-    )
+        fused.step, 30 * n_params)
+    row("norm", lambda: kernels.grad_norm(g, 1.0, state), lambda: torch.linalg.vector_norm(p.grad),
+        4 * n_params)
     forget()
 
 
 def beside_autograd():
     """One step of a small model: PyTorch's loss and gradients in float32 from the same weights."""
     cfg = gpt.Config(1000, 200, 256, 3, 4)
-    params = {
-        k: p + 0.05 * np.random.default_rng(1).standard_normal(p.shape).astype(np.float32)
-        for k, p in gpt.init(cfg, 0).items()
-    }
+    params = {k: p + 0.05 * np.random.default_rng(1).standard_normal(p.shape).astype(
+                  np.float32) for k,
+              p in gpt.init(cfg, 0).items()}
     tokens, targets = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, 5, 133))
     model = torch_gpt.GPT(cfg.vocab_size, cfg.n_positions, cfg.n_embd, cfg.n_layer, cfg.n_head).to(
-        WHERE
-    )
-    names = {
-        "wte": "wte",
-        "wpe": "wpe",
-        "ln_f": "ln_f",
-        "attn.c_attn": "c_attn",
-        "attn.c_proj": "c_proj",
-        "mlp.c_fc": "fc",
-        "mlp.c_proj": "fc_proj",
-        "ln_1": "ln_1",
-        "ln_2": "ln_2",
-    }
+        WHERE)
+    names = {"wte": "wte", "wpe": "wpe", "ln_f": "ln_f", "attn.c_attn": "c_attn",
+             "attn.c_proj": "c_proj", "mlp.c_fc": "fc", "mlp.c_proj": "fc_proj", "ln_1": "ln_1",
+             "ln_2": "ln_2"}
     theirs = dict(model.named_parameters())
 
     def of(k):  # our name -> theirs
@@ -365,10 +263,9 @@ def beside_autograd():
         for k, g in grads.items():
             want = theirs[of(k)].grad.cpu().numpy()
             want = want.T if want.ndim == 2 and k.startswith("h.") else want
-            worst = max(
-                worst,
-                float(np.linalg.norm(cp.asnumpy(g)[: len(want)] - want) / np.linalg.norm(want)),
-            )
+            worst = max(worst,
+                        float(np.linalg.norm(cp.asnumpy(g)[: len(want)] - want) / np.linalg.norm(
+                                  want)))
         say(
             f"a step beside PyTorch's in float32, ours in {'bf16' if bf16 else 'float32'}: loss {got:.6f} and {loss.item():.6f}, gradients differ by at most {worst:.1e}"
         )
@@ -394,13 +291,10 @@ def torch_training(batch, steps=12):
     torch.manual_seed(0)
     torch._dynamo.reset()  # or it takes the next batch size for one that changes, and compiles for any
     torch.set_float32_matmul_precision("high")
-    model = torch_gpt.GPT(
-        device.Layout(CFG).shapes["wte.weight"][0], T, CFG.n_embd, CFG.n_layer, CFG.n_head
-    ).to(WHERE)
-    optimizer, compiled = (
-        torch_gpt.adamw(model, 6e-4, (0.9, 0.95), 0.1),
-        torch.compile(model, dynamic=False),
-    )
+    model = torch_gpt.GPT(device.Layout(CFG).shapes["wte.weight"][0], T, CFG.n_embd, CFG.n_layer,
+                          CFG.n_head).to(WHERE)
+    optimizer, compiled = (torch_gpt.adamw(model, 6e-4, (0.9, 0.95), 0.1),
+                           torch.compile(model, dynamic=False))
     tokens, targets = torch.randint(CFG.vocab_size, (2, batch, T), device=WHERE)
     times = []
     for _ in range(steps):
@@ -477,9 +371,8 @@ def decode_table(bandwidth, new=200):
     try:
         import transformers
 
-        model = (
-            transformers.GPT2LMHeadModel(transformers.GPT2Config()).to(WHERE, torch.bfloat16).eval()
-        )
+        model = (transformers.GPT2LMHeadModel(transformers.GPT2Config()).to(
+                     WHERE, torch.bfloat16).eval())
     except ImportError:
         say("no transformers here to compare with")
         return
@@ -506,13 +399,8 @@ def main():
     bandwidth, matrix = peaks()
     # PyTorch compiles anew for each number of rows, which takes minutes: last, for what is done is
     # in the file
-    for part in (
-        beside_autograd,
-        lambda: kernel_table(bandwidth, matrix),
-        lambda: decode_table(bandwidth),
-        losses_table,
-        lambda: training_table(matrix),
-    ):
+    for part in (beside_autograd, lambda: kernel_table(bandwidth, matrix),
+                 lambda: decode_table(bandwidth), losses_table, lambda: training_table(matrix)):
         try:
             part()
         except Exception:

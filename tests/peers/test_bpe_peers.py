@@ -110,49 +110,27 @@ def test_ids_of_everything_equal_tiktoken(pair):
                 c: None for c in map(ord, set(text)) if unicodedata.category(chr(c)) == "Cn"
             }  # tables are of different years
             text = text.translate(unknown)
-            assert np.array_equal(
-                ours.encode_many([text])[0], theirs.encode_to_numpy(text, disallowed_special=())
-            ), path
+            assert np.array_equal(ours.encode_many([text])[0],
+                                  theirs.encode_to_numpy(text, disallowed_special=())), path
         n_bytes += len(raw)
     texts = random_texts(int(os.environ.get("LONGHAND_RANDOM", 5000)), seed=7)
     for text, ids in zip(texts, ours.encode_many(texts)):
         assert ids.tolist() == theirs.encode_ordinary(text), repr(text)
-    units = [
-        c
-        for c in map(chr, range(0x3001))
-        if c.isspace() or unicodedata.category(c)[0] in "PS" and ord(c) < 0x100
-    ]
+    units = [c for c in map(chr, range(0x3001))
+             if c.isspace() or unicodedata.category(c)[0] in "PS" and ord(c) < 0x100]
     for unit in units:
         assert ours.encode_ordinary(unit * 10_000) == theirs.encode_ordinary(unit * 10_000), repr(
-            unit
-        )
+            unit)
     assert ours.encode_ordinary("x" * 1_000_000) == theirs.encode_ordinary("x" * 1_000_000)
-    print(
-        f"{n_bytes / 1e6:.0f} MB of files, {len(texts):,} random texts, "
-        f"runs of {len(units)} characters: the same ids"
-    )
+    print(f"{n_bytes / 1e6:.0f} MB of files, {len(texts):,} random texts, "
+          f"runs of {len(units)} characters: the same ids")
 
 
 def test_bytes_equal_tiktoken(pair):
     ours, theirs = pair
     rng = np.random.default_rng(9)
-    parts = [
-        b" ",
-        b"\n",
-        b"\t",
-        b"a",
-        b"the",
-        b"'s",
-        b"1",
-        b"!",
-        "\u4e2d".encode(),
-        b"\xe4",
-        b"\xb8",
-        b"\xff",
-        b"  ",
-        b"\n\n ",
-        b"\xc3",
-    ]
+    parts = [b" ", b"\n", b"\t", b"a", b"the", b"'s", b"1", b"!", "\u4e2d".encode(), b"\xe4",
+             b"\xb8", b"\xff", b"  ", b"\n\n ", b"\xc3"]
     for _ in range(20_000):
         data = b"".join(parts[k] for k in rng.integers(len(parts), size=rng.integers(1, 12)))
         assert ours.encode_bytes(data) == theirs._encode_bytes(data), data
@@ -166,12 +144,9 @@ def test_decoding_and_offsets_equal_tiktoken(pair):
         assert ours.decode_tokens_bytes(ids) == theirs.decode_tokens_bytes(ids)
     ids = theirs.encode_ordinary(english(2_000_000))
     assert ours.decode_bytes(ids) == theirs.decode_bytes(ids) and ours.decode_bytes(
-        np.array(ids)
-    ) == theirs.decode_bytes(ids)
-    assert (
-        ours.token_byte_values() == theirs.token_byte_values()
-        and ours.max_token_value == theirs.max_token_value
-    )
+        np.array(ids)) == theirs.decode_bytes(ids)
+    assert (ours.token_byte_values() == theirs.token_byte_values()
+            and ours.max_token_value == theirs.max_token_value)
 
 
 def test_special_tokens_equal_tiktoken(pair):
@@ -187,13 +162,8 @@ def test_special_tokens_equal_tiktoken(pair):
         if rng.random() < 0.7:
             arguments["disallowed_special"] = ["all", (), {names[0]}, {"end"}][rng.integers(4)]
         results = []
-        for encode in (
-            ours.encode,
-            theirs.encode,
-            ours.encode_to_numpy,
-            theirs.encode_to_numpy,
-            lambda *a, **k: ours.encode_batch([a[0]], **k)[0],
-        ):
+        for encode in (ours.encode, theirs.encode, ours.encode_to_numpy, theirs.encode_to_numpy,
+                       lambda *a, **k: ours.encode_batch([a[0]], **k)[0]):
             try:
                 results.append(list(encode(text, **arguments)))
             except ValueError:
@@ -209,31 +179,14 @@ def test_what_may_follow_equals_tiktoken(pair):
     ours, theirs = pair
     rng, text = random.Random(3), english(200_000)
     cuts = [rng.randrange(len(text)) for _ in range(25)]
-    texts = (
-        [text[at : at + rng.randint(1, 60)] for at in cuts]
-        + random_texts(25, seed=5)
-        + [found[at % 900 :][:20] for found, at in zip(languages(3000)[::40], cuts)]
-    )
-    for text in texts + [
-        "hello fanta",
-        "",
-        "a",
-        "\n",
-        "\n\n",
-        " ",
-        "  ",
-        "x\n  ",
-        "x\r\n  ",
-        "!\n\n  ",
-        "x<|endoftext|>",
-        "x<|endoftext|> w",
-        "x\u3000\u3000",
-        "a\u00a0\n ",
-    ]:
-        (stable, found), (want, those) = (
-            tokenizer.encode_with_unstable(text, allowed_special="all")
-            for tokenizer in (ours, theirs)
-        )
+    texts = ([text[at : at + rng.randint(1, 60)] for at in cuts] + random_texts(25, seed=5)
+             + [found[at % 900 :][:20] for found, at in zip(languages(3000)[::40], cuts)])
+    for text in texts + ["hello fanta", "", "a", "\n", "\n\n", " ", "  ", "x\n  ", "x\r\n  ",
+                         "!\n\n  ", "x<|endoftext|>", "x<|endoftext|> w", "x\u3000\u3000",
+                         "a\u00a0\n "]:
+        (stable, found), (want, those) = (tokenizer.encode_with_unstable(
+                                              text, allowed_special="all")
+                                          for tokenizer in (ours, theirs))
         assert stable == want and {*map(tuple, found)} == {*map(tuple, those)}, text
     for data in (b"x\r\n  \xe4", b"a \n\xff", b"x\n \xe4\xb8", b"hello\r\n \t\xff"):
         assert ours.encode_bytes(data) == theirs._encode_bytes(data)
@@ -245,24 +198,17 @@ def test_all_that_tiktokens_encoding_has(pair):
     for name in (name for name in dir(theirs) if not name.startswith("_")):
         assert hasattr(ours, name), name
         if callable(getattr(theirs, name)):
-            keywords = {
-                key
-                for key, p in inspect.signature(getattr(theirs, name)).parameters.items()
-                if p.kind == p.KEYWORD_ONLY
-            }
+            keywords = {key for key,
+                        p in inspect.signature(
+                            getattr(theirs, name)).parameters.items() if p.kind == p.KEYWORD_ONLY}
             assert keywords <= set(inspect.signature(getattr(ours, name)).parameters), name
     assert ours.name == theirs.name
-    for call in (
-        lambda t: t.encode_single_token("no such token"),
-        lambda t: t.encode_single_token(b"\xff\xfe\xfd"),
-        lambda t: t.decode([10**6]),
-        lambda t: t.decode_single_token_bytes(10**6),
-        lambda t: t.encode("<|endoftext|>"),
-        lambda t: t.encode(5),
-        lambda t: t.encode_ordinary(b"x"),
-        lambda t: t.encode_batch(["<|endoftext|>"]),
-        lambda t: t.decode_with_offsets([t.encode_single_token(b"\xff")]),
-    ):
+    for call in (lambda t: t.encode_single_token("no such token"),
+                 lambda t: t.encode_single_token(b"\xff\xfe\xfd"), lambda t: t.decode([10**6]),
+                 lambda t: t.decode_single_token_bytes(10**6), lambda t: t.encode("<|endoftext|>"),
+                 lambda t: t.encode(5), lambda t: t.encode_ordinary(b"x"),
+                 lambda t: t.encode_batch(["<|endoftext|>"]),
+                 lambda t: t.decode_with_offsets([t.encode_single_token(b"\xff")])):
         kinds = []
         for tokenizer in (ours, theirs):
             with pytest.raises(Exception) as error:
@@ -270,8 +216,7 @@ def test_all_that_tiktokens_encoding_has(pair):
             kinds.append(error.type)
         assert kinds[0] == kinds[1]
     assert ours.encode_single_token(b"<|endoftext|>") == theirs.encode_single_token(
-        b"<|endoftext|>"
-    )
+        b"<|endoftext|>")
 
 
 def test_our_vocabulary_in_tiktoken():
@@ -356,52 +301,30 @@ def test_json_that_tokenizers_trained(tmp_path):
 def test_llamas_and_qwens_json(tmp_path):
     """The forms of those families, made by tokenizers itself."""
     tokenizers = pytest.importorskip("tokenizers")
-    from tokenizers import (
-        Regex,
-        decoders,
-        models,
-        normalizers,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
+    from tokenizers import (Regex, decoders, models, normalizers, pre_tokenizers, processors,
+                            trainers)
 
     for name, ignore_merges in (("cl100k", True), ("qwen2", False)):
         theirs = tokenizers.Tokenizer(models.BPE(ignore_merges=ignore_merges))
         theirs.normalizer = normalizers.NFC() if name == "qwen2" else None
         theirs.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(PATTERNS[name]), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+            [pre_tokenizers.Split(Regex(PATTERNS[name]), "isolated"),
+             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
         theirs.decoder = decoders.ByteLevel()
         theirs.train_from_iterator(
             [english(500_000), *languages(1000)],
-            trainers.BpeTrainer(
-                vocab_size=3000,
-                special_tokens=["<|begin_of_text|>", "<|im_end|>"],
-                show_progress=False,
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            ),
-        )
+            trainers.BpeTrainer(vocab_size=3000, special_tokens=["<|begin_of_text|>", "<|im_end|>"],
+                                show_progress=False,
+                                initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
         if name == "cl100k":
             theirs.post_processor = processors.Sequence(
-                [
-                    processors.ByteLevel(trim_offsets=False),
-                    processors.TemplateProcessing(
-                        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
-                    ),
-                ]
-            )
+                [processors.ByteLevel(trim_offsets=False),
+                 processors.TemplateProcessing(single="<|begin_of_text|> $A",
+                                               special_tokens=[("<|begin_of_text|>", 0)])])
         theirs.save(str(tmp_path / "tokenizer.json"))
         ours = Encoding.load(tmp_path / "tokenizer.json")
-        texts = [
-            english(300_000),
-            "cafe\u0301 x<|im_end|>y 12345",
-            *languages(2000),
-            *random_texts(500, seed=9),
-        ]
+        texts = [english(300_000), "cafe\u0301 x<|im_end|>y 12345", *languages(2000),
+                 *random_texts(500, seed=9)]
         same_ids(ours, theirs, texts)
         ours.save(tmp_path / "tokenizer.json")
         same_ids(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")), texts)
@@ -413,20 +336,13 @@ def test_json_of_a_pattern_that_leaves_gaps(tmp_path, pattern):
     from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
     theirs = tokenizers.Tokenizer(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+        [pre_tokenizers.Split(Regex(pattern), "isolated"),
+         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     theirs.decoder = decoders.ByteLevel()
-    theirs.train_from_iterator(
-        [english(100_000)],
-        trainers.BpeTrainer(
-            vocab_size=600,
-            show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
+    theirs.train_from_iterator([english(100_000)],
+                               trainers.BpeTrainer(
+                                   vocab_size=600, show_progress=False,
+                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = Encoding.load(tmp_path / "tokenizer.json")
     texts = [english(50_000), *languages(300), *random_texts(200, seed=10)]
@@ -442,9 +358,8 @@ def test_gpt2s_files_in_tokenizers(tmp_path):
     from tokenizers import models, pre_tokenizers
     ours = Encoding.train([english(300_000)], 1500, "gpt2", ["<|endoftext|>"])
     ours.save(tmp_path / "vocab.json")
-    theirs = tokenizers.Tokenizer(
-        models.BPE.from_file(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
-    )
+    theirs = tokenizers.Tokenizer(models.BPE.from_file(str(tmp_path / "vocab.json"),
+                                                       str(tmp_path / "merges.txt")))
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     texts = [english(300_000), *languages(500)]
     same_ids(ours, theirs, texts)
@@ -465,46 +380,18 @@ def test_published_tokenizers(name):
     assert (ours.pattern == DEEPSEEK_V3) == (name == "deepseek_v3")
     rng = random.Random(1)
     added = [*ours.special_tokens, *ours.words]
-    parts = [
-        *added[:30],
-        *added[-30:],
-        " ",
-        "\n",
-        "a",
-        "\u00e9",
-        "e\u0301",
-        "1",
-        "!",
-        "  ",
-        "<",
-        "<|",
-        "\uff5c>",
-        "hello",
-        "\u4e2d",
-    ]
-    programs = [
-        file.read_text(encoding="utf-8")
-        for file in sorted([*ROOT.glob("*.py"), *ROOT.glob("web/*.py")])[::3]
-    ]
+    parts = [*added[:30], *added[-30:], " ", "\n", "a", "\u00e9", "e\u0301", "1", "!", "  ", "<",
+             "<|", "\uff5c>", "hello", "\u4e2d"]
+    programs = [file.read_text(encoding="utf-8")
+                for file in sorted([*ROOT.glob("*.py"), *ROOT.glob("web/*.py")])[::3]]
     # tokenizers composes by Unicode 9, which does not know 51 of today's marks.
     composed = tokenizers.normalizers.NFC().normalize_str
-    texts = [
-        text
-        for text in random_texts(1500, seed=12)
-        if composed(text) == unicodedata.normalize("NFC", text)
-    ]
+    texts = [text for text in random_texts(1500, seed=12)
+             if composed(text) == unicodedata.normalize("NFC", text)]
     assert len(texts) > 1490
-    same_ids(
-        ours,
-        theirs,
-        [
-            english(500_000),
-            *languages(5000),
-            *programs,
-            *texts,
-            *("".join(rng.choices(parts, k=rng.randint(1, 12))) for _ in range(1500)),
-        ],
-    )
+    same_ids(ours, theirs,
+             [english(500_000), *languages(5000), *programs, *texts,
+              *("".join(rng.choices(parts, k=rng.randint(1, 12))) for _ in range(1500))])
 
 
 def test_llama_2_is_refused_by_name():
@@ -524,114 +411,46 @@ def any_form(rng, content):
         return rng.random() < p
 
     def step():
-        pattern = rng.choice(
-            [
-                r"\s+",
-                r"\p{N}{1,3}",
-                r"[\u4e00-\u9fa5]+",
-                r"[\r\n]",
-                r"\s?[A-Za-z]+",
-                r"\s+$",
-                r"^a",
-                r"(?=[A-Z])",
-                r"\w+",
-                r"[^\w\s]+",
-                r"\b",
-                r"'(?i:[sdmt]|ll)",
-                PATTERNS["cl100k"],
-                PATTERNS["o200k"],
-            ]
-        )
-        return rng.choice(
-            [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": pattern},
-                    "behavior": rng.choice(BEHAVIORS),
-                    "invert": chance(0.3),
-                },
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": pattern},
-                    "behavior": "Isolated",
-                    "invert": False,
-                },
-                {
-                    "type": "Split",
-                    "pattern": {"String": rng.choice("-. ")},
-                    "behavior": rng.choice(BEHAVIORS),
-                    "invert": chance(0.3),
-                },
-                {"type": "Digits", "individual_digits": chance(0.5)},
-                {"type": "Punctuation", "behavior": rng.choice(BEHAVIORS)},
-                {"type": rng.choice(["WhitespaceSplit", "Whitespace", "BertPreTokenizer"])},
-                {"type": "CharDelimiterSplit", "delimiter": "#"},
-            ]
-        )
+        pattern = rng.choice([r"\s+", r"\p{N}{1,3}", r"[\u4e00-\u9fa5]+", r"[\r\n]",
+                              r"\s?[A-Za-z]+", r"\s+$", r"^a", r"(?=[A-Z])", r"\w+", r"[^\w\s]+",
+                              r"\b", r"'(?i:[sdmt]|ll)", PATTERNS["cl100k"], PATTERNS["o200k"]])
+        return rng.choice([{"type": "Split", "pattern": {"Regex": pattern},
+                            "behavior": rng.choice(BEHAVIORS), "invert": chance(0.3)},
+                           {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
+                            "invert": False},
+                           {"type": "Split", "pattern": {"String": rng.choice("-. ")},
+                            "behavior": rng.choice(BEHAVIORS), "invert": chance(0.3)},
+                           {"type": "Digits", "individual_digits": chance(0.5)},
+                           {"type": "Punctuation", "behavior": rng.choice(BEHAVIORS)},
+                           {"type": rng.choice(["WhitespaceSplit", "Whitespace",
+                                                "BertPreTokenizer"])},
+                           {"type": "CharDelimiterSplit", "delimiter": "#"}])
 
     def normalizer():
-        return rng.choice(
-            [
-                {"type": rng.choice(["NFC", "NFD", "NFKC", "NFKD", "Lowercase"])},
-                {"type": "Strip", "strip_left": chance(0.5), "strip_right": True},
-                {
-                    "type": "Replace",
-                    "pattern": rng.choice([{"String": " "}, {"Regex": r"\s+"}]),
-                    "content": "_",
-                },
-                {"type": "Prepend", "prepend": "_"},
-            ]
-        )
+        return rng.choice([{"type": rng.choice(["NFC", "NFD", "NFKC", "NFKD", "Lowercase"])},
+                           {"type": "Strip", "strip_left": chance(0.5), "strip_right": True},
+                           {"type": "Replace",
+                            "pattern": rng.choice([{"String": " "}, {"Regex": r"\s+"}]),
+                            "content": "_"},
+                           {"type": "Prepend", "prepend": "_"}])
 
     steps = [step() for _ in range(rng.choice([0, 1, 1, 2, 3]))]
-    steps.insert(
-        rng.randint(0, len(steps)) if chance(0.3) else len(steps),
-        {
-            "type": "ByteLevel",
-            "add_prefix_space": chance(0.3),
-            "trim_offsets": True,
-            "use_regex": chance(0.5),
-        },
-    )
+    steps.insert(rng.randint(0, len(steps)) if chance(0.3) else len(steps),
+                 {"type": "ByteLevel", "add_prefix_space": chance(0.3), "trim_offsets": True,
+                  "use_regex": chance(0.5)})
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     content["normalizer"] = rng.choice(
-        [
-            None,
-            normalizer(),
-            {"type": "Sequence", "normalizers": [normalizer() for _ in range(rng.randint(0, 3))]},
-        ]
-    )
+        [None, normalizer(),
+         {"type": "Sequence", "normalizers": [normalizer() for _ in range(rng.randint(0, 3))]}])
     vocab, content["added_tokens"] = content["model"]["vocab"], []
     free = len(vocab)
-    for name in rng.sample(
-        [
-            "<x>",
-            "<x>y",
-            "<\u00e9>",
-            "  ",
-            "<Big>",
-            "<big>",
-            "word",
-            "\u4e2d",
-            "Bo",
-            "\n",
-            "a",
-            "otter",
-            "\u00e9",
-            "\u03a3\u03a3",
-            "the",
-        ],
-        rng.randint(0, 6),
-    ):
-        content["added_tokens"].append(
-            {
-                "id": vocab.get(name, free),
-                "content": name,
-                "special": chance(0.5),
-                "normalized": chance(0.5),
-                **{key: chance(0.2) for key in ("single_word", "lstrip", "rstrip")},
-            }
-        )
+    for name in rng.sample(["<x>", "<x>y", "<\u00e9>", "  ", "<Big>", "<big>", "word", "\u4e2d",
+                            "Bo", "\n", "a", "otter", "\u00e9", "\u03a3\u03a3", "the"],
+                           rng.randint(0, 6)):
+        content["added_tokens"].append({"id": vocab.get(name, free), "content": name,
+                                        "special": chance(0.5), "normalized": chance(0.5),
+                                        **{key: chance(0.2)
+                                           for key in ("single_word", "lstrip", "rstrip")}})
         free += name not in vocab
     return content
 
@@ -641,36 +460,16 @@ def test_json_of_any_form(tmp_path):
     save of it. Some are refused, most are not."""
     tokenizers = pytest.importorskip("tokenizers")
     rng, n_read, n = random.Random(4), 0, int(os.environ.get("LONGHAND_RANDOM", 5000)) // 50
-    Encoding.train(
-        [
-            'Once there was a little otter named Bo. Bo liked 12 + 30 and the sea.\n'
-            '"Don\'t go!" caf\u00e9\n\n'
-        ]
-        * 3,
-        330,
-        "gpt2",
-        (),
-    ).save(tmp_path / "base.json")
+    Encoding.train(['Once there was a little otter named Bo. Bo liked 12 + 30 and the sea.\n'
+                    '"Don\'t go!" caf\u00e9\n\n'] * 3,
+                   330, "gpt2", ()).save(tmp_path / "base.json")
     base = (tmp_path / "base.json").read_text(encoding="utf-8")
-    parts = [
-        *"aAbBsx  \n\t12\u00bd_-'#!.\u00e9\u4e2de\u0301\u017f\u03a3\u03c3\u0130\u00a0\u200c",
-            "\U0001f600",
-        "the ",
-        "otter",
-        "<x>",
-        "<x>y",
-        "<\u00e9>",
-        "<e\u0301>",
-        "  ",
-        "<Big>",
-        "<big>",
-        "word",
-        "Bo",
-    ]
+    parts = [*"aAbBsx  \n\t12\u00bd_-'#!.\u00e9\u4e2de\u0301\u017f\u03a3\u03c3\u0130\u00a0\u200c",
+             "\U0001f600", "the ", "otter", "<x>", "<x>y", "<\u00e9>", "<e\u0301>", "  ", "<Big>",
+             "<big>", "word", "Bo"]
     for _ in range(n):
-        (tmp_path / "a.json").write_text(
-            json.dumps(any_form(rng, json.loads(base))), encoding="utf-8"
-        )
+        (tmp_path / "a.json").write_text(json.dumps(any_form(rng, json.loads(base))),
+                                         encoding="utf-8")
         try:
             ours = Encoding.load(tmp_path / "a.json")
         except ValueError as error:
@@ -678,9 +477,8 @@ def test_json_of_any_form(tmp_path):
             continue
         n_read += 1
         ours.save(tmp_path / "b.json")
-        each = [
-            tokenizers.Tokenizer.from_file(str(tmp_path / name)) for name in ("a.json", "b.json")
-        ]
+        each = [tokenizers.Tokenizer.from_file(str(tmp_path / name))
+                for name in ("a.json", "b.json")]
         assert Encoding.load(tmp_path / "b.json").fingerprint == ours.fingerprint
         for length in [*range(15)] * 2 + [300]:
             text = "".join(rng.choices(parts, k=length))
@@ -690,9 +488,7 @@ def test_json_of_any_form(tmp_path):
                 assert "bad split" in str(error)
                 continue
             assert [ours.encode(text, allowed_special="all")] * 2 == want, (
-                text,
-                (tmp_path / "a.json").read_text()[-3000:],
-            )
+                text, (tmp_path / "a.json").read_text()[-3000:])
     assert n_read > 0.9 * n
 
 
@@ -705,19 +501,12 @@ def hugging_face_merges(texts, vocab_size, name):
     from tokenizers import Regex, models, pre_tokenizers, trainers
     theirs = tokenizers.Tokenizer(models.BPE())
     theirs.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERNS[name]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    theirs.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
+        [pre_tokenizers.Split(Regex(PATTERNS[name]), "isolated"),
+         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    theirs.train_from_iterator(texts,
+                               trainers.BpeTrainer(
+                                   vocab_size=vocab_size, show_progress=False,
+                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     merges = json.loads(theirs.to_str())["model"]["merges"]
     return [to_bytes("".join(pair)) for pair in merges]
 
@@ -797,11 +586,9 @@ def speed_table():
     n_bytes, n_many = len(text.encode()), sum(len(t.encode()) for t in many)
     peers = ("tiktoken", "tokenizers", "rustbpe")
     versions = ", ".join(f"{name} {version(name)}" for name in peers)
-    print(
-        f"english.txt, {n_bytes / 1e6:.1f} MB; udhr, {n_many / 1e6:.1f} MB; seconds, "
-        f"best of 5 in turns; {versions}, "
-        f"Python {sys.version.split()[0]}; ratio = peer's time / ours"
-    )
+    print(f"english.txt, {n_bytes / 1e6:.1f} MB; udhr, {n_many / 1e6:.1f} MB; seconds, "
+          f"best of 5 in turns; {versions}, "
+          f"Python {sys.version.split()[0]}; ratio = peer's time / ours")
     for name in ENCODINGS:
         tokenizer = Encoding.load(data_file(f"{name}.tiktoken"))
         peer = tiktoken_encoding(name, tokenizer)
@@ -811,90 +598,51 @@ def speed_table():
         def first(job):
             return lambda: (encoder.forget(), job())  # as if nothing had been encoded before
 
-        one = {
-            "tiktoken list": lambda: peer.encode_ordinary(text),
-            "tiktoken numpy": lambda: peer.encode_to_numpy(text, disallowed_special=()),
-        }
-        table_line(
-            f"encode {name}, first time, numpy",
-            n_bytes,
-            {
-                "bpe.py": first(lambda: tokenizer.encode_to_numpy(text, disallowed_special=())),
-                **one,
-            },
-        )
-        table_line(
-            f"encode {name}, first time, list",
-            n_bytes,
-            {"bpe.py": first(lambda: tokenizer.encode_ordinary(text)), **one},
-        )
-        table_line(
-            f"encode {name}, again, numpy",
-            n_bytes,
-            {"bpe.py": lambda: tokenizer.encode_to_numpy(text, disallowed_special=()), **one},
-        )
+        one = {"tiktoken list": lambda: peer.encode_ordinary(text),
+               "tiktoken numpy": lambda: peer.encode_to_numpy(text, disallowed_special=())}
+        table_line(f"encode {name}, first time, numpy", n_bytes,
+                   {"bpe.py": first(lambda: tokenizer.encode_to_numpy(text, disallowed_special=())),
+                    **one})
+        table_line(f"encode {name}, first time, list", n_bytes,
+                   {"bpe.py": first(lambda: tokenizer.encode_ordinary(text)), **one})
+        table_line(f"encode {name}, again, numpy", n_bytes,
+                   {"bpe.py": lambda: tokenizer.encode_to_numpy(text, disallowed_special=()),
+                    **one})
         two = {"tiktoken": lambda: peer.encode_ordinary_batch(documents, num_threads=2)}
-        lists, arrays = (
-            lambda f=f: f(documents, num_threads=2)
-            for f in (tokenizer.encode_ordinary_batch, tokenizer.encode_many)
-        )
-        table_line(
-            f"encode {name}, 2 threads, first, list", n_bytes, {"bpe.py": first(lists), **two}
-        )
-        table_line(
-            f"encode {name}, 2 threads, first, numpy", n_bytes, {"bpe.py": first(arrays), **two}
-        )
+        lists, arrays = (lambda f=f: f(documents, num_threads=2)
+                         for f in (tokenizer.encode_ordinary_batch, tokenizer.encode_many))
+        table_line(f"encode {name}, 2 threads, first, list", n_bytes,
+                   {"bpe.py": first(lists), **two})
+        table_line(f"encode {name}, 2 threads, first, numpy", n_bytes,
+                   {"bpe.py": first(arrays), **two})
         table_line(f"encode {name}, 2 threads, again, list", n_bytes, {"bpe.py": lists, **two})
         table_line(f"encode {name}, 2 threads, again, numpy", n_bytes, {"bpe.py": arrays, **two})
-        table_line(
-            f"encode {name}, 8,000 short texts, again",
-            n_bytes,
-            {
-                "bpe.py": lambda: tokenizer.encode_ordinary_batch(short, num_threads=2),
-                "tiktoken": lambda: peer.encode_ordinary_batch(short, num_threads=2),
-            },
-        )
+        table_line(f"encode {name}, 8,000 short texts, again", n_bytes,
+                   {"bpe.py": lambda: tokenizer.encode_ordinary_batch(short, num_threads=2),
+                    "tiktoken": lambda: peer.encode_ordinary_batch(short, num_threads=2)})
         each = {"tiktoken": lambda: [peer.encode_ordinary(t) for t in many]}
-        table_line(
-            f"encode {name}, udhr, first time, list",
-            n_many,
-            {"bpe.py": first(lambda: tokenizer.encode_ordinary_batch(many, num_threads=1)), **each},
-        )
+        table_line(f"encode {name}, udhr, first time, list", n_many,
+                   {"bpe.py": first(lambda: tokenizer.encode_ordinary_batch(many, num_threads=1)),
+                    **each})
         ids = peer.encode_ordinary(text)
         array = np.array(ids)
-        table_line(
-            f"decode {name}, from a list",
-            n_bytes,
-            {"bpe.py": lambda: tokenizer.decode(ids), "tiktoken": lambda: peer.decode(ids)},
-        )
-        table_line(
-            f"decode {name}, from an array",
-            n_bytes,
-            {"bpe.py": lambda: tokenizer.decode(array), "tiktoken": lambda: peer.decode(ids)},
-        )
+        table_line(f"decode {name}, from a list", n_bytes,
+                   {"bpe.py": lambda: tokenizer.decode(ids), "tiktoken": lambda: peer.decode(ids)})
+        table_line(f"decode {name}, from an array", n_bytes,
+                   {"bpe.py": lambda: tokenizer.decode(array),
+                    "tiktoken": lambda: peer.decode(ids)})
     fast = tokenizers.Tokenizer.from_str(huggingface.json_file(tokenizer, "-").decode())
-    table_line(
-        f"encode {name}, again, numpy",
-        n_bytes,
-        {
-            "bpe.py": lambda: tokenizer.encode_to_numpy(text, disallowed_special=()),
-            "tokenizers": lambda: fast.encode(text),
-        },
-        1,
-    )
+    table_line(f"encode {name}, again, numpy", n_bytes,
+               {"bpe.py": lambda: tokenizer.encode_to_numpy(text, disallowed_special=()),
+                "tokenizers": lambda: fast.encode(text)},
+               1)
     for vocab_size in (4096, 32768):
-        table_line(
-            f"train {vocab_size:,}, gpt4 pattern, 2 cores",
-            n_bytes,
-            {
-                "bpe.py": lambda: Encoding.train([text], vocab_size, "gpt4", (), workers=2),
-                "rustbpe": lambda: rustbpe.Tokenizer().train_from_iterator(
-                    iter([text]), vocab_size, pattern=PATTERNS["gpt4"]
-                ),
-                "tokenizers": lambda: hugging_face_merges([text], vocab_size, "gpt4"),
-            },
-            3,
-        )
+        table_line(f"train {vocab_size:,}, gpt4 pattern, 2 cores", n_bytes,
+                   {"bpe.py": lambda: Encoding.train([text], vocab_size, "gpt4", (), workers=2),
+                    "rustbpe": lambda: rustbpe.Tokenizer().train_from_iterator(
+                        iter([text]), vocab_size, pattern=PATTERNS["gpt4"]),
+                    "tokenizers": lambda: hugging_face_merges([text], vocab_size, "gpt4")},
+                   3)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,8 @@ from web import quality
 from web import warc
 from web import words
 
-DATA = Path(
-    os.environ.get("LONGHAND_DATA")
-    or Path(__file__).parent.parent.parent.parent / "shared" / "data"
-)
+DATA = Path(os.environ.get("LONGHAND_DATA")
+            or Path(__file__).parent.parent.parent.parent / "shared" / "data")
 
 
 def need(name):
@@ -46,17 +44,11 @@ def blocks(text, n_lines):
 @pytest.fixture(scope="module")
 def texts():
     """Main texts of the development crawl, articles first, pieces of English prose, and made-up borderline cases."""
-    pages = [
-        extract.main_text(r.body, r.url, r.charset)
-        for r in warc.read_warc(need("crawl-dev.warc.gz"))
-        if r.type == "response"
-    ]
+    pages = [extract.main_text(r.body, r.url, r.charset)
+             for r in warc.read_warc(need("crawl-dev.warc.gz")) if r.type == "response"]
     pieces = blocks(need("english.txt").read_text(encoding="utf-8"), 40)[:100]
-    edges = [
-        mark.join(piece.split("\n")[:n])
-        for i, piece in enumerate(pieces[:60])
-        for n, mark in ((i, "\n"), (i, "...\n"), (3 * i, " # "), (9, "\n- "))
-    ]
+    edges = [mark.join(piece.split("\n")[:n]) for i, piece in enumerate(pieces[:60]) for n,
+             mark in ((i, "\n"), (i, "...\n"), (3 * i, " # "), (9, "\n- "))]
     return [t for t in pages + pieces + edges if t.strip()]
 
 
@@ -71,82 +63,47 @@ def kinds(texts):
     prose = texts[240:340]
     tables = []
     for _ in range(60):
-        cells = [
-            rng.choice(
-                [f"{rng.randint(0, 9999)}", f"{rng.uniform(0, 99):.2f}", f"${rng.randint(1, 99)}"]
-            )
-            + rng.choice(["", "kg", " km", "MB", "%", "th", "x9"])
-            for _ in range(80)
-        ]
+        cells = [rng.choice([
+                                f"{rng.randint(0, 9999)}", f"{rng.uniform(0, 99):.2f}",
+                                f"${rng.randint(1, 99)}"
+                            ]) + rng.choice(["", "kg", " km", "MB", "%", "th", "x9"])
+                 for _ in range(80)]
         tables.append("".join(cell + rng.choice(["|", " | ", "\t", "\n"]) for cell in cells))
-    chat = [
-        " ".join(
-            word.replace("'", "").lower()
-            + rng.choice(["", "", "", "!!", "...", " " + rng.choice(SLANG.split()), "\U0001f602"])
-            for word in text.split()
-        )
-        for text in prose
-    ]
-    addresses = [
-        " ".join(
-            word
-            if rng.random() > 0.1
-            else rng.choice(
-                [
-                    "http://a.com/b-c?d=e",
-                    "(www.x.co.uk:80/y),",
-                    "jo.doe@a.org.",
-                    "192.168.0.1/a",
-                    "file.tar.gz",
-                    "Site.Com/x",
-                ]
-            )
-            for word in text.split()
-        )
-        for text in prose
-    ]
-    return {
-        "articles": texts[:90],
-        "prose": prose,
-        "verse": blocks(need("tinyshakespeare.txt").read_text(encoding="utf-8"), 100)[:200],
-        "questions": [p["question"] for p in problems[:300]],
-        "answers": [
-            p["answer"] + "\n" + q["answer"] for p, q in zip(problems[:300], problems[300:])
-        ],
-        "readability": [
-            page["text"]
-            for page in json.loads(
-                need("readability/gold.json").read_text(encoding="utf-8")
-            ).values()
-        ],
-        "code": [
-            piece
-            for path in sorted(Path(data.__file__).parent.glob("web/*.py"))
-            for piece in blocks(path.read_text(encoding="utf-8"), 80)
-        ],
-        "tables": tables,
-        "chat": chat,
-        "addresses": addresses,
-        "upper case": [text.upper() for text in prose[:40]],
-    }
+    chat = [" ".join(word.replace("'", "").lower() + rng.choice(
+                         ["", "", "", "!!", "...", " " + rng.choice(SLANG.split()), "\U0001f602"])
+                     for word in text.split())
+            for text in prose]
+    addresses = [" ".join(word
+                          if rng.random() > 0.1 else rng.choice(
+                              ["http://a.com/b-c?d=e", "(www.x.co.uk:80/y),", "jo.doe@a.org.",
+                               "192.168.0.1/a", "file.tar.gz", "Site.Com/x"]
+                          )
+                          for word in text.split())
+                 for text in prose]
+    return {"articles": texts[:90], "prose": prose,
+            "verse": blocks(need("tinyshakespeare.txt").read_text(encoding="utf-8"), 100)[:200],
+            "questions": [p["question"] for p in problems[:300]],
+            "answers": [p["answer"] + "\n" + q["answer"] for p,
+                        q in zip(problems[:300], problems[300:])],
+            "readability": [page["text"]
+                            for page in json.loads(need("readability/gold.json").read_text(
+                                                       encoding="utf-8")).values()],
+            "code": [piece for path in sorted(Path(data.__file__).parent.glob("web/*.py"))
+                     for piece in blocks(path.read_text(encoding="utf-8"), 80)],
+            "tables": tables, "chat": chat, "addresses": addresses,
+            "upper case": [text.upper() for text in prose[:40]]}
 
 
 @pytest.fixture(scope="module")
 def checks():
     pytest.importorskip("datatrove", exc_type=ImportError)
-    from datatrove.pipeline.filters import (
-        C4QualityFilter,
-        FineWebQualityFilter,
-        GopherQualityFilter,
-        GopherRepetitionFilter,
-    )
+    from datatrove.pipeline.filters import (C4QualityFilter, FineWebQualityFilter,
+                                            GopherQualityFilter, GopherRepetitionFilter)
 
-    return [
-        (GopherRepetitionFilter(), data.gopher_repetition),
-        (GopherQualityFilter(), data.gopher_quality),
-        (C4QualityFilter(filter_no_terminal_punct=False), data.c4_quality),
-        (FineWebQualityFilter(), data.fineweb_quality),
-    ]
+    return [(GopherRepetitionFilter(), data.gopher_repetition),
+            (GopherQualityFilter(), data.gopher_quality),
+            (C4QualityFilter(filter_no_terminal_punct=False), data.c4_quality),
+            (FineWebQualityFilter(), data.fineweb_quality)]
 
 
 def four_filters(texts):
@@ -177,15 +134,11 @@ def verdicts(theirs, ours, text):
 def test_with_our_words_every_decision_is_datatroves(texts, checks, monkeypatch):
     for theirs, ours in checks:
         module = sys.modules[type(theirs).__module__]
-        monkeypatch.setattr(
-            module, "split_into_words", lambda text, language: words.words(text), raising=False
-        )
-        monkeypatch.setattr(
-            module,
-            "split_into_sentences",
-            lambda text, language: ["s"] * words.count_sentences(text),
-            raising=False,
-        )
+        monkeypatch.setattr(module, "split_into_words", lambda text, language: words.words(text),
+                            raising=False)
+        monkeypatch.setattr(module, "split_into_sentences",
+                            lambda text, language: ["s"] * words.count_sentences(text),
+                            raising=False)
         reasons = set()
         for text in texts:
             a, b = verdicts(theirs, ours, text)
@@ -213,9 +166,8 @@ def test_decisions_and_speed_beside_datatrove(texts, checks):
     for theirs, ours in checks:
         ours_and_theirs = [verdicts(theirs, ours, text) for text in texts]
         alike = [(a[0] is None) == (b[0] is None) for a, b in ours_and_theirs]
-        rewritten = [
-            a[0] == b[0] for a, b in ours_and_theirs if a[0] is not None and b[0] is not None
-        ]
+        rewritten = [a[0] == b[0] for a,
+                     b in ours_and_theirs if a[0] is not None and b[0] is not None]
         print(
             f"{theirs.name}: {sum(alike)} of {len(texts)} kept or dropped alike ({sum(alike) / len(texts):.2%}); kept texts identical {np.mean(rewritten):.2%}"
         )
@@ -254,12 +206,8 @@ def test_signature_speed_beside_datatrove(texts):
     from datatrove.utils.hashing import HashConfig
     from datatrove.utils.word_tokenizers import load_word_tokenizer
 
-    config = MinhashConfig(
-        n_grams=5,
-        num_buckets=14,
-        hashes_per_bucket=8,
-        hash_config=HashConfig(hash_fc="sha1", precision=64),
-    )
+    config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8,
+                           hash_config=HashConfig(hash_fc="sha1", precision=64))
     step = MinhashDedupSignature(output_folder="/nowhere", config=config)
     step.word_tokenizer, times = load_word_tokenizer("eng"), []
     sample = texts[:60] + texts[240:340]
@@ -305,9 +253,8 @@ def test_the_whole_pipeline_beside_trafilatura_and_datatrove(tmp_path, checks):
             pool.map(call, range(len(records)), chunksize=4)
         middle = time.perf_counter()
         data.run([path], tmp_path / str(k), workers=n)
-        rates.append(
-            (len(records) / (time.perf_counter() - middle), len(records) / (middle - start))
-        )
+        rates.append((len(records) / (time.perf_counter() - middle),
+                      len(records) / (middle - start)))
     ours, theirs = (max(r) for r in zip(*rates))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(
@@ -339,12 +286,8 @@ def test_words_are_spacys(kinds, texts, spacy_tokenizer):
 
 def test_character_classes_are_spacys():
     classes = pytest.importorskip("spacy.lang.char_classes", exc_type=ImportError)
-    for ours, theirs in (
-        (words.LETTERS, classes.ALPHA),
-        (words.LOWER, classes.ALPHA_LOWER),
-        (words.UPPER, classes.ALPHA_UPPER),
-        (words.ICONS, classes.ICONS),
-    ):
+    for ours, theirs in ((words.LETTERS, classes.ALPHA), (words.LOWER, classes.ALPHA_LOWER),
+                         (words.UPPER, classes.ALPHA_UPPER), (words.ICONS, classes.ICONS)):
         ours, theirs = re.compile(f"[{ours}]"), re.compile(f"[{theirs}]")
         for c in map(chr, range(0x110000)):
             assert bool(ours.match(c)) == bool(theirs.match(c)) or c == "\u03a2", hex(
@@ -362,9 +305,8 @@ def test_words_of_pieces_made_at_random_are_spacys(spacy_tokenizer):
     atoms += "http:// www. .com @ ... US$ kg km/h MB don't dont I'm id 's 'll cannot p.m. am 8am e.g. Mr. U.S. and/or :) <3 8) o.O 10.5 127.0.0.1 8.8.8.8 :80 /path -- ---".split()
     rules = [rule for rule in spacy_tokenizer.rules if rule.strip()]
     for _ in range(int(os.environ.get("LONGHAND_FUZZ_PIECES", 20_000))):
-        piece = "".join(
-            r.choice(atoms if r.random() < 0.85 else rules) for _ in range(r.randint(1, 7))
-        )
+        piece = "".join(r.choice(atoms if r.random() < 0.85 else rules)
+                        for _ in range(r.randint(1, 7)))
         assert words.words(piece) == spacy_words(spacy_tokenizer, piece), piece
 
 
@@ -376,12 +318,8 @@ def test_signatures_are_datatroves(kinds, texts):
     from datatrove.utils.text import TextNormConfig, simplify_text
     from datatrove.utils.word_tokenizers import load_word_tokenizer
 
-    config = MinhashConfig(
-        n_grams=5,
-        num_buckets=14,
-        hashes_per_bucket=8,
-        hash_config=HashConfig(hash_fc="sha1", precision=64),
-    )
+    config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8,
+                           hash_config=HashConfig(hash_fc="sha1", precision=64))
     step = MinhashDedupSignature(output_folder="/nowhere", config=config)
     step.word_tokenizer = load_word_tokenizer("eng")
     n = n_equal = 0
@@ -391,11 +329,8 @@ def test_signatures_are_datatroves(kinds, texts):
             assert dedup.normalize(text) == simplify_text(text, TextNormConfig())
             shingles = step.get_shingles(text)
             mine = dedup.minhash([text])[0]
-            theirs = (
-                np.array(step.get_signature(shingles), np.uint64).reshape(-1)
-                if len(shingles)
-                else np.full(112, dedup.NO_SIGNATURE)
-            )
+            theirs = (np.array(step.get_signature(shingles), np.uint64).reshape(-1)
+                      if len(shingles) else np.full(112, dedup.NO_SIGNATURE))
             equal += (mine == theirs).all()
         print(f"{kind}: {equal} of {len(some)} signatures are datatrove's")
         n, n_equal = n + len(some), n_equal + equal
@@ -458,17 +393,11 @@ def test_the_rules_of_v1_are_those_of_datatrove_0_2(kinds, texts):
         pytest.skip("LONGHAND_DATATROVE_02 names no folder with datatrove 0.2.0")
     some = texts + [text for kind in kinds.values() for text in kind[:60]]
     some += [text.replace(".", '."').replace("\n", "\n\n") for text in texts[240:300]] + [
-        "Write to JO@A.COM or jo@a.com, at 8.8.8.8. " * 3
-    ]
+        "Write to JO@A.COM or jo@a.com, at 8.8.8.8. " * 3]
     home = Path(data.__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", OLD],
-        input=json.dumps(some),
-        capture_output=True,
-        text=True,
-        cwd=home,
-        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{home}"},
-    )
+    done = subprocess.run([sys.executable, "-c", OLD], input=json.dumps(some), capture_output=True,
+                          text=True, cwd=home,
+                          env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{home}"})
     assert done.returncode == 0, done.stderr[-3000:]
     print(done.stdout)
 
@@ -488,25 +417,12 @@ def test_redaction_of_hostile_texts_is_datatroves():
         assert pii.redact(text) == data.redact(text) == PIIFormatter().format(text), text
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "jo@site.com",
-        "NAME@MYSITE.COM and a.b+c@x.co.uk",
-        "email@example@example.com",
-        '"email"@example.com',
-        "email@example",
-        "a@[8.8.8.8]",
-        "8.8.8.8",
-        ".3.3.3.0",
-        "108.0.0.01",
-        "0.1.2.3",
-        "999.999.999.999",
-        "10.0.0.1",
-        "8.1.2.3456",
-        "see 1.2.3.4, 9.9.9.9 and b@c.de or d@e.fg",
-    ],
-)
+@pytest.mark.parametrize("text",
+                         ["jo@site.com", "NAME@MYSITE.COM and a.b+c@x.co.uk",
+                          "email@example@example.com", '"email"@example.com', "email@example",
+                          "a@[8.8.8.8]", "8.8.8.8", ".3.3.3.0", "108.0.0.01", "0.1.2.3",
+                          "999.999.999.999", "10.0.0.1", "8.1.2.3456",
+                          "see 1.2.3.4, 9.9.9.9 and b@c.de or d@e.fg"])
 def test_redaction_of_a_first_document_is_datatroves(text):
     pytest.importorskip("datatrove", exc_type=ImportError)
     from datatrove.pipeline.formatters import PIIFormatter
@@ -528,17 +444,9 @@ def test_records_are_warcios():
             body = r.content_stream().read()  # before the offset: that skips to the next record
             url = r.rec_headers.get_header("WARC-Target-URI") or ""
             status = r.http_headers.get_statuscode() if r.rec_type == "response" else None
-            theirs.append(
-                (
-                    r.rec_type,
-                    r.rec_headers.get_header("WARC-Record-ID"),
-                    url,
-                    reader.get_record_offset(),
-                    r.rec_headers.get_header("WARC-Date"),
-                    status,
-                    body,
-                )
-            )
+            theirs.append((r.rec_type, r.rec_headers.get_header("WARC-Record-ID"), url,
+                           reader.get_record_offset(), r.rec_headers.get_header("WARC-Date"),
+                           status, body))
     end = time.process_time()
     print(f"{len(ours)} records: ours {middle - start:.2f} s, warcio {end - middle:.2f} s")
     assert len(ours) == len(theirs)
@@ -560,21 +468,13 @@ def test_warcio_writes_and_we_read(tmp_path):
                 writer = WARCWriter(file, gzip=zipped, warc_version=version)
                 writer.write_record(writer.create_warcinfo_record("x.warc", {"software": "warcio"}))
                 for i in range(5):
-                    headers = StatusAndHeaders(
-                        "200 OK",
-                        [("Content-Type", "text/html; charset=utf-8")],
-                        protocol="HTTP/1.1",
-                    )
-                    writer.write_record(
-                        writer.create_warc_record(
-                            f"http://a.com/{i}",
-                            "response",
-                            payload=io.BytesIO(b"<p>%d" % i),
-                            http_headers=headers,
-                        )
-                    )
+                    headers = StatusAndHeaders("200 OK",
+                                               [("Content-Type", "text/html; charset=utf-8")],
+                                               protocol="HTTP/1.1")
+                    writer.write_record(writer.create_warc_record(
+                                            f"http://a.com/{i}", "response",
+                                            payload=io.BytesIO(b"<p>%d" % i), http_headers=headers))
             out = list(warc.read_warc(tmp_path / "x.warc"))
             assert [(r.type, r.url, r.body) for r in out[1:]] == [
-                ("response", f"http://a.com/{i}", b"<p>%d" % i) for i in range(5)
-            ]
+                ("response", f"http://a.com/{i}", b"<p>%d" % i) for i in range(5)]
             assert all(re.match(r"\d{4}-\d\d-\d\dT", r.date) for r in out)

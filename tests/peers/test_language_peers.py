@@ -60,10 +60,11 @@ def test_lid_176_every_sentence(shared):
     assert max(abs(scores - np.array([p for p, _ in expected]))) < 1e-4
 
 
-@pytest.mark.parametrize("options", [
-    dict(loss="softmax", minn=2, maxn=4), dict(loss="hs", minn=1, maxn=3), dict(loss="ova", minn=2, maxn=3),
-    dict(loss="ns", minn=3, maxn=3), dict(loss="softmax"), dict(loss="softmax", wordNgrams=3, minn=2, maxn=2),
-], ids=lambda o: re.sub(r"[{}' ]", "", str(o)))
+@pytest.mark.parametrize("options",
+                         [dict(loss="softmax", minn=2, maxn=4), dict(loss="hs", minn=1, maxn=3),
+                          dict(loss="ova", minn=2, maxn=3), dict(loss="ns", minn=3, maxn=3),
+                          dict(loss="softmax"), dict(loss="softmax", wordNgrams=3, minn=2, maxn=2)],
+                         ids=lambda o: re.sub(r"[{}' ]", "", str(o)))
 def test_their_models(tmp_path, corpus, options):
     path = str(tmp_path / "m.bin")
     theirs = fasttext.train_supervised(str(corpus), dim=7, bucket=300, epoch=5, lr=0.5, thread=1, verbose=0, **options)
