@@ -14,7 +14,9 @@ import bpe
 import gpt
 from chat import serve, served
 
-TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"] * 4, 330)
+TEXT = ("the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 "
+        "Who are you? äöü")
+TOK = bpe.Tokenizer.train([TEXT] * 4, 330)
 CFG = gpt.Config(TOK.n_vocab, 64, 16, 2, 2)
 PARAMS = gpt.init(CFG, 0)
 for _p in PARAMS.values():
@@ -33,33 +35,48 @@ def run(tmp_path_factory):
 
 
 def started(run, **how):
+    """A server of a run's models, in a thread. how: the other arguments of serve.Server."""
     server = serve.Server(served.Models(run), port=0, **how)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    waits = {"poll_interval": 0.01}
+    threading.Thread(target=server.serve_forever, kwargs=waits, daemon=True).start()
     return server
+
+
+@contextlib.contextmanager
+def running(run, **how):
+    """The same, closed at the end."""
+    server = started(run, **how)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="module")
 def server(run):
-    server = started(run)
-    yield server
-    server.close()
+    with running(run) as server:
+        yield server
 
 
 def send(server, method, path, body=None, headers=()):
     """(status, headers, bytes) of one request."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
-    connection.request(method, path, body if body is None or isinstance(body, (bytes, str)) else json.dumps(body), dict(headers))
+    if not isinstance(body, (bytes, str, type(None))):
+        body = json.dumps(body)
+    connection.request(method, path, body, dict(headers))
     answer = connection.getresponse()
     return answer.status, answer.headers, answer.read()
 
 
 def post(server, path, body, status=200):
+    """The JSON of an answer, which must have this status."""
     got, _, data = send(server, "POST", path, body)
     assert got == status, data
     return json.loads(data)
 
 
 def wait_for(condition):
+    """Wait up to 20 seconds until a condition holds."""
     deadline = time.time() + 20
     while not condition() and time.time() < deadline:
         time.sleep(0.01)
