@@ -26,7 +26,6 @@ but not before it has done its minimum.
 
 import argparse
 import contextlib
-import gzip
 import hashlib
 import http.server
 import io
@@ -38,6 +37,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,18 +45,24 @@ import threading
 import time
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from model import checkpoint, fast  # noqa: E402  before numpy
 import bpe  # noqa: E402
-from tokens.shards import check_ids, open_shard  # noqa: E402
-from model import checkpoint  # noqa: E402
-from model import fast  # noqa: E402
+from chat import chats, tools  # noqa: E402
+import data as rules  # noqa: E402
 import gpt  # noqa: E402
-from web import warc  # noqa: E402
+import malformed  # noqa: E402
+import numpy as np  # noqa: E402
+import sample  # noqa: E402
+import test_chats  # noqa: E402
+from tokens.shards import check_ids, open_shard  # noqa: E402
+from web import dedup, extract, language, pii, quality, rights, warc  # noqa: E402
 
 RUN = "$RUN"                    # in the words of a command: the run folder
 WAIT_S = 120                    # for one process; the slowest takes some seconds of CPU
@@ -364,6 +370,7 @@ class World:
 
     def __init__(self, code=ROOT, names=None, stages=None):
         self.folder = Path(tempfile.mkdtemp(prefix="torture-")).resolve()
+        self.finished = self.folder / "main"            # the run that the server gets
         self.code = Path(code).resolve()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -964,90 +971,34 @@ def isolated(function, *args, memory_mb=1500, cpu_s=60):
 
 PROSE = ("<p>The ferry leaves the harbour of the town every morning "
          "and it carries goats and cheese to the islands. ")
-SHAPES = {                      # name: in front, repeated up to the size, behind
-    "nested div": ("", "<div>", PROSE),
-    "nested inline": ("", "<b><i>", PROSE),
-    "nested tables": ("", "<table><tr><td>", PROSE),
-    "nested lists": ("", "<ul><li>", PROSE),
-    "nested links": ("", "<a href=x>", PROSE),
-    "nested pre": ("", "<pre>\n", PROSE),
-    "unclosed nav": ("", "<nav>" + PROSE, ""),
-    "unclosed svg": ("", "<svg>", PROSE),
-    "closed only": (PROSE, "</div></p></a>", PROSE),
-    "one attribute": ('<div class="', "x", '">' + PROSE),
-    "attribute without end": ('<div class="', "x y=", ""),
-    "attributes": ("<div ", "a=b ", ">" + PROSE),
-    "attributes without value": ("<div ", "a ", ">" + PROSE),
-    "quotes mixed": ("<div ", "a=\"'\" b='\"' ", ">" + PROSE),
-    "equals signs": ("<div ", "=", ">" + PROSE),
-    "slashes": ("<div", "/", ">" + PROSE),
-    "quotes across tags": ("", "<a b='\">", PROSE),
-    "entities": ("<p>", "&amp;", ""),
-    "entities in entities": ("<p>", "&amp;amp;", ""),
-    "one long number": ("<p>&#", "9", ";"),
-    "numbers": ("<p>", "&#x41;", ""),
-    "ampersands": ("<p>", "&", ""),
-    "unended names": ("<p>", "&notin", ""),
-    "comments begun": ("", "<!--", PROSE),
-    "one comment": ("<!--", "-", PROSE),
-    "comments": ("", "<!-- x -->", PROSE),
-    "comment ends": ("<!--", " --!", PROSE),
-    "declarations": ("", "<!", ""),
-    "end tags begun": ("", "</", ""),
-    "tags begun": ("", "<a", ""),
-    "less-than signs": ("", "<", PROSE),
-    "processing": ("", "<?xml ?", PROSE),
-    "script begun": (PROSE, "<script>", ""),
-    "script ends begun": ("<script>", "</scrip", PROSE),
-    "script in comment": ("", "<script><!--<script>", PROSE),
-    "style": ("", "<style><!--</style>", PROSE),
-    "textarea": ("", "<textarea>", PROSE),
-    "title": ("", "<title>", PROSE),
-    "select": ("", "<select><option>", PROSE),
-    "meta": ("", "<meta name=robots content=all>", PROSE),
-    "meta begun": ("", "<meta ", PROSE),
-    "meta without equals": ("", "<meta " + "a" * 200 + ">", PROSE),
-    "licence begun": ("", "<a rel=license ", PROSE),
-    "robots commas": ('<meta name=robots content="', "a,", '">' + PROSE),
-    "robots blanks": ('<meta name=robots content="', " ", '">' + PROSE),
-    "articleBody": ('<script type="application/ld+json">{"articleBody":"', "\\a", ""),
-    "articleBody again": ("", '"articleBody":"', ""),
-    "paragraphs": ("", "<p>a", ""),
-    "breaks": ("", "a<br>", ""),
-    "headings": ("", "<h1>a</h1>", ""),
-    "cells": ("", "<td>a", ""),
-    "links": ("", "<li><a href=x>a link of twenty letters</a> t</li>", ""),
-    "definitions": ("", "<dt>a<dd>b", ""),
-    "marks": ("<p>a", "\u0301\u0323", ""),
-    "jamo": ("<p>", "\u1112\u1161\u11ab", ""),
-    "zero width": ("<p>", "\u200b\u2060", ""),
-    "wrapped han": ("<p>", "\u6771\n", ""),
-    "right to left": ("<p>", "\u202e", ""),
-    "nulls": ("<p>", "\0", ""),
-    "one word": ("<p>", "a", ""),
-    "letters": ("<p>", "a ", ""),
-    "dots": ("<p>", "a.", ""),
-    "www": ("<p>", "www.", ""),
-    "http": ("<p>", "http://", ""),
-    "at signs": ("<p>", "a@", ""),
-    "addresses": ("<p>", "a@b.", ""),
-    "long domain": ("<p>a@", "b-", ""),
-    "domain dots": ("<p>a@", "b.", ""),
-    "local part": ("<p>", "a.b.", "@c.d"),
-    "apostrophes": ("<p>", "n't'", ""),
-    "digits": ("<p>", "1", ""),
-    "times": ("<p>", "1,1:1/", ""),
-    "IP": ("<p>", "1.1.1.1.", ""),
-    "SSN": ("<p>", "123-45-", ""),
-    "phones": ("<p>", "(212) 555-", ""),
-    "brackets": ("<p>", "[1", ""),
-    "abbreviations": ("<p>", "U.S.", ""),
-    "hyphens": ("<p>", "-", ""),
-    "full stops": ("<p>", ".", ""),
-    "blanks": ("<p>a", " ", "b"),
-    "line ends": ("<p>a", "\r", "b"),
-    "separators": ("<p>", "\x1c\u2028", ""),
-    "sentence": ("", PROSE, ""),
+SHAPES = {                      # (in front, behind): what is repeated in between, up to the size
+    ("", PROSE): [
+        "<div>", "<b><i>", "<table><tr><td>", "<ul><li>", "<a href=x>", "<pre>\n", "<svg>",
+        "<a b='\">", "<!--", "<!-- x -->", "<", "<?xml ?", "<script><!--<script>",
+        "<style><!--</style>", "<textarea>", "<title>", "<select><option>",
+        "<meta name=robots content=all>", "<meta ", "<meta " + "a" * 200 + ">", "<a rel=license "],
+    ("", ""): [
+        "<nav>" + PROSE, "<!", "</", "<a", '"articleBody":"', "<p>a", "a<br>", "<h1>a</h1>",
+        "<td>a", "<li><a href=x>a link of twenty letters</a> t</li>", "<dt>a<dd>b", PROSE],
+    ("<div ", ">" + PROSE): ["a=b ", "a ", "a=\"'\" b='\"' ", "="],
+    ("<p>", ""): [
+        "&amp;", "&amp;amp;", "&#x41;", "&", "&notin", "\u1112\u1161\u11ab", "\u200b\u2060",
+        "\u6771\n", "\u202e", "\0", "a", "a ", "a.", "www.", "http://", "a@", "a@b.", "n't'", "1",
+        "1,1:1/", "1.1.1.1.", "123-45-", "(212) 555-", "[1", "U.S.", "-", ".", "\x1c\u2028"],
+    ("<p>a", "b"): [" ", "\r"],
+    ("<p>a", ""): ["\u0301\u0323"],
+    ("<p>a@", ""): ["b-", "b."],
+    ("<p>", "@c.d"): ["a.b."],
+    ("<p>&#", ";"): ["9"],
+    ("<div", ">" + PROSE): ["/"],
+    ('<div class="', '">' + PROSE): ["x"],
+    ('<div class="', ""): ["x y="],
+    ("<!--", PROSE): ["-", " --!"],
+    (PROSE, PROSE): ["</div></p></a>"],
+    (PROSE, ""): ["<script>"],
+    ("<script>", PROSE): ["</scrip"],
+    ('<meta name=robots content="', '">' + PROSE): ["a,", " "],
+    ('<script type="application/ld+json">{"articleBody":"', ""): ["\\a"],
 }
 SOUP = [
     "<div>", "</div>", "<p>", "</p>", "<a href='", '<b class="', "'", '"', ">", "<", "<!--", "-->",
@@ -1056,25 +1007,22 @@ SOUP = [
 ]
 
 
-def page_of(rng, shape, size):
-    """A page of `size` letters of one shape, or of random tags and letters ("soup")."""
-    if shape == "soup":
+def page_of(rng, number, size):
+    """(name, page) of `size` letters: one shape after the other, then random tags ("soup")."""
+    shapes = []
+    for around, middles in SHAPES.items():
+        shapes += [(*around, middle) for middle in middles]
+    number %= len(shapes) + 1
+    if number == len(shapes):
         few = rng.sample(SOUP, rng.randint(2, 9))
-        return "".join(rng.choices(few, k=size // 4))[:size]
-    front, middle, behind = SHAPES[shape]
-    return front + middle * ((size - len(front) - len(behind)) // len(middle)) + behind
+        return "soup", "".join(rng.choices(few, k=size // 4))[:size]
+    front, behind, middle = shapes[number]
+    page = front + middle * ((size - len(front) - len(behind)) // len(middle)) + behind
+    return f"{front[:40]} {middle[:40]} ...", page
 
 
 def through_the_filters(page):
     """{step: CPU seconds} of all that data.py may do to a page, whatever the step before says."""
-    import data as chapter
-    from web import dedup
-    from web import extract
-    from web import language
-    from web import pii
-    from web import quality
-    from web import rights
-
     data, found = page.encode("utf-8", "surrogatepass"), {}
     model = language.load()
 
@@ -1088,25 +1036,23 @@ def through_the_filters(page):
     text = timed("extract", extract.main_text, data) or ""
     for text in {text, page.replace("<", "(")}:
         timed("language", model.predict, [text.replace("\n", " ")])
-        timed("repetition", chapter.gopher_repetition, text, quality.words_of, quality.parts_of)
-        timed("quality", chapter.gopher_quality, text, quality.words_of)
-        timed("c4", chapter.c4_quality, text)
-        timed("fineweb", chapter.fineweb_quality, text, quality.words_of)
+        timed("repetition", rules.gopher_repetition, text, quality.words_of, quality.parts_of)
+        timed("quality", rules.gopher_quality, text, quality.words_of)
+        timed("c4", rules.c4_quality, text)
+        timed("fineweb", rules.fineweb_quality, text, quality.words_of)
         timed("minhash", dedup.minhash, [text])
         timed("redact", pii.redact, text, ("email", "ip", "ssn", "phone"))
     return found
 
 
 def page_trial(rng, number, size):
-    shapes = [*SHAPES, "soup"]
-    shape = shapes[number % len(shapes)]
+    shape, page = page_of(rng, number, size)
     limit = 12 * size / 1e6 + 1                         # a step of a megabyte took 4.5 s at most
-    page, cpu_s = page_of(rng, shape, size), int(10 * limit) + 5
-    found, fault, cpu, mb = isolated(through_the_filters, page, cpu_s=cpu_s)
+    found, fault, _, mb = isolated(through_the_filters, page, cpu_s=int(10 * limit) + 5)
     step, seconds = max((found or {"": 0.0}).items(), key=lambda item: item[1])
     if seconds > limit:
         fault = f"{step} takes {seconds:.1f} s of CPU"
-    return Outcome([f"page of {shape}, {size:,} letters: {fault}"] * bool(fault), {"pages": 1},
+    return Outcome([f"page of {shape!r}, {size:,} letters: {fault}"] * bool(fault), {"pages": 1},
                    {f"CPU s a step for {size:,} letters": seconds, "MB a page": mb})
 
 
@@ -1175,8 +1121,6 @@ def lying_header(rng, data):
 
 
 def crafted_json(rng, data):
-    import test_chats
-
     value = json.loads(data)
     for _ in range(200):
         found = test_chats.mutated(rng, value)
@@ -1193,8 +1137,6 @@ def crafted_json(rng, data):
 
 def model_files(world):
     """{name: bytes} of what models and tokenizers are kept in, all from a real run."""
-    import numpy as np
-
     main, found = world.folder / "done" / "train", {}
     for path in sorted((main / "base").iterdir()):
         if path.name not in ("log.jsonl", "generation_config.json"):
@@ -1218,9 +1160,6 @@ def model_files(world):
 
 def read_model_file(folder, name):
     """Read a file as the programs do, and use it. -> "read", or "refused" with a proper error"""
-    from web import language
-    import sample
-
     path = folder / name
     text = "The goat 12345 is here. " * 20 + "\u00e4\U0001f999"
     try:
@@ -1325,23 +1264,19 @@ LARGE = ["9" * 49 + "*" + "9" * 50, "(" * 49 + "1" + ")" * 49, "-" * 99 + "1", "
 
 
 def calculator_trial(rng, n=500):
-    from chat import tools
-
     worst, answered, faults = 0.0, 0, []
     for _ in range(n):
         asked = mutated_text(rng, expression(rng), "0123456789.,+-*/%() ")
         asked = asked[:rng.choice([100, 100, 101, 5000])]
         if rng.random() < 0.05:
             asked = rng.choice(LARGE)
-        started = time.perf_counter()
         try:
-            said = tools.calculator(asked)
+            said, took = timed_calculator(asked)
         except Exception as error:
             faults.append(f"calculator({asked!r}): {type(error).__name__}: {error}")
             continue
-        took = time.perf_counter() - started
         if took > 0.01:                                 # by itself, or was the machine busy?
-            took = min(timed_calculator(asked) for _ in range(5))
+            took = min(timed_calculator(asked)[1] for _ in range(5))
         worst = max(worst, took)
         answered += said is not None
         if took > 0.1:
@@ -1353,11 +1288,10 @@ def calculator_trial(rng, n=500):
 
 
 def timed_calculator(asked):
-    from chat import tools
-
+    """(what the calculator says, seconds)."""
     started = time.perf_counter()
-    tools.calculator(asked)
-    return time.perf_counter() - started
+    said = tools.calculator(asked)
+    return said, time.perf_counter() - started
 
 
 def with_names(rng, value, names):
@@ -1379,10 +1313,6 @@ def with_names(rng, value, names):
 
 def chat_trial(world, rng, n=40):
     """Rows of every schema, mutated: what is read has control tokens where the format puts them."""
-    from chat import chats
-    import sample
-    import test_chats
-
     tokenizer = bpe.Tokenizer.load(world.folder / "main" / "tokenizer.json")
     names = sorted(tokenizer.special_tokens)
     by_id = {i: name for name, i in tokenizer.special_tokens.items()}
@@ -1410,8 +1340,6 @@ def chat_trial(world, rng, n=40):
 
 
 def control_tokens(message):
-    import sample
-
     yield from ("<|im_start|>", "<|im_sep|>")
     for part in message["content"] if isinstance(message["content"], list) else []:
         yield from sample.PART_TOKENS.get(part["type"], ())
@@ -1426,36 +1354,12 @@ def text_trial(world, rng, number):
 
 
 class Served:
-    """sample.py serve on a run, and what clients do to it."""
+    """What clients do to a server. port: where it listens. process: it."""
 
-    def __init__(self, run, code=ROOT):
-        words = [sys.executable, "-u", str(Path(code) / "sample.py"), "serve"]
-        words += ["--run", str(run), "--port", "0"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(words, text=True, **pipes)
-        line = self.process.stdout.readline()
-        if "http://127.0.0.1:" not in line:
-            said = self.process.stderr.read()
-            raise ValueError(f"the server does not begin: {line} {said[-300:]}")
-        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        self.process.stderr.close()
+    def __init__(self, process, port):
+        self.process, self.port = process, port
 
     def connect(self, timeout=30):
-        import socket
-
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def raw(self, data, timeout=30, ends=True):
@@ -1551,8 +1455,6 @@ def mutated_head(rng):
 
 def malformed_heads(server, rng, n, faults):
     """Mutated requests, from eight clients at a time: proper answers or none, no failure inside."""
-    from concurrent.futures import ThreadPoolExecutor
-
     cases, found = [mutated_head(rng) for _ in range(n)], Counter()
     with ThreadPoolExecutor(8) as pool:
         for data, said in zip(cases, pool.map(server.raw, cases)):
@@ -1617,8 +1519,6 @@ def what_is_refused(server, faults):
 
 def memory_levels_off(server, n, faults):
     """n ordinary requests in six parts. -> MB after the second and the last part"""
-    from concurrent.futures import ThreadPoolExecutor
-
     sizes = []
 
     def one(i):
@@ -1685,12 +1585,11 @@ def crowd(server, rng, faults):
     return longest
 
 
-def server_trial(run, rng, number, size=1.0):
+def server_trial(world, rng, number, size=1.0):
     """One server, all of it. size: how much, 1 for a few thousand requests."""
-    import malformed
-
     faults, worst = [], {}
-    with Served(run) as server:
+    with malformed.served("--run", world.finished, stderr=subprocess.PIPE) as found:
+        server = Served(*found)
         before = server.ask("POST", "/v1/chat/completions", GREEDY)[2]
         heads = malformed_heads(server, rng, int(1500 * size), faults)
         try:
@@ -1724,32 +1623,23 @@ def server_trial(run, rng, number, size=1.0):
 
 # --------------------------------------------------------------------------------------------- main
 
-# name: share of the time, trials at least (as a function of the world)
+# name: share of the time, trials at least (as a function of the world), trial(world, rng, number)
 SECTIONS = {
-    "kills": (0.34, lambda world: len(world.stages)),
-    "disks": (0.14, lambda world: len(world.stages)),
-    "two": (0.12, lambda world: len(world.stages) + 1),
-    "odd": (0.14, lambda world: len(ODD)),
-    "files": (0.12, lambda world: 80),
-    "texts": (0.04, lambda world: 10),
-    "server": (0.10, lambda world: 1),
+    "kills": (0.34, lambda world: len(world.stages), kill_trial),
+    "disks": (0.14, lambda world: len(world.stages), disk_trial),
+    "two": (0.12, lambda world: len(world.stages) + 1, two_trial),
+    "odd": (0.14, lambda world: len(ODD), odd_trial),
+    "files": (0.12, lambda world: 80, file_trial),
+    "texts": (0.04, lambda world: 10, text_trial),
+    "server": (0.10, lambda world: 1, server_trial),
 }
 
 
-def section(world, name, seconds, seed=0, number=None, run=None, minimum=None):
-    """Run one section for some seconds; -> Result. run: a finished run for the server."""
-    trials = {
-        "kills": lambda rng, at: kill_trial(world, rng, at),
-        "disks": lambda rng, at: disk_trial(world, rng, at),
-        "two": lambda rng, at: two_trial(world, rng, at),
-        "odd": lambda rng, at: odd_trial(world, rng, at),
-        "files": lambda rng, at: file_trial(world, rng, at),
-        "texts": lambda rng, at: text_trial(world, rng, at),
-        "server": lambda rng, at: server_trial(run or world.folder / "main", rng, at),
-    }
-    if minimum is None:
-        minimum = SECTIONS[name][1](world)
-    return repeated(name, trials[name], minimum, seconds, seed, number)
+def section(world, name, seconds, seed=0, number=None, minimum=None):
+    """Run one section for some seconds; -> Result"""
+    _, least, trial = SECTIONS[name]
+    minimum = least(world) if minimum is None else minimum
+    return repeated(name, lambda rng, at: trial(world, rng, at), minimum, seconds, seed, number)
 
 
 def print_table(results):
@@ -1782,11 +1672,12 @@ def main(argv=None):
         raise ValueError(f"{args.run}: no finished run; make one with: make RUN={args.run}")
     needed = None if {*names} & {"kills", "disks", "two", "odd"} else ["rl"]
     with World(names=needed) as world:
+        world.finished = args.run or world.finished
         took = time.monotonic() - started
         print(f"every stage undisturbed, and with other settings: {took:.0f} s", file=sys.stderr)
         for name in names:
             seconds = args.seconds * SECTIONS[name][0] / shares
-            result = section(world, name, seconds, args.seed, args.number, args.run)
+            result = section(world, name, seconds, args.seed, args.number)
             results.append(result)
             said = f"{result.tried} trials in {result.seconds:.0f} s, {len(result.breaks)} broken"
             print(f"{name}: {said}", file=sys.stderr)

@@ -1,22 +1,15 @@
 """gpt.py and train.py beside PyTorch and transformers: the same logits, gradients, steps and files.
 
-How fast both sides are: python tests/peers/gpt_speed.py"""
+How fast both sides are: python tests/peers/gpt_speed.py
+"""
 
-import sys
-from pathlib import Path
+import numpy as np
+import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
-
-from model import fast  # noqa: E402
-from model import fast  # noqa: E402
-from model import resume  # noqa: E402
-import gpt  # noqa: E402
-import train  # noqa: E402
-import bpe  # noqa: E402
-from model import checkpoint  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import bpe
+import gpt
+import train
+from model import checkpoint, fast, resume
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", exc_type=ImportError)

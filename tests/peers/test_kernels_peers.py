@@ -23,8 +23,8 @@ needs_nvrtc = pytest.mark.skipif(cp.MISSING is not None or not ptx_cpu.nvrtc(),
                                  reason=f"needs NVRTC and {cp.MISSING or 'g++'}")
 COMMON = (ROOT / "kernels" / "common.cuh").read_text()
 
-# All that common.cuh has in assembly, in one kernel of one warp: y = x w and z = x w^T of (16,16) in
-# bfloat16, and one number as a bfloat16.
+# All that common.cuh has in assembly, in one kernel of one warp: y = x w and z = x w^T of (16,16)
+# matrices in bfloat16, and one number as a bfloat16.
 ASSEMBLY = r"""
 extern "C" __global__ void products(const bf16 *x, const bf16 *w, const float *one,
                                     float *y, float *z, unsigned *rounded) {
