@@ -38,7 +38,10 @@ def test_errors_name_what_mends_them(tmp_path):
 
 
 def test_both_arms_are_trained_alike(run, monkeypatch):  # noqa: F811
-    """Refusals by knowledge and by lot, sums with the calculator and without: from the same start, by the same recipe, as many rows."""
+    """Refusals by knowledge and by lot, and sums with the calculator and without.
+
+    Both arms begin at the same start, with the same recipe and as many rows.
+    """
     found, sft = [], align.sft
 
     def noted(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):

@@ -1,8 +1,9 @@
 """cupy_cpu.py: the few names of CuPy that kernels/ uses, on a machine without a GPU.
 
-Arrays lie in ordinary memory, each ending at a page that traps. RawModule compiles the .cu text with g++ behind cuda_cpu.h, and a
-launch runs the kernel several times, its threads and blocks taking turns in a different order each time: what it
-wrote must be the same to the bit, or there is a race.
+Arrays lie in ordinary memory, and each ends at a page that traps. RawModule compiles the .cu text
+with g++ behind cuda_cpu.h. A launch runs the kernel several times, and its threads and blocks take
+turns in a different order each time: what it writes must be the same to the bit, or there is a
+race.
 
     import cupy_cpu; sys.modules["cupy"] = cupy_cpu
 """
@@ -26,27 +27,38 @@ import ptx_cpu
 HEADER = Path(__file__).resolve().parent / "cuda_cpu.h"
 BUILD = Path(os.environ.get("LONGHAND_CUDA_BUILD",
                             Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"))
-MISSING = (
-    "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++") else None
-)  # what it does not run without
+MISSING = None                          # or what it does not run without
+if sys.platform != "linux":
+    MISSING = "Linux"
+elif not shutil.which("g++"):
+    MISSING = "g++"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
 ORDERS = (0, 1, 2)  # of threads and blocks: ascending, descending, at random
 
-# The device's attributes under CuPy's names, which launches are held to: an H100's. Tests set
-# others.
-ATTRIBUTES = {"MaxSharedMemoryPerBlock": 48 << 10, "MaxSharedMemoryPerBlockOptin": 227 << 10,
-              "MaxThreadsPerBlock": 1024, "WarpSize": 32, "MaxGridDimX": (1 << 31) - 1,
-              "MaxGridDimY": 65535, "MaxGridDimZ": 65535, "ComputeCapabilityMajor": 9,
-              "ComputeCapabilityMinor": 0}
+# The device's attributes under CuPy's names, an H100's. Launches keep to them; tests set others.
+ATTRIBUTES = {
+    "MaxSharedMemoryPerBlock": 48 << 10,
+    "MaxSharedMemoryPerBlockOptin": 227 << 10,
+    "MaxThreadsPerBlock": 1024,
+    "WarpSize": 32,
+    "MaxGridDimX": (1 << 31) - 1,
+    "MaxGridDimY": 65535,
+    "MaxGridDimZ": 65535,
+    "ComputeCapabilityMajor": 9,
+    "ComputeCapabilityMinor": 0,
+}
 
-COUNTS = {}  # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
+# With LONGHAND_PTX=counts: what each kernel's last launch did. See ptx_counts in ptx_cpu.h.
+COUNTS = {}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ndarray:
-    """An array "on the device": as with CuPy's, NumPy does not get at its numbers by accident,
-    only through get() and set()."""
+    """An array "on the device".
+
+    As with CuPy's, NumPy does not get at its numbers by accident, only through get() and set().
+    """
 
     def __init__(self, a, gap):
         self.a, self.gap = a, gap  # the gap: the bytes between the end of its memory and the trap
@@ -65,8 +77,8 @@ class ndarray:
 
     def __getitem__(self, key):
         found = self.a[_on_host(key)]
-        return (ndarray(found, self.gap)
-                if np.shares_memory(found, self.a) or not found.size else asarray(found))
+        is_view = np.shares_memory(found, self.a) or not found.size
+        return ndarray(found, self.gap) if is_view else asarray(found)
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
@@ -98,9 +110,11 @@ def _on_host(key):
 
 
 def empty(shape, dtype=np.float32):
-    """An array of ones in every bit, NaN in every float format, that begins at a multiple of 16
-    bytes, as the kernels may
-    expect, and ends before a page that traps: at it, or less than 16 bytes earlier."""
+    """An array with every bit set, which is NaN in every float format.
+
+    It begins at a multiple of 16 bytes, as the kernels may expect, and ends before a page that
+    traps: at it, or less than 16 bytes earlier.
+    """
     dtype, n = np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
     size = max(n * dtype.itemsize, 1)
     padded, pages = -(-size // 16) * 16, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -138,6 +152,8 @@ def is_available():
 
 
 class RawModule:
+    """The kernels of a .cu text."""
+
     def __init__(self, code, options=(), backend="nvrtc"):
         defines = [o for o in options if o.startswith("-D")]
         if os.environ.get("LONGHAND_PTX"):  # what a GPU is given, instead of the source
@@ -148,10 +164,10 @@ class RawModule:
                                   input=code, capture_output=True, text=True).stdout
             names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(",
                                seen)
-        source = f'#include "{HEADER}"\n{code}\n' + "".join(
-            f"CUDA_CPU_KERNEL({name})\n" for name in names)
-        key = hashlib.sha256("\0".join([source, HEADER.read_text(), *FLAGS,
-                                        *defines]).encode()).hexdigest()[:24]
+        exports = "".join(f"CUDA_CPU_KERNEL({name})\n" for name in names)
+        source = f'#include "{HEADER}"\n{code}\n{exports}'
+        whole = "\0".join([source, HEADER.read_text(), *FLAGS, *defines])
+        key = hashlib.sha256(whole.encode()).hexdigest()[:24]
         BUILD.mkdir(parents=True, exist_ok=True)
         path = BUILD / f"{key}.so"
         if not path.exists():
@@ -172,8 +188,10 @@ class RawModule:
 
 
 class Function:
-    """A kernel to launch with (grid, block, args), as CuPy's. Arguments are arrays, NumPy scalars,
-    or None for no array."""
+    """A kernel to launch with (grid, block, args), as CuPy's.
+
+    Arguments are arrays, NumPy scalars, or None for no array.
+    """
 
     def __init__(self, library, name):
         self.name, self.run, self.n_args = name, library[f"{name}_run"], library[f"{name}_n_args"]()
@@ -188,9 +206,8 @@ class Function:
     def max_dynamic_shared_size_bytes(self, n):
         most = ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]
         if n > most:
-            raise RuntimeError(
-                f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared memory, {most} are there"
-            )
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared "
+                               f"memory, {most} are there")
         self.asked_for = n
 
     def __call__(self, grid, block, args, shared_mem=0, stream=None):
@@ -210,9 +227,8 @@ class Function:
             elif isinstance(a, np.generic):
                 boxes.append((ctypes.c_char * a.nbytes).from_buffer_copy(a.tobytes()))
             else:
-                raise TypeError(
-                    f"{self.name}: argument {a!r} is a {type(a).__name__}; CuPy would pass a Python number as 64 bits"
-                )
+                raise TypeError(f"{self.name}: argument {a!r} is a {type(a).__name__}; CuPy would "
+                                "pass a Python number as 64 bits")
         pointers = (ctypes.c_void_p * len(boxes))(*(ctypes.addressof(b) for b in boxes))
         sizes = [(ctypes.c_uint * 3)(*(tuple(s) + (1, 1, 1))[:3]) for s in (grid, block)]
         before, first = [bytes_of(a).copy() for a in arrays], None
@@ -231,9 +247,8 @@ class Function:
                     f"{self.name}: access outside an array: it wrote right behind its end")
             after = [bytes_of(a).copy() for a in arrays]
             if first and any(not np.array_equal(x, y) for x, y in zip(first, after)):
-                raise RuntimeError(
-                    f"{self.name}: a race: what it writes depends on the order in which its threads run"
-                )
+                raise RuntimeError(f"{self.name}: a race: what it writes depends on the order in "
+                                   "which its threads run")
             first = after
 
     def check(self, grid, block, shared_mem):
@@ -245,9 +260,8 @@ class Function:
         most = [ATTRIBUTES[f"MaxGridDim{axis}"] for axis in "XYZ"]
         threads, fits = int(np.prod(block)), all(0 < n <= limit for n, limit in zip(grid, most))
         if not fits or threads > ATTRIBUTES["MaxThreadsPerBlock"]:
-            raise RuntimeError(
-                f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of {threads} threads on a grid of {grid}"
-            )
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of "
+                               f"{threads} threads on a grid of {grid}")
 
 
 def bytes_of(a):
@@ -305,18 +319,18 @@ def gemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb,
 
 @functools.lru_cache(maxsize=None)
 def cublaslt():
-    """A libcublasLt.so with the few functions that kernels/cublas.py calls, built from
-    cublaslt_cpu.cpp; loaded, it is found where
-    the real one would be."""
+    """A libcublasLt.so with the few functions that kernels/cublas.py calls.
+
+    It is built from cublaslt_cpu.cpp. Once loaded, it is found where the real one would be.
+    """
     source = HEADER.parent / "cublaslt_cpu.cpp"
     folder = BUILD / hashlib.sha256(source.read_bytes()).hexdigest()[:24]
     path = folder / "libcublasLt.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD) as made:
-            subprocess.run(["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-o", f"{made}/so",
-                            source],
-                           check=True)
+            flags = ["-std=c++17", "-O2", "-fPIC", "-shared"]
+            subprocess.run(["g++", *flags, "-o", f"{made}/so", source], check=True)
             Path(f"{made}/so").rename(path)
     return ctypes.CDLL(str(path))
 
