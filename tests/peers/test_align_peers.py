@@ -1,15 +1,10 @@
 """align.py beside TRL and cleanrl: their losses and PyTorch's gradients, on the same model and the
 same tokens."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
 
 import align
 import bpe
