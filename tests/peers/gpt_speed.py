@@ -19,10 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HERE, THREADS = Path(__file__).resolve().parent, len(os.sched_getaffinity(0))
 DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
 TINY = DATA / "tinyshakespeare.txt"
-SHAPES = {"char": "char   V 65,     B 12, T 64,  C 128, L 4",
-          "small": "small  V 512,    B 16, T 128, C 128, L 4",
-          "baby": "baby   V 65,     B 16, T 256, C 384, L 6",
-          "gpt2": "gpt2   V 50,304, B 2,  T 512, C 768, L 12"}
+SHAPES = {
+    "char": "char   V 65,     B 12, T 64,  C 128, L 4",
+    "small": "small  V 512,    B 16, T 128, C 128, L 4",
+    "baby": "baby   V 65,     B 16, T 256, C 384, L 6",
+    "gpt2": "gpt2   V 50,304, B 2,  T 512, C 768, L 12",
+}
 PROMPT, NEW = 64, 96                                    # tokens, of decode
 
 
@@ -63,10 +65,12 @@ def training(settings, rounds, seconds):
                                     "--seconds", seconds))
         speed = {mode: middle(rows) for mode, rows in theirs.items()}
         best = max(speed[mode] for mode in ("eager", "compile") if speed[mode] == speed[mode])
-        shown = [f"  {SHAPES[setting]:44} {middle(ours):10,.0f}",
-                 f"{speed['eager']:8,.0f} {speed['compile']:8,.0f} {speed['bf16']:8,.0f}  |",
-                 f"{middle(ours) / best:8.2f} {middle(ours) / speed['bf16']:12.2f}      |",
-                 f"{middle(ours, 'peak_rss_mb'):,} {middle(theirs['eager'], 'peak_rss_mb'):,}"]
+        shown = [
+            f"  {SHAPES[setting]:44} {middle(ours):10,.0f}",
+            f"{speed['eager']:8,.0f} {speed['compile']:8,.0f} {speed['bf16']:8,.0f}  |",
+            f"{middle(ours) / best:8.2f} {middle(ours) / speed['bf16']:12.2f}      |",
+            f"{middle(ours, 'peak_rss_mb'):,} {middle(theirs['eager'], 'peak_rss_mb'):,}",
+        ]
         print(" ".join(shown), flush=True)
 
 

@@ -26,8 +26,11 @@ except Exception:               # no CuPy, no driver, no device
     sys.modules["cupy"] = cupy_cpu
 
 SHOWN = (1, 25, 50, 100, 150, 200)
-RUNS = {"NumPy, float32": [], "kernels, float32": ["--device", "cuda", "--dtype", "float32"],
-        "kernels, bfloat16": ["--device", "cuda"]}
+RUNS = {
+    "NumPy, float32": [],
+    "kernels, float32": ["--device", "cuda", "--dtype", "float32"],
+    "kernels, bfloat16": ["--device", "cuda"],
+}
 
 
 def losses(text, steps, options):

@@ -20,8 +20,12 @@ import torch.nn.functional as F
 from torch import nn
 
 # vocabulary, batch, context, width, layers, heads: those of model/bench.py
-SETTINGS = {"char": (65, 12, 64, 128, 4, 4), "small": (512, 16, 128, 128, 4, 4),
-            "baby": (65, 16, 256, 384, 6, 6), "gpt2": (50304, 2, 512, 768, 12, 12)}
+SETTINGS = {
+    "char": (65, 12, 64, 128, 4, 4),
+    "small": (512, 16, 128, 128, 4, 4),
+    "baby": (65, 16, 256, 384, 6, 6),
+    "gpt2": (50304, 2, 512, 768, 12, 12),
+}
 
 
 class Block(nn.Module):
@@ -105,9 +109,14 @@ def bench(setting, mode, seconds=10.0):
         times.append(time.perf_counter() - t0)
         gone = time.perf_counter() - begun
     dt = sorted(times)[len(times) // 2]
-    return {"bench": setting, "mode": mode, "tokens_per_s": round(B * T / dt, 1),
-            "ms_per_step": round(1e3 * dt, 2), "steps": len(times),
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+    return {
+        "bench": setting,
+        "mode": mode,
+        "tokens_per_s": round(B * T / dt, 1),
+        "ms_per_step": round(1e3 * dt, 2),
+        "steps": len(times),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
 
 
 def shakespeare(path, steps=2000, warmup=100, seed=0):
