@@ -75,12 +75,14 @@ MAY_MOUNT = True                # a test of the other way sets it to False
 class Outcome(NamedTuple):
     """What a trial found.
 
-    faults: sentences. counts: added up over all trials. worst: of these the largest is kept.
+    faults: sentences, which begin with `where`. counts: added up over all trials. worst: of these
+    the largest is kept.
     """
 
     faults: list
     counts: dict = {}
     worst: dict = {}
+    where: str = ""
 
 
 class Result:
@@ -96,7 +98,7 @@ class Result:
         for key, value in outcome.worst.items():
             self.worst[key] = max(value, self.worst.get(key, value))
         for fault in outcome.faults:
-            self.breaks.append(f"{fault}\n    again with: {repeat}")
+            self.breaks.append(f"{outcome.where}{fault}\n    again with: {repeat}")
 
     def figures(self):
         counted = [f"{n:,} {what}" for what, n in self.counts.items()]
@@ -624,6 +626,14 @@ def kill_once(world, stage, run, rng, faults):
     return number.name if status not in (0, "hangs") else None
 
 
+def wrong_end(world, stage, run, status, said, when):
+    """What is wrong with a run whose stage has come to its end, as a list of sentences."""
+    if status:
+        return [f"{when} it ends with {status}: {said[-300:]!r}"]
+    differs = difference(snapshot(run), world.new[stage.name])
+    return [f"{when} it made something else: {differs}"] if differs else []
+
+
 def kill_trial(world, rng, number):
     stage = world.stages[number % len(world.stages)]
     again = bool(stage.other) and rng.random() < 0.5
@@ -635,13 +645,10 @@ def kill_trial(world, rng, number):
             faults += world.damage(stage, run, again)
         status, said = world.finish(stage, run)
     faults += watch.faults
-    if status:
-        faults.append(f"run again it ends with {status}: {said[-300:]!r}")
-    elif differs := difference(snapshot(run), world.new[stage.name]):
-        faults.append(f"run again it made something else: {differs}")
+    faults += wrong_end(world, stage, run, status, said, "run again")
     shutil.rmtree(run.parent, ignore_errors=True)
     where = f"{stage.name}{', over older products' * again}: "
-    return Outcome([where + fault for fault in faults], counts, {})
+    return Outcome(faults, counts, where=where)
 
 
 # -------------------------------------------------------------------------------------------- disks
@@ -713,13 +720,10 @@ def disk_trial(world, rng, number):
             disk.remount("size=64m")
         if status:
             status, said = world.finish(stage, run)
-        if status:
-            faults.append(f"with more room it ends with {status}: {said[-300:]!r}")
-        elif differs := difference(snapshot(run), world.new[stage.name]):
-            faults.append(f"with more room it made something else: {differs}")
+        faults += wrong_end(world, stage, run, status, said, "with more room")
     shutil.rmtree(parent, ignore_errors=True)
     where = f"{stage.name}{', over older products' * again}, {room:,} bytes left: "
-    return Outcome([where + fault for fault in faults], counts, {})
+    return Outcome(faults, counts, where=where)
 
 
 # -------------------------------------------------------------------------------------- two at once
@@ -768,7 +772,7 @@ def two_trial(world, rng, number):
     shutil.rmtree(run.parent, ignore_errors=True)
     where = f"two of {stage.name}{', over older products' * again}: "
     how = "one after the other" if all(works) else "one refused"
-    return Outcome([where + fault for fault in faults], {how: 1, "reads": watch.looks})
+    return Outcome(faults, {how: 1, "reads": watch.looks}, where=where)
 
 
 def stopped(process):
@@ -794,7 +798,7 @@ def beside_trial(world, rng, names):
         faults.append(f"they made something else: {differs}")
     shutil.rmtree(run.parent, ignore_errors=True)
     where = f"{names[0]} beside {names[1]}: "
-    return Outcome([where + fault for fault in faults], {"two stages beside each other": 1})
+    return Outcome(faults, {"two stages beside each other": 1}, where=where)
 
 
 # --------------------------------------------------------------------------------- odd surroundings
@@ -889,7 +893,7 @@ def odd_trial(world, rng, number):
         faults = odd_faults(world, stage, odd, run, status, said)
     shutil.rmtree(parent, ignore_errors=True)
     where = f"{stage.name}, {odd.name}: "
-    return Outcome([where + fault for fault in faults], {"in odd surroundings": 1})
+    return Outcome(faults, {"in odd surroundings": 1}, where=where)
 
 
 def read_only(disk, run, on):
@@ -1484,14 +1488,6 @@ FOREIGN = [                     # headers of a request that must not be answered
 FORMS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
 INJECTIONS = ["/%0d%0aSet-Cookie:%20a=b", "/\r\nSet-Cookie: a=b",
               "/v1/models/%0d%0aX-Injected:%201", "/api/log?stage=%0d%0aSet-Cookie:%20a=b"]
-OUTSIDE = [
-    "/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
-    "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
-    "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e", "/api/log?stage=/etc",
-    "/base/model.safetensors", "/base/config.json", "/serve.py", "/.git/config",
-    "/%5c..%5c..%5cetc%5cpasswd", "/page.html/../serve.py", "/\x2e\x2e/runs.py",
-    "file:///etc/passwd",
-]
 
 
 def what_is_refused(server, faults):
@@ -1506,7 +1502,7 @@ def what_is_refused(server, faults):
         status = server.ask(*request)[0]
         if status is None or not 400 <= status < 500:
             faults.append(f"{request[:2]} with {request[3]}: {status}")
-    for path in OUTSIDE:
+    for path in malformed.OUTSIDE:
         status, _, body = server.ask("GET", path)
         if status == 200 or b"root:" in body or b"import " in body:
             faults.append(f"GET {path}: {status} {body[:80]!r}")
@@ -1514,7 +1510,7 @@ def what_is_refused(server, faults):
         _, head, _ = server.ask("GET", path)
         if b"\r\nset-cookie:" in head or b"\r\nx-injected:" in head:
             faults.append(f"GET {path!r} puts a header into the answer")
-    return len(requests) + len(OUTSIDE) + len(INJECTIONS)
+    return len(requests) + len(malformed.OUTSIDE) + len(INJECTIONS)
 
 
 def memory_levels_off(server, n, faults):
