@@ -75,12 +75,12 @@ OUTSIDE = [                             # paths that would lead out of what is s
     "/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
     "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
     "/v1/../../etc/passwd", "/%5c..%5c..%5cetc%5cpasswd", "/page.html/../serve.py",
-    "/\x2e\x2e/runs.py", "/serve.py", "/.git/config", "/~root", "/base/model.safetensors",
+    "/\x2e\x2e/runs.py", "/serve.py", "/.git/config", "/base/model.safetensors",
     "/base/config.json", "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e",
     "/api/log?stage=/etc", "file:///etc/passwd",
 ]
 PATHS = [
-    *OUTSIDE, "/%00", "/\x00", "/page.html", "http://evil.example/", "*",
+    *OUTSIDE, "/~root", "/%00", "/\x00", "/page.html", "http://evil.example/", "*",
     "/api/log?stage=../../etc/passwd&after=x", "/api/log?stage=base&after=-1",
     "/api/log?stage=base&after=" + "9" * 5000, "/api/log?" + "&" * 5000, "/api/log?stage=%ff%fe",
     "/api/arena?x[]=y", "/?" + "a=b;" * 1000, "/api/look", "/v1/chat/completions",

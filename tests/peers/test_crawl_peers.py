@@ -14,14 +14,19 @@ pytest.importorskip("warcio")
 from warcio.archiveiterator import ArchiveIterator  # noqa: E402
 
 
-def read(file):
-    """{URL: (status, body)} and the types of all records; an error if a digest is wrong."""
+def read(file, all_digests=True):
+    """{URL: (status, body)} and the types of all records; an error if a digest is wrong.
+
+    all_digests: whether every record must have a digest of its block, and a response of its body.
+    """
     found, types = {}, []
     for record in ArchiveIterator(file, check_digests="raise"):
         types.append(record.rec_type)
         get, body = record.rec_headers.get_header, record.content_stream().read()
-        assert record.digest_checker.passed and get("WARC-Block-Digest")
-        assert bool(get("WARC-Payload-Digest")) == (record.rec_type == "response")
+        assert record.digest_checker.passed is not False
+        if all_digests:
+            assert record.digest_checker.passed and get("WARC-Block-Digest")
+            assert bool(get("WARC-Payload-Digest")) == (record.rec_type == "response")
         if record.rec_type == "response":
             found[get("WARC-Target-URI")] = record.http_headers.get_statuscode(), body
     assert types[0] == "warcinfo"
@@ -59,7 +64,7 @@ def test_warcio_reads_the_toy_web(tmp_path):
     for path in sorted((tmp_path / "crawl").glob("*.warc.gz")):
         ours |= read_by_us(path)
         with open(path, "rb") as file:
-            found, types = read(file)
+            found, types = read(file, all_digests=False)
         theirs |= found
         for kind in types:
             n_types[kind] += 1
