@@ -64,10 +64,10 @@ import test_chats  # noqa: E402
 from tokens.shards import check_ids, open_shard  # noqa: E402
 from web import dedup, extract, language, pii, quality, rights, warc  # noqa: E402
 
-RUN = "$RUN"                    # in the words of a command: the run folder
+RUN = "$RUN"                    # stands for the run folder in a command
 WAIT_S = 120                    # for one process; the slowest takes some seconds of CPU
 PAGES = 100
-MAY_MOUNT = True                # a test of the other way sets it to False
+MAY_MOUNT = True                # False: limit the size of files instead of mounting a small disk
 
 # ------------------------------------------------------------------------------------------ results
 
@@ -115,7 +115,7 @@ def repeated(name, trial, minimum, seconds, seed=0, number=None, stop_at=20):
         repeat = f"python tests/torture.py --only {name} --seed {seed} --number {at}"
         try:
             outcome = trial(random.Random(f"{seed} {name} {at}"), at)
-        except Exception as error:                      # of the trial itself: it has shown nothing
+        except Exception as error:                      # the trial itself is at fault
             outcome = Outcome([f"the trial failed: {type(error).__name__}: {error}"])
         result.add(outcome, repeat)
         at += 1
@@ -148,7 +148,7 @@ def normal(name, data):
     if "log/" in name and name.endswith(".json"):
         sign = without_times(json.loads(data))
         for files in (sign["made_of"], sign["makes"]):
-            files.pop("docs/report.json", None)         # its digest is that of the times in it
+            files.pop("docs/report.json", None)         # it holds times, so its digest differs
         return json.dumps(sign).encode()
     if "log/" in name and name.endswith(".txt"):
         return re.sub(rb" +[0-9]+\.[0-9]+\b| +[0-9]+ s\b", b" ?", data)    # 0.25 may be seconds
@@ -163,7 +163,7 @@ def normal(name, data):
 
 
 def digest(name, data):
-    """Of a file's normal form; "damaged" where it has none."""
+    """The digest of a file's normal form; "damaged" if it has none."""
     try:
         return hashlib.sha256(normal(name, data)).hexdigest()
     except (ValueError, KeyError, EOFError, zlib.error):
@@ -203,8 +203,8 @@ def copy_files(source, target, patterns):
 class Stage(NamedTuple):
     """A command of the project on a run.
 
-    words: the script and its arguments. other: the same with other settings, which makes the older
-    products that the stage replaces; empty if it never does. reads: glob patterns of its inputs.
+    words: the script and its arguments. other: the same with other settings, to make the older
+    products that the stage replaces; empty if it replaces none. reads: glob patterns of its inputs.
     """
 
     name: str
@@ -377,7 +377,7 @@ class World:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.interrupts = signal.getsignal(signal.SIGINT)
-        if self.interrupts is signal.SIG_IGN:           # as under nohup: children would inherit it
+        if self.interrupts is signal.SIG_IGN:           # under nohup; children would inherit it
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.stages, self.inputs, self.new, self.old = [], {}, {}, {}
         self.operations, self.seconds, self.n_trials = {}, {}, 0
@@ -423,7 +423,7 @@ class World:
             shutil.copytree(fresh, done)
             self.seconds[stage.name] = self.must(stage, done, count=True)
             copy_files(done, main, ["**/*"])
-            if stage.name == "toyweb":                  # a few of its conversations will do
+            if stage.name == "toyweb":                  # a few of its conversations are enough
                 chats = (main / "chat/train.jsonl").read_bytes().splitlines(keepends=True)
                 (main / "chat/train.jsonl").write_bytes(b"".join(chats[:60]))
             if not wanted:
@@ -470,27 +470,27 @@ class World:
         return run
 
     def finish(self, stage, run):
-        """Run a stage to its end, after what an earlier try left running. -> (status, said)"""
+        """Run a stage to its end, once no earlier process works on the run. -> (status, said)"""
         deadline = time.monotonic() + WAIT_S
         while True:
             status, said = self.start(stage, run).wait()
-            if stage.name == "crawl" and "is there already" in said:    # killed when all was done
+            if stage.name == "crawl" and "is there already" in said:    # it was killed after its work
                 return 0, said
             if not status or not refused(said) or time.monotonic() > deadline:
                 return status, said
             time.sleep(0.2)
 
     def products(self, stage):
-        """Names of what a stage makes, now or in its older form."""
+        """The names of a stage's products, the older ones included."""
         names = {*self.new[stage.name], *self.old.get(stage.name, {})}
         return sorted(name for name in names if name not in self.inputs[stage.name])
 
     def torn(self, stage, name, data, again):
         """Whether these are bytes that may never stand under a product's final name."""
-        if not again and name.endswith("log.jsonl"):    # it grows, line by line
+        if not again and name.endswith("log.jsonl"):    # it grows line by line
             return False
         if not again and name.endswith("trainer.safetensors"):
-            return not whole_safetensors(data)          # of some step
+            return not whole_safetensors(data)          # it may be of any step
         if not again and stage.name == "make" and "log/" in name:
             return False
         allowed = [self.new[stage.name].get(name)]
@@ -499,7 +499,7 @@ class World:
         return digest(name, data) not in allowed
 
     def damage(self, stage, run, again):
-        """What is wrong with a run that is between two processes: faults in words.
+        """What is wrong with a run between two processes, as a list of sentences.
 
         Under a final name stands the older product or the new one. An older product may be missing
         only when all new ones are there whole, under their own names or on their way.
@@ -519,7 +519,7 @@ class World:
             if found.get(name) != before:
                 said.append(f"{name}, an input, has changed")
         old, new = self.old[stage.name] if again else {}, self.new[stage.name]
-        several = stage.name in ("make", "runs")        # steps: the sign of each goes first
+        several = stage.name in ("make", "runs")        # each of their steps first removes its sign
         for name in missing:
             needed = {new[name]} if several and name in new else {*new.values()}
             if name in old and not needed <= {*found.values()} and not (several and "log/" in name):
@@ -619,7 +619,7 @@ def kill_once(world, stage, run, rng, faults):
         faults.append(f"{what}: it does not end")
     if tracebacks(said):
         faults.append(f"{what}: traceback: {said[-300:]!r}")
-    passes_on = stage.name in ("make", "runs") and not group    # what it began goes on to its end
+    passes_on = stage.name in ("make", "runs") and not group    # the stage that it began goes on to its end
     if not process.relatives_end(WAIT_S if passes_on else 20):
         faults.append(f"{what}: processes {process.relatives()} live on")
         process.signal(signal.SIGKILL, True)
@@ -741,7 +741,7 @@ def two_trial(world, rng, number):
     stage = stages[number % (len(stages) + 1) % len(stages)]
     again, faults = bool(stage.other) and rng.random() < 0.5, []
     run, n = world.place(stage, again), world.operations.get(stage.name)
-    others = again and rng.random() < 0.5               # the second with other settings
+    others = again and rng.random() < 0.5               # whether the second has other settings
     with Watch(world, stage, run, again) as watch:
         if n and rng.random() < 0.7:
             first = world.start(stage, run, kill=(rng.randint(2, n), signal.SIGSTOP, 0))
@@ -792,7 +792,7 @@ def beside_trial(world, rng, names):
         if status:
             faults.append(f"{stage.name} ends with {status}: {said[-300:]!r}")
     found = snapshot(run)
-    for name in ("tokenizer.json", "tokenizer.tiktoken"):               # of one, the other's input
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):               # a product of one, an input of the other
         found.pop(name, None), want.pop(name, None)
     if not faults and (differs := difference(found, want)):
         faults.append(f"they made something else: {differs}")
@@ -856,9 +856,9 @@ def odd_trial(world, rng, number):
     """One stage in one of the surroundings; within len(ODD) trials each comes once."""
     odd = ODD[number % len(ODD)]
     stages = world.stages
-    if odd.folder != b"run":                            # make refuses strange names itself
+    if odd.folder != b"run":                            # make refuses strange names
         stages = [stage for stage in stages if stage.name != "make"]
-    if odd.folder.startswith(b"-"):                     # runs.py starts in the scripts' folder
+    if odd.folder.startswith(b"-"):                     # runs.py is started in the scripts' folder
         stages = [stage for stage in stages if stage.name != "runs"]
     stage = stages[(number // len(ODD) + number) % len(stages)]
     parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
@@ -866,7 +866,7 @@ def odd_trial(world, rng, number):
         parent.mkdir()
         if odd.fails:
             disk = stack.enter_context(Disk(parent / "disk"))
-            if disk.how != "tmpfs" and os.geteuid() == 0:       # whom modes do not keep out
+            if disk.how != "tmpfs" and os.geteuid() == 0:       # root ignores modes
                 return Outcome([], {f"not tried without mount ({odd.name})": 1})
         if env.get("TMPDIR") == "FULL":
             full = stack.enter_context(Disk(parent / "tmp", 4096))
@@ -878,7 +878,7 @@ def odd_trial(world, rng, number):
             end, kwargs["stdout"] = os.pipe()
             os.close(end)
         run = world.place(stage, False, parent / "disk", os.fsdecode(odd.folder))
-        if odd.folder.startswith(b"-"):                 # named as it stands in its own folder
+        if odd.folder.startswith(b"-"):                 # its name is relative to its own folder
             words = [word.replace(RUN, "./" + odd.folder.decode()) for word in stage.words]
             stage = stage._replace(words=words)
             kwargs["cwd"] = run.parent
@@ -925,7 +925,7 @@ def odd_faults(world, stage, odd, run, status, said):
         return faults                                   # it stopped at a step, or did not begin
     if not odd.alike:
         found, want = dict.fromkeys(found), dict.fromkeys(want)
-    if odd.env:                                         # an encoding: log/ keeps the output
+    if odd.env:                                         # log/ keeps the output, in its encoding
         found = {name: found[name] for name in found if not re.match(r"log/.*\.txt", name)}
         want = {name: want[name] for name in want if not re.match(r"log/.*\.txt", name)}
     if differs := difference(found, want):
@@ -1066,7 +1066,7 @@ def damaged(rng, data):
     for _ in range(rng.choice([1, 1, 2, 4])):
         at, n = rng.randrange(len(data) + 1), rng.choice([1, 1, 4, 8, 300])
         if rng.random() < 0.4:
-            at = rng.randrange(min(len(data), 400) + 1)     # what can go wrong stands in front
+            at = rng.randrange(min(len(data), 400) + 1)     # headers stand in front
         kind = rng.randrange(8)
         if kind <= 1 and at < len(data):
             data[at] ^= 1 << rng.randrange(8)
@@ -1088,7 +1088,7 @@ def damaged(rng, data):
 
 
 def lying_header(rng, data):
-    """A safetensors file whose header is well formed and says something that is not so."""
+    """A safetensors file whose header is well formed and wrong."""
     n = int.from_bytes(data[:8], "little")
     header = json.loads(data[8:8 + n])
     names = [name for name in header if name != "__metadata__"]
@@ -1131,7 +1131,7 @@ def crafted_json(rng, data):
         if found != value and found:
             value = found
             break
-    if rng.random() < 0.3 and isinstance(value, dict) and value:        # one value out of measure
+    if rng.random() < 0.3 and isinstance(value, dict) and value:        # one value far too large
         key = rng.choice(list(value))
         value[key] = rng.choice([2**40, -1, 0, 10**400, 1e300, "x" * 10**5, [], {}, None, True, 7])
     text = json.dumps(value).encode()
@@ -1140,7 +1140,7 @@ def crafted_json(rng, data):
 
 
 def model_files(world):
-    """{name: bytes} of what models and tokenizers are kept in, all from a real run."""
+    """{name: bytes} of the files of models and tokenizers, all from a real run."""
     main, found = world.folder / "done" / "train", {}
     for path in sorted((main / "base").iterdir()):
         if path.name not in ("log.jsonl", "generation_config.json"):
@@ -1221,7 +1221,7 @@ def some_warcs(first, n):
 
 
 def file_trial(world, rng, number, size=1_000_000):
-    """Of eight: one reads damaged WARCs, one a page, six a file of models each."""
+    """Of eight trials, one reads damaged WARCs, one a page, and six a file of a model each."""
     turn, kind = divmod(number, 8)
     if kind == 0:
         first, n = 100_000 + rng.randrange(10**9), 10
@@ -1279,7 +1279,7 @@ def calculator_trial(rng, n=500):
         except Exception as error:
             faults.append(f"calculator({asked!r}): {type(error).__name__}: {error}")
             continue
-        if took > 0.01:                                 # by itself, or was the machine busy?
+        if took > 0.01:                                 # is it slow, or was the machine busy?
             took = min(timed_calculator(asked)[1] for _ in range(5))
         worst = max(worst, took)
         answered += said is not None
@@ -1316,7 +1316,7 @@ def with_names(rng, value, names):
 
 
 def chat_trial(world, rng, n=40):
-    """Rows of every schema, mutated: what is read has control tokens where the format puts them."""
+    """Mutated rows of every schema: control tokens stand only where the format puts them."""
     tokenizer = bpe.Tokenizer.load(world.folder / "main" / "tokenizer.json")
     names = sorted(tokenizer.special_tokens)
     by_id = {i: name for name, i in tokenizer.special_tokens.items()}
@@ -1358,7 +1358,7 @@ def text_trial(world, rng, number):
 
 
 class Served:
-    """What clients do to a server. port: where it listens. process: it."""
+    """A server as its clients see it. process: the server. port: where it listens."""
 
     def __init__(self, process, port):
         self.process, self.port = process, port
@@ -1373,7 +1373,7 @@ class Served:
         """
         with self.connect(timeout) as s:
             said = b""
-            with contextlib.suppress(OSError):          # refused before the end; perhaps answered
+            with contextlib.suppress(OSError):          # refused early, perhaps with an answer
                 s.sendall(data)
                 if ends:
                     s.shutdown(1)
@@ -1458,7 +1458,7 @@ def mutated_head(rng):
 
 
 def malformed_heads(server, rng, n, faults):
-    """Mutated requests, from eight clients at a time: proper answers or none, no failure inside."""
+    """Send mutated requests, eight at a time: each gets a proper answer or none."""
     cases, found = [mutated_head(rng) for _ in range(n)], Counter()
     with ThreadPoolExecutor(8) as pool:
         for data, said in zip(cases, pool.map(server.raw, cases)):
@@ -1491,11 +1491,11 @@ INJECTIONS = ["/%0d%0aSet-Cookie:%20a=b", "/\r\nSet-Cookie: a=b",
 
 
 def what_is_refused(server, faults):
-    """Foreign names, foreign pages and their forms, paths out of the run, header injection."""
+    """Send what must be refused: foreign names and pages, paths out of the run, injected headers."""
     chat = "/v1/chat/completions"
     requests = [("POST", path, body, headers) for headers in FOREIGN
                 for path, body in (("/tokenize", {"content": "x"}), (chat, ASK))]
-    for kind in FORMS:                                  # what a page may send without asking
+    for kind in FORMS:                                  # a page may send these without asking first
         headers = {"Content-Type": kind, "Origin": "http://evil.example"}
         requests.append(("POST", chat, ASK, headers))
     for request in requests:
@@ -1553,7 +1553,7 @@ def gone_client(server, rng, faults):
 
 
 def crowd(server, rng, faults):
-    """Others are served beside clients that read nothing, send half a request, or nothing at all.
+    """Whether others are served beside clients that read nothing, or send half a request or none.
 
     Returns their longest wait in seconds.
     """
@@ -1582,7 +1582,7 @@ def crowd(server, rng, faults):
 
 
 def server_trial(world, rng, number, size=1.0):
-    """One server, all of it. size: how much, 1 for a few thousand requests."""
+    """All attacks on one server. size: 1 for a few thousand requests."""
     faults, worst = [], {}
     with malformed.served("--run", world.finished, stderr=subprocess.PIPE) as found:
         server = Served(*found)
