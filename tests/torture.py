@@ -474,7 +474,7 @@ class World:
         deadline = time.monotonic() + WAIT_S
         while True:
             status, said = self.start(stage, run).wait()
-            if stage.name == "crawl" and "is there already" in said:    # it was killed after its work
+            if stage.name == "crawl" and "is there already" in said:    # killed after its work
                 return 0, said
             if not status or not refused(said) or time.monotonic() > deadline:
                 return status, said
@@ -619,7 +619,7 @@ def kill_once(world, stage, run, rng, faults):
         faults.append(f"{what}: it does not end")
     if tracebacks(said):
         faults.append(f"{what}: traceback: {said[-300:]!r}")
-    passes_on = stage.name in ("make", "runs") and not group    # the stage that it began goes on to its end
+    passes_on = stage.name in ("make", "runs") and not group    # its stage goes on to the end
     if not process.relatives_end(WAIT_S if passes_on else 20):
         faults.append(f"{what}: processes {process.relatives()} live on")
         process.signal(signal.SIGKILL, True)
@@ -792,7 +792,7 @@ def beside_trial(world, rng, names):
         if status:
             faults.append(f"{stage.name} ends with {status}: {said[-300:]!r}")
     found = snapshot(run)
-    for name in ("tokenizer.json", "tokenizer.tiktoken"):               # a product of one, an input of the other
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):     # a product of one, an input of the other
         found.pop(name, None), want.pop(name, None)
     if not faults and (differs := difference(found, want)):
         faults.append(f"they made something else: {differs}")
@@ -1491,7 +1491,7 @@ INJECTIONS = ["/%0d%0aSet-Cookie:%20a=b", "/\r\nSet-Cookie: a=b",
 
 
 def what_is_refused(server, faults):
-    """Send what must be refused: foreign names and pages, paths out of the run, injected headers."""
+    """Send what must be refused: foreign names and pages, paths out of the run, more headers."""
     chat = "/v1/chat/completions"
     requests = [("POST", path, body, headers) for headers in FOREIGN
                 for path, body in (("/tokenize", {"content": "x"}), (chat, ASK))]
