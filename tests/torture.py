@@ -792,7 +792,7 @@ def beside_trial(world, rng, names):
         if status:
             faults.append(f"{stage.name} ends with {status}: {said[-300:]!r}")
     found = snapshot(run)
-    for name in ("tokenizer.json", "tokenizer.tiktoken"):     # a product of one, an input of the other
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):     # made by one, read by the other
         found.pop(name, None), want.pop(name, None)
     if not faults and (differs := difference(found, want)):
         faults.append(f"they made something else: {differs}")

@@ -17,9 +17,10 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "peers")]
 
 from model import device, planning  # noqa: E402  before numpy
+import golden  # noqa: E402
 import gpt  # noqa: E402
 import kernels  # noqa: E402
 import numpy as np  # noqa: E402
@@ -289,26 +290,18 @@ def beside_autograd():
     tokens, targets = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, 5, 133))
     model = torch_gpt.GPT(cfg.vocab_size, cfg.n_positions, cfg.n_embd, cfg.n_layer, cfg.n_head)
     model = model.to(WHERE)
-    theirs = {}                         # by our names
-    for name, p in model.named_parameters():
-        layer = {"c_attn": "attn.c_attn", "c_proj": "attn.c_proj", "fc": "mlp.c_fc",
-                 "fc_proj": "mlp.c_proj"}
-        words = [layer.get(word, word) for word in name.replace("blocks.", "h.").split(".")]
-        theirs[".".join(words)] = p
-
-    def turned(name, a):                # PyTorch's matrices are (out, in)
-        return a.T if a.ndim == 2 and name.startswith("h.") else a
-
+    theirs = dict(model.named_parameters())
     with torch.no_grad():
         for name, p in params.items():
-            theirs[name].copy_(turned(name, torch.as_tensor(p, device=WHERE)))
+            array = np.ascontiguousarray(golden.ours(name, torch.as_tensor(p)))
+            theirs[golden.theirs(name)].copy_(torch.as_tensor(array))
     loss = model(torch.as_tensor(tokens, device=WHERE), torch.as_tensor(targets, device=WHERE))
     loss.backward()
     for bf16 in (False, True):
         got, grads = device.loss_and_grads(device.upload(params, cfg, bf16), cfg, tokens, targets)
         worst = 0.0
         for name, g in grads.items():
-            want = turned(name, theirs[name].grad.cpu().numpy())
+            want = golden.ours(name, theirs[golden.theirs(name)].grad.cpu())
             error = np.linalg.norm(cp.asnumpy(g)[:len(want)] - want) / np.linalg.norm(want)
             worst = max(worst, float(error))
         say(f"a step beside PyTorch's in float32, ours in {'bf16' if bf16 else 'float32'}: loss "
