@@ -335,11 +335,11 @@ def test_speed_of_signatures(texts, signer):
     print(f"signatures: {speed(n_bytes, *(sorted(t)[1] for t in zip(*times[1:])))}")
 
 
-@pytest.fixture(scope="module")
-def redact():
+def their_redaction(text):
+    """datatrove's of a first document: it gives later ones other addresses."""
     from datatrove.pipeline.formatters import PIIFormatter
 
-    return PIIFormatter().format
+    return PIIFormatter().format(text)
 
 
 PARTS = [*"abZ91.@-_+'!\u00e9 \n[]:%(<>/0,;"]
@@ -347,11 +347,11 @@ PARTS += """8.8.8.8 10.0.0.1 1.2.3.4 255.255.255.255 256.1.1.1 01.2.3.4 .. .com 
     @@ [1.2.3. a:""".split() + ["a" * 70]
 
 
-def test_redaction_of_hostile_texts_is_datatroves(redact):
+def test_redaction_of_hostile_texts_is_datatroves():
     rng = random.Random(0)
     for _ in range(10_000):
         text = "".join(rng.choice(PARTS) for _ in range(rng.randint(1, 12)))
-        assert pii.redact(text) == data.redact(text) == redact(text), text
+        assert pii.redact(text) == data.redact(text) == their_redaction(text), text
 
 
 @pytest.mark.parametrize("text", [
@@ -359,10 +359,8 @@ def test_redaction_of_hostile_texts_is_datatroves(redact):
     '"email"@example.com', "email@example", "a@[8.8.8.8]", "8.8.8.8", ".3.3.3.0", "108.0.0.01",
     "0.1.2.3", "999.999.999.999", "10.0.0.1", "8.1.2.3456",
     "see 1.2.3.4, 9.9.9.9 and b@c.de or d@e.fg"])
-def test_redaction_of_a_first_document_is_datatroves(text):
-    from datatrove.pipeline.formatters import PIIFormatter
-
-    assert pii.redact(text) == data.redact(text) == PIIFormatter().format(text)
+def test_redaction_of_addresses_is_datatroves(text):
+    assert pii.redact(text) == data.redact(text) == their_redaction(text)
 
 
 # --------------------------------------------------------------------------------- the rules of v1
