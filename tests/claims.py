@@ -582,7 +582,7 @@ def past_the_teacher(run, seed):
     rng, out, slip = toyworld.stream(seed, "teacher"), {}, 0.1
     lessons, n_right = [], 0
     for _ in range(9000):
-        thrown, at, steps = toyworld.training_throws(rng), 0, []
+        thrown, at, steps = toyworld.throws(rng), 0, []
         for n in thrown:
             mistake = rng.choice((1, 9)) if rng.random() < slip else 0
             at = (at + n + mistake) % 10
