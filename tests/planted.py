@@ -463,7 +463,7 @@ FAULTS = [
           "self.logits = self.logits[:len(kept)]",
           "tests/test_stages.py::test_a_reply_is_the_same_whoever_comes_and_goes"),
 
-    # ------------------------------------------------------------------------ align.py and its rooms
+    # ----------------------------------------------------------------------- align.py and its rooms
     Fault("loss-mask-not-shifted", "align.py",
           "        values[r, :n] = value[1:]\n",
           "        values[r, :n] = value[:-1]\n",
@@ -568,7 +568,8 @@ FAULTS = [
     Fault("merge-all-forgets-the-pair-before", "tokens/encoder.py",
           "flat_lowest[previous] = rank[len(column):] | previous_row",
           "flat_lowest[previous] = never",
-          "tests/test_encoder.py -k 'test_the_fast_twin_equals_its_definition and check_merge_all'"),
+          "tests/test_encoder.py "
+          "-k 'test_the_fast_twin_equals_its_definition and check_merge_all'"),
     Fault("new-ids-overwrite-the-pool", "tokens/encoder.py",
           "len(self.pool) + np.cumsum(count) - count",
           "np.cumsum(count) - count",
@@ -617,7 +618,7 @@ FAULTS = [
           "if products != sorted(products):",
           "if not products:",
           "tests/test_huggingface.py::test_unsupported_json_is_refused_by_name"),
-    # ------------------------------------------------------------------------- data.py and its rooms
+    # ------------------------------------------------------------------------ data.py and its rooms
     Fault("c4-wants-four-words-in-a-line", "data.py",
           "        if len(pieces) < 3 or (",
           "        if len(pieces) < 4 or (",
