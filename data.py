@@ -288,16 +288,17 @@ def prose_measures(text, words_of):
     found = words_of(text)
     yield "gopher_short_doc", found.n_real
     yield "gopher_long_doc", found.n_real
-    yield "gopher_below_avg_threshold", found.mean_length
-    yield "gopher_above_avg_threshold", found.mean_length
+    mean_length = found.mean_length
+    yield "gopher_below_avg_threshold", mean_length
+    yield "gopher_above_avg_threshold", mean_length
     # judge has stopped at short_doc if there is no word, so nothing below divides by zero.
     yield "gopher_too_many_hashes", text.count("#") / len(found)
     yield "gopher_too_many_ellipsis", (text.count("...") + text.count("…")) / len(found)
     lines = text.splitlines()
-    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
-    yield "gopher_too_many_bullets", bullets / len(lines)
-    open_ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
-    yield "gopher_too_many_end_ellipsis", open_ends / len(lines)
+    bullets = [line for line in lines if line.lstrip().startswith(("•", "-"))]
+    yield "gopher_too_many_bullets", len(bullets) / len(lines)
+    open_ends = [line for line in lines if line.rstrip().endswith(("...", "…"))]
+    yield "gopher_too_many_end_ellipsis", len(open_ends) / len(lines)
     yield "gopher_below_alpha_threshold", found.n_alphabetic / len(found)
     yield "gopher_enough_stop_words", found.n_stop_words
 
@@ -455,8 +456,10 @@ FINEWEB = {                                 # least, most
 
 def layout_measures(text, lines, words_of):
     """Yields FineWeb's measures, each as (name, value)."""
-    yield "line_punct_ratio", sum(line[-1] in END_MARKS for line in lines) / len(lines)
-    yield "short_line_ratio", sum(len(line) <= 30 for line in lines) / len(lines)
+    ended = [line for line in lines if line[-1] in END_MARKS]
+    yield "line_punct_ratio", len(ended) / len(lines)
+    short = [line for line in lines if len(line) <= 30]
+    yield "short_line_ratio", len(short) / len(lines)
     _, chars = repeats(lines)
     yield "char_dup_ratio", chars / len(text.replace("\n", ""))
     n_breaks = text.count("\n")
