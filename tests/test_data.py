@@ -219,14 +219,12 @@ def test_a_rule_that_is_added_to_this_file_alone_takes_effect(stage, changes, tm
         assert source.count(old) == 1
         source = source.replace(old, new)
     (tmp_path / "data.py").write_text(source, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "data.py", "--run", tmp_path],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    for argv in (["--check"], ["--run", tmp_path]):
+        done = subprocess.run([sys.executable, tmp_path / "data.py", *argv], cwd=ROOT, text=True,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        if argv == ["--check"]:
+            assert f"new rule: {stage} drops http://a.com/lighthouse (no_question)" in done.stdout
     report = json.loads((tmp_path / "docs/report.json").read_text(encoding="utf-8"))
     assert report["stages"][stage]["reasons"]["no_question"] > 10
     with gzip.open(tmp_path / "docs/000000.jsonl.gz", "rt", encoding="utf-8") as lines:
