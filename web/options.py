@@ -5,7 +5,7 @@ Settings go into report.json, and a killed run goes on only with the same ones.
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from run import command
 
@@ -124,20 +124,12 @@ def check(args, parser, argv):
 
 def settings_of(args):
     """The Settings of these options."""
-    return Settings(
-        blocklist=tuple(args.blocklist),
-        hard_words=args.hard_words,
-        soft_words=args.soft_words,
-        subwords=args.subwords,
-        suffixes=args.public_suffixes,
-        languages=tuple(args.language),
-        language_model=args.language_model,
-        tokenizer=args.tokenizer,
-        pii=tuple(args.pii),
-        fineweb=args.fineweb,
-        order=args.order,
-        rights=args.rights,
-    )
+    given = {**vars(args), "suffixes": args.public_suffixes, "languages": args.language}
+    settings = {}
+    for field in fields(Settings):
+        value = given[field.name]
+        settings[field.name] = tuple(value) if isinstance(value, list) else value
+    return Settings(**settings)
 
 
 if __name__ == "__main__":
