@@ -32,7 +32,11 @@ from run import command
 
 
 def ranges(text):
-    """Yields first and last code of each range: "41-5a b5" -> (0x41, 0x5a), (0xb5, 0xb5)."""
+    """Yields the first and the last code of each range in hexadecimals.
+
+    >>> list(ranges("41-5a b5"))
+    [(65, 90), (181, 181)]
+    """
     for span in text.split():
         first, _, last = span.partition("-")
         yield int(first, 16), int(last or first, 16)
