@@ -89,48 +89,23 @@ def warcs_in(folder):
     return sorted(path for path in folder.iterdir() if path.name.endswith(FILE_ENDS))
 
 
-class Metered:
-    """A file that counts the bytes read of it."""
-
-    def __init__(self, file, size):
-        self.file, self.size, self.n_read = file, size, 0       # size: None if not known
-        self.name = getattr(file, "name", "stream")
-
-    def read(self, n=-1):
-        """The next bytes."""
-        piece = self.file.read(n)
-        self.n_read += len(piece)
-        return piece
-
-
 class Documents:
     """A document for every page in the files, in order: a dict that collects FineWeb's columns."""
 
     def __init__(self, files, run_dir, dump=None):
         self.files, self.run_dir, self.dump = files, run_dir, dump
         self.counts = Counter()             # of the records, see read_warc
-        self.opened = []                    # Metered files
+        self.file, self.n_before = None, 0  # the file that is read, and how many were read before
 
     def __iter__(self):
-        for path in self.files:
+        for n, path in enumerate(self.files):
             columns = {"dump": self.dump or snapshot_of(path), "file_path": self.name_of(path)}
-            with self.open(path) as file:
+            with remote.open_url(path) if is_address(path) else open(path, "rb") as file:
+                self.file, self.n_before = file, n
                 for record in read_warc(file, self.counts):
                     if record.type in DOCUMENT_TYPES:
                         yield {"url": record.url, "id": record.id, "date": record.date,
                                "license": None, **columns, "record": record}
-
-    @contextlib.contextmanager
-    def open(self, path):
-        """Open a file or an address as Metered."""
-        if is_address(path):
-            file = remote.open_url(path)
-            size = getattr(file, "size", None)
-        else:
-            file, size = open(path, "rb"), path.stat().st_size
-        with contextlib.closing(file):
-            self.opened.append(Metered(file, size))
-            yield self.opened[-1]
 
     def name_of(self, path):
         """A file's name for the column file_path: relative to the run folder, if it lies there."""
@@ -140,10 +115,14 @@ class Documents:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
 
     def share_read(self):
-        """The part of all bytes that was read. Files not opened yet count like the last one."""
-        sizes = [file.size or file.n_read for file in self.opened]
-        n_bytes = sum(sizes) + (len(self.files) - len(sizes)) * sizes[-1]
-        return sum(file.n_read for file in self.opened) / max(1, n_bytes)
+        """The part of the files that was read. Each counts alike; of a pipe nothing is known."""
+        raw, part = self.file.raw, 0
+        with contextlib.suppress(OSError, ValueError, TypeError, ZeroDivisionError):
+            if isinstance(raw, remote.Remote):
+                part = raw.at / raw.size
+            else:
+                part = raw.tell() / os.fstat(raw.fileno()).st_size
+        return (self.n_before + part) / len(self.files)
 
 
 def snapshot_of(path):
