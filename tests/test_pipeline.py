@@ -66,16 +66,9 @@ def test_pipeline_end_to_end(crawl, capsys):
     assert [d["url"] for d in docs] == ["http://a.com/good", "http://a.com/mail"]
     assert tuple(docs[0]) == pipeline.COLUMNS
     assert docs[0] | {"text": 0} == {
-        "text": 0,
-        "id": "<urn:uuid:0>",
-        "dump": "local",
-        "url": "http://a.com/good",
-        "date": "2024-01-02T03:04:05Z",
-        "file_path": "crawl/000000.warc.gz",
-        "language": "en",
-        "language_score": 0.9,
-        "token_count": None,
-        "license": None,
+        "text": 0, "id": "<urn:uuid:0>", "dump": "local", "url": "http://a.com/good",
+        "date": "2024-01-02T03:04:05Z", "file_path": "crawl/000000.warc.gz", "language": "en",
+        "language_score": 0.9, "token_count": None, "license": None,
     }
     assert docs[0]["text"] == GOOD
     assert docs[1]["text"].endswith(f"write to the {MAIL} or {IP} of it.")
@@ -297,9 +290,7 @@ def test_a_run_folder_whose_name_is_no_text(tmp_path, capsys):
     except OSError:
         pytest.skip("this file system takes only names that are UTF-8")
     scripts = (
-        ("web/toyweb.py", "--pages", "150"),
-        ("data.py", "--workers", "1"),
-        ("bpe.py", "train"),
+        ("web/toyweb.py", "--pages", "150"), ("data.py", "--workers", "1"), ("bpe.py", "train"),
         ("bpe.py", "encode"),
     )
     for name, *args in scripts:
@@ -379,13 +370,8 @@ def test_interrupt_is_one_line_and_leaves_nothing(tmp_path, interruptible):
     os.mkfifo(tmp_path / "endless.warc")  # data.py waits in it for a first record
     process = subprocess.Popen(
         [
-            sys.executable,
-            str(SCRIPTS / "data.py"),
-            tmp_path / "endless.warc",
-            "--run",
-            tmp_path,
-            "--workers",
-            "2",
+            sys.executable, str(SCRIPTS / "data.py"), tmp_path / "endless.warc", "--run", tmp_path,
+            "--workers", "2",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -565,17 +551,11 @@ def test_real_crawl_keeps_english_articles(tmp_path, capsys):
 
 def test_wet_and_resources_become_documents(tmp_path, stub_language):
     wet = record(
-        GOOD.encode(),
-        type="conversion",
-        url="http://a.com/wet",
-        Content_Type="text/plain",
+        GOOD.encode(), type="conversion", url="http://a.com/wet", Content_Type="text/plain",
         WARC_Record_ID="<urn:uuid:w>",
     )
     res = record(
-        html_of(prose(300, 1)),
-        type="resource",
-        url="http://a.com/res",
-        Content_Type="text/html",
+        html_of(prose(300, 1)), type="resource", url="http://a.com/res", Content_Type="text/html",
         WARC_Record_ID="<urn:uuid:r>",
     )
     (tmp_path / "x.warc.wet.gz").write_bytes(gzip.compress(wet) + gzip.compress(res))
@@ -669,13 +649,8 @@ def test_the_order_of_the_script_lets_a_page_stay_whose_earlier_copy_is_code(
     ):
         data.main(
             [
-                str(tmp_path / "a.warc"),
-                "--run",
-                str(tmp_path / order),
-                "--workers",
-                "1",
-                "--order",
-                order,
+                str(tmp_path / "a.warc"), "--run", str(tmp_path / order), "--workers", "1",
+                "--order", order,
             ]
         )
         assert [d["url"] for d in documents(tmp_path / order)] == kept and dropped(
@@ -719,13 +694,8 @@ def test_v1_reaches_every_stage(tmp_path, stub_language):
     for version in ("0.10", "v1"):
         data.main(
             [
-                str(tmp_path / "a.warc"),
-                "--run",
-                str(tmp_path / version),
-                "--workers",
-                "1",
-                "--fineweb",
-                version,
+                str(tmp_path / "a.warc"), "--run", str(tmp_path / version), "--workers", "1",
+                "--fineweb", version,
             ]
         )
         got[version] = {
@@ -844,19 +814,12 @@ def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     """With the real language model, small units, two workers; killed LONGHAND_KILLS times."""
     subprocess.run(
-        [sys.executable, "-m", "web.toyweb", "--run", str(tmp_path), "--pages", "150"],
-        cwd=SCRIPTS,
-        check=True,
-        capture_output=True,
+        [sys.executable, "-m", "web.toyweb", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS,
+        check=True, capture_output=True,
     )
     command = [
-        sys.executable,
-        "-c",
-        "import sys, data; data.pipeline.UNIT = 8; data.main(sys.argv[1:])",
-        "--run",
-        str(tmp_path),
-        "--workers",
-        "2",
+        sys.executable, "-c", "import sys, data; data.pipeline.UNIT = 8; data.main(sys.argv[1:])",
+        "--run", str(tmp_path), "--workers", "2",
     ]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}
@@ -873,10 +836,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     for _ in range(int(os.environ.get("LONGHAND_KILLS", 6))):
         wanted = done() + r.randint(0, 20)  # of 62 units; behind the last one it begins anew
         process = subprocess.Popen(
-            command,
-            cwd=SCRIPTS,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            command, cwd=SCRIPTS, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
         while process.poll() is None and not (units.exists() and done() >= wanted):
@@ -910,22 +870,9 @@ def damaged(raw, r):
         elif how == 3:
             raw[a:a] = r.choice(
                 [
-                    b"<table><tr><td>",
-                    b"<div>",
-                    b"<!--",
-                    b"<script>",
-                    b"&#x110000;",
-                    b"<a href='",
-                    b"\xff\xfe",
-                    b"\0",
-                    b"]]>",
-                    b"</p>",
-                    b"<plaintext>",
-                    b"<td colspan=9007199254740991>",
-                    "\u0301".encode(),
-                    b"a@b.",
-                    b"1.2.3.",
-                    b"{",
+                    b"<table><tr><td>", b"<div>", b"<!--", b"<script>", b"&#x110000;", b"<a href='",
+                    b"\xff\xfe", b"\0", b"]]>", b"</p>", b"<plaintext>",
+                    b"<td colspan=9007199254740991>", "\u0301".encode(), b"a@b.", b"1.2.3.", b"{",
                     "é".encode("utf-16-le"),
                 ]
             ) * r.choice([1, 2, 50, 3000])
@@ -954,12 +901,8 @@ def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
     )
     whole = [body for _, body, *_ in PAGES] + real
     hostile = [
-        b"<div>" * 100_000 + b"the end of it",
-        b"<table>" + b"<tr><td>a" * 300_000,
-        b"<p>" + b"the word of it " * 60_000,
-        b"<p>" + b"x" * 900_000,
-        b"",
-        b"\0" * 10_000,
+        b"<div>" * 100_000 + b"the end of it", b"<table>" + b"<tr><td>a" * 300_000,
+        b"<p>" + b"the word of it " * 60_000, b"<p>" + b"x" * 900_000, b"", b"\0" * 10_000,
     ]
     bodies = hostile + [damaged(r.choice(whole), r) for _ in range(n)]
     records = [
