@@ -49,20 +49,24 @@ from web import warc
 DATA = Path(
     os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data"
 )
+DOCS = ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
 THREE = [page(b"<p>%d" % i, f"http://a.com/{i}") for i in range(3)]
+
+
+def report_of(run_dir):
+    """The funnel of a run."""
+    return json.loads((run_dir / "docs/report.json").read_text(encoding="utf-8"))
+
+
+def products(run_dir):
+    """{name: bytes} of a run's files that do not depend on time."""
+    return {k: v for k, v in files_of(run_dir / "docs").items() if k != "report.json"}
 
 
 def test_pipeline_end_to_end(crawl, capsys):
     run(crawl)
-    docs, report = (
-        documents(crawl),
-        json.loads((crawl / "docs" / "report.json").read_text(encoding="utf-8")),
-    )
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    docs, report = (documents(crawl), report_of(crawl))
+    assert sorted(files_of(crawl / "docs")) == DOCS
     assert [d["url"] for d in docs] == ["http://a.com/good", "http://a.com/mail"]
     assert tuple(docs[0]) == pipeline.COLUMNS
     assert docs[0] | {"text": 0} == {
@@ -101,15 +105,13 @@ def test_pipeline_end_to_end(crawl, capsys):
 def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "UNIT", 4)
     run(crawl)
-    before, main_text = files_of(crawl / "docs"), data.extract.main_text
+    before, keep, main_text = files_of(crawl / "docs"), products(crawl), data.extract.main_text
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(data.extract, "main_text", interrupted)
-    with pytest.raises(
-        KeyboardInterrupt
-    ):  # in the first pass, in the first unit: nothing to go on from
+    with pytest.raises(KeyboardInterrupt):      # in the first unit: nothing to go on from
         run(crawl, "--dump", "x")
     assert files_of(crawl / "docs") == before and not (crawl / "docs" / ".new").exists()
     monkeypatch.setattr(data.extract, "main_text", main_text)
@@ -125,26 +127,20 @@ def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch
         data.extract, "main_text", lambda *args: pytest.fail("a page is worked on again")
     )
     run(crawl)
-    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == {
-        k: v for k, v in before.items() if k != "report.json"
-    }
+    assert products(crawl) == keep
     assert not (crawl / "docs" / ".new").exists()
 
 
 def test_bytes_do_not_depend_on_time_workers_place_or_a_killed_run(crawl, tmp_path, monkeypatch):
     run(crawl)
-    keep = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir() if p.name != "report.json"}
+    keep = products(crawl)
     (crawl / "docs" / "000007.jsonl.gz").write_bytes(b"of an earlier, larger run")
     (crawl / "docs" / ".new").mkdir()  # what a run leaves that is shot
     (crawl / "docs" / ".new" / "000003.jsonl.gz").write_bytes(b"half")
     crawl.rename(tmp_path / "elsewhere")
     monkeypatch.setattr(time, "time", lambda: 1e9)
     run(tmp_path / "elsewhere", "--workers", "2")
-    assert {
-        p.name: p.read_bytes()
-        for p in (tmp_path / "elsewhere" / "docs").iterdir()
-        if p.name != "report.json"
-    } == keep
+    assert products(tmp_path / "elsewhere") == keep
 
 
 def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
@@ -217,11 +213,7 @@ def test_a_second_run_on_the_same_folder_ends_at_once(crawl, capsys):
     other.communicate()
     assert (crawl / "docs" / ".data.py.lock").exists()  # of a dead process: holds nobody up
     run(crawl)
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    assert sorted(files_of(crawl / "docs")) == DOCS
 
 
 def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monkeypatch, capsys):
@@ -258,7 +250,7 @@ def test_pages_whose_end_is_not_read_are_counted_once(crawl, monkeypatch):
         and len(body) > data.extract.MAX_CHARS
         and not body.startswith(b"%PDF")
     ]
-    report = json.loads((crawl / "docs/report.json").read_text(encoding="utf-8"))
+    report = report_of(crawl)
     assert report["reader"]["page_cut"] == len(whole) > 0
 
 
@@ -323,11 +315,7 @@ def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(
     with pytest.raises(ValueError, match="its files were being replaced.*python data.py --run"):
         shards.input_files(crawl)
     run(crawl)
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    assert sorted(files_of(crawl / "docs")) == DOCS
 
 
 def test_a_disk_that_is_full_at_the_last_byte_is_seen():
@@ -393,11 +381,7 @@ def test_no_interrupt_while_files_are_moved(crawl, monkeypatch, interruptible):
     monkeypatch.setattr(os, "replace", replace)
     run(crawl)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    assert sorted(files_of(crawl / "docs")) == DOCS
 
 
 @pytest.mark.parametrize(
@@ -623,7 +607,7 @@ def test_no_rights_asks_no_page(tmp_path, stub_language):
         ("http://a.com/1", None),
         ("http://a.com/2", None),
     ]
-    report = json.loads((tmp_path / "run/docs/report.json").read_text(encoding="utf-8"))
+    report = report_of(tmp_path / "run")
     assert "rights" not in report["stages"] and report["settings"]["rights"] is False
 
 
@@ -656,7 +640,7 @@ def test_the_order_of_the_script_lets_a_page_stay_whose_earlier_copy_is_code(
         assert [d["url"] for d in documents(tmp_path / order)] == kept and dropped(
             tmp_path / order
         )[1:] == gone
-        report = json.loads((tmp_path / order / "docs/report.json").read_text(encoding="utf-8"))
+        report = report_of(tmp_path / order)
         assert list(report["stages"]) == data.ORDERS[order] and report["settings"]["order"] == order
         n = 2
         for stage, row in report["stages"].items():
@@ -701,12 +685,7 @@ def test_v1_reaches_every_stage(tmp_path, stub_language):
         got[version] = {
             d["url"].rpartition("/")[2]: d["text"] for d in documents(tmp_path / version)
         }
-        assert (
-            json.loads((tmp_path / version / "docs/report.json").read_text(encoding="utf-8"))[
-                "settings"
-            ]["fineweb"]
-            == version
-        )
+        assert (report_of(tmp_path / version)["settings"]["fineweb"] == version)
     assert "quoted" in got["v1"] and "quoted" not in got["0.10"]
     assert "JO@SITE.COM" in got["v1"]["mail"] and MAIL in got["0.10"]["mail"]
 
@@ -716,7 +695,7 @@ def test_v1_reaches_every_stage(tmp_path, stub_language):
 )
 def test_a_killed_run_of_other_options_is_not_gone_on_with(crawl, monkeypatch, more, capsys):
     run(crawl, *more)
-    want = {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"}
+    want = products(crawl)
     shutil.rmtree(crawl / "docs")
     monkeypatch.setattr(pipeline, "UNIT", 4)
     with monkeypatch.context() as m:
@@ -726,7 +705,7 @@ def test_a_killed_run_of_other_options_is_not_gone_on_with(crawl, monkeypatch, m
     assert list((crawl / "docs/.new/units").glob("*.jsonl"))
     run(crawl, *more)
     assert "going on behind" not in capsys.readouterr().err
-    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == want
+    assert products(crawl) == want
 
 
 def test_a_list_edited_to_equal_size_begins_anew(crawl, monkeypatch):
@@ -822,7 +801,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
         "--run", str(tmp_path), "--workers", "2",
     ]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
-    want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}
+    want = products(tmp_path)
     shutil.rmtree(tmp_path / "docs")
     r, went_on, units = random.Random(0), 0, tmp_path / "docs" / ".new" / "units"
 
@@ -846,7 +825,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
         went_on += b"going on behind" in process.communicate()[1]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
-    assert {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"} == want
+    assert products(tmp_path) == want
     assert went_on  # it was killed in the middle at least once
 
 
@@ -915,7 +894,7 @@ def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
         (tmp_path / f"b{i}.warc.gz").write_bytes(THREE_ZIPPED + damaged(few, r))
     start = time.process_time()
     data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "2"])
-    report = json.loads((tmp_path / "run" / "docs" / "report.json").read_text(encoding="utf-8"))
+    report = report_of(tmp_path / "run")
     count = lambda row: sum(row["reasons"].values())
     n_in = sum(report["reader"].get(kind, 0) for kind in ("response", "resource", "conversion"))
     for stage, row in report["stages"].items():
