@@ -43,14 +43,6 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(
         prog="data.py", description="A raw web crawl in, clean documents out, as FineWeb does it.",
         epilog="python data.py crawl --help: how to fetch pages yourself")
-    add_options(parser)
-    args = parser.parse_args(argv)
-    check(args, parser, argv)
-    return args
-
-
-def add_options(parser):
-    """Give data.py's parser its options."""
     add = parser.add_argument
     add("paths", nargs="*", metavar="WARC_OR_DIR",
         help="WARC, WET or ARC files, folders of them, or their addresses (default: RUN/crawl)")
@@ -100,6 +92,9 @@ def add_options(parser):
     add = parser.add_argument_group("instead of a run").add_argument
     add("--check", action="store_true",
         help="check data.py: its doctests, and a made-up page for each stage")
+    args = parser.parse_args(argv)
+    check(args, parser, argv)
+    return args
 
 
 def check(args, parser, argv):
