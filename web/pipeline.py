@@ -295,11 +295,11 @@ def run_job(job):
     with runs.locked(docs, "data.py"):
         runs.settle(new / "shards", docs)
         made_of = identity(job.files, job.dump, job.settings, list(job.stages))
-        same = new / "identity.json"
-        if not same.exists() or same.read_bytes() != made_of.encode():
+        recorded = new / "identity.json"
+        if not recorded.exists() or recorded.read_bytes() != made_of.encode():
             shutil.rmtree(new, ignore_errors=True)
             (new / "units").mkdir(parents=True)
-            disk.write_text(same, made_of)
+            disk.write_text(recorded, made_of)
         try:
             take_through = functools.partial(take, job.stages, job.tools)
             with worker_processes(job.n_workers, take_through) as each:

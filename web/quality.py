@@ -6,8 +6,8 @@
 
 Every different piece between white space is split once, then remembered with its words. A text
 becomes an array with a number for each word, equal for equal words. What the rules ask of a word
-stands in arrays, so that a rule is a few sums. On the pages of the demo, Gopher's rules take 0.39
-of the time that they take with data.Words and data.parts_of.
+stands in arrays, so that a rule is a few sums. On the documents of the demo, Gopher's rules take
+0.35 of the time that they take with data.Words and data.parts_of.
 
 FineWeb v1 was made with datatrove 0.2 (April 2024). What differed, and --fineweb v1 brings back:
 
