@@ -202,7 +202,7 @@ def in_index(keys, index):
 # ---------------------------------------------------------------------------------- steps on files
 
 # Signatures depend on these and on the text.
-METHOD = {"version": 3, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
+METHOD = {"version": 2, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
 # An index says by the dtype of its keys which version signed its documents.
 KEY_TYPES = {"0.10": np.dtype(np.uint64), "v1": np.dtype([("v1", np.uint64)])}
 
@@ -470,7 +470,7 @@ def drop_lines(path, work, to, matched):
                 if not goes:
                     out.write(line.encode())
         check_matched(path, work, matched)                  # may have changed while it was read
-    return len(drop) - int(drop.sum()), int(drop.sum())
+    return int((~drop).sum()), int(drop.sum())
 
 
 def claim(to, work):
