@@ -757,11 +757,20 @@ def test_an_address_as_source(crawl, tmp_path):
     data.main(
         [str(crawl / "crawl" / "000000.warc.gz"), "--run", str(tmp_path / "disk"), "--workers", "1"]
     )
+    read = pipeline.Documents([address], tmp_path)
+    parts = [read.share_read() for _ in read]
+    assert 0 < parts[0] <= 1 and read.share_read() == 1
     server.shutdown()
     net, disk = documents(tmp_path / "net"), documents(tmp_path / "disk")
     assert [{**d, "file_path": 0} for d in net] == [{**d, "file_path": 0} for d in disk] and {
         d["file_path"] for d in net
     } == {address}
+
+
+def test_the_part_that_was_read_grows_to_all(crawl):
+    read = pipeline.Documents(sorted((crawl / "crawl").iterdir()), crawl)
+    parts = [read.share_read() for _ in read]
+    assert parts == sorted(parts) and 0 < parts[0] < parts[-1] and read.share_read() == 1
 
 
 def test_an_index_of_an_earlier_crawl(crawl, tmp_path):

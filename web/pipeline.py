@@ -116,7 +116,7 @@ class Documents:
 
     def share_read(self):
         """The part of the files that was read. Each counts alike; of a pipe nothing is known."""
-        raw, part = self.file.raw, 0
+        raw, part = self.file.raw, float(self.file.closed)
         with contextlib.suppress(OSError, ValueError, TypeError, ZeroDivisionError):
             if isinstance(raw, remote.Remote):
                 part = raw.at / raw.size
