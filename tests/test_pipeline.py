@@ -63,6 +63,16 @@ def products(run_dir):
     return {k: v for k, v in files_of(run_dir / "docs").items() if k != "report.json"}
 
 
+def check_accounts(stages, n, n_kept):
+    """What leaves a stage and what it drops is what came in, from n pages to n_kept documents."""
+    n_bytes = None
+    for row in stages.values():
+        assert row["documents_in"] == n and n_bytes in (None, row["bytes_in"])
+        n, n_bytes = row["documents_out"], row["bytes_out"]
+        assert row["documents_in"] - n == sum(row["reasons"].values())
+    assert n == n_kept
+
+
 def test_pipeline_end_to_end(crawl, capsys):
     run(crawl)
     docs, report = (documents(crawl), report_of(crawl))
@@ -81,16 +91,10 @@ def test_pipeline_end_to_end(crawl, capsys):
         (url, stage, why) for url, _, stage, why in PAGES if stage
     )
     assert list(report["stages"]) == list(data.STAGES)
-    n = len(PAGES)
-    for stage, row in report["stages"].items():
-        assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(
-            row["reasons"].values()
-        )
-        assert set(row["examples"]) == set(row["reasons"]) and row["seconds"] >= 0
-        n = row["documents_out"]
-    assert n == 2
     stages = list(report["stages"].values())
-    assert all(a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:]))
+    check_accounts(report["stages"], len(PAGES), 2)
+    for row in stages:
+        assert set(row["examples"]) == set(row["reasons"]) and row["seconds"] >= 0
     assert stages[-1]["bytes_out"] == sum(len(d["text"].encode()) for d in docs)
     assert report["stages"]["c4"]["examples"]["curly_bracket"][0]["text"] == prose(300, 7)[:300]
     assert report["reader"]["response"] == len(PAGES) and report["reader"]["request"] == len(PAGES)
@@ -550,19 +554,30 @@ def test_wet_and_resources_become_documents(tmp_path, stub_language):
     ]
 
 
-def test_a_page_that_reserves_itself_and_one_with_a_licence(tmp_path, stub_language):
+def filtered(folder, records, *options):
+    """Takes a WARC of these records through data.py; returns the run folder."""
+    (folder / "a.warc").write_bytes(b"".join(records))
+    data.main([str(folder / "a.warc"), "--run", str(folder / "run"), "--workers", "1", *options])
+    return folder / "run"
+
+
+def pages_with_rights():
+    """A page that reserves itself, and one with a licence."""
     head = b'<html><head><meta name="robots" content="noai"></head>'
-    licensed = html_of(prose(300, 1)).replace(
-        b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>'
-    )
-    (tmp_path / "a.warc").write_bytes(
-        page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2")
-    )
-    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
-    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [
-        ("http://a.com/2", "https://a.com/by")
-    ]
-    assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "noai")]
+    link = b'<a rel="license" href="https://a.com/by">CC</a>'
+    licensed = html_of(prose(300, 1)).replace(b"</main>", b"</main>" + link)
+    return [page(head + html_of(GOOD), "http://a.com/1"), page(licensed, "http://a.com/2")]
+
+
+def licences(run_dir):
+    """[(address, licence)] of the documents."""
+    return [(d["url"], d["license"]) for d in documents(run_dir)]
+
+
+def test_a_page_that_reserves_itself_and_one_with_a_licence(tmp_path, stub_language):
+    run_dir = filtered(tmp_path, pages_with_rights())
+    assert licences(run_dir) == [("http://a.com/2", "https://a.com/by")]
+    assert dropped(run_dir)[1:] == [("http://a.com/1", "rights", "noai")]
 
 
 def test_a_text_that_quotes_an_opt_out_is_none(tmp_path, stub_language):
@@ -586,28 +601,15 @@ def test_a_page_is_reserved_from_the_day_it_names(tmp_path, stub_language):
         page(head + html_of(prose(300, n)), f"http://a.com/{n}", WARC_Date=day + "T00:00:00Z")
         for n, day in enumerate(("2024-06-29", "2024-07-01"))
     ]
-    (tmp_path / "a.warc").write_bytes(b"".join(records))
-    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
-    assert [d["url"] for d in documents(tmp_path / "run")] == ["http://a.com/0"]
-    assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "unavailable_after")]
+    run_dir = filtered(tmp_path, records)
+    assert [d["url"] for d in documents(run_dir)] == ["http://a.com/0"]
+    assert dropped(run_dir)[1:] == [("http://a.com/1", "rights", "unavailable_after")]
 
 
 def test_no_rights_asks_no_page(tmp_path, stub_language):
-    head = b'<html><head><meta name="robots" content="noai"></head>'
-    licensed = html_of(prose(300, 1)).replace(
-        b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>'
-    )
-    (tmp_path / "a.warc").write_bytes(
-        page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2")
-    )
-    data.main(
-        [str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1", "--no-rights"]
-    )
-    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [
-        ("http://a.com/1", None),
-        ("http://a.com/2", None),
-    ]
-    report = report_of(tmp_path / "run")
+    run_dir = filtered(tmp_path, pages_with_rights(), "--no-rights")
+    assert licences(run_dir) == [("http://a.com/1", None), ("http://a.com/2", None)]
+    report = report_of(run_dir)
     assert "rights" not in report["stages"] and report["settings"]["rights"] is False
 
 
@@ -615,77 +617,39 @@ def test_the_order_of_the_script_lets_a_page_stay_whose_earlier_copy_is_code(
     tmp_path, stub_language, capsys
 ):
     """minhash before c4: the copy goes, then the code page. c4 before minhash: only the latter."""
-    code = html_of(GOOD + "\nfunction the of { it }")
-    (tmp_path / "a.warc").write_bytes(
-        page(code, "http://a.com/code", WARC_Date="2024-01-01T00:00:00Z")
-        + page(html_of(GOOD), "http://a.com/text")
-    )
+    code = page(html_of(GOOD + "\nfunction the of { it }"), "http://a.com/code",
+                WARC_Date="2024-01-01T00:00:00Z")
+    copy, of_code = page(html_of(GOOD), "http://a.com/text"), ("c4", "curly_bracket")
+    of_copy = ("http://a.com/text", "minhash", "duplicate")
     for order, kept, gone in (
-        (
-            "paper",
-            [],
-            [
-                ("http://a.com/text", "minhash", "duplicate"),
-                ("http://a.com/code", "c4", "curly_bracket"),
-            ],
-        ),
-        ("script", ["http://a.com/text"], [("http://a.com/code", "c4", "curly_bracket")]),
+        ("paper", [], [of_copy, ("http://a.com/code", *of_code)]),
+        ("script", ["http://a.com/text"], [("http://a.com/code", *of_code)]),
     ):
-        data.main(
-            [
-                str(tmp_path / "a.warc"), "--run", str(tmp_path / order), "--workers", "1",
-                "--order", order,
-            ]
-        )
-        assert [d["url"] for d in documents(tmp_path / order)] == kept and dropped(
-            tmp_path / order
-        )[1:] == gone
-        report = report_of(tmp_path / order)
+        run_dir = filtered(tmp_path, [code, copy], "--order", order)
+        assert [d["url"] for d in documents(run_dir)] == kept and dropped(run_dir)[1:] == gone
+        report = report_of(run_dir)
         assert list(report["stages"]) == data.ORDERS[order] and report["settings"]["order"] == order
-        n = 2
-        for stage, row in report["stages"].items():
-            assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(
-                row["reasons"].values()
-            )
-            n = row["documents_out"]
-        stages = list(report["stages"].values())
-        assert all(
-            a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:])
-        ) and n == len(kept)
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-            "stage",
-            *data.ORDERS[order],
-            "data",
-        ]
+        check_accounts(report["stages"], 2, len(kept))
+        rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert rows == ["stage", *data.ORDERS[order], "data"]
 
 
 def test_the_orders_are_of_the_same_stages():
-    assert data.ORDERS["paper"] == list(data.STAGES) and sorted(data.ORDERS["script"]) == sorted(
-        data.STAGES
-    )
-    assert data.ORDERS["script"][-4:] == ["c4", "fineweb", "minhash", "pii"] and set(
-        data.ORDERS
-    ) == set(options.ORDERS)
+    assert data.ORDERS["paper"] == list(data.STAGES)
+    assert sorted(data.ORDERS["script"]) == sorted(data.STAGES)
+    assert data.ORDERS["script"][-4:] == ["c4", "fineweb", "minhash", "pii"]
+    assert set(data.ORDERS) == set(options.ORDERS)
 
 
 def test_v1_reaches_every_stage(tmp_path, stub_language):
     quoted = prose(300, 1).replace(" of it.", ' of it."')  # no line ends in a full stop
     pages = {"quoted": quoted, "mail": prose(300, 2) + "\nwrite to the JO@SITE.COM now."}
-    (tmp_path / "a.warc").write_bytes(
-        b"".join(page(html_of(text), f"http://a.com/{name}") for name, text in pages.items())
-    )
+    records = [page(html_of(text), f"http://a.com/{name}") for name, text in pages.items()]
     got = {}
     for version in ("0.10", "v1"):
-        data.main(
-            [
-                str(tmp_path / "a.warc"), "--run", str(tmp_path / version), "--workers", "1",
-                "--fineweb", version,
-            ]
-        )
-        got[version] = {
-            d["url"].rpartition("/")[2]: d["text"] for d in documents(tmp_path / version)
-        }
-        assert (report_of(tmp_path / version)["settings"]["fineweb"] == version)
+        run_dir = filtered(tmp_path, records, "--fineweb", version)
+        got[version] = {d["url"].rpartition("/")[2]: d["text"] for d in documents(run_dir)}
+        assert report_of(run_dir)["settings"]["fineweb"] == version
     assert "quoted" in got["v1"] and "quoted" not in got["0.10"]
     assert "JO@SITE.COM" in got["v1"]["mail"] and MAIL in got["0.10"]["mail"]
 
