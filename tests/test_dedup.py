@@ -40,9 +40,8 @@ DOCS = [doc(i, text(i), f"2024-01-{1 + i:02}") for i in range(10)] + [
     doc(12, text(4, 2), "2024-02-02"), doc(13, "too short", "2024-01-01"),
     doc(14, "too short", "2024-01-01"), doc(15, text(5), "2024-01-06"),
 ]
-KEPT = {
-    0, 1, 2, 10, 4, 15, 6, 7, 8, 9, 13, 14,
-}  # of a cluster what was fetched first; 15 and 5 at the same time, but "a.com/15" < "a.com/5"
+# Of a cluster what was fetched first; 5 and 15 at the same time, but "a.com/15" < "a.com/5".
+KEPT = {0, 1, 2, 10, 4, 15, 6, 7, 8, 9, 13, 14}
 
 
 def write(path, docs):
@@ -54,21 +53,25 @@ def write(path, docs):
 def steps(folder, parts, *match):
     """Ids that stay after the three steps over files of these documents."""
     folder.mkdir()
-    files = [str(write(folder / f"{name}.jsonl.gz", docs)) for name, docs in parts.items()]
-    for argv in (
-        ["sign", *files, "--work", str(folder / "w"), "--workers", "2"],
-        ["match", "--work", str(folder / "w"), *match],
-        [
-            "drop", *files, "--work", str(folder / "w"), "--to", str(folder / "out"), "--workers",
-            "1",
-        ],
-    ):
-        dedup.main(argv)
-    return {
-        int(json.loads(line)["id"][1:-1])
-        for p in sorted((folder / "out").glob("*.jsonl.gz"))
-        for line in gzip.open(p, "rt", encoding="utf-8")
-    }
+    work, out = folder / "w", folder / "out"
+    files = [write(folder / f"{name}.jsonl.gz", docs) for name, docs in parts.items()]
+    run("sign", *files, "--work", work, "--workers", "2")
+    run("match", "--work", work, *match)
+    run("drop", *files, "--work", work, "--to", out, "--workers", "1")
+    return {int(name[1:-1]) for name in kept(out)}
+
+
+def run(step, *argv):
+    dedup.main([step, *map(str, argv)])
+
+
+def kept(folder):
+    """The ids of the documents in the files of a folder."""
+    found = set()
+    for path in folder.glob("*.jsonl.gz"):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            found.update(json.loads(line)["id"] for line in lines)
+    return found
 
 
 def test_the_first_fetched_of_a_cluster_stays_in_whatever_order(tmp_path):
@@ -166,18 +169,6 @@ def test_mistakes_and_damage(tmp_path):
 
 def test_names_hold_no_separators():
     assert dedup.name_of({"date": "d", "url": "a\tb\nc", "id": None}) == "d\ta b c\tNone"
-
-
-def run(step, *argv):
-    dedup.main([step, *map(str, argv)])
-
-
-def kept(folder):
-    return {
-        json.loads(line)["id"]
-        for path in sorted(folder.glob("*.jsonl.gz"))
-        for line in gzip.open(path, "rt", encoding="utf-8")
-    }
 
 
 def test_a_file_that_changed_is_signed_again_whatever_its_time_and_size(tmp_path):
