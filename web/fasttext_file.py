@@ -124,12 +124,7 @@ def read(path):
     possible = n_words >= 0 < n_labels and n_words + n_labels == size and n_pruned >= -1
     r.check(possible, f"{n_words} words and {n_labels} labels in {size} entries, "
                       f"{n_pruned} n-grams kept")
-    names, counts, kinds = [], [], []
-    for _ in range(size):
-        name, count, kind = r.entry()
-        names.append(name)
-        counts.append(count)
-        kinds.append(kind)
+    names, counts, kinds = map(list, zip(*[r.entry() for _ in range(size)]))
     r.check(kinds == [0] * n_words + [1] * n_labels, "labels amid words")
     prune, n_ngrams = None, args.bucket
     if n_pruned >= 0:

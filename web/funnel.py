@@ -83,7 +83,7 @@ class Funnel:
         n_in, n_out = first["documents_in"], last["documents_out"]
         read = f"{n_in:,} pages, {first['bytes_in'] / 1e6:.1f} MB"
         made = f"{n_out:,} documents ({n_out / n_in:.0%}), {last['bytes_out'] / 1e6:.1f} MB"
-        return f"{'data':8} {read:20} {made:36} {runs.seconds_spent():5.0f} s"
+        return runs.row("data", read, made)
 
 
 def fitting(names, width):
