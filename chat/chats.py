@@ -18,7 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 from chat import grading
-from chat.comparisons import checked_row, from_pair, from_ultrafeedback, trees, walk_tree
+from chat.comparisons import checked_row, from_pair, from_tree, from_ultrafeedback, messages_of
+from chat.comparisons import trees, walk_tree
 from chat.datasets import GOOD, beside, from_messages, from_sharegpt, from_ultrachat
 from chat.datasets import gsm8k_parts, in_turns, schema, with_system
 from chat.rows import list_of, number_of, read_rows, report, rows, shown, text_of
@@ -50,7 +51,7 @@ def conversation_of(row, name, notes, lang):
         if isinstance(row, dict) and row.get(key) is False:
             raise Unusable("an example of what not to say", f"{key} is false")
     if name == "tree":
-        messages = walk_tree(row["prompt"], notes, lang)[0]
+        messages = messages_of(walk_tree(row["prompt"], notes, lang)[0])
     elif name == "gsm8k":
         question, answer = text_of(row["question"], "question"), text_of(row["answer"], "answer")
         messages = [{"role": "user", "content": question},
@@ -86,7 +87,7 @@ def comparisons_of(row, name, notes, lang):
         expected = "chosen and rejected, UltraFeedback's completions or OpenAssistant's ranks"
         raise Unusable(f"{name} has no replies to compare", f"expected {expected}")
     found, ranked = [], False
-    for comparison in walk_tree(row["prompt"], notes, lang)[1]:
+    for comparison in from_tree(row["prompt"], notes, lang):
         ranked = True
         try:
             found.append(answerable(comparison, notes))

@@ -60,16 +60,11 @@ def is_usable(m, notes, lang):
     return False
 
 
-def best_first(replies):
-    """Replies to one message by their rank, 0 the best; those without a rank come last."""
-    return sorted(replies, key=lambda m: (m.get("rank") is None, m.get("rank") or 0))
-
-
 def walk_tree(root, notes, lang):
-    """A tree -> (the conversation along the best replies, an iterator over Comparisons)
+    """A tree -> (the path of the best replies, [(path, the ranked replies to its last message)])
 
-    A Comparison has the ranked replies to one message. A path is (the path before, message), so
-    that the paths of a deep tree share their beginnings.
+    A path is (the path before, message), so that the paths of a deep tree share their beginnings;
+    messages_of makes a list of it. The best reply has the rank 0. Replies without one come last.
     """
     best, compared = None, []
     todo = [(root, None, True)] if is_usable(root, notes, lang) else []
@@ -79,18 +74,12 @@ def walk_tree(root, notes, lang):
         if on_best:
             best = path
         replies = [r for r in m.get("replies") or [] if is_usable(r, notes, lang)]
-        replies = best_first(replies)
+        replies.sort(key=lambda r: (r.get("rank") is None, r.get("rank") or 0))
         ranked = [r for r in replies if r.get("rank") is not None and r["role"] == "assistant"]
         if len(ranked) > 1:
             compared.append((path, ranked))
-        todo += [(r, path, on_best and i == 0) for i, r in reversed(list(enumerate(replies)))]
-    return messages_of(best), (comparison_of(*each) for each in compared)
-
-
-def comparison_of(path, ranked):
-    """The Comparison of the ranked replies to the last message of a path."""
-    scores = [-r["rank"] for r in ranked]       # 0 is the best
-    return Comparison(messages_of(path), [r["text"] for r in ranked], scores)
+        todo += [(r, path, on_best and r is replies[0]) for r in reversed(replies)]
+    return best, compared
 
 
 def messages_of(path):
@@ -100,6 +89,13 @@ def messages_of(path):
         path, message = path
         found.append(message)
     return found[::-1]
+
+
+def from_tree(root, notes, lang):
+    """Yield a Comparison for each message of a tree with ranked replies."""
+    for path, ranked in walk_tree(root, notes, lang)[1]:
+        scores = [-r["rank"] for r in ranked]
+        yield Comparison(messages_of(path), [r["text"] for r in ranked], scores)
 
 
 def checked_row(row):
@@ -135,11 +131,6 @@ def trees(rows, notes):
 
 
 MARKER = re.compile(r"(?:\n\n|\A\s*)(Human|Assistant):(?: |(?=\n|\Z))")
-
-
-def is_transcript(text):
-    """Whether a text begins as those of HH-RLHF do."""
-    return bool(MARKER.match(text))
 
 
 def is_prompt_transcript(text):
@@ -186,7 +177,7 @@ def from_side(side, prompt, notes):
     """The conversation that was chosen or rejected, with the prompt before it if it lacks that."""
     if not isinstance(side, str):
         messages = from_messages([side] if isinstance(side, dict) else side, notes)
-    elif is_transcript(side) or not prompt:
+    elif MARKER.match(side) or not prompt:
         messages = from_transcript(side)
     else:
         messages = [{"role": "assistant", "content": side}]
@@ -213,17 +204,12 @@ def with_prompt(prompt, messages):
     return prompt + messages
 
 
-def is_reply(messages):
-    """Whether messages end with one of the assistant."""
-    return bool(messages) and messages[-1]["role"] == "assistant"
-
-
 def from_pair(row, notes):
     """The Comparison of chosen and rejected. Unusable if more than their last reply differs."""
     system, prompt, sides = beside(row), from_prompt(row, notes), []
     as_transcript = isinstance(row.get("prompt"), str) and is_prompt_transcript(row["prompt"])
     for side in (row["chosen"], row["rejected"]):
-        if as_transcript and isinstance(side, str) and not is_transcript(side):
+        if as_transcript and isinstance(side, str) and not MARKER.match(side):
             side = side.strip()                 # as the other replies of a transcript
         messages = from_side(side, prompt, notes)
         last = messages[-1] if messages else {"role": "assistant", "content": None}
@@ -232,8 +218,9 @@ def from_pair(row, notes):
             raise Unusable("pair with an empty message")
         sides.append(in_turns(with_system(system, messages), notes))
     chosen, rejected = sides
-    if not is_reply(chosen) or not is_reply(rejected):
-        raise Unusable("pair that does not end with a reply")
+    for side in sides:
+        if not side or side[-1]["role"] != "assistant":
+            raise Unusable("pair that does not end with a reply")
     replies = [chosen[-1]["content"], rejected[-1]["content"]]
     if chosen[:-1] != rejected[:-1]:
         raise Unusable("pair that differs before its last reply")

@@ -65,7 +65,7 @@ def check_fit(folder, judge, model, tasks, max_tokens):
 
 def bias_for(params, cfg, tokenizer, compared):
     """The bias that gives the best replies of some comparisons a reward of 0 on average."""
-    best = lessons.best_replies(compared[:500])
+    best = [rows[int(scores.argmax())][0] for rows, scores in compared[:500]]
     unbiased = Judge(params, cfg, tokenizer, 0.0)
     return -float(score(unbiased, best).mean())
 

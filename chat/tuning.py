@@ -39,15 +39,14 @@ def load_stage(run, stage, out=None, mend=None):
     if out and (run / out).resolve() == folder.resolve():
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
-    refuse_judges([folder])
+    refuse_judge(folder)
     return sample.load_model(folder, writable=True)
 
 
-def refuse_judges(folders):
-    """ValueError if one of the folders holds a reward model."""
-    for folder in folders:
-        if models.is_judge(folder):
-            raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
+def refuse_judge(folder):
+    """ValueError if a folder holds a reward model."""
+    if models.is_judge(folder):
+        raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
 
 
 def load_reference(run, stage, start, params, cfg):

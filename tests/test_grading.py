@@ -72,13 +72,10 @@ def test_right_answers_to_gsm8k():
 
 def test_votes_for_one_number_are_counted_together():
     gsm, other = {"kind": "gsm8k"}, {"kind": "calculator"}
-    assert (
-        arena.majority([grading.vote(gsm, f"#### {x}") for x in ("1", "29.00", "2", "$29")]) == 29
-    )
-    assert (
-        arena.majority([grading.vote(other, f"It is {x}.") for x in ("1", "1,776", "2", "1776")])
-        == 1776
-    )
+    votes = [grading.vote(gsm, f"#### {x}") for x in ("1", "29.00", "2", "$29")]
+    assert arena.majority(votes) == 1
+    votes = [grading.vote(other, f"It is {x}.") for x in ("1", "1,776", "2", "1776")]
+    assert arena.majority(votes) == 1
     assert grading.vote(gsm, "29") is None and grading.vote(other, " ") is None
 
 
