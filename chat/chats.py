@@ -20,8 +20,7 @@ from pathlib import Path
 from chat import grading
 from chat.comparisons import checked_row, from_pair, from_tree, from_ultrafeedback, messages_of
 from chat.comparisons import trees, walk_tree
-from chat.datasets import GOOD, beside, from_messages, from_sharegpt, from_ultrachat
-from chat.datasets import gsm8k_parts, in_turns, schema, with_system
+from chat.datasets import GOOD, beside, from_messages, gsm8k_parts, in_turns, schema, with_system
 from chat.rows import list_of, number_of, read_rows, report, rows, shown, text_of
 from chat.template import Unusable
 from run import command
@@ -56,12 +55,11 @@ def conversation_of(row, name, notes, lang):
         question, answer = text_of(row["question"], "question"), text_of(row["answer"], "answer")
         messages = [{"role": "user", "content": question},
                     {"role": "assistant", "content": gsm8k_parts(answer, notes)}]
-    elif name == "ultrachat":
-        messages = from_ultrachat(row["data"], notes)
-    elif name == "sharegpt":
-        messages = from_sharegpt(row["conversations"], notes)
     else:
         messages = from_messages(row if name == "list" else row[name], notes)
+    for m in messages if name == "conversations" else ():   # as ChatGPT's pages have them
+        if isinstance(m["content"], str):
+            m["content"] = m["content"].strip()
     return finished(with_system(beside(row), messages), notes)
 
 
@@ -205,23 +203,18 @@ def parse_args(argv=None):
 SHOWN = {"text": "{}", "tool": "[{}", "output": " = {}]"}
 
 
+def parts_of(message):
+    """The content of a message as parts."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def show(where, messages):
     """Print a conversation, with calls of the calculator in brackets."""
     print(where)
     for m in messages:
-        content = m["content"]
-        if isinstance(content, list):
-            content = "".join(SHOWN[part["type"]].format(part["text"]) for part in content)
+        content = "".join(SHOWN[part["type"]].format(part["text"]) for part in parts_of(m))
         print(f"  {m['role']:10} {content}" + "  (not learned)" * (not m.get("weight", 1)))
-
-
-def count_calls(messages):
-    """How often the calculator is called in a conversation."""
-    n = 0
-    for m in messages:
-        if isinstance(m["content"], list):
-            n += sum(part["type"] == "tool" for part in m["content"])
-    return n
 
 
 def main(argv=None):
@@ -233,8 +226,9 @@ def main(argv=None):
             if n < args.show:
                 show(where, messages)
             n += 1
-            turns += len(messages)
-            calls += count_calls(messages)
+            for m in messages:
+                turns += 1
+                calls += sum(part["type"] == "tool" for part in parts_of(m))
         said = report(notes)
         counts = f"{n:,} conversations, {turns:,} messages, {calls:,} calls of the calculator"
         print(f"{path}: {counts}" + f"; {said}" * bool(said))

@@ -32,8 +32,8 @@ SCHEMAS = {
     "tree": ("prompt", "message_tree_id"),
     "message": ("message_id", "parent_id", "text"),
     "messages": ("messages",),
-    "ultrachat": ("data",),
-    "sharegpt": ("conversations",),
+    "data": ("data",),
+    "conversations": ("conversations",),
     "conversation": ("conversation",),
     "gsm8k": ("question", "answer"),
 }
@@ -116,29 +116,25 @@ def refuse_keys(holder, keys=MEDIA):
             raise Unusable(f"with {key}", shown(holder[key]))
 
 
-def weight_of(holder):
-    """0 for what is not to be learned, 1 for what is; None if nothing says so."""
+def read_fields(m, role, notes):
+    """The weight of a message: 0 if it is not to be learned, else 1. Notes what is left out of it.
+    """
+    refuse_keys(m)
     for key in LEARNED_IN_PARTS:
-        if holder.get(key):
-            raise Unusable(template.PARTLY, f"{key} is {shown(holder[key])}")
-    weights = [holder[key] for key in LEARNED if holder.get(key) is not None]
+        if m.get(key):
+            raise Unusable(template.PARTLY, f"{key} is {shown(m[key])}")
+    weights = [m[key] for key in LEARNED if m.get(key) is not None]
     for weight in weights:
         if not isinstance(weight, (bool, int, float)) or weight not in (0, 1):
             raise Unusable("a weight that is neither 0 nor 1", shown(weight))
-    return int(min(weights)) if weights else None
-
-
-def read_fields(m, role, notes):
-    """The weight of a message. Notes what is left out of it."""
-    refuse_keys(m)
-    weight = weight_of(m)
-    if weight == 1 and role == "user":
+    weight = int(min(weights, default=1))
+    if weights and weight and role == "user":
         notes["message of the user that is to be learned, which it is not"] += 1
     if any(m.get(key) for key in REASONING):
         notes["reasoning beside a reply, which is left out"] += 1
     if m.get("name") and role in template.ROLES:
         notes["name of a speaker, which is left out"] += 1
-    return weight if role == "assistant" and weight is not None else 1
+    return weight if role == "assistant" else 1
 
 
 def calls_of(m, role):
@@ -207,21 +203,18 @@ def groups_of(content, called, calls):
 def texts_in_turn(turns):
     """The texts of turns that do not say who speaks; [] if one of them does.
 
-    A turn is a text (LIMA), {"input", "output"} (Capybara) or [question, reply] (Gradio).
+    A turn is a text (UltraChat, LIMA), {"input", "output"} (Capybara) or [question, reply] (Gradio).
     """
     texts = []
     for turn in turns:
-        if isinstance(turn, dict):
-            turn = [turn["input"], turn["output"]] if turn.keys() == {"input", "output"} else []
-        said = turn if isinstance(turn, list) and len(turn) == 2 else [turn]
-        if not all(isinstance(text, str) for text in said):
-            return []
-        texts += said
-    return texts
+        if isinstance(turn, dict) and turn.keys() == {"input", "output"}:
+            turn = [turn["input"], turn["output"]]
+        texts += turn if isinstance(turn, list) and len(turn) == 2 else [turn]
+    return texts if all(isinstance(text, (str, type(None))) for text in texts) else []
 
 
 def from_messages(messages, notes):
-    """Messages as Hugging Face, OpenAI or ShareGPT write them -> [{"role", "content"}]
+    """Messages as Hugging Face, OpenAI, ShareGPT or UltraChat write them -> [{"role", "content"}]
 
     Calls of the calculator become parts of the reply that they belong to. A reply that is not to be
     learned gets "weight" 0. The order is not changed; in_turns does that.
@@ -229,8 +222,9 @@ def from_messages(messages, notes):
     out, calls = [], OrderedDict()
     messages = list_of(read_json(messages, "the messages"), "messages")     # a text in some columns
     texts = [] if messages and is_message(messages[0]) else texts_in_turn(messages)
-    if len(texts) > 1:
-        return from_ultrachat(texts, notes)
+    if len(texts) > 1:                          # the user's and the assistant's in turn
+        who = itertools.cycle(["user", "assistant"])
+        return [{"role": role, "content": text} for role, text in zip(who, texts)]
     for m in messages:
         role = role_of(m)
         called = calls_of(m, role) if role == "call" or not CALLS.isdisjoint(m) else []
@@ -256,21 +250,6 @@ def from_messages(messages, notes):
         if isinstance(m["content"], list):
             m["content"] = list(itertools.chain.from_iterable(m["content"]))
     return out
-
-
-def from_sharegpt(turns, notes):
-    """ShareGPT's turns, without the white space that ChatGPT's pages had around each text."""
-    out = from_messages(turns, notes)
-    for m in out:
-        if isinstance(m["content"], str):
-            m["content"] = m["content"].strip()
-    return out
-
-
-def from_ultrachat(turns, notes):
-    """Texts of which the user wrote the first, the assistant the second, and so on."""
-    turns = list_of(turns, "data")
-    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
 
 
 # ------------------------------------------------------- what a row says beside its messages

@@ -197,18 +197,23 @@ def check_args(args):
 
 def recipe_of(args):
     """The recipe of a stage, with the settings of the command line."""
-    recipe, may_be_0 = RECIPES[args.command], MAY_BE_0.get(args.command, ())
-    changes = {name: getattr(args, name) for name in settings_of(args.command)}
-    for name, value in changes.items():
+    settings = {name: getattr(args, name) for name in settings_of(args.command)}
+    return changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
+
+
+def changed(recipe, settings, may_be_0=()):
+    """A recipe with other settings. ValueError for one that is out of range."""
+    for name, value in settings.items():
         if isinstance(value, str) or value == 0 and name in may_be_0:
             continue
         if not 0 < value < math.inf:
             expected = "0 or more" if name in may_be_0 else "above 0"
             raise ValueError(f"{option(name)} {value}: must be {expected} and finite")
-    if args.lr != recipe.lr:
-        changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
-    changes["warmup"] = min(recipe.warmup, args.steps)
-    return replace(recipe, **changes)
+    min_lr = recipe.min_lr
+    if settings["lr"] != recipe.lr:
+        min_lr = recipe.min_lr * settings["lr"] / recipe.lr
+    warmup = min(recipe.warmup, settings["steps"])
+    return replace(recipe, **settings, min_lr=min_lr, warmup=warmup)
 
 
 if __name__ == "__main__":

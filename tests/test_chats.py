@@ -312,9 +312,9 @@ ONLY_PART = "a reply that is to be learned only in part"
             NOTHING,
             "",
         ),
-        ({"data": ["Hello", 5]}, "content that is no text", "the content 5"),
-        ({"data": "Hello"}, "data is no list", "'Hello'"),
-        ({"data": ["a"]}, NOTHING, ""),
+        ({"data": ["Hello", 5]}, "no message", "'Hello'"),
+        ({"data": 5}, "messages is no list", "5"),
+        ({"data": ["a"]}, "no message", "'a'"),
         ({"prompt": node("Q", "wizard"), "message_tree_id": "1"}, NOTHING, ""),
         ({"prompt": None, "message_tree_id": "1"}, NOTHING, ""),
         (
