@@ -236,14 +236,11 @@ def roll_out(model, tasks, recipe, rng, judge=None):
     chosen = []
     for i in rng.choice(len(tasks), recipe.prompts):
         chosen += [tasks[i]] * recipe.group
-    end = sample.special(tokenizer, "<|im_end|>")
+    prompts = [lessons.prompt_of(task, tokenizer) for task in chosen]
     replies = generate.generate(
-        params,
-        cfg,
-        tokenizer,
-        [lessons.prompt_of(task, tokenizer) for task in chosen],
-        stop={end},
+        params, cfg, tokenizer, prompts,
         temperature=1.0,
+        stop={sample.special(tokenizer, "<|im_end|>")},
         max_new_tokens=recipe.max_tokens,
         seed=int(rng.integers(2**31)),
     )
@@ -361,33 +358,25 @@ def add_replies(learner, model, recipe, rollout, advantage, reference):
     return loss, info
 
 
-def rl(
-    run,
-    recipe,
-    reward="answer",
-    seed=0,
-    on_mismatch="error",
-    tasks=None,
-    held_out=None,
-    out=None,
-    start="sft",
-    reference=None,
-):
+def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, held_out=None,
+       out=None, start="sft", reference=None):
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns what unseen tasks measure before and after.
 
-    reward: a name in REWARDS, or a function like those there. tasks, held_out: files of other tasks,
-    to learn from and to measure on. reference: the stage that a leash is tied to, by default start.
+    reward: a name in REWARDS, or a function like those there. tasks, held_out: files of other
+    tasks, to learn from and to measure on. reference: the stage that a leash is tied to, by default
+    start.
     """
     run = Path(run)
     name, reward = find_reward(reward)
     out = out or options.folder_of(name)
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
+    model = _, cfg, _ = tuning.load_stage(run, start, out)
     judged = reward is reward_model         # if so, read() also loads the judge
-    given = rollouts.read(run, recipe, model, seed, tasks, held_out, start, reference, judged)
-    identity = rollouts.identity(given, params, seed, name, reward)
+    given = rollouts.read(
+        run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference
+    )
     before = arena.measure(*model, given.unseen, recipe.max_tokens)
     warnings = rollouts.Warnings(recipe, cfg.n_positions)
-    with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
+    with tuning.begun(run / out, model, recipe, given.identity, on_mismatch) as learner:
         for step in learner.steps():
             rng = np.random.default_rng((seed, step))
             rollout = roll_out(model, given.tasks, recipe, rng, given.judge)
@@ -453,16 +442,8 @@ def preferences(rewards, scores, prompts, centre=0.0):
     return loss, d, in_order, n_pairs
 
 
-def reward(
-    run,
-    recipe,
-    seed=0,
-    on_mismatch="error",
-    data=(),
-    held_out=None,
-    out="reward",
-    start="sft",
-):
+def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="reward",
+           start="sft"):
     """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, held-out pairs in order, pairs)
 
     The reward model is the GPT of start, with one vector in the place of the vocabulary: r is the
@@ -521,17 +502,8 @@ def dpo_weights(log_p, log_p_reference, mask, beta):
     return float(loss.mean()), weights
 
 
-def dpo(
-    run,
-    recipe,
-    seed=0,
-    on_mismatch="error",
-    data=(),
-    held_out=None,
-    out="dpo",
-    start="sft",
-    reference=None,
-):
+def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo", start="sft",
+        reference=None):
     """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, held-out pairs in order, held-out pairs)
 
     A pair is in order if its better reply has gained more. data, held_out: as for reward.

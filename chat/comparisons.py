@@ -111,22 +111,22 @@ def trees(rows, notes):
 
     Of two messages with one id the first counts: with both, a message could be its own ancestor.
     """
-    by_id, messages, seen = {}, [], 0
+    by_id = {}
     for where, row in rows:
         if row["message_id"] in by_id:
             notes["second message of one message_id"] += 1
         else:
-            by_id[row["message_id"]] = row
-            messages.append((where, row))
-    for _, row in messages:
+            by_id[row["message_id"]] = where, row
+    for _, row in by_id.values():
         if row["parent_id"] in by_id:
-            by_id[row["parent_id"]]["replies"].append(row)
-    roots = [(where, row) for where, row in messages if row["parent_id"] is None]
-    todo = [row for _, row in roots]
+            _, parent = by_id[row["parent_id"]]
+            parent["replies"].append(row)
+    roots = [(where, row) for where, row in by_id.values() if row["parent_id"] is None]
+    lost, todo = len(by_id), [row for _, row in roots]
     while todo:
-        seen, todo = seen + len(todo), [reply for row in todo for reply in row["replies"]]
-    if seen < len(messages):
-        notes["message whose tree has no beginning"] += len(messages) - seen
+        lost, todo = lost - len(todo), [reply for row in todo for reply in row["replies"]]
+    if lost:
+        notes["message whose tree has no beginning"] += lost
     return roots
 
 
@@ -145,14 +145,13 @@ def from_transcript(text):
 
     The text before the first Human or Assistant is the system message.
     """
-    found = list(MARKER.finditer(text))
-    if not found:
+    begin, *turns = MARKER.split(text)
+    if not turns:
         raise Unusable("no transcript", f"one has '\\n\\nHuman: ', this begins with {text[:40]!r}")
-    begin = text[:found[0].start()].strip()
-    out = [{"role": "system", "content": begin}] if begin else []
-    for m, end in zip(found, [m.start() for m in found[1:]] + [len(text)]):
-        role = "user" if m[1] == "Human" else "assistant"
-        out.append({"role": role, "content": text[m.end():end].strip()})
+    out = [{"role": "system", "content": begin.strip()}] if begin.strip() else []
+    for who, said in zip(turns[0::2], turns[1::2]):
+        role = "user" if who == "Human" else "assistant"
+        out.append({"role": role, "content": said.strip()})
     return out
 
 

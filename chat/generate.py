@@ -115,17 +115,6 @@ class Row:
             self.finish = "length"
         self.done = self.finish is not None
 
-    def next_uniform(self):
-        """The random number for the next token. A row that has ended gets any."""
-        return self.uniform[min(len(self.ids), self.room - 1)]
-
-    def penalised_logits(self, z):
-        """The logits z (V,) of the next token after penalties and biases."""
-        written = np.bincount(np.array(self.ids, np.int64), minlength=len(z))
-        seen = written > 0
-        seen[self.prompt] = True
-        return sample.penalise(z.astype(np.float64), seen, written, self.settings)
-
 
 class Batch:
     """Rows that are written side by side, at most `most` of them.
@@ -282,9 +271,11 @@ class Batch:
         for i, row in enumerate(self.rows):
             if row.penalised and not row.done:
                 penalised = z.copy() if penalised is z else penalised
-                penalised[i] = row.penalised_logits(z[i])
+                row_z = z[i].astype(np.float64)
+                penalised[i] = sample.penalise(row_z, row.prompt, row.ids, row.settings)
         p = probabilities(penalised, *self.settings)
-        u = np.array([row.next_uniform() for row in self.rows])
+        # a row that has ended gets any number
+        u = np.array([row.uniform[min(len(row.ids), row.room - 1)] for row in self.rows])
         self.chosen = draw(p, u)
         logp = np.log(p[np.arange(len(p)), self.chosen]).tolist()
         written = []

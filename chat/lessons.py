@@ -1,10 +1,5 @@
 """lessons.py: what a stage of align.py learns from, as ids: files of conversations or comparisons.
 
-    conversations(paths, ...)   [(ids, mask)]: mask is 1 on what the assistant is to learn
-    comparisons(paths, ...)     [Compared]: replies to one prompt and how good each is
-    tasks(path, ...)            questions with answers that leave room for a reply
-    Batches                     a new random order in each epoch
-
 chat/chats.py reads the files, sample.render makes the ids. What does not fit the model's context is
 left out, and how many are is printed.
 """

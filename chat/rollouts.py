@@ -23,13 +23,14 @@ class Given(NamedTuple):
     text: train.Windows             # pre-training text, or None
     reference: dict                 # the weights that the leash is tied to, or None
     judge: judges.Judge             # the run's reward model, or None
-    files: list                     # those of the tasks and of others
+    identity: dict                  # what the result depends on, see tuning.identity
 
 
-def read(run, recipe, model, seed, tasks, held_out, start, reference, judged):
+def read(run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference):
     """Read all that a run of RL needs beside its model: a Given.
 
-    judged: whether a reward model gives the rewards. The other arguments are those of align.rl.
+    name, reward: the function that gives the rewards. judged: whether it asks the reward model. The
+    other arguments are those of align.rl.
     """
     params, cfg, tokenizer = model
     path, tasks, unseen = split_tasks(run, tasks, held_out, model)
@@ -50,7 +51,10 @@ def read(run, recipe, model, seed, tasks, held_out, start, reference, judged):
         judges.check_fit(run / "reward", judge, model, tasks, recipe.max_tokens)
     if recipe.leash:
         leash_to = tuning.load_reference(run, reference, start, params, cfg)
-    return Given(tasks, unseen, others, text, leash_to, judge, files)
+    identity = tuning.identity("rl", seed, params, files, text, leash_to)
+    identity["reward"] = [name, tuning.source_digest(reward)]
+    identity["judge"] = judge and resume.fingerprint(judge.params.values())
+    return Given(tasks, unseen, others, text, leash_to, judge, identity)
 
 
 def split_tasks(run, path, held_out, model):
@@ -67,14 +71,6 @@ def split_tasks(run, path, held_out, model):
     every = max(10, -(-len(found) // 300))
     rest = [task for i, task in enumerate(found) if i % every]
     return path, rest or found, found[::every]
-
-
-def identity(given, params, seed, name, reward):
-    """What the result of RL depends on: tuning.identity, the reward and its judge."""
-    found = tuning.identity("rl", seed, params, given.files, given.text, given.reference)
-    found["reward"] = [name, tuning.source_digest(reward)]
-    found["judge"] = given.judge and resume.fingerprint(given.judge.params.values())
-    return found
 
 
 def describe(rollout, rewards, advantage, group):

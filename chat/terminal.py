@@ -174,12 +174,13 @@ class Conversation:
         context = self.cfg.n_positions
         if len(self.head) + len(turn) >= context:
             system = f" after a system message of {len(self.head)}" if self.head else ""
-            raise ValueError(
-                f"a question of {len(turn)} tokens{system} does not fit the model's context of "
-                f"{context} with room for a reply; ask something shorter"
-            )
+            raise ValueError(f"a question of {len(turn)} tokens{system} does not fit the model's "
+                             f"context of {context} with room for a reply; ask something shorter")
         self.turns.append(turn)
-        self._forget()
+        while len(self.turns) > 1 and self.length() + LEAST_ROOM > context:
+            self.turns.pop(0)
+            print(f"[the context of {context} tokens is full: the oldest turn is forgotten]",
+                  file=sys.stderr)
         print("longhand> ", end="", flush=True)
         settings = replace(self.settings, seed=self.args.seed + self.asked)
         ids = say(self.batch, self.head + sum(self.turns, []), settings, self.args.stop)
@@ -192,14 +193,9 @@ class Conversation:
         content = sample.reply_parts(ids, self.tokenizer) or " "
         self.messages += [asking, {"role": "assistant", "content": content}]
 
-    def _forget(self):
-        context = self.cfg.n_positions
-        while len(self.turns) > 1:
-            if len(self.head) + sum(map(len, self.turns)) + LEAST_ROOM <= context:
-                return
-            self.turns.pop(0)
-            print(f"[the context of {context} tokens is full: the oldest turn is forgotten]",
-                  file=sys.stderr)
+    def length(self):
+        """How many tokens the conversation has."""
+        return len(self.head) + sum(map(len, self.turns))
 
     def command(self, line):
         """Do what a line that begins with / says."""
@@ -243,15 +239,6 @@ def questions(args, at_terminal):
             yield line
 
 
-def greet(folder):
-    """What one can ask, at the beginning of a conversation."""
-    lines = [f"  {question}" for question in models.examples(folder.parent)]
-    if lines:
-        lines.insert(0, "Ask, for example:")
-    lines.append("/help lists what else you can type. Ctrl-D ends the conversation.")
-    print("\n".join(lines), file=sys.stderr)
-
-
 def chat(args):
     """Answer the questions from --ask, or from the terminal until it ends."""
     settings_of(args)                           # a mistake is told before a model is loaded
@@ -264,7 +251,10 @@ def chat(args):
     if not args.ask and hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="backslashreplace")    # a byte that is no text becomes \xff
     if at_terminal:
-        greet(folder)
+        examples = [f"  {question}\n" for question in models.examples(folder.parent)]
+        print("Ask, for example:\n" * bool(examples) + "".join(examples)
+              + "/help lists what else you can type. Ctrl-D ends the conversation.",
+              file=sys.stderr)
     for line in questions(args, at_terminal):
         if not at_terminal:
             print(f"you> {line}")

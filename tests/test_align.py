@@ -513,7 +513,7 @@ def test_replies_that_fill_the_context(run):
         assert np.isfinite(json.loads(row)["reward"])
     with pytest.raises(
         ValueError,
-        match="a conversation of 49 tokens does not fit the reward model's context of 48",
+        match="49 positions, the model.s context is 48",
     ):
         judges.score(judge, [[1] * 48, [1] * 49])
     assert np.isfinite(judges.score(judge, [[1] * 48, [1]])).all()

@@ -85,7 +85,7 @@ def test_a_reward_is_read_at_the_last_id():
     np.testing.assert_allclose(together, alone, atol=1e-5)
     with pytest.raises(
         ValueError,
-        match="a conversation of 49 tokens does not fit the reward model's context of 48",
+        match="49 positions, the model.s context is 48",
     ):
         judges.score(judge, [[1] * 48, [1] * 49])
 

@@ -149,16 +149,17 @@ def test_three_log_probabilities():
 
 
 def test_penalties():
-    z, seen, written = np.array([2.0, -2.0, 1.0, 3.0]), np.array([1, 1, 0, 0], bool), np.array([0, 2, 0, 0])
-    settings = sample.Settings(repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, logit_bias=((3, -100.0), (2, 1.0)))
-    np.testing.assert_allclose(sample.penalise(z, seen, written, settings), [1.0, -4.0 - 0.5 - 0.5, 2.0, -97.0])
+    settings = sample.Settings(
+        repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25,
+        logit_bias=((3, -100.0), (2, 1.0)),
+    )
+    z = sample.penalise(np.array([2.0, -2.0, 1.0, 3.0]), [0], [1, 1], settings)
+    np.testing.assert_allclose(z, [1.0, -4.0 - 0.5 - 0.5, 2.0, -97.0])
 
 
 def test_a_bias_named_twice_is_added():
     settings = sample.Settings(logit_bias=((1, 2.0), (0, 1.0), (1, 3.0)))
-    np.testing.assert_array_equal(
-        sample.penalise(np.zeros(3), np.zeros(3, bool), np.zeros(3), settings), [1, 5, 0]
-    )
+    np.testing.assert_array_equal(sample.penalise(np.zeros(3), [], [], settings), [1, 5, 0])
 
 
 def test_draw_hits_each_token_as_often_as_it_should():

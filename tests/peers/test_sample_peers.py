@@ -29,9 +29,8 @@ def test_probabilities_are_theirs():
         how = float(rng.uniform(0.2, 2)), int(rng.choice([0, 1, 5, 40])), float(rng.choice([1.0, 0.95, 0.5, 0.1])), float(rng.choice([0, 0.01, 0.2, 0.9]))
         penalty = float(rng.choice([1.0, 1.3, 0.7]))
         want = theirs(z, ids.tolist(), *how, penalty)
-        seen = np.zeros(V, bool)
-        seen[ids] = True
-        ours = sample.probabilities(sample.penalise(z, seen, np.zeros(V), sample.Settings(repetition_penalty=penalty)), *how)
+        penalised = sample.penalise(z, ids.tolist(), [], sample.Settings(repetition_penalty=penalty))
+        ours = sample.probabilities(penalised, *how)
         np.testing.assert_allclose(ours, want, rtol=1e-9, atol=1e-15)
         kept.append((ours > 0).mean())
     assert min(kept) < 0.02 and max(kept) == 1.0
@@ -43,5 +42,7 @@ def test_presence_and_frequency_as_openai_defines_them():
     for _ in range(100):
         z, counts, frequency, presence = rng.standard_normal(50), rng.integers(0, 3, 50), rng.uniform(-2, 2), rng.uniform(-2, 2)
         want = [z[j] - counts[j] * frequency - (counts[j] > 0) * presence for j in range(50)]
-        got = sample.penalise(z, counts > 0, counts, sample.Settings(presence_penalty=presence, frequency_penalty=frequency))
+        written = np.repeat(np.arange(50), counts).tolist()
+        settings = sample.Settings(presence_penalty=presence, frequency_penalty=frequency)
+        got = sample.penalise(z, [], written, settings)
         assert got.tolist() == pytest.approx(want)
