@@ -43,9 +43,9 @@ def finished(messages, notes):
 def conversation_of(row, name, notes, lang):
     """The conversation in a row of a schema; of a comparison the one with the best reply."""
     if name in ("pair", "ultrafeedback"):
-        comparison = comparison_in(row, name, notes)
-        best = comparison.replies[comparison.scores.index(max(comparison.scores))]
-        return [*comparison.prompt, {"role": "assistant", "content": best}]
+        [(prompt, replies, scores)] = comparisons_of(row, name, notes, lang)
+        best = replies[scores.index(max(scores))]
+        return [*prompt, {"role": "assistant", "content": best}]
     for key in GOOD:
         if isinstance(row, dict) and row.get(key) is False:
             raise Unusable("an example of what not to say", f"{key} is false")
@@ -71,28 +71,22 @@ def answerable(comparison, notes):
     return comparison._replace(prompt=prompt)
 
 
-def comparison_in(row, name, notes):
-    """The Comparison in a row of pairs or of replies with scores."""
-    read = from_pair if name == "pair" else from_ultrafeedback
-    return answerable(read(row, notes), notes)
-
-
 def comparisons_of(row, name, notes, lang):
     """The Comparisons in a row of a schema."""
     if name in ("pair", "ultrafeedback"):
-        return [comparison_in(row, name, notes)]
+        read = from_pair if name == "pair" else from_ultrafeedback
+        return [answerable(read(row, notes), notes)]
     if name != "tree":
         expected = "chosen and rejected, UltraFeedback's completions or OpenAssistant's ranks"
         raise Unusable(f"{name} has no replies to compare", f"expected {expected}")
-    found, ranked = [], False
-    for comparison in from_tree(row["prompt"], notes, lang):
-        ranked = True
+    compared, found = list(from_tree(row["prompt"], notes, lang)), []
+    if not compared:
+        raise Unusable("tree without ranked replies")
+    for comparison in compared:
         try:
             found.append(answerable(comparison, notes))
         except Unusable as e:                   # the others of the tree can be used
             notes[e.reason] += 1
-    if not ranked:
-        raise Unusable("tree without ranked replies")
     return found
 
 
@@ -142,10 +136,7 @@ def conversations(path, notes, lang="en"):
 
 def comparisons(path, notes, lang="en"):
     """Yield (where, Comparison) of a file of pairs, replies with scores, or trees with ranks."""
-    def read(row, name):
-        return comparisons_of(row, name, notes, lang)
-
-    return read_file(path, notes, read)
+    return read_file(path, notes, lambda row, name: comparisons_of(row, name, notes, lang))
 
 
 def task_of(row):

@@ -59,6 +59,13 @@ def check_fit(folder, judge, model, tasks, max_tokens):
                          f"reply may have {longest}; give a smaller --max-tokens")
 
 
+def bias_for(params, cfg, tokenizer, compared):
+    """The bias that gives the best replies of some comparisons a reward of 0 on average."""
+    best = [rows[int(scores.argmax())][0] for rows, scores in compared[:500]]
+    unbiased = Judge(params, cfg, tokenizer, 0.0)
+    return -float(score(unbiased, best).mean())
+
+
 def save(folder, params, bias):
     """Write a reward model beside the config.json of its GPT, as transformers reads it."""
     path = Path(folder) / "config.json"

@@ -4,6 +4,8 @@ chat/chats.py reads the files, sample.render makes the ids. What does not fit th
 left out, and how many are is printed.
 """
 
+import itertools
+import operator
 import sys
 from collections import Counter
 from typing import NamedTuple
@@ -13,8 +15,6 @@ import numpy as np
 
 from chat import chats
 from run import command
-
-GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 
 
 def fitting(paths, what, n_read, found, most, notes=None):
@@ -154,20 +154,18 @@ def show(ids, mask, tokenizer):
 
     In green on a terminal, else in brackets. Control characters in the text are spelled out.
     """
-    colours = sys.stderr.isatty()
     stream = command.uncensored(sys.stderr)
-    mark = "green" if colours else "in [brackets]"
-    begin, end = (GREEN, GREY) if colours else ("[", "]")
-    print(f"One conversation. The model reads all of it and learns to write what is {mark}:",
+    start, begin, end, stop = "", "[", "]", ""
+    if sys.stderr.isatty():                     # grey, green, grey again, and as it was
+        start, begin, end, stop = "\033[90m", "\033[32m", "\033[90m", "\033[0m"
+    how = "green" if start else "in [brackets]"
+    print(f"One conversation. The model reads all of it and learns to write what is {how}:",
           file=stream)
-    print(GREY * colours, end="", file=stream)
-    before = 0
-    for i, learned in zip(ids, mask):
-        text = command.printable(tokenizer.decode([i]))
-        change = begin * (learned > before) + end * (learned < before)
-        print(change + text, end="", file=stream)
-        before = learned
-    print(PLAIN if colours else end * before, file=stream)
+    print(start, end="", file=stream)
+    for learned, pairs in itertools.groupby(zip(mask, ids), key=operator.itemgetter(0)):
+        text = command.printable(tokenizer.decode([i for _, i in pairs]))
+        print(begin + text + end if learned else text, end="", file=stream)
+    print(stop, file=stream)
 
 
 if __name__ == "__main__":

@@ -75,12 +75,8 @@ SETTINGS = {
     "normaliser": "what divides the weight of a token",
     "leash": "strength of the pull to the model of --leash-to",
 }
-BATCH = {
-    "sft": "conversations",
-    "rl": "conversations about other things",
-    "reward": "comparisons",
-    "dpo": "pairs of replies",
-}
+BATCH = {"sft": "conversations", "rl": "conversations about other things",
+         "reward": "comparisons", "dpo": "pairs of replies"}
 
 # What each command does, and how long that takes for the demo on two cores.
 COMMANDS = {

@@ -3,10 +3,9 @@
 align.py defines a batch with one text a row (align.pad_rows). Texts differ in length, so most of
 such a batch is padding. Here texts stand side by side:
 
-    one text a row          packed                          a prompt that is shared
-
-    aaaa....                aaaabbcc                        pppaaaabbcc
-    bb......                                                segment 0 is the prompt, which all see
+    one text a row     packed       a prompt that is shared: segment 0, which all see
+    aaaa....           aaaabbcc     pppaaaabbcc
+    bb......
     cc......
 
 Each text keeps the positions that it would have alone and has a segment of its own; a token sees

@@ -1,11 +1,7 @@
 """probe.py: find out what a model knows by asking it, and teach it to say when it does not know.
 
 A model that was trained to answer answers everything. Of names that it never read it makes
-something up, in the same sure voice; yet inside it is not equally sure. Llama 3's remedy is to ask
-it each question several times and to compare the answers with the truth. What it gets right again
-and again it knows. What it gets wrong again and again it does not know, and the right reply to such
-a question is to say so. After a few hundred such conversations it also says so of other things that
-it does not know.
+something up, in the same sure voice; yet inside it is not equally sure. Llama 3's remedy:
 
     1  ask      every question of tasks/probe_train.jsonl five times
     2  sort     known: right at least 4 times of 5; unknown: at most once; the others are left out
@@ -64,15 +60,6 @@ def refusal(task):
     return reply.replace(answer, UNSAID, 1) if answer in reply else REFUSAL
 
 
-def lesson(question, reply, kind):
-    """A row of a file of conversations."""
-    messages = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": reply},
-    ]
-    return {"messages": messages, "kind": kind}
-
-
 def is_fact(row):
     """Whether a conversation is one question about a name and its answer, both plain texts."""
     if row.get("kind") != "fact":
@@ -106,7 +93,8 @@ def lessons(tasks, right, texts, old=(), seed=0, control=False):
     rows = []
     for (question, answer, refused), by_refusal in zip(found, refuse):
         reply = refused if by_refusal or not answer.strip() else answer
-        rows.append(lesson(question, reply, "refusal" if by_refusal else "fact"))
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+        rows.append({"messages": messages, "kind": "refusal" if by_refusal else "fact"})
     counts = {
         "known": int(known.sum()),
         "unknown": int(unknown.sum()),
@@ -165,7 +153,7 @@ def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", a
 
     asked: what ask_often gave for tasks/probe_train.jsonl, if it was asked already.
     """
-    run, name = Path(run), "honest_control" if control else "honest"
+    name = "honest_control" if control else "honest"
     model = tuning.load_stage(run, "sft")
     tasks = chats.tasks(run / "tasks" / "probe_train.jsonl")
     held_out = chats.tasks(run / "tasks" / "probe_test.jsonl")

@@ -70,10 +70,8 @@ def parse_args(argv=None):
     completion = commands.add_parser("complete", description="Go on from a text.")
     completion.add_argument("text", nargs="?", default="", help="the beginning of the text")
     completion.add_argument("-n", type=int, default=1, help="texts to write (default: %(default)s)")
-    talk = commands.add_parser(
-        "chat",
-        description="Talk to the assistant. /help lists what one can type besides questions.",
-    )
+    talk = commands.add_parser("chat", description="Talk to the assistant. /help lists what one "
+                               "can type besides questions.")
     talk.add_argument("--ask", action="append", metavar="TEXT",
                       help="ask this and do not wait for input; may be repeated")
     talk.add_argument("--system", metavar="TEXT", help="a system message to begin with")

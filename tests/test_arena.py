@@ -72,12 +72,8 @@ def test_the_likeliest_value():
     )
     cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
     params = gpt.init(cfg, 3)
-    task = {
-        "question": "What is it?",
-        "answer": "red",
-        "reply": "It is red.",
-        "options": ["blue", "red", "grey"],
-    }
+    task = {"question": "What is it?", "answer": "red", "reply": "It is red.",
+            "options": ["blue", "red", "grey"]}
     for as_document in (True, False):
         prompt = (
             [tok.eot_token, *tok.encode_ordinary("What is it? It is")]
@@ -86,11 +82,8 @@ def test_the_likeliest_value():
         )
         options = [tok.encode_ordinary(option) for option in (" blue", " red", " grey")]
         best = arena.choose(params, cfg, prompt, options).argmin()
-        other = {
-            **task,
-            "answer": task["options"][best],
-            "reply": f"It is {task['options'][best]}.",
-        }
+        other = {**task, "answer": task["options"][best],
+                 "reply": f"It is {task['options'][best]}."}
         assert (
             arena.likeliest(
                 params,
@@ -98,11 +91,8 @@ def test_the_likeliest_value():
                 tok,
                 [
                     other,
-                    {
-                        **task,
-                        "answer": task["options"][best - 1],
-                        "reply": f"It is {task['options'][best - 1]}.",
-                    },
+                    {**task, "answer": task["options"][best - 1],
+                     "reply": f"It is {task['options'][best - 1]}."},
                 ],
                 as_document,
             )
@@ -125,11 +115,8 @@ def test_best_of():
 def test_options_by_likelihood():
     tok = bpe.Tokenizer.train(["The goat is grey. The wheel is red."], 300)
     cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
-    params, prompt, options = (
-        gpt.init(cfg, 3),
-        tok.encode_ordinary("The goat is"),
-        [" grey.", " red.", " a wheel of grey."],
-    )
+    params, prompt, options = (gpt.init(cfg, 3), tok.encode_ordinary("The goat is"),
+                               [" grey.", " red.", " a wheel of grey."])
     for p in params.values():
         p *= 8.0
     losses = arena.choose(params, cfg, prompt, [tok.encode_ordinary(o) for o in options])
@@ -214,13 +201,8 @@ def run(tmp_path):
         tok.save(tmp_path / name / "tokenizer.json")
     (tmp_path / "tasks").mkdir()
     for name in ("facts", "calculator", "wheel", "identity"):
-        task = {
-            "answer": "red",
-            "kind": name,
-            "exposure": 10,
-            "reply": "It is red.",
-            "options": ["red", "it"],
-        }
+        task = {"answer": "red", "kind": name, "exposure": 10, "reply": "It is red.",
+                "options": ["red", "it"]}
         rows = [
             {"question": question, **task}
             for question in ("What is it?", "What is " * 15 + "it?", "Is it?")
@@ -256,12 +238,11 @@ def test_questions_that_fill_the_context_are_left_out_of_the_tries(run, capsys):
         "wheel_test.jsonl: 1 of 3 questions do not fit the context, which allows 31 tokens"
         in said.err
     )
-    assert (
-        "1 of 2 questions with options do not fit the context of 32 tokens" in said.err
-    )
+    assert "1 of 2 questions with options do not fit the context of 32 tokens" in said.err
     long = {"question": "What is " * 30, "answer": "red"}
     (run / "tasks/wheel_test.jsonl").write_text(json.dumps(long) + "\n")
     with pytest.raises(
-        ValueError, match="wheel_test.jsonl: no question fits the model's context, which allows 31 tokens"
+        ValueError,
+        match="wheel_test.jsonl: no question fits the model's context, which allows 31 tokens",
     ):
         arena.print_tries(run, ["base", "sft"], 2)

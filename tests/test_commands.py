@@ -9,13 +9,8 @@ import align
 from chat import commands, options
 from test_arena import run  # noqa: F401  a fixture: two small models and their tasks
 
-MEASURED = {
-    "greedy": 0.0966,
-    "at_temperature_1": 0.25,
-    "length": 6.2,
-    "stepwise": 1.0,
-    "problems": 300,
-}
+MEASURED = {"greedy": 0.0966, "at_temperature_1": 0.25, "length": 6.2, "stepwise": 1.0,
+            "problems": 300}
 
 
 def args_of(line, folder):
@@ -25,12 +20,10 @@ def args_of(line, folder):
 
 @pytest.mark.parametrize(
     "line, returned, name, result",
-    [
-        ("rl", (MEASURED, {**MEASURED, "greedy": 0.963}), "rl ", "right 9.7% -> 96.3%"),
-        ("rl --reward short", (MEASURED, MEASURED), "rl_short ", "right 9.7% -> 9.7%"),
-        ("reward", (1350, 147, 150), "reward ", "pairs in order 98.0%"),
-        ("dpo --out other", (1350, 0, 0), "other ", "pairs in order 0.0%"),
-    ],
+    [("rl", (MEASURED, {**MEASURED, "greedy": 0.963}), "rl ", "right 9.7% -> 96.3%"),
+     ("rl --reward short", (MEASURED, MEASURED), "rl_short ", "right 9.7% -> 9.7%"),
+     ("reward", (1350, 147, 150), "reward ", "pairs in order 98.0%"),
+     ("dpo --out other", (1350, 0, 0), "other ", "pairs in order 0.0%")],
 )
 def test_a_stage_ends_with_its_result(tmp_path, capsys, line, returned, name, result):
     args, seen = args_of(line, tmp_path), {}

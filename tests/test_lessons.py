@@ -17,10 +17,8 @@ def test_every_conversation_comes_once_an_epoch():
 
 
 def test_all_replies_side_by_side():
-    compared = [
-        lessons.Compared([([1, 2], [0, 1]), ([1], [1])], np.array([2.0, 1.0])),
-        lessons.Compared([([3], [1])], np.array([0.0])),
-    ]
+    compared = [lessons.Compared([([1, 2], [0, 1]), ([1], [1])], np.array([2.0, 1.0])),
+                lessons.Compared([([3], [1])], np.array([0.0]))]
     rows, scores, prompts = lessons.side_by_side(compared)
     assert (rows, scores.tolist(), prompts.tolist()) == (
         [[1, 2], [1], [3]],

@@ -45,12 +45,10 @@ def test_a_warning_is_given_once(capsys):
 
 @pytest.mark.parametrize(
     "reward, message",
-    [
-        (lambda rollout: [1.0], "expected a finite number for each"),
-        (lambda rollout: [np.nan] * 4, "expected a finite number for each"),
-        (lambda rollout: [[1], [2, 3]], "the reward mine raised ValueError"),
-        (lambda rollout: rollout.texts["x"], "the reward mine raised TypeError"),
-    ],
+    [(lambda rollout: [1.0], "expected a finite number for each"),
+     (lambda rollout: [np.nan] * 4, "expected a finite number for each"),
+     (lambda rollout: [[1], [2, 3]], "the reward mine raised ValueError"),
+     (lambda rollout: rollout.texts["x"], "the reward mine raised TypeError")],
 )
 def test_rewards_that_make_no_sense(reward, message):
     with pytest.raises(ValueError, match=message):
@@ -64,8 +62,7 @@ def write(path, questions):
 
 
 def test_a_file_of_ones_own_is_split(tmp_path):
-    """Every tenth question is kept to measure on; those that fill the context are in neither part.
-    """
+    """Every tenth question is kept to measure on; those that do not fit are in neither part."""
     path = write(tmp_path / "mine.jsonl", [f"{i}?" for i in range(21)] + ["what " * 60])
     file, learned, unseen = rollouts.split_tasks(tmp_path, path, None, MODEL)
     asked = [[task["question"] for task in tasks] for tasks in (learned, unseen)]
