@@ -238,7 +238,10 @@ def roll_out(model, tasks, recipe, rng, judge=None):
         chosen += [tasks[i]] * recipe.group
     prompts = [lessons.prompt_of(task, tokenizer) for task in chosen]
     replies = generate.generate(
-        params, cfg, tokenizer, prompts,
+        params,
+        cfg,
+        tokenizer,
+        prompts,
         temperature=1.0,
         stop={sample.special(tokenizer, "<|im_end|>")},
         max_new_tokens=recipe.max_tokens,
@@ -358,8 +361,18 @@ def add_replies(learner, model, recipe, rollout, advantage, reference):
     return loss, info
 
 
-def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, held_out=None,
-       out=None, start="sft", reference=None):
+def rl(
+    run,
+    recipe,
+    reward="answer",
+    seed=0,
+    on_mismatch="error",
+    tasks=None,
+    held_out=None,
+    out=None,
+    start="sft",
+    reference=None,
+):
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns what unseen tasks measure before and after.
 
     reward: a name in REWARDS, or a function like those there. tasks, held_out: files of other
@@ -385,7 +398,8 @@ def rl(run, recipe, reward="answer", seed=0, on_mismatch="error", tasks=None, he
             info = rollouts.describe(rollout, rewards, advantage, recipe.group)
             warnings.look(info)
             if step % recipe.save_every == 0:
-                info["greedy"] = arena.accuracy(*model, given.unseen[:64], recipe.max_tokens)
+                _, verdicts = arena.ask(*model, given.unseen[:64], 0.0, 0, recipe.max_tokens)
+                info["greedy"] = arena.means(verdicts).correct
             loss = 0.0
             if advantage.any() or recipe.leash:
                 reference = given.reference
@@ -442,8 +456,16 @@ def preferences(rewards, scores, prompts, centre=0.0):
     return loss, d, in_order, n_pairs
 
 
-def reward(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="reward",
-           start="sft"):
+def reward(
+    run,
+    recipe,
+    seed=0,
+    on_mismatch="error",
+    data=(),
+    held_out=None,
+    out="reward",
+    start="sft",
+):
     """sft/ + pairs/train.jsonl -> reward/. Returns (comparisons, held-out pairs in order, pairs)
 
     The reward model is the GPT of start, with one vector in the place of the vocabulary: r is the
@@ -502,8 +524,17 @@ def dpo_weights(log_p, log_p_reference, mask, beta):
     return float(loss.mean()), weights
 
 
-def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="dpo", start="sft",
-        reference=None):
+def dpo(
+    run,
+    recipe,
+    seed=0,
+    on_mismatch="error",
+    data=(),
+    held_out=None,
+    out="dpo",
+    start="sft",
+    reference=None,
+):
     """sft/ + pairs/train.jsonl -> dpo/. Returns (pairs, held-out pairs in order, held-out pairs)
 
     A pair is in order if its better reply has gained more. data, held_out: as for reward.
@@ -548,20 +579,10 @@ def dpo(run, recipe, seed=0, on_mismatch="error", data=(), held_out=None, out="d
 # --------------------------------------------------------------------------------- the command line
 
 
-def parse_args(argv=None):
-    """The command line."""
-    choices = {
-        "reward": list(REWARDS),
-        "baseline": ["mean", *variants.BASELINES],
-        "normaliser": ["tokens", *variants.NORMALISERS],
-    }
-    return options.parse_args(argv, choices)
-
-
 def main(argv=None):
     """Run one command."""
-    stages = {"sft": sft, "rl": rl, "reward": reward, "dpo": dpo}
-    commands.run(parse_args(argv), stages)
+    args = options.parse_args(argv, list(REWARDS))
+    commands.run(args, {"sft": sft, "rl": rl, "reward": reward, "dpo": dpo})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,39 @@
 """Rooms of sample.py and align.py: conversations, and what is done with a model that holds them.
 
-    writing, talking    template tools generate stream terminal models export
-    HTTP                serve request api page served batching inside
-    reading chat data   chats rows datasets comparisons lessons packing
-    learning            options commands tuning rollouts variants
-    judging             judges grading arena probe
+Writing and talking:
+    template        which conversations the chat format can hold; putting others in order
+    tools           the calculator
+    generate        many replies side by side
+    stream          a reply as text, while its tokens come
+    terminal        completions and conversations in a terminal
+    models          which model of a run a command means
+    export          a GGUF file
 
-docs/house.md says what each of them is.
+Serving over HTTP:
+    serve           the server
+    request         one HTTP request, read strictly
+    api             OpenAI's API
+    page            what the page (page.html) shows of a run
+    served          the models that the server has loaded
+    batching        the thread that writes the replies of all clients
+    inside          attention, and what the model would say after each layer
+
+Reading what align.py learns from:
+    chats           files of conversations, comparisons and tasks
+    rows            the rows of such a file, and what becomes of a bad one
+    datasets        conversations in the schemas of others
+    comparisons     replies to one prompt, and how good each is
+    lessons         all of these as ids
+    packing         several texts in one row of a batch
+
+Learning and judging:
+    options         the recipes of align.py's stages, and its command line
+    commands        its commands
+    tuning          how a stage begins, resumes, logs and saves
+    rollouts        what the replies of a step of reinforcement learning are like
+    variants        other baselines and normalisers
+    judges          the reward model
+    grading         when a reply is right
+    arena           which model is better, and how sure one may be
+    probe           what a model knows, and teaching it to say when it does not
 """

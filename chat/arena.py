@@ -240,28 +240,22 @@ def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=2
     return replies, [judge(task, reply, tokenizer) for task, reply in zip(tasks, replies)]
 
 
-def accuracy(params, cfg, tokenizer, tasks, max_tokens=64):
-    """The share of tasks that a model answers rightly when it decodes greedily."""
-    _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)
-    return mean(verdicts, "correct")
-
-
-def mean(verdicts, name):
-    """The mean of one field of verdicts."""
-    return float(np.mean([getattr(verdict, name) for verdict in verdicts]))
+def means(verdicts):
+    """A Verdict of shares and of the mean number of tokens."""
+    return Verdict(*np.mean(verdicts, axis=0).tolist())
 
 
 def measure(params, cfg, tokenizer, tasks, max_tokens=64):
     """{what: number} of a model's greedy replies, and of replies at temperature 1."""
     print(f"asking {len(tasks)} questions to measure on", file=sys.stderr)
-    _, greedy = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)
-    _, free = ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)
+    greedy = means(ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)[1])
+    free = means(ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)[1])
     return {
-        "greedy": mean(greedy, "correct"),
-        "at_temperature_1": mean(free, "correct"),
-        "length": mean(greedy, "n_tokens"),
-        "length_at_1": mean(free, "n_tokens"),
-        "stepwise": mean(free, "stepwise"),
+        "greedy": greedy.correct,
+        "at_temperature_1": free.correct,
+        "length": greedy.n_tokens,
+        "length_at_1": free.n_tokens,
+        "stepwise": free.stepwise,
         "problems": len(tasks),
     }
 

@@ -203,7 +203,7 @@ def groups_of(content, called, calls):
 def texts_in_turn(turns):
     """The texts of turns that do not say who speaks; [] if one of them does.
 
-    A turn is a text (UltraChat, LIMA), {"input", "output"} (Capybara) or [question, reply] (Gradio).
+    A turn is a text (UltraChat), {"input", "output"} (Capybara) or [question, reply] (Gradio).
     """
     texts = []
     for turn in turns:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from chat import variants
 from run import command
 
 
@@ -78,6 +79,11 @@ SETTINGS = {
 BATCH = {"sft": "conversations", "rl": "conversations about other things",
          "reward": "comparisons", "dpo": "pairs of replies"}
 
+CHOICES = {
+    "baseline": ["mean", *variants.BASELINES],
+    "normaliser": ["tokens", *variants.NORMALISERS],
+}
+
 # What each command does, and how long that takes for the demo on two cores.
 COMMANDS = {
     "sft": "Fine-tune a model on conversations. The demo takes 200 seconds.",
@@ -110,11 +116,11 @@ def settings_of(name):
     return {key: getattr(recipe, key) for key in SETTINGS if hasattr(recipe, key)}
 
 
-def add_stage(parser, name, choices):
+def add_stage(parser, name, rewards):
     """Add the options of a command that has a recipe."""
     add = parser.add_argument
     if name == "rl":
-        add("--reward", choices=choices["reward"], default="answer",
+        add("--reward", choices=rewards, default="answer",
             help="random is the control, which must not help (default: %(default)s)")
     if name in ("rl", "dpo"):
         add("--leash-to", metavar="STAGE", dest="reference",
@@ -141,12 +147,12 @@ def add_stage(parser, name, choices):
     add = parser.add_argument_group("recipe").add_argument
     for key, value in settings_of(name).items():
         what = SETTINGS[key].format(BATCH[name])
-        add(option(key), type=type(value), default=value, choices=choices.get(key),
+        add(option(key), type=type(value), default=value, choices=CHOICES.get(key),
             help=what + " (default: %(default)s)")
 
 
-def parse_args(argv, choices):
-    """The command line. choices: {setting: its possible values}"""
+def parse_args(argv, rewards):
+    """The command line. rewards: the names of the rewards that RL can have."""
     parser = argparse.ArgumentParser(description="Make an assistant of a base model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -164,7 +170,7 @@ def parse_args(argv, choices):
             p.add_argument("--seed", type=int, default=0,
                            help="of all that is drawn (default: %(default)s)")
         if name in RECIPES:
-            add_stage(p, name, choices)
+            add_stage(p, name, rewards)
     args = parser.parse_args(argv)
     check_args(args)
     return args

@@ -88,11 +88,12 @@ def identity(stage, seed, params, files, text=None, reference=None):
     params: what it begins with. files: what it learns from. text: its windows of pre-training text.
     reference: the weights that its leash is tied to.
     """
+    data = b"".join(Path(path).read_bytes() for path in files)
     return {
         "stage": stage,
         "seed": seed,
         "start": resume.fingerprint(params.values()),
-        "data": digest(b"".join(Path(path).read_bytes() for path in files)),
+        "data": digest(data),
         "tokens": resume.fingerprint(text.shards) if text else None,
         "reference": resume.fingerprint(reference.values()) if reference else None,
     }
@@ -126,10 +127,7 @@ class Learner:
     def __init__(self, stage, params, cfg, optimizer, recipe):
         self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
         self.gradients = parallel.Gradients(params, cfg)
-
-    def add(self, tokens, targets, weights, positions=None, segments=None):
-        """Add the gradient of sum(weights * nll), arrays of shape (B,T); returns that loss."""
-        return self.gradients.add(tokens, targets, weights, positions, segments)
+        self.add = self.gradients.add
 
     def steps(self):
         """The number of each step that is still to be done. Its gradients begin at zero."""

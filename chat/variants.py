@@ -7,12 +7,17 @@ import numpy as np
 
 from run import command
 
+
+def by_deviation(advantages, rewards):
+    """GRPO's first form: divided by the deviation of the group, which is taken with G - 1."""
+    return advantages / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
+
+
 # --baseline: (advantages, rewards), both (prompts, group) -> (prompts, group)
 BASELINES = {
     # reward - mean of the others, which is G / (G - 1) times reward - mean of all
     "rloo": lambda a, r: a * (a.shape[1] / (a.shape[1] - 1)),
-    # GRPO's first form, divided by the deviation of the group, which is taken with G - 1
-    "std": lambda a, r: a / (r.std(1, ddof=1, keepdims=True) + 1e-4),
+    "std": by_deviation,
     # REINFORCE without a baseline: the reward itself
     "none": lambda a, r: r,
 }

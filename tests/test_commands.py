@@ -14,8 +14,7 @@ MEASURED = {"greedy": 0.0966, "at_temperature_1": 0.25, "length": 6.2, "stepwise
 
 
 def args_of(line, folder):
-    choices = {"reward": ["answer", "short"], "baseline": None, "normaliser": None}
-    return options.parse_args([*line.split(), "--run", str(folder)], choices)
+    return options.parse_args([*line.split(), "--run", str(folder)], ["answer", "short"])
 
 
 @pytest.mark.parametrize(
