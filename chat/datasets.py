@@ -264,7 +264,8 @@ def system_of(row):
     if row.get("weight") == 0 or row.get("train") is False:
         raise Unusable("a row that is not to be learned")
     for key in TOOLS:
-        refuse_tools(row.get(key))
+        if row.get(key):
+            refuse_tools(row[key])
     for key in SYSTEM:
         text = row.get(key)
         if text is not None and text_of(text, key).strip():
@@ -286,14 +287,15 @@ def refuse_tools(tools):
 
 
 def beside(row):
-    """[the system message] that stands beside a row's messages, or []. Refuses as refuse_row."""
+    """[the system message] that stands beside a row's messages, or []. Unusable as for system_of."""
     if not isinstance(row, dict):
         return []
+    found = system_of(row)
     settings = row.get("chat_template_kwargs")  # SmolTalk 2's, TRL's
-    if not isinstance(settings, dict):
-        settings = {}
-    first, second = system_of(row), system_of(settings)
-    return first or second
+    if isinstance(settings, dict):
+        of_settings = system_of(settings)
+        found = found or of_settings
+    return found
 
 
 def with_system(system, messages):
