@@ -358,14 +358,12 @@ def tries(params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64):
     many = [task for task in tasks for _ in range(n)]
     replies, verdicts = ask(params, cfg, tokenizer, many, 1.0, seed, max_tokens)
     right = np.array([verdict.correct for verdict in verdicts]).reshape(-1, n)
+    ks = [1]
+    while ks[-1] * 4 < n:
+        ks.append(ks[-1] * 4)
     found = {}
-    k = 1
-    while k < n:
-        found[f"pass@{k}"] = k
-        k *= 4
-    found[f"pass@{n}"] = n
-    for name, k in found.items():
-        found[name] = float(np.mean([pass_at_k(n, int(row.sum()), k) for row in right]))
+    for k in sorted({*ks, n}):
+        found[f"pass@{k}"] = float(np.mean([pass_at_k(n, int(row.sum()), k) for row in right]))
 
     votes = []
     for task, reply, verdict in zip(many, replies, verdicts):

@@ -47,8 +47,8 @@ def schema(row):
     if isinstance(row, dict):
         fit = [name for name, keys in SCHEMAS.items() if row.keys() >= set(keys)]
         filled = [name for name in fit if None not in [row[key] for key in SCHEMAS[name]]]
-    for name in filled + fit:
-        return name
+    if fit:
+        return (filled or fit)[0]
     found = f"the keys {', '.join(row)}"[:200] if isinstance(row, dict) else repr(row)[:60]
     known = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in SCHEMAS.items())
     raise Unusable("of no known schema", f"{found}; known are {known}")

@@ -148,16 +148,13 @@ class Batch:
     def add(self, prompts, settings, streams=None):
         """Begin a row for each prompt, a list of ids; returns the rows.
 
-        settings: one for all, or a list. streams: the stream of random numbers of each row
+        settings: one for all, or a list, all checked. streams: the stream of random numbers of each row
         (default: 0, 1, 2 and so on).
         """
         for prompt in prompts:
             sample.check_prompt(prompt, self.cfg)
         if isinstance(settings, sample.Settings):
             settings = [settings] * len(prompts)
-        distinct = {id(each): each for each in settings}        # rows often share theirs
-        for each in distinct.values():
-            each.check()
         self._leave()
         first = len(self.rows)
         free = self.most - first
@@ -316,7 +313,7 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
     """sample.generate, side by side: [Reply] to several prompts. engine: model.fast or .device."""
     if not prompts:
         return []
-    settings = sample.Settings(**settings)
+    settings = sample.Settings(**settings).check()
     longest = max(map(len, prompts)) + settings.max_new_tokens
     n_positions = min(cfg.n_positions, longest)
     batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine)

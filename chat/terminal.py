@@ -249,10 +249,10 @@ def chat(args):
     if not args.ask and hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="backslashreplace")    # a byte that is no text becomes \xff
     if at_terminal:
-        examples = [f"  {question}\n" for question in models.examples(folder.parent)]
-        print("Ask, for example:\n" * bool(examples) + "".join(examples)
-              + "/help lists what else you can type. Ctrl-D ends the conversation.",
-              file=sys.stderr)
+        examples = models.examples(folder.parent)
+        if examples:
+            print("\n  ".join(["Ask, for example:", *examples]), file=sys.stderr)
+        print("/help lists what else you can type. Ctrl-D ends the conversation.", file=sys.stderr)
     for line in questions(args, at_terminal):
         if not at_terminal:
             print(f"you> {line}")
