@@ -24,6 +24,7 @@ import numpy as np
 
 import sample
 from chat import generate, grading, judges, lessons, models, tuning
+from model.evaluate import ending_rows
 from run import command
 
 # -------------------------------------------------------------------------------- one model
@@ -79,13 +80,7 @@ def choose(params, cfg, prompt, options):
 
     prompt: ids; options: lists of ids that could follow it.
     """
-    T = len(prompt) + max(map(len, options)) - 1
-    tokens = np.zeros((len(options), T), np.int64)
-    targets = np.full((len(options), T), -1)
-    for r, option in enumerate(options):
-        ids = prompt + option
-        tokens[r, :len(ids) - 1] = ids[:-1]
-        targets[r, len(prompt) - 1:len(ids) - 1] = option
+    tokens, targets = ending_rows(prompt, options)
     nll = fast.token_losses(params, cfg, tokens, targets).sum(1)
     return nll / [max(len(option), 1) for option in options]
 

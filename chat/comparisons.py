@@ -53,7 +53,7 @@ def is_usable(m, notes, lang):
     elif m.get("review_result") is False:
         why = "not passed by review"
     elif not m["text"].strip():
-        why = "empty message"
+        why = "without a text"
     else:
         return True
     notes[f"message {why}"] += 1

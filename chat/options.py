@@ -110,7 +110,7 @@ def option(name):
     return "--" + name.replace("_", "-")
 
 
-def settings_of(name):
+def recipe_settings(name):
     """{setting: its value in a command's recipe} of those that are options."""
     recipe = RECIPES[name]
     return {key: getattr(recipe, key) for key in SETTINGS if hasattr(recipe, key)}
@@ -145,7 +145,7 @@ def add_stage(parser, name, rewards):
         add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
 
     add = parser.add_argument_group("recipe").add_argument
-    for key, value in settings_of(name).items():
+    for key, value in recipe_settings(name).items():
         what = SETTINGS[key].format(BATCH[name])
         add(option(key), type=type(value), default=value, choices=CHOICES.get(key),
             help=what + " (default: %(default)s)")
@@ -199,7 +199,7 @@ def check_args(args):
 
 def recipe_of(args):
     """The recipe of a stage, with the settings of the command line."""
-    settings = {name: getattr(args, name) for name in settings_of(args.command)}
+    settings = {name: getattr(args, name) for name in recipe_settings(args.command)}
     return changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
 
 
