@@ -388,7 +388,7 @@ def rl(
         run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference
     )
     before = arena.measure(*model, given.unseen, recipe.max_tokens)
-    warnings = rollouts.Warnings(recipe, cfg.n_positions)
+    warned = set()
     with tuning.begun(run / out, model, recipe, given.identity, on_mismatch) as learner:
         for step in learner.steps():
             rng = np.random.default_rng((seed, step))
@@ -396,7 +396,7 @@ def rl(
             rewards = rollouts.checked(reward, name, rollout)
             advantage = advantages(rewards, recipe.group, recipe.baseline)
             info = rollouts.describe(rollout, rewards, advantage, recipe.group)
-            warnings.look(info)
+            rollouts.warn(info, recipe, cfg.n_positions, warned)
             if step % recipe.save_every == 0:
                 _, verdicts = arena.ask(*model, given.unseen[:64], 0.0, 0, recipe.max_tokens)
                 info["greedy"] = arena.means(verdicts).correct

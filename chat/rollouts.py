@@ -107,28 +107,23 @@ def describe(rollout, rewards, advantage, group):
     return {name: float(np.mean(x)) if len(x) else None for name, x in means.items()}
 
 
-class Warnings:
-    """Warnings about the replies of a run, each printed once."""
+def warn(info, recipe, n_positions, given):
+    """Warn of replies that are cut off, and of rewards that say nothing.
 
-    def __init__(self, recipe, n_positions):
-        self.recipe, self.n_positions = recipe, n_positions
-        self.given = set()
-
-    def look(self, info):
-        """Warn of replies that are cut off, and of rewards that say nothing."""
-        recipe, found = self.recipe, {}
-        if info["cut"] > 0.2:
-            found["cut"] = (f"{info['cut']:.0%} of the replies do not end within "
-                            f"{recipe.max_tokens} tokens or the context of {self.n_positions}; "
-                            "allow more with --max-tokens")
-        if info["groups_without_signal"] == 1:
-            why = "no group has replies of different rewards"
-            if recipe.baseline == "none":
-                why = "no reply has a reward other than 0"
-            found["silent"] = f"{why}: there is nothing to learn from"
-        for name in sorted(found.keys() - self.given):
-            print(f"\nalign.py: {found[name]}", file=sys.stderr)
-        self.given |= found.keys()
+    given: the warnings that a run has printed, a set. None is printed twice.
+    """
+    found = {}
+    if info["cut"] > 0.2:
+        found["cut"] = (f"{info['cut']:.0%} of the replies do not end within {recipe.max_tokens} "
+                        f"tokens or the context of {n_positions}; allow more with --max-tokens")
+    if info["groups_without_signal"] == 1:
+        why = "no group has replies of different rewards"
+        if recipe.baseline == "none":
+            why = "no reply has a reward other than 0"
+        found["silent"] = f"{why}: there is nothing to learn from"
+    for name in sorted(found.keys() - given):
+        print(f"\nalign.py: {found[name]}", file=sys.stderr)
+    given.update(found)
 
 
 def checked(reward, name, rollout):

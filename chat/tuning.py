@@ -137,7 +137,12 @@ class Learner:
             self.gradients.clear()
             yield step
             per_step = (time.perf_counter() - started) / (step + 1 - self.stage.done)
-            self.show(per_step * (self.recipe.steps - step - 1))
+            line = f"step {step + 1:,}/{self.recipe.steps:,}  "
+            line += f"{per_step * (self.recipe.steps - step - 1):,.0f} s left  "
+            line += f"loss {self.loss:+.4f}"
+            for name, value in self.info.items():
+                line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
+            progress.show(line)
         print(file=sys.stderr)
 
     def update(self, loss, info):
@@ -164,14 +169,6 @@ class Learner:
         self.loss, self.info = loss, info
         if step + 1 == recipe.steps or (step + 1) % recipe.save_every == 0:
             self.stage.save_checkpoint(self.params, self.optimizer, step + 1)
-
-    def show(self, seconds_left):
-        """The step, and what is measured in it, as a line of progress."""
-        line = f"step {self.step + 1:,}/{self.recipe.steps:,}  {seconds_left:,.0f} s left  "
-        line += f"loss {self.loss:+.4f}"
-        for name, value in self.info.items():
-            line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
-        progress.show(line)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def test_what_is_logged():
 
 
 def test_a_warning_is_given_once(capsys):
-    warnings = rollouts.Warnings(options.RL, 48)
+    given = set()
     for _ in range(2):
-        warnings.look({"cut": 0.5, "groups_without_signal": 1.0})
+        rollouts.warn({"cut": 0.5, "groups_without_signal": 1.0}, options.RL, 48, given)
     said = capsys.readouterr().err
     assert said.count("50% of the replies do not end within 64 tokens or the context of 48") == 1
     assert (
