@@ -287,7 +287,7 @@ def refuse_tools(tools):
 
 
 def beside(row):
-    """[the system message] that stands beside a row's messages, or []. Unusable as for system_of."""
+    """[the system message] beside a row's messages, or []. Unusable as for system_of."""
     if not isinstance(row, dict):
         return []
     found = system_of(row)

@@ -148,8 +148,8 @@ class Batch:
     def add(self, prompts, settings, streams=None):
         """Begin a row for each prompt, a list of ids; returns the rows.
 
-        settings: one for all, or a list, all checked. streams: the stream of random numbers of each row
-        (default: 0, 1, 2 and so on).
+        settings: one for all, or a list; all checked. streams: the stream of random numbers of
+        each row (default: 0, 1, 2 and so on).
         """
         for prompt in prompts:
             sample.check_prompt(prompt, self.cfg)
