@@ -2,11 +2,6 @@
 
 A task is {"question", "answer", "kind"}. A reply is right if it ends with the answer; where the
 answer is a number, numbers are compared and not their spelling.
-
-    is_correct(task, text)      whether a reply to a task is right
-    vote(task, text)            the answer that a reply gives, for a majority of several replies
-    final_answer(text)          GSM8K: the number behind the last ####
-    comparable(answer)          an answer as a value: equal answers are ==
 """
 
 import re

@@ -35,10 +35,9 @@ def test_probabilities_are_theirs():
             "min_p": float(rng.choice([0, 0.01, 0.2, 0.9])),
         }
         penalty = float(rng.choice([1.0, 1.3, 0.7]))
-        seen = np.zeros(V, bool)
-        seen[ids] = True
         settings = sample.Settings(repetition_penalty=penalty)
-        ours = sample.probabilities(sample.penalise(z, seen, np.zeros(V), settings), **drawn)
+        penalised = sample.penalise(z, ids.tolist(), [], settings)
+        ours = sample.probabilities(penalised, **drawn)
         want = theirs(z, ids.tolist(), **drawn, penalty=penalty)
         np.testing.assert_allclose(ours, want, rtol=1e-9, atol=1e-15)
         kept.append((ours > 0).mean())
@@ -53,4 +52,7 @@ def test_presence_and_frequency_as_openai_defines_them():
         frequency, presence = rng.uniform(-2, 2, 2)
         settings = sample.Settings(presence_penalty=presence, frequency_penalty=frequency)
         want = [z[j] - counts[j] * frequency - (counts[j] > 0) * presence for j in range(50)]
-        assert sample.penalise(z, counts > 0, counts, settings).tolist() == pytest.approx(want)
+        written = np.repeat(np.arange(50), counts).tolist()
+        settings = sample.Settings(presence_penalty=presence, frequency_penalty=frequency)
+        got = sample.penalise(z, [], written, settings)
+        assert got.tolist() == pytest.approx(want)
