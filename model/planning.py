@@ -10,7 +10,6 @@ import sys
 from model import cores                     # before numpy
 from model import device
 from model import fast
-from model import parallel
 from model import resume
 from run import command
 
@@ -61,17 +60,13 @@ def available_bytes():
 
 def memory_plan(cfg, rows, recompute=False):
     """{what: bytes} of training with so many rows at once, in all processes together."""
-    n_processes = parallel.n_processes(cfg)
-    n = min(n_processes, rows)
-    threads = 1 if n_processes > 1 else None
-    total = {}
+    n, total = min(cores.N_THREADS, rows), {}
     for i in range(n):
         share = cores.Share(i, n)(rows)
-        n_rows = share.stop - share.start
-        plan = fast.memory_plan(cfg, n_rows, cfg.n_positions, recompute, threads=threads)
+        plan = fast.memory_plan(cfg, share.stop - share.start, cfg.n_positions, recompute)
         for what, n_bytes in plan.items():
-            shared = what in ("parameters", "AdamW") and i > 0
-            total[what] = total.get(what, 0) + (0 if shared else n_bytes)
+            if i == 0 or what not in ("parameters", "AdamW"):       # which all share
+                total[what] = total.get(what, 0) + n_bytes
     return total
 
 

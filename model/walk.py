@@ -77,13 +77,6 @@ def block_arrays(arrays, i, hidden=None):
     return block
 
 
-def kept_inputs(arrays, cfg):
-    """The places for the input of each block, or None where nothing is recomputed."""
-    if "x.0" not in arrays:
-        return None
-    return [arrays[f"x.{i}"] for i in range(cfg.n_layer)]
-
-
 def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
     """gpt.block_forward, except that the last sum is left to the next norm, which reads x anyway.
 
@@ -114,21 +107,6 @@ def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
     return ops.linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
 
 
-def trunk_forward(ops, x, params, layers, blocks, n_head, out, keep=None, attend=None):
-    """All blocks, then the last norm into out (y, n, rstd).
-
-    layers, blocks, keep: the p, s and keep of block_forward, block by block. attend(i, qkv, o): as
-    in block_forward, for block i.
-    """
-    plus = None
-    for i, p in enumerate(layers):
-        s = blocks[i]
-        kept = keep[i] if keep else None
-        of_block = functools.partial(attend, i) if attend else None
-        plus = block_forward(ops, x, plus, p, s, n_head, kept, of_block)
-    ops.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus)
-
-
 def block_backward(ops, dx, p, s, n_head, grads, add=False):
     """gpt.block_backward in place: dx (N,C) is the gradient at the output, then at the input.
 
@@ -154,16 +132,49 @@ def block_backward(ops, dx, p, s, n_head, grads, add=False):
     do = linear(dx, s.o, "attn.c_proj", out=s.t)
     dqkv = getattr(s, "dqkv", s.qkv)
     cache = s.qkv.reshape(B, T, -1), s.o.reshape(B, T, -1), s.lse
-    ops.attention_backward(
-        do.reshape(B, T, -1),
-        cache,
-        n_head,
-        out=dqkv.reshape(B, T, -1),
-        hidden=s.hidden,
-    )
+    out = dqkv.reshape(B, T, -1)
+    ops.attention_backward(do.reshape(B, T, -1), cache, n_head, out=out, hidden=s.hidden)
     da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
     norm(da, s.n_1, s.rstd_1, "ln_1")
     return dx
+
+
+class Trunk:
+    """gpt.trunk_forward and gpt.trunk_backward, in arrays of trunk_shapes.
+
+    hidden: as for attention_forward.
+    """
+
+    def __init__(self, ops, params, cfg, arrays, hidden=None):
+        self.ops, self.params, self.cfg, self.a = ops, params, cfg, arrays
+        self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
+        self.blocks = [block_arrays(arrays, i, hidden) for i in range(cfg.n_layer)]
+
+    def forward(self, tokens, positions, attend=None):
+        """Fill y, (N,C) after the last norm. attend(i, qkv, o): block i's, as in block_forward."""
+        ops, params, a = self.ops, self.params, self.a
+        wte, wpe = params["wte.weight"], params["wpe.weight"]
+        ops.embedding_forward(tokens, positions, wte, wpe, out=a["x"])
+        plus = None
+        for i, p in enumerate(self.layers):
+            of_block = functools.partial(attend, i) if attend else None
+            plus = block_forward(
+                ops, a["x"], plus, p, self.blocks[i], self.cfg.n_head, a.get(f"x.{i}"), of_block
+            )
+        out, w, b = (a["y"], a["n_f"], a["rstd_f"]), params["ln_f.weight"], params["ln_f.bias"]
+        ops.layernorm_forward(a["x"], w, b, out=out, plus=plus)
+
+    def backward(self, grads, add):
+        """From dy in y to dx in x. The gradients of all but the embeddings go into grads."""
+        ops, a, n_head = self.ops, self.a, self.cfg.n_head
+        last = a["n_f"], a["rstd_f"], self.params["ln_f.weight"]
+        out = a["x"], grads["ln_f.weight"], grads["ln_f.bias"]
+        ops.layernorm_backward(a["y"], last, out=out, add=add)
+        for i in reversed(range(self.cfg.n_layer)):
+            p, s = self.layers[i], self.blocks[i]
+            if f"x.{i}" in a:           # its input is all that was kept
+                block_forward(ops, a[f"x.{i}"], None, p, s, n_head)
+            block_backward(ops, a["x"], p, s, n_head, layer_params(grads, i), add)
 
 
 if __name__ == "__main__":

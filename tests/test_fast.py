@@ -431,10 +431,7 @@ def test_the_arena_is_as_large_as_planned_and_serves_other_shapes():
             assert got[0] == want[0] and all(np.array_equal(got[1][k], want[1][k]) for k in params)
             if (B, T) == (5, 20):
                 plan = fast.memory_plan(cfg, B, T, recompute)
-                assert (
-                    arena.memory.nbytes
-                    == plan["activations"] + plan["logits"] + plan["gradients"] - plan["parameters"]
-                )
+                assert arena.memory.nbytes == plan["activations"] + plan["logits"]
     assert (
         fast.memory_plan(cfg, 5, 20, True)["activations"]
         < 0.6 * fast.memory_plan(cfg, 5, 20, False)["activations"]
@@ -723,13 +720,11 @@ def test_an_arena_has_one_user_at_a_time():
 
 def test_remembered_arrays_cannot_be_written_to_and_follow_the_constants(monkeypatch):
     cfg, _ = tiny()
-    shapes = fast.step_shapes(cfg, 3, 7, 1)
+    shapes = fast.step_shapes(cfg, 3, 7)
     with pytest.raises(TypeError):
         shapes["x"] = (1,)
     with pytest.raises(ValueError, match="read-only"):
         operations.causal_mask(4, np.dtype(np.float64))[0, 0] = 1.0
     assert shapes["logits"] == (21, 13)
     monkeypatch.setattr(fast, "LOGIT_FLOATS", 5 * 13)
-    assert fast.step_shapes(cfg, 3, 7, 1)["logits"] == (5, 13)
-    with pytest.raises(ValueError, match="threads: 0"):
-        fast.memory_plan(cfg, 3, 7, threads=0)
+    assert fast.step_shapes(cfg, 3, 7)["logits"] == (5, 13)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import gpt
 import pytest
 import train
-from model import parallel, planning
+from model import cores, planning
 from test_train import TEXT
 
 
@@ -26,7 +26,7 @@ def test_fewer_rows_at_once_where_memory_is_short():
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_plan_counts_gradients_for_each_process_and_weights_once(monkeypatch, n):
     cfg = gpt.PRESETS["shakespeare"]
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: n)
+    monkeypatch.setattr(cores, "N_THREADS", n)
     plan, floats = planning.memory_plan(cfg, 12), 4 * cfg.n_params
     assert plan["parameters"] == floats and plan["AdamW"] == 2 * floats
     assert n * floats <= plan["gradients"] < (n + 1) * floats       # and a little scratch
