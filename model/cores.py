@@ -33,15 +33,9 @@ def _blas_kernels():
 
 # These must be in the environment before NumPy loads. One BLAS thread, because we split the work
 # over Python threads or processes ourselves, and with it all that is not a product.
-BLAS_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-ASKED_FOR = {
-    name: os.environ[name] for name in (*BLAS_VARIABLES, "OMP_NUM_THREADS") if name in os.environ
-}
+BLAS_VARIABLES = [
+    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"]
+ASKED_FOR = dict(os.environ)
 for _name in BLAS_VARIABLES:
     os.environ.setdefault(_name, "1")
 if _blas_kernels():
@@ -66,19 +60,13 @@ N_THREADS = (
 )
 
 # For each BLAS: its functions that set and tell the number of threads, and its variable.
+OPENBLAS = "OPENBLAS_NUM_THREADS"
 BLAS_FUNCTIONS = [
-    (
-        "scipy_openblas_set_num_threads64_",
-        "scipy_openblas_get_num_threads64_",
-        "OPENBLAS_NUM_THREADS",
-    ),  # NumPy's wheels
-    ("scipy_openblas_set_num_threads", "scipy_openblas_get_num_threads", "OPENBLAS_NUM_THREADS"),
-    ("openblas_set_num_threads64_", "openblas_get_num_threads64_", "OPENBLAS_NUM_THREADS"),
-    (
-        "openblas_set_num_threads",
-        "openblas_get_num_threads",
-        "OPENBLAS_NUM_THREADS",
-    ),  # distributions
+    # OpenBLAS in NumPy's wheels, then as distributions have it
+    ("scipy_openblas_set_num_threads64_", "scipy_openblas_get_num_threads64_", OPENBLAS),
+    ("scipy_openblas_set_num_threads", "scipy_openblas_get_num_threads", OPENBLAS),
+    ("openblas_set_num_threads64_", "openblas_get_num_threads64_", OPENBLAS),
+    ("openblas_set_num_threads", "openblas_get_num_threads", OPENBLAS),
     ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads", "MKL_NUM_THREADS"),
     ("bli_thread_set_num_threads", "bli_thread_get_num_threads", "BLIS_NUM_THREADS"),
 ]
@@ -86,11 +74,8 @@ BLAS_FUNCTIONS = [
 
 def numpy_library():
     """NumPy's C part. A function is looked up in it and in what it is linked to, as its BLAS."""
-    core = (
-        sys.modules.get("numpy._core._multiarray_umath")
-        or sys.modules["numpy.core._multiarray_umath"]
-    )
-    return ctypes.CDLL(core.__file__)
+    numpy_2 = sys.modules.get("numpy._core._multiarray_umath")
+    return ctypes.CDLL((numpy_2 or sys.modules["numpy.core._multiarray_umath"]).__file__)
 
 
 def blas_functions(library):
@@ -113,45 +98,33 @@ def limit_blas(library, numpy_was_first, asked_for):
             lines.append(
                 "NumPy was imported first, and its BLAS has no function known here that sets its "
                 f"threads: they may run under ours, which is slow; {import_order}, "
-                "or set OMP_NUM_THREADS=1"
-            )
+                "or set OMP_NUM_THREADS=1")
         return lines
-    set_threads, threads, variable = (
-        getattr(library, names[0]),
-        getattr(library, names[1]),
-        names[2],
-    )
-    try:
-        wanted = max(1, int(asked_for[variable]))
-    except (KeyError, ValueError):
-        wanted = 1
-    if wanted == 1 and threads() != 1:
+    set_threads, threads = getattr(library, names[0]), getattr(library, names[1])
+    variable, own_choice = names[2], asked_for.get(names[2], "")
+    wanted = int(own_choice) if own_choice.isdecimal() else 1
+    if wanted <= 1:
         set_threads(ctypes.c_long(1))
     if threads() != 1:
+        advice = f" (it is {wanted})" if wanted > 1 else f" and {import_order}"
         lines.append(
             f"each of our {N_THREADS} threads calls a BLAS with {threads()} threads of its own, "
-            "which is slow; "
-            f"set {variable}=1" + (f" (it is {wanted})" if wanted > 1 else f" and {import_order}")
-        )
-    elif asked_for.get("OMP_NUM_THREADS", "1") != "1" and variable not in asked_for:
+            f"which is slow; set {variable}=1{advice}")
+    elif asked_for.get("OMP_NUM_THREADS", "1") != "1" and not own_choice:
         lines.append(
             f"OMP_NUM_THREADS={asked_for['OMP_NUM_THREADS']} is not followed: the work is divided "
             f"over {N_THREADS} threads here, each with a BLAS of one thread; {variable} would be "
-            "followed, and taskset limits ours"
-        )
-    kernels, corename = (
-        os.environ.get("OPENBLAS_CORETYPE"),
-        names[0].replace("openblas_set_num_threads", "openblas_get_corename"),
-    )
-    if numpy_was_first and kernels and corename != names[0] and hasattr(library, corename):
-        tell = getattr(library, corename)
+            "followed, and taskset limits ours")
+    kernels = os.environ.get("OPENBLAS_CORETYPE")
+    tell = getattr(library, names[0].replace("set_num_threads", "get_corename"), None)
+    if numpy_was_first and kernels and variable == OPENBLAS and tell:
         tell.restype = ctypes.c_char_p
-        if tell().decode().lower() != kernels.lower():
+        theirs = tell().decode()
+        if theirs.lower() != kernels.lower():
             lines.append(
-                f"NumPy was imported first, and its BLAS uses its kernels for {tell().decode()} "
+                f"NumPy was imported first, and its BLAS uses its kernels for {theirs} "
                 f"where those for {kernels} suit this CPU better: speed and last bits differ; "
-                f"{import_order}, or set OPENBLAS_CORETYPE={kernels}"
-            )
+                f"{import_order}, or set OPENBLAS_CORETYPE={kernels}")
     return lines
 
 
@@ -316,8 +289,7 @@ def processes(n, function):
     Results come in the order of items. Errors of function are raised here, and so is an item or
     a result that cannot be pickled; ChildProcessError if a process dies.
     """
-    can_fork = "fork" in multiprocessing.get_all_start_methods()
-    fork = multiprocessing.get_context("fork" if can_fork else None)
+    fork = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
     workers, idle = {}, []
     busy = {}                                               # pipe -> (answers of who asked, number)
 

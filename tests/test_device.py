@@ -412,9 +412,9 @@ def test_rows_that_do_not_fit_are_refused():
         match=r"tokens: shape \(0, 20\), expected \(batch, positions\), one of each at least",
     ):
         training.add(*(a[:0] for a in batches[2]))
-    with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), the config says \(19, 32\)"):
+    with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), expected \(19, 32\)"):
         device.upload(params, replace(CFG, n_positions=19), False)
-    with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), the config says \(36, 32\)"):
+    with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), expected \(36, 32\)"):
         device.Training(params, train.AdamW(params), replace(CFG, vocab_size=36), 3, bf16=False)
 
 
