@@ -71,8 +71,7 @@ def product(x, w, out, x_t, w_t, bias):
     if not fits or x.dtype != w.dtype or out.dtype not in (x.dtype, np.float32):
         raise ValueError(
             f"a product of {x.dtype} {x.shape}{' transposed' * x_t} and "
-            f"{w.dtype} {w.shape}{' transposed' * w_t} into {out.dtype} {out.shape}"
-        )
+            f"{w.dtype} {w.shape}{' transposed' * w_t} into {out.dtype} {out.shape}")
     if bias is not None:
         check("bias", bias, (m,), out.dtype)
     apart({"out": out}, {"x": x, "w": w, "bias": bias})
@@ -209,8 +208,7 @@ class CublasLt:
         )
         if status:
             print(
-                f"kernels: cublasLt answers {status} to {p}; it goes another way", file=sys.stderr
-            )
+                f"kernels: cublasLt answers {status} to {p}; it goes another way", file=sys.stderr)
             self.plans[p] = None
         return not status
 

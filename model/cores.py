@@ -267,8 +267,7 @@ def _alive(process):
     except (EOFError, OSError):                             # of its pipe
         process.join(1)
         raise ChildProcessError(
-            f"worker process {process.pid} has died (exit code {process.exitcode})"
-        ) from None
+            f"worker process {process.pid} has died (exit code {process.exitcode})") from None
 
 
 @contextlib.contextmanager

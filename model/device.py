@@ -58,8 +58,7 @@ def connect(dtype=None):
                 "install the CuPy of the CUDA version that nvidia-smi shows"
             )
         raise ValueError(
-            f"no GPU that answers ({e}). {advice}; or leave out --device cuda"
-        ) from None
+            f"no GPU that answers ({e}). {advice}; or leave out --device cuda") from None
     cp = cupy
     import kernels as operations
     from kernels import launching as of_kernels
@@ -87,8 +86,7 @@ def chosen(args):
     """The GPU that add_arguments' options ask for, or None for the CPU."""
     if args.dtype and args.device == "cpu":
         raise ValueError(
-            f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda"
-        )
+            f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
     return connect(args.dtype) if args.device == "cuda" else None
 
 

@@ -304,8 +304,7 @@ def cross_entropy_backward(weights, cache):
     check_shape("cross_entropy_backward: weights", weights, total.shape)
     if not total.all():
         raise ValueError(
-            "cross_entropy_backward: the cache is used up; its logits are a gradient now"
-        )
+            "cross_entropy_backward: the cache is used up; its logits are a gradient now")
     scale = (weights / total)[:, None]
     total[...] = 0.0                                    # marks it: no sum of exp(z) is 0
     # forward was: nll = -log softmax(z)[target], so dz = softmax(z) - onehot(target)

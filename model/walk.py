@@ -85,9 +85,8 @@ def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
     beside them t (N,C) for the branches. keep: an array for the block's input, where it is wanted.
     attend(qkv, o): what to call in place of ops.attention_forward.
     """
-    ops.layernorm_forward(
-        x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1), plus=plus
-    )
+    out = s.a, s.n_1, s.rstd_1
+    ops.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"], out=out, plus=plus)
     if keep is not None:
         keep[...] = x
     ops.linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
@@ -99,9 +98,8 @@ def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
     else:
         ops.attention_forward(qkv, n_head, out=(o, s.lse), hidden=s.hidden)
     ops.linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
-    ops.layernorm_forward(
-        x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t
-    )
+    out = s.m, s.n_2, s.rstd_2
+    ops.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=out, plus=s.t)
     ops.linear_forward(s.m, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"], out=s.h)
     ops.gelu_forward(s.h, out=(s.u, s.h))
     return ops.linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
@@ -116,12 +114,14 @@ def block_backward(ops, dx, p, s, n_head, grads, add=False):
     B, _, T, _ = s.lse.shape
 
     def linear(dy, x, name, out):
-        w, dw, db = p[f"{name}.weight"], grads[f"{name}.weight"], grads[f"{name}.bias"]
-        return ops.linear_backward(dy, x, w, (out, dw, db), add)[0]
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        places = out, grads[weight], grads[bias]
+        return ops.linear_backward(dy, x, p[weight], places, add)[0]
 
     def norm(dy, n, rstd, name):        # adds to dx, which comes down beside the branch
-        w, dw, db = p[f"{name}.weight"], grads[f"{name}.weight"], grads[f"{name}.bias"]
-        ops.layernorm_backward(dy, (n, rstd, w), dx, (dx, dw, db), add)
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        places = dx, grads[weight], grads[bias]
+        ops.layernorm_backward(dy, (n, rstd, p[weight]), dx, places, add)
 
     # forward was: x = x + mlp(norm(x))
     du = linear(dx, s.u, "mlp.c_proj", out=s.u)
@@ -132,8 +132,13 @@ def block_backward(ops, dx, p, s, n_head, grads, add=False):
     do = linear(dx, s.o, "attn.c_proj", out=s.t)
     dqkv = getattr(s, "dqkv", s.qkv)
     cache = s.qkv.reshape(B, T, -1), s.o.reshape(B, T, -1), s.lse
-    out = dqkv.reshape(B, T, -1)
-    ops.attention_backward(do.reshape(B, T, -1), cache, n_head, out=out, hidden=s.hidden)
+    ops.attention_backward(
+        do.reshape(B, T, -1),
+        cache,
+        n_head,
+        out=dqkv.reshape(B, T, -1),
+        hidden=s.hidden,
+    )
     da = linear(dqkv, s.a, "attn.c_attn", out=s.a)
     norm(da, s.n_1, s.rstd_1, "ln_1")
     return dx
@@ -146,23 +151,28 @@ class Trunk:
     """
 
     def __init__(self, ops, params, cfg, arrays, hidden=None):
-        self.ops, self.params, self.cfg, self.a = ops, params, cfg, arrays
+        self.ops = ops
+        self.params = params
+        self.cfg = cfg
+        self.a = arrays
         self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
         self.blocks = [block_arrays(arrays, i, hidden) for i in range(cfg.n_layer)]
 
     def forward(self, tokens, positions, attend=None):
         """Fill y, (N,C) after the last norm. attend(i, qkv, o): block i's, as in block_forward."""
         ops, params, a = self.ops, self.params, self.a
-        wte, wpe = params["wte.weight"], params["wpe.weight"]
-        ops.embedding_forward(tokens, positions, wte, wpe, out=a["x"])
+        ops.embedding_forward(
+            tokens, positions, params["wte.weight"], params["wpe.weight"], out=a["x"]
+        )
         plus = None
         for i, p in enumerate(self.layers):
             of_block = functools.partial(attend, i) if attend else None
-            plus = block_forward(
-                ops, a["x"], plus, p, self.blocks[i], self.cfg.n_head, a.get(f"x.{i}"), of_block
-            )
-        out, w, b = (a["y"], a["n_f"], a["rstd_f"]), params["ln_f.weight"], params["ln_f.bias"]
-        ops.layernorm_forward(a["x"], w, b, out=out, plus=plus)
+            s, keep = self.blocks[i], a.get(f"x.{i}")
+            plus = block_forward(ops, a["x"], plus, p, s, self.cfg.n_head, keep, of_block)
+        out = a["y"], a["n_f"], a["rstd_f"]
+        ops.layernorm_forward(
+            a["x"], params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus
+        )
 
     def backward(self, grads, add):
         """From dy in y to dx in x. The gradients of all but the embeddings go into grads."""

@@ -409,7 +409,7 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     )
     kind, empty = x.dtype, lambda *shape: cp.empty(shape, x.dtype)
     run = lambda file, name, n, *args: launching.launch(
-        file, name, kind, launching.ceil_div(n, 64), 64, args
+        file, name, kind, launching.ceil_div(n, 64), 64, *args
     )  # noqa: E731
     size = [np.int32(N), np.int32(C)]
 
@@ -640,9 +640,7 @@ def test_what_a_gpu_cannot_do_is_refused_by_name(a_gpu_with):
         ValueError,
         match="attention_forward_v1: 1000000 bytes of shared memory a block, this GPU has 101376",
     ):
-        launching.launch(
-            "attention.cu", "attention_forward_v1", np.float32, 1, 32, (), shared=1000000
-        )
+        launching.launch("attention.cu", "attention_forward_v1", np.float32, 1, 32, shared=1000000)
     with pytest.raises(
         ValueError,
         match=r"_v1: a grid of \(1, 1, 65536\) blocks, this GPU has \(2147483647, 65535, 65535\)",

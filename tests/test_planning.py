@@ -39,7 +39,8 @@ def test_utilisation():
     h100 = SimpleNamespace(name="NVIDIA H100 80GB HBM3", bf16=True)
     assert planning.utilisation(cfg, 0.7 * 989e12 / flops, h100) == pytest.approx(0.7)
     pcie = SimpleNamespace(name="NVIDIA H100 PCIe", bf16=True)
-    assert planning.peak_flops(pcie) == 756e12              # and not that of the other H100
+    of_pcie = planning.utilisation(cfg, 0.7 * 756e12 / flops, pcie)     # not of the other H100
+    assert of_pcie == pytest.approx(0.7)
     unknown = SimpleNamespace(name="NVIDIA GeForce 8800", bf16=True)
     float32 = SimpleNamespace(name="NVIDIA H100", bf16=False)
     for gpu in (None, unknown, float32):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2ForSequenceCla
 import bpe
 import gpt
 import sample
-from model import checkpoint, fast, folders, resume
+from model import checkpoint, fast, resume
 
 TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\nNobody answered: 12 boats lay at anchor.\n" * 20
 TEXTS = ["First line:\n\nSecond line", "he said.\n\n\"Who", "a  b\n \nc", "12 boats", " naïve 中文 😉\t x", "a<|im_start|> b<|endoftext|>"]
@@ -31,8 +31,7 @@ CHATS = [
 @pytest.fixture(params=["<|endoftext|>", "<|im_end|>"])
 def folder(request, tmp_path):
     """A model folder as a stage of training begins and ends one; of a base model, and of one that chats."""
-    TOK.save(tmp_path / "tokenizer.json", request.param)
-    resume.save_generation_config(tmp_path, TOK, request.param)
+    resume.save_description(tmp_path, CFG, TOK, request.param)
     gpt.save(tmp_path, PARAMS, CFG)
     return tmp_path, request.param
 
@@ -114,9 +113,7 @@ def test_gpt2s_own_files(tmp_path):
 def test_a_reward_models_padding(tmp_path):
     """transformers reads the reward from the last token that is no padding: <|im_end|>, as we do."""
     from chat import judges
-    resume.save_generation_config(tmp_path, TOK, "<|im_end|>")
-    folders.save_config(tmp_path, CFG)
-    TOK.save(tmp_path / "tokenizer.json")
+    resume.save_description(tmp_path, CFG, TOK, "<|im_end|>")
     params = {**PARAMS, "score.weight": np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)}
     judges.save(tmp_path, params, 0.0)
     rows = [sample.render([{"role": "user", "content": "Best?"}, {"role": "assistant", "content": reply}], TOK)[0] for reply in ("tea", "coffee, black")]
