@@ -52,29 +52,6 @@ def check_positive(name, x):
         raise ValueError(f"{name}: {x}, expected a finite number above 0")
 
 
-def check_out(name, out, apart=(), in_place=()):
-    """ValueError where out, which results are written to, lies over an array that is still needed.
-
-    It must share no memory with the arrays in apart. It may take the place of one in in_place,
-    element for element. None stands for an array that is not there.
-    """
-    for other in in_place:
-        if other is not None and not _same_place(out, other):
-            apart = (*apart, other)
-    for other in apart:
-        if out is None or other is None or not np.may_share_memory(out, other):
-            continue        # may_share_memory looks at their ends only, which takes no time
-        if np.shares_memory(out, other):
-            raise ValueError(
-                f"{name}: out shares memory with an array that is still needed; give another one")
-
-
-def _same_place(a, b):
-    if a is None:
-        return False
-    return a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
-
-
 # ------------------------------------------------------------------------------------- whole calls
 
 

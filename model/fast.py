@@ -20,7 +20,7 @@ from model import cores                     # before numpy, whose BLAS it sets u
 from model.cores import Arena, in_parallel
 from model import operations, walk
 from model.checks import (
-    check_grads, check_out, check_params, check_positive, check_shape, check_targets, check_texts,
+    check_grads, check_params, check_positive, check_shape, check_targets, check_texts,
     check_tokens, new_positions, token_weights,
 )
 import gpt
@@ -267,7 +267,8 @@ def hidden_and_grads(
         check_shape("head: dy", dy, (*tokens.shape, cfg.n_embd))
         if dwte is not None:
             check_shape("head: dwte", dwte, grads["wte.weight"].shape)
-            check_out("head: dwte", grads["wte.weight"], apart=(dwte,))
+            if np.shares_memory(dwte, grads["wte.weight"]):
+                raise ValueError("head: dwte shares memory with the gradient; give another array")
         if not add:
             grads["wte.weight"][...] = 0.0
         if dwte is not None:

@@ -123,8 +123,7 @@ class Gradients:
         except ChildProcessError as error:
             raise ChildProcessError(
                 f"{error}: -9 is what a process gets when memory runs out. "
-                "The same command goes on from the last checkpoint"
-            ) from None
+                "The same command goes on from the last checkpoint") from None
         return own + others
 
     def _add_up(self, others):

@@ -399,12 +399,12 @@ FAULTS = [
           "",
           "tests/test_resume.py::test_a_kill_does_not_forget_how_many_steps_were_skipped"),
     Fault("resume-forgets-the-second-moments", "model/resume.py",
-          '        arrays[f"adamw.v.{name}"] = v\n',
+          '        arrays[f"adamw.v.{name}"] = optimizer.v[name]\n',
           "        pass\n",
           "tests/test_resume.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
     Fault("log-keeps-the-steps-after-the-checkpoint", "model/resume.py",
-          '                    if entry["step"] > step:\n',
-          '                    if entry["step"] < 1:\n',
+          '                if entry["step"] > step:\n',
+          '                if entry["step"] < 1:\n',
           "tests/test_resume.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
 
     # -------------------------------------------------------------- sample.py: the mask and drawing

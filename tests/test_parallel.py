@@ -10,7 +10,6 @@ from pathlib import Path
 import gpt
 import numpy as np
 import pytest
-import train
 from conftest import ROOT
 from model import adamw, cores, fast, operations, parallel
 
