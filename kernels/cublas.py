@@ -141,13 +141,8 @@ class CublasLt:
         size = ctypes.c_size_t(ctypes.sizeof(value))
         self.call(name, of, attribute, ctypes.byref(value), size)
 
-    def plan(self, p, bias):
+    def new_plan(self, p, bias):
         """(description, layouts of w, x and out, algorithm), or None where the library has none."""
-        if p not in self.plans:
-            self.plans[p] = self._new_plan(p, bias)
-        return self.plans[p]
-
-    def _new_plan(self, p, bias):
         description = self.make("cublasLtMatmulDescCreate", COMPUTE_32F, REAL_32F)
         epilogue = WITH_BIAS if p.with_bias else DEFAULT
         for attribute, value in ((TRANS_A, p.w_t), (TRANS_B, p.x_t), (EPILOGUE, epilogue)):
@@ -155,9 +150,8 @@ class CublasLt:
             self.set("cublasLtMatmulDescSetAttribute", description, attribute, value)
         self._point(description, bias)                  # the library looks how it is aligned
         layouts = []
-        for (rows, columns), leading, kind in zip(
-            p.sizes, p.leading, (p.kind, p.kind, p.out_kind)
-        ):
+        kinds = p.kind, p.kind, p.out_kind
+        for (rows, columns), leading, kind in zip(p.sizes, p.leading, kinds):
             sizes = ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(leading)
             layouts.append(self.make("cublasLtMatrixLayoutCreate", kind, *sizes))
         algorithm = self._best_algorithm(p, description, layouts)
@@ -190,10 +184,11 @@ class CublasLt:
 
     def multiply(self, p, w, x, out, bias, add):
         """Compute the product. Returns False where the library cannot."""
-        plan = self.plan(p, bias)
-        if plan is None:
+        if p not in self.plans:
+            self.plans[p] = self.new_plan(p, bias)
+        if self.plans[p] is None:
             return False
-        description, layouts, algorithm = plan
+        description, layouts, algorithm = self.plans[p]
         self._point(description, bias)
         w_at, x_at, out_at, workspace = (
             ctypes.c_void_p(a.data.ptr) for a in (w, x, out, self.workspace)

@@ -189,16 +189,10 @@ def cut(flat, **sizes):
 
 
 def step_shapes(cfg, B, T, want_grads=True, recompute=False):
-    """What a step divides its arena into: fast.step_shapes without what only threads need, and
-    with what only a GPU needs."""
-    return _step_shapes(cfg, B, T, want_grads, recompute, LOGIT_NUMBERS)
-
-
-@functools.lru_cache(maxsize=16)
-def _step_shapes(cfg, B, T, want_grads, recompute, logit_numbers):
+    """What a step divides its arena into; as fast.step_shapes, with what only a GPU needs."""
     N, V = B * T, Layout(cfg).shapes["wte.weight"][0]
     shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
-    shapes["logits"] = (min(N, max(1, logit_numbers // V)), V)
+    shapes["logits"] = (min(N, max(1, LOGIT_NUMBERS // V)), V)
     shapes["nll"] = (N,)
     shapes["state"] = (3,)          # the loss, the norm of the gradients, the scale that clips it
     shapes["inbox"] = (7 * N + 1,)

@@ -14,7 +14,6 @@ import contextlib
 import copy
 import functools
 import threading
-from types import MappingProxyType
 
 from model import cores                     # before numpy, whose BLAS it sets up
 from model.cores import Arena, in_parallel
@@ -39,17 +38,12 @@ HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of we
 
 
 def step_shapes(cfg, B, T, want_grads=True, recompute=False):
-    """Everything that one step divides its arena into: {name: shape}, read-only."""
-    return _step_shapes(cfg, B, T, want_grads, recompute, LOGIT_FLOATS)
-
-
-@functools.lru_cache(maxsize=16)
-def _step_shapes(cfg, B, T, want_grads, recompute, logit_floats):
+    """Everything that one step divides its arena into: {name: shape}."""
     shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
-    rows = min(B * T, max(1, logit_floats // cfg.vocab_size))
+    rows = min(B * T, max(1, LOGIT_FLOATS // cfg.vocab_size))
     shapes["logits"] = (rows, cfg.vocab_size)
     shapes["y_rows"] = (rows, cfg.n_embd)       # the rows of y that these logits are made of
-    return MappingProxyType(shapes)             # every caller gets the same one
+    return shapes
 
 
 def memory_plan(cfg, B, T, recompute=False, itemsize=4):

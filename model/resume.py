@@ -55,18 +55,6 @@ def checkpoint_arrays(params, optimizer):
     return arrays
 
 
-def save_checkpoint(folder, params, optimizer, step, identity):
-    """Write all that going on needs into one file, which appears whole or not at all."""
-    about = {
-        "step": str(step),
-        "adamw.t": str(optimizer.t),
-        "adamw.skipped": str(optimizer.skipped),
-        "identity": json.dumps(identity, sort_keys=True),
-    }
-    arrays = checkpoint_arrays(params, optimizer)
-    checkpoint.save_safetensors(Path(folder) / CHECKPOINT, arrays, about)
-
-
 def load_checkpoint(path, params, optimizer):
     """Fill params and optimizer from a checkpoint without differences(). Returns the steps done."""
     saved, about = checkpoint.load_safetensors(path)
@@ -178,8 +166,15 @@ class Stage(NamedTuple):
     identity: dict
 
     def save_checkpoint(self, params, optimizer, step):
-        """Write a checkpoint after so many steps."""
-        save_checkpoint(self.place, params, optimizer, step, self.identity)
+        """Write all that going on needs into one file, which appears whole or not at all."""
+        about = {
+            "step": str(step),
+            "adamw.t": str(optimizer.t),
+            "adamw.skipped": str(optimizer.skipped),
+            "identity": json.dumps(self.identity, sort_keys=True),
+        }
+        arrays = checkpoint_arrays(params, optimizer)
+        checkpoint.save_safetensors(self.place / CHECKPOINT, arrays, about)
 
     def finish(self, params, cfg, save):
         """Write the model with save(folder, params, cfg). Only now does an old model go."""
