@@ -203,14 +203,14 @@ def test_train_on_a_gpu(tmp_path):
 
 
 def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    gpu, save = device.connect(), resume.save_checkpoint
+    gpu, save = device.connect(), resume.Stage.save_checkpoint
     run(tmp_path, "whole", gpu)
 
     def save_and_die(*args):
         save(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resume, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(resume.Stage, "save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "killed", gpu, save_every=3)
     monkeypatch.undo()
