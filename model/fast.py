@@ -230,8 +230,8 @@ def hidden_and_grads(
     """loss_and_grads under another head than the tied one, such as a reward's.
 
     head(y) -> (loss, dy, dwte or None). y: the last hidden states, (B,T,C) after the final norm.
-    They lie in the arena: a head copies what it wants to keep. dy: the gradient there. dwte: what
-    the head adds to the gradient of wte.weight.
+    dy: the gradient there. dwte: what the head adds to the gradient of wte.weight. Threads divide
+    the rows, and each but the first has gradients of its own for the time of the call.
     """
     check_tokens(cfg, tokens)
     check_params(params, cfg)
