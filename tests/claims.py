@@ -440,7 +440,7 @@ def past_the_teacher(run, seed):
             steps.append(f"{toywords.NUMBERS[x]} {toywords.NUMBERS[at]}")
         return toylessons.chat(toyworld.wheel_question(t), f"Step by step: {', '.join(steps)}. It stops at {toywords.NUMBERS[at]}."), at == sum(t) % 10
 
-    lessons = [taught(toyworld.training_throws(rng)) for _ in range(9000)]
+    lessons = [taught(toyworld.throws(rng)) for _ in range(9000)]
     teacher = float(np.mean([ok for _, ok in lessons]))
     tasks, steps = chats.tasks(run / "tasks" / "wheel_test.jsonl"), (300, 600)
     print(f"   the teacher is right {teacher:.1%}")
