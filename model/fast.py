@@ -37,10 +37,13 @@ HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of we
 # ----------------------------------------------------------------------------------------- memory
 
 
-def step_shapes(cfg, B, T, want_grads=True, recompute=False):
-    """Everything that one step divides its arena into: {name: shape}."""
+def step_shapes(cfg, B, T, want_grads=True, recompute=False, at_once=1):
+    """Everything that one step divides its arena into: {name: shape}.
+
+    at_once: how many threads take such steps at once, and share the memory of logits.
+    """
     shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
-    rows = min(B * T, max(1, LOGIT_FLOATS // cfg.vocab_size))
+    rows = min(B * T, max(1, LOGIT_FLOATS // at_once // cfg.vocab_size))
     shapes["logits"] = (rows, cfg.vocab_size)
     shapes["y_rows"] = (rows, cfg.n_embd)       # the rows of y that these logits are made of
     return shapes
@@ -77,14 +80,14 @@ class _Step:
 
     def __init__(
         self, params, cfg, tokens, arena, want_grads=True, recompute=False,
-        positions=None, segments=None,
+        positions=None, segments=None, at_once=1,
     ):
         B, T = tokens.shape
         dtype = params["wte.weight"].dtype
         self.params, self.cfg, self.tokens = params, cfg, tokens
         self.positions = np.broadcast_to(np.arange(T), (B, T)) if positions is None else positions
         hidden = None if segments is None else operations.segments_hidden(segments, dtype)
-        self.a = arena.divide(step_shapes(cfg, B, T, want_grads, recompute), dtype)
+        self.a = arena.divide(step_shapes(cfg, B, T, want_grads, recompute, at_once), dtype)
         self.trunk = walk.Trunk(operations, params, cfg, self.a, hidden)
 
     def forward(self):
@@ -152,7 +155,8 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
 
     def of_rows(part):
         rows = part(len(tokens))
-        step = _Step(params, cfg, tokens[rows], arena.of_thread(part.index), want_grads=False)
+        mine = arena.of_thread(part.index)
+        step = _Step(params, cfg, tokens[rows], mine, want_grads=False, at_once=part.parts)
         step.forward()
         of_step = targets[rows].ravel()
         nll = np.zeros(of_step.size, params["wte.weight"].dtype)
@@ -240,7 +244,8 @@ def hidden_and_grads(
 
     def forward_rows(part):
         rows = tokens[part(len(tokens))]
-        step = _Step(params, cfg, rows, arena.of_thread(part.index), want_grads)
+        mine = arena.of_thread(part.index)
+        step = _Step(params, cfg, rows, mine, want_grads, at_once=part.parts)
         step.forward()
         return step
 
