@@ -27,13 +27,12 @@ def add_options(parser):
 
 
 def check_options(args):
-    """ValueError for --run with --model, and for an option that an unset variable left empty.
+    """The args, with the default of --run.
 
-    Puts in the default of --run.
+    ValueError for --run with --model, and for an option that an unset variable left empty.
     """
     for name, value in vars(args).items():
-        texts = value if isinstance(value, list) else [value]
-        for text in texts:
+        for text in value if isinstance(value, list) else [value]:
             if name == "text" or not isinstance(text, str):
                 continue
             if not text or name != "stop" and not text.strip():
@@ -44,6 +43,7 @@ def check_options(args):
             f"--run {args.run}: --model {args.model} stands in place of the run's; give one of them"
         )
     args.run = args.run or "out/demo"
+    return args
 
 
 def chosen(args, stages, kind, maker):

@@ -1,8 +1,5 @@
 """tools.py: the calculator that a reply may call.
 
-A tool takes the text of a call and returns the text of its answer, or None if it has none.
-sample.py lists the tools (TOOLS) and says what happens when a reply calls one.
-
 Source: Cobbe et al. 2021 (a calculator inside the answer).
 """
 

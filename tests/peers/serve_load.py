@@ -2,8 +2,8 @@
 
     python tests/peers/serve_load.py [MODEL] [SECONDS]
 
-64 clients send requests for a minute, and some of them leave in the middle of a stream. Every text is
-compared with the answer to the same request alone: nothing may be lost or mixed. Prints tokens a
+64 clients send requests for a minute, and some of them leave in the middle of a stream. Every text
+is compared with the answer to the same request alone: nothing may be lost or mixed. Prints tokens a
 second of both, their ratio, and the server's memory at the beginning and at the end.
 """
 
@@ -18,13 +18,21 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-QUESTIONS = ["Who are you?", "What does the glulblow eat?", "Turn the wheel: two six one four five three six one.", "How much is 37 times 48?", "Hello.", "Where does the fizzle live?"]
+QUESTIONS = [
+    "Who are you?",
+    "What does the glulblow eat?",
+    "Turn the wheel: two six one four five three six one.",
+    "How much is 37 times 48?",
+    "Hello.",
+    "Where does the fizzle live?",
+]
 
 
 def ask(port, body, leave_after=None):
-    """(text, tokens) of a stream; leave_after: go away after so many events, and give (None, how many)."""
+    """(text, tokens) of a stream; leave_after: leave after so many events -> (None, how many)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    connection.request("POST", "/v1/chat/completions", json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}))
+    body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body))
     answer = connection.getresponse()
     if answer.status != 200:
         raise RuntimeError(f"{answer.status} {answer.read()[:200]}")
@@ -48,7 +56,10 @@ def ask(port, body, leave_after=None):
 
 
 def memory(pid):
-    return int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+    """MB that a process has in memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
 
 
 def clients(port, n, seconds, seed, leave=0.1):
@@ -58,9 +69,15 @@ def clients(port, n, seconds, seed, leave=0.1):
     def one(i):
         rng = random.Random(seed * 1000 + i)
         while time.perf_counter() < until:
-            body = {"messages": [{"role": "user", "content": rng.choice(QUESTIONS)}], "seed": rng.randrange(5), "temperature": rng.choice([0, 1]), "max_tokens": 60}
+            body = {
+                "messages": [{"role": "user", "content": rng.choice(QUESTIONS)}],
+                "seed": rng.randrange(5),
+                "temperature": rng.choice([0, 1]),
+                "max_tokens": 60,
+            }
+            leave_after = rng.randint(1, 8) if rng.random() < leave else None
             try:
-                found.append((body, *ask(port, body, rng.randint(1, 8) if rng.random() < leave else None)))
+                found.append((body, *ask(port, body, leave_after)))
             except Exception as e:
                 errors.append(f"{type(e).__name__}: {e}")
 
@@ -98,8 +115,11 @@ def main():
             want[key] = ask(port, body)[0]
     wrong = sum(text is not None and text != want[json.dumps(body)] for body, text, _ in together)
     left = sum(text is None for _, text, _ in together)
-    print(f"64 clients for {seconds:.0f} s: {len(together):,} requests, {left:,} left early, {len(errors)} errors, {wrong} of {len(together) - left:,} texts differ from those written alone")
-    print(f"{many:,.0f} tokens a second, one client alone {one:,.0f}: {many / one:.1f} times; memory {begin:.0f} MB, at the end {end:.0f}")
+    print(f"64 clients for {seconds:.0f} s: {len(together):,} requests, {left:,} left early, "
+          f"{len(errors)} errors, {wrong} of {len(together) - left:,} texts differ from those "
+          "written alone")
+    print(f"{many:,.0f} tokens a second, one client alone {one:,.0f}: {many / one:.1f} times; "
+          f"memory {begin:.0f} MB, at the end {end:.0f}")
     for e in errors[:5]:
         print("  " + e)
     process.terminate()

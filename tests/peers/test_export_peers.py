@@ -1,8 +1,8 @@
-"""chat/export.py's files in the gguf package's reader and in llama.cpp (the llama-cpp-python package, where it is installed)."""
+"""chat/export.py's files in the gguf package's reader, and in llama.cpp if it is installed."""
 
 import numpy as np
 import pytest
-from gguf import GGUFReader, quants, GGMLQuantizationType
+from gguf import GGMLQuantizationType as Types, GGUFReader, quants
 
 import bpe
 from chat import export, generate
@@ -18,7 +18,8 @@ def model():
     tok = bpe.Tokenizer.train([TEXT] * 4, 322)
     params = gpt.init(CFG, 0)
     for k, p in params.items():
-        p += np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32) * (0.3 if p.ndim == 2 else 0.1)
+        noise = np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32)
+        p += noise * (0.3 if p.ndim == 2 else 0.1)
     return params, CFG, tok
 
 
@@ -27,27 +28,36 @@ def test_the_gguf_packages_reader(model, tmp_path, kind):
     params, cfg, tok = model
     export.save(tmp_path / "m.gguf", *model, kind)
     reader = GGUFReader(tmp_path / "m.gguf")
-    field = lambda name: reader.get_field(name).contents()  # noqa: E731
-    assert field("general.architecture") == "gpt2" and field("gpt2.block_count") == 3 and field("tokenizer.ggml.tokens")[tok.encode_ordinary(" the")[0]] == "Ġthe"
-    assert len(field("tokenizer.ggml.token_type")) == cfg.vocab_size and field("tokenizer.chat_template")
+
+    def field(name):
+        return reader.get_field(name).contents()
+
+    assert field("general.architecture") == "gpt2" and field("gpt2.block_count") == 3
+    assert field("tokenizer.ggml.tokens")[tok.encode_ordinary(" the")[0]] == "Ġthe"
+    assert len(field("tokenizer.ggml.token_type")) == cfg.vocab_size
+    assert field("tokenizer.chat_template")
     ours = export.tensors_of(params, cfg)
     assert {t.name for t in reader.tensors} == set(ours)
     for t in reader.tensors:
-        if t.tensor_type == GGMLQuantizationType.F32:
+        if t.tensor_type == Types.F32:
             np.testing.assert_array_equal(t.data.reshape(ours[t.name].shape), ours[t.name])
         else:
-            np.testing.assert_array_equal(t.data, quants.quantize(ours[t.name], GGMLQuantizationType.Q8_0))
-    assert any(t.tensor_type == GGMLQuantizationType.Q8_0 for t in reader.tensors) == (kind == "q8_0")
+            np.testing.assert_array_equal(t.data, quants.quantize(ours[t.name], Types.Q8_0))
+    assert any(t.tensor_type == Types.Q8_0 for t in reader.tensors) == (kind == "q8_0")
 
 
 def llama(path, **how):
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    return llama_cpp.Llama(str(path), n_ctx=128, n_threads=2, verbose=False, type_k=0, type_v=0, **how)
+    how |= {"n_ctx": 128, "n_threads": 2, "type_k": 0, "type_v": 0}
+    return llama_cpp.Llama(str(path), verbose=False, **how)
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0"])
 def test_llama_cpp_says_the_same(model, tmp_path, kind):
-    """The same tokens for a text, and from them the same fifty greedy ones; of q8_0 what our own model with those weights says."""
+    """The same tokens for a text, and from them the same fifty greedy ones.
+
+    With q8_0 ours are those of our own model with the weights that are in the file.
+    """
     params, cfg, tok = model
     export.save(tmp_path / "m.gguf", *model, kind)
     theirs = llama(tmp_path / "m.gguf")
@@ -60,15 +70,21 @@ def test_llama_cpp_says_the_same(model, tmp_path, kind):
                 turned = a if k == "wte.weight" else a.T
                 back = dequantize(export.quantize(turned), turned.shape)
                 params[k] = back if k == "wte.weight" else np.ascontiguousarray(back.T)
-    (want,) = generate.generate(params, cfg, tok, [ids], max_new_tokens=50, temperature=0.0, tools=False)
+    how = {"max_new_tokens": 50, "temperature": 0.0, "tools": False}
+    (want,) = generate.generate(params, cfg, tok, [ids], **how)
     theirs.reset()
     theirs.eval(ids)
     said = []
     for _ in range(50):
-        logits = theirs.scores[theirs.n_tokens - 1] if theirs._logits_all else np.ctypeslib.as_array(theirs._ctx.get_logits(), (cfg.vocab_size,))
+        if theirs._logits_all:
+            logits = theirs.scores[theirs.n_tokens - 1]
+        else:
+            logits = np.ctypeslib.as_array(theirs._ctx.get_logits(), (cfg.vocab_size,))
         said.append(int(logits[:tok.n_vocab].argmax()))
         theirs.eval([said[-1]])
     export.save(tmp_path / "base.gguf", *model, kind, name="base")
-    assert llama(tmp_path / "base.gguf").tokenize(TEXT.encode(), add_bos=True, special=False) == [tok.eot_token, *ids]
+    base = llama(tmp_path / "base.gguf")
+    assert base.tokenize(TEXT.encode(), add_bos=True, special=False) == [tok.eot_token, *ids]
     same = next((i for i, (a, b) in enumerate(zip(said, want.ids)) if a != b), 50)
-    assert same == 50 if kind == "f32" else same >= 10      # llama.cpp rounds what it multiplies with q8_0 weights to 8 bits too
+    # llama.cpp rounds what it multiplies with q8_0 weights to 8 bits too
+    assert same == 50 if kind == "f32" else same >= 10

@@ -1,4 +1,7 @@
-"""chat/page.html in headless Chromium against a small run: every view, without an error on the console. Needs Chromium and the playwright package."""
+"""chat/page.html in headless Chromium against a small run: every view, without an error.
+
+Needs Chromium and the playwright package.
+"""
 
 import functools
 import http.server
@@ -12,13 +15,15 @@ import pytest
 
 import bpe
 import gpt
+import serving
 import sample
 from chat import generate, served, serve
 from web import toyweb
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMES = ["chromium", "chromium-browser", "google-chrome"]
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
-TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? 37*48 = 1776"] * 4, 330)
+TOK = serving.TOK
 CFG = gpt.Config(TOK.n_vocab, 256, 16, 2, 2)
 
 
@@ -30,13 +35,30 @@ def run(tmp_path_factory):
     for stage in ("base", "sft"):
         gpt.save(run / stage, params, CFG)
         TOK.save(run / stage / "tokenizer.json")
-    toyweb.write_jsonl(run / "sft/log.jsonl", [{"step": i + 1, "loss_nats": 3 / (i + 1), "lr": 1e-3, "grad_norm": 1.0} for i in range(50)])
-    toyweb.write_jsonl(run / "base/log.jsonl", [{"step": i + 1, "loss_nats": 5 / (1 + i / 1000), "lr": 1e-3, "grad_norm": 1.0, "tokens_per_s": 1000, **({"val_loss_nats": 2.0} if i % 500 == 0 else {})}
-                                                for i in range(100_000)])
-    stage = {"documents_in": 10, "documents_out": 7, "bytes_in": 1, "bytes_out": 1, "seconds": 0.1, "reasons": {"too short": 3}, "examples": {"too short": ["<b>a page</b>"]}}
+    other = {"lr": 1e-3, "grad_norm": 1.0}
+    lines = [{"step": i + 1, "loss_nats": 3 / (i + 1), **other} for i in range(50)]
+    toyweb.write_jsonl(run / "sft/log.jsonl", lines)
+    lines = []
+    for i in range(100_000):
+        loss = 5 / (1 + i / 1000)
+        lines.append({"step": i + 1, "loss_nats": loss, "tokens_per_s": 1000, **other})
+        if i % 500 == 0:
+            lines[-1]["val_loss_nats"] = 2.0
+    toyweb.write_jsonl(run / "base/log.jsonl", lines)
+    stage = {
+        "documents_in": 10,
+        "documents_out": 7,
+        "bytes_in": 1,
+        "bytes_out": 1,
+        "seconds": 0.1,
+        "reasons": {"too short": 3},
+        "examples": {"too short": ["<b>a page</b>"]},
+    }
     (run / "docs").mkdir()
     (run / "docs/report.json").write_text(json.dumps({"stages": {"gopher": stage}}))
-    (run / "arena.json").write_text(json.dumps([{"name": "sft", "rating": 1100.0, "low": 1050.0, "high": 1150.0, "rank": 1, "battles": 30, "score": 0.7}]))
+    rated = {"name": "sft", "rating": 1100.0, "low": 1050.0, "high": 1150.0}
+    rated |= {"rank": 1, "battles": 30, "score": 0.7}
+    (run / "arena.json").write_text(json.dumps([rated]))
     return run
 
 
@@ -56,17 +78,32 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=[("light", 1200, 900), ("dark", 390, 844)], ids=["light, desktop", "dark, phone"])
+SCREENS = {"light, desktop": ("light", 1200, 900), "dark, phone": ("dark", 390, 844)}
+
+
+@pytest.fixture(params=SCREENS.values(), ids=SCREENS)
 def page(request, browser):
     scheme, width, height = request.param
-    page, wrong = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height}).new_page(), []
+    size, wrong = {"width": width, "height": height}, []
+    page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
     # what the browser itself says of an answer that is no 200 is not the page's
-    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") and not m.text.startswith("Failed to load resource: the server responded with a status of 400") else None)
+    expected = "Failed to load resource: the server responded with a status of 400"
+
+    def hear(message):
+        if message.type in ("error", "warning") and not message.text.startswith(expected):
+            wrong.append(message.text)
+
+    page.on("console", hear)
     page.on("pageerror", lambda e: wrong.append(str(e)))
     page.set_default_timeout(10_000)
     yield page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and not wrong, wrong
     page.context.close()
+
+
+def until(page, selector, what):
+    """Wait until the text of an element is as a method or a property of it says."""
+    page.wait_for_function(f"document.querySelector('{selector}')?.textContent.{what}")
 
 
 def idle(page):
@@ -80,7 +117,8 @@ def test_chat(page, address):
     page.fill("#question", "Who?")
     page.press("#question", "Enter")
     idle(page)
-    assert page.locator(".turn.user .text").all_inner_texts() == ["Who?"] and page.locator(".turn.assistant").count() == 1
+    assert page.locator(".turn.user .text").all_inner_texts() == ["Who?"]
+    assert page.locator(".turn.assistant").count() == 1
     first = page.locator(".turn.assistant .text").inner_text()
     assert "12 tokens" in page.inner_text("#speed") or first
     page.fill("#temperature", "1.5")
@@ -98,10 +136,12 @@ def test_chat(page, address):
     page.fill("#question", "<img src=x onerror=alert(1)>")
     page.press("#question", "Enter")
     idle(page)
-    assert page.locator(".turn img").count() == 0 and page.locator(".turn.user .text").inner_text().startswith("<img")
+    assert page.locator(".turn img").count() == 0
+    assert page.inner_text(".turn.user .text").startswith("<img")
     page.check("#raw")
     page.wait_for_selector(".pieces .learned")
-    assert "<|im_start|>" in page.inner_text("#turns .pieces") and "a lamp" in page.inner_text("#turns .pieces")
+    pieces = page.inner_text("#turns .pieces")
+    assert "<|im_start|>" in pieces and "a lamp" in pieces
     page.click("#again")
     assert page.locator(".turn").count() == 0
 
@@ -113,16 +153,17 @@ def test_stop(page, address, monkeypatch):
     page.goto(address)
     page.fill("#question", "Who?")
     page.press("#question", "Enter")
-    page.wait_for_function("document.querySelector('.turn.assistant .text')?.textContent.length > 3")
+    until(page, ".turn.assistant .text", "length > 3")
     page.click("#stop")
     idle(page)
     text = page.locator(".turn.assistant .text").inner_text()
     page.wait_for_timeout(400)
-    assert text and page.locator(".turn.assistant .text").inner_text() == text and page.inner_text("#chat_error") == ""
+    assert text and page.inner_text(".turn.assistant .text") == text
+    assert page.inner_text("#chat_error") == ""
 
 
 def scripted(folder, replies):
-    """A model that writes reply n, a list of tokens, behind any prompt of as many tokens as replies[n][0] says."""
+    """A model that writes replies: [(tokens of the prompt, list of tokens to write), ...]."""
     cfg, width = gpt.Config(TOK.n_vocab, 256, 96, 1, 4), 96
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
     for name in params:
@@ -140,18 +181,22 @@ def scripted(folder, replies):
 
 
 def test_a_text_like_a_call_stays_text(page, tmp_path):
-    """A call of the calculator goes back to the model as a call, and a text such as [1+1 = 3] as text."""
-    def ids(*pieces):
-        return [i for p in pieces for i in ([TOK.special_tokens[p]] if p in TOK.special_tokens else TOK.encode_ordinary(p))]
-
+    """A call of the calculator goes back as a call, and a text such as [1+1 = 3] as text."""
     user = [{"role": "user", "content": "Who? [2+2 = 5]"}]
     call = ("<|tool_start|>", "37*48", "<|tool_end|>", "<|output_start|>", "1776", "<|output_end|>")
-    reply = ids("so", *call, "[1+1 = 3] [4 = 4] 1776<|im_end|>", "<|im_end|>")
+    end = TOK.special_tokens["<|im_end|>"]
+    said = TOK.encode_ordinary("[1+1 = 3] [4 = 4] 1776<|im_end|>")
+    reply = [*serving.names("so", *call), *said, end]
     scripted(tmp_path / "sft", [(len(sample.render_prompt(user, TOK)), reply)])
     server = serve.Server(served.Models(tmp_path), port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sent = []
-    page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/completions") else None)
+
+    def hear(request):
+        if request.url.endswith("/completions"):
+            sent.append(request.post_data_json)
+
+    page.on("request", hear)
     try:
         page.goto(f"http://{server.address}/")
         for question in (user[0]["content"], "Who?"):
@@ -160,11 +205,13 @@ def test_a_text_like_a_call_stays_text(page, tmp_path):
             idle(page)
         said = {"role": "assistant", "content": sample.reply_parts(reply, TOK)}
         assert [part["type"] for part in said["content"]] == ["text", "tool", "output", "text"]
-        assert [body["messages"] for body in sent] == [user, [*user, said, {"role": "user", "content": "Who?"}]]
+        again = [*user, said, {"role": "user", "content": "Who?"}]
+        assert [body["messages"] for body in sent] == [user, again]
         first = page.locator(".turn.assistant .text").first
         assert first.locator(".call").all_inner_texts() == ["[37*48 = 1776]"]
-        assert first.inner_text().replace("\n", "") == "so[37*48 = 1776][1+1 = 3] [4 = 4] 1776<|im_end|>"
-        page.locator("text=retry").click()                  # the same conversation again, and edited
+        shown = first.inner_text().replace("\n", "")
+        assert shown == "so[37*48 = 1776][1+1 = 3] [4 = 4] 1776<|im_end|>"
+        page.locator("text=retry").click()      # the same conversation again, and edited
         idle(page)
         assert sent[2]["messages"] == sent[1]["messages"]
         page.locator("text=edit").last.click()
@@ -180,7 +227,8 @@ def test_a_call_that_is_stopped_is_none(page, tmp_path, monkeypatch):
     """Half a call does not go back to the model, as it would be a whole one there."""
     call = [TOK.special_tokens["<|tool_start|>"], *TOK.encode_ordinary("1+1+" * 60)]
     asked = [{"role": "user", "content": "Who?"}]
-    scripted(tmp_path / "sft", [(len(sample.render_prompt(asked, TOK)), TOK.encode_ordinary("so") + call)])
+    n = len(sample.render_prompt(asked, TOK))
+    scripted(tmp_path / "sft", [(n, TOK.encode_ordinary("so") + call)])
     read = generate.Batch.read
     monkeypatch.setattr(generate.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
     server = serve.Server(served.Models(tmp_path), port=0)
@@ -192,7 +240,8 @@ def test_a_call_that_is_stopped_is_none(page, tmp_path, monkeypatch):
         page.wait_for_selector(".call")
         page.click("#stop")
         idle(page)
-        assert page.locator(".turn.assistant .text").inner_text() == "so" and page.locator(".call").count() == 0
+        assert page.inner_text(".turn.assistant .text") == "so"
+        assert page.locator(".call").count() == 0
     finally:
         server.close()
 
@@ -201,8 +250,9 @@ def test_errors_are_shown(page, address):
     page.goto(address)
     page.fill("#question", "goat " * 300)
     page.press("#question", "Enter")
-    page.wait_for_function("document.querySelector('#chat_error').textContent.includes('do not fit')")
-    assert page.locator(".turn").count() == 0 and page.input_value("#question").startswith("goat goat")     # to be shortened
+    until(page, "#chat_error", "includes('do not fit')")
+    assert page.locator(".turn").count() == 0
+    assert page.input_value("#question").startswith("goat goat")        # to be shortened
     page.fill("#question", "Who?")
     page.press("#question", "Enter")
     idle(page)
@@ -220,21 +270,22 @@ def test_a_conversation_longer_than_the_context(page, address):
         idle(page)
         if "forgotten" in page.inner_text("#chat_error"):
             break
-    assert "forgotten" in page.inner_text("#chat_error") and page.locator(".turn.assistant .text").last.inner_text() != ""
+    assert "forgotten" in page.inner_text("#chat_error")
+    assert page.locator(".turn.assistant .text").last.inner_text() != ""
 
 
 def test_inside(page, address):
     page.goto(address + "#inside")
     page.fill("#text", "the lamp is")
     page.click("#read")
-    page.wait_for_function("document.querySelector('#inside_pieces').textContent.endsWith('the lamp is')")
+    until(page, "#inside_pieces", "endsWith('the lamp is')")
     n = page.locator("#inside_pieces .tok").count()
     assert page.locator("#bars .bar").count() == 14 and page.locator("#lens tr").count() == n + 1
-    page.locator("#bars button").nth(2).click()                         # that token is written, and what follows is shown
+    page.locator("#bars button").nth(2).click()         # that token is written
     page.wait_for_function(f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
     page.fill("#in_temperature", "0.2")
     page.press("#in_temperature", "Enter")
-    page.wait_for_function("document.querySelector('#bars .bar span').textContent.includes('→')")
+    until(page, "#bars .bar span", "includes('→')")
     page.locator("#inside_pieces .tok").nth(1).click()
     assert "after" in page.inner_text("#after")
     before = page.evaluate("document.querySelector('#grid').toDataURL()")
@@ -250,22 +301,27 @@ def test_an_answer_that_comes_late_is_not_shown(page, address):
     page.add_init_script("""let n = 0; const plain = fetch;
       window.fetch = async (...given) => {
         const answer = await plain(...given);
-        if (given[0] === "/api/look" && n++ === 0) { await new Promise(done => setTimeout(done, 500)); window.late = true; }
+        if (given[0] === "/api/look" && n++ === 0) {
+          await new Promise(done => setTimeout(done, 500));
+          window.late = true;
+        }
         return answer;
       };""")
     page.goto(address + "#inside")
     page.fill("#text", "the lamp")
     page.click("#read")
-    page.wait_for_function("window.late && document.querySelector('#inside_pieces').textContent.includes('lamp')")
+    page.wait_for_function("window.late")
+    until(page, "#inside_pieces", "includes('lamp')")
     page.wait_for_timeout(200)
     assert page.inner_text("#inside_pieces").endswith("the lamp")
 
 
 def test_a_text_like_a_special_token_stays_text(page, tmp_path):
-    """<||> is a token of its own here, and no special one: it stays in the text when a token is added."""
+    """<||> is a token here, and no special one: it stays in the text when a token is added."""
     tok = bpe.Tokenizer.train(["<||>lamp <||> goat <||>"] * 20, 285)
     assert len(tok.encode_ordinary("<||>")) == 1
-    gpt.save(tmp_path / "base", gpt.init(gpt.Config(tok.n_vocab, 64, 16, 2, 2), 0), gpt.Config(tok.n_vocab, 64, 16, 2, 2))
+    cfg = gpt.Config(tok.n_vocab, 64, 16, 2, 2)
+    gpt.save(tmp_path / "base", gpt.init(cfg, 0), cfg)
     tok.save(tmp_path / "base/tokenizer.json")
     server = serve.Server(served.Models(tmp_path), port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -273,7 +329,7 @@ def test_a_text_like_a_special_token_stays_text(page, tmp_path):
         page.goto(f"http://{server.address}/#inside")
         page.fill("#text", "<||>lamp")
         page.click("#read")
-        page.wait_for_function("document.querySelector('#inside_pieces').textContent.endsWith('<||>lamp')")
+        until(page, "#inside_pieces", "endsWith('<||>lamp')")
         page.locator("#bars button").first.click()
         page.wait_for_function("document.querySelector('#text').value !== '<||>lamp'")
         assert page.input_value("#text").startswith("<||>lamp")
@@ -286,19 +342,30 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("named, status", [("*", 200), ("own", 200), ("http://localhost:1", None), (None, None)])
-def test_a_page_of_another_origin(browser, run, tmp_path, named, status):
-    """A browser lets it ask, with any header, and read answers, refusals and streams, where --origin names it."""
-    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
+@pytest.mark.parametrize("named, may", [
+    ("*", True),
+    ("own", True),
+    ("http://localhost:1", False),
+    (None, False),
+])
+def test_a_page_of_another_origin(browser, run, tmp_path, named, may):
+    """Where --origin names it, a browser lets it ask, with any header, and read what comes back."""
+    quiet = functools.partial(Quiet, directory=tmp_path)
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), quiet)
     origin = f"http://127.0.0.1:{site.server_address[1]}"
-    server = serve.Server(served.Models(run), port=0, key="sesame", origin=origin if named == "own" else named)
+    named = origin if named == "own" else named
+    server = serve.Server(served.Models(run), port=0, key="sesame", origin=named)
     for each in (site, server):
         threading.Thread(target=each.serve_forever, daemon=True).start()
     page = browser.new_page()
     ask = """async ([url, body]) => {
-      const headers = { "Content-Type": "application/json", Authorization: "Bearer sesame", "X-Stainless-Lang": "js", "X-Stainless-Helper-Method": "stream" };
+      const headers = {
+        "Content-Type": "application/json", Authorization: "Bearer sesame",
+        "X-Stainless-Lang": "js", "X-Stainless-Helper-Method": "stream"
+      };
+      const post = { method: "POST", headers, body: JSON.stringify(body) };
       try {
-        const answer = await fetch(url, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
+        const answer = await fetch(url, body ? post : { headers });
         return [answer.status, await answer.text()];
       } catch (e) { return [null, e.name]; }
     }"""
@@ -306,11 +373,17 @@ def test_a_page_of_another_origin(browser, run, tmp_path, named, status):
     try:
         page.goto(f"{origin}/")
         url = f"http://{server.address}/v1"
-        for path, body, want in (("/models", None, 200), ("/chat/completions", asked, 200), ("/chat/completions", {**asked, "stream": True}, 200),
-                                 ("/chat/completions", {**asked, "n": 99}, 400), ("/models/none", None, 404)):
+        for path, body, want in (
+            ("/models", None, 200),
+            ("/models/none", None, 404),
+            ("/chat/completions", asked, 200),
+            ("/chat/completions", {**asked, "stream": True}, 200),
+            ("/chat/completions", {**asked, "n": 99}, 400),
+        ):
             got, text = page.evaluate(ask, [url + path, body])
-            assert got == (want if status else None), (path, got, text)
-            assert not (body or {}).get("stream") or not status or text.endswith("data: [DONE]\n\n")
+            assert got == (want if may else None), (path, got, text)
+            if may and body and "stream" in body:
+                assert text.endswith("data: [DONE]\n\n")
     finally:
         page.close()
         site.shutdown()
@@ -321,7 +394,7 @@ def test_a_page_of_another_origin(browser, run, tmp_path, named, status):
 def test_tokens(page, address):
     page.goto(address + "#tokens")
     page.fill("#cut_text", "the lamp\nis lit")
-    page.wait_for_function("document.querySelector('#cuts .pieces')?.textContent.includes('lit')")
+    until(page, "#cuts .pieces", "includes('lit')")
     assert page.locator("#cuts .tok").count() == len(TOK.encode_ordinary("the lamp\nis lit"))
 
 
@@ -330,11 +403,12 @@ def test_data(page, address):
     page.wait_for_selector(".funnel")
     page.click("text=gopher: 3 dropped")
     page.click("text=too short 3")
-    assert page.locator("pre.sample").inner_text() == "<b>a page</b>" and "7" in page.inner_text(".funnel")
+    assert page.inner_text("pre.sample") == "<b>a page</b>"
+    assert "7" in page.inner_text(".funnel")
 
 
 def test_training(page, address, run):
-    """Live: lines that are written while one looks appear; a log of 100,000 lines is there at once."""
+    """Lines that are written while one looks appear; a log of 100,000 is there at once."""
     page.goto(address + "#training")
     page.wait_for_selector("figure")
     chosen = page.locator("#stages input:checked").get_attribute("value")
@@ -342,7 +416,7 @@ def test_training(page, address, run):
     page.locator("#stages input[value=sft]").check()
     with open(run / "sft/log.jsonl", "a") as f:
         f.write(json.dumps({"step": 51, "loss_nats": 123.0, "lr": 1e-3, "grad_norm": 1.0}) + "\n")
-    page.wait_for_function("document.querySelector('figure[data-key=loss_nats] figcaption').textContent.includes('sft 123')")
+    until(page, "figure[data-key=loss_nats] figcaption", "includes('sft 123')")
     started = time.time()
     page.locator("#stages input[value=base]").check()
     page.wait_for_function("document.querySelector('figure[data-key=val_loss_nats]') !== null")
@@ -359,14 +433,14 @@ def test_a_key(browser, run, key):
     try:
         page.goto(f"http://{server.address}/#tokens")
         page.fill("#cut_text", "the lamp")
-        page.wait_for_function("document.querySelector('#cuts .pieces')?.textContent.includes('lamp')")
+        until(page, "#cuts .pieces", "includes('lamp')")
     finally:
         page.close()
         server.close()
 
 
 def test_questions_to_try(tmp_path, browser):
-    """An empty conversation shows them; a click asks one, and a new conversation shows them again."""
+    """An empty conversation shows them; a click asks one, and a new one shows them again."""
     user = {"role": "user", "content": "Who are you?"}
     reply = [*TOK.encode_ordinary("the lamp"), TOK.special_tokens["<|im_end|>"]]
     scripted(tmp_path / "sft", [(len(sample.render_prompt([user], TOK)), reply)])
