@@ -60,28 +60,6 @@ def check_on_gpu(what, a):
         raise TypeError(f"{what}: a {type(a).__name__}, expected a CuPy array")
 
 
-def apart(outputs, inputs, in_place=()):
-    """ValueError where an output shares memory with another array: blocks write while others read.
-
-    outputs, inputs: {name: array or None}. in_place: names of inputs that an output may replace,
-    if it takes exactly their place.
-    """
-    there = {what: a for what, a in (*inputs.items(), *outputs.items()) if a is not None}
-    for what, a in there.items():
-        check_on_gpu(what, a)
-    places = {what: (a.data.ptr, a.data.ptr + a.nbytes) for what, a in there.items()}
-    for out in outputs.keys() & places.keys():
-        begin, end = places[out]
-        for what, place in places.items():
-            if what == out or place[0] >= end or begin >= place[1]:
-                continue
-            if not (what in in_place and what not in outputs and place == (begin, end)):
-                raise ValueError(
-                    f"{out} and {what} share memory, and one is written while the other is "
-                    f"still needed; pass another array for {out}"
-                )
-
-
 # -------------------------------------------------------------------------------- numbers, limits
 
 
@@ -90,8 +68,7 @@ def int32(n):
     if not -1 << 31 <= n < 1 << 31:
         raise ValueError(
             f"{n} is more than the kernels can count: sizes of arrays have 32 bits there; "
-            "take fewer rows at once"
-        )
+            "take fewer rows at once")
     return np.int32(n)
 
 
@@ -121,8 +98,7 @@ def _limits_of(device_id):
     if found["WarpSize"] != 32:
         raise ValueError(
             f"this GPU's warps have {found['WarpSize']} threads; the kernels are written for 32, "
-            "which NVIDIA's have"
-        )
+            "which NVIDIA's have")
     shared = max(found["MaxSharedMemoryPerBlock"], found.get("MaxSharedMemoryPerBlockOptin", 0))
     return Limits(
         shared,
@@ -140,16 +116,13 @@ def check_launch(name, blocks, threads, shared):
     if any(n > limit for n, limit in zip(blocks, most.grid)):
         raise ValueError(
             f"{name}: a grid of {blocks} blocks, this GPU has {most.grid} at most; "
-            "take fewer rows at once"
-        )
+            "take fewer rows at once")
     if threads > most.threads:
         raise ValueError(
-            f"{name}: blocks of {threads} threads, this GPU has {most.threads} at most"
-        )
+            f"{name}: blocks of {threads} threads, this GPU has {most.threads} at most")
     if shared > most.shared_bytes:
         raise ValueError(
-            f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}"
-        )
+            f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}")
 
 
 if __name__ == "__main__":

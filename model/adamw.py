@@ -32,11 +32,11 @@ class AdamW:
     def step(self, grads, lr, scale=1.0):
         """One update of all parameters, in place, with the gradients times scale."""
         self.t += 1
-        of_blocks = self.params, grads, self.m, self.v
+        of_all = self.params, grads, self.m, self.v
 
         def update_blocks(part):
             for name, block in self.blocks[part(len(self.blocks))]:
-                p, g, m, v = (arrays[name].reshape(-1)[block] for arrays in of_blocks)
+                p, g, m, v = (arrays[name].reshape(-1)[block] for arrays in of_all)
                 decay = lr * self.weight_decay if self.params[name].ndim >= 2 else 0.0
                 self._update(p, g, m, v, lr, scale, decay)
 

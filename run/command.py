@@ -130,8 +130,7 @@ def run(main, error_status=1, data=False):
     program = os.path.basename(sys.argv[0])
     try:
         status = main()
-        if sys.stdout:
-            sys.stdout.flush()
+        print(end="", flush=True)           # does nothing where standard output is closed
     except BrokenPipeError:                 # the reader of our output has gone, as `head` does
         os._exit(141)
     except KeyboardInterrupt:
@@ -139,8 +138,10 @@ def run(main, error_status=1, data=False):
         sys.exit(130)
     except (ValueError, OSError, MemoryError) as error:
         print(f"{program}: error: {message(error)}", file=sys.stderr)
-        if sys.stdout and not can_flush(sys.stdout):
-            os._exit(error_status)          # a full disk: Python's own exit would fail on it again
+        try:
+            print(end="", flush=True)
+        except OSError:                     # a full disk: Python's own exit would fail on it again
+            os._exit(error_status)
         sys.exit(error_status)
     sys.exit(status)
 
@@ -152,15 +153,6 @@ def message(error):
     if isinstance(error, MemoryError):
         return str(error) or "not enough memory"
     return str(error)
-
-
-def can_flush(stream):
-    """Whether all text of the stream could be written."""
-    try:
-        stream.flush()
-    except OSError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -87,19 +87,13 @@ def read_lines(path, errors="strict"):
 # ---------------------------------------------------------------------------------------- writing
 
 
-def sync_folder(folder):
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path):
+    """Bring a file's bytes to the disk, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sync_file(path):
-    """Bring a file's bytes to the disk."""
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
 
 
 def replace(old, new):
@@ -108,7 +102,7 @@ def replace(old, new):
     Both names are on one file system.
     """
     os.replace(old, new)
-    sync_folder(Path(new).parent)
+    sync(Path(new).parent)
 
 
 @contextlib.contextmanager
@@ -123,8 +117,7 @@ def whole_file(path):
         with naming(path):
             with open(tmp, "xb") as f:
                 yield f
-                f.flush()
-                os.fsync(f.fileno())
+            sync(tmp)
             replace(tmp, path)
     except BaseException:
         with contextlib.suppress(OSError):

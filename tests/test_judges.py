@@ -10,6 +10,7 @@ import pytest
 import align
 import gpt
 from chat import judges
+from model import cores
 from model import parallel
 from conftest import check_grad
 from test_align import CFG as TINY, TOK, run  # noqa: F401  a fixture
@@ -18,7 +19,7 @@ from test_stages import CFG, RNG, model
 
 def test_the_gradient_of_a_reward_model(monkeypatch):
     """Rows of unequal length, in two parts, after a step whose gradient must not be left."""
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
+    monkeypatch.setattr(cores, "N_THREADS", 1)
     params = {**model(), "score.weight": RNG.standard_normal(8)}
     rows = [RNG.integers(0, 13, n).tolist() for n in (9, 3, 5, 1, 7)]
     c = RNG.standard_normal(5)

@@ -335,7 +335,7 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
         return cp.empty(shape, x.dtype)
 
     def run(file, name, n, *args):
-        launching.launch(file, name, x.dtype, launching.ceil_div(n, 64), 64, args)
+        launching.launch(file, name, x.dtype, launching.ceil_div(n, 64), 64, *args)
 
     y, n, rstd, dx = empty(N, C), empty(N, C), cp.empty((N, 1), np.float32), empty(N, C)
     run("layernorm.cu", "layernorm_forward_v1", N, x, plus, w, b, y, n, rstd, *size,
@@ -497,8 +497,7 @@ def test_what_a_gpu_cannot_do_is_refused_by_name(a_gpu_with):
         ValueError,
         match="attention_forward_v1: 1000000 bytes of shared memory a block, this GPU has 101376",
     ):
-        launching.launch("attention.cu", "attention_forward_v1", np.float32, 1, 32, (),
-                         shared=1000000)
+        launching.launch("attention.cu", "attention_forward_v1", np.float32, 1, 32, shared=1000000)
     with pytest.raises(
         ValueError,
         match=r"_v1: a grid of \(1, 1, 65536\) blocks, this GPU has \(2147483647, 65535, 65535\)",

@@ -15,7 +15,7 @@ import bpe
 import gpt
 import sample
 from chat import judges
-from model import checkpoint, fast, folders, resume
+from model import checkpoint, fast, resume
 
 TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\n"
 TEXT = (TEXT + "Nobody answered: 12 boats lay at anchor.\n") * 20
@@ -49,8 +49,7 @@ def assert_same_ids(ours, theirs, texts):
 @pytest.fixture(params=["<|endoftext|>", "<|im_end|>"])
 def folder(request, tmp_path):
     """A model folder as a stage of training makes one, of a base model and of one that chats."""
-    TOK.save(tmp_path / "tokenizer.json", request.param)
-    resume.save_generation_config(tmp_path, TOK, request.param)
+    resume.save_description(tmp_path, CFG, TOK, request.param)
     gpt.save(tmp_path, PARAMS, CFG)
     return tmp_path, request.param
 
@@ -138,9 +137,7 @@ def test_gpt2s_own_files(tmp_path):
 
 def test_a_reward_models_padding(tmp_path):
     """transformers reads the reward at the last token that is no padding: <|im_end|>, as we do."""
-    resume.save_generation_config(tmp_path, TOK, "<|im_end|>")
-    folders.save_config(tmp_path, CFG)
-    TOK.save(tmp_path / "tokenizer.json")
+    resume.save_description(tmp_path, CFG, TOK, "<|im_end|>")
     score = np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)
     judges.save(tmp_path, {**PARAMS, "score.weight": score}, 0.0)
     config = json.loads((tmp_path / "config.json").read_text())
