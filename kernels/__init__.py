@@ -12,9 +12,9 @@ the batches of a step are added up in them.
     checks        what a launcher checks before it launches
     cublas        matrix products by NVIDIA's libraries
 
-An output must not share memory with another array, unless its docstring allows it to replace an
-input. This and the values of indices (tokens, targets, rows) are not checked here: model/walk.py
-passes arrays that lie apart, and model/device.py checks indices before it sends them.
+An output must not share memory with another array, unless its launcher allows it to replace an
+input (in_place). The values of indices (tokens, targets, rows) are not checked here, because they
+lie on the GPU: model/device.py checks them before it sends them.
 """
 
 import functools
@@ -27,7 +27,7 @@ from model import checkpoint
 import numpy as np
 
 from kernels import cublas
-from kernels.checks import check, check_each, cp, limits, real, width
+from kernels.checks import apart, check, check_each, cp, limits, real, width
 from kernels.launching import (
     BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, lanes_of, launch, or_empty, packed,
     packs, rows_that_fit, say_once, scratch, strip_bytes,
@@ -85,6 +85,10 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
     check_each({"x": x, "y": y, "n": n, "plus": plus}, (N, C), dtype, packed(C, dtype))
     check_each({"w": w, "b": b}, (C,), dtype, packed(C, dtype))
     check("rstd", rstd, (N, 1), np.float32)
+    if plus is not None:
+        apart({"x": x}, {"plus": plus, "w": w, "b": b}, in_place=("plus",))
+    inputs = {"x": x, "plus": plus, "w": w, "b": b}
+    apart({"y": y, "n": n, "rstd": rstd}, inputs, in_place=("x", "plus"))
     launch(
         "layernorm.cu", "layernorm_forward_v2", dtype, ceil_div(N, 8), 256,
         x, plus, w, b, y, n, rstd, N, C, eps, defines=_packs_a_lane(C, dtype),
@@ -103,6 +107,8 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     check("w", w, (C,), dtype, packed(C, dtype))
     check("rstd", rstd, (N, 1), np.float32)
     check_each({"dw": dw, "db": db}, (C,), np.float32)
+    inputs = {"dy": dy, "n": n, "rstd": rstd, "w": w, "plus": plus}
+    apart({"dx": dx, "dw": dw, "db": db}, inputs, in_place=("dy", "n", "plus"))
     sums = 2 * (C + C // width(dtype) + 1)              # floats a warp has in shared memory
     warps = rows_that_fit(sums, 8)
     blocks = min(BACKWARD_BLOCKS, ceil_div(N, warps))
@@ -127,6 +133,7 @@ def gelu_forward(x, out=None):
     dtype = real("x", x)
     y = cp.empty(x.shape, dtype) if out is None else out[0]
     check_each({"x": x, "y": y}, x.shape, dtype, packed=True)
+    apart({"y": y}, {"x": x}, in_place=("x",))
     blocks = ceil_div(packs(x.size, dtype), 256)
     launch("gelu.cu", "gelu_forward_v2", dtype, blocks, 256, x, y, np.int64(x.size))
     return y, x
@@ -137,6 +144,7 @@ def gelu_backward(dy, x, out=None):
     dtype = real("dy", dy)
     dx = or_empty(out, dy.shape, dtype)
     check_each({"dy": dy, "x": x, "dx": dx}, dy.shape, dtype, packed=True)
+    apart({"dx": dx}, {"dy": dy, "x": x}, in_place=("dy", "x"))
     blocks = ceil_div(packs(dy.size, dtype), 256)
     launch("gelu.cu", "gelu_backward", dtype, blocks, 256, dy, x, dx, np.int64(dy.size))
     return dx
@@ -153,6 +161,7 @@ def embedding_forward(tokens, positions, wte, wpe, out=None):
     check_each({"tokens": tokens, "positions": positions}, tokens.shape, np.int32)
     for what, a, rows in (("wte", wte, len(wte)), ("wpe", wpe, len(wpe)), ("x", x, N)):
         check(what, a, (rows, C), dtype, packed(C, dtype))
+    apart({"x": x}, {"tokens": tokens, "positions": positions, "wte": wte, "wpe": wpe})
     blocks = ceil_div(N * packs(C, dtype), 256)
     defines = packed(C, dtype)
     launch(
@@ -193,6 +202,7 @@ def embedding_backward(dx, sorted_rows, dtable):
     check("starts", starts, (N + 1,), np.int32)
     check("dx", dx, (N, C), dtype, packed(C, dtype))
     check("dtable", dtable, (len(dtable), C), np.float32)
+    apart({"dtable": dtable}, {"dx": dx, "order": order, "starts": starts, "values": values})
     grid = N, ceil_div(packs(C, dtype), 32)
     launch(
         "embedding.cu", "embedding_backward_v2", dtype, grid, 256,
@@ -212,6 +222,7 @@ def position_backward(dx, B, dwpe, add=True):
     T = N // B
     check("dx", dx, (B * T, C), dtype)
     check("dwpe", dwpe, (max(P, T), C), np.float32)
+    apart({"dwpe": dwpe}, {"dx": dx})
     launch(
         "embedding.cu", "position_backward", dtype, ceil_div(P * C, 256), 256,
         dx, dwpe, B, T, P, C, add,
@@ -282,6 +293,7 @@ def attention_forward(qkv, n_head, out=None, hidden=None):
     check("qkv", qkv, (B, T, 3 * NH * HS), dtype, packed(HS, dtype))
     check("o", o, (B, T, NH * HS), dtype, packed(HS, dtype))
     check("lse", lse, (B, NH, T, 1), np.float32)
+    apart({"o": o, "lse": lse}, {"qkv": qkv})
     _launch_attention("attention_forward", shape, dtype, (qkv, o, lse), own=1)
     return o, (qkv, o, lse)
 
@@ -299,6 +311,7 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):
     check_each({"qkv": qkv, "dqkv": dqkv}, (B, T, 3 * NH * HS), dtype, packed(HS, dtype))
     check_each({"o": o, "do": do}, (B, T, NH * HS), dtype, packed(HS, dtype))
     check("lse", lse, (B, NH, T, 1), np.float32)
+    apart({"dqkv": dqkv}, {"qkv": qkv, "o": o, "do": do, "lse": lse})
     D = scratch((B, NH, T))
     grid = ceil_div(T, 128 // lanes_of(HS, dtype)), NH, B
     launch(
@@ -330,6 +343,7 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
     check_each(caches, (B, NH, S, HS), dtype, packed(HS, dtype))
     check("o", o, (B, T, C), dtype, packed(HS, dtype))
     check_each({"length": length, "n_new": n_new}, (B,), np.int32)
+    apart({"o": o, **caches}, {"qkv": qkv, "length": length, "n_new": n_new})
     if HS > MOST_HEAD_SIZE:
         raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
     arrays = qkv, k_cache, v_cache, length, n_new
@@ -351,6 +365,7 @@ def take_rows(x, rows, out):
     check("x", x, (N, C), dtype)
     check("rows", rows, (n,), np.int32)
     check("out", out, (n, C), dtype)
+    apart({"out": out}, {"x": x, "rows": rows})
     launch(
         "decode.cu", "take_rows", dtype, ceil_div(n * C, 256), 256,
         x, rows, out, n, C,
@@ -375,6 +390,7 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):
     check("logits", logits, (N, stride), dtype, packed(stride, dtype))
     check("targets", targets, (N,), np.int32)
     check_each({"nll": nll, "weights": weights}, (N,), np.float32)
+    apart({"logits": logits, "nll": nll}, {"targets": targets, "weights": weights})
     threads = min(1024, ceil_div(packs(V, dtype), 32) * 32)
     defines = packed(stride, dtype)
     launch(
@@ -388,6 +404,7 @@ def loss_sum(nll, weights, state, add=False):
     """state[0] (of 3) becomes sum(weights * nll), or grows by it: (N,), (N,)"""
     check_each({"nll": nll, "weights": weights}, nll.shape, np.float32)
     check("state", state, (3,), np.float32)
+    apart({"state": state}, {"nll": nll, "weights": weights})
     threads = min(1024, ceil_div(nll.size, 32) * 32)
     launch(
         "cross_entropy.cu", "loss_sum", np.float32, 1, threads,
@@ -404,6 +421,7 @@ def bias_forward(y, b):
     dtype = real("y", y)
     check("y", y, (N, F), dtype, packed(F, dtype))
     check("b", b, (F,), dtype, packed(F, dtype))
+    apart({"y": y}, {"b": b})
     blocks = ceil_div(N * packs(F, dtype), 256)
     launch(
         "bias.cu", "bias_forward", dtype, blocks, 256,
@@ -419,6 +437,7 @@ def bias_backward(dy, out=None, add=False):
     db = or_empty(out, (F,), np.float32)
     check("dy", dy, (N, F), dtype, packed(F, dtype))
     check("db", db, (F,), np.float32)
+    apart({"db": db}, {"dy": dy})
     strips = ceil_div(packs(F, dtype), 32)
     # Its loop has one load under way at a time: more blocks, more loads.
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))
@@ -457,6 +476,8 @@ def linear_backward(dy, x, w, out=None, add=False):
         cp.empty(w.shape, np.float32),
         cp.empty((w.shape[1],), np.float32),
     )
+    apart({"dw": dw, "db": db}, {"dy": dy, "x": x, "w": w, "dx": dx})
+    apart({"dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
     matmul(x, dy, dw, x_t=True, add=add)
     bias_backward(dy, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
@@ -474,6 +495,7 @@ def grad_norm(grads, clip, state):
     """
     check("grads", grads, (grads.size,), np.float32, packed=True)
     check("state", state, (3,), np.float32)
+    apart({"state": state}, {"grads": grads})
     blocks = min(NORM_BLOCKS, ceil_div(grads.size, 4 * 512))
     partial = scratch((blocks,))
     launch(
@@ -498,6 +520,7 @@ def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, dec
     check_each({"grads": grads, **moved}, (n,), np.float32, packed=True)
     check_each({"params": params}, (n,), np.uint16, packed=True)
     check_each({"state": state, "rates": rates}, (3,), np.float32)
+    apart({**moved, "params": params}, {"grads": grads, "state": state, "rates": rates})
     arrays = grads, master, m, v, params, state, rates
     sizes = np.int64(n), np.int64(n_decayed)
     launch(
@@ -514,6 +537,7 @@ def to_bf16(x, out=None):
     y = or_empty(out, x.shape, np.uint16)
     check("x", x, x.shape, np.float32)
     check("y", y, x.shape, np.uint16)
+    apart({"y": y}, {"x": x})
     launch(
         "convert.cu", "to_real", np.uint16, ceil_div(x.size, 256), 256,
         x, y, np.int64(x.size),

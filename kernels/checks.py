@@ -60,6 +60,27 @@ def check_on_gpu(what, a):
         raise TypeError(f"{what}: a {type(a).__name__}, expected a CuPy array")
 
 
+def apart(outputs, inputs, in_place=()):
+    """ValueError where an output shares memory with another array: blocks write while others read.
+
+    outputs, inputs: {name: array or None}. in_place: names of inputs that an output may replace,
+    if it takes exactly their place.
+    """
+    there = {what: a for what, a in (*inputs.items(), *outputs.items()) if a is not None}
+    for what, a in there.items():
+        check_on_gpu(what, a)
+    places = {what: (a.data.ptr, a.data.ptr + a.nbytes) for what, a in there.items()}
+    for out in outputs.keys() & places.keys():
+        begin, end = places[out]
+        for what, place in places.items():
+            if what == out or place[0] >= end or begin >= place[1]:
+                continue
+            if not (what in in_place and what not in outputs and place == (begin, end)):
+                raise ValueError(
+                    f"{out} and {what} share memory, and one is written while the other is "
+                    f"still needed; pass another array for {out}")
+
+
 # -------------------------------------------------------------------------------- numbers, limits
 
 

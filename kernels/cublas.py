@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.checks import check, cp, real
+from kernels.checks import apart, check, cp, real
 
 WORKSPACE_BYTES = 32 << 20      # what NVIDIA recommends for Hopper
 
@@ -74,6 +74,7 @@ def product(x, w, out, x_t, w_t, bias):
             f"{w.dtype} {w.shape}{' transposed' * w_t} into {out.dtype} {out.shape}")
     if bias is not None:
         check("bias", bias, (m,), out.dtype)
+    apart({"out": out}, {"x": x, "w": w, "bias": bias})
     kind, out_kind = (REAL_16BF if a.dtype == np.uint16 else REAL_32F for a in (x, out))
     pointers = [a.data.ptr for a in (w, x, out, bias) if a is not None]
     alignment = tuple(min(256, pointer & -pointer) for pointer in pointers)
