@@ -156,7 +156,7 @@ class Page:
     def scan(self, source, rules):
         """Read all tags and texts."""
         parts, stack = self.parts, self.stack
-        for text, closing, tag, attrs in tokens(source, SKIP | MENUS if rules else SKIP):
+        for text, closing, tag, attrs, _ in tokens(source, SKIP | MENUS if rules else SKIP):
             if text and (parts or not text.isspace() or "pre" in stack[-1].inside):
                 self.add(text)
             kind = KINDS.get(tag)
