@@ -17,9 +17,7 @@ from web.markup import attributes
 MAX_REASONS = 32                  # of one element; on real pages there are up to 16
 MAX_NAMES = 1000                  # characters of attributes that are searched for a lede's name
 
-
-# --------------------------------------------------------------------------------------------------
-# Elements.
+# ----------------------------------------------------------------------------------------- elements
 
 # Words of class, id, role and itemprop. A word of six letters stands for all that begin with it.
 # Names are mostly English everywhere, but not all are.
@@ -108,9 +106,7 @@ def is_lede(attrs):
     names = names_in(attrs[:MAX_NAMES])
     return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
 
-
-# --------------------------------------------------------------------------------------------------
-# Headings and buttons.
+# ----------------------------------------------------------------------------- headings and buttons
 
 # Headings of what follows a text. Digits and marks at either end are ignored.
 SECTIONS = set("""

@@ -41,9 +41,7 @@ def label_in(content_type):
     found = LABEL.search(content_type)
     return found and found[1]
 
-
-# --------------------------------------------------------------------------------------------------
-# What a page declares.
+# ----------------------------------------------------------------------------- what a page declares
 
 def meant_by(declaration):
     """The encoding that somebody meant by a declaration that is no label, or None.
@@ -88,9 +86,7 @@ def declarations(data, label):
     for name in filter(None, map(meant_by, others)):
         yield MEANT_IN_META.get(name, name)
 
-
-# --------------------------------------------------------------------------------------------------
-# What is believed.
+# --------------------------------------------------------------------------------- what is believed
 
 def read(data, label=None):
     """(text of a page, its encoding); no bytes are an error. label: the charset of the HTTP header.

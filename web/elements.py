@@ -18,8 +18,7 @@ from web.markup import MENUS, SKIP, tokens, unescape_twice
 MAX_NODES, MAX_LINES, MAX_DEPTH = 200_000, 200_000, 256
 ENOUGH = 150                      # letters of prose; a page with less is judged by all its text
 
-# --------------------------------------------------------------------------------------------------
-# Characters to text.
+# ------------------------------------------------------------------------------- characters to text
 
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
                        "\ufff9-\ufffc\ufffe\uffff]+")
@@ -55,9 +54,7 @@ def size_of(text):
         return len(text)
     return len(text) + sum(map(len, WIDE.findall(text)))
 
-
-# --------------------------------------------------------------------------------------------------
-# Elements and lines.
+# ------------------------------------------------------------------------------- elements and lines
 
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 ITEMS, CELLS = {"li", "dt", "dd"}, {"td", "th"}

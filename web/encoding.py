@@ -14,8 +14,7 @@ from itertools import product
 
 from run import command
 
-# --------------------------------------------------------------------------------------------------
-# Encodings: labels and characters.
+# ----------------------------------------------------------------- encodings: labels and characters
 
 # Each encoding, and the other labels that mean it, but for those of `labels`. latin-1 is Python's
 # word for iso-8859-1.
@@ -289,9 +288,7 @@ def text_of(data, name):
         parts.pop()
     return "".join(map(index(name).__getitem__, parts))
 
-
-# --------------------------------------------------------------------------------------------------
-# Text to bytes, for the links of a page.
+# ----------------------------------------------------------- text to bytes, for the links of a page
 
 @cache
 def codes(name):
@@ -351,9 +348,7 @@ def in_seven_bits(parts):
         found += bytes(b & 0x7f for b in part)
     return bytes(found) + b"\x1b(B" * double
 
-
-# --------------------------------------------------------------------------------------------------
-# Normal forms of text.
+# ----------------------------------------------------------------------------- normal forms of text
 
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
 # 31 marks in a row are at least 16 characters that are no letters: some are two marks each.

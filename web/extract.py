@@ -59,9 +59,7 @@ def running(values):
     """Sums from the start. The sum over lines [a, b) is running(values)[b] - running(values)[a]."""
     return list(accumulate(values, initial=0))
 
-
-# --------------------------------------------------------------------------------------------------
-# Boilerplate by tag, by name, by shape.
+# ------------------------------------------------------------ boilerplate by tag, by name, by shape
 
 def is_title_of_card(line):
     """Whether a line may be the title of a teaser: a link that is a heading or has 20 letters."""
@@ -199,9 +197,7 @@ def prune(page):
             end = b
             remove(lines[a:b])
 
-
-# --------------------------------------------------------------------------------------------------
-# Where the text is.
+# -------------------------------------------------------------------------------- where the text is
 
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
 
@@ -328,9 +324,7 @@ def container(page):
     remove(lines[at:nodes[top].last])
     return top
 
-
-# --------------------------------------------------------------------------------------------------
-# Boilerplate inside the container.
+# ----------------------------------------------------------------- boilerplate inside the container
 
 def thin_out(page, at):
     """Remove lines of the container that are 2/3 links, and blocks that are 17/20 links.
@@ -389,9 +383,7 @@ def drop_sections(page, at):
     if left > 2 * ENOUGH:
         remove(doomed)
 
-
-# --------------------------------------------------------------------------------------------------
-# Lines to text.
+# ------------------------------------------------------------------------------------ lines to text
 
 def lines_to_show(page, top):
     """The live lines of the container, without buttons and without headings of empty sections."""
@@ -431,9 +423,7 @@ def render(page, top):
             text.append([bullet + line.text])
     return "\n".join(map(" | ".join, text))
 
-
-# --------------------------------------------------------------------------------------------------
-# All of it.
+# ---------------------------------------------------------------------------------------- all of it
 
 ARTICLE_BODY = re.compile(r'"articleBody"\s*:\s*("[^"\\]*(?:\\.[^"\\]*){,50000}")', re.S)
 END_TAG = re.compile(r"</[a-zA-Z][^<>]*>|<br\s*/?>", re.I)
@@ -497,9 +487,7 @@ def main_text(page, url=None, charset=None, counts=None):
         return best
     return unicodedata.normalize("NFC", stream_safe(SURROGATE.sub("\ufffd", best)))
 
-
-# --------------------------------------------------------------------------------------------------
-# Command line.
+# ------------------------------------------------------------------------------------- command line
 
 def main(argv=None):
     """Print the text of one page."""

@@ -24,9 +24,8 @@ FIRST_BITE = 1 << 13              # bytes that are inflated first of a gzip memb
 REREAD = 1 << 15                  # bytes of a broken member that are searched for another
 MAX_PLACES = 1 << 16              # gzip members, and places of damage, that are remembered
 
-
-# --------------------------------------------------------------------------------------------------
-# The gzip members of a file. In a .gz every record should be a member of its own.
+# ----------------------------------------------------------------------- the gzip members of a file
+# In a .gz every record should be a member of its own.
 
 GZIP = b"\x1f\x8b\x08"
 
@@ -130,9 +129,7 @@ class Members:
         if len(self.stream.breaks) < MAX_PLACES:
             self.stream.breaks.append(self.made)
 
-
-# --------------------------------------------------------------------------------------------------
-# The file as a stream of bytes.
+# -------------------------------------------------------------------- the file as a stream of bytes
 
 BLANK = re.compile(rb"[\r\n]*")
 
@@ -235,9 +232,8 @@ class Stream:
             self.members.popleft()
         return self.members[0][1]
 
-
-# --------------------------------------------------------------------------------------------------
-# The two formats. A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as
+# ---------------------------------------------------------------------------------- the two formats
+# A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as
 # they say, and two line ends. An ARC record is a line of fields, a block, and one line end.
 
 WARC_LINE = rb"WARC/\d{1,3}\.\d{1,3}[ \t]*\r?\n"
@@ -335,9 +331,7 @@ def first_format(stream, not_a_warc):
     stream.skip_blank()
     return format_here(stream)
 
-
-# --------------------------------------------------------------------------------------------------
-# Records.
+# ------------------------------------------------------------------------------------------ records
 
 def read_block(stream, form, declared):
     """(the record's block or None if the file ends inside it, whether the declared length held).
