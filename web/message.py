@@ -68,7 +68,14 @@ def last_type(old, new):
 def parse_headers(head):
     """Header lines -> Headers. A line that begins with a blank continues the one before."""
     headers, repeated = Headers(), {}
-    for line in map(decode_line, FOLD.sub(b" ", head).splitlines()):
+    if b"\n " in head or b"\n\t" in head:
+        head = FOLD.sub(b" ", head)
+    lines = head.splitlines()
+    try:
+        lines = b"\n".join(lines).decode("utf-8").split("\n")       # at once, which is faster
+    except UnicodeDecodeError:
+        lines = map(decode_line, lines)
+    for line in lines:
         name, colon, value = line.partition(":")
         name, value = name.strip().lower(), value.strip()
         if colon and name in headers:

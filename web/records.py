@@ -4,8 +4,8 @@ Files from real crawls are cut short, have wrong lengths, hold garbage between r
 be gzip when they are not. Damage costs only the record that it hits, and is counted. From a sound
 file, `read_records` yields the same as the plain function of that name in web/warc.py.
 
-ARC is the format before 2009. It has a line of fields where WARC has lines of headers; here the
-fields get the names of WARC's headers. Some files hold records of both formats.
+ARC is the format before 2009; its records get the names of WARC's headers. Some files hold records
+of both formats.
 
 Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); warcio, for what real files hold.
 """
@@ -206,16 +206,20 @@ class Stream:
                 return True
         return False
 
-    def to_next_record(self, form, limit=1 << 62):
-        """Skip to the next record; False if there is none within limit."""
-        while (n := self.find_next(form, 1 << 20)) < 0 and limit > 0 and self.fill(1):
-            limit -= len(self.take(1 << 20))
-        self.take(max(n, 0))
-        return n >= 0
-
     def find_next(self, form, limit):
         """Distance to the next record of a format, or -1."""
         return self.find(form.next, limit, form.look, form.mark)
+
+    def to_next_record(self, form, limit):
+        """Skip to the next record, over at most limit bytes: (how many were skipped, if found)."""
+        skipped = 0
+        while skipped < limit and self.fill(1):
+            step = min(limit - skipped, 1 << 20)
+            n = self.find_next(form, step)
+            skipped += len(self.take(step if n < 0 else n))
+            if n >= 0:
+                return skipped, True
+        return skipped, False
 
     def is_broken(self, n):
         """Whether damage to the gzip lies within the next n bytes."""
@@ -251,19 +255,20 @@ def parse_arc_line(head):
     _, url, ip, date, rest = re.match(ARC_LINE, head + b"\n").groups()
     *kind, length = decode_line(rest).rstrip().split(" ")
     url = decode_line(url)
-    headers = {
+    more = {}
+    if len(kind) > len(ARC_V2) and re.fullmatch("[0-9]{3}|-", kind[-len(ARC_V2)]):
+        more = zip(ARC_V2, kind[-len(ARC_V2):])
+        kind = kind[:-len(ARC_V2)]
+    return {
         "warc-type": "warcinfo" if url.startswith("filedesc:") else "response",
         "warc-target-uri": url,
         "warc-ip-address": decode_line(ip),
         "warc-date": decode_line(date),
         "warc-record-id": f"<{uuid.uuid5(uuid.NAMESPACE_URL, decode_line(head)).urn}>",
+        **dict(more),
+        "content-type": " ".join(kind),
+        "content-length": length,
     }
-    if len(kind) > len(ARC_V2) and re.fullmatch("[0-9]{3}|-", kind[-len(ARC_V2)]):
-        headers.update(zip(ARC_V2, kind[-len(ARC_V2):]))
-        del kind[-len(ARC_V2):]
-    headers["content-type"] = " ".join(kind)
-    headers["content-length"] = length
-    return headers
 
 
 class Format(NamedTuple):
@@ -325,7 +330,7 @@ def first_format(stream, not_a_warc):
     if form := format_here(stream):
         return form
     start = stream.buf[stream.at:stream.at + 12]
-    if not stream.to_next_record(ANY, MAX_START):
+    if not stream.to_next_record(ANY, MAX_START)[1]:
         raise ValueError(f"{not_a_warc}it begins with {start!r}, not with b'WARC/'")
     stream.counts["resync"] += 1
     stream.skip_blank()
@@ -357,28 +362,17 @@ def read_block(stream, form, declared):
     if n >= 0:
         return stream.take(n), False
     block = stream.take(message.MAX_BLOCK)
-    if stream.fill(1):
-        return skip_rest(stream, form, block, declared)
+    if stream.fill(1):                                      # too long to keep: pass over its rest
+        left = (declared or 0) - len(block)
+        skipped, found = stream.to_next_record(form, left)
+        if found:                                           # no other record is passed over
+            return block, skipped == left
+        return (block, declared is not None) if skipped >= left else (None, False)
     if form is WARC and block[-4:] == b"\r\n\r\n":          # the end is sound, the length is wrong
         return block[:-4], False
     right = len(block) == declared
     whole = right or declared is None and not stream.cut
     return (block if whole else None), right
-
-
-def skip_rest(stream, form, block, declared):
-    """read_block's result for a block that is too long to keep: pass over its rest.
-
-    Its declared length counts, but no other record is passed over.
-    """
-    left = (declared or 0) - len(block)
-    while left > 0 and stream.fill(1):
-        n = stream.find_next(form, min(left, 1 << 20))
-        if n >= 0:
-            stream.take(n)
-            return block, n == left
-        left -= len(stream.take(min(left, 1 << 20)))
-    return (block, declared is not None) if left <= 0 else (None, False)
 
 
 def read_records(file, counts):
@@ -400,7 +394,7 @@ def read_records(file, counts):
             begun = form.start.match(stream.buf, stream.at)
         n = stream.find(form.head_end, MAX_HEAD) if begun else -1
         if n < 0:
-            if not stream.to_next_record(form):
+            if not stream.to_next_record(form, 1 << 62)[1]:
                 cut = bool(begun)
                 counts["resync"] += not begun
                 break
