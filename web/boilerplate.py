@@ -1,13 +1,7 @@
 """Words by which boilerplate gives itself away: in the names of elements, in headings, on buttons.
 
-There is no rule for a single site, and these words are all that is known about languages.
-
-    boilerplate     reasons to call an element boilerplate: its class, id, role, itemprop and style
-    is_lede         whether an element is named as the first paragraph of an article
-    is_afterwards   whether a heading begins what follows an article
-    BUTTONS         lines that are buttons
-
-The core of the vocabulary is trafilatura's.
+There is no rule for a single site, and these words are all that is known about languages. The core
+of the vocabulary is trafilatura's.
 """
 import re
 
@@ -76,17 +70,14 @@ def boilerplate(attrs):
     names = names_in(attrs)
     if not names:
         return ()
-    lower, reasons = names.lower(), {}
-    words = WORD.findall(lower)
-    if names != lower:                          # navLinks is nav and Links, and it is navlinks
+    words, reasons = WORD.findall(names.lower()), {}
+    if not names.islower():                     # navLinks is nav and Links, and it is navlinks
         words = WORD.findall(names) + words
     for word in map(str.lower, words):
         if word not in VOCABULARY and word[:6] not in VOCABULARY:
             word = next(filter(word.endswith, TAILS), "")
-        if word:
+        if word and len(reasons) < MAX_REASONS:
             reasons[word[:6]] = True
-            if len(reasons) == MAX_REASONS:
-                break
     return () if reasons and ARTICLE.search(names) else tuple(reasons)
 
 
@@ -105,6 +96,7 @@ def is_lede(attrs):
     """Whether an element is named as the first paragraph of an article."""
     names = names_in(attrs[:MAX_NAMES])
     return any(word.lower()[:6] in LEDES for word in WORD.findall(names))
+
 
 # ----------------------------------------------------------------------------- headings and buttons
 

@@ -41,6 +41,7 @@ def label_in(content_type):
     found = LABEL.search(content_type)
     return found and found[1]
 
+
 # ----------------------------------------------------------------------------- what a page declares
 
 def meant_by(declaration):
@@ -85,6 +86,7 @@ def declarations(data, label):
         others.insert(0, match[1].decode("ascii"))
     for name in filter(None, map(meant_by, others)):
         yield MEANT_IN_META.get(name, name)
+
 
 # --------------------------------------------------------------------------------- what is believed
 
@@ -152,13 +154,12 @@ def read_declared(data, label, as_utf_8):
 def share_wrong(text):
     """The share of U+FFFD in the part of a text that is not ASCII."""
     beyond = len(text) - len(text.encode("ascii", "ignore"))
-    return text.count("\ufffd") / beyond if beyond else 0
+    return text.count("\ufffd") / max(beyond, 1)
 
 
 def decode(data, label=None):
     """Bytes of a page -> str, never an error. label: the charset of the HTTP header. See read."""
-    text, _ = read(data, label)
-    return text
+    return read(data, label)[0]
 
 
 if __name__ == "__main__":

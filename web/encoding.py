@@ -288,6 +288,7 @@ def text_of(data, name):
         parts.pop()
     return "".join(map(index(name).__getitem__, parts))
 
+
 # ----------------------------------------------------------- text to bytes, for the links of a page
 
 @cache
@@ -347,6 +348,7 @@ def in_seven_bits(parts):
             found += b"\x1b$B" if double else b"\x1b(B"
         found += bytes(b & 0x7f for b in part)
     return bytes(found) + b"\x1b(B" * double
+
 
 # ----------------------------------------------------------------------------- normal forms of text
 

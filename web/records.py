@@ -129,6 +129,7 @@ class Members:
         if len(self.stream.breaks) < MAX_PLACES:
             self.stream.breaks.append(self.made)
 
+
 # -------------------------------------------------------------------- the file as a stream of bytes
 
 BLANK = re.compile(rb"[\r\n]*")
@@ -236,9 +237,10 @@ class Stream:
             self.members.popleft()
         return self.members[0][1]
 
+
 # ---------------------------------------------------------------------------------- the two formats
-# A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as
-# they say, and two line ends. An ARC record is a line of fields, a block, and one line end.
+# A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as they say, and two
+# line ends. An ARC record is a line of fields, a block, and one line end.
 
 WARC_LINE = rb"WARC/\d{1,3}\.\d{1,3}[ \t]*\r?\n"
 VERSION = re.compile(WARC_LINE)
@@ -335,6 +337,7 @@ def first_format(stream, not_a_warc):
     stream.counts["resync"] += 1
     stream.skip_blank()
     return format_here(stream)
+
 
 # ------------------------------------------------------------------------------------------ records
 

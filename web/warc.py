@@ -29,6 +29,7 @@ from web.message import HTTP_START, MAX_HEAD, decode_body, parse_http
 TYPES = ("warcinfo", "request", "response", "resource", "metadata", "revisit", "conversion",
          "continuation")
 
+
 # --------------------------------------------------------------------------------------- the format
 
 def read_records(file):
@@ -70,6 +71,7 @@ def record_bytes(headers, block):
 def digest(data):
     """The value of WARC-Block-Digest and WARC-Payload-Digest."""
     return "sha1:" + base64.b32encode(hashlib.sha1(data).digest()).decode()
+
 
 # ------------------------------------------------------------------------------------------ reading
 
@@ -159,6 +161,7 @@ def read_warc(path_or_file, counts=None):
             counts[found] += 1
         yield record
 
+
 # ---------------------------------------------------------------------------------------- documents
 
 FILE_ENDS = (".warc", ".warc.gz", ".warc.wet", ".warc.wet.gz", ".arc", ".arc.gz")
@@ -216,6 +219,7 @@ def document_kind(record):
                 or media_type(record.content_type) or "text/plain")
         return ("text", None) if kind == "text/plain" else (None, "not_text")
     return ("html", None) if is_html(record) else (None, "not_html")
+
 
 # ------------------------------------------------------------------------------------- command line
 
