@@ -17,7 +17,7 @@ from run import command
 MAX_TAG = 250_000                 # characters of a tag that are read
 WS = r" \t\n\f\r"                 # white space in tags; other spaces belong to names and values
 
-# ------------------------------------------------------------------------------- character references
+# ----------------------------------------------------------------------------- character references
 
 LONG_NUMBER = re.compile("&#([0-9]{8,})")
 WHOLE_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
@@ -47,7 +47,7 @@ def resolve(reference):
     return unescape(reference[0])
 
 
-# ----------------------------------------------------------------------------------------- attributes
+# --------------------------------------------------------------------------------------- attributes
 
 NAME = rf"[^{WS}/>][^{WS}/>=]*"
 VALUE = rf"""[{WS}]*=[{WS}]*(?:"([^"]*)"?|'([^']*)'?|([^{WS}>]*))"""
@@ -69,7 +69,7 @@ def attributes(source):
     return found
 
 
-# ----------------------------------------------------------------------------------------------- tags
+# --------------------------------------------------------------------------------------------- tags
 
 TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]*)([^>]*)>?|(!--)(-?>)?|[!?/][^>]*>?)")
 COMMENT_END = re.compile(r"--!?>")

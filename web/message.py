@@ -162,7 +162,7 @@ def decode_body(body, http_headers):
     if "chunked" in http_headers.get("transfer-encoding", "").lower():
         body, early = dechunk(body)
         cut = "chunked_cut" if early else None
-    named = f"{http_headers.get('content-encoding', '')},{http_headers.get('transfer-encoding', '')}"
+    named = ",".join(http_headers.get(f"{kind}-encoding", "") for kind in ("content", "transfer"))
     names = [name for name in re.split(r"[,\s]+", named.lower())       # as they were applied
              if name not in ("", "chunked", "identity")]
     if len(names) > MAX_CODINGS:

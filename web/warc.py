@@ -215,9 +215,9 @@ def document_kind(record):
     if record.undecodable:
         return None, "undecodable"
     if record.type == "conversion":
-        kind = (media_type(record.headers.get("warc-identified-payload-type", ""))
-                or media_type(record.content_type) or "text/plain")
-        return ("text", None) if kind == "text/plain" else (None, "not_text")
+        kind = media_type(record.headers.get("warc-identified-payload-type", "")
+                          or record.content_type)
+        return ("text", None) if kind in ("", "text/plain") else (None, "not_text")
     return ("html", None) if is_html(record) else (None, "not_html")
 
 
