@@ -130,9 +130,8 @@ def tokens(source, skip):
     "". A formula has the name math, and its text in place of the attributes. A template that is a
     shadow root is not skipped.
     """
-    at, going, hopeless = 0, True, set()        # hopeless: names that nothing ends from here on
-    while going:
-        going = False
+    at, hopeless = 0, set()                     # hopeless: names that nothing ends from here on
+    while True:
         for found in TAG.finditer(source, at):
             start, end = found.span()
             text, at = source[at:start], end
@@ -160,9 +159,10 @@ def tokens(source, skip):
                 at = found.end() if found else source.find(">", at) + 1 or len(source)
             yield text, closing, tag, attrs, start
             if at != end:                       # continue behind what was skipped
-                going = True
                 break
-    yield source[at:], "", "", "", at
+        else:
+            yield source[at:], "", "", "", at
+            return
 
 
 def tags(source):

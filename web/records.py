@@ -13,6 +13,7 @@ import re
 import uuid
 import zlib
 from collections import deque
+from itertools import chain
 from typing import Callable, NamedTuple
 
 from run import command
@@ -151,13 +152,8 @@ class Stream:
         while len(first) < FIRST_BITE and (more := file.read(1 << 16)):
             first += more
         self.gzip = first[:2] == GZIP[:2] or GZIP in first and not FIRST.search(b"\n\n" + first)
-        self.pieces = iter(Members(self, first) if self.gzip else self.plain(first))
-
-    def plain(self, piece):
-        """The pieces of a file that is not compressed."""
-        while piece:
-            yield piece
-            piece = self.file.read(1 << 20)
+        plain = chain([first], iter(lambda: file.read(1 << 20), b""))
+        self.pieces = iter(Members(self, first) if self.gzip else plain)
 
     def fill(self, n):
         """Have n unread bytes in buf if the stream still holds as many; False if not."""
@@ -231,11 +227,10 @@ class Stream:
 
     def offset(self):
         """The place in the file where the record, or its gzip member, begins."""
-        if not self.gzip:
-            return self.base + self.at
-        while len(self.members) > 1 and self.members[1][0] <= self.base + self.at:
+        here = self.base + self.at
+        while len(self.members) > 1 and self.members[1][0] <= here:
             self.members.popleft()
-        return self.members[0][1]
+        return self.members[0][1] if self.gzip else here
 
 
 # ---------------------------------------------------------------------------------- the two formats
@@ -315,10 +310,7 @@ RECORD = re.compile(rb"%s|%s" % (WARC_LINE, ARC_LINE))
 def format_here(stream):
     """The Format of the record that begins here, or None."""
     stream.fill(ARC.look)
-    for form in (WARC, ARC):
-        if form.first.match(stream.buf, stream.at):
-            return form
-    return None
+    return next((f for f in (WARC, ARC) if f.first.match(stream.buf, stream.at)), None)
 
 
 def first_format(stream, not_a_warc):
@@ -412,8 +404,8 @@ def read_records(file, counts):
         headers = form.parse(bytes(stream.take(n)))
         stream.take(form.head_end.match(stream.buf, stream.at).end() - stream.at)
         length = headers.get("content-length")
-        if length is not None:                              # if it is no number, it is wrong
-            length = int(length) if LENGTH.fullmatch(length) else 0
+        if length is not None:
+            length = int(length) if LENGTH.fullmatch(length) else 0     # no number: it is wrong
         block, right = read_block(stream, form, length)
         if block is None:
             cut = True

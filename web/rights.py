@@ -13,9 +13,7 @@ Sources: Google's and Bing's documentation of robots directives; TDMRep (W3C com
 import re
 
 from run import command
-from web import charset
-from web import markup
-from web import robots
+from web import charset, markup, robots
 
 LINK = re.compile(rb"<(?:a|link)[ \t\r\n\f/]")
 BETWEEN_VALUES = re.compile(r"[,;\s\"']+")
