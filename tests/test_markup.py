@@ -50,6 +50,7 @@ def test_attributes(source, want):
     ("<title><a>", "title a"),
     ("<textarea><a></textarea><style><b></style><xmp><c></xmp><iframe><d></iframe><f>", "f"),
     ("<template><a></template><b>", "b"),
+    ("<template><template><a></template><b></template><c>", "c"),
     ("<noscript><a></noscript>", "noscript a"),
     ("<template shadowrootmode=open><a></template><b>", "template a b"),
     ("<template data-x='shadowrootmode' id=a><a></template><b>", "b"),
