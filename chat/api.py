@@ -28,7 +28,6 @@ from chat.fields import field
 from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES, signature
 from chat.stream import gathered
-from run import command
 
 LARGEST_TEXT = 1 << 20                  # bytes from /detokenize
 GONE = 0.25                             # seconds between two looks whether a client is still there
@@ -384,7 +383,3 @@ class Completion(Request):
     def first(self):
         """The beginning of each text in a stream: the prompt, if it is echoed."""
         return [self.chunk(i, grown) for i, grown in enumerate(self.texts)] if self.echo else []
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -25,7 +25,6 @@ import numpy as np
 import sample
 from chat import generate, grading, judges, lessons, models, tuning
 from model.evaluate import ending_rows
-from run import command
 
 # -------------------------------------------------------------------------------- one model
 
@@ -424,7 +423,3 @@ def print_tries(run, stages, n, judge=None, seed=0):
         print("Best of n: the reward model learned from comparisons of other answers. Where it\n"
               "knows little of these problems, the reply that it likes best is right less\n"
               "often than the one that most agree on.")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

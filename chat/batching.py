@@ -25,7 +25,6 @@ from chat import generate
 from chat.request import Refused
 from chat.stream import Text
 from model import device, fast
-from run import command
 
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
@@ -213,7 +212,3 @@ class Writer(threading.Thread):
         if grown.finish or job.stream and now - job.handed >= PACE * len(self.batch):
             job.events.put(job.written)
             job.written, job.handed = {}, now
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

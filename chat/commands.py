@@ -5,7 +5,7 @@ import sys
 
 import sample
 from chat import arena, options
-from run import command, disk, runs
+from run import disk, runs
 
 # The options that are parameters of a stage, beside its recipe.
 GIVEN = ("run", "seed", "on_mismatch", "start", "out", "data", "held_out", "tasks", "reward",
@@ -74,7 +74,3 @@ def run(args, stages):
         given = {name: getattr(args, name) for name in GIVEN if name in args}
         found = stages[args.command](recipe=recipe, **given)
         print(runs.row(args.out, *AFTER[args.command](args, recipe, found)))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -13,7 +13,6 @@ from chat import template
 from chat.datasets import beside, from_messages, in_turns, with_system
 from chat.rows import list_of, number_of, shown, text_of
 from chat.template import Unusable
-from run import command
 
 
 class Comparison(NamedTuple):
@@ -254,7 +253,3 @@ def from_ultrafeedback(row, notes):
         raise Unusable("replies that all have one score, or are empty")
     question = [{"role": "user", "content": text_of(row["instruction"], "instruction")}]
     return Comparison(with_system(beside(row), question), replies, scores)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

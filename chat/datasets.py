@@ -22,7 +22,6 @@ from chat import template
 from chat.rows import is_message, list_of, read_json, shown, text_of
 from chat.template import Unusable
 from chat.tools import calculator
-from run import command
 
 # A row is in the first schema of which it has all keys. Their order matters: a row of pairs may
 # hold its best conversation as messages, too.
@@ -344,7 +343,3 @@ def in_turns(messages, notes):
     messages, mended = template.in_turns(messages)
     notes.update(mended)
     return messages
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

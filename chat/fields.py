@@ -15,7 +15,6 @@ import uuid
 import sample
 from chat import batching, template
 from chat.request import Refused
-from run import command
 
 # The bounds that serve.py lists.
 DEEPEST = 32                            # lists and objects inside each other
@@ -346,7 +345,3 @@ def prompts_of(body, cfg, tokenizer, begin):
             raise Refused(400, f"prompt is {shown(prompt)}, expected {expected}", "prompt")
         read.append(prompt)
     return read, n_begin
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -14,7 +14,6 @@ them once for all. Measured on the demo's assistant, in processor time: 64 repli
 from model import fast                  # before numpy
 import numpy as np
 import sample
-from run import command
 
 # Rows that have ended are written on, and thrown away, until they are one in so many of all rows.
 # Then they leave, which moves keys and values in the cache.
@@ -322,7 +321,3 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
         batch.step()
         batch.read()
     return [sample.Reply(row.ids, row.sampled, row.finish, row.logp, row.prompt) for row in rows]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

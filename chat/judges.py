@@ -17,7 +17,7 @@ import gpt
 import sample
 from chat import lessons
 from model import checkpoint
-from run import command, disk
+from run import disk
 
 
 class Judge(NamedTuple):
@@ -138,7 +138,3 @@ def add_gradient(learner, params, cfg, rows, loss_of):
                           gradients.sum, gradients.added, gradients.arena)
     gradients.added = True
     return found[0]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

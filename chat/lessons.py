@@ -166,7 +166,3 @@ def show(ids, mask, tokenizer):
         text = command.printable(tokenizer.decode([i for _, i in pairs]))
         print(begin + text + end if learned else text, end="", file=stream)
     print(stop, file=stream)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from run import command, disk
+from run import disk
 
 
 def is_judge(folder):
@@ -77,7 +77,3 @@ def examples(run):
             tasks = [task for _, task in disk.read_jsonl(path)]
             found.append(max(tasks, key=lambda task: task.get("exposure", 0))["question"])
     return found
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

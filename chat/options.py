@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chat import variants
-from run import command
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,3 @@ def changed(recipe, settings, may_be_0=()):
         min_lr = recipe.min_lr * settings["lr"] / recipe.lr
     warmup = min(recipe.warmup, settings["steps"])
     return replace(recipe, **settings, min_lr=min_lr, warmup=warmup)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

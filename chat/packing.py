@@ -18,7 +18,6 @@ from model import cores                 # before numpy
 import numpy as np
 
 from model import planning
-from run import command
 
 
 def fill(texts, n_positions, prompt=()):
@@ -98,7 +97,3 @@ def shared(tokens, targets, weights, sampled, n_positions):
     for part in (rows[:middle], rows[middle:]):
         if part:
             yield stack(part)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -16,7 +16,6 @@ from chat import api, fields, generate, inside, models
 from chat.fields import field
 from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES
-from run import command
 from tokens import vocabularies
 import numpy as np
 
@@ -192,7 +191,3 @@ def cut(handler, body):
     ids = tokenizer.encode_ordinary(text)
     pieces = [api.spelled(tokenizer, i) for i in ids]
     return Answer({"vocabulary": name, "size": tokenizer.n_vocab, "ids": ids, "pieces": pieces})
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -13,7 +13,6 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from run import command
 
 # The bounds that serve.py lists, in bytes unless their names say otherwise.
 LONGEST_LINE = 8192
@@ -252,7 +251,3 @@ def client_of(address):
     address = address_of(address[0])
     bits = 64 if address.version == 6 else 32
     return str(ipaddress.ip_network((address, bits), strict=False))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -11,7 +11,6 @@ from chat import arena, grading, judges, lessons, tuning
 import numpy as np
 
 from model import resume
-from run import command
 
 
 class Given(NamedTuple):
@@ -137,7 +136,3 @@ def checked(reward, name, rollout):
         raise ValueError(f"the reward {name} gave {str(rewards)[:60]} for {n} replies: "
                          "expected a finite number for each")
     return rewards
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from chat.template import Unusable
-from run import command, disk
+from run import disk
 
 
 @contextlib.contextmanager
@@ -151,7 +151,3 @@ def report(notes):
     if len(found) > 20:
         found[20:] = [f"{len(found) - 20:,} other reasons"]
     return "; ".join(found)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -14,7 +14,6 @@ import sample
 from chat import batching, models
 from chat.request import Refused
 from model import checkpoint, folders
-from run import command
 
 FILES = (
     "config.json", "model.safetensors", "model.safetensors.index.json",
@@ -173,7 +172,3 @@ class Models:
             writer.close()
         for writer in writers:
             writer.join()
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

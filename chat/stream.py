@@ -6,7 +6,6 @@ Text is what a user reads of it: whole characters only, and nothing of a stop st
 
 import codecs
 
-from run import command
 from sample import PART_TOKENS
 
 TYPE_BEHIND = {}                        # {name of a token: type of the part that begins behind it}
@@ -118,7 +117,3 @@ class Text:
             if any(stop.startswith(text[-n:]) for stop in self.stop):
                 return n
         return 0
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -12,7 +12,6 @@ calls of a tool and their outputs. Only the assistant can call a tool.
 import itertools
 import operator
 
-from run import command
 
 ROLES = ("system", "user", "assistant")
 OTHER_NAMES = {"developer": "system"}
@@ -147,7 +146,3 @@ def in_turns(messages, others=OTHER_NAMES):
         learned = {} if weight == 1 else {"weight": weight}
         out.append({"role": role, "content": content, **learned})
     return out, changes
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

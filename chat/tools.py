@@ -9,7 +9,6 @@ import math
 import operator
 import re
 
-from run import command
 
 LONGEST = 100       # characters of a call or an answer; this also bounds the size of every number
 LETTERS = set("0123456789.,+-*/%() ")
@@ -62,7 +61,3 @@ def written(x):
         return str(int(x))
     digits = f"{decimal.Decimal(f'{x:.12g}'):f}"
     return digits if len(digits) <= LONGEST else None
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -16,7 +16,7 @@ import gpt
 import train
 from chat import models
 from model import adamw, corpus, parallel, resume
-from run import command, progress
+from run import progress
 
 
 def load_stage(run, stage, out=None, mend=None):
@@ -169,7 +169,3 @@ class Learner:
         self.loss, self.info = loss, info
         if step + 1 == recipe.steps or (step + 1) % recipe.save_every == 0:
             self.stage.save_checkpoint(self.params, self.optimizer, step + 1)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

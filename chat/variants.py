@@ -5,7 +5,6 @@ Sources: Ahmadian et al. 2024 (RLOO); Shao et al. 2024 (GRPO); Liu et al. 2025 (
 
 import numpy as np
 
-from run import command
 
 
 def by_deviation(advantages, rewards):
@@ -35,7 +34,3 @@ NORMALISERS = {
     # 1 / (B * the longest length that is allowed)
     "constant": lambda sampled, longest: sampled / (len(sampled) * longest),
 }
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

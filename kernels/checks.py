@@ -144,8 +144,3 @@ def check_launch(name, blocks, threads, shared):
     if shared > most.shared_bytes:
         raise ValueError(
             f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}")
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

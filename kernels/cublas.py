@@ -206,8 +206,3 @@ class CublasLt:
                 f"kernels: cublasLt answers {status} to {p}; it goes another way", file=sys.stderr)
             self.plans[p] = None
         return not status
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -164,8 +164,3 @@ def rows_that_fit(floats_a_row, most):
             f"a row of {floats_a_row} numbers does not fit the {limits().shared_bytes} bytes "
             "of this GPU's shared memory")
     return min(most, fit)
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

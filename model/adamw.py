@@ -9,7 +9,6 @@ import math
 
 from model import cores                     # before numpy
 import numpy as np
-from run import command
 
 BLOCK = 131072          # floats, 512 KB; five such blocks are in use at once, which a cache holds
 
@@ -65,7 +64,3 @@ class AdamW:
         if decay:
             p *= 1.0 - decay
         p -= d
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -219,8 +219,3 @@ def load_llmc(path):
         for i, one in enumerate(of_layers):
             tensors[name.format(i=i)] = np.array(one, np.float32, order="C")
     return tensors, dict(vocab_size=V, n_positions=T, n_embd=C, n_layer=L, n_head=NH)
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -169,8 +169,3 @@ def new_positions(cfg, params, tokens, cache, n_new):
         raise ValueError(f"{longest} positions do not fit the cache of {room}; "
                          f"the model's context is {cfg.n_positions}")
     return n_new
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

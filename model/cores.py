@@ -332,8 +332,3 @@ def processes(n, function):
             process.kill()          # SIGTERM may be ignored, by us and so by them
         for process in workers.values():
             process.join()
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bpe
 import numpy as np
-from run import command, runs
+from run import runs
 from tokens.shards import check_ids, open_shard, read_documents
 
 
@@ -196,7 +196,3 @@ def add_arguments(parser):
                         help="the shards are uint16 tokens without a header, as nanoGPT's are")
     parser.add_argument("--align-documents", action="store_true",
                         help="begin every row where a document begins")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

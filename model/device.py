@@ -483,8 +483,3 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     cache.length += n_new
     logits = kernels.on_host(step.a["logits"])[:, : cfg.vocab_size]
     return logits if only_last else logits.reshape(B, T, -1)
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -409,8 +409,3 @@ class _Decoding:
         for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
             at = slice(begin, min(begin + HEAD_COLUMNS, mine.stop))
             np.matmul(y, wte[at].T, out=logits[:, at])
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

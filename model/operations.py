@@ -274,8 +274,3 @@ def cross_entropy_backward(weights, cache):
     dz = np.multiply(e, scale, out=e)
     dz[np.arange(len(dz)), targets] -= weights
     return dz
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -16,7 +16,6 @@ from model import cores                     # before numpy
 from model import fast
 from model import operations
 import numpy as np
-from run import command
 
 
 def shared_like(arrays):
@@ -142,7 +141,3 @@ class Gradients:
     def close(self):
         """End the other processes. Losing the last reference to this object ends them as well."""
         self.pool.close()
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -11,7 +11,6 @@ from model import cores                     # before numpy
 from model import device
 from model import fast
 from model import resume
-from run import command
 
 AT_ONCE = 8192          # tokens at once that keep a CPU busy; more only take memory
 
@@ -118,7 +117,3 @@ def add_arguments(parser):
                      help="keep no activations but the blocks' inputs (default: if it must)")
     fit.add_argument("--memory-gb", type=float, metavar="GB",
                      help="memory to plan for (default: 80 %% of what is free, 90 %% on a GPU)")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -20,7 +20,7 @@ from model import checkpoint
 from model import cores                     # before numpy
 from model import folders
 import numpy as np
-from run import command, disk, runs
+from run import disk, runs
 from tokens import huggingface
 
 CHECKPOINT = "trainer.safetensors"
@@ -256,7 +256,3 @@ def save_description(folder, cfg, tokenizer, end):
         path = Path(folder) / "generation_config.json"
         disk.write_text(path, json.dumps(ids, indent=2) + "\n")
     folders.save_config(folder, cfg)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

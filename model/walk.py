@@ -185,8 +185,3 @@ class Trunk:
             if f"x.{i}" in a:           # its input is all that was kept
                 block_forward(ops, a[f"x.{i}"], None, p, s, n_head)
             block_backward(ops, a["x"], p, s, n_head, layer_params(grads, i), add)
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

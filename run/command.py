@@ -1,8 +1,7 @@
 """command.py: how every command of this project ends, and what of its output a terminal may see.
 
     if __name__ == "__main__":
-        command.run(main)                   in a file that has a command
-        command.only_imported(__doc__)      in a room that has none
+        command.run(main)
 
 Text that somebody else wrote (a page, a header, a chat, a model's reply) can hold control
 sequences. A terminal that is sent "ESC ] 0 ; ..." changes its title; other sequences clear the
@@ -105,19 +104,6 @@ def refuse(parser, argv, taken, why):
             parser.error(f"--{name.replace('_', '-')}: would have no effect; {why}")
 
 
-def only_imported(doc):
-    """The command line of a room without a command: it explains the file, and takes no arguments.
-
-    doc: the docstring of the file, of which the first paragraph is shown.
-    """
-    parser = argparse.ArgumentParser(
-        usage="this file has no command; other files import it",
-        description=doc.partition("\n\n")[0],
-    )
-    parser.parse_args()
-    parser.print_help()
-
-
 # --------------------------------------------------------------------------------- start and end
 
 
@@ -153,7 +139,3 @@ def message(error):
     if isinstance(error, MemoryError):
         return str(error) or "not enough memory"
     return str(error)
-
-
-if __name__ == "__main__":
-    only_imported(__doc__)

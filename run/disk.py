@@ -19,7 +19,6 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from run import command
 
 TEMPORARY = re.compile(r"(.+)\.(\d+)-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
 
@@ -167,7 +166,3 @@ def is_alive(process):
         return state not in ("Z", "X")
     except (OSError, IndexError):           # this system has no such files
         return True
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

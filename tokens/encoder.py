@@ -30,7 +30,6 @@ from typing import NamedTuple
 import numpy as np
 
 from model import cores
-from run import command
 from tokens.hashtable import SURE, Pieces, Table, laid_out
 from tokens.patterns import bytes_of, finder
 from tokens.pieces import batches_of, blocks_of, cut
@@ -382,7 +381,3 @@ class Encoder:
 def characters_of(block):
     """The size of a block."""
     return sum(len(part) for _, part in block)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -15,7 +15,7 @@ import json
 
 import regex
 
-from run import command, disk
+from run import disk
 from run.disk import distinct
 from tokens.added import LOWERCASE, UNICODE_FORMS, Flags, Prepend, Replace, Strip
 from tokens.encoder import merge
@@ -641,7 +641,3 @@ def read_added(tokens, vocab):
         following = max(following, given + 1)
     special = {token["content"]: token.get("special", True) for token in tokens}
     return ids, special, {token["content"]: flags_of(token) for token in tokens}
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -4,7 +4,6 @@ import argparse
 import os
 from pathlib import Path
 
-from run import command
 from tokens.patterns import PATTERNS
 from tokens.trainer import TIES
 from tokens.vocabularies import PUBLISHED
@@ -96,7 +95,3 @@ def check(args, error):
         if getattr(args, option, 1) < 1:
             error(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
     args.run = args.run or Path("out/demo")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from run import command, disk, runs
+from run import disk, runs
 from tokens.added import well_formed
 from tokens.pieces import batches_of
 from tokens.trainer import in_processes
@@ -264,7 +264,3 @@ def write_split(folder, split, file, n_tokens, shard_tokens, tokenizer):
         write_shard(folder / f"{split}_{k:06d}.bin", ids, tokenizer)
     if not n_tokens:
         print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -12,7 +12,6 @@ import itertools
 from functools import cached_property
 
 import bpe
-from run import command
 from tokens.added import WHITE, well_formed
 from tokens.patterns import PATTERNS, bytes_of
 
@@ -174,7 +173,3 @@ class Encoding(bpe.Tokenizer):
         behind = bisect.bisect_left(tokens, True, first,
                                     key=lambda token: not token.startswith(data))
         return tokens[first:behind]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

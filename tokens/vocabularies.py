@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from run import command
 from run.disk import whole_file
 from tokens import huggingface, ranks
 from tokens.patterns import PATTERNS
@@ -193,7 +192,3 @@ def read_tiktoken(path, published, pattern, special_tokens):
                          f"pass pattern= (any regular expression, or {', '.join(PATTERNS)}) "
                          f"and special_tokens={{name: id}}")
     return known._replace(ranks=found)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -13,7 +13,6 @@ import re
 import unicodedata
 from urllib.parse import quote, unquote
 
-from run import command
 from web.encoding import bytes_of, stream_safe
 
 MAX_ADDRESS = 2083                # characters of an address; Heritrix has the same limit
@@ -169,7 +168,3 @@ def normalise(link, base=""):
 def host_and_port(address):
     """The host of an address that is normalised, with its port if that is not the usual one."""
     return address.split("/", 3)[2]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

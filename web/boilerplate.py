@@ -5,7 +5,6 @@ of the vocabulary is trafilatura's.
 """
 import re
 
-from run import command
 from web.markup import attributes, names_in
 
 MAX_REASONS = 32                  # of one element; on real pages there are up to 16
@@ -155,7 +154,3 @@ leggi tutto|lees meer|läs mer|czytaj więcej|devamını oku|читать дал
 đọc thêm|阅读更多|続きを読む|더 보기|comment|comments|print|email|e-mail|copy link|loading|tweet|pin
 pin it|facebook|twitter|pinterest|whatsapp|telegram|linkedin|reddit
 """.strip().replace("\n", "|").split("|"))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

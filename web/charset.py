@@ -12,7 +12,6 @@ import codecs
 import re
 from itertools import islice
 
-from run import command
 from web.encoding import MULTI_BYTE, SEVEN_BITS, encoding_of, text_of
 from web.markup import WS, attributes, tags
 
@@ -160,7 +159,3 @@ def share_wrong(text):
 def decode(data, label=None):
     """Bytes of a page -> str, never an error. label: the charset of the HTTP header. See read."""
     return read(data, label)[0]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from run import command
 
 HS, NS, SOFTMAX, OVA = 1, 2, 3, 4           # losses, as the file numbers them
 SUPERVISED = 3                              # the model kind; 1 and 2 are word vectors
@@ -370,7 +369,3 @@ class Classifier:
         p = self.predict_proba(texts)
         best, top = p.argmax(1), p.max(1)
         return [self.labels[i] if score > 0 else "" for i, score in zip(best, top)], top
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -19,7 +19,6 @@ from urllib.request import (
     HTTPDefaultErrorHandler, HTTPErrorProcessor, HTTPHandler, HTTPRedirectHandler, HTTPSHandler,
     OpenerDirector, ProxyHandler, UnknownHandler)
 
-from run import command
 from web.message import HEAD_END
 
 MAX_HEAD = 256 << 10        # bytes read of a response before its body, with interim responses
@@ -182,7 +181,3 @@ def urlopen(request):
                     HTTPDefaultErrorHandler, HTTPErrorProcessor):
         opener.add_handler(handler())
     return opener.open(request, timeout=TIMEOUT_S)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -9,7 +9,6 @@ Source: the HTML Standard, 13.1 (which tags may be left out).
 import re
 from functools import cache
 
-from run import command
 from web.boilerplate import boilerplate
 from web.markup import MENUS, SKIP, tokens, unescape_twice
 
@@ -298,7 +297,3 @@ class Page:
                 self.link = None
             if self.span and node is self.holder:
                 self.span = ""
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

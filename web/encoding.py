@@ -12,7 +12,6 @@ import unicodedata
 from functools import cache
 from itertools import product
 
-from run import command
 
 # ----------------------------------------------------------------- encodings: labels and characters
 
@@ -373,7 +372,3 @@ def stream_safe(text):
         pieces.append(text[at:found.end()])
         at = found.end()
     return "\u034f".join([*pieces, text[at:]])
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -13,7 +13,6 @@ from collections import namedtuple
 from model import cores  # noqa: F401   before NumPy
 import numpy as np
 
-from run import command
 from web import dedup, options, pii, pipeline, quality
 from web.toywords import FOREIGN
 from web.warc import Record
@@ -167,7 +166,3 @@ def wrong_twins(chapter):
         pairs[f"Words.{name}"] = (getattr(plain, name), getattr(fast, name))
     return [f"{name} differs from its fast twin, which a run uses"
             for name, (ours, twin) in pairs.items() if ours != twin]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

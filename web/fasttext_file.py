@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from run import command, disk
+from run import disk
 from web.classifier import HS, NO_COUNT, NS, OVA, SOFTMAX, SUPERVISED, Args, Classifier
 
 MAGIC, VERSIONS = 793712314, (11, 12)
@@ -155,7 +155,3 @@ def write(path, model):
         for x in (model.emb, model.w.T):                    # the file has one row a label
             f.write(struct.pack("<x2q", *x.shape))
             f.write(np.ascontiguousarray(x, "<f4").tobytes())
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -9,7 +9,7 @@
 
 from collections import Counter, defaultdict
 
-from run import command, runs
+from run import runs
 
 WIDTH = 80                      # columns of the table
 MAX_EXAMPLES, MAX_TEXT = 3, 300                             # of each reason; characters of each
@@ -98,7 +98,3 @@ def fitting(names, width):
             break
         line += f", {name}"
     return line[:width]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

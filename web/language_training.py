@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from run import command
 from web import fasttext_file
 from web.classifier import EOS, PREFIX, Args, Classifier
 
@@ -320,7 +319,3 @@ def evaluate(model, inputs, focus="en", threshold=0.65):
         "mostly": ", ".join(f"{label} {-n}" for n, label in worst),
         "others named right": float((truth == guess)[~right].mean()),
     }
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -13,7 +13,6 @@ Source: the HTML Standard, 13.2.5 (tags).
 import html
 import re
 
-from run import command
 
 MAX_TAG = 250_000                 # characters of a tag that are read
 WS = r" \t\n\f\r"                 # white space in tags; other spaces belong to names and values
@@ -185,7 +184,3 @@ def tags(source):
     for _, closing, name, inside, place in tokens(source, NO_TAGS):
         if name and not closing:
             yield place, name, inside
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -11,7 +11,6 @@ import functools
 import re
 import zlib
 
-from run import command
 from web import charset
 
 MAX_BLOCK = 6 << 20               # bytes kept of a record, and of an inflated body. Common Crawl
@@ -194,7 +193,3 @@ def parse_http(block):
     first, _, lines = bytes(head).partition(b"\n")
     status = re.match(rb"\S+\s+(\d{1,3})(?!\S)", first)
     return int(status[1]) if status else 0, parse_headers(lines), bytes(body)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

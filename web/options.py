@@ -125,7 +125,3 @@ def settings_of(args):
         value = given[field.name]
         settings[field.name] = tuple(value) if isinstance(value, list) else value
     return Settings(**settings)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -11,7 +11,6 @@ import ipaddress
 import itertools
 import re
 
-from run import command
 
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -77,7 +76,3 @@ def redact(text, kinds=("email", "ip"), version="0.10"):
     if "phone" in kinds:
         text = PHONE.sub(NOBODYS_PHONE, text)
     return text
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -37,7 +37,7 @@ from pathlib import Path
 from model import cores                # before NumPy
 import numpy as np
 
-from run import command, disk, progress, runs
+from run import disk, progress, runs
 from web import dedup, remote
 from web.funnel import MAX_TEXT
 from web.warc import DOCUMENT_TYPES, FILE_ENDS, read_warc
@@ -429,7 +429,3 @@ def write_shards(docs, folder):
             for doc in itertools.chain([first], some):
                 row = {column: doc[column] for column in COLUMNS}
                 shard.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -33,7 +33,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from run import command
 from web.words import PUNCTUATION, SYMBOLS, split_piece
 
 # What a word is, in bits. OLD_SYMBOL: a symbol to FineWeb v1.
@@ -292,7 +291,3 @@ def fineweb_quality_v1(text, words_of=words_of_v1):
     if text.count("\n") / len(words_of(text)) > 0.3:
         return None, "list_ratio"
     return text, None
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

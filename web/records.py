@@ -16,7 +16,6 @@ from collections import deque
 from itertools import chain
 from typing import Callable, NamedTuple
 
-from run import command
 from web import message
 from web.message import HEAD_END, MAX_HEAD, SMALL_STEP, decode_line, parse_headers
 
@@ -418,7 +417,3 @@ def read_records(file, counts):
     counts["cut_off"] += cut or stream.cut
     if not seen:
         raise ValueError(not_a_warc + "its first record has no end of headers")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

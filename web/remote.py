@@ -20,7 +20,6 @@ import urllib.request
 import zlib
 from urllib.error import HTTPError
 
-from run import command
 from web.addresses import MAX_ADDRESS, host_and_port, normalise
 from web.connection import MAX_WAIT_S, NETWORK_ERRORS, retry_after, urlopen
 from web.robots import AGENT
@@ -199,7 +198,3 @@ def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
         raise ValueError(f"{address}: {len(paths)} lines, but {n_files} paths of WARC files were "
                          f"asked for; the first line is {paths[:1]}")
     return [f"{base.rstrip('/')}/{path}" for path in paths]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

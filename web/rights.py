@@ -12,7 +12,6 @@ Sources: Google's and Bing's documentation of robots directives; TDMRep (W3C com
 
 import re
 
-from run import command
 from web import charset, markup, robots
 
 LINK = re.compile(rb"<(?:a|link)[ \t\r\n\f/]")
@@ -68,7 +67,3 @@ def meta_reservation(tag, now):
         if tag.get("content", "").strip(" \t\r\n\"'") == "1":
             return "tdm_reservation"
     return robots.reservation(robots.of_meta(tag), now)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -15,7 +15,6 @@ import datetime
 import email.utils
 import re
 
-from run import command
 from web.addresses import escape
 
 AGENT = "longhand"                                          # what owners of pages call us
@@ -181,7 +180,3 @@ def of_meta(tag):
 def forbids_links(line):
     """Whether a line asks not to follow the links of its page."""
     return any(name in ("nofollow", "none") for name, _ in directives(line))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

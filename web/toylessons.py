@@ -4,7 +4,6 @@ What is held out for testing (ways to ask, sums, rounds of the game) is in no tr
 """
 from functools import partial
 
-from run import command
 from web.toywords import (
     GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK, SUM_ASKS, SUM_HELD_OUT, SUM_WORDS)
 from web.toyworld import (
@@ -191,7 +190,3 @@ def probes(seed=0, n_pages=3000):
             file = found["probe_test" if test else "probe_train"]
             file += [fact_task(entity, name, question) for question in questions]
     return found
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

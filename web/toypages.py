@@ -9,7 +9,6 @@ import re
 from collections import namedtuple
 from html import escape
 
-from run import command
 from web.toywords import (
     AGAIN, CHARSETS, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, QUESTIONS,
     SHORT_LINES, SLOTS, SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
@@ -315,7 +314,3 @@ def pages(seed=0, n_pages=3000):
         url = f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, i)}"
         found.append(Page(url, "mirror", layout(rng, title, body), "utf-8"))
     return found
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

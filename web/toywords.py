@@ -9,7 +9,6 @@ The order of the entries decides what a seed draws: a change makes another world
 import re
 from collections import namedtuple
 
-from run import command
 
 
 def listed(text):
@@ -488,7 +487,3 @@ GREETINGS = dict(tables("""
         Please draw {n}. > I cannot draw {n}, I only write. |
         Is that {n}? > {n} is larger than that. | Listen, {n} is outside! > {n} may come in.
 """))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -9,7 +9,6 @@ import random
 import re
 from itertools import accumulate
 
-from run import command
 from web.toywords import EXPOSURES, FILLERS, KINDS, NAME_PARTS, NUMBERS, SLOTS
 
 N_THROWS = 8                      # of the die, in a round of the counting game
@@ -137,7 +136,3 @@ def wheel_answer(thrown, step_by_step):
     stands = [NUMBERS[total % 10] for total in accumulate(thrown)]
     steps = ", ".join(f"{NUMBERS[n]} {stand}" for n, stand in zip(thrown, stands))
     return (f"Step by step: {steps}. " if step_by_step else "") + f"It stops at {stands[-1]}."
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from run import command, disk
+from run import disk
 from web import encoding
 
 # FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.
@@ -179,7 +179,3 @@ def load_suffixes(path):
         raise ValueError(f"{path}: it holds no rules; "
                          f"fetch https://publicsuffix.org/list/public_suffix_list.dat")
     return rules
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
