@@ -48,8 +48,10 @@ def length(row):
 def stack(rows):
     """[row] -> (tokens, targets, weights, positions, segments), (B,T) each, padded."""
     shape = len(rows), max(map(length, rows))
-    tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    targets, segments = np.full(shape, -1), np.full(shape, -1)
+    tokens = np.zeros(shape, np.int64)
+    positions = np.zeros(shape, np.int64)
+    targets = np.full(shape, -1)
+    segments = np.full(shape, -1)
     weights = np.zeros(shape)
     for r, row in enumerate(rows):
         end = 0

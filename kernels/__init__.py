@@ -81,7 +81,10 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
     N, C = x.shape
     dtype = real("x", x)
     y, n, rstd = out or (
-        cp.empty((N, C), dtype), cp.empty((N, C), dtype), cp.empty((N, 1), np.float32))
+        cp.empty((N, C), dtype),
+        cp.empty((N, C), dtype),
+        cp.empty((N, 1), np.float32),
+    )
     check_each({"x": x, "y": y, "n": n, "plus": plus}, (N, C), dtype, packed(C, dtype))
     check_each({"w": w, "b": b}, (C,), dtype, packed(C, dtype))
     check("rstd", rstd, (N, 1), np.float32)
@@ -91,7 +94,8 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
     apart({"y": y, "n": n, "rstd": rstd}, inputs, in_place=("x", "plus"))
     launch(
         "layernorm.cu", "layernorm_forward_v2", dtype, ceil_div(N, 8), 256,
-        x, plus, w, b, y, n, rstd, N, C, eps, defines=_packs_a_lane(C, dtype),
+        x, plus, w, b, y, n, rstd, N, C, eps,
+        defines=_packs_a_lane(C, dtype),
     )
     return y, (n, rstd, w)
 
@@ -102,7 +106,10 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     N, C = dy.shape
     dtype = real("dy", dy)
     dx, dw, db = out or (
-        cp.empty((N, C), dtype), cp.empty((C,), np.float32), cp.empty((C,), np.float32))
+        cp.empty((N, C), dtype),
+        cp.empty((C,), np.float32),
+        cp.empty((C,), np.float32),
+    )
     check_each({"dy": dy, "n": n, "dx": dx, "plus": plus}, (N, C), dtype, packed(C, dtype))
     check("w", w, (C,), dtype, packed(C, dtype))
     check("rstd", rstd, (N, 1), np.float32)
@@ -116,7 +123,8 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     launch(
         "layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps,
         dy, n, rstd, w, plus, dx, partial, N, C,
-        shared=4 * warps * sums, defines=_packs_a_lane(C, dtype),
+        shared=4 * warps * sums,
+        defines=_packs_a_lane(C, dtype),
     )
     _column_sums(partial, dw, db, add=add)
     return dx, dw, db
@@ -166,7 +174,8 @@ def embedding_forward(tokens, positions, wte, wpe, out=None):
     defines = packed(C, dtype)
     launch(
         "embedding.cu", "embedding_forward", dtype, blocks, 256,
-        tokens, positions, wte, wpe, x, N, C, defines=defines,
+        tokens, positions, wte, wpe, x, N, C,
+        defines=defines,
     )
     return x
 
@@ -207,7 +216,8 @@ def embedding_backward(dx, sorted_rows, dtable):
     launch(
         "embedding.cu", "embedding_backward_v2", dtype, grid, 256,
         dx, order, starts, values, dtable, N, C,
-        shared=strip_bytes(dtype), defines=packed(C, dtype),
+        shared=strip_bytes(dtype),
+        defines=packed(C, dtype),
     )
 
 
@@ -354,7 +364,8 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
     shared = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
     launch(
         "decode.cu", "decode_attention", dtype, (NH, T, B), 256,
-        *arrays, o, T, NH, S, HS, HS**-0.5, shared=shared, defines=packed(HS, dtype),
+        *arrays, o, T, NH, S, HS, HS**-0.5, shared=shared,
+        defines=packed(HS, dtype),
     )
     return o
 
@@ -395,7 +406,8 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):
     defines = packed(stride, dtype)
     launch(
         "cross_entropy.cu", "cross_entropy_v2", dtype, N, threads,
-        logits, targets, weights, nll, N, V, stride, defines=defines,
+        logits, targets, weights, nll, N, V, stride,
+        defines=defines,
     )
     return nll
 
@@ -425,7 +437,8 @@ def bias_forward(y, b):
     blocks = ceil_div(N * packs(F, dtype), 256)
     launch(
         "bias.cu", "bias_forward", dtype, blocks, 256,
-        y, b, N, F, defines=packed(F, dtype),
+        y, b, N, F,
+        defines=packed(F, dtype),
     )
     return y
 
@@ -444,7 +457,8 @@ def bias_backward(dy, out=None, add=False):
     partial = scratch((shares, F))
     launch(
         "bias.cu", "bias_backward_v2", dtype, (strips, shares), 256,
-        dy, partial, N, F, shared=strip_bytes(dtype), defines=packed(F, dtype),
+        dy, partial, N, F, shared=strip_bytes(dtype),
+        defines=packed(F, dtype),
     )
     _column_sums(partial, db, add=add)
     return db
