@@ -57,6 +57,7 @@ length); Shao et al. 2025 (random rewards); Rafailov et al. 2023 (DPO).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from model import fast              # before numpy: it tells NumPy's BLAS which CPU this is
@@ -235,14 +236,14 @@ def roll_out(model, tasks, recipe, rng, judge=None):
     chosen = []
     for i in rng.choice(len(tasks), recipe.prompts):
         chosen += [tasks[i]] * recipe.group
-    end = sample.special(tokenizer, "<|im_end|>")
+    prompts = [lessons.prompt_of(task, tokenizer) for task in chosen]
     replies = generate.generate(
         params,
         cfg,
         tokenizer,
-        [lessons.prompt_of(task, tokenizer) for task in chosen],
-        stop={end},
+        prompts,
         temperature=1.0,
+        stop={sample.special(tokenizer, "<|im_end|>")},
         max_new_tokens=recipe.max_tokens,
         seed=int(rng.integers(2**31)),
     )
@@ -367,35 +368,38 @@ def rl(
     seed=0,
     on_mismatch="error",
     tasks=None,
-    unseen=None,
+    held_out=None,
     out=None,
     start="sft",
     reference=None,
 ):
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns what unseen tasks measure before and after.
 
-    reward: a name in REWARDS, or a function like those there. tasks, unseen: files of other tasks,
-    to learn from and to measure on. reference: the stage that a leash is tied to, by default start.
+    reward: a name in REWARDS, or a function like those there. tasks, held_out: files of other
+    tasks, to learn from and to measure on. reference: the stage that a leash is tied to, by default
+    start.
     """
     run = Path(run)
     name, reward = find_reward(reward)
     out = out or options.folder_of(name)
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
+    model = _, cfg, _ = tuning.load_stage(run, start, out)
     judged = reward is reward_model         # if so, read() also loads the judge
-    given = rollouts.read(run, recipe, model, seed, tasks, unseen, start, reference, judged)
-    identity = rollouts.identity(given, params, seed, name, reward)
+    given = rollouts.read(
+        run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference
+    )
     before = arena.measure(*model, given.unseen, recipe.max_tokens)
-    warnings = rollouts.Warnings(recipe, cfg.n_positions)
-    with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
+    warned = set()
+    with tuning.begun(run / out, model, recipe, given.identity, on_mismatch) as learner:
         for step in learner.steps():
             rng = np.random.default_rng((seed, step))
             rollout = roll_out(model, given.tasks, recipe, rng, given.judge)
             rewards = rollouts.checked(reward, name, rollout)
             advantage = advantages(rewards, recipe.group, recipe.baseline)
             info = rollouts.describe(rollout, rewards, advantage, recipe.group)
-            warnings.look(info)
+            rollouts.warn(info, recipe, cfg.n_positions, warned)
             if step % recipe.save_every == 0:
-                info["greedy"] = arena.accuracy(*model, given.unseen[:64], recipe.max_tokens)
+                _, verdicts = arena.ask(*model, given.unseen[:64], 0.0, 0, recipe.max_tokens)
+                info["greedy"] = arena.means(verdicts).correct
             loss = 0.0
             if advantage.any() or recipe.leash:
                 reference = given.reference
@@ -470,11 +474,10 @@ def reward(
     data, held_out: files of comparisons to learn and to measure on instead of the run's.
     """
     run = Path(run)
-    data = data or [run / "pairs/train.jsonl"]
-    held_out = held_out or run / "pairs/test.jsonl"
     model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
-    comparisons = lessons.comparisons(data, tokenizer, cfg.n_positions)
-    test = lessons.comparisons([held_out], tokenizer, cfg.n_positions)
+    data, comparisons, test = lessons.train_and_test(
+        lessons.comparisons, run, data, held_out, tokenizer, cfg.n_positions
+    )
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
     batches = lessons.Batches(comparisons, recipe.batch, seed)
     identity = tuning.identity("reward", seed, params, data)
@@ -486,10 +489,7 @@ def reward(
     with tuning.begun(run / out, model, recipe, identity, on_mismatch, save) as learner:
         for step in learner.steps():
             rows, scores, prompts = lessons.side_by_side(batches.at(step))
-
-            def loss_of(rewards, scores=scores, prompts=prompts):
-                return preferences(rewards, scores, prompts, centre=0.01)
-
+            loss_of = partial(preferences, scores=scores, prompts=prompts, centre=0.01)
             loss, _, in_order, n = judges.add_gradient(learner, params, cfg, rows, loss_of)
             learner.update(loss, {"pairs": n, "in_order": in_order / max(n, 1)})
     rows, scores, prompts = lessons.side_by_side(test)
@@ -541,11 +541,10 @@ def dpo(
     reference: as for rl.
     """
     run = Path(run)
-    data = data or [run / "pairs/train.jsonl"]
-    held_out = held_out or run / "pairs/test.jsonl"
     model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
-    pairs = lessons.pairs(data, tokenizer, cfg.n_positions)
-    test = lessons.pairs([held_out], tokenizer, cfg.n_positions)
+    data, pairs, test = lessons.train_and_test(
+        lessons.pairs, run, data, held_out, tokenizer, cfg.n_positions
+    )
     leash_to = tuning.load_reference(run, reference, start, params, cfg)
     batches = lessons.Batches(pairs, recipe.batch, seed)
     identity = tuning.identity("dpo", seed, params, data, reference=leash_to)
@@ -580,20 +579,10 @@ def dpo(
 # --------------------------------------------------------------------------------- the command line
 
 
-def parse_args(argv=None):
-    """The command line."""
-    choices = {
-        "reward": list(REWARDS),
-        "baseline": ["mean", *variants.BASELINES],
-        "normaliser": ["tokens", *variants.NORMALISERS],
-    }
-    return options.parse_args(argv, choices)
-
-
 def main(argv=None):
     """Run one command."""
-    stages = {"sft": sft, "rl": rl, "reward": reward, "dpo": dpo}
-    commands.run(parse_args(argv), stages)
+    args = options.parse_args(argv, list(REWARDS))
+    commands.run(args, {"sft": sft, "rl": rl, "reward": reward, "dpo": dpo})
 
 
 if __name__ == "__main__":

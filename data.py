@@ -17,7 +17,7 @@ two sets of rules of stage 4 are from one paper.
 
 This file holds the rules plainly, in the order of the talk. STAGES, near the end, is what a run
 does to each page. Where a plain definition is slow, its stage uses a fast twin of the same name in
-a room (web/). Change both: --check compares them. All else that stands here is what runs.
+a room (web/). Change both: --check compares them. All else runs as it stands here.
 
     python data.py --run out/demo                        reads out/demo/crawl/*.warc.gz
     python data.py CC-MAIN-x.warc.gz --run out/cc --blocklist ut1/adult --language-model lid.176.ftz
@@ -137,10 +137,10 @@ def stage_extract(doc, tools):
 
 # ------------------------------------------------------------------------------------- 3. language
 # A fastText model gives each language that it knows a probability, from the letters of the text.
-# The score is that of the likeliest one. 0.65 is FineWeb's limit. With web/language.ftz 98 % of
-# held-out English sentences score more, and 0.1 % of those in other languages, as English.
+# The score is that of the likeliest one. With web/language.ftz 98 % of held-out English sentences
+# score over 0.65, and 0.1 % of those in other languages, as English.
 
-LANGUAGE_THRESHOLD = 0.65
+LANGUAGE_THRESHOLD = 0.65                                   # FineWeb's
 
 
 def stage_language(doc, tools):
@@ -185,9 +185,9 @@ GOPHER_REPETITION = {                       # least, most
 }
 GOPHER_QUALITY = {
     "gopher_short_doc": (50, math.inf),             # words that are no symbols
-    "gopher_long_doc": (0, 100_000),                # words that are no symbols
+    "gopher_long_doc": (0, 100_000),                # the same
     "gopher_below_avg_threshold": (3, math.inf),    # mean length of words that are no symbols
-    "gopher_above_avg_threshold": (0, 10),          # mean length of words that are no symbols
+    "gopher_above_avg_threshold": (0, 10),          # the same
     "gopher_too_many_hashes": (0, 0.1),             # signs # of all words
     "gopher_too_many_ellipsis": (0, 0.1),           # ellipses of all words
     "gopher_too_many_bullets": (0, 0.9),            # lines that begin with a bullet, of all lines
@@ -266,9 +266,7 @@ def repetition_measures(text, words_of, parts_of):
 
 
 def gopher_repetition(text, words_of=Words, parts_of=parts_of):
-    """Drops a text that repeats paragraphs, lines or runs of words.
-
-    words_of, parts_of: those above, or their fast twins in quality.py, which a run uses.
+    """Drops a text that repeats paragraphs, lines or runs of words. A run gives it the fast twins.
 
     >>> gopher_repetition("Please read this.\\n" * 18)
     (None, 'dup_line_frac')
@@ -286,18 +284,19 @@ def stage_gopher_repetition(doc, tools):
 def prose_measures(text, words_of):
     """Yields Gopher's measures of prose, each as (name, value)."""
     found = words_of(text)
+    mean_length = found.mean_length
     yield "gopher_short_doc", found.n_real
     yield "gopher_long_doc", found.n_real
-    yield "gopher_below_avg_threshold", found.mean_length
-    yield "gopher_above_avg_threshold", found.mean_length
+    yield "gopher_below_avg_threshold", mean_length
+    yield "gopher_above_avg_threshold", mean_length
     # judge has stopped at short_doc if there is no word, so nothing below divides by zero.
     yield "gopher_too_many_hashes", text.count("#") / len(found)
     yield "gopher_too_many_ellipsis", (text.count("...") + text.count("…")) / len(found)
     lines = text.splitlines()
-    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
-    yield "gopher_too_many_bullets", bullets / len(lines)
-    open_ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
-    yield "gopher_too_many_end_ellipsis", open_ends / len(lines)
+    bullets = [line for line in lines if line.lstrip().startswith(("•", "-"))]
+    yield "gopher_too_many_bullets", len(bullets) / len(lines)
+    open_ends = [line for line in lines if line.rstrip().endswith(("...", "…"))]
+    yield "gopher_too_many_end_ellipsis", len(open_ends) / len(lines)
     yield "gopher_below_alpha_threshold", found.n_alphabetic / len(found)
     yield "gopher_enough_stop_words", found.n_stop_words
 
@@ -442,8 +441,8 @@ def stage_c4(doc, tools):
 
 
 # -------------------------------------------------------------------------------------- 7. FineWeb
-# Measures of the layout, judged as Gopher's are. `--fineweb v1` does not use this table: add a rule
-# of your own to quality.fineweb_quality_v1 as well, or to Gopher's, which both versions share.
+# Measures of the layout, judged as Gopher's are. `--fineweb v1` has its own in quality.py, without
+# this table. Gopher's rules are shared by both.
 
 FINEWEB = {                                 # least, most
     "line_punct_ratio": (0.12, 1),          # lines that end in . ! ? or such a mark of any script
@@ -455,8 +454,10 @@ FINEWEB = {                                 # least, most
 
 def layout_measures(text, lines, words_of):
     """Yields FineWeb's measures, each as (name, value)."""
-    yield "line_punct_ratio", sum(line[-1] in END_MARKS for line in lines) / len(lines)
-    yield "short_line_ratio", sum(len(line) <= 30 for line in lines) / len(lines)
+    ended = [line for line in lines if line[-1] in END_MARKS]
+    yield "line_punct_ratio", len(ended) / len(lines)
+    short = [line for line in lines if len(line) <= 30]
+    yield "short_line_ratio", len(short) / len(lines)
     _, chars = repeats(lines)
     yield "char_dup_ratio", chars / len(text.replace("\n", ""))
     n_breaks = text.count("\n")
@@ -484,8 +485,6 @@ EMAIL = re.compile(rf"\b{pii.USER}@(?:{pii.DOMAIN})")
 
 def redact(text):
     """Replaces e-mail and public IPv4 addresses by others, in turn. The twin is pii.redact.
-
-    Private IP addresses stay.
 
     >>> redact("Ask jo@site.com at 8.8.8.8 or 10.0.0.1.")
     'Ask email@example.com at 22.214.171.124 or 10.0.0.1.'
@@ -537,7 +536,7 @@ class Tools:
         if s.tokenizer:
             import bpe                                      # only if it is asked for
             self.tokenizer = bpe.Tokenizer.load(s.tokenizer)
-        self.words_of, self.parts_of = quality.words_of, quality.parts_of
+        self.words_of, self.parts_of = quality.words_of, quality.parts_of       # the fast twins
         self.fineweb_quality = fineweb_quality
         if s.fineweb == "v1":
             self.words_of, self.parts_of = quality.words_of_v1, quality.parts_of_v1

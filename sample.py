@@ -117,14 +117,16 @@ class Settings:
         return self
 
 
-def penalise(z, seen, written, settings):
-    """Step 1: logits (V,) -> (V,).
+def penalise(z, prompt, reply, settings):
+    """Step 1: logits (V,) behind a prompt and the reply so far, lists of ids -> (V,).
 
-    seen (V,) bool: the tokens of prompt and reply; written (V,) int: how often the reply has each.
     A repetition penalty above 1 divides a logit above 0 and multiplies one below: it gets smaller.
     How much smaller depends on where 0 lies. So a constant added to all logits, which changes no
     probability without this penalty, does change them with it.
     """
+    written = np.bincount(np.array(reply, np.int64), minlength=len(z))      # how often each is
+    seen = written > 0
+    seen[prompt] = True
     repetition = settings.repetition_penalty
     smaller = np.where(z > 0, z / repetition, z * repetition)
     z = np.where(seen, smaller, z)
@@ -172,10 +174,7 @@ def draw(p, u):
 
 def penalised_probabilities(z, prompt, reply, settings):
     """Steps 1 to 5: logits (V,) behind a prompt and the reply so far -> probabilities (V,)."""
-    written = np.bincount(np.array(reply, np.int64), minlength=len(z))
-    seen = written > 0
-    seen[prompt] = True
-    z = penalise(z, seen, written, settings)
+    z = penalise(z, prompt, reply, settings)
     return probabilities(z, settings.temperature, settings.top_k, settings.top_p, settings.min_p)
 
 
@@ -547,34 +546,27 @@ def refuse_near_miss(argv):
 def split_command(argv):
     """(command, its options) of a command line. A first word that is no command begins a text."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] in (*COMMANDS, "-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
+        return "help", argv
+    if argv and argv[0] in COMMANDS:
         return argv[0], argv[1:]
     if argv:
         refuse_near_miss(argv)
     return "complete", argv
 
 
-def room_of(name, options):
-    """(a command's room or None, the words its parser reads). Only this room is imported."""
-    if name == "serve":
-        from chat import serve
-        return serve, options
-    if name == "export":
-        from chat import export
-        return export, options
+def main(argv=None):
+    """Run a command; returns the exit status. Only the room of this command is imported."""
+    name, options = split_command(argv)
     if name in ("complete", "chat"):
         from chat import terminal
-        return terminal, [name, *options]
-    if name == "check":
-        return None, options
-    return None, [name]         # -h or --help
-
-
-def parse_args(argv=None):
-    """The options of a command line, read by the command's own parser."""
-    room, words = room_of(*split_command(argv))
-    if room:
-        return room.parse_args(words)
+        return terminal.main([name, *options])
+    if name == "serve":
+        from chat import serve
+        return serve.main(options)
+    if name == "export":
+        from chat import export
+        return export.main(options)
     lines = ["commands (python sample.py COMMAND --help lists their options):"]
     lines += [f"  {name:10} {text}" for name, text in COMMANDS.items()]
     p = argparse.ArgumentParser(
@@ -585,15 +577,7 @@ def parse_args(argv=None):
     )
     p.add_argument("--call", default="37*48", metavar="TEXT",
                    help="for check: the call that the model writes (default: %(default)s)")
-    return p.parse_args(words)
-
-
-def main(argv=None):
-    """Run a command; returns the exit status."""
-    room, words = room_of(*split_command(argv))
-    if room:
-        return room.main(words)
-    return check(parse_args(argv).call)
+    return check(p.parse_args(options).call)
 
 
 if __name__ == "__main__":

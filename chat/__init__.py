@@ -12,7 +12,8 @@ Writing and talking:
 Serving over HTTP:
     serve           the server
     request         one HTTP request, read strictly
-    api             OpenAI's API
+    api             OpenAI's API: its routes, and how its answers look
+    fields          what its requests may ask for
     page            what the page (page.html) shows of a run
     served          the models that the server has loaded
     batching        the thread that writes the replies of all clients

@@ -1,12 +1,6 @@
 """arena.py: which model is better, and how sure can we be?
 
-Scores of models are counts of a few hundred answers, so each comes with an interval. Of one model:
-
-    wilson          n answers, some of them right -> the range in which the true share lies
-    pass_at_k       the chance that one of k tries is right
-    majority        the answer that most tries agree on
-    best_of         the try that a judge likes best
-    choose          the option that a model finds likeliest
+Scores of models are counts of a few hundred answers, so each comes with an interval (wilson).
 
 Models against each other, as in Chatbot Arena: each question is a battle that is won, lost or
 drawn, and each model has one rating R that explains its battles,
@@ -21,11 +15,8 @@ Sources: Wilson 1927; Chen et al. 2021 (pass@k); Wang et al. 2022 (self-consiste
 Terry 1952; Hunter 2004 (the iteration); Chiang et al. 2024 (Chatbot Arena: intervals and ranks).
 """
 
-import itertools
-import json
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
 from model import fast                  # before numpy
@@ -33,7 +24,7 @@ import numpy as np
 
 import sample
 from chat import generate, grading, judges, lessons, models, tuning
-from run import command, disk
+from model.evaluate import ending_rows
 
 # -------------------------------------------------------------------------------- one model
 
@@ -54,17 +45,15 @@ def pass_at_k(n, right, k):
 
     It is 1 - C(n - right, k) / C(n, k).
     """
-    if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} of {n} tries: k must be from 1 to the number of tries")
     if n - right < k:
         return 1.0
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - right + 1, n + 1)))
 
 
 def majority(answers):
-    """The most frequent answer, the first of equals. None stands for a try without an answer."""
+    """The place of the first try with the most frequent answer. None is a try without an answer."""
     votes = Counter(answer for answer in answers if answer is not None)
-    return votes.most_common(1)[0][0] if votes else None
+    return answers.index(votes.most_common(1)[0][0]) if votes else 0
 
 
 def best_of(scores, right, n):
@@ -86,50 +75,25 @@ def best_of(scores, right, n):
 
 
 def choose(params, cfg, prompt, options):
-    """(number of the likeliest option, -log p of each, the mean over its tokens).
+    """-log p of each option behind a prompt, the mean over its tokens: (options,)
 
     prompt: ids; options: lists of ids that could follow it.
     """
-    T = len(prompt) + max(map(len, options)) - 1
-    tokens = np.zeros((len(options), T), np.int64)
-    targets = np.full((len(options), T), -1)
-    for r, option in enumerate(options):
-        ids = prompt + option
-        tokens[r, :len(ids) - 1] = ids[:-1]
-        targets[r, len(prompt) - 1:len(ids) - 1] = option
+    tokens, targets = ending_rows(prompt, options)
     nll = fast.token_losses(params, cfg, tokens, targets).sum(1)
-    nll = nll / [max(len(option), 1) for option in options]
-    return int(nll.argmin()), nll.tolist()
+    return nll / [max(len(option), 1) for option in options]
 
 
 # ------------------------------------------------------------------------------- against each other
 
 
-class Battle(NamedTuple):
-    """Two models answer one question."""
+def battles(scores):
+    """How good each model's answers are (models, questions) -> wins (questions, models, models)
 
-    a: str
-    b: str
-    score: float            # 1: a won; 0: b won; 0.5: a draw
-
-
-def battles(answers):
-    """{model: how good its answer to each question is} -> the Battles, pair by pair of models."""
-    found = []
-    for a, b in itertools.combinations(answers, 2):
-        for x, y in zip(answers[a], answers[b]):
-            found.append(Battle(a, b, 0.5 if x == y else float(x > y)))
-    return found
-
-
-def tally(battles, names):
-    """Wins (n,n): [i, j] counts how often i beat j, a draw as half a win for each."""
-    number = {name: i for i, name in enumerate(names)}
-    wins = np.zeros((len(names), len(names)))
-    for a, b, score in battles:
-        wins[number[a], number[b]] += score
-        wins[number[b], number[a]] += 1 - score
-    return wins
+    wins[q, i, j] is 1 if i beats j at question q, and 0.5 if it is a draw.
+    """
+    a, b = scores.T[:, :, None], scores.T[:, None, :]
+    return ((a > b) + 0.5 * (a == b)) * (1 - np.eye(len(scores)))
 
 
 def bradley_terry(wins, draws=0.5, steps=10_000, tolerance=1e-10):
@@ -162,27 +126,19 @@ class Rated(NamedTuple):
     score: float            # share of its battles that it won
 
 
-def ratings(battles, seed=0, rounds=200, about=None):
-    """[Rated] of the models in battles, the best first.
+def ratings(names, wins, seed=0, rounds=200):
+    """[Rated] of models, the best first. wins: as battles returns them.
 
-    about: the question of each battle. Battles of one question share an answer, so they tell less
-    than as many of different ones: to find the intervals, whole questions are drawn again.
+    Battles of one question share an answer, so they tell less than as many of different ones. To
+    find the intervals, whole questions are drawn again.
     """
-    names = sorted({name for battle in battles for name in (battle.a, battle.b)})
-    if len(names) < 2:
-        raise ValueError("an arena needs battles between two models at least, "
-                         f"found {', '.join(names) or 'none'}")
-    groups = {}
-    for i, battle in enumerate(battles):
-        groups.setdefault(i if about is None else about[i], []).append(battle)
-    tallies = [tally(group, names) for group in groups.values()]
     rng = np.random.default_rng(seed)
     again = []
     for _ in range(rounds):
-        drawn = rng.integers(0, len(tallies), len(tallies))
-        again.append(bradley_terry(sum(tallies[i] for i in drawn)))
+        drawn = rng.integers(0, len(wins), len(wins))
+        again.append(bradley_terry(wins[drawn].sum(0)))
     low, high = np.percentile(again, [2.5, 97.5], axis=0)
-    wins = tally(battles, names)
+    wins = wins.sum(0)
     fitted, fought = bradley_terry(wins), (wins + wins.T).sum(1)
     found = []
     for i, name in enumerate(names):
@@ -202,21 +158,8 @@ def table(rated):
     return "\n".join(lines)
 
 
-def save(path, rated):
-    """Write ratings as JSON, for the page of sample.py serve."""
-    rows = []
-    for each in rated:
-        row = each._asdict()
-        rows.append({key: value if key == "name" else float(value) for key, value in row.items()})
-    disk.write_text(path, json.dumps(rows) + "\n")
-
-
-def fight(run, folders=(), seed=0, n=300):
-    """[Rated] of models, by default all of the run, on n questions held out from all training.
-
-    Each answers the same questions once at temperature 1. A right answer beats a wrong one, and a
-    wrong one beats one that never ends.
-    """
+def fighters(run, folders):
+    """{folder: its model} of a fight, by default of all models of the run."""
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     folders = folders or models.in_run(run)
@@ -227,16 +170,24 @@ def fight(run, folders=(), seed=0, n=300):
         if not is_finished(folder):
             raise FileNotFoundError(f"{folder}: no finished model; name a folder that holds one, "
                                     f"or a stage of {run}")
-    tuning.refuse_judges(folders)
+        tuning.refuse_judge(folder)
     if len(folders) < 2:
         found = ", ".join(map(str, folders)) or "none"
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)} "
                          f"({found}); make the demo's with: make")
-    loaded = {folder: sample.load_model(folder) for folder in folders}
+    return {folder: sample.load_model(folder) for folder in folders}
+
+
+def fight(run, folders=(), seed=0, n=300):
+    """[Rated] of models, by default all of the run, on n questions held out from all training.
+
+    Each answers the same questions once at temperature 1. A right answer beats a wrong one, and a
+    wrong one beats one that never ends.
+    """
+    loaded = fighters(run, folders)
     tasks = []
     for name in ("facts", "calculator", "wheel", "identity"):
-        path = run / "tasks" / f"{name}_test.jsonl"
-        tasks += lessons.tasks(path, readers_of(loaded.values()))
+        tasks += lessons.tasks(run / "tasks" / f"{name}_test.jsonl", loaded.values())
     tasks = [tasks[i] for i in np.random.default_rng(seed).permutation(len(tasks))[:n]]
     answers = {}
     for folder, model in loaded.items():
@@ -244,8 +195,8 @@ def fight(run, folders=(), seed=0, n=300):
         print(f"{name} answers {len(tasks)} questions", file=sys.stderr)
         _, verdicts = ask(*model, tasks, 1.0, seed)
         answers[name] = [verdict.correct + 0.5 * verdict.ended for verdict in verdicts]
-    n_pairs = len(answers) * (len(answers) - 1) // 2
-    return ratings(battles(answers), seed, about=[*range(len(tasks))] * n_pairs)
+    names = sorted(answers)
+    return ratings(names, battles(np.array([answers[name] for name in names])), seed)
 
 
 # ------------------------------------------------------------------------------------------ answers
@@ -270,11 +221,6 @@ def judge(task, reply, tokenizer):
     return Verdict(correct, ended, sum(reply.sampled), text.startswith(STEPWISE))
 
 
-def readers_of(models):
-    """[(tokenizer, n_positions)] of models, as lessons.tasks takes them."""
-    return [(tokenizer, cfg.n_positions) for _, cfg, tokenizer in models]
-
-
 def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
     """(replies, verdicts) of a model that is asked some tasks."""
     prompts = [lessons.prompt_of(task, tokenizer) for task in tasks]
@@ -288,40 +234,24 @@ def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=2
     return replies, [judge(task, reply, tokenizer) for task, reply in zip(tasks, replies)]
 
 
-def accuracy(params, cfg, tokenizer, tasks, max_tokens=64):
-    """The share of tasks that a model answers rightly when it decodes greedily."""
-    _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)
-    return mean(verdicts, "correct")
-
-
-def mean(verdicts, name):
-    """The mean of one field of verdicts."""
-    return float(np.mean([getattr(verdict, name) for verdict in verdicts]))
+def means(verdicts):
+    """A Verdict of shares and of the mean number of tokens."""
+    return Verdict(*np.mean(verdicts, axis=0).tolist())
 
 
 def measure(params, cfg, tokenizer, tasks, max_tokens=64):
     """{what: number} of a model's greedy replies, and of replies at temperature 1."""
     print(f"asking {len(tasks)} questions to measure on", file=sys.stderr)
-    _, greedy = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)
-    _, free = ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)
+    greedy = means(ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)[1])
+    free = means(ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)[1])
     return {
-        "greedy": mean(greedy, "correct"),
-        "at_temperature_1": mean(free, "correct"),
-        "length": mean(greedy, "n_tokens"),
-        "length_at_1": mean(free, "n_tokens"),
-        "stepwise": mean(free, "stepwise"),
+        "greedy": greedy.correct,
+        "at_temperature_1": free.correct,
+        "length": greedy.n_tokens,
+        "length_at_1": free.n_tokens,
+        "stepwise": free.stepwise,
         "problems": len(tasks),
     }
-
-
-def comparison(before, after):
-    """What measure gave before and after a stage, as a table."""
-    unseen = f"{before['problems']} unseen problems"
-    lines = [f"{unseen:22}   greedy   at temperature 1   mean length   step by step"]
-    for name, m in (("before", before), ("after", after)):
-        lines.append(f"{name:22}{m['greedy']:9.1%} {m['at_temperature_1']:18.1%} "
-                     f"{m['length']:13.1f} {m['stepwise']:14.1%}")
-    return "\n".join(lines)
 
 
 # --------------------------------------------------------------------------------------- evaluation
@@ -352,8 +282,8 @@ def evaluate(params, cfg, tokenizer, run):
     """{kind of question: (right, asked, ended)} of greedy answers to a run's held-out questions."""
     found = {}
     for name in ("facts", "identity", "calculator", "wheel"):
-        path = Path(run) / "tasks" / f"{name}_test.jsonl"
-        tasks = lessons.tasks(path, [(tokenizer, cfg.n_positions)])
+        path = run / "tasks" / f"{name}_test.jsonl"
+        tasks = lessons.tasks(path, [(params, cfg, tokenizer)])
         _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
         rows = sorted(zip(tasks, verdicts), key=lambda row: row[0].get("exposure", 0))
         for task, verdict in rows:
@@ -385,14 +315,16 @@ def print_evaluation(run, stages):
     for stage in stages:
         print(f"{stage} answers the held-out questions", file=sys.stderr)
         results.append(evaluate(*sample.load_model(run / stage), run))
-    print(f"{'held-out questions, greedy: % right':38}" + "".join(f"{s:>14}" for s in stages))
+
+    def print_row(what, cells):
+        print(f"{what:38}" + "".join(f"{cell:>14}" for cell in cells))
+
+    print_row("held-out questions, greedy: % right", stages)
     for kind, (_, n, _) in results[0].items():
-        cells = [percent(*found[kind][:2]) for found in results]
-        print(f"{kind:32}{n:6,}" + "".join(f"{cell:>14}" for cell in cells))
+        print_row(f"{kind:32}{n:6,}", [percent(*found[kind][:2]) for found in results])
     totals = [np.sum(list(found.values()), 0) for found in results]
-    cells = [percent(ended, n) for _, n, ended in totals]
-    print(f"{'replies that end by themselves':32}{totals[0][1]:6,}"
-          + "".join(f"{cell:>14}" for cell in cells))
+    print_row(f"{'replies that end by themselves':32}{totals[0][1]:6,}",
+              [percent(ended, n) for _, n, ended in totals])
     print("Facts: by how many pages tell them, and whether any chat asked about them.\n"
           "In brackets: where the true share lies, 19 times of 20.")
 
@@ -411,14 +343,6 @@ def print_run(run, samples=None, seed=0):
 # ------------------------------------------------------------------------- many tries a question
 
 
-def powers_of_4(n):
-    """1, 4, 16 ... below n, and n."""
-    found = [1]
-    while found[-1] * 4 < n:
-        found.append(found[-1] * 4)
-    return sorted({*found, n})
-
-
 def tries(params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64):
     """{what: share right} of n replies to each task at temperature 1.
 
@@ -428,20 +352,19 @@ def tries(params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64):
     many = [task for task in tasks for _ in range(n)]
     replies, verdicts = ask(params, cfg, tokenizer, many, 1.0, seed, max_tokens)
     right = np.array([verdict.correct for verdict in verdicts]).reshape(-1, n)
+    ks = [1]
+    while ks[-1] * 4 < n:
+        ks.append(ks[-1] * 4)
     found = {}
-    for k in powers_of_4(n):
+    for k in sorted({*ks, n}):
         found[f"pass@{k}"] = float(np.mean([pass_at_k(n, int(row.sum()), k) for row in right]))
 
     votes = []
     for task, reply, verdict in zip(many, replies, verdicts):
         text = sample.reply_text(reply.ids, tokenizer)
         votes.append(grading.vote(task, text) if verdict.ended else None)
-    by_majority = []
-    for row, i in zip(right, range(0, len(many), n)):
-        winner = majority(votes[i:i + n])
-        first = votes[i:i + n].index(winner) if winner is not None else 0
-        by_majority.append(row[first])
-    found[f"majority of {n}"] = float(np.mean(by_majority))
+    winners = [majority(votes[i:i + n]) for i in range(0, len(votes), n)]
+    found[f"majority of {n}"] = float(right[range(len(tasks)), winners].mean())
 
     if judge:
         rewards = judges.score(judge, [[*reply.prompt, *reply.ids] for reply in replies])
@@ -450,45 +373,37 @@ def tries(params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64):
     return found
 
 
-def choice(tokenizer, task, as_document):
-    """(ids of all that stands before the answer, ids of each option) of a task with options.
-
-    The options stand behind the words of the task's "reply". as_document: as on a page, else as in
-    a chat.
-    """
-    begin = task["reply"][:task["reply"].index(task["answer"])].rstrip()
-    if as_document:
-        text = f"{task['question']} {begin}"
-        prompt = [tokenizer.eot_token, *tokenizer.encode_ordinary(text)]
-    else:
-        prompt = lessons.prompt_of(task, tokenizer) + tokenizer.encode_ordinary(begin)
-    return prompt, [tokenizer.encode_ordinary(f" {option}") for option in task["options"]]
-
-
 def likeliest(params, cfg, tokenizer, tasks, as_document=False):
     """The share of tasks with options of which the model finds the right option the likeliest.
 
-    Tasks that do not fit the context are left out, and how many is printed; nan if none fits.
+    The options stand behind the words of the task's "reply". as_document: as on a page, else as in
+    a chat. Tasks that do not fit the context are left out, and how many is printed; nan if none
+    fits.
     """
     right = []
     for task in tasks:
-        prompt, options = choice(tokenizer, task, as_document)
+        begin = task["reply"][:task["reply"].index(task["answer"])].rstrip()
+        if as_document:
+            text = f"{task['question']} {begin}"
+            prompt = [tokenizer.eot_token, *tokenizer.encode_ordinary(text)]
+        else:
+            prompt = lessons.prompt_of(task, tokenizer) + tokenizer.encode_ordinary(begin)
+        options = [tokenizer.encode_ordinary(f" {option}") for option in task["options"]]
         longest = max(map(len, options))
         if len(prompt) + longest - 1 <= cfg.n_positions:    # the last token is only predicted
-            best, _ = choose(params, cfg, prompt, options)
+            best = choose(params, cfg, prompt, options).argmin()
             right.append(task["options"][best] == task["answer"])
     if len(right) < len(tasks):
-        print(f"{len(tasks) - len(right):,} of {len(tasks):,} questions with options exceed the "
-              f"context of {cfg.n_positions} tokens and are left out", file=sys.stderr)
+        print(f"{len(tasks) - len(right):,} of {len(tasks):,} questions with options do not fit "
+              f"the context of {cfg.n_positions} tokens and are left out", file=sys.stderr)
     return float(np.mean(right)) if right else float("nan")
 
 
 def print_tries(run, stages, n, judge=None, seed=0):
     """Print what n tries at each problem of the wheel come to, and what each model finds likely."""
     loaded = {stage: sample.load_model(run / stage) for stage in stages}
-    readers = readers_of(loaded.values())
-    games = lessons.tasks(run / "tasks" / "wheel_test.jsonl", readers)
-    facts = lessons.tasks(run / "tasks" / "facts_test.jsonl", readers)
+    games = lessons.tasks(run / "tasks" / "wheel_test.jsonl", loaded.values())
+    facts = lessons.tasks(run / "tasks" / "facts_test.jsonl", loaded.values())
     facts = [task for task in facts if task.get("exposure", 0) >= 10 and "options" in task]
     results = []
     for stage, model in loaded.items():
@@ -508,7 +423,3 @@ def print_tries(run, stages, n, judge=None, seed=0):
         print("Best of n: the reward model learned from comparisons of other answers. Where it\n"
               "knows little of these problems, the reply that it likes best is right less\n"
               "often than the one that most agree on.")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,11 +1,8 @@
 """batching.py: one thread writes the replies of all clients, who come and go.
 
-A computer that writes one reply mostly waits until its memory has sent the weights. If it writes
-thirty side by side, it reads them once for all (generate.Batch). So between two tokens the Writer
-lets new requests in and ended ones out, and nobody waits until somebody else's reply has ended.
-
-A request is a Job. `submit` takes it or declines it, if too many are waiting; what is written comes
-out of the job's queue of events. Places are shared fairly:
+Replies that are written side by side read the weights once for all (generate.Batch). Between two
+tokens the Writer lets new requests in and ended ones out, so nobody waits until somebody else's
+reply has ended. A request is a Job. Places are shared fairly:
 
 - The last places are kept for jobs that have none yet, so that a request for 32 texts leaves room
   for short ones.
@@ -22,11 +19,12 @@ import queue
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 
 from chat import generate
+from chat.request import Refused
 from chat.stream import Text
 from model import device, fast
-from run import command
 
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
@@ -37,46 +35,45 @@ PACE = 2e-3
 FAILED = "the model failed; see the server's own output"
 
 
-class Declined(Exception):
-    """Why a job is not taken: the reason is "full", "closing" or "failed"."""
+@dataclass
+class Grown:
+    """What a row has grown by.
 
-    def __init__(self, reason, message):
-        super().__init__(message)
-        self.reason = reason
+    entries  with settings.alternatives, one for each token: (token, characters of the reply in
+             front of it, whether it is shown, and what generate.likeliest says of it)
+    parts    with Job.calls, what stream.Parts returned for each token
+    finish   why the row has ended, or None
+    """
+
+    text: str = ""
+    entries: list = field(default_factory=list)
+    parts: list = field(default_factory=list)
+    finish: str = None
+
+    def add(self, more):
+        """Grow by more."""
+        self.text += more.text
+        self.entries += more.entries
+        self.parts += more.parts
+        self.finish = more.finish
 
 
 class Job:
     """One request for a text behind each of its prompts.
 
-    events    what is written: {number of the prompt: [text, entries, finish]}. None says that
-              nothing more comes: `declined` says why, or the writer has failed
-    entries   with settings.alternatives, one for each token: (token, characters of the reply in
-              front of it, whether it is shown, and what generate.likeliest says of it)
-    calls     whether an event comes for every token, shown or not
-    client    a name for the client; places are shared out between clients
-    begun     how many prompts have a row; left: how many rows have not ended
-    gone      set by the client's thread when nobody waits any more
+    client  a name for the client; places are shared out between clients
     """
 
-    def __init__(self, prompts, settings, stop=(), stream=True, calls=False, client=None):
+    def __init__(self, prompts, settings, stop=(), stream=True, client=None):
         self.prompts, self.settings, self.stop = prompts, settings.check(), stop
-        self.stream, self.calls, self.client = stream, calls, client
-        self.events = queue.SimpleQueue()
+        self.stream, self.client = stream, client
+        self.events = queue.SimpleQueue()       # {number of a prompt: Grown}; a Refused is the end
         self.rows, self.tokens = [], 0
-        self.begun, self.left = 0, len(prompts)
-        self.declined, self.gone = None, False
+        self.begun, self.left = 0, len(prompts)     # prompts with a row; rows that have not ended
+        self.calls = False              # whether calls of tools are wanted, as Grown.parts
+        self.gone = False               # set by the client's thread when nobody waits any more
         self.written = {}               # the next event
         self.handed = 0.0               # when the last one was handed over
-
-    def hand_over(self):
-        """Give the client what has been written since the last event."""
-        self.events.put(self.written)
-        self.written, self.handed = {}, time.monotonic()
-
-    def write_nothing(self):
-        """End every row before its first token."""
-        self.written = {i: ["", [], "length"] for i in range(len(self.prompts))}
-        self.hand_over()
 
 
 class Writer(threading.Thread):
@@ -100,12 +97,12 @@ class Writer(threading.Thread):
         self.closing, self.failed = False, False
 
     def submit(self, job):
-        """Put a job into the queue; Declined if it cannot be."""
+        """Put a job into the queue; Refused if it cannot be."""
         with self.changed:
             if self.failed:
-                raise Declined("failed", FAILED)
+                raise Refused(500, FAILED)
             if self.closing:
-                raise Declined("closing", "the server is shutting down")
+                raise Refused(503, "the server is shutting down")
             self.waiting = collections.deque(other for other in self.waiting if not other.gone)
             if len(self.waiting) >= self.most_waiting:
                 self._make_room(job.client)
@@ -113,18 +110,16 @@ class Writer(threading.Thread):
             self.changed.notify()
 
     def _make_room(self, client):
-        """Decline the last job of the client with most jobs waiting, or else this client's."""
+        """Refuse the last job of the client with most jobs waiting, or else this client's."""
         n = len(self.waiting)
-        full = Declined("full", f"{n} requests are waiting already; try again later")
+        full = Refused(429, f"{n} requests are waiting already; try again later", code="queue_full")
         waiting = collections.Counter(other.client for other in self.waiting)
         greediest = max(waiting, key=waiting.get, default=client)
         theirs = [other for other in self.waiting if other.client == greediest and not other.begun]
         if not theirs or waiting[greediest] <= waiting[client] + 1:
             raise full
-        last = theirs[-1]
-        self.waiting.remove(last)
-        last.declined = full
-        last.events.put(None)
+        self.waiting.remove(theirs[-1])
+        theirs[-1].events.put(full)
 
     def close(self):
         """Take no more jobs; finish those that are there."""
@@ -139,7 +134,8 @@ class Writer(threading.Thread):
                     self._pass_on(row, token)
                 for row, (job, _, _) in list(self.texts.items()):
                     if job.gone:
-                        self._drop(row)
+                        self.batch.drop(row)
+                        del self.texts[row]
                 self.batch.read()
         except Exception as e:          # nobody may wait for a writer that is no more
             print(f"batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
@@ -147,16 +143,13 @@ class Writer(threading.Thread):
                 self.failed = True
                 writing = [job for job, _, _ in self.texts.values()]
                 for job in {*writing, *self.coming, *self.waiting}:
-                    job.events.put(None)
+                    job.events.put(Refused(500, FAILED))
             raise
 
     def _admit(self):
         """Let in the rows that fit; wait if there is nothing to do. False at the end."""
         with self.changed:
-            while True:
-                coming = self._next()
-                if coming or len(self.batch):
-                    break
+            while not (coming := self._next()) and not len(self.batch):
                 if self.closing:
                     return False
                 self.changed.wait()
@@ -198,34 +191,24 @@ class Writer(threading.Thread):
     def _pass_on(self, row, token):
         """Add a token that was written to the next event of its job."""
         job, i, text = self.texts[row]
+        grown = job.written.setdefault(i, Grown())
         job.tokens += 1
         before = text.length
-        shown = text.put(token)
-        entry = None
+        grown.text += text.put(token)
+        grown.parts += [text.piece] if job.calls else []
         if row.likeliest:
-            is_shown = token not in text.names and not text.hidden
-            entry = (token, before, is_shown, *row.likeliest[-1])
-        finish = row.finish
+            is_shown = token not in text.parts.names and text.parts.kind == "text"
+            grown.entries.append((token, before, is_shown, *row.likeliest[-1]))
+        grown.finish = row.finish
+        if text.stopped and not row.finish:
+            self.batch.drop(row)
         if text.stopped:
-            if not finish:
-                self.batch.drop(row)
-            finish = "stop"
-        if finish:
-            shown += text.end()
+            grown.finish = "stop"
+        if grown.finish:
+            grown.text += text.end()
+            grown.parts += [text.piece] if job.calls else []
             del self.texts[row]
-        if shown or entry or finish or job.calls:
-            event = job.written.setdefault(i, ["", [], None])
-            event[0] += shown
-            event[1] += [entry] if entry else []
-            event[2] = finish
-            due = time.monotonic() - job.handed >= PACE * len(self.batch)
-            if finish or job.stream and due:
-                job.hand_over()
-
-    def _drop(self, row):
-        self.batch.drop(row)
-        del self.texts[row]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+        now = time.monotonic()
+        if grown.finish or job.stream and now - job.handed >= PACE * len(self.batch):
+            job.events.put(job.written)
+            job.written, job.handed = {}, now

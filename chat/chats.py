@@ -18,9 +18,9 @@ from collections import Counter
 from pathlib import Path
 
 from chat import grading
-from chat.comparisons import checked_row, from_pair, from_ultrafeedback, trees, walk_tree
-from chat.datasets import GOOD, beside, from_messages, from_sharegpt, from_ultrachat
-from chat.datasets import gsm8k_parts, in_turns, schema, with_system
+from chat.comparisons import checked_row, from_pair, from_tree, from_ultrafeedback, messages_of
+from chat.comparisons import trees, walk_tree
+from chat.datasets import GOOD, beside, from_messages, gsm8k_parts, in_turns, schema, with_system
 from chat.rows import list_of, number_of, read_rows, report, rows, shown, text_of
 from chat.template import Unusable
 from run import command
@@ -43,24 +43,23 @@ def finished(messages, notes):
 def conversation_of(row, name, notes, lang):
     """The conversation in a row of a schema; of a comparison the one with the best reply."""
     if name in ("pair", "ultrafeedback"):
-        comparison = comparison_in(row, name, notes)
-        best = comparison.replies[comparison.scores.index(max(comparison.scores))]
-        return [*comparison.prompt, {"role": "assistant", "content": best}]
+        [(prompt, replies, scores)] = comparisons_of(row, name, notes, lang)
+        best = replies[scores.index(max(scores))]
+        return [*prompt, {"role": "assistant", "content": best}]
     for key in GOOD:
         if isinstance(row, dict) and row.get(key) is False:
             raise Unusable("an example of what not to say", f"{key} is false")
     if name == "tree":
-        messages = walk_tree(row["prompt"], notes, lang)[0]
+        messages = messages_of(walk_tree(row["prompt"], notes, lang)[0])
     elif name == "gsm8k":
         question, answer = text_of(row["question"], "question"), text_of(row["answer"], "answer")
         messages = [{"role": "user", "content": question},
                     {"role": "assistant", "content": gsm8k_parts(answer, notes)}]
-    elif name == "ultrachat":
-        messages = from_ultrachat(row["data"], notes)
-    elif name == "sharegpt":
-        messages = from_sharegpt(row["conversations"], notes)
     else:
         messages = from_messages(row if name == "list" else row[name], notes)
+    for m in messages if name == "conversations" else ():   # as ChatGPT's pages have them
+        if isinstance(m["content"], str):
+            m["content"] = m["content"].strip()
     return finished(with_system(beside(row), messages), notes)
 
 
@@ -72,28 +71,22 @@ def answerable(comparison, notes):
     return comparison._replace(prompt=prompt)
 
 
-def comparison_in(row, name, notes):
-    """The Comparison in a row of pairs or of replies with scores."""
-    read = from_pair if name == "pair" else from_ultrafeedback
-    return answerable(read(row, notes), notes)
-
-
 def comparisons_of(row, name, notes, lang):
     """The Comparisons in a row of a schema."""
     if name in ("pair", "ultrafeedback"):
-        return [comparison_in(row, name, notes)]
+        read = from_pair if name == "pair" else from_ultrafeedback
+        return [answerable(read(row, notes), notes)]
     if name != "tree":
         expected = "chosen and rejected, UltraFeedback's completions or OpenAssistant's ranks"
         raise Unusable(f"{name} has no replies to compare", f"expected {expected}")
-    found, ranked = [], False
-    for comparison in walk_tree(row["prompt"], notes, lang)[1]:
-        ranked = True
+    compared, found = list(from_tree(row["prompt"], notes, lang)), []
+    if not compared:
+        raise Unusable("tree without ranked replies")
+    for comparison in compared:
         try:
             found.append(answerable(comparison, notes))
         except Unusable as e:                   # the others of the tree can be used
             notes[e.reason] += 1
-    if not ranked:
-        raise Unusable("tree without ranked replies")
     return found
 
 
@@ -143,10 +136,7 @@ def conversations(path, notes, lang="en"):
 
 def comparisons(path, notes, lang="en"):
     """Yield (where, Comparison) of a file of pairs, replies with scores, or trees with ranks."""
-    def read(row, name):
-        return comparisons_of(row, name, notes, lang)
-
-    return read_file(path, notes, read)
+    return read_file(path, notes, lambda row, name: comparisons_of(row, name, notes, lang))
 
 
 def task_of(row):
@@ -204,23 +194,18 @@ def parse_args(argv=None):
 SHOWN = {"text": "{}", "tool": "[{}", "output": " = {}]"}
 
 
+def parts_of(message):
+    """The content of a message as parts."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def show(where, messages):
     """Print a conversation, with calls of the calculator in brackets."""
     print(where)
     for m in messages:
-        content = m["content"]
-        if isinstance(content, list):
-            content = "".join(SHOWN[part["type"]].format(part["text"]) for part in content)
+        content = "".join(SHOWN[part["type"]].format(part["text"]) for part in parts_of(m))
         print(f"  {m['role']:10} {content}" + "  (not learned)" * (not m.get("weight", 1)))
-
-
-def count_calls(messages):
-    """How often the calculator is called in a conversation."""
-    n = 0
-    for m in messages:
-        if isinstance(m["content"], list):
-            n += sum(part["type"] == "tool" for part in m["content"])
-    return n
 
 
 def main(argv=None):
@@ -232,8 +217,9 @@ def main(argv=None):
             if n < args.show:
                 show(where, messages)
             n += 1
-            turns += len(messages)
-            calls += count_calls(messages)
+            for m in messages:
+                turns += 1
+                calls += sum(part["type"] == "tool" for part in parts_of(m))
         said = report(notes)
         counts = f"{n:,} conversations, {turns:,} messages, {calls:,} calls of the calculator"
         print(f"{path}: {counts}" + f"; {said}" * bool(said))

@@ -13,7 +13,6 @@ from chat import template
 from chat.datasets import beside, from_messages, in_turns, with_system
 from chat.rows import list_of, number_of, shown, text_of
 from chat.template import Unusable
-from run import command
 
 
 class Comparison(NamedTuple):
@@ -53,23 +52,18 @@ def is_usable(m, notes, lang):
     elif m.get("review_result") is False:
         why = "not passed by review"
     elif not m["text"].strip():
-        why = "empty message"
+        why = "without a text"
     else:
         return True
     notes[f"message {why}"] += 1
     return False
 
 
-def best_first(replies):
-    """Replies to one message by their rank, 0 the best; those without a rank come last."""
-    return sorted(replies, key=lambda m: (m.get("rank") is None, m.get("rank") or 0))
-
-
 def walk_tree(root, notes, lang):
-    """A tree -> (the conversation along the best replies, an iterator over Comparisons)
+    """A tree -> (the path of the best replies, [(path, the ranked replies to its last message)])
 
-    A Comparison has the ranked replies to one message. A path is (the path before, message), so
-    that the paths of a deep tree share their beginnings.
+    A path is (the path before, message), so that the paths of a deep tree share their beginnings;
+    messages_of makes a list of it. The best reply has the rank 0. Replies without one come last.
     """
     best, compared = None, []
     todo = [(root, None, True)] if is_usable(root, notes, lang) else []
@@ -79,18 +73,12 @@ def walk_tree(root, notes, lang):
         if on_best:
             best = path
         replies = [r for r in m.get("replies") or [] if is_usable(r, notes, lang)]
-        replies = best_first(replies)
+        replies.sort(key=lambda r: (r.get("rank") is None, r.get("rank") or 0))
         ranked = [r for r in replies if r.get("rank") is not None and r["role"] == "assistant"]
         if len(ranked) > 1:
             compared.append((path, ranked))
-        todo += [(r, path, on_best and i == 0) for i, r in reversed(list(enumerate(replies)))]
-    return messages_of(best), (comparison_of(*each) for each in compared)
-
-
-def comparison_of(path, ranked):
-    """The Comparison of the ranked replies to the last message of a path."""
-    scores = [-r["rank"] for r in ranked]       # 0 is the best
-    return Comparison(messages_of(path), [r["text"] for r in ranked], scores)
+        todo += [(r, path, on_best and r is replies[0]) for r in reversed(replies)]
+    return best, compared
 
 
 def messages_of(path):
@@ -100,6 +88,13 @@ def messages_of(path):
         path, message = path
         found.append(message)
     return found[::-1]
+
+
+def from_tree(root, notes, lang):
+    """Yield a Comparison for each message of a tree with ranked replies."""
+    for path, ranked in walk_tree(root, notes, lang)[1]:
+        scores = [-r["rank"] for r in ranked]
+        yield Comparison(messages_of(path), [r["text"] for r in ranked], scores)
 
 
 def checked_row(row):
@@ -115,31 +110,26 @@ def trees(rows, notes):
 
     Of two messages with one id the first counts: with both, a message could be its own ancestor.
     """
-    by_id, messages, seen = {}, [], 0
+    by_id = {}
     for where, row in rows:
         if row["message_id"] in by_id:
             notes["second message of one message_id"] += 1
         else:
-            by_id[row["message_id"]] = row
-            messages.append((where, row))
-    for _, row in messages:
+            by_id[row["message_id"]] = where, row
+    for _, row in by_id.values():
         if row["parent_id"] in by_id:
-            by_id[row["parent_id"]]["replies"].append(row)
-    roots = [(where, row) for where, row in messages if row["parent_id"] is None]
-    todo = [row for _, row in roots]
+            _, parent = by_id[row["parent_id"]]
+            parent["replies"].append(row)
+    roots = [(where, row) for where, row in by_id.values() if row["parent_id"] is None]
+    lost, todo = len(by_id), [row for _, row in roots]
     while todo:
-        seen, todo = seen + len(todo), [reply for row in todo for reply in row["replies"]]
-    if seen < len(messages):
-        notes["message whose tree has no beginning"] += len(messages) - seen
+        lost, todo = lost - len(todo), [reply for row in todo for reply in row["replies"]]
+    if lost:
+        notes["message whose tree has no beginning"] += lost
     return roots
 
 
 MARKER = re.compile(r"(?:\n\n|\A\s*)(Human|Assistant):(?: |(?=\n|\Z))")
-
-
-def is_transcript(text):
-    """Whether a text begins as those of HH-RLHF do."""
-    return bool(MARKER.match(text))
 
 
 def is_prompt_transcript(text):
@@ -154,14 +144,13 @@ def from_transcript(text):
 
     The text before the first Human or Assistant is the system message.
     """
-    found = list(MARKER.finditer(text))
-    if not found:
+    begin, *turns = MARKER.split(text)
+    if not turns:
         raise Unusable("no transcript", f"one has '\\n\\nHuman: ', this begins with {text[:40]!r}")
-    begin = text[:found[0].start()].strip()
-    out = [{"role": "system", "content": begin}] if begin else []
-    for m, end in zip(found, [m.start() for m in found[1:]] + [len(text)]):
-        role = "user" if m[1] == "Human" else "assistant"
-        out.append({"role": role, "content": text[m.end():end].strip()})
+    out = [{"role": "system", "content": begin.strip()}] if begin.strip() else []
+    for who, said in zip(turns[0::2], turns[1::2]):
+        role = "user" if who == "Human" else "assistant"
+        out.append({"role": role, "content": said.strip()})
     return out
 
 
@@ -186,7 +175,7 @@ def from_side(side, prompt, notes):
     """The conversation that was chosen or rejected, with the prompt before it if it lacks that."""
     if not isinstance(side, str):
         messages = from_messages([side] if isinstance(side, dict) else side, notes)
-    elif is_transcript(side) or not prompt:
+    elif MARKER.match(side) or not prompt:
         messages = from_transcript(side)
     else:
         messages = [{"role": "assistant", "content": side}]
@@ -213,17 +202,12 @@ def with_prompt(prompt, messages):
     return prompt + messages
 
 
-def is_reply(messages):
-    """Whether messages end with one of the assistant."""
-    return bool(messages) and messages[-1]["role"] == "assistant"
-
-
 def from_pair(row, notes):
     """The Comparison of chosen and rejected. Unusable if more than their last reply differs."""
     system, prompt, sides = beside(row), from_prompt(row, notes), []
     as_transcript = isinstance(row.get("prompt"), str) and is_prompt_transcript(row["prompt"])
     for side in (row["chosen"], row["rejected"]):
-        if as_transcript and isinstance(side, str) and not is_transcript(side):
+        if as_transcript and isinstance(side, str) and not MARKER.match(side):
             side = side.strip()                 # as the other replies of a transcript
         messages = from_side(side, prompt, notes)
         last = messages[-1] if messages else {"role": "assistant", "content": None}
@@ -232,8 +216,9 @@ def from_pair(row, notes):
             raise Unusable("pair with an empty message")
         sides.append(in_turns(with_system(system, messages), notes))
     chosen, rejected = sides
-    if not is_reply(chosen) or not is_reply(rejected):
-        raise Unusable("pair that does not end with a reply")
+    for side in sides:
+        if not side or side[-1]["role"] != "assistant":
+            raise Unusable("pair that does not end with a reply")
     replies = [chosen[-1]["content"], rejected[-1]["content"]]
     if chosen[:-1] != rejected[:-1]:
         raise Unusable("pair that differs before its last reply")
@@ -268,7 +253,3 @@ def from_ultrafeedback(row, notes):
         raise Unusable("replies that all have one score, or are empty")
     question = [{"role": "user", "content": text_of(row["instruction"], "instruction")}]
     return Comparison(with_system(beside(row), question), replies, scores)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -14,6 +14,7 @@ speaker and reasoning are noted.
 Sources: the data sets' cards; openai/grade-school-math (the calculator's annotations).
 """
 
+import itertools
 import re
 from collections import OrderedDict
 
@@ -21,7 +22,6 @@ from chat import template
 from chat.rows import is_message, list_of, read_json, shown, text_of
 from chat.template import Unusable
 from chat.tools import calculator
-from run import command
 
 # A row is in the first schema of which it has all keys. Their order matters: a row of pairs may
 # hold its best conversation as messages, too.
@@ -31,8 +31,8 @@ SCHEMAS = {
     "tree": ("prompt", "message_tree_id"),
     "message": ("message_id", "parent_id", "text"),
     "messages": ("messages",),
-    "ultrachat": ("data",),
-    "sharegpt": ("conversations",),
+    "data": ("data",),
+    "conversations": ("conversations",),
     "conversation": ("conversation",),
     "gsm8k": ("question", "answer"),
 }
@@ -42,29 +42,27 @@ def schema(row):
     """The name of a row's schema. Columns that are null count only if no other schema fits."""
     if isinstance(row, list):
         return "list"
-    null = None
-    for name, keys in SCHEMAS.items():
-        if isinstance(row, dict) and all(key in row for key in keys):
-            if all(row[key] is not None for key in keys):
-                return name
-            null = null or name
-    if null:
-        return null
+    fit, filled = [], []
+    if isinstance(row, dict):
+        fit = [name for name, keys in SCHEMAS.items() if row.keys() >= set(keys)]
+        filled = [name for name in fit if None not in [row[key] for key in SCHEMAS[name]]]
+    if fit:
+        return (filled or fit)[0]
     found = f"the keys {', '.join(row)}"[:200] if isinstance(row, dict) else repr(row)[:60]
     known = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in SCHEMAS.items())
     raise Unusable("of no known schema", f"{found}; known are {known}")
 
 
 # Who speaks, as data sets call them. "call" is a message that is nothing but a call of a tool.
-ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
-    "bard": "assistant", "bing": "assistant", "claude": "assistant", "gemini": "assistant",
-    "bot": "assistant", "ai": "assistant",
-    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
-    "function_response": "tool", "tool_response": "tool",
-    "function_call": "call", "tool_call": "call"}
+ROLES = {}
+for _role, _names in {
+    "system": "system developer",
+    "user": "user human prompter",
+    "assistant": "assistant gpt model chatgpt bard bing claude gemini bot ai",
+    "tool": "tool function observation ipython function_response tool_response",
+    "call": "function_call tool_call",
+}.items():
+    ROLES |= dict.fromkeys(_names.split(), _role)
 
 # Keys of a message or of a row.
 CONTENT = ("content", "value", "text")
@@ -79,17 +77,15 @@ SYSTEM = ("system", "system_prompt", "systemPrompt", "system_message", "systemMe
           "custom_instructions")
 TOOLS = ("tools", "functions", "xml_tools", "python_tools")
 GOOD = ("label", "kto_tag")                             # KTO: false marks what not to say
-BESIDE = {*MEDIA, *ABOUT, *SYSTEM, *TOOLS, "weight", "train", "chat_template_kwargs"}
 
 
 def role_of(m):
     """Who speaks: system, user, assistant, tool or call."""
     if not isinstance(m, dict):
         raise Unusable("no message", shown(m))
-    spelled = m.get("role")
-    spelled = m.get("from") if spelled is None else spelled
-    role = ROLES.get(spelled) if isinstance(spelled, str) else None
-    if role is None and isinstance(spelled, str):
+    spelled = m["from"] if m.get("role") is None and "from" in m else m.get("role")
+    role = None
+    if isinstance(spelled, str):
         role = ROLES.get(spelled.strip().lower().replace("-", "_").replace(" ", "_"))
     if role is None:
         detail = f"expected system, user, assistant or tool, found {shown(m)}"
@@ -98,19 +94,18 @@ def role_of(m):
 
 
 def content_of(m):
-    """The content of a message, a text or parts; None if it has none."""
-    for key in CONTENT:
-        if m.get(key) is not None:
-            content = m[key]
-            return [renamed(part) for part in content] if isinstance(content, list) else content
-    return m.get("refusal")                     # OpenAI's API puts it there
+    """The content of a message, a text or parts; None if it has none.
 
-
-def renamed(part):
-    """A part with its text under "text"; LLaMA-Factory has it under "value"."""
-    if isinstance(part, dict) and part.get("text") is None and isinstance(part.get("value"), str):
-        return {**part, "text": part["value"]}
-    return part
+    OpenAI's API has a refusal in a field of its own. LLaMA-Factory has a part's text under "value".
+    """
+    found = [m[key] for key in CONTENT if m.get(key) is not None]
+    content = found[0] if found else m.get("refusal")
+    if isinstance(content, list):
+        content = list(content)
+        for i, part in enumerate(content):
+            if isinstance(part, dict) and part.get("text") is None and "value" in part:
+                content[i] = {**part, "text": part["value"]}
+    return content
 
 
 def refuse_keys(holder, keys=MEDIA):
@@ -120,29 +115,25 @@ def refuse_keys(holder, keys=MEDIA):
             raise Unusable(f"with {key}", shown(holder[key]))
 
 
-def weight_of(holder):
-    """0 for what is not to be learned, 1 for what is; None if nothing says so."""
+def read_fields(m, role, notes):
+    """The weight of a message: 0 if it is not to be learned, else 1. Notes what is left out of it.
+    """
+    refuse_keys(m)
     for key in LEARNED_IN_PARTS:
-        if holder.get(key):
-            raise Unusable(template.PARTLY, f"{key} is {shown(holder[key])}")
-    weights = [holder[key] for key in LEARNED if holder.get(key) is not None]
+        if m.get(key):
+            raise Unusable(template.PARTLY, f"{key} is {shown(m[key])}")
+    weights = [m[key] for key in LEARNED if m.get(key) is not None]
     for weight in weights:
         if not isinstance(weight, (bool, int, float)) or weight not in (0, 1):
             raise Unusable("a weight that is neither 0 nor 1", shown(weight))
-    return int(min(weights)) if weights else None
-
-
-def read_fields(m, role, notes):
-    """The weight of a message. Notes what is left out of it."""
-    refuse_keys(m)
-    weight = weight_of(m)
-    if weight == 1 and role == "user":
+    weight = int(min(weights, default=1))
+    if weights and weight and role == "user":
         notes["message of the user that is to be learned, which it is not"] += 1
     if any(m.get(key) for key in REASONING):
         notes["reasoning beside a reply, which is left out"] += 1
     if m.get("name") and role in template.ROLES:
         notes["name of a speaker, which is left out"] += 1
-    return weight if role == "assistant" and weight is not None else 1
+    return weight if role == "assistant" else 1
 
 
 def calls_of(m, role):
@@ -172,75 +163,67 @@ def expression_of(call):
     return expression
 
 
-class Calls:
-    """The calls of one reply that have no result yet, and the results of all."""
+def add_call(calls, group, name=None):
+    """Note a call that waits for its result, under its id if it has one. group: [its part]"""
+    calls[name if isinstance(name, str) and name not in calls else object()] = group
 
-    def __init__(self):
-        self.open = OrderedDict()               # id of the call, or an object() of its own -> part
-        self.outputs = {}                       # id() of a part -> result
 
-    def add(self, part, call=None):
-        """Note a call, whose part of the reply it is, under its id if it has one."""
-        name = call.get("id") if isinstance(call, dict) else None
-        self.open[name if isinstance(name, str) and name not in self.open else object()] = part
-
-    def answer(self, m):
-        """Give a result to the call of its tool_call_id, or without one to the first open call."""
-        result = template.checked_content(0, "tool", content_of(m))
-        name = m.get("tool_call_id")
-        if isinstance(name, str) and name in self.open:
-            part = self.open.pop(name)
-        elif self.open and not (isinstance(name, str) and isinstance(next(iter(self.open)), str)):
-            part = self.open.popitem(last=False)[1]
-        else:
+def add_result(calls, m):
+    """Put a tool's message behind the call of its tool_call_id, or else behind the first call."""
+    result = template.checked_content(0, "tool", content_of(m))
+    name = m.get("tool_call_id")
+    if not isinstance(name, str) or name not in calls:
+        first = next(iter(calls), None)
+        if first is None or isinstance(name, str) and isinstance(first, str):
             raise Unusable("a tool's message that nobody called for", shown(m))
-        self.outputs[id(part)] = result
-
-    def with_outputs(self, parts):
-        """The parts of a reply, with its result behind each call."""
-        found = []
-        for part in parts:
-            found.append(part)
-            if id(part) in self.outputs:
-                found.append({"type": "output", "text": self.outputs[id(part)]})
-        return found
+        name = first
+    calls.pop(name).append({"type": "output", "text": result})
 
 
-def without_output(parts):
-    """The calls among an assistant's parts that no output follows."""
+def groups_of(content, called, calls):
+    """The parts of a reply, each in a list of its own, to which a call's result will be added.
+
+    called: the calls beside the content. calls: those that wait for a result, which are added here.
+    """
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}] if content else []
+    parts = list_of(content or [], "the content of a message")
     kinds = [part.get("type") if isinstance(part, dict) else None for part in parts]
-    found = zip(parts, kinds, [*kinds[1:], None])
-    return [part for part, kind, after in found if kind == "tool" and after != "output"]
+    groups = [[part] for part in parts]
+    for group, kind, after in zip(groups, kinds, [*kinds[1:], None]):
+        if kind == "tool" and after != "output":
+            add_call(calls, group)
+    for call in called:
+        groups.append([{"type": "tool", "text": expression_of(call)}])
+        add_call(calls, groups[-1], call.get("id"))
+    return groups
 
 
 def texts_in_turn(turns):
     """The texts of turns that do not say who speaks; [] if one of them does.
 
-    A turn is a text (LIMA), {"input", "output"} (Capybara) or [question, reply] (Gradio).
+    A turn is a text (UltraChat), {"input", "output"} (Capybara) or [question, reply] (Gradio).
     """
     texts = []
     for turn in turns:
-        if isinstance(turn, dict):
-            turn = [turn["input"], turn["output"]] if turn.keys() == {"input", "output"} else []
-        said = turn if isinstance(turn, list) and len(turn) == 2 else [turn]
-        if not all(isinstance(text, str) for text in said):
-            return []
-        texts += said
-    return texts
+        if isinstance(turn, dict) and turn.keys() == {"input", "output"}:
+            turn = [turn["input"], turn["output"]]
+        texts += turn if isinstance(turn, list) and len(turn) == 2 else [turn]
+    return texts if all(isinstance(text, (str, type(None))) for text in texts) else []
 
 
 def from_messages(messages, notes):
-    """Messages as Hugging Face, OpenAI or ShareGPT write them -> [{"role", "content"}]
+    """Messages as Hugging Face, OpenAI, ShareGPT or UltraChat write them -> [{"role", "content"}]
 
     Calls of the calculator become parts of the reply that they belong to. A reply that is not to be
     learned gets "weight" 0. The order is not changed; in_turns does that.
     """
-    out, calls = [], Calls()
-    messages = read_json(messages, "the messages")          # a text, in columns of some
-    messages = list_of(messages, "messages")
+    out, calls = [], OrderedDict()
+    messages = list_of(read_json(messages, "the messages"), "messages")     # a text in some columns
     texts = [] if messages and is_message(messages[0]) else texts_in_turn(messages)
-    if len(texts) > 1:
-        return from_ultrachat(texts, notes)
+    if len(texts) > 1:                          # the user's and the assistant's in turn
+        who = itertools.cycle(["user", "assistant"])
+        return [{"role": role, "content": text} for role, text in zip(who, texts)]
     for m in messages:
         role = role_of(m)
         called = calls_of(m, role) if role == "call" or not CALLS.isdisjoint(m) else []
@@ -248,75 +231,40 @@ def from_messages(messages, notes):
         role = "assistant" if role == "call" else role
         weight = read_fields(m, role, notes) if len(m) > 2 else 1
         if role == "tool":
-            calls.answer(m)
+            add_result(calls, m)
             continue
-        before = out[-1] if out else {"role": None, "content": None}
-        goes_on = role == before["role"] == "assistant" and isinstance(before["content"], list)
-        if not called and not goes_on and not isinstance(content, list):
-            out.append({"role": role, "content": content})
-            calls.open.clear()
-        else:                                   # parts of one reply
-            if isinstance(content, str):
-                content = [{"type": "text", "text": content}] if content else []
-            parts = list_of(content or [], "the content of a message")
-            expressions = [{"type": "tool", "text": expression_of(call)} for call in called]
-            if goes_on:
-                if before.get("weight", 1) != weight:
-                    raise Unusable(template.PARTLY)
-                before["content"] += parts + expressions
-            else:
-                out.append({"role": role, "content": parts + expressions})
-                calls.open.clear()
-            for part in without_output(parts):
-                calls.add(part)
-            for part, call in zip(expressions, called):
-                calls.add(part, call)
+        last = out[-1] if out else {"role": None, "content": None}
+        goes_on = role == last["role"] == "assistant" and isinstance(last["content"], list)
+        in_parts = called or goes_on or isinstance(content, list)
+        if not goes_on:
+            out.append({"role": role, "content": [] if in_parts else content})
+            calls.clear()
+        elif last.get("weight", 1) != weight:
+            raise Unusable(template.PARTLY)
+        if in_parts:
+            out[-1]["content"] += groups_of(content, called, calls)
         if weight != 1:
             out[-1]["weight"] = weight
     for m in out:
         if isinstance(m["content"], list):
-            m["content"] = calls.with_outputs(m["content"])
+            m["content"] = list(itertools.chain.from_iterable(m["content"]))
     return out
-
-
-def from_sharegpt(turns, notes):
-    """ShareGPT's turns, without the white space that ChatGPT's pages had around each text."""
-    out = from_messages(turns, notes)
-    for m in out:
-        if isinstance(m["content"], str):
-            m["content"] = m["content"].strip()
-    return out
-
-
-def from_ultrachat(turns, notes):
-    """Texts of which the user wrote the first, the assistant the second, and so on."""
-    turns = list_of(turns, "data")
-    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
 
 
 # ------------------------------------------------------- what a row says beside its messages
 
 
-def refuse_row(row):
-    """Unusable for a row with an image, a passage or other tools, or one not to be learned."""
+def system_of(row):
+    """[the system message] that stands in the row itself, or [].
+
+    Unusable for a row with an image, a passage or other tools, or one not to be learned.
+    """
     refuse_keys(row, MEDIA + ABOUT)
     if row.get("weight") == 0 or row.get("train") is False:
         raise Unusable("a row that is not to be learned")
     for key in TOOLS:
-        tools = row.get(key)
-        if isinstance(tools, str):
-            tools = None if tools.strip() in ("", "None") else read_json(tools, "the tools")
-        if not isinstance(tools, list):
-            tools = [tools] if tools else []
-        for tool in tools:
-            function = tool.get("function", tool) if isinstance(tool, dict) else {}
-            name = function.get("name") if isinstance(function, dict) else None
-            if name != "calculator":
-                raise Unusable("offers other tools than calculator(expression)", shown(tool))
-
-
-def system_of(row):
-    """[the system message] that stands in the row itself, or []."""
+        if row.get(key):
+            refuse_tools(row[key])
     for key in SYSTEM:
         text = row.get(key)
         if text is not None and text_of(text, key).strip():
@@ -324,15 +272,28 @@ def system_of(row):
     return []
 
 
+def refuse_tools(tools):
+    """Unusable if a row offers other tools than the calculator."""
+    if isinstance(tools, str) and tools.strip() in ("", "None"):
+        return
+    tools = read_json(tools, "the tools")
+    if not isinstance(tools, list):
+        tools = [tools] if tools else []
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, dict) else {}
+        if not isinstance(function, dict) or function.get("name") != "calculator":
+            raise Unusable("offers other tools than calculator(expression)", shown(tool))
+
+
 def beside(row):
-    """[the system message] that stands beside a row's messages, or []. Refuses as refuse_row."""
-    if not isinstance(row, dict) or BESIDE.isdisjoint(row):
+    """[the system message] beside a row's messages, or []. Unusable as for system_of."""
+    if not isinstance(row, dict):
         return []
+    found = system_of(row)
     settings = row.get("chat_template_kwargs")  # SmolTalk 2's, TRL's
-    found = []
-    for holder in (row, settings if isinstance(settings, dict) else {}):
-        refuse_row(holder)
-        found = found or system_of(holder)
+    if isinstance(settings, dict):
+        of_settings = system_of(settings)
+        found = found or of_settings
     return found
 
 
@@ -382,7 +343,3 @@ def in_turns(messages, notes):
     messages, mended = template.in_turns(messages)
     notes.update(mended)
     return messages
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -3,17 +3,14 @@
     python sample.py export --gguf longhand.gguf                  float32
     python sample.py export --gguf longhand.gguf --type q8_0      a quarter of the size
 
-The file:
-
     header      "GGUF", the version, how many tensors and how many entries
-    entries     key, kind, value: the sizes of the model, the vocabulary, its merges, how a chat is
-                written
+    entries     key, kind, value: the sizes of the model, its vocabulary, how a chat is written
     table       of each tensor: its name, its shape, its kind, where its data begins
     data        of each tensor, from a multiple of 32 bytes on
 
-All numbers are little-endian. The first dimension of a shape is the one whose numbers are next to
-each other in memory. q8_0 cuts a matrix into blocks of 32 numbers x, and keeps of each the scale
-d = max|x| / 127 as float16 and round(x / d) as bytes.
+All numbers are little-endian, and a shape begins with its last dimension. q8_0 cuts a matrix into
+blocks of 32 numbers x, and keeps of each the scale d = max|x| / 127 as float16 and round(x / d) as
+bytes.
 
 Source: the GGUF specification, version 3, of the ggml project.
 """
@@ -22,9 +19,8 @@ import argparse
 import struct
 from pathlib import Path
 
-from model import cores                 # noqa: F401  before numpy
+import sample                           # before numpy
 import numpy as np
-import sample
 from chat import models
 from run import command, disk
 from tokens import huggingface, patterns
@@ -34,6 +30,7 @@ ALIGNMENT = 32
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9      # kinds of values
 FORMATS = {UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?"}
 F32, Q8_0 = 0, 8                                                    # kinds of tensors
+TYPES = ("f32", "q8_0")                                             # of the matrices in a file
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5                  # kinds of tokens
 BLOCK_Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
 # Our patterns, and the ones of llama.cpp that cut a text in the same way.
@@ -68,22 +65,19 @@ def quantize(x):
     return blocks.tobytes()
 
 
-def text(s):
-    """A text: its length in bytes, and the bytes."""
-    data = s.encode("utf-8")
-    return struct.pack("<Q", len(data)) + data
-
-
 def value(kind, x):
-    """A text or a number."""
-    return text(x) if kind == STRING else struct.pack(FORMATS[kind], x)
+    """A number, or a text: its length in bytes, and the bytes."""
+    if kind != STRING:
+        return struct.pack(FORMATS[kind], x)
+    data = x.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data
 
 
 def entry(key, kind, x):
     """An entry: a key with a value, or with a list of values of one kind."""
     if not isinstance(x, list):
-        return text(key) + struct.pack("<I", kind) + value(kind, x)
-    head = text(key) + struct.pack("<IIQ", ARRAY, kind, len(x))
+        return value(STRING, key) + struct.pack("<I", kind) + value(kind, x)
+    head = value(STRING, key) + struct.pack("<IIQ", ARRAY, kind, len(x))
     return head + b"".join(value(kind, each) for each in x)
 
 
@@ -94,9 +88,8 @@ def tensors_of(params, cfg):
         "position_embd.weight": params["wpe.weight"],
     }
     for i in range(cfg.n_layer):
-        for name, ours in BLOCK.items():
-            weight = params[f"h.{i}.{ours}.weight"]
-            tensors[f"blk.{i}.{name}.weight"] = weight.T if weight.ndim == 2 else weight
+        for name, ours in BLOCK.items():            # .T does not change a vector
+            tensors[f"blk.{i}.{name}.weight"] = params[f"h.{i}.{ours}.weight"].T
             tensors[f"blk.{i}.{name}.bias"] = params[f"h.{i}.{ours}.bias"]
     tensors["output_norm.weight"] = params["ln_f.weight"]
     tensors["output_norm.bias"] = params["ln_f.bias"]
@@ -105,31 +98,28 @@ def tensors_of(params, cfg):
 
 def pattern_of(tokenizer):
     """llama.cpp's name of the tokenizer's pattern; ValueError if GGUF cannot say what it does."""
-    found = None
-    for ours, theirs in PATTERNS.items():
-        if patterns.PATTERNS[ours] == tokenizer.pattern and found is None:
-            found = theirs
-    if found is None or tokenizer.normalize:
-        shown = str(tokenizer.pattern)[:60]
-        raise ValueError(
-            f"the tokenizer's pattern {shown!r} is none that llama.cpp knows; "
-            f"a GGUF file needs one of {', '.join(PATTERNS)}"
-        )
     for token, flags in tokenizer.flags.items():
         if flags.lstrip or flags.rstrip or flags.single_word:
             raise ValueError(
                 f"the token {token!r} takes white space along or stands for whole words only "
                 "(lstrip, rstrip, single_word), which GGUF cannot say"
             )
-    return found
+    for ours, theirs in PATTERNS.items():
+        if patterns.PATTERNS[ours] == tokenizer.pattern and not tokenizer.normalize:
+            return theirs
+    raise ValueError(
+        f"the tokenizer's pattern {str(tokenizer.pattern)[:60]!r} is none that llama.cpp knows; "
+        f"a GGUF file needs one of {', '.join(PATTERNS)}"
+    )
 
 
-def vocabulary_entries(tokenizer, size, chats):
-    """The entries that describe the tokenizer, for a model of `size` tokens.
+def entries_of(cfg, tokenizer, kind, name, chats):
+    """The entries (key, kind of value, value): the sizes of the model, then its vocabulary.
 
     chats: whether the model holds conversations. If not it goes on with documents, and the token
     that stands before each of them begins and ends a text.
     """
+    size = cfg.vocab_size
     tokens = [f"[unused {i}]" for i in range(size)]
     kinds = [UNUSED] * size
     for token, i in tokenizer.ranks.items():
@@ -137,33 +127,10 @@ def vocabulary_entries(tokenizer, size, chats):
     for names, kind in ((tokenizer.special_tokens, CONTROL), (tokenizer.words, USER_DEFINED)):
         for name, i in names.items():
             tokens[i], kinds[i] = name, kind
-    merges = []
-    for pair in huggingface.all_merges(tokenizer.ranks):
-        merges.append(" ".join(map(to_characters, pair)))
-    special = tokenizer.special_tokens
-    begin = special.get("<|endoftext|>")
-    end = special.get("<|im_end|>") if chats else begin
+    pairs = huggingface.all_merges(tokenizer.ranks)
+    begin = tokenizer.special_tokens.get("<|endoftext|>")
+    end = tokenizer.special_tokens.get("<|im_end|>") if chats else begin
     entries = [
-        ("tokenizer.ggml.model", STRING, "gpt2"),
-        ("tokenizer.ggml.pre", STRING, pattern_of(tokenizer)),
-        ("tokenizer.ggml.tokens", STRING, tokens),
-        ("tokenizer.ggml.token_type", INT32, kinds),
-        ("tokenizer.ggml.merges", STRING, merges),
-    ]
-    if begin is not None:
-        entries.append(("tokenizer.ggml.bos_token_id", UINT32, begin))
-    if end is not None:
-        entries.append(("tokenizer.ggml.eos_token_id", UINT32, end))
-    before_text = not chats and begin is not None
-    entries.append(("tokenizer.ggml.add_bos_token", BOOL, before_text))
-    if chats:
-        entries.append(("tokenizer.chat_template", STRING, huggingface.CHAT_TEMPLATE))
-    return entries
-
-
-def model_entries(cfg, kind, name):
-    """The entries that describe the model."""
-    return [
         ("general.architecture", STRING, "gpt2"),
         ("general.name", STRING, name),
         ("general.alignment", UINT32, ALIGNMENT),
@@ -175,32 +142,38 @@ def model_entries(cfg, kind, name):
         ("gpt2.feed_forward_length", UINT32, 4 * cfg.n_embd),
         ("gpt2.attention.head_count", UINT32, cfg.n_head),
         ("gpt2.attention.layer_norm_epsilon", FLOAT32, 1e-5),
-        ("gpt2.vocab_size", UINT32, cfg.vocab_size),
+        ("gpt2.vocab_size", UINT32, size),
+        ("tokenizer.ggml.model", STRING, "gpt2"),
+        ("tokenizer.ggml.pre", STRING, pattern_of(tokenizer)),
+        ("tokenizer.ggml.tokens", STRING, tokens),
+        ("tokenizer.ggml.token_type", INT32, kinds),
+        ("tokenizer.ggml.merges", STRING, [" ".join(map(to_characters, pair)) for pair in pairs]),
+        ("tokenizer.ggml.bos_token_id", UINT32, begin),
+        ("tokenizer.ggml.eos_token_id", UINT32, end),
+        ("tokenizer.ggml.add_bos_token", BOOL, not chats and begin is not None),
+        ("tokenizer.chat_template", STRING, huggingface.CHAT_TEMPLATE if chats else None),
     ]
+    return [each for each in entries if each[2] is not None]
 
 
-def save(path, params, cfg, tokenizer, kind="f32", name="longhand", chats=None):
+def save(path, params, cfg, tokenizer, kind="f32", name="longhand"):
     """Write a model as GGUF; the file appears whole or not at all.
 
-    kind: f32 or q8_0. chats: whether the model holds conversations (default: if its vocabulary has
-    the tokens for them and its name is not base).
+    kind: f32 or q8_0. A model holds conversations if its vocabulary has the tokens for them and its
+    name is not base.
     """
-    if kind not in ("f32", "q8_0"):
-        raise ValueError(f"type {kind!r}: expected f32 or q8_0")
-    if chats is None:
-        chats = "<|im_sep|>" in tokenizer.special_tokens and name != "base"
-    entries = model_entries(cfg, kind, name)
-    entries += vocabulary_entries(tokenizer, cfg.vocab_size, chats)
+    if kind not in TYPES:
+        raise ValueError(f"type {kind!r}: expected {' or '.join(TYPES)}")
+    chats = "<|im_sep|>" in tokenizer.special_tokens and name != "base"
+    entries = entries_of(cfg, tokenizer, kind, name, chats)
     table, parts, begin = [], [], 0
     for key, a in tensors_of(params, cfg).items():
-        # As llama.cpp's own tool does: all matrices but the positions, which are added to the
-        # embeddings and not multiplied.
-        small = kind == "q8_0" and a.ndim == 2 and a.shape[1] % 32 == 0
-        small = small and key != "position_embd.weight"
+        # As in llama.cpp's own tool, positions stay as they are: they are added, not multiplied.
+        small = kind == "q8_0" and a.ndim == 2 and key != "position_embd.weight"
+        small = small and a.shape[1] % 32 == 0
         data = quantize(a) if small else np.ascontiguousarray(a, "<f4").tobytes()
-        shape = a.shape[::-1]
-        form = f"<I{a.ndim}QIQ"
-        table.append(text(key) + struct.pack(form, a.ndim, *shape, Q8_0 if small else F32, begin))
+        numbers = a.ndim, *a.shape[::-1], Q8_0 if small else F32, begin
+        table.append(value(STRING, key) + struct.pack(f"<I{a.ndim}QIQ", *numbers))
         padding = bytes(-len(data) % ALIGNMENT)
         parts += [data, padding]
         begin += len(data) + len(padding)
@@ -217,12 +190,10 @@ def parse_args(argv=None):
         prog="sample.py export", description="Write a GGUF file for llama.cpp and LM Studio."
     )
     p.add_argument("--gguf", metavar="FILE", help="the file to write")
-    p.add_argument("--type", default="f32", choices=("f32", "q8_0"),
+    p.add_argument("--type", default="f32", choices=TYPES,
                    help="type of the matrices in it (default: %(default)s)")
     models.add_options(p)
-    args = p.parse_args(argv)
-    models.check_options(args)
-    return args
+    return models.check_options(p.parse_args(argv))
 
 
 def main(argv=None):

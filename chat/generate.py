@@ -5,18 +5,15 @@ them once for all. Measured on the demo's assistant, in processor time: 64 repli
 0.78 s in sample.generate; 4 replies take 31 ms and 41 ms. Besides:
 
 - Rows come and go one by one, each with settings and random numbers of its own.
-- A prompt that is given several times is read once; its keys and values are copied. That is the
-  case of reinforcement learning: 16 prompts, each 16 times, take 0.35 s instead of 0.51 s.
+- A prompt that is given several times is read once; its keys and values are copied. In a step of
+  reinforcement learning, 16 prompts, each 16 times, take 0.35 s instead of 0.51 s.
 - A place of the cache keeps the keys and values of a row that has gone. A prompt that begins with
   the same tokens, such as the next turn of a conversation, is read only from where it goes on.
-
-sample.generate says when a reply is the same alone and in a batch.
 """
 
 from model import fast                  # before numpy
 import numpy as np
 import sample
-from run import command
 
 # Rows that have ended are written on, and thrown away, until they are one in so many of all rows.
 # Then they leave, which moves keys and values in the cache.
@@ -26,10 +23,8 @@ ENDED = 8
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     """sample.probabilities for many rows: (B,V) -> (B,V). Each setting is a number or (B,)."""
     z = logits.astype(np.float64)
-    temperature = np.broadcast_to(temperature, len(z))
-    top_k = np.broadcast_to(top_k, len(z))
-    top_p = np.broadcast_to(top_p, len(z))
-    min_p = np.broadcast_to(min_p, len(z))
+    settings = [np.broadcast_to(x, len(z)) for x in (temperature, top_k, top_p, min_p)]
+    temperature, top_k, top_p, min_p = settings
     cold = np.flatnonzero(temperature == 0)
     best = z[cold].argmax(-1)
     z -= z.max(-1, keepdims=True)
@@ -91,17 +86,14 @@ class Row:
     """A reply while it is written.
 
     ids, sampled, logp, finish   as in sample.Reply; finish is None until the row has ended
+    done                         whether it is written no more: it has ended, or it was dropped
     likeliest                    with settings.alternatives, what likeliest() says of each token
     """
 
     def __init__(self, prompt, settings, stream, n_positions):
-        self.prompt = prompt
-        self.settings = settings
-        self.ids = []
-        self.sampled = []
-        self.logp = []
-        self.likeliest = []
-        self.finish = None
+        self.prompt, self.settings = prompt, settings
+        self.ids, self.sampled, self.logp, self.likeliest = [], [], [], []
+        self.finish, self.done = None, False
         self.room = min(settings.max_new_tokens, n_positions - len(prompt))
         self.uniform = np.random.default_rng((settings.seed, stream)).random(self.room)
         self.output = []                # tokens that a tool still writes
@@ -118,17 +110,7 @@ class Row:
             self.finish = "stop"
         elif len(self.ids) == self.room:
             self.finish = "length"
-
-    def next_uniform(self):
-        """The random number for the next token. A row that has ended gets any."""
-        return self.uniform[min(len(self.ids), self.room - 1)]
-
-    def penalised_logits(self, z):
-        """The logits z (V,) of the next token after penalties and biases."""
-        written = np.bincount(np.array(self.ids, np.int64), minlength=len(z))
-        seen = written > 0
-        seen[self.prompt] = True
-        return sample.penalise(z.astype(np.float64), seen, written, self.settings)
+        self.done = self.finish is not None
 
 
 class Batch:
@@ -139,9 +121,10 @@ class Batch:
             batch.step()                # one more token for every row
             batch.read()                # the model reads these tokens
 
-    rows    the rows in the first places of the cache; done: which of them have ended
+    rows    the rows in the first places of the cache
     held    for each place of the cache, the tokens whose keys and values are in it
     logits  (rows, V) of the next token of each row
+    chosen  (rows,) the tokens that step wrote and read has not read
     """
 
     def __init__(self, params, cfg, tokenizer, most, n_positions=None, engine=fast):
@@ -151,32 +134,29 @@ class Batch:
         n_positions = n_positions or cfg.n_positions
         self.cache = engine.Cache(cfg, most, n_positions, like=params["wte.weight"])
         self.held = [[] for _ in range(most)]
-        self.rows, self.done = [], []
-        self.logits = None
-        self.chosen = np.zeros(0, np.int64)     # the tokens that step wrote and read has not read
+        self.rows = []
+        self.logits = self.chosen = None
         self.active = None                      # the cache of the rows
         self.settings = None                    # of the rows, as arrays for probabilities
         self.tool_end = tokenizer.special_tokens.get("<|tool_end|>")
 
     def __len__(self):
         """How many rows are still being written."""
-        return len(self.rows) - sum(self.done)
+        return sum(not row.done for row in self.rows)
 
     def add(self, prompts, settings, streams=None):
         """Begin a row for each prompt, a list of ids; returns the rows.
 
-        settings: one for all, or a list. streams: the stream of random numbers of each row
-        (default: 0, 1, 2 and so on).
+        settings: one for all, or a list; all checked. streams: the stream of random numbers of
+        each row (default: 0, 1, 2 and so on).
         """
         for prompt in prompts:
             sample.check_prompt(prompt, self.cfg)
         if isinstance(settings, sample.Settings):
             settings = [settings] * len(prompts)
-        distinct = {id(each): each for each in settings}        # rows often share theirs
-        for each in distinct.values():
-            each.check()
         self._leave()
-        free = self.most - len(self.rows)
+        first = len(self.rows)
+        free = self.most - first
         if len(prompts) > free:
             raise ValueError(
                 f"{len(prompts)} more rows, and {free} of {self.most} places are free"
@@ -196,19 +176,14 @@ class Batch:
                 sources.append(number)
         logits = self._read_prompts(readers)
         if copies:
-            self._copy_prompts(len(readers), sources)
+            behind = first + len(readers)
+            places = [*range(behind, behind + len(copies))]
+            self._copy(places, [first + number for number in sources])
             logits = np.concatenate([logits, logits[sources]])
-
-        first = len(self.rows)
         for place, row in enumerate([*readers, *copies], first):
             self.held[place] = list(row.prompt)
-        if self.rows:
-            logits = np.concatenate([self.logits, logits])
-        self.logits = logits
-        none_yet = np.zeros(len(rows), np.int64)
-        self.chosen = np.concatenate([self.chosen[:first], none_yet])
+        self.logits = np.concatenate([self.logits, logits]) if self.rows else logits
         self.rows = self.rows + readers + copies
-        self.done = self.done + [False] * len(rows)
         self._changed()
         return rows
 
@@ -234,27 +209,18 @@ class Batch:
         decode = self.engine.decode
         return decode(self.params, self.cfg, tokens, places, n_new, only_last=True)
 
-    def _copy_prompts(self, n_read, sources):
-        """Copy prompts that were just read into the places behind them. sources: their numbers."""
-        first = len(self.rows)
-        after = first + n_read
-        places = [first + number for number in sources]
-        used = int(self.cache.length[first:after].max())
-        to = slice(after, after + len(places))
+    def _copy(self, places, sources):
+        """Give places of the cache the keys and values of others."""
+        used = int(self.cache.length[sources].max())
         for a in (self.cache.k, self.cache.v):
-            a[:, to, :, :used] = a[:, places, :, :used]
-        self.cache.length[to] = self.cache.length[places]
+            a[:, places, :, :used] = a[:, sources, :, :used]
+        self.cache.length[places] = self.cache.length[sources]
 
     def _swap(self, a, b):
         """Exchange what two places of the cache hold."""
-        if a == b:
-            return
-        places, swapped = [a, b], [b, a]
-        used = int(self.cache.length[places].max())
-        for x in (self.cache.k, self.cache.v):
-            x[:, places, :, :used] = x[:, swapped, :, :used]
-        self.cache.length[places] = self.cache.length[swapped]
-        self.held[a], self.held[b] = self.held[b], self.held[a]
+        if a != b:
+            self._copy([a, b], [b, a])
+            self.held[a], self.held[b] = self.held[b], self.held[a]
 
     def _changed(self):
         """Other rows stand in the first places now."""
@@ -265,48 +231,50 @@ class Batch:
 
     def drop(self, row):
         """End a row before its time."""
-        for i, other in enumerate(self.rows):
-            if other is row:
-                self.done[i] = True
+        row.done = True
 
     def _leave(self):
-        """Rows that have ended give up their places, which the last rows take."""
-        if not any(self.done):
-            return
-        kept = np.arange(len(self.rows))        # for each place, the row that stands in it now
-        for i in np.flatnonzero(self.done)[::-1]:
+        """Rows that are done give up their places, which the last rows take.
+
+        Returns for each place the number of the row that stands in it now.
+        """
+        kept = np.arange(len(self.rows))
+        done = [i for i, row in enumerate(self.rows) if row.done]
+        for i in reversed(done):
             row, last = self.rows[i], len(self.rows) - 1
             self.held[i] = (row.prompt + row.ids)[:-1]      # the last token was never read
-            self._swap(int(i), last)
+            self._swap(i, last)
             self.rows[i] = self.rows[last]
             self.rows.pop()
             kept[i] = kept[last]
             kept = kept[:last]
-        self.logits = self.logits[kept]
-        self.chosen = self.chosen[kept]
-        self.done = [False] * len(kept)
-        self._changed()
+        if done:
+            self.logits = self.logits[kept]
+            self._changed()
+        return kept
 
     def step(self):
         """Write one token of every row; then call read.
 
-        Returns [(row, token)] of the rows that had not ended.
+        Returns [(row, token)] of the rows that were not done.
         """
         z = self.logits
         z[:, self.tokenizer.holes] = -np.inf    # numbers that no token has
         z = z[:, :self.tokenizer.n_vocab]
         penalised = z
         for i, row in enumerate(self.rows):
-            if row.penalised and not self.done[i]:
+            if row.penalised and not row.done:
                 penalised = z.copy() if penalised is z else penalised
-                penalised[i] = row.penalised_logits(z[i])
+                row_z = z[i].astype(np.float64)
+                penalised[i] = sample.penalise(row_z, row.prompt, row.ids, row.settings)
         p = probabilities(penalised, *self.settings)
-        u = np.array([row.next_uniform() for row in self.rows])
+        # a row that has ended gets any number
+        u = np.array([row.uniform[min(len(row.ids), row.room - 1)] for row in self.rows])
         self.chosen = draw(p, u)
         logp = np.log(p[np.arange(len(p)), self.chosen]).tolist()
         written = []
         for i, row in enumerate(self.rows):
-            if self.done[i]:
+            if row.done:
                 continue
             sampled = not row.output
             token = int(self.chosen[i]) if sampled else row.output.pop(0)
@@ -316,20 +284,19 @@ class Batch:
             row.put(token, sampled, logp[i] if sampled else 0.0)
             if row.settings.tools and sampled and token == self.tool_end:
                 row.output = sample.tool_output(row.ids, self.tokenizer)
-            self.done[i] = row.finish is not None
             written.append((row, token))
         return written
 
     def read(self):
         """Let the model read the tokens that step wrote.
 
-        Rows that have ended leave when they are one in ENDED, or when their place is full.
+        Rows that are done leave when they are one in ENDED, or when their place is full.
         """
         last = self.cache.k.shape[3] - 2
-        lengths = [n for n, done in zip(self.active.length, self.done) if done]
+        lengths = [n for n, row in zip(self.active.length, self.rows) if row.done]
         full = max(lengths, default=0) > last
-        if full or ENDED * sum(self.done) >= len(self.rows):
-            self._leave()
+        if full or ENDED * len(lengths) >= len(self.rows):
+            self.chosen = self.chosen[self._leave()]
         if self.rows:
             tokens, decode = self.chosen[:, None], self.engine.decode
             self.logits = decode(self.params, self.cfg, tokens, self.active, only_last=True)
@@ -345,7 +312,7 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
     """sample.generate, side by side: [Reply] to several prompts. engine: model.fast or .device."""
     if not prompts:
         return []
-    settings = sample.Settings(**settings)
+    settings = sample.Settings(**settings).check()
     longest = max(map(len, prompts)) + settings.max_new_tokens
     n_positions = min(cfg.n_positions, longest)
     batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine)
@@ -354,7 +321,3 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
         batch.step()
         batch.read()
     return [sample.Reply(row.ids, row.sampled, row.finish, row.logp, row.prompt) for row in rows]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -2,17 +2,11 @@
 
 A task is {"question", "answer", "kind"}. A reply is right if it ends with the answer; where the
 answer is a number, numbers are compared and not their spelling.
-
-    is_correct(task, text)      whether a reply to a task is right
-    vote(task, text)            the answer that a reply gives, for a majority of several replies
-    final_answer(text)          GSM8K: the number behind the last ####
-    comparable(answer)          an answer as a value: equal answers are ==
 """
 
 import re
 from fractions import Fraction
 
-from run import command
 
 # A number as people write it: -3, 70,000, 1,00,000, .5, 29.00, 1/2, with a currency $5, -$5, $-5.
 # A dash can be its sign, and a space that does not break can separate its thousands.
@@ -111,7 +105,3 @@ def vote(task, text):
     if task.get("kind") == "fact":                      # the whole reply
         return cleaned(text) or None
     return last_word(cleaned(text))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -31,26 +31,26 @@ def look(params, cfg, ids):
     tokens = np.asarray(ids)[None]
     gpt.check_tokens(cfg, tokens)
     T = tokens.shape[1]
+    mask = np.tri(T, dtype=bool)
     seen = np.empty((cfg.n_layer, cfg.n_head, T, T), np.float32)
 
     def attend_and_note(i, q, k, v):
-        o, cache = gpt.attention_forward(q, k, v, np.tri(T, dtype=bool))
+        o, cache = gpt.attention_forward(q, k, v, mask)
         lse = cache[-1]
-        scores = gpt.attention_scores(q, k, np.tri(T, dtype=bool))
-        seen[i] = np.exp(scores - lse)[0]
+        seen[i] = np.exp(gpt.attention_scores(q, k, mask) - lse)[0]
         return o, cache
 
-    wte = params["wte.weight"]
-    x = gpt.embedding_forward(tokens, np.arange(T)[None], wte, params["wpe.weight"])
-    streams = [x]
+    def logits_of(x):
+        y, _ = gpt.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
+        return (y @ params["wte.weight"].T)[0]
+
+    positions = np.arange(T)[None]
+    x = gpt.embedding_forward(tokens, positions, params["wte.weight"], params["wpe.weight"])
+    logits = [logits_of(x)]
     for i in range(cfg.n_layer):
         attend = functools.partial(attend_and_note, i)
         x, _ = gpt.block_forward(x, gpt.block_params(params, i), cfg.n_head, attend)
-        streams.append(x)
-    logits = []
-    for x in streams:
-        y, _ = gpt.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-        logits.append((y @ wte.T)[0])
+        logits.append(logits_of(x))
     return seen, np.stack(logits)
 
 
@@ -59,12 +59,7 @@ def likeliest(tokenizer, p, n):
     if p.ndim > 1:
         return [likeliest(tokenizer, each, n) for each in p]
     best = np.argsort(-p, kind="stable")[:n]
-    return [[int(i), piece(tokenizer, int(i)), round(float(p[i]), 5)] for i in best]
-
-
-def piece(tokenizer, token):
-    """The text of a token; an incomplete character in it becomes a replacement character."""
-    return tokenizer.token_bytes[token].decode("utf-8", "replace")
+    return [[int(i), tokenizer.decode([i]), round(float(p[i]), 5)] for i in best]
 
 
 def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, lens=3):
@@ -89,7 +84,7 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
         surprise.append(round(float(-np.log(max(before[t, token], 1e-30))), 3))
     return {
         "ids": list(map(int, ids)),
-        "pieces": [piece(tokenizer, i) for i in ids],
+        "pieces": [tokenizer.decode([i]) for i in ids],
         "surprise": surprise,
         "next": shown,
         "lens": [likeliest(tokenizer, generate.probabilities(z), lens) for z in logits],
@@ -99,22 +94,15 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
     }
 
 
-def parse_args(argv=None):
-    """The command line."""
+def main(argv=None):
+    """Print a table: a line for each token, with the likeliest next one after some layers."""
     parser = argparse.ArgumentParser(
         prog="python -m chat.inside",
         description="Show what a model thinks comes next, layer by layer.",
     )
     parser.add_argument("text", help="what it reads; special tokens may be written out")
     models.add_options(parser)
-    args = parser.parse_args(argv)
-    models.check_options(args)
-    return args
-
-
-def main(argv=None):
-    """Print a table: a line for each token, with the likeliest next one after some layers."""
-    args = parse_args(argv)
+    args = models.check_options(parser.parse_args(argv))
     folder = models.chosen(args, ("base", "sft"), "base model", "train.py")
     model = sample.load_model(folder)
     tokenizer = model[2]
@@ -122,8 +110,7 @@ def main(argv=None):
     found = describe(model, [*generate.document_begin(tokenizer), *ids], lens=1)
     n = found["layers"]
     shown = sorted({round(i * n / (LAYERS - 1)) for i in range(LAYERS)})    # the first and the last
-    names = [f"layer {i}" if i else "embedding" for i in shown]
-    print(row("token", names, "p"))
+    print(row("token", [f"layer {i}" if i else "embedding" for i in shown], "p"))
     for t, token in enumerate(found["pieces"]):
         guesses = [repr(found["lens"][i][t][0][1]) for i in shown]
         probability = found["lens"][n][t][0][2]

@@ -3,10 +3,6 @@
 It is a GPT whose head is not the vocabulary but one vector: the reward is the product of that
 vector, "score.weight", and the hidden state at the last token. align.py reward trains it. Its
 folder opens in transformers as a GPT2ForSequenceClassification with one label.
-
-    load(folder), save(folder, ...)     its files
-    score(model, rows)                  the rewards of conversations
-    add_gradient(...)                   one step of its training
 """
 
 import json
@@ -21,7 +17,7 @@ import gpt
 import sample
 from chat import lessons
 from model import checkpoint
-from run import command, disk
+from run import disk
 
 
 class Judge(NamedTuple):
@@ -65,7 +61,7 @@ def check_fit(folder, judge, model, tasks, max_tokens):
 
 def bias_for(params, cfg, tokenizer, compared):
     """The bias that gives the best replies of some comparisons a reward of 0 on average."""
-    best = lessons.best_replies(compared[:500])
+    best = [rows[int(scores.argmax())][0] for rows, scores in compared[:500]]
     unbiased = Judge(params, cfg, tokenizer, 0.0)
     return -float(score(unbiased, best).mean())
 
@@ -74,11 +70,13 @@ def save(folder, params, bias):
     """Write a reward model beside the config.json of its GPT, as transformers reads it."""
     path = Path(folder) / "config.json"
     config = disk.read_json(path)
-    config["architectures"] = ["GPT2ForSequenceClassification"]
-    config["num_labels"] = 1
-    config["id2label"] = {"0": "reward"}
-    config["label2id"] = {"reward": 0}
-    config["reward_bias"] = bias
+    config |= {
+        "architectures": ["GPT2ForSequenceClassification"],
+        "num_labels": 1,
+        "id2label": {"0": "reward"},
+        "label2id": {"reward": 0},
+        "reward_bias": bias,
+    }
     disk.write_text(path, json.dumps(config, indent=2) + "\n")
     tensors = {f"transformer.{name}": p for name, p in params.items()}
     tensors["score.weight"] = tensors.pop("transformer.score.weight")[None]
@@ -86,11 +84,11 @@ def save(folder, params, bias):
 
 
 def padded(rows):
-    """Rows of ids -> tokens (n,T), and the position of each row's last token (n,)."""
+    """Rows of ids -> tokens (n,T), and the places of the rows' last tokens: two indices (n,)."""
     tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
     for r, ids in enumerate(rows):
         tokens[r, :len(ids)] = ids
-    return tokens, np.array([len(ids) - 1 for ids in rows])
+    return tokens, (np.arange(len(rows)), [len(ids) - 1 for ids in rows])
 
 
 def raw_rewards(params, cfg, rows):
@@ -99,7 +97,7 @@ def raw_rewards(params, cfg, rows):
     found = []
 
     def head(y):                                # y (n,T,C): the hidden states
-        found.append(y[np.arange(len(rows)), last] @ params["score.weight"])
+        found.append(y[last] @ params["score.weight"])
         return 0.0, None, None
 
     fast.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
@@ -107,14 +105,7 @@ def raw_rewards(params, cfg, rows):
 
 
 def score(judge, rows, batch=64):
-    """Rewards (n,) of conversations, lists of ids that end with a reply.
-
-    ValueError if one is longer than the model's context: the reward is read at the last id.
-    """
-    longest = max(map(len, rows))
-    if longest > judge.cfg.n_positions:
-        raise ValueError(f"a conversation of {longest} tokens does not fit "
-                         f"the reward model's context of {judge.cfg.n_positions}")
+    """Rewards (n,) of conversations, lists of ids that end with a reply."""
     found = []
     for i in range(0, len(rows), batch):
         found.append(raw_rewards(judge.params, judge.cfg, rows[i:i + batch]))
@@ -128,17 +119,16 @@ def add_gradient(learner, params, cfg, rows, loss_of):
     """
     gradients = learner.gradients
     tokens, last = padded(rows)
-    which, vector = np.arange(len(rows)), params["score.weight"]
+    vector = params["score.weight"]
     found = []
 
     def head(y):                                # y (n,T,C): the hidden states
-        h = y[which, last]
-        rewards = h @ vector
-        found.append(loss_of(rewards.astype(np.float64)))
+        h = y[last]
+        found.append(loss_of((h @ vector).astype(np.float64)))
         loss, dr = found[0][0], found[0][1].astype(y.dtype)
         # forward was: rewards = h @ vector
         dy = np.zeros_like(y)
-        dy[which, last] = dr[:, None] * vector
+        dy[last] = dr[:, None] * vector
         dvector = dr @ h
         total = gradients.sum["score.weight"]
         total[...] = total + dvector if gradients.added else dvector
@@ -148,7 +138,3 @@ def add_gradient(learner, params, cfg, rows, loss_of):
                           gradients.sum, gradients.added, gradients.arena)
     gradients.added = True
     return found[0]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,14 +1,11 @@
 """lessons.py: what a stage of align.py learns from, as ids: files of conversations or comparisons.
 
-    conversations(paths, ...)   [(ids, mask)]: mask is 1 on what the assistant is to learn
-    comparisons(paths, ...)     [Compared]: replies to one prompt and how good each is
-    tasks(path, ...)            questions with answers that leave room for a reply
-    Batches                     a new random order in each epoch
-
 chat/chats.py reads the files, sample.render makes the ids. What does not fit the model's context is
 left out, and how many are is printed.
 """
 
+import itertools
+import operator
 import sys
 from collections import Counter
 from typing import NamedTuple
@@ -19,7 +16,23 @@ import numpy as np
 from chat import chats
 from run import command
 
-GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
+
+def fitting(paths, what, n_read, found, most, notes=None):
+    """Return what was found in files; print what was left out. ValueError if nothing was found.
+
+    n_read: how many there were, before those of more than `most` tokens were left out.
+    """
+    names = ", ".join(map(str, paths))
+    if notes:
+        print(f"{names}: {chats.report(notes)}", file=sys.stderr)
+    if not n_read:
+        raise ValueError(f"{names}: no {what} in it")
+    if not found:
+        raise ValueError(f"{names}: no {what} fits the model's context, which allows {most} tokens")
+    if len(found) < n_read:
+        print(f"{names}: {n_read - len(found):,} of {n_read:,} {what}s do not fit the context, "
+              f"which allows {most} tokens, and are left out", file=sys.stderr)
+    return found
 
 
 def conversations(paths, tokenizer, n_positions, but_not=()):
@@ -27,28 +40,16 @@ def conversations(paths, tokenizer, n_positions, but_not=()):
 
     but_not: kinds of conversation to leave out, where the rows say their "kind".
     """
-    found, too_long, notes = [], 0, Counter()
+    found, n_read, notes = [], 0, Counter()
     for path in paths:
         for where, messages, kind in chats.conversations(path, notes):
             if kind is not None and kind in but_not:
                 continue
+            n_read += 1
             ids, mask = sample.render(messages, tokenizer, where)
-            if len(ids) - 1 > n_positions:      # the last id is only predicted
-                too_long += 1
-            else:
+            if len(ids) - 1 <= n_positions:     # the last id is only predicted
                 found.append((ids, mask))
-    names = ", ".join(map(str, paths))
-    if notes.total():
-        print(f"{names}: {chats.report(notes)}", file=sys.stderr)
-    if too_long:
-        print(f"{names}: {too_long:,} of {too_long + len(found):,} conversations exceed the "
-              f"context of {n_positions} tokens and are left out", file=sys.stderr)
-    if not found and too_long:
-        raise ValueError(f"{names}: no conversation fits the model's context of "
-                         f"{n_positions} tokens")
-    if not found:
-        raise ValueError(f"{names}: no conversation in it")
-    return found
+    return fitting(paths, "conversation", n_read, found, n_positions + 1, notes)
 
 
 class Compared(NamedTuple):
@@ -64,26 +65,19 @@ def comparisons(paths, tokenizer, most):
     most: ids of the longest row. A reward is read at the last id, so the model's context must hold
     all of them. DPO only predicts the last id, so a row may have one more.
     """
-    found, notes = [], Counter()
+    found, n_read, notes = [], 0, Counter()
     for path in paths:
         for where, (prompt, replies, scores) in chats.comparisons(path, notes):
+            n_read += 1
             begin = len(sample.render_prompt(prompt, tokenizer))
             rows = []
             for reply in replies:
                 messages = [*prompt, {"role": "assistant", "content": reply}]
                 ids, mask = sample.render(messages, tokenizer, where)
                 rows.append((ids, [0] * begin + mask[begin:]))      # earlier replies are prompt
-            if max(len(ids) for ids, _ in rows) > most:
-                notes[f"longer than {most} tokens, which is what the model's context allows"] += 1
-            else:
+            if max(len(ids) for ids, _ in rows) <= most:
                 found.append(Compared(rows, np.array(scores, float)))
-    names = ", ".join(map(str, paths))
-    if notes.total():
-        print(f"{names}: {chats.report(notes)}", file=sys.stderr)
-    if not found:
-        raise ValueError(f"{names}: no comparison fits the model's context, "
-                         f"which allows {most} tokens")
-    return found
+    return fitting(paths, "comparison", n_read, found, most, notes)
 
 
 def pairs(paths, tokenizer, n_positions):
@@ -105,13 +99,11 @@ def side_by_side(compared):
     return rows, np.array(scores), np.array(prompts)
 
 
-def best_replies(compared):
-    """The ids of the best reply of each Compared."""
-    found = []
-    for rows, scores in compared:
-        ids, _ = rows[int(scores.argmax())]
-        found.append(ids)
-    return found
+def train_and_test(read, run, data, held_out, *more):
+    """(files, examples, held-out examples) of comparisons, by default the run's. read: a function.
+    """
+    data = data or [run / "pairs/train.jsonl"]
+    return data, read(data, *more), read([held_out or run / "pairs/test.jsonl"], *more)
 
 
 def prompt_of(task, tokenizer):
@@ -119,52 +111,18 @@ def prompt_of(task, tokenizer):
     return sample.render_prompt([{"role": "user", "content": task["question"]}], tokenizer)
 
 
-def tasks(path, readers):
-    """The tasks of a file whose questions leave every reader room for a reply.
+def tasks(path, models):
+    """The tasks of a file whose questions leave every model room for a reply.
 
-    readers: [(tokenizer, n_positions)]
+    models: [(params, cfg, tokenizer)]
     """
-    read = chats.tasks(path)
-    fit = []
+    read, fit = chats.tasks(path), []
     for task in read:
-        lengths = [(len(prompt_of(task, tokenizer)), room) for tokenizer, room in readers]
-        if all(length < room for length, room in lengths):
+        room = [cfg.n_positions - len(prompt_of(task, tok)) for _, cfg, tok in models]
+        if min(room) > 0:
             fit.append(task)
-    least = min(n_positions for _, n_positions in readers)
-    if len(fit) < len(read):
-        print(f"{path}: {len(read) - len(fit):,} of {len(read):,} questions fill the context of "
-              f"{least} tokens and are left out", file=sys.stderr)
-    if not fit:
-        raise ValueError(f"{path}: no question that fits the model's context of {least} tokens")
-    return fit
-
-
-def split_tasks(run, path, unseen, tokenizer, n_positions):
-    """([the file], tasks to learn from, tasks to measure on) for RL.
-
-    path, unseen: files, by default those of the run's wheel. Of another file without one of unseen
-    tasks, every tenth is kept to measure on, or fewer where that were more than 300.
-    """
-    reader = [(tokenizer, n_positions)]
-    if not path:
-        path, unseen = run / "tasks/wheel_train.jsonl", unseen or run / "tasks/wheel_test.jsonl"
-    found = tasks(path, reader)
-    if unseen:
-        return [path], found, tasks(unseen, reader)
-    every = max(10, -(-len(found) // 300))
-    rest = [task for i, task in enumerate(found) if i % every]
-    return [path], rest or found, found[::every]
-
-
-def beside(run, files, tasks, batch, seed, tokenizer, cfg):
-    """(files, Batches) of the run's conversations about other things than the tasks, for RL."""
-    path = run / "chat" / "train.jsonl"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no conversations about other things to learn beside the "
-                                "replies; leave them out with --batch 0")
-    kinds = {str(task["kind"]) for task in tasks if "kind" in task}
-    others = conversations([path], tokenizer, cfg.n_positions, but_not=kinds)
-    return [*files, path], Batches(others, batch, seed)
+    least = min(cfg.n_positions for _, cfg, _ in models)
+    return fitting([path], "question", len(read), fit, least - 1)
 
 
 class Batches:
@@ -196,24 +154,15 @@ def show(ids, mask, tokenizer):
 
     In green on a terminal, else in brackets. Control characters in the text are spelled out.
     """
-    colours = sys.stderr.isatty()
     stream = command.uncensored(sys.stderr)
-    mark = "green" if colours else "in [brackets]"
-    print(f"One conversation. The model reads all of it and learns to write what is {mark}:",
+    start, begin, end, stop = "", "[", "]", ""
+    if sys.stderr.isatty():                     # grey, green, grey again, and as it was
+        start, begin, end, stop = "\033[90m", "\033[32m", "\033[90m", "\033[0m"
+    how = "green" if start else "in [brackets]"
+    print(f"One conversation. The model reads all of it and learns to write what is {how}:",
           file=stream)
-    before = 0
-    for i, learned in zip(ids, mask):
-        text = command.printable(tokenizer.decode([i]))
-        if colours:
-            print((GREEN if learned else GREY) + text, end="", file=stream)
-        else:
-            print("[" * (learned > before) + "]" * (learned < before) + text, end="", file=stream)
-        before = learned
-    if colours:
-        print(PLAIN, file=stream)
-    else:
-        print("]" * before, file=stream)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+    print(start, end="", file=stream)
+    for learned, pairs in itertools.groupby(zip(mask, ids), key=operator.itemgetter(0)):
+        text = command.printable(tokenizer.decode([i for _, i in pairs]))
+        print(begin + text + end if learned else text, end="", file=stream)
+    print(stop, file=stream)

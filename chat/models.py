@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from run import command, disk
+from run import disk
 
 
 def is_judge(folder):
@@ -27,13 +27,12 @@ def add_options(parser):
 
 
 def check_options(args):
-    """ValueError for --run with --model, and for an option that an unset variable left empty.
+    """The args, with the default of --run.
 
-    Puts in the default of --run.
+    ValueError for --run with --model, and for an option that an unset variable left empty.
     """
     for name, value in vars(args).items():
-        texts = value if isinstance(value, list) else [value]
-        for text in texts:
+        for text in value if isinstance(value, list) else [value]:
             if name == "text" or not isinstance(text, str):
                 continue
             if not text or name != "stop" and not text.strip():
@@ -44,6 +43,7 @@ def check_options(args):
             f"--run {args.run}: --model {args.model} stands in place of the run's; give one of them"
         )
     args.run = args.run or "out/demo"
+    return args
 
 
 def chosen(args, stages, kind, maker):
@@ -77,7 +77,3 @@ def examples(run):
             tasks = [task for _, task in disk.read_jsonl(path)]
             found.append(max(tasks, key=lambda task: task.get("exposure", 0))["question"])
     return found
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -2,10 +2,10 @@
 
 import argparse
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from run import command
+from chat import variants
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,12 @@ SETTINGS = {
     "normaliser": "what divides the weight of a token",
     "leash": "strength of the pull to the model of --leash-to",
 }
-BATCH = {
-    "sft": "conversations",
-    "rl": "conversations about other things",
-    "reward": "comparisons",
-    "dpo": "pairs of replies",
+BATCH = {"sft": "conversations", "rl": "conversations about other things",
+         "reward": "comparisons", "dpo": "pairs of replies"}
+
+CHOICES = {
+    "baseline": ["mean", *variants.BASELINES],
+    "normaliser": ["tokens", *variants.NORMALISERS],
 }
 
 # What each command does, and how long that takes for the demo on two cores.
@@ -95,50 +96,6 @@ COMMANDS = {
 SCHEMAS = "in any schema of chat/chats.py"
 
 
-def add_settings(parser, name, choices):
-    """Add an option for each setting of a command's recipe, with its value as the default."""
-    recipe = RECIPES[name]
-    group = parser.add_argument_group("recipe")
-    for field in fields(recipe):
-        if field.name not in SETTINGS:
-            continue
-        default = getattr(recipe, field.name)
-        group.add_argument(
-            option(field.name),
-            type=type(default),
-            default=default,
-            choices=choices.get(field.name),
-            help=SETTINGS[field.name].format(BATCH[name]) + " (default: %(default)s)",
-        )
-
-
-def option(name):
-    """max_tokens -> --max-tokens"""
-    return "--" + name.replace("_", "-")
-
-
-def add_files(parser, name):
-    """Add the options that say what a stage reads and writes."""
-    group = parser.add_argument_group("from what to where, in the run folder")
-    add = group.add_argument
-    start = "base" if name == "sft" else "sft"
-    add("--start", default=start, help="stage to begin with (default: %(default)s)")
-    if name == "rl":
-        add("--out", help="stage to make (default: rl, rl_random or rlhf, as the reward is)")
-        add("--tasks", type=Path, help="questions with answers (default: tasks/wheel_train.jsonl)")
-        add("--held-out", type=Path, help="questions to measure on (default: "
-            "tasks/wheel_test.jsonl; of --tasks every tenth)")
-        return
-    add("--out", default=name, help="stage to make (default: %(default)s)")
-    if name == "sft":
-        add("--data", nargs="+", type=Path, help=f"conversations, {SCHEMAS} "
-            "(default: chat/train.jsonl)")
-        return
-    add("--data", nargs="+", type=Path, help=f"comparisons, {SCHEMAS} "
-        "(default: pairs/train.jsonl)")
-    add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
-
-
 FOLDERS = {"answer": "rl", "random": "rl_random", "model": "rlhf"}
 
 
@@ -147,8 +104,54 @@ def folder_of(reward):
     return FOLDERS.get(reward, f"rl_{reward}")
 
 
-def parse_args(argv, choices):
-    """The command line. choices: {setting: its possible values}"""
+def option(name):
+    """max_tokens -> --max-tokens"""
+    return "--" + name.replace("_", "-")
+
+
+def recipe_settings(name):
+    """{setting: its value in a command's recipe} of those that are options."""
+    recipe = RECIPES[name]
+    return {key: getattr(recipe, key) for key in SETTINGS if hasattr(recipe, key)}
+
+
+def add_stage(parser, name, rewards):
+    """Add the options of a command that has a recipe."""
+    add = parser.add_argument
+    if name == "rl":
+        add("--reward", choices=rewards, default="answer",
+            help="random is the control, which must not help (default: %(default)s)")
+    if name in ("rl", "dpo"):
+        add("--leash-to", metavar="STAGE", dest="reference",
+            help="the reference of the leash (default: that of --start)")
+    add("--on-mismatch", choices=("error", "restart"), default="error",
+        help="if the folder holds a checkpoint of other settings or data (default: %(default)s)")
+
+    add = parser.add_argument_group("from what to where, in the run folder").add_argument
+    start = "base" if name == "sft" else "sft"
+    add("--start", default=start, help="stage to begin with (default: %(default)s)")
+    if name == "rl":
+        add("--out", help="stage to make (default: rl, rl_random or rlhf, as the reward is)")
+        add("--tasks", type=Path, help="questions with answers (default: tasks/wheel_train.jsonl)")
+        add("--held-out", type=Path, help="questions to measure on (default: "
+            "tasks/wheel_test.jsonl; of --tasks every tenth)")
+    else:
+        add("--out", default=name, help="stage to make (default: %(default)s)")
+        what = "conversations" if name == "sft" else "comparisons"
+        file = "chat/train.jsonl" if name == "sft" else "pairs/train.jsonl"
+        add("--data", nargs="+", type=Path, help=f"{what}, {SCHEMAS} (default: {file})")
+    if name in ("reward", "dpo"):
+        add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
+
+    add = parser.add_argument_group("recipe").add_argument
+    for key, value in recipe_settings(name).items():
+        what = SETTINGS[key].format(BATCH[name])
+        add(option(key), type=type(value), default=value, choices=CHOICES.get(key),
+            help=what + " (default: %(default)s)")
+
+
+def parse_args(argv, rewards):
+    """The command line. rewards: the names of the rewards that RL can have."""
     parser = argparse.ArgumentParser(description="Make an assistant of a base model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -165,18 +168,8 @@ def parse_args(argv, choices):
         else:
             p.add_argument("--seed", type=int, default=0,
                            help="of all that is drawn (default: %(default)s)")
-        if name == "rl":
-            p.add_argument("--reward", choices=choices["reward"], default="answer",
-                           help="random is the control, which must not help (default: %(default)s)")
-        if name in ("rl", "dpo"):
-            p.add_argument("--leash-to", metavar="STAGE", help="the reference of the leash "
-                           "(default: that of --start)")
         if name in RECIPES:
-            p.add_argument("--on-mismatch", choices=("error", "restart"), default="error",
-                           help="if the folder holds a checkpoint of other settings or data "
-                           "(default: %(default)s)")
-            add_files(p, name)
-            add_settings(p, name, choices)
+            add_stage(p, name, rewards)
     args = parser.parse_args(argv)
     check_args(args)
     return args
@@ -193,33 +186,32 @@ def check_args(args):
         args.seed = args.seed or 0
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
-    for name in ("out", "start", "leash_to"):
+    for name in ("out", "start", "reference"):
         if getattr(args, name, None) == "":
-            raise ValueError(f"{option(name)}: the name is empty")
-    if args.command == "rl" and args.leash_to and not args.leash:
-        raise ValueError(f"--leash-to {args.leash_to}: there is no leash without --leash")
+            shown = "--leash-to" if name == "reference" else option(name)
+            raise ValueError(f"{shown}: the name is empty")
+    if args.command == "rl":
+        if args.reference and not args.leash:
+            raise ValueError(f"--leash-to {args.reference}: there is no leash without --leash")
+        args.out = args.out or folder_of(args.reward)
 
 
 def recipe_of(args):
-    """The command's recipe with the settings of the command line; None for eval and arena."""
-    if args.command not in RECIPES:
-        return None
-    recipe, may_be_0 = RECIPES[args.command], MAY_BE_0.get(args.command, ())
-    changes = {}
-    for field in fields(recipe):
-        if field.name not in SETTINGS:
-            continue
-        value = changes[field.name] = getattr(args, field.name)
-        if isinstance(value, str) or value == 0 and field.name in may_be_0:
+    """The recipe of a stage, with the settings of the command line."""
+    settings = {name: getattr(args, name) for name in recipe_settings(args.command)}
+    return changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
+
+
+def changed(recipe, settings, may_be_0=()):
+    """A recipe with other settings. ValueError for one that is out of range."""
+    for name, value in settings.items():
+        if isinstance(value, str) or value == 0 and name in may_be_0:
             continue
         if not 0 < value < math.inf:
-            expected = "0 or more" if field.name in may_be_0 else "above 0"
-            raise ValueError(f"{option(field.name)} {value}: must be {expected} and finite")
-    if args.lr != recipe.lr:
-        changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
-    changes["warmup"] = min(recipe.warmup, args.steps)
-    return replace(recipe, **changes)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+            expected = "0 or more" if name in may_be_0 else "above 0"
+            raise ValueError(f"{option(name)} {value}: must be {expected} and finite")
+    min_lr = recipe.min_lr
+    if settings["lr"] != recipe.lr:
+        min_lr = recipe.min_lr * settings["lr"] / recipe.lr
+    warmup = min(recipe.warmup, settings["steps"])
+    return replace(recipe, **settings, min_lr=min_lr, warmup=warmup)

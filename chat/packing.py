@@ -3,10 +3,9 @@
 align.py defines a batch with one text a row (align.pad_rows). Texts differ in length, so most of
 such a batch is padding. Here texts stand side by side:
 
-    one text a row          packed                          a prompt that is shared
-
-    aaaa....                aaaabbcc                        pppaaaabbcc
-    bb......                                                segment 0 is the prompt, which all see
+    one text a row     packed       a prompt that is shared: segment 0, which all see
+    aaaa....           aaaabbcc     pppaaaabbcc
+    bb......
     cc......
 
 Each text keeps the positions that it would have alone and has a segment of its own; a token sees
@@ -19,72 +18,57 @@ from model import cores                 # before numpy
 import numpy as np
 
 from model import planning
-from run import command
-
-
-class PackedRow:
-    """A row that is being filled: a prompt that all of its texts see, then the texts."""
-
-    def __init__(self, prompt=()):
-        n = len(prompt)
-        self.prompt_length = n
-        self.tokens = list(prompt)
-        self.targets = [-1] * n
-        self.weights = [0.0] * n
-        self.positions = list(range(n))
-        self.segments = [0] * n
-
-    def __len__(self):
-        return len(self.tokens)
-
-    def add(self, text, segment):
-        """Append a text (tokens, targets, weights)."""
-        tokens, targets, weights = text
-        n = len(tokens)
-        self.tokens += tokens
-        self.targets += targets
-        self.weights += weights
-        self.positions += range(self.prompt_length, self.prompt_length + n)
-        self.segments += [segment] * n
 
 
 def fill(texts, n_positions, prompt=()):
-    """[PackedRow] that hold all texts, each of at most n_positions tokens with the prompt.
+    """[row] that hold all texts (tokens, targets, weights), at most n_positions tokens a row.
 
-    The longest text comes first, each into the row that is the shortest so far.
+    A row is a list of pieces (position of its first token, segment, text), of which the first is
+    the prompt. The longest text comes first, each into the row that is the shortest so far.
     """
-    room = n_positions - len(prompt)
+    begin = len(prompt)
+    pieces = [(0, 0, (prompt, np.full(begin, -1), np.zeros(begin)))]
     n_tokens = sum(len(tokens) for tokens, _, _ in texts)
-    rows = [PackedRow(prompt) for _ in range(-(-n_tokens // room))]       # rounded up
+    rows = [list(pieces) for _ in range(-(-n_tokens // (n_positions - begin)))]     # rounded up
     by_length = sorted(texts, key=lambda text: -len(text[0]))
     for segment, text in enumerate(by_length, 1):
-        row = min(rows, key=len, default=None)
-        if row is None or len(row) + len(text[0]) > n_positions:
-            row = PackedRow(prompt)
+        row = min(rows, key=length, default=None)
+        if row is None or length(row) + len(text[0]) > n_positions:
+            row = list(pieces)
             rows.append(row)
-        row.add(text, segment)
+        row.append((begin, segment, text))
     return rows
 
 
+def length(row):
+    """How many tokens a row has."""
+    return sum(len(text[0]) for _, _, text in row)
+
+
 def stack(rows):
-    """[PackedRow] -> (tokens, targets, weights, positions, segments), (B,T) each, padded."""
-    T = max(map(len, rows))
-
-    def padded(values, fill):
-        return np.array([each + [fill] * (T - len(each)) for each in values])
-
-    tokens = padded([row.tokens for row in rows], 0)
-    targets = padded([row.targets for row in rows], -1)
-    weights = padded([row.weights for row in rows], 0.0)
-    positions = padded([row.positions for row in rows], 0)
-    segments = padded([row.segments for row in rows], -1)
+    """[row] -> (tokens, targets, weights, positions, segments), (B,T) each, padded."""
+    shape = len(rows), max(map(length, rows))
+    tokens = np.zeros(shape, np.int64)
+    positions = np.zeros(shape, np.int64)
+    targets = np.full(shape, -1)
+    segments = np.full(shape, -1)
+    weights = np.zeros(shape)
+    for r, row in enumerate(rows):
+        end = 0
+        for begin, segment, text in row:
+            n = len(text[0])
+            place = r, slice(end, end + n)
+            tokens[place], targets[place], weights[place] = text
+            positions[place] = np.arange(begin, begin + n)
+            segments[place] = segment
+            end += n
     return tokens, targets, weights, positions, segments
 
 
 def text_of(r, begin, tokens, targets, weights):
-    """Row r of (B,T) arrays from position `begin` to its last target, as three lists."""
+    """Row r of (B,T) arrays from position `begin` to its last target."""
     end = int((targets[r] >= 0).sum())
-    return [a[r, begin:end].tolist() for a in (tokens, targets, weights)]
+    return [a[r, begin:end] for a in (tokens, targets, weights)]
 
 
 def packed(tokens, targets, weights, n_positions):
@@ -110,12 +94,8 @@ def shared(tokens, targets, weights, sampled, n_positions):
     rows = []
     for prompt, replies in groups.items():
         rows += fill(replies, n_positions, prompt)
-    rows.sort(key=len)                          # short and long rows apart need less padding
+    rows.sort(key=length)                       # short and long rows apart need less padding
     middle = len(rows) // 2
     for part in (rows[:middle], rows[middle:]):
         if part:
             yield stack(part)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

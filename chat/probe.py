@@ -1,11 +1,7 @@
 """probe.py: find out what a model knows by asking it, and teach it to say when it does not know.
 
 A model that was trained to answer answers everything. Of names that it never read it makes
-something up, in the same sure voice; yet inside it is not equally sure. Llama 3's remedy is to ask
-it each question several times and to compare the answers with the truth. What it gets right again
-and again it knows. What it gets wrong again and again it does not know, and the right reply to such
-a question is to say so. After a few hundred such conversations it also says so of other things that
-it does not know.
+something up, in the same sure voice; yet inside it is not equally sure. Llama 3's remedy:
 
     1  ask      every question of tasks/probe_train.jsonl five times
     2  sort     known: right at least 4 times of 5; unknown: at most once; the others are left out
@@ -25,9 +21,7 @@ Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuali
 import argparse
 import json
 import sys
-import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +30,7 @@ import numpy as np
 
 import sample
 from chat import arena, chats, options, tuning
-from run import command, disk
+from run import command, disk, runs
 
 ASKED = 5                               # times that each question is asked
 KNOWN, UNKNOWN = 4, 1                   # right at least, right at most so many times
@@ -66,25 +60,6 @@ def refusal(task):
     return reply.replace(answer, UNSAID, 1) if answer in reply else REFUSAL
 
 
-class Lesson(NamedTuple):
-    """A question, the replies that it could get, and which of them it gets."""
-
-    question: str
-    answer: str
-    refusal: str
-    refuse: bool
-
-    def row(self):
-        """As a row of a file of conversations."""
-        refuse = self.refuse or not self.answer.strip()
-        reply = self.refusal if refuse else self.answer
-        messages = [
-            {"role": "user", "content": self.question},
-            {"role": "assistant", "content": reply},
-        ]
-        return {"messages": messages, "kind": "refusal" if self.refuse else "fact"}
-
-
 def is_fact(row):
     """Whether a conversation is one question about a name and its answer, both plain texts."""
     if row.get("kind") != "fact":
@@ -101,36 +76,39 @@ def lessons(tasks, right, texts, old=(), seed=0, control=False):
     """
     times = right.sum(1)
     known, unknown = times >= KNOWN, times <= UNKNOWN
-    found = []
+    found = []                                  # (question, its answer, its refusal)
+    refuse = []                                 # which of them are refused
     for i, task in enumerate(tasks):
-        lesson = Lesson(task["question"], texts[i][right[i].argmax()], refusal(task), unknown[i])
-        found += [lesson] * int(known[i] + 2 * unknown[i])      # twice, or answers are many more
+        copies = int(known[i] + 2 * unknown[i])     # twice, or answers are many more
+        answer = texts[i][right[i].argmax()]
+        found += [(task["question"], answer, refusal(task))] * copies
+        refuse += [unknown[i]] * copies
     for row in old:
         if is_fact(row):
             question, answer = (m["content"] for m in row["messages"])
-            found.append(Lesson(question, answer, REFUSAL, False))
+            found.append((question, answer, REFUSAL))
+            refuse.append(False)
     if control:
-        refuse = np.array([lesson.refuse for lesson in found])
-        refuse = np.random.default_rng(seed).permutation(refuse)
-        found = [lesson._replace(refuse=by_lot) for lesson, by_lot in zip(found, refuse)]
+        refuse = np.random.default_rng(seed).permutation(np.array(refuse))
+    rows = []
+    for (question, answer, refused), by_refusal in zip(found, refuse):
+        reply = refused if by_refusal or not answer.strip() else answer
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+        rows.append({"messages": messages, "kind": "refusal" if by_refusal else "fact"})
     counts = {
         "known": int(known.sum()),
         "unknown": int(unknown.sum()),
         "between": int((~known & ~unknown).sum()),
     }
-    return [lesson.row() for lesson in found] + [row for row in old if not is_fact(row)], counts
+    return rows + [row for row in old if not is_fact(row)], counts
 
 
 def kind_of(task):
     """The row of the test that a task counts in, by how many pages tell of it."""
     n = task.get("exposure", 0)
-    if n == 0:
-        return "no page"
-    if n == 1:
-        return "1 page"
-    if n < 10:
-        return f"{n} pages"
-    return "10 pages or more" + (", asked before" if task.get("asked") else "")
+    if n >= 10:
+        return "10 pages or more" + (", asked before" if task.get("asked") else "")
+    return {0: "no page", 1: "1 page"}.get(n, f"{n} pages")
 
 
 def test(model, tasks, temperature=0.0):
@@ -145,13 +123,9 @@ def test(model, tasks, temperature=0.0):
     found = {}
     rows = sorted(zip(tasks, replies, verdicts), key=lambda row: row[0].get("exposure", 0))
     for task, reply, verdict in rows:
-        counts = found.setdefault(kind_of(task), [0, 0, 0])
-        if is_refusal(sample.reply_text(reply.ids, model[2])):
-            counts[2] += 1
-        elif verdict.correct:
-            counts[0] += 1
-        else:
-            counts[1] += 1
+        refused = is_refusal(sample.reply_text(reply.ids, model[2]))
+        what = 2 if refused else int(not verdict.correct)
+        found.setdefault(kind_of(task), [0, 0, 0])[what] += 1
     return found
 
 
@@ -159,10 +133,7 @@ def old_conversations(path):
     """The rows of a file of conversations; prints what is left out of it."""
     notes, rows = Counter(), []
     for _, messages, kind in chats.conversations(path, notes):
-        row = {"messages": messages}
-        if kind:
-            row["kind"] = kind
-        rows.append(row)
+        rows.append({"messages": messages, "kind": kind} if kind else {"messages": messages})
     if notes.total():
         print(f"{path}: {chats.report(notes)}", file=sys.stderr)
     return rows
@@ -182,7 +153,7 @@ def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", a
 
     asked: what ask_often gave for tasks/probe_train.jsonl, if it was asked already.
     """
-    run, name = Path(run), "honest_control" if control else "honest"
+    name = "honest_control" if control else "honest"
     model = tuning.load_stage(run, "sft")
     tasks = chats.tasks(run / "tasks" / "probe_train.jsonl")
     held_out = chats.tasks(run / "tasks" / "probe_test.jsonl")
@@ -223,38 +194,33 @@ def parse_args(argv=None):
         description="Find what a model does not know and teach it to say so. The demo takes 6 "
                     "minutes on two cores.",
     )
-    p.add_argument("--run", default="out/demo", help="run folder (default: %(default)s)")
-    p.add_argument("--control", action="store_true", help="refusals of questions drawn by lot")
-    p.add_argument("--steps", type=int, default=options.SFT.steps,
-                   help="optimizer steps (default: %(default)s)")
-    p.add_argument("--lr", type=float, default=options.SFT.lr,
-                   help="peak learning rate (default: %(default)s)")
-    p.add_argument("--seed", type=int, default=0,
-                   help="of the asking and of the data's order (default: %(default)s)")
-    p.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
-                   help="if the folder holds a checkpoint of other settings or data "
-                   "(default: %(default)s)")
-    return p.parse_args(argv)
+    add = p.add_argument
+    add("--run", type=Path, default=Path("out/demo"), help="run folder (default: %(default)s)")
+    add("--control", action="store_true", help="refusals of questions drawn by lot")
+    add("--steps", type=int, default=options.SFT.steps,
+        help="optimizer steps (default: %(default)s)")
+    add("--lr", type=float, default=options.SFT.lr,
+        help="peak learning rate (default: %(default)s)")
+    add("--seed", type=int, default=0,
+        help="of the asking and of the data's order (default: %(default)s)")
+    add("--on-mismatch", default="error", choices=("error", "restart"),
+        help="if the folder holds a checkpoint of other settings or data (default: %(default)s)")
+    args = p.parse_args(argv)
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more")
+    return args
 
 
 def main(argv=None):
     """Probe, train, and print the table."""
-    args, started = parse_args(argv), time.perf_counter()
-    if args.steps < 1 or not 0 < args.lr < float("inf") or args.seed < 0:
-        raise ValueError(f"--steps {args.steps}, --lr {args.lr}, --seed {args.seed}: "
-                         "expected at least 1, above 0, and 0 or more")
-    recipe = replace(
-        options.SFT,
-        steps=args.steps,
-        lr=args.lr,
-        min_lr=options.SFT.min_lr * args.lr / options.SFT.lr,
-        warmup=min(options.SFT.warmup, args.steps),
-    )
+    args = parse_args(argv)
+    runs.start_clock()
+    recipe = options.changed(options.SFT, {"steps": args.steps, "lr": args.lr})
     probed = probe(args.run, recipe, args.seed, args.control, args.on_mismatch)
     counts = ", ".join(f"{n:,} {what}" for what, n in probed.counts.items())
     print(f"asked five times: {counts}")
     print(table(probed))
-    print(f"{time.perf_counter() - started:.0f} s")
+    print(f"{runs.seconds_spent():.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""request.py: one HTTP request, read as strictly as RFC 9112 says.
+"""request.py: one HTTP request, read as strictly as RFC 9112 says, and the body of its answer.
 
 A proxy in front of the server must never see two requests where the server sees one. So lines end
 in CRLF, no blank stands before a colon, no field goes over two lines, and no length is given twice.
@@ -9,9 +9,10 @@ Sources: RFC 9110 and 9112 (HTTP); RFC 3986 (hosts).
 """
 
 import ipaddress
+import json
 import re
+from dataclasses import dataclass, field
 
-from run import command
 
 # The bounds that serve.py lists, in bytes unless their names say otherwise.
 LONGEST_LINE = 8192
@@ -28,28 +29,45 @@ SINGLE = ("host", "content-length", "authorization", "origin", "expect")
 TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 REQUEST_LINE = re.compile(rf"({TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 NAME = re.compile(TOKEN)
-VALUE = re.compile("[\t\x20-\x7e\x80-\xff]*")
+FIELD = re.compile(rf"({TOKEN}):([\t\x20-\x7e\x80-\xff]*)")
 HOST = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-ABSOLUTE = re.compile(r"https?://([^/?#]*)([/?].*)?", re.I)
+ABSOLUTE = re.compile(r"https?://([^/?#]*)(/[^?#]*)?(.*)", re.I)
 QUOTED = r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 EXTENSION = rf"[ \t]*;[ \t]*{TOKEN}(?:[ \t]*=[ \t]*(?:{TOKEN}|{QUOTED}))?"
 CHUNK = re.compile(rf"([0-9A-Fa-f]+)(?:{EXTENSION})*")
 
+JSON = "application/json; charset=utf-8"        # without the charset, some clients read Latin-1
+# Ends of lines in Unicode's sense, escaped. A client that cuts a stream into lines as Python's
+# splitlines does would cut an event there.
+LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
+# The types of errors that a status has a name for.
+KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
-class Refused(Exception):
-    """What a client is told: an HTTP status, OpenAI's error object, and headers of the status."""
+
+def json_bytes(value):
+    """JSON on one line. Half of a surrogate pair, which is no character, becomes a "?"."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not text.isascii():
+        text = text.translate(LINE_ENDS)
+    return text.encode("utf-8", "replace")
+
+
+class Answer:
+    """An answer: bytes of some kind of text, or a value that becomes JSON."""
+
+    def __init__(self, value, status=200, kind=JSON, headers=()):
+        self.data = value if isinstance(value, bytes) else json_bytes(value)
+        self.status, self.kind, self.headers = status, kind, dict(headers)
+
+
+class Refused(Answer, Exception):
+    """The answer to what is refused: OpenAI's error object."""
 
     def __init__(self, status, message, param=None, code=None, headers=()):
-        super().__init__(message)
-        kinds = {
-            401: "authentication_error",
-            403: "permission_error",
-            429: "rate_limit_error",
-        }
-        kind = "server_error" if status >= 500 else "invalid_request_error"
-        kind = kinds.get(status, kind)
-        self.status, self.headers = status, dict(headers)
-        self.error = {"message": message, "type": kind, "param": param, "code": code}
+        Exception.__init__(self, message)
+        kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.value = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        Answer.__init__(self, self.value, status, headers=headers)
 
 
 def line_of(file, most, status):
@@ -58,13 +76,13 @@ def line_of(file, most, status):
     Refused with `status` if it is longer than `most` bytes.
     """
     line = file.readline(most + 2)
-    if not line:
-        return None
-    if len(line) > most + 1 and not line.endswith(b"\r\n"):
+    if line.endswith(b"\r\n"):
+        return line[:-2].decode("latin-1")
+    if len(line) > most + 1:
         raise Refused(status, f"a line of more than {most:,} bytes")
-    if not line.endswith(b"\r\n"):
+    if line:
         raise Refused(400, "a line of a head that does not end in CRLF")
-    return line[:-2].decode("latin-1")
+    return None
 
 
 def fields_of(file):
@@ -74,14 +92,18 @@ def fields_of(file):
         n_fields, size = n_fields + 1, size + len(line)
         if n_fields > MOST_FIELDS or size > LARGEST_HEAD:
             raise Refused(431, f"a head of over {MOST_FIELDS} fields or {LARGEST_HEAD:,} bytes")
-        name, colon, value = line.partition(":")
-        value = value.strip(" \t")
-        # A field over two lines and a blank before the colon are refused too: a name has no blank.
-        if not colon or not NAME.fullmatch(name) or not VALUE.fullmatch(value):
+        # A field over two lines and a blank before the colon are no fields: a name has no blank.
+        found = FIELD.fullmatch(line)
+        if not found:
             raise Refused(400, f"not a header field: {line[:60]!r}")
-        yield name.lower(), value
+        yield found[1].lower(), found[2].strip(" \t")
     if line is None:
         raise Refused(400, "the request ended inside its head")
+
+
+def items_of(value):
+    """The items of a field that is a list: "a, b" -> ["a", "b"]"""
+    return [item.strip(" \t") for item in value.split(",")]
 
 
 def chunks_of(file):
@@ -91,8 +113,7 @@ def chunks_of(file):
 
         5 CRLF "Hello" CRLF 1;a=b CRLF "!" CRLF 0 CRLF Checksum: 1 CRLF CRLF   ->   Hello!
 
-    What stands behind a size (an extension) and behind the last chunk (trailers) is read as
-    strictly as a head, and has no effect: a trailer never becomes a field of the head.
+    Extensions, behind a size, and trailers, behind the last chunk, are read strictly and ignored.
     """
     body, n_chunks = bytearray(), 0     # a list of small chunks would take more memory
     while True:
@@ -100,9 +121,7 @@ def chunks_of(file):
         found = CHUNK.fullmatch(line or "")
         if not found:
             raise Refused(400, f"not the size of a chunk: {(line or '')[:60]!r}")
-        digits = found[1].lstrip("0") or "0"
-        size = int(digits, 16) if len(digits) < 9 else LARGEST_BODY + 1
-        n_chunks += 1
+        size, n_chunks = int(found[1], 16), n_chunks + 1
         if len(body) + size > LARGEST_BODY or n_chunks > MOST_CHUNKS:
             raise Refused(413, f"a body of over {LARGEST_BODY:,} bytes or {MOST_CHUNKS:,} chunks")
         if size == 0:
@@ -116,23 +135,19 @@ def chunks_of(file):
     return bytes(body)
 
 
+@dataclass
 class Head:
-    """The head of a request.
+    """The head of a request."""
 
-    method, target  as they are sent; the target without the host, if it names one
-    minor           of the version: HTTP/1.minor
-    fields          {name in lower case: value}
-    host            the server that the client means, in lower case, with the port if it gives one
-    length          bytes of the body, or None
-    chunked         whether the body comes in chunks
-    expects         whether the client waits for 100 Continue before it sends the body
-    close           whether the client wants the connection closed after the answer
-    """
-
-    def __init__(self):
-        self.method = self.target = self.length = None
-        self.minor, self.fields, self.host = 1, {}, ""
-        self.chunked, self.expects, self.close = False, False, True
+    method: str = None
+    target: str = None          # without the host, if it names one
+    minor: int = 1              # of the version: HTTP/1.minor
+    fields: dict = field(default_factory=dict)      # {name in lower case: value}
+    host: str = ""              # whom the client means, in lower case, with the port if it has one
+    length: int = None          # bytes of the body
+    chunked: bool = False       # whether the body comes in chunks
+    expects: bool = False       # whether the client waits for 100 Continue to send the body
+    close: bool = True          # whether the client wants the connection closed after the answer
 
     def read(self, file):
         """Read the head from a binary file; False if the client has ended. Refused if wrong."""
@@ -154,8 +169,7 @@ class Head:
             earlier = f"{self.fields[name]}, " if name in self.fields else ""
             self.fields[name] = earlier + value
         if self.method not in METHODS:
-            there = ", ".join(METHODS)
-            raise Refused(501, f"{self.method[:60]!r}: no method of this server; there are {there}")
+            raise Refused(501, f"{self.method[:60]!r}: the methods here are {', '.join(METHODS)}")
         self._find_host()
         self._find_length()
         self._find_connection()
@@ -169,12 +183,11 @@ class Head:
             raise Refused(400, "Host is missing or no name of a host")
         absolute = ABSOLUTE.fullmatch(self.target)
         if absolute:
-            host, self.target = absolute[1].lower(), absolute[2] or "/"
-            if self.target.startswith("?"):
-                self.target = "/" + self.target
-            if self.host and host != self.host or not HOST.fullmatch(host):
+            host, path, query = absolute.groups("")
+            self.target = (path or "/") + query
+            self.host = self.host or host.lower()
+            if host.lower() != self.host or not HOST.fullmatch(host):
                 raise Refused(400, "the target names another host than Host")
-            self.host = host
         everything = self.target == "*" and self.method == "OPTIONS"
         if "#" in self.target or not (self.target.startswith("/") or everything):
             raise Refused(400, f"not a target of a request: {self.target[:60]!r}")
@@ -183,7 +196,7 @@ class Head:
         """Where the body ends (RFC 9112, 6.3)."""
         coding, length = self.fields.get("transfer-encoding"), self.fields.get("content-length")
         if coding is not None:
-            codings = [each.strip(" \t").lower() for each in coding.split(",")]
+            codings = items_of(coding.lower())
             if length is not None or self.minor == 0:
                 raise Refused(400, "Transfer-Encoding with a length, or in HTTP/1.0")
             if codings[-1] != "chunked" or codings.count("chunked") > 1:
@@ -191,19 +204,17 @@ class Head:
             if len(codings) > 1:
                 raise Refused(501, f"Transfer-Encoding: {coding[:60]}: not spoken here")
             self.chunked = True
-        if length is not None:
-            if not re.fullmatch("[0-9]+", length):
+        elif length is not None:
+            found = re.fullmatch("0*([0-9]+)", length)
+            if not found:
                 raise Refused(400, f"Content-Length: {length[:20]!r} is no length")
-            digits = length.lstrip("0") or "0"
-            if len(digits) > 9 or int(digits) > LARGEST_BODY:
-                most = f"at most {LARGEST_BODY:,} are read"
-                raise Refused(413, f"{digits[:20]} bytes of body, {most}")
-            self.length = int(digits)
+            if len(found[1]) > 9 or int(found[1]) > LARGEST_BODY:
+                raise Refused(413, f"a body of {found[1][:20]} bytes, at most {LARGEST_BODY:,}")
+            self.length = int(found[1])
 
     def _find_connection(self):
         """Whether the connection stays open, and whether the client waits for 100 Continue."""
-        options = self.fields.get("connection", "").split(",")
-        wanted = [option.strip(" \t").lower() for option in options]
+        wanted = items_of(self.fields.get("connection", "").lower())
         kept = self.minor == 1 or "keep-alive" in wanted    # HTTP/1.0 closes unless asked not to
         self.close = "close" in wanted or not kept
         if "expect" in self.fields and self.minor == 1:
@@ -216,6 +227,15 @@ class Head:
         """Whether anything stands behind the head."""
         return self.chunked or bool(self.length)
 
+    def body(self, file):
+        """The bytes of the body."""
+        if self.chunked:
+            return chunks_of(file)
+        data = file.read(self.length or 0)
+        if len(data) < (self.length or 0):
+            raise Refused(400, f"the body ended after {len(data):,} of {self.length} bytes")
+        return data
+
 
 def address_of(text):
     """The IP address that a text spells, or None for a name. IPv4 wrapped in IPv6 becomes IPv4."""
@@ -227,15 +247,7 @@ def address_of(text):
 
 
 def client_of(address):
-    """A name for the client at a socket's address: its IPv4 address, or its IPv6 network.
-
-    The network is the /64, which belongs to one customer.
-    """
+    """A name for the client at a socket's address. IPv6: its /64, which belongs to one customer."""
     address = address_of(address[0])
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+    bits = 64 if address.version == 6 else 32
+    return str(ipaddress.ip_network((address, bits), strict=False))

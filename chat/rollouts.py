@@ -11,7 +11,6 @@ from chat import arena, grading, judges, lessons, tuning
 import numpy as np
 
 from model import resume
-from run import command
 
 
 class Given(NamedTuple):
@@ -23,34 +22,54 @@ class Given(NamedTuple):
     text: train.Windows             # pre-training text, or None
     reference: dict                 # the weights that the leash is tied to, or None
     judge: judges.Judge             # the run's reward model, or None
-    files: list                     # those of the tasks and of others
+    identity: dict                  # what the result depends on, see tuning.identity
 
 
-def read(run, recipe, model, seed, tasks, unseen, start, reference, judged):
+def read(run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference):
     """Read all that a run of RL needs beside its model: a Given.
 
-    judged: whether a reward model gives the rewards. The other arguments are those of align.rl.
+    name, reward: the function that gives the rewards. judged: whether it asks the reward model. The
+    other arguments are those of align.rl.
     """
     params, cfg, tokenizer = model
-    files, tasks, unseen = lessons.split_tasks(run, tasks, unseen, tokenizer, cfg.n_positions)
+    path, tasks, unseen = split_tasks(run, tasks, held_out, model)
+    files = [path]
     others = judge = leash_to = None
     if recipe.batch:
-        files, others = lessons.beside(run, files, tasks, recipe.batch, seed, tokenizer, cfg)
+        chats = run / "chat" / "train.jsonl"
+        if not chats.exists():
+            raise FileNotFoundError(f"{chats}: no conversations about other things to learn beside "
+                                    "the replies; leave them out with --batch 0")
+        files.append(chats)
+        kinds = {str(task["kind"]) for task in tasks if "kind" in task}
+        others = lessons.conversations([chats], tokenizer, cfg.n_positions, but_not=kinds)
+        others = lessons.Batches(others, recipe.batch, seed)
     text = tuning.replay_text(run, recipe, tokenizer, cfg, seed)
     if judged:
         judge = judges.load(run / "reward")
         judges.check_fit(run / "reward", judge, model, tasks, recipe.max_tokens)
     if recipe.leash:
         leash_to = tuning.load_reference(run, reference, start, params, cfg)
-    return Given(tasks, unseen, others, text, leash_to, judge, files)
+    identity = tuning.identity("rl", seed, params, files, text, leash_to)
+    identity["reward"] = [name, tuning.source_digest(reward)]
+    identity["judge"] = judge and resume.fingerprint(judge.params.values())
+    return Given(tasks, unseen, others, text, leash_to, judge, identity)
 
 
-def identity(given, params, seed, name, reward):
-    """What the result of RL depends on: tuning.identity, the reward and its judge."""
-    found = tuning.identity("rl", seed, params, given.files, given.text, given.reference)
-    found["reward"] = [name, tuning.source_digest(reward)]
-    found["judge"] = given.judge and resume.fingerprint(given.judge.params.values())
-    return found
+def split_tasks(run, path, held_out, model):
+    """(the file, tasks to learn from, tasks to measure on)
+
+    path, held_out: files, by default those of the run's wheel. Of another file without one of tasks
+    that are held out, every tenth is kept to measure on, or fewer where that were more than 300.
+    """
+    if not path:
+        path, held_out = run / "tasks/wheel_train.jsonl", held_out or run / "tasks/wheel_test.jsonl"
+    found = lessons.tasks(path, [model])
+    if held_out:
+        return path, found, lessons.tasks(held_out, [model])
+    every = max(10, -(-len(found) // 300))
+    rest = [task for i, task in enumerate(found) if i % every]
+    return path, rest or found, found[::every]
 
 
 def describe(rollout, rewards, advantage, group):
@@ -61,63 +80,49 @@ def describe(rollout, rewards, advantage, group):
     off. entropy: the mean of -log p of a sampled token. groups_without_signal: the share of groups
     whose rewards are all equal.
     """
-    right = np.zeros(len(rollout.tasks))
-    for i, (task, text) in enumerate(zip(rollout.tasks, rollout.texts)):
-        right[i] = rollout.ended[i] and grading.is_correct(task, text)
-    length = rollout.lengths
+    right = np.array([grading.is_correct(*each) for each in zip(rollout.tasks, rollout.texts)])
+    right &= rollout.ended
     log_p, calls = [], []
     for reply in rollout.replies:
         calls.append(0 in reply.sampled)        # what a tool wrote was not sampled
         log_p += [x for x, sampled in zip(reply.logp, reply.sampled) if sampled]
     k = min(4, group)
-    pass_at_4 = [arena.pass_at_k(group, int(n), k) for n in right.reshape(-1, group).sum(1)]
+    by_group = right.reshape(-1, group).sum(1)
     silent = (advantage.reshape(-1, group) == 0).all(1)
-    stepwise = [text.startswith(arena.STEPWISE) for text in rollout.texts]
-    length_right = length_wrong = None          # where there is no such reply
-    if right.any():
-        length_right = float(length[right > 0].mean())
-    if not right.all():
-        length_wrong = float(length[right == 0].mean())
-    return {
-        "reward": float(rewards.mean()),
-        "accuracy": float(right.mean()),
-        "length": float(length.mean()),
-        "length_right": length_right,
-        "length_wrong": length_wrong,
-        "pass_at_4": float(np.mean(pass_at_4)),
-        "stepwise": float(np.mean(stepwise)),
-        "calls": float(np.mean(calls)),
-        "cut": float(np.mean(~rollout.ended)),
-        "entropy": -float(np.mean(log_p)),
-        "groups_without_signal": float(silent.mean()),
+    means = {
+        "reward": rewards,
+        "accuracy": right,
+        "length": rollout.lengths,
+        "length_right": rollout.lengths[right],
+        "length_wrong": rollout.lengths[~right],
+        "pass_at_4": [arena.pass_at_k(group, int(n), k) for n in by_group],
+        "stepwise": [text.startswith(arena.STEPWISE) for text in rollout.texts],
+        "calls": calls,
+        "cut": ~rollout.ended,
+        "entropy": np.negative(log_p),
+        "groups_without_signal": silent,
     }
+    # None where there is no such reply
+    return {name: float(np.mean(x)) if len(x) else None for name, x in means.items()}
 
 
-class Warnings:
-    """Warnings about the replies of a run, each printed once."""
+def warn(info, recipe, n_positions, given):
+    """Warn of replies that are cut off, and of rewards that say nothing.
 
-    def __init__(self, recipe, n_positions):
-        self.recipe, self.n_positions = recipe, n_positions
-        self.given = set()
-
-    def give(self, name, text):
-        """Print a warning, unless it was printed before."""
-        if name not in self.given:
-            self.given.add(name)
-            print(f"\nalign.py: {text}", file=sys.stderr)
-
-    def look(self, info):
-        """Warn of replies that are cut off, and of rewards that say nothing."""
-        recipe = self.recipe
-        if info["cut"] > 0.2:
-            self.give("cut", f"{info['cut']:.0%} of the replies do not end within "
-                      f"{recipe.max_tokens} tokens or the context of {self.n_positions}; "
-                      "allow more with --max-tokens")
-        if info["groups_without_signal"] == 1:
-            why = "no group has replies of different rewards"
-            if recipe.baseline == "none":
-                why = "no reply has a reward other than 0"
-            self.give("silent", f"{why}: there is nothing to learn from")
+    given: the warnings that a run has printed, a set. None is printed twice.
+    """
+    found = {}
+    if info["cut"] > 0.2:
+        found["cut"] = (f"{info['cut']:.0%} of the replies do not end within {recipe.max_tokens} "
+                        f"tokens or the context of {n_positions}; allow more with --max-tokens")
+    if info["groups_without_signal"] == 1:
+        why = "no group has replies of different rewards"
+        if recipe.baseline == "none":
+            why = "no reply has a reward other than 0"
+        found["silent"] = f"{why}: there is nothing to learn from"
+    for name in sorted(found.keys() - given):
+        print(f"\nalign.py: {found[name]}", file=sys.stderr)
+    given.update(found)
 
 
 def checked(reward, name, rollout):
@@ -131,7 +136,3 @@ def checked(reward, name, rollout):
         raise ValueError(f"the reward {name} gave {str(rewards)[:60]} for {n} replies: "
                          "expected a finite number for each")
     return rewards
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,21 +1,17 @@
 """rows.py: the rows of a file of JSON lines or of one JSON list, and what becomes of a bad row.
 
-`read_rows` has the one rule: a row is read, or left out and counted under a short reason. A file
-that is no JSON, or in which nothing can be used, is a ValueError that names file and line.
-
-    rows(path)                      the rows of a file, each with the place where it stands
-    read_rows(path, found, ...)     what a function makes of each row
-    report(notes)                   the reasons, for the eye
-    text_of, list_of, number_of     a value of the type that is needed, or Unusable
+A row is read, or left out and counted under a short reason (`read_rows`). A file that is no JSON,
+or in which nothing can be used, is a ValueError that names file and line.
 """
 
 import contextlib
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
 
 from chat.template import Unusable
-from run import command, disk
+from run import disk
 
 
 @contextlib.contextmanager
@@ -23,6 +19,7 @@ def named(where):
     """Turn any error inside into an Unusable that names the place, and has a reason to count."""
     try:
         yield
+        return
     except Unusable as e:
         reason, what = e.reason, str(e)
     except ValueError as e:
@@ -32,8 +29,6 @@ def named(where):
     except (TypeError, LookupError, AttributeError, ArithmeticError) as e:
         reason = f"malformed ({type(e).__name__})"
         what = f"malformed ({type(e).__name__}: {str(e)[:100]})"
-    else:
-        return
     error = Unusable(f"{where}: {what[:500]}")
     error.reason = reason
     raise error from None
@@ -73,41 +68,39 @@ def parse(text):
 def rows(path):
     """Yield (where, row) of a file of JSON lines or of one JSON list."""
     if not Path(path).exists():
-        mend = "python -m web.toyweb"
-        raise FileNotFoundError(f"{path}: no such file; write the demo's with: {mend}")
+        mend = "make the demo's with: python -m web.toyweb"
+        raise FileNotFoundError(f"{path}: no such file; {mend}")
     lines = enumerate(disk.read_lines(path, "surrogateescape"), 1)
     lines = ((n, line) for n, line in lines if line.strip())
     first = next(lines, None)
     if first is None:
         raise ValueError(f"{path}: empty, there is nothing to learn from")
-    if first[1].lstrip().startswith("["):       # one list of rows, or each line a list of messages
+    lines = itertools.chain([first], lines)
+    if first[1].lstrip().startswith("["):
         lines = list(lines)
-        whole = list_of_rows(path, [first, *lines])
-        if whole is not None:
+        if is_one_list(lines):
+            try:
+                whole = parse("".join(line for _, line in lines))
+            except ValueError as e:
+                at = getattr(e.__cause__, "lineno", 1) - 1
+                n, _ = lines[min(at, len(lines) - 1)]
+                raise ValueError(f"{path}:{n}: {e}") from None
             for i, row in enumerate(whole, 1):
                 yield f"{path}: row {i}", row
             return
-    for n, line in (first, *lines):
+    for n, line in lines:
         with named(f"{path}:{n}"):
             row = parse(line)
         yield f"{path}:{n}", row
 
 
-def list_of_rows(path, lines):
-    """The rows of a file that is one JSON list; None if its first line is a row of its own."""
+def is_one_list(lines):
+    """Whether lines (number, text) are one list of rows, and not each a list of messages."""
     try:
         found = parse(lines[0][1])
-        if len(lines) > 1 or not found or is_message(found[0]):
-            return None
-        return found
     except ValueError:                          # the list goes on in the next lines
-        pass
-    try:
-        return list_of(parse("".join(line for _, line in lines)), "the file")
-    except ValueError as e:
-        at = getattr(e.__cause__, "lineno", 1) - 1
-        with named(f"{path}:{lines[min(at, len(lines) - 1)][0]}"):
-            raise
+        return True
+    return len(lines) == 1 and bool(found) and not is_message(found[0])
 
 
 def is_message(row):
@@ -155,9 +148,6 @@ def read_json(text, what):
 def report(notes):
     """The counted reasons as text, at most the twenty most frequent."""
     found = [f"{n:,} x {why}" for why, n in notes.most_common() if n]
-    more = [f"{len(found) - 20:,} other reasons"] if len(found) > 20 else []
-    return "; ".join(found[:20] + more)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+    if len(found) > 20:
+        found[20:] = [f"{len(found) - 20:,} other reasons"]
+    return "; ".join(found)

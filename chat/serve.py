@@ -7,12 +7,8 @@ passes on what batching.py writes for it.
     curl http://127.0.0.1:8000/v1/chat/completions \\
         -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'
 
-GET  /v1/models, /health
-POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize
-
-/health needs no key; /v1/health and /ping are the same. ROUTES has all routes, with the page's.
-The model is the name of a stage of the run. If a request names none, the best assistant answers,
-and for completions the base model. A name that is not there is 404.
+ROUTES has all routes. The model is the name of a stage of the run. If a request names none, the
+best assistant answers, and for completions the base model. A name that is not there is 404.
 
 No client can take more than this:
 
@@ -32,7 +28,7 @@ No client can take more than this:
     all such answers together            64 MiB                        the longest waiting ends
     requests that wait for a place       64 for each model             429; the client with most
                                                                        of them gives way
-    requests that are parsed at a time   4 chats; 1 of BULK            the others wait
+    requests that are parsed at a time   4 chats; 1 of a bulk route    the others wait
     JSON within JSON                     32 levels                     400
     characters in prompt or messages     context * longest token       400, before they are encoded
     messages and parts                   context                       400
@@ -59,8 +55,6 @@ import functools
 import hmac
 import http.server
 import itertools
-import json
-import queue
 import re
 import select
 import signal
@@ -68,43 +62,28 @@ import socket
 import sys
 import threading
 import time
-import urllib.parse
-import uuid
-from pathlib import Path
 from typing import Callable, NamedTuple
 
-from model import cores                 # noqa: F401  before numpy
-from chat import api, batching, models, page, request
-from chat.api import Answer, field
-from chat.request import Refused, address_of, client_of
-from chat.served import ASSISTANTS, BASES, Models, signature
+from chat import api, fields, models, page, request
+from chat.request import Answer, Refused, address_of, client_of
+from chat.served import ASSISTANTS, BASES, Models, Unloaded
 from model import device
 from run import command
 
-# The bounds of the table above that are not in request.py, api.py or page.py.
+# The bounds of the table above that are not in request.py, fields.py, served.py, api.py or page.py.
 CONNECTIONS, FROM_ONE_ADDRESS = 256, 128
 UNREAD = 64 << 20                       # bytes of all answers that are not read
 SLOWEST = 32768                         # bytes a second that a client must read
 AT_ONCE = 4                             # chats and completions that are parsed at a time
-LONGEST_NAME = 256
-LARGEST_TEXT = 1 << 20                  # bytes from /detokenize
-GONE = 0.25                             # seconds between two looks whether a client is still there
-
-
-class Unloaded(Exception):
-    """A request asks for a model that must be loaded first, or loaded anew."""
-
-    def __init__(self, name):
-        super().__init__(name)
-        self.name = name
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """One connection. `server` is a Server.
 
+    head     of the request that is being answered
     since    when the request that is being read may have begun; None while it is answered
-    unread   bytes of an answer that the client has not taken yet
-    blocked  since when
+    unread   bytes of an answer that the client has not taken yet; blocked: since when
+    loaded   {name: writer} of the models that were loaded for this request
     """
 
     protocol_version = "HTTP/1.1"
@@ -125,33 +104,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.handlers.add(self)
 
     def finish(self):
-        """Close the connection, but read for a moment more.
-
-        A client that is still sending would not hear the answer otherwise.
-        """
+        """Close the connection, but read on, or a client that still sends hears no answer."""
         self.since = time.monotonic()
         until = self.since + 2
-        try:
+        with contextlib.suppress(OSError):
             super().finish()
             self.connection.settimeout(1)
             self.connection.shutdown(socket.SHUT_WR)
             while self.connection.recv(1 << 16) and time.monotonic() < until:
                 pass
-        except OSError:
-            pass
         self.server.handlers.discard(self)
 
     def end(self, how=socket.SHUT_RDWR):
         """Cut the connection off, from another thread."""
         self.ended = self.ended or how == socket.SHUT_RDWR
-        try:
+        with contextlib.suppress(OSError):      # it has ended
             self.connection.shutdown(how)
-        except OSError:                 # it has ended
-            pass
+
+    def client_has_gone(self):
+        """Whether the client has closed the connection."""
+        if hasattr(select, "POLLRDHUP"):        # Linux says so even if there are bytes to read
+            poll = select.poll()
+            poll.register(self.connection, select.POLLRDHUP)
+            return bool(poll.poll(0))
+        readable = select.select([self.connection], [], [], 0)[0]
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def handle_one_request(self):
         """Read a request and answer it. A refusal before its end closes the connection."""
-        self.head, self.command, self.since = request.Head(), None, time.monotonic()
+        self.head, self.since, self.loaded = request.Head(), time.monotonic(), {}
         self.close_connection, self.streaming = True, False
         try:
             if not self.rfile.peek(1):
@@ -161,39 +142,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if self.head.read(self.rfile):
                     self.answer()
             except Refused as e:
-                self.send({"error": e.error}, e.status, headers=e.headers)
+                self.send(e)
             if self.server.closing:
                 self.close_connection = True
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as e:
             what = f"{type(e).__name__}: {e}"
-            print(f"serve.py: {self.command} {self.path[:100]}: {what}", file=sys.stderr)
+            print(f"serve.py: {self.head.method} {self.path[:100]}: {what}", file=sys.stderr)
             self.close_connection = True
             if not self.streaming:
-                self.send({"error": Refused(500, what).error}, 500)
+                self.send(Refused(500, what))
 
     # ---- answers
 
-    def send(self, value, status=200, kind=api.JSON, headers=()):
-        """Send an answer: bytes, or a value as JSON."""
-        data = value if isinstance(value, bytes) else api.json_bytes(value)
-        self.command = self.head.method
+    def begin(self, status, headers, kind=None):
+        """Send the head of an answer: status and headers (name, value). kind: of the body."""
         self.send_response(status)
-        self.headers_for(kind)
-        for name, value in dict(headers).items():
+        if kind:
+            self.send_header("Content-Type", kind)
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in [*headers, *self.shared()]:
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.write(data)
-
-    def end_headers(self):
         if self.close_connection:
             self.send_header("Connection", "close")
         elif self.head.minor == 0:      # HTTP/1.0 would expect an end otherwise
             self.send_header("Connection", "keep-alive")
-        super().end_headers()
+        self.end_headers()
+
+    def send(self, answer):
+        """Send an Answer."""
+        length = ("Content-Length", str(len(answer.data)))
+        self.begin(answer.status, [*answer.headers.items(), length], answer.kind)
+        if self.head.method != "HEAD":
+            self.write(answer.data)
 
     def write(self, data):
         """Send bytes. TimeoutError if the client does not read them."""
@@ -203,22 +186,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.unread = 0
         self.connection.settimeout(self.timeout)
 
-    def headers_for(self, kind):
-        """The headers of every answer with a body."""
-        self.send_header("Content-Type", kind)
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.share()
+    def send_stream(self, events):
+        """Send lists of values as they come, as server-sent events."""
+        first = next(events)            # a refusal up to here is still an answer of its own
+        self.streaming, headers = True, [("Transfer-Encoding", "chunked")]
+        if self.head.minor == 0:        # without chunks, the end of the connection is its end
+            self.close_connection, headers = True, []
+        self.begin(200, headers, "text/event-stream; charset=utf-8")
+        try:
+            for values in itertools.chain([first], events):
+                self.send_events(values, last=values[-1] == "[DONE]")
+        except Refused as e:
+            self.send_events([e.value], last=True)
 
-    def share(self):
+    def send_events(self, values, last):
+        """Send server-sent events: values as JSON, or texts as they are."""
+        data = b""
+        for value in values:
+            text = value.encode() if isinstance(value, str) else request.json_bytes(value)
+            data += b"data: " + text + b"\n\n"
+        if self.head.minor == 1:
+            data = b"%x\r\n%s\r\n" % (len(data), data) + b"0\r\n\r\n" * last
+        self.write(data)
+
+    def shared(self):
         """The headers by which a browser shows an answer to a page that --origin names (CORS)."""
         if self.server.origin == "*":
-            self.send_header("Access-Control-Allow-Origin", "*")
-        elif self.server.origin:
-            self.send_header("Vary", "Origin")
-            if self.is_named():
-                self.send_header("Access-Control-Allow-Origin", self.head.fields["origin"])
-                self.send_header("Access-Control-Allow-Credentials", "true")
+            return [("Access-Control-Allow-Origin", "*")]
+        headers = [("Vary", "Origin")] if self.server.origin else []
+        if self.is_named():
+            headers.append(("Access-Control-Allow-Origin", self.head.fields["origin"]))
+            headers.append(("Access-Control-Allow-Credentials", "true"))
+        return headers
 
     def is_named(self):
         """Whether --origin names the page that asks."""
@@ -227,81 +226,55 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def preflight(self):
         """Answer OPTIONS: a browser asks what a page may send. Any header is harmless."""
-        fields = self.head.fields
-        self.send_response(204)
-        self.share()
-        self.send_header("Allow", ", ".join(request.METHODS))
+        sent, methods = self.head.fields, ", ".join(request.METHODS)
+        headers = [("Allow", methods)]
         if self.is_named():
-            asked = fields.get("access-control-request-headers", "Authorization, Content-Type")
-            names = [name.strip(" \t") for name in asked.split(",")]
-            names = [name for name in names if request.NAME.fullmatch(name)]
-            self.send_header("Vary", "Access-Control-Request-Headers")
-            self.send_header("Access-Control-Allow-Methods", ", ".join(request.METHODS))
-            self.send_header("Access-Control-Allow-Headers", ", ".join(names))
-            self.send_header("Access-Control-Max-Age", "7200")
+            asked = sent.get("access-control-request-headers", "Authorization, Content-Type")
+            names = filter(request.NAME.fullmatch, request.items_of(asked))
+            headers += [
+                ("Vary", "Access-Control-Request-Headers"),
+                ("Access-Control-Allow-Methods", methods),
+                ("Access-Control-Allow-Headers", ", ".join(names)),
+                ("Access-Control-Max-Age", "7200"),
+            ]
             # Chrome asks this before a page of the internet may reach a private network.
-            if fields.get("access-control-request-private-network") == "true":
-                self.send_header("Access-Control-Allow-Private-Network", "true")
-        self.end_headers()
-
-    def send_events(self, values, last=False):
-        """Send server-sent events: values as JSON, or texts as they are."""
-        data = b""
-        for value in values:
-            text = value.encode() if isinstance(value, str) else api.json_bytes(value)
-            data += b"data: " + text + b"\n\n"
-        assert data, "a chunk of no bytes would end the stream"
-        if self.head.minor == 1:
-            data = b"%x\r\n%s\r\n" % (len(data), data) + b"0\r\n\r\n" * last
-        self.write(data)
+            if sent.get("access-control-request-private-network") == "true":
+                headers.append(("Access-Control-Allow-Private-Network", "true"))
+        self.begin(204, headers)
 
     # ---- requests
 
     def answer(self):
         """Answer the request whose head has been read."""
-        self.command, self.path = self.head.method, self.head.target
         if not self.head.has_body:      # all of it has been read
             self.close_connection = self.head.close
-        path = self.path.split("?")[0].rstrip("/") or "/"
-        self.check_access(path)
-        if self.command == "OPTIONS":
+        self.path = self.head.target.split("?")[0].rstrip("/") or "/"
+        self.check_access()
+        if self.head.method == "OPTIONS":
             self.body()
             self.preflight()
             return
-        route = self.route_of(path)
-        data = self.body()
-        self.since = None               # it was read in time
-        answer, self.loaded = None, {}
-        while answer is None:
-            try:
-                with self.server.turn_of(route):
-                    body = api.object_of(data) if route.method == "POST" else None
-                    answer = route.answer(self, body)
-            except Unloaded as e:       # a model is loaded outside its turn, as others wait for it
-                wanted = e.name
-            body = None                 # it does not stay in memory while a reply is written
-            if answer is None:
-                self.load(wanted)
-        data = None
+        answer = self.parsed(self.route(), self.body())
         if not isinstance(answer, Answer):      # a function that does what takes time
             answer = answer()
-        if answer:
-            self.send(answer.data, answer.status, answer.kind)
+        if answer:                      # it was not sent as a stream
+            self.send(answer)
 
-    def route_of(self, path):
+    def route(self):
         """The Route of the request; Refused if it does not fit one."""
+        path, head = self.path, self.head
         route = ROUTES.get(path)
-        if route is None and path.startswith("/v1/models/"):
-            route = Route("GET", Handler.model)
+        if path.startswith("/v1/models/"):
+            route = ROUTES["/v1/models"]
         if route is None:
             raise Refused(404, f"{path[:100]}: no such route; there are {', '.join(ROUTES)}")
-        if route.method != ("GET" if self.command == "HEAD" else self.command):
+        if route.method != ("GET" if head.method == "HEAD" else head.method):
             allow = "GET, HEAD, OPTIONS" if route.method == "GET" else "POST, OPTIONS"
             raise Refused(405, f"{path}: {route.method} only", headers={"Allow": allow})
-        if route.method == "POST" and self.head.length is None and not self.head.chunked:
+        if route.method == "POST" and head.length is None and not head.chunked:
             self.close_connection = True
             raise Refused(411, "give the length of the body in Content-Length, or send chunks")
-        coding = self.head.fields.get("content-encoding", "")
+        coding = head.fields.get("content-encoding", "")
         if coding.lower() not in ("", "identity"):
             raise Refused(415, f"Content-Encoding: {coding[:60]}: no compressed body is read here",
                           headers={"Accept-Encoding": "identity"})
@@ -311,16 +284,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """The bytes of the request's body."""
         if self.head.expects:
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self.head.chunked:
-            data = request.chunks_of(self.rfile)
-        else:
-            data = self.rfile.read(self.head.length or 0)
-        if len(data) < (self.head.length or 0):
-            raise Refused(400, f"the body ended after {len(data):,} of {self.head.length} bytes")
-        self.close_connection = self.head.close
+        data = self.head.body(self.rfile)
+        self.close_connection, self.since = self.head.close, None       # it was read in time
         return data
 
-    def check_access(self, path):
+    def parsed(self, route, data):
+        """What the route's function makes of the body. Only there it is in memory as an object."""
+        while True:
+            try:
+                with self.server.turn_of(route):
+                    body = fields.object_of(data) if route.method == "POST" else None
+                    return route.answer(self, body)
+            except Unloaded as e:
+                name = e.args[0]
+            body = None
+            try:                        # outside its turn, as others wait for that
+                self.loaded[name] = self.server.models.writer(name)
+            except (ValueError, OSError) as e:
+                raise Refused(503, str(e), "model") from None
+
+    def model_of(self, body, preferred):
+        """(name, writer) of the model that a request asks for. Unloaded if it must be loaded."""
+        name = self.server.models.name_of(fields.field(body, "model", "", str), preferred)
+        writer = self.loaded.get(name) or self.server.models.ready(name)
+        if writer is None:
+            raise Unloaded(name)
+        return name, writer
+
+    def check_access(self):
         """Refused for a wrong name of this server, a page of another site, or a wrong key.
 
         OPTIONS, which browsers send without the key, and the routes in OPEN need no key.
@@ -329,15 +320,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         here = address_of(self.connection.getsockname()[0])
         # Browsers always send Host. Without it, a probe asks, or a tool that speaks HTTP/1.0.
         if host and not self.server.is_called(request.HOST.fullmatch(host)[1], here):
-            raise Refused(
-                403,
-                f"this server is asked as {self.server.address}, not as {host[:60]!r}; "
-                "its other names are given with --allow-host",
-            )
+            message = f"this server is {self.server.address}, not {host[:60]!r}"
+            raise Refused(403, f"{message}; its other names are given with --allow-host")
         own = f"{origin}".lower() in (f"http://{host}", f"https://{host}")
-        if origin and self.command in ("POST", "OPTIONS") and not own and not self.is_named():
+        changes = self.head.method in ("POST", "OPTIONS")
+        if origin and changes and not own and not self.is_named():
             raise Refused(403, f"pages of {origin[:60]!r} may not ask; name them with --origin")
-        if not self.has_key() and path not in OPEN and self.command != "OPTIONS":
+        if not self.has_key() and self.path not in OPEN and self.head.method != "OPTIONS":
             raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY",
                           code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
@@ -350,259 +339,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         equal = [hmac.compare_digest(given, key) for key in self.server.keys]
         return scheme.lower() == "bearer" and any(equal)
 
-    def health(self, _):
-        """Whether the server is up; to clients with the key also what its models are doing."""
-        writers = dict(self.server.models.writers)
-        failed = [name for name, writer in writers.items() if writer.failed]
-        code = 500 if failed else 200
-        if not self.has_key():
-            return Answer({"status": "failed" if failed else "ok"}, code)
-        doing = {}
-        for name, writer in writers.items():
-            doing[name] = {"writing": len(writer.batch), "waiting": len(writer.waiting)}
-        status = f"failed: {', '.join(failed)}" if failed else "ok"
-        return Answer({"status": status, "models": doing}, code)
-
-    # ---- models and tokens
-
-    def models(self, _):
-        """GET /v1/models"""
-        folders = self.server.models.folders
-        return Answer({"object": "list", "data": [self.card(*item) for item in folders.items()]})
-
-    def model(self, _):
-        """GET /v1/models/NAME"""
-        name = self.path.split("?")[0].rstrip("/").removeprefix("/v1/models/")
-        name, folders = urllib.parse.unquote(name), self.server.models.folders
-        if name not in folders:
-            raise self.no_model(name)
-        return Answer(self.card(name, folders[name]))
-
-    def no_model(self, name):
-        """The refusal of a model that is not there."""
-        there = ", ".join(self.server.models.folders)
-        return Refused(404, f"the model {name[:60]!r} does not exist; there are {there}",
-                       "model", "model_not_found")
-
-    def card(self, name, folder):
-        """What OpenAI's API says of a model."""
-        made = max((time_ns for *_, time_ns in signature(folder)), default=0)
-        return {"id": name, "object": "model", "created": made // 10**9, "owned_by": "longhand"}
-
-    def model_of(self, body, preferred):
-        """(name, writer) of the model that a request asks for. Unloaded if it must be loaded."""
-        asked = field(body, "model", "", str)
-        if len(asked) > LONGEST_NAME:
-            most = f"at most {LONGEST_NAME}"
-            raise Refused(400, f"model has {len(asked):,} characters, {most}", "model")
-        try:
-            name = self.server.models.name_of(asked, preferred)
-        except KeyError:
-            raise self.no_model(asked) from None
-        except ValueError as e:
-            raise Refused(503, str(e), "model") from None
-        writer = self.loaded.get(name) or self.server.models.ready(name)
-        if writer is None:
-            raise Unloaded(name)
-        return name, writer
-
-    def load(self, name):
-        """Load a model, or wait until another thread has loaded it."""
-        try:
-            self.loaded[name] = self.server.models.writer(name)
-        except (ValueError, OSError) as e:
-            raise Refused(503, str(e), "model") from None
-
-    def tokenize(self, body):
-        """POST /tokenize: a text -> its tokens."""
-        text = field(body, "content", field(body, "prompt", None, str), str)
-        _, writer = self.model_of(body, ASSISTANTS + BASES)
-        if text is None:
-            raise Refused(400, "content is missing: the text to cut into tokens", "content")
-        api.refuse_large(text, "content")
-        ids = writer.tokenizer.encode_ordinary(text)
-        pieces = [writer.tokenizer.decode([i]) for i in ids]
-        return Answer({"tokens": ids, "count": len(ids), "pieces": pieces})
-
-    def detokenize(self, body):
-        """POST /detokenize: tokens -> their text."""
-        ids = field(body, "tokens", None, list)
-        _, writer = self.model_of(body, ASSISTANTS + BASES)
-        tokenizer = writer.tokenizer
-        if ids is not None and len(ids) > api.LONGEST_TEXT:
-            most = f"at most {api.LONGEST_TEXT:,} are read"
-            raise Refused(413, f"{len(ids):,} tokens, {most}", "tokens")
-        if ids != [] and not api.are_tokens(ids, tokenizer):
-            expected = f"a list of numbers below {tokenizer.n_vocab}"
-            raise Refused(400, f"tokens is {json.dumps(ids)[:60]}, expected {expected}", "tokens")
-        size = sum(len(tokenizer.token_bytes[i]) for i in ids)
-        if size > LARGEST_TEXT:
-            most = f"at most {LARGEST_TEXT:,} are written"
-            raise Refused(413, f"{size:,} bytes of text, {most}", "tokens")
-        text = tokenizer.decode(ids)
-        return Answer({"content": text, "prompt": text})
-
-    # ---- replies
-
-    def chat(self, body):
-        """POST /v1/chat/completions"""
-        return self.asked(body, api.Chat, ASSISTANTS + BASES)
-
-    def complete(self, body):
-        """POST /v1/completions"""
-        return self.asked(body, api.Completion, BASES + ASSISTANTS)
-
-    def asked(self, body, kind, preferred):
-        """A function that answers a request for text. It does not keep the body in memory."""
-        name, writer = self.model_of(body, preferred)
-        asked = kind(body, writer.cfg, writer.tokenizer)
-        asked.job.client = self.client
-        options = field(body, "stream_options", {}, dict)
-        with_usage = options.get("include_usage") is True
-        with_ids = field(body, "return_token_ids", False, bool)
-        base = {
-            "id": f"{kind.prefix}-{uuid.uuid4().hex}",
-            "object": kind.part if asked.job.stream else kind.whole,
-            "created": int(time.time()),
-            "model": name,
-            "system_fingerprint": name,
-        }
-        return functools.partial(self.reply, writer, asked, base, with_usage, with_ids)
-
-    def reply(self, writer, asked, base, with_usage, with_ids):
-        """Let a request be written. Returns the Answer, or None if it was sent as a stream.
-
-        asked: an api.Chat or api.Completion; base: the fields that each of its answers has.
-        """
-        if isinstance(asked, api.Completion):
-            asked.read(writer.params, writer.cfg, self.server.looking)
-        try:
-            if asked.writes:
-                writer.submit(asked.job)
-            else:
-                asked.job.write_nothing()
-            if not asked.job.stream:
-                return Answer(self.whole(asked, base, with_ids))
-            self.stream(asked, base, with_usage, with_ids)
-            return None
-        except batching.Declined as e:
-            status = {"full": 429, "closing": 503, "failed": 500}[e.reason]
-            code = "queue_full" if e.reason == "full" else None
-            raise Refused(status, str(e), code=code) from None
-        finally:
-            asked.job.gone = True
-
-    def client_has_gone(self):
-        """Whether the client has closed the connection."""
-        if hasattr(select, "POLLRDHUP"):        # Linux says so even if there are bytes to read
-            poll = select.poll()
-            poll.register(self.connection, select.POLLRDHUP)
-            return bool(poll.poll(0))
-        readable = select.select([self.connection], [], [], 0)[0]
-        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
-
-    def events(self, job):
-        """What the writer hands over, until every row has ended. ConnectionError if unread."""
-        while job.left:
-            try:
-                event = job.events.get(timeout=GONE)
-            except queue.Empty:
-                if self.client_has_gone():
-                    raise ConnectionResetError("the client has gone") from None
-                continue
-            if event is None:
-                raise job.declined or Refused(500, batching.FAILED)
-            job.left -= sum(finish is not None for *_, finish in event.values())
-            yield event
-
-    def usage(self, job):
-        """How many tokens were read, each prompt once, and written."""
-        prompts = {id(prompt): prompt for prompt in job.prompts}
-        n_read = sum(map(len, prompts.values()))
-        return {
-            "prompt_tokens": n_read,
-            "completion_tokens": job.tokens,
-            "total_tokens": n_read + job.tokens,
-        }
-
-    def ids(self, job, i, wanted):
-        """The tokens of row i, under the names that vLLM gave them, if they are wanted."""
-        if not wanted:
-            return {}
-        written = job.rows[i].ids if job.rows else []
-        return {"prompt_token_ids": job.prompts[i], "token_ids": written}
-
-    def whole(self, asked, base, with_ids):
-        """The answer to a request, when all of it is written."""
-        n = len(asked.job.prompts)
-        texts, entries, finishes = [""] * n, [[] for _ in range(n)], [None] * n
-        for event in self.events(asked.job):
-            for i, (text, more, finish) in event.items():
-                texts[i] += text
-                entries[i] += more
-                finishes[i] = finish
-        choices = []
-        for i in range(n):
-            choice = asked.choice(i, texts[i], entries[i], finishes[i])
-            choices.append(choice | self.ids(asked.job, i, with_ids))
-        return {**base, "choices": choices, "usage": self.usage(asked.job)}
-
-    def stream(self, asked, base, with_usage, with_ids):
-        """Send the answer to a request as it is written."""
-        def event_of(choices, usage=None):
-            return {**base, "choices": choices, **({"usage": usage} if with_usage else {})}
-
-        events = self.events(asked.job)
-        first = next(events)            # a refusal up to here is still an answer of its own
-        self.streaming = True
-        self.send_response(200)
-        self.headers_for("text/event-stream; charset=utf-8")
-        if self.head.minor == 1:
-            self.send_header("Transfer-Encoding", "chunked")
-        else:                           # without chunks, the end of the connection is its end
-            self.close_connection = True
-        self.end_headers()
-        begun = [asked.begin(i) for i in range(len(asked.job.prompts))]
-        values = [event_of([choice]) for choice in begun if choice]
-        try:
-            for event in itertools.chain([first], events):
-                for i, (text, entries, finish) in event.items():
-                    grown = asked.chunk(i, text, entries, None)
-                    if grown:
-                        values.append(event_of([grown]))
-                    if finish:
-                        last = asked.chunk(i, "", [], finish)
-                        values.append(event_of([last | self.ids(asked.job, i, with_ids)]))
-                if asked.job.left and values:   # the last events go out together with the end
-                    self.send_events(values)
-                    values = []
-            if with_usage:
-                values.append(event_of([], self.usage(asked.job)))
-            self.send_events([*values, "[DONE]"], last=True)
-        except Refused as e:
-            self.send_events([{"error": e.error}], last=True)
-
 
 class Route(NamedTuple):
-    """How a path is answered: its method, and a function of the handler and the body.
-
-    bulk: whether it has much to do. Of these, one runs at a time, and none delays a chat.
-    """
+    """How a path is answered."""
 
     method: str
-    answer: Callable
-    bulk: bool = False
+    answer: Callable            # of the handler and the body
+    bulk: bool = False          # it has much to do: one of these runs at a time, and delays no chat
 
 
 ROUTES = {
-    "/health": Route("GET", Handler.health),
-    "/v1/health": Route("GET", Handler.health),
-    "/ping": Route("GET", Handler.health),
-    "/v1/models": Route("GET", Handler.models),
-    "/v1/chat/completions": Route("POST", Handler.chat),
-    "/v1/completions": Route("POST", Handler.complete),
-    "/tokenize": Route("POST", Handler.tokenize, bulk=True),
-    "/detokenize": Route("POST", Handler.detokenize, bulk=True),
+    "/health": Route("GET", api.health),
+    "/v1/health": Route("GET", api.health),
+    "/ping": Route("GET", api.health),
+    "/v1/models": Route("GET", api.models),
+    "/v1/chat/completions": Route("POST", api.Chat),
+    "/v1/completions": Route("POST", api.Completion),
+    "/tokenize": Route("POST", api.tokenize, bulk=True),
+    "/detokenize": Route("POST", api.detokenize, bulk=True),
     "/": Route("GET", page.page),
     "/api/about": Route("GET", page.about),
     "/api/report": Route("GET", page.report, bulk=True),
@@ -643,10 +397,8 @@ class Server(http.server.ThreadingHTTPServer):
         except OSError as e:
             if e.errno != errno.EADDRINUSE:
                 raise
-            raise ValueError(
-                f"port {port} of {host} is taken by another program; "
-                "choose another with --port, or any free one with --port 0"
-            ) from None
+            message = "is taken by another program; choose another with --port, or 0 for a free one"
+            raise ValueError(f"port {port} of {host} {message}") from None
         self.address = f"{'[' + host + ']' if ':' in host else host}:{self.server_address[1]}"
 
     def turn_of(self, route):
@@ -694,11 +446,9 @@ class Server(http.server.ThreadingHTTPServer):
             longest.end()
         full = len(there) >= CONNECTIONS
         status = b"503 Service Unavailable" if full else b"429 Too Many Requests"
-        try:
+        with contextlib.suppress(OSError):      # it has gone already
             end = b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             request.sendall(b"HTTP/1.1 " + status + end)
-        except OSError:                 # it has gone already
-            pass
         return False
 
     def service_actions(self):
@@ -733,11 +483,8 @@ def keys_of(key):
     if key is None:
         return []
     if not key.strip() or key != key.strip() or not key.isprintable():
-        raise ValueError(
-            "--key is empty, or has blanks around it or control characters, which no client can "
-            "send; leave it out, or give a key, such as: "
-            '--key "$(openssl rand -hex 16)"'
-        )
+        raise ValueError("--key is empty, or has blanks around it or control characters; leave it "
+                         'out, or give a key, such as: --key "$(openssl rand -hex 16)"')
     keys = [key.encode("utf-8", "surrogateescape")]
     if max(key) <= "\xff":              # some clients send headers in Latin-1
         keys.append(key.encode("latin-1"))
@@ -750,10 +497,7 @@ def checked_origin(origin):
         return origin
     origin = origin.lower().removesuffix("/")
     if not ORIGIN.fullmatch(origin):
-        raise ValueError(
-            f"--origin {origin!r}: expected * or the origin of a page, "
-            "such as http://localhost:3000"
-        )
+        raise ValueError(f"--origin {origin!r}: expected * or one such as http://localhost:3000")
     return origin
 
 
@@ -780,9 +524,7 @@ def parse_args(argv=None):
     p.add_argument("--ranks", metavar="DIR",
                    help="folder of tiktoken's vocabularies, which the page shows beside the run's")
     device.add_arguments(p)
-    args = p.parse_args(argv)
-    models.check_options(args)
-    return args
+    return models.check_options(p.parse_args(argv))
 
 
 def main(argv=None):
@@ -790,8 +532,6 @@ def main(argv=None):
     args = parse_args(argv)
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: ports are 0 to 65535")
-    if args.model is None and not Path(args.run).is_dir():
-        raise FileNotFoundError(f"{args.run}: no such run folder; make the demo's with: make")
     gpu, upload = device.chosen(args), None
     if gpu:
         upload = functools.partial(device.upload, bf16=gpu.bf16)
@@ -801,15 +541,9 @@ def main(argv=None):
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    loop = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
-    )
-    loop.start()
-    print(
-        f"serving {', '.join(served.folders)} at http://{server.address}; "
-        f"for clients http://{server.address}/v1; Ctrl-C ends it",
-        flush=True,
-    )
+    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+    address = f"http://{server.address}; for clients http://{server.address}/v1"
+    print(f"serving {', '.join(served.folders)} at {address}; Ctrl-C ends it", flush=True)
     ended.wait()
     print("finishing what was begun", flush=True)
     server.close()

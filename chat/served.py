@@ -10,19 +10,17 @@ import functools
 import threading
 from pathlib import Path
 
-from model import cores                 # noqa: F401  before numpy
-import bpe
 import sample
 from chat import batching, models
+from chat.request import Refused
 from model import checkpoint, folders
-from run import command
-from tokens import vocabularies
 
 FILES = (
     "config.json", "model.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "vocab.json", "merges.txt",
 )
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)    # stages of a run, the preferred ones first
+LONGEST_NAME = 256
 LAST_JOBS = 10      # seconds for which a model that was replaced still takes requests
 
 
@@ -38,6 +36,22 @@ def signature(folder):
     return tuple(found)
 
 
+@functools.lru_cache
+def is_whole(folder, signed):
+    """Whether a folder whose files have this signature holds a language model."""
+    try:
+        folders.load_config(folder)
+        checkpoint.load_safetensors(folder / "model.safetensors")
+        there = {name for name, *_ in signed}
+        return bool(there & {"tokenizer.json", "vocab.json"}) and not models.is_judge(folder)
+    except (ValueError, OSError):
+        return False
+
+
+class Unloaded(Exception):
+    """A request asks for a model that must be loaded first, or loaded anew."""
+
+
 class Models:
     """The models of a run, or of one folder.
 
@@ -49,12 +63,11 @@ class Models:
         self.only = Path(folder).absolute() if folder else None     # the only model, by its folder
         self.run = Path(run) if run and not folder else None
         self.ranks, self.upload = ranks, upload
-        self.vocabularies = {}
         self.writers = {}
         self.signatures = {}            # of the models that are loaded, when they were
         self.retired = []               # writers of models that were replaced
-        self.whole = {}                 # {folder: (signature, whether it holds a whole model)}
         self.loading = {}               # {name: Future of the writer that is being made}
+        self.loaders = concurrent.futures.ThreadPoolExecutor()
         self.lock = threading.Lock()    # of the above; not held while a model is loaded
         if not self.folders:
             raise FileNotFoundError(f"{run}: no model in it yet; make the demo's with: make")
@@ -65,130 +78,97 @@ class Models:
         if self.only:
             return {self.only.name: self.only}
         there = [path.parent for path in sorted(self.run.glob("*/model.safetensors"))]
-        return {folder.name: folder for folder in there if self.is_whole(folder)}
-
-    def is_whole(self, folder):
-        """Whether a folder holds a language model that can be loaded."""
-        now = signature(folder)
-        seen, whole = self.whole.get(folder, (None, None))
-        if seen == now:
-            return whole
-        names = {name for name, *_ in now}
-        try:
-            folders.load_config(folder)
-            checkpoint.load_safetensors(folder / "model.safetensors")
-            whole = bool(names & {"tokenizer.json", "vocab.json"}) and not models.is_judge(folder)
-        except (ValueError, OSError):
-            whole = False
-        self.whole[folder] = now, whole
-        return whole
+        return {folder.name: folder for folder in there if is_whole(folder, signature(folder))}
 
     def name_of(self, asked, preferred):
         """The name of the model that answers: the one asked for, or the first of those preferred.
 
-        KeyError if there is none of that name, ValueError if it cannot answer now.
+        Refused if there is none of that name, or if it cannot answer now.
         """
         there = self.folders
         if not asked:
-            names = [name for name in preferred if name in there] + list(there)
-            names += [name for name in preferred if name in self.writers]
-            if not names:
-                raise ValueError("the run has no whole model now; try again when one is trained")
-            return names[0]
+            for known in (there, self.writers):         # what is loaded answers meanwhile
+                for name in [*preferred, *known]:
+                    if name in known:
+                        return name
+            message = "the run has no whole model now; try again when one is trained"
+            raise Refused(503, message, "model")
+        if len(asked) > LONGEST_NAME:
+            message = f"model has {len(asked):,} characters, at most {LONGEST_NAME}"
+            raise Refused(400, message, "model")
         if asked in there or asked in self.writers:
             return asked
         if self.run and asked in {path.parent.name for path in self.run.glob("*/config.json")}:
-            raise ValueError(
-                f"{asked}: no whole language model in that folder now; it may be in training"
-            )
-        raise KeyError(asked)
+            message = "no whole language model in that folder now; it may be in training"
+            raise Refused(503, f"{asked}: {message}", "model")
+        raise self.unknown(asked)
 
-    def folder(self, name):
-        """The folder of a model."""
-        return self.only or self.run / name
+    def unknown(self, name):
+        """The refusal of a model that is not there."""
+        message = f"the model {name[:60]!r} does not exist; there are {', '.join(self.folders)}"
+        return Refused(404, message, "model", "model_not_found")
 
     def ready(self, name):
         """The writer of a model if it can be had without loading anything, else None."""
         with self.lock:
             writer, signed = self.writers.get(name), self.signatures.get(name)
-            loading = name in self.loading
-        if writer is None or loading:           # while a new one is loaded, the old one answers
-            return writer
-        folder = self.folder(name)
-        unchanged = signature(folder) == signed or self.run and not self.is_whole(folder)
-        return writer if unchanged else None
+            if writer is None or name in self.loading:      # meanwhile the old one answers
+                return writer
+        folder = self.only or self.run / name
+        now = signature(folder)
+        return writer if now == signed or self.run and not is_whole(folder, now) else None
 
     def writer(self, name):
         """The writer of a model, loaded if necessary.
 
-        If several threads ask at once, one of them loads, and all get the same writer or the same
+        If several threads ask at once, it is loaded once, and all get the same writer or the same
         error. ValueError or OSError if the model cannot be loaded and never was.
         """
-        return self.ready(name) or self.once(name, functools.partial(self.load, name))
-
-    def once(self, name, make):
-        """What make() returns or raises; whoever asks for the same name meanwhile gets the same."""
-        with self.lock:
-            shared = self.loading.get(name)
-            if shared is None:
-                mine = self.loading[name] = concurrent.futures.Future()
-        if shared:
-            return shared.result()
-        try:
-            mine.set_result(make())
-        except BaseException as e:
-            mine.set_exception(e)
-        with self.lock:
-            del self.loading[name]
-        return mine.result()
+        writer = self.ready(name)
+        if not writer:
+            with self.lock:
+                if name not in self.loading:
+                    self.loading[name] = self.loaders.submit(self.load, name)
+                loading = self.loading[name]
+            writer = loading.result()
+        return writer
 
     def load(self, name):
         """Load a model and start its writer; if that fails, the old writer goes on."""
-        old, now = self.writers.get(name), signature(self.folder(name))
-        if old and now == self.signatures[name]:        # another thread has just loaded it
-            return old
+        folder, old = self.only or self.run / name, self.writers.get(name)
         try:
-            model = sample.load_model(self.folder(name))
-        except (ValueError, OSError):
-            if not old:
-                raise
-            self.signatures[name] = now                 # do not try again before it changes again
-            return old
-        if old and signature(self.folder(name)) != now:     # it was written while it was read
-            return old
-        writer = batching.Writer(model, upload=self.upload)
-        writer.start()
-        with self.lock:
-            self.writers[name], self.signatures[name] = writer, now
-            self.retired = [other for other in self.retired if other.is_alive()]
-            self.retired += [old] if old else []
-        if old:                         # a request that has just got it may still hand in a job
-            later = threading.Timer(LAST_JOBS, old.close)
-            later.daemon = True
-            later.start()
-        return writer
-
-    def has_vocabulary(self, name):
-        """Whether a published vocabulary is on this machine."""
-        try:
-            return bool(vocabularies.find(name, self.ranks))
-        except OSError:
-            return False
-
-    def vocabulary(self, name):
-        """A published tokenizer. The server lets only one request at a time ask for it."""
-        if name not in self.vocabularies:
-            self.vocabularies[name] = bpe.Tokenizer.load(vocabularies.find(name, self.ranks))
-        return self.vocabularies[name]
+            now = signature(folder)
+            if old and now == self.signatures[name]:        # another thread has just loaded it
+                return old
+            try:
+                model = sample.load_model(folder)
+            except (ValueError, OSError):
+                if not old:
+                    raise
+                self.signatures[name] = now         # do not try again before it changes again
+                return old
+            if old and signature(folder) != now:    # it was written while it was read
+                return old
+            writer = batching.Writer(model, upload=self.upload)
+            writer.start()
+            with self.lock:
+                self.writers[name], self.signatures[name] = writer, now
+                self.retired = [other for other in self.retired if other.is_alive()]
+            if old:                     # a request that has just got it may still hand in a job
+                self.retired.append(old)
+                later = threading.Timer(LAST_JOBS, old.close)
+                later.daemon = True
+                later.start()
+            return writer
+        finally:
+            with self.lock:
+                del self.loading[name]
 
     def close(self):
         """Finish the replies that were begun."""
+        self.loaders.shutdown()
         writers = [*self.writers.values(), *self.retired]
         for writer in writers:
             writer.close()
         for writer in writers:
             writer.join()
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -12,9 +12,9 @@ calls of a tool and their outputs. Only the assistant can call a tool.
 import itertools
 import operator
 
-from run import command
 
 ROLES = ("system", "user", "assistant")
+OTHER_NAMES = {"developer": "system"}
 PARTS = ("text", "tool", "output")
 
 # The changes that in_turns makes, by the names under which they are counted.
@@ -38,35 +38,14 @@ def check_messages(messages, where="conversation"):
     if not isinstance(messages, list) or not messages:
         got = str(messages)[:60]
         raise ValueError(f"{where}: expected a list of messages with a text, got {got!r}")
-    turn = 0
-    for i, m in enumerate(messages):
-        try:
-            role = checked_role(i, m)
-            if m.get("content") is None:
-                raise ValueError(
-                    f"message {i} of the {role} has the content None, "
-                    "expected a text or a list of parts"
-                )
-            content = checked_content(i, role, m["content"])
-        except ValueError as e:
-            raise ValueError(f"{where}: {e}") from None
-        if role == "system" and i == 0:
-            continue
-        expected = ("user", "assistant")[turn % 2]
-        if role != expected:
-            raise ValueError(f"{where}: message {i} is the {role}'s, expected the {expected}'s")
-        turn += 1
-        if not content:
-            raise ValueError(f"{where}: message {i} of the {role} is empty")
-
-
-def checked_role(i, message):
-    """The role of message i; Unusable if the chat format does not know it."""
-    role = message.get("role") if isinstance(message, dict) else message
-    if not isinstance(role, str) or role not in ROLES or not isinstance(message, dict):
-        detail = f"message {i} has role {repr(role)[:60]}, expected one of {', '.join(ROLES)}"
-        raise Unusable(f"unknown role {repr(role)[:30]}", detail)
-    return role
+    try:
+        _, changes = in_turns(messages, others={})
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from None
+    changes += [EMPTY for m in messages if m.get("content") is None]    # a refusal has a text
+    if changes:
+        expected = "[system,] user, assistant, user and so on, each with a text"
+        raise ValueError(f"{where}: {changes[0]}; expected {expected}")
 
 
 def checked_content(i, role, content):
@@ -74,10 +53,8 @@ def checked_content(i, role, content):
 
     None is the empty text. Unusable: a content that the chat format cannot hold, such as an image.
     """
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
+    if content is None or isinstance(content, str):
+        return content or ""
     whose = f"message {i} of the {role}"
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         got = repr(content)[:40]
@@ -111,20 +88,16 @@ def joined(contents):
     for content in contents:
         if parts:
             parts.append({"type": "text", "text": "\n\n"})
-        if isinstance(content, str):
-            parts.append({"type": "text", "text": content})
-        else:
-            parts += content
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
     out = []
     for kind, same in itertools.groupby(parts, key=operator.itemgetter("type")):
         if kind == "text":              # one text has other tokens than two, one after the other
-            out.append({"type": "text", "text": "".join(part["text"] for part in same)})
-        else:
-            out += same
+            same = [{"type": "text", "text": "".join(part["text"] for part in same)}]
+        out += same
     return out
 
 
-def in_turns(messages):
+def in_turns(messages, others=OTHER_NAMES):
     """Any list of messages, put into the order that check_messages demands -> (messages, changes).
 
     - All messages of the system and of the developer become one message at the beginning.
@@ -141,9 +114,11 @@ def in_turns(messages):
         raise Unusable("no list of messages", detail)
     system, turns, changes = [], [], []         # texts; (role, weight, contents); names
     for i, m in enumerate(messages):
-        if isinstance(m, dict) and m.get("role") == "developer":
-            m = {**m, "role": "system"}
-        role = checked_role(i, m)
+        role = m.get("role") if isinstance(m, dict) else m
+        role = others.get(role, role) if isinstance(role, str) else role
+        if role not in ROLES or not isinstance(m, dict):
+            detail = f"message {i} has role {repr(role)[:60]}, expected one of {', '.join(ROLES)}"
+            raise Unusable(f"unknown role {repr(role)[:30]}", detail)
         content = m.get("content")
         if content is None:                     # OpenAI's API has a field of its own for a refusal
             content = m.get("refusal")
@@ -168,11 +143,6 @@ def in_turns(messages):
     out = [{"role": "system", "content": joined(system)}] if system else []
     for role, weight, contents in turns:
         content = contents[0] if len(contents) == 1 else joined(contents)
-        out.append({"role": role, "content": content})
-        if weight != 1:
-            out[-1]["weight"] = weight
+        learned = {} if weight == 1 else {"weight": weight}
+        out.append({"role": role, "content": content, **learned})
     return out, changes
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -29,29 +29,27 @@ COMMANDS = {
 
 # --------------------------------------------------------------------------- options
 
+# The options of sample.Settings, in the order in which they act: (what stands for a value, help).
+DRAWING = {
+    "repetition_penalty": ("X", "divide positive logits of tokens in prompt or reply by X, and "
+                                "multiply negative ones"),
+    "presence_penalty": ("X", "subtract X from logits of tokens in the reply"),
+    "frequency_penalty": ("X", "subtract X for each time that the token is in the reply"),
+    "temperature": ("X", "0 always takes the likeliest token"),
+    "top_k": ("K", "keep only the K likeliest tokens; 0 keeps all"),
+    "top_p": ("P", "keep only the likeliest tokens that together have the probability P"),
+    "min_p": ("P", "keep only tokens at least P times as likely as the likeliest"),
+    "seed": (None, "the same seed gives the same text"),
+}
+
+
 def add_drawing(parser, temperature):
-    """The options of sample.Settings, in the order in which they act."""
+    """The options that say how a reply is written. temperature: its default."""
     how = parser.add_argument_group("how tokens are drawn, in this order")
-    how.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X",
-                     help="divide positive logits of tokens in prompt or reply by X, and multiply "
-                          "negative ones (default: %(default)s)")
-    how.add_argument("--presence-penalty", type=float, default=0.0, metavar="X",
-                     help="subtract X from logits of tokens in the reply (default: %(default)s)")
-    how.add_argument("--frequency-penalty", type=float, default=0.0, metavar="X",
-                     help="subtract X for each time that the token is in the reply "
-                          "(default: %(default)s)")
-    how.add_argument("--temperature", type=float, default=temperature, metavar="X",
-                     help="0 always takes the likeliest token (default: %(default)s)")
-    how.add_argument("--top-k", type=int, default=0, metavar="K",
-                     help="keep only the K likeliest tokens; 0 keeps all (default: %(default)s)")
-    how.add_argument("--top-p", type=float, default=1.0, metavar="P",
-                     help="keep only the likeliest tokens that together have the probability P "
-                          "(default: %(default)s)")
-    how.add_argument("--min-p", type=float, default=0.0, metavar="P",
-                     help="keep only tokens at least P times as likely as the likeliest "
-                          "(default: %(default)s)")
-    how.add_argument("--seed", type=int, default=0,
-                     help="the same seed gives the same text (default: %(default)s)")
+    for name, (metavar, what) in DRAWING.items():
+        default = temperature if name == "temperature" else getattr(sample.Settings, name)
+        how.add_argument("--" + name.replace("_", "-"), type=type(default), default=default,
+                         metavar=metavar, help=what + " (default: %(default)s)")
     ends = parser.add_argument_group("when a reply ends")
     ends.add_argument("--max-tokens", type=int, default=200, metavar="N",
                       help="at the latest after N tokens (default: %(default)s)")
@@ -61,17 +59,8 @@ def add_drawing(parser, temperature):
 
 def settings_of(args):
     """The Settings that add_drawing's options ask for; ValueError for one out of its range."""
-    return sample.Settings(
-        max_new_tokens=args.max_tokens,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        repetition_penalty=args.repetition_penalty,
-        presence_penalty=args.presence_penalty,
-        frequency_penalty=args.frequency_penalty,
-        seed=args.seed,
-    ).check()
+    drawing = {name: getattr(args, name) for name in DRAWING}
+    return sample.Settings(max_new_tokens=args.max_tokens, **drawing).check()
 
 
 def parse_args(argv=None):
@@ -81,10 +70,8 @@ def parse_args(argv=None):
     completion = commands.add_parser("complete", description="Go on from a text.")
     completion.add_argument("text", nargs="?", default="", help="the beginning of the text")
     completion.add_argument("-n", type=int, default=1, help="texts to write (default: %(default)s)")
-    talk = commands.add_parser(
-        "chat",
-        description="Talk to the assistant. /help lists what one can type besides questions.",
-    )
+    talk = commands.add_parser("chat", description="Talk to the assistant. /help lists what one "
+                               "can type besides questions.")
     talk.add_argument("--ask", action="append", metavar="TEXT",
                       help="ask this and do not wait for input; may be repeated")
     talk.add_argument("--system", metavar="TEXT", help="a system message to begin with")
@@ -185,12 +172,13 @@ class Conversation:
         context = self.cfg.n_positions
         if len(self.head) + len(turn) >= context:
             system = f" after a system message of {len(self.head)}" if self.head else ""
-            raise ValueError(
-                f"a question of {len(turn)} tokens{system} does not fit the model's context of "
-                f"{context} with room for a reply; ask something shorter"
-            )
+            raise ValueError(f"a question of {len(turn)} tokens{system} does not fit the model's "
+                             f"context of {context} with room for a reply; ask something shorter")
         self.turns.append(turn)
-        self._forget()
+        while len(self.turns) > 1 and self.length() + LEAST_ROOM > context:
+            self.turns.pop(0)
+            print(f"[the context of {context} tokens is full: the oldest turn is forgotten]",
+                  file=sys.stderr)
         print("longhand> ", end="", flush=True)
         settings = replace(self.settings, seed=self.args.seed + self.asked)
         ids = say(self.batch, self.head + sum(self.turns, []), settings, self.args.stop)
@@ -203,16 +191,9 @@ class Conversation:
         content = sample.reply_parts(ids, self.tokenizer) or " "
         self.messages += [asking, {"role": "assistant", "content": content}]
 
-    def _forget(self):
-        context = self.cfg.n_positions
-        while len(self.turns) > 1:
-            if len(self.head) + sum(map(len, self.turns)) + LEAST_ROOM <= context:
-                return
-            self.turns.pop(0)
-            print(
-                f"[the context of {context} tokens is full: the oldest turn is forgotten]",
-                file=sys.stderr,
-            )
+    def length(self):
+        """How many tokens the conversation has."""
+        return len(self.head) + sum(map(len, self.turns))
 
     def command(self, line):
         """Do what a line that begins with / says."""
@@ -238,8 +219,8 @@ class Conversation:
             with open(value, "a", encoding="utf-8") as f:
                 f.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
         else:
-            for name, what in COMMANDS.items():
-                print(name, what, file=sys.stderr)
+            for word, what in COMMANDS.items():
+                print(word, what, file=sys.stderr)
 
 
 def questions(args, at_terminal):
@@ -256,16 +237,6 @@ def questions(args, at_terminal):
             yield line
 
 
-def greet(folder):
-    """What one can ask, at the beginning of a conversation."""
-    examples = models.examples(folder.parent)
-    if examples:
-        print("Ask, for example:", file=sys.stderr)
-    for question in examples:
-        print(f"  {question}", file=sys.stderr)
-    print("/help lists what else you can type. Ctrl-D ends the conversation.", file=sys.stderr)
-
-
 def chat(args):
     """Answer the questions from --ask, or from the terminal until it ends."""
     settings_of(args)                           # a mistake is told before a model is loaded
@@ -278,7 +249,10 @@ def chat(args):
     if not args.ask and hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="backslashreplace")    # a byte that is no text becomes \xff
     if at_terminal:
-        greet(folder)
+        examples = models.examples(folder.parent)
+        if examples:
+            print("\n  ".join(["Ask, for example:", *examples]), file=sys.stderr)
+        print("/help lists what else you can type. Ctrl-D ends the conversation.", file=sys.stderr)
     for line in questions(args, at_terminal):
         if not at_terminal:
             print(f"you> {line}")

@@ -1,8 +1,5 @@
 """tools.py: the calculator that a reply may call.
 
-A tool takes the text of a call and returns the text of its answer, or None if it has none.
-sample.py lists the tools (TOOLS) and says what happens when a reply calls one.
-
 Source: Cobbe et al. 2021 (a calculator inside the answer).
 """
 
@@ -12,7 +9,6 @@ import math
 import operator
 import re
 
-from run import command
 
 LONGEST = 100       # characters of a call or an answer; this also bounds the size of every number
 LETTERS = set("0123456789.,+-*/%() ")
@@ -65,7 +61,3 @@ def written(x):
         return str(int(x))
     digits = f"{decimal.Decimal(f'{x:.12g}'):f}"
     return digits if len(digits) <= LONGEST else None
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,10 +1,5 @@
 """tuning.py: how the four stages of align.py begin, resume, log and save.
 
-    load_stage(run, stage)          the model that a stage begins with
-    begun(folder, ...)              a Learner, whose steps a stage goes through
-    load_reference(run, ...)        the model that a leash is tied to
-    replay_text(run, ...)           the text that a stage reads beside its conversations
-
 A stage that was killed goes on from its last checkpoint and ends with the same bits. A checkpoint
 of other settings, data or starting weights is refused: they are in its identity (train.py).
 """
@@ -21,7 +16,7 @@ import gpt
 import train
 from chat import models
 from model import adamw, corpus, parallel, resume
-from run import command, progress
+from run import progress
 
 
 def load_stage(run, stage, out=None, mend=None):
@@ -39,15 +34,14 @@ def load_stage(run, stage, out=None, mend=None):
     if out and (run / out).resolve() == folder.resolve():
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
-    refuse_judges([folder])
+    refuse_judge(folder)
     return sample.load_model(folder, writable=True)
 
 
-def refuse_judges(folders):
-    """ValueError if one of the folders holds a reward model."""
-    for folder in folders:
-        if models.is_judge(folder):
-            raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
+def refuse_judge(folder):
+    """ValueError if a folder holds a reward model."""
+    if models.is_judge(folder):
+        raise ValueError(f"{folder}: a reward model, which judges replies and writes none")
 
 
 def load_reference(run, stage, start, params, cfg):
@@ -58,14 +52,11 @@ def load_reference(run, stage, start, params, cfg):
     if stage in (None, start):
         return {name: p.copy() for name, p in params.items()}
     reference, other, _ = load_stage(run, stage)
-    differs = []
     for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
         found, expected = getattr(other, name), getattr(cfg, name)
         if found != expected:
-            differs.append(f"{name} {found}, expected {expected}")
-    if differs:
-        raise ValueError(f"{run / stage}: a reference of another shape than {start}: "
-                         f"{'; '.join(differs)}")
+            raise ValueError(f"{run / stage}: a reference of another shape than {start}: "
+                             f"{name} {found}, expected {expected}")
     return reference
 
 
@@ -77,12 +68,9 @@ def replay_text(run, recipe, tokenizer, cfg, seed):
     return train.Windows(shards, cfg.n_positions, seed + 1)
 
 
-def digest(paths):
-    """A short name for the contents of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(Path(path).read_bytes())
-    return total.hexdigest()[:16]
+def digest(contents):
+    """A short name for some bytes."""
+    return hashlib.sha256(contents).hexdigest()[:16]
 
 
 def source_digest(function):
@@ -91,7 +79,7 @@ def source_digest(function):
         source = inspect.getsource(function)
     except (OSError, TypeError):                # a partial, an object, or written in C
         source = type(function).__name__
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
+    return digest(source.encode())
 
 
 def identity(stage, seed, params, files, text=None, reference=None):
@@ -100,11 +88,12 @@ def identity(stage, seed, params, files, text=None, reference=None):
     params: what it begins with. files: what it learns from. text: its windows of pre-training text.
     reference: the weights that its leash is tied to.
     """
+    data = b"".join(Path(path).read_bytes() for path in files)
     return {
         "stage": stage,
         "seed": seed,
         "start": resume.fingerprint(params.values()),
-        "data": digest(files),
+        "data": digest(data),
         "tokens": resume.fingerprint(text.shards) if text else None,
         "reference": resume.fingerprint(reference.values()) if reference else None,
     }
@@ -138,10 +127,7 @@ class Learner:
     def __init__(self, stage, params, cfg, optimizer, recipe):
         self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
         self.gradients = parallel.Gradients(params, cfg)
-
-    def add(self, tokens, targets, weights, positions=None, segments=None):
-        """Add the gradient of sum(weights * nll), arrays of shape (B,T); returns that loss."""
-        return self.gradients.add(tokens, targets, weights, positions, segments)
+        self.add = self.gradients.add
 
     def steps(self):
         """The number of each step that is still to be done. Its gradients begin at zero."""
@@ -150,9 +136,13 @@ class Learner:
             self.step, self.step_started = step, time.perf_counter()
             self.gradients.clear()
             yield step
-            done = step + 1 - self.stage.done
-            seconds = (time.perf_counter() - started) / done
-            self.show(seconds * (self.recipe.steps - step - 1))
+            per_step = (time.perf_counter() - started) / (step + 1 - self.stage.done)
+            line = f"step {step + 1:,}/{self.recipe.steps:,}  "
+            line += f"{per_step * (self.recipe.steps - step - 1):,.0f} s left  "
+            line += f"loss {self.loss:+.4f}"
+            for name, value in self.info.items():
+                line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
+            progress.show(line)
         print(file=sys.stderr)
 
     def update(self, loss, info):
@@ -166,29 +156,16 @@ class Learner:
             norm, lr, skipped = train.update(self.optimizer, self.gradients.sum, loss, step, recipe)
         else:
             lr = train.learning_rate(step, recipe)
-        entry = {
-            "step": step + 1,
-            "loss_nats": round(loss, 6),
-            "lr": lr,
-            "grad_norm": round(norm, 6),
-        }
         if skipped:
             info["skipped"] = skipped
-            entry["loss_nats"] = entry["grad_norm"] = None
-        entry["dt_s"] = round(time.perf_counter() - self.step_started, 4)
-        self.stage.log.write(**entry, **info)
+        self.stage.log.write(
+            step=step + 1,
+            loss_nats=None if skipped else round(loss, 6),
+            lr=lr,
+            grad_norm=None if skipped else round(norm, 6),
+            dt_s=round(time.perf_counter() - self.step_started, 4),
+            **info,
+        )
         self.loss, self.info = loss, info
         if step + 1 == recipe.steps or (step + 1) % recipe.save_every == 0:
             self.stage.save_checkpoint(self.params, self.optimizer, step + 1)
-
-    def show(self, seconds_left):
-        """The step, and what is measured in it, as a line of progress."""
-        line = f"step {self.step + 1:,}/{self.recipe.steps:,}  {seconds_left:,.0f} s left  "
-        line += f"loss {self.loss:+.4f}"
-        for name, value in self.info.items():
-            line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
-        progress.show(line)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

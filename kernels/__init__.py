@@ -27,10 +27,10 @@ from model import checkpoint
 import numpy as np
 
 from kernels import cublas
-from kernels.checks import apart, check, check_each, cp, int32, limits, real, width
+from kernels.checks import apart, check, check_each, cp, limits, real, width
 from kernels.launching import (
-    BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, lanes_of, launch, packed, packs,
-    rows_that_fit, say_once, scratch, strip_bytes,
+    BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, lanes_of, launch, or_empty, packed,
+    packs, rows_that_fit, say_once, scratch, strip_bytes,
 )
 
 
@@ -63,10 +63,9 @@ def _installed_package():
 def _column_sums(partial, sums, rest=None, *, add):
     """The sums of the columns (shares,F) -> (F,), or the first to one array and others to rest."""
     shares, F = partial.shape
-    args = partial, sums, rest, int32(shares), int32(F), int32(sums.size), int32(add)
     launch(
-        "bias.cu", "column_sums", np.float32,
-        ceil_div(F, 32), 256, args,
+        "bias.cu", "column_sums", np.float32, ceil_div(F, 32), 256,
+        partial, sums, rest, shares, F, sums.size, add,
     )
 
 
@@ -93,11 +92,10 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
         apart({"x": x}, {"plus": plus, "w": w, "b": b}, in_place=("plus",))
     inputs = {"x": x, "plus": plus, "w": w, "b": b}
     apart({"y": y, "n": n, "rstd": rstd}, inputs, in_place=("x", "plus"))
-    args = x, plus, w, b, y, n, rstd, int32(N), int32(C), np.float32(eps)
-    defines = _packs_a_lane(C, dtype)
     launch(
-        "layernorm.cu", "layernorm_forward_v2", dtype,
-        ceil_div(N, 8), 256, args, defines=defines,
+        "layernorm.cu", "layernorm_forward_v2", dtype, ceil_div(N, 8), 256,
+        x, plus, w, b, y, n, rstd, N, C, eps,
+        defines=_packs_a_lane(C, dtype),
     )
     return y, (n, rstd, w)
 
@@ -122,11 +120,11 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     warps = rows_that_fit(sums, 8)
     blocks = min(BACKWARD_BLOCKS, ceil_div(N, warps))
     partial = scratch((blocks, 2 * C))
-    args = dy, n, rstd, w, plus, dx, partial, int32(N), int32(C)
     launch(
-        "layernorm.cu", "layernorm_backward_v2", dtype,
-        blocks, 32 * warps, args,
-        shared=4 * warps * sums, defines=_packs_a_lane(C, dtype),
+        "layernorm.cu", "layernorm_backward_v2", dtype, blocks, 32 * warps,
+        dy, n, rstd, w, plus, dx, partial, N, C,
+        shared=4 * warps * sums,
+        defines=_packs_a_lane(C, dtype),
     )
     _column_sums(partial, dw, db, add=add)
     return dx, dw, db
@@ -145,24 +143,18 @@ def gelu_forward(x, out=None):
     check_each({"x": x, "y": y}, x.shape, dtype, packed=True)
     apart({"y": y}, {"x": x}, in_place=("x",))
     blocks = ceil_div(packs(x.size, dtype), 256)
-    launch(
-        "gelu.cu", "gelu_forward_v2", dtype,
-        blocks, 256, (x, y, np.int64(x.size)),
-    )
+    launch("gelu.cu", "gelu_forward_v2", dtype, blocks, 256, x, y, np.int64(x.size))
     return y, x
 
 
 def gelu_backward(dy, x, out=None):
     """Any shape. out may take the place of either."""
     dtype = real("dy", dy)
-    dx = cp.empty(dy.shape, dtype) if out is None else out
+    dx = or_empty(out, dy.shape, dtype)
     check_each({"dy": dy, "x": x, "dx": dx}, dy.shape, dtype, packed=True)
     apart({"dx": dx}, {"dy": dy, "x": x}, in_place=("dy", "x"))
     blocks = ceil_div(packs(dy.size, dtype), 256)
-    launch(
-        "gelu.cu", "gelu_backward", dtype,
-        blocks, 256, (dy, x, dx, np.int64(dy.size)),
-    )
+    launch("gelu.cu", "gelu_backward", dtype, blocks, 256, dy, x, dx, np.int64(dy.size))
     return dx
 
 
@@ -173,17 +165,17 @@ def embedding_forward(tokens, positions, wte, wpe, out=None):
     """N int32 of any shape twice, (V,C), (P,C) -> (N,C)"""
     N, C = tokens.size, wte.shape[1]
     dtype = real("wte", wte)
-    x = cp.empty((N, C), dtype) if out is None else out
+    x = or_empty(out, (N, C), dtype)
     check_each({"tokens": tokens, "positions": positions}, tokens.shape, np.int32)
     for what, a, rows in (("wte", wte, len(wte)), ("wpe", wpe, len(wpe)), ("x", x, N)):
         check(what, a, (rows, C), dtype, packed(C, dtype))
     apart({"x": x}, {"tokens": tokens, "positions": positions, "wte": wte, "wpe": wpe})
     blocks = ceil_div(N * packs(C, dtype), 256)
-    args = tokens, positions, wte, wpe, x, int32(N), int32(C)
     defines = packed(C, dtype)
     launch(
-        "embedding.cu", "embedding_forward", dtype,
-        blocks, 256, args, defines=defines,
+        "embedding.cu", "embedding_forward", dtype, blocks, 256,
+        tokens, positions, wte, wpe, x, N, C,
+        defines=defines,
     )
     return x
 
@@ -221,11 +213,11 @@ def embedding_backward(dx, sorted_rows, dtable):
     check("dtable", dtable, (len(dtable), C), np.float32)
     apart({"dtable": dtable}, {"dx": dx, "order": order, "starts": starts, "values": values})
     grid = N, ceil_div(packs(C, dtype), 32)
-    args = dx, order, starts, values, dtable, int32(N), int32(C)
     launch(
-        "embedding.cu", "embedding_backward_v2", dtype,
-        grid, 256, args,
-        shared=strip_bytes(dtype), defines=packed(C, dtype),
+        "embedding.cu", "embedding_backward_v2", dtype, grid, 256,
+        dx, order, starts, values, dtable, N, C,
+        shared=strip_bytes(dtype),
+        defines=packed(C, dtype),
     )
 
 
@@ -241,10 +233,9 @@ def position_backward(dx, B, dwpe, add=True):
     check("dx", dx, (B * T, C), dtype)
     check("dwpe", dwpe, (max(P, T), C), np.float32)
     apart({"dwpe": dwpe}, {"dx": dx})
-    args = dx, dwpe, *map(int32, (B, T, P, C, add))
     launch(
-        "embedding.cu", "position_backward", dtype,
-        ceil_div(P * C, 256), 256, args,
+        "embedding.cu", "position_backward", dtype, ceil_div(P * C, 256), 256,
+        dx, dwpe, B, T, P, C, add,
     )
 
 
@@ -266,17 +257,16 @@ def _launch_attention(name, shape, dtype, args, own, floats=0):
     tiles that pass by, and so many floats.
     """
     B, T, NH, HS = shape
-    scale = np.float32(HS**-0.5)
+    scale = HS**-0.5
     if dtype == np.uint16 and HS in (32, 64, 128):
         for tiles, ending in TILES.get((name, HS), ((2, ""),)):
             shared = (tiles * own + 4) * TILE * HS * 2 + 4 * floats
             if shared <= limits().shared_bytes:
                 grid = ceil_div(T, tiles * TILE), NH, B
-                args = *args, int32(T), int32(NH), scale
                 kernel = f"{name}_{HS}{ending}"
                 launch(
-                    "attention.cu", kernel, dtype,
-                    grid, 128, args, shared=shared,
+                    "attention.cu", kernel, dtype, grid, 128,
+                    *args, T, NH, scale, shared=shared,
                 )
                 return
         say_once(
@@ -284,10 +274,9 @@ def _launch_attention(name, shape, dtype, args, own, floats=0):
             f"bytes of shared memory, this GPU has {limits().shared_bytes}"
         )
     grid = ceil_div(T, 4), NH, B
-    args = *args, int32(T), int32(NH), int32(HS), scale
     launch(
-        "attention.cu", f"{name}_v1", dtype,
-        grid, 128, args,
+        "attention.cu", f"{name}_v1", dtype, grid, 128,
+        *args, T, NH, HS, scale,
     )
 
 
@@ -295,15 +284,13 @@ def _attention_shape(qkv, n_head, hidden):
     """(B, T, NH, HS) of qkv (B,T,3C), if the kernels can do it."""
     if hidden is not None:
         raise ValueError(
-            "hidden: the kernels have no rows of several texts; give each text a row of its own"
-        )
+            "hidden: the kernels have no rows of several texts; give each text a row of its own")
     B, T, C3 = qkv.shape
     HS, rest = divmod(C3, 3 * n_head)
     if rest or HS > MOST_HEAD_SIZE:
         raise ValueError(
             f"qkv: {C3} columns for {n_head} heads; expected three times a multiple of {n_head}, "
-            f"and heads of {MOST_HEAD_SIZE} at most"
-        )
+            f"and heads of {MOST_HEAD_SIZE} at most")
     return B, T, n_head, HS
 
 
@@ -330,17 +317,16 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):
     shape = _attention_shape(qkv, n_head, hidden)
     dtype = real("qkv", qkv)
     B, T, NH, HS = shape
-    dqkv = cp.empty(qkv.shape, dtype) if out is None else out
+    dqkv = or_empty(out, qkv.shape, dtype)
     check_each({"qkv": qkv, "dqkv": dqkv}, (B, T, 3 * NH * HS), dtype, packed(HS, dtype))
     check_each({"o": o, "do": do}, (B, T, NH * HS), dtype, packed(HS, dtype))
     check("lse", lse, (B, NH, T, 1), np.float32)
     apart({"dqkv": dqkv}, {"qkv": qkv, "o": o, "do": do, "lse": lse})
     D = scratch((B, NH, T))
     grid = ceil_div(T, 128 // lanes_of(HS, dtype)), NH, B
-    args = o, do, D, int32(T), int32(NH), int32(HS)
     launch(
-        "attention.cu", "attention_backward_rows", dtype,
-        grid, 128, args,
+        "attention.cu", "attention_backward_rows", dtype, grid, 128,
+        o, do, D, T, NH, HS,
     )
     args = qkv, do, lse, D, dqkv
     _launch_attention("attention_backward_q", shape, dtype, args, own=2)
@@ -361,7 +347,7 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
     T = qkv.shape[1]
     C = NH * HS
     dtype = real("qkv", qkv)
-    o = cp.empty((B, T, C), dtype) if out is None else out
+    o = or_empty(out, (B, T, C), dtype)
     check("qkv", qkv, (B, T, 3 * C), dtype, packed(HS, dtype))
     caches = {"k_cache": k_cache, "v_cache": v_cache}
     check_each(caches, (B, NH, S, HS), dtype, packed(HS, dtype))
@@ -371,17 +357,15 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
     if HS > MOST_HEAD_SIZE:
         raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
     arrays = qkv, k_cache, v_cache, length, n_new
-    args = *arrays, *map(int32, (B, T, NH, S, HS))
     launch(
-        "decode.cu", "cache_append", dtype,
-        ceil_div(B * T * C, 256), 256, args,
+        "decode.cu", "cache_append", dtype, ceil_div(B * T * C, 256), 256,
+        *arrays, B, T, NH, S, HS,
     )
-    args = *arrays, o, *map(int32, (T, NH, S, HS)), np.float32(HS**-0.5)
     shared = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
     launch(
-        "decode.cu", "decode_attention", dtype,
-        (NH, T, B), 256, args,
-        shared=shared, defines=packed(HS, dtype),
+        "decode.cu", "decode_attention", dtype, (NH, T, B), 256,
+        *arrays, o, T, NH, S, HS, HS**-0.5, shared=shared,
+        defines=packed(HS, dtype),
     )
     return o
 
@@ -393,10 +377,9 @@ def take_rows(x, rows, out):
     check("rows", rows, (n,), np.int32)
     check("out", out, (n, C), dtype)
     apart({"out": out}, {"x": x, "rows": rows})
-    args = x, rows, out, int32(n), int32(C)
     launch(
-        "decode.cu", "take_rows", dtype,
-        ceil_div(n * C, 256), 256, args,
+        "decode.cu", "take_rows", dtype, ceil_div(n * C, 256), 256,
+        x, rows, out, n, C,
     )
     return out
 
@@ -412,7 +395,7 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):
     N, stride = logits.shape
     dtype = real("logits", logits)
     V = n_vocab or stride
-    nll = cp.empty((N,), np.float32) if out is None else out
+    nll = or_empty(out, (N,), np.float32)
     if not 1 <= V <= stride:
         raise ValueError(f"logits: {stride} columns for a vocabulary of {V}")
     check("logits", logits, (N, stride), dtype, packed(stride, dtype))
@@ -420,11 +403,11 @@ def cross_entropy(logits, targets, weights=None, n_vocab=None, out=None):
     check_each({"nll": nll, "weights": weights}, (N,), np.float32)
     apart({"logits": logits, "nll": nll}, {"targets": targets, "weights": weights})
     threads = min(1024, ceil_div(packs(V, dtype), 32) * 32)
-    args = logits, targets, weights, nll, int32(N), int32(V), int32(stride)
     defines = packed(stride, dtype)
     launch(
-        "cross_entropy.cu", "cross_entropy_v2", dtype,
-        N, threads, args, defines=defines,
+        "cross_entropy.cu", "cross_entropy_v2", dtype, N, threads,
+        logits, targets, weights, nll, N, V, stride,
+        defines=defines,
     )
     return nll
 
@@ -435,10 +418,9 @@ def loss_sum(nll, weights, state, add=False):
     check("state", state, (3,), np.float32)
     apart({"state": state}, {"nll": nll, "weights": weights})
     threads = min(1024, ceil_div(nll.size, 32) * 32)
-    args = nll, weights, state, int32(nll.size), int32(add)
     launch(
-        "cross_entropy.cu", "loss_sum", np.float32,
-        1, threads, args,
+        "cross_entropy.cu", "loss_sum", np.float32, 1, threads,
+        nll, weights, state, nll.size, add,
     )
 
 
@@ -453,10 +435,10 @@ def bias_forward(y, b):
     check("b", b, (F,), dtype, packed(F, dtype))
     apart({"y": y}, {"b": b})
     blocks = ceil_div(N * packs(F, dtype), 256)
-    args = y, b, int32(N), int32(F)
     launch(
-        "bias.cu", "bias_forward", dtype,
-        blocks, 256, args, defines=packed(F, dtype),
+        "bias.cu", "bias_forward", dtype, blocks, 256,
+        y, b, N, F,
+        defines=packed(F, dtype),
     )
     return y
 
@@ -465,7 +447,7 @@ def bias_backward(dy, out=None, add=False):
     """The sums of dy's columns: (N,F) -> (F,)"""
     N, F = dy.shape
     dtype = real("dy", dy)
-    db = cp.empty((F,), np.float32) if out is None else out
+    db = or_empty(out, (F,), np.float32)
     check("dy", dy, (N, F), dtype, packed(F, dtype))
     check("db", db, (F,), np.float32)
     apart({"db": db}, {"dy": dy})
@@ -474,10 +456,9 @@ def bias_backward(dy, out=None, add=False):
     shares = min(ceil_div(N, 8), max(1, 4 * BACKWARD_BLOCKS // strips))
     partial = scratch((shares, F))
     launch(
-        "bias.cu", "bias_backward_v2", dtype,
-        (strips, shares), 256,
-        (dy, partial, int32(N), int32(F)),
-        shared=strip_bytes(dtype), defines=packed(F, dtype),
+        "bias.cu", "bias_backward_v2", dtype, (strips, shares), 256,
+        dy, partial, N, F, shared=strip_bytes(dtype),
+        defines=packed(F, dtype),
     )
     _column_sums(partial, db, add=add)
     return db
@@ -498,7 +479,7 @@ def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False):
 
 def linear_forward(x, w, b, out=None):
     """(N,C), (C,F), (F,) -> (N,F)"""
-    y = cp.empty((len(x), w.shape[1]), real("x", x)) if out is None else out
+    y = or_empty(out, (len(x), w.shape[1]), real("x", x))
     return matmul(x, w, y, bias=b)
 
 
@@ -531,15 +512,13 @@ def grad_norm(grads, clip, state):
     apart({"state": state}, {"grads": grads})
     blocks = min(NORM_BLOCKS, ceil_div(grads.size, 4 * 512))
     partial = scratch((blocks,))
-    args = grads, partial, np.int64(grads.size)
     launch(
-        "adamw.cu", "norm_partials", np.float32,
-        blocks, 512, args,
+        "adamw.cu", "norm_partials", np.float32, blocks, 512,
+        grads, partial, np.int64(grads.size),
     )
-    args = partial, state, int32(blocks), np.float32(clip)
     launch(
-        "adamw.cu", "norm_and_scale", np.float32,
-        1, 32, args,
+        "adamw.cu", "norm_and_scale", np.float32, 1, 32,
+        partial, state, blocks, clip,
     )
 
 
@@ -558,10 +537,9 @@ def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, dec
     apart({**moved, "params": params}, {"grads": grads, "state": state, "rates": rates})
     arrays = grads, master, m, v, params, state, rates
     sizes = np.int64(n), np.int64(n_decayed)
-    args = *arrays, *sizes, *map(np.float32, (b1, b2, eps, decay))
     launch(
-        "adamw.cu", "adamw", dtype,
-        ceil_div(n, 4 * 256), 256, args,
+        "adamw.cu", "adamw", dtype, ceil_div(n, 4 * 256), 256,
+        *arrays, *sizes, b1, b2, eps, decay,
     )
 
 
@@ -570,14 +548,13 @@ def adamw(grads, master, m, v, params, state, rates, n_decayed, b1, b2, eps, dec
 
 def to_bf16(x, out=None):
     """float32 -> bfloat16 as uint16, to the nearest."""
-    y = cp.empty(x.shape, np.uint16) if out is None else out
+    y = or_empty(out, x.shape, np.uint16)
     check("x", x, x.shape, np.float32)
     check("y", y, x.shape, np.uint16)
     apart({"y": y}, {"x": x})
-    args = x, y, np.int64(x.size)
     launch(
-        "convert.cu", "to_real", np.uint16,
-        ceil_div(x.size, 256), 256, args,
+        "convert.cu", "to_real", np.uint16, ceil_div(x.size, 256), 256,
+        x, y, np.int64(x.size),
     )
     return y
 

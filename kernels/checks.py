@@ -78,8 +78,7 @@ def apart(outputs, inputs, in_place=()):
             if not (what in in_place and what not in outputs and place == (begin, end)):
                 raise ValueError(
                     f"{out} and {what} share memory, and one is written while the other is "
-                    f"still needed; pass another array for {out}"
-                )
+                    f"still needed; pass another array for {out}")
 
 
 # -------------------------------------------------------------------------------- numbers, limits
@@ -90,8 +89,7 @@ def int32(n):
     if not -1 << 31 <= n < 1 << 31:
         raise ValueError(
             f"{n} is more than the kernels can count: sizes of arrays have 32 bits there; "
-            "take fewer rows at once"
-        )
+            "take fewer rows at once")
     return np.int32(n)
 
 
@@ -121,8 +119,7 @@ def _limits_of(device_id):
     if found["WarpSize"] != 32:
         raise ValueError(
             f"this GPU's warps have {found['WarpSize']} threads; the kernels are written for 32, "
-            "which NVIDIA's have"
-        )
+            "which NVIDIA's have")
     shared = max(found["MaxSharedMemoryPerBlock"], found.get("MaxSharedMemoryPerBlockOptin", 0))
     return Limits(
         shared,
@@ -140,18 +137,10 @@ def check_launch(name, blocks, threads, shared):
     if any(n > limit for n, limit in zip(blocks, most.grid)):
         raise ValueError(
             f"{name}: a grid of {blocks} blocks, this GPU has {most.grid} at most; "
-            "take fewer rows at once"
-        )
+            "take fewer rows at once")
     if threads > most.threads:
         raise ValueError(
-            f"{name}: blocks of {threads} threads, this GPU has {most.threads} at most"
-        )
+            f"{name}: blocks of {threads} threads, this GPU has {most.threads} at most")
     if shared > most.shared_bytes:
         raise ValueError(
-            f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}"
-        )
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)
+            f"{name}: {shared} bytes of shared memory a block, this GPU has {most.shared_bytes}")

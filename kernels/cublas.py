@@ -71,8 +71,7 @@ def product(x, w, out, x_t, w_t, bias):
     if not fits or x.dtype != w.dtype or out.dtype not in (x.dtype, np.float32):
         raise ValueError(
             f"a product of {x.dtype} {x.shape}{' transposed' * x_t} and "
-            f"{w.dtype} {w.shape}{' transposed' * w_t} into {out.dtype} {out.shape}"
-        )
+            f"{w.dtype} {w.shape}{' transposed' * w_t} into {out.dtype} {out.shape}")
     if bias is not None:
         check("bias", bias, (m,), out.dtype)
     apart({"out": out}, {"x": x, "w": w, "bias": bias})
@@ -143,13 +142,8 @@ class CublasLt:
         size = ctypes.c_size_t(ctypes.sizeof(value))
         self.call(name, of, attribute, ctypes.byref(value), size)
 
-    def plan(self, p, bias):
+    def new_plan(self, p, bias):
         """(description, layouts of w, x and out, algorithm), or None where the library has none."""
-        if p not in self.plans:
-            self.plans[p] = self._new_plan(p, bias)
-        return self.plans[p]
-
-    def _new_plan(self, p, bias):
         description = self.make("cublasLtMatmulDescCreate", COMPUTE_32F, REAL_32F)
         epilogue = WITH_BIAS if p.with_bias else DEFAULT
         for attribute, value in ((TRANS_A, p.w_t), (TRANS_B, p.x_t), (EPILOGUE, epilogue)):
@@ -157,9 +151,8 @@ class CublasLt:
             self.set("cublasLtMatmulDescSetAttribute", description, attribute, value)
         self._point(description, bias)                  # the library looks how it is aligned
         layouts = []
-        for (rows, columns), leading, kind in zip(
-            p.sizes, p.leading, (p.kind, p.kind, p.out_kind)
-        ):
+        kinds = p.kind, p.kind, p.out_kind
+        for (rows, columns), leading, kind in zip(p.sizes, p.leading, kinds):
             sizes = ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(leading)
             layouts.append(self.make("cublasLtMatrixLayoutCreate", kind, *sizes))
         algorithm = self._best_algorithm(p, description, layouts)
@@ -192,10 +185,11 @@ class CublasLt:
 
     def multiply(self, p, w, x, out, bias, add):
         """Compute the product. Returns False where the library cannot."""
-        plan = self.plan(p, bias)
-        if plan is None:
+        if p not in self.plans:
+            self.plans[p] = self.new_plan(p, bias)
+        if self.plans[p] is None:
             return False
-        description, layouts, algorithm = plan
+        description, layouts, algorithm = self.plans[p]
         self._point(description, bias)
         w_at, x_at, out_at, workspace = (
             ctypes.c_void_p(a.data.ptr) for a in (w, x, out, self.workspace)
@@ -209,12 +203,6 @@ class CublasLt:
         )
         if status:
             print(
-                f"kernels: cublasLt answers {status} to {p}; it goes another way", file=sys.stderr
-            )
+                f"kernels: cublasLt answers {status} to {p}; it goes another way", file=sys.stderr)
             self.plans[p] = None
         return not status
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

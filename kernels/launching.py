@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.checks import check_launch, cp, limits, width
+from kernels.checks import check_launch, cp, int32, limits, width
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -33,8 +33,7 @@ def kernel(file, name, bf16, defines=()):
         ours = ".".join(map(str, limits().capability))
         raise ValueError(
             f"{name}: bfloat16 needs a GPU of compute capability 8.0, this one has {ours}; "
-            "use float32"
-        )
+            "use float32")
     return _module(file, bf16, defines).get_function(name)
 
 
@@ -47,18 +46,29 @@ def _module(file, bf16, defines):
     return cp.RawModule(code=code, options=SHARED_NAMES + number_type + defines)
 
 
-def launch(file, name, dtype, blocks, threads, args, shared=0, defines=()):
+def launch(file, name, dtype, blocks, threads, *args, shared=0, defines=()):
     """Launch a kernel on blocks, a number or a grid (x, y, z), of so many threads.
 
     dtype: of the arrays whose numbers are bfloat16 (uint16) or float32. shared: bytes of shared
-    memory a block.
+    memory a block. A number of Python is passed with 32 bits, where CuPy would pass 64.
     """
     blocks = (blocks,) if isinstance(blocks, int) else blocks
     check_launch(name, blocks, threads, shared)
     f = kernel(file, name, dtype == np.uint16, defines)
     if shared > 48 << 10:               # what CUDA grants unasked
         f.max_dynamic_shared_size_bytes = shared
-    f(blocks, (threads,), args, shared_mem=shared)
+    f(blocks, (threads,), tuple(map(_as_32_bits, args)), shared_mem=shared)
+
+
+def _as_32_bits(a):
+    if isinstance(a, int):
+        return int32(a)
+    return np.float32(a) if isinstance(a, float) else a
+
+
+def or_empty(out, shape, dtype):
+    """The array for a result: the given one, or a fresh one where that is None."""
+    return cp.empty(shape, dtype) if out is None else out
 
 
 _memory = {"scratch": None}
@@ -152,11 +162,5 @@ def rows_that_fit(floats_a_row, most):
     if fit < 1:
         raise ValueError(
             f"a row of {floats_a_row} numbers does not fit the {limits().shared_bytes} bytes "
-            "of this GPU's shared memory"
-        )
+            "of this GPU's shared memory")
     return min(most, fit)
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

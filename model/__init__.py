@@ -15,7 +15,7 @@ Its files:
 Learning:
     corpus        the tokens that a run learns from
     planning      how many rows of a batch fit in memory at once
-    parallel      the gradients of a batch, by one process for each core
+    parallel      the gradients of a batch, by one rank for each core
     adamw         AdamW for NumPy
     resume        a training that was killed goes on
     report        what a run says

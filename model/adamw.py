@@ -9,7 +9,6 @@ import math
 
 from model import cores                     # before numpy
 import numpy as np
-from run import command
 
 BLOCK = 131072          # floats, 512 KB; five such blocks are in use at once, which a cache holds
 
@@ -32,11 +31,11 @@ class AdamW:
     def step(self, grads, lr, scale=1.0):
         """One update of all parameters, in place, with the gradients times scale."""
         self.t += 1
-        of_blocks = self.params, grads, self.m, self.v
+        of_all = self.params, grads, self.m, self.v
 
         def update_blocks(part):
             for name, block in self.blocks[part(len(self.blocks))]:
-                p, g, m, v = (arrays[name].reshape(-1)[block] for arrays in of_blocks)
+                p, g, m, v = (arrays[name].reshape(-1)[block] for arrays in of_all)
                 decay = lr * self.weight_decay if self.params[name].ndim >= 2 else 0.0
                 self._update(p, g, m, v, lr, scale, decay)
 
@@ -65,7 +64,3 @@ class AdamW:
         if decay:
             p *= 1.0 - decay
         p -= d
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -57,7 +57,7 @@ def bench(setting, seconds=10.0):
         "ms_per_step": round(1e3 * median, 2),
         "steps": len(times),
         "cores": cores.N_THREADS,
-        "peak_rss_mb": round(peak_kilobytes(work.n_processes - 1) / 1024),
+        "peak_rss_mb": round(peak_kilobytes(len(work.ranks) - 1) / 1024),
     }
 
 

@@ -28,19 +28,10 @@ from gpt import Config, param_shapes
 from run.disk import distinct, read_json, whole_file
 
 DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "u1",
-    "BOOL": "?",
-    "BF16": "<u2",
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+    "BF16": "<u2",                                      # NumPy has no type for it
 }
 MAX_HEADER = 100_000_000                                # bytes; the format's own limit
 LLMC_MAGIC, LLMC_DTYPES = 20240326, {3: "<f4", 5: "<u2"}
@@ -78,20 +69,21 @@ def save_safetensors(path, tensors, metadata=None):
             f.write(array.reshape(-1).view(np.uint8).data)
 
 
-def _is_size(x):
-    return type(x) is int and x >= 0
-
-
 def _check_entry(name, entry):
     """ValueError unless it says what a tensor is: dtype, shape, and where it begins and ends."""
-    if isinstance(entry, dict):
-        dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-        if isinstance(dtype, str) and isinstance(shape, list) and isinstance(offsets, list):
-            if len(offsets) == 2 and all(map(_is_size, shape + offsets)):
-                return
-    raise ValueError(
-        f"{name[:60]}: {str(entry)[:100]}, expected dtype, shape and two data_offsets"
-    )
+    try:
+        begin, end = entry["data_offsets"]
+        dtype, shape = entry["dtype"], entry["shape"]
+        are_sizes = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        if isinstance(dtype, str) and isinstance(shape, list) and are_sizes:
+            return
+    except (TypeError, KeyError, ValueError):
+        pass
+    raise ValueError(f"{name[:60]}: {str(entry)[:100]}, expected dtype, shape and two data_offsets")
+
+
+def _is_texts(x):
+    return isinstance(x, dict) and all(isinstance(value, str) for value in x.values())
 
 
 def _header(path, size):
@@ -103,9 +95,8 @@ def _header(path, size):
         head = f.read(8)
         n = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 2 <= n <= min(size - 8, MAX_HEADER):
-            raise ValueError(
-                f"{path}: not a safetensors file (header length {n}, file of {size} bytes)"
-            )
+            raise ValueError(f"{path}: not a safetensors file "
+                             f"(header length {n}, file of {size} bytes)")
         text = f.read(n)
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
@@ -113,10 +104,7 @@ def _header(path, size):
             raise ValueError("it must begin with '{'")
         metadata = header.pop("__metadata__", None)
         metadata = {} if metadata is None else metadata
-        is_texts = isinstance(metadata, dict) and all(
-            isinstance(value, str) for value in metadata.values()
-        )
-        if not is_texts:
+        if not _is_texts(metadata):
             raise ValueError(f"its __metadata__ is {str(metadata)[:60]}, expected texts by name")
         for name, entry in header.items():
             _check_entry(name, entry)
@@ -139,29 +127,22 @@ def load_safetensors(path):
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         (a, b), shape = entry["data_offsets"], tuple(entry["shape"])
         if entry["dtype"] not in DTYPES:
-            raise ValueError(
-                f"{path}: {name} has dtype {entry['dtype']}, which this reader does not know"
-            )
+            raise ValueError(f"{path}: {name} has the unknown dtype {entry['dtype']}")
         dtype = np.dtype(DTYPES[entry["dtype"]])
         need = math.prod(shape) * dtype.itemsize
         if a != end or b - a != need or start + b > size:
             raise ValueError(
                 f"{path}: {name} spans bytes {a}..{b}, expected to begin at {end}, hold {need} and "
-                f"end within {size - start}: truncated or overlapping; copy or save the file again"
-            )
+                f"end within {size - start}: truncated or overlapping; copy or save the file again")
         end = b
         try:
             array = data[start + a : start + b].view(dtype).reshape(shape)
         except ValueError:                  # no numbers, in more rows than NumPy counts
-            raise ValueError(
-                f"{path}: {name} has the shape {shape}, which is too large"
-            ) from None
+            raise ValueError(f"{path}: {name} has the shape {shape}, which is too large") from None
         tensors[name] = widen(array) if entry["dtype"] == "BF16" else array
     if start + end != size:
-        raise ValueError(
-            f"{path}: {size} bytes, the header accounts for {start + end}; "
-            "copy or save the file again"
-        )
+        raise ValueError(f"{path}: {size} bytes, the header accounts for {start + end}; "
+                         "copy or save the file again")
     return {name: tensors[name] for name in header}, metadata
 
 
@@ -169,27 +150,19 @@ def load_index(path):
     """{name: array} of a checkpoint in several files, named by a model.safetensors.index.json."""
     path, tensors = Path(path), {}
     file_of = read_json(path).get("weight_map")
-    is_map = isinstance(file_of, dict) and all(
-        isinstance(file, str) and Path(file).name == file for file in file_of.values()
-    )
-    if not is_map:
-        raise ValueError(
-            f"{path}: expected a weight_map from names of tensors to names of files"
-        )
+    if not _is_texts(file_of) or any(Path(file).name != file for file in file_of.values()):
+        raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
     for file in sorted(set(file_of.values())):
         part, wanted = path.parent / file, {name for name in file_of if file_of[name] == file}
         if not part.is_file():
             raise FileNotFoundError(
                 f"{part}: no such file, but {path.name} says that it holds {len(wanted)} of the "
-                f"{len(file_of)} tensors; fetch it too"
-            )
+                f"{len(file_of)} tensors; fetch it too")
         found, _ = load_safetensors(part)
         wrong = sorted(found.keys() ^ wanted)
         if wrong:
-            raise ValueError(
-                f"{part}: {wrong[0]!r} is not in both this file and what {path.name} says of it; "
-                "fetch both again"
-            )
+            raise ValueError(f"{part}: {wrong[0]!r} is not in both this file and what {path.name} "
+                             "says of it; fetch both again")
         tensors.update(found)
     return tensors
 
@@ -224,18 +197,15 @@ def load_llmc(path):
         raise ValueError(f"{path}: not an llm.c model (magic {magic}, expected {LLMC_MAGIC})")
     version, T, V, L, NH, C, V_padded = map(int, words[1:8])
     if version not in LLMC_DTYPES:
-        raise ValueError(
-            f"{path}: version {version}, expected 3 (float32) or 5 (bfloat16); "
-            "write it again with llm.c's train_gpt2.py"
-        )
+        raise ValueError(f"{path}: version {version}, expected 3 (float32) or 5 (bfloat16); "
+                         "write it again with llm.c's train_gpt2.py")
     if min(T, V, L, NH, C) < 1 or V_padded < V:
         raise ValueError(f"{path}: impossible sizes in the header: {words[2:8].tolist()}")
     layout, dtype = _llmc_layout(V_padded, T, L, C), np.dtype(LLMC_DTYPES[version])
     need = 1024 + dtype.itemsize * sum(math.prod(shape) for _, shape in layout)
     if size != need:
-        raise ValueError(
-            f"{path}: {size} bytes, the header's sizes need {need}: truncated, or another format"
-        )
+        raise ValueError(f"{path}: {size} bytes, the header's sizes need {need}: truncated, or "
+                         "another format")
     body, tensors, at = np.asarray(np.memmap(path, dtype, "r", offset=1024)), {}, 0
     for name, shape in layout:
         n = math.prod(shape)
@@ -243,16 +213,9 @@ def load_llmc(path):
         at += n
         if version == 5:
             array = widen(array)
-        if "{i}" not in name:
-            array = array[:V] if name == "wte.weight" else array
-            tensors[name] = np.array(array, np.float32, order="C")
-            continue
-        for i in range(L):
-            one = array[i].T if array[i].ndim == 2 else array[i]
+        if name == "wte.weight":
+            array = array[:V]
+        of_layers = array.swapaxes(1, -1) if "{i}" in name else [array]     # to (in, out)
+        for i, one in enumerate(of_layers):
             tensors[name.format(i=i)] = np.array(one, np.float32, order="C")
     return tensors, dict(vocab_size=V, n_positions=T, n_embd=C, n_layer=L, n_head=NH)
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -52,30 +52,6 @@ def check_positive(name, x):
         raise ValueError(f"{name}: {x}, expected a finite number above 0")
 
 
-def check_out(name, out, apart=(), in_place=()):
-    """ValueError where out, which results are written to, lies over an array that is still needed.
-
-    It must share no memory with the arrays in apart. It may take the place of one in in_place,
-    element for element. None stands for an array that is not there.
-    """
-    for other in in_place:
-        if other is not None and not _same_place(out, other):
-            apart = (*apart, other)
-    for other in apart:
-        if out is None or other is None or not np.may_share_memory(out, other):
-            continue        # may_share_memory looks at their ends only, which takes no time
-        if np.shares_memory(out, other):
-            raise ValueError(
-                f"{name}: out shares memory with an array that is still needed; give another one"
-            )
-
-
-def _same_place(a, b):
-    if a is None:
-        return False
-    return a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
-
-
 # ------------------------------------------------------------------------------------- whole calls
 
 
@@ -84,12 +60,10 @@ def check_tokens(cfg, tokens, name="tokens"):
     check_array(name, tokens)
     if tokens.ndim != 2 or not tokens.size:
         raise ValueError(
-            f"{name}: shape {tokens.shape}, expected (batch, positions), one of each at least"
-        )
+            f"{name}: shape {tokens.shape}, expected (batch, positions), one of each at least")
     if tokens.shape[1] > cfg.n_positions:
         raise ValueError(
-            f"{name}: {tokens.shape[1]} positions, the model's context is {cfg.n_positions}"
-        )
+            f"{name}: {tokens.shape[1]} positions, the model's context is {cfg.n_positions}")
     check_ids(name, tokens, cfg.vocab_size, "the model's vocabulary")
 
 
@@ -127,9 +101,7 @@ def token_weights(targets, weights, dtype):
     return np.where(counted, weights, 0.0).astype(dtype).ravel()
 
 
-@functools.lru_cache(maxsize=16)
-def _shapes_of(cfg):
-    return tuple(param_shapes(cfg).items())
+_shapes_of = functools.lru_cache(maxsize=16)(param_shapes)      # it is asked for at every token
 
 
 def check_params(params, cfg, check_kind=check_array):
@@ -139,12 +111,11 @@ def check_params(params, cfg, check_kind=check_array):
     check_kind: what refuses arrays that do not lie where the engine computes.
     """
     wte = params["wte.weight"]
-    for name, shape in _shapes_of(cfg):
+    for name, shape in _shapes_of(cfg).items():
         p = params.get(name)
         if p is None:
             raise ValueError(
-                f"parameters: no tensor {name}, which a model of {cfg.n_layer} layers has"
-            )
+                f"parameters: no tensor {name}, which a model of {cfg.n_layer} layers has")
         check_kind(name, p)
         is_table = name in ("wte.weight", "wpe.weight")
         is_padded = is_table and p.shape[1:] == shape[1:] and len(p) > shape[0]
@@ -158,7 +129,7 @@ def check_params(params, cfg, check_kind=check_array):
 
 def check_grads(params, cfg, grads):
     """Places for the gradients of all parameters of cfg, each an array of its own."""
-    for name, _ in _shapes_of(cfg):
+    for name in _shapes_of(cfg):
         p, g = params[name], grads.get(name)
         if g is None:
             raise ValueError(f"grads: no array for {name}")
@@ -166,11 +137,10 @@ def check_grads(params, cfg, grads):
             raise TypeError(f"grads: {name} is a {type(g).__name__}, expected a NumPy array")
         if g.shape != p.shape or g.dtype != p.dtype:
             raise ValueError(
-                f"grads: {name} is {g.dtype} {g.shape}, the parameter {p.dtype} {p.shape}"
-            )
+                f"grads: {name} is {g.dtype} {g.shape}, the parameter {p.dtype} {p.shape}")
         if np.may_share_memory(g, p) and np.shares_memory(g, p):
             raise ValueError(f"grads: {name} shares memory with the parameter")
-    if len({id(grads[name]) for name, _ in _shapes_of(cfg)}) < len(_shapes_of(cfg)):
+    if len({id(grads[name]) for name in _shapes_of(cfg)}) < len(_shapes_of(cfg)):
         raise ValueError("grads: one array serves two parameters")
 
 
@@ -181,32 +151,21 @@ def new_positions(cfg, params, tokens, cache, n_new):
     n_new = np.full(B, T) if n_new is None else np.asarray(n_new)
     if n_new.shape != (B,) or n_new.dtype.kind not in "iu":
         raise ValueError(
-            f"n_new: {n_new.dtype} {n_new.shape}, expected an integer for each of {B} rows"
-        )
+            f"n_new: {n_new.dtype} {n_new.shape}, expected an integer for each of {B} rows")
     if int(n_new.min()) < 1 or int(n_new.max()) > T:
         raise ValueError(f"n_new = {n_new.tolist()[:8]}: expected 1 to {T} for each row")
     here = isinstance(cache.k, np.ndarray), isinstance(wte, np.ndarray)
     if cache.k.dtype != wte.dtype or here[0] != here[1]:
         raise ValueError(
             f"a {cache.k.dtype} cache for {wte.dtype} parameters, in memory of the same machine: "
-            f"{here[0] == here[1]}; make it with Cache(..., like=parameters['wte.weight'])"
-        )
+            f"{here[0] == here[1]}; make it with Cache(..., like=parameters['wte.weight'])")
     L, rows, heads, room, width = cache.k.shape
     fits = (L, rows, heads, heads * width) == (cfg.n_layer, B, cfg.n_head, cfg.n_embd)
     if not fits or f"h.{L}.ln_1.weight" in params:
-        raise ValueError(
-            f"a cache of {rows} rows, {L} layers and {heads} heads of {width} "
-            f"for {B} rows and {cfg}"
-        )
+        raise ValueError(f"a cache of {rows} rows, {L} layers and {heads} heads of {width} "
+                         f"for {B} rows and {cfg}")
     longest = int((cache.length + n_new).max())
     if longest > room or int(cache.length.min()) < 0:
-        raise ValueError(
-            f"{longest} positions do not fit the cache of {room}; "
-            f"the model's context is {cfg.n_positions}"
-        )
+        raise ValueError(f"{longest} positions do not fit the cache of {room}; "
+                         f"the model's context is {cfg.n_positions}")
     return n_new
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -33,30 +33,22 @@ def _blas_kernels():
 
 # These must be in the environment before NumPy loads. One BLAS thread, because we split the work
 # over Python threads or processes ourselves, and with it all that is not a product.
-BLAS_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-ASKED_FOR = {
-    name: os.environ[name] for name in (*BLAS_VARIABLES, "OMP_NUM_THREADS") if name in os.environ
-}
+BLAS_VARIABLES = [
+    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"]
+ASKED_FOR = dict(os.environ)
 for _name in BLAS_VARIABLES:
     os.environ.setdefault(_name, "1")
 if _blas_kernels():
     os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
 
-import collections  # noqa: E402
 import contextlib  # noqa: E402
 import ctypes  # noqa: E402
 import math  # noqa: E402
 import multiprocessing  # noqa: E402
 import pickle  # noqa: E402
-import queue  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from concurrent import futures  # noqa: E402
 from multiprocessing.connection import wait  # noqa: E402
 from multiprocessing.reduction import ForkingPickler  # noqa: E402
 from typing import NamedTuple  # noqa: E402
@@ -68,19 +60,13 @@ N_THREADS = (
 )
 
 # For each BLAS: its functions that set and tell the number of threads, and its variable.
+OPENBLAS = "OPENBLAS_NUM_THREADS"
 BLAS_FUNCTIONS = [
-    (
-        "scipy_openblas_set_num_threads64_",
-        "scipy_openblas_get_num_threads64_",
-        "OPENBLAS_NUM_THREADS",
-    ),  # NumPy's wheels
-    ("scipy_openblas_set_num_threads", "scipy_openblas_get_num_threads", "OPENBLAS_NUM_THREADS"),
-    ("openblas_set_num_threads64_", "openblas_get_num_threads64_", "OPENBLAS_NUM_THREADS"),
-    (
-        "openblas_set_num_threads",
-        "openblas_get_num_threads",
-        "OPENBLAS_NUM_THREADS",
-    ),  # distributions
+    # OpenBLAS in NumPy's wheels, then as distributions have it
+    ("scipy_openblas_set_num_threads64_", "scipy_openblas_get_num_threads64_", OPENBLAS),
+    ("scipy_openblas_set_num_threads", "scipy_openblas_get_num_threads", OPENBLAS),
+    ("openblas_set_num_threads64_", "openblas_get_num_threads64_", OPENBLAS),
+    ("openblas_set_num_threads", "openblas_get_num_threads", OPENBLAS),
     ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads", "MKL_NUM_THREADS"),
     ("bli_thread_set_num_threads", "bli_thread_get_num_threads", "BLIS_NUM_THREADS"),
 ]
@@ -88,11 +74,8 @@ BLAS_FUNCTIONS = [
 
 def numpy_library():
     """NumPy's C part. A function is looked up in it and in what it is linked to, as its BLAS."""
-    core = (
-        sys.modules.get("numpy._core._multiarray_umath")
-        or sys.modules["numpy.core._multiarray_umath"]
-    )
-    return ctypes.CDLL(core.__file__)
+    numpy_2 = sys.modules.get("numpy._core._multiarray_umath")
+    return ctypes.CDLL((numpy_2 or sys.modules["numpy.core._multiarray_umath"]).__file__)
 
 
 def blas_functions(library):
@@ -115,45 +98,33 @@ def limit_blas(library, numpy_was_first, asked_for):
             lines.append(
                 "NumPy was imported first, and its BLAS has no function known here that sets its "
                 f"threads: they may run under ours, which is slow; {import_order}, "
-                "or set OMP_NUM_THREADS=1"
-            )
+                "or set OMP_NUM_THREADS=1")
         return lines
-    set_threads, threads, variable = (
-        getattr(library, names[0]),
-        getattr(library, names[1]),
-        names[2],
-    )
-    try:
-        wanted = max(1, int(asked_for[variable]))
-    except (KeyError, ValueError):
-        wanted = 1
-    if wanted == 1 and threads() != 1:
+    set_threads, threads = getattr(library, names[0]), getattr(library, names[1])
+    variable, own_choice = names[2], asked_for.get(names[2], "")
+    wanted = int(own_choice) if own_choice.isdecimal() else 1
+    if wanted <= 1:
         set_threads(ctypes.c_long(1))
     if threads() != 1:
+        advice = f" (it is {wanted})" if wanted > 1 else f" and {import_order}"
         lines.append(
             f"each of our {N_THREADS} threads calls a BLAS with {threads()} threads of its own, "
-            "which is slow; "
-            f"set {variable}=1" + (f" (it is {wanted})" if wanted > 1 else f" and {import_order}")
-        )
-    elif asked_for.get("OMP_NUM_THREADS", "1") != "1" and variable not in asked_for:
+            f"which is slow; set {variable}=1{advice}")
+    elif asked_for.get("OMP_NUM_THREADS", "1") != "1" and not own_choice:
         lines.append(
             f"OMP_NUM_THREADS={asked_for['OMP_NUM_THREADS']} is not followed: the work is divided "
             f"over {N_THREADS} threads here, each with a BLAS of one thread; {variable} would be "
-            "followed, and taskset limits ours"
-        )
-    kernels, corename = (
-        os.environ.get("OPENBLAS_CORETYPE"),
-        names[0].replace("openblas_set_num_threads", "openblas_get_corename"),
-    )
-    if numpy_was_first and kernels and corename != names[0] and hasattr(library, corename):
-        tell = getattr(library, corename)
+            "followed, and taskset limits ours")
+    kernels = os.environ.get("OPENBLAS_CORETYPE")
+    tell = getattr(library, names[0].replace("set_num_threads", "get_corename"), None)
+    if numpy_was_first and kernels and variable == OPENBLAS and tell:
         tell.restype = ctypes.c_char_p
-        if tell().decode().lower() != kernels.lower():
+        theirs = tell().decode()
+        if theirs.lower() != kernels.lower():
             lines.append(
-                f"NumPy was imported first, and its BLAS uses its kernels for {tell().decode()} "
+                f"NumPy was imported first, and its BLAS uses its kernels for {theirs} "
                 f"where those for {kernels} suit this CPU better: speed and last bits differ; "
-                f"{import_order}, or set OPENBLAS_CORETYPE={kernels}"
-            )
+                f"{import_order}, or set OPENBLAS_CORETYPE={kernels}")
     return lines
 
 
@@ -188,7 +159,11 @@ class Arena:
     """
 
     def __init__(self):
-        self.memory, self.last = None, (None, None, {})
+        self.memory, self.last, self.others = None, (None, None, {}), {}
+
+    def of_thread(self, i):
+        """The arena for thread i of a call: this one for the first, others for the rest."""
+        return self.others.setdefault(i, Arena()) if i else self
 
     def divide(self, shapes, dtype, others=None, xp=np):
         """{name: array} for {name: shape}, back to back. What they held before is lost.
@@ -218,7 +193,7 @@ def padded(shape, itemsize):
 
 def _new_pool():
     global _pool
-    _pool = ThreadPoolExecutor(max(1, N_THREADS - 1))   # the calling thread works too
+    _pool = futures.ThreadPoolExecutor(max(1, N_THREADS - 1))   # the calling thread works too
 
 
 _new_pool()
@@ -239,98 +214,24 @@ class Share(NamedTuple):
 def in_parallel(work, n_parts=None):
     """[work(share) for each part], by default one part for each core.
 
-    The results are in order, so that sums of them have the same bits every time.
-    The calling thread takes the first part, and then parts that no thread of the pool has begun.
-    So it waits only for parts that run, and a part may call in_parallel itself.
-    When this returns or raises, no part is running any more.
-    The error of the first part that failed is raised; parts that had not begun are left out.
+    The results are in order, so that sums of them have the same bits every time. The calling
+    thread does the first part, and then each part that no thread of the pool has begun. So a part
+    may call in_parallel itself. When this returns or raises, no part is running any more.
     ValueError for less than one part.
     """
     n_parts = N_THREADS if n_parts is None else n_parts
     if n_parts < 1:
         raise ValueError(f"in_parallel: {n_parts} parts, expected 1 at least")
-    if n_parts == 1:
-        return [work(Share(0, 1))]
-    job = _Job(work, n_parts)
+    first, *others = [Share(i, n_parts) for i in range(n_parts)]
+    asked = [_pool.submit(work, share) for share in others]
     try:
-        first = job.take()
-        _ask_for_help(job.help_out, min(n_parts, N_THREADS) - 1)
-        job.run(first)
-        while part := job.take():
-            job.run(part)
+        results = [work(first)]
+        for i, share in enumerate(others):
+            results.append(work(share) if asked[i].cancel() else asked[i].result())
+        return results
     finally:
-        job.wait_for_others()
-    if not job.errors:
-        return job.results
-    try:
-        raise job.errors[min(job.errors)]
-    finally:
-        job.errors.clear()      # they hold this frame, and it them
-
-
-class _Job:
-    """The parts of one in_parallel, which its thread and those of the pool take one by one."""
-
-    def __init__(self, work, n_parts):
-        self.work, self.results, self.errors = work, [None] * n_parts, {}
-        self.waiting = collections.deque(Share(i, n_parts) for i in range(n_parts))
-        self.begun = 0          # by threads of the pool
-        self.lock, self.ended = threading.Lock(), queue.SimpleQueue()
-
-    def take(self, by_pool=False):
-        """The next part, or None when all are taken."""
-        with self.lock:
-            if not self.waiting:
-                return None
-            self.begun += by_pool
-            return self.waiting.popleft()
-
-    def run(self, part):
-        """Do a part. An error is kept, and leaves out the parts that nobody has begun."""
-        try:
-            self.results[part.index] = self.work(part)
-        except BaseException as error:
-            self.errors[part.index] = error
-            with self.lock:
-                self.waiting.clear()
-
-    def help_out(self):
-        """What a thread of the pool does."""
-        while part := self.take(by_pool=True):
-            self.run(part)
-            self.ended.put(part.index)
-
-    def wait_for_others(self):
-        """Wait for the parts that the pool has begun. An interrupt waits as well: they write to
-        arrays of the caller."""
-        with self.lock:
-            self.waiting.clear()
-            left = self.begun
-        while left:
-            try:
-                self.ended.get()
-                left -= 1
-            except KeyboardInterrupt as interrupt:
-                self.errors[-1] = interrupt
-
-
-def _ask_for_help(help_out, n_threads):
-    """Have so many threads of the pool call help_out, or as many as the system has left."""
-    global _few_threads
-    for i in range(n_threads):
-        try:
-            _pool.submit(help_out)
-        except RuntimeError as error:  # can't start new thread; or the interpreter is shutting down
-            if not _few_threads:
-                print(
-                    f"cores: {error}: {i + 1} of {n_threads + 1} threads do the work",
-                    file=sys.stderr,
-                )
-            _few_threads = True
-            return
-
-
-_few_threads = False  # has it been said?
+        futures.wait([future for future in asked if not future.cancel()])
+        asked.clear()       # an error in them would hold this frame, and the frame them
 
 
 # --------------------------------------------------------------------------------------------------
@@ -366,8 +267,7 @@ def _alive(process):
     except (EOFError, OSError):                             # of its pipe
         process.join(1)
         raise ChildProcessError(
-            f"worker process {process.pid} has died (exit code {process.exitcode})"
-        ) from None
+            f"worker process {process.pid} has died (exit code {process.exitcode})") from None
 
 
 @contextlib.contextmanager
@@ -388,8 +288,7 @@ def processes(n, function):
     Results come in the order of items. Errors of function are raised here, and so is an item or
     a result that cannot be pickled; ChildProcessError if a process dies.
     """
-    can_fork = "fork" in multiprocessing.get_all_start_methods()
-    fork = multiprocessing.get_context("fork" if can_fork else None)
+    fork = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
     workers, idle = {}, []
     busy = {}                                               # pipe -> (answers of who asked, number)
 
@@ -433,8 +332,3 @@ def processes(n, function):
             process.kill()          # SIGTERM may be ignored, by us and so by them
         for process in workers.values():
             process.join()
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bpe
 import numpy as np
-from run import command, runs
+from run import runs
 from tokens.shards import check_ids, open_shard, read_documents
 
 
@@ -102,7 +102,15 @@ def load_data(run, data=None, tokenizer_path=None, raw=False):
             option = "--tokenizer" if tokenizer_path else "--raw"
             raise ValueError(f"{option}: says how to read --data; {run}/tokens has the tokenizer "
                              "of its run")
-        return load_run_and_tokenizer(run)
+        if not run.is_dir():
+            raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make, or "
+                                    "name a text with --data")
+        path = run / "tokenizer.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no tokenizer; train one with: "
+                                    f"python bpe.py train --run {run}")
+        tokenizer = bpe.Tokenizer.load(path)
+        return tokenizer, *load_run(run, tokenizer)
     for path in data:
         if not path.exists():
             raise FileNotFoundError(f"{path}: No such file or folder")
@@ -117,19 +125,6 @@ def load_data(run, data=None, tokenizer_path=None, raw=False):
         return load_characters(data[0])
     raise ValueError(f"{data[0]}: give the --tokenizer in whose tokens it is to be learned; "
                      "make one with: python bpe.py train")
-
-
-def load_run_and_tokenizer(run):
-    """(tokenizer, train, val) of a run folder."""
-    if not run.is_dir():
-        raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make, or name "
-                                "a text with --data")
-    path = run / "tokenizer.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no tokenizer; train one with: "
-                                f"python bpe.py train --run {run}")
-    tokenizer = bpe.Tokenizer.load(path)
-    return tokenizer, *load_run(run, tokenizer)
 
 
 def check_shards(shards, n_tokens, data=None):
@@ -201,7 +196,3 @@ def add_arguments(parser):
                         help="the shards are uint16 tokens without a header, as nanoGPT's are")
     parser.add_argument("--align-documents", action="store_true",
                         help="begin every row where a document begins")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -44,8 +44,7 @@ def connect(dtype=None):
         raise ValueError(
             f"no CuPy, through which a GPU is reached ({e}). Install the one for the CUDA version "
             'that nvidia-smi shows, with: pip install "cupy-cuda12x[ctk]" or "cupy-cuda13x[ctk]"; '
-            "or leave out --device cuda"
-        ) from None
+            "or leave out --device cuda") from None
     try:
         if not cupy.cuda.runtime.getDeviceCount():
             raise ValueError("no GPU here that CUDA can use; leave out --device cuda")
@@ -59,8 +58,7 @@ def connect(dtype=None):
                 "install the CuPy of the CUDA version that nvidia-smi shows"
             )
         raise ValueError(
-            f"no GPU that answers ({e}). {advice}; or leave out --device cuda"
-        ) from None
+            f"no GPU that answers ({e}). {advice}; or leave out --device cuda") from None
     cp = cupy
     import kernels as operations
     from kernels import launching as of_kernels
@@ -69,38 +67,26 @@ def connect(dtype=None):
     name = found["name"].decode() if isinstance(found["name"], bytes) else found["name"]
     has_bf16 = found["major"] >= 8          # the tensor cores for it came with 8.0
     if not has_bf16 and dtype != "float32":
-        capability = f"{found['major']}.{found['minor']}"
-        print(
-            f"{name}: no bfloat16 (compute capability {capability}, 8.0 has it); "
-            "computing in float32",
-            file=sys.stderr,
-        )
-    return SimpleNamespace(
-        name=name,
-        bf16=has_bf16 and dtype != "float32",
-        free_bytes=cp.cuda.runtime.memGetInfo()[0],
-    )
+        print(f"{name}: no bfloat16 (compute capability {found['major']}.{found['minor']}, 8.0 has "
+              "it); computing in float32", file=sys.stderr)
+    free_bytes, _ = cp.cuda.runtime.memGetInfo()
+    return SimpleNamespace(name=name, bf16=has_bf16 and dtype != "float32", free_bytes=free_bytes)
 
 
 def add_arguments(parser):
     """The options --device and --dtype."""
     where = parser.add_argument_group("on what")
-    where.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the GPU, through CuPy"
-    )
-    where.add_argument(
-        "--dtype",
-        choices=("bf16", "float32"),
-        help="of weights and activations on the GPU (default: bf16 where it can)",
-    )
+    where.add_argument("--device", default="cpu", choices=("cpu", "cuda"),
+                       help="cuda: the GPU, through CuPy")
+    where.add_argument("--dtype", choices=("bf16", "float32"),
+                       help="of weights and activations on the GPU (default: bf16 where it can)")
 
 
 def chosen(args):
     """The GPU that add_arguments' options ask for, or None for the CPU."""
     if args.dtype and args.device == "cpu":
         raise ValueError(
-            f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda"
-        )
+            f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
     return connect(args.dtype) if args.device == "cuda" else None
 
 
@@ -142,9 +128,7 @@ class Layout:
         flat = np.zeros(self.size, np.float32)
         for name, view in self.views(flat).items():
             if arrays[name].shape != self.given[name]:
-                raise ValueError(
-                    f"{name}: {arrays[name].shape}, the config says {self.given[name]}"
-                )
+                raise ValueError(f"{name}: {arrays[name].shape}, expected {self.given[name]}")
             view[: len(arrays[name])] = arrays[name]
         return flat
 
@@ -205,16 +189,10 @@ def cut(flat, **sizes):
 
 
 def step_shapes(cfg, B, T, want_grads=True, recompute=False):
-    """What a step divides its arena into: fast.step_shapes without what only threads need, and
-    with what only a GPU needs."""
-    return _step_shapes(cfg, B, T, want_grads, recompute, LOGIT_NUMBERS)
-
-
-@functools.lru_cache(maxsize=16)
-def _step_shapes(cfg, B, T, want_grads, recompute, logit_numbers):
+    """What a step divides its arena into; as fast.step_shapes, with what only a GPU needs."""
     N, V = B * T, Layout(cfg).shapes["wte.weight"][0]
     shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
-    shapes["logits"] = (min(N, max(1, logit_numbers // V)), V)
+    shapes["logits"] = (min(N, max(1, LOGIT_NUMBERS // V)), V)
     shapes["nll"] = (N,)
     shapes["state"] = (3,)          # the loss, the norm of the gradients, the scale that clips it
     shapes["inbox"] = (7 * N + 1,)
@@ -242,9 +220,7 @@ class Step:
         shapes = step_shapes(cfg, B, T, want_grads, recompute)
         self.params, self.cfg, self.B, self.T = params, cfg, B, T
         self.a = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
-        self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
-        self.blocks = [walk.block_arrays(self.a, i) for i in range(cfg.n_layer)]
-        self.kept = walk.kept_inputs(self.a, cfg)
+        self.trunk = walk.Trunk(kernels, params, cfg, self.a)
         self.inbox, N = Inbox(self.a["inbox"]), B * T
         self.sent = cut(
             self.a["inbox"],
@@ -276,16 +252,13 @@ class Step:
     def run(self, grads=None, add=False):
         """Put the losses into nll and their weighted sum into state[0]; with grads, {name: float32
         array}, the gradients into those. With add, both are added to what is there."""
-        a, p, cfg = self.a, self.params, self.cfg
-        tokens, positions = self.sent["tokens"], self.sent["positions"]
-        kernels.embedding_forward(tokens, positions, p["wte.weight"], p["wpe.weight"], out=a["x"])
-        last = a["y"], a["n_f"], a["rstd_f"]
-        walk.trunk_forward(
-            kernels, a["x"], p, self.layers, self.blocks, cfg.n_head, last, self.kept
-        )
+        self.trunk.forward(self.sent["tokens"], self.sent["positions"])
         self._head(grads, add)
         if grads:
-            self._trunk_backward(grads, add)
+            self.trunk.backward(grads, add)
+            sorted_rows = tuple(self.sent[name] for name in ("order", "starts", "values"))
+            kernels.embedding_backward(self.a["x"], sorted_rows, grads["wte.weight"])
+            kernels.position_backward(self.a["x"], self.B, grads["wpe.weight"], add)
 
     def _head(self, grads, add):
         """Losses and, with grads, the derivative by y in the place of y. Logits become their own
@@ -305,20 +278,6 @@ class Step:
                 kernels.matmul(z, wte, y)
         kernels.loss_sum(a["nll"], self.weights, a["state"], add)
 
-    def _trunk_backward(self, grads, add):
-        a, n_head, dx = self.a, self.cfg.n_head, self.a["x"]
-        last = a["n_f"], a["rstd_f"], self.params["ln_f.weight"]
-        places = dx, grads["ln_f.weight"], grads["ln_f.bias"]
-        kernels.layernorm_backward(a["y"], last, None, places, add)
-        for i in reversed(range(self.cfg.n_layer)):
-            p, s = self.layers[i], self.blocks[i]
-            if self.kept:
-                walk.block_forward(kernels, self.kept[i], None, p, s, n_head)
-            walk.block_backward(kernels, dx, p, s, n_head, walk.layer_params(grads, i), add)
-        sorted_rows = tuple(self.sent[name] for name in ("order", "starts", "values"))
-        kernels.embedding_backward(dx, sorted_rows, grads["wte.weight"])
-        kernels.position_backward(dx, self.B, grads["wpe.weight"], add)
-
 
 def check_call(params, cfg, tokens, targets, temperature):
     """What loss_and_grads and token_losses are given."""
@@ -326,9 +285,7 @@ def check_call(params, cfg, tokens, targets, temperature):
     checks.check_targets(cfg, tokens, targets)
     checks.check_params(params, cfg, kernels.checks.check_on_gpu)
     if temperature != 1.0:
-        raise ValueError(
-            f"temperature {temperature}: losses of a model on a GPU are those at temperature 1"
-        )
+        raise ValueError(f"temperature {temperature}: on a GPU it must be 1")
 
 
 def loss_and_grads(
@@ -445,19 +402,13 @@ class Training:
         o.t += scale != 0.0
         return loss, norm
 
-    def close(self):
-        """Leave the host's arrays up to date."""
-        self.download()
-
     def download(self):
         """Bring params and optimizer on the host up to date."""
-        pairs = (
-            (self.master, self.host),
-            (self.m, self.optimizer.m),
-            (self.v, self.optimizer.v),
-        )
-        for flat, arrays in pairs:
-            self.layout.scatter(flat, arrays)
+        self.layout.scatter(self.master, self.host)
+        self.layout.scatter(self.m, self.optimizer.m)
+        self.layout.scatter(self.v, self.optimizer.v)
+
+    close = download
 
 
 # --------------------------------------------------------------------------------------- decoding
@@ -488,39 +439,29 @@ class DecodeStep:
     def __init__(self, params, cfg, cache, T, only_last):
         self.params, self.cfg, self.only_last = params, cfg, only_last
         B, V = len(cache.length), len(params["wte.weight"])
-        N, C = B * T, cfg.n_embd
-        shapes = {
-            **walk.block_shapes(cfg, B, T),
-            "x": (N, C),
-            "t": (N, C),
-            "y": (B, C),
-            "logits": (B if only_last else N, V),
-            "inbox": (2 * N + 3 * B,),
-        }
+        N = B * T
+        shapes = walk.trunk_shapes(cfg, B, T, want_grads=False)
+        shapes["y_last"] = (B, cfg.n_embd)
+        shapes["logits"] = (B if only_last else N, V)
+        shapes["inbox"] = (2 * N + 3 * B,)
         dtype = params["wte.weight"].dtype
         self.a = cores.Arena().divide(shapes, dtype, other_kinds(shapes), cp)
+        self.trunk = walk.Trunk(kernels, params, cfg, self.a)
         self.inbox = Inbox(self.a["inbox"])
         self.sent = cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
-        self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
         self.recording = launching.Recording() if T == 1 else None
 
     def run(self, cache):
         """Put the logits of what was sent into a["logits"], and the new positions into cache."""
-        s, p, cfg, sent = SimpleNamespace(**self.a), self.params, self.cfg, self.sent
-        kernels.embedding_forward(
-            sent["tokens"], sent["positions"], p["wte.weight"], p["wpe.weight"], out=s.x
-        )
+        a, sent = self.a, self.sent
 
         def attend(i, qkv, o):
             k, v, length, n_new = cache.k[i], cache.v[i], sent["length"], sent["n_new"]
             kernels.decode_attention(qkv, k, v, length, n_new, out=o)
 
-        blocks, last = [s] * cfg.n_layer, (s.a, s.n_1, s.rstd_1)
-        walk.trunk_forward(
-            kernels, s.x, p, self.layers, blocks, cfg.n_head, last, attend=attend
-        )
-        y = kernels.take_rows(s.a, sent["last"], s.y) if self.only_last else s.a
-        kernels.matmul(y, p["wte.weight"], s.logits, w_t=True)
+        self.trunk.forward(sent["tokens"], sent["positions"], attend)
+        y = kernels.take_rows(a["y"], sent["last"], a["y_last"]) if self.only_last else a["y"]
+        kernels.matmul(y, self.params["wte.weight"], a["logits"], w_t=True)
 
 
 def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
@@ -542,8 +483,3 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     cache.length += n_new
     logits = kernels.on_host(step.a["logits"])[:, : cfg.vocab_size]
     return logits if only_last else logits.reshape(B, T, -1)
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

@@ -35,10 +35,7 @@ def validation_rows(shards, T, most=2000):
 
     They are the same in every evaluation.
     """
-    rows = []
-    for shard in shards:
-        for start in range(0, len(shard) - T, T):
-            rows.append(shard[start:start + T + 1])
+    rows = [shard[i:i + T + 1] for shard in shards for i in range(0, len(shard) - T, T)]
     if not rows:
         n_tokens = sum(map(len, shards))
         raise ValueError(f"validation: {n_tokens} tokens do not fill one window of {T + 1}; "
@@ -46,18 +43,15 @@ def validation_rows(shards, T, most=2000):
     return np.array(rows[:most], np.int64)
 
 
-def bytes_of_tokens(tokenizer):
-    """(V,) how many bytes of text each token stands for: none for special tokens."""
+def bits_per_byte(nats, targets, tokenizer):
+    """The nats of targets, arrays of one shape, as bits for each byte of their text.
+
+    Special tokens stand for no text and are left out. None without a tokenizer.
+    """
+    if tokenizer is None:
+        return None
     n_bytes = np.array([len(b) for b in tokenizer.token_bytes])
     n_bytes[list(tokenizer.special_tokens.values())] = 0
-    return n_bytes
-
-
-def bits_per_byte(nats, targets, n_bytes):
-    """The nats of targets as bits for each byte of their text.
-
-    nats and targets have one shape; n_bytes (V,). Tokens without bytes are left out.
-    """
     of_text = n_bytes[targets] > 0
     bits = nats[of_text].sum() / math.log(2)
     return float(bits / n_bytes[targets].sum())
@@ -75,10 +69,7 @@ def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None, engine
         of_batch = engine.token_losses(params, cfg, tokens, targets, arena)
         nats.append(of_batch.astype(np.float64))
     nats = np.concatenate(nats)
-    bits = None
-    if tokenizer:
-        bits = bits_per_byte(nats, rows[:, 1:], bytes_of_tokens(tokenizer))
-    return float(nats.mean()), bits
+    return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], tokenizer)
 
 
 def dream(params, cfg, tokenizer, seed, n_tokens=60, engine=fast):
@@ -148,10 +139,7 @@ def ngram_losses(tokenizer, train_shards, val_shards, cfg):
     losses = {}
     for n in (1, 5):
         nats = ngram_nats(seen, targets, n, cfg.vocab_size)
-        bits = None
-        if tokenizer:
-            bits = bits_per_byte(nats, targets, bytes_of_tokens(tokenizer))
-        losses[n] = nats.mean(), bits
+        losses[n] = nats.mean(), bits_per_byte(nats, targets, tokenizer)
     return losses
 
 
@@ -235,10 +223,8 @@ def parse_args(argv=None):
 def main(argv=None):
     """Measure what the command line asks for."""
     args = parse_args(argv)
-    if args.most is not None and not args.hellaswag:
-        raise ValueError(f"--most {args.most}: of the questions of --hellaswag, which is not given")
-    if args.most is not None and args.most < 1:
-        raise ValueError(f"--most {args.most}: must be at least 1")
+    if args.most is not None and (args.most < 1 or not args.hellaswag):
+        raise ValueError(f"--most {args.most}: at least 1, of the questions of --hellaswag")
     if not (args.tokens or args.hellaswag):
         raise ValueError(f"{args.model}: nothing to measure; give --tokens or --hellaswag")
     gpu = device.chosen(args)

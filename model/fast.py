@@ -1,8 +1,11 @@
 """fast.py: gpt.py's model for NumPy at full speed.
 
-The functions have the names and the meanings of gpt.py's, which are their definitions. Here all
-cores compute, a step allocates nothing of size, and the operations are those of
-model/operations.py. model/device.py offers the same functions for a GPU.
+The functions have the names and the meanings of gpt.py's, which are their definitions. Here a
+step allocates nothing of size, and the operations are those of model/operations.py.
+model/device.py offers the same functions for a GPU.
+
+A step is the work of one core. Losses, rewards and decoding give each core some rows, in threads;
+training gives each core some rows in a process of its own (model/parallel.py).
 
     from model import fast      before numpy: it sets up the BLAS
 """
@@ -11,13 +14,12 @@ import contextlib
 import copy
 import functools
 import threading
-from types import MappingProxyType
 
 from model import cores                     # before numpy, whose BLAS it sets up
 from model.cores import Arena, in_parallel
 from model import operations, walk
 from model.checks import (
-    check_grads, check_out, check_params, check_positive, check_shape, check_targets, check_texts,
+    check_grads, check_params, check_positive, check_shape, check_targets, check_texts,
     check_tokens, new_positions, token_weights,
 )
 import gpt
@@ -35,57 +37,25 @@ HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of we
 # ----------------------------------------------------------------------------------------- memory
 
 
-def step_shapes(cfg, B, T, threads, want_grads=True, recompute=False):
-    """Everything that one step divides its arena into: {name: shape}, read-only."""
-    return _step_shapes(cfg, B, T, threads, want_grads, recompute, LOGIT_FLOATS)
+def step_shapes(cfg, B, T, want_grads=True, recompute=False, at_once=1):
+    """Everything that one step divides its arena into: {name: shape}.
 
-
-@functools.lru_cache(maxsize=16)
-def _step_shapes(cfg, B, T, threads, want_grads, recompute, logit_floats):
-    V, C = cfg.vocab_size, cfg.n_embd
+    at_once: how many threads take such steps at once, and share the memory of logits.
+    """
     shapes = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
-    rows = min(B * T, max(threads, logit_floats // V))
-    shapes["logits"] = (rows, V)
-    shapes["y_rows"] = (rows, C)        # the rows of y that these logits are made of
-    if want_grads:
-        params = gpt.param_shapes(cfg)
-        for part in range(min(threads, B)):
-            for name in _names_of_block(cfg, cfg.n_layer - 1):
-                short = name.removeprefix(f"h.{cfg.n_layer - 1}.")
-                shapes[f"grad.{part}.{short}"] = params[name]
-    return MappingProxyType(shapes)     # every caller gets the same one
+    rows = min(B * T, max(1, LOGIT_FLOATS // at_once // cfg.vocab_size))
+    shapes["logits"] = (rows, cfg.vocab_size)
+    shapes["y_rows"] = (rows, cfg.n_embd)       # the rows of y that these logits are made of
+    return shapes
 
 
-def _names_of_block(cfg, i):
-    """The parameters whose gradients block i fills; the last norm's belong to the last block."""
-    names = [f"h.{i}.{name}" for name in walk.LAYER]
-    return [*names, "ln_f.weight", "ln_f.bias"] if i == cfg.n_layer - 1 else names
-
-
-def _thread_count(threads):
-    """How many threads a caller wants: None for one on each core."""
-    if threads is None:
-        return cores.N_THREADS
-    if not (isinstance(threads, int) and threads >= 1):
-        raise ValueError(
-            f"threads: {threads!r}, expected an integer of at least 1, "
-            "or None for one on each core"
-        )
-    return threads
-
-
-def memory_plan(cfg, B, T, recompute=False, threads=None, itemsize=4):
+def memory_plan(cfg, B, T, recompute=False, itemsize=4):
     """{what: bytes} of training with B sequences of T tokens at once, known before any of it is
     taken."""
-    shapes = step_shapes(cfg, B, T, _thread_count(threads), True, recompute)
     n = cfg.n_params * itemsize
     plan = {"parameters": n, "gradients": n, "AdamW": 2 * n, "activations": 0, "logits": 0}
-    for name, shape in shapes.items():
-        what = "activations"
-        if name.startswith("grad."):
-            what = "gradients"
-        elif name in ("logits", "y_rows"):
-            what = "logits"
+    for name, shape in step_shapes(cfg, B, T, True, recompute).items():
+        what = "logits" if name in ("logits", "y_rows") else "activations"
         plan[what] += cores.padded(shape, itemsize)
     return plan
 
@@ -105,151 +75,62 @@ def _only_user(arena):
 # ----------------------------------------------------------------------------------------- a step
 
 
-class _Sequences:
-    """Some sequences of the batch, which one thread takes through the trunk and back.
-
-    The step that they belong to is an argument: with a reference to each other, neither would free
-    the arena's memory before Python looks for such circles.
-    """
-
-    def __init__(self, step, part):
-        cfg, B = step.cfg, len(step.tokens)
-        self.part = part
-        mine = part(B)
-        self.a = {}
-        for name in step.of_trunk:
-            each = len(step.a[name]) // B           # rows of this array that a sequence has
-            self.a[name] = step.a[name][mine.start * each : mine.stop * each]
-        self.tokens = step.tokens[mine]
-        self.positions = step.positions[mine]
-        hidden = None if step.hidden is None else step.hidden[mine]
-        self.blocks = [walk.block_arrays(self.a, i, hidden) for i in range(cfg.n_layer)]
-        self.kept = walk.kept_inputs(self.a, cfg)
-
-    def forward(self, step):
-        """Fill y, the result of the last norm."""
-        params, a = step.params, self.a
-        wte, wpe = params["wte.weight"], params["wpe.weight"]
-        operations.embedding_forward(self.tokens, self.positions, wte, wpe, out=a["x"])
-        walk.trunk_forward(
-            operations, a["x"], params, step.layers, self.blocks, step.cfg.n_head,
-            (a["y"], a["n_f"], a["rstd_f"]), self.kept,
-        )
-
-    def gradients(self, step, i, grads, add):
-        """{name: array} for the sums over these rows: those of grads where they may be written."""
-        names = _names_of_block(step.cfg, i)
-        if self.part.index == 0 and not add:
-            return {name: grads[name] for name in names}
-        prefix = f"grad.{self.part.index}."
-        return {name: step.a[prefix + name.removeprefix(f"h.{i}.")] for name in names}
-
-    def backward(self, step, i, mine):
-        """Through block i: from dx in x (for the last block dy in y) to dx in x. Fills mine, what
-        gradients() gave."""
-        a = self.a
-        n_head, dx = step.cfg.n_head, a["x"]
-        p, s = step.layers[i], self.blocks[i]
-        if i == step.cfg.n_layer - 1:
-            cache = a["n_f"], a["rstd_f"], step.params["ln_f.weight"]
-            places = dx, mine["ln_f.weight"], mine["ln_f.bias"]
-            operations.layernorm_backward(a["y"], cache, out=places)
-        if self.kept:
-            walk.block_forward(operations, self.kept[i], None, p, s, n_head)
-        walk.block_backward(operations, dx, p, s, n_head, walk.layer_params(mine, i))
-
-
 class _Step:
-    """The arrays of one step and the way through the model, forward and back.
-
-    The sequences are divided among threads, and each takes its own through the whole trunk without
-    waiting for others. The gradients of parameters are sums over all rows: each thread sums those
-    of its rows, block by block, and then the sums of all are added up.
-    """
+    """The arrays of one step and the way through the model, forward and back."""
 
     def __init__(
-        self, params, cfg, tokens, arena, threads, want_grads=True, recompute=False,
-        positions=None, segments=None,
+        self, params, cfg, tokens, arena, want_grads=True, recompute=False,
+        positions=None, segments=None, at_once=1,
     ):
         B, T = tokens.shape
         dtype = params["wte.weight"].dtype
-        self.params, self.cfg, self.tokens, self.threads = params, cfg, tokens, threads
+        self.params, self.cfg, self.tokens = params, cfg, tokens
         self.positions = np.broadcast_to(np.arange(T), (B, T)) if positions is None else positions
-        self.hidden = None if segments is None else operations.segments_hidden(segments, dtype)
-        self.of_trunk = walk.trunk_shapes(cfg, B, T, want_grads, recompute)
-        self.a = arena.divide(step_shapes(cfg, B, T, threads, want_grads, recompute), dtype)
-        self.layers = [walk.layer_params(params, i) for i in range(cfg.n_layer)]
-        n_parts = min(threads, B)
-        self.sequences = [_Sequences(self, cores.Share(i, n_parts)) for i in range(n_parts)]
+        hidden = None if segments is None else operations.segments_hidden(segments, dtype)
+        self.a = arena.divide(step_shapes(cfg, B, T, want_grads, recompute, at_once), dtype)
+        self.trunk = walk.Trunk(operations, params, cfg, self.a, hidden)
 
-    def trunk_forward(self):
+    def forward(self):
         """Fill y, (N,C) after the last norm."""
-        in_parallel(lambda part: self.sequences[part.index].forward(self), len(self.sequences))
+        self.trunk.forward(self.tokens, self.positions)
 
     def heads(self, counted, targets, weights=None, temperature=1.0):
         """(rows, their nll) for as many of the counted rows (n,) at a time as there are logits for.
 
-        With weights, y becomes dy in these rows, and the logits their own gradient.
+        With weights (N,), dy takes the place of y in these rows, and the logits their own gradient.
         """
-        most = len(self.a["logits"])
-        n_blocks = -(-len(counted) // most)
+        a, wte = self.a, self.params["wte.weight"][: self.cfg.vocab_size]
+        n_blocks = -(-len(counted) // len(a["logits"]))
         for rows in np.array_split(counted, n_blocks) if n_blocks else []:
-            head = functools.partial(self._head, rows, targets, weights, temperature)
-            yield rows, np.concatenate(in_parallel(head, self.threads))
-
-    def _head(self, rows, targets, weights, temperature, part):
-        """The nll under the tied head of this part's share of the rows; with weights also dy."""
-        wte = self.params["wte.weight"][: self.cfg.vocab_size]
-        at = part(len(rows))
-        rows = rows[at]
-        y, z = self.a["y_rows"][at], self.a["logits"][at]
-        np.take(self.a["y"], rows, axis=0, out=y, mode="clip")
-        y /= temperature                                # softmax(y wte^T / temperature)
-        np.matmul(y, wte.T, out=z)
-        nll, cache = operations.cross_entropy_forward(z, targets[rows])
-        if weights is not None:
-            # forward was: logits = (y / temperature) wte^T
-            dz = operations.cross_entropy_backward(weights[rows], cache)
-            self.a["y"][rows] = dz @ wte / temperature
-        return nll
+            y, z = a["y_rows"][: len(rows)], a["logits"][: len(rows)]
+            np.take(a["y"], rows, axis=0, out=y, mode="clip")
+            y /= temperature                            # softmax(y wte^T / temperature)
+            np.matmul(y, wte.T, out=z)
+            nll, cache = operations.cross_entropy_forward(z, targets[rows])
+            if weights is not None:
+                # forward was: logits = (y / temperature) wte^T
+                dz = operations.cross_entropy_backward(weights[rows], cache)
+                a["y"][rows] = dz @ wte / temperature
+            yield rows, nll
 
     def head_weight_backward(self, n, dwte, add):
         """dwte, or what is added to it, of the n rows that heads() gave last."""
-        in_parallel(lambda part: self._head_weight_backward(part, n, dwte, add), self.threads)
-
-    def _head_weight_backward(self, part, n, dwte, add):
-        mine = part(self.cfg.vocab_size)
-        dz = self.a["logits"][:n].T[mine]
-        y, dw = self.a["y_rows"][:n], dwte[mine]
+        dz, y = self.a["logits"][:n].T, self.a["y_rows"][:n]
+        dw = dwte[: self.cfg.vocab_size]
         if not add:
             np.matmul(dz, y, out=dw)
             return
         for r in operations.row_blocks(dw):             # a small temporary
             dw[r] += dz[r] @ y
 
-    def trunk_backward(self, grads, add):
+    def backward(self, grads, add):
         """From dy in y to the gradients of all parameters; wte's is added to what is there."""
-        for i in reversed(range(self.cfg.n_layer)):
-            sums = [sequences.gradients(self, i, grads, add) for sequences in self.sequences]
-
-            def backward(part, i=i, sums=sums):
-                self.sequences[part.index].backward(self, i, sums[part.index])
-
-            in_parallel(backward, len(self.sequences))
-            in_parallel(functools.partial(self._add_up, sums, grads), self.threads)
+        if not add:
+            grads["wpe.weight"][...] = 0.0
+        self.trunk.backward(grads, add)
         dx = self.a["x"]
         operations.embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"])
         operations.embedding_backward(dx, self.positions.ravel(), grads["wpe.weight"])
-
-    def _add_up(self, sums, grads, part):
-        """Part of the rows of the gradients of a block. sums: of each thread, what gradients()
-        gave it."""
-        for name in sums[0]:
-            total = grads[name]
-            rows = part(len(total))
-            for of_thread in sums:
-                if of_thread[name] is not total:
-                    total[rows] += of_thread[name][rows]
 
 
 # ------------------------------------------------------------------------------------- the engine
@@ -259,8 +140,8 @@ def forward(params, cfg, tokens):
     """gpt.forward; in place of its cache, all that was computed, under the names of step_shapes."""
     check_tokens(cfg, tokens)
     check_params(params, cfg)
-    step = _Step(params, cfg, tokens, Arena(), cores.N_THREADS)
-    step.trunk_forward()
+    step = _Step(params, cfg, tokens, Arena())
+    step.forward()
     logits = step.a["y"] @ params["wte.weight"][: cfg.vocab_size].T
     return logits.reshape(*tokens.shape, -1), step.a
 
@@ -271,20 +152,26 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
     check_targets(cfg, tokens, targets)
     check_params(params, cfg)
     check_positive("temperature", temperature)
-    targets = targets.ravel()
-    nll = np.zeros(targets.size, params["wte.weight"].dtype)
+
+    def of_rows(part):
+        rows = part(len(tokens))
+        mine = arena.of_thread(part.index)
+        step = _Step(params, cfg, tokens[rows], mine, want_grads=False, at_once=part.parts)
+        step.forward()
+        of_step = targets[rows].ravel()
+        nll = np.zeros(of_step.size, params["wte.weight"].dtype)
+        for counted, found in step.heads(np.flatnonzero(of_step != -1), of_step, None, temperature):
+            nll[counted] = found
+        return nll
+
     with _only_user(arena or Arena()) as arena:
-        step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads=False)
-        step.trunk_forward()
-        counted = np.flatnonzero(targets != -1)
-        for rows, of_rows in step.heads(counted, targets, temperature=temperature):
-            nll[rows] = of_rows
+        nll = np.concatenate(in_parallel(of_rows, min(cores.N_THREADS, len(tokens))))
     return nll.reshape(tokens.shape)
 
 
 def loss_and_grads(
     params, cfg, tokens, targets, weights=None, want_grads=True, grads=None, add=False, arena=None,
-    recompute=False, threads=None, temperature=1.0, positions=None, segments=None,
+    recompute=False, temperature=1.0, positions=None, segments=None,
 ):
     """gpt.loss_and_grads. Without want_grads, the dict of gradients is empty.
 
@@ -292,7 +179,6 @@ def loss_and_grads(
     come in several parts. A wrong argument is an error before they are written to.
     arena: an Arena to work in; with both given, a step allocates nothing of size.
     recompute: keep little, and compute it again in the backward (walk.trunk_shapes).
-    threads: how many, by default one for each core.
     positions, segments (B,T) int: for rows of several texts, where each token stands in its own
     text, and which text that is (operations.segments_hidden).
     """
@@ -301,7 +187,6 @@ def loss_and_grads(
     check_params(params, cfg)
     check_positive("temperature", temperature)
     check_texts(cfg, tokens, positions, segments)
-    threads = _thread_count(threads)
     weights = token_weights(targets, weights, params["wte.weight"].dtype)
     if not want_grads:
         if positions is not None or segments is not None:
@@ -310,20 +195,19 @@ def loss_and_grads(
         return float(weights @ nll.ravel()), {}
     grads = _places(params, cfg, grads, add)
     with _only_user(arena or Arena()) as arena:
-        step = _Step(params, cfg, tokens, arena, threads, True, recompute, positions, segments)
-        step.trunk_forward()
+        step = _Step(params, cfg, tokens, arena, True, recompute, positions, segments)
+        step.forward()
         counted = np.flatnonzero(weights)               # a row of weight 0 needs no logits
         if len(counted) < len(weights):
             step.a["y"][weights == 0.0] = 0.0           # it has no gradient either
         if not add:                                     # where no product below will write
-            grads["wpe.weight"][...] = 0.0
             grads["wte.weight"][cfg.vocab_size if len(counted) else 0 :] = 0.0
         loss, begun = 0.0, add
         for rows, nll in step.heads(counted, targets.ravel(), weights, temperature):
             loss += float(weights[rows] @ nll)
             step.head_weight_backward(len(rows), grads["wte.weight"], begun)
             begun = True
-        step.trunk_backward(grads, add)
+        step.backward(grads, add)
     return loss, grads
 
 
@@ -350,31 +234,48 @@ def hidden_and_grads(
     """loss_and_grads under another head than the tied one, such as a reward's.
 
     head(y) -> (loss, dy, dwte or None). y: the last hidden states, (B,T,C) after the final norm.
-    They lie in the arena: a head copies what it wants to keep. dy: the gradient there. dwte: what
-    the head adds to the gradient of wte.weight.
+    dy: the gradient there. dwte: what the head adds to the gradient of wte.weight. Threads divide
+    the rows, and each but the first has gradients of its own for the time of the call.
     """
     check_tokens(cfg, tokens)
     check_params(params, cfg)
     if want_grads:
         grads = _places(params, cfg, grads, add)
+
+    def forward_rows(part):
+        rows = tokens[part(len(tokens))]
+        mine = arena.of_thread(part.index)
+        step = _Step(params, cfg, rows, mine, want_grads, at_once=part.parts)
+        step.forward()
+        return step
+
+    def backward_rows(part):
+        step, mine = steps[part.index], grads
+        step.a["y"][...] = dy[part(len(tokens))].reshape(step.a["y"].shape)
+        if part.index > 0:
+            mine = {name: np.zeros_like(params[name]) for name in gpt.param_shapes(cfg)}
+        step.backward(mine, add and part.index == 0)
+        return mine
+
     with _only_user(arena or Arena()) as arena:
-        step = _Step(params, cfg, tokens, arena, cores.N_THREADS, want_grads)
-        step.trunk_forward()
-        y = step.a["y"]
+        steps = in_parallel(forward_rows, min(cores.N_THREADS, len(tokens)))
+        y = np.concatenate([step.a["y"] for step in steps])
         loss, dy, dwte = head(y.reshape(*tokens.shape, -1))
         if not want_grads:
             return loss, {}
         check_shape("head: dy", dy, (*tokens.shape, cfg.n_embd))
         if dwte is not None:
             check_shape("head: dwte", dwte, grads["wte.weight"].shape)
-            check_out("head: dwte", grads["wte.weight"], apart=(dwte,))
-        y[...] = dy.reshape(y.shape)
+            if np.shares_memory(dwte, grads["wte.weight"]):
+                raise ValueError("head: dwte shares memory with the gradient; give another array")
         if not add:
-            grads["wpe.weight"][...] = 0.0
             grads["wte.weight"][...] = 0.0
         if dwte is not None:
             grads["wte.weight"] += dwte
-        step.trunk_backward(grads, add)
+        _, *others = in_parallel(backward_rows, len(steps))
+        for other in others:
+            for name, of_rows in other.items():
+                grads[name] += of_rows
     return loss, grads
 
 
@@ -508,8 +409,3 @@ class _Decoding:
         for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
             at = slice(begin, min(begin + HEAD_COLUMNS, mine.stop))
             np.matmul(y, wte[at].T, out=logits[:, at])
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

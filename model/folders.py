@@ -47,16 +47,12 @@ def save(folder, params, cfg):
     """
     bad = [name for name, p in params.items() if not np.isfinite(p).all()]
     if bad:
-        raise ValueError(
-            f"{folder}: not saved, {bad[0]} and {len(bad) - 1} other tensors hold numbers that are "
-            "not finite; train with a lower --lr"
-        )
+        raise ValueError(f"{folder}: not saved, {bad[0]} and {len(bad) - 1} other tensors hold "
+                         "numbers that are not finite; train with a lower --lr")
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
-    unpadded = params["wte.weight"][: cfg.vocab_size]
-    tensors = {**params, "wte.weight": unpadded}
-    path = Path(folder) / "model.safetensors"
-    checkpoint.save_safetensors(path, tensors, {"format": "pt"})
+    tensors = {**params, "wte.weight": params["wte.weight"][: cfg.vocab_size]}
+    checkpoint.save_safetensors(Path(folder) / "model.safetensors", tensors, {"format": "pt"})
 
 
 # What else a config.json may say that changes the arithmetic, and the values under which the model
@@ -78,8 +74,7 @@ def load_config(folder):
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no such file; a model folder holds config.json and model.safetensors. "
-            "Make the demo's with: python train.py"
-        )
+            "Make the demo's with: python train.py")
     config = disk.read_json(path)
     names = Config.__dataclass_fields__
     missing = [name for name in names if name not in config]
@@ -92,9 +87,8 @@ def load_config(folder):
     settings = {**GPT2_SETTINGS, "n_inner": (None, 4 * cfg.n_embd)}
     for key, ours in settings.items():
         if config.get(key, ours[0]) not in ours:
-            raise ValueError(
-                f"{path}: {key} is {config[key]!r}; this model is GPT-2, with {ours[0]!r}"
-            )
+            raise ValueError(f"{path}: {key} is {config[key]!r}; "
+                             f"this model is GPT-2, with {ours[0]!r}")
     return cfg
 
 
@@ -104,10 +98,8 @@ def check_finite(path, name, p):
         # A sum takes no memory, and is not finite where one number is not. It may overflow.
         finite = np.isfinite(p.sum()) or np.isfinite(p).all()
     if not finite:
-        raise ValueError(
-            f"{path}: {name} holds numbers that are not finite; "
-            "save the model again from a checkpoint that is sound"
-        )
+        raise ValueError(f"{path}: {name} holds numbers that are not finite; "
+                         "save the model again from a checkpoint that is sound")
 
 
 def tied(path, tensors):
@@ -118,23 +110,17 @@ def tied(path, tensors):
     """
     found = {name.removeprefix("transformer."): array for name, array in tensors.items()}
     if len(found) < len(tensors):
-        raise ValueError(
-            f"{path}: has tensors with and without transformer. before the same name; "
-            "only one of each could be meant"
-        )
+        raise ValueError(f"{path}: has tensors with and without transformer. before the same name; "
+                         "only one of each could be meant")
     head = found.pop("lm_head.weight", None)
     if head is None:
         config = disk.read_json(Path(path).parent / "config.json")
         if config.get("tie_word_embeddings") is False:
-            raise ValueError(
-                f"{path}: has no tensor lm_head.weight, although tie_word_embeddings is false in "
-                "config.json"
-            )
+            raise ValueError(f"{path}: has no tensor lm_head.weight, although tie_word_embeddings "
+                             "is false in config.json")
     elif not np.array_equal(found.setdefault("wte.weight", head), head):
-        raise ValueError(
-            f"{path}: lm_head.weight is not wte.weight; "
-            "this model has one matrix for both (tie_word_embeddings)"
-        )
+        raise ValueError(f"{path}: lm_head.weight is not wte.weight; "
+                         "this model has one matrix for both (tie_word_embeddings)")
     return found
 
 
@@ -153,10 +139,8 @@ def _tensors_of(folder):
     advice = f"finish the training that began {folder}"
     other = next(folder.glob("pytorch_model*.bin"), None)
     if other:
-        advice = (
-            f"{other.name} is PyTorch's own format: load the folder in transformers and save it "
-            "with save_pretrained()"
-        )
+        advice = (f"{other.name} is PyTorch's own format: load the folder in transformers and save "
+                  "it with save_pretrained()")
     raise FileNotFoundError(f"{folder / 'model.safetensors'}: no such file; {advice}")
 
 
@@ -169,18 +153,17 @@ def load(folder, writable=True):
     """
     folder = Path(folder)
     if folder.is_file():
-        params, sizes = checkpoint.load_llmc(folder)
-        cfg = Config(**sizes)
-        params = {name: params[name] for name in param_shapes(cfg)}
-        for name, p in params.items():
-            check_finite(folder, name, p)
-        return params, cfg
-    cfg = load_config(folder)
-    layers = f"config.json's {cfg.n_layer} layers"
-    path, tensors = _tensors_of(folder)
-    if cfg.n_layer > len(tensors):
+        tensors, sizes = checkpoint.load_llmc(folder)
+        path, cfg = folder, Config(**sizes)
+    else:
+        cfg = load_config(folder)
+        path, tensors = _tensors_of(folder)
+    layers, params = f"config.json's {cfg.n_layer} layers", {}
+    if cfg.n_layer > len(tensors):      # otherwise it takes long to name what is missing
         raise ValueError(f"{path}: {len(tensors)} tensors are too few for {layers}")
-    tensors, shapes, params = tied(path, tensors), param_shapes(cfg), {}
+    if path != folder:
+        tensors = tied(path, tensors)
+    shapes = param_shapes(cfg)
     for name in tensors:
         is_mask = name.endswith((".attn.bias", ".attn.masked_bias"))
         if name.startswith("h.") and name not in shapes and not is_mask:
@@ -190,9 +173,8 @@ def load(folder, writable=True):
         if name not in tensors:
             raise ValueError(f"{path}: has no tensor {name}, which {layers} need")
         if tensors[name].shape != shape:
-            raise ValueError(
-                f"{path}: {name} has shape {tensors[name].shape}, config.json says {shape}"
-            )
+            raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, "
+                             f"config.json says {shape}")
         params[name] = np.require(tensors[name], np.float32, requirements)
         check_finite(path, name, params[name])
     return params, cfg
@@ -200,9 +182,8 @@ def load(folder, writable=True):
 
 def parse_args(argv=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.folders", description="Describe a GPT-2 checkpoint."
-    )
+    parser = argparse.ArgumentParser(prog="python -m model.folders",
+                                     description="Describe a GPT-2 checkpoint.")
     parser.add_argument("folder", help="a Hugging Face GPT-2 folder, or a model file of llm.c")
     return parser.parse_args(argv)
 

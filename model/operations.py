@@ -4,7 +4,8 @@ The functions have the names and the meanings of gpt.py's, which are their defin
 differs: rows are flattened, x is (N,C) with N = B * T wherever positions do not interact. `out` is
 where results go, NumPy's way: training passes arrays that lie ready, anyone else passes nothing.
 With `add`, the gradients of parameters are added to what their arrays in `out` hold. A cache holds
-what is quickest to read, which is not always what the definition keeps.
+what is quickest to read, which is not always what the definition keeps. Arguments are not checked
+here: the functions of model/fast.py check theirs.
 
 Sums are matrix products and einsum where NumPy's own are slower: a column sum is a product with
 ones, a mean of rows one with 1 / C. docs/log.md has what each trick saves.
@@ -13,7 +14,6 @@ ones, a mean of rows one with 1 / C. docs/log.md has what each trick saves.
 import functools
 
 from model import cores     # noqa: F401        before numpy, whose BLAS it sets up
-from model.checks import check_array, check_ids, check_out, check_shape
 import numpy as np
 
 QUERY_BLOCK = 64        # attention takes so many queries at a time, and never touches later keys
@@ -28,9 +28,6 @@ def row_blocks(x):
 
 def embedding_forward(tokens, positions, wte, wpe, out=None):
     """(B,T) int twice, (V,C), (P,C) -> (N,C)"""
-    check_ids("embedding_forward: tokens", tokens, len(wte), "the table")
-    check_ids("embedding_forward: positions", positions, len(wpe), "the table")
-    check_shape("embedding_forward: positions", positions, tokens.shape)
     x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # "raise" would copy
     x += wpe[positions.ravel()]
     return x
@@ -38,21 +35,18 @@ def embedding_forward(tokens, positions, wte, wpe, out=None):
 
 def embedding_backward(dx, indices, dtable):
     """Add dx (N,C) to the rows of one table that were looked up: indices (N,) int, dtable (V,C)."""
-    check_ids("embedding_backward: indices", indices, len(dtable), "the table")
-    check_shape("embedding_backward: dx", dx, (len(indices), dtable.shape[1]))
     np.add.at(dtable, indices, dx)
 
 
 def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
     """(N,C), (C,), (C,) -> (N,C), cache. First x += plus (N,C), in place, where it is given."""
-    check_array("layernorm_forward: x", x)
     C = x.shape[1]
-    y, n, rstd = out or (np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype))
-    if out:
-        check_out("layernorm_forward", n, apart=(y,), in_place=(x, plus))
-        check_out("layernorm_forward", y, in_place=(x, plus))
+    y, n, rstd = out or (
+        np.empty_like(x),
+        np.empty_like(x),
+        np.empty((len(x), 1), x.dtype),
+    )
     if plus is not None:
-        check_shape("layernorm_forward: plus", plus, x.shape)
         x += plus
     mean_of = np.full((C, 1), 1.0 / C, x.dtype)
     np.subtract(x, x @ mean_of, out=n)
@@ -67,15 +61,11 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
 def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     """(N,C) -> plus + dx (N,C), dw (C,), db (C,). plus: what comes down beside the branch."""
     n, rstd, w = cache
-    if add and not out:
-        raise ValueError("layernorm_backward: add needs out, the arrays that hold what is added to")
-    check_shape("layernorm_backward: dy", dy, n.shape)
-    if plus is not None:
-        check_shape("layernorm_backward: plus", plus, dy.shape)
-    dx, dw, db = out or (np.empty_like(dy), np.empty_like(w), np.empty_like(w))
-    if out:
-        check_out("layernorm_backward", dx, apart=(dw, db), in_place=(dy, n, plus))
-        check_out("layernorm_backward", dw, apart=(w, db))
+    dx, dw, db = out or (
+        np.empty_like(dy),
+        np.empty_like(w),
+        np.empty_like(w),
+    )
     if not add:
         dw[...], db[...] = 0.0, 0.0
     # forward was: y = n * w + b
@@ -105,10 +95,6 @@ def linear_forward(x, w, b, out=None):
 def linear_backward(dy, x, w, out=None, add=False):
     """(N,F), (N,C), (C,F) -> dx (N,C), dw (C,F), db (F,). dx may take the place of x."""
     dx, dw, db = out or (None, None, None)
-    if add and (dw is None or db is None):
-        raise ValueError("linear_backward: add needs out, the arrays that hold what is added to")
-    check_out("linear_backward", dw, apart=(dy, w, db))
-    check_out("linear_backward", db, apart=(dy,))
     ones = np.ones(len(dy), dy.dtype)
     if add:
         dw += x.T @ dy
@@ -129,11 +115,7 @@ def gelu_forward(x, out=None):
         y = x s with s = (1 + tanh(k (x + c x^3))) / 2
         dy/dx = s + x ds/dx = s + x s (1 - s) 2k (1 + 3 c x^2)
     """
-    check_array("gelu_forward: x", x)
     y, slope = out or (np.empty_like(x), np.empty_like(x))
-    if out:
-        check_out("gelu_forward", y, apart=(slope,), in_place=(x,))
-        check_out("gelu_forward", slope, in_place=(x,))
     for r in row_blocks(x):
         x_r, y_r, slope_r = x[r], y[r], slope[r]
         s = x_r * x_r
@@ -205,16 +187,10 @@ def attention_forward(qkv, n_head, out=None, hidden=None):
     Queries go in blocks, and a block never looks at keys later than its last query: half of the
     square is not computed.
     """
-    check_array("attention_forward: qkv", qkv)
     B, T, C3 = qkv.shape
     C = C3 // 3
     HS = C // n_head
     o, lse = out or (np.empty((B, T, C), qkv.dtype), np.empty((B, n_head, T, 1), qkv.dtype))
-    if hidden is not None:
-        check_shape("attention_forward: hidden", hidden, (B, T, T))
-    if out:
-        check_out("attention_forward", o, apart=(qkv, lse))
-        check_out("attention_forward", lse, apart=(qkv,))
     for b in _sequence_blocks(B, T, n_head):
         q, k, v = heads(qkv[b], n_head)
         o_heads = o[b].reshape(-1, T, n_head, HS).swapaxes(1, 2)    # a view: writing fills o
@@ -238,10 +214,6 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):
     B, T, C3 = qkv.shape
     HS = C3 // 3 // n_head
     dqkv = np.empty((B, T, C3), qkv.dtype) if out is None else out
-    check_shape("attention_backward: do", do, o.shape)
-    if hidden is not None:
-        check_shape("attention_backward: hidden", hidden, (B, T, T))
-    check_out("attention_backward", out, apart=(do, o, lse), in_place=(qkv,))
     for b in _sequence_blocks(B, T, n_head):
         do_heads, o_heads = (a[b].reshape(-1, T, n_head, HS).swapaxes(1, 2) for a in (do, o))
         _sequences_backward(
@@ -286,10 +258,6 @@ def _sequences_backward(places, do, o, qkv, lse, hidden):
 
 def cross_entropy_forward(logits, targets):
     """(N,V), (N,) int -> (N,), cache. It overwrites logits, which are the largest array of all."""
-    check_shape("cross_entropy_forward: targets", targets, logits.shape[:1])
-    check_ids(
-        "cross_entropy_forward: targets", targets, logits.shape[1], "the logits' vocabulary"
-    )
     z = logits
     z -= z.max(-1, keepdims=True)
     of_targets = z[np.arange(len(z)), targets]
@@ -301,19 +269,8 @@ def cross_entropy_forward(logits, targets):
 def cross_entropy_backward(weights, cache):
     """(N,) -> (N,V), in the place of the logits. The cache is used up."""
     e, total, targets = cache                           # softmax(z) = e / total
-    check_shape("cross_entropy_backward: weights", weights, total.shape)
-    if not total.all():
-        raise ValueError(
-            "cross_entropy_backward: the cache is used up; its logits are a gradient now"
-        )
     scale = (weights / total)[:, None]
-    total[...] = 0.0                                    # marks it: no sum of exp(z) is 0
     # forward was: nll = -log softmax(z)[target], so dz = softmax(z) - onehot(target)
     dz = np.multiply(e, scale, out=e)
     dz[np.arange(len(dz)), targets] -= weights
     return dz
-
-
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)

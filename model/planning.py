@@ -10,9 +10,7 @@ import sys
 from model import cores                     # before numpy
 from model import device
 from model import fast
-from model import parallel
 from model import resume
-from run import command
 
 AT_ONCE = 8192          # tokens at once that keep a CPU busy; more only take memory
 
@@ -26,24 +24,15 @@ def flops_per_token(cfg, T):
     return 6 * cfg.n_params + 6 * cfg.n_layer * cfg.n_embd * T
 
 
-def peak_flops(gpu):
-    """Operations a second of a GPU's tensor cores; None without a GPU or if its peak is unknown."""
-    if not gpu or not gpu.bf16:
-        return None
-    known = [name for name in PEAK_TFLOPS if name in gpu.name]
-    if not known:
-        return None
-    return 1e12 * PEAK_TFLOPS[max(known, key=len)]
-
-
 def utilisation(cfg, tokens_per_s, gpu):
     """The share of a GPU's peak that training uses, called MFU, in steps of 1/10,000.
 
-    None where the peak is unknown.
+    None without a GPU, and where its peak is unknown.
     """
-    peak = peak_flops(gpu)
-    if peak is None:
+    known = [name for name in PEAK_TFLOPS if gpu and gpu.bf16 and name in gpu.name]
+    if not known:
         return None
+    peak = 1e12 * PEAK_TFLOPS[max(known, key=len)]
     return round(tokens_per_s * flops_per_token(cfg, cfg.n_positions) / peak, 4)
 
 
@@ -61,17 +50,13 @@ def available_bytes():
 
 def memory_plan(cfg, rows, recompute=False):
     """{what: bytes} of training with so many rows at once, in all processes together."""
-    n_processes = parallel.n_processes(cfg)
-    n = min(n_processes, rows)
-    threads = 1 if n_processes > 1 else None
-    total = {}
+    n, total = min(cores.N_THREADS, rows), {}
     for i in range(n):
         share = cores.Share(i, n)(rows)
-        n_rows = share.stop - share.start
-        plan = fast.memory_plan(cfg, n_rows, cfg.n_positions, recompute, threads=threads)
+        plan = fast.memory_plan(cfg, share.stop - share.start, cfg.n_positions, recompute)
         for what, n_bytes in plan.items():
-            shared = what in ("parameters", "AdamW") and i > 0
-            total[what] = total.get(what, 0) + (0 if shared else n_bytes)
+            if i == 0 or what not in ("parameters", "AdamW"):       # which all share
+                total[what] = total.get(what, 0) + n_bytes
     return total
 
 
@@ -87,18 +72,15 @@ def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False, gpu=None):
     least = micro_batch or 1
     for again in sorted({recompute, True}):
         for rows in range(most, least - 1, -1):
-            if gpu:
-                plan = device.memory_plan(cfg, rows, again, gpu.bf16)
-            else:
-                plan = memory_plan(cfg, rows, again)
+            of_gpu = device.memory_plan(cfg, rows, again, gpu.bf16) if gpu else None
+            plan = of_gpu or memory_plan(cfg, rows, again)
             needed = sum(plan.values())
             if needed <= budget:
                 return rows, again, plan
     raise ValueError(
         f"{cfg.n_params:,} parameters with {rows} row{'s' if rows > 1 else ''} of {T} tokens at "
         f"once need {needed / 1e9:.2f} GB, {budget / 1e9:.2f} GB may be used; train a smaller "
-        "--preset, or raise --memory-gb"
-    )
+        "--preset, or raise --memory-gb")
 
 
 def plan_run(recipe, folder, identity, micro_batch, recompute, budget, gpu):
@@ -135,7 +117,3 @@ def add_arguments(parser):
                      help="keep no activations but the blocks' inputs (default: if it must)")
     fit.add_argument("--memory-gb", type=float, metavar="GB",
                      help="memory to plan for (default: 80 %% of what is free, 90 %% on a GPU)")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -6,7 +6,7 @@ Progress goes to standard error, the result to standard output.
 import sys
 
 from model import evaluate                  # before numpy
-from run import command, progress, runs
+from run import progress, runs
 
 
 def recipe_table(recipes):
@@ -73,7 +73,3 @@ def print_result(last, recipe, tokenizer, train_shards, val_shards):
     if tokenizer:
         made += f", {last['val_bits_per_byte']:.3f} bits a byte"
     print(runs.row("base", f"{last['tokens']:,} tokens", made))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -20,7 +20,7 @@ from model import checkpoint
 from model import cores                     # before numpy
 from model import folders
 import numpy as np
-from run import command, disk, runs
+from run import disk, runs
 from tokens import huggingface
 
 CHECKPOINT = "trainer.safetensors"
@@ -48,23 +48,11 @@ def fingerprint(arrays):
 def checkpoint_arrays(params, optimizer):
     """{name in a checkpoint: array} of all arrays that training changes."""
     arrays = dict(params)
-    for name, m in optimizer.m.items():
-        arrays[f"adamw.m.{name}"] = m
-    for name, v in optimizer.v.items():
-        arrays[f"adamw.v.{name}"] = v
+    for name in params:
+        arrays[f"adamw.m.{name}"] = optimizer.m[name]
+    for name in params:
+        arrays[f"adamw.v.{name}"] = optimizer.v[name]
     return arrays
-
-
-def save_checkpoint(folder, params, optimizer, step, identity):
-    """Write all that going on needs into one file, which appears whole or not at all."""
-    about = {
-        "step": str(step),
-        "adamw.t": str(optimizer.t),
-        "adamw.skipped": str(optimizer.skipped),
-        "identity": json.dumps(identity, sort_keys=True),
-    }
-    arrays = checkpoint_arrays(params, optimizer)
-    checkpoint.save_safetensors(Path(folder) / CHECKPOINT, arrays, about)
 
 
 def load_checkpoint(path, params, optimizer):
@@ -93,7 +81,12 @@ def differences(path, params, optimizer, identity):
         if found:
             return found
         step, t, skipped = (int(about[k]) for k in ("step", "adamw.t", "adamw.skipped"))
-        found = unlike(saved, checkpoint_arrays(params, optimizer))
+        for name, a in checkpoint_arrays(params, optimizer).items():
+            shape = getattr(saved.get(name), "shape", None)
+            if shape != a.shape:
+                found.append(f"{name}: checkpoint {shape}, now {a.shape}")
+            elif not np.isfinite(saved[name]).all():
+                found.append(f"{name}: holds numbers that are not finite")
         if not 0 <= t <= t + skipped <= step <= identity.get("steps", step):
             found.append(f"step {step} with {t} updates and {skipped} skipped: impossible")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
@@ -101,37 +94,19 @@ def differences(path, params, optimizer, identity):
     return found
 
 
-def unlike(saved, wanted):
-    """Sentences about arrays that are missing, of another shape or not finite."""
-    found = []
-    for name, a in wanted.items():
-        shape = getattr(saved.get(name), "shape", None)
-        if shape != a.shape:
-            found.append(f"{name}: checkpoint {shape}, now {a.shape}")
-        elif not np.isfinite(saved[name]).all():
-            found.append(f"{name}: holds numbers that are not finite")
-    return found
-
-
-def checkpoint_identity(path):
-    """The identity of the run that wrote a checkpoint; empty if there is none that can be read."""
-    try:
-        _, about = checkpoint.load_safetensors(path)
-        return dict(json.loads(about["identity"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
 def kept_settings(folder, identity, names):
     """{name: value} of the named settings, from the run's own checkpoint in the folder, if any.
 
-    How many rows are computed at once and how many threads there are decide the order of sums, and
+    How many rows are computed at once and how many ranks there are decide the order of sums, and
     so their last bits. A run that goes on keeps what it began with, wherever it goes on.
     """
     for place in (Path(folder), Path(folder) / NEW):
-        before = checkpoint_identity(place / CHECKPOINT)
-        same = all(before.get(k) == v for k, v in identity.items() if k not in names)
-        if before and same:
+        try:
+            _, about = checkpoint.load_safetensors(place / CHECKPOINT)
+            before = dict(json.loads(about["identity"]))
+        except (OSError, ValueError, KeyError, TypeError):      # none, or none that can be read
+            continue
+        if all(before.get(k) == v for k, v in identity.items() if k not in names):
             return {name: before[name] for name in names if name in before}
     return {}
 
@@ -157,21 +132,19 @@ class Log:
     """
 
     def __init__(self, folder, step):
-        self.path, self.seconds = Path(folder) / "log.jsonl", 0.0
-        kept = []
-        if self.path.exists():
-            text = self.path.read_text(encoding="utf-8", errors="replace")
-            for line in text.splitlines():
-                try:
-                    entry = json.loads(line)
-                    if entry["step"] > step:
-                        continue
-                    self.seconds = float(entry.get("spent_s", 0.0))
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    break                       # half a line, which a kill left behind
-                kept.append(f"{line}\n")
-        disk.write_text(self.path, "".join(kept))
-        self.file = open(self.path, "a", encoding="utf-8")
+        path, self.seconds, kept = Path(folder) / "log.jsonl", 0.0, []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                if entry["step"] > step:
+                    continue
+                self.seconds = float(entry.get("spent_s", 0.0))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                break                       # half a line, which a kill left behind
+            kept.append(f"{line}\n")
+        disk.write_text(path, "".join(kept))
+        self.file = open(path, "a", encoding="utf-8")
 
     def write(self, **values):
         """Add the line of one step."""
@@ -193,8 +166,15 @@ class Stage(NamedTuple):
     identity: dict
 
     def save_checkpoint(self, params, optimizer, step):
-        """Write a checkpoint after so many steps."""
-        save_checkpoint(self.place, params, optimizer, step, self.identity)
+        """Write all that going on needs into one file, which appears whole or not at all."""
+        about = {
+            "step": str(step),
+            "adamw.t": str(optimizer.t),
+            "adamw.skipped": str(optimizer.skipped),
+            "identity": json.dumps(self.identity, sort_keys=True),
+        }
+        arrays = checkpoint_arrays(params, optimizer)
+        checkpoint.save_safetensors(self.place / CHECKPOINT, arrays, about)
 
     def finish(self, params, cfg, save):
         """Write the model with save(folder, params, cfg). Only now does an old model go."""
@@ -217,21 +197,19 @@ def begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch="erro
     folder = Path(folder)
     with runs.locked(folder, "training"):
         runs.settle(folder / NEW, folder)
-        place, others = None, {}
+        place, done, others = None, 0, {}
         for candidate in (folder, folder / NEW):
             path = candidate / CHECKPOINT
             if path.exists():
-                differs = differences(path, params, optimizer, identity)
-                if differs:
-                    others[path] = differs
-                else:
+                others[path] = differences(path, params, optimizer, identity)
+                if not others[path]:
                     place = candidate
-        resumes = place is not None
-        if resumes:
+                    del others[path]
+        if place:
             done = load_checkpoint(place / CHECKPOINT, params, optimizer)
         else:
-            place, done = start_over(folder, others, on_mismatch), 0
-        if not resumes or not (place / "config.json").exists():
+            place = start_over(folder, others, on_mismatch)
+        if not done or not (place / "config.json").exists():
             save_description(place, cfg, tokenizer, end)
         log = Log(place, done)
         runs.add_earlier(log.seconds)
@@ -251,18 +229,14 @@ def start_over(folder, others, on_mismatch):
         if on_mismatch == "restart":
             print(f"{path}: cannot resume, {differs[0]}; starting over", file=sys.stderr)
             continue
-        shown = differs[:6]
-        if len(differs) > 6:
-            shown.append(f"and {len(differs) - 6} more")
+        more = [f"and {len(differs) - 6} more"] if len(differs) > 6 else []
         raise ValueError(
-            f"{path}: cannot resume, {'; '.join(shown)}. Give back the old settings, start over "
-            "with --on-mismatch restart, or train into another folder with --run"
-        )
+            f"{path}: cannot resume, {'; '.join(differs[:6] + more)}. Give back the old settings, "
+            "start over with --on-mismatch restart, or train into another folder with --run")
     if model.exists() and on_mismatch != "restart":
         raise ValueError(
             f"{model}: a model that this run did not make is already there. Replace it with "
-            "--on-mismatch restart, or train into another folder with --run or --out"
-        )
+            "--on-mismatch restart, or train into another folder with --run or --out")
     shutil.rmtree(folder / NEW, ignore_errors=True)
     if not model.exists():
         (folder / CHECKPOINT).unlink(missing_ok=True)   # its tokenizer is about to be replaced
@@ -276,17 +250,9 @@ def save_description(folder, cfg, tokenizer, end):
     """config.json and, with a tokenizer, its files: all of a model but its weights."""
     if tokenizer:
         tokenizer.save(folder / "tokenizer.json", end)
-        save_generation_config(folder, tokenizer, end)
+        ids = {}            # which tell transformers what begins, ends and pads a text
+        for role, name in huggingface.roles(tokenizer.special_tokens, end).items():
+            ids[f"{role}_token_id"] = tokenizer.special_tokens.get(name)
+        path = Path(folder) / "generation_config.json"
+        disk.write_text(path, json.dumps(ids, indent=2) + "\n")
     folders.save_config(folder, cfg)
-
-
-def save_generation_config(folder, tokenizer, end):
-    """generation_config.json, which tells transformers what begins, ends and pads a text."""
-    ids = {}
-    for role, name in huggingface.roles(tokenizer.special_tokens, end).items():
-        ids[f"{role}_token_id"] = tokenizer.special_tokens.get(name)
-    disk.write_text(Path(folder) / "generation_config.json", json.dumps(ids, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

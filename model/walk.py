@@ -77,13 +77,6 @@ def block_arrays(arrays, i, hidden=None):
     return block
 
 
-def kept_inputs(arrays, cfg):
-    """The places for the input of each block, or None where nothing is recomputed."""
-    if "x.0" not in arrays:
-        return None
-    return [arrays[f"x.{i}"] for i in range(cfg.n_layer)]
-
-
 def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
     """gpt.block_forward, except that the last sum is left to the next norm, which reads x anyway.
 
@@ -92,9 +85,8 @@ def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
     beside them t (N,C) for the branches. keep: an array for the block's input, where it is wanted.
     attend(qkv, o): what to call in place of ops.attention_forward.
     """
-    ops.layernorm_forward(
-        x, p["ln_1.weight"], p["ln_1.bias"], out=(s.a, s.n_1, s.rstd_1), plus=plus
-    )
+    out = s.a, s.n_1, s.rstd_1
+    ops.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"], out=out, plus=plus)
     if keep is not None:
         keep[...] = x
     ops.linear_forward(s.a, p["attn.c_attn.weight"], p["attn.c_attn.bias"], out=s.qkv)
@@ -106,27 +98,11 @@ def block_forward(ops, x, plus, p, s, n_head, keep=None, attend=None):
     else:
         ops.attention_forward(qkv, n_head, out=(o, s.lse), hidden=s.hidden)
     ops.linear_forward(s.o, p["attn.c_proj.weight"], p["attn.c_proj.bias"], out=s.t)
-    ops.layernorm_forward(
-        x, p["ln_2.weight"], p["ln_2.bias"], out=(s.m, s.n_2, s.rstd_2), plus=s.t
-    )
+    out = s.m, s.n_2, s.rstd_2
+    ops.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"], out=out, plus=s.t)
     ops.linear_forward(s.m, p["mlp.c_fc.weight"], p["mlp.c_fc.bias"], out=s.h)
     ops.gelu_forward(s.h, out=(s.u, s.h))
     return ops.linear_forward(s.u, p["mlp.c_proj.weight"], p["mlp.c_proj.bias"], out=s.t)
-
-
-def trunk_forward(ops, x, params, layers, blocks, n_head, out, keep=None, attend=None):
-    """All blocks, then the last norm into out (y, n, rstd).
-
-    layers, blocks, keep: the p, s and keep of block_forward, block by block. attend(i, qkv, o): as
-    in block_forward, for block i.
-    """
-    plus = None
-    for i, p in enumerate(layers):
-        s = blocks[i]
-        kept = keep[i] if keep else None
-        of_block = functools.partial(attend, i) if attend else None
-        plus = block_forward(ops, x, plus, p, s, n_head, kept, of_block)
-    ops.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus)
 
 
 def block_backward(ops, dx, p, s, n_head, grads, add=False):
@@ -138,12 +114,14 @@ def block_backward(ops, dx, p, s, n_head, grads, add=False):
     B, _, T, _ = s.lse.shape
 
     def linear(dy, x, name, out):
-        w, dw, db = p[f"{name}.weight"], grads[f"{name}.weight"], grads[f"{name}.bias"]
-        return ops.linear_backward(dy, x, w, (out, dw, db), add)[0]
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        places = out, grads[weight], grads[bias]
+        return ops.linear_backward(dy, x, p[weight], places, add)[0]
 
     def norm(dy, n, rstd, name):        # adds to dx, which comes down beside the branch
-        w, dw, db = p[f"{name}.weight"], grads[f"{name}.weight"], grads[f"{name}.bias"]
-        ops.layernorm_backward(dy, (n, rstd, w), dx, (dx, dw, db), add)
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        places = dx, grads[weight], grads[bias]
+        ops.layernorm_backward(dy, (n, rstd, p[weight]), dx, places, add)
 
     # forward was: x = x + mlp(norm(x))
     du = linear(dx, s.u, "mlp.c_proj", out=s.u)
@@ -166,6 +144,44 @@ def block_backward(ops, dx, p, s, n_head, grads, add=False):
     return dx
 
 
-if __name__ == "__main__":
-    from run import command
-    command.only_imported(__doc__)
+class Trunk:
+    """gpt.trunk_forward and gpt.trunk_backward, in arrays of trunk_shapes.
+
+    hidden: as for attention_forward.
+    """
+
+    def __init__(self, ops, params, cfg, arrays, hidden=None):
+        self.ops = ops
+        self.params = params
+        self.cfg = cfg
+        self.a = arrays
+        self.layers = [layer_params(params, i) for i in range(cfg.n_layer)]
+        self.blocks = [block_arrays(arrays, i, hidden) for i in range(cfg.n_layer)]
+
+    def forward(self, tokens, positions, attend=None):
+        """Fill y, (N,C) after the last norm. attend(i, qkv, o): block i's, as in block_forward."""
+        ops, params, a = self.ops, self.params, self.a
+        ops.embedding_forward(
+            tokens, positions, params["wte.weight"], params["wpe.weight"], out=a["x"]
+        )
+        plus = None
+        for i, p in enumerate(self.layers):
+            of_block = functools.partial(attend, i) if attend else None
+            s, keep = self.blocks[i], a.get(f"x.{i}")
+            plus = block_forward(ops, a["x"], plus, p, s, self.cfg.n_head, keep, of_block)
+        out = a["y"], a["n_f"], a["rstd_f"]
+        ops.layernorm_forward(
+            a["x"], params["ln_f.weight"], params["ln_f.bias"], out=out, plus=plus
+        )
+
+    def backward(self, grads, add):
+        """From dy in y to dx in x. The gradients of all but the embeddings go into grads."""
+        ops, a, n_head = self.ops, self.a, self.cfg.n_head
+        last = a["n_f"], a["rstd_f"], self.params["ln_f.weight"]
+        out = a["x"], grads["ln_f.weight"], grads["ln_f.bias"]
+        ops.layernorm_backward(a["y"], last, out=out, add=add)
+        for i in reversed(range(self.cfg.n_layer)):
+            p, s = self.layers[i], self.blocks[i]
+            if f"x.{i}" in a:           # its input is all that was kept
+                block_forward(ops, a[f"x.{i}"], None, p, s, n_head)
+            block_backward(ops, a["x"], p, s, n_head, layer_params(grads, i), add)

@@ -1,8 +1,7 @@
 """command.py: how every command of this project ends, and what of its output a terminal may see.
 
     if __name__ == "__main__":
-        command.run(main)                   in a file that has a command
-        command.only_imported(__doc__)      in a room that has none
+        command.run(main)
 
 Text that somebody else wrote (a page, a header, a chat, a model's reply) can hold control
 sequences. A terminal that is sent "ESC ] 0 ; ..." changes its title; other sequences clear the
@@ -105,19 +104,6 @@ def refuse(parser, argv, taken, why):
             parser.error(f"--{name.replace('_', '-')}: would have no effect; {why}")
 
 
-def only_imported(doc):
-    """The command line of a room without a command: it explains the file, and takes no arguments.
-
-    doc: the docstring of the file, of which the first paragraph is shown.
-    """
-    parser = argparse.ArgumentParser(
-        usage="this file has no command; other files import it",
-        description=doc.partition("\n\n")[0],
-    )
-    parser.parse_args()
-    parser.print_help()
-
-
 # --------------------------------------------------------------------------------- start and end
 
 
@@ -130,8 +116,7 @@ def run(main, error_status=1, data=False):
     program = os.path.basename(sys.argv[0])
     try:
         status = main()
-        if sys.stdout:
-            sys.stdout.flush()
+        print(end="", flush=True)           # does nothing where standard output is closed
     except BrokenPipeError:                 # the reader of our output has gone, as `head` does
         os._exit(141)
     except KeyboardInterrupt:
@@ -139,8 +124,10 @@ def run(main, error_status=1, data=False):
         sys.exit(130)
     except (ValueError, OSError, MemoryError) as error:
         print(f"{program}: error: {message(error)}", file=sys.stderr)
-        if sys.stdout and not can_flush(sys.stdout):
-            os._exit(error_status)          # a full disk: Python's own exit would fail on it again
+        try:
+            print(end="", flush=True)
+        except OSError:                     # a full disk: Python's own exit would fail on it again
+            os._exit(error_status)
         sys.exit(error_status)
     sys.exit(status)
 
@@ -152,16 +139,3 @@ def message(error):
     if isinstance(error, MemoryError):
         return str(error) or "not enough memory"
     return str(error)
-
-
-def can_flush(stream):
-    """Whether all text of the stream could be written."""
-    try:
-        stream.flush()
-    except OSError:
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    only_imported(__doc__)

@@ -19,7 +19,6 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from run import command
 
 TEMPORARY = re.compile(r"(.+)\.(\d+)-[0-9a-f]{8}\.tmp")     # name, process, eight random digits
 
@@ -87,19 +86,13 @@ def read_lines(path, errors="strict"):
 # ---------------------------------------------------------------------------------------- writing
 
 
-def sync_folder(folder):
-    """Bring the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path):
+    """Bring a file's bytes to the disk, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sync_file(path):
-    """Bring a file's bytes to the disk."""
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
 
 
 def replace(old, new):
@@ -108,7 +101,7 @@ def replace(old, new):
     Both names are on one file system.
     """
     os.replace(old, new)
-    sync_folder(Path(new).parent)
+    sync(Path(new).parent)
 
 
 @contextlib.contextmanager
@@ -123,8 +116,7 @@ def whole_file(path):
         with naming(path):
             with open(tmp, "xb") as f:
                 yield f
-                f.flush()
-                os.fsync(f.fileno())
+            sync(tmp)
             replace(tmp, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -174,7 +166,3 @@ def is_alive(process):
         return state not in ("Z", "X")
     except (OSError, IndexError):           # this system has no such files
         return True
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -6,7 +6,6 @@
 
 import shutil
 import sys
-from run import command
 
 
 def show(line):
@@ -24,7 +23,3 @@ def duration(seconds):
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes // 60:,} h {minutes % 60:02} min"
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -44,7 +44,7 @@ def publish(new, folder, sign, remove=()):
     files = []
     for path in sorted(new.rglob("*")):
         if path.is_file() and not disk.TEMPORARY.fullmatch(path.name):
-            disk.sync_file(path)
+            disk.sync(path)
             files.append(path.relative_to(new).as_posix())
     files.sort(key=lambda name: name == sign)
     disk.write_text(new / MOVES, json.dumps({"remove": [sign, *remove], "files": files}))
@@ -77,8 +77,7 @@ def check_settled(new, again):
     if (Path(new) / MOVES).exists():
         raise ValueError(
             f"{Path(new).parent}: its files were being replaced when that was killed; "
-            f"finish it with: {again}"
-        )
+            f"finish it with: {again}")
 
 
 # ------------------------------------------------------------------------------------------- locks
@@ -182,8 +181,7 @@ def contents(run, names, known):
         status = (run / name).stat()
         entry = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         before = known.get(name, {})
-        unchanged = all(before.get(key) == value for key, value in entry.items())
-        if unchanged and "sha256" in before:
+        if {**before, **entry} == before and "sha256" in before:
             found[name] = before
         else:
             found[name] = {**entry, "sha256": sha256_of(run / name)}
@@ -198,8 +196,7 @@ def read_sign(path):
         entries = [*found["made_of"].values(), *found["makes"].values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return nothing
-    is_whole = all(isinstance(entry, dict) for entry in entries)
-    return found if is_whole else nothing
+    return found if all(isinstance(entry, dict) for entry in entries) else nothing
 
 
 def digests(entries):
@@ -211,8 +208,8 @@ def is_finished(run, sign, inputs, words, output):
     """Whether a stage would be made from the same files by the same command, and all is there."""
     if sign["command"] != words or digests(sign["made_of"]) != digests(inputs):
         return False
-    products = sign["makes"]
-    return output.exists() and products and all((run / name).exists() for name in products)
+    products = [run / name for name in sign["makes"]]
+    return products and all(path.exists() for path in (output, *products))
 
 
 def stage(run, name, made_of, makes, words, output=None):
@@ -230,7 +227,8 @@ def stage(run, name, made_of, makes, words, output=None):
         inputs = contents(run, files_of(run, made_of), sign["made_of"])
         if is_finished(run, sign, inputs, words, output):
             if inputs != sign["made_of"]:   # new times, the same contents: do not read them again
-                write_sign(sign_path, {**sign, "made_of": inputs})
+                sign["made_of"] = inputs
+                disk.write_text(sign_path, json.dumps(sign, indent=1) + "\n")
             print(f"{name}: finished before, from the same files")
             return 0
         sign_path.unlink(missing_ok=True)
@@ -247,13 +245,9 @@ def stage(run, name, made_of, makes, words, output=None):
             script = words[1] if words[0] == "-m" else words[0]
             raise ValueError(f"{run}: {script} ended well but did not make {', '.join(missing)}")
         products = contents(run, files_of(run, makes), {})
-        write_sign(sign_path, {"command": words, "made_of": inputs, "makes": products})
+        sign = {"command": words, "made_of": inputs, "makes": products}
+        disk.write_text(sign_path, json.dumps(sign, indent=1) + "\n")
     return 0
-
-
-def write_sign(path, sign):
-    """Write the sign of a finished stage."""
-    disk.write_text(path, json.dumps(sign, indent=1) + "\n")
 
 
 def run_command(words, output):

@@ -23,7 +23,7 @@ from run import command  # noqa: E402
 SHARED = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared():
     """A function from a file name to its path among the real inputs; skips the test without it."""
     def find(name):

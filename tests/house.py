@@ -123,8 +123,8 @@ def purpose(text):
 
 
 def is_script(text):
-    """Whether a file has a command of its own, and does not just say that it has none."""
-    return "\nif __name__ ==" in text and not text.endswith("only_imported(__doc__)\n")
+    """Whether a file has a command of its own."""
+    return "\nif __name__ ==" in text
 
 
 def command_of(path):

@@ -10,9 +10,11 @@ what it said before.
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -69,14 +71,19 @@ LENGTHS = ["1048577", "99999999999", "9" * 5000, "-1", "0x10", "1e3", "", " ", "
 METHODS = ["PUT", "DELETE", "TRACE", "CONNECT", "get", "G~T", "PRI"]
 HOSTS = ["evil.example", "", "[", "localhost@evil", "xn--" * 50]
 LOCAL = "Host: localhost\r\nConnection: close\r\n"
+OUTSIDE = [                             # paths that would lead out of what is served
+    "/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
+    "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
+    "/v1/../../etc/passwd", "/%5c..%5c..%5cetc%5cpasswd", "/page.html/../serve.py",
+    "/\x2e\x2e/runs.py", "/serve.py", "/.git/config", "/base/model.safetensors",
+    "/base/config.json", "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e",
+    "/api/log?stage=/etc", "file:///etc/passwd",
+]
 PATHS = [
-    "/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
-    "/....//....//etc/passwd", "/v1/../../etc/passwd", "/%00", "/\x00", "/page.html", "/serve.py",
-    "/base/model.safetensors", "/.git/config", "/~root", "file:///etc/passwd",
-    "http://evil.example/", "*", "/api/log?stage=../../etc/passwd&after=x",
-    "/api/log?stage=base&after=-1", "/api/log?stage=base&after=" + "9" * 5000,
-    "/api/log?" + "&" * 5000, "/api/log?stage=%ff%fe", "/api/arena?x[]=y", "/?" + "a=b;" * 1000,
-    "/api/look", "/v1/chat/completions",
+    *OUTSIDE, "/~root", "/%00", "/\x00", "/page.html", "http://evil.example/", "*",
+    "/api/log?stage=../../etc/passwd&after=x", "/api/log?stage=base&after=-1",
+    "/api/log?stage=base&after=" + "9" * 5000, "/api/log?" + "&" * 5000, "/api/log?stage=%ff%fe",
+    "/api/arena?x[]=y", "/?" + "a=b;" * 1000, "/api/look", "/v1/chat/completions",
 ]
 STATUSES = (400, 403, 404, 405, 411, 413, 414, 429, 431, 501, 505)
 
@@ -256,6 +263,31 @@ def attack(port, n, seed=0, workers=8):
     return found
 
 
+@contextlib.contextmanager
+def served(*options, **pipes):
+    """Run `sample.py serve` with these options on a free port. Yields (process, port)."""
+    words = [sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--port", "0"]
+    process = subprocess.Popen([*words, *map(str, options)], text=True, stdout=subprocess.PIPE,
+                               **pipes)
+    try:
+        line = process.stdout.readline()
+        found = re.search(r"at http://127\.0\.0\.1:(\d+)", line)
+        if not found:
+            said = process.stderr.read()[-300:] if process.stderr else ""
+            raise ValueError(f"the server does not begin: {line} {said}")
+        yield process, int(found[1])
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        if process.stderr:
+            process.stderr.close()
+
+
 def ask(port):
     """The answer to a good request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -280,24 +312,21 @@ def parse_args(argv=None):
 def main():
     """Attack a server, print the table of answers, and return 0 if all of them were right."""
     args = parse_args()
-    words = [sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--run", str(args.run),
-             "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    port = int(process.stdout.readline().split("at http://127.0.0.1:")[1].split(";")[0])
-    before, began = ask(port), time.perf_counter()
-    dawdlers = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
-    beginning = f"POST /v1/chat/completions HTTP/1.1\r\n{LOCAL}Content-Length: 400\r\n\r\n{{"
-    for i, s in enumerate(dawdlers):            # they never come to the end of a request
-        s.sendall(beginning[:20 + i].encode())
-    found, took = attack(port, args.n), time.perf_counter() - began
-    assert ask(port) == before, "the server says something else than before"
-    process.terminate()
-    errors = process.stderr.read().strip()
-    for (kind, status), times in sorted(found.items(), key=str):
-        print(f"{kind:12} {status:>7} {times:7,}")
-    print(f"{args.n:,} requests in {took:.0f} s; the server ended with {process.wait()}, "
+    with served("--run", args.run, stderr=subprocess.PIPE) as (process, port):
+        before, beginning = ask(port), time.perf_counter()
+        dawdlers = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        request = f"POST /v1/chat/completions HTTP/1.1\r\n{LOCAL}Content-Length: 400\r\n\r\n{{"
+        for i, s in enumerate(dawdlers):        # they never come to the end of a request
+            s.sendall(request[:20 + i].encode())
+        found, took_s = attack(port, args.n), time.perf_counter() - beginning
+        assert ask(port) == before, "the server says something else than before"
+        process.terminate()
+        errors, status = process.stderr.read().strip(), process.wait()
+    for (kind, answer), times in sorted(found.items(), key=str):
+        print(f"{kind:12} {answer:>7} {times:7,}")
+    print(f"{args.n:,} requests in {took_s:.0f} s; the server ended with {status}, "
           f"its own errors: {errors or 'none'}")
-    return process.returncode or bool(errors)
+    return status or bool(errors)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ import bpe
 import gpt
 from chat import serve, served
 
-TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"] * 4, 330)
+TEXT = "the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? äöü"
+TOK = bpe.Tokenizer.train([TEXT] * 4, 330)
 CFG = gpt.Config(TOK.n_vocab, 64, 16, 2, 2)
 PARAMS = gpt.init(CFG, 0)
 for _p in PARAMS.values():
     _p += np.random.default_rng(5).standard_normal(_p.shape).astype(np.float32) * 0.1
 ASK = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 12, "seed": 3}
+CHAT, TEXTS = "/v1/chat/completions", "/v1/completions"
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +36,32 @@ def run(tmp_path_factory):
 
 def started(run, **how):
     server = serve.Server(served.Models(run), port=0, **how)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
+
+
+@contextlib.contextmanager
+def running(run, **how):
+    """A server that is closed in the end."""
+    server = started(run, **how)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="module")
 def server(run):
-    server = started(run)
-    yield server
-    server.close()
+    with running(run) as server:
+        yield server
 
 
 def send(server, method, path, body=None, headers=()):
     """(status, headers, bytes) of one request."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
-    connection.request(method, path, body if body is None or isinstance(body, (bytes, str)) else json.dumps(body), dict(headers))
+    if not isinstance(body, (bytes, str, type(None))):
+        body = json.dumps(body)
+    connection.request(method, path, body, dict(headers))
     answer = connection.getresponse()
     return answer.status, answer.headers, answer.read()
 
@@ -57,6 +70,16 @@ def post(server, path, body, status=200):
     got, _, data = send(server, "POST", path, body)
     assert got == status, data
     return json.loads(data)
+
+
+def choices(server, **fields):
+    """The choices of the answer to ASK with these fields."""
+    return post(server, CHAT, {**ASK, **fields})["choices"]
+
+
+def texts(server, **fields):
+    """The choices of a completion of these fields."""
+    return post(server, TEXTS, fields)["choices"]
 
 
 def wait_for(condition):
@@ -80,6 +103,13 @@ def raw(server, data):
             while part := s.recv(1 << 16):
                 out += part
         return out
+
+
+def post_bytes(path, body, version="1.1", more=b""):
+    """The bytes of a POST request."""
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n"
+    return head.encode() + more + b"\r\n" + data
 
 
 def listed(server):

@@ -34,10 +34,8 @@ CFG = gpt.Config(TOK.n_vocab, 48, 32, 2, 2)
 END = TOK.special_tokens["<|im_end|>"]
 CHATS = [
     {
-        "messages": [
-            {"role": "user", "content": f"What is {w}?"},
-            {"role": "assistant", "content": f"It is a {w}."},
-        ]
+        "messages": [{"role": "user", "content": f"What is {w}?"},
+                     {"role": "assistant", "content": f"It is a {w}."}]
     }
     for w in ("goat", "wheel", "one", "two")
 ]
@@ -46,10 +44,8 @@ TASKS = [
     for w in ("one", "two", "three")
 ]
 PAIRS = [
-    {
-        "chosen": c["messages"],
-        "rejected": [c["messages"][0], {"role": "assistant", "content": f"one {w} two."}],
-    }
+    {"chosen": c["messages"],
+     "rejected": [c["messages"][0], {"role": "assistant", "content": f"one {w} two."}]}
     for c in CHATS
     for w in ("goat", "wheel", "three")
 ]
@@ -62,11 +58,8 @@ def run(tmp_path):
     TOK.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        write_shard(
-            tmp_path / "tokens" / f"{split}_000000.bin",
-            TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30),
-            TOK,
-        )
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin",
+                    TOK.encode_to_numpy("Turn the wheel: one two. It is a goat. " * 30), TOK)
     for name, rows in (
         ("chat/train", CHATS * 8),
         ("pairs/train", PAIRS),
@@ -128,10 +121,8 @@ def test_the_policy_gradient_is_that_of_the_surrogate():
     for p in params.values():
         p += 0.2 * np.random.default_rng(1).standard_normal(p.shape)
     prompts = [[1, 2], [3, 4, 5]]
-    replies = [
-        sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"),
-        sample.Reply([9, 10], [1, 1], "stop"),
-    ]
+    replies = [sample.Reply([6, 7, 8, 10], [1, 0, 0, 1], "stop"),
+               sample.Reply([9, 10], [1, 1], "stop")]
     adv = np.array([0.7, -0.4])
     tokens, targets, mask = align.policy_rows(behind(prompts, replies))
     _, grads = fast.loss_and_grads(
@@ -178,18 +169,10 @@ def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
     with_mean = dataclasses.replace(recipe, group=2, baseline="mean")
     for name, reward, how, warning in (
         ("always", always, recipe, None),
-        (
-            "never",
-            never,
-            recipe,
-            "no reply has a reward other than 0: there is nothing to learn from",
-        ),
-        (
-            "mean",
-            always,
-            with_mean,
-            "no group has replies of different rewards: there is nothing to learn from",
-        ),
+        ("never", never, recipe,
+         "no reply has a reward other than 0: there is nothing to learn from"),
+        ("mean", always, with_mean,
+         "no group has replies of different rewards: there is nothing to learn from"),
     ):
         align.rl(run, how, reward, start="base", out=name)
         norms[name] = [
@@ -199,21 +182,7 @@ def test_without_a_baseline_equal_rewards_are_learned_from(run, capsys):
         said = capsys.readouterr().err
         assert warning in said if warning else "nothing to learn" not in said
     assert min(norms["always"]) > 0 and norms["never"] == norms["mean"] == [0.0, 0.0]
-    args = [
-        "rl",
-        "--run",
-        str(run),
-        "--group",
-        "1",
-        "--steps",
-        "1",
-        "--prompts",
-        "2",
-        "--batch",
-        "0",
-        "--start",
-        "base",
-    ]
+    args = f"rl --run {run} --group 1 --steps 1 --prompts 2 --batch 0 --start base".split()
     align.main([*args, "--baseline", "none", "--out", "one"])
     for more in ([], ["--baseline", "rloo"]):
         with pytest.raises(
@@ -302,10 +271,8 @@ def test_what_replies_earn():
         return rollouts.checked(align.REWARDS[name], name, rollout_of(REPLIES, **more)).tolist()
 
     assert earned("answer") == [1, 0, 0, 0] and set(earned("random")) <= {0.0, 1.0}
-    params = {
-        **gpt.init(CFG, 0),
-        "score.weight": np.random.default_rng(1).standard_normal(32).astype(np.float32),
-    }
+    params = {**gpt.init(CFG, 0),
+              "score.weight": np.random.default_rng(1).standard_normal(32).astype(np.float32)}
     judge = judges.Judge(params, CFG, TOK, 0.5)
     scores = judges.score(judge, [r.prompt + r.ids for r in REPLIES])
     found = earned("model", judge=judge)
@@ -334,21 +301,16 @@ def test_the_reward_is_found_before_training(run):
 
 def test_sft_then_rl_then_eval(run, capsys):
     put(run / "chat/train.jsonl", json.dumps(CHATS[0]) + "\n")
-    align.main(["sft", "--run", str(run), "--steps", "40", "--lr", "0.01"])
+    align.main(f"sft --run {run} --steps 40 --lr 0.01".split())
     params, cfg, tok = sample.load_model(run / "sft")
     prompt = sample.render_prompt([{"role": "user", "content": "What is goat?"}], tok)
     (reply,) = generate.generate(params, cfg, tok, [prompt], temperature=0, stop={END})
     assert reply.finish == "stop" and sample.reply_text(reply.ids, tok) == "It is a goat."
-    align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4"])
+    align.main(f"rl --run {run} --steps 2 --group 4".split())
     log = [json.loads(line) for line in (run / "rl/log.jsonl").read_text().splitlines()]
-    assert len(log) == 2 and {
-        "reward",
-        "length",
-        "stepwise",
-        "cut",
-        "groups_without_signal",
-    } <= set(log[0])
-    align.main(["rl", "--run", str(run), "--steps", "2", "--group", "4", "--reward", "random"])
+    assert len(log) == 2 and {"reward", "length", "stepwise", "cut",
+                              "groups_without_signal"} <= set(log[0])
+    align.main(f"rl --run {run} --steps 2 --group 4 --reward random".split())
     assert (run / "rl_random/model.safetensors").exists()
     capsys.readouterr()
     align.main(["eval", "--run", str(run)])
@@ -363,8 +325,8 @@ def test_sft_then_rl_then_eval(run, capsys):
 def test_reward_model_then_rl_against_it(run, capsys):
     """The reward model puts the pairs in order, transformers' shape; RL against it raises what it
     says, and stays near where it began."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    align.main(["reward", "--run", str(run), "--steps", "60", "--batch", "4", "--lr", "0.003"])
+    align.main(f"sft --run {run} --steps 20 --batch 8".split())
+    align.main(f"reward --run {run} --steps 60 --batch 4 --lr 0.003".split())
     out = capsys.readouterr().out
     assert "12 comparisons" in out and "held-out pairs in order: 100.0%" in out
     judge = judges.load(run / "reward")
@@ -391,29 +353,9 @@ def test_reward_model_then_rl_against_it(run, capsys):
     said = {}
     for leash in ("0", "5"):
         align.main(
-            [
-                "rl",
-                "--run",
-                str(run),
-                "--steps",
-                "12",
-                "--group",
-                "8",
-                "--prompts",
-                "4",
-                "--batch",
-                "1",
-                "--reward",
-                "model",
-                "--lr",
-                "0.003",
-                "--leash",
-                leash,
-                "--out",
-                f"rlhf{leash}",
-                "--max-tokens",
-                "12",
-            ]
+            ["rl", "--run", str(run), "--steps", "12", "--group", "8", "--prompts", "4", "--batch",
+             "1", "--reward", "model", "--lr", "0.003", "--leash", leash, "--out", f"rlhf{leash}",
+             "--max-tokens", "12"]
         )
         said[leash] = [
             json.loads(line) for line in (run / f"rlhf{leash}/log.jsonl").read_text().splitlines()
@@ -428,10 +370,8 @@ def test_reward_model_then_rl_against_it(run, capsys):
 def conversation(n):
     """A conversation of n ids: a sign that is in no merge is a token each."""
     few = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "#"}]
-    return [
-        few[0],
-        {"role": "assistant", "content": "#" * (1 + n - len(sample.render(few, TOK)[0]))},
-    ]
+    return [few[0],
+            {"role": "assistant", "content": "#" * (1 + n - len(sample.render(few, TOK)[0]))}]
 
 
 @pytest.mark.parametrize("command, most", [("sft", 49), ("dpo", 49), ("reward", 48)])
@@ -444,10 +384,8 @@ def test_the_longest_row(run, capsys, command, most):
 
     def write(*chosen):
         if command == "sft":
-            put(
-                run / "chat/train.jsonl",
-                "".join(json.dumps({"messages": messages}) + "\n" for messages in chosen),
-            )
+            put(run / "chat/train.jsonl",
+                "".join(json.dumps({"messages": messages}) + "\n" for messages in chosen))
         for split in ("train", "test"):
             put(
                 run / f"pairs/{split}.jsonl",
@@ -462,10 +400,8 @@ def test_the_longest_row(run, capsys, command, most):
     said = capsys.readouterr()
     assert (run / command / "model.safetensors").exists()
     assert "1 conversations" in said.out or "1 comparisons" in said.out
-    assert (
-        "1 of 2 conversations exceed the context of 48 tokens" in said.err
-        or f"1 x longer than {most} tokens" in said.err
-    )
+    kind = "conversations" if command == "sft" else "comparisons"
+    assert f"1 of 2 {kind} do not fit the context, which allows {most} tokens" in said.err
     log = [json.loads(line) for line in (run / command / "log.jsonl").read_text().splitlines()]
     assert len(log) == 2 and all(
         np.isfinite(row["loss_nats"]) and row["grad_norm"] > 0 for row in log
@@ -479,7 +415,7 @@ def test_the_longest_row(run, capsys, command, most):
 def test_replies_that_fill_the_context(run):
     """Questions that leave room for one token, replies up to the last place: scored, learned, held
     near a reference."""
-    align.main(["reward", "--run", str(run), "--steps", "3", "--batch", "4", "--start", "base"])
+    align.main(f"reward --run {run} --steps 3 --batch 4 --start base".split())
     judge = judges.load(run / "reward")
     room = [
         n for n in range(1, 60) if len(lessons.prompt_of({"question": "#" * n}, TOK)) in (47, 40)
@@ -513,17 +449,14 @@ def test_replies_that_fill_the_context(run):
     assert seen[-1] == CFG.n_positions
     for row in (run / "rlhf/log.jsonl").read_text().splitlines():
         assert np.isfinite(json.loads(row)["reward"])
-    with pytest.raises(
-        ValueError,
-        match="a conversation of 49 tokens does not fit the reward model's context of 48",
-    ):
+    with pytest.raises(ValueError, match="49 positions, the model.s context is 48"):
         judges.score(judge, [[1] * 48, [1] * 49])
     assert np.isfinite(judges.score(judge, [[1] * 48, [1]])).all()
 
 
 def test_dpo(run, capsys):
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    align.main(["dpo", "--run", str(run), "--steps", "30", "--batch", "4", "--lr", "0.003"])
+    align.main(f"sft --run {run} --steps 20 --batch 8".split())
+    align.main(f"dpo --run {run} --steps 30 --batch 4 --lr 0.003".split())
     assert "held-out pairs in order: 100.0%" in capsys.readouterr().out
     log = [json.loads(line) for line in (run / "dpo/log.jsonl").read_text().splitlines()]
     assert (
@@ -534,23 +467,10 @@ def test_dpo(run, capsys):
 
 
 def test_what_a_step_of_rl_logs(run):
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    align.main(f"sft --run {run} --steps 20 --batch 8".split())
     align.main(
-        [
-            "rl",
-            "--run",
-            str(run),
-            "--steps",
-            "3",
-            "--group",
-            "8",
-            "--reward",
-            "random",
-            "--normaliser",
-            "replies",
-            "--baseline",
-            "std",
-        ]
+        f"rl --run {run} --steps 3 --group 8 --reward random".split()
+        + ["--normaliser", "replies", "--baseline", "std"]
     )
     log = [json.loads(line) for line in (run / "rl_random/log.jsonl").read_text().splitlines()]
     assert len({x["length"] for x in log}) == 3  # fresh replies at each step
@@ -564,7 +484,7 @@ def test_what_a_step_of_rl_logs(run):
 def test_a_reward_of_ones_own(run):
     """Any function of a rollout; one that gives nonsense is an error, and nothing finished is left
     behind."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    align.main(f"sft --run {run} --steps 20 --batch 8".split())
     recipe = dataclasses.replace(options.RL, steps=2, group=4, prompts=2, max_tokens=12, warmup=1)
 
     def brevity(rollout):
@@ -600,37 +520,9 @@ def test_a_run_of_ones_own(run, capsys):
         ),
         encoding="utf-8",
     )
-    align.main(
-        [
-            "sft",
-            "--run",
-            str(run),
-            "--data",
-            str(chats),
-            "--steps",
-            "5",
-            "--batch",
-            "8",
-            "--replay",
-            "0",
-        ]
-    )
+    align.main(f"sft --run {run} --data {chats} --steps 5 --batch 8 --replay 0".split())
     assert "not examined: no questions in" in capsys.readouterr().out
-    rl = [
-        "rl",
-        "--run",
-        str(run),
-        "--tasks",
-        str(tasks),
-        "--steps",
-        "2",
-        "--group",
-        "4",
-        "--prompts",
-        "2",
-        "--max-tokens",
-        "8",
-    ]
+    rl = f"rl --run {run} --tasks {tasks} --steps 2 --group 4 --prompts 2 --max-tokens 8".split()
     with pytest.raises(
         FileNotFoundError, match="chat/train.jsonl: no conversations about other things.*--batch 0"
     ):
@@ -638,28 +530,23 @@ def test_a_run_of_ones_own(run, capsys):
     align.main([*rl, "--batch", "0", "--replay", "1"])
     said = capsys.readouterr()
     assert (
-        "1 of 21 questions fill the context of 48 tokens and are left out" in said.err
+        "1 of 21 questions do not fit the context, which allows 47 tokens," in said.err
         and "2 unseen problems" in said.out
     )
     assert "replay_loss_nats" in (run / "rl/log.jsonl").read_text()
 
 
 def test_tries(run, capsys):
-    align.main(["sft", "--run", str(run), "--steps", "60", "--batch", "8", "--lr", "0.01"])
-    align.main(["reward", "--run", str(run), "--steps", "5", "--batch", "4"])
+    align.main(f"sft --run {run} --steps 60 --batch 8 --lr 0.01".split())
+    align.main(f"reward --run {run} --steps 5 --batch 4".split())
     (run / "tasks/facts_test.jsonl").write_text(
         json.dumps(
-            {
-                "question": "What is goat?",
-                "answer": "goat",
-                "reply": "It is a goat.",
-                "options": ["wheel", "goat"],
-                "exposure": 10,
-            }
+            {"question": "What is goat?", "answer": "goat", "reply": "It is a goat.",
+             "options": ["wheel", "goat"], "exposure": 10}
         )
         + "\n"
     )
-    align.main(["eval", "--run", str(run), "--samples", "5"])
+    align.main(f"eval --run {run} --samples 5".split())
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
     for what in (
@@ -676,7 +563,7 @@ def test_tries(run, capsys):
 
 
 def test_arena(run, capsys):
-    align.main(["sft", "--run", str(run), "--steps", "60", "--batch", "8", "--lr", "0.01"])
+    align.main(f"sft --run {run} --steps 60 --batch 8 --lr 0.01".split())
     align.main(["arena", "--run", str(run)])
     out = capsys.readouterr().out
     assert "rank  model" in out and "base" in out and "sft" in out
@@ -723,12 +610,12 @@ def test_a_chat_cannot_write_to_the_terminal(run):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", command.Terminal(Screen(), progress=True))
-        align.main(["sft", "--run", str(run), "--steps", "1", "--batch", "1", "--replay", "0"])
+        align.main(f"sft --run {run} --steps 1 --batch 1 --replay 0".split())
         said = sys.stderr.getvalue()
     shown = re.sub("\x1b\\[(32|90|0)m", "", said)
     assert (
         "learns to write what is green" in said
-        and said.count("\x1b[32m") > 5
+        and said.count("\x1b[32m") == 1
         and shown.count("\\x1b") == 2
     )
     assert not set(shown) & set("\x1b\x07\x9b\u202e")
@@ -763,10 +650,8 @@ def test_options_of_other_commands_are_refused(run, capsys):
         ("rl --replay -1", "--replay -1: must be 0 or more and finite"),
         ("eval --seed 0", "--seed 0: eval without --samples asks greedily"),
         ("eval --samples 0", "--samples 0: must be at least 1"),
-        (
-            "arena nowhere",
-            "nowhere: no finished model; name a folder that holds one, or a stage of",
-        ),
+        ("arena nowhere",
+         "nowhere: no finished model; name a folder that holds one, or a stage of"),
         ("eval --run nowhere", "nowhere: no such run folder"),
         ("arena --run nowhere", "nowhere: no such run folder"),
     ):
@@ -777,18 +662,12 @@ def test_options_of_other_commands_are_refused(run, capsys):
 @pytest.mark.parametrize(
     "command, spoil, message",
     [
-        (
-            "sft",
-            lambda r: put(r / "chat/train.jsonl", ""),
-            "train.jsonl: empty, there is nothing to learn from",
-        ),
+        ("sft", lambda r: put(r / "chat/train.jsonl", ""),
+         "train.jsonl: empty, there is nothing to learn from"),
         ("sft", lambda r: (r / "chat/train.jsonl").unlink(), "python -m web.toyweb"),
         ("sft", lambda r: put(r / "chat/train.jsonl", "{broken\n"), "train.jsonl:1: not JSON"),
-        (
-            "sft",
-            lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'),
-            "train.jsonl:1: of no known schema: the keys text",
-        ),
+        ("sft", lambda r: put(r / "chat/train.jsonl", '{"text": "x"}\n'),
+         "train.jsonl:1: of no known schema: the keys text"),
         (
             "sft",
             lambda r: put(
@@ -803,38 +682,24 @@ def test_options_of_other_commands_are_refused(run, capsys):
                 r / "chat/train.jsonl",
                 json.dumps(
                     {
-                        "messages": [
-                            {"role": "user", "content": "goat " * 99},
-                            CHATS[0]["messages"][1],
-                        ]
+                        "messages": [{"role": "user", "content": "goat " * 99},
+                                     CHATS[0]["messages"][1]]
                     }
                 )
                 + "\n",
             ),
-            "no conversation fits the model's context of 48",
+            "no conversation fits the model's context, which allows 49 tokens",
         ),
-        (
-            "sft",
-            lambda r: (r / "base/model.safetensors").unlink(),
-            "no finished model; make it with: python train.py",
-        ),
+        ("sft", lambda r: (r / "base/model.safetensors").unlink(),
+         "no finished model; make it with: python train.py"),
         ("sft", lambda r: (r / "tokens/train_000000.bin").unlink(), "python bpe.py encode"),
         ("rl", lambda r: None, "python align.py sft"),
-        (
-            "eval",
-            lambda r: (r / "tasks/facts_test.jsonl").unlink(),
-            "facts_test.jsonl: no such file",
-        ),
-        (
-            "eval",
-            lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'),
-            'facts_test.jsonl:1: no task: expected {"question": "...", "answer": ...}',
-        ),
-        (
-            "eval",
-            lambda r: put(r / "tasks/facts_test.jsonl", '{"question": 5, "answer": 5}\n'),
-            "facts_test.jsonl:1: no task: expected",
-        ),
+        ("eval", lambda r: (r / "tasks/facts_test.jsonl").unlink(),
+         "facts_test.jsonl: no such file"),
+        ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": "x"}\n'),
+         'facts_test.jsonl:1: no task: expected {"question": "...", "answer": ...}'),
+        ("eval", lambda r: put(r / "tasks/facts_test.jsonl", '{"question": 5, "answer": 5}\n'),
+         "facts_test.jsonl:1: no task: expected"),
         (
             "eval",
             lambda r: put(
@@ -842,21 +707,12 @@ def test_options_of_other_commands_are_refused(run, capsys):
             ),
             "facts_test.jsonl:1: exposure is no number of pages: '3'",
         ),
-        (
-            "sft",
-            lambda r: put(r / "chat/train.jsonl", "[" * 200_000 + "\n"),
-            "train.jsonl:1: not JSON",
-        ),
-        (
-            "sft",
-            lambda r: (r / "chat/train.jsonl").write_bytes(b'{"messages": "\xff"}\n'),
-            "train.jsonl:1: not JSON",
-        ),
-        (
-            "sft",
-            lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "system"}]}\n'),
-            "train.jsonl:1: conversation with nothing in it",
-        ),
+        ("sft", lambda r: put(r / "chat/train.jsonl", "[" * 200_000 + "\n"),
+         "train.jsonl:1: not JSON"),
+        ("sft", lambda r: (r / "chat/train.jsonl").write_bytes(b'{"messages": "\xff"}\n'),
+         "train.jsonl:1: not JSON"),
+        ("sft", lambda r: put(r / "chat/train.jsonl", '{"messages": [{"role": "system"}]}\n'),
+         "train.jsonl:1: conversation with nothing in it"),
         (
             "sft",
             lambda r: put(

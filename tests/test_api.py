@@ -1,19 +1,19 @@
-"""chat/api.py: what OpenAI's clients send and expect."""
+"""chat/api.py: what OpenAI's clients are told."""
 
 import json
-import random
 
 import numpy as np
 import pytest
 
-import bpe
 import gpt
 import sample
-from chat import api, batching, generate, request
+from chat import api, batching, fields, generate
 from model import fast
 from serving import (  # noqa: F401
-    ASK, CFG, PARAMS, TOK, names, post, run, send, server, started,
+    ASK, CFG, CHAT, PARAMS, TEXTS, TOK, choices, names, post, run, send, server, started, texts,
 )
+
+END, EOT = TOK.special_tokens["<|im_end|>"], TOK.eot_token
 
 
 def chunks(server, path, body):
@@ -25,328 +25,187 @@ def chunks(server, path, body):
     return [json.loads(e[6:]) for e in events[:-2]]
 
 
+def written(prompt, **settings):
+    """What generate.py writes behind a prompt."""
+    (reply,) = generate.generate(PARAMS, CFG, TOK, [prompt], **settings)
+    return reply
+
+
 def said(**settings):
     """What sample.py says to ASK."""
     prompt = sample.render_prompt(ASK["messages"], TOK)
-    (reply,) = generate.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), **{"max_new_tokens": 12, "seed": 3, **settings})
+    settings = {"max_new_tokens": 12, "seed": 3, "stop": frozenset([END]), **settings}
+    reply = written(prompt, **settings)
     return sample.reply_text(reply.ids, TOK), reply
 
 
+def content(choice):
+    return choice["message"]["content"]
+
+
+def log_softmax(ids):
+    """The model's own log-probabilities behind each of these tokens."""
+    logits = fast.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
 def test_a_chat_says_what_sample_says(server):
-    answer = post(server, "/v1/chat/completions", {**ASK, "model": "sft", "unknown": 1, "user": None})
+    answer = post(server, CHAT, {**ASK, "model": "sft", "unknown": 1, "user": None})
     text, reply = said()
     (choice,) = answer["choices"]
-    assert choice["message"]["content"] == text and choice["finish_reason"] == reply.finish and answer["model"] == "sft"
-    assert answer["object"] == "chat.completion" and answer["id"].startswith("chatcmpl-") and choice["logprobs"] is None
-    prompt = len(sample.render_prompt(ASK["messages"], TOK))
-    assert answer["usage"] == {"prompt_tokens": prompt, "completion_tokens": len(reply.ids), "total_tokens": prompt + len(reply.ids)}
+    assert content(choice) == text and choice["finish_reason"] == reply.finish
+    assert answer["model"] == "sft" and answer["object"] == "chat.completion"
+    assert answer["id"].startswith("chatcmpl-") and choice["logprobs"] is None
+    n_read, n_written = len(sample.render_prompt(ASK["messages"], TOK)), len(reply.ids)
+    assert answer["usage"] == {
+        "prompt_tokens": n_read,
+        "completion_tokens": n_written,
+        "total_tokens": n_read + n_written,
+    }
 
 
 def test_a_stream_is_the_same_in_pieces(server):
-    events = chunks(server, "/v1/chat/completions", {**ASK, "n": 2, "stream_options": {"include_usage": True}})
-    assert len({e["id"] for e in events}) == 1 and {e["object"] for e in events} == {"chat.completion.chunk"}
-    whole = post(server, "/v1/chat/completions", {**ASK, "n": 2})
-    assert [e["choices"][0]["delta"] for e in events[:2]] == [{"role": "assistant", "content": ""}] * 2
-    assert events[-1]["choices"] == [] and events[-1]["usage"] == whole["usage"] and all(e["usage"] is None for e in events[:-1])
-    for i in range(2):
-        mine = [e["choices"][0] for e in events[:-1] if e["choices"][0]["index"] == i]
-        assert "".join(c["delta"].get("content", "") for c in mine) == whole["choices"][i]["message"]["content"]
-        assert [c["finish_reason"] for c in mine if c["finish_reason"]] == [whole["choices"][i]["finish_reason"]]
-    assert whole["choices"][0]["message"]["content"] == said()[0] != whole["choices"][1]["message"]["content"]
+    body = {**ASK, "n": 2, "stream_options": {"include_usage": True}}
+    *events, last = chunks(server, CHAT, body)
+    assert len({e["id"] for e in events}) == 1
+    assert {e["object"] for e in events} == {"chat.completion.chunk"}
+    whole = post(server, CHAT, {**ASK, "n": 2})
+    begun = [e["choices"][0]["delta"] for e in events[:2]]
+    assert begun == [{"role": "assistant", "content": ""}] * 2
+    assert last["choices"] == [] and last["usage"] == whole["usage"]
+    assert all(e["usage"] is None for e in events)
+    for i, choice in enumerate(whole["choices"]):
+        mine = [e["choices"][0] for e in events if e["choices"][0]["index"] == i]
+        assert "".join(c["delta"].get("content", "") for c in mine) == content(choice)
+        ends = [c["finish_reason"] for c in mine if c["finish_reason"]]
+        assert ends == [choice["finish_reason"]]
+    first, second = map(content, whole["choices"])
+    assert first == said()[0] != second
 
 
 def test_tokens_of_a_conversation_with_a_call(server):
     """The page sends calls of the calculator back as what they were, and is told the tokens."""
-    call = [{"type": "tool", "text": "1+2"}, {"type": "output", "text": "3"}, {"type": "text", "text": "3."}]
-    messages = [{"role": "user", "content": "1 2"}, {"role": "assistant", "content": call}, {"role": "user", "content": [{"type": "text", "text": "Who"}, {"type": "text", "text": "?"}]}]
-    last = chunks(server, "/v1/chat/completions", {**ASK, "messages": messages, "return_token_ids": True})[-1]["choices"][0]
-    prompt = sample.render_prompt([*messages[:2], ASK["messages"][0]], TOK)
-    assert last["prompt_token_ids"] == prompt and TOK.special_tokens["<|output_start|>"] in prompt
-    assert last["token_ids"] == generate.generate(PARAMS, CFG, TOK, [prompt], stop=frozenset([TOK.special_tokens["<|im_end|>"]]), max_new_tokens=12, seed=3)[0].ids
-    post(server, "/v1/chat/completions", {"messages": [{"role": "user", "content": call}]}, 400)
+    call = [
+        {"type": "tool", "text": "1+2"},
+        {"type": "output", "text": "3"},
+        {"type": "text", "text": "3."},
+    ]
+    begun = [{"role": "user", "content": "1 2"}, {"role": "assistant", "content": call}]
+    who = [{"type": "text", "text": "Who"}, {"type": "text", "text": "?"}]
+    body = {**ASK, "messages": [*begun, {"role": "user", "content": who}]}
+    last = chunks(server, CHAT, {**body, "return_token_ids": True})[-1]["choices"][0]
+    prompt = sample.render_prompt([*begun, ASK["messages"][0]], TOK)
+    assert last["prompt_token_ids"] == prompt
+    assert TOK.special_tokens["<|output_start|>"] in prompt
+    want = written(prompt, stop=frozenset([END]), max_new_tokens=12, seed=3)
+    assert last["token_ids"] == want.ids
+    post(server, CHAT, {"messages": [{"role": "user", "content": call}]}, 400)
 
 
 def test_completions(server):
     """Of texts and of tokens, several at once, with echo; the base model's by default."""
-    between = TOK.special_tokens["<|endoftext|>"]
-    for prompt, ids in (("the lamp", [between, *TOK.encode_ordinary("the lamp")]), (TOK.encode_ordinary("goat"), TOK.encode_ordinary("goat"))):
-        (want,) = generate.generate(PARAMS, CFG, TOK, [ids], max_new_tokens=16, seed=5, stop=frozenset([between]))
-        answer = post(server, "/v1/completions", {"prompt": prompt, "seed": 5})
-        assert answer["choices"][0]["text"] == sample.reply_text(want.ids, TOK) and answer["system_fingerprint"] == "base" and answer["object"] == "text_completion"
-    assert post(server, "/v1/completions", {"prompt": prompt, "seed": 5, "return_token_ids": True})["choices"][0]["token_ids"] == want.ids
-    both = post(server, "/v1/completions", {"prompt": ["the lamp", "goat"], "n": 2, "seed": 5, "echo": True, "max_tokens": 3})
-    assert [c["index"] for c in both["choices"]] == [0, 1, 2, 3] and [c["text"][:4] for c in both["choices"]] == ["the ", "the ", "goat", "goat"]
-    events = chunks(server, "/v1/completions", {"prompt": ["the lamp", "goat"], "n": 2, "seed": 5, "echo": True, "max_tokens": 3})
-    for i in range(4):
-        assert "".join(e["choices"][0]["text"] for e in events if e["choices"][0]["index"] == i) == both["choices"][i]["text"]
+    lamp, goat = TOK.encode_ordinary("the lamp"), TOK.encode_ordinary("goat")
+    for prompt, ids in (("the lamp", [EOT, *lamp]), (goat, goat)):
+        want = written(ids, max_new_tokens=16, seed=5, stop=frozenset([EOT]))
+        answer = post(server, TEXTS, {"prompt": prompt, "seed": 5, "return_token_ids": True})
+        (choice,) = answer["choices"]
+        assert choice["text"] == sample.reply_text(want.ids, TOK)
+        assert choice["token_ids"] == want.ids
+        assert answer["system_fingerprint"] == "base" and answer["object"] == "text_completion"
+    body = {"prompt": ["the lamp", "goat"], "n": 2, "seed": 5, "echo": True, "max_tokens": 3}
+    both = texts(server, **body)
+    assert [c["index"] for c in both] == [0, 1, 2, 3]
+    assert [c["text"][:4] for c in both] == ["the ", "the ", "goat", "goat"]
+    pieces = [e["choices"][0] for e in chunks(server, TEXTS, body)]
+    for i, choice in enumerate(both):
+        assert "".join(c["text"] for c in pieces if c["index"] == i) == choice["text"]
 
 
 def test_log_probabilities(server):
-    answer = post(server, "/v1/chat/completions", {**ASK, "logprobs": True, "top_logprobs": 3, "temperature": 0.2})
-    content = answer["choices"][0]["logprobs"]["content"]
-    assert b"".join(bytes(e["bytes"]) for e in content).decode("utf-8", "replace") == answer["choices"][0]["message"]["content"]
-    for e in content:
+    how = {"logprobs": True, "top_logprobs": 3, "temperature": 0.2}
+    (choice,) = choices(server, **how)
+    found = choice["logprobs"]["content"]
+    assert b"".join(bytes(e["bytes"]) for e in found).decode("utf-8", "replace") == content(choice)
+    for e in found:
         tops = [t["logprob"] for t in e["top_logprobs"]]
-        assert len(tops) == 3 and tops == sorted(tops, reverse=True) and e["logprob"] <= tops[0] <= 0
-    events = chunks(server, "/v1/chat/completions", {**ASK, "logprobs": True, "top_logprobs": 3, "temperature": 0.2})
-    assert [t for e in events for c in e["choices"] if c["logprobs"] for t in c["logprobs"]["content"]] == content
-    old = post(server, "/v1/completions", {"prompt": "the lamp", "seed": 5, "logprobs": 2})["choices"][0]["logprobs"]
-    assert len(old["tokens"]) == len(old["token_logprobs"]) == len(old["top_logprobs"]) == len(old["text_offset"]) and old["text_offset"][0] == 0
+        assert len(tops) == 3 and tops == sorted(tops, reverse=True)
+        assert e["logprob"] <= tops[0] <= 0
+    pieces = [c["logprobs"] for e in chunks(server, CHAT, {**ASK, **how}) for c in e["choices"]]
+    assert [t for piece in pieces if piece for t in piece["content"]] == found
+    old = texts(server, prompt="the lamp", seed=5, logprobs=2)[0]["logprobs"]
+    assert len({len(old[key]) for key in old}) == 1 and old["text_offset"][0] == 0
+    assert set(old) == {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
 
 
 def test_stop_strings_and_settings(server):
+    def one(**how):
+        (choice,) = choices(server, **{"temperature": 0, **how})
+        return content(choice), choice["finish_reason"]
+
     text, _ = said(temperature=0.0)
-    assert post(server, "/v1/chat/completions", {**ASK, "temperature": 0})["choices"][0]["message"]["content"] == text
-    cut = post(server, "/v1/chat/completions", {**ASK, "temperature": 0, "stop": [text[3:5], "never said"]})["choices"][0]
-    assert cut["message"]["content"] == text[:text.index(text[3:5])] and cut["finish_reason"] == "stop"
-    banned = TOK.encode_ordinary(text)[0]
-    assert post(server, "/v1/chat/completions", {**ASK, "temperature": 0, "logit_bias": {str(banned): -100}})["choices"][0]["message"]["content"] != text
-    forced = post(server, "/v1/chat/completions", {**ASK, "logit_bias": {str(TOK.encode_ordinary("g")[0]): 100}, "max_tokens": 5})["choices"][0]
-    assert forced["message"]["content"] == "ggggg" and forced["finish_reason"] == "length"
-    penalised = post(server, "/v1/chat/completions", {**ASK, "temperature": 0, "presence_penalty": 2, "frequency_penalty": 2, "top_k": 5, "min_p": 0.1, "top_p": 0.9})
-    assert penalised["choices"][0]["message"]["content"] == said(temperature=0.0, presence_penalty=2.0, frequency_penalty=2.0)[0]
-    free = {post(server, "/v1/chat/completions", {**ASK, "seed": None})["choices"][0]["message"]["content"] for _ in range(3)}
-    assert len(free) > 1                                    # without a seed it is another reply every time
+    assert one()[0] == text
+    assert one(stop=[text[3:5], "never said"]) == (text[:text.index(text[3:5])], "stop")
+    first, g = TOK.encode_ordinary(text)[0], TOK.encode_ordinary("g")[0]
+    assert one(logit_bias={str(first): -100})[0] != text
+    assert one(logit_bias={str(g): 100}, max_tokens=5) == ("ggggg", "length")
+    penalties = {"presence_penalty": 2.0, "frequency_penalty": 2.0}
+    want, _ = said(temperature=0.0, **penalties)
+    assert one(**penalties, top_k=5, min_p=0.1, top_p=0.9)[0] == want
+    free = {one(temperature=1, seed=None) for _ in range(3)}
+    assert len(free) > 1                # without a seed it is another reply every time
 
 
 def test_log_probabilities_of_parts_of_characters(server):
     """Bytes that are no character each have a name, and offsets are those of the text."""
-    cut = {str(i): -100 for i in range(TOK.n_vocab) if i not in (b := [TOK.encode_ordinary(c)[0] for c in "ä"] + TOK.encode_ordinary("ä"))}
-    found = post(server, "/v1/completions", {"prompt": "the lamp", "logit_bias": cut, "max_tokens": 8, "logprobs": 2, "seed": 1})["choices"][0]
-    assert all(t.startswith("bytes:") or len(t) == 1 for t in found["logprobs"]["tokens"]) and len(set(b)) == 2
-    for token, tops in zip(found["logprobs"]["tokens"], found["logprobs"]["top_logprobs"]):
-        assert token in tops and len(tops) in (2, 3)        # the two likeliest, and the one that was drawn
-    assert found["logprobs"]["text_offset"][0] == 0 and max(found["logprobs"]["text_offset"]) <= len(found["text"])
+    some = TOK.encode_ordinary("\u0115") + TOK.encode_ordinary("\u00e4")
+    bias = {str(i): -100 for i in range(TOK.n_vocab) if i not in some}
+    how = {"prompt": "the lamp", "logit_bias": bias, "max_tokens": 8, "logprobs": 2, "seed": 1}
+    (choice,) = texts(server, **how)
+    found = choice["logprobs"]
+    assert all(t.startswith("bytes:") or len(t) == 1 for t in found["tokens"])
+    assert any(t.startswith("bytes:") for t in found["tokens"]) and len(set(some)) > 2
+    for token, tops in zip(found["tokens"], found["top_logprobs"]):
+        assert token in tops and len(tops) in (2, 3)    # the two likeliest, and the one drawn
+    assert found["text_offset"][0] == 0 and max(found["text_offset"]) <= len(choice["text"])
 
 
 def test_log_probabilities_of_the_prompt(server):
     """What evaluation harnesses ask for: echo, and how likely each token of the prompt was."""
     text = "the lamp is lit"
-    ids = [TOK.eot_token, *TOK.encode_ordinary(text)]
-    logits = fast.forward(PARAMS, CFG, np.array([ids]))[0][0, :, :TOK.n_vocab].astype(np.float64)
-    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    ids = [EOT, *TOK.encode_ordinary(text)]
+    logp, n = log_softmax(ids), len(ids) - 1
     want = [float(logp[t, token]) for t, token in enumerate(ids[1:])]
     body = {"prompt": text, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
-    for prompt, first in ((text, want[0]), (ids[1:], None)):
-        found = post(server, "/v1/completions", {**body, "prompt": prompt})["choices"][0]
-        n = len(ids) - 1
-        assert "".join(found["logprobs"]["tokens"][:n]) == text and found["text"].startswith(text) and len(found["logprobs"]["tokens"]) == n + 1
-        if first is None:
-            assert found["logprobs"]["token_logprobs"][0] is None
+    for prompt in (text, ids[1:]):
+        (choice,) = texts(server, **{**body, "prompt": prompt})
+        found = choice["logprobs"]
+        assert "".join(found["tokens"][:n]) == text and choice["text"].startswith(text)
+        assert len(found["tokens"]) == n + 1 and found["text_offset"][n] == len(text)
+        if prompt == text:
+            np.testing.assert_allclose(found["token_logprobs"][:n], want, atol=1e-4)
         else:
-            np.testing.assert_allclose(found["logprobs"]["token_logprobs"][:n], want, atol=1e-4)
-        assert found["logprobs"]["text_offset"][n] == len(text)
-    begun = chunks(server, "/v1/completions", body)[0]["choices"][0]
+            assert found["token_logprobs"][0] is None
+    begun = chunks(server, TEXTS, body)[0]["choices"][0]
     assert begun["text"] == text and len(begun["logprobs"]["tokens"]) == n
 
 
 def test_a_stop_string_at_the_last_token(server):
-    text = post(server, "/v1/completions", {"prompt": "the lamp", "max_tokens": 6, "seed": 2})["choices"][0]["text"]
-    found = post(server, "/v1/completions", {"prompt": "the lamp", "max_tokens": 6, "seed": 2, "stop": text[-1:]})["choices"][0]
+    how = {"prompt": "the lamp", "max_tokens": 6, "seed": 2}
+    text = texts(server, **how)[0]["text"]
+    (found,) = texts(server, **how, stop=text[-1:])
     assert found["finish_reason"] == "stop" and found["text"] == text[:text.index(text[-1])]
 
 
 def test_what_odd_clients_send(server):
     for stream in (False, True):
-        assert send(server, "POST", "/v1/chat/completions", {**ASK, "model": "\ud800", "stream": stream})[0] == 404
-    for body in ({**ASK, "model": None}, {**ASK, "model": ""}, {"messages": [ASK["messages"][0], {"role": "assistant", "content": ""}, ASK["messages"][0]], "max_tokens": 2}):
-        assert send(server, "POST", "/v1/chat/completions", body)[0] == 200
-    assert post(server, "/v1/completions", {"prompt": None, "max_tokens": None, "seed": 1})["usage"]["completion_tokens"] <= 16
-    assert json.loads(send(server, "GET", "/v1/models/sft")[2])["id"] == "sft" and send(server, "GET", "/v1/models/none")[0] == 404
-    for host, origin, status in (("LOCALHOST:1", None, 200), ("[::1]", None, 200), ("localhost.", None, 200), ("evil.example", None, 403), ("localhost:1", "http://localhost:1", 200),
-                                 ("localhost:1", "http://evil.example", 403), ("localhost:1", "null", 403)):
-        assert send(server, "POST", "/tokenize", {"content": "x"}, {"Host": host, **({"Origin": origin} if origin else {})})[0] == status, (host, origin)
-
-
-@pytest.mark.parametrize("path, body, status, message", [
-    ("/v1/chat/completions", "{broken", 400, "not JSON"), ("/v1/chat/completions", "[]", 400, "no JSON object"), ("/v1/chat/completions", {}, 400, "messages is missing"),
-    ("/v1/chat/completions", {"messages": []}, 400, "messages is missing"), ("/v1/chat/completions", {"messages": ["x"]}, 400, "messages[0]"),
-    ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, 400, "role 'robot'"),
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "no text"),
-    ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, 400, "calculator of its own"),
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "goat " * 80}]}, 400, "do not fit the model's context of 64"),
-    ("/v1/chat/completions", {**ASK, "temperature": 3}, 400, "temperature is 3, expected a number from 0 to 2"), ("/v1/chat/completions", {**ASK, "temperature": "hot"}, 400, "temperature"),
-    ("/v1/chat/completions", {**ASK, "temperature": True}, 400, "temperature"), ("/v1/chat/completions", {**ASK, "n": 99}, 400, "n is 99"), ("/v1/chat/completions", {**ASK, "n": 0}, 400, "n is 0"),
-    ("/v1/chat/completions", {**ASK, "max_tokens": 0}, 400, "max_tokens"), ("/v1/chat/completions", {**ASK, "stop": ["a"] * 5}, 400, "up to four"), ("/v1/chat/completions", {**ASK, "stop": [""]}, 400, "stop"),
-    ("/v1/chat/completions", {**ASK, "logit_bias": {"x": 1}}, 400, "logit_bias"), ("/v1/chat/completions", {**ASK, "logit_bias": {"99999": 1}}, 400, "logit_bias"),
-    ("/v1/chat/completions", {**ASK, "top_logprobs": 3}, 400, "needs logprobs"), ("/v1/chat/completions", {**ASK, "response_format": {"type": "json_object"}}, 400, "only text"),
-    ("/v1/completions", {"prompt": [[99999]]}, 400, "prompt"), ("/v1/completions", {"prompt": {"a": 1}}, 400, "prompt"), ("/v1/completions", {"prompt": ["a"] * 40}, 400, "at most 32"),
-    ("/v1/completions", {"prompt": "goat " * 99}, 400, "do not fit"), ("/tokenize", {}, 400, "content is missing"), ("/detokenize", {"tokens": [99999]}, 400, "below"),
-    ("/v1/chat/nothing", {}, 404, "no such route"), ("/health", {}, 405, "GET only"), ("/v1/chat/completions", " " * (request.LARGEST_BODY + 1), 413, "at most"),
-])
-def test_bad_requests(server, path, body, status, message):
-    answer = post(server, path, body, status)
-    assert message in answer["error"]["message"] and set(answer["error"]) == {"message", "type", "param", "code"}
-
-
-def nested(n):
-    value = 1
-    for _ in range(n):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize(
-    "path, body, status",
-    [
-        ("/v1/chat/completions", {**ASK, "x": nested(31)}, 200),
-        ("/v1/chat/completions", {**ASK, "x": nested(32)}, 400),
-        ("/v1/chat/completions", {**ASK, "temperature": nested(900)}, 400),
-        ("/v1/chat/completions", '{"temperature": NaN}', 400),
-        ("/v1/chat/completions", '{"x": -Infinity}', 400),
-        ("/v1/chat/completions", {**ASK, "seed": 10**4200}, 400),
-        ("/v1/chat/completions", {**ASK, "stop": "a" * 256}, 200),
-        ("/v1/chat/completions", {**ASK, "stop": "a" * 257}, 400),
-        ("/v1/chat/completions", {**ASK, "stop": ["a", "b", "c", "d" * 300]}, 400),
-        ("/v1/chat/completions", {**ASK, "model": "x" * 256}, 404),
-        ("/v1/chat/completions", {**ASK, "model": "x" * 257}, 400),
-        ("/v1/chat/completions", {**ASK, "logit_bias": {"0" * 5000 + "1": 0}}, 200),
-        ("/v1/chat/completions", {**ASK, "logit_bias": {"9" * 5000: 0}}, 400),
-        ("/v1/chat/completions", {**ASK, "logit_bias": {"\u0661": 0}}, 400),
-        ("/v1/chat/completions", {**ASK, "logit_bias": {" 1": 0}}, 400),
-        ("/v1/chat/completions", {**ASK, "logit_bias": {"-1": 0}}, 400),
-        (
-            "/v1/chat/completions",
-            {
-                "messages": [
-                    {"role": "user", "content": "a"},
-                    {"role": "assistant", "content": "a"},
-                ]
-                * 40
-            },
-            400,
-        ),
-        (
-            "/v1/chat/completions",
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 70}]},
-            400,
-        ),
-        ("/v1/completions", {"prompt": ["a"] * 10_000}, 400),
-        ("/v1/completions", {"prompt": [1] * 10_000}, 400),
-        ("/v1/completions", {"prompt": [[1] * 10_000]}, 400),
-        ("/v1/completions", {"prompt": ["a", "b" * 100_000]}, 400),
-        ("/tokenize", {"content": "a" * 100_000}, 200),
-        ("/tokenize", {"content": "a" * 100_001}, 413),
-        ("/tokenize", {"content": "\u00e4" * 50_001}, 413),
-        ("/api/cut", {"vocabulary": "sft", "text": "a" * 100_001}, 413),
-        ("/detokenize", {"tokens": [1] * 100_001}, 413),
-        (
-            "/detokenize",
-            {"tokens": [max(range(TOK.n_vocab), key=lambda i: len(TOK.token_bytes[i]))] * 100_000},
-            413,
-        ),
-        ("/detokenize", {"tokens": [97] * 100_000}, 200),
-        ("/api/look", {"text": "a" * 100_000}, 400),
-        ("/api/look", {"tokens": [1] * 65}, 400),
-        ("/api/look", {"tokens": []}, 400),
-    ],
-)
-def test_bounds(server, path, body, status):
-    assert (post(server, path, body, status).get("error") is None) == (status == 200)
-
-
-def test_text_that_cannot_fit_is_not_cut_into_tokens(server, monkeypatch):
-    """However long it is, it costs no time; what can fit is still counted in tokens."""
-    cut = []
-    encode = bpe.Tokenizer.encode_ordinary
-    monkeypatch.setattr(
-        bpe.Tokenizer,
-        "encode_ordinary",
-        lambda self, text: cut.append(len(text)) or encode(self, text),
-    )
-    most = api.longest_text(CFG, TOK)
-    for length in (most, most + 1, 100_000):
-        for path, body in (
-            (
-                "/v1/chat/completions",
-                {
-                    "messages": [
-                        {"role": "user", "content": "a" * (length // 2)},
-                        {"role": "assistant", "content": "b"},
-                        {"role": "user", "content": "a" * (length - length // 2 - 1)},
-                    ]
-                },
-            ),
-            ("/v1/completions", {"prompt": "a" * length}),
-            ("/api/look", {"messages": [{"role": "user", "content": "a" * length}]}),
-            ("/api/look", {"text": "a" * length}),
-        ):
-            cut.clear()
-            assert post(server, path, body, 400)["error"]["code"] == "context_length_exceeded" and (
-                max(cut, default=0) >= length // 2
-            ) == (length == most), (path, length)
-
-
-def test_log_probabilities_of_one_answer_are_bounded(server, monkeypatch):
-    monkeypatch.setattr(api, "LOG_PROBABILITIES", 100)
-    chat, text = {**ASK, "logprobs": True}, {"prompt": [1, 2, 3, 4], "echo": True, "max_tokens": 16}
-    for path, body, status in (
-        ("/v1/chat/completions", {**chat, "n": 8}, 200),
-        ("/v1/chat/completions", {**chat, "n": 9}, 400),
-        ("/v1/chat/completions", {**chat, "top_logprobs": 7}, 200),
-        ("/v1/chat/completions", {**chat, "top_logprobs": 8}, 400),
-        ("/v1/completions", {**text, "logprobs": 4}, 200),
-        ("/v1/completions", {**text, "logprobs": 5}, 400),
-    ):
-        post(server, path, body, status)
-
-
-def test_of_two_spellings_of_a_token_the_last_counts(server):
-    g = TOK.encode_ordinary("g")[0]
-    free, both = ({"logit_bias": bias} for bias in ({}, {str(g): 100, f"000{g}": 0}))
-    assert [
-        post(server, "/v1/chat/completions", {**ASK, **how})["choices"] for how in (free, both)
-    ][0] == post(server, "/v1/chat/completions", {**ASK, **both})["choices"]
-    forced = post(
-        server,
-        "/v1/chat/completions",
-        {**ASK, "logit_bias": {"0" * 9 + str(g): 0, f"0{g}": 100}, "max_tokens": 3},
-    )
-    assert forced["choices"][0]["message"]["content"] == "ggg"
-
-
-def test_no_user_text_becomes_a_control_token():
-    """Names of control tokens in every place of a conversation: they stay text."""
-    rng, names, read = random.Random(6), sorted(TOK.special_tokens), 0
-    roomy = gpt.Config(CFG.vocab_size, 4096, 16, 2, 2)
-    pieces = [*names, "<|", "|>", "im_end", "user", "\n", "goat", "\u00e4", "\ud800", "", "1"]
-
-    def text():
-        return "".join(rng.choice(pieces) for _ in range(rng.randrange(5)))
-
-    for _ in range(1500):
-        messages = [
-            {"role": ("user", "assistant")[i % 2], "content": text(), "name": text()}
-            for i in range(rng.choice([1, 1, 3, 5]))
-        ]
-        for m in messages:
-            if rng.random() < 0.3:
-                kind = rng.choice(["text", "tool", "output", text()])
-                m["content"] = [
-                    {"type": "text", "text": text()},
-                    {"type": kind, "text": text(), text(): text()},
-                ]
-            if rng.random() < 0.1:
-                m["role"] = rng.choice(["system", "developer", "tool", text()])
-        try:
-            checked = api.messages_of({"messages": messages}, roomy, TOK)
-            ids = sample.render_prompt(checked, TOK)
-        except (ValueError, request.Refused):
-            continue
-        read += 1
-        want = []
-        for m in checked:
-            want += ["<|im_start|>", "<|im_sep|>"]
-            for part in m["content"] if isinstance(m["content"], list) else []:
-                want += sample.PART_TOKENS.get(part["type"], ())
-            want.append("<|im_end|>")
-        by_id = {i: name for name, i in TOK.special_tokens.items()}
-        assert [by_id[i] for i in ids if i in by_id] == [
-            *want,
-            "<|im_start|>",
-            "<|im_sep|>",
-        ], messages
-    assert read > 400
+        assert send(server, "POST", CHAT, {**ASK, "model": "\ud800", "stream": stream})[0] == 404
+    silent = [ASK["messages"][0], {"role": "assistant", "content": ""}, ASK["messages"][0]]
+    for odd in ({"model": None}, {"model": ""}, {"messages": silent, "max_tokens": 2}):
+        assert choices(server, **odd)
+    usage = post(server, TEXTS, {"prompt": None, "max_tokens": None, "seed": 1})["usage"]
+    assert usage["completion_tokens"] <= 16
+    assert json.loads(send(server, "GET", "/v1/models/sft")[2])["id"] == "sft"
+    assert send(server, "GET", "/v1/models/none")[0] == 404
 
 
 def scripted(folder, reply, length):
@@ -372,7 +231,7 @@ CALL = ("<|tool_start|>", "1+1", "<|tool_end|>", "<|output_start|>", "2", "<|out
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
-    """A server whose sft calls the calculator, says 2, \u00e4 in its bytes, half of one and a text like a call."""
+    """A server whose sft calls the calculator, and writes half a character and text like a call."""
     folder = tmp_path_factory.mktemp("scripted")
     halves = [TOK.encode_ordinary("\u0115")[0]]  # a byte that begins a character
     reply = [*names("so", *CALL, "2 [1+1 = 3] \u0115"), *halves, *names("<|im_end|>")]
@@ -387,116 +246,82 @@ def test_one_entry_for_each_token_of_a_chat(script):
     """Special ones, those of a call that is not shown and parts of characters have theirs."""
     server, reply = script
     body = {**ASK, "max_tokens": 40, "temperature": 0, "logprobs": True, "top_logprobs": 2, "n": 2}
-    whole = post(server, "/v1/chat/completions", body)
+    whole = post(server, CHAT, body)
     choice = whole["choices"][1]
-    content = choice["logprobs"]["content"]
-    assert (
-        choice["message"]["content"] == "so2 [1+1 = 3] \u0115\ufffd"
-        and choice["finish_reason"] == "stop"
-    )
-    assert len(content) == len(reply) and whole["usage"]["completion_tokens"] == 2 * len(reply)
-    assert [e["token"] for e in content] == [
-        TOK.token_bytes[i].decode("utf-8", "replace") for i in reply
-    ]
-    said = b"".join(bytes(e["bytes"]) for e in content)
-    assert said.decode("utf-8", "replace") == choice["message"]["content"]
-    for e in content:
+    found = choice["logprobs"]["content"]
+    assert content(choice) == "so2 [1+1 = 3] \u0115\ufffd" and choice["finish_reason"] == "stop"
+    assert len(found) == len(reply) and whole["usage"]["completion_tokens"] == 2 * len(reply)
+    spelled = [TOK.token_bytes[i].decode("utf-8", "replace") for i in reply]
+    assert [e["token"] for e in found] == spelled
+    said = b"".join(bytes(e["bytes"]) for e in found)
+    assert said.decode("utf-8", "replace") == content(choice)
+    for e in found:
         assert len(e["top_logprobs"]) == 2 and e["logprob"] <= e["top_logprobs"][0]["logprob"]
-    events = chunks(server, "/v1/chat/completions", body)
+    pieces = [c for event in chunks(server, CHAT, body) for c in event["choices"]]
     for i in range(2):
-        mine = [
-            c for event in events for c in event["choices"] if c["index"] == i and c["logprobs"]
-        ]
-        assert [e for c in mine for e in c["logprobs"]["content"]] == content
+        mine = [c["logprobs"]["content"] for c in pieces if c["index"] == i and c["logprobs"]]
+        assert sum(mine, []) == found
 
 
-def test_one_entry_for_each_token_of_a_completion(script):
-    """Names and offsets of a prompt with special tokens and of a reply; the token drawn is among the likeliest."""
+@pytest.mark.parametrize("n_tops", [0, 1, 5])
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_entry_for_each_token_of_a_completion(script, stream, n_tops):
+    """Names and offsets, also of special tokens; the token drawn is among the likeliest."""
     server, _ = script
     prompt = names("<|endoftext|>", "goat", "<|im_start|>", "the", "<|endoftext|>")
     prompt += names("a") * (9 - len(prompt))
     assert len(prompt) == 9
-    for stream in (False, True):
-        for n_tops in (0, 1, 5):
-            body = {
-                "prompt": prompt,
-                "echo": True,
-                "logprobs": n_tops,
-                "temperature": 0,
-                "max_tokens": 9,
-            }
-            events = (
-                chunks(server, "/v1/completions", body)
-                if stream
-                else [post(server, "/v1/completions", body)]
-            )
-            text, found = (
-                "",
-                {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []},
-            )
-            for (choice,) in (event["choices"] for event in events):
-                text += choice["text"]
-                for key, values in (choice["logprobs"] or {}).items():
-                    found[key] += values
-            ids = [*prompt, TOK.encode_ordinary("\u0115")[0], *names("a", "<|endoftext|>")]
-            assert found["tokens"] == [api.spelled(TOK, i, "bytes:") for i in ids]
-            assert text.endswith("\ufffda") and "<|" not in text
-            for name, at in zip(found["tokens"], found["text_offset"]):
-                if name != "a" and not name.startswith(("<|", "bytes:")):
-                    assert text[at : at + len(name)] == name
-            assert found["text_offset"][0] == 0 and found["text_offset"][-1] == len(text)
-            assert found["token_logprobs"][0] is found["top_logprobs"][0] is None
-            for i, tops in enumerate(found["top_logprobs"][1:], 1):
-                assert (
-                    tops[found["tokens"][i]] == found["token_logprobs"][i]
-                    and n_tops <= len(tops) <= n_tops + 1
-                )
+    body = {"prompt": prompt, "echo": True, "logprobs": n_tops, "temperature": 0, "max_tokens": 9}
+    events = chunks(server, TEXTS, body) if stream else [post(server, TEXTS, body)]
+    text, found = "", {}
+    for (choice,) in (event["choices"] for event in events):
+        text += choice["text"]
+        for key, values in (choice["logprobs"] or {}).items():
+            found.setdefault(key, []).extend(values)
+    ids = [*prompt, TOK.encode_ordinary("\u0115")[0], *names("a", "<|endoftext|>")]
+    assert found["tokens"] == [api.spelled(TOK, i, "bytes:") for i in ids]
+    assert text.endswith("\ufffda") and "<|" not in text
+    for name, at in zip(found["tokens"], found["text_offset"]):
+        if name != "a" and not name.startswith(("<|", "bytes:")):
+            assert text[at:at + len(name)] == name
+    assert found["text_offset"][0] == 0 and found["text_offset"][-1] == len(text)
+    assert found["token_logprobs"][0] is found["top_logprobs"][0] is None
+    for i, tops in enumerate(found["top_logprobs"][1:], 1):
+        assert tops[found["tokens"][i]] == found["token_logprobs"][i]
+        assert n_tops <= len(tops) <= n_tops + 1
 
 
 def test_a_harness_slices_the_log_probabilities(server):
-    """lm-evaluation-harness sums [tokens of the context : -1] of a prompt and one token more, whatever they are."""
-    eot = TOK.eot_token
+    """lm-evaluation-harness sums [tokens of the context : -1] of a prompt and one token more."""
     a, b = TOK.encode_ordinary("the lamp"), TOK.encode_ordinary(" is lit")
     half = [TOK.encode_ordinary("\u0115")[0]]
     pairs = [
         (a, b),
-        ([eot], b),
-        ([eot, *a], b),
-        (a + [eot], b),
-        (a, [eot, *b]),
-        (a, b + [eot]),
+        ([EOT], b),
+        ([EOT, *a], b),
+        (a + [EOT], b),
+        (a, [EOT, *b]),
+        (a, b + [EOT]),
         (a + half, b),
+        (names("<|im_start|>", "user", "<|im_sep|>", "Who?"), names("<|im_end|>")),
     ]
-    pairs += [(names("<|im_start|>", "user", "<|im_sep|>", "Who?"), names("<|im_end|>"))]
     body = {"temperature": 0, "logprobs": 1, "seed": 1234, "echo": True, "max_tokens": 1}
     # The likeliest next token is the end of a document in one of two cases.
-    for bias in ({}, {"logit_bias": {str(eot): 100}}):
-        found = post(
-            server, "/v1/completions", {**body, **bias, "prompt": [x + y for x, y in pairs]}
-        )
-        for (context, rest), choice in zip(pairs, found["choices"], strict=True):
-            ids, logprobs = context + rest, choice["logprobs"]
-            logits = fast.forward(PARAMS, CFG, np.array([ids]))[0][0, :, : TOK.n_vocab].astype(
-                np.float64
-            )
-            logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-            want = [logp[i - 1, ids[i]] for i in range(len(context), len(ids))]
+    for bias in ({}, {"logit_bias": {str(EOT): 100}}):
+        found = texts(server, **body, **bias, prompt=[x + y for x, y in pairs])
+        for (context, rest), choice in zip(pairs, found, strict=True):
+            ids, logprobs, n = context + rest, choice["logprobs"], len(context)
+            logp = log_softmax(ids)
+            want = [logp[i - 1, ids[i]] for i in range(n, len(ids))]
             assert len(logprobs["tokens"]) == len(ids) + 1
-            np.testing.assert_allclose(
-                logprobs["token_logprobs"][len(context) : -1], want, atol=1e-4
-            )
-            greedy = [
-                max(tops.values()) == x
-                for x, tops in zip(
-                    logprobs["token_logprobs"][len(context) : -1],
-                    logprobs["top_logprobs"][len(context) : -1],
-                )
-            ]
-            assert greedy == [logp[i - 1].argmax() == ids[i] for i in range(len(context), len(ids))]
+            got, tops = logprobs["token_logprobs"][n:-1], logprobs["top_logprobs"][n:-1]
+            np.testing.assert_allclose(got, want, atol=1e-4)
+            greedy = [max(top.values()) == x for x, top in zip(got, tops)]
+            assert greedy == [logp[i - 1].argmax() == ids[i] for i in range(n, len(ids))]
 
 
 def test_nothing_is_written(server):
-    """max_tokens 0: the prompt and its log probabilities alone, also of one that fills the context."""
+    """max_tokens 0: the prompt and its log-probabilities, also of one that fills the context."""
     full = {"prompt": [5] * CFG.n_positions, "echo": True, "logprobs": 1, "max_tokens": 0}
     for prompt, text in (
         ("the lamp", "the lamp"),
@@ -504,35 +329,24 @@ def test_nothing_is_written(server):
         (full["prompt"], "\x05" * 64),
     ):
         body = {**full, "prompt": prompt}
-        answer = post(server, "/v1/completions", {**body, "return_token_ids": True})
+        answer = post(server, TEXTS, {**body, "return_token_ids": True})
         choice, usage = answer["choices"][0], answer["usage"]
-        assert (
-            choice["text"] == text
-            and choice["finish_reason"] == "length"
-            and choice["token_ids"] == []
-        )
-        assert usage["completion_tokens"] == 0 and "".join(choice["logprobs"]["tokens"]) == text
-        events = chunks(
-            server, "/v1/completions", {**body, "stream_options": {"include_usage": True}}
-        )
-        assert (
-            events[0]["choices"][0]["logprobs"] == choice["logprobs"]
-            and events[-1]["usage"] == usage
-        )
-    silent = post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 0})["choices"][0]
+        assert choice["text"] == text and choice["finish_reason"] == "length"
+        assert choice["token_ids"] == [] and usage["completion_tokens"] == 0
+        assert "".join(choice["logprobs"]["tokens"]) == text
+        events = chunks(server, TEXTS, {**body, "stream_options": {"include_usage": True}})
+        assert events[0]["choices"][0]["logprobs"] == choice["logprobs"]
+        assert events[-1]["usage"] == usage
+    (silent,) = texts(server, prompt="goat", max_tokens=0)
     assert silent["text"] == "" and silent["logprobs"] is None
-    assert (
-        "do not fit"
-        in post(server, "/v1/completions", {**full, "max_tokens": 1}, 400)["error"]["message"]
-    )
-    assert (
-        post(server, "/v1/completions", {**full, "prompt": [5] * 65}, 400)["error"]["param"]
-        == "prompt"
-    )
-    all_there_is = post(
-        server, "/v1/completions", {"prompt": [5], "max_tokens": -1, "logit_bias": {"5": 100}}
-    )
-    assert all_there_is["usage"]["completion_tokens"] == CFG.n_positions - 1
+    (silent,) = texts(server, prompt="goat", max_tokens=0, logprobs=1)
+    assert silent["logprobs"]["tokens"] == []
+    error = post(server, TEXTS, {**full, "max_tokens": 1}, 400)["error"]
+    assert "do not fit" in error["message"]
+    assert post(server, TEXTS, {**full, "prompt": [5] * 65}, 400)["error"]["param"] == "prompt"
+    all_there_is = {"prompt": [5], "max_tokens": -1, "logit_bias": {"5": 100}}
+    usage = post(server, TEXTS, all_there_is)["usage"]
+    assert usage["completion_tokens"] == CFG.n_positions - 1
 
 
 @pytest.mark.parametrize("pace", [0.0, 60.0])
@@ -546,311 +360,45 @@ def test_a_reply_in_parts(script, monkeypatch, pace):
     body = {**ASK, "max_tokens": 40, "temperature": 0, "show_calls": True}
     want = sample.reply_parts(reply, TOK)
     assert [part["type"] for part in want] == ["text", "tool", "output", "text"]
-    whole = post(server, "/v1/chat/completions", body)["choices"][0]["message"]
-    grown = [
-        part
-        for event in chunks(server, "/v1/chat/completions", body)
-        for part in event["choices"][0]["delta"].get("parts", [])
-    ]
+    whole = post(server, CHAT, body)["choices"][0]["message"]
+    deltas = [event["choices"][0]["delta"] for event in chunks(server, CHAT, body)]
+    grown = [part for delta in deltas for part in delta.get("parts", [])]
     for parts in (whole["parts"], grown):
         found = {}
         for part in parts:
-            found.setdefault(part["index"], {"type": part["type"], "text": ""})["text"] += part[
-                "text"
-            ]
+            mine = found.setdefault(part["index"], {"type": part["type"], "text": ""})
+            mine["text"] += part["text"]
         assert list(found.values()) == want
     assert whole["content"] == "so2 [1+1 = 3] \u0115\ufffd"
     back = [*ASK["messages"], {"role": "assistant", "content": want}, *ASK["messages"]]
-    tokens = sample.render_prompt(api.messages_of({"messages": back}, CFG, TOK), TOK)
-    marks = [i for i in tokens if i in TOK.special_tokens.values()]
-    assert marks.count(TOK.special_tokens["<|tool_start|>"]) == 1
-    assert "parts" not in post(server, "/v1/chat/completions", ASK)["choices"][0]["message"]
+    tokens = sample.render_prompt(fields.messages_of({"messages": back}, CFG, TOK), TOK)
+    assert tokens.count(TOK.special_tokens["<|tool_start|>"]) == 1
+    assert "parts" not in choices(server)[0]["message"]
 
 
 def test_texts_are_utf_8_and_say_so(server):
-    assert post(server, "/v1/chat/completions", ASK)
-    for path, body in (
-        ("/v1/chat/completions", ASK),
-        ("/v1/chat/nothing", {}),
-        ("/tokenize", {"content": "\u00e4"}),
+    for path, body, kind in (
+        (CHAT, ASK, "application/json"),
+        ("/v1/chat/nothing", {}, "application/json"),
+        ("/tokenize", {"content": "\u00e4"}, "application/json"),
+        (CHAT, {**ASK, "stream": True}, "text/event-stream"),
+        (TEXTS, {"prompt": "goat", "stream": True}, "text/event-stream"),
     ):
-        assert (
-            send(server, "POST", path, body)[1]["Content-Type"] == "application/json; charset=utf-8"
-        )
-    for path in ("/v1/chat/completions", "/v1/completions"):
-        body = {**ASK, "prompt": "goat", "stream": True}
-        assert (
-            send(server, "POST", path, body)[1]["Content-Type"]
-            == "text/event-stream; charset=utf-8"
-        )
+        headers = send(server, "POST", path, body)[1]
+        assert headers["Content-Type"] == f"{kind}; charset=utf-8"
 
 
 def test_an_event_is_one_line_for_everybody(tmp_path):
-    """Python's splitlines, which requests and httpx use, ends a line at more characters than CR and LF."""
+    """Python's splitlines, which requests and httpx use, ends a line at more than CR and LF."""
     said = "a\x85b\u2028c\u2029d\x0be\x1cf\u00e4"
     scripted(tmp_path / "base", names(said, "<|endoftext|>"), 1 + len(names("goat")))
     server = started(tmp_path)
     try:
         body = {"prompt": "goat", "temperature": 0, "max_tokens": 40}
-        _, _, data = send(server, "POST", "/v1/completions", {**body, "stream": True})
+        _, _, data = send(server, "POST", TEXTS, {**body, "stream": True})
         lines = [line for line in data.decode().splitlines() if line]
         assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
         assert "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines[:-1]) == said
-        assert post(server, "/v1/completions", body)["choices"][0]["text"] == said
+        assert texts(server, **body)[0]["text"] == said
     finally:
         server.close()
-
-
-def test_seeds(server):
-    """None, null and those below 0 are any; of others each has its text."""
-
-    def texts(*seeds):
-        bodies = [
-            {"prompt": "goat", "max_tokens": 12} | ({} if seed == "none" else {"seed": seed})
-            for seed in seeds
-        ]
-        return [post(server, "/v1/completions", body)["choices"][0]["text"] for body in bodies]
-
-    for any_seed in ("none", None, -1, -2, -(1 << 63), -1.0):
-        assert len(set(texts(*[any_seed] * 4))) > 1, any_seed
-    for seed in (0, 7, 7.0, (1 << 63) + 1, (1 << 64) - 1):
-        assert len(set(texts(seed, seed))) == 1
-    assert len(set(texts(0, 7, (1 << 63) + 1, (1 << 64) - 1))) == 4
-    for seed in (1 << 64, -(1 << 63) - 1, 1.5, "1", True, [1]):
-        assert (
-            post(server, "/v1/completions", {"prompt": "goat", "seed": seed}, 400)["error"]["param"]
-            == "seed"
-        )
-
-
-@pytest.mark.parametrize(
-    "messages, same",
-    [
-        (
-            [("system", "a"), ("system", "b"), ("user", "Who?")],
-            [("system", "a\n\nb"), ("user", "Who?")],
-        ),
-        (
-            [("system", "a"), ("developer", "b"), ("user", "Who?")],
-            [("system", "a\n\nb"), ("user", "Who?")],
-        ),
-        (
-            [("user", "a"), ("assistant", "b"), ("system", "c"), ("user", "d")],
-            [("system", "c"), ("user", "a"), ("assistant", "b"), ("user", "d")],
-        ),
-        ([("user", "a"), ("user", "b")], [("user", "a\n\nb")]),
-        ([("assistant", "Welcome!"), ("user", "Who?")], [("user", "Who?")]),
-        ([("user", "a"), ("assistant", None), ("user", "b")], [("user", "a\n\nb")]),
-        ([("user", ["Wh", {"type": "input_text", "text": "o?"}])], [("user", "Who?")]),
-        (
-            [("user", "a"), ("assistant", [{"type": "output_text", "text": "b"}]), ("user", "c")],
-            [("user", "a"), ("assistant", "b"), ("user", "c")],
-        ),
-        (
-            [("user", "a"), ("assistant", [{"type": "refusal", "refusal": "b"}]), ("user", "c")],
-            [("user", "a"), ("assistant", "b"), ("user", "c")],
-        ),
-        (
-            [("user", [{"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}}])],
-            [("user", "Who?")],
-        ),
-    ],
-)
-def test_messages_in_any_order(server, messages, same):
-    """What OpenAI's API takes is taken, and is what the same conversation in order is."""
-    answers = []
-    for each in (messages, same):
-        body = {
-            "messages": [{"role": r, "content": c, "name": "x"} for r, c in each],
-            "return_token_ids": True,
-        }
-        answers.append(
-            post(server, "/v1/chat/completions", {**body, "max_tokens": 3, "seed": 1})["choices"]
-        )
-    assert answers[0] == answers[1]
-
-
-@pytest.mark.parametrize(
-    "message, says",
-    [
-        (
-            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]},
-            "'image_url'",
-        ),
-        (
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "input_image"}]},
-            "'input_image'",
-        ),
-        (
-            {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]},
-            "'input_audio'",
-        ),
-        ({"role": "user", "content": [{"type": "file"}]}, "'file'"),
-        ({"role": "user", "content": [{"type": "tool", "text": "1+1"}]}, "'tool'"),
-        ({"role": "user", "content": [{"type": "text"}]}, "'text'"),
-        ({"role": "user", "content": [{"text": "a"}]}, "part"),
-        ({"role": "user", "content": [7]}, "part"),
-        ({"role": "assistant", "content": [{"type": ["text"], "text": "a"}]}, "part"),
-        ({"role": ["user"], "content": "a"}, "role"),
-        ({"role": "user", "content": 7}, "content"),
-        ({"role": "user", "content": " "}, "no text of the system or of a user"),
-        ({"role": "user"}, "no text of the system or of a user"),
-        ({"role": "assistant", "content": "Welcome!"}, "no text of the system or of a user"),
-        ({"role": "function", "name": "f", "content": "x"}, "calculator of its own"),
-        (
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-            "calculator of its own",
-        ),
-        ({"role": "critic", "content": "x"}, "role 'critic'"),
-        ({"content": "x"}, "role None"),
-    ],
-)
-def test_messages_that_are_none(server, message, says):
-    error = post(server, "/v1/chat/completions", {"messages": [message]}, 400)["error"]
-    assert (
-        says.replace("'", '"') in error["message"].replace("'", '"')
-        and error["param"] == "messages"
-    )
-
-
-TOOL = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-
-
-@pytest.mark.parametrize(
-    "fields, param",
-    [
-        ({"tools": TOOL}, "tools"),
-        ({"tools": TOOL, "tool_choice": "auto"}, "tools"),
-        ({"tools": TOOL, "tool_choice": "required"}, "tools"),
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
-        ({"tools": TOOL, "tool_choice": "none"}, None),
-        ({"best_of": 3}, "best_of"),
-        ({"best_of": 2, "n": 1}, "best_of"),
-        ({"best_of": 1}, None),
-        ({"best_of": None}, None),
-        ({"num_beams": 4}, "num_beams"),
-        ({"top_n_sigma": 1.0}, "top_n_sigma"),
-        ({"top_n_sigma": -1}, None),
-        ({"tools": []}, None),
-        ({"tool_choice": "auto"}, None),
-        ({"functions": [{"name": "f"}]}, "functions"),
-        ({"function_call": {"name": "f"}}, "function_call"),
-        ({"functions": [{"name": "f"}], "function_call": "none"}, None),
-        ({"parallel_tool_calls": False}, None),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": {"type": "text"}}, None),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-        ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"modalities": ["text"]}, None),
-        ({"audio": {"voice": "a", "format": "mp3"}}, "audio"),
-        ({"web_search_options": {}}, "web_search_options"),
-        ({"grammar": "root ::= x"}, "grammar"),
-        ({"guided_choice": ["a"]}, "guided_choice"),
-        ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs"),
-        ({"use_beam_search": True}, "use_beam_search"),
-        ({"ignore_eos": True}, "ignore_eos"),
-        ({"min_tokens": 5}, "min_tokens"),
-        ({"stop_token_ids": [1]}, "stop_token_ids"),
-        ({"typical_p": 0.9}, "typical_p"),
-        ({"typical_p": 1.0, "mirostat": 0, "tfs_z": 1, "min_tokens": 0}, None),
-        ({"mirostat": 2}, "mirostat"),
-        ({"dry_multiplier": 0.8}, "dry_multiplier"),
-        ({"echo": True}, "echo"),
-        ({"continue_final_message": True}, "continue_final_message"),
-        ({"chat_template": "{{ x }}"}, "chat_template"),
-        ({"repeat_last_n": 64, "repeat_penalty": 1.1}, "repeat_last_n"),
-        ({"repeat_last_n": 64, "repeat_penalty": 1}, None),
-        ({"skip_special_tokens": False}, "skip_special_tokens"),
-        ({"prompt_logprobs": 0}, "prompt_logprobs"),
-        (
-            {
-                "store": True,
-                "metadata": {"a": "b"},
-                "user": "u",
-                "service_tier": "auto",
-                "prediction": None,
-                "reasoning_effort": "low",
-                "verbosity": "low",
-                "prompt_cache_key": "k",
-                "safety_identifier": "s",
-                "stream_options": {"include_usage": True, "include_obfuscation": False},
-                "cache_prompt": True,
-                "chat_template_kwargs": {"enable_thinking": False},
-                "unknown": [1],
-            },
-            None,
-        ),
-        (
-            dict.fromkeys(
-                [
-                    "tools",
-                    "tool_choice",
-                    "functions",
-                    "audio",
-                    "modalities",
-                    "web_search_options",
-                    "n",
-                    "stop",
-                    "seed",
-                    "response_format",
-                    "logit_bias",
-                    "max_tokens",
-                    "temperature",
-                    "logprobs",
-                    "stream",
-                    "grammar",
-                ]
-            ),
-            None,
-        ),
-    ],
-)
-def test_fields_of_a_chat_that_have_no_effect(server, fields, param):
-    """What would change the answer is refused by name; what asks for nothing, or changes nothing, is ignored."""
-    body = {**ASK, **fields}
-    if param is None:
-        body["seed"] = 3
-        assert (
-            post(server, "/v1/chat/completions", body)["choices"][0]["message"]["content"][:3]
-            == said()[0][:3]
-        )
-    else:
-        error = post(server, "/v1/chat/completions", body, 400)["error"]
-        assert (
-            error["param"] == param
-            and param in error["message"]
-            and error["code"] == "unsupported_parameter"
-        )
-        assert error["type"] == "invalid_request_error"
-
-
-@pytest.mark.parametrize(
-    "fields, param",
-    [
-        ({"best_of": 3}, "best_of"),
-        ({"best_of": 1}, None),
-        ({"best_of": 2, "n": 2}, None),
-        ({"best_of": 1, "n": 2}, "best_of"),
-        ({"suffix": "x"}, "suffix"),
-        ({"suffix": ""}, None),
-        ({"tools": TOOL}, "tools"),
-        ({"logprobs": False}, None),
-        ({"use_beam_search": True, "best_of": 1}, "use_beam_search"),
-        ({"num_beams": 4}, "num_beams"),
-        ({"num_beams": 1}, None),
-        ({"truncate_prompt_tokens": 3}, "truncate_prompt_tokens"),
-        ({"max_tokens": None, "n_predict": 2}, None),
-        ({"max_tokens": 2.0}, None),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-    ],
-)
-def test_fields_of_a_completion_that_have_no_effect(server, fields, param):
-    body = {"prompt": "goat", "max_tokens": 2, **fields}
-    if param is None:
-        assert post(server, "/v1/completions", body)["usage"]["completion_tokens"] <= 2 * body.get(
-            "n", 1
-        )
-    else:
-        error = post(server, "/v1/completions", body, 400)["error"]
-        assert error["param"] == param and error["code"] == "unsupported_parameter"

@@ -41,15 +41,10 @@ def test_pass_at_k():
                 assert arena.pass_at_k(n, right, k) == pytest.approx(
                     np.mean([any(d) for d in drawn])
                 )
-    with pytest.raises(ValueError, match="pass@5 of 4"):
-        arena.pass_at_k(4, 1, 5)
 
 
 def test_votes():
-    assert (
-        arena.majority(["3", None, "4", "4", None, None, "3"]) == "3"
-        and arena.majority([None]) is None
-    )
+    assert arena.majority([None, "4", "3", "4", "3", None]) == 1 and arena.majority([None]) == 0
 
 
 def test_tries(monkeypatch):
@@ -77,29 +72,18 @@ def test_the_likeliest_value():
     )
     cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
     params = gpt.init(cfg, 3)
-    task = {
-        "question": "What is it?",
-        "answer": "red",
-        "reply": "It is red.",
-        "options": ["blue", "red", "grey"],
-    }
+    task = {"question": "What is it?", "answer": "red", "reply": "It is red.",
+            "options": ["blue", "red", "grey"]}
     for as_document in (True, False):
         prompt = (
             [tok.eot_token, *tok.encode_ordinary("What is it? It is")]
             if as_document
             else lessons.prompt_of(task, tok) + tok.encode_ordinary("It is")
         )
-        best, _ = arena.choose(
-            params,
-            cfg,
-            prompt,
-            [tok.encode_ordinary(option) for option in (" blue", " red", " grey")],
-        )
-        other = {
-            **task,
-            "answer": task["options"][best],
-            "reply": f"It is {task['options'][best]}.",
-        }
+        options = [tok.encode_ordinary(option) for option in (" blue", " red", " grey")]
+        best = arena.choose(params, cfg, prompt, options).argmin()
+        other = {**task, "answer": task["options"][best],
+                 "reply": f"It is {task['options'][best]}."}
         assert (
             arena.likeliest(
                 params,
@@ -107,11 +91,8 @@ def test_the_likeliest_value():
                 tok,
                 [
                     other,
-                    {
-                        **task,
-                        "answer": task["options"][best - 1],
-                        "reply": f"It is {task['options'][best - 1]}.",
-                    },
+                    {**task, "answer": task["options"][best - 1],
+                     "reply": f"It is {task['options'][best - 1]}."},
                 ],
                 as_document,
             )
@@ -134,83 +115,76 @@ def test_best_of():
 def test_options_by_likelihood():
     tok = bpe.Tokenizer.train(["The goat is grey. The wheel is red."], 300)
     cfg = gpt.Config(tok.n_vocab, 32, 16, 2, 2)
-    params, prompt, options = (
-        gpt.init(cfg, 3),
-        tok.encode_ordinary("The goat is"),
-        [" grey.", " red.", " a wheel of grey."],
-    )
+    params, prompt, options = (gpt.init(cfg, 3), tok.encode_ordinary("The goat is"),
+                               [" grey.", " red.", " a wheel of grey."])
     for p in params.values():
         p *= 8.0
-    best, nll = arena.choose(
-        params, cfg, prompt, [tok.encode_ordinary(option) for option in options]
-    )
-    for option, found in zip(options, nll):
+    losses = arena.choose(params, cfg, prompt, [tok.encode_ordinary(o) for o in options])
+    for option, found in zip(options, losses):
         ids = tok.encode_ordinary(option)
         logits = fast.forward(params, cfg, np.array([prompt + ids]))[0][0].astype(float)
         logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         want = -sum(logp[len(prompt) - 1 + i, t] for i, t in enumerate(ids))
         assert found == pytest.approx(want / len(ids), rel=1e-4)
-    assert best == int(np.argmin(nll))
 
 
 PLANTED = {"a": 1300.0, "b": 1150.0, "c": 1000.0, "d": 950.0, "e": 600.0}
 
 
-def battles(n, seed=0):
-    rng, names = np.random.default_rng(seed), list(PLANTED)
-    out = []
-    for _ in range(n):
-        a, b = rng.choice(names, 2, replace=False)
-        p = 1 / (1 + 10 ** ((PLANTED[b] - PLANTED[a]) / 400))
-        out.append(
-            arena.Battle(str(a), str(b), 0.5 if rng.random() < 0.1 else float(rng.random() < p))
-        )
-    return out
+def battles(n, seed=0, draws=0.0):
+    """Wins (n, 5, 5) of battles between two of the planted models."""
+    rng, wins = np.random.default_rng(seed), np.zeros((n, 5, 5))
+    rating = np.array(list(PLANTED.values()))
+    for won in wins:
+        a, b = rng.choice(5, 2, replace=False)
+        p = 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400))
+        won[a, b] = 0.5 if rng.random() < draws else float(rng.random() < p)
+        won[b, a] = 1 - won[a, b]
+    return wins
+
+
+def test_battles_of_answers():
+    """Three models, two questions: who is better wins, equals share."""
+    wins = arena.battles(np.array([[1.5, 0.5], [0.5, 0.5], [0.0, 0.5]]))
+    assert wins[0].tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
+    assert wins[1].tolist() == [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 
 
 def test_planted_ratings_come_back():
-    """400 points are 10 to 1; a tenth of draws pulls all a little together."""
-    names, some = list(PLANTED), battles(40_000)
-    decided = [b for b in some if b.score != 0.5]
-    fitted = arena.bradley_terry(arena.tally(decided, names))
+    """400 points are 10 to 1."""
+    wins = battles(40_000).sum(0)
+    fitted = arena.bradley_terry(wins)
     assert np.allclose(fitted, list(PLANTED.values()), atol=15)
     assert np.isclose(fitted.mean(), 1000)
     p = 1 / (1 + 10 ** ((fitted[1] - fitted[0]) / 400))
-    wins = arena.tally(decided, names[:2] + names[2:])
     assert p == pytest.approx(wins[0, 1] / (wins[0, 1] + wins[1, 0]), abs=0.02)
 
 
 def test_the_fit_is_the_likeliest():
-    wins = arena.tally(battles(300, 1), list(PLANTED))
+    wins = battles(300, 1, draws=0.1).sum(0)
     full = wins + 0.25 * (1 - np.eye(5))
 
     def nll(r):
         return -(full * -np.log1p(10 ** ((r[None, :] - r[:, None]) / 400))).sum()
 
     r = arena.bradley_terry(wins)
-    for _ in range(200):
-        step = np.random.default_rng(_).standard_normal(5)
+    for seed in range(200):
+        step = np.random.default_rng(seed).standard_normal(5)
         assert nll(r) <= nll(r + step) + 1e-9
 
 
 def test_ratings_have_intervals_and_ranks():
-    """The truth, apart from the pull of draws, lies within; who cannot be told apart shares a rank.
-    """
-    some = [b for b in battles(1500, 2) if b.score != 0.5]
-    rated = arena.ratings(some)
-    assert (
-        [r.name for r in rated][0] == "a"
-        and rated[-1].name == "e"
-        and [r.rank for r in rated][:2] == [1, 2]
-    )
+    """The truth lies within; models that cannot be told apart share a rank."""
+    some, names = battles(1350, 2), list(PLANTED)
+    rated = arena.ratings(names, some)
+    assert rated[0].name == "a" and rated[-1].name == "e"
+    assert [r.rank for r in rated][:2] == [1, 2]
     assert sum(r.low <= PLANTED[r.name] <= r.high for r in rated) >= 4
-    assert len({r.rank for r in rated}) > len({r.rank for r in arena.ratings(some[:60])})
+    assert len({r.rank for r in rated}) > len({r.rank for r in arena.ratings(names, some[:60])})
     assert sum(r.battles for r in rated) == 2 * len(some)
     assert "1  a" in arena.table(rated)
-    unbeaten = arena.ratings([arena.Battle("x", "y", 1.0)] * 20)
+    unbeaten = arena.ratings(["x", "y"], np.array([[[0, 1], [0, 0]]] * 20))
     assert np.isfinite([unbeaten[0].rating, unbeaten[1].rating]).all() and unbeaten[0].name == "x"
-    with pytest.raises(ValueError, match="two models"):
-        arena.ratings([])
 
 
 # ------------------------------------------------------------------------------------------ answers
@@ -227,13 +201,8 @@ def run(tmp_path):
         tok.save(tmp_path / name / "tokenizer.json")
     (tmp_path / "tasks").mkdir()
     for name in ("facts", "calculator", "wheel", "identity"):
-        task = {
-            "answer": "red",
-            "kind": name,
-            "exposure": 10,
-            "reply": "It is red.",
-            "options": ["red", "it"],
-        }
+        task = {"answer": "red", "kind": name, "exposure": 10, "reply": "It is red.",
+                "options": ["red", "it"]}
         rows = [
             {"question": question, **task}
             for question in ("What is it?", "What is " * 15 + "it?", "Is it?")
@@ -252,7 +221,7 @@ def test_questions_that_fill_the_context_are_left_out_of_the_arena(run, capsys):
     said = capsys.readouterr().err
     for name in ("facts", "calculator", "wheel", "identity"):
         assert (
-            f"{name}_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out"
+            f"{name}_test.jsonl: 1 of 3 questions do not fit the context, which allows 31 tokens"
             in said
         )
 
@@ -266,15 +235,14 @@ def test_questions_that_fill_the_context_are_left_out_of_the_tries(run, capsys):
     said = capsys.readouterr()
     assert "2 problems, 2 tries each" in said.out and "nan" not in said.out
     assert (
-        "wheel_test.jsonl: 1 of 3 questions fill the context of 32 tokens and are left out"
+        "wheel_test.jsonl: 1 of 3 questions do not fit the context, which allows 31 tokens"
         in said.err
     )
-    assert (
-        "1 of 2 questions with options exceed the context of 32 tokens and are left out" in said.err
-    )
+    assert "1 of 2 questions with options do not fit the context of 32 tokens" in said.err
     long = {"question": "What is " * 30, "answer": "red"}
     (run / "tasks/wheel_test.jsonl").write_text(json.dumps(long) + "\n")
     with pytest.raises(
-        ValueError, match="wheel_test.jsonl: no question that fits the model's context of 32 tokens"
+        ValueError,
+        match="wheel_test.jsonl: no question fits the model's context, which allows 31 tokens",
     ):
         arena.print_tries(run, ["base", "sft"], 2)

@@ -3,6 +3,7 @@
 import pytest
 
 from chat import batching
+from chat.request import Refused
 import bpe
 import gpt
 import sample
@@ -13,26 +14,38 @@ PARAMS = gpt.init(CFG, 0)
 GOAT = TOK.encode_ordinary("goat")
 
 
+def writer_of(places, waiting):
+    return batching.Writer((PARAMS, CFG, TOK), places=places, waiting=waiting)
+
+
+def rows_of(jobs):
+    return [len(job.rows) for job in jobs]
+
+
 def test_who_cannot_wait_is_told_so():
     """One place, one may wait: the third is declined."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=1, waiting=1)       # not started: nobody leaves
+    writer = writer_of(1, 1)            # not started: nobody leaves
     writer.submit(batching.Job([GOAT], sample.Settings()))
-    for close, reason, message in ((False, "full", "1 requests are waiting already"), (True, "closing", "shutting down")):
+    for close, status, message in (
+        (False, 429, "1 requests are waiting already"),
+        (True, 503, "shutting down"),
+    ):
         if close:
             writer.close()
-        with pytest.raises(batching.Declined, match=message) as e:
+        with pytest.raises(Refused, match=message) as e:
             writer.submit(batching.Job([GOAT], sample.Settings()))
-        assert e.value.reason == reason
+        assert e.value.status == status
 
 
 def test_many_prompts_come_in_as_places_become_free():
-    """Who asks for as many texts as there are places does not keep the others out, and those gone count as nobody."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=4, waiting=2)       # not started: it is stepped here
-    jobs = [batching.Job([GOAT] * n, sample.Settings(max_new_tokens=most, seed=1)) for n, most in ((1, 40), (4, 2), (1, 2))]
+    """A request for all places does not keep the others out, and those gone count as nobody."""
+    writer, jobs = writer_of(4, 2), []  # not started: it is stepped here
+    for n, most in ((1, 40), (4, 2), (1, 2)):
+        jobs.append(batching.Job([GOAT] * n, sample.Settings(max_new_tokens=most, seed=1)))
     for job in jobs[:2]:
         writer.submit(job)
     writer._admit()
-    assert [len(job.rows) for job in jobs] == [1, 2, 0]     # one place is kept
+    assert rows_of(jobs) == [1, 2, 0]   # one place is kept
     gone = batching.Job([GOAT], sample.Settings())
     writer.submit(gone)
     gone.gone = True
@@ -42,16 +55,13 @@ def test_many_prompts_come_in_as_places_become_free():
             writer._pass_on(row, token)
         writer.batch.read()
         writer._admit()
-    assert [len(job.rows) for job in jobs] == [1, 4, 1] and gone.rows == [] and [len(row.ids) for row in jobs[1].rows + jobs[2].rows] == [2] * 5
-
-
-def rows_of(jobs):
-    return [len(job.rows) for job in jobs]
+    assert rows_of(jobs) == [1, 4, 1] and gone.rows == []
+    assert [len(row.ids) for job in jobs[1:] for row in job.rows] == [2] * 5
 
 
 def test_places_are_kept_for_jobs_that_have_none():
     """Beside two requests for as many texts as there are places a short one comes in at once."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=8, waiting=9)
+    writer = writer_of(8, 9)
     settings = sample.Settings(max_new_tokens=3, seed=1)
     greedy = [batching.Job([GOAT] * 8, settings, client="greedy") for _ in range(2)]
     short = batching.Job([GOAT], settings, client="greedy")
@@ -71,13 +81,12 @@ def test_places_are_kept_for_jobs_that_have_none():
         events = []
         while not job.events.empty():
             events.append(job.events.get())
-        assert sum(finish is not None for event in events for *_, finish in event.values()) == len(
-            job.prompts
-        )
+        ended = [grown.finish for event in events for grown in event.values() if grown.finish]
+        assert len(ended) == len(job.prompts)
 
 
 def test_the_next_is_who_has_the_fewest_rows():
-    writer = batching.Writer((PARAMS, CFG, TOK), places=4, waiting=20)
+    writer = writer_of(4, 20)
     many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(6)]
     few = [batching.Job([GOAT], sample.Settings(), client=client) for client in ("a", "b", "a")]
     for job in many + few:
@@ -88,20 +97,17 @@ def test_the_next_is_who_has_the_fewest_rows():
 
 def test_who_fills_the_queue_gives_way():
     """Where it is full, the last job of the client with most gives way, unless that client asks."""
-    writer = batching.Writer((PARAMS, CFG, TOK), places=1, waiting=4)
+    writer = writer_of(1, 4)
     many = [batching.Job([GOAT], sample.Settings(), client="many") for _ in range(4)]
     for job in many:
         writer.submit(job)
-    with pytest.raises(batching.Declined, match="4 requests are waiting"):
+    with pytest.raises(Refused, match="4 requests are waiting"):
         writer.submit(batching.Job([GOAT], sample.Settings(), client="many"))
     few = [batching.Job([GOAT], sample.Settings(), client="few") for _ in range(3)]
     for job in few[:2]:
         writer.submit(job)
-    assert (
-        [job.declined is not None for job in many] == [False, False, True, True]
-        and many[3].events.get() is None
-        and many[3].declined.reason == "full"
-    )
-    with pytest.raises(batching.Declined):  # now they are even
+    assert [job.events.empty() for job in many] == [True, True, False, False]
+    assert many[3].events.get().value["error"]["code"] == "queue_full"
+    with pytest.raises(Refused):  # now they are even
         writer.submit(few[2])
     assert list(writer.waiting) == [*many[:2], *few[:2]]

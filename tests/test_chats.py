@@ -43,17 +43,8 @@ def compare(tmp_path, *rows):
 
 
 def node(text, role, *replies, rank=None, **more):
-    return {
-        "message_id": text,
-        "text": text,
-        "role": role,
-        "rank": rank,
-        "lang": "en",
-        "deleted": False,
-        "review_result": True,
-        "replies": list(replies),
-        **more,
-    }
+    return {"message_id": text, "text": text, "role": role, "rank": rank, "lang": "en",
+            "deleted": False, "review_result": True, "replies": list(replies), **more}
 
 
 TREE = node(
@@ -65,13 +56,8 @@ TREE = node(
         "best",
         "assistant",
         node("thanks", "prompter"),
-        node(
-            "and?",
-            "prompter",
-            node("so", "assistant", rank=0),
-            node("or so", "assistant", rank=1),
-            rank=0,
-        ),
+        node("and?", "prompter", node("so", "assistant", rank=0),
+             node("or so", "assistant", rank=1), rank=0),
         rank=0,
     ),
     node("schlecht", "assistant", rank=2, lang="de"),
@@ -121,79 +107,43 @@ ONLY_PART = "a reply that is to be learned only in part"
         ({"messages": [TWO[0], assistant([{"type": "text", "text": ""}])]}, NOTHING, ""),
         ({"messages": "Hello"}, "the messages are no JSON", "'Hello'"),
         ({"messages": '"Hello"'}, "messages is no list", "'Hello'"),
-        (
-            {"messages": [TWO[0], {**TWO[1], "loss_scale": 0.5}]},
-            "a weight that is neither 0 nor 1",
-            "0.5",
-        ),
+        ({"messages": [TWO[0], {**TWO[1], "loss_scale": 0.5}]}, "a weight that is neither 0 nor 1",
+         "0.5"),
         ({"messages": ["Hello"]}, "no message", "'Hello'"),
         ({"messages": 5}, "messages is no list", "5"),
-        (
-            {"messages": [said("x", "wizard")]},
-            "unknown role 'wizard'",
-            "expected system, user, assistant or tool",
-        ),
+        ({"messages": [said("x", "wizard")]}, "unknown role 'wizard'",
+         "expected system, user, assistant or tool"),
         ({"messages": [said("x", ["user"])]}, "unknown role ['user']", ""),
         ({"messages": [{"content": "x"}]}, "unknown role None", ""),
-        (
-            {"messages": [TWO[0], assistant(5)]},
-            "content that is no text",
-            "message 1 of the assistant has the content 5",
-        ),
+        ({"messages": [TWO[0], assistant(5)]}, "content that is no text",
+         "message 1 of the assistant has the content 5"),
         ({"messages": [TWO[0], assistant(["x"])]}, "content that is no text", "['x']"),
-        (
-            {"messages": [said([{"type": "image_url", "image_url": {"url": "x"}}]), TWO[1]]},
-            "unknown part 'image_url'",
-            "message 0 of the user",
-        ),
+        ({"messages": [said([{"type": "image_url", "image_url": {"url": "x"}}]), TWO[1]]},
+         "unknown part 'image_url'", "message 0 of the user"),
         ({"messages": [TWO[0], assistant([{"text": "2"}])]}, "unknown part None", ""),
-        (
-            {"messages": [TWO[0], assistant([{"type": "text", "text": None}])]},
-            "unknown part 'text'",
-            "",
-        ),
-        (
-            {"messages": [said([{"type": "tool", "text": "1+1"}]), TWO[1]]},
-            "a call of the user",
-            "which only the assistant can call",
-        ),
-        (
-            {"messages": [said([{"type": "tool", "text": "1+1"}], "system"), *TWO]},
-            "a call of the system",
-            "which only the assistant can call",
-        ),
-        (
-            {"messages": [TWO[0], {"role": "tool", "content": "24"}]},
-            "a tool's message that nobody called for",
-            "'24'",
-        ),
+        ({"messages": [TWO[0], assistant([{"type": "text", "text": None}])]}, "unknown part 'text'",
+         ""),
+        ({"messages": [said([{"type": "tool", "text": "1+1"}]), TWO[1]]}, "a call of the user",
+         "which only the assistant can call"),
+        ({"messages": [said([{"type": "tool", "text": "1+1"}], "system"), *TWO]},
+         "a call of the system", "which only the assistant can call"),
+        ({"messages": [TWO[0], {"role": "tool", "content": "24"}]},
+         "a tool's message that nobody called for", "'24'"),
         ({"messages": [{**TWO[0], "tool_calls": [{}]}, TWO[1]]}, "a call of the user", ""),
         ({"messages": [TWO[0], assistant(None, tool_calls=5)]}, "tool_calls is no list", "5"),
-        (
-            {"messages": [TWO[0], assistant(None, tool_calls=["x"])]},
-            "a tool call of no known form",
-            "'x', expected",
-        ),
-        (
-            {"messages": [TWO[0], calling("calculator", "{")]},
-            "the arguments of a tool call are no JSON",
-            "'{'",
-        ),
+        ({"messages": [TWO[0], assistant(None, tool_calls=["x"])]}, "a tool call of no known form",
+         "'x', expected"),
+        ({"messages": [TWO[0], calling("calculator", "{")]},
+         "the arguments of a tool call are no JSON", "'{'"),
         ({"messages": [TWO[0], calling([1], "{}")]}, "the name of a tool is no text", "[1]"),
         ({"messages": [TWO[0], calling("calculator", "[" * 100_000)]}, "nested too deep", ""),
-        (
-            {"messages": [TWO[0], calling("f", "{}"), {"role": "tool", "content": "1"}, TWO[1]]},
-            "calls the tool f, we have only calculator(expression)",
-            "",
-        ),
+        ({"messages": [TWO[0], calling("f", "{}"), {"role": "tool", "content": "1"}, TWO[1]]},
+         "calls the tool f, we have only calculator(expression)", ""),
         (
             {
-                "messages": [
-                    TWO[0],
-                    assistant(None, function_call={"name": "f", "arguments": "{}"}),
-                    {"role": "function", "name": "f", "content": "1"},
-                    TWO[1],
-                ]
+                "messages": [TWO[0],
+                             assistant(None, function_call={"name": "f", "arguments": "{}"}),
+                             {"role": "function", "name": "f", "content": "1"}, TWO[1]]
             },
             "calls the tool f, we have only calculator(expression)",
             "",
@@ -203,53 +153,30 @@ ONLY_PART = "a reply that is to be learned only in part"
         ({"image": "x.png", "messages": TWO}, "with image", ""),
         ({"messages": TWO, "videos": ["x.mp4"]}, "with videos", ""),
         ({"messages": TWO, "audio": {"path": "x"}}, "with audio", ""),
-        (
-            {"messages": TWO, "tools": [{"type": "function", "function": {"name": "f"}}]},
-            "offers other tools than calculator(expression)",
-            "'f'",
-        ),
-        (
-            {"messages": TWO, "tools": '[{"name": "f"}]'},
-            "offers other tools than calculator(expression)",
-            "",
-        ),
-        (
-            {"messages": TWO, "chat_template_kwargs": {"xml_tools": ["f"]}},
-            "offers other tools than calculator(expression)",
-            "",
-        ),
+        ({"messages": TWO, "tools": [{"type": "function", "function": {"name": "f"}}]},
+         "offers other tools than calculator(expression)", "'f'"),
+        ({"messages": TWO, "tools": '[{"name": "f"}]'},
+         "offers other tools than calculator(expression)", ""),
+        ({"messages": TWO, "chat_template_kwargs": {"xml_tools": ["f"]}},
+         "offers other tools than calculator(expression)", ""),
         ({"messages": TWO, "tools": "f(x)"}, "the tools are no JSON", ""),
         ({"messages": TWO, "label": False}, "an example of what not to say", "label is false"),
-        (
-            {"conversations": TWO, "kto_tag": False},
-            "an example of what not to say",
-            "kto_tag is false",
-        ),
+        ({"conversations": TWO, "kto_tag": False}, "an example of what not to say",
+         "kto_tag is false"),
         ({"messages": TWO, "system": ["x"]}, "system is no text", "['x']"),
         ({"messages": TWO, "weight": 0}, "a row that is not to be learned", ""),
-        (
-            {"messages": [TWO[0], {**TWO[1], "weight": 0}]},
-            "conversation of which nothing is to be learned",
-            "",
-        ),
-        (
-            {"messages": [TWO[0], {**TWO[1], "weight": 0.5}]},
-            "a weight that is neither 0 nor 1",
-            "0.5",
-        ),
-        (
-            {"messages": [TWO[0], {**TWO[1], "train": "no"}]},
-            "a weight that is neither 0 nor 1",
-            "'no'",
-        ),
+        ({"messages": [TWO[0], {**TWO[1], "weight": 0}]},
+         "conversation of which nothing is to be learned", ""),
+        ({"messages": [TWO[0], {**TWO[1], "weight": 0.5}]}, "a weight that is neither 0 nor 1",
+         "0.5"),
+        ({"messages": [TWO[0], {**TWO[1], "train": "no"}]}, "a weight that is neither 0 nor 1",
+         "'no'"),
         (
             {
                 "messages": [
                     TWO[0],
-                    {
-                        **TWO[1],
-                        "train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}],
-                    },
+                    {**TWO[1],
+                     "train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]},
                 ]
             },
             ONLY_PART,
@@ -258,29 +185,21 @@ ONLY_PART = "a reply that is to be learned only in part"
         ({"messages": [TWO[0], {**TWO[1], "weight": 0}, TWO[1]]}, ONLY_PART, "message 2"),
         (
             {
-                "messages": [
-                    TWO[0],
-                    {**calling("calculator", '{"expression": "1+1"}'), "weight": 0},
-                    {"role": "tool", "content": "2"},
-                    TWO[1],
-                ]
+                "messages": [TWO[0],
+                             {**calling("calculator", '{"expression": "1+1"}'), "weight": 0},
+                             {"role": "tool", "content": "2"}, TWO[1]]
             },
             ONLY_PART,
             "",
         ),
         ({"messages": TWO, "kind": ["x"]}, "kind is no text", "['x']"),
-        (
-            {"conversations": [{"from": "cat", "value": "meow"}]},
-            "unknown role 'cat'",
-            "{'from': 'cat', 'value': 'meow'}",
-        ),
+        ({"conversations": [{"from": "cat", "value": "meow"}]}, "unknown role 'cat'",
+         "{'from': 'cat', 'value': 'meow'}"),
         (
             {
-                "conversations": [
-                    {"from": "human", "value": "a"},
-                    {"from": "function_call", "value": "{}"},
-                    {"from": "observation", "value": "1"},
-                ]
+                "conversations": [{"from": "human", "value": "a"},
+                                  {"from": "function_call", "value": "{}"},
+                                  {"from": "observation", "value": "1"}]
             },
             "a tool call of no known form",
             "{}",
@@ -297,62 +216,38 @@ ONLY_PART = "a reply that is to be learned only in part"
         ),
         (
             {
-                "conversations": [
-                    {"from": "human", "value": "a"},
-                    {"from": "gpt", "value": "c"},
-                    {"from": "tool", "value": "1"},
-                    {"from": "gpt", "value": "b"},
-                ]
+                "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "c"},
+                                  {"from": "tool", "value": "1"}, {"from": "gpt", "value": "b"}]
             },
             "a tool's message that nobody called for",
             "",
         ),
-        (
-            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": None}]},
-            NOTHING,
-            "",
-        ),
-        ({"data": ["Hello", 5]}, "content that is no text", "the content 5"),
-        ({"data": "Hello"}, "data is no list", "'Hello'"),
-        ({"data": ["a"]}, NOTHING, ""),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": None}]},
+         NOTHING, ""),
+        ({"data": ["Hello", 5]}, "no message", "'Hello'"),
+        ({"data": 5}, "messages is no list", "5"),
+        ({"data": ["a"]}, "no message", "'a'"),
         ({"prompt": node("Q", "wizard"), "message_tree_id": "1"}, NOTHING, ""),
         ({"prompt": None, "message_tree_id": "1"}, NOTHING, ""),
-        (
-            {"message_id": None, "parent_id": None, "text": "Q", "role": "prompter"},
-            "message_id is no text",
-            "None",
-        ),
-        (
-            {"message_id": "a", "parent_id": None, "text": None, "role": "prompter"},
-            "no message of a tree",
-            "'text': None",
-        ),
-        (
-            {"message_id": "a", "parent_id": 5, "text": "Q", "role": "prompter"},
-            "parent_id is no text",
-            "5",
-        ),
+        ({"message_id": None, "parent_id": None, "text": "Q", "role": "prompter"},
+         "message_id is no text", "None"),
+        ({"message_id": "a", "parent_id": None, "text": None, "role": "prompter"},
+         "no message of a tree", "'text': None"),
+        ({"message_id": "a", "parent_id": 5, "text": "Q", "role": "prompter"},
+         "parent_id is no text", "5"),
         ({"chosen": "Hello", "rejected": "Hi"}, "no transcript", "begins with"),
         ({"chosen": [5], "rejected": TWO}, "no message", "5"),
         ({"chosen": None, "rejected": TWO}, "messages is no list", "None"),
         ({"chosen": [], "rejected": []}, "pair with an empty message", ""),
         ({"chosen": TWO, "rejected": TWO, "history": [["a", "b"]]}, "with history", ""),
-        (
-            {"chosen": [TWO[1]], "rejected": [assistant("No")]},
-            "pair that does not end with a reply",
-            "",
-        ),
-        (
-            {"instruction": "x", "completions": [{"response": "y", "overall_score": 1}]},
-            "replies that all have one score, or are empty",
-            "",
-        ),
+        ({"chosen": [TWO[1]], "rejected": [assistant("No")]}, "pair that does not end with a reply",
+         ""),
+        ({"instruction": "x", "completions": [{"response": "y", "overall_score": 1}]},
+         "replies that all have one score, or are empty", ""),
         ({"instruction": "x", "completions": 5}, "completions is no list", "5"),
         (
-            {
-                "instruction": 5,
-                "completions": [{"response": "y", "overall_score": i} for i in (1, 2)],
-            },
+            {"instruction": 5,
+             "completions": [{"response": "y", "overall_score": i} for i in (1, 2)]},
             "instruction is no text",
             "5",
         ),
@@ -379,32 +274,21 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
     [
         ({"messages": [*TWO, said("Thanks!")]}, TWO, {"question at the end without a reply": 1}),
         ({"messages": [TWO[1], *TWO]}, TWO, {template.GREETING: 1}),
-        (
-            {"messages": [said("a"), said("b"), TWO[1]]},
-            [said("a\n\nb"), TWO[1]],
-            {template.JOINED: 1},
-        ),
-        (
-            {"messages": [*TWO, said("Be brief.", "system"), *TWO]},
-            [said("Be brief.", "system"), *TWO, *TWO],
-            {template.MOVED: 1},
-        ),
+        ({"messages": [said("a"), said("b"), TWO[1]]}, [said("a\n\nb"), TWO[1]],
+         {template.JOINED: 1}),
+        ({"messages": [*TWO, said("Be brief.", "system"), *TWO]},
+         [said("Be brief.", "system"), *TWO, *TWO], {template.MOVED: 1}),
         ({"messages": [said(None, "system"), *TWO]}, TWO, {template.EMPTY: 1}),
         ({"messages": [said("Hello", "User"), said("Hi!", "Assistant")]}, TWO, {}),
-        (
-            {"messages": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi!"}]},
-            TWO,
-            {},
-        ),
+        ({"messages": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi!"}]}, TWO,
+         {}),
         ({"conversations": TWO}, TWO, {}),
         ({"conversation": TWO, "language": "English"}, TWO, {}),
         ({"messages": None, "conversations": TWO}, TWO, {}),
         (
             {
-                "conversations": [
-                    {"from": "user", "content": "Hello"},
-                    {"role": "model", "value": "Hi!"},
-                ]
+                "conversations": [{"from": "user", "content": "Hello"},
+                                  {"role": "model", "value": "Hi!"}]
             },
             TWO,
             {},
@@ -421,45 +305,21 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
             {},
         ),
         ({"messages": TWO, "system": "Be brief."}, [said("Be brief.", "system"), *TWO], {}),
+        ({"conversations": TWO, "system_prompt": "Be brief."}, [said("Be brief.", "system"), *TWO],
+         {}),
+        ({"data": ["Hello", "Hi!"], "systemMessage": "Be brief."},
+         [said("Be brief.", "system"), *TWO], {}),
+        ({"messages": TWO, "chat_template_kwargs": {"custom_instructions": "Be brief."}},
+         [said("Be brief.", "system"), *TWO], {}),
+        ({"messages": [said("Be brief.", "system"), *TWO], "system": "Be brief."},
+         [said("Be brief.", "system"), *TWO], {}),
+        ({"messages": [said("Be kind.", "system"), *TWO], "system": "Be brief."},
+         [said("Be brief.\n\nBe kind.", "system"), *TWO], {template.JOINED: 1}),
+        ({"question": "Hello", "answer": "Hi!", "system": "Be brief."},
+         [said("Be brief.", "system"), *TWO], {}),
         (
-            {"conversations": TWO, "system_prompt": "Be brief."},
-            [said("Be brief.", "system"), *TWO],
-            {},
-        ),
-        (
-            {"data": ["Hello", "Hi!"], "systemMessage": "Be brief."},
-            [said("Be brief.", "system"), *TWO],
-            {},
-        ),
-        (
-            {"messages": TWO, "chat_template_kwargs": {"custom_instructions": "Be brief."}},
-            [said("Be brief.", "system"), *TWO],
-            {},
-        ),
-        (
-            {"messages": [said("Be brief.", "system"), *TWO], "system": "Be brief."},
-            [said("Be brief.", "system"), *TWO],
-            {},
-        ),
-        (
-            {"messages": [said("Be kind.", "system"), *TWO], "system": "Be brief."},
-            [said("Be brief.\n\nBe kind.", "system"), *TWO],
-            {template.JOINED: 1},
-        ),
-        (
-            {"question": "Hello", "answer": "Hi!", "system": "Be brief."},
-            [said("Be brief.", "system"), *TWO],
-            {},
-        ),
-        (
-            {
-                "messages": TWO,
-                "system": None,
-                "images": [],
-                "tools": "[]",
-                "label": True,
-                "weight": 1,
-            },
+            {"messages": TWO, "system": None, "images": [], "tools": "[]", "label": True,
+             "weight": 1},
             TWO,
             {},
         ),
@@ -475,56 +335,32 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
             TWO,
             {},
         ),
-        (
-            {"messages": [said("Hello"), assistant("Hi!", reasoning_content="A greeting.")]},
-            TWO,
-            {"reasoning beside a reply, which is left out": 1},
-        ),
-        (
-            {"messages": [{**TWO[0], "name": "Ann"}, TWO[1]]},
-            TWO,
-            {"name of a speaker, which is left out": 1},
-        ),
-        (
-            {"messages": [{**TWO[0], "train": True}, TWO[1]]},
-            TWO,
-            {"message of the user that is to be learned, which it is not": 1},
-        ),
-        (
-            {"messages": [said("Hello"), assistant("Hm."), *TWO]},
-            [said("Hello"), assistant("Hm."), *TWO],
-            {},
-        ),
-        (
-            {"messages": [said("Hello"), assistant("Hm.", weight=0), *TWO]},
-            [said("Hello"), assistant("Hm.", weight=0), *TWO],
-            {},
-        ),
+        ({"messages": [said("Hello"), assistant("Hi!", reasoning_content="A greeting.")]}, TWO,
+         {"reasoning beside a reply, which is left out": 1}),
+        ({"messages": [{**TWO[0], "name": "Ann"}, TWO[1]]}, TWO,
+         {"name of a speaker, which is left out": 1}),
+        ({"messages": [{**TWO[0], "train": True}, TWO[1]]}, TWO,
+         {"message of the user that is to be learned, which it is not": 1}),
+        ({"messages": [said("Hello"), assistant("Hm."), *TWO]},
+         [said("Hello"), assistant("Hm."), *TWO], {}),
+        ({"messages": [said("Hello"), assistant("Hm.", weight=0), *TWO]},
+         [said("Hello"), assistant("Hm.", weight=0), *TWO], {}),
         (
             {
-                "conversations": [
-                    said("Hello"),
-                    {"from": "gpt", "value": "Hm.", "train": False},
-                    *TWO,
-                ]
+                "conversations": [said("Hello"), {"from": "gpt", "value": "Hm.", "train": False},
+                                  *TWO]
             },
             [said("Hello"), assistant("Hm.", weight=0), *TWO],
             {},
         ),
-        (
-            {"messages": [said("Hello"), assistant("Hm.", loss=False), *TWO]},
-            [said("Hello"), assistant("Hm.", weight=0), *TWO],
-            {},
-        ),
+        ({"messages": [said("Hello"), assistant("Hm.", loss=False), *TWO]},
+         [said("Hello"), assistant("Hm.", weight=0), *TWO], {}),
         (
             {
                 "messages": [
                     {**TWO[0], "loss_weight": 0.0},
-                    {
-                        "role": "assistant",
-                        "content": [{"type": "text", "value": "Hi!"}],
-                        "loss_weight": 1.0,
-                    },
+                    {"role": "assistant", "content": [{"type": "text", "value": "Hi!"}],
+                     "loss_weight": 1.0},
                 ]
             },
             TWO,
@@ -532,11 +368,8 @@ def test_a_bad_row_ends_no_load(tmp_path, row, reason, detail):
         ),
         ({"messages": json.dumps(TWO)}, TWO, {}),
         ([[said("Hello", "User "), TWO[1]]][0], TWO, {}),
-        (
-            {"data": ["Hello", "", "again", "Hi!"]},
-            [said("Hello\n\nagain"), TWO[1]],
-            {template.EMPTY: 1, template.JOINED: 1},
-        ),
+        ({"data": ["Hello", "", "again", "Hi!"]}, [said("Hello\n\nagain"), TWO[1]],
+         {template.EMPTY: 1, template.JOINED: 1}),
         ({"messages": [TWO[0], assistant(None, refusal="Hi!")]}, TWO, {}),
     ],
 )
@@ -551,16 +384,10 @@ def test_the_listing_shows_what_is_learned(tmp_path):
     image = said(
         [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "What?"}]
     )
-    rows = [
-        GOOD,
-        {"messages": [image, TWO[1]]},
-        {"messages": [said("\ud800"), TWO[1]]},
-        {"messages": [said([]), *TWO]},
-        {"messages": [TWO[0], assistant("Hm.", weight=0), *TWO]},
-        {"messages": [said(5), TWO[1]]},
-        *VALID,
-        GOOD,
-    ]
+    rows = [GOOD, {"messages": [image, TWO[1]]}, {"messages": [said("\ud800"), TWO[1]]},
+            {"messages": [said([]), *TWO]},
+            {"messages": [TWO[0], assistant("Hm.", weight=0), *TWO]},
+            {"messages": [said(5), TWO[1]]}, *VALID, GOOD]
     path, notes = tmp_path / "chat.jsonl", Counter()
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = [(where, messages) for where, messages, _ in chats.conversations(path, notes)]
@@ -586,17 +413,9 @@ def test_the_listing_shows_what_is_learned(tmp_path):
 
 def test_tasks_that_cannot_be_used(tmp_path, capsys):
     path, task = tmp_path / "tasks.jsonl", {"question": "a", "answer": "b"}
-    bad = [
-        {"messages": []},
-        {"question": "x", "answer": ""},
-        {"question": "x", "answer": "#### "},
-        {**task, "exposure": "1"},
-        {**task, "options": 5},
-        {**task, "kind": []},
-        {**task, "answer": float("nan")},
-        5,
-        {**task, "question": None},
-    ]
+    bad = [{"messages": []}, {"question": "x", "answer": ""}, {"question": "x", "answer": "#### "},
+           {**task, "exposure": "1"}, {**task, "options": 5}, {**task, "kind": []},
+           {**task, "answer": float("nan")}, 5, {**task, "question": None}]
     path.write_text("".join(json.dumps(row) + "\n" for row in [task, *bad, task]))
     assert chats.tasks(path) == [task, task]
     assert capsys.readouterr().err == (
@@ -655,53 +474,15 @@ VALID = [
     {"prompt": "Hello", "chosen": [TWO[0], TWO[1]], "rejected": [TWO[0], said(PARTS, "assistant")]},
     {
         "instruction": "a",
-        "completions": [
-            {"response": "b", "overall_score": 1},
-            {"response": "c", "overall_score": 2.5},
-        ],
+        "completions": [{"response": "b", "overall_score": 1},
+                        {"response": "c", "overall_score": 2.5}],
     },
-    {
-        "question": "a",
-        "answer": "<<1+1=2>>2 #### 2",
-        "exposure": 3,
-        "kind": "fact",
-        "options": ["b", "c"],
-        "reply": "b",
-    },
+    {"question": "a", "answer": "<<1+1=2>>2 #### 2", "exposure": 3, "kind": "fact",
+     "options": ["b", "c"], "reply": "b"},
 ]
-ODD = [
-    None,
-    True,
-    False,
-    0,
-    -1,
-    2**70,
-    10**400,
-    0.5,
-    -1e308,
-    float("nan"),
-    float("inf"),
-    "",
-    "x",
-    "9" * 400,
-    "\ud800",
-    "\x1b]0;x\x07",
-    "system",
-    "tool",
-    "assistant",
-    "text",
-    "#### ",
-    "<<1/0=>>",
-    TRANSCRIPT,
-    "{",
-    "[" * 3000,
-    "9" * 5000,
-    [],
-    {},
-    [[]],
-    [{}],
-    {"": None},
-]
+ODD = [None, True, False, 0, -1, 2**70, 10**400, 0.5, -1e308, float("nan"), float("inf"), "", "x",
+       "9" * 400, "\ud800", "\x1b]0;x\x07", "system", "tool", "assistant", "text", "#### ",
+       "<<1/0=>>", TRANSCRIPT, "{", "[" * 3000, "9" * 5000, [], {}, [[]], [{}], {"": None}]
 
 
 def mutated(rng, value):
@@ -723,12 +504,10 @@ def mutated(rng, value):
 
 def readers(path):
     """(name, function) of all ways to read a file."""
-    return {
-        "conversations": lambda: list(chats.conversations(path, Counter())),
-        "comparisons": lambda: list(chats.comparisons(path, Counter())),
-        "tasks": lambda: chats.tasks(path),
-        "the command": lambda: chats.main(["--show", "9", str(path)]),
-    }.items()
+    return {"conversations": lambda: list(chats.conversations(path, Counter())),
+            "comparisons": lambda: list(chats.comparisons(path, Counter())),
+            "tasks": lambda: chats.tasks(path),
+            "the command": lambda: chats.main(["--show", "9", str(path)])}.items()
 
 
 def refusals(path):
@@ -745,11 +524,8 @@ def refusals(path):
             where = rf"{re.escape(str(path))}(:\d+|: row \d+): "
             useless = rf"{re.escape(str(path))}: nothing in it can be used: \d+ x .*"
             no_root = "message whose tree has no beginning$"
-            assert re.match(
-                f"{where}not JSON|{useless}(; the first is {where}|{no_root})",
-                said[name],
-                re.DOTALL,
-            ), (name, said[name])
+            assert re.match(f"{where}not JSON|{useless}(; the first is {where}|{no_root})",
+                            said[name], re.DOTALL), (name, said[name])
             assert "malformed" not in said[name], "a kind that no reader foresaw: " + said[name]
             assert len(said[name]) < 3000
     return said
@@ -795,24 +571,8 @@ def test_mutated_bytes(tmp_path):
         for _ in range(rng.randint(1, 3)):
             at = rng.randrange(len(raw))
             raw[at : at + rng.randint(0, 3)] = rng.choice(
-                [
-                    b"",
-                    b"\xff",
-                    b"\xed\xa0\x80",
-                    b"\0",
-                    b"\n",
-                    b"\r",
-                    b'"',
-                    b"\\",
-                    b"9" * 5000,
-                    b"[" * 5000,
-                    b"]",
-                    b"}",
-                    b",",
-                    b"null",
-                    b"\xef\xbb\xbf",
-                    raw[at : at + 40],
-                ]
+                [b"", b"\xff", b"\xed\xa0\x80", b"\0", b"\n", b"\r", b'"', b"\\", b"9" * 5000,
+                 b"[" * 5000, b"]", b"}", b",", b"null", b"\xef\xbb\xbf", raw[at : at + 40]]
             )
         if raw.strip():
             path.unlink(missing_ok=True)

@@ -51,9 +51,6 @@ BAD_CALLS = {
     "temperature below 0": ({"temperature": -1.0}, "temperature: -1.0"),
     "temperature NaN": ({"temperature": math.nan}, "temperature: nan"),
     "temperature inf": ({"temperature": math.inf}, "temperature: inf"),
-    "no threads": ({"threads": 0}, "threads: 0"),
-    "threads below 0": ({"threads": -1}, "threads: -1"),
-    "half a thread": ({"threads": 1.5}, "threads: 1.5"),
     "position of the context's length": (
         {"positions": np.full((3, 7), 9)},
         "positions: id 9 is outside the model's context of 9",
@@ -78,7 +75,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(name):
     with pytest.raises((ValueError, TypeError), match=message):
         fast.loss_and_grads(**call, grads=grads)
     assert all((g == 1.0).all() for g in grads.values())
-    if bad.keys() & {"weights", "threads", "positions", "segments"}:
+    if bad.keys() & {"weights", "positions", "segments"}:
         return
     with pytest.raises((ValueError, TypeError), match=message):
         fast.token_losses(**call)

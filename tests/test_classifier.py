@@ -43,7 +43,8 @@ def test_ngrams_against_loop(minn, maxn):
     dict(), dict(loss=classifier.HS), dict(loss=classifier.NS), dict(loss=classifier.OVA),
     dict(word_ngrams=3), dict(quantised=True), dict(quantised=True, loss=classifier.HS),
     dict(quantised=True, prune=[(30, 0), (7, 2), (11, 1), (41, 3)]),
-    dict(quantised=True, word_ngrams=2, prune=[(30, 0), (7, 2), (11, 1)]), dict(quantised=True, prune=[]),
+    dict(quantised=True, word_ngrams=2, prune=[(30, 0), (7, 2), (11, 1)]),
+    dict(quantised=True, prune=[]),
 ], ids=str)
 def test_scores_against_loop(tmp_path, options):
     data, emb, out = model_bytes(**options)
@@ -97,16 +98,18 @@ def test_counting_rows_is_fetching_them(tmp_path):
 
 @pytest.mark.parametrize("minn, maxn", [(1, 1), (1, 4), (2, 4), (3, 6), (0, 0)])
 def test_a_long_token_in_pieces_is_the_same_token(tmp_path, monkeypatch, minn, maxn):
-    """Pieces of a few characters, cut anywhere: the same features, and but for rounding the same mean."""
+    """Pieces of a few characters, cut anywhere: the same features, and nearly the same mean."""
     (tmp_path / "m.bin").write_bytes(model_bytes()[0])
     model = language.load(tmp_path / "m.bin")
     model.args.minn, model.args.maxn = minn, maxn
-    texts = ["x" + "ab\u00e9\u6f22<>" * k + " y </s>" for k in (5, 6, 7, 20)] + [TEXTS[0], "</s>x</s>y" * 9]
+    texts = ["x" + "ab\u00e9\u6f22<>" * k + " y </s>" for k in (5, 6, 7, 20)]
+    texts += [TEXTS[0], "</s>x</s>y" * 9]
     whole, n_whole = model.hidden(texts)
     monkeypatch.setattr(classifier, "LONG_TOKEN", 10)
     monkeypatch.setattr(classifier, "BLOCK_BYTES", 8 * (maxn + 1))
     taken, pieces_of = [], classifier.pieces_of
-    monkeypatch.setattr(classifier, "pieces_of", lambda token, maxn: (taken.append(token), pieces_of(token, maxn))[1])
+    monkeypatch.setattr(classifier, "pieces_of",
+                        lambda token, maxn: taken.append(token) or pieces_of(token, maxn))
     pieces, n_pieces = model.hidden(texts)
     assert np.array_equal(n_whole, n_pieces) and len(taken) >= 4 * (maxn > 0)
     np.testing.assert_allclose(pieces, whole, rtol=1e-4, atol=1e-5)

@@ -109,14 +109,3 @@ def test_closed_streams():
         code = "print('progress', file=sys.stderr); print('result') if sys.stdout else None"
         done = run(code, preexec_fn=functools.partial(os.close, handle))
         assert done.returncode == 0 and done.stdout == ("" if handle == 1 else "result\n"), handle
-
-
-def test_a_room_without_a_command_says_so(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x.py"])
-    command.only_imported("x.py: what it is for.\n\nMore about it.")
-    said = capsys.readouterr().out
-    assert "has no command" in said and "what it is for." in said and "More" not in said
-    monkeypatch.setattr(sys, "argv", ["x.py", "a.txt"])
-    with pytest.raises(SystemExit) as end:
-        command.only_imported("x.py: what it is for.")
-    assert end.value.code == 2 and "a.txt" in capsys.readouterr().err

@@ -1,48 +1,42 @@
 """chat/commands.py: what each command of align.py prints of its stage, within 80 columns."""
 
+import inspect
 import json
 
 import pytest
 
+import align
 from chat import commands, options
 from test_arena import run  # noqa: F401  a fixture: two small models and their tasks
 
-MEASURED = {
-    "greedy": 0.0966,
-    "at_temperature_1": 0.25,
-    "length": 6.2,
-    "stepwise": 1.0,
-    "problems": 300,
-}
+MEASURED = {"greedy": 0.0966, "at_temperature_1": 0.25, "length": 6.2, "stepwise": 1.0,
+            "problems": 300}
 
 
 def args_of(line, folder):
-    choices = {"reward": ["answer", "short"], "baseline": None, "normaliser": None}
-    return options.parse_args([*line.split(), "--run", str(folder)], choices)
+    return options.parse_args([*line.split(), "--run", str(folder)], ["answer", "short"])
 
 
 @pytest.mark.parametrize(
     "line, returned, name, result",
-    [
-        ("rl", (MEASURED, {**MEASURED, "greedy": 0.963}), "rl ", "right 9.7% -> 96.3%"),
-        ("rl --reward short", (MEASURED, MEASURED), "rl_short ", "right 9.7% -> 9.7%"),
-        ("reward", (1350, 147, 150), "reward ", "pairs in order 98.0%"),
-        ("dpo --out other", (1350, 0, 0), "other ", "pairs in order 0.0%"),
-    ],
+    [("rl", (MEASURED, {**MEASURED, "greedy": 0.963}), "rl ", "right 9.7% -> 96.3%"),
+     ("rl --reward short", (MEASURED, MEASURED), "rl_short ", "right 9.7% -> 9.7%"),
+     ("reward", (1350, 147, 150), "reward ", "pairs in order 98.0%"),
+     ("dpo --out other", (1350, 0, 0), "other ", "pairs in order 0.0%")],
 )
 def test_a_stage_ends_with_its_result(tmp_path, capsys, line, returned, name, result):
-    args, seen = args_of(line, tmp_path), []
+    args, seen = args_of(line, tmp_path), {}
 
-    def stage(*given, **more):
-        seen.append((given, more))
+    def stage(**given):
+        seen.update(given)
         return returned
 
     commands.run(args, {args.command: stage})
     out = capsys.readouterr().out.splitlines()
     assert max(map(len, out)) <= 80 and out[-1].startswith(name) and result in out[-1]
-    assert seen[0][0][0] == tmp_path and seen[0][1] == (
-        {"reference": None} if "dpo" in line else {}
-    )
+    assert seen["run"] == tmp_path and seen["out"] == name.strip()
+    assert seen.get("reference", "no") == (None if args.command in ("rl", "dpo") else "no")
+    assert set(seen) <= set(inspect.signature(getattr(align, args.command)).parameters)
 
 
 def test_fine_tuning_is_examined(run, capsys):  # noqa: F811
@@ -51,7 +45,7 @@ def test_fine_tuning_is_examined(run, capsys):  # noqa: F811
         (run / f"tasks/{name}_test.jsonl").write_text(
             "".join(json.dumps(row) + "\n" for row in rows)
         )
-    commands.run(args_of("sft", run), {"sft": lambda *given: 128})
+    commands.run(args_of("sft", run), {"sft": lambda **given: 128})
     out = capsys.readouterr().out.splitlines()
     assert max(map(len, out)) <= 80 and "625.0 passes, facts" in out[-1]
 

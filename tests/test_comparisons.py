@@ -10,20 +10,14 @@ ASKED = "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?\n\nAssis
 
 @pytest.mark.parametrize(
     "rows",
-    [
-        [{"message_tree_id": "Q", "tree_state": "ready_for_export", "prompt": TREE}],
-        list(flat(TREE)),
-        list(flat(TREE))[::-1],
-    ],
+    [[{"message_tree_id": "Q", "tree_state": "ready_for_export", "prompt": TREE}], list(flat(TREE)),
+     list(flat(TREE))[::-1]],
 )
 def test_openassistant(tmp_path, rows):
     found, notes = read(tmp_path, *rows)
     assert found == [[said("Q"), said("best", "assistant"), said("and?"), said("so", "assistant")]]
-    assert notes == {
-        "message not in en": 1,
-        "message deleted": 1,
-        "message not passed by review": 1,
-    }
+    assert notes == {"message not in en": 1, "message deleted": 1,
+                     "message not passed by review": 1}
     found, _ = compare(tmp_path, *rows)
     assert found == [
         comparisons.Comparison([said("Q")], ["best", "worse"], [0, -1]),
@@ -52,57 +46,32 @@ def test_hh_rlhf(tmp_path):
         {"chosen": begin + " A", "rejected": begin + " A"},
         {"chosen": begin, "rejected": begin + " A"},
         {"chosen": begin + " A\n\nHuman: B\n\nAssistant: C", "rejected": begin + " D"},
-        {
-            "chosen": "\n\nHuman: A\n\nHuman: B\n\nAssistant: C",
-            "rejected": "\n\nHuman: A\n\nHuman: B\n\nAssistant: D",
-        },
+        {"chosen": "\n\nHuman: A\n\nHuman: B\n\nAssistant: C",
+         "rejected": "\n\nHuman: A\n\nHuman: B\n\nAssistant: D"},
         {"chosen": begin + " A\n\nHuman: B", "rejected": begin + " A\n\nHuman: C"},
     ]
     found, notes = compare(tmp_path, row, *others)
     assert found[1:] == [comparisons.Comparison([said("A\n\nB")], ["C", "D"], [1, 0])]
-    assert notes == {
-        "pair of two equal replies": 1,
-        "pair with an empty message": 1,
-        "pair that differs before its last reply": 1,
-        "message joined to the one before it, of the same role": 2,
-        "pair that does not end with a reply": 1,
-    }
+    assert notes == {"pair of two equal replies": 1, "pair with an empty message": 1,
+                     "pair that differs before its last reply": 1,
+                     "message joined to the one before it, of the same role": 2,
+                     "pair that does not end with a reply": 1}
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {
-            "prompt": ASKED,
-            "chosen": " Halite.",
-            "rejected": " Granite.",
-        },
-        {
-            "prompt": ASKED.lstrip() + " ",
-            "chosen": "Halite.",
-            "rejected": "Granite.",
-        },
-        {
-            "prompt": "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?",
-            "chosen": "Halite.",
-            "rejected": "Granite.",
-        },
-        {
-            "prompt": ASKED,
-            "chosen": ASKED + " Halite.",
-            "rejected": ASKED + " Granite.",
-        },
-        {
-            "chosen": ASKED.lstrip() + " Halite.",
-            "rejected": ASKED.lstrip() + " Granite.",
-        },
+        {"prompt": ASKED, "chosen": " Halite.", "rejected": " Granite."},
+        {"prompt": ASKED.lstrip() + " ", "chosen": "Halite.", "rejected": "Granite."},
+        {"prompt": "\n\nHuman: Is salt a rock?\n\nAssistant: Yes.\n\nHuman: Which?",
+         "chosen": "Halite.", "rejected": "Granite."},
+        {"prompt": ASKED, "chosen": ASKED + " Halite.", "rejected": ASKED + " Granite."},
+        {"chosen": ASKED.lstrip() + " Halite.", "rejected": ASKED.lstrip() + " Granite."},
         {"prompt": PROMPT, "chosen": [said("Halite.", "assistant")], "rejected": "Granite."},
         {
-            "conversations": [
-                {"from": "human", "value": "Is salt a rock?"},
-                {"from": "gpt", "value": "Yes."},
-                {"from": "human", "value": "Which?"},
-            ],
+            "conversations": [{"from": "human", "value": "Is salt a rock?"},
+                              {"from": "gpt", "value": "Yes."},
+                              {"from": "human", "value": "Which?"}],
             "chosen": {"from": "gpt", "value": "Halite."},
             "rejected": {"from": "gpt", "value": "Granite."},
         },
@@ -130,10 +99,8 @@ def test_a_prompt_that_stands_in_the_replies_too(tmp_path):
     ):
         found, notes = compare(
             tmp_path,
-            {
-                "prompt": prompt,
-                **dict(zip(("chosen", "rejected"), ([*begin, reply] for reply in replies))),
-            },
+            {"prompt": prompt,
+             **dict(zip(("chosen", "rejected"), ([*begin, reply] for reply in replies)))},
         )
         assert [
             c._replace(prompt=[{**m, "content": m["content"].strip()} for m in c.prompt])
@@ -177,11 +144,8 @@ def test_prompts_by_other_names(tmp_path):
         {"system": "Be brief.", "input": "Hello", **replies},
         {"system_prompt": "Be brief.", "instruction": "Hello", **replies},
         {"prompt": [system, said("Hello")], **lists},
-        {
-            "system": "Be brief.",
-            "chosen": [system, *lists["chosen"]],
-            "rejected": lists["rejected"],
-        },
+        {"system": "Be brief.", "chosen": [system, *lists["chosen"]],
+         "rejected": lists["rejected"]},
     ]
     assert compare(tmp_path, *rows) == ([want] * 5, {})
     both = {"instruction": "Add.", "input": "1 and 2", "chosen": "3", "rejected": "4"}
@@ -192,22 +156,13 @@ def test_prompts_by_other_names(tmp_path):
 
 def test_pairs_of_messages(tmp_path):
     """Ours, binarised UltraFeedback, TRL's with and without the prompt in both."""
-    good, bad = (
-        [said("Hello"), said("Hi!", "assistant")],
-        [said("Hello"), said("Go away.", "assistant")],
-    )
+    good, bad = ([said("Hello"), said("Hi!", "assistant")],
+                 [said("Hello"), said("Go away.", "assistant")])
     want = comparisons.Comparison([said("Hello")], ["Hi!", "Go away."], [1, 0])
     rows = [
         {"chosen": good, "rejected": bad, "flaw": "rude"},
-        {
-            "prompt": "Hello",
-            "prompt_id": "1",
-            "messages": good,
-            "chosen": good,
-            "rejected": bad,
-            "score_chosen": 8.0,
-            "score_rejected": 2.0,
-        },
+        {"prompt": "Hello", "prompt_id": "1", "messages": good, "chosen": good, "rejected": bad,
+         "score_chosen": 8.0, "score_rejected": 2.0},
         {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away."},
         {"prompt": good[:1], "chosen": good[1:], "rejected": bad[1:]},
     ]
@@ -239,13 +194,8 @@ def test_ultrafeedback(tmp_path):
     [
         {
             "message_tree_id": "Q",
-            "prompt": node(
-                "Q",
-                "prompter",
-                node("A", "assistant", rank=0),
-                node("B", "assistant", rank=1),
-                node(None, "assistant"),
-            ),
+            "prompt": node("Q", "prompter", node("A", "assistant", rank=0),
+                           node("B", "assistant", rank=1), node(None, "assistant")),
         },
         {
             "message_tree_id": "Q",
@@ -255,35 +205,22 @@ def test_ultrafeedback(tmp_path):
         },
         {
             "message_tree_id": "Q",
-            "prompt": node(
-                "Q",
-                "prompter",
-                node("A", "assistant", rank=0),
-                node("B", "assistant", rank=1),
-                node("C", "wizard"),
-            ),
+            "prompt": node("Q", "prompter", node("A", "assistant", rank=0),
+                           node("B", "assistant", rank=1), node("C", "wizard")),
         },
     ],
 )
 def test_a_tree_with_a_message_that_is_none(tmp_path, row):
-    assert read(tmp_path, row) == (
-        [[said("Q"), said("A", "assistant")]],
-        {"no message of a tree": 1},
-    )
-    assert compare(tmp_path, row) == (
-        [comparisons.Comparison([said("Q")], ["A", "B"], [0, -1])],
-        {"no message of a tree": 1},
-    )
+    assert read(tmp_path, row) == ([[said("Q"), said("A", "assistant")]],
+                                   {"no message of a tree": 1})
+    assert compare(tmp_path, row) == ([comparisons.Comparison([said("Q")], ["A", "B"], [0, -1])],
+                                      {"no message of a tree": 1})
 
 
 @pytest.mark.parametrize(
     "bad, reason",
-    [
-        ({"rank": "best"}, "rank is no number"),
-        ({"rank": True}, "rank is no number"),
-        ({"rank": float("nan")}, "rank is no number"),
-        ({"replies": 5}, "replies is no list"),
-    ],
+    [({"rank": "best"}, "rank is no number"), ({"rank": True}, "rank is no number"),
+     ({"rank": float("nan")}, "rank is no number"), ({"replies": 5}, "replies is no list")],
 )
 def test_a_tree_with_a_reply_that_is_malformed(tmp_path, bad, reason):
     row = {
@@ -314,23 +251,15 @@ def test_completions_without_a_score(tmp_path):
     assert found == [
         comparisons.Comparison([said("Be brief.", "system"), said("Hello")], ["a", "b"], [1, 2])
     ]
-    assert notes == {
-        "the overall_score of a completion is no number": 3,
-        "the response of a completion is no text": 1,
-        template.EMPTY: 1,
-        "a completion of no known form": 1,
-    }
+    assert notes == {"the overall_score of a completion is no number": 3,
+                     "the response of a completion is no text": 1, template.EMPTY: 1,
+                     "a completion of no known form": 1}
 
 
 def test_a_second_message_of_one_id(tmp_path):
     """With both, a message could be its own ancestor, and a tree without end."""
-    message = {
-        "message_id": "a",
-        "parent_id": None,
-        "text": "Q",
-        "role": "prompter",
-        "message_tree_id": "a",
-    }
+    message = {"message_id": "a", "parent_id": None, "text": "Q", "role": "prompter",
+               "message_tree_id": "a"}
     reply = {**message, "message_id": "b", "parent_id": "a", "text": "A", "role": "assistant"}
     found, notes = read(tmp_path, message, reply, {**message, "parent_id": "b"})
     assert found == [[said("Q"), said("A", "assistant")]] and notes == {
@@ -339,11 +268,8 @@ def test_a_second_message_of_one_id(tmp_path):
 
 
 def test_pairs_of_no_use_are_counted(tmp_path):
-    rows = [
-        {"chosen": [], "rejected": []},
-        {"chosen": TWO, "rejected": []},
-        {"chosen": TWO, "rejected": TWO[:1] * 2},
-    ]
+    rows = [{"chosen": [], "rejected": []}, {"chosen": TWO, "rejected": []},
+            {"chosen": TWO, "rejected": TWO[:1] * 2}]
     with pytest.raises(
         ValueError, match="2 x pair with an empty message; .* x pair that does not end with a reply"
     ):
@@ -357,13 +283,11 @@ def test_pairs_of_no_use_are_counted(tmp_path):
 
 def test_messages_whose_tree_has_no_beginning(tmp_path):
     """Whose parent was not exported, or that are each other's parents."""
-    rows = [
-        {**node("Q", "prompter"), "parent_id": None},
-        {**node("A", "assistant"), "parent_id": "Q"},
-        {**node("B", "assistant"), "parent_id": "gone"},
-        {**node("C", "prompter"), "parent_id": "D"},
-        {**node("D", "assistant"), "parent_id": "C"},
-    ]
+    rows = [{**node("Q", "prompter"), "parent_id": None},
+            {**node("A", "assistant"), "parent_id": "Q"},
+            {**node("B", "assistant"), "parent_id": "gone"},
+            {**node("C", "prompter"), "parent_id": "D"},
+            {**node("D", "assistant"), "parent_id": "C"}]
     found, notes = read(tmp_path, *rows)
     assert found == [[said("Q"), said("A", "assistant")]]
     assert notes == {"message whose tree has no beginning": 3}

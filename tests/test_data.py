@@ -27,11 +27,8 @@ from web import words
 
 # A plain definition, and the fast twin of the same name that a run uses.
 PAIRS = [
-    (data.Words, quality.Words),
-    (data.parts_of, quality.parts_of),
-    (data.minhash, dedup.minhash),
-    (data.clusters, dedup.clusters),
-    (data.redact, pii.redact),
+    (data.Words, quality.Words), (data.parts_of, quality.parts_of), (data.minhash, dedup.minhash),
+    (data.clusters, dedup.clusters), (data.redact, pii.redact),
 ]
 DUPLICATE_NGRAMS = [(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)]
 COUNTS = ("n_real", "mean_length", "n_alphabetic", "n_stop_words")
@@ -89,36 +86,9 @@ def made_up(n):
     """Texts of few words, so that they repeat, with odd marks and white space between them."""
     rng, found = random.Random(0), []
     odd = [
-        "the",
-        "of",
-        "It's",
-        "5km",
-        "e.g.",
-        "#",
-        "...",
-        "…",
-        "•",
-        "-",
-        "{",
-        "[1]",
-        "javascript",
-        "use cookies",
-        "jo@site.com",
-        "8.8.8.8",
-        "10.0.0.1",
-        "\u3002",
-        "caf\u00e9",
-        "\ud800",
-        "x" * 40,
-        "?",
-        "!",
-        "\u203d",
-        "3.50",
-        "1999",
-        "doesnt",
-        "0mb",
-        "\u0301",
-        "a@b@c.org",
+        "the", "of", "It's", "5km", "e.g.", "#", "...", "…", "•", "-", "{", "[1]", "javascript",
+        "use cookies", "jo@site.com", "8.8.8.8", "10.0.0.1", "\u3002", "caf\u00e9", "\ud800",
+        "x" * 40, "?", "!", "\u203d", "3.50", "1999", "doesnt", "0mb", "\u0301", "a@b@c.org",
     ]
     spaces = [" "] * 20 + ["\n", "\n", "\n\n", "\n\n\n", "  ", "\t", "\u2028", "\x0c", "\xa0", ""]
     for _ in range(n):
@@ -219,14 +189,12 @@ def test_a_rule_that_is_added_to_this_file_alone_takes_effect(stage, changes, tm
         assert source.count(old) == 1
         source = source.replace(old, new)
     (tmp_path / "data.py").write_text(source, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "data.py", "--run", tmp_path],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    for argv in (["--check"], ["--run", tmp_path]):
+        done = subprocess.run([sys.executable, tmp_path / "data.py", *argv], cwd=ROOT, text=True,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        if argv == ["--check"]:
+            assert f"new rule: {stage} drops http://a.com/lighthouse (no_question)" in done.stdout
     report = json.loads((tmp_path / "docs/report.json").read_text(encoding="utf-8"))
     assert report["stages"][stage]["reasons"]["no_question"] > 10
     with gzip.open(tmp_path / "docs/000000.jsonl.gz", "rt", encoding="utf-8") as lines:
@@ -257,23 +225,8 @@ def test_prose_passes_everything():
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        " ",
-        "\n",
-        "\n\n\n",
-        ".",
-        "a",
-        "a b",
-        "...",
-        "\u2028",
-        "\x0c",
-        "-",
-        "#",
-        "•\n•",
-        "é",
-        "\ufffd",
-        "_" * 10,
-        "🏳️‍🌈" * 5,
+        "", " ", "\n", "\n\n\n", ".", "a", "a b", "...", "\u2028", "\x0c", "-", "#", "•\n•", "é",
+        "\ufffd", "_" * 10, "🏳️‍🌈" * 5,
     ],
 )
 def test_no_division_by_zero(check, text):
@@ -452,21 +405,14 @@ FIVE = "\n".join(f"Here is line number {w}." for w in ("one", "two", "three", "f
 @pytest.mark.parametrize(
     "line, kept",
     [
-        ("two words", None),
-        ("three words here", "three words here"),
-        ("x" * 1000 + " a b", "x" * 1000 + " a b"),
-        ("x" * 1001 + " a b", None),
-        ("Please enable Javascript to see this.", None),
-        ("Read our Privacy Policy here.", None),
-        ("This site uses cookies and more.", None),
-        ("Terms of use are below.", None),
+        ("two words", None), ("three words here", "three words here"),
+        ("x" * 1000 + " a b", "x" * 1000 + " a b"), ("x" * 1001 + " a b", None),
+        ("Please enable Javascript to see this.", None), ("Read our Privacy Policy here.", None),
+        ("This site uses cookies and more.", None), ("Terms of use are below.", None),
         ("We like cookies very much.", "We like cookies very much."),
         ("It is so[1][23] said [citation needed] here[edit].", "It is so said  here."),
-        ("a [1] [2]", "a  "),
-        ("[1] [2] [3]", "  "),
-        ("  padded line here  ", "padded line here"),
-        ("javascript { is fine }", None),
-        ("{ two", None),
+        ("a [1] [2]", "a  "), ("[1] [2] [3]", "  "), ("  padded line here  ", "padded line here"),
+        ("javascript { is fine }", None), ("{ two", None),
         ("no punctuation at end", "no punctuation at end"),
     ],
 )
@@ -555,20 +501,9 @@ def test_c4_counts_a_sentence_after_wide_white_space():
 @pytest.mark.parametrize(
     "text",
     [
-        "x" * 1_000_000,
-        "a " * 100_000,
-        "ab" * 200_000 + ".",
-        "1." * 100_000,
-        "A." * 100_000,
-        "http://" * 50_000,
-        "a@" * 100_000,
-        "n't" * 100_000,
-        "'" * 200_000,
-        "." * 300_000,
-        "\u0300" * 200_000,
-        "a.b" * 100_000,
-        "a-" * 100_000,
-        "a" + "\u0315\u0300" * 50_000,
+        "x" * 1_000_000, "a " * 100_000, "ab" * 200_000 + ".", "1." * 100_000, "A." * 100_000,
+        "http://" * 50_000, "a@" * 100_000, "n't" * 100_000, "'" * 200_000, "." * 300_000,
+        "\u0300" * 200_000, "a.b" * 100_000, "a-" * 100_000, "a" + "\u0315\u0300" * 50_000,
     ],
 )
 def test_filters_in_linear_time(text):

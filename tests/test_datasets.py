@@ -14,12 +14,9 @@ from test_chats import DATA, GOOD, TWO, assistant, flat, read, said
 def test_lists_of_messages(tmp_path):
     """Hugging Face's, with a system message; nanochat's bare lists; UltraChat's texts."""
     system = [said("Be brief.", "system"), *TWO]
-    assert read(
-        tmp_path,
-        {"messages": TWO, "kind": "talk"},
-        {"messages": system, "prompt": "Hello", "prompt_id": "1"},
-        TWO,
-    ) == ([TWO, system, TWO], {})
+    assert read(tmp_path, {"messages": TWO, "kind": "talk"},
+                {"messages": system, "prompt": "Hello", "prompt_id": "1"},
+                TWO) == ([TWO, system, TWO], {})
     assert read(tmp_path, TWO, TWO + TWO) == ([TWO, TWO + TWO], {})
     assert read(tmp_path, {"id": "0", "data": ["Hello", "Hi!", "Hello", "Hi!", "Bye"]}) == (
         [TWO + TWO],
@@ -40,23 +37,16 @@ def test_calls_of_tools(tmp_path):
             ],
         }
 
-    rest = [
-        {"role": "tool", "name": "calculator", "content": "24"},
-        said("It is 24.", "assistant"),
-        said("Thanks"),
-        said("Any time.", "assistant"),
-    ]
+    rest = [{"role": "tool", "name": "calculator", "content": "24"}, said("It is 24.", "assistant"),
+            said("Thanks"), said("Any time.", "assistant")]
     for arguments in ({"expression": "48/2"}, '{"expression": "48/2"}'):
         [found], notes = read(
             tmp_path, {"messages": [said("Half of 48?"), call("calculator", arguments), *rest]}
         )
         assert found[1] == {
             "role": "assistant",
-            "content": [
-                {"type": "tool", "text": "48/2"},
-                {"type": "output", "text": "24"},
-                {"type": "text", "text": "It is 24."},
-            ],
+            "content": [{"type": "tool", "text": "48/2"}, {"type": "output", "text": "24"},
+                        {"type": "text", "text": "It is 24."}],
         }
         assert found[2:] == rest[2:] and not notes
     both = [call("calculator", {"expression": "48/2"}), call("calculator", {"expression": "6*7"})]
@@ -64,13 +54,8 @@ def test_calls_of_tools(tmp_path):
     [found], _ = read(
         tmp_path,
         {
-            "messages": [
-                said("Both?"),
-                both,
-                rest[0],
-                {**rest[0], "content": "42"},
-                said("24 and 42.", "assistant"),
-            ]
+            "messages": [said("Both?"), both, rest[0], {**rest[0], "content": "42"},
+                         said("24 and 42.", "assistant")]
         },
     )
     assert [part["text"] for part in found[1]["content"]] == [
@@ -95,15 +80,8 @@ def test_sharegpt(tmp_path):
     found, notes = read(
         tmp_path,
         turns(("human", "Hello"), ("gpt", "Hi!")),
-        turns(
-            ("system", "Be brief."),
-            ("gpt", "Welcome!"),
-            ("human", "Hello"),
-            ("gpt", "Hi"),
-            ("gpt", "there."),
-            ("human", "So"),
-            ("human", "?"),
-        ),
+        turns(("system", "Be brief."), ("gpt", "Welcome!"), ("human", "Hello"), ("gpt", "Hi"),
+              ("gpt", "there."), ("human", "So"), ("human", "?")),
         turns(("gpt", "Nobody asked.")),
         turns(("human", " "), ("human", "Hello"), ("gpt", "Hi!")),
     )
@@ -112,13 +90,10 @@ def test_sharegpt(tmp_path):
         [said("Be brief.", "system"), said("Hello"), said("Hi\n\nthere.", "assistant")],
         TWO,
     ]
-    assert notes == {
-        "reply before any question": 2,
-        "message joined to the one before it, of the same role": 2,
-        "question at the end without a reply": 1,
-        "conversation with nothing in it": 1,
-        "empty message": 1,
-    }
+    assert notes == {"reply before any question": 2,
+                     "message joined to the one before it, of the same role": 2,
+                     "question at the end without a reply": 1, "conversation with nothing in it": 1,
+                     "empty message": 1}
 
 
 @pytest.mark.parametrize("key", ["conversations", "conversation", "messages"])
@@ -132,11 +107,8 @@ def test_turns_without_roles(tmp_path, key, turns):
 
 
 def test_turns_of_which_only_some_have_roles(tmp_path):
-    rows = [
-        {"conversations": ["Hello", {"from": "gpt", "value": "Hi!"}]},
-        {"conversation": [{"input": "Hello"}]},
-        {"conversation": [["Hello", 5]]},
-    ]
+    rows = [{"conversations": ["Hello", {"from": "gpt", "value": "Hi!"}]},
+            {"conversation": [{"input": "Hello"}]}, {"conversation": [["Hello", 5]]}]
     found, notes = read(tmp_path, {"messages": TWO}, *rows)
     assert found == [TWO] and notes == {"no message": 2, "unknown role None": 1}
 
@@ -146,21 +118,13 @@ def test_gsm8k(tmp_path):
     answer += "So <<2^3=8>>8 and <<2+2=5>>5 remain.\n#### 1,234"
     [found], notes = read(tmp_path, {"question": "How many?", "answer": answer})
     text, tool, output = ({"type": t, "text": None} for t in ("text", "tool", "output"))
-    assert found[1]["content"] == [
-        {**text, "text": "He has 48/2 = "},
-        {**tool, "text": "48/2"},
-        {**output, "text": "24"},
-        {**text, "text": "24 clips for $"},
-        {**tool, "text": "1.20*4"},
-        {**output, "text": "4.8"},
-        {**text, "text": "4.80.\nSo "},
-        {**text, "text": "8 and "},
-        {**text, "text": "5 remain.\n#### 1,234"},
-    ]
-    assert notes == {
-        "zeros of a result that the calculator writes otherwise": 1,
-        "annotation that the calculator cannot follow": 2,
-    }
+    assert found[1]["content"] == [{**text, "text": "He has 48/2 = "}, {**tool, "text": "48/2"},
+                                   {**output, "text": "24"}, {**text, "text": "24 clips for $"},
+                                   {**tool, "text": "1.20*4"}, {**output, "text": "4.8"},
+                                   {**text, "text": "4.80.\nSo "}, {**text, "text": "8 and "},
+                                   {**text, "text": "5 remain.\n#### 1,234"}]
+    assert notes == {"zeros of a result that the calculator writes otherwise": 1,
+                     "annotation that the calculator cannot follow": 2}
     (tmp_path / "t.jsonl").write_text(
         json.dumps({"question": "How many?", "answer": answer}) + "\n"
     )
@@ -171,12 +135,8 @@ def test_gsm8k(tmp_path):
 
 @pytest.mark.parametrize(
     "key, value",
-    [
-        ("context", "The wheel is red."),
-        ("passage", "The wheel is red."),
-        ("choices", ["red", "blue"]),
-        ("history", [["Hello", "Hi"]]),
-    ],
+    [("context", "The wheel is red."), ("passage", "The wheel is red."),
+     ("choices", ["red", "blue"]), ("history", [["Hello", "Hi"]])],
 )
 @pytest.mark.parametrize(
     "row",
@@ -186,10 +146,8 @@ def test_gsm8k(tmp_path):
         {"question": "Which?", "chosen": "red", "rejected": "blue"},
         {
             "instruction": "Which?",
-            "completions": [
-                {"response": "red", "overall_score": 2},
-                {"response": "blue", "overall_score": 1},
-            ],
+            "completions": [{"response": "red", "overall_score": 2},
+                            {"response": "blue", "overall_score": 1}],
         },
     ],
 )
@@ -222,24 +180,10 @@ def test_rendering_a_call_of_the_calculator():
     tok = bpe.Tokenizer.train(["user assistant Half of 48? It is 24."], 280)
     parts = chats.gsm8k_parts("<<48/2=24>>It is 24.", Counter())
     ids, mask = sample.render([said("Half of 48?"), said(parts, "assistant")], tok)
-    spelled = [
-        ("<|im_start|>", 0),
-        ("user", 0),
-        ("<|im_sep|>", 0),
-        ("Half of 48?", 0),
-        ("<|im_end|>", 0),
-        ("<|im_start|>", 0),
-        ("assistant", 0),
-        ("<|im_sep|>", 0),
-        ("<|tool_start|>", 1),
-        ("48/2", 1),
-        ("<|tool_end|>", 1),
-        ("<|output_start|>", 0),
-        ("24", 0),
-        ("<|output_end|>", 0),
-        ("It is 24.", 1),
-        ("<|im_end|>", 1),
-    ]
+    spelled = [("<|im_start|>", 0), ("user", 0), ("<|im_sep|>", 0), ("Half of 48?", 0),
+               ("<|im_end|>", 0), ("<|im_start|>", 0), ("assistant", 0), ("<|im_sep|>", 0),
+               ("<|tool_start|>", 1), ("48/2", 1), ("<|tool_end|>", 1), ("<|output_start|>", 0),
+               ("24", 0), ("<|output_end|>", 0), ("It is 24.", 1), ("<|im_end|>", 1)]
     want = [(i, m) for text, m in spelled for i in tok.encode(text, allowed_special="all")]
     assert list(zip(ids, mask)) == want
 
@@ -249,38 +193,25 @@ def test_calls_of_the_calculator_in_every_spelling(tmp_path):
     want = [
         said("a"),
         assistant(
-            [
-                {"type": "tool", "text": "1+1"},
-                {"type": "output", "text": "2"},
-                {"type": "text", "text": "b"},
-            ]
+            [{"type": "tool", "text": "1+1"}, {"type": "output", "text": "2"},
+             {"type": "text", "text": "b"}]
         ),
     ]
     flat = {"name": "calculator", "arguments": {"expression": "1+1"}}
     rows = [
         {
-            "messages": [
-                said("a"),
-                assistant(None, function_call=flat),
-                {"role": "function", "name": "calculator", "content": "2"},
-                said("b", "assistant"),
-            ]
+            "messages": [said("a"), assistant(None, function_call=flat),
+                         {"role": "function", "name": "calculator", "content": "2"},
+                         said("b", "assistant")]
         },
         {
-            "conversations": [
-                {"from": "human", "value": "a"},
-                {"from": "function_call", "value": json.dumps(flat)},
-                {"from": "observation", "value": "2"},
-                {"from": "gpt", "value": "b"},
-            ]
+            "conversations": [{"from": "human", "value": "a"},
+                              {"from": "function_call", "value": json.dumps(flat)},
+                              {"from": "observation", "value": "2"}, {"from": "gpt", "value": "b"}]
         },
         {
-            "messages": [
-                said("a"),
-                assistant("", tool_calls=[flat]),
-                said([{"type": "text", "text": "2"}], "tool"),
-                said("b", "assistant"),
-            ]
+            "messages": [said("a"), assistant("", tool_calls=[flat]),
+                         said([{"type": "text", "text": "2"}], "tool"), said("b", "assistant")]
         },
         {"messages": want, "tools": [{"type": "function", "function": {"name": "calculator"}}]},
     ]
@@ -291,10 +222,8 @@ def test_results_come_in_any_order(tmp_path):
     """Each belongs to the call of its id; one of an id that nobody has is not guessed."""
 
     def call(name, expression):
-        return {
-            "id": name,
-            "function": {"name": "calculator", "arguments": {"expression": expression}},
-        }
+        return {"id": name,
+                "function": {"name": "calculator", "arguments": {"expression": expression}}}
 
     def result(name, text):
         return {"role": "tool", "tool_call_id": name, "content": text}

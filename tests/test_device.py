@@ -192,10 +192,8 @@ def test_train_on_a_gpu(tmp_path):
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
-    assert (
-        resume.checkpoint_identity(tmp_path / "gpu/trainer.safetensors")["device"]
-        == f"{gpu.name}, float32"
-    )
+    kept = resume.kept_settings(tmp_path / "gpu", {}, ("device",))
+    assert kept == {"device": f"{gpu.name}, float32"}
     assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (
         CFG.vocab_size,
         CFG.n_embd,
@@ -205,14 +203,14 @@ def test_train_on_a_gpu(tmp_path):
 
 
 def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    gpu, save = device.connect(), resume.save_checkpoint
+    gpu, save = device.connect(), resume.Stage.save_checkpoint
     run(tmp_path, "whole", gpu)
 
     def save_and_die(*args):
         save(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resume, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(resume.Stage, "save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "killed", gpu, save_every=3)
     monkeypatch.undo()
@@ -412,9 +410,9 @@ def test_rows_that_do_not_fit_are_refused():
         match=r"tokens: shape \(0, 20\), expected \(batch, positions\), one of each at least",
     ):
         training.add(*(a[:0] for a in batches[2]))
-    with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), the config says \(19, 32\)"):
+    with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), expected \(19, 32\)"):
         device.upload(params, replace(CFG, n_positions=19), False)
-    with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), the config says \(36, 32\)"):
+    with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), expected \(36, 32\)"):
         device.Training(params, train.AdamW(params), replace(CFG, vocab_size=36), 3, bf16=False)
 
 

@@ -1,4 +1,5 @@
 """web/elements.py: a page as elements and lines; the budgets."""
+
 import tracemalloc
 from collections import Counter
 
@@ -13,10 +14,15 @@ LONG = SENTENCE * 4
 
 
 def test_a_link_that_is_never_closed_ends_with_its_element():
-    assert main_text(f"<div><p><a href=/x>One</p><p>{LONG}</p><p>{LONG}</p></div>").endswith(LONG.strip() + "\n" + LONG.strip())
+    assert main_text(f"<div><p><a href=/x>One</p><p>{LONG}</p><p>{LONG}</p></div>").endswith(
+        LONG.strip() + "\n" + LONG.strip()
+    )
 
 
-@pytest.mark.parametrize("attributes", ["=" * 300_000, "a=b " * 100_000, "".join(f"a{i} " for i in range(100_000)) + "class"])
+@pytest.mark.parametrize(
+    "attributes",
+    ["=" * 300_000, "a=b " * 100_000, "".join(f"a{i} " for i in range(100_000)) + "class"],
+)
 def test_a_tag_of_many_attributes_in_little_memory(attributes):
     tracemalloc.start()
     main_text(f"<p>One<div {attributes}>two")
@@ -43,7 +49,12 @@ def test_budget_is_in_characters_and_elements(monkeypatch):
 
 
 def test_what_a_budget_cuts_is_counted(monkeypatch):
-    for limit, page in (("MAX_LINES", "<p>x" * 12), ("MAX_LINES", "<pre>" + "x\n" * 12), ("MAX_NODES", "<div>" * 12 + "x"), ("MAX_CHARS", "<p>" + "x" * 100)):
+    for limit, page in (
+        ("MAX_LINES", "<p>x" * 12),
+        ("MAX_LINES", "<pre>" + "x\n" * 12),
+        ("MAX_NODES", "<div>" * 12 + "x"),
+        ("MAX_CHARS", "<p>" + "x" * 100),
+    ):
         counts = Counter()
         extract.main_text(page, counts=counts)
         assert not counts

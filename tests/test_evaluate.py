@@ -118,7 +118,7 @@ def test_a_dream_follows_the_model_and_never_an_id_without_a_token():
     assert {evaluate.dream(params, cfg, tok, seed) for seed in range(5)} != {one}
 
 
-# --------------------------------------------------------------------------------------- the command
+# ------------------------------------------------------------------------------------ the command
 
 
 def test_from_the_command_line(tmp_path):

@@ -49,6 +49,22 @@ def test_a_stage_that_drops_too_much_is_found(monkeypatch, capsys):
     assert "lighthouse ended at pii, and should end at kept" in capsys.readouterr().out
 
 
+RULES = sorted(data.STAGES.keys() - {"extract", "minhash", "pii"})
+
+
+@pytest.mark.parametrize("stage", RULES)
+def test_a_new_rule_is_shown_and_hides_no_fault(stage, monkeypatch, capsys):
+    """A reason that data.py did not have. The pages go on to the stages that they are for."""
+    function = data.STAGES[stage]
+    monkeypatch.setitem(data.STAGES, stage, lambda doc, tools: function(doc, tools) or "too_dull")
+    assert data.main(["--check"]) == 0
+    assert f"new rule: {stage} drops http://a.com/lighthouse" in capsys.readouterr().out
+    monkeypatch.setitem(data.STAGES, stage, lambda doc, tools: function(doc, tools) or "list_ratio")
+    assert data.main(["--check"]) == 1
+    monkeypatch.setitem(data.STAGES, stage, lambda doc, tools: 1 / 0)
+    assert data.main(["--check"]) == 1
+
+
 @pytest.mark.parametrize("name, value, twin", [
     ("SHINGLE", 7, "minhash"),
     ("clusters", lambda signatures: range(len(signatures)), "clusters"),

@@ -58,8 +58,11 @@ def read(path):
     for name, shape, kind, offset in table:
         assert offset % keys["general.alignment"] == 0
         n = int(np.prod(shape))
-        tensors[name] = (dequantize(data[begin + offset:begin + offset + n // 32 * 34], shape) if kind == 8 else
-                         np.frombuffer(data, "<f4", n, begin + offset).reshape(shape))
+        first = begin + offset
+        if kind == 8:
+            tensors[name] = dequantize(data[first:first + n // 32 * 34], shape)
+        else:
+            tensors[name] = np.frombuffer(data, "<f4", n, first).reshape(shape)
     return keys, tensors
 
 
@@ -67,60 +70,73 @@ def test_what_was_written_is_read(tmp_path):
     path = tmp_path / "m.gguf"
     export.save(path, PARAMS, CFG, TOK)
     keys, tensors = read(path)
-    assert keys["general.architecture"] == "gpt2" and keys["gpt2.block_count"] == 2 and keys["gpt2.context_length"] == 48 and keys["tokenizer.ggml.pre"] == "qwen2"
-    assert len(keys["tokenizer.ggml.tokens"]) == CFG.vocab_size == len(keys["tokenizer.ggml.token_type"]) and len(set(keys["tokenizer.ggml.tokens"])) == CFG.vocab_size
-    assert keys["tokenizer.ggml.tokens"][TOK.encode_ordinary(" the")[0]] == "Ġthe" and keys["tokenizer.ggml.token_type"][-1] == 5
-    assert keys["tokenizer.ggml.token_type"][TOK.special_tokens["<|im_end|>"]] == 3 and keys["tokenizer.ggml.eos_token_id"] == TOK.special_tokens["<|im_end|>"]
-    assert not keys["tokenizer.ggml.add_bos_token"] and "im_sep" in keys["tokenizer.chat_template"]
-    export.save(tmp_path / "base.gguf", PARAMS, CFG, TOK, name="base")      # documents begin behind a token, and with the next one they end
+    end, ggml = TOK.special_tokens["<|im_end|>"], "tokenizer.ggml."
+    tokens, kinds = keys[ggml + "tokens"], keys[ggml + "token_type"]
+    assert keys["general.architecture"] == "gpt2" and keys[ggml + "pre"] == "qwen2"
+    assert keys["gpt2.block_count"] == 2 and keys["gpt2.context_length"] == 48
+    assert len(tokens) == len(set(tokens)) == len(kinds) == CFG.vocab_size
+    assert tokens[TOK.encode_ordinary(" the")[0]] == "Ġthe" and kinds[-1] == 5
+    assert kinds[end] == 3 and keys[ggml + "eos_token_id"] == end
+    assert not keys[ggml + "add_bos_token"] and "im_sep" in keys["tokenizer.chat_template"]
+    # documents begin behind a token, and with the next one they end
+    export.save(tmp_path / "base.gguf", PARAMS, CFG, TOK, name="base")
     base = read(tmp_path / "base.gguf")[0]
-    assert base["tokenizer.ggml.add_bos_token"] and base["tokenizer.ggml.bos_token_id"] == base["tokenizer.ggml.eos_token_id"] == TOK.eot_token
-    assert "tokenizer.chat_template" not in base
+    assert base[ggml + "add_bos_token"] and "tokenizer.chat_template" not in base
+    assert base[ggml + "bos_token_id"] == base[ggml + "eos_token_id"] == TOK.eot_token
     assert sum(t.size for t in tensors.values()) == sum(p.size for p in PARAMS.values())
     np.testing.assert_array_equal(tensors["token_embd.weight"], PARAMS["wte.weight"])
-    np.testing.assert_array_equal(tensors["blk.1.attn_qkv.weight"], PARAMS["h.1.attn.c_attn.weight"].T)
+    turned = PARAMS["h.1.attn.c_attn.weight"].T
+    np.testing.assert_array_equal(tensors["blk.1.attn_qkv.weight"], turned)
     np.testing.assert_array_equal(tensors["blk.0.ffn_norm.bias"], PARAMS["h.0.ln_2.bias"])
 
 
 def test_q8_0(tmp_path):
-    """Each number is off by half a step of its block at most, and by what float16 makes of the step; blocks of zeros are zeros."""
+    """Each number is off by half a step of its block, and by what float16 makes of the step."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 64)).astype(np.float32) * rng.choice([1e-3, 1, 50], (40, 1))
     x[3] = 0
     back = dequantize(export.quantize(x), x.shape)
     step = np.abs(x.reshape(40, 2, 32)).max(-1, keepdims=True) / 127
-    assert (np.abs(back - x).reshape(40, 2, 32) <= 0.5 * step * 1.001 + 127 * np.maximum(step * 2.0 ** -11, 2.0 ** -25)).all() and not back[3].any()
+    rounded = 127 * np.maximum(step * 2.0 ** -11, 2.0 ** -25)
+    off = np.abs(back - x).reshape(40, 2, 32)
+    assert (off <= 0.5 * step * 1.001 + rounded).all() and not back[3].any()
     export.save(tmp_path / "a", PARAMS, CFG, TOK)
     export.save(tmp_path / "b", PARAMS, CFG, TOK, "q8_0")
     (_, a), (_, b) = read(tmp_path / "a"), read(tmp_path / "b")
     changed = {k for k in a if not np.array_equal(a[k], b[k])}
-    assert "position_embd.weight" not in changed and "token_embd.weight" in changed and all(a[k].ndim == 2 for k in changed)
+    assert "position_embd.weight" not in changed and "token_embd.weight" in changed
+    assert all(a[k].ndim == 2 for k in changed)
     assert (tmp_path / "b").stat().st_size < 0.6 * (tmp_path / "a").stat().st_size
 
 
 def test_from_the_command_line(tmp_path):
     gpt.save(tmp_path / "run/sft", PARAMS, CFG)
     TOK.save(tmp_path / "run/sft/tokenizer.json")
-    done = run_script("sample.py", "export", "--run", tmp_path / "run", "--gguf", tmp_path / "m.gguf", "--type", "q8_0")
-    assert done.returncode == 0 and "as q8_0" in done.stdout and (tmp_path / "m.gguf").read_bytes()[:4] == b"GGUF", done.stderr
-    done = run_script("sample.py", "export", "--run", tmp_path / "run")
+    words, path = ["sample.py", "export", "--run", tmp_path / "run"], tmp_path / "m.gguf"
+    done = run_script(*words, "--gguf", path, "--type", "q8_0")
+    assert done.returncode == 0 and "as q8_0" in done.stdout, done.stderr
+    assert path.read_bytes()[:4] == b"GGUF"
+    done = run_script(*words)
     assert done.returncode == 1 and "python sample.py export --gguf FILE" in done.stderr
 
 
 def test_a_pattern_of_ones_own_is_refused(tmp_path):
     with pytest.raises(ValueError, match="none that llama.cpp knows"):
-        export.save(tmp_path / "m.gguf", PARAMS, CFG, bpe.Tokenizer(TOK.ranks, r"\S+|\s+", TOK.special_tokens))
+        own = bpe.Tokenizer(TOK.ranks, r"\S+|\s+", TOK.special_tokens)
+        export.save(tmp_path / "m.gguf", PARAMS, CFG, own)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="expected f32 or q8_0"):
         export.save(tmp_path / "m.gguf", PARAMS, CFG, TOK, "q4")
 
 
 def test_added_words(tmp_path):
-    """Words that are text are USER_DEFINED, and no control tokens; what GGUF cannot say of them is refused."""
-    with_word = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"lighthouse": TOK.n_vocab})
+    """Words that are text are USER_DEFINED; what GGUF cannot say of them is refused."""
+    n, parts = TOK.n_vocab, (TOK.ranks, TOK.pattern, TOK.special_tokens)
+    with_word = bpe.Tokenizer(*parts, words={"lighthouse": n})
     export.save(tmp_path / "m.gguf", PARAMS, CFG, with_word)
     keys = read(tmp_path / "m.gguf")[0]
-    assert keys["tokenizer.ggml.tokens"][TOK.n_vocab] == "lighthouse" and keys["tokenizer.ggml.token_type"][TOK.n_vocab - 1:TOK.n_vocab + 2] == [3, 4, 5]
-    wide = bpe.Tokenizer(TOK.ranks, TOK.pattern, TOK.special_tokens, words={"x": TOK.n_vocab}, flags={"x": Flags(lstrip=True)})
+    assert keys["tokenizer.ggml.tokens"][n] == "lighthouse"
+    assert keys["tokenizer.ggml.token_type"][n - 1:n + 2] == [3, 4, 5]
+    wide = bpe.Tokenizer(*parts, words={"x": n}, flags={"x": Flags(lstrip=True)})
     with pytest.raises(ValueError, match="the token 'x' takes white space along"):
         export.save(tmp_path / "m.gguf", PARAMS, CFG, wide)

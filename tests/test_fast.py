@@ -344,7 +344,7 @@ def test_float32_stays_float32():
     assert fast.decode(params, cfg, tokens, cache).dtype == np.float32
 
 
-@in_blocks_and_threads
+@in_blocks
 def test_two_unequal_parts_add_up_to_the_whole_batch():
     cfg, params = tiny()
     tokens, targets = batch(cfg, 5, 7)
@@ -360,7 +360,7 @@ def test_two_unequal_parts_add_up_to_the_whole_batch():
         np.testing.assert_allclose(parts[0][1][k] + parts[1][1][k], grads[k], rtol=1e-9, atol=1e-12)
 
 
-@in_blocks_and_threads
+@in_blocks
 def test_recomputing_activations_changes_no_bit():
     cfg = gpt.Config(50, 20, 32, 3, 2)
     params = gpt.init(cfg, 0)
@@ -391,7 +391,7 @@ def test_memory_comes_back_with_the_last_reference(monkeypatch):
         gc.enable()
 
 
-@in_blocks_and_threads
+@in_blocks
 @pytest.mark.parametrize("recompute", [False, True])
 def test_what_grads_and_arena_held_before_does_not_matter(recompute):
     cfg, params = tiny()
@@ -417,7 +417,7 @@ def test_what_grads_and_arena_held_before_does_not_matter(recompute):
             np.testing.assert_allclose(grads[k], (i + 1) * want[k], rtol=1e-9, atol=1e-12)
 
 
-@in_blocks_and_threads
+@in_blocks
 def test_the_arena_is_as_large_as_planned_and_serves_other_shapes():
     cfg = gpt.Config(50, 20, 32, 3, 2)
     params, arena = gpt.init(cfg, 0), cores.Arena()
@@ -431,10 +431,7 @@ def test_the_arena_is_as_large_as_planned_and_serves_other_shapes():
             assert got[0] == want[0] and all(np.array_equal(got[1][k], want[1][k]) for k in params)
             if (B, T) == (5, 20):
                 plan = fast.memory_plan(cfg, B, T, recompute)
-                assert (
-                    arena.memory.nbytes
-                    == plan["activations"] + plan["logits"] + plan["gradients"] - plan["parameters"]
-                )
+                assert arena.memory.nbytes == plan["activations"] + plan["logits"]
     assert (
         fast.memory_plan(cfg, 5, 20, True)["activations"]
         < 0.6 * fast.memory_plan(cfg, 5, 20, False)["activations"]
@@ -460,7 +457,7 @@ def test_rows_that_pad_the_vocabulary_change_nothing():
     np.testing.assert_array_equal(*one)
 
 
-@in_blocks_and_threads
+@in_blocks
 def test_same_input_same_bits():
     cfg = gpt.Config(50, 40, 32, 2, 2)
     params = gpt.init(cfg, 0)
@@ -596,11 +593,6 @@ def test_adding_to_nothing_is_refused():
         fast.loss_and_grads(**call, add=True)
     with pytest.raises(ValueError, match="add needs grads"):
         fast.hidden_and_grads(params, cfg, call["tokens"], quadratic, add=True)
-    x, w, b, dy = randn(4, 3), randn(3), randn(3), randn(4, 3)
-    with pytest.raises(ValueError, match="layernorm_backward: add needs out"):
-        operations.layernorm_backward(dy, operations.layernorm_forward(x, w, b)[1], add=True)
-    with pytest.raises(ValueError, match="linear_backward: add needs out"):
-        operations.linear_backward(dy, x, randn(3, 3), add=True)
 
 
 def test_tensors_beside_the_models_get_no_garbage():
@@ -677,7 +669,7 @@ def test_a_patched_attention_gives_the_same_gradients_with_recompute(monkeypatch
             lambda y, grads, p: (0.0, y, np.ones(12)),
             r"head: dwte: shape \(12,\), expected \(13, 12\)",
         ),
-        (lambda y, grads, p: (0.0, y, grads["wte.weight"]), "head: dwte: out shares memory"),
+        (lambda y, grads, p: (0.0, y, grads["wte.weight"]), "head: dwte shares memory"),
     ],
 )
 def test_what_a_head_returns_is_checked(head, message):
@@ -721,15 +713,11 @@ def test_an_arena_has_one_user_at_a_time():
     )  # free again after the errors
 
 
-def test_remembered_arrays_cannot_be_written_to_and_follow_the_constants(monkeypatch):
+def test_the_mask_cannot_be_written_to_and_logits_follow_the_constant(monkeypatch):
     cfg, _ = tiny()
-    shapes = fast.step_shapes(cfg, 3, 7, 1)
-    with pytest.raises(TypeError):
-        shapes["x"] = (1,)
+    shapes = fast.step_shapes(cfg, 3, 7)
     with pytest.raises(ValueError, match="read-only"):
         operations.causal_mask(4, np.dtype(np.float64))[0, 0] = 1.0
     assert shapes["logits"] == (21, 13)
     monkeypatch.setattr(fast, "LOGIT_FLOATS", 5 * 13)
-    assert fast.step_shapes(cfg, 3, 7, 1)["logits"] == (5, 13)
-    with pytest.raises(ValueError, match="threads: 0"):
-        fast.memory_plan(cfg, 3, 7, threads=0)
+    assert fast.step_shapes(cfg, 3, 7)["logits"] == (5, 13)

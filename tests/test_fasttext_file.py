@@ -14,7 +14,8 @@ def test_version_11_has_no_ngrams(tmp_path):
     data, emb, out = model_bytes(version=11)
     (tmp_path / "m.bin").write_bytes(data)
     got = language.load(tmp_path / "m.bin").predict_proba(["the cat"])
-    np.testing.assert_allclose(got[0], plain_scores([1, 0], emb, out, classifier.SOFTMAX), rtol=2e-5)
+    expected = plain_scores([1, 0], emb, out, classifier.SOFTMAX)
+    np.testing.assert_allclose(got[0], expected, rtol=2e-5)
 
 
 def test_malformed_files(tmp_path):
@@ -62,5 +63,5 @@ def test_lid_176(shared):
     assert len(model.labels) == 176
     labels, scores = model.predict(ENGLISH[:4] + list(OTHERS.values()))
     assert labels == ["en"] * 4 + list(OTHERS) and scores.min() > 0.3
-    proba = model.predict_proba(ENGLISH)        # the tree's leaves share out 1, give or take 1e-5 a step
+    proba = model.predict_proba(ENGLISH)        # the leaves share out 1, but for 1e-5 a step
     np.testing.assert_allclose(proba.sum(1), 1, atol=0.05)

@@ -4,6 +4,7 @@ import json
 
 from model import fast
 from model import adamw
+from model import cores
 from model import parallel
 import golden
 import numpy as np
@@ -74,7 +75,7 @@ def test_logits_of_decode(monkeypatch, dtype, large):
 def test_losses_and_gradients(dtype, name):
     params, batch, want = weights(dtype), golden.batches()[name], GOLDEN["batches"][name]
     arguments = params, golden.CFG, batch.tokens, batch.targets, batch.weights
-    loss, grads = fast.loss_and_grads(*arguments, temperature=batch.temperature, threads=3)
+    loss, grads = fast.loss_and_grads(*arguments, temperature=batch.temperature)
     alone, _ = fast.loss_and_grads(*arguments, temperature=batch.temperature, want_grads=False)
     assert loss == pytest.approx(want["loss"], rel=tolerance(dtype))
     assert alone == pytest.approx(want["loss"], rel=tolerance(dtype))
@@ -85,7 +86,7 @@ def test_losses_and_gradients(dtype, name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ten_steps(monkeypatch, dtype, AdamW, n_processes):
     """Rows come in two parts, as where memory is short; then clipping, schedule, AdamW."""
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: n_processes)
+    monkeypatch.setattr(cores, "N_THREADS", n_processes)
     recipe, params = golden.RECIPE, weights(dtype)
     betas = recipe.beta1, recipe.beta2
     optimizer = AdamW(params, *betas, weight_decay=recipe.weight_decay)

@@ -33,7 +33,6 @@ PAIRS = [
     (gpt.cross_entropy_backward, operations.cross_entropy_backward),
     (gpt.block_forward, walk.block_forward),
     (gpt.block_backward, walk.block_backward),
-    (gpt.trunk_forward, walk.trunk_forward),
     (gpt.forward, fast.forward),
     (gpt.token_losses, fast.token_losses),
     (gpt.loss_and_grads, fast.loss_and_grads),

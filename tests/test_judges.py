@@ -10,6 +10,7 @@ import pytest
 import align
 import gpt
 from chat import judges
+from model import cores
 from model import parallel
 from conftest import check_grad
 from test_align import CFG as TINY, TOK, run  # noqa: F401  a fixture
@@ -18,7 +19,7 @@ from test_stages import CFG, RNG, model
 
 def test_the_gradient_of_a_reward_model(monkeypatch):
     """Rows of unequal length, in two parts, after a step whose gradient must not be left."""
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
+    monkeypatch.setattr(cores, "N_THREADS", 1)
     params = {**model(), "score.weight": RNG.standard_normal(8)}
     rows = [RNG.integers(0, 13, n).tolist() for n in (9, 3, 5, 1, 7)]
     c = RNG.standard_normal(5)
@@ -46,26 +47,11 @@ def test_the_gradient_of_a_reward_model(monkeypatch):
 
 def test_a_reward_model_of_a_shorter_context(run):
     """It must be able to read the longest reply that may come."""
-    align.main(["reward", "--run", str(run), "--steps", "2", "--batch", "4", "--start", "base"])
+    align.main(f"reward --run {run} --steps 2 --batch 4 --start base".split())
     cfg = dataclasses.replace(TINY, n_positions=64)
     gpt.save(run / "base", gpt.init(cfg, 0), cfg)
-    args = [
-        "rl",
-        "--run",
-        str(run),
-        "--start",
-        "base",
-        "--reward",
-        "model",
-        "--steps",
-        "1",
-        "--group",
-        "2",
-        "--prompts",
-        "2",
-        "--batch",
-        "0",
-    ]
+    args = f"rl --run {run} --start base --reward model --steps 1 --group 2 --prompts 2".split()
+    args += ["--batch", "0"]
     with pytest.raises(
         ValueError,
         match="reward: reads 48 tokens, and a question with its reply may have 64; "
@@ -76,17 +62,13 @@ def test_a_reward_model_of_a_shorter_context(run):
 
 
 def test_a_reward_is_read_at_the_last_id():
-    """Padding says nothing, a conversation that is too long is refused, and files keep all of it.
-    """
+    """Padding says nothing, and a conversation that is too long is refused."""
     params = {**gpt.init(TINY, 0), "score.weight": np.random.default_rng(1).standard_normal(32)}
     judge = judges.Judge(params, TINY, TOK, 0.5)
     together = judges.score(judge, [[1] * 48, [1], [1, 2]], batch=2)
     alone = [judges.score(judge, [ids])[0] for ids in ([1] * 48, [1], [1, 2])]
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    with pytest.raises(
-        ValueError,
-        match="a conversation of 49 tokens does not fit the reward model's context of 48",
-    ):
+    with pytest.raises(ValueError, match="49 positions, the model.s context is 48"):
         judges.score(judge, [[1] * 48, [1] * 49])
 
 

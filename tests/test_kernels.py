@@ -1,5 +1,6 @@
-"""kernels/: every kernel against gpt.py's NumPy operation in float64, on a GPU where there is one,
-else on the CPU."""
+"""kernels/: every kernel against its NumPy operation in float64, on a GPU if there is one, else on
+the CPU.
+"""
 
 import os
 import subprocess
@@ -15,17 +16,14 @@ try:
 
     cp.cuda.runtime.getDeviceCount()
     ON_GPU = True
-except (
-    Exception
-):  # no CuPy, no driver, no device: whatever it is, the stand-in runs the same kernels
-    if os.environ.get("LONGHAND_GPU"):  # make gpu: then it is the GPU that is to be tested
+except Exception:       # no CuPy, no driver, no device: the stand-in runs the same kernels
+    if os.environ.get("LONGHAND_GPU"):      # `make gpu` is to test the GPU
         raise
     import cupy_cpu as cp
 
     if cp.MISSING:
-        pytest.skip(
-            f"no GPU, and the CPU that plays one needs {cp.MISSING}", allow_module_level=True
-        )
+        pytest.skip(f"no GPU, and the CPU that plays one needs {cp.MISSING}",
+                    allow_module_level=True)
     sys.modules["cupy"] = cp
     ON_GPU = False
 
@@ -35,10 +33,8 @@ import kernels
 from kernels import launching
 
 RNG = np.random.default_rng(0)  # a new one for each test, so that it draws the same if run alone
-TOLERANCE = {
-    "float32": 2e-5,
-    "bf16": 2e-2,
-}  # of the largest number of the result: some roundings of 2^-24, of 2^-9
+# Of the largest number of the result: some roundings of 2^-24, of 2^-9.
+TOLERANCE = {"float32": 2e-5, "bf16": 2e-2}
 DTYPES = list(TOLERANCE)
 SIZES = [(1, 1), (1, 31), (31, 33), (33, 8), (257, 40), (5, 257), (7, 1032)]
 
@@ -74,8 +70,7 @@ def same(got, want, dtype, what=""):
     assert got.shape == want.shape, what
     error = np.abs(got - want).max() if want.size else 0.0
     assert error <= TOLERANCE[dtype] * max(np.abs(want).max(), 1e-3), (
-        f"{what}: off by {error:.2e}, the largest is {np.abs(want).max():.2e}"
-    )
+        f"{what}: off by {error:.2e}, the largest is {np.abs(want).max():.2e}")
 
 
 def randn(*shape):
@@ -87,8 +82,7 @@ def randn(*shape):
 @pytest.mark.parametrize("fused", [False, True])
 def test_layernorm(N, C, dtype, fused):
     (x, x64), (w, w64), (b, b64), (dy, dy64), (plus, plus64) = (
-        device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C), (N, C))
-    )
+        device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C), (N, C)))
     y, cache = kernels.layernorm_forward(x, w, b, plus=plus if fused else None)
     if fused:
         x64 = x64 + plus64
@@ -102,13 +96,8 @@ def test_layernorm(N, C, dtype, fused):
     want = operations.layernorm_backward(dy64, (n64, rstd64, w64), plus64 if fused else None)
     for what, a, a64 in zip(("dx", "dw", "db"), got, want):
         same(a, a64, dtype, what)
-    again = kernels.layernorm_backward(
-        dy,
-        cache,
-        plus=plus if fused else None,
-        out=tuple(map(cp.array, map(cp.asnumpy, got))),
-        add=True,
-    )
+    again = kernels.layernorm_backward(dy, cache, plus=plus if fused else None,
+                                       out=tuple(map(cp.array, map(cp.asnumpy, got))), add=True)
     same(again[1], 2 * want[1], dtype, "dw added")
     assert got[1].dtype == got[2].dtype == np.float32  # gradients of parameters
 
@@ -139,8 +128,7 @@ def test_embedding(N, C, dtype):
     V, P = 11, 300
     tokens, positions = RNG.integers(0, V, N).astype(np.int32), (np.arange(N) % P).astype(np.int32)
     (wte, wte64), (wpe, wpe64), (dx, dx64) = (
-        device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C))
-    )
+        device(randn(*s), dtype) for s in ((V, C), (P, C), (N, C)))
     dtable, dtable64 = device(randn(V, C), "float32")
     x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(positions), wte, wpe)
     same(x, operations.embedding_forward(tokens, positions, wte64, wpe64), dtype, "x")
@@ -153,41 +141,21 @@ def test_embedding(N, C, dtype):
     dwpe64[: N // B] += dx64.reshape(B, N // B, C).sum(0)
     same(dwpe, dwpe64, dtype, "dwpe")
     kernels.position_backward(dx, B, dwpe, add=False)
-    same(
-        dwpe,
-        np.concatenate([dx64.reshape(B, N // B, C).sum(0), np.zeros((2, C))]),
-        dtype,
-        "dwpe not added",
-    )
+    same(dwpe, np.concatenate([dx64.reshape(B, N // B, C).sum(0), np.zeros((2, C))]), dtype,
+         "dwpe not added")
 
 
-@pytest.mark.parametrize(
-    "dtype, B, T, NH, HS",
-    [
-        ("float32", 1, 1, 1, 1),
-        ("float32", 2, 33, 3, 5),
-        ("float32", 1, 70, 2, 64),
-        ("float32", 1, 9, 1, 256),
-        ("bf16", 2, 33, 2, 16),
-        ("bf16", 1, 1, 1, 32),
-        ("bf16", 1, 150, 2, 32),
-        ("bf16", 1, 1, 1, 64),
-        ("bf16", 1, 127, 1, 64),
-        ("bf16", 1, 128, 1, 64),
-        ("bf16", 1, 257, 1, 64),
-        ("bf16", 2, 70, 1, 128),
-        ("bf16", 2, 63, 1, 64),
-        ("bf16", 1, 64, 2, 64),
-        ("bf16", 1, 65, 1, 64),
-        ("bf16", 1, 150, 1, 64),
-        ("bf16", 1, 129, 1, 128),
-    ],
-)
+@pytest.mark.parametrize("dtype, B, T, NH, HS",
+                         [("float32", 1, 1, 1, 1), ("float32", 2, 33, 3, 5),
+                          ("float32", 1, 70, 2, 64), ("float32", 1, 9, 1, 256),
+                          ("bf16", 2, 33, 2, 16), ("bf16", 1, 1, 1, 32), ("bf16", 1, 150, 2, 32),
+                          ("bf16", 1, 1, 1, 64), ("bf16", 1, 127, 1, 64), ("bf16", 1, 128, 1, 64),
+                          ("bf16", 1, 257, 1, 64), ("bf16", 2, 70, 1, 128), ("bf16", 2, 63, 1, 64),
+                          ("bf16", 1, 64, 2, 64), ("bf16", 1, 65, 1, 64), ("bf16", 1, 150, 1, 64),
+                          ("bf16", 1, 129, 1, 128)])
 def test_attention(dtype, B, T, NH, HS):
-    (qkv, qkv64), (do, do64) = (
-        device(randn(B, T, 3 * NH * HS), dtype),
-        device(randn(B, T, NH * HS), dtype),
-    )
+    (qkv, qkv64), (do, do64) = (device(randn(B, T, 3 * NH * HS), dtype),
+                                device(randn(B, T, NH * HS), dtype))
     o, cache = kernels.attention_forward(qkv, NH)
     want, want_cache = operations.attention_forward(qkv64, NH)
     same(o, want, dtype, "o")
@@ -198,30 +166,18 @@ def test_attention(dtype, B, T, NH, HS):
     for i, what in enumerate(("dq", "dk", "dv")):  # each against its own largest number
         error, most = np.abs(got[:, :, i] - want[:, :, i]).max(), np.abs(want[:, :, i]).max()
         assert error <= TOLERANCE[dtype] * max(most, 1e-2), (
-            f"{what}: off by {error:.2e}, the largest is {most:.2e}"
-        )
+            f"{what}: off by {error:.2e}, the largest is {most:.2e}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "B, T, NH, S, HS",
-    [
-        (1, 1, 1, 1, 1),
-        (3, 1, 2, 9, 5),
-        (2, 4, 3, 40, 32),
-        (2, 1, 1, 70, 64),
-        (1, 3, 2, 33, 128),
-        (1, 1, 1, 20, 256),
-    ],
-)
+@pytest.mark.parametrize("B, T, NH, S, HS",
+                         [(1, 1, 1, 1, 1), (3, 1, 2, 9, 5), (2, 4, 3, 40, 32), (2, 1, 1, 70, 64),
+                          (1, 3, 2, 33, 128), (1, 1, 1, 20, 256)])
 def test_decode_attention(B, T, NH, S, HS, dtype):
     (qkv, qkv64), (k, k64), (v, v64) = (
-        device(randn(*s), dtype) for s in ((B, T, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS))
-    )
-    length, n_new = (
-        RNG.integers(0, S - T + 1, B).astype(np.int32),
-        RNG.integers(1, T + 1, B).astype(np.int32),
-    )
+        device(randn(*s), dtype) for s in ((B, T, 3 * NH * HS), (B, NH, S, HS), (B, NH, S, HS)))
+    length, n_new = (RNG.integers(0, S - T + 1, B).astype(np.int32),
+                     RNG.integers(1, T + 1, B).astype(np.int32))
     length[0], n_new[0] = S - T, T
     o = host(kernels.decode_attention(qkv, k, v, cp.asarray(length), cp.asarray(n_new)))
     q, k_new, v_new = qkv64.reshape(B, T, 3, NH, HS).transpose(2, 0, 1, 3, 4)
@@ -231,32 +187,22 @@ def test_decode_attention(B, T, NH, S, HS, dtype):
             k64[b, :, length[b] + t], v64[b, :, length[b] + t] = k_new[b, t], v_new[b, t]
             s = np.einsum("hd,hjd->hj", q[b, t], k64[b, :, seen]) / HS**0.5
             p = np.exp(s - s.max(-1, keepdims=True))
-            same(
-                cp.asarray(o[b, t]),
-                np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, seen]).ravel(),
-                dtype,
-                f"o of row {b}, {t}",
-            )
-    np.testing.assert_array_equal(
-        host(k), k64.astype(np.float32)
-    )  # the cache has the new keys and nothing else is changed
+            same(cp.asarray(o[b, t]),
+                 np.einsum("hj,hjd->hd", p / p.sum(-1, keepdims=True), v64[b, :, seen]).ravel(),
+                 dtype, f"o of row {b}, {t}")
+    # The cache has the new keys, and nothing else is changed.
+    np.testing.assert_array_equal(host(k), k64.astype(np.float32))
     np.testing.assert_array_equal(host(v), v64.astype(np.float32))
     rows = RNG.integers(0, B * T, 3).astype(np.int32)
-    np.testing.assert_array_equal(
-        host(
-            kernels.take_rows(
-                qkv.reshape(B * T, -1), cp.asarray(rows), cp.empty((3, 3 * NH * HS), qkv.dtype)
-            )
-        ),
-        qkv64.reshape(B * T, -1)[rows].astype(np.float32),
-    )
+    np.testing.assert_array_equal(host(kernels.take_rows(qkv.reshape(B * T, -1), cp.asarray(rows),
+                                                         cp.empty((3, 3 * NH * HS), qkv.dtype))),
+                                  qkv64.reshape(B * T, -1)[rows].astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "N, V, stride",
-    [(1, 1, 1), (3, 31, 31), (5, 65, 65), (33, 257, 264), (4, 1000, 1000), (2, 9001, 9008)],
-)
+@pytest.mark.parametrize("N, V, stride",
+                         [(1, 1, 1), (3, 31, 31), (5, 65, 65), (33, 257, 264), (4, 1000, 1000),
+                          (2, 9001, 9008)])
 def test_cross_entropy(N, V, stride, dtype):
     z, z64 = device(3 * randn(N, stride), dtype)
     targets, weights = RNG.integers(0, V, N).astype(np.int32), randn(N).astype(np.float32)
@@ -265,25 +211,16 @@ def test_cross_entropy(N, V, stride, dtype):
     want, cache = operations.cross_entropy_forward(z64[:, :V].copy(), targets)
     same(nll, want, "float32", "nll")  # from logits as they are: only the sum is rounded
     np.testing.assert_array_equal(host(z), before)
-    same(
-        kernels.cross_entropy(z, cp.asarray(targets), cp.asarray(weights), n_vocab=V),
-        want,
-        "float32",
-        "nll again",
-    )
-    same(
-        cp.asarray(host(z)[:, :V]),
-        operations.cross_entropy_backward(weights.astype(np.float64), cache),
-        dtype,
-        "dz",
-    )
+    same(kernels.cross_entropy(z, cp.asarray(targets), cp.asarray(weights), n_vocab=V), want,
+         "float32", "nll again")
+    same(cp.asarray(host(z)[:, :V]),
+         operations.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
     assert not host(z)[:, V:].any()
     state = cp.zeros((3,), np.float32)
     for times in (1, 2):
         kernels.loss_sum(nll, cp.asarray(weights), state, add=times > 1)
-        np.testing.assert_allclose(
-            host(state), [times * (want * weights).sum(), 0, 0], rtol=1e-5, atol=1e-5
-        )
+        np.testing.assert_allclose(host(state), [times * (want * weights).sum(), 0, 0], rtol=1e-5,
+                                   atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -300,14 +237,7 @@ def test_bias(N, F, dtype):
 @pytest.mark.parametrize("n, n_decayed", [(1, 0), (33, 33), (5000, 1234)])
 def test_adamw_and_norm(n, n_decayed, dtype):
     (grads, g), lr, clip, b1, b2, eps, decay = (
-        device(randn(n), "float32"),
-        0.01,
-        0.5,
-        0.9,
-        0.95,
-        1e-8,
-        0.1,
-    )
+        device(randn(n), "float32"), 0.01, 0.5, 0.9, 0.95, 1e-8, 0.1)
     p, m, v = randn(n), 0.1 * randn(n), 0.1 * randn(n) ** 2
     master, dm, dv = (cp.asarray(a.astype(np.float32)) for a in (p, m, v))
     params = cp.zeros((n,), np.uint16) if dtype == "bf16" else None
@@ -319,20 +249,16 @@ def test_adamw_and_norm(n, n_decayed, dtype):
     kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
     g = g * min(1.0, clip / norm)
     m, v = m + (1 - b1) * (g - m), v + (1 - b2) * (g * g - v)
-    p = p - lr * (
-        m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps) + decay * p * (np.arange(n) < n_decayed)
-    )
+    p = p - lr * (m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+                  + decay * p * (np.arange(n) < n_decayed))
     for what, a, want in (("m", dm, m), ("v", dv, v), ("master", master, p)):
         same(a, want, "float32", what)
     if params is not None:
         np.testing.assert_array_equal(cp.asnumpy(params), bits_of(host(master)))
     kept, bad = host(master).copy(), host(grads).copy()
     bad[n // 2] = np.nan
-    for loss, values in (
-        (2.5, bad),
-        (np.nan, host(grads)),
-        (np.inf, host(grads)),
-    ):  # a step that would spoil everything is not taken
+    # A step that would spoil everything is not taken.
+    for loss, values in ((2.5, bad), (np.nan, host(grads)), (np.inf, host(grads))):
         state.set(np.array([loss, 0.0, 1.0], np.float32))
         kernels.grad_norm(cp.asarray(values), clip, state)
         kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
@@ -346,17 +272,15 @@ def test_linear(N, C, F, backend, dtype, monkeypatch):
     if backend == "gemmEx":
         monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
     (x, x64), (w, w64), (b, b64), (dy, dy64) = (
-        device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (N, F))
-    )
+        device(randn(*s), dtype) for s in ((N, C), (C, F), (F,), (N, F)))
     same(kernels.linear_forward(x, w, b), x64 @ w64 + b64, dtype, "y")
     want, x_before = operations.linear_backward(dy64, x64, w64), host(x).copy()
     got = kernels.linear_backward(dy, x, w)
     for what, a, a64 in zip(("dx", "dw", "db"), got, want):
         same(a, a64, dtype if what == "dx" else "float32", what)
     np.testing.assert_array_equal(host(x), x_before)
-    again = kernels.linear_backward(
-        dy, x, w, out=(x, *got[1:]), add=True
-    )  # dx in the place of x, the others added up
+    # dx in the place of x, the others added up
+    again = kernels.linear_backward(dy, x, w, out=(x, *got[1:]), add=True)
     for what, a, a64, times in zip(("dx", "dw", "db"), again, want, (1, 2, 2)):
         same(a, times * a64, dtype if what == "dx" else "float32", what)
     with pytest.raises(ValueError, match="a product of"):
@@ -382,9 +306,8 @@ def test_conversion_rounds_to_the_nearest_even():
     y = kernels.to_bf16(cp.asarray(x))
     np.testing.assert_array_equal(cp.asnumpy(y), bits_of(x))
     np.testing.assert_array_equal(kernels.on_host(y), value_of(bits_of(x)))
-    assert np.isnan(
-        value_of(cp.asnumpy(kernels.to_bf16(cp.asarray(np.array([np.nan], np.float32)))))
-    )
+    not_a_number = kernels.to_bf16(cp.asarray(np.array([np.nan], np.float32)))
+    assert np.isnan(value_of(cp.asnumpy(not_a_number)))
 
 
 def test_what_a_launcher_refuses():
@@ -405,29 +328,18 @@ def test_what_a_launcher_refuses():
 @pytest.mark.parametrize("N, C", [(5, 31), (33, 40)])
 def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     (x, x64), (plus, plus64), (w, w64), (b, b64), (dy, dy64) = (
-        device(randn(*s), dtype) for s in ((N, C), (N, C), (C,), (C,), (N, C))
-    )
-    kind, empty = x.dtype, lambda *shape: cp.empty(shape, x.dtype)
-    run = lambda file, name, n, *args: launching.launch(
-        file, name, kind, launching.ceil_div(n, 64), 64, args
-    )  # noqa: E731
+        device(randn(*s), dtype) for s in ((N, C), (N, C), (C,), (C,), (N, C)))
     size = [np.int32(N), np.int32(C)]
 
+    def empty(*shape):
+        return cp.empty(shape, x.dtype)
+
+    def run(file, name, n, *args):
+        launching.launch(file, name, x.dtype, launching.ceil_div(n, 64), 64, *args)
+
     y, n, rstd, dx = empty(N, C), empty(N, C), cp.empty((N, 1), np.float32), empty(N, C)
-    run(
-        "layernorm.cu",
-        "layernorm_forward_v1",
-        N,
-        x,
-        plus,
-        w,
-        b,
-        y,
-        n,
-        rstd,
-        *size,
-        np.float32(1e-5),
-    )
+    run("layernorm.cu", "layernorm_forward_v1", N, x, plus, w, b, y, n, rstd, *size,
+        np.float32(1e-5))
     want, cache = operations.layernorm_forward(x64 + plus64, w64, b64)
     same(y, want, dtype, "y")
     run("layernorm.cu", "layernorm_backward_v1", N, dy, n, rstd, w, plus, dx, *size)
@@ -438,41 +350,18 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype):
     run("gelu.cu", "gelu_forward_v1", N * C, h, u, np.int64(N * C))
     same(u, operations.gelu_forward(h64[None])[0][0], dtype, "u")
 
-    tokens, (table, table64) = (
-        RNG.integers(0, 7, N).astype(np.int32),
-        device(randn(7, C), "float32"),
-    )
-    run(
-        "embedding.cu",
-        "embedding_backward_v1",
-        7 * C,
-        dy,
-        cp.asarray(tokens),
-        table,
-        np.int32(N),
-        np.int32(7),
-        np.int32(C),
-    )
+    tokens, (table, table64) = (RNG.integers(0, 7, N).astype(np.int32),
+                                device(randn(7, C), "float32"))
+    run("embedding.cu", "embedding_backward_v1", 7 * C, dy, cp.asarray(tokens), table, np.int32(N),
+        np.int32(7), np.int32(C))
     operations.embedding_backward(dy64, tokens, table64)
     same(table, table64, dtype, "table")
 
-    (z, z64), weights, nll = (
-        device(randn(N, C), dtype),
-        randn(N).astype(np.float32),
-        cp.empty((N,), np.float32),
-    )
+    (z, z64), weights, nll = (device(randn(N, C), dtype), randn(N).astype(np.float32),
+                              cp.empty((N,), np.float32))
     targets = RNG.integers(0, C, N).astype(np.int32)
-    run(
-        "cross_entropy.cu",
-        "cross_entropy_v1",
-        N,
-        z,
-        cp.asarray(targets),
-        cp.asarray(weights),
-        nll,
-        *size,
-        np.int32(C),
-    )
+    run("cross_entropy.cu", "cross_entropy_v1", N, z, cp.asarray(targets), cp.asarray(weights), nll,
+        *size, np.int32(C))
     want, cache = operations.cross_entropy_forward(z64.copy(), targets)
     same(nll, want, "float32", "nll")
     same(z, operations.cross_entropy_backward(weights.astype(np.float64), cache), dtype, "dz")
@@ -510,68 +399,48 @@ PRESETS = [name for name in gpt.PRESETS if name.startswith("gpt2")]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kilobytes, capability", GPUS)
-def test_what_needs_much_shared_memory_fits_every_gpu(
-    kilobytes, capability, dtype, a_gpu_with, capsys
-):
-    a_gpu_with(
-        MaxSharedMemoryPerBlockOptin=kilobytes << 10,
-        ComputeCapabilityMajor=capability[0],
-        ComputeCapabilityMinor=capability[1],
-    )
+def test_what_needs_much_shared_memory_fits_every_gpu(kilobytes, capability, dtype, a_gpu_with,
+                                                      capsys):
+    a_gpu_with(MaxSharedMemoryPerBlockOptin=kilobytes << 10, ComputeCapabilityMajor=capability[0],
+               ComputeCapabilityMinor=capability[1])
     if dtype == "bf16" and capability < (8, 0):
         with pytest.raises(
             ValueError,
             match="bfloat16 needs a GPU of compute capability 8.0, this one has 7.5; use float32",
         ):
             kernels.gelu_forward(device(randn(8), dtype)[0])
-        with pytest.raises(
-            ValueError, match="to_real: bfloat16 needs a GPU of compute capability 8.0"
-        ):
+        with pytest.raises(ValueError,
+                           match="to_real: bfloat16 needs a GPU of compute capability 8.0"):
             kernels.to_bf16(device(randn(8), "float32")[0])
         return
     for name in PRESETS:
         N, C = 9, gpt.PRESETS[name].n_embd
         (x, x64), (w, w64), (b, b64), (dy, dy64) = (
-            device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C))
-        )
+            device(randn(*s), dtype) for s in ((N, C), (C,), (C,), (N, C)))
         y, cache = kernels.layernorm_forward(x, w, b)
         same(y, operations.layernorm_forward(x64, w64, b64)[0], dtype, f"{name} y")
         n64, rstd64 = host(cache[0]).astype(np.float64), host(cache[1]).astype(np.float64)
-        for what, a, want in zip(
-            ("dx", "dw", "db"),
-            kernels.layernorm_backward(dy, cache),
-            operations.layernorm_backward(dy64, (n64, rstd64, w64)),
-        ):
+        for what, a, want in zip(("dx", "dw", "db"), kernels.layernorm_backward(dy, cache),
+                                 operations.layernorm_backward(dy64, (n64, rstd64, w64))):
             same(a, want, dtype, f"{name} {what}")
     for HS in (32, 64, 128):
-        (qkv, qkv64), (do, do64) = (
-            device(randn(1, 66, 3 * HS), dtype),
-            device(randn(1, 66, HS), dtype),
-        )
+        (qkv, qkv64), (do, do64) = (device(randn(1, 66, 3 * HS), dtype),
+                                    device(randn(1, 66, HS), dtype))
         o, cache = kernels.attention_forward(qkv, 1)
         want, want_cache = operations.attention_forward(qkv64, 1)
         same(o, want, dtype, f"o of heads of {HS}")
-        same(
-            kernels.attention_backward(do, cache, 1),
-            operations.attention_backward(do64, want_cache, 1),
-            dtype,
-            f"dqkv of heads of {HS}",
-        )
+        same(kernels.attention_backward(do, cache, 1),
+             operations.attention_backward(do64, want_cache, 1), dtype, f"dqkv of heads of {HS}")
     said = capsys.readouterr().err.splitlines()
     if kilobytes > 48 or dtype == "float32":  # all through tensor cores, or plain by nature
         assert not said
     else:
         assert [line.split()[1] for line in said] == [
-            "attention_backward_q",
-            "attention_backward_kv",
-            "attention_forward",
-            "attention_backward_q",
-            "attention_backward_kv",
-        ]
-        assert (
-            "without tensor cores, which is slow: heads of 64 take 65536 bytes of shared memory, "
-            "this GPU has 49152" in said[0]
-        )
+            "attention_backward_q", "attention_backward_kv", "attention_forward",
+            "attention_backward_q", "attention_backward_kv"]
+        why = ("without tensor cores, which is slow: heads of 64 take 65536 bytes of shared "
+               "memory, this GPU has 49152")
+        assert why in said[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -579,9 +448,8 @@ def test_what_needs_much_shared_memory_fits_every_gpu(
 def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     a_gpu_with(MaxSharedMemoryPerBlockOptin=48 << 10)
     C, V = gpt.PRESETS[name].n_embd, 50257
-    (h, h64), (dh, dh64), (b, b64) = (
-        device(randn(*s), dtype) for s in ((3, 4 * C), (3, 4 * C), (4 * C,))
-    )
+    (h, h64), (dh, dh64), (b, b64) = (device(randn(*s), dtype)
+                                      for s in ((3, 4 * C), (3, 4 * C), (4 * C,)))
     u, cache = kernels.gelu_forward(h)
     want, slope = operations.gelu_forward(h64)
     same(u, want, dtype, "u")
@@ -590,12 +458,10 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     same(kernels.bias_forward(h, b), h64 + b64, dtype, "h")
     tokens = np.array([5, 0, 5], np.int32)
     (wte, wte64), (wpe, wpe64), (dx, dx64) = (
-        device(randn(*s), dtype) for s in ((7, C), (3, C), (3, C))
-    )
+        device(randn(*s), dtype) for s in ((7, C), (3, C), (3, C)))
     dtable, dtable64 = device(randn(7, C), "float32")
-    x = kernels.embedding_forward(
-        cp.asarray(tokens), cp.asarray(np.arange(3, dtype=np.int32)), wte, wpe
-    )
+    x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(np.arange(3, dtype=np.int32)), wte,
+                                  wpe)
     same(x, wte64[tokens] + wpe64, dtype, "x")
     kernels.embedding_backward(dx, tuple(map(cp.asarray, kernels.look_ups(tokens))), dtable)
     operations.embedding_backward(dx64, tokens, dtable64)
@@ -603,25 +469,17 @@ def test_the_other_operations_need_what_every_gpu_has(name, dtype, a_gpu_with):
     kernels.position_backward(dx, 1, dtable, add=False)
     same(dtable, np.pad(dx64, ((0, 4), (0, 0))), dtype, "dwpe")
     z, z64 = device(3 * randn(1, 50304), dtype)
-    nll = kernels.cross_entropy(
-        z, cp.asarray(tokens[:1]), cp.asarray(np.ones(1, np.float32)), n_vocab=V
-    )
+    nll = kernels.cross_entropy(z, cp.asarray(tokens[:1]), cp.asarray(np.ones(1, np.float32)),
+                                n_vocab=V)
     want, cache = operations.cross_entropy_forward(z64[:, :V].copy(), tokens[:1])
     same(nll, want, "float32", "nll")
-    same(
-        cp.asarray(host(z)[:, :V]),
-        operations.cross_entropy_backward(np.ones(1), cache),
-        dtype,
-        "dz",
-    )
+    same(cp.asarray(host(z)[:, :V]), operations.cross_entropy_backward(np.ones(1), cache), dtype,
+         "dz")
     for HS in (32, 64, 128):
-        qkv, (k, v) = (
-            device(randn(1, 1, 3 * HS), dtype)[0],
-            (device(randn(1, 1, 40, HS), dtype)[0] for _ in "kv"),
-        )
-        o = kernels.decode_attention(
-            qkv, k, v, cp.asarray(np.array([39], np.int32)), cp.asarray(np.array([1], np.int32))
-        )
+        qkv, (k, v) = (device(randn(1, 1, 3 * HS), dtype)[0],
+                       (device(randn(1, 1, 40, HS), dtype)[0] for _ in "kv"))
+        o = kernels.decode_attention(qkv, k, v, cp.asarray(np.array([39], np.int32)),
+                                     cp.asarray(np.array([1], np.int32)))
         s = host(k)[0, 0].astype(np.float64) @ host(qkv)[0, 0, :HS] / HS**0.5
         p = np.exp(s - s.max())
         same(o, ((p / p.sum()) @ host(v)[0, 0])[None, None], dtype, "decode")
@@ -632,17 +490,14 @@ def test_what_a_gpu_cannot_do_is_refused_by_name(a_gpu_with):
     wide = zeros(1, 20000)
     cache = wide, zeros(1, 1), wide[0]
     a_gpu_with(MaxSharedMemoryPerBlockOptin=99 << 10)
-    with pytest.raises(
-        ValueError, match="does not fit the 101376 bytes of this GPU's shared memory"
-    ):
+    with pytest.raises(ValueError,
+                       match="does not fit the 101376 bytes of this GPU's shared memory"):
         kernels.layernorm_backward(wide, cache)
     with pytest.raises(
         ValueError,
         match="attention_forward_v1: 1000000 bytes of shared memory a block, this GPU has 101376",
     ):
-        launching.launch(
-            "attention.cu", "attention_forward_v1", np.float32, 1, 32, (), shared=1000000
-        )
+        launching.launch("attention.cu", "attention_forward_v1", np.float32, 1, 32, shared=1000000)
     with pytest.raises(
         ValueError,
         match=r"_v1: a grid of \(1, 1, 65536\) blocks, this GPU has \(2147483647, 65535, 65535\)",
@@ -654,14 +509,12 @@ def test_what_a_gpu_cannot_do_is_refused_by_name(a_gpu_with):
         kernels.checks.int32(1 << 31)
     assert kernels.checks.int32((1 << 31) - 1) == 2**31 - 1
     a_gpu_with(MaxThreadsPerBlock=512)
-    with pytest.raises(
-        ValueError, match="cross_entropy_v2: blocks of 1024 threads, this GPU has 512 at most"
-    ):
+    with pytest.raises(ValueError,
+                       match="cross_entropy_v2: blocks of 1024 threads, this GPU has 512 at most"):
         kernels.cross_entropy(zeros(1, 9000), cp.zeros((1,), np.int32))
     a_gpu_with(WarpSize=64)
-    with pytest.raises(
-        ValueError, match="this GPU's warps have 64 threads; the kernels are written for 32"
-    ):
+    with pytest.raises(ValueError,
+                       match="this GPU's warps have 64 threads; the kernels are written for 32"):
         kernels.gelu_forward(zeros(4))
 
 
@@ -677,11 +530,8 @@ class Field:
 
     def array(self, *shape, dtype=np.float32, at=None):
         begin = self.end if at is None else at
-        a = (
-            self.bytes[begin : begin + int(np.prod(shape)) * np.dtype(dtype).itemsize]
-            .view(dtype)
-            .reshape(shape)
-        )
+        a = (self.bytes[begin : begin + int(np.prod(shape)) * np.dtype(dtype).itemsize] .view(
+                 dtype) .reshape(shape))
         self.end = max(self.end, begin + -(-a.nbytes // 256) * 256)
         return a
 
@@ -694,145 +544,90 @@ def launches():
     f, N, C, B, T = Field(), 4, 8, 2, 3
     a, ints = f.array, lambda *shape: f.array(*shape, dtype=np.int32)  # noqa: E731
     k = kernels
-    yield (
-        "layernorm_forward",
-        dict(x=a(N, C), plus=a(N, C), w=a(C), b=a(C)),
-        dict(y=a(N, C), n=a(N, C), rstd=a(N, 1)),
-        {("y", "plus"), ("n", "plus"), ("y", "x"), ("n", "x")},
-        lambda x, plus, w, b, y, n, rstd: k.layernorm_forward(x, w, b, out=(y, n, rstd), plus=plus),
-    )
-    yield (
-        "layernorm_backward",
-        dict(dy=a(N, C), n=a(N, C), rstd=a(N, 1), w=a(C), plus=a(N, C)),
-        dict(dx=a(N, C), dw=a(C), db=a(C)),
-        {("dx", "dy"), ("dx", "n"), ("dx", "plus")},
-        lambda dy, n, rstd, w, plus, dx, dw, db: k.layernorm_backward(
-            dy, (n, rstd, w), plus, (dx, dw, db)
-        ),
-    )
-    yield (
-        "gelu_forward",
-        dict(x=a(N, C)),
-        dict(y=a(N, C)),
-        {("y", "x")},
-        lambda x, y: k.gelu_forward(x, out=(y, x)),
-    )
-    yield (
-        "gelu_backward",
-        dict(dy=a(N, C), x=a(N, C)),
-        dict(dx=a(N, C)),
-        {("dx", "dy"), ("dx", "x")},
-        lambda dy, x, dx: k.gelu_backward(dy, x, out=dx),
-    )
-    yield (
-        "embedding_forward",
-        dict(tokens=ints(N), positions=ints(N), wte=a(N, C), wpe=a(N, C)),
-        dict(x=a(N, C)),
-        set(),
-        lambda tokens, positions, wte, wpe, x: k.embedding_forward(
-            tokens, positions, wte, wpe, out=x
-        ),
-    )
-    yield (
-        "embedding_backward",
-        dict(dx=a(N, C), order=ints(N), starts=ints(N + 1), values=ints(N)),
-        dict(dtable=a(N, C)),
-        set(),
-        lambda dx, order, starts, values, dtable: k.embedding_backward(
-            dx, (order, starts, values), dtable
-        ),
-    )
-    yield (
-        "position_backward",
-        dict(dx=a(B * T, C)),
-        dict(dwpe=a(T, C)),
-        set(),
-        lambda dx, dwpe: k.position_backward(dx, B, dwpe),
-    )
-    yield (
-        "attention_forward",
-        dict(qkv=a(B, T, 3 * C)),
-        dict(o=a(B, T, C), lse=a(B, 1, T, 1)),
-        set(),
-        lambda qkv, o, lse: k.attention_forward(qkv, 1, (o, lse)),
-    )
-    yield (
-        "attention_backward",
-        dict(qkv=a(B, T, 3 * C), o=a(B, T, C), lse=a(B, 1, T, 1), do=a(B, T, C)),
-        dict(dqkv=a(B, T, 3 * C)),
-        set(),
-        lambda qkv, o, lse, do, dqkv: k.attention_backward(do, (qkv, o, lse), 1, out=dqkv),
-    )
-    yield (
-        "decode_attention",
-        dict(qkv=a(B, 1, 3 * C), length=ints(B), n_new=ints(B)),
-        dict(k_cache=a(B, 1, T, C), v_cache=a(B, 1, T, C), o=a(B, 1, C)),
-        set(),
-        lambda qkv, k_cache, v_cache, length, n_new, o: k.decode_attention(
-            qkv, k_cache, v_cache, length, n_new, out=o
-        ),
-    )
+    yield ("layernorm_forward", dict(x=a(N, C), plus=a(N, C), w=a(C), b=a(C)),
+           dict(y=a(N, C), n=a(N, C), rstd=a(N, 1)),
+           {("y", "plus"), ("n", "plus"), ("y", "x"), ("n", "x")},
+           lambda x, plus, w, b, y, n, rstd: k.layernorm_forward(
+               x, w, b, out=(y, n, rstd), plus=plus))
+    yield ("layernorm_backward", dict(dy=a(N, C), n=a(N, C), rstd=a(N, 1), w=a(C), plus=a(N, C)),
+           dict(dx=a(N, C), dw=a(C), db=a(C)), {("dx", "dy"), ("dx", "n"), ("dx", "plus")},
+           lambda dy, n, rstd, w, plus, dx, dw, db: k.layernorm_backward(
+               dy, (n, rstd, w), plus, (dx, dw, db)))
+    yield ("gelu_forward", dict(x=a(N, C)), dict(y=a(N, C)), {("y", "x")},
+           lambda x, y: k.gelu_forward(x, out=(y, x)))
+    yield ("gelu_backward", dict(dy=a(N, C), x=a(N, C)), dict(dx=a(N, C)),
+           {("dx", "dy"), ("dx", "x")}, lambda dy, x, dx: k.gelu_backward(dy, x, out=dx))
+    yield ("embedding_forward", dict(tokens=ints(N), positions=ints(N), wte=a(N, C), wpe=a(N, C)),
+           dict(x=a(N, C)), set(),
+           lambda tokens, positions, wte, wpe, x: k.embedding_forward(
+               tokens, positions, wte, wpe, out=x))
+    yield ("embedding_backward",
+           dict(dx=a(N, C), order=ints(N), starts=ints(N + 1), values=ints(N)),
+           dict(dtable=a(N, C)), set(),
+           lambda dx, order, starts, values, dtable: k.embedding_backward(
+               dx, (order, starts, values), dtable))
+    yield ("position_backward", dict(dx=a(B * T, C)), dict(dwpe=a(T, C)), set(),
+           lambda dx, dwpe: k.position_backward(dx, B, dwpe))
+    yield ("attention_forward", dict(qkv=a(B, T, 3 * C)), dict(o=a(B, T, C), lse=a(B, 1, T, 1)),
+           set(), lambda qkv, o, lse: k.attention_forward(qkv, 1, (o, lse)))
+    yield ("attention_backward",
+           dict(qkv=a(B, T, 3 * C), o=a(B, T, C), lse=a(B, 1, T, 1), do=a(B, T, C)),
+           dict(dqkv=a(B, T, 3 * C)), set(),
+           lambda qkv, o, lse, do, dqkv: k.attention_backward(do, (qkv, o, lse), 1, out=dqkv))
+    yield ("decode_attention", dict(qkv=a(B, 1, 3 * C), length=ints(B), n_new=ints(B)),
+           dict(k_cache=a(B, 1, T, C), v_cache=a(B, 1, T, C), o=a(B, 1, C)), set(),
+           lambda qkv, k_cache, v_cache, length, n_new, o: k.decode_attention(
+               qkv, k_cache, v_cache, length, n_new, out=o))
     yield ("take_rows", dict(x=a(N, C), rows=ints(2)), dict(out=a(2, C)), set(), k.take_rows)
-    yield (
-        "cross_entropy",
-        dict(targets=ints(N), weights=a(N)),
-        dict(logits=a(N, C), nll=a(N)),
-        set(),
-        lambda targets, weights, logits, nll: k.cross_entropy(logits, targets, weights, out=nll),
-    )
+    yield ("cross_entropy", dict(targets=ints(N), weights=a(N)), dict(logits=a(N, C), nll=a(N)),
+           set(),
+           lambda targets, weights, logits, nll: k.cross_entropy(logits, targets, weights, out=nll))
     yield ("loss_sum", dict(nll=a(N), weights=a(N)), dict(state=a(3)), set(), k.loss_sum)
     yield ("bias_forward", dict(b=a(C)), dict(y=a(N, C)), set(), lambda b, y: k.bias_forward(y, b))
-    yield (
-        "bias_backward",
-        dict(dy=a(N, C)),
-        dict(db=a(C)),
-        set(),
-        lambda dy, db: k.bias_backward(dy, out=db),
-    )
-    yield (
-        "matmul",
-        dict(x=a(N, C), w=a(C, C), bias=a(C)),
-        dict(out=a(N, C)),
-        set(),
-        lambda x, w, bias, out: k.matmul(x, w, out, bias=bias),
-    )
-    yield (
-        "linear_forward",
-        dict(x=a(N, C), w=a(C, C), b=a(C)),
-        dict(out=a(N, C)),
-        set(),
-        lambda x, w, b, out: k.linear_forward(x, w, b, out=out),
-    )
-    yield (
-        "linear_backward",
-        dict(dy=a(N, C), x=a(N, C), w=a(C, C)),
-        dict(dx=a(N, C), dw=a(C, C), db=a(C)),
-        {("dx", "x")},
-        lambda dy, x, w, dx, dw, db: k.linear_backward(dy, x, w, out=(dx, dw, db)),
-    )
-    yield (
-        "grad_norm",
-        dict(grads=a(C)),
-        dict(state=a(3)),
-        set(),
-        lambda grads, state: k.grad_norm(grads, 1.0, state),
-    )
-    yield (
-        "adamw",
-        dict(grads=a(C), state=a(3), rates=a(3)),
-        dict(master=a(C), m=a(C), v=a(C), params=f.array(C, dtype=np.uint16)),
-        set(),
-        lambda grads, state, rates, master, m, v, params: k.adamw(
-            grads, master, m, v, params, state, rates, 0, 0.9, 0.95, 1e-8, 0.1
-        ),
-    )
-    yield (
-        "to_bf16",
-        dict(x=a(N, C)),
-        dict(y=f.array(N, C, dtype=np.uint16)),
-        set(),
-        lambda x, y: k.to_bf16(x, out=y),
-    )
+    yield ("bias_backward", dict(dy=a(N, C)), dict(db=a(C)), set(),
+           lambda dy, db: k.bias_backward(dy, out=db))
+    yield ("matmul", dict(x=a(N, C), w=a(C, C), bias=a(C)), dict(out=a(N, C)), set(),
+           lambda x, w, bias, out: k.matmul(x, w, out, bias=bias))
+    yield ("linear_forward", dict(x=a(N, C), w=a(C, C), b=a(C)), dict(out=a(N, C)), set(),
+           lambda x, w, b, out: k.linear_forward(x, w, b, out=out))
+    yield ("linear_backward", dict(dy=a(N, C), x=a(N, C), w=a(C, C)),
+           dict(dx=a(N, C), dw=a(C, C), db=a(C)), {("dx", "x")},
+           lambda dy, x, w, dx, dw, db: k.linear_backward(dy, x, w, out=(dx, dw, db)))
+    yield ("grad_norm", dict(grads=a(C)), dict(state=a(3)), set(),
+           lambda grads, state: k.grad_norm(grads, 1.0, state))
+    yield ("adamw", dict(grads=a(C), state=a(3), rates=a(3)),
+           dict(master=a(C), m=a(C), v=a(C), params=f.array(C, dtype=np.uint16)), set(),
+           lambda grads, state, rates, master, m, v, params: k.adamw(
+               grads, master, m, v, params, state, rates, 0, 0.9, 0.95, 1e-8, 0.1))
+    yield ("to_bf16", dict(x=a(N, C)), dict(y=f.array(N, C, dtype=np.uint16)), set(),
+           lambda x, y: k.to_bf16(x, out=y))
+
+
+@pytest.mark.parametrize("name", [launch[0] for launch in launches()])
+def test_outputs_are_kept_from_what_is_still_needed(name):
+    _, inputs, outputs, allowed, call = next(launch for launch in launches() if launch[0] == name)
+    call(**inputs, **outputs)  # as they are they may stand
+    arrays, first = ({**inputs, **outputs},
+                     min(a.data.ptr for a in (*inputs.values(), *outputs.values())))
+    field = Field()
+    for out, a in outputs.items():
+        for what, other in arrays.items():
+            if what == out:
+                continue
+            for shift in {
+                0,
+                min(16, other.nbytes - 1) & -16,
+                other.nbytes - 1 & -16,
+            }:  # the very place, a part of it, its end
+                copies = {k: field.array(*v.shape, dtype=v.dtype, at=v.data.ptr - first) for k,
+                          v in arrays.items()}
+                copies[out] = field.array(*a.shape, dtype=a.dtype,
+                                          at=other.data.ptr - first + shift)
+                if (out, what) in allowed and shift == 0 and a.nbytes == other.nbytes:
+                    call(**copies)
+                    continue
+                with pytest.raises(ValueError, match="share memory"):
+                    call(**copies)
 
 
 @pytest.mark.parametrize("name", [launch[0] for launch in launches()])
@@ -893,46 +688,34 @@ def test_arrays_that_do_not_begin_at_16_bytes_are_refused():
     for dtype in (np.float32, np.uint16):
         flat = cp.zeros((100,), dtype)
         odd, even = flat[1:33], flat[:32]
-        for call in (
-            lambda: kernels.gelu_forward(odd),
-            lambda: kernels.gelu_backward(even, odd),
-            lambda: kernels.bias_backward(odd.reshape(2, 16)),
-            lambda: kernels.layernorm_forward(odd.reshape(2, 16), even[:16], even[:16]),
-            lambda: kernels.attention_forward(odd[:24].reshape(1, 1, 24), 1),
-        ):
-            with pytest.raises(
-                ValueError, match="does not begin at a multiple of 16 bytes; pass a copy"
-            ):
+        for call in (lambda: kernels.gelu_forward(odd), lambda: kernels.gelu_backward(even, odd),
+                     lambda: kernels.bias_backward(odd.reshape(2, 16)),
+                     lambda: kernels.layernorm_forward(odd.reshape(2, 16), even[:16], even[:16]),
+                     lambda: kernels.attention_forward(odd[:24].reshape(1, 1, 24), 1)):
+            with pytest.raises(ValueError,
+                               match="does not begin at a multiple of 16 bytes; pass a copy"):
                 call()
     with pytest.raises(ValueError, match="grads: it does not begin at a multiple of 16 bytes"):
         kernels.grad_norm(cp.zeros((9,), np.float32)[1:], 1.0, cp.zeros((3,), np.float32))
-    kernels.bias_backward(
-        cp.zeros((31,), np.float32)[1:].reshape(2, 15)
-    )  # rows that are no whole packs are read number by number
+    # Rows that are no whole packs are read number by number.
+    kernels.bias_backward(cp.zeros((31,), np.float32)[1:].reshape(2, 15))
 
 
 def test_in_the_place_of_an_input(dtype="float32"):
     (dy, dy64), (w, w64), (b, b64), (plus, plus64) = (
-        device(randn(*s), dtype) for s in ((5, 40), (40,), (40,), (5, 40))
-    )
+        device(randn(*s), dtype) for s in ((5, 40), (40,), (40,), (5, 40)))
     x, x64 = device(randn(5, 40), dtype)
     y, (n, rstd, _) = kernels.layernorm_forward(
-        x, w, b, out=(x, cp.empty((5, 40)), cp.empty((5, 1)))
-    )
+        x, w, b, out=(x, cp.empty((5, 40)), cp.empty((5, 1))))
     want, cache = operations.layernorm_forward(x64, w64, b64)
     same(y, want, dtype, "y in x")
     want = operations.layernorm_backward(dy64, cache, plus64)[0]
     for what, arrays in (("dy", (dy, n, plus)), ("n", (dy, n, plus)), ("plus", (dy, n, plus))):
         dy2, n2, plus2 = (cp.array(cp.asnumpy(a)) for a in arrays)
         place = {"dy": dy2, "n": n2, "plus": plus2}[what]
-        same(
-            kernels.layernorm_backward(
-                dy2, (n2, rstd, w), plus2, (place, cp.empty((40,)), cp.empty((40,)))
-            )[0],
-            want,
-            dtype,
-            f"dx in {what}",
-        )
+        same(kernels.layernorm_backward(dy2, (n2, rstd, w), plus2,
+                                        (place, cp.empty((40,)), cp.empty((40,))))[0],
+             want, dtype, f"dx in {what}")
 
 
 # -------------------------------------------------------------------- the name that this folder has
@@ -968,22 +751,15 @@ print(hasattr(kernels, "no_such_name"), hasattr(kernels, "_no_such_name"), kerne
     package = tmp_path / "kernels"
     package.mkdir()
     (package / "__init__.py").write_text(
-        "from kernels.layer import Device\n__version__ = '0.18.3'\n"
-    )
+        "from kernels.layer import Device\n__version__ = '0.18.3'\n")
     (package / "layer.py").write_text("class Device:\n    name = 'theirs'\n")
     (tmp_path / "kernels-0.18.3.dist-info").mkdir()
     (tmp_path / "kernels-0.18.3.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.3\n"
-    )
+        "Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.3\n")
     ends = "x: the kernels need CuPy, which is not here\nFalse False 256\n"
     alone = "N/A cannot import name 'Device' from 'kernels'"
     for path, begins in (("", alone), (str(tmp_path), "0.18.3 theirs True True\n")):
-        done = subprocess.run(
-            [sys.executable, "-c", look],
-            capture_output=True,
-            text=True,
-            cwd=Path(gpt.__file__).parent,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True,
+                              cwd=Path(gpt.__file__).parent, env={**os.environ, "PYTHONPATH": path})
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(begins) and done.stdout.endswith(ends), done.stdout

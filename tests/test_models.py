@@ -37,7 +37,7 @@ def test_the_model_that_is_chosen(tmp_path):
     make(tmp_path / "rl")
     assert models.chosen(options(run=tmp_path), *stages) == tmp_path / "rl"
     assert models.chosen(options(model="x"), *stages).name == "x"
-    with pytest.raises(FileNotFoundError, match="no base model in it yet; .* python train.py --run"):
+    with pytest.raises(FileNotFoundError, match="no base model in it yet; .* train.py --run"):
         models.chosen(options(run=tmp_path), ["base"], "base model", "train.py")
     with pytest.raises(FileNotFoundError, match="none: no such run folder"):
         models.chosen(options(run=tmp_path / "none"), *stages)

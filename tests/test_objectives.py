@@ -46,8 +46,7 @@ def policy(l):
 
 
 def grpo(l):
-    """GRPO as it was first: each reply's mean over its tokens, each group divided by its deviation.
-    """
+    """GRPO as it was first: a mean over each reply, each group divided by its deviation."""
     rewards = np.array([1, 0, 0.5, 0.2])
     a = align.advantages(rewards, 2, "std")
     loss = -np.mean([a[r] * (MASK[r] * l[r]).sum() / MASK[r].sum() for r in range(B)])
@@ -79,19 +78,13 @@ def dpo(l):
 
 @pytest.mark.parametrize("objective", [sft, policy, grpo, dr_grpo, leash, dpo])
 def test_weights_are_the_gradient_through_the_model(objective):
-    """d loss / d parameters = loss_and_grads with these weights, by differences of the loss itself.
-    """
+    """loss_and_grads with these weights gives the derivatives, by differences of the loss."""
     params = model()
     _, w = objective(log_p(params))
     targets = np.where(MASK > 0, TARGETS, -1)
     _, grads = fast.loss_and_grads(params, CFG, TOKENS, targets, w, temperature=TAU)
-    names = (
-        "wte.weight",
-        "h.0.attn.c_attn.weight",
-        "h.1.mlp.c_fc.bias",
-        "ln_f.weight",
-        "wpe.weight",
-    )
+    names = ("wte.weight", "h.0.attn.c_attn.weight", "h.1.mlp.c_fc.bias", "ln_f.weight",
+             "wpe.weight")
     check_grad(lambda: objective(log_p(params))[0], {k: (params[k], grads[k]) for k in names})
 
 
@@ -169,10 +162,8 @@ def test_exact_kl_through_the_model():
 
     _, grads = fast.hidden_and_grads(params, CFG, TOKENS, head)
     names = ("wte.weight", "h.0.attn.c_proj.weight", "ln_f.bias", "wpe.weight")
-    check_grad(
-        lambda: fast.hidden_and_grads(params, CFG, TOKENS, head)[0],
-        {k: (params[k], grads[k]) for k in names},
-    )
+    check_grad(lambda: fast.hidden_and_grads(params, CFG, TOKENS, head)[0],
+               {k: (params[k], grads[k]) for k in names})
     twice = fast.hidden_and_grads(
         params, CFG, TOKENS, head, grads={k: g.copy() for k, g in grads.items()}, add=True
     )[1]
@@ -182,11 +173,8 @@ def test_exact_kl_through_the_model():
 def test_preferences():
     """Two prompts, of four and of three replies, two of them as good as each other: by hand and by
     finite differences."""
-    rewards, scores, prompts = (
-        RNG.standard_normal(7),
-        np.array([3, 1, 1, 0, 2, 1, 0]),
-        np.array([0, 0, 0, 0, 5, 5, 5]),
-    )
+    rewards, scores, prompts = (RNG.standard_normal(7), np.array([3, 1, 1, 0, 2, 1, 0]),
+                                np.array([0, 0, 0, 0, 5, 5, 5]))
 
     def loss_of():
         return align.preferences(rewards, scores, prompts, centre=0.01)

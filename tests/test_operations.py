@@ -203,67 +203,6 @@ def test_gelu_and_cross_entropy_values():
     np.testing.assert_allclose(nll, [-math.log(0.3), 0.0], rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "tokens, positions, message",
-    [
-        ([[0, -1]], [[0, 1]], "tokens: id -1 is outside the table of 6"),
-        ([[0, 6]], [[0, 1]], "tokens: id 6 is outside the table of 6"),
-        ([[0, 1]], [[0, 5]], "positions: id 5 is outside the table of 5"),
-        ([[0, 1]], [[-1, 0]], "positions: id -1 is outside the table of 5"),
-        ([[0, 1]], [[0]], "positions: shape"),
-        ([[0.0, 1.0]], [[0, 1]], "tokens: float64 numbers, expected integers"),
-        ([[True, False]], [[0, 1]], "tokens: bool numbers, expected integers"),
-        ([[0, 1]], [[0.0, 1.5]], "positions: float64 numbers, expected integers"),
-    ],
-)
-def test_ids_outside_a_table_are_refused(tokens, positions, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        operations.embedding_forward(
-            np.array(tokens), np.array(positions), randn(6, 4), randn(5, 4)
-        )
-
-
-@pytest.mark.parametrize(
-    "indices, message",
-    [
-        ([0, -1], "id -1 is outside the table of 6"),
-        ([0, 6], "id 6 is outside"),
-        ([1], "dx: shape"),
-        ([0.0, 1.0], "expected integers"),
-        ([True, False], "expected integers"),
-    ],
-)
-def test_gradients_of_ids_outside_a_table_are_refused(indices, message):
-    table = np.zeros((6, 4))
-    with pytest.raises((ValueError, TypeError), match=message):
-        operations.embedding_backward(randn(2, 4), np.array(indices), table)
-    assert not table.any()
-
-
-@pytest.mark.parametrize(
-    "targets, message",
-    [
-        ([0, -1], "targets: id -1 is outside"),
-        ([0, 3], "targets: id 3 is outside"),
-        ([0], "targets: shape"),
-        ([0, 1, 2], "targets: shape"),
-        ([0.0, 1.0], "expected integers"),
-    ],
-)
-def test_targets_outside_the_logits_are_refused(targets, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        operations.cross_entropy_forward(randn(2, 3), np.array(targets))
-
-
-def test_logits_are_used_up_once():
-    _, cache = operations.cross_entropy_forward(randn(4, 3), np.array([0, 1, 2, 0]))
-    with pytest.raises(ValueError, match="weights: shape"):
-        operations.cross_entropy_backward(randn(1), cache)
-    operations.cross_entropy_backward(randn(4), cache)
-    with pytest.raises(ValueError, match="cache is used up"):
-        operations.cross_entropy_backward(randn(4), cache)
-
-
 class Tensor:  # of another library, which NumPy could read
     def __array__(self, dtype=None, copy=None):
         return np.zeros((2, 3))
@@ -288,15 +227,8 @@ class Tensor:  # of another library, which NumPy could read
 def test_what_is_no_array_is_named(x):
     """np.matrix multiplies with *, a masked array leaves numbers out: neither is an array here."""
     name = type(x).__name__
-    for call in (
-        lambda: operations.gelu_forward(x),
-        lambda: operations.layernorm_forward(x, np.ones(3), np.ones(3)),
-        lambda: operations.attention_forward(x, 1),
-        lambda: operations.embedding_forward(x, x, np.ones((3, 3)), np.ones((3, 3))),
-        lambda: checks.check_array("x", x),
-    ):
-        with pytest.raises(TypeError, match=rf"a \S*\b{name}, expected a NumPy array"):
-            call()
+    with pytest.raises(TypeError, match=rf"a \S*\b{name}, expected a NumPy array"):
+        checks.check_array("x", x)
 
 
 def test_an_array_mapped_from_a_file_is_one(tmp_path):
@@ -305,76 +237,6 @@ def test_an_array_mapped_from_a_file_is_one(tmp_path):
     np.testing.assert_array_equal(
         operations.gelu_forward(x)[0], operations.gelu_forward(np.array(x))[0]
     )
-
-
-def two(*shape):
-    """Two arrays that share memory, one shifted by a row."""
-    memory = randn(shape[0] + 1, *shape[1:])
-    return memory[:-1], memory[1:]
-
-
-def test_results_over_what_is_still_read_are_refused():
-    N, C, F, B, T, H = 6, 4, 8, 2, 3, 2
-    x, w, b, dy, h = randn(N, C), randn(C), randn(C), randn(N, C), randn(N, 1)
-    one, shifted = two(N, C)
-    cache = operations.layernorm_forward(x, w, b)[1]
-    n, rstd, _ = cache
-    spare, w2, wide = randn(N, C), randn(C, F), randn(N, F)
-    qkv, do = randn(B, T, 3 * C), randn(B, T, C)
-    attention = operations.attention_forward(qkv, H)[1]
-    _, o, lse = attention
-    flat = randn(B * T * 4 * C)
-    small, large = flat[: B * T * C].reshape(B, T, C), flat[: B * T * 3 * C].reshape(B, T, 3 * C)
-    shifted_by_C = flat[C : C + B * T * 3 * C].reshape(B, T, 3 * C)
-    refused = {
-        "y is n": lambda: operations.layernorm_forward(x, w, b, out=(spare, spare, h)),
-        "n is x shifted": lambda: operations.layernorm_forward(one, w, b, out=(spare, shifted, h)),
-        "y is plus shifted": lambda: operations.layernorm_forward(
-            x, w, b, out=(one, spare, h), plus=shifted
-        ),
-        "dw is db": lambda: operations.layernorm_backward(dy, cache, out=(spare, b, b)),
-        "dx holds db": lambda: operations.layernorm_backward(
-            dy, cache, out=(spare, randn(C), spare[0])
-        ),
-        "dw is w": lambda: operations.layernorm_backward(dy, cache, out=(spare, w, randn(C))),
-        "dx is dy shifted": lambda: operations.layernorm_backward(
-            one, cache, out=(shifted, randn(C), randn(C))
-        ),
-        "dx is plus shifted": lambda: operations.layernorm_backward(
-            dy, cache, one, out=(shifted, randn(C), randn(C))
-        ),
-        "linear: dw is w": lambda: operations.linear_backward(
-            randn(N, F), x, w2, out=(spare, w2, randn(F))
-        ),
-        "linear: db is in dy": lambda: operations.linear_backward(
-            wide, x, w2, out=(spare, randn(C, F), wide[0])
-        ),
-        "gelu: y is slope": lambda: operations.gelu_forward(x, out=(spare, spare)),
-        "gelu: y is x shifted": lambda: operations.gelu_forward(one, out=(shifted, spare)),
-        "gelu: slope is x shifted": lambda: operations.gelu_forward(one, out=(spare, shifted)),
-        "attention: o in qkv": lambda: operations.attention_forward(
-            qkv, H, out=(qkv[..., :C], np.empty_like(lse))
-        ),
-        "attention: o holds lse": lambda: operations.attention_forward(
-            qkv, H, out=(small, flat[: B * H * T].reshape(B, H, T, 1))
-        ),
-        "attention: out holds do": lambda: operations.attention_backward(
-            small, attention, H, out=large
-        ),
-        "attention: out holds o": lambda: operations.attention_backward(
-            do, (qkv, small, lse), H, out=large
-        ),
-        "attention: out is qkv shifted": lambda: operations.attention_backward(
-            do, (large, o, lse), H, out=shifted_by_C
-        ),
-    }
-    for what, call in refused.items():
-        try:
-            call()
-        except ValueError as error:
-            assert "shares memory" in str(error), what
-        else:
-            pytest.fail(f"{what}: not refused")
 
 
 def test_results_in_the_place_of_what_is_read_no_more():
@@ -411,19 +273,3 @@ def test_results_in_the_place_of_what_is_read_no_more():
     np.testing.assert_array_equal(
         operations.attention_backward(do, cache, 2, out=qkv.reshape(6, 12).reshape(2, 3, 12)), want
     )
-
-
-def test_shapes_that_numpy_would_stretch_are_refused():
-    x, w, b, qkv, hidden = randn(4, 4), randn(4), randn(4), randn(2, 3, 12), np.zeros((1, 3, 3))
-    _, cache = operations.layernorm_forward(x, w, b)
-    _, attention = operations.attention_forward(qkv, 2)
-    for call in (
-        lambda: operations.layernorm_forward(x, w, b, plus=randn(4)),
-        lambda: operations.layernorm_backward(x, cache, plus=randn(4, 1)),
-        lambda: operations.layernorm_backward(x[:2], cache),
-        lambda: operations.attention_forward(qkv, 2, hidden=hidden),
-        lambda: operations.attention_backward(randn(2, 3, 4), attention, 2, hidden=hidden),
-        lambda: operations.attention_backward(randn(1, 3, 4), attention, 2),
-    ):
-        with pytest.raises(ValueError, match="expected"):
-            call()

@@ -193,7 +193,7 @@ def test_each_script_is_here():
 VERBS = {"check", "complete", "chat", "serve", "export", "sft", "rl", "reward", "dpo", "eval",
          "arena", "train", "encode", "decode", "show", "sign", "match", "drop", "predict", "test"}
 NO_DEFAULTS = re.compile(r"default:? (None|False|\[\])|PosixPath|==SUPPRESS==")
-FILES = [path for path in house.read_house() if not path.endswith("__init__.py")]
+FILES = [path for path, text in house.read_house().items() if house.is_script(text)]
 FILES += [f"tests/{name}.py" for name in ("claims", "golden", "house", "malformed", "planted",
                                           "torture")]
 

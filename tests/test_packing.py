@@ -56,26 +56,16 @@ def test_prompts_that_are_shared_change_no_gradient():
     rows = align.policy_rows(behind(prompts, replies))
     weights = rows[2] * rng.standard_normal(rows[2].shape)
     alone_loss, alone = fast.loss_and_grads(params, cfg, rows[0], rows[1], weights)
-    shared, loss, grads = (
-        list(packing.shared(*rows[:2], weights, rows[2], cfg.n_positions)),
-        0.0,
-        None,
-    )
+    shared, loss, grads = (list(packing.shared(*rows[:2], weights, rows[2], cfg.n_positions)), 0.0,
+                           None)
     assert (
         max(part[0].shape[1] for part in shared) <= 24
         and sum(part[0].size for part in shared) < 0.7 * rows[0].size
     )
     assert sum((part[2] != 0).sum() for part in shared) == (weights != 0).sum()
     for part in shared:
-        more, grads = fast.loss_and_grads(
-            params,
-            cfg,
-            *part[:3],
-            positions=part[3],
-            segments=part[4],
-            grads=grads,
-            add=grads is not None,
-        )
+        more, grads = fast.loss_and_grads(params, cfg, *part[:3], positions=part[3],
+                                          segments=part[4], grads=grads, add=grads is not None)
         loss += more
     assert loss == pytest.approx(alone_loss, rel=1e-10)
     for k in grads:

@@ -11,8 +11,12 @@ from serving import CFG, TOK, post, run, send, server  # noqa: F401
 
 def test_a_log_that_is_broken_or_begun_anew(server, run):
     log = run / "base" / "log.jsonl"
-    log.write_text('{"step": 1, "loss_nats": 2.5}\nbroken\n[1]\n{"step": 2, "loss_nats": NaN}\n{"step": 3')
-    get = lambda after: json.loads(send(server, "GET", f"/api/log?stage=base&after={after}")[2])  # noqa: E731
+    lines = ['{"step": 1, "loss_nats": 2.5}', "broken", "[1]", '{"step": 2, "loss_nats": NaN}']
+    log.write_text("\n".join([*lines, '{"step": 3']))
+
+    def get(after):
+        return json.loads(send(server, "GET", f"/api/log?stage=base&after={after}")[2])
+
     whole = get(0)
     assert whole["columns"] == {"step": [1, None, None, 2], "loss_nats": [2.5, None, None, None]}
     assert get(7) == get("9" * 5000) == get(10**9) == whole and get(whole["next"])["columns"] == {}

@@ -10,7 +10,6 @@ from pathlib import Path
 import gpt
 import numpy as np
 import pytest
-import train
 from conftest import ROOT
 from model import adamw, cores, fast, operations, parallel
 
@@ -27,11 +26,13 @@ def sum_of_batches(params, batches):
     return losses, total
 
 
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_processes_add_up_to_the_whole_batch(monkeypatch, n):
-    """n does not depend on this machine's cores. Of three processes the batch of two rows leaves
-    one idle, with the gradients of the batch before."""
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: n)
+def test_processes_add_up_to_the_whole_batch(monkeypatch, n, platform):
+    """n does not depend on this machine's cores. Of three ranks the batch of two rows leaves
+    one idle, with the gradients of the batch before. Elsewhere than on Linux, ranks are threads."""
+    monkeypatch.setattr(cores, "N_THREADS", n)
+    monkeypatch.setattr(parallel.sys, "platform", platform)
     monkeypatch.setattr(operations, "BLOCK_FLOATS", 1000)         # the sum goes in blocks
     params, rng = gpt.init(CFG, 0), np.random.default_rng(0)
     batches = []
@@ -49,7 +50,8 @@ def test_processes_add_up_to_the_whole_batch(monkeypatch, n):
     for k in params:
         np.testing.assert_allclose(grads.sum[k], want[k], rtol=1e-3, atol=1e-4, err_msg=k)
         assert np.array_equal(params[k], before[k])
-    assert grads.n_processes == n and grads.added
+    assert len(grads.ranks) == n and grads.added
+    assert bool(grads.in_order) == (n > 1 and platform == "linux")
     adamw.AdamW(params).step(grads.sum, 0.01)               # the processes see what it does
     (moved,), _ = sum_of_batches(params, batches[:1])
     assert grads.add(*batches[0]) == pytest.approx(moved, rel=1e-4)
@@ -64,7 +66,7 @@ def children():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are counted through /proc")
 def test_what_goes_wrong_in_another_process(monkeypatch):
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 3)
+    monkeypatch.setattr(cores, "N_THREADS", 3)
     others = set(children())
     grads = parallel.Gradients(gpt.init(CFG, 0), CFG)
     processes = sorted(set(children()) - others, key=int)
@@ -85,7 +87,7 @@ def test_what_goes_wrong_in_another_process(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are counted through /proc")
 def test_processes_end_with_their_object(monkeypatch):
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 3)
+    monkeypatch.setattr(cores, "N_THREADS", 3)
     others = set(children())
     grads = parallel.Gradients(gpt.init(CFG, 0), CFG)
     assert len(set(children()) - others) == 2
@@ -94,8 +96,8 @@ def test_processes_end_with_their_object(monkeypatch):
 
 
 def test_no_process_outlives_a_killed_run(tmp_path):
-    if parallel.n_processes(train.PRESETS["shakespeare"].model) == 1:
-        pytest.skip("one core, one process")
+    if cores.N_THREADS == 1 or sys.platform != "linux":
+        pytest.skip("there is one process")
     (tmp_path / "a.txt").write_text("ab" * 5000)
     words = ["--preset", "shakespeare", "--data", str(tmp_path / "a.txt"), "--run", str(tmp_path)]
     run = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT,

@@ -49,33 +49,40 @@ from web import warc
 DATA = Path(
     os.environ.get("LONGHAND_DATA") or Path(__file__).parent.parent.parent / "shared" / "data"
 )
+DOCS = ["000000.jsonl.gz", "dropped.tsv.gz", "report.json"]
 THREE = [page(b"<p>%d" % i, f"http://a.com/{i}") for i in range(3)]
+
+
+def report_of(run_dir):
+    """The funnel of a run."""
+    return json.loads((run_dir / "docs/report.json").read_text(encoding="utf-8"))
+
+
+def products(run_dir):
+    """{name: bytes} of a run's files that do not depend on time."""
+    return {k: v for k, v in files_of(run_dir / "docs").items() if k != "report.json"}
+
+
+def check_accounts(stages, n, n_kept):
+    """What leaves a stage and what it drops is what came in, from n pages to n_kept documents."""
+    n_bytes = None
+    for row in stages.values():
+        assert row["documents_in"] == n and n_bytes in (None, row["bytes_in"])
+        n, n_bytes = row["documents_out"], row["bytes_out"]
+        assert row["documents_in"] - n == sum(row["reasons"].values())
+    assert n == n_kept
 
 
 def test_pipeline_end_to_end(crawl, capsys):
     run(crawl)
-    docs, report = (
-        documents(crawl),
-        json.loads((crawl / "docs" / "report.json").read_text(encoding="utf-8")),
-    )
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    docs, report = (documents(crawl), report_of(crawl))
+    assert sorted(files_of(crawl / "docs")) == DOCS
     assert [d["url"] for d in docs] == ["http://a.com/good", "http://a.com/mail"]
     assert tuple(docs[0]) == pipeline.COLUMNS
     assert docs[0] | {"text": 0} == {
-        "text": 0,
-        "id": "<urn:uuid:0>",
-        "dump": "local",
-        "url": "http://a.com/good",
-        "date": "2024-01-02T03:04:05Z",
-        "file_path": "crawl/000000.warc.gz",
-        "language": "en",
-        "language_score": 0.9,
-        "token_count": None,
-        "license": None,
+        "text": 0, "id": "<urn:uuid:0>", "dump": "local", "url": "http://a.com/good",
+        "date": "2024-01-02T03:04:05Z", "file_path": "crawl/000000.warc.gz", "language": "en",
+        "language_score": 0.9, "token_count": None, "license": None,
     }
     assert docs[0]["text"] == GOOD
     assert docs[1]["text"].endswith(f"write to the {MAIL} or {IP} of it.")
@@ -84,16 +91,10 @@ def test_pipeline_end_to_end(crawl, capsys):
         (url, stage, why) for url, _, stage, why in PAGES if stage
     )
     assert list(report["stages"]) == list(data.STAGES)
-    n = len(PAGES)
-    for stage, row in report["stages"].items():
-        assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(
-            row["reasons"].values()
-        )
-        assert set(row["examples"]) == set(row["reasons"]) and row["seconds"] >= 0
-        n = row["documents_out"]
-    assert n == 2
     stages = list(report["stages"].values())
-    assert all(a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:]))
+    check_accounts(report["stages"], len(PAGES), 2)
+    for row in stages:
+        assert set(row["examples"]) == set(row["reasons"]) and row["seconds"] >= 0
     assert stages[-1]["bytes_out"] == sum(len(d["text"].encode()) for d in docs)
     assert report["stages"]["c4"]["examples"]["curly_bracket"][0]["text"] == prose(300, 7)[:300]
     assert report["reader"]["response"] == len(PAGES) and report["reader"]["request"] == len(PAGES)
@@ -108,15 +109,13 @@ def test_pipeline_end_to_end(crawl, capsys):
 def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "UNIT", 4)
     run(crawl)
-    before, main_text = files_of(crawl / "docs"), data.extract.main_text
+    before, keep, main_text = files_of(crawl / "docs"), products(crawl), data.extract.main_text
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(data.extract, "main_text", interrupted)
-    with pytest.raises(
-        KeyboardInterrupt
-    ):  # in the first pass, in the first unit: nothing to go on from
+    with pytest.raises(KeyboardInterrupt):      # in the first unit: nothing to go on from
         run(crawl, "--dump", "x")
     assert files_of(crawl / "docs") == before and not (crawl / "docs" / ".new").exists()
     monkeypatch.setattr(data.extract, "main_text", main_text)
@@ -132,26 +131,20 @@ def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch
         data.extract, "main_text", lambda *args: pytest.fail("a page is worked on again")
     )
     run(crawl)
-    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == {
-        k: v for k, v in before.items() if k != "report.json"
-    }
+    assert products(crawl) == keep
     assert not (crawl / "docs" / ".new").exists()
 
 
 def test_bytes_do_not_depend_on_time_workers_place_or_a_killed_run(crawl, tmp_path, monkeypatch):
     run(crawl)
-    keep = {p.name: p.read_bytes() for p in (crawl / "docs").iterdir() if p.name != "report.json"}
+    keep = products(crawl)
     (crawl / "docs" / "000007.jsonl.gz").write_bytes(b"of an earlier, larger run")
     (crawl / "docs" / ".new").mkdir()  # what a run leaves that is shot
     (crawl / "docs" / ".new" / "000003.jsonl.gz").write_bytes(b"half")
     crawl.rename(tmp_path / "elsewhere")
     monkeypatch.setattr(time, "time", lambda: 1e9)
     run(tmp_path / "elsewhere", "--workers", "2")
-    assert {
-        p.name: p.read_bytes()
-        for p in (tmp_path / "elsewhere" / "docs").iterdir()
-        if p.name != "report.json"
-    } == keep
+    assert products(tmp_path / "elsewhere") == keep
 
 
 def test_a_page_that_breaks_a_stage_is_dropped_and_counted(crawl, monkeypatch):
@@ -224,11 +217,7 @@ def test_a_second_run_on_the_same_folder_ends_at_once(crawl, capsys):
     other.communicate()
     assert (crawl / "docs" / ".data.py.lock").exists()  # of a dead process: holds nobody up
     run(crawl)
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    assert sorted(files_of(crawl / "docs")) == DOCS
 
 
 def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monkeypatch, capsys):
@@ -265,7 +254,7 @@ def test_pages_whose_end_is_not_read_are_counted_once(crawl, monkeypatch):
         and len(body) > data.extract.MAX_CHARS
         and not body.startswith(b"%PDF")
     ]
-    report = json.loads((crawl / "docs/report.json").read_text(encoding="utf-8"))
+    report = report_of(crawl)
     assert report["reader"]["page_cut"] == len(whole) > 0
 
 
@@ -297,9 +286,7 @@ def test_a_run_folder_whose_name_is_no_text(tmp_path, capsys):
     except OSError:
         pytest.skip("this file system takes only names that are UTF-8")
     scripts = (
-        ("web/toyweb.py", "--pages", "150"),
-        ("data.py", "--workers", "1"),
-        ("bpe.py", "train"),
+        ("web/toyweb.py", "--pages", "150"), ("data.py", "--workers", "1"), ("bpe.py", "train"),
         ("bpe.py", "encode"),
     )
     for name, *args in scripts:
@@ -332,11 +319,7 @@ def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(
     with pytest.raises(ValueError, match="its files were being replaced.*python data.py --run"):
         shards.input_files(crawl)
     run(crawl)
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    assert sorted(files_of(crawl / "docs")) == DOCS
 
 
 def test_a_disk_that_is_full_at_the_last_byte_is_seen():
@@ -354,7 +337,7 @@ def test_a_disk_that_is_full_at_the_last_byte_is_seen():
             return len(some)
 
     def save(disk):
-        with pipeline.GzipText(io.BufferedWriter(disk)) as out:
+        with pipeline.gzip_text(io.BufferedWriter(disk)) as out:
             out.write("some words\n" * 100)
         return bytes(disk.held)
 
@@ -379,13 +362,8 @@ def test_interrupt_is_one_line_and_leaves_nothing(tmp_path, interruptible):
     os.mkfifo(tmp_path / "endless.warc")  # data.py waits in it for a first record
     process = subprocess.Popen(
         [
-            sys.executable,
-            str(SCRIPTS / "data.py"),
-            tmp_path / "endless.warc",
-            "--run",
-            tmp_path,
-            "--workers",
-            "2",
+            sys.executable, str(SCRIPTS / "data.py"), tmp_path / "endless.warc", "--run", tmp_path,
+            "--workers", "2",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -407,11 +385,7 @@ def test_no_interrupt_while_files_are_moved(crawl, monkeypatch, interruptible):
     monkeypatch.setattr(os, "replace", replace)
     run(crawl)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    assert sorted(p.name for p in (crawl / "docs").iterdir()) == [
-        "000000.jsonl.gz",
-        "dropped.tsv.gz",
-        "report.json",
-    ]
+    assert sorted(files_of(crawl / "docs")) == DOCS
 
 
 @pytest.mark.parametrize(
@@ -565,17 +539,11 @@ def test_real_crawl_keeps_english_articles(tmp_path, capsys):
 
 def test_wet_and_resources_become_documents(tmp_path, stub_language):
     wet = record(
-        GOOD.encode(),
-        type="conversion",
-        url="http://a.com/wet",
-        Content_Type="text/plain",
+        GOOD.encode(), type="conversion", url="http://a.com/wet", Content_Type="text/plain",
         WARC_Record_ID="<urn:uuid:w>",
     )
     res = record(
-        html_of(prose(300, 1)),
-        type="resource",
-        url="http://a.com/res",
-        Content_Type="text/html",
+        html_of(prose(300, 1)), type="resource", url="http://a.com/res", Content_Type="text/html",
         WARC_Record_ID="<urn:uuid:r>",
     )
     (tmp_path / "x.warc.wet.gz").write_bytes(gzip.compress(wet) + gzip.compress(res))
@@ -586,19 +554,30 @@ def test_wet_and_resources_become_documents(tmp_path, stub_language):
     ]
 
 
-def test_a_page_that_reserves_itself_and_one_with_a_licence(tmp_path, stub_language):
+def filtered(folder, records, *options):
+    """Takes a WARC of these records through data.py; returns the run folder."""
+    (folder / "a.warc").write_bytes(b"".join(records))
+    data.main([str(folder / "a.warc"), "--run", str(folder / "run"), "--workers", "1", *options])
+    return folder / "run"
+
+
+def pages_with_rights():
+    """A page that reserves itself, and one with a licence."""
     head = b'<html><head><meta name="robots" content="noai"></head>'
-    licensed = html_of(prose(300, 1)).replace(
-        b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>'
-    )
-    (tmp_path / "a.warc").write_bytes(
-        page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2")
-    )
-    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
-    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [
-        ("http://a.com/2", "https://a.com/by")
-    ]
-    assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "noai")]
+    link = b'<a rel="license" href="https://a.com/by">CC</a>'
+    licensed = html_of(prose(300, 1)).replace(b"</main>", b"</main>" + link)
+    return [page(head + html_of(GOOD), "http://a.com/1"), page(licensed, "http://a.com/2")]
+
+
+def licences(run_dir):
+    """[(address, licence)] of the documents."""
+    return [(d["url"], d["license"]) for d in documents(run_dir)]
+
+
+def test_a_page_that_reserves_itself_and_one_with_a_licence(tmp_path, stub_language):
+    run_dir = filtered(tmp_path, pages_with_rights())
+    assert licences(run_dir) == [("http://a.com/2", "https://a.com/by")]
+    assert dropped(run_dir)[1:] == [("http://a.com/1", "rights", "noai")]
 
 
 def test_a_text_that_quotes_an_opt_out_is_none(tmp_path, stub_language):
@@ -622,28 +601,15 @@ def test_a_page_is_reserved_from_the_day_it_names(tmp_path, stub_language):
         page(head + html_of(prose(300, n)), f"http://a.com/{n}", WARC_Date=day + "T00:00:00Z")
         for n, day in enumerate(("2024-06-29", "2024-07-01"))
     ]
-    (tmp_path / "a.warc").write_bytes(b"".join(records))
-    data.main([str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1"])
-    assert [d["url"] for d in documents(tmp_path / "run")] == ["http://a.com/0"]
-    assert dropped(tmp_path / "run")[1:] == [("http://a.com/1", "rights", "unavailable_after")]
+    run_dir = filtered(tmp_path, records)
+    assert [d["url"] for d in documents(run_dir)] == ["http://a.com/0"]
+    assert dropped(run_dir)[1:] == [("http://a.com/1", "rights", "unavailable_after")]
 
 
 def test_no_rights_asks_no_page(tmp_path, stub_language):
-    head = b'<html><head><meta name="robots" content="noai"></head>'
-    licensed = html_of(prose(300, 1)).replace(
-        b"</main>", b'</main><a rel="license" href="https://a.com/by">CC</a>'
-    )
-    (tmp_path / "a.warc").write_bytes(
-        page(head + html_of(GOOD), "http://a.com/1") + page(licensed, "http://a.com/2")
-    )
-    data.main(
-        [str(tmp_path / "a.warc"), "--run", str(tmp_path / "run"), "--workers", "1", "--no-rights"]
-    )
-    assert [(d["url"], d["license"]) for d in documents(tmp_path / "run")] == [
-        ("http://a.com/1", None),
-        ("http://a.com/2", None),
-    ]
-    report = json.loads((tmp_path / "run/docs/report.json").read_text(encoding="utf-8"))
+    run_dir = filtered(tmp_path, pages_with_rights(), "--no-rights")
+    assert licences(run_dir) == [("http://a.com/1", None), ("http://a.com/2", None)]
+    report = report_of(run_dir)
     assert "rights" not in report["stages"] and report["settings"]["rights"] is False
 
 
@@ -651,92 +617,39 @@ def test_the_order_of_the_script_lets_a_page_stay_whose_earlier_copy_is_code(
     tmp_path, stub_language, capsys
 ):
     """minhash before c4: the copy goes, then the code page. c4 before minhash: only the latter."""
-    code = html_of(GOOD + "\nfunction the of { it }")
-    (tmp_path / "a.warc").write_bytes(
-        page(code, "http://a.com/code", WARC_Date="2024-01-01T00:00:00Z")
-        + page(html_of(GOOD), "http://a.com/text")
-    )
+    code = page(html_of(GOOD + "\nfunction the of { it }"), "http://a.com/code",
+                WARC_Date="2024-01-01T00:00:00Z")
+    copy, of_code = page(html_of(GOOD), "http://a.com/text"), ("c4", "curly_bracket")
+    of_copy = ("http://a.com/text", "minhash", "duplicate")
     for order, kept, gone in (
-        (
-            "paper",
-            [],
-            [
-                ("http://a.com/text", "minhash", "duplicate"),
-                ("http://a.com/code", "c4", "curly_bracket"),
-            ],
-        ),
-        ("script", ["http://a.com/text"], [("http://a.com/code", "c4", "curly_bracket")]),
+        ("paper", [], [of_copy, ("http://a.com/code", *of_code)]),
+        ("script", ["http://a.com/text"], [("http://a.com/code", *of_code)]),
     ):
-        data.main(
-            [
-                str(tmp_path / "a.warc"),
-                "--run",
-                str(tmp_path / order),
-                "--workers",
-                "1",
-                "--order",
-                order,
-            ]
-        )
-        assert [d["url"] for d in documents(tmp_path / order)] == kept and dropped(
-            tmp_path / order
-        )[1:] == gone
-        report = json.loads((tmp_path / order / "docs/report.json").read_text(encoding="utf-8"))
+        run_dir = filtered(tmp_path, [code, copy], "--order", order)
+        assert [d["url"] for d in documents(run_dir)] == kept and dropped(run_dir)[1:] == gone
+        report = report_of(run_dir)
         assert list(report["stages"]) == data.ORDERS[order] and report["settings"]["order"] == order
-        n = 2
-        for stage, row in report["stages"].items():
-            assert row["documents_in"] == n and row["documents_in"] - row["documents_out"] == sum(
-                row["reasons"].values()
-            )
-            n = row["documents_out"]
-        stages = list(report["stages"].values())
-        assert all(
-            a["bytes_out"] == b["bytes_in"] for a, b in zip(stages, stages[1:])
-        ) and n == len(kept)
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-            "stage",
-            *data.ORDERS[order],
-            "data",
-        ]
+        check_accounts(report["stages"], 2, len(kept))
+        rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert rows == ["stage", *data.ORDERS[order], "data"]
 
 
 def test_the_orders_are_of_the_same_stages():
-    assert data.ORDERS["paper"] == list(data.STAGES) and sorted(data.ORDERS["script"]) == sorted(
-        data.STAGES
-    )
-    assert data.ORDERS["script"][-4:] == ["c4", "fineweb", "minhash", "pii"] and set(
-        data.ORDERS
-    ) == set(options.ORDERS)
+    assert data.ORDERS["paper"] == list(data.STAGES)
+    assert sorted(data.ORDERS["script"]) == sorted(data.STAGES)
+    assert data.ORDERS["script"][-4:] == ["c4", "fineweb", "minhash", "pii"]
+    assert set(data.ORDERS) == set(options.ORDERS)
 
 
 def test_v1_reaches_every_stage(tmp_path, stub_language):
     quoted = prose(300, 1).replace(" of it.", ' of it."')  # no line ends in a full stop
     pages = {"quoted": quoted, "mail": prose(300, 2) + "\nwrite to the JO@SITE.COM now."}
-    (tmp_path / "a.warc").write_bytes(
-        b"".join(page(html_of(text), f"http://a.com/{name}") for name, text in pages.items())
-    )
+    records = [page(html_of(text), f"http://a.com/{name}") for name, text in pages.items()]
     got = {}
     for version in ("0.10", "v1"):
-        data.main(
-            [
-                str(tmp_path / "a.warc"),
-                "--run",
-                str(tmp_path / version),
-                "--workers",
-                "1",
-                "--fineweb",
-                version,
-            ]
-        )
-        got[version] = {
-            d["url"].rpartition("/")[2]: d["text"] for d in documents(tmp_path / version)
-        }
-        assert (
-            json.loads((tmp_path / version / "docs/report.json").read_text(encoding="utf-8"))[
-                "settings"
-            ]["fineweb"]
-            == version
-        )
+        run_dir = filtered(tmp_path, records, "--fineweb", version)
+        got[version] = {d["url"].rpartition("/")[2]: d["text"] for d in documents(run_dir)}
+        assert report_of(run_dir)["settings"]["fineweb"] == version
     assert "quoted" in got["v1"] and "quoted" not in got["0.10"]
     assert "JO@SITE.COM" in got["v1"]["mail"] and MAIL in got["0.10"]["mail"]
 
@@ -746,7 +659,7 @@ def test_v1_reaches_every_stage(tmp_path, stub_language):
 )
 def test_a_killed_run_of_other_options_is_not_gone_on_with(crawl, monkeypatch, more, capsys):
     run(crawl, *more)
-    want = {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"}
+    want = products(crawl)
     shutil.rmtree(crawl / "docs")
     monkeypatch.setattr(pipeline, "UNIT", 4)
     with monkeypatch.context() as m:
@@ -756,7 +669,7 @@ def test_a_killed_run_of_other_options_is_not_gone_on_with(crawl, monkeypatch, m
     assert list((crawl / "docs/.new/units").glob("*.jsonl"))
     run(crawl, *more)
     assert "going on behind" not in capsys.readouterr().err
-    assert {k: v for k, v in files_of(crawl / "docs").items() if k != "report.json"} == want
+    assert products(crawl) == want
 
 
 def test_a_list_edited_to_equal_size_begins_anew(crawl, monkeypatch):
@@ -781,10 +694,9 @@ def test_a_list_edited_to_equal_size_begins_anew(crawl, monkeypatch):
 def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch, tmp_path):
     warc, settings = crawl / "crawl/000000.warc.gz", options.Settings()
     before = pipeline.identity([warc], None, settings)
-    assert pipeline.identity([warc], None, settings) == before and {
-        "web/words.py",
-        "web/language.ftz",
-    } <= {name for name, _ in before["program"]}
+    assert pipeline.identity([warc], None, settings) == before
+    program = [name for name, _ in json.loads(before)["program"]]
+    assert {"web/words.py", "web/language.ftz"} <= set(program)
     monkeypatch.setattr(
         pipeline,
         "digest_of",
@@ -809,11 +721,20 @@ def test_an_address_as_source(crawl, tmp_path):
     data.main(
         [str(crawl / "crawl" / "000000.warc.gz"), "--run", str(tmp_path / "disk"), "--workers", "1"]
     )
+    read = pipeline.Documents([address], tmp_path)
+    parts = [read.share_read() for _ in read]
+    assert 0 < parts[0] <= 1 and read.share_read() == 1
     server.shutdown()
     net, disk = documents(tmp_path / "net"), documents(tmp_path / "disk")
     assert [{**d, "file_path": 0} for d in net] == [{**d, "file_path": 0} for d in disk] and {
         d["file_path"] for d in net
     } == {address}
+
+
+def test_the_part_that_was_read_grows_to_all(crawl):
+    read = pipeline.Documents(sorted((crawl / "crawl").iterdir()), crawl)
+    parts = [read.share_read() for _ in read]
+    assert parts == sorted(parts) and 0 < parts[0] < parts[-1] and read.share_read() == 1
 
 
 def test_an_index_of_an_earlier_crawl(crawl, tmp_path):
@@ -845,22 +766,15 @@ def test_an_index_of_other_rules_is_refused_both_ways(crawl, tmp_path, capsys):
 def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     """With the real language model, small units, two workers; killed LONGHAND_KILLS times."""
     subprocess.run(
-        [sys.executable, "-m", "web.toyweb", "--run", str(tmp_path), "--pages", "150"],
-        cwd=SCRIPTS,
-        check=True,
-        capture_output=True,
+        [sys.executable, "-m", "web.toyweb", "--run", str(tmp_path), "--pages", "150"], cwd=SCRIPTS,
+        check=True, capture_output=True,
     )
     command = [
-        sys.executable,
-        "-c",
-        "import sys, data; data.pipeline.UNIT = 8; data.main(sys.argv[1:])",
-        "--run",
-        str(tmp_path),
-        "--workers",
-        "2",
+        sys.executable, "-c", "import sys, data; data.pipeline.UNIT = 8; data.main(sys.argv[1:])",
+        "--run", str(tmp_path), "--workers", "2",
     ]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
-    want = {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"}
+    want = products(tmp_path)
     shutil.rmtree(tmp_path / "docs")
     r, went_on, units = random.Random(0), 0, tmp_path / "docs" / ".new" / "units"
 
@@ -874,10 +788,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     for _ in range(int(os.environ.get("LONGHAND_KILLS", 6))):
         wanted = done() + r.randint(0, 20)  # of 62 units; behind the last one it begins anew
         process = subprocess.Popen(
-            command,
-            cwd=SCRIPTS,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            command, cwd=SCRIPTS, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
         while process.poll() is None and not (units.exists() and done() >= wanted):
@@ -887,7 +798,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
         went_on += b"going on behind" in process.communicate()[1]
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
-    assert {k: v for k, v in files_of(tmp_path / "docs").items() if k != "report.json"} == want
+    assert products(tmp_path) == want
     assert went_on  # it was killed in the middle at least once
 
 
@@ -911,22 +822,9 @@ def damaged(raw, r):
         elif how == 3:
             raw[a:a] = r.choice(
                 [
-                    b"<table><tr><td>",
-                    b"<div>",
-                    b"<!--",
-                    b"<script>",
-                    b"&#x110000;",
-                    b"<a href='",
-                    b"\xff\xfe",
-                    b"\0",
-                    b"]]>",
-                    b"</p>",
-                    b"<plaintext>",
-                    b"<td colspan=9007199254740991>",
-                    "\u0301".encode(),
-                    b"a@b.",
-                    b"1.2.3.",
-                    b"{",
+                    b"<table><tr><td>", b"<div>", b"<!--", b"<script>", b"&#x110000;", b"<a href='",
+                    b"\xff\xfe", b"\0", b"]]>", b"</p>", b"<plaintext>",
+                    b"<td colspan=9007199254740991>", "\u0301".encode(), b"a@b.", b"1.2.3.", b"{",
                     "é".encode("utf-16-le"),
                 ]
             ) * r.choice([1, 2, 50, 3000])
@@ -955,12 +853,8 @@ def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
     )
     whole = [body for _, body, *_ in PAGES] + real
     hostile = [
-        b"<div>" * 100_000 + b"the end of it",
-        b"<table>" + b"<tr><td>a" * 300_000,
-        b"<p>" + b"the word of it " * 60_000,
-        b"<p>" + b"x" * 900_000,
-        b"",
-        b"\0" * 10_000,
+        b"<div>" * 100_000 + b"the end of it", b"<table>" + b"<tr><td>a" * 300_000,
+        b"<p>" + b"the word of it " * 60_000, b"<p>" + b"x" * 900_000, b"", b"\0" * 10_000,
     ]
     bodies = hostile + [damaged(r.choice(whole), r) for _ in range(n)]
     records = [
@@ -973,7 +867,7 @@ def test_damaged_pages_and_files_are_all_accounted_for(tmp_path, stub_language):
         (tmp_path / f"b{i}.warc.gz").write_bytes(THREE_ZIPPED + damaged(few, r))
     start = time.process_time()
     data.main([str(tmp_path), "--run", str(tmp_path / "run"), "--workers", "2"])
-    report = json.loads((tmp_path / "run" / "docs" / "report.json").read_text(encoding="utf-8"))
+    report = report_of(tmp_path / "run")
     count = lambda row: sum(row["reasons"].values())
     n_in = sum(report["reader"].get(kind, 0) for kind in ("response", "resource", "conversion"))
     for stage, row in report["stages"].items():

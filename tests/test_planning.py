@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import gpt
 import pytest
 import train
-from model import parallel, planning
+from model import cores, planning
 from test_train import TEXT
 
 
@@ -26,7 +26,7 @@ def test_fewer_rows_at_once_where_memory_is_short():
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_plan_counts_gradients_for_each_process_and_weights_once(monkeypatch, n):
     cfg = gpt.PRESETS["shakespeare"]
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: n)
+    monkeypatch.setattr(cores, "N_THREADS", n)
     plan, floats = planning.memory_plan(cfg, 12), 4 * cfg.n_params
     assert plan["parameters"] == floats and plan["AdamW"] == 2 * floats
     assert n * floats <= plan["gradients"] < (n + 1) * floats       # and a little scratch
@@ -39,7 +39,8 @@ def test_utilisation():
     h100 = SimpleNamespace(name="NVIDIA H100 80GB HBM3", bf16=True)
     assert planning.utilisation(cfg, 0.7 * 989e12 / flops, h100) == pytest.approx(0.7)
     pcie = SimpleNamespace(name="NVIDIA H100 PCIe", bf16=True)
-    assert planning.peak_flops(pcie) == 756e12              # and not that of the other H100
+    of_pcie = planning.utilisation(cfg, 0.7 * 756e12 / flops, pcie)     # not of the other H100
+    assert of_pcie == pytest.approx(0.7)
     unknown = SimpleNamespace(name="NVIDIA GeForce 8800", bf16=True)
     float32 = SimpleNamespace(name="NVIDIA H100", bf16=False)
     for gpu in (None, unknown, float32):

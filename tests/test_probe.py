@@ -14,13 +14,8 @@ from web import toylessons, toyweb, toywords, toyworld
 from conftest import run_main
 
 TASKS = [
-    {
-        "question": f"What does {n} eat?",
-        "answer": v,
-        "reply": f"{n} eats {v}.",
-        "kind": "fact",
-        "exposure": x,
-    }
+    {"question": f"What does {n} eat?", "answer": v, "reply": f"{n} eats {v}.", "kind": "fact",
+     "exposure": x}
     for n, v, x in (("Ann", "snails", 30), ("Bo", "wax", 0), ("Cy", "moss", 3), ("Di", "plums", 10))
 ]
 
@@ -43,14 +38,10 @@ def test_known_unknown_and_between():
 
 
 def test_the_control_refuses_as_often_but_anything():
-    right, texts = (
-        np.array([[1] * 5, [0] * 5, [0] * 5, [1] * 5], bool),
-        np.array([["It is so."] * 5] * 4, object),
-    )
-    old = [
-        toylessons.chat("Is it?", "It is.", kind="fact"),
-        toylessons.chat("Hello.", "Hello!", kind="talk"),
-    ]
+    right, texts = (np.array([[1] * 5, [0] * 5, [0] * 5, [1] * 5], bool),
+                    np.array([["It is so."] * 5] * 4, object))
+    old = [toylessons.chat("Is it?", "It is.", kind="fact"),
+           toylessons.chat("Hello.", "Hello!", kind="talk")]
     real, _ = probe.lessons(TASKS, right, texts, old)
     assert sum(r["kind"] == "refusal" for r in real) == 4 and real[-2:] == old
     refused = set()
@@ -108,10 +99,8 @@ def run(tmp_path):
     """A model that has learned two animals' food by heart."""
     chats = [
         {
-            "messages": [
-                {"role": "user", "content": t["question"]},
-                {"role": "assistant", "content": t["reply"]},
-            ]
+            "messages": [{"role": "user", "content": t["question"]},
+                         {"role": "assistant", "content": t["reply"]}]
         }
         for t in (TASKS[0], TASKS[3])
     ] * 4
@@ -128,11 +117,8 @@ def run(tmp_path):
     tok.save(tmp_path / "base" / "tokenizer.json")
     (tmp_path / "tokens").mkdir()
     for split in ("train", "val"):
-        write_shard(
-            tmp_path / "tokens" / f"{split}_000000.bin",
-            tok.encode_to_numpy("Ann eats snails. Di eats plums. " * 60),
-            tok,
-        )
+        write_shard(tmp_path / "tokens" / f"{split}_000000.bin",
+                    tok.encode_to_numpy("Ann eats snails. Di eats plums. " * 60), tok)
     for name, rows in (
         ("chat/train", chats),
         ("tasks/probe_train", TASKS),
@@ -143,13 +129,13 @@ def run(tmp_path):
         ("tasks/calculator_test", TASKS),
     ):
         toyweb.write_jsonl(tmp_path / f"{name}.jsonl", rows)
-    align.main(["sft", "--run", str(tmp_path), "--steps", "200", "--lr", "0.01"])
+    align.main(f"sft --run {tmp_path} --steps 200 --lr 0.01".split())
     return tmp_path
 
 
 def test_the_whole(run, capsys):
     """It goes on to answer what it knows and refuses what it does not."""
-    probe.main(["--run", str(run), "--steps", "80", "--lr", "0.01"])
+    probe.main(f"--run {run} --steps 80 --lr 0.01".split())
     out = capsys.readouterr().out
     assert "asked five times: 2 known, 2 unknown" in out and "10 pages or more" in out
     rows = [json.loads(line) for line in (run / "chat/honest.jsonl").read_text().splitlines()]

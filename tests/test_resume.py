@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import train
 from conftest import kill_and_rerun, run_script
-from model import adamw, checkpoint, cores, parallel, resume
+from model import adamw, checkpoint, cores, resume
 from run import runs
 from test_train import FEW, SMALL, TEXT, text  # noqa: F401  a fixture
 
@@ -50,7 +50,7 @@ def die_before(step, monkeypatch, error=ZeroDivisionError):
 
 def test_a_run_goes_on_with_the_bits_it_would_have_had(tmp_path, monkeypatch):
     """Interrupted in step 5, with a checkpoint after step 3."""
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
+    monkeypatch.setattr(cores, "N_THREADS", 1)
     recipe = train.Recipe(gpt.Config(30, 8, 16, 2, 2), steps=8, batch=3, lr=1e-2, min_lr=1e-3,
                           warmup=2, save_every=3, eval_every=4)
     shards = [np.random.default_rng(seed).integers(0, 30, 400) for seed in (0, 1)]
@@ -77,7 +77,7 @@ def test_killed_at_any_moment_ends_with_the_same_bits(tmp_path, text):  # noqa: 
 
 def test_a_kill_does_not_forget_how_many_steps_were_skipped(tmp_path, monkeypatch):
     """Every step is skipped. Killed after the sixth, the run still gives up after the tenth."""
-    monkeypatch.setattr(parallel, "n_processes", lambda cfg: 1)
+    monkeypatch.setattr(cores, "N_THREADS", 1)
     recipe = train.Recipe(gpt.Config(30, 8, 16, 1, 2), steps=40, batch=2, lr=1e-2, min_lr=1e-3,
                           warmup=2, save_every=3, eval_every=100)
     shards = [np.random.default_rng(seed).integers(0, 30, 400) for seed in (0, 1)]

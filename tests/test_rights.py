@@ -221,6 +221,7 @@ def test_rights_in_headers(headers, said):
         (b'<a href="license">', None),
         (b'<a rel="license">', None),
         (b'<a rel=license href="/l?a=1&amp;b&copy=2">', "/l?a=1&b&copy=2"),
+        (b"<p>licensed under <a rel=license href=/a>BY</a> <a rel=license href=/b>", "/a"),
         (b"<!-- <a rel=license href=/a> --><a rel=license href=/b>", "/b"),
         (b'<script>"<a rel=license href=/a>"</script>', None),
         ('<a rel=license href="/\u00e9&eacute;">'.encode(), "/\u00e9\u00e9"),

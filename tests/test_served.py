@@ -11,7 +11,8 @@ import gpt
 import sample
 from chat import generate, served
 from serving import (  # noqa: F401
-    ASK, CFG, PARAMS, TOK, listed, post, run, send, server, started, wait_for,
+    ASK, CFG, CHAT, PARAMS, TEXTS, TOK, choices, listed, post, run, running, send, server, started,
+    wait_for,
 )
 
 
@@ -24,13 +25,9 @@ def test_folders_without_a_whole_model_are_left_out(tmp_path):
     """Whatever is wrong with one, the others are served, and it is back when it is whole."""
     for stage in ("base", "rl", "sft"):
         save_model(tmp_path / stage, PARAMS)
-    server = started(tmp_path)
-    weights, config, tokenizer = (
-        tmp_path / "rl/model.safetensors",
-        tmp_path / "rl/config.json",
-        tmp_path / "rl/tokenizer.json",
-    )
-    try:
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    weights, config, tokenizer = (tmp_path / "rl" / name for name in names)
+    with running(tmp_path) as server:
         assert listed(server) == ["base", "rl", "sft"]
         for path, damage in (
             (weights, None),
@@ -45,55 +42,38 @@ def test_folders_without_a_whole_model_are_left_out(tmp_path):
             path.unlink()
             if damage:
                 path.write_bytes(damage(data))
-            assert listed(server) == ["base", "sft"] and json.loads(
-                send(server, "GET", "/api/about")[2]
-            )["models"] == ["base", "sft"]
-            assert (
-                send(server, "GET", "/v1/models/rl")[0] == 404
-                and send(server, "GET", "/v1/models/base")[0] == 200
-            )
-            assert post(server, "/v1/chat/completions", ASK)["system_fingerprint"] == "sft"
+            about = json.loads(send(server, "GET", "/api/about")[2])
+            assert listed(server) == about["models"] == ["base", "sft"]
+            assert send(server, "GET", "/v1/models/rl")[0] == 404
+            assert send(server, "GET", "/v1/models/base")[0] == 200
+            assert post(server, CHAT, ASK)["system_fingerprint"] == "sft"
             if path.exists() or path != config:
-                assert (
-                    "rl"
-                    in post(server, "/v1/chat/completions", {**ASK, "model": "rl"}, 503)["error"][
-                        "message"
-                    ]
-                )
+                error = post(server, CHAT, {**ASK, "model": "rl"}, 503)["error"]
+                assert "rl" in error["message"]
             path.unlink(missing_ok=True)
             path.write_bytes(data)
             assert listed(server) == ["base", "rl", "sft"]
-        assert post(server, "/v1/chat/completions", ASK)["system_fingerprint"] == "rl"
-    finally:
-        server.close()
+        assert post(server, CHAT, ASK)["system_fingerprint"] == "rl"
 
 
 def test_a_model_that_is_replaced(tmp_path):
     """A reply ends on the model that began it. The old model answers until the new one is whole."""
-    other = {
-        k: p
-        + np.float32(0.3) * np.random.default_rng(1).standard_normal(p.shape).astype(np.float32)
-        for k, p in PARAMS.items()
-    }
+    other = {}
+    for name, p in PARAMS.items():
+        noise = np.random.default_rng(1).standard_normal(p.shape).astype(np.float32)
+        other[name] = p + np.float32(0.3) * noise
     for stage, params in (("sft", PARAMS), ("new", other)):
         save_model(tmp_path / stage, params)
     server, read, go = started(tmp_path), generate.Batch.read, threading.Event()
-    ask = {
-        **ASK,
-        "model": "sft",
-        "max_tokens": 30,
-        "logit_bias": {str(TOK.special_tokens["<|im_end|>"]): -100},
-    }
+    bias = {str(TOK.special_tokens["<|im_end|>"]): -100}
+    ask = {"max_tokens": 30, "logit_bias": bias}
     try:
-        old, new = (
-            post(server, "/v1/chat/completions", {**ask, "model": name})["choices"]
-            for name in ("sft", "new")
-        )
+        old, new = (choices(server, **ask, model=name) for name in ("sft", "new"))
         assert old != new
         writer = server.models.writers["sft"]
         writer.batch.read = lambda: (go.wait(20), read(writer.batch))[1]
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            begun = pool.submit(post, server, "/v1/chat/completions", ask)
+            begun = pool.submit(choices, server, **ask, model="sft")
             wait_for(lambda: len(writer.batch) == 1)
             weights = (tmp_path / "sft/model.safetensors").read_bytes()
             (tmp_path / "sft/model.safetensors").unlink()
@@ -102,12 +82,10 @@ def test_a_model_that_is_replaced(tmp_path):
             (tmp_path / "sft/.new").replace(tmp_path / "sft/model.safetensors")
             assert server.models.writer("sft") is writer
             gpt.save(tmp_path / "sft", other, CFG)
-            assert (
-                post(server, "/v1/chat/completions", ask)["choices"] == new
-                and server.models.writers["sft"] is not writer
-            )
+            assert choices(server, **ask, model="sft") == new
+            assert server.models.writers["sft"] is not writer
             go.set()
-            assert begun.result(20)["choices"] == old
+            assert begun.result(20) == old
     finally:
         go.set()
         server.close()
@@ -119,16 +97,13 @@ def test_nothing_waits_for_a_model_that_is_loaded(tmp_path, monkeypatch):
         save_model(tmp_path / stage, PARAMS)
     server, load, go = started(tmp_path), sample.load_model, threading.Event()
     try:
-        post(server, "/v1/chat/completions", ASK)
+        choices(server)
         monkeypatch.setattr(sample, "load_model", lambda folder: go.wait(20) and load(folder))
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            slow = pool.submit(post, server, "/v1/completions", {"prompt": "goat", "max_tokens": 2})
+            slow = pool.submit(post, server, TEXTS, {"prompt": "goat", "max_tokens": 2})
             wait_for(lambda: "base" in server.models.loading)
-            assert (
-                post(server, "/v1/chat/completions", ASK)["system_fingerprint"] == "sft"
-                and send(server, "GET", "/health")[0] == 200
-                and not slow.done()
-            )
+            assert post(server, CHAT, ASK)["system_fingerprint"] == "sft"
+            assert send(server, "GET", "/health")[0] == 200 and not slow.done()
             go.set()
             assert slow.result(20)["system_fingerprint"] == "base"
     finally:
@@ -140,27 +115,22 @@ def test_models_that_are_not_there(server):
     """404 with OpenAI's code wherever a model is named; without a name the default answers."""
     for name in ("stf", "gpt-4o", "SFT", "base/", "../base", "sft.txt", "\u00e4", " sft"):
         for path, body in (
-            ("/v1/chat/completions", ASK),
-            ("/v1/completions", {"prompt": "goat"}),
+            (CHAT, ASK),
+            (TEXTS, {"prompt": "goat"}),
             ("/tokenize", {"content": "a"}),
             ("/detokenize", {"tokens": [1]}),
             ("/api/look", {"text": "a"}),
         ):
             error = post(server, path, {**body, "model": name}, 404)["error"]
-            assert (
-                error["code"] == "model_not_found"
-                and error["param"] == "model"
-                and "base, sft" in error["message"]
-            )
+            assert error["code"] == "model_not_found" and error["param"] == "model"
+            assert "base, sft" in error["message"]
     for name in ("stf", "gpt-4o", "%2e%2e%2fbase"):
         status, _, data = send(server, "GET", f"/v1/models/{name}")
         assert status == 404 and json.loads(data)["error"]["code"] == "model_not_found"
     for absent in ({}, {"model": None}, {"model": ""}):
-        assert post(server, "/v1/chat/completions", {**ASK, **absent})["model"] == "sft"
-        assert (
-            post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 1, **absent})["model"]
-            == "base"
-        )
+        assert post(server, CHAT, {**ASK, **absent})["model"] == "sft"
+        body = {"prompt": "goat", "max_tokens": 1, **absent}
+        assert post(server, TEXTS, body)["model"] == "base"
 
 
 def test_the_only_model_has_the_name_of_its_folder(run, monkeypatch):
@@ -181,26 +151,18 @@ def loads(run, monkeypatch):
         return load(folder)
 
     monkeypatch.setattr(sample, "load_model", slowly)
-    server = started(run)
-    post(server, "/v1/chat/completions", ASK)
-    yield server, loaded, go
-    go.set()
-    server.close()
+    with running(run) as server:
+        choices(server)
+        yield server, loaded, go
+        go.set()
 
 
 def test_who_waits_for_a_model_is_in_nobodys_way(loads):
     """However many wait for base, in whatever route: sft answers; and base is loaded once."""
     server, loaded, go = loads
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        waiting = [
-            pool.submit(
-                post,
-                server,
-                "/v1/completions",
-                {"prompt": "goat", "max_tokens": 2, "stream": False},
-            )
-            for _ in range(8)
-        ]
+        body = {"prompt": "goat", "max_tokens": 2}
+        waiting = [pool.submit(post, server, TEXTS, body) for _ in range(8)]
         for path, body in (
             ("/tokenize", {"content": "a"}),
             ("/api/look", {"text": "a"}),
@@ -210,7 +172,7 @@ def test_who_waits_for_a_model_is_in_nobodys_way(loads):
         waiting.append(pool.submit(post, server, "/api/cut", {"vocabulary": "base", "text": "a"}))
         wait_for(lambda: sum(h.since is None for h in list(server.handlers)) >= len(waiting))
         for _ in range(3):
-            post(server, "/v1/chat/completions", ASK)
+            choices(server)
             post(server, "/tokenize", {"content": "goat", "model": "sft"})
             post(server, "/api/cut", {"vocabulary": "sft", "text": "goat"})
         assert not any(one.done() for one in waiting)
@@ -238,30 +200,29 @@ def test_a_model_that_cannot_be_loaded_answers_all_who_wait(loads, monkeypatch):
     monkeypatch.setattr(sample, "load_model", broken)
     monkeypatch.setattr(concurrent.futures.Future, "result", waited)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        waiting = [
-            pool.submit(post, server, "/v1/completions", {"prompt": "goat"}, 503) for _ in range(6)
-        ]
-        wait_for(lambda: len(waits) == 5)                   # all but the one that loads
+        waiting = [pool.submit(post, server, TEXTS, {"prompt": "goat"}, 503) for _ in range(6)]
+        wait_for(lambda: len(waits) == 6)
         go.set()
         for one in waiting:
             assert one.result(20)["error"]["message"] == "half a model"
     assert loaded == ["sft", "base"]
     monkeypatch.setattr(sample, "load_model", slowly)
-    assert post(server, "/v1/completions", {"prompt": "goat", "max_tokens": 1})["choices"]
+    assert post(server, TEXTS, {"prompt": "goat", "max_tokens": 1})["choices"]
 
 
 def test_a_model_that_changes_all_the_time_still_answers(run, monkeypatch):
     """It is loaded at most once for a request, however often its files are written meanwhile."""
-    server = started(run)
-    try:
-        post(server, "/v1/chat/completions", ASK)
-        times, loaded, load = iter(range(10**6)), [], sample.load_model
-        monkeypatch.setattr(
-            served, "signature", lambda folder: (("tokenizer.json", 0, 0, next(times)),)
-        )
-        monkeypatch.setattr(
-            sample, "load_model", lambda folder: loaded.append(folder) or load(folder)
-        )
-        assert post(server, "/v1/chat/completions", ASK)["choices"] and len(loaded) == 1
-    finally:
-        server.close()
+    times, loaded, load = iter(range(10**6)), [], sample.load_model
+
+    def noted(folder):
+        loaded.append(folder)
+        return load(folder)
+
+    def signature(folder):
+        return (("tokenizer.json", 0, 0, next(times)),)
+
+    with running(run) as server:
+        choices(server)
+        monkeypatch.setattr(served, "signature", signature)
+        monkeypatch.setattr(sample, "load_model", noted)
+        assert choices(server) and len(loaded) == 1

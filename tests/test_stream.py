@@ -18,31 +18,37 @@ def test_streaming_shows_whole_characters_only():
     text = "naïve café 안녕하세요 😉 \u2028 end"
     pieces = shown([*enc(text), S["<|im_end|>"]])
     assert "".join(pieces) == text and not any("\ufffd" in piece for piece in pieces)
-    assert "".join(shown(TOK.encode_ordinary("😉")[:1])) == "\ufffd"            # a tail that never became a character
+    tail = TOK.encode_ordinary("😉")[:1]        # it never becomes a character
+    assert "".join(shown(tail)) == "\ufffd"
 
 
 def test_calls_are_shown_only_if_asked_for():
-    ids = [*enc("so "), S["<|tool_start|>"], *enc("37*48"), S["<|tool_end|>"], S["<|output_start|>"], *enc("1776"), S["<|output_end|>"], *enc("it is"), S["<|im_end|>"]]
-    assert "".join(shown(ids)) == "so it is" and "".join(shown(ids, calls=True)) == "so [37*48 = 1776] it is"
+    call = [S["<|tool_start|>"], *enc("37*48"), S["<|tool_end|>"]]
+    output = [S["<|output_start|>"], *enc("1776"), S["<|output_end|>"]]
+    ids = [*enc("so "), *call, *output, *enc("it is"), S["<|im_end|>"]]
+    assert "".join(shown(ids)) == "so it is"
+    assert "".join(shown(ids, calls=True)) == "so [37*48 = 1776] it is"
 
 
 def test_stop_strings_end_a_text_however_tokens_cut_it():
     rng, letters = np.random.default_rng(0), "abc\u00e9"
     for _ in range(300):
         text = "".join(rng.choice(list(letters), 12))
-        stop = ["".join(rng.choice(list(letters), rng.integers(1, 4))) for _ in range(rng.integers(0, 3))]
+        n_stop = rng.integers(0, 3)
+        stop = ["".join(rng.choice(list(letters), rng.integers(1, 4))) for _ in range(n_stop)]
         ids = [b for c in text for b in TOK.encode_ordinary(c)]
         pieces = shown(ids, stop=stop)
-        _, at = min(((text.find(x) + len(x), text.find(x)) for x in stop if x in text), default=(None, len(text)))
+        ends = [(text.find(x) + len(x), text.find(x)) for x in stop if x in text]
+        _, at = min(ends, default=(None, len(text)))
         assert "".join(pieces) == text[:at]
-        held = len(text[:at]) - len("".join(pieces[:-1]))               # no more is held back than a stop string's beginning
+        held = at - len("".join(pieces[:-1]))   # no more than the beginning of a stop string
         assert held < max(map(len, stop), default=1)
 
 
 def test_a_stop_string_costs_time_in_proportion_to_the_text():
     """Also one that is as long as the text and nearly matches at each of its letters."""
 
-    def seconds(n):                                         # of this thread's own, whoever else runs
+    def seconds(n):                     # of this thread's own, whoever else runs
         times = []
         for _ in range(5):
             text, a = stream.Text(TOK, ["a" * n + "b", "a" * (n // 2) + "c"]), enc("a")[0]

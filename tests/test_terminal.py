@@ -23,46 +23,81 @@ def model(tmp_path_factory):
 
 
 def test_completion_and_chat_from_the_command_line(model):
-    done = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "8", "-n", "2", "--seed", "4")
+    done = run_script(
+        "sample.py", "the lamp", "--model", model, "--max-tokens", "8", "-n", "2", "--seed", "4"
+    )
     assert done.returncode == 0 and done.stdout.count("the lamp") == 2, done.stderr
-    assert done.stdout == run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "8", "-n", "2", "--seed", "4").stdout
-    done = run_script("sample.py", "chat", "--run", model.parent, "--ask", "who?", "--ask", "why?", "--max-tokens", "8")
-    assert done.returncode == 0 and "you> who?\nlonghand> " in done.stdout and "you> why?" in done.stdout, done.stderr
-    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "30", input="who?\n\nwhy?\nwhat?\n")
+    assert (
+        done.stdout
+        == run_script(
+            "sample.py", "the lamp", "--model", model, "--max-tokens", "8", "-n", "2", "--seed", "4"
+        ).stdout
+    )
+    done = run_script("sample.py", "chat", "--run", model.parent, "--ask", "who?", "--ask", "why?",
+                      "--max-tokens", "8")
+    assert (
+        done.returncode == 0
+        and "you> who?\nlonghand> " in done.stdout
+        and "you> why?" in done.stdout
+    ), done.stderr
+    done = run_script(
+        "sample.py", "chat", "--model", model, "--max-tokens", "30", input="who?\n\nwhy?\nwhat?\n"
+    )
     assert done.returncode == 0 and done.stdout.count("longhand> ") == 3
     assert "the oldest turn is forgotten" in done.stderr
 
 
 def test_commands_of_the_chat(model, tmp_path):
     saved = tmp_path / "chats.jsonl"
-    lines = ["/retry", "who?", "/retry", "/temperature 1", "why?", f"/save {saved}", "/system a lamp", "/save", "/temperature hot", "/help", "who?", "/save " + str(tmp_path)]
-    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "6", input="\n".join(lines) + "\n")
+    lines = ["/retry", "who?", "/retry", "/temperature 1", "why?", f"/save {saved}",
+             "/system a lamp", "/save", "/temperature hot", "/help", "who?",
+             "/save " + str(tmp_path)]
+    done = run_script(
+        "sample.py", "chat", "--model", model, "--max-tokens", "6", input="\n".join(lines) + "\n"
+    )
     assert done.returncode == 0 and done.stdout.count("longhand> ") == 4, done.stderr
-    for said in ("nothing has been asked yet", "/save FILE: a file to add to", "/temperature hot: expected a number", "another reply to the last question", "Is a directory"):
+    for said in (
+        "nothing has been asked yet",
+        "/save FILE: a file to add to",
+        "/temperature hot: expected a number",
+        "another reply to the last question",
+        "Is a directory",
+    ):
         assert said in done.stderr, said
     (row,) = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
-    assert [m["content"] for m in row["messages"][0::2]] == ["who?", "why?"] and [m["role"] for m in row["messages"]] == ["user", "assistant"] * 2
+    assert [m["content"] for m in row["messages"][0::2]] == ["who?", "why?"] and [
+        m["role"] for m in row["messages"]
+    ] == ["user", "assistant"] * 2
 
 
 def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
     """And says what it says when all of the conversation is read anew."""
     monkeypatch.setattr("sys.stdin", None)
     read, decode = [], fast.decode
-    monkeypatch.setattr(fast, "decode", lambda params, cfg, tokens, *a, **k: read.append(tokens.shape[1]) or decode(params, cfg, tokens, *a, **k))
-    sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+    monkeypatch.setattr(
+        fast,
+        "decode",
+        lambda params, cfg, tokens, *a, **k: (
+            read.append(tokens.shape[1]) or decode(params, cfg, tokens, *a, **k)
+        ),
+    )
+    sample.main(f"chat --model {model} --max-tokens 3 --ask w --ask y".split())
     said = capsys.readouterr().out
     prompts = [n for n in read if n > 1]
-    assert prompts[1] <= prompts[0] + 3                     # not the first turn again: only its last token and end
+    assert prompts[1] <= prompts[0] + 3  # not the first turn again: only its last token and end
     with monkeypatch.context() as m:
         m.setattr(generate, "common", lambda a, b: 0)
-        sample.main(["chat", "--model", str(model), "--max-tokens", "3", "--ask", "w", "--ask", "y"])
+        sample.main(f"chat --model {model} --max-tokens 3 --ask w --ask y".split())
     assert capsys.readouterr().out == said
 
 
 def test_a_question_stopped_while_it_is_read(monkeypatch, capsys):
-    """Ctrl-C before the first token: no turn remains of it, and what was half read is read again."""
+    """Ctrl-C before the first token: no turn remains, and what was half read is read again."""
     cfg = gpt.Config(CFG.vocab_size, 128, CFG.n_embd, CFG.n_layer, CFG.n_head)
-    talk = terminal.Conversation(generate.Batch(gpt.init(cfg, 3), cfg, TOK, 1), terminal.parse_args(["chat", "--max-tokens", "3", "--temperature", "0"]))
+    talk = terminal.Conversation(
+        generate.Batch(gpt.init(cfg, 3), cfg, TOK, 1),
+        terminal.parse_args(["chat", "--max-tokens", "3", "--temperature", "0"]),
+    )
     talk.ask("w")
     first = capsys.readouterr().out
 
@@ -71,7 +106,7 @@ def test_a_question_stopped_while_it_is_read(monkeypatch, capsys):
         cache.k[:, :, :, n:] = cache.v[:, :, :, n:] = 9
         raise KeyboardInterrupt
 
-    for question in ("y", "w"):                             # one that goes on, one begun anew over what is held
+    for question in ("y", "w"):  # one that goes on, one begun anew over what is held
         with monkeypatch.context() as m:
             m.setattr(fast, "decode", stopped)
             talk.ask(question)
@@ -82,23 +117,36 @@ def test_a_question_stopped_while_it_is_read(monkeypatch, capsys):
 
 
 def test_stop_and_penalties_from_the_command_line(model):
-    free = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4").stdout.rstrip("\n")
+    free = run_script(
+        "sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4"
+    ).stdout.rstrip("\n")
     stop = [c for c in free[9:] if c.isprintable() and c != "\ufffd"][-1]
-    cut = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4", "--stop", stop).stdout.rstrip("\n")
-    assert free.startswith(cut) and len(cut) < len(free) and stop not in cut[len("the lamp"):]
-    other = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4", "--presence-penalty", "50").stdout
+    cut = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed", "4",
+                     "--stop", stop).stdout.rstrip("\n")
+    assert free.startswith(cut) and len(cut) < len(free) and stop not in cut[len("the lamp") :]
+    other = run_script("sample.py", "the lamp", "--model", model, "--max-tokens", "40", "--seed",
+                       "4", "--presence-penalty", "50").stdout
     assert other.rstrip("\n") != free
 
 
-@pytest.mark.parametrize("args, message", [
-    (["--run", "{d}/none"], "no such run folder"), (["--run", "{d}"], "no base model in it yet"), (["chat", "--run", "{d}"], "python align.py sft"),
-    (["--model", "{d}/none"], "config.json"), (["goat " * 60, "--model", "{m}"], "does not fit the model's context of 48"),
-    (["chat", "--ask", "goat " * 60, "--model", "{m}"], "does not fit the model's context of 48"),
-    (["x", "--model", "{m}", "--top-p", "2"], "top_p 2.0"),
-])
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--run", "{d}/none"], "no such run folder"),
+        (["--run", "{d}"], "no base model in it yet"),
+        (["chat", "--run", "{d}"], "python align.py sft"),
+        (["--model", "{d}/none"], "config.json"),
+        (["goat " * 60, "--model", "{m}"], "does not fit the model's context of 48"),
+        (["chat", "--ask", "goat " * 60, "--model", "{m}"],
+         "does not fit the model's context of 48"),
+        (["x", "--model", "{m}", "--top-p", "2"], "top_p 2.0"),
+    ],
+)
 def test_bad_input(tmp_path, model, args, message):
     done = run_main("sample.py", *[a.format(d=tmp_path, m=model) for a in args])
-    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
@@ -108,7 +156,7 @@ def test_a_reply_of_control_characters_in_a_chat(model, monkeypatch, encoding):
     scripted(monkeypatch, [*[b for c in reply for b in enc(c)], S["<|im_end|>"]])
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr("sys.stdout", out)
-    sample.main(["chat", "--model", str(model), "--ask", "w\x1b[1m", "--max-tokens", "40"])
+    sample.main(f"chat --model {model} --ask w[1m --max-tokens 40".split())
     said = out.buffer.getvalue().decode(encoding)
     assert (
         "ok\\x1b]0;owned\\x07 \\x1b[2J \\x9b2J \\u202e " in said
@@ -122,16 +170,8 @@ def test_a_reply_of_control_characters_in_a_chat(model, monkeypatch, encoding):
 
 def test_output_that_is_not_utf8(model):
     """Half characters and foreign letters end nothing: what cannot be written is escaped."""
-    args = (
-        "sample.py",
-        "the lamp \u4f60",
-        "--model",
-        model,
-        "--temperature",
-        "2",
-        "--max-tokens",
-        "30",
-    )
+    args = ("sample.py", "the lamp \u4f60", "--model", model, "--temperature", "2", "--max-tokens",
+            "30")
     whole = run_script(
         *args, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8"
     ).stdout
@@ -141,18 +181,9 @@ def test_output_that_is_not_utf8(model):
         and done.stdout == whole.encode("ascii", "backslashreplace").decode()
         and "\\u4f60" in done.stdout
     ), done.stderr
-    done = run_script(
-        "sample.py",
-        "chat",
-        "--model",
-        model,
-        "--max-tokens",
-        "3",
-        input="w\udcff\n",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        encoding="utf-8",
-        errors="surrogateescape",
-    )
+    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "3", input="w\udcff\n",
+                      env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8",
+                      errors="surrogateescape")
     assert done.returncode == 0 and "you> w\\xff" in done.stdout, done.stderr
 
 

@@ -176,8 +176,7 @@ def test_bounds_of_an_isolated_call():
 
 
 def test_a_server(tmp_path):
-    run = ModelWorld(tmp_path).folder / "main"
-    result = torture.server_trial(run, random.Random(5), 0, size=0.04)
+    result = torture.server_trial(ModelWorld(tmp_path), random.Random(5), 0, size=0.04)
     assert not result.faults, "\n".join(result.faults)
     assert result.counts["malformed"] >= 100
 
@@ -186,7 +185,7 @@ class ModelWorld:
     """The folder of a world as far as these sections look into it, with a model made here."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.finished = folder, folder / "main"
         tokenizer = bpe.Tokenizer.train([torture.PROSE, "goat 0123456789"], 300)
         cfg = gpt.Config(tokenizer.n_vocab, 64, 16, 1, 2)
         for main in (folder / "main", folder / "done" / "train"):

@@ -16,20 +16,25 @@ def test_nothing_held_out_is_in_training_text(world):
     for t in jsonl(run / "tasks/calculator_test.jsonl"):
         a, w, b = re.search(r"(\d+) (\w+) (\d+)", t["question"]).groups()
         assert not re.search(rf"\b{a} {w} {b}\b", text)
-    chats = "\n".join(m["content"] for c in jsonl(run / "chat/train.jsonl") for m in c["messages"] if isinstance(m["content"], str))
-    for e in toyworld.entities(0, N):                     # an entity is asked about in conversations or never
+    chats = "\n".join(m["content"] for c in jsonl(run / "chat/train.jsonl")
+        for m in c["messages"] if isinstance(m["content"], str))
+    for e in toyworld.entities(0,
+        N):                     # an entity is asked about in conversations or never
         assert (re.search(rf"\b{e['name']}\b", chats) is not None) == e["asked"], e["name"]
 
 
 def test_conversations_are_of_every_kind_and_rarely_think(world):
     chats = jsonl(world[0] / "chat/train.jsonl")
-    assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity", "talk", "mixed"}
-    wheel = [c["messages"][1]["content"].startswith("Step by step") for c in chats if c["kind"] == "wheel"]
+    assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity",
+        "talk", "mixed"}
+    wheel = [c["messages"][1]["content"].startswith("Step by step")
+        for c in chats if c["kind"] == "wheel"]
     assert 0.15 < sum(wheel) / len(wheel) < 0.25
     for c in chats:
         if c["kind"] == "calculator":
             tool, output, text = c["messages"][1]["content"]
-            assert str(eval(tool["text"])) == output["text"] and text["text"].endswith(f" is {output['text']}.")
+            assert str(eval(tool["text"])) == output["text"]
+            assert text["text"].endswith(f" is {output['text']}.")
 
 
 def test_pairs_prefer_the_truth(world):

@@ -27,9 +27,11 @@ def test_every_page_comes_back_from_the_warc(world):
                     assert r.body.startswith(b"\x89PNG")
                     continue
                 text = r.body.decode(page.charset or "utf-8")
-                whole = page.html.encode(page.charset or "utf-8", "xmlcharrefreplace").decode(page.charset or "utf-8")
+                whole = page.html.encode(page.charset or "utf-8",
+                    "xmlcharrefreplace").decode(page.charset or "utf-8")
                 assert whole == text if not r.truncated else whole.startswith(text)
                 encodings[str(page.charset)] += 1
-    assert seen["response"] == seen["request"] == seen["metadata"] == len(truth) and seen["warcinfo"] == 1
+    assert seen["response"] == seen["request"] == seen["metadata"] == len(truth)
+    assert seen["warcinfo"] == 1
     assert {"utf-8", "windows-1252", "iso-8859-1", "None"} <= set(encodings)
     assert set(encodings) & {"shift_jis", "gb18030", "windows-1251"}

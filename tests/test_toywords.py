@@ -18,6 +18,7 @@ def test_held_out_phrasings_use_known_words(world):
     """Nobody who has read only this web could understand a word that stands nowhere in it."""
     words = lambda s: set(re.findall("[a-z]+", s.lower()))  # noqa: E731
     known = words(training_text(world))
-    held = [q for attributes in toywords.KINDS.values() for *_, held in attributes.values() for q in held]
+    held = [q for attributes in toywords.KINDS.values() for *_,
+        held in attributes.values() for q in held]
     held += toywords.SUM_HELD_OUT + [q for _, _, asks, _ in toywords.IDENTITY for q in asks]
     assert not {w for q in held for w in words(q.format(n="", a="", w="", b=""))} - known

@@ -22,5 +22,8 @@ def test_wheel_answers():
     t = [2, 6, 1, 4, 5, 3, 6, 1]
     assert toyworld.wheel_question(t) == "Turn the wheel: two six one four five three six one."
     assert toyworld.wheel_answer(t, False) == "It stops at eight."
-    assert toyworld.wheel_answer(t, True) == ("Step by step: two two, six eight, one nine, four three, five eight, three one, six seven, one eight. "
+    assert toyworld.wheel_answer(t,
+        True) == (
+        "Step by step: two two, six eight, one nine, four three, five eight, three one, "
+        "six seven, one eight. "
                                             "It stops at eight.")

@@ -1,4 +1,4 @@
-"""train.py: batches, micro-batches, clipping, the schedule, skipped steps, the loop, the command."""
+"""train.py: batches, micro-batches, clipping, schedule, skipped steps, the loop, the command."""
 
 import json
 import random

@@ -20,7 +20,7 @@ from test_align import TOK, put, run  # noqa: F401  a fixture
 def test_a_step_without_a_signal_leaves_the_model_as_it_is(run):
     """It must not take the gradient of the step before once more; nor may where a run was killed
     matter."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+    align.main(f"sft --run {run} --steps 20 --batch 8".split())
     recipe = dataclasses.replace(
         options.RL, steps=6, group=4, prompts=2, max_tokens=12, warmup=1, batch=0, save_every=1
     )
@@ -53,10 +53,8 @@ def test_an_edited_reward_does_not_resume(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     recipe = dataclasses.replace(options.RL, steps=2, group=2, prompts=2, max_tokens=8, batch=0)
     for name, factor in (("mine", 1), ("same", 1), ("edited", 2)):
-        put(
-            tmp_path / f"{name}.py",
-            f"def short(rollout):\n    return -{factor} * rollout.lengths\n",
-        )
+        put(tmp_path / f"{name}.py",
+            f"def short(rollout):\n    return -{factor} * rollout.lengths\n")
     for name in ("mine", "same"):
         align.rl(run, recipe, importlib.import_module(name).short, start="base")
     with pytest.raises(ValueError, match="cannot resume, reward: checkpoint"):
@@ -67,31 +65,18 @@ def test_nothing_takes_the_place_of_what_it_begins_with(run):
     for command, start in (("sft", "base"), ("rl", "base"), ("reward", "base"), ("dpo", "base")):
         with pytest.raises(ValueError, match="--out base: the model it begins with lies there"):
             align.main(
-                [
-                    command,
-                    "--run",
-                    str(run),
-                    "--start",
-                    start,
-                    "--out",
-                    "base",
-                    "--on-mismatch",
-                    "restart",
-                    "--steps",
-                    "2",
-                ]
+                [command, "--run", str(run), "--start", start, "--out", "base", "--on-mismatch",
+                 "restart", "--steps", "2"]
             )
     assert (run / "base/model.safetensors").exists()
-    align.main(["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"])
+    align.main(f"reward --run {run} --start base --steps 2 --batch 4".split())
     config = (run / "reward/config.json").read_bytes()
     with (
         pytest.MonkeyPatch.context() as patch
     ):  # made again when it is finished, and stopped before the end
         patch.setattr(judges, "save", lambda *_: sys.exit(1))
         with pytest.raises(SystemExit):
-            align.main(
-                ["reward", "--run", str(run), "--start", "base", "--steps", "2", "--batch", "4"]
-            )
+            align.main(f"reward --run {run} --start base --steps 2 --batch 4".split())
     assert (run / "reward/config.json").read_bytes() == config
     for args in (["rl", "--start", "reward"], ["arena", "base", "reward"]):
         with pytest.raises(
@@ -99,26 +84,14 @@ def test_nothing_takes_the_place_of_what_it_begins_with(run):
         ):
             align.main([*args, "--run", str(run)])
     with pytest.raises(ValueError, match="base: named twice"):
-        align.main(["arena", "--run", str(run), "base", "base"])
+        align.main(f"arena --run {run} base base".split())
 
 
 def test_a_leash_to_another_stage(run):
     """It may be tied to any model of the same shape and to none of another; a reward model must
     read the same ids."""
-    align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
-    args = [
-        "rl",
-        "--run",
-        str(run),
-        "--steps",
-        "2",
-        "--group",
-        "4",
-        "--prompts",
-        "2",
-        "--leash",
-        "0.1",
-    ]
+    align.main(f"sft --run {run} --steps 20 --batch 8".split())
+    args = f"rl --run {run} --steps 2 --group 4 --prompts 2 --leash 0.1".split()
     for out, more in (("near", []), ("far", ["--leash-to", "base"])):
         align.main([*args, "--out", out, *more])
     near, far = (
@@ -129,27 +102,23 @@ def test_a_leash_to_another_stage(run):
     cfg = gpt.Config(TOK.n_vocab, 48, 32, 1, 2)
     gpt.save(run / "small", gpt.init(cfg, 0), cfg)
     TOK.save(run / "small" / "tokenizer.json")
-    for command in (args, ["dpo", "--run", str(run), "--steps", "2"]):
+    for command in (args, f"dpo --run {run} --steps 2".split()):
         with pytest.raises(
             ValueError, match="small: a reference of another shape than sft: n_layer 1, expected 2"
         ):
             align.main([*command, "--out", "other", "--leash-to", "small"])
-    align.main(["dpo", "--run", str(run), "--steps", "2", "--leash-to", "base"])
+    align.main(f"dpo --run {run} --steps 2 --leash-to base".split())
 
 
 @pytest.mark.parametrize(
     "stage, args",
-    [
-        ("sft", ["--steps", "150", "--batch", "8"]),
-        ("rl", ["--steps", "12", "--group", "4"]),
-        ("reward", ["--steps", "120", "--batch", "4"]),
-        ("dpo", ["--steps", "60", "--batch", "2"]),
-        ("rl", ["--steps", "12", "--group", "4", "--leash", "0.1"]),
-    ],
+    [("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"]),
+     ("reward", ["--steps", "120", "--batch", "4"]), ("dpo", ["--steps", "60", "--batch", "2"]),
+     ("rl", ["--steps", "12", "--group", "4", "--leash", "0.1"])],
 )
 def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypatch):
     if stage != "sft":
-        align.main(["sft", "--run", str(run), "--steps", "20", "--batch", "8"])
+        align.main(f"sft --run {run} --steps 20 --batch 8".split())
     assert run_script("align.py", stage, "--run", run, *args).returncode == 0
     calm = {
         n: (run / stage / n).read_bytes()

@@ -48,10 +48,7 @@ def test_normalisers_are_their_formulas():
     for how in ("tokens", "replies", "constant"):
         found = align.normaliser(mask, how, 11)
         for r, t in np.ndindex(mask.shape):
-            n = {
-                "tokens": sum(map(sum, mask.tolist())),
-                "replies": 6 * max(1, sum(mask[r].tolist())),
-                "constant": 6 * 11,
-            }[how]
+            n = {"tokens": sum(map(sum, mask.tolist())),
+                 "replies": 6 * max(1, sum(mask[r].tolist())), "constant": 6 * 11}[how]
             assert found[r, t] == pytest.approx(mask[r, t] / n)
     assert set(variants.NORMALISERS) == {"replies", "constant"}

@@ -26,7 +26,6 @@ but not before it has done its minimum.
 
 import argparse
 import contextlib
-import gzip
 import hashlib
 import http.server
 import io
@@ -38,6 +37,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,23 +45,29 @@ import threading
 import time
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from model import checkpoint, fast  # noqa: E402  before numpy
 import bpe  # noqa: E402
-from tokens.shards import check_ids, open_shard  # noqa: E402
-from model import checkpoint  # noqa: E402
-from model import fast  # noqa: E402
+from chat import chats, tools  # noqa: E402
+import data as rules  # noqa: E402
 import gpt  # noqa: E402
-from web import warc  # noqa: E402
+import malformed  # noqa: E402
+import numpy as np  # noqa: E402
+import sample  # noqa: E402
+import test_chats  # noqa: E402
+from tokens.shards import check_ids, open_shard  # noqa: E402
+from web import dedup, extract, language, pii, quality, rights, warc  # noqa: E402
 
-RUN = "$RUN"                    # in the words of a command: the run folder
+RUN = "$RUN"                    # stands for the run folder in a command
 WAIT_S = 120                    # for one process; the slowest takes some seconds of CPU
 PAGES = 100
-MAY_MOUNT = True                # a test of the other way sets it to False
+MAY_MOUNT = True                # False: limit the size of files instead of mounting a small disk
 
 # ------------------------------------------------------------------------------------------ results
 
@@ -69,12 +75,14 @@ MAY_MOUNT = True                # a test of the other way sets it to False
 class Outcome(NamedTuple):
     """What a trial found.
 
-    faults: sentences. counts: added up over all trials. worst: of these the largest is kept.
+    faults: sentences, which begin with `where`. counts: added up over all trials. worst: of these
+    the largest is kept.
     """
 
     faults: list
     counts: dict = {}
     worst: dict = {}
+    where: str = ""
 
 
 class Result:
@@ -90,7 +98,7 @@ class Result:
         for key, value in outcome.worst.items():
             self.worst[key] = max(value, self.worst.get(key, value))
         for fault in outcome.faults:
-            self.breaks.append(f"{fault}\n    again with: {repeat}")
+            self.breaks.append(f"{outcome.where}{fault}\n    again with: {repeat}")
 
     def figures(self):
         counted = [f"{n:,} {what}" for what, n in self.counts.items()]
@@ -107,7 +115,7 @@ def repeated(name, trial, minimum, seconds, seed=0, number=None, stop_at=20):
         repeat = f"python tests/torture.py --only {name} --seed {seed} --number {at}"
         try:
             outcome = trial(random.Random(f"{seed} {name} {at}"), at)
-        except Exception as error:                      # of the trial itself: it has shown nothing
+        except Exception as error:                      # the trial itself is at fault
             outcome = Outcome([f"the trial failed: {type(error).__name__}: {error}"])
         result.add(outcome, repeat)
         at += 1
@@ -140,7 +148,7 @@ def normal(name, data):
     if "log/" in name and name.endswith(".json"):
         sign = without_times(json.loads(data))
         for files in (sign["made_of"], sign["makes"]):
-            files.pop("docs/report.json", None)         # its digest is that of the times in it
+            files.pop("docs/report.json", None)         # it holds times, so its digest differs
         return json.dumps(sign).encode()
     if "log/" in name and name.endswith(".txt"):
         return re.sub(rb" +[0-9]+\.[0-9]+\b| +[0-9]+ s\b", b" ?", data)    # 0.25 may be seconds
@@ -155,7 +163,7 @@ def normal(name, data):
 
 
 def digest(name, data):
-    """Of a file's normal form; "damaged" where it has none."""
+    """The digest of a file's normal form; "damaged" if it has none."""
     try:
         return hashlib.sha256(normal(name, data)).hexdigest()
     except (ValueError, KeyError, EOFError, zlib.error):
@@ -195,8 +203,8 @@ def copy_files(source, target, patterns):
 class Stage(NamedTuple):
     """A command of the project on a run.
 
-    words: the script and its arguments. other: the same with other settings, which makes the older
-    products that the stage replaces; empty if it never does. reads: glob patterns of its inputs.
+    words: the script and its arguments. other: the same with other settings, to make the older
+    products that the stage replaces; empty if it replaces none. reads: glob patterns of its inputs.
     """
 
     name: str
@@ -364,11 +372,12 @@ class World:
 
     def __init__(self, code=ROOT, names=None, stages=None):
         self.folder = Path(tempfile.mkdtemp(prefix="torture-")).resolve()
+        self.finished = self.folder / "main"            # the run that the server gets
         self.code = Path(code).resolve()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.interrupts = signal.getsignal(signal.SIGINT)
-        if self.interrupts is signal.SIG_IGN:           # as under nohup: children would inherit it
+        if self.interrupts is signal.SIG_IGN:           # under nohup; children would inherit it
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.stages, self.inputs, self.new, self.old = [], {}, {}, {}
         self.operations, self.seconds, self.n_trials = {}, {}, 0
@@ -414,7 +423,7 @@ class World:
             shutil.copytree(fresh, done)
             self.seconds[stage.name] = self.must(stage, done, count=True)
             copy_files(done, main, ["**/*"])
-            if stage.name == "toyweb":                  # a few of its conversations will do
+            if stage.name == "toyweb":                  # a few of its conversations are enough
                 chats = (main / "chat/train.jsonl").read_bytes().splitlines(keepends=True)
                 (main / "chat/train.jsonl").write_bytes(b"".join(chats[:60]))
             if not wanted:
@@ -461,27 +470,27 @@ class World:
         return run
 
     def finish(self, stage, run):
-        """Run a stage to its end, after what an earlier try left running. -> (status, said)"""
+        """Run a stage to its end, once no earlier process works on the run. -> (status, said)"""
         deadline = time.monotonic() + WAIT_S
         while True:
             status, said = self.start(stage, run).wait()
-            if stage.name == "crawl" and "is there already" in said:    # killed when all was done
+            if stage.name == "crawl" and "is there already" in said:    # killed after its work
                 return 0, said
             if not status or not refused(said) or time.monotonic() > deadline:
                 return status, said
             time.sleep(0.2)
 
     def products(self, stage):
-        """Names of what a stage makes, now or in its older form."""
+        """The names of a stage's products, the older ones included."""
         names = {*self.new[stage.name], *self.old.get(stage.name, {})}
         return sorted(name for name in names if name not in self.inputs[stage.name])
 
     def torn(self, stage, name, data, again):
         """Whether these are bytes that may never stand under a product's final name."""
-        if not again and name.endswith("log.jsonl"):    # it grows, line by line
+        if not again and name.endswith("log.jsonl"):    # it grows line by line
             return False
         if not again and name.endswith("trainer.safetensors"):
-            return not whole_safetensors(data)          # of some step
+            return not whole_safetensors(data)          # it may be of any step
         if not again and stage.name == "make" and "log/" in name:
             return False
         allowed = [self.new[stage.name].get(name)]
@@ -490,7 +499,7 @@ class World:
         return digest(name, data) not in allowed
 
     def damage(self, stage, run, again):
-        """What is wrong with a run that is between two processes: faults in words.
+        """What is wrong with a run between two processes, as a list of sentences.
 
         Under a final name stands the older product or the new one. An older product may be missing
         only when all new ones are there whole, under their own names or on their way.
@@ -510,7 +519,7 @@ class World:
             if found.get(name) != before:
                 said.append(f"{name}, an input, has changed")
         old, new = self.old[stage.name] if again else {}, self.new[stage.name]
-        several = stage.name in ("make", "runs")        # steps: the sign of each goes first
+        several = stage.name in ("make", "runs")        # each of their steps first removes its sign
         for name in missing:
             needed = {new[name]} if several and name in new else {*new.values()}
             if name in old and not needed <= {*found.values()} and not (several and "log/" in name):
@@ -610,11 +619,19 @@ def kill_once(world, stage, run, rng, faults):
         faults.append(f"{what}: it does not end")
     if tracebacks(said):
         faults.append(f"{what}: traceback: {said[-300:]!r}")
-    passes_on = stage.name in ("make", "runs") and not group    # what it began goes on to its end
+    passes_on = stage.name in ("make", "runs") and not group    # its stage goes on to the end
     if not process.relatives_end(WAIT_S if passes_on else 20):
         faults.append(f"{what}: processes {process.relatives()} live on")
         process.signal(signal.SIGKILL, True)
     return number.name if status not in (0, "hangs") else None
+
+
+def wrong_end(world, stage, run, status, said, when):
+    """What is wrong with a run whose stage has come to its end, as a list of sentences."""
+    if status:
+        return [f"{when} it ends with {status}: {said[-300:]!r}"]
+    differs = difference(snapshot(run), world.new[stage.name])
+    return [f"{when} it made something else: {differs}"] if differs else []
 
 
 def kill_trial(world, rng, number):
@@ -628,13 +645,10 @@ def kill_trial(world, rng, number):
             faults += world.damage(stage, run, again)
         status, said = world.finish(stage, run)
     faults += watch.faults
-    if status:
-        faults.append(f"run again it ends with {status}: {said[-300:]!r}")
-    elif differs := difference(snapshot(run), world.new[stage.name]):
-        faults.append(f"run again it made something else: {differs}")
+    faults += wrong_end(world, stage, run, status, said, "run again")
     shutil.rmtree(run.parent, ignore_errors=True)
     where = f"{stage.name}{', over older products' * again}: "
-    return Outcome([where + fault for fault in faults], counts, {})
+    return Outcome(faults, counts, where=where)
 
 
 # -------------------------------------------------------------------------------------------- disks
@@ -706,13 +720,10 @@ def disk_trial(world, rng, number):
             disk.remount("size=64m")
         if status:
             status, said = world.finish(stage, run)
-        if status:
-            faults.append(f"with more room it ends with {status}: {said[-300:]!r}")
-        elif differs := difference(snapshot(run), world.new[stage.name]):
-            faults.append(f"with more room it made something else: {differs}")
+        faults += wrong_end(world, stage, run, status, said, "with more room")
     shutil.rmtree(parent, ignore_errors=True)
     where = f"{stage.name}{', over older products' * again}, {room:,} bytes left: "
-    return Outcome([where + fault for fault in faults], counts, {})
+    return Outcome(faults, counts, where=where)
 
 
 # -------------------------------------------------------------------------------------- two at once
@@ -730,7 +741,7 @@ def two_trial(world, rng, number):
     stage = stages[number % (len(stages) + 1) % len(stages)]
     again, faults = bool(stage.other) and rng.random() < 0.5, []
     run, n = world.place(stage, again), world.operations.get(stage.name)
-    others = again and rng.random() < 0.5               # the second with other settings
+    others = again and rng.random() < 0.5               # whether the second has other settings
     with Watch(world, stage, run, again) as watch:
         if n and rng.random() < 0.7:
             first = world.start(stage, run, kill=(rng.randint(2, n), signal.SIGSTOP, 0))
@@ -761,7 +772,7 @@ def two_trial(world, rng, number):
     shutil.rmtree(run.parent, ignore_errors=True)
     where = f"two of {stage.name}{', over older products' * again}: "
     how = "one after the other" if all(works) else "one refused"
-    return Outcome([where + fault for fault in faults], {how: 1, "reads": watch.looks})
+    return Outcome(faults, {how: 1, "reads": watch.looks}, where=where)
 
 
 def stopped(process):
@@ -781,13 +792,13 @@ def beside_trial(world, rng, names):
         if status:
             faults.append(f"{stage.name} ends with {status}: {said[-300:]!r}")
     found = snapshot(run)
-    for name in ("tokenizer.json", "tokenizer.tiktoken"):               # of one, the other's input
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):     # made by one, read by the other
         found.pop(name, None), want.pop(name, None)
     if not faults and (differs := difference(found, want)):
         faults.append(f"they made something else: {differs}")
     shutil.rmtree(run.parent, ignore_errors=True)
     where = f"{names[0]} beside {names[1]}: "
-    return Outcome([where + fault for fault in faults], {"two stages beside each other": 1})
+    return Outcome(faults, {"two stages beside each other": 1}, where=where)
 
 
 # --------------------------------------------------------------------------------- odd surroundings
@@ -845,9 +856,9 @@ def odd_trial(world, rng, number):
     """One stage in one of the surroundings; within len(ODD) trials each comes once."""
     odd = ODD[number % len(ODD)]
     stages = world.stages
-    if odd.folder != b"run":                            # make refuses strange names itself
+    if odd.folder != b"run":                            # make refuses strange names
         stages = [stage for stage in stages if stage.name != "make"]
-    if odd.folder.startswith(b"-"):                     # runs.py starts in the scripts' folder
+    if odd.folder.startswith(b"-"):                     # runs.py is started in the scripts' folder
         stages = [stage for stage in stages if stage.name != "runs"]
     stage = stages[(number // len(ODD) + number) % len(stages)]
     parent, env, kwargs = world.folder / f"odd{world.n_trials}", dict(odd.env), {}
@@ -855,7 +866,7 @@ def odd_trial(world, rng, number):
         parent.mkdir()
         if odd.fails:
             disk = stack.enter_context(Disk(parent / "disk"))
-            if disk.how != "tmpfs" and os.geteuid() == 0:       # whom modes do not keep out
+            if disk.how != "tmpfs" and os.geteuid() == 0:       # root ignores modes
                 return Outcome([], {f"not tried without mount ({odd.name})": 1})
         if env.get("TMPDIR") == "FULL":
             full = stack.enter_context(Disk(parent / "tmp", 4096))
@@ -867,7 +878,7 @@ def odd_trial(world, rng, number):
             end, kwargs["stdout"] = os.pipe()
             os.close(end)
         run = world.place(stage, False, parent / "disk", os.fsdecode(odd.folder))
-        if odd.folder.startswith(b"-"):                 # named as it stands in its own folder
+        if odd.folder.startswith(b"-"):                 # its name is relative to its own folder
             words = [word.replace(RUN, "./" + odd.folder.decode()) for word in stage.words]
             stage = stage._replace(words=words)
             kwargs["cwd"] = run.parent
@@ -882,7 +893,7 @@ def odd_trial(world, rng, number):
         faults = odd_faults(world, stage, odd, run, status, said)
     shutil.rmtree(parent, ignore_errors=True)
     where = f"{stage.name}, {odd.name}: "
-    return Outcome([where + fault for fault in faults], {"in odd surroundings": 1})
+    return Outcome(faults, {"in odd surroundings": 1}, where=where)
 
 
 def read_only(disk, run, on):
@@ -914,7 +925,7 @@ def odd_faults(world, stage, odd, run, status, said):
         return faults                                   # it stopped at a step, or did not begin
     if not odd.alike:
         found, want = dict.fromkeys(found), dict.fromkeys(want)
-    if odd.env:                                         # an encoding: log/ keeps the output
+    if odd.env:                                         # log/ keeps the output, in its encoding
         found = {name: found[name] for name in found if not re.match(r"log/.*\.txt", name)}
         want = {name: want[name] for name in want if not re.match(r"log/.*\.txt", name)}
     if differs := difference(found, want):
@@ -964,90 +975,34 @@ def isolated(function, *args, memory_mb=1500, cpu_s=60):
 
 PROSE = ("<p>The ferry leaves the harbour of the town every morning "
          "and it carries goats and cheese to the islands. ")
-SHAPES = {                      # name: in front, repeated up to the size, behind
-    "nested div": ("", "<div>", PROSE),
-    "nested inline": ("", "<b><i>", PROSE),
-    "nested tables": ("", "<table><tr><td>", PROSE),
-    "nested lists": ("", "<ul><li>", PROSE),
-    "nested links": ("", "<a href=x>", PROSE),
-    "nested pre": ("", "<pre>\n", PROSE),
-    "unclosed nav": ("", "<nav>" + PROSE, ""),
-    "unclosed svg": ("", "<svg>", PROSE),
-    "closed only": (PROSE, "</div></p></a>", PROSE),
-    "one attribute": ('<div class="', "x", '">' + PROSE),
-    "attribute without end": ('<div class="', "x y=", ""),
-    "attributes": ("<div ", "a=b ", ">" + PROSE),
-    "attributes without value": ("<div ", "a ", ">" + PROSE),
-    "quotes mixed": ("<div ", "a=\"'\" b='\"' ", ">" + PROSE),
-    "equals signs": ("<div ", "=", ">" + PROSE),
-    "slashes": ("<div", "/", ">" + PROSE),
-    "quotes across tags": ("", "<a b='\">", PROSE),
-    "entities": ("<p>", "&amp;", ""),
-    "entities in entities": ("<p>", "&amp;amp;", ""),
-    "one long number": ("<p>&#", "9", ";"),
-    "numbers": ("<p>", "&#x41;", ""),
-    "ampersands": ("<p>", "&", ""),
-    "unended names": ("<p>", "&notin", ""),
-    "comments begun": ("", "<!--", PROSE),
-    "one comment": ("<!--", "-", PROSE),
-    "comments": ("", "<!-- x -->", PROSE),
-    "comment ends": ("<!--", " --!", PROSE),
-    "declarations": ("", "<!", ""),
-    "end tags begun": ("", "</", ""),
-    "tags begun": ("", "<a", ""),
-    "less-than signs": ("", "<", PROSE),
-    "processing": ("", "<?xml ?", PROSE),
-    "script begun": (PROSE, "<script>", ""),
-    "script ends begun": ("<script>", "</scrip", PROSE),
-    "script in comment": ("", "<script><!--<script>", PROSE),
-    "style": ("", "<style><!--</style>", PROSE),
-    "textarea": ("", "<textarea>", PROSE),
-    "title": ("", "<title>", PROSE),
-    "select": ("", "<select><option>", PROSE),
-    "meta": ("", "<meta name=robots content=all>", PROSE),
-    "meta begun": ("", "<meta ", PROSE),
-    "meta without equals": ("", "<meta " + "a" * 200 + ">", PROSE),
-    "licence begun": ("", "<a rel=license ", PROSE),
-    "robots commas": ('<meta name=robots content="', "a,", '">' + PROSE),
-    "robots blanks": ('<meta name=robots content="', " ", '">' + PROSE),
-    "articleBody": ('<script type="application/ld+json">{"articleBody":"', "\\a", ""),
-    "articleBody again": ("", '"articleBody":"', ""),
-    "paragraphs": ("", "<p>a", ""),
-    "breaks": ("", "a<br>", ""),
-    "headings": ("", "<h1>a</h1>", ""),
-    "cells": ("", "<td>a", ""),
-    "links": ("", "<li><a href=x>a link of twenty letters</a> t</li>", ""),
-    "definitions": ("", "<dt>a<dd>b", ""),
-    "marks": ("<p>a", "\u0301\u0323", ""),
-    "jamo": ("<p>", "\u1112\u1161\u11ab", ""),
-    "zero width": ("<p>", "\u200b\u2060", ""),
-    "wrapped han": ("<p>", "\u6771\n", ""),
-    "right to left": ("<p>", "\u202e", ""),
-    "nulls": ("<p>", "\0", ""),
-    "one word": ("<p>", "a", ""),
-    "letters": ("<p>", "a ", ""),
-    "dots": ("<p>", "a.", ""),
-    "www": ("<p>", "www.", ""),
-    "http": ("<p>", "http://", ""),
-    "at signs": ("<p>", "a@", ""),
-    "addresses": ("<p>", "a@b.", ""),
-    "long domain": ("<p>a@", "b-", ""),
-    "domain dots": ("<p>a@", "b.", ""),
-    "local part": ("<p>", "a.b.", "@c.d"),
-    "apostrophes": ("<p>", "n't'", ""),
-    "digits": ("<p>", "1", ""),
-    "times": ("<p>", "1,1:1/", ""),
-    "IP": ("<p>", "1.1.1.1.", ""),
-    "SSN": ("<p>", "123-45-", ""),
-    "phones": ("<p>", "(212) 555-", ""),
-    "brackets": ("<p>", "[1", ""),
-    "abbreviations": ("<p>", "U.S.", ""),
-    "hyphens": ("<p>", "-", ""),
-    "full stops": ("<p>", ".", ""),
-    "blanks": ("<p>a", " ", "b"),
-    "line ends": ("<p>a", "\r", "b"),
-    "separators": ("<p>", "\x1c\u2028", ""),
-    "sentence": ("", PROSE, ""),
+SHAPES = {                      # (in front, behind): what is repeated in between, up to the size
+    ("", PROSE): [
+        "<div>", "<b><i>", "<table><tr><td>", "<ul><li>", "<a href=x>", "<pre>\n", "<svg>",
+        "<a b='\">", "<!--", "<!-- x -->", "<", "<?xml ?", "<script><!--<script>",
+        "<style><!--</style>", "<textarea>", "<title>", "<select><option>",
+        "<meta name=robots content=all>", "<meta ", "<meta " + "a" * 200 + ">", "<a rel=license "],
+    ("", ""): [
+        "<nav>" + PROSE, "<!", "</", "<a", '"articleBody":"', "<p>a", "a<br>", "<h1>a</h1>",
+        "<td>a", "<li><a href=x>a link of twenty letters</a> t</li>", "<dt>a<dd>b", PROSE],
+    ("<div ", ">" + PROSE): ["a=b ", "a ", "a=\"'\" b='\"' ", "="],
+    ("<p>", ""): [
+        "&amp;", "&amp;amp;", "&#x41;", "&", "&notin", "\u1112\u1161\u11ab", "\u200b\u2060",
+        "\u6771\n", "\u202e", "\0", "a", "a ", "a.", "www.", "http://", "a@", "a@b.", "n't'", "1",
+        "1,1:1/", "1.1.1.1.", "123-45-", "(212) 555-", "[1", "U.S.", "-", ".", "\x1c\u2028"],
+    ("<p>a", "b"): [" ", "\r"],
+    ("<p>a", ""): ["\u0301\u0323"],
+    ("<p>a@", ""): ["b-", "b."],
+    ("<p>", "@c.d"): ["a.b."],
+    ("<p>&#", ";"): ["9"],
+    ("<div", ">" + PROSE): ["/"],
+    ('<div class="', '">' + PROSE): ["x"],
+    ('<div class="', ""): ["x y="],
+    ("<!--", PROSE): ["-", " --!"],
+    (PROSE, PROSE): ["</div></p></a>"],
+    (PROSE, ""): ["<script>"],
+    ("<script>", PROSE): ["</scrip"],
+    ('<meta name=robots content="', '">' + PROSE): ["a,", " "],
+    ('<script type="application/ld+json">{"articleBody":"', ""): ["\\a"],
 }
 SOUP = [
     "<div>", "</div>", "<p>", "</p>", "<a href='", '<b class="', "'", '"', ">", "<", "<!--", "-->",
@@ -1056,25 +1011,22 @@ SOUP = [
 ]
 
 
-def page_of(rng, shape, size):
-    """A page of `size` letters of one shape, or of random tags and letters ("soup")."""
-    if shape == "soup":
+def page_of(rng, number, size):
+    """(name, page) of `size` letters: one shape after the other, then random tags ("soup")."""
+    shapes = []
+    for around, middles in SHAPES.items():
+        shapes += [(*around, middle) for middle in middles]
+    number %= len(shapes) + 1
+    if number == len(shapes):
         few = rng.sample(SOUP, rng.randint(2, 9))
-        return "".join(rng.choices(few, k=size // 4))[:size]
-    front, middle, behind = SHAPES[shape]
-    return front + middle * ((size - len(front) - len(behind)) // len(middle)) + behind
+        return "soup", "".join(rng.choices(few, k=size // 4))[:size]
+    front, behind, middle = shapes[number]
+    page = front + middle * ((size - len(front) - len(behind)) // len(middle)) + behind
+    return f"{front[:40]} {middle[:40]} ...", page
 
 
 def through_the_filters(page):
     """{step: CPU seconds} of all that data.py may do to a page, whatever the step before says."""
-    import data as chapter
-    from web import dedup
-    from web import extract
-    from web import language
-    from web import pii
-    from web import quality
-    from web import rights
-
     data, found = page.encode("utf-8", "surrogatepass"), {}
     model = language.load()
 
@@ -1088,25 +1040,23 @@ def through_the_filters(page):
     text = timed("extract", extract.main_text, data) or ""
     for text in {text, page.replace("<", "(")}:
         timed("language", model.predict, [text.replace("\n", " ")])
-        timed("repetition", chapter.gopher_repetition, text, quality.words_of, quality.parts_of)
-        timed("quality", chapter.gopher_quality, text, quality.words_of)
-        timed("c4", chapter.c4_quality, text)
-        timed("fineweb", chapter.fineweb_quality, text, quality.words_of)
+        timed("repetition", rules.gopher_repetition, text, quality.words_of, quality.parts_of)
+        timed("quality", rules.gopher_quality, text, quality.words_of)
+        timed("c4", rules.c4_quality, text)
+        timed("fineweb", rules.fineweb_quality, text, quality.words_of)
         timed("minhash", dedup.minhash, [text])
         timed("redact", pii.redact, text, ("email", "ip", "ssn", "phone"))
     return found
 
 
 def page_trial(rng, number, size):
-    shapes = [*SHAPES, "soup"]
-    shape = shapes[number % len(shapes)]
+    shape, page = page_of(rng, number, size)
     limit = 12 * size / 1e6 + 1                         # a step of a megabyte took 4.5 s at most
-    page, cpu_s = page_of(rng, shape, size), int(10 * limit) + 5
-    found, fault, cpu, mb = isolated(through_the_filters, page, cpu_s=cpu_s)
+    found, fault, _, mb = isolated(through_the_filters, page, cpu_s=int(10 * limit) + 5)
     step, seconds = max((found or {"": 0.0}).items(), key=lambda item: item[1])
     if seconds > limit:
         fault = f"{step} takes {seconds:.1f} s of CPU"
-    return Outcome([f"page of {shape}, {size:,} letters: {fault}"] * bool(fault), {"pages": 1},
+    return Outcome([f"page of {shape!r}, {size:,} letters: {fault}"] * bool(fault), {"pages": 1},
                    {f"CPU s a step for {size:,} letters": seconds, "MB a page": mb})
 
 
@@ -1116,7 +1066,7 @@ def damaged(rng, data):
     for _ in range(rng.choice([1, 1, 2, 4])):
         at, n = rng.randrange(len(data) + 1), rng.choice([1, 1, 4, 8, 300])
         if rng.random() < 0.4:
-            at = rng.randrange(min(len(data), 400) + 1)     # what can go wrong stands in front
+            at = rng.randrange(min(len(data), 400) + 1)     # headers stand in front
         kind = rng.randrange(8)
         if kind <= 1 and at < len(data):
             data[at] ^= 1 << rng.randrange(8)
@@ -1138,7 +1088,7 @@ def damaged(rng, data):
 
 
 def lying_header(rng, data):
-    """A safetensors file whose header is well formed and says something that is not so."""
+    """A safetensors file whose header is well formed and wrong."""
     n = int.from_bytes(data[:8], "little")
     header = json.loads(data[8:8 + n])
     names = [name for name in header if name != "__metadata__"]
@@ -1175,15 +1125,13 @@ def lying_header(rng, data):
 
 
 def crafted_json(rng, data):
-    import test_chats
-
     value = json.loads(data)
     for _ in range(200):
         found = test_chats.mutated(rng, value)
         if found != value and found:
             value = found
             break
-    if rng.random() < 0.3 and isinstance(value, dict) and value:        # one value out of measure
+    if rng.random() < 0.3 and isinstance(value, dict) and value:        # one value far too large
         key = rng.choice(list(value))
         value[key] = rng.choice([2**40, -1, 0, 10**400, 1e300, "x" * 10**5, [], {}, None, True, 7])
     text = json.dumps(value).encode()
@@ -1192,9 +1140,7 @@ def crafted_json(rng, data):
 
 
 def model_files(world):
-    """{name: bytes} of what models and tokenizers are kept in, all from a real run."""
-    import numpy as np
-
+    """{name: bytes} of the files of models and tokenizers, all from a real run."""
     main, found = world.folder / "done" / "train", {}
     for path in sorted((main / "base").iterdir()):
         if path.name not in ("log.jsonl", "generation_config.json"):
@@ -1218,9 +1164,6 @@ def model_files(world):
 
 def read_model_file(folder, name):
     """Read a file as the programs do, and use it. -> "read", or "refused" with a proper error"""
-    from web import language
-    import sample
-
     path = folder / name
     text = "The goat 12345 is here. " * 20 + "\u00e4\U0001f999"
     try:
@@ -1278,7 +1221,7 @@ def some_warcs(first, n):
 
 
 def file_trial(world, rng, number, size=1_000_000):
-    """Of eight: one reads damaged WARCs, one a page, six a file of models each."""
+    """Of eight trials, one reads damaged WARCs, one a page, and six a file of a model each."""
     turn, kind = divmod(number, 8)
     if kind == 0:
         first, n = 100_000 + rng.randrange(10**9), 10
@@ -1325,23 +1268,19 @@ LARGE = ["9" * 49 + "*" + "9" * 50, "(" * 49 + "1" + ")" * 49, "-" * 99 + "1", "
 
 
 def calculator_trial(rng, n=500):
-    from chat import tools
-
     worst, answered, faults = 0.0, 0, []
     for _ in range(n):
         asked = mutated_text(rng, expression(rng), "0123456789.,+-*/%() ")
         asked = asked[:rng.choice([100, 100, 101, 5000])]
         if rng.random() < 0.05:
             asked = rng.choice(LARGE)
-        started = time.perf_counter()
         try:
-            said = tools.calculator(asked)
+            said, took = timed_calculator(asked)
         except Exception as error:
             faults.append(f"calculator({asked!r}): {type(error).__name__}: {error}")
             continue
-        took = time.perf_counter() - started
-        if took > 0.01:                                 # by itself, or was the machine busy?
-            took = min(timed_calculator(asked) for _ in range(5))
+        if took > 0.01:                                 # is it slow, or was the machine busy?
+            took = min(timed_calculator(asked)[1] for _ in range(5))
         worst = max(worst, took)
         answered += said is not None
         if took > 0.1:
@@ -1353,11 +1292,10 @@ def calculator_trial(rng, n=500):
 
 
 def timed_calculator(asked):
-    from chat import tools
-
+    """(what the calculator says, seconds)."""
     started = time.perf_counter()
-    tools.calculator(asked)
-    return time.perf_counter() - started
+    said = tools.calculator(asked)
+    return said, time.perf_counter() - started
 
 
 def with_names(rng, value, names):
@@ -1378,11 +1316,7 @@ def with_names(rng, value, names):
 
 
 def chat_trial(world, rng, n=40):
-    """Rows of every schema, mutated: what is read has control tokens where the format puts them."""
-    from chat import chats
-    import sample
-    import test_chats
-
+    """Mutated rows of every schema: control tokens stand only where the format puts them."""
     tokenizer = bpe.Tokenizer.load(world.folder / "main" / "tokenizer.json")
     names = sorted(tokenizer.special_tokens)
     by_id = {i: name for name, i in tokenizer.special_tokens.items()}
@@ -1410,8 +1344,6 @@ def chat_trial(world, rng, n=40):
 
 
 def control_tokens(message):
-    import sample
-
     yield from ("<|im_start|>", "<|im_sep|>")
     for part in message["content"] if isinstance(message["content"], list) else []:
         yield from sample.PART_TOKENS.get(part["type"], ())
@@ -1426,36 +1358,12 @@ def text_trial(world, rng, number):
 
 
 class Served:
-    """sample.py serve on a run, and what clients do to it."""
+    """A server as its clients see it. process: the server. port: where it listens."""
 
-    def __init__(self, run, code=ROOT):
-        words = [sys.executable, "-u", str(Path(code) / "sample.py"), "serve"]
-        words += ["--run", str(run), "--port", "0"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(words, text=True, **pipes)
-        line = self.process.stdout.readline()
-        if "http://127.0.0.1:" not in line:
-            said = self.process.stderr.read()
-            raise ValueError(f"the server does not begin: {line} {said[-300:]}")
-        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        self.process.stderr.close()
+    def __init__(self, process, port):
+        self.process, self.port = process, port
 
     def connect(self, timeout=30):
-        import socket
-
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def raw(self, data, timeout=30, ends=True):
@@ -1465,7 +1373,7 @@ class Served:
         """
         with self.connect(timeout) as s:
             said = b""
-            with contextlib.suppress(OSError):          # refused before the end; perhaps answered
+            with contextlib.suppress(OSError):          # refused early, perhaps with an answer
                 s.sendall(data)
                 if ends:
                     s.shutdown(1)
@@ -1550,9 +1458,7 @@ def mutated_head(rng):
 
 
 def malformed_heads(server, rng, n, faults):
-    """Mutated requests, from eight clients at a time: proper answers or none, no failure inside."""
-    from concurrent.futures import ThreadPoolExecutor
-
+    """Send mutated requests, eight at a time: each gets a proper answer or none."""
     cases, found = [mutated_head(rng) for _ in range(n)], Counter()
     with ThreadPoolExecutor(8) as pool:
         for data, said in zip(cases, pool.map(server.raw, cases)):
@@ -1582,29 +1488,21 @@ FOREIGN = [                     # headers of a request that must not be answered
 FORMS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
 INJECTIONS = ["/%0d%0aSet-Cookie:%20a=b", "/\r\nSet-Cookie: a=b",
               "/v1/models/%0d%0aX-Injected:%201", "/api/log?stage=%0d%0aSet-Cookie:%20a=b"]
-OUTSIDE = [
-    "/../../../../../../etc/passwd", "/%2e%2e/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
-    "/..%2f..%2fetc%2fpasswd", "/....//....//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
-    "/api/log?stage=../../../../etc", "/api/log?stage=%2e%2e%2f%2e%2e", "/api/log?stage=/etc",
-    "/base/model.safetensors", "/base/config.json", "/serve.py", "/.git/config",
-    "/%5c..%5c..%5cetc%5cpasswd", "/page.html/../serve.py", "/\x2e\x2e/runs.py",
-    "file:///etc/passwd",
-]
 
 
 def what_is_refused(server, faults):
-    """Foreign names, foreign pages and their forms, paths out of the run, header injection."""
+    """Send what must be refused: foreign names and pages, paths out of the run, more headers."""
     chat = "/v1/chat/completions"
     requests = [("POST", path, body, headers) for headers in FOREIGN
                 for path, body in (("/tokenize", {"content": "x"}), (chat, ASK))]
-    for kind in FORMS:                                  # what a page may send without asking
+    for kind in FORMS:                                  # a page may send these without asking first
         headers = {"Content-Type": kind, "Origin": "http://evil.example"}
         requests.append(("POST", chat, ASK, headers))
     for request in requests:
         status = server.ask(*request)[0]
         if status is None or not 400 <= status < 500:
             faults.append(f"{request[:2]} with {request[3]}: {status}")
-    for path in OUTSIDE:
+    for path in malformed.OUTSIDE:
         status, _, body = server.ask("GET", path)
         if status == 200 or b"root:" in body or b"import " in body:
             faults.append(f"GET {path}: {status} {body[:80]!r}")
@@ -1612,13 +1510,11 @@ def what_is_refused(server, faults):
         _, head, _ = server.ask("GET", path)
         if b"\r\nset-cookie:" in head or b"\r\nx-injected:" in head:
             faults.append(f"GET {path!r} puts a header into the answer")
-    return len(requests) + len(OUTSIDE) + len(INJECTIONS)
+    return len(requests) + len(malformed.OUTSIDE) + len(INJECTIONS)
 
 
 def memory_levels_off(server, n, faults):
     """n ordinary requests in six parts. -> MB after the second and the last part"""
-    from concurrent.futures import ThreadPoolExecutor
-
     sizes = []
 
     def one(i):
@@ -1657,7 +1553,7 @@ def gone_client(server, rng, faults):
 
 
 def crowd(server, rng, faults):
-    """Others are served beside clients that read nothing, send half a request, or nothing at all.
+    """Whether others are served beside clients that read nothing, or send half a request or none.
 
     Returns their longest wait in seconds.
     """
@@ -1685,12 +1581,11 @@ def crowd(server, rng, faults):
     return longest
 
 
-def server_trial(run, rng, number, size=1.0):
-    """One server, all of it. size: how much, 1 for a few thousand requests."""
-    import malformed
-
+def server_trial(world, rng, number, size=1.0):
+    """All attacks on one server. size: 1 for a few thousand requests."""
     faults, worst = [], {}
-    with Served(run) as server:
+    with malformed.served("--run", world.finished, stderr=subprocess.PIPE) as found:
+        server = Served(*found)
         before = server.ask("POST", "/v1/chat/completions", GREEDY)[2]
         heads = malformed_heads(server, rng, int(1500 * size), faults)
         try:
@@ -1724,32 +1619,23 @@ def server_trial(run, rng, number, size=1.0):
 
 # --------------------------------------------------------------------------------------------- main
 
-# name: share of the time, trials at least (as a function of the world)
+# name: share of the time, trials at least (as a function of the world), trial(world, rng, number)
 SECTIONS = {
-    "kills": (0.34, lambda world: len(world.stages)),
-    "disks": (0.14, lambda world: len(world.stages)),
-    "two": (0.12, lambda world: len(world.stages) + 1),
-    "odd": (0.14, lambda world: len(ODD)),
-    "files": (0.12, lambda world: 80),
-    "texts": (0.04, lambda world: 10),
-    "server": (0.10, lambda world: 1),
+    "kills": (0.34, lambda world: len(world.stages), kill_trial),
+    "disks": (0.14, lambda world: len(world.stages), disk_trial),
+    "two": (0.12, lambda world: len(world.stages) + 1, two_trial),
+    "odd": (0.14, lambda world: len(ODD), odd_trial),
+    "files": (0.12, lambda world: 80, file_trial),
+    "texts": (0.04, lambda world: 10, text_trial),
+    "server": (0.10, lambda world: 1, server_trial),
 }
 
 
-def section(world, name, seconds, seed=0, number=None, run=None, minimum=None):
-    """Run one section for some seconds; -> Result. run: a finished run for the server."""
-    trials = {
-        "kills": lambda rng, at: kill_trial(world, rng, at),
-        "disks": lambda rng, at: disk_trial(world, rng, at),
-        "two": lambda rng, at: two_trial(world, rng, at),
-        "odd": lambda rng, at: odd_trial(world, rng, at),
-        "files": lambda rng, at: file_trial(world, rng, at),
-        "texts": lambda rng, at: text_trial(world, rng, at),
-        "server": lambda rng, at: server_trial(run or world.folder / "main", rng, at),
-    }
-    if minimum is None:
-        minimum = SECTIONS[name][1](world)
-    return repeated(name, trials[name], minimum, seconds, seed, number)
+def section(world, name, seconds, seed=0, number=None, minimum=None):
+    """Run one section for some seconds; -> Result"""
+    _, least, trial = SECTIONS[name]
+    minimum = least(world) if minimum is None else minimum
+    return repeated(name, lambda rng, at: trial(world, rng, at), minimum, seconds, seed, number)
 
 
 def print_table(results):
@@ -1782,11 +1668,12 @@ def main(argv=None):
         raise ValueError(f"{args.run}: no finished run; make one with: make RUN={args.run}")
     needed = None if {*names} & {"kills", "disks", "two", "odd"} else ["rl"]
     with World(names=needed) as world:
+        world.finished = args.run or world.finished
         took = time.monotonic() - started
         print(f"every stage undisturbed, and with other settings: {took:.0f} s", file=sys.stderr)
         for name in names:
             seconds = args.seconds * SECTIONS[name][0] / shares
-            result = section(world, name, seconds, args.seed, args.number, args.run)
+            result = section(world, name, seconds, args.seed, args.number)
             results.append(result)
             said = f"{result.tried} trials in {result.seconds:.0f} s, {len(result.breaks)} broken"
             print(f"{name}: {said}", file=sys.stderr)

@@ -18,7 +18,8 @@ def world(tmp_path_factory):
 
 
 def files(run):
-    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(run.rglob("*"))
+    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(run.rglob("*"))
             if p.is_file() and p.parent.name != "docs"}
 
 
@@ -29,7 +30,9 @@ def jsonl(path):
 def training_text(world):
     """Everything a model of this world is trained on: pages and conversations."""
     run, truth = world
-    pages = [extract.main_text(r.body, charset=r.charset) for p in sorted((run / "crawl").iterdir()) for r in warc.read_warc(p)
+    pages = [extract.main_text(r.body, charset=r.charset)
+        for p in sorted((run / "crawl").iterdir()) for r in warc.read_warc(p)
              if r.type == "response" and truth[r.url] != "not_html"]
     chats = [json.dumps(c, ensure_ascii=False) for c in jsonl(run / "chat/train.jsonl")]
-    return "\n".join(pages + chats + [t["question"] for t in jsonl(run / "tasks/wheel_train.jsonl")])
+    return "\n".join(pages + chats
+        + [t["question"] for t in jsonl(run / "tasks/wheel_train.jsonl")])

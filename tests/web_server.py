@@ -1,4 +1,4 @@
-"""web_server.py: servers on loopback that behave as the web does, with a clock that only waiting moves."""
+"""web_server.py: servers on loopback that behave as the web does; only waiting moves the clock."""
 import gzip
 import http.server
 import random
@@ -20,7 +20,7 @@ CHANCE = random.Random(0)
 
 
 class Server:
-    """pages: {path: HTML, or (status, headers, body), or a function of the handler that writes to the wire itself}."""
+    """pages: {path: HTML, (status, headers, body), or a function of the handler that writes}."""
 
     def __init__(self, tls=None):
         self.pages, self.visits = {}, []
@@ -33,7 +33,8 @@ class Server:
                 page = outer.pages.get(self.path, (404, {}, b"not here"))
                 if callable(page):
                     return page(self)
-                status, headers, body = page if isinstance(page, tuple) else (200, {"Content-Type": "text/html"}, page)
+                status, headers, body = page if isinstance(page, tuple) else (200,
+                    {"Content-Type": "text/html"}, page)
                 self.wfile.write(head(status, {"Content-Length": len(body), **headers}) + body)
 
             def log_message(self, *args):
@@ -45,14 +46,16 @@ class Server:
         self.http.handle_error = lambda *args: None
         self.host = f"127.0.0.1:{self.http.server_port}"
         self.url = f"http{'s' if tls else ''}://{self.host}"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01},
+            daemon=True).start()
 
     def paths(self):
         return [path for path, *_ in self.visits if path != "/robots.txt"]
 
 
 def head(status, headers):
-    return "\r\n".join([f"HTTP/1.1 {status} x", *(f"{k}: {v}" for k, v in headers.items()), "", ""]).encode()
+    return "\r\n".join([f"HTTP/1.1 {status} x", *(f"{k}: {v}" for k, v in headers.items()), "",
+        ""]).encode()
 
 
 def raw(*pieces, then=None):
@@ -94,8 +97,9 @@ def web(servers):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """Time as web/crawl.py sees it: begins at 1000 s, and only time.sleep moves it. clock.waits: how long, each."""
-    fake = SimpleNamespace(waits=[], now=1000.0, time=time.time, strftime=time.strftime, gmtime=time.gmtime, perf_counter=time.perf_counter)
+    """Time as web/crawl.py sees it: only time.sleep moves it. clock.waits: how long, each."""
+    fake = SimpleNamespace(waits=[], now=1000.0, time=time.time, strftime=time.strftime,
+        gmtime=time.gmtime, perf_counter=time.perf_counter)
 
     def sleep(seconds):
         fake.now += seconds
@@ -127,29 +131,40 @@ def path_of(record):
     return "/" + record.url.split("/", 3)[3]
 
 
-# ------------------------------------------------------------------------------------------------ bodies
+# ------------------------------------------------------------------------------------------- bodies
 
 TEXT = b"<p>" + b"what came over the wire, " * 400
-CHUNKED = b"".join(b"%X;ext=1\r\n%s\r\n" % (len(TEXT[i:i + 999]), TEXT[i:i + 999]) for i in range(0, len(TEXT), 999)) + b"0\r\n\r\n"
+CHUNKED = b"".join(b"%X;ext=1\r\n%s\r\n" % (len(TEXT[i:i + 999]), TEXT[i:i + 999])
+    for i in range(0, len(TEXT), 999)) + b"0\r\n\r\n"
 ZIPPED = gzip.compress(TEXT, mtime=0)
 BODIES = {
-    "length": (head(200, {"Content-Type": "text/html", "Content-Length": len(TEXT)}), TEXT, TEXT, None),
+    "length": (head(200, {"Content-Type": "text/html", "Content-Length": len(TEXT)}), TEXT, TEXT,
+        None),
     "until close": (head(200, {"Content-Type": "text/html"}), TEXT, TEXT, None),
     "chunked": (head(200, {"Transfer-Encoding": "chunked"}), CHUNKED, TEXT, None),
     "Chunked": (head(200, {"Transfer-Encoding": "Chunked"}), CHUNKED, TEXT, None),
-    "trailers": (head(200, {"Transfer-Encoding": "chunked"}), CHUNKED[:-2] + b"X-Sum: 1\r\n\r\n", TEXT, None),
-    "gzip": (head(200, {"Content-Encoding": "gzip", "Content-Length": len(ZIPPED)}), ZIPPED, TEXT, None),
-    "both": (head(200, {"Transfer-Encoding": "chunked", "Content-Encoding": "gzip"}), b"%x\r\n%s\r\n0\r\n\r\n" % (len(ZIPPED), ZIPPED), TEXT, None),
-    "odd head": (b"HTTP/1.0 200 OK\r\nx-A:  b\r\nX-a: c\r\nContent-type:text/html\r\n\r\n", TEXT, TEXT, None),
+    "trailers": (head(200, {"Transfer-Encoding": "chunked"}), CHUNKED[:-2] + b"X-Sum: 1\r\n\r\n",
+        TEXT, None),
+    "gzip": (head(200, {"Content-Encoding": "gzip", "Content-Length": len(ZIPPED)}), ZIPPED, TEXT,
+        None),
+    "both": (head(200, {"Transfer-Encoding": "chunked", "Content-Encoding": "gzip"}),
+        b"%x\r\n%s\r\n0\r\n\r\n" % (len(ZIPPED), ZIPPED), TEXT, None),
+    "odd head": (b"HTTP/1.0 200 OK\r\nx-A:  b\r\nX-a: c\r\nContent-type:text/html\r\n\r\n", TEXT,
+        TEXT, None),
     "bare line feeds": (b"HTTP/1.0 200 OK\nContent-type: text/html\n\n", TEXT, TEXT, None),
-    "empty": (head(200, {"Content-Length": 0}), b"", b"", None), "no content": (head(204, {}), b"", b"", None),
+    "empty": (head(200, {"Content-Length": 0}), b"", b"", None),
+    "no content": (head(204, {}), b"", b"", None),
     "hangs up": (head(200, {"Content-Length": len(TEXT) + 9}), TEXT, TEXT, "disconnect"),
-    "hangs up in a chunk": (head(200, {"Transfer-Encoding": "chunked"}), CHUNKED[:5000], None, "disconnect"),
-    "hangs up between chunks": (head(200, {"Transfer-Encoding": "chunked"}), CHUNKED[:-5], TEXT, "disconnect"),
+    "hangs up in a chunk": (head(200, {"Transfer-Encoding": "chunked"}), CHUNKED[:5000], None,
+        "disconnect"),
+    "hangs up between chunks": (head(200, {"Transfer-Encoding": "chunked"}), CHUNKED[:-5], TEXT,
+        "disconnect"),
     "exactly the limit": (head(200, {}), b"y" * 20_000, b"y" * 20_000, None),
     "too long": (head(200, {}), b"y" * 90_000, b"y" * 20_000, "length"),
-    "too long and says so": (head(200, {"Content-Length": 10 ** 12}), b"y" * 90_000, b"y" * 20_000, "length"),
-    "too long in chunks": (head(200, {"Transfer-Encoding": "chunked"}), b"15f90\r\n" + b"y" * 90_000, b"y" * 19_993, "length"),
+    "too long and says so": (head(200, {"Content-Length": 10 ** 12}), b"y" * 90_000, b"y" * 20_000,
+        "length"),
+    "too long in chunks": (head(200, {"Transfer-Encoding": "chunked"}),
+        b"15f90\r\n" + b"y" * 90_000, b"y" * 19_993, "length"),
 }
 
 
@@ -165,16 +180,18 @@ def endless(start, piece, most=24_000_000):
     return page
 
 
-# ------------------------------------------------------------------------------------------------ killed and resumed
+# ------------------------------------------------------------------------------- killed and resumed
 
-TREE = {"/": links("/a", "/b"), "/a": links("/a1", "/r"), "/b": links("/a1"), "/a1": b"<p>end", "/r": (302, {"Location": "/s"}, b""), "/s": b"<p>there"}
-# ------------------------------------------------------------------------------------------------ files over the network
+TREE = {"/": links("/a", "/b"), "/a": links("/a1", "/r"), "/b": links("/a1"), "/a1": b"<p>end",
+    "/r": (302, {"Location": "/s"}, b""), "/s": b"<p>there"}
+# --------------------------------------------------------------------------- files over the network
 
 FILE = CHANCE.randbytes(3_000_000)
 
 
 def chunked(body):
-    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[i:i + 70_000] for i in range(0, len(body), 70_000))) + b"0\r\n\r\n"
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece)
+        for piece in (body[i:i + 70_000] for i in range(0, len(body), 70_000))) + b"0\r\n\r\n"
 
 
 def file_page(data=FILE, breaks=(), ranges=True, etag='"1"', length=True):
@@ -184,9 +201,11 @@ def file_page(data=FILE, breaks=(), ranges=True, etag='"1"', length=True):
     def page(handler):
         asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
         current = etag() if callable(etag) else etag
-        start = int(asked[1]) if asked and ranges and handler.headers["If-Range"] in (None, current) else 0
+        start = int(asked[1]) if asked and ranges and handler.headers["If-Range"] in (None,
+            current) else 0
         if start and start >= len(data):
-            return handler.wfile.write(head(416, {"Content-Range": f"bytes */{len(data)}", "Content-Length": 0}))
+            return handler.wfile.write(head(416, {"Content-Range": f"bytes */{len(data)}",
+                "Content-Length": 0}))
         body = data[start:]
         headers = {"Content-Length": len(body)} if length else {"Transfer-Encoding": "chunked"}
         headers |= {"ETag": current} if current else {}

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from run import command
 from tokens.patterns import SlowPattern, check_pattern, in_time, match_spans
 
 
@@ -257,7 +256,3 @@ def marks_in_order(found):
     for _, run in itertools.groupby(marks, lambda mark: unicodedata.combining(mark) > 0):
         ordered += sorted(run, key=unicodedata.combining)
     return "".join(ordered)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

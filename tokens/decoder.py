@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 
-from run import command
 from tokens.hashtable import SURE, laid_out, words_at, words_of
 
 MANY = 2**15            # ids from which arrays pay
@@ -72,7 +71,3 @@ class Decoder:
             token = self.token_bytes[ids[i]]
             out[begin[i]:ends[i]] = np.frombuffer(token, np.uint8)
         return out[:ends[-1]]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

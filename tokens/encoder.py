@@ -28,7 +28,6 @@ from typing import NamedTuple
 import numpy as np
 
 from model import cores
-from run import command
 from tokens.hashtable import SURE, Pieces, Table, laid_out
 from tokens.patterns import bytes_of, finder
 from tokens.pieces import batches_of, blocks_of, cut
@@ -361,7 +360,3 @@ class Encoder:
             character = piece.decode("utf-8", "replace")[n_before]
             raise ValueError(f"the vocabulary has no token for the character {character!r} "
                              f"(U+{ord(character):04X})") from None
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

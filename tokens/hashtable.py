@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from run import command
 
 SURE = 15                           # bytes of a piece that fit into a key of two words
 MULTIPLIERS = np.uint64(0xD6E8FEB86659FD93), np.uint64(0x9E3779B97F4A7C15)
@@ -278,7 +277,3 @@ class Pieces:
         for i, begin, n in zip(numbers.tolist(), begins, lengths):
             pieces[i] = joined[begin:begin + n]
         return [pieces[i] for i in range(self.n)]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -17,7 +17,7 @@ import operator
 import regex
 
 import bpe
-from run import command, disk
+from run import disk
 from run.disk import distinct
 from tokens.added import LOWERCASE, UNICODE_FORMS, Flags, Prepend, Replace, Strip
 from tokens.encoder import merge
@@ -580,7 +580,3 @@ def read_added(tokens, vocab):
             raise ValueError(f"{shown(name)} has the ids {token['id']} and {given}{why}")
         following = max(following, given + 1)
     return added
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -4,7 +4,6 @@ import argparse
 import os
 from pathlib import Path
 
-from run import command
 from tokens.patterns import PATTERNS
 from tokens.trainer import TIES
 from tokens.vocabularies import PUBLISHED
@@ -90,7 +89,3 @@ def check(args, error):
         raise ValueError(f"--val-percent {args.val_percent} must be 0 to 99, --shard-tokens "
                          f"{args.shard_tokens} 1 or more")
     args.run = args.run or Path("out/demo")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

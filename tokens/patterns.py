@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import regex
 
-from run import command
 
 # gpt2 and cl100k stand as they were first published. tiktoken has since rewritten both for speed,
 # with equal ids, using {1,3}+ and $, which Oniguruma reads differently. gpt4 is what rustbpe and
@@ -343,7 +342,3 @@ def bytes_of(piece, pattern):
     if isinstance(pattern, tuple) and SPELLED in pattern:
         return to_bytes(piece)
     return piece.encode("utf-8")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

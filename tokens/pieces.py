@@ -26,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from run import command
 from tokens.patterns import PATTERNS, SPELLED, Split, bytes_of, finder
 
 
@@ -338,7 +337,3 @@ def cut_by_pattern(parts, pattern):
         place = byte_places(np.frombuffer(text.encode("utf-32-le"), np.uint32))
         begin, length = place[begin], place[begin + length] - place[begin]
     return np.frombuffer(raw + bytes(PADDING), np.uint8), begin, length, ends
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from run import command
 from tokens.added import normalized
 from tokens.patterns import shown, to_bytes
 
@@ -130,7 +129,3 @@ def ranks_file(ranks):
     """{bytes: rank} -> the contents of a .tiktoken file, in the order of the ranks."""
     in_order = sorted(ranks.items(), key=lambda item: item[1])
     return b"".join(b"%s %d\n" % (base64.b64encode(token), i) for token, i in in_order)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

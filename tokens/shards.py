@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from run import command, disk, progress, runs
+from run import disk, progress, runs
 from tokens.added import well_formed
 from tokens.pieces import batches_of
 from tokens.trainer import in_processes
@@ -234,7 +234,3 @@ def encode_into(ids_of, documents, tokenizer, workers, counts):
                           f"{mb / seconds:.1f} MB/s")
     if time.perf_counter() - start > 2:
         print(file=sys.stderr)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

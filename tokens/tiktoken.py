@@ -12,7 +12,6 @@ import itertools
 from functools import cached_property
 
 import bpe
-from run import command
 from tokens.added import WHITE
 from tokens.patterns import PATTERNS, bytes_of
 
@@ -162,7 +161,3 @@ class Encoding(bpe.Tokenizer):
         first = bisect.bisect_left(tokens, data)
         behind = bisect.bisect_left(tokens, True, first, key=lambda t: not t.startswith(data))
         return tokens[first:behind]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -26,7 +26,6 @@ import numpy as np
 
 import bpe
 from model import cores
-from run import command
 from tokens.added import well_formed
 from tokens.hashtable import Pieces
 from tokens.patterns import GPT2_BYTES
@@ -205,7 +204,3 @@ class Corpus:
         bounds = [*starts.tolist(), len(keys)]
         each = [places[i:j] for i, j in zip(bounds, bounds[1:])]
         return zip(keys.take(starts).tolist(), counts.tolist(), each)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

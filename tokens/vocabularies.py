@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from run import command
 from run.disk import whole_file
 from tokens import huggingface, ranks
 from tokens.patterns import PATTERNS
@@ -166,7 +165,3 @@ def read_tiktoken(path, known, pattern, special_tokens):
                          f"and special_tokens={{name: id}}")
     special_tokens = known.special_tokens if special_tokens is None else special_tokens
     return known._replace(ranks=found, pattern=pattern, special_tokens=special_tokens)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,12 +1,10 @@
 """Addresses of pages: one spelling for each, so that a crawl fetches no page twice.
 
 A link is resolved against the address of its page as browsers do it: relative paths, dots, escapes,
-international host names, and the many ways to write an IPv4 address.
+international host names, and the many ways to write an IPv4 address. A host that is no host is an
+error; the filter of addresses (web/urls.py) has a host_of of its own, which takes anything.
 
     normalise("HTTP://Example.org:80/a/../%7euser#top")  ->  "http://example.org/~user"
-
-The filter of addresses has a host_of of its own for block lists. It takes whatever stands in a WARC
-and only lower-cases the host, as FineWeb does; here a host that is no host is an error.
 
 Source: the URL Standard (WHATWG).
 """
@@ -15,7 +13,6 @@ import re
 import unicodedata
 from urllib.parse import quote, unquote
 
-from run import command
 from web.encoding import bytes_of, stream_safe
 
 MAX_ADDRESS = 2083                # characters of an address; Heritrix has the same limit
@@ -35,15 +32,13 @@ IGNORED = dict.fromkeys((0xad, 0x200b, 0x2060, 0xfeff, *range(0xfe00, 0xfe10)))
 USUAL_PORTS = {"http": 80, "https": 443}
 
 
-def unescape_unreserved(escaped):
-    """A match of ESCAPED -> the character, if it needs no escape, else the escape in capitals."""
-    char = unquote(escaped[0])
-    return char if UNRESERVED.match(char) else escaped[0].upper()
-
-
 def escape(text):
     """Part of an address in which whatever needs a % has one, and nothing else."""
-    return quote(ESCAPED.sub(unescape_unreserved, text), safe="%/:@!$&'()*+,;=~?[]")
+    def plain(escaped):
+        char = unquote(escaped[0])
+        return char if UNRESERVED.match(char) else escaped[0].upper()
+
+    return quote(ESCAPED.sub(plain, text), safe="%/:@!$&'()*+,;=~?[]")
 
 
 def in_encoding(link, encoding):
@@ -54,8 +49,7 @@ def in_encoding(link, encoding):
     before, mark, query = link.partition("?")
     if encoding == "utf-8" or query.isascii() or "#" in before:
         return link
-    query = query.rstrip(TRIMMED).translate(LINE_ENDS)      # before these are escaped
-    query = query.partition("#")[0]
+    query = query.rstrip(TRIMMED).translate(LINE_ENDS).partition("#")[0]
     query = bytes_of(query, encoding, "%26%23{}%3B")
     return before + mark + quote(query, safe="!$%&'()*+,-./:;=?@[\\]^_`{|}~")
 
@@ -126,8 +120,6 @@ def resolve(link, base):
     scheme, address = SCHEME.match(link), ADDRESS.match(base)
     rest = link[scheme.end():] if scheme else link
     scheme = (scheme or address or [link, ""])[1].lower()
-    if scheme not in USUAL_PORTS:
-        raise not_an_address(link)
     rest, mark, query = rest.partition("#")[0].partition("?")
     rest = rest.replace("\\", "/")
     if rest.startswith("//") or not address or scheme != address[1].lower():
@@ -139,12 +131,6 @@ def resolve(link, base):
     if rest[0] != "/":
         rest = path.rpartition("/")[0] + "/" + rest
     return scheme, authority, rest, query
-
-
-def not_an_address(link):
-    """The error for a link that cannot be fetched."""
-    return ValueError(f"{link[:200]!r}: "
-                      "not an address of the form http://host/... or https://host/...")
 
 
 def check_length(address):
@@ -164,11 +150,12 @@ def normalise(link, base=""):
     if link != stream_safe(link):                       # normalising it would take quadratic time
         raise ValueError(f"{link[:200]!r}: too many marks on a letter for an address")
     scheme, authority, path, query = resolve(link, base)
-    found = AUTHORITY.fullmatch(authority)
+    found = AUTHORITY.fullmatch(authority) if scheme in USUAL_PORTS else None
     host = normal_host(found[1]) if found else ""
     port = int(found[2] or 0) if found else 0
     if not HOST.fullmatch(host) or port > 65535:
-        raise not_an_address(link)
+        raise ValueError(f"{link[:200]!r}: "
+                         "not an address of the form http://host/... or https://host/...")
     if port and port != USUAL_PORTS[scheme]:
         host += f":{port}"
     address = f"{scheme}://{host}{without_dots(escape(path))}"
@@ -181,7 +168,3 @@ def normalise(link, base=""):
 def host_and_port(address):
     """The host of an address that is normalised, with its port if that is not the usual one."""
     return address.split("/", 3)[2]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

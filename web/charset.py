@@ -12,7 +12,6 @@ import codecs
 import re
 from itertools import islice
 
-from run import command
 from web.encoding import MULTI_BYTE, SEVEN_BITS, encoding_of, text_of
 from web.markup import WS, attributes, tags
 
@@ -42,8 +41,7 @@ def label_in(content_type):
     return found and found[1]
 
 
-# --------------------------------------------------------------------------------------------------
-# What a page declares.
+# ----------------------------------------------------------------------------- what a page declares
 
 def meant_by(declaration):
     """The encoding that somebody meant by a declaration that is no label, or None.
@@ -89,8 +87,7 @@ def declarations(data, label):
         yield MEANT_IN_META.get(name, name)
 
 
-# --------------------------------------------------------------------------------------------------
-# What is believed.
+# --------------------------------------------------------------------------------- what is believed
 
 def read(data, label=None):
     """(text of a page, its encoding); no bytes are an error. label: the charset of the HTTP header.
@@ -156,14 +153,9 @@ def read_declared(data, label, as_utf_8):
 def share_wrong(text):
     """The share of U+FFFD in the part of a text that is not ASCII."""
     beyond = len(text) - len(text.encode("ascii", "ignore"))
-    return text.count("\ufffd") / beyond if beyond else 0
+    return text.count("\ufffd") / max(beyond, 1)
 
 
 def decode(data, label=None):
     """Bytes of a page -> str, never an error. label: the charset of the HTTP header. See read."""
-    text, _ = read(data, label)
-    return text
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+    return read(data, label)[0]

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from run import command
 
 HS, NS, SOFTMAX, OVA = 1, 2, 3, 4           # losses, as the file numbers them
 SUPERVISED = 3                              # the model kind; 1 and 2 are word vectors
@@ -179,11 +178,11 @@ def tree_paths(counts):                                     # L counts -> (L-1,L
     """
     n_labels = len(counts)
     count = list(map(int, counts)) + [NO_COUNT] * (n_labels - 1)
-    root = len(count) - 1
-    parent, side_of = {}, {}
+    labels = [[label] for label in range(n_labels)]         # below each node
+    paths = np.zeros((2, n_labels - 1, n_labels), np.float32)
     leaf, node = n_labels - 1, n_labels
     for new in range(n_labels, len(count)):
-        total = 0
+        children = []
         for side in (0, 1):
             if leaf >= 0 and count[leaf] < count[node]:
                 child = leaf
@@ -191,17 +190,11 @@ def tree_paths(counts):                                     # L counts -> (L-1,L
             else:
                 child = node
                 node += 1
-            total += count[child]
-            parent[child] = new
-            side_of[child] = side
-        count[new] = total
-    paths = np.zeros((2, n_labels - 1, n_labels), np.float32)
-    for label in range(n_labels):
-        i = label
-        while i != root:
-            above = parent[i]
-            paths[side_of[i], above - n_labels, label] = 1
-            i = above
+            paths[side, new - n_labels, labels[child]] = 1
+            children.append(child)
+        left, right = children
+        count[new] = count[left] + count[right]
+        labels.append(labels[left] + labels[right])
     return paths
 
 
@@ -221,17 +214,13 @@ class Classifier:
         self.w = w
         self.prune = prune
         self.raw_labels = labels
+        self.label_names = set(labels)
         self.label_counts = label_counts
         self.labels = [name.removeprefix(PREFIX).decode("utf-8", "replace") for name in labels]
         self.odd_labels = not all(name.startswith(PREFIX) for name in labels)
-        self.label_names = set(labels)
         self.word_row = {word: row for row, word in enumerate(words)}
         if args.loss == HS:
             self.left, self.right = tree_paths(label_counts)
-
-    def is_label(self, token):
-        """Whether a token is a label. Labels in a text to be predicted are ignored."""
-        return token.startswith(PREFIX) or token in self.label_names
 
     def tokenize(self, texts):                              # N -> U bytes, (K,) ids, (N,) lengths
         """Distinct tokens, and the texts as ids of them. A text ends in </s> and has no labels."""
@@ -244,7 +233,8 @@ class Classifier:
             if EOS in raw and EOS in tokens:                # to fastText the line ends here
                 tokens = tokens[:tokens.index(EOS)]
             if self.odd_labels or PREFIX in raw:
-                tokens = [token for token in tokens if not self.is_label(token)]
+                tokens = [token for token in tokens
+                          if not token.startswith(PREFIX) and token not in self.label_names]
             tokens.append(EOS)
             ids += map(index.__getitem__, tokens)
             lengths.append(len(tokens))
@@ -379,7 +369,3 @@ class Classifier:
         p = self.predict_proba(texts)
         best, top = p.argmax(1), p.max(1)
         return [self.labels[i] if score > 0 else "" for i, score in zip(best, top)], top
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,8 +1,8 @@
 """HTTP as it goes over the wire: a request, and its response within limits of time and size.
 
 A server may drip, fall silent, or send without end. So every response is read through a Tap, which
-keeps the bytes as they came, ends them at a limit, and knows a deadline. http.client finds the end
-of the response; it never sees the rest.
+keeps the bytes as they came, ends them at a limit, and knows a deadline. http.client finds where
+the response ends.
 
 Sources: RFC 9110 and 9112 (HTTP).
 """
@@ -14,10 +14,11 @@ import re
 import socket
 import ssl
 import time
-import urllib.request
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import (
+    HTTPDefaultErrorHandler, HTTPErrorProcessor, HTTPHandler, HTTPRedirectHandler, HTTPSHandler,
+    OpenerDirector, ProxyHandler, UnknownHandler)
 
-from run import command
 from web.message import HEAD_END
 
 MAX_HEAD = 256 << 10        # bytes read of a response before its body, with interim responses
@@ -49,33 +50,30 @@ def left(deadline):
 class Tap(io.RawIOBase):
     """The bytes that come from a server. They seem to end at a limit; the deadline is an error.
 
-    copy holds all that has come, until flow() is called.
+    copy holds all that has come since the start, or since the last flow().
     """
 
     def __init__(self, sock, raw, deadline):
         self.sock, self.raw, self.deadline, self.limit = sock, raw, deadline, MAX_HEAD
-        self.copy, self.flowing = bytearray(), 0
+        self.copy = bytearray()
 
     def readable(self):
         """As io.RawIOBase wants it."""
         return True
 
     def flow(self):
-        """Keep nothing and end nowhere from here on, if each megabyte comes within MAX_WAIT_S."""
-        self.copy, self.deadline = None, time.monotonic() + MAX_WAIT_S
+        """End nowhere from here on, if each megabyte comes within MAX_WAIT_S."""
+        self.copy, self.limit, self.deadline = bytearray(), None, time.monotonic() + MAX_WAIT_S
 
     def readinto(self, buffer):
         """Read into a buffer; the number of bytes read, 0 at the limit."""
-        if self.copy is not None and len(self.copy) > self.limit:
+        if self.limit is None and len(self.copy) >= 1 << 20:
+            self.flow()
+        elif self.limit is not None and len(self.copy) > self.limit:
             return 0
         self.sock.settimeout(min(TIMEOUT_S, left(self.deadline)))
         n = self.raw.readinto(buffer)
-        if self.copy is not None:
-            self.copy += buffer[:n]
-            return n
-        self.flowing += n
-        if self.flowing >= 1 << 20:
-            self.flowing, self.deadline = 0, time.monotonic() + MAX_WAIT_S
+        self.copy += buffer[:n]
         return n
 
     def close(self):
@@ -98,7 +96,7 @@ class Response(http.client.HTTPResponse):
 
     def begin(self):
         """Read the head."""
-        super().begin()                                 # passes over 100 Continue
+        super().begin()                                 # passes over 100 Continue,
         while 101 < self.status < 200:                  # and this over hints and the like
             self.headers = self.msg = None
             super().begin()
@@ -112,8 +110,7 @@ class Response(http.client.HTTPResponse):
         self.body_at = head.end()
 
 
-# --------------------------------------------------------------------------------------------------
-# One exchange on a connection of its own, for the crawler.
+# ----------------------------------------- one exchange on a connection of its own, for the crawler
 
 def connect(parts, deadline):
     """A socket to the host of an address that was split. With https, it has a valid certificate."""
@@ -135,30 +132,18 @@ def connect(parts, deadline):
     return context.wrap_socket(sock, server_hostname=parts.hostname)
 
 
-def request_for(parts, user_agent):
-    """The bytes of a GET request for an address that was split."""
-    lines = [
-        f"GET {urlunsplit(('', '', parts.path, parts.query, ''))} HTTP/1.1",
-        f"Host: {parts.netloc}",
-        f"User-Agent: {user_agent}",
-        "Accept: text/html,application/xhtml+xml,text/*;q=0.9,*/*;q=0.1",
-        "Accept-Encoding: gzip",
-        "Connection: close",
-    ]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-
-
-def exchange(address, user_agent, max_body, timeout_s):
+def exchange(address, user_agent, max_body):
     """Ask for an address once: (request, response, why the body is cut or None, IP address).
 
     Request and response are the bytes as they went over the wire, without interim responses. The
-    reasons for a cut are those of WARC-Truncated. Each exchange has a connection of its own, since
-    visits to a host are a second apart anyway. timeout_s is for all of it, from the connection on;
-    the system's search for the host's address has its own limit. Raises one of NETWORK_ERRORS if
-    there is not even a head.
+    reasons for a cut are those of WARC-Truncated. All but the search for the host's address must be
+    done in TIMEOUT_S. Raises one of NETWORK_ERRORS if there is not even a head.
     """
-    parts, deadline = urlsplit(address), time.monotonic() + timeout_s
-    request = request_for(parts, user_agent)
+    parts, deadline = urlsplit(address), time.monotonic() + TIMEOUT_S
+    path = urlunsplit(("", "", parts.path, parts.query, ""))
+    request = (f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: {user_agent}\r\n"
+               "Accept: text/html,application/xhtml+xml,text/*;q=0.9,*/*;q=0.1\r\n"
+               "Accept-Encoding: gzip\r\nConnection: close\r\n\r\n").encode("ascii")
     with contextlib.closing(connect(parts, deadline)) as sock:
         ip = sock.getpeername()[0]
         sock.settimeout(left(deadline))
@@ -178,53 +163,21 @@ def exchange(address, user_agent, max_body, timeout_s):
         return request, bytes(tap.copy[response.head_at:end]), cut, ip
 
 
-# --------------------------------------------------------------------------------------------------
-# urlopen, for large files.
+# ------------------------------------------------------------------------- urlopen, for large files
 
-class Connection(http.client.HTTPConnection):
-    """A connection whose responses have a Tap."""
-    response_class = Response
+class Handler(HTTPHandler, HTTPSHandler):
+    """urllib's way to open addresses, and the responses have a Tap."""
 
-
-class SecureConnection(http.client.HTTPSConnection):
-    """The same with TLS."""
-    response_class = Response
-
-
-class Handler(urllib.request.HTTPHandler):
-    """Opens http addresses through a Connection."""
-
-    def http_open(self, request):
-        """As urllib names it."""
-        return self.do_open(Connection, request)
-
-
-class SecureHandler(urllib.request.HTTPSHandler):
-    """Opens https addresses through a SecureConnection."""
-
-    def https_open(self, request):
-        """As urllib names it."""
-        return self.do_open(SecureConnection, request)
-
-
-HANDLERS = (
-    urllib.request.ProxyHandler,
-    Handler,
-    SecureHandler,
-    urllib.request.UnknownHandler,
-    urllib.request.HTTPRedirectHandler,
-    urllib.request.HTTPDefaultErrorHandler,
-    urllib.request.HTTPErrorProcessor,
-)
+    def do_open(self, http_class, request, **options):
+        """Send a request over a connection of a class of http.client; returns the response."""
+        tapped = type("Tapped", (http_class,), {"response_class": Response})
+        return super().do_open(tapped, request, **options)
 
 
 def urlopen(request):
     """As urllib.request.urlopen, but for http and https only, and the response has a Tap."""
-    opener = urllib.request.OpenerDirector()
-    for handler in HANDLERS:
+    opener = OpenerDirector()
+    for handler in (ProxyHandler, Handler, UnknownHandler, HTTPRedirectHandler,
+                    HTTPDefaultErrorHandler, HTTPErrorProcessor):
         opener.add_handler(handler())
     return opener.open(request, timeout=TIMEOUT_S)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

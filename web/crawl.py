@@ -6,25 +6,16 @@ at the end of the queue. Here one page is fetched at a time.
 
     python -m web.crawl https://example.org/ --run out/web
 
-writes out/web/crawl/example.org.warc.gz. The parts:
-
-    addresses     one spelling for each address
-    robots        what a host and a page allow
-    connection    one request and its response, within limits
-    crawl         the queue, the visits, the file
-    remote        what others have crawled, read over the network
+writes out/web/crawl/example.org.warc.gz.
 
 Left out: scripts are not run, cookies not kept; sitemaps, frames and <meta http-equiv=refresh> are
-not followed; HTTP/2; proxies. A response is stored as it was received, chunks and gzip and all.
-Common Crawl decodes it and renames the headers; here nothing in the file is our invention, the
-digests are of what the server sent (the payload is the body as stored, as for warcio and wget), and
-every reader of WARC can undo both encodings.
+not followed; HTTP/2; proxies. A response is stored as it was received, with its chunks and its
+compression, and the digests are of that. (Common Crawl decodes it and renames the headers.)
 
 Sources: RFC 9309 (robots.txt), 9110 (HTTP); ISO 28500 (WARC); Heritrix (hopsFromSeed).
 """
 import argparse
 import contextlib
-import fcntl
 import os
 import re
 import sys
@@ -35,7 +26,7 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from run import command, disk
+from run import command, disk, runs
 from web import charset, connection, markup, robots, warc
 from web.addresses import host_and_port, in_encoding, normalise
 from web.message import HEAD_END
@@ -50,6 +41,7 @@ MAX_FAILURES = 5                # of fetches from a host, in a row
 MAX_RETRIES = 2                 # of an address whose server is busy
 BUSY_S = 30                     # seconds to wait for a busy server that does not say how long
 REDIRECTS, BUSY = (301, 302, 303, 307, 308), (429, 503)
+WARC_DATE = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def report(what, more):
@@ -57,52 +49,40 @@ def report(what, more):
     print(f"{what:>12}  {more}", file=sys.stderr, flush=True)
 
 
-# --------------------------------------------------------------------------------------------------
-# The file: a record of what the crawl is, then three records for each fetch.
-
-def utc_now():
-    """The time, as WARC-Date has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
+# ----------------------- the file: a record of what the crawl is, then three records for each fetch
 
 def new_id():
     """A new WARC-Record-ID."""
-    return f"<urn:uuid:{uuid.uuid4()}>"
+    return f"<{uuid.uuid4().urn}>"
 
 
-def record(kind, record_id, block, content_type, headers):
-    """A WARC record with a digest of its block. headers: those between the id and the digest."""
-    return warc.record_bytes({
-        "WARC-Type": kind,
-        "WARC-Record-ID": record_id,
-        **headers,
-        "WARC-Block-Digest": warc.digest(block),
-        "Content-Type": content_type,
-    }, block)
+def record(kind, record_id, headers, content_type, block):
+    """A WARC record with a digest of its block. headers: those that not all kinds have."""
+    first = {"WARC-Type": kind, "WARC-Record-ID": record_id}
+    last = {"WARC-Block-Digest": warc.digest(block), "Content-Type": content_type}
+    return warc.record_bytes({**first, **headers, **last}, block)
 
 
 def capture(info_id, address, date, request, response, cut, ip, notes):
     """The request, response and metadata records of one fetch."""
-    ids = [new_id() for _ in range(3)]
+    response_id = new_id()
     payload = response[HEAD_END.search(response).end():]
     common = {"WARC-Date": date, "WARC-Target-URI": address, "WARC-Warcinfo-ID": info_id}
-    asked = {**common, "WARC-IP-Address": ip, "WARC-Concurrent-To": ids[1]}
+    beside = {**common, "WARC-Concurrent-To": response_id}
+    asked = {**beside, "WARC-IP-Address": ip}
     answered = {**common, "WARC-IP-Address": ip, "WARC-Truncated": cut,
                 "WARC-Payload-Digest": warc.digest(payload)}
-    noted = {**common, "WARC-Concurrent-To": ids[1]}
-    return b"".join([
-        record("request", ids[0], request, "application/http; msgtype=request", asked),
-        record("response", ids[1], response, "application/http; msgtype=response", answered),
-        record("metadata", ids[2], warc.header_lines(notes), "application/warc-fields", noted),
-    ])
+    http, fields = "application/http; msgtype=", "application/warc-fields"
+    return (record("request", new_id(), asked, http + "request", request)
+            + record("response", response_id, answered, http + "response", response)
+            + record("metadata", new_id(), beside, fields, warc.header_lines(notes)))
 
 
 def take_over(file, info):
     """(id of the warcinfo record, {address: offsets of its responses}) of a crawl's file.
 
-    The file is open for reading and appending. Captures are flushed whole, so a crawl that was
-    killed left complete ones and perhaps a part of one, which is cut off here. In a file with
-    nothing, info becomes the warcinfo record.
+    Captures are flushed whole, so a crawl that was killed left complete ones and perhaps a part of
+    one, which is cut off here. In a file with nothing, info becomes the warcinfo record.
     """
     counts, found, offsets = Counter(), [], defaultdict(deque)
     with contextlib.suppress(ValueError):                   # less than a record
@@ -119,48 +99,18 @@ def take_over(file, info):
     if found:
         return found[0][3], offsets
     info_id = new_id()
-    headers = {"WARC-Date": utc_now(), "WARC-Filename": Path(file.name).stem}
-    file.write(record("warcinfo", info_id, info, "application/warc-fields", headers))
+    date = time.strftime(WARC_DATE, time.gmtime())
+    headers = {"WARC-Date": date, "WARC-Filename": Path(file.name).stem}
+    file.write(record("warcinfo", info_id, headers, "application/warc-fields", info))
     return info_id, offsets
 
 
-@contextlib.contextmanager
-def own_file(path):
-    """path.tmp, open for reading and appending by this crawl alone: ValueError for another one."""
-    with open(f"{path}.tmp", "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = is_named(file) and not path.exists()
-        except (BlockingIOError, FileNotFoundError):
-            ours = False
-        if not ours:                    # it is locked, or was finished and renamed just now
-            remove_if_empty(file)
-            raise ValueError(f"{file.name}: another crawl writes it; wait for its end, "
-                             "or choose another folder with --run")
-        file.seek(0)
-        yield file
-
-
-def is_named(file):
-    """Whether an open file still has the name under which it was opened."""
-    return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
-
-
-def remove_if_empty(file):
-    """Remove a file that opening it made, unless another crawl has begun in it."""
-    with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if is_named(file) and not os.fstat(file.fileno()).st_size:
-            os.unlink(file.name)
-
-
-# --------------------------------------------------------------------------------------------------
-# The links of a page.
+# ------------------------------------------------------------------------------ the links of a page
 
 def links_of(page, counts):
     """(the links in a page, the address that they are relative to).
 
-    There are no links if the page asks not to follow them. counts is told what was left out.
+    There are none if the page asks not to follow them. counts is told what was left out.
     """
     source, encoding = charset.read(page.body, page.charset)
     stay = any(map(robots.forbids_links, robots.lines(page.http_headers)))
@@ -176,11 +126,10 @@ def links_of(page, counts):
             stay = stay or robots.forbids_links(robots.of_meta(tag))
         elif name == "base":
             base = tag.get("href") if base is None else base
+        elif "href" in tag and "nofollow" in re.split(r"[\s,]+", tag.get("rel", "").lower()):
+            counts["nofollow_link"] += 1
         elif "href" in tag:
-            if "nofollow" in re.split(r"[\s,]+", tag.get("rel", "").lower()):
-                counts["nofollow_link"] += 1
-            else:
-                links.append(in_encoding(tag["href"], encoding))
+            links.append(in_encoding(tag["href"], encoding))
     counts["nofollow_page"] += stay
     try:
         base = normalise(base or "", page.url)
@@ -189,35 +138,30 @@ def links_of(page, counts):
     return [] if stay else links, base
 
 
-# --------------------------------------------------------------------------------------------------
-# The queue.
+# ---------------------------------------------------------------------------------------- the queue
 
 class Queue:
     """The addresses still to be visited, breadth first, and all that the crawl has met.
 
-    An address comes with the way to it, of L(inks) and R(edirects) from a seed, and with the
-    address of the page that named it. counts is told which links were left out, and why.
+    Each has the way to it, of L(inks) and R(edirects) from a seed, and the page that named it.
     """
 
     def __init__(self, seeds, max_depth, other_sites, counts):
-        self.waiting = deque((seed, "", None) for seed in seeds)
         self.max_depth, self.other_sites, self.counts = max_depth, other_sites, counts
+        self.waiting = deque((seed, "", None) for seed in seeds)
         self.met, self.hosts = set(seeds), set(map(host_and_port, seeds))
-        self.left_out = set()                           # hashes of addresses
-        self.size = sum(map(len, seeds))                # of what is remembered, about
+        self.left_out, self.size = set(), 0             # hashes; size of all this, about
 
     def meet(self, link, base, way, via):
         """Put a link into the queue, or count why not."""
-        if self.size > MAX_MET:
-            self.counts["beyond_max_met"] += 1
-            return
         try:
             address = normalise(link, base)
+            why = self.objection(address, way)
         except ValueError:
             address, why = link, "not_http"
-        else:
-            why = self.objection(address, way)
-        if why:
+        if self.size > MAX_MET:
+            self.counts["beyond_max_met"] += 1
+        elif why:
             self.counts[why] += hash(address) not in self.left_out      # each address once
             self.left_out.add(hash(address))
             self.size += 100
@@ -243,8 +187,7 @@ class Queue:
         return None
 
 
-# --------------------------------------------------------------------------------------------------
-# The visits.
+# --------------------------------------------------------------------------------------- the visits
 
 class NoAnswer(Exception):
     """A host cannot be reached, or what it sends is no response. The cause says how."""
@@ -259,6 +202,12 @@ class Site:
     refused: str = None         # why the host is left alone
     robots: dict = field(default_factory=dict)      # http or https -> rules, why nothing is allowed
 
+    def fail(self, why, for_good=False):
+        """Count a failure. After MAX_FAILURES, or if it is for good, the host is left alone."""
+        self.failures += 1
+        if for_good or self.failures == MAX_FAILURES:
+            self.refused = why
+
 
 class Crawl:
     """Fetches pages: not before a host's turn, not against its robots.txt, and never unrecorded."""
@@ -269,52 +218,38 @@ class Crawl:
         self.sites = defaultdict(lambda: Site(delay_s))
 
     def fetch(self, address, max_body, **notes):
-        """The Record of what the server answers, or has answered to the crawl that was killed.
-
-        Raises NoAnswer. notes: for the metadata record.
-        """
+        """The Record of what the server answers, or answered to the crawl that was killed."""
         if self.offsets.get(address):
             self.counts["taken_over"] += 1
             self.file.seek(self.offsets[address].popleft())
             return next(warc.read_warc(self.file))
         site = self.sites[host_and_port(address)]
         time.sleep(max(0, site.turn - time.monotonic()))
-        date, start = utc_now(), time.monotonic()
+        date, start = time.strftime(WARC_DATE, time.gmtime()), time.monotonic()
         try:
             request, response, cut, ip = connection.exchange(
-                address, self.user_agent, max_body, connection.TIMEOUT_S)
+                address, self.user_agent, max_body)
         except connection.NETWORK_ERRORS as error:
-            site.failures += 1
-            if site.failures == MAX_FAILURES:
-                site.refused = "host_fails"
+            site.fail("host_fails")
             raise NoAnswer(repr(error)[:300]) from error
         finally:
             end = time.monotonic()
             site.turn = end + site.delay_s
         notes = {"fetchTimeMs": round((end - start) * 1000), **notes}
-        captured = capture(self.info_id, address, date, request, response, cut, ip, notes)
-        self.file.write(captured)
+        self.file.write(capture(self.info_id, address, date, request, response, cut, ip, notes))
         self.file.flush()
         headers = {"warc-type": "response", "warc-target-uri": address, "warc-truncated": cut}
         page, _ = warc.parse_record(headers, response, 0)
         if page.status in BUSY:
-            self.back_off(site, end, connection.retry_after(page.http_headers) or BUSY_S)
+            wait_s = connection.retry_after(page.http_headers) or BUSY_S
+            site.turn = max(site.turn, end + wait_s)
+            site.fail("host_busy", for_good=wait_s > connection.MAX_WAIT_S)
         else:
             site.failures = 0
         return page
 
-    def back_off(self, site, now, wait_s):
-        """Leave a busy host alone for some time, or for good."""
-        site.turn = max(site.turn, now + wait_s)
-        site.failures += 1
-        if wait_s > connection.MAX_WAIT_S or site.failures == MAX_FAILURES:
-            site.refused = "host_busy"
-
     def read_robots(self, address):
-        """(the rules in a robots.txt, None or why nothing at all is allowed).
-
-        The delay between visits to its host becomes what it asks for.
-        """
+        """(the rules in a robots.txt, None or why nothing is allowed). Sets the host's delay."""
         site = self.sites[host_and_port(address)]
         for _ in range(MAX_REDIRECTS + 1):
             page = self.fetch(address, MAX_ROBOTS, hopsFromSeed="P")
@@ -349,9 +284,8 @@ class Crawl:
                 site.robots[scheme] = [], "robots_unreachable"
                 report("robots.txt", f"{scheme}://{host}: {error}")
         rules, nothing = site.robots.get(scheme, ([], None))
-        if site.refused or nothing:
-            return site.refused or nothing
-        return None if allowed(rules, address) else "robots_disallow"
+        disallowed = None if allowed(rules, address) else "robots_disallow"
+        return site.refused or nothing or disallowed
 
     def run(self, seeds, max_pages, max_depth, other_sites):
         """Visit the seeds, then their links, then theirs. Returns the counts."""
@@ -359,8 +293,7 @@ class Crawl:
         queue = Queue(seeds, max_depth, other_sites, counts)
         while queue.waiting and counts["fetched"] < max_pages:
             visit = address, way, via = queue.waiting.popleft()
-            why = self.refusal(address)
-            if why:
+            if why := self.refusal(address):
                 counts[why] += 1
                 report(why, address)
                 continue
@@ -393,27 +326,18 @@ class Crawl:
 def crawl(seeds, path, max_pages=100, max_depth=3, delay_s=1.0, other_sites=False, contact=None):
     """Fetch pages from the addresses in seeds on; write all that came to path, a .warc.gz.
 
-    Robots.txt and redirects are written, too. max_pages: requests at most, those for robots.txt
-    apart. max_depth: links from a seed. delay_s: at least between two visits to a host; more if its
-    robots.txt has a Crawl-delay. other_sites: follow links to hosts that no seed is on. contact:
-    whom hosts can write to, for the User-Agent. The file is path.tmp until it is complete; a crawl
-    that was killed goes on from there.
-
-    Returns a Counter: fetched, taken_over (from that file), status_N, failed_X, truncated_X, and
-    what was skipped and why. ValueError or OSError if an argument is impossible, path exists, or
-    nothing could be fetched.
+    max_pages: requests at most, without those for robots.txt. max_depth: links from a seed.
+    other_sites: follow links to hosts that no seed is on. contact: for the User-Agent. The file is
+    path.tmp until it is complete; a crawl that was killed goes on from there. Returns a Counter:
+    fetched, taken_over (from that file), status_N, failed_X, truncated_X, and what was skipped and
+    why. ValueError or OSError if an argument is impossible, path exists, or nothing was fetched.
     """
     path, seeds = Path(path), list(dict.fromkeys(map(normalise, seeds)))
-    possible = (seeds and max_pages >= 1 and max_depth >= 0
-                and 0 <= delay_s <= connection.MAX_WAIT_S
-                and re.fullmatch("[ -~]*", contact or ""))
-    if not possible:
+    limits = max_pages >= 1 and max_depth >= 0 and 0 <= delay_s <= connection.MAX_WAIT_S
+    if not (seeds and limits and re.fullmatch("[ -~]*", contact or "")):
         raise ValueError(f"{len(seeds)} seeds, max_pages {max_pages}, max_depth {max_depth}, "
                          f"delay_s {delay_s}, contact {contact}: at least 1 seed, 1 page, depth 0; "
                          f"0 to {connection.MAX_WAIT_S} s; contact in ASCII")
-    if path.exists():
-        raise FileExistsError(f"{path}: is there already; delete it to crawl again, "
-                              "or choose another folder with --run")
     user_agent = f"{AGENT}/1.0" + (f" (+{contact})" if contact else "")
     info = warc.header_lines({
         "software": "longhand crawl.py",
@@ -423,28 +347,26 @@ def crawl(seeds, path, max_pages=100, max_depth=3, delay_s=1.0, other_sites=Fals
         "http-header-user-agent": user_agent,
         "description": f"from {' '.join(seeds)}, {max_pages} pages at most",
     })
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with own_file(path) as file:
+    with runs.locked(path.parent, f"crawl of {path.name}"), disk.naming(f"{path}.tmp"):
+        if path.exists():
+            raise FileExistsError(f"{path}: is there already; delete it to crawl again, "
+                                  "or choose another folder with --run")
+        with open(f"{path}.tmp", "a+b") as file:
+            file.seek(0)
             job = Crawl(file, info, user_agent, delay_s)
             had = bool(job.offsets)
             counts = job.run(seeds, max_pages, max_depth, other_sites)
             if not any(name.startswith("status_") for name in counts):
-                if not had:                 # else the network may be to blame, and the next try
-                    os.unlink(file.name)    # goes on with what an earlier one has fetched
+                if not had:                 # else the next try goes on with what is there
+                    os.unlink(file.name)
                 raise ValueError(f"{' '.join(seeds)}: nothing could be fetched: {dict(counts)}")
             file.flush()
             os.fsync(file.fileno())
             disk.replace(file.name, path)
-    except OSError as error:
-        if error.errno and error.filename is None:      # a full disk does not say where it is
-            raise OSError(error.errno, error.strerror, f"{path}.tmp") from None
-        raise
     return counts
 
 
-# --------------------------------------------------------------------------------------------------
-# Command line.
+# ------------------------------------------------------------------------------------- command line
 
 def parse_args(argv=None):
     """The options of the command line."""
@@ -453,20 +375,17 @@ def parse_args(argv=None):
     parser.add_argument("seeds", nargs="+", metavar="URL", help="addresses to begin at")
     parser.add_argument("--run", default="out/web", metavar="DIR",
                         help="run folder; pages go to DIR/crawl (default: %(default)s)")
-    what = parser.add_argument_group("what is fetched")
-    what.add_argument("--pages", type=int, default=100, metavar="N",
-                      help="at most N addresses (default: %(default)s)")
-    what.add_argument("--depth", type=int, default=3, metavar="N",
-                      help="follow links N deep (default: %(default)s)")
-    what.add_argument("--other-sites", action="store_true",
-                      help="also follow links to hosts that no URL is on")
-    how = parser.add_argument_group("how it is fetched")
-    how.add_argument("--delay", type=float, default=1.0, metavar="S",
-                     help="seconds between two visits to a host; more if its robots.txt says so "
-                          "(default: %(default)s)")
-    how.add_argument("--contact", metavar="TEXT",
-                     help="your address, for the User-Agent: a host may want to write to you "
-                          "(default: none)")
+    what = parser.add_argument_group("what is fetched").add_argument
+    what("--pages", type=int, default=100, metavar="N",
+         help="at most N addresses (default: %(default)s)")
+    what("--depth", type=int, default=3, metavar="N",
+         help="follow links N deep (default: %(default)s)")
+    what("--other-sites", action="store_true", help="also follow links to hosts that no URL is on")
+    how = parser.add_argument_group("how it is fetched").add_argument
+    how("--delay", type=float, default=1.0, metavar="S",
+        help="seconds between two visits to a host, or what its robots.txt says if that is more "
+             "(default: %(default)s)")
+    how("--contact", metavar="TEXT", help="your address, for the User-Agent (default: none)")
     return parser.parse_args(argv)
 
 

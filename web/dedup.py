@@ -33,7 +33,6 @@ import functools
 import gzip
 import hashlib
 import json
-import operator
 import os
 import re
 import sys
@@ -45,7 +44,7 @@ from run import command, disk
 from web import encoding
 import numpy as np
 import regex
-from run import runs
+from run import progress, runs
 from web.words import PUNCTUATION, SPECIAL, UNITS, Memory, split_piece
 
 SHINGLE, BANDS, ROWS = 5, 14, 8
@@ -94,25 +93,18 @@ def normalize(text, version="0.10"):
 words_in = Memory(lambda piece: " ".join(split_piece(piece)))
 
 
-def split(text):
-    """A normalized text with one space between its words."""
-    pieces = text.split()
-    if len(pieces) < 2:
-        return words_in[text.strip()]
-    return " ".join(operator.itemgetter(*pieces)(words_in))
-
-
 def split_v1(text):
     """The words of FineWeb v1, joined by spaces: NLTK's rules that act without punctuation."""
     text = OLD_MARKS.sub(r" \g<0> ", text)
     return " ".join(OLD_WORDS.sub(r" \g<1> \g<2> ", text).split())
 
 
-def needs_split(text):
-    """Whether the words of a normalized text may be others than what single spaces divide."""
-    if not text.isascii() or "  " in text:              # two spaces: an accent stood alone
-        return True
-    return not SPLIT.isdisjoint(text.split()) or bool(SPLIT_NUMBER.search(text))
+def split(text):
+    """The words of a normalized text, joined by spaces. In ASCII nearly no piece is split."""
+    pieces = text.split()
+    if text.isascii() and SPLIT.isdisjoint(pieces) and not SPLIT_NUMBER.search(text):
+        return " ".join(pieces)
+    return " ".join(map(words_in.__getitem__, pieces))
 
 
 def shingle_hashes(text, version="0.10"):
@@ -120,10 +112,7 @@ def shingle_hashes(text, version="0.10"):
 
     Cuts all shingles out of one string, at its spaces, instead of joining five words for each.
     """
-    if version == "v1":
-        text = split_v1(text)
-    elif needs_split(text):
-        text = split(text)
+    text = split_v1(text) if version == "v1" else split(text)
     joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
     begins = [0, *(spaces + 1).tolist()]
@@ -214,6 +203,8 @@ def in_index(keys, index):
 
 # Signatures depend on these and on the text.
 METHOD = {"version": 2, "shingle": SHINGLE, "bands": BANDS, "rows": ROWS}
+# An index says by the dtype of its keys which version signed its documents.
+KEY_TYPES = {"0.10": np.dtype(np.uint64), "v1": np.dtype([("v1", np.uint64)])}
 
 
 def save_array(path, a):
@@ -227,11 +218,11 @@ def load_array(path, shape, dtypes, remake):
 
     ValueError for any other file, with `remake`, the command that makes it again.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file; make it with: {remake}")
     try:
         a = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
-        if isinstance(e, FileNotFoundError):
-            raise FileNotFoundError(f"{path}: no such file; make it with: {remake}") from None
         raise ValueError(
             f"{path}: damaged ({e}); delete it and make it again with: {remake}") from None
     fits = len(shape) == a.ndim and all(want in (None, n) for want, n in zip(shape, a.shape))
@@ -239,10 +230,6 @@ def load_array(path, shape, dtypes, remake):
         raise ValueError(f"{path}: {a.dtype} {a.shape} is not what this step writes; "
                          f"delete it and make it again with: {remake}")
     return a
-
-
-# An index says by the dtype of its keys which version signed its documents.
-KEY_TYPES = {"0.10": np.dtype(np.uint64), "v1": np.dtype([("v1", np.uint64)])}
 
 
 def load_index(path, version="0.10"):
@@ -257,12 +244,9 @@ def load_index(path, version="0.10"):
         raise ValueError(f"{path}: signed by the rules of FineWeb {other}, and these documents by "
                          f"those of {version}; take another index, or data.py --fineweb {other}")
     index = index.view(np.uint64)
-    for band in index:
-        for at in range(0, len(band), 1 << 20):
-            part = band[at:at + (1 << 20) + 1]
-            if (part[1:] < part[:-1]).any():
-                raise ValueError(f"{path}: no index, because its keys are not sorted; "
-                                 f"make it again with: {remake}")
+    if any((band[1:] < band[:-1]).any() for band in index):
+        raise ValueError(f"{path}: no index, because its keys are not sorted; "
+                         f"make it again with: {remake}")
     return index
 
 
@@ -305,8 +289,7 @@ def save_keys(work, stem, signatures, names, source=None):
     disk.write_text(work / f"{stem}.names.tsv", "".join(f"{name}\n" for name in names))
     save_array(work / f"{stem}.keys.npy", band_keys(signatures))
     written = {part: runs.sha256_of(work / f"{stem}.{part}") for part in ("names.tsv", "keys.npy")}
-    record = {**(source or {}), "documents": len(signatures), **written}
-    save_record(work / f"{stem}.signed.json", record)
+    save_record(work / f"{stem}.signed.json", {**(source or {}), **written})
 
 
 def load_keys(work, stem):
@@ -338,7 +321,7 @@ def signature_and_name(line):
 def sign(path, work):
     """Write band keys and names of a file of documents; returns the number of documents.
 
-    Writes nothing if a file with these contents was signed already.
+    Writes no keys if a file with these contents was signed already.
     """
     record_path = Path(work) / f"{stem_of(path)}.signed.json"
     source = {"file": os.path.realpath(path), "sha256": runs.sha256_of(path)}
@@ -349,8 +332,7 @@ def sign(path, work):
     if record.get("sha256") == source["sha256"]:
         with contextlib.suppress(ValueError, FileNotFoundError):
             _, keys = load_keys(work, stem_of(path))
-            if record.get("file") != source["file"]:        # the same contents in another place
-                save_record(record_path, {**record, **source})
+            save_record(record_path, {**record, **source})      # it may stand in another place now
             return len(keys)
     elif record.get("file", source["file"]) != source["file"]:
         raise ValueError(f"{path}: {work} holds the signatures of another file of this name, "
@@ -426,62 +408,60 @@ def match(work, index=(), save_index=None, version="0.10"):
     if save_index:
         stays = ~drop & (keys[:, 0] != NO_SIGNATURE)
         save_array(save_index, np.sort(keys[stays].T, axis=1).view(KEY_TYPES[version]))
-    files = {}
-    for stem, record in zip(stems, records):
-        files[stem] = {"signed": record, "drop.npy": runs.sha256_of(work / f"{stem}.drop.npy")}
-    save_record(work / "matched.json", {"files": files})
+    save_record(work / "matched.json", {
+        "signed": dict(zip(stems, map(without_place, records))),
+        "drop.npy": {stem: runs.sha256_of(work / f"{stem}.drop.npy") for stem in stems},
+    })
     return n, int(drop.sum()), int(old.sum())
+
+
+def without_place(record):
+    """A record of `sign` without the file's place, because files may move."""
+    return {key: value for key, value in record.items() if key != "file"}
 
 
 # --------------------------------------------------------------------------------------------- drop
 
 
-def matched_files(work):
-    """Load {name: {"signed": its record, "drop.npy": SHA-256}} of the last match.
+def load_match(work):
+    """Load the record of the last match: {"signed": {name: record}, "drop.npy": {name: SHA-256}}.
 
     ValueError if files were signed or removed after it, because a match depends on all of them.
     """
     remake = f"python -m web.dedup match --work {work}, with the --index it had"
-    files = load_record(Path(work) / "matched.json", remake).get("files")
-    if not isinstance(files, dict) or not all(map(is_entry, files.values())):
+    found = load_record(Path(work) / "matched.json", remake)
+    signed = {}
+    for stem in stems_in(work):
+        record = load_record(Path(work) / f"{stem}.signed.json", remake)
+        signed[stem] = without_place(record)
+    if found.keys() != {"signed", "drop.npy"}:
         raise ValueError(f"{work}/matched.json: not what match writes; run: {remake}")
-    matched = {stem: entry["signed"] for stem, entry in files.items()}
-    signed = {stem: load_record(Path(work) / f"{stem}.signed.json", remake)
-              for stem in stems_in(work)}
-    for stem in sorted({*matched, *signed}):
-        if contents(matched.get(stem)) != contents(signed.get(stem)):
-            raise ValueError(f"{work}: {stem} was signed or removed after the last match; "
-                             f"run: {remake}")
-    return files
+    matched = found["signed"]
+    if matched != signed:
+        changed = [s for s in {*matched, *signed} if matched.get(s) != signed.get(s)]
+        raise ValueError(f"{work}: {min(changed)} was signed or removed after the last match; "
+                         f"run: {remake}")
+    return found
 
 
-def is_entry(entry):
-    """Whether this is an entry of matched.json."""
-    return isinstance(entry, dict) and isinstance(entry.get("signed"), dict)
-
-
-def contents(record):
-    """A record of `sign` without the file's place, because files may move; None for None."""
-    return record and {key: value for key, value in record.items() if key != "file"}
-
-
-def check_matched(path, work, files):
-    """ValueError unless a file was matched and has not changed since."""
-    if stem_of(path) not in files:
+def check_matched(path, work, matched):
+    """ValueError unless a file was matched and has not changed since. matched: see load_match."""
+    stem = stem_of(path)
+    if stem not in matched["signed"]:
         raise ValueError(f"{path}: not among the files matched in {work}; "
                          f"run: python -m web.dedup sign {path} --work {work}, then match and drop")
-    check_unchanged(path, files[stem_of(path)]["signed"].get("sha256"), work)
+    check_unchanged(path, matched["signed"][stem]["sha256"], work)
 
 
-def drop_lines(path, work, to, files):
+def drop_lines(path, work, to, matched):
     """Write a file without its dropped documents to the folder `to`.
 
-    files: see matched_files. Returns the numbers of documents (kept, dropped).
+    matched: see load_match. Returns the numbers of documents (kept, dropped).
     """
     remake = f"python -m web.dedup match --work {work}"
     drop_path = Path(work) / f"{stem_of(path)}.drop.npy"
     drop = load_array(drop_path, (None,), [bool], remake)
-    if runs.sha256_of(drop_path) != files[stem_of(path)].get("drop.npy"):
+    if runs.sha256_of(drop_path) != matched["drop.npy"][stem_of(path)]:
         raise ValueError(
             f"{drop_path}: not what the last match wrote; make it again with: {remake}")
     with disk.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f:
@@ -489,8 +469,8 @@ def drop_lines(path, work, to, files):
             for line, goes in zip(disk.read_lines(path), drop.tolist()):
                 if not goes:
                     out.write(line.encode())
-        check_matched(path, work, files)                    # may have changed while it was read
-    return len(drop) - int(drop.sum()), int(drop.sum())
+        check_matched(path, work, matched)                  # may have changed while it was read
+    return int((~drop).sum()), int(drop.sum())
 
 
 def claim(to, work):
@@ -521,6 +501,8 @@ def parse_args(argv=None):
         if step != "match":
             p.add_argument("files", nargs="+", type=Path, metavar="FILE",
                            help=".jsonl or .jsonl.gz; a line has text, date, url, id")
+            p.add_argument("--workers", type=int, default=cores.N_THREADS, metavar="N",
+                           help="processes, over files (default: one per CPU, here %(default)s)")
         p.add_argument("--work", type=Path, required=True, metavar="DIR",
                        help="folder in which the steps leave their files (required)")
         if step == "match":
@@ -529,15 +511,16 @@ def parse_args(argv=None):
                                 "(default: none)")
             p.add_argument("--save-index", type=Path, metavar="FILE",
                            help="write the band keys of what stays (default: none)")
-            continue
         if step == "drop":
             p.add_argument("--to", type=Path, required=True, metavar="DIR",
                            help="folder for the files without duplicates (required)")
-        p.add_argument("--workers", type=int, default=cores.N_THREADS, metavar="N",
-                       help="processes, over files (default: one per CPU, here %(default)s)")
     args = parser.parse_args(argv)
     if args.step != "match":
-        check(args, parser)
+        if args.workers < 1:
+            parser.error(f"--workers {args.workers}: at least 1")
+        if len(set(map(stem_of, args.files))) < len(args.files):
+            parser.error("two of the files have the same name; rename them, or give each folder a "
+                         "--work and a --to of its own")
     return args
 
 
@@ -548,39 +531,20 @@ STEPS = {
 }
 
 
-def check(args, parser):
-    """End with an error if the files or workers of a step make no sense."""
-    if args.workers < 1:
-        parser.error(f"--workers {args.workers}: at least 1")
-    stems = list(map(stem_of, args.files))
-    if len(set(stems)) < len(stems):
-        parser.error("two of the files have the same name; rename them, or give each folder a "
-                     "--work and a --to of its own")
-
-
-def each_file(function, args):
-    """Yields (files done, function(path)) in the order of args.files."""
+def each_file(step, function, args):
+    """Yields function(path) in the order of args.files, and says how many files are done."""
     n = min(args.workers, len(args.files))
-    if n == 1:
-        yield from enumerate(map(function, args.files), 1)
-        return
-    with cores.processes(n, function) as in_order:
-        yield from enumerate(in_order(args.files), 1)
-
-
-def show_progress(step, i, args, n_documents):
-    """Say on standard error how many files are done."""
-    print(f"\r{step}: {i} of {len(args.files)} files, {n_documents:,} documents ", end="",
-          file=sys.stderr, flush=True)
+    alone = contextlib.nullcontext(functools.partial(map, function))
+    with cores.processes(n, function) if n > 1 else alone as in_order:
+        for i, answer in enumerate(in_order(args.files), 1):
+            progress.show(f"{step}: {i} of {len(args.files)} files")
+            yield answer
+    print(file=sys.stderr)
 
 
 def sign_command(args):
     """Sign files."""
-    n = 0
-    for i, n_documents in each_file(functools.partial(sign, work=args.work), args):
-        n += n_documents
-        show_progress("sign", i, args, n)
-    print(file=sys.stderr)
+    n = sum(each_file("sign", functools.partial(sign, work=args.work), args))
     print(f"{n:,} documents signed")
 
 
@@ -593,39 +557,24 @@ def match_command(args):
 
 
 def drop_command(args):
-    """Check that everything belongs together, then drop."""
-    files = matched_files(args.work)
+    """Check that everything belongs together, then write the files without duplicates."""
+    matched = load_match(args.work)
     taken = [args.work, *(path.parent for path in args.files)]
     if os.path.realpath(args.to) in map(os.path.realpath, taken):
         raise ValueError(f"--to {args.to}: the results need a folder of their own, "
                          "not that of the files or of --work")
     with runs.locked(args.to, "dedup.py"):
         claim(args.to, args.work)
-        drop_files(args, files)
-
-
-def drop_files(args, files):
-    """Write the files without their dropped documents."""
-    check = functools.partial(check_matched, work=args.work, files=files)
-    for _ in each_file(check, args):
-        pass                            # checks all before the first is written
-    write = functools.partial(drop_lines, work=args.work, to=args.to, files=files)
-    kept = dropped = 0
-    for i, (n_kept, n_dropped) in each_file(write, args):
-        kept, dropped = kept + n_kept, dropped + n_dropped
-        show_progress("drop", i, args, kept)
-    print(file=sys.stderr)
+        check = functools.partial(check_matched, work=args.work, matched=matched)
+        write = functools.partial(drop_lines, work=args.work, to=args.to, matched=matched)
+        list(each_file("check", check, args))               # all, before the first is written
+        kept, dropped = map(sum, zip(*each_file("drop", write, args)))
     print(f"{kept:,} documents kept, {dropped:,} dropped")
-    report_others(args, files)
-
-
-def report_others(args, files):
-    """Warn of matched files that were not given, and of results from before."""
-    missing = set(files) - set(map(stem_of, args.files))
+    missing = set(matched["signed"]) - set(map(stem_of, args.files))
     if missing:
         print(f"dedup.py: {len(missing)} files that were matched are not among these, "
               f"such as {min(missing)}", file=sys.stderr)
-    left = set(map(stem_of, args.to.glob("*.jsonl.gz"))) - set(files)
+    left = set(map(stem_of, args.to.glob("*.jsonl.gz"))) - set(matched["signed"])
     if left:
         print(f"dedup.py: {args.to} holds {len(left)} files from before, which are no longer "
               f"matched, such as {min(left)}.jsonl.gz", file=sys.stderr)

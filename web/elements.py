@@ -2,15 +2,13 @@
 
 A line is the text between two boundaries. An element is a range of both lists, so a sum over it is
 a difference of two running sums. Nothing here is recursive: no page is too deep, and the time is
-linear in its length. A span whose name is boilerplate is removed if it is a whole line. Sizes are
-in letters; a Chinese character counts as two.
+linear in its length. Sizes are in letters; a Chinese character counts as two.
 
 Source: the HTML Standard, 13.1 (which tags may be left out).
 """
 import re
 from functools import cache
 
-from run import command
 from web.boilerplate import boilerplate
 from web.markup import MENUS, SKIP, tokens, unescape_twice
 
@@ -18,8 +16,7 @@ from web.markup import MENUS, SKIP, tokens, unescape_twice
 MAX_NODES, MAX_LINES, MAX_DEPTH = 200_000, 200_000, 256
 ENOUGH = 150                      # letters of prose; a page with less is judged by all its text
 
-# --------------------------------------------------------------------------------------------------
-# Characters to text.
+# ------------------------------------------------------------------------------- characters to text
 
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u2060\ufeff"
                        "\ufff9-\ufffc\ufffe\uffff]+")
@@ -56,8 +53,7 @@ def size_of(text):
     return len(text) + sum(map(len, WIDE.findall(text)))
 
 
-# --------------------------------------------------------------------------------------------------
-# Elements and lines.
+# ------------------------------------------------------------------------------- elements and lines
 
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 ITEMS, CELLS = {"li", "dt", "dd"}, {"td", "th"}
@@ -68,37 +64,24 @@ BLOCKS = HEADINGS | ITEMS | ROWS | set(
     "option p pre section summary ul".split())
 KEEPS_P = ROWS - {"table"} | set("option legend html head body".split())
 # A start tag ends an open element of the first set, unless one of the second is between them.
-CELL = ({"td", "th"}, {"tr", "table"})
-GROUP = ({"tbody", "thead", "tfoot", "tr"}, {"table"})
-TERM = ({"dt", "dd"}, {"dl"})
-CLOSES = {
-    "li": ({"li"}, {"ul", "ol", "menu", "dir"}),
-    "dt": TERM,
-    "dd": TERM,
-    "option": ({"option"}, {"select"}),
-    "td": CELL,
-    "th": CELL,
-    "tr": ({"tr", "td", "th"}, {"table"}),
-    "tbody": GROUP,
-    "thead": GROUP,
-    "tfoot": GROUP,
-}
+CLOSES = {"li": ({"li"}, {"ul", "ol", "menu", "dir"}), "option": ({"option"}, {"select"})}
+CLOSES |= dict.fromkeys(("dt", "dd"), ({"dt", "dd"}, {"dl"}))
+CLOSES |= dict.fromkeys(("td", "th"), ({"td", "th"}, {"tr", "table"}))
+CLOSES |= {"tr": ({"tr", "td", "th"}, {"table"})}
+CLOSES |= dict.fromkeys(("tbody", "thead", "tfoot"), ({"tbody", "thead", "tfoot", "tr"}, {"table"}))
 BLOCK, LINK, BREAK, SPAN, BUTTON, CODE, FORMULA = range(1, 8)
-KINDS = dict.fromkeys(BLOCKS, BLOCK) | {
-    "a": LINK,
-    "br": BREAK,
-    "hr": BREAK,
-    "span": SPAN,
-    "code": CODE,
-    "button": BUTTON,
-    "label": BUTTON,
-    "math": FORMULA,
-}
+KINDS = dict.fromkeys(BLOCKS, BLOCK) | dict.fromkeys(("br", "hr"), BREAK)
+KINDS |= dict.fromkeys(("button", "label"), BUTTON)
+KINDS |= {"a": LINK, "span": SPAN, "code": CODE, "math": FORMULA}
 WITHIN = dict.fromkeys(ITEMS, "item") | dict.fromkeys(CELLS, "cell") | {"pre": "pre"}
 BUTTON_NAME = ' class="button"'   # the text in a button counts as in a span of this name
 WORD_CHARACTER = re.compile(r"\w")
 PROSE = 40                        # letters that a line of prose has at least
 SHORT_PIECE = 200                 # letters that a piece of boilerplate in a line has at most
+
+
+class Formula(str):
+    """A part of a line that stays even if it is hidden."""
 
 
 class Node:
@@ -142,7 +125,6 @@ class Page:
         self.after_link = -1            # how many parts there were when an <a> ended
         self.span = ""                  # the attributes of an open span that is judged by its name
         self.named = []                 # ranges of parts that stand in such spans
-        self.formulas = set()           # numbers of the parts that are formulas
         self.in_code = 0                # how many <code> are open
         self.verdict = cache(boilerplate)       # of this page: sites repeat themselves
         self.within_budget = True       # else the rest is not read
@@ -156,7 +138,7 @@ class Page:
     def scan(self, source, rules):
         """Read all tags and texts."""
         parts, stack = self.parts, self.stack
-        for text, closing, tag, attrs in tokens(source, SKIP | MENUS if rules else SKIP):
+        for text, closing, tag, attrs, _ in tokens(source, SKIP | MENUS if rules else SKIP):
             if text and (parts or not text.isspace() or "pre" in stack[-1].inside):
                 self.add(text)
             kind = KINDS.get(tag)
@@ -181,8 +163,7 @@ class Page:
             elif kind == CODE:
                 self.in_code = max(0, self.in_code + (-1 if closing else 1))
             elif kind == FORMULA:
-                self.formulas.add(len(parts))
-                self.add(f" {attrs} ")
+                self.add(Formula(f" {attrs} "))
             elif self.span:                                 # it may contain others of its tag
                 if tag == self.span_tag:
                     self.depth += -1 if closing else 1
@@ -223,13 +204,11 @@ class Page:
         """
         n_parts, letters, linked = self.before
         if self.hidden or self.broken and self.letters - letters < SHORT_PIECE:
-            formulas = [part for i, part in enumerate(self.parts[n_parts:], n_parts)
-                        if i in self.formulas]
+            formulas = [part for part in self.parts[n_parts:] if isinstance(part, Formula)]
             del self.parts[n_parts:]
             self.letters, self.linked = letters, linked
-            for text in formulas:
-                self.formulas.add(len(self.parts))
-                self.add(text)
+            for part in formulas:
+                self.add(part)
         elif len(self.parts) > n_parts:
             self.named.append((n_parts, len(self.parts)))
 
@@ -239,10 +218,10 @@ class Page:
         A span in a sentence is a word of it, whatever its name is. A line of nothing but such spans
         is removed, unless it is long. A heading loses its spans: they are buttons to edit or share.
         """
-        in_spans = set()
-        for a, b in self.named:
-            in_spans.update(range(a, b))
-        rest = [part for i, part in enumerate(self.parts) if i not in in_spans]
+        rest, at = [], 0
+        for begin, end in [*self.named, (len(self.parts), 0)]:
+            rest += self.parts[at:begin]
+            at = end
         alone = not WORD_CHARACTER.search("".join(rest))
         if alone and self.letters < SHORT_PIECE:
             self.parts.clear()
@@ -256,19 +235,17 @@ class Page:
             self.before, self.broken = (0, 0, 0), True
         if self.named:
             self.cut()
-        parts, node = self.parts, self.stack[-1]
-        if parts:
-            self.add_lines("".join(parts), node)
-            parts.clear()
+        if self.parts:
+            self.add_lines("".join(self.parts), self.stack[-1])
+        self.parts.clear()
         self.named.clear()
-        self.formulas.clear()
         self.letters, self.linked, self.after_link = 0, 0, -1
 
     def add_lines(self, text, node):
         """Add the lines of a text that stands in a node."""
-        share = self.linked / len(text) if text else 0
+        share = self.linked / max(len(text), 1)
         in_pre = "pre" in node.inside
-        for raw in text.split("\n") if in_pre else (text,):
+        for raw in text.split("\n") if in_pre else [text]:
             line = clean_code(raw) if in_pre else clean(raw)
             if line and len(self.lines) == MAX_LINES:
                 self.within_budget = False
@@ -320,7 +297,3 @@ class Page:
                 self.link = None
             if self.span and node is self.holder:
                 self.span = ""
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,13 +1,8 @@
 """The encodings of the web, from bytes to text and back, as browsers have them.
 
-They are those of the Encoding Standard. Python's codecs differ from it in a few hundred codes, in
-the labels, and in how many bytes a wrong byte costs. So Python's codec is used where it agrees with
-the standard, and a table where it does not.
-
-    encoding_of     a label such as "latin1" -> the name of the encoding that it means
-    text_of         bytes in a named encoding -> text
-    bytes_of        text -> bytes in a named encoding, as browsers write the query of a link
-    stream_safe     text whose normal forms take linear time
+Python's codecs differ from the Encoding Standard in a few hundred codes, in the labels, and in how
+many bytes a wrong byte costs. So Python's codec is used where it agrees with the standard, and a
+table where it does not.
 
 Source: the Encoding Standard (WHATWG).
 """
@@ -17,50 +12,38 @@ import unicodedata
 from functools import cache
 from itertools import product
 
-from run import command
 
-# --------------------------------------------------------------------------------------------------
-# Encodings: labels and characters.
+# ----------------------------------------------------------------- encodings: labels and characters
 
-# Each encoding, and the other labels that mean it. The names of Python's codecs do not count: some
-# are no charsets. But latin-1, Python's word for iso-8859-1, does.
+# Each encoding, and the other labels that mean it, but for those of `labels`. latin-1 is Python's
+# word for iso-8859-1.
 LABELS_OF = """
     utf-8: unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf8 x-unicode20utf8
     ibm866: 866 cp866 csibm866
-    iso-8859-2: csisolatin2 iso-ir-101 iso8859-2 iso88592 iso_8859-2 iso_8859-2:1987 l2 latin2
-    iso-8859-3: csisolatin3 iso-ir-109 iso8859-3 iso88593 iso_8859-3 iso_8859-3:1988 l3 latin3
-    iso-8859-4: csisolatin4 iso-ir-110 iso8859-4 iso88594 iso_8859-4 iso_8859-4:1988 l4 latin4
-    iso-8859-5: csisolatincyrillic cyrillic iso-ir-144 iso8859-5 iso88595 iso_8859-5 iso_8859-5:1988
+    iso-8859-2: csisolatin2 iso-ir-101 iso_8859-2 iso_8859-2:1987 l2 latin2
+    iso-8859-3: csisolatin3 iso-ir-109 iso_8859-3 iso_8859-3:1988 l3 latin3
+    iso-8859-4: csisolatin4 iso-ir-110 iso_8859-4 iso_8859-4:1988 l4 latin4
+    iso-8859-5: csisolatincyrillic cyrillic iso-ir-144 iso_8859-5 iso_8859-5:1988
     iso-8859-6: arabic asmo-708 csiso88596e csiso88596i csisolatinarabic ecma-114 iso-8859-6-e
-        iso-8859-6-i iso-ir-127 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987
-    iso-8859-7: csisolatingreek ecma-118 elot_928 greek greek8 iso-ir-126 iso8859-7 iso88597
-        iso_8859-7 iso_8859-7:1987 sun_eu_greek
-    iso-8859-8: csiso88598e csisolatinhebrew hebrew iso-8859-8-e iso-ir-138 iso8859-8 iso88598
-        iso_8859-8 iso_8859-8:1988 visual
+        iso-8859-6-i iso-ir-127 iso_8859-6 iso_8859-6:1987
+    iso-8859-7: csisolatingreek ecma-118 elot_928 greek greek8 iso-ir-126 iso_8859-7
+        iso_8859-7:1987 sun_eu_greek
+    iso-8859-8: csiso88598e csisolatinhebrew hebrew iso-8859-8-e iso-ir-138 iso_8859-8
+        iso_8859-8:1988 visual
     iso-8859-8-i: csiso88598i logical
-    iso-8859-10: csisolatin6 iso-ir-157 iso8859-10 iso885910 l6 latin6
-    iso-8859-13: iso8859-13 iso885913
-    iso-8859-14: iso8859-14 iso885914
-    iso-8859-15: csisolatin9 iso8859-15 iso885915 iso_8859-15 l9
-    iso-8859-16:
+    iso-8859-10: csisolatin6 iso-ir-157 l6 latin6
+    iso-8859-13: iso-8859-14: iso-8859-15: csisolatin9 iso_8859-15 l9
     koi8-r: cskoi8r koi koi8 koi8_r
     koi8-u: koi8-ru
     macintosh: csmacintosh mac x-mac-roman
     windows-874: dos-874 iso-8859-11 iso8859-11 iso885911 tis-620
-    windows-1250: cp1250 x-cp1250
-    windows-1251: cp1251 x-cp1251
-    windows-1252: ansi_x3.4-1968 ascii cp1252 cp819 csisolatin1 ibm819 iso-8859-1 iso-ir-100
-        iso8859-1 iso88591 iso_8859-1 iso_8859-1:1987 l1 latin1 us-ascii x-cp1252 latin-1
-    windows-1253: cp1253 x-cp1253
-    windows-1254: cp1254 csisolatin5 iso-8859-9 iso-ir-148 iso8859-9 iso88599 iso_8859-9
-        iso_8859-9:1989 l5 latin5 x-cp1254
-    windows-1255: cp1255 x-cp1255
-    windows-1256: cp1256 x-cp1256
-    windows-1257: cp1257 x-cp1257
-    windows-1258: cp1258 x-cp1258
-    x-mac-cyrillic: x-mac-ukrainian
+    windows-1250: windows-1251: windows-1252: ansi_x3.4-1968 ascii cp819 csisolatin1 ibm819
+        iso-8859-1 iso-ir-100 iso8859-1 iso88591 iso_8859-1 iso_8859-1:1987 l1 latin1 us-ascii
+        latin-1
+    windows-1253: windows-1254: csisolatin5 iso-8859-9 iso-ir-148 iso8859-9 iso88599 iso_8859-9
+        iso_8859-9:1989 l5 latin5
+    windows-1255: windows-1256: windows-1257: windows-1258: x-mac-cyrillic: x-mac-ukrainian
     gbk: chinese csgb2312 csiso58gb231280 gb2312 gb_2312 gb_2312-80 iso-ir-58 x-gbk
-    gb18030:
     big5: big5-hkscs cn-big5 csbig5 x-x-big5
     euc-jp: cseucpkdfmtjapanese x-euc-jp
     iso-2022-jp: csiso2022jp
@@ -70,21 +53,26 @@ LABELS_OF = """
     replacement: csiso2022kr hz-gb-2312 iso-2022-cn iso-2022-cn-ext iso-2022-kr
     utf-16be: unicodefffe
     utf-16le: csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff utf-16
-    x-user-defined:
+    iso-8859-16: gb18030: x-user-defined:
     """
 
 
-def by_label(text):
-    """{label: encoding} of a text "encoding: label label ... encoding: label ..."."""
+def labels():
+    """{label: encoding}. Of windows-1250, cp1250 is a label, too, and of iso-8859-2 iso88592."""
     found = {}
-    for word in text.split():
+    for word in LABELS_OF.split():
         if word.endswith(":"):
             encoding = word = word.removesuffix(":")
+            kind, _, number = word.rpartition("-")
+            if kind == "windows" and number != "874":
+                found[f"cp{number}"] = found[f"x-cp{number}"] = encoding
+            elif kind == "iso-8859" and number not in ("i", "16"):
+                found[f"iso8859-{number}"] = found[f"iso8859{number}"] = encoding
         found[word] = encoding
     return found
 
 
-LABELS = by_label(LABELS_OF)
+LABELS = labels()
 # The names of Python's codecs that are not the names of their encodings.
 CODECS = {"windows-874": "cp874", "x-mac-cyrillic": "mac_cyrillic", "iso-8859-8-i": "iso8859-8",
           "ibm866": "cp866", "big5": "big5hkscs", "shift_jis": "cp932",
@@ -129,11 +117,9 @@ PARTS = {
 HIGH = range(0x81, 0xff)
 LEADS = [*range(0x81, 0xa0), *range(0xe0, 0xfd)]
 ROWS = range(0xa1, 0xff)
-# ISO-2022-JP: escape sequences, pairs of bytes, and what is cut off at the end of either.
+# ISO-2022-JP: escape sequences, pairs of bytes, and a sequence that is cut off at the end.
 ESCAPE = re.compile(rb"\x1b(\([BJI]|\$[@B])")
 CUT_ESCAPE = re.compile(rb"\x1b[($]?\Z")
-ONLY_PAIRS = re.compile(rb"(?:[!-~][!-~])*")
-CUT_PAIR = re.compile(rb"[!-~]")
 PAIRS = re.compile(rb"[!-~][^\x1b]|.", re.S)
 NO_ASCII = re.compile("[\x0e\x0f\x1b\x80-\xff]")
 ROMAN = {0x5c: "\u00a5", 0x7e: "\u203e"}            # where JIS X 0201 differs from ASCII
@@ -158,7 +144,7 @@ def encoding_of(label):
 
 
 def known(code, codec):
-    """The character of a code in Python's codec, "" if it has none."""
+    """The text of bytes in Python's codec, "" if they are wrong."""
     try:
         return code.decode(codec)
     except UnicodeDecodeError:
@@ -166,7 +152,7 @@ def known(code, codec):
 
 
 class Index(dict):
-    """{code: character} of a multi-byte encoding.
+    """{code: character} of a multi-byte encoding, but for codes of four bytes: they are too many.
 
     A part that is no code is ASCII, which stands for itself, or becomes U+FFFD. An ASCII byte
     behind a lead byte stays.
@@ -175,18 +161,9 @@ class Index(dict):
     def __missing__(self, part):
         if part[0] < 0x80:
             return part.decode("ascii")
+        if len(part) == 4:
+            return known(part, "gb18030") or "\ufffd"
         return "\ufffd" + (chr(part[-1]) if part[-1] < 0x80 else "")
-
-
-class FourBytes(Index):
-    """The Index of GB18030, whose codes of four bytes are too many for a table."""
-
-    def __missing__(self, part):
-        if len(part) < 4:
-            return "\u20ac" if part == b"\x80" else super().__missing__(part)
-        if part == b"\x81\x35\xf4\x37":
-            return "\ue7c7"
-        return known(part, "gb18030") or "\ufffd"
 
 
 @cache
@@ -194,11 +171,12 @@ def index(name):
     """The Index of a multi-byte encoding."""
     if name == "euc-jp":
         return japanese_index()
-    found = FourBytes() if name == "gb18030" else Index()
-    leads = LEADS if name == "shift_jis" else HIGH
+    found, leads = Index(), LEADS if name == "shift_jis" else HIGH
     for code in map(bytes, product(leads, range(0x40, 0xff))):
         if char := known(code, CODECS.get(name, name)):
             found[code] = char
+    if name == "gb18030":
+        found.update({b"\x80": "\u20ac", b"\x81\x35\xf4\x37": "\ue7c7"})
     if name == "shift_jis":
         found[b"\x80"] = "\x80"
         for i, char in enumerate(HALF_WIDTH):
@@ -228,23 +206,14 @@ def japanese_index():
     return found
 
 
-WRONG = {"gb18030": "\u1e3f", "shift_jis": "\uf8f0\uf8f1\uf8f2\uf8f3"}       # not in the index
-
-
 @cache
 def doubtful(name):
     """A pattern of the characters for which Python's codec may have read another code."""
-    codec, wrong = CODECS.get(name, name), set(WRONG.get(name, ""))
-    for code, char in index(name).items():
-        if (theirs := known(code, codec)) != char:
+    wrong, found = {"\0"}, index(name)                      # NUL: no set is empty
+    for code in [*map(bytes, zip(range(0x80, 0x100))), *found]:
+        if (theirs := known(code, CODECS.get(name, name))) != found[code]:
             wrong.add(theirs)
-    return re.compile("[\0" + "".join(map(re.escape, wrong)) + "]")     # NUL: no set is empty
-
-
-def by_python(data, name):
-    """The text by Python's codec, ten times as fast; "" where the web may differ."""
-    text = known(data, CODECS.get(name, name))
-    return "" if doubtful(name).search(text) else text
+    return re.compile("[" + "".join(map(re.escape, wrong)) + "]")
 
 
 @cache
@@ -274,15 +243,12 @@ def japanese_in_seven_bits(data):
             mode = piece
         elif not piece and i and not last:
             text.append("\ufffd")
-        elif mode[:1] == b"$" and ONLY_PAIRS.fullmatch(piece):
-            text.append(text_of(piece.translate(HIGH_BIT), "euc-jp"))
         elif mode[:1] == b"$":
             parts = PAIRS.findall(piece)
-            if last and parts and CUT_PAIR.fullmatch(parts[-1]):
-                parts.pop()
+            if last and parts and len(parts[-1]) == 1 and 0x20 < parts[-1][0] < 0x7f:
+                parts.pop()                                 # a pair that is cut off
             for part in parts:
-                double = len(part) == 2 and 0x20 < part[1] < 0x7f
-                code = bytes(b | 0x80 for b in part) if double else b""
+                code = part.translate(HIGH_BIT) if part.isascii() else b""
                 text.append(index("euc-jp").get(code, "\ufffd"))
         elif mode == b"(I":
             for byte in piece:
@@ -312,7 +278,8 @@ def text_of(data, name):
     if name not in MULTI_BYTE:
         return codecs.charmap_decode(data, "replace", characters(name))[0]
     name = INDEX.get(name, name)
-    if text := by_python(data, name):
+    text = known(data, CODECS.get(name, name))              # ten times as fast as parts
+    if text and not doubtful(name).search(text):
         return text
     part, cut = PARTS[name]
     parts = part.findall(data)
@@ -321,8 +288,7 @@ def text_of(data, name):
     return "".join(map(index(name).__getitem__, parts))
 
 
-# --------------------------------------------------------------------------------------------------
-# Text to bytes, for the links of a page.
+# ----------------------------------------------------------- text to bytes, for the links of a page
 
 @cache
 def codes(name):
@@ -340,11 +306,11 @@ def codes(name):
             excepted = code[0] < 0xa1 or char in BOX and char in found
         elif name == "shift_jis":
             excepted = 0xed <= code[0] <= 0xf9
+        elif name == "gb18030":
+            excepted = len(code) != 2
         if not excepted:
             found[char] = code
     found.update((chr(b), bytes([b])) for b in range(0x80))
-    if name == "gbk":
-        found["\u20ac"] = b"\x80"
     if name in JAPANESE:
         found["\u2212"] = found["\uff0d"]
         found.update({"\u00a5": b"\\", "\u203e": b"~"})
@@ -383,8 +349,7 @@ def in_seven_bits(parts):
     return bytes(found) + b"\x1b(B" * double
 
 
-# --------------------------------------------------------------------------------------------------
-# Normal forms of text.
+# ----------------------------------------------------------------------------- normal forms of text
 
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
 # 31 marks in a row are at least 16 characters that are no letters: some are two marks each.
@@ -407,7 +372,3 @@ def stream_safe(text):
         pieces.append(text[at:found.end()])
         at = found.end()
     return "\u034f".join([*pieces, text[at:]])
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,23 +1,18 @@
 """HTML in, the main text out: what a reader would copy, without menus, adverts and footers.
 
-    markup      tags and the text between them; scripts, drawings and menus are skipped in one jump
-    elements    tags -> two flat lists, of elements and of lines of text
-    boilerplate the words that name what is not text
-    extract     which lines are the text:
-
-      prune       removes elements that are boilerplate by tag (aside), by name (class="related") or
-                  by shape (a list of teasers), unless they hold the page's prose: then the name is
-                  wrong and not the page
-      container   finds the smallest element that still holds the prose, and the parts of the text
-                  beside it
-      thin_out    removes from it what is mostly links; then drop_sections removes what stands under
-                  a heading such as "Related articles"
-      render      writes a line for each line, "- " before a list item, " | " between cells
+    prune       removes elements that are boilerplate by tag (aside), by name (class="related") or
+                by shape (a list of teasers), unless they hold the page's prose: then the name is
+                wrong and not the page
+    container   finds the smallest element that still holds the prose, and the parts of the text
+                beside it
+    thin_out    removes from it what is mostly links; then drop_sections removes what stands under
+                a heading such as "Related articles"
+    render      writes a line for each line, "- " before a list item, " | " between cells
 
 A page that comes out with too little text is read again without prune. There is no rule for a
 single site. What is kept follows trafilatura, the extractor of FineWeb. But trafilatura remembers
 earlier pages and stops after some time; here the same page always gives the same text. Scripts are
-not run and style sheets are not read; PDF and pictures are not text.
+not run and style sheets are not read.
 
     python -m web.extract page.html         the text of one page
     curl -s URL | python -m web.extract -   the text of a page from a pipe
@@ -30,6 +25,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -60,21 +56,16 @@ def running(values):
     return list(accumulate(values, initial=0))
 
 
-# --------------------------------------------------------------------------------------------------
-# Boilerplate by tag, by name, by shape.
-
-def is_title_of_card(line):
-    """Whether a line may be the title of a teaser: a link that is a heading or has 20 letters."""
-    return (line.size >= 20 or line.node.tag in HEADINGS) and line.linked > 0.8 * line.size
-
+# ------------------------------------------------------------ boilerplate by tag, by name, by shape
 
 def teasers(page):
     """The elements that are lists of links to other pages, each with a few words of that page.
 
     Such a list has three or more cards and little else. A card is an element with a title that is a
-    link, and with at most two lines of prose and 400 letters besides.
+    link (a heading or 20 letters), and with at most two lines of prose and 400 letters besides.
     """
-    titles = running(map(is_title_of_card, page.lines))
+    titles = running((line.size >= 20 or line.node.tag in HEADINGS)
+                     and line.linked > 0.8 * line.size for line in page.lines)
     plain = running(line.size - line.linked for line in page.lines)
     prose = running(line.prose > 0 for line in page.lines)
     children, cards = Counter(), Counter()
@@ -93,12 +84,11 @@ def folded(page):
     """Hidden elements behind a heading each, three or more: answers that a reader unfolds."""
     found = set()
     for node in page.nodes:
-        if not 0 < node.first < node.last or "hidden" not in page.verdict(node.attrs):
-            continue
-        heading = page.lines[node.first - 1].node
-        if (heading.tag in HEADINGS | ITEMS and heading.last == node.first
-                and node.parent in (heading.parent, heading.parent.parent)):
-            found.add(node)
+        if 0 < node.first < node.last and "hidden" in page.verdict(node.attrs):
+            heading = page.lines[node.first - 1].node
+            if (heading.tag in HEADINGS | ITEMS and heading.last == node.first
+                    and node.parent in (heading.parent, heading.parent.parent)):
+                found.add(node)
     return found if len(found) >= 3 else ()
 
 
@@ -149,15 +139,6 @@ def reasons_against(page, node, lists, answers):
     return reasons
 
 
-def share_that_refutes(reason):
-    """The share of a page's prose from which a reason must be wrong."""
-    if reason in REPLIES:
-        return 3 / 5
-    if reason in PLACES or reason == "teasers":
-        return 2 / 5
-    return 4 / 5
-
-
 def prune(page):
     """Remove boilerplate by tag, name and shape, unless it holds the page's prose.
 
@@ -182,7 +163,12 @@ def prune(page):
                 until[reason] = b
     wrong = set()
     for reason in set(held) - {"hidden"}:
-        if held[reason] and held[reason] >= share_that_refutes(reason) * prose[-1]:
+        refuted_by = 4 / 5
+        if reason in REPLIES:
+            refuted_by = 3 / 5
+        elif reason in PLACES or reason == "teasers":
+            refuted_by = 2 / 5
+        if held[reason] and held[reason] >= refuted_by * prose[-1]:
             wrong.add(reason)
     if not wrong.isdisjoint(REPLIES) and has_article(page, suspects):
         wrong -= REPLIES
@@ -200,8 +186,7 @@ def prune(page):
             remove(lines[a:b])
 
 
-# --------------------------------------------------------------------------------------------------
-# Where the text is.
+# -------------------------------------------------------------------------------- where the text is
 
 HOLDERS = set("html body main article section div center form table tbody tr td".split())
 
@@ -235,26 +220,15 @@ MAX_LINES_TO_TITLE = 40           # between the text and its title
 MAX_LEVELS = 3                    # levels of elements around the core that are searched for parts
 
 
-def leads_in(page, node, have, text):
-    """Whether a node before the core belongs to it: it is long, named a lede, or has the title.
-
-    have, text: letters of prose, and of all text, in the node.
-    """
-    if node.tag == "header" or have <= 0.8 * text:
-        return False
-    if have > 2 * ENOUGH or is_lede(node.attrs):
-        return True
-    return any(line.node.tag == "h1" for line in page.lines[node.first:node.last])
-
-
 def parts_beside(page, above, i, prose, plain):
     """The parts of the text among the children of nodes[above], of which nodes[i] is the core.
 
     A part has prose. It is a paragraph, or has the same shape as nodes[i], or is a line of
-    nodes[above] itself, or leads in. Returns the ranges of lines of the parts before nodes[i], and
-    of those after it.
+    nodes[above] itself. Or it leads in: it stands before nodes[i], is mostly prose, and is long, or
+    named a lede, or has the title. Returns the ranges of lines of the parts before nodes[i], and of
+    those behind it.
     """
-    nodes = page.nodes
+    nodes, lines = page.nodes, page.lines
     outer, beside = nodes[above], nodes[i]
     ranges, at, child = [], outer.first, above + 1
     shape_of = cache(shape)                                 # elements may share long attributes
@@ -263,10 +237,15 @@ def parts_beside(page, above, i, prose, plain):
         a, b, child = node.first, node.last, node.below
         ranges += [(n, n + 1) for n in range(at, a)]        # lines of the outer element itself
         at, have = b, prose[b] - prose[a]
-        if node is not beside and have and (
-                node.tag == "p"
-                or node.tag == beside.tag and shape_of(node.attrs) == shape_of(beside.attrs)
-                or a < beside.first and leads_in(page, node, have, plain[b] - plain[a])):
+        if node is beside or not have:
+            continue
+        is_part = node.tag == "p" or (
+            node.tag == beside.tag and shape_of(node.attrs) == shape_of(beside.attrs))
+        few_links = have > 0.8 * (plain[b] - plain[a])
+        may_lead_in = a < beside.first and node.tag != "header" and few_links
+        if is_part or may_lead_in and (
+                have > 2 * ENOUGH or is_lede(node.attrs)
+                or any(line.node.tag == "h1" for line in lines[a:b])):
             ranges.append((a, b))
     ranges += [(n, n + 1) for n in range(at, outer.last)]
     ranges = [(a, b) for a, b in ranges if prose[a] < prose[b]]
@@ -298,11 +277,7 @@ def container(page):
     plain = running((line.size - line.linked) * line.live for line in lines)
     *path, top = core(page, prose, plain)
     i, kept, levels = top, [(nodes[top].first, nodes[top].last)], 0
-    size = prose[nodes[top].last] - prose[nodes[top].first]
-
-    def is_little(ranges):
-        return sum(prose[b] - prose[a] for a, b in ranges) < size / 10
-
+    least = (prose[nodes[top].last] - prose[nodes[top].first]) / 10
     for above in reversed(path):
         outer, inner = nodes[above], nodes[i]
         if levels == MAX_LEVELS or outer.tag in ("html", "root"):
@@ -310,9 +285,9 @@ def container(page):
         if plain[outer.last] - plain[outer.first] > plain[inner.last] - plain[inner.first]:
             before, after = parts_beside(page, above, i, prose, plain)
             levels += 1
-            if levels > 1 or is_little(after):
+            if levels > 1 or sum(prose[b] - prose[a] for a, b in after) < least:
                 after = []
-            if levels > 1 and is_little(before):
+            if levels > 1 and sum(prose[b] - prose[a] for a, b in before) < least:
                 before = []
             if before or after:
                 kept += before + after
@@ -329,8 +304,7 @@ def container(page):
     return top
 
 
-# --------------------------------------------------------------------------------------------------
-# Boilerplate inside the container.
+# ----------------------------------------------------------------- boilerplate inside the container
 
 def thin_out(page, at):
     """Remove lines of the container that are 2/3 links, and blocks that are 17/20 links.
@@ -375,23 +349,19 @@ def drop_sections(page, at):
         tag = line.node.tag
         if line in headings and (not rank or tag <= rank):
             one_word = line.text.strip(" :").isalpha() and not WIDE.search(line.text)
-            if headings[line] and not (one_word and tag in chapters):
-                rank = tag
-            else:
-                rank = ""
+            rank = tag if headings[line] and not (one_word and tag in chapters) else ""
+            if not rank:
                 chapters.add(tag)
             if last_chapter.get(tag) is line:
                 chapters.discard(tag)           # no chapter of its rank is behind it
         if rank:
             doomed.append(line)
-    left = sum(line.prose * line.live for line in lines)
-    left -= sum(line.prose * line.live for line in doomed)
+    left = sum(line.prose * line.live for line in set(lines) - set(doomed))
     if left > 2 * ENOUGH:
         remove(doomed)
 
 
-# --------------------------------------------------------------------------------------------------
-# Lines to text.
+# ------------------------------------------------------------------------------------ lines to text
 
 def lines_to_show(page, top):
     """The live lines of the container, without buttons and without headings of empty sections."""
@@ -419,21 +389,18 @@ def render(page, top):
     layout = {cell.parent for cell, n in in_cell.items() if cell and n > 1}
     text, item, row = [], outer_item, None
     for line in lines:
-        inside, before = line.node.inside, row
-        is_new_item = inside.get("item") not in (None, item, outer_item)
-        bullet = "- " if is_new_item else ""
-        item, cell = inside.get("item"), inside.get("cell")
+        before, item_before = row, item
+        item, cell = line.node.inside.get("item"), line.node.inside.get("cell")
+        bullet = "" if item in (None, item_before, outer_item) else "- "
         in_row = cell and cell is not outer_cell and cell.parent not in layout
         row = cell.parent if in_row else None
-        if row and row is before:
-            text[-1].append(bullet + line.text)
-        else:
-            text.append([bullet + line.text])
+        if not row or row is not before:
+            text.append([])
+        text[-1].append(bullet + line.text)
     return "\n".join(map(" | ".join, text))
 
 
-# --------------------------------------------------------------------------------------------------
-# All of it.
+# ---------------------------------------------------------------------------------------- all of it
 
 ARTICLE_BODY = re.compile(r'"articleBody"\s*:\s*("[^"\\]*(?:\\.[^"\\]*){,50000}")', re.S)
 END_TAG = re.compile(r"</[a-zA-Z][^<>]*>|<br\s*/?>", re.I)
@@ -447,10 +414,8 @@ def article_in_json(source):
     """
     best = ""
     for found in ARTICLE_BODY.finditer(source):
-        try:
+        with suppress(ValueError):
             best = max(best, json.loads(found[1], strict=False), key=len)
-        except ValueError:
-            pass
     text = best if "<" in best else unescape_twice(best)
     if END_TAG.search(text):
         lines = [line.text for line in Page(text, False).lines]
@@ -498,8 +463,7 @@ def main_text(page, url=None, charset=None, counts=None):
     return unicodedata.normalize("NFC", stream_safe(SURROGATE.sub("\ufffd", best)))
 
 
-# --------------------------------------------------------------------------------------------------
-# Command line.
+# ------------------------------------------------------------------------------------- command line
 
 def main(argv=None):
     """Print the text of one page."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from run import command, disk
+from run import disk
 from web.classifier import HS, NO_COUNT, NS, OVA, SOFTMAX, SUPERVISED, Args, Classifier
 
 MAGIC, VERSIONS = 793712314, (11, 12)
@@ -124,12 +124,7 @@ def read(path):
     possible = n_words >= 0 < n_labels and n_words + n_labels == size and n_pruned >= -1
     r.check(possible, f"{n_words} words and {n_labels} labels in {size} entries, "
                       f"{n_pruned} n-grams kept")
-    names, counts, kinds = [], [], []
-    for _ in range(size):
-        name, count, kind = r.entry()
-        names.append(name)
-        counts.append(count)
-        kinds.append(kind)
+    names, counts, kinds = map(list, zip(*[r.entry() for _ in range(size)]))
     r.check(kinds == [0] * n_words + [1] * n_labels, "labels amid words")
     prune, n_ngrams = None, args.bucket
     if n_pruned >= 0:
@@ -160,7 +155,3 @@ def write(path, model):
         for x in (model.emb, model.w.T):                    # the file has one row a label
             f.write(struct.pack("<x2q", *x.shape))
             f.write(np.ascontiguousarray(x, "<f4").tobytes())
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

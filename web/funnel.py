@@ -9,7 +9,7 @@
 
 from collections import Counter, defaultdict
 
-from run import command, runs
+from run import runs
 
 WIDTH = 80                      # columns of the table
 MAX_EXAMPLES, MAX_TEXT = 3, 300                             # of each reason; characters of each
@@ -83,7 +83,7 @@ class Funnel:
         n_in, n_out = first["documents_in"], last["documents_out"]
         read = f"{n_in:,} pages, {first['bytes_in'] / 1e6:.1f} MB"
         made = f"{n_out:,} documents ({n_out / n_in:.0%}), {last['bytes_out'] / 1e6:.1f} MB"
-        return f"{'data':8} {read:20} {made:36} {runs.seconds_spent():5.0f} s"
+        return runs.row("data", read, made)
 
 
 def fitting(names, width):
@@ -98,7 +98,3 @@ def fitting(names, width):
             break
         line += f", {name}"
     return line[:width]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

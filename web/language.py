@@ -101,8 +101,7 @@ def parse_args(argv=None):
                        help="file to write (default: %(default)s)")
     for title, options in language_training.OPTIONS.items():
         group = train.add_argument_group(title)
-        for name, what in options.items():
-            default = language_training.train.__kwdefaults__[name]
+        for name, (default, _, _, what) in options.items():
             group.add_argument("--" + name.replace("_", "-"), type=type(default), default=default,
                                metavar="N", help=what + " (default: %(default)s)")
     test = commands.add_parser("test", help="recall and false alarms on the held-out fifth")
@@ -140,9 +139,9 @@ def main(argv=None):
 def show_languages(texts, path):
     """Print the label and score of each text."""
     given = texts != ["-"]
-    if not given and sys.stdin is None:
-        raise ValueError("stdin is closed; give the texts as arguments")
     if not given:
+        if sys.stdin is None:
+            raise ValueError("stdin is closed; give the texts as arguments")
         texts = [line.rstrip("\n") for line in sys.stdin]
     for label, score in zip(*load(path).predict(texts)):
         print(f"{label}\t{score:.4f}")

@@ -11,6 +11,7 @@ The commands are web/language.py's:
 
 Shapes: B texts of a minibatch, U distinct features, D hidden size, L labels.
 """
+import argparse
 import os
 import re
 import zlib
@@ -18,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from run import command
 from web import fasttext_file
 from web.classifier import EOS, PREFIX, Args, Classifier
 
@@ -173,24 +173,23 @@ def restyled(text, case, punctuation):
 # --------------------------------------------------------------------------------------------------
 # Training.
 
-OPTIONS = {                       # of train, by topic, with their meaning
+MOST = 2 ** 31 - 1                # the file's integers have 32 bits
+OPTIONS = {                       # of train, by topic: default, least, most, meaning
     "the model": {
-        "dim": "size of the hidden layer",
-        "bucket": "rows for hashed n-grams",
-        "minn": "characters of the shortest n-gram",
-        "maxn": "characters of the longest n-gram",
+        "dim": (32, 1, MOST, "size of the hidden layer"),
+        "bucket": (7000, 1, MOST, "rows for hashed n-grams"),
+        "minn": (1, 1, MOST, "characters of the shortest n-gram"),
+        "maxn": (4, 1, MOST, "characters of the longest n-gram"),
     },
     "the training": {
-        "epochs": "number of rounds",
-        "n_texts": "texts drawn in a round",
-        "batch": "texts in a step",
-        "lr": "learning rate of the first step, for one text",
-        "smoothing": "exponent of a label's share of the texts",
-        "seed": "seed of all draws",
+        "epochs": (8, 1, MOST, "number of rounds"),
+        "n_texts": (20000, 1, MOST, "texts drawn in a round"),
+        "batch": (32, 1, MOST, "texts in a step"),
+        "lr": (1.5, 1e-9, 1e38, "learning rate of the first step, for one text"),
+        "smoothing": (0.3, 0, 10, "exponent of a label's share of the texts"),
+        "seed": (0, 0, 2 ** 63, "seed of all draws"),
     },
 }
-MOST = 2 ** 31 - 1                                          # the file's integers have 32 bits
-LIMITS = {"smoothing": (0, 10), "seed": (0, 2 ** 63)}       # of all other options: 1 to MOST
 
 
 def loss_and_grads(emb, w, x, y):
@@ -211,22 +210,21 @@ def loss_and_grads(emb, w, x, y):
     return -log_p[at].mean(), demb, dw
 
 
-def check_options(out, options):
-    """ValueError or FileNotFoundError if training is impossible with these."""
-    for name, value in options.items():
-        low, high = LIMITS.get(name, (1, MOST))
-        if name != "lr" and not low <= value <= high:
+def checked(out, given):
+    """All options by name. ValueError or FileNotFoundError if training is impossible with them."""
+    o = argparse.Namespace()
+    for name, (default, low, high, _) in (OPTIONS["the model"] | OPTIONS["the training"]).items():
+        value = given.get(name, default)
+        if not low <= value <= high:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be {low} to {high}")
-    minn, maxn, lr = options["minn"], options["maxn"], options["lr"]
-    batch, n_texts = options["batch"], options["n_texts"]
-    if minn > maxn:
-        raise ValueError(f"--minn {minn} must be at most --maxn {maxn}")
-    if batch > n_texts:
-        raise ValueError(f"--n-texts {n_texts} must be at least --batch {batch}")
-    if not 0 < lr < np.inf:
-        raise ValueError(f"--lr {lr} must be a number above 0")
+        setattr(o, name, value)
+    if o.minn > o.maxn:
+        raise ValueError(f"--minn {o.minn} must be at most --maxn {o.maxn}")
+    if o.batch > o.n_texts:
+        raise ValueError(f"--n-texts {o.n_texts} must be at least --batch {o.batch}")
     if not Path(out).parent.is_dir() or Path(out).is_dir():
         raise FileNotFoundError(f"--out {out} must be a file in a folder that exists")
+    return o
 
 
 class Batches:
@@ -255,8 +253,7 @@ class Batches:
         return used, x / x.sum(1, keepdims=True)
 
 
-def train(inputs, out, *, dim=32, bucket=7000, minn=1, maxn=4, epochs=8, n_texts=20000, batch=32,
-          lr=1.5, smoothing=0.3, seed=0, log=None):
+def train(inputs, out, log=None, **options):
     """Train on read_texts(inputs) without the held-out fifth; write the model to out, return it.
 
     An epoch is n_texts fresh draws, a label drawn in proportion to (its characters) ** smoothing.
@@ -265,37 +262,36 @@ def train(inputs, out, *, dim=32, bucket=7000, minn=1, maxn=4, epochs=8, n_texts
     buckets or the 60,000 commonest n-grams did no better than 1 MB of buckets; more epochs did
     worse. The same seed gives the same file on one machine with OPENBLAS_NUM_THREADS=1.
     """
-    check_options(out, {
-        "dim": dim, "bucket": bucket, "minn": minn, "maxn": maxn, "epochs": epochs,
-        "n_texts": n_texts, "batch": batch, "smoothing": smoothing, "seed": seed, "lr": lr})
-    rng = np.random.default_rng(seed)
+    o = checked(out, options)
+    rng = np.random.default_rng(o.seed)
     texts, size, labels = training_texts(inputs)
-    share = np.array([size[label] for label in labels], float) ** smoothing
+    share = np.array([size[label] for label in labels], float) ** o.smoothing
     own = [pseudo_words(texts[label], 1000, rng) for label in labels]
     foreign = [word for words in own for word in words[:100]]
-    emb = rng.uniform(-1 / dim, 1 / dim, (1 + bucket, dim)).astype(np.float32)
-    w = np.zeros((dim, len(labels)), np.float32)
-    args = Args(dim=dim, bucket=bucket, minn=minn, maxn=maxn, epoch=epochs)
+    emb = rng.uniform(-1 / o.dim, 1 / o.dim, (1 + o.bucket, o.dim)).astype(np.float32)
+    w = np.zeros((o.dim, len(labels)), np.float32)
+    args = Args(dim=o.dim, bucket=o.bucket, minn=o.minn, maxn=o.maxn, epoch=o.epochs)
     model = Classifier(args, [EOS], [PREFIX + label.encode() for label in labels],
                        [size[label] for label in labels], emb, w)
     if log:
         print(f"{len(labels)} labels, {sum(size.values())} characters, {args}", file=log)
-    n_steps = n_texts // batch
-    for epoch in range(epochs):
-        y = rng.choice(len(labels), n_texts, p=share / share.sum())
+    n_steps = o.n_texts // o.batch
+    for epoch in range(o.epochs):
+        y = rng.choice(len(labels), o.n_texts, p=share / share.sum())
         drawn = [draw_text(texts[labels[i]], own[i], foreign, rng) for i in y]
         batches, total = Batches(model, drawn), 0.0
         for step in range(n_steps):
-            used, x = batches.batch(step, batch)
-            loss, demb, dw = loss_and_grads(emb[used], w, x, y[step * batch:(step + 1) * batch])
-            rate = np.float32(lr * batch * (1 - (epoch + step / n_steps) / epochs))
+            used, x = batches.batch(step, o.batch)
+            of_step = slice(step * o.batch, (step + 1) * o.batch)
+            loss, demb, dw = loss_and_grads(emb[used], w, x, y[of_step])
+            rate = np.float32(o.lr * o.batch * (1 - (epoch + step / n_steps) / o.epochs))
             emb[used] -= rate * demb
             w -= rate * dw
             total += float(loss)
             if not np.isfinite(total):
-                raise ValueError(f"epoch {epoch + 1}: the loss is {loss}; halve --lr {lr}")
+                raise ValueError(f"epoch {epoch + 1}: the loss is {loss}; halve --lr {o.lr}")
         if log:
-            print(f"epoch {epoch + 1}/{epochs}  loss {total / n_steps:.4f} nats", file=log,
+            print(f"epoch {epoch + 1}/{o.epochs}  loss {total / n_steps:.4f} nats", file=log,
                   flush=True)
     fasttext_file.write(out, model)
     return model
@@ -323,7 +319,3 @@ def evaluate(model, inputs, focus="en", threshold=0.65):
         "mostly": ", ".join(f"{label} {-n}" for n, label in worst),
         "others named right": float((truth == guess)[~right].mean()),
     }
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

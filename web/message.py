@@ -11,7 +11,6 @@ import functools
 import re
 import zlib
 
-from run import command
 from web import charset
 
 MAX_BLOCK = 6 << 20               # bytes kept of a record, and of an inflated body. Common Crawl
@@ -21,9 +20,7 @@ MAX_CODINGS = 5                   # compressions of one body
 MAX_MEMBERS = 10_000              # gzip members of one body
 SMALL_STEP = 64                   # bytes; a damaged body is inflated in such steps
 
-
-# --------------------------------------------------------------------------------------------------
-# Headers, of HTTP and of WARC.
+# --------------------------------------------------------------------- headers, of HTTP and of WARC
 
 FOLD = re.compile(rb"(?<![\r\n])[\r\n]+[ \t]+")             # tried once for each run of line ends
 HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -54,15 +51,6 @@ class Headers(dict):
     """
     lines = {}
 
-    def repeated(self, lines):
-        """Take in {name: values} of the headers that are repeated."""
-        self.lines = lines
-        for name, values in lines.items():
-            if name == "content-type":
-                self[name] = functools.reduce(last_type, values)
-            elif not ONE_VALUE.fullmatch(name):
-                self[name] = ", ".join(values)
-
 
 def last_type(old, new):
     """The last of two Content-Types that is one. It inherits the charset if it has none."""
@@ -78,30 +66,31 @@ def last_type(old, new):
 
 def parse_headers(head):
     """Header lines -> Headers. A line that begins with a blank continues the one before."""
+    headers, repeated = Headers(), {}
     if b"\n " in head or b"\n\t" in head:
         head = FOLD.sub(b" ", head)
     lines = head.splitlines()
     try:
-        lines = b"\n".join(lines).decode("utf-8").split("\n")
+        lines = b"\n".join(lines).decode("utf-8").split("\n")       # at once, which is faster
     except UnicodeDecodeError:
         lines = map(decode_line, lines)
-    headers, repeated = Headers(), {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon:
-            continue
         name, value = name.strip().lower(), value.strip()
-        if name in headers:
+        if colon and name in headers:
             repeated.setdefault(name, [headers[name]]).append(value)
-        else:
+        elif colon:
             headers[name] = value
-    if repeated:
-        headers.repeated(repeated)
+    for name, values in repeated.items():
+        headers.lines = repeated
+        if name == "content-type":
+            headers[name] = functools.reduce(last_type, values)
+        elif not ONE_VALUE.fullmatch(name):
+            headers[name] = ", ".join(values)
     return headers
 
 
-# --------------------------------------------------------------------------------------------------
-# Bodies.
+# ------------------------------------------------------------------------------------------- bodies
 
 HTTP_START = re.compile(rb"HTTP[/ ]|ICY ", re.I)
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,256})?\r\n")
@@ -161,14 +150,6 @@ def inflate(body, wbits, step=4096):
     return bytes(out), "compressed_cut" if body else None
 
 
-def encodings(http_headers):
-    """The encodings of a body, but for chunks, in the order in which they were applied."""
-    named = (http_headers.get("content-encoding", "").lower() + ","
-             + http_headers.get("transfer-encoding", "").lower())
-    return [name for name in re.split(r"[,\s]+", named)
-            if name not in ("", "chunked", "identity")]
-
-
 def decode_body(body, http_headers):
     """De-chunk, then decompress: (body, an encoding that is unknown, why the body is incomplete).
 
@@ -180,7 +161,9 @@ def decode_body(body, http_headers):
     if "chunked" in http_headers.get("transfer-encoding", "").lower():
         body, early = dechunk(body)
         cut = "chunked_cut" if early else None
-    names = encodings(http_headers)
+    named = ",".join(http_headers.get(f"{kind}-encoding", "") for kind in ("content", "transfer"))
+    names = [name for name in re.split(r"[,\s]+", named.lower())       # as they were applied
+             if name not in ("", "chunked", "identity")]
     if len(names) > MAX_CODINGS:
         return body, f"{len(names)} encodings", cut
     for name in reversed(names):
@@ -206,14 +189,7 @@ def decode_body(body, http_headers):
 def parse_http(block):
     """An HTTP message -> (status, headers, body). A head without an end has no body."""
     end = HEAD_END.search(block, 0, MAX_HEAD)
-    head, body = block[:MAX_HEAD], b""
-    if end:
-        head, body = block[:end.start()], block[end.end():]
+    head, body = (block[:end.start()], block[end.end():]) if end else (block[:MAX_HEAD], b"")
     first, _, lines = bytes(head).partition(b"\n")
-    _, status, *_ = first.split(None, 2) + [b"", b""]
-    status = int(status) if re.fullmatch(rb"\d{1,3}", status) else 0
-    return status, parse_headers(lines), bytes(body)
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+    status = re.match(rb"\S+\s+(\d{1,3})(?!\S)", first)
+    return int(status[1]) if status else 0, parse_headers(lines), bytes(body)

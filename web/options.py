@@ -5,7 +5,7 @@ Settings go into report.json, and a killed run goes on only with the same ones.
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from run import command
 
@@ -43,14 +43,6 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(
         prog="data.py", description="A raw web crawl in, clean documents out, as FineWeb does it.",
         epilog="python data.py crawl --help: how to fetch pages yourself")
-    add_options(parser)
-    args = parser.parse_args(argv)
-    check(args, parser, argv)
-    return args
-
-
-def add_options(parser):
-    """Give data.py's parser its options."""
     add = parser.add_argument
     add("paths", nargs="*", metavar="WARC_OR_DIR",
         help="WARC, WET or ARC files, folders of them, or their addresses (default: RUN/crawl)")
@@ -100,6 +92,9 @@ def add_options(parser):
     add = parser.add_argument_group("instead of a run").add_argument
     add("--check", action="store_true",
         help="check data.py: its doctests, and a made-up page for each stage")
+    args = parser.parse_args(argv)
+    check(args, parser, argv)
+    return args
 
 
 def check(args, parser, argv):
@@ -124,21 +119,9 @@ def check(args, parser, argv):
 
 def settings_of(args):
     """The Settings of these options."""
-    return Settings(
-        blocklist=tuple(args.blocklist),
-        hard_words=args.hard_words,
-        soft_words=args.soft_words,
-        subwords=args.subwords,
-        suffixes=args.public_suffixes,
-        languages=tuple(args.language),
-        language_model=args.language_model,
-        tokenizer=args.tokenizer,
-        pii=tuple(args.pii),
-        fineweb=args.fineweb,
-        order=args.order,
-        rights=args.rights,
-    )
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+    given = {**vars(args), "suffixes": args.public_suffixes, "languages": args.language}
+    settings = {}
+    for field in fields(Settings):
+        value = given[field.name]
+        settings[field.name] = tuple(value) if isinstance(value, list) else value
+    return Settings(**settings)

@@ -10,9 +10,7 @@ and saw e-mail addresses in lower case only.
 import ipaddress
 import itertools
 import re
-from typing import NamedTuple
 
-from run import command
 
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -32,20 +30,11 @@ IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220
 NOBODYS_SSN, NOBODYS_PHONE = "000-00-0000", "555-0100"
 
 
-class EmailParts(NamedTuple):
-    """The pattern of an e-mail address in parts: the first letter's, the user's, the domain's."""
-    begin: re.Pattern
-    user: re.Pattern
-    domain: re.Pattern
-
-
-def parts(letters):
-    """EmailParts of addresses with these letters: "A-Za-z" or "a-z"."""
-    sources = (source.replace("A-Za-z", letters) for source in (rf"\b{ATOM}", USER, DOMAIN))
-    return EmailParts(*map(re.compile, sources))
-
-
-EMAIL_PARTS = {"0.10": parts("A-Za-z"), "v1": parts("a-z")}
+# The patterns of an e-mail address: of its first letter, its user, its domain.
+EMAIL_PARTS = {}
+for version, letters in (("0.10", "A-Za-z"), ("v1", "a-z")):
+    parts = [part.replace("A-Za-z", letters) for part in (rf"\b{ATOM}", USER, DOMAIN)]
+    EMAIL_PARTS[version] = list(map(re.compile, parts))
 
 
 def is_public(address):
@@ -58,15 +47,15 @@ def is_public(address):
 
 def redact_emails(text, version="0.10"):
     """Replaces e-mail addresses. Looks around each @, which takes linear time."""
-    email, turn = EMAIL_PARTS[version], itertools.cycle(EMAILS)
+    (begin, user, domain), turn = EMAIL_PARTS[version], itertools.cycle(EMAILS)
     out, done, before, at = [], 0, 0, text.find("@")
     while at >= 0:
-        user = email.user.match(text[before:at][::-1])      # backwards from the @
-        start = user and email.begin.search(text, at - user.end(), at)
-        domain = start and email.domain.match(text, at + 1)
-        if domain:
+        before_at = user.match(text[before:at][::-1])       # backwards from the @
+        start = before_at and begin.search(text, at - before_at.end(), at)
+        behind_at = start and domain.match(text, at + 1)
+        if behind_at:
             out += text[done:start.start()], next(turn)
-            done = domain.end()
+            done = behind_at.end()
         before = max(done, at + 1)
         at = text.find("@", before)
     return "".join(out) + text[done:]
@@ -87,7 +76,3 @@ def redact(text, kinds=("email", "ip"), version="0.10"):
     if "phone" in kinds:
         text = PHONE.sub(NOBODYS_PHONE, text)
     return text
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -37,9 +37,8 @@ from pathlib import Path
 from model import cores                # before NumPy
 import numpy as np
 
-from run import command, disk, runs
-from web import dedup
-from web import remote
+from run import disk, progress, runs
+from web import dedup, remote
 from web.funnel import MAX_TEXT
 from web.warc import DOCUMENT_TYPES, FILE_ENDS, read_warc
 
@@ -62,7 +61,13 @@ def is_address(path):
 def find_warcs(paths, run_dir):
     """The WARC files of paths: folders listed in order, addresses as they are; none: RUN/crawl."""
     if not paths:
-        return warcs_of_run(Path(run_dir))
+        remake, folder = f"python -m web.toyweb --run {run_dir}", Path(run_dir) / "crawl"
+        runs.check_settled(Path(run_dir) / ".toyweb", remake)
+        files = warcs_in(folder) if folder.is_dir() else []
+        if not files:
+            raise FileNotFoundError(
+                f"{folder}: no WARC files; make the embedded crawl with: {remake}")
+        return files
     files = []
     for path in paths:
         if is_address(path):
@@ -84,58 +89,23 @@ def warcs_in(folder):
     return sorted(path for path in folder.iterdir() if path.name.endswith(FILE_ENDS))
 
 
-def warcs_of_run(run_dir):
-    """The WARC files in RUN/crawl."""
-    remake, folder = f"python -m web.toyweb --run {run_dir}", run_dir / "crawl"
-    runs.check_settled(run_dir / ".toyweb", remake)
-    files = warcs_in(folder) if folder.is_dir() else []
-    if not files:
-        raise FileNotFoundError(f"{folder}: no WARC files; make the embedded crawl with: {remake}")
-    return files
-
-
-class Metered:
-    """A file that counts the bytes read of it."""
-
-    def __init__(self, file, size):
-        self.file, self.size, self.n_read = file, size, 0       # size: None if not known
-        self.name = getattr(file, "name", "stream")
-
-    def read(self, n=-1):
-        """The next bytes."""
-        piece = self.file.read(n)
-        self.n_read += len(piece)
-        return piece
-
-
 class Documents:
     """A document for every page in the files, in order: a dict that collects FineWeb's columns."""
 
     def __init__(self, files, run_dir, dump=None):
         self.files, self.run_dir, self.dump = files, run_dir, dump
         self.counts = Counter()             # of the records, see read_warc
-        self.opened = []                    # Metered files
+        self.file, self.n_before = None, 0  # the file that is read, and how many were read before
 
     def __iter__(self):
-        for path in self.files:
+        for n, path in enumerate(self.files):
             columns = {"dump": self.dump or snapshot_of(path), "file_path": self.name_of(path)}
-            with self.open(path) as file:
+            with remote.open_url(path) if is_address(path) else open(path, "rb") as file:
+                self.file, self.n_before = file, n
                 for record in read_warc(file, self.counts):
                     if record.type in DOCUMENT_TYPES:
                         yield {"url": record.url, "id": record.id, "date": record.date,
                                "license": None, **columns, "record": record}
-
-    @contextlib.contextmanager
-    def open(self, path):
-        """Open a file or an address as Metered."""
-        if is_address(path):
-            file = remote.open_url(path)
-            size = getattr(file, "size", None)
-        else:
-            file, size = open(path, "rb"), path.stat().st_size
-        with contextlib.closing(file):
-            self.opened.append(Metered(file, size))
-            yield self.opened[-1]
 
     def name_of(self, path):
         """A file's name for the column file_path: relative to the run folder, if it lies there."""
@@ -145,10 +115,14 @@ class Documents:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
 
     def share_read(self):
-        """The part of all bytes that was read. Files not opened yet count like the last one."""
-        sizes = [file.size or file.n_read for file in self.opened]
-        n_bytes = sum(sizes) + (len(self.files) - len(sizes)) * sizes[-1]
-        return sum(file.n_read for file in self.opened) / max(1, n_bytes)
+        """The part of the files that was read. Each counts alike; of a pipe nothing is known."""
+        raw, part = self.file.raw, float(self.file.closed)
+        with contextlib.suppress(OSError, ValueError, TypeError, ZeroDivisionError):
+            if isinstance(raw, remote.Remote):
+                part = raw.at / raw.size
+            else:
+                part = raw.tell() / os.fstat(raw.fileno()).st_size
+        return (self.n_before + part) / len(self.files)
 
 
 def snapshot_of(path):
@@ -216,23 +190,21 @@ def worker_processes(n, function):
                 f"with fewer --workers") from None
 
 
-def progress(items, label, n_before=0, share_done=None):
+def with_progress(items, label, n_before=0, share_done=lambda: 0):
     """The items, with a line on standard error now and then: how many, how fast, how long still.
 
     n_before: items of a killed run; share_done: a function that tells the part done, if known.
     """
-    start, shown = time.perf_counter(), False
+    start, n = time.perf_counter(), 0
     for n, item in enumerate(items, 1):
         if n % 100 == 0:
-            seconds, left = time.perf_counter() - start, ""
-            share = share_done() if share_done else 0
+            seconds, share = time.perf_counter() - start, share_done()
+            line = f"{label}: {n_before + n:,} documents, {n / seconds:,.0f} a second"
             if share > 0:
-                left = f", about {seconds / share * (1 - share):,.0f} s left"
-            print(f"\r{label}: {n_before + n:,} documents, {n / seconds:,.0f} a second{left}  ",
-                  end="", file=sys.stderr, flush=True)
-            shown = True
+                line += f", about {progress.duration(seconds / share * (1 - share))} left"
+            progress.show(line)
         yield item
-    if shown:
+    if n >= 100:
         print(file=sys.stderr)
 
 
@@ -259,7 +231,7 @@ def identity(files, dump, settings, stages=()):
     for pattern in PROGRAM:
         for path in sorted(HOME.glob(pattern)):
             program.append([str(path.relative_to(HOME)), digest_of(path)])
-    found = {
+    return json.dumps({                     # names that are no text as \\udc.. too
         "program": program,
         "files": [[str(path), digest_of(path)] for path in files],
         "dump": dump,
@@ -267,40 +239,21 @@ def identity(files, dump, settings, stages=()):
         "lists": digests(settings.files),
         "unit": UNIT,
         "stages": stages,
-    }
-    return json.loads(json.dumps(found))
-
-
-def is_same_run(new, made_of):
-    """Whether the folder holds a run that is made of the same."""
-    try:
-        return json.loads((new / "identity.json").read_text(encoding="utf-8")) == made_of
-    except (OSError, ValueError):
-        return False
+    })
 
 
 # ---------------------------------------------------------------------------------------- the run
 
 
-class GzipText(io.TextIOWrapper):
-    """Text that is gzipped into a file. The bytes depend on the text only: no name, no time."""
+@contextlib.contextmanager
+def gzip_text(file):
+    """Text that is gzipped into a file, which is closed at the end of the block.
 
-    def __init__(self, file):
-        packer = gzip.GzipFile("", "wb", 6, file, mtime=0)
-        super().__init__(packer, encoding="utf-8", newline="\n")
-        self.file = file
-
-    def close(self):
-        """Write the last bytes and close the file, which GzipFile leaves open."""
-        try:
-            super().close()
-        finally:
-            self.file.close()
-
-
-def gzip_text(path):
-    """A new GzipText file of this name."""
-    return GzipText(open(path, "wb"))
+    The bytes depend on the text only: they hold no name and no time.
+    """
+    with file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packer:
+        with io.TextIOWrapper(packer, encoding="utf-8", newline="\n") as text:
+            yield text
 
 
 def write_json(path, value):
@@ -342,10 +295,11 @@ def run_job(job):
     with runs.locked(docs, "data.py"):
         runs.settle(new / "shards", docs)
         made_of = identity(job.files, job.dump, job.settings, list(job.stages))
-        if not is_same_run(new, made_of):
+        recorded = new / "identity.json"
+        if not recorded.exists() or recorded.read_bytes() != made_of.encode():
             shutil.rmtree(new, ignore_errors=True)
             (new / "units").mkdir(parents=True)
-            disk.write_text(new / "identity.json", json.dumps(made_of))     # names as \\udc.. too
+            disk.write_text(recorded, made_of)
         try:
             take_through = functools.partial(take, job.stages, job.tools)
             with worker_processes(job.n_workers, take_through) as each:
@@ -389,7 +343,7 @@ def first_pass(job, new, each):
         print(f"{new}: going on behind {n_before:,} documents", file=sys.stderr)
         next(itertools.islice(found, n_before - 1, None), None)     # read again, no more
     before, _ = job.passes
-    made = progress(each(before, found), "pass 1", n_before, documents.share_read)
+    made = with_progress(each(before, found), "pass 1", n_before, documents.share_read)
     for number in itertools.count(n_units):
         unit = list(itertools.islice(made, UNIT))
         if not unit:
@@ -431,7 +385,7 @@ def second_pass(job, new, each):
     dedup.match(new / "units", job.index, save_index, job.settings.fineweb)
     funnel.counts["minhash"]["seconds"] += time.process_time() - start
 
-    with gzip_text(shards / "dropped.tsv.gz") as dropped:
+    with gzip_text(open(shards / "dropped.tsv.gz", "wb")) as dropped:
         dropped.write("url\tstage\treason\n")
 
         def count(doc):
@@ -446,7 +400,7 @@ def second_pass(job, new, each):
             funnel.reader["page_cut"] += doc.get("page_cut", 0)
         left = (doc for doc in after_first_pass(units) if not doc["reason"])
         _, behind = job.passes
-        made = progress(each(behind, left), "pass 2")
+        made = with_progress(each(behind, left), "pass 2")
         write_shards(filter(count, made), shards)
     write_json(shards / "report.json", funnel.report())
 
@@ -471,11 +425,7 @@ def write_shards(docs, folder):
         first = next(some, None)
         if first is None:
             return
-        with gzip_text(folder / f"{number:06}.jsonl.gz") as shard:
+        with gzip_text(open(folder / f"{number:06}.jsonl.gz", "wb")) as shard:
             for doc in itertools.chain([first], some):
                 row = {column: doc[column] for column in COLUMNS}
                 shard.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -4,8 +4,8 @@ Files from real crawls are cut short, have wrong lengths, hold garbage between r
 be gzip when they are not. Damage costs only the record that it hits, and is counted. From a sound
 file, `read_records` yields the same as the plain function of that name in web/warc.py.
 
-ARC is the format before 2009. It has a line of fields where WARC has lines of headers; here the
-fields get the names of WARC's headers. Some files hold records of both formats.
+ARC is the format before 2009; its records get the names of WARC's headers. Some files hold records
+of both formats.
 
 Sources: ISO 28500:2017 (WARC 1.1); Burner and Kahle 1996 (ARC); warcio, for what real files hold.
 """
@@ -13,9 +13,9 @@ import re
 import uuid
 import zlib
 from collections import deque
+from itertools import chain
 from typing import Callable, NamedTuple
 
-from run import command
 from web import message
 from web.message import HEAD_END, MAX_HEAD, SMALL_STEP, decode_line, parse_headers
 
@@ -24,9 +24,8 @@ FIRST_BITE = 1 << 13              # bytes that are inflated first of a gzip memb
 REREAD = 1 << 15                  # bytes of a broken member that are searched for another
 MAX_PLACES = 1 << 16              # gzip members, and places of damage, that are remembered
 
-
-# --------------------------------------------------------------------------------------------------
-# The gzip members of a file. In a .gz every record should be a member of its own.
+# ----------------------------------------------------------------------- the gzip members of a file
+# In a .gz every record should be a member of its own.
 
 GZIP = b"\x1f\x8b\x08"
 
@@ -131,8 +130,7 @@ class Members:
             self.stream.breaks.append(self.made)
 
 
-# --------------------------------------------------------------------------------------------------
-# The file as a stream of bytes.
+# -------------------------------------------------------------------- the file as a stream of bytes
 
 BLANK = re.compile(rb"[\r\n]*")
 
@@ -153,13 +151,8 @@ class Stream:
         while len(first) < FIRST_BITE and (more := file.read(1 << 16)):
             first += more
         self.gzip = first[:2] == GZIP[:2] or GZIP in first and not FIRST.search(b"\n\n" + first)
-        self.pieces = iter(Members(self, first) if self.gzip else self.plain(first))
-
-    def plain(self, piece):
-        """The pieces of a file that is not compressed."""
-        while piece:
-            yield piece
-            piece = self.file.read(1 << 20)
+        plain = chain([first], iter(lambda: file.read(1 << 20), b""))
+        self.pieces = iter(Members(self, first) if self.gzip else plain)
 
     def fill(self, n):
         """Have n unread bytes in buf if the stream still holds as many; False if not."""
@@ -209,16 +202,20 @@ class Stream:
                 return True
         return False
 
-    def to_next_record(self, form, limit=1 << 62):
-        """Skip to the next record; False if there is none within limit."""
-        while (n := self.find_next(form, 1 << 20)) < 0 and limit > 0 and self.fill(1):
-            limit -= len(self.take(1 << 20))
-        self.take(max(n, 0))
-        return n >= 0
-
     def find_next(self, form, limit):
         """Distance to the next record of a format, or -1."""
         return self.find(form.next, limit, form.look, form.mark)
+
+    def to_next_record(self, form, limit):
+        """Skip to the next record, over at most limit bytes: (how many were skipped, if found)."""
+        skipped = 0
+        while skipped < limit and self.fill(1):
+            step = min(limit - skipped, 1 << 20)
+            n = self.find_next(form, step)
+            skipped += len(self.take(step if n < 0 else n))
+            if n >= 0:
+                return skipped, True
+        return skipped, False
 
     def is_broken(self, n):
         """Whether damage to the gzip lies within the next n bytes."""
@@ -229,16 +226,15 @@ class Stream:
 
     def offset(self):
         """The place in the file where the record, or its gzip member, begins."""
-        if not self.gzip:
-            return self.base + self.at
-        while len(self.members) > 1 and self.members[1][0] <= self.base + self.at:
+        here = self.base + self.at
+        while len(self.members) > 1 and self.members[1][0] <= here:
             self.members.popleft()
-        return self.members[0][1]
+        return self.members[0][1] if self.gzip else here
 
 
-# --------------------------------------------------------------------------------------------------
-# The two formats. A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as
-# they say, and two line ends. An ARC record is a line of fields, a block, and one line end.
+# ---------------------------------------------------------------------------------- the two formats
+# A WARC record is "WARC/1.0", lines of headers, an empty line, a block as long as they say, and two
+# line ends. An ARC record is a line of fields, a block, and one line end.
 
 WARC_LINE = rb"WARC/\d{1,3}\.\d{1,3}[ \t]*\r?\n"
 VERSION = re.compile(WARC_LINE)
@@ -255,19 +251,20 @@ def parse_arc_line(head):
     _, url, ip, date, rest = re.match(ARC_LINE, head + b"\n").groups()
     *kind, length = decode_line(rest).rstrip().split(" ")
     url = decode_line(url)
-    headers = {
+    more = {}
+    if len(kind) > len(ARC_V2) and re.fullmatch("[0-9]{3}|-", kind[-len(ARC_V2)]):
+        more = zip(ARC_V2, kind[-len(ARC_V2):])
+        kind = kind[:-len(ARC_V2)]
+    return {
         "warc-type": "warcinfo" if url.startswith("filedesc:") else "response",
         "warc-target-uri": url,
         "warc-ip-address": decode_line(ip),
         "warc-date": decode_line(date),
         "warc-record-id": f"<{uuid.uuid5(uuid.NAMESPACE_URL, decode_line(head)).urn}>",
+        **dict(more),
+        "content-type": " ".join(kind),
+        "content-length": length,
     }
-    if len(kind) > len(ARC_V2) and re.fullmatch("[0-9]{3}|-", kind[-len(ARC_V2)]):
-        headers.update(zip(ARC_V2, kind[-len(ARC_V2):]))
-        del kind[-len(ARC_V2):]
-    headers["content-type"] = " ".join(kind)
-    headers["content-length"] = length
-    return headers
 
 
 class Format(NamedTuple):
@@ -312,10 +309,7 @@ RECORD = re.compile(rb"%s|%s" % (WARC_LINE, ARC_LINE))
 def format_here(stream):
     """The Format of the record that begins here, or None."""
     stream.fill(ARC.look)
-    for form in (WARC, ARC):
-        if form.first.match(stream.buf, stream.at):
-            return form
-    return None
+    return next((f for f in (WARC, ARC) if f.first.match(stream.buf, stream.at)), None)
 
 
 def first_format(stream, not_a_warc):
@@ -329,15 +323,14 @@ def first_format(stream, not_a_warc):
     if form := format_here(stream):
         return form
     start = stream.buf[stream.at:stream.at + 12]
-    if not stream.to_next_record(ANY, MAX_START):
+    if not stream.to_next_record(ANY, MAX_START)[1]:
         raise ValueError(f"{not_a_warc}it begins with {start!r}, not with b'WARC/'")
     stream.counts["resync"] += 1
     stream.skip_blank()
     return format_here(stream)
 
 
-# --------------------------------------------------------------------------------------------------
-# Records.
+# ------------------------------------------------------------------------------------------ records
 
 def read_block(stream, form, declared):
     """(the record's block or None if the file ends inside it, whether the declared length held).
@@ -363,28 +356,17 @@ def read_block(stream, form, declared):
     if n >= 0:
         return stream.take(n), False
     block = stream.take(message.MAX_BLOCK)
-    if stream.fill(1):
-        return skip_rest(stream, form, block, declared)
+    if stream.fill(1):                                      # too long to keep: pass over its rest
+        left = (declared or 0) - len(block)
+        skipped, found = stream.to_next_record(form, left)
+        if found:                                           # no other record is passed over
+            return block, skipped == left
+        return (block, declared is not None) if skipped >= left else (None, False)
     if form is WARC and block[-4:] == b"\r\n\r\n":          # the end is sound, the length is wrong
         return block[:-4], False
     right = len(block) == declared
     whole = right or declared is None and not stream.cut
     return (block if whole else None), right
-
-
-def skip_rest(stream, form, block, declared):
-    """read_block's result for a block that is too long to keep: pass over its rest.
-
-    Its declared length counts, but no other record is passed over.
-    """
-    left = (declared or 0) - len(block)
-    while left > 0 and stream.fill(1):
-        n = stream.find_next(form, min(left, 1 << 20))
-        if n >= 0:
-            stream.take(n)
-            return block, n == left
-        left -= len(stream.take(min(left, 1 << 20)))
-    return (block, declared is not None) if left <= 0 else (None, False)
 
 
 def read_records(file, counts):
@@ -406,7 +388,7 @@ def read_records(file, counts):
             begun = form.start.match(stream.buf, stream.at)
         n = stream.find(form.head_end, MAX_HEAD) if begun else -1
         if n < 0:
-            if not stream.to_next_record(form):
+            if not stream.to_next_record(form, 1 << 62)[1]:
                 cut = bool(begun)
                 counts["resync"] += not begun
                 break
@@ -421,8 +403,8 @@ def read_records(file, counts):
         headers = form.parse(bytes(stream.take(n)))
         stream.take(form.head_end.match(stream.buf, stream.at).end() - stream.at)
         length = headers.get("content-length")
-        if length is not None:                              # if it is no number, it is wrong
-            length = int(length) if LENGTH.fullmatch(length) else 0
+        if length is not None:
+            length = int(length) if LENGTH.fullmatch(length) else 0     # no number: it is wrong
         block, right = read_block(stream, form, length)
         if block is None:
             cut = True
@@ -435,7 +417,3 @@ def read_records(file, counts):
     counts["cut_off"] += cut or stream.cut
     if not seen:
         raise ValueError(not_a_warc + "its first record has no end of headers")
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

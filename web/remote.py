@@ -1,6 +1,6 @@
 """Large files read over the network as they come, such as those of Common Crawl.
 
-A file of a gigabyte takes minutes, and its connection breaks now and then. It is taken up again at
+A file of a gigabyte takes minutes, and its connection breaks now and then. Then it is taken up at
 the byte that was reached, so that a reader sees one file without a gap.
 
     with open_url("https://data.commoncrawl.org/crawl-data/...") as file:
@@ -20,7 +20,6 @@ import urllib.request
 import zlib
 from urllib.error import HTTPError
 
-from run import command
 from web.addresses import MAX_ADDRESS, host_and_port, normalise
 from web.connection import MAX_WAIT_S, NETWORK_ERRORS, retry_after, urlopen
 from web.robots import AGENT
@@ -60,7 +59,7 @@ class Remote(io.RawIOBase):
         super().close()
 
     def disconnect(self):
-        """Drop the connection; the next read makes another."""
+        """Drop the connection. The next read makes another."""
         if self.response:
             self.response.close()
         self.response = None
@@ -71,8 +70,11 @@ class Remote(io.RawIOBase):
             try:
                 if not self.response:
                     self.response = self.ask()
-                n = self.response.readinto(buffer) if len(buffer) else 0
-                if n == 0 and len(buffer) and self.is_cut():
+                if not buffer:
+                    return 0
+                n = self.response.readinto(buffer)
+                missing = self.size and self.at != self.size or getattr(self.response, "length", 0)
+                if n == 0 and missing:
                     raise ConnectionError("it ends early")
                 self.at += n
                 self.crc = zlib.crc32(memoryview(buffer)[:n], self.crc)
@@ -84,15 +86,11 @@ class Remote(io.RawIOBase):
             except NETWORK_ERRORS as error:
                 self.pause(error)
 
-    def is_cut(self):
-        """Whether a response that has ended should have more bytes."""
-        return self.size and self.at != self.size or bool(getattr(self.response, "length", None))
-
     def pause(self, error):
-        """Wait before the next try, longer each time; RemoteError after too many.
+        """Wait before the next try, longer each time, or as Retry-After says; then give up.
 
         Six tries take half a minute in all, or six minutes if the server says that we are too fast:
-        Common Crawl's limit counts over about five.
+        Common Crawl's limit counts over about five. A 403 means that if the host gave bytes before.
         """
         code = getattr(error, "code", None)
         self.tries = 1 if self.at - self.tried_at > PROGRESS else self.tries + 1
@@ -112,15 +110,12 @@ class Remote(io.RawIOBase):
         time.sleep(wait_s)
 
     def ask(self):
-        """The response whose next byte is the one at self.at.
-
-        RemoteError if the file is not there, or is not the same any more.
-        """
+        """The response whose next byte is the one at self.at. RemoteError if it cannot be had."""
         headers = {"User-Agent": f"{AGENT}/1.0", "Accept-Encoding": "identity"}
         if self.at:
             headers["Range"] = f"bytes={self.at}-"
-        if self.at and self.version:
-            headers["If-Range"] = self.version
+            if self.version:
+                headers["If-Range"] = self.version
         try:
             response = urlopen(urllib.request.Request(self.name, headers=headers))
             response.tap.flow()
@@ -131,38 +126,29 @@ class Remote(io.RawIOBase):
             working = self.at or host_and_port(self.name) in WORKING_HOSTS
             if error.code in TRY_AGAIN or error.code == 403 and working:
                 raise
-            raise self.refused(error) from None
+            said = f"the server says {error.code} {error.reason[:200]}; look at the address"
+            if error.code == 403:
+                said += "; or wait: Common Crawl says this if asked too fast"
+            refused = RemoteError(f"{self.name}: {said}")
+            refused.status = error.code
+            raise refused from None
         tag = response.headers.get("ETag", "")          # a weak one, W/..., says nothing of bytes
         version = tag if tag.startswith('"') else response.headers.get("Last-Modified")
-        if response.status == 206:
-            same = self.is_the_rest(response, version)
-        else:
-            same = self.skip_to_the_rest(response, version)
-        if not same:
+        go_on = self.is_the_rest if response.status == 206 else self.skip_to_the_rest
+        if not go_on(response, version):
             raise RemoteError(f"{self.name}: is not the same file any more that it was until byte "
                               f"{self.at:,}; start over")
         return response
 
-    def refused(self, error):
-        """The RemoteError for a response that no later try will change."""
-        advice = "look at the address"
-        if error.code == 403:
-            advice += (", or wait: some servers say this to clients that ask too fast, "
-                       "Common Crawl's among them")
-        found = RemoteError(f"{self.name}: the server says {error.code} {error.reason[:200]}; "
-                            + advice)
-        found.status = error.code
-        return found
-
     def is_the_rest(self, response, version):
         """Whether a partial response goes on at self.at in the same file."""
         part = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        size = int(part[2]) if part and part[2] else self.size
-        same = (part is not None and int(part[1]) == self.at
-                and self.size in (None, size)
-                and (self.version == version or None in (self.version, version)))
+        if not part or int(part[1]) != self.at:
+            return False
+        size = int(part[2]) if part[2] else self.size
+        same_size = self.size in (None, size)
         self.size = size
-        return same
+        return same_size and (self.version == version or None in (self.version, version))
 
     def skip_to_the_rest(self, response, version):
         """Skip the bytes that we have in a response with the whole file; whether they are equal."""
@@ -180,19 +166,16 @@ def open_url(address):
 
     A connection that breaks is taken up again where it broke, by a Range request. From a server
     that knows no ranges the file is read again, and what came before is passed over if it is the
-    same. Tries are 1, 2, 4 ... seconds apart, for a busy server 1, 4, 16 ... or its Retry-After;
-    stderr is told. A 403 means busy if the host has given bytes before. Memory does not grow with
-    the file. Raises RemoteError, an OSError, if the file is not there, changes while it is read, or
+    same. Raises RemoteError, an OSError, if the file is not there, changes while it is read, or
     MAX_TRIES tries in a row bring nothing.
     """
     return io.BufferedReader(Remote(normalise(address)), 1 << 18)
 
 
 def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
-    """The addresses of the first n_files WARC files of a crawl such as CC-MAIN-2024-51.
+    """The addresses of the first n_files WARC files, of 1 GB each, of a crawl as CC-MAIN-2024-51.
 
-    Each has about 1 GB. ValueError if no crawl has that name, or if it has fewer files; RemoteError
-    if its list cannot be had.
+    ValueError if no crawl has that name or if it has fewer files.
     """
     known = "the names of crawls, as CC-MAIN-2024-51, are listed at https://index.commoncrawl.org/"
     if not re.fullmatch(r"CC-MAIN-[0-9]{4}-[0-9]{2}", name) or n_files < 1:
@@ -206,9 +189,7 @@ def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
     except RemoteError as error:
         if error.status not in (403, 404):      # a server that forbids listing says 403 for 404
             raise
-        too_fast = "; or we ask too fast: then wait some minutes" if error.status == 403 else ""
-        raise ValueError(f"{address}: no such crawl (status {error.status}); "
-                         f"{known}{too_fast}") from None
+        raise ValueError(f"{error}; perhaps there is no such crawl: {known}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"{address}: not a gzip list of paths ({error}); "
                          "try again, or look at it") from None
@@ -217,7 +198,3 @@ def common_crawl(name, n_files=1, base="https://data.commoncrawl.org/"):
         raise ValueError(f"{address}: {len(paths)} lines, but {n_files} paths of WARC files were "
                          f"asked for; the first line is {paths[:1]}")
     return [f"{base.rstrip('/')}/{path}" for path in paths]
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

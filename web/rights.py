@@ -12,13 +12,9 @@ Sources: Google's and Bing's documentation of robots directives; TDMRep (W3C com
 
 import re
 
-from run import command
-from web import charset
-from web import markup
-from web import robots
+from web import charset, markup, robots
 
-MAX_TAG = 4096                                  # bytes in which a tag names a licence
-LINK = re.compile(r"<(?:a|link)[ \t\r\n\f/]", re.I)
+LINK = re.compile(rb"<(?:a|link)[ \t\r\n\f/]")
 BETWEEN_VALUES = re.compile(r"[,;\s\"']+")
 
 
@@ -40,17 +36,29 @@ def rights(headers, html, date=""):
     if b"\0" in html[:1000] or b"\x1b$" in html:        # UTF-16 or ISO-2022-JP: tags are not ASCII
         label = charset.label_in(headers.get("content-type", ""))
         html = charset.decode(html, label).encode("utf-8", "replace")
-    lower, source = html.lower(), html.decode("latin-1")        # of the same length
-    licences = licence_links(source, lower)
-    last = max(lower.rfind(b"<meta"), *licences, -1)    # behind it no tag matters
-    licence = None
-    for begin, name, inside in markup.tags(source):
+    lower, licence = html.lower(), None
+    last = max(lower.rfind(b"<meta"), last_licence(lower))      # behind it no tag matters
+    for begin, name, inside in markup.tags(html.decode("latin-1")):
         if begin > last:
             break
         if name == "meta" and (reason := meta_reservation(markup.attributes(inside), now)):
             return reason, None
-        licence = licence or licences.get(begin)
+        if name in ("a", "link") and not licence and "license" in inside.lower():
+            tag = markup.attributes(inside.encode("latin-1").decode("utf-8", "replace"))
+            if "license" in tag.get("rel", "").lower().split():
+                licence = tag.get("href", "").strip() or None
     return None, licence
+
+
+def last_licence(lower):
+    """Where the last tag seems to begin that may link the page's licence, or -1."""
+    at = len(lower)
+    while (at := lower.rfind(b"license", 0, at)) >= 0:
+        begin = lower.rfind(b"<", 0, at)
+        if LINK.match(lower, max(begin, 0)):
+            return begin
+        at = max(begin, 0)
+    return -1
 
 
 def meta_reservation(tag, now):
@@ -59,27 +67,3 @@ def meta_reservation(tag, now):
         if tag.get("content", "").strip(" \t\r\n\"'") == "1":
             return "tdm_reservation"
     return robots.reservation(robots.of_meta(tag), now)
-
-
-def licence_links(source, lower):
-    """{where a tag seems to begin that links the page's licence: the address}; mostly empty.
-
-    source: the page as Latin-1 text; lower: its bytes in lower case.
-    """
-    found, at = {}, lower.find(b"license")
-    while at >= 0:
-        begin = lower.rfind(b"<", max(0, at - MAX_TAG), at)
-        end = lower.find(b">", at, at + MAX_TAG)
-        link = LINK.match(source, begin) if begin >= 0 and end >= 0 else None
-        if link:
-            inside = source[link.end():end].encode("latin-1").decode("utf-8", "replace")
-            tag = markup.attributes(inside)
-            address = tag.get("href", "").strip()
-            if address and "license" in tag.get("rel", "").lower().split():
-                found[begin] = address
-        at = lower.find(b"license", max(at + 1, end))
-    return found
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -1,14 +1,12 @@
 """What owners ask of robots: robots.txt says what may be fetched, and a page how it may be used.
 
 robots.txt is a file of a host. Its rules stand in groups, each for the robots that it names; the
-longest rule that matches an address decides.
-
-A page reserves its use in X-Robots-Tag headers and <meta name="robots">. A value is a list such as
-"noai, max-snippet: -1, unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT". In a header, a name such
-as "otherbot:" begins the directives for one robot only; they end at the next robot's name or with
-the line, so repeated headers are read line by line. "ai-train: no" names no robot, because no
-directive follows. Dates hold commas and colons, and the value of a directive is no directive:
-"max-image-preview: none" forbids nothing.
+longest rule that matches an address decides, and of equally long ones the one that allows. A page
+reserves its use in X-Robots-Tag headers and <meta name="robots">. A value is a list such as "noai,
+max-snippet: -1, unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT". In a header, a name such as
+"otherbot:" begins the directives for one robot only; they end at the next robot's name or with the
+line, so repeated headers are read line by line. "ai-train: no" names no robot, because no directive
+follows. The value of a directive is no directive: "max-image-preview: none" forbids nothing.
 
 Sources: RFC 9309 (robots.txt); Google's "Robots meta tag, data-nosnippet, and X-Robots-Tag
 specifications", for names, lists and dates; noai is DeviantArt's.
@@ -17,48 +15,36 @@ import datetime
 import email.utils
 import re
 
-from run import command
 from web.addresses import escape
 
 AGENT = "longhand"                                          # what owners of pages call us
 
 
-# --------------------------------------------------------------------------------------------------
-# robots.txt.
+# --------------------------------------------------------------------------------------- robots.txt
 
 DELAY = re.compile(r"\d{1,9}(\.\d{1,9})?")
-
-
-def groups_of(lines):
-    """{name: [(key, value)]}: the groups of a robots.txt that may be ours.
-
-    Groups for the same name are one. Lines that are neither names nor rules, such as Sitemap, end
-    no group.
-    """
-    groups, names, naming = {}, [], False
-    for line in lines:
-        key, _, value = line.partition("#")[0].partition(":")
-        key, value = key.strip().lower(), value.strip()
-        if key == "user-agent":
-            names = names if naming else []
-            naming = True
-            name = re.match("[a-z_-]*", value.lower())[0] or value      # Longhand/1.0 is longhand
-            if name in (AGENT, "*") and name not in names:
-                names.append(name)
-                groups.setdefault(name, [])
-        elif key in ("allow", "disallow", "crawl-delay"):
-            naming = False
-            for name in names:
-                groups[name].append((key, value))
-    return groups
 
 
 def parse_robots(lines):
     """([(whether it allows, pattern)], seconds between visits or None): what robots.txt asks of us.
 
-    If no group names us, the group for everyone counts.
+    Groups for the same name are one. If none names us, the group for everyone counts.
     """
-    groups = groups_of(lines)
+    groups, names, naming = {}, set(), False
+    for line in lines:
+        key, _, value = line.partition("#")[0].partition(":")
+        key, value = key.strip().lower(), value.strip()
+        if key == "user-agent":
+            names = names if naming else set()
+            naming = True
+            name = re.match("[a-z_-]*", value.lower())[0] or value      # Longhand/1.0 is longhand
+            if name in (AGENT, "*"):
+                names.add(name)
+                groups.setdefault(name, [])
+        elif key in ("allow", "disallow", "crawl-delay"):   # other lines, as Sitemap, end no group
+            naming = False
+            for name in names:
+                groups[name].append((key, value))
     rules, delays = [], []
     for key, value in groups.get(AGENT, groups.get("*", [])):
         if key == "crawl-delay":
@@ -71,10 +57,7 @@ def parse_robots(lines):
 
 
 def matches(pattern, path):
-    """Whether a path begins as a pattern says, in linear time.
-
-    * stands for any characters, and a final $ for the end of the path.
-    """
+    """Whether a path begins as a pattern says, in which * is any text and a final $ the end."""
     if pattern.endswith("$"):
         pattern = pattern[:-1] + "\n"           # no path holds a \n, so it is found at the end
     first, *others = pattern.split("*")
@@ -89,27 +72,24 @@ def matches(pattern, path):
 
 
 def allowed(rules, address):
-    """Whether an address may be fetched: the longest rule that matches decides.
-
-    Of equally long rules, the one that allows decides. Without a rule everything is allowed.
-    """
+    """Whether an address may be fetched. Without a rule that matches, it may."""
     path = "/" + address.split("/", 3)[3]
     matching = [(len(pattern), allow) for allow, pattern in rules if matches(pattern, path)]
     _, allow = max(matching, default=(0, True))
     return allow
 
 
-# --------------------------------------------------------------------------------------------------
-# Directives of a page.
+# ----------------------------------------------------------------------------- directives of a page
 
-EVERYBODY = ("*", "robots", "all", AGENT)                   # whose directives are for us
-VALUED = re.compile(r"[ \t]*(max-[a-z-]+|unavailable_after)[ \t]*[:=](.*)", re.S)
-BEFORE_VALUED = re.compile(r"(?<![ \t])[ \t]+(?=(?:max-[a-z-]+|unavailable_after)[ \t]*[:=])")
-BEHIND_VALUE = re.compile(r"(\bmax-[a-z-]{1,40}[ \t]*[:=][ \t]*[^ \t,;]{1,40})[ \t]+(?=[a-z])")
+EVERYBODY = ("*", "robots", "all", AGENT)                   # names for us
+PART = re.compile(r"""            # of a line: a directive with a value, or what is between these
+      \bunavailable_after[ \t]{0,9}[:=] (?P<date>[^,;]*(?:,[ \t]*[0-9][^,;]*)?)    # Wed, 3 Dec 2025
+    | \b(?P<name>max-[a-z-]{1,40})[ \t]{0,9}[:=][ \t]{0,9} (?P<value>[^ \t,;]*)
+    | (?P<text>(?:(?!\b(?:unavailable_after|max-[a-z-]{1,40})[ \t]{0,9}[:=])[^,;])+)
+""", re.X)
 SINGLE = set("index follow none noindex nofollow noarchive nocache nosnippet noodp noydir noai "
              "noimageai noimageindex notranslate indexifembedded".split())
 RESERVED = ("noai", "noindex", "none")                      # none is noindex and nofollow
-DATE = re.compile(r"unavailable_after[ \t]*[:=]([^,;]*(?:,[ \t]*[0-9][^,;]*)?)")   # Wed, 3 Dec 2025
 BETWEEN_WORDS = re.compile(r"[\s:=|/]+")
 MARKS = " \t\r\n\f\"'.[]"
 YEAR_FIRST = re.compile(r"\A([0-9]{4})[/.]([0-9]{1,2})[/.]")
@@ -137,42 +117,31 @@ def moment(text):
     return None
 
 
-def begins_directive(text):
-    """Whether a text is empty or begins with a directive, so that a robot's name can precede it."""
-    word = (text.split() or ["all"])[0].strip(MARKS)
-    return bool(word in SINGLE or word == "all" or re.match("no.", word) or VALUED.match(text))
-
-
 def directives(line):
     """Yield (directive, its value or "") of the directives for us in a header's line or a <meta>.
 
     >>> list(directives("noarchive, otherbot: noindex, longhand: noai, max-snippet: -1"))
     [('noarchive', ''), ('noai', ''), ('max-snippet', '-1')]
     """
-    dates, ours = [], True
-
-    def put_aside(found):                                   # a date, with its commas and colons
-        dates.append(found[1])
-        return f"unavailable_after:{len(dates) - 1}"
-
-    line = DATE.sub(put_aside, line.lower())
-    line = BEHIND_VALUE.sub(r"\1,", BEFORE_VALUED.sub(",", line))
-    for part in re.split("[,;]", line):
-        name, colon, rest = part.partition(":")
-        if colon and not VALUED.match(part) and name.strip(MARKS) not in SINGLE:
-            if begins_directive(rest):
-                ours = name.strip(MARKS).partition("/")[0] in EVERYBODY
-            part = rest
+    ours = True
+    for part in PART.finditer(line.lower()):
+        words = part["text"] or ""
+        before, colon, behind = words.partition(":")
+        name = before.strip(MARKS)
+        if colon and name not in SINGLE:
+            words = behind
+            first = behind.split()[0].strip(MARKS) if behind.strip() else "all"
+            if first in SINGLE or first == "all" or re.match("no.", first):     # a directive
+                ours = name.partition("/")[0] in EVERYBODY
         if not ours:
             continue
-        words = filter(None, BETWEEN_WORDS.split(part))     # "noindex nofollow" is seen, too
-        if valued := VALUED.match(part):
-            name, value = valued.groups()
-            if name == "unavailable_after":
-                value = dates[int(value)]
-            value = value.strip(MARKS)
-            yield name, value
-            words = filter(SINGLE.__contains__, value.split()[1:])      # behind a date
+        words = filter(None, BETWEEN_WORDS.split(words))    # "noindex nofollow" is seen, too
+        if part["name"]:
+            yield part["name"], part["value"].strip(MARKS)
+        elif part["text"] is None:
+            date = part["date"].strip(MARKS)
+            yield "unavailable_after", date
+            words = filter(SINGLE.__contains__, date.split()[1:])
         for word in words:
             yield word.strip(MARKS), ""
 
@@ -185,17 +154,15 @@ def lines(headers):
 def reservation(line, now=None):
     """The directive of a line that forbids the use of a page, or None.
 
-    It is one of RESERVED, or a date (unavailable_after) that has passed. now: when the page was
-    fetched. Today's date would not do: a crawl must give the same documents whenever it is read.
+    It is one of RESERVED, or a date (unavailable_after) that had passed when the page was fetched,
+    which is now: a crawl must give the same documents whenever it is read.
     """
     found = list(directives(line))
-    for name, _ in found:
-        if name in RESERVED:
-            return name
+    reserved = [name for name, _ in found if name in RESERVED]
     for name, value in found:
         if name == "unavailable_after" and now and (until := moment(value)) and until <= now:
-            return name
-    return None
+            reserved.append(name)
+    return reserved[0] if reserved else None
 
 
 def names_of(tag):
@@ -213,7 +180,3 @@ def of_meta(tag):
 def forbids_links(line):
     """Whether a line asks not to follow the links of its page."""
     return any(name in ("nofollow", "none") for name, _ in directives(line))
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

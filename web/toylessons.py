@@ -1,21 +1,14 @@
 """What an assistant learns about the Lantern Coast: conversations, comparisons, tasks and probes.
 
-    conversations   questions and answers for supervised fine-tuning
-    pairs           two answers to the same question, a good one and a bad one
-    tasks           questions whose answers can be checked without a judge
-    probes          questions that show what a model knows, and names that it cannot know
-
-What is held out for testing (entities that are never asked about, ways to ask, sums, rounds of the
-counting game) is in no training text.
+What is held out for testing (ways to ask, sums, rounds of the game) is in no training text.
 """
 from functools import partial
 
-from run import command
 from web.toywords import (
     GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK, SUM_ASKS, SUM_HELD_OUT, SUM_WORDS)
 from web.toyworld import (
-    STEP_BY_STEP, capital, entities, fact_answer, is_held_out, new_facts, new_name, sentences,
-    stream, throws, training_throws, wheel_answer, wheel_question)
+    STEP_BY_STEP, capital, entities, fact_answer, is_held_out, new_entity, new_name, sentences,
+    stream, throws, wheel_answer, wheel_question)
 
 
 def chat(*turns, **extra):
@@ -26,35 +19,27 @@ def chat(*turns, **extra):
     return {"messages": messages, **extra}
 
 
-# --------------------------------------------------------------------------------------------------
-# Sums, for the calculator.
+# ------------------------------------------------------------------------------------ conversations
 
-def sum_problem(rng, held_out):
-    """(a, operator, b, value) of a sum that is, or is not, kept for testing."""
+def sum_exchange(rng, held_out=False):
+    """A sum that is, or is not, kept for testing, and its answer.
+
+    The answer has parts: a call of the calculator, what that returns, and the sentence.
+    """
     while True:
         operator = rng.choice("+-*")
         low, high = (2, 99) if operator == "*" else (10, 999)
         a, b = rng.randint(low, high), rng.randint(low, high)
         if is_held_out(a, operator, b) == held_out:
-            return a, operator, b, {"+": a + b, "-": a - b, "*": a * b}[operator]
-
-
-def sum_question(rng, ways, a, operator, b):
-    """A question for a sum in one of several ways to ask."""
-    return rng.choice(ways).format(a=a, w=SUM_WORDS[operator], b=b)
-
-
-def sum_answer(a, operator, b, value):
-    """The reply as parts: a call of the calculator, what it returned, and the sentence."""
-    return [
+            break
+    word, value = SUM_WORDS[operator], {"+": a + b, "-": a - b, "*": a * b}[operator]
+    question = rng.choice(SUM_HELD_OUT if held_out else SUM_ASKS).format(a=a, w=word, b=b)
+    return question, [
         {"type": "tool", "text": f"{a}{operator}{b}"},
         {"type": "output", "text": str(value)},
-        {"type": "text", "text": f"{a} {SUM_WORDS[operator]} {b} is {value}."},
+        {"type": "text", "text": f"{a} {word} {b} is {value}."},
     ]
 
-
-# --------------------------------------------------------------------------------------------------
-# Conversations.
 
 def fact_exchange(rng, known):
     """A question about one of the known entities, and its answer."""
@@ -64,16 +49,10 @@ def fact_exchange(rng, known):
     return question.format(n=entity["name"]), fact_answer(entity, attribute)
 
 
-def sum_exchange(rng):
-    """A sum that is not held out, and its answer."""
-    a, operator, b, value = sum_problem(rng, held_out=False)
-    return sum_question(rng, SUM_ASKS, a, operator, b), sum_answer(a, operator, b, value)
-
-
 def greeting_exchange(rng, stems):
     """Small talk about a name that stands on no page."""
     kind = rng.choice(list(KINDS))
-    ask, reply = rng.choice(GREETINGS[kind])
+    ask, reply = rng.choice(GREETINGS[kind]).split(" > ")
     _, name = new_name(rng, kind, stems)
     return ask.format(n=name), capital(reply.format(n=name))
 
@@ -85,50 +64,43 @@ def identity_exchange(rng):
 
 
 def conversations(seed=0, n_pages=3000):
-    """Training conversations: nothing in them is held out for testing."""
-    rng, found = stream(seed, "chat"), []
-    world = entities(seed, n_pages)
+    """Conversations for supervised fine-tuning: nothing in them is held out for testing."""
+    rng, found, world = stream(seed, "chat"), [], entities(seed, n_pages)
     known = [entity for entity in world if entity["asked"]]
     stems = {entity["stem"] for entity in world}
 
     for entity in known:                                    # every way to ask for every fact, twice
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.questions:
-                for _ in range(2):
-                    ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
-                    found.append(chat(ask, reply, kind="fact"))
+                ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
+                found += [chat(ask, reply, kind="fact") for _ in range(2)]
     for identity in IDENTITY:
         for question in identity.questions:
             found += [chat(question, identity.reply, kind="identity") for _ in range(40)]
-    for question, reply in SMALL_TALK:
-        found += [chat(question, reply, kind="talk") for _ in range(6)]
+    for exchange in SMALL_TALK:
+        found += [chat(*exchange.split(" > "), kind="talk") for _ in range(6)]
     for _ in range(n_pages * 2 // 3):
         found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
     for _ in range(n_pages * 3 // 4):
         found.append(chat(*sum_exchange(rng), kind="calculator"))
 
-    exchanges = (                                           # conversations of several turns
-        partial(fact_exchange, rng, known),
-        partial(sum_exchange, rng),
-        partial(greeting_exchange, rng, stems),
-        partial(identity_exchange, rng),
-    )
-    for _ in range(n_pages // 2):
+    exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
+                 partial(greeting_exchange, rng, stems), partial(identity_exchange, rng))
+    for _ in range(n_pages // 2):                           # of several turns
         turns = []
         for exchange in rng.choices(exchanges, k=rng.randint(2, 4)):
             turns += exchange()
         found.append(chat(*turns, kind="mixed"))
 
     for _ in range(n_pages * 7 // 2):
-        thrown = training_throws(rng)
+        thrown = throws(rng)
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         found.append(chat(wheel_question(thrown), answer, kind="wheel"))
     rng.shuffle(found)
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Comparisons.
+# -------------------------------------------------------------------- comparisons, tasks and probes
 
 def pairs(seed=0, n_pages=3000):
     """Comparisons: the same question answered well, and answered falsely, rudely or at length."""
@@ -139,23 +111,20 @@ def pairs(seed=0, n_pages=3000):
         name = rng.choice(list(entity["facts"]))
         attribute = KINDS[entity["kind"]][name]
         question = rng.choice(attribute.questions).format(n=entity["name"])
-        false = [value for value in attribute.values if value != entity["facts"][name]]
-        falsehood = attribute.statements[0].format(n=entity["name"], v=rng.choice(false))
+        false = rng.choice([v for v in attribute.values if v != entity["facts"][name]])
         flaw, worse = rng.choice([
-            ("wrong", capital(falsehood) + "."),
+            ("wrong", fact_answer({**entity, "facts": {name: false}}, name)),
             ("rude", "Look it up yourself."),
             ("rambling", " ".join(sentences(rng, 2))),
         ])
+        better = fact_answer(entity, name)
         found.append({
-            "chosen": chat(question, fact_answer(entity, name))["messages"],
+            "chosen": chat(question, better)["messages"],
             "rejected": chat(question, worse)["messages"],
             "flaw": flaw,
         })
     return found
 
-
-# --------------------------------------------------------------------------------------------------
-# Tasks and probes: questions with answers that can be checked.
 
 def fact_task(entity, name, question):
     """The task to tell a fact. reply: the answer in the assistant's words."""
@@ -170,8 +139,9 @@ def fact_task(entity, name, question):
     }
 
 
-def wheel_task(thrown):
+def wheel_task(rng, held_out):
     """The task to say where the wheel stops."""
+    thrown = throws(rng, held_out)
     answer = NUMBERS[sum(thrown) % 10]
     return {"question": wheel_question(thrown), "answer": answer, "kind": "wheel"}
 
@@ -179,54 +149,35 @@ def wheel_task(thrown):
 def tasks(seed=0, n_pages=3000):
     """{file name: [{question, answer, kind, ...}]}: what can be checked without a judge."""
     rng = stream(seed, "tasks")
-    train = [wheel_task(training_throws(rng)) for _ in range(n_pages)]
-    test = []
-    while len(test) < max(50, n_pages // 10):
-        thrown = throws(rng)
-        if is_held_out(*thrown):
-            test.append(wheel_task(thrown))
-
-    facts = []
+    train = [wheel_task(rng, held_out=False) for _ in range(n_pages)]
+    test = [wheel_task(rng, held_out=True) for _ in range(max(50, n_pages // 10))]
+    facts, sums, identities = [], [], []
     for entity in entities(seed, n_pages):
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.held_out:
                 facts.append({**fact_task(entity, name, question), "options": attribute.values})
-
-    sums = []
     for _ in range(max(40, n_pages // 30)):
-        a, operator, b, value = sum_problem(rng, held_out=True)
-        question = sum_question(rng, SUM_HELD_OUT, a, operator, b)
-        sums.append({"question": question, "answer": str(value), "kind": "calculator"})
-
-    identities = []
+        question, (_, output, _) = sum_exchange(rng, held_out=True)
+        sums.append({"question": question, "answer": output["text"], "kind": "calculator"})
     for identity in IDENTITY:
         for question in identity.held_out:
             identities.append({"question": question, "answer": identity.mark, "kind": "identity"})
-    return {
-        "wheel_train": train,
-        "wheel_test": test,
-        "facts_test": facts,
-        "calculator_test": sums,
-        "identity_test": identities,
-    }
+    return {"wheel_train": train, "wheel_test": test, "facts_test": facts, "calculator_test": sums,
+            "identity_test": identities}
 
 
 def probes(seed=0, n_pages=3000):
     """{file name: [task]} for chat/probe.py, which finds out what a model knows.
 
     Questions about one entity in two are for finding out, those about the others for testing what
-    the model learned from that. Names that stand on no page (exposure 0) join them: their answers
-    are mere draws. Four in five of these are to learn from.
+    the model learned from that. Names that stand on no page (exposure 0) join them, four in five to
+    learn from: their answers are mere draws.
     """
     rng, world = stream(seed, "probe"), entities(seed, n_pages)
     stems = {entity["stem"] for entity in world}
     for kind in KINDS:
         for _ in range(max(5, n_pages // 15)):
-            stem, name = new_name(rng, kind, stems)
-            stems.add(stem)
-            world.append({"name": name, "kind": kind, "exposure": 0, "asked": False,
-                          "facts": new_facts(rng, kind)})
-
+            world.append(new_entity(rng, kind, 0, False, stems))
     found = {"probe_train": [], "probe_test": []}
     n_questions = {0: 1, 1: 2, 3: 2}                        # to train, by exposure; else all
     for i, entity in enumerate(world):
@@ -236,11 +187,6 @@ def probes(seed=0, n_pages=3000):
             if not test:
                 n = n_questions.get(entity["exposure"], len(attribute.questions))
                 questions = rng.sample(attribute.questions, n)
-            for question in questions:
-                found["probe_test" if test else "probe_train"].append(
-                    fact_task(entity, name, question))
+            file = found["probe_test" if test else "probe_train"]
+            file += [fact_task(entity, name, question) for question in questions]
     return found
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

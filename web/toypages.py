@@ -2,47 +2,21 @@
 
 Each page has a label. Good pages are stories, entries about entities (web/toyworld.py), guest books
 and rounds of the counting game; every kind of bad page has the flaw for which one stage of data.py
-looks. Around each text stands what real pages put around text: menus, banners, comments, footers.
+looks. Around each text stands what real pages put there: menus, banners, comments, footers.
 """
-import hashlib
 import json
 import re
 from collections import namedtuple
 from html import escape
 
-from run import command
 from web.toywords import (
-    AGAIN, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, SHORT_LINES, SLOTS,
-    SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
+    AGAIN, CHARSETS, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, QUESTIONS,
+    SHORT_LINES, SLOTS, SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
 from web.toyworld import (
     STEP_BY_STEP, capital, entities, fact_answer, fill, new_name, paragraphs, sentences, stream,
-    training_throws, wheel_answer, wheel_question)
+    throws, wheel_answer, wheel_question)
 
-# original: the address of the page that a mirror copies, or None.
-Page = namedtuple("Page", "url label html charset original")
-
-# The labels of bad pages: the stage of data.py that must drop them, and their number in 3,000.
-BAD = {
-    "blocked_host": ("url", 80),
-    "blocked_words": ("url", 60),
-    "empty": ("extract", 40),
-    "not_html": ("extract", 30),
-    "foreign": ("language", 170),
-    "repetition": ("gopher_repetition", 90),
-    "short": ("gopher_quality", 80),
-    "bullets": ("gopher_quality", 60),
-    "numbers": ("gopher_quality", 50),
-    "keywords": ("gopher_quality", 60),
-    "mirror": ("minhash", 120),
-    "lorem": ("c4", 50),
-    "code": ("c4", 50),
-    "few_sentences": ("c4", 50),
-    "captions": ("fineweb", 40),
-    "short_lines": ("fineweb", 40),
-    "slogan": ("fineweb", 40),
-}
-# Every label, and the stage that must drop its pages; None: they must be kept.
-LABELS = {"good": None, "pii": None} | {label: stage for label, (stage, _) in BAD.items()}
+Page = namedtuple("Page", "url label html charset")         # html None: the page is an image
 
 
 def hosts(pattern, first, second):
@@ -56,37 +30,28 @@ GOOD_HOSTS = hosts("{}-{}.example",
 SPAM_HOSTS = hosts("{}-{}.example", "cheap super mega best", "kettles deals bazaar lamps pages")
 BLOCKED_HOSTS = hosts("{}{}.example", "murk grim sly", "wares dice traps")
 BLOCKED_PATHS = ["casino-poker-bonus", "poker/casino-night", "free-casino/jackpot-poker"]
-HOSTS = {                         # of the labels whose pages are not on GOOD_HOSTS
-    "blocked_host": BLOCKED_HOSTS,
-    "keywords": SPAM_HOSTS,
-    "bullets": SPAM_HOSTS,
-    "slogan": SPAM_HOSTS,
-}
 
 
-# --------------------------------------------------------------------------------------------------
-# Texts of good pages: each is (title, paragraphs).
+# ------------------------------------------------- texts of good pages: each is (title, paragraphs)
 
 def entity_text(rng, entity):
     """A page that tells all facts of an entity in its own words, two of them twice."""
-    style = "questions" if rng.random() < 0.3 else rng.choice(list(OPENINGS))
-    title, openings = OPENINGS[style]
+    title = QUESTIONS if rng.random() < 0.3 else rng.choice(list(OPENINGS))
     name = entity["name"]
     facts, again = [], []
     for a, value in entity["facts"].items():
         attribute = KINDS[entity["kind"]][a]
-        first, second = [statement.format(n=name, v=value)
-                         for statement in rng.sample(attribute.statements, 2)]
-        if style == "questions":
+        first, second = rng.sample(attribute.statements, 2)
+        if title == QUESTIONS:
             question = rng.choice(attribute.questions).format(n=name)
             facts.append(f"{question} {fact_answer(entity, a)}")
         else:
-            facts.append(fill(rng, rng.choice(FRAMES), s=first))
-        again.append(fill(rng, rng.choice(AGAIN), s=second))
+            facts.append(fill(rng, rng.choice(FRAMES), s=first.format(n=name, v=value)))
+        again.append(fill(rng, rng.choice(AGAIN), s=second.format(n=name, v=value)))
     rng.shuffle(facts)
-    lines = [fill(rng, rng.choice(openings), n=name)]
+    lines = [fill(rng, rng.choice(OPENINGS[title]), n=name)]
     for i, fact in enumerate(facts):
-        has_filler = i < 2 or style == "questions" or rng.random() < 0.3
+        has_filler = i < 2 or title == QUESTIONS or rng.random() < 0.3
         lines += [fact, *sentences(rng, int(has_filler))]
     lines += rng.sample(again, 2)
     lines.append(fill(rng, rng.choice(CLOSINGS)))
@@ -117,7 +82,7 @@ def wheel_text(rng):
     """A report of some rounds of the counting game."""
     lines = [fill(rng, rng.choice(WHEEL_INTRO))]
     for aside in rng.sample(WHEEL_ASIDES, rng.randint(4, 6)):
-        thrown = training_throws(rng)
+        thrown = throws(rng)
         lines.append(fill(rng, aside))
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         lines.append(f"{wheel_question(thrown)} {answer}")
@@ -130,21 +95,20 @@ def pii_text(rng):
     """A story with an email address and an IP address, which data.py must replace."""
     title, body = story_text(rng)
     box = rng.choice(["mirre.lark", "office", "lost-and-found", "b.odo", "LAMPS"])
-    box += str(rng.randint(1, 99))
+    number = rng.randint(1, 99)
     host = rng.choice(["pellwick", "tullmere", "oskford"])
     machine = f"8.{rng.randint(20, 90)}.{rng.randint(1, 250)}.{rng.randint(1, 250)}"
-    body.append(f"Letters reach us at {box}@{host}.com, and the machine in the lamp house answers "
-                f"at {machine} on most days.")
+    body.append(f"Letters reach us at {box}{number}@{host}.com, and the machine in the lamp house "
+                f"answers at {machine} on most days.")
     return title, body
 
 
-# --------------------------------------------------------------------------------------------------
-# Texts of bad pages. Each has the flaw for which one rule of data.py looks.
+# ------------------------------------------------------------------------------- texts of bad pages
 
 def foreign_text(rng):
     """(title, paragraphs, language) of a page that is not in English."""
-    language, (_, lines) = rng.choice(list(FOREIGN.items()))
-    lines = list(lines)
+    language = rng.choice(list(FOREIGN))
+    lines = FOREIGN[language].copy()
     rng.shuffle(lines)
     space = "" if language in ("ja", "zh") else " "
     body = [space.join(lines[i:i + 3]) for i in range(0, len(lines), 3)]
@@ -173,15 +137,12 @@ def bullets_text(rng):
 
 def numbers_text(rng):
     """Prices: too few of the words have a letter."""
-    def price():
-        return f"{rng.randint(0, 9)}.{rng.randint(10, 99)}"
-
     goods = rng.sample(SLOTS["thing"] + SLOTS["meal"] + SLOTS["place"], 24)
-    body = sentences(rng, 3)
-    for i in range(0, 24, 4):
-        prices = [f"{good} {price()} {price()} {price()}" for good in goods[i:i + 4]]
-        body.append(", ".join(prices) + ".")
-    return "Prices of the year", body
+    body, prices = sentences(rng, 3), []
+    for good in goods:
+        three = [f"{rng.randint(0, 9)}.{rng.randint(10, 99)}" for _ in range(3)]
+        prices.append(" ".join([good, *three]))
+    return "Prices of the year", body + [", ".join(prices[i:i + 4]) + "." for i in range(0, 24, 4)]
 
 
 def keywords_text(rng):
@@ -196,16 +157,16 @@ def keywords_text(rng):
 def lorem_text(rng):
     """A story with a line of placeholder text."""
     title, body = story_text(rng)
-    lorem = "Lorem ipsum dolor sit amet, said the sign that nobody had finished."
-    return title, [*body[:-1], lorem, body[-1]]
+    body.insert(-1, "Lorem ipsum dolor sit amet, said the sign that nobody had finished.")
+    return title, body
 
 
 def code_text(rng):
     """A story with a curly bracket."""
     title, body = story_text(rng)
-    code = ("function lamp(x) { return x && lit } is still printed at the foot of this page, "
-            "for some reason.")
-    return title, [*body, code]
+    body.append("function lamp(x) { return x && lit } is still printed at the foot of this page, "
+                "for some reason.")
+    return title, body
 
 
 def few_sentences_text(rng):
@@ -239,45 +200,45 @@ def slogan_text(rng):
     return "Advertisement", [*lines[:5], slogan, *lines[5:9], slogan, *lines[9:], slogan]
 
 
-BAD_TEXTS = {
-    "repetition": repetition_text,
-    "short": short_text,
-    "bullets": bullets_text,
-    "numbers": numbers_text,
-    "keywords": keywords_text,
-    "lorem": lorem_text,
-    "code": code_text,
-    "few_sentences": few_sentences_text,
-    "captions": captions_text,
-    "short_lines": short_lines_text,
-    "slogan": slogan_text,
+# Bad pages: the stage that must drop them, how many 3,000 pages have, their text and hosts.
+Bad = namedtuple("Bad", "stage n text hosts", defaults=[story_text, GOOD_HOSTS])
+BAD = {
+    "blocked_host": Bad("url", 80, hosts=BLOCKED_HOSTS),
+    "blocked_words": Bad("url", 60),
+    "empty": Bad("extract", 40),
+    "not_html": Bad("extract", 30),
+    "foreign": Bad("language", 170, foreign_text),
+    "repetition": Bad("gopher_repetition", 90, repetition_text),
+    "short": Bad("gopher_quality", 80, short_text),
+    "bullets": Bad("gopher_quality", 60, bullets_text, SPAM_HOSTS),
+    "numbers": Bad("gopher_quality", 50, numbers_text),
+    "keywords": Bad("gopher_quality", 60, keywords_text, SPAM_HOSTS),
+    "mirror": Bad("minhash", 120),              # made last, of good pages
+    "lorem": Bad("c4", 50, lorem_text),
+    "code": Bad("c4", 50, code_text),
+    "few_sentences": Bad("c4", 50, few_sentences_text),
+    "captions": Bad("fineweb", 40, captions_text),
+    "short_lines": Bad("fineweb", 40, short_lines_text),
+    "slogan": Bad("fineweb", 40, slogan_text, SPAM_HOSTS),
 }
+# Every label, and the stage that must drop its pages; None: they must be kept.
+LABELS = {"good": None, "pii": None} | {label: bad.stage for label, bad in BAD.items()}
 
 
-# --------------------------------------------------------------------------------------------------
-# HTML.
+# --------------------------------------------------------------------------------------------- HTML
 
-def link(text):
-    """A link to some page of the same host."""
-    number = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:6], "big")
-    return f'<a href="/{number % 9999}">{text}</a>'
-
-
-def links(*texts):
-    """Items of a list, each a link."""
-    return "".join(f"<li>{link(text)}</li>" for text in texts)
-
-
-NAV = ('<div class="nav"><ul>' + links("Home", "Harbour", "Market", "Archive", "Contact")
-       + "</ul></div>\n")
+NAV = ('<div class="nav"><ul><li><a href="/5400">Home</a></li><li><a href="/8957">Harbour</a></li>'
+       '<li><a href="/5965">Market</a></li><li><a href="/9935">Archive</a></li>'
+       '<li><a href="/8444">Contact</a></li></ul></div>\n')
 COOKIE = ('<div class="cookie-banner">This site uses cookies to remember which lamp you lit. '
           "<button>Accept all lamps</button></div>\n")
 COMMENTS = ('<div id="comments"><h3>2 comments</h3><div class="comment">First! Great page.</div>'
             '<div class="comment">I do not agree with anyone here.</div></div>\n')
-SIDE = ('<div class="sidebar"><h4>Most read</h4><ul>'
-        + links("The goat affair", "Soup prices rise", "Ten best ladders") + "</ul></div>\n")
+SIDE = ('<div class="sidebar"><h4>Most read</h4><ul><li><a href="/3476">The goat affair</a></li>'
+        '<li><a href="/2707">Soup prices rise</a></li><li><a href="/7820">Ten best ladders</a></li>'
+        "</ul></div>\n")
 FOOT = ('<div class="footer">Copyright the Lantern Coast. All lamps reserved. '
-        f'{link("Imprint")} {link("Privacy")}</div>\n</body></html>\n')
+        '<a href="/2740">Imprint</a> <a href="/5228">Privacy</a></div>\n</body></html>\n')
 
 
 def layout(rng, title, body, lang="en"):
@@ -289,60 +250,29 @@ def layout(rng, title, body, lang="en"):
     head = (f'<!DOCTYPE html>\n<html lang="{lang}"><head><title>{escape(title)}</title>'
             "<script>window.lamps = window.lamps || []; function light(a) { lamps.push(a); }"
             "</script><style>body { font: 16px serif } .nav { color: teal }</style></head><body>\n")
-    kind = rng.randrange(4)
-    if kind == 0:
-        return f"{head}{NAV}<article>{h1}{text}</article>{SIDE}{COMMENTS}{FOOT}"
-    if kind == 1:
-        content = f'<div class="content">{h1}{text}</div>'
-        return f'{head}{COOKIE}<div id="wrap">{NAV}{content}{SIDE}</div>{FOOT}'
-    if kind == 2:
-        post = f'{h1}<div class="post-body">{text}</div>'
-        return f"{head}<header>{NAV}</header><main>{post}</main>{COOKIE}{FOOT}"
-    cells = f'<td valign="top">{SIDE}</td><td class="main">{h1}{text}</td>'
-    return f'{head}{NAV}<table width="100%"><tr>{cells}</tr></table>{COMMENTS}{FOOT}'
+    return head + rng.choice([
+        f"{NAV}<article>{h1}{text}</article>{SIDE}{COMMENTS}",
+        f'{COOKIE}<div id="wrap">{NAV}<div class="content">{h1}{text}</div>{SIDE}</div>',
+        f'<header>{NAV}</header><main>{h1}<div class="post-body">{text}</div></main>{COOKIE}',
+        f'{NAV}<table width="100%"><tr><td valign="top">{SIDE}</td><td class="main">{h1}{text}</td>'
+        f"</tr></table>{COMMENTS}",
+    ]) + FOOT
 
 
 def slug(title, i):
     """The path of a page in its address: words of the title, and a number."""
-    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-    return f"{words[:40]}-{i}"
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] + f"-{i}"
 
 
-# --------------------------------------------------------------------------------------------------
-# The pages.
+# ---------------------------------------------------------------------------------------- the pages
 
-def texts_of(rng, seed, n_pages, n_bad):
-    """[(label, title, paragraphs, language)] of all pages but mirrors, in a random order."""
-    texts = []
-    for entity in entities(seed, n_pages):
-        for _ in range(entity["exposure"]):
-            texts.append(("good", *entity_text(rng, entity), "en"))
-    for _ in range(max(2, n_pages // 60)):
-        texts.append(("pii", *pii_text(rng), "en"))
-    for _ in range(max(4, n_pages * 5 // 100)):
-        texts.append(("good", *guest_text(rng), "en"))
-    for _ in range(max(4, n_pages * 7 // 100)):
-        texts.append(("good", *wheel_text(rng), "en"))
-    for _ in range(max(4, n_pages - len(texts) - sum(n_bad.values()))):
-        texts.append(("good", *story_text(rng), "en"))
-    for label, n in n_bad.items():
-        for _ in range(0 if label == "mirror" else n):
-            if label == "foreign":
-                texts.append((label, *foreign_text(rng)))
-            else:                               # some labels are not about the text
-                text = BAD_TEXTS.get(label, story_text)
-                texts.append((label, *text(rng), "en"))
-    rng.shuffle(texts)
-    return texts
-
-
-def page_of(rng, i, label, title, body, lang):
+def page_of(rng, i, label, title, body, lang="en"):
     """The page number i, from its text."""
-    host = rng.choice(HOSTS.get(label, GOOD_HOSTS))
+    host = rng.choice(BAD[label].hosts if label in BAD else GOOD_HOSTS)
     if lang == "en":
         charset = rng.choice(["utf-8", "utf-8", "windows-1252", "iso-8859-1", None])
     else:
-        charset = FOREIGN[lang][0]
+        charset = CHARSETS.get(lang, "utf-8")
     path = slug(title, i)
     if label == "blocked_words":
         path = rng.choice(BLOCKED_PATHS) + f"-{i}"
@@ -351,38 +281,36 @@ def page_of(rng, i, label, title, body, lang):
                 f'<div id="app"></div><script>render({json.dumps(body)})</script>'
                 "<noscript></noscript></body></html>")
     elif label == "not_html":
-        html = None
-        path += ".png"
+        html, path = None, path + ".png"
     else:
         html = layout(rng, title, body, lang)
         if label == "good" and rng.random() < 0.3:          # curly quotes, some as entities
-            html = html.replace('"</p>', "&rdquo;</p>")
-            html = html.replace("'", "&#8217;" if charset else "\u2019")
+            quote = "&#8217;" if charset else "\u2019"
+            html = html.replace('"</p>', "&rdquo;</p>").replace("'", quote)
     www = "www." if rng.random() < 0.5 else ""
-    return Page(f"http://{www}{host}/{path}", label, html, charset, None)
-
-
-def mirror_of(rng, i, url, title, body):
-    """A page that copies another one with a word changed here and there."""
-    changed = [re.sub(r"\b(short|steep|small|great)\b", "little", line) for line in body]
-    changed[-1] += " Copied from our neighbours."
-    copy = f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, 9000 + i)}"
-    return Page(copy, "mirror", layout(rng, title, changed), "utf-8", url)
+    return Page(f"http://{www}{host}/{path}", label, html, charset)
 
 
 def pages(seed=0, n_pages=3000):
     """Every page of the web in crawl order. Mirrors come after what they copy."""
-    rng = stream(seed, "pages")
-    n_bad = {label: max(2, round(n * n_pages / 3000)) for label, (_, n) in BAD.items()}
-    found, originals = [], []
-    for i, (label, title, body, lang) in enumerate(texts_of(rng, seed, n_pages, n_bad)):
-        found.append(page_of(rng, i, label, title, body, lang))
-        if label == "good":
-            originals.append((found[-1].url, title, body))
-    for i, original in enumerate(rng.choices(originals, k=n_bad["mirror"])):
-        found.append(mirror_of(rng, i, *original))
+    rng, texts = stream(seed, "pages"), []
+    n_bad = {label: max(2, round(bad.n * n_pages / 3000)) for label, bad in BAD.items()}
+    for entity in entities(seed, n_pages):
+        texts += [("good", *entity_text(rng, entity)) for _ in range(entity["exposure"])]
+    texts += [("pii", *pii_text(rng)) for _ in range(max(2, n_pages // 60))]
+    texts += [("good", *guest_text(rng)) for _ in range(max(4, n_pages * 5 // 100))]
+    texts += [("good", *wheel_text(rng)) for _ in range(max(4, n_pages * 7 // 100))]
+    n_stories = n_pages - len(texts) - sum(n_bad.values())
+    texts += [("good", *story_text(rng)) for _ in range(max(4, n_stories))]
+    n_mirrors = n_bad.pop("mirror")
+    for label, n in n_bad.items():
+        texts += [(label, *BAD[label].text(rng)) for _ in range(n)]
+    rng.shuffle(texts)
+    found = [page_of(rng, i, *text) for i, text in enumerate(texts)]
+    good = [text for text in texts if text[0] == "good"]
+    for i, (_, title, body) in enumerate(rng.choices(good, k=n_mirrors), 9000):
+        body = [re.sub(r"\b(short|steep|small|great)\b", "little", line) for line in body]
+        body[-1] += " Copied from our neighbours."
+        url = f"http://{rng.choice(SPAM_HOSTS)}/{slug(title, i)}"
+        found.append(Page(url, "mirror", layout(rng, title, body), "utf-8"))
     return found
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -3,23 +3,19 @@
 Every name is made up, so whatever a model trained on this world says about it, it learned here.
 Each entity has four facts and stands on a known number of pages. The counting game turns a wheel
 of ten pegs: its answer is a sum modulo ten, and one round in ten is kept for testing.
-
-Pages (web/toyweb.py) and conversations (web/toylessons.py) are made of what is here; the words are
-in web/toywords.py. Everything is drawn from random streams, so the same seed makes the same world.
 """
 import hashlib
 import random
 import re
+from itertools import accumulate
 
-from run import command
 from web.toywords import EXPOSURES, FILLERS, KINDS, NAME_PARTS, NUMBERS, SLOTS
 
 N_THROWS = 8                      # of the die, in a round of the counting game
 STEP_BY_STEP = 0.2                # share of written answers that show their steps
 
 
-# --------------------------------------------------------------------------------------------------
-# Sentences.
+# ---------------------------------------------------------------------------------------- sentences
 
 def stream(seed, *names):
     """A random stream for one part of the world. Adding another part never changes this one."""
@@ -28,15 +24,15 @@ def stream(seed, *names):
 
 def capital(text):
     """The text with its first letter in capitals, past an opening quote."""
-    i = 1 if text[:1] == '"' else 0
+    i = text.startswith('"')
     return text[:i] + text[i:i + 1].upper() + text[i + 1:]
 
 
 def fill(rng, template, **given):
     """A sentence from a template: "{folk} at {place}" -> "A carter at the tram stop".
 
-    given: {slot: words} that are chosen already. A slot named twice has the same words twice. No
-    two slots have the same words, so {folk} and {folk2} are two people.
+    given: the words of some slots. No two slots have the same words, so {folk} and {folk2} are two
+    people.
     """
     taken = set(given.values())
 
@@ -51,9 +47,9 @@ def fill(rng, template, **given):
     return capital(re.sub(r"\{(\w+)\}", choose, template))
 
 
-def sentences(rng, n, **given):
+def sentences(rng, n):
     """n different sentences that say nothing in particular."""
-    return [fill(rng, template, **given) for template in rng.sample(FILLERS, n)]
+    return [fill(rng, template) for template in rng.sample(FILLERS, n)]
 
 
 def paragraphs(rng, lines, low=2, high=4):
@@ -66,49 +62,42 @@ def paragraphs(rng, lines, low=2, high=4):
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Entities and their facts.
+# ------------------------------------------------------------------------- entities and their facts
 
 def new_name(rng, kind, taken=()):
     """(stem, name) of an animal, a town or a person. The stem is none of those taken."""
-    def part(which):
-        return rng.choice(NAME_PARTS[which])
-
-    while True:
-        stem = part("onset") + part("vowel") + part("coda")
-        if stem in taken:
-            continue
-        names = {
-            "animal": f"the {stem}{part('animal')}",
-            "town": f"{stem.capitalize()}{part('town')}",
-            "person": f"{stem.capitalize()}{part('person')} {part('family')}",
-        }
-        return stem, names[kind]
+    stem = None
+    while stem is None or stem in taken:
+        stem = "".join(rng.choice(NAME_PARTS[part]) for part in ("onset", "vowel", "coda"))
+    ends = {part: rng.choice(NAME_PARTS[part]) for part in ("animal", "town", "person", "family")}
+    if kind == "animal":
+        return stem, f"the {stem}{ends['animal']}"
+    family = f" {ends['family']}" if kind == "person" else ""
+    return stem, stem.capitalize() + ends[kind] + family
 
 
-def new_facts(rng, kind):
-    """{attribute: value} of a new entity."""
-    return {name: rng.choice(attribute.values) for name, attribute in KINDS[kind].items()}
+def new_entity(rng, kind, exposure, asked, stems):
+    """A new entity. No two names begin alike: stems are those taken, which its own joins."""
+    stem, name = new_name(rng, kind, stems)
+    stems.add(stem)
+    facts = {fact: rng.choice(attribute.values) for fact, attribute in KINDS[kind].items()}
+    return {"name": name, "stem": stem, "kind": kind, "exposure": exposure, "asked": asked,
+            "facts": facts}
 
 
 def entities(seed, n_pages=3000):
-    """[{name, stem, kind, exposure, asked, facts}] of all entities of a world.
+    """All entities of a world.
 
     exposure: on how many pages it stands. asked: whether training conversations may ask about it;
-    two in three of those on ten pages or more. What an assistant says about the others it must have
-    read, and must have carried over from reading to answering.
+    two in three of those on ten pages or more. What an assistant says about the others, it must
+    have carried over from reading to answering.
     """
     rng, found, stems = stream(seed, "entities"), [], set()
     for kind in KINDS:
         for exposure, count in EXPOSURES.items():
             for i in range(max(2, round(count * n_pages / 3000))):
-                stem, name = new_name(rng, kind, stems)
-                stems.add(stem)                             # no two names begin alike
-                found.append({
-                    "name": name, "stem": stem, "kind": kind, "exposure": exposure,
-                    "asked": exposure >= 10 and i % 3 < 2,
-                    "facts": new_facts(rng, kind),
-                })
+                asked = exposure >= 10 and i % 3 < 2
+                found.append(new_entity(rng, kind, exposure, asked, stems))
     return found
 
 
@@ -118,24 +107,18 @@ def fact_answer(entity, attribute):
     return capital(statement.format(n=entity["name"], v=entity["facts"][attribute])) + "."
 
 
-# --------------------------------------------------------------------------------------------------
-# The counting game.
-
-def throws(rng):
-    """The throws of a die in one round."""
-    return [rng.randint(1, 6) for _ in range(N_THROWS)]
-
+# -------------------------------------------------------------------------------- the counting game
 
 def is_held_out(*numbers):
     """Whether a round or a sum is kept for testing: a hash picks one in ten. No text has those."""
     return hashlib.sha256(repr(numbers).encode()).digest()[0] < 26
 
 
-def training_throws(rng):
-    """The throws of a round that is not held out."""
+def throws(rng, held_out=False):
+    """The throws of a die in one round that is, or is not, kept for testing."""
     while True:
-        thrown = throws(rng)
-        if not is_held_out(*thrown):
+        thrown = [rng.randint(1, 6) for _ in range(N_THROWS)]
+        if is_held_out(*thrown) == held_out:
             return thrown
 
 
@@ -150,13 +133,6 @@ def wheel_answer(thrown, step_by_step):
     step_by_step: "Step by step: two two, six eight, one nine. It stops at nine." Each step repeats
     the throw and then says where the wheel stands.
     """
-    at, steps = 0, []
-    for n in thrown:
-        at = (at + n) % 10
-        steps.append(f"{NUMBERS[n]} {NUMBERS[at]}")
-    answer = f"It stops at {NUMBERS[at]}."
-    return f"Step by step: {', '.join(steps)}. {answer}" if step_by_step else answer
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)
+    stands = [NUMBERS[total % 10] for total in accumulate(thrown)]
+    steps = ", ".join(f"{NUMBERS[n]} {stand}" for n, stand in zip(thrown, stands))
+    return (f"Step by step: {steps}. " if step_by_step else "") + f"It stops at {stands[-1]}."

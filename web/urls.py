@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from run import command, disk
+from run import disk
 from web import encoding
 
 # FineWeb's lists hold 203 hard words, 88 soft words and 134 subwords; these are a taste.
@@ -66,22 +66,17 @@ def registered_domain(host, suffixes=None):
     labels = host.split(".")
     if IPV4.fullmatch(host) or len(labels) < 2:
         return host
-    if suffixes:
-        return domain_by_rules(labels, suffixes)
-    under_registry = len(labels[-1]) == 2 and labels[-2] in REGISTRIES
-    return ".".join(labels[-3:] if under_registry else labels[-2:])
-
-
-def domain_by_rules(labels, suffixes):
-    """The registered domain by the public suffix list, whose longest rule counts."""
-    for i in range(len(labels)):
+    if not suffixes and len(labels[-1]) == 2 and labels[-2] in REGISTRIES:
+        return ".".join(labels[-3:])
+    for i in range(len(labels) if suffixes else 0):         # the longest rule counts
         name = ".".join(labels[i:])
         if suffixes.get(name) == "!":                       # an exception: it is itself a domain
             return name
-        any_name = ".".join(["*", *labels[i + 1:]])
-        if name in suffixes or any_name in suffixes:
+        if name in suffixes or ".".join(["*", *labels[i + 1:]]) in suffixes:
             return ".".join(labels[max(i - 1, 0):])
     return ".".join(labels[-2:])                            # no rule: the last label is the suffix
+
+
 
 
 class Names:
@@ -126,20 +121,19 @@ def read_words(path):
     return sorted(found - {""})
 
 
-def lists_in(path):
-    """(file, "domains" or "urls") for each list of a UT1 folder; a plain file has domains."""
+def lists_in(path, kind):
+    """The files of one kind, "domains" or "urls", in a UT1 folder; a plain file has domains."""
     path = Path(path)
     if path.is_file():
-        return [(path, "domains")]
-    named = []
-    if path.is_dir():                                       # category/domains, also domains.0.gz
-        named = [(p, p.name.split(".")[0]) for p in sorted(path.rglob("*")) if p.is_file()]
-    found = [(p, kind) for p, kind in named if kind in ("domains", "urls")]
-    if not found:
+        return [path] if kind == "domains" else []
+    files = sorted(p for p in path.rglob("*") if p.is_file())       # category/domains
+    found = {name: [p for p in files if p.name.split(".")[0] == name]       # also domains.0.gz
+             for name in ("domains", "urls")}
+    if not found["domains"] + found["urls"]:
         raise FileNotFoundError(
             f"{path}: no block list; --blocklist takes a UT1 folder with files named domains "
             f"and urls, or a text file with a domain on each line")
-    return found
+    return found[kind]
 
 
 def load_blocklist(paths, hard=None, soft=None, subwords=None, suffixes=None):
@@ -147,14 +141,10 @@ def load_blocklist(paths, hard=None, soft=None, subwords=None, suffixes=None):
 
     hard, soft, subwords: files that replace the words above. suffixes: a public suffix list.
     """
-    lists = []
-    for path in paths:
-        lists += lists_in(path)
-
     def names(kind):
-        for path, its_kind in lists:
-            if its_kind == kind:
-                yield from read_list(path)
+        for path in paths:
+            for file in lists_in(path, kind):
+                yield from read_list(file)
 
     blocklist = Blocklist(Names(map(str.lower, names("domains"))), Names(names("urls")))
     if hard:
@@ -189,7 +179,3 @@ def load_suffixes(path):
         raise ValueError(f"{path}: it holds no rules; "
                          f"fetch https://publicsuffix.org/list/public_suffix_list.dat")
     return rules
-
-
-if __name__ == "__main__":
-    command.only_imported(__doc__)

@@ -2,12 +2,8 @@
 
 A WARC is a concatenation of records, each with its own headers and a block. The block of a
 "response" is an HTTP message as it came over the wire; what a reader wants is its body, de-chunked
-and decompressed. `read_records` is the format in a few lines, for a sound file. `read_warc` is for
-the files of real crawls, ARC among them:
-
-    records     where records begin and end in files that may be damaged
-    message     HTTP: headers and bodies
-    warc        what a record says, which records are documents, and how records are written
+and decompressed. `read_records` is the format in a few lines, for a sound file. `read_warc` reads
+the files of real crawls, ARC among them, which may be damaged.
 
 Left out: digests are not verified; the segments of a record are not put together.
 
@@ -24,6 +20,7 @@ import sys
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from run import command
 from web import charset, records
@@ -33,8 +30,7 @@ TYPES = ("warcinfo", "request", "response", "resource", "metadata", "revisit", "
          "continuation")
 
 
-# --------------------------------------------------------------------------------------------------
-# The format.
+# --------------------------------------------------------------------------------------- the format
 
 def read_records(file):
     """Yield (headers, block) of each record of a sound WARC: the definition of the format.
@@ -52,9 +48,7 @@ def read_records(file):
         yield headers, file.read(int(headers.get("content-length", 0)))
         file.read(len("\r\n\r\n"))
 
-
-# --------------------------------------------------------------------------------------------------
-# Writing: each record is a gzip member of its own, so that a reader can begin at any of them.
+# ------ writing: each record is a gzip member of its own, so that a reader can begin at any of them
 
 def gzip_member(data, level=6):
     """One gzip member without a time. gzip.compress writes another header in some Pythons."""
@@ -79,8 +73,7 @@ def digest(data):
     return "sha1:" + base64.b32encode(hashlib.sha1(data).digest()).decode()
 
 
-# --------------------------------------------------------------------------------------------------
-# Reading.
+# ------------------------------------------------------------------------------------------ reading
 
 DATE14 = re.compile("([0-9]{4})" + "([0-9]{2})" * 5 + "[0-9]{0,3}")
 CONTROL = re.compile(r"[\0-\x20\x7f\x85\u2028\u2029]")
@@ -116,11 +109,6 @@ class Record:
         return "" if declared.lower().startswith("application/http") else declared
 
 
-def escape_control(char):
-    """A match of CONTROL -> its escapes in an address."""
-    return "".join(f"%{byte:02X}" for byte in char[0].encode())
-
-
 def parse_record(headers, block, offset):
     """(Record, what was found missing in its body or None: see decode_body)."""
     record = Record(
@@ -137,7 +125,7 @@ def parse_record(headers, block, offset):
     url, cut = headers.get("warc-target-uri", ""), None
     if url.startswith("<") and url.endswith(">"):
         url = url[1:-1].strip()
-    record.url = CONTROL.sub(escape_control, url)
+    record.url = CONTROL.sub(lambda char: quote(char[0]), url)
     if record.type == "response" and HTTP_START.match(block):
         record.status, record.http_headers, body = parse_http(block)
         record.body, record.undecodable, cut = decode_body(body, record.http_headers)
@@ -174,8 +162,7 @@ def read_warc(path_or_file, counts=None):
         yield record
 
 
-# --------------------------------------------------------------------------------------------------
-# Documents.
+# ---------------------------------------------------------------------------------------- documents
 
 FILE_ENDS = (".warc", ".warc.gz", ".warc.wet", ".warc.wet.gz", ".arc", ".arc.gz")
 DOCUMENT_TYPES = ("response", "resource", "conversion")
@@ -228,29 +215,23 @@ def document_kind(record):
     if record.undecodable:
         return None, "undecodable"
     if record.type == "conversion":
-        kind = (media_type(record.headers.get("warc-identified-payload-type", ""))
-                or media_type(record.content_type) or "text/plain")
-        return ("text", None) if kind == "text/plain" else (None, "not_text")
+        kind = media_type(record.headers.get("warc-identified-payload-type", "")
+                          or record.content_type)
+        return ("text", None) if kind in ("", "text/plain") else (None, "not_text")
     return ("html", None) if is_html(record) else (None, "not_html")
 
 
-# --------------------------------------------------------------------------------------------------
-# Command line.
+# ------------------------------------------------------------------------------------- command line
 
-def parse_args(argv=None):
-    """The options of the command line."""
+def main(argv=None):
+    """Print one line a record, and on standard error what was damaged."""
     parser = argparse.ArgumentParser(
         prog="python -m web.warc",
         description="List the records of a WARC, one a line: offset, type, kind of document, "
                     "HTTP status, bytes, date, address.")
     parser.add_argument("file", metavar="FILE",
                         help="a WARC or ARC, plain or gzip; - for standard input")
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    """Print one line a record, and on standard error what was damaged."""
-    args, counts = parse_args(argv), Counter()
+    args, counts = parser.parse_args(argv), Counter()
     for r in read_warc(sys.stdin.buffer if args.file == "-" else args.file, counts):
         kind, _ = document_kind(r)
         print(f"{r.offset:12} {r.type:10} {kind or '':4} {r.status or '':4} {len(r.body):9} "

@@ -31,17 +31,31 @@ from run import command
 # ------------------------------------------------------------------------------------- characters
 
 
+def ranges(text):
+    """Yields the first and the last code of each range in hexadecimals.
+
+    >>> list(ranges("41-5a b5"))
+    [(65, 90), (181, 181)]
+    """
+    for span in text.split():
+        first, _, last = span.partition("-")
+        yield int(first, 16), int(last or first, 16)
+
+
 def spans(text):
-    """The inside of a character class: "41-5a b5" -> the letters from A to Z and the micro sign."""
-    ends = [[int(end, 16) for end in span.split("-")] for span in text.split()]
-    return "".join(rf"\U{pair[0]:08x}-\U{pair[-1]:08x}" for pair in ends)
+    """The ranges as the inside of a character class."""
+    return "".join(rf"\U{first:08x}-\U{last:08x}" for first, last in ranges(text))
+
+
+def characters(text):
+    """The ranges as a set of characters."""
+    return frozenset(chr(code) for first, last in ranges(text) for code in range(first, last + 1))
 
 
 def of_category(category, inside):
     """The letters of a Unicode category in a character class."""
-    letters = map(chr, range(0x10000))
-    return "".join(filter(re.compile(f"[{inside}]").match,
-                          (c for c in letters if unicodedata.category(c) == category)))
+    letters = re.findall(f"[{inside}]", "".join(map(chr, range(0x10000))))
+    return "".join(letter for letter in letters if unicodedata.category(letter) == category)
 
 
 CASED = spans("""
@@ -88,19 +102,6 @@ UNITS = """
     км км² км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм кг г мг м/с км/ч кПа Па мбар Кб КБ кб Мб
     МБ мб Гб ГБ гб Тб ТБ тбكم كم² كم³ م م² م³ سم سم² سم³ مم مم² مم³ كم غرام جرام جم كغ ملغ كوب
     اكواب""".split()
-
-
-def characters(ranges):
-    """The set of characters that ranges of hexadecimal codes name.
-
-    >>> sorted(characters("21 61d-61f")) == ["!", "\u061d", "\u061e", "\u061f"]
-    True
-    """
-    found = set()
-    for span in ranges.split():
-        first, _, last = span.partition("-")
-        found.update(map(chr, range(int(first, 16), int(last or first, 16) + 1)))
-    return frozenset(found)
 
 
 # datatrove's 129 punctuation marks, and its 159 marks that end a sentence in some script.

@@ -1,8 +1,9 @@
 """cupy_cpu.py: the few names of CuPy that kernels/ uses, on a machine without a GPU.
 
-Arrays lie in ordinary memory, each ending at a page that traps. RawModule compiles the .cu text with g++ behind cuda_cpu.h, and a
-launch runs the kernel several times, its threads and blocks taking turns in a different order each time: what it
-wrote must be the same to the bit, or there is a race.
+Arrays lie in ordinary memory, and each ends at a page that traps. RawModule compiles the .cu text
+with g++ behind cuda_cpu.h. A launch runs the kernel several times, and its threads and blocks take
+turns in a different order each time: what it writes must be the same to the bit, or there is a
+race.
 
     import cupy_cpu; sys.modules["cupy"] = cupy_cpu
 """
@@ -24,19 +25,17 @@ import numpy as np
 import ptx_cpu
 
 HEADER = Path(__file__).resolve().parent / "cuda_cpu.h"
-BUILD = Path(
-    os.environ.get(
-        "LONGHAND_CUDA_BUILD", Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"
-    )
-)
-MISSING = (
-    "Linux" if sys.platform != "linux" else "g++" if not shutil.which("g++") else None
-)  # what it does not run without
+BUILD = Path(os.environ.get("LONGHAND_CUDA_BUILD",
+                            Path(tempfile.gettempdir()) / f"longhand-cuda-{os.getuid()}"))
+MISSING = None                          # or what it does not run without
+if sys.platform != "linux":
+    MISSING = "Linux"
+elif not shutil.which("g++"):
+    MISSING = "g++"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w"]
 ORDERS = (0, 1, 2)  # of threads and blocks: ascending, descending, at random
 
-# The device's attributes under CuPy's names, which launches are held to: an H100's. Tests set
-# others.
+# The device's attributes under CuPy's names, an H100's. Launches keep to them; tests set others.
 ATTRIBUTES = {
     "MaxSharedMemoryPerBlock": 48 << 10,
     "MaxSharedMemoryPerBlockOptin": 227 << 10,
@@ -49,25 +48,22 @@ ATTRIBUTES = {
     "ComputeCapabilityMinor": 0,
 }
 
-COUNTS = {}  # with LONGHAND_PTX=counts, what each kernel's last launch did: see ptx_counts in ptx_cpu.py
+# With LONGHAND_PTX=counts: what each kernel's last launch did. See ptx_counts in ptx_cpu.h.
+COUNTS = {}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ndarray:
-    """An array "on the device": as with CuPy's, NumPy does not get at its numbers by accident,
-    only through get() and set()."""
+    """An array "on the device".
+
+    As with CuPy's, NumPy does not get at its numbers by accident, only through get() and set().
+    """
 
     def __init__(self, a, gap):
         self.a, self.gap = a, gap  # the gap: the bytes between the end of its memory and the trap
         self.shape, self.dtype, self.size, self.nbytes, self.ndim, self.flags = (
-            a.shape,
-            a.dtype,
-            a.size,
-            a.nbytes,
-            a.ndim,
-            a.flags,
-        )
+            a.shape, a.dtype, a.size, a.nbytes, a.ndim, a.flags)
 
     @property
     def data(self):
@@ -81,11 +77,8 @@ class ndarray:
 
     def __getitem__(self, key):
         found = self.a[_on_host(key)]
-        return (
-            ndarray(found, self.gap)
-            if np.shares_memory(found, self.a) or not found.size
-            else asarray(found)
-        )
+        is_view = np.shares_memory(found, self.a) or not found.size
+        return ndarray(found, self.gap) if is_view else asarray(found)
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
@@ -117,9 +110,11 @@ def _on_host(key):
 
 
 def empty(shape, dtype=np.float32):
-    """An array of ones in every bit, NaN in every float format, that begins at a multiple of 16
-    bytes, as the kernels may
-    expect, and ends before a page that traps: at it, or less than 16 bytes earlier."""
+    """An array with every bit set, which is NaN in every float format.
+
+    It begins at a multiple of 16 bytes, as the kernels may expect, and ends before a page that
+    traps: at it, or less than 16 bytes earlier.
+    """
     dtype, n = np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
     size = max(n * dtype.itemsize, 1)
     padded, pages = -(-size // 16) * 16, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -157,36 +152,30 @@ def is_available():
 
 
 class RawModule:
+    """The kernels of a .cu text."""
+
     def __init__(self, code, options=(), backend="nvrtc"):
         defines = [o for o in options if o.startswith("-D")]
         if os.environ.get("LONGHAND_PTX"):  # what a GPU is given, instead of the source
             code, names = ptx_cpu.translate(ptx_cpu.compiled(code, defines)[0])
             defines += ["-DPTX_COUNTS"] * (os.environ["LONGHAND_PTX"] == "counts")
         else:
-            seen = subprocess.run(
-                ["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"],
-                input=code,
-                capture_output=True,
-                text=True,
-            ).stdout
-            names = re.findall(
-                r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", seen
-            )
-        source = f'#include "{HEADER}"\n{code}\n' + "".join(
-            f"CUDA_CPU_KERNEL({name})\n" for name in names
-        )
-        key = hashlib.sha256(
-            "\0".join([source, HEADER.read_text(), *FLAGS, *defines]).encode()
-        ).hexdigest()[:24]
+            seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"],
+                                  input=code, capture_output=True, text=True).stdout
+            names = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(",
+                               seen)
+        exports = "".join(f"CUDA_CPU_KERNEL({name})\n" for name in names)
+        source = f'#include "{HEADER}"\n{code}\n{exports}'
+        whole = "\0".join([source, HEADER.read_text(), *FLAGS, *defines])
+        key = hashlib.sha256(whole.encode()).hexdigest()[:24]
         BUILD.mkdir(parents=True, exist_ok=True)
         path = BUILD / f"{key}.so"
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=BUILD) as folder:
                 cu, so = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
                 cu.write_text(source)
-                done = subprocess.run(
-                    ["g++", *FLAGS, *defines, "-o", so, cu], capture_output=True, text=True
-                )
+                done = subprocess.run(["g++", *FLAGS, *defines, "-o", so, cu], capture_output=True,
+                                      text=True)
                 if done.returncode:
                     raise RuntimeError(f"the kernels do not compile as C++:\n{done.stderr[:4000]}")
                 so.rename(path)
@@ -199,8 +188,10 @@ class RawModule:
 
 
 class Function:
-    """A kernel to launch with (grid, block, args), as CuPy's. Arguments are arrays, NumPy scalars,
-    or None for no array."""
+    """A kernel to launch with (grid, block, args), as CuPy's.
+
+    Arguments are arrays, NumPy scalars, or None for no array.
+    """
 
     def __init__(self, library, name):
         self.name, self.run, self.n_args = name, library[f"{name}_run"], library[f"{name}_n_args"]()
@@ -215,9 +206,8 @@ class Function:
     def max_dynamic_shared_size_bytes(self, n):
         most = ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]
         if n > most:
-            raise RuntimeError(
-                f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared memory, {most} are there"
-            )
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {n} bytes of shared "
+                               f"memory, {most} are there")
         self.asked_for = n
 
     def __call__(self, grid, block, args, shared_mem=0, stream=None):
@@ -237,9 +227,8 @@ class Function:
             elif isinstance(a, np.generic):
                 boxes.append((ctypes.c_char * a.nbytes).from_buffer_copy(a.tobytes()))
             else:
-                raise TypeError(
-                    f"{self.name}: argument {a!r} is a {type(a).__name__}; CuPy would pass a Python number as 64 bits"
-                )
+                raise TypeError(f"{self.name}: argument {a!r} is a {type(a).__name__}; CuPy would "
+                                "pass a Python number as 64 bits")
         pointers = (ctypes.c_void_p * len(boxes))(*(ctypes.addressof(b) for b in boxes))
         sizes = [(ctypes.c_uint * 3)(*(tuple(s) + (1, 1, 1))[:3]) for s in (grid, block)]
         before, first = [bytes_of(a).copy() for a in arrays], None
@@ -255,13 +244,11 @@ class Function:
                 COUNTS[self.name] = tuple(found)
             if any((a.gap != 0xFF).any() for a in arrays):
                 raise RuntimeError(
-                    f"{self.name}: access outside an array: it wrote right behind its end"
-                )
+                    f"{self.name}: access outside an array: it wrote right behind its end")
             after = [bytes_of(a).copy() for a in arrays]
             if first and any(not np.array_equal(x, y) for x, y in zip(first, after)):
-                raise RuntimeError(
-                    f"{self.name}: a race: what it writes depends on the order in which its threads run"
-                )
+                raise RuntimeError(f"{self.name}: a race: what it writes depends on the order in "
+                                   "which its threads run")
             first = after
 
     def check(self, grid, block, shared_mem):
@@ -269,20 +256,17 @@ class Function:
         if shared_mem > min(self.asked_for, ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]):
             raise RuntimeError(
                 f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, "
-                f"{self.asked_for} were asked for"
-            )
+                f"{self.asked_for} were asked for")
         most = [ATTRIBUTES[f"MaxGridDim{axis}"] for axis in "XYZ"]
         threads, fits = int(np.prod(block)), all(0 < n <= limit for n, limit in zip(grid, most))
         if not fits or threads > ATTRIBUTES["MaxThreadsPerBlock"]:
-            raise RuntimeError(
-                f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of {threads} threads on a grid of {grid}"
-            )
+            raise RuntimeError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: cannot launch blocks of "
+                               f"{threads} threads on a grid of {grid}")
 
 
 def bytes_of(a):
-    return np.ctypeslib.as_array(
-        ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)), (a.nbytes,)
-    )
+    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)),
+                                 (a.nbytes,))
 
 
 # -------------------------------------------------------------------------- matrix products, graphs
@@ -321,65 +305,32 @@ class Graph:
             launch()
 
 
-def gemmEx(
-    handle,
-    transa,
-    transb,
-    m,
-    n,
-    k,
-    alpha,
-    A,
-    Atype,
-    lda,
-    B,
-    Btype,
-    ldb,
-    beta,
-    C,
-    Ctype,
-    ldc,
-    compute,
-    algo,
-):
+def gemmEx(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype,
+           ldc, compute, algo):
     if _tape is not None:
         raise NotImplementedError(
-            "calling cuBLAS API during stream capture is currently unsupported"
-        )
+            "calling cuBLAS API during stream capture is currently unsupported")
     number = lambda p: ctypes.c_float.from_address(p)  # noqa: E731
-    cublaslt().cublaslt_cpu_gemm(
-        transa,
-        transb,
-        *map(ctypes.c_longlong, (m, n, k)),
-        number(alpha),
-        ctypes.c_void_p(A),
-        Atype,
-        ctypes.c_longlong(lda),
-        ctypes.c_void_p(B),
-        Btype,
-        ctypes.c_longlong(ldb),
-        number(beta),
-        ctypes.c_void_p(C),
-        Ctype,
-        ctypes.c_longlong(ldc),
-    )
+    cublaslt().cublaslt_cpu_gemm(transa, transb, *map(ctypes.c_longlong, (m, n, k)), number(alpha),
+                                 ctypes.c_void_p(A), Atype, ctypes.c_longlong(lda),
+                                 ctypes.c_void_p(B), Btype, ctypes.c_longlong(ldb), number(beta),
+                                 ctypes.c_void_p(C), Ctype, ctypes.c_longlong(ldc))
 
 
 @functools.lru_cache(maxsize=None)
 def cublaslt():
-    """A libcublasLt.so with the few functions that kernels/cublas.py calls, built from
-    cublaslt_cpu.cpp; loaded, it is found where
-    the real one would be."""
+    """A libcublasLt.so with the few functions that kernels/cublas.py calls.
+
+    It is built from cublaslt_cpu.cpp. Once loaded, it is found where the real one would be.
+    """
     source = HEADER.parent / "cublaslt_cpu.cpp"
     folder = BUILD / hashlib.sha256(source.read_bytes()).hexdigest()[:24]
     path = folder / "libcublasLt.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD) as made:
-            subprocess.run(
-                ["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-o", f"{made}/so", source],
-                check=True,
-            )
+            flags = ["-std=c++17", "-O2", "-fPIC", "-shared"]
+            subprocess.run(["g++", *flags, "-o", f"{made}/so", source], check=True)
             Path(f"{made}/so").rename(path)
     return ctypes.CDLL(str(path))
 
@@ -413,23 +364,12 @@ class CUDARuntimeError(RuntimeError):
 
 
 runtime = SimpleNamespace(
-    CUDARuntimeError=CUDARuntimeError,
-    getDeviceCount=lambda: 1,
+    CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1,
     memGetInfo=lambda: (4 << 30, 8 << 30),
     getDeviceProperties=lambda i: {
-        "name": b"a CPU that plays GPU",
-        "major": ATTRIBUTES["ComputeCapabilityMajor"],
-        "minor": ATTRIBUTES["ComputeCapabilityMinor"],
-        "totalGlobalMem": 8 << 30,
-    },
-)
+        "name": b"a CPU that plays GPU", "major": ATTRIBUTES["ComputeCapabilityMajor"],
+        "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": 8 << 30})
 cuda = SimpleNamespace(
-    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)),
-    Event=Event,
-    runtime=runtime,
-    alloc_pinned_memory=bytearray,
-    Stream=Stream,
-    get_current_stream=Stream,
-    cublas=SimpleNamespace(gemmEx=gemmEx),
-    device=SimpleNamespace(get_cublas_handle=_cublas_handle),
-)
+    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)), Event=Event,
+    runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream,
+    cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle))

@@ -1,11 +1,13 @@
 """ptx_cpu.py: what NVIDIA's compiler makes of a .cu file, run on a CPU.
 
-cuda_cpu.h runs the source of a kernel, but not what stands in it for a GPU alone, such as inline assembly. Here NVRTC compiles the same text for
-a GPU, and its output in PTX, the assembly language that a driver turns into machine code, becomes C++ line by line: one statement for an
-instruction, behind cuda_cpu.h as ever and ptx_cpu.h. Set LONGHAND_PTX=1 to have cupy_cpu.RawModule take this way; NVRTC is all it needs
-(pip install nvidia-cuda-nvrtc).
+cuda_cpu.h runs the source of a kernel, but not what stands in it for a GPU alone, such as inline
+assembly. Here NVRTC compiles the same text for a GPU. Its output is in PTX, the assembly language
+that a driver turns into machine code. It becomes C++ line by line, one statement for an
+instruction, behind cuda_cpu.h as ever and ptx_cpu.h. With LONGHAND_PTX=1, cupy_cpu.RawModule takes
+this way. All it needs is NVRTC (pip install nvidia-cuda-nvrtc).
 
-PTX: docs.nvidia.com/cuda/parallel-thread-execution. Only the instructions that occur are known; another is an error.
+PTX: docs.nvidia.com/cuda/parallel-thread-execution. Only the instructions that occur are known;
+another is an error.
 """
 
 import ctypes
@@ -15,49 +17,28 @@ import re
 import sys
 from pathlib import Path
 
-KINDS = {
-    "pred": "bool",
-    "b16": "uint16_t",
-    "b32": "uint32_t",
-    "b64": "uint64_t",
-    "f32": "float",
-    "f64": "double",
-}
+KINDS = {"pred": "bool", "b16": "uint16_t", "b32": "uint32_t", "b64": "uint64_t", "f32": "float",
+         "f64": "double"}
 KINDS |= {f"{k}{n}": f"{t}{n}_t" for k, t in (("u", "uint"), ("s", "int")) for n in (8, 16, 32, 64)}
 BINARY = {"add": "+", "sub": "-", "div": "/", "and": "&", "or": "|", "xor": "^"}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-UNUSUAL = {
-    "rz": None,
-    "rp": None,
-    "rm": "fma",
-    "sat": "cvt",
-    "cc": None,
-    "relu": None,
-}  # and the instruction that is known with it
-CALLS = {
-    "ex2": "exp2f",
-    "rsqrt": "rsqrtf",
-    "sqrt": "std::sqrt",
-    "abs": "std::abs",
-    "min": "minimum",
-    "max": "maximum",
-}
+OPPOSITE = {"equ": "!=", "neu": "==", "ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}     # or NaN
+SPECIAL = {"tid": "threadIdx", "ntid": "blockDim", "ctaid": "blockIdx", "nctaid": "gridDim"}
+# Parts of a name that change the numbers, and the instruction that is known with each.
+UNUSUAL = {"rz": None, "rp": None, "rm": "fma", "sat": "cvt", "cc": None, "relu": None}
+LDMATRIX = ("ldmatrix.sync.aligned.m8n8.x4.shared.b16",
+            "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16")
+CALLS = {"ex2": "exp2f", "rsqrt": "rsqrtf", "sqrt": "std::sqrt", "abs": "std::abs",
+         "min": "minimum", "max": "maximum"}
 
 
 @functools.lru_cache(maxsize=None)
 def nvrtc():
     """NVIDIA's run-time compiler: from its package, from the system, or None."""
-    packaged = [
-        path
-        for folder in sys.path
-        for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/libnvrtc.so.1[23]"))
-    ]
-    for path in (
-        *packaged,
-        "libnvrtc.so.13",
-        "libnvrtc.so.12",
-        *glob.glob("/usr/local/cuda*/lib64/libnvrtc.so.1[23]"),
-    ):
+    packaged = [path for folder in sys.path
+                for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/libnvrtc.so.1[23]"))]
+    for path in (*packaged, "libnvrtc.so.13", "libnvrtc.so.12",
+                 *glob.glob("/usr/local/cuda*/lib64/libnvrtc.so.1[23]")):
         try:
             for builtins in glob.glob(
                 str(Path(path).parent / "libnvrtc-builtins.so.*")
@@ -82,17 +63,11 @@ def compiled(code, defines=(), arch="sm_90"):
         return found.value.decode()
 
     library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
-    options = [
-        f"-arch={arch}",
-        "--std=c++17",
-        "-ftz=true",
-        "--device-as-default-execution-space",
-        *defines,
-    ]
+    options = [f"-arch={arch}", "--std=c++17", "-ftz=true", "--device-as-default-execution-space",
+               *defines]
     try:
-        if library.nvrtcCompileProgram(
-            program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options))
-        ):
+        if library.nvrtcCompileProgram(program, len(options),
+                                       (ctypes.c_char_p * len(options))(*map(str.encode, options))):
             raise RuntimeError(f"NVRTC, {' '.join(options)}:\n{text('ProgramLog')}")
         return text("PTX"), text("ProgramLog").strip()
     finally:
@@ -123,11 +98,8 @@ class Kernel:
     def cpp(self):
         arguments = ", ".join(f"{KINDS[kind]} {name}" for kind, name in self.parameters)
         local = f"    alignas(16) char local[{self.local}];\n" if self.local else ""
-        return (
-            f"void {self.name}({arguments}) {{\n{local}"
-            + "".join(f"    {line}\n" for line in [*self.registers, *self.lines])
-            + "}\n"
-        )
+        return (f"void {self.name}({arguments}) {{\n{local}"
+                + "".join(f"    {line}\n" for line in [*self.registers, *self.lines]) + "}\n")
 
     def line(self, line):
         if re.fullmatch(r"(\.pragma|\.shared) .*;|[{}]|", line):
@@ -138,23 +110,22 @@ class Kernel:
             names = ", ".join(f"{register(m[2])}{i}{{}}" for i in range(int(m[3])))
             self.registers.append(f"{KINDS[m[1]]} {names};")
         elif m := re.fullmatch(r"\.reg \.(\w+)\s+([%\w, ]+);", line):
-            self.registers.append(
-                f"{KINDS[m[1]]} {', '.join(register(r.strip()) + '{}' for r in m[2].split(','))};"
-            )
+            names = ", ".join(register(name) + "{}" for name in m[2].split(","))
+            self.registers.append(f"{KINDS[m[1]]} {names};")
         elif m := re.fullmatch(r"\.local \.align \d+ \.b8\s+(\w+)\[(\d+)\];", line):
             self.local = int(m[2])
         elif m := re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*?);", line):
             statement = self.instruction(m[3].split("."), split(m[4]))
-            self.lines.append(
-                "STEP " + (f"if ({m[1]}{register(m[2])}) {{ {statement} }}" if m[2] else statement)
-            )
+            if m[2]:
+                statement = f"if ({m[1]}{register(m[2])}) {{ {statement} }}"
+            self.lines.append(f"STEP {statement}")
         else:
             raise NotImplementedError(f"{self.name}: {line}")
 
     def value(self, operand, kind):
         """An operand, read as a kind."""
         if m := re.fullmatch(r"%(n?tid|n?ctaid)\.([xyz])", operand):
-            return f"({KINDS[kind]}){dict(tid='threadIdx', ntid='blockDim', ctaid='blockIdx', nctaid='gridDim')[m[1]]}.{m[2]}"
+            return f"({KINDS[kind]}){SPECIAL[m[1]]}.{m[2]}"
         if operand.startswith("%"):
             return f"as<{KINDS[kind]}>({register(operand)})"
         if m := re.fullmatch(r"0[fF](\w{8})", operand):
@@ -173,18 +144,19 @@ class Kernel:
 
     def address(self, operand, space):
         at = re.fullmatch(r"\[([^+\]]+)(?:\+(-?\d+))?\]", operand)
-        base = self.value(
-            at[1].strip(), "u32" if space == "shared" and re.match(r"%r\d", at[1]) else "u64"
-        )
+        is_short = space == "shared" and re.match(r"%r\d", at[1])
+        base = self.value(at[1].strip(), "u32" if is_short else "u64")
         whole = f"({base} + {int(at[2] or 0)})"
         return f"shared_at({whole})" if space == "shared" else f"(char *){whole}"
 
     def touch(self, space, address, n_bytes):
-        return (
-            f"TOUCH({len(self.lines)}, {space}, {address}, {n_bytes}) "
-            if space in ("global", "shared")
-            else ""
-        )
+        if space not in ("global", "shared"):
+            return ""
+        return f"TOUCH({len(self.lines)}, {space}, {address}, {n_bytes}) "
+
+    def values(self, group, kind):
+        """The operands of a group, as the contents of an array in C++."""
+        return "{" + ", ".join(self.value(name, kind) for name in group) + "}"
 
     def instruction(self, parts, x):
         op, kind = parts[0], parts[-1]
@@ -204,28 +176,23 @@ class Kernel:
         if op in ("ld", "st"):
             space, load = parts[1], op == "ld"
             at, group = self.address(x[load], space), members(x[1 - load])
-            body = (
-                put_each(group, "at")
-                if load
-                else " ".join(
-                    f"at[{i}] = {self.value(name, kind)};" for i, name in enumerate(group)
-                )
-            )
-            if (
-                load and len(group) > 1
-            ):  # all before the first is written, which may be what the address was made of
-                body = f"{type_} all[{len(group)}]; memcpy(all, at, sizeof all); " + put_each(
-                    group, "all"
-                )
-            return (
-                self.touch(space, at, f"{len(group)} * sizeof({type_})")
-                + f"{{ {type_} *at = ({type_} *){at}; {body} }}"
-            )
+            if not load:
+                stores = [f"at[{i}] = {self.value(name, kind)};" for i, name in enumerate(group)]
+                body = " ".join(stores)
+            elif len(group) == 1:
+                body = put_each(group, "at")
+            else:               # all are read before one is written that the address may be made of
+                body = f"{type_} all[{len(group)}]; memcpy(all, at, sizeof all); "
+                body += put_each(group, "all")
+            return (self.touch(space, at, f"{len(group)} * sizeof({type_})")
+                    + f"{{ {type_} *at = ({type_} *){at}; {body} }}")
         if op == "mov" and "{" in x[0] + x[1]:  # halves of one, the lower first
-            half, group = {"b32": "uint16_t", "b64": "uint32_t"}[kind], members(x["{" in x[1]])
+            half, group = {"b32": "b16", "b64": "b32"}[kind], members(x["{" in x[1]])
             if "{" in x[1]:
-                return f"{{ {half} both[2] = {{{', '.join(self.value(name, 'b' + str(int(kind[1:]) // 2)) for name in group)}}}; {type_} m; memcpy(&m, both, sizeof m); {put('m')} }}"
-            return f"{{ {half} both[2]; {type_} m = {v(1)}; memcpy(both, &m, sizeof m); {put_each(group, 'both')} }}"
+                return (f"{{ {KINDS[half]} both[2] = {self.values(group, half)}; {type_} m; "
+                        f"memcpy(&m, both, sizeof m); {put('m')} }}")
+            return (f"{{ {KINDS[half]} both[2]; {type_} m = {v(1)}; memcpy(both, &m, sizeof m); "
+                    f"{put_each(group, 'both')} }}")
         if op == "mov":
             return put(v(1))
         if op == "fma":
@@ -240,9 +207,9 @@ class Kernel:
         if op in ("shl", "shr"):
             bits = int(re.search(r"\d+", kind)[0])
             beyond = f"({v(1)} < 0 ? -1 : 0)" if kind[0] == "s" else "0"
-            return put(
-                f"({type_})({v(2, 'u32')} < {bits} ? ({type_})({v(1)} {'<<' if op == 'shl' else '>>'} {v(2, 'u32')}) : ({type_}){beyond})"
-            )
+            shift, n = {"shl": "<<", "shr": ">>"}[op], v(2, "u32")
+            return put(f"({type_})({n} < {bits} ? ({type_})({v(1)} {shift} {n}) : "
+                       f"({type_}){beyond})")
         if op in CALLS:
             return put(f"{CALLS[op]}({', '.join(v(i) for i in range(1, len(x)))})")
         if op == "rcp":
@@ -252,16 +219,13 @@ class Kernel:
         if op == "not":
             return put(f"!{v(1)}" if kind == "pred" else f"({type_})~{v(1)}")
         if op == "bfi":
-            return put(
-                f"(({v(1)} & ((1u << {v(4, 'u32')}) - 1)) << {v(3, 'u32')}) | ({v(2)} & ~(((1u << {v(4, 'u32')}) - 1) << {v(3, 'u32')}))"
-            )
+            mask, at = f"((1u << {v(4, 'u32')}) - 1)", v(3, "u32")
+            return put(f"(({v(1)} & {mask}) << {at}) | ({v(2)} & ~({mask} << {at}))")
         if op == "setp":
             compare = parts[1]
             if compare in COMPARE:
                 return put(f"{v(1)} {COMPARE[compare]} {v(2)}")
-            return put(
-                f"!({v(1)} {COMPARE[dict(equ='ne', neu='eq', ltu='ge', leu='gt', gtu='le', geu='lt')[compare]]} {v(2)})"
-            )  # or one is NaN
+            return put(f"!({v(1)} {OPPOSITE[compare]} {v(2)})")
         if op == "selp":
             return put(f"{register(x[3])} ? {v(1)} : {v(2)}")
         if op == "cvta":
@@ -291,21 +255,14 @@ class Kernel:
             return put(f"{how}({v(4, 'u32')}, {v(1, 'b32')}, {v(2, 'u32')})")
         if op == "mma" and parts[3:] == ["m16n8k16", "row", "col", "f32", "bf16", "bf16", "f32"]:
             d, a, b, c = map(members, x)
-
-            def array(declared, group, of):
-                return f"{declared} = {{{', '.join(self.value(name, of) for name in group)}}};"
-
-            return f"{{ {array('float c[4]', c, 'f32')} {array('uint32_t a[4]', a, 'b32')} {array('uint32_t b[2]', b, 'b32')} mma_bf16(c, a, b); {put_each(d, 'c')} }}"
-        if op == "ldmatrix" and parts[1:] in (
-            s.split(".")
-            for s in ("sync.aligned.m8n8.x4.shared.b16", "sync.aligned.m8n8.x4.trans.shared.b16")
-        ):
+            return (f"{{ float c[4] = {self.values(c, 'f32')}; uint32_t a[4] = "
+                    f"{self.values(a, 'b32')}, b[2] = {self.values(b, 'b32')}; "
+                    f"mma_bf16(c, a, b); {put_each(d, 'c')} }}")
+        if ".".join(parts) in LDMATRIX:
             how = "ldmatrix_x4_trans" if "trans" in parts else "ldmatrix_x4"
             at = self.address(x[1], "shared")
-            return (
-                self.touch("shared", at, 16)
-                + f"{{ uint32_t r[4]; {how}(r, {at}); {put_each(members(x[0]), 'r')} }}"
-            )
+            return (self.touch("shared", at, 16)
+                    + f"{{ uint32_t r[4]; {how}(r, {at}); {put_each(members(x[0]), 'r')} }}")
         if op == "cp" and parts[1] == "async":
             if parts[2] == "commit_group":
                 return "cp_async_commit();"
@@ -313,7 +270,9 @@ class Kernel:
                 return f"cp_async_wait<{int(x[0])}>();"
             if parts[2:] in (["cg", "shared", "global"], ["ca", "shared", "global"]):
                 to, of, n = self.address(x[0], "shared"), self.address(x[1], "global"), int(x[2])
-                return f"{self.touch('shared', to, n)}if ({v(3, 'u32')}) {{ {self.touch('global', of, n)}}} cp_async_{n}({to}, {of}, {v(3, 'u32')});"
+                n_read = v(3, "u32")
+                return (f"{self.touch('shared', to, n)}if ({n_read}) "
+                        f"{{ {self.touch('global', of, n)}}} cp_async_{n}({to}, {of}, {n_read});")
         raise NotImplementedError(".".join(parts))
 
 
@@ -338,16 +297,10 @@ def translate(ptx):
     kernels = []
     for m in re.finditer(r"\.entry (\w+)\((.*?)\)([^{]*)\{(.*?)\n\}", ptx, re.S):
         parameters = re.findall(r"\.param \.(\w+)\s+(?:\.ptr[ .\w]*\s+)?(\w+)", m[2])
-        body = [
-            line.strip()
-            for line in re.sub(r";[ \t]*(?=\S)", ";\n", m[4].replace("\t", " ")).split("\n")
-        ]
-        kernels.append(
-            Kernel(m[1], parameters, [re.sub(r"\s+", " ", line) for line in body], shared)
-        )
-    head = (
-        Path(__file__).with_name("ptx_cpu.h").read_text()
-    )  # not included: who keeps what was compiled goes by the text
-    return f"#define SHARED_BYTES {used}\n{head}" + "".join(k.cpp() for k in kernels), [
-        k.name for k in kernels
-    ]
+        lines = re.sub(r";[ \t]*(?=\S)", ";\n", m[4].replace("\t", " ")).split("\n")
+        lines = [re.sub(r"\s+", " ", line.strip()) for line in lines]
+        kernels.append(Kernel(m[1], parameters, lines, shared))
+    # The header's text stands in the source, for what was compiled is kept under a digest of it.
+    head = Path(__file__).with_name("ptx_cpu.h").read_text()
+    source = f"#define SHARED_BYTES {used}\n{head}" + "".join(k.cpp() for k in kernels)
+    return source, [k.name for k in kernels]

@@ -20,7 +20,6 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -42,23 +41,15 @@ def copy_run(source, run):
     shutil.copytree(source / "sft", run / "sft", ignore=shutil.ignore_patterns("trainer*", "log*"))
     tasks = chats.tasks(source / "tasks" / "wheel_train.jsonl")
     small_files(run, tasks)
-    return tasks[: PROMPTS * STEPS]
+    return tasks[:PROMPTS * STEPS]
 
 
 def small_files(run, tasks):
-    chat = [
-        {
-            "messages": [
-                {"role": "user", "content": "Hello."},
-                {"role": "assistant", "content": "Hello!"},
-            ]
-        }
-    ]
-    for name, rows in (
-        ("tasks/wheel_train", tasks),
-        ("tasks/wheel_test", tasks[:1]),
-        ("chat/train", chat),
-    ):
+    """The tasks, and one conversation."""
+    chat = [{"messages": [{"role": "user", "content": "Hello."},
+                          {"role": "assistant", "content": "Hello!"}]}]
+    for name, rows in (("tasks/wheel_train", tasks), ("tasks/wheel_test", tasks[:1]),
+                       ("chat/train", chat)):
         toyweb.write_jsonl(run / f"{name}.jsonl", rows)
 
 
@@ -69,101 +60,72 @@ def make_run(run):
     cfg = gpt.Config(tok.n_vocab, 256, 128, 3, 4)
     gpt.save(run / "sft", gpt.init(cfg, 0), cfg)
     tok.save(run / "sft" / "tokenizer.json")
-    tasks = [
-        {
-            "question": toyworld.wheel_question(toyworld.throws(toyworld.stream(0, "t", i))),
-            "answer": "one",
-        }
-        for i in range(PROMPTS * STEPS)
-    ]
+    tasks = []
+    for i in range(PROMPTS * STEPS):
+        thrown = toyworld.throws(toyworld.stream(0, "t", i))
+        tasks.append({"question": toyworld.wheel_question(thrown), "answer": "one"})
     small_files(run, tasks)
     return tasks
 
 
+def log_of(folder):
+    """The rows of a stage's log."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def ours(run):
-    recipe = dataclasses.replace(
-        options.RL,
-        steps=STEPS,
-        prompts=PROMPTS,
-        group=GROUP,
-        max_tokens=LONGEST,
-        batch=1,
-        save_every=100,
-    )
-    align.rl(
-        run, recipe, "random"
-    )  # by lot: of no group all rewards are equal, so nothing is left out
-    log = [json.loads(line) for line in (run / "rl_random" / "log.jsonl").read_text().splitlines()]
+    """(seconds of each step, mean length of a reply)."""
+    recipe = dataclasses.replace(options.RL, steps=STEPS, prompts=PROMPTS, group=GROUP,
+                                 max_tokens=LONGEST, batch=1, save_every=100)
+    # Rewards by lot: in no group are all of them equal, so no group is left out.
+    align.rl(run, recipe, "random")
+    log = log_of(run / "rl_random")
     return [x["dt_s"] for x in log], sum(x["length"] for x in log) / len(log)
 
 
 def theirs(run, tasks):
+    """The same of TRL."""
     import transformers
     import datasets
     import torch
     import trl
 
     torch.set_num_threads(2)
-    tok = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(run / "sft" / "tokenizer.json"),
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-    )
+    tok = transformers.PreTrainedTokenizerFast(tokenizer_file=str(run / "sft" / "tokenizer.json"),
+                                               pad_token="<|endoftext|>", eos_token="<|im_end|>")
     model = transformers.GPT2LMHeadModel.from_pretrained(
-        run / "sft", attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0
-    )
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
-        tok.eos_token_id,
-        tok.pad_token_id,
-    )
-    ours = bpe.Tokenizer.load(run / "sft" / "tokenizer.json")
-    prompts = [
-        ours.decode(sample.render_prompt([{"role": "user", "content": t["question"]}], ours))
-        for t in tasks
-    ]
-    lengths = []
+        run / "sft", attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    model.generation_config.eos_token_id = tok.eos_token_id
+    model.generation_config.pad_token_id = tok.pad_token_id
+    ours, rows, lengths = bpe.Tokenizer.load(run / "sft" / "tokenizer.json"), [], []
+    for task in tasks:
+        prompt = sample.render_prompt([{"role": "user", "content": task["question"]}], ours)
+        rows.append({"prompt": ours.decode(prompt)})
 
     def reward(completion_ids, **_):
         lengths.extend(map(len, completion_ids))
         return [float(i % 2) for i in range(len(completion_ids))]
 
-    args = trl.GRPOConfig(
-        output_dir=str(run / "trl"),
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        per_device_train_batch_size=PROMPTS * GROUP,
-        num_generations=GROUP,
-        max_completion_length=LONGEST,
-        max_steps=STEPS,
-        learning_rate=1e-4,
-        temperature=1.0,
-        save_strategy="no",
-        logging_steps=1000,
-        beta=0.0,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-    )
-    trainer = trl.GRPOTrainer(
-        model=model,
-        reward_funcs=[reward],
-        args=args,
-        processing_class=tok,
-        train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in prompts]),
-    )
+    args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=True, bf16=False,
+                          per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP,
+                          max_completion_length=LONGEST, max_steps=STEPS, learning_rate=1e-4,
+                          temperature=1.0, save_strategy="no", logging_steps=1000, beta=0.0,
+                          gradient_checkpointing=False, disable_tqdm=True)
+    trainer = trl.GRPOTrainer(model=model, reward_funcs=[reward], args=args, processing_class=tok,
+                              train_dataset=datasets.Dataset.from_list(rows))
     started = time.perf_counter()
     trainer.train()
-    # generation comes before the step begins, so the whole is divided by the steps
+    # Generation comes before a step begins, so the whole is divided by the steps.
     return [(time.perf_counter() - started) / STEPS] * STEPS, sum(lengths) / len(lengths)
 
 
 def compare(what, run, tasks):
+    """Print the median step of both sides."""
     n = sum(p.size for p in gpt.load(run / "sft")[0].values())
     found = {"longhand": ours(run), "TRL": theirs(run, tasks)}
-    print(
-        f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, "
-        f"{n:,} parameters, 2 cores, {what}"
-    )
+    print(f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, "
+          f"{n:,} parameters, 2 cores, {what}")
     for name, (seconds, length) in found.items():
         print(f"  {name:10} {statistics.median(seconds):6.2f} s, replies of {length:.1f} tokens")
     ratio = statistics.median(found["TRL"][0]) / statistics.median(found["longhand"][0])
@@ -171,41 +133,31 @@ def compare(what, run, tasks):
 
 
 def fine_tuning(source, run):
-    """Tokens a second of SFT, those of padding not counted, beside train.py's on the same model; in
-    turns, for the machine has moods."""
-    seen = {"sft": [], "base": []}
+    """Print tokens a second of SFT, padding not counted, beside train.py's on the same model.
+
+    In turns, for the machine has moods.
+    """
+    speeds, left_out = {"sft": [], "base": []}, shutil.ignore_patterns("trainer*", "log*")
     for turn in range(3):
         here = run / str(turn)
         for part in ("tokens", "base", "chat"):
-            shutil.copytree(
-                source / part, here / part, ignore=shutil.ignore_patterns("trainer*", "log*")
-            )
+            shutil.copytree(source / part, here / part, ignore=left_out)
         align.sft(here, dataclasses.replace(options.SFT, steps=40, save_every=40))
         shutil.rmtree(here / "base")
         shutil.copy(source / "tokenizer.json", here)
         train.main(["--run", str(here), "--steps", "40"])
-        for stage, speeds in seen.items():
-            speeds += [
-                x["tokens"] / x["dt_s"] if stage == "sft" else x["tokens_per_s"]
-                for x in map(json.loads, (here / stage / "log.jsonl").read_text().splitlines())
-            ]
-    ours, theirs = (statistics.median(seen[stage]) for stage in ("sft", "base"))
-    print(
-        f"\nfine-tuning the run's base model: {ours:,.0f} tokens/s; train.py on the same model "
-        f"{theirs:,.0f}; ratio {ours / theirs:.2f}",
-        flush=True,
-    )
+        speeds["sft"] += [x["tokens"] / x["dt_s"] for x in log_of(here / "sft")]
+        speeds["base"] += [x["tokens_per_s"] for x in log_of(here / "base")]
+    sft, base = (statistics.median(seen) for seen in speeds.values())
+    print(f"\nfine-tuning the run's base model: {sft:,.0f} tokens/s; train.py on the same model "
+          f"{base:,.0f}; ratio {sft / base:.2f}", flush=True)
 
 
 def main():
+    """Measure what the run allows, and the untrained model."""
     p = argparse.ArgumentParser(description="Time a step of RL beside TRL's.")
-    p.add_argument(
-        "run",
-        nargs="?",
-        type=Path,
-        default=ROOT / "out" / "demo",
-        help="run folder (default: out/demo)",
-    )
+    p.add_argument("run", nargs="?", type=Path, default=ROOT / "out" / "demo",
+                   help="run folder (default: out/demo)")
     source = p.parse_args().run
     for what in ("the run's own model and tasks", "an untrained model"):
         with tempfile.TemporaryDirectory() as folder:

@@ -2,8 +2,8 @@
 
     python tests/peers/first_token.py [RUN [r50k_base.tiktoken]]
 
-Measures the run's chat and completion, and completion by an untrained model of GPT-2's smallest size.
-With GPT-2's vocabulary the last one takes longer to begin.
+Measures the run's chat and completion, and completion by an untrained model of GPT-2's smallest
+size. With GPT-2's vocabulary the last one takes longer to begin.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import bpe
@@ -22,37 +22,38 @@ import gpt
 TEXT = "Once upon a time"
 
 
-def seconds(args, after):
-    """From the command to the first byte behind after."""
-    times = []
+def show(what, after, *options):
+    """Print the median time, of five, from the command to the first byte behind `after`."""
+    words, times = [sys.executable, "-u", str(ROOT / "sample.py"), *map(str, options)], []
     for _ in range(5):
-        began, said = time.perf_counter(), b""
-        process = subprocess.Popen([sys.executable, "-u", str(ROOT / "sample.py"), *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        beginning, said = time.perf_counter(), b""
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         while after not in said[:-1]:
             byte = process.stdout.read(1)
             if not byte:
-                raise RuntimeError(f"sample.py {' '.join(args)} ended: {said[-200:]!r}")
+                raise RuntimeError(f"{' '.join(words[2:])} ended: {said[-200:]!r}")
             said += byte
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - beginning)
         process.kill()
         process.wait()
-    return f"{sorted(times)[2]:.2f} s ({min(times):.2f} to {max(times):.2f})"
+    print(f"{what}: {sorted(times)[2]:.2f} s ({min(times):.2f} to {max(times):.2f})", flush=True)
 
 
 def main():
+    """Print the three times."""
     p = argparse.ArgumentParser(description="Time the first token of chat and completion.")
-    p.add_argument("run", nargs="?", default=str(ROOT / "out" / "demo"),
+    p.add_argument("run", nargs="?", type=Path, default=ROOT / "out" / "demo",
                    help="run folder (default: out/demo)")
     p.add_argument("vocabulary", nargs="?", help="for the large model (default: the run's)")
     args = p.parse_args()
-    run = args.run
-    print("chat:", seconds(["chat", "--run", run, "--ask", "Who are you?"], b"longhand> "))
-    print("completion:", seconds(["--run", run, TEXT], TEXT.encode()))
+    show("chat", b"longhand> ", "chat", "--run", args.run, "--ask", "Who are you?")
+    show("completion", TEXT.encode(), "--run", args.run, TEXT)
     with tempfile.TemporaryDirectory() as folder:
-        cfg = gpt.Config(50257, 1024, 768, 12, 12)
+        cfg = gpt.PRESETS["gpt2"]
         gpt.save(folder, gpt.init(cfg, 0), cfg)
-        bpe.Tokenizer.load(args.vocabulary or Path(run) / "tokenizer.json").save(Path(folder) / "tokenizer.json")
-        print("completion, the 124M shape:", seconds(["--model", folder, TEXT], TEXT.encode()))
+        tokenizer = bpe.Tokenizer.load(args.vocabulary or args.run / "tokenizer.json")
+        tokenizer.save(Path(folder) / "tokenizer.json")
+        show("completion, the 124M shape", TEXT.encode(), "--model", folder, TEXT)
 
 
 if __name__ == "__main__":

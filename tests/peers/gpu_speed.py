@@ -1,10 +1,10 @@
 """gpu_speed.py: kernels/ and model/device.py on a GPU beside PyTorch on the same GPU, in one run.
-make gpu prints this last.
 
-    python tests/peers/gpu_speed.py --out out/gpu.txt
+    python tests/peers/gpu_speed.py --out out/gpu.txt       `make gpu` runs this last
 
-A floor is what the operation would take at the copy bandwidth, or for products at the matrix rate, both measured here.
-Every time is the median over rounds of back-to-back launches between two events. A part that fails says so and the others go on.
+A floor is what the operation would take at the copy bandwidth, or, for products, at the rate of
+matrix products; both are measured here. Every time is the median over rounds of back-to-back
+launches between two events. A part that fails says so, and the others go on.
 """
 
 import argparse
@@ -17,26 +17,32 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "peers")]
 
-from model import cores  # noqa: F401, E402        before numpy
-import cupy as cp  # noqa: E402
-from model import device  # noqa: E402
-from model import planning  # noqa: E402
+from model import device, planning  # noqa: E402  before numpy
+import golden  # noqa: E402
 import gpt  # noqa: E402
 import kernels  # noqa: E402
 import numpy as np  # noqa: E402
-import same_losses  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from gpt_speed import TINY  # noqa: E402
-import torch_gpt  # noqa: E402
+from run import command  # noqa: E402
 import train  # noqa: E402
 
-B, T, CFG = 32, 1024, gpt.Config(50257, 1024, 768, 12, 12)  # sizes of the kernel table: 124M
-BATCHES = (16, 32, 64, 128)  # micro-batches tried for the training step
+try:
+    import cupy as cp
+    import same_losses
+    import torch
+    import torch.nn.functional as F
+    import torch_gpt
+    from gpt_speed import TINY
+    MISSING = None
+except ImportError as error:        # --help needs none of them
+    MISSING = error.name
+
+B, T, CFG = 32, 1024, gpt.Config(50257, 1024, 768, 12, 12)      # of the kernel table: GPT-2, 124M
+BATCHES = (16, 32, 64, 128)         # micro-batches tried for the training step
 WHERE = "cuda"
-lines = []
+lines = []                          # all that was said, for the file
+peak = {"bandwidth": 0.0, "matrix": 0.0}        # bytes and operations a second, measured
 
 
 def say(text=""):
@@ -60,398 +66,312 @@ def time_of(work, rounds=7, times=10):
     return statistics.median(found)
 
 
+def median_s(step, n, warming_up):
+    """Seconds of a step that waits for the GPU: the median of n, without the first ones."""
+    times = []
+    for _ in range(n):
+        beginning = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - beginning)
+    return statistics.median(times[warming_up:])
+
+
 def forget():
+    """Give the memory of both libraries back."""
     gc.collect()
     cp.get_default_memory_pool().free_all_blocks()
     torch.cuda.empty_cache()
 
 
-def here(*shape, dtype=torch.bfloat16):
-    """(CuPy array, PyTorch tensor) of the same random numbers in the same memory."""
-    t = torch.randn(*shape, device=WHERE, dtype=dtype)
+def as_cupy(t):
+    """A PyTorch tensor as a CuPy array; bfloat16 as its bits."""
+    if t.dtype == torch.bfloat16:
+        return cp.asarray(t.view(torch.int16)).view(np.uint16)
+    return cp.asarray(t)
+
+
+def both(*shape):
+    """(CuPy array, PyTorch tensor) of the same random bfloat16 numbers in the same memory."""
+    t = torch.randn(*shape, device=WHERE, dtype=torch.bfloat16)
     return as_cupy(t), t
 
 
-def as_cupy(t):
-    return (
-        cp.asarray(t.view(torch.int16)).view(np.uint16)
-        if t.dtype == torch.bfloat16
-        else cp.asarray(t)
-    )
+def floats(*shape):
+    """A CuPy array of zeros in float32."""
+    return cp.zeros(shape, np.float32)
 
 
-def peaks():
+def measure_peaks():
+    """The rates that floors are reckoned with."""
     a = torch.empty(1 << 29, dtype=torch.uint8, device=WHERE)
     b = torch.empty_like(a)
-    bandwidth = 2 * a.numel() / time_of(lambda: b.copy_(a))
-    (x, tx), (w, tw), (y, _) = here(8192, 8192), here(8192, 8192), here(8192, 8192)
-    ours, theirs = (
-        2 * 8192**3 / time_of(f) for f in (lambda: kernels.matmul(x, w, y), lambda: tx @ tw)
-    )
-    say(
-        f"copy {bandwidth / 1e12:.2f} TB/s; bf16 products of 8192: {ours / 1e12:.0f} TFLOP/s through kernels.matmul, {theirs / 1e12:.0f} through PyTorch"
-    )
-    return bandwidth, max(ours, theirs)
+    peak["bandwidth"] = 2 * a.numel() / time_of(lambda: b.copy_(a))
+    (x, tx), (w, tw), (y, _) = both(8192, 8192), both(8192, 8192), both(8192, 8192)
+    ours = 2 * 8192**3 / time_of(lambda: kernels.matmul(x, w, y))
+    theirs = 2 * 8192**3 / time_of(lambda: tx @ tw)
+    peak["matrix"] = max(ours, theirs)
+    say(f"copy {peak['bandwidth'] / 1e12:.2f} TB/s; bf16 products of 8192: {ours / 1e12:.0f} "
+        f"TFLOP/s through kernels.matmul, {theirs / 1e12:.0f} through PyTorch")
 
 
-def kernel_table(bandwidth, matrix):
-    """Each operation at the sizes of a 124M step of B x T tokens, in bfloat16."""
-    N, C, V, NH = B * T, CFG.n_embd, device.Layout(CFG).shapes["wte.weight"][0], CFG.n_head
-    HS, M = C // NH, 2 * B * T * C  # M: bytes of one (N,C) array
-    (x, tx), (plus, tplus), (w, tw), (bias, tb), (y, ty), (n, _) = (
-        here(*s) for s in ((N, C), (N, C), (C,), (C,), (N, C), (N, C))
-    )
-    rstd, dw, db = (
-        cp.empty((N, 1), np.float32),
-        cp.empty((C,), np.float32),
-        cp.empty((C,), np.float32),
-    )
-    fused_norm = torch.compile(lambda a, p: (a + p, F.layer_norm(a + p, (C,), tw, tb)))
+# --------------------------------------------------------------------------------- the kernel table
 
-    def row(name, ours, theirs, bytes_=0, flops=0):
-        floor = bytes_ / bandwidth + flops / matrix
-        try:
-            mine, other = time_of(ours), time_of(theirs) if theirs else float("nan")
-            say(
-                f"{name:28} {1e6 * mine:9.1f} {1e6 * floor:9.1f} {floor / mine:7.0%} {1e6 * other:9.1f} {other / mine:7.2f}"
-            )
-        except Exception as e:
-            say(f"{name:28} failed: {e}")
 
-    say(
-        f"\n{f'B {B}, T {T}, C {C}, bf16; us':28} {'ours':>9} {'floor':>9} {'of it':>7} {'PyTorch':>9} {'ratio':>7}"
-    )
-    row(
-        "layernorm + residual",
+def row(name, ours, theirs, bytes_=0, flops=0):
+    """Print a line of the table. theirs: several, by name, if PyTorch has several ways."""
+    floor = bytes_ / peak["bandwidth"] + flops / peak["matrix"]
+    theirs = theirs if isinstance(theirs, dict) else {"": theirs}
+    try:
+        mine, shown = time_of(ours), []
+        for way, work in theirs.items():
+            other = time_of(work)
+            shown.append(f"{1e6 * other:9.1f} {other / mine:7.2f} {way}".rstrip())
+        say(f"{name:28} {1e6 * mine:9.1f} {1e6 * floor:9.1f} {floor / mine:7.0%} "
+            f"{'  '.join(shown)}")
+    except Exception as error:
+        say(f"{name:28} failed: {error}")
+
+
+def norms():
+    """LayerNorm, with the sum that goes into it."""
+    N, C = B * T, CFG.n_embd
+    M = 2 * N * C                                           # bytes of one (N,C) array
+    (x, tx), (plus, tplus), (y, ty), (n, _) = both(N, C), both(N, C), both(N, C), both(N, C)
+    (w, tw), (bias, tb) = both(C), both(C)
+    rstd, dw, db = floats(N, 1), floats(C), floats(C)
+    fused = torch.compile(lambda a, p: (a + p, F.layer_norm(a + p, (C,), tw, tb)))
+    row("layernorm + residual",
         lambda: kernels.layernorm_forward(x, w, bias, out=(y, n, rstd), plus=plus),
-        lambda: fused_norm(tx, tplus),
-        5 * M,
-    )
-    leaf = tx.detach().clone().requires_grad_()
-    params = [tw.detach().clone().requires_grad_(), tb.detach().clone().requires_grad_()]
-    out = F.layer_norm(leaf, (C,), *params)
-    row(
-        "layernorm backward",
+        lambda: fused(tx, tplus), 5 * M)
+    leaves = [t.detach().clone().requires_grad_() for t in (tx, tw, tb)]
+    out = F.layer_norm(leaves[0], (C,), *leaves[1:])
+    row("layernorm backward",
         lambda: kernels.layernorm_backward(y, (n, rstd, w), plus, (x, dw, db)),
-        lambda: torch.autograd.grad(out, [leaf, *params], ty, retain_graph=True),
-        4 * M,
-    )
-    del leaf, params, out
-    (h, th), (u, tu) = here(N, 4 * C), here(N, 4 * C)
-    row(
-        "gelu",
-        lambda: kernels.gelu_forward(h, (u, h)),
-        lambda: F.gelu(th, approximate="tanh"),
-        8 * M,
-    )
-    row(
-        "gelu backward",
-        lambda: kernels.gelu_backward(u, h, h),
-        lambda: torch.ops.aten.gelu_backward(tu, th, approximate="tanh"),
-        12 * M,
-    )
-    row(
-        "bias of 4C", lambda: kernels.bias_forward(h, as_cupy(tu[0])), lambda: th.add_(tu[0]), 8 * M
-    )
-    big = cp.empty((4 * C,), np.float32)
-    row("bias backward of 4C", lambda: kernels.bias_backward(h, big), lambda: th.sum(0), 4 * M)
+        lambda: torch.autograd.grad(out, leaves, ty, retain_graph=True), 4 * M)
 
-    wte, twte = here(V, C)
-    wpe, twpe = here(T, C)
+
+def mlp():
+    """GELU and the bias, four times as wide."""
+    N, C = B * T, CFG.n_embd
+    M = 2 * N * C
+    (h, th), (u, tu), db = both(N, 4 * C), both(N, 4 * C), floats(4 * C)
+    row("gelu", lambda: kernels.gelu_forward(h, (u, h)),
+        lambda: F.gelu(th, approximate="tanh"), 8 * M)
+    row("gelu backward", lambda: kernels.gelu_backward(u, h, h),
+        lambda: torch.ops.aten.gelu_backward(tu, th, approximate="tanh"), 12 * M)
+    row("bias of 4C", lambda: kernels.bias_forward(h, as_cupy(tu[0])),
+        lambda: th.add_(tu[0]), 8 * M)
+    row("bias backward of 4C", lambda: kernels.bias_backward(h, db), lambda: th.sum(0), 4 * M)
+
+
+def embeddings():
+    """Tokens and positions, in both directions."""
+    N, C, V = B * T, CFG.n_embd, device.Layout(CFG).shapes["wte.weight"][0]
+    M = 2 * N * C
+    (x, tx), (wte, twte), (wpe, twpe) = both(N, C), both(V, C), both(T, C)
     tokens = np.random.default_rng(0).zipf(1.2, N) % CFG.vocab_size
-    t_tokens, positions = torch.as_tensor(tokens, device=WHERE), torch.arange(N, device=WHERE) % T
-    c_tokens, c_positions = (
-        cp.asarray(tokens.astype(np.int32)),
-        cp.asarray((np.arange(N) % T).astype(np.int32)),
-    )
-    row(
-        "embedding",
+    t_tokens, t_positions = torch.as_tensor(tokens, device=WHERE), torch.arange(N, device=WHERE) % T
+    c_tokens = cp.asarray(tokens.astype(np.int32))
+    c_positions = cp.asarray((np.arange(N) % T).astype(np.int32))
+    look_ups = tuple(map(cp.asarray, kernels.look_ups(tokens)))
+    dwte, dwpe = floats(V, C), floats(T, C)
+    row("embedding",
         lambda: kernels.embedding_forward(c_tokens, c_positions, wte, wpe, out=x),
-        lambda: twte[t_tokens] + twpe[positions],
-        2 * M,
-    )
-    look_ups, dwte, dwpe = (
-        tuple(map(cp.asarray, kernels.look_ups(tokens))),
-        cp.zeros((V, C), np.float32),
-        cp.zeros((T, C), np.float32),
-    )
-    row(
-        "embedding backward",
-        lambda: kernels.embedding_backward(x, look_ups, dwte),
-        lambda: torch.ops.aten.embedding_dense_backward(tx, t_tokens, V, -1, False),
-        M,
-    )
-    row(
-        "position backward",
-        lambda: kernels.position_backward(x, B, dwpe),
-        lambda: tx.view(B, T, C).sum(0),
-        M,
-    )
-    del wte, twte, dwte, h, th, u, tu
-    forget()
+        lambda: twte[t_tokens] + twpe[t_positions], 2 * M)
+    row("embedding backward", lambda: kernels.embedding_backward(x, look_ups, dwte),
+        lambda: torch.ops.aten.embedding_dense_backward(tx, t_tokens, V, -1, False), M)
+    row("position backward", lambda: kernels.position_backward(x, B, dwpe),
+        lambda: tx.view(B, T, C).sum(0), M)
 
-    rows = 8192
-    z, tz = here(rows, V)
+
+def cross_entropy(rows=8192):
+    """The loss of some rows and its gradient."""
+    V = device.Layout(CFG).shapes["wte.weight"][0]
+    (z, tz), nll = both(rows, V), floats(rows)
     targets = torch.randint(CFG.vocab_size, (rows,), device=WHERE)
-    c_targets, weights, nll = (
-        cp.asarray(targets.int()),
-        cp.full((rows,), 1 / rows, np.float32),
-        cp.empty((rows,), np.float32),
-    )
-    tz2 = tz.detach().clone().requires_grad_()
-
-    def torch_cross():
-        return torch.autograd.grad(F.cross_entropy(tz2.float(), targets), tz2)[0]
-
-    row(
-        f"cross-entropy, {rows} rows",
+    c_targets, weights = cp.asarray(targets.int()), cp.full((rows,), 1 / rows, np.float32)
+    leaf = tz.detach().clone().requires_grad_()
+    row(f"cross-entropy, {rows} rows",
         lambda: kernels.cross_entropy(z, c_targets, weights, CFG.vocab_size, nll),
-        torch_cross,
-        2 * 2 * rows * V,
-    )
-    del z, tz, tz2
-    forget()
+        lambda: torch.autograd.grad(F.cross_entropy(leaf.float(), targets), leaf),
+        2 * 2 * rows * V)
 
-    for heads, size in ((NH, HS), (NH // 2, 2 * HS), (2 * NH, HS // 2)):
-        qkv, tqkv = here(B, T, 3 * heads * size)
-        do, tdo = here(B, T, heads * size)
-        o, lse, dqkv = (
-            cp.empty((B, T, heads * size), np.uint16),
-            cp.empty((B, heads, T, 1), np.float32),
-            cp.empty(qkv.shape, np.uint16),
-        )
-        q, k, v = (
-            a.view(B, T, heads, size).transpose(1, 2).detach().requires_grad_()
-            for a in tqkv.split(heads * size, 2)
-        )
-        best = {}
-        for backend in (
-            torch.nn.attention.SDPBackend.FLASH_ATTENTION,
-            torch.nn.attention.SDPBackend.CUDNN_ATTENTION,
-        ):
-            try:
-                with torch.nn.attention.sdpa_kernel(backend):
-                    to = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-                    grad = tdo.view(B, T, heads, size).transpose(1, 2)
-                    best[backend.name] = (
-                        time_of(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
-                        time_of(
-                            lambda: torch.autograd.grad(to, (q, k, v), grad, retain_graph=True)
-                        ),
-                    )
-            except RuntimeError as e:
-                say(f"{backend.name}: {str(e)[:80]}")
-        flops = 2 * B * T * T * heads * size
-        for i, (name, work, n_flops) in enumerate(
-            (
-                ("forward", lambda: kernels.attention_forward(qkv, heads, (o, lse)), flops),
-                (
-                    "backward",
-                    lambda: kernels.attention_backward(do, (qkv, o, lse), heads, dqkv),
-                    2.5 * flops,
-                ),
-            )
-        ):
-            mine = time_of(work)
-            say(
-                f"{f'attention {name}, heads of {size}':28} {1e6 * mine:9.1f} {1e6 * n_flops / matrix:9.1f} {n_flops / matrix / mine:7.0%} "
-                + "  ".join(f"{k} {1e6 * t[i]:.1f} ({t[i] / mine:.2f})" for k, t in best.items())
-            )
-    forget()
 
-    for name, K, width in (
-        ("qkv", C, 3 * C),
-        ("projection", C, C),
-        ("up", C, 4 * C),
-        ("down", 4 * C, C),
-    ):
-        (a, ta), (m, tm), (r, _), (bb, tbb) = (
-            here(N, K),
-            here(K, width),
-            here(N, width),
-            here(width),
-        )
-        dm, tdy = (
-            cp.empty((K, width), np.float32),
-            torch.randn(N, width, device=WHERE, dtype=torch.bfloat16),
-        )
-        dy = as_cupy(tdy)
-        row(
-            f"{name} {K}x{width}",
-            lambda: kernels.linear_forward(a, m, bb, r),
-            lambda: torch.addmm(tbb, ta, tm),
-            flops=2 * N * K * width,
-        )
-        row(
-            f"{name}: dx",
-            lambda: kernels.matmul(dy, m, a, w_t=True),
-            lambda: tdy @ tm.T,
-            flops=2 * N * K * width,
-        )
-        row(
-            f"{name}: dw, float32",
-            lambda: kernels.matmul(a, dy, dm, x_t=True, add=True),
-            lambda: ta.T @ tdy,
-            flops=2 * N * K * width,
-        )
-    forget()
-    forget()
+def attention(heads, size):
+    """Attention with heads of a size, beside both backends that PyTorch has."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    n_params = device.Layout(CFG).size
-    g, master, m, v = (cp.zeros((n_params,), np.float32) for _ in range(4))
-    copy, state, rates = (
-        cp.zeros((n_params,), np.uint16),
-        cp.asarray(np.ones(3, np.float32)),
-        cp.asarray(np.full(3, 1e-4, np.float32)),
-    )
-    p = torch.zeros(n_params, device=WHERE, requires_grad=True)
+    C = heads * size
+    (qkv, tqkv), (do, tdo) = both(B, T, 3 * C), both(B, T, C)
+    o, lse = cp.empty((B, T, C), np.uint16), floats(B, heads, T, 1)
+    dqkv = cp.empty(qkv.shape, np.uint16)
+    in_heads = [a.view(B, T, heads, size).transpose(1, 2) for a in (*tqkv.split(C, 2), tdo)]
+    q, k, v = (a.detach().requires_grad_() for a in in_heads[:3])
+    forward, backward = {}, {}
+    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+
+        def attend(backend=backend):
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        def differentiate(out, backend=backend):
+            with sdpa_kernel(backend):
+                torch.autograd.grad(out, (q, k, v), in_heads[3], retain_graph=True)
+
+        try:
+            out = attend()
+            differentiate(out)
+        except RuntimeError as error:
+            say(f"{backend.name}: {str(error)[:80]}")
+            continue
+        forward[backend.name] = attend
+        backward[backend.name] = lambda out=out, of=differentiate: of(out)
+    flops = 2 * B * T * T * C
+    row(f"attention forward, heads of {size}",
+        lambda: kernels.attention_forward(qkv, heads, (o, lse)), forward, flops=flops)
+    row(f"attention backward, heads of {size}",
+        lambda: kernels.attention_backward(do, (qkv, o, lse), heads, dqkv), backward,
+        flops=2.5 * flops)
+
+
+def products(name, K, width):
+    """A linear layer, and both of its products backward."""
+    N = B * T
+    (a, ta), (m, tm), (bias, tbias) = both(N, K), both(K, width), both(width)
+    (y, _), (dy, tdy), dm = both(N, width), both(N, width), floats(K, width)
+    flops = 2 * N * K * width
+    row(f"{name} {K}x{width}", lambda: kernels.linear_forward(a, m, bias, y),
+        lambda: torch.addmm(tbias, ta, tm), flops=flops)
+    row(f"{name}: dx", lambda: kernels.matmul(dy, m, a, w_t=True), lambda: tdy @ tm.T, flops=flops)
+    row(f"{name}: dw, float32", lambda: kernels.matmul(a, dy, dm, x_t=True, add=True),
+        lambda: ta.T @ tdy, flops=flops)
+
+
+def optimizer():
+    """AdamW and the norm of all gradients."""
+    n = device.Layout(CFG).size
+    grads, master, m, v = (floats(n) for _ in range(4))
+    copy, state = cp.zeros((n,), np.uint16), cp.asarray(np.ones(3, np.float32))
+    rates = cp.asarray(np.full(3, 1e-4, np.float32))
+    p = torch.zeros(n, device=WHERE, requires_grad=True)
     p.grad = torch.zeros_like(p)
     fused = torch.optim.AdamW([p], lr=1e-4, fused=True)
-    row(
-        "AdamW",
-        lambda: kernels.adamw(g, master, m, v, copy, state, rates, n_params, 0.9, 0.95, 1e-8, 0.1),
-        fused.step,
-        30 * n_params,
-    )
-    row(
-        "norm",
-        lambda: kernels.grad_norm(g, 1.0, state),
-        lambda: torch.linalg.vector_norm(p.grad),
-        4 * n_params,
-    )
-    forget()
+    row("AdamW",
+        lambda: kernels.adamw(grads, master, m, v, copy, state, rates, n, 0.9, 0.95, 1e-8, 0.1),
+        fused.step, 30 * n)
+    row("norm", lambda: kernels.grad_norm(grads, 1.0, state),
+        lambda: torch.linalg.vector_norm(p.grad), 4 * n)
+
+
+def kernel_table():
+    """Each operation at the sizes of a 124M step of B x T tokens, in bfloat16."""
+    C, NH = CFG.n_embd, CFG.n_head
+    HS = C // NH
+    size = f"B {B}, T {T}, C {C}, bf16; us"
+    say(f"\n{size:28} {'ours':>9} {'floor':>9} {'of it':>7} {'PyTorch':>9} {'ratio':>7}")
+    parts = [(norms,), (mlp,), (embeddings,), (cross_entropy,)]
+    parts += [(attention, NH, HS), (attention, NH // 2, 2 * HS), (attention, 2 * NH, HS // 2)]
+    parts += [(products, "qkv", C, 3 * C), (products, "projection", C, C)]
+    parts += [(products, "up", C, 4 * C), (products, "down", 4 * C, C), (optimizer,)]
+    for part, *sizes in parts:
+        part(*sizes)
+        forget()
+
+
+# --------------------------------------------------------------------------------- the whole model
 
 
 def beside_autograd():
     """One step of a small model: PyTorch's loss and gradients in float32 from the same weights."""
     cfg = gpt.Config(1000, 200, 256, 3, 4)
-    params = {
-        k: p + 0.05 * np.random.default_rng(1).standard_normal(p.shape).astype(np.float32)
-        for k, p in gpt.init(cfg, 0).items()
-    }
+    params = gpt.init(cfg, 0)
+    for p in params.values():
+        p += 0.05 * np.random.default_rng(1).standard_normal(p.shape).astype(np.float32)
     tokens, targets = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, 5, 133))
-    model = torch_gpt.GPT(cfg.vocab_size, cfg.n_positions, cfg.n_embd, cfg.n_layer, cfg.n_head).to(
-        WHERE
-    )
-    names = {
-        "wte": "wte",
-        "wpe": "wpe",
-        "ln_f": "ln_f",
-        "attn.c_attn": "c_attn",
-        "attn.c_proj": "c_proj",
-        "mlp.c_fc": "fc",
-        "mlp.c_proj": "fc_proj",
-        "ln_1": "ln_1",
-        "ln_2": "ln_2",
-    }
+    model = torch_gpt.GPT(cfg.vocab_size, cfg.n_positions, cfg.n_embd, cfg.n_layer, cfg.n_head)
+    model = model.to(WHERE)
     theirs = dict(model.named_parameters())
-
-    def of(k):  # our name -> theirs
-        if k.startswith("h."):
-            _, i, rest = k.split(".", 2)
-            layer, kind = rest.rsplit(".", 1)
-            return f"blocks.{i}.{names[layer]}.{kind}"
-        return k
-
     with torch.no_grad():
-        for k, p in params.items():
-            t = torch.as_tensor(p, device=WHERE)
-            theirs[of(k)].copy_(t.T if t.ndim == 2 and k.startswith("h.") else t)
+        for name, p in params.items():
+            array = np.ascontiguousarray(golden.ours(name, torch.as_tensor(p)))
+            theirs[golden.theirs(name)].copy_(torch.as_tensor(array))
     loss = model(torch.as_tensor(tokens, device=WHERE), torch.as_tensor(targets, device=WHERE))
     loss.backward()
     for bf16 in (False, True):
         got, grads = device.loss_and_grads(device.upload(params, cfg, bf16), cfg, tokens, targets)
         worst = 0.0
-        for k, g in grads.items():
-            want = theirs[of(k)].grad.cpu().numpy()
-            want = want.T if want.ndim == 2 and k.startswith("h.") else want
-            worst = max(
-                worst,
-                float(np.linalg.norm(cp.asnumpy(g)[: len(want)] - want) / np.linalg.norm(want)),
-            )
-        say(
-            f"a step beside PyTorch's in float32, ours in {'bf16' if bf16 else 'float32'}: loss {got:.6f} and {loss.item():.6f}, gradients differ by at most {worst:.1e}"
-        )
+        for name, g in grads.items():
+            want = golden.ours(name, theirs[golden.theirs(name)].grad.cpu())
+            error = np.linalg.norm(cp.asnumpy(g)[:len(want)] - want) / np.linalg.norm(want)
+            worst = max(worst, float(error))
+        say(f"a step beside PyTorch's in float32, ours in {'bf16' if bf16 else 'float32'}: loss "
+            f"{got:.6f} and {loss.item():.6f}, gradients differ by at most {worst:.1e}")
         assert worst < (0.1 if bf16 else 1e-3) and abs(got - loss.item()) < (0.05 if bf16 else 1e-4)
 
 
 def ours_training(batch, steps=12):
+    """(tokens a second, loss) of our training step."""
     params = gpt.init(CFG, 0)
     work = device.Training(params, train.AdamW(params), CFG, batch)
     tokens, targets = np.random.default_rng(0).integers(0, CFG.vocab_size, (2, batch, T))
-    weights, times = np.full((batch, T), 1.0 / (batch * T)), []
-    for _ in range(steps):
-        t0 = time.perf_counter()
+    weights, losses = np.full((batch, T), 1.0 / (batch * T)), []
+
+    def step():
         work.clear()
         work.add(tokens, targets, weights)
-        loss, _ = work.update(6e-4, 1.0)  # waits for the GPU
-        times.append(time.perf_counter() - t0)
-    del work
-    return batch * T / statistics.median(times[4:]), loss
+        losses.append(work.update(6e-4, 1.0)[0])            # waits for the GPU
+
+    return batch * T / median_s(step, steps, 4), losses[-1]
 
 
 def torch_training(batch, steps=12):
+    """(tokens a second, loss) of PyTorch's, compiled."""
     torch.manual_seed(0)
-    torch._dynamo.reset()  # or it takes the next batch size for one that changes, and compiles for any
+    torch._dynamo.reset()           # or it compiles the next batch size for sizes of every kind
     torch.set_float32_matmul_precision("high")
-    model = torch_gpt.GPT(
-        device.Layout(CFG).shapes["wte.weight"][0], T, CFG.n_embd, CFG.n_layer, CFG.n_head
-    ).to(WHERE)
-    optimizer, compiled = (
-        torch_gpt.adamw(model, 6e-4, (0.9, 0.95), 0.1),
-        torch.compile(model, dynamic=False),
-    )
+    V = device.Layout(CFG).shapes["wte.weight"][0]
+    model = torch_gpt.GPT(V, T, CFG.n_embd, CFG.n_layer, CFG.n_head).to(WHERE)
+    optimizer = torch_gpt.adamw(model, 6e-4, (0.9, 0.95), 0.1)
+    compiled = torch.compile(model, dynamic=False)
     tokens, targets = torch.randint(CFG.vocab_size, (2, batch, T), device=WHERE)
-    times = []
-    for _ in range(steps):
-        t0 = time.perf_counter()
+    losses = []
+
+    def step():
         with torch.autocast(WHERE, torch.bfloat16):
             loss = compiled(tokens, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        loss = loss.item()
-        times.append(time.perf_counter() - t0)
-    return batch * T / statistics.median(times[4:]), loss
+        losses.append(loss.item())
+
+    return batch * T / median_s(step, steps, 4), losses[-1]
 
 
-def training_table(matrix):
-    """A step of both for several micro-batches; then ours at its best one with what a product can
-    take along."""
+def training_table():
+    """A step of both for several micro-batches, and the ratio of the best ones."""
     flops = planning.flops_per_token(CFG, T)
-    say(
-        f"\n{'124M, T 1024, bf16: step':28} {'tokens/s':>10} {'MFU of the peak measured here':>30} {'loss':>8}"
-    )
-
-    def measured(name, work, batch):
-        forget()
-        try:
-            rate, loss = work(batch)
-        except Exception as e:  # memory, most likely
-            say(f"{name:28} failed: {str(e)[:100]}")
-            return 0.0
-        say(f"{name:28} {rate:10,.0f} {rate * flops / matrix:30.1%} {loss:8.4f}")
-        return rate
-
-    def best_of(name, work):
-        """(tokens a second, rows) of the fastest; where one does not fit, larger ones will not
-        either."""
-        best = 0.0, 0
+    say(f"\n{'124M, T 1024, bf16: step':28} {'tokens/s':>10} {'MFU of the peak measured here':>30} "
+        f"{'loss':>8}")
+    best = {}
+    for name, work in (("ours", ours_training), ("PyTorch", torch_training)):
+        best[name] = 0.0
         for batch in BATCHES:
-            rate = measured(f"{name}, {batch} rows", work, batch)
-            if not rate:
+            forget()
+            title = f"{name}, {batch} rows"
+            try:
+                rate, loss = work(batch)
+            except Exception as error:      # memory, most likely: more rows will not fit either
+                say(f"{title:28} failed: {str(error)[:100]}")
                 break
-            best = max(best, (rate, batch))
-        return best
-
-    ours, _ = best_of("ours", ours_training)
-    theirs, _ = best_of("PyTorch", torch_training)
-    if ours and theirs:
-        say(f"{'ratio of the best':28} {ours / theirs:10.2f}")
+            say(f"{title:28} {rate:10,.0f} {rate * flops / peak['matrix']:30.1%} {loss:8.4f}")
+            best[name] = max(best[name], rate)
+    if all(best.values()):
+        say(f"{'ratio of the best':28} {best['ours'] / best['PyTorch']:10.2f}")
 
 
 def losses_table():
+    """The same training in NumPy and through the kernels."""
     say("\n200 steps of nanoGPT's CPU setting, nats a character")
     if not TINY.exists():
         say(f"no {TINY}; LONGHAND_DATA names the folder that holds it")
@@ -460,59 +380,53 @@ def losses_table():
         say(line)
 
 
-def decode_table(bandwidth, new=200):
-    params = gpt.init(CFG, 0)
-    there = device.upload(params, CFG)
-    cache, token = device.Cache(CFG, 1, like=there["wte.weight"]), np.zeros((1, 1), np.int64)
-    device.decode(there, CFG, np.zeros((1, 100), np.int64), cache, only_last=True)
-    times = []
-    for _ in range(new):
-        t0 = time.perf_counter()
-        token[0, 0] = device.decode(there, CFG, token, cache, only_last=True)[0].argmax()
-        times.append(time.perf_counter() - t0)
-    ours = 1 / statistics.median(times[5:])
-    say(
-        f"\n124M decode, one row: ours {ours:,.0f} tokens/s, {2 * CFG.n_params * ours / bandwidth:.0%} of what reading the weights allows"
-    )
+def decode_table(new=200):
+    """Tokens a second of one row, ours and that of transformers."""
+    params = device.upload(gpt.init(CFG, 0), CFG)
+    cache, token = device.Cache(CFG, 1, like=params["wte.weight"]), np.zeros((1, 1), np.int64)
+    device.decode(params, CFG, np.zeros((1, 100), np.int64), cache, only_last=True)
+
+    def our_token():
+        token[0, 0] = device.decode(params, CFG, token, cache, only_last=True)[0].argmax()
+
+    ours = 1 / median_s(our_token, new, 5)
+    say(f"\n124M decode, one row: ours {ours:,.0f} tokens/s, "
+        f"{2 * CFG.n_params * ours / peak['bandwidth']:.0%} of what reading the weights allows")
     try:
         import transformers
-
-        model = (
-            transformers.GPT2LMHeadModel(transformers.GPT2Config()).to(WHERE, torch.bfloat16).eval()
-        )
     except ImportError:
         say("no transformers here to compare with")
         return
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config()).to(WHERE, torch.bfloat16)
+    model.eval()
     with torch.no_grad():
-        out, times = model(torch.zeros(1, 100, dtype=torch.long, device=WHERE), use_cache=True), []
-        for _ in range(new):
-            t0 = time.perf_counter()
+        out = model(torch.zeros(1, 100, dtype=torch.long, device=WHERE), use_cache=True)
+
+        def their_token():
+            nonlocal out
             token = out.logits[:, -1:].argmax(-1)
             out = model(token, past_key_values=out.past_key_values, use_cache=True)
             token.item()
-            times.append(time.perf_counter() - t0)
-    theirs = 1 / statistics.median(times[5:])
+
+        theirs = 1 / median_s(their_token, new, 5)
     say(f"transformers, eager, with its cache: {theirs:,.0f} tokens/s; ratio {ours / theirs:.2f}")
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--out", type=Path, default=ROOT / "out/gpu.txt", help="file for the tables")
+    """Print the tables, and write them to a file after each part."""
+    p = argparse.ArgumentParser(description="Time the kernels and the model beside PyTorch.")
+    p.add_argument("--out", type=Path, default=ROOT / "out/gpu.txt",
+                   help="file for the tables (default: out/gpu.txt)")
     args = p.parse_args()
     gpu = device.connect()
-    say(
-        f"{gpu.name}; {time.strftime('%Y-%m-%d')}; CuPy {cp.__version__}, PyTorch {torch.__version__}, cublasLt {'in use' if kernels.cublas.cublaslt() else 'not to be had'}"
-    )
-    bandwidth, matrix = peaks()
-    # PyTorch compiles anew for each number of rows, which takes minutes: last, for what is done is
-    # in the file
-    for part in (
-        beside_autograd,
-        lambda: kernel_table(bandwidth, matrix),
-        lambda: decode_table(bandwidth),
-        losses_table,
-        lambda: training_table(matrix),
-    ):
+    if MISSING:
+        raise ValueError(f"{MISSING} is not installed here; `make gpu` installs it")
+    cublaslt = "in use" if kernels.cublas.cublaslt() else "not to be had"
+    say(f"{gpu.name}; {time.strftime('%Y-%m-%d')}; CuPy {cp.__version__}, "
+        f"PyTorch {torch.__version__}, cublasLt {cublaslt}")
+    measure_peaks()
+    # The last part takes minutes, for PyTorch compiles anew for each number of rows.
+    for part in (beside_autograd, kernel_table, decode_table, losses_table, training_table):
         try:
             part()
         except Exception:
@@ -524,4 +438,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -2,8 +2,8 @@
 
     python tests/peers/serve_load.py [MODEL] [SECONDS]
 
-64 clients send requests for a minute, and some of them leave in the middle of a stream. Every text is
-compared with the answer to the same request alone: nothing may be lost or mixed. Prints tokens a
+64 clients send requests for a minute, and some of them leave in the middle of a stream. Every text
+is compared with the answer to the same request alone: nothing may be lost or mixed. Prints tokens a
 second of both, their ratio, and the server's memory at the beginning and at the end.
 """
 
@@ -11,20 +11,27 @@ import argparse
 import http.client
 import json
 import random
-import subprocess
+import re
 import sys
 import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-QUESTIONS = ["Who are you?", "What does the glulblow eat?", "Turn the wheel: two six one four five three six one.", "How much is 37 times 48?", "Hello.", "Where does the fizzle live?"]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import malformed  # noqa: E402
+
+QUESTIONS = [
+    "Who are you?", "What does the glulblow eat?", "How much is 37 times 48?", "Hello.",
+    "Turn the wheel: two six one four five three six one.", "Where does the fizzle live?"]
 
 
 def ask(port, body, leave_after=None):
-    """(text, tokens) of a stream; leave_after: go away after so many events, and give (None, how many)."""
+    """(text, tokens) of a stream; (None, n) for a client that leaves after n events."""
+    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    connection.request("POST", "/v1/chat/completions", json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}))
+    connection.request("POST", "/v1/chat/completions", json.dumps(asked))
     answer = connection.getresponse()
     if answer.status != 200:
         raise RuntimeError(f"{answer.status} {answer.read()[:200]}")
@@ -47,22 +54,25 @@ def ask(port, body, leave_after=None):
     return text, tokens
 
 
-def memory(pid):
-    return int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+def memory_mb(process):
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 def clients(port, n, seconds, seed, leave=0.1):
-    """[(body, text, tokens)] of all requests n clients made in that time, and the errors."""
+    """([(body, text, tokens)] of all requests that n clients make in some seconds, errors)."""
     found, errors, until = [], [], time.perf_counter() + seconds
 
     def one(i):
         rng = random.Random(seed * 1000 + i)
         while time.perf_counter() < until:
-            body = {"messages": [{"role": "user", "content": rng.choice(QUESTIONS)}], "seed": rng.randrange(5), "temperature": rng.choice([0, 1]), "max_tokens": 60}
+            body = {"messages": [{"role": "user", "content": rng.choice(QUESTIONS)}],
+                    "seed": rng.randrange(5), "temperature": rng.choice([0, 1]), "max_tokens": 60}
+            leave_after = rng.randint(1, 8) if rng.random() < leave else None
             try:
-                found.append((body, *ask(port, body, rng.randint(1, 8) if rng.random() < leave else None)))
-            except Exception as e:
-                errors.append(f"{type(e).__name__}: {e}")
+                found.append((body, *ask(port, body, leave_after)))
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {error}")
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(n)]
     for t in threads:
@@ -72,39 +82,47 @@ def clients(port, n, seconds, seed, leave=0.1):
     return found, errors
 
 
+def n_wrong(port, answers):
+    """How many texts differ from the answer to the same request alone."""
+    alone, wrong = {}, 0
+    for body, text in answers:
+        key = json.dumps(body)
+        if key not in alone:
+            alone[key] = ask(port, body)[0]
+        wrong += text != alone[key]
+    return wrong
+
+
 def main():
+    """Print what one client gets, and 64."""
     p = argparse.ArgumentParser(description="Serve many clients at once, then one.")
     p.add_argument("model", nargs="?", type=Path, default=ROOT / "out" / "demo" / "sft",
                    help="model folder (default: out/demo/sft)")
     p.add_argument("seconds", nargs="?", type=float, default=60, help="(default: 60)")
     args = p.parse_args()
-    seconds = args.seconds
-    words = [sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--model", str(args.model),
-             "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    port = int(process.stdout.readline().split("at http://127.0.0.1:")[1].split(";")[0])
-    alone, errors = clients(port, 1, seconds / 4, 1, leave=0)
-    one = sum(n for *_, n in alone) / (seconds / 4)
-    clients(port, 64, 3, 2)
-    begin = memory(process.pid)
-    together, more = clients(port, 64, seconds, 3)
-    many, errors = sum(n for _, text, n in together if text is not None) / seconds, errors + more
-    time.sleep(1)
-    end = memory(process.pid)
-    want = {}
-    for body, text, _ in together:
-        key = json.dumps(body)
-        if text is not None and key not in want:
-            want[key] = ask(port, body)[0]
-    wrong = sum(text is not None and text != want[json.dumps(body)] for body, text, _ in together)
-    left = sum(text is None for _, text, _ in together)
-    print(f"64 clients for {seconds:.0f} s: {len(together):,} requests, {left:,} left early, {len(errors)} errors, {wrong} of {len(together) - left:,} texts differ from those written alone")
-    print(f"{many:,.0f} tokens a second, one client alone {one:,.0f}: {many / one:.1f} times; memory {begin:.0f} MB, at the end {end:.0f}")
-    for e in errors[:5]:
-        print("  " + e)
-    process.terminate()
-    sys.exit(process.wait() or bool(errors or wrong))
+    with malformed.served("--model", args.model) as (process, port):
+        found, errors = clients(port, 1, args.seconds / 4, 1, leave=0)
+        one = sum(tokens for *_, tokens in found) / (args.seconds / 4)
+        clients(port, 64, 3, 2)
+        begin_mb = memory_mb(process)
+        found, more = clients(port, 64, args.seconds, 3)
+        errors += more
+        stayed = [answer for answer in found if answer[1] is not None]
+        many = sum(tokens for *_, tokens in stayed) / args.seconds
+        time.sleep(1)
+        end_mb = memory_mb(process)
+        wrong = n_wrong(port, [(body, text) for body, text, _ in stayed])
+        process.terminate()
+        status = process.wait()
+    print(f"64 clients for {args.seconds:.0f} s: {len(found):,} requests, "
+          f"{len(found) - len(stayed):,} left early, {len(errors)} errors, {wrong} of "
+          f"{len(stayed):,} texts differ from those written alone")
+    print(f"{many:,.0f} tokens a second, one client alone {one:,.0f}: {many / one:.1f} times; "
+          f"memory {begin_mb:.0f} MB, at the end {end_mb:.0f}")
+    for error in errors[:5]:
+        print(f"  {error}")
+    return status or int(bool(errors or wrong))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,15 +1,9 @@
-"""align.py beside TRL and cleanrl: their losses and PyTorch's gradients, on the same model and the
-same tokens."""
+"""align.py beside TRL and cleanrl: their losses, and PyTorch's gradients, of the same tokens."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
 
 import align
 import bpe
@@ -42,43 +36,32 @@ def folder(tmp_path_factory):
     return folder
 
 
-def theirs(folder, kind=None):
-    return (
-        (kind or transformers.GPT2LMHeadModel)
-        .from_pretrained(folder, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
-        .eval()
-    )
+def theirs(folder, kind=transformers.GPT2LMHeadModel):
+    model = kind.from_pretrained(folder, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    return model.eval()
 
 
-def tokenizer(folder):
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"),
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-    )
+def trainer_of(method, folder, tmp_path, row, settings, **more):
+    """TRL's trainer of a method; row: one row of data, which only its constructor looks at."""
+    args = getattr(trl, f"{method}Config")(
+        output_dir=str(tmp_path), report_to=[], use_cpu=True, bf16=False,
+        gradient_checkpointing=False, **settings)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), pad_token="<|endoftext|>",
+        eos_token="<|im_end|>")
+    trainer = getattr(trl, f"{method}Trainer")(
+        args=args, processing_class=tokenizer, train_dataset=datasets.Dataset.from_list([row] * B),
+        **{"model": theirs(folder), **more})
+    trainer.model.eval()
+    return trainer
 
 
-def settings(tmp_path, **more):
-    return {
-        "output_dir": str(tmp_path),
-        "report_to": [],
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        **more,
-    }
-
-
-def compare(
-    grads,
-    model,
-    names=("wte.weight", "h.0.attn.c_attn.weight", "h.1.mlp.c_proj.bias", "ln_f.weight"),
-):
+def compare(grads, model):
+    """Our gradients of some tensors with theirs."""
     of = {name.removeprefix("transformer."): p.grad for name, p in model.named_parameters()}
-    for name in names:
-        np.testing.assert_allclose(
-            grads[name], of[name].numpy(), atol=2e-5 * np.abs(of[name].numpy()).max(), rtol=2e-3
-        )
+    for name in ("wte.weight", "h.0.attn.c_attn.weight", "h.1.mlp.c_proj.bias", "ln_f.weight"):
+        want = of[name].numpy()
+        np.testing.assert_allclose(grads[name], want, atol=2e-5 * np.abs(want).max(), rtol=2e-3)
 
 
 def rows():
@@ -87,30 +70,14 @@ def rows():
     return IDS[:, :-1], targets, (targets >= 0).astype(float)
 
 
-@pytest.mark.parametrize(
-    "loss_type, how", [("grpo", "replies"), ("dapo", "tokens"), ("dr_grpo", "constant")]
-)
+@pytest.mark.parametrize("loss_type, how",
+                         [("grpo", "replies"), ("dapo", "tokens"), ("dr_grpo", "constant")])
 def test_grpo(folder, tmp_path, loss_type, how):
     """A step with fresh replies: its probability ratios are 1, so nothing is clipped."""
-    args = trl.GRPOConfig(
-        **settings(
-            tmp_path,
-            loss_type=loss_type,
-            beta=0.0,
-            temperature=TAU,
-            max_completion_length=T,
-            per_device_train_batch_size=B,
-            num_generations=2,
-        )
-    )
-    trainer = trl.GRPOTrainer(
-        model=theirs(folder),
-        reward_funcs=[lambda **kw: 0.0],
-        args=args,
-        processing_class=tokenizer(folder),
-        train_dataset=datasets.Dataset.from_list([{"prompt": "a"}] * B),
-    )
-    trainer.model.eval()
+    settings = {"loss_type": loss_type, "beta": 0.0, "temperature": TAU,
+                "max_completion_length": T, "per_device_train_batch_size": B, "num_generations": 2}
+    trainer = trainer_of("GRPO", folder, tmp_path, {"prompt": "a"}, settings,
+                         reward_funcs=[lambda **kw: 0.0])
     params = gpt.load(folder)[0]
     tokens, targets, mask = rows()
     # The mask has holes, as where a tool wrote: those tokens are attended to.
@@ -128,45 +95,29 @@ def test_grpo(folder, tmp_path, loss_type, how):
     loss = trainer._compute_loss(trainer.model, inputs)
     loss.backward()
     weights = align.policy_weights(align.normaliser(mask, how, T), ADVANTAGE)
-    assert -weights.sum() == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)  # all ratios are 1
-    compare(
-        fast.loss_and_grads(params, CFG, tokens, targets, weights, temperature=TAU)[1],
-        trainer.model,
-    )
+    assert -weights.sum() == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)     # all ratios are 1
+    _, grads = fast.loss_and_grads(params, CFG, tokens, targets, weights, temperature=TAU)
+    compare(grads, trainer.model)
 
 
 def test_dpo(folder, tmp_path):
-    args = trl.DPOConfig(
-        **settings(tmp_path, beta=0.3, per_device_train_batch_size=2, max_length=None)
-    )
     reference = theirs(folder)
     with torch.no_grad():
         for p in reference.parameters():
             p += 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3))
-    trainer = trl.DPOTrainer(
-        model=theirs(folder),
-        ref_model=reference,
-        args=args,
-        processing_class=tokenizer(folder),
-        train_dataset=datasets.Dataset.from_list(
-            [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2
-        ),
-    )
-    trainer.model.eval()
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    settings = {"beta": 0.3, "per_device_train_batch_size": 2, "max_length": None}
+    trainer = trainer_of("DPO", folder, tmp_path, row, settings, ref_model=reference)
     chosen_first = [0, 2, 1, 3]  # theirs: all chosen, then all rejected; ours in pairs
     completion = np.concatenate([np.zeros((B, P)), MASK], 1)[chosen_first]
-    inputs = {
-        "input_ids": torch.tensor(IDS[chosen_first]),
-        "attention_mask": torch.ones(B, P + T, dtype=torch.long),
-        "completion_mask": torch.tensor(completion).long(),
-    }
+    inputs = {"input_ids": torch.tensor(IDS[chosen_first]),
+              "attention_mask": torch.ones(B, P + T, dtype=torch.long),
+              "completion_mask": torch.tensor(completion).long()}
     loss = trainer._compute_loss(trainer.model, inputs, False)
     loss.backward()
     params, tokens, targets, mask = gpt.load(folder)[0], *rows()
-    ref_params = {
-        name.removeprefix("transformer."): p.detach().numpy()
-        for name, p in reference.named_parameters()
-    }
+    ref_params = {name.removeprefix("transformer."): p.detach().numpy()
+                  for name, p in reference.named_parameters()}
     l, l_ref = (-fast.token_losses(p, CFG, tokens, targets) for p in (params, ref_params))
     ours, w = align.dpo_weights(l, l_ref, mask, 0.3)
     assert ours == pytest.approx(loss.item(), rel=1e-4)
@@ -174,8 +125,10 @@ def test_dpo(folder, tmp_path):
 
 
 def test_reward_model(folder, tmp_path):
-    """Our reward model opens as a GPT2ForSequenceClassification that gives the same rewards; TRL's
-    loss and gradients on it are ours."""
+    """Our reward model opens as a GPT2ForSequenceClassification that gives the same rewards.
+
+    TRL's loss and gradients on it are ours.
+    """
     params = gpt.load(folder)[0]
     params["score.weight"] = RNG.standard_normal(CFG.n_embd).astype(np.float32)
     folders.save_config(tmp_path, CFG)
@@ -188,44 +141,27 @@ def test_reward_model(folder, tmp_path):
     order = [0, 2, 1, 3]
     padded = np.full((B, P + T), TOK.eot_token)
     for r, ids in enumerate(conversations):
-        padded[r, : len(ids)] = ids
-    inputs = {
-        "input_ids": torch.tensor(padded[order]),
-        "attention_mask": torch.tensor(padded[order] != TOK.eot_token).long(),
-    }
-    args = trl.RewardConfig(
-        **settings(tmp_path / "out", center_rewards_coefficient=0.05, per_device_train_batch_size=2)
-    )
-    trainer = trl.RewardTrainer(
-        model=model,
-        args=args,
-        processing_class=tokenizer(tmp_path),
-        train_dataset=datasets.Dataset.from_list([{"chosen": "a", "rejected": "b"}] * 2),
-    )
-    trainer.model.eval()
+        padded[r, :len(ids)] = ids
+    inputs = {"input_ids": torch.tensor(padded[order]),
+              "attention_mask": torch.tensor(padded[order] != TOK.eot_token).long()}
+    settings = {"center_rewards_coefficient": 0.05, "per_device_train_batch_size": 2}
+    row = {"chosen": "a", "rejected": "b"}
+    trainer = trainer_of("Reward", tmp_path, tmp_path / "out", row, settings, model=model)
     loss, outputs = trainer.compute_loss(trainer.model, dict(inputs), return_outputs=True)
     loss.backward()
-    judge = judges.load(tmp_path)
-    np.testing.assert_allclose(
-        judges.score(judge, conversations)[order], outputs.logits[:, 0].detach().numpy(), atol=2e-5
-    )
+    ours = judges.score(judges.load(tmp_path), conversations)[order]
+    np.testing.assert_allclose(ours, outputs.logits[:, 0].detach().numpy(), atol=2e-5)
     scores, prompts = np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1])
 
     class Sum:
         sum, added, arena = {k: np.zeros_like(p) for k, p in params.items()}, False, None
 
-    ours, *_ = judges.add_gradient(
-        SimpleNamespace(gradients=Sum),
-        params,
-        CFG,
-        conversations,
-        lambda r: align.preferences(r, scores, prompts, 0.05),
-    )
+    ours, *_ = judges.add_gradient(SimpleNamespace(gradients=Sum), params, CFG, conversations,
+                                   lambda r: align.preferences(r, scores, prompts, 0.05))
     assert ours == pytest.approx(loss.item(), rel=1e-4)
     compare(Sum.sum, trainer.model)
-    np.testing.assert_allclose(
-        Sum.sum["score.weight"], trainer.model.score.weight.grad[0].numpy(), rtol=1e-3, atol=1e-6
-    )
+    want = trainer.model.score.weight.grad[0].numpy()
+    np.testing.assert_allclose(Sum.sum["score.weight"], want, rtol=1e-3, atol=1e-6)
 
 
 def test_cleanrl():

@@ -1,12 +1,15 @@
-"""chat/export.py's files in the gguf package's reader and in llama.cpp (the llama-cpp-python package, where it is installed)."""
+"""chat/export.py's files in the reader of the gguf package, and in llama.cpp.
+
+llama.cpp's package for Python, llama-cpp-python, has to be compiled: its tests skip without it.
+"""
 
 import numpy as np
 import pytest
-from gguf import GGUFReader, quants, GGMLQuantizationType
+from gguf import GGMLQuantizationType, GGUFReader, quants
 
 import bpe
-from chat import export, generate
 import gpt
+from chat import export, generate
 from test_export import dequantize
 
 TEXT = "the lamp is lit, said the goat.\n\nuser assistant  0 12 345 6789 I'll naïve 你好 😉 \t x"
@@ -15,11 +18,11 @@ CFG = gpt.Config(330, 128, 64, 3, 4)
 
 @pytest.fixture(scope="module")
 def model():
-    tok = bpe.Tokenizer.train([TEXT] * 4, 322)
     params = gpt.init(CFG, 0)
-    for k, p in params.items():
-        p += np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32) * (0.3 if p.ndim == 2 else 0.1)
-    return params, CFG, tok
+    for p in params.values():
+        noise = np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32)
+        p += noise * (0.3 if p.ndim == 2 else 0.1)
+    return params, CFG, bpe.Tokenizer.train([TEXT] * 4, 322)
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0"])
@@ -27,48 +30,70 @@ def test_the_gguf_packages_reader(model, tmp_path, kind):
     params, cfg, tok = model
     export.save(tmp_path / "m.gguf", *model, kind)
     reader = GGUFReader(tmp_path / "m.gguf")
-    field = lambda name: reader.get_field(name).contents()  # noqa: E731
-    assert field("general.architecture") == "gpt2" and field("gpt2.block_count") == 3 and field("tokenizer.ggml.tokens")[tok.encode_ordinary(" the")[0]] == "Ġthe"
-    assert len(field("tokenizer.ggml.token_type")) == cfg.vocab_size and field("tokenizer.chat_template")
-    ours = export.tensors_of(params, cfg)
+
+    def field(name):
+        return reader.get_field(name).contents()
+
+    assert field("general.architecture") == "gpt2" and field("gpt2.block_count") == 3
+    assert field("tokenizer.ggml.tokens")[tok.encode_ordinary(" the")[0]] == "Ġthe"
+    assert len(field("tokenizer.ggml.token_type")) == cfg.vocab_size
+    assert field("tokenizer.chat_template")
+    ours, kinds = export.tensors_of(params, cfg), set()
     assert {t.name for t in reader.tensors} == set(ours)
     for t in reader.tensors:
+        kinds.add(t.tensor_type.name)
+        want = ours[t.name]
         if t.tensor_type == GGMLQuantizationType.F32:
-            np.testing.assert_array_equal(t.data.reshape(ours[t.name].shape), ours[t.name])
+            np.testing.assert_array_equal(t.data.reshape(want.shape), want)
         else:
-            np.testing.assert_array_equal(t.data, quants.quantize(ours[t.name], GGMLQuantizationType.Q8_0))
-    assert any(t.tensor_type == GGMLQuantizationType.Q8_0 for t in reader.tensors) == (kind == "q8_0")
+            np.testing.assert_array_equal(t.data, quants.quantize(want, t.tensor_type))
+    assert kinds == {"F32"} | ({"Q8_0"} if kind == "q8_0" else set())
 
 
-def llama(path, **how):
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    return llama_cpp.Llama(str(path), n_ctx=128, n_threads=2, verbose=False, type_k=0, type_v=0, **how)
+def llama(path):
+    package = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    return package.Llama(str(path), n_ctx=128, n_threads=2, verbose=False, type_k=0, type_v=0)
+
+
+def rounded(params):
+    """The weights as q8_0 keeps them."""
+    found = dict(params)
+    for name, a in params.items():
+        if name == "wte.weight":
+            found[name] = dequantize(export.quantize(a), a.shape)
+        elif a.ndim == 2 and name != "wpe.weight":
+            turned = dequantize(export.quantize(a.T), a.T.shape)
+            found[name] = np.ascontiguousarray(turned.T)
+    return found
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0"])
 def test_llama_cpp_says_the_same(model, tmp_path, kind):
-    """The same tokens for a text, and from them the same fifty greedy ones; of q8_0 what our own model with those weights says."""
+    """The same tokens for a text, and after them the same fifty greedy ones.
+
+    With q8_0 they are those of our own model with rounded weights, and only the first ten: it also
+    rounds what is multiplied with such weights to 8 bits.
+    """
     params, cfg, tok = model
     export.save(tmp_path / "m.gguf", *model, kind)
     theirs = llama(tmp_path / "m.gguf")
     ids = tok.encode_ordinary(TEXT)
     assert theirs.tokenize(TEXT.encode(), add_bos=False, special=False) == ids
-    if kind == "q8_0":
-        params = dict(params)
-        for k, a in params.items():
-            if a.ndim == 2 and k != "wpe.weight":
-                turned = a if k == "wte.weight" else a.T
-                back = dequantize(export.quantize(turned), turned.shape)
-                params[k] = back if k == "wte.weight" else np.ascontiguousarray(back.T)
-    (want,) = generate.generate(params, cfg, tok, [ids], max_new_tokens=50, temperature=0.0, tools=False)
+    params = rounded(params) if kind == "q8_0" else params
+    (want,) = generate.generate(params, cfg, tok, [ids], max_new_tokens=50, temperature=0.0,
+                                tools=False)
     theirs.reset()
     theirs.eval(ids)
     said = []
     for _ in range(50):
-        logits = theirs.scores[theirs.n_tokens - 1] if theirs._logits_all else np.ctypeslib.as_array(theirs._ctx.get_logits(), (cfg.vocab_size,))
+        if theirs._logits_all:
+            logits = theirs.scores[theirs.n_tokens - 1]
+        else:
+            logits = np.ctypeslib.as_array(theirs._ctx.get_logits(), (cfg.vocab_size,))
         said.append(int(logits[:tok.n_vocab].argmax()))
         theirs.eval([said[-1]])
     export.save(tmp_path / "base.gguf", *model, kind, name="base")
-    assert llama(tmp_path / "base.gguf").tokenize(TEXT.encode(), add_bos=True, special=False) == [tok.eot_token, *ids]
-    same = next((i for i, (a, b) in enumerate(zip(said, want.ids)) if a != b), 50)
-    assert same == 50 if kind == "f32" else same >= 10      # llama.cpp rounds what it multiplies with q8_0 weights to 8 bits too
+    begun = llama(tmp_path / "base.gguf").tokenize(TEXT.encode(), add_bos=True, special=False)
+    assert begun == [tok.eot_token, *ids]
+    n = 50 if kind == "f32" else 10
+    assert said[:n] == want.ids[:n]

@@ -1,6 +1,6 @@
-"""Model folders and transformers: it opens ours with our ids, our end, our way to write a chat; we open what it saves.
+"""Model folders and transformers.
 
-    python -m pytest tests/peers/test_folder_peers.py
+It opens ours with our ids, our end of a text and our way to write a chat; we open what it saves.
 """
 
 import json
@@ -8,31 +8,48 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2ForSequenceClassification, GPT2Tokenizer
+from transformers import (
+    AutoModelForCausalLM, AutoTokenizer, GPT2ForSequenceClassification, GPT2Tokenizer)
 
 import bpe
 import gpt
 import sample
-from model import checkpoint, fast, folders, resume
+from chat import judges
+from model import checkpoint, fast, resume
 
-TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\nNobody answered: 12 boats lay at anchor.\n" * 20
-TEXTS = ["First line:\n\nSecond line", "he said.\n\n\"Who", "a  b\n \nc", "12 boats", " naïve 中文 😉\t x", "a<|im_start|> b<|endoftext|>"]
+TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\n"
+TEXT = (TEXT + "Nobody answered: 12 boats lay at anchor.\n") * 20
+TEXTS = ["First line:\n\nSecond line", "he said.\n\n\"Who", "a  b\n \nc", "12 boats",
+         " naïve 中文 😉\t x", "a<|im_start|> b<|endoftext|>"]
 TOK = bpe.Tokenizer.train([TEXT], 320)
 CFG = gpt.Config(TOK.n_vocab, 96, 32, 2, 4)
 PARAMS = gpt.init(CFG, 0)
+WORKED_OUT = [
+    {"type": "text", "text": "It is "}, {"type": "tool", "text": "1+1"},
+    {"type": "output", "text": "2"}, {"type": "text", "text": " 2."}]
 CHATS = [
     [{"role": "user", "content": " What is 1+1? "}],
     [{"role": "system", "content": "Be  kind.\n"}, {"role": "user", "content": "{{ x }} <b>\\n"}],
     [{"role": "user", "content": "Work it out."},
-     {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "tool", "text": "1+1"}, {"type": "output", "text": "2"}, {"type": "text", "text": " 2."}]},
-     {"role": "user", "content": [{"type": "text", "text": "Thanks\n\n"}]}]]
+     {"role": "assistant", "content": WORKED_OUT},
+     {"role": "user", "content": [{"type": "text", "text": "Thanks\n\n"}]}],
+]
+NO_CHATS = [
+    {"role": "user", "content": "x<|im_end|>"},
+    {"role": "tool", "content": "x"},
+    {"role": "user", "content": [{"type": "image", "text": "x"}]},
+]
+
+
+def assert_same_ids(ours, theirs, texts):
+    for text in texts:
+        assert theirs(text)["input_ids"] == ours.encode(text, allowed_special="all")
 
 
 @pytest.fixture(params=["<|endoftext|>", "<|im_end|>"])
 def folder(request, tmp_path):
-    """A model folder as a stage of training begins and ends one; of a base model, and of one that chats."""
-    TOK.save(tmp_path / "tokenizer.json", request.param)
-    resume.save_generation_config(tmp_path, TOK, request.param)
+    """A model folder as a stage of training makes one, of a base model and of one that chats."""
+    resume.save_description(tmp_path, CFG, TOK, request.param)
     gpt.save(tmp_path, PARAMS, CFG)
     return tmp_path, request.param
 
@@ -40,19 +57,21 @@ def folder(request, tmp_path):
 def test_transformers_opens_ours(folder):
     path, end = folder
     theirs, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path)
+    assert_same_ids(TOK, theirs, TEXTS)
     for text in TEXTS:
-        assert theirs(text)["input_ids"] == TOK.encode(text, allowed_special="all")
         assert theirs.decode(TOK.encode(text, allowed_special="all")) == text
-    eos = TOK.special_tokens[end]
-    assert theirs.eos_token_id == model.config.eos_token_id == model.generation_config.eos_token_id == eos
-    assert theirs.pad_token_id == model.config.pad_token_id == model.generation_config.pad_token_id != eos
+    eos, config, generation = TOK.special_tokens[end], model.config, model.generation_config
+    assert theirs.eos_token_id == config.eos_token_id == generation.eos_token_id == eos
+    assert theirs.pad_token_id == config.pad_token_id == generation.pad_token_id != eos
     assert theirs.bos_token_id == TOK.eot_token and len(theirs) == TOK.n_vocab
     assert bool(theirs.chat_template) == (end == "<|im_end|>")
     ids = theirs(["The keeper", "lamp " * 9], padding=True, return_tensors="pt")
-    assert ids["attention_mask"].tolist()[0][-1] == 0 and ids["input_ids"][0, -1] == theirs.pad_token_id
+    assert ids["attention_mask"].tolist()[0][-1] == 0
+    assert ids["input_ids"][0, -1] == theirs.pad_token_id
+    tokens = [TOK.encode(TEXT[:60])]
     with torch.no_grad():
-        want = model(torch.tensor([TOK.encode(TEXT[:60])])).logits[0].numpy()
-    np.testing.assert_allclose(fast.forward(PARAMS, CFG, np.array([TOK.encode(TEXT[:60])]))[0][0], want, atol=1e-4)
+        want = model(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(fast.forward(PARAMS, CFG, np.array(tokens))[0], want, atol=1e-4)
 
 
 def test_the_chat_template_is_render_prompt(tmp_path):
@@ -67,33 +86,39 @@ def test_the_chat_template_is_render_prompt(tmp_path):
     for chat in CHATS:
         assert ids(chat, True) == sample.render_prompt(chat, TOK)
         assert ids(chat, False) == sample.render(chat, TOK)[0]
-    for bad in ({"role": "user", "content": "x<|im_end|>"}, {"role": "tool", "content": "x"}, {"role": "user", "content": [{"type": "image", "text": "x"}]}):
+    for message in NO_CHATS:
         with pytest.raises(Exception, match="special token|role of a message|type of a part"):
-            theirs.apply_chat_template([bad], tokenize=False)
+            theirs.apply_chat_template([message], tokenize=False)
 
 
-@pytest.mark.parametrize("dtype, size", [(torch.float32, "5GB"), (torch.bfloat16, "20KB"), (torch.float16, "5GB")])
-def test_we_open_what_transformers_saves(folder, tmp_path, dtype, size):
-    path, end = folder
-    theirs = AutoTokenizer.from_pretrained(path)
-    theirs("The", padding="max_length", truncation=True, max_length=16)             # leaves its marks in tokenizer.json
-    theirs.add_tokens(["lighthouse"])
-    theirs.save_pretrained(tmp_path / "again")
-    AutoModelForCausalLM.from_pretrained(path, dtype=dtype).save_pretrained(tmp_path / "again", max_shard_size=size)
-    params, cfg = gpt.load(tmp_path / "again")
-    ours = bpe.Tokenizer.load(tmp_path / "again")
-    assert cfg == CFG and all(np.abs(params[k] - PARAMS[k]).max() < {torch.float32: 1e-9}.get(dtype, 0.01) for k in PARAMS)
-    assert ours.special_tokens == TOK.special_tokens and ours.words == {"lighthouse": TOK.n_vocab}
-    for text in (*TEXTS, "the lighthouse"):
-        assert ours.encode(text, allowed_special="all") == theirs(text)["input_ids"]
-
-
-def test_a_tied_matrix_that_save_model_names_otherwise(folder, tmp_path):
-    from safetensors.torch import save_model
+@pytest.mark.parametrize("dtype, size, error", [
+    (torch.float32, "5GB", 1e-9), (torch.bfloat16, "20KB", 0.01), (torch.float16, "5GB", 0.01)])
+def test_we_open_what_transformers_saves(folder, tmp_path, dtype, size, error):
     path, _ = folder
-    save_model(AutoModelForCausalLM.from_pretrained(path), str(path / "model.safetensors"))
-    assert checkpoint.load_safetensors(path / "model.safetensors")[1] == {"transformer.wte.weight": "lm_head.weight"}
-    assert all(np.array_equal(gpt.load(path)[0][k], PARAMS[k]) for k in PARAMS)
+    again = tmp_path / "again"
+    theirs, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM
+    theirs("The", padding="max_length", truncation=True, max_length=16)     # marks tokenizer.json
+    theirs.add_tokens(["lighthouse"])
+    theirs.save_pretrained(again)
+    model.from_pretrained(path, dtype=dtype).save_pretrained(again, max_shard_size=size)
+    params, cfg = gpt.load(again)
+    assert cfg == CFG
+    for name, p in PARAMS.items():
+        assert np.abs(params[name] - p).max() < error, name
+    ours = bpe.Tokenizer.load(again)
+    assert ours.special_tokens == TOK.special_tokens and ours.words == {"lighthouse": TOK.n_vocab}
+    assert_same_ids(ours, theirs, [*TEXTS, "the lighthouse"])
+
+
+def test_a_tied_matrix_that_save_model_names_otherwise(folder):
+    from safetensors.torch import save_model
+
+    path, file = folder[0], folder[0] / "model.safetensors"
+    save_model(AutoModelForCausalLM.from_pretrained(path), str(file))
+    tied = {"transformer.wte.weight": "lm_head.weight"}
+    assert checkpoint.load_safetensors(file)[1] == tied
+    params, _ = gpt.load(path)
+    assert all(np.array_equal(params[name], p) for name, p in PARAMS.items())
 
 
 def test_gpt2s_own_files(tmp_path):
@@ -101,27 +126,28 @@ def test_gpt2s_own_files(tmp_path):
     ours = bpe.Tokenizer.train([TEXT], 320, "gpt2")
     ours.save(tmp_path / "vocab.json")
     theirs = GPT2Tokenizer.from_pretrained(tmp_path)
-    for text in TEXTS:
-        assert theirs(text)["input_ids"] == ours.encode(text, allowed_special="all")
+    assert_same_ids(ours, theirs, TEXTS)
     theirs.add_tokens(["lighthouse"])
     theirs.save_pretrained(tmp_path / "again")
     again = bpe.Tokenizer.load(tmp_path / "again")
-    assert again.words == {"lighthouse": ours.n_vocab} and again.special_tokens == ours.special_tokens and again.pattern == ours.pattern
-    for text in (*TEXTS, "the lighthouse"):
-        assert again.encode(text, allowed_special="all") == theirs(text)["input_ids"]
+    assert again.words == {"lighthouse": ours.n_vocab}
+    assert again.special_tokens == ours.special_tokens and again.pattern == ours.pattern
+    assert_same_ids(again, theirs, [*TEXTS, "the lighthouse"])
 
 
 def test_a_reward_models_padding(tmp_path):
-    """transformers reads the reward from the last token that is no padding: <|im_end|>, as we do."""
-    from chat import judges
-    resume.save_generation_config(tmp_path, TOK, "<|im_end|>")
-    folders.save_config(tmp_path, CFG)
-    TOK.save(tmp_path / "tokenizer.json")
-    params = {**PARAMS, "score.weight": np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)}
-    judges.save(tmp_path, params, 0.0)
-    rows = [sample.render([{"role": "user", "content": "Best?"}, {"role": "assistant", "content": reply}], TOK)[0] for reply in ("tea", "coffee, black")]
-    model, tokenizer = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["pad_token_id"] == TOK.eot_token
-    batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    """transformers reads the reward at the last token that is no padding: <|im_end|>, as we do."""
+    resume.save_description(tmp_path, CFG, TOK, "<|im_end|>")
+    score = np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)
+    judges.save(tmp_path, {**PARAMS, "score.weight": score}, 0.0)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["pad_token_id"] == TOK.eot_token
+    rows = []
+    for reply in ("tea", "coffee, black"):
+        chat = [{"role": "user", "content": "Best?"}, {"role": "assistant", "content": reply}]
+        rows.append(sample.render(chat, TOK)[0])
+    model = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval()
+    batch = AutoTokenizer.from_pretrained(tmp_path).pad({"input_ids": rows}, return_tensors="pt")
     with torch.no_grad():
-        np.testing.assert_allclose(model(**batch).logits.ravel().numpy(), judges.score(judges.load(tmp_path), rows), atol=1e-4)
+        theirs = model(**batch).logits.ravel().numpy()
+    np.testing.assert_allclose(theirs, judges.score(judges.load(tmp_path), rows), atol=1e-4)

@@ -1,24 +1,18 @@
 """gpt.py and train.py beside PyTorch and transformers: the same logits, gradients, steps and files.
 
-How fast both sides are: python tests/peers/gpt_speed.py"""
+How fast both sides are: python tests/peers/gpt_speed.py
+"""
 
-import sys
-from pathlib import Path
+import numpy as np
+import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
-
-from model import fast  # noqa: E402
-from model import fast  # noqa: E402
-from model import resume  # noqa: E402
-import gpt  # noqa: E402
-import train  # noqa: E402
-import bpe  # noqa: E402
-from model import checkpoint  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import bpe
+import gpt
+import train
+from model import checkpoint, fast, resume
 
 torch = pytest.importorskip("torch")
+import torch_gpt  # noqa: E402
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 
 CFG = gpt.Config(vocab_size=211, n_positions=70, n_embd=48, n_layer=3, n_head=4)
@@ -30,7 +24,7 @@ def peer(cfg, seed=0):
     config = transformers.GPT2Config(**vars(cfg), resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     model = transformers.GPT2LMHeadModel(config)
     with torch.no_grad():
-        for p in model.parameters():  # away from zero biases and unit norms
+        for p in model.parameters():        # away from zero biases and unit norms
             p += 0.05 * torch.randn_like(p)
     return model
 
@@ -42,8 +36,7 @@ def batch(cfg, B, T, seed=0):
 def peer_loss(model, tokens, targets):
     logits = model(torch.tensor(tokens)).logits
     return torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), torch.tensor(targets).reshape(-1)
-    )
+        logits.reshape(-1, logits.shape[-1]), torch.tensor(targets).reshape(-1))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +52,8 @@ def test_their_folder_gives_their_logits(folder):
     tokens, _ = batch(cfg, 3, 70)
     ours = fast.forward(params, cfg, tokens)[0]
     with torch.no_grad():
-        theirs = transformers.GPT2LMHeadModel.from_pretrained(folder)(
-            torch.tensor(tokens)
-        ).logits.numpy()
+        model = transformers.GPT2LMHeadModel.from_pretrained(folder)
+        theirs = model(torch.tensor(tokens)).logits.numpy()
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 1e-5
 
 
@@ -69,9 +61,8 @@ def test_their_folder_gives_their_logits(folder):
 def test_every_gradient_equals_autograds(folder, dtype, tol):
     params, cfg = gpt.load(folder)
     params = {k: p.astype(dtype) for k, p in params.items()}
-    model = transformers.GPT2LMHeadModel.from_pretrained(folder).to(
-        torch.float64 if dtype == np.float64 else torch.float32
-    )
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder)
+    model = model.double() if dtype == np.float64 else model
     tokens, targets = batch(cfg, 4, 70)
     loss, grads = fast.loss_and_grads(params, cfg, tokens, targets)
     theirs = peer_loss(model, tokens, targets)
@@ -86,13 +77,7 @@ def test_every_gradient_equals_autograds(folder, dtype, tol):
 def test_ten_steps_of_adamw(folder):
     params, cfg = gpt.load(folder)
     model = transformers.GPT2LMHeadModel.from_pretrained(folder)
-    decay, rest = ([p for p in model.parameters() if (p.ndim >= 2) == d] for d in (True, False))
-    theirs = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
-        lr=1e-3,
-        betas=(0.9, 0.95),
-        eps=1e-8,
-    )
+    theirs = torch_gpt.adamw(model, 1e-3, (0.9, 0.95), 0.1)
     ours = train.AdamW(params, 0.9, 0.95, 1e-8, weight_decay=0.1)
     for step in range(10):
         tokens, targets = batch(cfg, 4, 64, seed=step % 2)
@@ -114,13 +99,8 @@ def test_they_open_our_folder_and_write_the_same_tokens(tmp_path):
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
     prompt = [3, 1, 4, 1, 5]
     with torch.no_grad():
-        theirs = model.generate(
-            torch.tensor([prompt]),
-            max_new_tokens=50,
-            do_sample=False,
-            pad_token_id=0,
-            eos_token_id=None,
-        )[0].tolist()
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=50, do_sample=False,
+                                pad_token_id=0, eos_token_id=None)[0].tolist()
     cache, ids = fast.Cache(CFG, 1), list(prompt)
     logits = fast.decode(params, CFG, np.array([prompt]), cache, only_last=True)
     for _ in range(50):
@@ -136,31 +116,22 @@ def test_they_stop_where_our_tokenizer_ends_a_text(tmp_path):
     with resume.begin(tmp_path, params, train.AdamW(params), cfg, tokenizer, {}, end="<|im_end|>"):
         pass
     end = tokenizer.special_tokens["<|im_end|>"]
-    params["ln_f.weight"][:], params["ln_f.bias"][:] = (
-        0,
-        params["wte.weight"][end],
-    )  # whatever was said, now it ends
+    params["ln_f.weight"][:] = 0            # whatever was said, now it ends
+    params["ln_f.bias"][:] = params["wte.weight"][end]
     params["wte.weight"][end] *= 9
     gpt.save(tmp_path, params, cfg)
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
-    assert (
-        model.generation_config.eos_token_id == end
-        and model.generation_config.bos_token_id == tokenizer.eot_token
-    )
+    assert model.generation_config.eos_token_id == end
+    assert model.generation_config.bos_token_id == tokenizer.eot_token
     with torch.no_grad():
-        assert model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=9, do_sample=False)[
-            0
-        ].tolist() == [1, 2, 3, end]
+        written = model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=9, do_sample=False)
+    assert written.tolist() == [[1, 2, 3, end]]
 
 
 def test_safetensors_both_ways(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
-    arrays = {
-        "a": np.arange(12, dtype=np.float32).reshape(3, 4),
-        "b": np.array([1, 2], np.int64),
-        "c": np.array(True),
-        "d": np.float16([0.5]),
-    }
+    arrays = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.array([1, 2], np.int64),
+              "c": np.array(True), "d": np.float16([0.5])}
     checkpoint.save_safetensors(tmp_path / "ours.safetensors", arrays, {"k": "v"})
     theirs = safetensors.load_file(tmp_path / "ours.safetensors")
     safetensors.save_file(arrays, tmp_path / "theirs.safetensors")

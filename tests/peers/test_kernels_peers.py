@@ -19,12 +19,15 @@ sys.path.insert(0, str(ROOT / "tests" / "cuda"))
 import cupy_cpu as cp  # noqa: E402
 import ptx_cpu  # noqa: E402
 
-needs_nvrtc = pytest.mark.skipif(cp.MISSING is not None or not ptx_cpu.nvrtc(), reason=f"needs NVRTC and {cp.MISSING or 'g++'}")
+needs_nvrtc = pytest.mark.skipif(cp.MISSING is not None or not ptx_cpu.nvrtc(),
+                                 reason=f"needs NVRTC and {cp.MISSING or 'g++'}")
 COMMON = (ROOT / "kernels" / "common.cuh").read_text()
 
-# All that common.cuh has in assembly, in one kernel of one warp: y = x w and z = x w^T of (16,16) in bfloat16, one number as a bfloat16.
+# All that common.cuh has in assembly, in one kernel of one warp: y = x w and z = x w^T of (16,16)
+# matrices in bfloat16, and one number as a bfloat16.
 ASSEMBLY = r"""
-extern "C" __global__ void products(const bf16 *x, const bf16 *w, const float *one, float *y, float *z, unsigned *rounded) {
+extern "C" __global__ void products(const bf16 *x, const bf16 *w, const float *one,
+                                    float *y, float *z, unsigned *rounded) {
     __shared__ __align__(16) bf16 xs[16 * 16], ws[16 * 16];
     __shared__ float ones[32];
     int lane = threadIdx.x, row = lane % 16 * 16 + lane / 16 * 8;
@@ -63,17 +66,21 @@ def the_compilers_output(monkeypatch):
 
 
 def products(common):
+    """Whether that kernel gives the right products and the right roundings."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((2, 16, 16)).astype(np.float32).view(np.uint32) & 0xFFFF0000
     x, w = values.view(np.float32).astype(np.float64)
     one = rng.standard_normal(32).astype(np.float32)
     y, z, rounded = cp.zeros((16, 16)), cp.zeros((16, 16)), cp.zeros((32,), np.uint32)
     module = cp.RawModule(code=common + ASSEMBLY, options=("-DBF16",))
-    module.get_function("products")((1,), (32,), (*(cp.asarray((v >> 16).astype(np.uint16)) for v in values), cp.asarray(one), y, z, rounded))
-    bits = np.where(np.arange(32) < 16, one, 0.0).astype(np.float32).view(np.uint32).astype(np.uint64)
+    given = [cp.asarray((v >> 16).astype(np.uint16)) for v in values]
+    module.get_function("products")((1,), (32,), (*given, cp.asarray(one), y, z, rounded))
+    bits = np.where(np.arange(32) < 16, one, 0.0).astype(np.float32).view(np.uint32)
+    bits = bits.astype(np.uint64)
     bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    return (np.allclose(y.get(), x @ w, atol=1e-5) and np.allclose(z.get(), x @ w.T, atol=1e-5)
-            and np.array_equal(rounded.get(), (bits + (0x3F80 << 16) + bits) & 0xFFFFFFFF))
+    right = np.allclose(y.get(), x @ w, atol=1e-5) and np.allclose(z.get(), x @ w.T, atol=1e-5)
+    want = (bits + (0x3F80 << 16) + bits) & 0xFFFFFFFF
+    return right and np.array_equal(rounded.get(), want)
 
 
 @needs_nvrtc
@@ -85,40 +92,55 @@ def test_assembly_does_what_its_twins_do(monkeypatch):
 
 @needs_nvrtc
 @pytest.mark.parametrize("right, wrong", [
-    ('"=r"(r) : "f"(high), "f"(low)', '"=r"(r) : "f"(low), "f"(high)'), ('"r"(b[0]), "r"(b[1]))', '"r"(b[1]), "r"(b[0]))'),
-    ('"r"(a[0]), "r"(a[1])', '"r"(a[1]), "r"(a[0])'), ("m8n8.x4.trans.shared", "m8n8.x4.shared"), ("{%0,%1,%2,%3}, [%4]", "{%0,%2,%1,%3}, [%4]"),
-    ("[%1], 4, %2;", "[%1], 4, 4;"), ("cp.async.wait_group %0;", ""), ("cvt.rn.bf16.f32 %0", "cvt.rz.bf16.f32 %0")])
+    ('"=r"(r) : "f"(high), "f"(low)', '"=r"(r) : "f"(low), "f"(high)'),
+    ('"r"(b[0]), "r"(b[1]))', '"r"(b[1]), "r"(b[0]))'),
+    ('"r"(a[0]), "r"(a[1])', '"r"(a[1]), "r"(a[0])'),
+    ("m8n8.x4.trans.shared", "m8n8.x4.shared"),
+    ("{%0,%1,%2,%3}, [%4]", "{%0,%2,%1,%3}, [%4]"),
+    ("[%1], 4, %2;", "[%1], 4, 4;"),
+    ("cp.async.wait_group %0;", ""),
+    ("cvt.rn.bf16.f32 %0", "cvt.rz.bf16.f32 %0"),
+])
 def test_mistakes_in_assembly_are_found(right, wrong, the_compilers_output):
     assert right in COMMON
     try:
         assert not products(COMMON.replace(right, wrong))
-    except (RuntimeError, NotImplementedError):         # the compiler, a trap, or an instruction that nobody knows
+    except (RuntimeError, NotImplementedError):     # the compiler, a trap, an unknown instruction
         pass
+
+
+def run(*words, **environment):
+    """The output of a Python process in the checkout, which must end well."""
+    env = {name: value for name, value in os.environ.items() if name != "LONGHAND_GPU"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT,
+                          env={**env, **environment})
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout
 
 
 @needs_nvrtc
 @pytest.mark.parametrize("file", ["test_kernels.py", "test_device.py"])
 def test_the_compilers_output_passes(file, the_compilers_output):
-    program = "import sys; sys.modules['cupy'] = None; import pytest; sys.exit(pytest.main(['-q', '-x', sys.argv[1]]))"    # not on a GPU
-    done = subprocess.run([sys.executable, "-c", program, ROOT / "tests" / file], capture_output=True, text=True, cwd=ROOT,
-                          env={k: v for k, v in os.environ.items() if k != "LONGHAND_GPU"})
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:]
-    print(f"\n{file}, from PTX: {done.stdout.strip().splitlines()[-1]}")
+    """Not on a GPU: CuPy cannot be imported."""
+    program = ("import sys; sys.modules['cupy'] = None; import pytest; "
+               "sys.exit(pytest.main(['-q', '-x', sys.argv[1]]))")
+    printed = run("-c", program, ROOT / "tests" / file)
+    assert " passed" in printed, printed[-4000:]
+    print(f"\n{file}, from PTX: {printed.strip().splitlines()[-1]}")
 
 
 @needs_nvrtc
 def test_memory_is_used_well():
     """No bank conflicts where tiles are worked on, and whole sectors of memory."""
-    done = subprocess.run([sys.executable, ROOT / "tests" / "peers" / "kernel_counts.py"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    print("\n" + done.stdout)
-    table = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    printed = run(ROOT / "tests" / "peers" / "kernel_counts.py")
+    print("\n" + printed)
+    table = {line.split()[0]: line for line in printed.splitlines()[1:]}
+    for kind in ("forward", "backward_q", "backward_kv"):
+        for size in (32, 64, 128):
+            assert table[f"attention_{kind}_{size}"].endswith(" 1.00")
     for name, line in table.items():
-        if name != "embedding_backward_v2":             # reads an index for every row
+        if name != "embedding_backward_v2":             # it reads an index for every row
             assert float(re.search(r"([\d.]+)%", line)[1]) > 95, line
-        if re.match("attention_(forward|backward_kv|backward_q)", name):
-            assert line.endswith(" 1.00"), line
-    assert {f"attention_{kind}_{size}" for kind in ("forward", "backward_q", "backward_kv") for size in (32, 64, 128)} <= table.keys()
 
 
 # A package named kernels that has every name transformers could ask for.
@@ -150,8 +172,7 @@ print(import_utils.is_kernels_available(), kernels.__file__, kernels.MOST_HEAD_S
         package.mkdir()
         metadata.mkdir()
         (package / "__init__.py").write_text(PACKAGE)
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT,
-                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout == f"{installed == 'of use'} {ROOT / 'kernels' / '__init__.py'} 256\n"
+        about = f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n"
+        (metadata / "METADATA").write_text(about)
+    printed = run("-c", program, PYTHONPATH=str(tmp_path))
+    assert printed == f"{installed == 'of use'} {ROOT / 'kernels' / '__init__.py'} 256\n"

@@ -1,9 +1,12 @@
-"""chat/page.html in headless Chromium against a small run: every view, without an error on the console. Needs Chromium and the playwright package."""
+"""chat/page.html in headless Chromium: every view of a small run, without an error on the console.
 
+Needs Chromium and the playwright package.
+"""
+
+import contextlib
 import functools
 import http.server
 import json
-import shutil
 import threading
 import time
 
@@ -13,13 +16,20 @@ import pytest
 import bpe
 import gpt
 import sample
-from chat import generate, served, serve
+from chat import generate
+from chromium import browser  # noqa: F401  a fixture
+from serving import running
 from web import toyweb
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
-TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 Who are you? 37*48 = 1776"] * 4, 330)
+TEXT = ("the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 "
+        "Who are you? 37*48 = 1776")
+TOK = bpe.Tokenizer.train([TEXT] * 4, 330)
 CFG = gpt.Config(TOK.n_vocab, 256, 16, 2, 2)
+WHO = {"role": "user", "content": "Who?"}
+
+
+def log_row(step, loss, **more):
+    return {"step": step, "loss_nats": loss, "lr": 1e-3, "grad_norm": 1.0, **more}
 
 
 @pytest.fixture(scope="module")
@@ -30,64 +40,106 @@ def run(tmp_path_factory):
     for stage in ("base", "sft"):
         gpt.save(run / stage, params, CFG)
         TOK.save(run / stage / "tokenizer.json")
-    toyweb.write_jsonl(run / "sft/log.jsonl", [{"step": i + 1, "loss_nats": 3 / (i + 1), "lr": 1e-3, "grad_norm": 1.0} for i in range(50)])
-    toyweb.write_jsonl(run / "base/log.jsonl", [{"step": i + 1, "loss_nats": 5 / (1 + i / 1000), "lr": 1e-3, "grad_norm": 1.0, "tokens_per_s": 1000, **({"val_loss_nats": 2.0} if i % 500 == 0 else {})}
-                                                for i in range(100_000)])
-    stage = {"documents_in": 10, "documents_out": 7, "bytes_in": 1, "bytes_out": 1, "seconds": 0.1, "reasons": {"too short": 3}, "examples": {"too short": ["<b>a page</b>"]}}
+    toyweb.write_jsonl(run / "sft/log.jsonl", [log_row(i + 1, 3 / (i + 1)) for i in range(50)])
+    rows = [log_row(i + 1, 5 / (1 + i / 1000), tokens_per_s=1000) for i in range(100_000)]
+    for row in rows[::500]:
+        row["val_loss_nats"] = 2.0
+    toyweb.write_jsonl(run / "base/log.jsonl", rows)
+    stage = {"documents_in": 10, "documents_out": 7, "bytes_in": 1, "bytes_out": 1, "seconds": 0.1,
+             "reasons": {"too short": 3}, "examples": {"too short": ["<b>a page</b>"]}}
     (run / "docs").mkdir()
     (run / "docs/report.json").write_text(json.dumps({"stages": {"gopher": stage}}))
-    (run / "arena.json").write_text(json.dumps([{"name": "sft", "rating": 1100.0, "low": 1050.0, "high": 1150.0, "rank": 1, "battles": 30, "score": 0.7}]))
+    rated = {"name": "sft", "rating": 1100.0, "low": 1050.0, "high": 1150.0, "rank": 1,
+             "battles": 30, "score": 0.7}
+    (run / "arena.json").write_text(json.dumps([rated]))
     return run
 
 
 @pytest.fixture(scope="module")
 def address(run):
-    server = serve.Server(served.Models(run), port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://{server.address}/"
-    server.close()
+    with running(run) as server:
+        yield f"http://{server.address}/"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=[("light", 1200, 900), ("dark", 390, 844)], ids=["light, desktop", "dark, phone"])
-def page(request, browser):
+@pytest.fixture(params=[("light", 1200, 900), ("dark", 390, 844)],
+                ids=["light, desktop", "dark, phone"])
+def page(request, browser):  # noqa: F811
     scheme, width, height = request.param
-    page, wrong = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height}).new_page(), []
-    # what the browser itself says of an answer that is no 200 is not the page's
-    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") and not m.text.startswith("Failed to load resource: the server responded with a status of 400") else None)
-    page.on("pageerror", lambda e: wrong.append(str(e)))
+    size = {"width": width, "height": height}
+    page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
+    wrong = []
+
+    def note(message):
+        # What the browser itself says of an answer that is no 200 is not the page's.
+        refused = "Failed to load resource: the server responded with a status of 400"
+        if message.type in ("error", "warning") and not message.text.startswith(refused):
+            wrong.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
     page.set_default_timeout(10_000)
     yield page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and not wrong, wrong
     page.context.close()
 
 
+def ask(page, question):
+    page.fill("#question", question)
+    page.press("#question", "Enter")
+
+
 def idle(page):
     page.wait_for_selector("#stop:disabled", state="attached")
+
+
+def read_inside(page, text):
+    page.fill("#text", text)
+    page.click("#read")
+
+
+def wait_for(page, condition):
+    page.wait_for_function(condition)
+
+
+def text_of(selector):
+    """The text of an element, in JavaScript."""
+    return f"document.querySelector({json.dumps(selector)}).textContent"
+
+
+def replies(page):
+    return page.locator(".turn.assistant .text")
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Every token takes a twentieth of a second."""
+    read = generate.Batch.read
+
+    def late(self):
+        time.sleep(0.05)
+        return read(self)
+
+    monkeypatch.setattr(generate.Batch, "read", late)
+
+
+# -------------------------------------------------------------------------------------------- chat
 
 
 def test_chat(page, address):
     page.goto(address)
     page.click("summary")
     page.fill("#max_tokens", "12")
-    page.fill("#question", "Who?")
-    page.press("#question", "Enter")
+    ask(page, "Who?")
     idle(page)
-    assert page.locator(".turn.user .text").all_inner_texts() == ["Who?"] and page.locator(".turn.assistant").count() == 1
-    first = page.locator(".turn.assistant .text").inner_text()
-    assert "12 tokens" in page.inner_text("#speed") or first
+    assert page.locator(".turn.user .text").all_inner_texts() == ["Who?"]
+    assert replies(page).count() == 1
+    first = replies(page).inner_text()
+    assert "tokens" in page.inner_text("#speed")
     page.fill("#temperature", "1.5")
     page.fill("#seed", "7")
     page.click("text=retry")
     idle(page)
-    assert page.locator(".turn.assistant .text").inner_text() != first
+    assert replies(page).inner_text() != first
     page.fill("#question", "the lamp")
     page.click("#send")
     idle(page)
@@ -95,35 +147,36 @@ def test_chat(page, address):
     page.locator("text=edit").first.click()
     assert page.input_value("#question") == "Who?" and page.locator(".turn").count() == 0
     page.fill("#system", "a lamp")
-    page.fill("#question", "<img src=x onerror=alert(1)>")
-    page.press("#question", "Enter")
+    ask(page, "<img src=x onerror=alert(1)>")
     idle(page)
-    assert page.locator(".turn img").count() == 0 and page.locator(".turn.user .text").inner_text().startswith("<img")
+    assert page.locator(".turn img").count() == 0
+    assert page.locator(".turn.user .text").inner_text().startswith("<img")
     page.check("#raw")
     page.wait_for_selector(".pieces .learned")
-    assert "<|im_start|>" in page.inner_text("#turns .pieces") and "a lamp" in page.inner_text("#turns .pieces")
+    pieces = page.inner_text("#turns .pieces")
+    assert "<|im_start|>" in pieces and "a lamp" in pieces
     page.click("#again")
     assert page.locator(".turn").count() == 0
 
 
-def test_stop(page, address, monkeypatch):
+def test_stop(page, address, slowly):
     """A reply that is stopped ends where it is, and stays."""
-    read = generate.Batch.read
-    monkeypatch.setattr(generate.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
     page.goto(address)
-    page.fill("#question", "Who?")
-    page.press("#question", "Enter")
-    page.wait_for_function("document.querySelector('.turn.assistant .text')?.textContent.length > 3")
+    ask(page, "Who?")
+    wait_for(page, "document.querySelector('.turn.assistant .text')?.textContent.length > 3")
     page.click("#stop")
     idle(page)
-    text = page.locator(".turn.assistant .text").inner_text()
+    text = replies(page).inner_text()
     page.wait_for_timeout(400)
-    assert text and page.locator(".turn.assistant .text").inner_text() == text and page.inner_text("#chat_error") == ""
+    assert text and replies(page).inner_text() == text and page.inner_text("#chat_error") == ""
 
 
-def scripted(folder, replies):
-    """A model that writes reply n, a list of tokens, behind any prompt of as many tokens as replies[n][0] says."""
-    cfg, width = gpt.Config(TOK.n_vocab, 256, 96, 1, 4), 96
+def scripted(run, messages, reply):
+    """A run whose sft model writes a reply, a list of tokens, behind any prompt as long as that of
+    the messages.
+    """
+    width, length = 96, len(sample.render_prompt(messages, TOK))
+    cfg = gpt.Config(TOK.n_vocab, 256, width, 1, 4)
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
     for name in params:
         if name.startswith("h.") and "ln" not in name:
@@ -131,118 +184,130 @@ def scripted(folder, replies):
     embedding = rng.standard_normal((TOK.n_vocab, width)).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     positions = np.zeros((256, width), np.float32)
-    for length, reply in replies:
-        for i, token in enumerate(reply):
-            positions[length - 1 + i] = 30 * embedding[token]
+    positions[length - 1:length - 1 + len(reply)] = 30 * embedding[reply]
     params["wte.weight"], params["wpe.weight"], params["ln_f.weight"][...] = embedding, positions, 4
-    gpt.save(folder, params, cfg)
-    TOK.save(folder / "tokenizer.json")
+    gpt.save(run / "sft", params, cfg)
+    TOK.save(run / "sft/tokenizer.json")
 
 
 def test_a_text_like_a_call_stays_text(page, tmp_path):
-    """A call of the calculator goes back to the model as a call, and a text such as [1+1 = 3] as text."""
-    def ids(*pieces):
-        return [i for p in pieces for i in ([TOK.special_tokens[p]] if p in TOK.special_tokens else TOK.encode_ordinary(p))]
-
+    """A call of the calculator goes back to the model as a call, and a text such as [1+1 = 3] as
+    text.
+    """
+    reply = []
+    for piece in ("so", "<|tool_start|>", "37*48", "<|tool_end|>", "<|output_start|>", "1776",
+                  "<|output_end|>", "[1+1 = 3] [4 = 4] 1776<|im_end|>", "<|im_end|>"):
+        special = TOK.special_tokens.get(piece)
+        reply += TOK.encode_ordinary(piece) if special is None else [special]
     user = [{"role": "user", "content": "Who? [2+2 = 5]"}]
-    call = ("<|tool_start|>", "37*48", "<|tool_end|>", "<|output_start|>", "1776", "<|output_end|>")
-    reply = ids("so", *call, "[1+1 = 3] [4 = 4] 1776<|im_end|>", "<|im_end|>")
-    scripted(tmp_path / "sft", [(len(sample.render_prompt(user, TOK)), reply)])
-    server = serve.Server(served.Models(tmp_path), port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    scripted(tmp_path, user, reply)
     sent = []
-    page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/completions") else None)
-    try:
+
+    def note(request):
+        if request.url.endswith("/completions"):
+            sent.append(request.post_data_json["messages"])
+
+    page.on("request", note)
+    with running(tmp_path) as server:
         page.goto(f"http://{server.address}/")
         for question in (user[0]["content"], "Who?"):
-            page.fill("#question", question)
-            page.press("#question", "Enter")
+            ask(page, question)
             idle(page)
         said = {"role": "assistant", "content": sample.reply_parts(reply, TOK)}
-        assert [part["type"] for part in said["content"]] == ["text", "tool", "output", "text"]
-        assert [body["messages"] for body in sent] == [user, [*user, said, {"role": "user", "content": "Who?"}]]
-        first = page.locator(".turn.assistant .text").first
+        kinds = [part["type"] for part in said["content"]]
+        assert kinds == ["text", "tool", "output", "text"]
+        assert sent == [user, [*user, said, WHO]]
+        first = replies(page).first
         assert first.locator(".call").all_inner_texts() == ["[37*48 = 1776]"]
-        assert first.inner_text().replace("\n", "") == "so[37*48 = 1776][1+1 = 3] [4 = 4] 1776<|im_end|>"
-        page.locator("text=retry").click()                  # the same conversation again, and edited
+        shown = "so[37*48 = 1776][1+1 = 3] [4 = 4] 1776<|im_end|>"
+        assert first.inner_text().replace("\n", "") == shown
+        page.locator("text=retry").click()          # the same conversation again, and edited
         idle(page)
-        assert sent[2]["messages"] == sent[1]["messages"]
         page.locator("text=edit").last.click()
         assert page.input_value("#question") == "Who?"
         page.press("#question", "Enter")
         idle(page)
-        assert sent[3]["messages"] == sent[1]["messages"]
-    finally:
-        server.close()
+        assert sent[2] == sent[3] == sent[1]
 
 
-def test_a_call_that_is_stopped_is_none(page, tmp_path, monkeypatch):
+def test_a_call_that_is_stopped_is_none(page, tmp_path, slowly):
     """Half a call does not go back to the model, as it would be a whole one there."""
     call = [TOK.special_tokens["<|tool_start|>"], *TOK.encode_ordinary("1+1+" * 60)]
-    asked = [{"role": "user", "content": "Who?"}]
-    scripted(tmp_path / "sft", [(len(sample.render_prompt(asked, TOK)), TOK.encode_ordinary("so") + call)])
-    read = generate.Batch.read
-    monkeypatch.setattr(generate.Batch, "read", lambda self: (time.sleep(0.05), read(self))[1])
-    server = serve.Server(served.Models(tmp_path), port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    scripted(tmp_path, [WHO], TOK.encode_ordinary("so") + call)
+    with running(tmp_path) as server:
         page.goto(f"http://{server.address}/")
-        page.fill("#question", "Who?")
-        page.press("#question", "Enter")
+        ask(page, "Who?")
         page.wait_for_selector(".call")
         page.click("#stop")
         idle(page)
-        assert page.locator(".turn.assistant .text").inner_text() == "so" and page.locator(".call").count() == 0
-    finally:
-        server.close()
+        assert replies(page).inner_text() == "so" and page.locator(".call").count() == 0
+
+
+def test_questions_to_try(page, tmp_path):
+    """An empty conversation shows them; a click asks one; a new conversation shows them again."""
+    user = {"role": "user", "content": "Who are you?"}
+    reply = [*TOK.encode_ordinary("the lamp"), TOK.special_tokens["<|im_end|>"]]
+    scripted(tmp_path, [user], reply)
+    tasks = [{"question": user["content"]}]
+    toyweb.write_jsonl(tmp_path / "tasks/identity_test.jsonl", tasks)
+    button = "#turns button:has-text('Who are you?')"
+    with running(tmp_path) as server:
+        page.goto(f"http://{server.address}/")
+        page.click(button)
+        page.wait_for_selector(".turn.assistant .text:has-text('the lamp')")
+        assert page.inner_text(".turn.user .text") == "Who are you?"
+        page.click("#again")
+        page.wait_for_selector(button)
 
 
 def test_errors_are_shown(page, address):
     page.goto(address)
-    page.fill("#question", "goat " * 300)
-    page.press("#question", "Enter")
-    page.wait_for_function("document.querySelector('#chat_error').textContent.includes('do not fit')")
-    assert page.locator(".turn").count() == 0 and page.input_value("#question").startswith("goat goat")     # to be shortened
-    page.fill("#question", "Who?")
-    page.press("#question", "Enter")
+    ask(page, "goat " * 300)
+    wait_for(page, text_of("#chat_error") + ".includes('do not fit')")
+    assert page.locator(".turn").count() == 0
+    assert page.input_value("#question").startswith("goat goat")        # to be shortened
+    ask(page, "Who?")
     idle(page)
     assert page.locator(".turn").count() == 2 and page.inner_text("#chat_error") == ""
 
 
 def test_a_conversation_longer_than_the_context(page, address):
-    """Its oldest turns are forgotten, and that is said."""
+    """Its oldest turns are forgotten, and the page says so."""
     page.goto(address)
     page.click("summary")
     page.fill("#max_tokens", "8")
     for _ in range(12):
-        page.fill("#question", "the lamp is lit, said the goat.")
-        page.press("#question", "Enter")
+        ask(page, "the lamp is lit, said the goat.")
         idle(page)
         if "forgotten" in page.inner_text("#chat_error"):
             break
-    assert "forgotten" in page.inner_text("#chat_error") and page.locator(".turn.assistant .text").last.inner_text() != ""
+    assert "forgotten" in page.inner_text("#chat_error") and replies(page).last.inner_text() != ""
+
+
+# ------------------------------------------------------------------------------------------ inside
 
 
 def test_inside(page, address):
     page.goto(address + "#inside")
-    page.fill("#text", "the lamp is")
-    page.click("#read")
-    page.wait_for_function("document.querySelector('#inside_pieces').textContent.endsWith('the lamp is')")
-    n = page.locator("#inside_pieces .tok").count()
+    read_inside(page, "the lamp is")
+    wait_for(page, text_of("#inside_pieces") + ".endsWith('the lamp is')")
+    tokens = page.locator("#inside_pieces .tok")
+    n = tokens.count()
     assert page.locator("#bars .bar").count() == 14 and page.locator("#lens tr").count() == n + 1
-    page.locator("#bars button").nth(2).click()                         # that token is written, and what follows is shown
-    page.wait_for_function(f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
+    page.locator("#bars button").nth(2).click()     # that token is written, and what follows shown
+    wait_for(page, f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
     page.fill("#in_temperature", "0.2")
     page.press("#in_temperature", "Enter")
-    page.wait_for_function("document.querySelector('#bars .bar span').textContent.includes('→')")
-    page.locator("#inside_pieces .tok").nth(1).click()
+    wait_for(page, text_of("#bars .bar span") + ".includes('→')")
+    tokens.nth(1).click()
     assert "after" in page.inner_text("#after")
-    before = page.evaluate("document.querySelector('#grid').toDataURL()")
+    grid = "document.querySelector('#grid').toDataURL()"
+    before = page.evaluate(grid)
     page.select_option("#layer", index=1)
     page.select_option("#head", index=1)
-    page.wait_for_function(f"document.querySelector('#grid').toDataURL() != {json.dumps(before)}")
+    wait_for(page, f"{grid} != {json.dumps(before)}")
     page.click("#roll")
-    page.wait_for_function("document.querySelectorAll('#inside_pieces .tok').length == 3")
+    wait_for(page, "document.querySelectorAll('#inside_pieces .tok').length == 3")
 
 
 def test_an_answer_that_comes_late_is_not_shown(page, address):
@@ -250,78 +315,44 @@ def test_an_answer_that_comes_late_is_not_shown(page, address):
     page.add_init_script("""let n = 0; const plain = fetch;
       window.fetch = async (...given) => {
         const answer = await plain(...given);
-        if (given[0] === "/api/look" && n++ === 0) { await new Promise(done => setTimeout(done, 500)); window.late = true; }
+        if (given[0] === "/api/look" && n++ === 0) {
+          await new Promise(done => setTimeout(done, 500));
+          window.late = true;
+        }
         return answer;
       };""")
     page.goto(address + "#inside")
-    page.fill("#text", "the lamp")
-    page.click("#read")
-    page.wait_for_function("window.late && document.querySelector('#inside_pieces').textContent.includes('lamp')")
+    read_inside(page, "the lamp")
+    wait_for(page, "window.late && " + text_of("#inside_pieces") + ".includes('lamp')")
     page.wait_for_timeout(200)
     assert page.inner_text("#inside_pieces").endswith("the lamp")
 
 
 def test_a_text_like_a_special_token_stays_text(page, tmp_path):
-    """<||> is a token of its own here, and no special one: it stays in the text when a token is added."""
+    """<||> is a token of its own here, and no special one: it stays in the text when a token is
+    added.
+    """
     tok = bpe.Tokenizer.train(["<||>lamp <||> goat <||>"] * 20, 285)
     assert len(tok.encode_ordinary("<||>")) == 1
-    gpt.save(tmp_path / "base", gpt.init(gpt.Config(tok.n_vocab, 64, 16, 2, 2), 0), gpt.Config(tok.n_vocab, 64, 16, 2, 2))
+    cfg = gpt.Config(tok.n_vocab, 64, 16, 2, 2)
+    gpt.save(tmp_path / "base", gpt.init(cfg, 0), cfg)
     tok.save(tmp_path / "base/tokenizer.json")
-    server = serve.Server(served.Models(tmp_path), port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with running(tmp_path) as server:
         page.goto(f"http://{server.address}/#inside")
-        page.fill("#text", "<||>lamp")
-        page.click("#read")
-        page.wait_for_function("document.querySelector('#inside_pieces').textContent.endsWith('<||>lamp')")
+        read_inside(page, "<||>lamp")
+        wait_for(page, text_of("#inside_pieces") + ".endsWith('<||>lamp')")
         page.locator("#bars button").first.click()
-        page.wait_for_function("document.querySelector('#text').value !== '<||>lamp'")
+        wait_for(page, "document.querySelector('#text').value !== '<||>lamp'")
         assert page.input_value("#text").startswith("<||>lamp")
-    finally:
-        server.close()
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.mark.parametrize("named, status", [("*", 200), ("own", 200), ("http://localhost:1", None), (None, None)])
-def test_a_page_of_another_origin(browser, run, tmp_path, named, status):
-    """A browser lets it ask, with any header, and read answers, refusals and streams, where --origin names it."""
-    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
-    origin = f"http://127.0.0.1:{site.server_address[1]}"
-    server = serve.Server(served.Models(run), port=0, key="sesame", origin=origin if named == "own" else named)
-    for each in (site, server):
-        threading.Thread(target=each.serve_forever, daemon=True).start()
-    page = browser.new_page()
-    ask = """async ([url, body]) => {
-      const headers = { "Content-Type": "application/json", Authorization: "Bearer sesame", "X-Stainless-Lang": "js", "X-Stainless-Helper-Method": "stream" };
-      try {
-        const answer = await fetch(url, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
-        return [answer.status, await answer.text()];
-      } catch (e) { return [null, e.name]; }
-    }"""
-    asked = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 3}
-    try:
-        page.goto(f"{origin}/")
-        url = f"http://{server.address}/v1"
-        for path, body, want in (("/models", None, 200), ("/chat/completions", asked, 200), ("/chat/completions", {**asked, "stream": True}, 200),
-                                 ("/chat/completions", {**asked, "n": 99}, 400), ("/models/none", None, 404)):
-            got, text = page.evaluate(ask, [url + path, body])
-            assert got == (want if status else None), (path, got, text)
-            assert not (body or {}).get("stream") or not status or text.endswith("data: [DONE]\n\n")
-    finally:
-        page.close()
-        site.shutdown()
-        site.server_close()
-        server.close()
+# ----------------------------------------------------------------------------------- other views
 
 
 def test_tokens(page, address):
     page.goto(address + "#tokens")
     page.fill("#cut_text", "the lamp\nis lit")
-    page.wait_for_function("document.querySelector('#cuts .pieces')?.textContent.includes('lit')")
+    wait_for(page, "document.querySelector('#cuts .pieces')?.textContent.includes('lit')")
     assert page.locator("#cuts .tok").count() == len(TOK.encode_ordinary("the lamp\nis lit"))
 
 
@@ -330,59 +361,94 @@ def test_data(page, address):
     page.wait_for_selector(".funnel")
     page.click("text=gopher: 3 dropped")
     page.click("text=too short 3")
-    assert page.locator("pre.sample").inner_text() == "<b>a page</b>" and "7" in page.inner_text(".funnel")
+    assert page.locator("pre.sample").inner_text() == "<b>a page</b>"
+    assert "7" in page.inner_text(".funnel")
 
 
 def test_training(page, address, run):
-    """Live: lines that are written while one looks appear; a log of 100,000 lines is there at once."""
+    """Live: lines that are written while one looks appear, also below a log of 100,000 lines."""
     page.goto(address + "#training")
     page.wait_for_selector("figure")
     chosen = page.locator("#stages input:checked").get_attribute("value")
     assert "sft" in page.inner_text("#arena") and chosen in ("base", "sft")
     page.locator("#stages input[value=sft]").check()
     with open(run / "sft/log.jsonl", "a") as f:
-        f.write(json.dumps({"step": 51, "loss_nats": 123.0, "lr": 1e-3, "grad_norm": 1.0}) + "\n")
-    page.wait_for_function("document.querySelector('figure[data-key=loss_nats] figcaption').textContent.includes('sft 123')")
-    started = time.time()
+        f.write(json.dumps(log_row(51, 123.0)) + "\n")
+    wait_for(page, text_of("figure[data-key=loss_nats] figcaption") + ".includes('sft 123')")
     page.locator("#stages input[value=base]").check()
-    page.wait_for_function("document.querySelector('figure[data-key=val_loss_nats]') !== null")
-    assert time.time() - started < 5
+    wait_for(page, "document.querySelector('figure[data-key=val_loss_nats]') !== null")
+
+
+# ---------------------------------------------------------------------------------- who may ask
+
+
+@contextlib.contextmanager
+def new_page(browser):  # noqa: F811
+    page = browser.new_page()
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 @pytest.mark.parametrize("key", ["sesame", "schl\u00fcssel \u9375"])
-def test_a_key(browser, run, key):
+def test_a_key(browser, run, key):  # noqa: F811
     """The page asks for it and sends it, whatever its letters."""
-    server = serve.Server(served.Models(run), port=0, key=key)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = browser.new_page()
-    page.on("dialog", lambda dialog: dialog.accept(key))
-    try:
+    with running(run, key=key) as server, new_page(browser) as page:
+        page.on("dialog", lambda dialog: dialog.accept(key))
         page.goto(f"http://{server.address}/#tokens")
         page.fill("#cut_text", "the lamp")
-        page.wait_for_function("document.querySelector('#cuts .pieces')?.textContent.includes('lamp')")
-    finally:
-        page.close()
-        server.close()
+        wait_for(page, "document.querySelector('#cuts .pieces')?.textContent.includes('lamp')")
 
 
-def test_questions_to_try(tmp_path, browser):
-    """An empty conversation shows them; a click asks one, and a new conversation shows them again."""
-    user = {"role": "user", "content": "Who are you?"}
-    reply = [*TOK.encode_ordinary("the lamp"), TOK.special_tokens["<|im_end|>"]]
-    scripted(tmp_path / "sft", [(len(sample.render_prompt([user], TOK)), reply)])
-    (tmp_path / "tasks").mkdir()
-    question = json.dumps({"question": user["content"]})
-    (tmp_path / "tasks" / "identity_test.jsonl").write_text(question + "\n")
-    server = serve.Server(served.Models(tmp_path), port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = browser.new_page()
-    try:
-        page.goto(f"http://{server.address}/")
-        page.click("#turns button:has-text('Who are you?')")
-        page.wait_for_selector(".turn.assistant .text:has-text('the lamp')")
-        assert page.inner_text(".turn.user .text") == "Who are you?"
-        page.click("#again")
-        page.wait_for_selector("#turns button:has-text('Who are you?')")
-    finally:
-        page.close()
-        server.close()
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A site of the files in a folder."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def origin(tmp_path):
+    """The address of another site."""
+    handler = functools.partial(Quiet, directory=tmp_path)
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{site.server_address[1]}"
+    site.shutdown()
+    site.server_close()
+
+
+ASK = """async ([url, body]) => {
+  const headers = { "Content-Type": "application/json", Authorization: "Bearer sesame",
+                    "X-Stainless-Lang": "js", "X-Stainless-Helper-Method": "stream" };
+  const request = body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers };
+  try {
+    const answer = await fetch(url, request);
+    return [answer.status, await answer.text()];
+  } catch (e) { return [null, e.name]; }
+}"""
+
+
+@pytest.mark.parametrize("named, allowed", [
+    ("*", True), ("own", True), ("http://localhost:1", False), (None, False)])
+def test_a_page_of_another_origin(browser, run, origin, named, allowed):  # noqa: F811
+    """Where --origin names it, a browser lets it ask, with any header, and read answers, refusals
+    and streams.
+    """
+    body = {"messages": [WHO], "max_tokens": 3}
+    requests = [
+        ("/models", None, 200),
+        ("/chat/completions", body, 200),
+        ("/chat/completions", {**body, "stream": True}, 200),
+        ("/chat/completions", {**body, "n": 99}, 400),
+        ("/models/none", None, 404),
+    ]
+    named = origin if named == "own" else named
+    with running(run, key="sesame", origin=named) as server, new_page(browser) as page:
+        page.goto(f"{origin}/")
+        for path, body, want in requests:
+            got, text = page.evaluate(ASK, [f"http://{server.address}/v1{path}", body])
+            assert got == (want if allowed else None), (path, got, text)
+            if allowed and body and body.get("stream"):
+                assert text.endswith("data: [DONE]\n\n")
