@@ -149,7 +149,7 @@ def test_bad_input(run):
     done = run_main("chat/probe.py", "--run", run)
     assert (
         done.returncode == 1
-        and "probe_train.jsonl: no such file; write the demo's with: python -m web.toyweb"
+        and "probe_train.jsonl: no such file; make the demo's with: python -m web.toyweb"
         in done.stderr
     )
     done = run_main("chat/probe.py", "--run", run, "--steps", "0")
