@@ -676,8 +676,9 @@ Fußgänger dürfen die Brücke nutzen.</p>
 <p><b>Uschi</b> Dann fahre ich eben mit dem Rad, das ist ohnehin gesünder.</p></div></div>
 <div class="fuss"><a href="/impressum">Impressum</a> \
 <a href="/daten">Datenschutz</a> © Anzeiger Verlag</div>
-<div id="cookie-hinweis"><p>Wir verwenden Cookies, um Inhalte zu personalisieren und die \
-Zugriffe auf unsere Website zu analysieren.</p><button>Zustimmen</button></div></body></html>""",
+<div id="cookie-hinweis"><p>Wir verwenden Cookies, um Inhalte zu personalisieren \
+und die Zugriffe auf unsere Website zu analysieren.</p>\
+<button>Zustimmen</button></div></body></html>""",
 """Verkehr
 Die alte Brücke bleibt bis zum Frühjahr gesperrt
 Wer vom Markt zum Bahnhof will, muss seit Montag einen Umweg von zwei Kilometern fahren.
@@ -710,8 +711,9 @@ sinon attendre et surveiller les pucerons au printemps.</p>
 <p><a href="/b">Le compost en dix questions</a></p></div></div>
 <footer class="entry-footer">Classé dans <a href="/c">Potager</a></footer></article>
 <div id="comments"><h2>2 réflexions sur « Semer les fèves en novembre »</h2>\
-<ol class="commentlist"><li>\
-<p>Chez moi les mulots mangent toutes les graines, avez-vous une astuce contre ces bêtes ?</p></li>\
+<ol class="commentlist">\
+<li><p>Chez moi les mulots mangent toutes les graines, \
+avez-vous une astuce contre ces bêtes ?</p></li>\
 <li><p>Merci pour ces conseils, j’essaie dès ce week-end avec les enfants !</p></li></ol>
 <form><p>Votre adresse e-mail ne sera pas publiée.</p></form></div></div>
 <div id="secondary" class="widget-area"><section class="widget"><h2>Articles récents</h2>\
@@ -804,16 +806,19 @@ do outro lado da baía, e à noite a luz dele passa pela areia."""),
 "Italian page laid out in tables, paragraphs of <br><br>": ("""\
 <HTML><BODY BGCOLOR="#ffffff"><TABLE BORDER=0 WIDTH="100%">\
 <TR><TD COLSPAN=2 ALIGN=center><FONT SIZE=5>Museo della carta</FONT></TD></TR>
-<TR><TD WIDTH=140 VALIGN=top><A HREF="a.html">Orari</A><BR><A HREF="b.html">\
-Biglietti</A><BR><A HREF="c.html">Come arrivare</A><BR><A HREF="d.html">Contatti</A></TD>
-<TD VALIGN=top><FONT FACE="Times"><B>La storia del mulino</B><BR><BR>Il mulino fu \
-costruito nel 1592 sulla riva del torrente, dove l’acqua non gela nemmeno d’inverno.<BR><BR>
+<TR><TD WIDTH=140 VALIGN=top><A HREF="a.html">Orari</A><BR>\
+<A HREF="b.html">Biglietti</A><BR>\
+<A HREF="c.html">Come arrivare</A><BR><A HREF="d.html">Contatti</A></TD>
+<TD VALIGN=top><FONT FACE="Times"><B>La storia del mulino</B><BR><BR>\
+Il mulino fu costruito nel 1592 sulla riva del torrente, \
+dove l’acqua non gela nemmeno d’inverno.<BR><BR>
 Per due secoli vi si fece carta da lettere per i mercanti di Lucca e di Genova; \
 i fogli portavano in filigrana una piccola torre.<BR><BR>
 Oggi una ruota gira ancora, \
 e ogni domenica un vecchio cartaio mostra ai bambini come si fa un foglio.</FONT></TD></TR>
-<TR><TD COLSPAN=2 ALIGN=center><FONT SIZE=1><A HREF="/">Home</A> - <A HREF="m.html">Mappa</A> - \
-<A HREF="p.html">Privacy</A></FONT></TD></TR></TABLE></BODY></HTML>""",
+<TR><TD COLSPAN=2 ALIGN=center><FONT SIZE=1>\
+<A HREF="/">Home</A> - <A HREF="m.html">Mappa</A> - <A HREF="p.html">Privacy</A></FONT></TD></TR>\
+</TABLE></BODY></HTML>""",
 """La storia del mulino
 Il mulino fu costruito nel 1592 sulla riva del torrente, dove l’acqua non gela nemmeno d’inverno.
 Per due secoli vi si fece carta da lettere per i mercanti di Lucca e di Genova; \
@@ -852,23 +857,24 @@ Dzięki! W takim razie kupię zwykły i większą butelkę oleju."""),
 <html lang="ru"><body><div class="document"><div class="sphinxsidebar"><h3>Содержание</h3>\
 <ul><li><a href="#a">Установка</a></li><li><a href="#b">Первые шаги</a></li></ul></div>
 <div class="body" role="main"><section id="a">\
-<h1>Первые шаги<a class="headerlink" href="#a">¶</a></h1><p>Библиотека читает таблицы из файлов \
-<code class="docutils">.csv</code> и считает суммы по столбцам.</p>
+<h1>Первые шаги<a class="headerlink" href="#a">¶</a></h1>\
+<p>Библиотека читает таблицы из файлов <code class="docutils">.csv</code> \
+и считает суммы по столбцам.</p>
 <div class="highlight-python"><div class="highlight">\
 <pre><span></span><span class="kn">import</span> <span class="nn">tabla</span>
 <span class="n">t</span> <span class="o">=</span> \
 <span class="n">tabla</span><span class="o">.</span><span class="n">read</span>\
 <span class="p">(</span><span class="s2">"a.csv"</span><span class="p">)</span>
-<span class="k">if</span> <span class="n">t</span> &lt; \
-3: <span class="nb">print</span>(t)</pre></div></div>
+<span class="k">if</span> <span class="n">t</span> &lt; 3: \
+<span class="nb">print</span>(t)</pre></div></div>
 <div class="admonition note"><p class="admonition-title">Примечание</p>\
 <p>Первая строка файла считается заголовком.</p></div>
 <h2>Параметры<a class="headerlink" href="#b">¶</a></h2>\
 <table class="docutils"><thead><tr><th>Имя</th><th>Смысл</th></tr></thead>\
 <tbody><tr><td><code>sep</code></td><td>разделитель, по умолчанию запятая</td></tr>\
 <tr><td><code>skip</code></td><td>сколько строк пропустить</td></tr></tbody></table>
-<dl><dt>tabla.sum(column)</dt><dd>\
-<p>Возвращает сумму столбца; пустые ячейки не считаются.</p></dd></dl></section></div></div>
+<dl><dt>tabla.sum(column)</dt>\
+<dd><p>Возвращает сумму столбца; пустые ячейки не считаются.</p></dd></dl></section></div></div>
 <div class="related" role="navigation"><ul><li><a href="/n">далее</a></li>\
 <li><a href="/p">назад</a></li></ul></div></body></html>""",
 """Первые шаги
@@ -885,16 +891,20 @@ skip | сколько строк пропустить
 - tabla.sum(column)
 - Возвращает сумму столбца; пустые ячейки не считаются."""),
 
-"Turkish news without <p>": ("""<html lang="tr"><body><div class="ust"><a href="/">Gündem</a> \
-<a href="/spor">Spor</a> <a href="/eko">Ekonomi</a></div><div class="haber"><div class="baslik">\
-<h1>Limandaki eski vapur müze oluyor</h1></div><div class="tarih">4 Mart 2022 - 11:20</div>
+"Turkish news without <p>": ("""\
+<html lang="tr"><body>\
+<div class="ust"><a href="/">Gündem</a> <a href="/spor">Spor</a> <a href="/eko">Ekonomi</a></div>\
+<div class="haber"><div class="baslik"><h1>Limandaki eski vapur müze oluyor</h1></div>\
+<div class="tarih">4 Mart 2022 - 11:20</div>
 <div class="metin">Otuz yıl boyunca iki yakayı birbirine bağlayan vapur, \
-bu yaz müze olarak kapılarını açacak.<div class="reklam">Reklam</div>Belediye, geminin \
-makine dairesini olduğu gibi koruyacağını, güverteye ise küçük bir kitaplık kuracağını duyurdu.
+bu yaz müze olarak kapılarını açacak.<div class="reklam">Reklam</div>\
+Belediye, geminin makine dairesini olduğu gibi koruyacağını, \
+güverteye ise küçük bir kitaplık kuracağını duyurdu.
 <br><br>Vapurun son kaptanı, \
 “Onu hurdalıkta görmektense burada çay içmeyi yeğlerim,” dedi.</div></div>
 <div class="ilgili"><div><a href="/1">Vapur seferlerine kış ayarı</a></div>\
-<div><a href="/2">Yeni iskele gelecek yıl açılıyor</a></div></div><div class="yorumlar">\
+<div><a href="/2">Yeni iskele gelecek yıl açılıyor</a></div></div>\
+<div class="yorumlar">\
 <div>Mehmet: Çok güzel bir haber, çocukluğum o vapurda geçti, mutlaka gideceğim.</div></div>\
 <div class="alt">Her hakkı saklıdır</div></body></html>""",
 """Otuz yıl boyunca iki yakayı birbirine bağlayan vapur, bu yaz müze olarak kapılarını açacak.
@@ -909,14 +919,17 @@ Vapurun son kaptanı, “Onu hurdalıkta görmektense burada çay içmeyi yeğle
 <div id="siteSub" class="noprint">من الموسوعة الحرة</div>\
 <div id="bodyContent"><div id="mw-content-text"><table class="infobox">\
 <tr><th>الطائفة</th><td>طيور</td></tr><tr><th>الوزن</th><td>400 غرام</td></tr></table>
-<p><b>بومة الحظائر</b> طائر <a href="/b">ليلي</a> يعيش قرب <a href="/c">المزارع</a> ويصطاد \
-القوارض الصغيرة في الظلام.<sup id="r1" class="reference"><a href="#n1">[1]</a></sup></p>
+<p><b>بومة الحظائر</b> طائر <a href="/b">ليلي</a> يعيش قرب <a href="/c">المزارع</a> \
+ويصطاد القوارض الصغيرة في الظلام.\
+<sup id="r1" class="reference"><a href="#n1">[1]</a></sup></p>
 <div id="toc" class="toc"><h2>محتويات</h2>\
 <ul><li><a href="#a">1 الوصف</a></li><li><a href="#b">2 الغذاء</a></li></ul></div>
-<h2><span class="mw-headline">الوصف</span><span class="mw-editsection">[<a href="/e">عدل</a>\
-]</span></h2><p>وجهها أبيض على شكل قلب، وجناحاها طويلان، وطيرانها لا صوت له تقريبا.</p>
-<h2><span class="mw-headline">الغذاء</span><span class="mw-editsection">[<a href="/e">عدل</a>\
-]</span></h2><ul><li>الفئران</li><li>الخفافيش الصغيرة</li><li>الحشرات الكبيرة</li></ul></div>
+<h2><span class="mw-headline">الوصف</span>\
+<span class="mw-editsection">[<a href="/e">عدل</a>]</span></h2>\
+<p>وجهها أبيض على شكل قلب، وجناحاها طويلان، وطيرانها لا صوت له تقريبا.</p>
+<h2><span class="mw-headline">الغذاء</span>\
+<span class="mw-editsection">[<a href="/e">عدل</a>]</span></h2>\
+<ul><li>الفئران</li><li>الخفافيش الصغيرة</li><li>الحشرات الكبيرة</li></ul></div>
 <div id="catlinks" class="catlinks"><a href="/k">تصنيفات</a>: <a href="/k1">بوميات</a></div>\
 </div></div><div id="footer"><p>النصوص منشورة برخصة المشاع الإبداعي.</p></div></body></html>""",
 """بومة الحظائر
@@ -950,12 +963,16 @@ Vapurun son kaptanı, “Onu hurdalıkta görmektense burada çay içmeyi yeğle
 "Japanese blog of lines, ranking and cards": ("""\
 <html lang="ja"><body><header><h1><a href="/">港町日記</a></h1></header>\
 <div id="wrapper"><article><h2>はじめての渡し船</h2><p class="post-meta">2019年4月2日 <a href="/c">散歩</a></p>
-<div class="entry">朝の七時、桟橋にはまだ誰もいなかった。<br>切符は船の中で買うらしい。<br><br>船長は無口な人で、帽子を少し持ち上げただけで舵を切った。\
-向こう岸までは五分もかからない。<br>それでも、川の真ん中で見た朝日は忘れられない。<br><br>帰りは橋を渡った。</div>
+<div class="entry">朝の七時、桟橋にはまだ誰もいなかった。<br>切符は船の中で買うらしい。<br><br>\
+船長は無口な人で、帽子を少し持ち上げただけで舵を切った。向こう岸までは五分もかからない。<br>\
+それでも、川の真ん中で見た朝日は忘れられない。<br><br>帰りは橋を渡った。</div>
 <ul class="sns"><li><a href="#">ツイート</a></li><li><a href="#">シェア</a></li></ul></article>
-<div class="kanren"><h3>関連記事</h3><div class="card"><a href="/1"><h4>灯台までの坂道を歩いてみた話</h4></a>\
-<p>港から灯台までは三キロの上り坂です。途中で…</p></div><div class="card"><a href="/2"><h4>市場で食べる朝ごはんのすすめ</h4></a>\
-<p>市場の食堂は五時に開きます。漁師さんと並んで…</p></div><div class="card"><a href="/3"><h4>雨の日に行きたい喫茶店まとめ</h4></a>\
+<div class="kanren"><h3>関連記事</h3>\
+<div class="card"><a href="/1"><h4>灯台までの坂道を歩いてみた話</h4></a>\
+<p>港から灯台までは三キロの上り坂です。途中で…</p></div>\
+<div class="card"><a href="/2"><h4>市場で食べる朝ごはんのすすめ</h4></a>\
+<p>市場の食堂は五時に開きます。漁師さんと並んで…</p></div>\
+<div class="card"><a href="/3"><h4>雨の日に行きたい喫茶店まとめ</h4></a>\
 <p>雨の日の港町は静かです。こんな日は…</p></div></div></div>
 <div id="side"><h3>人気ランキング</h3><ol><li><a href="/1">灯台までの坂道を歩いてみた話</a></li>\
 <li><a href="/2">市場で食べる朝ごはんのすすめ</a></li></ol></div><footer>© 港町日記</footer></body></html>""",
@@ -1003,10 +1020,12 @@ At dawn the plain is white with frost, and the first villages light their stoves
 <div id="text"><h1>Longest rivers of the island</h1>\
 <p>The table gives the length of each river from its source to the sea, \
 as measured in the survey of 1988.</p>
-<table class="stats"><caption>Rivers over 50 km</caption><thead>\
-<tr><th>River</th><th>Length</th><th>Mouth</th></tr></thead><tbody><tr><td><a href="/r1">Great \
-Ouzel</a></td><td>112 km</td><td><a href="/t1">Port Anselm</a></td></tr>\
-<tr><td><a href="/r2">Black Water</a></td><td>87 km</td><td><a href="/t2">Sandhaven</a></td></tr>\
+<table class="stats"><caption>Rivers over 50 km</caption>\
+<thead><tr><th>River</th><th>Length</th><th>Mouth</th></tr></thead><tbody>\
+<tr><td><a href="/r1">Great Ouzel</a></td><td>112 km</td>\
+<td><a href="/t1">Port Anselm</a></td></tr>\
+<tr><td><a href="/r2">Black Water</a></td><td>87 km</td>\
+<td><a href="/t2">Sandhaven</a></td></tr>\
 <tr><td><a href="/r3">Little Ouzel</a></td><td>53 km</td>\
 <td>joins the Great Ouzel</td></tr></tbody></table>
 <p>Shorter streams are left out, as are canals.</p></div>\
@@ -1026,8 +1045,9 @@ Shorter streams are left out, as are canals."""),
 <ul><li><a href="/">Home</a></li><li><a href="/a">About</a></li></ul></div>
 <div class="builder-widget widget-heading">\
 <div class="widget-container"><h1>How we roast</h1></div></div>\
-<div class="builder-widget widget-text"><div class="widget-container"><p>We roast twice a week, \
-in a drum that takes twelve kilograms of green beans at a time.</p></div></div>
+<div class="builder-widget widget-text"><div class="widget-container">\
+<p>We roast twice a week, in a drum that takes twelve kilograms of green beans at a time.\
+</p></div></div>
 <div class="builder-widget widget-image"><img src="a.jpg"></div>\
 <div class="builder-widget widget-text"><div class="widget-container">\
 <p>The first crack comes after nine minutes. \
@@ -1042,11 +1062,13 @@ We roast twice a week, in a drum that takes twelve kilograms of green beans at a
 The first crack comes after nine minutes. From then on it is a matter of smell, and of nerves.
 Light roasts leave the drum a minute later, dark ones after three, and then the fan takes over."""),
 
-"Korean article in spans and sections of its own": ("""<html lang="ko"><body>\
-<div id="root"><div class="css-1x2y"><a href="/">홈</a><a href="/news">뉴스</a></div>\
-<div class="css-9ab"><section class="css-77"><span class="css-1">골목 끝 작은 서점은 밤 열 시까지 불을 켜 둔다. \
-늦게 퇴근하는 사람들을 위해서다.</span></section><section class="css-77"><span class="css-1">주인은 책을 \
-팔기보다 이야기를 듣는 일이 더 많다고 말한다. </span><span class="css-1">그래도 매달 월세는 낸다.</span></section>\
+"Korean article in spans and sections of its own": ("""\
+<html lang="ko"><body><div id="root">\
+<div class="css-1x2y"><a href="/">홈</a><a href="/news">뉴스</a></div><div class="css-9ab">\
+<section class="css-77"><span class="css-1">골목 끝 작은 서점은 밤 열 시까지 불을 켜 둔다. \
+늦게 퇴근하는 사람들을 위해서다.</span></section>\
+<section class="css-77"><span class="css-1">주인은 책을 팔기보다 이야기를 듣는 일이 더 많다고 말한다. </span>\
+<span class="css-1">그래도 매달 월세는 낸다.</span></section>\
 <section class="css-77"><span class="css-1">다음 달에는 동네 아이들이 쓴 시집이 나온다.</span></section></div>\
 <div class="css-5d"><a href="/1">서점 지도</a><a href="/2">이달의 책</a></div></div></body></html>""",
 """골목 끝 작은 서점은 밤 열 시까지 불을 켜 둔다. 늦게 퇴근하는 사람들을 위해서다.
@@ -1055,8 +1077,9 @@ Light roasts leave the drum a minute later, dark ones after three, and then the 
 
 "Greek law of nested lists": ("""<html lang="el"><body><ul class="menu">\
 <li><a href="/">Αρχική</a></li><li><a href="/n">Νόμοι</a></li></ul>\
-<div id="law"><h1>Κανονισμός βιβλιοθήκης</h1><h2>Άρθρο 1</h2><ol>\
-<li>Τα βιβλία δανείζονται για τρεις εβδομάδες.<ol><li>Τα λεξικά διαβάζονται μόνο στην αίθουσα.</li>\
+<div id="law"><h1>Κανονισμός βιβλιοθήκης</h1><h2>Άρθρο 1</h2>\
+<ol><li>Τα βιβλία δανείζονται για τρεις εβδομάδες.\
+<ol><li>Τα λεξικά διαβάζονται μόνο στην αίθουσα.</li>\
 <li>Οι χάρτες δεν δανείζονται.</li></ol></li><li>Ο δανεισμός παρατείνεται μία φορά.</li></ol>\
 <h2>Άρθρο 2</h2><p>Όποιος χάσει βιβλίο το αντικαθιστά με ίδιο ή πληρώνει την αξία του.</p></div>\
 <div class="footer">Επικοινωνία</div></body></html>""",
@@ -1071,10 +1094,12 @@ Light roasts leave the drum a minute later, dark ones after three, and then the 
 
 "Vietnamese poem of short lines": ("""\
 <html lang="vi"><body><div class="menu"><a href="/">Trang chủ</a><a href="/tho">Thơ</a></div>\
-<div class="poem"><h1>Bến cũ</h1><p>Chiều xuống bến sông xưa<br>\
-Con đò nằm lặng lẽ<br>Ai về trong gió nhẹ<br>Mang theo một câu hò</p>\
-<p>Trăng lên đầu ngọn tre<br>Nước trôi như ngày ấy<br>Người đi không trở lại<br>\
-Chỉ còn bóng trên đê</p><p class="author">Khuyết danh</p></div>\
+<div class="poem"><h1>Bến cũ</h1>\
+<p>Chiều xuống bến sông xưa<br>Con đò nằm lặng lẽ<br>\
+Ai về trong gió nhẹ<br>Mang theo một câu hò</p>\
+<p>Trăng lên đầu ngọn tre<br>Nước trôi như ngày ấy<br>\
+Người đi không trở lại<br>Chỉ còn bóng trên đê</p>\
+<p class="author">Khuyết danh</p></div>\
 <div class="share"><a href="#">Chia sẻ</a></div></body></html>""",
 """Bến cũ
 Chiều xuống bến sông xưa
@@ -1087,11 +1112,13 @@ Người đi không trở lại
 Chỉ còn bóng trên đê"""),
 
 "a figure that is a table, and one that is code": ("""\
-<html><body><main><h1>Sorting</h1><p>The times below were taken on one machine, \
-with one thread, and are medians of nine runs.</p><figure class="wp-block-table"><table>\
-<tr><td>quicksort</td><td>1.2 s</td></tr><tr><td>merge sort</td><td>1.4 s</td></tr></table>\
-<figcaption>Lower is better</figcaption></figure><figure class="highlight"><pre>sort(a)
-print(a[0])</pre></figure><figure><img src="x.png"><figcaption>A sorted list</figcaption></figure>\
+<html><body><main><h1>Sorting</h1>\
+<p>The times below were taken on one machine, with one thread, and are medians of nine runs.</p>\
+<figure class="wp-block-table"><table><tr><td>quicksort</td><td>1.2 s</td></tr>\
+<tr><td>merge sort</td><td>1.4 s</td></tr></table><figcaption>Lower is better</figcaption></figure>\
+<figure class="highlight"><pre>sort(a)
+print(a[0])</pre></figure>\
+<figure><img src="x.png"><figcaption>A sorted list</figcaption></figure>\
 <p>Both need less than two seconds for ten million numbers, \
 so the choice hardly matters here.</p></main></body></html>""",
 """Sorting
