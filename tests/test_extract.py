@@ -173,9 +173,9 @@ def test_benchmark_in_another_language_and_without_names():
 
 @pytest.mark.parametrize("page, text", [
     ("<p>One.</p><p>Two.</p>", "One.\nTwo."),
-    ("<p>One.<p>Two.", "One.\nTwo."),                               # never closed
+    ("<p>One.<p>Two.", "One.\nTwo."),                                # never closed
     ("<div>One.<div>Two.</div>Three.</div>", "One.\nTwo.\nThree."),  # text before and after a block
-    ("<div>One.<div></div>Two.</div>", "One.\nTwo."),               # an empty block still parts
+    ("<div>One.<div></div>Two.</div>", "One.\nTwo."),                # an empty block still parts
     ("<p>One<br>two<br/>three", "One\ntwo\nthree"),
     ("<p>wo<b>r</b>d <i>and</i>\n\t  more&nbsp; words</p>", "word and more words"),
     ("<h1>Title</h1><p>Text.</p><h2>Nothing follows</h2>", "Title\nText."),
@@ -205,14 +205,15 @@ def test_benchmark_in_another_language_and_without_names():
     ("<template>no<template shadowrootmode=open>no</template></template>"
      "<template data-x=shadowrootmode>no</template><p>One", "One"),
     ("<template ShadowRootMode='closed'>One</template>", "One"),
-    ("<p>a &lt; b &amp;amp; c &#8217;&eacute;&hellip;", "a < b & c ’é…"),  # escaped twice
-    ("<p>e\u0301</p>", "é"),                                        # NFC
+    ("<p>a &lt; b &amp;amp; c &#8217;&eacute;&hellip;",
+     "a < b & c ’é…"),                                               # escaped twice, resolved twice
+    ("<p>e\u0301</p>", "é"),                                         # NFC
     ("<p>so\u00adft zero\u200bwidth \x01control</p>", "soft zerowidth control"),
     ("<p>a<!-- b -->c<!-- <p>d</p> -->e", "ace"),
     ("<p>One <!-- never ended > two <p>three", "One two\nthree"),
     ("<p>One <![CDATA[ x ]]> two", "One two"),
     ("<script>'</p>' <p>no</script><p>yes", "yes"),
-    ("<p>yes<script>var a = '<p>no", "yes"),                        # cut off in a script
+    ("<p>yes<script>var a = '<p>no", "yes"),                         # cut off in a script
     ("<p>One <svg><text>no</text></svg>two", "One two"),
     ("<svg>never closed <p>One", "never closed\nOne"),
     ("<p title='a > b' class=\"x\">One", "One"),
@@ -224,10 +225,10 @@ def test_benchmark_in_another_language_and_without_names():
     ("&#" + "0" * 5000 + "65;", "A"), ("&#x" + "9" * 5000 + ";", "\ufffd"),
     ("&#" + "0" * 9 + ";", "\ufffd"), ("\ud800One \udfff", "\ufffdOne \ufffd"),
     ("<p><a href=/a>One</a><a href=/b>two</a> and three</p>",
-     "One two and three"),                                      # two links are not glued
+     "One two and three"),                                           # two links are not glued
     ("<p>w<a href=/a>or</a>d</p>", "word"),
     ("<p>世界\n  人权 <b>宣</b>言\n이 문장\n은</p>",
-     "世界人权 宣言 이 문장 은"),                                      # a wrapped line of Chinese
+     "世界人权 宣言 이 문장 은"),                                     # a wrapped line of Chinese has no space
     ("<p><ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp>字</ruby></p>", "漢字"),
     ("<title/><p>One<iframe src=x /><p>two<svg/> three", "One\ntwo three"),  # as in XHTML
     ("<p class='[&>p]:mt-4'>One</p>", "One"),
@@ -301,7 +302,8 @@ def test_content_stays(extra, line):
      SENTENCE + "In May it leaves at one."),
     (f"<p>{SENTENCE}<span style='display: none'>x</span>Always.</p>", SENTENCE + "Always."),
     ("<div><span class=share>Share <div>on a network</div> now</span>Text.</div>", "Text."),
-    ("<div><span class=share>Share</div><div>Text.</div>", "Text."),    # ends with its element
+    ("<div><span class=share>Share</div><div>Text.</div>",
+     "Text."),                                          # never closed: ends with its element
     (f"<p><span class=caption>{LONG}</span></p>", LONG.strip()),
     ("<p><span>W</span>hile</p>", "While")])
 def test_boilerplate_in_a_line(line, text):
@@ -435,7 +437,7 @@ def test_a_subtitle_between_the_title_and_the_text():
     """A line as long as two sentences; a byline is shorter."""
     page = (f"<body><div class=top><h1>Tides</h1><p>%s</p></div>"
             f"<div><div class=y>{f'<p>{LONG}</p>' * 9}</div>"
-            f"<div class=z>Tide tables, in print</div></div>")
+            "<div class=z>Tide tables, in print</div></div>")
     for lede, kept in (("The moon pulls at the sea, and the sea at the land: how the harbour lives "
                         "by a clock of its own, and what it costs the town to keep it.", True),
                        ("By Ann Other, who writes of harbours", False)):
@@ -1328,7 +1330,7 @@ def page_of_numbered_words(rng):
 def mutated(rng, page, other, odd):
     """The page after some cuts, repetitions, flips, splices and insertions.
 
-    If not odd, they are where there is a space.
+    Unless odd, they happen only where there is a space.
     """
     for _ in range(rng.randint(0, 8)):
         i = rng.randrange(len(page) + 1)
