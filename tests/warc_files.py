@@ -14,9 +14,13 @@ def zipped(data):
 
 def record(block, type="response", url="http://a.com/", id="1", length=None, **fields):
     """One WARC record; other headers as keywords, _ for -."""
-    fields = {"WARC-Type": type, "WARC-Record-ID": f"<urn:uuid:{id}>", "WARC-Target-URI": url, "WARC-Date": "2024-01-02T03:04:05Z",
-              **{name.replace("_", "-"): value for name, value in fields.items()}, "Content-Length": len(block) if length is None else length}
-    return ("WARC/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value != "") + "\r\n").encode() + block + b"\r\n\r\n"
+    fields = {name.replace("_", "-"): value for name, value in fields.items()}
+    fields = {
+        "WARC-Type": type, "WARC-Record-ID": f"<urn:uuid:{id}>", "WARC-Target-URI": url,
+        "WARC-Date": "2024-01-02T03:04:05Z", **fields,
+        "Content-Length": len(block) if length is None else length}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value != "")
+    return f"WARC/1.0\r\n{head}\r\n".encode() + block + b"\r\n\r\n"
 
 
 def http(body, *headers, status="HTTP/1.1 200 OK"):
@@ -33,10 +37,12 @@ def arc(block, url="http://a.com/", fields="1.2.3.4 20080102030405 text/html", l
 
 
 def arc_page(i, **fields):
-    return arc(http(b"<p>%d" % i, "Content-Type: text/html; charset=koi8-r"), url=f"http://a.com/{i}", **fields)
+    body = http(b"<p>%d" % i, "Content-Type: text/html; charset=koi8-r")
+    return arc(body, url=f"http://a.com/{i}", **fields)
 
 
-def arc_start(names="URL IP-address Archive-date Content-type Archive-length", version="1 0 Alexa Internet", more=b""):
+def arc_start(names="URL IP-address Archive-date Content-type Archive-length",
+              version="1 0 Alexa Internet", more=b""):
     block = f"{version}\n{names}\n".encode() + more
     return arc(block, "filedesc://IA-001102.arc", "0.0.0.0 19960923142103 text/plain")
 
@@ -56,22 +62,21 @@ def damage(counts):
 PAGES = [page(i) for i in range(3)]
 ARC_PAGES = [arc_page(i) for i in range(3)]
 NAMES = [f"http://a.com/{i}" for i in range(3)]
-PACKS = pytest.mark.parametrize("pack", [b"".join, lambda rs: b"".join(map(zipped, rs)), lambda rs: zipped(b"".join(rs))],
-                                ids=["plain", "members", "one member"])
+PACKS = pytest.mark.parametrize(
+    "pack", [b"".join, lambda rs: b"".join(map(zipped, rs)), lambda rs: zipped(b"".join(rs))],
+    ids=["plain", "members", "one member"])
 
 
-# ------------------------------------------------------------------------------------------------------
-# Bodies.
+# ------------------------------------------------------------------------------------------- bodies
 
 def chunked(*chunks):
     return b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks)
 
 
-# ------------------------------------------------------------------------------------------------------
-# Streams.
+# ------------------------------------------------------------------------------------------ streams
 
 class Pipe:
-    """A file that can do nothing but read(n), gives at most so many bytes at a time, and may go on for ever."""
+    """A file with no method but read(n), which gives `most` bytes at most; it may never end."""
 
     def __init__(self, raw, most=1 << 30):
         self.raw, self.most, self.at = raw, most, 0
