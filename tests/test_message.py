@@ -88,7 +88,7 @@ LONG = zipped(" ".join(map(str, range(9000))).encode())
 
 
 @pytest.mark.parametrize("body, header, want, why", [
-    (chunked(b"abc", b"def") + b" and more", CHUNKED, b"abcdef and more", "chunked_cut"),
+    (chunked(b"abc", b"def") + b" and then more", CHUNKED, b"abcdef and then more", "chunked_cut"),
     (chunked(b"abc") + b"3\r\nabcdef", CHUNKED, b"abc3\r\nabcdef", "chunked_cut"),
     (b"0\r\nnot chunked at all", CHUNKED, b"0\r\nnot chunked at all", None),
     (b"0\r\n\r\n", CHUNKED, b"", None),
@@ -117,7 +117,7 @@ def test_a_damaged_body_is_kept_up_to_the_damage(at):
 
 
 def test_text_that_says_deflate_passes():
-    """Raw deflate has no mark, and some text can be inflated by chance: printable bytes are text."""
+    """Raw deflate has no mark; some text can be inflated by chance, so printable bytes are text."""
     rng = random.Random(5)
     letters = b"\n <>/abcdefghijklmnopqrstuvwxyz="
     for start in (b"<!DOCTYPE html>", b"\n<html>", b"[1, 2]", b"{}", b"Kind words",
