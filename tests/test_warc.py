@@ -185,7 +185,7 @@ def test_what_a_crawl_keeps_of_a_page_is_read_whole():
 
 # LONGHAND_FUZZ="10000 50000" takes other seeds than the fixed ones.
 SEEDS = range(*map(int, os.environ.get("LONGHAND_FUZZ", "0 4000").split()))
-HOW = ["plain", "members", "one member"]                # is a file packed
+HOW = ["plain", "members", "one member"]                # how a file may be packed
 FLIP, CUT, DELETE, INSERT, SPLICE, REPEAT, OVERWRITE, ZEROS_IN, TOKEN, BOMB, LENGTH = range(11)
 WORDS = ("the of and a to in is you that it\n he was <p> for on \n\n are </p>\r\n as with his they "
          "I at be").split(" ")
