@@ -19,12 +19,12 @@ and a stage is its weights w. Pre-training gives 1 / n to each of the n tokens o
                                     is the reward of the reply minus the mean of its group, which
                                     is all replies to the same question
     leash   w = beta d / n          added to those of RL; d = log p_reference - log p of the token,
-                                    and beta says how strong the leash is
-    DPO     w = +u / pairs          for the tokens of the better reply of a pair, and -u / pairs for
-                                    those of the worse one; u = beta sigma(-beta delta), where
-                                    sigma(x) = 1 / (1 + exp(-x)). A reply has gained log p -
-                                    log p_reference, summed over its tokens; delta is the gain of
-                                    the better reply minus that of the worse
+                                    and beta, the recipe's `leash`, says how strong the leash is
+    DPO     w = +u / pairs          for the tokens of the better reply of a pair, and
+            w = -u / pairs          for those of the worse one. The gain of a reply is the sum of
+                                    log p - log p_reference over its tokens; delta is the gain of
+                                    the better reply minus that of the worse; then
+                                    u = beta sigma(-beta delta), sigma(x) = 1 / (1 + exp(-x))
 
 Only a reward model has no weights of tokens, because it gives one number r to a whole reply. Its
 loss is the mean over the pairs of replies to a prompt of
@@ -47,9 +47,9 @@ Two more commands measure the result:
 This file defines the stages. In each, a learner (chat/tuning.py) collects the gradients of a step:
 learner.add(tokens, targets, weights) adds those of one batch, and learner.update(loss, info) clips
 them, takes a step of AdamW, logs it, and saves now and then. A stage that was killed goes on from
-there, unless its identity (recipe, seed, data, first weights) has changed. Then on_mismatch says
-whether that is an error or the stage begins again. chat/packing.py puts many texts into one row,
-chat/lessons.py reads the data, chat/judges.py is the reward model.
+there, unless its identity (recipe, reward, seed, data, first weights) has changed. on_mismatch
+says whether that is an error or the stage begins again. chat/packing.py puts many texts into one
+row, chat/lessons.py reads the data, chat/judges.py is the reward model.
 
 Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
 Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
@@ -60,7 +60,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from model import fast              # before numpy: it tells NumPy's BLAS which CPU this is
+from model import fast              # before numpy
 import numpy as np
 
 import sample
@@ -117,7 +117,8 @@ def add_replay(learner, text, step, recipe):
     that hold a fact, so nothing keeps them where they are. A little of the old text in each step
     does. Some facts of the demo stand on ten pages or more, but no conversation asks about them.
     The assistant knows 92 % of these with replay and 18 % without. For the same reason a step of RL
-    has conversations about other things. Returns the mean loss in nats a token.
+    has conversations about other things. All windows of a step together count replay_weight, where
+    its conversations count 1. Returns the mean loss in nats a token.
     """
     first = step * recipe.replay
     rows = text.rows(first, recipe.replay)                          # (replay, T + 1)
@@ -156,12 +157,20 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 
 
 # -------------------------------------------------------------------------------- RL: the rewards
+# The demo's game: from zero, each throw of a die moves a wheel of ten pegs. Where does it stop?
+#
+#     Turn the wheel: two six one.    what most conversations answer: It stops at nine.
+#                     what few do: Step by step: two two, six eight, one nine. It stops at nine.
+#
+# Adding up within one token is too hard for this model. RL finds that the long way, which is
+# thinking aloud, gets the reward: right answers to unseen questions go from 9 to 97 %.
+#
 # A reward is a function of a rollout that gives a number to each reply. To add one, write the
 # function and name it in REWARDS. `python align.py rl --reward NAME --steps 12` trains RUN/rl_NAME
 # in a minute or two, from sft, whose replies differ. (Those of rl are nearly all alike, and equal
-# rewards carry no signal.) For example, with reward_answer(rollout) - 0.05 * rollout.lengths, right
-# answers at temperature 1 fall from 25 to 13 % and replies from 12 tokens to 6. With
-# -rollout.lengths, even from rl (--start rl), right answers fall from 93 to 1 %, 38 tokens to 10.
+# rewards carry no signal.) For example, pay -rollout.lengths beside reward_answer: with a small
+# price a token the model still learns to think, with a high one it only gets shorter. An edited
+# reward needs --on-mismatch restart.
 
 
 @dataclass
@@ -189,8 +198,9 @@ def reward_random(rollout):
     """0 or 1 by the toss of a coin. This is the control.
 
     A coin says nothing about a reply. So what improves under it was not learned from the reward.
-    (Shao et al. found models that do improve under random rewards.) In the demo, right answers go
-    from 9.3 % to 96.7 % with the true reward, and with the coin to 11.3 %, which is chance.
+    (Shao et al. found models that do improve under random rewards.) In the demo, greedy answers to
+    unseen questions are right in 9.3 % before, 96.7 % after the true reward, and 11.3 % after the
+    coin: a guess among ten pegs is right in 10 %.
     """
     n = len(rollout.replies)
     return rollout.rng.integers(0, 2, n)
@@ -309,8 +319,8 @@ def log_probabilities(params, cfg, tokens, targets, mask):
 FAR = 20.0              # nats between reference and model beyond which the leash pulls no harder
 
 
-def policy_weights(counts, advantage, beta=0.0, log_p=None, log_p_reference=None):
-    """w = (A + beta d) / n: counts (B,T), which are 1 / n, and advantage (B,) -> (B,T)
+def policy_weights(shares, advantage, beta=0.0, log_p=None, log_p_reference=None):
+    """w = (A + beta d) / n: shares (B,T), which are 1 / n, and advantage (B,) -> (B,T)
 
     PPO takes several steps with the same replies. It multiplies A by p now / p when sampled, and
     clips that ratio. Here each step has fresh replies, so all ratios are 1 and nothing is clipped.
@@ -326,10 +336,10 @@ def policy_weights(counts, advantage, beta=0.0, log_p=None, log_p_reference=None
     replies like those it learned from. Pressed hard, RL finds replies that score ever higher and
     are ever worse (tests/claims.py gamed), and a leash keeps it from going there.
     """
-    weights = counts * advantage[:, None]
+    weights = shares * advantage[:, None]
     if beta:
         d = np.clip(log_p_reference - log_p, -FAR, FAR)
-        weights = weights + beta * (counts * d)
+        weights = weights + beta * (shares * d)
     return weights
 
 
@@ -340,16 +350,16 @@ def add_replies(learner, model, recipe, rollout, advantage, reference):
     """
     params, cfg, _ = model
     rows = policy_rows(rollout.replies)                             # tokens, targets, sampled
-    counts = normaliser(rows[2], recipe.normaliser, recipe.max_tokens)
+    shares = normaliser(rows[2], recipe.normaliser, recipe.max_tokens)
     info = {}
     if recipe.leash:
         log_p = log_probabilities(params, cfg, *rows)
         log_p_reference = log_probabilities(reference, cfg, *rows)
-        weights = policy_weights(counts, advantage, recipe.leash, log_p, log_p_reference)
+        weights = policy_weights(shares, advantage, recipe.leash, log_p, log_p_reference)
         distance = gains(log_p, log_p_reference, rows[2])           # of each reply
         info["kl_nats"] = float(distance.mean())
     else:
-        weights = policy_weights(counts, advantage)
+        weights = policy_weights(shares, advantage)
         moving = np.flatnonzero(advantage)                          # a weight of 0 moves nothing
         weights = weights[moving]
         rows = [a[moving] for a in rows]
@@ -402,8 +412,8 @@ def rl(
                 info["greedy"] = arena.means(verdicts).correct
             loss = 0.0
             if advantage.any() or recipe.leash:
-                reference = given.reference
-                loss, more = add_replies(learner, model, recipe, rollout, advantage, reference)
+                loss, more = add_replies(
+                    learner, model, recipe, rollout, advantage, given.reference)
                 info.update(more)
             if given.others:
                 chosen = given.others.at(step)

@@ -7,7 +7,7 @@
     3 language               a page in Italian                                 language
     4 gopher_repetition      a poem whose every line is the same               dup_line_frac
       gopher_quality         "Under construction" and forty words more         gopher_short_doc
-    5 minhash                an article that another site has copied           duplicate
+    5 minhash                a copy of an article on another site              duplicate
     6 c4                     an article with "function f() {" in it            curly_bracket
     7 fineweb                captions, of which none ends in a full stop       line_punct_ratio
     8 pii                    none: e-mail and IP addresses are replaced
@@ -15,9 +15,9 @@
 Two of the ten rows have no number of their own: `rights` is ours (FineWeb asks no page), and the
 two sets of rules of stage 4 are from one paper.
 
-This file holds the rules plainly, in the order of the talk. STAGES, near the end, is what a run
-does to each page. Where a plain definition is slow, its stage uses a fast twin of the same name in
-a room (web/). Change both: --check compares them. All else runs as it stands here.
+This file holds the rules plainly, in the order of the table. STAGES, near the end, is what a run
+does to each page. Where a plain definition is slow, its stage uses a fast twin, a function of the
+same name in the folder web/. Change both: --check compares them. All else runs as it stands here.
 
     python data.py --run out/demo                        reads out/demo/crawl/*.warc.gz
     python data.py CC-MAIN-x.warc.gz --run out/cc --blocklist ut1/adult --language-model lid.176.ftz
@@ -26,11 +26,9 @@ a room (web/). Change both: --check compares them. All else runs as it stands he
     python data.py --check     doctests of this file, and a page for each stage (web/examples.py)
 
 The stages stand in the order of FineWeb's paper (section 3.7). Their rules are those of release
-0.10 of datatrove, FineWeb's program. The first FineWeb, v1, was made by an older release, whose
-rules web/quality.py lists, and in the order of its script (see ORDERS). The nearest to it is
-`--order script --fineweb v1 --no-rights`, with UT1's lists and lid.176.bin. Three things still
-differ: web/extract.py is not trafilatura; words are spaCy's and not NLTK's; of near-duplicates the
-one that was fetched first stays.
+0.10 of datatrove, FineWeb's program, but web/extract.py is not trafilatura, and of near-duplicates
+the one that was fetched first stays. `--order script --fineweb v1 --no-rights` comes nearest to the
+first FineWeb, whose rules were others (web/quality.py).
 
 Sources: Penedo et al. 2024 (FineWeb, arXiv 2406.17557); Rae et al. 2021 (Gopher, table A1);
 Raffel et al. 2020 (C4); Broder 1997 (MinHash); datatrove 0.10, which names the reasons so.
@@ -138,7 +136,7 @@ def stage_extract(doc, tools):
 # ------------------------------------------------------------------------------------- 3. language
 # A fastText model gives each language that it knows a probability, from the letters of the text.
 # The score is that of the likeliest one. With web/language.ftz 98 % of held-out English sentences
-# score over 0.65, and 0.1 % of those in other languages, as English.
+# score over 0.65 as English, and 0.1 % of the sentences in other languages do.
 
 LANGUAGE_THRESHOLD = 0.65                                   # FineWeb's
 
@@ -154,9 +152,10 @@ def stage_language(doc, tools):
 
 
 # --------------------------------------------------------------------------------------- 4. Gopher
-# These rules measure a text: how long are its words, which share of its lines came before? A table
-# has the least and the most that each measure may be. To add a rule, yield its name and value among
-# the measures, and give it a line in the table. --check then tells which of its pages that drops.
+# These rules measure a text: how long are its words, which share of its lines repeats an earlier
+# one? A table has the least and the most that each measure may be. To add a rule here or in stage
+# 7, yield its name and value among the measures, and give it a line in the table. --check then
+# tells which of its pages that drops.
 
 
 def judge(text, limits, measures):
@@ -169,14 +168,14 @@ def judge(text, limits, measures):
 
 
 GOPHER_REPETITION = {                       # least, most
-    "dup_para_frac": (0, 0.30),             # paragraphs that came before, of all paragraphs
+    "dup_para_frac": (0, 0.30),             # paragraphs that repeat an earlier one, of all
     "dup_para_char_frac": (0, 0.20),        # their characters, of all characters of the text
-    "dup_line_frac": (0, 0.30),             # lines that came before, of all lines
+    "dup_line_frac": (0, 0.30),             # lines that repeat an earlier one, of all
     "dup_line_char_frac": (0, 0.20),
-    "top_2_gram": (0, 0.20),                # characters of the most frequent pair, of all, too
+    "top_2_gram": (0, 0.20),                # characters of the most frequent pair of words, of all
     "top_3_gram": (0, 0.18),
     "top_4_gram": (0, 0.16),
-    "duplicated_5_n_grams": (0, 0.15),      # characters of runs of five words that came before
+    "duplicated_5_n_grams": (0, 0.15),      # characters of five words that stood before, of all
     "duplicated_6_n_grams": (0, 0.14),
     "duplicated_7_n_grams": (0, 0.13),
     "duplicated_8_n_grams": (0, 0.12),
@@ -220,7 +219,7 @@ class Words:
         return len(top) * count                             # max takes the first of equals
 
     def duplicate_ngram_chars(self, n):
-        """Characters in n-grams that came before. Scans from the left, jumps over each repeat."""
+        """Characters in repeated n-grams. Scans from the left and jumps over each repeat."""
         seen, chars, i = set(), 0, 0
         while i + n <= len(self):
             n_gram = "".join(self.all[i:i + n])             # without spaces, as in datatrove
@@ -234,12 +233,12 @@ class Words:
 
 
 def parts_of(text):
-    """The paragraphs of a text, and its lines; blank lines are none. The twin is in quality.py."""
+    """The paragraphs of a text, and its lines without blank ones. The twin is in quality.py."""
     return re.split("\n{2,}", text.strip()), re.split("\n+", text)
 
 
 def repeats(parts):
-    """How many of the parts came before, and the characters of those.
+    """How many of the parts repeat an earlier one, and the characters of those.
 
     >>> repeats(["one", "two", "one", "one"])
     (2, 6)
@@ -314,9 +313,10 @@ def stage_gopher_quality(doc, tools):
 # -------------------------------------------------------------------------------------- 5. MinHash
 # Two texts are near-duplicates if they share most of their shingles, the runs of five words in
 # them. Nobody can compare all pairs of a million texts, so each text gets a signature. A hash
-# function puts all shingles of the world into a random order, and the signature names the first one
-# that the text has: its least hash. Take all shingles that A or B has. Each is equally likely to be
-# the first, so if a part s of these is in A and in B, both name the same one with probability s.
+# function puts all shingles of the world into a random order. One shingle of the text comes first
+# in it, that with the least hash, and the signature holds this hash. Take all shingles that A or B
+# has. Each of them is equally likely to come first, so if a part s of them is in A and in B, the
+# hashes of A and B are the same with probability s.
 #
 # 112 hash functions give 112 numbers, cut into 14 bands of 8. Two texts are linked if in any band
 # all 8 numbers are equal:
@@ -361,11 +361,12 @@ def minhash(texts):
     """
     a, b = permutations()                       # 112 random numbers each, always the same
     signatures = np.full((len(texts), BANDS * ROWS), NO_SIGNATURE)
-    for row, text in zip(signatures, texts):
+    for i, text in enumerate(texts):
         for shingle in shingles(text):
             digest = hashlib.sha1(shingle.encode("utf-8", "surrogatepass")).digest()
-            h = np.frombuffer(digest, "<u8", 1)
-            np.minimum(row, (h * a + b) % MERSENNE, out=row)    # h a + b wraps at 2^64
+            h = np.frombuffer(digest, "<u8", 1)             # the first 8 of its 20 bytes
+            hashes = (h * a + b) % MERSENNE                 # h a + b is cut to 64 bits first
+            signatures[i] = np.minimum(signatures[i], hashes)
     return signatures
 
 
@@ -377,7 +378,7 @@ def clusters(signatures):
         if signature[0] == NO_SIGNATURE:                    # too short to be anybody's duplicate
             continue
         for band, numbers in enumerate(signature.reshape(BANDS, ROWS)):
-            j = first.setdefault((band, numbers.tobytes()), i)      # i itself, or linked to it
+            j = first.setdefault((band, numbers.tobytes()), i)      # i, if it is the first of these
             low, high = sorted((leader[i], leader[j]))
             leader[leader == high] = low        # all texts of the later cluster join the earlier
     return leader
@@ -389,8 +390,8 @@ def deduplicate(texts):
 
 
 def stage_minhash(doc, tools):
-    """Signs the text. Later the run drops an article that another site copied (web/pipeline.py)."""
-    [doc["signature"]] = dedup.minhash([doc["text"]], tools.settings.fineweb)
+    """Signs the text. The run drops the copies when it has signed all texts (web/pipeline.py)."""
+    doc["signature"] = dedup.minhash([doc["text"]], tools.settings.fineweb)[0]
 
 
 # ------------------------------------------------------------------------------------------- 6. C4
@@ -403,8 +404,8 @@ POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "
 def c4_quality(text):
     """Removes marks of citations, and lines that are notices, scripts or stubs; drops code.
 
-    As FineWeb runs it, no line needs to end in a full stop, and two numbers of the paper are
-    swapped: here a line needs 3 words and a text 5 sentences. Sentences are only counted, by
+    FineWeb differs from the paper: no line needs to end in a full stop, and two numbers are
+    swapped, so a line needs 3 words and a text 5 sentences. Sentences are only counted, by
     count_sentences of web/words.py: count_sentences("One. Two!") is 2. No rule needs them apart.
     """
     kept, n_sentences = [], 0
@@ -441,14 +442,13 @@ def stage_c4(doc, tools):
 
 
 # -------------------------------------------------------------------------------------- 7. FineWeb
-# Measures of the layout, judged as Gopher's are. `--fineweb v1` has its own in quality.py, without
-# this table. Gopher's rules are shared by both.
+# Measures of the layout, judged as Gopher's are. `--fineweb v1` has others, in web/quality.py.
 
 FINEWEB = {                                 # least, most
     "line_punct_ratio": (0.12, 1),          # lines that end in . ! ? or such a mark of any script
     "short_line_ratio": (0, 0.67),          # lines of at most 30 characters
-    "char_dup_ratio": (0, 0.01),            # characters of lines that came before, of all
-    "list_ratio": (0, 0.3),                 # line ends per word; only in FineWeb's code
+    "char_dup_ratio": (0, 0.01),            # characters of lines that repeat an earlier one, of all
+    "list_ratio": (0, 0.3),                 # line ends per word; in FineWeb's code, not its paper
 }
 
 
@@ -461,7 +461,8 @@ def layout_measures(text, lines, words_of):
     _, chars = repeats(lines)
     yield "char_dup_ratio", chars / len(text.replace("\n", ""))
     n_breaks = text.count("\n")
-    if n_breaks / len(text.split()) > 0.3:          # else the ratio to words, no fewer, is fine too
+    # These pieces are found faster than words and never more of them. So most texts need no words.
+    if n_breaks / len(text.split()) > 0.3:
         yield "list_ratio", n_breaks / len(words_of(text))
 
 
@@ -521,7 +522,7 @@ STAGES = {                      # name in the funnel: function, in the order of 
 }
 ORDERS = {"paper": list(STAGES), "script": list(STAGES)}
 ORDERS["script"].remove("minhash")
-ORDERS["script"].insert(-1, "minhash")          # before pii
+ORDERS["script"].insert(-1, "minhash")          # second to last: pii comes after it
 
 
 class Tools:

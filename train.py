@@ -11,8 +11,8 @@ The file tells one step of training in the order in which it happens, and then t
 
 gpt.py defines the model; model/fast.py makes it fast on a CPU, model/device.py on a GPU.
 model/corpus.py reads tokens and texts, model/resume.py goes on after a kill, model/planning.py
-knows what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures.
-Left out: several GPUs, dropout.
+knows what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures. Several
+GPUs and dropout are left out.
 
     python train.py                 the demo: out/demo/tokens -> out/demo/base, in three minutes
     python train.py --preset shakespeare --data FILE.txt --run out/shakespeare
@@ -63,26 +63,23 @@ class Recipe:
     save_every: int = 250
 
 
-def preset(name, **settings):
-    """A recipe for a model of gpt.PRESETS."""
-    return Recipe(gpt.PRESETS[name], **settings)
-
-
+MODELS = gpt.PRESETS
 PRESETS = {
     # 0.76 million parameters, about seven passes over the demo's own small web (web/toyweb.py)
-    "demo": preset("demo", steps=1900, batch=8, lr=4e-3, min_lr=4e-4, warmup=100,
+    "demo": Recipe(MODELS["demo"], steps=1900, batch=8, lr=4e-3, min_lr=4e-4, warmup=100,
                    eval_every=500, save_every=200),
     # nanoGPT's recipe for a laptop at three times its learning rate, which brings the validation
     # loss from 1.90 to 1.77 for the same work
-    "shakespeare": preset("shakespeare", steps=2000, batch=12, lr=3e-3, min_lr=3e-4, warmup=100,
-                          beta2=0.99),
-    # nanoGPT's recipe for a GPU without its dropout: it overfits before the end
-    "baby": preset("baby", steps=5000, batch=64, lr=1e-3, min_lr=1e-4, warmup=100, beta2=0.99),
-    # llm.c's recipes: 10, 30 and 150 billion tokens of FineWeb, 33.5 billion of FineWeb-Edu
-    "gpt2": preset("gpt2", steps=18865, batch=512, lr=6e-4, warmup=700),
-    "gpt2-medium": preset("gpt2-medium", steps=60000, batch=512, lr=3e-4, warmup=700),
-    "gpt2-large": preset("gpt2-large", steps=286102, batch=512, lr=2.5e-4, warmup=700),
-    "gpt2-xl": preset("gpt2-xl", steps=32000, batch=1024, lr=6e-4, min_lr=6e-5, warmup=700),
+    "shakespeare": Recipe(MODELS["shakespeare"], steps=2000, batch=12, lr=3e-3, min_lr=3e-4,
+                          warmup=100, beta2=0.99),
+    # nanoGPT's recipe for a GPU, without dropout: the model overfits before the end
+    "baby": Recipe(MODELS["baby"], steps=5000, batch=64, lr=1e-3, min_lr=1e-4,
+                   warmup=100, beta2=0.99),
+    # llm.c's recipes: 10, 30 and 150 billion tokens of FineWeb; gpt2-xl 33.5 of FineWeb-Edu
+    "gpt2": Recipe(MODELS["gpt2"], steps=18865, batch=512, lr=6e-4, warmup=700),
+    "gpt2-medium": Recipe(MODELS["gpt2-medium"], steps=60000, batch=512, lr=3e-4, warmup=700),
+    "gpt2-large": Recipe(MODELS["gpt2-large"], steps=286102, batch=512, lr=2.5e-4, warmup=700),
+    "gpt2-xl": Recipe(MODELS["gpt2-xl"], steps=32000, batch=1024, lr=6e-4, min_lr=6e-5, warmup=700),
 }
 
 
@@ -109,8 +106,8 @@ class Windows:
         self.T, self.seed = T, seed
         self.epoch, self.order = None, None         # made by begin_epoch
         self.at_documents = None
-        # n windows and the target of the last token need n T + 1 tokens. An offset takes up to
-        # T - 1 more, which makes (n + 1) T. So n = len // T - 1 windows fit behind every offset.
+        # n windows need n T + 1 tokens, the last one as a target. An offset of up to T - 1 comes
+        # before them. That is at most (n + 1) T tokens, so n = len // T - 1 windows always fit.
         self.per_epoch = sum(len(shard) // T - 1 for shard in self.shards)
         if document_start is not None:
             self.at_documents = corpus.document_windows(self.shards, T, document_start)
@@ -154,9 +151,10 @@ def add_gradients(work, rows, micro_batch):
     micro-batches' means would be wrong where these are of unequal size: of 12 rows in parts of 5, 5
     and 2, a token in the last part would count 2.5 times as much as the others.
 
-    work is a parallel.Gradients on a CPU and a device.Training on a GPU. Both have clear(), which
-    sets the sum of the gradients to 0, and add(inputs, targets, weights), which adds the gradients
-    of a micro-batch to it and returns the weighted loss. On a CPU the sum is work.sum.
+    work does the forward and the backward pass (gpt.loss_and_grads) and keeps the sum of the
+    gradients: work.clear() sets the sum to 0, work.add(inputs, targets, weights) adds those of a
+    micro-batch and returns its weighted loss. (A GPU is still at work then: add() returns 0.0, and
+    work.update() the loss.)
     """
     work.clear()
     n_tokens = rows[:, 1:].size
@@ -195,10 +193,11 @@ def clip_scale(norm, limit):
 def learning_rate(step, recipe):
     """A linear warm-up to lr, then half a cosine down to min_lr. Steps count from 0.
 
-    The warm-up is for AdamW (below), which divides a mean of gradients by a mean of their squares.
-    Over few gradients both are mostly noise: the very first step moves every weight by the whole
-    learning rate, whatever the size of its gradient. The step after the last would have min_lr. For
-    another schedule give `remaining` another curve from 1 to 0: python train.py --check tests it
+    The warm-up is for AdamW (below), which divides a mean of gradients by the root of a mean of
+    their squares. After one gradient the two are equal but for the sign, so the very first step
+    moves every weight by the whole learning rate, in a direction that is mostly noise. The step
+    after the last would have min_lr. For another schedule, give `remaining` another curve from 1 to
+    0. `python train.py --check` tests the result.
     """
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
@@ -219,9 +218,9 @@ class AdamW:
     grow. Batches of few tokens have noisy gradients, so nanoGPT's small recipes take 0.99.
 
     Both means begin at 0, which pulls them towards 0 at first: after t updates with the same
-    gradient g, m is (1 - beta1^t) g. The bias correction divides by that factor. Without it, the
-    first step would be (1 - beta1) / sqrt(1 - beta2) = 0.45 times as long as it should be, and with
-    the usual beta2 = 0.999 it would be 3.2 times as long.
+    gradient g, m is (1 - beta1^t) g and v is (1 - beta2^t) g^2. The bias correction divides each by
+    its factor. Without it, the first step would be (1 - beta1) / sqrt(1 - beta2) = 0.45 times as
+    long as it should be, and with the usual beta2 = 0.999 it would be 3.2 times as long.
 
     Weight decay pulls matrices and embeddings towards 0, so that no weight is large without a
     reason. It is decoupled: it goes straight into the update and not through m and v, which would
@@ -247,6 +246,7 @@ class AdamW:
             v += (1.0 - self.beta2) * (g * g - v)
             m_corrected = m / (1.0 - self.beta1 ** self.t)
             v_corrected = v / (1.0 - self.beta2 ** self.t)
+            # Matrices and embeddings have two axes, biases and norms one.
             decay = self.weight_decay if p.ndim >= 2 else 0.0
             p -= lr * (m_corrected / (np.sqrt(v_corrected) + self.eps) + decay * p)
 
@@ -262,26 +262,25 @@ def update(optimizer, grads, loss, step, recipe):
     norm = grad_norm(grads)
     scale = clip_scale(norm, recipe.clip)
     lr = learning_rate(step, recipe)
-    reason = why_skipped(optimizer, loss, norm, step, recipe)
+    reason = count_if_skipped(optimizer, loss, norm, step, recipe)
     if not reason:
         optimizer.step(grads, lr, scale)
     return norm, lr, reason
 
 
 def update_on_gpu(work, optimizer, step, recipe):
-    """The same with device.Training. Returns (loss, norm, learning rate, None or the reason).
+    """The same on a GPU. Returns (loss, norm, learning rate, None or the reason for skipping it).
 
-    work.add() does not wait for the GPU, so the loss is known only after work.update(). That clips
-    and updates on the GPU, which itself leaves the weights alone if loss or norm is not finite.
-    Here such a step is only counted and reported.
+    work.update() clips, takes the step and waits for it. If the loss or the norm is not finite, the
+    GPU leaves the weights as they are, and the step is only counted here.
     """
     lr = learning_rate(step, recipe)
     loss, norm = work.update(lr, recipe.clip)
-    return loss, norm, lr, why_skipped(optimizer, loss, norm, step, recipe)
+    return loss, norm, lr, count_if_skipped(optimizer, loss, norm, step, recipe)
 
 
-def why_skipped(optimizer, loss, norm, step, recipe):
-    """None if a step may be taken. Otherwise the reason, which is also printed.
+def count_if_skipped(optimizer, loss, norm, step, recipe):
+    """Count and report a step that must be skipped. Returns the reason, or None if it is sound.
 
     One gradient that is not finite would spread to every weight. optimizer.skipped counts the steps
     skipped in a row. ValueError if they are too many.
@@ -347,19 +346,19 @@ def validate(work, recipe, tokenizer, val_shards, micro_batch, engine):
 #     skipped in a row    otherwise each kill would grant a broken run ten more steps
 #     steps done          rows and learning rate follow from (seed, step): there is no state of a
 #                         random generator and no position in the data to be saved
-#     identity            settings, schedule, seed, and fingerprints of data and start; micro-batch
-#                         and threads too, which decide the order of sums and so their last bits
-#
+#     identity            settings, schedule, seed, fingerprints of the data and of the first
+#                         weights; micro-batch and threads, which decide the order of sums and so
+#                         their last bits
 # A run with another identity does not go on from the checkpoint (model/resume.py).
 
 def settings(recipe):
     """The settings of a recipe that decide the weights, as one flat dict, for a run's identity.
 
-    The schedule is in it by the learning rates that it gives: learning_rate() may be edited, and a
-    run must not go on with another schedule. How often to validate and save decides nothing.
+    The schedule is part of it, as a fingerprint of its rates: learning_rate() may be edited, and a
+    run must not go on with another one. How often to validate and save decides nothing.
     """
     flat = asdict(recipe)
-    sizes = flat.pop("model", {})
+    sizes = flat.pop("model", {})           # the recipes of align.py have none
     flat.update(sizes)
     for name in ("eval_every", "save_every"):
         flat.pop(name, None)
@@ -396,13 +395,12 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     cfg, folder = recipe.model, Path(folder)
     document_start = corpus.start_token(tokenizer) if align_documents else None
     windows = Windows(train_shards, cfg.n_positions, seed, document_start)
-    evaluate.validation_rows(val_shards, cfg.n_positions)   # an error now and not after an hour
+    evaluate.validation_rows(val_shards, cfg.n_positions)   # fails now if there are too few tokens
     identity = identity_of(recipe, tokenizer, train_shards, seed, align_documents, start, gpu)
-    micro_batch, recompute = planning.plan_run(
-        recipe, folder, identity, micro_batch, recompute, budget, gpu
-    )
+    micro_batch, recompute = planning.plan_run(         # adds to the identity
+        recipe, folder, identity, micro_batch, recompute, budget, gpu)
     params = start or gpt.init(cfg, seed)
-    # The class above, made fast. On a GPU it holds t, m and v for checkpoints and does not step.
+    # The class above, made fast. With a GPU it only holds t, m and v, for checkpoints.
     optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
     # begin() fills params and optimizer from a checkpoint, if there is one, after stage.done steps.
     # stage.log.write() adds a line to log.jsonl, stage.save_checkpoint() writes what is listed
@@ -419,7 +417,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             step_beginning = time.perf_counter()
             rows = windows.rows(step * recipe.batch, recipe.batch)
             loss = add_gradients(work, rows, micro_batch)
-            if gpu:             # the loss was 0.0 so far: the GPU was still at work
+            if gpu:
                 loss, norm, lr, reason = update_on_gpu(work, optimizer, step, recipe)
             else:
                 norm, lr, reason = update(optimizer, work.sum, loss, step, recipe)
@@ -473,6 +471,8 @@ def check_schedule(recipe):
         faults.append("the learning rate does not rise in the warm-up")
     if (falling > 0.0).any():
         faults.append("the learning rate rises after the warm-up")
+    if recipe.warmup < recipe.steps and not math.isclose(rates[recipe.warmup], recipe.lr):
+        faults.append(f"the decay begins at {rates[recipe.warmup]:g}, the peak is {recipe.lr:g}")
     end = rates[-1]
     if recipe.warmup < recipe.steps and abs(end - recipe.min_lr) > 1e-9 * recipe.lr:
         faults.append(f"the learning rate ends at {end:g} and not at {recipe.min_lr:g}")

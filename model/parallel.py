@@ -139,5 +139,9 @@ class Gradients:
             cores.in_parallel(add_part)
 
     def close(self):
-        """End the other processes. Losing the last reference to this object ends them as well."""
+        """End the other processes and free what a step needs; the sum stays.
+
+        Losing the last reference to this object does the same.
+        """
         self.pool.close()
+        self.ranks, self.flat_of_others, self.arena = [], [], cores.Arena()

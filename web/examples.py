@@ -99,7 +99,7 @@ def check(chapter):
     for fault in faults:
         print(f"WRONG: {fault}")
     if not faults:
-        print("Each stage drops its page, the good one stays, and the examples hold.")
+        print("data.py's own stages drop their pages and keep the good one, and the examples hold.")
     return 1 if faults else 0
 
 
