@@ -76,10 +76,7 @@ def chunked(*chunks):
 # ------------------------------------------------------------------------------------------ streams
 
 class Pipe:
-    """A file with no other method than read(n), which returns at most `most` bytes each time.
-
-    It may never end.
-    """
+    """A file with no method but read(n), which gives `most` bytes at most; it may never end."""
 
     def __init__(self, raw, most=1 << 30):
         self.raw, self.most, self.at = raw, most, 0
