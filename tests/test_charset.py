@@ -49,9 +49,8 @@ HARBOUR = "港口在城市的北边，渡轮每天中午从这里出发"
     ((RUSSIAN + "\xff" + RUSSIAN).encode().replace(b"\xc3\xbf", b"\xff"), "windows-1252",
      RUSSIAN + "\ufffd" + RUSSIAN),                                     # most of it valid UTF-8
     ("é\xffé".encode().replace(b"\xc3\xbf", b"\xff"), "utf-8", "é\ufffdé"),
-    # This one is undeclared and short.
-    ("항구는 도시에".encode().replace("시".encode(), b"\xec\0\x8b\x9c") + "항구는".encode() * 2, None,
-     "항구는 도\ufffd\0\ufffd\ufffd에항구는항구는"),
+    ("항구는 도시에".encode().replace("시".encode(), b"\xec\0\x8b\x9c") + "항구는".encode() * 2,
+     None, "항구는 도\ufffd\0\ufffd\ufffd에항구는항구는"),               # undeclared and short
     ("항구는 도시에 항구".encode().replace("시".encode(), b"\xec\x8b"), "shift_jis",
      "항구는 도\ufffd에 항구"),
     (("港口" * 3).encode("gbk"), "gbk", "港口" * 3),
