@@ -1,4 +1,4 @@
-"""fasttext_models.py: a model file in bytes, and what fastText would say of a text, written out plainly."""
+"""A model file of fastText in bytes, and what fastText would say of a text, written out plainly."""
 import math
 import struct
 
@@ -10,8 +10,9 @@ ENGLISH = [
     "The village of Orrendale lies on the slope above the river Thessmar, where old Brannick "
     "Hollowell kept his bees until the winter of the long snow. Every morning his granddaughter "
     "Ysolde carried two pails of water up the path, past the mill of the Quennel brothers.",
-    "The grey-tailed vornak (Lutrella vornakis) is a small nocturnal mammal found in the marshes of "
-    "Upper Zembria. Adults weigh between two and three kilograms and feed mainly on snails and reeds.",
+    "The grey-tailed vornak (Lutrella vornakis) is a small nocturnal mammal found in the marshes "
+    "of Upper Zembria. Adults weigh between two and three kilograms and feed mainly on snails and "
+    "reeds.",
     "Kelvathir is a market town in the district of Oost Marren, with a population of 14,210 at the "
     "2009 census. It is known for its glass workshops and the bridge of Saint Ombra.",
     "Tom has twelve apples. He gives three apples to Priya and buys five more at the shop. He had "
@@ -46,10 +47,10 @@ TEXTS = ["the cat", "", "the\tthé  cat\n中文 x", "a" * 50, "__label__en cat",
          "the </s> cat", "a\0b\vc\fd\re", "nb\u00a0sp", "😀 é"]
 
 
-# ---- a model file in bytes, and what fastText would say of a text, both written out plainly -------
+# --------------------------------------------------- a model file, and what fastText says of a text
 
-def model_bytes(loss=classifier.SOFTMAX, dim=3, bucket=50, word_ngrams=1, quantised=False, prune=None,
-                version=12, model=3, seed=0):
+def model_bytes(loss=classifier.SOFTMAX, dim=3, bucket=50, word_ngrams=1, quantised=False,
+                prune=None, version=12, model=3, seed=0):
     """A small file, and the (emb, out) it holds as float32."""
     rng = np.random.default_rng(seed)
     words, labels = [b"</s>", b"the", "thé".encode()], [b"en", b"de", b"fr", b"mul"]
@@ -59,7 +60,8 @@ def model_bytes(loss=classifier.SOFTMAX, dim=3, bucket=50, word_ngrams=1, quanti
                        bucket, 2, 4, 100, 1e-4)
     data += struct.pack("<3i2q", 7, 3, 4, 99, -1 if prune is None else len(prune))
     data += b"".join(w + b"\0" + struct.pack("<qb", 5, 0) for w in words)
-    data += b"".join(b"__label__" + w + b"\0" + struct.pack("<qb", n, 1) for w, n in zip(labels, counts))
+    data += b"".join(b"__label__" + w + b"\0" + struct.pack("<qb", n, 1)
+                     for w, n in zip(labels, counts))
     data += b"".join(struct.pack("<2i", *pair) for pair in prune or [])
     if quantised:       # two sub-quantisers of 2 and 1 columns, and norms
         codes = rng.integers(256, size=(n_rows, 2)).astype(np.uint8)
@@ -126,7 +128,8 @@ def plain_scores(rows, emb, out, loss):
         total = sum(math.exp(x) for x in dots)
         return [math.exp(x) / total + 1e-5 for x in dots]
     if loss != classifier.HS:         # of 512 cells over [-8, 8], the cell's lower edge
-        return [(0 if x < -8 else 1 if x > 8 else sigmoid(int((x + 8) * 32) / 32 - 8)) + 1e-5 for x in dots]
+        return [(0 if x < -8 else 1 if x > 8 else sigmoid(int((x + 8) * 32) / 32 - 8)) + 1e-5
+                for x in dots]
     # Counts 9 7 2 1. Leaf 3 and leaf 2 make node 4 (3); node 4 and leaf 1 make node 5 (10);
     # leaf 0 is rarer than node 5, so it is picked first: node 6, the root, has leaf 0 on its left.
     f4, f5, f6 = (sigmoid(x) for x in dots[:3])

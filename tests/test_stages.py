@@ -123,7 +123,7 @@ def test_a_reply_is_the_same_whoever_comes_and_goes():
 
 @pytest.mark.parametrize("leash", [0.0, 0.3])
 def test_the_gradient_of_a_rollout(leash, monkeypatch):
-    """What add_replies adds is the gradient of -A log p / n + leash / 2 (log p_ref - log p)^2 / n."""
+    """add_replies adds the gradient of -A log p / n + leash / 2 (log p_ref - log p)^2 / n."""
     monkeypatch.setattr(cores, "N_THREADS", 1)
     params, reference = model(), model()
     prompts = [[1, 2], [1, 2], [3, 4, 5], [3, 4, 5]]

@@ -1,7 +1,9 @@
-/* cublaslt_cpu.cpp: the functions of cublasLt that kernels/cublas.py calls, on a CPU, with the library's signatures and rules.
+/* cublaslt_cpu.cpp: the functions of cublasLt that kernels/cublas.py calls, on a CPU, with the
+   library's signatures and rules.
 
-   It refuses what the library refuses: attributes of the wrong size, matrices that do not fit each other, a leading dimension
-   below the height, pointers less aligned than was promised, other epilogues. Sums are in double, results rounded once. */
+   It refuses what the library refuses: attributes of the wrong size, matrices that do not fit each
+   other, a leading dimension below the height, pointers less aligned than was promised, other
+   epilogues. Sums are in double, results rounded once. */
 
 #include <cstdint>
 #include <cstdio>
@@ -30,19 +32,31 @@ static void put(void *p, int type, int64_t i, float x) {
     if (type == R_32F) { ((float *)p)[i] = x; return; }
     uint32_t u;
     memcpy(&u, &x, 4);
-    ((uint16_t *)p)[i] = x != x ? (uint16_t)(u >> 16 | 64) : (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+    ((uint16_t *)p)[i] = x != x ? (uint16_t)(u >> 16 | 64)
+                                : (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
-struct Call { int ta, tb; int64_t m, n, k; float alpha; const void *a; int at; int64_t lda; const void *b; int bt; int64_t ldb; float beta;
-              void *c; int ct; int64_t ldc; int epilogue; void *bias; };
+struct Call {
+    int ta, tb;
+    int64_t m, n, k;
+    float alpha;
+    const void *a; int at; int64_t lda;
+    const void *b; int bt; int64_t ldb;
+    float beta;
+    void *c; int ct; int64_t ldc;
+    int epilogue; void *bias;
+};
 
 /* c (m,n) = alpha op(a) op(b) + beta c, then what the epilogue says; all stored by columns. */
 static void compute(const Call &p) {
-    std::vector<float> a(p.m * p.k), b(p.k * p.n);     /* by rows of op(a), by columns of op(b): what is summed lies together */
+    /* By rows of op(a), by columns of op(b): what is summed lies together. */
+    std::vector<float> a(p.m * p.k), b(p.k * p.n);
     for (int64_t i = 0; i < p.m; i++)
-        for (int64_t l = 0; l < p.k; l++) a[i * p.k + l] = number(p.a, p.at, p.ta ? i * p.lda + l : l * p.lda + i);
+        for (int64_t l = 0; l < p.k; l++)
+            a[i * p.k + l] = number(p.a, p.at, p.ta ? i * p.lda + l : l * p.lda + i);
     for (int64_t j = 0; j < p.n; j++)
-        for (int64_t l = 0; l < p.k; l++) b[j * p.k + l] = number(p.b, p.bt, p.tb ? l * p.ldb + j : j * p.ldb + l);
+        for (int64_t l = 0; l < p.k; l++)
+            b[j * p.k + l] = number(p.b, p.bt, p.tb ? l * p.ldb + j : j * p.ldb + l);
     for (int64_t j = 0; j < p.n; j++)
         for (int64_t i = 0; i < p.m; i++) {
             double sum = 0.0;
@@ -61,8 +75,9 @@ extern "C" {
 
 void cublaslt_cpu_recorder(int (*f)(int)) { take = f; }
 void cublaslt_cpu_replay(int i) { compute(recorded[i]); }
-void cublaslt_cpu_gemm(int ta, int tb, long long m, long long n, long long k, float alpha, const void *a, int at, long long lda,
-                       const void *b, int bt, long long ldb, float beta, void *c, int ct, long long ldc) {
+void cublaslt_cpu_gemm(int ta, int tb, long long m, long long n, long long k, float alpha,
+                       const void *a, int at, long long lda, const void *b, int bt, long long ldb,
+                       float beta, void *c, int ct, long long ldc) {
     compute({ta, tb, m, n, k, alpha, a, at, lda, b, bt, ldb, beta, c, ct, ldc, DEFAULT, nullptr});
 }
 
@@ -88,9 +103,11 @@ int cublasLtMatrixLayoutCreate(Layout **l, int type, uint64_t rows, uint64_t col
 }
 int cublasLtMatmulPreferenceCreate(Preference **p) { *p = new Preference; return OK; }
 int cublasLtMatmulPreferenceDestroy(Preference *p) { delete p; return OK; }
-int cublasLtMatmulPreferenceSetAttribute(Preference *p, int attribute, const void *value, size_t size) {
+int cublasLtMatmulPreferenceSetAttribute(Preference *p, int attribute, const void *value,
+                                         size_t size) {
     if (attribute == 1 && size == 8) memcpy(&p->workspace, value, 8);
-    else if (attribute >= 5 && attribute <= 8 && size == 4) memcpy(&p->alignment[attribute - 5], value, 4);
+    else if (attribute >= 5 && attribute <= 8 && size == 4)
+        memcpy(&p->alignment[attribute - 5], value, 4);
     else return INVALID_VALUE;
     return OK;
 }
@@ -101,8 +118,9 @@ static bool fits(const Description *d, const Layout *a, const Layout *b, const L
     return k == k_b && c->rows == m && c->cols == n && a->type == b->type;
 }
 
-int cublasLtMatmulAlgoGetHeuristic(void *, const Description *d, const Layout *a, const Layout *b, const Layout *c, const Layout *out,
-                                   const Preference *p, int wanted, Heuristic *found, int *n) {
+int cublasLtMatmulAlgoGetHeuristic(void *, const Description *d, const Layout *a, const Layout *b,
+                                   const Layout *c, const Layout *out, const Preference *p,
+                                   int wanted, Heuristic *found, int *n) {
     *n = 0;
     if (!fits(d, a, b, c) || !fits(d, a, b, out) || wanted < 1) return INVALID_VALUE;
     if (d->epilogue != DEFAULT && d->epilogue != BIAS) return NOT_SUPPORTED;
@@ -112,16 +130,21 @@ int cublasLtMatmulAlgoGetHeuristic(void *, const Description *d, const Layout *a
     return OK;
 }
 
-int cublasLtMatmul(void *, const Description *d, const float *alpha, const void *a, const Layout *la, const void *b, const Layout *lb,
-                   const float *beta, const void *c, const Layout *lc, void *out, const Layout *lout, const Algorithm *algo,
-                   void *workspace, size_t, void *) {
+int cublasLtMatmul(void *, const Description *d, const float *alpha, const void *a,
+                   const Layout *la, const void *b, const Layout *lb, const float *beta,
+                   const void *c, const Layout *lc, void *out, const Layout *lout,
+                   const Algorithm *algo, void *workspace, size_t, void *) {
     const void *each[] = {a, b, c, out};
     for (int i = 0; i < 4; i++)
         if (!algo->alignment[i] || (uintptr_t)each[i] % algo->alignment[i]) return INVALID_VALUE;
-    if (!fits(d, la, lb, lout) || c != out || lc->ld != lout->ld || !workspace) return INVALID_VALUE;
+    if (!fits(d, la, lb, lout) || c != out || lc->ld != lout->ld || !workspace)
+        return INVALID_VALUE;
     if (d->epilogue == BIAS && !d->bias) return INVALID_VALUE;
-    Call call = {d->trans_a, d->trans_b, (int64_t)lout->rows, (int64_t)lout->cols, (int64_t)(d->trans_a ? la->rows : la->cols), *alpha,
-                 a, la->type, la->ld, b, lb->type, lb->ld, *beta, out, lout->type, lout->ld, d->epilogue, d->bias};
+    Call call = {d->trans_a, d->trans_b,
+                 (int64_t)lout->rows, (int64_t)lout->cols,
+                 (int64_t)(d->trans_a ? la->rows : la->cols), *alpha,
+                 a, la->type, la->ld, b, lb->type, lb->ld, *beta,
+                 out, lout->type, lout->ld, d->epilogue, d->bias};
     recorded.push_back(call);
     if (take && take((int)recorded.size() - 1)) return OK;
     recorded.pop_back();

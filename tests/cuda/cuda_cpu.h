@@ -1,16 +1,23 @@
-/* cuda_cpu.h: enough of CUDA for a C++ compiler to take the .cu files of kernels/ as they are, and for a CPU to run them.
+/* cuda_cpu.h: enough of CUDA for a C++ compiler to take the .cu files of kernels/ as they are, and
+   for a CPU to run them.
 
-   A kernel's threads are coroutines on one CPU thread. Each runs until a barrier or a warp-wide operation, where it waits
-   until all others have come; blocks run one after another. That is slow and exact, and it shows what a GPU shows only
-   on a bad day:
+   A kernel's threads are coroutines on one CPU thread. Each runs until a barrier or a warp-wide
+   operation, where it waits until all others have come; blocks run one after another. That is slow
+   and exact, and it shows what a GPU shows only on a bad day:
 
-     a barrier, or a warp-wide operation, that not all of its threads reach        -> an error that says who is where
-     an access behind the end of an array (they end at a page that traps)          -> an error with block and thread
-     a read of shared memory that nothing has written                              -> it holds NaN, and so does the result
-     a copy to shared memory that is read before it was waited for                 -> likewise
-     a race: threads and blocks take turns in the order the caller chooses, so two orders give two results
+     a barrier, or a warp-wide operation, that not all of its threads reach
+         -> an error that says who is where
+     an access behind the end of an array (they end at a page that traps)
+         -> an error with block and thread
+     a read of shared memory that nothing has written
+         -> it holds NaN, and so does the result
+     a copy to shared memory that is read before it was waited for
+         -> likewise
+     a race
+         -> threads and blocks take turns in the order the caller chooses: two orders, two results
 
-   Left out: everything kernels/ does not use. Warps are always full, and warp-wide operations take all 32 lanes. */
+   Left out: everything kernels/ does not use. Warps are always full, and warp-wide operations take
+   all 32 lanes. */
 #pragma once
 #define CUDA_CPU
 
@@ -35,7 +42,8 @@
 #define __restrict__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-#define __shared__ static __attribute__((section("cuda_shared")))       /* one block at a time: static storage will do */
+/* One block runs at a time: static storage will do. */
+#define __shared__ static __attribute__((section("cuda_shared")))
 
 struct dim3 { unsigned x = 1, y = 1, z = 1; };
 struct alignas(8) float2 { float x, y; };
@@ -50,11 +58,12 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 
 namespace cuda_cpu {
 
-/* ---------------------------------------------------------------------------------------------------- coroutines */
+/* ----------------------------------------------------------------------------------- coroutines */
 
 #if defined(__x86_64__) && !defined(CUDA_CPU_PORTABLE)
 struct Context { void *stack; };
-/* Saves what a function must preserve, changes stacks, and restores it: a call that returns in another coroutine. */
+/* Saves what a function must preserve, changes stacks, and restores it: a call that returns in
+   another coroutine. */
 extern "C" void cuda_cpu_switch(void **save, void *load);
 asm(R"(.text
 .weak cuda_cpu_switch
@@ -70,9 +79,9 @@ cuda_cpu_switch:
 inline void switch_to(Context &from, Context &to) { cuda_cpu_switch(&from.stack, to.stack); }
 inline void prepare(Context &c, char *stack, size_t bytes, void (*entry)()) {
     void **top = (void **)(((uintptr_t)stack + bytes) & ~(uintptr_t)15);
-    *--top = nullptr;                                   /* entry never returns; this keeps the stack aligned as after a call */
+    *--top = nullptr;           /* entry never returns; this aligns the stack as after a call */
     *--top = (void *)entry;
-    c.stack = top - 6;                                  /* six registers of no particular value */
+    c.stack = top - 6;          /* six registers of no particular value */
 }
 #else
 struct Context { ucontext_t u; };
@@ -85,7 +94,7 @@ inline void prepare(Context &c, char *stack, size_t bytes, void (*entry)()) {
 }
 #endif
 
-/* ------------------------------------------------------------------------------------------- threads, warps, block */
+/* ------------------------------------------------------------------------ threads, warps, block */
 
 enum State { READY, AT_BARRIER, AT_WARP, DONE };
 
@@ -93,7 +102,7 @@ struct Copy { void *to; char data[16]; int bytes, group; };
 
 struct Warp {
     int arrived = 0;
-    unsigned turn = 0;                                  /* lanes write to one of two rows while slow ones still read the other */
+    unsigned turn = 0;          /* lanes write to one of two rows; slow ones still read the other */
     const char *operation = nullptr;
     uint32_t slots[2][32][8];
 };
@@ -128,13 +137,16 @@ inline Machine m;
 
 extern "C" __attribute__((weak)) char __start_cuda_shared[], __stop_cuda_shared[];
 
-[[noreturn]] inline void stop(const char *why) {        /* from within a kernel's thread: give up the launch */
+/* From within a kernel's thread: give up the launch. */
+[[noreturn]] inline void stop(const char *why) {
     dim3 t = m.self->index;
-    snprintf(m.error, sizeof m.error, "block (%u,%u,%u) thread (%u,%u,%u): %s", m.block.x, m.block.y, m.block.z, t.x, t.y, t.z, why);
+    snprintf(m.error, sizeof m.error, "block (%u,%u,%u) thread (%u,%u,%u): %s",
+             m.block.x, m.block.y, m.block.z, t.x, t.y, t.z, why);
     siglongjmp(m.trap, 1);
 }
 
-inline void pause_in(State state) {                     /* let the others run until somebody makes this thread READY */
+/* Let the others run until somebody makes this thread READY. */
+inline void pause_in(State state) {
     Thread *me = m.self;
     me->state = state;
     switch_to(me->context, m.scheduler);
@@ -150,7 +162,8 @@ inline void thread_main() {
 template <class In> inline uint32_t (*gather(const char *operation, const In &mine))[8] {
     static_assert(sizeof(In) <= 32, "a lane brings 32 bytes at most");
     Warp &w = *m.self->warp;
-    if (w.arrived && w.operation != operation) stop("lanes of one warp are at different warp-wide operations");
+    if (w.arrived && w.operation != operation)
+        stop("lanes of one warp are at different warp-wide operations");
     w.operation = operation;
     uint32_t(*row)[8] = w.slots[w.turn & 1];
     memcpy(row[m.self->lane], &mine, sizeof mine);
@@ -176,7 +189,8 @@ inline void barrier() {
 
 inline uint32_t next_random(uint32_t &s) { s ^= s << 13; s ^= s >> 17; s ^= s << 5; return s; }
 
-inline void shuffle(std::vector<int> &v, int order, uint32_t &seed) {   /* 0 ascending, 1 descending, else at random */
+/* order: 0 ascending, 1 descending, else at random. */
+inline void shuffle(std::vector<int> &v, int order, uint32_t &seed) {
     for (size_t i = 0; i < v.size(); i++) v[i] = order == 1 ? (int)(v.size() - 1 - i) : (int)i;
     if (order > 1)
         for (size_t i = v.size(); i-- > 1;) std::swap(v[i], v[next_random(seed) % (i + 1)]);
@@ -184,7 +198,8 @@ inline void shuffle(std::vector<int> &v, int order, uint32_t &seed) {   /* 0 asc
 
 inline void run_block(int order, uint32_t &seed) {
     size_t n = m.threads.size(), shared = __stop_cuda_shared - __start_cuda_shared;
-    if (__start_cuda_shared) memset(__start_cuda_shared, 0xff, shared);         /* all ones: a NaN in every float format */
+    /* All ones are a NaN in every float format. */
+    if (__start_cuda_shared) memset(__start_cuda_shared, 0xff, shared);
     memset(m.dynamic, 0xff, m.dynamic_bytes);
     for (Warp &w : m.warps) w.arrived = 0;
     m.at_barrier = 0;
@@ -219,7 +234,9 @@ inline void run_block(int order, uint32_t &seed) {
     if (!waiting) return;
     m.self = waiting;
     char why[200];
-    snprintf(why, sizeof why, "waits for ever: %d threads of the block are at __syncthreads, %d at a warp-wide operation, %d have ended",
+    snprintf(why, sizeof why,
+             "waits for ever: %d threads of the block are at __syncthreads, "
+             "%d at a warp-wide operation, %d have ended",
              count[AT_BARRIER], count[AT_WARP], count[DONE]);
     stop(why);
 }
@@ -230,26 +247,32 @@ inline void on_trap(int, siginfo_t *info, void *) {
     stop(why);
 }
 
-/* Runs a kernel; null, or what went wrong. order: 0 ascending, 1 descending, 2 and above at random. */
-inline const char *launch(void (*kernel)(void **), void **args, const unsigned *grid, const unsigned *block, unsigned dynamic, int order) {
+/* Runs a kernel; null, or what went wrong. order: 0 ascending, 1 descending, else at random. */
+inline const char *launch(void (*kernel)(void **), void **args, const unsigned *grid,
+                          const unsigned *block, unsigned dynamic, int order) {
     unsigned n = block[0] * block[1] * block[2];
     m.error[0] = 0;
-    if (n == 0 || n > 1024 || n % 32 || !grid[0] || !grid[1] || !grid[2]) {        /* what a GPU has at most: cupy_cpu.py */
-        snprintf(m.error, sizeof m.error, "cannot launch blocks of %u threads with %u bytes of shared memory on a grid of %u x %u x %u", n, dynamic,
-                 grid[0], grid[1], grid[2]);
+    /* What a GPU has at most is in cupy_cpu.py. */
+    if (n == 0 || n > 1024 || n % 32 || !grid[0] || !grid[1] || !grid[2]) {
+        snprintf(m.error, sizeof m.error,
+                 "cannot launch blocks of %u threads with %u bytes of shared memory "
+                 "on a grid of %u x %u x %u",
+                 n, dynamic, grid[0], grid[1], grid[2]);
         return m.error;
     }
     m.kernel = kernel, m.args = args;
     m.blocks = {grid[0], grid[1], grid[2]}, m.block_size = {block[0], block[1], block[2]};
     if (m.n_stacks < n) {
         if (m.stacks) munmap(m.stacks, m.n_stacks * STACK);
-        m.stacks = (char *)mmap(nullptr, n * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        m.stacks = (char *)mmap(nullptr, n * STACK, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         m.n_stacks = n;
     }
     size_t pages = (dynamic + 4095) / 4096 * 4096;
     if (m.dynamic_mapped < pages + 4096) {
         if (m.dynamic_pages) munmap(m.dynamic_pages, m.dynamic_mapped);
-        m.dynamic_pages = (char *)mmap(nullptr, pages + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        m.dynamic_pages = (char *)mmap(nullptr, pages + 4096, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         m.dynamic_mapped = pages + 4096;
         mprotect(m.dynamic_pages + pages, 4096, PROT_NONE);
     }
@@ -278,20 +301,25 @@ inline const char *launch(void (*kernel)(void **), void **args, const unsigned *
     return m.error[0] ? m.error : nullptr;
 }
 
-template <class... A, size_t... I> inline void unpack(void (*f)(A...), void **args, std::index_sequence<I...>) {
+template <class... A, size_t... I>
+inline void unpack(void (*f)(A...), void **args, std::index_sequence<I...>) {
     f(*(std::remove_cv_t<std::remove_reference_t<A>> *)args[I]...);
 }
-template <class... A> inline void call(void (*f)(A...), void **args) { unpack(f, args, std::index_sequence_for<A...>{}); }
+template <class... A> inline void call(void (*f)(A...), void **args) {
+    unpack(f, args, std::index_sequence_for<A...>{});
+}
 template <class... A> constexpr int n_args(void (*)(A...)) { return sizeof...(A); }
 
 }  // namespace cuda_cpu
 
-/* What a .so offers for each kernel: name_run(args, grid, block, shared, order), and how many arguments it takes. */
-#define CUDA_CPU_KERNEL(name)                                                                                                    \
-    static void name##_call(void **args) { cuda_cpu::call(name, args); }                                                         \
-    extern "C" const char *name##_run(void **args, const unsigned *grid, const unsigned *block, unsigned shared, int order) {    \
-        return cuda_cpu::launch(name##_call, args, grid, block, shared, order);                                                  \
-    }                                                                                                                            \
+/* What a .so offers for each kernel: name_run(args, grid, block, shared, order), and how many
+   arguments it takes. */
+#define CUDA_CPU_KERNEL(name)                                                                     \
+    static void name##_call(void **args) { cuda_cpu::call(name, args); }                          \
+    extern "C" const char *name##_run(void **args, const unsigned *grid, const unsigned *block,   \
+                                      unsigned shared, int order) {                               \
+        return cuda_cpu::launch(name##_call, args, grid, block, shared, order);                   \
+    }                                                                                             \
     extern "C" int name##_n_args() { return cuda_cpu::n_args(name); }
 
 #define threadIdx (cuda_cpu::m.self->index)
@@ -300,12 +328,16 @@ template <class... A> constexpr int n_args(void (*)(A...)) { return sizeof...(A)
 #define gridDim (cuda_cpu::m.blocks)
 #define warpSize 32
 
-/* -------------------------------------------------------------------------------------- barriers and warps, CUDA's names */
+/* ------------------------------------------------------------- barriers and warps, CUDA's names */
 
-#define CUDA_CPU_ALL(mask) if ((mask) != 0xffffffffu) cuda_cpu::stop("a warp-wide operation without all 32 lanes")
+#define CUDA_CPU_ALL(mask)                                                                        \
+    if ((mask) != 0xffffffffu) cuda_cpu::stop("a warp-wide operation without all 32 lanes")
 
 inline void __syncthreads() { cuda_cpu::barrier(); }
-inline void __syncwarp(unsigned mask = 0xffffffffu) { CUDA_CPU_ALL(mask); cuda_cpu::gather("__syncwarp", 0); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) {
+    CUDA_CPU_ALL(mask);
+    cuda_cpu::gather("__syncwarp", 0);
+}
 inline void __threadfence() {}
 
 template <class T> inline T cuda_cpu_shuffle(const char *operation, T mine, int from) {
@@ -337,7 +369,7 @@ inline unsigned __ballot_sync(unsigned mask, int vote) {
 inline int __any_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) != 0; }
 inline int __all_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) == 0xffffffffu; }
 
-/* -------------------------------------------------------------------------------------------------- arithmetic, memory */
+/* --------------------------------------------------------------------------- arithmetic, memory */
 
 using std::max;
 using std::min;
@@ -352,11 +384,16 @@ template <class T> inline void __stcs(T *p, T v) { *p = v; }
 inline float atomicAdd(float *p, float v) { float old = *p; *p = old + v; return old; }
 inline int atomicAdd(int *p, int v) { int old = *p; *p = old + v; return old; }
 inline unsigned atomicAdd(unsigned *p, unsigned v) { unsigned old = *p; *p = old + v; return old; }
-inline unsigned atomicInc(unsigned *p, unsigned limit) { unsigned old = *p; *p = old >= limit ? 0 : old + 1; return old; }
+inline unsigned atomicInc(unsigned *p, unsigned limit) {
+    unsigned old = *p;
+    *p = old >= limit ? 0 : old + 1;
+    return old;
+}
 
-/* ------------------------------------------------------------------------- tensor cores, for the wrappers of common.cuh */
+/* ------------------------------------------------- tensor cores, for the wrappers of common.cuh */
 
-/* Four 8x8 matrices of 16-bit numbers; lane l names row l % 8 of matrix l / 8, and gets two neighbours of each. */
+/* Four 8x8 matrices of 16-bit numbers; lane l names row l % 8 of matrix l / 8, and gets two
+   neighbours of each. */
 inline void ldmatrix_x4(uint32_t *r, const void *row) {
     uint32_t(*all)[8] = cuda_cpu::gather("ldmatrix", row);
     int lane = cuda_cpu::m.self->lane;
@@ -380,12 +417,15 @@ inline void ldmatrix_x4_trans(uint32_t *r, const void *row) {
     }
 }
 
-/* c (16,8) += a (16,16) b (16,8), the numbers of each matrix spread over the lanes as the hardware has them. */
+/* c (16,8) += a (16,16) b (16,8), the numbers of each matrix spread over the lanes as the hardware
+   has them. */
 inline void mma_bf16(float *c, const uint32_t *a, const uint32_t *b) {
     struct { uint32_t a[4], b[2]; } mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     uint32_t(*all)[8] = cuda_cpu::gather("mma", mine);
     int lane = cuda_cpu::m.self->lane, g = lane / 4, t = lane % 4;
-    auto half = [](uint32_t r, int high) { return __uint_as_float(high ? r & 0xffff0000u : r << 16); };
+    auto half = [](uint32_t r, int high) {
+        return __uint_as_float(high ? r & 0xffff0000u : r << 16);
+    };
     for (int i = 0; i < 4; i++) {
         int row = g + i / 2 * 8, column = 2 * t + i % 2;
         for (int k = 0; k < 16; k++) {
@@ -396,8 +436,8 @@ inline void mma_bf16(float *c, const uint32_t *a, const uint32_t *b) {
     }
 }
 
-/* 16 bytes to shared memory in the background, the first n of them from src and the rest 0. Here they arrive when they are
-   waited for, and until then the place holds NaN. */
+/* 16 bytes to shared memory in the background, the first n of them from src and the rest 0. Here
+   they arrive when they are waited for, and until then the place holds NaN. */
 template <int BYTES> inline void cuda_cpu_copy(void *to, const void *src, int n) {
     cuda_cpu::Copy copy = {to, {}, BYTES, cuda_cpu::m.self->group};
     memcpy(copy.data, src, n);
