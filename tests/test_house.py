@@ -15,16 +15,7 @@ HOUSE = house.read_house()
 TESTS = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "tests").glob("test_*.py")}
 PRODUCT = [*ROOT.glob("kernels/*.cu*"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"),
            ROOT / "Makefile", ROOT / ".ci/run", ROOT / "chat/page.html"]
-# Tests that have wider lines today. A file that has none any more is to be taken out.
-WIDE_TESTS = """
-    fasttext_models test_addresses test_api test_batching test_boilerplate test_charset
-    test_classifier test_elements test_encoding test_evaluate test_export test_extract
-    test_fasttext_file test_generate test_language test_language_training test_linear
-    test_markup test_message test_models test_page test_records test_request test_sample
-    test_serve test_stages test_stream test_template test_terminal test_tools test_train
-    test_warc warc_files
-""".split()
-PRODUCT += [p for p in (ROOT / "tests").rglob("*.py") if p.stem not in WIDE_TESTS]
+PRODUCT += (ROOT / "tests").rglob("*.py")
 TEXTS = HOUSE | {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in PRODUCT}
 CHECKS = {
     "600 lines a chapter": lambda: house.long_chapters(HOUSE),
