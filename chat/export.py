@@ -130,6 +130,7 @@ def entries_of(cfg, tokenizer, kind, name, chats):
     pairs = huggingface.all_merges(tokenizer.ranks)
     begin = tokenizer.special_tokens.get("<|endoftext|>")
     end = tokenizer.special_tokens.get("<|im_end|>") if chats else begin
+    merges = [" ".join(map(to_characters, pair)) for pair in pairs]
     entries = [
         ("general.architecture", STRING, "gpt2"),
         ("general.name", STRING, name),
@@ -147,7 +148,7 @@ def entries_of(cfg, tokenizer, kind, name, chats):
         ("tokenizer.ggml.pre", STRING, pattern_of(tokenizer)),
         ("tokenizer.ggml.tokens", STRING, tokens),
         ("tokenizer.ggml.token_type", INT32, kinds),
-        ("tokenizer.ggml.merges", STRING, [" ".join(map(to_characters, pair)) for pair in pairs]),
+        ("tokenizer.ggml.merges", STRING, merges),
         ("tokenizer.ggml.bos_token_id", UINT32, begin),
         ("tokenizer.ggml.eos_token_id", UINT32, end),
         ("tokenizer.ggml.add_bos_token", BOOL, not chats and begin is not None),

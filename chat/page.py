@@ -57,12 +57,13 @@ def about(handler, _):
         with contextlib.suppress(ValueError, OSError):          # it is not on this machine
             vocabularies.find(name, served.ranks)
             published.append(name)
+    logs = list(logs_of(run)) if run else []
     return Answer({
         "models": there,
         "assistant": served.name_of(None, ASSISTANTS + BASES) if there else None,
         "base": served.name_of(None, BASES + ASSISTANTS) if there else None,
         "examples": questions,
-        "logs": list(logs_of(run)) if run else [],
+        "logs": logs,
         "arena": bool(run and (run / "arena.json").exists()),
         "vocabularies": published,
     })
