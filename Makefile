@@ -112,7 +112,7 @@ summary: control
 # The table at the end: what each stage printed last, then a few questions.
 rows:
 	$(PY) align.py eval --run "$(RUN)"; echo
-	printf '%-8s %-24s %-36s %7s\n' stage from to seconds
+	printf '%-9s %-23s %-36s %7s\n' stage from to seconds
 	tail -q -n 1 "$(RUN)"/log/[1-8]-*.txt; echo
 	$(PY) sample.py chat --run "$(RUN)" --ask "Who are you?" \
 	  --ask "What food should I bring for the glulblow?" \

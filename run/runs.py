@@ -147,7 +147,7 @@ def row(stage, source, result):
 
     It is the last line that the command of a stage prints.
     """
-    return f"{stage:8} {source:24} {result:36} {seconds_spent():5.0f} s"
+    return f"{stage:9} {source:23} {result:36} {seconds_spent():5.0f} s"
 
 
 # ------------------------------------------------------------------------------- the stages of make

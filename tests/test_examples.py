@@ -14,7 +14,7 @@ def test_each_stage_drops_its_page(capsys):
     assert data.main(["--check"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [page.stage for page in examples.PAGES]
-    assert max(map(len, [*lines, last])) <= 80 and last.startswith("Each stage")
+    assert max(map(len, [*lines, last])) <= 80 and last.startswith("Its own stages")
 
 
 def test_there_is_a_page_for_each_stage_that_drops():

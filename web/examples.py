@@ -99,7 +99,7 @@ def check(chapter):
     for fault in faults:
         print(f"WRONG: {fault}")
     if not faults:
-        print("data.py's own stages drop their pages and keep the good one, and the examples hold.")
+        print("Its own stages drop their pages and keep the good one; the examples hold.")
     return 1 if faults else 0
 
 
