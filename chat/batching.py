@@ -28,6 +28,7 @@ from model import device, fast
 
 PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
+REST = 2                        # steps without new rows while more wait than fit: a tenth less work
 PADDED = 1024                   # tokens, with the padding, in prompts that are read side by side
 # Seconds between two events of a job, times the number of rows. With more events, the writer would
 # mostly wait for its turn at Python's interpreter.
@@ -93,6 +94,7 @@ class Writer(threading.Thread):
             params, engine = upload(self.params, self.cfg), device
         self.batch = generate.Batch(params, self.cfg, self.tokenizer, places, engine=engine)
         self.waiting, self.coming, self.texts = collections.deque(), set(), {}
+        self.rested = 0                 # steps since rows came in
         self.changed = threading.Condition()
         self.closing, self.failed = False, False
 
@@ -153,6 +155,7 @@ class Writer(threading.Thread):
                 if self.closing:
                     return False
                 self.changed.wait()
+        self.rested = 0 if coming else self.rested + 1
         if coming:
             prompts = [job.prompts[i] for job, i in coming]
             settings = [job.settings for job, _ in coming]
@@ -166,7 +169,8 @@ class Writer(threading.Thread):
     def _next(self):
         """[(job, number of its prompt)] of the rows that come in together.
 
-        A job of many prompts comes in bit by bit, as places become free.
+        A job of many prompts comes in bit by bit, as places become free. While more wait than fit,
+        rows come in only after REST steps: several prompts are read at once in less time.
         """
         coming, longest, kept = [], 0, self.places // KEPT
         rows = collections.Counter(job.client for job, _, _ in self.texts.values())
@@ -176,7 +180,8 @@ class Writer(threading.Thread):
             )
             free = self.places - len(self.batch) - len(coming)
             fitting = [job for job in self.waiting if free > (kept if job.begun else 0)]
-            if not fitting:
+            crowded = len(self.batch) and len(fitting) > free
+            if not fitting or crowded and not coming and self.rested < REST:
                 break
             job = min(fitting, key=lambda job: rows[job.client])    # of equals, the first that came
             longest = max(longest, len(job.prompts[job.begun]))
@@ -209,6 +214,6 @@ class Writer(threading.Thread):
             grown.parts += [text.piece] if job.calls else []
             del self.texts[row]
         now = time.monotonic()
-        if grown.finish or job.stream and now - job.handed >= PACE * len(self.batch):
+        if grown.finish or job.stream and now - job.handed >= PACE * len(self.texts):
             job.events.put(job.written)
             job.written, job.handed = {}, now

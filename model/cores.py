@@ -222,6 +222,8 @@ def in_parallel(work, n_parts=None):
     n_parts = N_THREADS if n_parts is None else n_parts
     if n_parts < 1:
         raise ValueError(f"in_parallel: {n_parts} parts, expected 1 at least")
+    if n_parts == 1:
+        return [work(Share(0, 1))]
     first, *others = [Share(i, n_parts) for i in range(n_parts)]
     asked = [_pool.submit(work, share) for share in others]
     try:

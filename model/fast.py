@@ -305,8 +305,8 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     its weights: there the weights are divided, and each is read once for all rows.
     """
     n_new = new_positions(cfg, params, tokens, cache, n_new)
-    B = len(tokens)
-    if cfg.n_params >= SMALL_MODEL:
+    B, n_params = len(tokens), sum(p.size for p in params.values())
+    if n_params >= SMALL_MODEL:
         n_parts = min(cores.N_THREADS, cfg.n_head)
         logits = _Decoding(params, cfg, tokens, cache, n_new, n_parts).run(only_last)
     else:
@@ -316,7 +316,7 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
             some = cache.rows(at)
             return _Decoding(params, cfg, tokens[at], some, n_new[at], 1).run(only_last)
 
-        n_parts = min(cores.N_THREADS, B, cfg.n_params * tokens.size // PART)
+        n_parts = min(cores.N_THREADS, B, n_params * tokens.size // PART)
         logits = np.concatenate(in_parallel(of_rows, max(1, n_parts)))
     cache.length += n_new
     return logits

@@ -59,6 +59,26 @@ def test_many_prompts_come_in_as_places_become_free():
     assert [len(row.ids) for job in jobs[1:] for row in job.rows] == [2] * 5
 
 
+def test_rows_come_in_together_while_more_wait_than_fit():
+    """In a crowd, two steps pass before the next come in; whoever waits alone comes in at once."""
+    writer, came = writer_of(4, 9), []  # not started: it is stepped here
+    jobs = []
+    for most in (1, 2, 3, 9, 9, 9, 9, 9):
+        jobs.append(batching.Job([GOAT], sample.Settings(max_new_tokens=most, seed=1)))
+    for job in jobs:
+        writer.submit(job)
+    for _ in range(4):
+        writer._admit()
+        came.append(sum(rows_of(jobs)))
+        for row, token in writer.batch.step():
+            writer._pass_on(row, token)
+        writer.batch.read()
+    assert came == [4, 4, 4, 7]
+    writer.batch.drop(jobs[3].rows[0])
+    writer._admit()
+    assert rows_of(jobs) == [1] * 8
+
+
 def test_places_are_kept_for_jobs_that_have_none():
     """Beside two requests for as many texts as there are places a short one comes in at once."""
     writer = writer_of(8, 9)
