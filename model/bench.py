@@ -45,6 +45,7 @@ def bench(setting, seconds=10.0):
         loss = train.add_gradients(work, rows, micro_batch=batch)
         train.update(optimizer, work.sum, loss, len(times), recipe)
         times.append(time.perf_counter() - step_beginning)
+    n_others = len(work.ranks) - 1
     work.close()
     times = sorted(times[WARMING_UP:])
     median = times[len(times) // 2]
@@ -57,7 +58,7 @@ def bench(setting, seconds=10.0):
         "ms_per_step": round(1e3 * median, 2),
         "steps": len(times),
         "cores": cores.N_THREADS,
-        "peak_rss_mb": round(peak_kilobytes(len(work.ranks) - 1) / 1024),
+        "peak_rss_mb": round(peak_kilobytes(n_others) / 1024),
     }
 
 
