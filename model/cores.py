@@ -41,14 +41,16 @@ for _name in BLAS_VARIABLES:
 if _blas_kernels():
     os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
 
+import collections  # noqa: E402
 import contextlib  # noqa: E402
 import ctypes  # noqa: E402
 import math  # noqa: E402
 import multiprocessing  # noqa: E402
 import pickle  # noqa: E402
+import queue  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
-from concurrent import futures  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from multiprocessing.connection import wait  # noqa: E402
 from multiprocessing.reduction import ForkingPickler  # noqa: E402
 from typing import NamedTuple  # noqa: E402
@@ -193,7 +195,7 @@ def padded(shape, itemsize):
 
 def _new_pool():
     global _pool
-    _pool = futures.ThreadPoolExecutor(max(1, N_THREADS - 1))   # the calling thread works too
+    _pool = ThreadPoolExecutor(max(1, N_THREADS - 1))   # the calling thread works too
 
 
 _new_pool()
@@ -214,9 +216,11 @@ class Share(NamedTuple):
 def in_parallel(work, n_parts=None):
     """[work(share) for each part], by default one part for each core.
 
-    The results are in order, so that sums of them have the same bits every time. The calling
-    thread does the first part, and then each part that no thread of the pool has begun. So a part
-    may call in_parallel itself. When this returns or raises, no part is running any more.
+    The results are in order, so that sums of them have the same bits every time.
+    The calling thread takes the first part, and then parts that no thread of the pool has begun.
+    So it waits only for parts that run, and a part may call in_parallel itself.
+    When this returns or raises, no part is running any more.
+    The error of the first part that failed is raised; parts that had not begun are left out.
     ValueError for less than one part.
     """
     n_parts = N_THREADS if n_parts is None else n_parts
@@ -224,16 +228,86 @@ def in_parallel(work, n_parts=None):
         raise ValueError(f"in_parallel: {n_parts} parts, expected 1 at least")
     if n_parts == 1:
         return [work(Share(0, 1))]
-    first, *others = [Share(i, n_parts) for i in range(n_parts)]
-    asked = [_pool.submit(work, share) for share in others]
+    job = _Job(work, n_parts)
     try:
-        results = [work(first)]
-        for i, share in enumerate(others):
-            results.append(work(share) if asked[i].cancel() else asked[i].result())
-        return results
+        first = job.take()
+        _ask_for_help(job.help_out, min(n_parts, N_THREADS) - 1)
+        job.run(first)
+        while part := job.take():
+            job.run(part)
     finally:
-        futures.wait([future for future in asked if not future.cancel()])
-        asked.clear()       # an error in them would hold this frame, and the frame them
+        job.wait_for_others()
+    if not job.errors:
+        return job.results
+    try:
+        raise job.errors[min(job.errors)]
+    finally:
+        job.errors.clear()      # they hold this frame, and it them
+
+
+class _Job:
+    """The parts of one in_parallel, which its thread and those of the pool take one by one."""
+
+    def __init__(self, work, n_parts):
+        self.work, self.results, self.errors = work, [None] * n_parts, {}
+        self.waiting = collections.deque(Share(i, n_parts) for i in range(n_parts))
+        self.begun = 0          # by threads of the pool
+        self.lock, self.ended = threading.Lock(), queue.SimpleQueue()
+
+    def take(self, by_pool=False):
+        """The next part, or None when all are taken."""
+        with self.lock:
+            if not self.waiting:
+                return None
+            self.begun += by_pool
+            return self.waiting.popleft()
+
+    def run(self, part):
+        """Do a part. An error is kept, and leaves out the parts that nobody has begun."""
+        try:
+            self.results[part.index] = self.work(part)
+        except BaseException as error:
+            self.errors[part.index] = error
+            with self.lock:
+                self.waiting.clear()
+
+    def help_out(self):
+        """What a thread of the pool does."""
+        while part := self.take(by_pool=True):
+            self.run(part)
+            self.ended.put(part.index)
+
+    def wait_for_others(self):
+        """Wait for the parts that the pool has begun. An interrupt waits as well: they write to
+        arrays of the caller."""
+        with self.lock:
+            self.waiting.clear()
+            left = self.begun
+        while left:
+            try:
+                self.ended.get()
+                left -= 1
+            except KeyboardInterrupt as interrupt:
+                self.errors[-1] = interrupt
+
+
+def _ask_for_help(help_out, n_threads):
+    """Have so many threads of the pool call help_out, or as many as the system has left."""
+    global _few_threads
+    for i in range(n_threads):
+        try:
+            _pool.submit(help_out)
+        except RuntimeError as error:  # can't start new thread; or the interpreter is shutting down
+            if not _few_threads:
+                print(
+                    f"cores: {error}: {i + 1} of {n_threads + 1} threads do the work",
+                    file=sys.stderr,
+                )
+            _few_threads = True
+            return
+
+
+_few_threads = False  # has it been said?
 
 
 # --------------------------------------------------------------------------------------------------

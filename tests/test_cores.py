@@ -222,14 +222,19 @@ def test_an_error_waits_for_the_parts_that_run(n_threads):
         assert ended == [1 - failing]
 
 
-def test_the_first_error_is_raised(n_threads):
+def test_the_first_error_is_raised_and_the_rest_is_left_out(n_threads):
+    tried = []
+
     def work(part):
+        tried.append(part.index)
         if part.index >= 3:
             raise KeyError(part.index)
 
     for _ in range(20):
+        tried.clear()
         with pytest.raises(KeyError, match="3"):
-            cores.in_parallel(work, 100)
+            cores.in_parallel(work, 1000)
+        assert set(range(4)) <= set(tried) and len(tried) <= 3 + n_threads
 
 
 def test_an_interrupt_waits_for_the_parts_that_run(n_threads):
@@ -243,8 +248,9 @@ def test_an_interrupt_waits_for_the_parts_that_run(n_threads):
             begun.wait(20)
             if part.index == 0:
                 return
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
+            for _ in range(3):  # impatient
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.03)
             ended.append(part.index)
 
         with pytest.raises(KeyboardInterrupt):
@@ -253,6 +259,27 @@ def test_an_interrupt_waits_for_the_parts_that_run(n_threads):
     finally:
         signal.signal(signal.SIGINT, before)
     assert cores.in_parallel(lambda part: part.index, 3) == [0, 1, 2]
+
+
+def test_where_no_thread_can_be_had(n_threads, monkeypatch, capsys):
+    monkeypatch.setattr(cores, "_few_threads", False)
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            assert cores.in_parallel(lambda part: part.index, 5) == list(range(5))
+    said = capsys.readouterr().err
+    assert said == (
+        f"cores: can't start new thread: 1 of {n_threads} threads do the work\n"
+        if n_threads > 1
+        else ""
+    )
+    done = []  # what could not be begun then must not be done twice now
+    cores.in_parallel(lambda part: done.append(part.index), 20)
+    assert sorted(done) == list(range(20))
 
 
 def test_an_error_keeps_nothing(n_threads):
