@@ -57,10 +57,9 @@ def new_id():
 
 
 def record(kind, record_id, headers, content_type, block):
-    """A WARC record with a digest of its block. headers: those that not all kinds have."""
-    first = {"WARC-Type": kind, "WARC-Record-ID": record_id}
-    last = {"WARC-Block-Digest": warc.digest(block), "Content-Type": content_type}
-    return warc.record_bytes({**first, **headers, **last}, block)
+    """A WARC record with a digest of its block."""
+    digested = {**headers, "WARC-Block-Digest": warc.digest(block)}
+    return warc.record_bytes(kind, record_id, digested, content_type, block)
 
 
 def capture(info_id, address, date, request, response, cut, ip, notes):

@@ -73,12 +73,6 @@ def urn(name):
     return f"<{uuid.UUID(bytes=digest[:16], version=4).urn}>"
 
 
-def record(kind, record_id, headers, content_type, block):
-    """A WARC record. headers: those between the id and the type of the content."""
-    first = {"WARC-Type": kind, "WARC-Record-ID": record_id}
-    return warc.record_bytes({**first, **headers, "Content-Type": content_type}, block)
-
-
 def capture(page, i, seed, rng):
     """The request, response and metadata records of page number i."""
     request_id, response_id, notes_id = [urn(f"{seed}/{page.url}/{k}") for k in range(3)]
@@ -98,10 +92,11 @@ def capture(page, i, seed, rng):
         "WARC-Truncated": cut,
         "WARC-Identified-Payload-Type": content_type.partition(";")[0],
     }
-    http = "application/http; msgtype="
+    http, fields = "application/http; msgtype=", "application/warc-fields"
+    record = warc.record_bytes
     return (record("request", request_id, beside, http + "request", request.encode())
             + record("response", response_id, answered, http + "response", response)
-            + record("metadata", notes_id, beside, "application/warc-fields", notes.encode()))
+            + record("metadata", notes_id, beside, fields, notes.encode()))
 
 
 SOFTWARE = "software: toyweb.py\r\n"                        # in the first record of our files
@@ -111,8 +106,9 @@ def warc_file(name, found, start, seed, rng):
     """The bytes of a WARC file: a warcinfo record, and the captures of pages from number start."""
     headers = {"WARC-Date": "2026-03-01T00:00:00Z", "WARC-Filename": name}
     info = f"{SOFTWARE}format: WARC File Format 1.0\r\ndescription: the Lantern Coast\r\n"
-    records = [record("warcinfo", f"<{uuid.UUID(int=start, version=4).urn}>", headers,
-                      "application/warc-fields", info.encode())]
+    info_id = f"<{uuid.UUID(int=start, version=4).urn}>"
+    records = [warc.record_bytes("warcinfo", info_id, headers, "application/warc-fields",
+                                 info.encode())]
     records += [capture(page, i, seed, rng) for i, page in enumerate(found, start)]
     return b"".join(records)
 

@@ -62,9 +62,11 @@ def header_lines(headers):
     return "".join(lines).encode("utf-8")
 
 
-def record_bytes(headers, block):
-    """A WARC/1.0 record as a gzip member. Content-Length is added to the headers."""
-    head = header_lines({**headers, "Content-Length": len(block)})
+def record_bytes(kind, record_id, headers, content_type, block):
+    """A WARC/1.0 record as a gzip member. headers: those that not all kinds have."""
+    first = {"WARC-Type": kind, "WARC-Record-ID": record_id}
+    last = {"Content-Type": content_type, "Content-Length": len(block)}
+    head = header_lines({**first, **headers, **last})
     return gzip_member(b"WARC/1.0\r\n" + head + b"\r\n" + block + b"\r\n\r\n")
 
 
