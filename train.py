@@ -6,7 +6,7 @@ The file tells one step of training in the order in which it happens, and then t
     loss, gradients     of each micro-batch, added up
     clipping            by the norm of all gradients together
     learning rate       of this step: a warm-up, then a decay
-    AdamW               the update
+    AdamW, Muon         the update
     log, checkpoint     what is measured, and what a killed run needs to go on
 
 gpt.py defines the model; model/fast.py makes it fast on a CPU, model/device.py on a GPU.
@@ -18,9 +18,10 @@ GPUs and dropout are left out.
     python train.py --preset shakespeare --data FILE.txt --run out/shakespeare
     python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2
     python train.py --device cuda ...       the same on a GPU, in bfloat16
-    python train.py --check         check schedule, micro-batches and AdamW, in a second
+    python train.py --check         check schedule, micro-batches and optimizers
 
-Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); nanoGPT, llm.c (recipes).
+Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); Jordan et al. 2024 (Muon);
+nanoGPT, llm.c (recipes).
 """
 
 import argparse
@@ -31,11 +32,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from model import cores                     # before numpy: it tells NumPy's BLAS which CPU this is
-from model import adamw
 from model import corpus
 from model import device
 from model import evaluate
+from model import examples
 from model import fast
+from model import muon
 from model import parallel
 from model import planning
 from model import report
@@ -59,6 +61,7 @@ class Recipe:
     beta2: float = 0.95         # AdamW below says why it is not Adam's usual 0.999
     weight_decay: float = 0.1
     clip: float = 1.0           # the largest norm of a step's gradients
+    muon: float = 0.0           # Muon's learning rate for matrices, times lr; 0: AdamW for all
     eval_every: int = 250
     save_every: int = 250
 
@@ -251,6 +254,78 @@ class AdamW:
             p -= lr * (m_corrected / (np.sqrt(v_corrected) + self.eps) + decay * p)
 
 
+# -------------------------------------------------------------------------------------------- Muon
+
+def orthogonal(m, rounds=5):
+    """The matrix m with all its strengths brought near 1: (in, out) -> (in, out)
+
+    Every matrix is U S V^T: it takes a vector apart along the columns of U, multiplies each part by
+    a strength, which stands on the diagonal of S, and puts the parts together along the columns of
+    V. To find U, S and V takes long. But the product m m^T is U S^2 U^T, so
+
+        a m + b (m m^T) m + c (m m^T)^2 m  =  U (a S + b S^3 + c S^5) V^T
+
+    Products of matrices thus send each strength s through a s + b s^3 + c s^5. Divided by its norm,
+    m has strengths from 0 to 1. These a, b and c raise a small strength to 3.4 times itself in each
+    round, and keep a large one between 0.7 and 1.2. After five rounds all that began above 0.01 are
+    there. They are not exactly 1, which makes no difference to training.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    if len(m) > m.shape[1]:
+        return orthogonal(m.T, rounds).T        # m m^T is then the smaller of the two products
+    m = m / (np.sqrt(np.sum(m * m)) + 1e-7)
+    for _ in range(rounds):
+        squared = m @ m.T
+        m = a * m + (b * squared + c * squared @ squared) @ m
+    return m
+
+
+class Muon(AdamW):
+    """Muon for the matrices of the blocks, AdamW for all else: the definition of muon.Muon.
+
+    AdamW sees numbers, each by itself. A matrix also has directions. In its gradients a few of them
+    are far stronger than the others: what all tokens have in common drowns what one fact needs.
+    Muon takes the running mean of the gradients, as Adam does, and moves the matrix by the same
+    length in all directions. The demo reaches a loss with half the steps that AdamW takes.
+
+    m is the mean. The update is made of (1 - momentum) g + momentum m, which looks one gradient
+    ahead (Nesterov). It moves a vector of length 1 by up to 1. So that the numbers of the result
+    change alike in every matrix, one that has more outputs than inputs moves sqrt(out / in) times
+    as far. c_attn is three matrices side by side, and each is made orthogonal by itself.
+
+    ratio: Muon's learning rate beside AdamW's. An embedding is a table of rows and no map from
+    vectors to vectors, so it stays with AdamW, and so do biases and norms.
+    """
+
+    def __init__(self, params, ratio, momentum=0.95, **of_adamw):
+        self.matrices = {name: p for name, p in params.items() if is_block_matrix(name, p)}
+        others = {name: p for name, p in params.items() if name not in self.matrices}
+        super().__init__(others, **of_adamw)
+        self.ratio, self.momentum = ratio, momentum
+        self.mean = {name: np.zeros_like(p) for name, p in self.matrices.items()}
+
+    def step(self, grads, lr, scale=1.0):
+        """One update of all parameters, in place."""
+        super().step(grads, lr, scale)
+        rate = self.ratio * lr
+        for name, p in self.matrices.items():
+            mean = self.mean[name]
+            g = scale * grads[name]
+            mean += (1.0 - self.momentum) * (g - mean)
+            ahead = (1.0 - self.momentum) * g + self.momentum * mean
+            p -= rate * self.weight_decay * p
+            n_parts = 3 if "c_attn" in name else 1          # q, k and v
+            parts = zip(np.split(p, n_parts, axis=1), np.split(ahead, n_parts, axis=1))
+            for part, ahead_of_part in parts:               # views: p changes with its parts
+                n_in, n_out = part.shape
+                part -= rate * math.sqrt(max(1.0, n_out / n_in)) * orthogonal(ahead_of_part)
+
+
+def is_block_matrix(name, p):
+    """Whether a parameter is a matrix of a block."""
+    return name.startswith("h.") and p.ndim == 2
+
+
 MOST_SKIPPED = 10               # steps in a row that may be skipped before a run gives up
 
 
@@ -400,8 +475,8 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     micro_batch, recompute = planning.plan_run(         # adds to the identity
         recipe, folder, identity, micro_batch, recompute, budget, gpu)
     params = start or gpt.init(cfg, seed)
-    # The class above, made fast. With a GPU it only holds t, m and v, for checkpoints.
-    optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
+    # The classes above, made fast. With a GPU they only hold t and the means, for checkpoints.
+    optimizer = muon.optimizer(params, recipe, recipe.weight_decay)
     # begin() fills params and optimizer from a checkpoint, if there is one, after stage.done steps.
     # stage.log.write() adds a line to log.jsonl, stage.save_checkpoint() writes what is listed
     # above, and stage.finish() writes the model.
@@ -444,65 +519,6 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         return params, entry
 
 
-# ------------------------------------------------------------------------- python train.py --check
-
-def check(recipe):
-    """Check the schedule, and a step against the definitions. Prints; returns the exit status."""
-    faults = check_schedule(recipe) + check_step()
-    for fault in faults:
-        print(f"WRONG: {fault}")
-    if not faults:
-        print("The schedule is sound. Micro-batches and AdamW agree with their definitions.")
-    return 1 if faults else 0
-
-
-def check_schedule(recipe):
-    """Draw the learning rate over a run. Returns what is wrong with it."""
-    rates = [learning_rate(step, recipe) for step in range(recipe.steps + 1)]
-    for step in np.linspace(0, recipe.steps, 20).astype(int):
-        bar = "#" * round(50 * rates[step] / recipe.lr)
-        print(f"step {step:7,}  learning rate {rates[step]:.2e}  {bar}")
-    rising = np.diff(rates[:recipe.warmup])
-    falling = np.diff(rates[recipe.warmup:])
-    faults = []
-    if min(rates) < 0.0 or not math.isclose(max(rates), recipe.lr):
-        faults.append(f"rates from {min(rates):g} to {max(rates):g}, the peak is {recipe.lr:g}")
-    if (rising <= 0.0).any():
-        faults.append("the learning rate does not rise in the warm-up")
-    if (falling > 0.0).any():
-        faults.append("the learning rate rises after the warm-up")
-    if recipe.warmup < recipe.steps and not math.isclose(rates[recipe.warmup], recipe.lr):
-        faults.append(f"the decay begins at {rates[recipe.warmup]:g}, the peak is {recipe.lr:g}")
-    end = rates[-1]
-    if recipe.warmup < recipe.steps and abs(end - recipe.min_lr) > 1e-9 * recipe.lr:
-        faults.append(f"the learning rate ends at {end:g} and not at {recipe.min_lr:g}")
-    return faults
-
-
-def check_step():
-    """What is wrong with unequal micro-batches and with AdamW, in float64."""
-    cfg = gpt.Config(vocab_size=11, n_positions=6, n_embd=8, n_layer=2, n_head=2)
-    rows = np.random.default_rng(0).integers(0, cfg.vocab_size, (5, cfg.n_positions + 1))
-    params = gpt.init(cfg, 0, np.float64)
-    inputs, targets = rows[:, :-1], rows[:, 1:]
-    _, want = gpt.loss_and_grads(params, cfg, inputs, targets)
-    work = parallel.Gradients(params, cfg)
-    add_gradients(work, rows, micro_batch=2)
-    work.close()
-    plain = AdamW(gpt.init(cfg, 0, np.float64))
-    quick = adamw.AdamW(gpt.init(cfg, 0, np.float64))
-    for _ in range(3):
-        plain.step(want, lr=0.01, scale=0.5)
-        quick.step(want, lr=0.01, scale=0.5)
-    faults = []
-    for name, g in want.items():
-        if np.abs(work.sum[name] - g).max() > 1e-12:
-            faults.append(f"the gradient of {name} in micro-batches")
-        if np.abs(quick.params[name] - plain.params[name]).max() > 1e-9:
-            faults.append(f"AdamW's update of {name}")
-    return faults
-
-
 # ------------------------------------------------------------------------------------ command line
 
 def parse_args(argv=None):
@@ -534,7 +550,7 @@ def parse_args(argv=None):
     device.add_arguments(p)
     instead = p.add_argument_group("instead of training")
     instead.add_argument("--check", action="store_true",
-                         help="check the preset's schedule, micro-batches and AdamW")
+                         help="check the preset's schedule, micro-batches and optimizers")
     args = p.parse_args(argv)
     if args.check:
         taken = {"check", "preset", "steps", "batch", "lr"}
@@ -571,7 +587,7 @@ def main(argv=None):
     runs.start_clock()
     recipe = recipe_of(args)
     if args.check:
-        return check(recipe)
+        return examples.check(sys.modules[__name__], recipe)
     gpu = device.chosen(args)
     tokenizer, train_shards, val_shards = corpus.load_data(
         args.run, args.data, args.tokenizer, args.raw

@@ -1,5 +1,6 @@
 """models.py: which model of a run a command means."""
 
+import sys
 from pathlib import Path
 
 from run import disk
@@ -50,7 +51,8 @@ def chosen(args, stages, kind, maker):
     """The folder of the model that --model or --run asks for.
 
     stages: those of the run that are wanted, the best first; kind, maker: what the error calls such
-    a model, and the command that makes one.
+    a model, and the command that makes one. Where none is finished, the last checkpoint of one that
+    is still in training will do.
     """
     if args.model:
         return Path(args.model)
@@ -59,6 +61,10 @@ def chosen(args, stages, kind, maker):
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     for stage in stages:
         if (run / stage / "model.safetensors").exists():
+            return run / stage
+    for stage in stages:
+        if (run / stage / "trainer.safetensors").exists():
+            print(f"{run / stage}: still in training; this is its last checkpoint", file=sys.stderr)
             return run / stage
     raise FileNotFoundError(
         f"{run}: no {kind} in it yet; make one with: python {maker} --run {run}"

@@ -17,6 +17,8 @@ Learning:
     planning      how many rows of a batch fit in memory at once
     parallel      the gradients of a batch, by one rank for each core
     adamw         AdamW for NumPy
+    muon          Muon for NumPy
+    examples      train.py's check: its definitions beside their fast twins
     resume        a training that was killed goes on
     report        what a run says
     bench         how fast this machine trains

@@ -48,10 +48,12 @@ def fingerprint(arrays):
 def checkpoint_arrays(params, optimizer):
     """{name in a checkpoint: array} of all arrays that training changes."""
     arrays = dict(params)
-    for name in params:
-        arrays[f"adamw.m.{name}"] = optimizer.m[name]
-    for name in params:
-        arrays[f"adamw.v.{name}"] = optimizer.v[name]
+    for name, m in optimizer.m.items():
+        arrays[f"adamw.m.{name}"] = m
+    for name, v in optimizer.v.items():
+        arrays[f"adamw.v.{name}"] = v
+    for name, mean in getattr(optimizer, "mean", {}).items():
+        arrays[f"muon.mean.{name}"] = mean
     return arrays
 
 

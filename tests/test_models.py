@@ -43,6 +43,23 @@ def test_the_model_that_is_chosen(tmp_path):
         models.chosen(options(run=tmp_path / "none"), *stages)
 
 
+def test_a_model_in_training_is_chosen_where_none_is_finished(tmp_path, capsys):
+    stages = ["rl", "sft"], "assistant", "align.py sft"
+    (tmp_path / "sft").mkdir()
+    with pytest.raises(FileNotFoundError, match="no assistant in it yet"):
+        models.chosen(options(run=tmp_path), *stages)
+    (tmp_path / "sft" / "trainer.safetensors").write_bytes(b"")
+    assert models.chosen(options(run=tmp_path), *stages) == tmp_path / "sft"
+    assert "sft: still in training; this is its last checkpoint" in capsys.readouterr().err
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "trainer.safetensors").write_bytes(b"")
+    make(tmp_path / "old")
+    assert models.chosen(options(run=tmp_path), ["old", "sft"], "", "") == tmp_path / "old"
+    (tmp_path / "sft" / "model.safetensors").write_bytes(b"")
+    assert models.chosen(options(run=tmp_path), *stages) == tmp_path / "sft"
+    assert "still in training" not in capsys.readouterr().err
+
+
 def test_options_that_exclude_each_other():
     args = options()
     models.check_options(args)

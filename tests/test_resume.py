@@ -48,11 +48,12 @@ def die_before(step, monkeypatch, error=ZeroDivisionError):
 # ---------------------------------------------------------------------------------- the same bits
 
 
-def test_a_run_goes_on_with_the_bits_it_would_have_had(tmp_path, monkeypatch):
-    """Interrupted in step 5, with a checkpoint after step 3."""
+@pytest.mark.parametrize("ratio", [0.0, 5.0])
+def test_a_run_goes_on_with_the_bits_it_would_have_had(tmp_path, monkeypatch, ratio):
+    """Interrupted in step 5, with a checkpoint after step 3; with AdamW and with Muon."""
     monkeypatch.setattr(cores, "N_THREADS", 1)
     recipe = train.Recipe(gpt.Config(30, 8, 16, 2, 2), steps=8, batch=3, lr=1e-2, min_lr=1e-3,
-                          warmup=2, save_every=3, eval_every=4)
+                          warmup=2, save_every=3, eval_every=4, muon=ratio)
     shards = [np.random.default_rng(seed).integers(0, 30, 400) for seed in (0, 1)]
     revive = die_before(4, monkeypatch, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):

@@ -91,6 +91,34 @@ def test_ten_steps_of_adamw(folder):
         assert loss == pytest.approx(their_loss.item(), abs=1e-4), step
 
 
+def test_five_steps_of_muon(monkeypatch):
+    """torch.optim.Muon has matrices as (out, in), and q, k and v apart. Its rounds in bfloat16 have
+    two digits; without the rounding they have those of float64."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda matrix: matrix)
+    rng = np.random.default_rng(0)
+    shapes = {"h.0.attn.c_attn.weight": (8, 24), "h.0.attn.c_proj.weight": (8, 8),
+              "h.0.mlp.c_fc.weight": (8, 32), "h.0.mlp.c_proj.weight": (32, 8)}
+    params = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+    def apart(arrays):
+        found = []
+        for name, array in arrays.items():
+            found += np.split(array, 3, axis=1) if "c_attn" in name else [array]
+        return [torch.tensor(matrix.T.copy()) for matrix in found]
+
+    theirs = [torch.nn.Parameter(matrix) for matrix in apart(params)]
+    ours = train.Muon(params, ratio=4.0, momentum=0.9, weight_decay=0.2)
+    optimizer = torch.optim.Muon(theirs, lr=0.04, momentum=0.9, weight_decay=0.2)
+    for _ in range(5):
+        grads = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+        ours.step(grads, lr=0.01)
+        for parameter, g in zip(theirs, apart(grads)):
+            parameter.grad = g
+        optimizer.step()
+    for ours_now, their_parameter in zip(apart(params), theirs):
+        torch.testing.assert_close(ours_now, their_parameter.data, rtol=1e-7, atol=1e-8)
+
+
 def test_they_open_our_folder_and_write_the_same_tokens(tmp_path):
     params = gpt.init(CFG, 5)
     for p in params.values():
