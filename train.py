@@ -24,7 +24,6 @@ Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); Jordan et al
 nanoGPT, llm.c (recipes).
 """
 
-import argparse
 import math
 import sys
 import time
@@ -38,6 +37,7 @@ from model import evaluate
 from model import examples
 from model import fast
 from model import muon
+from model import options
 from model import parallel
 from model import planning
 from model import report
@@ -314,16 +314,19 @@ class Muon(AdamW):
             mean += (1.0 - self.momentum) * (g - mean)
             ahead = (1.0 - self.momentum) * g + self.momentum * mean
             p -= rate * self.weight_decay * p
-            n_parts = 3 if "c_attn" in name else 1          # q, k and v
-            parts = zip(np.split(p, n_parts, axis=1), np.split(ahead, n_parts, axis=1))
-            for part, ahead_of_part in parts:               # views: p changes with its parts
+            for part, direction in zip(parts_of(name, p), parts_of(name, ahead)):
                 n_in, n_out = part.shape
-                part -= rate * math.sqrt(max(1.0, n_out / n_in)) * orthogonal(ahead_of_part)
+                part -= rate * math.sqrt(max(1.0, n_out / n_in)) * orthogonal(direction)
 
 
 def is_block_matrix(name, p):
     """Whether a parameter is a matrix of a block."""
     return name.startswith("h.") and p.ndim == 2
+
+
+def parts_of(name, matrix):
+    """The matrices that a parameter consists of, as views: c_attn is those of q, k and v."""
+    return np.split(matrix, 3, axis=1) if "c_attn" in name else [matrix]
 
 
 MOST_SKIPPED = 10               # steps in a row that may be skipped before a run gives up
@@ -521,71 +524,11 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
 
 # ------------------------------------------------------------------------------------ command line
 
-def parse_args(argv=None):
-    """The command line."""
-    p = argparse.ArgumentParser(
-        description="Pre-train a GPT on tokens or text.", epilog=report.recipe_table(PRESETS),
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    where = p.add_argument_group("from where to where")
-    where.add_argument("--run", type=Path, default=Path("out/demo"), metavar="DIR",
-                       help="run folder; the model goes to DIR/base (default: %(default)s)")
-    corpus.add_arguments(where)
-    where.add_argument("--init", type=Path, metavar="MODEL",
-                       help="begin with this model: a GPT-2 folder, or a .bin of llm.c")
-    what = p.add_argument_group("what; defaults are the preset's, see below")
-    what.add_argument("--preset", default="demo", choices=PRESETS, metavar="NAME",
-                      help=f"model and recipe: {', '.join(PRESETS)} (default: %(default)s)")
-    what.add_argument("--steps", type=int, metavar="N", help="optimizer steps")
-    what.add_argument("--batch", type=int, metavar="N", help="rows a step")
-    what.add_argument("--lr", type=float, metavar="RATE",
-                      help="peak learning rate; the final one keeps its ratio to it")
-    what.add_argument("--eval-every", type=int, metavar="N", help="steps between validations")
-    what.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints")
-    what.add_argument("--seed", type=int, default=0, metavar="N",
-                      help="of the weights and of the order of the data (default: %(default)s)")
-    what.add_argument("--on-mismatch", default="error", choices=("error", "restart"),
-                      help="what to do if the folder holds a checkpoint of other settings or "
-                      "data (default: %(default)s)")
-    planning.add_arguments(p)
-    device.add_arguments(p)
-    instead = p.add_argument_group("instead of training")
-    instead.add_argument("--check", action="store_true",
-                         help="check the preset's schedule, micro-batches and optimizers")
-    args = p.parse_args(argv)
-    if args.check:
-        taken = {"check", "preset", "steps", "batch", "lr"}
-        command.refuse(p, argv, taken, "--check trains no model")
-    return args
-
-
-def recipe_of(args):
-    """The preset with what the command line changes; ValueError for a number that cannot be."""
-    recipe, changes = PRESETS[args.preset], {}
-    for name in ("steps", "batch", "lr", "eval_every", "save_every", "micro_batch", "memory_gb"):
-        value = getattr(args, name)
-        if value is None:
-            continue
-        if not 0 < value < math.inf:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} {value}: must be above 0 and finite")
-        if name not in ("micro_batch", "memory_gb"):
-            changes[name] = value
-    if args.seed < 0:
-        raise ValueError(f"--seed {args.seed}: must be 0 or more")
-    if args.lr:
-        changes["min_lr"] = recipe.min_lr * args.lr / recipe.lr
-    recipe = replace(recipe, **changes)
-    if (args.micro_batch or 0) > recipe.batch:
-        raise ValueError(f"--micro-batch {args.micro_batch}: more rows than the {recipe.batch} of "
-                         "a step (--batch)")
-    return replace(recipe, warmup=min(recipe.warmup, recipe.steps))
-
-
 def main(argv=None):
     """Train a model as the command line says, and print how good it is."""
-    args = parse_args(argv)
+    args = options.parse_args(argv, PRESETS)
     runs.start_clock()
-    recipe = recipe_of(args)
+    recipe = options.recipe_of(args, PRESETS)
     if args.check:
         return examples.check(sys.modules[__name__], recipe)
     gpu = device.chosen(args)
@@ -605,9 +548,21 @@ def main(argv=None):
     corpus.check_shards([*train_shards, *val_shards], n_tokens, args.data)
     budget = 1e9 * args.memory_gb if args.memory_gb else None
     args.run.mkdir(parents=True, exist_ok=True)
-    _, last = train(recipe, tokenizer, train_shards, val_shards, args.run / "base", args.seed,
-                    args.on_mismatch, args.micro_batch, args.recompute, budget, start,
-                    args.align_documents, gpu)
+    _, last = train(
+        recipe,
+        tokenizer,
+        train_shards,
+        val_shards,
+        args.run / "base",
+        args.seed,
+        args.on_mismatch,
+        args.micro_batch,
+        args.recompute,
+        budget,
+        start,
+        args.align_documents,
+        gpu,
+    )
     report.print_result(last, recipe, tokenizer, train_shards, val_shards)
     return 0
 

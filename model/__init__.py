@@ -20,6 +20,7 @@ Learning:
     muon          Muon for NumPy
     examples      train.py's check: its definitions beside their fast twins
     resume        a training that was killed goes on
+    options       the command line of train.py
     report        what a run says
     bench         how fast this machine trains
 

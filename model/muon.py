@@ -25,6 +25,11 @@ def is_block_matrix(name, p):
     return name.startswith("h.") and p.ndim == 2
 
 
+def parts_of(name, matrix):
+    """train.parts_of"""
+    return np.split(matrix, 3, axis=1) if "c_attn" in name else [matrix]
+
+
 def orthogonal(m, rounds=5):
     """train.orthogonal: (in, out) -> (in, out)"""
     a, b, c = 3.4445, -4.7750, 2.0315
@@ -73,7 +78,6 @@ class Muon(adamw.AdamW):
         mean += g
         g += self.momentum * mean
         p *= 1.0 - rate * self.weight_decay
-        n_parts = 3 if "c_attn" in name else 1
-        for part, ahead in zip(np.split(p, n_parts, axis=1), np.split(g, n_parts, axis=1)):
+        for part, direction in zip(parts_of(name, p), parts_of(name, g)):
             n_in, n_out = part.shape
-            part -= rate * math.sqrt(max(1.0, n_out / n_in)) * orthogonal(ahead)
+            part -= rate * math.sqrt(max(1.0, n_out / n_in)) * orthogonal(direction)
