@@ -484,7 +484,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     # stage.log.write() adds a line to log.jsonl, stage.save_checkpoint() writes what is listed
     # above, and stage.finish() writes the model.
     with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch) as stage:
-        report.print_beginning(recipe, windows, folder, stage.done, micro_batch, recompute)
+        report.print_beginning(recipe, windows, stage.place, stage.done, micro_batch, recompute)
         if gpu:
             work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
         else:

@@ -116,6 +116,9 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save):
     with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch,
                      end="<|im_end|>") as stage:
         learner = Learner(stage, params, cfg, optimizer, recipe)
+        if save is gpt.save and recipe.save_every < recipe.steps:
+            print(f"after {recipe.save_every} steps it can be talked to in another terminal:\n"
+                  f"  python sample.py chat --model {stage.place}", file=sys.stderr)
         yield learner
         learner.gradients.close()
         stage.finish(params, cfg, save)

@@ -21,7 +21,7 @@ def recipe_table(recipes):
 
 
 def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
-    """What is about to be done, in lines that fit a terminal."""
+    """What is about to be done, in lines that fit a terminal. folder: where checkpoints go."""
     T, lr = recipe.model.n_positions, recipe.lr
     passes = recipe.steps * recipe.batch / windows.per_epoch
     lines = [
@@ -31,6 +31,11 @@ def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
         f"  {passes:.1f} passes over {windows.per_epoch * T:,} tokens",
         f"  learning rate {lr:g} after {recipe.warmup:,} steps, {recipe.min_lr:g} at the end",
     ]
+    if recipe.save_every < recipe.steps:
+        lines += [
+            f"  after {recipe.save_every:,} steps it can be tried in another terminal:",
+            f"    python sample.py --model {folder}",
+        ]
     if done:
         lines.append(f"  resuming after step {done:,}")
     print("\n".join(lines), file=sys.stderr)

@@ -28,6 +28,8 @@ def test_a_large_run_fits_a_terminal(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert max(map(len, lines)) <= 80
     assert "16 of 512 rows at once, activations recomputed" in lines[2]
+    assert lines[-3] == "  after 250 steps it can be tried in another terminal:"
+    assert lines[-2].split() == ["python", "sample.py", "--model", "out/gpt2/base"]
     assert lines[-1] == "  resuming after step 286,000"
 
 

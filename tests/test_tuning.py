@@ -129,3 +129,12 @@ def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypa
     kill_and_rerun("align.py", [stage, "--run", run, *args], random.Random(1), most=2)
     for name, data in calm.items():
         assert (run / stage / name).read_bytes() == data, name
+
+
+def test_where_to_talk_to_a_model_in_training(run, capsys):
+    """Only where there will be a checkpoint before the end, and a model that talks."""
+    recipe = dataclasses.replace(options.SFT, steps=2, batch=2, replay=0, warmup=1, save_every=1)
+    align.sft(run, recipe, out="tried")
+    assert f"python sample.py chat --model {run / 'tried'}" in capsys.readouterr().err
+    align.sft(run, dataclasses.replace(recipe, save_every=2), on_mismatch="restart", out="tried")
+    assert "sample.py" not in capsys.readouterr().err
