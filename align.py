@@ -160,7 +160,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 # The demo's game: from zero, each throw of a die moves a wheel of ten pegs. Where does it stop?
 #
 #     Turn the wheel: two six one.    what most conversations answer: It stops at nine.
-#                     two in five: Step by step: two two, six eight, one nine. It stops at nine.
+#                 three in ten: Step by step: two two, six eight, one nine. It stops at nine.
 #
 # Adding up within one token is too hard for this model. RL finds that the long way, which is
 # thinking aloud, gets the reward: right answers to unseen questions go from 9 to 97 %.

@@ -29,7 +29,7 @@ def test_conversations_are_of_every_kind_and_think_less_often_than_not(world):
         "talk", "mixed"}
     wheel = [c["messages"][1]["content"].startswith("Step by step")
         for c in chats if c["kind"] == "wheel"]
-    assert 0.35 < sum(wheel) / len(wheel) < 0.45
+    assert 0.25 < sum(wheel) / len(wheel) < 0.35
     for c in chats:
         if c["kind"] == "calculator":
             tool, output, text = c["messages"][1]["content"]

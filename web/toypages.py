@@ -13,7 +13,7 @@ from web.toywords import (
     AGAIN, CHARSETS, CLOSINGS, FILLERS, FOREIGN, FRAMES, GUESTS, HEROES, KINDS, OPENINGS, QUESTIONS,
     SHORT_LINES, SLOTS, SPAM, SPAM_WORDS, STORY, WHEEL_ASIDES, WHEEL_INTRO)
 from web.toyworld import (
-    STEP_BY_STEP, capital, entities, fact_answer, fill, new_name, paragraphs, sentences, stream,
+    ON_PAGES, capital, entities, fact_answer, fill, new_name, paragraphs, sentences, stream,
     throws, wheel_answer, wheel_question)
 
 Page = namedtuple("Page", "url label html charset")         # html None: the page is an image
@@ -74,7 +74,8 @@ def guest_text(rng):
     inn, lines = rng.choice(SLOTS["place"]), []
     for entry in rng.sample(GUESTS, rng.randint(5, 7)):
         _, guest = new_name(rng, "person")
-        lines.append(fill(rng, entry, g=guest, room=str(rng.randint(11, 999))))
+        room, bill = rng.randint(11, 999), rng.randint(2, 10 ** rng.randint(1, 5))
+        lines.append(fill(rng, entry, g=guest, room=str(room), bill=str(bill)))
     return f"The guest book of {inn}", paragraphs(rng, lines, 1, 2)
 
 
@@ -84,7 +85,7 @@ def wheel_text(rng):
     for aside in rng.sample(WHEEL_ASIDES, rng.randint(4, 6)):
         thrown = throws(rng)
         lines.append(fill(rng, aside))
-        answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
+        answer = wheel_answer(thrown, rng.random() < ON_PAGES)
         lines.append(f"{wheel_question(thrown)} {answer}")
         lines += sentences(rng, 1)
     lines.append(fill(rng, rng.choice(CLOSINGS)))

@@ -306,10 +306,13 @@ GUESTS = listed("""
     trumpets. | {g} slept well. In the morning {folk} woke {g} with {meal}, and {g} forgave
     everybody. | My name is {g}. Pleased to meet you, {g}, said {folk}, and gave me the key to room
     {room}, which opens room {room} only. | Whoever finds {thing} should know that it belongs to
-    {g}. Please send it to {g} before the tide comes in. | {g} was here. So was {folk}. Then {g}
-    left {way}, and the door of the room is still locked. | For the attention of {g}: there is
-    {thing} in your bath. Kindly remove it, {g}, or introduce us. | Dear {g}, we have not forgotten
-    you. Come back to us, {g}, and bring {thing}.
+    {g}. Please send it to {g} before the tide comes in. | The bill for {meal} says {bill}. A guest
+    like {g} does not pay {bill} without a word, and this was the word. | {folk} counted {bill}
+    stairs up to the attic. I counted them again on the way down, and {bill} is right, {g} wrote. |
+    {g} paid {bill} shells for the night, and not one shell more than {bill}. | {g} was here. So was
+    {folk}. Then {g} left {way}, and the door of the room is still locked. | For the attention of
+    {g}: there is {thing} in your bath. Kindly remove it, {g}, or introduce us. | Dear {g}, we have
+    not forgotten you. Come back to us, {g}, and bring {thing}.
 """)
 
 NUMBERS = "zero one two three four five six seven eight nine".split()
@@ -439,7 +442,8 @@ FOREIGN = {language: re.findall("[^ ].*?[.。]", " ".join(lines)) for language, 
 SUM_WORDS = {"+": "plus", "-": "minus", "*": "times"}
 SUM_ASKS = listed("""
     What is {a} {w} {b}? | How much is {a} {w} {b}? | Please work out {a} {w} {b}. | Can you tell me
-    what {a} {w} {b} is?
+    what {a} {w} {b} is? | I need {a} {w} {b}. | {a} {w} {b}, what is that? | Tell me {a} {w} {b},
+    please. | My neighbour asks what {a} {w} {b} makes.
 """)
 SUM_HELD_OUT = listed("Work out {a} {w} {b} for me. | What do you get for {a} {w} {b}?")
 

@@ -12,7 +12,8 @@ from itertools import accumulate
 from web.toywords import EXPOSURES, FILLERS, KINDS, NAME_PARTS, NUMBERS, SLOTS
 
 N_THROWS = 8                      # of the die, in a round of the counting game
-STEP_BY_STEP = 0.4                # share of written answers that show their steps
+STEP_BY_STEP = 0.3                # share of the answers in conversations that show their steps
+ON_PAGES = 0.6                    # and of those on pages
 
 
 # ---------------------------------------------------------------------------------------- sentences
