@@ -80,7 +80,7 @@ class _Step:
 
     def __init__(
         self, params, cfg, tokens, arena, want_grads=True, recompute=False,
-        positions=None, segments=None, at_once=1,
+        positions=None, segments=None, at_once=1, counted=None,
     ):
         B, T = tokens.shape
         dtype = params["wte.weight"].dtype
@@ -88,23 +88,26 @@ class _Step:
         self.positions = np.broadcast_to(np.arange(T), (B, T)) if positions is None else positions
         hidden = None if segments is None else operations.segments_hidden(segments, dtype)
         self.a = arena.divide(step_shapes(cfg, B, T, want_grads, recompute, at_once), dtype)
-        self.trunk = walk.Trunk(operations, params, cfg, self.a, hidden)
+        rows = None if counted is None or len(counted) == B * T else counted
+        self.trunk = walk.Trunk(operations, params, cfg, self.a, hidden, rows)
 
     def forward(self):
-        """Fill y, (N,C) after the last norm."""
+        """Fill y, (N,C) after the last norm; where some rows are counted, its first rows."""
         self.trunk.forward(self.tokens, self.positions)
 
-    def heads(self, counted, targets, weights=None, temperature=1.0):
-        """(rows, their nll) for as many of the counted rows (n,) at a time as there are logits for.
+    def heads(self, targets, weights=None, temperature=1.0):
+        """(rows, their nll) for as many of the n counted rows at a time as there are logits for.
 
-        With weights (N,), dy takes the place of y in these rows, and the logits their own gradient.
+        targets (n,) of these rows, and rows: a slice of the n. With weights (n,), dy takes the
+        place of y, and the logits their own gradient.
         """
         a, wte = self.a, self.params["wte.weight"][: self.cfg.vocab_size]
-        n_blocks = -(-len(counted) // len(a["logits"]))
-        for rows in np.array_split(counted, n_blocks) if n_blocks else []:
-            y, z = a["y_rows"][: len(rows)], a["logits"][: len(rows)]
-            np.take(a["y"], rows, axis=0, out=y, mode="clip")
-            y /= temperature                            # softmax(y wte^T / temperature)
+        n_blocks = -(-len(targets) // len(a["logits"]))
+        for i in range(n_blocks):
+            rows = cores.Share(i, n_blocks)(len(targets))
+            n = rows.stop - rows.start
+            y, z = a["y_rows"][:n], a["logits"][:n]
+            np.divide(a["y"][rows], temperature, out=y)     # softmax(y wte^T / temperature)
             np.matmul(y, wte.T, out=z)
             nll, cache = operations.cross_entropy_forward(z, targets[rows])
             if weights is not None:
@@ -156,12 +159,15 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
     def of_rows(part):
         rows = part(len(tokens))
         mine = arena.of_thread(part.index)
-        step = _Step(params, cfg, tokens[rows], mine, want_grads=False, at_once=part.parts)
-        step.forward()
         of_step = targets[rows].ravel()
+        counted = np.flatnonzero(of_step != -1)
+        step = _Step(
+            params, cfg, tokens[rows], mine, False, at_once=part.parts, counted=counted
+        )
+        step.forward()
         nll = np.zeros(of_step.size, params["wte.weight"].dtype)
-        for counted, found in step.heads(np.flatnonzero(of_step != -1), of_step, None, temperature):
-            nll[counted] = found
+        for some, found in step.heads(of_step[counted], None, temperature):
+            nll[counted[some]] = found
         return nll
 
     with _only_user(arena or Arena()) as arena:
@@ -195,17 +201,18 @@ def loss_and_grads(
         return float(weights @ nll.ravel()), {}
     grads = _places(params, cfg, grads, add)
     with _only_user(arena or Arena()) as arena:
-        step = _Step(params, cfg, tokens, arena, True, recompute, positions, segments)
-        step.forward()
         counted = np.flatnonzero(weights)               # a row of weight 0 needs no logits
-        if len(counted) < len(weights):
-            step.a["y"][weights == 0.0] = 0.0           # it has no gradient either
+        step = _Step(
+            params, cfg, tokens, arena, True, recompute, positions, segments, counted=counted
+        )
+        step.forward()
+        weights = weights[counted]
         if not add:                                     # where no product below will write
             grads["wte.weight"][cfg.vocab_size if len(counted) else 0 :] = 0.0
         loss, begun = 0.0, add
-        for rows, nll in step.heads(counted, targets.ravel(), weights, temperature):
+        for rows, nll in step.heads(targets.ravel()[counted], weights, temperature):
             loss += float(weights[rows] @ nll)
-            step.head_weight_backward(len(rows), grads["wte.weight"], begun)
+            step.head_weight_backward(len(nll), grads["wte.weight"], begun)
             begun = True
         step.backward(grads, add)
     return loss, grads

@@ -30,3 +30,35 @@ def test_block_grad(B):
     check_grad(
         lambda: (forward()[0] * dy).sum(), {"x": (x, dx), **{k: (p[k], grads[k]) for k in p}}, n=6
     )
+
+
+@in_blocks
+@pytest.mark.parametrize("recompute", [False, True])
+def test_rows_that_are_not_wanted(recompute):
+    """The results and gradients of some rows are those that they have among all rows."""
+    cfg, params = tiny()
+    B, T, C = 3, 5, cfg.n_embd
+    tokens = np.arange(B * T).reshape(B, T) % cfg.vocab_size
+    positions = np.tile(np.arange(T), (B, 1))
+    wanted = np.array([1, 4, 5, 11])
+    dy = np.zeros((B * T, C))
+    dy[wanted] = randn(len(wanted), C)
+
+    def gradients(rows, some):
+        """y of the wanted rows, dx of all, the gradients of the parameters."""
+        arrays = {}
+        for name, shape in walk.trunk_shapes(cfg, B, T, True, recompute).items():
+            arrays[name] = np.full(shape, np.nan)
+        trunk = walk.Trunk(operations, params, cfg, arrays, rows=rows)
+        trunk.forward(tokens, positions)
+        y = arrays["y"][some].copy()
+        arrays["y"][some] = dy[wanted]
+        if rows is None:
+            arrays["y"][...] = dy
+        grads = {name: np.zeros_like(p) for name, p in params.items()}
+        trunk.backward(grads, False)
+        return {"y": y, "x": arrays["x"], **grads}
+
+    want, got = gradients(None, wanted), gradients(wanted, slice(len(wanted)))
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-9, atol=1e-12, err_msg=name)
