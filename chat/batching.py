@@ -138,7 +138,6 @@ class Writer(threading.Thread):
                     if job.gone:
                         self.batch.drop(row)
                         del self.texts[row]
-                self.batch.read()
         except Exception as e:          # nobody may wait for a writer that is no more
             print(f"batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
             with self.changed:
