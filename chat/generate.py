@@ -146,7 +146,7 @@ class Batch:
         self.most = most
         n_positions = n_positions or cfg.n_positions
         self.cache = engine.Cache(cfg, most, n_positions, like=params["wte.weight"])
-        self.texts = np.full((most, n_positions), -1)
+        self.texts = np.full((most, n_positions), -1, np.int32)
         self.used = np.zeros(most, np.int64)
         self.rows, self.ready = [], 0
         self.n_steps = self.n_prompt = self.n_known = 0
@@ -188,13 +188,13 @@ class Batch:
     # ---- places
 
     def _shared(self, text):
-        """(most,) with how many tokens of a text, an array, the text of each place begins."""
-        same = self.texts[:, : len(text)] == text
-        return np.logical_and.accumulate(same, axis=1).sum(1)
+        """(most,) how many tokens of a text, a list, each place begins with."""
+        behind = [*text, -2]                    # which no place holds
+        return (self.texts[:, : len(behind)] != behind).argmax(1)
 
     def _take_place(self, row):
         """Give a new row the place behind the others. A free place loses its text for that."""
-        place, text = len(self.rows), np.array(row.prompt[:-1], np.int64)
+        place, text = len(self.rows), row.prompt[:-1]
         known = np.minimum(self._shared(text), self.cache.length)
         best = place + known[place:].argmax()
         if known[best]:
@@ -256,7 +256,7 @@ class Batch:
         length, readers = self.cache.length, []
         for row in self.rows[self.ready :]:
             place = self.rows.index(row)
-            shared = self._shared(np.array(row.prompt[:-1], np.int64))
+            shared = self._shared(row.prompt[:-1])
             known = np.minimum(shared, length)
             best = known.argmax()
             if known[best] > length[place]:
