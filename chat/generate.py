@@ -15,9 +15,6 @@ from model import fast                  # before numpy
 import numpy as np
 import sample
 
-# Rows that have ended are written on, and thrown away, until they are one in so many of all rows.
-# Then they leave, which moves keys and values in the cache.
-ENDED = 8
 # Tokens of new prompts that are read between two tokens of the rows that are written, and where no
 # row is written; prompts that are read side by side get equal parts, of at least SHORTEST tokens.
 PIECE, ALONE, SHORTEST = 128, 1024, 32
@@ -193,20 +190,23 @@ class Batch:
         return (self.texts[:, : len(behind)] != behind).argmax(1)
 
     def _take_place(self, row):
-        """Give a new row the place behind the others. A free place loses its text for that."""
+        """Give a new row the place behind the others. A free place loses its text for that.
+
+        It is the place whose text the prompt goes on from, or else the one used least recently.
+        """
         place, text = len(self.rows), row.prompt[:-1]
         known = np.minimum(self._shared(text), self.cache.length)
-        best = place + known[place:].argmax()
-        if known[best]:
-            self.used[best] = self.n_steps      # it is worth keeping
-        oldest = place + self.used[place:].argmin()
-        self.cache.length[oldest] = known[oldest]
-        self._swap(place, oldest)
+        taken = place + known[place:].argmax()
+        if known[taken] < self.cache.length[taken]:
+            self.used[taken] = self.n_steps     # more than this prompt may go on from it
+            taken = place + self.used[place:].argmin()
+        self.cache.length[taken] = known[taken]
+        self._swap(place, taken)
         self.texts[place] = -1
         self.texts[place, : len(text)] = text
         self.rows.append(row)
         self.n_prompt += len(row.prompt)
-        self.n_known += int(known[oldest])
+        self.n_known += int(known[taken])
 
     def _copy(self, place, source, n):
         """Give a place the first n keys and values of another, beyond those that it has."""
@@ -321,15 +321,10 @@ class Batch:
     def step(self):
         """Read what is new, then write one token of every row whose prompt is read.
 
-        Returns [(row, token)] of the rows that were not done. Rows that are done leave when they
-        are one in ENDED, or when their place is full.
+        Returns [(row, token)].
         """
         self.n_steps += 1
-        done = [i for i, row in enumerate(self.rows) if row.done]
-        full = self.cache.length[done].max(initial=0) == self.texts.shape[1]
-        reads = done and done[-1] >= self.ready
-        if full or reads or ENDED * len(done) >= len(self.rows):
-            self._leave()
+        self._leave()
         self._read_prompts()
         return self._write(self._read()) if self.ready else []
 
@@ -340,20 +335,16 @@ class Batch:
         z = z[:, :self.tokenizer.n_vocab]
         penalised = z
         for i, row in enumerate(rows):
-            if row.penalised and not row.done:
+            if row.penalised:
                 penalised = z.copy() if penalised is z else penalised
                 row_z = z[i].astype(np.float64)
                 penalised[i] = sample.penalise(row_z, row.prompt, row.ids, row.settings)
         p = probabilities(penalised, *self.settings)
-        # a row that has ended gets any number
-        u = np.array([row.uniform[min(len(row.ids), row.room - 1)] for row in rows])
+        u = np.array([row.uniform[len(row.ids)] for row in rows])
         drawn = draw(p, u)
         logp = np.log(p[np.arange(len(p)), drawn]).tolist()
         written = []
         for i, (row, token) in enumerate(zip(rows, drawn.tolist())):
-            if row.done:
-                row.unread = token
-                continue
             sampled = not row.output
             if not sampled:
                 token = row.output.pop(0)
