@@ -5,19 +5,21 @@ them once for all. Measured on the demo's assistant, in processor time: 64 repli
 0.78 s in sample.generate; 4 replies take 31 ms and 41 ms. Besides:
 
 - Rows come and go one by one, each with settings and random numbers of its own.
-- A prompt that is given several times is read once; its keys and values are copied. In a step of
-  reinforcement learning, 16 prompts, each 16 times, take 0.35 s instead of 0.51 s.
-- A place of the cache keeps the keys and values of a row that has gone. A prompt that begins with
-  the same tokens, such as the next turn of a conversation, is read only from where it goes on.
+- A long prompt is read in pieces, and the rows beside it get their next token after each.
+- No prompt is read again as far as a row has read it that is there, or was there lately: a system
+  prompt, the earlier turns of a conversation, a prompt that is given several times.
+
+Sources: Agrawal et al. 2023 (SARATHI: prompts in pieces); Zheng et al. 2023 (SGLang: what prompts
+begin with is kept).
 """
 
 from model import fast                  # before numpy
 import numpy as np
 import sample
 
-# Tokens of new prompts that are read between two tokens of the rows that are written, and where no
-# row is written; prompts that are read side by side get equal parts, of at least SHORTEST tokens.
-PIECE, ALONE, SHORTEST = 128, 1024, 32
+PIECE = 128         # tokens of prompts that are read between two tokens of the rows beside them
+ALONE = 1024        # the same where no row is written
+SHORTEST = 32       # prompts that are read side by side get equal parts of a piece, but no smaller
 
 
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
@@ -128,9 +130,9 @@ class Batch:
         rows whose prompt is read   the others
         free places                 each still holds the text of the row that was there last
 
-    A new prompt is not read as far as any place holds it, whoever wrote that: a system prompt, the
-    earlier turns of a conversation. Its keys and values are copied. If a row in front is reading
-    the same, the new row waits for it. The last token of a prompt is read like one that was written.
+    As far as any place holds a new prompt, its keys and values are copied. If a row in front is
+    reading the same, the new row waits for it. The last token of a prompt is read together with
+    those that were written.
 
     texts    (most, positions) the tokens of each place; of a prompt also those not read yet
     used     (most,) the step at which a free place was last used; a new row takes the oldest
@@ -266,7 +268,7 @@ class Batch:
         return readers
 
     def _begin(self, row):
-        """Let a row be written, if all of its prompt is read but the last token; returns whether."""
+        """Let a row be written if only the last token of its prompt is unread; returns whether."""
         place = self.rows.index(row)
         if self.cache.length[place] < len(row.prompt) - 1:
             return False
