@@ -44,7 +44,13 @@ def health(handler, _):
         return Answer({"status": "failed" if failed else "ok"}, status)
     doing = {}
     for name, writer in writers.items():
-        doing[name] = {"writing": len(writer.batch), "waiting": len(writer.waiting)}
+        batch = writer.batch
+        doing[name] = {
+            "writing": len(batch),
+            "waiting": len(writer.waiting),
+            "prompt_tokens": batch.n_prompt,    # of all requests
+            "cached_tokens": batch.n_known,     # of these, what an earlier text began with
+        }
     said = f"failed: {', '.join(failed)}" if failed else "ok"
     return Answer({"status": said, "models": doing}, status)
 

@@ -9,7 +9,7 @@ reply has ended. A request is a Job. Places are shared fairly:
 - The next place goes to the client with the fewest rows.
 - If the queue is full, the client with most jobs in it gives way.
 
-Left out: a long prompt is read whole before the others get their next token.
+A long prompt is read in pieces (generate.PIECE), between which the others get their next token.
 
 Source: Yu et al. 2022 (Orca: batches whose rows come and go).
 """
@@ -26,10 +26,11 @@ from chat.request import Refused
 from chat.stream import Text
 from model import device, fast
 
-PLACES, WAITING = 32, 64        # rows written at once; requests that may wait for a place
+PLACES, WAITING = 64, 64        # rows written at once; requests that may wait for a place
+CACHE = 5 << 29                 # bytes of keys and values: a large model has fewer places
+FEWEST = 8                      # places that any model has
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
 REST = 2                        # steps without new rows while more wait than fit: a tenth less work
-PADDED = 1024                   # tokens, with the padding, in prompts that are read side by side
 # Seconds between two events of a job, times the number of rows. With more events, the writer would
 # mostly wait for its turn at Python's interpreter.
 PACE = 2e-3
@@ -77,6 +78,12 @@ class Job:
         self.handed = 0.0               # when the last one was handed over
 
 
+def places_for(cfg):
+    """How many rows are written at once: PLACES, or as many as CACHE holds in float32."""
+    a_place = 2 * cfg.n_layer * cfg.n_positions * cfg.n_embd * 4
+    return min(PLACES, max(FEWEST, CACHE // a_place))
+
+
 class Writer(threading.Thread):
     """Writes the replies of all jobs, one token of each at a time.
 
@@ -85,14 +92,14 @@ class Writer(threading.Thread):
     coming  jobs whose prompts are being read
     """
 
-    def __init__(self, model, places=PLACES, waiting=WAITING, upload=None):
+    def __init__(self, model, places=None, waiting=WAITING, upload=None):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
-        self.places, self.most_waiting = places, waiting
+        self.places, self.most_waiting = places or places_for(self.cfg), waiting
         params, engine = self.params, fast
         if upload:
             params, engine = upload(self.params, self.cfg), device
-        self.batch = generate.Batch(params, self.cfg, self.tokenizer, places, engine=engine)
+        self.batch = generate.Batch(params, self.cfg, self.tokenizer, self.places, engine=engine)
         self.waiting, self.coming, self.texts = collections.deque(), set(), {}
         self.rested = 0                 # steps since rows came in
         self.changed = threading.Condition()
@@ -138,7 +145,6 @@ class Writer(threading.Thread):
                     if job.gone:
                         self.batch.drop(row)
                         del self.texts[row]
-                self.batch.read()
         except Exception as e:          # nobody may wait for a writer that is no more
             print(f"batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
             with self.changed:
@@ -172,7 +178,7 @@ class Writer(threading.Thread):
         A job of many prompts comes in bit by bit, as places become free. While more wait than fit,
         rows come in only after REST steps: several prompts are read at once in less time.
         """
-        coming, longest, kept = [], 0, self.places // KEPT
+        coming, kept = [], self.places // KEPT
         rows = collections.Counter(job.client for job, _, _ in self.texts.values())
         while True:
             self.waiting = collections.deque(
@@ -184,9 +190,6 @@ class Writer(threading.Thread):
             if not fitting or crowded and not coming and self.rested < REST:
                 break
             job = min(fitting, key=lambda job: rows[job.client])    # of equals, the first that came
-            longest = max(longest, len(job.prompts[job.begun]))
-            if coming and (len(coming) + 1) * longest > PADDED:
-                break
             coming.append((job, job.begun))
             job.begun += 1
             rows[job.client] += 1

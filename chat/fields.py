@@ -18,6 +18,7 @@ from chat.request import Refused
 
 # The bounds that serve.py lists.
 DEEPEST = 32                            # lists and objects inside each other
+MOST_TEXTS = 32                         # written for a request
 MOST_STOPS = 4
 LONGEST_STOP = 256                      # characters
 LOG_PROBABILITIES = 1 << 16             # in one answer
@@ -152,7 +153,7 @@ def length_of(body, least):
 
 def texts_of(body):
     """How many texts a request wants for each prompt; Refused if it wants more to choose from."""
-    n = field(body, "n", 1, int, 1, batching.PLACES)
+    n = field(body, "n", 1, int, 1, MOST_TEXTS)
     best_of = field(body, "best_of", n, int, 0, MANY)
     if best_of not in (0, n):
         why = "no more texts are written here than are given back"
@@ -330,8 +331,8 @@ def prompts_of(body, cfg, tokenizer, begin):
     prompt = "" if body.get("prompt") is None else body["prompt"]
     many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
     prompts, n = prompt if many else [prompt], texts_of(body)
-    if n * len(prompts) > batching.PLACES:
-        message = f"at most {batching.PLACES} texts are written for a request"
+    if n * len(prompts) > MOST_TEXTS:
+        message = f"at most {MOST_TEXTS} texts are written for a request"
         raise Refused(400, f"{len(prompts):,} prompts with n = {n}: {message}", "n")
     read, n_begin = [], []
     for prompt in prompts:

@@ -5,31 +5,42 @@ them once for all. Measured on the demo's assistant, in processor time: 64 repli
 0.78 s in sample.generate; 4 replies take 31 ms and 41 ms. Besides:
 
 - Rows come and go one by one, each with settings and random numbers of its own.
-- A prompt that is given several times is read once; its keys and values are copied. In a step of
-  reinforcement learning, 16 prompts, each 16 times, take 0.35 s instead of 0.51 s.
-- A place of the cache keeps the keys and values of a row that has gone. A prompt that begins with
-  the same tokens, such as the next turn of a conversation, is read only from where it goes on.
+- A long prompt is read in pieces, and the rows beside it get their next token after each.
+- No prompt is read again as far as a row has read it that is there, or was there lately: a system
+  prompt, the earlier turns of a conversation, a prompt that is given several times.
+
+Sources: Agrawal et al. 2023 (SARATHI: prompts in pieces); Zheng et al. 2023 (SGLang: what prompts
+begin with is kept).
 """
 
 from model import fast                  # before numpy
 import numpy as np
 import sample
 
-# Rows that have ended are written on, and thrown away, until they are one in so many of all rows.
-# Then they leave, which moves keys and values in the cache.
-ENDED = 8
+PIECE = 128         # tokens of prompts that are read between two tokens of the rows beside them
+ALONE = 1024        # the same where no row is written
+SHORTEST = 32       # prompts that are read side by side get equal parts of a piece, but no smaller
 
 
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     """sample.probabilities for many rows: (B,V) -> (B,V). Each setting is a number or (B,)."""
+    settings = [np.broadcast_to(x, len(logits)) for x in (temperature, top_k, top_p, min_p)]
+    cold = settings[0] == 0
+    if not cold.any():
+        return _of_hot(logits, *settings)
+    p = np.zeros(logits.shape)
+    p[cold, logits[cold].argmax(-1)] = 1.0
+    if not cold.all():
+        p[~cold] = _of_hot(logits[~cold], *(x[~cold] for x in settings))
+    return p
+
+
+def _of_hot(logits, temperature, top_k, top_p, min_p):
+    """probabilities of rows whose temperature is not 0."""
     z = logits.astype(np.float64)
-    settings = [np.broadcast_to(x, len(z)) for x in (temperature, top_k, top_p, min_p)]
-    temperature, top_k, top_p, min_p = settings
-    cold = np.flatnonzero(temperature == 0)
-    best = z[cold].argmax(-1)
     z -= z.max(-1, keepdims=True)
     with np.errstate(over="ignore"):
-        z /= np.where(temperature == 0, 1.0, temperature)[:, None]
+        z /= temperature[:, None]
     for k in np.unique(top_k[(top_k > 0) & (top_k < z.shape[1])]):
         rows = np.flatnonzero(top_k == k)
         smallest = np.partition(z[rows], -k)[:, -k, None]
@@ -51,8 +62,6 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     if (min_p > 0).any():
         p[p < min_p[:, None] * p.max(-1, keepdims=True)] = 0.0
         p /= p.sum(-1, keepdims=True)
-    p[cold] = 0.0
-    p[cold, best] = 1.0
     return p
 
 
@@ -74,19 +83,12 @@ def likeliest(z, token, n):
     return float(logp[token]), [(int(i), float(logp[i])) for i in best]
 
 
-def common(a, b):
-    """The number of tokens with which both lists begin."""
-    for i, (x, y) in enumerate(zip(a, b)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
-
-
 class Row:
     """A reply while it is written.
 
     ids, sampled, logp, finish   as in sample.Reply; finish is None until the row has ended
     done                         whether it is written no more: it has ended, or it was dropped
+    unread                       its last token, which the model has not read
     likeliest                    with settings.alternatives, what likeliest() says of each token
     """
 
@@ -94,6 +96,7 @@ class Row:
         self.prompt, self.settings = prompt, settings
         self.ids, self.sampled, self.logp, self.likeliest = [], [], [], []
         self.finish, self.done = None, False
+        self.unread = prompt[-1]
         self.room = min(settings.max_new_tokens, n_positions - len(prompt))
         self.uniform = np.random.default_rng((settings.seed, stream)).random(self.room)
         self.output = []                # tokens that a tool still writes
@@ -104,6 +107,7 @@ class Row:
     def put(self, token, sampled, logp):
         """Write one more token, which may end the row."""
         self.ids.append(token)
+        self.unread = token
         self.sampled.append(int(sampled))
         self.logp.append(logp)
         if token in self.settings.stop:
@@ -118,13 +122,21 @@ class Batch:
 
         rows = batch.add(prompts, settings)
         while len(batch):
-            batch.step()                # one more token for every row
-            batch.read()                # the model reads these tokens
+            batch.step()                # one more token for every row whose prompt is read
 
-    rows    the rows in the first places of the cache
-    held    for each place of the cache, the tokens whose keys and values are in it
-    logits  (rows, V) of the next token of each row
-    chosen  (rows,) the tokens that step wrote and read has not read
+    The places of the cache, one a line:
+
+        rows that are written       the first `ready` of `rows`
+        rows whose prompt is read   the others
+        free places                 each still holds the text of the row that was there last
+
+    As far as any place holds a new prompt, its keys and values are copied. If a row in front is
+    reading the same, the new row waits for it. The last token of a prompt is read together with
+    those that were written.
+
+    texts    (most, positions) the tokens of each place; of a prompt also those not read yet
+    used     (most,) the step at which a free place was last used; a new row takes the oldest
+    n_prompt, n_known   tokens of all prompts, and how many of them were not read again
     """
 
     def __init__(self, params, cfg, tokenizer, most, n_positions=None, engine=fast):
@@ -133,11 +145,12 @@ class Batch:
         self.most = most
         n_positions = n_positions or cfg.n_positions
         self.cache = engine.Cache(cfg, most, n_positions, like=params["wte.weight"])
-        self.held = [[] for _ in range(most)]
-        self.rows = []
-        self.logits = self.chosen = None
-        self.active = None                      # the cache of the rows
-        self.settings = None                    # of the rows, as arrays for probabilities
+        self.texts = np.full((most, n_positions), -1, np.int32)
+        self.used = np.zeros(most, np.int64)
+        self.rows, self.ready = [], 0
+        self.n_steps = self.n_prompt = self.n_known = 0
+        self.active = None                      # the cache of the rows that are written, or None
+        self.settings = None                    # theirs, as arrays for probabilities
         self.tool_end = tokenizer.special_tokens.get("<|tool_end|>")
 
     def __len__(self):
@@ -155,130 +168,188 @@ class Batch:
         if isinstance(settings, sample.Settings):
             settings = [settings] * len(prompts)
         self._leave()
-        first = len(self.rows)
-        free = self.most - first
+        free = self.most - len(self.rows)
         if len(prompts) > free:
             raise ValueError(
                 f"{len(prompts)} more rows, and {free} of {self.most} places are free"
             )
         rows = []
         for prompt, each, stream in zip(prompts, settings, streams or range(len(prompts))):
-            rows.append(Row(prompt, each, stream, self.cfg.n_positions))
-
-        numbers = {}                            # {prompt: number of the row that reads it}
-        readers, copies, sources = [], [], []
-        for row in rows:
-            number = numbers.setdefault(tuple(row.prompt), len(numbers))
-            if number == len(readers):
-                readers.append(row)
-            else:
-                copies.append(row)
-                sources.append(number)
-        logits = self._read_prompts(readers)
-        if copies:
-            behind = first + len(readers)
-            places = [*range(behind, behind + len(copies))]
-            self._copy(places, [first + number for number in sources])
-            logits = np.concatenate([logits, logits[sources]])
-        for place, row in enumerate([*readers, *copies], first):
-            self.held[place] = list(row.prompt)
-        self.logits = np.concatenate([self.logits, logits]) if self.rows else logits
-        self.rows = self.rows + readers + copies
-        self._changed()
+            row = Row(prompt, each, stream, self.cfg.n_positions)
+            self._take_place(row)
+            rows.append(row)
         return rows
-
-    def _read_prompts(self, rows):
-        """Read the prompts of new rows into the next places of the cache -> logits (rows, V).
-
-        Each goes to the free place that holds most of it, and is read from there on. At least the
-        last token is read, as its logits are needed.
-        """
-        first = len(self.rows)
-        known = []                              # how many tokens of each prompt a place holds
-        for place, row in enumerate(rows, first):
-            shared = [common(self.held[i], row.prompt) for i in range(place, self.most)]
-            self._swap(place, place + shared.index(max(shared)))
-            known.append(min(max(shared), len(row.prompt) - 1))
-        n_new = np.array([len(row.prompt) - n for row, n in zip(rows, known)])
-        tokens = np.zeros((len(rows), n_new.max()), np.int64)
-        for r, (row, n) in enumerate(zip(rows, known)):
-            tokens[r, :n_new[r]] = row.prompt[n:]
-            self.held[first + r] = row.prompt[:n]           # what stands behind is overwritten
-        places = self.cache.rows(slice(first, first + len(rows)))
-        places.length[:] = known
-        decode = self.engine.decode
-        return decode(self.params, self.cfg, tokens, places, n_new, only_last=True)
-
-    def _copy(self, places, sources):
-        """Give places of the cache the keys and values of others."""
-        used = int(self.cache.length[sources].max())
-        for a in (self.cache.k, self.cache.v):
-            a[:, places, :, :used] = a[:, sources, :, :used]
-        self.cache.length[places] = self.cache.length[sources]
-
-    def _swap(self, a, b):
-        """Exchange what two places of the cache hold."""
-        if a != b:
-            self._copy([a, b], [b, a])
-            self.held[a], self.held[b] = self.held[b], self.held[a]
-
-    def _changed(self):
-        """Other rows stand in the first places now."""
-        self.active = self.cache.rows(slice(0, len(self.rows)))
-        self.settings = []
-        for name in ("temperature", "top_k", "top_p", "min_p"):
-            self.settings.append(np.array([getattr(row.settings, name) for row in self.rows]))
 
     def drop(self, row):
         """End a row before its time."""
         row.done = True
 
-    def _leave(self):
-        """Rows that are done give up their places, which the last rows take.
+    # ---- places
 
-        Returns for each place the number of the row that stands in it now.
+    def _shared(self, text):
+        """(most,) how many tokens of a text, a list, each place begins with."""
+        behind = [*text, -2]                    # which no place holds
+        return (self.texts[:, : len(behind)] != behind).argmax(1)
+
+    def _take_place(self, row):
+        """Give a new row the place behind the others. A free place loses its text for that.
+
+        It is the place whose text the prompt goes on from, or else the one used least recently.
         """
-        kept = np.arange(len(self.rows))
-        done = [i for i, row in enumerate(self.rows) if row.done]
-        for i in reversed(done):
-            row, last = self.rows[i], len(self.rows) - 1
-            self.held[i] = (row.prompt + row.ids)[:-1]      # the last token was never read
+        place, text = len(self.rows), row.prompt[:-1]
+        known = np.minimum(self._shared(text), self.cache.length)
+        taken = place + known[place:].argmax()
+        if known[taken] < self.cache.length[taken]:
+            self.used[taken] = self.n_steps     # more than this prompt may go on from it
+            taken = place + self.used[place:].argmin()
+        self.cache.length[taken] = known[taken]
+        self._swap(place, taken)
+        self.texts[place] = -1
+        self.texts[place, : len(text)] = text
+        self.rows.append(row)
+        self.n_prompt += len(row.prompt)
+        self.n_known += int(known[taken])
+
+    def _copy(self, place, source, n):
+        """Give a place the first n keys and values of another, beyond those that it has."""
+        new = slice(self.cache.length[place], n)
+        for a in (self.cache.k, self.cache.v):
+            a[:, place, :, new] = a[:, source, :, new]
+        self.n_known += int(n - self.cache.length[place])
+        self.cache.length[place] = n
+
+    def _swap(self, a, b):
+        """Exchange two places with all that they hold."""
+        if a == b:
+            return
+        n_a, n_b = self.cache.length[[a, b]]
+        for x in (self.cache.k, self.cache.v):
+            of_b = x[:, b, :, :n_b].copy()
+            x[:, b, :, :n_a] = x[:, a, :, :n_a]
+            x[:, a, :, :n_b] = of_b
+        for x in (self.cache.length, self.texts, self.used):
+            x[[a, b]] = x[[b, a]]
+        if max(a, b) < len(self.rows):
+            self.rows[a], self.rows[b] = self.rows[b], self.rows[a]
+        self.active = None
+
+    def _leave(self):
+        """Rows that are done give up their places."""
+        for i in reversed(range(len(self.rows))):
+            if not self.rows[i].done:
+                continue
+            if i < self.ready:
+                self.ready -= 1
+                self._swap(i, self.ready)
+                i = self.ready
+            last = len(self.rows) - 1
             self._swap(i, last)
-            self.rows[i] = self.rows[last]
             self.rows.pop()
-            kept[i] = kept[last]
-            kept = kept[:last]
-        if done:
-            self.logits = self.logits[kept]
+            self.used[last] = self.n_steps
+            self.active = None
+
+    # ---- reading
+
+    def _find_known(self):
+        """Copy what other places hold of the new prompts. Returns the rows that must read.
+
+        A row waits while a row in front of it reads what it needs as well.
+        """
+        length, readers = self.cache.length, []
+        for row in self.rows[self.ready :]:
+            place = self.rows.index(row)
+            shared = self._shared(row.prompt[:-1])
+            known = np.minimum(shared, length)
+            best = known.argmax()
+            if known[best] > length[place]:
+                self._copy(place, best, known[best])
+            if not self._begin(row) and shared[:place].max(initial=0) <= length[place]:
+                readers.append(row)
+        return readers
+
+    def _begin(self, row):
+        """Let a row be written if only the last token of its prompt is unread; returns whether."""
+        place = self.rows.index(row)
+        if self.cache.length[place] < len(row.prompt) - 1:
+            return False
+        self._swap(place, self.ready)
+        self.ready += 1
+        self.active = None
+        return True
+
+    def _read_pieces(self, rows):
+        """Read on in the prompts of some rows, side by side, as far as a piece goes."""
+        piece = PIECE if self.ready else ALONE
+        left = [len(row.prompt) - 1 - self.cache.length[self.rows.index(row)] for row in rows]
+        T = min(max(piece // len(rows), SHORTEST), max(left))
+        rows = rows[: max(1, piece // T)]
+        for place, row in enumerate(rows, self.ready):
+            self._swap(self.rows.index(row), place)
+        n_new = np.minimum(left[: len(rows)], T)
+        tokens = np.zeros((len(rows), n_new.max()), np.int64)
+        places = self.cache.rows(slice(self.ready, self.ready + len(rows)))
+        for r, (row, begin) in enumerate(zip(rows, places.length)):
+            tokens[r, : n_new[r]] = row.prompt[begin : begin + n_new[r]]
+        self.engine.decode(self.params, self.cfg, tokens, places, n_new, only_last=True)
+        for row in rows:
+            self._begin(row)
+
+    def _read_prompts(self):
+        """Read a piece of the prompts that are not read."""
+        readers = self._find_known() if self.ready < len(self.rows) else []
+        if readers:
+            self._read_pieces(readers)
+            self._find_known()                  # those that have waited for it
+
+    def _read(self):
+        """Read the last token of every row whose prompt is read -> logits (ready, V)."""
+        if not self.active:
             self._changed()
-        return kept
+        tokens = np.array([row.unread for row in self.rows[: self.ready]], np.int64)
+        self.texts[np.arange(self.ready), self.active.length] = tokens
+        decode = self.engine.decode
+        return decode(self.params, self.cfg, tokens[:, None], self.active, only_last=True)
+
+    def _changed(self):
+        """Other rows stand in the first places now."""
+        self.active = self.cache.rows(slice(0, self.ready))
+        self.settings = []
+        for name in ("temperature", "top_k", "top_p", "min_p"):
+            each = [getattr(row.settings, name) for row in self.rows[: self.ready]]
+            self.settings.append(np.array(each))
+
+    # ---- writing
 
     def step(self):
-        """Write one token of every row; then call read.
+        """Read what is new, then write one token of every row whose prompt is read.
 
-        Returns [(row, token)] of the rows that were not done.
+        Returns [(row, token)].
         """
-        z = self.logits
+        self.n_steps += 1
+        self._leave()
+        self._read_prompts()
+        return self._write(self._read()) if self.ready else []
+
+    def _write(self, z):
+        """Write a token of every row from the logits z (ready, V). Returns what step does."""
+        rows = self.rows[: self.ready]
         z[:, self.tokenizer.holes] = -np.inf    # numbers that no token has
         z = z[:, :self.tokenizer.n_vocab]
         penalised = z
-        for i, row in enumerate(self.rows):
-            if row.penalised and not row.done:
+        for i, row in enumerate(rows):
+            if row.penalised:
                 penalised = z.copy() if penalised is z else penalised
                 row_z = z[i].astype(np.float64)
                 penalised[i] = sample.penalise(row_z, row.prompt, row.ids, row.settings)
         p = probabilities(penalised, *self.settings)
-        # a row that has ended gets any number
-        u = np.array([row.uniform[min(len(row.ids), row.room - 1)] for row in self.rows])
-        self.chosen = draw(p, u)
-        logp = np.log(p[np.arange(len(p)), self.chosen]).tolist()
+        u = np.array([row.uniform[len(row.ids)] for row in rows])
+        drawn = draw(p, u)
+        logp = np.log(p[np.arange(len(p)), drawn]).tolist()
         written = []
-        for i, row in enumerate(self.rows):
-            if row.done:
-                continue
+        for i, (row, token) in enumerate(zip(rows, drawn.tolist())):
             sampled = not row.output
-            token = int(self.chosen[i]) if sampled else row.output.pop(0)
-            self.chosen[i] = token
+            if not sampled:
+                token = row.output.pop(0)
             if row.settings.alternatives >= 0:
                 row.likeliest.append(likeliest(z[i], token, row.settings.alternatives))
             row.put(token, sampled, logp[i] if sampled else 0.0)
@@ -286,20 +357,6 @@ class Batch:
                 row.output = sample.tool_output(row.ids, self.tokenizer)
             written.append((row, token))
         return written
-
-    def read(self):
-        """Let the model read the tokens that step wrote.
-
-        Rows that are done leave when they are one in ENDED, or when their place is full.
-        """
-        last = self.cache.k.shape[3] - 2
-        lengths = [n for n, row in zip(self.active.length, self.rows) if row.done]
-        full = max(lengths, default=0) > last
-        if full or ENDED * len(lengths) >= len(self.rows):
-            self.chosen = self.chosen[self._leave()]
-        if self.rows:
-            tokens, decode = self.chosen[:, None], self.engine.decode
-            self.logits = decode(self.params, self.cfg, tokens, self.active, only_last=True)
 
 
 def document_begin(tokenizer):
@@ -319,5 +376,4 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
     rows = batch.add(prompts, settings)
     while len(batch):
         batch.step()
-        batch.read()
     return [sample.Reply(row.ids, row.sampled, row.finish, row.logp, row.prompt) for row in rows]

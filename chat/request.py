@@ -8,6 +8,7 @@ refused as well, and the connection is closed: nobody knows where the next reque
 Sources: RFC 9110 and 9112 (HTTP); RFC 3986 (hosts).
 """
 
+import functools
 import ipaddress
 import json
 import re
@@ -237,6 +238,7 @@ class Head:
         return data
 
 
+@functools.lru_cache
 def address_of(text):
     """The IP address that a text spells, or None for a name. IPv4 wrapped in IPv6 becomes IPv4."""
     try:
@@ -246,8 +248,9 @@ def address_of(text):
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def client_of(address):
-    """A name for the client at a socket's address. IPv6: its /64, which belongs to one customer."""
-    address = address_of(address[0])
+@functools.lru_cache
+def client_of(host):
+    """A name for the client at an address. IPv6: its /64, which belongs to one customer."""
+    address = address_of(host)
     bits = 64 if address.version == 6 else 32
     return str(ipaddress.ip_network((address, bits), strict=False))

@@ -49,6 +49,7 @@ Sources: OpenAI's API reference; RFC 9110 and 9112 (HTTP).
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
 import errno
 import functools
@@ -99,7 +100,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # the memory that the system may use for what is not read
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
-        self.client, self.since = client_of(self.client_address), time.monotonic()
+        self.client, self.since = client_of(self.client_address[0]), time.monotonic()
         self.unread, self.blocked, self.ended = 0, 0.0, False
         self.server.handlers.add(self)
 
@@ -180,11 +181,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def write(self, data):
         """Send bytes. TimeoutError if the client does not read them."""
-        self.connection.settimeout(self.timeout + len(data) / SLOWEST)
+        longer = len(data) // SLOWEST   # mostly 0, which saves two calls of the system
+        if longer:
+            self.connection.settimeout(self.timeout + longer)
         self.unread, self.blocked = len(data), time.monotonic()
         self.wfile.write(data)
         self.unread = 0
-        self.connection.settimeout(self.timeout)
+        if longer:
+            self.connection.settimeout(self.timeout)
 
     def send_stream(self, events):
         """Send lists of values as they come, as server-sent events."""
@@ -379,13 +383,13 @@ class Server(http.server.ThreadingHTTPServer):
               work that holds all logits of a text
     """
 
-    daemon_threads = False              # a reply that was begun is finished before the server ends
     request_queue_size = 128
 
     def __init__(self, models, host="127.0.0.1", port=8000, key=None, origin=None, allow_host=()):
         self.keys = keys_of(key)
         self.models, self.origin = models, checked_origin(origin)
         self.closing, self.handlers = False, set()
+        self.threads = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
         self.writing, self.bulk = threading.BoundedSemaphore(AT_ONCE), threading.Lock()
         self.looking = threading.Lock()
         self.names = set()
@@ -400,6 +404,10 @@ class Server(http.server.ThreadingHTTPServer):
             message = "is taken by another program; choose another with --port, or 0 for a free one"
             raise ValueError(f"port {port} of {host} {message}") from None
         self.address = f"{'[' + host + ']' if ':' in host else host}:{self.server_address[1]}"
+
+    def process_request(self, request, client_address):
+        """Have a thread answer on a new connection: one that is free, which costs less than new."""
+        self.threads.submit(self.process_request_thread, request, client_address)
 
     def turn_of(self, route):
         """The lock under which a request is parsed, and its answer or its job is made."""
@@ -430,7 +438,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def verify_request(self, request, client_address):
         """Whether a new connection is accepted. If there are too many, the longest waiting ends."""
-        client = client_of(client_address)
+        client = client_of(client_address[0])
         while True:
             there = [h for h in list(self.handlers) if not h.ended]
             own = [h for h in there if h.client == client]
@@ -474,7 +482,8 @@ class Server(http.server.ThreadingHTTPServer):
         for handler in list(self.handlers):
             if handler.since is not None:
                 handler.end(socket.SHUT_RD)
-        self.server_close()             # waits for the threads of the connections
+        self.server_close()
+        self.threads.shutdown()         # waits until what was begun is answered
         self.models.close()
 
 

@@ -111,14 +111,13 @@ def say(batch, prompt, settings, stop):
         while not row.finish and not text.stopped:
             for _, token in batch.step():
                 print(text.put(token), end="", flush=True)
-            if not row.finish:
-                batch.read()
     except KeyboardInterrupt:
-        if row is None:                         # the prompt was being read
-            print(flush=True)
-            return []
-    if not row.finish:
+        pass
+    if row and not row.finish:
         batch.drop(row)
+    if not row or not row.ids:                  # the prompt was being read
+        print(flush=True)
+        return []
     print(text.end(), flush=True)
     if sys.stderr.isatty():
         speed = len(row.ids) / (time.perf_counter() - began)

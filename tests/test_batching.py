@@ -53,7 +53,6 @@ def test_many_prompts_come_in_as_places_become_free():
     for _ in range(6):
         for row, token, *_ in writer.batch.step():
             writer._pass_on(row, token)
-        writer.batch.read()
         writer._admit()
     assert rows_of(jobs) == [1, 4, 1] and gone.rows == []
     assert [len(row.ids) for job in jobs[1:] for row in job.rows] == [2] * 5
@@ -72,7 +71,6 @@ def test_rows_come_in_together_while_more_wait_than_fit():
         came.append(sum(rows_of(jobs)))
         for row, token in writer.batch.step():
             writer._pass_on(row, token)
-        writer.batch.read()
     assert came == [4, 4, 4, 7]
     writer.batch.drop(jobs[3].rows[0])
     writer._admit()
@@ -92,7 +90,6 @@ def test_places_are_kept_for_jobs_that_have_none():
     while len(writer.batch) or writer.waiting:
         for row, token, *_ in writer.batch.step():
             writer._pass_on(row, token)
-        writer.batch.read()
         if writer.waiting:
             writer._admit()
         assert len(writer.batch) <= 8

@@ -50,7 +50,6 @@ def test_rows_come_and_go():
             if rng.random() < 0.1 and (alive := [row for row in batch.rows if row.finish is None]):
                 batch.drop(alive[0])
                 dropped += 1
-            batch.read()
     for row in running:
         stream = running.index(row) - next(
             i for i, r in enumerate(running) if r.prompt is row.prompt
@@ -59,7 +58,6 @@ def test_rows_come_and_go():
         (other,) = alone.add([row.prompt], row.settings, [stream])
         while len(alone):
             alone.step()
-            alone.read()
         assert other.ids[: len(row.ids)] == row.ids and (
             row.finish == other.finish or row.finish is None
         )
@@ -70,37 +68,126 @@ def test_rows_come_and_go():
         batch.add([[1]] * 7, sample.Settings())
 
 
-def test_a_prompt_that_goes_on_from_what_was_read_is_read_from_there(monkeypatch):
+SETTINGS = sample.Settings(max_new_tokens=5, tools=False, seed=3)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """How many tokens each row has to read in a call of decode, one list a call."""
+    calls, decode = [], fast.decode
+
+    def counted(params, cfg, tokens, cache, n_new=None, **k):
+        calls.append([tokens.shape[1]] * len(tokens) if n_new is None else list(n_new))
+        return decode(params, cfg, tokens, cache, n_new, **k)
+
+    monkeypatch.setattr(fast, "decode", counted)
+    return calls
+
+
+def finish(batch):
+    while len(batch):
+        batch.step()
+
+
+def fresh(prompt, settings=SETTINGS):
+    """The reply to a prompt in a batch of its own."""
+    batch = generate.Batch(PARAMS, CFG, TOK, 1)
+    (row,) = batch.add([prompt], settings)
+    finish(batch)
+    return row.ids
+
+
+def test_a_prompt_that_goes_on_from_what_was_read_is_read_from_there(read):
     """The next turn of a conversation, the same prompt again: as if read anew, and less is read."""
-    read, decode = [], fast.decode
-    monkeypatch.setattr(
-        fast,
-        "decode",
-        lambda params, cfg, tokens, *a, **k: (
-            read.append(tokens.size) or decode(params, cfg, tokens, *a, **k)
-        ),
-    )
-    batch, settings, history = (generate.Batch(PARAMS, CFG, TOK, 2),
-                                sample.Settings(max_new_tokens=5, tools=False, seed=3),
-                                enc("the lamp"))
-    for turn, known in ((" is lit", 0), (" said the goat", None), ("user", None)):
+    batch, history = generate.Batch(PARAMS, CFG, TOK, 2), enc("the lamp")
+    for turn in (" is lit", " said the goat", "user"):
         prompt, before = history + enc(turn), len(history)
         read.clear()
-        (row,) = batch.add([prompt], settings)
-        assert read[0] == (
-            len(prompt) if known == 0 else len(prompt) - before + 1
-        )  # the last token of a reply was never read
-        while len(batch):
-            batch.step()
-            batch.read()
-        (fresh,) = generate.generate(
-            PARAMS, CFG, TOK, [prompt], max_new_tokens=5, tools=False, seed=3
-        )
-        assert row.ids == fresh.ids
+        (row,) = batch.add([prompt], SETTINGS)
+        finish(batch)
+        n_read = sum(map(sum, read)) - len(row.ids)
+        known = 0 if turn == " is lit" else before - 1      # the last token was never read
+        assert n_read == len(prompt) - 1 - known
+        assert row.ids == fresh(prompt)
         history = prompt + row.ids
     read.clear()
-    (again,) = batch.add([prompt], settings)
-    assert read == [1] and again.prompt == row.prompt
+    (again,) = batch.add([prompt], SETTINGS)
+    batch.step()
+    assert read == [[1]] and again.prompt == row.prompt
+
+
+def test_what_rows_beside_it_have_read_is_not_read_again(read):
+    """From a row that is written, and from one that is still reading; each as if alone."""
+    system = enc("the lamp is lit, said the goat.")
+    first, *others = [system + enc(text) for text in ("who", "user", "user", "lamp")]
+    batch = generate.Batch(PARAMS, CFG, TOK, 6)
+    rows = batch.add([first], SETTINGS)
+    batch.step()
+    read.clear()
+    rows += batch.add(others, SETTINGS, [0, 0, 0])
+    batch.step()
+    (pieces, last) = read
+    assert sorted(pieces) == sorted(len(prompt) - 1 - len(system) for prompt in others[1:])
+    assert last == [1] * 4              # the second "user" has waited for the first
+    finish(batch)
+    assert [row.ids for row in rows] == [fresh(row.prompt) for row in rows]
+    assert batch.n_prompt - batch.n_known == len(first) + sum(pieces) + len(others)
+
+
+def test_the_text_that_was_used_least_recently_goes():
+    """Three conversations in three places; the first goes on, and a fourth takes the second's."""
+    batch, texts = generate.Batch(PARAMS, CFG, TOK, 3), {}
+
+    def turn(name):
+        prompt, known = [*texts.get(name, []), *enc(f"the {name} said")], batch.n_known
+        (row,) = batch.add([prompt], SETTINGS)
+        finish(batch)
+        assert row.ids == fresh(prompt)
+        n_before = len(texts.get(name, [])) - 1
+        texts[name] = prompt + row.ids
+        return batch.n_known - known == n_before        # whether all was known but the last token
+
+    assert [turn(name) for name in ("lamp", "goat", "user")] == [False] * 3
+    assert turn("lamp")
+    assert not turn("who")
+    assert [turn("user"), turn("lamp"), turn("who"), turn("goat")] == [True, True, True, False]
+
+
+def test_a_long_prompt_does_not_stop_the_others(read, monkeypatch):
+    """Between two tokens of a row no more than a piece is read, however many prompts come."""
+    monkeypatch.setattr(generate, "PIECE", 8)
+    monkeypatch.setattr(generate, "SHORTEST", 4)
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(0, 200, n).tolist() for n in (3, 40, 30, 9, 2)]
+    settings = sample.Settings(max_new_tokens=40, tools=False, seed=3)
+    batch = generate.Batch(PARAMS, CFG, TOK, 5)
+    rows = batch.add(prompts[:1], settings)
+    batch.step()
+    rows += batch.add(prompts[1:], settings, [0] * 4)
+    n_steps = 0
+    while batch.ready < 5:
+        read.clear()
+        assert rows[0] in [row for row, _ in batch.step()]
+        assert sum(map(sum, read[:-1])) <= 8 and len(read) <= 2
+        n_steps += 1
+    assert n_steps < 15
+    finish(batch)
+    assert [row.ids for row in rows] == [fresh(prompt, settings) for prompt in prompts]
+
+
+def test_a_client_that_goes_while_its_prompt_is_read(monkeypatch):
+    """Nothing more of it is read, and who waited for it reads on alone."""
+    monkeypatch.setattr(generate, "ALONE", 4)
+    monkeypatch.setattr(generate, "SHORTEST", 2)
+    prompt = np.random.default_rng(2).integers(0, 200, 30).tolist()
+    batch = generate.Batch(PARAMS, CFG, TOK, 3)
+    gone, twin = batch.add([prompt, prompt], SETTINGS, [0, 0])
+    batch.step()
+    batch.drop(gone)
+    batch.step()
+    assert batch.rows == [twin]
+    finish(batch)
+    assert gone.ids == [] and twin.ids == fresh(prompt)
 
 
 def test_alternatives_are_the_models_own():
@@ -114,7 +201,6 @@ def test_alternatives_are_the_models_own():
     )
     while len(batch):
         batch.step()
-        batch.read()
     ids = row.prompt + row.ids
     z = fast.forward(PARAMS, CFG, np.array([ids]))[0][0].astype(float)
     for i, (logp, best) in enumerate(row.likeliest):

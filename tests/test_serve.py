@@ -381,8 +381,8 @@ def test_a_client_that_reads_nothing_at_all_is_left(run, monkeypatch):
 def test_a_client_that_has_gone_frees_its_rows(server, monkeypatch, stream, behind):
     """Also where another request stands behind its own, read or unread."""
     assert api.GONE <= 0.25
-    read, go = generate.Batch.read, threading.Event()
-    monkeypatch.setattr(generate.Batch, "read", lambda self: (go.wait(0.05), read(self))[1])
+    step, go = generate.Batch.step, threading.Event()
+    monkeypatch.setattr(generate.Batch, "step", lambda self: (go.wait(0.05), step(self))[1])
     body = {**ASK, **NEVER_ENDS, "n": 3, "stream": stream, "max_tokens": 60}
     writer = server.models.writer("sft")
     with socket.create_connection(server.server_address) as s:

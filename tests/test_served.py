@@ -64,14 +64,14 @@ def test_a_model_that_is_replaced(tmp_path):
         other[name] = p + np.float32(0.3) * noise
     for stage, params in (("sft", PARAMS), ("new", other)):
         save_model(tmp_path / stage, params)
-    server, read, go = started(tmp_path), generate.Batch.read, threading.Event()
+    server, step, go = started(tmp_path), generate.Batch.step, threading.Event()
     bias = {str(TOK.special_tokens["<|im_end|>"]): -100}
     ask = {"max_tokens": 30, "logit_bias": bias}
     try:
         old, new = (choices(server, **ask, model=name) for name in ("sft", "new"))
         assert old != new
         writer = server.models.writers["sft"]
-        writer.batch.read = lambda: (go.wait(20), read(writer.batch))[1]
+        writer.batch.step = lambda: (go.wait(20), step(writer.batch))[1]
         with concurrent.futures.ThreadPoolExecutor() as pool:
             begun = pool.submit(choices, server, **ask, model="sft")
             wait_for(lambda: len(writer.batch) == 1)

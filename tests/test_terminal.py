@@ -4,6 +4,7 @@ import io
 import json
 import os
 
+import numpy as np
 import pytest
 
 import gpt
@@ -86,7 +87,7 @@ def test_a_second_turn_reads_only_what_is_new(model, monkeypatch, capsys):
     prompts = [n for n in read if n > 1]
     assert prompts[1] <= prompts[0] + 3  # not the first turn again: only its last token and end
     with monkeypatch.context() as m:
-        m.setattr(generate, "common", lambda a, b: 0)
+        m.setattr(generate.Batch, "_shared", lambda self, text: np.zeros(self.most, np.int64))
         sample.main(f"chat --model {model} --max-tokens 3 --ask w --ask y".split())
     assert capsys.readouterr().out == said
 
@@ -153,7 +154,8 @@ def test_bad_input(tmp_path, model, args, message):
 def test_a_reply_of_control_characters_in_a_chat(model, monkeypatch, encoding):
     """They are shown, however the terminal is encoded, and whatever tokens they come in."""
     reply = "ok\x1b]0;owned\x07 \x1b[2J \u009b2J \u202e \u4f60 \u00e4"
-    scripted(monkeypatch, [*[b for c in reply for b in enc(c)], S["<|im_end|>"]])
+    tokens = [b for c in reply for b in enc(c)]
+    scripted(monkeypatch, [0, *tokens, S["<|im_end|>"]])        # the first behind half the prompt
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr("sys.stdout", out)
     sample.main(f"chat --model {model} --ask w[1m --max-tokens 40".split())

@@ -3,7 +3,8 @@
     python tests/peers/align_speed.py [RUN]
 
 A step is 256 replies of up to 48 tokens and the update, of a model with 0.8 million parameters.
-Both sides have the same weights, prompts and cores. The first measurement takes the run's sft
+Both sides have the same weights, prompts and cores. Processor seconds are those of all processes
+and threads: they say which side has less to do, also on a machine that does other things. The first measurement takes the run's sft
 model, if it is there, and its own tasks: replies are short or long. The second takes an untrained
 model, nearly all of whose replies are as long as they may be. Fine-tuning is measured beside
 pre-training.
@@ -13,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -74,14 +76,22 @@ def log_of(folder):
     return [json.loads(line) for line in lines]
 
 
+def processor_s():
+    """Processor seconds of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def ours(run):
-    """(seconds of each step, mean length of a reply)."""
+    """(seconds of each step, processor seconds of a step, mean length of a reply)."""
     recipe = dataclasses.replace(options.RL, steps=STEPS, prompts=PROMPTS, group=GROUP,
                                  max_tokens=LONGEST, batch=1, save_every=100)
     # Rewards by lot: in no group are all of them equal, so no group is left out.
+    before = processor_s()
     align.rl(run, recipe, "random")
+    used = (processor_s() - before) / STEPS
     log = log_of(run / "rl_random")
-    return [x["dt_s"] for x in log], sum(x["length"] for x in log) / len(log)
+    return [x["dt_s"] for x in log], used, sum(x["length"] for x in log) / len(log)
 
 
 def theirs(run, tasks):
@@ -114,10 +124,11 @@ def theirs(run, tasks):
                           gradient_checkpointing=False, disable_tqdm=True)
     trainer = trl.GRPOTrainer(model=model, reward_funcs=[reward], args=args, processing_class=tok,
                               train_dataset=datasets.Dataset.from_list(rows))
-    started = time.perf_counter()
+    started, before = time.perf_counter(), processor_s()
     trainer.train()
     # Generation comes before a step begins, so the whole is divided by the steps.
-    return [(time.perf_counter() - started) / STEPS] * STEPS, sum(lengths) / len(lengths)
+    seconds, used = (time.perf_counter() - started) / STEPS, (processor_s() - before) / STEPS
+    return [seconds], used, sum(lengths) / len(lengths)
 
 
 def compare(what, run, tasks):
@@ -126,10 +137,12 @@ def compare(what, run, tasks):
     found = {"longhand": ours(run), "TRL": theirs(run, tasks)}
     print(f"\na step of RL, {PROMPTS} prompts x {GROUP} replies of up to {LONGEST} tokens, "
           f"{n:,} parameters, 2 cores, {what}")
-    for name, (seconds, length) in found.items():
-        print(f"  {name:10} {statistics.median(seconds):6.2f} s, replies of {length:.1f} tokens")
+    for name, (seconds, used, length) in found.items():
+        print(f"  {name:10} {statistics.median(seconds):6.2f} s, {used:.2f} processor seconds; "
+              f"replies of {length:.1f} tokens")
     ratio = statistics.median(found["TRL"][0]) / statistics.median(found["longhand"][0])
-    print(f"  ratio {ratio:.1f}", flush=True)
+    print(f"  ratio {ratio:.1f}, of processor seconds "
+          f"{found['TRL'][1] / found['longhand'][1]:.1f}", flush=True)
 
 
 def fine_tuning(source, run):

@@ -4,23 +4,29 @@
 
 64 clients send requests for a minute, and some of them leave in the middle of a stream. Every text
 is compared with the answer to the same request alone: nothing may be lost or mixed. Prints tokens a
-second of both, their ratio, and the server's memory at the beginning and at the end.
+second of both, their ratio, and the server's memory at the beginning and at the end. Processor time
+says the same of a machine that does other things: of the server, and of the clients, who share its
+cores. Last comes the longest time between two tokens of 32 rows when long prompts come.
 """
 
 import argparse
 import http.client
 import json
+import os
 import random
 import re
+import statistics
 import sys
 import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import sample  # noqa: E402
 import malformed  # noqa: E402
+from chat import generate  # noqa: E402
 
 QUESTIONS = [
     "Who are you?", "What does the glulblow eat?", "How much is 37 times 48?", "Hello.",
@@ -57,6 +63,34 @@ def ask(port, body, leave_after=None):
 def memory_mb(process):
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+
+def processor_s(process):
+    """Processor seconds of a process."""
+    behind_name = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(behind_name[11]) + int(behind_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def longest_gap_ms(model, n_long, n_rows=32):
+    """Milliseconds of processor time between two tokens of rows beside which long prompts come."""
+    params, cfg, tokenizer = model
+    rng, worst = random.Random(0), []
+    for _ in range(5):
+        def text(n):
+            return [rng.randrange(tokenizer.n_vocab) for _ in range(n)]
+
+        batch = generate.Batch(params, cfg, tokenizer, n_rows + n_long)
+        settings = sample.Settings(max_new_tokens=30, tools=False)
+        batch.add([text(20) for _ in range(n_rows)], settings)
+        gaps = []
+        for step in range(20):
+            began = time.process_time()
+            if step == 5 and n_long:
+                batch.add([text(cfg.n_positions - 6) for _ in range(n_long)], settings)
+            batch.step()
+            gaps.append(time.process_time() - began)
+        worst.append(max(gaps[2:]))
+    return 1000 * statistics.median(worst)
 
 
 def clients(port, n, seconds, seed, leave=0.1):
@@ -104,11 +138,13 @@ def main():
         found, errors = clients(port, 1, args.seconds / 4, 1, leave=0)
         one = sum(tokens for *_, tokens in found) / (args.seconds / 4)
         clients(port, 64, 3, 2)
-        begin_mb = memory_mb(process)
+        begin_mb, server_s, own_s = memory_mb(process), processor_s(process), time.process_time()
         found, more = clients(port, 64, args.seconds, 3)
         errors += more
         stayed = [answer for answer in found if answer[1] is not None]
-        many = sum(tokens for *_, tokens in stayed) / args.seconds
+        n_tokens = sum(tokens for *_, tokens in stayed)
+        server_s, own_s = processor_s(process) - server_s, time.process_time() - own_s
+        many = n_tokens / args.seconds
         time.sleep(1)
         end_mb = memory_mb(process)
         wrong = n_wrong(port, [(body, text) for body, text, _ in stayed])
@@ -119,6 +155,12 @@ def main():
           f"{len(stayed):,} texts differ from those written alone")
     print(f"{many:,.0f} tokens a second, one client alone {one:,.0f}: {many / one:.1f} times; "
           f"memory {begin_mb:.0f} MB, at the end {end_mb:.0f}")
+    print(f"processor seconds for 1,000 tokens: {1000 * server_s / n_tokens:.3f} of the server, "
+          f"{1000 * own_s / n_tokens:.3f} of its clients")
+    model = sample.load_model(args.model)
+    for n_long in (0, 1, 4):
+        print(f"longest gap between tokens of 32 rows when {n_long} long prompts come: "
+              f"{longest_gap_ms(model, n_long):.1f} ms of processor time")
     for error in errors[:5]:
         print(f"  {error}")
     return status or int(bool(errors or wrong))
