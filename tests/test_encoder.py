@@ -145,7 +145,6 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(encoder, "CACHE_PIECES", 3)
     monkeypatch.setattr(decoder, "MANY", 2)
     monkeypatch.setattr(trainer, "BATCH_CHARACTERS", 40)
-    monkeypatch.setattr(trainer, "TOGETHER", 2)
     monkeypatch.setattr(hashtable.Table.__init__, "__defaults__", (1,))
 
 
