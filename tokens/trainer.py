@@ -178,7 +178,8 @@ class Corpus:
         """
         order = keys.argsort(kind="stable")                 # stable: the places stay in order
         keys, places = keys.take(order), places.take(order)
-        begins = np.flatnonzero(np.diff(keys, prepend=-1))
+        changes = np.flatnonzero(keys[1:] != keys[:-1])
+        begins = np.concatenate([[0], changes + 1])[:len(keys)]
         ends = np.append(begins[1:], len(keys))
         keys = keys.take(begins)
         counts = np.add.reduceat(self.weight.take(places), begins)
@@ -207,35 +208,43 @@ class Corpus:
         return ids, place - self.length.take(ids)
 
     def merge(self, step, new):
-        """Merge the pairs of a step into the ids new, new + 1 and so on. Enters the new pairs."""
+        """Merge the pairs of a step into the ids new, new + 1 and so on. Enters the new pairs.
+
+            tokens          p   a           b           c
+            begin at            place       middle      end         (m,) each, in all of the corpus
+        """
         keys = np.array([self.keys[pair] for pair in step])
         left, right = keys >> HALF, keys & LOW_HALF
         left_length, right_length = self.length.take(left), self.length.take(right)
         self.length[new:new + len(step)] = left_length + right_length
 
         which, place = self.standing(step)
-        middle = place + left_length.take(which)            # where the right token begins
+        middle = place + left_length.take(which)
         if left[-1] == right[-1]:                           # only the last pair can be (a,a)
             stays = every_second(place, middle)
             which, place, middle = which[stays], place[stays], middle[stays]
         end = middle + right_length.take(which)
-
         ids = new + which
-        with_before = np.flatnonzero(self.ids.take(place - 1) >= 0)
-        begin = place.take(with_before)
+
+        # (p,X) takes the place of (p,a). In this step p may become a part of a new token, too.
+        inner = np.flatnonzero(self.ids.take(place - 1) >= 0)
+        begin = place.take(inner)
         _, old_before = self.token_before(begin)
         self.ids[place] = self.ids[end - 1] = ids
-        before, place_before = self.token_before(begin)     # now it may be a new token, too
-        after = self.ids.take(end)
-        with_after = np.flatnonzero((after >= 0) & (after < new))       # (X,Y) is found from Y
+        before, place_before = self.token_before(begin)
+        keys_before = key_of(before, ids.take(inner))
 
-        keys_before = key_of(before, ids.take(with_before))
-        keys_after = key_of(ids.take(with_after), after.take(with_after))
-        places = np.concatenate([place_before, place.take(with_after)])
-        old_places = np.concatenate([old_before, middle.take(with_after)])
+        # (X,c) takes the place of (b,c). If c is part of a new token, that one has found the pair.
+        after = self.ids.take(end)
+        inner = np.flatnonzero((after >= 0) & (after < new))
+        keys_after = key_of(ids.take(inner), after.take(inner))
+
+        keys = np.concatenate([keys_before, keys_after])
+        places = np.concatenate([place_before, place.take(inner)])
+        old_places = np.concatenate([old_before, middle.take(inner)])
         old_pairs = self.pair_at.take(old_places)
         self.pair_at[middle] = -1
-        return self.enter(np.concatenate([keys_before, keys_after]), places, old_pairs)
+        return self.enter(keys, places, old_pairs)
 
 
 def key_of(left, right):
