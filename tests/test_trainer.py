@@ -1,6 +1,7 @@
 """tokens/trainer.py: the tokens of bpe.train, and the ties of others."""
 
 import time
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -137,6 +138,20 @@ def test_minbpes_merges_are_those_of_counting_anew():
              "".join(rng.choice(list("abcdefgh "), 3000))]
     trained = Tokenizer.train(texts, 256 + 300, "gpt4", (), ties="minbpe")
     assert list(trained.ranks)[256:] == slowly(texts, 300, PATTERNS["gpt4"])
+
+
+def test_rules_that_refuse_what_others_are_made_of(monkeypatch):
+    """Then a new pair can come before pairs that are older and more frequent."""
+    rng = np.random.default_rng(3)
+    for seed in range(20):
+        pieces = [bytes(rng.choice(list(b"abc"), rng.integers(2, 9)).tolist()) for _ in range(40)]
+        counts = {piece: int(rng.integers(1, 100)) for piece in pieces}
+
+        def rule(token, seed=seed):
+            return zlib.crc32(token, seed) % 3 > 0
+
+        monkeypatch.setattr(bpe, "may_be_token", rule)
+        assert trainer.train(counts, 300) == bpe.train(counts, 300, rule)
 
 
 def test_a_minimum_frequency_and_processes(capsys, monkeypatch):

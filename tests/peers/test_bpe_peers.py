@@ -533,6 +533,14 @@ def test_merges_equal_rustbpe(name, n_characters, vocab_size):
     assert ours.ranks == {bytes(token): rank for token, rank in theirs.get_mergeable_ranks()}
 
 
+def test_many_merges_equal_rustbpe():
+    for texts in ([english(-1)], languages(10**9)):
+        theirs = rustbpe.Tokenizer()
+        theirs.train_from_iterator(iter(texts), 32768, pattern=PATTERNS["gpt4"])
+        ours = Encoding.train(texts, 32768, "gpt4", special_tokens=())
+        assert ours.ranks == {bytes(token): rank for token, rank in theirs.get_mergeable_ranks()}
+
+
 # ---- speed ---------------------------------------------------------------------------------------
 
 
@@ -618,15 +626,20 @@ def speed_table():
     table_line(f"encode {name}, again, numpy", n_bytes,
                lambda: tokenizer.encode_to_numpy(text, disallowed_special=()),
                {"tokenizers": lambda: theirs.encode(text)}, repeats=1)
-    for vocab_size in (4096, 32768):
-        peers = {
-            "rustbpe": lambda: rustbpe.Tokenizer().train_from_iterator(
-                iter([text]), vocab_size, pattern=PATTERNS["gpt4"]),
-            "tokenizers": lambda: hugging_face_merges([text], vocab_size, "gpt4"),
-        }
-        table_line(f"train {vocab_size:,}, gpt4 pattern, 2 cores", n_bytes,
-                   lambda: Encoding.train([text], vocab_size, "gpt4", (), workers=2), peers,
-                   repeats=3)
+    training_line("english", [text], 4096)
+    training_line("english", [text], 32768)
+    training_line("udhr", many, 32768)
+
+
+def training_line(what, texts, vocab_size):
+    peers = {
+        "rustbpe": lambda: rustbpe.Tokenizer().train_from_iterator(
+            iter(texts), vocab_size, pattern=PATTERNS["gpt4"]),
+        "tokenizers": lambda: hugging_face_merges(texts, vocab_size, "gpt4"),
+    }
+    table_line(f"train {vocab_size:,}, {what}, gpt4 pattern, 2 cores",
+               sum(len(text.encode()) for text in texts),
+               lambda: Encoding.train(texts, vocab_size, "gpt4", (), workers=2), peers, repeats=3)
 
 
 if __name__ == "__main__":
