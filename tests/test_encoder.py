@@ -144,6 +144,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(encoder, "REMEMBERED", 5)
     monkeypatch.setattr(encoder, "CACHE_PIECES", 3)
     monkeypatch.setattr(decoder, "MANY", 2)
+    monkeypatch.setattr(decoder, "TOGETHER", 3)
     monkeypatch.setattr(trainer, "BATCH_CHARACTERS", 40)
     monkeypatch.setattr(hashtable.Table.__init__, "__defaults__", (1,))
 
