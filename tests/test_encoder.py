@@ -217,6 +217,22 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
                 lacking.encode(text)
 
 
+def test_words_of_short_texts_are_cut_as_the_pattern_cuts():
+    """Spaces of all kinds in a row, before and behind everything."""
+    rng = np.random.default_rng(7)
+    letters = ["a", "B", "1", "!", "'s", " ", " ", " ", "\n", "\u00a0", "\u3000", "\x1c", "\u0301"]
+    texts = ["".join(rng.choice(letters, rng.integers(0, 9))) for _ in range(2000)]
+    two = [a.encode() + b.encode() for a in letters for b in letters]
+    tokens = dict.fromkeys([bytes([b]) for b in range(256)] + two)
+    ranks = {token: i for i, token in enumerate(tokens)}
+    for pattern in pieces.RULES:
+        fast = encoder.Encoder(ranks, pattern)
+        for text in texts:
+            found = [piece.encode() for piece in regex.findall(pattern, text)]
+            want = [i for piece in found for i in fast.encode_piece(piece)]
+            assert fast.encode([text])[0].tolist() == want
+
+
 def test_a_batch_in_threads_is_the_same():
     """Texts of all lengths, in a child process too, where the threads of its parent are not."""
     rng = np.random.default_rng(8)
