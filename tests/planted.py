@@ -566,6 +566,16 @@ FAULTS = [
           "flat_lowest[previous] = never",
           "tests/test_encoder.py "
           "-k 'test_the_fast_twin_equals_its_definition and check_merge_all'"),
+    Fault("the-token-where-windows-meet-is-left-out", "tokens/encoder.py",
+          "left[window] <= place",
+          "left[window] < place",
+          "tests/test_encoder.py "
+          "-k 'test_the_fast_twin_equals_its_definition and check_merge_long'"),
+    Fault("windows-that-do-not-meet-are-joined", "tokens/encoder.py",
+          "            begins[meets_next + 1] = True\n",
+          "            begins[:] = True\n",
+          "tests/test_encoder.py "
+          "-k 'test_the_fast_twin_equals_its_definition and check_merge_long'"),
     Fault("new-ids-overwrite-the-pool", "tokens/encoder.py",
           "len(self.pool) + np.cumsum(count) - count",
           "np.cumsum(count) - count",

@@ -71,6 +71,21 @@ def check_merge_all():
         assert counts.tolist() == list(map(len, want))
 
 
+def check_merge_long():
+    """Pieces of many windows, some of which have no token in common."""
+    rng = np.random.default_rng(3)
+    some = [b"a" * 900, b"ab" * 500, b"aab" * 300 + b"cd" * 300,
+            *(bytes(rng.choice(list(letters), 1000).tolist()) for letters in (b"ab", b"abcd ")),
+            *filter(None, random_pieces())]
+    for ranks in vocabularies():
+        fast = Encoding(ranks, "digits", {}).encoder
+        want = [[ranks[token] for token in bpe.merge(ranks, piece)] for piece in some]
+        together = encoder.merge_long(some, ranks, fast.pairs)
+        assert [ids.tolist() for ids in together] == want
+        for piece, ids in zip(some[:30], want):
+            assert encoder.merge_long([piece], ranks, fast.pairs)[0].tolist() == ids
+
+
 def check_cut():
     """Where a text is cut."""
     for name, pattern in PATTERNS.items():
@@ -127,6 +142,7 @@ def check_train():
 # The definition, its fast twin, and the function that compares them.
 PAIRS = [(bpe.merge, encoder.merge, check_merge),
          (bpe.merge, encoder.merge_all, check_merge_all),
+         (bpe.merge, encoder.merge_long, check_merge_long),
          (bpe.PATTERN, pieces.cut, check_cut),
          (bpe.encode, bpe.Tokenizer.encode, check_encode),
          (bpe.decode, decoder.Decoder.decode, check_decode),
@@ -141,6 +157,10 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(encoder, "WIDTHS", (1, 2, 5, encoder.SURE, 17, 20, 60))
     monkeypatch.setattr(encoder, "FEW", 2)
     monkeypatch.setattr(encoder, "MANY", 3)
+    monkeypatch.setattr(encoder, "WINDOW", 12)
+    monkeypatch.setattr(encoder, "STRIDE", 7)
+    monkeypatch.setattr(encoder, "MANY_WINDOWS", 5)
+    monkeypatch.setattr(encoder, "LONG", 30)
     monkeypatch.setattr(encoder, "REMEMBERED", 5)
     monkeypatch.setattr(encoder, "CACHE_PIECES", 3)
     monkeypatch.setattr(decoder, "MANY", 2)
