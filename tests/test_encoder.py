@@ -71,6 +71,21 @@ def check_merge_all():
         assert counts.tolist() == list(map(len, want))
 
 
+def check_merge_long():
+    """Pieces of many windows, some of which have no token in common."""
+    rng = np.random.default_rng(3)
+    some = [b"a" * 900, b"ab" * 500, b"aab" * 300 + b"cd" * 300,
+            *(bytes(rng.choice(list(letters), 1000).tolist()) for letters in (b"ab", b"abcd ")),
+            *filter(None, random_pieces())]
+    for ranks in vocabularies():
+        fast = Encoding(ranks, "digits", {}).encoder
+        want = [[ranks[token] for token in bpe.merge(ranks, piece)] for piece in some]
+        together = encoder.merge_long(some, ranks, fast.pairs)
+        assert [ids.tolist() for ids in together] == want
+        for piece, ids in zip(some[:30], want):
+            assert encoder.merge_long([piece], ranks, fast.pairs)[0].tolist() == ids
+
+
 def check_cut():
     """Where a text is cut."""
     for name, pattern in PATTERNS.items():
@@ -127,6 +142,7 @@ def check_train():
 # The definition, its fast twin, and the function that compares them.
 PAIRS = [(bpe.merge, encoder.merge, check_merge),
          (bpe.merge, encoder.merge_all, check_merge_all),
+         (bpe.merge, encoder.merge_long, check_merge_long),
          (bpe.PATTERN, pieces.cut, check_cut),
          (bpe.encode, bpe.Tokenizer.encode, check_encode),
          (bpe.decode, decoder.Decoder.decode, check_decode),
@@ -141,9 +157,14 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(encoder, "WIDTHS", (1, 2, 5, encoder.SURE, 17, 20, 60))
     monkeypatch.setattr(encoder, "FEW", 2)
     monkeypatch.setattr(encoder, "MANY", 3)
+    monkeypatch.setattr(encoder, "WINDOW", 12)
+    monkeypatch.setattr(encoder, "STRIDE", 7)
+    monkeypatch.setattr(encoder, "MANY_WINDOWS", 5)
+    monkeypatch.setattr(encoder, "LONG", 30)
     monkeypatch.setattr(encoder, "REMEMBERED", 5)
     monkeypatch.setattr(encoder, "CACHE_PIECES", 3)
     monkeypatch.setattr(decoder, "MANY", 2)
+    monkeypatch.setattr(decoder, "TOGETHER", 3)
     monkeypatch.setattr(trainer, "BATCH_CHARACTERS", 40)
     monkeypatch.setattr(hashtable.Table.__init__, "__defaults__", (1,))
 
@@ -214,6 +235,22 @@ def test_arrays_and_the_dict_give_the_same_ids(monkeypatch):
                 continue
             with pytest.raises(ValueError, match=f"no token for the character {name}"):
                 lacking.encode(text)
+
+
+def test_words_of_short_texts_are_cut_as_the_pattern_cuts():
+    """Spaces of all kinds in a row, before and behind everything."""
+    rng = np.random.default_rng(7)
+    letters = ["a", "B", "1", "!", "'s", " ", " ", " ", "\n", "\u00a0", "\u3000", "\x1c", "\u0301"]
+    texts = ["".join(rng.choice(letters, rng.integers(0, 9))) for _ in range(2000)]
+    two = [a.encode() + b.encode() for a in letters for b in letters]
+    tokens = dict.fromkeys([bytes([b]) for b in range(256)] + two)
+    ranks = {token: i for i, token in enumerate(tokens)}
+    for pattern in pieces.RULES:
+        fast = encoder.Encoder(ranks, pattern)
+        for text in texts:
+            found = [piece.encode() for piece in regex.findall(pattern, text)]
+            want = [i for piece in found for i in fast.encode_piece(piece)]
+            assert fast.encode([text])[0].tolist() == want
 
 
 def test_a_batch_in_threads_is_the_same():

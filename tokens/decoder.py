@@ -1,21 +1,37 @@
-"""decoder.py: the fast twin of bpe.decode, for long arrays of ids.
+"""decoder.py: the fast twin of bpe.decode.
 
-A list of ids is decoded by a dict and one join. For an array of 32,768 ids or more, arrays are ten
-times as fast. Each token is written as one word of 8 bytes, from the left, and the next one over
-what was too much:
+A few ids are decoded by a list of tokens and one join, twice as fast as by a dict. For many ids,
+arrays are two to four times as fast as that. Each token is written as one word of 8 bytes, from the
+left, and the next one over what was too much:
 
     tokens              " the" " cat"
     first written       20 74 68 65 00 00 00 00
     then                20 74 68 65 20 63 61 74 00 00 00 00
 """
 
+from array import array
 from functools import cached_property
 
 import numpy as np
 
 from tokens.hashtable import SURE, laid_out, words_at, words_of
 
-MANY = 2**15            # ids from which arrays pay
+MANY = 2**10            # ids from which arrays pay
+TOGETHER = 2**15        # ids that are written together
+
+
+def whole_numbers(ids):
+    """ids as an array (n,) of integers; None if that would change one of them.
+
+    array("I", ids) reads a list four times as fast as np.array, which looks at each id twice.
+    """
+    if isinstance(ids, list):
+        try:
+            return np.frombuffer(array("I", ids), np.uintc)
+        except (TypeError, OverflowError):
+            return None
+    ids = np.asarray(ids)
+    return ids if ids.ndim == 1 and ids.dtype.kind in "iu" and ids.max() < 2**63 else None
 
 
 class Decoder:
@@ -23,21 +39,23 @@ class Decoder:
 
     def __init__(self, bytes_of, token_bytes):
         self.bytes_of, self.token_bytes = bytes_of, token_bytes     # bytes_of: {id: bytes}
+        # None for what is no id. A negative index counts from the end, where there is None too.
+        self.rows = [token or None for token in token_bytes] + [None] * len(token_bytes)
 
     def decode(self, ids):
         """Ids to bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
         if not hasattr(ids, "__len__"):
             ids = list(ids)
         try:
-            if len(ids) >= MANY:
-                array = np.asarray(ids)
-                if array.ndim == 1 and array.dtype.kind in "iu" and array.max() < 2**63:
-                    array = array.astype(np.int64)
-                    parts = np.array_split(array, len(array) // MANY)
-                    return b"".join(map(self.write, parts))
+            if len(ids) >= MANY and (numbers := whole_numbers(ids)) is not None:
+                parts = np.array_split(numbers, len(ids) // TOGETHER + 1)
+                return b"".join(map(self.write, parts))
             if isinstance(ids, np.ndarray):
                 ids = ids.tolist()
-            return b"".join(map(self.bytes_of.__getitem__, ids))
+            try:
+                return b"".join([self.rows[i] for i in ids])
+            except (TypeError, IndexError):                 # an id is wrong: the dict finds it
+                return b"".join([self.bytes_of[i] for i in ids])
         except KeyError as error:
             raise KeyError(f"Invalid token for decoding: {error.args[0]}") from None
 
@@ -50,12 +68,13 @@ class Decoder:
         return low, high, length
 
     def write(self, ids):
-        """Ids (n,) int64 -> (m,) uint8, as drawn above.
+        """Ids (n,), of any integer type -> (m,) uint8, as drawn above.
 
         The second words of long tokens come first: they begin behind their first words, and would
         write over the next token. The few tokens of more than 15 bytes come last.
         """
         low, high, length = self.words
+        ids = ids.astype(np.int64)
         n = length.take(ids, mode="clip")
         if ids.min() < 0 or ids.max() >= len(length) or not n.all():
             wrong = (i for i in ids.tolist() if i not in self.bytes_of)
