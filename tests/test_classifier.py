@@ -18,9 +18,10 @@ def test_hash_vectors():
 
 
 def test_ngram_vectors():
-    hashes, n = classifier.ngram_hashes(["the".encode(), "é".encode()], 2, 4)
-    assert (hashes % 2000000).tolist() == [454941, 1151151, 409726, 1059089, 861980, 60934, 1363254,
-                                           816280, 458490, 36627, 806231, 1996781]
+    hashes, inside, size = classifier.ngram_hashes(["the".encode(), "é".encode()], 2, 4)
+    hashes, n = classifier.by_token(np.where(inside, hashes.astype(np.int64) % 2000000, -1), size)
+    assert hashes.tolist() == [454941, 1151151, 409726, 1059089, 861980, 60934, 1363254,
+                               816280, 458490, 36627, 806231, 1996781]
     assert n.tolist() == [9, 3]
 
 
@@ -33,7 +34,9 @@ def test_ngrams_against_loop(minn, maxn):
             for n in range(max(minn, 1), maxn + 1):
                 if i + n <= len(marked) and not (n == 1 and i in (0, len(marked) - 1)):
                     expected.append(plain_hash(marked[i:i + n].encode()))
-    hashes, n = classifier.ngram_hashes([t.encode() for t in tokens], minn, maxn)
+    hashes, inside, size = classifier.ngram_hashes([t.encode() for t in tokens], minn, maxn)
+    assert size.tolist() == [len(t) + 2 for t in tokens]
+    hashes, n = classifier.by_token(np.where(inside, hashes.astype(np.int64), -1), size)
     assert hashes.tolist() == expected and n.sum() == len(expected) and len(n) == len(tokens)
 
 
@@ -89,7 +92,8 @@ def test_counting_rows_is_fetching_them(tmp_path):
         (tmp_path / "m.bin").write_bytes(model_bytes(word_ngrams=word_ngrams)[0])
         model = language.load(tmp_path / "m.bin")
         text = " ".join(TEXTS).replace("</s>", "") * 3
-        n_rows = len(model.token_rows(model.tokenize([text])[0])[0])
+        rows, _ = model.find_rows(model.tokenize([text])[0])
+        n_rows = np.count_nonzero(rows >= 0)
         assert len(model.emb) < n_rows < 200 * len(model.emb)
         alone, among = model.hidden([text]), model.hidden([text] + [""] * 199)
         np.testing.assert_allclose(alone[0][0], among[0][0], rtol=1e-5, atol=1e-7)

@@ -66,8 +66,10 @@ def boilerplate(attrs):
         words = WORD.findall(names) + words
     for word in map(str.lower, words):
         if word not in VOCABULARY and word[:6] not in VOCABULARY:
-            word = next(filter(word.endswith, TAILS), "")
-        if word and len(reasons) < MAX_REASONS:
+            if not word.endswith(TAILS):                    # nearly all; one call asks for all
+                continue
+            word = next(filter(word.endswith, TAILS))
+        if len(reasons) < MAX_REASONS:
             reasons[word[:6]] = True
     return () if reasons and ARTICLE.search(names) else tuple(reasons)
 

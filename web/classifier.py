@@ -61,42 +61,38 @@ def fnv_hash(token):
     return h
 
 
-def ngram_hashes(tokens, minn, maxn, whole=True):           # U bytes -> (M,) uint32, (U,) int64
-    """(the fnv_hash of each n-gram of minn..maxn characters of each "<token>", their numbers).
+def ngram_hashes(tokens, minn, maxn, whole=True):           # U bytes -> (lengths,C), same, (U,)
+    """The n-grams of minn..maxn characters of all "<token>": hashes, which there are, sizes.
 
-    They are ordered by token, then start, then length, as those of language.ngrams. The tokens lie
-    in one array, and the n-grams at all starts grow together. whole=False: the tokens are pieces
-    (see pieces_of), which have no marks.
+    All tokens lie in one array of C characters. hashes[k, i] is the fnv_hash of the minn + k
+    characters from i on; inside[k, i] says whether they are an n-gram of one token. size: the
+    characters of each token. whole=False: the tokens are pieces (see pieces_of), without marks.
     """
-    if not tokens:
-        return np.zeros(0, np.uint32), np.zeros(0, np.int64)
-    marked = [b"<" + token + b">" for token in tokens] if whole else tokens
-    data = np.frombuffer(b"".join(marked), np.uint8)
+    before, behind = (b"<", b">") if whole else (b"", b"")
+    joined = before + (behind + before).join(tokens) + behind if tokens else b""
+    data = np.frombuffer(joined, np.uint8)
     first = np.flatnonzero((data & 0xC0) != 0x80)           # (C,) first byte of each character
-    bounds = np.append(0, np.cumsum(list(map(len, marked))))            # (U+1,) in bytes,
-    bounds = np.searchsorted(first, bounds)                 # now in characters
-    size = np.diff(bounds)                                  # (U,)
-    left = np.repeat(bounds[1:], size) - np.arange(len(first))  # (C,) characters to the token's end
-    minn, maxn = max(minn, 1), min(maxn, int(size.max()))
-    lengths = np.arange(minn, maxn + 1)
-    inside = left[:, None] >= lengths                       # (C, lengths)
+    n_bytes = np.array(list(map(len, tokens)), np.int64) + len(before + behind)
+    ends = np.searchsorted(first, np.cumsum(n_bytes))       # (U,) in characters
+    size = np.diff(ends, prepend=0)
+    left = np.repeat(ends, size) - np.arange(len(first))    # (C,) characters to the token's end
+    minn, maxn = max(minn, 1), min(maxn, int(size.max(initial=0)))
     hashes = hash_all_starts(data, first, minn, maxn)
-    n_grams = np.maximum(size[:, None] - lengths + 1, 0).sum(1)
+    inside = left >= np.arange(minn, maxn + 1)[:, None]
     if whole and minn == 1 <= maxn:                         # the marks alone are no n-grams
-        inside[bounds[:-1], 0] = inside[bounds[1:] - 1, 0] = False
-        n_grams -= 2
-    return hashes[inside], n_grams
+        inside[0, ends - size] = inside[0, ends - 1] = False
+    return hashes, inside, size
 
 
-def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> (C, lengths) uint32
+def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> (lengths,C) uint32
     """The hash of the n-gram of each length at each character, even if it crosses tokens."""
+    hashes = np.zeros((max(maxn - minn + 1, 0), len(first)), np.uint32)
     width = np.diff(first, append=len(data))                # (C,) bytes of each character
     signed = data.view(np.int8).astype(np.int32).view(np.uint32)        # 0xE9 -> 0xFFFFFFE9
     byte_at, has_byte = [], []              # the i-th byte of each character, if it has one
-    for i in range(width.max()):
+    for i in range(width.max(initial=0)):
         byte_at.append(signed[np.minimum(first + i, len(data) - 1)])
         has_byte.append(width > i)
-    hashes = np.empty((len(first), max(maxn - minn + 1, 0)), np.uint32)
     h = np.full(len(first), FNV_OFFSET, np.uint32)
     for n in range(1, maxn + 1):                            # h: of the n characters from each on
         h = h[:len(first) - n + 1]
@@ -104,7 +100,7 @@ def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> 
             grown = (h ^ byte[n - 1:]) * np.uint32(FNV_PRIME)
             h = grown if i == 0 else np.where(has[n - 1:], grown, h)
         if n >= minn:
-            hashes[:len(h), n - minn] = h
+            hashes[n - minn, :len(h)] = h
     return hashes
 
 
@@ -144,6 +140,15 @@ def gather_sum(x, rows, lengths):                           # (R,D), (M,), (n,) 
     for d in range(0, x.shape[1], step):
         total[:, d:d + step] = segment_sum(np.take(x[:, d:d + step], rows, axis=0), lengths)
     return total
+
+
+def by_token(rows, size):                                   # of find_rows -> (M,), (U,) int64
+    """(the rows of one token after the other, the number of rows of each token).
+
+    Of a token first comes its word, then its n-grams in the order of language.ngrams.
+    """
+    n = segment_sum((rows >= 0).sum(0), size)
+    return rows.T[rows.T >= 0], n
 
 
 # --------------------------------------------------------------------------------------------------
@@ -224,7 +229,7 @@ class Classifier:
 
     def tokenize(self, texts):                              # N -> U bytes, (K,) ids, (N,) lengths
         """Distinct tokens, and the texts as ids of them. A text ends in </s> and has no labels."""
-        index, ids, lengths = defaultdict(), [], []
+        index, all_tokens, lengths = defaultdict(), [], []
         index.default_factory = index.__len__               # a new token gets the next id
         index[EOS]
         for text in texts:
@@ -236,42 +241,48 @@ class Classifier:
                 tokens = [token for token in tokens
                           if not token.startswith(PREFIX) and token not in self.label_names]
             tokens.append(EOS)
-            ids += map(index.__getitem__, tokens)
+            all_tokens += tokens
             lengths.append(len(tokens))
-        return list(index), np.array(ids, np.int64), np.array(lengths, np.int64)
+        ids = np.fromiter(map(index.__getitem__, all_tokens), np.int64, len(all_tokens))
+        return list(index), ids, np.array(lengths, np.int64)
 
-    def bucket_rows(self, hashes):                          # (M,) -> (M,) int64
+    def bucket_rows(self, hashes):                          # any shape -> the same, int64
         """The row of each n-gram, -1 if it was pruned away."""
-        ids = (hashes % hashes.dtype.type(max(self.args.bucket, 1))).astype(np.int64)
+        ids = (hashes % hashes.dtype.type(max(self.args.bucket, 1))).astype(np.int32)
         if self.prune is None:
             ids += len(self.words)
             return ids
         old, new = self.prune
         if not len(old):
-            return np.full(len(ids), -1)
+            return np.full(ids.shape, -1)
         at = np.minimum(np.searchsorted(old, ids), len(old) - 1)
         return np.where(old[at] == ids, len(self.words) + new[at], -1)
 
-    def token_rows(self, tokens, whole=True):               # U bytes -> (M,), (U,) int64
-        """(the rows of each token: its word's if it is known, then its n-grams'; their numbers).
+    def find_rows(self, tokens, whole=True):                # U bytes -> (1+lengths,C) int64, (U,)
+        """The rows of all tokens, as ngram_hashes has their n-grams; the characters of each token.
 
-        </s> has no n-grams, and can only be the first token. whole=False: pieces of a token are not
-        looked up as words.
+        Where a token begins, the first line has the row of its word. -1: no row. </s> has no
+        n-grams, and can only be the first token. whole=False: pieces of a token are no words.
         """
-        has_eos = int(whole and tokens[0] == EOS)
-        hashes, n = ngram_hashes(tokens[has_eos:], self.args.minn, self.args.maxn, whole)
-        n = np.append(np.zeros(has_eos, np.int64), n)
-        rows = self.bucket_rows(hashes)
-        if self.prune is not None:
-            kept = rows >= 0
-            rows, n = rows[kept], segment_sum(kept.astype(np.int64), n)
-        if not whole:
-            return rows, n
-        word_rows = list(map(self.word_row.get, tokens, itertools.repeat(-1)))
-        word_rows = np.array(word_rows, np.int64)
-        known = word_rows >= 0
-        starts = np.cumsum(n) - n
-        return np.insert(rows, starts[known], word_rows[known]), n + known
+        hashes, inside, size = ngram_hashes(tokens, self.args.minn, self.args.maxn, whole)
+        if whole and tokens[0] == EOS:
+            inside[:, :size[0]] = False
+        rows = np.full((1 + len(hashes), size.sum()), -1, np.int32)
+        np.copyto(rows[1:], self.bucket_rows(hashes), where=inside)
+        if whole:
+            known = [i for i, token in enumerate(tokens) if token in self.word_row]
+            begins = np.cumsum(size) - size
+            rows[0, begins[known]] = [self.word_row[tokens[i]] for i in known]
+        return rows, size
+
+    def count_rows(self, rows, size, times):                # of find_rows, (N,U) -> (N,R)
+        """How often each text has each row. times: how often it has each token."""
+        counts = np.zeros((len(times), 1 + len(self.emb)))  # the first column is that of -1
+        for count, times_of in zip(counts, times):
+            weights = np.repeat(times_of.astype(np.float64), size)
+            for line in rows:
+                count += np.bincount(line + 1, weights, len(count))
+        return counts[:, 1:]
 
     def add_word_ngrams(self, tokens, ids, text, total, n):
         """Add the rows of runs of 2..word_ngrams tokens to total (N,D), their numbers to n (N,).
@@ -295,6 +306,9 @@ class Classifier:
 
         They come in blocks of BLOCK_BYTES. Tokens that are not whole are pieces of a long one.
         """
+        if len(b"".join(tokens)) < BLOCK_BYTES:
+            yield tokens, times, True
+            return
         block = np.cumsum(list(map(len, tokens))) // BLOCK_BYTES
         starts = np.flatnonzero(np.diff(block, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(tokens)]):
@@ -321,15 +335,14 @@ class Classifier:
         total = np.zeros((n_texts, self.args.dim), np.float32)
         n = np.zeros(n_texts, np.int64)
         for some, of_each, whole in self.blocks(tokens, times):
-            rows, n_rows = self.token_rows(some, whole)
-            n += of_each @ n_rows
-            if len(rows) > n_texts * len(self.emb):
-                counts = []
-                for times_of in of_each:
-                    weights = np.repeat(times_of, n_rows)
-                    counts.append(np.bincount(rows, weights, len(self.emb)))
-                total += np.array(counts, np.float32) @ self.emb
+            rows, size = self.find_rows(some, whole)
+            if np.count_nonzero(rows >= 0) > n_texts * len(self.emb):
+                counts = self.count_rows(rows, size, of_each)
+                n += counts.sum(1).astype(np.int64)
+                total += counts.astype(np.float32) @ self.emb
             else:
+                rows, n_rows = by_token(rows, size)
+                n += of_each @ n_rows
                 total += of_each.astype(np.float32) @ gather_sum(self.emb, rows, n_rows)
         if self.args.word_ngrams > 1:
             self.add_word_ngrams(tokens, ids, text, total, n)

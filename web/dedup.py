@@ -54,13 +54,13 @@ NUMBER = regex.compile(r"\p{Nd}+(?:[.,،٫⎖⎗⎘]\p{Nd}+)?")
 # What is split of a normalized text in ASCII: doesnt -> does nt, 0km -> 0 km.
 SPLIT = frozenset(piece for piece, words in SPECIAL.items() if len(words) > 1)
 SPLIT_NUMBER = regex.compile(f"0(?:{'|'.join(UNITS)})(?![a-z0])")
-TO_SPACE = {ord(mark): " " for mark in PUNCTUATION}
-DELETED = {ord(mark): None for mark in PUNCTUATION}
+MARK = re.compile(f"[{re.escape(''.join(sorted(PUNCTUATION)))}]")
 DIGITS = re.compile(r"\d+")
 OLD_MARKS = re.compile("[‘‒―`;]")                           # the last two come of Greek letters
 OLD_WORDS = re.compile(
     r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na(?:\s|\Z)))"
     r"(not|me|na|ta)")
+DIGEST = np.dtype([("first", "<u8"), ("rest", "V12")])      # a SHA-1
 BLOCK = 256                     # shingles times 112 numbers of 8 bytes: fits a core's cache
 
 # -------------------------------------------------------------------------------------- signatures
@@ -80,13 +80,13 @@ def normalize(text, version="0.10"):
     """
     text = text.lower()
     if version == "v1":
-        text = " ".join(text.split()).translate(DELETED)
+        text = MARK.sub("", " ".join(text.split()))
     else:
-        text = " ".join(NUMBER.sub("0", text).translate(TO_SPACE).split())
+        text = " ".join(MARK.sub(" ", NUMBER.sub("0", text)).split())
     if not text.isascii():
         text = unicodedata.normalize("NFD", encoding.stream_safe(text))
         marks = {ord(c): None for c in set(text) if unicodedata.category(c) == "Mn"}
-        text = text.translate(marks).strip()
+        text = (text.translate(marks) if marks else text).strip()
     return DIGITS.sub("0", text).strip() if version == "v1" else text
 
 
@@ -111,14 +111,15 @@ def shingle_hashes(text, version="0.10"):
     """The first 8 bytes of each shingle's SHA-1: a normalized text of T words -> (T-4,) uint64.
 
     Cuts all shingles out of one string, at its spaces, instead of joining five words for each.
+    The bare SHA-1 takes half of the time.
     """
     text = split_v1(text) if version == "v1" else split(text)
     joined, sha1 = text.encode("utf-8", "surrogatepass"), hashlib.sha1
     spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))
     begins = [0, *(spaces + 1).tolist()]
     ends = [*spaces.tolist(), len(joined)][SHINGLE - 1:]
-    digests = [sha1(joined[begin:end]).digest()[:8] for begin, end in zip(begins, ends)]
-    return np.frombuffer(b"".join(digests), "<u8")
+    digests = [sha1(joined[begin:end]).digest() for begin, end in zip(begins, ends)]
+    return np.frombuffer(b"".join(digests), DIGEST)["first"]
 
 
 def minhash(texts, version="0.10"):

@@ -353,16 +353,19 @@ def in_seven_bits(parts):
 
 MANY_MARKS = re.compile(rb"[^\0][^\0]{29}(?=[^\0])")        # of combining classes; letters have 0
 # 31 marks in a row are at least 16 characters that are no letters: some are two marks each.
-MAY_BE_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{16}")
+FEWEST = 16
+MAY_BE_MARK = re.compile(r"[^\x00-\u02ff\w\s]")
+MAY_BE_MARKS = re.compile(MAY_BE_MARK.pattern + f"{{{FEWEST}}}")
 TWO_MARKS = "\u0f73\u0f75\u0f81"    # show their combining class only when they are decomposed
 
 
 def stream_safe(text):
     """The text with U+034F after 30 combining marks in a row (UAX #15, section 13).
 
-    Without it normal forms take quadratic time in Python, which sorts such marks.
+    Without it normal forms take quadratic time in Python, which sorts such marks. Every 16th
+    character is looked at first: a run of 16 holds one of them.
     """
-    if not MAY_BE_MARKS.search(text):
+    if not MAY_BE_MARK.search(text[::FEWEST]) or not MAY_BE_MARKS.search(text):
         return text
     for mark in TWO_MARKS:
         text = text.replace(mark, unicodedata.normalize("NFD", mark))

@@ -363,13 +363,17 @@ def drop_sections(page, at):
 
 # ------------------------------------------------------------------------------------ lines to text
 
+LONGEST = max(map(len, BUTTONS))                            # to lower-case a long line takes time
+
+
 def lines_to_show(page, top):
     """The live lines of the container, without buttons and without headings of empty sections."""
     lines = page.lines[top.first:top.last]
     shown, below, emptied = [], "", True        # below: the tag of the line that comes next
     for line in reversed(lines):
         tag = line.node.tag
-        button = line.text.lower().strip(" .:…!") in BUTTONS and not line.node.inside
+        name = line.text.strip(" .:…!")
+        button = len(name) <= LONGEST and name.lower() in BUTTONS and not line.node.inside
         if button or not line.live or emptied and tag in HEADINGS and tag >= below:
             emptied = True
         else:
@@ -452,7 +456,7 @@ def main_text(page, url=None, charset=None, counts=None):
         text = render(tree, tree.nodes[at])
         if not best or len(text) > 2 * len(best):
             best = text
-        if size_of(best) >= ENOUGH:
+        if len(best) >= ENOUGH or size_of(best) >= ENOUGH:      # the length is known at once
             break
     else:
         best = max(best, article_in_json(source), key=len)

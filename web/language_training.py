@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from web import fasttext_file
-from web.classifier import EOS, PREFIX, Args, Classifier
+from web.classifier import EOS, PREFIX, Args, Classifier, by_token
 
 # ISO 639-3 -> the two-letter codes that lid.176 has. Individual languages stand for their group.
 ISO_639_1 = dict(pair.split(":") for pair in """
@@ -232,7 +232,7 @@ class Batches:
 
     def __init__(self, model, texts):
         tokens, self.ids, self.lengths = model.tokenize(texts)
-        self.rows, self.n = model.token_rows(tokens)        # n: rows of each token
+        self.rows, self.n = by_token(*model.find_rows(tokens))      # n: rows of each token
         self.starts = np.cumsum(self.n) - self.n
         self.bounds = np.cumsum(np.append(0, self.lengths))
         self.n_rows = len(model.emb)

