@@ -67,7 +67,7 @@ def pages_ours(n):
     import data
 
     folder, files = crawl_of(n)
-    return lambda: data.run(files, Path(folder.name), workers=1)
+    return lambda: data.run(files, Path(tempfile.mkdtemp(dir=folder.name)), workers=1)
 
 
 def pages_theirs(n):
