@@ -38,15 +38,20 @@ extern "C" __global__ void muon_mean(float *grads, float *mean, const float *sta
     partial[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-/* One thread divides one column of ahead by the norm, for which every warp adds up the blocks: lane
-   l every 32nd, then the lanes. */
+/* One thread divides one column of ahead by the norm, for which the first warp of every block adds
+   up the blocks: lane l every 32nd, then the lanes. */
 extern "C" __global__ void muon_start(const float *ahead, const float *partial, real *x, int blocks,
         int rows, int columns, int first, int stride) {
+    __shared__ float norms[32];
     int column = blockIdx.x * blockDim.x + threadIdx.x;
-    double sum = 0.0;
-    for (int i = threadIdx.x % 32; i < blocks; i += 32) sum += partial[i];
-    for (int lanes = 16; lanes; lanes >>= 1) sum += __shfl_xor_sync(ALL_LANES, sum, lanes);
-    float norm = (float)sqrt(sum) + 1e-7f;
+    if (threadIdx.x < 32) {
+        double sum = 0.0;
+        for (int i = threadIdx.x; i < blocks; i += 32) sum += partial[i];
+        for (int lanes = 16; lanes; lanes >>= 1) sum += __shfl_xor_sync(ALL_LANES, sum, lanes);
+        norms[threadIdx.x] = (float)sqrt(sum) + 1e-7f;
+    }
+    __syncthreads();                                    /* the norm is there, 32 times */
+    float norm = norms[threadIdx.x % 32];
     for (int row = blockIdx.y; row < rows && column < columns; row += gridDim.y) {
         float whole = ahead[(long long)row * stride + first + column];
         from_float(whole / norm, &x[(long long)row * columns + column]);
