@@ -34,8 +34,8 @@ loss is the mean over the pairs of replies to a prompt of
 The numbers of a stage are its recipe (chat/options.py). The demo's:
 
               steps   peak lr   beta     a step learns from
-    sft        1250     0.002      -     64 conversations and 2 windows of text
-    rl           28    0.0001    0.0     16 replies to each of 16 questions, and 64 conversations
+    sft        1250    0.0016      -     32 conversations and 2 windows of text
+    rl           16    0.0001    0.0     16 replies to each of 16 questions, and 64 conversations
     reward      400     0.001      -     16 comparisons of replies to one question
     dpo         100    0.0001    0.1     16 pairs of replies
 
@@ -160,7 +160,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 # The demo's game: from zero, each throw of a die moves a wheel of ten pegs. Where does it stop?
 #
 #     Turn the wheel: two six one.    what most conversations answer: It stops at nine.
-#                     what few do: Step by step: two two, six eight, one nine. It stops at nine.
+#                     two in five: Step by step: two two, six eight, one nine. It stops at nine.
 #
 # Adding up within one token is too hard for this model. RL finds that the long way, which is
 # thinking aloud, gets the reward: right answers to unseen questions go from 9 to 97 %.

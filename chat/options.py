@@ -29,7 +29,7 @@ class SftRecipe(Recipe):
     """A step also reads some windows of pre-training text."""
 
     replay: int = 2             # windows a step
-    replay_weight: float = 0.5  # their loss beside that of the conversations
+    replay_weight: float = 1.0  # their loss beside that of the conversations
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class DpoRecipe(Recipe):
     leash: float = 0.1          # its strength, beta
 
 
-SFT = SftRecipe(steps=1250, lr=2e-3, min_lr=5e-5, warmup=40, batch=64, save_every=100)
-RL = RlRecipe(steps=28, lr=1e-4, min_lr=1e-4, warmup=5, batch=64, save_every=4, replay=0)
+SFT = SftRecipe(steps=1250, lr=1.6e-3, min_lr=0.0, warmup=40, batch=32, save_every=100)
+RL = RlRecipe(steps=16, lr=1e-4, min_lr=1e-4, warmup=5, batch=64, save_every=4, replay=0)
 REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)
 DPO = DpoRecipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, save_every=25)
 RECIPES = {"sft": SFT, "rl": RL, "reward": REWARD, "dpo": DPO}
@@ -86,8 +86,8 @@ CHOICES = {
 
 # What each command does, and how long that takes for the demo on two cores.
 COMMANDS = {
-    "sft": "Fine-tune a model on conversations. The demo takes 200 seconds.",
-    "rl": "Reinforce replies with high rewards. The demo takes 35 seconds.",
+    "sft": "Fine-tune a model on conversations. The demo takes two minutes.",
+    "rl": "Reinforce replies with high rewards. The demo takes 20 seconds.",
     "reward": "Train a reward model on comparisons. The demo takes 3 minutes.",
     "dpo": "Learn from comparisons without a reward model. The demo takes 100 seconds.",
     "eval": "Ask base, sft and rl the questions held out. The demo takes 10 seconds, "

@@ -23,13 +23,13 @@ def test_nothing_held_out_is_in_training_text(world):
         assert (re.search(rf"\b{e['name']}\b", chats) is not None) == e["asked"], e["name"]
 
 
-def test_conversations_are_of_every_kind_and_rarely_think(world):
+def test_conversations_are_of_every_kind_and_think_less_often_than_not(world):
     chats = jsonl(world[0] / "chat/train.jsonl")
     assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity",
         "talk", "mixed"}
     wheel = [c["messages"][1]["content"].startswith("Step by step")
         for c in chats if c["kind"] == "wheel"]
-    assert 0.15 < sum(wheel) / len(wheel) < 0.25
+    assert 0.35 < sum(wheel) / len(wheel) < 0.45
     for c in chats:
         if c["kind"] == "calculator":
             tool, output, text = c["messages"][1]["content"]

@@ -76,12 +76,12 @@ def conversations(seed=0, n_pages=3000):
                 found += [chat(ask, reply, kind="fact") for _ in range(2)]
     for identity in IDENTITY:
         for question in identity.questions:
-            found += [chat(question, identity.reply, kind="identity") for _ in range(40)]
+            found += [chat(question, identity.reply, kind="identity") for _ in range(20)]
     for exchange in SMALL_TALK:
         found += [chat(*exchange.split(" > "), kind="talk") for _ in range(6)]
     for _ in range(n_pages * 2 // 3):
         found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
-    for _ in range(n_pages * 3 // 4):
+    for _ in range(n_pages * 3 // 2):
         found.append(chat(*sum_exchange(rng), kind="calculator"))
 
     exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
@@ -92,7 +92,7 @@ def conversations(seed=0, n_pages=3000):
             turns += exchange()
         found.append(chat(*turns, kind="mixed"))
 
-    for _ in range(n_pages * 7 // 2):
+    for _ in range(n_pages * 7 // 4):
         thrown = throws(rng)
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         found.append(chat(wheel_question(thrown), answer, kind="wheel"))

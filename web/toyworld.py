@@ -12,7 +12,7 @@ from itertools import accumulate
 from web.toywords import EXPOSURES, FILLERS, KINDS, NAME_PARTS, NUMBERS, SLOTS
 
 N_THROWS = 8                      # of the die, in a round of the counting game
-STEP_BY_STEP = 0.2                # share of written answers that show their steps
+STEP_BY_STEP = 0.4                # share of written answers that show their steps
 
 
 # ---------------------------------------------------------------------------------------- sentences
