@@ -102,6 +102,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
         self.client, self.since = client_of(self.client_address[0]), time.monotonic()
         self.unread, self.blocked, self.ended = 0, 0.0, False
+        self._headers_buffer = []       # BaseHTTPRequestHandler's
         self.server.handlers.add(self)
 
     def finish(self):
@@ -158,7 +159,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # ---- answers
 
     def begin(self, status, headers, kind=None):
-        """Send the head of an answer: status and headers (name, value). kind: of the body."""
+        """Make the head of an answer: status and headers (name, value). kind: of the body.
+
+        It goes out with what is written next, which saves a packet.
+        """
         self.send_response(status)
         if kind:
             self.send_header("Content-Type", kind)
@@ -176,11 +180,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Send an Answer."""
         length = ("Content-Length", str(len(answer.data)))
         self.begin(answer.status, [*answer.headers.items(), length], answer.kind)
-        if self.head.method != "HEAD":
-            self.write(answer.data)
+        self.write(b"" if self.head.method == "HEAD" else answer.data)
+
+    def flush_headers(self):
+        """The head waits for write."""
 
     def write(self, data):
-        """Send bytes. TimeoutError if the client does not read them."""
+        """Send the head, if there is one, and bytes. TimeoutError if the client reads no more."""
+        data = b"".join(self._headers_buffer) + data
+        self._headers_buffer = []
         longer = len(data) // SLOWEST   # mostly 0, which saves two calls of the system
         if longer:
             self.connection.settimeout(self.timeout + longer)
@@ -245,6 +253,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if sent.get("access-control-request-private-network") == "true":
                 headers.append(("Access-Control-Allow-Private-Network", "true"))
         self.begin(204, headers)
+        self.write(b"")
 
     # ---- requests
 
