@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tokens.hashtable import Pieces, SURE, Table
+from tokens.hashtable import Pieces, SURE, Table, WIDE
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -17,14 +17,14 @@ def test_pieces_are_numbered_as_they_are_met(seed):
         some = [b"".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(1, 6)))
                 for _ in range(n)]
         length = np.array([len(piece) for piece in some], np.int64)
-        data = np.frombuffer(b"".join(some) + bytes(15), np.uint8)
+        data = np.frombuffer(b"".join(some) + bytes(31), np.uint8)
         begin, half = np.cumsum(length) - length, n // 3
         got = np.concatenate(ours.find([ours.look(data, begin[some], length[some])
                                         for some in (slice(half), slice(half, None))]))
         assert got.tolist() == [theirs.setdefault(piece, len(theirs)) for piece in some]
         seen.update(got.tolist())
     assert ours.all() == list(theirs) and ours.n == len(theirs) > 5000
-    assert any(len(piece) > SURE for piece in theirs) and any(
+    assert any(len(piece) > WIDE for piece in theirs) and any(
         len(piece) == SURE for piece in theirs
     )
 

@@ -488,7 +488,7 @@ class Encoder:
         alone, wide, groups = {}, {}, []
         for i, piece in self.pieces.long_from(self.n).items():
             (wide if len(piece) <= WIDTHS[-1] else alone)[i] = piece
-        for group in (Group(*self.pieces.short_from(self.n)), padded(wide)):
+        for group in (*itertools.starmap(Group, self.pieces.short_from(self.n)), padded(wide)):
             for low, high in zip((0, *WIDTHS), WIDTHS):
                 rows = np.flatnonzero((group.length > low) & (group.length <= high))
                 if len(rows) < FEW or not self.together:

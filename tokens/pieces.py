@@ -47,7 +47,7 @@ RULES = {
     PATTERNS["qwen2"]: Rules(digits=1),
 }
 BLOCK = 1 << 17                     # characters worked on at a time; threads take a block each
-PADDING = 15                        # bytes behind the last piece, for hashtable.words_of
+PADDING = 31                        # bytes behind the last piece, for hashtable.words_of
 SAFE_CUT = regex.compile(r"\p{L}(?=[ \n])")         # no pattern of RULES looks across
 
 
