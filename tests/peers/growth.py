@@ -381,7 +381,8 @@ def section(name, points):
     sides = SIDES[:2 if stage.theirs else 1]
     about, ours = stage.about, growth_of(name, "ours", points)
     if is_worse(ours.time, stage.exponent) or is_worse(ours.memory, 1):
-        about += f" **Worse than {stage.expected}.** {REASONS.get(name, 'The reason is not known.')}"
+        reason = REASONS.get(name, "The reason is not known.")
+        about += f" **Worse than {stage.expected}.** {reason}"
     yield f"## {stage.title}\n\n{textwrap.fill(about, 100)}\n"
     yield f'<img src="growth/{name}.svg" width="840" alt="{stage.title}: time and memory">\n'
     heads = [stage.unit, *(f"seconds{of}" for of in ("", f", {stage.peer}")[:len(sides)])]
