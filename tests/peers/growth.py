@@ -135,6 +135,15 @@ STAGES = {
         "shape. The server writes 32 at a time, and the others wait or ask again."),
 }
 
+# Said on the page where an exponent is larger than it should be.
+REASONS = {
+    "prompt": "The scores of all queries and keys exist at once, also those of keys that a query "
+              "must not see: a square in memory, which outgrows the processor's cache.",
+    "rows": "Each prompt is compared with all places of the cache.",
+    "clients": "Clients that find the queue full ask again.",
+    "piece": "The heap and the links between the parts outgrow the processor's cache.",
+}
+
 # ------------------------------------------------------------------------------------- measurements
 
 
@@ -228,7 +237,7 @@ def measure_missing(name, side, points):
         print(f"failed: {error}", file=sys.stderr)
 
 
-# ---------------------------------------------------------------------------------------- evaluation
+# --------------------------------------------------------------------------------------- evaluation
 
 
 def last_decade(curve):
@@ -253,6 +262,7 @@ def curve_of(name, side, points, value):
 
 
 def seconds(point):
+    """Of processor time; above 0, for its logarithm is taken."""
     return max(point["seconds"], 1e-6)
 
 
@@ -289,11 +299,16 @@ def figure(x, digits=3):
     return f"{x:.{max(0, digits - 1 - math.floor(math.log10(x)))}f}"
 
 
-def cell(x, most=None):
+def is_worse(x, most):
+    """Whether an exponent is larger than it should be."""
+    return x is not None and x > most + TOLERANCE
+
+
+def cell(x, most=math.inf):
     """An exponent in the table, bold if it is too large."""
     if x is None:
         return "-"
-    return f"**{x:.2f}**" if most and x > most + TOLERANCE else f"{x:.2f}"
+    return f"**{x:.2f}**" if is_worse(x, most) else f"{x:.2f}"
 
 
 def bytes_cell(x):
@@ -364,7 +379,11 @@ def section(name, points):
     """Yields the lines about a stage."""
     stage = STAGES[name]
     sides = SIDES[:2 if stage.theirs else 1]
-    yield f"## {stage.title}\n\n{textwrap.fill(stage.about, 100)}\n"
+    about, ours = stage.about, growth_of(name, "ours", points)
+    if is_worse(ours.time, stage.exponent) or is_worse(ours.memory, 1):
+        reason = REASONS.get(name, "The reason is not known.")
+        about += f" **Worse than {stage.expected}.** {reason}"
+    yield f"## {stage.title}\n\n{textwrap.fill(about, 100)}\n"
     yield f'<img src="growth/{name}.svg" width="840" alt="{stage.title}: time and memory">\n'
     heads = [stage.unit, *(f"seconds{of}" for of in ("", f", {stage.peer}")[:len(sides)])]
     heads += [f"MB{of}" for of in ("", f", {stage.peer}")[:len(sides)]]
@@ -379,6 +398,7 @@ def section(name, points):
 
 
 def is_complete(name, points):
+    """Whether no point of a stage is missing."""
     keys = [f"{name} {side} {n}" for side in SIDES for n in sizes(name, side)]
     return all(key in points for key in keys)
 

@@ -6,6 +6,7 @@ time of the work is measured, and the memory of its process. Both sides have one
 
 import dataclasses
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -387,10 +388,10 @@ def served_model(folder):
 
 
 def reply(port, i):
-    """A reply to one client. Where the queue is full, the client asks again after a while."""
+    """A reply to one client. Where the queue is full, the client asks again, ever more rarely."""
     body = {"messages": [{"role": "user", "content": f"What does animal {i} eat?"}], "seed": i,
             "temperature": 1, "max_tokens": REPLY}
-    while True:
+    for waited in itertools.count():
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         connection.request("POST", "/v1/chat/completions", json.dumps(body))
         answer = connection.getresponse()
@@ -400,7 +401,7 @@ def reply(port, i):
             return json.loads(text)
         if answer.status != 429:
             raise RuntimeError(f"{answer.status} {text[:200]}")
-        time.sleep(0.5)
+        time.sleep(0.5 * 2 ** min(waited, 5))
 
 
 def server_used(process):

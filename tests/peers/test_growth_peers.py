@@ -56,4 +56,5 @@ def test_the_page_of_made_up_points(tmp_path, monkeypatch, capsys):
     growth.write_page(points)
     page = (tmp_path / "growth.md").read_text(encoding="utf-8")
     assert "| 2.00 | 2.00 | **1.98** | 0.94 | 215 k | 10 k |" in page
+    assert "**Worse than n^2.** The reason is not known." in page.replace("\n", " ")
     assert [path.name for path in (tmp_path / "growth").iterdir()] == ["forward.svg"]
