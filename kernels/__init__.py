@@ -11,6 +11,7 @@ the batches of a step are added up in them.
     launching     how a kernel gets from its .cu file to the GPU
     checks        what a launcher checks before it launches
     cublas        matrix products by NVIDIA's libraries
+    muon          Muon's step for a matrix
 
 An output must not share memory with another array, unless its launcher allows it to replace an
 input (in_place). The values of indices (tokens, targets, rows) are not checked here, because they
@@ -26,7 +27,7 @@ from pathlib import Path
 from model import checkpoint
 import numpy as np
 
-from kernels import cublas
+from kernels import cublas, muon
 from kernels.checks import apart, check, check_each, cp, limits, real, width
 from kernels.launching import (
     BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, lanes_of, launch, or_empty, packed,

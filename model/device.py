@@ -6,8 +6,8 @@ one array, one arena for all the rest, planned before it is taken, and steps rec
 graphs, in which nothing is allocated and nobody waits for the host.
 
 Weights and activations are bfloat16, kept as uint16. What is summed over many rows or many steps is
-float32: gradients of parameters, AdamW's moments, and the master copy of the weights. Or everything
-is float32. Same seed, same bits: no kernel adds in an order that may change.
+float32: gradients of parameters, the optimizer's means, and the master copy of the weights. Or
+everything is float32. Same seed, same bits: no kernel adds in an order that may change.
 
     python train.py --device cuda --preset gpt2 ...
 
@@ -94,47 +94,62 @@ def chosen(args):
 
 
 class Layout:
-    """Where each parameter lies in one array of all. Those that weight decay is for come first.
+    """Where each parameter lies in one array of all.
 
-    Each begins at a multiple of 512 bytes. The vocabulary is padded with rows of zeros to a size
-    that suits the matrix products.
+    AdamW's come first, and of them those that weight decay is for. With muon the matrices of the
+    blocks come last, and are Muon's. of_adamw and of_muon are the two slices.
+    Each parameter begins at a multiple of 512 bytes. The vocabulary is padded with rows of zeros to
+    a size that suits the matrix products.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg, muon=False):
         multiple = 128 if cfg.vocab_size > 1024 else 8
         padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
         self.given = gpt.param_shapes(cfg)
         self.shapes = {**self.given, "wte.weight": (padded_vocabulary, cfg.n_embd)}
-        self.at, self.size, self.n_decayed = {}, 0, 0
-        for name in sorted(self.shapes, key=self._is_vector):
+        decayed, vectors, matrices = [], [], []
+        for name, shape in self.shapes.items():
+            if len(shape) == 1:
+                vectors.append(name)
+            elif muon and name.startswith("h."):        # muon.is_block_matrix
+                matrices.append(name)
+            else:
+                decayed.append(name)
+        self.at, self.size = {}, 0
+        self.n_decayed = self._place(decayed)
+        n_adamw = self._place(vectors)
+        self.of_adamw, self.of_muon = slice(0, n_adamw), slice(n_adamw, self._place(matrices))
+
+    def _place(self, names):
+        """Place parameters behind those that have a place. Returns where they end."""
+        for name in names:
             self.at[name] = self.size
             self.size += -(-math.prod(self.shapes[name]) // 128) * 128
-            if not self._is_vector(name):
-                self.n_decayed = self.size
+        return self.size
 
-    def _is_vector(self, name):
-        return len(self.shapes[name]) == 1
-
-    def views(self, flat):
-        """(size,) -> {name: array}"""
+    def views(self, flat, part=slice(None)):
+        """{name: array} of the parameters in a part of all, from an array of that part alone."""
+        begin, end, _ = part.indices(self.size)
         views = {}
         for name, at in self.at.items():
-            shape = self.shapes[name]
-            views[name] = flat[at : at + math.prod(shape)].reshape(shape)
+            if begin <= at < end:
+                shape = self.shapes[name]
+                views[name] = flat[at - begin : at - begin + math.prod(shape)].reshape(shape)
         return views
 
-    def gather(self, arrays):
-        """{name: NumPy array} -> (size,) float32"""
-        flat = np.zeros(self.size, np.float32)
-        for name, view in self.views(flat).items():
+    def gather(self, arrays, part=slice(None)):
+        """{name: NumPy array} of the parameters in a part -> one array of that part, float32"""
+        begin, end, _ = part.indices(self.size)
+        flat = np.zeros(end - begin, np.float32)
+        for name, view in self.views(flat, part).items():
             if arrays[name].shape != self.given[name]:
                 raise ValueError(f"{name}: {arrays[name].shape}, expected {self.given[name]}")
             view[: len(arrays[name])] = arrays[name]
         return flat
 
-    def scatter(self, flat, arrays):
-        """(size,) on the GPU -> into {name: NumPy array}"""
-        for name, view in self.views(kernels.on_host(flat)).items():
+    def scatter(self, flat, arrays, part=slice(None)):
+        """One array of a part, on the GPU -> into {name: NumPy array}"""
+        for name, view in self.views(kernels.on_host(flat), part).items():
             arrays[name][...] = view[: len(arrays[name])]
 
 
@@ -320,9 +335,18 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
 # --------------------------------------------------------------------------------------- training
 
 
-def memory_plan(cfg, B, recompute=False, bf16=True):
-    """{what: bytes} of training with B sequences at once, known before any of it is taken."""
-    n, T, C = Layout(cfg).size, cfg.n_positions, cfg.n_embd
+def muon_shapes(cfg):
+    """What a step of Muon works in: enough for the largest matrix of a block."""
+    return kernels.muon.memory_shapes(gpt.param_shapes(cfg)["h.0.mlp.c_fc.weight"])
+
+
+def memory_plan(cfg, B, recompute=False, bf16=True, muon=False):
+    """{what: bytes} of training with B sequences at once, known before any of it is taken.
+
+    muon: whether Muon has the matrices of the blocks.
+    """
+    layout, T, C = Layout(cfg, muon), cfg.n_positions, cfg.n_embd
+    n, n_adamw = layout.size, layout.of_adamw.stop
     most_scratch = max(
         B * T * cfg.n_head,                                         # attention_backward
         2 * launching.BACKWARD_BLOCKS * C,                          # layernorm_backward
@@ -331,7 +355,7 @@ def memory_plan(cfg, B, recompute=False, bf16=True):
     plan = {
         "parameters": 4 * n + 2 * n * bf16,
         "gradients": 4 * n,
-        "AdamW": 8 * n,
+        "AdamW": 8 * n_adamw,
         "activations": 0,
         "logits": 0,
         "scratch": 4 * most_scratch + kernels.cublas.WORKSPACE_BYTES,
@@ -342,26 +366,36 @@ def memory_plan(cfg, B, recompute=False, bf16=True):
         itemsize = 2 if bf16 and name not in kinds else 4
         what = "logits" if name == "logits" else "activations"
         plan[what] += cores.padded(shape, itemsize)
+    if muon:
+        in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]
+        plan["Muon"] = 4 * (n - n_adamw) + sum(in_rounds)
     return plan
 
 
 class Training:
-    """A model and AdamW on the GPU: add() batches, then update().
+    """A model and its optimizer on the GPU: add() batches, then update().
 
-    params and optimizer (a train.AdamW) are the host's, for checkpoints: download() brings them up
-    to date.
+    params and optimizer (a train.AdamW or train.Muon) are the host's, for checkpoints: download()
+    brings them up to date.
     """
 
     def __init__(self, params, optimizer, cfg, rows, recompute=False, bf16=True):
-        self.host, self.optimizer, self.layout = params, optimizer, Layout(cfg)
-        self.master, self.m, self.v = (
-            cp.asarray(self.layout.gather(arrays))
-            for arrays in (params, optimizer.m, optimizer.v)
+        self.host, self.optimizer = params, optimizer
+        self.has_muon = hasattr(optimizer, "mean")
+        self.layout = layout = Layout(cfg, self.has_muon)
+        self.master = cp.asarray(layout.gather(params))
+        self.m, self.v = (
+            cp.asarray(layout.gather(arrays, layout.of_adamw))
+            for arrays in (optimizer.m, optimizer.v)
         )
         self.copy = kernels.to_bf16(self.master) if bf16 else None
-        self.params = self.layout.views(self.copy if bf16 else self.master)
-        self.flat = cp.zeros((self.layout.size,), np.float32)       # its padding stays 0
-        self.grads, self.rates = self.layout.views(self.flat), cp.zeros((3,), np.float32)
+        self.params = layout.views(self.copy if bf16 else self.master)
+        self.flat = cp.zeros((layout.size,), np.float32)            # its padding stays 0
+        if self.has_muon:
+            self.mean = cp.asarray(layout.gather(optimizer.mean, layout.of_muon))
+            dtype = np.uint16 if bf16 else np.float32
+            self.in_rounds = cores.Arena().divide(muon_shapes(cfg), dtype, None, cp)
+        self.grads, self.rates = layout.views(self.flat), cp.zeros((3,), np.float32)
         self.arena = cores.Arena()
         T = cfg.n_positions
         self.step = Step(self.params, cfg, rows, T, self.arena, True, recompute)
@@ -382,12 +416,27 @@ class Training:
         return 0.0
 
     def _finish(self):
-        o = self.optimizer
+        o, part = self.optimizer, self.layout.of_adamw
         kernels.grad_norm(self.flat, self.clip, self.state)
+        copy = None if self.copy is None else self.copy[part]
         kernels.adamw(
-            self.flat, self.master, self.m, self.v, self.copy, self.state, self.rates,
+            self.flat[part], self.master[part], self.m, self.v, copy, self.state, self.rates,
             self.layout.n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
         )
+        if self.has_muon:
+            self._finish_matrices()
+
+    def _finish_matrices(self):
+        """Muon's step. The gradients of its matrices are used up."""
+        o = self.optimizer
+        masters = self.layout.views(self.master)
+        copies = {} if self.copy is None else self.params
+        for name, mean in self.layout.views(self.mean, self.layout.of_muon).items():
+            n_parts = 3 if "c_attn" in name else 1          # q, k and v
+            kernels.muon.step(
+                self.grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
+                self.in_rounds, n_parts, o.ratio, o.momentum, o.weight_decay,
+            )
 
     def update(self, lr, clip):
         """(loss, gradient norm) of the step, which is taken unless one of them is not finite."""
@@ -404,9 +453,12 @@ class Training:
 
     def download(self):
         """Bring params and optimizer on the host up to date."""
-        self.layout.scatter(self.master, self.host)
-        self.layout.scatter(self.m, self.optimizer.m)
-        self.layout.scatter(self.v, self.optimizer.v)
+        layout, o = self.layout, self.optimizer
+        layout.scatter(self.master, self.host)
+        layout.scatter(self.m, o.m, layout.of_adamw)
+        layout.scatter(self.v, o.v, layout.of_adamw)
+        if self.has_muon:
+            layout.scatter(self.mean, o.mean, layout.of_muon)
 
     close = download
 

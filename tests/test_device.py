@@ -6,6 +6,7 @@ import json
 import sys
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,6 @@ from test_kernels import bits_of, cp, value_of  # skips where neither a GPU nor 
 import bpe
 from model import device
 from model import fast
-from model import parallel
 from model import planning
 from model import resume
 import gpt
@@ -82,55 +82,120 @@ def test_loss_and_gradients(bf16, tolerance, recompute, monkeypatch):
     assert nats[0, 1] == 0.0
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_training_equals_numpy(bf16):
-    """Five steps of unequal micro-batches: the fourth and fifth from the recorded graph."""
-    recipe = replace(
-        train.PRESETS["demo"], model=CFG, steps=5, batch=5, warmup=2, lr=1e-2, clip=0.5
-    )
-    params, there = model(bf16=bf16), {}
-    there.update({k: p.copy() for k, p in params.items()})
-    ours, theirs = (
-        train.AdamW(p, recipe.beta1, recipe.beta2, weight_decay=recipe.weight_decay)
-        for p in (params, there)
-    )
-    grads, gpu = (
-        parallel.Gradients(params, CFG),
-        device.Training(there, theirs, CFG, rows=3, bf16=bf16),
-    )
-    for step in range(recipe.steps):
-        tokens, targets, _ = batch(5, CFG.n_positions)
-        weights = np.where(targets < 0, 0.0, 1.0 / targets.size)
-        grads.clear()
-        gpu.clear()
-        loss = 0.0
-        for rows in (slice(0, 3), slice(3, 5)):
-            loss += grads.add(tokens[rows], targets[rows], weights[rows])
-            gpu.add(tokens[rows], targets[rows], weights[rows])
-        norm, lr, _ = train.update(ours, grads.sum, loss, step, recipe)
-        there_loss, there_norm = gpu.update(lr, recipe.clip)
-        np.testing.assert_allclose(
-            [there_loss, there_norm], [loss, norm], rtol=3e-2 if bf16 else 1e-4
-        )
-    grads.close()
+RECIPE = train.Recipe(CFG, steps=5, batch=5, lr=1e-2, warmup=2, clip=0.5)
+OPTIMIZERS = {"AdamW": train.AdamW, "Muon": partial(train.Muon, ratio=2.0)}
+
+
+def pair_of(kind, params):
+    """(parameters, optimizer) twice, of equal copies: one for NumPy, one for the GPU."""
+    for _ in range(2):
+        copy = {k: p.copy() for k, p in params.items()}
+        more = {"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1}
+        yield copy, OPTIMIZERS[kind](copy, **more)
+
+
+def step_on_cpu(params, optimizer, step, rows):
+    """(loss, norm) of a step in NumPy. rows: tokens, targets, weights."""
+    loss, grads = fast.loss_and_grads(params, CFG, *rows)
+    norm, _, _ = train.update(optimizer, grads, loss, step, RECIPE)
+    return loss, norm
+
+
+def step_on_gpu(training, step, rows):
+    """The same on the GPU, in micro-batches of three rows and two."""
+    training.clear()
+    for some in (slice(0, 3), slice(3, 5)):
+        training.add(*(a[some] for a in rows))
+    return training.update(train.learning_rate(step, RECIPE), RECIPE.clip)
+
+
+def arrays_of(params, optimizer):
+    """{name: copy} of all that training changes. A bias of the keys is left out: it moves all
+    scores of a query alike, so its gradient is rounding, and AdamW's step its sign."""
+    arrays = {}
+    for name, a in resume.checkpoint_arrays(params, optimizer).items():
+        keys = slice(CFG.n_embd, 2 * CFG.n_embd) if name.endswith("c_attn.bias") else slice(0)
+        arrays[name] = np.delete(a, keys, axis=0)
+    return arrays
+
+
+def five_rows(factor=1.0):
+    """A batch with so many times the weights of a mean."""
+    tokens, targets, _ = batch(5, CFG.n_positions)
+    return tokens, targets, np.where(targets < 0, 0.0, factor / targets.size)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 0.3)])
+def test_training_equals_numpy(bf16, tolerance, kind):
+    """Five steps of unequal micro-batches, the last three from the recorded graph. The second is
+    not clipped, and before the last there is one that must be skipped. What each parameter moved by
+    is compared, not what it is."""
+    start = model(bf16=bf16)
+    (params, ours), (there, theirs) = pair_of(kind, start)
+    gpu = device.Training(there, theirs, CFG, rows=3, bf16=bf16)
+    begin = arrays_of(there, theirs)
+    for step in range(RECIPE.steps):
+        if step == 4:
+            gpu.download()
+            before = arrays_of(there, theirs)
+            _, norm = step_on_gpu(gpu, step, five_rows(np.inf))
+            gpu.download()
+            after = arrays_of(there, theirs)
+            assert not np.isfinite(norm) and theirs.t == 4
+            assert all(np.array_equal(after[name], a) for name, a in before.items())
+        rows = five_rows(0.05 if step == 1 else 1.0)
+        loss, norm = step_on_cpu(params, ours, step, rows)
+        got = step_on_gpu(gpu, step, rows)
+        np.testing.assert_allclose(got, (loss, norm), rtol=3e-2 if bf16 else 1e-4)
+        assert (norm < RECIPE.clip) == (step == 1)
     gpu.download()
     assert theirs.t == 5
-    for k, p in params.items():
-        counts = np.ones(p.shape, bool)
-        if "c_attn.bias" in k:
-            # A bias of the keys moves all scores of a query alike and changes nothing: its gradient
-            # is rounding, and AdamW's step its sign.
-            counts[CFG.n_embd : 2 * CFG.n_embd] = False
-        close(there[k][counts], p[counts], 0.1 if bf16 else 2e-3, k)
-        close(theirs.m[k][counts], ours.m[k][counts], 0.1 if bf16 else 2e-3, f"m of {k}")
-    before = kernels.on_host(gpu.master)
-    gpu.clear()
-    gpu.add(tokens[:3], targets[:3], np.full((3, CFG.n_positions), np.inf))
-    loss, norm = gpu.update(1e-2, recipe.clip)
-    assert (
-        not np.isfinite(norm) and theirs.t == 5
-    )  # a step that would spoil everything is not taken
-    np.testing.assert_array_equal(kernels.on_host(gpu.master), before)
+    got = arrays_of(there, theirs)
+    for name, want in arrays_of(params, ours).items():
+        error = np.linalg.norm(got[name] - want) / np.linalg.norm(want - begin[name])
+        assert error < tolerance, f"{name}: off by {error:.1e} of what it moved"
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_training_goes_on_on_another_device(kind):
+    """Two steps on a GPU, one in NumPy, and one on a GPU again equal four in NumPy."""
+    (params, ours), (there, theirs) = pair_of(kind, model())
+    begin = arrays_of(there, theirs)
+    for step in range(4):
+        rows = five_rows()
+        step_on_cpu(params, ours, step, rows)
+        if step == 2:
+            gpu.download()
+            step_on_cpu(there, theirs, step, rows)
+            continue
+        if step in (0, 3):
+            gpu = device.Training(there, theirs, CFG, rows=3, bf16=False)
+        step_on_gpu(gpu, step, rows)
+    gpu.close()
+    got = arrays_of(there, theirs)
+    for name, want in arrays_of(params, ours).items():
+        error = np.linalg.norm(got[name] - want) / np.linalg.norm(want - begin[name])
+        assert error < 1e-3, f"{name}: off by {error:.1e} of what it moved"
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_each_parameter_has_its_place(kind):
+    optimizer = OPTIMIZERS[kind](gpt.init(CFG, 0))
+    layout = device.Layout(CFG, kind == "Muon")
+    whole = np.arange(layout.size)
+    places = layout.views(whole)
+    assert sum(a.size for a in places.values()) == len(np.unique(np.concatenate(
+        [a.ravel() for a in places.values()])))
+    assert set(layout.views(whole[layout.of_adamw], layout.of_adamw)) == set(optimizer.m)
+    of_muon = layout.views(whole[layout.of_muon], layout.of_muon)
+    assert set(of_muon) == set(getattr(optimizer, "mean", ()))
+    for name, place in of_muon.items():
+        np.testing.assert_array_equal(place, places[name])
+    for name in optimizer.m:
+        decays = len(layout.shapes[name]) == 2
+        assert (places[name] < layout.n_decayed).all() == decays
+        assert (places[name] < layout.of_adamw.stop).all()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +233,7 @@ def test_decode(bf16, tolerance, backend, monkeypatch, capsys):
     assert ("not recorded as a CUDA graph" in capsys.readouterr().err) == (backend == "gemmEx")
 
 
-def run(tmp_path, name, gpu, steps=4, save_every=250):
+def run(tmp_path, name, gpu, steps=4, save_every=250, muon=0.0):
     text = np.random.default_rng(2).integers(0, CFG.vocab_size, 4000).astype(np.uint16)
     recipe = train.Recipe(
         CFG,
@@ -177,6 +242,7 @@ def run(tmp_path, name, gpu, steps=4, save_every=250):
         lr=1e-2,
         min_lr=1e-3,
         warmup=2,
+        muon=muon,
         eval_every=2,
         save_every=save_every,
     )
@@ -186,9 +252,11 @@ def run(tmp_path, name, gpu, steps=4, save_every=250):
     return [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
 
-def test_train_on_a_gpu(tmp_path):
+@pytest.mark.parametrize("muon", [0.0, 5.0])
+def test_train_on_a_gpu(tmp_path, muon, capsys):
     gpu = device.connect("float32")
-    ours, theirs = run(tmp_path, "cpu", None), run(tmp_path, "gpu", gpu)
+    ours, theirs = run(tmp_path, "cpu", None, muon=muon), run(tmp_path, "gpu", gpu, muon=muon)
+    assert (", Muon " in capsys.readouterr().err) == bool(muon)         # in the plan of memory
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
@@ -199,12 +267,13 @@ def test_train_on_a_gpu(tmp_path):
         CFG.n_embd,
     )  # without what pads it
     with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
-        run(tmp_path, "gpu", device.connect())
+        run(tmp_path, "gpu", device.connect(), muon=muon)
 
 
-def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
+@pytest.mark.parametrize("muon", [0.0, 5.0])
+def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch, muon):
     gpu, save = device.connect(), resume.Stage.save_checkpoint
-    run(tmp_path, "whole", gpu)
+    run(tmp_path, "whole", gpu, muon=muon)
 
     def save_and_die(*args):
         save(*args)
@@ -212,9 +281,9 @@ def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
     monkeypatch.setattr(resume.Stage, "save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, "killed", gpu, save_every=3)
+        run(tmp_path, "killed", gpu, save_every=3, muon=muon)
     monkeypatch.undo()
-    run(tmp_path, "killed", gpu, save_every=3)
+    run(tmp_path, "killed", gpu, save_every=3, muon=muon)
     whole, resumed = (gpt.load(tmp_path / name)[0] for name in ("whole", "killed"))
     assert all(np.array_equal(whole[k], resumed[k]) for k in whole)
 
@@ -280,13 +349,17 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
         train.main(["--dtype", "bf16"])
 
 
-def test_the_plan_is_what_is_taken():
-    cfg, taken = replace(CFG, vocab_size=300), 0
-    plan = device.memory_plan(cfg, 3, bf16=True)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_plan_is_what_is_taken(kind):
+    cfg = replace(CFG, vocab_size=300)
+    plan = device.memory_plan(cfg, 3, bf16=True, muon=kind == "Muon")
     params = gpt.init(cfg, 0)
-    gpu = device.Training(params, train.AdamW(params), cfg, 3)
-    taken = sum(a.nbytes for a in (gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory))
+    gpu = device.Training(params, OPTIMIZERS[kind](params), cfg, 3)
+    of_adamw = [gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory]
+    of_muon = [gpu.mean, *gpu.in_rounds.values()] if kind == "Muon" else []
+    taken = sum(a.nbytes for a in of_adamw + of_muon)
     assert taken == sum(plan.values()) - plan["scratch"]
+    assert 2 * sum(a.nbytes for a in of_muon) < 3 * plan.get("Muon", 1)
     launching._memory["scratch"] = None
     gpu.add(*RNG.integers(0, 300, (2, 3, cfg.n_positions)), np.full((3, cfg.n_positions), 1e-2))
     gpu.update(1e-3, 1.0)

@@ -31,6 +31,7 @@ from model import operations
 import gpt
 import kernels
 from kernels import launching
+import train
 
 RNG = np.random.default_rng(0)  # a new one for each test, so that it draws the same if run alone
 # Of the largest number of the result: some roundings of 2^-24, of 2^-9.
@@ -263,6 +264,62 @@ def test_adamw_and_norm(n, n_decayed, dtype):
         kernels.grad_norm(cp.asarray(values), clip, state)
         kernels.adamw(grads, master, dm, dv, params, state, rates, n_decayed, b1, b2, eps, decay)
         assert host(state)[2] == 0 and np.array_equal(host(master), kept)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_in, n_out, n_parts, blocks",
+                         [(1, 1, 1, 1024), (1, 5, 1, 1024), (5, 1, 3, 1024), (8, 8, 3, 3),
+                          (33, 257, 1, 1024), (257, 33, 1, 1024), (300, 257, 1, 4)])
+def test_muon(n_in, n_out, n_parts, blocks, dtype, monkeypatch):
+    """Steps of train.Muon for one matrix: the first is clipped, and the second skipped.
+
+    In bfloat16 each of the five rounds adds some roundings of 2^-9.
+    """
+    monkeypatch.setattr(kernels.muon, "MOST_BLOCKS", blocks)
+    name, width = "h.0.attn.c_attn.weight" if n_parts == 3 else "h.0.w", n_parts * n_out
+    p = host(device(randn(n_in, width), dtype)[0]).astype(np.float64)
+    optimizer = train.Muon({name: p}, ratio=2.0, momentum=0.9, weight_decay=0.5)
+    mean, master = cp.zeros(p.shape, np.float32), cp.asarray(p.astype(np.float32))
+    params = kernels.to_bf16(master) if dtype == "bf16" else None
+    rates, kind = cp.asarray(np.array([0.1, 1, 1], np.float32)), device(p, dtype)[0].dtype
+    memory = {k: cp.empty(shape, kind) for k, shape in
+              kernels.muon.memory_shapes((n_in + 1, n_out)).items()}
+    for scale in (0.5, 0.0, 1.0):
+        g, start = randn(n_in, width).astype(np.float32), host(master).astype(np.float64)
+        grads, state = cp.asarray(g), cp.asarray(np.array([1, 1, scale], np.float32))
+        was, p_was = [host(a).copy() for a in (grads, mean, master)], p.copy()
+        kernels.muon.step(grads, mean, master, params, state, rates, memory, n_parts, 2.0, 0.9, 0.5)
+        if scale == 0.0:
+            for a, before in zip((grads, mean, master), was):
+                np.testing.assert_array_equal(host(a), before)
+            continue
+        optimizer.step({name: g.astype(np.float64)}, 0.1, scale)
+        same(mean, optimizer.mean[name], "float32", "mean")
+        ahead = 0.1 * scale * g.astype(np.float64) + 0.9 * optimizer.mean[name]
+        same(grads, ahead, "float32", "look-ahead")
+        error = np.linalg.norm(host(master) - start - (p - p_was)) / np.linalg.norm(p - p_was)
+        assert error < (0.05 if dtype == "bf16" else 1e-5), error
+    if params is not None:
+        np.testing.assert_array_equal(cp.asnumpy(params), bits_of(host(master)))
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_muon_takes_part_of_a_matrix(shape):
+    """What lies left and right of the part stays as it is."""
+    (n_in, n_out), first = shape, 7
+    whole = [randn(n_in, n_out + 15).astype(np.float32) for _ in range(3)]
+    grads, mean, master = map(cp.asarray, whole)
+    x, ones = cp.empty(shape, np.float32), cp.asarray(np.ones(3, np.float32))
+    kernels.muon.look_ahead(grads, mean, x, ones, 0.9, first)
+    kernels.muon.update(master, None, x, ones, ones, 2.0, 0.5, first)
+    part = slice(first, first + n_out)
+    for a, before in zip((grads, mean, master), whole):
+        changed = host(a) != before
+        assert changed[:, part].all() and changed.sum() == n_in * n_out
+    ahead = host(grads)[:, part].astype(np.float64)
+    same(x, ahead / np.linalg.norm(ahead), "float32", "x")
+    with pytest.raises(ValueError, match="columns 16 to .*, expected 0 to"):
+        kernels.muon.update(master, None, x, ones, ones, 2.0, 0.5, 16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -599,6 +656,16 @@ def launches():
            dict(master=a(C), m=a(C), v=a(C), params=f.array(C, dtype=np.uint16)), set(),
            lambda grads, state, rates, master, m, v, params: k.adamw(
                grads, master, m, v, params, state, rates, 0, 0.9, 0.95, 1e-8, 0.1))
+    yield ("muon.look_ahead", dict(state=a(3)),
+           dict(grads=a(C, 3 * C), mean=a(C, 3 * C), x=a(C, C)), set(),
+           lambda state, grads, mean, x: k.muon.look_ahead(grads, mean, x, state, 0.9, 2 * C))
+    yield ("muon.newton_schulz", {},
+           dict(x=a(C, N), spare=a(C, N), squared=a(N, N), factor=a(N, N)), set(),
+           k.muon.newton_schulz)
+    yield ("muon.update", dict(x=f.array(C, N, dtype=np.uint16), state=a(3), rates=a(3)),
+           dict(master=a(C, 3 * N), params=f.array(C, 3 * N, dtype=np.uint16)), set(),
+           lambda x, state, rates, master, params: k.muon.update(
+               master, params, x, state, rates, 2.0, 0.1, 2 * N))
     yield ("to_bf16", dict(x=a(N, C)), dict(y=f.array(N, C, dtype=np.uint16)), set(),
            lambda x, y: k.to_bf16(x, out=y))
 

@@ -263,6 +263,38 @@ def optimizer():
         lambda: torch.linalg.vector_norm(p.grad), 4 * n)
 
 
+def muon():
+    """Muon for the matrices of all blocks, ours as a recorded graph; PyTorch has q, k and v as
+    matrices of their own, stored (out, in)."""
+    C, F = CFG.n_embd, 4 * CFG.n_embd
+    matrices = CFG.n_layer * [(C, 3 * C, 3), (C, C, 1), (C, F, 1), (F, C, 1)]
+    ones = cp.asarray(np.ones(3, np.float32))
+    memory = {name: cp.empty(shape, np.uint16)
+              for name, shape in kernels.muon.memory_shapes((C, F)).items()}
+    ours, theirs, flops, n = [], [], 0, 0
+    for n_in, width, n_parts in matrices:
+        gradient = torch.randn(n_in, width, device=WHERE)
+        mean, master = floats(n_in, width), floats(n_in, width)
+        ours.append((as_cupy(gradient.clone()), mean, master, cp.zeros((n_in, width), np.uint16),
+                     n_parts))
+        for part in gradient.split(width // n_parts, 1):
+            p = torch.zeros(part.T.shape, device=WHERE, requires_grad=True)
+            p.grad = part.T.contiguous()
+            theirs.append(p)
+            small, large = sorted(part.shape)
+            flops += 5 * 2 * small * small * (2 * large + small)
+        n += n_in * width
+
+    def step():
+        for grads, mean, master, copy, n_parts in ours:
+            kernels.muon.step(
+                grads, mean, master, copy, ones, ones, memory, n_parts, 0.02, 0.95, 0.1)
+
+    recording = kernels.launching.Recording()
+    eager = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95)
+    row("Muon, all blocks", lambda: recording(step), eager.step, 34 * n, flops)
+
+
 def kernel_table():
     """Each operation at the sizes of a 124M step of B x T tokens, in bfloat16."""
     C, NH = CFG.n_embd, CFG.n_head
@@ -272,7 +304,7 @@ def kernel_table():
     parts = [(norms,), (mlp,), (embeddings,), (cross_entropy,)]
     parts += [(attention, NH, HS), (attention, NH // 2, 2 * HS), (attention, 2 * NH, HS // 2)]
     parts += [(products, "qkv", C, 3 * C), (products, "projection", C, C)]
-    parts += [(products, "up", C, 4 * C), (products, "down", 4 * C, C), (optimizer,)]
+    parts += [(products, "up", C, 4 * C), (products, "down", 4 * C, C), (optimizer,), (muon,)]
     for part, *sizes in parts:
         part(*sizes)
         forget()

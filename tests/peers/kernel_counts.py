@@ -56,6 +56,22 @@ def counted(launch, bytes_):
             yield name, counts, bytes_
 
 
+def muon(n):
+    """The counts of Muon's kernels for the keys of n channels."""
+    grads, mean, master = (floats(n, 3 * n) for _ in range(3))
+    copy, x, spare, squared, factor = real(n, 3 * n), *(real(n, n) for _ in range(4))
+    ones = cp.asarray(np.ones(3, np.float32))
+    kernels.muon.MOST_BLOCKS = 28       # nine rows for a block, as of 124M's widest matrix
+    bytes_of = {"muon_mean": 16, "muon_start": 6}
+    for name, counts, _ in counted(
+        lambda: kernels.muon.look_ahead(grads, mean, x, ones, 0.95, n), 0
+    ):
+        yield name, counts, bytes_of[name] * n * n
+    yield from counted(lambda: kernels.muon.newton_schulz(x, spare, squared, factor), 6 * n * n)
+    yield from counted(
+        lambda: kernels.muon.update(master, copy, x, ones, ones, 1.0, 0.1, n), 12 * n * n)
+
+
 def rows():
     """The counts of all kernels."""
     x, y, n, plus, w, b = (real(*s) for s in ((N, C), (N, C), (N, C), (N, C), (C,), (C,)))
@@ -91,6 +107,7 @@ def rows():
     yield from counted(
         lambda: kernels.adamw(g, master, m, v, copy, state, rates, size, 0.9, 0.95, 1e-8, 0.1),
         30 * size)
+    yield from muon(256)
     for size in (32, 64, 128):
         qkv, dqkv = real(1, 256, 3 * size), real(1, 256, 3 * size)
         do, o, lse = real(1, 256, size), real(1, 256, size), floats(1, 1, 256, 1)
