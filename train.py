@@ -242,8 +242,8 @@ class AdamW:
     def step(self, grads, lr, scale=1.0):
         """One update of all parameters, in place. scale is the factor of clipping."""
         self.t += 1
-        for name, p in self.params.items():
-            m, v = self.m[name], self.v[name]
+        for name, m in self.m.items():
+            p, v = self.params[name], self.v[name]
             g = scale * grads[name]
             m += (1.0 - self.beta1) * (g - m)
             v += (1.0 - self.beta2) * (g * g - v)
@@ -298,18 +298,19 @@ class Muon(AdamW):
     """
 
     def __init__(self, params, ratio, momentum=0.95, **of_adamw):
-        self.matrices = {name: p for name, p in params.items() if is_block_matrix(name, p)}
-        others = {name: p for name, p in params.items() if name not in self.matrices}
+        matrices = {name: p for name, p in params.items() if is_block_matrix(name, p)}
+        others = {name: p for name, p in params.items() if name not in matrices}
         super().__init__(others, **of_adamw)
+        self.params = params                    # all of them; m and v are those of the others
         self.ratio, self.momentum = ratio, momentum
-        self.mean = {name: np.zeros_like(p) for name, p in self.matrices.items()}
+        self.mean = {name: np.zeros_like(p) for name, p in matrices.items()}
 
     def step(self, grads, lr, scale=1.0):
         """One update of all parameters, in place."""
         super().step(grads, lr, scale)
         rate = self.ratio * lr
-        for name, p in self.matrices.items():
-            mean = self.mean[name]
+        for name, mean in self.mean.items():
+            p = self.params[name]
             g = scale * grads[name]
             mean += (1.0 - self.momentum) * (g - mean)
             ahead = (1.0 - self.momentum) * g + self.momentum * mean

@@ -53,16 +53,17 @@ class Muon(adamw.AdamW):
     """Muon for the matrices of the blocks, AdamW for all else; train.Muon says what and why."""
 
     def __init__(self, params, ratio, momentum=0.95, **of_adamw):
-        self.matrices = {name: p for name, p in params.items() if is_block_matrix(name, p)}
-        others = {name: p for name, p in params.items() if name not in self.matrices}
+        matrices = {name: p for name, p in params.items() if is_block_matrix(name, p)}
+        others = {name: p for name, p in params.items() if name not in matrices}
         super().__init__(others, **of_adamw)
+        self.params = params        # the same dict: parallel.Gradients moves the arrays in it
         self.ratio, self.momentum = ratio, momentum
-        self.mean = {name: np.zeros_like(p) for name, p in self.matrices.items()}
+        self.mean = {name: np.zeros_like(p) for name, p in matrices.items()}
 
     def step(self, grads, lr, scale=1.0):
         """One update of all parameters, in place, with the gradients times scale."""
         super().step(grads, lr, scale)
-        names = list(self.matrices)
+        names = list(self.mean)
 
         def update_matrices(part):
             for name in names[part(len(names))]:
@@ -72,7 +73,7 @@ class Muon(adamw.AdamW):
 
     def _update_matrix(self, name, g, rate):
         """The update of one matrix by its gradient g, which is used up."""
-        p, mean = self.matrices[name], self.mean[name]
+        p, mean = self.params[name], self.mean[name]
         g *= 1.0 - self.momentum
         mean *= self.momentum
         mean += g

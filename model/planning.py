@@ -60,11 +60,14 @@ def memory_plan(cfg, rows, recompute=False):
     return total
 
 
-def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False, gpu=None):
+def fit_batch(
+    cfg, batch, budget, micro_batch=None, recompute=False, gpu=None, muon=False,
+):
     """(rows at once, recompute, {what: bytes}) for a step of batch rows within budget bytes.
 
     As many rows as keep the machine busy and fit. Fewer rows at once never change what a step
     computes, but for the last bits of its sums. Activations are recomputed when nothing else fits.
+    muon: whether Muon has the matrices, which takes less memory on a GPU.
     """
     T = cfg.n_positions
     busy = device.ROW_TOKENS // T if gpu else max(cores.N_THREADS, AT_ONCE // T)
@@ -72,7 +75,7 @@ def fit_batch(cfg, batch, budget, micro_batch=None, recompute=False, gpu=None):
     least = micro_batch or 1
     for again in sorted({recompute, True}):
         for rows in range(most, least - 1, -1):
-            of_gpu = device.memory_plan(cfg, rows, again, gpu.bf16) if gpu else None
+            of_gpu = device.memory_plan(cfg, rows, again, gpu.bf16, muon) if gpu else None
             plan = of_gpu or memory_plan(cfg, rows, again)
             needed = sum(plan.values())
             if needed <= budget:
@@ -95,7 +98,8 @@ def plan_run(recipe, folder, identity, micro_batch, recompute, budget, gpu):
     if not budget:
         budget = 0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes()
     rows, recompute, plan = fit_batch(
-        recipe.model, recipe.batch, budget, micro_batch or kept.get("micro_batch"), recompute, gpu
+        recipe.model, recipe.batch, budget, micro_batch or kept.get("micro_batch"), recompute, gpu,
+        bool(recipe.muon),
     )
     print_plan(plan)
     identity["micro_batch"] = rows

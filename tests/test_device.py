@@ -252,9 +252,11 @@ def run(tmp_path, name, gpu, steps=4, save_every=250, muon=0.0):
     return [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
 
-def test_train_on_a_gpu(tmp_path):
+@pytest.mark.parametrize("muon", [0.0, 5.0])
+def test_train_on_a_gpu(tmp_path, muon, capsys):
     gpu = device.connect("float32")
-    ours, theirs = run(tmp_path, "cpu", None), run(tmp_path, "gpu", gpu)
+    ours, theirs = run(tmp_path, "cpu", None, muon=muon), run(tmp_path, "gpu", gpu, muon=muon)
+    assert (", Muon " in capsys.readouterr().err) == bool(muon)         # in the plan of memory
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
@@ -265,7 +267,7 @@ def test_train_on_a_gpu(tmp_path):
         CFG.n_embd,
     )  # without what pads it
     with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
-        run(tmp_path, "gpu", device.connect())
+        run(tmp_path, "gpu", device.connect(), muon=muon)
 
 
 @pytest.mark.parametrize("muon", [0.0, 5.0])

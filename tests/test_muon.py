@@ -4,7 +4,7 @@ import gpt
 import numpy as np
 import pytest
 import train
-from model import adamw, cores, muon
+from model import adamw, cores, muon, parallel
 
 PAIRS = [(train.Muon, muon.Muon), (train.orthogonal, muon.orthogonal),
          (train.is_block_matrix, muon.is_block_matrix), (train.parts_of, muon.parts_of)]
@@ -64,7 +64,8 @@ def test_it_equals_the_definition(monkeypatch, n_threads):
         assert fast.t == plain.t == t
         for k in grads:
             np.testing.assert_array_equal(grads[k], given[k])
-    for what in ("params", "matrices", "mean", "m", "v"):
+    plain.params.update(plain.matrices)
+    for what in ("params", "mean", "m", "v"):
         for k, want in getattr(plain, what).items():
             got = getattr(fast, what)[k]
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12, err_msg=f"{what} of {k}")
@@ -110,3 +111,17 @@ def test_the_mean_looks_one_gradient_ahead():
     update = before - params["h.0.attn.c_proj.weight"]
     want = by_singular_values(0.2 * second + 0.8 * mean)
     np.testing.assert_allclose(update, want, rtol=1e-9, atol=1e-10)
+
+
+def test_it_moves_the_weights_that_other_processes_see(monkeypatch):
+    """parallel.Gradients moves them into shared memory, after the optimizer was made."""
+    monkeypatch.setattr(cores, "N_THREADS", 2)
+    params = gpt.init(CFG, 0)
+    optimizer = muon.Muon(params, ratio=5.0)
+    work = parallel.Gradients(params, CFG)
+    before = {k: p.copy() for k, p in params.items()}
+    rows = np.random.default_rng(0).integers(0, CFG.vocab_size, (4, CFG.n_positions + 1))
+    train.add_gradients(work, rows, micro_batch=4)
+    optimizer.step(work.sum, lr=0.01)
+    work.close()
+    assert not [k for k, p in params.items() if np.array_equal(p, before[k])]
