@@ -47,7 +47,8 @@ def test_fine_tuning_is_examined(run, capsys):  # noqa: F811
         )
     commands.run(args_of("sft", run), {"sft": lambda **given: 128})
     out = capsys.readouterr().out.splitlines()
-    assert max(map(len, out)) <= 80 and "312.5 passes, facts" in out[-1]
+    passes = options.SFT.steps * options.SFT.batch / 128
+    assert max(map(len, out)) <= 80 and f"{passes:.1f} passes, facts" in out[-1]
 
 
 def test_ratings_say_what_they_compare_with(run, capsys):  # noqa: F811
