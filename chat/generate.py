@@ -224,9 +224,9 @@ class Batch:
             return
         n_a, n_b = self.cache.length[[a, b]]
         for x in (self.cache.k, self.cache.v):
-            of_b = x[:, b, :, :n_b].copy()
+            of_b = x[:, [b], :, :n_b]           # a copy, as b is a list
             x[:, b, :, :n_a] = x[:, a, :, :n_a]
-            x[:, a, :, :n_b] = of_b
+            x[:, [a], :, :n_b] = of_b
         for x in (self.cache.length, self.texts, self.used):
             x[[a, b]] = x[[b, a]]
         if max(a, b) < len(self.rows):

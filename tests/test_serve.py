@@ -57,6 +57,16 @@ def test_the_rest(server):
     assert send(server, "GET", CHAT)[0] == 405
 
 
+def test_what_was_not_read_again_is_counted(run):
+    """A second request that begins with the same tokens, and says the same."""
+    with running(run) as server:
+        first, again = choices(server, model="sft"), choices(server, model="sft")
+        counted = json.loads(send(server, "GET", "/health")[2])["models"]["sft"]
+        n_prompt = len(sample.render_prompt(ASK["messages"], TOK))
+        assert first == again and counted["prompt_tokens"] == 2 * n_prompt
+        assert counted["cached_tokens"] == n_prompt - 1     # the last token is read anew
+
+
 @pytest.mark.parametrize("path", [
     "/secret.txt", "/../secret.txt", "/base/model.safetensors", "/%2e%2e/etc/passwd", "/v1",
     "//etc/passwd",

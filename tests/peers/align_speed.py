@@ -4,10 +4,10 @@
 
 A step is 256 replies of up to 48 tokens and the update, of a model with 0.8 million parameters.
 Both sides have the same weights, prompts and cores. Processor seconds are those of all processes
-and threads: they say which side has less to do, also on a machine that does other things. The first measurement takes the run's sft
-model, if it is there, and its own tasks: replies are short or long. The second takes an untrained
-model, nearly all of whose replies are as long as they may be. Fine-tuning is measured beside
-pre-training.
+and threads: they say which side has less to do, also on a machine that does other things. The
+first measurement takes the run's sft model, if it is there, and its own tasks: replies are short or
+long. The second takes an untrained model, nearly all of whose replies are as long as they may be.
+Fine-tuning is measured beside pre-training.
 """
 
 import argparse
