@@ -173,6 +173,8 @@ def test_a_minimum_frequency_and_processes(capsys, monkeypatch):
         assert (Tokenizer.train(iter(texts), 340, "gpt4", ties=ties, workers=3).ranks
                 == Tokenizer.train(texts, 340, "gpt4", ties=ties).ranks)
     assert calls == [3] * len(TIES)
+    Tokenizer.train([PROSE] * 6, 340, "gpt4", workers=3)
+    assert calls == [3] * len(TIES)                     # so few start no processes
     with pytest.raises(ValueError, match="ties 'fair': one of rustbpe, huggingface, minbpe"):
         Tokenizer.train(texts, 300, ties="fair")
 
