@@ -44,9 +44,6 @@ def test_keys_that_share_a_home(monkeypatch, n_words):
     unknown = keys + np.uint64(1000)
     assert table.find(*keys.T).tolist() == [numbers[i] for i in range(100)]
     assert table.find(*unknown.T).tolist() == [-1] * 100
-    table.renumber(np.arange(100, dtype=np.int32) * 7)
-    assert table.find(*keys.T).tolist() == [7 * numbers[i] for i in range(100)]
-    assert table.find(*unknown.T).tolist() == [-1] * 100
 
 
 def test_a_table_that_grows():
