@@ -55,3 +55,8 @@ def test_names_of_a_lede_and_shapes():
     assert not boilerplate.is_lede(' class="introduction"')
     assert not boilerplate.is_lede(" " + "x" * boilerplate.MAX_NAMES + ' class="lede"')
     assert boilerplate.shape(' class="part part-3"') == boilerplate.shape(" class='part part-12'")
+
+
+def test_words_that_end_in_a_name_of_boilerplate():
+    for tail in boilerplate.TAILS:
+        assert boilerplate.boilerplate(f' class="my{tail} text"') == (tail[:6],)

@@ -482,6 +482,11 @@ def test_a_name_tears_no_word_out_of_a_sentence(name):
         assert main_text(page_of(f"<p>{alone}</p>")) == EXPECTED, alone
 
 
+def test_every_button_goes():
+    for name in extract.BUTTONS:
+        assert main_text(page_of(f"<p>{name} …</p>")) == EXPECTED, name
+
+
 def test_a_button_in_a_sentence_and_one_alone():
     assert main_text(page_of("<p>Press <button>Save</button> to keep it.</p>")) == (
         EXPECTED + "\nPress Save to keep it.")
@@ -1286,6 +1291,12 @@ def test_stream_safe(text, safe):
     assert encoding.stream_safe(text) == safe
     assert main_text("<p>a" + text) == unicodedata.normalize(
         "NFC", encoding.stream_safe("a" + text))
+
+
+def test_marks_are_found_wherever_they_begin():
+    for n_before in range(40):
+        safe = encoding.stream_safe("a" * n_before + "e" + "\u0301" * 31)
+        assert safe == "a" * n_before + "e" + "\u0301" * 30 + "\u034f\u0301"
 
 
 def test_no_mark_is_overlooked():
