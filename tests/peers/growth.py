@@ -384,7 +384,7 @@ def section(name, points):
         reason = REASONS.get(name, "The reason is not known.")
         about += f" **Worse than {stage.expected}.** {reason}"
     yield f"## {stage.title}\n\n{textwrap.fill(about, 100)}\n"
-    yield f'<img src="growth/{name}.svg" width="840" alt="{stage.title}: time and memory">\n'
+    yield f'<img src="growth/{name}.svg" width="840" alt="{stage.title}">\n'
     heads = [stage.unit, *(f"seconds{of}" for of in ("", f", {stage.peer}")[:len(sides)])]
     heads += [f"MB{of}" for of in ("", f", {stage.peer}")[:len(sides)]]
     yield f"| {' | '.join(heads)} |"
