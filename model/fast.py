@@ -387,10 +387,12 @@ class _Decoding:
         k_cache[self.row, heads, self.slot] = k[self.row, :, self.column]
         v_cache[self.row, heads, self.slot] = v[self.row, :, self.column]
         o = np.empty((B, T, heads.stop - heads.start, HS), qkv.dtype)
-        for t in (slice(t0, t0 + block) for t0 in range(0, T, block)):
+        for t0 in range(0, T, block):
+            t = slice(t0, t0 + block)
             at = self.at[:, None, t, None]                      # (B,1,t,1)
             S = int(at.max()) + 1
-            s = (q[:, :, t] * float(HS**-0.5)) @ k_cache[:, heads, :S].swapaxes(-1, -2)
+            q_t = q[:, :, t] * float(HS**-0.5)
+            s = q_t @ k_cache[:, heads, :S].swapaxes(-1, -2)    # (B,heads,t,S)
             later = np.arange(S) > at                           # (B,1,t,S) key behind query
             if later.any():
                 s += np.where(later, -np.inf, 0.0).astype(s.dtype)
