@@ -69,11 +69,11 @@ def conversations(seed=0, n_pages=3000):
     known = [entity for entity in world if entity["asked"]]
     stems = {entity["stem"] for entity in world}
 
-    for entity in known:                                    # every way to ask for every fact, twice
+    for entity in known:                                    # every way to ask for every fact
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.questions:
                 ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
-                found += [chat(ask, reply, kind="fact") for _ in range(2)]
+                found += [chat(ask, reply, kind="fact") for _ in range(3)]
     for identity in IDENTITY:
         for question in identity.questions:
             found += [chat(question, identity.reply, kind="identity") for _ in range(20)]
@@ -81,7 +81,7 @@ def conversations(seed=0, n_pages=3000):
         found += [chat(*exchange.split(" > "), kind="talk") for _ in range(6)]
     for _ in range(n_pages * 2 // 3):
         found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
-    for _ in range(n_pages * 7 // 4):
+    for _ in range(n_pages * 3 // 2):
         found.append(chat(*sum_exchange(rng), kind="calculator"))
 
     exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
