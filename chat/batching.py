@@ -74,7 +74,7 @@ class Job:
         self.begun, self.left = 0, len(prompts)     # prompts with a row; rows that have not ended
         self.calls = False              # whether calls of tools are wanted, as Grown.parts
         self.gone = False               # set by the client's thread when nobody waits any more
-        self.written = {}               # the next event
+        self.written = collections.defaultdict(Grown)       # the next event
         self.handed = 0.0               # when the last one was handed over
 
 
@@ -178,15 +178,15 @@ class Writer(threading.Thread):
         A job of many prompts comes in bit by bit, as places become free. While more wait than fit,
         rows come in only after REST steps: several prompts are read at once in less time.
         """
-        coming, kept = [], self.places // KEPT
+        coming, kept, n_rows = [], self.places // KEPT, len(self.batch)
         rows = collections.Counter(job.client for job, _, _ in self.texts.values())
         while True:
             self.waiting = collections.deque(
                 job for job in self.waiting if not job.gone and job.begun < len(job.prompts)
             )
-            free = self.places - len(self.batch) - len(coming)
+            free = self.places - n_rows - len(coming)
             fitting = [job for job in self.waiting if free > (kept if job.begun else 0)]
-            crowded = len(self.batch) and len(fitting) > free
+            crowded = n_rows and len(fitting) > free
             if not fitting or crowded and not coming and self.rested < REST:
                 break
             job = min(fitting, key=lambda job: rows[job.client])    # of equals, the first that came
@@ -199,7 +199,7 @@ class Writer(threading.Thread):
     def _pass_on(self, row, token):
         """Add a token that was written to the next event of its job."""
         job, i, text = self.texts[row]
-        grown = job.written.setdefault(i, Grown())
+        grown = job.written[i]
         job.tokens += 1
         before = text.length
         grown.text += text.put(token)
@@ -219,4 +219,4 @@ class Writer(threading.Thread):
         now = time.monotonic()
         if grown.finish or job.stream and now - job.handed >= PACE * len(self.texts):
             job.events.put(job.written)
-            job.written, job.handed = {}, now
+            job.written, job.handed = collections.defaultdict(Grown), now
