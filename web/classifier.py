@@ -12,7 +12,6 @@ size, L labels, P n-grams that are kept.
 
 Sources: Joulin et al. 2016, arXiv 1607.01759 (the model) and 1612.03651 (pruning).
 """
-import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 
