@@ -251,12 +251,15 @@ class Batch:
     # ---- reading
 
     def _find_known(self):
-        """Copy what other places hold of the new prompts. Returns the rows that must read.
+        """Copy what other places hold of the new prompts. Returns the rows that must read next.
 
-        A row waits while a row in front of it reads what it needs as well.
+        A row waits while a row in front of it reads what it needs as well. No more rows are looked
+        at than a piece has room for, or each piece would cost as much as all places together.
         """
         length, readers = self.cache.length, []
         for row in self.rows[self.ready :]:
+            if len(readers) == ALONE // SHORTEST:
+                break
             place = self.rows.index(row)
             shared = self._shared(row.prompt[:-1])
             known = np.minimum(shared, length)
