@@ -38,7 +38,7 @@ def test_a_skipped_step_has_no_loss(capsys):
     entry = entry_of(recipe, loss_nats=None, grad_norm=None, skipped="loss nan", mfu=None)
     report.print_progress(entry, recipe, 0.0)
     assert capsys.readouterr().err.split() == [
-        "step", "1,900/1,900", "0", "s", "left", "468,000", "tokens/s", "lr", "6.00e-04"]
+        "step", "1,200/1,200", "0", "s", "left", "468,000", "tokens/s", "lr", "6.00e-04"]
 
 
 def test_the_result_beside_ngrams(capsys):

@@ -39,8 +39,10 @@ class Decoder:
 
     def __init__(self, bytes_of, token_bytes):
         self.bytes_of, self.token_bytes = bytes_of, token_bytes     # bytes_of: {id: bytes}
-        # None for what is no id. A negative index counts from the end, where there is None too.
-        self.rows = [token or None for token in token_bytes] + [None] * len(token_bytes)
+        self.rows = bytes_of
+        if len(token_bytes) < 2 * len(bytes_of):        # a list holds every id up to the largest
+            # None for what is no id. A negative index counts from the end, where there is None too.
+            self.rows = [token or None for token in token_bytes] + [None] * len(token_bytes)
 
     def decode(self, ids):
         """Ids to bytes; KeyError, worded as tiktoken's, for an id that means nothing."""
