@@ -163,7 +163,7 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 #                 three in ten: Step by step: two two, six eight, one nine. It stops at nine.
 #
 # Adding up within one token is too hard for this model. RL finds that the long way, which is
-# thinking aloud, gets the reward: right answers to unseen questions go from 9 to 97 %.
+# thinking aloud, gets the reward: right answers to unseen questions go from 9 to 100 %.
 #
 # A reward is a function of a rollout that gives a number to each reply. To add one, write the
 # function and name it in REWARDS. `python align.py rl --reward NAME --steps 12` trains RUN/rl_NAME
@@ -199,7 +199,7 @@ def reward_random(rollout):
 
     A coin says nothing about a reply. So what improves under it was not learned from the reward.
     (Shao et al. found models that do improve under random rewards.) In the demo, greedy answers to
-    unseen questions are right in 9.3 % before, 96.7 % after the true reward, and 11.3 % after the
+    unseen questions are right in 8.7 % before, 100 % after the true reward, and 11.0 % after the
     coin: a guess among ten pegs is right in 10 %.
     """
     n = len(rollout.replies)
