@@ -419,7 +419,7 @@ def validate(work, recipe, tokenizer, val_shards, micro_batch, engine):
 # -------------------------------------------------------------------------------------- checkpoint
 # A killed run ends with the same bits, because a checkpoint holds all that later steps depend on:
 #
-#     weights             and AdamW's m and v of each
+#     weights             and the means of each: AdamW's m and v, or Muon's
 #     updates made        the t of the bias correction
 #     skipped in a row    otherwise each kill would grant a broken run ten more steps
 #     steps done          rows and learning rate follow from (seed, step): there is no state of a
