@@ -782,7 +782,7 @@ def test_patterns_that_mean_something_else_elsewhere(tmp_path, pattern):
 
 
 def test_normal_forms_that_take_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(patterns, "SECONDS", 0.05)
+    monkeypatch.setattr(patterns, "SECONDS", 0.5)
     monkeypatch.setattr(patterns, "SECONDS_PER_CHARACTER", 1e-6)
     tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
     ours = load_json(
