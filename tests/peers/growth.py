@@ -137,11 +137,8 @@ STAGES = {
 
 # Said on the page where an exponent is larger than it should be.
 REASONS = {
-    "prompt": "The scores of all queries and keys exist at once, also those of keys that a query "
-              "must not see: a square in memory, which outgrows the processor's cache.",
     "rows": "Each prompt is compared with all places of the cache.",
     "clients": "Clients that find the queue full ask again.",
-    "piece": "The heap and the links between the parts outgrow the processor's cache.",
 }
 
 # ------------------------------------------------------------------------------------- measurements
