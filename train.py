@@ -297,7 +297,7 @@ class Muon(AdamW):
     """
 
     def __init__(self, params, ratio, momentum=0.95, **of_adamw):
-        matrices = {name: p for name, p in params.items() if is_block_matrix(name, p)}
+        matrices = {name: p for name, p in params.items() if muon.is_block_matrix(name, p.shape)}
         others = {name: p for name, p in params.items() if name not in matrices}
         super().__init__(others, **of_adamw)
         self.params = params                    # all of them; m and v are those of the others
@@ -314,19 +314,9 @@ class Muon(AdamW):
             mean += (1.0 - self.momentum) * (g - mean)
             ahead = (1.0 - self.momentum) * g + self.momentum * mean
             p -= rate * self.weight_decay * p
-            for part, direction in zip(parts_of(name, p), parts_of(name, ahead)):
+            for part, direction in zip(muon.parts_of(name, p), muon.parts_of(name, ahead)):
                 n_in, n_out = part.shape
                 part -= rate * math.sqrt(max(1.0, n_out / n_in)) * orthogonal(direction)
-
-
-def is_block_matrix(name, p):
-    """Whether a parameter is a matrix of a block."""
-    return name.startswith("h.") and p.ndim == 2
-
-
-def parts_of(name, matrix):
-    """The matrices that a parameter consists of, as views: c_attn is those of q, k and v."""
-    return np.split(matrix, 3, axis=1) if "c_attn" in name else [matrix]
 
 
 MOST_SKIPPED = 10               # steps in a row that may be skipped before a run gives up
@@ -479,7 +469,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         recipe, folder, identity, micro_batch, recompute, budget, gpu)
     params = start or gpt.init(cfg, seed)
     # The classes above, made fast. With a GPU they only hold t and the means, for checkpoints.
-    optimizer = muon.optimizer(params, recipe, recipe.weight_decay)
+    optimizer = muon.optimizer(params, recipe)
     # begin() fills params and optimizer from a checkpoint, if there is one, after stage.done steps.
     # stage.log.write() adds a line to log.jsonl, stage.save_checkpoint() writes what is listed
     # above, and stage.finish() writes the model.

@@ -21,7 +21,6 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.99
     clip: float = 1.0           # the largest norm of a gradient
-    muon: float = 0.0           # Muon's learning rate for matrices, times lr; 0: AdamW for all
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import sample                           # before numpy
 import gpt
 import train
 from chat import models
-from model import corpus, muon, parallel, resume
+from model import adamw, corpus, parallel, resume
 from run import progress
 
 
@@ -109,7 +109,7 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save):
     params, cfg, tokenizer = model
     # Weight decay would pull at all weights, also those that no conversation has use for, and so
     # erode what the base model knows.
-    optimizer = muon.optimizer(params, recipe, weight_decay=0.0)
+    optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)
     identity = {**identity, **train.settings(recipe)}
     kept = resume.kept_settings(folder, identity, ("threads",))
     identity["threads"] = resume.keep_threads(kept)

@@ -21,7 +21,7 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, fast, walk
+from model import checks, fast, muon, walk
 import gpt
 import numpy as np
 
@@ -96,13 +96,13 @@ def chosen(args):
 class Layout:
     """Where each parameter lies in one array of all.
 
-    AdamW's come first, and of them those that weight decay is for. With muon the matrices of the
+    AdamW's come first, and of them those that weight decay is for. With Muon the matrices of the
     blocks come last, and are Muon's. of_adamw and of_muon are the two slices.
     Each parameter begins at a multiple of 512 bytes. The vocabulary is padded with rows of zeros to
     a size that suits the matrix products.
     """
 
-    def __init__(self, cfg, muon=False):
+    def __init__(self, cfg, has_muon=False):
         multiple = 128 if cfg.vocab_size > 1024 else 8
         padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
         self.given = gpt.param_shapes(cfg)
@@ -111,7 +111,7 @@ class Layout:
         for name, shape in self.shapes.items():
             if len(shape) == 1:
                 vectors.append(name)
-            elif muon and name.startswith("h."):        # muon.is_block_matrix
+            elif has_muon and muon.is_block_matrix(name, shape):
                 matrices.append(name)
             else:
                 decayed.append(name)
@@ -340,12 +340,12 @@ def muon_shapes(cfg):
     return kernels.muon.memory_shapes(gpt.param_shapes(cfg)["h.0.mlp.c_fc.weight"])
 
 
-def memory_plan(cfg, B, recompute=False, bf16=True, muon=False):
+def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
     """{what: bytes} of training with B sequences at once, known before any of it is taken.
 
-    muon: whether Muon has the matrices of the blocks.
+    has_muon: whether Muon has the matrices of the blocks.
     """
-    layout, T, C = Layout(cfg, muon), cfg.n_positions, cfg.n_embd
+    layout, T, C = Layout(cfg, has_muon), cfg.n_positions, cfg.n_embd
     n, n_adamw = layout.size, layout.of_adamw.stop
     most_scratch = max(
         B * T * cfg.n_head,                                         # attention_backward
@@ -366,7 +366,7 @@ def memory_plan(cfg, B, recompute=False, bf16=True, muon=False):
         itemsize = 2 if bf16 and name not in kinds else 4
         what = "logits" if name == "logits" else "activations"
         plan[what] += cores.padded(shape, itemsize)
-    if muon:
+    if has_muon:
         in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]
         plan["Muon"] = 4 * (n - n_adamw) + sum(in_rounds)
     return plan
@@ -432,10 +432,9 @@ class Training:
         masters = self.layout.views(self.master)
         copies = {} if self.copy is None else self.params
         for name, mean in self.layout.views(self.mean, self.layout.of_muon).items():
-            n_parts = 3 if "c_attn" in name else 1          # q, k and v
             kernels.muon.step(
                 self.grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
-                self.in_rounds, n_parts, o.ratio, o.momentum, o.weight_decay,
+                self.in_rounds, muon.n_parts(name), o.ratio, o.momentum, o.weight_decay,
             )
 
     def update(self, lr, clip):

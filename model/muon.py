@@ -12,22 +12,31 @@ from model import adamw
 import numpy as np
 
 
-def optimizer(params, recipe, weight_decay):
+def optimizer(params, recipe):
     """The optimizer of a recipe: Muon if it names a rate for it, else AdamW."""
+    settings = {
+        "beta1": recipe.beta1,
+        "beta2": recipe.beta2,
+        "weight_decay": recipe.weight_decay,
+    }
     if recipe.muon:
-        return Muon(params, recipe.muon, beta1=recipe.beta1, beta2=recipe.beta2,
-                    weight_decay=weight_decay)
-    return adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=weight_decay)
+        return Muon(params, recipe.muon, **settings)
+    return adamw.AdamW(params, **settings)
 
 
-def is_block_matrix(name, p):
-    """train.is_block_matrix"""
-    return name.startswith("h.") and p.ndim == 2
+def is_block_matrix(name, shape):
+    """Whether a parameter is a matrix of a block."""
+    return name.startswith("h.") and len(shape) == 2
+
+
+def n_parts(name):
+    """How many matrices stand side by side in a parameter: in c_attn those of q, k and v."""
+    return 3 if "c_attn" in name else 1
 
 
 def parts_of(name, matrix):
-    """train.parts_of"""
-    return np.split(matrix, 3, axis=1) if "c_attn" in name else [matrix]
+    """The matrices that a parameter consists of, as views."""
+    return np.split(matrix, n_parts(name), axis=1)
 
 
 def orthogonal(m, rounds=5):
@@ -53,7 +62,7 @@ class Muon(adamw.AdamW):
     """Muon for the matrices of the blocks, AdamW for all else; train.Muon says what and why."""
 
     def __init__(self, params, ratio, momentum=0.95, **of_adamw):
-        matrices = {name: p for name, p in params.items() if is_block_matrix(name, p)}
+        matrices = {name: p for name, p in params.items() if is_block_matrix(name, p.shape)}
         others = {name: p for name, p in params.items() if name not in matrices}
         super().__init__(others, **of_adamw)
         self.params = params        # the same dict: parallel.Gradients moves the arrays in it

@@ -352,7 +352,7 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_plan_is_what_is_taken(kind):
     cfg = replace(CFG, vocab_size=300)
-    plan = device.memory_plan(cfg, 3, bf16=True, muon=kind == "Muon")
+    plan = device.memory_plan(cfg, 3, bf16=True, has_muon=kind == "Muon")
     params = gpt.init(cfg, 0)
     gpu = device.Training(params, OPTIMIZERS[kind](params), cfg, 3)
     of_adamw = [gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory]

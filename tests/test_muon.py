@@ -6,8 +6,7 @@ import pytest
 import train
 from model import adamw, cores, muon, parallel
 
-PAIRS = [(train.Muon, muon.Muon), (train.orthogonal, muon.orthogonal),
-         (train.is_block_matrix, muon.is_block_matrix), (train.parts_of, muon.parts_of)]
+PAIRS = [(train.Muon, muon.Muon), (train.orthogonal, muon.orthogonal)]
 CFG = gpt.Config(vocab_size=11, n_positions=6, n_embd=8, n_layer=2, n_head=2)
 SHAPES = [(8, 8), (6, 20), (20, 6), (1, 5), (5, 1)]
 
