@@ -1,5 +1,9 @@
 """Rooms of gpt.py and train.py: what a model is kept in, runs on and is measured by.
 
+The Llama family:
+    llama         its definition: what changed since GPT-2
+    families      which of the two a model is
+
 The model at full speed:
     fast          gpt.py's functions for NumPy
     operations    gpt.py's operations for NumPy

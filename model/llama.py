@@ -415,9 +415,9 @@ def trunk_forward(params, cfg, tokens):
 
 
 def trunk_backward(dy, cache, params, cfg):
-    """From the derivative at the last hidden states (B,T,C) to {name: gradient} of all but the head.
+    """From the derivative at the last hidden states (B,T,C) to {name: gradient}.
 
-    Of wte it has the gradient as an embedding only.
+    The head adds its own to these, or to wte's, which is here the gradient as an embedding only.
     """
     tokens, turn, blocks, ln_f = cache
     grads = {}
