@@ -14,7 +14,7 @@ The model at full speed:
 
 Its files:
     folders       Hugging Face's folders
-    llama_folders how Hugging Face describes a Llama
+    llama_folders  how Hugging Face describes a Llama
     checkpoint    safetensors and llm.c's files
     bfloat16      weights in half of the memory
 
