@@ -30,11 +30,18 @@ class Decoding:
     def __init__(self, params, cfg, tokens, cache, n_new, n_parts):
         B, T = tokens.shape
         room = cache.k.shape[3]
-        self.params, self.cfg, self.tokens, self.cache = params, cfg, tokens, cache
-        self.n_new, self.n_parts = n_new, n_parts
-        self.S = min(int(cache.length.max()) + T, room)
-        self.at = np.minimum(cache.length[:, None] + np.arange(T), self.S - 1)      # (B,T)
-        self.row, self.column = np.nonzero(np.arange(T) < n_new[:, None])   # of what counts, (n,)
+        self.params = params
+        self.cfg = cfg
+        self.tokens = tokens
+        self.cache = cache
+        self.n_new = n_new
+        self.n_parts = n_parts
+        longest = int(cache.length.max())
+        self.S = min(longest + T, room)
+        at = cache.length[:, None] + np.arange(T)
+        self.at = np.minimum(at, self.S - 1)                # (B,T)
+        counts = np.arange(T) < n_new[:, None]
+        self.row, self.column = np.nonzero(counts)          # (n,) of what counts
         self.slot = self.at[self.row, self.column]
 
     def run(self, only_last):
@@ -60,7 +67,8 @@ class Decoding:
         w = self.params[families.head_name(self.cfg)]
         mine = part(self.cfg.vocab_size)
         for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
-            at = slice(begin, min(begin + HEAD_COLUMNS, mine.stop))
+            end = min(begin + HEAD_COLUMNS, mine.stop)
+            at = slice(begin, end)
             logits[:, at] = y @ w[at].T
 
     def columns(self, x, w, b, y, part):
@@ -78,30 +86,34 @@ class Decoding:
         in less than half of the time.
         """
         B, T = self.tokens.shape
-        of_q, of_k = heads
         n_kv, HS = families.kv_heads(self.cfg)
-        qkv = qkv.reshape(B, T, -1)
-        q, k, v = operations.heads(qkv, self.cfg.n_head, n_kv)
+        q, k, v = operations.heads(qkv.reshape(B, T, -1), self.cfg.n_head, n_kv)
+        of_q, of_k = heads
         q, k, v = q[:, of_q], k[:, of_k], v[:, of_k]        # (B,heads,T,HS)
         n_kv = k.shape[1]
-        k_cache[self.row, of_k, self.slot] = k[self.row, :, self.column]
-        v_cache[self.row, of_k, self.slot] = v[self.row, :, self.column]
+        new = self.row, slice(None), self.column
+        k_cache[self.row, of_k, self.slot] = k[new]
+        v_cache[self.row, of_k, self.slot] = v[new]
         o = np.empty((B, T, q.shape[1], HS), qkv.dtype)
         for t0 in range(0, T, operations.QUERY_BLOCK):
             t = slice(t0, t0 + operations.QUERY_BLOCK)
             at = self.at[:, None, t, None]                  # (B,1,t,1)
             S = int(at.max()) + 1
             q_t = q[:, :, t] * float(HS**-0.5)
-            s = operations.grouped(q_t, n_kv) @ k_cache[:, of_k, :S].swapaxes(-1, -2)
+            keys = k_cache[:, of_k, :S]
+            s = operations.grouped(q_t, n_kv) @ keys.swapaxes(-1, -2)
             s = s.reshape(*q_t.shape[:3], S)                # (B,heads,t,S)
             later = np.arange(S) > at                       # (B,1,t,S) key behind query
             if later.any():
-                s += np.where(later, -np.inf, 0.0).astype(s.dtype)
+                hidden = np.where(later, -np.inf, 0.0)
+                s += hidden.astype(s.dtype)
             s -= s.max(-1, keepdims=True)
             np.exp(s, out=s)
             s /= s.sum(-1, keepdims=True)
-            o_t = operations.grouped(s, n_kv) @ v_cache[:, of_k, :S]
-            o[:, t] = o_t.reshape(q_t.shape).swapaxes(1, 2)
+            values = v_cache[:, of_k, :S]
+            o_t = operations.grouped(s, n_kv) @ values
+            o_t = o_t.reshape(q_t.shape)
+            o[:, t] = o_t.swapaxes(1, 2)
         return o.reshape(B * T, -1)
 
 
@@ -116,7 +128,9 @@ class DecodingGPT2(Decoding):
 
     def norm(self, x, p, name):
         """The norm of that name."""
-        y, _ = operations.layernorm_forward(x, p[f"{name}.weight"], p[f"{name}.bias"])
+        w = p[f"{name}.weight"]
+        b = p[f"{name}.bias"]
+        y, _ = operations.layernorm_forward(x, w, b)
         return y
 
     def block(self, x, p, k_cache, v_cache):
@@ -125,7 +139,8 @@ class DecodingGPT2(Decoding):
         qkv = np.empty((len(x), 3 * self.cfg.n_embd), x.dtype)
         w, b = p["attn.c_attn.weight"], p["attn.c_attn.bias"]
         self.in_parts(self.columns, a, w, b, qkv)
-        x += sum(self.in_parts(self.attend, qkv, p, k_cache, v_cache))
+        of_heads = self.in_parts(self.attend, qkv, p, k_cache, v_cache)
+        x += sum(of_heads)
         x += p["attn.c_proj.bias"]
         m = self.norm(x, p, "ln_2")
         x += sum(self.in_parts(self.mlp, m, p))
@@ -136,13 +151,16 @@ class DecodingGPT2(Decoding):
         heads = part(self.cfg.n_head)
         o = self.attention(qkv, k_cache, v_cache, (heads, heads))
         HS = self.cfg.n_embd // self.cfg.n_head
-        return o @ p["attn.c_proj.weight"][heads.start * HS : heads.stop * HS]
+        rows = slice(heads.start * HS, heads.stop * HS)
+        return o @ p["attn.c_proj.weight"][rows]
 
     def mlp(self, m, p, part):
         """What some hidden units add to x: (N,C) -> (N,C)"""
         at = part(4 * self.cfg.n_embd)
-        w, b = p["mlp.c_fc.weight"][:, at], p["mlp.c_fc.bias"][at]
-        u, _ = operations.gelu_forward(operations.linear_forward(m, w, b))
+        w = p["mlp.c_fc.weight"][:, at]
+        b = p["mlp.c_fc.bias"][at]
+        h = operations.linear_forward(m, w, b)
+        u, _ = operations.gelu_forward(h)
         return u @ p["mlp.c_proj.weight"][at]
 
 
@@ -151,49 +169,62 @@ class DecodingLlama(Decoding):
 
     def begin(self):
         """x (N,C) of the new tokens."""
+        self.table = walk_llama.rotary_table(self.cfg, self.S, self.cache.k.dtype)
         return self.params["wte.weight"][self.tokens.ravel()]
 
     def norm(self, x, p, name):
         """The norm of that name."""
-        y, _ = operations.rmsnorm_forward(x, p[f"{name}.weight"], self.cfg.norm_eps)
+        w = p[f"{name}.weight"]
+        y, _ = operations.rmsnorm_forward(x, w, self.cfg.norm_eps)
         return y
 
     def block(self, x, p, k_cache, v_cache):
         """llama.block_forward in place of x (N,C)."""
-        cfg = self.cfg
         a = self.norm(x, p, "ln_1")
-        at = walk_llama.columns(cfg)
-        qkv = np.empty((len(x), at["v"].stop), x.dtype)
-        self.in_parts(self.projections, a, p, qkv)
-        if cfg.qk_norm:
-            for name in ("q", "k"):
-                qkv[:, at[name]] = self.norm(qkv[:, at[name]], p, f"attn.{name}_norm")
-        table = walk_llama.rotary_table(cfg, self.S, x.dtype)
-        operations.rotary_forward(qkv, self.at, table, cfg.n_head + cfg.n_kv_head)
-        x += sum(self.in_parts(self.attend, qkv, p, k_cache, v_cache))
-        if cfg.o_bias:
+        qkv = self.qkv(a, p)
+        of_heads = self.in_parts(self.attend, qkv, p, k_cache, v_cache)
+        x += sum(of_heads)
+        if self.cfg.o_bias:
             x += p["attn.o.bias"]
         m = self.norm(x, p, "ln_2")
         x += sum(self.in_parts(self.mlp, m, p))
 
-    def projections(self, a, p, qkv, part):
+    def qkv(self, a, p):
+        """Queries, keys and values (N,(NH+2NKV)*HS) of what attention reads."""
+        cfg = self.cfg
+        n_turned = cfg.n_head + cfg.n_kv_head
+        n_heads = n_turned + cfg.n_kv_head
+        qkv = np.empty((len(a), n_heads * cfg.head_size), a.dtype)
+        q, k, v = walk_llama.parts_of(qkv, cfg)
+        self.in_parts(self.projections, a, p, (q, k, v))
+        if cfg.qk_norm:
+            q[...] = self.norm(q, p, "attn.q_norm")
+            k[...] = self.norm(k, p, "attn.k_norm")
+        operations.rotary_forward(qkv, self.at, self.table, n_turned)
+        return qkv
+
+    def projections(self, a, p, places, part):
         """Some columns of the queries, of the keys and of the values."""
-        for name, at in walk_llama.columns(self.cfg).items():
-            layer = f"attn.{name}"
-            self.columns(a, p[f"{layer}.weight"], p.get(f"{layer}.bias"), qkv[:, at], part)
+        for layer, y in zip(("attn.q", "attn.k", "attn.v"), places):
+            w = p[f"{layer}.weight"]
+            b = p.get(f"{layer}.bias")
+            self.columns(a, w, b, y, part)
 
     def attend(self, qkv, p, k_cache, v_cache, part):
         """What the query heads of some key heads add to x: -> (N,C)"""
-        of_k, HS = part(self.cfg.n_kv_head), self.cfg.head_size
+        of_k = part(self.cfg.n_kv_head)
         n_group = self.cfg.n_head // self.cfg.n_kv_head
         of_q = slice(n_group * of_k.start, n_group * of_k.stop)
         o = self.attention(qkv, k_cache, v_cache, (of_q, of_k))
-        return o @ p["attn.o.weight"][of_q.start * HS : of_q.stop * HS]
+        HS = self.cfg.head_size
+        rows = slice(of_q.start * HS, of_q.stop * HS)
+        return o @ p["attn.o.weight"][rows]
 
     def mlp(self, m, p, part):
         """What some hidden units add to x: (N,C) -> (N,C)"""
         at = part(self.cfg.n_hidden)
-        gate, up = m @ p["mlp.gate.weight"][:, at], m @ p["mlp.up.weight"][:, at]
+        gate = m @ p["mlp.gate.weight"][:, at]
+        up = m @ p["mlp.up.weight"][:, at]
         gate *= operations.sigmoid(gate)
         gate *= up
         return gate @ p["mlp.down.weight"][at]

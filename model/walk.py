@@ -78,9 +78,9 @@ def block_forward(ops, x, plus, p, s, cfg, keep=None, attend=None):
     for the block's input, where it is wanted. attend(qkv, o): what to call in place of
     ops.attention_forward.
     """
-    way = way_of(cfg)
-    way.attend_forward(ops, x, plus, p, s, cfg, keep, attend)
-    return way.rowwise_forward(ops, x, p, s, cfg)
+    way, layers = way_of(cfg), Layers(ops, p, cfg)
+    way.attend_forward(layers, x, plus, s, keep, attend)
+    return way.rowwise_forward(layers, x, s)
 
 
 def block_backward(ops, dx, p, s, cfg, grads, add=False):
@@ -89,30 +89,60 @@ def block_backward(ops, dx, p, s, cfg, grads, add=False):
     The gradients of parameters go into grads, or are added to what is there. What is in s is used
     up. dqkv takes the place of qkv, or its own where s has a dqkv.
     """
-    way, layers = way_of(cfg), LayersBackward(ops, p, grads, add)
+    way, layers = way_of(cfg), Layers(ops, p, cfg, grads, add)
     do = way.rowwise_backward(layers, dx, s)
-    way.attend_backward(layers, dx, do, s, cfg)
+    way.attend_backward(layers, dx, do, s)
     return dx
 
 
-class LayersBackward:
-    """The way back through layers that have parameters, {name: array} in p.
+class Layers:
+    """The layers that have parameters, {name: array} in p.
 
-    The gradients of these go into grads, or with add are added to what is there.
+    On the way back, their gradients go into grads, or with add are added to what is there.
     """
 
-    def __init__(self, ops, p, grads, add):
+    def __init__(self, ops, p, cfg, grads=None, add=False):
         self.ops = ops
         self.p = p
+        self.cfg = cfg
         self.grads = grads
         self.add = add
+        self.has_rmsnorm = families.of(cfg) is llama
 
-    def linear(self, dy, x, name, out):
-        """dx, in out"""
-        weight = f"{name}.weight"
-        places = out, self.grads[weight], self.grads.get(f"{name}.bias")
-        dx, _, _ = self.ops.linear_backward(dy, x, self.p[weight], places, self.add)
-        return dx
+    def linear(self, x, name, out):
+        """The layer's result, in out."""
+        w = self.p[f"{name}.weight"]
+        b = self.p.get(f"{name}.bias")
+        return self.ops.linear_forward(x, w, b, out=out)
+
+    def linear_backward(self, dy, x, name, out):
+        """dx, in out, which may be x"""
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        places = out, self.grads[weight], self.grads.get(bias)
+        w = self.p[weight]
+        self.ops.linear_backward(dy, x, w, places, self.add)
+        return out
+
+    def norm(self, x, name, out, plus=None):
+        """out = (the norm's result, n, rstd). First x += plus, where it is given."""
+        w = self.p[f"{name}.weight"]
+        if self.has_rmsnorm:
+            eps = self.cfg.norm_eps
+            self.ops.rmsnorm_forward(x, w, eps, out=out, plus=plus)
+        else:
+            b = self.p[f"{name}.bias"]
+            self.ops.layernorm_forward(x, w, b, out=out, plus=plus)
+
+    def norm_backward(self, dy, kept, name, out, plus=None):
+        """dx, in out; plus comes down beside the branch. kept: (n, rstd) of the way forward."""
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        cache = *kept, self.p[weight]
+        if self.has_rmsnorm:
+            places = out, self.grads[weight]
+            self.ops.rmsnorm_backward(dy, cache, plus, places, self.add)
+        else:
+            places = out, self.grads[weight], self.grads[bias]
+            self.ops.layernorm_backward(dy, cache, plus, places, self.add)
 
 
 class Trunk:
@@ -131,7 +161,7 @@ class Trunk:
         self.cfg = cfg
         self.a = arrays
         self.way = way_of(cfg)
-        self.layers = [layer_params(params, cfg, i) for i in range(cfg.n_layer)]
+        self.params_of = [layer_params(params, cfg, i) for i in range(cfg.n_layer)]
         self.blocks = [block_arrays(arrays, i, hidden) for i in range(cfg.n_layer)]
         self.table = table
         self.rows = rows
@@ -151,28 +181,28 @@ class Trunk:
             of_block = functools.partial(attend, i) if attend else None
             plus = self.block_forward(i, x, plus, a.get(f"x.{i}"), of_block)
         out = [self.first(a[name]) for name in ("y", "n_f", "rstd_f")]
-        self.way.norm_forward(self.ops, self.first(x), self.params, "ln_f", self.cfg, out, plus)
+        Layers(self.ops, self.params, self.cfg).norm(self.first(x), "ln_f", out, plus)
 
     def block_forward(self, i, x, plus, keep=None, attend=None):
         """block_forward of block i; the last one leaves its results in the first n rows of x."""
-        p, s = self.layers[i], self.blocks[i]
-        where = p, s, self.cfg, keep, attend
+        p, s = self.params_of[i], self.blocks[i]
         if self.wants_all(i):
-            return block_forward(self.ops, x, plus, *where)
-        self.way.attend_forward(self.ops, x, plus, *where)
+            return block_forward(self.ops, x, plus, p, s, self.cfg, keep, attend)
+        layers = Layers(self.ops, p, self.cfg)
+        self.way.attend_forward(layers, x, plus, s, keep, attend)
         x[: self.n] = x[self.rows]
         o = s.o[self.rows]
         self.tail = SimpleNamespace(o=o, do=o)      # the first is needed no more for the second
         for name in self.way.OF_EACH_ROW:
             setattr(self.tail, name, self.first(getattr(s, name)))
-        return self.way.rowwise_forward(self.ops, self.first(x), p, self.tail, self.cfg)
+        return self.way.rowwise_forward(layers, self.first(x), self.tail)
 
     def backward(self, grads, add):
         """From dy in y to dx in x. The gradients of all but the embeddings go into grads."""
         a = self.a
-        layers = LayersBackward(self.ops, self.params, grads, add)
+        layers = Layers(self.ops, self.params, self.cfg, grads, add)
         dy, n, rstd, dx = (self.first(a[name]) for name in ("y", "n_f", "rstd_f", "x"))
-        self.way.norm_backward(layers, dy, n, rstd, "ln_f", dx)
+        layers.norm_backward(dy, (n, rstd), "ln_f", out=dx)
         for i in reversed(range(self.cfg.n_layer)):
             if f"x.{i}" in a:           # its input is all that was kept
                 self.block_forward(i, a[f"x.{i}"], None)
@@ -180,17 +210,17 @@ class Trunk:
 
     def block_backward(self, i, grads, add):
         """block_backward of block i: from dx in x, of the last one in its first n rows."""
-        p, s, dx = self.layers[i], self.blocks[i], self.a["x"]
+        p, s, dx = self.params_of[i], self.blocks[i], self.a["x"]
         if self.wants_all(i):
             block_backward(self.ops, dx, p, s, self.cfg, grads, add)
             return
-        layers = LayersBackward(self.ops, p, grads, add)
+        layers = Layers(self.ops, p, self.cfg, grads, add)
         do_rows = self.way.rowwise_backward(layers, self.first(dx), self.tail)
         dx_rows = self.first(dx).copy()
         for all_rows, some in ((s.do, do_rows), (dx, dx_rows)):
             all_rows[...] = 0.0
             all_rows[self.rows] = some
-        self.way.attend_backward(layers, dx, s.do, s, self.cfg)
+        self.way.attend_backward(layers, dx, s.do, s)
 
     def wants_all(self, i):
         """Whether all rows of what block i computes are wanted."""
