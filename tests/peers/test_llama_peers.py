@@ -15,9 +15,7 @@ from transformers import AutoModelForCausalLM
 import gpt
 from model import bfloat16, fast, folders, llama, llama_folders
 
-ENGINES = [llama]
-if hasattr(fast, "families"):
-    ENGINES.append(fast)
+ENGINES = [llama, fast]
 SIZES = dict(
     vocab_size=211, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
     num_attention_heads=8, max_position_embeddings=512, eos_token_id=None, bos_token_id=None)
@@ -126,7 +124,8 @@ def test_logits(both, engine):
 def in_float64(model, cfg, monkeypatch):
     """transformers' model in float64 throughout: its norms and angles stay in float32 there."""
     def norm(self, x):
-        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        mean_square = x.pow(2).mean(-1, keepdim=True)
+        return self.weight * x * torch.rsqrt(mean_square + self.variance_epsilon)
 
     def rotary(self, x, position_ids):
         tables = llama.rotary_tables(cfg, position_ids.numpy(), np.float64)
