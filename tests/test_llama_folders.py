@@ -63,6 +63,13 @@ def test_save_then_load(tmp_path, cfg):
             assert p.flags.c_contiguous or not writable
 
 
+@ids
+def test_a_config_that_was_written_is_read(tmp_path, cfg):
+    cfg = replace(cfg, n_embd=16)                       # heads could have 4 channels, and have 6
+    folders.save_config(tmp_path, cfg)
+    assert folders.load_config(tmp_path) == cfg
+
+
 def test_the_words_of_hugging_face(tmp_path):
     """Names and shapes as transformers has them; the tokens that begin and end a text are kept."""
     cfg = CONFIGS["llama untied"]
