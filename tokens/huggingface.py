@@ -459,12 +459,15 @@ def read_json(path):
     content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
     model = content["model"]
     require({"type": model.get("type") or "BPE"}, {"type": ["BPE"]})
-    pattern = read_cut(content["pre_tokenizer"])
-    normalize = read_normalizer(content.get("normalizer"))
     vocab = model["vocab"]
     rest = dict(model)
     if all(character in vocab for character in BYTE_TO_CHARACTER.values()):
         rest |= {"unk_token": None, "byte_fallback": False}     # with all bytes, none is unknown
+    if rest.get("byte_fallback"):
+        raise ValueError("it is SentencePiece's (byte_fallback), as Llama 2's: its tokens are made "
+                         "of characters, and only byte-level BPE is read here")
+    pattern = read_cut(content["pre_tokenizer"])
+    normalize = read_normalizer(content.get("normalizer"))
     require(rest | {"type": "BPE"}, JSON_MODEL)
     if not isinstance(model["merges"], list):
         raise ValueError(f"merges is {str(model['merges'])[:60]!r}, expected a list")
