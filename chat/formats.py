@@ -43,11 +43,11 @@ class Own:
         """The tokens that end a reply."""
         return frozenset([sample.special(self.tokenizer, "<|im_end|>")])
 
-    def prompt(self, messages):
+    def prompt(self, messages, **_):
         """The ids of a conversation up to the place where the next reply begins.
 
         A reply that has "ids" stands in it as the very tokens that were written: its text, encoded
-        anew, could give others.
+        anew, could give others. The options of templates change nothing here.
         """
         if not any("ids" in m for m in messages):
             return sample.render_prompt(messages, self.tokenizer)
@@ -58,8 +58,13 @@ class Own:
         return ids + begin
 
     def content(self, prompt, ids):
-        """What a message of the assistant says of the tokens of a reply: {"content": ...}."""
-        return {"content": sample.reply_parts(ids, self.tokenizer)}
+        """What a message of the assistant has for the tokens of a reply: "content" and "ids".
+
+        A reply without a text has a space, since every message of ours has some content. One that
+        was cut off is ended.
+        """
+        end = [] if ids[-1] in self.ends else list(self.ends)
+        return {"content": sample.reply_parts(ids, self.tokenizer) or " ", "ids": ids + end}
 
     def thinking(self, prompt):
         """A thinking.Thinking for the reply to a prompt; None, since no thoughts are marked."""
@@ -111,9 +116,9 @@ class Template:
         return self.tokenizer.encode(text, allowed_special="all")
 
     def content(self, prompt, ids):
-        """What a message of the assistant says of the tokens of a reply.
+        """What a message of the assistant has for the tokens of a reply.
 
-        {"content": ...}, and "reasoning_content", which templates read, if it has thoughts.
+        "content", and if there are thoughts also "reasoning_content", which templates read.
         """
         text = sample.reply_text(ids, self.tokenizer)
         thoughts, answer = self.thinking(prompt).whole(text)
@@ -286,7 +291,7 @@ def json_beside(folder, name):
     return disk.read_json(path) if path.exists() else {}
 
 
-def templates_of(folder, config):
+def templates_of(folder):
     """(the file, {name: template}) of a folder, or (None, {}).
 
     Files of their own come before what stands in tokenizer_config.json: a template, or a list of
@@ -300,7 +305,8 @@ def templates_of(folder, config):
         found[more.stem] = more.read_text(encoding="utf-8")
     if found:
         return path, found
-    path, given = folder / "tokenizer_config.json", config.get("chat_template")
+    path = folder / "tokenizer_config.json"
+    given = json_beside(folder, path.name).get("chat_template")
     if not given:
         return None, {}
     if isinstance(given, str):
@@ -315,8 +321,9 @@ def templates_of(folder, config):
     return path, found
 
 
-def special_names(folder, config):
+def special_names(folder):
     """{"bos_token": its name, ...}: the special tokens that a template may name."""
+    config = json_beside(folder, "tokenizer_config.json")
     if "added_tokens_decoder" not in config:        # as older folders are
         config = config | json_beside(folder, "special_tokens_map.json")
     found = {}
@@ -328,13 +335,13 @@ def special_names(folder, config):
     return found
 
 
-def end_tokens(folder, special, tokenizer):
-    """The tokens that end a reply: all that any file of the folder names.
+def end_tokens(folder, tokenizer):
+    """The tokens that end a text or a reply: all that any file of the folder names.
 
     eos_token_id is a number or a list. Llama 3.1's is [128001, 128008, 128009], the ends of a text,
     of a call and of a message.
     """
-    found = {tokenizer.special_tokens.get(special.get("eos_token"))} - {None}
+    found = {tokenizer.special_tokens.get(special_names(folder).get("eos_token"))} - {None}
     for name in ("generation_config.json", "config.json"):
         given = json_beside(folder, name).get("eos_token_id")
         several = given if isinstance(given, list) else [given]
@@ -353,9 +360,8 @@ def load(folder, tokenizer):
     """
     if huggingface.is_for_chats(tokenizer.special_tokens):
         return Own(tokenizer)
-    config = json_beside(folder, "tokenizer_config.json")
-    path, templates = templates_of(folder, config)
+    path, templates = templates_of(folder)
     if not templates:
         return Own(tokenizer)
-    special = special_names(folder, config)
-    return Template(path, templates, special, tokenizer, end_tokens(folder, special, tokenizer))
+    return Template(path, templates, special_names(folder), tokenizer,
+                    end_tokens(folder, tokenizer))

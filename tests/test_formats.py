@@ -55,13 +55,14 @@ def test_models_made_here_keep_their_format(tmp_path):
         (tmp_path / str(i)).mkdir()
         folder = folder_of(tmp_path / str(i), TOK, {"chat_template.jinja": template}, **given)
         ours = formats.load(folder, TOK)
-        assert ours.prompt(HELLO) == sample.render_prompt(HELLO, TOK)
+        assert isinstance(ours, formats.Own) and ours.prompt(HELLO) == sample.render_prompt(HELLO, TOK)
         assert ours.ends == {TOK.special_tokens["<|im_end|>"]}
         assert ours.thinking(ours.prompt(HELLO)) is None
     # A reply stays what was written, although its text has other tokens.
     written = [TOK.encode_ordinary("g")[0], *TOK.encode_ordinary("oat"), *ours.ends]
-    turn = [*HELLO, {"role": "assistant", **ours.content([], written), "ids": written}]
-    assert turn[1]["content"] == "goat"
+    turn = [*HELLO, {"role": "assistant", **ours.content([], written)}]
+    assert turn[1]["content"] == "goat" and turn[1]["ids"] == written
+    assert ours.content([], written[:-1]) == ours.content([], written)      # it is ended
     assert ours.prompt([*turn, *HELLO]) == (
         sample.render_prompt(HELLO, TOK) + written + sample.render_prompt(HELLO, TOK))
 
