@@ -55,7 +55,8 @@ def test_models_made_here_keep_their_format(tmp_path):
         (tmp_path / str(i)).mkdir()
         folder = folder_of(tmp_path / str(i), TOK, {"chat_template.jinja": template}, **given)
         ours = formats.load(folder, TOK)
-        assert isinstance(ours, formats.Own) and ours.prompt(HELLO) == sample.render_prompt(HELLO, TOK)
+        assert isinstance(ours, formats.Own)
+        assert ours.prompt(HELLO) == sample.render_prompt(HELLO, TOK)
         assert ours.ends == {TOK.special_tokens["<|im_end|>"]}
         assert ours.thinking(ours.prompt(HELLO)) is None
     # A reply stays what was written, although its text has other tokens.
