@@ -43,7 +43,7 @@ class Own:
         """The tokens that end a reply."""
         return frozenset([sample.special(self.tokenizer, "<|im_end|>")])
 
-    def prompt(self, messages, **_):
+    def prompt(self, messages, /, **_):
         """The ids of a conversation up to the place where the next reply begins.
 
         A reply that has "ids" stands in it as the very tokens that were written: its text, encoded
@@ -84,7 +84,7 @@ class Template:
         self.path, self.templates, self.special = path, templates, special
         self.tokenizer, self.ends = tokenizer, frozenset(ends)
 
-    def text(self, messages, tools=None, add_generation_prompt=True, **options):
+    def text(self, messages, tools=None, /, add_generation_prompt=True, **options):
         """What transformers' apply_chat_template(tokenize=False) returns; ValueError if it fails.
 
         options: further variables of the template, such as enable_thinking of Qwen 3's.
@@ -108,7 +108,7 @@ class Template:
         except ValueError as e:
             raise ValueError(f"{self.path}: the chat template {e}") from None
 
-    def prompt(self, messages, tools=None, **options):
+    def prompt(self, messages, tools=None, /, **options):
         """The ids of a conversation up to the place where the next reply begins."""
         if messages and messages[-1].get("role") == "assistant":
             raise ValueError("the last message is the assistant's: there is nothing to reply to")
@@ -121,7 +121,7 @@ class Template:
         "content", and if there are thoughts also "reasoning_content", which templates read.
         """
         text = sample.reply_text(ids, self.tokenizer)
-        thoughts, answer = self.thinking(prompt).whole(text)
+        thoughts, answer = self.thinking(prompt).put(text, ended=True)
         return {"content": answer, **({"reasoning_content": thoughts} if thoughts else {})}
 
     def thinking(self, prompt):

@@ -119,16 +119,11 @@ class Voice:
         self.thinking = thinking
         self.thought, self.answered = False, False
 
-    def put(self, text):
-        """Take more of the reply; returns what to show."""
-        return self._shown(*self.thinking.put(text)) if self.thinking else text
-
-    def end(self, text):
-        """Take the rest of the reply; returns what to show."""
-        text = self.put(text)
-        return text + self._shown(*self.thinking.end()) if self.thinking else text
-
-    def _shown(self, thoughts, answer):
+    def put(self, text, ended=False):
+        """Take more of the reply, or with `ended` the rest; returns what to show."""
+        if not self.thinking:
+            return text
+        thoughts, answer = self.thinking.put(text, ended)
         if thoughts and not self.thought:
             self.thought, thoughts = True, f"(thinks) {thoughts}"
         if answer and self.thought and not self.answered:
@@ -152,7 +147,7 @@ def say(batch, prompt, settings, stop, thinking=None):
     if not row or not row.ids:                  # the prompt was being read
         print(flush=True)
         return []
-    print(voice.end(text.end()), flush=True)
+    print(voice.put(text.end(), ended=True), flush=True)
     if sys.stderr.isatty():
         speed = len(row.ids) / (time.perf_counter() - began)
         print(f"[{len(row.ids)} tokens, {speed:,.0f} a second]", file=sys.stderr)

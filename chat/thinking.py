@@ -37,10 +37,19 @@ class Thinking:
         self.held = ""                  # what may be the beginning of a mark, or line feeds
         self.any = False                # whether there are thoughts already
 
-    def put(self, text):
-        """Take more of the reply -> (thoughts, answer), what both have grown by."""
-        text, self.held = self.held + text, ""
-        thoughts = ""
+    def put(self, text, ended=False):
+        """Take more of the reply -> (thoughts, answer), what both have grown by.
+
+        ended: there is no more, so nothing is held back.
+        """
+        thoughts, answer = self._told(self.held + text)
+        if ended and self.state == "thoughts":
+            return thoughts + self.held, answer
+        return thoughts, answer + self.held * ended
+
+    def _told(self, text):
+        """put(), with what was held back in front of the text."""
+        thoughts, self.held = "", ""
         if self.state == "start":
             begin = text.lstrip()
             if begin.startswith(BEGIN):
@@ -71,13 +80,3 @@ class Thinking:
             self.held = text[len(certain):]
         self.any |= bool(certain)
         return certain, behind
-
-    def end(self):
-        """The reply has ended -> (thoughts, answer), what was held back."""
-        text, self.held = self.held, ""
-        return (text, "") if self.state == "thoughts" else ("", text)
-
-    def whole(self, text):
-        """A whole reply -> (thoughts, answer)."""
-        before, after = self.put(text), self.end()
-        return before[0] + after[0], before[1] + after[1]

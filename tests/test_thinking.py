@@ -27,13 +27,13 @@ REPLIES = [                             # (whether the prompt began the thoughts
 
 @pytest.mark.parametrize("begun, reply, both", REPLIES)
 def test_thoughts_and_answer(begun, reply, both):
-    assert Thinking(begun).whole(reply) == both
+    assert Thinking(begun).put(reply, ended=True) == both
     rng = random.Random(reply)
     for _ in range(30):
         cuts = sorted(rng.choices(range(len(reply) + 1), k=rng.randint(0, 6)))
         pieces = [reply[a:b] for a, b in zip([0, *cuts], [*cuts, len(reply)])]
         told = Thinking(begun)
-        grown = [*map(told.put, pieces), told.end()]
+        grown = [*map(told.put, pieces), told.put("", ended=True)]
         assert ("".join(t for t, _ in grown), "".join(a for _, a in grown)) == both
 
 
