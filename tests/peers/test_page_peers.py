@@ -238,7 +238,7 @@ def test_a_text_like_a_call_stays_text(page, tmp_path):
 
 
 def test_thoughts_are_folded(page, tmp_path):
-    """They go back to the model apart from the answer: its template decides what to do with them."""
+    """They go back to the model apart from the answer: its template decides about them."""
     reply = OTHER.encode("<think>\nA lamp?\n</think>\n\nHi.<|im_end|>", allowed_special="all")
     length = len(OTHER.encode(CHATML_WHO, allowed_special="all"))
     scripted_model(tmp_path / "sft", length, reply, OTHER)
