@@ -93,6 +93,9 @@ class Template:
             raise ValueError(f"expected a list of messages, got {str(messages)[:60]!r}")
         if not messages:
             raise ValueError("a conversation without any message")
+        if not self.templates:
+            raise ValueError(f"{self.path}: has no chat template, so this is no assistant; a base "
+                             "model goes on from a text: python sample.py TEXT --model FOLDER")
         name = "default" if tools is None or "tool_use" not in self.templates else "tool_use"
         if name not in self.templates:
             raise ValueError(f"{self.path}: has the chat templates {', '.join(self.templates)}, "
@@ -292,7 +295,7 @@ def json_beside(folder, name):
 
 
 def templates_of(folder):
-    """(the file, {name: template}) of a folder, or (None, {}).
+    """(the file, {name: template}) of a folder.
 
     Files of their own come before what stands in tokenizer_config.json: a template, or a list of
     named ones.
@@ -308,7 +311,7 @@ def templates_of(folder):
     path = folder / "tokenizer_config.json"
     given = json_beside(folder, path.name).get("chat_template")
     if not given:
-        return None, {}
+        return path, {}
     if isinstance(given, str):
         return path, {"default": given}
     try:
@@ -361,7 +364,5 @@ def load(folder, tokenizer):
     if huggingface.is_for_chats(tokenizer.special_tokens):
         return Own(tokenizer)
     path, templates = templates_of(folder)
-    if not templates:
-        return Own(tokenizer)
     return Template(path, templates, special_names(folder), tokenizer,
                     end_tokens(folder, tokenizer))

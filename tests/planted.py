@@ -664,7 +664,7 @@ FAULTS = [
     Fault("chats-made-here-by-a-template", "chat/formats.py",
           "    if huggingface.is_for_chats(tokenizer.special_tokens):\n",
           "    if huggingface.is_for_chats(tokenizer.special_tokens) and not (\n"
-          "            templates_of(folder)[0]):\n",
+          "            templates_of(folder)[1]):\n",
           "tests/test_formats.py::test_models_made_here_keep_their_format"),
     Fault("replies-encoded-anew", "chat/formats.py",
           "            ids += begin + written if written else",
