@@ -24,7 +24,7 @@ import re
 from pathlib import Path
 
 import sample
-from chat import jinja, thinking
+from chat import generate, jinja, thinking
 from run import disk
 from tokens import huggingface
 
@@ -42,6 +42,11 @@ class Own:
     def ends(self):
         """The tokens that end a reply."""
         return frozenset([sample.special(self.tokenizer, "<|im_end|>")])
+
+    @property
+    def document_ends(self):
+        """The tokens that end a text which is no reply: where the next document begins."""
+        return frozenset(generate.document_begin(self.tokenizer))
 
     def prompt(self, messages, /, **_):
         """The ids of a conversation up to the place where the next reply begins.
@@ -77,12 +82,13 @@ class Template:
     path        the file it stands in
     templates   {name: template}: "default", and "tool_use" for conversations with tools
     special     the tokens that a template may name, such as {"bos_token": "<|begin_of_text|>"}
-    ends        the tokens that end a reply
+    ends        the tokens that end a reply; document_ends, those that end any other text
     """
 
     def __init__(self, path, templates, special, tokenizer, ends):
         self.path, self.templates, self.special = path, templates, special
         self.tokenizer, self.ends = tokenizer, frozenset(ends)
+        self.document_ends = self.ends.union(generate.document_begin(tokenizer))
 
     def text(self, messages, tools=None, /, add_generation_prompt=True, **options):
         """What transformers' apply_chat_template(tokenize=False) returns; ValueError if it fails.
@@ -303,9 +309,9 @@ def templates_of(folder):
     folder = Path(folder)
     path, found = folder / "chat_template.jinja", {}
     if path.exists():
-        found["default"] = path.read_text(encoding="utf-8")
+        found["default"] = "".join(disk.read_lines(path))
     for more in sorted(folder.glob("additional_chat_templates/*.jinja")):
-        found[more.stem] = more.read_text(encoding="utf-8")
+        found[more.stem] = "".join(disk.read_lines(more))
     if found:
         return path, found
     path = folder / "tokenizer_config.json"

@@ -160,10 +160,8 @@ def complete(args):
     folder = models.chosen(args, ["base"], "base model", "train.py")
     batch = load(folder, args)
     tokenizer = batch.tokenizer
-    begin = generate.document_begin(tokenizer)      # where the next document begins, this one ends
-    stop = formats.end_tokens(folder, tokenizer).union(begin)
-    settings = replace(settings, stop=frozenset(stop))
-    prompt = [*begin, *tokenizer.encode_ordinary(args.text)]
+    settings = replace(settings, stop=formats.load(folder, tokenizer).document_ends)
+    prompt = [*generate.document_begin(tokenizer), *tokenizer.encode_ordinary(args.text)]
     for i in range(args.n):
         print(args.text, end="")
         say(batch, prompt, replace(settings, seed=args.seed + i), args.stop)

@@ -498,6 +498,17 @@ def test_chats_that_a_template_refuses(thinker, wrong, said):
     assert said in answer["error"]["message"]
 
 
+def test_a_text_ends_where_a_reply_would(thinker):
+    """And where the next document begins."""
+    prompt = OTHER.encode("<|im_start|>" * N_HELLO, allowed_special="all")
+    answer = post(thinker, TEXTS, {"prompt": prompt, "max_tokens": 99, "temperature": 0})
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert choice["text"] == "<think>\nSo!\n</think>\n\nHi."
+    ends = formats.Template("here", {}, {}, OTHER, {1}).document_ends
+    assert ends == {1, OTHER.special_tokens["<|endoftext|>"]}
+
+
 def test_a_conversation_is_looked_at_as_the_template_writes_it(thinker):
     found = post(thinker, "/api/look", {"messages": HELLO, "n": 1})
     assert "".join(found["pieces"]) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"

@@ -215,6 +215,12 @@ def test_a_template_that_is_none(tmp_path, given):
         formats.load(folder_of(tmp_path, chat_template=given), OTHER)
 
 
+def test_a_template_that_is_no_text(tmp_path):
+    (folder_of(tmp_path) / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="chat_template.jinja: not UTF-8 text"):
+        formats.load(tmp_path, OTHER)
+
+
 def test_special_tokens_that_a_template_may_name(tmp_path):
     token = {"__type": "AddedToken", "content": "<|begin_of_text|>", "lstrip": False}
     config = {"bos_token": token, "eos_token": "<|eot_id|>", "pad_token": None, "unk_token": 3}
