@@ -48,7 +48,7 @@ class Own:
         """The tokens that end a text which is no reply: where the next document begins."""
         return frozenset(generate.document_begin(self.tokenizer))
 
-    def prompt(self, messages, /, **_):
+    def prompt(self, messages, options=None):
         """The ids of a conversation up to the place where the next reply begins.
 
         A reply that has "ids" stands in it as the very tokens that were written: its text, encoded
@@ -90,7 +90,7 @@ class Template:
         self.tokenizer, self.ends = tokenizer, frozenset(ends)
         self.document_ends = self.ends.union(generate.document_begin(tokenizer))
 
-    def text(self, messages, tools=None, /, add_generation_prompt=True, **options):
+    def text(self, messages, tools=None, add_generation_prompt=True, options=None):
         """What transformers' apply_chat_template(tokenize=False) returns; ValueError if it fails.
 
         options: further variables of the template, such as enable_thinking of Qwen 3's.
@@ -107,7 +107,7 @@ class Template:
             raise ValueError(f"{self.path}: has the chat templates {', '.join(self.templates)}, "
                              f"and none of them is named default")
         template = self.templates[name]
-        variables = {**self.special, **options, "tools": tools, "documents": None,
+        variables = {**self.special, **(options or {}), "tools": tools, "documents": None,
                      "add_generation_prompt": add_generation_prompt}
         try:
             plain = plain_writer(template)
@@ -117,11 +117,11 @@ class Template:
         except ValueError as e:
             raise ValueError(f"{self.path}: the chat template {e}") from None
 
-    def prompt(self, messages, tools=None, /, **options):
+    def prompt(self, messages, tools=None, options=None):
         """The ids of a conversation up to the place where the next reply begins."""
         if messages and messages[-1].get("role") == "assistant":
             raise ValueError("the last message is the assistant's: there is nothing to reply to")
-        text = self.text(messages, tools, **options)
+        text = self.text(messages, tools, options=options)
         return self.tokenizer.encode(text, allowed_special="all")
 
     def content(self, prompt, ids):

@@ -205,14 +205,14 @@ class Conversation:
         ValueError if the question alone does not fit the context.
         """
         context = self.cfg.n_positions
-        n_least = len(self.format.prompt([*self.first, asking], **self.options))
+        n_least = len(self.format.prompt([*self.first, asking], options=self.options))
         if n_least >= context:
             system = " after the system message" if self.first else ""
             raise ValueError(f"a question of {n_least} tokens{system} does not fit the model's "
                              f"context of {context} with room for a reply; ask something shorter")
         while True:
             messages = [*self.first, *itertools.chain(*self.turns), asking]
-            prompt = self.format.prompt(messages, **self.options)
+            prompt = self.format.prompt(messages, options=self.options)
             if not self.turns or len(prompt) + LEAST_ROOM <= context:
                 return prompt
             self.forgotten += 1

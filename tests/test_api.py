@@ -469,7 +469,7 @@ def test_thoughts_in_a_stream(thinker, more):
 def test_what_a_template_gets_of_a_request(thinker, monkeypatch):
     given = []
 
-    def text(self, messages, tools, /, **options):
+    def text(self, messages, tools, options):
         given.append((messages, options))
         return "x"
 

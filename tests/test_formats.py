@@ -142,7 +142,7 @@ def test_what_a_template_is_given(shown):
     messages = [{"role": "user", "content": "Hi", "name": None},
                 {"role": "assistant", "content": "x", "ids": [1], "thinking": "t"}]
     tokens = OTHER.special_tokens
-    assert ours.prompt(messages + HELLO, enable_thinking=False, add_generation_prompt=True) == [
+    assert ours.prompt(messages + HELLO, options={"enable_thinking": False}) == [
         tokens["<|im_start|>"], *OTHER.encode_ordinary("x"), tokens["<|im_end|>"]]
     (template, variables), = shown
     assert template == "T" and variables == {
@@ -261,7 +261,7 @@ def test_qwen_3s_thoughts(shared):
     ours = formats.load(folder, bpe.Tokenizer.load(folder / "tokenizer.json"))
     end = [198, 151644, 77091, 198]             # line feed, <|im_start|> assistant, line feed
     assert ours.prompt(HELLO)[-4:] == end
-    plain = ours.prompt(HELLO, enable_thinking=False)
+    plain = ours.prompt(HELLO, options={"enable_thinking": False})
     assert plain[-8:] == [*end, 151667, 271, 151668, 271]
     reply = ours.tokenizer.encode("<think>\nSo.\n</think>\n\nHi!<|im_end|>", allowed_special="all")
     assert ours.content(ours.prompt(HELLO), reply) == {"content": "Hi!", "reasoning_content": "So."}
