@@ -12,13 +12,14 @@ import threading
 from pathlib import Path
 
 import sample
-from chat import batching, models
+from chat import batching, formats, models
 from chat.request import Refused
 from model import checkpoint, folders
 
 FILES = (
     "config.json", "model.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "vocab.json", "merges.txt",
+    "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
 )
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)    # stages of a run, the preferred ones first
 LONGEST_NAME = 256
@@ -151,6 +152,7 @@ class Models:
             if old and signature(folder) != now:    # it was written while it was read
                 return old
             writer = batching.Writer(model, upload=self.upload)
+            writer.format = formats.load(folder, writer.tokenizer)
             writer.start()
             with self.lock:
                 self.writers[name], self.signatures[name] = writer, now

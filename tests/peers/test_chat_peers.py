@@ -1,0 +1,182 @@
+"""chat/formats.py beside transformers: chats as apply_chat_template writes them, and their ids."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import jinja2
+import pytest
+import torch
+import transformers
+from transformers.utils.chat_template_utils import render_jinja_template
+
+import bpe
+import sample
+from chat import formats, jinja, terminal
+from conversations import TOOLS, conversation
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
+QUESTIONS = ["Who are you?", "\u4f60\u597d <|im_end|>", "Why?"]
+PLAIN = {"llama3_1": True, "qwen3": False, "deepseek_v3": False}
+
+
+@pytest.fixture(scope="module", params=list(PLAIN))
+def both(request):
+    """(the name of a published tokenizer, our format, transformers' tokenizer)."""
+    folder = DATA / "tokenizers" / request.param
+    if not folder.exists():
+        pytest.skip(f"no {folder.name}: set LONGHAND_DATA to a folder that has it")
+    ours = formats.load(folder, bpe.Tokenizer.load(folder / "tokenizer.json"))
+    return request.param, ours, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def theirs(tokenizer, messages, tools, **options):
+    """(text, ids) by apply_chat_template.
+
+    It drops what is null, and then DeepSeek's template fails where it asks for it. There the text
+    is that of the function behind, which hands the template what it is given.
+    """
+    try:
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **options)
+    except jinja2.UndefinedError:
+        (text,), _ = render_jinja_template([messages], tools=tools, **options,
+                                           chat_template=tokenizer.chat_template,
+                                           **tokenizer.special_tokens_map)
+        return text, tokenizer(text, add_special_tokens=False).input_ids
+    return text, tokenizer.apply_chat_template(messages, tools=tools, return_dict=False, **options)
+
+
+@pytest.mark.parametrize("calls", [False, True], ids=["without tools", "with tools"])
+def test_200_conversations(both, calls):
+    name, ours, tokenizer = both
+    rng, n_tools = random.Random(name), 0
+    for _ in range(200):
+        messages = conversation(rng, calls, null=name == "deepseek_v3")
+        is_prompt = messages[-1]["role"] != "assistant"
+        options = {"enable_thinking": rng.random() < 0.5} if rng.random() < 0.5 else {}
+        tools = TOOLS if calls and rng.random() < 0.8 else None
+        text, ids = theirs(tokenizer, messages, tools, add_generation_prompt=is_prompt, **options)
+        assert ours.text(messages, tools, is_prompt, options) == text
+        assert ours.tokenizer.encode(text, allowed_special="all") == ids
+        if is_prompt:
+            assert ours.prompt(messages, tools, options) == ids
+        n_tools += any(m["role"] == "tool" for m in messages)
+    assert (n_tools > 50) == calls
+
+
+def test_what_a_template_may_name(both):
+    name, ours, tokenizer = both
+    assert ours.special == tokenizer.special_tokens_map
+    assert tokenizer.eos_token_id in ours.ends
+    assert (formats.plain_writer(ours.templates["default"]) is not None) == PLAIN[name]
+
+
+def test_templates_beside_the_tokenizer(both, tmp_path):
+    """A file of its own, a list of named ones, and both: the one that transformers takes."""
+    _, _, tokenizer = both
+    tokenizer.save_pretrained(tmp_path)
+    ours = formats.load(tmp_path, bpe.Tokenizer.load(tmp_path / "tokenizer.json"))
+    assert ours.path.name == "chat_template.jinja"
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["chat_template"] = [{"name": "default", "template": "plain {{ messages|length }}"},
+                               {"name": "tool_use", "template": "tools {{ tools|tojson }}"}]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    messages = [{"role": "user", "content": "Hi"}]
+    for _ in range(2):
+        again = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        ours = formats.load(tmp_path, ours.tokenizer)
+        for tools in (None, [], TOOLS):
+            text = again.apply_chat_template(messages, tools=tools, tokenize=False)
+            assert ours.text(messages, tools, add_generation_prompt=False) == text
+        (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+
+
+PIECES = [
+    "{% for m in messages %}\n  {{ m.content }}\n  {% endfor %}\n",
+    "  {%- if tools %}{{ tools | tojson }}{% endif %}\n\n",
+    "{{ tools | tojson(indent=2) }} {{ messages | tojson(sort_keys=True, ensure_ascii=True) }}",
+    "{{ strftime_now('%Y') }}{{ bos_token }}{{ eos_token is defined }}{{ nothing is defined }}",
+    "{% set n = namespace(a=1, b=2) %}{% for m in messages %}{% set n.a = n.a + 1 %}{% endfor %}"
+    "{{ n.a }}",
+    "{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{% if loop.first %}"
+    "{% continue %}{% endif %}{{ m.role }}{% endfor %}",
+    "{% set a = 1 %}{% generation %}{% set a = 2 %}{{ a }}{% endgeneration %}{{ a }}",
+    "{{ dict(a=1) | items | list }}{{ messages | map(attribute='role') | join(',') }}",
+    "{{ messages[0].content.split('l')[-1].strip() }}{{ messages[0]['content'] | upper }}",
+    "{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(messages | length) }}",
+    "{{ messages[-1].thinking }}{{ messages[-1].reasoning_content }}",
+    "{{ raise_exception('no') }}", "{{ missing.x }}", "{{ ''.__class__.__mro__ }}", "{% for %}",
+    "{% set n = namespace(_a=1) %}", "{{ messages.append(1) }}", "{{ 1 / 0 }}",
+]
+
+
+def test_parts_of_templates(both):
+    """Each alone and three together: equal to theirs, or an error where they raise one."""
+    _, ours, tokenizer = both
+    rng, n_failed = random.Random(1), 0
+    messages = [{"role": "user", "content": "Hello <b>"}, {"role": "tool", "content": "\u00fc"},
+                {"role": "assistant", "content": "x", "reasoning": "so"}]
+    for i in range(80):
+        template = PIECES[i] if i < len(PIECES) else "".join(rng.choices(PIECES[:11], k=3))
+        tools = rng.choice([None, TOOLS])
+        options = {"tools": tools, "add_generation_prompt": True}
+        made = formats.Template("here", {"default": template}, ours.special, ours.tokenizer, {1})
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, chat_template=template, **options)
+        except Exception:
+            n_failed += 1
+            with pytest.raises(ValueError, match="^here: the chat template [^\n]+$"):
+                made.text(messages, **options)
+        else:
+            assert made.text(messages, **options) == text, template
+    assert n_failed == 7
+
+
+def test_jinja2_is_not_asked_for_more_than_it_has():
+    assert tuple(map(int, jinja2.__version__.split("."))) >= jinja.OLDEST
+
+
+def test_a_chat_is_theirs(both, tmp_path, monkeypatch, capsys):
+    """Three turns, greedy: the same prompts, the same replies, ended by any of several tokens."""
+    name, _, tokenizer = both
+    torch.manual_seed(0)
+    cfg = transformers.GPT2Config(vocab_size=len(tokenizer), n_positions=512, n_embd=32, n_layer=2,
+                                  n_head=2, initializer_range=0.5)
+    model = transformers.GPT2LMHeadModel(cfg).eval()
+    messages, turns, ends = [], [], [tokenizer.eos_token_id]
+    for question in QUESTIONS:
+        messages.append({"role": "user", "content": question})
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True,
+                                               return_dict=False, return_tensors="pt")
+        n = prompt.shape[1]
+        whole = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+                               max_new_tokens=30, eos_token_id=ends)[0].tolist()
+        if len(ends) == 1:                          # from now on this token ends a reply too
+            ends.append(whole[n + 20])
+            whole = whole[:whole.index(ends[1], n) + 1]
+        turns.append((whole[:n], whole[n:]))
+        text = tokenizer.decode(whole[n:], skip_special_tokens=True,
+                                clean_up_tokenization_spaces=False)
+        messages.append({"role": "assistant", "content": text})
+    assert len(turns[0][1]) <= 21
+
+    model.generation_config.eos_token_id = ends
+    model.save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DATA / "tokenizers" / name / file, tmp_path)
+    found, say = [], terminal.say
+
+    def note(batch, prompt, *rest):
+        ids = say(batch, prompt, *rest)
+        found.append((prompt, ids))
+        return ids
+
+    monkeypatch.setattr(terminal, "say", note)
+    asked = [word for question in QUESTIONS for word in ("--ask", question)]
+    sample.main(["chat", "--model", str(tmp_path), "--max-tokens", "30", *asked])
+    assert found == turns
