@@ -622,7 +622,7 @@ FAULTS = [
           '                if entry["step"] < 1:\n',
           "tests/test_resume.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
 
-    # ----------------------------------------------- model/folders.py, llama_folders.py, bfloat16.py
+    # ------------------------------------------ model/folders.py, llama_folders.py, bfloat16.py
     Fault("bfloat16-keeps-the-last-block-of-rows-only", "model/bfloat16.py",
           "                y += rows[:, at] @ block\n",
           "                y = rows[:, at] @ block\n",
