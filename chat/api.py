@@ -44,13 +44,7 @@ def health(handler, _):
         return Answer({"status": "failed" if failed else "ok"}, status)
     doing = {}
     for name, writer in writers.items():
-        batch = writer.batch
-        doing[name] = {
-            "writing": len(batch),
-            "waiting": len(writer.waiting),
-            "prompt_tokens": batch.n_prompt,    # of all requests
-            "cached_tokens": batch.n_known,     # of these, what an earlier text began with
-        }
+        doing[name] = writer.counts
     said = f"failed: {', '.join(failed)}" if failed else "ok"
     return Answer({"status": said, "models": doing}, status)
 
@@ -119,6 +113,7 @@ class Request:
 
     job     the batching.Job that its kind makes of the body
     texts   for each row, what there is of it: with echo its prompt, and then its reply
+    written the tokens of each row
     base    the fields that each of its answers has
     """
 
@@ -130,6 +125,7 @@ class Request:
         self.job = self.read(body)
         self.job.client = handler.client
         self.texts = [Grown() for _ in self.job.prompts]
+        self.written = [[] for _ in self.job.prompts]
         self.with_usage = field(body, "stream_options", {}, dict).get("include_usage") is True
         self.with_ids = field(body, "return_token_ids", False, bool)
         self.base = {
@@ -153,7 +149,7 @@ class Request:
             choices = [self.choice(i, text) | self.ids(i) for i, text in enumerate(self.texts)]
             return Answer({**self.base, "choices": choices, "usage": self.usage()})
         finally:
-            self.job.gone = True
+            self.writer.leave(self.job)
 
     def begin(self):
         """Hand the job to the writer."""
@@ -170,7 +166,9 @@ class Request:
                 continue
             if isinstance(event, Refused):
                 raise event
-            self.job.left -= sum(grown.finish is not None for grown in event.values())
+            for i, grown in event.items():
+                self.written[i] += grown.ids
+                self.job.left -= grown.finish is not None
             yield event
 
     def stream(self):
@@ -200,18 +198,18 @@ class Request:
         """How many tokens were read, each prompt once, and written."""
         prompts = {id(prompt): prompt for prompt in self.job.prompts}
         n_read = sum(map(len, prompts.values()))
+        n_written = sum(map(len, self.written))
         return {
             "prompt_tokens": n_read,
-            "completion_tokens": self.job.tokens,
-            "total_tokens": n_read + self.job.tokens,
+            "completion_tokens": n_written,
+            "total_tokens": n_read + n_written,
         }
 
     def ids(self, i):
         """The tokens of row i, under the names that vLLM gave them, if they are wanted."""
         if not self.with_ids:
             return {}
-        written = self.job.rows[i].ids if self.job.rows else []
-        return {"prompt_token_ids": self.job.prompts[i], "token_ids": written}
+        return {"prompt_token_ids": self.job.prompts[i], "token_ids": self.written[i]}
 
     def about(self, i, grown, **said):
         """A choice: what is said in row i, and what all choices have."""
@@ -323,7 +321,7 @@ class Completion(Request):
         if self.echo:
             for i, prompt in enumerate(self.job.prompts):
                 text, entries = echo(tuple(prompt), self.n_begin[i])
-                self.texts[i] = Grown(text, list(entries))
+                self.texts[i] = Grown(text, entries=list(entries))
         self.behind = [len(grown.text) for grown in self.texts]
         if self.n_tokens:
             super().begin()

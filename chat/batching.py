@@ -15,6 +15,7 @@ Source: Yu et al. 2022 (Orca: batches whose rows come and go).
 """
 
 import collections
+import itertools
 import queue
 import sys
 import threading
@@ -41,6 +42,7 @@ FAILED = "the model failed; see the server's own output"
 class Grown:
     """What a row has grown by.
 
+    ids      its tokens
     entries  with settings.alternatives, one for each token: (token, characters of the reply in
              front of it, whether it is shown, and what generate.likeliest says of it)
     parts    with Job.calls, what stream.Parts returned for each token
@@ -48,6 +50,7 @@ class Grown:
     """
 
     text: str = ""
+    ids: list = field(default_factory=list)
     entries: list = field(default_factory=list)
     parts: list = field(default_factory=list)
     finish: str = None
@@ -55,6 +58,7 @@ class Grown:
     def add(self, more):
         """Grow by more."""
         self.text += more.text
+        self.ids += more.ids
         self.entries += more.entries
         self.parts += more.parts
         self.finish = more.finish
@@ -63,19 +67,32 @@ class Grown:
 class Job:
     """One request for a text behind each of its prompts.
 
+    number  of this job; no other one of this process has it
     client  a name for the client; places are shared out between clients
     """
 
+    numbers = itertools.count()
+
     def __init__(self, prompts, settings, stop=(), stream=True, client=None):
         self.prompts, self.settings, self.stop = prompts, settings.check(), stop
-        self.stream, self.client = stream, client
+        self.stream, self.client, self.number = stream, client, next(self.numbers)
         self.events = queue.SimpleQueue()       # {number of a prompt: Grown}; a Refused is the end
-        self.rows, self.tokens = [], 0
-        self.begun, self.left = 0, len(prompts)     # prompts with a row; rows that have not ended
+        self.rows, self.begun = [], 0               # begun: how many prompts have a row
+        self.left = len(prompts)        # rows whose end has not been read
         self.calls = False              # whether calls of tools are wanted, as Grown.parts
-        self.gone = False               # set by the client's thread when nobody waits any more
+        self.gone = False               # nobody waits for it any more
         self.written = collections.defaultdict(Grown)       # the next event
         self.handed = 0.0               # when the last one was handed over
+
+    def __getstate__(self):
+        """What another process gets of it: all but the queue."""
+        return {**vars(self), "events": None}
+
+
+def put_in_queues(_, events):
+    """Hand events of some jobs, [(job, event)], to the threads that wait for them."""
+    for job, event in events:
+        job.events.put(event)
 
 
 def places_for(cfg):
@@ -90,9 +107,10 @@ class Writer(threading.Thread):
     params  of the model as it was loaded; upload (params, cfg) -> those on the GPU that writes
     texts   {row that is being written: (job, number of its prompt, Text)}
     coming  jobs whose prompts are being read
+    deliver (the writer, [(job, event)]) hands over the events of a step; several threads call it
     """
 
-    def __init__(self, model, places=None, waiting=WAITING, upload=None):
+    def __init__(self, model, places=None, waiting=WAITING, upload=None, deliver=put_in_queues):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
         self.places, self.most_waiting = places or places_for(self.cfg), waiting
@@ -101,6 +119,7 @@ class Writer(threading.Thread):
             params, engine = upload(self.params, self.cfg), device
         self.batch = generate.Batch(params, self.cfg, self.tokenizer, self.places, engine=engine)
         self.waiting, self.coming, self.texts = collections.deque(), set(), {}
+        self.deliver, self.events = deliver, []     # events of this step
         self.rested = 0                 # steps since rows came in
         self.changed = threading.Condition()
         self.closing, self.failed = False, False
@@ -118,6 +137,20 @@ class Writer(threading.Thread):
             self.waiting.append(job)
             self.changed.notify()
 
+    def leave(self, job):
+        """Nobody waits for a job any more."""
+        job.gone = True
+
+    @property
+    def counts(self):
+        """What /health says of it."""
+        return {
+            "writing": len(self.batch),
+            "waiting": len(self.waiting),
+            "prompt_tokens": self.batch.n_prompt,       # of all requests
+            "cached_tokens": self.batch.n_known,        # of these, what an earlier text began with
+        }
+
     def _make_room(self, client):
         """Refuse the last job of the client with most jobs waiting, or else this client's."""
         n = len(self.waiting)
@@ -128,7 +161,7 @@ class Writer(threading.Thread):
         if not theirs or waiting[greediest] <= waiting[client] + 1:
             raise full
         self.waiting.remove(theirs[-1])
-        theirs[-1].events.put(full)
+        self.deliver(self, [(theirs[-1], full)])
 
     def close(self):
         """Take no more jobs; finish those that are there."""
@@ -139,20 +172,26 @@ class Writer(threading.Thread):
     def run(self):
         try:
             while self._admit():
-                for row, token in self.batch.step():
-                    self._pass_on(row, token)
-                for row, (job, _, _) in list(self.texts.items()):
-                    if job.gone:
-                        self.batch.drop(row)
-                        del self.texts[row]
+                self._step()
         except Exception as e:          # nobody may wait for a writer that is no more
             print(f"batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
             with self.changed:
                 self.failed = True
                 writing = [job for job, _, _ in self.texts.values()]
-                for job in {*writing, *self.coming, *self.waiting}:
-                    job.events.put(Refused(500, FAILED))
+                jobs = {*writing, *self.coming, *self.waiting}
+                self.deliver(self, [(job, Refused(500, FAILED)) for job in jobs])
             raise
+
+    def _step(self):
+        """Write one more token of each row, and hand over the events."""
+        for row, token in self.batch.step():
+            self._pass_on(row, token)
+        for row, (job, _, _) in list(self.texts.items()):
+            if job.gone:
+                self.batch.drop(row)
+                del self.texts[row]
+        self.deliver(self, self.events)
+        self.events = []
 
     def _admit(self):
         """Let in the rows that fit; wait if there is nothing to do. False at the end."""
@@ -200,7 +239,7 @@ class Writer(threading.Thread):
         """Add a token that was written to the next event of its job."""
         job, i, text = self.texts[row]
         grown = job.written[i]
-        job.tokens += 1
+        grown.ids.append(token)
         before = text.length
         grown.text += text.put(token)
         grown.parts += [text.piece] if job.calls else []
@@ -218,5 +257,5 @@ class Writer(threading.Thread):
             del self.texts[row]
         now = time.monotonic()
         if grown.finish or job.stream and now - job.handed >= PACE * len(self.texts):
-            job.events.put(job.written)
+            self.events.append((job, job.written))
             job.written, job.handed = collections.defaultdict(Grown), now

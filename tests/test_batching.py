@@ -51,8 +51,7 @@ def test_many_prompts_come_in_as_places_become_free():
     gone.gone = True
     writer.submit(jobs[2])
     for _ in range(6):
-        for row, token, *_ in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
         writer._admit()
     assert rows_of(jobs) == [1, 4, 1] and gone.rows == []
     assert [len(row.ids) for job in jobs[1:] for row in job.rows] == [2] * 5
@@ -69,8 +68,7 @@ def test_rows_come_in_together_while_more_wait_than_fit():
     for _ in range(4):
         writer._admit()
         came.append(sum(rows_of(jobs)))
-        for row, token in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
     assert came == [4, 4, 4, 7]
     writer.batch.drop(jobs[3].rows[0])
     writer._admit()
@@ -88,8 +86,7 @@ def test_places_are_kept_for_jobs_that_have_none():
     writer._admit()
     assert rows_of([*greedy, short]) == [6, 1, 1] and len(writer.batch) == 8
     while len(writer.batch) or writer.waiting:
-        for row, token, *_ in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
         if writer.waiting:
             writer._admit()
         assert len(writer.batch) <= 8

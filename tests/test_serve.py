@@ -6,6 +6,7 @@ import gc
 import gzip
 import http.client
 import json
+import os
 import random
 import signal
 import socket
@@ -201,10 +202,16 @@ def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch, where):
         assert send(server, "GET", "/health")[0] == 500
 
 
-def test_a_reply_begun_is_finished_at_the_end(run):
-    """SIGTERM in the middle of a stream: the stream goes on to its end, then the server is gone."""
+@pytest.mark.parametrize("number, to", [
+    (signal.SIGTERM, os.kill),          # kill
+    (signal.SIGTERM, os.killpg),        # systemd sends it to the writer's process, too
+    (signal.SIGINT, os.killpg),         # and so does a terminal on Ctrl-C
+])
+def test_a_reply_begun_is_finished_at_the_end(run, number, to):
+    """A signal in the middle of a stream: it goes on to its end, then the server is gone."""
     words = [sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--run", str(run)]
-    process = subprocess.Popen([*words, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*words, "--port", "0"], stdout=subprocess.PIPE, text=True,
+                               start_new_session=True)
     line = process.stdout.readline()
     port = int(line.split("at http://127.0.0.1:")[1].split(";")[0])
     whole = []
@@ -215,7 +222,7 @@ def test_a_reply_begun_is_finished_at_the_end(run):
         answer = connection.getresponse()
         data = answer.read1(10)
         if end:
-            process.send_signal(signal.SIGTERM)
+            to(process.pid, number)
         *events, last, rest = (data + answer.read()).decode().split("\n\n")
         assert last == "data: [DONE]" and rest == ""
         deltas = [c["delta"] for event in events for c in json.loads(event[6:])["choices"]]
