@@ -112,8 +112,8 @@ class Request:
     """A request for text.
 
     job     the batching.Job that its kind makes of the body
-    texts   for each row, what there is of it: with echo its prompt, and then its reply
-    written the tokens of each row
+    texts   for each row, what there is of it: with echo its prompt, and then its reply. Of a reply
+            that is sent as a stream only the tokens are kept
     base    the fields that each of its answers has
     """
 
@@ -125,7 +125,6 @@ class Request:
         self.job = self.read(body)
         self.job.client = handler.client
         self.texts = [Grown() for _ in self.job.prompts]
-        self.written = [[] for _ in self.job.prompts]
         self.with_usage = field(body, "stream_options", {}, dict).get("include_usage") is True
         self.with_ids = field(body, "return_token_ids", False, bool)
         self.base = {
@@ -166,9 +165,7 @@ class Request:
                 continue
             if isinstance(event, Refused):
                 raise event
-            for i, grown in event.items():
-                self.written[i] += grown.ids
-                self.job.left -= grown.finish is not None
+            self.job.left -= sum(grown.finish is not None for grown in event.values())
             yield event
 
     def stream(self):
@@ -182,6 +179,7 @@ class Request:
             if values is None:
                 values = [value_of(choice) for choice in self.first()]
             for i, grown in event.items():
+                self.texts[i].ids += grown.ids
                 finish, grown.finish = grown.finish, None
                 if grown.text or grown.entries or any(grown.parts):
                     values.append(value_of(self.chunk(i, grown)))
@@ -198,7 +196,7 @@ class Request:
         """How many tokens were read, each prompt once, and written."""
         prompts = {id(prompt): prompt for prompt in self.job.prompts}
         n_read = sum(map(len, prompts.values()))
-        n_written = sum(map(len, self.written))
+        n_written = sum(len(text.ids) for text in self.texts)
         return {
             "prompt_tokens": n_read,
             "completion_tokens": n_written,
@@ -209,7 +207,7 @@ class Request:
         """The tokens of row i, under the names that vLLM gave them, if they are wanted."""
         if not self.with_ids:
             return {}
-        return {"prompt_token_ids": self.job.prompts[i], "token_ids": self.written[i]}
+        return {"prompt_token_ids": self.job.prompts[i], "token_ids": self.texts[i].ids}
 
     def about(self, i, grown, **said):
         """A choice: what is said in row i, and what all choices have."""
