@@ -2,11 +2,13 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import gc
 import gzip
 import http.client
 import json
 import os
+import pickle
 import random
 import signal
 import socket
@@ -15,6 +17,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 import weakref
 
 import pytest
@@ -23,6 +26,7 @@ import malformed
 import sample
 from chat import api, fields, generate, request, serve, served
 from conftest import ROOT
+from model import device
 from serving import (  # noqa: F401
     ASK, CHAT, GET, IN_CHUNKS, POST, TOK, choices, listed, post, post_bytes, raw, run,
     running, send, server, started, wait_for,
@@ -448,6 +452,16 @@ def test_much_work_is_not_in_the_way_of_chats(server):
         server.bulk.release()
         assert [one.result(20)[0] for one in waiting] == [200, 200, 404]
         server.bulk.acquire()
+
+
+def test_a_process_connects_to_the_gpu_before_it_uploads(monkeypatch):
+    called = []
+    gpu = types.SimpleNamespace(bf16=True)
+    monkeypatch.setattr(device, "connect", lambda dtype: called.append(dtype) or gpu)
+    monkeypatch.setattr(device, "upload", lambda *model, bf16: called.append((model, bf16)))
+    sent = pickle.loads(pickle.dumps(functools.partial(serve.uploaded, "bf16")))
+    sent("params", "cfg")
+    assert called == ["bf16", (("params", "cfg"), True)]
 
 
 @pytest.mark.parametrize("args, message", [
