@@ -1,8 +1,9 @@
 """served.py: the models that a server has loaded.
 
-A model is loaded when somebody first asks for it, and a thread (batching.Writer) writes all its
-replies. The run may be trained meanwhile: a folder that does not hold a whole model is left out,
-and a model whose files have changed is loaded anew. Replies that were begun end on the old one.
+A model is loaded when somebody first asks for it, and then one writer (batching.Writer), a process
+or a thread, writes all its replies. The run may be trained meanwhile: a folder that does not hold a
+whole model is left out, and a model whose files have changed is loaded anew. Replies that were
+begun end on the old one.
 """
 
 import concurrent.futures
@@ -14,6 +15,7 @@ from pathlib import Path
 import sample
 from chat import batching, models
 from chat.request import Refused
+from chat.writer_process import WriterProcess
 from model import checkpoint, folders
 
 FILES = (
@@ -56,14 +58,15 @@ class Unloaded(Exception):
 class Models:
     """The models of a run, or of one folder.
 
-    writers   {name: batching.Writer} of the models that are loaded
+    writers   {name: Writer or WriterProcess} of the models that are loaded
     upload    (params, cfg) -> params on the GPU, if one is to write
+    apart     whether each writer is a process, which is faster, or a thread, which tests look into
     """
 
-    def __init__(self, run=None, folder=None, ranks=None, upload=None):
+    def __init__(self, run=None, folder=None, ranks=None, upload=None, apart=False):
         self.only = Path(folder).absolute() if folder else None     # the only model, by its folder
         self.run = Path(run) if run and not folder else None
-        self.ranks, self.upload = ranks, upload
+        self.ranks, self.upload, self.apart = ranks, upload, apart
         self.writers = {}
         self.signatures = {}            # of the models that are loaded, when they were
         self.retired = []               # writers of models that were replaced
@@ -142,15 +145,17 @@ class Models:
             if old and now == self.signatures[name]:        # another thread has just loaded it
                 return old
             try:
-                model = sample.load_model(folder)
+                writer = self.writer_of(folder)
             except (ValueError, OSError):
                 if not old:
                     raise
                 self.signatures[name] = now         # do not try again before it changes again
                 return old
-            if old and signature(folder) != now:    # it was written while it was read
-                return old
-            writer = batching.Writer(model, upload=self.upload)
+            if signature(folder) != now:            # it was written while it was read
+                writer.close()
+                if old:
+                    return old
+                raise ValueError(f"{folder} is being written; ask again when it is whole")
             writer.start()
             with self.lock:
                 self.writers[name], self.signatures[name] = writer, now
@@ -164,6 +169,13 @@ class Models:
         finally:
             with self.lock:
                 del self.loading[name]
+
+    def writer_of(self, folder):
+        """A new writer with the model of a folder."""
+        model = sample.load_model(folder)
+        if self.apart:
+            return WriterProcess(model, folder, self.upload)
+        return batching.Writer(model, upload=self.upload)
 
     def close(self):
         """Finish the replies that were begun."""

@@ -1,5 +1,7 @@
 """chat/batching.py: who is let in, in which order, and who is not."""
 
+import collections
+
 import pytest
 
 from chat import batching
@@ -19,7 +21,17 @@ def writer_of(places, waiting):
 
 
 def rows_of(jobs):
-    return [len(job.rows) for job in jobs]
+    """How many rows each job has or had."""
+    return [job.begun for job in jobs]
+
+
+def written(job):
+    """The tokens of each prompt that are ready to be read."""
+    tokens = collections.defaultdict(list)
+    while not job.events.empty():
+        for i, grown in job.events.get().items():
+            tokens[i] += grown.ids
+    return list(tokens.values())
 
 
 def test_who_cannot_wait_is_told_so():
@@ -51,11 +63,10 @@ def test_many_prompts_come_in_as_places_become_free():
     gone.gone = True
     writer.submit(jobs[2])
     for _ in range(6):
-        for row, token, *_ in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
         writer._admit()
-    assert rows_of(jobs) == [1, 4, 1] and gone.rows == []
-    assert [len(row.ids) for job in jobs[1:] for row in job.rows] == [2] * 5
+    assert rows_of(jobs) == [1, 4, 1] and gone.begun == 0
+    assert [len(tokens) for job in jobs[1:] for tokens in written(job)] == [2] * 5
 
 
 def test_rows_come_in_together_while_more_wait_than_fit():
@@ -69,10 +80,9 @@ def test_rows_come_in_together_while_more_wait_than_fit():
     for _ in range(4):
         writer._admit()
         came.append(sum(rows_of(jobs)))
-        for row, token in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
     assert came == [4, 4, 4, 7]
-    writer.batch.drop(jobs[3].rows[0])
+    writer.batch.drop(next(row for row, (job, *_) in writer.texts.items() if job is jobs[3]))
     writer._admit()
     assert rows_of(jobs) == [1] * 8
 
@@ -88,8 +98,7 @@ def test_places_are_kept_for_jobs_that_have_none():
     writer._admit()
     assert rows_of([*greedy, short]) == [6, 1, 1] and len(writer.batch) == 8
     while len(writer.batch) or writer.waiting:
-        for row, token, *_ in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
         if writer.waiting:
             writer._admit()
         assert len(writer.batch) <= 8

@@ -222,6 +222,10 @@ def test_a_model_that_changes_all_the_time_still_answers(run, monkeypatch):
         return (("tokenizer.json", 0, 0, next(times)),)
 
     with running(run) as server:
+        monkeypatch.setattr(served, "signature", signature)
+        error = post(server, CHAT, ASK, 503)["error"]       # nothing older could answer
+        assert "is being written" in error["message"]
+        monkeypatch.undo()
         choices(server)
         monkeypatch.setattr(served, "signature", signature)
         monkeypatch.setattr(sample, "load_model", noted)
