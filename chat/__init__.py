@@ -2,6 +2,9 @@
 
 Writing and talking:
     template        which conversations the chat format can hold; putting others in order
+    formats         how a model's chats become tokens: in our format, or by its chat template
+    jinja           chat templates, rendered in a process of their own
+    thinking        the thoughts of a reply, told from its answer
     tools           the calculator
     generate        many replies side by side
     stream          a reply as text, while its tokens come

@@ -220,6 +220,11 @@ class Chat(Request):
 
     show_calls, a field of our own for the page, asks for the reply also in parts (stream.Parts), so
     that a call of the calculator is told from a text that looks like one.
+
+    Thoughts of a model with a chat template come as reasoning_content, vLLM's and DeepSeek's name,
+    and are no part of the content.
+
+    thinking    for each row what tells thoughts from the answer, or None
     """
 
     prefix, whole, part = "chatcmpl", "chat.completion", "chat.completion.chunk"
@@ -233,14 +238,24 @@ class Chat(Request):
         top = field(body, "top_logprobs", 0, int, 0, 20)
         if top and not logprobs:
             raise Refused(400, "top_logprobs needs logprobs to be true", "top_logprobs")
-        prompt = fields.prompt_of(body, self.cfg, self.tokenizer)
+        format = self.writer.format
+        prompt = fields.prompt_of(body, self.cfg, format)
         room = fields.room_for(prompt, self.cfg, "messages")
         most = min(room, fields.length_of(body, 1) or fields.MANY)
-        end = [sample.special(self.tokenizer, "<|im_end|>")]
         alternatives = top if logprobs else -1
-        job = fields.job_of(body, self.tokenizer, [prompt], most, alternatives, end)
+        job = fields.job_of(body, self.tokenizer, [prompt], most, alternatives, format.ends)
         job.calls = field(body, "show_calls", False, bool)
+        self.thinking = [format.thinking(prompt) for _ in job.prompts]
         return job
+
+    def told(self, i, grown, ended):
+        """(thoughts, answer, parts of the answer) of what reply i has grown by."""
+        told = self.thinking[i]
+        if not told:
+            return "", grown.text, gathered(grown.parts)
+        thoughts, text = told.put(grown.text, ended)
+        is_wanted = self.job.calls and text
+        return thoughts, text, [{"index": 0, "type": "text", "text": text}] if is_wanted else []
 
     def logprobs_of(self, _, entries):
         """logprobs of a choice.
@@ -263,9 +278,12 @@ class Chat(Request):
 
     def choice(self, i, grown):
         """Reply i, whole."""
-        message = {"role": "assistant", "content": grown.text, "refusal": None}
+        thoughts, text, parts = self.told(i, grown, True)
+        message = {"role": "assistant", "content": text, "refusal": None}
+        if thoughts:
+            message["reasoning_content"] = thoughts
         if self.job.calls:
-            message["parts"] = gathered(grown.parts)
+            message["parts"] = parts
         return self.about(i, grown, message=message)
 
     def first(self):
@@ -275,9 +293,12 @@ class Chat(Request):
 
     def chunk(self, i, grown):
         """What reply i has grown by, for a stream."""
-        delta, parts = {}, gathered(grown.parts)
-        if grown.text or grown.entries:
-            delta["content"] = grown.text
+        delta = {}
+        thoughts, text, parts = self.told(i, grown, grown.finish is not None)
+        if thoughts:
+            delta["reasoning_content"] = thoughts
+        if text or grown.entries:
+            delta["content"] = text
         if parts:
             delta["parts"] = parts
         return self.about(i, grown, delta=delta)

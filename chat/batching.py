@@ -20,16 +20,17 @@ import queue
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chat import generate
 from chat.request import Refused
 from chat.stream import Text
-from model import device, fast
+from model import device, families, fast
 
 PLACES, WAITING = 64, 64        # rows written at once; requests that may wait for a place
 CACHE = 5 << 29                 # bytes of keys and values: a large model has fewer places
 FEWEST = 8                      # places that any model has
+LEAST_CONTEXT = 4096            # positions of each, where the model has as many
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
 REST = 2                        # steps without new rows while more wait than fit: a tenth less work
 # Seconds between two events of a job, times the number of rows. Four times as many events would
@@ -94,9 +95,26 @@ def put_in_queues(_, events):
         job.events.put(event)
 
 
+def bytes_a_position(cfg):
+    """Of a row's keys and values in float32."""
+    n_heads, head_size = families.kv_heads(cfg)
+    return 2 * cfg.n_layer * n_heads * head_size * 4
+
+
+def fitted(model):
+    """A model (params, cfg, tokenizer) with as long a context as the server has memory for.
+
+    Models of today read 100,000 tokens and more, whose keys and values take gigabytes a row.
+    """
+    params, cfg, tokenizer = model
+    room = CACHE // (FEWEST * bytes_a_position(cfg))
+    n_positions = min(cfg.n_positions, max(room, LEAST_CONTEXT))
+    return params, replace(cfg, n_positions=n_positions), tokenizer
+
+
 def places_for(cfg):
-    """How many rows are written at once: PLACES, or as many as CACHE holds in float32."""
-    a_place = 2 * cfg.n_layer * cfg.n_positions * cfg.n_embd * 4
+    """How many rows are written at once: PLACES, or as many as CACHE holds."""
+    a_place = cfg.n_positions * bytes_a_position(cfg)
     return min(PLACES, max(FEWEST, CACHE // a_place))
 
 

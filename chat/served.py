@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import sample
-from chat import batching, models
+from chat import batching, formats, models
 from chat.request import Refused
 from chat.writer_process import WriterProcess
 from model import checkpoint, folders
@@ -21,6 +21,7 @@ from model import checkpoint, folders
 FILES = (
     "config.json", "model.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "vocab.json", "merges.txt",
+    "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
 )
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)    # stages of a run, the preferred ones first
 LONGEST_NAME = 256
@@ -172,10 +173,14 @@ class Models:
 
     def writer_of(self, folder):
         """A new writer with the model of a folder."""
-        model = sample.load_model(folder)
+        model = batching.fitted(sample.load_model(folder))
+        format_of = formats.load(folder, model[2])
         if self.apart:
-            return WriterProcess(model, folder, self.upload)
-        return batching.Writer(model, upload=self.upload)
+            writer = WriterProcess(model, folder, self.upload)
+        else:
+            writer = batching.Writer(model, upload=self.upload)
+        writer.format = format_of
+        return writer
 
     def close(self):
         """Finish the replies that were begun."""

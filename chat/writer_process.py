@@ -20,7 +20,7 @@ import threading
 import weakref
 
 import sample
-from chat.batching import FAILED, Writer
+from chat.batching import FAILED, Writer, fitted
 from chat.request import Refused
 
 
@@ -130,7 +130,7 @@ def write(pipe, folder, upload):
     def end(*_):
         threading.Thread(target=writer.close).start()   # as the main thread may have its lock
 
-    writer = Writer(sample.load_model(folder), upload=upload, deliver=deliver)
+    writer = Writer(fitted(sample.load_model(folder)), upload=upload, deliver=deliver)
     signal.signal(signal.SIGTERM, end)  # systemd sends it to all processes of a service
     deliver(writer, [])                 # it is ready
     threading.Thread(target=read, daemon=True).start()

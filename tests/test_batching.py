@@ -1,11 +1,13 @@
 """chat/batching.py: who is let in, in which order, and who is not."""
 
 import collections
+import dataclasses
 
 import pytest
 
 from chat import batching
 from chat.request import Refused
+from model import llama
 import bpe
 import gpt
 import sample
@@ -137,3 +139,17 @@ def test_who_fills_the_queue_gives_way():
     with pytest.raises(Refused):  # now they are even
         writer.submit(few[2])
     assert list(writer.waiting) == [*many[:2], *few[:2]]
+
+
+def test_long_contexts_are_cut_to_what_memory_holds():
+    """A Llama 3.1 8B reads 131,072 tokens, which take 34 GB of keys and values in one row."""
+    small = gpt.PRESETS["demo"]
+    assert batching.fitted((None, small, None))[1] == small
+    for name in ("smollm2-135m", "qwen3-0.6b", "llama-3.2-1b", "llama-3.1-8b"):
+        cfg = llama.PRESETS[name]
+        _, fitted, _ = batching.fitted((None, cfg, None))
+        assert 4096 <= fitted.n_positions <= cfg.n_positions
+        assert dataclasses.replace(fitted, n_positions=cfg.n_positions) == cfg
+        a_row = 2 * cfg.n_layer * cfg.n_kv_head * cfg.head_size * 4 * fitted.n_positions
+        assert a_row <= max(batching.CACHE, 4096 * a_row // fitted.n_positions)
+        assert batching.places_for(fitted) == max(8, batching.CACHE // a_row)
