@@ -556,8 +556,10 @@ def main(argv=None):
     args = parse_args(argv)
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: ports are 0 to 65535")
-    upload = functools.partial(uploaded, args.dtype) if device.chosen(args) else None
-    served = Models(args.run, args.model, args.ranks, upload, apart=True)
+    gpu = device.chosen(args, is_for_writing=True)
+    upload = functools.partial(uploaded, args.dtype) if gpu else None
+    dtype = device.kept_on_cpu(args)
+    served = Models(args.run, args.model, args.ranks, upload, apart=True, dtype=dtype)
     server = Server(served, args.host, args.port, args.key, args.origin, args.allow_host)
     served.writer(served.name_of(None, ASSISTANTS + BASES))
     ended = threading.Event()

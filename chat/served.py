@@ -61,13 +61,16 @@ class Models:
 
     writers   {name: Writer or WriterProcess} of the models that are loaded
     upload    (params, cfg) -> params on the GPU, if one is to write
+    dtype     of the matrices on the CPU, as for folders.load
     apart     whether each writer is a process, which is faster, or a thread, which tests look into
     """
 
-    def __init__(self, run=None, folder=None, ranks=None, upload=None, apart=False):
+    def __init__(
+        self, run=None, folder=None, ranks=None, upload=None, apart=False, dtype="float32",
+    ):
         self.only = Path(folder).absolute() if folder else None     # the only model, by its folder
         self.run = Path(run) if run and not folder else None
-        self.ranks, self.upload, self.apart = ranks, upload, apart
+        self.ranks, self.upload, self.apart, self.dtype = ranks, upload, apart, dtype
         self.writers = {}
         self.signatures = {}            # of the models that are loaded, when they were
         self.retired = []               # writers of models that were replaced
@@ -173,10 +176,13 @@ class Models:
 
     def writer_of(self, folder):
         """A new writer with the model of a folder."""
-        model = batching.fitted(sample.load_model(folder))
+        # Of a writer that is a process, this one needs the model only for what is seldom asked:
+        # it leaves matrices in the file, so that memory holds them once.
+        dtype = "bfloat16" if self.apart else self.dtype
+        model = batching.fitted(sample.load_model(folder, dtype=dtype))
         format_of = formats.load(folder, model[2])
         if self.apart:
-            writer = WriterProcess(model, folder, self.upload)
+            writer = WriterProcess(model, folder, self.upload, self.dtype)
         else:
             writer = batching.Writer(model, upload=self.upload)
         writer.format = format_of

@@ -35,14 +35,15 @@ class WriterProcess(threading.Thread):
     ChildProcessError if the process does not begin.
     """
 
-    def __init__(self, model, folder, upload=None):
+    def __init__(self, model, folder, upload=None, dtype="float32"):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
         self.jobs, self.sending = {}, threading.Lock()
         self.closing, self.failed = False, False
         spawn = multiprocessing.get_context("spawn")    # a fork would hold the clients' sockets
         self.pipe, far_end = spawn.Pipe()
-        self.process = spawn.Process(target=write, args=(far_end, folder, upload), daemon=True)
+        args = far_end, folder, upload, dtype
+        self.process = spawn.Process(target=write, args=args, daemon=True)
         self.process.start()
         far_end.close()                 # a copy would keep the pipe alive
         try:
@@ -93,7 +94,7 @@ class WriterProcess(threading.Thread):
         self.process.join()
 
 
-def write(pipe, folder, upload):
+def write(pipe, folder, upload, dtype):
     """What the process does: write what comes through the pipe, until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C ends the server, which ends this
     sending = threading.Lock()
@@ -130,7 +131,7 @@ def write(pipe, folder, upload):
     def end(*_):
         threading.Thread(target=writer.close).start()   # as the main thread may have its lock
 
-    writer = Writer(fitted(sample.load_model(folder)), upload=upload, deliver=deliver)
+    writer = Writer(fitted(sample.load_model(folder, dtype=dtype)), upload=upload, deliver=deliver)
     signal.signal(signal.SIGTERM, end)  # systemd sends it to all processes of a service
     deliver(writer, [])                 # it is ready
     threading.Thread(target=read, daemon=True).start()
