@@ -74,13 +74,19 @@ def save(folder, params, cfg):
                          "numbers that are not finite; train with a lower --lr")
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_config(folder, cfg)
+    tensors = in_files(params, cfg)
+    checkpoint.save_safetensors(Path(folder) / "model.safetensors", tensors, {"format": "pt"})
+
+
+def in_files(params, cfg):
+    """{name in a file: tensor as it is there} of parameters, and of what lies beside them."""
     tensors, names = {}, layout(cfg)
     for name, p in params.items():
         in_file, transposed = names.get(name, (name, False))
         if name in ("wte.weight", "lm_head.weight"):
             p = p[: cfg.vocab_size]
         tensors[in_file] = p.T if transposed else p
-    checkpoint.save_safetensors(Path(folder) / "model.safetensors", tensors, {"format": "pt"})
+    return tensors
 
 
 # What else a config.json may say that changes the arithmetic, and the values under which the model

@@ -622,7 +622,7 @@ FAULTS = [
           '                if entry["step"] < 1:\n',
           "tests/test_resume.py::test_a_run_goes_on_with_the_bits_it_would_have_had"),
 
-    # ---------------------------------------------- model/folders.py, llama_folders.py, bfloat16.py
+    # ------------------------------------------ model/folders.py, llama_folders.py, bfloat16.py
     Fault("bfloat16-keeps-the-last-block-of-rows-only", "model/bfloat16.py",
           "                y += rows[:, at] @ block\n",
           "                y = rows[:, at] @ block\n",
@@ -852,6 +852,32 @@ FAULTS = [
           "shared[:place].max(initial=0) <= length[place]",
           "shared[:place].min(initial=0) <= length[place]",
           "tests/test_generate.py::test_what_rows_beside_it_have_read_is_not_read_again"),
+
+    # ------------------------------------- chat/batching.py, writer_process.py, served.py: writers
+    Fault("events-of-the-step-before-come-again", "chat/batching.py",
+          "        self.deliver(self, self.events)\n        self.events = []\n",
+          "        self.deliver(self, self.events)\n",
+          "tests/test_batching.py::test_places_are_kept_for_jobs_that_have_none"),
+    Fault("a-job-that-nobody-waits-for-is-written", "chat/writer_process.py",
+          "                writer.leave(job)\n",
+          "                pass\n",
+          "tests/test_writer_process.py::test_a_job_that_nobody_waits_for_is_not_written"),
+    Fault("a-killed-process-leaves-others-waiting", "chat/writer_process.py",
+          "                job.events.put(Refused(500, FAILED))\n",
+          "                job.left = job.left\n",
+          "tests/test_writer_process.py::test_nobody_waits_for_a_process_that_was_killed"),
+    Fault("a-refusal-stays-in-the-process", "chat/writer_process.py",
+          "            deliver(writer, [(message, e)])\n",
+          "            deliver(writer, [])\n",
+          "tests/test_writer_process.py::test_who_cannot_wait_is_told_so"),
+    Fault("a-signal-to-all-ends-the-process-at-once", "chat/writer_process.py",
+          "signal.signal(signal.SIGTERM, end)",
+          "signal.signal(signal.SIGTERM, signal.SIG_DFL)",
+          "tests/test_serve.py::test_a_reply_begun_is_finished_at_the_end"),
+    Fault("a-new-model-may-be-half-an-old-one", "chat/served.py",
+          "            if signature(folder) != now: ",
+          "            if old and signature(folder) != now: ",
+          "tests/test_served.py::test_a_model_that_changes_all_the_time_still_answers"),
 
     # ----------------------------------------------------------------------- align.py and its rooms
     Fault("loss-mask-not-shifted", "align.py",
