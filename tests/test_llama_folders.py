@@ -278,6 +278,7 @@ def test_defaults_of_a_config(tmp_path):
     ({"hidden_act": "gelu"}, "hidden_act is 'gelu', which is not computed here; expected 'silu'"),
     ({"mlp_bias": True}, "mlp_bias is True, which is not computed here; expected False"),
     ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}, which is not"),
+    ({"rope_interleaved": True}, "rope_interleaved is True, which is not computed here"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not computed"),
     ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type is 'linear', which is"),
     ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type is 'yarn', which is not"),
