@@ -31,6 +31,8 @@ import numpy as np
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 PART = 64 << 20         # parameters times tokens; with less to do, a thread does not pay in decode
 LOGIT_FLOATS = 1 << 24  # of the rows of logits that exist at once: 64 MB in float32
+GAP = 16 << 10          # bytes: a gap in what is read costs more than to read so many
+MANY = 32               # rows: the keys and values of so many do not stay in cache between layers
 HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
 
 
@@ -385,9 +387,11 @@ class _Decoding:
 
         Queries go in blocks that look at no later keys, as in operations.attention_forward. So
         memory does not grow like T^2, and 4,096 tokens are read in less than half of the time.
+        For single queries of many rows, the free places are read too, and hidden, if they are few:
+        memory is then read in order. That saves a seventh of the time of 256 replies of 47 tokens.
         """
         B, T = self.tokens.shape
-        n_head, block = self.cfg.n_head, operations.QUERY_BLOCK
+        n_head, block, room = self.cfg.n_head, operations.QUERY_BLOCK, k_cache.shape[2]
         heads = part(n_head)
         HS = self.cfg.n_embd // n_head
         q, k, v = operations.heads(qkv.reshape(B, T, -1), n_head)[:, :, heads]  # (B,heads,T,HS)
@@ -398,6 +402,8 @@ class _Decoding:
             t = slice(t0, t0 + block)
             at = self.at[:, None, t, None]                      # (B,1,t,1)
             S = int(at.max()) + 1
+            if T == 1 and B >= MANY and (room - S) * HS * k_cache.itemsize <= GAP:
+                S = room
             q_t = q[:, :, t] * float(HS**-0.5)
             s = q_t @ k_cache[:, heads, :S].swapaxes(-1, -2)    # (B,heads,t,S)
             later = np.arange(S) > at                           # (B,1,t,S) key behind query
