@@ -179,20 +179,32 @@ def segments_hidden(segments, dtype):
     return np.where(seen & np.tri(T, dtype=bool), 0, -np.inf).astype(dtype)
 
 
-def _hide(s, t0, hidden):
-    """Add -inf to the scores s (B,NH,t1-t0,t1) of keys that queries t0 to t1 must not see."""
-    n, t1 = s.shape[2:]
+def _keys_seen(t0, t1, hidden):
+    """The keys, a slice or their numbers, that one of the queries t0 to t1 at least may see.
+
+    Of several texts in a row, a block of queries looks at its own and at the beginning that they
+    share. In a row of 256 tokens with six texts, that saves half of attention.
+    """
+    if hidden is None:
+        return slice(0, t1)
+    seen = np.flatnonzero(hidden[:, t0:t1, :t1].max((0, 1)) == 0.0)
+    return slice(t1 - len(seen), t1) if seen[0] == t1 - len(seen) else seen
+
+
+def _hide(s, t0, keys, hidden):
+    """Add -inf to the scores s (B,NH,queries,keys) of keys that queries from t0 must not see."""
+    n = s.shape[2]
     if hidden is None:                  # keys before t0 are the past of every query here
-        s[..., t0:] += causal_mask(min(n, QUERY_BLOCK), s.dtype)
+        s[..., t0:] += causal_mask(n, s.dtype)
     else:
-        s += hidden[:, None, t0:t1, :t1]
+        s += hidden[:, None, t0 : t0 + n, keys]
 
 
 def attention_forward(qkv, n_head, out=None, hidden=None):
     """(B,T,3C) -> (B,T,C), cache. hidden: of segments_hidden, or None for one text a row.
 
     Queries go in blocks, and a block never looks at keys later than its last query: half of the
-    square is not computed.
+    square is not computed. Nor does it look at keys that are hidden from all of its queries.
     """
     B, T, C3 = qkv.shape
     C = C3 // 3
@@ -200,16 +212,18 @@ def attention_forward(qkv, n_head, out=None, hidden=None):
     o, lse = out or (np.empty((B, T, C), qkv.dtype), np.empty((B, n_head, T, 1), qkv.dtype))
     for b in _sequence_blocks(B, T, n_head):
         q, k, v = heads(qkv[b], n_head)
+        hidden_b = None if hidden is None else hidden[b]
         o_heads = o[b].reshape(-1, T, n_head, HS).swapaxes(1, 2)    # a view: writing fills o
         for t0 in range(0, T, QUERY_BLOCK):
             t1 = min(t0 + QUERY_BLOCK, T)
-            s = (q[:, :, t0:t1] * float(HS**-0.5)) @ k[:, :, :t1].swapaxes(-1, -2)
-            _hide(s, t0, None if hidden is None else hidden[b])
+            keys = _keys_seen(t0, t1, hidden_b)
+            s = (q[:, :, t0:t1] * float(HS**-0.5)) @ k[:, :, keys].swapaxes(-1, -2)
+            _hide(s, t0, keys, hidden_b)
             largest = s.max(-1, keepdims=True)
             s -= largest
             p = np.exp(s, out=s)
             total = np.einsum("bhqk->bhq", p)[..., None]
-            o_t = np.matmul(p, v[:, :, :t1], out=o_heads[:, :, t0:t1])
+            o_t = np.matmul(p, v[:, :, keys], out=o_heads[:, :, t0:t1])
             o_t /= total
             np.add(largest, np.log(total), out=lse[b, :, t0:t1])
     return o, (qkv, o, lse)
@@ -235,30 +249,32 @@ def _sequences_backward(places, do, o, qkv, lse, hidden):
     q, k, v = qkv
     T, scale = do.shape[2], float(do.shape[3] ** -0.5)
     dq, dk_place, dv_place = places
-    dk, dv = np.empty(k.shape, k.dtype), np.empty(v.shape, v.dtype)
+    new = np.empty if hidden is None else np.zeros
+    dk, dv = new(k.shape, k.dtype), new(v.shape, v.dtype)
     D = np.einsum("bhtd,bhtd->bht", do, o)[..., None]   # sum_j p_ij dp_ij, as in gpt.py
-    for t0 in reversed(range(0, T, QUERY_BLOCK)):       # the last queries see all keys: dk and dv
-        t1 = min(t0 + QUERY_BLOCK, T)                   # are written there and then added to
+    for t0 in reversed(range(0, T, QUERY_BLOCK)):       # of one text, the last queries see all
+        t1 = min(t0 + QUERY_BLOCK, T)                   # keys: dk and dv are written, then added to
+        keys, sees_all = _keys_seen(t0, t1, hidden), hidden is None and t1 == T
         q_t, do_t = q[:, :, t0:t1] * scale, do[:, :, t0:t1]
-        k_t, v_t = k[:, :, :t1], v[:, :, :t1]
+        k_t, v_t = k[:, :, keys], v[:, :, keys]
         s = q_t @ k_t.swapaxes(-1, -2)
-        _hide(s, t0, hidden)
+        _hide(s, t0, keys, hidden)
         s -= lse[:, :, t0:t1]                           # no score is above it: no overflow
         p = np.exp(s, out=s)
         # forward was: o = p v
         dp = do_t @ v_t.swapaxes(-1, -2)
-        if t1 == T:
+        if sees_all:
             np.matmul(p.swapaxes(-1, -2), do_t, out=dv)
         else:
-            dv[:, :, :t1] += p.swapaxes(-1, -2) @ do_t
+            dv[:, :, keys] += p.swapaxes(-1, -2) @ do_t
         # forward was: p = softmax(s)
         dp -= D[:, :, t0:t1]
         ds = np.multiply(dp, p, out=dp)
         # forward was: s = (scale q) k^T
-        if t1 == T:
+        if sees_all:
             np.matmul(ds.swapaxes(-1, -2), q_t, out=dk)
         else:
-            dk[:, :, :t1] += ds.swapaxes(-1, -2) @ q_t
+            dk[:, :, keys] += ds.swapaxes(-1, -2) @ q_t
         np.multiply(ds @ k_t, scale, out=dq[:, :, t0:t1])
     dk_place[...], dv_place[...] = dk, dv
 
