@@ -249,12 +249,11 @@ def _sequences_backward(places, do, o, qkv, lse, hidden):
     q, k, v = qkv
     T, scale = do.shape[2], float(do.shape[3] ** -0.5)
     dq, dk_place, dv_place = places
-    new = np.empty if hidden is None else np.zeros
-    dk, dv = new(k.shape, k.dtype), new(v.shape, v.dtype)
+    dk, dv = np.zeros(k.shape, k.dtype), np.zeros(v.shape, v.dtype)
     D = np.einsum("bhtd,bhtd->bht", do, o)[..., None]   # sum_j p_ij dp_ij, as in gpt.py
-    for t0 in reversed(range(0, T, QUERY_BLOCK)):       # of one text, the last queries see all
-        t1 = min(t0 + QUERY_BLOCK, T)                   # keys: dk and dv are written, then added to
-        keys, sees_all = _keys_seen(t0, t1, hidden), hidden is None and t1 == T
+    for t0 in reversed(range(0, T, QUERY_BLOCK)):
+        t1 = min(t0 + QUERY_BLOCK, T)
+        keys = _keys_seen(t0, t1, hidden)
         q_t, do_t = q[:, :, t0:t1] * scale, do[:, :, t0:t1]
         k_t, v_t = k[:, :, keys], v[:, :, keys]
         s = q_t @ k_t.swapaxes(-1, -2)
@@ -263,18 +262,12 @@ def _sequences_backward(places, do, o, qkv, lse, hidden):
         p = np.exp(s, out=s)
         # forward was: o = p v
         dp = do_t @ v_t.swapaxes(-1, -2)
-        if sees_all:
-            np.matmul(p.swapaxes(-1, -2), do_t, out=dv)
-        else:
-            dv[:, :, keys] += p.swapaxes(-1, -2) @ do_t
+        dv[:, :, keys] += p.swapaxes(-1, -2) @ do_t
         # forward was: p = softmax(s)
         dp -= D[:, :, t0:t1]
         ds = np.multiply(dp, p, out=dp)
         # forward was: s = (scale q) k^T
-        if sees_all:
-            np.matmul(ds.swapaxes(-1, -2), q_t, out=dk)
-        else:
-            dk[:, :, keys] += ds.swapaxes(-1, -2) @ q_t
+        dk[:, :, keys] += ds.swapaxes(-1, -2) @ q_t
         np.multiply(ds @ k_t, scale, out=dq[:, :, t0:t1])
     dk_place[...], dv_place[...] = dk, dv
 
