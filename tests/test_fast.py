@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model import cores
-from model import fast, operations
+from model import decoding, fast, operations
 import gpt
 from conftest import check_directions, check_grad
 
@@ -53,7 +53,7 @@ def same_numbers():
 
 def set_blocks(monkeypatch, name):
     for constant, value in BLOCKS[name].items():
-        room = operations if hasattr(operations, constant) else fast
+        room, = (room for room in (operations, decoding, fast) if hasattr(room, constant))
         assert isinstance(getattr(room, constant), int)
         monkeypatch.setattr(room, constant, value)
 
@@ -519,7 +519,7 @@ def test_cached_decoding_equals_the_full_forward(monkeypatch, many, small, vocab
     """Of a small model the rows are divided among threads, of a large one the weights. Of many rows
     the free places are read too."""
     monkeypatch.setattr(fast, "SMALL_MODEL", 8 << 20 if small else 0)
-    monkeypatch.setattr(fast, "MANY", many)
+    monkeypatch.setattr(decoding, "MANY", many)
     cfg, params = tiny(vocab, n_positions=12)
     tokens, _ = batch(cfg, 3, 12)
     want, _ = fast.forward(params, cfg, tokens)
