@@ -19,7 +19,8 @@ Serving over HTTP:
     fields          what its requests may ask for
     page            what the page (page.html) shows of a run
     served          the models that the server has loaded
-    batching        the thread that writes the replies of all clients
+    batching        one writer of the replies of all clients
+    writer_process  the same in a process of its own
     inside          attention, and what the model would say after each layer
 
 Reading what align.py learns from:

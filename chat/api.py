@@ -44,13 +44,7 @@ def health(handler, _):
         return Answer({"status": "failed" if failed else "ok"}, status)
     doing = {}
     for name, writer in writers.items():
-        batch = writer.batch
-        doing[name] = {
-            "writing": len(batch),
-            "waiting": len(writer.waiting),
-            "prompt_tokens": batch.n_prompt,    # of all requests
-            "cached_tokens": batch.n_known,     # of these, what an earlier text began with
-        }
+        doing[name] = writer.counts
     said = f"failed: {', '.join(failed)}" if failed else "ok"
     return Answer({"status": said, "models": doing}, status)
 
@@ -118,7 +112,8 @@ class Request:
     """A request for text.
 
     job     the batching.Job that its kind makes of the body
-    texts   for each row, what there is of it: with echo its prompt, and then its reply
+    texts   for each row, what there is of it: with echo its prompt, and then its reply. Of a reply
+            that is sent as a stream only the tokens are kept
     base    the fields that each of its answers has
     """
 
@@ -153,7 +148,7 @@ class Request:
             choices = [self.choice(i, text) | self.ids(i) for i, text in enumerate(self.texts)]
             return Answer({**self.base, "choices": choices, "usage": self.usage()})
         finally:
-            self.job.gone = True
+            self.writer.leave(self.job)
 
     def begin(self):
         """Hand the job to the writer."""
@@ -184,6 +179,7 @@ class Request:
             if values is None:
                 values = [value_of(choice) for choice in self.first()]
             for i, grown in event.items():
+                self.texts[i].ids += grown.ids
                 finish, grown.finish = grown.finish, None
                 if grown.text or grown.entries or any(grown.parts):
                     values.append(value_of(self.chunk(i, grown)))
@@ -200,18 +196,18 @@ class Request:
         """How many tokens were read, each prompt once, and written."""
         prompts = {id(prompt): prompt for prompt in self.job.prompts}
         n_read = sum(map(len, prompts.values()))
+        n_written = sum(len(text.ids) for text in self.texts)
         return {
             "prompt_tokens": n_read,
-            "completion_tokens": self.job.tokens,
-            "total_tokens": n_read + self.job.tokens,
+            "completion_tokens": n_written,
+            "total_tokens": n_read + n_written,
         }
 
     def ids(self, i):
         """The tokens of row i, under the names that vLLM gave them, if they are wanted."""
         if not self.with_ids:
             return {}
-        written = self.job.rows[i].ids if self.job.rows else []
-        return {"prompt_token_ids": self.job.prompts[i], "token_ids": written}
+        return {"prompt_token_ids": self.job.prompts[i], "token_ids": self.texts[i].ids}
 
     def about(self, i, grown, **said):
         """A choice: what is said in row i, and what all choices have."""
@@ -344,7 +340,7 @@ class Completion(Request):
         if self.echo:
             for i, prompt in enumerate(self.job.prompts):
                 text, entries = echo(tuple(prompt), self.n_begin[i])
-                self.texts[i] = Grown(text, list(entries))
+                self.texts[i] = Grown(text, entries=list(entries))
         self.behind = [len(grown.text) for grown in self.texts]
         if self.n_tokens:
             super().begin()

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 
 import sample
-from chat import formats, generate, models
+from chat import batching, formats, generate, models
 from chat.stream import Text
 from model import device, fast
 from run import command
@@ -96,8 +96,9 @@ def parse_args(argv=None):
 
 def load(folder, args):
     """A generate.Batch for one reply at a time, on the GPU if --device asks for it."""
-    gpu, engine = device.chosen(args), fast
-    params, cfg, tokenizer = sample.load_model(folder)
+    gpu, engine = device.chosen(args, is_for_writing=True), fast
+    model = sample.load_model(folder, dtype=device.kept_on_cpu(args))
+    params, cfg, tokenizer = batching.fitted(model)
     if gpu:
         params, engine = device.upload(params, cfg, gpu.bf16), device
     print(f"[{folder}: {cfg.n_params:,} parameters]", file=sys.stderr)

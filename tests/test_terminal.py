@@ -1,5 +1,6 @@
 """chat/terminal.py: completions and conversations as a user has them."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -10,11 +11,12 @@ import pytest
 
 import gpt
 import sample
-from chat import formats, generate, models, terminal
-from model import fast
+from chat import formats, generate, models, served, terminal
+from model import bfloat16, fast, llama
 from conftest import run_main, run_script
 from small_talker import CFG, PARAMS, S, TOK, enc, scripted
 from test_formats import CHATML, OTHER, folder_of
+from test_llama import random_params
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +301,22 @@ def test_a_completion_ends_at_every_token_that_ends_a_text(thinker, monkeypatch,
     scripted(monkeypatch, [0, *OTHER.encode_ordinary("Hi"), end, *OTHER.encode_ordinary("!")])
     sample.main(["complete", "who", "--model", str(thinker)])
     assert capsys.readouterr().out == "whoHi\n"
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen 3"])
+def test_weights_may_stay_in_bfloat16(name, tmp_path, capsys):
+    """--dtype bf16 writes what the widened weights write, on the terminal and served."""
+    cfg = dataclasses.replace(llama.EXAMPLES[name], vocab_size=TOK.n_vocab, n_positions=64)
+    params = {}
+    for key, p in random_params(cfg).items():
+        params[key] = bfloat16.narrow(p) if p.ndim == 2 else p.astype(np.float32)
+    gpt.save(tmp_path, params, cfg)
+    TOK.save(tmp_path / "tokenizer.json")
+    found = []
+    for dtype in ("float32", "bf16"):
+        args = ["the lamp", "--model", str(tmp_path), "--max-tokens", "9", "--seed", "2"]
+        run_main("sample.py", *args, "--dtype", dtype)
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1] and len(found[0]) > len("the lamp")
+    kept = served.Models(folder=tmp_path, dtype="bfloat16")
+    assert isinstance(kept.writer_of(tmp_path).params["wte.weight"], bfloat16.Array)
