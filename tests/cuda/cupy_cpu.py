@@ -64,6 +64,7 @@ class ndarray:
         self.a, self.gap = a, gap  # the gap: the bytes between the end of its memory and the trap
         self.shape, self.dtype, self.size, self.nbytes, self.ndim, self.flags = (
             a.shape, a.dtype, a.size, a.nbytes, a.ndim, a.flags)
+        self.strides = a.strides
 
     @property
     def data(self):
@@ -265,8 +266,9 @@ class Function:
 
 
 def bytes_of(a):
-    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)),
-                                 (a.nbytes,))
+    """All bytes from an array's first to its last; between its rows may lie others."""
+    n = a.nbytes and a.dtype.itemsize + sum((n - 1) * step for n, step in zip(a.shape, a.strides))
+    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)), (n,))
 
 
 # -------------------------------------------------------------------------- matrix products, graphs
