@@ -15,7 +15,7 @@ __device__ __forceinline__ float sigmoid(float x) {
 extern "C" __global__ void swiglu_forward_v1(const real *h, real *u, int N, int F) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)N * F) return;
-    const real *gate = h + i / F * 2 * F + i % F;
+    const real *gate = h + i + i / F * F;               /* a row of h is as long as two of u */
     float a = to_float(gate[0]);
     from_float(a * sigmoid(a) * to_float(gate[F]), &u[i]);
 }
@@ -23,26 +23,26 @@ extern "C" __global__ void swiglu_forward_v1(const real *h, real *u, int N, int 
 /* One thread, WIDTH numbers that lie together. */
 extern "C" __global__ void swiglu_forward_v2(const real *h, real *u, int N, int F) {
     int packs = (F + WIDTH - 1) / WIDTH;
-    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x, row = i / packs;
-    if (row >= N) return;
-    int c = (int)(i % packs) * WIDTH;
-    const real *gate = h + row * 2 * F + c;
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)N * packs) return;
+    int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
+    const real *gate = h + (size_t)row * 2 * F + c;
     float a[WIDTH], up[WIDTH];
     load_pack(a, gate, F - c, PACKED), load_pack(up, gate + F, F - c, PACKED);
 #pragma unroll
     for (int k = 0; k < WIDTH; k++) a[k] *= sigmoid(a[k]) * up[k];
-    store_pack(u + row * F + c, a, F - c, PACKED);
+    store_pack(u + (size_t)row * F + c, a, F - c, PACKED);
 }
 
 /* One thread, WIDTH numbers of du, and their two derivatives. */
 extern "C" __global__ void swiglu_backward(const real *du, const real *h, real *dh, int N, int F) {
     int packs = (F + WIDTH - 1) / WIDTH;
-    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x, row = i / packs;
-    if (row >= N) return;
-    int c = (int)(i % packs) * WIDTH;
-    size_t at = row * 2 * F + c;
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)N * packs) return;
+    int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
+    size_t at = (size_t)row * 2 * F + c;
     float g[WIDTH], a[WIDTH], up[WIDTH];
-    load_pack(g, du + row * F + c, F - c, PACKED);
+    load_pack(g, du + (size_t)row * F + c, F - c, PACKED);
     load_pack(a, h + at, F - c, PACKED), load_pack(up, h + at + F, F - c, PACKED);
 #pragma unroll
     for (int k = 0; k < WIDTH; k++) {
