@@ -7,7 +7,10 @@ The Llama family:
 The model at full speed:
     fast          gpt.py's functions for NumPy
     operations    gpt.py's operations for NumPy
+    decoding      new tokens on their way through a model
     walk          the way through the blocks of a model, forward and back
+    walk_gpt2     the way through one of GPT-2's
+    walk_llama    the way through one of Llama's
     device        the model on a GPU
     checks        what the functions of a model accept
     cores         threads, processes and memory of one machine

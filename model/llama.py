@@ -32,7 +32,6 @@ import numpy as np
 
 import gpt
 from gpt import attention_backward, attention_forward, block_params, join_heads, split_heads
-from model import checks
 from run import command
 
 # The letters of gpt.py, and two more:
@@ -86,7 +85,9 @@ class Config:
             raise ValueError(f"config: head_size {self.head_size} is odd; rotary positions turn "
                              "pairs of numbers")
         for name in ("norm_eps", "rope_theta"):
-            checks.check_positive(f"config: {name}", getattr(self, name))
+            value = getattr(self, name)
+            if not 0.0 < value < math.inf:
+                raise ValueError(f"config: {name} = {value}, expected a finite number above 0")
 
     @property
     def n_params(self):
@@ -395,7 +396,7 @@ def head_matrix(params):
 
 def trunk_forward(params, cfg, tokens):
     """All of the model but its head: (B,T) int -> the last hidden states y (B,T,C), cache"""
-    checks.check_tokens(cfg, tokens)
+    gpt.check_tokens(cfg, tokens)
     T = tokens.shape[1]
     x = params["wte.weight"][tokens]
     turn = turns_of(cfg, np.arange(T)[None], x.dtype)
@@ -439,7 +440,7 @@ def forward(params, cfg, tokens):
 
 def token_losses(params, cfg, tokens, targets, temperature=1.0):
     """gpt.token_losses: (B,T), (B,T) -> (B,T)"""
-    checks.check_targets(cfg, tokens, targets)
+    gpt.check_tokens(cfg, np.maximum(targets, 0), "targets")
     logits, _ = forward(params, cfg, tokens)
     nll, _ = gpt.cross_entropy_forward(logits / temperature, np.maximum(targets, 0))
     return np.where(targets == -1, 0.0, nll)
@@ -447,10 +448,15 @@ def token_losses(params, cfg, tokens, targets, temperature=1.0):
 
 def loss_and_grads(params, cfg, tokens, targets, weights=None, temperature=1.0):
     """gpt.loss_and_grads: sum(weights * nll) in nats, and its gradient for every parameter."""
-    checks.check_targets(cfg, tokens, targets)
+    counted = targets != -1
+    if weights is None:
+        if not counted.any():
+            raise ValueError("every target is ignored (-1): the mean of nothing is not zero")
+        weights = counted / counted.sum()
     head = head_matrix(params)
-    weights = checks.token_weights(targets, weights, head.dtype).reshape(targets.shape)
+    weights = np.where(counted, weights, 0.0).astype(head.dtype)
     targets = np.maximum(targets, 0)                    # the weight of an ignored target is 0
+    gpt.check_tokens(cfg, targets, "targets")
 
     y, cache = trunk_forward(params, cfg, tokens)                   # (B,T,C)
     logits = y @ head.T / temperature                               # (B,T,V)
@@ -491,7 +497,7 @@ class Cache(gpt.Cache):
 
 def decode(params, cfg, tokens, cache):
     """gpt.decode: read new tokens and return the logits of the token after each."""
-    checks.check_tokens(cfg, tokens)
+    gpt.check_tokens(cfg, tokens)
     B, T = tokens.shape
     S = cache.k.shape[3]
     positions = cache.length[:, None] + np.arange(T)                    # (B,T)

@@ -161,8 +161,8 @@ def test_ignored_targets_move_no_gradient():
     ({"head_size": 5}, "head_size 5 is odd"),
     ({"n_layer": 0}, "n_layer = 0, expected an integer of at least 1"),
     ({"n_layer": True}, "n_layer = True, expected an integer of at least 1"),
-    ({"rope_theta": 0.0}, "rope_theta: 0.0, expected a finite number above 0"),
-    ({"norm_eps": float("nan")}, "norm_eps: nan, expected a finite number above 0"),
+    ({"rope_theta": 0.0}, "rope_theta = 0.0, expected a finite number above 0"),
+    ({"norm_eps": float("nan")}, "norm_eps = nan, expected a finite number above 0"),
 ])
 def test_impossible_sizes_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
