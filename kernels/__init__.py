@@ -29,14 +29,16 @@ from model import checkpoint
 import numpy as np
 
 from kernels import cublas, muon
-from kernels.checks import apart, check, check_each, cp, limits, real, width
+from kernels.checks import (
+    apart, check, check_columns, check_each, cp, limits, real, row_length, width,
+)
 from kernels.launching import (
     BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, column_sums, lanes_of, launch,
     or_empty, packed, packs, rows_that_fit, say_once, scratch, strip_bytes,
 )
 from kernels.llama import (     # noqa: F401        offered here as all others are
-    head_norm_backward, head_norm_forward, rmsnorm_backward, rmsnorm_forward, rotary_backward,
-    rotary_forward, swiglu_backward, swiglu_forward,
+    add_to, rmsnorm_backward, rmsnorm_forward, rotary_backward, rotary_forward, swiglu_backward,
+    swiglu_forward,
 )
 
 
@@ -159,20 +161,22 @@ def gelu_backward(dy, x, out=None):
 
 
 def embedding_forward(tokens, positions, wte, wpe, out=None):
-    """N int32 of any shape twice, (V,C), (P,C) -> (N,C)"""
+    """N int32 of any shape twice, (V,C), (P,C) or None -> (N,C)"""
     N, C = tokens.size, wte.shape[1]
     dtype = real("wte", wte)
     x = or_empty(out, (N, C), dtype)
     check_each({"tokens": tokens, "positions": positions}, tokens.shape, np.int32)
-    for what, a, rows in (("wte", wte, len(wte)), ("wpe", wpe, len(wpe)), ("x", x, N)):
-        check(what, a, (rows, C), dtype, packed(C, dtype))
+    is_packed = packed(C, dtype)
+    check("wte", wte, (len(wte), C), dtype, is_packed)
+    check("x", x, (N, C), dtype, is_packed)
+    if wpe is not None:
+        check("wpe", wpe, (len(wpe), C), dtype, is_packed)
     apart({"x": x}, {"tokens": tokens, "positions": positions, "wte": wte, "wpe": wpe})
     blocks = ceil_div(N * packs(C, dtype), 256)
-    defines = packed(C, dtype)
     launch(
         "embedding.cu", "embedding_forward", dtype, blocks, 256,
         tokens, positions, wte, wpe, x, N, C,
-        defines=defines,
+        defines=is_packed,
     )
     return x
 
@@ -446,27 +450,27 @@ def loss_sum(nll, weights, state, add=False):
 
 
 def bias_forward(y, b):
-    """y += b in place: (N,F), (F,)"""
+    """y += b in place: (N,F), (F,). y may be columns of longer rows."""
     N, F = y.shape
     dtype = real("y", y)
-    check("y", y, (N, F), dtype, packed(F, dtype))
-    check("b", b, (F,), dtype, packed(F, dtype))
+    stride = row_length(y)
+    is_packed = packed(F, dtype, stride)
+    check_columns("y", y, (N, F), dtype, is_packed)
+    check("b", b, (F,), dtype, is_packed)
     apart({"y": y}, {"b": b})
     blocks = ceil_div(N * packs(F, dtype), 256)
-    launch(
-        "bias.cu", "bias_forward", dtype, blocks, 256,
-        y, b, N, F,
-        defines=packed(F, dtype),
-    )
+    launch("bias.cu", "bias_forward", dtype, blocks, 256, y, b, N, F, stride, defines=is_packed)
     return y
 
 
 def bias_backward(dy, out=None, add=False):
-    """The sums of dy's columns: (N,F) -> (F,)"""
+    """The sums of dy's columns: (N,F) -> (F,). dy may be columns of longer rows."""
     N, F = dy.shape
     dtype = real("dy", dy)
+    stride = row_length(dy)
+    is_packed = packed(F, dtype, stride)
     db = or_empty(out, (F,), np.float32)
-    check("dy", dy, (N, F), dtype, packed(F, dtype))
+    check_columns("dy", dy, (N, F), dtype, is_packed)
     check("db", db, (F,), np.float32)
     apart({"db": db}, {"dy": dy})
     strips = ceil_div(packs(F, dtype), 32)
@@ -475,8 +479,7 @@ def bias_backward(dy, out=None, add=False):
     partial = scratch((shares, F))
     launch(
         "bias.cu", "bias_backward_v2", dtype, (strips, shares), 256,
-        dy, partial, N, F, shared=strip_bytes(dtype),
-        defines=packed(F, dtype),
+        dy, partial, N, F, stride, shared=strip_bytes(dtype), defines=is_packed,
     )
     column_sums(partial, db, add=add)
     return db
@@ -495,14 +498,17 @@ def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False):
     return out
 
 
-def linear_forward(x, w, b, out=None):
-    """(N,C), (C,F), (F,) -> (N,F)"""
+def linear_forward(x, w, b=None, out=None):
+    """(N,C), (C,F), (F,) or None -> (N,F)"""
     y = or_empty(out, (len(x), w.shape[1]), real("x", x))
     return matmul(x, w, y, bias=b)
 
 
 def linear_backward(dy, x, w, out=None, add=False):
-    """(N,F), (N,C), (C,F) -> (N,C), (C,F), (F,). dx may take the place of x."""
+    """(N,F), (N,C), (C,F) -> (N,C), (C,F), (F,). dx may take the place of x.
+
+    A layer without a bias gives None as the place of db.
+    """
     dx, dw, db = out or (
         cp.empty(x.shape, real("dy", dy)),
         cp.empty(w.shape, np.float32),
@@ -511,7 +517,8 @@ def linear_backward(dy, x, w, out=None, add=False):
     apart({"dw": dw, "db": db}, {"dy": dy, "x": x, "w": w, "dx": dx})
     apart({"dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
     matmul(x, dy, dw, x_t=True, add=add)
-    bias_backward(dy, db, add)
+    if db is not None:
+        bias_backward(dy, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
 
 

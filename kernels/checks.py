@@ -37,27 +37,41 @@ def check(what, a, shape, dtype, packed=False):
     packed: it must also begin at a multiple of 16 bytes, which a thread loads at once.
     """
     check_on_gpu(what, a)
-    if a.shape != tuple(shape) or a.dtype != dtype:
-        raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
+    check_kind(what, a, shape, dtype)
     if not a.flags.c_contiguous:
         raise ValueError(f"{what}: its rows do not lie one behind the other in memory; pass a copy")
-    if packed and a.size and a.data.ptr % 16:
-        raise ValueError(f"{what}: it does not begin at a multiple of 16 bytes; pass a copy")
+    check_begin(what, a, packed)
 
 
 def check_columns(what, a, shape, dtype, packed=False):
     """check() of a matrix that may be some columns of one with longer rows.
 
-    packed: each row must begin at a multiple of 16 bytes.
+    packed: it must also begin at a multiple of 16 bytes.
     """
     check_on_gpu(what, a)
-    if a.shape != tuple(shape) or a.dtype != dtype:
-        raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
+    check_kind(what, a, shape, dtype)
     row, number = a.strides
     if (a.shape[1] > 1 and number != a.dtype.itemsize) or row < a.shape[1] * a.dtype.itemsize:
-        raise ValueError(f"{what}: the numbers of a row do not lie side by side; pass a copy")
-    if packed and a.size and (a.data.ptr % 16 or row % 16):
-        raise ValueError(f"{what}: a row does not begin at a multiple of 16 bytes; pass a copy")
+        raise ValueError(
+            f"{what}: the numbers of a row do not lie one behind the other; pass a copy")
+    check_begin(what, a, packed)
+
+
+def check_kind(what, a, shape, dtype):
+    """ValueError unless it has that shape and dtype."""
+    if a.shape != tuple(shape) or a.dtype != dtype:
+        raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
+
+
+def check_begin(what, a, packed):
+    """ValueError where an array must begin at a multiple of 16 bytes and does not."""
+    if packed and a.size and a.data.ptr % 16:
+        raise ValueError(f"{what}: it does not begin at a multiple of 16 bytes; pass a copy")
+
+
+def row_length(a):
+    """The distance from one row of a matrix to the next, in numbers."""
+    return a.strides[0] // a.dtype.itemsize
 
 
 def check_each(arrays, shape, dtype, packed=False):

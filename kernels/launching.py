@@ -150,9 +150,13 @@ def packs(n, dtype):
     return ceil_div(n, width(dtype))
 
 
-def packed(columns, dtype):
-    """The define that says that rows of so many columns fall into whole packs; () otherwise."""
-    return ("-DPACKED=1",) if columns % width(dtype) == 0 else ()
+def packed(columns, dtype, *strides):
+    """The define that says that rows of so many columns fall into whole packs; () otherwise.
+
+    strides: of rows that may be longer.
+    """
+    is_whole = all(n % width(dtype) == 0 for n in (columns, *strides))
+    return ("-DPACKED=1",) if is_whole else ()
 
 
 def strip_bytes(dtype, warps=8):

@@ -6,7 +6,9 @@ kernels.decode_attention take n_kv_head.
 
 import numpy as np
 
-from kernels.checks import apart, check, check_columns, check_each, cp, real, width
+from kernels.checks import (
+    apart, check, check_columns, check_each, cp, real, row_length, width,
+)
 from kernels.launching import (
     BACKWARD_BLOCKS, MOST_HEAD_SIZE, ceil_div, column_sums, launch, or_empty, packed, packs,
     scratch,
@@ -29,151 +31,101 @@ def _lanes_a_row(C, dtype):
     return lanes
 
 
-def _row_defines(C, lanes, dtype):
+def _row_defines(C, dtype, strides):
+    lanes = _lanes_a_row(C, dtype)
     packs_a_lane = ceil_div(packs(C, dtype), lanes)
-    return (f"-DLANES={lanes}", f"-DPACKS={packs_a_lane}", *packed(C, dtype))
-
-
-def _normalise(x, plus, w, y, n, rstd, eps, heads):
-    """Launch the forward for the N rows of n (N,C), of which x and y have `heads` in a row."""
-    N, C = n.shape
-    dtype = n.dtype
-    lanes = _lanes_a_row(C, dtype)
-    blocks = ceil_div(N * lanes, 256)
-    launch(
-        "rmsnorm.cu", "rmsnorm_forward_v2", dtype, blocks, 256,
-        x, plus, w, y, n, rstd, N, C, heads, row_stride(x), float(eps),
-        defines=_row_defines(C, lanes, dtype),
-    )
-
-
-def _slopes(dy, n, rstd, w, plus, dx, dw, heads, add):
-    """Launch the backward for the N rows of n (N,C), of which dy and dx have `heads` in a row."""
-    N, C = n.shape
-    dtype = n.dtype
-    lanes = _lanes_a_row(C, dtype)
-    rows = 256 // lanes                                 # a block has at once
-    blocks = min(BACKWARD_BLOCKS, ceil_div(N, rows))
-    partial = scratch((blocks, C))
-    sums = C + C // width(dtype) + 1                    # floats of a row in shared memory
-    launch(
-        "rmsnorm.cu", "rmsnorm_backward_v2", dtype, blocks, 256,
-        dy, n, rstd, w, plus, dx, partial, N, C, heads, row_stride(dy),
-        shared=4 * rows * sums,
-        defines=_row_defines(C, lanes, dtype),
-    )
-    column_sums(partial, dw, add=add)
-
-
-def row_stride(a):
-    """The distance from one row of a matrix to the next, in numbers."""
-    return a.strides[0] // a.dtype.itemsize
+    return (f"-DLANES={lanes}", f"-DPACKS={packs_a_lane}", *packed(C, dtype, *strides))
 
 
 def rmsnorm_forward(x, w, eps, out=None, plus=None):
     """(N,C), (C,) -> (N,C), cache. First x += plus (N,C), in place, where it is given.
 
-    out: y, n, rstd. rstd is float32.
+    w may be (HS,) for rows of several heads, (N,heads*HS): then each head is normed by itself.
+    x and y may be columns of longer rows. out: y, n, rstd (N,heads). rstd is float32.
     """
-    N, C = x.shape
     dtype = real("x", x)
+    N, heads, HS = _rows_of("x", x, w)
     y, n, rstd = out or (
-        cp.empty((N, C), dtype),
-        cp.empty((N, C), dtype),
-        cp.empty((N, 1), np.float32),
+        cp.empty(x.shape, dtype),
+        cp.empty(x.shape, dtype),
+        cp.empty((N, heads), np.float32),
     )
-    check_each({"x": x, "y": y, "n": n, "plus": plus}, (N, C), dtype, packed(C, dtype))
-    check("w", w, (C,), dtype, packed(C, dtype))
-    check("rstd", rstd, (N, 1), np.float32)
+    strides = _check_norm({"x": x, "y": y}, n, rstd, w, plus)
     if plus is not None:
         apart({"x": x}, {"plus": plus, "w": w}, in_place=("plus",))
     inputs = {"x": x, "plus": plus, "w": w}
     apart({"y": y, "n": n, "rstd": rstd}, inputs, in_place=("x", "plus"))
-    _normalise(x, plus, w, y, n, rstd, eps, heads=1)
+    blocks = ceil_div(N * heads * _lanes_a_row(HS, dtype), 256)
+    launch(
+        "rmsnorm.cu", "rmsnorm_forward_v2", dtype, blocks, 256,
+        x, plus, w, y, n, rstd, N * heads, HS, heads, *strides, float(eps),
+        defines=_row_defines(HS, dtype, strides),
+    )
     return y, (n, rstd, w)
 
 
 def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
-    """(N,C) -> plus + dx (N,C), dw (C,)"""
+    """(N,C) -> plus + dx (N,C), dw (C,). Or of several heads, as in the forward."""
     n, rstd, w = cache
-    N, C = dy.shape
     dtype = real("dy", dy)
+    N, heads, HS = _rows_of("dy", dy, w)
     dx, dw = out or (
-        cp.empty((N, C), dtype),
-        cp.empty((C,), np.float32),
+        cp.empty(dy.shape, dtype),
+        cp.empty((HS,), np.float32),
     )
-    check_each({"dy": dy, "n": n, "dx": dx, "plus": plus}, (N, C), dtype, packed(C, dtype))
-    check("w", w, (C,), dtype, packed(C, dtype))
-    check("rstd", rstd, (N, 1), np.float32)
-    check("dw", dw, (C,), np.float32)
+    strides = _check_norm({"dy": dy, "dx": dx}, n, rstd, w, plus)
+    check("dw", dw, (HS,), np.float32)
     inputs = {"dy": dy, "n": n, "rstd": rstd, "w": w, "plus": plus}
     apart({"dx": dx, "dw": dw}, inputs, in_place=("dy", "n", "plus"))
-    _slopes(dy, n, rstd, w, plus, dx, dw, 1, add)
+    rows = 256 // _lanes_a_row(HS, dtype)               # a block has at once
+    blocks = min(BACKWARD_BLOCKS, ceil_div(N * heads, rows))
+    partial = scratch((blocks, HS))
+    sums = HS + HS // width(dtype) + 1                  # floats of a row in shared memory
+    launch(
+        "rmsnorm.cu", "rmsnorm_backward_v2", dtype, blocks, 256,
+        dy, n, rstd, w, plus, dx, partial, N * heads, HS, heads, *strides,
+        shared=4 * rows * sums,
+        defines=_row_defines(HS, dtype, strides),
+    )
+    column_sums(partial, dw, add=add)
     return dx, dw
 
 
-def head_norm_forward(qk, w, eps, out=None):
-    """RMSNorm of each head by itself, in place: (N, heads*HS), (HS,) -> qk, cache
-
-    qk: columns of an array with longer rows. out: n (N, heads*HS), rstd (N, heads) float32.
-    """
-    dtype = real("qk", qk)
-    heads, HS = _heads_of("qk", qk, w)
-    n, rstd = out or (
-        cp.empty(qk.shape, dtype),
-        cp.empty((len(qk), heads), np.float32),
-    )
-    _check_heads("qk", qk, n, rstd, w)
-    apart({"qk": qk, "n": n, "rstd": rstd}, {"w": w})
-    _normalise(qk, None, w, qk, n.reshape(-1, HS), rstd, eps, heads)
-    return qk, (n, rstd, w)
-
-
-def head_norm_backward(dqk, cache, out=None, add=False):
-    """(N, heads*HS) -> dqk in place, dw (HS,). out: the array for dw."""
-    n, rstd, w = cache
-    heads, HS = _heads_of("dqk", dqk, w)
-    dw = or_empty(out, (HS,), np.float32)
-    _check_heads("dqk", dqk, n, rstd, w)
-    check("dw", dw, (HS,), np.float32)
-    apart({"dqk": dqk, "dw": dw}, {"n": n, "rstd": rstd, "w": w})
-    _slopes(dqk, n.reshape(-1, HS), rstd, w, None, dqk, dw, heads, add)
-    return dqk, dw
-
-
-def _heads_of(what, qk, w):
-    """How many heads of w's size stand side by side in a row, and that size."""
-    heads, rest = divmod(qk.shape[1], w.size)
+def _rows_of(what, x, w):
+    """(N, heads, HS) of x (N,heads*HS) and w (HS,)."""
+    (N, C), HS = x.shape, w.size
+    heads, rest = divmod(C, HS)
     if rest:
-        raise ValueError(
-            f"{what}: {qk.shape[1]} columns, expected a multiple of {w.size}, which w has")
-    return heads, w.size
+        raise ValueError(f"{what}: {C} columns, expected a multiple of {HS}, which w has")
+    return N, heads, HS
 
 
-def _check_heads(what, qk, n, rstd, w):
-    """What both directions are given."""
-    dtype = real(what, qk)
-    heads, HS = _heads_of(what, qk, w)
-    is_packed = packed(HS, dtype)
-    check_columns(what, qk, qk.shape, dtype, is_packed)
-    check("n", n, qk.shape, dtype, is_packed)
+def _check_norm(both, n, rstd, w, plus):
+    """The distances between the rows of both, {name: array}, which may be columns of more."""
+    N, heads, HS = _rows_of("n", n, w)
+    strides = [row_length(a) for a in both.values()]
+    dtype, is_packed = n.dtype, packed(HS, n.dtype, *strides)
+    for what, a in both.items():
+        check_columns(what, a, n.shape, dtype, is_packed)
+    check_each({"n": n, "plus": plus}, n.shape, dtype, is_packed)
     check("w", w, (HS,), dtype, is_packed)
-    check("rstd", rstd, (len(qk), heads), np.float32)
+    check("rstd", rstd, (N, heads), np.float32)
+    return strides
 
 
 # ------------------------------------------------------------------------------------- rotary.cu
 
 
 def rotary_forward(qkv, positions, table, n_turned):
-    """Turn the first n_turned heads of each row of qkv by its position, in place.
+    """Turn the first n_turned heads of each row of qkv (N,columns) by its position, in place.
 
-    qkv (..., columns), positions int32, one a row; table (P,HS) float32: cosines | sines.
+    positions: N int32 of any shape; table (P,HS) float32: cosines | sines.
     """
     return _rotate(qkv, positions, table, n_turned, 1.0)
 
 
 def rotary_backward(dqkv, positions, table, n_turned):
-    """Turn the gradients back, in place: the transpose of a rotation is the one by -angle."""
+    """By the same angles back."""
     return _rotate(dqkv, positions, table, n_turned, -1.0)
 
 
@@ -181,11 +133,12 @@ def _rotate(x, positions, table, n_turned, sign):
     columns, HS = x.shape[-1], table.shape[-1]
     N = x.size // columns
     dtype = real("qkv", x)
-    if HS % 2 or HS > MOST_HEAD_SIZE or not 0 < n_turned * HS <= columns:
+    heads, rest = divmod(columns, HS)
+    if rest or HS % 2 or HS > MOST_HEAD_SIZE or not 1 <= n_turned <= heads:
         raise ValueError(
-            f"qkv: {columns} columns for {n_turned} heads of {HS} to turn; expected heads of an "
-            f"even size, {MOST_HEAD_SIZE} at most")
-    is_packed = packed(HS // 2, dtype) and packed(columns, dtype)
+            f"qkv: {columns} columns for {n_turned} heads of {HS} to turn; expected whole heads of "
+            f"an even size, {MOST_HEAD_SIZE} at most")
+    is_packed = packed(HS // 2, dtype, columns)
     check("qkv", x, x.shape, dtype, is_packed)
     check("positions", positions, positions.shape, np.int32)
     if positions.size != N:
@@ -228,6 +181,16 @@ def swiglu_backward(du, h, out=None):
     blocks = ceil_div(N * packs(F, dtype), 256)
     launch("swiglu.cu", "swiglu_backward", dtype, blocks, 256, du, h, dh, N, F, defines=is_packed)
     return dh
+
+
+def add_to(x, more):
+    """x += more, in place: any shape"""
+    dtype = real("x", x)
+    check_each({"x": x, "more": more}, x.shape, dtype, packed=True)
+    apart({"x": x}, {"more": more})
+    blocks = ceil_div(packs(x.size, dtype), 256)
+    launch("add.cu", "add_to", dtype, blocks, 256, x, more, np.int64(x.size))
+    return x
 
 
 def _gated(h):

@@ -1,7 +1,8 @@
 /* rmsnorm.cu: x <- x + plus;  n = x * rstd, rstd = 1 / sqrt(mean(x^2) + eps);  y = n * w
-   spec: llama.rmsnorm_forward; llama.head_norm_forward, where a head of a row is a row by itself
-   x, y (N/heads, stride) real, of which the first heads * C columns are N rows; plus, n (N,C) real;
-   w (C,) real; rstd (N,) float. Any N, C >= 1. With heads = 1 and stride = C, x and y are (N,C).
+   spec: llama.rmsnorm_forward
+   x, y real: N/heads rows, x_stride and y_stride apart, of which the first heads * C columns are
+   N rows of their own; plus, n (N,C) real; w (C,) real; rstd (N,) float. Any N, C >= 1. So the
+   queries of qkv are normed where they lie, and with one head and stride C x is (N,C).
    plus may be null. y may be x.
    Forward moves 5 N C numbers (reads x, plus; writes x, y, n), backward 4 (reads dy, n, plus;
    writes dx): memory bound, floor = bytes / bandwidth.
@@ -22,10 +23,10 @@ __device__ __forceinline__ size_t place(int row, int C, int heads, int stride) {
 
 /* One thread normalises one row. */
 extern "C" __global__ void rmsnorm_forward_v1(real *x, const real *plus, const real *w, real *y,
-        real *n, float *rstd, int N, int C, int heads, int stride, float eps) {
+        real *n, float *rstd, int N, int C, int heads, int x_stride, int y_stride, float eps) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= N) return;
-    x += place(row, C, heads, stride), y += place(row, C, heads, stride), n += (size_t)row * C;
+    x += place(row, C, heads, x_stride), y += place(row, C, heads, y_stride), n += (size_t)row * C;
     float squares = 0.0f;
     for (int c = 0; c < C; c++) {
         if (plus) from_float(to_float(x[c]) + to_float(plus[(size_t)row * C + c]), &x[c]);
@@ -74,9 +75,9 @@ __device__ __forceinline__ float row_sum(float x) {
 
 /* LANES threads normalise one row. */
 extern "C" __global__ void rmsnorm_forward_v2(real *x, const real *plus, const real *w, real *y,
-        real *n, float *rstd, int N, int C, int heads, int stride, float eps) {
+        real *n, float *rstd, int N, int C, int heads, int x_stride, int y_stride, float eps) {
     int row = blockIdx.x * (blockDim.x / LANES) + threadIdx.x / LANES, own = row < N ? C : 0;
-    size_t at = (size_t)row * C, here = place(row, C, heads, stride);
+    size_t at = (size_t)row * C, here = place(row, C, heads, x_stride);
     uint4 raw[PACKS], more[PACKS];
     float v[PACKS][WIDTH], u[PACKS][WIDTH], squares = 0.0f;
     load_part(raw, x + here, own);
@@ -106,21 +107,23 @@ extern "C" __global__ void rmsnorm_forward_v2(real *x, const real *plus, const r
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) u[i][k] *= v[i][k];
     }
-    store_part(y + here, u, own);
+    store_part(y + place(row, C, heads, y_stride), u, own);
     if (row < N && threadIdx.x % LANES == 0) rstd[row] = r;
 }
 
 /* With dn = dy * w:  dx = rstd * (dn - n * mean(dn * n)) + plus;  dw = sum of dy * n over all rows.
-   dy and dx lie as x does. dx may be dy.
+   dy and dx lie as x and y do. dx may be dy.
    A block sums dw over its rows; bias.cu's column_sums adds up the blocks, in order: same bits
    every time. */
 
 /* One thread per row for dx, with plus (N,C) or null. */
 extern "C" __global__ void rmsnorm_backward_v1(const real *dy, const real *n, const float *rstd,
-        const real *w, const real *plus, real *dx, int N, int C, int heads, int stride) {
+        const real *w, const real *plus, real *dx, int N, int C, int heads, int dy_stride,
+        int dx_stride) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= N) return;
-    size_t at = (size_t)row * C, here = place(row, C, heads, stride);
+    size_t at = (size_t)row * C, here = place(row, C, heads, dy_stride);
+    dx += place(row, C, heads, dx_stride);
     float along = 0.0f;
     for (int c = 0; c < C; c++)
         along += to_float(dy[here + c]) * to_float(w[c]) * to_float(n[at + c]);
@@ -128,7 +131,7 @@ extern "C" __global__ void rmsnorm_backward_v1(const real *dy, const real *n, co
     for (int c = 0; c < C; c++) {
         float dn = to_float(dy[here + c]) * to_float(w[c]);
         float d = rstd[row] * (dn - to_float(n[at + c]) * along);
-        from_float(plus ? d + to_float(plus[at + c]) : d, &dx[here + c]);
+        from_float(plus ? d + to_float(plus[at + c]) : d, &dx[c]);
     }
 }
 
@@ -136,7 +139,8 @@ extern "C" __global__ void rmsnorm_backward_v1(const real *dy, const real *n, co
    (gridDim.x, C). */
 extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
     rmsnorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w,
-        const real *plus, real *dx, float *partial, int N, int C, int heads, int stride) {
+        const real *plus, real *dx, float *partial, int N, int C, int heads, int dy_stride,
+        int dx_stride) {
     /* (rows, C with an empty place after every WIDTH: other banks for other lanes) */
     DYNAMIC_SHARED(float, sums);
     int mine = threadIdx.x / LANES, rows = blockDim.x / LANES, Cp = C + C / WIDTH + 1;
@@ -145,9 +149,9 @@ extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
     /* as often for every thread: they meet in row_sum */
     for (int row0 = blockIdx.x * rows; row0 < N; row0 += gridDim.x * rows) {
         int row = row0 + mine, own = row < N ? C : 0;
-        size_t at = (size_t)row * C, here = place(row, C, heads, stride);
+        size_t at = (size_t)row * C;
         float along = 0.0f, r = row < N ? rstd[row] : 0.0f;
-        load_part(of_dy, dy + here, own), load_part(of_n, n + at, own);
+        load_part(of_dy, dy + place(row, C, heads, dy_stride), own), load_part(of_n, n + at, own);
         if (plus) load_part(of_plus, plus + at, own);
 #pragma unroll
         for (int i = 0; i < PACKS; i++) {
@@ -172,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
                 for (int k = 0; k < WIDTH; k++) g[i][k] += v[k];
             }
         }
-        store_part(dx + here, g, own);
+        store_part(dx + place(row, C, heads, dx_stride), g, own);
     }
 #pragma unroll
     for (int i = 0; i < PACKS; i++)

@@ -4,18 +4,19 @@ is one, else on the CPU that plays one.
 
 import numpy as np
 import pytest
-from test_kernels import (
-    DTYPES, SIZES, TOLERANCE, a_gpu_with, cp, device, host, same,     # noqa: F401   a fixture
+from test_kernels import (     # noqa: F401        a_gpu_with is a fixture
+    DTYPES, SIZES, TOLERANCE, Field, a_gpu_with, check_other_kinds_are_refused,
+    check_outputs_are_kept, cp, device, host, launch_named, same,
 )
 
 import gpt
 import kernels
 from kernels import launching
-from model import llama
+from model import llama, operations
 
 EPS = 1e-5
-# query heads, heads of keys: 1:1, 2:1, 3:1, 7:1, 8:1, more than a block has at once, one of keys
-GROUPS = [(2, 2), (4, 2), (6, 2), (7, 1), (8, 1), (32, 2), (3, 1)]
+# query heads, heads of keys: 1:1, 2:1, 7:1, 8:1, more than a block decodes at once, one of keys
+GROUPS = [(2, 2), (4, 2), (7, 1), (16, 2), (20, 2), (3, 1)]
 HEAD_SIZES = [8, 16, 32, 64, 80, 128]
 
 
@@ -97,7 +98,9 @@ def test_head_norm(N, heads, first, rest, HS, dtype, rng):
     whole_shape = N, (first + heads + rest) * HS
     (whole, whole64), (dwhole, dwhole64), (w, w64) = arrays(
         rng, dtype, whole_shape, whole_shape, (HS,))
-    qk, cache = kernels.head_norm_forward(whole[:, columns], w, EPS)
+    qk, kept = whole[:, columns], (cp.empty((N, heads * HS), w.dtype), cp.empty((N, heads)))
+    same_qk, cache = kernels.rmsnorm_forward(qk, w, EPS, (qk, *kept))
+    assert same_qk is qk
     by_heads = whole64[:, columns].reshape(N, heads, HS)
     want, want_cache = llama.rmsnorm_forward(by_heads, w64, EPS)
     same(qk, want.reshape(N, -1), dtype, "qk")
@@ -107,15 +110,22 @@ def test_head_norm(N, heads, first, rest, HS, dtype, rng):
     rstd64 = host(cache[1]).astype(np.float64)[:, :, None]
     dheads = dwhole64[:, columns].reshape(N, heads, HS)
     dx, dw = llama.rmsnorm_backward(dheads, (n64, rstd64, w64))
-    got, got_w = kernels.head_norm_backward(dwhole[:, columns], cache)
-    same(got, dx.reshape(N, -1), dtype, "dqk")
+    dqk, got_w = dwhole[:, columns], cp.empty((HS,))
+    kernels.rmsnorm_backward(dqk, cache, out=(dqk, got_w))
+    same(dqk, dx.reshape(N, -1), dtype, "dqk")
     same(got_w, dw, dtype, "dw")
     for a, before in ((whole, whole64), (dwhole, dwhole64)):
         after = host(a).astype(np.float64)
         after[:, columns] = before[:, columns]
         np.testing.assert_array_equal(after, before)
-    again = device(dwhole64[:, columns], dtype)[0]
-    same(kernels.head_norm_backward(again, cache, got_w, add=True)[1], 2 * dw, dtype, "added")
+    # Into fresh arrays, with other distances between rows.
+    qk, dqk = (device(a[:, columns], dtype)[0] for a in (whole64, dwhole64))
+    wide = cp.zeros((N, 2 * heads * HS), w.dtype)
+    places = wide[:, : heads * HS], *kept
+    same(kernels.rmsnorm_forward(qk, w, EPS, places)[0], want.reshape(N, -1), dtype, "y")
+    got, dw_twice = kernels.rmsnorm_backward(dqk, cache, out=(places[0], got_w), add=True)
+    same(got, dx.reshape(N, -1), dtype, "dx")
+    same(dw_twice, 2 * dw, dtype, "dw added")
 
 
 # ------------------------------------------------------------------------------- rotary positions
@@ -135,20 +145,20 @@ def test_rotary(N, heads, turned, HS, dtype, rng):
         (x, x64), = arrays(rng, dtype, (N, heads * HS))
         want = x64.reshape(N, heads, HS).copy()
         want[:, :turned] = turn(want[:, :turned], cos[:, None], sin[:, None])
-        assert forward(x, *where) is x
+        forward(x, *where)
         same(x, want.reshape(N, -1), dtype, forward.__name__)
         still = host(x).reshape(N, heads, HS)[:, turned:]
         np.testing.assert_array_equal(still, x64.reshape(N, heads, HS)[:, turned:])
 
 
 def test_rotary_of_a_batch_is_that_of_its_rows(rng):
-    (x, x64), = arrays(rng, "float32", (2, 3, 40))
+    (x, x64), = arrays(rng, "float32", (6, 40))
     positions = np.array([[4, 0, 9], [1, 1, 2]], np.int32)
     table = cp.asarray(rng.standard_normal((10, 8)).astype(np.float32))
     kernels.rotary_forward(x, cp.asarray(positions), table, 4)
-    flat = device(x64.reshape(6, 40), "float32")[0]
+    flat = device(x64, "float32")[0]
     kernels.rotary_forward(flat, cp.asarray(positions.ravel()), table, 4)
-    np.testing.assert_array_equal(host(x).reshape(6, 40), host(flat))
+    np.testing.assert_array_equal(host(x), host(flat))
 
 
 # ----------------------------------------------------------------------------------------- SwiGLU
@@ -217,11 +227,15 @@ def check_attention(dtype, B, T, NH, NKV, HS, rng):
 
 
 @pytest.mark.parametrize("NH, NKV", GROUPS)
-@pytest.mark.parametrize("dtype, T, HS", [
-    ("float32", 1, 8), ("float32", 33, 16), ("float32", 70, 6), ("bf16", 31, 80), ("bf16", 1, 64),
-])
-def test_grouped_attention(NH, NKV, dtype, T, HS, rng):
-    check_attention(dtype, 2 if T < 40 else 1, T, NH, NKV, HS, rng)
+@pytest.mark.parametrize("B, T, HS", [(2, 1, 8), (2, 33, 16), (1, 70, 6)])
+def test_grouped_attention(NH, NKV, B, T, HS, rng):
+    check_attention("float32", B, T, NH, NKV, HS, rng)
+
+
+@pytest.mark.parametrize("NH, NKV", [(4, 2), (3, 1)])
+@pytest.mark.parametrize("B, T, HS", [(2, 31, 80), (1, 1, 64), (1, 33, 6)])
+def test_grouped_attention_in_bfloat16(NH, NKV, B, T, HS, rng):
+    check_attention("bf16", B, T, NH, NKV, HS, rng)
 
 
 @pytest.mark.parametrize("NH, NKV", [(4, 2), (3, 1)])
@@ -229,6 +243,10 @@ def test_grouped_attention(NH, NKV, dtype, T, HS, rng):
                                       (1, 129, 64), (1, 65, 128), (1, 130, 128)])
 def test_grouped_attention_on_tensor_cores(NH, NKV, B, T, HS, rng):
     check_attention("bf16", B, T, NH, NKV, HS, rng)
+
+
+def test_eight_query_heads_for_a_head_of_keys(rng):
+    check_attention("bf16", 1, 66, 8, 1, 64, rng)
 
 
 @pytest.mark.parametrize("kilobytes", [48, 99])
@@ -299,6 +317,133 @@ def test_decoding_takes_fewer_heads_at_once_where_shared_memory_is_small(a_gpu_w
     same(o, (p @ host(v)[0, 0]).reshape(1, 1, -1), "bf16", "o")
 
 
+# ---------------------------------------------- a layer's columns of an array, without biases, sums
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", ["cublasLt", "gemmEx"])
+@pytest.mark.parametrize("N, C, F, first, rest", [
+    (1, 1, 1, 0, 2), (5, 31, 33, 3, 0), (33, 8, 40, 8, 16), (70, 16, 8, 0, 8),
+])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear_of_columns(N, C, F, first, rest, with_bias, backend, dtype, rng, monkeypatch):
+    """y, dy and x are columns of longer rows, of which the others stay as they are."""
+    if backend == "gemmEx":
+        monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
+    columns, whole = slice(first, first + F), (N, first + F + rest)
+    (y, y64), (dy, dy64), (x, x64), (w, w64), (b, b64) = arrays(
+        rng, dtype, whole, whole, (N, C + 8), (C, F), (F,))
+    x, x64 = x[:, :C], x64[:, :C]
+    kernels.linear_forward(x, w, b if with_bias else None, out=y[:, columns])
+    want = y64.copy()
+    want[:, columns] = x64 @ w64 + b64 * with_bias
+    same(y, want, dtype, "y")
+    np.testing.assert_array_equal(np.delete(host(y), np.r_[columns], 1),
+                                  np.delete(y64, np.r_[columns], 1))
+    dw, db = (cp.zeros(a.shape, np.float32) for a in (w, b))
+    for times in (1, 2):
+        places = cp.empty((N, C), w.dtype), dw, db if with_bias else None
+        dx, _, none = kernels.linear_backward(dy[:, columns], x, w, places, add=times > 1)
+        want = operations.linear_backward(dy64[:, columns], x64, w64)
+        same(dx, want[0], dtype, "dx")
+        same(dw, times * want[1], "float32", "dw")
+        if with_bias:
+            same(db, times * want[2], "float32", "db")
+    assert (none is None) == (not with_bias)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (31, 33), (257, 8)])
+def test_add_to(shape, dtype, rng):
+    (x, x64), (more, more64) = arrays(rng, dtype, shape, shape)
+    assert kernels.add_to(x, more) is x
+    same(x, x64 + more64, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N, C", [(1, 1), (33, 8), (5, 257)])
+def test_embedding_without_positions(N, C, dtype, rng):
+    (wte, wte64), = arrays(rng, dtype, (11, C))
+    tokens = rng.integers(0, 11, N).astype(np.int32)
+    x = kernels.embedding_forward(cp.asarray(tokens), cp.asarray(tokens), wte, None)
+    np.testing.assert_array_equal(host(x), wte64[tokens].astype(np.float32))
+
+
+# ----------------------------------------------------------------------- arrays in each other's way
+
+
+def launches():
+    """As test_kernels.launches."""
+    f, N, C, HS = Field(), 4, 16, 8
+    a, k = f.array, kernels
+    yield ("rmsnorm_forward", dict(x=a(N, C), plus=a(N, C), w=a(C)),
+           dict(y=a(N, C), n=a(N, C), rstd=a(N, 1)),
+           {("y", "plus"), ("n", "plus"), ("y", "x"), ("n", "x")},
+           lambda x, plus, w, y, n, rstd: k.rmsnorm_forward(x, w, EPS, (y, n, rstd), plus))
+    yield ("rmsnorm_backward", dict(dy=a(N, C), n=a(N, C), rstd=a(N, 2), w=a(HS), plus=a(N, C)),
+           dict(dx=a(N, C), dw=a(HS)), {("dx", "dy"), ("dx", "n"), ("dx", "plus")},
+           lambda dy, n, rstd, w, plus, dx, dw: k.rmsnorm_backward(
+               dy, (n, rstd, w), plus, (dx, dw)))
+    yield ("rotary_forward", dict(positions=a(N, dtype=np.int32), table=a(5, HS)),
+           dict(qkv=a(N, C)), set(),
+           lambda positions, table, qkv: k.rotary_forward(qkv, positions, table, C // HS))
+    yield ("swiglu_forward", dict(h=a(N, 2 * C)), dict(u=a(N, C)), set(),
+           lambda h, u: k.swiglu_forward(h, out=u))
+    yield ("swiglu_backward", dict(du=a(N, C), h=a(N, 2 * C)), dict(dh=a(N, 2 * C)),
+           {("dh", "h")}, lambda du, h, dh: k.swiglu_backward(du, h, out=dh))
+    yield "add_to", dict(more=a(N, C)), dict(x=a(N, C)), set(), k.add_to
+    yield ("attention_forward", dict(qkv=a(2, 3, 4 * HS)), dict(o=a(2, 3, C), lse=a(2, 2, 3, 1)),
+           set(), lambda qkv, o, lse: k.attention_forward(qkv, 2, (o, lse), n_kv_head=1))
+    yield ("attention_backward",
+           dict(qkv=a(2, 3, 4 * HS), o=a(2, 3, C), lse=a(2, 2, 3, 1), do=a(2, 3, C)),
+           dict(dqkv=a(2, 3, 4 * HS)), set(),
+           lambda qkv, o, lse, do, dqkv: k.attention_backward(
+               do, (qkv, o, lse), 2, out=dqkv, n_kv_head=1))
+    yield ("decode_attention",
+           dict(qkv=a(2, 1, 4 * HS), length=a(2, dtype=np.int32), n_new=a(2, dtype=np.int32)),
+           dict(k_cache=a(2, 1, 3, HS), v_cache=a(2, 1, 3, HS), o=a(2, 1, C)), set(),
+           lambda qkv, k_cache, v_cache, length, n_new, o: k.decode_attention(
+               qkv, k_cache, v_cache, length, n_new, out=o))
+
+
+NAMES = [launch[0] for launch in launches()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_kept_from_what_is_still_needed(name):
+    check_outputs_are_kept(launch_named(name, launches))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arrays_of_other_kinds_are_refused(name):
+    check_other_kinds_are_refused(launch_named(name, launches))
+
+
+def test_what_a_launcher_refuses():
+    def zeros(*shape):
+        return cp.zeros(shape, np.float32)
+
+    with pytest.raises(ValueError, match="x: 12 columns, expected a multiple of 8, which w has"):
+        kernels.rmsnorm_forward(zeros(3, 12), zeros(8), EPS)
+    with pytest.raises(ValueError, match="x: it does not begin at a multiple of 16 bytes"):
+        kernels.rmsnorm_forward(zeros(3, 24)[:, 2:10], zeros(8), EPS)
+    positions, table = cp.zeros((3,), np.int32), zeros(4, 8)
+    for heads in (0, 4):
+        with pytest.raises(ValueError, match=f"qkv: 24 columns for {heads} heads of 8 to turn"):
+            kernels.rotary_forward(zeros(3, 24), positions, table, heads)
+    with pytest.raises(ValueError, match="expected whole heads of an even size"):
+        kernels.rotary_forward(zeros(3, 21), positions, zeros(4, 7), 1)
+    with pytest.raises(ValueError, match=r"positions: \(3,\), expected one for each of 2 rows"):
+        kernels.rotary_forward(zeros(2, 24), positions, table, 1)
+    with pytest.raises(ValueError, match="h: 5 columns, expected as many for the gate"):
+        kernels.swiglu_forward(zeros(3, 5))
+    with pytest.raises(ValueError, match="48 columns for 4 heads, 3 of keys and 3 of values"):
+        kernels.attention_forward(zeros(1, 2, 48), 4, n_kv_head=3)
+    with pytest.raises(ValueError, match="qkv: 32 columns for a cache of 2 heads of 8"):
+        kernels.decode_attention(zeros(1, 1, 32), *(zeros(1, 2, 3, 8) for _ in "kv"),
+                                 positions[:1], positions[:1])
+
+
 # ------------------------------------------------------------------------------- the plain kernels
 
 
@@ -313,10 +458,10 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype, rng):
 
     y, n, dx = (cp.empty((N, C), x.dtype) for _ in range(3))
     rstd = cp.empty((N, 1), np.float32)
-    run("rmsnorm.cu", "rmsnorm_forward_v1", N, x, plus, w, y, n, rstd, N, C, 1, C, EPS)
+    run("rmsnorm.cu", "rmsnorm_forward_v1", N, x, plus, w, y, n, rstd, N, C, 1, C, C, EPS)
     want, cache = llama.rmsnorm_forward(x64 + plus64, w64, EPS)
     same(y, want, dtype, "y")
-    run("rmsnorm.cu", "rmsnorm_backward_v1", N, dy, n, rstd, w, plus, dx, N, C, 1, C)
+    run("rmsnorm.cu", "rmsnorm_backward_v1", N, dy, n, rstd, w, plus, dx, N, C, 1, C, C)
     same(dx, llama.rmsnorm_backward(dy64, cache)[0] + plus64, dtype, "dx")
     (h, h64), = arrays(rng, dtype, (N, 2 * C))
     run("swiglu.cu", "swiglu_forward_v1", N * C, h, y, N, C)
