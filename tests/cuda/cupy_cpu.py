@@ -84,6 +84,9 @@ class ndarray:
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
             raise ValueError("a NumPy array cannot be put into a CuPy array this way; use set()")
+        if _tape is not None:
+            _tape.append(lambda: self.__setitem__(key, value))
+            return
         self.a[_on_host(key)] = _on_host(value)
 
     def reshape(self, *shape):
