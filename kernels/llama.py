@@ -31,17 +31,17 @@ def _lanes_a_row(C, dtype):
     return lanes
 
 
-def _row_defines(C, dtype, strides):
+def _row_defines(C, dtype):
     lanes = _lanes_a_row(C, dtype)
     packs_a_lane = ceil_div(packs(C, dtype), lanes)
-    return (f"-DLANES={lanes}", f"-DPACKS={packs_a_lane}", *packed(C, dtype, *strides))
+    return (f"-DLANES={lanes}", f"-DPACKS={packs_a_lane}", *packed(C, dtype))
 
 
 def rmsnorm_forward(x, w, eps, out=None, plus=None):
     """(N,C), (C,) -> (N,C), cache. First x += plus (N,C), in place, where it is given.
 
     w may be (HS,) for rows of several heads, (N,heads*HS): then each head is normed by itself.
-    x and y may be columns of longer rows. out: y, n, rstd (N,heads). rstd is float32.
+    x and y may be some heads of longer rows. out: y, n, rstd (N,heads). rstd is float32.
     """
     dtype = real("x", x)
     N, heads, HS = _rows_of("x", x, w)
@@ -50,7 +50,7 @@ def rmsnorm_forward(x, w, eps, out=None, plus=None):
         cp.empty(x.shape, dtype),
         cp.empty((N, heads), np.float32),
     )
-    strides = _check_norm({"x": x, "y": y}, n, rstd, w, plus)
+    heads_of_each = _check_norm({"x": x, "y": y}, n, rstd, w, plus)
     if plus is not None:
         apart({"x": x}, {"plus": plus, "w": w}, in_place=("plus",))
     inputs = {"x": x, "plus": plus, "w": w}
@@ -58,8 +58,8 @@ def rmsnorm_forward(x, w, eps, out=None, plus=None):
     blocks = ceil_div(N * heads * _lanes_a_row(HS, dtype), 256)
     launch(
         "rmsnorm.cu", "rmsnorm_forward_v2", dtype, blocks, 256,
-        x, plus, w, y, n, rstd, N * heads, HS, heads, *strides, float(eps),
-        defines=_row_defines(HS, dtype, strides),
+        x, plus, w, y, n, rstd, N * heads, HS, heads, *heads_of_each, float(eps),
+        defines=_row_defines(HS, dtype),
     )
     return y, (n, rstd, w)
 
@@ -73,7 +73,7 @@ def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
         cp.empty(dy.shape, dtype),
         cp.empty((HS,), np.float32),
     )
-    strides = _check_norm({"dy": dy, "dx": dx}, n, rstd, w, plus)
+    heads_of_each = _check_norm({"dy": dy, "dx": dx}, n, rstd, w, plus)
     check("dw", dw, (HS,), np.float32)
     inputs = {"dy": dy, "n": n, "rstd": rstd, "w": w, "plus": plus}
     apart({"dx": dx, "dw": dw}, inputs, in_place=("dy", "n", "plus"))
@@ -83,9 +83,9 @@ def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
     sums = HS + HS // width(dtype) + 1                  # floats of a row in shared memory
     launch(
         "rmsnorm.cu", "rmsnorm_backward_v2", dtype, blocks, 256,
-        dy, n, rstd, w, plus, dx, partial, N * heads, HS, heads, *strides,
+        dy, n, rstd, w, plus, dx, partial, N * heads, HS, heads, *heads_of_each,
         shared=4 * rows * sums,
-        defines=_row_defines(HS, dtype, strides),
+        defines=_row_defines(HS, dtype),
     )
     column_sums(partial, dw, add=add)
     return dx, dw
@@ -101,16 +101,21 @@ def _rows_of(what, x, w):
 
 
 def _check_norm(both, n, rstd, w, plus):
-    """The distances between the rows of both, {name: array}, which may be columns of more."""
+    """Checks what both directions are given. both: {name: array} of what may be columns of more.
+
+    Returns how many heads fit into a whole row of each.
+    """
     N, heads, HS = _rows_of("n", n, w)
-    strides = [row_length(a) for a in both.values()]
-    dtype, is_packed = n.dtype, packed(HS, n.dtype, *strides)
+    dtype, is_packed = n.dtype, packed(HS, n.dtype)
     for what, a in both.items():
         check_columns(what, a, n.shape, dtype, is_packed)
+        if row_length(a) % HS:
+            raise ValueError(
+                f"{what}: columns of rows of {row_length(a)}, expected a multiple of {HS}")
     check_each({"n": n, "plus": plus}, n.shape, dtype, is_packed)
     check("w", w, (HS,), dtype, is_packed)
     check("rstd", rstd, (N, heads), np.float32)
-    return strides
+    return [row_length(a) // HS for a in both.values()]
 
 
 # ------------------------------------------------------------------------------------- rotary.cu

@@ -1,9 +1,8 @@
 /* rmsnorm.cu: x <- x + plus;  n = x * rstd, rstd = 1 / sqrt(mean(x^2) + eps);  y = n * w
    spec: llama.rmsnorm_forward
-   x, y real: N/heads rows, x_stride and y_stride apart, of which the first heads * C columns are
-   N rows of their own; plus, n (N,C) real; w (C,) real; rstd (N,) float. Any N, C >= 1. So the
-   queries of qkv are normed where they lie, and with one head and stride C x is (N,C).
-   plus may be null. y may be x.
+   x (N/heads,x_heads,C), y (N/heads,y_heads,C) real, of which the first `heads` of each row are
+   meant: so the queries of qkv are normed where they lie. With one head of one x is (N,C). plus, n
+   (N,C), w (C,) real; rstd (N,) float. Any N, C >= 1. plus may be null. y may be x.
    Forward moves 5 N C numbers (reads x, plus; writes x, y, n), backward 4 (reads dy, n, plus;
    writes dx): memory bound, floor = bytes / bandwidth.
    v1 one thread per row. v2 LANES threads per row, 16 bytes each, PACKS times; both are known when
@@ -17,16 +16,16 @@
 #define PACKS 1
 #endif
 
-__device__ __forceinline__ size_t place(int row, int C, int heads, int stride) {
-    return (size_t)(row / heads) * stride + row % heads * C;
+__device__ __forceinline__ size_t place(int row, int C, int heads, int of_row) {
+    return (size_t)(row / heads * of_row + row % heads) * C;
 }
 
 /* One thread normalises one row. */
 extern "C" __global__ void rmsnorm_forward_v1(real *x, const real *plus, const real *w, real *y,
-        real *n, float *rstd, int N, int C, int heads, int x_stride, int y_stride, float eps) {
+        real *n, float *rstd, int N, int C, int heads, int x_heads, int y_heads, float eps) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= N) return;
-    x += place(row, C, heads, x_stride), y += place(row, C, heads, y_stride), n += (size_t)row * C;
+    x += place(row, C, heads, x_heads), y += place(row, C, heads, y_heads), n += (size_t)row * C;
     float squares = 0.0f;
     for (int c = 0; c < C; c++) {
         if (plus) from_float(to_float(x[c]) + to_float(plus[(size_t)row * C + c]), &x[c]);
@@ -75,9 +74,9 @@ __device__ __forceinline__ float row_sum(float x) {
 
 /* LANES threads normalise one row. */
 extern "C" __global__ void rmsnorm_forward_v2(real *x, const real *plus, const real *w, real *y,
-        real *n, float *rstd, int N, int C, int heads, int x_stride, int y_stride, float eps) {
+        real *n, float *rstd, int N, int C, int heads, int x_heads, int y_heads, float eps) {
     int row = blockIdx.x * (blockDim.x / LANES) + threadIdx.x / LANES, own = row < N ? C : 0;
-    size_t at = (size_t)row * C, here = place(row, C, heads, x_stride);
+    size_t at = (size_t)row * C, here = place(row, C, heads, x_heads);
     uint4 raw[PACKS], more[PACKS];
     float v[PACKS][WIDTH], u[PACKS][WIDTH], squares = 0.0f;
     load_part(raw, x + here, own);
@@ -107,7 +106,7 @@ extern "C" __global__ void rmsnorm_forward_v2(real *x, const real *plus, const r
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) u[i][k] *= v[i][k];
     }
-    store_part(y + place(row, C, heads, y_stride), u, own);
+    store_part(y + place(row, C, heads, y_heads), u, own);
     if (row < N && threadIdx.x % LANES == 0) rstd[row] = r;
 }
 
@@ -118,12 +117,12 @@ extern "C" __global__ void rmsnorm_forward_v2(real *x, const real *plus, const r
 
 /* One thread per row for dx, with plus (N,C) or null. */
 extern "C" __global__ void rmsnorm_backward_v1(const real *dy, const real *n, const float *rstd,
-        const real *w, const real *plus, real *dx, int N, int C, int heads, int dy_stride,
-        int dx_stride) {
+        const real *w, const real *plus, real *dx, int N, int C, int heads, int dy_heads,
+        int dx_heads) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= N) return;
-    size_t at = (size_t)row * C, here = place(row, C, heads, dy_stride);
-    dx += place(row, C, heads, dx_stride);
+    size_t at = (size_t)row * C, here = place(row, C, heads, dy_heads);
+    dx += place(row, C, heads, dx_heads);
     float along = 0.0f;
     for (int c = 0; c < C; c++)
         along += to_float(dy[here + c]) * to_float(w[c]) * to_float(n[at + c]);
@@ -139,8 +138,8 @@ extern "C" __global__ void rmsnorm_backward_v1(const real *dy, const real *n, co
    (gridDim.x, C). */
 extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
     rmsnorm_backward_v2(const real *dy, const real *n, const float *rstd, const real *w,
-        const real *plus, real *dx, float *partial, int N, int C, int heads, int dy_stride,
-        int dx_stride) {
+        const real *plus, real *dx, float *partial, int N, int C, int heads, int dy_heads,
+        int dx_heads) {
     /* (rows, C with an empty place after every WIDTH: other banks for other lanes) */
     DYNAMIC_SHARED(float, sums);
     int mine = threadIdx.x / LANES, rows = blockDim.x / LANES, Cp = C + C / WIDTH + 1;
@@ -151,7 +150,7 @@ extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
         int row = row0 + mine, own = row < N ? C : 0;
         size_t at = (size_t)row * C;
         float along = 0.0f, r = row < N ? rstd[row] : 0.0f;
-        load_part(of_dy, dy + place(row, C, heads, dy_stride), own), load_part(of_n, n + at, own);
+        load_part(of_dy, dy + place(row, C, heads, dy_heads), own), load_part(of_n, n + at, own);
         if (plus) load_part(of_plus, plus + at, own);
 #pragma unroll
         for (int i = 0; i < PACKS; i++) {
@@ -176,7 +175,7 @@ extern "C" __global__ void __launch_bounds__(256, PACKS <= 3 ? 2 : 1)
                 for (int k = 0; k < WIDTH; k++) g[i][k] += v[k];
             }
         }
-        store_part(dx + place(row, C, heads, dx_stride), g, own);
+        store_part(dx + place(row, C, heads, dx_heads), g, own);
     }
 #pragma unroll
     for (int i = 0; i < PACKS; i++)

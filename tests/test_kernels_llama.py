@@ -425,6 +425,8 @@ def test_what_a_launcher_refuses():
 
     with pytest.raises(ValueError, match="x: 12 columns, expected a multiple of 8, which w has"):
         kernels.rmsnorm_forward(zeros(3, 12), zeros(8), EPS)
+    with pytest.raises(ValueError, match="x: columns of rows of 20, expected a multiple of 8"):
+        kernels.rmsnorm_forward(zeros(3, 20)[:, :16], zeros(8), EPS)
     with pytest.raises(ValueError, match="x: it does not begin at a multiple of 16 bytes"):
         kernels.rmsnorm_forward(zeros(3, 24)[:, 2:10], zeros(8), EPS)
     positions, table = cp.zeros((3,), np.int32), zeros(4, 8)
@@ -458,10 +460,10 @@ def test_the_plain_kernels_say_what_the_fast_ones_do(N, C, dtype, rng):
 
     y, n, dx = (cp.empty((N, C), x.dtype) for _ in range(3))
     rstd = cp.empty((N, 1), np.float32)
-    run("rmsnorm.cu", "rmsnorm_forward_v1", N, x, plus, w, y, n, rstd, N, C, 1, C, C, EPS)
+    run("rmsnorm.cu", "rmsnorm_forward_v1", N, x, plus, w, y, n, rstd, N, C, 1, 1, 1, EPS)
     want, cache = llama.rmsnorm_forward(x64 + plus64, w64, EPS)
     same(y, want, dtype, "y")
-    run("rmsnorm.cu", "rmsnorm_backward_v1", N, dy, n, rstd, w, plus, dx, N, C, 1, C, C)
+    run("rmsnorm.cu", "rmsnorm_backward_v1", N, dy, n, rstd, w, plus, dx, N, C, 1, 1, 1)
     same(dx, llama.rmsnorm_backward(dy64, cache)[0] + plus64, dtype, "dx")
     (h, h64), = arrays(rng, dtype, (N, 2 * C))
     run("swiglu.cu", "swiglu_forward_v1", N * C, h, y, N, C)
