@@ -16,8 +16,10 @@ The model at full speed:
     cores         threads, processes and memory of one machine
 
 Its files:
-    folders       Hugging Face's GPT-2 folders
+    folders       Hugging Face's folders
+    llama_folders  how Hugging Face describes a Llama
     checkpoint    safetensors and llm.c's files
+    bfloat16      weights in half of the memory
 
 Learning:
     corpus        the tokens that a run learns from
