@@ -157,6 +157,12 @@ def linear_backward(dy, x, w, out=None, add=False):
     return np.matmul(dy, w.T, out=dx), dw, db           # dx last: it may lie over x
 
 
+def add_to(x, more):
+    """x += more, in place. On a GPU, += does not know bfloat16."""
+    x += more
+    return x
+
+
 GELU_K, GELU_C = 0.7978845608028654, 0.044715           # sqrt(2 / pi), and the cubic term
 
 
