@@ -69,7 +69,7 @@ def last_that_matters(page, lower, now):
         at = max(lower.rfind(b"<", 0, at), 0)
         if LINK.match(lower, at) and licence_in(next(markup.tags(page, at))[2]):
             break
-    return max(at, begin)
+    return at
 
 
 def reserves(page, begin, now):
