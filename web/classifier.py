@@ -89,15 +89,17 @@ def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> 
     hashes = np.zeros((max(maxn - minn + 1, 0), len(first)), np.uint32)
     width = np.diff(first, append=len(data))                # (C,) bytes of each character
     signed = data.view(np.int8).astype(np.int32).view(np.uint32)        # 0xE9 -> 0xFFFFFFE9
-    steps = []                              # the i-th byte of each character, and its factor
-    for i in range(width.max(initial=0)):
+    first_byte, later = signed[first], []   # later: the i-th byte of each character, and its factor
+    for i in range(1, width.max(initial=0)):
         byte = signed[np.minimum(first + i, len(data) - 1)]
         has_byte = width > i                # else the step must change nothing
-        steps.append((byte * has_byte, np.where(has_byte, np.uint32(FNV_PRIME), np.uint32(1))))
+        later.append((byte * has_byte, np.where(has_byte, np.uint32(FNV_PRIME), np.uint32(1))))
     h = np.full(len(first), FNV_OFFSET, np.uint32)
     for n in range(1, maxn + 1):                            # h: of the n characters from each on
         h = h[:len(first) - n + 1]
-        for byte, factor in steps:
+        h ^= first_byte[n - 1:]
+        h *= np.uint32(FNV_PRIME)
+        for byte, factor in later:
             h ^= byte[n - 1:]
             h *= factor[n - 1:]
         if n >= minn:
