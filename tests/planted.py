@@ -883,9 +883,8 @@ FAULTS = [
           "    if not any(",
           "tests/test_rights.py::test_tags_behind_the_one_that_matters"),
     Fault("only-so-many-tags-can-matter", "web/rights.py",
-          "        if begin < 0 or reserves(page, begin, now):\n            break\n",
-          "        if begin < 0 or reserves(page, begin, now):\n            break\n"
-          "    else:\n        return -1\n",
+          "            break\n    return begin",
+          "            return begin\n    return -1",
           "tests/test_rights.py::test_tags_behind_the_one_that_matters"),
     Fault("a-special-word-is-one-before-a-mark", "web/words.py",
           "    if is_plain(word) and word not in SPECIAL and (",

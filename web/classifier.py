@@ -268,7 +268,7 @@ class Classifier:
     def bucket_rows(self, hashes):                          # any shape -> the same, int64
         """The row of each n-gram, -1 if it was pruned away."""
         bucket = hashes.dtype.type(max(self.args.bucket, 1))
-        ids = (hashes - hashes // bucket * bucket).astype(np.int32)     # % takes three times as long
+        ids = (hashes - hashes // bucket * bucket).astype(np.int32)     # % takes twice as long
         if self.prune is None:
             ids += len(self.words)
             return ids

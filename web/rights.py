@@ -16,7 +16,7 @@ from web import charset, markup, robots
 
 LINK = re.compile(rb"<(?:a|link)[ \t\r\n\f/]")
 RESERVING = ("robots", robots.AGENT, "tdm-reservation")     # parts of the names of such a <meta>
-MAX_TRIES = 64                    # tags that are read to see whether they matter
+MAX_METAS = 64                    # of a page, that are read alone
 BETWEEN_VALUES = re.compile(r"[,;\s\"']+")
 
 
@@ -39,59 +39,55 @@ def rights(headers, html, date=""):
     if japanese or b"\0" in html[:1000]:                # ISO-2022-JP or UTF-16: tags are not ASCII
         label = charset.label_in(headers.get("content-type", ""))
         html = charset.decode(html, label).encode("utf-8", "replace")
-    page, licence = html.decode("latin-1"), None
-    last = last_that_matters(page, html.lower(), now)       # nearly always there is none
+    page, lower, licence = html.decode("latin-1"), html.lower(), None
+    # Behind the last place no tag matters.
+    last = max(last_reservation(page, lower, now), last_licence(lower))
     for begin, name, inside in markup.tags(page):
         if begin > last:
             break
         if name == "meta" and (reason := meta_reservation(inside, now)):
             return reason, None
-        if name in ("a", "link") and not licence:
-            licence = licence_in(inside)
+        if name in ("a", "link") and not licence and "license" in inside.lower():
+            tag = markup.attributes(inside.encode("latin-1").decode("utf-8", "replace"))
+            if "license" in tag.get("rel", "").lower().split():
+                licence = tag.get("href", "").strip() or None
     return None, licence
 
 
-def last_that_matters(page, lower, now):
-    """Where the last tag seems to begin that forbids the use of a page or names its licence, or -1.
+def last_reservation(page, lower, now):
+    """Where the last tag seems to begin that forbids the use of a page, or -1.
 
-    page: the page in Latin-1; lower: its bytes in lower case. What stands around a tag does not
-    count here, so it may be in a comment.
+    page: the page in Latin-1; lower: its bytes in lower case. Each <meta> is read alone, as if
+    nothing stood around it. Nearly none forbids anything, so few pages are read as a whole, which
+    saves a third of the time.
     """
-    begin = at = len(lower)
-    for _ in range(MAX_TRIES):              # a tag that does not end may take long to read
+    begin = len(lower)
+    for _ in range(MAX_METAS):                  # a tag that does not end may take long to read
         begin = lower.rfind(b"<meta", 0, begin)
-        if begin < 0 or reserves(page, begin, now):
+        if begin < 0:
+            return -1
+        _, name, inside = next(markup.tags(page, begin))
+        if name == "meta" and meta_reservation(inside, now):
             break
-    for _ in range(MAX_TRIES):
-        at = lower.rfind(b"license", begin + 1, at)
-        if at < 0:
+    return begin
+
+
+def last_licence(lower):
+    """Where the last tag seems to begin that may link the page's licence, or -1."""
+    at = len(lower)
+    while (at := lower.rfind(b"license", 0, at)) >= 0:
+        begin = lower.rfind(b"<", 0, at)
+        if LINK.match(lower, max(begin, 0)):
             return begin
-        at = max(lower.rfind(b"<", 0, at), 0)
-        if LINK.match(lower, at) and licence_in(next(markup.tags(page, at))[2]):
-            break
-    return at
-
-
-def reserves(page, begin, now):
-    """Whether the tag that begins there is a <meta> that forbids the use of its page."""
-    _, name, inside = next(markup.tags(page, begin))
-    return name == "meta" and meta_reservation(inside, now)
-
-
-def licence_in(inside):
-    """The address of the licence that an <a> or <link> names, or None."""
-    if "license" not in inside.lower():
-        return None
-    tag = markup.attributes(inside.encode("latin-1").decode("utf-8", "replace"))
-    is_licence = "license" in tag.get("rel", "").lower().split()
-    return is_licence and tag.get("href", "").strip() or None
+        at = max(begin, 0)
+    return -1
 
 
 def meta_reservation(inside, now):
     """Why a <meta> forbids the use of its page, or None. inside: of its tag."""
     lower = inside.lower()
     if "&" not in lower and not any(map(lower.__contains__, RESERVING)):
-        return None                                         # parsing it would take ten times as long
+        return None                                         # to parse it would take much longer
     tag = markup.attributes(inside)
     if "tdm-reservation" in robots.names_of(tag):
         if tag.get("content", "").strip(" \t\r\n\"'") == "1":
