@@ -1,16 +1,25 @@
 """Rooms of gpt.py and train.py: what a model is kept in, runs on and is measured by.
 
+The Llama family:
+    llama         its definition: what changed since GPT-2
+    families      which of the two a model is
+
 The model at full speed:
     fast          gpt.py's functions for NumPy
     operations    gpt.py's operations for NumPy
+    decoding      new tokens on their way through a model
     walk          the way through the blocks of a model, forward and back
+    walk_gpt2     the way through one of GPT-2's
+    walk_llama    the way through one of Llama's
     device        the model on a GPU
     checks        what the functions of a model accept
     cores         threads, processes and memory of one machine
 
 Its files:
-    folders       Hugging Face's GPT-2 folders
+    folders       Hugging Face's folders
+    llama_folders  how Hugging Face describes a Llama
     checkpoint    safetensors and llm.c's files
+    bfloat16      weights in half of the memory
 
 Learning:
     corpus        the tokens that a run learns from

@@ -5,12 +5,11 @@ row of a table, and True for a mask. What it would do then is not what the calle
 function checks its arguments where it is entered, and names the argument that is wrong.
 """
 
-import functools
 import math
 
 import numpy as np
 
-from gpt import param_shapes
+from model import bfloat16, families
 
 
 def check_array(name, x):
@@ -101,23 +100,20 @@ def token_weights(targets, weights, dtype):
     return np.where(counted, weights, 0.0).astype(dtype).ravel()
 
 
-_shapes_of = functools.lru_cache(maxsize=16)(param_shapes)      # it is asked for at every token
-
-
 def check_params(params, cfg, check_kind=check_array):
     """The tensors of cfg, all of one dtype.
 
-    wte and wpe may have more rows, which pad them. Other tensors may lie beside the model's.
+    Tables may have more rows, which pad them. Other tensors may lie beside the model's.
     check_kind: what refuses arrays that do not lie where the engine computes.
     """
     wte = params["wte.weight"]
-    for name, shape in _shapes_of(cfg).items():
+    for name, shape in families.shapes(cfg).items():
         p = params.get(name)
         if p is None:
             raise ValueError(
                 f"parameters: no tensor {name}, which a model of {cfg.n_layer} layers has")
         check_kind(name, p)
-        is_table = name in ("wte.weight", "wpe.weight")
+        is_table = name in ("wte.weight", "wpe.weight", "lm_head.weight")
         is_padded = is_table and p.shape[1:] == shape[1:] and len(p) > shape[0]
         if p.shape != shape and not is_padded:
             raise ValueError(f"parameters: {name} has shape {p.shape}, the config says {shape}")
@@ -129,7 +125,7 @@ def check_params(params, cfg, check_kind=check_array):
 
 def check_grads(params, cfg, grads):
     """Places for the gradients of all parameters of cfg, each an array of its own."""
-    for name in _shapes_of(cfg):
+    for name in families.shapes(cfg):
         p, g = params[name], grads.get(name)
         if g is None:
             raise ValueError(f"grads: no array for {name}")
@@ -140,7 +136,7 @@ def check_grads(params, cfg, grads):
                 f"grads: {name} is {g.dtype} {g.shape}, the parameter {p.dtype} {p.shape}")
         if np.may_share_memory(g, p) and np.shares_memory(g, p):
             raise ValueError(f"grads: {name} shares memory with the parameter")
-    if len({id(grads[name]) for name in _shapes_of(cfg)}) < len(_shapes_of(cfg)):
+    if len({id(grads[name]) for name in families.shapes(cfg)}) < len(families.shapes(cfg)):
         raise ValueError("grads: one array serves two parameters")
 
 
@@ -154,13 +150,13 @@ def new_positions(cfg, params, tokens, cache, n_new):
             f"n_new: {n_new.dtype} {n_new.shape}, expected an integer for each of {B} rows")
     if int(n_new.min()) < 1 or int(n_new.max()) > T:
         raise ValueError(f"n_new = {n_new.tolist()[:8]}: expected 1 to {T} for each row")
-    here = isinstance(cache.k, np.ndarray), isinstance(wte, np.ndarray)
+    here = isinstance(cache.k, np.ndarray), isinstance(wte, (np.ndarray, bfloat16.Array))
     if cache.k.dtype != wte.dtype or here[0] != here[1]:
         raise ValueError(
             f"a {cache.k.dtype} cache for {wte.dtype} parameters, in memory of the same machine: "
             f"{here[0] == here[1]}; make it with Cache(..., like=parameters['wte.weight'])")
     L, rows, heads, room, width = cache.k.shape
-    fits = (L, rows, heads, heads * width) == (cfg.n_layer, B, cfg.n_head, cfg.n_embd)
+    fits = (L, rows, heads, width) == (cfg.n_layer, B, *families.kv_heads(cfg))
     if not fits or f"h.{L}.ln_1.weight" in params:
         raise ValueError(f"a cache of {rows} rows, {L} layers and {heads} heads of {width} "
                          f"for {B} rows and {cfg}")

@@ -17,7 +17,7 @@ import threading
 
 from model import cores                     # before numpy, whose BLAS it sets up
 from model.cores import Arena, in_parallel
-from model import operations, walk
+from model import decoding, families, operations, walk
 from model.checks import (
     check_grads, check_params, check_positive, check_shape, check_targets, check_texts,
     check_tokens, new_positions, token_weights,
@@ -31,7 +31,6 @@ import numpy as np
 SMALL_MODEL = 8 << 20   # parameters; below, a model's weights stay in cache while it writes
 PART = 64 << 20         # parameters times tokens; with less to do, a thread does not pay in decode
 LOGIT_FLOATS = 1 << 24  # of the rows of logits that exist at once: 64 MB in float32
-HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
 
 
 # ----------------------------------------------------------------------------------------- memory
@@ -89,7 +88,9 @@ class _Step:
         hidden = None if segments is None else operations.segments_hidden(segments, dtype)
         self.a = arena.divide(step_shapes(cfg, B, T, want_grads, recompute, at_once), dtype)
         rows = None if counted is None or len(counted) == B * T else counted
-        self.trunk = walk.Trunk(operations, params, cfg, self.a, hidden, rows)
+        table = walk.way_of(cfg).rotary_table(cfg, T, dtype)
+        self.trunk = walk.Trunk(operations, params, cfg, self.a, hidden, rows, table)
+        self.head = families.head_name(cfg)
 
     def forward(self):
         """Fill y, (N,C) after the last norm; where some rows are counted, its first rows."""
@@ -101,25 +102,26 @@ class _Step:
         targets (n,) of these rows, and rows: a slice of the n. With weights (n,), dy takes the
         place of y, and the logits their own gradient.
         """
-        a, wte = self.a, self.params["wte.weight"][: self.cfg.vocab_size]
+        a, w_head = self.a, self.params[self.head][: self.cfg.vocab_size]
         n_blocks = -(-len(targets) // len(a["logits"]))
         for i in range(n_blocks):
             rows = cores.Share(i, n_blocks)(len(targets))
             n = rows.stop - rows.start
             y, z = a["y_rows"][:n], a["logits"][:n]
-            np.divide(a["y"][rows], temperature, out=y)     # softmax(y wte^T / temperature)
-            np.matmul(y, wte.T, out=z)
+            np.divide(a["y"][rows], temperature, out=y)     # softmax(y w_head^T / temperature)
+            np.matmul(y, w_head.T, out=z)
             nll, cache = operations.cross_entropy_forward(z, targets[rows])
             if weights is not None:
-                # forward was: logits = (y / temperature) wte^T
+                # forward was: logits = (y / temperature) w_head^T
                 dz = operations.cross_entropy_backward(weights[rows], cache)
-                a["y"][rows] = dz @ wte / temperature
+                a["y"][rows] = dz @ w_head / temperature
             yield rows, nll
 
-    def head_weight_backward(self, n, dwte, add):
-        """dwte, or what is added to it, of the n rows that heads() gave last."""
+    def head_weight_backward(self, n, grads, add):
+        """The gradient of the head's matrix, or what is added to it, of the rows of heads()' last
+        part, of which there are n."""
         dz, y = self.a["logits"][:n].T, self.a["y_rows"][:n]
-        dw = dwte[: self.cfg.vocab_size]
+        dw = grads[self.head][: self.cfg.vocab_size]
         if not add:
             np.matmul(dz, y, out=dw)
             return
@@ -128,11 +130,13 @@ class _Step:
 
     def backward(self, grads, add):
         """From dy in y to the gradients of all parameters; wte's is added to what is there."""
-        if not add:
-            grads["wpe.weight"][...] = 0.0
         self.trunk.backward(grads, add)
         dx = self.a["x"]
         operations.embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"])
+        if "wpe.weight" not in families.shapes(self.cfg):
+            return
+        if not add:
+            grads["wpe.weight"][...] = 0.0
         operations.embedding_backward(dx, self.positions.ravel(), grads["wpe.weight"])
 
 
@@ -145,7 +149,7 @@ def forward(params, cfg, tokens):
     check_params(params, cfg)
     step = _Step(params, cfg, tokens, Arena())
     step.forward()
-    logits = step.a["y"] @ params["wte.weight"][: cfg.vocab_size].T
+    logits = step.a["y"] @ params[step.head][: cfg.vocab_size].T
     return logits.reshape(*tokens.shape, -1), step.a
 
 
@@ -208,11 +212,13 @@ def loss_and_grads(
         step.forward()
         weights = weights[counted]
         if not add:                                     # where no product below will write
-            grads["wte.weight"][cfg.vocab_size if len(counted) else 0 :] = 0.0
+            if step.head != "wte.weight":
+                grads["wte.weight"][...] = 0.0
+            grads[step.head][cfg.vocab_size if len(counted) else 0 :] = 0.0
         loss, begun = 0.0, add
         for rows, nll in step.heads(targets.ravel()[counted], weights, temperature):
             loss += float(weights[rows] @ nll)
-            step.head_weight_backward(len(nll), grads["wte.weight"], begun)
+            step.head_weight_backward(len(nll), grads, begun)
             begun = True
         step.backward(grads, add)
     return loss, grads
@@ -229,7 +235,7 @@ def _places(params, cfg, grads, add):
         return grads
     if add:
         raise ValueError("add needs grads, the arrays that hold what is added to")
-    names, fresh = gpt.param_shapes(cfg), {}
+    names, fresh = families.shapes(cfg), {}
     for name, p in params.items():
         fresh[name] = np.empty_like(p) if name in names else np.zeros_like(p)
     return fresh
@@ -260,7 +266,7 @@ def hidden_and_grads(
         step, mine = steps[part.index], grads
         step.a["y"][...] = dy[part(len(tokens))].reshape(step.a["y"].shape)
         if part.index > 0:
-            mine = {name: np.zeros_like(params[name]) for name in gpt.param_shapes(cfg)}
+            mine = {name: np.zeros_like(params[name]) for name in families.shapes(cfg)}
         step.backward(mine, add and part.index == 0)
         return mine
 
@@ -276,7 +282,8 @@ def hidden_and_grads(
             if np.shares_memory(dwte, grads["wte.weight"]):
                 raise ValueError("head: dwte shares memory with the gradient; give another array")
         if not add:
-            grads["wte.weight"][...] = 0.0
+            for name in {"wte.weight", families.head_name(cfg)}:
+                grads[name][...] = 0.0
         if dwte is not None:
             grads["wte.weight"] += dwte
         _, *others = in_parallel(backward_rows, len(steps))
@@ -290,7 +297,11 @@ def hidden_and_grads(
 
 
 class Cache(gpt.Cache):
-    """gpt.Cache, of which some rows can be had."""
+    """The definition's Cache, of which some rows can be had."""
+
+    def __init__(self, cfg, batch, n_positions=None, like=None):
+        fresh = families.of(cfg).Cache(cfg, batch, n_positions, like)
+        self.k, self.v, self.length = fresh.k, fresh.v, fresh.length
 
     def rows(self, part):
         """A cache of the rows of a slice, in the same memory."""
@@ -314,112 +325,16 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     n_new = new_positions(cfg, params, tokens, cache, n_new)
     B, n_params = len(tokens), sum(p.size for p in params.values())
     if n_params >= SMALL_MODEL:
-        n_parts = min(cores.N_THREADS, cfg.n_head)
-        logits = _Decoding(params, cfg, tokens, cache, n_new, n_parts).run(only_last)
+        n_parts = min(cores.N_THREADS, families.kv_heads(cfg)[0])
+        logits = decoding.of(params, cfg, tokens, cache, n_new, n_parts).run(only_last)
     else:
 
         def of_rows(part):
             at = part(B)
             some = cache.rows(at)
-            return _Decoding(params, cfg, tokens[at], some, n_new[at], 1).run(only_last)
+            return decoding.of(params, cfg, tokens[at], some, n_new[at], 1).run(only_last)
 
         n_parts = min(cores.N_THREADS, B, n_params * tokens.size // PART)
         logits = np.concatenate(in_parallel(of_rows, max(1, n_parts)))
     cache.length += n_new
     return logits
-
-
-class _Decoding:
-    """New positions on their way through the model. n_parts threads divide each block.
-
-    They divide it by its heads and by the hidden units of its MLP. Both end in a sum over them, the
-    second projection: so a thread needs nobody else's until there, and then the sums are added.
-    """
-
-    def __init__(self, params, cfg, tokens, cache, n_new, n_parts):
-        B, T = tokens.shape
-        room = cache.k.shape[3]
-        self.params, self.cfg, self.tokens, self.cache = params, cfg, tokens, cache
-        self.n_new, self.n_parts = n_new, n_parts
-        self.S = min(int(cache.length.max()) + T, room)
-        self.at = np.minimum(cache.length[:, None] + np.arange(T), self.S - 1)      # (B,T)
-        self.row, self.column = np.nonzero(np.arange(T) < n_new[:, None])   # of what counts, (n,)
-        self.slot = self.at[self.row, self.column]
-
-    def run(self, only_last):
-        """The logits."""
-        params, C = self.params, self.cfg.n_embd
-        B, T = self.tokens.shape
-        x = operations.embedding_forward(
-            self.tokens, self.at, params["wte.weight"], params["wpe.weight"]
-        )
-        for i in range(self.cfg.n_layer):
-            self.block(x, walk.layer_params(params, i), self.cache.k[i], self.cache.v[i])
-        if only_last:
-            x = x.reshape(B, T, C)[np.arange(B), self.n_new - 1]
-        y, _ = operations.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-        logits = np.empty((len(y), self.cfg.vocab_size), y.dtype)
-        in_parallel(functools.partial(self.head, y, logits), self.n_parts)
-        return logits if only_last else logits.reshape(B, T, -1)
-
-    def block(self, x, p, k_cache, v_cache):
-        """gpt.block_forward in place of x (N,C)."""
-        a, _ = operations.layernorm_forward(x, p["ln_1.weight"], p["ln_1.bias"])
-        qkv = np.empty((len(x), 3 * self.cfg.n_embd), x.dtype)
-        in_parallel(functools.partial(self.c_attn, a, p, qkv), self.n_parts)
-        attention = functools.partial(self.attention, qkv, p, k_cache, v_cache)
-        x += sum(in_parallel(attention, self.n_parts))
-        x += p["attn.c_proj.bias"]
-        m, _ = operations.layernorm_forward(x, p["ln_2.weight"], p["ln_2.bias"])
-        x += sum(in_parallel(functools.partial(self.mlp, m, p), self.n_parts))
-        x += p["mlp.c_proj.bias"]
-
-    def c_attn(self, a, p, qkv, part):
-        """Some columns of qkv (N,3C)."""
-        at = part(qkv.shape[1])
-        w, b = p["attn.c_attn.weight"][:, at], p["attn.c_attn.bias"][at]
-        operations.linear_forward(a, w, b, out=qkv[:, at])
-
-    def attention(self, qkv, p, k_cache, v_cache, part):
-        """What some heads add to x: (N,3C) -> (N,C). Their keys and values go into the cache.
-
-        Queries go in blocks that look at no later keys, as in operations.attention_forward. So
-        memory does not grow like T^2, and 4,096 tokens are read in less than half of the time.
-        """
-        B, T = self.tokens.shape
-        n_head, block = self.cfg.n_head, operations.QUERY_BLOCK
-        heads = part(n_head)
-        HS = self.cfg.n_embd // n_head
-        q, k, v = operations.heads(qkv.reshape(B, T, -1), n_head)[:, :, heads]  # (B,heads,T,HS)
-        k_cache[self.row, heads, self.slot] = k[self.row, :, self.column]
-        v_cache[self.row, heads, self.slot] = v[self.row, :, self.column]
-        o = np.empty((B, T, heads.stop - heads.start, HS), qkv.dtype)
-        for t0 in range(0, T, block):
-            t = slice(t0, t0 + block)
-            at = self.at[:, None, t, None]                      # (B,1,t,1)
-            S = int(at.max()) + 1
-            q_t = q[:, :, t] * float(HS**-0.5)
-            s = q_t @ k_cache[:, heads, :S].swapaxes(-1, -2)    # (B,heads,t,S)
-            later = np.arange(S) > at                           # (B,1,t,S) key behind query
-            if later.any():
-                s += np.where(later, -np.inf, 0.0).astype(s.dtype)
-            s -= s.max(-1, keepdims=True)
-            np.exp(s, out=s)
-            s /= s.sum(-1, keepdims=True)
-            np.matmul(s, v_cache[:, heads, :S], out=o[:, t].swapaxes(1, 2))
-        w = p["attn.c_proj.weight"][heads.start * HS : heads.stop * HS]
-        return o.reshape(B * T, -1) @ w
-
-    def mlp(self, m, p, part):
-        """What some hidden units add to x: (N,C) -> (N,C)"""
-        at = part(4 * self.cfg.n_embd)
-        w, b = p["mlp.c_fc.weight"][:, at], p["mlp.c_fc.bias"][at]
-        u, _ = operations.gelu_forward(operations.linear_forward(m, w, b))
-        return u @ p["mlp.c_proj.weight"][at]
-
-    def head(self, y, logits, part):
-        """Some columns of the logits."""
-        mine, wte = part(self.cfg.vocab_size), self.params["wte.weight"]
-        for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
-            at = slice(begin, min(begin + HEAD_COLUMNS, mine.stop))
-            np.matmul(y, wte[at].T, out=logits[:, at])

@@ -27,9 +27,10 @@ def row_blocks(x):
 
 
 def embedding_forward(tokens, positions, wte, wpe, out=None):
-    """(B,T) int twice, (V,C), (P,C) -> (N,C)"""
+    """(B,T) int twice, (V,C), (P,C) or None -> (N,C)"""
     x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # "raise" would copy
-    x += wpe[positions.ravel()]
+    if wpe is not None:
+        x += wpe[positions.ravel()]
     return x
 
 
@@ -92,22 +93,67 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
     return dx, dw, db
 
 
-def linear_forward(x, w, b, out=None):
-    """(N,C), (C,F), (F,) -> (N,F)"""
+def rmsnorm_forward(x, w, eps, out=None, plus=None):
+    """llama.rmsnorm_forward: (N,C), (C,) -> (N,C), cache. First x += plus, as in layernorm_forward.
+
+    w may be (HS,) for rows of several heads, (N,heads*HS): then each head is normed by itself.
+    """
+    (N, C), HS = x.shape, len(w)
+    by_head = N, C // HS, HS
+    y, n, rrms = out or (np.empty_like(x), np.empty_like(x), np.empty(by_head[:2], x.dtype))
+    if plus is not None:
+        x += plus
+    x, y_heads, n_heads = x.reshape(by_head), y.reshape(by_head), n.reshape(by_head)
+    mean_square = np.einsum("nhc,nhc->nh", x, x) / HS
+    rrms[...] = 1.0 / np.sqrt(mean_square + eps)
+    np.multiply(x, rrms[..., None], out=n_heads)
+    np.multiply(n_heads, w, out=y_heads)
+    return y, (n, rrms, w)
+
+
+def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
+    """llama.rmsnorm_backward: (N,C) -> plus + dx (N,C), dw. dx may take the place of dy."""
+    n, rrms, w = cache
+    (N, C), HS = dy.shape, len(w)
+    by_head = N, C // HS, HS
+    dx, dw = out or (np.empty_like(dy), np.empty_like(w))
+    if not add:
+        dw[...] = 0.0
+    n, dy_heads = n.reshape(by_head), dy.reshape(by_head)
+    # forward was: y = n * w
+    dw += np.einsum("nhc,nhc->c", dy_heads, n)
+    dn = dy_heads * w
+    # forward was: n = x * rrms(x)
+    along_n = np.einsum("nhc,nhc->nh", dn, n) / HS
+    dn -= n * along_n[..., None]
+    dn *= rrms[..., None]
+    np.add(dn.reshape(N, C), 0.0 if plus is None else plus, out=dx)
+    return dx, dw
+
+
+def linear_forward(x, w, b=None, out=None):
+    """(N,C), (C,F), (F,) or None -> (N,F)"""
     y = np.matmul(x, w, out=out)
-    y += b
+    if b is not None:
+        y += b
     return y
 
 
 def linear_backward(dy, x, w, out=None, add=False):
-    """(N,F), (N,C), (C,F) -> dx (N,C), dw (C,F), db (F,). dx may take the place of x."""
-    dx, dw, db = out or (None, None, None)
+    """(N,F), (N,C), (C,F) -> dx (N,C), dw (C,F), db (F,). dx may take the place of x.
+
+    A layer without a bias gives None as the place of db.
+    """
+    dx, dw, db = out or (None, np.empty(w.shape, dy.dtype), np.empty(w.shape[1], dy.dtype))
     ones = np.ones(len(dy), dy.dtype)
     if add:
         dw += x.T @ dy
-        db += ones @ dy
     else:
-        dw, db = np.matmul(x.T, dy, out=dw), np.matmul(ones, dy, out=db)
+        np.matmul(x.T, dy, out=dw)
+    if db is not None and add:
+        db += ones @ dy
+    elif db is not None:
+        np.matmul(ones, dy, out=db)
     return np.matmul(dy, w.T, out=dx), dw, db           # dx last: it may lie over x
 
 
@@ -147,10 +193,89 @@ def gelu_backward(dy, slope, out=None):
     return np.multiply(dy, slope, out=out)
 
 
-def heads(qkv, n_head):
-    """(B,T,3C) -> q, k and v as one array (3,B,NH,T,HS), a view without a copy"""
-    B, T, C3 = qkv.shape
-    return qkv.reshape(B, T, 3, n_head, C3 // 3 // n_head).transpose(2, 0, 3, 1, 4)
+def swiglu_forward(h, out=None):
+    """llama.swiglu_forward of h (N,2F), gate and up side by side -> (N,F)"""
+    F = h.shape[1] // 2
+    u = np.empty((len(h), F), h.dtype) if out is None else out
+    for r in row_blocks(h):
+        gate, up = h[r, :F], h[r, F:]
+        np.multiply(gate, sigmoid(gate), out=u[r])
+        u[r] *= up
+    return u
+
+
+def swiglu_backward(du, h, out=None):
+    """(N,F) -> dh (N,2F), which may take the place of h"""
+    F = du.shape[1]
+    dh = np.empty_like(h) if out is None else out
+    for r in row_blocks(h):
+        gate, up = h[r, :F], h[r, F:]
+        s = sigmoid(gate)
+        # forward was: u = silu(gate) * up with silu(a) = a sigmoid(a)
+        silu = gate * s
+        slope = 1.0 - s                                 # silu' = s + silu (1 - s)
+        slope *= silu
+        slope += s
+        slope *= up
+        np.multiply(du[r], slope, out=dh[r, :F])
+        np.multiply(du[r], silu, out=dh[r, F:])
+    return dh
+
+
+def sigmoid(x):
+    """1 / (1 + e^-x). Where e^-x overflows the result is 0, which is right."""
+    with np.errstate(over="ignore"):
+        y = np.exp(-x)
+    y += 1.0
+    return np.reciprocal(y, out=y)
+
+
+def rotary_forward(qkv, positions, table, n_turned):
+    """llama.rotary_forward of the first n_turned heads of each row, in place.
+
+    qkv (N,heads*HS), positions (B,T) int, table (P,HS): the cosines and the sines of each position.
+    """
+    turn(qkv, positions, table, n_turned, 1.0)
+
+
+def rotary_backward(dqkv, positions, table, n_turned):
+    """By the same angle back."""
+    turn(dqkv, positions, table, n_turned, -1.0)
+
+
+def turn(x, positions, table, n_turned, sign):
+    """Turn heads in place, some rows at a time, which stay in cache for all four products."""
+    positions = positions.ravel()
+    half = table.shape[1] // 2
+    for r in row_blocks(x):
+        turned = x[r, : 2 * half * n_turned].reshape(-1, n_turned, 2, half)
+        angles = table[positions[r], None]              # (n,1,HS)
+        cos, sin = angles[..., :half], angles[..., half:] * x.dtype.type(sign)
+        a, b = turned[:, :, 0], turned[:, :, 1]
+        b_sin, a_sin = b * sin, a * sin
+        a *= cos
+        a -= b_sin
+        b *= cos
+        b += a_sin
+
+
+def heads(qkv, n_head, n_kv_head):
+    """q (B,NH,T,HS), k and v (B,NKV,T,HS) of qkv (B,T,(NH+2NKV)*HS): views without a copy"""
+    B, T, width = qkv.shape
+    n_heads = n_head + 2 * n_kv_head
+    of_all = qkv.reshape(B, T, n_heads, width // n_heads).swapaxes(1, 2)
+    end_of_keys = n_head + n_kv_head
+    return of_all[:, :n_head], of_all[:, n_head:end_of_keys], of_all[:, end_of_keys:]
+
+
+def grouped(x, n_kv_head):
+    """The rows of all query heads that share a key head under each other.
+
+    (B,NH,T,n) -> (B,NKV,G*T,n) with NH = NKV * G. So a group is one matrix product, and a product
+    that ends in keys sums over its group.
+    """
+    B, _, _, n = x.shape
+    return x.reshape(B, n_kv_head, -1, n)
 
 
 def _sequence_blocks(B, T, n_head):
@@ -188,78 +313,87 @@ def _hide(s, t0, hidden):
         s += hidden[:, None, t0:t1, :t1]
 
 
-def attention_forward(qkv, n_head, out=None, hidden=None):
-    """(B,T,3C) -> (B,T,C), cache. hidden: of segments_hidden, or None for one text a row.
+def attention_forward(qkv, n_head, out=None, hidden=None, n_kv_head=None):
+    """(B,T,(NH+2NKV)*HS) -> (B,T,NH*HS), cache. n_kv_head: NKV, where it is not NH.
 
-    Queries go in blocks, and a block never looks at keys later than its last query: half of the
-    square is not computed.
+    hidden: of segments_hidden, or None for one text a row. Queries go in blocks, and a block never
+    looks at keys later than its last query: half of the square is not computed.
     """
-    B, T, C3 = qkv.shape
-    C = C3 // 3
-    HS = C // n_head
-    o, lse = out or (np.empty((B, T, C), qkv.dtype), np.empty((B, n_head, T, 1), qkv.dtype))
+    B, T, width = qkv.shape
+    n_kv = n_kv_head or n_head
+    HS = width // (n_head + 2 * n_kv)
+    o, lse = out or (
+        np.empty((B, T, n_head * HS), qkv.dtype),
+        np.empty((B, n_head, T, 1), qkv.dtype),
+    )
     for b in _sequence_blocks(B, T, n_head):
-        q, k, v = heads(qkv[b], n_head)
+        q, k, v = heads(qkv[b], n_head, n_kv)
         o_heads = o[b].reshape(-1, T, n_head, HS).swapaxes(1, 2)    # a view: writing fills o
         for t0 in range(0, T, QUERY_BLOCK):
             t1 = min(t0 + QUERY_BLOCK, T)
-            s = (q[:, :, t0:t1] * float(HS**-0.5)) @ k[:, :, :t1].swapaxes(-1, -2)
+            q_t = q[:, :, t0:t1] * float(HS**-0.5)
+            s = grouped(q_t, n_kv) @ k[:, :, :t1].swapaxes(-1, -2)
+            s = s.reshape(*q_t.shape[:3], t1)
             _hide(s, t0, None if hidden is None else hidden[b])
             largest = s.max(-1, keepdims=True)
             s -= largest
             p = np.exp(s, out=s)
             total = np.einsum("bhqk->bhq", p)[..., None]
-            o_t = np.matmul(p, v[:, :, :t1], out=o_heads[:, :, t0:t1])
-            o_t /= total
+            o_t = grouped(p, n_kv) @ v[:, :, :t1]
+            np.divide(o_t.reshape(q_t.shape), total, out=o_heads[:, :, t0:t1])
             np.add(largest, np.log(total), out=lse[b, :, t0:t1])
     return o, (qkv, o, lse)
 
 
-def attention_backward(do, cache, n_head, out=None, hidden=None):
-    """(B,T,C) -> (B,T,3C). out may be qkv itself (but not on a GPU)."""
+def attention_backward(do, cache, n_head, out=None, hidden=None, n_kv_head=None):
+    """(B,T,NH*HS) -> (B,T,(NH+2NKV)*HS). out may be qkv itself (but not on a GPU)."""
     qkv, o, lse = cache
-    B, T, C3 = qkv.shape
-    HS = C3 // 3 // n_head
-    dqkv = np.empty((B, T, C3), qkv.dtype) if out is None else out
+    B, T, _ = qkv.shape
+    n_kv = n_kv_head or n_head
+    dqkv = np.empty_like(qkv) if out is None else out
     for b in _sequence_blocks(B, T, n_head):
-        do_heads, o_heads = (a[b].reshape(-1, T, n_head, HS).swapaxes(1, 2) for a in (do, o))
+        do_heads, o_heads = (a[b].reshape(-1, T, n_head, do.shape[2] // n_head).swapaxes(1, 2)
+                             for a in (do, o))
         _sequences_backward(
-            heads(dqkv[b], n_head), do_heads, o_heads, heads(qkv[b], n_head), lse[b],
+            heads(dqkv[b], n_head, n_kv), do_heads, o_heads, heads(qkv[b], n_head, n_kv), lse[b],
             None if hidden is None else hidden[b],
         )
     return dqkv
 
 
 def _sequences_backward(places, do, o, qkv, lse, hidden):
-    """Write dq, dk and dv to places, which may be qkv. All have heads: (B,NH,T,HS)."""
+    """Write dq, dk and dv to places, which may be qkv: (B,NH,T,HS), (B,NKV,T,HS) twice."""
     q, k, v = qkv
-    T, scale = do.shape[2], float(do.shape[3] ** -0.5)
+    n_kv, T, scale = k.shape[1], do.shape[2], float(do.shape[3] ** -0.5)
     dq, dk_place, dv_place = places
     dk, dv = np.empty(k.shape, k.dtype), np.empty(v.shape, v.dtype)
     D = np.einsum("bhtd,bhtd->bht", do, o)[..., None]   # sum_j p_ij dp_ij, as in gpt.py
     for t0 in reversed(range(0, T, QUERY_BLOCK)):       # the last queries see all keys: dk and dv
         t1 = min(t0 + QUERY_BLOCK, T)                   # are written there and then added to
         q_t, do_t = q[:, :, t0:t1] * scale, do[:, :, t0:t1]
+        q_group, do_group = grouped(q_t, n_kv), grouped(do_t, n_kv)
         k_t, v_t = k[:, :, :t1], v[:, :, :t1]
-        s = q_t @ k_t.swapaxes(-1, -2)
+        s = (q_group @ k_t.swapaxes(-1, -2)).reshape(*q_t.shape[:3], t1)
         _hide(s, t0, hidden)
         s -= lse[:, :, t0:t1]                           # no score is above it: no overflow
         p = np.exp(s, out=s)
+        p_group = grouped(p, n_kv)
         # forward was: o = p v
-        dp = do_t @ v_t.swapaxes(-1, -2)
+        dp = (do_group @ v_t.swapaxes(-1, -2)).reshape(p.shape)
         if t1 == T:
-            np.matmul(p.swapaxes(-1, -2), do_t, out=dv)
+            np.matmul(p_group.swapaxes(-1, -2), do_group, out=dv)
         else:
-            dv[:, :, :t1] += p.swapaxes(-1, -2) @ do_t
+            dv[:, :, :t1] += p_group.swapaxes(-1, -2) @ do_group
         # forward was: p = softmax(s)
         dp -= D[:, :, t0:t1]
         ds = np.multiply(dp, p, out=dp)
+        ds_group = grouped(ds, n_kv)
         # forward was: s = (scale q) k^T
         if t1 == T:
-            np.matmul(ds.swapaxes(-1, -2), q_t, out=dk)
+            np.matmul(ds_group.swapaxes(-1, -2), q_group, out=dk)
         else:
-            dk[:, :, :t1] += ds.swapaxes(-1, -2) @ q_t
-        np.multiply(ds @ k_t, scale, out=dq[:, :, t0:t1])
+            dk[:, :, :t1] += ds_group.swapaxes(-1, -2) @ q_group
+        np.multiply((ds_group @ k_t).reshape(q_t.shape), scale, out=dq[:, :, t0:t1])
     dk_place[...], dv_place[...] = dk, dv
 
 

@@ -194,8 +194,8 @@ def test_every_function_of_both_is_a_pair():
 def test_the_parameters_of_a_block_are_the_plain_ones():
     params = {**model(), "h.0.another": np.zeros(3)}
     for i in range(CFG.n_layer):
-        mine, plain = walk.layer_params(params, i), gpt.block_params(params, i)
-        assert tuple(mine) == walk.LAYER
+        mine, plain = walk.layer_params(params, CFG, i), gpt.block_params(params, i)
+        assert tuple(mine) == walk.layer_names(CFG)
         assert all(mine[name] is plain[name] for name in mine)
         assert plain.keys() - mine.keys() <= {"another"}
 

@@ -34,16 +34,17 @@ def model(cfg=CFG):
 def test_what_a_block_adds():
     """add means the same for all gradients of a block."""
     params = model()
-    p = walk.layer_params(params, 1)
+    p = walk.layer_params(params, CFG, 1)
     x, dy = RNG.standard_normal((2, 10, 8))
 
     def block(out, add):
-        shapes = {**walk.block_shapes(CFG, 2, 5), "t": (10, 8)}
+        shapes = {**walk.way_of(CFG).block_shapes(CFG, 2, 5), "t": (10, 8)}
         arrays = SimpleNamespace(hidden=None, **{k: np.empty(shape) for k, shape in shapes.items()})
-        walk.block_forward(operations, x.copy(), None, p, arrays, CFG.n_head)
+        arrays.do = arrays.t
+        walk.block_forward(operations, x.copy(), None, p, arrays, CFG)
         places = out or [np.empty_like(a) for a in p.values()]
         grads = dict(zip(p, places))
-        walk.block_backward(operations, dy.copy(), p, arrays, CFG.n_head, grads, add)
+        walk.block_backward(operations, dy.copy(), p, arrays, CFG, grads, add)
         return grads.values()
 
     once = [g.copy() for g in block(None, False)]

@@ -14,19 +14,20 @@ from test_fast import blocks, in_blocks, randn, same_numbers, tiny  # noqa: F401
 @pytest.mark.parametrize("B", [2, 5])
 def test_block_grad(B):
     cfg, params = tiny()
-    p, x, dy = walk.layer_params(params, 1), randn(B * 5, cfg.n_embd), randn(B * 5, cfg.n_embd)
+    p, x, dy = walk.layer_params(params, cfg, 1), randn(B * 5, cfg.n_embd), randn(B * 5, cfg.n_embd)
 
     def forward():
         s = SimpleNamespace(
-            **{k: np.empty(shape) for k, shape in walk.block_shapes(cfg, B, 5).items()}
+            **{k: np.empty(shape) for k, shape in walk.way_of(cfg).block_shapes(cfg, B, 5).items()}
         )
         s.t, s.hidden = np.empty_like(x), None
+        s.do = s.t
         y = x.copy()
-        return y + walk.block_forward(operations, y, None, p, s, cfg.n_head), s
+        return y + walk.block_forward(operations, y, None, p, s, cfg), s
 
     _, s = forward()
     grads = {k: np.empty_like(a) for k, a in p.items()}
-    dx = walk.block_backward(operations, dy.copy(), p, s, cfg.n_head, grads)
+    dx = walk.block_backward(operations, dy.copy(), p, s, cfg, grads)
     check_grad(
         lambda: (forward()[0] * dy).sum(), {"x": (x, dx), **{k: (p[k], grads[k]) for k in p}}, n=6
     )

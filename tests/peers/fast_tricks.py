@@ -19,7 +19,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from model import cores, fast, operations  # noqa: E402
+from model import cores, decoding, fast, operations  # noqa: E402
 import gpt  # noqa: E402
 import numpy as np  # noqa: E402
 
@@ -155,7 +155,7 @@ def decoding(rounds):
             fast.decode(params, cfg, tokens, cache, only_last=True)
 
         print(f"decode, {rows} rows: a token takes {1e3 * shortest(token, 3):.0f} ms", flush=True)
-        all_columns = functools.partial(mock.patch.object, fast, "HEAD_COLUMNS", 1 << 30)
+        all_columns = functools.partial(mock.patch.object, decoding, "HEAD_COLUMNS", 1 << 30)
         compare("logits for some columns at a time", token, token, rounds, 3, all_columns)
 
 
