@@ -32,7 +32,7 @@ from tokens import huggingface
 class Own:
     """The format of models made here (sample.render).
 
-    ends: the tokens that end a reply. ValueError if the vocabulary lacks a token that chats need.
+    ValueError, where it is used, if the vocabulary lacks a token that chats need.
     """
 
     def __init__(self, tokenizer):
@@ -205,6 +205,7 @@ DEFINED = (
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}"
     "{% endif %}"
 )
+LONGEST_KNOWN = 2000            # characters; a long text of "{%" would take long to read
 TAG = re.compile(r"(\{%.*?%\}|\{\{.*?\}\})", re.S)
 TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"]+|['"]""", re.S)    # no space
 SYSTEM = re.compile(r"(?<='<\|im_start\|>system\\n)(?:[^'\\]|\\n)*(?=<\|im_end\|>\\n'\}\})")
@@ -246,6 +247,8 @@ def canonical(template):
 @functools.lru_cache(16)
 def plain_writer(template):
     """The function that writes what a template does, from messages and variables, or None."""
+    if len(template) > LONGEST_KNOWN:
+        return None
     tags = canonical(template).removeprefix(canonical(DEFINED))
     if tags == canonical(LLAMA3):
         return llama3
