@@ -132,3 +132,18 @@ def test_transformers_opens_our_llamas(model, tmp_path):
         want = theirs(torch.tensor(tokens)).logits.numpy()
     ours, _ = llama.forward(params, cfg, tokens)
     assert np.abs(ours - want).max() < 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("name, family", [("llama3_1", "llama"), ("qwen3", "qwen3")])
+def test_real_tokenizers(tmp_path, shared, name, family):
+    """transformers makes a tokenizer of the file, which gives our ids."""
+    folder = shared(f"tokenizers/{name}/tokenizer.json").parent
+    tokenizer = bpe.Tokenizer.load(folder / "tokenizer.json")
+    cfg = dataclasses.replace(CONFIGS[family], vocab_size=tokenizer.n_vocab, n_embd=32)
+    params = llama.init(cfg, 0)
+    export.save(tmp_path / "m.gguf", params, cfg, tokenizer, "q8_0", name, folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    text = shared("english.txt").read_text(encoding="utf-8")[:10_000] + TEXT
+    text += "<|im_start|>\n\n \n<|eot_id|>"
+    ids = theirs(text, add_special_tokens=False)["input_ids"]
+    assert ids == tokenizer.encode(text, allowed_special="all")
