@@ -432,11 +432,6 @@ FAULTS = [
           "x += of_warp[first + i];",
           "x += of_warp[i];",
           "tests/test_kernels_llama.py -k 'test_rmsnorm and 2048'"),
-    Fault("gpu-rmsnorm-next-row-before-all-have-read", "kernels/rmsnorm.cu",
-          "    __syncthreads();                                    /* nobody reads the "
-          "last sums any more */\n",
-          "",
-          "tests/test_kernels_llama.py::test_blocks_that_take_turns_at_the_rows"),
     Fault("gpu-rmsnorm-weight-gradient-of-the-first-rows", "kernels/rmsnorm.cu",
           "row0 += gridDim.x * rows) {",
           "row0 += N) {",
