@@ -20,6 +20,7 @@ Its files:
     checkpoint    safetensors and llm.c's files
 
 Learning:
+    lora          adapters: a small change of each matrix learns, and the model stays
     corpus        the tokens that a run learns from
     planning      how many rows of a batch fit in memory at once
     parallel      the gradients of a batch, by one rank for each core
