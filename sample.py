@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model import cores     # noqa: F401  before numpy: it sets up the matrix products
+from model import families
 from run import command
 from chat import template, tools
 import bpe
@@ -400,11 +401,12 @@ def write_reply(params, cfg, tokenizer, prompt, settings, stream=0):
     check_prompt(prompt, cfg)
     room = min(settings.max_new_tokens, cfg.n_positions - len(prompt))
     uniform = np.random.default_rng((settings.seed, stream)).random(room)
-    cache = gpt.Cache(cfg, 1, like=params["wte.weight"])
+    definition = families.of(cfg)       # gpt.py or model/llama.py
+    cache = definition.Cache(cfg, 1, len(prompt) + room, like=params["wte.weight"])
     ids, sampled, logp = [], [], []
     unread, output = prompt, []         # what the model has not read yet; what a tool still writes
     while True:
-        logits = gpt.decode(params, cfg, np.array([unread]), cache)[0, -1]
+        logits = definition.decode(params, cfg, np.array([unread]), cache)[0, -1]
         if output:
             token, log_p = output.pop(0), 0.0
             sampled.append(0)

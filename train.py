@@ -35,7 +35,9 @@ from model import corpus
 from model import device
 from model import evaluate
 from model import examples
+from model import families
 from model import fast
+from model import llama
 from model import muon
 from model import options
 from model import parallel
@@ -51,7 +53,7 @@ from run import command, runs
 class Recipe:
     """What to train and how."""
 
-    model: gpt.Config
+    model: gpt.Config           # or llama.Config
     steps: int
     batch: int                  # rows a step, however few of them fit in memory at once
     lr: float                   # the highest learning rate
@@ -66,11 +68,14 @@ class Recipe:
     save_every: int = 250
 
 
-MODELS = gpt.PRESETS
+MODELS = {**gpt.PRESETS, **llama.PRESETS}
 PRESETS = {
     # 0.76 million parameters, 4.6 passes over the demo's own small web (web/toyweb.py)
     "demo": Recipe(MODELS["demo"], steps=1200, batch=8, lr=1.6e-2, warmup=100, muon=1.25,
                    eval_every=400, save_every=200),
+    # as many parameters in the blocks of the Llama family (model/llama.py)
+    "llama-demo": Recipe(MODELS["llama-demo"], steps=1200, batch=8, lr=1.6e-2, warmup=100,
+                         muon=1.25, eval_every=400, save_every=200),
     # nanoGPT's setting for a laptop, where 2,000 steps of AdamW end at 1.77 nats and these at 1.70
     "shakespeare": Recipe(MODELS["shakespeare"], steps=1000, batch=12, lr=7e-3, warmup=40,
                           beta2=0.99, muon=5.0, eval_every=100),
@@ -467,7 +472,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
     identity = identity_of(recipe, tokenizer, train_shards, seed, align_documents, start, gpu)
     micro_batch, recompute = planning.plan_run(         # adds to the identity
         recipe, folder, identity, micro_batch, recompute, budget, gpu)
-    params = start or gpt.init(cfg, seed)
+    params = start or families.of(cfg).init(cfg, seed)
     # The classes above, made fast. With a GPU they only hold t and the means, for checkpoints.
     optimizer = muon.optimizer(params, recipe)
     # begin() fills params and optimizer from a checkpoint, if there is one, after stage.done steps.

@@ -11,11 +11,11 @@ Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
 
 import argparse
-import functools
 
 import sample                   # before numpy
 import gpt
 from chat import generate, models
+from model import families
 from run import command
 import numpy as np
 
@@ -26,32 +26,23 @@ LAYERS = 5
 def look(params, cfg, ids):
     """(attention (L,NH,T,T), logits after each layer (L+1,T,V), the first before any) of T ids.
 
-    The walk is gpt.py's own, with an attention that writes down whom it looked at.
+    All of it lies in what the definition keeps for its backward: queries, keys and the logarithm of
+    each softmax's sum give the attention. What a block read was normed by its first norm. The last
+    norm makes the same n of it, and scales it by its own weights.
     """
     tokens = np.asarray(ids)[None]
-    gpt.check_tokens(cfg, tokens)
-    T = tokens.shape[1]
-    mask = np.tri(T, dtype=bool)
-    seen = np.empty((cfg.n_layer, cfg.n_head, T, T), np.float32)
-
-    def attend_and_note(i, q, k, v):
-        o, cache = gpt.attention_forward(q, k, v, mask)
-        lse = cache[-1]
-        seen[i] = np.exp(gpt.attention_scores(q, k, mask) - lse)[0]
-        return o, cache
-
-    def logits_of(x):
-        y, _ = gpt.layernorm_forward(x, params["ln_f.weight"], params["ln_f.bias"])
-        return (y @ params["wte.weight"].T)[0]
-
-    positions = np.arange(T)[None]
-    x = gpt.embedding_forward(tokens, positions, params["wte.weight"], params["wpe.weight"])
-    logits = [logits_of(x)]
-    for i in range(cfg.n_layer):
-        attend = functools.partial(attend_and_note, i)
-        x, _ = gpt.block_forward(x, gpt.block_params(params, i), cfg.n_head, attend)
-        logits.append(logits_of(x))
-    return seen, np.stack(logits)
+    y, cache = families.of(cfg).trunk_forward(params, cfg, tokens)
+    blocks = cache[2]
+    head = params[families.head_name(cfg)]
+    w, b = params["ln_f.weight"], params.get("ln_f.bias", 0.0)
+    seen, logits = [], []
+    for ln_1, attention, *_ in blocks:
+        n = ln_1[0][0]                                          # (T,C)
+        logits.append((n * w + b) @ head.T)
+        q, k, _, visible, _, lse = attention[1]
+        seen.append(np.exp(gpt.attention_scores(q, k, visible) - lse)[0])
+    logits.append(y[0] @ head.T)
+    return np.stack(seen), np.stack(logits)
 
 
 def likeliest(tokenizer, p, n):

@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from model import cores                     # before numpy
 from model import adamw
+from model import families
+from model import llama
 from model import parallel
 from model import planning
 import gpt
@@ -26,6 +28,7 @@ SETTINGS = {  # model, rows a step
     "small": (gpt.Config(512, 128, 128, 4, 4), 16),
     "baby": (gpt.PRESETS["baby"], 16),
     "gpt2": (gpt.Config(50304, 512, 768, 12, 12), 2),
+    "smollm2": (replace(llama.PRESETS["smollm2-135m"], n_positions=512), 2),
 }
 WARMING_UP = 2          # first steps that do not count
 
@@ -36,7 +39,7 @@ def bench(setting, seconds=10.0):
     T = cfg.n_positions
     planning.print_plan(planning.memory_plan(cfg, batch))
     recipe = replace(train.PRESETS["gpt2"], model=cfg, batch=batch)
-    params = gpt.init(cfg, 0)
+    params = families.of(cfg).init(cfg, 0)
     optimizer, work = adamw.AdamW(params), parallel.Gradients(params, cfg)
     rows = np.random.default_rng(0).integers(0, cfg.vocab_size, (batch, T + 1))
     times, beginning = [], time.perf_counter()

@@ -336,12 +336,12 @@ def self_attention_forward(x, p, cfg, turn, attend):
     o, attention = attend(q, k, v)
     o = join_heads(o)
     y = linear_forward(o, p, "attn.o")
-    return y, (x, q_norm, k_norm, attention, o)
+    return y, (x, attention, o, q_norm, k_norm)
 
 
 def self_attention_backward(dy, cache, p, cfg, turn, grads):
     """(B,T,C) -> dx (B,T,C). Writes the gradients of its parameters into grads."""
-    x, q_norm, k_norm, attention, o = cache
+    x, attention, o, q_norm, k_norm = cache
     do = linear_backward(dy, o, p, "attn.o", grads)
     dq, dk, dv = attention_backward(split_heads(do, cfg.n_head), attention)
     n_group = cfg.n_head // cfg.n_kv_head

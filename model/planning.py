@@ -9,6 +9,7 @@ import sys
 
 from model import cores                     # before numpy
 from model import device
+from model import families
 from model import fast
 from model import resume
 
@@ -19,9 +20,10 @@ PEAK_TFLOPS = {"A100": 312.0, "H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, 
 
 
 def flops_per_token(cfg, T):
-    """Operations of a training step for one token: 6 for each parameter, and 6 L C T for causal
+    """Operations of a training step for one token: 6 for each parameter, and 6 L NH HS T for causal
     attention. llm.c counts like this."""
-    return 6 * cfg.n_params + 6 * cfg.n_layer * cfg.n_embd * T
+    _, head_size = families.kv_heads(cfg)
+    return 6 * cfg.n_params + 6 * cfg.n_layer * cfg.n_head * head_size * T
 
 
 def utilisation(cfg, tokens_per_s, gpu):

@@ -1,12 +1,15 @@
 """chat/generate.py: rows that come and go, prompts that were read before."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import sample
 from chat import generate
-from model import fast
+from model import fast, llama
 from small_talker import CFG, PARAMS, TOK, enc
+from test_llama import random_params
 
 
 def test_each_row_has_its_own_settings():
@@ -235,3 +238,17 @@ def test_rows_that_end_at_any_time_change_no_other():
             == generate.generate(PARAMS, CFG, TOK, [prompt], stop=stop, max_new_tokens=200,
                                  temperature=0.0, tools=False)[0][:3]
         )
+
+
+@pytest.mark.parametrize("name", llama.EXAMPLES)
+def test_llamas_write_what_the_plain_loop_writes(name):
+    """Cached keys, prompts that repeat, rows of different length: the other family's too."""
+    cfg = dataclasses.replace(llama.EXAMPLES[name], vocab_size=TOK.n_vocab, n_positions=48)
+    params = random_params(cfg)
+    prompts = [enc("the lamp"), enc("a goat said 3 4 5"), enc("the lamp"), enc("the lamp is lit")]
+    how = dict(max_new_tokens=12, temperature=1.0, seed=2)
+    replies = generate.generate(params, cfg, TOK, prompts, **how)
+    plain = sample.generate(params, cfg, TOK, prompts, **how)
+    assert [reply.ids for reply in replies] == [reply.ids for reply in plain]
+    for reply, other in zip(replies, plain):
+        np.testing.assert_allclose(reply.logp, other.logp, atol=1e-9)

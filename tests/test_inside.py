@@ -1,14 +1,17 @@
 """chat/inside.py: what it shows is what the model does."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import bpe
-from model import fast
+from model import fast, llama
 import gpt
 from chat import generate, inside
 import sample
 from conftest import run_script
+from test_llama import random_params
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
 CFG = gpt.Config(TOK.n_vocab, 48, 32, 3, 4)
@@ -26,6 +29,22 @@ def test_the_last_layer_says_what_the_model_says():
     assert seen.shape == (3, 4, len(ids), len(ids)) and lens.shape == (4, len(ids), CFG.vocab_size)
     np.testing.assert_allclose(seen.sum(-1), 1, atol=1e-5)
     assert not seen[:, :, np.triu(np.ones(seen.shape[2:], bool), 1)].any()
+
+
+@pytest.mark.parametrize("name", llama.EXAMPLES)
+def test_llamas_too(name):
+    """Attention and the lens are those of a walk that stops after each layer."""
+    cfg = llama.EXAMPLES[name]
+    params, ids = random_params(cfg), [1, 2, 3, 4, 5]
+    seen, lens = inside.look(params, cfg, ids)
+    assert seen.shape == (cfg.n_layer, cfg.n_head, 5, 5)
+    np.testing.assert_allclose(seen.sum(-1), 1)
+    for n_layer in range(1, cfg.n_layer + 1):
+        shorter = dataclasses.replace(cfg, n_layer=n_layer)
+        want, _ = llama.forward(params, shorter, np.array([ids]))
+        np.testing.assert_allclose(lens[n_layer], want[0], atol=1e-12)
+    first, _ = llama.rmsnorm_forward(params["wte.weight"][ids], params["ln_f.weight"], cfg.norm_eps)
+    np.testing.assert_allclose(lens[0], first @ llama.head_matrix(params).T, atol=1e-12)
 
 
 def test_layers_that_add_nothing_change_nothing():
