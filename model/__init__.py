@@ -18,6 +18,7 @@ The model at full speed:
 Its files:
     folders       Hugging Face's GPT-2 folders
     checkpoint    safetensors and llm.c's files
+    adapters      low-rank adapters, in PEFT's form
 
 Learning:
     lora          adapters: a small change of each matrix learns, and the model stays

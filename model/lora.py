@@ -163,7 +163,7 @@ def check(params, cfg):
         found = [getattr(a, "shape", None) for a in pair]
         n_in, n_out = shapes[layer]
         rank = array.shape[name.endswith("A")]
-        if found != [(n_in, rank), (rank, n_out)] or not 1 <= rank <= min(n_in, n_out):
+        if found != [(n_in, rank), (rank, n_out)] or not rank:
             raise ValueError(f"adapter: A and B of {layer} have shapes {found[0]} and {found[1]}; "
                              f"expected ({n_in}, r) and (r, {n_out})")
         if array.dtype != dtype:
