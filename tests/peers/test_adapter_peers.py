@@ -23,10 +23,10 @@ MODELS = {
 
 
 @pytest.fixture(params=MODELS)
-def base(request, tmp_path):
+def base(request, tmp_path, monkeypatch):
     """(folder, transformers' model in float64, our params in float64, our Config)"""
     if request.param != "gpt2":
-        pytest.importorskip("model.llama_folders")
+        llama_peers = pytest.importorskip("test_llama_peers")
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(request.param, **SIZES, **MODELS[request.param])
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -37,6 +37,8 @@ def base(request, tmp_path):
     model.save_pretrained(folder)
     params, cfg = gpt.load(folder)
     params = {name: p.astype(np.float64) for name, p in params.items()}
+    if request.param != "gpt2":
+        model = llama_peers.in_float64(model, cfg, monkeypatch)
     return folder, model.double().eval(), params, cfg
 
 
