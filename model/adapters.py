@@ -21,6 +21,8 @@ from run import disk
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
+FOLDER = "adapter"          # in the folder of the model that it is merged into
+FILES = f"{FOLDER}/{CONFIG}", f"{FOLDER}/{TENSORS}"
 # What a config may say that changes the arithmetic, and the values that are computed here.
 SETTINGS = {
     "peft_type": ("LORA",),
